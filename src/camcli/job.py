@@ -1,0 +1,195 @@
+"""Plain values that flow through the house: what is asked, what came out, and how it went."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from camcli.errors import RequestError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BUNDLED_MODEL = "bundled:efficientnet-lite0"
+RANDOM_WEIGHTS = "random"
+
+Normalize = Literal["image", "run", "none"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+# How a run goes about its work, or what it works on: neither changes what one picture's files hold.
+NOT_IN_FINGERPRINT = frozenset({"inputs", "null_separated", "out", "overwrite", "batch_size", "workers", "device"})
+# Files whose content is part of what is asked.
+FILES = ("weights", "labels", "targets")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Everything that is asked of a run. Same job, same picture: same files.
+
+    Attributes:
+        model: a model string such as ``resnet50``, ``timm:resnet50.a1_in1k`` or ``path/to/file.py:function``.
+        weights: empty for the model's own, ``random``, or a file with a state dict.
+        labels: a file with the names of the classes, if the model's own do not fit.
+        text: prompts that are the classes of an open_clip model.
+        layers: layer paths, each perhaps a slice or glob; empty for the default layer.
+        method: a row of ``camcli.methods``.
+        target: what is explained in every picture: ``predicted``, ``top:5``, a class, ``folder``.
+        targets: a CSV or JSONL file that names each picture's target; wins over ``target``.
+        inputs: files, folders, globs, ``@list``, ``-``.
+        null_separated: names on standard input end in NUL, not in a newline.
+        out: the folder that everything is written under.
+        save: rows of ``camcli.outputs``.
+        colormap, alpha, normalize: how maps are drawn.
+        background: the colour put behind transparent pictures, ``#rrggbb``.
+        overwrite: do again what is done; replace another job's results.
+        batch_size: pictures in one forward; 0 for the device's default.
+        workers: decode threads, and as many writer threads; 0 for the machine's default.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        precision: the arithmetic of the network; maps are always float32.
+        seed: of random weights.
+    """
+
+    model: str = BUNDLED_MODEL
+    weights: str = ""
+    labels: str = ""
+    text: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    method: str = "gradcam"
+    target: str = "predicted"
+    targets: str = ""
+    inputs: tuple[str, ...] = ()
+    null_separated: bool = False
+    out: str = "camcli-out"
+    save: tuple[str, ...] = ("overlay",)
+    colormap: str = "inferno"
+    alpha: float = 0.5
+    normalize: Normalize = "image"
+    background: str = "#ffffff"
+    overwrite: bool = False
+    batch_size: int = 0
+    workers: int = 0
+    device: str = "auto"
+    precision: Precision = "fp32"
+    seed: int = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change when anything changes that could change a picture's files.
+
+        Files named in the job (weights, labels, targets) count by their content.
+
+        Raises:
+            RequestError: such a file cannot be read.
+        """
+        asked = {name: value for name, value in asdict(self).items() if name not in NOT_IN_FINGERPRINT}
+        for name in FILES:
+            if asked[name] and asked[name] != RANDOM_WEIGHTS:
+                asked[name] = _content_hash(asked[name], name)
+        source, _, function = self.model.rpartition(":")
+        if source.endswith(".py") and function:
+            asked["model"] = [_content_hash(source, "model"), function]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The job in the words of a job file: what ``--config`` reads back."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+def _content_hash(path: str, what: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RequestError(f"the {what} file {path!r} cannot be read: {error.strerror}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One map of one picture for one class at one layer.
+
+    Attributes:
+        map: float32, signed, as the method gave it: ``(h, w)`` at the layer's size, or ``(3, H, W)`` at the model's
+            input for methods that work there.
+        method: the row that made it.
+        layer: the layer's full name, or empty for methods at the input.
+        index: the class explained.
+        label: the class's name.
+        score: the model's output for it, before softmax or sigmoid.
+        probability: after it.
+        notes: what a reader of the map must know.
+    """
+
+    map: np.ndarray
+    method: str
+    layer: str
+    index: int
+    label: str
+    score: float
+    probability: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How one picture and target went: one line of ``outcomes.jsonl``.
+
+    Attributes:
+        source: the picture, as it was given.
+        name: the output name it has under ``out``.
+        stamp: the picture's size and time of change, to see that it is still the same.
+        job: the job's fingerprint.
+        run: the run that wrote this.
+        part: this line among the picture's lines, such as ``1/5``.
+        files: format to path, relative to ``out``.
+        index, label, score, probability: the class explained.
+        layer, method: what made the map.
+        low, high: the raw map's least and greatest value.
+        peak: x and y of its greatest value, in pixels of the upright picture.
+        seconds: decoding, its share of its batch, and writing.
+        untrained: the weights are random and the map means nothing.
+        notes: what a reader of the map must know.
+        error: why there is no map; then all of the above from ``files`` on is empty.
+    """
+
+    source: str
+    name: str
+    stamp: str
+    job: str
+    run: str
+    part: str = "1/1"
+    files: dict[str, str] = field(default_factory=dict)
+    index: int | None = None
+    label: str | None = None
+    score: float | None = None
+    probability: float | None = None
+    layer: str | None = None
+    method: str | None = None
+    low: float | None = None
+    high: float | None = None
+    peak: tuple[float, float] | None = None
+    seconds: float | None = None
+    untrained: bool = False
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+
+    def as_line(self) -> bytes:
+        """The outcome as one JSON line, ended by a newline; also for names that are not valid UTF-8."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return json.dumps(values, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+@dataclass(slots=True)
+class Tally:
+    """How a run went so far, in pictures."""
+
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every picture is done, 1 if some failed."""
+        return 1 if self.failed else 0

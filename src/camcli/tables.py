@@ -1,0 +1,95 @@
+"""A table of alternatives: its rows are strings, so names are known before anything heavy is imported."""
+
+import importlib
+import importlib.metadata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from camcli.errors import RequestError, did_you_mean
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One alternative.
+
+    Attributes:
+        kind: the file of the table's folder that holds it, which is also its kind.
+        name: what the user calls it.
+        summary: one line for people.
+        paper: where it comes from.
+        parts: the rows it is made of, if it is a combination and has no function of its own.
+        suffix: for outputs, how its files end.
+        function: the function's name, where it is not ``name`` with ``-`` as ``_``.
+        module: the full module path; set for rows that other packages bring.
+    """
+
+    kind: str
+    name: str
+    summary: str = ""
+    paper: str = ""
+    parts: tuple[str, ...] = ()
+    suffix: str = ""
+    function: str = ""
+    module: str = ""
+
+
+class Table:
+    """Rows found by name and loaded on use; other packages add rows by entry points.
+
+    An entry point of group ``camcli.<folder>`` is named ``<kind>.<name>`` and points at the function.
+
+    Args:
+        package: the folder's import path, such as ``camcli.methods``.
+        noun: what one row is called in messages.
+        rows: our own rows.
+    """
+
+    def __init__(self, package: str, noun: str, *rows: Row) -> None:
+        self.package = package
+        self.noun = noun
+        self.own = rows
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """Our own rows, then those of installed packages."""
+        return self.own + tuple(self._brought())
+
+    def _brought(self) -> Iterator[Row]:
+        taken = {row.name for row in self.own}
+        for point in sorted(importlib.metadata.entry_points(group=self.package), key=lambda point: point.name):
+            kind, _, name = point.name.partition(".")
+            if not name or name in taken:
+                raise RequestError(
+                    f"the entry point {point.name!r} ({point.value}) cannot be a {self.noun}",
+                    f"name it <kind>.<name> with a name that is not taken; taken: {', '.join(sorted(taken))}",
+                )
+            taken.add(name)
+            distribution = point.dist.name if point.dist else point.module
+            yield Row(kind, name, f"from {distribution}", module=point.module, function=point.attr)
+
+    def names(self) -> list[str]:
+        """The names of all rows, in order."""
+        return [row.name for row in self.rows]
+
+    def find(self, name: str) -> Row:
+        """The row of this name.
+
+        Raises:
+            RequestError: there is none; the hint names the nearest and lists all.
+        """
+        for row in self.rows:
+            if row.name == name:
+                return row
+        near = did_you_mean(name, self.names())
+        raise RequestError(
+            f"there is no {self.noun} {name!r}", "\n".join(filter(None, [near, f"there are: {', '.join(self.names())}"]))
+        )
+
+    def load(self, name: str) -> Callable[..., Any]:
+        """The function of the row of this name; its file is imported now."""
+        row = self.find(name)
+        module = importlib.import_module(row.module or f"{self.package}.{row.kind}")
+        function: Callable[..., Any] = getattr(module, row.function or row.name.replace("-", "_"))
+        return function
