@@ -1,0 +1,223 @@
+"""The names of a model's classes, and how a person's word becomes one of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from camcli.errors import RequestError, nearest
+
+LISTED = 8  # candidates shown in a message; a longer list hides the point
+WORDNET = re.compile(r"n\d{8}", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Names of classes, in the order of the model's scores.
+
+    Attributes:
+        names: one a class; synonyms are separated by ``", "``, as in ``tabby, tabby cat``.
+        wordnet: the classes' WordNet ids such as ``n02123045``, or empty where they have none.
+    """
+
+    names: tuple[str, ...]
+    wordnet: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.wordnet and len(self.wordnet) != len(self.names):
+            raise ValueError(f"{len(self.names)} names cannot have {len(self.wordnet)} WordNet ids")
+
+    @classmethod
+    def numbered(cls, count: int) -> Labels:
+        """Stand-ins for names that nobody knows: ``class 0``, ``class 1``, ..."""
+        return cls(tuple(f"class {index}" for index in range(count)))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def short(self, index: int) -> str:
+        """The class's first synonym: ``tabby`` for ``tabby, tabby cat``."""
+        return self.names[index].split(", ")[0]
+
+    def entry(self, index: int) -> str:
+        """The class as a list for people shows it: ``281 tabby, tabby cat``."""
+        return f"{index} {self.names[index]}"
+
+    def find(self, word: str) -> int:
+        """The class that a person means by ``word``.
+
+        The first of these that any class meets decides: the WordNet id is ``word``; the name, or a synonym in it, is
+        ``word``; ``word`` stands in the name as whole words; it stands in the name anywhere. Neither case nor ``_`` for
+        a blank counts. A number is an index; ``index:7`` and ``name:7`` say which is meant where names are numbers too.
+
+        Args:
+            word: an index, a WordNet id, a name, or a part of one.
+
+        Returns:
+            The class's index.
+
+        Raises:
+            RequestError: no class or several classes are meant; the hint lists the candidates or the nearest names.
+        """
+        kind, _, rest = word.partition(":")
+        if kind == "index" and _is_number(rest):
+            return self._indexed(rest)
+        if kind == "name" and rest:
+            return self._named(rest)
+        if not _is_number(word):
+            return self._named(word)
+        return self._numbered(word)
+
+    def _numbered(self, word: str) -> int:
+        """The index ``word``, unless another class has that number for a name, as folders ``0, 1, 10, 2`` would."""
+        others = [index for index in _exactly(self, _folded(word)) if index != int(word)]
+        if others and int(word) < len(self):
+            raise RequestError(
+                f"{word!r} is ambiguous: class {int(word)} is {self.names[int(word)]!r}, "
+                f"and {self.names[others[0]]!r} is class {others[0]}",
+                f"say index:{word} or name:{word}",
+            )
+        return self._named(word) if others else self._indexed(word)
+
+    def _indexed(self, number: str) -> int:
+        index = int(number)
+        if index >= len(self):
+            raise RequestError(
+                f"there is no class {index}", f"the model has {len(self)} classes, counted from 0 to {len(self) - 1}"
+            )
+        return index
+
+    def _named(self, word: str) -> int:
+        wanted = _folded(word)
+        if not wanted:
+            raise RequestError("an empty word names no class", self._ways())
+        for rule in RULES:
+            meant = list(rule(self, wanted))
+            if len(meant) == 1:
+                return meant[0]
+            if meant:
+                raise RequestError(
+                    f"{word!r} is ambiguous: {len(meant)} classes are called so",
+                    "name one of them by its number:\n" + self._listed(meant),
+                )
+        raise RequestError(f"there is no class {word!r}", self._near(word) + self._ways())
+
+    def _listed(self, indices: list[int]) -> str:
+        lines = [self.entry(index) for index in indices[:LISTED]]
+        more = len(indices) - len(lines)
+        return "\n".join([*lines, f"and {more} more"] if more else lines)
+
+    def _near(self, word: str) -> str:
+        owner: dict[str, int] = {}
+        for index, name in enumerate(self.names):
+            for synonym in name.split(", "):
+                owner.setdefault(synonym, index)
+        close = dict.fromkeys(owner[synonym] for synonym in nearest(word, owner))
+        return "did you mean\n" + self._listed(list(close)) + "\n" if close else ""
+
+    def _ways(self) -> str:
+        ids = ", a WordNet id such as " + self.wordnet[0] if self.wordnet else ""
+        return f"a class is named by its number (0 to {len(self) - 1}){ids}, its name, or a part that no other name has"
+
+
+def _is_number(word: str) -> bool:
+    return word.isascii() and word.isdecimal()
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.replace("_", " ").casefold().split())
+
+
+@lru_cache(maxsize=8)
+def _folded_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(_folded, names))
+
+
+def _by_wordnet(labels: Labels, wanted: str) -> Iterator[int]:
+    return (index for index, name in enumerate(labels.wordnet) if name.casefold() == wanted)
+
+
+def _exactly(labels: Labels, wanted: str) -> Iterator[int]:
+    # Name and synonyms are one rule: "maillot" is the whole name of one ImageNet class and a synonym of the next.
+    names = enumerate(_folded_names(labels.names))
+    return (index for index, name in names if wanted == name or wanted in name.split(", "))
+
+
+def _in_words(labels: Labels, wanted: str) -> Iterator[int]:
+    whole = re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)")
+    return (index for index, name in enumerate(_folded_names(labels.names)) if whole.search(name))
+
+
+def _anywhere(labels: Labels, wanted: str) -> Iterator[int]:
+    return (index for index, name in enumerate(_folded_names(labels.names)) if wanted in name)
+
+
+RULES: tuple[Callable[[Labels, str], Iterator[int]], ...] = (_by_wordnet, _exactly, _in_words, _anywhere)
+
+
+def read(path: Path) -> Labels:
+    """Read the names of classes from a file.
+
+    Either text with one name a line, in the order of the classes, each perhaps with a WordNet id in front
+    (``n02123045 tabby, tabby cat``); or JSON, if the file ends in ``.json``: a list of names, or an object from index
+    to name or to ``[WordNet id, name]``.
+
+    Raises:
+        RequestError: the file cannot be read, or does not give every class one name.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise RequestError(f"the labels file {str(path)!r} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RequestError(f"the labels file {str(path)!r} is not UTF-8 text", "write one class name a line") from error
+    lines = _from_json(path, text) if path.suffix.lower() == ".json" else text.rstrip().splitlines()
+    names = [" ".join(line.split()) for line in lines]
+    if "" in names or not names:
+        where = f"has no name for class {names.index('')}" if names else "is empty"
+        raise RequestError(
+            f"the labels file {str(path)!r} {where}", "write one class name a line, in the model's order"
+        )
+    return _with_wordnet(names)
+
+
+def _from_json(path: Path, text: str) -> list[str]:
+    wrong = RequestError(
+        f"the labels file {str(path)!r} is not a list of names",
+        'write ["first", "second"] or {"0": "first", "1": "second"}, counted from 0 without a gap',
+    )
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise wrong from error
+    if isinstance(content, dict):
+        if set(content) != {str(index) for index in range(len(content))}:
+            raise wrong
+        content = [content[str(index)] for index in range(len(content))]
+    if not isinstance(content, list):
+        raise wrong
+    lines = [" ".join(item) if _is_pair(item) else item for item in content]
+    if not all(isinstance(line, str) for line in lines):
+        raise wrong
+    return lines
+
+
+def _is_pair(item: object) -> bool:
+    """Whether an item is ``["n02123045", "tabby"]``, as in the well-known ``imagenet_class_index.json``."""
+    return (
+        isinstance(item, list)
+        and len(item) == 2
+        and all(isinstance(part, str) for part in item)
+        and WORDNET.fullmatch(item[0]) is not None
+    )
+
+
+def _with_wordnet(lines: list[str]) -> Labels:
+    parts = [line.partition(" ") for line in lines]
+    if not all(WORDNET.fullmatch(first) for first, _, _ in parts):
+        return Labels(tuple(lines))
+    return Labels(tuple(rest or first for first, _, rest in parts), tuple(first.lower() for first, _, _ in parts))
