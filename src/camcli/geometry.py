@@ -1,0 +1,181 @@
+"""From a picture to the model's input, and where each part of that input lies in the picture."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from PIL import Image
+from torch import Tensor
+
+Fit = Literal["shorter", "longer", "squash"]
+Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+
+# A resized picture of more pixels than this is not built whole: a strip of 100,000 x 1 pixels, its shorter side
+# brought to 256, would take 20 GB.
+WHOLE = 2**26
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Which part of a picture the model saw.
+
+    Attributes:
+        picture: height and width of the upright picture, in pixels.
+        input: height and width of the model's input.
+        box: x0, y0, x1, y1 of what the input covers, in picture pixels, counted from the picture's upper left corner
+            to the edges (not the centres) of pixels. It reaches outside the picture where the input was padded.
+    """
+
+    picture: tuple[int, int]
+    input: tuple[int, int]
+    box: tuple[float, float, float, float]
+
+    def onto_picture(self, map: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "H W"]:  # noqa: A002
+        """A map over the model's input, brought to the picture's own pixels.
+
+        Bilinear between the centres of the map's cells (``align_corners=False``), constant beyond the outermost
+        centres. The map may have any size; its cells divide the input evenly.
+
+        Returns:
+            One value for each pixel of the picture; NaN where the model did not see the pixel's centre.
+        """
+        x0, y0, x1, y1 = self.box
+        height, width = self.picture
+        rows, columns = _seen(y0, y1, height), _seen(x0, x1, width)
+        onto = np.full(self.picture, np.nan, np.float32)
+        wide = _stretched(map.T, _cells(columns, x0, x1, map.shape[1])).T
+        onto[rows, columns] = _stretched(wide, _cells(rows, y0, y1, map.shape[0]))
+        return onto
+
+    def position(self, row: int, column: int, shape: tuple[int, int]) -> tuple[float, float]:
+        """The centre of one cell of a map of this shape, as x and y in picture pixels."""
+        x0, y0, x1, y1 = self.box
+        return x0 + (column + 0.5) / shape[1] * (x1 - x0), y0 + (row + 0.5) / shape[0] * (y1 - y0)
+
+    def scaled(self, height: int, width: int) -> "View":
+        """The same view of the same picture, drawn at another size."""
+        x0, y0, x1, y1 = self.box
+        down, across = height / self.picture[0], width / self.picture[1]
+        return View((height, width), self.input, (x0 * across, y0 * down, x1 * across, y1 * down))
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """From an upright RGB picture to the model's input: resize, cut out the centre, scale the values.
+
+    Equal to the last bit to timm's ``create_transform`` (evaluation; crop modes center, squash, border), to
+    torchvision's ``weights.transforms()`` on PIL pictures and to open_clip's ``image_transform`` (shortest, squash,
+    longest).
+
+    Attributes:
+        size: height and width of the model's input.
+        mean: what is subtracted from values in 0..1, for red, green and blue.
+        std: what they are then divided by.
+        resize: height and width before the centre is cut out.
+        fit: how ``resize`` is reached: ``shorter`` keeps the picture's proportions and covers it, ``longer`` keeps
+            them and stays inside it, ``squash`` stretches the picture to it.
+        interpolation: Pillow's filter of this name.
+        fill: the value 0..255, one for all or red, green and blue, where the input reaches beyond the resized picture.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resize: tuple[int, int]
+    fit: Fit = "shorter"
+    interpolation: Interpolation = "bicubic"
+    fill: int | tuple[int, int, int] = 0
+
+    def __call__(self, picture: Image.Image) -> tuple[Float[Tensor, "3 h w"], View]:
+        """The picture as the model's input (float32), and which part of it that is.
+
+        Raises:
+            ValueError: the picture is not RGB.
+        """
+        if picture.mode != "RGB":
+            raise ValueError(f"an RGB picture is needed, not {picture.mode}")
+        return self._values(self._cut(picture)), self.view(picture.width, picture.height)
+
+    def view(self, width: int, height: int) -> View:
+        """Which part of a picture of this size the model sees."""
+        (resized_height, resized_width), (top, left) = self._plan(width, height)
+        across, down = width / resized_width, height / resized_height
+        bottom, right = top + self.size[0], left + self.size[1]
+        return View((height, width), self.size, (left * across, top * down, right * across, bottom * down))
+
+    def _plan(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Height and width of the resized picture, and top and left of the input in it."""
+        resized = self._resized(width, height)
+        return resized, (_offset(resized[0], self.size[0]), _offset(resized[1], self.size[1]))
+
+    def _resized(self, width: int, height: int) -> tuple[int, int]:
+        target_height, target_width = self.resize
+        if self.fit == "squash":
+            return self.resize
+        if self.fit == "shorter" and target_height == target_width:
+            # torchvision's rule for a square, which timm and open_clip share: the longer side is rounded down.
+            shorter = min(width, height)
+            return int(target_height * height / shorter), int(target_width * width / shorter)
+        # timm's rule for the rest: rounded to the nearest.
+        choose = min if self.fit == "shorter" else max
+        ratio = choose(height / target_height, width / target_width)
+        return max(1, round(height / ratio)), max(1, round(width / ratio))
+
+    def _cut(self, picture: Image.Image) -> Image.Image:
+        (height, width), (top, left) = self._plan(picture.width, picture.height)
+        fill = (self.fill,) * 3 if isinstance(self.fill, int) else self.fill
+        cut = Image.new("RGB", (self.size[1], self.size[0]), fill)
+        filter_ = Image.Resampling[self.interpolation.upper()]
+        if height * width <= WHOLE:
+            cut.paste(picture.resize((width, height), filter_), (-left, -top))
+            return cut
+        # The same up to rounding: only the part that is kept is made.
+        x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + self.size[1], width), min(top + self.size[0], height)
+        across, down = picture.width / width, picture.height / height
+        box = (x0 * across, y0 * down, min(x1 * across, picture.width), min(y1 * down, picture.height))
+        cut.paste(picture.resize((x1 - x0, y1 - y0), filter_, box=box), (x0 - left, y0 - top))
+        return cut
+
+    def _values(self, cut: Image.Image) -> Float[Tensor, "3 h w"]:
+        values = torch.from_numpy(np.array(cut)).permute(2, 0, 1).contiguous().to(torch.float32).div_(255)
+        mean, std = (torch.tensor(three, dtype=torch.float32).view(3, 1, 1) for three in (self.mean, self.std))
+        return values.sub_(mean).div_(std)
+
+
+def _offset(outer: int, inner: int) -> int:
+    """Where the centred ``inner`` begins in ``outer``; negative where it is the larger. torchvision's rounding."""
+    return round((outer - inner) / 2) if outer >= inner else -((inner - outer) // 2)
+
+
+def _seen(low: float, high: float, length: int) -> slice:
+    """The pixels of 0..length whose centres lie between two edges."""
+    return slice(max(0, math.ceil(low - 0.5)), min(length, math.ceil(high - 0.5)))
+
+
+def _cells(pixels: slice, low: float, high: float, count: int) -> Float[np.ndarray, " n"]:
+    """Where the centres of these pixels lie among ``count`` cells between two edges: 0 is the first cell's centre."""
+    centres = np.arange(pixels.start, pixels.stop) + 0.5
+    return np.clip((centres - low) / (high - low) * count - 0.5, 0, count - 1)
+
+
+def _stretched(
+    rows: Float32[np.ndarray, "h w"],
+    positions: Float[np.ndarray, " n"],
+) -> Float32[np.ndarray, "n w"]:
+    """Rows at fractional positions (ascending) between the given rows, linearly.
+
+    All rows between the same two are made at once, so that a large picture costs two passes over its memory.
+    """
+    stretched = np.empty((len(positions), rows.shape[1]), np.float32)
+    below = np.floor(positions).astype(int)
+    share = (positions - below).astype(np.float32)[:, np.newaxis]
+    starts = np.flatnonzero(np.diff(below, prepend=-1))
+    for start, stop in zip(starts, [*starts[1:], len(below)], strict=True):
+        first, second = rows[below[start]], rows[min(below[start] + 1, len(rows) - 1)]
+        part = stretched[start:stop]
+        np.multiply(share[start:stop], second - first, out=part)
+        part += first
+    return stretched
