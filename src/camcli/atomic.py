@@ -1,6 +1,5 @@
 """Write a file whole or not at all."""
 
-import os
 import secrets
 from pathlib import Path
 
@@ -16,7 +15,7 @@ def write(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".camcli-{secrets.token_hex(8)}.tmp")
     try:
         temporary.write_bytes(content)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -36,8 +36,8 @@ class Job:
         text: prompts that are the classes of an open_clip model.
         layers: layer paths, each perhaps a slice or glob; empty for the default layer.
         method: a row of ``camcli.methods``.
-        target: what is explained in every picture: ``predicted``, ``top:5``, a class, ``folder``.
-        targets: a CSV or JSONL file that names each picture's target; wins over ``target``.
+        target: what is explained in every picture: each ``predicted``, ``top:5``, a class, or ``folder``.
+        targets: a CSV or JSONL file that names each picture's own targets, instead of ``target``.
         inputs: files, folders, globs, ``@list``, ``-``.
         null_separated: names on standard input end in NUL, not in a newline.
         out: the folder that everything is written under.
@@ -58,7 +58,7 @@ class Job:
     text: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
     method: str = "gradcam"
-    target: str = "predicted"
+    target: tuple[str, ...] = ("predicted",)
     targets: str = ""
     inputs: tuple[str, ...] = ()
     null_separated: bool = False

@@ -21,6 +21,7 @@ class Row:
         paper: where it comes from.
         parts: the rows it is made of, if it is a combination and has no function of its own.
         suffix: for outputs, how its files end.
+        caveat: what a person who chooses it must know.
         function: the function's name, where it is not ``name`` with ``-`` as ``_``.
         module: the full module path; set for rows that other packages bring.
     """
@@ -31,6 +32,7 @@ class Row:
     paper: str = ""
     parts: tuple[str, ...] = ()
     suffix: str = ""
+    caveat: str = ""
     function: str = ""
     module: str = ""
 
@@ -84,7 +86,8 @@ class Table:
                 return row
         near = did_you_mean(name, self.names())
         raise RequestError(
-            f"there is no {self.noun} {name!r}", "\n".join(filter(None, [near, f"there are: {', '.join(self.names())}"]))
+            f"there is no {self.noun} {name!r}",
+            "\n".join(filter(None, [near, f"there are: {', '.join(self.names())}"])),
         )
 
     def load(self, name: str) -> Callable[..., Any]:

@@ -1,0 +1,196 @@
+"""Hooks: what a layer said, and the ReLUs on the way back; the model is left exactly as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from camcli.errors import RequestError
+
+# How the gradient passes a ReLU: (gradient from above, mask of where the ReLU is open) -> gradient below.
+ReluRule = Callable[[Tensor, Tensor], Tensor]
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode, its parameters outside the graph; flags as they were afterwards."""
+    training = [module for module in model.modules() if module.training]
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for module in training:
+            module.training = False
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module in training:
+            module.training = True
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
+def first_tensor(output: object) -> Tensor | None:
+    """The tensor that a module's output is, or the first one in it (a tuple, list or dict)."""
+    if isinstance(output, Tensor):
+        return output
+    parts = list(output.values()) if isinstance(output, Mapping) else output
+    if isinstance(parts, list | tuple):
+        return next((tensor for part in parts if (tensor := first_tensor(part)) is not None), None)
+    return None
+
+
+def _replaced(output: object, old: Tensor, new: Tensor) -> object:
+    """``output`` with ``new`` where ``old`` stood."""
+    if output is old:
+        return new
+    if isinstance(output, Mapping):
+        return type(output)({key: _replaced(part, old, new) for key, part in output.items()})  # type: ignore[call-arg]
+    if isinstance(output, tuple) and hasattr(output, "_fields"):
+        return type(output)(*(_replaced(part, old, new) for part in output))
+    if isinstance(output, list | tuple):
+        return type(output)(_replaced(part, old, new) for part in output)
+    return output
+
+
+@contextmanager
+def tapped(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+    """While it lasts, each forward leaves every layer's output in the dictionary, as a point of the graph.
+
+    The graph starts at the earliest layer: nothing before it is kept for the backward. What the layer hands on is a
+    clone, so that an in-place operation behind it cannot change what it said.
+
+    Yields:
+        The outputs by layer name, filled by the forward. With ``torch.autograd.grad(score, outputs)`` their
+        gradients follow.
+    """
+    taps: dict[str, Tensor] = {}
+
+    def tap(name: str) -> Callable[[nn.Module, Any, Any], Any]:
+        def hook(module: nn.Module, _inputs: Any, output: Any) -> Any:
+            tensor = first_tensor(output)
+            if tensor is None or not tensor.is_floating_point():
+                raise RequestError(
+                    f"the layer {name!r} ({type(module).__name__}) gives {type(output).__name__}, "
+                    "not a tensor of numbers",
+                    "choose another layer; `camcli layers MODEL` lists them",
+                )
+            if name in taps:
+                raise RequestError(
+                    f"the layer {name!r} ({type(module).__name__}) runs several times in one forward, "
+                    "so it has no single map",
+                    "choose a layer around it that runs once; `camcli layers MODEL` lists them",
+                )
+            taps[name] = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
+            return _replaced(output, tensor, taps[name].clone())
+
+        return hook
+
+    with ExitStack() as hooks:
+        for name, layer in layers.items():
+            hooks.callback(layer.register_forward_hook(tap(name)).remove)
+        yield taps
+
+
+@contextmanager
+def listened(model: nn.Module, hear: Callable[[str, Any], None]) -> Iterator[None]:
+    """While it lasts, every module's output is told to ``hear(name, output)``, in the order of their ends."""
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+
+            def hook(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> None:
+                hear(name, output)
+
+            hooks.callback(module.register_forward_hook(hook).remove)
+        yield
+
+
+class _RuledReLU(torch.autograd.Function):
+    """A ReLU, perhaps with a ceiling, whose way back is decided at the time of the backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, ceiling: float, inplace: bool, rules: RuledReLUs) -> Tensor:
+        y = (x.clamp_ if inplace else x.clamp)(0.0, ceiling)
+        if inplace:
+            ctx.mark_dirty(x)
+        ctx.save_for_backward(y)
+        ctx.ceiling, ctx.rules = ceiling, rules
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+        (y,) = ctx.saved_tensors
+        passes = (y > 0) & (y < ctx.ceiling)
+        rule = ctx.rules.rule
+        return (grad.where(passes, 0) if rule is None else rule(grad, passes)), None, None, None
+
+
+def _clamp_bounds(low: Any = None, high: Any = None, **names: Any) -> tuple[Any, Any]:
+    return names.get("min", low), names.get("max", high)
+
+
+def _is_relu(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[float, bool] | None:
+    """The ceiling and in-placeness of a call that computes min(max(x, 0), ceiling); None for any other call."""
+    inplace = bool(kwargs.get("inplace", False))
+    if func is nn.functional.relu:
+        return torch.inf, inplace or args[1:2] == (True,)
+    if func in (torch.relu, Tensor.relu):
+        return torch.inf, False
+    if func in (torch.relu_, Tensor.relu_):
+        return torch.inf, True
+    if func is nn.functional.relu6:
+        return 6.0, inplace or args[1:2] == (True,)
+    if func in (nn.functional.hardtanh, nn.functional.hardtanh_):
+        low = kwargs.get("min_val", args[1] if len(args) > 1 else -1.0)
+        high = kwargs.get("max_val", args[2] if len(args) > 2 else 1.0)
+        if low == 0 and high > 0:
+            return float(high), inplace or args[3:4] == (True,) or func is nn.functional.hardtanh_
+    if func in (torch.clamp, Tensor.clamp, torch.clip, Tensor.clip, torch.clamp_min, Tensor.clamp_min):
+        low, high = _clamp_bounds(*args[1:3], **kwargs)
+        if isinstance(low, int | float) and low == 0 and (high is None or isinstance(high, int | float)):
+            return (torch.inf if high is None else float(high)), False
+    return None
+
+
+class RuledReLUs(TorchFunctionMode):
+    """While it is entered, every ReLU of a forward is one whose backward follows :attr:`rule`.
+
+    ReLUs are seen where they are computed, so modules, functional calls, in-place ones and ReLU6 all count, and no
+    module is touched. With the rule ``None`` the gradient is the ordinary one. One forward can therefore serve an
+    ordinary backward and a guided one.
+
+    Attributes:
+        rule: what the next backward does at each ReLU.
+        count: ReLUs met so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rule: ReluRule | None = None
+        self.count = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Replace the call if it is a ReLU of a floating-point tensor."""
+        kwargs = kwargs or {}
+        if relu := _is_relu(func, args, kwargs):
+            x = args[0] if args else kwargs["input"]
+            if x.is_floating_point():
+                self.count += 1
+                ceiling, inplace = relu
+                return _RuledReLU.apply(x, ceiling, inplace, self)
+        return func(*args, **kwargs)
+
+    @contextmanager
+    def following(self, rule: ReluRule) -> Iterator[None]:
+        """Backwards in this block follow ``rule`` at every ReLU."""
+        self.rule = rule
+        try:
+            yield
+        finally:
+            self.rule = None

@@ -1,0 +1,363 @@
+"""Model, layer, target and method meet here: images in, maps out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from camcli.capture import RuledReLUs, frozen, tapped
+from camcli.errors import PictureError, RequestError
+from camcli.job import Explanation
+from camcli.layers import resolve
+from camcli.layout import Layout, canonical, decide, readings
+from camcli.methods import METHODS
+from camcli.network import Network
+from camcli.survey import Layer, default_layer, survey
+from camcli.tables import Row
+
+# From an image's row in the batch and its scores (classes,) to the classes explained; PictureError if it has none.
+Choose = Callable[[int, Tensor], Sequence[int]]
+# One map, or why there is none.
+Result = Explanation | PictureError
+
+# Activations that a rule for ReLUs leaves as they are.
+_NOT_RELU = frozenset(
+    ["GELU", "GELUTanh", "QuickGELU", "SiLU", "Swish", "Hardswish", "HardSwish", "Mish", "HardMish", "ELU", "CELU"]
+    + ["SELU", "LeakyReLU", "PReLU", "Sigmoid", "Tanh", "Softplus"]
+)
+
+
+def predicted(row: int, scores: Tensor) -> Sequence[int]:  # noqa: ARG001
+    """The class with the greatest score."""
+    return [int(scores.argmax())]
+
+
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    """What one score's way back brought, for every image of the batch.
+
+    Attributes:
+        act: the output of each layer, ``(n, c, h, w)``.
+        grad: the gradient of the score by it.
+        ruled: by each backprop method its gradient by the input, ``(n, 3, H, W)``.
+    """
+
+    act: dict[str, Tensor]
+    grad: dict[str, Tensor]
+    ruled: dict[str, Tensor]
+
+
+class Explainer:
+    """Explains batches of images by one method, at one or several layers of one network.
+
+    The network is used as it stands, on its device and in its precision, and is left exactly as it was.
+
+    Args:
+        model: a network, or a bare module that takes ``(n, 3, h, w)`` to scores ``(n, classes)``.
+        layers: layer paths (see :func:`camcli.layers.resolve`); empty for the default layer, chosen at the first
+            image. Must be empty for methods that work at the input alone.
+        method: a row of ``camcli methods``.
+
+    Attributes:
+        layers: the full names of the layers explained.
+        notes: what a reader of all the maps must know.
+
+    Raises:
+        RequestError: there is no such method or layer.
+    """
+
+    def __init__(self, model: Network | nn.Module, *, layers: Sequence[str] = (), method: str = "gradcam") -> None:
+        self.network = model if isinstance(model, Network) else None
+        self.module = model.module if isinstance(model, Network) else model
+        self.method = METHODS.find(method)
+        self._parts = [METHODS.find(name) for name in self.method.parts or (self.method.name,)]
+        self._formulas = {part.name: METHODS.load(part.name) for part in self._parts}
+        self._at_layer = any(part.kind == "gradient" for part in self._parts)
+        self._at_input = any(part.kind == "backprop" for part in self._parts)
+        if layers and not self._at_layer:
+            raise RequestError(
+                f"the method {method!r} works at the input, so a layer ({', '.join(layers)}) means nothing to it",
+                "name no layer, or choose another method",
+            )
+        self.layers = tuple(resolve(self.module, layers))
+        self.notes = (self.method.caveat,) if self.method.caveat else ()
+        self._facts = (self.network.prefix, self.network.grid) if self.network else (None, None)
+        self._layouts: dict[str, Layout] = {}
+        self._checked: tuple[int, int] | None = None
+
+    def __call__(
+        self,
+        images: Float[Tensor, "n 3 h w"],
+        targets: int | Sequence[int] | Sequence[Sequence[int]] | Choose | None = None,
+    ) -> list[list[Explanation]]:
+        """Explain a batch.
+
+        Args:
+            images: prepared as the model wants them.
+            targets: None for the predicted class; one class for all; one class an image; several classes an image; or
+                a function from the image's row and its scores to its classes.
+
+        Returns:
+            For each image its explanations: class by class, layer by layer.
+
+        Raises:
+            RequestError: the targets do not fit the images or the classes, or no map can be made at the layer.
+            PictureError: an image has no map, with its row and the reason.
+        """
+        everything: list[list[Explanation]] = []
+        for row, results in enumerate(self.results(images, _choice(targets, len(images)))):
+            for result in results:
+                if isinstance(result, PictureError):
+                    raise PictureError(f"image {row} of the batch: {result.message}", result.hint)
+            everything.append(cast("list[Explanation]", results))
+        return everything
+
+    def results(self, images: Float[Tensor, "n 3 h w"], choose: Choose = predicted) -> list[list[Result]]:
+        """Like a call, but where a map cannot be made the reason stands in its place; nothing else is lost."""
+        if not len(images):
+            return []
+        self.check(images[:1])
+        with self._ready() as taps:
+            image = self._leaf(images)
+            with self._relus() as relus:
+                scores = self._scores(image)
+            said = scores.detach().float().cpu()
+            chosen = [_attempt(choose, row, said[row]) for row in range(len(images))]
+            results: list[list[Result]] = [[one] if isinstance(one, PictureError) else [] for one in chosen]
+            classes = [[] if isinstance(one, PictureError) else one for one in chosen]
+            ranks = max(map(len, classes))
+            for rank in range(ranks):
+                rows = [row for row, indices in enumerate(classes) if rank < len(indices)]
+                # Samples do not mix in evaluation mode, so the gradient of the sum holds every image's own.
+                score = scores[rows, [classes[row][rank] for row in rows]].sum()
+                evidence = self._evidence(score, taps, image, relus, last=rank + 1 == ranks)
+                for layer in self.layers or ("",):
+                    maps = self._map(layer, evidence).numpy(force=True)
+                    for row in rows:
+                        results[row].append(self._result(maps[row], layer, classes[row][rank], said[row]))
+        return results
+
+    def check(self, image: Float[Tensor, "1 3 h w"]) -> None:
+        """Try everything on one image: choose the layer, read its layout, see that gradient reaches it.
+
+        Done by itself at the first batch of each size; done before, it finds mistakes before the first picture.
+
+        Raises:
+            RequestError: no map can be made, with the reason.
+        """
+        size = (image.shape[2], image.shape[3])
+        if self._checked == size:
+            return
+        if self._at_layer and not self.layers:
+            self.layers = (default_layer(self.module, self._survey(image)),)
+        with self._ready() as taps:
+            leaf = self._leaf(image)
+            with self._relus() as relus:
+                scores = self._scores(leaf)
+            self._check_labels(scores.shape[1])
+            if relus is not None:
+                self._check_relus(relus.count)
+            self._layouts = {name: self._layout(name, taps.get(name), image) for name in self.layers}
+            evidence = self._evidence(scores.max(1).values.sum(), taps, leaf, relus, last=True)
+        for name in self.layers:
+            if not evidence.grad[name].any():
+                raise self._no_gradient(name, image)
+        self._checked = size
+
+    # ---- one forward, and the ways back from a score
+
+    @contextmanager
+    def _ready(self) -> Iterator[dict[str, Tensor]]:
+        """The network frozen, its layers tapped, and the graph on, whatever the caller has switched off."""
+        layers = {name: self.module.get_submodule(name) for name in self.layers}
+        with torch.inference_mode(False), torch.enable_grad(), frozen(self.module), tapped(layers) as taps:
+            yield taps
+
+    def _relus(self) -> AbstractContextManager[RuledReLUs | None]:
+        return RuledReLUs() if self._at_input else nullcontext()
+
+    def _leaf(self, images: Tensor) -> Tensor:
+        """The images where the network is and as it counts; the start of the graph if a method works at the input."""
+        like = next((one for one in self.module.parameters() if one.is_floating_point()), images)
+        return images.detach().clone().to(like.device, like.dtype).requires_grad_(self._at_input)
+
+    def _scores(self, images: Tensor) -> Float[Tensor, "n classes"]:
+        # A network may change its input in place, which a leaf of the graph does not allow.
+        output = self.module(images.clone() if images.requires_grad else images)
+        if isinstance(output, Tensor) and output.ndim == 2 and len(output) == len(images):
+            return output
+        form = "x".join(map(str, output.shape)) if isinstance(output, Tensor) else type(output).__name__
+        raise RequestError(
+            f"the model gives {form} for {len(images)} image(s), not one row of class scores for each",
+            "name a classifier, or a file.py:function that wraps the model in one",
+        )
+
+    def _evidence(
+        self, score: Tensor, taps: dict[str, Tensor], image: Tensor, relus: RuledReLUs | None, last: bool
+    ) -> _Evidence:
+        act: dict[str, Tensor] = {}
+        grad: dict[str, Tensor] = {}
+        if self.layers:
+            points = [taps[name] for name in self.layers]
+            found = torch.autograd.grad(score, points, retain_graph=self._at_input or not last, allow_unused=True)
+            for name, point, gradient in zip(self.layers, points, found, strict=True):
+                gradient = torch.zeros_like(point) if gradient is None else gradient
+                act[name] = canonical(_wide(point.detach()), self._layouts[name])
+                grad[name] = canonical(_wide(gradient), self._layouts[name])
+        ruled: dict[str, Tensor] = {}
+        if relus is not None:
+            rules = [part.name for part in self._parts if part.kind == "backprop"]
+            for turn, name in enumerate(rules, start=1):
+                with relus.following(self._formulas[name]):
+                    (gradient,) = torch.autograd.grad(score, [image], retain_graph=turn < len(rules) or not last)
+                ruled[name] = _wide(gradient)
+        return _Evidence(act, grad, ruled)
+
+    def _map(self, layer: str, evidence: _Evidence) -> Tensor:
+        """The method's maps, ``(n, h, w)`` at the layer or ``(n, 3, H, W)`` at the input."""
+        maps = [self._part_map(part, layer, evidence) for part in self._parts]
+        return maps[0] if len(maps) == 1 else _product(maps)
+
+    def _part_map(self, part: Row, layer: str, evidence: _Evidence) -> Tensor:
+        if part.kind == "backprop":
+            return evidence.ruled[part.name]
+        map: Tensor = self._formulas[part.name](evidence.act[layer], evidence.grad[layer])
+        return map
+
+    def _result(self, map: np.ndarray, layer: str, index: int, scores: Tensor) -> Result:
+        label = self.network.labels.short(index) if self.network else str(index)
+        sigmoid = self.network is not None and self.network.activation == "sigmoid"
+        where = f"the layer {layer!r}" if layer else "the input"
+        if not np.isfinite(map).all():
+            return PictureError(
+                f"the map of class {index} ({label}) holds NaN or infinite values",
+                "the network's arithmetic overflows on this picture; try --precision fp32",
+            )
+        if not map.any():
+            return PictureError(
+                f"the map of class {index} ({label}) is zero everywhere: on this picture {where} has no part in its score",
+                "try an earlier layer" if layer else "try a method that works at a layer",
+            )
+        negative = map.ndim == 2 and map.max() <= 0
+        return Explanation(
+            map=map.astype(np.float32),
+            method=self.method.name,
+            layer=layer,
+            index=index,
+            label=label,
+            score=float(scores[index]),
+            probability=float(scores.sigmoid()[index] if sigmoid else scores.softmax(0)[index]),
+            notes=(f"nothing at {where} speaks for the class: the whole map is negative",) if negative else (),
+        )
+
+    # ---- checks, once for each size of image
+
+    def _survey(self, image: Tensor) -> list[Layer]:
+        return survey(self.module, self._leaf(image).detach(), *self._facts)
+
+    def _layout(self, name: str, tap: Tensor | None, image: Tensor) -> Layout:
+        if tap is None:
+            raise RequestError(
+                f"the layer {name!r} does not run when the model is given an image",
+                "choose another; `camcli layers MODEL` lists those that do",
+            )
+        shape = tuple(tap.shape)
+        ways = readings(shape, (image.shape[2], image.shape[3]), *self._facts)
+        if len(ways) > 1:
+            # How the network's other layers lie may settle it, as it does in `camcli layers`.
+            known = next(layer.layout for layer in self._survey(image) if layer.name == name)
+            ways = [known] if known else ways
+        try:
+            return decide(ways, shape)
+        except RequestError as error:
+            raise RequestError(f"the layer {name!r}: {error.message}", error.hint) from None
+
+    def _check_labels(self, classes: int) -> None:
+        if self.network and len(self.network.labels) != classes:
+            raise RequestError(
+                f"the model gives {classes} scores, but {len(self.network.labels)} classes are named",
+                "give the names of all its classes: --labels FILE, one name a line",
+            )
+
+    def _check_relus(self, guided: int) -> None:
+        others = sorted({type(part).__name__ for part in self.module.modules()} & _NOT_RELU)
+        if not guided:
+            has = f"; its activations are {', '.join(others)}" if others else ""
+            raise RequestError(
+                f"{self.method.name} is defined by what it does at ReLUs, and this network meets none{has}",
+                "choose a method that works at a layer, such as gradcam",
+            )
+        if others:
+            note = f"{guided} ReLUs follow the rule of {self.method.name}; {', '.join(others)} pass the plain gradient"
+            self.notes = (*(one for one in self.notes if one != note), note)
+
+    def _no_gradient(self, name: str, image: Tensor) -> RequestError:
+        try:
+            better = f"; {default_layer(self.module, self._survey(image))!r} works"
+        except RequestError:
+            better = ""
+        return RequestError(
+            f"no gradient of the class score reaches the map's cells at the layer {name!r}, so every map would be zero",
+            f"choose an earlier layer{better}; `camcli layers MODEL` lists those that can be used",
+        )
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """At least float32, since sums over half-precision products lose the map."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _product(maps: Sequence[Tensor]) -> Float[Tensor, "n 3 h w"]:
+    """Maps multiplied at the input's resolution (Selvaraju 2017, sec. 3.2): those of a layer rectified, then bilinear."""
+    size = next(map.shape[2:] for map in maps if map.ndim == 4)
+    result: Tensor | None = None
+    for map in maps:
+        if map.ndim == 3:
+            map = F.interpolate(map.relu().unsqueeze(1), size, mode="bilinear", align_corners=False)
+        result = map if result is None else result * map
+    assert result is not None
+    return result
+
+
+def _attempt(choose: Choose, row: int, scores: Tensor) -> Sequence[int] | PictureError:
+    """The classes chosen for an image, in order and each once, or why there is none."""
+    try:
+        if not scores.isfinite().all():
+            raise PictureError(
+                "the network's scores hold NaN or infinite values on this picture", "try --precision fp32"
+            )
+        indices = list(dict.fromkeys(choose(row, scores)))
+    except PictureError as error:
+        return error
+    for index in indices:
+        if not 0 <= index < len(scores):
+            raise RequestError(
+                f"there is no class {index}",
+                f"the model has {len(scores)} classes, counted from 0 to {len(scores) - 1}",
+            )
+    return indices
+
+
+def _choice(targets: int | Sequence[int] | Sequence[Sequence[int]] | Choose | None, images: int) -> Choose:
+    """The function that the targets of a call amount to."""
+    if targets is None:
+        return predicted
+    if callable(targets):
+        return targets
+    if isinstance(targets, int):
+        return lambda row, scores: [targets]
+    wanted = [[one] if isinstance(one, int) else list(one) for one in targets]
+    if len(wanted) != images:
+        raise RequestError(
+            f"{len(wanted)} targets were given for {images} images",
+            "give one for each image, or a single number for all",
+        )
+    return lambda row, scores: wanted[row]

@@ -1,0 +1,44 @@
+"""Threads, and nothing else: work ahead of a slow consumer, in order and in bounded memory."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def ahead(work: Callable[[T], R], items: Iterable[T], workers: int, depth: int) -> Iterator[R]:
+    """``map(work, items)`` with up to ``depth`` results under way in ``workers`` threads.
+
+    ``items`` is drawn in the caller's thread, so a generator that computes may stand before it: while it computes the
+    next item, the threads work on the last ones. Order is kept; an error of ``work`` is raised at its item's turn.
+    Closing the iterator drops what has not begun and waits for what has.
+    """
+    pool = ThreadPoolExecutor(workers, thread_name_prefix=getattr(work, "__name__", "ahead"))
+    under_way: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            under_way.append(pool.submit(work, item))
+            if len(under_way) >= depth:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def batched(items: Iterable[T], size: int, counts: Callable[[T], bool] = lambda item: True) -> Iterator[list[T]]:
+    """Lists of items, in order, each with at most ``size`` that count; the others ride along in their place."""
+    batch: list[T] = []
+    counted = 0
+    for item in items:
+        batch.append(item)
+        counted += counts(item)
+        # Those that do not count must not pile up either.
+        if counted == size or len(batch) >= 4 * size:
+            yield batch
+            batch, counted = [], 0
+    if batch:
+        yield batch
