@@ -1,0 +1,517 @@
+"""Find pictures, name them, decode them upright."""
+
+# ruff: noqa: PTH (paths stay strings while they are sought: links are not resolved, names need not be valid text)
+
+import fnmatch
+import hashlib
+import itertools
+import os
+import re
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageColor, UnidentifiedImageError
+
+from camcli.errors import PictureError, RequestError, did_you_mean
+
+if TYPE_CHECKING:
+    from camcli.geometry import View
+
+SUFFIXES = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"),
+        *(".ppm", ".pgm", ".pbm", ".pnm"),
+    }
+)
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM")
+
+# Pillow refuses above this many pixels and warns above half of it; photographs of that size are real, so only the
+# refusal is kept. It is set once, here: filters against the warning would not be safe between threads.
+MOST_PIXELS = 2 * 89_478_485
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+
+# What has both of these in it is a folder that camcli wrote.
+OUTPUT_MARKS = ("run.json", "outcomes.jsonl")
+LONGEST_COMPONENT = 180
+
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+EXIF_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A picture to be done, or the reason why something that was asked for cannot be.
+
+    Attributes:
+        path: as given, or as found below what was given.
+        name: its name under the output folder: relative, ``/`` between parts.
+        error: why nothing can be read here; it rides along to be reported in its place.
+    """
+
+    path: Path
+    name: str
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded picture.
+
+    Attributes:
+        source: where it came from.
+        pixels: upright, red green blue.
+        view: which part of it the model saw.
+    """
+
+    source: Source
+    pixels: UInt8[np.ndarray, "h w 3"]
+    view: "View"
+
+
+# --- find ---------------------------------------------------------------------------------------------------------
+
+
+def find(
+    inputs: Sequence[str],
+    *,
+    out: Path,
+    stdin: BinaryIO | None = None,
+    null_separated: bool = False,
+    root: Path | None = None,
+) -> Iterator[Source]:
+    """The pictures that are asked for, one after the other, always in the same order.
+
+    An input is a file (tried whatever its suffix), a folder (everything below it with a picture's suffix, nothing
+    hidden, links followed but never in circles), a glob pattern (``**`` too; what exists under that very name comes
+    first; what matches counts as if given by name), ``@list.txt`` or ``-`` (file and folder names, one a line).
+    Folders that camcli wrote, ``out`` among them, are left out unless they are given by name. A picture that is
+    reached twice is yielded once.
+
+    What was given is checked now, what is listed or found is checked when its turn comes: one folder's names are held
+    at a time, never the whole tree's.
+
+    Args:
+        inputs: what the user gave.
+        out: the output folder; it need not exist.
+        stdin: what ``-`` reads; default: the process's standard input.
+        null_separated: names in lists end in NUL instead of a newline.
+        root: output names are relative to this folder; default: the current one.
+
+    Raises:
+        RequestError: an input does not exist, matches nothing, cannot be read as a list, or is the output folder.
+    """
+    search = _Search(out, os.path.abspath(root or ""), null_separated)
+    sources = [search.input(given, stdin) for given in inputs]
+    found = itertools.chain.from_iterable(sources)
+    # One file or folder cannot name a picture twice: no set of names then grows with the run.
+    return found if len(inputs) == 1 and os.path.lexists(inputs[0]) else _once(found)
+
+
+def output_name(path: str | Path, root: str | Path) -> str:
+    """The name a picture has under the output folder: a function of its path alone.
+
+    Relative to ``root``; outside it ``%root/`` and the absolute path. A first part that begins with ``%`` has it
+    written ``%25``, so that two paths never share a name. Links are not resolved. A part of more than 180 bytes is cut
+    and ends in ``~`` and 12 hex digits of its SHA-256.
+    """
+    absolute = os.path.abspath(path)
+    parts = Path(os.path.relpath(absolute, root)).parts
+    if parts and parts[0] == "..":
+        parts = ("%root", *Path(absolute).parts[1:])
+    elif parts and parts[0].startswith("%"):
+        parts = ("%25" + parts[0][1:], *parts[1:])
+    return "/".join(map(_short, parts)) or "."
+
+
+def stamp(path: Path) -> str:
+    """The file's size and time of change, to see later whether it is still the same; empty if it is not there."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return ""
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def _short(part: str) -> str:
+    full = os.fsencode(part)
+    if len(full) <= LONGEST_COMPONENT:
+        return part
+    mark = "~" + hashlib.sha256(full).hexdigest()[:12]
+    kept = part[:LONGEST_COMPONENT]
+    while len(os.fsencode(kept)) + len(mark) > LONGEST_COMPONENT:
+        kept = kept[:-1]
+    return kept + mark
+
+
+def _once(sources: Iterable[Source]) -> Iterator[Source]:
+    seen: set[str] = set()
+    for source in sources:
+        if source.name not in seen:
+            seen.add(source.name)
+            yield source
+
+
+# A path and why it cannot be read; the path of a folder ends in `/`.
+_Found = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    out: Path
+    root: str
+    null_separated: bool
+
+    def source(self, path: str, error: str = "") -> Source:
+        return Source(Path(path), output_name(path, self.root), error)
+
+    def input(self, given: str, stdin: BinaryIO | None) -> Iterator[Source]:
+        """What one input stands for; whether it stands for anything is checked before this returns."""
+        if given == "-":
+            return self.listed(stdin or sys.stdin.buffer)
+        if given.startswith("@"):
+            return self.list_file(given[1:])
+        if os.path.lexists(given):
+            if self.is_out(given):
+                raise RequestError(
+                    f"the input {given!r} is the output folder", "name another output folder with --out FOLDER"
+                )
+            return self.named(given)
+        if _is_pattern(given):
+            return self.pattern(given)
+        raise _missing(given)
+
+    def named(self, path: str) -> Iterator[Source]:
+        if not os.path.isdir(path):
+            yield self.source(path)
+            return
+        for found, error in self.tree(_as_folder(path), _is_picture):
+            if error or not found.endswith("/"):
+                yield self.source(found, error)
+
+    def list_file(self, path: str) -> Iterator[Source]:
+        try:
+            with Path(path).open("rb"):
+                pass
+        except FileNotFoundError:
+            raise _missing(path, "list", "a picture whose name begins with @ is given as ./@name") from None
+        except OSError as error:
+            raise RequestError(f"the list {path!r} cannot be read: {error.strerror}") from error
+        return self.from_list(path)
+
+    def from_list(self, path: str) -> Iterator[Source]:
+        with Path(path).open("rb") as file:
+            yield from self.listed(file)
+
+    def listed(self, stream: BinaryIO) -> Iterator[Source]:
+        for entry in _nulls(stream) if self.null_separated else _lines(stream):
+            path = os.fsdecode(entry)
+            if os.path.lexists(path):
+                error = "is the output folder" if self.is_out(path) else ""
+                yield from [self.source(path, error)] if error else self.named(path)
+            elif "\0" in path:
+                yield self.source(
+                    path.replace("\0", "\N{REPLACEMENT CHARACTER}"), "the name has a NUL in it: is -0 missing?"
+                )
+            else:
+                yield self.source(path, "there is no such file or folder")
+
+    def pattern(self, pattern: str) -> Iterator[Source]:
+        start, parts = ("/", pattern.lstrip("/")) if pattern.startswith("/") else ("", pattern)
+        found = self.expanded(start, [part for part in parts.split("/") if part])
+        first = next(found, None)
+        if first is None:
+            raise RequestError(
+                f"nothing matches {pattern!r}",
+                "`*` stays within one folder, `**` goes through all below; quote the pattern",
+            )
+        return itertools.chain([first], found)
+
+    def expanded(self, start: str, parts: list[str]) -> Iterator[Source]:
+        for path, error in self.matches(start, parts):
+            yield from [self.source(path, error)] if error else self.named(path)
+
+    def matches(self, path: str, parts: list[str]) -> Iterator[_Found]:
+        """What the rest of a pattern stands for at ``path``."""
+        if not parts or parts == ["**"]:
+            yield path or "./", ""
+            return
+        part, *rest = parts
+        if part == "**":
+            for folder, error in self.tree(_as_folder(path or "."), _never):
+                yield from [(folder, error)] if error else self.matches(folder, rest)
+        elif not _is_pattern(part):
+            if os.path.lexists(step := os.path.join(path, part)):
+                yield from self.matches(step, rest)
+        elif os.path.isdir(path or "."):
+            yield from self.matching(_as_folder(path) if path else "", part, rest)
+
+    def matching(self, folder: str, part: str, rest: list[str]) -> Iterator[_Found]:
+        try:
+            names = _names(folder or ".", lambda name: _fits(name, part), lambda name: _fits(name, part))
+        except OSError as error:
+            yield folder or "./", _unreadable(error)
+            return
+        for name in names:
+            is_folder = name.endswith("/")
+            if not (rest and not is_folder) and not (is_folder and self.is_output(folder + name)):
+                yield from self.matches(folder + name, rest)
+
+    def tree(self, top: str, keep: Callable[[str], bool]) -> Iterator[_Found]:
+        """All folders, and the files to keep, from ``top`` downwards, each folder before what is in it."""
+        levels = [iter([top])]
+        above: list[tuple[int, int]] = []
+        while levels:
+            path = next(levels[-1], None)
+            if path is None:
+                levels.pop()
+                del above[len(levels) - 1 :]
+            elif not path.endswith("/"):
+                yield path, ""
+            else:
+                try:
+                    identity = _identity(path)
+                    if identity in above or (above and self.is_output(path)):
+                        continue
+                    names = _names(path, keep, _is_visible)
+                except OSError as error:
+                    yield path, _unreadable(error)
+                    continue
+                above.append(identity)
+                levels.append(_below(path, names))
+                yield path, ""
+
+    def is_output(self, folder: str) -> bool:
+        return self.is_out(folder) or all(Path(folder, mark).is_file() for mark in OUTPUT_MARKS)
+
+    def is_out(self, folder: str) -> bool:
+        try:
+            return os.path.samefile(folder, self.out)
+        except (OSError, ValueError):
+            return False
+
+
+def _names(folder: str, keep: Callable[[str], bool], enter: Callable[[str], bool]) -> list[str]:
+    """The files to keep and, marked by a final `/`, the folders to enter, as a person would order them."""
+    with os.scandir(folder) as entries:
+        names = [
+            entry.name + "/" * is_folder
+            for entry in entries
+            for is_folder in [_is_folder(entry)]
+            if (enter if is_folder else keep)(entry.name)
+        ]
+    return sorted(names, key=_natural)
+
+
+def _below(folder: str, names: list[str]) -> Iterator[str]:
+    return (folder + name for name in names)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle to itself
+        return False
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _natural(name: str) -> tuple[str, str]:
+    """2 before 10; each run of digits is preceded by its length."""
+    return re.sub("[0-9]+", lambda run: f"{len(run[0].lstrip('0')):03}{run[0].lstrip('0')}", name.casefold()), name
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith(".")
+
+
+def _is_picture(name: str) -> bool:
+    return _is_visible(name) and os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def _never(_: str) -> bool:
+    return False
+
+
+def _is_pattern(text: str) -> bool:
+    return any(character in text for character in "*?[")
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """As in a shell, a hidden name fits only a pattern that begins with a dot."""
+    return (_is_visible(name) or pattern.startswith(".")) and fnmatch.fnmatchcase(name, pattern)
+
+
+def _as_folder(path: str) -> str:
+    return path if path.endswith("/") else path + "/"
+
+
+def _unreadable(error: OSError) -> str:
+    return f"the folder cannot be read: {error.strerror or error}"
+
+
+def _missing(given: str, what: str = "file or folder", hint: str = "") -> RequestError:
+    """The first step of a path that does not exist, and what it may have been meant to be."""
+    folder, name = os.path.split(os.path.normpath(given))
+    while folder and not os.path.isdir(folder) and folder != os.path.dirname(folder):
+        folder, name = os.path.split(folder)
+    try:
+        near = did_you_mean(name, os.listdir(folder or "."))
+    except OSError:
+        near = ""
+    where = f"in {folder!r}: {near}" if folder and near else near
+    return RequestError(f"there is no {what} {given!r}", "\n".join(filter(None, [where, hint])))
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes]:
+    for number, line in enumerate(stream):
+        entry = line.removesuffix(b"\n").removesuffix(b"\r")
+        entry = entry.removeprefix(b"\xef\xbb\xbf") if number == 0 else entry
+        if entry:
+            yield entry
+
+
+def _nulls(stream: BinaryIO) -> Iterator[bytes]:
+    # read1 hands over what a pipe has now and does not wait for a full block.
+    read = getattr(stream, "read1", stream.read)
+    rest = b""
+    while block := read(1 << 16):
+        *entries, rest = (rest + block).split(b"\0")
+        yield from filter(None, entries)
+    if rest:
+        yield rest
+
+
+# --- decode -------------------------------------------------------------------------------------------------------
+
+
+def decode(path: Path, background: str = "#ffffff") -> Image.Image:
+    """The picture in a file: whole, upright, 8-bit RGB.
+
+    The first frame, where there are several. EXIF orientation is applied. 16-bit grey is scaled by its full range
+    (65535 becomes 255). What is transparent is laid onto ``background``.
+
+    Args:
+        path: JPEG, PNG, WebP, BMP, TIFF, GIF or PNM, whatever its suffix.
+        background: a colour such as ``#ffffff``.
+
+    Raises:
+        PictureError: there is no whole picture in the file; says why, without repeating the path.
+        RequestError: ``background`` is not a colour.
+    """
+    behind = colour(background)
+    _check_file(path)
+    try:
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+            _check_size(image)
+            image.load()
+            return _upright(_rgb(image, behind), image.getexif().get(EXIF_ORIENTATION, 1))
+    except PictureError:
+        raise
+    except UnidentifiedImageError:
+        raise PictureError(
+            "is not a picture that can be read, or only the beginning of one", f"formats: {', '.join(FORMATS)}"
+        ) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureError(f"is too large: {error}") from error
+    except MemoryError as error:
+        raise PictureError("does not fit into memory") from error
+    except Exception as error:
+        # A damaged file can make a decoder stumble in any way; each is this picture's fault, never the run's.
+        raise PictureError(_reason(error)) from error
+
+
+def colour(text: str) -> tuple[int, int, int]:
+    """Red, green and blue of a colour such as ``#ffffff`` or ``white``.
+
+    Raises:
+        RequestError: it is not a colour.
+    """
+    try:
+        return ImageColor.getrgb(text)[:3]
+    except ValueError:
+        raise RequestError(f"{text!r} is not a colour", "give it as #rrggbb, such as #ffffff") from None
+
+
+def _check_file(path: Path) -> None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        reason = "is a link to a file that does not exist" if path.is_symlink() else "there is no such file (any more)"
+        raise PictureError(reason) from None
+    except (OSError, ValueError) as error:
+        raise PictureError(_reason(error)) from error
+    if stat.S_ISDIR(status.st_mode):
+        raise PictureError("is a folder")
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe could wait for ever
+        raise PictureError("is not a regular file")
+    if not status.st_size:
+        raise PictureError("the file is empty")
+
+
+def _check_size(image: Image.Image) -> None:
+    if not image.width * image.height:
+        raise PictureError("has no pixels")
+    if image.width * image.height > MOST_PIXELS:
+        raise PictureError(f"is too large: {image.width} x {image.height} is more than {MOST_PIXELS:,} pixels")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, PermissionError):
+        return "permission denied"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read: {error.strerror}"
+    return f"is damaged or cut short: {error or type(error).__name__}"
+
+
+def _rgb(image: Image.Image, behind: tuple[int, int, int]) -> Image.Image:
+    image = _eight_bits(image)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    canvas = Image.new("RGBA", image.size, behind)
+    canvas.alpha_composite(image.convert("RGBA"))
+    return canvas.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Pillow itself would clip 16-bit grey at 255."""
+    if image.mode == "F":
+        return _from_unit(np.asarray(image))
+    if image.mode != "I" and not image.mode.startswith("I;"):
+        return image
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise PictureError(f"has grey values from {values.min()} to {values.max()}; 0 to 65535 are understood")
+    grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    if (clear := image.info.get("transparency")) is not None:
+        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _from_unit(values: np.ndarray) -> Image.Image:
+    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+        raise PictureError(
+            f"has floating-point values from {values.min():g} to {values.max():g}; only 0 to 1 is understood",
+            "save it with 8 or 16 bits",
+        )
+    return Image.fromarray(np.rint(values * 255).astype(np.uint8))
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
