@@ -20,12 +20,14 @@ class Labels:
     """Names of classes, in the order of the model's scores.
 
     Attributes:
-        names: one a class; synonyms are separated by ``", "``, as in ``tabby, tabby cat``.
+        names: one a class, such as ``tabby, tabby cat``.
         wordnet: the classes' WordNet ids such as ``n02123045``, or empty where they have none.
+        synonyms: whether ``", "`` in a name stands between synonyms; in a prompt it is a comma like any other.
     """
 
     names: tuple[str, ...]
     wordnet: tuple[str, ...] = ()
+    synonyms: bool = True
 
     def __post_init__(self) -> None:
         if self.wordnet and len(self.wordnet) != len(self.names):
@@ -41,7 +43,11 @@ class Labels:
 
     def short(self, index: int) -> str:
         """The class's first synonym: ``tabby`` for ``tabby, tabby cat``."""
-        return self.names[index].split(", ")[0]
+        return self.split(self.names[index])[0]
+
+    def split(self, name: str) -> list[str]:
+        """The synonyms in a name."""
+        return name.split(", ") if self.synonyms else [name]
 
     def entry(self, index: int) -> str:
         """The class as a list for people shows it: ``281 tabby, tabby cat``."""
@@ -114,7 +120,7 @@ class Labels:
     def _near(self, word: str) -> str:
         owner: dict[str, int] = {}
         for index, name in enumerate(self.names):
-            for synonym in name.split(", "):
+            for synonym in self.split(name):
                 owner.setdefault(synonym, index)
         close = dict.fromkeys(owner[synonym] for synonym in nearest(word, owner))
         return "did you mean\n" + self._listed(list(close)) + "\n" if close else ""
@@ -144,7 +150,7 @@ def _by_wordnet(labels: Labels, wanted: str) -> Iterator[int]:
 def _exactly(labels: Labels, wanted: str) -> Iterator[int]:
     # Name and synonyms are one rule: "maillot" is the whole name of one ImageNet class and a synonym of the next.
     names = enumerate(_folded_names(labels.names))
-    return (index for index, name in names if wanted == name or wanted in name.split(", "))
+    return (index for index, name in names if wanted == name or wanted in labels.split(name))
 
 
 def _in_words(labels: Labels, wanted: str) -> Iterator[int]:

@@ -1,0 +1,216 @@
+"""Files on model hubs: from the cache without a word to the network, or fetched, or refused within seconds."""
+
+import ssl
+import threading
+import urllib.error
+import urllib.request
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import huggingface_hub
+import torch
+from huggingface_hub import constants
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+from camcli.errors import RequestError
+
+PATIENCE = 3.0  # seconds in which a host must answer; the libraries would try for 46
+
+
+class Remote(Protocol):
+    """A file that may be on a hub or in its cache."""
+
+    @property
+    def host(self) -> str:
+        """The address that must answer before the file can be fetched."""
+
+    @property
+    def offline(self) -> str:
+        """Why the network may not be asked at all; empty if it may."""
+
+    @property
+    def instead(self) -> str:
+        """How the user puts the file into the cache by hand."""
+
+    @abstractmethod
+    def cached(self) -> Path | None:
+        """The file in the cache, found without the network; None if it is not there."""
+
+    @abstractmethod
+    def download(self) -> Path:
+        """Fetch the file into the cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """A file in a repository of the Hugging Face hub.
+
+    The user's settings hold: ``HF_HOME``, ``HF_HUB_CACHE``, ``HF_HUB_OFFLINE``, ``HF_ENDPOINT``, ``HF_TOKEN``.
+
+    Attributes:
+        repository: such as ``timm/resnet50.a1_in1k``.
+        names: the file's name, and others that serve as well; the first that exists is taken.
+        revision: a branch, tag or commit; the main branch if None.
+    """
+
+    repository: str
+    names: tuple[str, ...]
+    revision: str | None = None
+
+    @property
+    def host(self) -> str:
+        """The hub's address."""
+        return constants.ENDPOINT
+
+    @property
+    def offline(self) -> str:
+        """Whether the user forbade the network."""
+        return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
+
+    @property
+    def instead(self) -> str:
+        """How the user puts the file into the cache by hand."""
+        revision = f" --revision {self.revision}" if self.revision else ""
+        return (
+            f"or fill the cache, {constants.HF_HUB_CACHE} (moved by HF_HOME), where there is a network: "
+            f"hf download {self.repository}{revision}"
+        )
+
+    def cached(self) -> Path | None:
+        """The file in the cache, found without the network; None if it is not there."""
+        for name in self.names:
+            found = huggingface_hub.try_to_load_from_cache(self.repository, name, revision=self.revision)
+            if isinstance(found, str):
+                return Path(found)
+        return None
+
+    def download(self) -> Path:
+        """Fetch the file into the cache."""
+        *others, last = self.names
+        for name in others:
+            try:
+                return self._download(name)
+            except LocalEntryNotFoundError:  # the network failed: that says nothing about the other names
+                raise
+            except EntryNotFoundError:
+                continue
+        return self._download(last)
+
+    def _download(self, name: str) -> Path:
+        return Path(huggingface_hub.hf_hub_download(self.repository, name, revision=self.revision))
+
+
+@dataclass(frozen=True, slots=True)
+class UrlFile:
+    """A file at an address, cached where ``torch.hub`` caches (``TORCH_HOME``).
+
+    Attributes:
+        url: its address.
+        hashed: whether its name ends in the beginning of its SHA-256, to be checked after the download.
+    """
+
+    url: str
+    hashed: bool = False
+
+    @property
+    def host(self) -> str:
+        """Scheme and host of the address."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @property
+    def offline(self) -> str:
+        """Nothing forbids the network here."""
+        return ""
+
+    @property
+    def instead(self) -> str:
+        """How the user puts the file into the cache by hand."""
+        return f"or fill the cache (moved by TORCH_HOME) where there is a network: save {self.url} as {self._place}"
+
+    def cached(self) -> Path | None:
+        """The file in the cache; None if it is not there."""
+        return self._place if self._place.is_file() else None
+
+    def download(self) -> Path:
+        """Fetch the file into the cache."""
+        self._place.parent.mkdir(parents=True, exist_ok=True)
+        marked = torch.hub.HASH_REGEX.search(self._place.name) if self.hashed else None
+        torch.hub.download_url_to_file(self.url, str(self._place), marked and marked.group(1), progress=False)
+        return self._place
+
+    @property
+    def _place(self) -> Path:
+        return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(self.url).path).name
+
+
+def fetch(file: Remote, model: str) -> Path:
+    """The file's place in the cache; it is downloaded if it is not there yet.
+
+    A cached file is found without any network call. Otherwise the host has three seconds to answer.
+
+    Args:
+        file: what is needed.
+        model: the model it is needed for, in messages.
+
+    Raises:
+        RequestError: the file is neither cached nor to be had; the hint gives the ways out.
+    """
+    found = file.cached()
+    if found is not None:
+        return found
+    reason = file.offline or silence(file.host)
+    if reason:
+        raise _out_of_reach(file, model, reason)
+    try:
+        return file.download()
+    except Exception as error:  # each hub and each of its versions has errors of its own
+        raise _out_of_reach(file, model, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}") from error
+
+
+def _out_of_reach(file: Remote, model: str, reason: str) -> RequestError:
+    return RequestError(
+        f"the weights of {model} are not in the cache and cannot be fetched from {file.host}: {reason}",
+        "\n".join(
+            (
+                "give them yourself: --weights FILE (safetensors or a .pth state dict)",
+                file.instead,
+                "or leave --model out: the bundled model needs no network",
+                "or try the command on an untrained network, whose maps mean nothing: --weights random",
+            )
+        ),
+    )
+
+
+def silence(url: str, seconds: float = PATIENCE) -> str:
+    """Why nobody answers at an address; empty if somebody does.
+
+    Any answer counts but a server's own error, and the user's proxies are asked as a download would ask them. The
+    time holds whatever hangs: name resolution cannot be interrupted, so a thread that may be left behind does it.
+    """
+    reasons: list[str] = []
+    asking = threading.Thread(target=lambda: reasons.append(_ask(url, seconds)), daemon=True)
+    asking.start()
+    asking.join(seconds)
+    return reasons[0] if reasons else f"no answer within {seconds:g} seconds"
+
+
+def _ask(url: str, seconds: float) -> str:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds):
+            return ""
+    except urllib.error.HTTPError as error:
+        error.close()
+        return f"the server says {error.code} {error.reason}" if error.code >= 500 else ""
+    except urllib.error.URLError as error:
+        # Somebody answered; whether the certificate is good is for the download to judge, by its own store.
+        return "" if isinstance(error.reason, ssl.SSLError) else _plain(error.reason)
+    except (OSError, ValueError) as error:
+        return _plain(error)
+
+
+def _plain(reason: object) -> str:
+    return str(getattr(reason, "strerror", None) or reason)

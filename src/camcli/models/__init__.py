@@ -1,0 +1,206 @@
+"""Where models come from. Each source is a file with ``load``, ``names``, ``has`` and ``cached``."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, cast
+
+from camcli.errors import RequestError, did_you_mean, nearest
+from camcli.job import RANDOM_WEIGHTS
+from camcli.tables import Row, Table
+
+if TYPE_CHECKING:
+    from camcli.network import Network
+
+SOURCES = Table(
+    "camcli.models",
+    "model source",
+    Row("bundled", "bundled", "comes with camcli and needs no network", function="load"),
+    Row("timm", "timm", "PyTorch Image Models: resnet50, vit_base_patch16_224.augreg_in21k, ...", function="load"),
+    Row("torchvision", "torchvision", "resnet50, resnet50/IMAGENET1K_V2, ...", function="load"),
+    Row("open_clip", "open_clip", "ViT-B-32/laion2b_s34b_b79k, ...; --text gives the classes", function="load"),
+    Row("local", "local", "path/to/file.py:function, a model of your own", function="load"),
+)
+SEARCHED = ("timm", "torchvision", "open_clip", "bundled")  # for a name without a source, in this order
+TIMM_SCHEMES = ("hf-hub", "hf_hub", "local-dir")  # timm's own words for a model elsewhere
+TEXTLESS = ("bundled", "timm", "torchvision", "local")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked of a source.
+
+    Attributes:
+        name: the model's name within its source.
+        weights: empty for the model's own, ``random``, or a file.
+        labels: a file with the names of the classes, or empty.
+        text: prompts that are the classes.
+        seed: of random weights.
+    """
+
+    name: str
+    weights: str = ""
+    labels: str = ""
+    text: tuple[str, ...] = ()
+    seed: int = 0
+
+    @property
+    def random(self) -> bool:
+        """Whether untrained weights are asked for."""
+        return self.weights == RANDOM_WEIGHTS
+
+    @property
+    def file(self) -> str:
+        """The file of weights, or empty."""
+        return "" if self.random else self.weights
+
+    @property
+    def kind(self) -> Literal["pretrained", "random", "file"]:
+        """Where the weights come from, in the word that ``Network.weights`` has for it."""
+        return "random" if self.random else "file" if self.file else "pretrained"
+
+
+class Source(Protocol):
+    """What a source's file offers."""
+
+    def load(self, request: Request) -> Network:
+        """The model of this name."""
+
+    def names(self) -> list[str]:
+        """Every name that can be loaded."""
+
+    def has(self, name: str) -> bool:
+        """Whether a name is one of this source's, perhaps with a tag it does not have."""
+
+    def cached(self, name: str) -> bool:
+        """Whether the model's weights are at hand."""
+
+
+def source(name: str) -> Source:
+    """The file of one of our own sources, imported now."""
+    return cast("Source", importlib.import_module(f"camcli.models.{SOURCES.find(name).kind}"))
+
+
+def load(model: str, *, weights: str = "", labels: str = "", text: tuple[str, ...] = (), seed: int = 0) -> Network:
+    """The model of this name, ready to use. Only the libraries it needs are imported.
+
+    Args:
+        model: ``source:name``; a bare name, looked for in timm, torchvision and open_clip; timm's ``hf-hub:`` and
+            ``local-dir:``; or ``path/to/file.py:function``.
+        weights: empty for the model's own, ``random``, or a file with a state dict.
+        labels: a file with the names of the classes, if the model's own do not fit.
+        text: prompts that are the classes of an open_clip model.
+        seed: of random weights; the caller's random state stays as it is.
+
+    Returns:
+        The network, in evaluation mode, with what its libraries warned of among its notes.
+
+    Raises:
+        RequestError: there is no such model, its weights cannot be had or do not fit, or the request contradicts
+            itself.
+    """
+    place, name = resolve(model)
+    if text and place in TEXTLESS:
+        raise RequestError(f"--text is for open_clip models, and {model!r} has classes of its own", "leave --text out")
+    request = Request(name, weights, labels, tuple(text), seed)
+    with _seeded(seed), _heard() as said:
+        network: Network = SOURCES.load(place)(request)
+    network.module.eval()
+    notes = dict.fromkeys((*network.notes, *said))
+    return _labelled(dataclasses.replace(network, notes=tuple(notes)), labels)
+
+
+def resolve(model: str) -> tuple[str, str]:
+    """The source of a model string, and the name within it.
+
+    Raises:
+        RequestError: no source has that model; the hint names the nearest.
+    """
+    if model.rpartition(":")[0].endswith(".py"):
+        return "local", model
+    if model.endswith(".py"):
+        raise RequestError(f"{model!r} does not say which function makes the model", f"name it: {model}:function")
+    prefix, colon, name = model.partition(":")
+    if not colon:
+        return _searched(model)
+    if prefix in TIMM_SCHEMES:
+        return "timm", model
+    if prefix in SOURCES.names():
+        return prefix, name
+    known = [*SOURCES.names(), *TIMM_SCHEMES]
+    near = did_you_mean(prefix, known)
+    raise RequestError(
+        f"{model!r} begins with {prefix!r}, which is no source of models",
+        "\n".join(filter(None, (near, f"there are: {', '.join(known)}, and path/to/file.py:function"))),
+    )
+
+
+def _searched(name: str) -> tuple[str, str]:
+    for place in SEARCHED:
+        if source(place).has(name):
+            return place, name
+    known = {known: f"{place}:{known}" for place in reversed(SEARCHED) for known in source(place).names()}
+    close = [known[near] for near in nearest(name, known, 5)]
+    hint = f"did you mean {' or '.join(close)}?\n" if close else ""
+    raise RequestError(
+        f"there is no model {name!r} in {', '.join(SEARCHED)}", hint + "list them: camcli models [PATTERN]"
+    )
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Random numbers from this seed inside; the caller's go on outside as if nothing had been drawn."""
+    import torch
+
+    before = torch.random.get_rng_state()
+    try:
+        torch.default_generator.manual_seed(seed)
+        yield
+    finally:
+        torch.random.set_rng_state(before)
+
+
+class _Notes(logging.Handler):
+    def __init__(self, said: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self.said = said
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+
+
+@contextmanager
+def _heard() -> Iterator[list[str]]:
+    """What libraries warn of, by warnings or by logging, as a list; without it they would write to the terminal."""
+    said: list[str] = []
+    handler = _Notes(said)
+    logging.getLogger().addHandler(handler)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default")
+            yield said
+        said += [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+def _labelled(network: Network, file: str) -> Network:
+    """The network with the names in the file, if one is given."""
+    if not file:
+        return network
+    from camcli import labels
+
+    names = labels.read(Path(file))
+    if len(names) != len(network.labels):
+        raise RequestError(
+            f"the labels file {file!r} has {len(names)} names, and {network.name} has {len(network.labels)} classes",
+            "write one name for each class, in the model's order",
+        )
+    return dataclasses.replace(network, labels=names)

@@ -1,0 +1,303 @@
+"""Models of timm (PyTorch Image Models): by name and tag, from the Hugging Face hub, or from a folder."""
+
+import json
+import math
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import timm
+import timm.data
+from torch import nn
+
+from camcli import checkpoint, hub
+from camcli.errors import RequestError, did_you_mean
+from camcli.geometry import Fit, Prepare
+from camcli.labels import WORDNET, Labels
+from camcli.models import Request, _imagenet
+from camcli.network import Network
+
+FITS: dict[str, Fit] = {"center": "shorter", "squash": "squash", "border": "longer"}  # timm's crop modes
+CONFIG = ("config.json",)
+# What files of weights are called on the hub; safetensors first, as in timm.
+FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A model that timm can build.
+
+    Attributes:
+        name: its full name, with our prefix.
+        create: what timm's ``create_model`` is called with.
+        weights: its weights: a file here, a file on a hub, or None if nobody has any.
+        custom: whether the file is of a format that only the model itself can read.
+        origin: where the weights come from, for people.
+    """
+
+    name: str
+    create: str
+    weights: Path | hub.HubFile | hub.UrlFile | None
+    custom: bool
+    origin: str
+
+
+def names() -> list[str]:
+    """Every architecture with each of its tags; those without weights by their bare name."""
+    return list(timm.list_models(include_tags=True))
+
+
+def has(name: str) -> bool:
+    """Whether timm has this architecture; the tag is checked by ``load``."""
+    return bool(timm.is_model(name.partition(".")[0])) if _is_plain(name) else False
+
+
+def cached(name: str) -> bool:
+    """Whether the model's weights are at hand."""
+    weights = _registered(name).weights
+    return isinstance(weights, Path) or (weights is not None and weights.cached() is not None)
+
+
+def load(request: Request) -> Network:
+    """A model by timm's own words: ``resnet50``, ``resnet50.a1_in1k``, ``hf-hub:owner/model``, ``local-dir:folder``.
+
+    Raises:
+        RequestError: there is no such model or tag, or its weights cannot be had or do not fit.
+    """
+    choice = _choice(request.name, own_weights=not request.weights)
+    if request.file:
+        content = checkpoint.read(request.file)
+        module, notes = checkpoint.fit(partial(_build, choice), content, choice.name, _converted)
+        return network(module, choice.name, request, f"the file {request.file}", notes)
+    if request.random:
+        return network(_build(choice), choice.name, request, f"random numbers from seed {request.seed}")
+    return network(_pretrained(choice), choice.name, request, choice.origin)
+
+
+def network(module: nn.Module, name: str, request: Request, origin: str, notes: tuple[str, ...] = ()) -> Network:
+    """A network of a module that carries timm's configuration.
+
+    Raises:
+        RequestError: the model has no classes, or does not take pictures of three colours.
+    """
+    config = _config(module)
+    classes = int(getattr(module, "num_classes", config.get("num_classes", 0)))
+    if classes < 1:
+        raise RequestError(
+            f"{name} gives features, no class scores",
+            "choose one with a classifier, or give its weights with one: --weights FILE",
+        )
+    labels, about_labels = _labels(config, classes, request.file)
+    return Network(
+        name=name,
+        module=module.eval(),
+        prepare=_prepare(module, name),
+        labels=labels,
+        weights=request.kind,
+        origin=origin,
+        prefix=getattr(module, "num_prefix_tokens", None),
+        grid=_grid(module),
+        notes=notes + about_labels,
+    )
+
+
+# Which model
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name stands in timm's registry, rather than for a repository or a folder."""
+    return not any(mark in name for mark in "/\\:")
+
+
+def _choice(name: str, *, own_weights: bool) -> Choice:
+    scheme, colon, place = name.partition(":")
+    if colon and scheme == "local-dir":
+        return _folder(Path(place), f"timm:{name}", f"the folder {place}")
+    if colon and scheme in ("hf-hub", "hf_hub"):
+        return _repository(place, own_weights=own_weights)
+    return _registered(name)
+
+
+def _registered(name: str) -> Choice:
+    architecture, _, tag = name.partition(".")
+    if not has(name):
+        near = did_you_mean(name, names())
+        raise RequestError(f"timm has no model {name!r}", near or "list them: camcli models [PATTERN]")
+    tags = sorted(timm.models.get_arch_pretrained_cfgs(architecture))
+    if tag and name not in tags:
+        raise RequestError(
+            f"timm has no weights {tag!r} for {architecture}",
+            "\n".join(filter(None, (did_you_mean(name, tags), f"there are: {', '.join(tags) or 'none'}"))),
+        )
+    config = timm.get_pretrained_cfg(name)
+    full = f"{architecture}.{config.tag}" if config.tag else architecture
+    weights = _location(config)
+    custom = bool(config.custom_load) if isinstance(weights, hub.UrlFile) else config.custom_load == "hf"
+    return Choice(f"timm:{full}", full, weights, custom, _origin(weights))
+
+
+def _location(config: Any) -> Path | hub.HubFile | hub.UrlFile | None:
+    """Where timm itself would look for the weights: a file, then the hub, then an address."""
+    if config.file:
+        return Path(config.file)
+    if config.hf_hub_id:
+        repository, _, revision = config.hf_hub_id.partition("@")
+        return hub.HubFile(repository, _alternatives(config.hf_hub_filename), revision or None)
+    return hub.UrlFile(config.url) if config.url else None
+
+
+def _alternatives(name: str | None) -> tuple[str, ...]:
+    """A file of weights on the hub, after its safetensors version."""
+    if not name or name == FILES[-1]:
+        return FILES
+    if name == "open_clip_pytorch_model.bin":
+        return "open_clip_model.safetensors", name
+    return (f"{name.removesuffix('.bin')}.safetensors", name) if name.endswith(".bin") else (name,)
+
+
+def _origin(weights: Path | hub.HubFile | hub.UrlFile | None) -> str:
+    if isinstance(weights, hub.HubFile):
+        return f"{weights.repository} on the Hugging Face hub"
+    if isinstance(weights, hub.UrlFile):
+        return weights.url
+    return f"the file {weights}" if weights else "nowhere"
+
+
+def _repository(place: str, *, own_weights: bool) -> Choice:
+    """A model on the hub, brought here: a cached one is a folder, which timm loads without asking the network."""
+    repository, _, revision = place.partition("@")
+    name = f"timm:hf-hub:{place}"
+    wanted = [CONFIG, FILES] if own_weights else [CONFIG]
+    parts = [hub.HubFile(repository, files, revision or None) for files in wanted]
+    folder = {hub.fetch(part, name).parent for part in parts}
+    if len(folder) > 1:  # an old configuration in the cache, and weights of a newer commit
+        folder = {part.download().parent for part in parts}
+    return _folder(folder.pop(), name, f"{place} on the Hugging Face hub")
+
+
+def _folder(folder: Path, name: str, origin: str) -> Choice:
+    try:
+        architecture = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architecture"]
+    except OSError as error:
+        raise RequestError(
+            f"{name} needs a config.json, and {str(folder)!r} has none that can be read ({error.strerror})",
+            "timm.models.save_for_hf writes such a folder; "
+            "for open_clip's folders and repositories write open_clip: in front",
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RequestError(
+            f"the config.json of {name} is not timm's: it names no architecture", "see timm.models.save_for_hf"
+        ) from error
+    if not timm.is_model(architecture):
+        raise RequestError(f"timm has no architecture {architecture!r}, which {name} is built on", _update())
+    return Choice(name, f"local-dir:{folder}", folder, custom=False, origin=origin)
+
+
+def _update() -> str:
+    return f"timm {timm.__version__} is installed; a newer one may have it"
+
+
+# Building
+
+
+def _build(choice: Choice, classes: int | None = None) -> nn.Module:
+    module: nn.Module = timm.create_model(choice.create, pretrained=False, num_classes=classes)
+    return module
+
+
+def _pretrained(choice: Choice) -> nn.Module:
+    if choice.weights is None:
+        raise RequestError(
+            f"nobody has published weights for {choice.name}",
+            "give your own: --weights FILE; or choose another: camcli models [PATTERN]; "
+            "or try the command on an untrained network, whose maps mean nothing: --weights random",
+        )
+    file = choice.weights if isinstance(choice.weights, Path) else hub.fetch(choice.weights, choice.name)
+    # Told of a file, timm neither asks the network nor forgets what it does to weights of its own: rename, adapt.
+    overlay = None if file.is_dir() else {"file": str(file), "custom_load": choice.custom}
+    try:
+        module: nn.Module = timm.create_model(choice.create, pretrained=True, pretrained_cfg_overlay=overlay)
+    except Exception as error:  # what a damaged file ends in depends on where the damage is
+        raise RequestError(
+            f"the weights of {choice.name} in {str(file)!r} cannot be loaded: "
+            f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
+            "if the file is damaged, delete it and it is fetched anew",
+        ) from error
+    return module
+
+
+def _converted(state: checkpoint.State, module: nn.Module) -> checkpoint.State:
+    """The state in timm's names, by the converter that sits beside each architecture."""
+    convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
+    return convert(state, module) if convert else state
+
+
+# What timm knows about a model
+
+
+def _config(module: nn.Module) -> dict[str, Any]:
+    config: dict[str, Any] = module.pretrained_cfg  # type: ignore[assignment]
+    return config
+
+
+def _prepare(module: nn.Module, name: str) -> Prepare:
+    data = timm.data.resolve_model_data_config(module)
+    channels, height, width = data["input_size"]
+    if channels != 3:
+        raise RequestError(f"{name} takes pictures of {channels} channels, and camcli gives red, green and blue")
+    mean, std = (_three(data[key]) for key in ("mean", "std"))
+    fit = FITS[data["crop_mode"]]
+    return Prepare(
+        size=(height, width),
+        mean=mean,
+        std=std,
+        resize=(math.floor(height / data["crop_pct"]), math.floor(width / data["crop_pct"])),
+        fit=fit,
+        interpolation=data["interpolation"],
+        fill=_colour(mean) if fit == "longer" else 0,  # timm pads with the mean colour
+    )
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    first, second, third = map(float, values)
+    return first, second, third
+
+
+def _colour(mean: tuple[float, float, float]) -> tuple[int, int, int]:
+    red, green, blue = mean
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _labels(config: dict[str, Any], classes: int, file: str) -> tuple[Labels, tuple[str, ...]]:
+    """The names of the classes, and what is to be said about them."""
+    labels = _own_names(config) or _imagenet.named(config.get("tag") or "", classes)
+    if labels is None or len(labels) != classes:
+        return Labels.numbered(classes), (
+            f"nothing says what the {classes} outputs mean, so they are called class 0, class 1, ...; "
+            "--labels FILE names them",
+        )
+    if file:
+        return labels, ("the classes are taken to be the model's usual ones; --labels FILE names others",)
+    return labels, ()
+
+
+def _own_names(config: dict[str, Any]) -> Labels | None:
+    """The names that a model brings along in its configuration."""
+    given = config.get("label_names")
+    if not given:
+        return None
+    if isinstance(given, dict):
+        given = [given[key] for key in sorted(given, key=int)]
+    described = config.get("label_descriptions") or {}
+    names = tuple(str(described.get(name, name)) for name in given)
+    return Labels(names, tuple(given)) if all(WORDNET.fullmatch(str(name)) for name in given) else Labels(names)
+
+
+def _grid(module: nn.Module) -> tuple[int, int] | None:
+    """The patch grid of a model whose tokens keep it to the end."""
+    if not hasattr(module, "num_prefix_tokens"):
+        return None
+    size = getattr(getattr(module, "patch_embed", None), "grid_size", None)
+    return (int(size[0]), int(size[1])) if size else None

@@ -1,0 +1,211 @@
+"""Models of torchvision: `resnet50`, or `resnet50/IMAGENET1K_V2` for one of several published weights."""
+
+import inspect
+import re
+from functools import partial
+from typing import Any
+
+import torchvision
+from torch import nn
+from torchvision.models import WeightsEnum
+from torchvision.transforms._presets import ImageClassification
+
+from camcli import checkpoint, hub
+from camcli.errors import RequestError, did_you_mean
+from camcli.geometry import Interpolation, Prepare
+from camcli.labels import Labels
+from camcli.models import Request, _imagenet
+from camcli.network import Network
+
+# Models with heads that only training uses: the name of the option, and how the names of such a head begin.
+TRAINING_HEADS = {"googlenet": "aux1.", "inception_v3": "AuxLogits."}
+# The DenseNet weights that torchvision publishes have names from before dots in module names were forbidden.
+OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
+
+
+def names() -> list[str]:
+    """Every classification model, bare and with each of its published weights."""
+    listed = []
+    for name in torchvision.models.list_models(module=torchvision.models):
+        listed += [name, *(f"{name}/{weights}" for weights in _published(name))]
+    return listed
+
+
+def has(name: str) -> bool:
+    """Whether torchvision has this model; which weights are meant is checked by ``load``."""
+    return name.partition("/")[0] in torchvision.models.list_models()
+
+
+def cached(name: str) -> bool:
+    """Whether the model's weights are at hand."""
+    return hub.UrlFile(_weights(name).url).cached() is not None
+
+
+def load(request: Request) -> Network:
+    """A classification model with the preprocessing and the class names that belong to its weights.
+
+    Raises:
+        RequestError: there is no such model or weights, the model gives no class scores, or the weights cannot be had
+            or do not fit.
+    """
+    weights = _weights(request.name)
+    model = request.name.partition("/")[0]
+    name = f"torchvision:{model}/{weights.name}"
+    like = f"preprocessing and class names are those of {weights.name}"
+    if request.file:
+        content = checkpoint.read(request.file)
+        build = partial(_build, model, weights, set(content.state))
+        module, notes = checkpoint.fit(build, content, name, _converted)
+        return _network(module, name, weights, request, f"the file {request.file}", (*notes, like))
+    if request.random:
+        module = _build(model, weights)
+        return _network(module, name, weights, request, f"random numbers from seed {request.seed}", (like,))
+    return _network(_pretrained(model, weights, name), name, weights, request, weights.url)
+
+
+def _network(
+    module: nn.Module, name: str, weights: WeightsEnum, request: Request, origin: str, notes: tuple[str, ...] = ()
+) -> Network:
+    labels, about_labels = _labels(module, weights)
+    prefix, grid = _tokens(module)
+    return Network(
+        name=name,
+        module=module.eval(),
+        prepare=_prepare(weights),
+        labels=labels,
+        weights=request.kind,
+        origin=origin,
+        prefix=prefix,
+        grid=grid,
+        notes=notes + about_labels,
+    )
+
+
+# Which model
+
+
+def _weights(name: str) -> WeightsEnum:
+    """The weights meant by ``model`` or ``model/WEIGHTS``."""
+    model, _, tag = name.partition("/")
+    classifiers = torchvision.models.list_models(module=torchvision.models)
+    if model not in classifiers:
+        raise _no_classifier(model, classifiers)
+    published = _published(model)
+    tag = tag.rpartition(".")[2] or "DEFAULT"  # torchvision's own full form is ResNet50_Weights.IMAGENET1K_V2
+    if tag not in published:
+        raise RequestError(
+            f"torchvision has no weights {tag!r} for {model} that classify",
+            "\n".join(filter(None, (did_you_mean(tag, published), f"there are: {', '.join(published)}"))),
+        )
+    return published[tag]
+
+
+def _published(model: str) -> dict[str, WeightsEnum]:
+    """A model's weights by name, ``DEFAULT`` among them; without those that have no classes (VGG16's features)."""
+    members = torchvision.models.get_model_weights(model).__members__
+    return {name: weights for name, weights in members.items() if weights.meta["categories"]}
+
+
+def _no_classifier(model: str, classifiers: list[str]) -> RequestError:
+    near = did_you_mean(model, classifiers) or "list them: camcli models [PATTERN]"
+    if model in torchvision.models.list_models():
+        return RequestError(f"torchvision:{model} gives no class scores for a picture that a map could explain", near)
+    return RequestError(f"torchvision has no model {model!r}", near)
+
+
+# Building
+
+
+def _build(model: str, weights: WeightsEnum, state: set[str] | None = None, classes: int | None = None) -> nn.Module:
+    """The model as its published weights need it, but without them.
+
+    Args:
+        model: its name.
+        weights: the published weights it is like.
+        state: the names of the weights that are to be loaded, if any.
+        classes: its number of classes; None for that of the published weights.
+    """
+    options: dict[str, Any] = {"num_classes": classes or len(weights.meta["categories"])}
+    if "image_size" in inspect.signature(_class(model)).parameters:
+        options["image_size"] = weights.meta["min_size"][0]
+    if model in TRAINING_HEADS:
+        head = TRAINING_HEADS[model]
+        options["aux_logits"] = state is None or any(name.startswith(head) for name in state)
+        options |= {"transform_input": True, "init_weights": True}
+    module: nn.Module = torchvision.models.get_model(model, weights=None, **options)
+    return module
+
+
+def _class(model: str) -> type[nn.Module]:
+    """The class that a model's function builds: what its annotation says it returns."""
+    made: type[nn.Module] = inspect.get_annotations(torchvision.models.get_model_builder(model), eval_str=True)[
+        "return"
+    ]
+    return made
+
+
+def _pretrained(model: str, weights: WeightsEnum, name: str) -> nn.Module:
+    file = hub.fetch(hub.UrlFile(weights.url, hashed=True), name)
+    try:
+        # The file lies where torchvision looks first, so this asks no network.
+        module: nn.Module = torchvision.models.get_model(model, weights=weights, progress=False)
+    except Exception as error:  # what a damaged file ends in depends on where the damage is
+        raise RequestError(
+            f"the weights of {name} in {str(file)!r} cannot be loaded: "
+            f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
+            "if the file is damaged, delete it and it is fetched anew",
+        ) from error
+    return module
+
+
+def _converted(state: checkpoint.State, module: nn.Module) -> checkpoint.State:
+    """The state with DenseNet's old names made new."""
+    del module
+    return {OLD_DENSENET.sub(r"\1\2", name): value for name, value in state.items()}
+
+
+# What torchvision knows about a model
+
+
+def _prepare(weights: WeightsEnum) -> Prepare:
+    steps = weights.transforms()
+    if not isinstance(steps, ImageClassification):
+        raise RequestError(f"the preprocessing of {weights} is not that of a picture classifier")
+    (crop,), (shorter,) = steps.crop_size, steps.resize_size
+    interpolation: Interpolation = steps.interpolation.value
+    red, green, blue = steps.mean
+    red_spread, green_spread, blue_spread = steps.std
+    return Prepare(
+        size=(crop, crop),
+        mean=(red, green, blue),
+        std=(red_spread, green_spread, blue_spread),
+        resize=(shorter, shorter),
+        fit="shorter",
+        interpolation=interpolation,
+    )
+
+
+def _labels(module: nn.Module, weights: WeightsEnum) -> tuple[Labels, tuple[str, ...]]:
+    names = tuple(weights.meta["categories"])
+    classes = _outputs(module)
+    if classes != len(names):
+        return Labels.numbered(classes), (
+            f"nothing says what the {classes} classes are, so they are called class 0, class 1, ...; "
+            "--labels FILE names them",
+        )
+    ids = _imagenet.wordnet()
+    return Labels(names, ids if len(names) == len(ids) else ()), ()
+
+
+def _outputs(module: nn.Module) -> int:
+    """How many classes a classifier has: the outputs of its last layer with weights."""
+    last = [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
+    return last.out_features if isinstance(last, nn.Linear) else last.out_channels
+
+
+def _tokens(module: nn.Module) -> tuple[int | None, tuple[int, int] | None]:
+    """How many tokens stand before those of the patches, and the patch grid."""
+    if not isinstance(module, torchvision.models.VisionTransformer):
+        return None, None
+    side = module.image_size // module.patch_size
+    return 1, (side, side)
