@@ -33,7 +33,7 @@ class View:
     input: tuple[int, int]
     box: tuple[float, float, float, float]
 
-    def onto_picture(self, map: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "H W"]:  # noqa: A002
+    def onto_picture(self, map: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "H W"]:
         """A map over the model's input, brought to the picture's own pixels.
 
         Bilinear between the centres of the map's cells (``align_corners=False``), constant beyond the outermost
@@ -49,6 +49,13 @@ class View:
         wide = _stretched(map.T, _cells(columns, x0, x1, map.shape[1])).T
         onto[rows, columns] = _stretched(wide, _cells(rows, y0, y1, map.shape[0]))
         return onto
+
+    @property
+    def whole(self) -> bool:
+        """Whether the model saw every pixel (its centre) of the picture."""
+        x0, y0, x1, y1 = self.box
+        height, width = self.picture
+        return (_seen(y0, y1, height), _seen(x0, x1, width)) == (slice(0, height), slice(0, width))
 
     def position(self, row: int, column: int, shape: tuple[int, int]) -> tuple[float, float]:
         """The centre of one cell of a map of this shape, as x and y in picture pixels."""

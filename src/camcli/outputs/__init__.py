@@ -1,0 +1,15 @@
+"""Output formats: ``(picture, explanation, style)`` to the bytes of a file."""
+
+from camcli.tables import Row, Table
+
+OUTPUTS = Table(
+    "camcli.outputs",
+    "output format",
+    Row("overlay", "overlay", "the heat over the picture, at the picture's own size", suffix=".overlay.png"),
+    Row("heatmap", "heatmap", "the heat alone, at the picture's own size", suffix=".heatmap.png"),
+    Row("array", "array", "the raw signed map as the method gave it, float32", suffix=".npy"),
+    Row("panel", "panel", "picture, heatmap and overlay side by side, with class and score", suffix=".panel.png"),
+)
+
+# All but the last four are perceptually even, or nearly: equal steps of heat look equally large.
+COLORMAPS = ("inferno", "magma", "plasma", "viridis", "cividis", "turbo", "jet", "hot", "bone")

@@ -1,0 +1,16 @@
+"""The map itself."""
+
+import io
+
+import numpy as np
+
+from camcli.job import Explanation
+from camcli.pictures import Picture
+from camcli.render import Style
+
+
+def array(picture: Picture, explanation: Explanation, style: Style) -> bytes:  # noqa: ARG001
+    """A NumPy file (``.npy``) of the map as the method gave it: signed, float32, at the layer's size."""
+    file = io.BytesIO()
+    np.save(file, explanation.map, allow_pickle=False)
+    return file.getvalue()

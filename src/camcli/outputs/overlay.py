@@ -1,0 +1,13 @@
+"""The heat over the picture."""
+
+from camcli import render
+from camcli.job import Explanation
+from camcli.pictures import Picture
+from camcli.render import Style
+
+
+def overlay(picture: Picture, explanation: Explanation, style: Style) -> bytes:
+    """A PNG of the picture's own size with the map drawn over it; ``render.blend`` says how."""
+    heat = picture.view.onto_picture(render.unit(explanation.map, style))
+    blended = render.blend(picture.pixels, heat, style)
+    return render.png(render.stamp_untrained(blended) if style.untrained else blended)
