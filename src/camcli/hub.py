@@ -147,14 +147,14 @@ class UrlFile:
         return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(self.url).path).name
 
 
-def fetch(file: Remote, model: str) -> Path:
+def fetch(file: Remote, what: str) -> Path:
     """The file's place in the cache; it is downloaded if it is not there yet.
 
     A cached file is found without any network call. Otherwise the host has three seconds to answer.
 
     Args:
         file: what is needed.
-        model: the model it is needed for, in messages.
+        what: what the user is told is missing, such as ``the weights of timm:resnet50.a1_in1k``.
 
     Raises:
         RequestError: the file is neither cached nor to be had; the hint gives the ways out.
@@ -164,16 +164,16 @@ def fetch(file: Remote, model: str) -> Path:
         return found
     reason = file.offline or silence(file.host)
     if reason:
-        raise _out_of_reach(file, model, reason)
+        raise _out_of_reach(file, what, reason)
     try:
         return file.download()
     except Exception as error:  # each hub and each of its versions has errors of its own
-        raise _out_of_reach(file, model, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}") from error
+        raise _out_of_reach(file, what, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}") from error
 
 
-def _out_of_reach(file: Remote, model: str, reason: str) -> RequestError:
+def _out_of_reach(file: Remote, what: str, reason: str) -> RequestError:
     return RequestError(
-        f"the weights of {model} are not in the cache and cannot be fetched from {file.host}: {reason}",
+        f"{what} are not in the cache and cannot be fetched from {file.host}: {reason}",
         "\n".join(
             (
                 "give them yourself: --weights FILE (safetensors or a .pth state dict)",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import importlib
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +31,7 @@ SOURCES = Table(
     Row("local", "local", "path/to/file.py:function, a model of your own", function="load"),
 )
 SEARCHED = ("timm", "torchvision", "open_clip", "bundled")  # for a name without a source, in this order
+LISTED = ("bundled", "timm", "torchvision", "open_clip")
 TIMM_SCHEMES = ("hf-hub", "hf_hub", "local-dir")  # timm's own words for a model elsewhere
 TEXTLESS = ("bundled", "timm", "torchvision", "local")
 
@@ -146,12 +149,46 @@ def _searched(name: str) -> tuple[str, str]:
     for place in SEARCHED:
         if source(place).has(name):
             return place, name
-    known = {known: f"{place}:{known}" for place in reversed(SEARCHED) for known in source(place).names()}
-    close = [known[near] for near in nearest(name, known, 5)]
+    known = {known: f"{place}:{known}" for place in reversed(SEARCHED) for known in _spellings(place)}
+    close = [known[near] for near in nearest(name, known)]
     hint = f"did you mean {' or '.join(close)}?\n" if close else ""
     raise RequestError(
         f"there is no model {name!r} in {', '.join(SEARCHED)}", hint + "list them: camcli models [PATTERN]"
     )
+
+
+def _spellings(place: str) -> set[str]:
+    """A source's names, with tags and without."""
+    names = source(place).names()
+    return {*names, *(re.split(r"[./]", name)[0] for name in names)}
+
+
+def listing(pattern: str = "", cached: bool = False) -> list[tuple[str, bool]]:
+    """Every model that can be loaded by name, source by source, and whether its weights are at hand.
+
+    Args:
+        pattern: a glob such as ``resnet*`` or a part of a name, with or without the source; empty for all.
+        cached: only those whose weights are at hand.
+
+    Returns:
+        Full names such as ``timm:resnet50.a1_in1k``, each with whether its weights are on this machine.
+    """
+    found = []
+    for place in LISTED:
+        there = source(place)
+        for name in there.names():
+            full = f"{place}:{name}"
+            if not _matches(pattern, name) and not _matches(pattern, full):
+                continue
+            at_hand = there.cached(name)
+            if at_hand or not cached:
+                found.append((full, at_hand))
+    return found
+
+
+def _matches(pattern: str, name: str) -> bool:
+    pattern, name = pattern.casefold(), name.casefold()
+    return fnmatch.fnmatchcase(name, pattern) if any(mark in pattern for mark in "*?[") else pattern in name
 
 
 @contextmanager

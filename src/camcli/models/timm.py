@@ -121,6 +121,7 @@ def _choice(name: str, *, own_weights: bool) -> Choice:
 
 
 def _registered(name: str) -> Choice:
+    name = _current(name)
     architecture, _, tag = name.partition(".")
     if not has(name):
         near = did_you_mean(name, names())
@@ -131,11 +132,22 @@ def _registered(name: str) -> Choice:
             f"timm has no weights {tag!r} for {architecture}",
             "\n".join(filter(None, (did_you_mean(name, tags), f"there are: {', '.join(tags) or 'none'}"))),
         )
-    config = timm.get_pretrained_cfg(name)
+    config = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
     full = f"{architecture}.{config.tag}" if config.tag else architecture
     weights = _location(config)
     custom = bool(config.custom_load) if isinstance(weights, hub.UrlFile) else config.custom_load == "hf"
     return Choice(f"timm:{full}", full, weights, custom, _origin(weights))
+
+
+def _current(name: str) -> str:
+    """The name that stands for a retired one today, as timm itself would take it."""
+    retired: dict[str, str | None] = timm.models._registry._deprecated_models
+    if name not in retired:
+        return name
+    current = retired[name]
+    if current is None:
+        raise RequestError(f"timm has retired the model {name!r} without a successor", _update())
+    return current
 
 
 def _location(config: Any) -> Path | hub.HubFile | hub.UrlFile | None:
@@ -171,7 +183,7 @@ def _repository(place: str, *, own_weights: bool) -> Choice:
     name = f"timm:hf-hub:{place}"
     wanted = [CONFIG, FILES] if own_weights else [CONFIG]
     parts = [hub.HubFile(repository, files, revision or None) for files in wanted]
-    folder = {hub.fetch(part, name).parent for part in parts}
+    folder = {hub.fetch(part, f"the files of {name}").parent for part in parts}
     if len(folder) > 1:  # an old configuration in the cache, and weights of a newer commit
         folder = {part.download().parent for part in parts}
     return _folder(folder.pop(), name, f"{place} on the Hugging Face hub")
@@ -196,7 +208,7 @@ def _folder(folder: Path, name: str, origin: str) -> Choice:
 
 
 def _update() -> str:
-    return f"timm {timm.__version__} is installed; a newer one may have it"
+    return f"timm {timm.__version__} is installed; another version may have it"
 
 
 # Building
@@ -214,7 +226,11 @@ def _pretrained(choice: Choice) -> nn.Module:
             "give your own: --weights FILE; or choose another: camcli models [PATTERN]; "
             "or try the command on an untrained network, whose maps mean nothing: --weights random",
         )
-    file = choice.weights if isinstance(choice.weights, Path) else hub.fetch(choice.weights, choice.name)
+    file = (
+        choice.weights
+        if isinstance(choice.weights, Path)
+        else hub.fetch(choice.weights, f"the weights of {choice.name}")
+    )
     # Told of a file, timm neither asks the network nor forgets what it does to weights of its own: rename, adapt.
     overlay = None if file.is_dir() else {"file": str(file), "custom_load": choice.custom}
     try:

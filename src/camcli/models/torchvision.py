@@ -145,7 +145,7 @@ def _class(model: str) -> type[nn.Module]:
 
 
 def _pretrained(model: str, weights: WeightsEnum, name: str) -> nn.Module:
-    file = hub.fetch(hub.UrlFile(weights.url, hashed=True), name)
+    file = hub.fetch(hub.UrlFile(weights.url, hashed=True), f"the weights of {name}")
     try:
         # The file lies where torchvision looks first, so this asks no network.
         module: nn.Module = torchvision.models.get_model(model, weights=weights, progress=False)

@@ -1,0 +1,207 @@
+"""A model of the user's own: ``path/to/file.py:function``."""
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from camcli import checkpoint
+from camcli.errors import RequestError, did_you_mean
+from camcli.geometry import Prepare
+from camcli.labels import Labels
+from camcli.models import Request
+from camcli.network import Network
+
+RETURNS = (
+    "it returns one of:\n"
+    '  (module, camcli.Prepare(size=(224, 224), mean=(...), std=(...), resize=(256, 256)), ["cat", "dog", ...])\n'
+    "  (module, prepare)  without the names of the classes\n"
+    "  a model made by timm.create_model, which carries its preprocessing\n"
+    "  a camcli.Network"
+)
+
+
+def names() -> list[str]:
+    """None: files are not listed."""
+    return []
+
+
+def has(name: str) -> bool:
+    """Whether the name is that of a Python file and a function in it."""
+    return name.rpartition(":")[0].endswith(".py")
+
+
+def cached(name: str) -> bool:
+    """Whether the file is there."""
+    return Path(name.rpartition(":")[0]).is_file()
+
+
+def load(request: Request) -> Network:
+    """What the function of the file makes, with weights from a file or at random if asked for.
+
+    Raises:
+        RequestError: there is no such file or function, it fails, or what it returns lacks the preprocessing.
+    """
+    place, _, name = request.name.rpartition(":")
+    function = _function(Path(place), name)
+    network = _network(_called(function, request.name), request.name)
+    if request.file:
+        content = checkpoint.read(request.file)
+        module, notes = checkpoint.fit(lambda _classes: network.module, content, request.name)
+        network = replace(network, module=module, weights="file", origin=f"the file {request.file}", notes=notes)
+    if request.random:
+        _reset(network.module, request.name)
+        network = replace(network, weights="random", origin=f"random numbers from seed {request.seed}")
+    return _checked(network)
+
+
+# The user's file
+
+
+def _function(path: Path, name: str) -> Callable[[], Any]:
+    if not path.is_file():
+        raise RequestError(f"there is no file {str(path)!r}", "a model of your own is named path/to/file.py:function")
+    module = _imported(path)
+    function = getattr(module, name, None)
+    if not callable(function):
+        there = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
+        raise RequestError(
+            f"{str(path)!r} has no function {name!r}",
+            "\n".join(filter(None, (did_you_mean(name, there), f"there are: {', '.join(there) or 'none'}"))),
+        )
+    made: Callable[[], Any] = function
+    return made
+
+
+def _imported(path: Path) -> Any:
+    """The file as a module; its neighbours can be imported in it, as if it were run."""
+    # A name of its own, so that a file called timm.py hides nothing; the same each time, so that pickles find it.
+    name = f"camcli_local_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise RequestError(f"{str(path)!r} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise RequestError(f"importing {str(path)!r} failed: {_said(error)}", _tail(error, path)) from error
+    finally:
+        sys.path.remove(str(path.resolve().parent))
+    return module
+
+
+def _called(function: Callable[[], Any], name: str) -> Any:
+    try:
+        return function()
+    except Exception as error:
+        raise RequestError(f"{name} failed: {_said(error)}", _tail(error, Path(name.rpartition(":")[0]))) from error
+
+
+def _said(error: Exception) -> str:
+    return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+
+
+def _tail(error: Exception, path: Path) -> str:
+    """The end of the traceback, from the user's file on."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [index for index, frame in enumerate(frames) if Path(frame.filename) == path]
+    return "".join(traceback.format_list(frames[own[0] :] if own else [])[-8:]).rstrip()
+
+
+# What the function returned
+
+
+def _network(made: Any, name: str) -> Network:
+    if isinstance(made, Network):
+        return made
+    origin = f"as built by {name}"
+    if isinstance(made, nn.Module):
+        return _carrying(made, name, origin)
+    if isinstance(made, tuple) and len(made) in (2, 3) and isinstance(made[0], nn.Module):
+        module, prepare, *labels = made
+        if isinstance(prepare, Prepare):
+            return Network(name, module, prepare, _labels(labels[0] if labels else [], name), "pretrained", origin)
+    raise RequestError(f"{name} returned {_described(made)}", RETURNS)
+
+
+def _carrying(module: nn.Module, name: str, origin: str) -> Network:
+    """A bare module, if it carries timm's configuration; ImageNet's preprocessing is never assumed."""
+    if not getattr(module, "pretrained_cfg", None):
+        raise RequestError(f"{name} returned a model that does not say how pictures are prepared for it", RETURNS)
+    from camcli.models.timm import network
+
+    return replace(network(module, name, Request(name), origin), name=name)
+
+
+def _labels(given: Any, name: str) -> Labels:
+    if isinstance(given, Labels):
+        return given
+    if isinstance(given, Sequence) and not isinstance(given, str) and all(isinstance(label, str) for label in given):
+        return Labels(tuple(given))
+    raise RequestError(
+        f"the names of the classes that {name} returned are {_described(given)}", "give a list of strings"
+    )
+
+
+def _described(made: Any) -> str:
+    if isinstance(made, tuple):
+        return f"a tuple of {', '.join(type(part).__name__ for part in made)}"
+    return f"a {type(made).__name__}"
+
+
+def _checked(network: Network) -> Network:
+    """The network, once it has shown on an empty picture that it gives scores; named by number if it must be."""
+    classes = _classes(network)
+    if not len(network.labels):
+        note = f"nothing says what the {classes} classes are; --labels FILE names them"
+        return replace(network, labels=Labels.numbered(classes), notes=(*network.notes, note))
+    if len(network.labels) != classes:
+        raise RequestError(
+            f"{network.name} gives {classes} scores, and names {len(network.labels)} classes",
+            "return one name for each score",
+        )
+    return network
+
+
+def _classes(network: Network) -> int:
+    weight = next(network.module.parameters(), torch.zeros(0))
+    picture = torch.zeros(1, 3, *network.prepare.size, dtype=weight.dtype, device=weight.device)
+    try:
+        with torch.no_grad():
+            scores = network.module.eval()(picture)
+    except Exception as error:
+        raise RequestError(
+            f"{network.name} fails on a picture of {tuple(picture.shape)}: {_said(error)}",
+            "does the Prepare's size fit the model?",
+        ) from error
+    if not isinstance(scores, torch.Tensor) or scores.ndim != 2 or len(scores) != 1:
+        what = tuple(scores.shape) if isinstance(scores, torch.Tensor) else _described(scores)
+        raise RequestError(
+            f"{network.name} gives {what} for one picture, not scores (1, classes)",
+            "wrap it in a module whose forward returns the scores alone",
+        )
+    return int(scores.shape[1])
+
+
+def _reset(module: nn.Module, name: str) -> None:
+    """Random numbers in every layer, drawn as each layer draws its own."""
+    for path, part in module.named_modules():
+        reset = getattr(part, "reset_parameters", None) or getattr(part, "_reset_parameters", None)
+        if callable(reset):
+            reset()
+        elif any(True for _ in part.parameters(recurse=False)):
+            raise RequestError(
+                f"{name} cannot be given random weights: {path or 'the model'} ({type(part).__name__}) has parameters "
+                "and no reset_parameters()",
+                "return the untrained model from a function of its own, with weights='random' in a camcli.Network",
+            )

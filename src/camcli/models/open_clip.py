@@ -1,0 +1,375 @@
+"""CLIP models of open_clip as ordinary classifiers: the prompts of ``--text`` are the classes."""
+
+import importlib.util
+import json
+import logging
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from jaxtyping import Float
+from open_clip.convert import convert_state_dict
+from open_clip.factory import load_checkpoint
+from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+
+from camcli import checkpoint, hub
+from camcli.errors import RequestError, did_you_mean
+from camcli.geometry import Fit, Prepare
+from camcli.labels import Labels
+from camcli.models import Request
+from camcli.network import Network
+
+FITS: dict[str, Fit] = {"shortest": "shorter", "squash": "squash", "longest": "longer"}  # open_clip's resize modes
+CONFIG = "open_clip_config.json"
+FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # on the hub; safetensors first
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+PROMPTS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A model that open_clip can build.
+
+    Attributes:
+        name: its full name, with our prefix.
+        create: what open_clip's ``create_model`` and ``get_tokenizer`` are called with.
+        config: how its towers are built.
+        preprocess: what its weights say about pictures; where they say nothing, open_clip's defaults hold.
+        weights: its weights: a file here, a file on the hub, or None if none are named.
+        quick_gelu: whether its weights were trained with the fast approximation of GELU, if they say so.
+        origin: where the weights come from, for people.
+    """
+
+    name: str
+    create: str
+    config: dict[str, Any]
+    preprocess: dict[str, Any]
+    weights: Path | hub.HubFile | None
+    quick_gelu: bool
+    origin: str
+
+
+class Prompted(nn.Module):
+    """Pictures to how well each prompt describes them.
+
+    Attributes:
+        visual: the image tower; layers are named from here, such as ``visual.transformer.resblocks.-1.ln_1``.
+        prompts: one unit vector for each prompt, ``(classes, features)``.
+        scale: what cosines are multiplied by.
+        bias: what is then added; zero for models without one.
+    """
+
+    prompts: Tensor
+    scale: Tensor
+    bias: Tensor
+
+    def __init__(self, visual: nn.Module, prompts: Tensor, scale: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.visual = visual
+        self.register_buffer("prompts", prompts)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", bias)
+
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
+        """Scaled cosines between pictures and prompts (Radford et al. 2021, arXiv:2103.00020, figure 3)."""
+        features = self.visual(images)
+        if isinstance(features, tuple):  # CoCa's tower gives its tokens too
+            features = features[0]
+        return self.scale * nn.functional.normalize(features, dim=-1) @ self.prompts.T + self.bias
+
+
+def names() -> list[str]:
+    """Every model with each of its published weights; those without weights by their bare name."""
+    return [
+        name
+        for model in open_clip.list_models()
+        for name in [f"{model}/{tag}" for tag in open_clip.list_pretrained_tags_by_model(model)] or [model]
+    ]
+
+
+def has(name: str) -> bool:
+    """Whether open_clip has this model; the weights' tag is checked by ``load``."""
+    return name.partition("/")[0] in open_clip.list_models()
+
+
+def cached(name: str) -> bool:
+    """Whether the model's weights are at hand."""
+    weights = _listed(name).weights
+    return isinstance(weights, hub.HubFile) and weights.cached() is not None
+
+
+def load(request: Request) -> Network:
+    """A model as ``ViT-B-32/laion2b_s34b_b79k``, ``hf-hub:owner/model`` or ``local-dir:folder``, for these prompts.
+
+    The prompts are embedded once; the text tower is not kept.
+
+    Raises:
+        RequestError: there are no prompts, no such model or weights, or the weights cannot be had or do not fit.
+    """
+    _check_prompts(request)
+    choice = _choice(request.name, own_weights=not request.weights)
+    _check_text_side(choice)
+    if request.file:
+        module, notes = checkpoint.fit(
+            lambda _classes: _build(choice), checkpoint.read(request.file), choice.name, _converted
+        )
+        return _network(module, choice, request, f"the file {request.file}", notes)
+    if request.random:
+        return _network(_build(choice), choice, request, f"random numbers from seed {request.seed}")
+    return _network(_pretrained(choice), choice, request, choice.origin)
+
+
+def _network(model: nn.Module, choice: Choice, request: Request, origin: str, notes: tuple[str, ...] = ()) -> Network:
+    prefix, grid = _tokens(model.visual)
+    module = _prompted(model.eval(), choice, request.text)
+    return Network(
+        name=choice.name,
+        module=module,
+        prepare=_prepare(model),
+        labels=Labels(request.text, synonyms=False),
+        weights=request.kind,
+        origin=origin,
+        activation="softmax" if model.logit_bias is None else "sigmoid",
+        prefix=prefix,
+        grid=grid,
+        notes=notes,
+    )
+
+
+# Which model
+
+
+def _check_prompts(request: Request) -> None:
+    if not request.text:
+        raise RequestError(
+            f"open_clip:{request.name} has no classes of its own",
+            "name some with --text, once for each: --text 'a photo of a cat' --text 'a photo of a dog'",
+        )
+    if not all(prompt.strip() for prompt in request.text):
+        raise RequestError("an empty --text describes nothing")
+    twice = [prompt for prompt in dict.fromkeys(request.text) if request.text.count(prompt) > 1]
+    if twice:
+        raise RequestError(f"--text {twice[0]!r} is given more than once", "each prompt is a class of its own")
+
+
+def _choice(name: str, *, own_weights: bool) -> Choice:
+    scheme, colon, place = name.partition(":")
+    if colon and scheme == "local-dir":
+        return _folder(Path(place), f"open_clip:{name}", f"the folder {place}")
+    if colon and scheme == "hf-hub":
+        return _repository(place, own_weights=own_weights)
+    choice = _listed(name)
+    if own_weights and choice.weights is None:
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        raise RequestError(
+            f"open_clip:{name} does not say which weights",
+            f"name one of them, as {name}/{tags[0]}; there are: {', '.join(tags)}"
+            if tags
+            else "nobody has published any: give your own with --weights FILE",
+        )
+    return choice
+
+
+def _listed(name: str) -> Choice:
+    model, _, tag = name.partition("/")
+    config = open_clip.get_model_config(model) if has(model) else None
+    if config is None:
+        raise RequestError(
+            f"open_clip has no model {model!r}",
+            did_you_mean(model, open_clip.list_models()) or "list them: camcli models [PATTERN]",
+        )
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if tag and tag not in tags:
+        raise RequestError(
+            f"open_clip has no weights {tag!r} for {model}",
+            "\n".join(filter(None, (did_you_mean(tag, tags), f"there are: {', '.join(tags) or 'none'}"))),
+        )
+    known = dict(open_clip.get_pretrained_cfg(model, tag)) if tag else {}
+    repository, _, file = known.get("hf_hub", "").rpartition("/")
+    weights = hub.HubFile(repository, _alternatives(file)) if repository else None
+    origin = f"{repository} on the Hugging Face hub" if repository else "nowhere"
+    quick = bool(known.get("quick_gelu", config.get("quick_gelu", False)))
+    preprocess = {key: known[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in known}
+    return Choice(f"open_clip:{name}", model, config, preprocess, weights, quick, origin)
+
+
+def _alternatives(file: str) -> tuple[str, ...]:
+    """A file of weights on the hub, after its safetensors version."""
+    return (f"{file.rpartition('.')[0]}.safetensors", file) if file else FILES
+
+
+def _repository(place: str, *, own_weights: bool) -> Choice:
+    """A model on the hub, brought here: a cached one is a folder, which open_clip loads without asking the network."""
+    repository, _, revision = place.partition("@")
+    name = f"open_clip:hf-hub:{place}"
+    wanted = [(CONFIG,), FILES] if own_weights else [(CONFIG,)]
+    parts = [hub.HubFile(repository, files, revision or None) for files in wanted]
+    folders = {hub.fetch(part, f"the files of {name}").parent for part in parts}
+    if len(folders) > 1:  # an old configuration in the cache, and weights of a newer commit
+        folders = {part.download().parent for part in parts}
+    return _folder(folders.pop(), name, f"{place} on the Hugging Face hub")
+
+
+def _folder(folder: Path, name: str, origin: str) -> Choice:
+    try:
+        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = content["model_cfg"]
+    except OSError as error:
+        raise RequestError(
+            f"{name} needs an {CONFIG}, and {str(folder)!r} has none that can be read ({error.strerror})",
+            "for timm's folders and repositories leave open_clip: out",
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RequestError(f"the {CONFIG} of {name} is not open_clip's: it has no model_cfg") from error
+    files = [folder / file for file in FILES if (folder / file).is_file()]
+    quick = bool(config.get("quick_gelu", False))
+    preprocess = content.get("preprocess_cfg", {})
+    return Choice(name, f"local-dir:{folder}", config, preprocess, files[0] if files else None, quick, origin)
+
+
+def _check_text_side(choice: Choice) -> None:
+    """Refuse at once what would fail late: text towers and tokenizers that another package and the hub must bring."""
+    text = choice.config["text_cfg"]
+    elsewhere = [text[key] for key in ("hf_tokenizer_name", "hf_model_name") if text.get(key)]
+    if not elsewhere:
+        return
+    if importlib.util.find_spec("transformers") is None:
+        raise RequestError(
+            f"the text side of {choice.name} ({elsewhere[0]}) needs the package transformers",
+            "pip install transformers",
+        )
+    if not choice.create.startswith("local-dir:"):
+        for repository in dict.fromkeys(elsewhere):
+            hub.fetch(hub.HubFile(repository, TOKENIZER), f"the text files of {choice.name}")
+
+
+# Building
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """open_clip warns of random weights whenever it loads none itself; whoever asks here knows."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _build(choice: Choice) -> nn.Module:
+    with _silent():
+        model: nn.Module = open_clip.create_model(
+            choice.create,
+            load_weights=False,
+            pretrained_text=False,
+            force_quick_gelu=choice.quick_gelu,
+            force_preprocess_cfg=choice.preprocess,
+        )
+    return model
+
+
+def _pretrained(choice: Choice) -> nn.Module:
+    if choice.weights is None:
+        raise RequestError(f"{choice.name} has no weights", f"there should be one of: {', '.join(FILES)}")
+    file = (
+        choice.weights
+        if isinstance(choice.weights, Path)
+        else hub.fetch(choice.weights, f"the weights of {choice.name}")
+    )
+    model = _build(choice)
+    try:
+        load_checkpoint(model, str(file), strict=True, weights_only=True)
+    except Exception as error:  # what a damaged file ends in depends on where the damage is
+        raise RequestError(
+            f"the weights of {choice.name} in {str(file)!r} cannot be loaded: "
+            f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
+            "if the file is damaged, delete it and it is fetched anew",
+        ) from error
+    return model
+
+
+def _converted(state: checkpoint.State, module: nn.Module) -> checkpoint.State:
+    """The state in open_clip's names and shapes, as open_clip itself converts what others trained."""
+    state = convert_state_dict(module, state)
+    if "positional_embedding" in state and not hasattr(module, "positional_embedding"):
+        state = convert_to_custom_text_state_dict(state)
+    for name in ("logit_scale", "logit_bias"):
+        own = getattr(module, name)
+        if name in state and own is not None:
+            state[name] = state[name].reshape(own.shape)
+    resize_pos_embed(state, module)
+    resize_text_pos_embed(state, module)
+    return state
+
+
+def _prompted(model: Any, choice: Choice, prompts: tuple[str, ...]) -> Prompted:
+    tokenize = _tokenizer(choice)
+    _check_lengths(tokenize, prompts)
+    with torch.no_grad():
+        embedded = [
+            model.encode_text(tokenize(list(prompts[start : start + PROMPTS_AT_ONCE])), normalize=True)
+            for start in range(0, len(prompts), PROMPTS_AT_ONCE)
+        ]
+        bias = torch.zeros(()) if model.logit_bias is None else model.logit_bias.detach().reshape(())
+        return Prompted(model.visual, torch.cat(embedded), model.logit_scale.detach().exp().reshape(()), bias).eval()
+
+
+def _tokenizer(choice: Choice) -> Any:
+    try:
+        return open_clip.get_tokenizer(choice.create)
+    except Exception as error:  # the tokenizer's package, its files and the hub each fail in their own way
+        raise RequestError(
+            f"the tokenizer of {choice.name} cannot be loaded: "
+            f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        ) from error
+
+
+def _check_lengths(tokenize: Any, prompts: tuple[str, ...]) -> None:
+    """Refuse prompts whose end the model would not read: open_clip cuts them without a word."""
+    if not isinstance(tokenize, open_clip.SimpleTokenizer):
+        return
+    most = tokenize.context_length
+    for prompt in prompts:
+        length = len(tokenize.encode(prompt)) + 2  # and where the text starts and ends
+        if length > most:
+            short = textwrap.shorten(prompt, 60, placeholder=" …")
+            raise RequestError(f"--text {short!r} is {length} tokens long, and the model reads {most}", "shorten it")
+
+
+# What open_clip knows about a model
+
+
+def _prepare(model: nn.Module) -> Prepare:
+    settings = open_clip.get_model_preprocess_cfg(model)
+    size = settings["size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    red, green, blue = settings["mean"]
+    red_spread, green_spread, blue_spread = settings["std"]
+    return Prepare(
+        size=(height, width),
+        mean=(red, green, blue),
+        std=(red_spread, green_spread, blue_spread),
+        resize=(height, width),
+        fit=FITS[settings["resize_mode"]],
+        interpolation="bilinear" if settings["interpolation"] == "bilinear" else "bicubic",
+        fill=settings["fill_color"],
+    )
+
+
+def _tokens(visual: Any) -> tuple[int | None, tuple[int, int] | None]:
+    """How many tokens stand before those of the patches, and the patch grid."""
+    if isinstance(visual, VisionTransformer):
+        rows, columns = visual.grid_size
+        return 1, (rows, columns)
+    trunk = getattr(visual, "trunk", None)
+    size = getattr(getattr(trunk, "patch_embed", None), "grid_size", None)
+    prefix = getattr(trunk, "num_prefix_tokens", None)
+    return prefix, (size[0], size[1]) if size and prefix is not None else None
