@@ -75,7 +75,8 @@ class Prepare:
 
     Equal to the last bit to timm's ``create_transform`` (evaluation; crop modes center, squash, border), to
     torchvision's ``weights.transforms()`` on PIL pictures and to open_clip's ``image_transform`` (shortest, squash,
-    longest).
+    longest; not square and shortest, it is always bicubic there). Only of a strip so long and thin that those would
+    build a picture of more than ``WHOLE`` pixels is the kept part made alone, which differs by rounding.
 
     Attributes:
         size: height and width of the model's input.
@@ -139,7 +140,6 @@ class Prepare:
         if height * width <= WHOLE:
             cut.paste(picture.resize((width, height), filter_), (-left, -top))
             return cut
-        # The same up to rounding: only the part that is kept is made.
         x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + self.size[1], width), min(top + self.size[0], height)
         across, down = picture.width / width, picture.height / height
         box = (x0 * across, y0 * down, min(x1 * across, picture.width), min(y1 * down, picture.height))
