@@ -50,10 +50,9 @@ def _replaced(output: object, old: Tensor, new: Tensor) -> object:
         return new
     if isinstance(output, Mapping):
         return type(output)({key: _replaced(part, old, new) for key, part in output.items()})  # type: ignore[call-arg]
-    if isinstance(output, tuple) and hasattr(output, "_fields"):
-        return type(output)(*(_replaced(part, old, new) for part in output))
     if isinstance(output, list | tuple):
-        return type(output)(_replaced(part, old, new) for part in output)
+        parts: list[Any] = [_replaced(part, old, new) for part in output]
+        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
     return output
 
 
@@ -122,7 +121,7 @@ class _RuledReLU(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (y,) = ctx.saved_tensors
         passes = (y > 0) & (y < ctx.ceiling)
         rule = ctx.rules.rule

@@ -30,8 +30,24 @@ Result = Explanation | PictureError
 
 # Activations that a rule for ReLUs leaves as they are.
 _NOT_RELU = frozenset(
-    ["GELU", "GELUTanh", "QuickGELU", "SiLU", "Swish", "Hardswish", "HardSwish", "Mish", "HardMish", "ELU", "CELU"]
-    + ["SELU", "LeakyReLU", "PReLU", "Sigmoid", "Tanh", "Softplus"]
+    {
+        "CELU",
+        "ELU",
+        "GELU",
+        "GELUTanh",
+        "HardMish",
+        "HardSwish",
+        "Hardswish",
+        "LeakyReLU",
+        "Mish",
+        "PReLU",
+        "QuickGELU",
+        "SELU",
+        "SiLU",
+        "Softplus",
+        "Swish",
+        "Tanh",
+    }
 )
 
 
@@ -88,7 +104,7 @@ class Explainer:
                 "name no layer, or choose another method",
             )
         self.layers = tuple(resolve(self.module, layers))
-        self.notes = (self.method.caveat,) if self.method.caveat else ()
+        self.notes: tuple[str, ...] = (self.method.caveat,) if self.method.caveat else ()
         self._facts = (self.network.prefix, self.network.grid) if self.network else (None, None)
         self._layouts: dict[str, Layout] = {}
         self._checked: tuple[int, int] | None = None
@@ -243,7 +259,7 @@ class Explainer:
             )
         if not map.any():
             return PictureError(
-                f"the map of class {index} ({label}) is zero everywhere: on this picture {where} has no part in its score",
+                f"the map of class {index} ({label}) is zero everywhere: {where} has no part in its score here",
                 "try an earlier layer" if layer else "try a method that works at a layer",
             )
         negative = map.ndim == 2 and map.max() <= 0
@@ -316,7 +332,7 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 def _product(maps: Sequence[Tensor]) -> Float[Tensor, "n 3 h w"]:
-    """Maps multiplied at the input's resolution (Selvaraju 2017, sec. 3.2): those of a layer rectified, then bilinear."""
+    """Maps multiplied at the input's size (Selvaraju 2017, sec. 3.2): those of a layer rectified, then bilinear."""
     size = next(map.shape[2:] for map in maps if map.ndim == 4)
     result: Tensor | None = None
     for map in maps:

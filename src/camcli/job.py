@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +14,8 @@ from camcli.errors import RequestError
 if TYPE_CHECKING:
     import numpy as np
 
+    from camcli.geometry import View
+
 BUNDLED_MODEL = "bundled:efficientnet-lite0"
 RANDOM_WEIGHTS = "random"
 
@@ -20,7 +23,9 @@ Normalize = Literal["image", "run", "none"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
 # How a run goes about its work, or what it works on: neither changes what one picture's files hold.
-NOT_IN_FINGERPRINT = frozenset({"inputs", "null_separated", "out", "overwrite", "batch_size", "workers", "device"})
+NOT_IN_FINGERPRINT = frozenset(
+    {"inputs", "null_separated", "out", "root", "overwrite", "batch_size", "workers", "device"}
+)
 # Files whose content is part of what is asked.
 FILES = ("weights", "labels", "targets")
 
@@ -41,6 +46,7 @@ class Job:
         inputs: files, folders, globs, ``@list``, ``-``.
         null_separated: names on standard input end in NUL, not in a newline.
         out: the folder that everything is written under.
+        root: outputs are named by their picture's path from here; empty for the current folder.
         save: rows of ``camcli.outputs``.
         colormap, alpha, normalize: how maps are drawn.
         background: the colour put behind transparent pictures, ``#rrggbb``.
@@ -63,6 +69,7 @@ class Job:
     inputs: tuple[str, ...] = ()
     null_separated: bool = False
     out: str = "camcli-out"
+    root: str = ""
     save: tuple[str, ...] = ("overlay",)
     colormap: str = "inferno"
     alpha: float = 0.5
@@ -120,6 +127,8 @@ class Explanation:
         score: the model's output for it, before softmax or sigmoid.
         probability: after it.
         notes: what a reader of the map must know.
+        source: the picture, where the map came out of a stream of them.
+        view: which part of it the model saw, likewise.
     """
 
     map: np.ndarray
@@ -130,6 +139,8 @@ class Explanation:
     score: float
     probability: float
     notes: tuple[str, ...] = ()
+    source: str = ""
+    view: View | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +158,7 @@ class Outcome:
         index, label, score, probability: the class explained.
         layer, method: what made the map.
         low, high: the raw map's least and greatest value.
+        strongest: the value that is drawn at full strength when a map is normalised by itself.
         peak: x and y of its greatest value, in pixels of the upright picture.
         seconds: decoding, its share of its batch, and writing.
         untrained: the weights are random and the map means nothing.
@@ -169,6 +181,7 @@ class Outcome:
     method: str | None = None
     low: float | None = None
     high: float | None = None
+    strongest: float | None = None
     peak: tuple[float, float] | None = None
     seconds: float | None = None
     untrained: bool = False
@@ -188,6 +201,20 @@ class Tally:
     done: int = 0
     failed: int = 0
     skipped: int = 0
+
+    def count(self, outcomes: Sequence[Outcome]) -> None:
+        """One more picture: without outcomes it was done before; one failed map makes it a failure."""
+        if not outcomes:
+            self.skipped += 1
+        elif any(outcome.error for outcome in outcomes):
+            self.failed += 1
+        else:
+            self.done += 1
+
+    @property
+    def met(self) -> int:
+        """All pictures so far."""
+        return self.done + self.failed + self.skipped
 
     @property
     def exit_code(self) -> int:

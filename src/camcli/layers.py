@@ -46,7 +46,7 @@ def _steps(path: str) -> list[str]:
         if match is None or not part:
             raise RequestError(
                 f"the layer path {path!r} cannot be read at {part!r}",
-                "write names, indices, slices and globs joined by dots: layer4.-1, layer4[-1], blocks[-3:].norm1, layer*",
+                "join names, indices, slices and globs by dots: layer4.-1, layer4[-1], blocks[-3:].norm1, layer*",
             )
         steps += [match["name"]] if match["name"] else []
         steps += re.findall(r"\[[^\]]+\]", match["brackets"])

@@ -42,7 +42,7 @@ def canonical(tensor: Float[Tensor, "n *dims"], layout: Layout) -> Float[Tensor,
     if layout.order == "nhwc":
         return tensor.permute(0, 3, 1, 2)
     patches = tensor[:, layout.prefix :]
-    return patches.transpose(1, 2).unflatten(2, layout.grid)
+    return patches.transpose(1, 2).reshape(len(patches), -1, *layout.grid)
 
 
 def readings(
@@ -96,7 +96,7 @@ def _covers(grid: tuple[int, int], input_size: tuple[int, int]) -> bool:
     if min(grid) < 1 or max(grid) == 1:
         return False
     least, most = zip(*(_strides(cells, pixels) for cells, pixels in zip(grid, input_size, strict=True)), strict=True)
-    return max(least) <= min(most)
+    return bool(max(least) <= min(most))
 
 
 def _strides(cells: int, pixels: int) -> tuple[float, float]:

@@ -13,18 +13,30 @@ def ahead(work: Callable[[T], R], items: Iterable[T], workers: int, depth: int) 
     """``map(work, items)`` with up to ``depth`` results under way in ``workers`` threads.
 
     ``items`` is drawn in the caller's thread, so a generator that computes may stand before it: while it computes the
-    next item, the threads work on the last ones. Order is kept; an error of ``work`` is raised at its item's turn.
+    next item, the threads work on the last ones. Order is kept; an error of ``work`` is raised at its item's turn. When
+    ``items`` itself fails or is interrupted, what was under way is handed over first, then the error is raised.
     Closing the iterator drops what has not begun and waits for what has.
     """
     pool = ThreadPoolExecutor(workers, thread_name_prefix=getattr(work, "__name__", "ahead"))
     under_way: deque[Future[R]] = deque()
+    rest = iter(items)
+    trouble: BaseException | None = None
     try:
-        for item in items:
+        while True:
+            try:
+                item = next(rest)
+            except StopIteration:
+                break
+            except BaseException as error:
+                trouble = error
+                break
             under_way.append(pool.submit(work, item))
             if len(under_way) >= depth:
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
+        if trouble is not None:
+            raise trouble
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -4,8 +4,8 @@ A method's kind says what evidence it is handed and what it returns:
 
 - ``gradient``: ``(act, grad) -> map``, closed forms over a layer's output and the gradient of the score by it, both
   ``(n, c, h, w)``; the map is ``(n, h, w)``.
-- ``backprop``: ``(grad, passes) -> grad``, what happens to the gradient at a ReLU on its way to the input; the map is the
-  gradient by the input, ``(n, 3, H, W)``.
+- ``backprop``: ``(grad, passes) -> grad``, what happens to the gradient at a ReLU on its way to the input; the map is
+  the gradient by the input, ``(n, 3, H, W)``.
 - ``product``: two rows multiplied at the input's resolution, the map ``(n, 3, H, W)``; no function of its own.
 """
 

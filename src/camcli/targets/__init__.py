@@ -1,6 +1,6 @@
 """The table of targets: which classes of a picture are explained.
 
-Each row is a function ``(argument, labels) -> Target``; a ``Target`` is ``(path of the picture, its scores) -> classes``
+Each row is a function ``(argument, labels) -> Target``; a ``Target`` goes from a picture's path and scores to classes,
 and raises PictureError if this picture has none. What a user writes is ``row`` or ``row:argument``; anything else is a
 class.
 """
@@ -25,7 +25,12 @@ TARGETS = Table(
     "target",
     Row("logits", "predicted", "the class with the highest score"),
     Row("logits", "top", "top:5, the classes with the highest scores, a map for each"),
-    Row("named", "class", "class:NAME, by index, name, part of a name or WordNet id; class: may be left out", function="named_class"),
+    Row(
+        "named",
+        "class",
+        "class:NAME, by index, name, part of a name or WordNet id; class: may be left out",
+        function="named_class",
+    ),
     Row("named", "folder", "the class that the picture's folder is named after", function="of_folder"),
 )
 

@@ -22,7 +22,9 @@ def predicted(argument: str, labels: Labels) -> Target:
         RequestError: an argument was given; it takes none.
     """
     if argument:
-        raise RequestError(f"the target 'predicted' takes no argument, but {argument!r} was given", "say top:N for several")
+        raise RequestError(
+            f"the target 'predicted' takes no argument, but {argument!r} was given", "say top:N for several"
+        )
     return top("1", labels)
 
 

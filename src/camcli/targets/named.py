@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,7 @@ def of_folder(argument: str, labels: Labels) -> Target:
     if argument:
         raise RequestError(f"the target 'folder' takes no argument, but {argument!r} was given")
 
-    @lru_cache(maxsize=None)
+    @cache
     def named(folder: str) -> int | PictureError:
         try:
             return labels.find(folder)
@@ -85,7 +85,7 @@ class Listed:
         self.file = file
         self.surplus: list[str] = []
         self._classes: dict[Path, list[int]] = {}
-        find = lru_cache(maxsize=None)(labels.find)
+        find = cache(labels.find)
         bases = list(dict.fromkeys(base.absolute() for base in [Path(), file.parent, *folders]))
         for line, picture, words in _rows(file):
             try:

@@ -1,0 +1,44 @@
+"""The command line: words in, a job out, an exit code back. Nothing here imports torch at the top."""
+
+from typing import Annotated
+
+import typer
+
+from camcli import __version__
+from camcli.cli.explain import explain
+from camcli.cli.layers import layers
+from camcli.cli.methods import methods
+from camcli.cli.models import models
+
+app = typer.Typer(
+    name="camcli",
+    help="See what a vision model looks at: heatmaps for one photo or a folder of a million.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(explain)
+app.command()(layers)
+app.command()(methods)
+app.command()(models)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"camcli {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; ends the process with the command's exit code."""
+    app(prog_name="camcli")

@@ -1,0 +1,311 @@
+"""``camcli explain``."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from camcli import config as job_files
+from camcli.cli.ending import ending
+from camcli.console import LISTED, Voice
+from camcli.errors import CamcliError
+from camcli.job import BUNDLED_MODEL, Job, Normalize, Outcome, Precision, Tally
+from camcli.methods import METHODS
+from camcli.outputs import COLORMAPS, OUTPUTS
+
+WHAT = "What is explained"
+WRITTEN = "What is written"
+COMPUTED = "How it is computed"
+SAID = "What is said"
+
+DEFAULT = Job()
+
+
+def _option(panel: str, meaning: str, *names: str, env: bool = True, **more: Any) -> Any:
+    """An option in a panel of the help; ``env`` options can also be set as ``CAMCLI_`` and their name."""
+    long = next((name for name in names if name.startswith("--")), "")
+    variable = "CAMCLI_" + long.strip("-").replace("-", "_").upper() if env else None
+    return typer.Option(*names, help=meaning, envvar=variable, show_envvar=False, rich_help_panel=panel, **more)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)
+
+
+def _complete(names: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]:
+    return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
+
+
+def _load_config(context: typer.Context, path: Path | None) -> Path | None:
+    """The job file's options become the defaults of this command."""
+    if path is not None:
+        try:
+            options = job_files.read(path, [field.name for field in fields(Job)])
+        except CamcliError as error:
+            Voice().error(error)
+            raise typer.Exit(error.exit_code) from None
+        context.default_map = {**(context.default_map or {}), **options}
+    return path
+
+
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Pictures: files, folders, globs, @list.txt, or - for names on standard input.", metavar="PICTURES"
+    ),
+]
+Model = Annotated[
+    str,
+    _option(
+        WHAT,
+        "resnet50, timm:resnet50.a1_in1k, torchvision:resnet50/IMAGENET1K_V2, open_clip:ViT-B-32/openai, hf-hub:..., "
+        "local-dir:..., path/to/file.py:function. See: camcli models.",
+        "--model",
+        "-m",
+        metavar="NAME",
+        show_default="the bundled EfficientNet-Lite0",
+    ),
+]
+Weights = Annotated[
+    str,
+    _option(
+        WHAT,
+        "A state dict (safetensors or .pth) instead of the model's own weights; or 'random', to try things out.",
+        "--weights",
+        metavar="FILE|random",
+        show_default=False,
+    ),
+]
+Labels = Annotated[
+    str,
+    _option(WHAT, "Names of the classes: one a line, or JSON.", "--labels", metavar="FILE", show_default=False),
+]
+Text = Annotated[
+    list[str] | None,
+    _option(
+        WHAT,
+        "A prompt that is a class of an open_clip model; repeat for more.",
+        "--text",
+        env=False,
+        metavar="PROMPT",
+        show_default=False,
+    ),
+]
+Layers = Annotated[
+    list[str] | None,
+    _option(
+        WHAT,
+        "layer4, layer4.-1, blocks[-3:].norm1, layer*; repeat for more. See: camcli layers MODEL.",
+        "--layer",
+        "-l",
+        metavar="PATH",
+        show_default="chosen and printed",
+    ),
+]
+Method = Annotated[
+    str,
+    _option(
+        WHAT,
+        f"{_listed(METHODS.names())}. See: camcli methods.",
+        "--method",
+        metavar="NAME",
+        autocompletion=_complete(METHODS.names),
+    ),
+]
+Targets = Annotated[
+    list[str] | None,
+    _option(
+        WHAT,
+        "predicted, top:5, folder (the parent folder's name), or a class: 281, 'tabby cat', n02123045; "
+        "repeat for more.",
+        "--target",
+        "-t",
+        env=False,
+        metavar="TARGET",
+        show_default="predicted",
+    ),
+]
+TargetsFile = Annotated[
+    str,
+    _option(
+        WHAT,
+        "CSV or JSONL that lists each picture's own targets.",
+        "--targets",
+        env=False,
+        metavar="FILE",
+        show_default=False,
+    ),
+]
+Out = Annotated[str, _option(WRITTEN, "The folder that all is written under.", "--out", "-o", metavar="FOLDER")]
+Root = Annotated[
+    str,
+    _option(
+        WRITTEN,
+        "Outputs are named by their picture's path from here.",
+        "--root",
+        metavar="FOLDER",
+        show_default="the current folder",
+    ),
+]
+Save = Annotated[
+    list[str] | None,
+    _option(
+        WRITTEN,
+        f"{_listed(OUTPUTS.names())}; several joined by commas.",
+        "--save",
+        metavar="FORMATS",
+        show_default=_listed(DEFAULT.save),
+        autocompletion=_complete(OUTPUTS.names),
+    ),
+]
+Colormap = Annotated[
+    str,
+    _option(
+        WRITTEN, f"{_listed(COLORMAPS)}.", "--colormap", metavar="NAME", autocompletion=_complete(lambda: COLORMAPS)
+    ),
+]
+Alpha = Annotated[float, _option(WRITTEN, "Opacity of the strongest heat.", "--alpha", min=0, max=1)]
+NormalizeBy = Annotated[
+    Normalize,
+    _option(WRITTEN, "What full strength is: this image's strongest value, the whole run's, or 1.", "--normalize"),
+]
+Background = Annotated[
+    str, _option(WRITTEN, "The colour behind transparent pictures.", "--background", metavar="COLOUR")
+]
+Overwrite = Annotated[
+    bool,
+    _option(WRITTEN, "Do again what is done, and replace another job's results.", "--overwrite", env=False),
+]
+BatchSize = Annotated[
+    int, _option(COMPUTED, "Pictures in one forward; 0: by device.", "--batch-size", "-b", min=0, metavar="N")
+]
+Workers = Annotated[
+    int,
+    _option(COMPUTED, "Threads that decode, and as many that write; 0: by machine.", "--workers", min=0, metavar="N"),
+]
+Device = Annotated[str, _option(COMPUTED, "auto, cpu, cuda, cuda:1, mps.", "--device", metavar="NAME")]
+PrecisionOf = Annotated[Precision, _option(COMPUTED, "Of the network; maps are float32.", "--precision")]
+Seed = Annotated[int, _option(COMPUTED, "Of --weights random.", "--seed", metavar="N")]
+NullSeparated = Annotated[
+    bool, _option(COMPUTED, "Names in lists and on standard input end in NUL.", "--null", "-0", env=False)
+]
+Config = Annotated[
+    Path | None,
+    _option(
+        COMPUTED,
+        "A job file (TOML), or an earlier run's run.json. Flags and environment variables (CAMCLI_MODEL, ...) win.",
+        "--config",
+        "-c",
+        metavar="FILE",
+        is_eager=True,
+        callback=_load_config,
+    ),
+]
+AsJson = Annotated[bool, _option(SAID, "Print a line of JSON for each map on standard output.", "--json", env=False)]
+Quiet = Annotated[bool, _option(SAID, "Only errors and failures.", "--quiet", "-q", env=False)]
+Verbose = Annotated[bool, _option(SAID, "A line for every map.", "--verbose", "-v", env=False)]
+
+
+def explain(
+    inputs: Inputs = None,
+    model: Model = DEFAULT.model,
+    weights: Weights = DEFAULT.weights,
+    labels: Labels = DEFAULT.labels,
+    text: Text = None,
+    layers: Layers = None,
+    method: Method = DEFAULT.method,
+    target: Targets = None,
+    targets: TargetsFile = DEFAULT.targets,
+    out: Out = DEFAULT.out,
+    root: Root = DEFAULT.root,
+    save: Save = None,
+    colormap: Colormap = DEFAULT.colormap,
+    alpha: Alpha = DEFAULT.alpha,
+    normalize: NormalizeBy = DEFAULT.normalize,
+    background: Background = DEFAULT.background,
+    overwrite: Overwrite = DEFAULT.overwrite,
+    batch_size: BatchSize = DEFAULT.batch_size,
+    workers: Workers = DEFAULT.workers,
+    device: Device = DEFAULT.device,
+    precision: PrecisionOf = DEFAULT.precision,
+    seed: Seed = DEFAULT.seed,
+    null_separated: NullSeparated = DEFAULT.null_separated,
+    config: Config = None,  # noqa: ARG001  its callback has made it these options' defaults
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write heatmaps of what a model looks at in pictures.
+
+    The same command again goes on where it stopped: what is done is skipped.
+
+    Exit codes: 0 all done, 1 some pictures failed, 2 the request was wrong, 3 nothing to do was found, 130 interrupted.
+    """
+    voice = Voice(quiet, verbose)
+    with ending(voice):
+        job = Job(
+            model=model,
+            weights=weights,
+            labels=labels,
+            text=tuple(text or DEFAULT.text),
+            layers=tuple(layers or DEFAULT.layers),
+            method=method,
+            target=tuple(target or DEFAULT.target),
+            targets=targets,
+            inputs=tuple(inputs or DEFAULT.inputs),
+            null_separated=null_separated,
+            out=out,
+            root=root,
+            save=tuple(name.strip() for given in save or DEFAULT.save for name in given.split(",") if name.strip()),
+            colormap=colormap,
+            alpha=alpha,
+            normalize=normalize,
+            background=background,
+            overwrite=overwrite,
+            batch_size=batch_size,
+            workers=workers,
+            device=device,
+            precision=precision,
+            seed=seed,
+        )
+        tally = _explain(job, voice, as_json)
+    raise typer.Exit(tally.exit_code)
+
+
+def _explain(job: Job, voice: Voice, as_json: bool) -> Tally:
+    with voice.working(f"loading {job.model}"):
+        from camcli.run import Run  # the seam: torch comes in here
+
+        run = Run(job)
+    _introduce(run, voice)
+    tally, shown, began = Tally(), list[Outcome](), time.monotonic()
+    with run, voice.progress(run.total, tally) as reporter:
+        for outcomes in run:
+            reporter.picture(outcomes)
+            if len(shown) <= LISTED:
+                shown += outcomes
+            if as_json:
+                sys.stdout.buffer.writelines(outcome.as_line() for outcome in outcomes)
+                sys.stdout.buffer.flush()
+    voice.summary(shown, tally, time.monotonic() - began, job.out)
+    return tally
+
+
+def _introduce(run: Any, voice: Voice) -> None:
+    worker = run.worker
+    explainer = worker.explainer
+    if run.job.model == BUNDLED_MODEL:
+        voice.say("model: the bundled EfficientNet-Lite0, since no --model was given")
+    else:
+        voice.say(f"model: {worker.network.name}, {worker.network.origin}")
+    where = f" at {', '.join(explainer.layers)}" if explainer.layers else ""
+    chosen = " (chosen; --layer names another)" if explainer.layers and not run.job.layers else ""
+    voice.say(f"method: {explainer.method.name}{where}{chosen}, on {worker.device}")
+    if worker.network.untrained:
+        voice.note("the weights are random: these maps mean nothing, and every output says so")
+    for note in run.notes:
+        voice.note(note)

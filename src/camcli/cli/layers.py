@@ -1,0 +1,23 @@
+"""``camcli layers``."""
+
+from typing import Annotated
+
+import typer
+
+from camcli.cli.ending import ending
+from camcli.console import Voice, print_table
+
+
+def layers(
+    model: Annotated[str, typer.Argument(help="A model, as for camcli explain --model.")],
+    layer: Annotated[str | None, typer.Argument(help="Only this layer and what is inside it.")] = None,
+    depth: Annotated[int, typer.Option(min=0, help="How many levels of the tree; 0: all.")] = 0,
+) -> None:
+    """Show a model's layers: type, output shape, how it is read, whether a map can be made there, and the default."""
+    voice = Voice()
+    with ending(voice):
+        with voice.working(f"building {model}"):
+            from camcli.tree import tree  # the seam: torch comes in here
+
+            rows = list(tree(model, layer, depth))
+        print_table(("layer", "type", "output", "layout", "map"), rows)

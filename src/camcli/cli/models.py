@@ -1,0 +1,22 @@
+"""``camcli models``."""
+
+from typing import Annotated
+
+import typer
+
+from camcli.cli.ending import ending
+from camcli.console import Voice, print_table
+
+
+def models(
+    pattern: Annotated[str, typer.Argument(help="A glob such as 'resnet*', or a part of a name.")] = "",
+    cached: Annotated[bool, typer.Option("--cached", help="Only those whose weights are on this machine.")] = False,
+) -> None:
+    """List the models there are, by source, and which have their weights at hand."""
+    voice = Voice()
+    with ending(voice):
+        with voice.working("reading the libraries' lists"):
+            from camcli.models import listing  # the seam: torch comes in here
+
+            rows = listing(pattern, cached)
+        print_table(("model", "weights at hand"), [(name, "yes" if at_hand else "no") for name, at_hand in rows])

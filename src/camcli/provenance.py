@@ -1,0 +1,66 @@
+"""What made the files of a run: ``run.json``, everything needed to repeat it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from camcli import __version__, atomic
+from camcli.worker import Worker
+
+FILE = "run.json"
+VERSIONS_OF = ("torch", "torchvision", "timm", "open_clip_torch", "numpy", "pillow", "opencv-python-headless")
+
+
+def facts(worker: Worker) -> dict[str, Any]:
+    """The job and what it was resolved to: weights by their hash, preprocessing, layers, versions."""
+    network, explainer = worker.network, worker.explainer
+    return {
+        "camcli": __version__,
+        "job": worker.job.as_dict(),
+        "fingerprint": worker.job.fingerprint,
+        "model": {
+            "name": network.name,
+            "weights": network.weights,
+            "origin": network.origin,
+            "sha256": network.sha256(),
+            "classes": len(network.labels),
+            "preprocessing": asdict(network.prepare),
+            "notes": list(network.notes),
+        },
+        "method": {"name": explainer.method.name, "paper": explainer.method.paper},
+        "layers": list(explainer.layers),
+        "device": str(worker.device),
+        "batch_size": worker.batch_size,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in VERSIONS_OF},
+        },
+        "platform": platform.platform(),
+    }
+
+
+def now() -> str:
+    """The time, in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write(folder: Path, content: dict[str, Any]) -> None:
+    """Write ``run.json`` into a folder."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    # File names need not be valid UTF-8; JSON's own escape for what is not is the one that this handler writes.
+    atomic.write(folder / FILE, text.encode("utf-8", "backslashreplace"))
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """What the last run wrote there; empty if there is nothing."""
+    try:
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,291 @@
+"""A job from beginning to end: find, skip what is done, explain, write behind, record."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from camcli import atomic, provenance
+from camcli.errors import CamcliError, NothingFoundError, PictureError, RequestError, did_you_mean
+from camcli.job import NOT_IN_FINGERPRINT, Explanation, Job, Outcome
+from camcli.ledger import Ledger
+from camcli.outputs import COLORMAPS, OUTPUTS
+from camcli.pictures import Picture, Source, decode, find, stamp
+from camcli.render import Style, display, strongest
+from camcli.stream import ahead
+from camcli.targets.named import Listed
+from camcli.worker import Item, Worker
+
+LONGEST_FILE_NAME = 255  # bytes, on every common file system
+SLUG = 40
+
+
+class Run:
+    """A job under way.
+
+    Made in a ``with`` block, which holds the output folder for this run alone. Everything that is wrong with the
+    request is found while it is made, before the first picture. Iterating does the work and yields each picture's
+    outcomes, in order; those of a picture that is done already are empty.
+
+    Args:
+        job: what is asked.
+        stdin: what the input ``-`` reads; default: the process's own.
+
+    Attributes:
+        worker: the job resolved.
+        total: the number of pictures; None if they come from standard input.
+        notes: what the user must know about this run.
+
+    Raises:
+        RequestError: anything in the job that cannot be.
+        NothingFoundError: there is no picture.
+    """
+
+    def __init__(self, job: Job, stdin: BinaryIO | None = None) -> None:
+        self.job = job
+        self._out = Path(job.out)
+        self._stdin = stdin
+        if not job.inputs:
+            raise RequestError(
+                "no pictures were named", "name files, folders, globs, @list.txt, or - for standard input"
+            )
+        if job.colormap not in COLORMAPS:
+            hint = did_you_mean(job.colormap, COLORMAPS) or f"there are: {', '.join(COLORMAPS)}"
+            raise RequestError(f"there is no colour map {job.colormap!r}", hint)
+        # Run-wide drawing waits for the last picture, and draws from the arrays.
+        self._drawn_later = job.normalize == "run"
+        self._formats = tuple(dict.fromkeys([*job.save, *(["array"] if self._drawn_later else [])]))
+        self._written = ("array",) if self._drawn_later else self._formats
+        self._suffixes = {name: OUTPUTS.find(name).suffix for name in self._formats}
+        self._fingerprint = job.fingerprint
+        self._id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        self.total = None if "-" in job.inputs else sum(1 for _ in self._sources())
+        if self.total == 0:
+            raise NothingFoundError(f"there is no picture in {', '.join(job.inputs)}")
+        self.worker = Worker(job)
+        self.notes = (*self.worker.network.notes, *self.worker.explainer.notes, *self._unused_targets())
+        self._held = ExitStack()
+
+    def __enter__(self) -> Run:
+        with ExitStack() as held:
+            self._ledger = held.enter_context(Ledger(self._out, self._fingerprint, self._needed))
+            before = provenance.read(self._out)
+            self._check_other_jobs(before)
+            self._facts = {"run": self._id, "began": provenance.now(), **provenance.facts(self.worker)}
+            # At which scale the pictures of this job were drawn last, if they were.
+            self._scale = before.get("scale") if before.get("fingerprint") == self._fingerprint else None
+            self._record(scale=self._scale)
+            self._held = held.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._held.__exit__(kind, error, trace)
+
+    def __iter__(self) -> Iterator[list[Outcome]]:
+        explained = self.worker.stream(map(self._item, self._sources()))
+        workers = self.worker.workers
+        met = failed = skipped = 0
+        for outcomes in ahead(self._outcomes, explained, workers, self.worker.batch_size + workers):
+            met += 1
+            skipped += not outcomes
+            failed += any(outcome.error for outcome in outcomes)
+            if outcomes:
+                self._ledger.append(outcomes)
+            yield outcomes
+        if not met:
+            raise NothingFoundError("standard input named no picture")
+        if self._drawn_later:
+            yield from self._draw()
+        self._record(finished=provenance.now(), pictures=met, failed=failed, skipped=skipped, scale=self._scale)
+
+    # ---- before
+
+    def _sources(self) -> Iterator[Source]:
+        return find(
+            self.job.inputs,
+            out=self._out,
+            stdin=self._stdin,
+            null_separated=self.job.null_separated,
+            root=Path(self.job.root) if self.job.root else None,
+        )
+
+    def _needed(self, files: dict[str, str]) -> list[str]:
+        return [files[name] for name in self._written if name in files]
+
+    def _unused_targets(self) -> list[str]:
+        target = self.worker.target
+        if not isinstance(target, Listed) or self.total is None:
+            return []
+        unused = target.unused(source.path for source in self._sources())
+        if not unused:
+            return []
+        names = ", ".join(unused[:5]) + (f" and {len(unused) - 5} more" if len(unused) > 5 else "")
+        return [f"{target.file} lists {len(unused)} that are not among the pictures: {names}"]
+
+    def _check_other_jobs(self, before: dict[str, Any]) -> None:
+        """Results of another job are not replaced unless that was asked for."""
+        if not self._ledger.others or self.job.overwrite:
+            return
+        then, now = before.get("job", {}), self.job.as_dict()
+        names = [field.name for field in fields(Job) if field.name not in NOT_IN_FINGERPRINT]
+        changes = [f"{name} was {then[name]!r}, is {now[name]!r}" for name in names if then.get(name) != now[name]]
+        raise RequestError(
+            f"{self.job.out!r} holds the results of another job" + (f": {'; '.join(changes)}" if then else ""),
+            "choose another folder with --out, or replace them with --overwrite",
+        )
+
+    def _record(self, **more: Any) -> None:
+        provenance.write(self._out, {**self._facts, **more})
+
+    # ---- picture by picture
+
+    def _item(self, source: Source) -> Item:
+        mark = stamp(source.path)
+        return Item(source, stamp=mark, skipped=not self.job.overwrite and self._ledger.done(source.name, mark))
+
+    def _outcomes(self, item: Item) -> list[Outcome]:
+        """Writes one picture's files; in a writer thread."""
+        if item.skipped:
+            return []
+        began = time.perf_counter()
+        results = [item.error] if item.error else item.results
+        outcomes: list[Outcome] = []
+        for number, result in enumerate(results, start=1):
+            part = f"{number}/{len(results)}"
+            try:
+                if isinstance(result, PictureError):
+                    raise result
+                outcomes.append(self._done(item, result, part))
+            except (CamcliError, OSError) as error:
+                outcomes.append(self._outcome(item, part=part, error=_reason(error)))
+        seconds = (item.seconds + time.perf_counter() - began) / len(outcomes)
+        return [replace(outcome, seconds=round(seconds, 4)) for outcome in outcomes]
+
+    def _outcome(self, item: Item, **values: Any) -> Outcome:
+        return Outcome(
+            source=str(item.source.path),
+            name=item.source.name,
+            stamp=item.stamp,
+            job=self._fingerprint,
+            run=self._id,
+            untrained=self.worker.network.untrained,
+            **values,
+        )
+
+    def _done(self, item: Item, explanation: Explanation, part: str) -> Outcome:
+        assert item.picture is not None  # without a picture there is no explanation
+        stem = self._stem(item.source.name, explanation)
+        files = {name: _fitted(stem, suffix) for name, suffix in self._suffixes.items()}
+        self._write(item.picture, explanation, {name: files[name] for name in self._written})
+        shown = display(explanation.map)
+        height, width = shown.shape
+        row, column = divmod(int(shown.argmax()), width)
+        x, y = item.picture.view.position(row, column, (height, width))
+        return self._outcome(
+            item,
+            part=part,
+            files=files,
+            index=explanation.index,
+            label=explanation.label,
+            score=explanation.score,
+            probability=explanation.probability,
+            layer=explanation.layer,
+            method=explanation.method,
+            low=float(explanation.map.min()),
+            high=float(explanation.map.max()),
+            strongest=strongest(explanation.map),
+            peak=(round(x, 2), round(y, 2)),
+            notes=explanation.notes,
+        )
+
+    def _write(self, picture: Picture, explanation: Explanation, files: dict[str, str]) -> None:
+        style = Style(self.job.colormap, self.job.alpha, self.job.normalize, self._scale, self.worker.network.untrained)
+        for name, file in files.items():
+            atomic.write(self._out / file, OUTPUTS.load(name)(picture, explanation, style))
+
+    def _stem(self, name: str, explanation: Explanation) -> str:
+        """The output name, with as much behind it as tells one picture's maps apart in this job."""
+        several = self.job.targets or len(self.job.target) > 1 or self.job.target[0].startswith("top:")
+        tags = [
+            "untrained" if self.worker.network.untrained else "",
+            explanation.layer if len(self.worker.explainer.layers) > 1 else "",
+            f"{explanation.index}-{_slug(explanation.label)}" if several else "",
+        ]
+        return ".".join(filter(None, [name, *tags]))
+
+    # ---- after the last picture: one scale for the whole run
+
+    def _draw(self) -> Iterator[list[Outcome]]:
+        """Draws all pictures of this job at the scale of the strongest; yields those that could not be."""
+        scale = max((outcome.strongest or 0.0 for outcome in self._ledger.outcomes()), default=0.0)
+        fresh, self._scale = scale != self._scale, scale
+
+        def draw(outcome: Outcome) -> Outcome | None:
+            files = {name: file for name, file in outcome.files.items() if name not in self._written}
+            if not fresh and outcome.run != self._id and all((self._out / file).exists() for file in files.values()):
+                return None
+            try:
+                self._write(self._decoded(outcome), self._explanation(outcome), files)
+            except (CamcliError, OSError, ValueError) as error:
+                return replace(outcome, run=self._id, files={}, error=f"it cannot be drawn any more: {_reason(error)}")
+            return None
+
+        workers = self.worker.workers
+        for failure in ahead(draw, self._ledger.outcomes(), workers, 2 * workers):
+            if failure is not None:
+                self._ledger.append([failure])
+                yield [failure]
+
+    def _decoded(self, outcome: Outcome) -> Picture:
+        source = Source(Path(outcome.source), outcome.name)
+        if stamp(source.path) != outcome.stamp:
+            raise PictureError("the picture was changed since")
+        image = decode(source.path, self.job.background)
+        return Picture(source, np.asarray(image), self.worker.network.prepare.view(*image.size))
+
+    def _explanation(self, outcome: Outcome) -> Explanation:
+        return Explanation(
+            map=np.load(self._out / outcome.files["array"], allow_pickle=False),
+            method=outcome.method or "",
+            layer=outcome.layer or "",
+            index=outcome.index or 0,
+            label=outcome.label or "",
+            score=outcome.score or 0.0,
+            probability=outcome.probability or 0.0,
+            notes=outcome.notes,
+        )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, CamcliError):
+        return f"{error.message} ({error.hint})" if error.hint else error.message
+    return str(error)
+
+
+def _slug(label: str) -> str:
+    """A label fit for a file name: letters of all scripts, digits, and - between."""
+    words = re.sub(r"[^\w]+", "-", label).strip("-")
+    return words.encode()[:SLUG].decode("utf-8", "ignore").strip("-") or "class"
+
+
+def _fitted(stem: str, suffix: str) -> str:
+    """A path whose last part no file system finds too long; what is cut off is replaced by its hash."""
+    folder, slash, name = stem.rpartition("/")
+    if len(os.fsencode(name + suffix)) > LONGEST_FILE_NAME:
+        mark = "~" + hashlib.sha256(os.fsencode(name)).hexdigest()[:12]
+        name = os.fsencode(name)[: LONGEST_FILE_NAME - len(suffix) - len(mark)].decode("utf-8", "ignore") + mark
+    return folder + slash + name + suffix

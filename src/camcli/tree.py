@@ -1,0 +1,59 @@
+"""A model's layers as a table: what each gives, and whether a map can be made there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from camcli import models
+from camcli.errors import RequestError
+from camcli.job import RANDOM_WEIGHTS
+from camcli.layers import resolve
+from camcli.survey import Layer, default_layer, probe_image, survey
+
+# A layer's shape does not depend on the prompts; a model that needs some gets these.
+ANY_PROMPTS = ("a photo", "a drawing")
+
+
+def tree(model: str, layer: str | None = None, depth: int = 0) -> Iterator[tuple[str, str, str, str, str]]:
+    """The rows of a model's tree: indented name, type, output shape, layout, and whether a map can be made there.
+
+    The structure is what counts, so weights are not fetched: models of the libraries are built with random ones.
+
+    Args:
+        model: a model string.
+        layer: only this layer (or those that this path names) and what is inside.
+        depth: levels below the top; 0 for all.
+
+    Raises:
+        RequestError: there is no such model or layer.
+    """
+    source, _ = models.resolve(model)
+    text = ANY_PROMPTS if source == "open_clip" else ()
+    weights = "" if source in ("bundled", "local") else RANDOM_WEIGHTS
+    network = models.load(model, weights=weights, text=text)
+    tops = resolve(network.module, [layer]) if layer else []
+    image = probe_image(network.prepare.size, torch.float32, torch.device("cpu"))
+    found = survey(network.module, image, network.prefix, network.grid)
+    try:
+        chosen = default_layer(network.module, found)
+    except RequestError:
+        chosen = ""
+    for one in found:
+        level = one.name.count(".")
+        if tops and not any(one.name == top or one.name.startswith(top + ".") for top in tops):
+            continue
+        if depth and level - (tops[0].count(".") if tops else 0) >= depth:
+            continue
+        yield _row(one, chosen)
+
+
+def _row(layer: Layer, chosen: str) -> tuple[str, str, str, str, str]:
+    return (
+        layer.name,
+        layer.type,
+        "x".join(map(str, ("n", *layer.shape[1:]))) if layer.shape else "",
+        str(layer.layout) if layer.layout else "",
+        "default" if layer.name == chosen else layer.reason or "yes",
+    )

@@ -1,0 +1,233 @@
+"""A job resolved, and pictures streaming through it: decoded ahead in threads, explained in batches."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from camcli import models
+from camcli.errors import PictureError, RequestError, did_you_mean
+from camcli.explainer import Explainer, Result
+from camcli.job import Explanation, Job
+from camcli.pictures import Picture, Source, colour, decode, find
+from camcli.stream import ahead, batched
+from camcli.survey import probe_image
+from camcli.targets import Target, resolve
+from camcli.targets.named import Listed
+
+# Measured: on a CPU, batches larger than 8 are no faster.
+CPU_BATCH = 8
+GPU_BATCH = 32
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(slots=True)
+class Item:
+    """One picture on its way.
+
+    Attributes:
+        source: where it is.
+        image: the decoded upright RGB picture, where the caller has it already.
+        stamp: its file's size and time of change.
+        skipped: nothing is to be done for it; it rides along.
+        error: why it cannot be explained at all.
+        picture: its pixels, and what the model sees of them.
+        input: the model's input, ``(3, h, w)``.
+        results: class by class, layer by layer, a map or why there is none.
+        seconds: what it has taken so far.
+    """
+
+    source: Source
+    image: Image.Image | None = None
+    stamp: str = ""
+    skipped: bool = False
+    error: PictureError | None = None
+    picture: Picture | None = None
+    input: Tensor | None = None
+    results: Sequence[Result] = ()
+    seconds: float = 0.0
+
+
+class Worker:
+    """Everything that explains pictures, resolved and tried on one image, so that mistakes surface before the first.
+
+    Args:
+        job: what is asked.
+
+    Attributes:
+        network: on its device, in its precision.
+        explainer: one method at the layers asked for.
+        target: from a picture's path and scores to its classes.
+        device: where the network is.
+        batch_size: pictures in one forward.
+        workers: threads that decode.
+
+    Raises:
+        RequestError: anything in the job that cannot be.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.device = _device(job.device)
+        colour(job.background)
+        network = models.load(job.model, weights=job.weights, labels=job.labels, text=job.text, seed=job.seed)
+        self.network = replace(network, module=network.module.to(self.device, PRECISIONS[job.precision]))
+        self.explainer = Explainer(self.network, layers=job.layers, method=job.method)
+        self.target: Target = resolve(job.target, network.labels)
+        if job.targets:
+            folders = [Path(given) for given in job.inputs if Path(given).is_dir()]
+            self.target = Listed(Path(job.targets), network.labels, folders)
+        self.batch_size = job.batch_size or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
+        self.workers = job.workers or min(4, os.cpu_count() or 1)
+        try:
+            self.explainer.check(probe_image(network.prepare.size, torch.float32, torch.device("cpu")))
+        except RuntimeError as error:
+            height, width = network.prepare.size
+            raise RequestError(
+                f"{network.name} fails on an image of {height}x{width} "
+                f"in {job.precision} on {self.device}: {_first_line(error)}",
+                "try --precision fp32, or --device cpu",
+            ) from error
+
+    def stream(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Items with their results, in order; at most one batch and the threads' own pictures are held."""
+        decoded = ahead(self._decoded, items, self.workers, self.batch_size + self.workers)
+        for batch in batched(decoded, self.batch_size, counts=lambda item: item.input is not None):
+            yield from self._explained(batch)
+
+    def _decoded(self, item: Item) -> Item:
+        if item.skipped:
+            return item
+        began = time.perf_counter()
+        try:
+            if item.source.error:
+                raise PictureError(item.source.error)
+            image = item.image or decode(item.source.path, self.job.background)
+            item.input, view = self.network.prepare(image)
+            item.picture = Picture(item.source, np.asarray(image), view)
+        except PictureError as error:
+            item.error = error
+        except MemoryError:
+            item.error = PictureError("there is not enough memory to decode it")
+        item.seconds += time.perf_counter() - began
+        return item
+
+    def _explained(self, batch: Sequence[Item]) -> Sequence[Item]:
+        ready = [item for item in batch if item.input is not None]
+        if not ready:
+            return batch
+        began = time.perf_counter()
+        try:
+            found = self._results(ready)
+        except RuntimeError:
+            # Perhaps one picture is to blame, or the batch is too large for the device: each for itself.
+            found = [self._alone(item) for item in ready]
+        share = (time.perf_counter() - began) / len(ready)
+        for item, results in zip(ready, found, strict=True):
+            item.input, item.results = None, results
+            item.seconds += share
+        return batch
+
+    def _results(self, items: Sequence[Item]) -> list[list[Result]]:
+        images = torch.stack([item.input for item in items if item.input is not None])
+        return self.explainer.results(images, lambda row, scores: self.target(items[row].source.path, scores))
+
+    def _alone(self, item: Item) -> list[Result]:
+        try:
+            return self._results([item])[0]
+        except RuntimeError as error:
+            return [PictureError(f"the network fails on this picture: {_first_line(error)}")]
+
+
+def explain(
+    images: str | Path | Image.Image | Iterable[str | Path | Image.Image],
+    *,
+    on_error: Callable[[str, PictureError], Any] | None = None,
+    **options: Any,
+) -> Iterator[Explanation]:
+    """Explain pictures one after the other, lazily; nothing is written.
+
+    ``for explanation in camcli.explain("photos", model="resnet50", layer="layer4", target="top:2"): ...``
+
+    Args:
+        images: a file, folder, glob or ``@list``; a picture of Pillow's; or several of these.
+        on_error: called with the picture's name and the reason for each map that cannot be made; default: raise it.
+        **options: fields of :class:`camcli.Job`, as ``model``, ``method``, ``text``, ``targets``, ``batch_size``;
+            ``layer`` and ``target`` may be one or several.
+
+    Yields:
+        For each picture its explanations, class by class, layer by layer, with ``source`` and ``view`` set:
+        ``explanation.view.onto_picture(explanation.map)`` is the map at the picture's own pixels.
+
+    Raises:
+        RequestError: anything in the options that cannot be, before the first picture.
+        PictureError: a picture has no map, unless ``on_error`` is given.
+    """
+    several = [images] if isinstance(images, str | Path | Image.Image) else images
+    worker = Worker(_job(options, [str(images)] if isinstance(images, str | Path) else []))
+
+    def items() -> Iterator[Item]:
+        for number, one in enumerate(several):
+            if isinstance(one, Image.Image):
+                yield Item(Source(Path(f"image-{number}"), f"image-{number}"), image=one.convert("RGB"))
+            else:
+                yield from map(Item, find([str(one)], out=Path(worker.job.out)))
+
+    return _explanations(worker.stream(items()), on_error)
+
+
+def _explanations(items: Iterator[Item], on_error: Callable[[str, PictureError], Any] | None) -> Iterator[Explanation]:
+    for item in items:
+        name = str(item.source.path)
+        for result in [item.error] if item.error else item.results:
+            if isinstance(result, Explanation):
+                yield replace(result, source=name, view=item.picture.view if item.picture else None)
+            elif on_error is None:
+                raise PictureError(f"{name}: {result.message}", result.hint)
+            else:
+                on_error(name, result)
+
+
+def _job(options: dict[str, Any], inputs: Sequence[str]) -> Job:
+    """The job that keyword options amount to; a single value will do where a job has several."""
+    named = {{"layer": "layers"}.get(name, name): value for name, value in options.items()}
+    known = Job.__dataclass_fields__
+    for name, value in named.items():
+        if name not in known or name == "inputs":
+            raise RequestError(
+                f"there is no option {name!r}", did_you_mean(name, known) or f"there are: {', '.join(known)}"
+            )
+        if known[name].type.startswith("tuple"):
+            named[name] = (str(value),) if isinstance(value, str | int) else tuple(map(str, value))
+    return Job(**named, inputs=tuple(inputs))
+
+
+def _device(name: str) -> torch.device:
+    """The device of this name; ``auto`` is the best there is.
+
+    Raises:
+        RequestError: there is no such device here.
+    """
+    here = ["cpu"]
+    here += [f"cuda:{number}" for number in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    here += ["mps"] if torch.backends.mps.is_available() else []
+    if name == "auto":
+        return torch.device(here[1] if len(here) > 1 else "cpu")
+    if name == "cuda" and "cuda:0" in here:
+        return torch.device("cuda:0")
+    if name not in here:
+        raise RequestError(f"there is no device {name!r} here", f"there are: auto, {', '.join(here)}")
+    return torch.device(name)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
