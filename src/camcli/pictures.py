@@ -5,6 +5,7 @@
 
 import fnmatch
 import hashlib
+import io
 import itertools
 import os
 import re
@@ -53,6 +54,10 @@ UPRIGHT = {
 EXIF_ORIENTATION = 0x0112
 
 
+# `sys.stdin.buffer` is declared as the first and is the second.
+_Bytes = BinaryIO | io.BufferedIOBase
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A picture to be done, or the reason why something that was asked for cannot be.
@@ -90,7 +95,7 @@ def find(
     inputs: Sequence[str],
     *,
     out: Path,
-    stdin: BinaryIO | None = None,
+    stdin: _Bytes | None = None,
     null_separated: bool = False,
     root: Path | None = None,
 ) -> Iterator[Source]:
@@ -179,7 +184,7 @@ class _Search:
     def source(self, path: str, error: str = "") -> Source:
         return Source(Path(path), output_name(path, self.root), error)
 
-    def input(self, given: str, stdin: BinaryIO | None) -> Iterator[Source]:
+    def input(self, given: str, stdin: _Bytes | None) -> Iterator[Source]:
         """What one input stands for; whether it stands for anything is checked before this returns."""
         if given == "-":
             return self.listed(stdin or sys.stdin.buffer)
@@ -217,7 +222,7 @@ class _Search:
         with Path(path).open("rb") as file:
             yield from self.listed(file)
 
-    def listed(self, stream: BinaryIO) -> Iterator[Source]:
+    def listed(self, stream: _Bytes) -> Iterator[Source]:
         for entry in _nulls(stream) if self.null_separated else _lines(stream):
             path = os.fsdecode(entry)
             if os.path.lexists(path):
@@ -382,7 +387,7 @@ def _missing(given: str, what: str = "file or folder", hint: str = "") -> Reques
     return RequestError(f"there is no {what} {given!r}", "\n".join(filter(None, [where, hint])))
 
 
-def _lines(stream: BinaryIO) -> Iterator[bytes]:
+def _lines(stream: _Bytes) -> Iterator[bytes]:
     for number, line in enumerate(stream):
         entry = line.removesuffix(b"\n").removesuffix(b"\r")
         entry = entry.removeprefix(b"\xef\xbb\xbf") if number == 0 else entry
@@ -390,7 +395,7 @@ def _lines(stream: BinaryIO) -> Iterator[bytes]:
             yield entry
 
 
-def _nulls(stream: BinaryIO) -> Iterator[bytes]:
+def _nulls(stream: _Bytes) -> Iterator[bytes]:
     # read1 hands over what a pipe has now and does not wait for a full block.
     read = getattr(stream, "read1", stream.read)
     rest = b""
