@@ -1,13 +1,12 @@
 """Files on model hubs: from the cache without a word to the network, or fetched, or refused within seconds."""
 
+import http.client
 import ssl
 import threading
 import urllib.error
 import urllib.request
-from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import urlsplit
 
 import huggingface_hub
@@ -18,30 +17,6 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from camcli.errors import RequestError
 
 PATIENCE = 3.0  # seconds in which a host must answer; the libraries would try for 46
-
-
-class Remote(Protocol):
-    """A file that may be on a hub or in its cache."""
-
-    @property
-    def host(self) -> str:
-        """The address that must answer before the file can be fetched."""
-
-    @property
-    def offline(self) -> str:
-        """Why the network may not be asked at all; empty if it may."""
-
-    @property
-    def instead(self) -> str:
-        """How the user puts the file into the cache by hand."""
-
-    @abstractmethod
-    def cached(self) -> Path | None:
-        """The file in the cache, found without the network; None if it is not there."""
-
-    @abstractmethod
-    def download(self) -> Path:
-        """Fetch the file into the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +122,9 @@ class UrlFile:
         return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(self.url).path).name
 
 
+Remote = HubFile | UrlFile
+
+
 def fetch(file: Remote, what: str) -> Path:
     """The file's place in the cache; it is downloaded if it is not there yet.
 
@@ -200,7 +178,8 @@ def silence(url: str, seconds: float = PATIENCE) -> str:
 
 def _ask(url: str, seconds: float) -> str:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds):
+        # An opener of its own: the shared one keeps the proxies it saw first.
+        with urllib.request.build_opener().open(urllib.request.Request(url, method="HEAD"), timeout=seconds):
             return ""
     except urllib.error.HTTPError as error:
         error.close()
@@ -208,8 +187,8 @@ def _ask(url: str, seconds: float) -> str:
     except urllib.error.URLError as error:
         # Somebody answered; whether the certificate is good is for the download to judge, by its own store.
         return "" if isinstance(error.reason, ssl.SSLError) else _plain(error.reason)
-    except (OSError, ValueError) as error:
-        return _plain(error)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return _plain(error) or type(error).__name__
 
 
 def _plain(reason: object) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
 
 from camcli.errors import RequestError, did_you_mean, nearest
 from camcli.job import RANDOM_WEIGHTS
@@ -70,6 +70,7 @@ class Request:
         return "random" if self.random else "file" if self.file else "pretrained"
 
 
+@runtime_checkable
 class Source(Protocol):
     """What a source's file offers."""
 

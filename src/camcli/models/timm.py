@@ -39,7 +39,7 @@ class Choice:
 
     name: str
     create: str
-    weights: Path | hub.HubFile | hub.UrlFile | None
+    weights: Path | hub.Remote | None
     custom: bool
     origin: str
 
@@ -150,7 +150,7 @@ def _current(name: str) -> str:
     return current
 
 
-def _location(config: Any) -> Path | hub.HubFile | hub.UrlFile | None:
+def _location(config: Any) -> Path | hub.Remote | None:
     """Where timm itself would look for the weights: a file, then the hub, then an address."""
     if config.file:
         return Path(config.file)
@@ -169,7 +169,7 @@ def _alternatives(name: str | None) -> tuple[str, ...]:
     return (f"{name.removesuffix('.bin')}.safetensors", name) if name.endswith(".bin") else (name,)
 
 
-def _origin(weights: Path | hub.HubFile | hub.UrlFile | None) -> str:
+def _origin(weights: Path | hub.Remote | None) -> str:
     if isinstance(weights, hub.HubFile):
         return f"{weights.repository} on the Hugging Face hub"
     if isinstance(weights, hub.UrlFile):

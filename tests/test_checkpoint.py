@@ -1,0 +1,262 @@
+"""Files of weights: read without running code, fitted whole or refused with reasons."""
+
+import argparse
+import collections
+import os
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from camcli import checkpoint
+from camcli.checkpoint import Checkpoint
+from camcli.errors import RequestError
+
+
+class Net(nn.Module):
+    """A body with statistics, and a head."""
+
+    def __init__(self, classes: int = 5, width: int = 4) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width))
+        self.head = nn.Linear(width, classes)
+
+
+def build(classes: int | None = None) -> Net:
+    return Net(classes or 5)
+
+
+def states_equal(first: nn.Module, second: nn.Module) -> bool:
+    ours, theirs = first.state_dict(), second.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.fixture
+def net() -> Net:
+    return Net().eval()
+
+
+def saved(tmp_path, content, name="weights.pth", **options):
+    torch.save(content, tmp_path / name, **options)
+    return tmp_path / name
+
+
+class TestRead:
+    def test_a_state_dict(self, tmp_path, net):
+        read = checkpoint.read(saved(tmp_path, net.state_dict()))
+        assert read.notes == ()
+        assert list(read.state) == list(net.state_dict())
+
+    def test_the_format_before_pytorch_1_6(self, tmp_path, net):
+        path = saved(tmp_path, net.state_dict(), _use_new_zipfile_serialization=False)
+        assert list(checkpoint.read(path).state) == list(net.state_dict())
+
+    @pytest.mark.parametrize("name", ["weights.safetensors", "weights.bin"])
+    def test_safetensors_by_its_content_not_its_name(self, tmp_path, net, name):
+        safetensors.torch.save_file(net.state_dict(), tmp_path / name)
+        assert checkpoint.read(tmp_path / name).state.keys() == net.state_dict().keys()
+
+    @pytest.mark.parametrize("name", ["state_dict", "model", "model_state_dict", "net"])
+    def test_wrappers(self, tmp_path, net, name):
+        content = {"epoch": 3, name: net.state_dict(), "optimizer": {"state": {0: {"step": torch.ones(1)}}}}
+        read = checkpoint.read(saved(tmp_path, content))
+        assert read.state.keys() == net.state_dict().keys()
+        assert read.notes == ()
+
+    def test_a_wrapper_in_a_wrapper(self, tmp_path, net):
+        content = {"model": {"epoch": 3, "state_dict": net.state_dict()}}
+        assert checkpoint.read(saved(tmp_path, content)).state.keys() == net.state_dict().keys()
+
+    @pytest.mark.parametrize("name", ["state_dict_ema", "model_ema", "ema"])
+    def test_averaged_weights_are_taken_and_said_to_be(self, tmp_path, net, name):
+        averaged = {key: value + 1 for key, value in net.state_dict().items()}
+        read = checkpoint.read(saved(tmp_path, {"state_dict": net.state_dict(), name: averaged}))
+        assert torch.equal(read.state["head.bias"], averaged["head.bias"])
+        assert read.notes == (f"averaged (EMA) weights {name!r} were taken",)
+
+    def test_averaged_weights_that_are_none(self, tmp_path, net):
+        read = checkpoint.read(saved(tmp_path, {"state_dict": net.state_dict(), "model_ema": None}))
+        assert read.notes == ()
+
+    def test_the_arguments_of_a_training_script(self, tmp_path, net):
+        content = {"state_dict": net.state_dict(), "args": argparse.Namespace(lr=0.1)}
+        assert checkpoint.read(saved(tmp_path, content)).state
+
+    @pytest.mark.parametrize("zipped", [True, False])
+    def test_a_pickled_model_is_refused_and_its_code_named(self, tmp_path, net, zipped):
+        path = saved(tmp_path, net, _use_new_zipfile_serialization=zipped)
+        with pytest.raises(RequestError, match=r"refused.*\.Net") as caught:
+            checkpoint.read(path)
+        assert "safetensors.torch.save_file" in caught.value.hint
+
+    def test_code_in_a_pickle_does_not_run(self, tmp_path):
+        class Evil:
+            def __reduce__(self):
+                return os.mkdir, (str(tmp_path / "owned"),)
+
+        path = saved(tmp_path, {"state_dict": {"a": torch.ones(1)}, "args": Evil()})
+        with pytest.raises(RequestError, match=r"refused.*mkdir"):
+            checkpoint.read(path)
+        assert not (tmp_path / "owned").exists()
+
+    def test_numbers_of_numpy_are_refused_by_name(self, tmp_path):
+        path = saved(tmp_path, {"state_dict": {"a": torch.ones(1)}, "best": np.float64(1)})
+        with pytest.raises(RequestError, match=r"refused.*numpy"):
+            checkpoint.read(path)
+
+    def test_the_way_out_of_a_refusal_works(self, tmp_path, net, monkeypatch):
+        path = saved(tmp_path, net)
+        with pytest.raises(RequestError) as caught:
+            checkpoint.read(path)
+        monkeypatch.chdir(tmp_path)
+        lines = [line.strip() for line in caught.value.hint.splitlines()[1:]]
+        exec("\n".join(lines), {})
+        module, _ = checkpoint.fit(build, checkpoint.read("weights.safetensors"), "Net")
+        assert states_equal(module, net)
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            (b"", "damaged"),
+            (b"hello, this is text", "damaged"),
+            (b"PK\x03\x04 but no archive", "damaged"),
+            (b"\x08\x00\x00\x00\x00\x00\x00\x00{broken}", "damaged"),
+        ],
+        ids=["empty", "text", "zip", "safetensors"],
+    )
+    def test_files_of_another_kind(self, tmp_path, content, said):
+        (tmp_path / "weights.pth").write_bytes(content)
+        with pytest.raises(RequestError, match=said):
+            checkpoint.read(tmp_path / "weights.pth")
+
+    @pytest.mark.parametrize("zipped", [True, False])
+    def test_a_truncated_file(self, tmp_path, net, zipped):
+        path = saved(tmp_path, net.state_dict(), _use_new_zipfile_serialization=zipped)
+        path.write_bytes(path.read_bytes()[:-200])
+        with pytest.raises(RequestError, match="damaged"):
+            checkpoint.read(path)
+
+    def test_a_truncated_safetensors_file(self, tmp_path, net):
+        path = tmp_path / "weights.safetensors"
+        safetensors.torch.save_file(net.state_dict(), path)
+        path.write_bytes(path.read_bytes()[:-20])
+        with pytest.raises(RequestError, match="damaged"):
+            checkpoint.read(path)
+
+    def test_missing_files_and_folders(self, tmp_path):
+        with pytest.raises(RequestError, match="No such file"):
+            checkpoint.read(tmp_path / "none.pth")
+        with pytest.raises(RequestError, match="directory"):
+            checkpoint.read(tmp_path)
+
+    @pytest.mark.parametrize("content", [torch.ones(3), [torch.ones(3)], {"epoch": 3}, {}])
+    def test_what_is_no_state_dict(self, tmp_path, content):
+        with pytest.raises(RequestError, match=r"not a state dict|holds no state dict"):
+            checkpoint.read(saved(tmp_path, content))
+
+
+def held(state, path="weights.pth"):
+    from pathlib import Path
+
+    return Checkpoint(Path(path), dict(state))
+
+
+class TestFit:
+    def test_what_fits_is_loaded_without_a_word(self, net):
+        module, notes = checkpoint.fit(build, held(net.state_dict()), "Net")
+        assert states_equal(module, net)
+        assert notes == ()
+
+    @pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "_orig_mod.module.", "a.b.c."])
+    def test_prefixes_are_taken_off(self, net, prefix):
+        state = {prefix + name: value for name, value in net.state_dict().items()}
+        module, notes = checkpoint.fit(build, held(state), "Net")
+        assert states_equal(module, net)
+        assert notes == ()
+
+    def test_a_prefix_that_belongs_to_the_model_stays(self):
+        def wrapped(classes=None):
+            return nn.ModuleDict({"model": build(classes)})
+
+        made = wrapped()
+        module, _ = checkpoint.fit(wrapped, held(made.state_dict()), "Net")
+        assert states_equal(module, made)
+
+    def test_what_stands_outside_the_prefix_is_named(self, net):
+        state = {f"model.{name}": value for name, value in net.state_dict().items()}
+        _, notes = checkpoint.fit(build, held({**state, "loss.weight": torch.ones(2)}), "Net")
+        assert notes == ("only what the file has under 'model.' was taken, not loss.weight",)
+
+    def test_an_averaged_model_beside_the_plain_one(self, net):
+        plain = {f"model.{name}": value for name, value in net.state_dict().items()}
+        averaged = {f"ema.module.{name}": value * 2 for name, value in net.state_dict().items()}
+        module, notes = checkpoint.fit(build, held(plain | averaged), "Net")
+        assert torch.equal(module.head.bias, net.head.bias * 2)
+        assert "under 'ema.module.'" in notes[0]
+
+    def test_two_models_in_one_file_are_no_guess(self, net):
+        state = {f"{who}.{name}": value for who in ("student", "teacher") for name, value in net.state_dict().items()}
+        with pytest.raises(RequestError, match=r"2 times: under 'student\.', 'teacher\.'"):
+            checkpoint.fit(build, held(state), "Net")
+
+    @pytest.mark.parametrize("classes", [1, 2, 37])
+    def test_the_head_takes_the_files_number_of_classes(self, classes):
+        made = Net(classes)
+        module, notes = checkpoint.fit(build, held(made.state_dict()), "Net")
+        assert states_equal(module, made)
+        assert notes == ("the head was built with the number of classes in the weights file",)
+
+    def test_two_heads(self):
+        def two(classes=None):
+            return nn.ModuleDict({"one": build(classes), "two": build(classes)})
+
+        made = two(7)
+        assert states_equal(checkpoint.fit(two, held(made.state_dict()), "Net")[0], made)
+
+    def test_another_width_is_no_head(self):
+        with pytest.raises(RequestError, match="7 of another shape") as caught:
+            checkpoint.fit(build, held(Net(width=8).state_dict()), "Net")
+        assert "body.0.weight (8, 3, 3, 3) in the file, (4, 3, 3, 3) in the model" in caught.value.hint
+
+    def test_a_model_that_cannot_be_rebuilt_is_refused(self):
+        with pytest.raises(RequestError, match="2 of another shape"):
+            checkpoint.fit(lambda _classes: Net(5), held(Net(7).state_dict()), "Net")
+
+    def test_missing_and_unexpected_names_are_listed_and_counted(self, net):
+        state = net.state_dict()
+        del state["head.bias"], state["head.weight"]
+        state |= {f"extra.{index}": torch.ones(1) for index in range(11)}
+        with pytest.raises(RequestError, match="do not fit Net: 2 missing, 11 unexpected") as caught:
+            checkpoint.fit(build, held(state), "Net")
+        assert "missing in the file: head.weight, head.bias" in caught.value.hint
+        assert "extra.7 and 3 more" in caught.value.hint
+
+    def test_counters_that_old_files_lack_are_not_missed(self, net):
+        state = {name: value for name, value in net.state_dict().items() if "num_batches" not in name}
+        assert states_equal(checkpoint.fit(build, held(state), "Net")[0], net)
+
+    def test_half_precision_fits(self, net):
+        state = {name: value.half() if value.is_floating_point() else value for name, value in net.state_dict().items()}
+        module, _ = checkpoint.fit(build, held(state), "Net")
+        assert module.head.weight.dtype == torch.float32
+
+    def test_another_layout_is_converted_and_said_to_be(self, net):
+        def convert(state, module):
+            return collections.OrderedDict((name.replace("fc.", "head."), value) for name, value in state.items())
+
+        old = {name.replace("head.", "fc."): value for name, value in net.state_dict().items()}
+        module, notes = checkpoint.fit(build, held(old), "Net", convert)
+        assert states_equal(module, net)
+        assert "converted" in notes[0]
+
+    @pytest.mark.parametrize("convert", [lambda state, module: state, lambda state, module: state["nothing"]])
+    def test_a_converter_that_does_not_help_changes_no_message(self, net, convert):
+        old = {name.replace("head.", "fc."): value for name, value in net.state_dict().items()}
+        with pytest.raises(RequestError, match="2 missing, 2 unexpected"):
+            checkpoint.fit(build, held(old), "Net", convert)
+
+    def test_what_was_chosen_when_reading_is_kept(self, net, tmp_path):
+        read = checkpoint.read(saved(tmp_path, {"state_dict_ema": net.state_dict()}))
+        assert checkpoint.fit(build, read, "Net")[1] == ("averaged (EMA) weights 'state_dict_ema' were taken",)
