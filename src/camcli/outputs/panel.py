@@ -1,5 +1,6 @@
 """Everything about one map on one sheet."""
 
+import bisect
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -90,9 +91,8 @@ def _shortened(text: str, size: int, width: int) -> str:
     shown = "".join(letter if letter.isprintable() else " " for letter in text)
     if font.getlength(shown) <= width:
         return shown
-    while shown and font.getlength(shown + "…") > width:
-        shown = shown[:-1]
-    return shown.rstrip() + "…"
+    fits = bisect.bisect_right(range(len(shown)), width, key=lambda kept: font.getlength(shown[:kept] + "…"))
+    return shown[: max(0, fits - 1)].rstrip() + "…"
 
 
 def _height(lines: list[_Line]) -> int:
