@@ -91,7 +91,7 @@ def _shortened(text: str, size: int, width: int) -> str:
     shown = "".join(letter if letter.isprintable() else " " for letter in text)
     if font.getlength(shown) <= width:
         return shown
-    fits = bisect.bisect_right(range(len(shown)), width, key=lambda kept: font.getlength(shown[:kept] + "…"))
+    fits = bisect.bisect_right(range(len(shown)), float(width), key=lambda kept: font.getlength(shown[:kept] + "…"))
     return shown[: max(0, fits - 1)].rstrip() + "…"
 
 
