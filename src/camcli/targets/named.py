@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from camcli.errors import PictureError, RequestError
 
 if TYPE_CHECKING:
+    import _csv
+
     from torch import Tensor
 
     from camcli.labels import Labels
@@ -146,17 +148,25 @@ def _rows(file: Path) -> Iterator[tuple[int, str, list[str]]]:
                     'write picture,target or {"picture": "a.jpg", "target": "tabby"}',
                 )
             yield line, picture, words
-    except (ValueError, csv.Error) as error:
+    except ValueError as error:
         raise RequestError(f"the targets file {str(file)!r} cannot be read: {error}") from error
     if empty:
         raise RequestError(f"the targets file {str(file)!r} lists nothing")
+
+
+def _well_formed(reader: _csv.Reader) -> Iterator[list[str]]:
+    """The rows, until one is no CSV; the error then says which."""
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise ValueError(f"line {reader.line_num} is not CSV ({error})") from error
 
 
 def _csv_rows(text: str) -> Iterator[tuple[int, str, list[str]]]:
     reader = csv.reader(io.StringIO(text), skipinitialspace=True, strict=True)
     columns: list[int] | None = None
     picture_column = 0
-    for number, row in enumerate(reader):
+    for number, row in enumerate(_well_formed(reader)):
         cells = [cell.strip() for cell in row]
         if not any(cells):
             continue
@@ -171,7 +181,8 @@ def _csv_rows(text: str) -> Iterator[tuple[int, str, list[str]]]:
 
 
 def _json_rows(text: str) -> Iterator[tuple[int, str, list[str]]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines(): JSON may hold other line ends, such as U+2028, as they are.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
