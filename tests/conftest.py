@@ -1,0 +1,152 @@
+"""Fixtures that several rooms' tests share."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# A classifier by colour, whose numbers can be worked out by hand. The picture is squashed to 16 x 16 and its values
+# are left in 0..1. `stem` hands every pixel on (16 x 16), `body` means over 2 x 2 (8 x 8), and the score of a colour
+# is 10 times its mean. So d score / d stem = 10/256 in every cell of the colour's channel, and Grad-CAM at `stem` is
+# 10/256 times that channel; at `body` it is 10/64 times it.
+TINY = '''
+"""Which colour a picture has."""
+
+import torch
+from torch import nn
+
+from camcli import Labels, Prepare
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 3, 1, bias=False)
+        self.body = nn.Conv2d(3, 3, 2, stride=2, groups=3, bias=False)
+
+    def forward(self, images):
+        return 10 * self.body(self.stem(images)).mean((2, 3))
+
+
+def make():
+    module = Tiny()
+    with torch.no_grad():
+        module.stem.weight.copy_(torch.eye(3).reshape(3, 3, 1, 1))
+        module.body.weight.fill_(0.25)
+    prepare = Prepare(
+        size=(16, 16), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), resize=(16, 16), fit="squash",
+        interpolation="nearest",
+    )
+    return module, prepare, Labels(("red, crimson", "green", "blue, azure"), ("n00000001", "n00000002", "n00000003"))
+
+
+class Slow(Tiny):
+    def forward(self, images):
+        import time
+
+        time.sleep(0.15)
+        return super().forward(images)
+
+
+def slow():
+    made = make()
+    module = Slow()
+    module.load_state_dict(made[0].state_dict())
+    return module, *made[1:]
+
+
+class Moody(Tiny):
+    def forward(self, images):
+        if images.amax() > 0.99:
+            raise RuntimeError("too bright for me")
+        return super().forward(images)
+
+
+def moody():
+    made = make()
+    module = Moody()
+    module.load_state_dict(made[0].state_dict())
+    return module, *made[1:]
+'''
+
+RED, GREEN, BLUE, BLACK = (250, 0, 0), (0, 250, 0), (0, 0, 250), (0, 0, 0)
+
+
+@pytest.fixture(scope="session")
+def sample_images() -> Path:
+    """The folder of sample pictures."""
+    return ROOT / "sample_images"
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with small models of colour: ``make``, ``slow`` (0.15 s a forward), ``moody`` (fails on bright ones)."""
+    path = tmp_path_factory.mktemp("model") / "tiny.py"
+    path.write_text(TINY, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_file: Path) -> str:
+    """The model string of the small model of colour."""
+    return f"{tiny_file}:make"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, which is the current one; without settings from the caller's environment."""
+    for name in os.environ:
+        if name.startswith("CAMCLI_") or name in ("NO_COLOR", "FORCE_COLOR"):
+            monkeypatch.delenv(name)
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+Paint = Callable[..., Path]
+
+
+@pytest.fixture
+def paint(here: Path) -> Paint:
+    """Writes a picture of one colour, perhaps with a box of another: ``paint("a.png", RED, box=(x0, y0, x1, y1))``."""
+
+    def paint(
+        name: str,
+        colour: tuple[int, int, int] = RED,
+        size: tuple[int, int] = (32, 32),
+        box: tuple[int, int, int, int] | None = None,
+        ground: tuple[int, int, int] = BLACK,
+    ) -> Path:
+        picture = Image.new("RGB", size, ground if box else colour)
+        if box:
+            picture.paste(colour, box)
+        path = here / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+        return path.relative_to(here)
+
+    return paint
+
+
+@pytest.fixture
+def pixels() -> Callable[[Path | str], np.ndarray]:
+    """Reads a picture back: uint8 ``(h, w, 3)``."""
+
+    def pixels(path: Path | str) -> np.ndarray:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))
+
+    return pixels
+
+
+@pytest.fixture(scope="session")
+def command() -> list[str]:
+    """What starts camcli in a process of its own."""
+    return [sys.executable, "-m", "camcli"]

@@ -1,0 +1,138 @@
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from camcli.errors import RequestError
+from camcli.job import NOT_IN_FINGERPRINT, Job, Outcome, Tally
+
+# For each field another value than its default; files are made where a name is a file's.
+CHANGED = {
+    "model": "resnet50",
+    "weights": "random",
+    "labels": "labels.txt",
+    "text": ("a cat",),
+    "layers": ("layer4",),
+    "method": "hirescam",
+    "target": ("top:2",),
+    "targets": "targets.csv",
+    "inputs": ("photos",),
+    "null_separated": True,
+    "out": "elsewhere",
+    "root": "/",
+    "save": ("panel",),
+    "colormap": "jet",
+    "alpha": 0.4,
+    "normalize": "run",
+    "background": "#000000",
+    "overwrite": True,
+    "batch_size": 3,
+    "workers": 3,
+    "device": "cpu",
+    "precision": "bf16",
+    "seed": 1,
+}
+HOW = {"inputs", "null_separated", "out", "root", "overwrite", "batch_size", "workers", "device"}
+
+
+@pytest.fixture
+def files(here: Path) -> Path:
+    for name in ("labels.txt", "targets.csv", "weights.pth"):
+        (here / name).write_text("one")
+    return here
+
+
+def test_every_field_is_tried_here() -> None:
+    assert set(CHANGED) == {field.name for field in fields(Job)}
+    assert all(getattr(Job(), name) != value for name, value in CHANGED.items())
+    assert NOT_IN_FINGERPRINT == HOW
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("name", sorted(set(CHANGED) - HOW))
+def test_the_fingerprint_changes_with_whatever_changes_a_pictures_files(name: str) -> None:
+    assert replace(Job(), **{name: CHANGED[name]}).fingerprint != Job().fingerprint
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("name", sorted(HOW))
+def test_the_fingerprint_does_not_change_with_how_or_where_the_work_is_done(name: str) -> None:
+    assert replace(Job(), **{name: CHANGED[name]}).fingerprint == Job().fingerprint
+
+
+def test_the_fingerprint_is_16_hex_digits_and_the_same_each_time() -> None:
+    assert Job().fingerprint == Job().fingerprint
+    assert len(Job().fingerprint) == 16
+    int(Job().fingerprint, 16)
+
+
+def test_order_and_division_count() -> None:
+    assert Job(text=("a cat", "a dog")).fingerprint != Job(text=("a dog", "a cat")).fingerprint
+    assert Job(text=("a, b",)).fingerprint != Job(text=("a", "b")).fingerprint
+
+
+@pytest.mark.parametrize("name", ["weights", "labels", "targets"])
+def test_a_named_file_counts_by_its_content_not_by_its_name(files: Path, name: str) -> None:
+    first, second = files / "first", files / "second"
+    first.write_text("1")
+    second.write_text("1")
+    before = replace(Job(), **{name: str(first)}).fingerprint
+    assert replace(Job(), **{name: str(second)}).fingerprint == before
+    first.write_text("2")
+    assert replace(Job(), **{name: str(first)}).fingerprint != before
+
+
+def test_a_model_of_the_users_own_counts_by_its_code_and_function(here: Path) -> None:
+    for name in ("a.py", "b.py"):
+        (here / name).write_text("def make(): ...")
+    before = Job(model="a.py:make").fingerprint
+    assert Job(model="b.py:make").fingerprint == before
+    assert Job(model=f"{here}/a.py:make").fingerprint == before
+    assert Job(model="a.py:other").fingerprint != before
+    (here / "a.py").write_text("def make(): return 1")
+    assert Job(model="a.py:make").fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"weights": "nowhere.pth"}, "the weights file 'nowhere.pth'"),
+        ({"labels": "nowhere.txt"}, "the labels file 'nowhere.txt'"),
+        ({"targets": "nowhere.csv"}, "the targets file 'nowhere.csv'"),
+        ({"model": "nowhere.py:make"}, "the model file 'nowhere.py'"),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_a_named_file_that_cannot_be_read_is_named(options: dict[str, str], named: str) -> None:
+    with pytest.raises(RequestError, match="No such file") as caught:
+        _ = Job(**options).fingerprint
+    assert named in caught.value.message
+
+
+def test_a_job_survives_json() -> None:
+    job = Job(**CHANGED)
+    read = json.loads(json.dumps(job.as_dict()))
+    assert Job(**{name: tuple(value) if isinstance(value, list) else value for name, value in read.items()}) == job
+    assert set(read) == set(CHANGED)
+
+
+def test_an_outcome_is_one_line_of_json_whatever_the_name() -> None:
+    line = Outcome(source="a\nb\u2028c\udcff.jpg", name="x", stamp="", job="j", run="r", peak=(1.5, 2.0)).as_line()
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    read = json.loads(line.decode("utf-8"))
+    assert read["source"] == "a\nb\u2028c\udcff.jpg"
+    assert read["peak"] == [1.5, 2.0]
+    assert read["error"] is None
+
+
+def test_a_tally_counts_pictures_not_maps() -> None:
+    good = Outcome(source="a", name="a", stamp="", job="j", run="r")
+    bad = replace(good, error="empty")
+    tally = Tally()
+    assert tally.exit_code == 0
+    for outcomes in ([good, good, good], [good, bad], [], [bad]):
+        tally.count(outcomes)
+    assert (tally.done, tally.failed, tally.skipped, tally.met) == (1, 2, 1, 4)
+    assert tally.exit_code == 1

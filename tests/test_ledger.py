@@ -1,0 +1,214 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from camcli.errors import RequestError
+from camcli.job import Outcome
+from camcli.ledger import FILE, LOCK, Ledger
+
+
+def outcome(name: str, run: str = "r1", job: str = "j1", **more) -> Outcome:
+    values = {"stamp": "10-20", "peak": (1.0, 2.0), "files": {"overlay": f"{name}.png"}, **more}
+    return Outcome(source=name, name=name, run=run, job=job, **values)
+
+
+def write(out: Path, *blocks: list[Outcome], job: str = "j1", files: bool = True) -> None:
+    """What a run of this job would leave: its lines, and the files they name."""
+    with Ledger(out, job) as ledger:
+        for block in blocks:
+            ledger.append(block)
+            for one in block if files else []:
+                for file in one.files.values():
+                    (out / file).write_text(one.run)
+
+
+def lines(out: Path) -> list[tuple[str, str]]:
+    """Name and run of each line, as they stand in the file."""
+    rows = [json.loads(line) for line in (out / FILE).read_bytes().splitlines()]
+    return [(row["name"], row["run"]) for row in rows]
+
+
+def is_done(out: Path, name: str, stamp: str = "10-20", job: str = "j1", **options) -> bool:
+    with Ledger(out, job, **options) as ledger:
+        return ledger.done(name, stamp)
+
+
+def test_what_was_recorded_with_its_files_is_done(tmp_path: Path) -> None:
+    write(tmp_path / "out", [outcome("a")])
+    assert is_done(tmp_path / "out", "a")
+    assert not is_done(tmp_path / "out", "b")
+
+
+def test_a_changed_picture_is_not_done(tmp_path: Path) -> None:
+    write(tmp_path, [outcome("a", stamp="10-20")])
+    assert not is_done(tmp_path, "a", stamp="10-21")
+
+
+def test_a_picture_without_a_stamp_is_never_done(tmp_path: Path) -> None:
+    # It is not there: its stamp then and now are equal, and mean nothing.
+    write(tmp_path, [outcome("a", stamp="")])
+    assert not is_done(tmp_path, "a", stamp="")
+
+
+def test_a_picture_whose_file_is_missing_is_not_done(tmp_path: Path) -> None:
+    write(tmp_path, [outcome("a", files={"overlay": "a.png", "array": "a.npy"})])
+    assert is_done(tmp_path, "a")
+    (tmp_path / "a.npy").unlink()
+    assert not is_done(tmp_path, "a")
+    assert is_done(tmp_path, "a", kept=lambda files: [files["overlay"]])
+
+
+def test_a_failure_is_not_done_nor_is_a_picture_of_which_one_map_failed(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        [outcome("a", files={}, error="empty")],
+        [outcome("b", part="1/2"), outcome("b", part="2/2", files={}, error="no map")],
+    )
+    assert not is_done(tmp_path, "a")
+    assert not is_done(tmp_path, "b")
+
+
+def test_a_picture_some_of_whose_lines_are_lost_is_not_done(tmp_path: Path) -> None:
+    write(tmp_path, [outcome("a", part="1/3"), outcome("a", part="2/3", files={})])
+    assert not is_done(tmp_path, "a")
+
+
+def test_a_line_torn_by_a_crash_is_dropped_and_its_picture_done_again(tmp_path: Path) -> None:
+    write(tmp_path, [outcome("a")], [outcome("b")])
+    path = tmp_path / FILE
+    path.write_bytes(path.read_bytes()[:-5])
+    assert is_done(tmp_path, "a")
+    assert not is_done(tmp_path, "b")
+    # What is appended next does not stick to the torn end.
+    write(tmp_path, [outcome("b", run="r2")])
+    assert lines(tmp_path) == [("a", "r1"), ("b", "r2")]
+    assert is_done(tmp_path, "b")
+
+
+def test_replaced_lines_go_when_the_ledger_is_closed_and_the_order_stays(tmp_path: Path) -> None:
+    write(tmp_path, [outcome("a")], [outcome("b")])
+    write(tmp_path, [outcome("a", run="r2", stamp="10-99")])
+    assert lines(tmp_path) == [("b", "r1"), ("a", "r2")]
+    assert is_done(tmp_path, "a", stamp="10-99")
+
+
+def test_replaced_lines_left_by_a_crash_go_when_the_ledger_is_opened(tmp_path: Path) -> None:
+    write(tmp_path, [outcome("a")])
+    with (tmp_path / FILE).open("ab") as file:
+        file.write(outcome("a", run="r2", stamp="10-99").as_line())
+    assert not is_done(tmp_path, "a", stamp="10-20")
+    assert lines(tmp_path) == [("a", "r2")]
+
+
+def test_files_that_only_replaced_lines_name_are_removed(tmp_path: Path) -> None:
+    write(tmp_path, [outcome("a", files={"overlay": "a.1-cat.png"})], [outcome("b")])
+    write(tmp_path, [outcome("a", run="r2", files={"overlay": "a.2-dog.png"})])
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["a.2-dog.png", "b.png"]
+
+
+def test_a_file_that_the_new_line_names_too_stays(tmp_path: Path) -> None:
+    write(tmp_path, [outcome("a", files={"overlay": "a.png", "array": "a.npy"})])
+    write(tmp_path, [outcome("a", run="r2", files={"overlay": "a.png"})])
+    assert (tmp_path / "a.png").read_text() == "r2"
+    assert not (tmp_path / "a.npy").exists()
+
+
+def test_no_file_outside_the_output_folder_is_ever_removed(tmp_path: Path) -> None:
+    outside = tmp_path / "photo.png"
+    outside.write_text("dear to me")
+    out = tmp_path / "out"
+    write(out, [outcome("a", files={"overlay": "../photo.png"})], files=False)
+    write(out, [outcome("a", run="r2")])
+    assert outside.read_text() == "dear to me"
+
+
+def test_another_jobs_lines_are_told_and_do_not_count_as_done(tmp_path: Path) -> None:
+    write(tmp_path, [outcome("a", job="j1")])
+    with Ledger(tmp_path, "j2") as ledger:
+        assert ledger.others == {"j1"}
+        assert not ledger.done("a", "10-20")
+        ledger.append([outcome("a", run="r2", job="j2")])
+    with Ledger(tmp_path, "j2") as ledger:
+        assert ledger.others == set()  # replaced, every one
+        assert ledger.done("a", "10-20")
+
+
+def test_outcomes_are_those_of_this_job_that_did_not_fail(tmp_path: Path) -> None:
+    kept = outcome("c", run="r2", job="j2", notes=("all negative",), label="tabby")
+    write(tmp_path, [outcome("a", job="j1")])
+    write(tmp_path, [outcome("b", run="r2", job="j2", files={}, error="empty")], [kept], job="j2")
+    with Ledger(tmp_path, "j2") as ledger:
+        assert list(ledger.outcomes()) == [kept]
+
+
+def test_outcomes_hold_only_the_last_line_of_a_picture_also_while_the_run_goes_on(tmp_path: Path) -> None:
+    with Ledger(tmp_path, "j1") as ledger:
+        ledger.append([outcome("a", run="r1")])
+        ledger.append([outcome("a", run="r2")])
+        assert [one.run for one in ledger.outcomes()] == ["r2"]
+        ledger.append([outcome("b", run="r2")])
+    assert lines(tmp_path) == [("a", "r2"), ("b", "r2")]
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path: Path) -> None:
+    with Ledger(tmp_path, "j1"), pytest.raises(RequestError, match="another run is writing"):
+        Ledger(tmp_path, "j1")
+    assert not (tmp_path / LOCK).exists()
+    with Ledger(tmp_path, "j1"):
+        pass
+
+
+def test_the_lock_of_another_process_is_respected_and_goes_with_it(tmp_path: Path) -> None:
+    code = (
+        "import sys; from camcli.ledger import Ledger\n"
+        f"with Ledger(__import__('pathlib').Path({str(tmp_path)!r}), 'j'): print('held', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(RequestError, match="another run is writing") as caught:
+            Ledger(tmp_path, "j1")
+        assert "--out" in caught.value.hint
+    finally:
+        other.kill()  # as a crash would: nothing is tidied up
+        other.communicate()
+    with Ledger(tmp_path, "j1"):
+        pass
+
+
+@pytest.mark.parametrize("line", ["hello", "[1, 2]", '{"name": "a"}', "3", "null"])
+def test_a_file_that_is_not_a_ledger_is_refused_with_its_line_and_left_alone(tmp_path: Path, line: str) -> None:
+    write(tmp_path, [outcome("a")])
+    path = tmp_path / FILE
+    path.write_bytes(path.read_bytes() + line.encode() + b"\n")
+    before = path.read_bytes()
+    with pytest.raises(RequestError, match=r"outcomes\.jsonl, line 2, is not an outcome"):
+        Ledger(tmp_path, "j1")
+    assert path.read_bytes() == before
+    # The lock was let go: the next attempt has the same reason.
+    with pytest.raises(RequestError, match="line 2"):
+        Ledger(tmp_path, "j1")
+
+
+def test_an_output_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RequestError, match="cannot be written to"):
+        Ledger(tmp_path / "file" / "out", "j1")
+
+
+def test_names_that_are_not_utf8_come_back_as_they_were(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9\n\xff.jpg")
+    write(tmp_path, [outcome(name, files={})], [outcome("\u732b.jpg", files={})])
+    raw = (tmp_path / FILE).read_bytes()
+    raw.decode("utf-8")  # the file itself is UTF-8 throughout
+    assert raw.count(b"\n") == 2  # the name's own newline ends no line
+    assert "\u732b".encode() in raw
+    assert is_done(tmp_path, name)
+    with Ledger(tmp_path, "j1") as ledger:
+        first = next(ledger.outcomes())
+    assert os.fsencode(first.name) == b"caf\xe9\n\xff.jpg"
