@@ -316,6 +316,13 @@ class TestTimm:
         tokens = network.module.forward_features(torch.zeros(1, 3, *network.prepare.size))
         assert tokens.shape[1] == network.prefix + network.grid[0] * network.grid[1]
 
+    @pytest.mark.parametrize("name", ["cait_xxs24_224", "xcit_nano_12_p16_224", "convit_tiny"])
+    def test_a_class_token_that_joins_late_is_not_told_of(self, name):
+        """In the first blocks of these all tokens are patches, whatever timm's number of prefix tokens says."""
+        network = load(name, weights="random")
+        assert (network.prefix, network.grid) == (None, None)
+        assert network.module.num_prefix_tokens == 1
+
     def test_a_convolutional_model_has_no_tokens(self):
         network = load("test_resnet", weights="random")
         assert (network.prefix, network.grid) == (None, None)

@@ -20,6 +20,9 @@ from camcli.models import Request, _imagenet
 from camcli.network import Network
 
 FITS: dict[str, Fit] = {"center": "shorter", "squash": "squash", "border": "longer"}  # timm's crop modes
+# What marks models (CaiT, XCiT, ConViT) whose class token joins after the first blocks: the number of prefix tokens that
+# timm has for them is that of the last.
+LATE_CLASS_TOKEN = ("blocks_token_only", "cls_attn_blocks", "local_up_to_layer")
 CONFIG = ("config.json",)
 # What files of weights are called on the hub; safetensors first, as in timm.
 FILES = ("model.safetensors", "pytorch_model.bin")
@@ -97,7 +100,7 @@ def network(module: nn.Module, name: str, request: Request, origin: str, notes: 
         labels=labels,
         weights=request.kind,
         origin=origin,
-        prefix=getattr(module, "num_prefix_tokens", None),
+        prefix=_prefix(module),
         grid=_grid(module),
         notes=notes + about_labels,
     )
@@ -311,9 +314,17 @@ def _own_names(config: dict[str, Any]) -> Labels | None:
     return Labels(names, tuple(given)) if all(WORDNET.fullmatch(str(name)) for name in given) else Labels(names)
 
 
+def _prefix(module: nn.Module) -> int | None:
+    """How many tokens stand before those of the patches, where that holds for every block."""
+    if any(hasattr(module, mark) for mark in LATE_CLASS_TOKEN):
+        return None
+    count = getattr(module, "num_prefix_tokens", None)
+    return None if count is None else int(count)
+
+
 def _grid(module: nn.Module) -> tuple[int, int] | None:
     """The patch grid of a model whose tokens keep it to the end."""
-    if not hasattr(module, "num_prefix_tokens"):
+    if _prefix(module) is None:
         return None
     size = getattr(getattr(module, "patch_embed", None), "grid_size", None)
     return (int(size[0]), int(size[1])) if size else None
