@@ -20,8 +20,8 @@ from camcli.models import Request, _imagenet
 from camcli.network import Network
 
 FITS: dict[str, Fit] = {"center": "shorter", "squash": "squash", "border": "longer"}  # timm's crop modes
-# What marks models (CaiT, XCiT, ConViT) whose class token joins after the first blocks: the number of prefix tokens that
-# timm has for them is that of the last.
+# What marks models (CaiT, XCiT, ConViT) whose class token joins after the first blocks: the number of prefix tokens
+# that timm has for them is that of the last.
 LATE_CLASS_TOKEN = ("blocks_token_only", "cls_attn_blocks", "local_up_to_layer")
 CONFIG = ("config.json",)
 # What files of weights are called on the hub; safetensors first, as in timm.
