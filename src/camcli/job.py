@@ -71,8 +71,8 @@ class Job:
     out: str = "camcli-out"
     root: str = ""
     save: tuple[str, ...] = ("overlay",)
-    colormap: str = "inferno"
-    alpha: float = 0.5
+    colormap: str = "viridis"
+    alpha: float = 0.6
     normalize: Normalize = "image"
     background: str = "#ffffff"
     overwrite: bool = False

@@ -2,6 +2,7 @@
 
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -280,6 +281,9 @@ def _explain(job: Job, voice: Voice, as_json: bool) -> Tally:
     with voice.working(f"loading {job.model}"):
         from camcli.run import Run  # the seam: torch comes in here
 
+        # Pillow warns of metadata it cannot read; what makes a picture fail is told as that picture's failure.
+        warnings.filterwarnings("ignore", module="PIL")
+
         run = Run(job)
     _introduce(run, voice)
     tally, shown, began = Tally(), list[Outcome](), time.monotonic()
@@ -299,7 +303,7 @@ def _introduce(run: Any, voice: Voice) -> None:
     worker = run.worker
     explainer = worker.explainer
     if run.job.model == BUNDLED_MODEL:
-        voice.say("model: the bundled EfficientNet-Lite0, since no --model was given")
+        voice.say("model: the bundled EfficientNet-Lite0 (--model names another)")
     else:
         voice.say(f"model: {worker.network.name}, {worker.network.origin}")
     where = f" at {', '.join(explainer.layers)}" if explainer.layers else ""
