@@ -116,16 +116,22 @@ class _RuledReLU(torch.autograd.Function):
         y = (x.clamp_ if inplace else x.clamp)(0.0, ceiling)
         if inplace:
             ctx.mark_dirty(x)
-        ctx.save_for_backward(y)
-        ctx.ceiling, ctx.rules = ceiling, rules
+        # The mask and not the output, which what follows may change in place, as in relu6(x + 3).div_(6).
+        ctx.save_for_backward((y > 0) & (y < ceiling))
+        ctx.rules = rules
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        (y,) = ctx.saved_tensors
-        passes = (y > 0) & (y < ctx.ceiling)
+        (passes,) = ctx.saved_tensors
         rule = ctx.rules.rule
         return (grad.where(passes, 0) if rule is None else rule(grad, passes)), None, None, None
+
+
+_CLAMPS = frozenset(getattr(home, name) for home in (torch, Tensor) for name in ("clamp", "clip", "clamp_min"))
+_CLAMPS_IN_PLACE = frozenset(
+    getattr(home, name) for home in (torch, Tensor) for name in ("clamp_", "clip_", "clamp_min_")
+)
 
 
 def _clamp_bounds(low: Any = None, high: Any = None, **names: Any) -> tuple[Any, Any]:
@@ -148,10 +154,10 @@ def _is_relu(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
         high = kwargs.get("max_val", args[2] if len(args) > 2 else 1.0)
         if low == 0 and high > 0:
             return float(high), inplace or args[3:4] == (True,) or func is nn.functional.hardtanh_
-    if func in (torch.clamp, Tensor.clamp, torch.clip, Tensor.clip, torch.clamp_min, Tensor.clamp_min):
+    if func in _CLAMPS or func in _CLAMPS_IN_PLACE:
         low, high = _clamp_bounds(*args[1:3], **kwargs)
         if isinstance(low, int | float) and low == 0 and (high is None or isinstance(high, int | float)):
-            return (torch.inf if high is None else float(high)), False
+            return (torch.inf if high is None else float(high)), func in _CLAMPS_IN_PLACE
     return None
 
 
@@ -175,11 +181,11 @@ class RuledReLUs(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Replace the call if it is a ReLU of a floating-point tensor."""
+        """Replace the call if it is a ReLU that a gradient passes on its way back."""
         kwargs = kwargs or {}
         if relu := _is_relu(func, args, kwargs):
             x = args[0] if args else kwargs["input"]
-            if x.is_floating_point():
+            if x.requires_grad and torch.is_grad_enabled():
                 self.count += 1
                 ceiling, inplace = relu
                 return _RuledReLU.apply(x, ceiling, inplace, self)

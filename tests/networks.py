@@ -1,0 +1,155 @@
+"""Tiny networks for the tests, and the whole state of one, to see that nothing touched it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from camcli import Labels, Network, Prepare
+
+
+def seeded(module: nn.Module, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
+    """The module in evaluation mode, every parameter drawn anew: N(0, 0.3), so that gradients of both signs occur."""
+    noise = torch.Generator().manual_seed(seed)
+    module.to(dtype).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=noise, dtype=torch.float64) * 0.3)
+    return module
+
+
+def pictures(count: int, size: int | tuple[int, int] = 8, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    height, width = (size, size) if isinstance(size, int) else size
+    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+class Small(nn.Module):
+    """Two convolutions with batch norm and an in-place ReLU behind each, max pooling between, and a linear head.
+
+    The kernels can be made symmetric from left to right; the head then sees only column sums, so a mirrored image has
+    the same scores.
+    """
+
+    def __init__(self, classes: int = 4, symmetric: bool = False) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 5, 3, padding=1)
+        self.norm1 = nn.BatchNorm2d(5)
+        self.relu1 = nn.ReLU(inplace=True)
+        self.pool = nn.MaxPool2d(2)
+        self.conv2 = nn.Conv2d(5, 6, 3, padding=1)
+        self.relu2 = nn.ReLU(inplace=True)
+        self.fc = nn.Linear(6, classes)
+        seeded(self)
+        if symmetric:
+            with torch.no_grad():
+                for conv in (self.conv1, self.conv2):
+                    conv.weight.copy_((conv.weight + conv.weight.flip(-1)) / 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(self.relu1(self.norm1(self.conv1(x))))
+        # Not linear in the mean, or every gradient would be the same in all cells.
+        return self.fc(self.relu2(self.conv2(x)).square().mean((2, 3)))
+
+
+class Pooled(nn.Module):
+    """Features, global average pooling, a linear head: the network for which CAM was defined (Zhou 2016)."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2))
+        self.last = nn.Conv2d(5, 4, 3, padding=1)
+        self.fc = nn.Linear(4, classes)
+        seeded(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.last(self.features(x)).mean((2, 3)))
+
+
+class ByHand(nn.Module):
+    """On a 2x2 image: a layer that hands on red and green, and scores whose gradients by it are the head's weights.
+
+    The gradient of class 0 by the layer: red [[1, 0], [0, 1]], green [[-1, -1], [-1, 1]]. Class 1 is its opposite;
+    class 2 has none.
+    """
+
+    WEIGHTS = ((1.0, 0.0, 0.0, 1.0), (-1.0, -1.0, -1.0, 1.0))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 2, 1, bias=False)
+        self.fc = nn.Linear(8, 3, bias=False)
+        self.eval()
+        with torch.no_grad():
+            self.layer.weight.copy_(torch.eye(3)[:2, :, None, None])
+            wanted = torch.tensor(self.WEIGHTS).reshape(8)
+            self.fc.weight.copy_(torch.stack([wanted, -wanted, 0 * wanted]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.layer(x).flatten(1))
+
+
+class Through(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Any) -> Any:
+        return self.function(x)
+
+
+def named(module: nn.Module, classes: int, size: int = 8, **facts: Any) -> Network:
+    """A network of camcli's around a module."""
+    prepare = Prepare((size, size), (0.5,) * 3, (0.5,) * 3, (size, size), "squash", "bilinear")
+    labels = Labels(tuple(f"thing {index}, synonym" for index in range(classes)))
+    return Network("tests:tiny", module, prepare, labels, weights="random", origin="drawn in a test", **facts)
+
+
+def state(model: nn.Module) -> dict[str, Any]:
+    """Everything that a careless tool could leave changed, by a name that says what it is."""
+    found: dict[str, Any] = {}
+    for name, module in model.named_modules():
+        found[f"{name}.training"] = module.training
+        found[f"{name}.attributes"] = sorted(vars(module))
+        found[f"{name}.children"] = [(child, id(part)) for child, part in module.named_children()]
+        for attribute, value in vars(module).items():
+            if "hooks" in attribute and isinstance(value, dict):
+                found[f"{name}.{attribute}"] = list(value.items())
+    for name, parameter in model.named_parameters():
+        found[f"{name}.same"] = (id(parameter), parameter.data_ptr(), parameter.dtype, parameter.device)
+        found[f"{name}.requires_grad"] = parameter.requires_grad
+        found[f"{name}.hooks"] = list((parameter._backward_hooks or {}).items())
+        found[f"{name}.grad"] = None if parameter.grad is None else (id(parameter.grad), parameter.grad.tolist())
+        found[f"{name}.value"] = parameter.tolist()
+    for name, buffer in model.named_buffers():
+        found[f"{name}.buffer"] = (id(buffer), buffer.data_ptr(), buffer.tolist())
+    return found
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """What happens inside must leave the model as it was, also if it raises."""
+    before = state(model)
+    try:
+        yield
+    finally:
+        after = state(model)
+        changed = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
+        assert not changed, f"changed: {sorted(changed)}"
+
+
+def unruly(model: nn.Module) -> nn.Module:
+    """The model with flags, gradients and hooks of all sorts, as its owner may have left it."""
+    model.train()
+    parts = [part for part in model.modules() if part is not model]
+    parts[0].eval()
+    parameters = list(model.parameters())
+    parameters[0].requires_grad_(False)
+    for parameter in parameters[1:3]:
+        parameter.grad = torch.full_like(parameter, 0.25)
+    parts[1].register_forward_hook(lambda module, inputs, output: None)
+    parameters[2].register_hook(lambda gradient: None)
+    return model
