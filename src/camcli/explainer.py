@@ -289,7 +289,7 @@ class Explainer:
         ways = readings(shape, (image.shape[2], image.shape[3]), *self._facts)
         if len(ways) > 1:
             # How the network's other layers lie may settle it, as it does in `camcli layers`.
-            known = next(layer.layout for layer in self._survey(image) if layer.name == name)
+            known = next((layer.layout for layer in self._survey(image) if layer.name == name), None)
             ways = [known] if known else ways
         try:
             return decide(ways, shape)

@@ -10,7 +10,7 @@ from camcli.errors import RequestError, did_you_mean
 
 # One dotted part: a name, index or glob, and any number of [index] or [slice] behind it.
 _PART = re.compile(r"(?P<name>[^\[\]]*)(?P<brackets>(?:\[[^\[\]]+\])*)")
-_SLICE = re.compile(r"-?\d*:-?\d*(?::-?\d+)?")
+_SLICE = re.compile(r"(?:-?\d+)?:(?:-?\d+)?(?::(?:-?[1-9]\d*)?)?")
 _INDEX = re.compile(r"-?\d+")
 
 
@@ -55,7 +55,7 @@ def _steps(path: str) -> list[str]:
 
 def _children(model: nn.Module, parent: str, step: str) -> list[str]:
     """The names of the parent's children that one step names."""
-    names = [name for name, _ in model.get_submodule(parent).named_children()]
+    names = _named(model, parent)
     word = step.strip("[]")
     if step.startswith("[") and _SLICE.fullmatch(word):
         return names[slice(*(int(bound) if bound else None for bound in word.split(":")))]
@@ -69,13 +69,18 @@ def _children(model: nn.Module, parent: str, step: str) -> list[str]:
     return []
 
 
+def _named(model: nn.Module, parent: str) -> list[str]:
+    """The names of the parent's children; one that stands in two places (``named_children`` skips it) has both."""
+    return [name for name, child in model.get_submodule(parent)._modules.items() if child is not None]
+
+
 def _join(parent: str, child: str) -> str:
     return f"{parent}.{child}" if parent else child
 
 
 def _no_such_step(model: nn.Module, path: str, parents: list[str], step: str) -> RequestError:
-    parent = parents[0]
-    names = [name for name, _ in model.get_submodule(parent).named_children()]
+    parent = next((one for one in parents if _named(model, one)), parents[0])
+    names = _named(model, parent)
     where = f"{parent!r}" if parent else f"the model ({type(model).__name__})"
     if not names:
         return RequestError(
