@@ -109,7 +109,11 @@ class Run:
         if not met:
             raise NothingFoundError("standard input named no picture")
         if self._drawn_later:
-            yield from self._draw()
+            gone = set()
+            for outcomes in self._draw():
+                gone.add(outcomes[0].name)
+                yield outcomes
+            failed += len(gone)
         self._record(finished=provenance.now(), pictures=met, failed=failed, skipped=skipped, scale=self._scale)
 
     # ---- before
@@ -143,8 +147,10 @@ class Run:
         then, now = before.get("job", {}), self.job.as_dict()
         names = [field.name for field in fields(Job) if field.name not in NOT_IN_FINGERPRINT]
         changes = [f"{name} was {then[name]!r}, is {now[name]!r}" for name in names if then.get(name) != now[name]]
+        # Asked in the same words: what differs is the content of a file, or it is older than the last run.
+        difference = "; ".join(changes) or "a file named in it was changed, or they are of pictures not asked for since"
         raise RequestError(
-            f"{self.job.out!r} holds the results of another job" + (f": {'; '.join(changes)}" if then else ""),
+            f"{self.job.out!r} holds the results of another job" + (f": {difference}" if then else ""),
             "choose another folder with --out, or replace them with --overwrite",
         )
 
