@@ -1,0 +1,244 @@
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from camcli.errors import RequestError
+from camcli.job import Job
+from camcli.run import Run
+from conftest import GREEN, Go, Paint
+from readback import facts, files, ledger
+
+
+def changes(before: dict[str, int]) -> set[str]:
+    return {name for name in files() if Path("out", name).stat().st_mtime_ns != before.get(name)}
+
+
+def times() -> dict[str, int]:
+    return {name: Path("out", name).stat().st_mtime_ns for name in files()}
+
+
+@pytest.mark.usefixtures("two")
+def test_the_same_command_again_skips_what_is_done(go: Go) -> None:
+    go("in")
+    before, lines = times(), ledger()
+    assert go("in") == [[], []]
+    assert changes(before) == set()
+    assert ledger() == lines
+    assert (facts()["pictures"], facts()["skipped"], facts()["failed"]) == (2, 2, 0)
+    # Neither how the work is done nor where from makes it another job.
+    assert go("in/b.png", "in/a.png", batch_size=1, workers=1) == [[], []]
+
+
+@pytest.mark.usefixtures("two")
+def test_a_changed_picture_and_a_missing_file_are_done_again(paint: Paint, go: Go) -> None:
+    go("in")
+    before = times()
+    paint("in/b.png", GREEN)
+    first, (second,) = go("in")
+    assert (first, second.label) == ([], "green")
+    assert changes(before) == {"in/b.png.overlay.png"}
+    assert [(row["name"], row["label"]) for row in ledger()] == [("in/a.png", "red"), ("in/b.png", "green")]
+    Path("out/in/a.png.overlay.png").unlink()
+    (first,), second = go("in")
+    assert (first.label, second) == ("red", [])
+
+
+@pytest.mark.usefixtures("two")
+def test_a_new_picture_joins(paint: Paint, go: Go) -> None:
+    go("in")
+    paint("in/aa.png", GREEN)
+    assert [[one.label for one in each] for each in go("in")] == [[], ["green"], []]
+    assert len(ledger()) == 3
+
+
+@pytest.mark.usefixtures("two")
+def test_another_class_of_a_changed_picture_leaves_no_orphan(paint: Paint, go: Go) -> None:
+    go("in", target=("top:1",))
+    paint("in/b.png", GREEN)
+    go("in", target=("top:1",))
+    assert files() == ["in/a.png.0-red.overlay.png", "in/b.png.1-green.overlay.png"]
+
+
+@pytest.mark.usefixtures("two")
+def test_another_job_is_refused_with_what_is_different_and_nothing_is_touched(go: Go) -> None:
+    go("in")
+    before, lines, run = times(), ledger(), facts()
+    with pytest.raises(RequestError, match="holds the results of another job") as caught:
+        go("in", colormap="jet", target=("red",))
+    assert f"target was ['predicted'], is ['red']; colormap was {Job().colormap!r}, is 'jet'" in caught.value.message
+    assert "--overwrite" in caught.value.hint
+    assert (changes(before), ledger(), facts()) == (set(), lines, run)
+
+
+@pytest.mark.usefixtures("two")
+def test_overwrite_does_the_same_again_and_replaces_another_job(go: Go) -> None:
+    go("in", target=("top:1",))
+    before = times()
+    assert [len(each) for each in go("in", target=("top:1",), overwrite=True)] == [1, 1]
+    assert changes(before) == set(files())
+    go("in", save=("array",), overwrite=True)
+    assert files() == ["in/a.png.npy", "in/b.png.npy"]  # nothing of the other job is left
+    assert len(ledger()) == 2
+    assert go("in", save=("array",)) == [[], []]
+
+
+@pytest.mark.usefixtures("two")
+def test_what_another_job_left_of_other_pictures_is_named_when_it_stands_in_the_way(go: Go) -> None:
+    go("in")
+    go("in/a.png", colormap="jet", overwrite=True)
+    with pytest.raises(RequestError, match="another job: a file named in it was changed, or they are of pictures not"):
+        go("in/a.png", colormap="jet")
+
+
+@pytest.mark.usefixtures("two")
+def test_a_targets_file_that_was_changed_makes_it_another_job(go: Go, here: Path) -> None:
+    (here / "t.csv").write_text("a.png,red\nb.png,blue\n")
+    go("in", targets="t.csv")
+    (here / "t.csv").write_text("a.png,red\nb.png,red\n")
+    with pytest.raises(RequestError, match="another job: a file named in it was changed"):
+        go("in", targets="t.csv")
+
+
+def test_interrupted_and_resumed(paint: Paint, tiny: str, go: Go) -> None:
+    for number in range(6):
+        paint(f"in/{number}.png", (200, 10 * number, 0))
+    with Run(Job(model=tiny, inputs=("in",), out="out", batch_size=1, workers=1)) as run:
+        outcomes = iter(run)
+        done = [next(outcomes), next(outcomes)]
+        with pytest.raises(KeyboardInterrupt):
+            outcomes.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
+    assert "finished" not in facts()
+    assert len(ledger()) == 2
+    rest = go("in")
+    assert rest[:2] == [[], []]
+    assert all(len(each) == 1 for each in rest[2:])
+    assert [row["name"] for row in ledger()] == [f"in/{number}.png" for number in range(6)]
+    assert {row["run"] for row in ledger()} == {done[0][0].run, rest[-1][0].run}
+
+
+@pytest.mark.usefixtures("two")
+def test_the_output_folder_inside_the_input_is_not_taken_for_pictures(go: Go) -> None:
+    assert len(go(".", out="in/out")) == 2
+    assert len(go(".", out="in/out")) == 2
+    assert len(go(".", out="second")) == 2  # nor is another run's
+
+
+def test_a_copy_of_the_folder_is_the_same_job_at_another_place(paint: Paint, go: Go) -> None:
+    paint("in/a.png")
+    go("in")
+    shutil.copytree("out", "moved")
+    assert go("in", out="moved") == [[]]
+
+
+# ---- one scale for the whole run
+
+
+def at_middle(name: str) -> int:
+    """The green of the heatmap's middle: as 'bone' is a grey ramp it grows with the heat."""
+    with Image.open(Path("out", name)) as heatmap:
+        return heatmap.convert("RGB").getpixel((16, 16))[1]
+
+
+NORMALIZED = {"normalize": "run", "save": ("heatmap",), "colormap": "bone", "target": ("red",)}
+
+
+def test_one_scale_for_the_run_redrawn_when_a_stronger_picture_joins(paint: Paint, go: Go) -> None:
+    paint("in/half.png", (120, 0, 0))
+    paint("in/weak.png", (60, 0, 0))
+    go("in", **NORMALIZED)
+    assert files() == ["in/half.png.heatmap.png", "in/half.png.npy", "in/weak.png.heatmap.png", "in/weak.png.npy"]
+    strong = at_middle("in/half.png.heatmap.png")
+    assert strong == 255  # the strongest of the run
+    middle = at_middle("in/weak.png.heatmap.png")
+    assert 90 < middle < 150  # half as strong
+    assert facts()["scale"] == pytest.approx(10 / 64 * 120 / 255, rel=1e-6)
+    before = times()
+    assert go("in", **NORMALIZED) == [[], []]
+    assert changes(before) == set()
+    paint("in/full.png", (240, 0, 0))
+    assert [len(each) for each in go("in", **NORMALIZED)] == [1, 0, 0]
+    assert facts()["scale"] == pytest.approx(10 / 64 * 240 / 255, rel=1e-6)
+    assert at_middle("in/full.png.heatmap.png") == 255
+    assert abs(at_middle("in/half.png.heatmap.png") - middle) <= 1
+    assert at_middle("in/weak.png.heatmap.png") < middle - 30
+    assert "in/half.png.npy" not in changes(before)  # drawn anew, not computed anew
+
+
+def test_a_weaker_picture_that_joins_changes_no_other_drawing(paint: Paint, go: Go) -> None:
+    paint("in/full.png", (240, 0, 0))
+    go("in", **NORMALIZED)
+    before = times()
+    paint("in/weak.png", (60, 0, 0))
+    go("in", **NORMALIZED)
+    assert changes(before) == {"in/weak.png.heatmap.png", "in/weak.png.npy"}
+
+
+def test_a_drawing_that_was_removed_is_drawn_again(paint: Paint, go: Go) -> None:
+    paint("in/full.png", (240, 0, 0))
+    go("in", **NORMALIZED)
+    Path("out/in/full.png.heatmap.png").unlink()
+    assert go("in", **NORMALIZED) == [[]]
+    assert "in/full.png.heatmap.png" in files()
+
+
+def test_interrupted_before_drawing_and_resumed(paint: Paint, go: Go, tiny: str) -> None:
+    for number, red in enumerate((60, 120, 240)):
+        paint(f"in/{number}.png", (red, 0, 0))
+    job = Job(model=tiny, inputs=("in",), out="out", **NORMALIZED)
+    with Run(job) as run:
+        outcomes = iter(run)
+        next(outcomes)
+        with pytest.raises(KeyboardInterrupt):
+            outcomes.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
+    assert not list(Path("out").rglob("*.heatmap.png"))
+    go("in", **NORMALIZED)
+    assert len(list(Path("out").rglob("*.heatmap.png"))) == 3
+    assert at_middle("in/2.png.heatmap.png") == 255
+
+
+def test_interrupted_while_drawing_and_resumed(paint: Paint, go: Go, tiny: str, monkeypatch) -> None:
+    for number, red in enumerate((60, 120)):
+        paint(f"in/{number}.png", (red, 0, 0))
+    go("in", **NORMALIZED)
+    paint("in/2.png", (240, 0, 0))
+    # The second drawing at the new scale is where Ctrl-C strikes.
+    drawn = []
+    original = Run._write
+
+    def struck(self, picture, explanation, files):
+        if "heatmap" in files:
+            drawn.append(files)
+            if len(drawn) == 2:
+                raise KeyboardInterrupt
+        return original(self, picture, explanation, files)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "_write", struck)
+        with pytest.raises(KeyboardInterrupt):
+            go("in", **NORMALIZED, workers=1)
+    go("in", **NORMALIZED)
+    greys = [at_middle(f"in/{number}.png.heatmap.png") for number in range(3)]
+    assert greys[2] == 255
+    assert greys[0] < greys[1] - 30 < greys[2] - 60
+
+
+def test_a_picture_that_is_gone_cannot_be_drawn_at_the_new_scale_and_says_so(paint: Paint, go: Go, here: Path) -> None:
+    paint("in/a.png", (60, 0, 0))
+    paint("in/b.png", (90, 0, 0))
+    go("in", **NORMALIZED)
+    (here / "in/a.png").unlink()
+    paint("in/c.png", (240, 0, 0))
+    *_, (gone,) = go("in", **NORMALIZED)
+    assert gone.name == "in/a.png"
+    assert "cannot be drawn any more: the picture was changed since" in (gone.error or "")
+    assert facts()["failed"] == 1
+    assert not (here / "out/in/a.png.heatmap.png").exists()  # not left at the old scale
+
+
+def test_none_draws_the_map_as_it_is(paint: Paint, go: Go) -> None:
+    # At `stem` the map of the brightest red is 10/256: 0.039 * 255 = 10 of 255 levels.
+    paint("a.png", (255, 0, 0))
+    go("a.png", **{**NORMALIZED, "normalize": "none"}, layers=("stem",))
+    assert 5 <= at_middle("a.png.heatmap.png") <= 12
