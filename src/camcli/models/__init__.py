@@ -19,6 +19,8 @@ from camcli.job import RANDOM_WEIGHTS
 from camcli.tables import Row, Table
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from camcli.network import Network
 
 SOURCES = Table(
@@ -116,6 +118,8 @@ def load(model: str, *, weights: str = "", labels: str = "", text: tuple[str, ..
     request = Request(name, weights, labels, tuple(text), seed)
     with _seeded(seed), _heard() as said:
         network: Network = SOURCES.load(place)(request)
+        if request.random:
+            _awaken(network.module)
     network.module.eval()
     notes = dict.fromkeys((*network.notes, *said))
     return _labelled(dataclasses.replace(network, notes=tuple(notes)), labels)
@@ -203,6 +207,17 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
     finally:
         torch.random.set_rng_state(before)
+
+
+def _awaken(module: nn.Module) -> None:
+    """Draws the weights that libraries start at zero, such as heads and the last scale of a residual branch.
+
+    Training moves them away from zero at once; until then no gradient passes, and an untrained network would show
+    less of its structure than any trained one.
+    """
+    for name, parameter in module.named_parameters():
+        if not name.endswith("bias") and parameter.is_floating_point() and not bool(parameter.any()):
+            parameter.data.normal_(std=0.02)
 
 
 class _Notes(logging.Handler):
