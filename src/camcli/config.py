@@ -2,24 +2,25 @@
 
 import json
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from camcli.errors import RequestError, did_you_mean
 
+KINDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list of strings"}
 
-def read(path: Path, known: Iterable[str]) -> dict[str, Any]:
+
+def read(path: Path, defaults: Mapping[str, Any]) -> dict[str, Any]:
     """The options in a job file: TOML, or the ``run.json`` of an earlier run.
 
     Args:
         path: the file.
-        known: the options there are.
+        defaults: the options there are, each with a value of its kind.
 
     Raises:
-        RequestError: the file cannot be read, or names an option that does not exist.
+        RequestError: the file cannot be read, names an option that does not exist, or gives one another kind of value.
     """
-    known = list(known)
     try:
         text = path.read_text(encoding="utf-8")
         options = json.loads(text).get("job") if path.suffix == ".json" else tomllib.loads(text)
@@ -31,9 +32,17 @@ def read(path: Path, known: Iterable[str]) -> dict[str, Any]:
         ) from error
     if not isinstance(options, dict):
         raise RequestError(f"{str(path)!r} holds no job", "give a TOML job file, or the run.json of an earlier run")
-    for name in options:
-        if name not in known:
-            raise RequestError(
-                f"{path}: there is no option {name!r}", did_you_mean(name, known) or f"there are: {', '.join(known)}"
-            )
+    for name, value in options.items():
+        if name not in defaults:
+            near = did_you_mean(name, defaults)
+            raise RequestError(f"{path}: there is no option {name!r}", near or f"there are: {', '.join(defaults)}")
+        if not _is_like(value, defaults[name]):
+            raise RequestError(f"{path}: {name} is {KINDS[type(defaults[name])]}, not {value!r}")
     return options
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    if isinstance(default, tuple):
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    # A flag is no number, though Python's is one.
+    return type(value) is type(default) or (type(default) is float and type(value) is int)

@@ -66,7 +66,7 @@ class Voice:
     def say(self, *parts: str, style: str = "") -> None:
         """A line, unless quiet."""
         if not self.quiet:
-            self._line(" ".join(parts), style)
+            self._line(printable(" ".join(parts)), style)
 
     def note(self, text: str) -> None:
         """Something the user should know."""
@@ -230,5 +230,5 @@ def print_table(headings: Sequence[str], rows: Iterator[Sequence[str]] | Sequenc
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     _console().print(table)

@@ -24,10 +24,11 @@ app.command()(methods)
 app.command()(models)
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"camcli {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -4,7 +4,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,7 +45,7 @@ def _load_config(context: typer.Context, path: Path | None) -> Path | None:
     """The job file's options become the defaults of this command."""
     if path is not None:
         try:
-            options = job_files.read(path, [field.name for field in fields(Job)])
+            options = job_files.read(path, asdict(DEFAULT))
         except CamcliError as error:
             Voice().error(error)
             raise typer.Exit(error.exit_code) from None

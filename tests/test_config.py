@@ -1,0 +1,160 @@
+import importlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from camcli import config
+from camcli.cli import app
+from camcli.errors import RequestError
+from camcli.job import Job, Tally
+from conftest import ROOT, Go, Paint
+from readback import facts, files
+
+DEFAULTS = asdict(Job())
+Ask = Callable[..., Job]
+
+
+@pytest.fixture
+def ask(here: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """The job that the words of a command line amount to; nothing is run."""
+    asked: list[Job] = []
+    # By its name, since camcli.cli.explain is also the command.
+    module = importlib.import_module("camcli.cli.explain")
+    monkeypatch.setattr(module, "_explain", lambda job, voice, as_json: asked.append(job) or Tally())
+
+    def ask(*words: str, **environment: str) -> Job:
+        result = CliRunner().invoke(app, ["explain", *words], env=environment)
+        assert result.exit_code == 0, result.output
+        return asked.pop()
+
+    return ask
+
+
+def test_without_a_word_the_job_is_the_default(ask: Ask) -> None:
+    assert ask() == Job()
+
+
+def test_each_layer_of_settings_goes_over_the_one_below(ask: Ask, here: Path) -> None:
+    (here / "job.toml").write_text('method = "hirescam"\ncolormap = "jet"\nalpha = 0.25\nlayers = ["a", "b"]\n')
+    file = ("--config", "job.toml")
+    job = ask(*file)
+    assert (job.method, job.colormap, job.alpha, job.layers) == ("hirescam", "jet", 0.25, ("a", "b"))
+    assert job.seed == Job().seed
+    job = ask(*file, CAMCLI_METHOD="guided-gradcam", CAMCLI_COLORMAP="hot", CAMCLI_SEED="3")
+    assert (job.method, job.colormap, job.alpha, job.seed) == ("guided-gradcam", "hot", 0.25, 3)
+    job = ask(*file, "--method", "gradcam", "--alpha", "1", "-l", "c", CAMCLI_METHOD="hirescam", CAMCLI_COLORMAP="hot")
+    assert (job.method, job.colormap, job.alpha, job.layers) == ("gradcam", "hot", 1.0, ("c",))
+
+
+def test_the_place_of_config_among_the_words_does_not_matter(ask: Ask, here: Path) -> None:
+    (here / "job.toml").write_text('method = "hirescam"\ninputs = ["photos"]\n')
+    assert ask("--method", "gradcam", "x.png", "-c", "job.toml") == ask(
+        "-c", "job.toml", "x.png", "--method", "gradcam"
+    )
+    assert ask("-c", "job.toml").inputs == ("photos",)
+    assert ask("-c", "job.toml", "x.png").inputs == ("x.png",)
+    assert ask(CAMCLI_CONFIG="job.toml").method == "hirescam"
+
+
+def test_every_field_of_a_job_can_be_said_in_a_file(ask: Ask, here: Path) -> None:
+    job = Job(
+        model="a", weights="b", labels="c", text=("d", "e f"), layers=("g", "h[-1]"), method="hirescam",
+        target=("tabby cat", "top:2"), targets="i", inputs=("j k", "l"), null_separated=True, out="m", root="n",
+        save=("panel", "array"), colormap="jet", alpha=0.1, normalize="run", background="#123456", overwrite=True,
+        batch_size=7, workers=2, device="cpu", precision="bf16", seed=9,
+    )  # fmt: skip
+    (here / "job.toml").write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in job.as_dict().items()))
+    assert ask("--config", "job.toml") == job
+    (here / "run.json").write_text(json.dumps({"camcli": "0", "job": job.as_dict()}))
+    assert ask("--config", "run.json") == job
+
+
+def test_formats_may_be_joined_by_commas_and_repeated(ask: Ask) -> None:
+    assert ask("--save", "overlay, panel", "--save", "array").save == ("overlay", "panel", "array")
+    assert ask(CAMCLI_SAVE="overlay,panel").save == ("overlay", "panel")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message", "hint"),
+    [
+        ("job.toml", 'metod = "gradcam"', "there is no option 'metod'", "'method'"),
+        ("job.toml", "[explain]\nseed = 1", "there is no option 'explain'", "model"),
+        ("job.toml", "seed = ", "cannot be read", "write TOML"),
+        ("run.json", "{", "cannot be read", ""),
+        ("run.json", "[]", "cannot be read", ""),
+        ("run.json", "{}", "holds no job", "run.json"),
+        ("run.json", '{"job": {"sed": 1}}', "there is no option 'sed'", "'seed'"),
+    ],
+)
+def test_a_job_file_that_cannot_be_taken_is_refused(here: Path, name: str, text: str, message: str, hint: str) -> None:
+    (here / name).write_text(text)
+    with pytest.raises(RequestError, match=message) as caught:
+        config.read(Path(name), DEFAULTS)
+    assert name in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_a_job_file_that_is_not_there_or_no_text(here: Path) -> None:
+    with pytest.raises(RequestError, match=r"'nowhere.toml' cannot be read: No such file"):
+        config.read(Path("nowhere.toml"), DEFAULTS)
+    (here / "job.toml").write_bytes(b"out = '\xff'")
+    with pytest.raises(RequestError, match=r"'job.toml' cannot be read"):
+        config.read(Path("job.toml"), DEFAULTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('seed = "many"', "seed is a whole number, not 'many'"),
+        ("seed = true", "seed is a whole number, not True"),
+        ("seed = 1.5", "seed is a whole number, not 1.5"),
+        ('alpha = "half"', "alpha is a number, not 'half'"),
+        ('overwrite = "no"', "overwrite is true or false, not 'no'"),
+        ('layers = "layer4"', "layers is a list of strings, not 'layer4'"),
+        ("target = [281]", r"target is a list of strings, not \[281\]"),
+        ("out = [1]", r"out is a string, not \[1\]"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused(here: Path, text: str, message: str) -> None:
+    (here / "job.toml").write_text(text)
+    with pytest.raises(RequestError, match=f"job.toml: {message}"):
+        config.read(Path("job.toml"), DEFAULTS)
+
+
+def test_a_whole_number_will_do_for_a_number(here: Path) -> None:
+    (here / "job.toml").write_text("alpha = 1")
+    assert config.read(Path("job.toml"), DEFAULTS) == {"alpha": 1}
+
+
+@pytest.mark.parametrize("text", ["alpha = 7", 'normalize = "sometimes"', "batch_size = -1"])
+def test_a_value_out_of_range_ends_with_2_and_names_the_option(here: Path, text: str) -> None:
+    (here / "job.toml").write_text(text)
+    result = CliRunner().invoke(app, ["explain", "--config", "job.toml", "x.png"])
+    assert result.exit_code == 2, result.output
+    assert "--" + text.split()[0].replace("_", "-") in result.stderr
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.toml")), ids=lambda file: file.stem)
+def test_the_job_files_that_come_along_name_only_what_exists(ask: Ask, file: Path) -> None:
+    job = ask("--config", str(file))
+    assert job.inputs
+    assert all((ROOT / given).exists() for given in job.inputs)
+    assert job.out != Job().out
+
+
+def test_run_json_repeats_the_run(paint: Paint, go: Go, tiny: str) -> None:
+    paint("in/a.png", (200, 100, 0))
+    asked = ["explain", "in", "--model", tiny, "--save", "array,overlay", "-t", "top:2", "-l", "stem", "--out", "one"]
+    first = CliRunner().invoke(app, asked)
+    assert first.exit_code == 0, first.stderr
+    again = CliRunner().invoke(app, ["explain", "--config", "one/run.json", "--out", "two"])
+    assert again.exit_code == 0, again.stderr
+    assert len(files("one")) == 4
+    assert {name: Path("one", name).read_bytes() for name in files("one")} == {
+        name: Path("two", name).read_bytes() for name in files("two")
+    }
+    assert facts("one")["fingerprint"] == facts("two")["fingerprint"]
