@@ -1,16 +1,18 @@
 """Tiny networks for the tests, and the whole state of one, to see that nothing touched it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from camcli import Labels, Network, Prepare
+from camcli import Explainer, Explanation, Labels, Network, Prepare
+from camcli.methods import METHODS
 
 
-def seeded(module: nn.Module, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
+def seeded(module: nn.Module, seed: int = 1, dtype: torch.dtype = torch.float64) -> nn.Module:
     """The module in evaluation mode, every parameter drawn anew: N(0, 0.3), so that gradients of both signs occur."""
     noise = torch.Generator().manual_seed(seed)
     module.to(dtype).eval()
@@ -71,19 +73,20 @@ class ByHand(nn.Module):
     """On a 2x2 image: a layer that hands on red and green, and scores whose gradients by it are the head's weights.
 
     The gradient of class 0 by the layer: red [[1, 0], [0, 1]], green [[-1, -1], [-1, 1]]. Class 1 is its opposite;
-    class 2 has none.
+    class 2 has none. Three channels that are always zero follow, or it might be rows and columns that come first.
     """
 
     WEIGHTS = ((1.0, 0.0, 0.0, 1.0), (-1.0, -1.0, -1.0, 1.0))
 
     def __init__(self) -> None:
         super().__init__()
-        self.layer = nn.Conv2d(3, 2, 1, bias=False)
-        self.fc = nn.Linear(8, 3, bias=False)
+        self.layer = nn.Conv2d(3, 5, 1, bias=False)
+        self.fc = nn.Linear(20, 3, bias=False)
         self.eval()
         with torch.no_grad():
-            self.layer.weight.copy_(torch.eye(3)[:2, :, None, None])
-            wanted = torch.tensor(self.WEIGHTS).reshape(8)
+            self.layer.weight.copy_(torch.eye(5, 3)[:, :, None, None])
+            self.layer.weight[2] = 0
+            wanted = torch.cat([torch.tensor(self.WEIGHTS).reshape(8), torch.ones(12)])
             self.fc.weight.copy_(torch.stack([wanted, -wanted, 0 * wanted]))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -106,6 +109,18 @@ def named(module: nn.Module, classes: int, size: int = 8, **facts: Any) -> Netwo
     prepare = Prepare((size, size), (0.5,) * 3, (0.5,) * 3, (size, size), "squash", "bilinear")
     labels = Labels(tuple(f"thing {index}, synonym" for index in range(classes)))
     return Network("tests:tiny", module, prepare, labels, weights="random", origin="drawn in a test", **facts)
+
+
+def explainer(model: nn.Module | Network, method: str = "gradcam", layers: Sequence[str] = ("conv2",)) -> Explainer:
+    """An explainer whose layers are named where the method works at one."""
+    return Explainer(model, layers=[] if METHODS.find(method).kind == "backprop" else layers, method=method)
+
+
+def same(one: Explanation, other: Explanation) -> None:
+    """Equal but for float32's rounding of what was computed in float64."""
+    assert (one.layer, one.index, one.label) == (other.layer, other.index, other.label)
+    assert abs(one.score - other.score) <= 1e-6 * abs(one.score)
+    assert np.abs(one.map - other.map).max() <= 1e-6 * np.abs(one.map).max()
 
 
 def state(model: nn.Module) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -20,7 +20,7 @@ from camcli.layers import resolve
 from camcli.layout import Layout, canonical, decide, readings
 from camcli.methods import METHODS
 from camcli.network import Network
-from camcli.survey import Layer, default_layer, survey
+from camcli.survey import Layer, default_layer, probe_image, survey
 from camcli.tables import Row
 
 # From an image's row in the batch and its scores (classes,) to the classes explained; PictureError if it has none.
@@ -57,6 +57,23 @@ def predicted(row: int, scores: Tensor) -> Sequence[int]:  # noqa: ARG001
 
 
 @dataclass(frozen=True, slots=True)
+class _Forward:
+    """One forward of a batch, and what is needed to go back.
+
+    Attributes:
+        image: what the network was given; the start of the graph if a method works at the input.
+        scores: ``(n, classes)``.
+        taps: the output of each layer that ran.
+        relus: how gradients pass the ReLUs, if a method has a rule for them.
+    """
+
+    image: Tensor
+    scores: Tensor
+    taps: dict[str, Tensor]
+    relus: RuledReLUs | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Evidence:
     """What one score's way back brought, for every image of the batch.
 
@@ -79,7 +96,7 @@ class Explainer:
     Args:
         model: a network, or a bare module that takes ``(n, 3, h, w)`` to scores ``(n, classes)``.
         layers: layer paths (see :func:`camcli.layers.resolve`); empty for the default layer, chosen at the first
-            image. Must be empty for methods that work at the input alone.
+            batch. Must be empty for methods that work at the input alone.
         method: a row of ``camcli methods``.
 
     Attributes:
@@ -140,12 +157,10 @@ class Explainer:
         """Like a call, but where a map cannot be made the reason stands in its place; nothing else is lost."""
         if not len(images):
             return []
-        self.check(images[:1])
-        with self._ready() as taps:
-            image = self._leaf(images)
-            with self._relus() as relus:
-                scores = self._scores(image)
-            said = scores.detach().float().cpu()
+        self.check(probe_image((images.shape[2], images.shape[3]), images.dtype, images.device))
+        with self._ready():
+            forward = self._forward(images)
+            said = forward.scores.detach().float().cpu()
             chosen = [_attempt(choose, row, said[row]) for row in range(len(images))]
             results: list[list[Result]] = [[one] if isinstance(one, PictureError) else [] for one in chosen]
             classes = [[] if isinstance(one, PictureError) else one for one in chosen]
@@ -153,8 +168,8 @@ class Explainer:
             for rank in range(ranks):
                 rows = [row for row, indices in enumerate(classes) if rank < len(indices)]
                 # Samples do not mix in evaluation mode, so the gradient of the sum holds every image's own.
-                score = scores[rows, [classes[row][rank] for row in rows]].sum()
-                evidence = self._evidence(score, taps, image, relus, last=rank + 1 == ranks)
+                score = forward.scores[rows, [classes[row][rank] for row in rows]].sum()
+                evidence = self._evidence(score, forward, last=rank + 1 == ranks)
                 for layer in self.layers or ("",):
                     maps = self._map(layer, evidence).numpy(force=True)
                     for row in rows:
@@ -164,7 +179,8 @@ class Explainer:
     def check(self, image: Float[Tensor, "1 3 h w"]) -> None:
         """Try everything on one image: choose the layer, read its layout, see that gradient reaches it.
 
-        Done by itself at the first batch of each size; done before, it finds mistakes before the first picture.
+        Done by itself at the first batch of each size, on noise, so that nothing hangs on its first image; done
+        before, it finds mistakes before the first picture.
 
         Raises:
             RequestError: no map can be made, with the reason.
@@ -174,15 +190,13 @@ class Explainer:
             return
         if self._at_layer and not self.layers:
             self.layers = (default_layer(self.module, self._survey(image)),)
-        with self._ready() as taps:
-            leaf = self._leaf(image)
-            with self._relus() as relus:
-                scores = self._scores(leaf)
-            self._check_labels(scores.shape[1])
-            if relus is not None:
-                self._check_relus(relus.count)
-            self._layouts = {name: self._layout(name, taps.get(name), image) for name in self.layers}
-            evidence = self._evidence(scores.max(1).values.sum(), taps, leaf, relus, last=True)
+        with self._ready():
+            forward = self._forward(image)
+            self._check_labels(forward.scores.shape[1])
+            if forward.relus is not None:
+                self._check_relus(forward.relus.count)
+            self._layouts = {name: self._layout(name, forward.taps.get(name), image) for name in self.layers}
+            evidence = self._evidence(forward.scores.max(1).values.sum(), forward, last=True)
         for name in self.layers:
             if not evidence.grad[name].any():
                 raise self._no_gradient(name, image)
@@ -191,14 +205,17 @@ class Explainer:
     # ---- one forward, and the ways back from a score
 
     @contextmanager
-    def _ready(self) -> Iterator[dict[str, Tensor]]:
-        """The network frozen, its layers tapped, and the graph on, whatever the caller has switched off."""
-        layers = {name: self.module.get_submodule(name) for name in self.layers}
-        with torch.inference_mode(False), torch.enable_grad(), frozen(self.module), tapped(layers) as taps:
-            yield taps
+    def _ready(self) -> Iterator[None]:
+        """The network frozen, and the graph on, whatever the caller has switched off."""
+        with torch.inference_mode(False), torch.enable_grad(), frozen(self.module):
+            yield
 
-    def _relus(self) -> AbstractContextManager[RuledReLUs | None]:
-        return RuledReLUs() if self._at_input else nullcontext()
+    def _forward(self, images: Tensor) -> _Forward:
+        leaf = self._leaf(images)
+        layers = {name: self.module.get_submodule(name) for name in self.layers}
+        with tapped(layers) as taps, RuledReLUs() if self._at_input else nullcontext() as relus:
+            scores = self._scores(leaf)
+        return _Forward(leaf, scores, taps, relus)
 
     def _leaf(self, images: Tensor) -> Tensor:
         """The images where the network is and as it counts; the start of the graph if a method works at the input."""
@@ -216,24 +233,27 @@ class Explainer:
             "name a classifier, or a file.py:function that wraps the model in one",
         )
 
-    def _evidence(
-        self, score: Tensor, taps: dict[str, Tensor], image: Tensor, relus: RuledReLUs | None, last: bool
-    ) -> _Evidence:
+    def _evidence(self, score: Tensor, forward: _Forward, last: bool) -> _Evidence:
         act: dict[str, Tensor] = {}
         grad: dict[str, Tensor] = {}
         if self.layers:
-            points = [taps[name] for name in self.layers]
-            found = torch.autograd.grad(score, points, retain_graph=self._at_input or not last, allow_unused=True)
+            points = [forward.taps[name] for name in self.layers]
+            # A score outside the graph owes nothing to any of the layers.
+            found: Sequence[Tensor | None] = [None] * len(points)
+            if score.requires_grad:
+                found = torch.autograd.grad(score, points, retain_graph=self._at_input or not last, allow_unused=True)
             for name, point, gradient in zip(self.layers, points, found, strict=True):
                 gradient = torch.zeros_like(point) if gradient is None else gradient
                 act[name] = canonical(_wide(point.detach()), self._layouts[name])
                 grad[name] = canonical(_wide(gradient), self._layouts[name])
         ruled: dict[str, Tensor] = {}
-        if relus is not None:
+        if forward.relus is not None:
             rules = [part.name for part in self._parts if part.kind == "backprop"]
             for turn, name in enumerate(rules, start=1):
-                with relus.following(self._formulas[name]):
-                    (gradient,) = torch.autograd.grad(score, [image], retain_graph=turn < len(rules) or not last)
+                with forward.relus.following(self._formulas[name]):
+                    (gradient,) = torch.autograd.grad(
+                        score, [forward.image], retain_graph=turn < len(rules) or not last
+                    )
                 ruled[name] = _wide(gradient)
         return _Evidence(act, grad, ruled)
 
@@ -258,8 +278,9 @@ class Explainer:
                 "the network's arithmetic overflows on this picture; try --precision fp32",
             )
         if not map.any():
+            why = "nothing at {} speaks for it here" if len(self._parts) > 1 else "{} has no part in its score here"
             return PictureError(
-                f"the map of class {index} ({label}) is zero everywhere: {where} has no part in its score here",
+                f"the map of class {index} ({label}) is zero everywhere: {why.format(where)}",
                 "try an earlier layer" if layer else "try a method that works at a layer",
             )
         negative = map.ndim == 2 and map.max() <= 0

@@ -1,0 +1,176 @@
+"""What every layer gives, why some give no map, and which is chosen."""
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from camcli.errors import RequestError
+from camcli.layers import resolve
+from camcli.survey import default_layer, probe_image, survey
+from networks import Small, Through, pictures, seeded, unruly, untouched
+
+
+def surveyed(module, size, **facts):
+    image = probe_image((size, size), torch.float32, torch.device("cpu"))
+    return {layer.name: layer for layer in survey(module, image, **facts)}
+
+
+def chosen(module, size, **facts):
+    return default_layer(module, list(surveyed(module, size, **facts).values()))
+
+
+class Parts(nn.Module):
+    """A layer for every reason why a layer can have no map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.relu = nn.ReLU()
+        self.aside = nn.Conv2d(6, 6, 1)
+        self.unused = nn.Conv2d(6, 6, 1)
+        self.sized = Through(lambda x: x.shape)
+        self.six = nn.Conv2d(6, 8, 1)
+        self.fc = nn.Linear(8, 3)
+        seeded(self, dtype=torch.float32)
+
+    def forward(self, x):
+        x = self.relu(self.relu(self.stem(x)))
+        x = self.six(x + self.aside(x).detach())
+        self.sized(x)
+        return self.fc(x.mean((2, 3)))
+
+
+def test_reasons():
+    found = surveyed(Parts(), 32)
+    assert {name: layer.reason for name, layer in found.items()} == {
+        "stem": "",
+        "relu": "runs 2 times",
+        "aside": "no gradient reaches it",
+        "unused": "does not run",
+        "sized": "gives no tensor",
+        "six": "",
+        "fc": "no grid",
+    }
+    assert found["stem"].shape == (1, 6, 32, 32)
+    assert found["fc"].shape == (1, 3)
+    assert found["unused"].turn is None
+    assert str(found["six"].layout) == "nchw 32x32"
+    turns = [found[name].turn for name in ("stem", "aside", "six", "fc")]
+    assert turns == sorted(turns)
+
+
+def test_a_shape_that_can_be_read_in_two_ways_is_settled_by_the_other_layers_or_said_to_be_ambiguous():
+    # 8 channels over 8x8 cells, alone and behind a layer that can only be channels first.
+    alone = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Flatten(), nn.Linear(512, 2))
+    assert surveyed(alone, 8)["0"].reason == "ambiguous: nchw 8x8 or nhwc 8x8"
+    behind = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Conv2d(5, 8, 1), nn.Flatten(), nn.Linear(512, 2))
+    assert surveyed(behind, 8)["1"].reason == ""
+    assert str(surveyed(behind, 8)["1"].layout) == "nchw 8x8"
+
+
+def test_a_survey_leaves_the_model_as_it_was_also_after_an_error():
+    model = unruly(Small())
+    with untouched(model):
+        survey(model, pictures(1, 16))
+    model.relu2.register_forward_pre_hook(lambda module, inputs: 1 / 0)
+    with untouched(model), pytest.raises(ZeroDivisionError):
+        survey(model, pictures(1, 16))
+
+
+def test_a_survey_works_where_gradients_are_switched_off():
+    model = Small()
+    with torch.inference_mode():
+        layers = survey(model, pictures(1, 16))
+    assert [layer.name for layer in layers if not layer.reason] == [
+        "conv1",
+        "norm1",
+        "relu1",
+        "pool",
+        "conv2",
+        "relu2",
+    ]
+
+
+# ---- the default layer
+
+
+def test_default_of_a_resnet_is_its_last_stage():
+    assert chosen(timm.create_model("test_resnet"), 64) == "layer4"
+
+
+def test_default_of_a_vgg_is_not_its_last_pool():
+    model = torchvision.models.VGG(torchvision.models.vgg.make_layers([8, "M", 16, 16, "M"]), 10)
+    model.classifier = nn.Linear(16 * 7 * 7, 10)
+    # conv relu pool conv relu conv relu pool
+    assert chosen(model, 32) == "features.6"
+    assert surveyed(model, 32)["features.7"].reason == ""
+
+
+def test_default_of_a_densenet_is_its_features():
+    model = torchvision.models.DenseNet(8, (2, 2), 16, num_classes=5)
+    assert chosen(model, 64) == "features"
+
+
+def test_default_of_the_bundled_model_is_its_last_activation():
+    model = timm.create_model("tf_efficientnet_lite0")
+    assert chosen(model, 64) == "bn2"
+    # That is batch norm with its ReLU6.
+    assert isinstance(model.bn2.act, nn.ReLU6)
+
+
+@pytest.mark.parametrize("facts", [{}, {"prefix": 1, "grid": (10, 10)}], ids=["from its shapes", "from its facts"])
+def test_default_of_a_vision_transformer_is_the_input_of_its_last_attention(facts):
+    model = timm.create_model("test_vit")
+    layers = surveyed(model, 160, **facts)
+    assert [default_layer(model, list(layers.values()))] == resolve(model, ["blocks.-1.norm1"])
+    assert str(layers["blocks.5.norm1"].layout) == "tokens 10x10 after 1 prefix"
+    # Behind the last attention only the class token speaks to the class.
+    for name in ("blocks.5", "blocks.5.norm2", "blocks.5.mlp.fc1", "norm"):
+        assert layers[name].reason == "no gradient reaches it"
+
+
+def test_default_of_a_swin_is_the_normalisation_before_its_pooling():
+    model = timm.models.SwinTransformer(
+        img_size=64, embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=4, num_classes=5
+    )
+    layers = surveyed(model, 64)
+    assert default_layer(model, list(layers.values())) == "norm"
+    assert str(layers["norm"].layout) == "nhwc 8x8"
+
+
+def test_default_of_torchvisions_swin_is_its_last_grid():
+    model = torchvision.models.SwinTransformer([4, 4], 16, [1, 1], [1, 2], [4, 4], num_classes=5)
+    layers = surveyed(model, 64)
+    name = default_layer(model, list(layers.values()))
+    # The same values twice, channels last and then first.
+    assert name in ("norm", "permute")
+    assert layers[name].layout.grid == (8, 8)
+
+
+def test_default_of_a_convnext_is_its_last_stage():
+    assert chosen(timm.create_model("test_convnext"), 64) == "stages"
+
+
+def test_default_passes_over_what_only_passes_on():
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.Identity(), nn.Dropout(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    assert chosen(model, 16) == "0"
+
+
+def test_where_no_layer_has_a_grid_there_is_no_default():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5), nn.ReLU(), nn.Linear(5, 2))
+    with pytest.raises(RequestError, match="no layer of this network") as caught:
+        chosen(model, 16)
+    assert "--method guided-backprop" in caught.value.hint
+
+
+def test_the_probe_is_the_same_every_time_and_touches_no_generator():
+    before = torch.get_rng_state()
+    one = probe_image((4, 6), torch.float32, torch.device("cpu"))
+    assert torch.equal(one, probe_image((4, 6), torch.float32, torch.device("cpu")))
+    assert one.shape == (1, 3, 4, 6)
+    assert one.unique().numel() == one.numel()
+    assert torch.equal(before, torch.get_rng_state())
