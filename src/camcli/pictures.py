@@ -210,6 +210,8 @@ class _Search:
 
     def list_file(self, path: str) -> Iterator[Source]:
         try:
+            if stat.S_ISFIFO(os.stat(path).st_mode):  # as a shell's <(...); lists are read twice, first to count
+                raise RequestError(f"the list {path!r} is a pipe, which can be read only once", "pipe the names into -")
             with Path(path).open("rb"):
                 pass
         except FileNotFoundError:
@@ -428,21 +430,27 @@ def decode(path: Path, background: str = "#ffffff") -> Image.Image:
     try:
         with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
             _check_size(image)
-            image.load()
-            return _upright(_rgb(image, behind), image.getexif().get(EXIF_ORIENTATION, 1))
+            return _whole(image, behind)
     except PictureError:
         raise
-    except UnidentifiedImageError:
-        raise PictureError(
-            "is not a picture that can be read, or only the beginning of one", f"formats: {', '.join(FORMATS)}"
-        ) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureError(f"is too large: {error}") from error
-    except MemoryError as error:
-        raise PictureError("does not fit into memory") from error
     except Exception as error:
-        # A damaged file can make a decoder stumble in any way; each is this picture's fault, never the run's.
-        raise PictureError(_reason(error)) from error
+        raise _told(error) from error
+
+
+def upright(image: Image.Image, background: str = "#ffffff") -> Image.Image:
+    """A picture of Pillow's as :func:`decode` would give it: whole, upright, 8-bit RGB.
+
+    Raises:
+        PictureError: it cannot be loaded or understood.
+        RequestError: ``background`` is not a colour.
+    """
+    behind = colour(background)
+    try:
+        return _whole(image, behind)
+    except PictureError:
+        raise
+    except Exception as error:
+        raise _told(error) from error
 
 
 def colour(text: str) -> tuple[int, int, int]:
@@ -455,6 +463,23 @@ def colour(text: str) -> tuple[int, int, int]:
         return ImageColor.getrgb(text)[:3]
     except ValueError:
         raise RequestError(f"{text!r} is not a colour", "give it as #rrggbb, such as #ffffff") from None
+
+
+def _whole(image: Image.Image, behind: tuple[int, int, int]) -> Image.Image:
+    image.load()
+    return _upright(_rgb(image, behind), image.getexif().get(EXIF_ORIENTATION, 1))
+
+
+def _told(error: Exception) -> PictureError:
+    """A damaged file can make a decoder stumble in any way; each is this picture's fault, never the run's."""
+    if isinstance(error, UnidentifiedImageError):
+        formats = f"formats: {', '.join(FORMATS)}"
+        return PictureError("is not a picture that can be read, or only the beginning of one", formats)
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return PictureError(f"is too large: {error}")
+    if isinstance(error, MemoryError):
+        return PictureError("does not fit into memory")
+    return PictureError(_reason(error))
 
 
 def _check_file(path: Path) -> None:

@@ -18,7 +18,7 @@ from camcli import models
 from camcli.errors import PictureError, RequestError, did_you_mean
 from camcli.explainer import Explainer, Result
 from camcli.job import Explanation, Job
-from camcli.pictures import Picture, Source, colour, decode, find
+from camcli.pictures import Picture, Source, colour, decode, find, upright
 from camcli.stream import ahead, batched
 from camcli.survey import probe_image
 from camcli.targets import Target, resolve
@@ -84,6 +84,11 @@ class Worker:
         self.explainer = Explainer(self.network, layers=job.layers, method=job.method)
         self.target: Target = resolve(job.target, network.labels)
         if job.targets:
+            if job.target != Job().target:
+                raise RequestError(
+                    f"both a target ({', '.join(job.target)}) and a file of targets ({job.targets}) were given",
+                    "leave one out",
+                )
             folders = [Path(given) for given in job.inputs if Path(given).is_dir()]
             self.target = Listed(Path(job.targets), network.labels, folders)
         self.batch_size = job.batch_size or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
@@ -173,16 +178,25 @@ def explain(
         PictureError: a picture has no map, unless ``on_error`` is given.
     """
     several = [images] if isinstance(images, str | Path | Image.Image) else images
-    worker = Worker(_job(options, [str(images)] if isinstance(images, str | Path) else []))
+    named = [str(one) for one in several if isinstance(one, str | Path)] if isinstance(several, Sequence) else []
+    worker = Worker(_job(options, named))
 
     def items() -> Iterator[Item]:
         for number, one in enumerate(several):
             if isinstance(one, Image.Image):
-                yield Item(Source(Path(f"image-{number}"), f"image-{number}"), image=one.convert("RGB"))
+                yield _in_memory(one, f"image-{number}", worker.job.background)
             else:
                 yield from map(Item, find([str(one)], out=Path(worker.job.out)))
 
     return _explanations(worker.stream(items()), on_error)
+
+
+def _in_memory(image: Image.Image, name: str, background: str) -> Item:
+    # Converted before the next is drawn, since the caller may then close it.
+    try:
+        return Item(Source(Path(name), name), image=upright(image, background))
+    except PictureError as error:
+        return Item(Source(Path(name), name, error.message))
 
 
 def _explanations(items: Iterator[Item], on_error: Callable[[str, PictureError], Any] | None) -> Iterator[Explanation]:
