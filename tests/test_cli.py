@@ -1,0 +1,310 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import camcli
+from camcli.cli import app
+from camcli.methods import METHODS
+from conftest import BLUE, GREEN, RED, Paint
+from readback import files, ledger
+
+
+def do(*words: str, stdin: bytes | None = None, **environment: str) -> Result:
+    """The command line in this process, which has torch already."""
+    return CliRunner().invoke(app, list(words), input=stdin, env=environment)
+
+
+def explain(tiny: str, *words: str, stdin: bytes | None = None) -> Result:
+    return do("explain", "--model", tiny, "--out", "out", *words, stdin=stdin)
+
+
+# ---- how it ends
+
+
+def test_all_done_ends_with_0_and_says_what_was_found_where(paint: Paint, tiny: str) -> None:
+    paint("in/a.png", RED)
+    paint("in/b.png", BLUE)
+    result = explain(tiny, "in", "-l", "stem")
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert lines[0] == f"model: {tiny}, as built by {tiny}"
+    assert lines[1] == "method: gradcam at stem, on cpu"
+    assert lines[3].split() == ["in/a.png", "0", "red", "1.00", "out/in/a.png.overlay.png"]
+    assert lines[4].split() == ["in/b.png", "2", "blue", "1.00", "out/in/b.png.overlay.png"]
+    assert lines[5].startswith("2 done in ")
+    assert lines[5].endswith(": out")
+
+
+def test_the_chosen_layer_is_printed(paint: Paint, tiny: str) -> None:
+    paint("a.png")
+    assert "method: gradcam at body (chosen; --layer names another), on cpu" in explain(tiny, "a.png").stderr
+
+
+def test_some_failed_ends_with_1_each_with_its_reason_the_rest_done(paint: Paint, here: Path, tiny: str) -> None:
+    paint("in/a.png")
+    (here / "in/[b].jpg").write_bytes(b"")
+    (here / "in/c\n.png").write_text("no picture")
+    result = explain(tiny, "in")
+    assert result.exit_code == 1
+    assert "failed: in/[b].jpg: the file is empty\n" in result.stderr
+    assert "failed: in/c\\n.png: is not a picture" in result.stderr
+    assert "1 done, 2 failed in" in result.stderr
+    assert files() == ["in/a.png.overlay.png"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a.png", "--method", "gradcm"], "did you mean 'gradcam' or"),
+        (["a.png", "--colormap", "virids"], "did you mean 'viridis' or"),
+        (["a.png", "--save", "overlay,heatmp"], "did you mean 'heatmap'?"),
+        (["a.png", "-l", "sten"], "stem"),
+        (["a.png", "-t", "purpel"], "there is no class 'purpel'"),
+        (["a.pgn"], "did you mean 'a.png'?"),
+        (["a.png", "--model", "resnet5"], "resnet50"),
+        (["a.png", "--model", "tim:resnet50"], "did you mean 'timm'?"),
+        (["a.png", "--device", "gpu"], "there is no device 'gpu' here"),
+        (["a.png", "-t", "red", "--targets", "t.csv"], "both a target (red) and a file of targets (t.csv)"),
+        ([], "no pictures were named"),
+        (["a.png", "--alpha", "2"], "--alpha"),
+        (["a.png", "--normalize", "sometimes"], "--normalize"),
+        (["a.png", "--nonsense"], "--nonsense"),
+        (["a.png", "--config", "nowhere.toml"], "'nowhere.toml' cannot be read"),
+        (["@nowhere.txt"], "there is no list 'nowhere.txt'"),
+    ],
+)
+def test_a_wrong_request_ends_with_2_says_what_there_is_and_writes_nothing(
+    paint: Paint, here: Path, tiny: str, words: list[str], said: str
+) -> None:
+    paint("a.png")
+    (here / "t.csv").write_text("a.png,red\n")
+    result = explain(tiny, *words)
+    assert result.exit_code == 2, result.stderr
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    assert not (here / "out").exists()
+
+
+def test_nothing_found_ends_with_3(here: Path, tiny: str) -> None:
+    (here / "in").mkdir()
+    (here / "none.txt").write_text("")
+    for words, stdin in ((["in"], None), (["@none.txt"], None), (["-"], b"")):
+        result = explain(tiny, *words, stdin=stdin)
+        assert result.exit_code == 3, result.stderr
+        assert "no picture" in result.stderr
+
+
+def test_errors_are_said_when_quiet_and_nothing_else_is(paint: Paint, here: Path, tiny: str) -> None:
+    paint("a.png")
+    assert (lambda result: (result.exit_code, result.output))(explain(tiny, "-q", "a.png")) == (0, "")
+    (here / "b.png").write_bytes(b"")
+    result = explain(tiny, "-q", "b.png")
+    assert (result.exit_code, result.output) == (1, "failed: b.png: the file is empty\n")
+    assert explain(tiny, "-q", "nowhere.png").stderr.startswith("error: there is no file or folder 'nowhere.png'")
+
+
+def test_verbose_has_a_line_for_every_map(paint: Paint, tiny: str) -> None:
+    paint("a.png", (200, 100, 50))
+    lines = explain(tiny, "-v", "a.png", "-t", "top:2", "-l", "stem").stderr.splitlines()
+    assert [line.rpartition(", ")[0] for line in lines if line.startswith("a.png: ")] == [
+        "a.png: 0 red 0.978 at stem",
+        "a.png: 1 green 0.019 at stem",
+    ]
+
+
+# ---- what machines read
+
+
+def test_json_is_on_stdout_alone_one_line_a_map_and_the_same_as_in_the_ledger(
+    paint: Paint, here: Path, tiny: str
+) -> None:
+    paint("in/a.png", (200, 100, 50))
+    (here / "in/b.png").write_bytes(b"")
+    result = explain(tiny, "--json", "in", "-t", "top:2")
+    assert result.exit_code == 1
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert rows == ledger()
+    assert [(row["source"], row["label"], row["error"]) for row in rows] == [
+        ("in/a.png", "red", None),
+        ("in/a.png", "green", None),
+        ("in/b.png", None, "the file is empty"),
+    ]
+    # What is done before is not said again.
+    assert [
+        json.loads(line)["source"] for line in explain(tiny, "--json", "in", "-t", "top:2").stdout.splitlines()
+    ] == ["in/b.png"]
+
+
+# ---- names from elsewhere
+
+
+def test_names_on_stdin_by_line_and_by_nul(paint: Paint, here: Path, tiny: str) -> None:
+    paint("a.png")
+    paint("with\nnewline.png", BLUE)
+    raw = os.fsdecode(b"caf\xe9.png")
+    paint("b.png", GREEN)
+    (here / "b.png").rename(here / raw)
+    result = explain(tiny, "-", stdin=b"a.png\ncaf\xe9.png\nnowhere.png\n")
+    assert result.exit_code == 1
+    assert "failed: nowhere.png: there is no such file or folder" in result.stderr
+    result = explain(tiny, "-", "-0", "--json", stdin=b"with\nnewline.png\0a.png\0caf\xe9.png")
+    assert result.exit_code == 0, result.stderr
+    assert [json.loads(line)["source"] for line in result.stdout.splitlines()] == ["with\nnewline.png"]
+    assert files() == sorted(f"{name}.overlay.png" for name in ("a.png", raw, "with\nnewline.png"))
+
+
+def test_names_in_a_list(paint: Paint, here: Path, tiny: str) -> None:
+    paint("a.png")
+    paint("in/b.png")
+    (here / "list.txt").write_text("a.png\n\nin\n")
+    assert explain(tiny, "@list.txt").exit_code == 0
+    assert files() == ["a.png.overlay.png", "in/b.png.overlay.png"]
+
+
+def test_a_pipe_as_a_list_is_refused_rather_than_read_twice(here: Path, tiny: str) -> None:
+    os.mkfifo(here / "pipe")
+    result = explain(tiny, "@pipe")
+    assert result.exit_code == 2
+    assert "is a pipe" in result.stderr
+
+
+# ---- the other commands
+
+
+def test_version_and_help() -> None:
+    assert do("--version").stdout == f"camcli {camcli.__version__}\n"
+    for words in (["--help"], ["-h"], ["explain", "-h"], ["layers", "-h"], ["methods", "-h"], ["models", "-h"]):
+        result = do(*words)
+        assert result.exit_code == 0
+        assert "Usage:" in result.stdout
+
+
+def test_methods_are_listed_with_their_papers() -> None:
+    rows = [line.split("\t") for line in do("methods").stdout.splitlines()]
+    assert [row[0] for row in rows] == METHODS.names()
+    assert all(row[3] for row in rows)
+    one = do("methods", "guided-backprop")
+    assert one.stdout.startswith("guided-backprop\tinput\t")
+    assert "arXiv:1810.03292" in one.stderr  # what speaks against it
+    assert do("methods", "gradcm").exit_code == 2
+
+
+def test_layers_show_type_shape_layout_and_the_default(tiny: str) -> None:
+    rows = [line.split("\t") for line in do("layers", tiny).stdout.splitlines()]
+    assert [(row[0], row[1], row[2], row[4]) for row in rows] == [
+        ("stem", "Conv2d", "nx3x16x16", "yes"),
+        ("body", "Conv2d", "nx3x8x8", "default"),
+    ]
+    assert [line.split("\t")[0] for line in do("layers", tiny, "stem").stdout.splitlines()] == ["stem"]
+    result = do("layers", tiny, "sten")
+    assert result.exit_code == 2
+    assert "stem" in result.stderr
+
+
+def test_layers_of_a_library_model_need_no_weights(here: Path) -> None:
+    rows = [line.split("\t") for line in do("layers", "timm:test_resnet", "--depth", "1").stdout.splitlines()]
+    assert all("." not in row[0] for row in rows)
+    assert [row[0] for row in rows if row[4] == "default"] == ["layer4"]
+
+
+def test_models_are_listed_by_source_and_pattern() -> None:
+    rows = [line.split("\t") for line in do("models", "resnet50*").stdout.splitlines()]
+    names = [row[0] for row in rows]
+    assert "timm:resnet50.a1_in1k" in names
+    assert "torchvision:resnet50/IMAGENET1K_V2" in names
+    assert all("resnet50" in name for name in names)
+    cached = do("models", "--cached").stdout.splitlines()
+    assert "bundled:efficientnet-lite0\tyes" in cached
+    assert all(line.endswith("\tyes") for line in cached)
+
+
+# ---- in a process of its own
+
+
+def modules_of(*words: str) -> set[str]:
+    """The modules that a command has loaded when it ends."""
+    code = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print('\\n@', *sys.modules, sep='\\n@'))\n"
+        f"sys.argv = ['camcli', *{list(words)!r}]\n"
+        "from camcli.cli import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {line[1:] for line in done.stdout.splitlines() if line.startswith("@")}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["explain", "--help"], ["methods"], ["--version"]])
+def test_what_needs_no_model_brings_neither_torch_nor_timm(words: list[str]) -> None:
+    loaded = modules_of(*words)
+    assert "camcli.cli.explain" in loaded
+    heavy = {"torch", "timm", "torchvision", "open_clip", "cv2", "numpy", "PIL", "huggingface_hub"}
+    assert loaded & heavy == set()
+
+
+# Ctrl-C is heard, even where the tests themselves were started by a shell that ignores it in the background.
+HEARING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from camcli.cli import main; main()"
+
+
+def test_ctrl_c_ends_with_130_and_what_was_done_stays(paint: Paint, tiny_file: Path) -> None:
+    for number in range(60):
+        paint(f"in/{number}.png", (200, number, 0))
+    words = ["explain", "in", "--model", f"{tiny_file}:slow", "--out", "out", "--json", "-b", "1"]
+    command = [sys.executable, "-c", HEARING]
+    with subprocess.Popen([*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        first = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        sent = time.monotonic()
+        process.stdout.read()
+        said = process.stderr.read().decode()
+    assert process.returncode == 130, said
+    assert time.monotonic() - sent < 5
+    assert "interrupted; what was done stays" in said
+    assert "Traceback" not in said
+    done = [row["name"] for row in ledger()]
+    assert done[0] == first["name"] == "in/0.png"
+    assert 0 < len(done) < 60
+    assert files() == sorted(f"{name}.overlay.png" for name in done)
+    # The same command again goes on from there.
+    again = explain(f"{tiny_file}:make", "in")  # another job: its function is another
+    assert again.exit_code == 2
+    more = do("explain", *words[1:], "-b", "60")
+    assert more.exit_code == 0, more.stderr
+    assert f"{60 - len(done)} done, {len(done)} done before" in more.stderr
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(paint: Paint, tiny_file: Path, command: list[str]) -> None:
+    for number in range(60):
+        paint(f"in/{number}.png", (200, number, 0))
+    words = ["explain", "in", "--model", f"{tiny_file}:slow", "--out", "out", "--json", "-b", "1", "-q"]
+    with subprocess.Popen([*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()  # as head -1 does
+        said = process.stderr.read()
+    assert process.returncode == 141
+    assert said == b""
+    assert 0 < len(ledger()) < 60
+
+
+def test_python_m_camcli_reads_stdin(paint: Paint, tiny: str, command: list[str]) -> None:
+    paint("a b.png")
+    done = subprocess.run(
+        [*command, "explain", "-", "-0", "--model", tiny, "--json", "--out", "out"],
+        input=b"a b.png\0",
+        capture_output=True,
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        check=True,
+    )
+    assert json.loads(done.stdout)["source"] == "a b.png"
