@@ -187,10 +187,11 @@ def test_a_file_that_is_not_a_ledger_is_refused_with_its_line_and_left_alone(tmp
     path = tmp_path / FILE
     path.write_bytes(path.read_bytes() + line.encode() + b"\n")
     before = path.read_bytes()
-    with pytest.raises(RequestError, match=r"outcomes\.jsonl, line 2, is not an outcome"):
+    with pytest.raises(RequestError, match=r"outcomes\.jsonl, line 2, is not an outcome") as caught:
         Ledger(tmp_path, "j1")
     assert path.read_bytes() == before
-    # The lock was let go: the next attempt has the same reason.
+    # The lock was let go, not only forgotten (the traceback still holds it): the next attempt has the same reason.
+    assert caught.value.__traceback__ is not None
     with pytest.raises(RequestError, match="line 2"):
         Ledger(tmp_path, "j1")
 

@@ -224,6 +224,20 @@ def test_interrupted_while_drawing_and_resumed(paint: Paint, go: Go, tiny: str, 
     assert greys[0] < greys[1] - 30 < greys[2] - 60
 
 
+def test_another_jobs_drawings_do_not_pass_for_this_ones_after_an_interruption(
+    paint: Paint, go: Go, tiny: str, pixels
+) -> None:
+    paint("in/a.png", (240, 0, 0))
+    go("in", **NORMALIZED)
+    jet = {**NORMALIZED, "colormap": "jet"}
+    with Run(Job(model=tiny, inputs=("in",), out="out", overwrite=True, **jet)) as run:
+        outcomes = iter(run)
+        next(outcomes)  # the map is made; the drawing of the other job, of the same name, still lies there
+        outcomes.close()  # type: ignore[attr-defined]
+    go("in", **jet)
+    assert pixels("out/in/a.png.heatmap.png")[16, 16].tolist() == [128, 0, 0]  # the end of jet
+
+
 def test_a_picture_that_is_gone_cannot_be_drawn_at_the_new_scale_and_says_so(paint: Paint, go: Go, here: Path) -> None:
     paint("in/a.png", (60, 0, 0))
     paint("in/b.png", (90, 0, 0))
