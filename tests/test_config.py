@@ -60,12 +60,13 @@ def test_the_place_of_config_among_the_words_does_not_matter(ask: Ask, here: Pat
     assert ask(CAMCLI_CONFIG="job.toml").method == "hirescam"
 
 
-def test_every_field_of_a_job_can_be_said_in_a_file(ask: Ask, here: Path) -> None:
+@pytest.mark.parametrize("chosen", [{"target": ("tabby cat", "top:2")}, {"targets": "i"}], ids=["target", "targets"])
+def test_every_field_of_a_job_can_be_said_in_a_file(ask: Ask, here: Path, chosen: dict) -> None:
     job = Job(
         model="a", weights="b", labels="c", text=("d", "e f"), layers=("g", "h[-1]"), method="hirescam",
-        target=("tabby cat", "top:2"), targets="i", inputs=("j k", "l"), null_separated=True, out="m", root="n",
+        inputs=("j k", "l"), null_separated=True, out="m", root="n",
         save=("panel", "array"), colormap="jet", alpha=0.1, normalize="run", background="#123456", overwrite=True,
-        batch_size=7, workers=2, device="cpu", precision="bf16", seed=9,
+        batch_size=7, workers=2, device="cpu", precision="bf16", seed=9, **chosen,
     )  # fmt: skip
     (here / "job.toml").write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in job.as_dict().items()))
     assert ask("--config", "job.toml") == job

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -47,6 +49,32 @@ def test_every_field_is_tried_here() -> None:
     assert set(CHANGED) == {field.name for field in fields(Job)}
     assert all(getattr(Job(), name) != value for name, value in CHANGED.items())
     assert NOT_IN_FINGERPRINT == HOW
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": -1}, "batch_size cannot be -1"),
+        ({"workers": -1}, "workers cannot be -1"),
+        ({"alpha": 1.01}, "alpha cannot be 1.01"),
+        ({"alpha": -0.1}, "alpha cannot be -0.1"),
+        ({"alpha": float("nan")}, "alpha cannot be nan"),
+        ({"target": ()}, "no target is named"),
+        ({"save": ()}, "nothing is to be saved"),
+        ({"target": ("red",), "targets": "t.csv"}, r"both a target \(red\) and a file of targets \(t.csv\)"),
+    ],
+)
+def test_what_no_job_can_be_is_refused(options: dict, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        Job(**options)
+
+
+@pytest.mark.parametrize("word", ["normalize", "precision"])
+def test_a_word_that_is_not_among_the_choices_is_refused(word: str) -> None:
+    # In a process of its own, where the tests' check of types does not come first.
+    code = f"from camcli.job import Job; Job({word}='sometimes')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert f"RequestError: {word} cannot be 'sometimes'" in done.stderr
 
 
 @pytest.mark.usefixtures("files")
@@ -110,8 +138,9 @@ def test_a_named_file_that_cannot_be_read_is_named(options: dict[str, str], name
     assert named in caught.value.message
 
 
-def test_a_job_survives_json() -> None:
-    job = Job(**CHANGED)
+@pytest.mark.parametrize("left_out", ["target", "targets"])  # there cannot be both
+def test_a_job_survives_json(left_out: str) -> None:
+    job = Job(**{name: value for name, value in CHANGED.items() if name != left_out})
     read = json.loads(json.dumps(job.as_dict()))
     assert Job(**{name: tuple(value) if isinstance(value, list) else value for name, value in read.items()}) == job
     assert set(read) == set(CHANGED)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from camcli.errors import RequestError
+from camcli.errors import OutputError, RequestError
 from camcli.job import Outcome
 from camcli.ledger import FILE, Ledger
 
@@ -137,19 +137,68 @@ def test_another_jobs_lines_are_told_and_do_not_count_as_done(tmp_path: Path) ->
         assert ledger.done("a", "10-20")
 
 
+def test_another_jobs_lines_and_files_go_when_they_are_to_be_replaced(tmp_path: Path) -> None:
+    write(tmp_path, [outcome("a", job="j1")], [outcome("b", job="j1")])
+    write(tmp_path, [outcome("c", run="r2", job="j2")], job="j2")
+    with Ledger(tmp_path, "j2", replace=True) as ledger:
+        assert ledger.others == {"j1"}
+        assert ledger.done("c", "10-20")
+    assert lines(tmp_path) == [("c", "r2")]
+    assert [path.name for path in tmp_path.glob("*.png")] == ["c.png"]
+
+
+def test_a_picture_recorded_twice_by_one_run_has_its_last_lines(tmp_path: Path) -> None:
+    # Its map was made, then it could not be drawn: the file of the map stays, the drawing goes.
+    maps = [outcome("a", part=f"{n}/2", files={"array": f"a{n}.npy", "heatmap": f"a{n}.png"}) for n in (1, 2)]
+    undrawn = [maps[0], outcome("a", part="2/2", files={"array": "a2.npy"}, error="gone")]
+    with Ledger(tmp_path, "j1") as ledger:
+        ledger.append(maps)
+        for file in ("a1.npy", "a1.png", "a2.npy", "a2.png"):
+            (tmp_path / file).write_text("")
+        ledger.append(undrawn, replacing=True)
+    assert lines(tmp_path) == [("a", "r1"), ("a", "r1")]
+    assert sorted(path.name for path in tmp_path.glob("a*")) == ["a1.npy", "a1.png", "a2.npy"]
+    assert not is_done(tmp_path, "a")
+
+
+def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch) -> None:
+    with Ledger(tmp_path, "j1") as ledger:
+        ledger.append([outcome("a")])
+        whole = (tmp_path / FILE).read_bytes()
+        file = ledger._file
+
+        class Full:
+            def __init__(self) -> None:
+                self.left = 10
+
+            def write(self, data) -> int:
+                if not self.left:
+                    raise OSError(28, "No space left on device")
+                written, self.left = file.write(data[: self.left]), 0
+                return written
+
+            def __getattr__(self, name: str):
+                return getattr(file, name)
+
+        monkeypatch.setattr(ledger, "_file", Full())
+        with pytest.raises(OutputError, match=r"outcomes\.jsonl cannot be written to: No space left"):
+            ledger.append([outcome("b")])
+        assert (tmp_path / FILE).read_bytes() == whole
+
+
 def test_outcomes_are_those_of_this_job_that_did_not_fail(tmp_path: Path) -> None:
     kept = outcome("c", run="r2", job="j2", notes=("all negative",), label="tabby")
     write(tmp_path, [outcome("a", job="j1")])
     write(tmp_path, [outcome("b", run="r2", job="j2", files={}, error="empty")], [kept], job="j2")
     with Ledger(tmp_path, "j2") as ledger:
-        assert list(ledger.outcomes()) == [kept]
+        assert list(ledger.pictures()) == [[kept]]
 
 
 def test_outcomes_hold_only_the_last_line_of_a_picture_also_while_the_run_goes_on(tmp_path: Path) -> None:
     with Ledger(tmp_path, "j1") as ledger:
         ledger.append([outcome("a", run="r1")])
-        ledger.append([outcome("a", run="r2")])
-        assert [one.run for one in ledger.outcomes()] == ["r2"]
+        ledger.append([outcome("a", run="r2")], replacing=True)
+        assert [one.run for (one,) in ledger.pictures()] == ["r2"]
         ledger.append([outcome("b", run="r2")])
     assert lines(tmp_path) == [("a", "r2"), ("b", "r2")]
 
@@ -197,7 +246,7 @@ def test_a_file_that_is_not_a_ledger_is_refused_with_its_line_and_left_alone(tmp
 
 def test_an_output_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RequestError, match="cannot be written to"):
+    with pytest.raises(OutputError, match="cannot be written to"):
         Ledger(tmp_path / "file" / "out", "j1")
 
 
@@ -210,5 +259,5 @@ def test_names_that_are_not_utf8_come_back_as_they_were(tmp_path: Path) -> None:
     assert "\u732b".encode() in raw
     assert is_done(tmp_path, name)
     with Ledger(tmp_path, "j1") as ledger:
-        first = next(ledger.outcomes())
+        ((first,), _) = ledger.pictures()
     assert os.fsencode(first.name) == b"caf\xe9\n\xff.jpg"

@@ -85,11 +85,12 @@ def test_overwrite_does_the_same_again_and_replaces_another_job(go: Go) -> None:
 
 
 @pytest.mark.usefixtures("two")
-def test_what_another_job_left_of_other_pictures_is_named_when_it_stands_in_the_way(go: Go) -> None:
+def test_overwrite_leaves_nothing_of_another_job_not_even_of_other_pictures(go: Go) -> None:
     go("in")
     go("in/a.png", colormap="jet", overwrite=True)
-    with pytest.raises(RequestError, match="another job: a file named in it was changed, or they are of pictures not"):
-        go("in/a.png", colormap="jet")
+    assert files() == ["in/a.png.overlay.png"]
+    assert [row["name"] for row in ledger()] == ["in/a.png"]
+    assert go("in/a.png", colormap="jet") == [[]]
 
 
 @pytest.mark.usefixtures("two")
@@ -97,7 +98,7 @@ def test_a_targets_file_that_was_changed_makes_it_another_job(go: Go, here: Path
     (here / "t.csv").write_text("a.png,red\nb.png,blue\n")
     go("in", targets="t.csv")
     (here / "t.csv").write_text("a.png,red\nb.png,red\n")
-    with pytest.raises(RequestError, match="another job: a file named in it was changed"):
+    with pytest.raises(RequestError, match="another job: the weights or a file named in it were changed"):
         go("in", targets="t.csv")
 
 
@@ -238,17 +239,36 @@ def test_another_jobs_drawings_do_not_pass_for_this_ones_after_an_interruption(
     assert pixels("out/in/a.png.heatmap.png")[16, 16].tolist() == [128, 0, 0]  # the end of jet
 
 
-def test_a_picture_that_is_gone_cannot_be_drawn_at_the_new_scale_and_says_so(paint: Paint, go: Go, here: Path) -> None:
+def test_a_picture_of_an_earlier_run_that_is_gone_keeps_its_drawing_and_a_note_says_so(
+    paint: Paint, here: Path, go: Go, tiny: str
+) -> None:
     paint("in/a.png", (60, 0, 0))
     paint("in/b.png", (90, 0, 0))
     go("in", **NORMALIZED)
+    before = times()
     (here / "in/a.png").unlink()
     paint("in/c.png", (240, 0, 0))
-    *_, (gone,) = go("in", **NORMALIZED)
-    assert gone.name == "in/a.png"
-    assert "cannot be drawn any more: the picture was changed since" in (gone.error or "")
-    assert facts()["failed"] == 1
-    assert not (here / "out/in/a.png.heatmap.png").exists()  # not left at the old scale
+    with Run(Job(model=tiny, inputs=("in",), out="out", device="cpu", **NORMALIZED)) as run:
+        assert [[one.error for one in outcomes] for outcomes in run] == [[], [None]]
+        assert run.notes[-1] == "1 picture(s) of earlier runs are gone or changed and stay drawn at another scale"
+    assert times()["in/a.png.heatmap.png"] == before["in/a.png.heatmap.png"]
+    assert changes(before) == {"in/b.png.heatmap.png", "in/c.png.heatmap.png", "in/c.png.npy"}
+
+
+def test_a_picture_that_changes_while_the_run_goes_on_fails_and_is_done_again(paint: Paint, go: Go, tiny: str) -> None:
+    for number, red in enumerate((60, 120)):
+        paint(f"in/{number}.png", (red, 0, 0))
+    with Run(Job(model=tiny, inputs=("in",), out="out", device="cpu", **NORMALIZED)) as run:
+        outcomes = iter(run)
+        assert [one.error for one in next(outcomes)] == [None]
+        paint("in/0.png", (61, 0, 7), size=(40, 40))
+        *_, (failed,) = outcomes
+    assert failed.name == "in/0.png"
+    assert failed.error == "it cannot be drawn: the picture was changed since"
+    assert (facts()["failed"], facts()["pictures"]) == (1, 2)
+    assert files() == ["in/0.png.npy", "in/1.png.heatmap.png", "in/1.png.npy"]
+    assert [len(each) for each in go("in", **NORMALIZED)] == [1, 0]
+    assert "in/0.png.heatmap.png" in files()
 
 
 def test_none_draws_the_map_as_it_is(paint: Paint, go: Go) -> None:

@@ -129,7 +129,7 @@ def test_targets_of_a_file_picture_by_picture(paint: Paint, tiny: str, here: Pat
     (here / "t.csv").write_text("picture,target,target\na.png,green,red\nb.png,n00000003\nnowhere.png,red\n")
     job = Job(model=tiny, inputs=("in",), targets="t.csv", out="out")
     with Run(job) as run:
-        assert run.notes == ("t.csv lists 1 that are not among the pictures: nowhere.png",)
+        assert list(run.notes) == ["t.csv lists 1 that are not among the pictures: nowhere.png"]
         first, second, third = list(run)
     assert [one.label for one in first] == ["green", "red"]
     assert [one.label for one in second] == ["blue"]
@@ -283,6 +283,13 @@ def test_what_is_wrong_is_said_before_anything_is_written(
         go(**{"inputs": ("a.png",), **options})
     assert message in caught.value.message
     assert list((here / "out").iterdir()) == []
+
+
+def test_outputs_do_not_come_to_lie_among_the_pictures(paint: Paint, go: Go, here: Path) -> None:
+    paint("in/a.png")
+    with pytest.raises(RequestError, match="the outputs would lie among the pictures in 'in'"):
+        go("in", out=".")
+    assert [path.name for path in (here / "in").iterdir()] == ["a.png"]
 
 
 def test_nothing_to_do_is_said(go: Go, here: Path) -> None:
