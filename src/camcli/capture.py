@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -141,24 +142,43 @@ def _clamp_bounds(low: Any = None, high: Any = None, **names: Any) -> tuple[Any,
 def _is_relu(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[float, bool] | None:
     """The ceiling and in-placeness of a call that computes min(max(x, 0), ceiling); None for any other call."""
     inplace = bool(kwargs.get("inplace", False))
-    if func is nn.functional.relu:
+    if func is F.relu:
         return torch.inf, inplace or args[1:2] == (True,)
     if func in (torch.relu, Tensor.relu):
         return torch.inf, False
     if func in (torch.relu_, Tensor.relu_):
         return torch.inf, True
-    if func is nn.functional.relu6:
+    if func is F.relu6:
         return 6.0, inplace or args[1:2] == (True,)
-    if func in (nn.functional.hardtanh, nn.functional.hardtanh_):
+    if func in (F.hardtanh, F.hardtanh_):
         low = kwargs.get("min_val", args[1] if len(args) > 1 else -1.0)
         high = kwargs.get("max_val", args[2] if len(args) > 2 else 1.0)
         if low == 0 and high > 0:
-            return float(high), inplace or args[3:4] == (True,) or func is nn.functional.hardtanh_
+            return float(high), inplace or args[3:4] == (True,) or func is F.hardtanh_
     if func in _CLAMPS or func in _CLAMPS_IN_PLACE:
         low, high = _clamp_bounds(*args[1:3], **kwargs)
         if isinstance(low, int | float) and low == 0 and (high is None or isinstance(high, int | float)):
             return (torch.inf if high is None else float(high)), func in _CLAMPS_IN_PLACE
     return None
+
+
+# Activations that are no ReLUs. Sigmoids are not among them: in convolutional networks they are gates.
+_OTHER_ACTIVATIONS: dict[Any, str] = {
+    F.celu: "CELU",
+    F.elu: "ELU",
+    F.elu_: "ELU",
+    F.gelu: "GELU",
+    F.hardswish: "Hardswish",
+    F.leaky_relu: "LeakyReLU",
+    F.leaky_relu_: "LeakyReLU",
+    F.mish: "Mish",
+    F.prelu: "PReLU",
+    F.selu: "SELU",
+    F.silu: "SiLU",
+    F.softplus: "Softplus",
+    Tensor.tanh: "Tanh",
+    torch.tanh: "Tanh",
+}
 
 
 class RuledReLUs(TorchFunctionMode):
@@ -171,12 +191,14 @@ class RuledReLUs(TorchFunctionMode):
     Attributes:
         rule: what the next backward does at each ReLU.
         count: ReLUs met so far.
+        others: the other activations met, which pass the plain gradient whatever the rule.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.rule: ReluRule | None = None
         self.count = 0
+        self.others: set[str] = set()
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -189,6 +211,8 @@ class RuledReLUs(TorchFunctionMode):
                 self.count += 1
                 ceiling, inplace = relu
                 return _RuledReLU.apply(x, ceiling, inplace, self)
+        if func in _OTHER_ACTIVATIONS:
+            self.others.add(_OTHER_ACTIVATIONS[func])
         return func(*args, **kwargs)
 
     @contextmanager

@@ -35,6 +35,12 @@ class PictureError(CamcliError):
     exit_code = 1
 
 
+class OutputError(CamcliError):
+    """What belongs to the run as a whole cannot be written, so the run ends; what was done stays. Exit code 1."""
+
+    exit_code = 1
+
+
 class NothingFoundError(CamcliError):
     """The request is sound, but there is nothing to do. Exit code 3."""
 

@@ -28,28 +28,6 @@ Choose = Callable[[int, Tensor], Sequence[int]]
 # One map, or why there is none.
 Result = Explanation | PictureError
 
-# Activations that a rule for ReLUs leaves as they are.
-_NOT_RELU = frozenset(
-    {
-        "CELU",
-        "ELU",
-        "GELU",
-        "GELUTanh",
-        "HardMish",
-        "HardSwish",
-        "Hardswish",
-        "LeakyReLU",
-        "Mish",
-        "PReLU",
-        "QuickGELU",
-        "SELU",
-        "SiLU",
-        "Softplus",
-        "Swish",
-        "Tanh",
-    }
-)
-
 
 def predicted(row: int, scores: Tensor) -> Sequence[int]:  # noqa: ARG001
     """The class with the greatest score."""
@@ -194,7 +172,7 @@ class Explainer:
             forward = self._forward(image)
             self._check_labels(forward.scores.shape[1])
             if forward.relus is not None:
-                self._check_relus(forward.relus.count)
+                self._check_relus(forward.relus)
             self._layouts = {name: self._layout(name, forward.taps.get(name), image) for name in self.layers}
             evidence = self._evidence(forward.scores.max(1).values.sum(), forward, last=True)
         for name in self.layers:
@@ -324,16 +302,16 @@ class Explainer:
                 "give the names of all its classes: --labels FILE, one name a line",
             )
 
-    def _check_relus(self, guided: int) -> None:
-        others = sorted({type(part).__name__ for part in self.module.modules()} & _NOT_RELU)
-        if not guided:
-            has = f"; its activations are {', '.join(others)}" if others else ""
+    def _check_relus(self, met: RuledReLUs) -> None:
+        others = ", ".join(sorted(met.others))
+        if not met.count:
             raise RequestError(
-                f"{self.method.name} is defined by what it does at ReLUs, and this network meets none{has}",
+                f"{self.method.name} is defined by what it does at ReLUs, and this network meets none"
+                + (f"; its activations are {others}" if others else ""),
                 "choose a method that works at a layer, such as gradcam",
             )
         if others:
-            note = f"{guided} ReLUs follow the rule of {self.method.name}; {', '.join(others)} pass the plain gradient"
+            note = f"{met.count} ReLUs follow the rule of {self.method.name}; {others} pass the plain gradient"
             self.notes = (*(one for one in self.notes if one != note), note)
 
     def _no_gradient(self, name: str, image: Tensor) -> RequestError:
@@ -372,6 +350,8 @@ def _attempt(choose: Choose, row: int, scores: Tensor) -> Sequence[int] | Pictur
                 "the network's scores hold NaN or infinite values on this picture", "try --precision fp32"
             )
         indices = list(dict.fromkeys(choose(row, scores)))
+        if not indices:
+            raise PictureError("its target gives no class")
     except PictureError as error:
         return error
     for index in indices:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from camcli.errors import RequestError
 
@@ -82,9 +82,31 @@ class Job:
     precision: Precision = "fp32"
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Raises RequestError for what no job can be; what depends on libraries or files is checked later."""
+        for name, choices in (("normalize", get_args(Normalize)), ("precision", get_args(Precision))):
+            if getattr(self, name) not in choices:
+                raise RequestError(f"{name} cannot be {getattr(self, name)!r}", f"there are: {', '.join(choices)}")
+        for name in ("batch_size", "workers"):
+            if getattr(self, name) < 0:
+                raise RequestError(
+                    f"{name} cannot be {getattr(self, name)}", "give a number from 1 on, or 0 for the default"
+                )
+        if not 0 <= self.alpha <= 1:
+            raise RequestError(f"alpha cannot be {self.alpha}", "it is an opacity, from 0 to 1")
+        if not self.target and not self.targets:
+            raise RequestError("no target is named", "say which class is explained: predicted, top:5, or a class")
+        if not self.save:
+            raise RequestError("nothing is to be saved", "name at least one format: --save overlay")
+        if self.targets and self.target != ("predicted",):
+            raise RequestError(
+                f"both a target ({', '.join(self.target)}) and a file of targets ({self.targets}) were given",
+                "leave one out",
+            )
+
     @property
     def fingerprint(self) -> str:
-        """16 hex digits that change when anything changes that could change a picture's files.
+        """16 hex digits that change when anything that is asked for changes that could change a picture's files.
 
         Files named in the job (weights, labels, targets) count by their content.
 
@@ -163,7 +185,7 @@ class Outcome:
         seconds: decoding, its share of its batch, and writing.
         untrained: the weights are random and the map means nothing.
         notes: what a reader of the map must know.
-        error: why there is no map; then all of the above from ``files`` on is empty.
+        error: why there is no map, and then all of the above from ``files`` on is empty; or why it is not drawn.
     """
 
     source: str
@@ -203,9 +225,15 @@ class Tally:
     skipped: int = 0
 
     def count(self, outcomes: Sequence[Outcome]) -> None:
-        """One more picture: without outcomes it was done before; one failed map makes it a failure."""
+        """One more picture: without outcomes it was done before; one failed map makes it a failure.
+
+        A picture counted as done that cannot be drawn comes a second time: an error, but a map.
+        """
         if not outcomes:
             self.skipped += 1
+        elif any(outcome.error and outcome.files for outcome in outcomes):
+            self.done -= 1
+            self.failed += 1
         elif any(outcome.error for outcome in outcomes):
             self.failed += 1
         else:

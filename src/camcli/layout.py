@@ -51,16 +51,19 @@ def readings(
     prefix: int | None = None,
     grid: tuple[int, int] | None = None,
 ) -> list[Layout]:
-    """All layouts that a layer's output of this shape can have, for an input of ``input_size`` (h, w) pixels.
+    """All layouts that a layer's output of this shape can have, for one input of ``input_size`` (h, w) pixels.
 
-    A grid must have the input's aspect: one stride must explain its rows and its columns.
+    A grid must have the input's aspect: one stride must explain its rows and its columns. An output that has cut the
+    image into several samples, as attention in windows does, is no grid over it and has no reading.
 
     Args:
-        shape: of the output, batch first.
+        shape: of the output for one image, batch first.
         input_size: of the model's input.
         prefix: how many tokens the model's metadata puts before the patches, if it says.
         grid: the patch grid its metadata names, if it does.
     """
+    if not shape or shape[0] != 1:
+        return []
     if len(shape) == 4:
         _, a, b, c = shape
         found: list[Layout] = []

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 import filelock
 
-from camcli.errors import RequestError
+from camcli.errors import OutputError, RequestError
 from camcli.job import Outcome
 
 FILE = "outcomes.jsonl"
 LOCK = ".camcli.lock"
+
+FIELDS = frozenset(field.name for field in fields(Outcome))
 
 # The lines of one picture from one run, each as read and as written.
 Block = list[tuple[dict[str, Any], bytes]]
@@ -25,24 +27,30 @@ Block = list[tuple[dict[str, Any], bytes]]
 class Ledger:
     """The outcomes under one output folder, one JSON line for each picture and target.
 
-    All lines of a picture are written in one piece, so that after a crash it is there whole or is done again. A later
-    run's lines replace a picture's earlier ones; they are dropped when the ledger is closed or next opened. Memory:
-    two small numbers for each picture done before.
+    All lines of a picture are written in one piece, so that after a crash it is there whole or is done again. A
+    picture's later lines replace its earlier ones; replaced lines are dropped, with the files that only they name,
+    when the ledger is closed or next opened. Memory: two numbers for each picture that an earlier run has done.
 
     Args:
         folder: the output folder; made if need be.
         job: the fingerprint of the job under way.
         kept: which of an outcome's files must still exist for it to count as done; default: all.
+        replace: drop the outcomes of other jobs, and their files.
 
     Attributes:
         others: fingerprints of other jobs whose outcomes lie here.
 
     Raises:
         RequestError: another run writes here now, or the file is not a ledger.
+        OutputError: the folder cannot be written to.
     """
 
     def __init__(
-        self, folder: Path, job: str, kept: Callable[[dict[str, str]], Sequence[str]] = lambda files: [*files.values()]
+        self,
+        folder: Path,
+        job: str,
+        kept: Callable[[dict[str, str]], Sequence[str]] = lambda files: [*files.values()],
+        replace: bool = False,
     ) -> None:
         self.folder = folder
         self.others: set[str] = set()
@@ -59,16 +67,16 @@ class Ledger:
                 f"another run is writing to {str(folder)!r}", "wait for it, or choose another --out"
             ) from None
         except OSError as error:
-            raise RequestError(f"the output folder {str(folder)!r} cannot be written to: {error.strerror}") from error
+            raise OutputError(f"the output folder {str(folder)!r} cannot be written to: {error.strerror}") from error
         try:
             for block in self._blocks():
                 first = block[0][0]
-                self.others.add(first["job"])
                 name = _hash(first["name"])
-                self._replaced |= name in self._done
+                self._replaced |= name in self._done or (replace and first["job"] != job)
+                self.others.add(first["job"])
                 self._done[name] = _hash(first["stamp"]) if self._is_done(block, kept) else 0
             self.others.discard(job)
-            self._settle()
+            self._settle(only=job if replace else None)
         except BaseException:
             self._lock.release()
             raise
@@ -79,35 +87,52 @@ class Ledger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._settle()
-        if self._file is not None:
-            self._file.close()
-        self._lock.release()
-        (self.folder / LOCK).unlink(missing_ok=True)
+        # The lock's file stays: deleted, it could be held by two at a time.
+        try:
+            self._settle()
+            if self._file is not None:
+                self._file.close()
+        finally:
+            self._lock.release()
 
     def done(self, name: str, stamp: str) -> bool:
         """Whether this picture, unchanged, is done under this job, with all its files."""
         return bool(stamp) and self._done.get(_hash(name)) == _hash(stamp)
 
-    def append(self, outcomes: Sequence[Outcome]) -> None:
-        """Record all outcomes of one picture."""
-        name = _hash(outcomes[0].name)
-        self._replaced |= name in self._done
-        self._done.setdefault(name, 0)
-        assert self._file is not None  # open from the beginning to the end of the with block
-        self._file.write(b"".join(outcome.as_line() for outcome in outcomes))
+    def append(self, outcomes: Sequence[Outcome], replacing: bool = False) -> None:
+        """Record all outcomes of one picture.
 
-    def outcomes(self) -> Iterator[Outcome]:
-        """The outcomes of this job that are not failures, picture by picture."""
+        Args:
+            outcomes: all of them, in order.
+            replacing: this run has recorded the picture before.
+
+        Raises:
+            OutputError: they cannot be written; what stood there stays whole.
+        """
+        self._replaced |= replacing or _hash(outcomes[0].name) in self._done
+        assert self._file is not None  # open from the beginning to the end of the with block
+        before = self._file.seek(0, 2)
+        left = memoryview(b"".join(outcome.as_line() for outcome in outcomes))
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            self._file.truncate(before)
+            raise OutputError(f"{self.folder / FILE} cannot be written to: {error.strerror}") from error
+
+    def pictures(self) -> Iterator[list[Outcome]]:
+        """The outcomes of this job, picture by picture, of pictures without failures."""
         self._settle()
         for block in self._blocks():
-            for values, _ in block:
-                if values["job"] == self._job and not values["error"]:
-                    yield Outcome(**{**values, "notes": tuple(values["notes"]), "peak": tuple(values["peak"])})
+            if all(values["job"] == self._job and not values["error"] for values, _ in block):
+                yield [
+                    Outcome(**{**values, "notes": tuple(values["notes"]), "peak": tuple(values["peak"])})
+                    for values, _ in block
+                ]
 
     def _is_done(self, block: Block, kept: Callable[[dict[str, str]], Sequence[str]]) -> bool:
         return (
-            block[0][0]["part"].endswith(f"/{len(block)}")
+            block[0][0]["part"] == f"1/{len(block)}"
             and all(values["job"] == self._job and not values["error"] for values, _ in block)
             and all((self.folder / file).is_file() for values, _ in block for file in kept(values["files"]))
         )
@@ -122,56 +147,82 @@ class Ledger:
                     return  # torn by a crash; its picture is not whole and will be done again
                 try:
                     values = json.loads(line)
-                    values["name"], values["run"], values["job"], values["part"], values["files"]
-                except (ValueError, TypeError, KeyError) as error:
+                    known = isinstance(values, dict) and values.keys() == FIELDS
+                except ValueError:
+                    known = False
+                if not known:
                     raise RequestError(
-                        f"{path}, line {number}, is not an outcome of camcli",
+                        f"{path}, line {number}, is not an outcome of this version of camcli",
                         "choose another --out, or move the file away",
-                    ) from error
+                    )
                 yield values, line
 
     def _blocks(self) -> Iterator[Block]:
-        for _, lines in itertools.groupby(self._lines(), key=lambda line: (line[0]["name"], line[0]["run"])):
-            yield list(lines)
+        block: Block = []
+        for values, line in self._lines():
+            if block and (values["part"].startswith("1/") or values["name"] != block[0][0]["name"]):
+                yield block
+                block = []
+            block.append((values, line))
+        if block:
+            yield block
 
-    def _settle(self) -> None:
+    def _settle(self, only: str | None = None) -> None:
         """Leave the ledger without replaced lines and without a torn end, open to be appended to."""
         path = self.folder / FILE
-        if self._file is not None:
-            self._file.close()
-        if self._replaced or (path.exists() and _is_torn(path)):
-            self._compact(path)
-        self._file = path.open("ab", buffering=0)
+        try:
+            if self._file is not None:
+                self._file.close()
+            if self._replaced or (path.exists() and _is_torn(path)):
+                self._compact(path, only)
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written to: {error.strerror}") from error
 
-    def _compact(self, path: Path) -> None:
-        """Drop replaced lines and a torn end, and the files that only replaced lines name."""
+    def _compact(self, path: Path, only: str | None) -> None:
+        """Drop replaced lines, those of jobs other than ``only`` and a torn end; and the files that only they name."""
         latest: dict[int, int] = {}
         for number, block in enumerate(self._blocks()):
             latest[_hash(block[0][0]["name"])] = number
+
+        def stays(number: int, block: Block) -> bool:
+            first = block[0][0]
+            return latest[_hash(first["name"])] == number and only in (None, first["job"])
+
+        kept = {
+            _hash(name)
+            for number, block in enumerate(self._blocks())
+            if stays(number, block)
+            for values, _ in block
+            for name in values["files"].values()
+        }
         temporary = path.with_name(f".{FILE}.tmp")
-        dropped: set[str] = set()
-        kept: set[str] = set()
-        with temporary.open("wb") as file:
+        dropped = temporary.with_suffix(".dropped")
+        with temporary.open("wb") as file, dropped.open("w") as names:
             for number, block in enumerate(self._blocks()):
-                current = latest[_hash(block[0][0]["name"])] == number
-                if current:
+                if stays(number, block):
                     file.writelines(line for _, line in block)
-                if not current or dropped:
-                    # A replaced block comes before the one that replaces it.
-                    (kept if current else dropped).update(
-                        name for values, _ in block for name in values["files"].values()
-                    )
+                else:
+                    gone = (name for values, _ in block for name in values["files"].values())
+                    names.writelines(json.dumps(name) + "\n" for name in gone if _hash(name) not in kept)
+        # The files go last: until here the old ledger speaks for them.
         temporary.replace(path)
-        for name in dropped - kept:
-            if (self.folder / name).resolve().is_relative_to(self.folder.resolve()):
-                (self.folder / name).unlink(missing_ok=True)
+        with dropped.open() as names:
+            for line in names:
+                self._remove(json.loads(line))
+        dropped.unlink()
         self._replaced = False
+
+    def _remove(self, name: str) -> None:
+        """Delete an output file, if the ledger's word for it stays in the folder."""
+        file = self.folder / name
+        if file.parent.resolve().is_relative_to(self.folder.resolve()):
+            file.unlink(missing_ok=True)
 
 
 def _is_torn(path: Path) -> bool:
     with path.open("rb") as file:
-        file.seek(0, 2)
-        if not file.tell():
+        if not file.seek(0, 2):
             return False
         file.seek(-1, 2)
         return file.read() != b"\n"

@@ -164,10 +164,11 @@ def _short(part: str) -> str:
 
 
 def _once(sources: Iterable[Source]) -> Iterator[Source]:
-    seen: set[str] = set()
+    seen: set[int] = set()  # hashes, since a run may have a million names
     for source in sources:
-        if source.name not in seen:
-            seen.add(source.name)
+        name = hash(source.name)
+        if name not in seen:
+            seen.add(name)
             yield source
 
 

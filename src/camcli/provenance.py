@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from camcli import __version__, atomic
+from camcli.errors import OutputError
 from camcli.worker import Worker
 
 FILE = "run.json"
@@ -23,12 +24,12 @@ def facts(worker: Worker) -> dict[str, Any]:
     return {
         "camcli": __version__,
         "job": worker.job.as_dict(),
-        "fingerprint": worker.job.fingerprint,
+        "fingerprint": worker.fingerprint,
         "model": {
             "name": network.name,
             "weights": network.weights,
             "origin": network.origin,
-            "sha256": network.sha256(),
+            "sha256": worker.sha256,
             "classes": len(network.labels),
             "preprocessing": asdict(network.prepare),
             "notes": list(network.notes),
@@ -51,10 +52,17 @@ def now() -> str:
 
 
 def write(folder: Path, content: dict[str, Any]) -> None:
-    """Write ``run.json`` into a folder."""
+    """Write ``run.json`` into a folder.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     # File names need not be valid UTF-8; JSON's own escape for what is not is the one that this handler writes.
-    atomic.write(folder / FILE, text.encode("utf-8", "backslashreplace"))
+    try:
+        atomic.write(folder / FILE, text.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise OutputError(f"{folder / FILE} cannot be written: {error.strerror}") from error
 
 
 def read(folder: Path) -> dict[str, Any]:

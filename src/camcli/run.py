@@ -22,9 +22,10 @@ from camcli.errors import CamcliError, NothingFoundError, PictureError, RequestE
 from camcli.job import NOT_IN_FINGERPRINT, Explanation, Job, Outcome
 from camcli.ledger import Ledger
 from camcli.outputs import COLORMAPS, OUTPUTS
-from camcli.pictures import Picture, Source, decode, find, stamp
+from camcli.pictures import Picture, Source, decode, find, output_name, stamp
 from camcli.render import Style, display, strongest
 from camcli.stream import ahead
+from camcli.targets import gives_several
 from camcli.targets.named import Listed
 from camcli.worker import Item, Worker
 
@@ -46,7 +47,7 @@ class Run:
     Attributes:
         worker: the job resolved.
         total: the number of pictures; None if they come from standard input.
-        notes: what the user must know about this run.
+        notes: what the user must know about this run; may grow while it goes on.
 
     Raises:
         RequestError: anything in the job that cannot be.
@@ -69,23 +70,26 @@ class Run:
         self._formats = tuple(dict.fromkeys([*job.save, *(["array"] if self._drawn_later else [])]))
         self._written = ("array",) if self._drawn_later else self._formats
         self._suffixes = {name: OUTPUTS.find(name).suffix for name in self._formats}
-        self._fingerprint = job.fingerprint
         self._id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         self.total = None if "-" in job.inputs else sum(1 for _ in self._sources())
         if self.total == 0:
             raise NothingFoundError(f"there is no picture in {', '.join(job.inputs)}")
+        self._check_apart()
         self.worker = Worker(job)
-        self.notes = (*self.worker.network.notes, *self.worker.explainer.notes, *self._unused_targets())
+        self.notes = self.worker.notes
+        self.notes += self._unused_targets()
+        self._several = bool(job.targets) or len(job.target) > 1 or any(map(gives_several, job.target))
         self._held = ExitStack()
 
     def __enter__(self) -> Run:
         with ExitStack() as held:
-            self._ledger = held.enter_context(Ledger(self._out, self._fingerprint, self._needed))
+            ledger = Ledger(self._out, self.worker.fingerprint, self._needed, replace=self.job.overwrite)
+            self._ledger = held.enter_context(ledger)
             before = provenance.read(self._out)
             self._check_other_jobs(before)
             self._facts = {"run": self._id, "began": provenance.now(), **provenance.facts(self.worker)}
             # At which scale the pictures of this job were drawn last, if they were.
-            self._scale = before.get("scale") if before.get("fingerprint") == self._fingerprint else None
+            self._scale = before.get("scale") if before.get("fingerprint") == self.worker.fingerprint else None
             self._record(scale=self._scale)
             self._held = held.pop_all()
         return self
@@ -99,7 +103,7 @@ class Run:
         explained = self.worker.stream(map(self._item, self._sources()))
         workers = self.worker.workers
         met = failed = skipped = 0
-        for outcomes in ahead(self._outcomes, explained, workers, self.worker.batch_size + workers):
+        for outcomes in ahead(self._outcomes, explained, workers, 2 * workers):
             met += 1
             skipped += not outcomes
             failed += any(outcome.error for outcome in outcomes)
@@ -109,11 +113,9 @@ class Run:
         if not met:
             raise NothingFoundError("standard input named no picture")
         if self._drawn_later:
-            gone = set()
             for outcomes in self._draw():
-                gone.add(outcomes[0].name)
+                failed += 1
                 yield outcomes
-            failed += len(gone)
         self._record(finished=provenance.now(), pictures=met, failed=failed, skipped=skipped, scale=self._scale)
 
     # ---- before
@@ -126,6 +128,17 @@ class Run:
             null_separated=self.job.null_separated,
             root=Path(self.job.root) if self.job.root else None,
         )
+
+    def _check_apart(self) -> None:
+        """Outputs must not lie among the pictures of a folder, where the next run would find them."""
+        for given in self.job.inputs:
+            folder = Path(given)
+            beside = self._out / output_name(folder, Path(self.job.root).absolute())
+            if folder.is_dir() and beside.is_dir() and beside.samefile(folder):
+                raise RequestError(
+                    f"with --out {self.job.out} the outputs would lie among the pictures in {given!r}",
+                    "name another folder: --out maps",
+                )
 
     def _needed(self, files: dict[str, str]) -> list[str]:
         return [files[name] for name in self._written if name in files]
@@ -146,11 +159,15 @@ class Run:
             return
         then, now = before.get("job", {}), self.job.as_dict()
         names = [field.name for field in fields(Job) if field.name not in NOT_IN_FINGERPRINT]
-        changes = [f"{name} was {then[name]!r}, is {now[name]!r}" for name in names if then.get(name) != now[name]]
-        # Asked in the same words: what differs is the content of a file, or it is older than the last run.
-        difference = "; ".join(changes) or "a file named in it was changed, or they are of pictures not asked for since"
+        changes = [
+            f"{name} was {then[name]!r}, is {now[name]!r}" for name in names if then.get(name, now[name]) != now[name]
+        ]
+        # Asked in the same words: what differs is behind them.
+        difference = (
+            "; ".join(changes) or "the weights or a file named in it were changed, or the last run here was not its"
+        )
         raise RequestError(
-            f"{self.job.out!r} holds the results of another job" + (f": {difference}" if then else ""),
+            f"{self.job.out!r} holds the results of another job: {difference}",
             "choose another folder with --out, or replace them with --overwrite",
         )
 
@@ -176,7 +193,7 @@ class Run:
                 if isinstance(result, PictureError):
                     raise result
                 outcomes.append(self._done(item, result, part))
-            except (CamcliError, OSError) as error:
+            except Exception as error:  # whatever it is, it is this map's, and the others go on
                 outcomes.append(self._outcome(item, part=part, error=_reason(error)))
         seconds = (item.seconds + time.perf_counter() - began) / len(outcomes)
         return [replace(outcome, seconds=round(seconds, 4)) for outcome in outcomes]
@@ -186,7 +203,7 @@ class Run:
             source=str(item.source.path),
             name=item.source.name,
             stamp=item.stamp,
-            job=self._fingerprint,
+            job=self.worker.fingerprint,
             run=self._id,
             untrained=self.worker.network.untrained,
             **values,
@@ -225,36 +242,55 @@ class Run:
 
     def _stem(self, name: str, explanation: Explanation) -> str:
         """The output name, with as much behind it as tells one picture's maps apart in this job."""
-        several = self.job.targets or len(self.job.target) > 1 or self.job.target[0].startswith("top:")
         tags = [
             "untrained" if self.worker.network.untrained else "",
             explanation.layer if len(self.worker.explainer.layers) > 1 else "",
-            f"{explanation.index}-{_slug(explanation.label)}" if several else "",
+            f"{explanation.index}-{_slug(explanation.label)}" if self._several else "",
         ]
         return ".".join(filter(None, [name, *tags]))
 
     # ---- after the last picture: one scale for the whole run
 
     def _draw(self) -> Iterator[list[Outcome]]:
-        """Draws all pictures of this job at the scale of the strongest; yields those that could not be."""
-        scale = max((outcome.strongest or 0.0 for outcome in self._ledger.outcomes()), default=0.0)
+        """Draws all pictures of this job at the scale of the strongest; yields those of this run that could not be.
+
+        What an earlier run has done and is gone or changed since keeps its files, and a note says so.
+        """
+        pictures = self._ledger.pictures
+        scale = max((one.strongest or 0.0 for outcomes in pictures() for one in outcomes), default=0.0)
         fresh, self._scale = scale != self._scale, scale
-
-        def draw(outcome: Outcome) -> Outcome | None:
-            files = {name: file for name, file in outcome.files.items() if name not in self._written}
-            if not fresh and outcome.run != self._id and all((self._out / file).exists() for file in files.values()):
-                return None
-            try:
-                self._write(self._decoded(outcome), self._explanation(outcome), files)
-            except (CamcliError, OSError, ValueError) as error:
-                return replace(outcome, run=self._id, files={}, error=f"it cannot be drawn any more: {_reason(error)}")
-            return None
-
+        # While it is under way, the scale of what lies there is not known.
+        self._record(scale=None)
+        left = 0
         workers = self.worker.workers
-        for failure in ahead(draw, self._ledger.outcomes(), workers, 2 * workers):
-            if failure is not None:
-                self._ledger.append([failure])
-                yield [failure]
+        for outcomes in ahead(lambda done: self._drawn(done, fresh), pictures(), workers, 2 * workers):
+            if any(outcome.error for outcome in outcomes):
+                if outcomes[0].run == self._id:
+                    self._ledger.append(outcomes, replacing=True)
+                    yield outcomes
+                else:
+                    left += 1
+        if left:
+            self.notes.append(f"{left} picture(s) of earlier runs are gone or changed and stay drawn at another scale")
+
+    def _drawn(self, outcomes: list[Outcome], fresh: bool) -> list[Outcome]:
+        """Draws one picture's maps; returns its outcomes, with errors where that could not be."""
+        old = outcomes[0].run != self._id
+        wanted = [{name: file for name, file in one.files.items() if name not in self._written} for one in outcomes]
+        files = [file for names in wanted for file in names.values()]
+        if not files or (old and not fresh and all((self._out / file).exists() for file in files)):
+            return outcomes
+        drawn = []
+        picture: Picture | None = None
+        for outcome, names in zip(outcomes, wanted, strict=True):
+            try:
+                picture = picture or self._decoded(outcome)
+                self._write(picture, self._explanation(outcome), names)
+                drawn.append(outcome)
+            except Exception as error:  # whatever it is, it is this map's, and the others go on
+                kept = {name: file for name, file in outcome.files.items() if name in self._written}
+                drawn.append(replace(outcome, files=kept, error=f"it cannot be drawn: {_reason(error)}"))
+        return drawn
 
     def _decoded(self, outcome: Outcome) -> Picture:
         source = Source(Path(outcome.source), outcome.name)
@@ -279,7 +315,7 @@ class Run:
 def _reason(error: Exception) -> str:
     if isinstance(error, CamcliError):
         return f"{error.message} ({error.hint})" if error.hint else error.message
-    return str(error)
+    return str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
 
 
 def _slug(label: str) -> str:

@@ -114,7 +114,8 @@ def _with_layout(
 ) -> Layer:
     ways = readings(layer.shape, size, prefix, grid)
     if not ways:
-        return replace(layer, reason="no grid")
+        pieces = layer.shape[0] if layer.shape else 1
+        return replace(layer, reason="no grid" if pieces == 1 else f"cuts the image into {pieces} samples")
     try:
         layout = decide(ways, layer.shape, orders)
     except RequestError:

@@ -21,6 +21,7 @@ class Row:
         paper: where it comes from.
         parts: the rows it is made of, if it is a combination and has no function of its own.
         suffix: for outputs, how its files end.
+        several: for targets, whether it can give a picture more than one class.
         caveat: what a person who chooses it must know.
         function: the function's name, where it is not ``name`` with ``-`` as ``_``.
         module: the full module path; set for rows that other packages bring.
@@ -32,6 +33,7 @@ class Row:
     paper: str = ""
     parts: tuple[str, ...] = ()
     suffix: str = ""
+    several: bool = False
     caveat: str = ""
     function: str = ""
     module: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,9 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from camcli import models
-from camcli.errors import PictureError, RequestError, did_you_mean
+from camcli.errors import CamcliError, PictureError, RequestError, did_you_mean
 from camcli.explainer import Explainer, Result
 from camcli.job import Explanation, Job
+from camcli.network import Network
 from camcli.pictures import Picture, Source, colour, decode, find, upright
 from camcli.stream import ahead, batched
 from camcli.survey import probe_image
@@ -70,6 +72,10 @@ class Worker:
         device: where the network is.
         batch_size: pictures in one forward.
         workers: threads that decode.
+        notes: what the user must know about all the maps; may grow while pictures are done.
+        sha256: of the weights.
+        fingerprint: of the job and of what it was resolved to: 16 hex digits that change when anything changes that
+            could change a picture's files.
 
     Raises:
         RequestError: anything in the job that cannot be.
@@ -80,31 +86,32 @@ class Worker:
         self.device = _device(job.device)
         colour(job.background)
         network = models.load(job.model, weights=job.weights, labels=job.labels, text=job.text, seed=job.seed)
+        # Before the precision is changed, so that the same weights have the same hash in every run.
+        self.sha256 = network.sha256()
+        self.fingerprint = _fingerprint(job, network, self.sha256)
         self.network = replace(network, module=network.module.to(self.device, PRECISIONS[job.precision]))
         self.explainer = Explainer(self.network, layers=job.layers, method=job.method)
         self.target: Target = resolve(job.target, network.labels)
         if job.targets:
-            if job.target != Job().target:
-                raise RequestError(
-                    f"both a target ({', '.join(job.target)}) and a file of targets ({job.targets}) were given",
-                    "leave one out",
-                )
             folders = [Path(given) for given in job.inputs if Path(given).is_dir()]
             self.target = Listed(Path(job.targets), network.labels, folders)
         self.batch_size = job.batch_size or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
         self.workers = job.workers or min(4, os.cpu_count() or 1)
         try:
             self.explainer.check(probe_image(network.prepare.size, torch.float32, torch.device("cpu")))
-        except RuntimeError as error:
+        except CamcliError:
+            raise
+        except Exception as error:
             height, width = network.prepare.size
             raise RequestError(
                 f"{network.name} fails on an image of {height}x{width} "
                 f"in {job.precision} on {self.device}: {_first_line(error)}",
                 "try --precision fp32, or --device cpu",
             ) from error
+        self.notes = [*network.notes, *self.explainer.notes]
 
     def stream(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Items with their results, in order; at most one batch and the threads' own pictures are held."""
+        """Items with their results, in order; at most two batches of pictures and the threads' own are held."""
         decoded = ahead(self._decoded, items, self.workers, self.batch_size + self.workers)
         for batch in batched(decoded, self.batch_size, counts=lambda item: item.input is not None):
             yield from self._explained(batch)
@@ -121,8 +128,8 @@ class Worker:
             item.picture = Picture(item.source, np.asarray(image), view)
         except PictureError as error:
             item.error = error
-        except MemoryError:
-            item.error = PictureError("there is not enough memory to decode it")
+        except Exception as error:  # whatever it is, it is this picture's, and the others go on
+            item.error = PictureError(f"it cannot be prepared for the model: {_first_line(error)}")
         item.seconds += time.perf_counter() - began
         return item
 
@@ -131,16 +138,26 @@ class Worker:
         if not ready:
             return batch
         began = time.perf_counter()
+        found: list[list[Result]] | None = None
         try:
             found = self._results(ready)
-        except RuntimeError:
-            # Perhaps one picture is to blame, or the batch is too large for the device: each for itself.
+        except RequestError:
+            raise
+        except torch.OutOfMemoryError:
+            self._note(f"{self.device} has not enough memory for {len(ready)} pictures at a time: --batch-size")
+        except Exception as error:
+            self._note(f"a batch failed and was done picture by picture: {_first_line(error)}")
+        if found is None:  # not in the handlers: they would hold on to the failed batch's memory
             found = [self._alone(item) for item in ready]
         share = (time.perf_counter() - began) / len(ready)
         for item, results in zip(ready, found, strict=True):
             item.input, item.results = None, results
             item.seconds += share
         return batch
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
 
     def _results(self, items: Sequence[Item]) -> list[list[Result]]:
         images = torch.stack([item.input for item in items if item.input is not None])
@@ -149,7 +166,9 @@ class Worker:
     def _alone(self, item: Item) -> list[Result]:
         try:
             return self._results([item])[0]
-        except RuntimeError as error:
+        except RequestError:
+            raise
+        except Exception as error:
             return [PictureError(f"the network fails on this picture: {_first_line(error)}")]
 
 
@@ -186,9 +205,19 @@ def explain(
             if isinstance(one, Image.Image):
                 yield _in_memory(one, f"image-{number}", worker.job.background)
             else:
-                yield from map(Item, find([str(one)], out=Path(worker.job.out)))
+                yield from map(Item, _found(one, worker, checked=one is images))
 
     return _explanations(worker.stream(items()), on_error)
+
+
+def _found(path: str | Path, worker: Worker, checked: bool) -> Iterator[Source]:
+    """The pictures that one path stands for; one of several that stands for nothing is reported in its place."""
+    try:
+        return find([str(path)], out=Path(worker.job.out))
+    except RequestError as error:
+        if checked:
+            raise
+        return iter([Source(Path(path), str(path), error.message)])
 
 
 def _in_memory(image: Image.Image, name: str, background: str) -> Item:
@@ -241,6 +270,12 @@ def _device(name: str) -> torch.device:
     if name not in here:
         raise RequestError(f"there is no device {name!r} here", f"there are: auto, {', '.join(here)}")
     return torch.device(name)
+
+
+def _fingerprint(job: Job, network: Network, sha256: str) -> str:
+    """A fingerprint of what was asked and of what it was resolved to, since names stand for changing things."""
+    resolved = [job.fingerprint, sha256, repr(network.prepare), repr(network.labels)]
+    return hashlib.sha256("\n".join(resolved).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _first_line(error: BaseException) -> str:

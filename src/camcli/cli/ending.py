@@ -24,7 +24,7 @@ def ending(voice: Voice) -> Iterator[None]:
         voice.error(error)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
-        voice.say("interrupted; what was done stays, and the same command goes on from there", style="bold")
+        voice.say("interrupted; what was done stays, and the same command (without --overwrite) goes on", style="bold")
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
         # Nobody reads on. Python would complain once more when it flushes at the end.

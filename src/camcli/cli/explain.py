@@ -286,6 +286,7 @@ def _explain(job: Job, voice: Voice, as_json: bool) -> Tally:
 
         run = Run(job)
     _introduce(run, voice)
+    told = len(run.notes)
     tally, shown, began = Tally(), list[Outcome](), time.monotonic()
     with run, voice.progress(run.total, tally) as reporter:
         for outcomes in run:
@@ -295,6 +296,8 @@ def _explain(job: Job, voice: Voice, as_json: bool) -> Tally:
             if as_json:
                 sys.stdout.buffer.writelines(outcome.as_line() for outcome in outcomes)
                 sys.stdout.buffer.flush()
+    for note in run.notes[told:]:
+        voice.note(note)
     voice.summary(shown, tally, time.monotonic() - began, job.out)
     return tally
 

@@ -4,7 +4,8 @@ import hashlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,14 @@ def load(request: Request) -> Network:
         RequestError: there is no such file or function, it fails, or what it returns lacks the preprocessing.
     """
     place, _, name = request.name.rpartition(":")
-    function = _function(Path(place), name)
-    network = _network(_called(function, request.name), request.name)
+    with _neighbours(Path(place)):
+        made = _called(_function(Path(place), name), request.name)
+    network = _network(made, request.name)
     if request.file:
         content = checkpoint.read(request.file)
         module, notes = checkpoint.fit(lambda _classes: network.module, content, request.name)
-        network = replace(network, module=module, weights="file", origin=f"the file {request.file}", notes=notes)
+        network = replace(network, module=module, weights="file", origin=f"the file {request.file}")
+        network = replace(network, notes=(*network.notes, *notes))
     if request.random:
         _reset(network.module, request.name)
         network = replace(network, weights="random", origin=f"random numbers from seed {request.seed}")
@@ -81,7 +84,7 @@ def _function(path: Path, name: str) -> Callable[[], Any]:
 
 
 def _imported(path: Path) -> Any:
-    """The file as a module; its neighbours can be imported in it, as if it were run."""
+    """The file as a module."""
     # A name of its own, so that a file called timm.py hides nothing; the same each time, so that pickles find it.
     name = f"camcli_local_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -89,15 +92,23 @@ def _imported(path: Path) -> Any:
         raise RequestError(f"{str(path)!r} cannot be imported")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    sys.path.insert(0, str(path.resolve().parent))
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
         raise RequestError(f"importing {str(path)!r} failed: {_said(error)}", _tail(error, path)) from error
-    finally:
-        sys.path.remove(str(path.resolve().parent))
     return module
+
+
+@contextmanager
+def _neighbours(path: Path) -> Iterator[None]:
+    """The files beside ``path`` can be imported, as if it were run."""
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
 
 
 def _called(function: Callable[[], Any], name: str) -> Any:

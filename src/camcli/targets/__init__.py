@@ -24,7 +24,7 @@ TARGETS = Table(
     "camcli.targets",
     "target",
     Row("logits", "predicted", "the class with the highest score"),
-    Row("logits", "top", "top:5, the classes with the highest scores, a map for each"),
+    Row("logits", "top", "top:5, the classes with the highest scores, a map for each", several=True),
     Row(
         "named",
         "class",
@@ -49,8 +49,18 @@ def resolve(words: Sequence[str], labels: Labels) -> Target:
     return target
 
 
+def gives_several(word: str) -> bool:
+    """Whether what a user wrote can give a picture more than one class."""
+    return TARGETS.find(_parsed(word)[0]).several
+
+
 def _resolve_one(word: str, labels: Labels) -> Target:
-    name, _, argument = word.partition(":")
-    row, argument = (name, argument) if name in TARGETS.names() else ("class", word)
+    row, argument = _parsed(word)
     target: Target = TARGETS.load(row)(argument, labels)
     return target
+
+
+def _parsed(word: str) -> tuple[str, str]:
+    """The row that a word names, and its argument."""
+    name, _, argument = word.partition(":")
+    return (name, argument) if name in TARGETS.names() else ("class", word)
