@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from camcli import Explainer, Explanation, Labels, Network, Prepare
 from camcli.methods import METHODS
 
+# On networks this small two threads mostly wait for each other: on a busy machine that takes four times as long.
+torch.set_num_threads(1)
+
 
 def seeded(module: nn.Module, seed: int = 1, dtype: torch.dtype = torch.float64) -> nn.Module:
     """The module in evaluation mode, every parameter drawn anew: N(0, 0.3), so that gradients of both signs occur."""
@@ -140,7 +143,7 @@ def state(model: nn.Module) -> dict[str, Any]:
         found[f"{name}.grad"] = None if parameter.grad is None else (id(parameter.grad), parameter.grad.tolist())
         found[f"{name}.value"] = parameter.tolist()
     for name, buffer in model.named_buffers():
-        found[f"{name}.buffer"] = (id(buffer), buffer.data_ptr(), buffer.tolist())
+        found[f"{name}.buffer"] = (id(buffer), buffer.data_ptr(), buffer.requires_grad, buffer.tolist())
     return found
 
 

@@ -5,6 +5,7 @@ import weakref
 from collections import OrderedDict, namedtuple
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -169,6 +170,17 @@ def test_the_tensor_inside_a_layers_output_is_tapped_and_the_rest_handed_on(wrap
     if isinstance(plain, tuple | list):
         rest = [part for part in plain if not isinstance(part, torch.Tensor | tuple)]
         assert [part for part in seen["output"] if not isinstance(part, torch.Tensor | tuple)] == rest
+
+
+def test_a_layer_that_hands_on_what_it_owns_keeps_it_as_it_was():
+    layer = nn.Module()
+    layer.register_buffer("table", torch.tensor([1.0, -2.0]))
+    layer.forward = lambda x: layer.table
+    model = nn.Sequential(layer, nn.ReLU(inplace=True))
+    with untouched(model), tapped({"layer": layer}) as taps:
+        (gradient,) = torch.autograd.grad(model(None).sum(), taps["layer"])
+    assert gradient.tolist() == [1, 0]
+    assert not layer.table.requires_grad
 
 
 def test_first_tensor():
@@ -358,3 +370,10 @@ def test_two_relus_each_cut_what_is_negative_on_its_way():
         assert torch.autograd.grad(y, x, above, retain_graph=True)[0].tolist() == [1, 1]
     assert torch.autograd.grad(y, x, above)[0].tolist() == [3, -1]
     assert relus.count == 2
+
+
+def test_every_relu6_of_the_bundled_architecture_is_met():
+    model = timm.create_model("tf_efficientnet_lite0").eval()
+    with RuledReLUs() as relus:
+        model(torch.zeros(1, 3, 32, 32, requires_grad=True).clone())
+    assert relus.count == sum(isinstance(module, nn.ReLU6) for module in model.modules()) == 33

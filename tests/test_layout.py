@@ -33,6 +33,9 @@ SQUARE = (224, 224)
         ((1, 1000), SQUARE, []),
         ((1,), SQUARE, []),
         ((1, 3, 8, 7, 7), SQUARE, []),
+        # One image cut into windows.
+        ((64, 96, 7, 7), SQUARE, []),
+        ((), SQUARE, []),
     ],
 )
 def test_readings_of_maps(shape, size, wanted):
@@ -51,6 +54,7 @@ def test_readings_of_maps(shape, size, wanted):
         ((1, 55, 64), (160, 224), []),
         # 1 + 9 or 6 + 4.
         ((1, 10, 64), SQUARE, ["tokens 3x3 after 1 prefix", "tokens 2x2 after 6 prefix"]),
+        ((64, 49, 96), SQUARE, []),
         # Only a prefix, or one patch: no grid.
         ((1, 1, 64), SQUARE, []),
         ((1, 2, 64), SQUARE, []),

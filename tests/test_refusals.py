@@ -167,6 +167,20 @@ def test_where_only_some_activations_are_relus_that_is_noted():
     assert explain.notes[1:] == ("2 ReLUs follow the rule of guided-backprop; SiLU pass the plain gradient",)
 
 
+def test_activations_are_named_where_they_are_called_and_not_where_they_only_stand():
+    class Called(Small):
+        def __init__(self):
+            super().__init__()
+            self.idle = nn.ELU()
+
+        def forward(self, x):
+            return F.silu(super().forward(F.gelu(x)))
+
+    explain = Explainer(Called(), method="guided-backprop")
+    explain(pictures(1, 16))
+    assert explain.notes[1:] == ("2 ReLUs follow the rule of guided-backprop; GELU, SiLU pass the plain gradient",)
+
+
 def test_a_layer_means_nothing_to_a_method_at_the_input():
     with pytest.raises(RequestError, match=r"'guided-backprop' works at the input, so a layer \(conv2\)"):
         Explainer(Small(), layers=["conv2"], method="guided-backprop")
@@ -239,3 +253,14 @@ def test_targets_that_do_not_fit_are_refused(targets, message):
         explainer(model)(pictures(3, 16), targets)
     if "no class" in message:
         assert "4 classes, counted from 0 to 3" in caught.value.hint
+
+
+@every_method
+def test_an_image_whose_target_gives_no_class_fails_alone(method):
+    model, images = Small(), pictures(3, 16)
+    results = explainer(model, method).results(images, lambda row, scores: [] if row == 1 else [2])
+    assert [type(one) for one in results[1]] == [PictureError]
+    assert results[1][0].message == "its target gives no class"
+    for row in (0, 2):
+        [one] = results[row]
+        same(one, explainer(model, method)(images[row : row + 1], 2)[0][0])
