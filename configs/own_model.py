@@ -27,10 +27,12 @@ class Grouped(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images ``(n, 3, h, w)`` to scores ``(n, groups)``."""
         scores = self.network(images)
         return torch.stack([scores[:, list(classes)].logsumexp(1) for classes in GROUPS.values()], 1)
 
 
 def make() -> tuple[nn.Module, camcli.Prepare, list[str]]:
+    """What `--model` asks for."""
     bundled = camcli.load("bundled:efficientnet-lite0")
     return Grouped(bundled.module), bundled.prepare, list(GROUPS)

@@ -7,9 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from camcli.job import Job, Outcome
+
+# Tests run in a process for each core, so each has one thread; on networks this small more would wait for each other.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # likewise for the commands that tests start
 
 ROOT = Path(__file__).resolve().parent.parent
 

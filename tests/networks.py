@@ -11,9 +11,6 @@ from torch import Tensor, nn
 from camcli import Explainer, Explanation, Labels, Network, Prepare
 from camcli.methods import METHODS
 
-# On networks this small two threads mostly wait for each other: on a busy machine that takes four times as long.
-torch.set_num_threads(1)
-
 
 def seeded(module: nn.Module, seed: int = 1, dtype: torch.dtype = torch.float64) -> nn.Module:
     """The module in evaluation mode, every parameter drawn anew: N(0, 0.3), so that gradients of both signs occur."""

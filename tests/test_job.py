@@ -35,7 +35,7 @@ CHANGED = {
     "precision": "bf16",
     "seed": 1,
 }
-HOW = {"inputs", "null_separated", "out", "root", "overwrite", "batch_size", "workers", "device"}
+HOW = {"inputs", "null_separated", "out", "root", "overwrite", "batch_size", "workers", "device", "seed"}
 
 
 @pytest.fixture

@@ -25,6 +25,8 @@ from camcli.tables import Row
 
 # From an image's row in the batch and its scores (classes,) to the classes explained; PictureError if it has none.
 Choose = Callable[[int, Tensor], Sequence[int]]
+# What a call takes for the classes of a batch.
+Targets = int | Sequence[int] | Sequence[Sequence[int]] | Tensor | np.ndarray | Choose | None
 # One map, or why there is none.
 Result = Explanation | PictureError
 
@@ -107,14 +109,14 @@ class Explainer:
     def __call__(
         self,
         images: Float[Tensor, "n 3 h w"],
-        targets: int | Sequence[int] | Sequence[Sequence[int]] | Choose | None = None,
+        targets: Targets = None,
     ) -> list[list[Explanation]]:
         """Explain a batch.
 
         Args:
             images: prepared as the model wants them.
-            targets: None for the predicted class; one class for all; one class an image; several classes an image; or
-                a function from the image's row and its scores to its classes.
+            targets: None for the predicted class; one class for all; one class an image (a list, tensor or array);
+                several classes an image; or a function from the image's row and its scores to its classes.
 
         Returns:
             For each image its explanations: class by class, layer by layer.
@@ -363,10 +365,12 @@ def _attempt(choose: Choose, row: int, scores: Tensor) -> Sequence[int] | Pictur
     return indices
 
 
-def _choice(targets: int | Sequence[int] | Sequence[Sequence[int]] | Choose | None, images: int) -> Choose:
+def _choice(targets: Targets, images: int) -> Choose:
     """The function that the targets of a call amount to."""
     if targets is None:
         return predicted
+    if isinstance(targets, Tensor | np.ndarray):
+        targets = targets.tolist()
     if callable(targets):
         return targets
     if isinstance(targets, int):

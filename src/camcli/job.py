@@ -22,9 +22,10 @@ RANDOM_WEIGHTS = "random"
 Normalize = Literal["image", "run", "none"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
-# How a run goes about its work, or what it works on: neither changes what one picture's files hold.
+# How a run goes about its work, or what it works on: neither changes what one picture's files hold. The seed does, by
+# way of the weights, whose hash counts in the worker's fingerprint.
 NOT_IN_FINGERPRINT = frozenset(
-    {"inputs", "null_separated", "out", "root", "overwrite", "batch_size", "workers", "device"}
+    {"inputs", "null_separated", "out", "root", "overwrite", "batch_size", "workers", "device", "seed"}
 )
 # Files whose content is part of what is asked.
 FILES = ("weights", "labels", "targets")
@@ -117,6 +118,7 @@ class Job:
         for name in FILES:
             if asked[name] and asked[name] != RANDOM_WEIGHTS:
                 asked[name] = _content_hash(asked[name], name)
+        asked["save"] = sorted(set(self.save))
         source, _, function = self.model.rpartition(":")
         if source.endswith(".py") and function:
             asked["model"] = [_content_hash(source, "model"), function]

@@ -71,7 +71,8 @@ class Table:
                 )
             taken.add(name)
             distribution = point.dist.name if point.dist else point.module
-            yield Row(kind, name, f"from {distribution}", module=point.module, function=point.attr)
+            # Whether it gives several classes nobody says here; then each map's name says which class it is of.
+            yield Row(kind, name, f"from {distribution}", several=True, module=point.module, function=point.attr)
 
     def names(self) -> list[str]:
         """The names of all rows, in order."""
