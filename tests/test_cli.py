@@ -254,7 +254,10 @@ def test_what_needs_no_model_brings_neither_torch_nor_timm(words: list[str]) -> 
 HEARING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from camcli.cli import main; main()"
 
 
-def test_ctrl_c_ends_with_130_and_what_was_done_stays(paint: Paint, tiny_file: Path) -> None:
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_it_says_so_and_what_was_done_stays(
+    paint: Paint, tiny_file: Path, sign: signal.Signals, code: int
+) -> None:
     for number in range(60):
         paint(f"in/{number}.png", (200, number, 0))
     words = ["explain", "in", "--model", f"{tiny_file}:slow", "--out", "out", "--json", "-b", "1"]
@@ -263,11 +266,11 @@ def test_ctrl_c_ends_with_130_and_what_was_done_stays(paint: Paint, tiny_file: P
         assert process.stdout is not None
         assert process.stderr is not None
         first = json.loads(process.stdout.readline())
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sign)
         sent = time.monotonic()
         process.stdout.read()
         said = process.stderr.read().decode()
-    assert process.returncode == 130, said
+    assert process.returncode == code, said
     assert time.monotonic() - sent < 5
     assert "interrupted; what was done stays" in said
     assert "Traceback" not in said

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import nn
 
 from camcli import models
-from camcli.errors import RequestError
+from camcli.errors import NothingFoundError, RequestError
 from camcli.models import Request, bundled, listing, load, local, resolve
 from camcli.models import open_clip as open_clip_source
 from camcli.models import timm as timm_source
@@ -397,7 +397,7 @@ class TestTorchvision:
         assert network.labels.find("n02123045") == network.labels.find("tabby") == 281
         picture = upright("coffee.png")
         assert torch.equal(network.prepare(picture)[0], weights.transforms()(picture))
-        assert any("those of IMAGENET1K_V1" in note for note in network.notes)
+        assert any("that of IMAGENET1K_V1" in note for note in network.notes)
 
     def test_every_published_weights_preprocessing_is_understood(self):
         for name in torchvision_source.names():
@@ -776,7 +776,9 @@ class TestListing:
         assert {name.partition(":")[0] for name, _ in listing("resnet50*")} == {"timm", "torchvision"}
         assert all("LAION" in name.upper() for name, _ in listing("laion"))
         assert [name for name, _ in listing("bundled:*")] == [BUNDLED]
-        assert listing("no such model") == []
+        with pytest.raises(NothingFoundError, match="no model like 'resnet50000'") as caught:
+            listing("resnet50000")
+        assert "resnet50" in caught.value.hint
 
     def test_only_those_at_hand(self, tmp_path):
         assert listing(cached=True) == [(BUNDLED, True)]

@@ -264,3 +264,10 @@ def test_an_image_whose_target_gives_no_class_fails_alone(method):
     for row in (0, 2):
         [one] = results[row]
         same(one, explainer(model, method)(images[row : row + 1], 2)[0][0])
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 1, 16, 16), (16, 16, 3)])
+def test_what_is_no_batch_of_images_is_refused(shape):
+    # Called directly: while tests run, the shapes in the explainer's own signature speak first.
+    with pytest.raises(RequestError, match="images of shape"):
+        _check_batch(torch.zeros(shape))

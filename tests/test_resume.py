@@ -1,10 +1,12 @@
+import errno
 import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from camcli.errors import RequestError
+from camcli import atomic
+from camcli.errors import OutputError, RequestError
 from camcli.job import Job
 from camcli.run import Run
 from conftest import GREEN, Go, Paint
@@ -276,3 +278,29 @@ def test_none_draws_the_map_as_it_is(paint: Paint, go: Go) -> None:
     paint("a.png", (255, 0, 0))
     go("a.png", **{**NORMALIZED, "normalize": "none"}, layers=("stem",))
     assert 5 <= at_middle("a.png.heatmap.png") <= 12
+
+
+@pytest.mark.usefixtures("two")
+def test_a_full_disk_ends_the_run_at_once_and_room_lets_it_go_on(tiny: str, go: Go, monkeypatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        if path.name.startswith("b.png"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, content)
+
+    write = atomic.write
+    job = Job(model=tiny, inputs=("in",), out="out", batch_size=1, workers=1)
+    with monkeypatch.context() as broken, Run(job) as run:
+        broken.setattr(atomic, "write", full)
+        outcomes = iter(run)
+        assert next(outcomes)[0].error is None
+        with pytest.raises(OutputError, match="'out' cannot be written to: No space left"):
+            next(outcomes)
+    assert [row["name"] for row in ledger()] == ["in/a.png"]
+    assert [len(each) for each in go("in")] == [0, 1]
+
+
+@pytest.mark.usefixtures("two")
+def test_an_output_folder_that_is_a_file_is_refused_before_the_model_is_loaded(here: Path) -> None:
+    (here / "out").write_text("")
+    with pytest.raises(RequestError, match="--out out is a file"):
+        Run(Job(model="no such model", inputs=("in",), out="out"))

@@ -226,7 +226,8 @@ def fit(
         mismatch = remains and mismatch
     if mismatch:
         raise RequestError(
-            f"the weights in {str(checkpoint.path)!r} do not fit {name}: {mismatch.summary}", mismatch.details
+            f"the weights in {str(checkpoint.path)!r} do not fit {name}: {mismatch.summary}",
+            f"{mismatch.details}\nare they of another architecture? --model names it",
         )
     if fitted is not module:
         notes += ("the head was built with the number of classes in the weights file",)

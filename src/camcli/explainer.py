@@ -122,7 +122,8 @@ class Explainer:
             For each image its explanations: class by class, layer by layer.
 
         Raises:
-            RequestError: the targets do not fit the images or the classes, or no map can be made at the layer.
+            RequestError: these are no images, the targets do not fit them or the classes, or no map can be made at
+                the layer.
             PictureError: an image has no map, with its row and the reason.
         """
         everything: list[list[Explanation]] = []
@@ -135,6 +136,7 @@ class Explainer:
 
     def results(self, images: Float[Tensor, "n 3 h w"], choose: Choose = predicted) -> list[list[Result]]:
         """Like a call, but where a map cannot be made the reason stands in its place; nothing else is lost."""
+        _check_batch(images)
         if not len(images):
             return []
         self.check(probe_image((images.shape[2], images.shape[3]), images.dtype, images.device))
@@ -255,7 +257,7 @@ class Explainer:
         if not np.isfinite(map).all():
             return PictureError(
                 f"the map of class {index} ({label}) holds NaN or infinite values",
-                "the network's arithmetic overflows on this picture; try --precision fp32",
+                "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
             )
         if not map.any():
             why = "nothing at {} speaks for it here" if len(self._parts) > 1 else "{} has no part in its score here"
@@ -327,6 +329,12 @@ class Explainer:
         )
 
 
+def _check_batch(images: Tensor) -> None:
+    if images.ndim != 4 or images.shape[1] != 3:
+        form = "x".join(map(str, images.shape))
+        raise RequestError(f"images of shape {form} were given", "give a batch of colour images: (n, 3, h, w)")
+
+
 def _wide(tensor: Tensor) -> Tensor:
     """At least float32, since sums over half-precision products lose the map."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
@@ -349,7 +357,8 @@ def _attempt(choose: Choose, row: int, scores: Tensor) -> Sequence[int] | Pictur
     try:
         if not scores.isfinite().all():
             raise PictureError(
-                "the network's scores hold NaN or infinite values on this picture", "try --precision fp32"
+                "the network's scores hold NaN or infinite values on this picture",
+                "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
             )
         indices = list(dict.fromkeys(choose(row, scores)))
         if not indices:

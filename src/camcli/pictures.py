@@ -236,7 +236,9 @@ class _Search:
                     path.replace("\0", "\N{REPLACEMENT CHARACTER}"), "the name has a NUL in it: is -0 missing?"
                 )
             else:
-                yield self.source(path, "there is no such file or folder")
+                lines = self.null_separated and "\n" in path
+                hint = ": are the names separated by newlines, and -0 too much?" if lines else ""
+                yield self.source(path, "there is no such file or folder" + hint)
 
     def pattern(self, pattern: str) -> Iterator[Source]:
         start, parts = ("/", pattern.lstrip("/")) if pattern.startswith("/") else ("", pattern)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -18,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from camcli import atomic, provenance
-from camcli.errors import CamcliError, NothingFoundError, PictureError, RequestError, did_you_mean
+from camcli.errors import CamcliError, NothingFoundError, OutputError, PictureError, RequestError, did_you_mean
 from camcli.job import NOT_IN_FINGERPRINT, Explanation, Job, Outcome
 from camcli.ledger import Ledger
 from camcli.outputs import COLORMAPS, OUTPUTS
@@ -31,6 +32,9 @@ from camcli.worker import Item, Worker
 
 LONGEST_FILE_NAME = 255  # bytes, on every common file system
 SLUG = 40
+# What fails for one picture in these ways fails for all: the disk is full, the quota spent, the folder read-only.
+NO_USE_TO_GO_ON = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+GO_ON_LATER = "what was done stays; make room and give the same command again"
 
 
 class Run:
@@ -62,6 +66,8 @@ class Run:
             raise RequestError(
                 "no pictures were named", "name files, folders, globs, @list.txt, or - for standard input"
             )
+        if self._out.exists() and not self._out.is_dir():
+            raise RequestError(f"--out {job.out} is a file, not a folder", "name a folder; it is made if need be")
         if job.colormap not in COLORMAPS:
             hint = did_you_mean(job.colormap, COLORMAPS) or f"there are: {', '.join(COLORMAPS)}"
             raise RequestError(f"there is no colour map {job.colormap!r}", hint)
@@ -194,6 +200,10 @@ class Run:
                     raise result
                 outcomes.append(self._done(item, result, part))
             except Exception as error:  # whatever it is, it is this map's, and the others go on
+                if isinstance(error, OSError) and error.errno in NO_USE_TO_GO_ON:
+                    raise OutputError(
+                        f"{self.job.out!r} cannot be written to: {error.strerror}", GO_ON_LATER
+                    ) from error
                 outcomes.append(self._outcome(item, part=part, error=_reason(error)))
         seconds = (item.seconds + time.perf_counter() - began) / len(outcomes)
         return [replace(outcome, seconds=round(seconds, 4)) for outcome in outcomes]

@@ -1,9 +1,11 @@
 """How a command ends: every error a user can put right becomes words and an exit code."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import typer
 
@@ -11,22 +13,34 @@ from camcli.console import Voice
 from camcli.errors import CamcliError
 
 INTERRUPTED = 130
+TERMINATED = 143  # what a shell reports for a process that SIGTERM ended
 PIPE_CLOSED = 141  # what a shell reports for a process that SIGPIPE ended
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as cluster schedulers send it before they kill: ends a run as gently as Ctrl-C."""
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise Terminated
 
 
 @contextmanager
 def ending(voice: Voice) -> Iterator[None]:
-    """Turns what ends a command early into its exit code: errors of camcli, Ctrl-C, a closed pipe."""
+    """Turns what ends a command early into its exit code: errors of camcli, Ctrl-C, SIGTERM, a closed pipe."""
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
         sys.stdout.flush()
     except CamcliError as error:
         voice.error(error)
         raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         voice.say("interrupted; what was done stays, and the same command (without --overwrite) goes on", style="bold")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED) from None
     except BrokenPipeError:
         # Nobody reads on. Python would complain once more when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(PIPE_CLOSED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

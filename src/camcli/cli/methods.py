@@ -12,7 +12,7 @@ WORKS_AT = {"gradient": "layer", "backprop": "input", "product": "layer and inpu
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="One method, with all there is to know.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Only this method, and what to know of it.")] = None,
 ) -> None:
     """List the methods: what each needs, what it does, and the paper it follows."""
     voice = Voice()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
 
-from camcli.errors import RequestError, did_you_mean, nearest
+from camcli.errors import NothingFoundError, RequestError, did_you_mean, nearest
 from camcli.job import RANDOM_WEIGHTS
 from camcli.tables import Row, Table
 
@@ -177,6 +177,9 @@ def listing(pattern: str = "", cached: bool = False) -> list[tuple[str, bool]]:
 
     Returns:
         Full names such as ``timm:resnet50.a1_in1k``, each with whether its weights are on this machine.
+
+    Raises:
+        NothingFoundError: there is none.
     """
     found = []
     for place in LISTED:
@@ -188,6 +191,12 @@ def listing(pattern: str = "", cached: bool = False) -> list[tuple[str, bool]]:
             at_hand = there.cached(name)
             if at_hand or not cached:
                 found.append((full, at_hand))
+    if not found:
+        names = {name for place in LISTED for name in _spellings(place)}
+        of = f" like {pattern!r}" if pattern else ""
+        raise NothingFoundError(
+            f"there is no model{of}" + (" whose weights are at hand" if cached else ""), did_you_mean(pattern, names)
+        )
     return found
 
 
@@ -245,11 +254,15 @@ def _heard() -> Iterator[list[str]]:
 
 
 def _labelled(network: Network, file: str) -> Network:
-    """The network with the names in the file, if one is given."""
-    if not file:
-        return network
+    """The network with the names in the file, if one is given; without any names it says so."""
     from camcli import labels
 
+    if not file:
+        count = len(network.labels)
+        if network.labels != labels.Labels.numbered(count):
+            return network
+        note = f"nothing says what the {count} classes are, so they are called class 0, class 1, ...: --labels FILE"
+        return dataclasses.replace(network, notes=(*network.notes, note))
     names = labels.read(Path(file))
     if len(names) != len(network.labels):
         raise RequestError(

@@ -174,8 +174,7 @@ def _checked(network: Network) -> Network:
     """The network, once it has shown on an empty picture that it gives scores; named by number if it must be."""
     classes = _classes(network)
     if not len(network.labels):
-        note = f"nothing says what the {classes} classes are; --labels FILE names them"
-        return replace(network, labels=Labels.numbered(classes), notes=(*network.notes, note))
+        return replace(network, labels=Labels.numbered(classes))
     if len(network.labels) != classes:
         raise RequestError(
             f"{network.name} gives {classes} scores, and names {len(network.labels)} classes",

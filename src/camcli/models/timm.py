@@ -293,10 +293,7 @@ def _labels(config: dict[str, Any], classes: int, file: str) -> tuple[Labels, tu
     """The names of the classes, and what is to be said about them."""
     labels = _own_names(config) or _imagenet.named(config.get("tag") or "", classes)
     if labels is None or len(labels) != classes:
-        return Labels.numbered(classes), (
-            f"nothing says what the {classes} outputs mean, so they are called class 0, class 1, ...; "
-            "--labels FILE names them",
-        )
+        return Labels.numbered(classes), ()
     if file:
         return labels, ("the classes are taken to be the model's usual ones; --labels FILE names others",)
     return labels, ()

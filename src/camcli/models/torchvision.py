@@ -51,7 +51,7 @@ def load(request: Request) -> Network:
     weights = _weights(request.name)
     model = request.name.partition("/")[0]
     name = f"torchvision:{model}/{weights.name}"
-    like = f"preprocessing and class names are those of {weights.name}"
+    like = f"preprocessing is that of {weights.name}"
     if request.file:
         content = checkpoint.read(request.file)
         build = partial(_build, model, weights, set(content.state))
@@ -66,18 +66,17 @@ def load(request: Request) -> Network:
 def _network(
     module: nn.Module, name: str, weights: WeightsEnum, request: Request, origin: str, notes: tuple[str, ...] = ()
 ) -> Network:
-    labels, about_labels = _labels(module, weights)
     prefix, grid = _tokens(module)
     return Network(
         name=name,
         module=module.eval(),
         prepare=_prepare(weights),
-        labels=labels,
+        labels=_labels(module, weights),
         weights=request.kind,
         origin=origin,
         prefix=prefix,
         grid=grid,
-        notes=notes + about_labels,
+        notes=notes,
     )
 
 
@@ -185,16 +184,13 @@ def _prepare(weights: WeightsEnum) -> Prepare:
     )
 
 
-def _labels(module: nn.Module, weights: WeightsEnum) -> tuple[Labels, tuple[str, ...]]:
+def _labels(module: nn.Module, weights: WeightsEnum) -> Labels:
     names = tuple(weights.meta["categories"])
     classes = _outputs(module)
     if classes != len(names):
-        return Labels.numbered(classes), (
-            f"nothing says what the {classes} classes are, so they are called class 0, class 1, ...; "
-            "--labels FILE names them",
-        )
+        return Labels.numbered(classes)
     ids = _imagenet.wordnet()
-    return Labels(names, ids if len(names) == len(ids) else ()), ()
+    return Labels(names, ids if len(names) == len(ids) else ())
 
 
 def _outputs(module: nn.Module) -> int:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from camcli.errors import PictureError, RequestError
 
@@ -191,7 +191,8 @@ def _json_rows(text: str) -> Iterator[tuple[int, str, list[str]]]:
             raise ValueError(f"line {number} is not JSON ({error})") from error
         if not isinstance(row, dict):
             raise ValueError(f"line {number} is not an object")
-        picture, target = row.get("picture", ""), row.get("target", [])
+        picture = next((row[key] for key in PICTURE_COLUMNS if key in row), "")
+        target: Any = next((row[key] for key in TARGET_COLUMNS if key in row), [])
         words = target if isinstance(target, list) else [target]
         if not isinstance(picture, str) or not all(type(word) in (str, int) for word in words):
             raise ValueError(f"line {number}: a picture is a path, a target a class or a list of classes")
