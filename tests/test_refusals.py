@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from camcli import Explainer, PictureError, RequestError
+from camcli.explainer import _check_batch
 from camcli.methods import METHODS
 from networks import ByHand, Pooled, Small, Through, explainer, named, pictures, same, seeded, untouched
 
