@@ -85,6 +85,67 @@ def test_without_normalisation_values_are_taken_as_they_are():
     assert unit(array([[-1, 0.25, 7]]), Style("inferno", 0.6, "none")).tolist() == [[0, 0.25, 1]]
 
 
+# --- spread for overlays --------------------------------------------------------------------------------------------
+
+
+def lattice(height, width, step):
+    """A gradient of 1 at every ``step``-th pixel of every ``step``-th row."""
+    gradient = np.zeros((3, height, width), np.float32)
+    gradient[0, step // 2 :: step, step // 2 :: step] = 1
+    return gradient
+
+
+def test_a_layers_map_is_not_spread():
+    assert np.array_equal(unit(random(7, 7), STYLE, spread=True), unit(random(7, 7), STYLE))
+
+
+def test_a_gradient_is_spread_by_the_stated_share_of_its_shorter_side():
+    gradient = np.zeros((3, 200, 300), np.float32)
+    gradient[1, 100, 150] = -1
+    heat = unit(gradient, Style("jet", 0.5, "none"), spread=True).astype(float)
+    offsets = np.arange(-20, 21)
+    row, column = heat[100, 130:171], heat[80:121, 150]
+    # Below half of its greatest value, where it is 1, the Gaussian of 0.015 x 200 = 3 pixels is as it should be.
+    expected = 2 * np.exp(-(offsets**2) / (2 * 3**2))
+    inner = (expected < 1) & (np.abs(offsets) <= 9)
+    np.testing.assert_allclose(row[inner], expected[inner], rtol=0.02)
+    np.testing.assert_allclose(column, row, atol=1e-6)
+
+
+def test_spreading_an_even_gradient_changes_nothing_to_the_very_edge():
+    even = np.full((3, 60, 90), 0.25, np.float32)
+    np.testing.assert_allclose(unit(even, Style("jet", 0.5, "none"), spread=True), 0.25, rtol=1e-6)
+
+
+def test_what_is_spread_keeps_its_strength():
+    gradient = random(3, 224, 224)
+    heat = unit(gradient, Style("jet", 0.5, "run", 2 * strongest(gradient)), spread=True)
+    assert np.percentile(heat, render.ROBUST) == pytest.approx(0.5, rel=1e-5)
+    plain = unit(gradient, Style("jet", 0.5, "none"), spread=True)
+    assert np.percentile(plain, render.ROBUST) == pytest.approx(min(1, strongest(gradient)), rel=1e-5)
+
+
+def test_over_a_run_spread_maps_stay_comparable():
+    strong, style = random(3, 100, 100), Style("jet", 0.5, "run", strongest(random(3, 100, 100)))
+    half, quarter = unit(strong / 2, style, spread=True), unit(strong / 4, style, spread=True)
+    np.testing.assert_allclose(half, 2 * quarter, rtol=1e-4)
+
+
+def test_dust_becomes_an_even_cloud():
+    heat = unit(lattice(224, 224, 4), STYLE, spread=True)
+    assert unit(lattice(224, 224, 4), STYLE).mean() < 0.07
+    assert heat[10:-10, 10:-10].min() > 0.85
+
+
+def test_a_single_pixel_is_spread_to_a_spot_and_not_to_a_disc():
+    gradient = np.zeros((3, 224, 224), np.float32)
+    gradient[0, 100, 100] = 1
+    heat = unit(gradient, STYLE, spread=True)
+    assert heat[100, 100] == 1
+    assert (heat > 0.99).sum() < 80
+    assert heat[100, 112] < 0.05
+
+
 # --- colours --------------------------------------------------------------------------------------------------------
 
 

@@ -38,6 +38,16 @@ def test_an_outcome_holds_the_numbers_worked_out_by_hand(paint: Paint, go: Go) -
     assert ledger() == [json.loads(one.as_line())]
 
 
+def test_a_picture_of_one_colour_has_a_note_and_others_have_not(paint: Paint, go: Go) -> None:
+    from camcli.worker import ONE_COLOUR
+
+    paint("a.png", RED)
+    paint("b.png", RED, box=(0, 31, 32, 32), ground=RED)
+    paint("c.png", RED, box=(0, 31, 1, 32), ground=BLUE)
+    outcomes = [one for (one,) in go("a.png", "b.png", "c.png", layers=("stem",), target=("red",))]
+    assert [one.notes for one in outcomes] == [(ONE_COLOUR,), (ONE_COLOUR,), ()]
+
+
 def test_the_overlay_leaves_cold_places_as_they_are_and_colours_hot_ones(paint: Paint, go: Go, pixels) -> None:
     paint("a.png", RED, box=(16, 0, 32, 32), ground=(0, 40, 90))
     go("a.png", layers=("stem",), target=("red",), save=("overlay", "heatmap", "panel"), colormap="jet", alpha=1.0)

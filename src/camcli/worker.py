@@ -29,6 +29,7 @@ from camcli.targets.named import Listed
 # Measured: on a CPU, batches larger than 8 are no faster.
 CPU_BATCH = 8
 GPU_BATCH = 32
+ONE_COLOUR = "the picture is one colour: what is drawn comes from the network's borders"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -45,6 +46,7 @@ class Item:
         picture: its pixels, and what the model sees of them.
         input: the model's input, ``(3, h, w)``.
         results: class by class, layer by layer, a map or why there is none.
+        notes: what a reader of any of its maps must know.
         seconds: what it has taken so far.
     """
 
@@ -56,6 +58,7 @@ class Item:
     picture: Picture | None = None
     input: Tensor | None = None
     results: Sequence[Result] = ()
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
 
@@ -126,6 +129,7 @@ class Worker:
             image = item.image or decode(item.source.path, self.job.background)
             item.input, view = self.network.prepare(image)
             item.picture = Picture(item.source, np.asarray(image), view)
+            item.notes = (ONE_COLOUR,) if _one_colour(item.picture.pixels) else ()
         except PictureError as error:
             item.error = error
         except Exception as error:  # whatever it is, it is this picture's, and the others go on
@@ -151,7 +155,7 @@ class Worker:
             found = [self._alone(item) for item in ready]
         share = (time.perf_counter() - began) / len(ready)
         for item, results in zip(ready, found, strict=True):
-            item.input, item.results = None, results
+            item.input, item.results = None, [_noted(result, item.notes) for result in results]
             item.seconds += share
         return batch
 
@@ -276,6 +280,15 @@ def _fingerprint(job: Job, network: Network, sha256: str) -> str:
     """A fingerprint of what was asked and of what it was resolved to, since names stand for changing things."""
     resolved = [job.fingerprint, sha256, repr(network.prepare), repr(network.labels)]
     return hashlib.sha256("\n".join(resolved).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _one_colour(pixels: np.ndarray) -> bool:
+    # Every 16th pixel first, which tells nearly every other picture.
+    return all(bool((some == pixels[0, 0]).all()) for some in (pixels[::16, ::16], pixels))
+
+
+def _noted(result: Result, notes: tuple[str, ...]) -> Result:
+    return replace(result, notes=(*result.notes, *notes)) if notes and isinstance(result, Explanation) else result
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """Everything about one map on one sheet."""
 
 import bisect
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -9,11 +10,15 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from camcli import render
+from camcli.geometry import View
 from camcli.job import Explanation
 from camcli.pictures import Picture
 from camcli.render import Style
 
 HEIGHT, WIDEST = 448, 896
+# Of a strip with longer proportions than this only what is around the model's view is shown; and what is thinner than
+# so many pixels at the panel's size is stretched to it.
+LONGEST, THINNEST = 4, 72
 MARGIN, GAP = 28, 16
 NARROWEST = 560
 TITLE, TEXT, SMALL = 30, 19, 15
@@ -33,19 +38,42 @@ class _Tile:
 def panel(picture: Picture, explanation: Explanation, style: Style) -> bytes:
     """A PNG with picture, heatmap and overlay side by side, at one moderate height on white.
 
-    Above them the class, its index, score and probability, below them how the map was made. A map at the model's
-    input has its signed gradient beside it. Words too long for the sheet end in ``…``.
+    Above them the class, its index, score and probability, below them what the colours stand for and how the map was
+    made. A map at the model's input has its signed gradient beside it. Words too long for the sheet end in ``…``.
     """
-    tiles = list(_tiles(picture, explanation, style))
+    shown = _around_the_view(picture)
+    tiles = list(_tiles(shown, explanation, style))
     width = max(NARROWEST, sum(tile.pixels.shape[1] + GAP for tile in tiles) - GAP) + 2 * MARGIN
     above = _fitted(_heading(explanation), width - 2 * MARGIN)
-    below = _fitted(_footing(picture, explanation, style), width - 2 * MARGIN)
+    below = _fitted(_footing(picture, shown, explanation, style), width - 2 * MARGIN)
     row = tiles[0].pixels.shape[0] + GAP + SMALL
-    sheet = Image.new("RGB", (width, _height(above) + row + _height(below) + 2 * MARGIN + 2 * GAP), "white")
+    scale = round(SMALL * 1.4) + GAP // 2
+    sheet = Image.new("RGB", (width, _height(above) + row + scale + _height(below) + 2 * MARGIN + 2 * GAP), "white")
     _write(sheet, above, MARGIN)
-    _place(sheet, tiles, _height(above) + MARGIN + GAP, style.colormap)
-    _write(sheet, below, _height(above) + row + MARGIN + 2 * GAP)
+    _place(sheet, tiles, _height(above) + MARGIN + GAP)
+    _place_scale(sheet, _scale(explanation.map, style), _height(above) + row + MARGIN + 2 * GAP, style.colormap)
+    _write(sheet, below, _height(above) + row + scale + MARGIN + 2 * GAP)
     return render.png(np.asarray(sheet))
+
+
+def _around_the_view(picture: Picture) -> Picture:
+    """The picture; of a strip ``LONGEST`` times its thickness, or as much as the model saw, if that is more."""
+    height, width = picture.pixels.shape[:2]
+    x0, y0, x1, y1 = picture.view.box
+    longest = LONGEST * min(height, width)
+    left, right = _window(x0, x1, width, longest)
+    top, bottom = _window(y0, y1, height, longest)
+    box = (x0 - left, y0 - top, x1 - left, y1 - top)
+    view = View((bottom - top, right - left), picture.view.input, box)
+    return Picture(picture.source, picture.pixels[top:bottom, left:right], view)
+
+
+def _window(low: float, high: float, length: int, longest: int) -> tuple[int, int]:
+    """First and last of ``length`` pixels to show, around those from ``low`` to ``high``."""
+    first, last = max(0, math.floor(low)), min(length, math.ceil(high))
+    shown = min(length, max(longest, last - first))
+    start = min(max(0, (first + last - shown) // 2), length - shown)
+    return start, start + shown
 
 
 def _tiles(picture: Picture, explanation: Explanation, style: Style) -> Iterator[_Tile]:
@@ -53,18 +81,37 @@ def _tiles(picture: Picture, explanation: Explanation, style: Style) -> Iterator
     pixels = np.asarray(Image.fromarray(picture.pixels).resize((width, height), Image.Resampling.BICUBIC))
     view = picture.view.scaled(height, width)
     heat = view.onto_picture(render.unit(explanation.map, style))
+    at_input = explanation.map.ndim == 3
+    over = view.onto_picture(render.unit(explanation.map, style, spread=True)) if at_input else heat
     stamped = render.stamp_untrained if style.untrained else lambda drawn: drawn
     yield _Tile("picture", pixels)
     yield _Tile("heatmap", stamped(render.colours(heat, style.colormap)))
-    yield _Tile("overlay", stamped(render.blend(pixels, heat, style)))
-    if explanation.map.ndim == 3:
+    yield _Tile("overlay, smoothed" if at_input else "overlay", stamped(render.blend(pixels, over, style)))
+    if at_input:
         gradient = np.stack([view.onto_picture(channel) for channel in explanation.map])
-        yield _Tile("signed gradient", stamped(render.gradient_picture(gradient)))
+        yield _Tile("signed gradient, on its own scale", stamped(render.gradient_picture(gradient)))
 
 
 def _moderate(height: int, width: int) -> tuple[int, int]:
+    down, across = _fitting(height, width)
+    return max(THINNEST, down), max(THINNEST, across)
+
+
+def _fitting(height: int, width: int) -> tuple[int, int]:
     scale = min(HEIGHT / height, WIDEST / width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
+    return round(height * scale), round(width * scale)
+
+
+def _scale(map: np.ndarray, style: Style) -> str:
+    """What the colour of 1 stands for; two panels can be compared where it is the same value."""
+    full, own = render.full(map, style), render.strongest(map)
+    if style.normalize == "none":
+        return f"1 = 1, not normalised (this map's strongest is {own:.3g})"
+    if not full:
+        return "nothing to show: no value is above zero"
+    if style.normalize == "run":
+        return f"1 = {full:.3g}, the run's strongest (this map's is {own:.3g})"
+    return f"1 = {full:.3g}, this map's strongest"
 
 
 def _heading(explanation: Explanation) -> list[_Line]:
@@ -72,14 +119,23 @@ def _heading(explanation: Explanation) -> list[_Line]:
     return [(TITLE, BLACK, explanation.label), (TEXT, GREY, numbers)]
 
 
-def _footing(picture: Picture, explanation: Explanation, style: Style) -> list[_Line]:
+def _footing(picture: Picture, shown: Picture, explanation: Explanation, style: Style) -> list[_Line]:
     made = f"{explanation.method} at {explanation.layer or 'the input'}"
     words = [f"{made}: {picture.source.name}", *explanation.notes]
-    if not picture.view.whole:
+    words += _proportions(picture.view.picture, shown.view.picture)
+    if not shown.view.whole:
         words.append("hatched: not seen by the model")
     if style.untrained:
         words.append("the weights are random: the map means nothing")
     return [(SMALL, GREY, text) for text in words]
+
+
+def _proportions(whole: tuple[int, int], shown: tuple[int, int]) -> Iterator[str]:
+    """What was done to a strip; both as height and width."""
+    if shown != whole:
+        yield f"shown: the {shown[1]} x {shown[0]} pixels around the model's view, of {whole[1]} x {whole[0]}"
+    if (drawn := _moderate(*shown)) != _fitting(*shown):
+        yield f"drawn stretched: {shown[1]} x {shown[0]} pixels as {drawn[1]} x {drawn[0]}"
 
 
 def _fitted(lines: Iterable[_Line], width: int) -> list[_Line]:
@@ -106,22 +162,21 @@ def _write(sheet: Image.Image, lines: list[_Line], top: int) -> None:
         top += round(size * 1.4)
 
 
-def _place(sheet: Image.Image, tiles: list[_Tile], top: int, colormap: str) -> None:
+def _place(sheet: Image.Image, tiles: list[_Tile], top: int) -> None:
     draw, font, left = ImageDraw.Draw(sheet), ImageFont.load_default(SMALL), MARGIN
     for tile in tiles:
         height, width = tile.pixels.shape[:2]
         sheet.paste(Image.fromarray(tile.pixels), (left, top))
         draw.text((left, top + height + GAP // 2), _shortened(tile.caption, SMALL, width), GREY, font)
-        if tile.caption == "heatmap" and width > 2.4 * BAR[0]:
-            _place_bar(sheet, left + width, top + height + GAP // 2, colormap)
         left += width + GAP
 
 
-def _place_bar(sheet: Image.Image, right: int, top: int, colormap: str) -> None:
-    """The colours from no heat to the strongest, their right end at ``right``."""
+def _place_scale(sheet: Image.Image, text: str, top: int, colormap: str) -> None:
+    """The colours from 0 to 1, and what 1 is."""
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(SMALL)
     ramp = np.tile(np.linspace(0, 1, BAR[0], dtype=np.float32), (BAR[1], 1))
-    left, middle = right - BAR[0] - 14, top + SMALL // 2 + 3
+    left, middle = MARGIN + 14, top + SMALL // 2 + 3
+    draw.text((MARGIN, middle), "0", GREY, font, anchor="lm")
     sheet.paste(Image.fromarray(render.colours(ramp, colormap)), (left, middle - BAR[1] // 2))
-    draw.text((left - 6, middle), "0", GREY, font, anchor="rm")
-    draw.text((right, middle), "1", GREY, font, anchor="rm")
+    left += BAR[0] + 6
+    draw.text((left, middle), _shortened(text, SMALL, sheet.width - MARGIN - left), GREY, font, anchor="lm")
