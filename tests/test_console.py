@@ -1,8 +1,10 @@
 import io
+import re
 import sys
 from collections.abc import Callable
 
 import pytest
+from rich.cells import cell_len
 
 from camcli import console
 from camcli.console import Voice, print_table, printable
@@ -128,6 +130,126 @@ def test_without_a_terminal_a_plain_line_every_few_seconds(piped: Stream, monkey
     ]
 
 
+def test_a_rate_is_measured_from_batch_to_batch(monkeypatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    pace = console._Pace()
+    rates = []
+    for began in (30.0, 40.0, 50.0):  # the first batch took 30 s, each of the others 10
+        for number in range(8):
+            now[0] = began + number / 100
+            pace.picture()
+            rates.append(pace.rate)
+    # Nothing after the first batch; then 8 in 10 s from the first picture to the last.
+    assert rates == [None] * 8 + [0.8] * 16
+    assert pace.left(16) == 20
+
+
+def test_no_rate_is_told_before_it_means_something(monkeypatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    pace = console._Pace()
+    for _ in range(200):
+        now[0] += 0.01
+        pace.picture()
+    assert pace.rate is None
+    assert pace.left(10) is None
+    for _ in range(200):
+        now[0] += 0.01
+        pace.picture()
+    assert pace.rate == pytest.approx(100)
+
+
+def test_pictures_done_before_do_not_count_as_speed(piped: Stream, monkeypatch) -> None:
+    stream = piped()
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with Voice().progress(1000, Tally()) as reporter:
+        for _ in range(900):
+            reporter.picture([])
+        for _ in range(6):
+            now[0] += 1
+            reporter.picture([outcome()])
+    assert stream.getvalue().splitlines() == ["905/1000 pictures, 1.0/s, 95 s left"]
+
+
+def bars(width: int, terminal: Stream, monkeypatch, total: int | None = 1000, failed: bool = False) -> list[str]:
+    """The bar's lines on a terminal of this width, once rate and time left are known and when all is done."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    stream = terminal()
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with Voice().progress(total, Tally()) as reporter:
+        for _ in range(30):
+            now[0] += 0.5
+            reporter.picture([outcome("a-folder/with/many/pictures/of-some-length.jpg", "empty" if failed else None)])
+        reporter.bar.refresh()  # type: ignore[attr-defined]
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    return [line for line in re.split(r"[\r\n]+", plain) if "━" in line or "/1000" in line or "/?" in line]
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 120])
+def test_nothing_in_the_bar_is_cut(width: int, terminal: Stream, monkeypatch) -> None:
+    line = bars(width, terminal, monkeypatch)[-1].rstrip()
+    assert cell_len(line) <= width
+    words = line.split()
+    assert "30/1000" in words
+    assert ("2.0/s" in words) == (width >= 40)
+    assert words[-2:] == ["eta", "8:05"]
+    assert ("a-folder/" in line) == (width >= 80)
+    assert all("…" not in word or word.endswith(".jpg") for word in words)
+
+
+def test_failures_and_an_unknown_total_fit_too(terminal: Stream, monkeypatch) -> None:
+    line = bars(60, terminal, monkeypatch, total=None, failed=True)[-1]
+    assert "30/?" in line
+    assert "30 failed" in line
+    assert "eta" not in line
+
+
+def test_after_the_last_picture_the_bar_says_that_it_is_finishing(terminal: Stream, monkeypatch) -> None:
+    assert "finishing" in bars(60, terminal, monkeypatch, total=30)[-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "shown"),
+    [
+        ("abcdef", 6, "abcdef"),
+        ("abcdef", 5, "ab…ef"),
+        ("abcdef", 4, "ab…f"),
+        ("abcdef", 1, "…"),
+        ("\u732b\u732b\u732b\u732b", 7, "\u732b\u732b…\u732b"),  # each is two cells wide
+    ],
+)
+def test_a_long_name_loses_its_middle(text: str, width: int, shown: str) -> None:
+    assert console.elided(text, width) == shown
+    assert cell_len(shown) <= width
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_the_summary_has_one_line_for_each_map_at_any_width(width: int, terminal: Stream, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    stream = terminal()
+    names = ["photos/2024/a-long-name-of-a-picture.jpg", "b.jpg"]
+    Voice().summary([outcome(name) for name in names], Tally(2), 1.0, "maps")
+    heading, first, second, *_ = re.sub(r"\x1b\[[0-9;?]*m", "", stream.getvalue()).splitlines()
+    assert max(map(len, (heading, first, second))) <= width
+    assert "3 tabby" in first
+    assert "0.50" in first
+    assert first.startswith(names[0] if width >= 70 else "photos/")
+    assert second.startswith("b.jpg")
+    assert ("file" in heading) == (width > 80)
+    assert ("maps/photos/2024/a-long-name-of-a-picture.jpg.overlay.png" in first) == (width == 200)
+
+
+def test_no_table_where_nothing_succeeded(piped: Stream) -> None:
+    stream = piped()
+    Voice().summary([outcome(error="empty")], Tally(failed=1), 1.0, "out")
+    assert stream.getvalue() == "0 done, 1 failed in 1.0 s: out\n"
+
+
 def test_without_a_total_no_time_left_is_made_up(piped: Stream, monkeypatch) -> None:
     stream = piped()
     now = [0.0]
@@ -135,7 +257,7 @@ def test_without_a_total_no_time_left_is_made_up(piped: Stream, monkeypatch) -> 
     with Voice().progress(None, Tally()) as reporter:
         now[0] = 10.0
         reporter.picture([outcome(error="empty")])
-    assert stream.getvalue().splitlines()[-1] == "1 pictures, 1 failed, 0.1/s"
+    assert stream.getvalue().splitlines()[-1] == "1 pictures, 1 failed"
 
 
 def test_quiet_says_errors_and_failures_only(piped: Stream) -> None:
