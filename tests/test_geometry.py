@@ -1,6 +1,7 @@
 """The input equals each library's own; maps come back to where the model saw them."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import open_clip.transform
@@ -140,6 +141,40 @@ def test_no_picture_is_too_thin(fit):
     assert prepare(noise(1, 900))[0].shape == (3, 64, 96)
 
 
+@pytest.mark.parametrize("fit", ["shorter", "longer", "squash"])
+def test_another_size_keeps_the_share_that_is_cut_away(fit):
+    changed = replace(LITE0, fit=fit).changed((256, 384))
+    assert changed == Prepare((256, 384), HALF, HALF, (292, 438), fit, "bicubic")  # 256 / 0.875 = 292.57
+    assert LITE0.changed((224, 224)) == LITE0.changed(None) == LITE0
+
+
+def test_each_crop_by_its_picture():
+    # 512 x 256: the middle square of 7/8; all of it between stripes; all of it, stretched.
+    assert LITE0.changed(crop="center").view(512, 256).box == (144, 16, 368, 240)
+    assert LITE0.changed(crop="none").view(512, 256).box == (0, -128, 512, 384)
+    assert LITE0.changed(crop="squash").view(512, 256).box == (0, 0, 512, 256)
+    assert LITE0.changed((128, 256), "none").view(512, 256).box == (0, 0, 512, 256)
+    squashing = replace(LITE0, fit="squash")
+    assert squashing.changed(crop="model") == squashing
+    assert squashing.changed(crop="center") == LITE0
+
+
+def test_padding_is_grey_as_the_mean_unless_the_model_has_its_own():
+    values, _ = LITE0.changed((4, 4), "none")(Image.new("RGB", (8, 4), (255, 255, 255)))
+    assert values[:, 0].abs().max() < 0.01
+    assert values[:, 1].min() > 0.9
+    assert replace(LITE0, fit="longer", fill=7).changed(crop="none").fill == 7
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("crop", ["none", "squash"])
+@pytest.mark.parametrize("input_size", [(224, 224), (96, 160)])
+def test_without_a_crop_every_pixel_is_seen(size, crop, input_size):
+    view = LITE0.changed(input_size, crop).view(*size)
+    assert view.whole
+    assert not np.isnan(view.onto_picture(random_map(7, 7))).any()
+
+
 # --- the view -----------------------------------------------------------------------------------------------------
 
 
@@ -177,6 +212,19 @@ def test_position_is_the_centre_of_the_cell():
     view = seen((100, 200), 10, 20, 80, 90)
     assert view.position(0, 0, (7, 7)) == (15, 25)
     assert view.position(6, 3, (7, 7)) == (45, 85)
+
+
+def test_the_peak_is_the_strongest_cell_that_shows_the_picture():
+    # A 12 x 3 picture in 4 x 4 cells of 3 pixels: it lies across the middle two rows, half in each.
+    view = seen((3, 12), 0, -4.5, 12, 7.5)
+    assert view.shown((4, 4)).tolist() == [[False] * 4, [True] * 4, [True] * 4, [False] * 4]
+    heat = np.zeros((4, 4), np.float32)
+    heat[0, 0], heat[2, 3] = 9, 1
+    assert view.peak(heat) == (10.5, 3)
+    assert view.peak(-np.ones((4, 4), np.float32)) == (1.5, 0)
+    inside = seen((100, 200), 10, 20, 80, 90)
+    assert inside.shown((7, 7)).all()
+    assert inside.peak(np.eye(1, 49, 24, dtype=np.float32).reshape(7, 7)) == inside.position(3, 3, (7, 7))
 
 
 def test_scaled_view_covers_the_same_part():

@@ -15,6 +15,8 @@ CHANGED = {
     "weights": "random",
     "labels": "labels.txt",
     "text": ("a cat",),
+    "size": "256x384",
+    "crop": "none",
     "layers": ("layer4",),
     "method": "hirescam",
     "target": ("top:2",),
@@ -60,6 +62,10 @@ def test_every_field_is_tried_here() -> None:
         ({"alpha": -0.1}, "alpha cannot be -0.1"),
         ({"alpha": float("nan")}, "alpha cannot be nan"),
         ({"target": ()}, "no target is named"),
+        *(
+            ({"size": size}, f"size cannot be '{size}'")
+            for size in ("0", "-1", "x", "256x", "x256", "1x2x3", "256 x 384", "0x224", "224.0", "big", "1000000")
+        ),
         ({"save": ()}, "nothing is to be saved"),
         ({"target": ("red",), "targets": "t.csv"}, r"both a target \(red\) and a file of targets \(t.csv\)"),
     ],
@@ -69,7 +75,7 @@ def test_what_no_job_can_be_is_refused(options: dict, message: str) -> None:
         Job(**options)
 
 
-@pytest.mark.parametrize("word", ["normalize", "precision"])
+@pytest.mark.parametrize("word", ["normalize", "precision", "crop"])
 def test_a_word_that_is_not_among_the_choices_is_refused(word: str) -> None:
     # In a process of its own, where the tests' check of types does not come first.
     code = f"from camcli.job import Job; Job({word}='sometimes')"

@@ -184,6 +184,11 @@ class Explainer:
                 raise self._no_gradient(name, image)
         self._checked = size
 
+    @property
+    def grids(self) -> dict[str, tuple[int, int]]:
+        """Rows and columns of each layer's maps, for images of the size that was checked last."""
+        return {name: layout.grid for name, layout in self._layouts.items()}
+
     # ---- one forward, and the ways back from a score
 
     @contextmanager

@@ -1,14 +1,16 @@
 """From a picture to the model's input, and where each part of that input lies in the picture."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 from PIL import Image
 from torch import Tensor
+
+from camcli.job import Crop
 
 Fit = Literal["shorter", "longer", "squash"]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
@@ -62,6 +64,28 @@ class View:
         x0, y0, x1, y1 = self.box
         return x0 + (column + 0.5) / shape[1] * (x1 - x0), y0 + (row + 0.5) / shape[0] * (y1 - y0)
 
+    def peak(self, map: Float32[np.ndarray, "h w"]) -> tuple[float, float]:
+        """The centre of the map's strongest cell among those that show any of the picture, as x and y in its pixels.
+
+        A cell of padding is passed over, and a centre in the padding is moved to the picture's edge.
+        """
+        row, column = np.unravel_index(np.where(self.shown(map.shape), map, -np.inf).argmax(), map.shape)
+        x, y = self.position(int(row), int(column), map.shape)
+        height, width = self.picture
+        return min(max(x, 0.0), float(width)), min(max(y, 0.0), float(height))
+
+    def shown(self, shape: tuple[int, ...]) -> Bool[np.ndarray, "h w"]:
+        """Which cells of a map of this shape show any of the picture, and not padding alone."""
+        x0, y0, x1, y1 = self.box
+        rows, columns = (
+            (high[1:] > 0) & (high[:-1] < length)
+            for high, length in (
+                (np.linspace(y0, y1, shape[0] + 1), self.picture[0]),
+                (np.linspace(x0, x1, shape[1] + 1), self.picture[1]),
+            )
+        )
+        return np.asarray(rows[:, np.newaxis] & columns)
+
     def scaled(self, height: int, width: int) -> "View":
         """The same view of the same picture, drawn at another size."""
         x0, y0, x1, y1 = self.box
@@ -106,6 +130,30 @@ class Prepare:
         if picture.mode != "RGB":
             raise ValueError(f"an RGB picture is needed, not {picture.mode}")
         return self._values(self._cut(picture)), self.view(picture.width, picture.height)
+
+    def changed(self, size: tuple[int, int] | None = None, crop: Crop = "model") -> "Prepare":
+        """The same preparation for another input size, or for another part of the picture.
+
+        Args:
+            size: height and width of the input; None leaves it. ``resize`` goes along in proportion, rounded down, so
+                that the same share of a picture is cut away (timm keeps its ``crop_pct`` likewise).
+            crop: ``model`` leaves the way that ``resize`` is reached; ``center`` covers it in the picture's
+                proportions; ``none`` fits the whole picture into the input, in its proportions, and pads with the mean
+                colour on both sides alike; ``squash`` stretches the whole picture to the input.
+        """
+        changed = self
+        if size is not None and size != self.size:
+            height, width = (now * before // own for now, before, own in zip(size, self.resize, self.size, strict=True))
+            changed = replace(changed, size=size, resize=(height, width))
+        if crop == "center":
+            return replace(changed, fit="shorter")
+        if crop == "squash":
+            return replace(changed, fit="squash", resize=changed.size)
+        if crop == "none":
+            red, green, blue = (round(255 * value) for value in self.mean)
+            fill = self.fill if self.fit == "longer" else (red, green, blue)
+            return replace(changed, fit="longer", resize=changed.size, fill=fill)
+        return changed
 
     def view(self, width: int, height: int) -> View:
         """Which part of a picture of this size the model sees."""

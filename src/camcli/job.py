@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -21,6 +22,7 @@ RANDOM_WEIGHTS = "random"
 
 Normalize = Literal["image", "run", "none"]
 Precision = Literal["fp32", "bf16", "fp16"]
+Crop = Literal["model", "center", "none", "squash"]
 
 # How a run goes about its work, or what it works on: neither changes what one picture's files hold. The seed does, by
 # way of the weights, whose hash counts in the worker's fingerprint.
@@ -29,6 +31,25 @@ NOT_IN_FINGERPRINT = frozenset(
 )
 # Files whose content is part of what is asked.
 FILES = ("weights", "labels", "targets")
+
+SIZE = re.compile(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?")
+
+
+def input_size(words: str) -> tuple[int, int] | None:
+    """Height and width meant by ``256`` (a square) or ``256x384``; None if nothing is asked.
+
+    Raises:
+        RequestError: it is no size.
+    """
+    if not words:
+        return None
+    match = SIZE.fullmatch(words)
+    if match is None:
+        raise RequestError(
+            f"size cannot be {words!r}", "give one number for a square, or height x width: 256, or 256x384"
+        )
+    height, width = int(match[1]), int(match[2] or match[1])
+    return height, width
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +61,9 @@ class Job:
         weights: empty for the model's own, ``random``, or a file with a state dict.
         labels: a file with the names of the classes, if the model's own do not fit.
         text: prompts that are the classes of an open_clip model.
+        size: of the model's input, ``256`` or ``256x384`` (height x width); empty for the model's own.
+        crop: which part of a picture the model sees: ``model``: as its own preprocessing says; ``center``: the middle,
+            in the picture's proportions; ``none``: all, with padding; ``squash``: all, stretched.
         layers: layer paths, each perhaps a slice or glob; empty for the default layer.
         method: a row of ``camcli.methods``.
         target: what is explained in every picture: each ``predicted``, ``top:5``, a class, or ``folder``.
@@ -63,6 +87,8 @@ class Job:
     weights: str = ""
     labels: str = ""
     text: tuple[str, ...] = ()
+    size: str = ""
+    crop: Crop = "model"
     layers: tuple[str, ...] = ()
     method: str = "gradcam"
     target: tuple[str, ...] = ("predicted",)
@@ -85,7 +111,8 @@ class Job:
 
     def __post_init__(self) -> None:
         """Raises RequestError for what no job can be; what depends on libraries or files is checked later."""
-        for name, choices in (("normalize", get_args(Normalize)), ("precision", get_args(Precision))):
+        kinds = {"normalize": Normalize, "precision": Precision, "crop": Crop}
+        for name, choices in ((name, get_args(kind)) for name, kind in kinds.items()):
             if getattr(self, name) not in choices:
                 raise RequestError(f"{name} cannot be {getattr(self, name)!r}", f"there are: {', '.join(choices)}")
         for name in ("batch_size", "workers"):
@@ -93,6 +120,7 @@ class Job:
                 raise RequestError(
                     f"{name} cannot be {getattr(self, name)}", "give a number from 1 on, or 0 for the default"
                 )
+        input_size(self.size)
         if not 0 <= self.alpha <= 1:
             raise RequestError(f"alpha cannot be {self.alpha}", "it is an opacity, from 0 to 1")
         if not self.target and not self.targets:
@@ -119,6 +147,7 @@ class Job:
             if asked[name] and asked[name] != RANDOM_WEIGHTS:
                 asked[name] = _content_hash(asked[name], name)
         asked["save"] = sorted(set(self.save))
+        asked["size"] = input_size(self.size)
         source, _, function = self.model.rpartition(":")
         if source.endswith(".py") and function:
             asked["model"] = [_content_hash(source, "model"), function]

@@ -225,9 +225,11 @@ class Run:
         files = {name: _fitted(stem, suffix) for name, suffix in self._suffixes.items()}
         self._write(item.picture, explanation, {name: files[name] for name in self._written})
         shown = display(explanation.map)
-        height, width = shown.shape
-        row, column = divmod(int(shown.argmax()), width)
-        x, y = item.picture.view.position(row, column, (height, width))
+        view = item.picture.view
+        x, y = view.peak(shown)
+        notes = explanation.notes
+        if shown.max() > shown[view.shown(shown.shape)].max():
+            notes += ("the strongest place lies in the padding beside the picture; the peak is the strongest in it",)
         return self._outcome(
             item,
             part=part,
@@ -242,7 +244,7 @@ class Run:
             high=float(explanation.map.max()),
             strongest=strongest(explanation.map),
             peak=(round(x, 2), round(y, 2)),
-            notes=explanation.notes,
+            notes=notes,
         )
 
     def _write(self, picture: Picture, explanation: Explanation, files: dict[str, str]) -> None:

@@ -16,7 +16,9 @@ from camcli.survey import Layer, default_layer, probe_image, survey
 ANY_PROMPTS = ("a photo", "a drawing")
 
 
-def tree(model: str, layer: str | None = None, depth: int = 0) -> Iterator[tuple[str, str, str, str, str]]:
+def tree(
+    model: str, layer: str | None = None, depth: int = 0, size: str = ""
+) -> Iterator[tuple[str, str, str, str, str]]:
     """The rows of a model's tree: indented name, type, output shape, layout, and whether a map can be made there.
 
     The structure is what counts, so weights are not fetched: models of the libraries are built with random ones.
@@ -25,14 +27,15 @@ def tree(model: str, layer: str | None = None, depth: int = 0) -> Iterator[tuple
         model: a model string.
         layer: only this layer (or those that this path names) and what is inside.
         depth: levels below the top; 0 for all.
+        size: of the input, ``256`` or ``256x384``; empty for the model's own.
 
     Raises:
-        RequestError: there is no such model or layer.
+        RequestError: there is no such model or layer, or the model does not take pictures of that size.
     """
     source, _ = models.resolve(model)
     text = ANY_PROMPTS if source == "open_clip" else ()
     weights = "" if source in ("bundled", "local") else RANDOM_WEIGHTS
-    network = models.load(model, weights=weights, text=text)
+    network = models.load(model, weights=weights, text=text, size=size)
     tops = resolve(network.module, [layer]) if layer else []
     image = probe_image(network.prepare.size, torch.float32, torch.device("cpu"))
     found = survey(network.module, image, network.prefix, network.grid)

@@ -88,7 +88,15 @@ class Worker:
         self.job = job
         self.device = _device(job.device)
         colour(job.background)
-        network = models.load(job.model, weights=job.weights, labels=job.labels, text=job.text, seed=job.seed)
+        network = models.load(
+            job.model,
+            weights=job.weights,
+            labels=job.labels,
+            text=job.text,
+            seed=job.seed,
+            size=job.size,
+            crop=job.crop,
+        )
         # Before the precision is changed, so that the same weights have the same hash in every run.
         self.sha256 = network.sha256()
         self.fingerprint = _fingerprint(job, network, self.sha256)
@@ -112,6 +120,8 @@ class Worker:
                 "try --precision fp32, or --device cpu",
             ) from error
         self.notes = [*network.notes, *self.explainer.notes]
+        if job.size:
+            self.notes += _uneven(self.explainer.grids, network.prepare.size)
 
     def stream(self, items: Iterable[Item]) -> Iterator[Item]:
         """Items with their results, in order; at most two batches of pictures and the threads' own are held."""
@@ -190,7 +200,7 @@ def explain(
         images: a file, folder, glob or ``@list``; a picture of Pillow's; or several of these.
         on_error: called with the picture's name and the reason for each map that cannot be made; default: raise it.
         **options: fields of :class:`camcli.Job`, as ``model``, ``method``, ``text``, ``targets``, ``batch_size``;
-            ``layer`` and ``target`` may be one or several.
+            ``layer`` and ``target`` may be one or several, and ``size`` a number or height and width.
 
     Yields:
         For each picture its explanations, class by class, layer by layer, with ``source`` and ``view`` set:
@@ -255,6 +265,8 @@ def _job(options: dict[str, Any], inputs: Sequence[str]) -> Job:
             )
         if known[name].type.startswith("tuple"):
             named[name] = (str(value),) if isinstance(value, str | int) else tuple(map(str, value))
+        if name == "size" and not isinstance(value, str):
+            named[name] = "x".join(map(str, [value] if isinstance(value, int) else value))
     return Job(**named, inputs=tuple(inputs))
 
 
@@ -274,6 +286,17 @@ def _device(name: str) -> torch.device:
     if name not in here:
         raise RequestError(f"there is no device {name!r} here", f"there are: auto, {', '.join(here)}")
     return torch.device(name)
+
+
+def _uneven(grids: dict[str, tuple[int, int]], size: tuple[int, int]) -> list[str]:
+    """What is to be said of layers whose cells cannot cover an input of the size asked evenly."""
+    height, width = size
+    return [
+        f"the {rows}x{columns} cells of {layer} do not divide {height}x{width} evenly, so its maps can lie up to a "
+        "cell off towards the lower and right edges; a --size in multiples of the stride (often 32) avoids that"
+        for layer, (rows, columns) in grids.items()
+        if height % rows or width % columns
+    ]
 
 
 def _fingerprint(job: Job, network: Network, sha256: str) -> str:

@@ -14,7 +14,7 @@ from camcli import config as job_files
 from camcli.cli.ending import ending
 from camcli.console import LISTED, Voice
 from camcli.errors import CamcliError
-from camcli.job import BUNDLED_MODEL, Job, Normalize, Outcome, Precision, Tally
+from camcli.job import BUNDLED_MODEL, Crop, Job, Normalize, Outcome, Precision, Tally
 from camcli.methods import METHODS
 from camcli.outputs import COLORMAPS, OUTPUTS
 
@@ -94,6 +94,24 @@ Text = Annotated[
         env=False,
         metavar="PROMPT",
         show_default=False,
+    ),
+]
+Size = Annotated[
+    str,
+    _option(
+        WHAT,
+        "Of the model's input, height x width, where the model allows it.",
+        "--size",
+        metavar="N|HxW",
+        show_default="the model's own",
+    ),
+]
+CropTo = Annotated[
+    Crop,
+    _option(
+        WHAT,
+        "What the model sees: as it was made for; the middle; all of the picture, padded; all of it, stretched.",
+        "--crop",
     ),
 ]
 Layers = Annotated[
@@ -217,6 +235,8 @@ def explain(
     weights: Weights = DEFAULT.weights,
     labels: Labels = DEFAULT.labels,
     text: Text = None,
+    size: Size = DEFAULT.size,
+    crop: CropTo = DEFAULT.crop,
     layers: Layers = None,
     method: Method = DEFAULT.method,
     target: Targets = None,
@@ -253,6 +273,8 @@ def explain(
             weights=weights,
             labels=labels,
             text=tuple(text or DEFAULT.text),
+            size=size,
+            crop=crop,
             layers=tuple(layers or DEFAULT.layers),
             method=method,
             target=tuple(target or DEFAULT.target),

@@ -12,6 +12,9 @@ def layers(
     model: Annotated[str, typer.Argument(help="A model, as for camcli explain --model.")],
     layer: Annotated[str | None, typer.Argument(help="Only this layer and what is inside it.")] = None,
     depth: Annotated[int, typer.Option(min=0, help="How many levels of the tree; 0: all.")] = 0,
+    size: Annotated[
+        str, typer.Option(metavar="N|HxW", help="Of the model's input.", show_default="the model's own")
+    ] = "",
 ) -> None:
     """Show a model's layers: type, output shape, how it is read, whether a map can be made there, and the default."""
     voice = Voice()
@@ -19,5 +22,5 @@ def layers(
         with voice.working(f"building {model}"):
             from camcli.tree import tree  # the seam: torch comes in here
 
-            rows = list(tree(model, layer, depth))
+            rows = list(tree(model, layer, depth, size))
         print_table(("layer", "type", "output", "layout", "map"), rows)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
 
 from camcli.errors import NothingFoundError, RequestError, did_you_mean, nearest
-from camcli.job import RANDOM_WEIGHTS
+from camcli.job import RANDOM_WEIGHTS, Crop, input_size
 from camcli.tables import Row, Table
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Request:
         labels: a file with the names of the classes, or empty.
         text: prompts that are the classes.
         seed: of random weights.
+        size: height and width of the input; None for the model's own.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Request:
     labels: str = ""
     text: tuple[str, ...] = ()
     seed: int = 0
+    size: tuple[int, int] | None = None
 
     @property
     def random(self) -> bool:
@@ -94,7 +96,16 @@ def source(name: str) -> Source:
     return cast("Source", importlib.import_module(f"camcli.models.{SOURCES.find(name).kind}"))
 
 
-def load(model: str, *, weights: str = "", labels: str = "", text: tuple[str, ...] = (), seed: int = 0) -> Network:
+def load(
+    model: str,
+    *,
+    weights: str = "",
+    labels: str = "",
+    text: tuple[str, ...] = (),
+    seed: int = 0,
+    size: str = "",
+    crop: Crop = "model",
+) -> Network:
     """The model of this name, ready to use. Only the libraries it needs are imported.
 
     Args:
@@ -104,25 +115,28 @@ def load(model: str, *, weights: str = "", labels: str = "", text: tuple[str, ..
         labels: a file with the names of the classes, if the model's own do not fit.
         text: prompts that are the classes of an open_clip model.
         seed: of random weights; the caller's random state stays as it is.
+        size: of the input, ``256`` or ``256x384`` (height x width); empty for the model's own.
+        crop: which part of a picture the model sees, as in :meth:`camcli.Prepare.changed`.
 
     Returns:
         The network, in evaluation mode, with what its libraries warned of among its notes.
 
     Raises:
-        RequestError: there is no such model, its weights cannot be had or do not fit, or the request contradicts
-            itself.
+        RequestError: there is no such model, its weights cannot be had or do not fit, it does not take pictures of
+            that size, or the request contradicts itself.
     """
     place, name = resolve(model)
     if text and place in TEXTLESS:
         raise RequestError(f"--text is for open_clip models, and {model!r} has classes of its own", "leave --text out")
-    request = Request(name, weights, labels, tuple(text), seed)
+    request = Request(name, weights, labels, tuple(text), seed, input_size(size))
     with _seeded(seed), _heard() as said:
         network: Network = SOURCES.load(place)(request)
         if request.random:
             _awaken(network.module)
     network.module.eval()
     notes = dict.fromkeys((*network.notes, *said))
-    return _labelled(dataclasses.replace(network, notes=tuple(notes)), labels)
+    prepare = network.prepare.changed(crop=crop)
+    return _labelled(dataclasses.replace(network, notes=tuple(notes), prepare=prepare), labels)
 
 
 def resolve(model: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from camcli import checkpoint
 from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Prepare
 from camcli.labels import Labels
-from camcli.models import Request
+from camcli.models import Request, _sizing
 from camcli.network import Network
 
 RETURNS = (
@@ -62,7 +62,7 @@ def load(request: Request) -> Network:
     if request.random:
         _reset(network.module, request.name)
         network = replace(network, weights="random", origin=f"random numbers from seed {request.seed}")
-    return _checked(network)
+    return _checked(_sized(network, request.size) if request.size else network)
 
 
 # The user's file
@@ -161,6 +161,16 @@ def _labels(given: Any, name: str) -> Labels:
         return Labels(tuple(given))
     raise RequestError(
         f"the names of the classes that {name} returned are {_described(given)}", "give a list of strings"
+    )
+
+
+def _sized(network: Network, size: tuple[int, int]) -> Network:
+    """The network for another input size, as it is; how its patches lie then is read from what it gives."""
+    return replace(
+        network,
+        module=_sizing.resized(network.module, size, network.name, []),
+        prepare=network.prepare.changed(size),
+        grid=None,
     )
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import logging
+import math
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,14 +17,17 @@ from jaxtyping import Float
 from open_clip.convert import convert_state_dict
 from open_clip.factory import load_checkpoint
 from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
+from timm.layers import PatchEmbed, to_2tuple
 from torch import Tensor, nn
 
 from camcli import checkpoint, hub
 from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Fit, Prepare
 from camcli.labels import Labels
-from camcli.models import Request
+from camcli.models import Request, _sizing
 from camcli.network import Network
 
 FITS: dict[str, Fit] = {"shortest": "shorter", "squash": "squash", "longest": "longer"}  # open_clip's resize modes
@@ -126,13 +130,17 @@ def load(request: Request) -> Network:
     return _network(_pretrained(choice), choice, request, choice.origin)
 
 
-def _network(model: nn.Module, choice: Choice, request: Request, origin: str, notes: tuple[str, ...] = ()) -> Network:
+def _network(model: Any, choice: Choice, request: Request, origin: str, notes: tuple[str, ...] = ()) -> Network:
+    if request.size:
+        model.visual = _sizing.resized(
+            model.visual, request.size, choice.name, [lambda: _sized(model, choice, request)]
+        )
     prefix, grid = _tokens(model.visual)
     module = _prompted(model.eval(), choice, request.text)
     return Network(
         name=choice.name,
         module=module,
-        prepare=_prepare(model),
+        prepare=_prepare(model).changed(request.size),
         labels=Labels(request.text, synonyms=False),
         weights=request.kind,
         origin=origin,
@@ -264,13 +272,14 @@ def _silent() -> Iterator[None]:
         logging.disable(before)
 
 
-def _build(choice: Choice) -> nn.Module:
+def _build(choice: Choice, size: tuple[int, int] | None = None) -> nn.Module:
     with _silent():
         model: nn.Module = open_clip.create_model(
             choice.create,
             load_weights=False,
             pretrained_text=False,
             force_quick_gelu=choice.quick_gelu,
+            force_image_size=size,
             force_preprocess_cfg=choice.preprocess,
         )
     return model
@@ -308,6 +317,33 @@ def _converted(state: checkpoint.State, module: nn.Module) -> checkpoint.State:
     resize_pos_embed(state, module)
     resize_text_pos_embed(state, module)
     return state
+
+
+def _sized(model: Any, choice: Choice, request: Request) -> nn.Module:
+    """The image tower for another size, its positions interpolated as open_clip does when it loads weights."""
+    size = request.size
+    assert size is not None  # or nobody would ask
+    own = model.visual
+    if size == to_2tuple(own.image_size):
+        return nn.Module.get_submodule(model, "visual")
+    if isinstance(own, ModifiedResNet):
+        raise ValueError("its pooling has a table of positions (attnpool), which open_clip does not interpolate")
+    patch = _patch(own)
+    if patch and (size[0] % patch[0] or size[1] % patch[1]):
+        raise ValueError(f"it cuts pictures into patches of {patch[0]}x{patch[1]}, which do not go into it evenly")
+    if isinstance(own, TimmModel):
+        if hasattr(own.trunk, "set_input_size"):
+            own.set_input_size(size)
+        return nn.Module.get_submodule(model, "visual")
+    made: Any = _build(choice, size)
+    state = {f"visual.{name}": value for name, value in own.state_dict().items()}
+    resize_pos_embed(state, made)
+    if patch and (size[0] // patch[0]) * (size[1] // patch[1]) == math.prod(own.grid_size):
+        raise ValueError(
+            "it would have as many patches as before in another grid, which open_clip does not interpolate"
+        )
+    tower: nn.Module = made.visual
+    return _sizing.transplanted({name.removeprefix("visual."): value for name, value in state.items()}, tower)
 
 
 def _prompted(model: Any, choice: Choice, prompts: tuple[str, ...]) -> Prompted:
@@ -362,6 +398,14 @@ def _prepare(model: nn.Module) -> Prepare:
         interpolation="bilinear" if settings["interpolation"] == "bilinear" else "bicubic",
         fill=settings["fill_color"],
     )
+
+
+def _patch(visual: Any) -> tuple[int, int] | None:
+    """Height and width of the patches of a tower that cuts pictures into them."""
+    if isinstance(visual, VisionTransformer):
+        return tuple(visual.patch_size)
+    embed = getattr(getattr(visual, "trunk", None), "patch_embed", None)
+    return tuple(embed.patch_size) if isinstance(embed, PatchEmbed) else None
 
 
 def _tokens(visual: Any) -> tuple[int | None, tuple[int, int] | None]:

@@ -1,8 +1,10 @@
 """Models of timm (PyTorch Image Models): by name and tag, from the Hugging Face hub, or from a folder."""
 
+import inspect
 import json
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,13 +12,14 @@ from typing import Any
 
 import timm
 import timm.data
+from timm.layers import PatchEmbed
 from torch import nn
 
 from camcli import checkpoint, hub
 from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Fit, Prepare
 from camcli.labels import WORDNET, Labels
-from camcli.models import Request, _imagenet
+from camcli.models import Request, _imagenet, _sizing
 from camcli.network import Network
 
 FITS: dict[str, Fit] = {"center": "shorter", "squash": "squash", "border": "longer"}  # timm's crop modes
@@ -73,17 +76,29 @@ def load(request: Request) -> Network:
     if request.file:
         content = checkpoint.read(request.file)
         module, notes = checkpoint.fit(partial(_build, choice), content, choice.name, _converted)
-        return network(module, choice.name, request, f"the file {request.file}", notes)
+        return network(module, choice.name, request, f"the file {request.file}", notes, choice.create)
     if request.random:
-        return network(_build(choice), choice.name, request, f"random numbers from seed {request.seed}")
-    return network(_pretrained(choice), choice.name, request, choice.origin)
+        module = _build(choice)
+        origin = f"random numbers from seed {request.seed}"
+        return network(module, choice.name, request, origin, create=choice.create)
+    return network(_pretrained(choice), choice.name, request, choice.origin, create=choice.create)
 
 
-def network(module: nn.Module, name: str, request: Request, origin: str, notes: tuple[str, ...] = ()) -> Network:
+def network(
+    module: nn.Module, name: str, request: Request, origin: str, notes: tuple[str, ...] = (), create: str = ""
+) -> Network:
     """A network of a module that carries timm's configuration.
 
+    Args:
+        module: the model, with its weights.
+        name: its full name.
+        request: what was asked of it.
+        origin: where its weights come from.
+        notes: what a user of it must know.
+        create: what timm builds it by, for another input size.
+
     Raises:
-        RequestError: the model has no classes, or does not take pictures of three colours.
+        RequestError: the model has no classes, or does not take pictures of three colours, or not of the size asked.
     """
     config = _config(module)
     classes = int(getattr(module, "num_classes", config.get("num_classes", 0)))
@@ -93,15 +108,17 @@ def network(module: nn.Module, name: str, request: Request, origin: str, notes: 
             "choose one with a classifier, or give its weights with one: --weights FILE",
         )
     labels, about_labels = _labels(config, classes, request.file)
+    if request.size:
+        module = _sized(module, request.size, name, create)
     return Network(
         name=name,
         module=module.eval(),
-        prepare=_prepare(module, name),
+        prepare=_prepare(module, name, request.size),
         labels=labels,
         weights=request.kind,
         origin=origin,
         prefix=_prefix(module),
-        grid=_grid(module),
+        grid=_grid(module, request.size),
         notes=notes + about_labels,
     )
 
@@ -253,6 +270,52 @@ def _converted(state: checkpoint.State, module: nn.Module) -> checkpoint.State:
     return convert(state, module) if convert else state
 
 
+# Another input size
+
+
+def _sized(module: nn.Module, size: tuple[int, int], name: str, create: str) -> nn.Module:
+    """The model for pictures of this size, its weights interpolated by timm where they belong to positions."""
+    embed = getattr(module, "patch_embed", None)
+    if isinstance(embed, PatchEmbed):
+        rows, columns = embed.patch_size
+        if size[0] % rows or size[1] % columns:
+            near = f"{max(1, round(size[0] / rows)) * rows}x{max(1, round(size[1] / columns)) * columns}"
+            raise RequestError(
+                f"{name} cuts pictures into patches of {rows}x{columns}, and {size[0]}x{size[1]} is no multiple",
+                f"the nearest: --size {near}",
+            )
+    return _sizing.resized(module, size, name, _ways(module, size, create))
+
+
+def _ways(module: nn.Module, size: tuple[int, int], create: str) -> list[Callable[[], nn.Module]]:
+    """How a model can be had for another size; none: as it is.
+
+    Where its class can change the size, that is used, unless it would change the windows of attention too, and with
+    them what the weights were trained for. Next best is the model built for that size. As it is only if timm does not
+    call its size fixed: CrossViT would scale any input to its own size, unseen.
+    """
+    if not _config(module).get("fixed_input_size"):
+        return []
+    change = getattr(module, "set_input_size", None)
+    if change is not None and not any("window" in word for word in inspect.signature(change).parameters):
+
+        def changed() -> nn.Module:
+            change(img_size=size)
+            return module
+
+        return [changed]
+    if not create or "img_size" not in inspect.signature(type(module)).parameters:
+        return []
+
+    def rebuilt() -> nn.Module:
+        # Some classes take no pair.
+        side = size[0] if size[0] == size[1] else size
+        made = timm.create_model(create, pretrained=False, num_classes=module.num_classes, img_size=side)
+        return _sizing.transplanted(_converted(dict(module.state_dict()), made), made)
+
+    return [rebuilt]
+
+
 # What timm knows about a model
 
 
@@ -261,9 +324,10 @@ def _config(module: nn.Module) -> dict[str, Any]:
     return config
 
 
-def _prepare(module: nn.Module, name: str) -> Prepare:
+def _prepare(module: nn.Module, name: str, size: tuple[int, int] | None = None) -> Prepare:
     data = timm.data.resolve_model_data_config(module)
-    channels, height, width = data["input_size"]
+    channels, *own = data["input_size"]
+    height, width = size or own  # at another size timm keeps the share that is cut away: crop_pct
     if channels != 3:
         raise RequestError(f"{name} takes pictures of {channels} channels, and camcli gives red, green and blue")
     mean, std = (_three(data[key]) for key in ("mean", "std"))
@@ -319,9 +383,13 @@ def _prefix(module: nn.Module) -> int | None:
     return None if count is None else int(count)
 
 
-def _grid(module: nn.Module) -> tuple[int, int] | None:
-    """The patch grid of a model whose tokens keep it to the end."""
+def _grid(module: nn.Module, size: tuple[int, int] | None = None) -> tuple[int, int] | None:
+    """The patch grid of a model whose tokens keep it to the end, for input of its own or another size."""
     if _prefix(module) is None:
         return None
-    size = getattr(getattr(module, "patch_embed", None), "grid_size", None)
-    return (int(size[0]), int(size[1])) if size else None
+    embed = getattr(module, "patch_embed", None)
+    if size and isinstance(embed, PatchEmbed):  # it may take several sizes, and know only one grid
+        rows, columns = embed.dynamic_feat_size(size)
+        return int(rows), int(columns)
+    grid = getattr(embed, "grid_size", None)
+    return (int(grid[0]), int(grid[1])) if grid else None

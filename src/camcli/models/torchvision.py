@@ -2,19 +2,22 @@
 
 import inspect
 import re
+from collections import OrderedDict
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torchvision
 from torch import nn
-from torchvision.models import WeightsEnum
+from torchvision.models import MaxVit, VisionTransformer, WeightsEnum
+from torchvision.models.vision_transformer import interpolate_embeddings
 from torchvision.transforms._presets import ImageClassification
 
 from camcli import checkpoint, hub
 from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Interpolation, Prepare
 from camcli.labels import Labels
-from camcli.models import Request, _imagenet
+from camcli.models import Request, _imagenet, _sizing
 from camcli.network import Network
 
 # Models with heads that only training uses: the name of the option, and how the names of such a head begin.
@@ -66,11 +69,14 @@ def load(request: Request) -> Network:
 def _network(
     module: nn.Module, name: str, weights: WeightsEnum, request: Request, origin: str, notes: tuple[str, ...] = ()
 ) -> Network:
+    if request.size:
+        ways = _ways(module, request.name.partition("/")[0], request.size)
+        module = _sizing.resized(module, request.size, name, ways)
     prefix, grid = _tokens(module)
     return Network(
         name=name,
         module=module.eval(),
-        prepare=_prepare(weights),
+        prepare=_prepare(weights).changed(request.size),
         labels=_labels(module, weights),
         weights=request.kind,
         origin=origin,
@@ -161,6 +167,30 @@ def _converted(state: checkpoint.State, module: nn.Module) -> checkpoint.State:
     """The state with DenseNet's old names made new."""
     del module
     return {OLD_DENSENET.sub(r"\1\2", name): value for name, value in state.items()}
+
+
+# Another input size
+
+
+def _ways(module: nn.Module, model: str, size: tuple[int, int]) -> list[Callable[[], nn.Module]]:
+    """How a model can be had for another size; none: as it is."""
+    build = partial(torchvision.models.get_model, model, weights=None)
+
+    def vision_transformer() -> nn.Module:
+        if size[0] != size[1]:
+            raise ValueError("torchvision's vision transformers take squares only (timm's do not)")
+        patch: int = module.patch_size  # type: ignore[assignment]
+        if size[0] % patch:
+            raise ValueError(f"it cuts pictures into patches of {patch}x{patch}, which does not go into it evenly")
+        state = interpolate_embeddings(size[0], patch, OrderedDict(module.state_dict()))
+        return _sizing.transplanted(dict(state), build(image_size=size[0], num_classes=_outputs(module)))
+
+    def max_vit() -> nn.Module:
+        return _sizing.transplanted(module.state_dict(), build(input_size=size, num_classes=_outputs(module)))
+
+    if isinstance(module, VisionTransformer):
+        return [vision_transformer]
+    return [max_vit] if isinstance(module, MaxVit) else []
 
 
 # What torchvision knows about a model
