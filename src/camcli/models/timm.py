@@ -307,11 +307,25 @@ def _ways(module: nn.Module, size: tuple[int, int], create: str) -> list[Callabl
     if not create or "img_size" not in inspect.signature(type(module)).parameters:
         return []
 
-    def rebuilt() -> nn.Module:
+    def build(height: int, width: int) -> nn.Module:
         # Some classes take no pair.
-        side = size[0] if size[0] == size[1] else size
-        made = timm.create_model(create, pretrained=False, num_classes=module.num_classes, img_size=side)
-        return _sizing.transplanted(_converted(dict(module.state_dict()), made), made)
+        side = height if height == width else (height, width)
+        made: nn.Module = timm.create_model(create, pretrained=False, num_classes=module.num_classes, img_size=side)
+        return made
+
+    def rebuilt() -> nn.Module:
+        made, before = build(*size), dict(module.state_dict())
+        after = _converted(dict(before), made)
+        height, width = _config(module)["input_size"][1:]
+        if size != (height, width) and math.prod(size) == height * width:
+            # Where the number of patches stays, timm takes a table over them as it is, though rows begin elsewhere.
+            larger = build(2 * height, 2 * width).state_dict()
+            tables = [name for name in before if name in larger and larger[name].shape != before[name].shape]
+            if any(after[name] is before[name] for name in tables if name in after):
+                raise ValueError(
+                    "it would have as many patches as before in another grid, and timm does not interpolate"
+                )
+        return _sizing.transplanted(after, made)
 
     return [rebuilt]
 
