@@ -263,6 +263,15 @@ def test_as_many_patches_in_another_grid_are_interpolated_too() -> None:
     assert all(in_its_place(asked))
 
 
+def test_the_grid_of_a_model_that_interpolates_in_its_forward_is_that_of_the_size_asked(tmp_path: Path) -> None:
+    """timm saves this one as of no fixed size: it is used as it is, and itself names the grid of its own size."""
+    timm.models.save_for_hf(timm.create_model("test_vit"), tmp_path / "it", safe_serialization=True)
+    network = load(f"local-dir:{tmp_path / 'it'}", size="80x320")
+    assert network.module.patch_embed.grid_size == (10, 10)
+    assert (network.prefix, network.grid) == (1, (5, 20))
+    assert all(in_its_place(network))
+
+
 def test_a_file_of_weights_fits_and_then_the_size_is_changed(tmp_path: Path) -> None:
     made = timm.create_model("test_vit", num_classes=7)
     torch.save(made.state_dict(), tmp_path / "w.pth")
