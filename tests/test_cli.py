@@ -37,10 +37,11 @@ def test_all_done_ends_with_0_and_says_what_was_found_where(paint: Paint, tiny: 
     lines = result.stderr.splitlines()
     assert lines[0] == f"model: {tiny}, as built by {tiny}"
     assert lines[1] == "method: gradcam at stem, on cpu"
-    assert lines[3].split() == ["in/a.png", "0", "red", "1.00", "out/in/a.png.overlay.png"]
-    assert lines[4].split() == ["in/b.png", "2", "blue", "1.00", "out/in/b.png.overlay.png"]
-    assert lines[5].startswith("2 done in ")
-    assert lines[5].endswith(": out")
+    assert lines[2] == "explained: a class's score before softmax"
+    assert lines[4].split() == ["in/a.png", "0", "red", "1.00", "out/in/a.png.overlay.png"]
+    assert lines[5].split() == ["in/b.png", "2", "blue", "1.00", "out/in/b.png.overlay.png"]
+    assert lines[6].startswith("2 done in ")
+    assert lines[6].endswith(": out")
 
 
 def test_the_chosen_layer_is_printed(paint: Paint, tiny: str) -> None:

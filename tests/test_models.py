@@ -187,9 +187,9 @@ class TestResolve:
             ("timm:resnet50.a1_in2k", "no weights 'a1_in2k' for resnet50", "resnet50.tv_in1k"),
             ("torchvision:resnt50", "torchvision has no model", "'resnet50'"),
             ("torchvision:resnet50/IMAGENET1K_V3", "no weights 'IMAGENET1K_V3'", "IMAGENET1K_V1, IMAGENET1K_V2"),
-            ("torchvision:vgg16/IMAGENET1K_FEATURES", "that classify", "IMAGENET1K_V1"),
-            ("torchvision:fcn_resnet50", "gives no class scores", "'resnet50'"),
-            ("torchvision:fasterrcnn_resnet50_fpn", "gives no class scores", ""),
+            ("torchvision:vgg16/IMAGENET1K_FEATURES", "that know classes", "IMAGENET1K_V1"),
+            ("torchvision:raft_small", "gives no class scores", ""),
+            ("torchvision:fasterrcnn_resnet50_fpm", "torchvision has no model", "'fasterrcnn_resnet50_fpn'"),
             ("open_clip:ViT-B-3", "open_clip has no model", "'ViT-B-32'"),
             ("open_clip:ViT-B-32/openay", "no weights 'openay'", "did you mean 'openai'"),
             ("open_clip:ViT-B-32", "does not say which weights", "laion2b_s34b_b79k"),
@@ -402,8 +402,12 @@ class TestTorchvision:
     def test_every_published_weights_preprocessing_is_understood(self):
         for name in torchvision_source.names():
             assert torchvision_source.has(name)
-            weights = torchvision_source._weights(name)
-            assert torchvision_source._prepare(weights).size == (weights.transforms().crop_size[0],) * 2
+            weights, task = torchvision_source._weights(name), torchvision_source._task(name.partition("/")[0])
+            if task == "detect":
+                continue  # the models prepare for themselves
+            prepare, _ = torchvision_source._prepare(None, weights, task)
+            steps = weights.transforms()
+            assert prepare.size == (steps.crop_size if task == "classify" else steps.resize_size) * 2
 
     def test_wordnet_ids_are_in_the_order_of_the_names(self):
         """By timm's names for the same ids: they agree but for four spellings."""
@@ -662,7 +666,7 @@ def fails(): return 1 / 0
 def two_outputs():
     class Two(Net):
         def forward(self, x):
-            return {"scores": super().forward(x)}
+            return {"first": super().forward(x), "second": super().forward(x)}
     return Two(), PREPARE
 def wrong_size():
     return nn.Sequential(nn.Flatten(), nn.Linear(7, 2)), PREPARE
@@ -712,6 +716,9 @@ class TestLocal:
         network = load(f"{file}:network")
         assert (network.name, network.origin, network.untrained) == ("mine", "my own", True)
 
+    def test_an_output_is_named(self, file):
+        assert load(f"{file}:two_outputs", output="second").outlet.path == "second"
+
     def test_weights_from_a_file(self, file, tmp_path):
         state = {"head.weight": torch.ones(2, 3), "head.bias": torch.zeros(2)}
         torch.save({"model": state}, tmp_path / "w.pth")
@@ -737,7 +744,7 @@ class TestLocal:
             ("no_names", "are a str", "list of strings"),
             ("wrong_names", "gives 2 scores, and names 1", "one name for each"),
             ("fails", "failed: ZeroDivisionError: division by zero", "return 1 / 0"),
-            ("two_outputs", "gives a dict for one picture", "scores alone"),
+            ("two_outputs", "gives 2 things that can be its scores", "--output first"),
             ("wrong_size", r"fails on a picture of \(1, 3, 8, 8\)", "size"),
             ("namd", "has no function 'namd'", "did you mean 'named'"),
             ("PREPARE.size", "has no function", ""),

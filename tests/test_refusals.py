@@ -197,9 +197,9 @@ def test_unknown_methods_are_answered_with_the_nearest():
     ("function", "message"),
     [
         (lambda scores: scores[:, :, None], "1x4x1 for 1 image"),
-        (lambda scores: scores[:, 0], "1 for 1 image"),
-        (lambda scores: (scores,), "tuple for 1 image"),
-        (lambda scores: {"scores": scores}, "dict for 1 image"),
+        (lambda scores: scores[:, :, None, None].expand(-1, -1, 8, 8), "1x4x8x8 for 1 image"),
+        (lambda scores: (scores[:, :, None],), "tuple for 1 image"),
+        (lambda scores: {"scores": scores.long()}, "dict for 1 image"),
         # Not to be seen with a single image.
         (lambda scores: scores.reshape(1, -1), "1x8 for 2 image"),
     ],

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from camcli.labels import Labels
     from camcli.models import load
     from camcli.network import Network
+    from camcli.outlet import Outlet
     from camcli.run import Run
     from camcli.worker import explain
 
@@ -30,6 +31,7 @@ _HOMES = {
     "Network": "network",
     "NothingFoundError": "errors",
     "Outcome": "job",
+    "Outlet": "outlet",
     "PictureError": "errors",
     "Prepare": "geometry",
     "RequestError": "errors",
@@ -48,6 +50,7 @@ __all__ = [
     "Network",
     "NothingFoundError",
     "Outcome",
+    "Outlet",
     "PictureError",
     "Prepare",
     "RequestError",

@@ -141,7 +141,8 @@ class Voice:
         rows = [("picture", "class", "probability", "file")]
         for one in outcomes:
             file = f"{out}/{next(iter(one.files.values()), '')}"
-            words = one.source, f"{one.index} {one.label or ''}", f"{one.probability:.2f}", file
+            sure = "" if one.probability is None else f"{one.probability:.2f}"
+            words = one.source, f"{one.index} {one.label or ''}", sure, file
             rows.append((printable(words[0]), printable(words[1]), words[2], printable(words[3])))
         widths = _widths([max(map(cell_len, column)) for column in zip(*rows, strict=True)], self._console.width)
         table = Table(box=None, pad_edge=False)
@@ -334,9 +335,12 @@ def _clock(seconds: float) -> str:
 
 def _described(outcome: Outcome) -> str:
     place = f" at {outcome.layer}" if outcome.layer else ""
+    # Of a model that gives no probability the score is all there is.
+    said = outcome.score if outcome.probability is None else outcome.probability
+    box = f" box {outcome.number} ({', '.join(f'{edge:.0f}' for edge in outcome.box)})" if outcome.box else ""
     return (
         f"{printable(outcome.source)}: {outcome.index} {printable(outcome.label or '')} "
-        f"{outcome.probability:.3f}{place}, {outcome.seconds:.2f} s"
+        f"{said:.3f}{box}{place}, {outcome.seconds:.2f} s"
     )
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from camcli.capture import RuledReLUs, frozen, tapped
@@ -20,10 +20,12 @@ from camcli.layers import resolve
 from camcli.layout import Layout, canonical, decide, readings
 from camcli.methods import METHODS
 from camcli.network import Network
+from camcli.outlet import Outlet, Reading, Subject, unfiltered
 from camcli.survey import Layer, default_layer, probe_image, survey
 from camcli.tables import Row
 
 # From an image's row in the batch and its scores (classes,) to the classes explained; PictureError if it has none.
+# The score of a class that is not in the image, where the model says such a thing, is -inf.
 Choose = Callable[[int, Tensor], Sequence[int]]
 # What a call takes for the classes of a batch.
 Targets = int | Sequence[int] | Sequence[Sequence[int]] | Tensor | np.ndarray | Choose | None
@@ -33,7 +35,13 @@ Result = Explanation | PictureError
 
 def predicted(row: int, scores: Tensor) -> Sequence[int]:  # noqa: ARG001
     """The class with the greatest score."""
-    return [int(scores.argmax())]
+    return [int(scores.argmax())] if len(scores) and scores.max() > -torch.inf else []
+
+
+def found(row: int, scores: Tensor) -> Sequence[int]:  # noqa: ARG001
+    """Every class that is in the image, that with the greatest score first: what a detector predicts."""
+    order = scores.sort(descending=True, stable=True).indices.tolist()
+    return [index for index in order if scores[index] > -torch.inf]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +50,13 @@ class _Forward:
 
     Attributes:
         image: what the network was given; the start of the graph if a method works at the input.
-        scores: ``(n, classes)``.
+        reading: what the network returned, read.
         taps: the output of each layer that ran.
         relus: how gradients pass the ReLUs, if a method has a rule for them.
     """
 
     image: Tensor
-    scores: Tensor
+    reading: Reading
     taps: dict[str, Tensor]
     relus: RuledReLUs | None
 
@@ -74,10 +82,12 @@ class Explainer:
     The network is used as it stands, on its device and in its precision, and is left exactly as it was.
 
     Args:
-        model: a network, or a bare module that takes ``(n, 3, h, w)`` to scores ``(n, classes)``.
+        model: a network, or a bare module that takes ``(n, 3, h, w)`` to scores ``(n, classes)``, perhaps somewhere in
+            tuples, mappings or dataclasses.
         layers: layer paths (see :func:`camcli.layers.resolve`); empty for the default layer, chosen at the first
             batch. Must be empty for methods that work at the input alone.
         method: a row of ``camcli methods``.
+        output: where in what the model returns its scores are, such as ``logits`` or ``0``, if that is not plain.
 
     Attributes:
         layers: the full names of the layers explained.
@@ -87,9 +97,14 @@ class Explainer:
         RequestError: there is no such method or layer.
     """
 
-    def __init__(self, model: Network | nn.Module, *, layers: Sequence[str] = (), method: str = "gradcam") -> None:
+    def __init__(
+        self, model: Network | nn.Module, *, layers: Sequence[str] = (), method: str = "gradcam", output: str = ""
+    ) -> None:
         self.network = model if isinstance(model, Network) else None
         self.module = model.module if isinstance(model, Network) else model
+        self.outlet = self.network.outlet if self.network else Outlet()
+        if output:
+            self.outlet = replace(self.outlet, path=output)
         self.method = METHODS.find(method)
         self._parts = [METHODS.find(name) for name in self.method.parts or (self.method.name,)]
         self._formulas = {part.name: METHODS.load(part.name) for part in self._parts}
@@ -110,16 +125,20 @@ class Explainer:
         self,
         images: Float[Tensor, "n 3 h w"],
         targets: Targets = None,
+        region: Bool[Tensor, "n h w"] | None = None,
     ) -> list[list[Explanation]]:
         """Explain a batch.
 
         Args:
             images: prepared as the model wants them.
-            targets: None for the predicted class; one class for all; one class an image (a list, tensor or array);
-                several classes an image; or a function from the image's row and its scores to its classes.
+            targets: None for the predicted class, of a detector for each box; one class for all; one class an image (a
+                list, tensor or array); several classes an image; or a function from the image's row and its scores to
+                its classes.
+            region: for models that score every pixel: over what is summed, at the images' size; None for where the
+                class is predicted.
 
         Returns:
-            For each image its explanations: class by class, layer by layer.
+            For each image its explanations: class by class (box by box), layer by layer.
 
         Raises:
             RequestError: these are no images, the targets do not fit them or the classes, or no map can be made at
@@ -127,35 +146,52 @@ class Explainer:
             PictureError: an image has no map, with its row and the reason.
         """
         everything: list[list[Explanation]] = []
-        for row, results in enumerate(self.results(images, _choice(targets, len(images)))):
+        for row, results in enumerate(self.results(images, _choice(targets, len(images)), region=region)):
             for result in results:
                 if isinstance(result, PictureError):
                     raise PictureError(f"image {row} of the batch: {result.message}", result.hint)
             everything.append(cast("list[Explanation]", results))
         return everything
 
-    def results(self, images: Float[Tensor, "n 3 h w"], choose: Choose = predicted) -> list[list[Result]]:
-        """Like a call, but where a map cannot be made the reason stands in its place; nothing else is lost."""
+    def results(
+        self,
+        images: Float[Tensor, "n 3 h w"],
+        choose: Choose | None = None,
+        seen: Bool[Tensor, "n h w"] | None = None,
+        region: Bool[Tensor, "n h w"] | None = None,
+    ) -> list[list[Result]]:
+        """Like a call, but where a map cannot be made the reason stands in its place; nothing else is lost.
+
+        Args:
+            images: as in a call.
+            choose: from an image's row and its scores to its classes; None for the predicted.
+            seen: for models that score every pixel: which part of each image is picture, and not padding.
+            region: as in a call.
+        """
         _check_batch(images)
         if not len(images):
             return []
+        if region is not None and self.outlet.task != "segment":
+            raise RequestError(
+                "a region is given, but the model does not score every pixel", "leave the region out: --region"
+            )
+        choose = choose or (found if self.outlet.task == "detect" else predicted)
         self.check(probe_image((images.shape[2], images.shape[3]), images.dtype, images.device))
         with self._ready():
-            forward = self._forward(images)
-            said = forward.scores.detach().float().cpu()
-            chosen = [_attempt(choose, row, said[row]) for row in range(len(images))]
-            results: list[list[Result]] = [[one] if isinstance(one, PictureError) else [] for one in chosen]
-            classes = [[] if isinstance(one, PictureError) else one for one in chosen]
-            ranks = max(map(len, classes))
+            forward = self._forward(images, seen, region)
+            chosen = [self._chosen(choose, row, forward.reading) for row in range(len(images))]
+            results: list[list[Result]] = [[one for one in some if isinstance(one, PictureError)] for some in chosen]
+            subjects = [[one for one in some if isinstance(one, Subject)] for some in chosen]
+            ranks = max(map(len, subjects))
             for rank in range(ranks):
-                rows = [row for row, indices in enumerate(classes) if rank < len(indices)]
+                rows = [row for row, some in enumerate(subjects) if rank < len(some)]
                 # Samples do not mix in evaluation mode, so the gradient of the sum holds every image's own.
-                score = forward.scores[rows, [classes[row][rank] for row in rows]].sum()
+                score = torch.stack([subjects[row][rank].score for row in rows]).sum()
                 evidence = self._evidence(score, forward, last=rank + 1 == ranks)
                 for layer in self.layers or ("",):
                     maps = self._map(layer, evidence).numpy(force=True)
                     for row in rows:
-                        results[row].append(self._result(maps[row], layer, classes[row][rank], said[row]))
+                        results[row].append(self._result(maps[row], layer, subjects[row][rank]))
         return results
 
     def check(self, image: Float[Tensor, "1 3 h w"]) -> None:
@@ -171,14 +207,15 @@ class Explainer:
         if self._checked == size:
             return
         if self._at_layer and not self.layers:
-            self.layers = (default_layer(self.module, self._survey(image)),)
-        with self._ready():
+            known = self.network.layer if self.network else ""
+            self.layers = (known or default_layer(self.module, self._survey(image)),)
+        with self._ready(), unfiltered(self.module):
             forward = self._forward(image)
-            self._check_labels(forward.scores.shape[1])
+            self._check_labels(forward.reading.classes)
             if forward.relus is not None:
                 self._check_relus(forward.relus)
             self._layouts = {name: self._layout(name, forward.taps.get(name), image) for name in self.layers}
-            evidence = self._evidence(forward.scores.max(1).values.sum(), forward, last=True)
+            evidence = self._evidence(forward.reading.total(), forward, last=True)
         for name in self.layers:
             if not evidence.grad[name].any():
                 raise self._no_gradient(name, image)
@@ -197,28 +234,43 @@ class Explainer:
         with torch.inference_mode(False), torch.enable_grad(), frozen(self.module):
             yield
 
-    def _forward(self, images: Tensor) -> _Forward:
+    def _forward(self, images: Tensor, seen: Tensor | None = None, region: Tensor | None = None) -> _Forward:
         leaf = self._leaf(images)
         layers = {name: self.module.get_submodule(name) for name in self.layers}
         with tapped(layers) as taps, RuledReLUs() if self._at_input else nullcontext() as relus:
-            scores = self._scores(leaf)
-        return _Forward(leaf, scores, taps, relus)
+            # A network may change its input in place, which a leaf of the graph does not allow.
+            output = self.module(leaf.clone() if leaf.requires_grad else leaf)
+        return _Forward(leaf, self._read(output, len(images), seen, region), taps, relus)
+
+    def _read(self, output: Any, images: int, seen: Tensor | None = None, region: Tensor | None = None) -> Reading:
+        names = self.network.labels.names if self.network else ()
+        activation = self.network.activation if self.network else "softmax"
+        return self.outlet.read(output, images, names, activation, seen, region)
 
     def _leaf(self, images: Tensor) -> Tensor:
         """The images where the network is and as it counts; the start of the graph if a method works at the input."""
         like = next((one for one in self.module.parameters() if one.is_floating_point()), images)
         return images.detach().clone().to(like.device, like.dtype).requires_grad_(self._at_input)
 
-    def _scores(self, images: Tensor) -> Float[Tensor, "n classes"]:
-        # A network may change its input in place, which a leaf of the graph does not allow.
-        output = self.module(images.clone() if images.requires_grad else images)
-        if isinstance(output, Tensor) and output.ndim == 2 and len(output) == len(images):
-            return output
-        form = "x".join(map(str, output.shape)) if isinstance(output, Tensor) else type(output).__name__
-        raise RequestError(
-            f"the model gives {form} for {len(images)} image(s), not one row of class scores for each",
-            "name a classifier, or a file.py:function that wraps the model in one",
+    def _chosen(self, choose: Choose, row: int, reading: Reading) -> list[Subject | PictureError]:
+        """What is explained of an image; of a class of which there is nothing, the reason stands in its place."""
+        scores = reading.scores(row)
+        # Where a model says what is in an image, -inf is what is not.
+        broken = (
+            scores.isfinite().logical_not()
+            if self.outlet.task == "classify"
+            else scores.isnan() | (scores == torch.inf)
         )
+        indices = _attempt(choose, row, scores, bool(broken.any()), self.outlet.nothing())
+        if isinstance(indices, PictureError):
+            return [indices]
+        subjects: list[Subject | PictureError] = []
+        for index in indices:
+            try:
+                subjects += reading.subjects(row, index)
+            except PictureError as error:
+                subjects.append(error)
+        return subjects
 
     def _evidence(self, score: Tensor, forward: _Forward, last: bool) -> _Evidence:
         act: dict[str, Tensor] = {}
@@ -255,9 +307,9 @@ class Explainer:
         map: Tensor = self._formulas[part.name](evidence.act[layer], evidence.grad[layer])
         return map
 
-    def _result(self, map: np.ndarray, layer: str, index: int, scores: Tensor) -> Result:
+    def _result(self, map: np.ndarray, layer: str, subject: Subject) -> Result:
+        index = subject.index
         label = self.network.labels.short(index) if self.network else str(index)
-        sigmoid = self.network is not None and self.network.activation == "sigmoid"
         where = f"the layer {layer!r}" if layer else "the input"
         if not np.isfinite(map).all():
             return PictureError(
@@ -277,15 +329,17 @@ class Explainer:
             layer=layer,
             index=index,
             label=label,
-            score=float(scores[index]),
-            probability=float(scores.sigmoid()[index] if sigmoid else scores.softmax(0)[index]),
+            score=float(subject.score.detach()),
+            probability=subject.probability,
             notes=(f"nothing at {where} speaks for the class: the whole map is negative",) if negative else (),
+            number=subject.number,
+            box=subject.box,
         )
 
     # ---- checks, once for each size of image
 
     def _survey(self, image: Tensor) -> list[Layer]:
-        return survey(self.module, self._leaf(image).detach(), *self._facts)
+        return survey(self.module, self._leaf(image).detach(), *self._facts, self._read)
 
     def _layout(self, name: str, tap: Tensor | None, image: Tensor) -> Layout:
         if tap is None:
@@ -304,8 +358,8 @@ class Explainer:
         except RequestError as error:
             raise RequestError(f"the layer {name!r}: {error.message}", error.hint) from None
 
-    def _check_labels(self, classes: int) -> None:
-        if self.network and len(self.network.labels) != classes:
+    def _check_labels(self, classes: int | None) -> None:
+        if classes is not None and self.network and len(self.network.labels) != classes:
             raise RequestError(
                 f"the model gives {classes} scores, but {len(self.network.labels)} classes are named",
                 "give the names of all its classes: --labels FILE, one name a line",
@@ -357,17 +411,17 @@ def _product(maps: Sequence[Tensor]) -> Float[Tensor, "n 3 h w"]:
     return result
 
 
-def _attempt(choose: Choose, row: int, scores: Tensor) -> Sequence[int] | PictureError:
+def _attempt(choose: Choose, row: int, scores: Tensor, broken: bool, nothing: str) -> Sequence[int] | PictureError:
     """The classes chosen for an image, in order and each once, or why there is none."""
     try:
-        if not scores.isfinite().all():
+        if broken:
             raise PictureError(
                 "the network's scores hold NaN or infinite values on this picture",
                 "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
             )
         indices = list(dict.fromkeys(choose(row, scores)))
         if not indices:
-            raise PictureError("its target gives no class")
+            raise PictureError(nothing)
     except PictureError as error:
         return error
     for index in indices:
@@ -379,10 +433,10 @@ def _attempt(choose: Choose, row: int, scores: Tensor) -> Sequence[int] | Pictur
     return indices
 
 
-def _choice(targets: Targets, images: int) -> Choose:
+def _choice(targets: Targets, images: int) -> Choose | None:
     """The function that the targets of a call amount to."""
     if targets is None:
-        return predicted
+        return None
     if isinstance(targets, Tensor | np.ndarray):
         targets = targets.tolist()
     if callable(targets):

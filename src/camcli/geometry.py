@@ -86,6 +86,22 @@ class View:
         )
         return np.asarray(rows[:, np.newaxis] & columns)
 
+    def centres(self) -> tuple[Float[np.ndarray, " w"], Float[np.ndarray, " h"]]:
+        """Where the centres of the input's columns lie (x, in picture pixels), and of its rows (y)."""
+        x0, y0, x1, y1 = self.box
+        down, across = ((np.arange(length) + 0.5) / length for length in self.input)
+        return x0 + across * (x1 - x0), y0 + down * (y1 - y0)
+
+    def corners(self, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+        """A box in pixels of the input, in pixels of the picture; cut off where the picture ends."""
+        x0, y0, x1, y1 = self.box
+        down, across = (y1 - y0) / self.input[0], (x1 - x0) / self.input[1]
+        height, width = self.picture
+        xs = (min(max(x0 + x * across, 0.0), float(width)) for x in box[::2])
+        ys = (min(max(y0 + y * down, 0.0), float(height)) for y in box[1::2])
+        (left, right), (top, bottom) = xs, ys
+        return left, top, right, bottom
+
     def scaled(self, height: int, width: int) -> "View":
         """The same view of the same picture, drawn at another size."""
         x0, y0, x1, y1 = self.box

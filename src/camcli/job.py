@@ -30,7 +30,7 @@ NOT_IN_FINGERPRINT = frozenset(
     {"inputs", "null_separated", "out", "root", "overwrite", "batch_size", "workers", "device", "seed"}
 )
 # Files whose content is part of what is asked.
-FILES = ("weights", "labels", "targets")
+FILES = ("weights", "labels", "targets", "region")
 
 SIZE = re.compile(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?")
 
@@ -67,6 +67,10 @@ class Job:
         layers: layer paths, each perhaps a slice or glob; empty for the default layer.
         method: a row of ``camcli.methods``.
         target: what is explained in every picture: each ``predicted``, ``top:5``, a class, or ``folder``.
+        output: where in what the model returns its scores are, such as ``logits`` or ``0``, if that is not plain.
+        region: for models that score every pixel, where scores are summed: a mask's file, or ``x0,y0,x1,y1``; empty
+            for where the class is predicted.
+        min_score: boxes of a detector below it are left out.
         targets: a CSV or JSONL file that names each picture's own targets, instead of ``target``.
         inputs: files, folders, globs, ``@list``, ``-``.
         null_separated: names on standard input end in NUL, not in a newline.
@@ -93,6 +97,9 @@ class Job:
     method: str = "gradcam"
     target: tuple[str, ...] = ("predicted",)
     targets: str = ""
+    output: str = ""
+    region: str = ""
+    min_score: float = 0.5
     inputs: tuple[str, ...] = ()
     null_separated: bool = False
     out: str = "camcli-out"
@@ -123,6 +130,8 @@ class Job:
         input_size(self.size)
         if not 0 <= self.alpha <= 1:
             raise RequestError(f"alpha cannot be {self.alpha}", "it is an opacity, from 0 to 1")
+        if not 0 <= self.min_score <= 1:
+            raise RequestError(f"min_score cannot be {self.min_score}", "it is a box's score, from 0 to 1")
         if not self.target and not self.targets:
             raise RequestError("no target is named", "say which class is explained: predicted, top:5, or a class")
         if not self.save:
@@ -144,7 +153,7 @@ class Job:
         """
         asked = {name: value for name, value in asdict(self).items() if name not in NOT_IN_FINGERPRINT}
         for name in FILES:
-            if asked[name] and asked[name] != RANDOM_WEIGHTS:
+            if asked[name] and asked[name] != RANDOM_WEIGHTS and not _is_rectangle(name, asked[name]):
                 asked[name] = _content_hash(asked[name], name)
         asked["save"] = sorted(set(self.save))
         asked["size"] = input_size(self.size)
@@ -156,6 +165,10 @@ class Job:
     def as_dict(self) -> dict[str, Any]:
         """The job in the words of a job file: what ``--config`` reads back."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+def _is_rectangle(name: str, value: str) -> bool:
+    return name == "region" and value.count(",") == 3 and not Path(value).is_file()
 
 
 def _content_hash(path: str, what: str) -> str:
@@ -177,9 +190,12 @@ class Explanation:
         layer: the layer's full name, or empty for methods at the input.
         index: the class explained.
         label: the class's name.
-        score: the model's output for it, before softmax or sigmoid.
-        probability: after it.
+        score: the model's output for it, before softmax or sigmoid; summed over a region, or that of a box, where the
+            model gives such.
+        probability: after it; the mean over the region; None where the model gives no probability.
         notes: what a reader of the map must know.
+        number: which of the picture's boxes is explained, the best being 1; 0 if none is.
+        box: its x0, y0, x1, y1, in pixels of the picture (of the model's input, where there is no picture).
         source: the picture, where the map came out of a stream of them.
         view: which part of it the model saw, likewise.
     """
@@ -190,8 +206,10 @@ class Explanation:
     index: int
     label: str
     score: float
-    probability: float
+    probability: float | None
     notes: tuple[str, ...] = ()
+    number: int = 0
+    box: tuple[float, float, float, float] | None = None
     source: str = ""
     view: View | None = None
 
@@ -208,7 +226,9 @@ class Outcome:
         run: the run that wrote this.
         part: this line among the picture's lines, such as ``1/5``.
         files: format to path, relative to ``out``.
-        index, label, score, probability: the class explained.
+        index, label, score, probability: the class explained; no probability where the model gives none.
+        number, box: which of the picture's boxes, the best being 1, and its x0, y0, x1, y1 in pixels of the upright
+            picture; 0 and nothing if none is explained.
         layer, method: what made the map.
         low, high: the raw map's least and greatest value.
         strongest: the value that is drawn at full strength when a map is normalised by itself.
@@ -230,6 +250,8 @@ class Outcome:
     label: str | None = None
     score: float | None = None
     probability: float | None = None
+    number: int = 0
+    box: tuple[float, float, float, float] | None = None
     layer: str | None = None
     method: str | None = None
     low: float | None = None

@@ -125,10 +125,7 @@ class Ledger:
         self._settle()
         for block in self._blocks():
             if all(values["job"] == self._job and not values["error"] for values, _ in block):
-                yield [
-                    Outcome(**{**values, "notes": tuple(values["notes"]), "peak": tuple(values["peak"])})
-                    for values, _ in block
-                ]
+                yield [_outcome(values) for values, _ in block]
 
     def _is_done(self, block: Block, kept: Callable[[dict[str, str]], Sequence[str]]) -> bool:
         return (
@@ -218,6 +215,12 @@ class Ledger:
         file = self.folder / name
         if file.parent.resolve().is_relative_to(self.folder.resolve()):
             file.unlink(missing_ok=True)
+
+
+def _outcome(values: dict[str, Any]) -> Outcome:
+    """The outcome of a line, whose lists were tuples."""
+    given: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in values.items()}
+    return Outcome(**given)
 
 
 def _is_torn(path: Path) -> bool:

@@ -2,29 +2,32 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from camcli.geometry import Prepare
 from camcli.labels import Labels
+from camcli.outlet import PLAIN, Activation, Outlet, Reading
 
 
 @dataclass(frozen=True)
 class Network:
-    """A classifier of pictures.
+    """A model that says which classes are in pictures, and perhaps where.
 
     Attributes:
         name: its full name, such as ``timm:resnet50.a1_in1k``.
-        module: takes images ``(n, 3, h, w)`` to scores ``(n, classes)``; in evaluation mode.
+        module: takes images ``(n, 3, h, w)`` to what ``outlet`` reads; in evaluation mode.
         prepare: from an upright picture to one image.
         labels: the names of the classes, in the order of the scores.
         weights: ``pretrained``, ``random`` or ``file``.
         origin: a sentence for people: where the weights came from.
-        activation: what makes probabilities of the scores.
+        activation: what makes probabilities of the scores; ``none`` if nothing does, as in regression.
         prefix: how many tokens stand in front of the patch tokens, if the source says so.
         grid: the patch grid ``(rows, columns)``, if the source says so.
         notes: what a user of this model must know.
+        outlet: how what the module returns is read; by default as one score for each class.
+        layer: the layer that is explained when none is named, if the source knows one.
     """
 
     name: str
@@ -33,10 +36,18 @@ class Network:
     labels: Labels
     weights: Literal["pretrained", "random", "file"]
     origin: str
-    activation: Literal["softmax", "sigmoid"] = "softmax"
+    activation: Activation = "softmax"
     prefix: int | None = None
     grid: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
+    outlet: Outlet = PLAIN
+    layer: str = ""
+
+    def read(
+        self, output: Any, images: int, seen: torch.Tensor | None = None, region: torch.Tensor | None = None
+    ) -> Reading:
+        """What the module returned for a batch, read by the outlet (see :meth:`camcli.outlet.Outlet.read`)."""
+        return self.outlet.read(output, images, self.labels.names, self.activation, seen, region)
 
     @property
     def untrained(self) -> bool:

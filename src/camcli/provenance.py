@@ -36,6 +36,7 @@ def facts(worker: Worker) -> dict[str, Any]:
         },
         "method": {"name": explainer.method.name, "paper": explainer.method.paper},
         "layers": list(explainer.layers),
+        "explained": worker.explains,
         "device": str(worker.device),
         "batch_size": worker.batch_size,
         "versions": {

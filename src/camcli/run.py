@@ -84,7 +84,9 @@ class Run:
         self.worker = Worker(job)
         self.notes = self.worker.notes
         self.notes += self._unused_targets()
-        self._several = bool(job.targets) or len(job.target) > 1 or any(map(gives_several, job.target))
+        # What a detector is asked for may be there more than once.
+        boxes = self.worker.network.outlet.task == "detect"
+        self._several = boxes or bool(job.targets) or len(job.target) > 1 or any(map(gives_several, job.target))
         self._held = ExitStack()
 
     def __enter__(self) -> Run:
@@ -238,6 +240,8 @@ class Run:
             label=explanation.label,
             score=explanation.score,
             probability=explanation.probability,
+            number=explanation.number,
+            box=explanation.box,
             layer=explanation.layer,
             method=explanation.method,
             low=float(explanation.map.min()),
@@ -257,6 +261,7 @@ class Run:
         tags = [
             "untrained" if self.worker.network.untrained else "",
             explanation.layer if len(self.worker.explainer.layers) > 1 else "",
+            f"box{explanation.number}" if explanation.number else "",
             f"{explanation.index}-{_slug(explanation.label)}" if self._several else "",
         ]
         return ".".join(filter(None, [name, *tags]))
@@ -319,8 +324,10 @@ class Run:
             index=outcome.index or 0,
             label=outcome.label or "",
             score=outcome.score or 0.0,
-            probability=outcome.probability or 0.0,
+            probability=outcome.probability,
             notes=outcome.notes,
+            number=outcome.number,
+            box=outcome.box,
         )
 
 

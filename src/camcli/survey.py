@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from camcli.capture import first_tensor, frozen, listened
 from camcli.errors import RequestError
 from camcli.layout import Layout, Order, canonical, decide, readings
+from camcli.outlet import PLAIN, Reading, unfiltered
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +48,19 @@ def survey(
     image: Float[Tensor, "1 3 h w"],
     prefix: int | None = None,
     grid: tuple[int, int] | None = None,
+    read: Callable[[Any, int], Reading] = PLAIN.read,
 ) -> list[Layer]:
     """Every layer below the module, in the order of ``named_modules``; one forward and one backward.
 
     Args:
-        module: takes the image to scores ``(1, classes)``.
+        module: takes the image to what ``read`` reads.
         image: one input.
         prefix: how many tokens stand before the patches, if the source says so.
         grid: the patch grid, if the source says so.
+        read: from what the module returns for a number of images to what can be explained.
+
+    Raises:
+        RequestError: what the module returns cannot be read.
     """
     outputs: dict[str, list[Tensor]] = {}
     turns: dict[str, int] = {}
@@ -65,12 +71,12 @@ def survey(
         if tensor is not None:
             outputs.setdefault(name, []).append(tensor)
 
-    with torch.inference_mode(False), torch.enable_grad(), frozen(module), listened(module, hear):
-        scores = first_tensor(module(image.detach().clone().requires_grad_().clone()))
+    with torch.inference_mode(False), torch.enable_grad(), frozen(module), unfiltered(module), listened(module, hear):
+        score = read(module(image.detach().clone().requires_grad_().clone()), 1).total()
         heard = [(name, tensors[-1]) for name, tensors in outputs.items() if tensors[-1].requires_grad]
         gradients: dict[str, Tensor | None] = {}
-        if scores is not None and scores.requires_grad and scores.ndim == 2:
-            found = torch.autograd.grad(scores.max(1).values.sum(), [tensor for _, tensor in heard], allow_unused=True)
+        if score.requires_grad:
+            found = torch.autograd.grad(score, [tensor for _, tensor in heard], allow_unused=True)
             gradients = dict(zip((name for name, _ in heard), found, strict=True))
 
     size = (image.shape[2], image.shape[3])

@@ -17,7 +17,7 @@ ANY_PROMPTS = ("a photo", "a drawing")
 
 
 def tree(
-    model: str, layer: str | None = None, depth: int = 0, size: str = ""
+    model: str, layer: str | None = None, depth: int = 0, size: str = "", output: str = ""
 ) -> Iterator[tuple[str, str, str, str, str]]:
     """The rows of a model's tree: indented name, type, output shape, layout, and whether a map can be made there.
 
@@ -28,6 +28,7 @@ def tree(
         layer: only this layer (or those that this path names) and what is inside.
         depth: levels below the top; 0 for all.
         size: of the input, ``256`` or ``256x384``; empty for the model's own.
+        output: where in what the model returns its scores are, if that is not plain.
 
     Raises:
         RequestError: there is no such model or layer, or the model does not take pictures of that size.
@@ -35,12 +36,12 @@ def tree(
     source, _ = models.resolve(model)
     text = ANY_PROMPTS if source == "open_clip" else ()
     weights = "" if source in ("bundled", "local") else RANDOM_WEIGHTS
-    network = models.load(model, weights=weights, text=text, size=size)
+    network = models.load(model, weights=weights, text=text, size=size, output=output)
     tops = resolve(network.module, [layer]) if layer else []
     image = probe_image(network.prepare.size, torch.float32, torch.device("cpu"))
-    found = survey(network.module, image, network.prefix, network.grid)
+    found = survey(network.module, image, network.prefix, network.grid, network.read)
     try:
-        chosen = default_layer(network.module, found)
+        chosen = network.layer or default_layer(network.module, found)
     except RequestError:
         chosen = ""
     for one in found:

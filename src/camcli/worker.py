@@ -18,9 +18,11 @@ from torch import Tensor
 from camcli import models
 from camcli.errors import CamcliError, PictureError, RequestError, did_you_mean
 from camcli.explainer import Explainer, Result
+from camcli.geometry import View
 from camcli.job import Explanation, Job
 from camcli.network import Network
 from camcli.pictures import Picture, Source, colour, decode, find, upright
+from camcli.region import Region, rectangle
 from camcli.stream import ahead, batched
 from camcli.survey import probe_image
 from camcli.targets import Target, resolve
@@ -45,6 +47,8 @@ class Item:
         error: why it cannot be explained at all.
         picture: its pixels, and what the model sees of them.
         input: the model's input, ``(3, h, w)``.
+        seen: for models that score every pixel: which part of the input is picture, ``(h, w)``.
+        region: likewise, over which part is summed, if one is given.
         results: class by class, layer by layer, a map or why there is none.
         notes: what a reader of any of its maps must know.
         seconds: what it has taken so far.
@@ -57,6 +61,8 @@ class Item:
     error: PictureError | None = None
     picture: Picture | None = None
     input: Tensor | None = None
+    seen: Tensor | None = None
+    region: Tensor | None = None
     results: Sequence[Result] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -75,6 +81,7 @@ class Worker:
         device: where the network is.
         batch_size: pictures in one forward.
         workers: threads that decode.
+        explains: what number the maps explain, in words for people.
         notes: what the user must know about all the maps; may grow while pictures are done.
         sha256: of the weights.
         fingerprint: of the job and of what it was resolved to: 16 hex digits that change when anything changes that
@@ -88,6 +95,7 @@ class Worker:
         self.job = job
         self.device = _device(job.device)
         colour(job.background)
+        self.region = _region(job)
         network = models.load(
             job.model,
             weights=job.weights,
@@ -96,13 +104,18 @@ class Worker:
             seed=job.seed,
             size=job.size,
             crop=job.crop,
+            output=job.output,
+            min_score=job.min_score,
         )
+        _check_fits(job, network)
         # Before the precision is changed, so that the same weights have the same hash in every run.
         self.sha256 = network.sha256()
         self.fingerprint = _fingerprint(job, network, self.sha256)
         self.network = replace(network, module=network.module.to(self.device, PRECISIONS[job.precision]))
         self.explainer = Explainer(self.network, layers=job.layers, method=job.method)
-        self.target: Target = resolve(job.target, network.labels)
+        # What a detector predicts is every box that it finds.
+        every = {"predicted": f"top:{len(network.labels)}"} if network.outlet.task == "detect" else {}
+        self.target: Target = resolve([every.get(word, word) for word in job.target], network.labels)
         if job.targets:
             folders = [Path(given) for given in job.inputs if Path(given).is_dir()]
             self.target = Listed(Path(job.targets), network.labels, folders)
@@ -122,6 +135,7 @@ class Worker:
         self.notes = [*network.notes, *self.explainer.notes]
         if job.size:
             self.notes += _uneven(self.explainer.grids, network.prepare.size)
+        self.explains = network.outlet.says(network.activation, len(network.labels), bool(job.region))
 
     def stream(self, items: Iterable[Item]) -> Iterator[Item]:
         """Items with their results, in order; at most two batches of pictures and the threads' own are held."""
@@ -140,9 +154,13 @@ class Worker:
             item.input, view = self.network.prepare(image)
             item.picture = Picture(item.source, np.asarray(image), view)
             item.notes = (ONE_COLOUR,) if _one_colour(item.picture.pixels) else ()
+            if self.network.outlet.task == "segment":
+                item.seen = _inside(Region(), view)
+                item.region = _inside(self.region, view) if self.region else None
         except PictureError as error:
-            item.error = error
+            item.error, item.input = error, None
         except Exception as error:  # whatever it is, it is this picture's, and the others go on
+            item.input = None
             item.error = PictureError(f"it cannot be prepared for the model: {_first_line(error)}")
         item.seconds += time.perf_counter() - began
         return item
@@ -165,7 +183,8 @@ class Worker:
             found = [self._alone(item) for item in ready]
         share = (time.perf_counter() - began) / len(ready)
         for item, results in zip(ready, found, strict=True):
-            item.input, item.results = None, [_noted(result, item.notes) for result in results]
+            item.input, item.seen, item.region = None, None, None
+            item.results = [_noted(_in_picture(result, item.picture), item.notes) for result in results]
             item.seconds += share
         return batch
 
@@ -175,7 +194,10 @@ class Worker:
 
     def _results(self, items: Sequence[Item]) -> list[list[Result]]:
         images = torch.stack([item.input for item in items if item.input is not None])
-        return self.explainer.results(images, lambda row, scores: self.target(items[row].source.path, scores))
+        seen, region = (_stacked(masks) for masks in ([one.seen for one in items], [one.region for one in items]))
+        return self.explainer.results(
+            images, lambda row, scores: self.target(items[row].source.path, scores), seen, region
+        )
 
     def _alone(self, item: Item) -> list[Result]:
         try:
@@ -268,6 +290,56 @@ def _job(options: dict[str, Any], inputs: Sequence[str]) -> Job:
         if name == "size" and not isinstance(value, str):
             named[name] = "x".join(map(str, [value] if isinstance(value, int) else value))
     return Job(**named, inputs=tuple(inputs))
+
+
+def _region(job: Job) -> Region | None:
+    """The region that the job names.
+
+    Raises:
+        RequestError: it names none.
+    """
+    if not job.region:
+        return None
+    found = rectangle(job.region)
+    if found:
+        return found
+    try:
+        pixels = np.asarray(decode(Path(job.region), "#000000"))
+    except PictureError as error:
+        raise RequestError(
+            f"the region {job.region!r} is neither x0,y0,x1,y1 nor a picture that can be read: {error.message}",
+            "give a rectangle in pixels, or a mask that is black outside the region",
+        ) from error
+    return Region(mask=pixels.max(axis=2) > 0)
+
+
+def _check_fits(job: Job, network: Network) -> None:
+    """Options that only some models give a meaning."""
+    if job.region and network.outlet.task != "segment":
+        raise RequestError(
+            f"{network.name} does not score every pixel, so a region means nothing to it", "leave --region out"
+        )
+    if job.min_score != Job().min_score and network.outlet.task != "detect":
+        raise RequestError(
+            f"{network.name} finds no boxes, so a least score means nothing to it", "leave --min-score out"
+        )
+
+
+def _inside(region: Region, view: View) -> Tensor:
+    """Which pixels of the model's input lie in a region of the picture."""
+    return torch.from_numpy(region.at(*view.centres(), view.picture))
+
+
+def _stacked(masks: Sequence[Tensor | None]) -> Tensor | None:
+    there = [mask for mask in masks if mask is not None]
+    return torch.stack(there) if there else None
+
+
+def _in_picture(result: Result, picture: Picture | None) -> Result:
+    """A result with its box in pixels of the picture."""
+    if isinstance(result, PictureError) or result.box is None or picture is None:
+        return result
+    return replace(result, box=picture.view.corners(result.box))
 
 
 def _device(name: str) -> torch.device:

@@ -159,6 +159,30 @@ TargetsFile = Annotated[
         show_default=False,
     ),
 ]
+Output = Annotated[
+    str,
+    _option(
+        WHAT,
+        "Where in what the model returns its scores are, if that is not plain: logits, 0, out, aux.0.",
+        "--output",
+        metavar="PATH",
+        show_default=False,
+    ),
+]
+RegionOf = Annotated[
+    str,
+    _option(
+        WHAT,
+        "For segmentation: where a class's scores are summed, in the picture's pixels; a mask is black outside.",
+        "--region",
+        env=False,
+        metavar="MASK|x0,y0,x1,y1",
+        show_default="where it is predicted",
+    ),
+]
+MinScore = Annotated[
+    float, _option(WHAT, "For detection: boxes below it are left out.", "--min-score", min=0, max=1, metavar="SCORE")
+]
 Out = Annotated[str, _option(WRITTEN, "The folder that all is written under.", "--out", "-o", metavar="FOLDER")]
 Root = Annotated[
     str,
@@ -241,6 +265,9 @@ def explain(
     method: Method = DEFAULT.method,
     target: Targets = None,
     targets: TargetsFile = DEFAULT.targets,
+    output: Output = DEFAULT.output,
+    region: RegionOf = DEFAULT.region,
+    min_score: MinScore = DEFAULT.min_score,
     out: Out = DEFAULT.out,
     root: Root = DEFAULT.root,
     save: Save = None,
@@ -279,6 +306,9 @@ def explain(
             method=method,
             target=tuple(target or DEFAULT.target),
             targets=targets,
+            output=output,
+            region=region,
+            min_score=min_score,
             inputs=tuple(inputs or DEFAULT.inputs),
             null_separated=null_separated,
             out=out,
@@ -334,6 +364,7 @@ def _introduce(run: Any, voice: Voice) -> None:
     where = f" at {', '.join(explainer.layers)}" if explainer.layers else ""
     chosen = " (chosen; --layer names another)" if explainer.layers and not run.job.layers else ""
     voice.say(f"method: {explainer.method.name}{where}{chosen}, on {worker.device}")
+    voice.say(f"explained: {worker.explains}")
     if worker.network.untrained:
         voice.note("the weights are random: these maps mean nothing, and every output says so")
     for note in run.notes:

@@ -15,6 +15,7 @@ def layers(
     size: Annotated[
         str, typer.Option(metavar="N|HxW", help="Of the model's input.", show_default="the model's own")
     ] = "",
+    output: Annotated[str, typer.Option(metavar="PATH", help="As for camcli explain --output.")] = "",
 ) -> None:
     """Show a model's layers: type, output shape, how it is read, whether a map can be made there, and the default."""
     voice = Voice()
@@ -22,5 +23,5 @@ def layers(
         with voice.working(f"building {model}"):
             from camcli.tree import tree  # the seam: torch comes in here
 
-            rows = list(tree(model, layer, depth, size))
+            rows = list(tree(model, layer, depth, size, output))
         print_table(("layer", "type", "output", "layout", "map"), rows)

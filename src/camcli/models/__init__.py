@@ -49,6 +49,8 @@ class Request:
         text: prompts that are the classes.
         seed: of random weights.
         size: height and width of the input; None for the model's own.
+        output: where in what the model returns its scores are, if that is not plain.
+        min_score: boxes of a detector below it are left out.
     """
 
     name: str
@@ -57,6 +59,8 @@ class Request:
     text: tuple[str, ...] = ()
     seed: int = 0
     size: tuple[int, int] | None = None
+    output: str = ""
+    min_score: float = 0.5
 
     @property
     def random(self) -> bool:
@@ -105,6 +109,8 @@ def load(
     seed: int = 0,
     size: str = "",
     crop: Crop = "model",
+    output: str = "",
+    min_score: float = 0.5,
 ) -> Network:
     """The model of this name, ready to use. Only the libraries it needs are imported.
 
@@ -117,6 +123,8 @@ def load(
         seed: of random weights; the caller's random state stays as it is.
         size: of the input, ``256`` or ``256x384`` (height x width); empty for the model's own.
         crop: which part of a picture the model sees, as in :meth:`camcli.Prepare.changed`.
+        output: where in what the model returns its scores are, such as ``logits`` or ``0``, if that is not plain.
+        min_score: boxes of a detector below it are left out.
 
     Returns:
         The network, in evaluation mode, with what its libraries warned of among its notes.
@@ -128,15 +136,18 @@ def load(
     place, name = resolve(model)
     if text and place in TEXTLESS:
         raise RequestError(f"--text is for open_clip models, and {model!r} has classes of its own", "leave --text out")
-    request = Request(name, weights, labels, tuple(text), seed, input_size(size))
+    request = Request(name, weights, labels, tuple(text), seed, input_size(size), output, min_score)
     with _seeded(seed), _heard() as said:
         network: Network = SOURCES.load(place)(request)
         if request.random:
             _awaken(network.module)
     network.module.eval()
     notes = dict.fromkeys((*network.notes, *said))
-    prepare = network.prepare.changed(crop=crop)
-    return _labelled(dataclasses.replace(network, notes=tuple(notes), prepare=prepare), labels)
+    outlet = dataclasses.replace(network.outlet, path=output or network.outlet.path, min_score=min_score)
+    network = dataclasses.replace(
+        network, notes=tuple(notes), prepare=network.prepare.changed(crop=crop), outlet=outlet
+    )
+    return _labelled(network, labels)
 
 
 def resolve(model: str) -> tuple[str, str]:

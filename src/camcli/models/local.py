@@ -62,6 +62,8 @@ def load(request: Request) -> Network:
     if request.random:
         _reset(network.module, request.name)
         network = replace(network, weights="random", origin=f"random numbers from seed {request.seed}")
+    if request.output:
+        network = replace(network, outlet=replace(network.outlet, path=request.output))
     return _checked(_sized(network, request.size) if request.size else network)
 
 
@@ -183,6 +185,8 @@ def _described(made: Any) -> str:
 def _checked(network: Network) -> Network:
     """The network, once it has shown on an empty picture that it gives scores; named by number if it must be."""
     classes = _classes(network)
+    if classes is None:
+        return network
     if not len(network.labels):
         return replace(network, labels=Labels.numbered(classes))
     if len(network.labels) != classes:
@@ -193,24 +197,26 @@ def _checked(network: Network) -> Network:
     return network
 
 
-def _classes(network: Network) -> int:
+def _classes(network: Network) -> int | None:
+    """How many classes an empty picture is scored for; None if boxes are found."""
     weight = next(network.module.parameters(), torch.zeros(0))
     picture = torch.zeros(1, 3, *network.prepare.size, dtype=weight.dtype, device=weight.device)
     try:
         with torch.no_grad():
-            scores = network.module.eval()(picture)
+            output = network.module.eval()(picture)
     except Exception as error:
         raise RequestError(
             f"{network.name} fails on a picture of {tuple(picture.shape)}: {_said(error)}",
             "does the Prepare's size fit the model?",
         ) from error
-    if not isinstance(scores, torch.Tensor) or scores.ndim != 2 or len(scores) != 1:
-        what = tuple(scores.shape) if isinstance(scores, torch.Tensor) else _described(scores)
+    if network.outlet.task == "detect" and not len(network.labels):
         raise RequestError(
-            f"{network.name} gives {what} for one picture, not scores (1, classes)",
-            "wrap it in a module whose forward returns the scores alone",
+            f"nothing says what the classes of {network.name}'s boxes are", "give the names of all as labels, in order"
         )
-    return int(scores.shape[1])
+    try:
+        return network.read(output, 1).classes if network.outlet.task != "detect" else None
+    except RequestError as error:
+        raise RequestError(f"{network.name}: {error.message}", error.hint) from None
 
 
 def _reset(module: nn.Module, name: str) -> None:

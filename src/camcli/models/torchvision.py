@@ -1,4 +1,7 @@
-"""Models of torchvision: `resnet50`, or `resnet50/IMAGENET1K_V2` for one of several published weights."""
+"""Models of torchvision: `resnet50`, or `resnet50/IMAGENET1K_V2` for one of several published weights.
+
+Classification, segmentation and detection models.
+"""
 
 import inspect
 import re
@@ -10,8 +13,9 @@ from typing import Any
 import torchvision
 from torch import nn
 from torchvision.models import MaxVit, VisionTransformer, WeightsEnum
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.models.vision_transformer import interpolate_embeddings
-from torchvision.transforms._presets import ImageClassification
+from torchvision.transforms._presets import ImageClassification, SemanticSegmentation
 
 from camcli import checkpoint, hub
 from camcli.errors import RequestError, did_you_mean
@@ -19,17 +23,27 @@ from camcli.geometry import Interpolation, Prepare
 from camcli.labels import Labels
 from camcli.models import Request, _imagenet, _sizing
 from camcli.network import Network
+from camcli.outlet import Outlet, Task
 
-# Models with heads that only training uses: the name of the option, and how the names of such a head begin.
+# Where torchvision keeps the models of each task.
+HOMES: dict[Task, Any] = {
+    "classify": torchvision.models,
+    "segment": torchvision.models.segmentation,
+    "detect": torchvision.models.detection,
+}
+# Models with heads that only training uses: how the names of such a head begin.
 TRAINING_HEADS = {"googlenet": "aux1.", "inception_v3": "AuxLogits."}
+SEGMENTATION_TRAINING_HEAD = "aux_classifier."
+# Where the boxes of every size come from: the last stage of the backbone before the pyramid.
+SSD_STAGES = {"ssd300_vgg16": "backbone.features", "ssdlite320_mobilenet_v3_large": "backbone.features.0"}
 # The DenseNet weights that torchvision publishes have names from before dots in module names were forbidden.
 OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 
 
 def names() -> list[str]:
-    """Every classification model, bare and with each of its published weights."""
+    """Every model, bare and with each of its published weights."""
     listed = []
-    for name in torchvision.models.list_models(module=torchvision.models):
+    for name in (name for home in HOMES.values() for name in torchvision.models.list_models(module=home)):
         listed += [name, *(f"{name}/{weights}" for weights in _published(name))]
     return listed
 
@@ -45,7 +59,7 @@ def cached(name: str) -> bool:
 
 
 def load(request: Request) -> Network:
-    """A classification model with the preprocessing and the class names that belong to its weights.
+    """A model with the preprocessing and the class names that belong to its weights.
 
     Raises:
         RequestError: there is no such model or weights, the model gives no class scores, or the weights cannot be had
@@ -72,17 +86,26 @@ def _network(
     if request.size:
         ways = _ways(module, request.name.partition("/")[0], request.size)
         module = _sizing.resized(module, request.size, name, ways)
+    task = _task(request.name.partition("/")[0]) or "classify"
     prefix, grid = _tokens(module)
+    if task == "detect":
+        module.transform = _AsGiven(module.transform)
+        # Boxes that score less do not change which of the others are kept, so that those asked for can be had.
+        judge: Any = getattr(module, "roi_heads", module)
+        judge.score_thresh = min(judge.score_thresh, request.min_score)
+    prepare, about_prepare = _prepare(module, weights, task)
     return Network(
         name=name,
         module=module.eval(),
-        prepare=_prepare(weights).changed(request.size),
-        labels=_labels(module, weights),
+        prepare=prepare.changed(request.size),
+        labels=_labels(_found(module) if task == "detect" else _outputs(module), weights),
         weights=request.kind,
         origin=origin,
         prefix=prefix,
         grid=grid,
-        notes=notes,
+        notes=notes + about_prepare,
+        outlet=Outlet(task),
+        layer=_stage(module, request.name.partition("/")[0], task),
     )
 
 
@@ -92,14 +115,13 @@ def _network(
 def _weights(name: str) -> WeightsEnum:
     """The weights meant by ``model`` or ``model/WEIGHTS``."""
     model, _, tag = name.partition("/")
-    classifiers = torchvision.models.list_models(module=torchvision.models)
-    if model not in classifiers:
-        raise _no_classifier(model, classifiers)
+    if _task(model) is None:
+        raise _no_model(model)
     published = _published(model)
     tag = tag.rpartition(".")[2] or "DEFAULT"  # torchvision's own full form is ResNet50_Weights.IMAGENET1K_V2
     if tag not in published:
         raise RequestError(
-            f"torchvision has no weights {tag!r} for {model} that classify",
+            f"torchvision has no weights {tag!r} for {model} that know classes",
             "\n".join(filter(None, (did_you_mean(tag, published), f"there are: {', '.join(published)}"))),
         )
     return published[tag]
@@ -111,8 +133,14 @@ def _published(model: str) -> dict[str, WeightsEnum]:
     return {name: weights for name, weights in members.items() if weights.meta["categories"]}
 
 
-def _no_classifier(model: str, classifiers: list[str]) -> RequestError:
-    near = did_you_mean(model, classifiers) or "list them: camcli models [PATTERN]"
+def _task(model: str) -> Task | None:
+    """What a model is for; None if torchvision has no such model, or it is for none of our tasks."""
+    return next((task for task, home in HOMES.items() if model in torchvision.models.list_models(module=home)), None)
+
+
+def _no_model(model: str) -> RequestError:
+    known = [name for home in HOMES.values() for name in torchvision.models.list_models(module=home)]
+    near = did_you_mean(model, known) or "list them: camcli models [PATTERN]"
     if model in torchvision.models.list_models():
         return RequestError(f"torchvision:{model} gives no class scores for a picture that a map could explain", near)
     return RequestError(f"torchvision has no model {model!r}", near)
@@ -131,12 +159,24 @@ def _build(model: str, weights: WeightsEnum, state: set[str] | None = None, clas
         classes: its number of classes; None for that of the published weights.
     """
     options: dict[str, Any] = {"num_classes": classes or len(weights.meta["categories"])}
+    if _task(model) != "classify":
+        return _built_in_parts(model, options, state)
     if "image_size" in inspect.signature(_class(model)).parameters:
         options["image_size"] = weights.meta["min_size"][0]
     if model in TRAINING_HEADS:
         head = TRAINING_HEADS[model]
         options["aux_logits"] = state is None or any(name.startswith(head) for name in state)
         options |= {"transform_input": True, "init_weights": True}
+    module: nn.Module = torchvision.models.get_model(model, weights=None, **options)
+    return module
+
+
+def _built_in_parts(model: str, options: dict[str, Any], state: set[str] | None) -> nn.Module:
+    """A model whose backbone torchvision would fetch by itself."""
+    options["weights_backbone"] = None
+    if "aux_loss" in inspect.signature(torchvision.models.get_model_builder(model)).parameters:
+        head = SEGMENTATION_TRAINING_HEAD
+        options["aux_loss"] = state is None or any(name.startswith(head) for name in state)
     module: nn.Module = torchvision.models.get_model(model, weights=None, **options)
     return module
 
@@ -196,27 +236,91 @@ def _ways(module: nn.Module, model: str, size: tuple[int, int]) -> list[Callable
 # What torchvision knows about a model
 
 
-def _prepare(weights: WeightsEnum) -> Prepare:
+class _AsGiven(GeneralizedRCNNTransform):  # type: ignore[misc]
+    """A detector's own preparation, but for the size: the pictures come as large as they shall be."""
+
+    def __init__(self, like: Any) -> None:
+        super().__init__(like.min_size, like.max_size, like.image_mean, like.image_std, like.size_divisible)
+        self.fixed_size = like.fixed_size
+
+    def resize(self, image: Any, target: Any = None) -> tuple[Any, Any]:
+        """The image as it is; padded to whole cells of the pyramid, its grid would reach beyond it."""
+        height, width = image.shape[-2:]
+        if height % self.size_divisible or width % self.size_divisible:
+            raise RequestError(
+                f"this detector takes images whose sides are multiples of {self.size_divisible}, not {height}x{width}"
+            )
+        return image, target
+
+
+def _prepare(module: nn.Module, weights: WeightsEnum, task: Task) -> tuple[Prepare, tuple[str, ...]]:
+    """The preprocessing, and what is to be said of it.
+
+    Pictures of all proportions go into one batch. Torchvision gives segmentation and detection models (SSD aside)
+    pictures of a given shorter side and any longer one; here the longer side is given and the rest padded with the mean
+    colour, so that the model sees the whole picture.
+    """
+    if task == "classify":
+        return _classifiers(weights), ()
+    if task == "segment":
+        steps = weights.transforms()
+        if not isinstance(steps, SemanticSegmentation):
+            raise RequestError(f"the preprocessing of {weights} is not that of a segmentation")
+        (side,) = steps.resize_size
+        note = (
+            f"the picture's longer side is brought to {side} pixels and the rest padded; torchvision: the shorter side"
+        )
+        mean, std = _three(steps.mean), _three(steps.std)
+        return Prepare((side, side), mean, std, (side, side), "longer", steps.interpolation.value, _fill(mean)), (note,)
+    own: Any = module.transform
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)  # the model does it
+    if own.fixed_size:
+        width, height = own.fixed_size
+        return Prepare((height, width), mean, std, (height, width), "squash", "bilinear"), ()
+    side = own.min_size[-1]
+    note = f"the picture's longer side is brought to {side} pixels and the rest padded; torchvision: the shorter side"
+    fill = _fill(_three(own.image_mean))
+    return Prepare((side, side), mean, std, (side, side), "longer", "bilinear", fill), (note,)
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    red, green, blue = values
+    return red, green, blue
+
+
+def _fill(mean: tuple[float, float, float]) -> tuple[int, int, int]:
+    red, green, blue = (round(255 * value) for value in mean)
+    return red, green, blue
+
+
+def _stage(module: nn.Module, model: str, task: Task) -> str:
+    """The last stage of the backbone, if it is not the model's own end; what lies behind works on several grids."""
+    if task == "classify":
+        return ""
+    if model in SSD_STAGES:
+        return SSD_STAGES[model]
+    place = "backbone" if task == "segment" else "backbone.body"
+    return f"{place}.{[name for name, _ in module.get_submodule(place).named_children()][-1]}"
+
+
+def _classifiers(weights: WeightsEnum) -> Prepare:
     steps = weights.transforms()
     if not isinstance(steps, ImageClassification):
         raise RequestError(f"the preprocessing of {weights} is not that of a picture classifier")
     (crop,), (shorter,) = steps.crop_size, steps.resize_size
     interpolation: Interpolation = steps.interpolation.value
-    red, green, blue = steps.mean
-    red_spread, green_spread, blue_spread = steps.std
     return Prepare(
         size=(crop, crop),
-        mean=(red, green, blue),
-        std=(red_spread, green_spread, blue_spread),
+        mean=_three(steps.mean),
+        std=_three(steps.std),
         resize=(shorter, shorter),
         fit="shorter",
         interpolation=interpolation,
     )
 
 
-def _labels(module: nn.Module, weights: WeightsEnum) -> Labels:
+def _labels(classes: int, weights: WeightsEnum) -> Labels:
     names = tuple(weights.meta["categories"])
-    classes = _outputs(module)
     if classes != len(names):
         return Labels.numbered(classes)
     ids = _imagenet.wordnet()
@@ -224,9 +328,18 @@ def _labels(module: nn.Module, weights: WeightsEnum) -> Labels:
 
 
 def _outputs(module: nn.Module) -> int:
-    """How many classes a classifier has: the outputs of its last layer with weights."""
+    """How many classes a classifier or a segmentation has: the outputs of its last layer with weights."""
     last = [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
     return last.out_features if isinstance(last, nn.Linear) else last.out_channels
+
+
+def _found(module: Any) -> int:
+    """How many classes the boxes of a detector can have."""
+    if hasattr(module, "roi_heads"):
+        return int(module.roi_heads.box_predictor.cls_score.out_features)
+    head = module.head.classification_head
+    # SSD's word for it is another.
+    return int(head.num_columns if hasattr(head, "num_columns") else head.num_classes)
 
 
 def _tokens(module: nn.Module) -> tuple[int | None, tuple[int, int] | None]:

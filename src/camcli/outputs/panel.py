@@ -84,12 +84,29 @@ def _tiles(picture: Picture, explanation: Explanation, style: Style) -> Iterator
     at_input = explanation.map.ndim == 3
     over = view.onto_picture(render.unit(explanation.map, style, spread=True)) if at_input else heat
     stamped = render.stamp_untrained if style.untrained else lambda drawn: drawn
-    yield _Tile("picture", pixels)
+    yield _Tile("picture", _boxed(pixels, picture, explanation))
     yield _Tile("heatmap", stamped(render.colours(heat, style.colormap)))
-    yield _Tile("overlay, smoothed" if at_input else "overlay", stamped(render.blend(pixels, over, style)))
+    drawn = _boxed(render.blend(pixels, over, style), picture, explanation)
+    yield _Tile("overlay, smoothed" if at_input else "overlay", stamped(drawn))
     if at_input:
         gradient = np.stack([view.onto_picture(channel) for channel in explanation.map])
         yield _Tile("signed gradient, on its own scale", stamped(render.gradient_picture(gradient)))
+
+
+def _boxed(
+    pixels: UInt8[np.ndarray, "h w 3"], picture: Picture, explanation: Explanation
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The pixels with the box that is explained, if one is: white between black, to be seen on everything."""
+    if explanation.box is None:
+        return pixels
+    down, across = (drawn / own for drawn, own in zip(pixels.shape[:2], picture.pixels.shape[:2], strict=True))
+    x0, y0, x1, y1 = (round(edge * by) for edge, by in zip(explanation.box, (across, down) * 2, strict=True))
+    image = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(image)
+    for inset, colour in ((0, "black"), (1, "white"), (2, "white"), (3, "black")):
+        if x0 + inset <= x1 - 1 - inset and y0 + inset <= y1 - 1 - inset:
+            draw.rectangle((x0 + inset, y0 + inset, x1 - 1 - inset, y1 - 1 - inset), outline=colour)
+    return np.asarray(image)
 
 
 def _moderate(height: int, width: int) -> tuple[int, int]:
@@ -115,7 +132,11 @@ def _scale(map: np.ndarray, style: Style) -> str:
 
 
 def _heading(explanation: Explanation) -> list[_Line]:
-    numbers = f"class {explanation.index}, score {explanation.score:.4g}, probability {explanation.probability:.3g}"
+    numbers = f"class {explanation.index}, score {explanation.score:.4g}"
+    if explanation.number:
+        numbers = f"box {explanation.number}, {numbers}"
+    elif explanation.probability is not None:
+        numbers += f", probability {explanation.probability:.3g}"
     return [(TITLE, BLACK, explanation.label), (TEXT, GREY, numbers)]
 
 

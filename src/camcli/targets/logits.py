@@ -42,6 +42,8 @@ def top(argument: str, labels: Labels) -> Target:
 
     def target(path: Path, scores: Tensor) -> list[int]:  # noqa: ARG001
         # Stable, so that of equal scores the first class wins, as with argmax.
-        return [int(index) for index in scores.sort(descending=True, stable=True).indices[:count]]
+        best = scores.sort(descending=True, stable=True).indices[:count]
+        # What a detector has not found, or a segmentation nowhere predicted.
+        return [int(index) for index in best if scores[index] > float("-inf")]
 
     return target

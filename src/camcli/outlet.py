@@ -1,0 +1,448 @@
+"""From what a model returns to what can be explained: scores of classes, of classes in a region, or of boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from camcli.errors import PictureError, RequestError
+
+Task = Literal["classify", "segment", "detect"]
+Activation = Literal["softmax", "sigmoid", "none"]
+Box = tuple[float, float, float, float]
+
+# How authors call the output that is the answer, best first; and how the names of those begin that only training uses.
+ANSWERS = ("logits", "out", "scores", "output")
+TRAINING = "aux"
+# Torchvision's word for the class of what is no object: nobody asks why a wall is no dog.
+BACKGROUND = "__background__"
+NO_CLASS = -torch.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One thing to explain in one image.
+
+    Attributes:
+        index: its class.
+        score: the number whose gradient is taken; a scalar in the graph.
+        probability: what the model makes of it; None if nothing does.
+        number: which of the image's boxes it is, the best being 1; 0 if it is none.
+        box: x0, y0, x1, y1 in pixels of the model's input, if it is a box.
+    """
+
+    index: int
+    score: Tensor
+    probability: float | None
+    number: int = 0
+    box: Box | None = None
+
+
+@runtime_checkable
+class Reading(Protocol):
+    """A batch's answer."""
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes there are; None if the answer does not tell."""
+
+    def scores(self, row: int) -> Tensor:
+        """The score of every class in an image, ``(classes,)``; -inf for one that is not in it, and for background."""
+
+    def subjects(self, row: int, index: int) -> Sequence[Subject]:
+        """What is explained of a class in an image; raises PictureError if there is nothing."""
+
+    def total(self) -> Tensor:
+        """A sum that the gradient can be tried with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlet:
+    """How what a model returns is read.
+
+    Attributes:
+        task: ``classify``: one score for each class. ``segment``: one for each class and pixel. ``detect``: boxes, each
+            with its class and score, a mapping of ``boxes``, ``labels`` and ``scores`` for each image.
+        path: where in the output the answer lies, such as ``logits``, ``0`` or ``aux.0``; empty for the rule of
+            :func:`chosen`.
+        min_score: boxes below it are left out.
+    """
+
+    task: Task = "classify"
+    path: str = ""
+    min_score: float = 0.5
+
+    def says(self, activation: Activation, classes: int, region: bool = False) -> str:
+        """What is explained, in words for people."""
+        if self.task == "detect":
+            return f"the score of each box of at least {self.min_score:g}, a map for each"
+        if self.task == "segment":
+            where = "the region given" if region else "the pixels where the model predicts it"
+            return f"a class's scores before {activation}, summed over {where}"
+        if activation == "none":
+            return "the model's output as it stands: what raises it is warm"
+        if classes == 1:
+            return "the model's one score, before sigmoid: what raises it is warm"
+        if activation == "sigmoid":
+            return "a class's score before sigmoid: classes do not exclude one another"
+        return "a class's score before softmax"
+
+    def nothing(self) -> str:
+        """Why an image has no class of its own accord."""
+        if self.task == "detect":
+            return f"the model finds no box with a score of at least {self.min_score:g} in it"
+        return (
+            "the model predicts nothing but background in it" if self.task == "segment" else "its target gives no class"
+        )
+
+    def read(
+        self,
+        output: Any,
+        images: int,
+        names: Sequence[str] = (),
+        activation: Activation = "softmax",
+        seen: Tensor | None = None,
+        region: Tensor | None = None,
+    ) -> Reading:
+        """What a model returned for a batch, read.
+
+        Args:
+            output: what it returned.
+            images: how many it was given.
+            names: of the classes, if they are known.
+            activation: what makes probabilities of the scores.
+            seen: for ``segment``: which part of each input is picture and not padding, ``(n, h, w)``.
+            region: for ``segment``: over what is summed, ``(n, h, w)``; None for where the class is predicted.
+
+        Raises:
+            RequestError: there is no answer in it, or several things could be the answer.
+        """
+        if self.task == "detect":
+            return _Boxes(_detections(at(output, self.path), images), len(names) or None, self.min_score)
+        found = chosen(output, images, len(names), self.path, dense=self.task == "segment")
+        if self.task == "segment":
+            return _Dense(found.float(), activation, tuple(names), seen, region)
+        return _Scores(found.reshape(images, -1), activation)
+
+
+PLAIN = Outlet()
+
+# ---- where the scores are
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One tensor in what a model returned, and the path to it."""
+
+    path: str
+    tensor: Tensor
+
+    def __str__(self) -> str:
+        form = "x".join(map(str, self.tensor.shape)) or "one number"
+        return f"{self.path or 'the output'}: {str(self.tensor.dtype).removeprefix('torch.')} {form}"
+
+
+def parts(output: Any, path: str = "") -> Iterator[Part]:
+    """Every tensor in tuples, lists, mappings, named tuples and dataclasses, however deep, in order."""
+    if isinstance(output, Tensor):
+        yield Part(path, output)
+        return
+    for name, value in _inside(output).items():
+        yield from parts(value, f"{path}.{name}" if path else name)
+
+
+def _inside(output: Any) -> dict[str, Any]:
+    """What is in a container, by the word for it in a path."""
+    if isinstance(output, Mapping):
+        return {str(name): value for name, value in output.items()}
+    if is_dataclass(output) and not isinstance(output, type):
+        return {field.name: getattr(output, field.name) for field in fields(output)}
+    if isinstance(output, tuple | list):
+        names = getattr(output, "_fields", None) or range(len(output))
+        return dict(zip(map(str, names), output, strict=True))
+    return {}
+
+
+def at(output: Any, path: str) -> Any:
+    """What lies at a path; a number counts also in named tuples, mappings and dataclasses.
+
+    Raises:
+        RequestError: nothing does.
+    """
+    found = output
+    # A name may hold dots of its own, so the longest that fits goes first.
+    steps = path.split(".") if path else []
+    while steps:
+        inside = _inside(found)
+        for taken in range(len(steps), 0, -1):
+            name = ".".join(steps[:taken])
+            if name in inside:
+                found = inside[name]
+                break
+            if taken == 1 and name.isdecimal() and int(name) < len(inside):
+                found = list(inside.values())[int(name)]
+                break
+        else:
+            raise RequestError(f"the model's output has no {path!r}", _listed(list(parts(output))))
+        steps = steps[taken:]
+    return found
+
+
+def chosen(output: Any, images: int, classes: int = 0, path: str = "", dense: bool = False) -> Tensor:
+    """The tensor of scores in what a model returned.
+
+    Those that can be scores are considered: floating point, one row for each image, and classes (and for ``dense``
+    rows and columns) behind. The rule, until one is left:
+
+    1. whose number of classes is that of the names, if the names are known and any is;
+    2. not those whose name begins with ``aux``, which only training uses;
+    3. the one whose name is ``logits``, else ``out``, ``scores``, ``output``.
+
+    Args:
+        output: what the model returned.
+        images: how many it was given.
+        classes: how many classes are named; 0 if nobody knows.
+        path: only what lies there is considered.
+        dense: scores for each pixel, ``(n, classes, h, w)``, are looked for.
+
+    Returns:
+        ``(n, classes)``, or ``(n,)`` or ``(n, classes, 1, 1)`` if there is nothing else; ``(n, classes, h, w)`` for
+        ``dense``.
+
+    Raises:
+        RequestError: nothing can be scores, or several things remain; the candidates are listed.
+    """
+    everything = list(parts(at(output, path), path))
+    forms = {
+        form: [part for part in everything if _form(part.tensor, images) == form] for form in ("map", "row", "number")
+    }
+    able = forms["map"] if dense else forms["row"] or forms["number"]
+    if not able:
+        raise _unreadable(output, everything, images, dense)
+    able = [part for part in able if classes and _classes(part.tensor) == classes] or able
+    plain = [part for part in able if not _is_for_training(part.path.removeprefix(path))]
+    able = plain or able
+    for name in ANSWERS:
+        if len(able) > 1:
+            able = [part for part in able if part.path.rpartition(".")[2] == name] or able
+    if len(able) > 1:
+        raise RequestError(
+            f"the model gives {len(able)} things that can be its scores",
+            f"say which: --output {able[0].path}\n{_listed(able)}",
+        )
+    return able[0].tensor
+
+
+def _form(tensor: Tensor, images: int) -> Literal["row", "number", "map", ""]:
+    if not tensor.is_floating_point() or not tensor.ndim or len(tensor) != images or not tensor.numel():
+        return ""
+    if tensor.ndim == 2 or (tensor.ndim == 4 and tensor.shape[2:] == (1, 1)):
+        return "row"
+    return "number" if tensor.ndim == 1 else "map" if tensor.ndim == 4 else ""
+
+
+def _classes(tensor: Tensor) -> int:
+    return tensor.shape[1] if tensor.ndim > 1 else 1
+
+
+def _is_for_training(path: str) -> bool:
+    return any(step.startswith(TRAINING) for step in path.lower().split("."))
+
+
+def _unreadable(output: Any, everything: Sequence[Part], images: int, dense: bool) -> RequestError:
+    what = "scores of every pixel" if dense else "one row of class scores"
+    hint = "name a classifier, or a file.py:function that wraps the model in one"
+    if not dense and any(_form(part.tensor, images) == "map" for part in everything):
+        hint += "; if it scores every pixel: camcli.Network(..., outlet=camcli.Outlet('segment'))"
+    form = "x".join(map(str, output.shape)) if isinstance(output, Tensor) else type(output).__name__
+    return RequestError(
+        f"the model gives {form} for {images} image(s), not {what} for each",
+        hint + ("" if isinstance(output, Tensor) or not everything else f"\n{_listed(everything)}"),
+    )
+
+
+def _listed(found: Sequence[Part]) -> str:
+    return "it gives\n" + "\n".join(f"  {part}" for part in found[:12]) + ("\n  ..." if len(found) > 12 else "")
+
+
+# ---- one score for each class
+
+
+@dataclass(frozen=True, slots=True)
+class _Scores:
+    table: Tensor
+    activation: Activation
+
+    @property
+    def classes(self) -> int:
+        return self.table.shape[1]
+
+    def scores(self, row: int) -> Tensor:
+        return self.table[row].detach().float().cpu()
+
+    def subjects(self, row: int, index: int) -> Sequence[Subject]:
+        return [Subject(index, self.table[row, index], self._probability(self.scores(row), index))]
+
+    def total(self) -> Tensor:
+        return self.table.max(1).values.sum()
+
+    def _probability(self, scores: Tensor, index: int) -> float | None:
+        if self.activation == "none":
+            return None
+        # Softmax of a single score is 1 whatever it says.
+        alone = self.classes == 1 or self.activation == "sigmoid"
+        return float(scores.sigmoid()[index] if alone else scores.softmax(0)[index])
+
+
+# ---- one score for each class and pixel
+
+
+@dataclass(frozen=True, slots=True)
+class _Dense:
+    """Class scores summed over a region (Vinogradova et al. 2020, Seg-Grad-CAM)."""
+
+    table: Tensor
+    activation: Activation
+    names: tuple[str, ...]
+    seen: Tensor | None
+    region: Tensor | None
+
+    @property
+    def classes(self) -> int:
+        return self.table.shape[1]
+
+    def mask(self, row: int, index: int, winners: Tensor | None = None) -> Tensor:
+        """The pixels of a class, ``(h, w)``: those given, else where it is predicted; never the padding.
+
+        It is predicted where it scores highest, or above zero where classes do not exclude one another.
+        """
+        scores = self.table[row].detach()
+        if self.region is not None:
+            inside = self._brought(self.region[row])
+        elif self.classes == 1 or self.activation != "softmax":
+            inside = scores[index] > 0
+        else:
+            inside = (scores.argmax(0) if winners is None else winners) == index
+        return inside & self._brought(self.seen[row]) if self.seen is not None else inside
+
+    def scores(self, row: int) -> Tensor:
+        table = self.table[row].detach()
+        sums = torch.full((self.classes,), NO_CLASS)
+        winners = table.argmax(0)
+        for index in range(self.classes):
+            inside = self.mask(row, index, winners)
+            if inside.any() and self._name(index) != BACKGROUND:
+                sums[index] = table[index][inside].sum().cpu()
+        return sums
+
+    def subjects(self, row: int, index: int) -> Sequence[Subject]:
+        inside = self.mask(row, index)
+        if not inside.any():
+            raise PictureError(
+                "the region given lies outside what the model sees"
+                if self.region is not None
+                else f"the model predicts class {index} ({self._name(index)}) nowhere in it",
+                "name another region" if self.region is not None else "name another class, or a region: --region",
+            )
+        return [Subject(index, self.table[row, index][inside].sum(), self._probability(row, index, inside))]
+
+    def total(self) -> Tensor:
+        return self.table.max(1).values.sum()
+
+    def _name(self, index: int) -> str:
+        return self.names[index] if index < len(self.names) else str(index)
+
+    def _brought(self, mask: Tensor) -> Tensor:
+        mask = mask.to(self.table.device)
+        size = (self.table.shape[2], self.table.shape[3])
+        if mask.shape == size:
+            return mask
+        return F.interpolate(mask[None, None].float(), size, mode="nearest-exact")[0, 0] > 0
+
+    def _probability(self, row: int, index: int, inside: Tensor) -> float | None:
+        """The mean over the region."""
+        table = self.table[row].detach()
+        if self.activation == "none":
+            return None
+        alone = self.classes == 1 or self.activation == "sigmoid"
+        return float((table.sigmoid() if alone else table.softmax(0))[index][inside].mean())
+
+
+# ---- boxes
+
+
+@dataclass(frozen=True, slots=True)
+class _Boxes:
+    found: Sequence[Mapping[str, Tensor]]
+    classes: int | None
+    min_score: float
+
+    def scores(self, row: int) -> Tensor:
+        best = torch.full((self.classes or 0,), NO_CLASS)
+        for subject in self._all(row):
+            if subject.index >= len(best):
+                raise RequestError(
+                    f"the model finds a box of class {subject.index}, but {len(best)} classes are named",
+                    "give the names of all its classes: --labels FILE, one name a line",
+                )
+            best[subject.index] = max(best[subject.index], subject.score.detach().float().cpu())
+        return best
+
+    def subjects(self, row: int, index: int) -> Sequence[Subject]:
+        of_class = [subject for subject in self._all(row) if subject.index == index]
+        if not of_class:
+            raise PictureError(
+                f"the model finds no box of class {index} with a score of at least {self.min_score:g} in it",
+                "lower --min-score, or name another class",
+            )
+        return of_class
+
+    def total(self) -> Tensor:
+        return torch.cat([one["scores"] for one in self.found]).sum()
+
+    def _all(self, row: int) -> list[Subject]:
+        """The image's boxes, best first."""
+        one = self.found[row]
+        order = one["scores"].detach().sort(descending=True, stable=True).indices.tolist()
+        return [
+            _subject(one, at, number)
+            for number, at in enumerate(order, start=1)
+            if float(one["scores"][at].detach()) >= self.min_score
+        ]
+
+
+def _subject(one: Mapping[str, Tensor], at: int, number: int) -> Subject:
+    x0, y0, x1, y1 = one["boxes"][at].detach().float().tolist()
+    score = one["scores"][at]
+    return Subject(int(one["labels"][at]), score, float(score.detach()), number, (x0, y0, x1, y1))
+
+
+def _detections(output: Any, images: int) -> Sequence[Mapping[str, Tensor]]:
+    good = isinstance(output, list | tuple) and len(output) == images
+    if not good or not all(isinstance(one, Mapping) and {"boxes", "labels", "scores"} <= one.keys() for one in output):
+        raise RequestError(
+            f"the model does not give boxes, labels and scores for each of {images} image(s)",
+            _listed(list(parts(output))),
+        )
+    found: Sequence[Mapping[str, Tensor]] = output
+    return found
+
+
+@contextmanager
+def unfiltered(module: nn.Module) -> Iterator[None]:
+    """While it lasts, a torchvision detector gives boxes of any score: on noise there may be no others."""
+    owners: list[Any] = [part for part in (module, getattr(module, "roi_heads", None)) if hasattr(part, "score_thresh")]
+    before = [owner.score_thresh for owner in owners]
+    try:
+        for owner in owners:
+            owner.score_thresh = 0.0
+        yield
+    finally:
+        for owner, threshold in zip(owners, before, strict=True):
+            owner.score_thresh = threshold
