@@ -21,6 +21,9 @@ CHANGED = {
     "method": "hirescam",
     "target": ("top:2",),
     "targets": "targets.csv",
+    "output": "logits",
+    "region": "mask.png",
+    "min_score": 0.25,
     "inputs": ("photos",),
     "null_separated": True,
     "out": "elsewhere",
@@ -42,7 +45,7 @@ HOW = {"inputs", "null_separated", "out", "root", "overwrite", "batch_size", "wo
 
 @pytest.fixture
 def files(here: Path) -> Path:
-    for name in ("labels.txt", "targets.csv", "weights.pth"):
+    for name in ("labels.txt", "targets.csv", "weights.pth", "mask.png"):
         (here / name).write_text("one")
     return here
 
@@ -61,6 +64,7 @@ def test_every_field_is_tried_here() -> None:
         ({"alpha": 1.01}, "alpha cannot be 1.01"),
         ({"alpha": -0.1}, "alpha cannot be -0.1"),
         ({"alpha": float("nan")}, "alpha cannot be nan"),
+        ({"min_score": 1.01}, "min_score cannot be 1.01"),
         ({"target": ()}, "no target is named"),
         *(
             ({"size": size}, f"size cannot be '{size}'")

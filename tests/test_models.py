@@ -405,7 +405,7 @@ class TestTorchvision:
             weights, task = torchvision_source._weights(name), torchvision_source._task(name.partition("/")[0])
             if task == "detect":
                 continue  # the models prepare for themselves
-            prepare, _ = torchvision_source._prepare(None, weights, task)
+            prepare, _ = torchvision_source._prepare(torch.nn.Identity(), weights, task)
             steps = weights.transforms()
             assert prepare.size == (steps.crop_size if task == "classify" else steps.resize_size) * 2
 
