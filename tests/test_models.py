@@ -407,7 +407,7 @@ class TestTorchvision:
                 continue  # the models prepare for themselves
             prepare, _ = torchvision_source._prepare(torch.nn.Identity(), weights, task)
             steps = weights.transforms()
-            assert prepare.size == (steps.crop_size if task == "classify" else steps.resize_size) * 2
+            assert prepare.size == tuple(steps.crop_size if task == "classify" else steps.resize_size) * 2
 
     def test_wordnet_ids_are_in_the_order_of_the_names(self):
         """By timm's names for the same ids: they agree but for four spellings."""
