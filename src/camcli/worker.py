@@ -101,7 +101,7 @@ class Worker:
         self.sha256 = network.sha256()
         self.fingerprint = _fingerprint(job, network, self.sha256)
         self.network = replace(network, module=network.module.to(self.device, PRECISIONS[job.precision]))
-        self.explainer = Explainer(self.network, layers=job.layers, method=job.method)
+        self.explainer = Explainer(self.network, layers=job.layers, method=job.method, layout=job.layout, call=job.call)
         self.target: Target = resolve(job.target, network.labels)
         if job.targets:
             folders = [Path(given) for given in job.inputs if Path(given).is_dir()]
