@@ -176,11 +176,11 @@ def first_not_finite(module: nn.Module, image: Float[Tensor, "1 3 h w"]) -> str:
 def default_layer(module: nn.Module, layers: Sequence[Layer]) -> str:
     """The layer that is explained when none is named.
 
-    Among the layers of which a map can be made and that run once, without poolings and what is inside them, and
-    without modules that only pass on (dropout, identity): the one that ends last. Where patches speak to the class only
-    through prefix tokens, so that behind that layer there are patches that no gradient reaches, the last normalisation
-    among those with such tokens, which is the input of the last attention. A container counts as its last module unless
-    that is a pooling, since it gives the same tensor.
+    Among the layers of which a map can be made and that run once, without poolings and what is inside them, without
+    modules that only pass on (dropout, identity), and without auxiliary heads (``aux...``): the one that ends last.
+    Where patches speak to the class only through prefix tokens, so that behind that layer there are patches that no
+    gradient reaches, the last normalisation among those with such tokens, which is the input of the last attention. A
+    container counts as its last module unless that is a pooling, since it gives the same tensor.
 
     Raises:
         RequestError: there is no such layer.
@@ -195,7 +195,8 @@ def default_layer(module: nn.Module, layers: Sequence[Layer]) -> str:
         return inside or bool(last and is_pooled(f"{name}.{last[-1][0]}"))
 
     def passes_on(name: str) -> bool:
-        return type(kinds[name]).__name__.startswith(("Dropout", "DropPath", "Identity"))
+        aside = any(step.startswith("aux") for step in name.split("."))
+        return aside or type(kinds[name]).__name__.startswith(("Dropout", "DropPath", "Identity"))
 
     able = [layer for layer in layers if not layer.reason and not is_pooled(layer.name) and not passes_on(layer.name)]
     able = [layer for layer in able if layer.calls == 1] or able
