@@ -1,5 +1,6 @@
 """Tiny networks for the tests, and the whole state of one, to see that nothing touched it."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -123,6 +124,12 @@ def same(one: Explanation, other: Explanation) -> None:
     assert np.abs(one.map - other.map).max() <= 1e-6 * np.abs(one.map).max()
 
 
+def content(tensor: Tensor) -> str:
+    """The hash of a tensor's bytes: lists of a large model's numbers would take minutes."""
+    values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return hashlib.blake2b(values.data).hexdigest()
+
+
 def state(model: nn.Module) -> dict[str, Any]:
     """Everything that a careless tool could leave changed, by a name that says what it is."""
     found: dict[str, Any] = {}
@@ -137,10 +144,10 @@ def state(model: nn.Module) -> dict[str, Any]:
         found[f"{name}.same"] = (id(parameter), parameter.data_ptr(), parameter.dtype, parameter.device)
         found[f"{name}.requires_grad"] = parameter.requires_grad
         found[f"{name}.hooks"] = list((parameter._backward_hooks or {}).items())
-        found[f"{name}.grad"] = None if parameter.grad is None else (id(parameter.grad), parameter.grad.tolist())
-        found[f"{name}.value"] = parameter.tolist()
+        found[f"{name}.grad"] = None if parameter.grad is None else (id(parameter.grad), content(parameter.grad))
+        found[f"{name}.value"] = content(parameter)
     for name, buffer in model.named_buffers():
-        found[f"{name}.buffer"] = (id(buffer), buffer.data_ptr(), buffer.requires_grad, buffer.tolist())
+        found[f"{name}.buffer"] = (id(buffer), buffer.data_ptr(), buffer.requires_grad, content(buffer))
     return found
 
 

@@ -191,15 +191,39 @@ def test_first_tensor():
     assert first_tensor(None) is None
 
 
-def test_a_layer_that_runs_twice_is_refused():
-    layer = nn.ReLU()
-    model = nn.Sequential(layer, nn.Identity(), layer)
-    with (
-        untouched(model),
-        tapped({"shared": layer}),
-        pytest.raises(RequestError, match=r"'shared' \(ReLU\) runs several times"),
-    ):
-        model(torch.zeros(1))
+@pytest.mark.parametrize(("call", "kept"), [(0, 9.0), (1, 1.0), (2, 4.0), (3, 9.0), (4, None)])
+def test_of_a_layer_that_runs_several_times_the_run_asked_for_is_kept(call, kept):
+    class Thrice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.square = Through(torch.square)
+
+        def forward(self, x):
+            return self.square(x) + self.square(2 * x) + self.square(3 * x)
+
+    model = Thrice()
+    with untouched(model), tapped({"square": model.square}, call) as taps:
+        score = model(torch.ones(1))
+    assert score.item() == 14
+    assert taps.calls["square"] == 3
+    assert (taps["square"].item() if "square" in taps else None) == kept
+
+
+def test_the_gradient_of_an_early_run_comes_by_way_of_the_later_ones():
+    layer = Through(lambda x: 3 * x)
+    model = nn.Sequential(layer, layer)
+    for call, gradient in ((1, 3.0), (2, 1.0), (0, 1.0)):
+        with tapped({"shared": layer}, call) as taps:
+            score = model(torch.ones(1))
+        assert torch.autograd.grad(score, taps["shared"])[0].item() == gradient
+
+
+def test_the_tensors_of_an_output_are_counted():
+    layer = Through(lambda x: {"one": [x, (x + 1,)], "word": "no"})
+    with tapped({"layer": layer}) as taps:
+        layer(torch.zeros(1))
+    assert taps.parts == {"layer": 2}
+    assert taps["layer"].item() == 0
 
 
 @pytest.mark.parametrize(

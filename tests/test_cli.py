@@ -315,3 +315,32 @@ def test_python_m_camcli_reads_stdin(paint: Paint, tiny: str, command: list[str]
         check=True,
     )
     assert json.loads(done.stdout)["source"] == "a b.png"
+
+
+def test_a_dead_layer_ends_layers_and_explain_alike(here: Path, paint: Paint) -> None:
+    paint("cat.png")
+    asked = ["--model", "timm:test_vit", "--weights", "random", "--layer", "blocks.-1", "cat.png"]
+    for words in (["layers", "timm:test_vit", "blocks.-1"], ["explain", *asked]):
+        result = do(*words)
+        assert result.exit_code == 2
+        assert "is given only what the prefix tokens of 'norm' say" in result.stderr
+        assert "'blocks.5.norm1' works" in result.stderr
+    # The tree is shown all the same.
+    assert "blocks.5.norm1" in do("layers", "timm:test_vit", "blocks.-1").stdout
+    assert do("layers", "timm:test_vit", "blocks.-1.norm1").exit_code == 0
+
+
+def test_layout_and_call_can_be_given(here: Path, paint: Paint) -> None:
+    paint("cat.png")
+    asked = ["explain", "--model", "timm:test_vit", "--weights", "random", "cat.png"]
+    named = ["--layer", "blocks.-1.norm1", "--layout"]
+    assert do(*asked, *named, "tokens:1:10x10").exit_code == 0
+    for words, said in (
+        ((*named, "nchw"), "1x101x64 cannot be read as nchw"),
+        ((*named, "grid"), "layout cannot be 'grid'"),
+        (("--layout", "nchw"), "without the layer it is meant for"),
+        (("--layer", "blocks.-1.norm1", "--call", "2"), "has no run 2: it runs once"),
+    ):
+        result = do(*asked, *words, "--overwrite")
+        assert result.exit_code == 2
+        assert said in result.stderr

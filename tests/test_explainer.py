@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from camcli import Explainer, Labels, RequestError
+from camcli import Explainer, Labels
 from camcli.methods import METHODS
 from networks import Pooled, Small, explainer, named, pictures, same, seeded, unruly, untouched
 
@@ -238,15 +238,15 @@ def test_the_networks_activation_makes_the_probability():
     assert one.probability == pytest.approx(1 / (1 + np.exp(-score)), rel=1e-5)
 
 
-def test_the_networks_facts_settle_how_its_tokens_are_read():
-    # 1 + 16 tokens of a 64-pixel image could also be 8 + 9.
+def test_the_networks_facts_or_its_other_layers_settle_how_its_tokens_are_read():
+    # 1 + 16 tokens of a 64-pixel image could also be 8 + 9; the patches' own layer has 4 x 4.
     model = timm.create_model("test_vit", img_size=64)
     image = pictures(1, 64, dtype=torch.float32)
-    with pytest.raises(RequestError, match="can be read in 2 ways"):
-        Explainer(model, layers=["blocks.5.norm1"])(image)
+    [[wanted]] = Explainer(model, layers=["blocks.5.norm1"])(image)
     network = named(model, 1000, 64, prefix=1, grid=(4, 4))
     [[one]] = Explainer(network, layers=["blocks.5.norm1"])(image)
     assert one.map.shape == (4, 4)
+    np.testing.assert_array_equal(one.map, wanted.map)
     [[one]] = Explainer(network)(image)
     assert one.layer == "blocks.5.norm1"
 

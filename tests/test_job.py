@@ -18,6 +18,8 @@ CHANGED = {
     "size": "256x384",
     "crop": "none",
     "layers": ("layer4",),
+    "layout": "tokens:1:14x14",
+    "call": 2,
     "method": "hirescam",
     "target": ("top:2",),
     "targets": "targets.csv",
@@ -61,6 +63,20 @@ def test_every_field_is_tried_here() -> None:
     [
         ({"batch_size": -1}, "batch_size cannot be -1"),
         ({"workers": -1}, "workers cannot be -1"),
+        ({"call": -1}, "call cannot be -1"),
+        *(
+            ({"layout": word}, f"layout cannot be '{word}'")
+            for word in (
+                "nchv",
+                "tokens",
+                "tokens:1",
+                "tokens:1:14",
+                "tokens:-1:2x2",
+                "tokens:1:0x7",
+                "nhwc:0:7x7",
+                "ncl:1:7x7 ",
+            )
+        ),
         ({"alpha": 1.01}, "alpha cannot be 1.01"),
         ({"alpha": -0.1}, "alpha cannot be -0.1"),
         ({"alpha": float("nan")}, "alpha cannot be nan"),

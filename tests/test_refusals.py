@@ -96,7 +96,129 @@ def test_a_guided_gradcam_of_what_speaks_only_against_says_so():
     assert isinstance(one, PictureError)
     assert "nothing at the layer 'last' speaks for it here" in one.message
     [[plain]] = Explainer(model, layers=["last"])(pictures(1, 16), 0)
-    assert plain.notes == ("nothing at the layer 'last' speaks for the class: the whole map is negative",)
+    assert plain.notes == (
+        "nothing at the layer 'last' speaks for the class: the whole map is negative (--save array keeps what it says)",
+    )
+
+
+def test_where_nan_comes_up_is_said():
+    class Rooted(Small):
+        def __init__(self):
+            super().__init__()
+            self.root = Through(torch.sqrt)
+
+        def forward(self, x):
+            return super().forward(x + self.root(x.mean((1, 2, 3), keepdim=True)))
+
+    images = torch.stack([torch.full((3, 16, 16), value, dtype=torch.float64) for value in (1.0, -1.0)])
+    model = Rooted()
+    with untouched(model):
+        [[fine], [bad]] = Explainer(model, layers=["conv2"]).results(images)
+    assert not isinstance(fine, PictureError)
+    assert bad.message.endswith("NaN or infinite values on this picture; they come up at 'root' (Through)")
+    [[given]] = explainer(Small()).results(nan_where(pictures(1, 16), 0))
+    assert given.message.endswith("the picture itself holds some")
+
+
+def test_a_map_that_is_the_same_everywhere_says_so():
+    model = Pooled()
+    flat = torch.ones(1, 3, 16, 16, dtype=torch.float64)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.padding_mode, module.padding = "zeros", (0, 0)
+    [[one]] = Explainer(model, layers=["last"])(flat, 0)
+    assert any("the same everywhere" in note for note in one.notes)
+
+
+def test_saturated_probabilities_are_told_of():
+    class Sure(Small):
+        def forward(self, x):
+            return (super().forward(x) * 50).softmax(1)
+
+    [[one]] = explainer(Sure())(pictures(1, 16))
+    assert one.score > 0.999
+    assert any("probabilities and one is nearly 1" in note for note in one.notes)
+    [[plain]] = explainer(Small())(pictures(1, 16))
+    assert plain.notes == ()
+
+
+# ---- how a layer is read, where it is said
+
+
+class Behind(nn.Module):
+    """Patches with two tokens behind them, the mean of the patches, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(3, 5, 4, 4)
+        self.tokens = Through(lambda x: torch.cat([x, x.new_zeros(len(x), 2, 5)], 1))
+        self.fc = nn.Linear(5, 3)
+        seeded(self)
+
+    def forward(self, x):
+        patches = self.embed(x)
+        if not self.training:
+            patches = self.tokens(patches.flatten(2).transpose(1, 2))[:, :-2].transpose(1, 2)
+        return self.fc(patches.flatten(2).square().mean(2))
+
+
+def test_tokens_behind_the_patches_are_read_when_said():
+    model, image = Behind(), pictures(1, (16, 24))
+    [[wanted]] = Explainer(model, layers=["embed"])(image, 1)
+    # By its shape alone they would stand in front, and that is said.
+    explain = Explainer(model, layers=["tokens"])
+    explain(image, 1)
+    [note] = explain.notes
+    assert "'tokens' is read as tokens 4x6 after 2 prefix" in note
+    assert "--layout tokens:0:4x6" in note
+    explain = Explainer(model, layers=["tokens"], layout="tokens:0:4x6")
+    [[one]] = explain(image, 1)
+    assert explain.notes == ()
+    np.testing.assert_allclose(one.map * 24, wanted.map * 24, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        ("nchw", "1x26x5 cannot be read as nchw"),
+        ("tokens:3:4x6", r"of 26 tokens, 3 \+ 4 x 6 are 1 too many"),
+        ("tokens:0:4x4", r"of 26 tokens, 0 \+ 4 x 4 leave 10"),
+        ("ncl:0:4x6", r"of 5 tokens, 0 \+ 4 x 6 are 19 too many"),
+    ],
+)
+def test_a_layout_that_does_not_fit_is_refused(layout, message):
+    model = Behind()
+    with untouched(model), pytest.raises(RequestError, match=message):
+        Explainer(model, layers=["tokens"], layout=layout)(pictures(1, (16, 24)), 1)
+
+
+def test_a_layout_or_call_needs_its_layer():
+    with pytest.raises(RequestError, match="the layout nchw was given without the layer"):
+        Explainer(Small(), layout="nchw")
+    with pytest.raises(RequestError, match="call 2 was given without the layer"):
+        Explainer(Small(), call=2)
+
+
+def test_which_run_of_a_layer_is_explained_is_said_and_can_be_chosen():
+    class Twice(Small):
+        def __init__(self):
+            super().__init__()
+            self.act = nn.Tanh()
+
+        def forward(self, x):
+            return super().forward(self.act(2 * self.act(x)))
+
+    model, image = Twice(), pictures(1, 16)
+    by_call = {}
+    for call in (0, 1, 2):
+        explain = Explainer(model, layers=["act"], call=call)
+        [[by_call[call]]] = explain(image, 1)
+        said = f"run {call}" if call else "the last"
+        assert explain.notes == (f"the layer 'act' runs 2 times in one forward; {said} is explained (--call N)",)
+    same(by_call[0], by_call[2])
+    assert np.abs(by_call[1].map - by_call[2].map).max() > 0.01 * np.abs(by_call[2].map).max()
+    with pytest.raises(RequestError, match="'act' has no run 3: it runs 2 times"):
+        Explainer(model, layers=["act"], call=3)(image, 1)
 
 
 # ---- what is refused before anything is explained
@@ -115,7 +237,6 @@ def test_a_dead_layer_is_refused_and_a_better_one_named():
     [
         ("fc", "the layer 'fc': its output of shape 1x4 has no spatial grid"),
         ("unused", "the layer 'unused' does not run"),
-        ("shared", "the layer 'shared' .* runs several times"),
         ("conv3", "the layer 'conv3' does not exist"),
     ],
 )

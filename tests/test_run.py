@@ -45,7 +45,8 @@ def test_a_picture_of_one_colour_has_a_note_and_others_have_not(paint: Paint, go
     paint("b.png", RED, box=(0, 31, 32, 32), ground=RED)
     paint("c.png", RED, box=(0, 31, 1, 32), ground=BLUE)
     outcomes = [one for (one,) in go("a.png", "b.png", "c.png", layers=("stem",), target=("red",))]
-    assert [one.notes for one in outcomes] == [(ONE_COLOUR,), (ONE_COLOUR,), ()]
+    flat = "the map is the same everywhere at the layer 'stem', so it names no place"
+    assert [one.notes for one in outcomes] == [(flat, ONE_COLOUR), (flat, ONE_COLOUR), ()]
 
 
 def test_the_overlay_leaves_cold_places_as_they_are_and_colours_hot_ones(paint: Paint, go: Go, pixels) -> None:

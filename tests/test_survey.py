@@ -8,7 +8,7 @@ from torch import nn
 
 from camcli.errors import RequestError
 from camcli.layers import resolve
-from camcli.survey import default_layer, probe_image, survey
+from camcli.survey import default_layer, first_not_finite, no_gradient, probe_image, survey
 from networks import Small, Through, pictures, seeded, unruly, untouched
 
 
@@ -46,13 +46,14 @@ def test_reasons():
     found = surveyed(Parts(), 32)
     assert {name: layer.reason for name, layer in found.items()} == {
         "stem": "",
-        "relu": "runs 2 times",
+        "relu": "",
         "aside": "no gradient reaches it",
         "unused": "does not run",
         "sized": "gives no tensor",
         "six": "",
         "fc": "no grid",
     }
+    assert found["relu"].calls == 2
     assert found["stem"].shape == (1, 6, 32, 32)
     assert found["fc"].shape == (1, 3)
     assert found["unused"].turn is None
@@ -93,7 +94,70 @@ def test_a_survey_works_where_gradients_are_switched_off():
     ]
 
 
+# ---- why no gradient reaches a layer
+
+
+def test_where_the_class_token_alone_goes_on_the_cut_is_named():
+    model = timm.create_model("test_vit")
+    layers = list(surveyed(model, 160, prefix=1, grid=(10, 10)).values())
+    error = no_gradient(model, layers, "blocks.5")
+    assert "'fc_norm' (Identity) is given only what the prefix tokens of 'norm' say" in error.message
+    assert "'blocks.5.norm1' works" in error.hint
+
+
+def test_where_the_network_detaches_the_cut_is_named():
+    model = Parts()
+    layers = list(surveyed(model, 32).values())
+    error = no_gradient(model, layers, "aside")
+    assert "it is cut between 'aside' and 'six' (Conv2d)" in error.message
+    assert "'six' works" in error.hint
+
+
+def test_the_first_module_that_gives_nan_is_named():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.ReLU(), Through(torch.log)), nn.Flatten())
+    image = pictures(1, 8, dtype=torch.float32)
+    assert first_not_finite(model, image) == "'1.1' (Through)"
+    assert first_not_finite(model[0], image) == ""
+
+
 # ---- the default layer
+
+
+class Averaged(nn.Module):
+    """A transformer whose head reads the mean of the patches, though there is a class token (as BEiT does)."""
+
+    def __init__(self, by_token: bool) -> None:
+        super().__init__()
+        self.vit = timm.create_model("test_vit", num_classes=0, global_pool="")
+        self.vit.norm = nn.Identity()
+        self.head = nn.Linear(self.vit.embed_dim, 3)
+        self.by_token = by_token
+
+    def forward(self, x):
+        tokens = self.vit(x)
+        return self.head(tokens[:, 0] if self.by_token else tokens[:, 1:].mean(1))
+
+
+def test_default_follows_what_the_head_reads_and_not_whether_there_is_a_class_token():
+    assert chosen(Averaged(by_token=True), 160, prefix=1) == "vit.blocks.5.norm1"
+    assert chosen(Averaged(by_token=False), 160, prefix=1) == "vit"
+    beit = timm.models.beit.Beit(img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=3)
+    assert chosen(beit, 32, prefix=1, grid=(4, 4)) == "blocks.1"
+
+
+def test_default_is_no_layer_that_runs_several_times():
+    shared = nn.ReLU()
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), shared, nn.Conv2d(4, 5, 1), shared, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert chosen(model, 16) == "2"
+
+
+def test_default_of_a_levit_is_its_last_stage_which_the_other_layers_show_to_have_no_prefix():
+    model = timm.create_model("levit_128s")
+    layers = surveyed(model, 224)
+    name = default_layer(model, list(layers.values()))
+    assert name == "stages"
+    # 16 tokens could be 7 + 3 x 3.
+    assert str(layers[name].layout) == "tokens 4x4"
 
 
 def test_default_of_a_resnet_is_its_last_stage():

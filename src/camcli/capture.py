@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -45,6 +46,28 @@ def first_tensor(output: object) -> Tensor | None:
     return None
 
 
+def count_tensors(output: object) -> int:
+    """How many tensors a module's output holds."""
+    if isinstance(output, Tensor):
+        return 1
+    parts = list(output.values()) if isinstance(output, Mapping) else output
+    return sum(map(count_tensors, parts)) if isinstance(parts, list | tuple) else 0
+
+
+class Taps(dict[str, Tensor]):
+    """The outputs of layers, by their names.
+
+    Attributes:
+        calls: how often each layer has run.
+        parts: how many tensors each one's output holds; the first is the one that is kept.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+        self.parts: dict[str, int] = {}
+
+
 def _replaced(output: object, old: Tensor, new: Tensor) -> object:
     """``output`` with ``new`` where ``old`` stood."""
     if output is old:
@@ -58,32 +81,34 @@ def _replaced(output: object, old: Tensor, new: Tensor) -> object:
 
 
 @contextmanager
-def tapped(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+def tapped(layers: Mapping[str, nn.Module], call: int = 0) -> Iterator[Taps]:
     """While it lasts, each forward leaves every layer's output in the dictionary, as a point of the graph.
 
     The graph starts at the earliest layer: nothing before it is kept for the backward. What the layer hands on is a
     clone, so that an in-place operation behind it cannot change what it said.
 
+    Args:
+        layers: by name.
+        call: which of its runs counts where a layer runs several times in one forward, from 1 on; 0 for the last.
+
     Yields:
         The outputs by layer name, filled by the forward. With ``torch.autograd.grad(score, outputs)`` their
         gradients follow.
     """
-    taps: dict[str, Tensor] = {}
+    taps = Taps()
 
     def tap(name: str) -> Callable[[nn.Module, Any, Any], Any]:
         def hook(module: nn.Module, _inputs: Any, output: Any) -> Any:
+            taps.calls[name] += 1
+            if call not in (0, taps.calls[name]):
+                return output
             tensor = first_tensor(output)
+            taps.parts[name] = count_tensors(output)
             if tensor is None or not tensor.is_floating_point():
                 raise RequestError(
                     f"the layer {name!r} ({type(module).__name__}) gives {type(output).__name__}, "
                     "not a tensor of numbers",
                     "choose another layer; `camcli layers MODEL` lists them",
-                )
-            if name in taps:
-                raise RequestError(
-                    f"the layer {name!r} ({type(module).__name__}) runs several times in one forward, "
-                    "so it has no single map",
-                    "choose a layer around it that runs once; `camcli layers MODEL` lists them",
                 )
             taps[name] = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
             return _replaced(output, tensor, taps[name].clone())

@@ -13,15 +13,23 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from camcli.capture import RuledReLUs, frozen, tapped
+from camcli.capture import RuledReLUs, Taps, frozen, tapped
 from camcli.errors import PictureError, RequestError
 from camcli.job import Explanation
 from camcli.layers import resolve
-from camcli.layout import Layout, canonical, decide, readings
+from camcli.layout import Layout, asked, canonical, decide, readings
 from camcli.methods import METHODS
 from camcli.network import Network
 from camcli.outlet import Outlet, Reading, Subject, unfiltered
-from camcli.survey import Layer, default_layer, probe_image, survey
+from camcli.survey import (
+    Layer,
+    default_layer,
+    first_not_finite,
+    no_gradient,
+    plain_layouts,
+    probe_image,
+    survey,
+)
 from camcli.tables import Row
 
 # From an image's row in the batch and its scores (classes,) to the classes explained; PictureError if it has none.
@@ -31,6 +39,11 @@ Choose = Callable[[int, Tensor], Sequence[int]]
 Targets = int | Sequence[int] | Sequence[Sequence[int]] | Tensor | np.ndarray | Choose | None
 # One map, or why there is none.
 Result = Explanation | PictureError
+
+# A map whose values differ by less than this part of them is constant: what differs is rounding.
+FLAT = 1e-6
+# A probability from which on a softmax leaves hardly any gradient.
+SATURATED = 0.999
 
 
 def predicted(row: int, scores: Tensor) -> Sequence[int]:  # noqa: ARG001
@@ -57,7 +70,7 @@ class _Forward:
 
     image: Tensor
     reading: Reading
-    taps: dict[str, Tensor]
+    taps: Taps
     relus: RuledReLUs | None
 
 
@@ -88,6 +101,8 @@ class Explainer:
             batch. Must be empty for methods that work at the input alone.
         method: a row of ``camcli methods``.
         output: where in what the model returns its scores are, such as ``logits`` or ``0``, if that is not plain.
+        layout: how the layers' output lies in memory (see :attr:`camcli.Job.layout`); empty to read it.
+        call: which run of a layer counts that runs several times in one forward, from 1 on; 0 for the last.
 
     Attributes:
         layers: the full names of the layers explained.
@@ -98,7 +113,14 @@ class Explainer:
     """
 
     def __init__(
-        self, model: Network | nn.Module, *, layers: Sequence[str] = (), method: str = "gradcam", output: str = ""
+        self,
+        model: Network | nn.Module,
+        *,
+        layers: Sequence[str] = (),
+        method: str = "gradcam",
+        layout: str = "",
+        call: int = 0,
+        output: str = "",
     ) -> None:
         self.network = model if isinstance(model, Network) else None
         self.module = model.module if isinstance(model, Network) else model
@@ -115,9 +137,15 @@ class Explainer:
                 f"the method {method!r} works at the input, so a layer ({', '.join(layers)}) means nothing to it",
                 "name no layer, or choose another method",
             )
+        if (layout or call) and not layers:
+            raise RequestError(
+                f"{f'the layout {layout}' if layout else f'call {call}'} was given without the layer it is meant for",
+                "name the layer: --layer PATH",
+            )
         self.layers = tuple(resolve(self.module, layers))
         self.notes: tuple[str, ...] = (self.method.caveat,) if self.method.caveat else ()
         self._facts = (self.network.prefix, self.network.grid) if self.network else (None, None)
+        self._asked, self._call = layout, call
         self._layouts: dict[str, Layout] = {}
         self._checked: tuple[int, int] | None = None
 
@@ -179,7 +207,7 @@ class Explainer:
         self.check(probe_image((images.shape[2], images.shape[3]), images.dtype, images.device))
         with self._ready():
             forward = self._forward(images, seen, region)
-            chosen = [self._chosen(choose, row, forward.reading) for row in range(len(images))]
+            chosen = [self._chosen(choose, row, forward.reading, images) for row in range(len(images))]
             results: list[list[Result]] = [[one for one in some if isinstance(one, PictureError)] for some in chosen]
             subjects = [[one for one in some if isinstance(one, Subject)] for some in chosen]
             ranks = max(map(len, subjects))
@@ -191,7 +219,9 @@ class Explainer:
                 for layer in self.layers or ("",):
                     maps = self._map(layer, evidence).numpy(force=True)
                     for row in rows:
-                        results[row].append(self._result(maps[row], layer, subjects[row][rank]))
+                        said = forward.reading.scores(row)
+                        image = images[row : row + 1]
+                        results[row].append(self._result(maps[row], layer, subjects[row][rank], said, image))
         return results
 
     def check(self, image: Float[Tensor, "1 3 h w"]) -> None:
@@ -214,11 +244,11 @@ class Explainer:
             self._check_labels(forward.reading.classes)
             if forward.relus is not None:
                 self._check_relus(forward.relus)
-            self._layouts = {name: self._layout(name, forward.taps.get(name), image) for name in self.layers}
+            self._layouts = {name: self._layout(name, forward.taps, image) for name in self.layers}
             evidence = self._evidence(forward.reading.total(), forward, last=True)
         for name in self.layers:
             if not evidence.grad[name].any():
-                raise self._no_gradient(name, image)
+                raise no_gradient(self.module, self._survey(image), name)
         self._checked = size
 
     @property
@@ -237,7 +267,7 @@ class Explainer:
     def _forward(self, images: Tensor, seen: Tensor | None = None, region: Tensor | None = None) -> _Forward:
         leaf = self._leaf(images)
         layers = {name: self.module.get_submodule(name) for name in self.layers}
-        with tapped(layers) as taps, RuledReLUs() if self._at_input else nullcontext() as relus:
+        with tapped(layers, self._call) as taps, RuledReLUs() if self._at_input else nullcontext() as relus:
             # A network may change its input in place, which a leaf of the graph does not allow.
             output = self.module(leaf.clone() if leaf.requires_grad else leaf)
         return _Forward(leaf, self._read(output, len(images), seen, region), taps, relus)
@@ -252,7 +282,7 @@ class Explainer:
         like = next((one for one in self.module.parameters() if one.is_floating_point()), images)
         return images.detach().clone().to(like.device, like.dtype).requires_grad_(self._at_input)
 
-    def _chosen(self, choose: Choose, row: int, reading: Reading) -> list[Subject | PictureError]:
+    def _chosen(self, choose: Choose, row: int, reading: Reading, images: Tensor) -> list[Subject | PictureError]:
         """What is explained of an image; of a class of which there is nothing, the reason stands in its place."""
         scores = reading.scores(row)
         # Where a model says what is in an image, -inf is what is not.
@@ -261,9 +291,16 @@ class Explainer:
             if self.outlet.task == "classify"
             else scores.isnan() | (scores == torch.inf)
         )
-        indices = _attempt(choose, row, scores, bool(broken.any()), self.outlet.nothing())
-        if isinstance(indices, PictureError):
-            return [indices]
+        try:
+            if broken.any():
+                raise PictureError(
+                    "the network's scores hold NaN or infinite values on this picture"
+                    + self._culprit(images[row : row + 1]),
+                    "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
+                )
+            indices = _classes(choose, row, scores, self.outlet.nothing())
+        except PictureError as error:
+            return [error]
         subjects: list[Subject | PictureError] = []
         for index in indices:
             try:
@@ -307,13 +344,14 @@ class Explainer:
         map: Tensor = self._formulas[part.name](evidence.act[layer], evidence.grad[layer])
         return map
 
-    def _result(self, map: np.ndarray, layer: str, subject: Subject) -> Result:
+    def _result(self, map: np.ndarray, layer: str, subject: Subject, scores: Tensor, image: Tensor) -> Result:
         index = subject.index
         label = self.network.labels.short(index) if self.network else str(index)
         where = f"the layer {layer!r}" if layer else "the input"
         if not np.isfinite(map).all():
             return PictureError(
-                f"the map of class {index} ({label}) holds NaN or infinite values",
+                f"the map of class {index} ({label}) holds NaN or infinite values"
+                + (self._culprit(image) or "; they come up on the way back from the score"),
                 "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
             )
         if not map.any():
@@ -322,7 +360,6 @@ class Explainer:
                 f"the map of class {index} ({label}) is zero everywhere: {why.format(where)}",
                 "try an earlier layer" if layer else "try a method that works at a layer",
             )
-        negative = map.ndim == 2 and map.max() <= 0
         return Explanation(
             map=map.astype(np.float32),
             method=self.method.name,
@@ -331,32 +368,67 @@ class Explainer:
             label=label,
             score=float(subject.score.detach()),
             probability=subject.probability,
-            notes=(f"nothing at {where} speaks for the class: the whole map is negative",) if negative else (),
+            notes=_remarks(map, where, scores),
             number=subject.number,
             box=subject.box,
         )
+
+    def _culprit(self, image: Tensor) -> str:
+        """Where NaN or infinite values come up in a forward, as the end of a message."""
+        if not image.isfinite().all():
+            return "; the picture itself holds some"
+        first = first_not_finite(self.module, self._leaf(image).detach())
+        return f"; they come up at {first}" if first else ""
 
     # ---- checks, once for each size of image
 
     def _survey(self, image: Tensor) -> list[Layer]:
         return survey(self.module, self._leaf(image).detach(), *self._facts, self._read)
 
-    def _layout(self, name: str, tap: Tensor | None, image: Tensor) -> Layout:
-        if tap is None:
+    def _layout(self, name: str, taps: Taps, image: Tensor) -> Layout:
+        if name not in taps and taps.calls[name]:
+            raise RequestError(
+                f"the layer {name!r} has no run {self._call}: it runs {_times(taps.calls[name])} in one forward",
+                "give a smaller --call, or leave it out for the last",
+            )
+        if name not in taps:
             raise RequestError(
                 f"the layer {name!r} does not run when the model is given an image",
                 "choose another; `camcli layers MODEL` lists those that do",
             )
-        shape = tuple(tap.shape)
-        ways = readings(shape, (image.shape[2], image.shape[3]), *self._facts)
-        if len(ways) > 1:
-            # How the network's other layers lie may settle it, as it does in `camcli layers`.
-            known = next((layer.layout for layer in self._survey(image) if layer.name == name), None)
-            ways = [known] if known else ways
+        self._note_choice(name, taps)
+        shape = tuple(taps[name].shape)
+        size = (image.shape[2], image.shape[3])
         try:
-            return decide(ways, shape)
+            if self._asked:
+                return asked(self._asked, shape)
+            ways = readings(shape, size, *self._facts)
+            # How the network's other layers lie may settle it, as it does in `camcli layers`.
+            clear = len(ways) == 1 and ways[0].order != "ncl"
+            layout = decide(
+                ways, shape, frozenset() if clear else plain_layouts(self._survey(image), size, *self._facts)
+            )
         except RequestError as error:
             raise RequestError(f"the layer {name!r}: {error.message}", error.hint) from None
+        if layout.prefix and self._facts[0] is None:
+            cells = "x".join(map(str, layout.grid))
+            self._note(
+                f"the layer {name!r} is read as {layout}, by its shape; "
+                f"if those tokens stand behind the patches: --layout {layout.order}:0:{cells}"
+            )
+        return layout
+
+    def _note_choice(self, name: str, taps: Taps) -> None:
+        """Say which of a layer's runs and which of its tensors is explained, where there are several."""
+        calls, parts = taps.calls[name], taps.parts[name]
+        if calls > 1:
+            turn = f"run {self._call}" if self._call else "the last"
+            self._note(f"the layer {name!r} runs {_times(calls)} in one forward; {turn} is explained (--call N)")
+        if parts > 1:
+            self._note(f"the layer {name!r} gives {parts} tensors; the first is explained")
+
+    def _note(self, text: str) -> None:
+        self.notes = (*(one for one in self.notes if one != text), text)
 
     def _check_labels(self, classes: int | None) -> None:
         if classes is not None and self.network and len(self.network.labels) != classes:
@@ -374,18 +446,11 @@ class Explainer:
                 "choose a method that works at a layer, such as gradcam",
             )
         if others:
-            note = f"{met.count} ReLUs follow the rule of {self.method.name}; {others} pass the plain gradient"
-            self.notes = (*(one for one in self.notes if one != note), note)
+            self._note(f"{met.count} ReLUs follow the rule of {self.method.name}; {others} pass the plain gradient")
 
-    def _no_gradient(self, name: str, image: Tensor) -> RequestError:
-        try:
-            better = f"; {default_layer(self.module, self._survey(image))!r} works"
-        except RequestError:
-            better = ""
-        return RequestError(
-            f"no gradient of the class score reaches the map's cells at the layer {name!r}, so every map would be zero",
-            f"choose an earlier layer{better}; `camcli layers MODEL` lists those that can be used",
-        )
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _check_batch(images: Tensor) -> None:
@@ -411,19 +476,27 @@ def _product(maps: Sequence[Tensor]) -> Float[Tensor, "n 3 h w"]:
     return result
 
 
-def _attempt(choose: Choose, row: int, scores: Tensor, broken: bool, nothing: str) -> Sequence[int] | PictureError:
-    """The classes chosen for an image, in order and each once, or why there is none."""
-    try:
-        if broken:
-            raise PictureError(
-                "the network's scores hold NaN or infinite values on this picture",
-                "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
-            )
-        indices = list(dict.fromkeys(choose(row, scores)))
-        if not indices:
-            raise PictureError(nothing)
-    except PictureError as error:
-        return error
+def _remarks(map: np.ndarray, where: str, scores: Tensor) -> tuple[str, ...]:
+    """What a reader of one map must know."""
+    remarks = []
+    if map.ndim == 2 and map.max() <= 0:
+        remarks.append(
+            f"nothing at {where} speaks for the class: the whole map is negative (--save array keeps what it says)"
+        )
+    if map.size > 1 and np.ptp(map) <= FLAT * np.abs(map).max():
+        remarks.append(f"the map is the same everywhere at {where}, so it names no place")
+    if len(scores) > 1 and scores.min() >= 0 and abs(float(scores.sum()) - 1) < 1e-3 and scores.max() > SATURATED:
+        remarks.append(
+            "the model's scores are probabilities and one is nearly 1, where their gradient vanishes: "
+            "the map may be mostly rounding; a model that ends before its softmax is explained better"
+        )
+    return tuple(remarks)
+
+
+def _classes(choose: Choose, row: int, scores: Tensor, nothing: str) -> Sequence[int]:
+    indices = list(dict.fromkeys(choose(row, scores)))
+    if not indices:
+        raise PictureError(nothing)
     for index in indices:
         if not 0 <= index < len(scores):
             raise RequestError(

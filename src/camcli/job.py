@@ -29,6 +29,9 @@ Crop = Literal["model", "center", "none", "squash"]
 NOT_IN_FINGERPRINT = frozenset(
     {"inputs", "null_separated", "out", "root", "overwrite", "batch_size", "workers", "device", "seed"}
 )
+# How a layer's output may be said to lie in memory.
+LAYOUTS = "nchw, nhwc, tokens:PREFIX:HxW, ncl:PREFIX:HxW"
+LAYOUT = re.compile(r"nchw|nhwc|(tokens|ncl):\d{1,6}:[1-9]\d{0,5}x[1-9]\d{0,5}", re.ASCII)
 # Files whose content is part of what is asked.
 FILES = ("weights", "labels", "targets", "region")
 
@@ -65,6 +68,9 @@ class Job:
         crop: which part of a picture the model sees: ``model``: as its own preprocessing says; ``center``: the middle,
             in the picture's proportions; ``none``: all, with padding; ``squash``: all, stretched.
         layers: layer paths, each perhaps a slice or glob; empty for the default layer.
+        layout: how the layers' output lies in memory, where that cannot be read from its shape: ``nchw``, ``nhwc``,
+            ``tokens:PREFIX:HxW`` or ``ncl:PREFIX:HxW``; empty to read it from shapes and metadata.
+        call: which run of a layer counts that runs several times in one forward, from 1 on; 0 for the last.
         method: a row of ``camcli.methods``.
         target: what is explained in every picture: each ``predicted``, ``top:5``, a class, or ``folder``.
         output: where in what the model returns its scores are, such as ``logits`` or ``0``, if that is not plain.
@@ -94,6 +100,8 @@ class Job:
     size: str = ""
     crop: Crop = "model"
     layers: tuple[str, ...] = ()
+    layout: str = ""
+    call: int = 0
     method: str = "gradcam"
     target: tuple[str, ...] = ("predicted",)
     targets: str = ""
@@ -122,7 +130,9 @@ class Job:
         for name, choices in ((name, get_args(kind)) for name, kind in kinds.items()):
             if getattr(self, name) not in choices:
                 raise RequestError(f"{name} cannot be {getattr(self, name)!r}", f"there are: {', '.join(choices)}")
-        for name in ("batch_size", "workers"):
+        if self.layout and not LAYOUT.fullmatch(self.layout):
+            raise RequestError(f"layout cannot be {self.layout!r}", f"there are: {LAYOUTS}")
+        for name in ("batch_size", "workers", "call"):
             if getattr(self, name) < 0:
                 raise RequestError(
                     f"{name} cannot be {getattr(self, name)}", "give a number from 1 on, or 0 for the default"

@@ -1,6 +1,6 @@
 """Every layout becomes ``(n, c, h, w)`` here; no method knows what a token is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from camcli.errors import RequestError
 
-Order = Literal["nchw", "nhwc", "tokens"]
+Order = Literal["nchw", "nhwc", "tokens", "ncl"]
 
 # Class, distillation and register tokens: no published vision transformer has more in front.
 MOST_PREFIX_TOKENS = 8
@@ -20,19 +20,23 @@ class Layout:
     """How a layer's output lies in memory.
 
     Attributes:
-        order: channels first, channels last, or a sequence of tokens ``(n, t, c)``.
+        order: channels first, channels last, a sequence of tokens ``(n, t, c)``, or one with its channels first
+            ``(n, c, t)``.
         grid: rows and columns of the map.
         prefix: tokens before the first patch.
+        suffix: tokens behind the last patch.
     """
 
     order: Order
     grid: tuple[int, int]
     prefix: int = 0
+    suffix: int = 0
 
     def __str__(self) -> str:
         rows, columns = self.grid
-        behind = f" after {self.prefix} prefix" if self.prefix else ""
-        return f"{self.order} {rows}x{columns}{behind}"
+        before = f" after {self.prefix} prefix" if self.prefix else ""
+        behind = f" before {self.suffix} suffix" if self.suffix else ""
+        return f"{self.order} {rows}x{columns}{before}{behind}"
 
 
 def canonical(tensor: Float[Tensor, "n *dims"], layout: Layout) -> Float[Tensor, "n c h w"]:
@@ -41,7 +45,8 @@ def canonical(tensor: Float[Tensor, "n *dims"], layout: Layout) -> Float[Tensor,
         return tensor
     if layout.order == "nhwc":
         return tensor.permute(0, 3, 1, 2)
-    patches = tensor[:, layout.prefix :]
+    tokens = tensor.transpose(1, 2) if layout.order == "ncl" else tensor
+    patches = tokens[:, layout.prefix : tokens.shape[1] - layout.suffix]
     return patches.transpose(1, 2).reshape(len(patches), -1, *layout.grid)
 
 
@@ -54,7 +59,9 @@ def readings(
     """All layouts that a layer's output of this shape can have, for one input of ``input_size`` (h, w) pixels.
 
     A grid must have the input's aspect: one stride must explain its rows and its columns. An output that has cut the
-    image into several samples, as attention in windows does, is no grid over it and has no reading.
+    image into several samples, as attention in windows does, is no grid over it and has no reading. Tokens that are no
+    patches are taken to stand in front, as in every published transformer; :func:`asked` reads those behind. That a
+    sequence has its channels first is only possible; :func:`settled` asks the other layers.
 
     Args:
         shape: of the output for one image, batch first.
@@ -73,16 +80,58 @@ def readings(
             found.append(Layout("nhwc", (a, b)))
         return found
     if len(shape) == 3:
-        tokens = shape[1]
-        if grid is not None and prefix is not None and tokens == prefix + grid[0] * grid[1]:
-            return [Layout("tokens", grid, prefix)]
-        counts = range(MOST_PREFIX_TOKENS + 1) if prefix is None else [prefix]
+        lengths: list[tuple[Order, int]] = [("tokens", shape[1]), ("ncl", shape[2])]
+        if grid is not None and prefix is not None:
+            known = [Layout(order, grid, prefix) for order, length in lengths if length == prefix + grid[0] * grid[1]]
+            if known:
+                return known
+        before = {
+            "tokens": range(MOST_PREFIX_TOKENS + 1) if prefix is None else [prefix],
+            # A few tokens of many channels are class tokens, whatever square the channels happen to make.
+            "ncl": [prefix or 0] if shape[1] > MOST_PREFIX_TOKENS else [],
+        }
         return [
-            Layout("tokens", cells, count)
-            for count in counts
-            if (cells := _grid_of(tokens - count, input_size)) is not None
+            Layout(order, cells, count)
+            for order, length in lengths
+            for count in before[order]
+            if (cells := _grid_of(length - count, input_size)) is not None
         ]
     return []
+
+
+def asked(word: str, shape: Sequence[int]) -> Layout:
+    """The layout that ``--layout`` names, for an output of this shape for one image.
+
+    Args:
+        word: ``nchw``, ``nhwc``, ``tokens:PREFIX:HxW`` or ``ncl:PREFIX:HxW``; what is left of a sequence stands behind.
+        shape: of the output, batch first.
+
+    Raises:
+        RequestError: the output cannot be read in this way.
+    """
+    form = "x".join(map(str, shape))
+    order, _, rest = word.partition(":")
+    dimensions = 3 if rest else 4
+    if len(shape) != dimensions or shape[0] != 1:
+        raise RequestError(
+            f"its output of shape {form} cannot be read as {word}, which has {dimensions} dimensions, one image first",
+            "`camcli layers MODEL` shows the shapes",
+        )
+    if order == "nchw":
+        return Layout("nchw", (shape[2], shape[3]))
+    if order == "nhwc":
+        return Layout("nhwc", (shape[1], shape[2]))
+    before, _, cells = rest.partition(":")
+    rows, columns = map(int, cells.split("x"))
+    length = shape[1] if order == "tokens" else shape[2]
+    behind = length - int(before) - rows * columns
+    if not 0 <= behind <= MOST_PREFIX_TOKENS:
+        raise RequestError(
+            f"its output of shape {form} cannot be read as {word}: of {length} tokens, {before} + {rows} x {columns} "
+            + (f"leave {behind}" if behind > 0 else f"are {-behind} too many"),
+            "give the number of tokens in front of the patches, and the rows and columns of the patches",
+        )
+    return Layout("tokens" if order == "tokens" else "ncl", (rows, columns), int(before), behind)
 
 
 def _grid_of(patches: int, input_size: tuple[int, int]) -> tuple[int, int] | None:
@@ -106,28 +155,57 @@ def _strides(cells: int, pixels: int) -> tuple[float, float]:
     return pixels / (cells + 1), pixels / (cells - 1) if cells > 1 else float("inf")
 
 
-def decide(candidates: Sequence[Layout], shape: Sequence[int], orders: frozenset[Order] = frozenset()) -> Layout:
+def settled(candidates: Sequence[Layout], plain: frozenset[Layout]) -> list[Layout]:
+    """The readings that remain in view of how the model's other layers are read.
+
+    A sequence with its channels first must have a grid that another layer has, since many numbers of channels are
+    squares. Beyond that the others settle a tie: by their grids, by their order, by their tokens in front.
+
+    Args:
+        candidates: what :func:`readings` gave.
+        plain: the layouts of the layers that can be read in one way only.
+    """
+    grids = {one.grid for one in plain}
+    remaining = [one for one in candidates if one.order != "ncl" or one.grid in grids]
+    likenesses: list[Callable[[Layout], object]] = [
+        lambda one: one.grid,
+        lambda one: one.order,
+        lambda one: (one.order, one.prefix),
+    ]
+    for likeness in likenesses:
+        known = {likeness(one) for one in plain}
+        remaining = [one for one in remaining if likeness(one) in known] or remaining
+    return remaining
+
+
+def decide(candidates: Sequence[Layout], shape: Sequence[int], plain: frozenset[Layout] = frozenset()) -> Layout:
     """The one layout among the readings of a shape.
 
     Args:
         candidates: what :func:`readings` gave.
         shape: for the message.
-        orders: the orders in which the model's other layers can only be read; they settle a tie.
+        plain: the layouts of the layers that can be read in one way only; see :func:`settled`.
 
     Raises:
         RequestError: the output has no grid, or two readings remain.
     """
-    if len(candidates) > 1 and (agreeing := [one for one in candidates if one.order in orders]):
-        candidates = agreeing
+    candidates = settled(candidates, plain)
     if len(candidates) == 1:
         return candidates[0]
     form = "x".join(map(str, shape))
+    if len(shape) == 5:
+        raise RequestError(
+            f"its output of shape {form} is a volume or a film, and a map lies in the picture's plane",
+            "choose a layer whose output has rows and columns only; `camcli layers MODEL` lists them",
+        )
     if not candidates:
         raise RequestError(
             f"its output of shape {form} has no spatial grid, so no map can be made of it",
-            "choose a layer before pooling; `camcli layers MODEL` lists those with a grid",
+            "choose a layer before pooling; `camcli layers MODEL` lists those with a grid; "
+            "or say how it is to be read: --layout tokens:PREFIX:HxW",
         )
     raise RequestError(
         f"its output of shape {form} can be read in {len(candidates)} ways: {', or '.join(map(str, candidates))}",
-        "choose a neighbouring layer; `camcli layers MODEL` shows how each is read",
+        "say which: --layout nchw, nhwc, tokens:PREFIX:HxW or ncl:PREFIX:HxW; or choose a neighbouring layer; "
+        "`camcli layers MODEL` shows how each is read",
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from camcli.capture import first_tensor, frozen, listened
 from camcli.errors import RequestError
-from camcli.layout import Layout, Order, canonical, decide, readings
+from camcli.layout import Layout, canonical, readings, settled
 from camcli.outlet import PLAIN, Reading, unfiltered
 
 
@@ -27,6 +27,8 @@ class Layer:
         layout: how the output is read as a grid, if it can be.
         reason: why no map can be made here, or empty.
         turn: its place in the order in which modules ended; None if it did not run.
+        calls: how often it ran; the last time is what the rest describes.
+        reached: whether the gradient of the score reaches anything of its output; of a grid's, its cells.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Layer:
     layout: Layout | None = None
     reason: str = ""
     turn: int | None = None
+    calls: int = 1
+    reached: bool = False
 
 
 def probe_image(size: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Float[Tensor, "1 3 h w"]:
@@ -90,24 +94,22 @@ def survey(
         elif name not in outputs:
             layer = replace(layer, reason="gives no tensor")
         else:
-            layer = replace(layer, shape=tuple(outputs[name][-1].shape))
-            if len(outputs[name]) > 1:
-                layer = replace(layer, reason=f"runs {len(outputs[name])} times")
+            layer = replace(layer, shape=tuple(outputs[name][-1].shape), calls=len(outputs[name]))
         layers.append(layer)
 
-    orders = _plain_orders(layers, size, prefix, grid)
+    plain = plain_layouts(layers, size, prefix, grid)
     return [
-        layer if layer.reason else _with_layout(layer, gradients.get(layer.name), size, prefix, grid, orders)
+        layer if layer.reason else _with_layout(layer, gradients.get(layer.name), size, prefix, grid, plain)
         for layer in layers
     ]
 
 
-def _plain_orders(
+def plain_layouts(
     layers: Sequence[Layer], size: tuple[int, int], prefix: int | None, grid: tuple[int, int] | None
-) -> frozenset[Order]:
-    """The orders in which some layer can only be read."""
-    read = (readings(layer.shape, size, prefix, grid) for layer in layers)
-    return frozenset(ways[0].order for ways in read if len(ways) == 1)
+) -> frozenset[Layout]:
+    """The layouts of the layers that can be read in one way only, whatever the others do."""
+    read = ([one for one in readings(layer.shape, size, prefix, grid) if one.order != "ncl"] for layer in layers)
+    return frozenset(ways[0] for ways in read if len(ways) == 1)
 
 
 def _with_layout(
@@ -116,28 +118,75 @@ def _with_layout(
     size: tuple[int, int],
     prefix: int | None,
     grid: tuple[int, int] | None,
-    orders: frozenset[Order],
+    plain: frozenset[Layout],
 ) -> Layer:
-    ways = readings(layer.shape, size, prefix, grid)
+    layer = replace(layer, reached=gradient is not None and bool(gradient.any()))
+    ways = settled(readings(layer.shape, size, prefix, grid), plain)
     if not ways:
         pieces = layer.shape[0] if layer.shape else 1
+        if pieces == 1 and len(layer.shape) == 5:
+            return replace(layer, reason="a volume or a film, no grid in the picture's plane")
         return replace(layer, reason="no grid" if pieces == 1 else f"cuts the image into {pieces} samples")
-    try:
-        layout = decide(ways, layer.shape, orders)
-    except RequestError:
+    if len(ways) > 1:
         return replace(layer, reason="ambiguous: " + " or ".join(map(str, ways)))
-    if gradient is None or not bool(canonical(gradient, layout).any()):
-        return replace(layer, layout=layout, reason="no gradient reaches it")
-    return replace(layer, layout=layout)
+    [layout] = ways
+    reached = gradient is not None and bool(canonical(gradient, layout).any())
+    return replace(layer, layout=layout, reached=reached, reason="" if reached else "no gradient reaches it")
+
+
+def no_gradient(module: nn.Module, layers: Sequence[Layer], name: str) -> RequestError:
+    """Why the score's gradient does not reach a layer's cells: where it is cut, and a layer that works."""
+    here = next(layer for layer in layers if layer.name == name)
+    behind = sorted(
+        (layer for layer in layers if layer.turn is not None and layer.turn > (here.turn or 0)),
+        key=lambda layer: layer.turn or 0,
+    )
+    after = next((layer for layer in behind if layer.reached and not name.startswith(f"{layer.name}.")), None)
+    before = [layer for layer in behind if layer.layout and (after is None or (layer.turn or 0) < (after.turn or 0))]
+    last = before[-1] if before else here
+    if after is None:
+        cause = "behind it nothing that was seen leads to the score"
+    elif last.layout and last.layout.prefix:
+        cause = (
+            f"{after.name!r} ({after.type}) is given only what the prefix tokens of {last.name!r} say, "
+            "so the patches are cut off there"
+        )
+    else:
+        cause = f"it is cut between {last.name!r} and {after.name!r} ({after.type})"
+    try:
+        better = f"; {default_layer(module, layers)!r} works"
+    except RequestError:
+        better = ""
+    return RequestError(
+        f"no gradient of the class score reaches the map's cells at the layer {name!r}, so every map would be zero: "
+        + cause,
+        f"choose an earlier layer{better}; `camcli layers MODEL` lists those that can be used",
+    )
+
+
+def first_not_finite(module: nn.Module, image: Float[Tensor, "1 3 h w"]) -> str:
+    """The first module whose output holds NaN or infinite values, as words for a message; empty if none does."""
+    found: list[str] = []
+    kinds = dict(module.named_modules())
+
+    def hear(name: str, output: Any) -> None:
+        tensor = first_tensor(output)
+        if not found and tensor is not None and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            found.append(f"{name!r} ({type(kinds[name]).__name__})" if name else "the model itself")
+
+    with torch.no_grad(), frozen(module), listened(module, hear):
+        module(image)
+    return found[0] if found else ""
 
 
 def default_layer(module: nn.Module, layers: Sequence[Layer]) -> str:
     """The layer that is explained when none is named.
 
-    Among the layers of which a map can be made, without poolings and what is inside them, and without modules that
-    only pass on (dropout, identity): the one that ends last. Where patches speak to the class only through prefix
-    tokens, the last normalisation among them, which is the input of the last attention: behind it no gradient reaches
-    the patches. A container counts as its last module unless that is a pooling, since it gives the same tensor.
+    Among the layers of which a map can be made and that run once, without poolings and what is inside them, without
+    modules that only pass on (dropout, identity), and without auxiliary heads (``aux...``): the one that ends last.
+    Where patches speak to the class only through prefix tokens, so that behind that layer there are patches that no
+    gradient reaches, the last normalisation among those with such tokens, which is the input of the last attention. A
+    container counts as its last module unless that is a pooling, since it gives the same tensor.
 
     Raises:
         RequestError: there is no such layer.
@@ -152,11 +201,16 @@ def default_layer(module: nn.Module, layers: Sequence[Layer]) -> str:
         return inside or bool(last and is_pooled(f"{name}.{last[-1][0]}"))
 
     def passes_on(name: str) -> bool:
-        return type(kinds[name]).__name__.startswith(("Dropout", "DropPath", "Identity"))
+        aside = any(step.startswith("aux") for step in name.split("."))
+        return aside or type(kinds[name]).__name__.startswith(("Dropout", "DropPath", "Identity"))
 
     able = [layer for layer in layers if not layer.reason and not is_pooled(layer.name) and not passes_on(layer.name)]
-    mixed = [layer for layer in able if layer.layout and layer.layout.prefix and "norm" in layer.type.lower()]
-    by_turn = sorted(mixed or able, key=lambda layer: layer.turn or 0)
+    able = [layer for layer in able if layer.calls == 1] or able
+    end = max((layer.turn or 0 for layer in able), default=0)
+    cut_off = [layer for layer in layers if layer.layout and layer.layout.prefix and not layer.reached]
+    through_prefix = any((layer.turn or 0) > end for layer in cut_off)
+    norms = [layer for layer in able if layer.layout and layer.layout.prefix and "norm" in layer.type.lower()]
+    by_turn = sorted((norms if through_prefix else []) or able, key=lambda layer: layer.turn or 0)
     if not by_turn:
         raise RequestError(
             f"no layer of this network ({type(module).__name__}) has a spatial grid that the score's gradient reaches",

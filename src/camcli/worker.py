@@ -112,7 +112,7 @@ class Worker:
         self.sha256 = network.sha256()
         self.fingerprint = _fingerprint(job, network, self.sha256)
         self.network = replace(network, module=network.module.to(self.device, PRECISIONS[job.precision]))
-        self.explainer = Explainer(self.network, layers=job.layers, method=job.method)
+        self.explainer = Explainer(self.network, layers=job.layers, method=job.method, layout=job.layout, call=job.call)
         # What a detector predicts is every box that it finds.
         every = {"predicted": f"top:{len(network.labels)}"} if network.outlet.task == "detect" else {}
         self.target: Target = resolve([every.get(word, word) for word in job.target], network.labels)

@@ -14,7 +14,7 @@ from camcli import config as job_files
 from camcli.cli.ending import ending
 from camcli.console import LISTED, Voice
 from camcli.errors import CamcliError
-from camcli.job import BUNDLED_MODEL, Crop, Job, Normalize, Outcome, Precision, Tally
+from camcli.job import BUNDLED_MODEL, LAYOUTS, Crop, Job, Normalize, Outcome, Precision, Tally
 from camcli.methods import METHODS
 from camcli.outputs import COLORMAPS, OUTPUTS
 
@@ -123,6 +123,26 @@ Layers = Annotated[
         "-l",
         metavar="PATH",
         show_default="chosen and printed",
+    ),
+]
+LayoutOf = Annotated[
+    str,
+    _option(
+        WHAT,
+        f"How the layer's output lies in memory, where its shape can be read in several ways: {LAYOUTS}.",
+        "--layout",
+        metavar="LAYOUT",
+        show_default="by shape and metadata",
+    ),
+]
+Call = Annotated[
+    int,
+    _option(
+        WHAT,
+        "Which run of a layer counts that runs several times in one forward; 0: the last.",
+        "--call",
+        min=0,
+        metavar="N",
     ),
 ]
 Method = Annotated[
@@ -262,6 +282,8 @@ def explain(
     size: Size = DEFAULT.size,
     crop: CropTo = DEFAULT.crop,
     layers: Layers = None,
+    layout: LayoutOf = DEFAULT.layout,
+    call: Call = DEFAULT.call,
     method: Method = DEFAULT.method,
     target: Targets = None,
     targets: TargetsFile = DEFAULT.targets,
@@ -303,6 +325,8 @@ def explain(
             size=size,
             crop=crop,
             layers=tuple(layers or DEFAULT.layers),
+            layout=layout,
+            call=call,
             method=method,
             target=tuple(target or DEFAULT.target),
             targets=targets,

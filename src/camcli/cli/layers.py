@@ -23,5 +23,7 @@ def layers(
         with voice.working(f"building {model}"):
             from camcli.tree import tree  # the seam: torch comes in here
 
-            rows = list(tree(model, layer, depth, size, output))
+            rows, wrong = tree(model, layer, depth, size, output)
         print_table(("layer", "type", "output", "layout", "map"), rows)
+        if wrong is not None:
+            raise wrong

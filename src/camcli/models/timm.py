@@ -26,6 +26,8 @@ FITS: dict[str, Fit] = {"center": "shorter", "squash": "squash", "border": "long
 # What marks models (CaiT, XCiT, ConViT) whose class token joins after the first blocks: the number of prefix tokens
 # that timm has for them is that of the last.
 LATE_CLASS_TOKEN = ("blocks_token_only", "cls_attn_blocks", "local_up_to_layer")
+# Of the classifier that an architecture gets that has none, where all weights are random.
+ANY_CLASSES = 10
 CONFIG = ("config.json",)
 # What files of weights are called on the hub; safetensors first, as in timm.
 FILES = ("model.safetensors", "pytorch_model.bin")
@@ -78,9 +80,12 @@ def load(request: Request) -> Network:
         module, notes = checkpoint.fit(partial(_build, choice), content, choice.name, _converted)
         return network(module, choice.name, request, f"the file {request.file}", notes, choice.create)
     if request.random:
-        module = _build(choice)
+        module, about = _build(choice), tuple[str, ...]()
+        if not getattr(module, "num_classes", 0):
+            module = _build(choice, ANY_CLASSES)
+            about = (f"{choice.name} has no classifier of its own; a random one of {ANY_CLASSES} classes is put on it",)
         origin = f"random numbers from seed {request.seed}"
-        return network(module, choice.name, request, origin, create=choice.create)
+        return network(module, choice.name, request, origin, about, create=choice.create)
     return network(_pretrained(choice), choice.name, request, choice.origin, create=choice.create)
 
 
