@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from camcli import Explainer, Explanation, Labels, Network, Prepare
 from camcli.methods import METHODS
@@ -26,6 +27,24 @@ def seeded(module: nn.Module, seed: int = 1, dtype: torch.dtype = torch.float64)
 def pictures(count: int, size: int | tuple[int, int] = 8, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     height, width = (size, size) if isinstance(size, int) else size
     return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def calibrated(module: nn.Module, images: Tensor) -> nn.Module:
+    """The module with each batch norm's statistics taken from these images, as training would leave them."""
+    norms = [part for part in module.modules() if isinstance(part, BatchNorm) and part.track_running_stats]
+    if not norms:
+        return module
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean, and not a moving one
+        norm.training = True
+    with torch.no_grad():
+        module(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.training = False
+    return module
 
 
 class Small(nn.Module):

@@ -208,6 +208,20 @@ class TestFit:
         assert states_equal(module, made)
         assert notes == ("the head was built with the number of classes in the weights file",)
 
+    def test_a_model_without_a_head_gets_the_files(self):
+        def headless(classes=None):
+            return Net(classes) if classes else nn.ModuleDict({"body": build().body})
+
+        made = Net(7)
+        module, notes = checkpoint.fit(headless, held(made.state_dict()), "Net")
+        assert states_equal(module, made)
+        assert notes == ("the head was built with the number of classes in the weights file",)
+
+    def test_what_is_unexpected_but_no_head_is_refused(self):
+        state = Net().state_dict() | {"extra": torch.ones(7), "more": torch.ones(8)}
+        with pytest.raises(RequestError, match="2 unexpected"):
+            checkpoint.fit(build, held(state), "Net")
+
     def test_two_heads(self):
         def two(classes=None):
             return nn.ModuleDict({"one": build(classes), "two": build(classes)})

@@ -14,7 +14,7 @@ from torch import nn
 
 from camcli import Explainer
 from camcli.capture import listened
-from networks import Through, pictures
+from networks import Through, calibrated, pictures
 
 pytestmark = [
     pytest.mark.parity,
@@ -48,12 +48,10 @@ def fresh(name, plain=False):
             replace(model, nn.ReLU6, nn.ReLU)
         normal = [part for part in model.modules() if isinstance(part, nn.BatchNorm2d)]
         for part in normal:
-            part.momentum = 1.0
             nn.init.uniform_(part.weight, 0.5, 3)
             nn.init.normal_(part.bias)
-        with torch.no_grad():
-            model.double()(pictures(8, SIZE, seed=1))
-    return model.eval()
+        calibrated(model.double().eval(), pictures(8, SIZE, seed=1))
+    return model
 
 
 def replace(model, kind, make):

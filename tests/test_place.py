@@ -7,14 +7,10 @@ from torch import Tensor, nn
 
 from camcli.layout import Layout
 from networks import Through, seeded
-from place import place
+from place import broken_law
 
 SIZE = (64, 96)
 GRID = (8, 12)
-
-
-def broken_law(module: nn.Module, layer: str, layout: Layout, size: tuple[int, int]) -> str:
-    return place(module, layer, layout, size).broken()
 
 
 class Twisted(nn.Module):

@@ -237,7 +237,7 @@ def fit(
 def _loaded(build: Callable[[int | None], nn.Module], module: nn.Module, state: State) -> tuple[nn.Module, Mismatch]:
     """The module, or one with the state's number of classes, with the state loaded; and what does not fit."""
     mismatch = _load(module, state)
-    classes = _classes(mismatch)
+    classes = _classes(mismatch, state)
     if classes is None:
         return module, mismatch
     resized = build(classes)
@@ -258,8 +258,14 @@ def _load(module: nn.Module, state: State) -> Mismatch:
     return Mismatch(missing, tuple(result.unexpected_keys), shapes)
 
 
-def _classes(mismatch: Mismatch) -> int | None:
-    """The file's number of classes, if that may be all that differs: the first dimension, from and to one number."""
+def _classes(mismatch: Mismatch, state: State) -> int | None:
+    """The file's number of classes, if that may be all that differs: the first dimension, from and to one number.
+
+    Or from none, where the model comes without a head: then all that it does not expect must be of that number.
+    """
+    if mismatch.unexpected and not mismatch.missing and not mismatch.shapes:
+        numbers = {state[name].shape[:1] for name in mismatch.unexpected}
+        return next(iter(numbers))[0] if len(numbers) == 1 and numbers != {()} else None
     if mismatch.missing or mismatch.unexpected or not mismatch.shapes:
         return None
     pairs = set()
