@@ -629,6 +629,16 @@ class TestOpenClip:
         with pytest.raises(RequestError, match=said):
             load(f"open_clip:local-dir:{folder}", text=text)
 
+    def test_an_untrained_network_needs_no_prompts(self, folder):
+        tiny_clip(folder)
+        network = load(f"open_clip:local-dir:{folder}", weights="random")
+        assert len(network.labels) == 10
+        assert "10 random embeddings stand for classes" in network.notes[0]
+        scores = network.module(torch.randn(2, 3, *network.prepare.size))
+        assert scores.shape == (2, 10)
+        again = load(f"open_clip:local-dir:{folder}", weights="random")
+        assert torch.equal(again.module.prompts, network.module.prompts)
+
     def test_a_prompt_that_just_fits(self, folder):
         tiny_clip(folder)
         assert load(f"open_clip:local-dir:{folder}", text=("cat " * 75,)).labels

@@ -2,8 +2,10 @@
 
 import pytest
 import timm
+from typer.testing import CliRunner
 
-from zoo import EVERYDAY, TABLE, TIMM, examine, families, family, page, row, rows, siblings
+from camcli.cli import app
+from zoo import EVERYDAY, SMALLER, TABLE, TIMM, examine, families, family, page, row, rows, siblings
 
 REST = [one.model for one in families() if one.model not in EVERYDAY]
 
@@ -41,3 +43,13 @@ def test_the_zoo_names_models_that_timm_has():
 def test_every_family_of_torchvision_has_a_model_held_to_all_laws():
     whole = [one for one in families() if one.library == "torchvision" and one.model not in siblings()]
     assert {one.name for one in whole} == {one.name for one in families() if one.library == "torchvision"}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("model", [one.model for one in families() if one.model not in siblings() | SMALLER.keys()])
+def test_every_family_is_explained_from_the_shell_without_an_option(model, sample_images, tmp_path):
+    asked = ["explain", "--model", model, "--weights", "random", "--out", str(tmp_path), "--quiet"]
+    run = CliRunner().invoke(app, [*asked, str(sample_images / "chelsea.png")])
+    assert run.exit_code == 0, run.output
+    assert len(list(tmp_path.rglob("*.overlay.png"))) == 1

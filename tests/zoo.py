@@ -2,26 +2,20 @@
 
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
 import torchvision
 from torch import Tensor, nn
 
-import camcli.models.open_clip
 from camcli import Explainer, Network, PictureError, RequestError, models
 from networks import untouched
 from place import broken_law
 
 TABLE = Path(__file__).parents[1] / "docs" / "architectures.md"
-PROMPTS = ("a photo of a cat", "a photo of a dog", "a drawing")
 TOLERANCE = 2e-3  # float32, through a whole network
 
 # The smallest model with a classifier of each module of timm, by weights times pixels of its input; where no model of
@@ -122,28 +116,10 @@ def _module(name: str) -> str:
 
 def load(model: str, size: str = "") -> Network:
     """The untrained model."""
-    with _tokens_without_a_tokenizer() if "SigLIP" in model else nullcontext():
-        prompts = PROMPTS if model.startswith("open_clip:") else ()
-        network = models.load(model, weights="random", text=prompts, size=size)
+    network = models.load(model, weights="random", size=size)
     with torch.no_grad():
         network.module(torch.zeros(1, 3, *network.prepare.size))  # some networks build tables at their first image
     return network
-
-
-@contextmanager
-def _tokens_without_a_tokenizer() -> Iterator[None]:
-    """SigLIP's tokenizer is a download; what the prompts say does not matter to an untrained tower."""
-
-    def tokenizer(choice: Any) -> object:
-        length = choice.config["text_cfg"]["context_length"]
-
-        def tokenize(texts: list[str]) -> Tensor:
-            return torch.randint(1, 1000, (len(texts), length), generator=torch.Generator().manual_seed(0))
-
-        return tokenize
-
-    with mock.patch.multiple(camcli.models.open_clip, _tokenizer=tokenizer, _check_text_side=lambda choice: None):
-        yield
 
 
 @dataclass(frozen=True)
@@ -314,7 +290,7 @@ layout is a function beside `readings` in `src/camcli/layout.py`; a new reason n
 ABOUT = {
     "timm": "The smallest model of each of timm's modules.",
     "torchvision": "Every classification model.",
-    "open_clip": "A model of each kind of image tower, with prompts as classes.",
+    "open_clip": "A model of each kind of image tower; embeddings drawn at random stand for the prompts.",
 }
 HEAD = """| family | model | input | layer | read as | guided backprop | not square |
 |---|---|---|---|---|---|---|"""

@@ -34,6 +34,8 @@ FITS: dict[str, Fit] = {"shortest": "shorter", "squash": "squash", "longest": "l
 CONFIG = "open_clip_config.json"
 FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # on the hub; safetensors first
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+# Of an untrained network for which no prompts are given.
+ANY_CLASSES = 10
 PROMPTS_AT_ONCE = 64
 
 
@@ -112,21 +114,23 @@ def cached(name: str) -> bool:
 def load(request: Request) -> Network:
     """A model as ``ViT-B-32/laion2b_s34b_b79k``, ``hf-hub:owner/model`` or ``local-dir:folder``, for these prompts.
 
-    The prompts are embedded once; the text tower is not kept.
+    The prompts are embedded once; the text tower is not kept. An untrained network may do without.
 
     Raises:
         RequestError: there are no prompts, no such model or weights, or the weights cannot be had or do not fit.
     """
     _check_prompts(request)
     choice = _choice(request.name, own_weights=not request.weights)
-    _check_text_side(choice)
+    _check_text_side(choice, prompts=bool(request.text))
     if request.file:
         module, notes = checkpoint.fit(
             lambda _classes: _build(choice), checkpoint.read(request.file), choice.name, _converted
         )
         return _network(module, choice, request, f"the file {request.file}", notes)
     if request.random:
-        return _network(_build(choice), choice, request, f"random numbers from seed {request.seed}")
+        origin = f"random numbers from seed {request.seed}"
+        about = () if request.text else (f"no --text was given: {ANY_CLASSES} random embeddings stand for classes",)
+        return _network(_build(choice), choice, request, origin, about)
     return _network(_pretrained(choice), choice, request, choice.origin)
 
 
@@ -137,11 +141,12 @@ def _network(model: Any, choice: Choice, request: Request, origin: str, notes: t
         )
     prefix, grid = _tokens(model.visual)
     module = _prompted(model.eval(), choice, request.text)
+    labels = Labels(request.text, synonyms=False) if request.text else Labels.numbered(ANY_CLASSES)
     return Network(
         name=choice.name,
         module=module,
         prepare=_prepare(model).changed(request.size),
-        labels=Labels(request.text, synonyms=False),
+        labels=labels,
         weights=request.kind,
         origin=origin,
         activation="softmax" if model.logit_bias is None else "sigmoid",
@@ -155,7 +160,7 @@ def _network(model: Any, choice: Choice, request: Request, origin: str, notes: t
 
 
 def _check_prompts(request: Request) -> None:
-    if not request.text:
+    if not request.text and not request.random:
         raise RequestError(
             f"open_clip:{request.name} has no classes of its own",
             "name some with --text, once for each: --text 'a photo of a cat' --text 'a photo of a dog'",
@@ -242,10 +247,11 @@ def _folder(folder: Path, name: str, origin: str) -> Choice:
     return Choice(name, f"local-dir:{folder}", config, preprocess, files[0] if files else None, quick, origin)
 
 
-def _check_text_side(choice: Choice) -> None:
+def _check_text_side(choice: Choice, *, prompts: bool) -> None:
     """Refuse at once what would fail late: text towers and tokenizers that another package and the hub must bring."""
     text = choice.config["text_cfg"]
-    elsewhere = [text[key] for key in ("hf_tokenizer_name", "hf_model_name") if text.get(key)]
+    parts = ("hf_tokenizer_name", "hf_model_name") if prompts else ("hf_model_name",)
+    elsewhere = [text[key] for key in parts if text.get(key)]
     if not elsewhere:
         return
     if importlib.util.find_spec("transformers") is None:
@@ -347,15 +353,25 @@ def _sized(model: Any, choice: Choice, request: Request) -> nn.Module:
 
 
 def _prompted(model: Any, choice: Choice, prompts: tuple[str, ...]) -> Prompted:
+    with torch.no_grad():
+        embedded = _embedded(model, choice, prompts) if prompts else _any_embeddings(choice)
+        bias = torch.zeros(()) if model.logit_bias is None else model.logit_bias.detach().reshape(())
+        return Prompted(model.visual, embedded, model.logit_scale.detach().exp().reshape(()), bias).eval()
+
+
+def _embedded(model: Any, choice: Choice, prompts: tuple[str, ...]) -> Tensor:
     tokenize = _tokenizer(choice)
     _check_lengths(tokenize, prompts)
-    with torch.no_grad():
-        embedded = [
-            model.encode_text(tokenize(list(prompts[start : start + PROMPTS_AT_ONCE])), normalize=True)
-            for start in range(0, len(prompts), PROMPTS_AT_ONCE)
-        ]
-        bias = torch.zeros(()) if model.logit_bias is None else model.logit_bias.detach().reshape(())
-        return Prompted(model.visual, torch.cat(embedded), model.logit_scale.detach().exp().reshape(()), bias).eval()
+    embedded = [
+        model.encode_text(tokenize(list(prompts[start : start + PROMPTS_AT_ONCE])), normalize=True)
+        for start in range(0, len(prompts), PROMPTS_AT_ONCE)
+    ]
+    return torch.cat(embedded)
+
+
+def _any_embeddings(choice: Choice) -> Tensor:
+    """What stands for the prompts of a network whose weights are random too."""
+    return nn.functional.normalize(torch.randn(ANY_CLASSES, choice.config["embed_dim"]), dim=-1)
 
 
 def _tokenizer(choice: Choice) -> Any:
