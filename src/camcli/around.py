@@ -15,7 +15,6 @@ from camcli.errors import RequestError
 from camcli.methods import METHODS
 from camcli.outlet import Reading, Subject
 
-
 FLIPS = {"flip": -1, "flip-vertical": -2}
 # Where a model does not take every size: the strides and patches that sides may have to be multiples of.
 MULTIPLES = (1, 2, 4, 8, 14, 16, 28, 32)

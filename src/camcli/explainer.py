@@ -493,9 +493,9 @@ class Explainer:
 
     def _check_together(self, wants: frozenset[str]) -> None:
         """What does not go together, as far as that is known before the network has run."""
-        if self.outlet.task == "detect":
-            if wants & (AGAIN | {"logits", "grad_of"}) or self._scales != (1.0,) or self._flips:
-                raise RequestError(*NO_BOX_AGAIN)
+        again = wants & (AGAIN | {"logits", "grad_of"}) or self._scales != (1.0,) or self._flips
+        if again and self.outlet.task == "detect":
+            raise RequestError(*NO_BOX_AGAIN)
         if self._fuse not in FUSES:
             raise RequestError(f"fuse cannot be {self._fuse!r}", f"there are: {', '.join(FUSES)}")
         if self._fuse != "none" and not self._at_layer:
