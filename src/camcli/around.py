@@ -75,9 +75,9 @@ def sizes(size: tuple[int, int], scale: float) -> Iterator[tuple[int, int]]:
     if scale == 1:
         yield size
         return
-    found = [tuple(max(1, round(side * scale / by)) * by for side in size) for by in MULTIPLES]
-    for height, width in dict.fromkeys(found):
-        yield height, width
+    height, width = size
+    found = [(max(1, round(height * scale / by)) * by, max(1, round(width * scale / by)) * by) for by in MULTIPLES]
+    yield from dict.fromkeys(found)
 
 
 def _resized(tensor: Float[Tensor, "n c h w"], size: tuple[int, int]) -> Float[Tensor, "n c h2 w2"]:
@@ -90,20 +90,27 @@ def _resized(tensor: Float[Tensor, "n c h w"], size: tuple[int, int]) -> Float[T
 
 
 def fused(
-    maps: Sequence[Float[Tensor, "n _ _"]], how: str, paper: Callable[[Sequence[Tensor]], Tensor] | None = None
+    maps: Sequence[Tensor], how: str, paper: Callable[[Sequence[Tensor]], Tensor] | None = None
 ) -> Float[Tensor, "n h w"]:
-    """The maps of several layers as one, at the largest of their grids.
+    """The maps of several layers as one, at the finest of their grids.
 
-    Each is rectified, divided by its maximum and upsampled bilinearly; then their mean, maximum or product is taken. A
-    method's own way (``paper``) is handed them upsampled, as the method gave them, the finest grid first.
+    Each is rectified, divided by its maximum and upsampled bilinearly; then their mean, maximum or product is taken.
+
+    Args:
+        maps: of the layers in running order, the shallowest first.
+        how: ``mean``, ``max``, ``product``, or ``paper``.
+        paper: the method's own way, which is handed the maps as the method gave them.
     """
-    grid = max((tuple(map.shape[1:]) for map in maps), key=lambda grid: grid[0] * grid[1])
-    height, width = grid
+    if any(map.ndim != 3 for map in maps):
+        raise RequestError(
+            "a method that gives several maps of a layer has none to fuse with another layer's",
+            "leave --fuse out, or choose another method",
+        )
     if how == "paper":
         assert paper is not None
-        finest_first = sorted(maps, key=lambda map: -map[0].numel())
-        return paper([_resized(map.unsqueeze(1), (height, width)).squeeze(1) for map in finest_first])
-    same = torch.stack([_resized(_unit(map).unsqueeze(1), (height, width)).squeeze(1) for map in maps])
+        return paper(maps)
+    size = (max(map.shape[1] for map in maps), max(map.shape[2] for map in maps))
+    same = torch.stack([_resized(_unit(map).unsqueeze(1), size).squeeze(1) for map in maps])
     return {"mean": same.mean(0), "max": same.amax(0), "product": same.prod(0)}[how]
 
 

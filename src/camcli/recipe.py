@@ -58,7 +58,7 @@ class Recipe:
     fusion: Callable[[Sequence[Tensor]], Tensor] | None = None
 
     def __call__(self, evidence: Evidence, layer: str) -> Tensor:
-        """The maps: ``(n, h, w)`` at the layer or at the input, or ``(n, 3, H, W)`` at the input."""
+        """The maps: ``(n, h, w)`` at the layer or the input, ``(n, 3, H, W)`` at the input, ``(n, k, h, w)`` at a layer."""
         maps = [formula(evidence, layer) for formula in self.formulas]
         return maps[0] if len(maps) == 1 else _product(maps)
 
@@ -71,6 +71,11 @@ class Recipe:
     def at_layer(self) -> bool:
         """Whether it looks at a layer."""
         return any(EVIDENCE[name][0] == "layer" for name in self.wants)
+
+    @property
+    def at_input(self) -> bool:
+        """Whether it looks at the input, so that its maps there have colours."""
+        return self.ruled or any(EVIDENCE[name][0] == "input" for name in self.wants)
 
     @property
     def ruled(self) -> bool:
