@@ -18,6 +18,8 @@ from camcli.outlet import Reading, Subject
 FLIPS = {"flip": -1, "flip-vertical": -2}
 # Where a model does not take every size: the strides and patches that sides may have to be multiples of.
 MULTIPLES = (1, 2, 4, 8, 14, 16, 28, 32)
+# How far from the size asked for they may lie.
+NEAR = 0.15
 # Of a map, how far the sum of its channels' parts may be from it.
 ADDS_UP = 1e-4
 
@@ -75,9 +77,12 @@ def sizes(size: tuple[int, int], scale: float) -> Iterator[tuple[int, int]]:
     if scale == 1:
         yield size
         return
-    height, width = size
-    found = [(max(1, round(height * scale / by)) * by, max(1, round(width * scale / by)) * by) for by in MULTIPLES]
-    yield from dict.fromkeys(found)
+    height, width = (side * scale for side in size)
+    found = dict.fromkeys((max(1, round(height / by)) * by, max(1, round(width / by)) * by) for by in MULTIPLES)
+    for rows, columns in found:
+        near = max(abs(rows / height - 1), abs(columns / width - 1)) <= NEAR
+        if (near or (rows, columns) == next(iter(found))) and (rows, columns) != size:
+            yield rows, columns
 
 
 def _resized(tensor: Float[Tensor, "n c h w"], size: tuple[int, int]) -> Float[Tensor, "n c h2 w2"]:

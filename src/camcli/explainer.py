@@ -232,7 +232,9 @@ class Explainer:
             return
         self._check_size(image)
         if size not in self._passes:
-            self._passes[size] = [self._scaled(one, image) for one in passes(self._scales, self._flips)]
+            found = [self._scaled(one, image) for one in passes(self._scales, self._flips)]
+            # Of factors that come to the same size one is enough.
+            self._passes[size] = list({(one.size, one.flips): one for one in found}.values())
             others = {f"{one.size[0]}x{one.size[1]}" for one in self._passes[size] if one.size not in (None, size)}
             if others:
                 self._note(f"explained at other input sizes too: {', '.join(sorted(others))}; the maps' mean is given")
@@ -281,6 +283,8 @@ class Explainer:
                 first = first or error
             else:
                 return replace(one, size=size)
+        if first is None:
+            return replace(one, size=own)  # so small a change that the size stays
         reason = (str(first).strip() or type(first).__name__).splitlines()[0]
         raise RequestError(
             f"the model does not take its input of {own[0]}x{own[1]} scaled by {one.scale:g}: {reason}",

@@ -262,7 +262,7 @@ class Run:
         tags = [
             "untrained" if self.worker.network.untrained else "",
             explanation.method if len(self.worker.explainer.methods) > 1 else "",
-            explanation.layer if len(self.worker.explainer.layers) > 1 else "",
+            explanation.layer if len(self.worker.explainer.layers) > 1 and self.job.fuse == "none" else "",
             f"concept{explanation.concept}" if explanation.concept else "",
             f"box{explanation.number}" if explanation.number else "",
             f"{explanation.index}-{_slug(explanation.label)}" if self._several else "",
