@@ -74,14 +74,12 @@ def passes(scales: Sequence[float], flips: Sequence[str]) -> list[Pass]:
 
 def sizes(size: tuple[int, int], scale: float) -> Iterator[tuple[int, int]]:
     """Rows and columns that a scale may come to, the nearest first: as they are, or in multiples of a stride."""
-    if scale == 1:
-        yield size
-        return
     height, width = (side * scale for side in size)
-    found = dict.fromkeys((max(1, round(height / by)) * by, max(1, round(width / by)) * by) for by in MULTIPLES)
-    for rows, columns in found:
-        near = max(abs(rows / height - 1), abs(columns / width - 1)) <= NEAR
-        if (near or (rows, columns) == next(iter(found))) and (rows, columns) != size:
+    rounded = ((max(1, round(height / by)) * by, max(1, round(width / by)) * by) for by in MULTIPLES)
+    nearest, *others = dict.fromkeys(rounded)
+    yield nearest
+    for rows, columns in others if nearest != size else ():
+        if max(abs(rows / height - 1), abs(columns / width - 1)) <= NEAR and (rows, columns) != size:
             yield rows, columns
 
 

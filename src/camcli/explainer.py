@@ -214,8 +214,7 @@ class Explainer:
                     for row, own in zip(rows, map, strict=True):
                         subject, image = subjects[row][rank], images[row : row + 1]
                         result = self._result(own, recipe, layer, subject, said[row], image)
-                        numbered = isinstance(result, Explanation) and concept
-                        results[row].append(replace(result, concept=concept) if numbered else result)
+                        results[row].append(_numbered(result, concept))
         return results
 
     def check(self, image: Float[Tensor, "1 3 h w"]) -> None:
@@ -283,8 +282,6 @@ class Explainer:
                 first = first or error
             else:
                 return replace(one, size=size)
-        if first is None:
-            return replace(one, size=own)  # so small a change that the size stays
         reason = (str(first).strip() or type(first).__name__).splitlines()[0]
         raise RequestError(
             f"the model does not take its input of {own[0]}x{own[1]} scaled by {one.scale:g}: {reason}",
@@ -544,6 +541,10 @@ class Explainer:
                 f"maps of several layers are fused, but there is one: {self.layers[0]}",
                 "name several: --layer layer3 --layer layer4",
             )
+
+
+def _numbered(result: Result, concept: int) -> Result:
+    return replace(result, concept=concept) if isinstance(result, Explanation) else result
 
 
 def _times(count: int) -> str:
