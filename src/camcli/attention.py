@@ -22,6 +22,8 @@ ROWS_SUM_TO_ONE = 0.05
 _SOFTMAXES = frozenset({F.softmax, torch.softmax, Tensor.softmax})
 _PRODUCTS = frozenset({torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm})
 _MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
+# What mixes neighbouring tokens outside attention, if its window is more than one cell.
+_CONVOLUTIONS = frozenset({F.conv1d, F.conv2d, F.conv_transpose2d})
 _OTHER_METHODS = "choose a method that works at a layer, such as gradcam, or at the input, such as guided-backprop"
 
 
@@ -89,6 +91,8 @@ class Attending(TorchFunctionMode):
         # The shapes of those, as wide as high, that no product has used yet.
         self._unused: dict[int, str] = {}
         self._softmaxes = 0
+        # How many attentions had been when each convolution came.
+        self._convolved: list[int] = []
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -96,6 +100,10 @@ class Attending(TorchFunctionMode):
         """Run the call as it is; note the weights if it is attention."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
+        if func in _CONVOLUTIONS:
+            weight = kwargs["weight"] if "weight" in kwargs else args[1]
+            if weight.shape[2:].numel() > 1:
+                self._convolved.append(len(self.seen))
         if func is F.scaled_dot_product_attention:
             return self._fused(result, *args, **kwargs)
         if func is F.multi_head_attention_forward:
@@ -125,7 +133,7 @@ class Attending(TorchFunctionMode):
         if softmax.ndim < 3:
             return
         self._made_of[softmax] = frozenset({self._softmaxes})
-        if softmax.shape[-1] == softmax.shape[-2]:
+        if softmax.shape[-1] == softmax.shape[-2] > 1:
             self._unused[self._softmaxes] = _form(softmax)
         self._softmaxes += 1
 
@@ -245,18 +253,24 @@ class Attending(TorchFunctionMode):
         body = self.seen if last.square else body
         for one in body:
             if not one.square:
-                queries, keys = one.weights.shape[2:]
-                raise _refused(
-                    f"it has attention of {_count(queries, 'query', 'queries')} to {_count(keys, 'key')}, "
-                    "where tokens do not look at one another"
-                )
+                raise _refused(f"it has {_kind(*one.weights.shape[2:])}, where tokens do not look at one another")
         if not body:
             raise _refused("its only attention is a pooling at the end, where tokens do not look at one another")
+        if not last.square and last.weights.shape[3] != body[0].weights.shape[3]:
+            raise _refused(f"it ends in {_kind(*last.weights.shape[2:])}, and not over the {self.tokens} tokens before")
         counts = list(dict.fromkeys(one.weights.shape[3] for one in self.seen))
         if len(counts) > 1:
-            raise _refused(
-                f"the number of tokens changes from attention to attention ({', '.join(map(str, counts))})"
-            )
+            raise _refused(f"the number of tokens changes from attention to attention ({', '.join(map(str, counts))})")
+
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of relevance along these attentions must know."""
+        between = sum(0 < turn < len(self.seen) for turn in self._convolved)
+        if not between:
+            return ()
+        return (
+            f"neighbouring tokens are also mixed by {_count(between, 'convolution')} between the attentions, "
+            "which relevance passed along attention does not see",
+        )
 
     @property
     def tokens(self) -> int:
@@ -279,7 +293,9 @@ def _softmax_of(
         key = _repeated(key, query.shape[-3])
     logits = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
     if is_causal:
-        logits = logits.masked_fill(logits.new_ones(logits.shape[-2:], dtype=torch.bool).tril().logical_not(), -torch.inf)
+        logits = logits.masked_fill(
+            logits.new_ones(logits.shape[-2:], dtype=torch.bool).tril().logical_not(), -torch.inf
+        )
     if mask is not None:
         mask = mask.detach()
         logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
@@ -344,8 +360,16 @@ def _form(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape))
 
 
-def _count(count: int, one: str, many: str = "") -> str:
-    return f"{count} {one if count == 1 else many or f'{one}s'}"
+def _kind(queries: int, keys: int) -> str:
+    """Words for attention with another number of queries than of keys."""
+    if queries == 1:
+        return f"class attention or pooling (1 query, {_count(keys, 'key')})"
+    kind = "attention that thins its tokens out" if queries < keys else "attention whose keys are thinned out"
+    return f"{kind} ({queries} queries, {_count(keys, 'key')})"
+
+
+def _count(count: int, one: str) -> str:
+    return f"{count} {one if count == 1 else f'{one}s'}"
 
 
 def _refused(reason: str) -> RequestError:

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from camcli.errors import RequestError
 
+# How many heads and queries there are may differ from attention to attention.
+Weights = Float[Tensor, "n _ _ t"]
 Spread = Callable[[Float[Tensor, "n q t"]], Float[Tensor, "n h w"]]
 
 
 def rollout(
-    attn: Sequence[Float[Tensor, "n heads q t"]],
+    attn: Sequence[Weights],
     spread: Spread,
     *,
     head_fusion: Literal["mean", "max", "min"] = "mean",
@@ -49,8 +51,8 @@ def rollout(
 
 
 def gae(
-    attn: Sequence[Float[Tensor, "n heads q t"]],
-    attn_grad: Sequence[Float[Tensor, "n heads q t"]],
+    attn: Sequence[Weights],
+    attn_grad: Sequence[Weights],
     spread: Spread,
 ) -> Float[Tensor, "n h w"]:
     """R = R + mean_h relu(dy/dA * A) R, block by block from R = I (Chefer 2021, eq. 5 and 6).
@@ -71,7 +73,7 @@ def gae(
 
 
 def attention(
-    attn: Sequence[Float[Tensor, "n heads q t"]],
+    attn: Sequence[Weights],
     spread: Spread,
     *,
     head_fusion: Literal["mean", "max", "min"] = "mean",
@@ -87,7 +89,7 @@ def attention(
     return spread(_fused(attn[-1], head_fusion))
 
 
-def _fused(weights: Float[Tensor, "n heads q t"], fusion: str) -> Float[Tensor, "n q t"]:
+def _fused(weights: Weights, fusion: str) -> Float[Tensor, "n q t"]:
     if fusion == "mean":
         return weights.mean(1)
     return weights.amax(1) if fusion == "max" else weights.amin(1)
