@@ -302,7 +302,10 @@ def refused():
     def side_by_side(x):
         return look(x, x, x) - look(2 * x, x, x)
 
+    many = seeded(nn.MultiheadAttention(8, 2, batch_first=True))
     return {
+        "with windows or heads among the samples": lambda x: x.flatten(0, 1).softmax(-1) @ x.flatten(0, 1),
+        r"attention in windows \(3 of them for 1 image\)": lambda x: many(x[0], x[0], x[0])[0],
         "no attention that can be seen": Small(),
         r"attention in windows \(weights of shape 2x3x4x4 for 1 image\)": windows,
         r"whose keys are thinned out \(8 queries, 4 keys\)": lambda x: look(look(x, x[:, :, ::2], x[:, :, ::2]), x, x),
@@ -418,6 +421,7 @@ def test_rows_that_are_read_are_averaged():
     relevance = torch.arange(12.0).reshape(2, 2, 3)
     read = torch.tensor([[True, False], [True, True]])
     assert averaged(relevance, read).tolist() == [[0.0, 1.0, 2.0], [7.5, 8.5, 9.5]]
+    assert not averaged(relevance, read & False).any()
 
 
 def test_attention_inside_a_module_that_is_a_function():

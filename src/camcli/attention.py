@@ -163,7 +163,10 @@ class Attending(TorchFunctionMode):
         query, key, value = (given[name].detach() for name in ("query", "key", "value"))
         extra = any(given.get(name) is not None for name in ("bias_k", "bias_v", "static_k", "static_v"))
         if query.ndim != 3 or extra or given.get("add_zero_attn"):
-            self._unread("nn.MultiheadAttention without a batch, or with keys of its own beside the tokens'")
+            self.unread.append("nn.MultiheadAttention without a batch, or with keys of its own beside the tokens'")
+            return result
+        if query.shape[1] != self._images:
+            self.unread.append(f"attention in windows ({query.shape[1]} of them for {_count(self._images, 'image')})")
             return result
         heads = given["num_heads"]
         with torch.no_grad():
@@ -191,8 +194,12 @@ class Attending(TorchFunctionMode):
     def _used(self, weights: Tensor, values: Tensor, output: Tensor) -> Tensor:
         """Note weights (n, heads, q, k) or (n, q, k); what is returned goes onward in the place of ``output``."""
         if len(weights) != self._images or weights.ndim not in (3, 4):
-            pieces = "in windows" if len(weights) > self._images else "over parts of the image"
-            self._unread(f"attention {pieces} (weights of shape {_form(weights)} for {_count(self._images, 'image')})")
+            pieces = "over parts of the image"
+            if len(weights) > self._images:
+                pieces = "in windows" if weights.ndim > 3 else "with windows or heads among the samples"
+            self.unread.append(
+                f"attention {pieces} (weights of shape {_form(weights)} for {_count(self._images, 'image')})"
+            )
             return output
         if weights.ndim == 3:
             return self._note(weights.unsqueeze(1), values.unsqueeze(1), output, lambda grad: grad.unsqueeze(1))
@@ -206,9 +213,6 @@ class Attending(TorchFunctionMode):
         self.seen.append(Attention(weights, kept, point, to_heads))
         # What goes onward is a clone, so that nothing behind can change the point in place.
         return output if point is None else point.clone()
-
-    def _unread(self, what: str) -> None:
-        self.unread.append(what)
 
     # ---- whether the attentions are one chain over the same tokens
 
@@ -279,8 +283,11 @@ class Attending(TorchFunctionMode):
 
 
 def averaged(relevance: Float[Tensor, "n q t"], read: Bool[Tensor, "n q"]) -> Float[Tensor, "n t"]:
-    """The mean of the rows that the score reads: the class token's, or those of all tokens that are pooled."""
-    share = read.to(relevance) / read.sum(1, keepdim=True)
+    """The mean of the rows that the score reads: the class token's, or those of all tokens that are pooled.
+
+    Where it reads none, the relevance of all tokens is zero.
+    """
+    share = read.to(relevance) / read.sum(1, keepdim=True).clamp(min=1)
     return (share.unsqueeze(1) @ relevance).squeeze(1)
 
 
