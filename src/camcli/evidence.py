@@ -25,7 +25,9 @@ from camcli.replay import Recording, Way, expanded, needed, recorded, replayed
 # What needs a graph from the input on.
 FROM_INPUT = frozenset({"input_grad", "biases"})
 # What is seen of attention.
-ATTENTION = frozenset({"attn", "attn_grad", "spread"})
+ATTENTION = frozenset({"attn", "attn_grad", "read", "spread"})
+# Of these, what needs the gradient at the last attention alone.
+LAST_ATTENTION = frozenset({"read", "spread"})
 # What asks for the score again, of something changed.
 AGAIN = frozenset({"ask", "slopes", "responses", "rest"})
 # Of the score, how far a replay may be off.
@@ -144,7 +146,7 @@ class Witness:
         """Of the first forward the chain is checked; then only the last attention need be in the graph, if any."""
         if plan is None or "attn_grad" in self.wants:
             return Attending(images, values="attn_grad" in self.wants)
-        return Attending(images, values=False, graph_from=plan.attentions - 1 if "spread" in self.wants else -1)
+        return Attending(images, values=False, graph_from=plan.attentions - 1 if self.wants & LAST_ATTENTION else -1)
 
     # ---- how the part behind a layer can be run again
 
@@ -320,7 +322,7 @@ class Evidence:
 
     def spread(self) -> Callable[[Tensor], Tensor]:
         """What puts the relevance of tokens on their grid."""
-        layout, read = self._plan.tokens, self.read()
+        layout, read = self._plan.tokens, self.get("read", "")
         assert layout is not None
 
         def spread(relevance: Tensor) -> Float[Tensor, "n h w"]:

@@ -15,7 +15,7 @@ from camcli.around import Pass, fused, passes, sizes, smoothed
 from camcli.attention import Attending
 from camcli.capture import RuledReLUs, Taps
 from camcli.errors import PictureError, RequestError
-from camcli.evidence import AGAIN, ATTENTION, Evidence, Forward, Plan, Witness
+from camcli.evidence import AGAIN, ATTENTION, LAST_ATTENTION, Evidence, Forward, Plan, Witness
 from camcli.job import FUSES, Explanation
 from camcli.layers import resolve
 from camcli.layout import Layout, asked, decide, readings
@@ -465,9 +465,9 @@ class Explainer:
 
     def _note_attention(self, plan: Plan, attending: Attending, evidence: Evidence) -> None:
         """Say which attentions and which rows of theirs the maps are made of."""
-        if "spread" in self._witness.wants:
+        if self._witness.wants & LAST_ATTENTION:
             assert plan.tokens is not None
-            rows = evidence.read()[0].nonzero().flatten().tolist()
+            rows = evidence.get("read", "")[0].nonzero().flatten().tolist()
             if not attending.seen[-1].square:
                 read = f"{_count(len(rows), 'query', 'queries')} of the pooling behind them"
             elif all(row < plan.tokens.prefix for row in rows):

@@ -29,12 +29,13 @@ EVIDENCE = {
     "slopes": ("input", "from variants of the images to the score and its gradient by them"),
     "biases": ("input", "for each bias of the network bias times gradient, (n, c, ...)"),
     "attn": (
-        "tokens",
+        "attention",
         "of each attention its weights, a list of (n, heads, t, t); last perhaps a pooling (n, heads, q, t)",
     ),
-    "attn_grad": ("tokens", "the gradients of the score by them, a list likewise"),
+    "attn_grad": ("attention", "the gradients of the score by them, a list likewise"),
+    "read": ("attention", "whether the score reads a token behind the last attention, (n, t)"),
     "spread": (
-        "tokens",
+        "attention",
         "from relevance (n, t), or (n, q, t) of which the rows that the score reads count, to (n, h, w)",
     ),
     "score": ("score", "the score that is explained, (n,)"),
@@ -49,9 +50,8 @@ def works_at(row: Row) -> str:
     if row.kind in WORKS_AT:
         return WORKS_AT[row.kind]
     names = evidence_in(METHODS.home(row), row.function or row.name.replace("-", "_")) or ()
-    places = [
-        place for place in ("layer", "input", "tokens") if any(EVIDENCE.get(name, ("",))[0] == place for name in names)
-    ]
+    found = {EVIDENCE.get(name, ("",))[0] for name in names}
+    places = [place for place in ("layer", "input", "attention") if place in found]
     return " and ".join(places) or "input"
 
 
