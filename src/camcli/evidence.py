@@ -44,7 +44,7 @@ class Plan:
 
     Attributes:
         layouts: of each layer's output.
-        runs: which of each layer's runs counts, from 1 on.
+        runs: which of each layer's runs counts, from 1 on; the layers in running order.
         ways: how the part behind each layer is run again, if a method asks for that.
         rows: how many variants of each layer's output that takes at once.
         tokens: how the tokens of attention lie on their grid, if a method asks for that.
