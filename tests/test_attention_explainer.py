@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from camcli import Explainer, PictureError, RequestError, models
 from camcli.methods.attention import attention, gae, rollout
@@ -86,6 +87,18 @@ def test_the_notes_say_what_was_used(method):
 def test_a_network_without_attention_is_refused_before_the_first_picture(method):
     with pytest.raises(RequestError, match="no attention that can be seen"):
         Explainer(Small(), method=method)(pictures(1), 0)
+
+
+@every_method
+def test_attention_among_channels_is_refused(method):
+    class Channels(Small):
+        def forward(self, x):
+            cells = self.conv2(self.pool(self.conv1(x))).flatten(2).unsqueeze(1)
+            mixed = F.scaled_dot_product_attention(cells, cells, cells)
+            return self.fc(mixed.squeeze(1).square().mean(2))
+
+    with pytest.raises(RequestError, match="over 6 things that are no patches of the image"):
+        Explainer(Channels(), method=method)(pictures(1, 16), 0)
 
 
 @every_method

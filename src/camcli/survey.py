@@ -162,9 +162,13 @@ def token_layout(
 
 
 def _lengths(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """How many tokens an output of this shape can hold: of a sequence its length, of a map its cells."""
+    """How many tokens an output of this shape can hold: of a sequence its length, of a map its cells.
+
+    Channels do not count: some networks have attention among them, over what is no place.
+    """
     if len(shape) == 3:
-        return shape[1:]
+        # Behind nn.MultiheadAttention the one image may be second.
+        return shape[:2] if shape[1] == 1 else shape[1:2]
     return (shape[1] * shape[2], shape[2] * shape[3]) if len(shape) == 4 else ()
 
 
