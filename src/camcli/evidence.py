@@ -10,9 +10,10 @@ from itertools import islice
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from camcli.attention import Attending, Attention, averaged
 from camcli.biases import Biases
 from camcli.capture import ReluRule, RuledReLUs, Taps, frozen, tapped
 from camcli.errors import PictureError
@@ -23,6 +24,10 @@ from camcli.replay import IMAGES, Recording, Way, expanded, needed, recorded, re
 
 # What needs a graph from the input on.
 FROM_INPUT = frozenset({"input_grad", "biases"})
+# What is seen of attention.
+ATTENTION = frozenset({"attn", "attn_grad", "read", "spread"})
+# Of these, what needs the gradient at the last attention alone.
+LAST_ATTENTION = frozenset({"read", "spread"})
 # What asks for the score again, of something changed.
 AGAIN = frozenset({"ask", "slopes", "responses", "rest"})
 # Of the score, how far a replay may be off.
@@ -42,12 +47,16 @@ class Plan:
         runs: which of each layer's runs counts, from 1 on; the layers in running order.
         ways: how the part behind each layer is run again, if a method asks for that.
         rows: how many variants of each layer's output that takes at once.
+        tokens: how the tokens of attention lie on their grid, if a method asks for that.
+        attentions: how many there are in one forward.
     """
 
     layouts: dict[str, Layout] = field(default_factory=dict)
     runs: dict[str, int] = field(default_factory=dict)
     ways: dict[str, Way] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
+    tokens: Layout | None = None
+    attentions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,7 @@ class Forward:
         relus: how gradients pass the ReLUs, if a method has a rule for them.
         biases: what is added on the way, if a method wants to know.
         recordings: by layer, what is needed to run again what lies behind it.
+        attending: the attentions that were met, if a method wants to know.
     """
 
     image: Tensor
@@ -69,6 +79,7 @@ class Forward:
     relus: RuledReLUs | None
     biases: Biases | None
     recordings: Mapping[str, Recording]
+    attending: Attending | None = None
 
 
 class Witness:
@@ -125,9 +136,17 @@ class Witness:
             taps = watch.enter_context(tapped(layers, self.call))
             relus = watch.enter_context(RuledReLUs()) if self.ruled else None
             biases = watch.enter_context(Biases()) if "biases" in self.wants else None
+            attending = watch.enter_context(self._attending(len(leaf), plan)) if self.wants & ATTENTION else None
             # A network may change its input in place, which a leaf of the graph does not allow.
             output = self.module(leaf.clone())
-        return Forward(leaf, self.read(output, len(images), seen, region), taps, relus, biases, recordings)
+        reading = self.read(output, len(images), seen, region)
+        return Forward(leaf, reading, taps, relus, biases, recordings, attending)
+
+    def _attending(self, images: int, plan: Plan | None) -> Attending:
+        """Of the first forward the chain is checked; then only the last attention need be in the graph, if any."""
+        if plan is None or "attn_grad" in self.wants:
+            return Attending(images, values="attn_grad" in self.wants)
+        return Attending(images, values=False, graph_from=plan.attentions - 1 if self.wants & LAST_ATTENTION else -1)
 
     # ---- how the part behind a layer can be run again
 
@@ -294,6 +313,37 @@ class Evidence:
             )
         return terms
 
+    def attn(self) -> list[Tensor]:
+        """Of each attention its weights, ``(n, heads, queries, keys)``."""
+        return [self._some(one.weights) for one in self._attentions]
+
+    def attn_grad(self) -> list[Tensor]:
+        """The gradient of the score by them."""
+        gradients = [self._gradients[f"attention {number}"] for number in range(len(self._attentions))]
+        return [self._some(one.gradient(gradient)) for one, gradient in zip(self._attentions, gradients, strict=True)]
+
+    def spread(self) -> Callable[[Tensor], Tensor]:
+        """What puts the relevance of tokens on their grid."""
+        layout, read = self._plan.tokens, self.get("read", "")
+        assert layout is not None
+
+        def spread(relevance: Tensor) -> Float[Tensor, "n h w"]:
+            """Relevance ``(n, t)``, or ``(n, q, t)`` of which the rows that the score reads count, on the grid."""
+            rows = relevance if relevance.ndim == 2 else averaged(relevance, read)
+            return canonical(rows.unsqueeze(2), layout).squeeze(1)
+
+        return spread
+
+    def read(self) -> Bool[Tensor, "n q"]:
+        """Which rows of the last attention the score reads."""
+        last = len(self._attentions) - 1
+        return self._some(self._attentions[last].read(self._gradients[f"attention {last}"]))
+
+    @property
+    def _attentions(self) -> list[Attention]:
+        assert self._forward.attending is not None
+        return self._forward.attending.seen
+
     def ruled(self, name: str, rule: ReluRule) -> Float[Tensor, "n 3 h w"]:
         """The gradient by the input that follows a rule at every ReLU; the rule is known by its name."""
         assert self._forward.relus is not None
@@ -315,6 +365,9 @@ class Evidence:
             points[""] = forward.image
         if forward.biases is not None:
             points |= {f"bias {number}": output for number, (output, _) in enumerate(forward.biases.points)}
+        if forward.attending is not None:
+            met = enumerate(forward.attending.seen)
+            points |= {f"attention {number}": one.output for number, one in met if one.output is not None}
         curved = "curve" in wants
         keep = not self._last or curved or "grad_of" in wants or forward.relus is not None
         return dict(zip(points, _back(self._sum, list(points.values()), keep, curved), strict=True))

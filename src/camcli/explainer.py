@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from camcli.around import Pass, fused, passes, sizes, smoothed
+from camcli.attention import Attending
 from camcli.capture import RuledReLUs, Taps
 from camcli.errors import PictureError, RequestError
-from camcli.evidence import AGAIN, Evidence, Forward, Plan, Witness
+from camcli.evidence import AGAIN, ATTENTION, LAST_ATTENTION, Evidence, Forward, Plan, Witness
 from camcli.job import FUSES, Explanation
 from camcli.layers import resolve
 from camcli.layout import Layout, asked, decide, readings
@@ -29,6 +30,7 @@ from camcli.survey import (
     plain_layouts,
     probe_image,
     survey,
+    token_layout,
 )
 
 # From an image's row in the batch and its scores (classes,) to the classes explained; PictureError if it has none.
@@ -112,8 +114,10 @@ class Explainer:
         self._at_layer = any(recipe.at_layer for recipe in self.recipes)
         if layers and not self._at_layer:
             named = " and ".join(repr(row.name) for row in self.methods)
+            of_tokens = any(recipe.wants & ATTENTION for recipe in self.recipes)
+            place = "with all attention of a network" if of_tokens else "at the input"
             raise RequestError(
-                f"the method {named} works at the input, so a layer ({', '.join(layers)}) means nothing to it",
+                f"the method {named} works {place}, so a layer ({', '.join(layers)}) means nothing to it",
                 "name no layer, or choose another method",
             )
         if (layout or call) and not layers:
@@ -256,7 +260,12 @@ class Explainer:
             for name in self.layers:
                 plan.layouts[name] = self._layout(name, forward.taps, image)
             plan.runs = {name: self._call or forward.taps.calls[name] for name in forward.taps}
+            if forward.attending is not None:
+                forward.attending.check()
+                self._plan_tokens(plan, forward.attending, image)
             evidence = self._of_everything(plan, forward)
+            if forward.attending is not None:
+                self._note_attention(plan, forward.attending, evidence)
             self._check_gradient(evidence, image)
             if "biases" in self._witness.wants:
                 self._check_complete(evidence)
@@ -295,8 +304,9 @@ class Explainer:
 
     @property
     def grids(self) -> dict[str, tuple[int, int]]:
-        """Rows and columns of each layer's maps, likewise."""
-        return {name: layout.grid for name, layout in self.layouts.items()}
+        """Rows and columns of each layer's maps, and ("") of those over tokens, likewise."""
+        tokens = None if self._checked is None else self._plans[self._checked].tokens
+        return ({"": tokens.grid} if tokens else {}) | {name: layout.grid for name, layout in self.layouts.items()}
 
     # ---- maps
 
@@ -399,6 +409,8 @@ class Explainer:
         index = subject.index
         label = self.network.labels.short(index) if self.network else str(index)
         where = f"the layer{'s' * ('+' in layer)} {layer!r}" if layer else "the input"
+        if not layer and recipe.wants & ATTENTION:
+            where = "the attention"
         if not np.isfinite(map).all():
             return PictureError(
                 f"the map of class {index} ({label}) holds NaN or infinite values"
@@ -469,6 +481,28 @@ class Explainer:
                 f"if those tokens stand behind the patches: --layout {layout.order}:0:{cells}"
             )
         return layout
+
+    def _plan_tokens(self, plan: Plan, attending: Attending, image: Tensor) -> None:
+        size = (image.shape[2], image.shape[3])
+        plan.tokens = token_layout(self._survey(image), attending.tokens, size, *self._facts)
+        plan.attentions = len(attending.seen)
+
+    def _note_attention(self, plan: Plan, attending: Attending, evidence: Evidence) -> None:
+        """Say which attentions and which rows of theirs the maps are made of."""
+        if self._witness.wants & LAST_ATTENTION:
+            assert plan.tokens is not None
+            rows = evidence.get("read", "")[0].nonzero().flatten().tolist()
+            if not attending.seen[-1].square:
+                read = f"{_count(len(rows), 'query', 'queries')} of the pooling behind them"
+            elif all(row < plan.tokens.prefix for row in rows):
+                read = f"the token{'' if len(rows) == 1 else 's'} {', '.join(map(str, rows))}"
+            else:
+                read = f"{len(rows)} of {attending.tokens} tokens, the mean of whose rows is shown"
+            self._note(
+                f"attention of {_count(plan.attentions, 'block')} is used, {plan.tokens}; the score reads {read}"
+            )
+        for remark in attending.remarks():
+            self._note(remark)
 
     def _note_choice(self, name: str, taps: Taps) -> None:
         """Say which of a layer's runs and which of its tensors is explained, where there are several."""
@@ -545,6 +579,10 @@ class Explainer:
                 f"maps of several layers are fused, but there is one: {self.layers[0]}",
                 "name several: --layer layer3 --layer layer4",
             )
+
+
+def _count(count: int, one: str, many: str = "") -> str:
+    return f"{count} {one if count == 1 else many or f'{one}s'}"
 
 
 def _numbered(result: Result, concept: int) -> Result:

@@ -29,6 +29,16 @@ EVIDENCE = {
     "ask": ("input", "from variants of the images to the score, one after the other"),
     "slopes": ("input", "from variants of the images to the score and its gradient by them"),
     "biases": ("input", "for each bias of the network bias times gradient, (n, c, ...)"),
+    "attn": (
+        "attention",
+        "of each attention its weights, a list of (n, heads, t, t); last perhaps a pooling (n, heads, q, t)",
+    ),
+    "attn_grad": ("attention", "the gradients of the score by them, a list likewise"),
+    "read": ("attention", "whether the score reads a token behind the last attention, (n, t)"),
+    "spread": (
+        "attention",
+        "from relevance (n, t), or (n, q, t) of which the rows that the score reads count, to (n, h, w)",
+    ),
     "score": ("score", "the score that is explained, (n,)"),
     "logits": ("score", "the score of every class, (n, classes)"),
     "index": ("score", "the class that is explained, (n,)"),
@@ -41,7 +51,8 @@ def works_at(row: Row) -> str:
     if row.kind in WORKS_AT:
         return WORKS_AT[row.kind]
     names = evidence_in(METHODS.home(row), row.function or row.name.replace("-", "_")) or ()
-    places = [place for place in ("layer", "input") if any(EVIDENCE.get(name, ("",))[0] == place for name in names)]
+    found = {EVIDENCE.get(name, ("",))[0] for name in names}
+    places = [place for place in ("layer", "input", "attention") if place in found]
     return " and ".join(places) or "input"
 
 
@@ -80,5 +91,28 @@ METHODS = Table(
         caveat="its place comes from Grad-CAM, its fine detail from guided backprop, which hardly depends on the "
         "weights (Adebayo et al. 2018, arXiv:1810.03292)",
         cost="1 forward, 1 backward to the layer, 1 to the input",
+    ),
+    Row(
+        "attention",
+        "rollout",
+        "attention multiplied through all blocks, with the way around each",
+        "Abnar 2020, arXiv:2005.00928",
+        caveat="attention rollout asks for no class: its map is the same for every one",
+        cost="1 forward, 1 backward through the head",
+    ),
+    Row(
+        "attention",
+        "gae",
+        "positive attention times gradient, added up through all blocks",
+        "Chefer 2021, arXiv:2103.15679",
+        cost="1 forward, 1 backward to the first attention",
+    ),
+    Row(
+        "attention",
+        "attention",
+        "the last block's attention of the token that the score reads",
+        "Dosovitskiy 2021, arXiv:2010.11929",
+        caveat="raw attention asks for no class, and shows one block of many",
+        cost="1 forward, 1 backward through the head",
     ),
 )
