@@ -83,14 +83,14 @@ METHODS = Table(
         "gradient",
         "layercam",
         "positive gradient times activation, cell by cell",
-        "Jiang 2021, doi:10.1109/TIP.2021.3089943",
+        "Jiang 2021, IEEE TIP 30:5875",
         cost="1 forward, 1 backward to the layer",
     ),
     Row(
         "gradient",
         "gradcam-elementwise",
         "positive contributions, cell by cell",
-        "Pillai 2021, doi:10.1609/aaai.v35i3.16344",
+        "Pillai 2021, hdl:11603/21053",
         cost="1 forward, 1 backward to the layer",
     ),
     Row(
