@@ -23,6 +23,7 @@ class Row:
         suffix: for outputs, how its files end.
         several: for targets, whether it can give a picture more than one class.
         caveat: what a person who chooses it must know.
+        cost: what it takes, in words, such as "1 forward, 1 backward to the layer".
         function: the function's name, where it is not ``name`` with ``-`` as ``_``.
         module: the full module path; set for rows that other packages bring.
     """
@@ -35,6 +36,7 @@ class Row:
     suffix: str = ""
     several: bool = False
     caveat: str = ""
+    cost: str = ""
     function: str = ""
     module: str = ""
 
