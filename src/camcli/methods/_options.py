@@ -3,7 +3,7 @@
 from camcli.errors import RequestError
 
 
-def at_least(least: float, **options: float) -> None:
+def at_least(least: float | int, **options: float | int) -> None:
     """Refuse options below ``least``.
 
     Raises:
@@ -14,7 +14,7 @@ def at_least(least: float, **options: float) -> None:
             raise RequestError(f"{name}={value:g} was asked for", f"{name} must be at least {least:g}")
 
 
-def above(least: float, **options: float) -> None:
+def above(least: float | int, **options: float | int) -> None:
     """Refuse options that are not above ``least``.
 
     Raises:

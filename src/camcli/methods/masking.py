@@ -282,12 +282,13 @@ def _starts(side: int, window: int, stride: int) -> list[int]:
     span = side - window
     steps = math.ceil(span / stride)
     if steps % 2 == 0 and span % 2:
-        # An odd span has no middle.
+        # An odd span has no middle to put a window in.
         steps += 1
-    if steps == 0:
-        return [0]
-    half = [step * span // steps for step in range(steps // 2 + 1)]
-    return half + [span - start for start in reversed(half[: (steps + 1) // 2])]
+    half = steps // 2
+    middle = (span - stride + 1) // 2 if steps % 2 else span // 2
+    left = [step * middle // half for step in range(1, half + 1)]
+    right = [span - start for start in (left if steps % 2 else left[:-1])]
+    return [0, *left, *reversed(right), *([span] if span else [])]
 
 
 # ---- RISE

@@ -108,7 +108,7 @@ def _quadrature(rule: str, steps: int) -> tuple[Sequence[float], Sequence[float]
 def fullgrad(
     images: Float[Tensor, "n 3 H W"],
     input_grad: Float[Tensor, "n 3 H W"],
-    biases: Sequence[Float[Tensor, "n c *hw"]],
+    biases: Sequence[Float[Tensor, "n ..."]],
     *,
     rescale: Literal["map", "layer", "none"] = "map",
 ) -> Float[Tensor, "n H W"]:
