@@ -1,5 +1,7 @@
 """The explainer: whose map is whose, and that nothing leaves a trace."""
 
+import functools
+
 import numpy as np
 import pytest
 import timm
@@ -175,14 +177,15 @@ def test_the_model_is_left_untouched_after_an_error_inside(method, where, monkey
     model = unruly(Small())
     error = KeyboardInterrupt if where == "interrupt" else ZeroDivisionError
 
-    def fail(*args):
+    def fail(*args, **more):
         raise error("inside")
 
     choose = fail if where == "choose" else None
     if where in ("forward", "interrupt"):
         model.relu2.register_forward_pre_hook(fail)
     if where == "formula":
-        monkeypatch.setattr(METHODS, "load", lambda name: fail)
+        load = METHODS.load
+        monkeypatch.setattr(METHODS, "load", lambda name: functools.wraps(load(name))(fail))
     with untouched(model), pytest.raises(error, match="inside"):
         explainer(model, method)(pictures(2, 16), choose)
 

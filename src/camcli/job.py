@@ -23,6 +23,11 @@ RANDOM_WEIGHTS = "random"
 Normalize = Literal["image", "run", "none"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Crop = Literal["model", "center", "none", "squash"]
+Fuse = Literal["none", "mean", "max", "product", "paper"]
+# Which mirrored pictures may be explained too, and by which factors the input may be scaled.
+FLIPS = ("flip", "flip-vertical")
+SMALLEST, LARGEST = 0.1, 10.0
+FUSES: tuple[str, ...] = get_args(Fuse)
 
 # How a run goes about its work, or what it works on: neither changes what one picture's files hold. The seed does, by
 # way of the weights, whose hash counts in the worker's fingerprint.
@@ -55,6 +60,24 @@ def input_size(words: str) -> tuple[int, int] | None:
     return height, width
 
 
+def factors(words: str) -> tuple[float, ...]:
+    """The factors meant by ``0.75,1,1.25``.
+
+    Raises:
+        RequestError: these are none.
+    """
+    try:
+        found = tuple(float(word) for word in words.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(SMALLEST <= factor <= LARGEST for factor in found):
+        raise RequestError(
+            f"scales cannot be {words!r}",
+            f"give factors of the input's size from {SMALLEST:g} to {LARGEST:g}, joined by commas: 0.75,1,1.25",
+        )
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """Everything that is asked of a run. Same job, same picture: same files.
@@ -71,7 +94,12 @@ class Job:
         layout: how the layers' output lies in memory, where that cannot be read from its shape: ``nchw``, ``nhwc``,
             ``tokens:PREFIX:HxW`` or ``ncl:PREFIX:HxW``; empty to read it from shapes and metadata.
         call: which run of a layer counts that runs several times in one forward, from 1 on; 0 for the last.
-        method: a row of ``camcli.methods``.
+        method: a row of ``camcli.methods``, or several joined by commas.
+        options: of the methods, each ``name=value``, or ``method.name=value`` for one of several methods.
+        fuse: how the maps of several layers become one; ``none``: each layer has its own.
+        scales: factors of the input's size, joined by commas; the mean of the maps is given.
+        augment: which mirrored pictures are explained too: ``flip``, ``flip-vertical``; likewise.
+        eigen_smooth: the first principal component of the channels' parts of a map, instead of their sum.
         target: what is explained in every picture: each ``predicted``, ``top:5``, a class, or ``folder``.
         output: where in what the model returns its scores are, such as ``logits`` or ``0``, if that is not plain.
         region: for models that score every pixel, where scores are summed: a mask's file, or ``x0,y0,x1,y1``; empty
@@ -103,6 +131,11 @@ class Job:
     layout: str = ""
     call: int = 0
     method: str = "gradcam"
+    options: tuple[str, ...] = ()
+    fuse: Fuse = "none"
+    scales: str = "1"
+    augment: tuple[str, ...] = ()
+    eigen_smooth: bool = False
     target: tuple[str, ...] = ("predicted",)
     targets: str = ""
     output: str = ""
@@ -126,7 +159,7 @@ class Job:
 
     def __post_init__(self) -> None:
         """Raises RequestError for what no job can be; what depends on libraries or files is checked later."""
-        kinds = {"normalize": Normalize, "precision": Precision, "crop": Crop}
+        kinds = {"normalize": Normalize, "precision": Precision, "crop": Crop, "fuse": Fuse}
         for name, choices in ((name, get_args(kind)) for name, kind in kinds.items()):
             if getattr(self, name) not in choices:
                 raise RequestError(f"{name} cannot be {getattr(self, name)!r}", f"there are: {', '.join(choices)}")
@@ -138,6 +171,10 @@ class Job:
                     f"{name} cannot be {getattr(self, name)}", "give a number from 1 on, or 0 for the default"
                 )
         input_size(self.size)
+        factors(self.scales)
+        for flip in self.augment:
+            if flip not in FLIPS:
+                raise RequestError(f"augment cannot be {flip!r}", f"there are: {', '.join(FLIPS)}")
         if not 0 <= self.alpha <= 1:
             raise RequestError(f"alpha cannot be {self.alpha}", "it is an opacity, from 0 to 1")
         if not 0 <= self.min_score <= 1:
@@ -167,6 +204,8 @@ class Job:
                 asked[name] = _content_hash(asked[name], name)
         asked["save"] = sorted(set(self.save))
         asked["size"] = input_size(self.size)
+        asked["scales"] = sorted(set(factors(self.scales)))
+        asked["augment"] = sorted(set(self.augment))
         source, _, function = self.model.rpartition(":")
         if source.endswith(".py") and function:
             asked["model"] = [_content_hash(source, "model"), function]

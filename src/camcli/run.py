@@ -260,6 +260,7 @@ class Run:
         """The output name, with as much behind it as tells one picture's maps apart in this job."""
         tags = [
             "untrained" if self.worker.network.untrained else "",
+            explanation.method if len(self.worker.explainer.methods) > 1 else "",
             explanation.layer if len(self.worker.explainer.layers) > 1 else "",
             f"box{explanation.number}" if explanation.number else "",
             f"{explanation.index}-{_slug(explanation.label)}" if self._several else "",

@@ -1,21 +1,66 @@
 """The table of methods.
 
-A method's kind says what evidence it is handed and what it returns:
+A method is one function, and its signature says everything: **its positional parameters name the evidence it is
+handed** (the names of :data:`EVIDENCE`), its keyword-only parameters are its options (``-o name=value``). It returns
+maps ``(n, h, w)`` at the layer or at the input, or ``(n, 3, H, W)`` at the input; signed, neither normalised nor
+rectified unless its paper says so. A row's kind is the file that holds the function: a family of methods.
 
-- ``gradient``: ``(act, grad) -> map``, closed forms over a layer's output and the gradient of the score by it, both
-  ``(n, c, h, w)``; the map is ``(n, h, w)``.
+Two kinds have a form of their own:
+
 - ``backprop``: ``(grad, passes) -> grad``, what happens to the gradient at a ReLU on its way to the input; the map is
   the gradient by the input, ``(n, 3, H, W)``.
 - ``product``: two rows multiplied at the input's resolution, the map ``(n, 3, H, W)``; no function of its own.
 """
 
+from camcli.signature import evidence_in
 from camcli.tables import Row, Table
+
+# By its name, what a method can be handed: where it is found, and what it is for n pictures.
+EVIDENCE = {
+    "act": ("layer", "the layer's output A, (n, c, h, w)"),
+    "grad": ("layer", "the gradient of the score by A, (n, c, h, w)"),
+    "curve": ("layer", "H A, the Hessian of the score by A times A, (n, c, h, w)"),
+    "grad_of": ("layer", "from weights (n, classes) of the scores to the gradient of their sum by A, (n, c, h, w)"),
+    "responses": ("layer", "from variants of the images to A and its gradient, one after the other"),
+    "rest": ("layer", "from variants of A to the score; only what lies behind the layer runs again"),
+    "images": ("input", "what the model is given, (n, 3, H, W)"),
+    "input_grad": ("input", "the gradient of the score by the images, (n, 3, H, W)"),
+    "ask": ("input", "from variants of the images to the score, one after the other"),
+    "slopes": ("input", "from variants of the images to the score and its gradient by them"),
+    "biases": ("input", "for each bias of the network bias times gradient, (n, c, ...)"),
+    "score": ("score", "the score that is explained, (n,)"),
+    "logits": ("score", "the score of every class, (n, classes)"),
+    "index": ("score", "the class that is explained, (n,)"),
+}
+WORKS_AT = {"backprop": "input", "product": "layer and input"}
+
+
+def works_at(row: Row) -> str:
+    """Whether a method looks at a layer, at the input, or at both; read from its signature without running anything."""
+    if row.kind in WORKS_AT:
+        return WORKS_AT[row.kind]
+    names = evidence_in(METHODS.home(row), row.function or row.name.replace("-", "_")) or ()
+    places = [place for place in ("layer", "input") if any(EVIDENCE.get(name, ("",))[0] == place for name in names)]
+    return " and ".join(places) or "input"
+
 
 METHODS = Table(
     "camcli.methods",
     "method",
-    Row("gradient", "gradcam", "channels weighted by their mean gradient", "Selvaraju 2017, arXiv:1610.02391"),
-    Row("gradient", "hirescam", "gradient times activation, cell by cell", "Draelos 2020, arXiv:2011.08891"),
+    Row(
+        "gradient",
+        "gradcam",
+        "channels weighted by their mean gradient",
+        "Selvaraju 2017, arXiv:1610.02391",
+        cost="1 forward, 1 backward to the layer",
+    ),
+    Row(
+        "gradient",
+        "hirescam",
+        "gradient times activation, cell by cell",
+        "Draelos 2020, arXiv:2011.08891",
+        cost="1 forward, 1 backward to the layer",
+    ),
     Row(
         "backprop",
         "guided-backprop",
@@ -23,6 +68,7 @@ METHODS = Table(
         "Springenberg 2015, arXiv:1412.6806",
         caveat="guided backprop shows edges that hardly depend on the class or the weights: "
         "it fails the randomisation test of Adebayo et al. 2018, arXiv:1810.03292",
+        cost="1 forward, 1 backward to the input",
     ),
     Row(
         "product",
@@ -32,6 +78,7 @@ METHODS = Table(
         parts=("guided-backprop", "gradcam"),
         caveat="its place comes from Grad-CAM, its fine detail from guided backprop, which hardly depends on the "
         "weights (Adebayo et al. 2018, arXiv:1810.03292)",
+        cost="1 forward, 1 backward to the layer, 1 to the input",
     ),
     Row(
         "backprop",
