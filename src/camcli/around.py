@@ -15,10 +15,11 @@ from camcli.errors import RequestError
 from camcli.methods import METHODS
 from camcli.outlet import Reading, Subject
 
-
 FLIPS = {"flip": -1, "flip-vertical": -2}
 # Where a model does not take every size: the strides and patches that sides may have to be multiples of.
 MULTIPLES = (1, 2, 4, 8, 14, 16, 28, 32)
+# How far from the size asked for they may lie.
+NEAR = 0.15
 # Of a map, how far the sum of its channels' parts may be from it.
 ADDS_UP = 1e-4
 
@@ -73,12 +74,13 @@ def passes(scales: Sequence[float], flips: Sequence[str]) -> list[Pass]:
 
 def sizes(size: tuple[int, int], scale: float) -> Iterator[tuple[int, int]]:
     """Rows and columns that a scale may come to, the nearest first: as they are, or in multiples of a stride."""
-    if scale == 1:
-        yield size
-        return
-    found = [tuple(max(1, round(side * scale / by)) * by for side in size) for by in MULTIPLES]
-    for height, width in dict.fromkeys(found):
-        yield height, width
+    height, width = (side * scale for side in size)
+    rounded = ((max(1, round(height / by)) * by, max(1, round(width / by)) * by) for by in MULTIPLES)
+    nearest, *others = dict.fromkeys(rounded)
+    yield nearest
+    for rows, columns in others if nearest != size else ():
+        if max(abs(rows / height - 1), abs(columns / width - 1)) <= NEAR and (rows, columns) != size:
+            yield rows, columns
 
 
 def _resized(tensor: Float[Tensor, "n c h w"], size: tuple[int, int]) -> Float[Tensor, "n c h2 w2"]:
@@ -91,20 +93,27 @@ def _resized(tensor: Float[Tensor, "n c h w"], size: tuple[int, int]) -> Float[T
 
 
 def fused(
-    maps: Sequence[Float[Tensor, "n _ _"]], how: str, paper: Callable[[Sequence[Tensor]], Tensor] | None = None
+    maps: Sequence[Tensor], how: str, paper: Callable[[Sequence[Tensor]], Tensor] | None = None
 ) -> Float[Tensor, "n h w"]:
-    """The maps of several layers as one, at the largest of their grids.
+    """The maps of several layers as one, at the finest of their grids.
 
-    Each is rectified, divided by its maximum and upsampled bilinearly; then their mean, maximum or product is taken. A
-    method's own way (``paper``) is handed them upsampled, as the method gave them, the finest grid first.
+    Each is rectified, divided by its maximum and upsampled bilinearly; then their mean, maximum or product is taken.
+
+    Args:
+        maps: of the layers in running order, the shallowest first.
+        how: ``mean``, ``max``, ``product``, or ``paper``.
+        paper: the method's own way, which is handed the maps as the method gave them.
     """
-    grid = max((tuple(map.shape[1:]) for map in maps), key=lambda grid: grid[0] * grid[1])
-    height, width = grid
+    if any(map.ndim != 3 for map in maps):
+        raise RequestError(
+            "a method that gives several maps of a layer has none to fuse with another layer's",
+            "leave --fuse out, or choose another method",
+        )
     if how == "paper":
         assert paper is not None
-        finest_first = sorted(maps, key=lambda map: -map[0].numel())
-        return paper([_resized(map.unsqueeze(1), (height, width)).squeeze(1) for map in finest_first])
-    same = torch.stack([_resized(_unit(map).unsqueeze(1), (height, width)).squeeze(1) for map in maps])
+        return paper(maps)
+    size = (max(map.shape[1] for map in maps), max(map.shape[2] for map in maps))
+    same = torch.stack([_resized(_unit(map).unsqueeze(1), size).squeeze(1) for map in maps])
     return {"mean": same.mean(0), "max": same.amax(0), "product": same.prod(0)}[how]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -87,14 +87,14 @@ class Biases(TorchFunctionMode):
         self.points.append((output, bias.detach()))
         return output.clone()
 
-    def terms(self, gradients: list[Tensor | None]) -> list[Tensor]:
+    def terms(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """Each bias times the gradient at it, the channels of what lies with them last brought to the front.
 
         Args:
-            gradients: of the score by each of the outputs kept; None where it has no part in it.
+            gradients: of the score by each of the outputs kept.
         """
         pairs = zip(self.points, gradients, strict=True)
-        return [_in_front(bias * gradient, bias) for (_, bias), gradient in pairs if gradient is not None]
+        return [_in_front(bias * gradient, bias) for (_, bias), gradient in pairs]
 
 
 def _channels(bias: Tensor, output: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from camcli.biases import Biases
 from camcli.capture import ReluRule, RuledReLUs, Taps, frozen, tapped
-from camcli.errors import PictureError, RequestError
+from camcli.errors import PictureError
 from camcli.layout import Layout, canonical, restored
 from camcli.methods import EVIDENCE
 from camcli.outlet import Reading, Subject
@@ -39,7 +39,7 @@ class Plan:
 
     Attributes:
         layouts: of each layer's output.
-        runs: which of each layer's runs counts, from 1 on.
+        runs: which of each layer's runs counts, from 1 on; the layers in running order.
         ways: how the part behind each layer is run again, if a method asks for that.
         rows: how many variants of each layer's output that takes at once.
     """
@@ -117,12 +117,11 @@ class Witness:
         leaf = self.leaf(images)
         layers = {name: self.module.get_submodule(name) for name in self.layers}
         with ExitStack() as watch:
-            recordings = {
-                name: watch.enter_context(
-                    recorded(self.module, layers[name], plan.runs[name], len(leaf), plan.ways[name].owned)
-                )
-                for name in (self.layers if plan and "rest" in self.wants else ())
-            }
+            recordings: dict[str, Recording] = {}
+            if plan and "rest" in self.wants:
+                for name, layer in layers.items():
+                    record = recorded(self.module, layer, plan.runs[name], len(leaf), plan.ways[name].owned)
+                    recordings[name] = watch.enter_context(record)
             taps = watch.enter_context(tapped(layers, self.call))
             relus = watch.enter_context(RuledReLUs()) if self.ruled else None
             biases = watch.enter_context(Biases()) if "biases" in self.wants else None
@@ -222,26 +221,33 @@ class Evidence:
     # ---- of the one forward
 
     def act(self, layer: str) -> Float[Tensor, "n c h w"]:
+        """The layer's output A."""
         return self._cells(self._forward.taps[layer].detach(), layer)
 
     def images(self) -> Float[Tensor, "n 3 h w"]:
+        """What the network was given."""
         return wide(self._some(self._forward.image.detach()))
 
     def score(self) -> Float[Tensor, " n"]:
+        """The score that is explained."""
         return wide(torch.stack([subject.score.detach() for subject in self._subjects]))
 
     def logits(self) -> Float[Tensor, "n classes"]:
+        """The score of every class."""
         return wide(self._every_score().detach())
 
     def index(self) -> Int[Tensor, " n"]:
+        """The class that is explained."""
         return torch.tensor([subject.index for subject in self._subjects], device=self._forward.image.device)
 
     # ---- of one way back
 
     def grad(self, layer: str) -> Float[Tensor, "n c h w"]:
+        """The gradient of the score by the layer's output."""
         return self._cells(self._gradients[layer].detach(), layer)
 
     def input_grad(self) -> Float[Tensor, "n 3 h w"]:
+        """The gradient of the score by the images."""
         return wide(self._some(self._gradients[""].detach()))
 
     def curve(self, layer: str) -> Float[Tensor, "n c h w"]:
@@ -252,6 +258,7 @@ class Evidence:
         return self._cells(along.detach(), layer)
 
     def grad_of(self, layer: str) -> Callable[[Tensor], Tensor]:
+        """From weights of the scores to the gradient, by the layer's output, of their weighted sum."""
         point, scores = self._forward.taps[layer], self._every_score()
 
         def grad_of(weights: Float[Tensor, "n classes"]) -> Float[Tensor, "n c h w"]:
@@ -313,6 +320,8 @@ class Evidence:
     # ---- of variants
 
     def ask(self) -> Callable[[Iterable[Tensor]], Iterator[Tensor]]:
+        """From variants of the images to the score of each."""
+
         def ask(variants: Iterable[Tensor]) -> Iterator[Float[Tensor, " n"]]:
             for images in self._chunks(variants, self._witness.rows):
                 with torch.inference_mode():
@@ -322,6 +331,8 @@ class Evidence:
         return ask
 
     def slopes(self) -> Callable[[Iterable[Tensor]], Iterator[tuple[Tensor, Tensor]]]:
+        """From variants of the images to the score of each, and its gradient by it."""
+
         def slopes(variants: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
             for images in self._chunks(variants, self._witness.rows):
                 images.requires_grad_()
@@ -333,6 +344,7 @@ class Evidence:
         return slopes
 
     def responses(self, layer: str) -> Callable[[Iterable[Tensor]], Iterator[tuple[Tensor, Tensor]]]:
+        """From variants of the images to the layer's output for each, and its gradient."""
         module = {layer: self._witness.module.get_submodule(layer)}
 
         def responses(variants: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -346,6 +358,7 @@ class Evidence:
         return responses
 
     def rest(self, layer: str) -> Callable[[Iterable[Tensor]], Iterator[Tensor]]:
+        """From variants of the layer's output to the score where the layer says this."""
         module, plan = self._witness.module.get_submodule(layer), self._plan
         recording = self._forward.recordings[layer].of(self._rows)
         images = self._some(self._forward.image.detach())
@@ -407,7 +420,8 @@ def _asked(reading: Reading, subjects: Sequence[Subject], each: int) -> Tensor:
 def _each(values: Tensor, images: int) -> Iterator[Tensor]:
     """Values of variants, those of the first image first, variant by variant: each ``(n, ...)``."""
     # A copy outside of inference mode, so that a method may change it in place.
-    return iter(wide(values.detach().clone()).unflatten(0, (images, -1)).unbind(1))
+    values = wide(values.detach().clone())
+    return iter(values.reshape(images, -1, *values.shape[1:]).unbind(1))
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

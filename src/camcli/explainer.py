@@ -210,10 +210,11 @@ class Explainer:
             said = [forward.reading.scores(row) for row in range(len(images))]
             for rank, maps in enumerate(self._averaged(images, forward, subjects)):
                 rows = [row for row, some in enumerate(subjects) if rank < len(some)]
-                for recipe, layer, map in self._joined(maps):
+                for recipe, layer, concept, map in self._joined(maps):
                     for row, own in zip(rows, map, strict=True):
                         subject, image = subjects[row][rank], images[row : row + 1]
-                        results[row].append(self._result(own, recipe, layer, subject, said[row], image))
+                        result = self._result(own, recipe, layer, subject, said[row], image)
+                        results[row].append(_numbered(result, concept))
         return results
 
     def check(self, image: Float[Tensor, "1 3 h w"]) -> None:
@@ -230,7 +231,9 @@ class Explainer:
             return
         self._check_size(image)
         if size not in self._passes:
-            self._passes[size] = [self._scaled(one, image) for one in passes(self._scales, self._flips)]
+            found = [self._scaled(one, image) for one in passes(self._scales, self._flips)]
+            # Of factors that come to the same size one is enough.
+            self._passes[size] = list({(one.size, one.flips): one for one in found}.values())
             others = {f"{one.size[0]}x{one.size[1]}" for one in self._passes[size] if one.size not in (None, size)}
             if others:
                 self._note(f"explained at other input sizes too: {', '.join(sorted(others))}; the maps' mean is given")
@@ -252,14 +255,15 @@ class Explainer:
                 self._check_relus(forward.relus)
             for name in self.layers:
                 plan.layouts[name] = self._layout(name, forward.taps, image)
-                plan.runs[name] = self._call or forward.taps.calls[name]
+            plan.runs = {name: self._call or forward.taps.calls[name] for name in forward.taps}
             evidence = self._of_everything(plan, forward)
             self._check_gradient(evidence, image)
             if "biases" in self._witness.wants:
                 self._check_complete(evidence)
             if self._smooth:
                 for recipe in self.recipes:
-                    smoothed(recipe.row.name, recipe.formulas, evidence, self.layers[0])
+                    for layer in self.layers or ("",):
+                        smoothed(recipe.row.name, recipe.formulas, evidence, layer)
             del forward, evidence
             if "rest" in self._witness.wants:
                 for name in self.layers:
@@ -325,15 +329,30 @@ class Explainer:
                     maps[number, layer] = recipe(evidence, layer)
         return maps
 
-    def _joined(self, maps: Mapping[tuple[int, str], Tensor]) -> list[tuple[Recipe, str, np.ndarray]]:
-        """Method by method what is given: the map of each layer, or one of all."""
-        found = []
+    def _joined(self, maps: Mapping[tuple[int, str], Tensor]) -> list[tuple[Recipe, str, int, np.ndarray]]:
+        """Method by method what is given: the map of each layer, or one of all; of several concepts one after another.
+
+        With each its layer, and the number of its concept, or 0.
+        """
+        found: list[tuple[Recipe, str, int, np.ndarray]] = []
         for number, recipe in enumerate(self.recipes):
             own = {layer: map for (method, layer), map in maps.items() if method == number}
             if self._fuse != "none" and recipe.at_layer:
-                own = {"+".join(own): fused(list(own.values()), self._fuse, recipe.fusion)}
-            found += [(recipe, layer, map.numpy(force=True)) for layer, map in own.items()]
+                in_turn = [own[layer] for layer in self._in_turn]
+                own = {"+".join(own): fused(in_turn, self._fuse, recipe.fusion)}
+            for layer, map in own.items():
+                several = map.unbind(1) if map.ndim == 4 and not recipe.at_input else (map,)
+                turns = range(1, len(several) + 1) if len(several) > 1 else (0,)
+                found += [
+                    (recipe, layer, turn, one.numpy(force=True)) for turn, one in zip(turns, several, strict=True)
+                ]
         return found
+
+    @property
+    def _in_turn(self) -> list[str]:
+        """The layers in running order."""
+        assert self._checked is not None
+        return list(self._plans[self._checked].runs)
 
     def _of_everything(self, plan: Plan, forward: Forward) -> Evidence:
         """Evidence for all that the network says of one image, to try things with."""
@@ -493,9 +512,9 @@ class Explainer:
 
     def _check_together(self, wants: frozenset[str]) -> None:
         """What does not go together, as far as that is known before the network has run."""
-        if self.outlet.task == "detect":
-            if wants & (AGAIN | {"logits", "grad_of"}) or self._scales != (1.0,) or self._flips:
-                raise RequestError(*NO_BOX_AGAIN)
+        again = wants & (AGAIN | {"logits", "grad_of"}) or self._scales != (1.0,) or self._flips
+        if again and self.outlet.task == "detect":
+            raise RequestError(*NO_BOX_AGAIN)
         if self._fuse not in FUSES:
             raise RequestError(f"fuse cannot be {self._fuse!r}", f"there are: {', '.join(FUSES)}")
         if self._fuse != "none" and not self._at_layer:
@@ -522,6 +541,10 @@ class Explainer:
                 f"maps of several layers are fused, but there is one: {self.layers[0]}",
                 "name several: --layer layer3 --layer layer4",
             )
+
+
+def _numbered(result: Result, concept: int) -> Result:
+    return replace(result, concept=concept) if isinstance(result, Explanation) else result
 
 
 def _times(count: int) -> str:

@@ -236,7 +236,7 @@ class Explanation:
         map: float32, signed, as the method gave it: ``(h, w)`` at the layer's size, or ``(3, H, W)`` at the model's
             input for methods that work there.
         method: the row that made it.
-        layer: the layer's full name, or empty for methods at the input.
+        layer: the layer's full name, or empty for methods at the input; several fused are joined by ``+``.
         index: the class explained.
         label: the class's name.
         score: the model's output for it, before softmax or sigmoid; summed over a region, or that of a box, where the
@@ -245,6 +245,7 @@ class Explanation:
         notes: what a reader of the map must know.
         number: which of the picture's boxes is explained, the best being 1; 0 if none is.
         box: its x0, y0, x1, y1, in pixels of the picture (of the model's input, where there is no picture).
+        concept: which of the method's maps for this class and layer it is, from 1 on; 0 where there is one.
         source: the picture, where the map came out of a stream of them.
         view: which part of it the model saw, likewise.
     """
@@ -259,6 +260,7 @@ class Explanation:
     notes: tuple[str, ...] = ()
     number: int = 0
     box: tuple[float, float, float, float] | None = None
+    concept: int = 0
     source: str = ""
     view: View | None = None
 
@@ -278,7 +280,8 @@ class Outcome:
         index, label, score, probability: the class explained; no probability where the model gives none.
         number, box: which of the picture's boxes, the best being 1, and its x0, y0, x1, y1 in pixels of the upright
             picture; 0 and nothing if none is explained.
-        layer, method: what made the map.
+        layer, method: what made the map; several layers, if they were fused, joined by ``+``.
+        concept: which of the method's maps for this class and layer, from 1 on; 0 where there is one.
         low, high: the raw map's least and greatest value.
         strongest: the value that is drawn at full strength when a map is normalised by itself.
         peak: x and y of its greatest value, in pixels of the upright picture.
@@ -303,6 +306,7 @@ class Outcome:
     box: tuple[float, float, float, float] | None = None
     layer: str | None = None
     method: str | None = None
+    concept: int = 0
     low: float | None = None
     high: float | None = None
     strongest: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -58,7 +59,7 @@ class Recipe:
     fusion: Callable[[Sequence[Tensor]], Tensor] | None = None
 
     def __call__(self, evidence: Evidence, layer: str) -> Tensor:
-        """The maps: ``(n, h, w)`` at the layer or at the input, or ``(n, 3, H, W)`` at the input."""
+        """The maps: ``(n, h, w)``; several of a layer ``(n, k, h, w)``; with colours at the input ``(n, 3, H, W)``."""
         maps = [formula(evidence, layer) for formula in self.formulas]
         return maps[0] if len(maps) == 1 else _product(maps)
 
@@ -71,6 +72,11 @@ class Recipe:
     def at_layer(self) -> bool:
         """Whether it looks at a layer."""
         return any(EVIDENCE[name][0] == "layer" for name in self.wants)
+
+    @property
+    def at_input(self) -> bool:
+        """Whether it looks at the input, so that its maps there have colours."""
+        return self.ruled or any(EVIDENCE[name][0] == "input" for name in self.wants)
 
     @property
     def ruled(self) -> bool:
@@ -95,6 +101,12 @@ def parts(row: Row) -> list[Row]:
 def options_of(row: Row) -> dict[str, signature.Option]:
     """The options of a method, by name."""
     return {name: option for part in parts(row) for name, option in signature.options(METHODS.load(part.name)).items()}
+
+
+def descriptions(row: Row) -> list[str]:
+    """What the docstring of each of a method's functions says, without its options."""
+    functions = [METHODS.load(part.name) for part in parts(row)]
+    return [signature.description(inspect.getdoc(function) or "") for function in functions]
 
 
 def recipes(method: str | Sequence[str], options: Mapping[str, Any] | Sequence[str] = ()) -> tuple[Recipe, ...]:

@@ -62,7 +62,8 @@ class Recording:
         def some(tensor: Tensor) -> Tensor:
             if not tensor.ndim or len(tensor) % self.images:
                 return tensor
-            return tensor.unflatten(0, (self.images, -1))[list(rows)].flatten(0, 1)
+            pieces = tensor.reshape(self.images, -1, *tensor.shape[1:])
+            return pieces[list(rows)].flatten(0, 1)
 
         before = [(module, _mapped(output, some)) for module, output in self.before]
         return replace(self, images=len(rows), before=before, output=_mapped(self.output, some))

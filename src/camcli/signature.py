@@ -7,7 +7,6 @@ import importlib.util
 import inspect
 import math
 import re
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -42,6 +41,11 @@ class Option:
     def values(self) -> str:
         """What may be given, in words for people."""
         return ", ".join(map(written, self.choices)) if self.choices else KINDS[self.kind]
+
+    @property
+    def written(self) -> str:
+        """The default, as one writes it behind ``name=``."""
+        return written(self.default)
 
     def read(self, text: str) -> Any:
         """The value that a text stands for.
@@ -112,7 +116,7 @@ def arguments(docstring: str) -> dict[str, str]:
 
 def description(docstring: str) -> str:
     """A clean docstring without its ``Args``."""
-    return textwrap.dedent(docstring).partition("\nArgs:\n")[0].strip()
+    return docstring.partition("\nArgs:\n")[0].strip()
 
 
 @cache

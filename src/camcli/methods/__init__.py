@@ -2,8 +2,9 @@
 
 A method is one function, and its signature says everything: **its positional parameters name the evidence it is
 handed** (the names of :data:`EVIDENCE`), its keyword-only parameters are its options (``-o name=value``). It returns
-maps ``(n, h, w)`` at the layer or at the input, or ``(n, 3, H, W)`` at the input; signed, neither normalised nor
-rectified unless its paper says so. A row's kind is the file that holds the function: a family of methods.
+maps ``(n, h, w)`` at the layer or at the input, or ``(n, 3, H, W)`` at the input, or, where it looks at a layer alone,
+several ``(n, k, h, w)``; signed, neither normalised nor rectified unless its paper says so. A row's kind is the file
+that holds the function: a family of methods.
 
 Two kinds have a form of their own:
 
