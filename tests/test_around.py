@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from camcli import Explainer, Outlet, RequestError
+from camcli import Explainer, Outlet, PictureError, RequestError
 from camcli.around import Pass, fused, passes, sizes
 from networks import ByHand, Small, explainer, named, pictures, same, seeded, untouched
 
@@ -245,3 +245,10 @@ def test_what_has_no_channels_parts_cannot_be_smoothed(bring, method):
     layers = [] if method == "guided-backprop" else ["conv2"]
     with pytest.raises(RequestError, match=r"of each channel|made of activation and gradient alone"):
         Explainer(Small(), layers=layers, method=method, eigen_smooth=True).check(pictures(1, 16))
+
+
+def test_a_fused_map_that_is_zero_says_so_of_its_layers(bring):
+    name = bring(lambda act: -act.square().mean(1), "negative")
+    explain = Explainer(Small(), layers=["conv2", "relu1"], method=name, fuse="max")
+    with pytest.raises(PictureError, match=r"nothing at the layers 'conv2\+relu1' speaks for it here"):
+        explain(pictures(1, 16), 1)

@@ -84,7 +84,7 @@ def test_a_dozen_families_keep_the_laws_and_the_law_of_place(model):
     explain = hold_to_the_laws_of_maps(network, images)
     [layer] = explain.layers
     size = (images.shape[2], images.shape[3])
-    assert not place(network.module, layer, explain._layouts[layer], size).broken()
+    assert not place(network.module, layer, explain.layouts[layer], size).broken()
 
 
 @pytest.mark.slow

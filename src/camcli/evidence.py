@@ -19,7 +19,7 @@ from camcli.errors import PictureError
 from camcli.layout import Layout, canonical, restored
 from camcli.methods import EVIDENCE
 from camcli.outlet import Reading, Subject
-from camcli.replay import Recording, Way, expanded, needed, recorded, replayed
+from camcli.replay import IMAGES, Recording, Way, expanded, needed, recorded, replayed
 
 # What needs a graph from the input on.
 FROM_INPUT = frozenset({"input_grad", "biases"})
@@ -170,7 +170,7 @@ class Witness:
 
     def _needed(self, layer: nn.Module, recording: Recording, leaf: Tensor) -> frozenset[int] | None:
         try:
-            return needed(layer, recording, lambda: self.read(self.module(leaf.clone()), 1).total())
+            return needed(layer, recording, leaf, lambda images: self.read(self.module(images), 1).total())
         except Exception:  # the way that needs to know this will not do then
             return None
 
@@ -178,8 +178,10 @@ class Witness:
         """The answer for each of ``given``, which the layer says in place of its own output."""
         variants = len(given) // recording.images
         with torch.inference_mode(), replayed(layer, recording, given, way):
+            if way.whole or way.needed is None or IMAGES in way.needed:
+                images = expanded(images, recording.images, variants)
             # The copy is the network's own, to change in place.
-            output = self.module(expanded(images, recording.images, variants).clone())
+            output = self.module(images.clone())
         return self.read(output, len(given))
 
 

@@ -289,11 +289,14 @@ class Explainer:
         ) from first
 
     @property
+    def layouts(self) -> dict[str, Layout]:
+        """How each layer's output lies in memory, for images of the size that was checked last."""
+        return {} if self._checked is None else self._plans[self._checked].layouts
+
+    @property
     def grids(self) -> dict[str, tuple[int, int]]:
-        """Rows and columns of each layer's maps, for images of the size that was checked last."""
-        if self._checked is None:
-            return {}
-        return {name: layout.grid for name, layout in self._plans[self._checked].layouts.items()}
+        """Rows and columns of each layer's maps, likewise."""
+        return {name: layout.grid for name, layout in self.layouts.items()}
 
     # ---- maps
 
@@ -395,7 +398,7 @@ class Explainer:
     ) -> Result:
         index = subject.index
         label = self.network.labels.short(index) if self.network else str(index)
-        where = f"the layer {layer!r}" if layer else "the input"
+        where = f"the layer{'s' * ('+' in layer)} {layer!r}" if layer else "the input"
         if not np.isfinite(map).all():
             return PictureError(
                 f"the map of class {index} ({label}) holds NaN or infinite values"
@@ -403,7 +406,8 @@ class Explainer:
                 "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
             )
         if not map.any():
-            why = "nothing at {} speaks for it here" if len(recipe.formulas) > 1 else "{} has no part in its score here"
+            rectified = len(recipe.formulas) > 1 or self._fuse != "none"
+            why = "nothing at {} speaks for it here" if rectified else "{} has no part in its score here"
             return PictureError(
                 f"the map of class {index} ({label}) is zero everywhere: {why.format(where)}",
                 "try an earlier layer" if layer else "try a method that works at a layer",

@@ -17,6 +17,8 @@ from camcli.capture import first_tensor, replaced
 # What a module says instead of running; None: it runs.
 Answer = Callable[[], Any] | None
 Answers = dict[nn.Module, deque[Answer]]
+# In the place of a recorded call: what the network was given.
+IMAGES = -1
 
 
 @dataclass(slots=True)
@@ -75,8 +77,8 @@ class Way:
 
     Attributes:
         owned: the modules whose output something changes in place, so that copies are kept and handed out.
-        needed: which of the recorded calls the score depends on, by their place; only their outputs are repeated for
-            every variant.
+        needed: which of the recorded calls the score depends on, by their place, and ``IMAGES`` if on the images; only
+            these are repeated for every variant. None: on any.
         whole: nothing answers from memory; only the layer's own output is replaced.
     """
 
@@ -167,13 +169,14 @@ def replayed(layer: nn.Module, recording: Recording, given: Tensor, way: Way) ->
         raise RuntimeError("the layer did not run again")
 
 
-def needed(layer: nn.Module, recording: Recording, run: Callable[[], Tensor]) -> frozenset[int]:
+def needed(layer: nn.Module, recording: Recording, images: Tensor, run: Callable[[Tensor], Tensor]) -> frozenset[int]:
     """Which of the recorded calls the score depends on when only what comes behind the layer runs.
 
     Args:
         layer: the layer.
         recording: of an ordinary forward.
-        run: the forward, to a scalar.
+        images: what the network was given.
+        run: the forward, from the images to a scalar.
     """
     leaves: dict[int, list[Tensor]] = {}
     answers: Answers = {}
@@ -190,7 +193,7 @@ def needed(layer: nn.Module, recording: Recording, run: Callable[[], Tensor]) ->
     with ExitStack() as patches:
         for module, queue in answers.items():
             patches.enter_context(_patched(module, queue))
-        score = run()
+        score = run(leaf(IMAGES, images))
     points = [(place, one) for place, some in leaves.items() for one in some]
     if not points or not score.requires_grad:
         return frozenset()

@@ -217,6 +217,8 @@ class Worker:
             return self._results([item])[0]
         except RequestError:
             raise
+        except PictureError as error:
+            return [error]
         except Exception as error:
             return [PictureError(f"the network fails on this picture: {_first_line(error)}")]
 
