@@ -166,6 +166,33 @@ def two(paint: Paint) -> None:
     paint("in/b.png", BLUE)
 
 
+Bring = Callable[..., str]
+
+
+@pytest.fixture
+def bring(monkeypatch: pytest.MonkeyPatch) -> Bring:
+    """Brings a function into the table of methods for one test: ``bring(function, fuse=...)`` gives its name."""
+    from camcli.methods import METHODS
+    from camcli.tables import Row
+
+    loaded, beside = METHODS.load, METHODS.beside
+    functions: dict[str, Callable] = {}
+    monkeypatch.setattr(METHODS, "load", lambda name: functions.get(name) or loaded(name))
+    monkeypatch.setattr(METHODS, "beside", lambda row, name: functions.get(name) or beside(row, name))
+
+    def bring(function: Callable, name: str = "", fuse: Callable | None = None, **fields: str) -> str:
+        name = name or function.__name__.replace("_", "-")
+        functions[name] = function
+        if fuse:
+            functions[fuse.__name__] = fuse
+            fields["fuse"] = fuse.__name__
+        row = Row("gradient", name, "brought in by a test", **fields)
+        monkeypatch.setattr(METHODS, "rows", (*(one for one in METHODS.rows if one.name != name), row))
+        return name
+
+    return bring
+
+
 Go = Callable[..., "list[list[Outcome]]"]
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from camcli import Explainer, Explanation, Labels, Network, Prepare
-from camcli.methods import METHODS
+from camcli.methods import METHODS, works_at
 
 
 def seeded(module: nn.Module, seed: int = 1, dtype: torch.dtype = torch.float64) -> nn.Module:
@@ -75,6 +76,22 @@ class Small(nn.Module):
         return self.fc(self.relu2(self.conv2(x)).square().mean((2, 3)))
 
 
+class Looking(Small):
+    """The same, and behind the second convolution its cells look at one another, twice."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(self.relu1(self.norm1(self.conv1(x))))
+        tokens = self.relu2(self.conv2(x)).flatten(2).transpose(1, 2).unsqueeze(1)
+        for _ in range(2):
+            tokens = tokens + F.scaled_dot_product_attention(tokens, tokens, tokens)
+        return self.fc(tokens.squeeze(1).square().mean(1))
+
+
+def small(method: str, **options: Any) -> Small:
+    """The small network that a method can explain."""
+    return Looking(**options) if works_at(METHODS.find(method)) == "attention" else Small(**options)
+
+
 class Pooled(nn.Module):
     """Features, global average pooling, a linear head: the network for which CAM was defined (Zhou 2016)."""
 
@@ -133,7 +150,7 @@ def named(module: nn.Module, classes: int, size: int = 8, **facts: Any) -> Netwo
 
 def explainer(model: nn.Module | Network, method: str = "gradcam", layers: Sequence[str] = ("conv2",)) -> Explainer:
     """An explainer whose layers are named where the method works at one."""
-    return Explainer(model, layers=[] if METHODS.find(method).kind == "backprop" else layers, method=method)
+    return Explainer(model, layers=layers if "layer" in works_at(METHODS.find(method)) else [], method=method)
 
 
 def same(one: Explanation, other: Explanation) -> None:

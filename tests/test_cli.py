@@ -5,15 +5,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 import camcli
 from camcli.cli import app
 from camcli.methods import METHODS
-from conftest import BLUE, GREEN, RED, Paint
-from readback import files, ledger
+from conftest import BLUE, GREEN, RED, Bring, Paint
+from readback import facts, files, ledger
 
 
 def do(*words: str, stdin: bytes | None = None, **environment: str) -> Result:
@@ -192,7 +194,12 @@ def test_version_and_help() -> None:
 def test_methods_are_listed_with_their_papers() -> None:
     rows = [line.split("\t") for line in do("methods").stdout.splitlines()]
     assert [row[0] for row in rows] == METHODS.names()
-    assert all(row[3] for row in rows)
+    assert all(len(row) == 5 and all(row) for row in rows)
+    assert [(row[0], row[1], row[2]) for row in rows[:3]] == [
+        ("gradcam", "layer", "1 forward, 1 backward to the layer"),
+        ("hirescam", "layer", "1 forward, 1 backward to the layer"),
+        ("guided-backprop", "input", "1 forward, 1 backward to the input"),
+    ]
     one = do("methods", "guided-backprop")
     assert one.stdout.startswith("guided-backprop\tinput\t")
     assert "arXiv:1810.03292" in one.stderr  # what speaks against it
@@ -344,3 +351,150 @@ def test_layout_and_call_can_be_given(here: Path, paint: Paint) -> None:
         result = do(*asked, *words, "--overwrite")
         assert result.exit_code == 2
         assert said in result.stderr
+
+
+# ---- options of methods, and what is done around them
+
+
+def smooth(images, ask, *, samples: int = 4, sigma: float = 0.5, mean: bool = True, way: Literal["a", "b"] = "a"):
+    """Means over noisy pictures (Nobody 2026, eq. 1).
+
+    Use: in tests.
+    Not for: anything else.
+
+    Args:
+        samples: how many
+            are drawn.
+        sigma: of the noise, in units of the input.
+        way: one of two.
+    """
+    return samples * sigma * images.mean(1).double() + (1 if way == "a" else 2) + mean
+
+
+def test_a_method_is_told_with_its_options_whatever_the_terminal(bring: Bring, monkeypatch) -> None:
+    bring(smooth, cost="4 forwards")
+    tables = []
+    for columns in ("40", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        tables.append(do("methods", "smooth").stdout)
+    assert tables[0] == tables[1]
+    assert tables[0].splitlines() == [
+        "smooth\tinput\t4 forwards\tbrought in by a test\t",
+        "",
+        "Means over noisy pictures (Nobody 2026, eq. 1).",
+        "",
+        "Use: in tests.",
+        "Not for: anything else.",
+        "",
+        "Options, by -o name=value:",
+        "samples\ta whole number\t4\thow many are drawn.",
+        "sigma\ta number\t0.5\tof the noise, in units of the input.",
+        "mean\ttrue or false\ttrue\t",
+        "way\ta, b\ta\tone of two.",
+    ]
+    # A product tells of its parts.
+    told = do("methods", "guided-gradcam").stdout
+    assert "Springenberg 2015, fig. 1" in told
+    assert "Selvaraju 2017, eq. 1 and 2" in told
+
+
+def test_listing_the_methods_needs_no_torch() -> None:
+    assert "torch" not in modules_of("methods")
+
+
+def test_options_change_the_map_the_fingerprint_and_run_json(bring: Bring, paint: Paint, tiny: str) -> None:
+    bring(smooth)
+    paint("a.png", RED)
+    words = ("explain", "-m", tiny, "a.png", "--method", "smooth", "--save", "array")
+    assert do(*words, "--out", "one").exit_code == 0
+    result = do(*words, "--out", "two", "-o", "samples=8", "-o", "smooth.sigma=2", "--option", "way=b", "-o", "mean=no")
+    assert result.exit_code == 0, result.stderr
+    one, two = (np.load(f"{out}/a.png.npy") for out in ("one", "two"))
+    np.testing.assert_allclose(two - 2, (one - 2) * 8, rtol=1e-6)
+    assert facts("two")["methods"][0]["options"] == {"samples": 8, "sigma": 2.0, "mean": False, "way": "b"}
+    assert facts("one")["fingerprint"] != facts("two")["fingerprint"]
+    assert do("explain", "--config", "two/run.json", "--out", "three").exit_code == 0
+    np.testing.assert_array_equal(np.load("three/a.png.npy"), two)
+    again = camcli.explain(
+        "a.png", model=tiny, method="smooth", options={"samples": 8, "sigma": 2.0, "mean": False, "way": "b"}
+    )
+    np.testing.assert_array_equal(next(iter(again)).map, two)
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (["-o", "sample=8"], "smooth has no option 'sample'", "did you mean 'samples'?"),
+        (["-o", "x=8"], "smooth has no option 'x'", "there are: mean, samples, sigma, way"),
+        (["-o", "samples=a few"], "smooth: samples cannot be 'a few'", "a whole number"),
+        (["-o", "samples=1.5"], "smooth: samples cannot be '1.5'", "a whole number"),
+        (["-o", "sigma=nan"], "smooth: sigma cannot be 'nan'", "finite"),
+        (["-o", "mean=perhaps"], "smooth: mean cannot be 'perhaps'", "true or false"),
+        (["-o", "way=c"], "smooth: way cannot be 'c'", "there are: a, b"),
+        (["-o", "gradcam.samples=8"], "the method 'gradcam', which is not asked for", "asked for: smooth"),
+        (["-o", "maps"], "the option 'maps' is not name=value", "--out"),
+        (["-o", "=3"], "the option '=3' is not name=value", ""),
+        (["--method", "gradcam", "-o", "samples=8"], "gradcam has no option 'samples'", "there are none"),
+        (
+            ["--fuse", "max", "--method", "gradcam"],
+            "several layers are fused, but there is one: body",
+            "--layer layer3",
+        ),
+        (["--fuse", "max"], "the maps of several layers can be fused", ""),
+        (
+            ["--fuse", "paper", "--method", "gradcam", "-l", "stem", "-l", "body"],
+            "does not say how maps",
+            "--fuse mean",
+        ),
+        (["--scales", "0.5,x"], "scales cannot be '0.5,x'", "0.75,1,1.25"),
+        (["--augment", "turn"], "augment cannot be 'turn'", "flip, flip-vertical"),
+        (["--eigen-smooth"], "not made of activation and gradient alone", "gradcam or hirescam"),
+    ],
+)
+def test_what_cannot_be_asked_of_a_method_is_refused_before_the_first_picture(
+    bring: Bring, paint: Paint, tiny: str, words: list[str], message: str, hint: str
+) -> None:
+    bring(smooth)
+    paint("a.png", RED)
+    method = [] if "--method" in words else ["--method", "smooth"]
+    result = do("explain", "-m", tiny, "a.png", "--out", "out", *method, *words)
+    said = " ".join(result.stderr.split())
+    assert result.exit_code == 2
+    assert message in said
+    assert hint in said
+    assert not Path("out").exists() or not files()
+
+
+def test_several_methods_have_files_of_their_own(bring: Bring, paint: Paint, tiny: str) -> None:
+    bring(smooth)
+    paint("a.png", RED, box=(0, 0, 16, 16))
+    words = ("explain", "-m", tiny, "a.png", "--out", "out", "--save", "array")
+    assert do(*words, "--method", "gradcam,hirescam", "--method", "smooth", "-o", "samples=2").exit_code == 0
+    assert files() == ["a.png.gradcam.npy", "a.png.hirescam.npy", "a.png.smooth.npy"]
+    assert [(row["method"], row["layer"], row["part"]) for row in ledger()] == [
+        ("gradcam", "body", "1/3"),
+        ("hirescam", "body", "2/3"),
+        ("smooth", "", "3/3"),
+    ]
+    Path("job.toml").write_text('method = "hirescam, gradcam"\nlayers = ["stem", "body"]\nfuse = "mean"\n')
+    result = do(*words[:4], "--config", "job.toml", "--out", "two", "--save", "array")
+    assert result.exit_code == 0, result.stderr
+    assert files("two") == ["a.png.gradcam.npy", "a.png.hirescam.npy"]
+    assert {row["layer"] for row in ledger("two")} == {"stem+body"}
+    assert "methods: hirescam, gradcam at stem, body" in result.stderr
+
+
+def test_a_method_may_give_several_maps_of_a_layer(bring: Bring, paint: Paint, tiny: str) -> None:
+    bring(concepts_of, "parts")
+    paint("a.png", (200, 100, 50))
+    words = ("explain", "-m", tiny, "a.png", "--out", "out", "--save", "array,panel", "--method", "parts", "-l", "stem")
+    assert do(*words, "-o", "count=2").exit_code == 0
+    assert [file for file in files() if file.endswith("npy")] == ["a.png.concept1.npy", "a.png.concept2.npy"]
+    for number, value in ((1, 200), (2, 100)):
+        np.testing.assert_allclose(np.load(f"out/a.png.concept{number}.npy"), value / 255, rtol=1e-6)
+    assert [row["concept"] for row in ledger()] == [1, 2]
+    assert do(*words, "-l", "body", "--fuse", "mean", "--out", "two").exit_code == 2
+
+
+def concepts_of(act, *, count: int = 3):
+    return act[:, :count]

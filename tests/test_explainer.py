@@ -1,5 +1,7 @@
 """The explainer: whose map is whose, and that nothing leaves a trace."""
 
+import functools
+
 import numpy as np
 import pytest
 import timm
@@ -9,7 +11,7 @@ from torch import nn
 
 from camcli import Explainer, Labels
 from camcli.methods import METHODS
-from networks import Pooled, Small, explainer, named, pictures, same, seeded, unruly, untouched
+from networks import Pooled, Small, explainer, named, pictures, same, seeded, small, unruly, untouched
 
 every_method = pytest.mark.parametrize("method", METHODS.names())
 
@@ -19,7 +21,7 @@ every_method = pytest.mark.parametrize("method", METHODS.names())
 
 @every_method
 def test_a_batch_of_n_equals_n_singles(method):
-    model, images = Small(), pictures(5, 16)
+    model, images = small(method), pictures(5, 16)
     explain = explainer(model, method)
     together = explain(images)
     for row in range(5):
@@ -66,7 +68,7 @@ def test_each_image_has_its_own_target():
 
 @every_method
 def test_several_targets_of_an_image_come_in_order_each_once(method):
-    model, images = Small(), pictures(3, 16)
+    model, images = small(method), pictures(3, 16)
     explain = explainer(model, method)
     found = explain(images, [[3, 1, 3], [2], [0, 1, 2]])
     assert [[one.index for one in ones] for ones in found] == [[3, 1], [2], [0, 1, 2]]
@@ -159,7 +161,7 @@ def test_one_forward_serves_both_parts_and_all_targets():
 
 @every_method
 def test_the_model_is_left_untouched(method):
-    model = unruly(Small())
+    model = unruly(small(method))
     images = pictures(2, 16)
     before = images.clone()
     with untouched(model):
@@ -172,17 +174,18 @@ def test_the_model_is_left_untouched(method):
 @every_method
 @pytest.mark.parametrize("where", ["forward", "choose", "formula", "interrupt"])
 def test_the_model_is_left_untouched_after_an_error_inside(method, where, monkeypatch):
-    model = unruly(Small())
+    model = unruly(small(method))
     error = KeyboardInterrupt if where == "interrupt" else ZeroDivisionError
 
-    def fail(*args):
+    def fail(*args, **more):
         raise error("inside")
 
     choose = fail if where == "choose" else None
     if where in ("forward", "interrupt"):
         model.relu2.register_forward_pre_hook(fail)
     if where == "formula":
-        monkeypatch.setattr(METHODS, "load", lambda name: fail)
+        load = METHODS.load
+        monkeypatch.setattr(METHODS, "load", lambda name: functools.wraps(load(name))(fail))
     with untouched(model), pytest.raises(error, match="inside"):
         explainer(model, method)(pictures(2, 16), choose)
 
@@ -191,7 +194,7 @@ def test_the_model_is_left_untouched_after_an_error_inside(method, where, monkey
 @pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode], ids=["no_grad", "inference_mode"])
 @pytest.mark.parametrize("layers", [("conv2",), ()], ids=["layer named", "default layer"])
 def test_it_works_where_gradients_are_switched_off(method, around, layers):
-    model = Small()
+    model = small(method)
     [[wanted]] = explainer(model, method, layers)(pictures(1, 16), 1)
     with around():
         images = pictures(1, 16)
@@ -202,7 +205,7 @@ def test_it_works_where_gradients_are_switched_off(method, around, layers):
 
 @every_method
 def test_frozen_parameters_and_train_mode_change_nothing(method):
-    model = Small()
+    model = small(method)
     [[wanted]] = explainer(model, method)(pictures(1, 16), 1)
     model.requires_grad_(False)
     same(explainer(model, method)(pictures(1, 16), 1)[0][0], wanted)
@@ -215,8 +218,8 @@ def test_frozen_parameters_and_train_mode_change_nothing(method):
 @every_method
 def test_images_that_require_gradients_get_none(method):
     images = pictures(1, 16).requires_grad_()
-    [[one]] = explainer(Small(), method)(images, 1)
-    same(one, explainer(Small(), method)(images.detach(), 1)[0][0])
+    [[one]] = explainer(small(method), method)(images, 1)
+    same(one, explainer(small(method), method)(images.detach(), 1)[0][0])
     assert images.grad is None
 
 
@@ -306,15 +309,13 @@ def test_the_same_explainer_may_be_used_again_and_gives_the_same():
 
 
 def test_a_model_may_change_its_input_in_place():
-    class InPlace(Small):
-        def forward(self, x):
-            return super().forward(x.mul_(0.5))
-
     images = pictures(1, 16)
     before = images.clone()
     for method in METHODS.names():
-        [[one]] = explainer(InPlace(), method)(images, 1)
-        [[half]] = explainer(Small(), method)(images * 0.5, 1)
+        model = small(method)
+        model.conv1.register_forward_pre_hook(lambda module, inputs: (inputs[0].mul_(0.5),))
+        [[one]] = explainer(model, method)(images, 1)
+        [[half]] = explainer(small(method), method)(images * 0.5, 1)
         factor = 0.5 if one.map.ndim == 3 else 1
         assert np.abs(one.map - factor * half.map).max() <= 1e-6 * np.abs(one.map).max()
     assert torch.equal(images, before)
@@ -325,8 +326,8 @@ def test_a_model_may_change_its_input_in_place():
 @every_method
 def test_maps_on_a_gpu_are_those_on_the_cpu(method):
     images = pictures(2, 16)
-    wanted = explainer(Small(), method)(images, [1, 2])
-    found = explainer(Small().cuda(), method)(images, [1, 2])
+    wanted = explainer(small(method), method)(images, [1, 2])
+    found = explainer(small(method).cuda(), method)(images, [1, 2])
     for [one], [other] in zip(found, wanted, strict=True):
         same(one, other)
 

@@ -21,6 +21,11 @@ CHANGED = {
     "layout": "tokens:1:14x14",
     "call": 2,
     "method": "hirescam",
+    "options": ("samples=8",),
+    "fuse": "max",
+    "scales": "0.5,1",
+    "augment": ("flip",),
+    "eigen_smooth": True,
     "target": ("top:2",),
     "targets": "targets.csv",
     "output": "logits",
@@ -77,6 +82,8 @@ def test_every_field_is_tried_here() -> None:
                 "ncl:1:7x7 ",
             )
         ),
+        *(({"scales": words}, f"scales cannot be '{words}'") for words in ("", "0", "x", "1,,2", "nan", "11", "1;2")),
+        ({"augment": ("flop",)}, "augment cannot be 'flop'"),
         ({"alpha": 1.01}, "alpha cannot be 1.01"),
         ({"alpha": -0.1}, "alpha cannot be -0.1"),
         ({"alpha": float("nan")}, "alpha cannot be nan"),
@@ -95,7 +102,7 @@ def test_what_no_job_can_be_is_refused(options: dict, message: str) -> None:
         Job(**options)
 
 
-@pytest.mark.parametrize("word", ["normalize", "precision", "crop"])
+@pytest.mark.parametrize("word", ["normalize", "precision", "crop", "fuse"])
 def test_a_word_that_is_not_among_the_choices_is_refused(word: str) -> None:
     # In a process of its own, where the tests' check of types does not come first.
     code = f"from camcli.job import Job; Job({word}='sometimes')"

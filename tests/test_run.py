@@ -321,7 +321,8 @@ def test_run_json_holds_what_is_needed_to_repeat_the_run(go: Go, tiny: str, here
         run["job"] == Job(model=tiny, inputs=("in",), out="out", device="cpu", save=("array",), batch_size=5).as_dict()
     )
     assert (run["fingerprint"], run["run"]) == (one.job, one.run)
-    assert run["method"]["paper"].endswith("arXiv:1610.02391")
+    [method] = run["methods"]
+    assert method == {"name": "gradcam", "paper": "Selvaraju 2017, arXiv:1610.02391", "options": {}}
     assert run["layers"] == ["body"]  # the chosen one
     assert run["model"]["preprocessing"]["size"] == [16, 16]
     assert run["model"]["classes"] == 3

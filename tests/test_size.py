@@ -379,12 +379,12 @@ def test_a_model_of_ones_own_that_cannot_is_refused_before_the_first_picture(her
         "    return net, Prepare((8, 8), (0.0,) * 3, (1.0,) * 3, (8, 8), 'squash')\n"
     )
     paint("a.png")
-    result = do("explain", "-m", "flat.py:make", "--size", "8x16", "a.png", "-o", "out")
+    result = do("explain", "-m", "flat.py:make", "--size", "8x16", "a.png", "--out", "out")
     assert result.exit_code == 2
     assert "flat.py:make does not take pictures of 8x16: mat1 and mat2 shapes cannot be multiplied" in result.stderr
     assert "--size" in result.stderr
     assert not Path("out").exists()
-    assert do("explain", "-m", "flat.py:make", "--size", "8", "a.png", "-o", "out").exit_code == 0
+    assert do("explain", "-m", "flat.py:make", "--size", "8", "a.png", "--out", "out").exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -409,16 +409,16 @@ def test_words_that_mean_nothing_are_refused(here: Path, paint, tiny: str, words
 def test_size_and_crop_from_the_shell_to_run_json_and_back(here: Path, paint, tiny: str) -> None:
     paint("a.png", RED, box=(0, 0, 16, 32))
     words = ("explain", "-m", tiny, "-l", "stem", "-t", "red", "a.png", "--save", "array")
-    assert do(*words, "--size", "8x24", "--crop", "none", "-o", "one").exit_code == 0
+    assert do(*words, "--size", "8x24", "--crop", "none", "--out", "one").exit_code == 0
     recorded = facts("one")
     assert (recorded["job"]["size"], recorded["job"]["crop"]) == ("8x24", "none")
     prepared = recorded["model"]["preprocessing"]
     assert (prepared["size"], prepared["resize"], prepared["fit"]) == ([8, 24], [8, 24], "longer")
     assert np.load("one/a.png.npy").shape == (8, 24)
-    assert do("explain", "--config", "one/run.json", "-o", "two").exit_code == 0
+    assert do("explain", "--config", "one/run.json", "--out", "two").exit_code == 0
     assert np.array_equal(np.load("two/a.png.npy"), np.load("one/a.png.npy"))
     Path("job.toml").write_text("size = '8x24'\ncrop = 'none'\n")
-    assert do(*words, "--config", "job.toml", "-o", "three").exit_code == 0
+    assert do(*words, "--config", "job.toml", "--out", "three").exit_code == 0
     assert facts("three")["fingerprint"] == recorded["fingerprint"]
     (row,) = ledger("one")
     assert row["peak"][0] < 16
@@ -426,7 +426,7 @@ def test_size_and_crop_from_the_shell_to_run_json_and_back(here: Path, paint, ti
 
 def test_another_size_or_crop_is_another_job(here: Path, paint, tiny: str) -> None:
     paint("a.png")
-    words = ("explain", "-m", tiny, "a.png", "-o", "out")
+    words = ("explain", "-m", tiny, "a.png", "--out", "out")
     assert do(*words).exit_code == 0
     for more in (("--size", "8"), ("--crop", "none")):
         result = do(*words, *more)
@@ -441,7 +441,7 @@ def test_a_square_can_be_said_in_two_ways() -> None:
 def test_the_environment_sets_them_too(here: Path, paint, tiny: str) -> None:
     paint("a.png")
     settings = {"CAMCLI_SIZE": "8x24", "CAMCLI_CROP": "squash"}
-    assert CliRunner().invoke(app, ["explain", "-m", tiny, "a.png", "-o", "out"], env=settings).exit_code == 0
+    assert CliRunner().invoke(app, ["explain", "-m", tiny, "a.png", "--out", "out"], env=settings).exit_code == 0
     assert facts()["model"]["preprocessing"]["size"] == [8, 24]
 
 
@@ -456,8 +456,8 @@ def test_in_python_a_size_may_be_numbers(paint, tiny: str, size) -> None:
 def test_cells_that_do_not_divide_the_input_are_told_of(paint, tiny: str) -> None:
     # A 2 x 2 mean over 9 columns gives 4.
     paint("a.png", BLUE)
-    assert do("explain", "-m", tiny, "a.png", "-o", "even", "--size", "8x10").stderr.count("do not divide") == 0
-    said = do("explain", "-m", tiny, "a.png", "-o", "odd", "--size", "8x9").stderr
+    assert do("explain", "-m", tiny, "a.png", "--out", "even", "--size", "8x10").stderr.count("do not divide") == 0
+    said = do("explain", "-m", tiny, "a.png", "--out", "odd", "--size", "8x9").stderr
     assert "the 4x4 cells of body do not divide 8x9 evenly" in " ".join(said.split())
 
 

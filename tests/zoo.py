@@ -161,7 +161,7 @@ def examine(model: str) -> Finding:
         guided = _others(network, images[:1]) if whole else ""
     [layer] = explain.layers
     _hold_place(network, model, layer, (height, width))
-    layout = str(explain._layouts[layer])
+    layout = str(explain.layouts[layer])
     del explain
     return Finding(f"{height}x{width}", layer, layout, guided, _oblong(model, network, layer) if whole else "")
 
@@ -190,7 +190,10 @@ def _hold_maps(explain: Explainer, images: Tensor, alone: bool) -> None:
 
 
 def _others(network: Network, image: Tensor) -> str:
-    """What guided backprop does."""
+    """What guided backprop does; the other methods give maps."""
+    for [one] in zip(*Explainer(network, method="layercam,eigencam")(image), strict=True):
+        assert np.isfinite(one.map).all()
+        assert np.ptp(one.map) > 0
     explain = Explainer(network, method="guided-backprop")
     try:
         [[one]] = explain(image)
@@ -207,8 +210,8 @@ def _hold_place(network: Network, model: str, layer: str, size: tuple[int, int])
     explain = Explainer(network, layers=[layer])
     explain.check(torch.randn(1, 3, *size))
     PREPARED.get(model, lambda module: None)(network.module)
-    broken = broken_law(network.module, layer, explain._layouts[layer], size)
-    assert not broken, f"{size} {layer} {explain._layouts[layer]}: {broken}"
+    broken = broken_law(network.module, layer, explain.layouts[layer], size)
+    assert not broken, f"{size} {layer} {explain.layouts[layer]}: {broken}"
 
 
 def _oblong(model: str, network: Network, layer: str) -> str:
@@ -225,7 +228,7 @@ def _oblong(model: str, network: Network, layer: str) -> str:
             reasons.append(error.message)
             continue
         _hold_place(other, model, layer, (rows, width))
-        return "x".join(map(str, explain._layouts[layer].grid))
+        return "x".join(map(str, explain.layouts[layer].grid))
     square = all("does not take pictures of" in reason or "no multiple" in reason for reason in reasons)
     return "square only" if square else f"refused: {reasons[0].partition(': ')[2].partition(', so')[0]}"
 
@@ -262,7 +265,8 @@ What camcli reads in each architecture family of the libraries it stands on, wit
 `python tests/make_architectures.py`, and the suite (`tests/test_zoo.py`) holds every row to it.
 
 Each model is untrained, from seed 0, and kept to these laws: the map has the grid's size, is finite and not constant;
-an image alone has the map that it has in a batch; the model is left untouched; guided backprop runs or says why not;
+an image alone has the map that it has in a batch; the model is left untouched; LayerCAM and EigenCAM
+give maps, guided backprop does or says why not;
 and the **law of place**: what changes in one quadrant of the input changes the layer most in that quadrant of its grid,
 and each border of the grid hears its own side of the input more than the other, which a transposed, shifted or wrongly
 reshaped grid breaks. The law is asked of the network in double precision, its batch norms calibrated, in one setting

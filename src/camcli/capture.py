@@ -68,14 +68,14 @@ class Taps(dict[str, Tensor]):
         self.parts: dict[str, int] = {}
 
 
-def _replaced(output: object, old: Tensor, new: Tensor) -> object:
+def replaced(output: object, old: Tensor, new: Tensor) -> object:
     """``output`` with ``new`` where ``old`` stood."""
     if output is old:
         return new
     if isinstance(output, Mapping):
-        return type(output)({key: _replaced(part, old, new) for key, part in output.items()})  # type: ignore[call-arg]
+        return type(output)({key: replaced(part, old, new) for key, part in output.items()})  # type: ignore[call-arg]
     if isinstance(output, list | tuple):
-        parts: list[Any] = [_replaced(part, old, new) for part in output]
+        parts: list[Any] = [replaced(part, old, new) for part in output]
         return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
     return output
 
@@ -111,7 +111,7 @@ def tapped(layers: Mapping[str, nn.Module], call: int = 0) -> Iterator[Taps]:
                     "choose another layer; `camcli layers MODEL` lists them",
                 )
             taps[name] = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
-            return _replaced(output, tensor, taps[name].clone())
+            return replaced(output, tensor, taps[name].clone())
 
         return hook
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from camcli.capture import RuledReLUs, Taps, frozen, tapped
+from camcli.around import Pass, fused, passes, sizes, smoothed
+from camcli.attention import Attending
+from camcli.capture import RuledReLUs, Taps
 from camcli.errors import PictureError, RequestError
-from camcli.job import Explanation
+from camcli.evidence import AGAIN, ATTENTION, LAST_ATTENTION, Evidence, Forward, Plan, Witness
+from camcli.job import FUSES, Explanation
 from camcli.layers import resolve
-from camcli.layout import Layout, asked, canonical, decide, readings
-from camcli.methods import METHODS
+from camcli.layout import Layout, asked, decide, readings
 from camcli.network import Network
-from camcli.outlet import Outlet, Reading, Subject, unfiltered
+from camcli.outlet import NO_BOX_AGAIN, Outlet, Reading, Subject, unfiltered
+from camcli.recipe import Recipe, recipes
 from camcli.survey import (
     Layer,
     default_layer,
@@ -29,8 +30,8 @@ from camcli.survey import (
     plain_layouts,
     probe_image,
     survey,
+    token_layout,
 )
-from camcli.tables import Row
 
 # From an image's row in the batch and its scores (classes,) to the classes explained; PictureError if it has none.
 # The score of a class that is not in the image, where the model says such a thing, is -inf.
@@ -57,40 +58,8 @@ def found(row: int, scores: Tensor) -> Sequence[int]:  # noqa: ARG001
     return [index for index in order if scores[index] > -torch.inf]
 
 
-@dataclass(frozen=True, slots=True)
-class _Forward:
-    """One forward of a batch, and what is needed to go back.
-
-    Attributes:
-        image: what the network was given; the start of the graph if a method works at the input.
-        reading: what the network returned, read.
-        taps: the output of each layer that ran.
-        relus: how gradients pass the ReLUs, if a method has a rule for them.
-    """
-
-    image: Tensor
-    reading: Reading
-    taps: Taps
-    relus: RuledReLUs | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Evidence:
-    """What one score's way back brought, for every image of the batch.
-
-    Attributes:
-        act: the output of each layer, ``(n, c, h, w)``.
-        grad: the gradient of the score by it.
-        ruled: by each backprop method its gradient by the input, ``(n, 3, H, W)``.
-    """
-
-    act: dict[str, Tensor]
-    grad: dict[str, Tensor]
-    ruled: dict[str, Tensor]
-
-
 class Explainer:
-    """Explains batches of images by one method, at one or several layers of one network.
+    """Explains batches of images by one or several methods, at one or several layers of one network.
 
     The network is used as it stands, on its device and in its precision, and is left exactly as it was.
 
@@ -99,17 +68,24 @@ class Explainer:
             tuples, mappings or dataclasses.
         layers: layer paths (see :func:`camcli.layers.resolve`); empty for the default layer, chosen at the first
             batch. Must be empty for methods that work at the input alone.
-        method: a row of ``camcli methods``.
+        method: a row of ``camcli methods``, or several: they share the forward, and the backward where they want one.
+        options: of the methods: ``{"samples": 8}``, or words such as ``samples=8`` and ``smoothgrad.samples=8``.
         output: where in what the model returns its scores are, such as ``logits`` or ``0``, if that is not plain.
         layout: how the layers' output lies in memory (see :attr:`camcli.Job.layout`); empty to read it.
         call: which run of a layer counts that runs several times in one forward, from 1 on; 0 for the last.
+        fuse: how the maps of several layers become one: ``none``, ``mean``, ``max``, ``product``, or ``paper``.
+        scales: factors of the input's size at which the maps are made; their mean is given.
+        flips: which mirrored images are explained too: ``flip``, ``flip-vertical``; likewise.
+        eigen_smooth: of the channels' parts of a map the first principal component, instead of their sum.
+        rows: how many images the network is given at once where a method asks about variants of them.
 
     Attributes:
         layers: the full names of the layers explained.
+        methods: the rows of the methods.
         notes: what a reader of all the maps must know.
 
     Raises:
-        RequestError: there is no such method or layer.
+        RequestError: there is no such method, option or layer, or they do not go together.
     """
 
     def __init__(
@@ -117,24 +93,31 @@ class Explainer:
         model: Network | nn.Module,
         *,
         layers: Sequence[str] = (),
-        method: str = "gradcam",
+        method: str | Sequence[str] = "gradcam",
+        options: Mapping[str, Any] | Sequence[str] = (),
         layout: str = "",
         call: int = 0,
         output: str = "",
+        fuse: str = "none",
+        scales: Sequence[float] = (1.0,),
+        flips: Sequence[str] = (),
+        eigen_smooth: bool = False,
+        rows: int = 8,
     ) -> None:
         self.network = model if isinstance(model, Network) else None
         self.module = model.module if isinstance(model, Network) else model
         self.outlet = self.network.outlet if self.network else Outlet()
         if output:
             self.outlet = replace(self.outlet, path=output)
-        self.method = METHODS.find(method)
-        self._parts = [METHODS.find(name) for name in self.method.parts or (self.method.name,)]
-        self._formulas = {part.name: METHODS.load(part.name) for part in self._parts}
-        self._at_layer = any(part.kind == "gradient" for part in self._parts)
-        self._at_input = any(part.kind == "backprop" for part in self._parts)
+        self.recipes = recipes(method, options)
+        self.methods = tuple(recipe.row for recipe in self.recipes)
+        self._at_layer = any(recipe.at_layer for recipe in self.recipes)
         if layers and not self._at_layer:
+            named = " and ".join(repr(row.name) for row in self.methods)
+            of_tokens = any(recipe.wants & ATTENTION for recipe in self.recipes)
+            place = "with all attention of a network" if of_tokens else "at the input"
             raise RequestError(
-                f"the method {method!r} works at the input, so a layer ({', '.join(layers)}) means nothing to it",
+                f"the method {named} works {place}, so a layer ({', '.join(layers)}) means nothing to it",
                 "name no layer, or choose another method",
             )
         if (layout or call) and not layers:
@@ -142,12 +125,29 @@ class Explainer:
                 f"{f'the layout {layout}' if layout else f'call {call}'} was given without the layer it is meant for",
                 "name the layer: --layer PATH",
             )
+        wants = frozenset(name for recipe in self.recipes for name in recipe.wants)
+        self._witness = Witness(
+            self.module, self._read, wants, any(recipe.ruled for recipe in self.recipes), call, rows
+        )
         self.layers = tuple(resolve(self.module, layers))
-        self.notes: tuple[str, ...] = (self.method.caveat,) if self.method.caveat else ()
+        self._fuse, self._smooth = fuse, eigen_smooth
+        self._scales, self._flips = tuple(scales), tuple(flips)
+        self._check_together(wants)
+        self.notes: tuple[str, ...] = tuple(dict.fromkeys(row.caveat for row in self.methods if row.caveat))
         self._facts = (self.network.prefix, self.network.grid) if self.network else (None, None)
         self._asked, self._call = layout, call
-        self._layouts: dict[str, Layout] = {}
+        self._plans: dict[tuple[int, int], Plan] = {}
+        self._passes: dict[tuple[int, int], list[Pass]] = {}
         self._checked: tuple[int, int] | None = None
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The full names of the layers explained."""
+        return self._witness.layers
+
+    @layers.setter
+    def layers(self, names: tuple[str, ...]) -> None:
+        self._witness.layers = names
 
     def __call__(
         self,
@@ -166,7 +166,7 @@ class Explainer:
                 class is predicted.
 
         Returns:
-            For each image its explanations: class by class (box by box), layer by layer.
+            For each image its explanations: class by class (box by box), method by method, layer by layer.
 
         Raises:
             RequestError: these are no images, the targets do not fit them or the classes, or no map can be made at
@@ -204,24 +204,21 @@ class Explainer:
                 "a region is given, but the model does not score every pixel", "leave the region out: --region"
             )
         choose = choose or (found if self.outlet.task == "detect" else predicted)
-        self.check(probe_image((images.shape[2], images.shape[3]), images.dtype, images.device))
-        with self._ready():
-            forward = self._forward(images, seen, region)
+        size = (images.shape[2], images.shape[3])
+        self.check(probe_image(size, images.dtype, images.device))
+        with self._witness.ready():
+            forward = self._witness.forward(images, seen, region, self._plans[size])
             chosen = [self._chosen(choose, row, forward.reading, images) for row in range(len(images))]
             results: list[list[Result]] = [[one for one in some if isinstance(one, PictureError)] for some in chosen]
             subjects = [[one for one in some if isinstance(one, Subject)] for some in chosen]
-            ranks = max(map(len, subjects))
-            for rank in range(ranks):
+            said = [forward.reading.scores(row) for row in range(len(images))]
+            for rank, maps in enumerate(self._averaged(images, forward, subjects)):
                 rows = [row for row, some in enumerate(subjects) if rank < len(some)]
-                # Samples do not mix in evaluation mode, so the gradient of the sum holds every image's own.
-                score = torch.stack([subjects[row][rank].score for row in rows]).sum()
-                evidence = self._evidence(score, forward, last=rank + 1 == ranks)
-                for layer in self.layers or ("",):
-                    maps = self._map(layer, evidence).numpy(force=True)
-                    for row in rows:
-                        said = forward.reading.scores(row)
-                        image = images[row : row + 1]
-                        results[row].append(self._result(maps[row], layer, subjects[row][rank], said, image))
+                for recipe, layer, concept, map in self._joined(maps):
+                    for row, own in zip(rows, map, strict=True):
+                        subject, image = subjects[row][rank], images[row : row + 1]
+                        result = self._result(own, recipe, layer, subject, said[row], image)
+                        results[row].append(_numbered(result, concept))
         return results
 
     def check(self, image: Float[Tensor, "1 3 h w"]) -> None:
@@ -236,51 +233,148 @@ class Explainer:
         size = (image.shape[2], image.shape[3])
         if self._checked == size:
             return
+        self._check_size(image)
+        if size not in self._passes:
+            found = [self._scaled(one, image) for one in passes(self._scales, self._flips)]
+            # Of factors that come to the same size one is enough.
+            self._passes[size] = list({(one.size, one.flips): one for one in found}.values())
+            others = {f"{one.size[0]}x{one.size[1]}" for one in self._passes[size] if one.size not in (None, size)}
+            if others:
+                self._note(f"explained at other input sizes too: {', '.join(sorted(others))}; the maps' mean is given")
+        self._checked = size
+
+    def _check_size(self, image: Tensor) -> None:
+        size = (image.shape[2], image.shape[3])
+        if size in self._plans:
+            return
         if self._at_layer and not self.layers:
             known = self.network.layer if self.network else ""
             self.layers = (known or default_layer(self.module, self._survey(image)),)
-        with self._ready(), unfiltered(self.module):
-            forward = self._forward(image)
+            self._check_fuse()
+        plan = Plan()
+        with self._witness.ready(), unfiltered(self.module):
+            forward = self._witness.forward(image)
             self._check_labels(forward.reading.classes)
             if forward.relus is not None:
                 self._check_relus(forward.relus)
-            self._layouts = {name: self._layout(name, forward.taps, image) for name in self.layers}
-            evidence = self._evidence(forward.reading.total(), forward, last=True)
-        for name in self.layers:
-            if not evidence.grad[name].any():
-                raise no_gradient(self.module, self._survey(image), name)
-        self._checked = size
+            for name in self.layers:
+                plan.layouts[name] = self._layout(name, forward.taps, image)
+            plan.runs = {name: self._call or forward.taps.calls[name] for name in forward.taps}
+            if forward.attending is not None:
+                forward.attending.check()
+                self._plan_tokens(plan, forward.attending, image)
+            evidence = self._of_everything(plan, forward)
+            if forward.attending is not None:
+                self._note_attention(plan, forward.attending, evidence)
+            self._check_gradient(evidence, image)
+            if "biases" in self._witness.wants:
+                self._check_complete(evidence)
+            if self._smooth:
+                for recipe in self.recipes:
+                    for layer in self.layers or ("",):
+                        smoothed(recipe.row.name, recipe.formulas, evidence, layer)
+            del forward, evidence
+            if "rest" in self._witness.wants:
+                for name in self.layers:
+                    if note := self._witness.prepare_rest(plan, name, image):
+                        self._note(note)
+        self._plans[size] = plan
+
+    def _scaled(self, one: Pass, image: Tensor) -> Pass:
+        """A pass with a size that the model takes; raises RequestError if there is none."""
+        own = (image.shape[2], image.shape[3])
+        first: Exception | None = None
+        for size in sizes(own, one.scale):
+            try:
+                self._check_size(probe_image(size, image.dtype, image.device))
+            except Exception as error:  # whatever it is, this size will not do
+                first = first or error
+            else:
+                return replace(one, size=size)
+        reason = (str(first).strip() or type(first).__name__).splitlines()[0]
+        raise RequestError(
+            f"the model does not take its input of {own[0]}x{own[1]} scaled by {one.scale:g}: {reason}",
+            "leave --scales out, or choose a model that takes other sizes",
+        ) from first
+
+    @property
+    def layouts(self) -> dict[str, Layout]:
+        """How each layer's output lies in memory, for images of the size that was checked last."""
+        return {} if self._checked is None else self._plans[self._checked].layouts
 
     @property
     def grids(self) -> dict[str, tuple[int, int]]:
-        """Rows and columns of each layer's maps, for images of the size that was checked last."""
-        return {name: layout.grid for name, layout in self._layouts.items()}
+        """Rows and columns of each layer's maps, and ("") of those over tokens, likewise."""
+        tokens = None if self._checked is None else self._plans[self._checked].tokens
+        return ({"": tokens.grid} if tokens else {}) | {name: layout.grid for name, layout in self.layouts.items()}
 
-    # ---- one forward, and the ways back from a score
+    # ---- maps
 
-    @contextmanager
-    def _ready(self) -> Iterator[None]:
-        """The network frozen, and the graph on, whatever the caller has switched off."""
-        with torch.inference_mode(False), torch.enable_grad(), frozen(self.module):
-            yield
+    def _averaged(
+        self, images: Tensor, forward: Forward, subjects: Sequence[Sequence[Subject]]
+    ) -> list[dict[tuple[int, str], Tensor]]:
+        """For each rank of the subjects, by method and layer the mean of the maps of all passes."""
+        size = (images.shape[2], images.shape[3])
+        ranks = max(map(len, subjects), default=0)
+        sums: list[dict[tuple[int, str], Tensor]] = [{} for _ in range(ranks)]
+        turns = self._passes[size]
+        for one in turns:
+            plan = self._plans[one.size or size]
+            run = forward if one.plain(size) else self._witness.forward(one.there(images), plan=plan)
+            for rank in range(ranks):
+                rows = [row for row, some in enumerate(subjects) if rank < len(some)]
+                meant = [one.subject(subjects[row][rank], run.reading, row, size) for row in rows]
+                evidence = Evidence(self._witness, plan, run, meant, rows, last=rank + 1 == ranks)
+                for key, own in self._maps(evidence).items():
+                    grid = size if own.shape[-2:] == one.size else self.grids.get(key[1], size)
+                    part = one.back(own, grid) / len(turns)
+                    sums[rank][key] = sums[rank][key] + part if key in sums[rank] else part
+        return sums
 
-    def _forward(self, images: Tensor, seen: Tensor | None = None, region: Tensor | None = None) -> _Forward:
-        leaf = self._leaf(images)
-        layers = {name: self.module.get_submodule(name) for name in self.layers}
-        with tapped(layers, self._call) as taps, RuledReLUs() if self._at_input else nullcontext() as relus:
-            # A network may change its input in place, which a leaf of the graph does not allow.
-            output = self.module(leaf.clone() if leaf.requires_grad else leaf)
-        return _Forward(leaf, self._read(output, len(images), seen, region), taps, relus)
+    def _maps(self, evidence: Evidence) -> dict[tuple[int, str], Tensor]:
+        """By method and layer the maps, ``(n, h, w)`` at the layer or the input, or ``(n, 3, H, W)`` at the input."""
+        maps = {}
+        for number, recipe in enumerate(self.recipes):
+            for layer in self.layers if recipe.at_layer else ("",):
+                if self._smooth:
+                    maps[number, layer] = smoothed(recipe.row.name, recipe.formulas, evidence, layer)
+                else:
+                    maps[number, layer] = recipe(evidence, layer)
+        return maps
+
+    def _joined(self, maps: Mapping[tuple[int, str], Tensor]) -> list[tuple[Recipe, str, int, np.ndarray]]:
+        """Method by method what is given: the map of each layer, or one of all; of several concepts one after another.
+
+        With each its layer, and the number of its concept, or 0.
+        """
+        found: list[tuple[Recipe, str, int, np.ndarray]] = []
+        for number, recipe in enumerate(self.recipes):
+            own = {layer: map for (method, layer), map in maps.items() if method == number}
+            if self._fuse != "none" and recipe.at_layer:
+                in_turn = [own[layer] for layer in self._in_turn]
+                own = {"+".join(own): fused(in_turn, self._fuse, recipe.fusion)}
+            for layer, map in own.items():
+                several = map.unbind(1) if map.ndim == 4 and not recipe.at_input else (map,)
+                turns = range(1, len(several) + 1) if len(several) > 1 else (0,)
+                found += [
+                    (recipe, layer, turn, one.numpy(force=True)) for turn, one in zip(turns, several, strict=True)
+                ]
+        return found
+
+    @property
+    def _in_turn(self) -> list[str]:
+        """The layers in running order."""
+        assert self._checked is not None
+        return list(self._plans[self._checked].runs)
+
+    def _of_everything(self, plan: Plan, forward: Forward) -> Evidence:
+        """Evidence for all that the network says of one image, to try things with."""
+        return Evidence(self._witness, plan, forward, [Subject(0, forward.reading.total(), None)], [0])
 
     def _read(self, output: Any, images: int, seen: Tensor | None = None, region: Tensor | None = None) -> Reading:
         names = self.network.labels.names if self.network else ()
         activation = self.network.activation if self.network else "softmax"
         return self.outlet.read(output, images, names, activation, seen, region)
-
-    def _leaf(self, images: Tensor) -> Tensor:
-        """The images where the network is and as it counts; the start of the graph if a method works at the input."""
-        like = next((one for one in self.module.parameters() if one.is_floating_point()), images)
-        return images.detach().clone().to(like.device, like.dtype).requires_grad_(self._at_input)
 
     def _chosen(self, choose: Choose, row: int, reading: Reading, images: Tensor) -> list[Subject | PictureError]:
         """What is explained of an image; of a class of which there is nothing, the reason stands in its place."""
@@ -309,60 +403,30 @@ class Explainer:
                 subjects.append(error)
         return subjects
 
-    def _evidence(self, score: Tensor, forward: _Forward, last: bool) -> _Evidence:
-        act: dict[str, Tensor] = {}
-        grad: dict[str, Tensor] = {}
-        if self.layers:
-            points = [forward.taps[name] for name in self.layers]
-            # A score outside the graph owes nothing to any of the layers.
-            found: Sequence[Tensor | None] = [None] * len(points)
-            if score.requires_grad:
-                found = torch.autograd.grad(score, points, retain_graph=self._at_input or not last, allow_unused=True)
-            for name, point, gradient in zip(self.layers, points, found, strict=True):
-                gradient = torch.zeros_like(point) if gradient is None else gradient
-                act[name] = canonical(_wide(point.detach()), self._layouts[name])
-                grad[name] = canonical(_wide(gradient), self._layouts[name])
-        ruled: dict[str, Tensor] = {}
-        if forward.relus is not None:
-            rules = [part.name for part in self._parts if part.kind == "backprop"]
-            for turn, name in enumerate(rules, start=1):
-                with forward.relus.following(self._formulas[name]):
-                    (gradient,) = torch.autograd.grad(
-                        score, [forward.image], retain_graph=turn < len(rules) or not last
-                    )
-                ruled[name] = _wide(gradient)
-        return _Evidence(act, grad, ruled)
-
-    def _map(self, layer: str, evidence: _Evidence) -> Tensor:
-        """The method's maps, ``(n, h, w)`` at the layer or ``(n, 3, H, W)`` at the input."""
-        maps = [self._part_map(part, layer, evidence) for part in self._parts]
-        return maps[0] if len(maps) == 1 else _product(maps)
-
-    def _part_map(self, part: Row, layer: str, evidence: _Evidence) -> Tensor:
-        if part.kind == "backprop":
-            return evidence.ruled[part.name]
-        map: Tensor = self._formulas[part.name](evidence.act[layer], evidence.grad[layer])
-        return map
-
-    def _result(self, map: np.ndarray, layer: str, subject: Subject, scores: Tensor, image: Tensor) -> Result:
+    def _result(
+        self, map: np.ndarray, recipe: Recipe, layer: str, subject: Subject, scores: Tensor, image: Tensor
+    ) -> Result:
         index = subject.index
         label = self.network.labels.short(index) if self.network else str(index)
-        where = f"the layer {layer!r}" if layer else "the input"
+        where = f"the layer{'s' * ('+' in layer)} {layer!r}" if layer else "the input"
+        if not layer and recipe.wants & ATTENTION:
+            where = "the attention"
         if not np.isfinite(map).all():
             return PictureError(
                 f"the map of class {index} ({label}) holds NaN or infinite values"
-                + (self._culprit(image) or "; they come up on the way back from the score"),
+                + (self._culprit(image) or "; " + (recipe.row.caveat or "they come up on the way back from the score")),
                 "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
             )
         if not map.any():
-            why = "nothing at {} speaks for it here" if len(self._parts) > 1 else "{} has no part in its score here"
+            rectified = len(recipe.formulas) > 1 or self._fuse != "none"
+            why = "nothing at {} speaks for it here" if rectified else "{} has no part in its score here"
             return PictureError(
                 f"the map of class {index} ({label}) is zero everywhere: {why.format(where)}",
                 "try an earlier layer" if layer else "try a method that works at a layer",
             )
         return Explanation(
             map=map.astype(np.float32),
-            method=self.method.name,
+            method=recipe.row.name,
             layer=layer,
             index=index,
             label=label,
@@ -377,13 +441,13 @@ class Explainer:
         """Where NaN or infinite values come up in a forward, as the end of a message."""
         if not image.isfinite().all():
             return "; the picture itself holds some"
-        first = first_not_finite(self.module, self._leaf(image).detach())
+        first = first_not_finite(self.module, self._witness.leaf(image).detach())
         return f"; they come up at {first}" if first else ""
 
     # ---- checks, once for each size of image
 
     def _survey(self, image: Tensor) -> list[Layer]:
-        return survey(self.module, self._leaf(image).detach(), *self._facts, self._read)
+        return survey(self.module, self._witness.leaf(image).detach(), *self._facts, self._read)
 
     def _layout(self, name: str, taps: Taps, image: Tensor) -> Layout:
         if name not in taps and taps.calls[name]:
@@ -418,6 +482,28 @@ class Explainer:
             )
         return layout
 
+    def _plan_tokens(self, plan: Plan, attending: Attending, image: Tensor) -> None:
+        size = (image.shape[2], image.shape[3])
+        plan.tokens = token_layout(self._survey(image), attending.tokens, size, *self._facts)
+        plan.attentions = len(attending.seen)
+
+    def _note_attention(self, plan: Plan, attending: Attending, evidence: Evidence) -> None:
+        """Say which attentions and which rows of theirs the maps are made of."""
+        if self._witness.wants & LAST_ATTENTION:
+            assert plan.tokens is not None
+            rows = evidence.get("read", "")[0].nonzero().flatten().tolist()
+            if not attending.seen[-1].square:
+                read = f"{_count(len(rows), 'query', 'queries')} of the pooling behind them"
+            elif all(row < plan.tokens.prefix for row in rows):
+                read = f"the token{'' if len(rows) == 1 else 's'} {', '.join(map(str, rows))}"
+            else:
+                read = f"{len(rows)} of {attending.tokens} tokens, the mean of whose rows is shown"
+            self._note(
+                f"attention of {_count(plan.attentions, 'block')} is used, {plan.tokens}; the score reads {read}"
+            )
+        for remark in attending.remarks():
+            self._note(remark)
+
     def _note_choice(self, name: str, taps: Taps) -> None:
         """Say which of a layer's runs and which of its tensors is explained, where there are several."""
         calls, parts = taps.calls[name], taps.parts[name]
@@ -439,14 +525,68 @@ class Explainer:
 
     def _check_relus(self, met: RuledReLUs) -> None:
         others = ", ".join(sorted(met.others))
+        named = " and ".join(recipe.row.name for recipe in self.recipes if recipe.ruled)
         if not met.count:
             raise RequestError(
-                f"{self.method.name} is defined by what it does at ReLUs, and this network meets none"
+                f"{named} is defined by what it does at ReLUs, and this network meets none"
                 + (f"; its activations are {others}" if others else ""),
                 "choose a method that works at a layer, such as gradcam",
             )
         if others:
-            self._note(f"{met.count} ReLUs follow the rule of {self.method.name}; {others} pass the plain gradient")
+            self._note(f"{met.count} ReLUs follow the rule of {named}; {others} pass the plain gradient")
+
+    def _check_gradient(self, evidence: Evidence, image: Tensor) -> None:
+        if self._witness.wants & {"grad", "curve"}:
+            for name in self.layers:
+                if not evidence.get("grad", name).any():
+                    raise no_gradient(self.module, self._survey(image), name)
+
+    def _check_complete(self, evidence: Evidence) -> None:
+        try:
+            evidence.get("biases", "")
+        except PictureError as error:
+            named = " and ".join(recipe.row.name for recipe in self.recipes if "biases" in recipe.wants)
+            raise RequestError(f"{named} cannot be had of this network: {error.message}", error.hint) from None
+
+    def _check_together(self, wants: frozenset[str]) -> None:
+        """What does not go together, as far as that is known before the network has run."""
+        again = wants & (AGAIN | {"logits", "grad_of"}) or self._scales != (1.0,) or self._flips
+        if again and self.outlet.task == "detect":
+            raise RequestError(*NO_BOX_AGAIN)
+        if self._fuse not in FUSES:
+            raise RequestError(f"fuse cannot be {self._fuse!r}", f"there are: {', '.join(FUSES)}")
+        if self._fuse != "none" and not self._at_layer:
+            raise RequestError("the maps of several layers can be fused, but the method works at the input")
+        if self.layers:
+            self._check_fuse()
+        for recipe in self.recipes:
+            if self._fuse == "paper" and recipe.at_layer and recipe.fusion is None:
+                able = ", ".join(row.name for row in self.methods if row.fuse) or "none of those asked for"
+                raise RequestError(
+                    f"the paper of {recipe.row.name} does not say how maps of several layers are fused (it does of: "
+                    f"{able})",
+                    "choose --fuse mean, max or product",
+                )
+            if self._fuse != "none" and recipe.ruled and recipe.at_layer:
+                raise RequestError(
+                    f"the maps of {recipe.row.name} are signed, for each colour at the input, and are not fused",
+                    "leave --fuse out, or choose a method that works at a layer alone",
+                )
+
+    def _check_fuse(self) -> None:
+        if self._fuse != "none" and len(self.layers) < 2:
+            raise RequestError(
+                f"maps of several layers are fused, but there is one: {self.layers[0]}",
+                "name several: --layer layer3 --layer layer4",
+            )
+
+
+def _count(count: int, one: str, many: str = "") -> str:
+    return f"{count} {one if count == 1 else many or f'{one}s'}"
+
+
+def _numbered(result: Result, concept: int) -> Result:
+    return replace(result, concept=concept) if isinstance(result, Explanation) else result
 
 
 def _times(count: int) -> str:
@@ -457,23 +597,6 @@ def _check_batch(images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1] != 3:
         form = "x".join(map(str, images.shape))
         raise RequestError(f"images of shape {form} were given", "give a batch of colour images: (n, 3, h, w)")
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """At least float32, since sums over half-precision products lose the map."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-def _product(maps: Sequence[Tensor]) -> Float[Tensor, "n 3 h w"]:
-    """Maps multiplied at the input's size (Selvaraju 2017, sec. 3.2): those of a layer rectified, then bilinear."""
-    size = next(map.shape[2:] for map in maps if map.ndim == 4)
-    result: Tensor | None = None
-    for map in maps:
-        if map.ndim == 3:
-            map = F.interpolate(map.relu().unsqueeze(1), size, mode="bilinear", align_corners=False)
-        result = map if result is None else result * map
-    assert result is not None
-    return result
 
 
 def _remarks(map: np.ndarray, where: str, scores: Tensor) -> tuple[str, ...]:

@@ -23,6 +23,11 @@ RANDOM_WEIGHTS = "random"
 Normalize = Literal["image", "run", "none"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Crop = Literal["model", "center", "none", "squash"]
+Fuse = Literal["none", "mean", "max", "product", "paper"]
+# Which mirrored pictures may be explained too, and by which factors the input may be scaled.
+FLIPS = ("flip", "flip-vertical")
+SMALLEST, LARGEST = 0.1, 10.0
+FUSES: tuple[str, ...] = get_args(Fuse)
 
 # How a run goes about its work, or what it works on: neither changes what one picture's files hold. The seed does, by
 # way of the weights, whose hash counts in the worker's fingerprint.
@@ -55,6 +60,24 @@ def input_size(words: str) -> tuple[int, int] | None:
     return height, width
 
 
+def factors(words: str) -> tuple[float, ...]:
+    """The factors meant by ``0.75,1,1.25``.
+
+    Raises:
+        RequestError: these are none.
+    """
+    try:
+        found = tuple(float(word) for word in words.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(SMALLEST <= factor <= LARGEST for factor in found):
+        raise RequestError(
+            f"scales cannot be {words!r}",
+            f"give factors of the input's size from {SMALLEST:g} to {LARGEST:g}, joined by commas: 0.75,1,1.25",
+        )
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """Everything that is asked of a run. Same job, same picture: same files.
@@ -71,7 +94,12 @@ class Job:
         layout: how the layers' output lies in memory, where that cannot be read from its shape: ``nchw``, ``nhwc``,
             ``tokens:PREFIX:HxW`` or ``ncl:PREFIX:HxW``; empty to read it from shapes and metadata.
         call: which run of a layer counts that runs several times in one forward, from 1 on; 0 for the last.
-        method: a row of ``camcli.methods``.
+        method: a row of ``camcli.methods``, or several joined by commas.
+        options: of the methods, each ``name=value``, or ``method.name=value`` for one of several methods.
+        fuse: how the maps of several layers become one; ``none``: each layer has its own.
+        scales: factors of the input's size, joined by commas; the mean of the maps is given.
+        augment: which mirrored pictures are explained too: ``flip``, ``flip-vertical``; likewise.
+        eigen_smooth: the first principal component of the channels' parts of a map, instead of their sum.
         target: what is explained in every picture: each ``predicted``, ``top:5``, a class, or ``folder``.
         output: where in what the model returns its scores are, such as ``logits`` or ``0``, if that is not plain.
         region: for models that score every pixel, where scores are summed: a mask's file, or ``x0,y0,x1,y1``; empty
@@ -103,6 +131,11 @@ class Job:
     layout: str = ""
     call: int = 0
     method: str = "gradcam"
+    options: tuple[str, ...] = ()
+    fuse: Fuse = "none"
+    scales: str = "1"
+    augment: tuple[str, ...] = ()
+    eigen_smooth: bool = False
     target: tuple[str, ...] = ("predicted",)
     targets: str = ""
     output: str = ""
@@ -126,7 +159,7 @@ class Job:
 
     def __post_init__(self) -> None:
         """Raises RequestError for what no job can be; what depends on libraries or files is checked later."""
-        kinds = {"normalize": Normalize, "precision": Precision, "crop": Crop}
+        kinds = {"normalize": Normalize, "precision": Precision, "crop": Crop, "fuse": Fuse}
         for name, choices in ((name, get_args(kind)) for name, kind in kinds.items()):
             if getattr(self, name) not in choices:
                 raise RequestError(f"{name} cannot be {getattr(self, name)!r}", f"there are: {', '.join(choices)}")
@@ -138,6 +171,10 @@ class Job:
                     f"{name} cannot be {getattr(self, name)}", "give a number from 1 on, or 0 for the default"
                 )
         input_size(self.size)
+        factors(self.scales)
+        for flip in self.augment:
+            if flip not in FLIPS:
+                raise RequestError(f"augment cannot be {flip!r}", f"there are: {', '.join(FLIPS)}")
         if not 0 <= self.alpha <= 1:
             raise RequestError(f"alpha cannot be {self.alpha}", "it is an opacity, from 0 to 1")
         if not 0 <= self.min_score <= 1:
@@ -167,6 +204,8 @@ class Job:
                 asked[name] = _content_hash(asked[name], name)
         asked["save"] = sorted(set(self.save))
         asked["size"] = input_size(self.size)
+        asked["scales"] = sorted(set(factors(self.scales)))
+        asked["augment"] = sorted(set(self.augment))
         source, _, function = self.model.rpartition(":")
         if source.endswith(".py") and function:
             asked["model"] = [_content_hash(source, "model"), function]
@@ -197,7 +236,7 @@ class Explanation:
         map: float32, signed, as the method gave it: ``(h, w)`` at the layer's size, or ``(3, H, W)`` at the model's
             input for methods that work there.
         method: the row that made it.
-        layer: the layer's full name, or empty for methods at the input.
+        layer: the layer's full name, or empty for methods at the input; several fused are joined by ``+``.
         index: the class explained.
         label: the class's name.
         score: the model's output for it, before softmax or sigmoid; summed over a region, or that of a box, where the
@@ -206,6 +245,7 @@ class Explanation:
         notes: what a reader of the map must know.
         number: which of the picture's boxes is explained, the best being 1; 0 if none is.
         box: its x0, y0, x1, y1, in pixels of the picture (of the model's input, where there is no picture).
+        concept: which of the method's maps for this class and layer it is, from 1 on; 0 where there is one.
         source: the picture, where the map came out of a stream of them.
         view: which part of it the model saw, likewise.
     """
@@ -220,6 +260,7 @@ class Explanation:
     notes: tuple[str, ...] = ()
     number: int = 0
     box: tuple[float, float, float, float] | None = None
+    concept: int = 0
     source: str = ""
     view: View | None = None
 
@@ -239,7 +280,8 @@ class Outcome:
         index, label, score, probability: the class explained; no probability where the model gives none.
         number, box: which of the picture's boxes, the best being 1, and its x0, y0, x1, y1 in pixels of the upright
             picture; 0 and nothing if none is explained.
-        layer, method: what made the map.
+        layer, method: what made the map; several layers, if they were fused, joined by ``+``.
+        concept: which of the method's maps for this class and layer, from 1 on; 0 where there is one.
         low, high: the raw map's least and greatest value.
         strongest: the value that is drawn at full strength when a map is normalised by itself.
         peak: x and y of its greatest value, in pixels of the upright picture.
@@ -264,6 +306,7 @@ class Outcome:
     box: tuple[float, float, float, float] | None = None
     layer: str | None = None
     method: str | None = None
+    concept: int = 0
     low: float | None = None
     high: float | None = None
     strongest: float | None = None

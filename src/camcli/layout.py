@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -48,6 +49,28 @@ def canonical(tensor: Float[Tensor, "n *dims"], layout: Layout) -> Float[Tensor,
     tokens = tensor.transpose(1, 2) if layout.order == "ncl" else tensor
     patches = tokens[:, layout.prefix : tokens.shape[1] - layout.suffix]
     return patches.transpose(1, 2).reshape(len(patches), -1, *layout.grid)
+
+
+def restored(
+    cells: Float[Tensor, "m c h w"], layout: Layout, like: Float[Tensor, "n *dims"]
+) -> Float[Tensor, "m *dims"]:
+    """Channels over a grid, back as the layer's output lies in memory: the inverse of :func:`canonical`.
+
+    Args:
+        cells: ``m`` outputs, ``m / n`` of each image, those of the first image first.
+        layout: how the layer's output lies.
+        like: its own output for the ``n`` images, whose tokens in front of and behind the patches are kept.
+    """
+    cells = cells.to(like.dtype)
+    if layout.order == "nchw":
+        return cells
+    if layout.order == "nhwc":
+        return cells.permute(0, 2, 3, 1)
+    tokens = like.transpose(1, 2) if layout.order == "ncl" else like
+    kept = tokens.repeat_interleave(len(cells) // len(like), 0)
+    patches = cells.flatten(2).transpose(1, 2)
+    whole = torch.cat([kept[:, : layout.prefix], patches, kept[:, tokens.shape[1] - layout.suffix :]], 1)
+    return whole.transpose(1, 2) if layout.order == "ncl" else whole
 
 
 def readings(

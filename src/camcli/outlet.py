@@ -23,6 +23,11 @@ TRAINING = "aux"
 # Torchvision's word for the class of what is no object: nobody asks why a wall is no dog.
 BACKGROUND = "__background__"
 NO_CLASS = -torch.inf
+# A message and its hint.
+NO_BOX_AGAIN = (
+    "a detector's boxes of a changed picture are other boxes, so the score of one cannot be asked for again",
+    "choose a method that needs one forward, such as gradcam or hirescam, without --scales and --augment",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class Subject:
         probability: what the model makes of it; None if nothing does.
         number: which of the image's boxes it is, the best being 1; 0 if it is none.
         box: x0, y0, x1, y1 in pixels of the model's input, if it is a box.
+        inside: where every pixel has a score, over which of them is summed, ``(h, w)``.
     """
 
     index: int
@@ -42,6 +48,7 @@ class Subject:
     probability: float | None
     number: int = 0
     box: Box | None = None
+    inside: Tensor | None = None
 
 
 @runtime_checkable
@@ -60,6 +67,12 @@ class Reading(Protocol):
 
     def total(self) -> Tensor:
         """A sum that the gradient can be tried with."""
+
+    def answer(self, row: int, subject: Subject) -> Tensor:
+        """The score, in an image of this answer, of what was explained in another: a scalar in the graph."""
+
+    def answers(self, row: int, subject: Subject) -> Tensor:
+        """Likewise the score of every class, ``(classes,)``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +305,12 @@ class _Scores:
     def total(self) -> Tensor:
         return self.table.max(1).values.sum()
 
+    def answer(self, row: int, subject: Subject) -> Tensor:
+        return self.table[row, subject.index]
+
+    def answers(self, row: int, subject: Subject) -> Tensor:  # noqa: ARG002
+        return self.table[row]
+
     def _probability(self, scores: Tensor, index: int) -> float | None:
         if self.activation == "none":
             return None
@@ -350,10 +369,22 @@ class _Dense:
                 else f"the model predicts class {index} ({self._name(index)}) nowhere in it",
                 "name another region" if self.region is not None else "name another class, or a region: --region",
             )
-        return [Subject(index, self.table[row, index][inside].sum(), self._probability(row, index, inside))]
+        probability = self._probability(row, index, inside)
+        return [Subject(index, self.table[row, index][inside].sum(), probability, inside=inside)]
 
     def total(self) -> Tensor:
         return self.table.max(1).values.sum()
+
+    def answer(self, row: int, subject: Subject) -> Tensor:
+        return self.table[row, subject.index][self._region_of(subject)].sum()
+
+    def answers(self, row: int, subject: Subject) -> Tensor:
+        return self.table[row][:, self._region_of(subject)].sum(1)
+
+    def _region_of(self, subject: Subject) -> Tensor:
+        # The pixels stay those of the picture itself: what a variant of it is taken for elsewhere is another question.
+        assert subject.inside is not None
+        return self._brought(subject.inside)
 
     def _name(self, index: int) -> str:
         return self.names[index] if index < len(self.names) else str(index)
@@ -405,6 +436,12 @@ class _Boxes:
 
     def total(self) -> Tensor:
         return torch.cat([one["scores"] for one in self.found]).sum()
+
+    def answer(self, row: int, subject: Subject) -> Tensor:  # noqa: ARG002
+        raise RequestError(*NO_BOX_AGAIN)
+
+    def answers(self, row: int, subject: Subject) -> Tensor:
+        return self.answer(row, subject)
 
     def _all(self, row: int) -> list[Subject]:
         """The image's boxes, best first."""

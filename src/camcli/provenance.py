@@ -34,7 +34,10 @@ def facts(worker: Worker) -> dict[str, Any]:
             "preprocessing": asdict(network.prepare),
             "notes": list(network.notes),
         },
-        "method": {"name": explainer.method.name, "paper": explainer.method.paper},
+        "methods": [
+            {"name": recipe.row.name, "paper": recipe.row.paper, "options": recipe.options}
+            for recipe in explainer.recipes
+        ],
         "layers": list(explainer.layers),
         "explained": worker.explains,
         "device": str(worker.device),

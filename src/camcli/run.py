@@ -244,6 +244,7 @@ class Run:
             box=explanation.box,
             layer=explanation.layer,
             method=explanation.method,
+            concept=explanation.concept,
             low=float(explanation.map.min()),
             high=float(explanation.map.max()),
             strongest=strongest(explanation.map),
@@ -260,7 +261,9 @@ class Run:
         """The output name, with as much behind it as tells one picture's maps apart in this job."""
         tags = [
             "untrained" if self.worker.network.untrained else "",
-            explanation.layer if len(self.worker.explainer.layers) > 1 else "",
+            explanation.method if len(self.worker.explainer.methods) > 1 else "",
+            explanation.layer if len(self.worker.explainer.layers) > 1 and self.job.fuse == "none" else "",
+            f"concept{explanation.concept}" if explanation.concept else "",
             f"box{explanation.number}" if explanation.number else "",
             f"{explanation.index}-{_slug(explanation.label)}" if self._several else "",
         ]
@@ -320,6 +323,7 @@ class Run:
         return Explanation(
             map=np.load(self._out / outcome.files["array"], allow_pickle=False),
             method=outcome.method or "",
+            concept=outcome.concept,
             layer=outcome.layer or "",
             index=outcome.index or 0,
             label=outcome.label or "",

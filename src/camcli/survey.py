@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from camcli.capture import first_tensor, frozen, listened
 from camcli.errors import RequestError
-from camcli.layout import Layout, canonical, readings, settled
+from camcli.layout import Layout, canonical, decide, readings, settled
 from camcli.outlet import PLAIN, Reading, unfiltered
 
 
@@ -132,6 +132,44 @@ def _with_layout(
     [layout] = ways
     reached = gradient is not None and bool(canonical(gradient, layout).any())
     return replace(layer, layout=layout, reached=reached, reason="" if reached else "no gradient reaches it")
+
+
+def token_layout(
+    layers: Sequence[Layer], tokens: int, size: tuple[int, int], prefix: int | None, grid: tuple[int, int] | None
+) -> Layout:
+    """How the tokens of a network's attention lie on a grid: as in the layers that give as many tokens, or cells.
+
+    Args:
+        layers: the network's, as :func:`survey` found them.
+        tokens: how many the attention is over.
+        size: of the model's input.
+        prefix: how many tokens stand before the patches, if the source says so.
+        grid: the patch grid, if the source says so.
+
+    Raises:
+        RequestError: no layer gives that many, or several readings remain.
+    """
+    lengths = {length for layer in layers for length in _lengths(layer.shape)}
+    ways = [one for one in readings((1, tokens, 1), size, prefix, grid) if one.order == "tokens"]
+    if tokens not in lengths or not ways:
+        raise RequestError(
+            f"its attention is over {tokens} things that are no patches of the image, perhaps channels",
+            "choose a method that works at a layer, such as gradcam",
+        )
+    # A layer with rows and columns says the grid, one with tokens what stands before it too.
+    plain = plain_layouts(layers, size, prefix, grid)
+    return decide(ways, (1, tokens, 1), plain)
+
+
+def _lengths(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """How many tokens an output of this shape can hold: of a sequence its length, of a map its cells.
+
+    Channels do not count: some networks have attention among them, over what is no place.
+    """
+    if len(shape) == 3:
+        # Behind nn.MultiheadAttention the one image may be second.
+        return shape[:2] if shape[1] == 1 else shape[1:2]
+    return (shape[1] * shape[2], shape[2] * shape[3]) if len(shape) == 4 else ()
 
 
 def no_gradient(module: nn.Module, layers: Sequence[Layer], name: str) -> RequestError:

@@ -23,6 +23,8 @@ class Row:
         suffix: for outputs, how its files end.
         several: for targets, whether it can give a picture more than one class.
         caveat: what a person who chooses it must know.
+        cost: for methods, in words for people: "1 forward, 1 backward to the layer".
+        fuse: for methods, the function in the same file that joins the maps of several layers as the paper says.
         function: the function's name, where it is not ``name`` with ``-`` as ``_``.
         module: the full module path; set for rows that other packages bring.
     """
@@ -35,6 +37,8 @@ class Row:
     suffix: str = ""
     several: bool = False
     caveat: str = ""
+    cost: str = ""
+    fuse: str = ""
     function: str = ""
     module: str = ""
 
@@ -96,6 +100,13 @@ class Table:
     def load(self, name: str) -> Callable[..., Any]:
         """The function of the row of this name; its file is imported now."""
         row = self.find(name)
-        module = importlib.import_module(row.module or f"{self.package}.{row.kind}")
-        function: Callable[..., Any] = getattr(module, row.function or row.name.replace("-", "_"))
-        return function
+        return self.beside(row, row.function or row.name.replace("-", "_"))
+
+    def beside(self, row: Row, function: str) -> Callable[..., Any]:
+        """A function in the file that holds a row's own."""
+        found: Callable[..., Any] = getattr(importlib.import_module(self.home(row)), function)
+        return found
+
+    def home(self, row: Row) -> str:
+        """The import path of the file that holds a row's function."""
+        return row.module or f"{self.package}.{row.kind}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from camcli import models
 from camcli.errors import CamcliError, PictureError, RequestError, did_you_mean
 from camcli.explainer import Explainer, Result
 from camcli.geometry import View
-from camcli.job import Explanation, Job
+from camcli.job import Explanation, Job, factors
 from camcli.network import Network
 from camcli.pictures import Picture, Source, colour, decode, find, upright
 from camcli.region import Region, rectangle
+from camcli.signature import written
 from camcli.stream import ahead, batched
 from camcli.survey import probe_image
 from camcli.targets import Target, resolve
@@ -76,7 +77,7 @@ class Worker:
 
     Attributes:
         network: on its device, in its precision.
-        explainer: one method at the layers asked for.
+        explainer: the methods at the layers asked for.
         target: from a picture's path and scores to its classes.
         device: where the network is.
         batch_size: pictures in one forward.
@@ -112,14 +113,26 @@ class Worker:
         self.sha256 = network.sha256()
         self.fingerprint = _fingerprint(job, network, self.sha256)
         self.network = replace(network, module=network.module.to(self.device, PRECISIONS[job.precision]))
-        self.explainer = Explainer(self.network, layers=job.layers, method=job.method, layout=job.layout, call=job.call)
+        self.batch_size = job.batch_size or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
+        self.explainer = Explainer(
+            self.network,
+            layers=job.layers,
+            method=job.method,
+            options=job.options,
+            layout=job.layout,
+            call=job.call,
+            fuse=job.fuse,
+            scales=factors(job.scales),
+            flips=job.augment,
+            eigen_smooth=job.eigen_smooth,
+            rows=self.batch_size,
+        )
         # What a detector predicts is every box that it finds.
         every = {"predicted": f"top:{len(network.labels)}"} if network.outlet.task == "detect" else {}
         self.target: Target = resolve([every.get(word, word) for word in job.target], network.labels)
         if job.targets:
             folders = [Path(given) for given in job.inputs if Path(given).is_dir()]
             self.target = Listed(Path(job.targets), network.labels, folders)
-        self.batch_size = job.batch_size or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
         self.workers = job.workers or min(4, os.cpu_count() or 1)
         try:
             self.explainer.check(probe_image(network.prepare.size, torch.float32, torch.device("cpu")))
@@ -204,6 +217,8 @@ class Worker:
             return self._results([item])[0]
         except RequestError:
             raise
+        except PictureError as error:
+            return [error]
         except Exception as error:
             return [PictureError(f"the network fails on this picture: {_first_line(error)}")]
 
@@ -222,7 +237,8 @@ def explain(
         images: a file, folder, glob or ``@list``; a picture of Pillow's; or several of these.
         on_error: called with the picture's name and the reason for each map that cannot be made; default: raise it.
         **options: fields of :class:`camcli.Job`, as ``model``, ``method``, ``text``, ``targets``, ``batch_size``;
-            ``layer`` and ``target`` may be one or several, and ``size`` a number or height and width.
+            ``layer``, ``method`` and ``target`` may be one or several, ``options`` of methods a dict
+            (``{"samples": 8}``), ``scales`` numbers, and ``size`` a number or height and width.
 
     Yields:
         For each picture its explanations, class by class, layer by layer, with ``source`` and ``view`` set:
@@ -286,7 +302,11 @@ def _job(options: dict[str, Any], inputs: Sequence[str]) -> Job:
                 f"there is no option {name!r}", did_you_mean(name, known) or f"there are: {', '.join(known)}"
             )
         if known[name].type.startswith("tuple"):
+            if isinstance(value, Mapping):
+                value = [f"{option}={written(given)}" for option, given in value.items()]
             named[name] = (str(value),) if isinstance(value, str | int) else tuple(map(str, value))
+        if name in ("method", "scales") and not isinstance(value, str):
+            named[name] = ",".join(map(str, [value] if isinstance(value, int | float) else value))
         if name == "size" and not isinstance(value, str):
             named[name] = "x".join(map(str, [value] if isinstance(value, int) else value))
     return Job(**named, inputs=tuple(inputs))

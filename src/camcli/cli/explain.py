@@ -14,7 +14,7 @@ from camcli import config as job_files
 from camcli.cli.ending import ending
 from camcli.console import LISTED, Voice
 from camcli.errors import CamcliError
-from camcli.job import BUNDLED_MODEL, LAYOUTS, Crop, Job, Normalize, Outcome, Precision, Tally
+from camcli.job import BUNDLED_MODEL, FLIPS, LAYOUTS, Crop, Fuse, Job, Normalize, Outcome, Precision, Tally
 from camcli.methods import METHODS
 from camcli.outputs import COLORMAPS, OUTPUTS
 
@@ -41,6 +41,11 @@ def _complete(names: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]:
     return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
 
 
+def _split(given: Sequence[str]) -> tuple[str, ...]:
+    """Words, some of them perhaps joined by commas."""
+    return tuple(word.strip() for words in given for word in words.split(",") if word.strip())
+
+
 def _load_config(context: typer.Context, path: Path | None) -> Path | None:
     """The job file's options become the defaults of this command."""
     if path is not None:
@@ -49,6 +54,8 @@ def _load_config(context: typer.Context, path: Path | None) -> Path | None:
         except CamcliError as error:
             Voice().error(error)
             raise typer.Exit(error.exit_code) from None
+        if "method" in options:  # one string in a job file, and here as many as are given
+            options["method"] = [options["method"]]
         context.default_map = {**(context.default_map or {}), **options}
     return path
 
@@ -145,14 +152,65 @@ Call = Annotated[
         metavar="N",
     ),
 ]
-Method = Annotated[
+Methods = Annotated[
+    list[str] | None,
+    _option(
+        WHAT,
+        f"{_listed(METHODS.names())}; several joined by commas, or repeat. See: camcli methods.",
+        "--method",
+        metavar="NAME",
+        show_default=DEFAULT.method,
+        autocompletion=_complete(METHODS.names),
+    ),
+]
+Options = Annotated[
+    list[str] | None,
+    _option(
+        WHAT,
+        "Of the method: samples=8; of one of several: smoothgrad.samples=8; repeat for more. See: camcli methods NAME.",
+        "--option",
+        "-o",
+        env=False,
+        metavar="NAME=VALUE",
+        show_default="as the paper says",
+    ),
+]
+FuseBy = Annotated[
+    Fuse,
+    _option(
+        WHAT,
+        "How the maps of several layers become one, each rectified and scaled to 1 before; paper: as the method's "
+        "paper says.",
+        "--fuse",
+    ),
+]
+Scales = Annotated[
     str,
     _option(
         WHAT,
-        f"{_listed(METHODS.names())}. See: camcli methods.",
-        "--method",
-        metavar="NAME",
-        autocompletion=_complete(METHODS.names),
+        "The mean of the maps at these factors of the input's size, where the model allows it.",
+        "--scales",
+        metavar="0.75,1,1.25",
+    ),
+]
+Augment = Annotated[
+    list[str] | None,
+    _option(
+        WHAT,
+        f"The mean with the maps of mirrored pictures: {_listed(FLIPS)}; several joined by commas.",
+        "--augment",
+        metavar="FLIPS",
+        show_default=False,
+        autocompletion=_complete(lambda: FLIPS),
+    ),
+]
+EigenSmooth = Annotated[
+    bool,
+    _option(
+        WHAT,
+        "The first principal component of the weighted channels instead of their sum; for methods that weight "
+        "channels.",
+        "--eigen-smooth",
     ),
 ]
 Targets = Annotated[
@@ -203,7 +261,7 @@ RegionOf = Annotated[
 MinScore = Annotated[
     float, _option(WHAT, "For detection: boxes below it are left out.", "--min-score", min=0, max=1, metavar="SCORE")
 ]
-Out = Annotated[str, _option(WRITTEN, "The folder that all is written under.", "--out", "-o", metavar="FOLDER")]
+Out = Annotated[str, _option(WRITTEN, "The folder that all is written under.", "--out", "-O", metavar="FOLDER")]
 Root = Annotated[
     str,
     _option(
@@ -284,7 +342,12 @@ def explain(
     layers: Layers = None,
     layout: LayoutOf = DEFAULT.layout,
     call: Call = DEFAULT.call,
-    method: Method = DEFAULT.method,
+    method: Methods = None,
+    options: Options = None,
+    fuse: FuseBy = DEFAULT.fuse,
+    scales: Scales = DEFAULT.scales,
+    augment: Augment = None,
+    eigen_smooth: EigenSmooth = DEFAULT.eigen_smooth,
     target: Targets = None,
     targets: TargetsFile = DEFAULT.targets,
     output: Output = DEFAULT.output,
@@ -327,7 +390,12 @@ def explain(
             layers=tuple(layers or DEFAULT.layers),
             layout=layout,
             call=call,
-            method=method,
+            method=",".join(_split(method or [DEFAULT.method])),
+            options=tuple(options or DEFAULT.options),
+            fuse=fuse,
+            scales=scales,
+            augment=_split(augment or DEFAULT.augment),
+            eigen_smooth=eigen_smooth,
             target=tuple(target or DEFAULT.target),
             targets=targets,
             output=output,
@@ -337,7 +405,7 @@ def explain(
             null_separated=null_separated,
             out=out,
             root=root,
-            save=tuple(name.strip() for given in save or DEFAULT.save for name in given.split(",") if name.strip()),
+            save=_split(save or DEFAULT.save),
             colormap=colormap,
             alpha=alpha,
             normalize=normalize,
@@ -387,7 +455,8 @@ def _introduce(run: Any, voice: Voice) -> None:
         voice.say(f"model: {worker.network.name}, {worker.network.origin}")
     where = f" at {', '.join(explainer.layers)}" if explainer.layers else ""
     chosen = " (chosen; --layer names another)" if explainer.layers and not run.job.layers else ""
-    voice.say(f"method: {explainer.method.name}{where}{chosen}, on {worker.device}")
+    names = ", ".join(row.name for row in explainer.methods)
+    voice.say(f"method{'s' * (len(explainer.methods) > 1)}: {names}{where}{chosen}, on {worker.device}")
     voice.say(f"explained: {worker.explains}")
     if worker.network.untrained:
         voice.note("the weights are random: these maps mean nothing, and every output says so")

@@ -6,21 +6,37 @@ import typer
 
 from camcli.cli.ending import ending
 from camcli.console import Voice, print_table
-from camcli.methods import METHODS
-
-WORKS_AT = {"gradient": "layer", "backprop": "input", "product": "layer and input"}
+from camcli.methods import METHODS, works_at
+from camcli.tables import Row
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="Only this method, and what to know of it.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Only this method: what to know of it, and its options.")] = None,
 ) -> None:
-    """List the methods: what each needs, what it does, and the paper it follows."""
+    """List the methods: where each looks, what it costs, what it does, and the paper it follows."""
     voice = Voice()
     with ending(voice):
         rows = [METHODS.find(name)] if name else METHODS.rows
         print_table(
-            ("method", "works at", "what it is", "paper"),
-            [(row.name, WORKS_AT.get(row.kind, row.kind), row.summary, row.paper) for row in rows],
+            ("method", "works at", "cost", "what it is", "paper"),
+            [(row.name, works_at(row), row.cost, row.summary, row.paper) for row in rows],
         )
-        if name and rows[0].caveat:
-            voice.note(rows[0].caveat)
+        if name:
+            _tell(rows[0])
+            if rows[0].caveat:
+                voice.note(rows[0].caveat)
+
+
+def _tell(row: Row) -> None:
+    """What the method's docstring says, and its options with their values, defaults and meanings."""
+    from camcli import recipe  # the seam: torch comes in here
+
+    for text in recipe.descriptions(row):
+        typer.echo(f"\n{text}")
+    options = recipe.options_of(row).values()
+    if options:
+        typer.echo("\nOptions, by -o name=value:")
+        print_table(
+            ("option", "values", "default", "meaning"),
+            [(one.name, one.values, one.written, one.meaning) for one in options],
+        )

@@ -1,21 +1,78 @@
 """The table of methods.
 
-A method's kind says what evidence it is handed and what it returns:
+A method is one function, and its signature says everything: **its positional parameters name the evidence it is
+handed** (the names of :data:`EVIDENCE`), its keyword-only parameters are its options (``-o name=value``). It returns
+maps ``(n, h, w)`` at the layer or at the input, or ``(n, 3, H, W)`` at the input, or, where it looks at a layer alone,
+several ``(n, k, h, w)``; signed, neither normalised nor rectified unless its paper says so. A row's kind is the file
+that holds the function: a family of methods.
 
-- ``gradient``: ``(act, grad) -> map``, closed forms over a layer's output and the gradient of the score by it, both
-  ``(n, c, h, w)``; the map is ``(n, h, w)``.
+Two kinds have a form of their own:
+
 - ``backprop``: ``(grad, passes) -> grad``, what happens to the gradient at a ReLU on its way to the input; the map is
   the gradient by the input, ``(n, 3, H, W)``.
 - ``product``: two rows multiplied at the input's resolution, the map ``(n, 3, H, W)``; no function of its own.
 """
 
+from camcli.signature import evidence_in
 from camcli.tables import Row, Table
+
+# By its name, what a method can be handed: where it is found, and what it is for n pictures.
+EVIDENCE = {
+    "act": ("layer", "the layer's output A, (n, c, h, w)"),
+    "grad": ("layer", "the gradient of the score by A, (n, c, h, w)"),
+    "curve": ("layer", "H A, the Hessian of the score by A times A, (n, c, h, w)"),
+    "grad_of": ("layer", "from weights (n, classes) of the scores to the gradient of their sum by A, (n, c, h, w)"),
+    "responses": ("layer", "from variants of the images to A and its gradient, one after the other"),
+    "rest": ("layer", "from variants of A to the score; only what lies behind the layer runs again"),
+    "images": ("input", "what the model is given, (n, 3, H, W)"),
+    "input_grad": ("input", "the gradient of the score by the images, (n, 3, H, W)"),
+    "ask": ("input", "from variants of the images to the score, one after the other"),
+    "slopes": ("input", "from variants of the images to the score and its gradient by them"),
+    "biases": ("input", "for each bias of the network bias times gradient, (n, c, ...)"),
+    "attn": (
+        "attention",
+        "of each attention its weights, a list of (n, heads, t, t); last perhaps a pooling (n, heads, q, t)",
+    ),
+    "attn_grad": ("attention", "the gradients of the score by them, a list likewise"),
+    "read": ("attention", "whether the score reads a token behind the last attention, (n, t)"),
+    "spread": (
+        "attention",
+        "from relevance (n, t), or (n, q, t) of which the rows that the score reads count, to (n, h, w)",
+    ),
+    "score": ("score", "the score that is explained, (n,)"),
+    "logits": ("score", "the score of every class, (n, classes)"),
+    "index": ("score", "the class that is explained, (n,)"),
+}
+WORKS_AT = {"backprop": "input", "product": "layer and input"}
+
+
+def works_at(row: Row) -> str:
+    """Whether a method looks at a layer, at the input, or at both; read from its signature without running anything."""
+    if row.kind in WORKS_AT:
+        return WORKS_AT[row.kind]
+    names = evidence_in(METHODS.home(row), row.function or row.name.replace("-", "_")) or ()
+    found = {EVIDENCE.get(name, ("",))[0] for name in names}
+    places = [place for place in ("layer", "input", "attention") if place in found]
+    return " and ".join(places) or "input"
+
 
 METHODS = Table(
     "camcli.methods",
     "method",
-    Row("gradient", "gradcam", "channels weighted by their mean gradient", "Selvaraju 2017, arXiv:1610.02391"),
-    Row("gradient", "hirescam", "gradient times activation, cell by cell", "Draelos 2020, arXiv:2011.08891"),
+    Row(
+        "gradient",
+        "gradcam",
+        "channels weighted by their mean gradient",
+        "Selvaraju 2017, arXiv:1610.02391",
+        cost="1 forward, 1 backward to the layer",
+    ),
+    Row(
+        "gradient",
+        "hirescam",
+        "gradient times activation, cell by cell",
+        "Draelos 2020, arXiv:2011.08891",
+        cost="1 forward, 1 backward to the layer",
+    ),
     Row(
         "backprop",
         "guided-backprop",
@@ -23,6 +80,7 @@ METHODS = Table(
         "Springenberg 2015, arXiv:1412.6806",
         caveat="guided backprop shows edges that hardly depend on the class or the weights: "
         "it fails the randomisation test of Adebayo et al. 2018, arXiv:1810.03292",
+        cost="1 forward, 1 backward to the input",
     ),
     Row(
         "product",
@@ -32,5 +90,250 @@ METHODS = Table(
         parts=("guided-backprop", "gradcam"),
         caveat="its place comes from Grad-CAM, its fine detail from guided backprop, which hardly depends on the "
         "weights (Adebayo et al. 2018, arXiv:1810.03292)",
+        cost="1 forward, 1 backward to the layer, 1 to the input",
+    ),
+    Row(
+        "attention",
+        "rollout",
+        "attention multiplied through all blocks, with the way around each",
+        "Abnar 2020, arXiv:2005.00928",
+        caveat="attention rollout asks for no class: its map is the same for every one",
+        cost="1 forward, 1 backward through the head",
+    ),
+    Row(
+        "attention",
+        "gae",
+        "positive attention times gradient, added up through all blocks",
+        "Chefer 2021, arXiv:2103.15679",
+        cost="1 forward, 1 backward to the first attention",
+    ),
+    Row(
+        "attention",
+        "attention",
+        "the last block's attention of the token that the score reads",
+        "Dosovitskiy 2021, arXiv:2010.11929",
+        caveat="raw attention asks for no class, and shows one block of many",
+        cost="1 forward, 1 backward through the head",
+    ),
+    Row(
+        "gradient",
+        "cam",
+        "channels weighted by the class's weights in the head",
+        "Zhou 2016, arXiv:1512.04150",
+        cost="1 forward, 1 backward to the layer, 4 forwards behind the layer",
+    ),
+    Row(
+        "gradient",
+        "gradcam++",
+        "positive gradients, weighted cell by cell",
+        "Chattopadhyay 2018, arXiv:1710.11063",
+        cost="1 forward, 1 backward to the layer",
+        caveat="made for activations that are not negative: elsewhere its weights have poles",
+        function="gradcam_plus_plus",
+    ),
+    Row(
+        "gradient",
+        "smooth-gradcam++",
+        "Grad-CAM++ with gradients averaged over noisy copies",
+        "Omeiza 2019, arXiv:1908.01224",
+        cost="1 forward; 1 forward and 1 backward to the layer a sample (5)",
+        caveat="made for activations that are not negative: elsewhere its weights have poles",
+        function="smooth_gradcam_plus_plus",
+    ),
+    Row(
+        "gradient",
+        "xgradcam",
+        "channels weighted by their share of the score",
+        "Fu 2020, arXiv:2008.02312",
+        cost="1 forward, 1 backward to the layer",
+        caveat="its weights divide by each channel's sum, and mean nothing where that is near zero: take a layer "
+        "behind a ReLU",
+    ),
+    Row(
+        "gradient",
+        "layercam",
+        "positive gradient times activation, cell by cell",
+        "Jiang 2021, IEEE TIP 30:5875",
+        cost="1 forward, 1 backward to the layer",
+    ),
+    Row(
+        "gradient",
+        "gradcam-elementwise",
+        "positive contributions, cell by cell",
+        "Pillai 2021, hdl:11603/21053",
+        cost="1 forward, 1 backward to the layer",
+    ),
+    Row(
+        "gradient",
+        "eigen-gradcam",
+        "first principal component of gradient times activation",
+        "no paper; pytorch-grad-cam 2021",
+        cost="1 forward, 1 backward to the layer",
+        caveat="what speaks for the class and what speaks against it can both be positive",
+    ),
+    Row(
+        "gradient",
+        "seg-eigen-cam",
+        "first principal component of |gradient| times activation",
+        "Chung 2025, doi:10.3390/app15137562",
+        cost="1 forward, 1 backward to the layer",
+        caveat="what speaks for the class and what speaks against it can both be positive",
+    ),
+    Row(
+        "gradient",
+        "shapleycam",
+        "Grad-CAM corrected by the score's curvature",
+        "Cai 2025, arXiv:2501.06261",
+        cost="1 forward, 2 backwards to the layer",
+    ),
+    Row(
+        "gradient",
+        "finer-cam",
+        "Grad-CAM of the class against the classes most like it",
+        "Zhang 2025, arXiv:2501.11309",
+        cost="1 forward, 1 backward to the layer",
+    ),
+    Row(
+        "activation",
+        "eigencam",
+        "first principal component of the activations",
+        "Muhammad 2020, arXiv:2008.00299",
+        cost="1 forward",
+        caveat="it is the same for every class",
+    ),
+    Row(
+        "activation",
+        "kpca-cam",
+        "first kernel principal component of the activations",
+        "Karmani 2024, arXiv:2410.00267",
+        cost="1 forward",
+        caveat="it is the same for every class",
+    ),
+    Row(
+        "activation",
+        "fem",
+        "where channels are unusually active",
+        "Fuad 2020, doi:10.1109/IPTA50016.2020.9286629",
+        cost="1 forward",
+        caveat="it is the same for every class",
+    ),
+    Row(
+        "activation",
+        "lafam",
+        "mean of the activations",
+        "Karjauv 2024, arXiv:2407.06059",
+        cost="1 forward",
+        caveat="it is the same for every class",
+    ),
+    Row(
+        "activation",
+        "dff",
+        "the activations as a few concepts, a map each",
+        "Collins 2018, arXiv:1806.10206",
+        cost="1 forward",
+        caveat="it is the same for every class, and each picture has concepts of its own",
+    ),
+    Row(
+        "activation",
+        "random",
+        "noise, the floor of every comparison",
+        "none",
+        cost="1 forward",
+        caveat="it explains nothing: it is noise",
+    ),
+    Row(
+        "backprop",
+        "deconvnet",
+        "input gradient, only positive signals passing back, whether a ReLU was open or not",
+        "Zeiler 2014, arXiv:1311.2901",
+        caveat="a deconvnet shows edges that hardly depend on the class or the weights (Nie et al. 2018, "
+        "arXiv:1805.07039)",
+        cost="1 forward, 1 backward to the input",
+    ),
+    Row(
+        "masking",
+        "scorecam",
+        "channels weighted by the score of the image masked by them",
+        "Wang 2020, arXiv:1910.01279",
+        cost="2 forwards, and 1 for each channel",
+    ),
+    Row(
+        "masking",
+        "gscorecam",
+        "Score-CAM of the 300 channels of greatest gradient",
+        "Chen 2022 (ACCV)",
+        cost="2 forwards, 1 backward to the layer, and 1 forward for each of 300 channels",
+    ),
+    Row(
+        "masking",
+        "ss-cam",
+        "Score-CAM averaged over noise on the masks",
+        "Wang 2020, arXiv:2006.14255",
+        cost="2 forwards, and 35 for each channel",
+    ),
+    Row(
+        "masking",
+        "is-cam",
+        "Score-CAM averaged while the masked image fades in",
+        "Naidu 2020, arXiv:2010.03023",
+        cost="2 forwards, and 9 for each channel",
+    ),
+    Row(
+        "masking",
+        "ablation-cam",
+        "channels weighted by the share of the score that goes with them",
+        "Desai 2020 (WACV)",
+        caveat="its weights are shares of the score: where the score is negative the map's sign turns over "
+        "(-o per=norm keeps it)",
+        cost="1 forward, and 1 of the part behind the layer for each channel",
+    ),
+    Row(
+        "masking",
+        "occlusion",
+        "how much the score drops when a grey square hides a place",
+        "Zeiler 2014, arXiv:1311.2901",
+        cost="1 forward, and 1 for each place of the square (169)",
+    ),
+    Row(
+        "masking",
+        "rise",
+        "the mean of random masks, weighted by the score of the image under them",
+        "Petsiuk 2018, arXiv:1806.07421",
+        cost="1 forward, and 4000",
+    ),
+    Row(
+        "pixel",
+        "saliency",
+        "size of the input gradient, greatest over the colours",
+        "Simonyan 2013, arXiv:1312.6034",
+        cost="1 forward, 1 backward to the input",
+    ),
+    Row(
+        "pixel",
+        "input-x-gradient",
+        "input times gradient",
+        "Shrikumar 2016, arXiv:1605.01713",
+        cost="1 forward, 1 backward to the input",
+    ),
+    Row(
+        "pixel",
+        "smoothgrad",
+        "input gradient averaged over noisy copies",
+        "Smilkov 2017, arXiv:1706.03825",
+        cost="1 forward, and 50 with a backward to the input",
+    ),
+    Row(
+        "pixel",
+        "integrated-gradients",
+        "input gradient averaged on the way from grey to the image, times the way; sums to the score's difference",
+        "Sundararajan 2017, arXiv:1703.01365",
+        cost="1 forward, and 50 with a backward to the input",
+    ),
+    Row(
+        "pixel",
+        "fullgrad",
+        "input times gradient and every bias times its gradient, each rescaled, all summed",
+        "Srinivas 2019, arXiv:1905.00780",
+        cost="1 forward, 1 backward to the input",
     ),
 )

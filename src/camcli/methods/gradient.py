@@ -1,15 +1,311 @@
 """Closed forms over a layer's output A and g, the gradient of the class score by it."""
 
-from jaxtyping import Float
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from camcli.errors import RequestError
+from camcli.methods.activation import cells, first_component, on_grid, principal, unit
 
 
 def gradcam(act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
-    """Sum over k of alpha_k A_k with alpha_k the mean of g_k, signed (Selvaraju 2017, eq. 1 and 2 before the ReLU)."""
+    """Sum over k of alpha_k A_k with alpha_k the mean of g_k, signed (Selvaraju 2017, eq. 1 and 2 before the ReLU).
+
+    Use: first. It is quick, robust, and depends on both the model and the class.
+    Not for: several small objects far apart, or layers early in the network, where one weight a channel is too coarse;
+        there it may light places that do not raise the score at all (see hirescam).
+    """
     alpha = grad.mean((2, 3), keepdim=True)
     return (alpha * act).sum(1)
 
 
 def hirescam(act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
-    """Sum over k of g_k A_k, cell by cell (Draelos and Carin 2020, eq. 4)."""
+    """Sum over k of g_k A_k, cell by cell (Draelos and Carin 2020, eq. 4).
+
+    For a network that ends in pooling and one linear layer it is exactly the places' contribution to the score; there
+    it equals Grad-CAM, and CAM up to scale.
+
+    Use: where a map must not light places that the model does not use.
+    Not for: layers early in the network, where gradients cell by cell are noisy.
+    """
     return (grad * act).sum(1)
+
+
+def cam(
+    act: Float[Tensor, "n c h w"],
+    grad: Float[Tensor, "n c h w"],
+    score: Float[Tensor, " n"],
+    rest: Callable[[Iterable[Tensor]], Iterator[Tensor]],
+) -> Float[Tensor, "n h w"]:
+    """Sum over k of w_k A_k with w_k the class's weight in the head behind average pooling (Zhou 2016, eq. 2).
+
+    The weights are read from the gradient: behind pooling over N cells it is w_k / N in each. That the score is affine
+    in the channels' means, and nothing else, is tried for every picture before it is believed: the gradient must be
+    the same in all cells, and ``score + sum g (B - A)`` must be the score where the layer says B: zeros, 2A, -A, and
+    noise. Otherwise the method is refused.
+
+    Use: networks that end in average pooling and one linear layer, at the layer before the pooling.
+    Not for: any other network or layer; hirescam is CAM where CAM is defined, and is defined everywhere.
+    """
+    tolerance = torch.finfo(grad.dtype).eps ** 0.5
+    weight = grad.sum((2, 3), keepdim=True)
+    uneven = (grad - weight / (grad.shape[2] * grad.shape[3])).abs().amax((1, 2, 3))
+    if (uneven > tolerance * grad.abs().amax((1, 2, 3))).any():
+        raise RequestError(
+            "CAM is not defined here: the gradient of the score differs between cells of the layer, so what follows "
+            "it is not average pooling and one linear layer",
+            "choose the layer before the pooling, or the method hirescam, which is CAM wherever CAM is defined",
+        )
+    noise = torch.randn(act.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(act)
+    variants = {"nothing": torch.zeros_like(act), "twice what it says": 2 * act, "its opposite": -act}
+    variants["noise"] = act.square().mean((1, 2, 3), keepdim=True).sqrt() * noise
+    for (name, variant), found in zip(variants.items(), rest(variants.values()), strict=True):
+        steps = grad * (variant - act)
+        wanted = score + steps.sum((1, 2, 3))
+        size = steps.abs().sum((1, 2, 3)) + score.abs()
+        if not ((found - wanted).abs() <= tolerance * size).all():
+            raise RequestError(
+                f"CAM is not defined here: where the layer says {name}, the score is not what a linear layer behind "
+                "average pooling gives",
+                "choose the layer before the pooling, or the method hirescam, which is CAM wherever CAM is defined",
+            )
+    return (weight * act).sum(1)
+
+
+def _not_infinite(tensor: Tensor) -> Tensor:
+    """The tensor, with NaN where a division by zero made it infinite."""
+    return tensor.where(tensor.isfinite(), torch.nan)
+
+
+def gradcam_plus_plus(
+    act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"], *, normalize: bool = False
+) -> Float[Tensor, "n h w"]:
+    """Sum over k of w_k A_k with w_k the sum of alpha relu(g), before the ReLU (Chattopadhyay 2018, eq. 19).
+
+    alpha = g^2 / (2 g^2 + g^3 sum A_k). Where g is not 0 that is 1 / (2 + g sum A_k), and so it is computed: g^2 is
+    often below 1e-6, and a small number added to the denominator, as in other libraries, would decide the map. The
+    paper's score is the exponential of y, whose factor exp(y) is the same everywhere and left out. Where A_k sums to
+    less than zero, alpha has a pole, and its sign turns beyond it.
+
+    Use: several objects of the class in one picture, behind a ReLU.
+    Not for: layers whose activations can be negative; counterfactual maps (only positive gradients count).
+
+    Args:
+        normalize: divide each channel's alpha by its sum over the cells where g is positive, as the authors' code
+            does and the paper does not.
+    """
+    total = act.sum((2, 3), keepdim=True)
+    alpha = _not_infinite((2 + grad * total).reciprocal()).where(grad > 0, 0)
+    if normalize:
+        whole = alpha.sum((2, 3), keepdim=True)
+        alpha = alpha / whole.where(whole != 0, 1)
+    weight = (alpha * grad).sum((2, 3), keepdim=True)
+    return (weight * act).sum(1)
+
+
+def smooth_gradcam_plus_plus(
+    act: Float[Tensor, "n c h w"],
+    images: Float[Tensor, "n 3 H W"],
+    responses: Callable[[Iterable[Tensor]], Iterator[tuple[Tensor, Tensor]]],
+    *,
+    samples: int = 5,
+    sigma: float = 0.3,
+    seed: int = 0,
+) -> Float[Tensor, "n h w"]:
+    """Grad-CAM++ with g, g^2 and g^3 averaged over noisy copies of the picture, A from the clean one (Omeiza 2019).
+
+    alpha = mean g^2 / (2 mean g^2 + mean g^3 sum A_k), w_k = sum of alpha relu(mean g). The paper prints the mean of g
+    in alpha's numerator, which contradicts the Grad-CAM++ it extends; one sample without noise is Grad-CAM++ here.
+    torchcam takes relu of the last copy's gradient alone, and sums g^3 A in place of g^3 sum A.
+
+    Use: where Grad-CAM++ is noisy.
+    Not for: what Grad-CAM++ is not for; when time is short: each sample costs a forward and a backward.
+
+    Args:
+        samples: how many noisy copies.
+        sigma: the noise's standard deviation, in the units of the model's input (after normalisation).
+        seed: which noise; it is the same for every picture.
+    """
+    if samples < 1:
+        raise RequestError(f"{samples} samples are too few", "choose 1 or more")
+    draw = torch.Generator().manual_seed(seed)
+
+    def noisy() -> Iterator[Tensor]:
+        for _ in range(samples):
+            yield images + sigma * torch.randn((1, *images.shape[1:]), generator=draw).to(images)
+
+    first, second, third = (torch.zeros_like(act) for _ in range(3))
+    for _, grad in responses(noisy()):
+        first, second, third = first + grad, second + grad**2, third + grad**3
+    total = act.sum((2, 3), keepdim=True)
+    alpha = _not_infinite(second / (2 * second + third * total)).where(first > 0, 0)
+    weight = (alpha * first).sum((2, 3), keepdim=True) / samples
+    return (weight * act).sum(1)
+
+
+def xgradcam(act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
+    """Sum over k of w_k A_k with w_k = sum g_k A_k / sum A_k (Fu 2020), before the ReLU.
+
+    A channel that is zero everywhere adds nothing. Where a channel that is not sums to zero, there is no map; where it
+    sums to nearly zero, its weight is as great as it is meaningless. Behind a ReLU neither happens.
+
+    Use: Grad-CAM with weights that keep the sum: at the last stage the map's sum is as near to the score as one weight
+        a channel can bring it.
+    Not for: layers whose activations can be negative.
+    """
+    total = act.sum((2, 3), keepdim=True)
+    weight = _not_infinite((grad * act).sum((2, 3), keepdim=True) / total)
+    weight = weight.where(act.abs().amax((2, 3), keepdim=True) > 0, 0)
+    return (weight * act).sum(1)
+
+
+def layercam(act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
+    """Sum over k of relu(g_k) A_k, cell by cell (Jiang 2021, before the ReLU).
+
+    Maps of several layers are fused by :func:`layercam_fusion`.
+
+    Use: fine maps from layers early in the network, alone or fused with the last one's.
+    Not for: what speaks against a class: negative gradients do not count.
+    """
+    return (grad.clamp(min=0) * act).sum(1)
+
+
+def layercam_fusion(maps: Sequence[Float[Tensor, "n _ _"]], *, gamma: float = 2.0) -> Float[Tensor, "n H W"]:
+    """LayerCAM's maps of several layers as one: the greatest of them in each cell (Jiang 2021).
+
+    Each map is rectified and divided by its maximum; all but the deepest, whose values are weak, become
+    ``tanh(gamma M / max M)`` (eq. 9). Coarser maps are upsampled to the finest grid. torchcam scales the deepest too.
+
+    Args:
+        maps: from the shallowest layer to the deepest.
+        gamma: how much the shallow ones are raised.
+    """
+    if not maps:
+        raise RequestError("there is no map to fuse", "name a layer")
+    size = max(map.shape[1] for map in maps), max(map.shape[2] for map in maps)
+    fused: Tensor | None = None
+    for depth, map in enumerate(maps, 1):
+        map = map.clamp(min=0)
+        most = map.amax((1, 2), keepdim=True)
+        map = map / most.where(most > 0, 1)
+        if depth < len(maps):
+            map = (gamma * map).tanh()
+        map = F.interpolate(map[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+        fused = map if fused is None else torch.maximum(fused, map)
+    assert fused is not None
+    return fused
+
+
+def gradcam_elementwise(act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
+    """Sum over k of relu(g_k A_k), cell by cell (Pillai and Pirsiavash 2021).
+
+    HiResCAM without what speaks against the class: the ReLU comes before the sum.
+
+    Use: where contributions of both signs in one place cancel, and the positive ones are asked for.
+    Not for: what speaks against a class, or sums: nothing is ever subtracted.
+    """
+    return (grad * act).clamp(min=0).sum(1)
+
+
+def eigen_gradcam(
+    act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"], *, center: bool = False
+) -> Float[Tensor, "n h w"]:
+    """The first principal component of g A, cells by channels: EigenCAM of HiResCAM's terms (pytorch-grad-cam 2021).
+
+    It has no paper. The sign is EigenCAM's: the map agrees with how strong each cell is, here with |g A|. What speaks
+    for a class and what speaks against it can therefore both be positive.
+
+    Use: EigenCAM that depends on the class, often cleaner than Grad-CAM.
+    Not for: what raises the score against what lowers it.
+
+    Args:
+        center: subtract each channel's mean first, as pytorch-grad-cam does; the map then has both signs.
+    """
+    return principal(grad * act, center=center)
+
+
+def seg_eigen_cam(
+    act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"], *, center: bool = True
+) -> Float[Tensor, "n h w"]:
+    """The first principal component of |g| A, turned over where |min| > |max| (Chung 2025, eq. 10 to 13).
+
+    The sign is this paper's rule and not EigenCAM's.
+
+    Use: models of segmentation, whose backgrounds disturb maps by plain gradients.
+    Not for: what raises the score against what lowers it: the gradient's sign is dropped.
+
+    Args:
+        center: subtract each channel's mean first, as the released code does.
+    """
+    rows, greatest = unit(cells(grad.abs() * act))
+    map = first_component(rows - rows.mean(1, keepdim=True) if center else rows)
+    over = map.amin(1, keepdim=True).abs() > map.amax(1, keepdim=True).abs()
+    return on_grid(map.where(~over, -map) * greatest.squeeze(2), act)
+
+
+def shapleycam(
+    act: Float[Tensor, "n c h w"],
+    grad: Float[Tensor, "n c h w"],
+    curve: Float[Tensor, "n c h w"],
+    *,
+    cellwise: bool = False,
+) -> Float[Tensor, "n h w"]:
+    """Sum over k of alpha_k A_k with alpha_k the mean of g - 1/2 H A, H the Hessian of the score by A (Cai 2025).
+
+    The Shapley value of each activation, with the score to second order around A and 0 for an activation taken away.
+    Where the network behind the layer is piecewise linear (ReLUs alone), H is 0 and the map is Grad-CAM's. The paper
+    pairs it with a score of its own (ReST); here the score is the target's.
+
+    Use: networks with smooth activations or attention behind the layer, where a gradient alone misses the curvature.
+    Not for: ReLU networks, where it is Grad-CAM at a higher price.
+
+    Args:
+        cellwise: do not average over a channel's cells: what ShapleyCAM is to HiResCAM.
+    """
+    alpha = grad - curve / 2
+    return (hirescam if cellwise else gradcam)(act, alpha)
+
+
+def finer_cam(
+    act: Float[Tensor, "n c h w"],
+    logits: Float[Tensor, "n classes"],
+    index: Int[Tensor, " n"],
+    grad_of: Callable[[Tensor], Tensor],
+    *,
+    alpha: float = 1.0,
+    references: int = 3,
+    weights: Literal["softmax", "mean", "softmax-gradient"] = "softmax",
+) -> Float[Tensor, "n h w"]:
+    """Grad-CAM of what tells a class from its rivals: y_c - alpha sum of q_d y_d over similar classes d (Zhang 2025).
+
+    The similar classes are those whose scores are nearest to y_c. ``softmax`` weights them by their probabilities,
+    scaled to sum 1; ``mean`` gives each the same; ``softmax-gradient`` also lets the gradient pass through those
+    weights, which is what the authors' code and pytorch-grad-cam explain.
+
+    Use: fine-grained classes: which detail makes it this bird and not its neighbours.
+    Not for: classes unlike all others: what is subtracted is then no rival.
+
+    Args:
+        alpha: how much of the rivals is subtracted; 0 is Grad-CAM.
+        references: how many rivals.
+        weights: how they share.
+    """
+    if logits.shape[1] < 2:
+        raise RequestError("the model has one class, so there is none to compare it with", "choose another method")
+    if references < 1:
+        raise RequestError(f"{references} references are too few", "choose 1 or more")
+    score = logits.gather(1, index[:, None])
+    distance = (logits - score).abs().scatter(1, index[:, None], torch.inf)
+    similar = distance.sort(dim=1, stable=True).indices[:, : min(references, logits.shape[1] - 1)]
+    rivals = logits.gather(1, similar)
+    share = torch.full_like(rivals, 1 / rivals.shape[1]) if weights == "mean" else rivals.softmax(1)
+    coefficient = -alpha * share
+    if weights == "softmax-gradient":
+        lead = score - alpha * rivals
+        coefficient = coefficient + share * (lead - (share * lead).sum(1, keepdim=True))
+    combination = torch.zeros_like(logits).scatter(1, similar, coefficient).scatter(1, index[:, None], 1)
+    return gradcam(act, grad_of(combination))

@@ -142,6 +142,7 @@ def _heading(explanation: Explanation) -> list[_Line]:
 
 def _footing(picture: Picture, shown: Picture, explanation: Explanation, style: Style) -> list[_Line]:
     made = f"{explanation.method} at {explanation.layer or 'the input'}"
+    made += f", concept {explanation.concept}" if explanation.concept else ""
     words = [f"{made}: {picture.source.name}", *explanation.notes]
     words += _proportions(picture.view.picture, shown.view.picture)
     if not shown.view.whole:

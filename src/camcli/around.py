@@ -1,0 +1,156 @@
+"""What can be done around any method: other sizes, mirrored images, fused layers, smoothed channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from camcli.errors import RequestError
+from camcli.methods import METHODS
+from camcli.outlet import Reading, Subject
+
+FLIPS = {"flip": -1, "flip-vertical": -2}
+# Where a model does not take every size: the strides and patches that sides may have to be multiples of.
+MULTIPLES = (1, 2, 4, 8, 14, 16, 28, 32)
+# How far from the size asked for they may lie.
+NEAR = 0.15
+# Of a map, how far the sum of its channels' parts may be from it.
+ADDS_UP = 1e-4
+
+
+# ---- other sizes and mirrored images
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One way of showing the images to the network.
+
+    Attributes:
+        scale: the factor of their size.
+        flips: the dimensions that are mirrored.
+        size: rows and columns that the scale comes to; None if nobody has asked yet.
+    """
+
+    scale: float = 1.0
+    flips: tuple[int, ...] = ()
+    size: tuple[int, int] | None = None
+
+    def plain(self, size: tuple[int, int]) -> bool:
+        """Whether it shows images of this size as they are."""
+        return not self.flips and self.size in (None, size)
+
+    def there(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h2 w2"]:
+        """The images as the network is shown them: resized bilinearly, then mirrored."""
+        return _resized(images, self.size or (images.shape[2], images.shape[3])).flip(self.flips)
+
+    def back(self, maps: Float[Tensor, "n *c h w"], grid: tuple[int, int]) -> Float[Tensor, "n *c h2 w2"]:
+        """Maps of the images as shown, mirrored back and brought to a grid."""
+        maps = maps.flip(self.flips)
+        return _resized(maps, grid) if maps.ndim == 4 else _resized(maps.unsqueeze(1), grid).squeeze(1)
+
+    def subject(self, subject: Subject, reading: Reading, row: int, size: tuple[int, int]) -> Subject:
+        """What is explained of an image, where the network is shown it in this way."""
+        if self.plain(size):
+            return subject
+        if subject.inside is not None:
+            subject = replace(subject, inside=subject.inside.flip(self.flips))
+        return replace(subject, score=reading.answer(row, subject))
+
+
+def passes(scales: Sequence[float], flips: Sequence[str]) -> list[Pass]:
+    """Every scale with every choice of flips, the plainest first."""
+    turned: list[tuple[int, ...]] = [()]
+    for flip in dict.fromkeys(flips):
+        turned += [(*one, FLIPS[flip]) for one in turned]
+    order = sorted(dict.fromkeys(scales), key=lambda scale: scale != 1)
+    return [Pass(scale, one) for scale in order for one in turned]
+
+
+def sizes(size: tuple[int, int], scale: float) -> Iterator[tuple[int, int]]:
+    """Rows and columns that a scale may come to, the nearest first: as they are, or in multiples of a stride."""
+    height, width = (side * scale for side in size)
+    rounded = ((max(1, round(height / by)) * by, max(1, round(width / by)) * by) for by in MULTIPLES)
+    nearest, *others = dict.fromkeys(rounded)
+    yield nearest
+    for rows, columns in others if nearest != size else ():
+        if max(abs(rows / height - 1), abs(columns / width - 1)) <= NEAR and (rows, columns) != size:
+            yield rows, columns
+
+
+def _resized(tensor: Float[Tensor, "n c h w"], size: tuple[int, int]) -> Float[Tensor, "n c h2 w2"]:
+    if tensor.shape[2:] == size:
+        return tensor
+    return F.interpolate(tensor, size, mode="bilinear", align_corners=False)
+
+
+# ---- several layers
+
+
+def fused(
+    maps: Sequence[Tensor], how: str, paper: Callable[[Sequence[Tensor]], Tensor] | None = None
+) -> Float[Tensor, "n h w"]:
+    """The maps of several layers as one, at the finest of their grids.
+
+    Each is rectified, divided by its maximum and upsampled bilinearly; then their mean, maximum or product is taken.
+
+    Args:
+        maps: of the layers in running order, the shallowest first.
+        how: ``mean``, ``max``, ``product``, or ``paper``.
+        paper: the method's own way, which is handed the maps as the method gave them.
+    """
+    if any(map.ndim != 3 for map in maps):
+        raise RequestError(
+            "a method that gives several maps of a layer has none to fuse with another layer's",
+            "leave --fuse out, or choose another method",
+        )
+    if how == "paper":
+        assert paper is not None
+        return paper(maps)
+    size = (max(map.shape[1] for map in maps), max(map.shape[2] for map in maps))
+    same = torch.stack([_resized(_unit(map).unsqueeze(1), size).squeeze(1) for map in maps])
+    return {"mean": same.mean(0), "max": same.amax(0), "product": same.prod(0)}[how]
+
+
+def _unit(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+    """Rectified, the greatest value of each 1; a map that is nowhere positive is zero."""
+    positive = maps.relu()
+    most = positive.amax((1, 2), keepdim=True)
+    return positive / most.where(most != 0, 1)
+
+
+# ---- smoothed channels
+
+
+def smoothed(name: str, formulas: Sequence[Any], evidence: Any, layer: str) -> Float[Tensor, "n h w"]:
+    """The first principal component of the parts that the channels have in a map, instead of their sum.
+
+    A channel's part is what the method makes of it alone. That is defined for methods that are made of activation and
+    gradient and whose map is the sum of these parts, which is tried.
+
+    Raises:
+        RequestError: it is not.
+    """
+    [*_, formula] = formulas
+    if len(formulas) > 1 or not formula.wants or not set(formula.wants) <= {"act", "grad", "curve"}:
+        raise RequestError(
+            f"the map of {name} is not made of activation and gradient alone, so its channels have no parts to smooth",
+            "leave --eigen-smooth out, or choose gradcam or hirescam",
+        )
+    given = [evidence.get(one, layer) for one in formula.wants]
+    count, channels = given[0].shape[:2]
+    alone = formula.function(*(one.flatten(0, 1).unsqueeze(1) for one in given), **formula.options)
+    parts = alone.unflatten(0, (count, channels))
+    whole = formula.function(*given, **formula.options)
+    if bool(((parts.sum(1) - whole).abs() > ADDS_UP * parts.abs().sum(1).amax((1, 2), keepdim=True)).any()):
+        raise RequestError(
+            f"the map of {name} is not the sum of what it makes of each channel, so there are no parts to smooth",
+            "leave --eigen-smooth out, or choose gradcam or hirescam",
+        )
+    smooth: Tensor = METHODS.load("eigencam")(parts)
+    return smooth

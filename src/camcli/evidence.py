@@ -1,0 +1,484 @@
+"""Evidence by name: what a method's parameters ask for, got from the network when it is asked for, and once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from camcli.attention import Attending, Attention, averaged
+from camcli.biases import Biases
+from camcli.capture import ReluRule, RuledReLUs, Taps, frozen, tapped
+from camcli.errors import PictureError
+from camcli.layout import Layout, canonical, restored
+from camcli.methods import EVIDENCE
+from camcli.outlet import Reading, Subject
+from camcli.replay import IMAGES, Recording, Way, expanded, needed, recorded, replayed
+
+# What needs a graph from the input on.
+FROM_INPUT = frozenset({"input_grad", "biases"})
+# What is seen of attention.
+ATTENTION = frozenset({"attn", "attn_grad", "read", "spread"})
+# Of these, what needs the gradient at the last attention alone.
+LAST_ATTENTION = frozenset({"read", "spread"})
+# What asks for the score again, of something changed.
+AGAIN = frozenset({"ask", "slopes", "responses", "rest"})
+# Of the score, how far a replay may be off.
+SAME = 1e-4
+# Of the score, how much FullGrad's parts may miss.
+COMPLETE = 1e-2
+# Variants of an activation in one forward, however small they are.
+MOST_ROWS = 1024
+
+
+@dataclass(slots=True)
+class Plan:
+    """What was found out about a network for one size of images.
+
+    Attributes:
+        layouts: of each layer's output.
+        runs: which of each layer's runs counts, from 1 on; the layers in running order.
+        ways: how the part behind each layer is run again, if a method asks for that.
+        rows: how many variants of each layer's output that takes at once.
+        tokens: how the tokens of attention lie on their grid, if a method asks for that.
+        attentions: how many there are in one forward.
+    """
+
+    layouts: dict[str, Layout] = field(default_factory=dict)
+    runs: dict[str, int] = field(default_factory=dict)
+    ways: dict[str, Way] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    tokens: Layout | None = None
+    attentions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """One forward of a batch, and what is needed to go back.
+
+    Attributes:
+        image: what the network was given; the start of the graph if something at the input is wanted.
+        reading: what the network returned, read.
+        taps: the output of each layer that ran.
+        relus: how gradients pass the ReLUs, if a method has a rule for them.
+        biases: what is added on the way, if a method wants to know.
+        recordings: by layer, what is needed to run again what lies behind it.
+        attending: the attentions that were met, if a method wants to know.
+    """
+
+    image: Tensor
+    reading: Reading
+    taps: Taps
+    relus: RuledReLUs | None
+    biases: Biases | None
+    recordings: Mapping[str, Recording]
+    attending: Attending | None = None
+
+
+class Witness:
+    """A network that gives evidence: every run of it is made here.
+
+    Args:
+        module: takes ``(n, 3, h, w)``.
+        read: from what it returns for a number of images to what can be explained.
+        wants: the names of all evidence that any method wants.
+        ruled: whether a method has a rule for the gradient at ReLUs.
+        call: which run of a layer counts that runs several times; 0 for the last.
+        rows: how many images are given to the network at once where a method asks about variants of them.
+
+    Attributes:
+        layers: the names of the layers that are looked at; may be set later.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        read: Callable[..., Reading],
+        wants: frozenset[str],
+        ruled: bool = False,
+        call: int = 0,
+        rows: int = 8,
+    ) -> None:
+        self.module, self.read, self.wants, self.ruled, self.call, self.rows = module, read, wants, ruled, call, rows
+        self.layers: tuple[str, ...] = ()
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """The network frozen, and the graph on, whatever the caller has switched off."""
+        with torch.inference_mode(False), torch.enable_grad(), frozen(self.module):
+            yield
+
+    def leaf(self, images: Tensor) -> Tensor:
+        """The images where the network is and as it counts; the start of the graph if that is at the input."""
+        like = next((one for one in self.module.parameters() if one.is_floating_point()), images)
+        from_input = self.ruled or bool(self.wants & FROM_INPUT)
+        return images.detach().clone().to(like.device, like.dtype).requires_grad_(from_input)
+
+    def forward(
+        self, images: Tensor, seen: Tensor | None = None, region: Tensor | None = None, plan: Plan | None = None
+    ) -> Forward:
+        """One forward that keeps what the evidence wanted needs, and no more."""
+        leaf = self.leaf(images)
+        layers = {name: self.module.get_submodule(name) for name in self.layers}
+        with ExitStack() as watch:
+            recordings: dict[str, Recording] = {}
+            if plan and "rest" in self.wants:
+                for name, layer in layers.items():
+                    record = recorded(self.module, layer, plan.runs[name], len(leaf), plan.ways[name].owned)
+                    recordings[name] = watch.enter_context(record)
+            taps = watch.enter_context(tapped(layers, self.call))
+            relus = watch.enter_context(RuledReLUs()) if self.ruled else None
+            biases = watch.enter_context(Biases()) if "biases" in self.wants else None
+            attending = watch.enter_context(self._attending(len(leaf), plan)) if self.wants & ATTENTION else None
+            # A network may change its input in place, which a leaf of the graph does not allow.
+            output = self.module(leaf.clone())
+        reading = self.read(output, len(images), seen, region)
+        return Forward(leaf, reading, taps, relus, biases, recordings, attending)
+
+    def _attending(self, images: int, plan: Plan | None) -> Attending:
+        """Of the first forward the chain is checked; then only the last attention need be in the graph, if any."""
+        if plan is None or "attn_grad" in self.wants:
+            return Attending(images, values="attn_grad" in self.wants)
+        return Attending(images, values=False, graph_from=plan.attentions - 1 if self.wants & LAST_ATTENTION else -1)
+
+    # ---- how the part behind a layer can be run again
+
+    def prepare_rest(self, plan: Plan, name: str, images: Tensor) -> str:
+        """Find the way for one layer, and prove it on one image; a note if the whole network must run.
+
+        The unchanged activation must bring the scores back, and the halved one those of the whole network.
+        """
+        layer, leaf = self.module.get_submodule(name), self.leaf(images).detach()
+        owned: frozenset[nn.Module] = frozenset()
+        for _ in range(3):
+            with recorded(self.module, layer, plan.runs[name], 1, owned) as recording, torch.no_grad():
+                reading = self.read(self.module(leaf.clone()), 1)
+            if not (changed := recording.changed()):
+                break
+            owned |= changed
+        act = recording.tensor
+        pair = restored(torch.cat([cells := canonical(act, plan.layouts[name]), cells / 2]), plan.layouts[name], act)
+        halved = self.again(layer, recording, pair[1:], leaf, Way(whole=True)).scores(0)
+
+        def proven(way: Way) -> bool:
+            try:
+                again = self.again(layer, recording, pair, leaf, way)
+                pairs = [(reading.scores(0), again.scores(0)), (halved, again.scores(1))]
+            except Exception:  # whatever it is, this way is none
+                return False
+            return all(map(_alike, *zip(*pairs, strict=True)))
+
+        ways = [Way(owned, self._needed(layer, recording, leaf)), Way(owned)]
+        plan.ways[name] = next((way for way in ways if proven(way)), Way(whole=True))
+        before, behind = recording.biggest
+        larger = 1 if plan.ways[name].whole else max(before, behind) // behind
+        plan.rows[name] = min(MOST_ROWS, self.rows * larger)
+        if not plan.ways[name].whole:
+            return ""
+        return (
+            f"what lies behind the layer {name!r} cannot be run alone, so the whole network runs again for each "
+            "change of what it says: slower, and the same maps"
+        )
+
+    def _needed(self, layer: nn.Module, recording: Recording, leaf: Tensor) -> frozenset[int] | None:
+        try:
+            return needed(layer, recording, leaf, lambda images: self.read(self.module(images), 1).total())
+        except Exception:  # the way that needs to know this will not do then
+            return None
+
+    def again(self, layer: nn.Module, recording: Recording, given: Tensor, images: Tensor, way: Way) -> Reading:
+        """The answer for each of ``given``, which the layer says in place of its own output."""
+        variants = len(given) // recording.images
+        with torch.inference_mode(), replayed(layer, recording, given, way):
+            if way.whole or way.needed is None or IMAGES in way.needed:
+                images = expanded(images, recording.images, variants)
+            # The copy is the network's own, to change in place.
+            output = self.module(images.clone())
+        return self.read(output, len(given))
+
+
+class Evidence:
+    """What one class's score of each image is made of. Each method but ``ruled`` is a name of :data:`EVIDENCE`.
+
+    Args:
+        witness: the network.
+        plan: for this size of images.
+        forward: of the batch.
+        subjects: what is explained, one for each of ``rows``.
+        rows: which images of the batch.
+        last: whether nothing else goes back from this forward.
+    """
+
+    def __init__(
+        self,
+        witness: Witness,
+        plan: Plan,
+        forward: Forward,
+        subjects: Sequence[Subject],
+        rows: Sequence[int],
+        last: bool = False,
+    ) -> None:
+        self._witness, self._plan, self._forward, self._last = witness, plan, forward, last
+        self._subjects, self._rows = list(subjects), list(rows)
+        self._kept: dict[tuple[str, str], Any] = {}
+        # Samples do not mix in evaluation mode, so the gradient of the sum holds every image's own.
+        self._sum = torch.stack([subject.score for subject in self._subjects]).sum()
+
+    def get(self, name: str, layer: str) -> Any:
+        """The evidence of this name, at this layer if it lies at one."""
+        key = name, layer if EVIDENCE[name][0] == "layer" else ""
+        if key not in self._kept:
+            own = getattr(self, name)
+            self._kept[key] = own(layer) if key[1] else own()
+        return self._kept[key]
+
+    # ---- of the one forward
+
+    def act(self, layer: str) -> Float[Tensor, "n c h w"]:
+        """The layer's output A."""
+        return self._cells(self._forward.taps[layer].detach(), layer)
+
+    def images(self) -> Float[Tensor, "n 3 h w"]:
+        """What the network was given."""
+        return wide(self._some(self._forward.image.detach()))
+
+    def score(self) -> Float[Tensor, " n"]:
+        """The score that is explained."""
+        return wide(torch.stack([subject.score.detach() for subject in self._subjects]))
+
+    def logits(self) -> Float[Tensor, "n classes"]:
+        """The score of every class."""
+        return wide(self._every_score().detach())
+
+    def index(self) -> Int[Tensor, " n"]:
+        """The class that is explained."""
+        return torch.tensor([subject.index for subject in self._subjects], device=self._forward.image.device)
+
+    # ---- of one way back
+
+    def grad(self, layer: str) -> Float[Tensor, "n c h w"]:
+        """The gradient of the score by the layer's output."""
+        return self._cells(self._gradients[layer].detach(), layer)
+
+    def input_grad(self) -> Float[Tensor, "n 3 h w"]:
+        """The gradient of the score by the images."""
+        return wide(self._some(self._gradients[""].detach()))
+
+    def curve(self, layer: str) -> Float[Tensor, "n c h w"]:
+        """H A: the gradient by A of the sum of g A, where A beside g stands still."""
+        point = self._forward.taps[layer]
+        gradient = self._gradients[layer]
+        (along,) = _back((gradient * point.detach()).sum(), [point], keep=True)
+        return self._cells(along.detach(), layer)
+
+    def grad_of(self, layer: str) -> Callable[[Tensor], Tensor]:
+        """From weights of the scores to the gradient, by the layer's output, of their weighted sum."""
+        point, scores = self._forward.taps[layer], self._every_score()
+
+        def grad_of(weights: Float[Tensor, "n classes"]) -> Float[Tensor, "n c h w"]:
+            (gradient,) = _back((scores * weights.to(scores)).sum(), [point], keep=True)
+            return self._cells(gradient, layer)
+
+        return grad_of
+
+    def biases(self) -> list[Tensor]:
+        """For each bias in the network the bias times the gradient of the score by it, ``(n, c, ...)``.
+
+        Raises:
+            PictureError: together with the input times its gradient they are not the score.
+        """
+        assert self._forward.biases is not None
+        count = len(self._forward.biases.points)
+        gradients = [self._gradients[f"bias {number}"] for number in range(count)]
+        terms = [wide(self._some(term)) for term in self._forward.biases.terms(gradients)]
+        parts = [self.images() * self.input_grad(), *terms]
+        sums = torch.stack([part.flatten(1).sum(1) for part in parts])
+        score = self.score()
+        missing = score - sums.sum(0)
+        # Beside the share, the rounding of what is added up.
+        allowed = COMPLETE * score.abs() + 1e-5 * sums.abs().sum(0)
+        if bool((missing.abs() > allowed).any()):
+            share = float((missing / score).abs().max())
+            raise PictureError(
+                f"input times gradient and biases times gradients are not the score: {share:.0%} of it is missing",
+                "layer norms, attention and gates (squeeze and excitation) multiply values, which is no bias; "
+                "choose another method, such as gradcam or hirescam",
+            )
+        return terms
+
+    def attn(self) -> list[Tensor]:
+        """Of each attention its weights, ``(n, heads, queries, keys)``."""
+        return [self._some(one.weights) for one in self._attentions]
+
+    def attn_grad(self) -> list[Tensor]:
+        """The gradient of the score by them."""
+        gradients = [self._gradients[f"attention {number}"] for number in range(len(self._attentions))]
+        return [self._some(one.gradient(gradient)) for one, gradient in zip(self._attentions, gradients, strict=True)]
+
+    def spread(self) -> Callable[[Tensor], Tensor]:
+        """What puts the relevance of tokens on their grid."""
+        layout, read = self._plan.tokens, self.get("read", "")
+        assert layout is not None
+
+        def spread(relevance: Tensor) -> Float[Tensor, "n h w"]:
+            """Relevance ``(n, t)``, or ``(n, q, t)`` of which the rows that the score reads count, on the grid."""
+            rows = relevance if relevance.ndim == 2 else averaged(relevance, read)
+            return canonical(rows.unsqueeze(2), layout).squeeze(1)
+
+        return spread
+
+    def read(self) -> Bool[Tensor, "n q"]:
+        """Which rows of the last attention the score reads."""
+        last = len(self._attentions) - 1
+        return self._some(self._attentions[last].read(self._gradients[f"attention {last}"]))
+
+    @property
+    def _attentions(self) -> list[Attention]:
+        assert self._forward.attending is not None
+        return self._forward.attending.seen
+
+    def ruled(self, name: str, rule: ReluRule) -> Float[Tensor, "n 3 h w"]:
+        """The gradient by the input that follows a rule at every ReLU; the rule is known by its name."""
+        assert self._forward.relus is not None
+        if ("", name) not in self._kept:
+            with self._forward.relus.following(rule):
+                (gradient,) = _back(self._sum, [self._forward.image], keep=True)
+            self._kept["", name] = wide(self._some(gradient))
+        found: Tensor = self._kept["", name]
+        return found
+
+    @cached_property
+    def _gradients(self) -> dict[str, Tensor]:
+        """Of all that is wanted in one backward: by each layer, by the input (""), by what has a bias."""
+        wants, forward = self._witness.wants, self._forward
+        points: dict[str, Tensor] = {}
+        if wants & {"grad", "curve"}:
+            points = {name: forward.taps[name] for name in self._witness.layers}
+        if wants & FROM_INPUT:
+            points[""] = forward.image
+        if forward.biases is not None:
+            points |= {f"bias {number}": output for number, (output, _) in enumerate(forward.biases.points)}
+        if forward.attending is not None:
+            met = enumerate(forward.attending.seen)
+            points |= {f"attention {number}": one.output for number, one in met if one.output is not None}
+        curved = "curve" in wants
+        keep = not self._last or curved or "grad_of" in wants or forward.relus is not None
+        return dict(zip(points, _back(self._sum, list(points.values()), keep, curved), strict=True))
+
+    # ---- of variants
+
+    def ask(self) -> Callable[[Iterable[Tensor]], Iterator[Tensor]]:
+        """From variants of the images to the score of each."""
+
+        def ask(variants: Iterable[Tensor]) -> Iterator[Float[Tensor, " n"]]:
+            for images in self._chunks(variants, self._witness.rows):
+                with torch.inference_mode():
+                    scores = self._scores(images, self._witness.module(images))
+                yield from _each(scores, len(self._rows))
+
+        return ask
+
+    def slopes(self) -> Callable[[Iterable[Tensor]], Iterator[tuple[Tensor, Tensor]]]:
+        """From variants of the images to the score of each, and its gradient by it."""
+
+        def slopes(variants: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+            for images in self._chunks(variants, self._witness.rows):
+                images.requires_grad_()
+                with torch.enable_grad():
+                    scores = self._scores(images, self._witness.module(images.clone()))
+                    (gradients,) = _back(scores.sum(), [images])
+                yield from zip(_each(scores, len(self._rows)), _each(gradients, len(self._rows)), strict=True)
+
+        return slopes
+
+    def responses(self, layer: str) -> Callable[[Iterable[Tensor]], Iterator[tuple[Tensor, Tensor]]]:
+        """From variants of the images to the layer's output for each, and its gradient."""
+        module = {layer: self._witness.module.get_submodule(layer)}
+
+        def responses(variants: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+            for images in self._chunks(variants, self._witness.rows):
+                with torch.enable_grad(), tapped(module, self._witness.call) as taps:
+                    scores = self._scores(images, self._witness.module(images))
+                    (gradients,) = _back(scores.sum(), [taps[layer]])
+                pair = (canonical(one, self._plan.layouts[layer]) for one in (taps[layer].detach(), gradients))
+                yield from zip(*(_each(one, len(self._rows)) for one in pair), strict=True)
+
+        return responses
+
+    def rest(self, layer: str) -> Callable[[Iterable[Tensor]], Iterator[Tensor]]:
+        """From variants of the layer's output to the score where the layer says this."""
+        module, plan = self._witness.module.get_submodule(layer), self._plan
+        recording = self._forward.recordings[layer].of(self._rows)
+        images = self._some(self._forward.image.detach())
+
+        def rest(variants: Iterable[Tensor]) -> Iterator[Float[Tensor, " n"]]:
+            for cells in self._chunks(variants, plan.rows[layer]):
+                given = restored(cells, plan.layouts[layer], recording.tensor)
+                reading = self._witness.again(module, recording, given, images, plan.ways[layer])
+                with torch.inference_mode():
+                    scores = _asked(reading, self._subjects, len(given) // len(self._rows))
+                yield from _each(scores, len(self._rows))
+
+        return rest
+
+    def _chunks(self, variants: Iterable[Tensor], rows: int) -> Iterator[Tensor]:
+        """Variants ``(n, ...)`` of all images together, as many as fit, those of the first image first."""
+        like, source = self._forward.image, iter(variants)
+        while some := list(islice(source, max(1, rows // len(self._rows)))):
+            yield torch.stack(some, 1).flatten(0, 1).detach().to(like.device, like.dtype)
+
+    def _scores(self, images: Tensor, output: Any) -> Tensor:
+        """What is explained, in each of the variants of each image: ``(n * k,)``."""
+        reading, each = self._witness.read(output, len(images)), len(images) // len(self._subjects)
+        return _asked(reading, self._subjects, each)
+
+    # ---- small parts
+
+    def _every_score(self) -> Tensor:
+        reading, pairs = self._forward.reading, zip(self._rows, self._subjects, strict=True)
+        return torch.stack([reading.answers(row, subject) for row, subject in pairs])
+
+    def _some(self, tensor: Tensor) -> Tensor:
+        """The rows that are explained."""
+        return tensor if len(self._rows) == len(tensor) else tensor[self._rows]
+
+    def _cells(self, tensor: Tensor, layer: str) -> Tensor:
+        return canonical(wide(self._some(tensor)), self._plan.layouts[layer])
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """At least float32, since sums over half-precision products lose the map."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _back(score: Tensor, points: Sequence[Tensor], keep: bool = False, curved: bool = False) -> list[Tensor]:
+    """The gradient of a score by each point; zeros where it owes nothing to it."""
+    found: Sequence[Tensor | None] = [None] * len(points)
+    if score.requires_grad and points:
+        found = torch.autograd.grad(score, points, retain_graph=keep, create_graph=curved, allow_unused=True)
+    return [torch.zeros_like(one) if back is None else back for one, back in zip(points, found, strict=True)]
+
+
+def _asked(reading: Reading, subjects: Sequence[Subject], each: int) -> Tensor:
+    """The score of each subject in each of its variants, those of the first together: ``(n * each,)``."""
+    rows = ((row * each + turn, subject) for row, subject in enumerate(subjects) for turn in range(each))
+    return torch.stack([reading.answer(row, subject) for row, subject in rows])
+
+
+def _each(values: Tensor, images: int) -> Iterator[Tensor]:
+    """Values of variants, those of the first image first, variant by variant: each ``(n, ...)``."""
+    # A copy outside of inference mode, so that a method may change it in place.
+    values = wide(values.detach().clone())
+    return iter(values.reshape(images, -1, *values.shape[1:]).unbind(1))
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    finite = one.isfinite() & other.isfinite()
+    return bool(finite.any()) and bool((one - other)[finite].abs().max() <= SAME * one[finite].abs().max())

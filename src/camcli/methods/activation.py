@@ -1,0 +1,272 @@
+"""Maps from a layer's output A alone: they know no class and need no gradient."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from camcli.errors import RequestError
+
+# Below this part of what it could be, an agreement of two maps is rounding.
+UNDECIDED = 1e-4
+# A kernel has an entry for each pair of cells: at this many it takes 64 MiB a picture in float32.
+MOST_KERNEL_CELLS = 4096
+
+
+def cells(act: Float[Tensor, "n c h w"]) -> Float[Tensor, "n hw c"]:
+    """Every cell's channels as a row."""
+    return act.flatten(2).mT
+
+
+def on_grid(map: Float[Tensor, "*n hw"], act: Float[Tensor, "_ c h w"]) -> Float[Tensor, "*n h w"]:
+    """A row of cells on the layer's grid."""
+    return map.reshape(*map.shape[:-1], *act.shape[2:])
+
+
+def largest(gram: Float[Tensor, "*n m m"], k: int = 1) -> tuple[Float[Tensor, "*n k"], Float[Tensor, "*n m k"]]:
+    """The k largest eigenvalues of symmetric matrices, falling, and their eigenvectors as columns."""
+    values: Tensor
+    vectors: Tensor
+    values, vectors = torch.linalg.eigh(gram)
+    return values[..., -k:].flip(-1), vectors[..., -k:].flip(-1)
+
+
+def unit(rows: Float[Tensor, "n m c"]) -> tuple[Float[Tensor, "n m c"], Float[Tensor, "n 1 1"]]:
+    """Each picture's rows over their greatest value, and that value.
+
+    Squares of small gradients would underflow otherwise. A picture with values that are not finite becomes zeros, and
+    its greatest value NaN: a decomposition would fail for the whole batch.
+    """
+    greatest = rows.abs().amax((1, 2), keepdim=True)
+    usable = greatest.isfinite()
+    rows = rows.where(usable, 0) / greatest.where(usable & (greatest > 0), 1)
+    return rows, greatest.where(usable, torch.nan)
+
+
+def first_component(rows: Float[Tensor, "n m c"]) -> Float[Tensor, "n m"]:
+    """The rows projected on their first right singular vector; the sign is whatever comes.
+
+    It is read off the smaller of the two Gram matrices, for all pictures at once.
+    """
+    if rows.shape[1] <= rows.shape[2]:
+        values, left = largest(rows @ rows.mT)
+        return left.squeeze(-1) * values.clamp(min=0).sqrt()
+    _, right = largest(rows.mT @ rows)
+    return (rows @ right).squeeze(-1)
+
+
+def turned(component: Float[Tensor, "n m"], rows: Float[Tensor, "n m c"]) -> Float[Tensor, "n m"]:
+    """The component with the sign that makes it agree with how strong each cell is.
+
+    A component has no sign of its own. The rule: ``sum_i component_i |row_i|`` is not negative, so what is active is
+    positive. Where all cells are equally strong (tokens behind a LayerNorm) that sum is nothing for a centred
+    component; then the cells that stand out are positive: ``sum_i component_i^3`` is not negative.
+    """
+    strength = rows.norm(dim=2)
+    agreement = (component * strength).sum(1)
+    decided = agreement.abs() > UNDECIDED * component.norm(dim=1) * strength.norm(dim=1)
+    sign = agreement.where(decided, component.pow(3).sum(1))
+    return component.where(sign[:, None] >= 0, -component)
+
+
+def principal(act: Float[Tensor, "n c h w"], *, center: bool = False) -> Float[Tensor, "n h w"]:
+    """The first principal component of each picture's cells, with the sign of :func:`turned`.
+
+    Args:
+        act: what is decomposed.
+        center: subtract each channel's mean first, as principal components analysis does.
+    """
+    rows, greatest = unit(cells(act))
+    component = first_component(rows - rows.mean(1, keepdim=True) if center else rows)
+    return on_grid(turned(component, rows) * greatest.squeeze(2), act)
+
+
+def eigencam(act: Float[Tensor, "n c h w"], *, center: bool = False) -> Float[Tensor, "n h w"]:
+    """A projected on its first right singular vector: A V_1 with A = U S V^T, cells by channels (Muhammad 2020).
+
+    The sign of a singular vector is arbitrary. Here the map agrees with how strong each cell is: the sum over the cells
+    of map times |A_ij| is not negative. On activations that are not negative the map is therefore nowhere negative.
+    The paper does not centre; pytorch-grad-cam does, and leaves the sign to the linear algebra library.
+
+    Use: a network without a class score, or a wrong prediction: what is in the picture for the network, whatever the
+        class.
+    Not for: telling classes apart (the map is the same for all), or several objects: only the strongest pattern is
+        shown.
+
+    Args:
+        center: subtract each channel's mean first, as pytorch-grad-cam does; the map then has both signs.
+    """
+    return principal(act, center=center)
+
+
+def _kernel(rows: Float[Tensor, "m c"], kernel: str, gamma: float) -> Float[Tensor, "m m"]:
+    products = rows @ rows.T
+    if kernel == "sigmoid":
+        return (gamma * products + 1).tanh()
+    if kernel == "poly":
+        return (gamma * products + 1).pow(3)
+    if kernel == "cosine":
+        lengths = products.diagonal().sqrt()
+        lengths = lengths.where(lengths > 0, 1)
+        return products / (lengths[:, None] * lengths)
+    if kernel == "rbf":
+        squares = products.diagonal()
+        return (-gamma * (squares[:, None] + squares - 2 * products).clamp(min=0)).exp()
+    return products
+
+
+def _first_kernel_component(kernel: Float[Tensor, "m m"]) -> Float[Tensor, " m"]:
+    """Of points in the kernel's space, centred there: their projections on the first component."""
+    # Where all points are one, only rounding is left of the centred kernel.
+    rounding = len(kernel) * torch.finfo(kernel.dtype).eps * kernel.abs().amax()
+    kernel = kernel - kernel.mean(0) - kernel.mean(1, keepdim=True) + kernel.mean()
+    values, vectors = largest((kernel + kernel.T) / 2)
+    return vectors.squeeze(-1) * values.where(values > rounding, 0).sqrt()
+
+
+def kpca_cam(
+    act: Float[Tensor, "n c h w"],
+    *,
+    kernel: Literal["sigmoid", "rbf", "poly", "cosine", "linear"] = "sigmoid",
+    gamma: float = 0.0,
+) -> Float[Tensor, "n h w"]:
+    """The first component of kernel principal components analysis over A's cells (Karmani 2024).
+
+    Each channel's mean is subtracted, k(x, y) taken for every pair of cells, the kernel centred, and the map is its
+    first eigenvector times the root of its eigenvalue. The kernels: ``sigmoid`` tanh(gamma x.y + 1), ``rbf``
+    exp(-gamma |x - y|^2), ``poly`` (gamma x.y + 1)^3, ``cosine`` x.y / |x||y|, ``linear`` x.y, which is EigenCAM with
+    ``center``. The sign is EigenCAM's: the map agrees with how strong each cell is.
+
+    Use: like EigenCAM, where one straight direction among the channels does not hold the object.
+    Not for: telling classes apart; layers with more than 4096 cells, which are refused: the kernel has an entry for
+        each pair.
+
+    Args:
+        kernel: how alike two cells are.
+        gamma: the scale in the kernel; 0 for one over the number of channels.
+    """
+    if (count := act.shape[2] * act.shape[3]) > MOST_KERNEL_CELLS:
+        raise RequestError(
+            f"kernel components of a layer with {count} cells ({act.shape[2]} x {act.shape[3]}) need a value for each "
+            f"of {count**2} pairs",
+            f"choose a layer with at most {MOST_KERNEL_CELLS} cells, or eigencam",
+        )
+    gamma = gamma or 1 / act.shape[1]
+    rows = cells(act)
+    usable = rows.isfinite().all(2).all(1)[:, None]
+    rows = rows.where(usable[..., None], 0)
+    centred = rows - rows.mean(1, keepdim=True)
+    # Picture by picture, so that only one kernel is in memory.
+    component = torch.stack([_first_kernel_component(_kernel(one, kernel, gamma)) for one in centred])
+    return on_grid(turned(component, rows).where(usable, torch.nan), act)
+
+
+def fem(act: Float[Tensor, "n c h w"], *, k: float = 2.0) -> Float[Tensor, "n h w"]:
+    """Sum over the channels of mean(A_k) [A_k >= mean(A_k) + k std(A_k)] (Fuad 2020).
+
+    Each channel says where it is unusually active, yes or no; its mean is its weight. pytorch-grad-cam weights the
+    activations instead, by the share of cells that pass.
+
+    Use: a quick look at what stands out for the network, without a class.
+    Not for: telling classes apart; layers whose channels can be negative in the mean, since their weight then is too;
+        grids of few cells: with k = 2 no cell can pass on fewer than 5.
+
+    Args:
+        k: how many standard deviations above the channel's mean a cell must be.
+    """
+    mean = act.mean((2, 3), keepdim=True)
+    std = act.std((2, 3), keepdim=True, correction=0)
+    # A constant channel stands out nowhere.
+    passes = (act >= mean + k * std) & (std > 0)
+    return (mean * passes).sum(1)
+
+
+def lafam(act: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
+    """The mean of A over the channels (Karjauv 2024).
+
+    Use: networks without a class score, and a first look at any layer: nothing is cheaper.
+    Not for: telling classes apart; layers whose channels have both signs, where they cancel.
+    """
+    return act.mean(1)
+
+
+def random(act: Float[Tensor, "n c h w"], *, seed: int = 0) -> Float[Tensor, "n h w"]:
+    """Uniform noise in 0..1 on the layer's grid, the same for every picture.
+
+    Use: the floor that every measure of a method is to be compared with.
+    Not for: explaining anything.
+
+    Args:
+        seed: which noise.
+    """
+    noise = torch.rand(act.shape[2:], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return noise.to(act).expand(len(act), -1, -1).clone()
+
+
+def _non_negative_start(rows: Float[Tensor, "n m c"], k: int) -> tuple[Float[Tensor, "n m k"], Float[Tensor, "n k c"]]:
+    """Where to begin a non-negative factorisation: the singular vectors' stronger side (Boutsidis 2008, NNDSVDa).
+
+    It depends on the rows alone, so neither a draw nor the order of channels or cells matters.
+    """
+    if rows.shape[1] <= rows.shape[2]:
+        _, left = largest(rows @ rows.mT, k)
+        right = rows.mT @ left
+    else:
+        _, right = largest(rows.mT @ rows, k)
+        left = rows @ right
+    # One side is of length 1, the other as long as the singular value: side for side they make up for each other.
+    up = left.clamp(min=0), right.clamp(min=0)
+    down = (-left).clamp(min=0), (-right).clamp(min=0)
+
+    def weight(side: tuple[Tensor, Tensor]) -> Tensor:
+        product: Tensor = side[0].norm(dim=1, keepdim=True) * side[1].norm(dim=1, keepdim=True)
+        return product
+
+    upper = weight(up) >= weight(down)
+    size = torch.maximum(weight(up), weight(down)).sqrt()
+
+    def started(one: Tensor, other: Tensor) -> Tensor:
+        side = one.where(upper, other)
+        length: Tensor = side.norm(dim=1, keepdim=True)
+        return side / length.where(length > 0, 1) * size
+
+    # What is zero stays zero in multiplicative updates, so nothing begins at zero.
+    floor = 0.1 * (rows.mean((1, 2), keepdim=True) / k).sqrt()
+    return torch.maximum(started(up[0], down[0]), floor), torch.maximum(started(up[1], down[1]), floor).mT
+
+
+def dff(act: Float[Tensor, "n c h w"], *, concepts: int = 4, iterations: int = 200) -> Float[Tensor, "n k h w"]:
+    """A as a sum of few concepts, A ~ H W with H, W >= 0: the maps are the columns of H (Collins 2018).
+
+    A, cells by channels, is factorised picture by picture with the multiplicative updates of Lee and Seung; a concept
+    is a direction of channels (a row of W, scaled to length 1) and its map says how much of it each cell has. The
+    concept with most in its map comes first. Negative activations are rectified first, as the paper takes layers behind
+    a ReLU. The start is the singular vectors of A and not a draw, as in the authors' code, so the maps do not hang on
+    luck. pytorch-grad-cam subtracts each channel's least value instead, and factorises a batch as one.
+
+    Use: which parts the network tells apart in a picture, without a class.
+    Not for: comparing concepts between pictures: each picture has its own.
+
+    Args:
+        concepts: how many.
+        iterations: how many updates.
+    """
+    most = min(act.shape[1], act.shape[2] * act.shape[3])
+    if not 1 <= concepts <= most:
+        raise RequestError(
+            f"{concepts} concepts cannot be told apart in a layer of {act.shape[1]} channels and "
+            f"{act.shape[2]} x {act.shape[3]} cells",
+            f"choose 1 to {most} concepts",
+        )
+    if iterations < 1:
+        raise RequestError(f"{iterations} iterations are too few", "choose 1 or more")
+    rows, greatest = unit(cells(act).clamp(min=0))
+    maps, parts = _non_negative_start(rows, concepts)
+    tiny = torch.finfo(rows.dtype).tiny
+    for _ in range(iterations):
+        parts = parts * (maps.mT @ rows) / (maps.mT @ maps @ parts + tiny)
+        maps = maps * (rows @ parts.mT) / (maps @ (parts @ parts.mT) + tiny)
+    maps = maps * parts.norm(dim=2)[:, None] * greatest
+    order = maps.norm(dim=1).argsort(dim=1, descending=True, stable=True)
+    return on_grid(maps.gather(2, order[:, None].expand_as(maps)).mT, act)

@@ -1,0 +1,146 @@
+"""Maps at the input, made of gradients by it."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from camcli.methods._options import at_least
+
+Slopes = Callable[[Iterable[Tensor]], Iterator[tuple[Tensor, Tensor]]]
+
+
+def saliency(input_grad: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n H W"]:
+    """The greatest |dy/dX| over the colours (Simonyan 2013, sec. 3.1).
+
+    Use: to see which pixels, changed a little, change the score most.
+    Not for: what speaks for and what against: signs are gone. It is noisy.
+    """
+    return input_grad.abs().amax(1)
+
+
+def input_x_gradient(
+    images: Float[Tensor, "n 3 H W"], input_grad: Float[Tensor, "n 3 H W"]
+) -> Float[Tensor, "n 3 H W"]:
+    """X * dy/dX, pixel by pixel and colour by colour (Shrikumar 2016).
+
+    X is the normalised image: a pixel of the mean colour is 0 whatever the gradient. In a network of ReLUs without
+    biases the map sums to the score.
+
+    Use: as the cheapest map whose sum means something.
+    Not for: pixels near the mean colour; noise.
+    """
+    return images * input_grad
+
+
+def smoothgrad(
+    images: Float[Tensor, "n 3 H W"], slopes: Slopes, *, samples: int = 50, sigma: float = 0.15, seed: int = 0
+) -> Float[Tensor, "n 3 H W"]:
+    """The mean of dy/dX over noisy copies of the image, N(0, (sigma (max X - min X))^2) (Smilkov 2017).
+
+    Signed; the paper draws absolute values.
+
+    Use: where the plain gradient is a scatter of dots.
+    Not for: fine judgements: what is left of the noise depends on ``sigma``.
+
+    Args:
+        samples: how many noisy copies; the paper sees little gain beyond 50.
+        sigma: standard deviation of the noise as a share of the image's range, 0.1 to 0.2 in the paper. With 0 it is
+            the gradient.
+        seed: of the noise.
+    """
+    at_least(1, samples=samples)
+    at_least(0, sigma=sigma)
+    source = torch.Generator().manual_seed(seed)
+    spread = sigma * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
+    # One noise serves all pictures of a batch, so that each gets what it would get alone.
+    noises = (torch.randn(1, *images.shape[1:], generator=source).to(images) for _ in range(samples))
+    total = torch.zeros_like(images)
+    for _, grad in slopes(images + spread * noise for noise in noises):
+        total += grad
+    return total / samples
+
+
+def integrated_gradients(
+    images: Float[Tensor, "n 3 H W"],
+    slopes: Slopes,
+    *,
+    steps: int = 50,
+    rule: Literal["gauss", "midpoint", "right"] = "gauss",
+    baseline: float = 0.0,
+) -> Float[Tensor, "n 3 H W"]:
+    """(X - X') times the integral of dy/dX over the straight path from X' to X (Sundararajan 2017, eq. 1).
+
+    Complete: the map sums to y(X) - y(X'), up to the error of the quadrature. The paper's X' is a black image; here it
+    is the mean colour, 0 in the normalised image.
+
+    Use: where shares of the score are wanted that add up.
+    Not for: pixels of the baseline's colour: they get 0, whatever they mean.
+
+    Args:
+        steps: gradients along the path; the paper finds 20 to 300 enough.
+        rule: the quadrature: gauss (Gauss and Legendre), midpoint, or right, the Riemann sum of the paper's eq. 3.
+        baseline: what every colour is in X', in units of the normalised image: 0 is the mean colour, about -2 black and
+            2 white.
+    """
+    at_least(1, steps=steps)
+    nodes, weights = _quadrature(rule, steps)
+    way = images - baseline
+    total = torch.zeros_like(images)
+    for weight, (_, grad) in zip(weights, slopes(baseline + node * way for node in nodes), strict=True):
+        total += weight * grad
+    return way * total
+
+
+def _quadrature(rule: str, steps: int) -> tuple[Sequence[float], Sequence[float]]:
+    """Nodes and weights for an integral from 0 to 1."""
+    if rule == "gauss":
+        nodes, weights = np.polynomial.legendre.leggauss(steps)
+        return ((1 + nodes) / 2).tolist(), (weights / 2).tolist()
+    shift = 0.5 if rule == "midpoint" else 1.0
+    return [(step + shift) / steps for step in range(steps)], [1 / steps] * steps
+
+
+def fullgrad(
+    images: Float[Tensor, "n 3 H W"],
+    input_grad: Float[Tensor, "n 3 H W"],
+    biases: Sequence[Float[Tensor, "n ..."]],
+    *,
+    rescale: Literal["map", "layer", "none"] = "map",
+) -> Float[Tensor, "n H W"]:
+    """psi(X * dy/dX) + sum over layers and channels of psi(b * dy/db), psi = upsampled, rescaled |.| (Srinivas 2019).
+
+    psi takes absolute values, min-maxes each map to 0..1 and upsamples it bilinearly (sec. 4). The authors'
+    code min-maxes all channels of a layer together: ``rescale=layer``. Biases without a place, those of linear layers,
+    have a share in the score but none in the map. What is summed is complete before psi: X * dy/dX and all b * dy/db
+    together sum to y.
+
+    Use: for sharp maps that heed every layer.
+    Not for: what speaks for and what against: signs are gone. Nor for comparing layers: each map counts alike.
+
+    Args:
+        rescale: what is min-maxed to 0..1: each map, each layer as a whole, or none.
+    """
+    maps = [images * input_grad, *(part for part in biases if part.ndim == 4)]
+    # Upsampling is linear, so the channels of a layer are summed first.
+    return sum(
+        (
+            F.interpolate(_rescaled(part.abs(), rescale).sum(1, keepdim=True), images.shape[2:], mode="bilinear")
+            for part in maps
+        ),
+        images.new_zeros(len(images), 1, *images.shape[2:]),
+    ).squeeze(1)
+
+
+def _rescaled(maps: Float[Tensor, "n c h w"], what: str) -> Float[Tensor, "n c h w"]:
+    """From 0 to 1; what is the same everywhere is 0."""
+    if what == "none":
+        return maps
+    over = (2, 3) if what == "map" else (1, 2, 3)
+    low = maps.amin(over, keepdim=True)
+    reach = maps.amax(over, keepdim=True) - low
+    return (maps - low) / reach.masked_fill(reach == 0, 1)

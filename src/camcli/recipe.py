@@ -1,0 +1,159 @@
+"""A method as it was asked for: its function, the evidence it wants, the values of its options."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from camcli import signature
+from camcli.errors import RequestError
+from camcli.evidence import Evidence
+from camcli.methods import EVIDENCE, METHODS
+from camcli.tables import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """One function of the table.
+
+    Attributes:
+        row: where it stands.
+        function: from evidence to maps; of kind ``backprop`` a rule for the gradient at ReLUs.
+        wants: the names of the evidence, in order; of a rule none.
+        options: values of its options; the others keep their defaults.
+    """
+
+    row: Row
+    function: Callable[..., Any]
+    wants: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, evidence: Evidence, layer: str) -> Tensor:
+        """The maps."""
+        if self.row.kind == "backprop":
+            name = f"{self.row.name} {sorted(self.options.items())}"
+            return evidence.ruled(name, partial(self.function, **self.options))
+        map: Tensor = self.function(*(evidence.get(name, layer) for name in self.wants), **self.options)
+        return map
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One method, of one formula or the product of several.
+
+    Attributes:
+        row: of the method.
+        formulas: what it is made of.
+        fusion: how its paper fuses the maps of several layers, if it says.
+    """
+
+    row: Row
+    formulas: tuple[Formula, ...]
+    fusion: Callable[[Sequence[Tensor]], Tensor] | None = None
+
+    def __call__(self, evidence: Evidence, layer: str) -> Tensor:
+        """The maps: ``(n, h, w)``; several of a layer ``(n, k, h, w)``; with colours at the input ``(n, 3, H, W)``."""
+        maps = [formula(evidence, layer) for formula in self.formulas]
+        return maps[0] if len(maps) == 1 else _product(maps)
+
+    @property
+    def wants(self) -> frozenset[str]:
+        """The names of all evidence it wants."""
+        return frozenset(name for formula in self.formulas for name in formula.wants)
+
+    @property
+    def at_layer(self) -> bool:
+        """Whether it looks at a layer."""
+        return any(EVIDENCE[name][0] == "layer" for name in self.wants)
+
+    @property
+    def at_input(self) -> bool:
+        """Whether it looks at the input, so that its maps there have colours."""
+        return self.ruled or any(EVIDENCE[name][0] == "input" for name in self.wants)
+
+    @property
+    def ruled(self) -> bool:
+        """Whether it has a rule for the gradient at ReLUs."""
+        return any(formula.row.kind == "backprop" for formula in self.formulas)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every option with the value it has."""
+        return {
+            name: formula.options.get(name, option.default)
+            for formula in self.formulas
+            for name, option in signature.options(formula.function).items()
+        }
+
+
+def parts(row: Row) -> list[Row]:
+    """The rows with functions that a method is made of."""
+    return [METHODS.find(name) for name in row.parts or (row.name,)]
+
+
+def options_of(row: Row) -> dict[str, signature.Option]:
+    """The options of a method, by name."""
+    return {name: option for part in parts(row) for name, option in signature.options(METHODS.load(part.name)).items()}
+
+
+def descriptions(row: Row) -> list[str]:
+    """What the docstring of each of a method's functions says, without its options."""
+    functions = [METHODS.load(part.name) for part in parts(row)]
+    return [signature.description(inspect.getdoc(function) or "") for function in functions]
+
+
+def recipes(method: str | Sequence[str], options: Mapping[str, Any] | Sequence[str] = ()) -> tuple[Recipe, ...]:
+    """The methods of these names (or of one, perhaps several joined by commas), each once, with their options.
+
+    Raises:
+        RequestError: there is no such method or option, an option cannot have its value, or a method's function asks
+            for evidence that does not exist.
+    """
+    words = [method] if isinstance(method, str) else method
+    names = list(dict.fromkeys(name.strip() for word in words for name in word.split(",") if name.strip()))
+    if not names:
+        raise RequestError("no method is named", f"there are: {', '.join(METHODS.names())}")
+    rows = [METHODS.find(name) for name in names]
+    if isinstance(options, Mapping):
+        options = [f"{name}={signature.written(value)}" for name, value in options.items()]
+    values = signature.given(options, {row.name: options_of(row) for row in rows})
+    return tuple(_recipe(row, values[row.name]) for row in rows)
+
+
+def _recipe(row: Row, values: Mapping[str, Any]) -> Recipe:
+    fusion = METHODS.beside(row, row.fuse) if row.fuse else None
+    return Recipe(row, tuple(_formula(part, values) for part in parts(row)), fusion)
+
+
+def _formula(row: Row, values: Mapping[str, Any]) -> Formula:
+    function = METHODS.load(row.name)
+    own = {name: values[name] for name in signature.options(function) if name in values}
+    if row.kind == "backprop":
+        return Formula(row, function, (), own)
+    wants = signature.evidence(function)
+    for name in wants:
+        if name not in EVIDENCE:
+            raise RequestError(
+                f"the function of the method {row.name!r} asks for {name!r}, and there is no such evidence",
+                "there are:\n" + "\n".join(f"  {known}: {what}" for known, (_, what) in EVIDENCE.items()),
+            )
+    return Formula(row, function, wants, own)
+
+
+def _product(maps: Sequence[Tensor]) -> Float[Tensor, "n 3 h w"]:
+    """Maps multiplied at the input's size (Selvaraju 2017, sec. 3.2): those of a layer rectified, then bilinear."""
+    size = next(map.shape[2:] for map in maps if map.ndim == 4)
+    result: Tensor | None = None
+    for map in maps:
+        if map.ndim == 3:
+            map = F.interpolate(map.relu().unsqueeze(1), size, mode="bilinear", align_corners=False)
+        result = map if result is None else result * map
+    assert result is not None
+    return result
