@@ -191,7 +191,8 @@ def _hold_maps(explain: Explainer, images: Tensor, alone: bool) -> None:
 
 def _others(network: Network, image: Tensor) -> str:
     """What guided backprop does; the other methods give maps."""
-    for [one] in zip(*Explainer(network, method="layercam,eigencam")(image), strict=True):
+    [found] = Explainer(network, method="layercam,eigencam")(image)
+    for one in found:
         assert np.isfinite(one.map).all()
         assert np.ptp(one.map) > 0
     explain = Explainer(network, method="guided-backprop")
