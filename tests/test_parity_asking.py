@@ -1,7 +1,7 @@
 """The methods that ask again, and those at the input, against Captum, torchcam and pytorch-grad-cam, in float64.
 
 Where a library deviates from the paper, a test says how: its numbers are met by the paper's formula with that one thing
-changed, and are not the paper's. docs/deviations-asking.md names these tests.
+changed, and are not the paper's. docs/deviations.md names these tests.
 """
 
 import copy
@@ -11,17 +11,15 @@ from types import SimpleNamespace
 
 import captum.attr
 import pytest
-import pytorch_grad_cam
 import torch
 import torch.nn.functional as F
-import torchcam.methods
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from asked import Asked, Two
 from camcli import Explainer
 from camcli.methods.masking import ablation_cam, is_cam, occlusion, scorecam, ss_cam
 from camcli.methods.pixel import fullgrad, input_x_gradient, integrated_gradients, saliency, smoothgrad
 from networks import pictures
+from peers import pytorch_grad_cam, torchcam
 from test_parity import fresh, replace
 
 pytestmark = [
@@ -178,7 +176,7 @@ def test_deconvnet_is_captums(name):
 
 def torchcams(method, e, noise=None, **options):
     """The rectified maps of torchcam's method at the layer, before they are min-maxed."""
-    with getattr(torchcam.methods, method)(e.model, "features", **options) as extractor:
+    with getattr(torchcam, method)(e.model, "features", **options) as extractor:
         if noise is not None:
             extractor._distrib = noise
         return extractor(INDEX, e.model(e.images), normalized=False)[0].detach()
@@ -233,7 +231,7 @@ def test_torchcams_is_cam_sums_one_step_further():
 # ---- pytorch-grad-cam, whose weights and maps are float32
 
 
-TARGETS = [ClassifierOutputTarget(index) for index in INDEX]
+TARGETS = [pytorch_grad_cam.utils.model_targets.ClassifierOutputTarget(index) for index in INDEX]
 
 
 def jgs_scorecam(e):
@@ -325,7 +323,7 @@ def test_pytorch_grad_cams_fullgrad_fades_where_gradients_are_small():
 
 
 def test_every_deviation_is_backed_by_a_test():
-    table = (Path(__file__).parent.parent / "docs" / "deviations-asking.md").read_text()
+    table = (Path(__file__).parent.parent / "docs" / "deviations.md").read_text()
     rows = [line.strip("| ").split("|") for line in table.splitlines() if line.startswith("| ")][1:]
     named = [cells[-1].strip(" `") for cells in rows]
     assert len(named) == 8

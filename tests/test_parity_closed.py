@@ -10,11 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import pytorch_grad_cam
 import torch
-import torchcam.methods
-from pytorch_grad_cam.feature_factorization.deep_feature_factorization import dff as their_dff
-from pytorch_grad_cam.utils.model_targets import FinerWeightedTarget
 
 from camcli.capture import tapped
 from camcli.methods.activation import dff, eigencam, fem, kpca_cam, random
@@ -34,6 +30,7 @@ from camcli.methods.gradient import (
     xgradcam,
 )
 from networks import Pooled, Small, pictures
+from peers import pytorch_grad_cam, their_dff, torchcam
 from test_closed_forms import objects
 from test_parity import fresh
 
@@ -231,7 +228,7 @@ def test_pytorch_grad_cams_finer_cam_lets_the_gradient_through_its_weights(behin
     distance = (at.logits - at.logits.gather(1, at.index[:, None])).abs().detach()
     similar = distance.argsort(1)[:, 1:4]
     targets = [
-        FinerWeightedTarget(index, others, 0.8)
+        pytorch_grad_cam.utils.model_targets.FinerWeightedTarget(index, others, 0.8)
         for index, others in zip(at.index.tolist(), similar.tolist(), strict=True)
     ]
     score = sum(target(row) for target, row in zip(targets, at.logits, strict=True))
@@ -292,7 +289,7 @@ def test_pytorch_grad_cams_dff_shifts_channels_and_mixes_pictures(behind_relu):
 def torchcams(kind, at, layers=None, **options):
     """A torchcam method's maps before they are scaled; it rectifies all but CAM."""
     names = layers or [at.name]
-    with getattr(torchcam.methods, kind)(at.model, names, input_shape=tuple(at.images.shape[1:]), **options) as method:
+    with getattr(torchcam, kind)(at.model, names, input_shape=tuple(at.images.shape[1:]), **options) as method:
         scores = at.model(at.images)
         return method(at.index.tolist(), scores, normalized=False), method
 
@@ -326,7 +323,7 @@ def test_torchcams_cam_does_not_ask_whether_the_head_is_linear():
 
 def test_torchcam_agrees_on_finer_cam_with_equal_weights(behind_relu):
     at = behind_relu
-    with torchcam.methods.FinerCAM(at.model, at.name, base_method=torchcam.methods.GradCAM, gamma=0.6) as method:
+    with torchcam.FinerCAM(at.model, at.name, base_method=torchcam.GradCAM, gamma=0.6) as method:
         [map] = method(at.index.tolist(), at.model(at.images), normalized=False)
     ours = finer_cam(at.act, at.logits.detach(), at.index, at.grad_of, alpha=0.6, weights="mean")
     agree(ours.clamp(min=0), map)
@@ -343,7 +340,7 @@ def test_torchcams_fusion_raises_the_deepest_layer_too(resnet):
         (map - map.amin((1, 2), keepdim=True)) / (map - map.amin((1, 2), keepdim=True)).amax((1, 2), keepdim=True)
         for map in maps
     ]
-    theirs = torchcam.methods.LayerCAM.fuse_cams([map.clone() for map in scaled])
+    theirs = torchcam.LayerCAM.fuse_cams([map.clone() for map in scaled])
     ours = layercam_fusion(scaled)
     everywhere = layercam_fusion([*scaled, torch.zeros_like(scaled[-1])])
     agree(everywhere, theirs)
@@ -381,7 +378,7 @@ def test_torchcam_shows_zero_where_there_is_no_number(behind_relu):
     # nansum: a NaN of one channel counts as nothing, without a word.
     act = behind_relu.act.clone()
     act[:, 0] = torch.nan
-    with torchcam.methods.GradCAM(behind_relu.model, behind_relu.name) as method:
+    with torchcam.GradCAM(behind_relu.model, behind_relu.name) as method:
         scores = behind_relu.model(behind_relu.images)
         method.hook_a[0] = act
         [map] = method(behind_relu.index.tolist(), scores, normalized=False)
