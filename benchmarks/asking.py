@@ -2,9 +2,9 @@
 
     python benchmarks/asking.py [--channels 2048] [--rounds 2] [--methods ablation-cam scorecam] [--json FILE]
 
-One picture of 224 x 224, two threads, the layer `layer4`, each library at its own batch size. Times are taken A B A B in
-one process after a short run of both, and printed as ratios of neighbours; memory is the peak above the model, each in a
-process of its own (Linux). With fewer channels a 1 x 1 convolution to that many is put behind the layer.
+One picture of 224 x 224, two threads, the layer `layer4`, each library at its own batch size. Times are taken A B A B
+in one process after a short run of both, and printed as ratios of neighbours; memory is the peak above the model, each
+in a process of its own (Linux). With fewer channels a 1 x 1 convolution to that many is put behind the layer.
 
 Bars: Ablation-CAM 20 times as fast, Score-CAM 1.3 times; peak memory at most a third.
 """
@@ -123,7 +123,8 @@ def main() -> None:
         share = peaks["camcli"] / peaks["pytorch-grad-cam"]
         print(
             f"{method}: {statistics.median(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f}), "
-            f"bar {BARS[method]:g}; peak {peaks['camcli']:.0f} MiB to {peaks['pytorch-grad-cam']:.0f} MiB: {share:.2f}, "
+            f"bar {BARS[method]:g}; "
+            f"peak {peaks['camcli']:.0f} MiB to {peaks['pytorch-grad-cam']:.0f} MiB: {share:.2f}, "
             f"bar {MEMORY_BAR:.2f}",
             flush=True,
         )
