@@ -1,0 +1,49 @@
+"""Every method from the shell, on a trained CNN and on untrained networks of other kinds: a map, or a reason."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from camcli.cli import app
+from camcli.methods import METHODS
+from camcli.signature import options
+from readback import ledger
+
+MODELS = ["bundled:efficientnet-lite0", "timm:test_vit", "timm:swin_tiny_patch4_window7_224", "timm:test_convnext"]
+# Fewer samples, masks or steps than the papers', for methods that ask often.
+QUICK = {"samples": 2, "top": 4, "steps": 3, "stride": 64, "window": 64, "iterations": 5}
+# A forward for each channel: on Swin at a layer with few.
+EACH_CHANNEL = {"scorecam", "ss-cam", "is-cam"}
+
+# What cannot be, and a word of the reason.
+REFUSED = {
+    "bundled:efficientnet-lite0": dict.fromkeys(("rollout", "gae", "attention"), "no attention"),
+    "timm:test_convnext": dict.fromkeys(("rollout", "gae", "attention"), "no attention"),
+    "timm:swin_tiny_patch4_window7_224": dict.fromkeys(("rollout", "gae", "attention"), "windows"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the libraries' own, at building
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("method", METHODS.names())
+def test_a_method_gives_a_map_or_a_reason(method, model, sample_images, tmp_path):
+    random = [] if model.startswith("bundled:") else ["--weights", "random"]
+    row = METHODS.find(method)
+    known = {name for part in row.parts or (method,) for name in options(METHODS.load(part))}
+    quick = [word for name, value in QUICK.items() if name in known for word in ("-o", f"{name}={value}")]
+    quick += ["--layer", "layers.0"] if "swin" in model and method in EACH_CHANNEL else []
+    asked = ["explain", "-m", model, *random, "--method", method, *quick, "--out", str(tmp_path), "--quiet"]
+    run = CliRunner().invoke(app, [*asked, "--save", "overlay,array", str(sample_images / "coffee.png")])
+    if run.exit_code == 0:
+        for found in ledger(tmp_path):
+            assert found["method"] == method
+            assert found["low"] < found["high"]
+    else:
+        assert run.exit_code in (1, 2), run.output
+        assert not isinstance(run.exception, Exception) or isinstance(run.exception, SystemExit), run.exception
+        reason = run.stderr + json.dumps(ledger(tmp_path) if run.exit_code == 1 else [])
+        assert "error" in reason
+        assert REFUSED.get(model, {}).get(method, "") in reason
+    assert (method in REFUSED.get(model, {})) <= (run.exit_code != 0)
