@@ -25,11 +25,13 @@ def on_grid(map: Float[Tensor, "*n hw"], act: Float[Tensor, "_ c h w"]) -> Float
 
 
 def largest(gram: Float[Tensor, "*n m m"], k: int = 1) -> tuple[Float[Tensor, "*n k"], Float[Tensor, "*n m k"]]:
-    """The k largest eigenvalues of symmetric matrices, falling, and their eigenvectors as columns."""
-    values: Tensor
-    vectors: Tensor
-    values, vectors = torch.linalg.eigh(gram)
-    return values[..., -k:].flip(-1), vectors[..., -k:].flip(-1)
+    """The k largest eigenvalues of symmetric matrices, falling, and their eigenvectors as columns.
+
+    In float64: in float32 the decomposition of a matrix of nearly equal rows may not converge.
+    """
+    exact = (gram.cpu() if gram.device.type == "mps" else gram).double()
+    values, vectors = torch.linalg.eigh(exact)
+    return values[..., -k:].flip(-1).to(gram), vectors[..., -k:].flip(-1).to(gram)
 
 
 def unit(rows: Float[Tensor, "n m c"]) -> tuple[Float[Tensor, "n m c"], Float[Tensor, "n 1 1"]]:
