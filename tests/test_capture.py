@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from camcli.capture import RuledReLUs, first_tensor, frozen, listened, tapped
+from camcli.capture import first_tensor, frozen, listened, tapped
 from camcli.errors import RequestError
 from camcli.methods.backprop import guided_backprop
+from camcli.ruled import RuledActivations
 from networks import Small, Through, pictures, unruly, untouched
 
 Pair = namedtuple("Pair", "features extra")
@@ -28,7 +29,7 @@ def everything(model, images):
         tapped({"conv1": model.conv1, "conv2": model.conv2}) as taps,
         listened(model, lambda name, output: None),
     ):
-        with RuledReLUs() as relus:
+        with RuledActivations() as relus:
             scores = model(images.clone().requires_grad_().clone())
         points = [taps["conv1"], taps["conv2"]]
         torch.autograd.grad(scores.sum(), points, retain_graph=True)
@@ -295,7 +296,7 @@ SPELLINGS = {
 def test_a_relu_is_guided_however_it_is_spelt(spelling):
     ceiling, relu = SPELLINGS[spelling]
     x = torch.tensor(X, requires_grad=True)
-    with RuledReLUs() as relus:
+    with RuledActivations() as relus:
         handed = x.clone()
         y = relu(handed)
     assert relus.count == 1
@@ -330,7 +331,7 @@ def test_a_relu_is_guided_however_it_is_spelt(spelling):
 )
 def test_what_is_no_relu_keeps_its_value_and_gradient(function):
     x = torch.tensor(X, requires_grad=True)
-    with RuledReLUs() as relus:
+    with RuledActivations() as relus:
         y = function(x)
     assert relus.count == 0
     with relus.following(guided_backprop):
@@ -344,7 +345,7 @@ def test_a_relu_of_what_no_gradient_passes_is_not_counted():
     numbers = torch.tensor([-1, 2])
     constant = torch.tensor([-1.0, 2.0])
     place = torch.empty(2)
-    with RuledReLUs() as relus:
+    with RuledActivations() as relus:
         assert F.relu(numbers).tolist() == [0, 2]
         assert F.relu(constant).tolist() == [0, 2]
         torch.clamp(constant, 0, out=place)
@@ -353,7 +354,7 @@ def test_a_relu_of_what_no_gradient_passes_is_not_counted():
 
 
 def test_the_rule_ends_with_its_block_also_after_an_error():
-    relus = RuledReLUs()
+    relus = RuledActivations()
     with pytest.raises(KeyError), relus.following(guided_backprop):
         raise KeyError
     assert relus.rule is None
@@ -361,7 +362,7 @@ def test_the_rule_ends_with_its_block_also_after_an_error():
 
 def test_relus_outside_the_mode_are_torchs_own():
     x = torch.tensor(X, requires_grad=True)
-    with RuledReLUs() as relus:
+    with RuledActivations() as relus:
         pass
     y = F.relu(x)
     with relus.following(guided_backprop):
@@ -372,7 +373,7 @@ def test_relus_outside_the_mode_are_torchs_own():
 
 def test_what_follows_a_relu6_may_change_it_in_place_as_torch_allows():
     x = torch.tensor(X, requires_grad=True)
-    with RuledReLUs() as relus:
+    with RuledActivations() as relus:
         y = F.relu6(x).mul_(2)
     (gradient,) = torch.autograd.grad(y, x, torch.tensor(G), retain_graph=True)
     assert gradient.tolist() == [2 * value for value in PLAIN[6]]
@@ -387,7 +388,7 @@ def test_two_relus_each_cut_what_is_negative_on_its_way():
     # Plain: (1, -2) @ W^T = (3, -1).
     x = torch.tensor([1.0, 2.0], requires_grad=True)
     weights = torch.tensor([[1.0, -1.0], [1.0, 1.0]])
-    with RuledReLUs() as relus:
+    with RuledActivations() as relus:
         y = F.relu(F.relu(x) @ weights)
     above = torch.tensor([1.0, -2.0])
     with relus.following(guided_backprop):
@@ -398,6 +399,6 @@ def test_two_relus_each_cut_what_is_negative_on_its_way():
 
 def test_every_relu6_of_the_bundled_architecture_is_met():
     model = timm.create_model("tf_efficientnet_lite0").eval()
-    with RuledReLUs() as relus:
+    with RuledActivations() as relus:
         model(torch.zeros(1, 3, 32, 32, requires_grad=True).clone())
     assert relus.count == sum(isinstance(module, nn.ReLU6) for module in model.modules()) == 33
