@@ -79,26 +79,19 @@ class _RuledActivation(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, y: Tensor, x: Tensor, phi: Callable[[Tensor], Tensor], inplace: bool, rules: RuledActivations
-    ) -> Tensor:
-        ctx.phi, ctx.inplace, ctx.rules = phi, inplace, rules
+    def forward(ctx: Any, y: Tensor, x: Tensor, phi: Callable[[Tensor], Tensor], rules: RuledActivations) -> Tensor:
+        ctx.phi, ctx.rules = phi, rules
         ctx.save_for_backward(x)
-        if inplace:
-            ctx.mark_dirty(y)
-            return y
         # The same memory, but no view: what follows may change it in place, as it may what phi gave.
         return y.detach()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         rules = ctx.rules
         if rules.rule is None or not rules.everywhere:
-            return grad, None, None, None, None
+            return grad, None, None, None
         (x,) = ctx.saved_tensors
-        # Of an operation in place on a part of a tensor, autograd takes no gradient for one that it cannot put back.
-        through = torch.zeros_like(grad) if ctx.inplace else None
-        return through, rules.rule(grad, x > 0, _slope(ctx.phi, x)), None, None, None
+        return None, rules.rule(grad, x > 0, _slope(ctx.phi, x)), None, None
 
 
 def _slope(phi: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -193,9 +186,12 @@ class RuledActivations(TorchFunctionMode):
         named = {name: value for name, value in kwargs.items() if name != "input"}
         if not _in_graph(x):
             return func(*args, **kwargs)
-        inplace = named.get("inplace", False) or True in [one for one in more if isinstance(one, bool)]
-        inplace = inplace or func.__name__.endswith("_")
-        return self._ruled(_OTHER_ACTIVATIONS[func], lambda x: func(x, *more, **named), x, inplace)
+        inplace = named.get("inplace", False) or any(one is True for one in more) or func.__name__.endswith("_")
+
+        def phi(x: Tensor) -> Any:
+            return func(x, *more, **named)
+
+        return self._ruled(_OTHER_ACTIVATIONS[func], phi, phi, x, inplace)
 
     def _product(self, func: Any, one: Any, other: Any) -> Any:
         """A product, which may be ``k x``, or an activation ``x * sigmoid(k x)``."""
@@ -206,31 +202,33 @@ class RuledActivations(TorchFunctionMode):
                 result = func(one, other)
                 self._multiples[result] = x, float(factor)
                 return result
-            # In place it is x that becomes the product; where the sigmoid does, x stays as it is.
-            if isinstance(factor, Tensor) and factor in self._gates and self._gates[factor][0] is x:
-                k = self._gates[factor][1]
-                name = "SiLU" if k == 1 else f"x*sigmoid({k:g}x)"
-                inplace = func in _TIMES_IN_PLACE
-                return self._ruled(name, partial(_swish, k), x, inplace, partial(func, one, other))
+            gated = isinstance(factor, Tensor) and factor in self._gates and self._gates[factor][0] is x
+            # In place it must be x that becomes the product.
+            if gated and (func not in _TIMES_IN_PLACE or x is one):
+                return self._gated(func, x, factor)
         return func(one, other)
 
+    def _gated(self, func: Any, x: Tensor, gate: Tensor) -> Tensor:
+        """The product of x and sigmoid(k x)."""
+        k = self._gates[gate][1]
+        name = "SiLU" if k == 1 else f"x*sigmoid({k:g}x)"
+        return self._ruled(name, partial(_swish, k), lambda x: func(x, gate), x, func in _TIMES_IN_PLACE)
+
     def _ruled(
-        self,
-        name: str,
-        phi: Callable[[Tensor], Tensor],
-        x: Tensor,
-        inplace: bool,
-        run: Callable[[], Tensor] | None = None,
+        self, name: str, phi: Callable[[Tensor], Tensor], run: Callable[[Tensor], Tensor], x: Tensor, inplace: bool
     ) -> Tensor:
-        """What phi makes of x, so that the way back may follow a rule."""
+        """What ``run`` makes of x, which is phi(x) and perhaps in place, so that the way back may follow a rule."""
         self.others[name] += 1
-        run = run or (lambda: phi(x))
         if not self._extended:
-            return run()
-        # Where phi is in place this is what was there before.
-        before = x.clone() if inplace else x
-        y = run()
-        result: Tensor = _RuledActivation.apply(y, before, phi, y is x, self)
+            return run(x)
+        if not inplace:
+            return self._both(run(x), x, phi)
+        # Autograd may keep what an operation in place gave, so that nothing may be put around it: it is done to a copy.
+        before = x.clone()
+        return x.copy_(self._both(run(before.clone()), before, phi))
+
+    def _both(self, y: Tensor, x: Tensor, phi: Callable[[Tensor], Tensor]) -> Tensor:
+        result: Tensor = _RuledActivation.apply(y, x, phi, self)
         return result
 
     @contextmanager
