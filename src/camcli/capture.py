@@ -18,7 +18,8 @@ from camcli.errors import RequestError
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """The model in evaluation mode, its parameters outside the graph; flags as they were afterwards."""
-    training = [module for module in model.modules() if module.training]
+    # What torch.jit.freeze gives has no such flag.
+    training = [module for module in model.modules() if getattr(module, "training", False)]
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
         for module in training:
