@@ -76,6 +76,15 @@ class Small(nn.Module):
         return self.fc(self.relu2(self.conv2(x)).square().mean((2, 3)))
 
 
+def replaced_activations(model: nn.Module, activation: Any) -> nn.Module:
+    """The model with another activation in place of every ReLU module."""
+    for module in list(model.modules()):
+        for name, part in module.named_children():
+            if isinstance(part, nn.ReLU):
+                setattr(module, name, activation())
+    return model
+
+
 class Looking(Small):
     """The same, and behind the second convolution its cells look at one another, twice."""
 

@@ -1,27 +1,25 @@
-"""Hooks: what a layer said, and the ReLUs on the way back; the model is left exactly as it was."""
+"""Hooks: what a layer said; the model is left exactly as it was."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.jit._script import RecursiveScriptModule
 
 from camcli.errors import RequestError
-
-# How the gradient passes a ReLU: (gradient from above, mask of where the ReLU is open) -> gradient below.
-ReluRule = Callable[[Tensor, Tensor], Tensor]
 
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """The model in evaluation mode, its parameters outside the graph; flags as they were afterwards."""
-    training = [module for module in model.modules() if module.training]
+    # What torch.jit.freeze gives has no such flag.
+    training = [module for module in model.modules() if getattr(module, "training", False)]
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
         for module in training:
@@ -123,9 +121,15 @@ def tapped(layers: Mapping[str, nn.Module], call: int = 0) -> Iterator[Taps]:
 
 @contextmanager
 def listened(model: nn.Module, hear: Callable[[str, Any], None]) -> Iterator[None]:
-    """While it lasts, every module's output is told to ``hear(name, output)``, in the order of their ends."""
+    """While it lasts, every module's output is told to ``hear(name, output)``, in the order of their ends.
+
+    What is closed (see :func:`closed_parts`) is not listened to.
+    """
+    closed = closed_parts(model)
     with ExitStack() as hooks:
         for name, module in model.named_modules():
+            if any(one.hides(name) for one in closed):
+                continue
 
             def hook(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> None:
                 hear(name, output)
@@ -134,117 +138,58 @@ def listened(model: nn.Module, hear: Callable[[str, Any], None]) -> Iterator[Non
         yield
 
 
-class _RuledReLU(torch.autograd.Function):
-    """A ReLU, perhaps with a ceiling, whose way back is decided at the time of the backward."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, ceiling: float, inplace: bool, rules: RuledReLUs) -> Tensor:
-        y = (x.clamp_ if inplace else x.clamp)(0.0, ceiling)
-        if inplace:
-            ctx.mark_dirty(x)
-        # The mask and not the output, which what follows may change in place, as in relu6(x + 3).div_(6).
-        ctx.save_for_backward((y > 0) & (y < ceiling))
-        ctx.rules = rules
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        (passes,) = ctx.saved_tensors
-        rule = ctx.rules.rule
-        return (grad.where(passes, 0) if rule is None else rule(grad, passes)), None, None, None
-
-
-_CLAMPS = frozenset(getattr(home, name) for home in (torch, Tensor) for name in ("clamp", "clip", "clamp_min"))
-_CLAMPS_IN_PLACE = frozenset(
-    getattr(home, name) for home in (torch, Tensor) for name in ("clamp_", "clip_", "clamp_min_")
-)
-
-
-def _clamp_bounds(low: Any = None, high: Any = None, **names: Any) -> tuple[Any, Any]:
-    return names.get("min", low), names.get("max", high)
-
-
-def _is_relu(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[float, bool] | None:
-    """The ceiling and in-placeness of a call that computes min(max(x, 0), ceiling); None for any other call."""
-    inplace = bool(kwargs.get("inplace", False))
-    if func is F.relu:
-        return torch.inf, inplace or args[1:2] == (True,)
-    if func in (torch.relu, Tensor.relu):
-        return torch.inf, False
-    if func in (torch.relu_, Tensor.relu_):
-        return torch.inf, True
-    if func is F.relu6:
-        return 6.0, inplace or args[1:2] == (True,)
-    if func in (F.hardtanh, F.hardtanh_):
-        low = kwargs.get("min_val", args[1] if len(args) > 1 else -1.0)
-        high = kwargs.get("max_val", args[2] if len(args) > 2 else 1.0)
-        if low == 0 and high > 0:
-            return float(high), inplace or args[3:4] == (True,) or func is F.hardtanh_
-    if func in _CLAMPS or func in _CLAMPS_IN_PLACE:
-        low, high = _clamp_bounds(*args[1:3], **kwargs)
-        if isinstance(low, int | float) and low == 0 and (high is None or isinstance(high, int | float)):
-            return (torch.inf if high is None else float(high)), func in _CLAMPS_IN_PLACE
-    return None
-
-
-# Activations that are no ReLUs. Sigmoids are not among them: in convolutional networks they are gates.
-_OTHER_ACTIVATIONS: dict[Any, str] = {
-    F.celu: "CELU",
-    F.elu: "ELU",
-    F.elu_: "ELU",
-    F.gelu: "GELU",
-    F.hardswish: "Hardswish",
-    F.leaky_relu: "LeakyReLU",
-    F.leaky_relu_: "LeakyReLU",
-    F.mish: "Mish",
-    F.prelu: "PReLU",
-    F.selu: "SELU",
-    F.silu: "SiLU",
-    F.softplus: "Softplus",
-    Tensor.tanh: "Tanh",
-    torch.tanh: "Tanh",
-}
-
-
-class RuledReLUs(TorchFunctionMode):
-    """While it is entered, every ReLU of a forward is one whose backward follows :attr:`rule`.
-
-    ReLUs are seen where they are computed, so modules, functional calls, in-place ones and ReLU6 all count, and no
-    module is touched. With the rule ``None`` the gradient is the ordinary one. One forward can therefore serve an
-    ordinary backward and a guided one.
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A module that does not run as Python, so that neither hooks nor function modes are sure to see what it does.
 
     Attributes:
-        rule: what the next backward does at each ReLU.
-        count: ReLUs met so far.
-        others: the other activations met, which pass the plain gradient whatever the rule.
+        name: its full name; empty for the model itself.
+        how: what made it so: ``torch.compile`` or ``torch.jit``.
+        itself: whether the module itself cannot be hooked either.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.rule: ReluRule | None = None
-        self.count = 0
-        self.others: set[str] = set()
+    name: str
+    how: str
+    itself: bool
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Replace the call if it is a ReLU that a gradient passes on its way back."""
-        kwargs = kwargs or {}
-        if relu := _is_relu(func, args, kwargs):
-            x = args[0] if args else kwargs["input"]
-            if x.requires_grad and torch.is_grad_enabled():
-                self.count += 1
-                ceiling, inplace = relu
-                return _RuledReLU.apply(x, ceiling, inplace, self)
-        if func in _OTHER_ACTIVATIONS:
-            self.others.add(_OTHER_ACTIVATIONS[func])
-        return func(*args, **kwargs)
+    def hides(self, name: str) -> bool:
+        """Whether a module of this name cannot be hooked, because of this one."""
+        return self.itself if name == self.name else not self.name or name.startswith(f"{self.name}.")
 
-    @contextmanager
-    def following(self, rule: ReluRule) -> Iterator[None]:
-        """Backwards in this block follow ``rule`` at every ReLU."""
-        self.rule = rule
-        try:
-            yield
-        finally:
-            self.rule = None
+    @property
+    def words(self) -> str:
+        """It, in words for people."""
+        done = "compiled by torch.compile" if self.how == "torch.compile" else "scripted or traced by torch.jit"
+        return f"{f'the module {self.name!r}' if self.name else 'the model'} is {done}"
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        if self.how == "torch.compile":
+            return "explain the model before torch.compile, which has the same weights (compiled._orig_mod)"
+        return "explain the model as Python code, with the same weights"
+
+
+def closed_parts(model: nn.Module) -> list[Closed]:
+    """The compiled, scripted and traced modules of a model, without those inside others.
+
+    Hooks inside compiled code run or not as its cache has it, those inside scripted code never. A compiled module by
+    itself (``torch.compile(part)``) and a traced one are called from Python and can be hooked as wholes; a scripted one
+    cannot, and of one compiled in place (``part.compile()``) the hooks are compiled with it.
+    """
+    found: list[Closed] = []
+    for name, module in model.named_modules():
+        if any(not one.name or name.startswith(f"{one.name}.") for one in found):
+            continue
+        if isinstance(module, torch.jit.ScriptModule):
+            found.append(Closed(name, "torch.jit", isinstance(module, RecursiveScriptModule)))
+        elif "_orig_mod" in module._modules or _is_compiled(module.forward):
+            found.append(Closed(name, "torch.compile", False))
+        elif module._compiled_call_impl is not None:
+            found.append(Closed(name, "torch.compile", True))
+    return found
+
+
+def _is_compiled(function: Callable[..., Any]) -> bool:
+    # What torch.compiler.disable returns bears the first mark too.
+    return hasattr(function, "_torchdynamo_orig_callable") and not hasattr(function, "_torchdynamo_disable")

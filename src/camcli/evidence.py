@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from camcli.attention import Attending, Attention, averaged
 from camcli.biases import Biases
-from camcli.capture import ReluRule, RuledReLUs, Taps, frozen, tapped
+from camcli.capture import Taps, frozen, tapped
 from camcli.errors import PictureError
 from camcli.layout import Layout, canonical, restored
 from camcli.methods import EVIDENCE
 from camcli.outlet import Reading, Subject
 from camcli.replay import IMAGES, Recording, Way, expanded, needed, recorded, replayed
+from camcli.ruled import Rule, RuledActivations
 
 # What needs a graph from the input on.
 FROM_INPUT = frozenset({"input_grad", "biases"})
@@ -67,7 +68,7 @@ class Forward:
         image: what the network was given; the start of the graph if something at the input is wanted.
         reading: what the network returned, read.
         taps: the output of each layer that ran.
-        relus: how gradients pass the ReLUs, if a method has a rule for them.
+        ruled: how gradients pass the activations, if a method has a rule for them.
         biases: what is added on the way, if a method wants to know.
         recordings: by layer, what is needed to run again what lies behind it.
         attending: the attentions that were met, if a method wants to know.
@@ -76,7 +77,7 @@ class Forward:
     image: Tensor
     reading: Reading
     taps: Taps
-    relus: RuledReLUs | None
+    ruled: RuledActivations | None
     biases: Biases | None
     recordings: Mapping[str, Recording]
     attending: Attending | None = None
@@ -90,6 +91,7 @@ class Witness:
         read: from what it returns for a number of images to what can be explained.
         wants: the names of all evidence that any method wants.
         ruled: whether a method has a rule for the gradient at ReLUs.
+        everywhere: whether it has one for other activations too.
         call: which run of a layer counts that runs several times; 0 for the last.
         rows: how many images are given to the network at once where a method asks about variants of them.
 
@@ -103,10 +105,12 @@ class Witness:
         read: Callable[..., Reading],
         wants: frozenset[str],
         ruled: bool = False,
+        everywhere: bool = False,
         call: int = 0,
         rows: int = 8,
     ) -> None:
-        self.module, self.read, self.wants, self.ruled, self.call, self.rows = module, read, wants, ruled, call, rows
+        self.module, self.read, self.wants, self.call, self.rows = module, read, wants, call, rows
+        self.ruled, self.everywhere = ruled, everywhere
         self.layers: tuple[str, ...] = ()
 
     @contextmanager
@@ -134,13 +138,13 @@ class Witness:
                     record = recorded(self.module, layer, plan.runs[name], len(leaf), plan.ways[name].owned)
                     recordings[name] = watch.enter_context(record)
             taps = watch.enter_context(tapped(layers, self.call))
-            relus = watch.enter_context(RuledReLUs()) if self.ruled else None
+            ruled = watch.enter_context(RuledActivations(self.everywhere)) if self.ruled else None
             biases = watch.enter_context(Biases()) if "biases" in self.wants else None
             attending = watch.enter_context(self._attending(len(leaf), plan)) if self.wants & ATTENTION else None
             # A network may change its input in place, which a leaf of the graph does not allow.
             output = self.module(leaf.clone())
         reading = self.read(output, len(images), seen, region)
-        return Forward(leaf, reading, taps, relus, biases, recordings, attending)
+        return Forward(leaf, reading, taps, ruled, biases, recordings, attending)
 
     def _attending(self, images: int, plan: Plan | None) -> Attending:
         """Of the first forward the chain is checked; then only the last attention need be in the graph, if any."""
@@ -344,11 +348,11 @@ class Evidence:
         assert self._forward.attending is not None
         return self._forward.attending.seen
 
-    def ruled(self, name: str, rule: ReluRule) -> Float[Tensor, "n 3 h w"]:
-        """The gradient by the input that follows a rule at every ReLU; the rule is known by its name."""
-        assert self._forward.relus is not None
+    def ruled(self, name: str, rule: Rule, everywhere: bool = False) -> Float[Tensor, "n 3 h w"]:
+        """The gradient by the input that follows a rule, known by its name, at every ReLU or everywhere."""
+        assert self._forward.ruled is not None
         if ("", name) not in self._kept:
-            with self._forward.relus.following(rule):
+            with self._forward.ruled.following(rule, everywhere):
                 (gradient,) = _back(self._sum, [self._forward.image], keep=True)
             self._kept["", name] = wide(self._some(gradient))
         found: Tensor = self._kept["", name]
@@ -369,7 +373,7 @@ class Evidence:
             met = enumerate(forward.attending.seen)
             points |= {f"attention {number}": one.output for number, one in met if one.output is not None}
         curved = "curve" in wants
-        keep = not self._last or curved or "grad_of" in wants or forward.relus is not None
+        keep = not self._last or curved or "grad_of" in wants or forward.ruled is not None
         return dict(zip(points, _back(self._sum, list(points.values()), keep, curved), strict=True))
 
     # ---- of variants

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from camcli.around import Pass, fused, passes, sizes, smoothed
 from camcli.attention import Attending
-from camcli.capture import RuledReLUs, Taps
+from camcli.capture import Taps, closed_parts
 from camcli.errors import PictureError, RequestError
 from camcli.evidence import AGAIN, ATTENTION, LAST_ATTENTION, Evidence, Forward, Plan, Witness
 from camcli.job import FUSES, Explanation
@@ -22,6 +22,7 @@ from camcli.layout import Layout, asked, decide, readings
 from camcli.network import Network
 from camcli.outlet import NO_BOX_AGAIN, Outlet, Reading, Subject, unfiltered
 from camcli.recipe import Recipe, recipes
+from camcli.ruled import RuledActivations, unseen_relus
 from camcli.survey import (
     Layer,
     default_layer,
@@ -43,6 +44,12 @@ Result = Explanation | PictureError
 
 # A map whose values differ by less than this part of them is constant: what differs is rounding.
 FLAT = 1e-6
+# Evidence that is found by seeing every operation of a network, and why.
+_SEES_ALL = {
+    ATTENTION: "follows attention through every operation",
+    frozenset({"rest"}): "runs the part of the network behind a layer alone",
+    frozenset({"biases"}): "needs the bias of every operation",
+}
 # A probability from which on a softmax leaves hardly any gradient.
 SATURATED = 0.999
 
@@ -126,10 +133,11 @@ class Explainer:
                 "name the layer: --layer PATH",
             )
         wants = frozenset(name for recipe in self.recipes for name in recipe.wants)
-        self._witness = Witness(
-            self.module, self._read, wants, any(recipe.ruled for recipe in self.recipes), call, rows
-        )
+        ruled, everywhere = (any(getattr(one, what) for one in self.recipes) for what in ("ruled", "everywhere"))
+        self._witness = Witness(self.module, self._read, wants, ruled, everywhere, call, rows)
+        self._check_open()
         self.layers = tuple(resolve(self.module, layers))
+        self._check_layers_open()
         self._fuse, self._smooth = fuse, eigen_smooth
         self._scales, self._flips = tuple(scales), tuple(flips)
         self._check_together(wants)
@@ -255,8 +263,8 @@ class Explainer:
         with self._witness.ready(), unfiltered(self.module):
             forward = self._witness.forward(image)
             self._check_labels(forward.reading.classes)
-            if forward.relus is not None:
-                self._check_relus(forward.relus)
+            if forward.ruled is not None:
+                self._check_activations(forward.ruled, forward.reading.total())
             for name in self.layers:
                 plan.layouts[name] = self._layout(name, forward.taps, image)
             plan.runs = {name: self._call or forward.taps.calls[name] for name in forward.taps}
@@ -523,17 +531,60 @@ class Explainer:
                 "give the names of all its classes: --labels FILE, one name a line",
             )
 
-    def _check_relus(self, met: RuledReLUs) -> None:
+    def _check_activations(self, met: RuledActivations, score: Tensor) -> None:
+        """See that the rules have something to hold at, and say where they hold beyond their papers."""
+        if unseen := unseen_relus(score):
+            names = " and ".join(recipe.row.name for recipe in self.recipes if recipe.ruled)
+            raise RequestError(
+                f"{names} needs to see every ReLU, and {unseen} of this network's are computed in compiled or scripted "
+                "code, which hides them",
+                "explain the network as Python code, or choose a method that works at a layer, such as gradcam",
+            )
+        for everywhere in (False, True):
+            recipes = [recipe for recipe in self.recipes if recipe.ruled and recipe.everywhere == everywhere]
+            if recipes:
+                self._check_rule(" and ".join(recipe.row.name for recipe in recipes), met, everywhere)
+
+    def _check_rule(self, named: str, met: RuledActivations, everywhere: bool) -> None:
         others = ", ".join(sorted(met.others))
-        named = " and ".join(recipe.row.name for recipe in self.recipes if recipe.ruled)
-        if not met.count:
+        if not met.count and not (everywhere and others):
+            extend = "extend it by -o activations=all, which no paper does, or " if others else ""
             raise RequestError(
                 f"{named} is defined by what it does at ReLUs, and this network meets none"
                 + (f"; its activations are {others}" if others else ""),
-                "choose a method that works at a layer, such as gradcam",
+                f"{extend}choose a method that works at a layer, such as gradcam",
             )
-        if others:
+        if others and everywhere:
+            counts = ", ".join(f"{name} ({count})" for name, count in sorted(met.others.items()))
+            self._note(
+                f"the paper of {named} defines its rule at ReLUs only ({met.count or 'none'} here); extended by us, it "
+                f"is followed at {counts} too"
+            )
+        elif others:
             self._note(f"{met.count} ReLUs follow the rule of {named}; {others} pass the plain gradient")
+
+    def _check_open(self) -> None:
+        """Refuse what has to see every operation of a network where some are hidden in compiled or scripted code."""
+        closed = closed_parts(self.module)
+        for recipe in self.recipes:
+            needs = next((why for names, why in _SEES_ALL.items() if recipe.wants & names), "")
+            needs = "changes how gradients pass each ReLU" if recipe.ruled else needs
+            if closed and needs:
+                raise RequestError(
+                    f"{recipe.row.name} {needs}, and {closed[0].words}, which hides what happens inside",
+                    f"{closed[0].remedy}, or choose a method that needs no more than a layer, such as gradcam",
+                )
+        if self._at_layer and closed and not closed[0].name:
+            raise RequestError(f"no layer can be looked at: {closed[0].words}", closed[0].remedy)
+
+    def _check_layers_open(self) -> None:
+        for name in self.layers:
+            for closed in closed_parts(self.module):
+                if closed.hides(name):
+                    raise RequestError(
+                        f"the layer {name!r} cannot be looked at: {closed.words}",
+                        f"{closed.remedy}, or choose a layer outside",
+                    )
 
     def _check_gradient(self, evidence: Evidence, image: Tensor) -> None:
         if self._witness.wants & {"grad", "curve"}:

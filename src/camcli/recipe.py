@@ -39,9 +39,15 @@ class Formula:
         """The maps."""
         if self.row.kind == "backprop":
             name = f"{self.row.name} {sorted(self.options.items())}"
-            return evidence.ruled(name, partial(self.function, **self.options))
+            return evidence.ruled(name, partial(self.function, **self.options), self.everywhere)
         map: Tensor = self.function(*(evidence.get(name, layer) for name in self.wants), **self.options)
         return map
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether it is a rule that holds at every element-wise activation, and not at ReLUs alone."""
+        known = signature.options(self.function) if self.row.kind == "backprop" else {}
+        return "activations" in known and self.options.get("activations", known["activations"].default) == "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,11 @@ class Recipe:
     def ruled(self) -> bool:
         """Whether it has a rule for the gradient at ReLUs."""
         return any(formula.row.kind == "backprop" for formula in self.formulas)
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether that rule holds at every element-wise activation, and not at ReLUs alone."""
+        return any(formula.everywhere for formula in self.formulas)
 
     @property
     def options(self) -> dict[str, Any]:

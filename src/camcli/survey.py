@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from camcli.capture import first_tensor, frozen, listened
+from camcli.capture import closed_parts, first_tensor, frozen, listened
 from camcli.errors import RequestError
 from camcli.layout import Layout, canonical, decide, readings, settled
 from camcli.outlet import PLAIN, Reading, unfiltered
@@ -85,11 +85,15 @@ def survey(
 
     size = (image.shape[2], image.shape[3])
     layers = []
+    closed = closed_parts(module)
     for name, part in module.named_modules():
         if not name:
             continue
         layer = Layer(name, type(part).__name__, turn=turns.get(name))
-        if name not in turns:
+        hidden = next((one for one in closed if one.hides(name)), None)
+        if hidden:
+            layer = replace(layer, reason=hidden.words)
+        elif name not in turns:
             layer = replace(layer, reason="does not run")
         elif name not in outputs:
             layer = replace(layer, reason="gives no tensor")

@@ -9,7 +9,8 @@ that holds the function: a family of methods.
 Two kinds have a form of their own:
 
 - ``backprop``: ``(grad, passes) -> grad``, what happens to the gradient at a ReLU on its way to the input; the map is
-  the gradient by the input, ``(n, 3, H, W)``.
+  the gradient by the input, ``(n, 3, H, W)``. A rule with an option ``activations`` takes a third tensor, ``slope``: at
+  ``activations=all`` it is handed phi'(x) of every other element-wise activation phi.
 - ``product``: two rows multiplied at the input's resolution, the map ``(n, 3, H, W)``; no function of its own.
 """
 
