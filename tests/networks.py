@@ -96,8 +96,18 @@ class Looking(Small):
         return self.fc(tokens.squeeze(1).square().mean(1))
 
 
+class Plain(Small):
+    """The same, its scores linear in the mean of what the second convolution says: sums and ReLUs, no products."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu2(self.pool(self.relu1(self.norm1(self.conv1(x)))))
+        return self.fc(self.conv2(x).mean((2, 3)))
+
+
 def small(method: str, **options: Any) -> Small:
     """The small network that a method can explain."""
+    if method in ("cam", "fullgrad"):
+        return Plain(**options)
     return Looking(**options) if works_at(METHODS.find(method)) == "attention" else Small(**options)
 
 
@@ -158,8 +168,10 @@ def named(module: nn.Module, classes: int, size: int = 8, **facts: Any) -> Netwo
 
 
 def explainer(model: nn.Module | Network, method: str = "gradcam", layers: Sequence[str] = ("conv2",)) -> Explainer:
-    """An explainer whose layers are named where the method works at one."""
-    return Explainer(model, layers=layers if "layer" in works_at(METHODS.find(method)) else [], method=method)
+    """An explainer whose layers are named where the method works at one; it gives one map a class."""
+    named_layers = layers if "layer" in works_at(METHODS.find(method)) else []
+    options = {"concepts": 1} if method == "dff" else {}
+    return Explainer(model, layers=named_layers, method=method, options=options)
 
 
 def same(one: Explanation, other: Explanation) -> None:

@@ -66,7 +66,7 @@ def test_some_failed_ends_with_1_each_with_its_reason_the_rest_done(paint: Paint
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["a.png", "--method", "gradcm"], "did you mean 'gradcam' or"),
+        (["a.png", "--method", "gradcm"], "did you mean 'gradcam'"),
         (["a.png", "--colormap", "virids"], "did you mean 'viridis' or"),
         (["a.png", "--save", "overlay,heatmp"], "did you mean 'heatmap'?"),
         (["a.png", "-l", "sten"], "stem"),

@@ -14,6 +14,7 @@ from torch import nn
 
 from camcli import Explainer
 from camcli.capture import listened
+from camcli.recipe import Recipe
 from networks import Through, calibrated, pictures
 
 pytestmark = [
@@ -84,13 +85,13 @@ def layer_in(model, copied, path):
 def explained(monkeypatch):
     """The maps of an explainer, as they are in float64 before they are handed out in float32."""
     kept = []
-    map_of = Explainer._map
+    map_of = Recipe.__call__
 
-    def keep(self, layer, evidence):
-        kept.append(map_of(self, layer, evidence))
+    def keep(self, evidence, layer):
+        kept.append(map_of(self, evidence, layer))
         return kept[-1]
 
-    monkeypatch.setattr(Explainer, "_map", keep)
+    monkeypatch.setattr(Recipe, "__call__", keep)
 
     def maps(model, images, **options):
         given = Explainer(model, **options)(images, TARGETS)

@@ -10,7 +10,7 @@ from torch import nn
 from camcli import Explainer, PictureError, RequestError
 from camcli.explainer import _check_batch
 from camcli.methods import METHODS
-from networks import ByHand, Pooled, Small, Through, explainer, named, pictures, same, seeded, untouched
+from networks import ByHand, Pooled, Small, Through, explainer, named, pictures, same, seeded, small, untouched
 
 every_method = pytest.mark.parametrize("method", METHODS.names())
 
@@ -26,7 +26,7 @@ def nan_where(images, row):
 
 @every_method
 def test_an_image_with_nan_fails_alone(method):
-    model, images = Small(), pictures(3, 16)
+    model, images = small(method), pictures(3, 16)
     results = explainer(model, method).results(nan_where(images, 1))
     assert isinstance(results[1][0], PictureError)
     assert "NaN" in results[1][0].message
@@ -62,15 +62,29 @@ def blank_net():
     return seeded(model)
 
 
+# row: why it says nothing of a network without biases, or of nothing in it.
+NOT_ASKED = {
+    **dict.fromkeys(["rollout", "gae", "attention"], "the network has no attention"),
+    **dict.fromkeys(["cam", "fullgrad"], "the network multiplies"),
+    "random": "it is noise, of what is nothing too",
+}
+# What divides by nothing where all channels are flat, or the score is 0.
+UNDEFINED = {"scorecam", "gscorecam", "ss-cam", "is-cam", "ablation-cam"}
+
+
 @every_method
 def test_a_blank_image_fails_alone_wherever_it_stands(method):
+    if method in NOT_ASKED:
+        pytest.skip(NOT_ASKED[method])
+    wanted = "holds NaN or infinite values" if method in UNDEFINED else "is zero everywhere"
     model, images = blank_net(), pictures(2, 16)
     for blank in (0, 1):
         batch = images.clone()
         batch[blank] = 0
         results = explainer(model, method, ["0"]).results(batch, lambda row, scores: [1])
         assert isinstance(results[blank][0], PictureError)
-        assert "map of class 1 (1) is zero everywhere" in results[blank][0].message
+        assert f"map of class 1 (1) {wanted}" in results[blank][0].message
+        assert "way back" not in results[blank][0].message
         same(results[1 - blank][0], explainer(model, method, ["0"])(images[[1 - blank]], 1)[0][0])
 
 
@@ -379,7 +393,7 @@ def test_targets_that_do_not_fit_are_refused(targets, message):
 
 @every_method
 def test_an_image_whose_target_gives_no_class_fails_alone(method):
-    model, images = Small(), pictures(3, 16)
+    model, images = small(method), pictures(3, 16)
     results = explainer(model, method).results(images, lambda row, scores: [] if row == 1 else [2])
     assert [type(one) for one in results[1]] == [PictureError]
     assert results[1][0].message == "its target gives no class"

@@ -42,6 +42,8 @@ Targets = int | Sequence[int] | Sequence[Sequence[int]] | Tensor | np.ndarray | 
 # One map, or why there is none.
 Result = Explanation | PictureError
 
+# Evidence that is a gradient.
+GOES_BACK = frozenset({"grad", "curve", "grad_of", "input_grad", "slopes", "responses", "biases", "attn_grad"})
 # A map whose values differ by less than this part of them is constant: what differs is rounding.
 FLAT = 1e-6
 # Evidence that is found by seeing every operation of a network, and why.
@@ -420,9 +422,11 @@ class Explainer:
         if not layer and recipe.wants & ATTENTION:
             where = "the attention"
         if not np.isfinite(map).all():
+            back = recipe.ruled or (recipe.wants & GOES_BACK and not recipe.wants & {"ask", "rest"})
+            cause = "they come up on the way back from the score" if back else "what it divides by is nothing here"
             return PictureError(
                 f"the map of class {index} ({label}) holds NaN or infinite values"
-                + (self._culprit(image) or "; " + (recipe.row.caveat or "they come up on the way back from the score")),
+                + (self._culprit(image) or f"; {recipe.row.caveat or cause}"),
                 "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
             )
         if not map.any():

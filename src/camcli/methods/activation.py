@@ -121,7 +121,7 @@ def _kernel(rows: Float[Tensor, "m c"], kernel: str, gamma: float) -> Float[Tens
 def _first_kernel_component(kernel: Float[Tensor, "m m"]) -> Float[Tensor, " m"]:
     """Of points in the kernel's space, centred there: their projections on the first component."""
     # Where all points are one, only rounding is left of the centred kernel.
-    rounding = len(kernel) * torch.finfo(kernel.dtype).eps * kernel.abs().amax()
+    rounding = 4 * len(kernel) * torch.finfo(kernel.dtype).eps * kernel.abs().amax()
     kernel = kernel - kernel.mean(0) - kernel.mean(1, keepdim=True) + kernel.mean()
     values, vectors = largest((kernel + kernel.T) / 2)
     return vectors.squeeze(-1) * values.where(values > rounding, 0).sqrt()
