@@ -51,7 +51,7 @@ def cam(
     Use: networks that end in average pooling and one linear layer, at the layer before the pooling.
     Not for: any other network or layer; hirescam is CAM where CAM is defined, and is defined everywhere.
     """
-    tolerance = torch.finfo(grad.dtype).eps ** 0.5
+    tolerance = _grain(act) ** 0.5
     weight = grad.sum((2, 3), keepdim=True)
     uneven = (grad - weight / (grad.shape[2] * grad.shape[3])).abs().amax((1, 2, 3))
     if (uneven > tolerance * grad.abs().amax((1, 2, 3))).any():
@@ -74,6 +74,13 @@ def cam(
                 "choose the layer before the pooling, or the method hirescam, which is CAM wherever CAM is defined",
             )
     return (weight * act).sum(1)
+
+
+def _grain(act: Tensor) -> float:
+    """The precision that the network counts in, told by its values, since half precision is widened on the way."""
+    kinds = (torch.bfloat16, torch.float16)
+    kind = next((kind for kind in kinds if torch.equal(act.to(kind).to(act), act)), act.dtype)
+    return torch.finfo(kind).eps
 
 
 def _not_infinite(tensor: Tensor) -> Tensor:
