@@ -27,7 +27,7 @@ CLASS = "espresso"
 WIDTH = 320
 
 # What the papers' defaults would take minutes for.
-QUICK = {"ss-cam": ["samples=2"], "is-cam": ["samples=3"], "rise": ["samples=1000"]}
+QUICK = {"ss-cam": ["samples=2"], "is-cam": ["samples=3"], "rise": ["samples=1000", "center=true"]}
 # What the bundled model cannot show.
 NO_PICTURE = dict.fromkeys(
     ("rollout", "gae", "attention"),
@@ -52,8 +52,8 @@ Which one? Begin with `gradcam`: it is quick, robust, and depends on model and c
 compare it with `random`.
 
 Several methods in one run share a forward and a backward: `--method gradcam,hirescam,layercam`. Options are set by
-`-o name=value`. Around any method: `--fuse` for several layers, `--scales` and `--augment flip` for several views of the
-picture, `--eigen-smooth`.
+`-o name=value`. Around any method: `--fuse` for several layers, `--scales` and `--augment flip` for several views of
+the picture, `--eigen-smooth`.
 
 `--precision bf16` and `fp16` change the network's arithmetic, and maps with it; maps themselves are summed in float32.
 With bf16 the maps of gradients at the bundled model's default layer correlate 0.997 and more with those of fp32 on

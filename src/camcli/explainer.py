@@ -108,7 +108,7 @@ class Explainer:
         call: int = 0,
         output: str = "",
         fuse: str = "none",
-        scales: Sequence[float] = (1.0,),
+        scales: Sequence[int | float] = (1.0,),
         flips: Sequence[str] = (),
         eigen_smooth: bool = False,
         rows: int = 8,

@@ -301,6 +301,7 @@ def rise(
     samples: int = 4000,
     cells: int = 7,
     p: float = 0.5,
+    center: bool = False,
     seed: int = 0,
 ) -> Float[Tensor, "n H W"]:
     """1 / (N p) sum_i y(X * M_i) M_i over N random masks (Petsiuk 2018, sec. 3).
@@ -308,7 +309,8 @@ def rise(
     A mask is a grid of cells, each open with probability p, upsampled bilinearly to one cell more than the input and
     cut out at a random shift. The paper takes 4000 masks for VGG16 and 8000 for ResNet50, and y is its
     probability; here it is the score explained. The map's mean is about the mean score of masked images and tells
-    nothing: only differences do, and their noise shrinks with the root of N.
+    nothing: only differences do, and their noise shrinks with the root of N. Drawn as it is the map is therefore nearly
+    one colour; ``center=true`` takes that part off, and what is positive raises the score.
 
     Use: for black boxes, where even the layer is out of reach, and time is not.
     Not for: small objects, below the size of a cell; haste.
@@ -317,14 +319,20 @@ def rise(
         samples: N, how many masks.
         cells: how many cells a side of the image has.
         p: the probability that a cell is open.
+        center: count each score from the mean of all, y - mean y.
         seed: of the masks.
     """
     at_least(1, samples=samples, cells=cells)
     above(0, p=p)
     drawn, again = itertools.tee(itertools.islice(_grids(images, cells, p, seed), samples))
     total = images.new_zeros(len(images), *images.shape[2:])
+    opened, scores = torch.zeros_like(total), images.new_zeros(len(images), 1, 1)
     for score, mask in zip(ask(images * mask for mask in drawn), again, strict=True):
         total += score[:, None, None] * mask[0]
+        opened += mask[0]
+        scores += score[:, None, None]
+    if center:
+        total -= scores / samples * opened
     return total / (samples * p)
 
 
