@@ -193,10 +193,11 @@ def test_rise_by_hand():
 
 
 def test_rise_centred_by_hand():
-    # Every mask is the same, so every score is the mean one; and of one cell, those closed count less than the mean.
+    # Every mask is the same, so every score is the mean one. With one cell an open mask scores 15, a closed one 5.
     equal(rise(IMAGE, asking(total), samples=40, cells=2, p=1.0, center=True), [0, 0], [0, 0])
     open_cells = (torch.rand(32, generator=torch.Generator().manual_seed(3))[:20] < 0.25).sum().item()
-    value = (15 - 15 * open_cells / 20) * open_cells / (20 * 0.25)
+    mean = (15 * open_cells + 5 * (20 - open_cells)) / 20
+    value = (15 - mean) * open_cells / (20 * 0.25)
     map = rise(IMAGE, asking(total), samples=20, cells=1, p=0.25, seed=3, center=True)
     equal(map, [value, value], [value, value])
 
