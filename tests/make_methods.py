@@ -7,11 +7,13 @@ import re
 import sys
 import tempfile
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
 import camcli
+import dino
 from camcli import RequestError
 from camcli.job import Job
 from camcli.methods import METHODS, works_at
@@ -28,11 +30,8 @@ WIDTH = 320
 
 # What the papers' defaults would take minutes for.
 QUICK = {"ss-cam": ["samples=2"], "is-cam": ["samples=3"], "rise": ["samples=1000", "center=true"]}
-# What the bundled model cannot show.
-NO_PICTURE = dict.fromkeys(
-    ("rollout", "gae", "attention"),
-    "no picture: the bundled model has no attention, and a picture of random weights would mean nothing",
-)
+# What the bundled model cannot show is drawn by a transformer with real weights: see dino.py.
+BY_TRANSFORMER = ("rollout", "gae", "attention")
 
 HEAD = """# Methods
 
@@ -42,8 +41,9 @@ and `camcli methods NAME` print the same.
 ![Every method on one picture, asked for the espresso](images/methods.jpg)
 
 `A` is a layer's output, channel k of it `A_k`, `y` the score of the class before softmax, `g = dy/dA`. Maps are stored
-signed, as the formula gives them; overlays show their positive part. All pictures here are of the bundled
-EfficientNet-Lite0 at its default layer, asked for the espresso.
+signed, as the formula gives them; overlays show their positive part. The pictures are of the bundled EfficientNet-Lite0
+at its default layer, asked for the espresso; those of attention of a DINOv2 ViT-S/14 tuned to find what is salient, its
+head solved from crops of three of the sample photographs.
 
 Which one? Begin with `gradcam`: it is quick, robust, and depends on model and class. To see only what the model uses,
 `hirescam`. For fine maps of early layers, `layercam` with `--fuse paper`. Without gradients, `scorecam` or
@@ -83,12 +83,9 @@ def _anchor(row: Row) -> str:
 
 def _section(row: Row) -> str:
     parts = [f"## {row.name}", f"{_linked(row.paper)}. Works at: {works_at(row)}. Cost: {row.cost}."]
-    if row.name in NO_PICTURE:
-        parts.append(f"({NO_PICTURE[row.name]})")
-    else:
-        options = "".join(f" -o {option}" for option in QUICK.get(row.name, []))
-        said = f"{row.name}{options}: {CLASS}"
-        parts.append(f"![{said}](images/methods/{row.name}.jpg)")
+    options = "".join(f" -o {option}" for option in QUICK.get(row.name, []))
+    by = "DINOv2, " if row.name in BY_TRANSFORMER else ""
+    parts.append(f"![{row.name}{options}: {by}{CLASS}](images/methods/{row.name}.jpg)")
     if row.parts:
         parts.append(f"The product of {' and '.join(row.parts)} at the input's resolution.")
     else:
@@ -137,14 +134,20 @@ def draw(name: str) -> None:
 
     with tempfile.TemporaryDirectory() as out:
         job = Job(
-            inputs=(str(ROOT / SAMPLE),), root=str(ROOT), out=out, method=name, target=(CLASS,),
+            inputs=(str(ROOT / SAMPLE),), root=str(ROOT), out=f"{out}/out", method=name, target=(CLASS,),
             options=tuple(QUICK.get(name, ())), save=("overlay",), device="cpu",
         )  # fmt: skip
+        if name in BY_TRANSFORMER:
+            weights, labels = Path(out, "dino.safetensors"), Path(out, "labels.txt")
+            dino.write(weights, ROOT / "sample_images")
+            labels.write_text("\n".join(dino.CLASSES), encoding="utf-8")
+            model, size = f"timm:{dino.ARCHITECTURE}", str(dino.SIZE)
+            job = replace(job, model=model, weights=str(weights), labels=str(labels), size=size, crop="squash")
         with Run(job) as run:
             [outcomes] = list(run)
         if outcomes[0].error:
             raise RequestError(f"{name}: {outcomes[0].error}")
-        tiles = [Image.open(Path(out) / one.files["overlay"]).convert("RGB") for one in outcomes]
+        tiles = [Image.open(Path(out, "out") / one.files["overlay"]).convert("RGB") for one in outcomes]
     tiles = [tile.resize((WIDTH, round(tile.height * WIDTH / tile.width)), Image.Resampling.LANCZOS) for tile in tiles]
     whole = Image.new("RGB", (WIDTH * len(tiles), tiles[0].height))
     for number, tile in enumerate(tiles):
@@ -174,8 +177,7 @@ def main() -> None:
     names = [word for word in sys.argv[1:] if not word.startswith("--")] or METHODS.names()
     if "--pictures" in sys.argv:
         for name in names:
-            if name not in NO_PICTURE:
-                draw(name)
+            draw(name)
         draw_sheet()
     PAGE.write_text(page(), encoding="utf-8")
 

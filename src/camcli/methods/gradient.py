@@ -176,7 +176,8 @@ def layercam(act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"]) -> F
     Maps of several layers are fused by :func:`layercam_fusion`.
 
     Use: fine maps from layers early in the network, alone or fused with the last one's.
-    Not for: what speaks against a class: negative gradients do not count.
+    Not for: what speaks against a class: negative gradients do not count. Nor layers whose output can be negative, such
+        as a transformer's tokens: positive gradients then also count what lowers the score.
     """
     return (grad.clamp(min=0) * act).sum(1)
 
