@@ -30,6 +30,8 @@ WIDTH = 320
 
 # What the papers' defaults would take minutes for.
 QUICK = {"ss-cam": ["samples=2"], "is-cam": ["samples=3"], "rise": ["samples=1000", "center=true"]}
+# What is positive everywhere, so that only differences tell.
+BY_RANGE = ("attention", "fullgrad", "rollout", "gae", "lafam", "fem", "ss-cam")
 # What the bundled model cannot show is drawn by a transformer with real weights: see dino.py.
 BY_TRANSFORMER = ("rollout", "gae", "attention")
 
@@ -84,6 +86,7 @@ def _anchor(row: Row) -> str:
 def _section(row: Row) -> str:
     parts = [f"## {row.name}", f"{_linked(row.paper)}. Works at: {works_at(row)}. Cost: {row.cost}."]
     options = "".join(f" -o {option}" for option in QUICK.get(row.name, []))
+    options += " --normalize range" if row.name in BY_RANGE else ""
     by = "DINOv2, " if row.name in BY_TRANSFORMER else ""
     parts.append(f"![{row.name}{options}: {by}{CLASS}](images/methods/{row.name}.jpg)")
     if row.parts:
@@ -136,6 +139,7 @@ def draw(name: str) -> None:
         job = Job(
             inputs=(str(ROOT / SAMPLE),), root=str(ROOT), out=f"{out}/out", method=name, target=(CLASS,),
             options=tuple(QUICK.get(name, ())), save=("overlay",), device="cpu",
+            normalize="range" if name in BY_RANGE else "image",
         )  # fmt: skip
         if name in BY_TRANSFORMER:
             weights, labels = Path(out, "dino.safetensors"), Path(out, "labels.txt")

@@ -317,3 +317,12 @@ def test_a_picture_that_cannot_be_encoded_is_an_error(monkeypatch):
     monkeypatch.setattr(render.cv2, "imencode", lambda *_: (False, None))
     with pytest.raises(OSError, match="60 x 40"):
         png(photo())
+
+
+def test_a_range_begins_at_the_least_value_shown():
+    style = Style("viridis", 0.6, "range")
+    assert unit(np.float32([[3, 4], [4, 5]]), style).tolist() == [[0, 0.5], [0.5, 1]]
+    # What is negative is not shown, so the least value shown is 0.
+    assert unit(np.float32([[-3, 0], [2, 4]]), style).tolist() == [[0, 0], [0.5, 1]]
+    assert unit(np.float32([[2, 2]]), style).tolist() == [[1, 1]]
+    assert unit(np.float32([[-2, -1]]), style).tolist() == [[0, 0]]

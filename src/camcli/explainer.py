@@ -44,6 +44,8 @@ Result = Explanation | PictureError
 
 # Evidence that is a gradient.
 GOES_BACK = frozenset({"grad", "curve", "grad_of", "input_grad", "slopes", "responses", "biases", "attn_grad"})
+# A map whose least value is above this part of its greatest is mostly ground.
+MOSTLY_GROUND = 0.5
 # A map whose values differ by less than this part of them is constant: what differs is rounding.
 FLAT = 1e-6
 # Evidence that is found by seeing every operation of a network, and why.
@@ -663,6 +665,11 @@ def _remarks(map: np.ndarray, where: str, scores: Tensor) -> tuple[str, ...]:
         )
     if map.size > 1 and np.ptp(map) <= FLAT * np.abs(map).max():
         remarks.append(f"the map is the same everywhere at {where}, so it names no place")
+    elif map.ndim == 2 and map.min() > MOSTLY_GROUND * map.max():
+        remarks.append(
+            f"every value is above {MOSTLY_GROUND:.0%} of the greatest, so the drawing is nearly one colour: "
+            "--normalize range draws it from its least value on"
+        )
     if len(scores) > 1 and scores.min() >= 0 and abs(float(scores.sum()) - 1) < 1e-3 and scores.max() > SATURATED:
         remarks.append(
             "the model's scores are probabilities and one is nearly 1, where their gradient vanishes: "

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 BUNDLED_MODEL = "bundled:efficientnet-lite0"
 RANDOM_WEIGHTS = "random"
 
-Normalize = Literal["image", "run", "none"]
+Normalize = Literal["image", "range", "run", "none"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Crop = Literal["model", "center", "none", "squash"]
 Fuse = Literal["none", "mean", "max", "product", "paper"]

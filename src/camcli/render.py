@@ -36,6 +36,7 @@ class Style:
         colormap: a name from ``camcli.outputs.COLORMAPS``.
         alpha: the opacity of the colour in an overlay where the map is at its strongest; see ``blend``.
         normalize: what becomes 1: ``image`` the map's own strongest value, ``run`` the value ``scale``, ``none`` 1.
+            ``range`` is ``image``, and what becomes 0 is the least value shown.
         scale: for ``run``.
         untrained: the weights are random, and every picture says so.
     """
@@ -77,7 +78,7 @@ def strongest(map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "3 h w"]) ->
 def full(map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "3 h w"], style: Style) -> float:
     """The value that becomes 1 when this map is drawn in this style."""
     match style.normalize:
-        case "image":
+        case "image" | "range":
             return strongest(map)
         case "run":
             if style.scale is None:
@@ -103,7 +104,12 @@ def unit(
     if spread and map.ndim == 3:
         shown = _spread(shown, strongest(map))
     scale = full(map, style)
-    return np.clip(shown / np.float32(scale), 0, 1) if scale > 0 else np.zeros_like(shown)
+    least = float(shown.min()) if style.normalize == "range" else 0.0
+    # What is the same everywhere is as strong everywhere.
+    if scale <= least:
+        return np.full_like(shown, float(scale > 0))
+    drawn: np.ndarray = np.clip((shown - np.float32(least)) / np.float32(scale - least), 0, 1)
+    return drawn
 
 
 def colours(heat: Float32[np.ndarray, "h w"], colormap: str) -> UInt8[np.ndarray, "h w 3"]:

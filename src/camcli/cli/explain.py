@@ -292,7 +292,11 @@ Colormap = Annotated[
 Alpha = Annotated[float, _option(WRITTEN, "Opacity of the strongest heat.", "--alpha", min=0, max=1)]
 NormalizeBy = Annotated[
     Normalize,
-    _option(WRITTEN, "What full strength is: this image's strongest value, the whole run's, or 1.", "--normalize"),
+    _option(
+        WRITTEN,
+        "What full strength is: this map's strongest value (range: and nothing its least), the whole run's, or 1.",
+        "--normalize",
+    ),
 ]
 Background = Annotated[
     str, _option(WRITTEN, "The colour behind transparent pictures.", "--background", metavar="COLOUR")

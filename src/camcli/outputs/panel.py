@@ -128,6 +128,8 @@ def _scale(map: np.ndarray, style: Style) -> str:
         return "nothing to show: no value is above zero"
     if style.normalize == "run":
         return f"1 = {full:.3g}, the run's strongest (this map's is {own:.3g})"
+    if style.normalize == "range":
+        return f"0 = {render.display(map).min():.3g}, 1 = {full:.3g}, this map's least and strongest"
     return f"1 = {full:.3g}, this map's strongest"
 
 
