@@ -124,6 +124,35 @@ def test_ask_streams_variants_in_chunks_of_the_rows_given(bring):
     assert sizes == [2, 6, 4]
 
 
+@pytest.mark.parametrize("views", [False, True])
+def test_variants_are_asked_about_with_channels_last_unless_the_network_refuses(bring, views):
+    lay = []
+
+    class Looking(Pooled):
+        def forward(self, x):
+            lay.append(x.is_contiguous(memory_format=torch.channels_last))
+            x = self.features(x)
+            # Rows and columns as one dimension: channels that lie last cannot be seen so, together with them.
+            x = x.view(len(x), -1).view(x.shape) if views else x
+            return self.fc(self.last(x).mean((2, 3)))
+
+    def asking(images, ask):
+        wanted = [images * number for number in range(4)]
+        lay.clear()
+        found = torch.stack(list(ask(iter(wanted))))
+        said.extend(lay)
+        with torch.no_grad():
+            scores = torch.stack([model(variant)[[0, 1], [2, 0]] for variant in wanted])
+        assert (found - scores).abs().max() <= 1e-12
+        return torch.ones(2, 2, 2)
+
+    model, said = Looking(), []
+    explain = Explainer(model, method=bring(asking), rows=4)
+    explain(pictures(2), [2, 0])
+    # Two chunks of two variants of two images each; one try more where it is refused, and none after that.
+    assert said == ([True, False, False] if views else [True, True])
+
+
 def test_slopes_by_hand(bring):
     def sloping(images, slopes):
         for factor, (score, slope) in zip((1, 2, 3), slopes(images * k for k in (1, 2, 3)), strict=True):

@@ -110,6 +110,7 @@ class Witness:
         rows: int = 8,
     ) -> None:
         self.module, self.read, self.wants, self.call, self.rows = module, read, wants, call, rows
+        self._channels_last = True
         self.ruled, self.everywhere = ruled, everywhere
         self.layers: tuple[str, ...] = ()
 
@@ -151,6 +152,19 @@ class Witness:
         if plan is None or "attn_grad" in self.wants:
             return Attending(images, values="attn_grad" in self.wants)
         return Attending(images, values=False, graph_from=plan.attentions - 1 if self.wants & LAST_ATTENTION else -1)
+
+    def answer(self, images: Tensor) -> Any:
+        """What the network returns, without a graph; on a CPU the channels lie last in memory.
+
+        Convolutions run faster so, with the weights as they are, and nothing but rounding changes. A network that looks
+        at how its features lie, as ``view`` does, may refuse that: it is given images as they are from then on.
+        """
+        if self._channels_last and images.device.type == "cpu":
+            try:
+                return self.module(images.contiguous(memory_format=torch.channels_last))
+            except RuntimeError:  # if it is another one, it comes again
+                self._channels_last = False
+        return self.module(images)
 
     # ---- how the part behind a layer can be run again
 
@@ -384,7 +398,7 @@ class Evidence:
         def ask(variants: Iterable[Tensor]) -> Iterator[Float[Tensor, " n"]]:
             for images in self._chunks(variants, self._witness.rows):
                 with torch.inference_mode():
-                    scores = self._scores(images, self._witness.module(images))
+                    scores = self._scores(images, self._witness.answer(images))
                 yield from _each(scores, len(self._rows))
 
         return ask
