@@ -135,8 +135,8 @@ def test_mirrored_images_give_maps_on_the_grid():
 
 # Of the zoo, what has one chain of attention over all its tokens.
 WORKING = {
-    "beit", "cpubone", "deit", "efficientformer", "eva", "lowformer", "vision_transformer",
-    "vision_transformer_hybrid", "vision_transformer_relpos", "vitamin",
+    "beit", "cpubone", "deit", "efficientformer", "eva", "lowformer", "naflexvit",
+    "vision_transformer", "vision_transformer_hybrid", "vision_transformer_relpos", "vitamin",
 }  # fmt: skip
 
 
