@@ -243,7 +243,7 @@ def test_what_has_no_channels_parts_cannot_be_smoothed(bring, method):
     bring(lambda act, ask: act.sum(1), "asker")
     bring(lambda act: act.sum(1) / act.shape[1], "mean")
     layers = [] if method == "guided-backprop" else ["conv2"]
-    with pytest.raises(RequestError, match=r"of each channel|made of activation and gradient alone"):
+    with pytest.raises(RequestError, match=r"of each of the layer's channels|made of activation and gradient alone"):
         Explainer(Small(), layers=layers, method=method, eigen_smooth=True).check(pictures(1, 16))
 
 

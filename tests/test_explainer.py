@@ -19,13 +19,19 @@ every_method = pytest.mark.parametrize("method", METHODS.names())
 # ---- batches and targets
 
 
+def own_choice(method):
+    """No target, but for the method that shows a channel: it has to be told which."""
+    return 1 if method == "activation" else None
+
+
 @every_method
 def test_a_batch_of_n_equals_n_singles(method):
     model, images = small(method), pictures(5, 16)
     explain = explainer(model, method)
-    together = explain(images)
+    asked = own_choice(method)
+    together = explain(images, asked)
     for row in range(5):
-        [single] = explainer(model, method)(images[row : row + 1])
+        [single] = explainer(model, method)(images[row : row + 1], asked)
         assert len(together[row]) == len(single) == 1
         same(together[row][0], single[0])
     # They are different pictures with different maps, unless they are all the same noise.
@@ -169,7 +175,7 @@ def test_the_model_is_left_untouched(method):
     before = images.clone()
     with untouched(model):
         explainer(model, method)(images, [[0, 1], [2, 3]])
-        explainer(model, method, ())(images)
+        explainer(model, method, ())(images, own_choice(method))
     assert torch.equal(images, before)
     assert images.grad is None
 
@@ -183,7 +189,7 @@ def test_the_model_is_left_untouched_after_an_error_inside(method, where, monkey
     def fail(*args, **more):
         raise error("inside")
 
-    choose = fail if where == "choose" else None
+    choose = fail if where == "choose" else own_choice(method)
     if where in ("forward", "interrupt"):
         model.relu2.register_forward_pre_hook(fail)
     if where == "formula":

@@ -27,13 +27,14 @@ def nan_where(images, row):
 @every_method
 def test_an_image_with_nan_fails_alone(method):
     model, images = small(method), pictures(3, 16)
-    results = explainer(model, method).results(nan_where(images, 1))
+    asked = 1 if method == "activation" else None
+    results = explainer(model, method).results(nan_where(images, 1), asked and (lambda row, scores: [asked]))
     assert isinstance(results[1][0], PictureError)
     assert "NaN" in results[1][0].message
     for row in (0, 2):
-        same(results[row][0], explainer(model, method)(images[row : row + 1])[0][0])
+        same(results[row][0], explainer(model, method)(images[row : row + 1], asked)[0][0])
     with pytest.raises(PictureError, match=r"image 1 of the batch: .*NaN"):
-        explainer(model, method)(nan_where(images, 1))
+        explainer(model, method)(nan_where(images, 1), asked)
 
 
 def test_a_map_that_overflows_fails_alone():
@@ -83,7 +84,8 @@ def test_a_blank_image_fails_alone_wherever_it_stands(method):
         batch[blank] = 0
         results = explainer(model, method, ["0"]).results(batch, lambda row, scores: [1])
         assert isinstance(results[blank][0], PictureError)
-        assert f"map of class 1 (1) {wanted}" in results[blank][0].message
+        of = "channel 1" if method == "activation" else "map of class 1 (1)"
+        assert f"{of} {wanted}" in results[blank][0].message
         assert "way back" not in results[blank][0].message
         same(results[1 - blank][0], explainer(model, method, ["0"])(images[[1 - blank]], 1)[0][0])
 
@@ -111,7 +113,7 @@ def test_a_guided_gradcam_of_what_speaks_only_against_says_so():
     assert "nothing at the layer 'last' speaks for it here" in one.message
     [[plain]] = Explainer(model, layers=["last"])(pictures(1, 16), 0)
     assert plain.notes == (
-        "nothing at the layer 'last' speaks for the class: the whole map is negative (--save array keeps what it says)",
+        "nothing at the layer 'last' speaks for it: the whole map is negative (--save array keeps what it says)",
     )
 
 

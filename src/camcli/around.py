@@ -56,7 +56,7 @@ class Pass:
 
     def subject(self, subject: Subject, reading: Reading, row: int, size: tuple[int, int]) -> Subject:
         """What is explained of an image, where the network is shown it in this way."""
-        if self.plain(size):
+        if self.plain(size) or subject.of_layer:
             return subject
         if subject.inside is not None:
             subject = replace(subject, inside=subject.inside.flip(self.flips))
@@ -124,33 +124,47 @@ def _unit(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
     return positive / most.where(most != 0, 1)
 
 
-# ---- smoothed channels
+# ---- a map's channels
 
 
 def smoothed(name: str, formulas: Sequence[Any], evidence: Any, layer: str) -> Float[Tensor, "n h w"]:
     """The first principal component of the parts that the channels have in a map, instead of their sum.
 
+    Raises:
+        RequestError: they have none (see :func:`channel_parts`).
+    """
+    smooth: Tensor = METHODS.load("eigencam")(channel_parts(name, formulas, evidence, layer))
+    return smooth
+
+
+def channel_parts(name: str, formulas: Sequence[Any], evidence: Any, layer: str) -> Float[Tensor, "n c h w"]:
+    """What each of the layer's channels has in a map.
+
     A channel's part is what the method makes of it alone. That is defined for methods that are made of activation and
-    gradient and whose map is the sum of these parts, which is tried.
+    gradient and whose map is the sum of these parts, which is tried; of a method that shows channels, the channel.
 
     Raises:
         RequestError: it is not.
     """
     [*_, formula] = formulas
+    if formula.wants == ("act", "channel"):
+        shown: Tensor = evidence.get("act", layer)
+        return shown
     if len(formulas) > 1 or not formula.wants or not set(formula.wants) <= {"act", "grad", "curve"}:
         raise RequestError(
-            f"the map of {name} is not made of activation and gradient alone, so its channels have no parts to smooth",
-            "leave --eigen-smooth out, or choose gradcam or hirescam",
+            f"the map of {name} is not made of activation and gradient alone, so the layer's channels have no parts in "
+            "it",
+            "choose gradcam or hirescam; or leave out what asks for channels: --eigen-smooth, --target channels:top:N",
         )
     given = [evidence.get(one, layer) for one in formula.wants]
     count, channels = given[0].shape[:2]
     alone = formula.function(*(one.flatten(0, 1).unsqueeze(1) for one in given), **formula.options)
-    parts = alone.unflatten(0, (count, channels))
+    parts: Tensor = alone.unflatten(0, (count, channels))
     whole = formula.function(*given, **formula.options)
     if bool(((parts.sum(1) - whole).abs() > ADDS_UP * parts.abs().sum(1).amax((1, 2), keepdim=True)).any()):
         raise RequestError(
-            f"the map of {name} is not the sum of what it makes of each channel, so there are no parts to smooth",
-            "leave --eigen-smooth out, or choose gradcam or hirescam",
+            f"the map of {name} is not the sum of what it makes of each of the layer's channels, so they have no parts "
+            "in it",
+            "choose gradcam or hirescam; or leave out what asks for channels: --eigen-smooth, --target channels:top:N",
         )
-    smooth: Tensor = METHODS.load("eigencam")(parts)
-    return smooth
+    return parts

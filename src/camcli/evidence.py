@@ -48,6 +48,7 @@ class Plan:
         runs: which of each layer's runs counts, from 1 on; the layers in running order.
         ways: how the part behind each layer is run again, if a method asks for that.
         rows: how many variants of each layer's output that takes at once.
+        channels: of each layer, how many it has.
         tokens: how the tokens of attention lie on their grid, if a method asks for that.
         attentions: how many there are in one forward.
     """
@@ -56,6 +57,7 @@ class Plan:
     runs: dict[str, int] = field(default_factory=dict)
     ways: dict[str, Way] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
+    channels: dict[str, int] = field(default_factory=dict)
     tokens: Layout | None = None
     attentions: int = 0
 
@@ -276,8 +278,10 @@ class Evidence:
         return wide(self._every_score().detach())
 
     def index(self) -> Int[Tensor, " n"]:
-        """The class that is explained."""
+        """The class, or the channel, that is explained."""
         return torch.tensor([subject.index for subject in self._subjects], device=self._forward.image.device)
+
+    channel = index
 
     # ---- of one way back
 

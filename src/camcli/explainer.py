@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -11,18 +11,19 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from camcli.around import Pass, fused, passes, sizes, smoothed
+from camcli.around import Pass, channel_parts, fused, passes, sizes, smoothed
 from camcli.attention import Attending
 from camcli.capture import Taps, closed_parts
 from camcli.errors import PictureError, RequestError
 from camcli.evidence import AGAIN, ATTENTION, LAST_ATTENTION, Evidence, Forward, Plan, Witness
 from camcli.job import FUSES, Explanation
 from camcli.layers import resolve
-from camcli.layout import Layout, asked, decide, readings
+from camcli.layout import Layout, asked, canonical, decide, readings
 from camcli.network import Network
-from camcli.outlet import NO_BOX_AGAIN, Outlet, Reading, Subject, unfiltered
+from camcli.outlet import NO_BOX_AGAIN, Outlet, Reading, Score, Subject, unfiltered
 from camcli.recipe import Recipe, recipes
 from camcli.ruled import RuledActivations, unseen_relus
+from camcli.scores import SCORES
 from camcli.survey import (
     Layer,
     default_layer,
@@ -44,6 +45,10 @@ Result = Explanation | PictureError
 
 # Evidence that is a gradient.
 GOES_BACK = frozenset({"grad", "curve", "grad_of", "input_grad", "slopes", "responses", "biases", "attn_grad"})
+# Stands for a method where a layer's shares are kept beside the maps.
+OF_SHARES = -1
+# What a channel's share in the score is made of.
+SHARE = frozenset({"act", "grad"})
 # A map whose least value is above this part of its greatest is mostly ground.
 MOSTLY_GROUND = 0.5
 # A map whose values differ by less than this part of them is constant: what differs is rounding.
@@ -56,6 +61,27 @@ _SEES_ALL = {
 }
 # A probability from which on a softmax leaves hardly any gradient.
 SATURATED = 0.999
+
+
+@dataclass(frozen=True, slots=True)
+class _Maps:
+    """Maps of several images by one method at one layer.
+
+    Attributes:
+        recipe: the method.
+        layer: the layer, or several joined; empty at the input.
+        map: for each image, ``(n, ...)``.
+        concept: which of the method's maps it is, from 1 on; 0 where there is one.
+        channels: for each image which channel of the layer it is of; empty if it is of all.
+        weights: for each image that channel's share in the score.
+    """
+
+    recipe: Recipe
+    layer: str
+    map: np.ndarray
+    concept: int = 0
+    channels: tuple[int, ...] = ()
+    weights: tuple[float, ...] = ()
 
 
 def predicted(row: int, scores: Tensor) -> Sequence[int]:  # noqa: ARG001
@@ -89,6 +115,11 @@ class Explainer:
         flips: which mirrored images are explained too: ``flip``, ``flip-vertical``; likewise.
         eigen_smooth: of the channels' parts of a map the first principal component, instead of their sum.
         rows: how many images the network is given at once where a method asks about variants of them.
+        score: which number of a class's is explained: a row of :data:`camcli.scores.SCORES`.
+        versus: the classes that a ``margin`` is over; empty for the strongest other class of each image.
+        counterfactual: turn the score's sign, to explain what lowers it.
+        channels: instead of the map the parts of so many of the layer's channels: those of the greatest share in the
+            score, to first order (the sum over the cells of activation times gradient).
 
     Attributes:
         layers: the full names of the layers explained.
@@ -114,12 +145,17 @@ class Explainer:
         flips: Sequence[str] = (),
         eigen_smooth: bool = False,
         rows: int = 8,
+        score: str = "logit",
+        versus: Sequence[int] = (),
+        counterfactual: bool = False,
+        channels: int = 0,
     ) -> None:
         self.network = model if isinstance(model, Network) else None
         self.module = model.module if isinstance(model, Network) else model
         self.outlet = self.network.outlet if self.network else Outlet()
         if output:
             self.outlet = replace(self.outlet, path=output)
+        self.outlet = replace(self.outlet, score=_score(score, versus, counterfactual, self.network))
         self.recipes = recipes(method, options)
         self.methods = tuple(recipe.row for recipe in self.recipes)
         self._at_layer = any(recipe.at_layer for recipe in self.recipes)
@@ -136,7 +172,8 @@ class Explainer:
                 f"{f'the layout {layout}' if layout else f'call {call}'} was given without the layer it is meant for",
                 "name the layer: --layer PATH",
             )
-        wants = frozenset(name for recipe in self.recipes for name in recipe.wants)
+        self._strongest = channels
+        wants = frozenset(name for recipe in self.recipes for name in recipe.wants) | (SHARE if channels else set())
         ruled, everywhere = (any(getattr(one, what) for one in self.recipes) for what in ("ruled", "everywhere"))
         self._witness = Witness(self.module, self._read, wants, ruled, everywhere, call, rows)
         self._check_open()
@@ -215,6 +252,12 @@ class Explainer:
             raise RequestError(
                 "a region is given, but the model does not score every pixel", "leave the region out: --region"
             )
+        if choose is None and self._of_layer:
+            named = " and ".join(row.name for row in self.methods)
+            raise RequestError(
+                f"{named} shows a channel of the layer, and none is named",
+                "name some: --target channel:12,99; or those that matter most to the class: --target channels:top:5",
+            )
         choose = choose or (found if self.outlet.task == "detect" else predicted)
         size = (images.shape[2], images.shape[3])
         self.check(probe_image(size, images.dtype, images.device))
@@ -226,11 +269,11 @@ class Explainer:
             said = [forward.reading.scores(row) for row in range(len(images))]
             for rank, maps in enumerate(self._averaged(images, forward, subjects)):
                 rows = [row for row, some in enumerate(subjects) if rank < len(some)]
-                for recipe, layer, concept, map in self._joined(maps):
-                    for row, own in zip(rows, map, strict=True):
-                        subject, image = subjects[row][rank], images[row : row + 1]
-                        result = self._result(own, recipe, layer, subject, said[row], image)
-                        results[row].append(_numbered(result, concept))
+                for some in self._joined(maps):
+                    for at, row in enumerate(rows):
+                        results[row].append(
+                            self._result(some, at, subjects[row][rank], said[row], images[row : row + 1])
+                        )
         return results
 
     def check(self, image: Float[Tensor, "1 3 h w"]) -> None:
@@ -271,6 +314,7 @@ class Explainer:
                 self._check_activations(forward.ruled, forward.reading.total())
             for name in self.layers:
                 plan.layouts[name] = self._layout(name, forward.taps, image)
+                plan.channels[name] = canonical(forward.taps[name], plan.layouts[name]).shape[1]
             plan.runs = {name: self._call or forward.taps.calls[name] for name in forward.taps}
             if forward.attending is not None:
                 forward.attending.check()
@@ -281,16 +325,25 @@ class Explainer:
             self._check_gradient(evidence, image)
             if "biases" in self._witness.wants:
                 self._check_complete(evidence)
-            if self._smooth:
+            if self._smooth or self._strongest:
                 for recipe in self.recipes:
                     for layer in self.layers or ("",):
-                        smoothed(recipe.row.name, recipe.formulas, evidence, layer)
+                        channel_parts(recipe.row.name, recipe.formulas, evidence, layer)
+                        self._check_strongest(layer, plan)
             del forward, evidence
             if "rest" in self._witness.wants:
                 for name in self.layers:
                     if note := self._witness.prepare_rest(plan, name, image):
                         self._note(note)
         self._plans[size] = plan
+
+    def _check_strongest(self, layer: str, plan: Plan) -> None:
+        if self._strongest > plan.channels.get(layer, self._strongest):
+            raise RequestError(
+                f"the {self._strongest} strongest channels are asked for, and the layer {layer!r} has "
+                f"{plan.channels[layer]}",
+                "ask for fewer: --target channels:top:5",
+            )
 
     def _scaled(self, one: Pass, image: Tensor) -> Pass:
         """A pass with a size that the model takes; raises RequestError if there is none."""
@@ -350,18 +403,27 @@ class Explainer:
             for layer in self.layers if recipe.at_layer else ("",):
                 if self._smooth:
                     maps[number, layer] = smoothed(recipe.row.name, recipe.formulas, evidence, layer)
+                elif self._strongest:
+                    maps[number, layer] = channel_parts(recipe.row.name, recipe.formulas, evidence, layer)
                 else:
                     maps[number, layer] = recipe(evidence, layer)
+        if self._strongest:
+            for layer in self.layers:
+                maps[OF_SHARES, layer] = evidence.get("act", layer) * evidence.get("grad", layer)
         return maps
 
-    def _joined(self, maps: Mapping[tuple[int, str], Tensor]) -> list[tuple[Recipe, str, int, np.ndarray]]:
-        """Method by method what is given: the map of each layer, or one of all; of several concepts one after another.
+    def _joined(self, maps: Mapping[tuple[int, str], Tensor]) -> list[_Maps]:
+        """Method by method what is given.
 
-        With each its layer, and the number of its concept, or 0.
+        The map of each layer, or one of all; of several concepts, or channels, one after another.
         """
-        found: list[tuple[Recipe, str, int, np.ndarray]] = []
+        found: list[_Maps] = []
         for number, recipe in enumerate(self.recipes):
             own = {layer: map for (method, layer), map in maps.items() if method == number}
+            if self._strongest:
+                for layer, parts in own.items():
+                    found += _strongest(recipe, layer, parts, maps[OF_SHARES, layer], self._strongest)
+                continue
             if self._fuse != "none" and recipe.at_layer:
                 in_turn = [own[layer] for layer in self._in_turn]
                 own = {"+".join(own): fused(in_turn, self._fuse, recipe.fusion)}
@@ -369,7 +431,8 @@ class Explainer:
                 several = map.unbind(1) if map.ndim == 4 and not recipe.at_input else (map,)
                 turns = range(1, len(several) + 1) if len(several) > 1 else (0,)
                 found += [
-                    (recipe, layer, turn, one.numpy(force=True)) for turn, one in zip(turns, several, strict=True)
+                    _Maps(recipe, layer, one.numpy(force=True), concept=turn)
+                    for turn, one in zip(turns, several, strict=True)
                 ]
         return found
 
@@ -404,7 +467,12 @@ class Explainer:
                     + self._culprit(images[row : row + 1]),
                     "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
                 )
-            indices = _classes(choose, row, scores, self.outlet.nothing())
+            indices = list(dict.fromkeys(choose(row, scores)))
+            if not indices:
+                raise PictureError(self.outlet.nothing())
+            if self._of_layer:
+                return [self._of_channel(index) for index in indices]
+            _check_classes(indices, len(scores))
         except PictureError as error:
             return [error]
         subjects: list[Subject | PictureError] = []
@@ -415,11 +483,39 @@ class Explainer:
                 subjects.append(error)
         return subjects
 
-    def _result(
-        self, map: np.ndarray, recipe: Recipe, layer: str, subject: Subject, scores: Tensor, image: Tensor
-    ) -> Result:
-        index = subject.index
-        label = self.network.labels.short(index) if self.network else str(index)
+    @property
+    def _of_layer(self) -> bool:
+        """Whether channels of the layer are asked for, and no scores."""
+        return not self._strongest and all(recipe.of_channel for recipe in self.recipes)
+
+    def _of_channel(self, index: int) -> Subject:
+        """A channel of the layer, of each if there are several."""
+        self.check_channel(index)
+        return Subject(index, torch.zeros(()), None, of_layer=True)
+
+    def check_channel(self, index: int) -> None:
+        """See that every layer has a channel.
+
+        Raises:
+            RequestError: one has not.
+        """
+        assert self._checked is not None
+        for name, count in self._plans[self._checked].channels.items():
+            if not 0 <= index < count:
+                raise RequestError(
+                    f"there is no channel {index} at the layer {name!r}",
+                    f"it has {count} channels, counted from 0 to {count - 1}",
+                )
+
+    def _label(self, index: int) -> str:
+        return self.network.labels.short(index) if self.network else str(index)
+
+    def _result(self, maps: _Maps, at: int, subject: Subject, scores: Tensor, image: Tensor) -> Result:
+        """One image's map of several, or why it is none."""
+        recipe, layer, map, index = maps.recipe, maps.layer, maps.map[at], subject.index
+        alone = subject.of_layer or (recipe.of_channel and not self._strongest)
+        label = f"channel {index}" if alone else self._label(index)
+        of = label if alone else f"class {index} ({label})"
         where = f"the layer{'s' * ('+' in layer)} {layer!r}" if layer else "the input"
         if not layer and recipe.wants & ATTENTION:
             where = "the attention"
@@ -427,15 +523,23 @@ class Explainer:
             back = recipe.ruled or (recipe.wants & GOES_BACK and not recipe.wants & {"ask", "rest"})
             cause = "they come up on the way back from the score" if back else "what it divides by is nothing here"
             return PictureError(
-                f"the map of class {index} ({label}) holds NaN or infinite values"
+                f"the map of {of} holds NaN or infinite values"
                 + (self._culprit(image) or f"; {recipe.row.caveat or cause}"),
                 "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
+            )
+        channel = maps.channels[at] if maps.channels else None
+        if alone or (self.network and self.network.headless and channel is None):
+            channel = index
+        if not map.any() and recipe.of_channel:
+            return PictureError(
+                f"channel {channel} is zero everywhere at {where}: nothing in this picture excites it",
+                "choose another channel: --target channels:top:5 finds those that matter",
             )
         if not map.any():
             rectified = len(recipe.formulas) > 1 or self._fuse != "none"
             why = "nothing at {} speaks for it here" if rectified else "{} has no part in its score here"
             return PictureError(
-                f"the map of class {index} ({label}) is zero everywhere: {why.format(where)}",
+                f"the map of {of} is zero everywhere: {why.format(where)}",
                 "try an earlier layer" if layer else "try a method that works at a layer",
             )
         return Explanation(
@@ -444,11 +548,15 @@ class Explainer:
             layer=layer,
             index=index,
             label=label,
-            score=float(subject.score.detach()),
-            probability=subject.probability,
+            score=float(map.mean() if alone else subject.score.detach()),
+            probability=None if alone else subject.probability,
             notes=_remarks(map, where, scores),
             number=subject.number,
             box=subject.box,
+            concept=maps.concept,
+            versus="" if alone else ", ".join(self._label(rival) for rival in subject.rivals),
+            channel=channel,
+            weight=maps.weights[at] if maps.weights else None,
         )
 
     def _culprit(self, image: Tensor) -> str:
@@ -610,6 +718,29 @@ class Explainer:
         again = wants & (AGAIN | {"logits", "grad_of"}) or self._scales != (1.0,) or self._flips
         if again and self.outlet.task == "detect":
             raise RequestError(*NO_BOX_AGAIN)
+        if not self.outlet.score.plain and (own := wants & {"logits", "grad_of"}):
+            named = " and ".join(recipe.row.name for recipe in self.recipes if own & recipe.wants)
+            raise RequestError(
+                f"{named} makes what it explains of all classes' scores itself, so it goes with --score logit alone",
+                "leave --score and --counterfactual out, or choose another method, such as gradcam",
+            )
+        if self.outlet.task == "detect" and self.outlet.score.name != "logit":
+            raise RequestError(
+                f"a box has one score, which is a probability already: there is no {self.outlet.score.name} of it",
+                "leave --score out",
+            )
+        if self._strongest and (self._fuse != "none" or self._smooth):
+            raise RequestError(
+                "the strongest channels are shown each by itself, neither fused nor smoothed",
+                "leave --fuse and --eigen-smooth out, or name a class as the target",
+            )
+        shown = [recipe.row.name for recipe in self.recipes if recipe.of_channel]
+        of_classes = self.network and not self.network.headless and not self._strongest
+        if of_classes and 0 < len(shown) < len(self.recipes):
+            raise RequestError(
+                f"{shown[0]} shows a channel of the layer, and the other methods explain a class",
+                "ask for them one after the other; or for features: --head none --target channel:12",
+            )
         if self._fuse not in FUSES:
             raise RequestError(f"fuse cannot be {self._fuse!r}", f"there are: {', '.join(FUSES)}")
         if self._fuse != "none" and not self._at_layer:
@@ -642,8 +773,35 @@ def _count(count: int, one: str, many: str = "") -> str:
     return f"{count} {one if count == 1 else many or f'{one}s'}"
 
 
-def _numbered(result: Result, concept: int) -> Result:
-    return replace(result, concept=concept) if isinstance(result, Explanation) else result
+def _strongest(recipe: Recipe, layer: str, parts: Tensor, shares: Tensor, count: int) -> list[_Maps]:
+    """The parts ``(n, c, h, w)`` of those channels that have the greatest shares in the score, greatest first."""
+    weights, order = shares.sum((2, 3)).sort(dim=1, descending=True, stable=True)
+    rows = torch.arange(len(parts), device=parts.device)
+    return [
+        _Maps(
+            recipe,
+            layer,
+            parts[rows, order[:, rank]].numpy(force=True),
+            channels=tuple(order[:, rank].tolist()),
+            weights=tuple(weights[:, rank].tolist()),
+        )
+        for rank in range(count)
+    ]
+
+
+def _score(name: str, versus: Sequence[int], counterfactual: bool, network: Network | None) -> Score:
+    row = SCORES.find(name)
+    if versus and not row.against:
+        able = ", ".join(one.name for one in SCORES.rows if one.against)
+        raise RequestError(
+            f"the score {name!r} compares a class with no other, so --versus means nothing to it",
+            f"leave it out, or choose --score {able}",
+        )
+    words = "" if name == "logit" else row.summary
+    if versus:
+        named = " and ".join(network.labels.short(one) if network else str(one) for one in versus)
+        words = f"a class's {name} over {named}"
+    return Score(name, SCORES.load(name), words, row.against, tuple(versus), -1 if counterfactual else 1)
 
 
 def _times(count: int) -> str:
@@ -660,9 +818,7 @@ def _remarks(map: np.ndarray, where: str, scores: Tensor) -> tuple[str, ...]:
     """What a reader of one map must know."""
     remarks = []
     if map.ndim == 2 and map.max() <= 0:
-        remarks.append(
-            f"nothing at {where} speaks for the class: the whole map is negative (--save array keeps what it says)"
-        )
+        remarks.append(f"nothing at {where} speaks for it: the whole map is negative (--save array keeps what it says)")
     if map.size > 1 and np.ptp(map) <= FLAT * np.abs(map).max():
         remarks.append(f"the map is the same everywhere at {where}, so it names no place")
     elif map.ndim == 2 and map.min() > MOSTLY_GROUND * map.max():
@@ -678,17 +834,12 @@ def _remarks(map: np.ndarray, where: str, scores: Tensor) -> tuple[str, ...]:
     return tuple(remarks)
 
 
-def _classes(choose: Choose, row: int, scores: Tensor, nothing: str) -> Sequence[int]:
-    indices = list(dict.fromkeys(choose(row, scores)))
-    if not indices:
-        raise PictureError(nothing)
+def _check_classes(indices: Sequence[int], classes: int) -> None:
     for index in indices:
-        if not 0 <= index < len(scores):
+        if not 0 <= index < classes:
             raise RequestError(
-                f"there is no class {index}",
-                f"the model has {len(scores)} classes, counted from 0 to {len(scores) - 1}",
+                f"there is no class {index}", f"the model has {classes} classes, counted from 0 to {classes - 1}"
             )
-    return indices
 
 
 def _choice(targets: Targets, images: int) -> Choose | None:

@@ -239,13 +239,18 @@ class Explanation:
         layer: the layer's full name, or empty for methods at the input; several fused are joined by ``+``.
         index: the class explained.
         label: the class's name.
-        score: the model's output for it, before softmax or sigmoid; summed over a region, or that of a box, where the
-            model gives such.
+        score: the number that is explained: the model's output for it, before softmax or sigmoid, unless another
+            was asked for; summed over a region, or that of a box, where the model gives such; of a channel of the
+            layer its mean.
         probability: after it; the mean over the region; None where the model gives no probability.
         notes: what a reader of the map must know.
         number: which of the picture's boxes is explained, the best being 1; 0 if none is.
         box: its x0, y0, x1, y1, in pixels of the picture (of the model's input, where there is no picture).
         concept: which of the method's maps for this class and layer it is, from 1 on; 0 where there is one.
+        versus: what the class is compared with, where the score is a margin.
+        channel: the channel of the layer or of the backbone that is shown; None where it is a class's whole map.
+        weight: the channel's share in the class's score, to first order: activation times gradient, summed over the
+            layer's cells.
         source: the picture, where the map came out of a stream of them.
         view: which part of it the model saw, likewise.
     """
@@ -261,6 +266,9 @@ class Explanation:
     number: int = 0
     box: tuple[float, float, float, float] | None = None
     concept: int = 0
+    versus: str = ""
+    channel: int | None = None
+    weight: float | None = None
     source: str = ""
     view: View | None = None
 
@@ -282,6 +290,8 @@ class Outcome:
             picture; 0 and nothing if none is explained.
         layer, method: what made the map; several layers, if they were fused, joined by ``+``.
         concept: which of the method's maps for this class and layer, from 1 on; 0 where there is one.
+        versus: what the class is compared with, where the score is a margin.
+        channel, weight: which channel is shown, and its share in the class's score; nothing for a class's whole map.
         low, high: the raw map's least and greatest value.
         strongest: the value that is drawn at full strength when a map is normalised by itself.
         peak: x and y of its greatest value, in pixels of the upright picture.
@@ -307,6 +317,9 @@ class Outcome:
     layer: str | None = None
     method: str | None = None
     concept: int = 0
+    versus: str = ""
+    channel: int | None = None
+    weight: float | None = None
     low: float | None = None
     high: float | None = None
     strongest: float | None = None

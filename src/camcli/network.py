@@ -28,6 +28,7 @@ class Network:
         notes: what a user of this model must know.
         outlet: how what the module returns is read; by default as one score for each class.
         layer: the layer that is explained when none is named, if the source knows one.
+        headless: whether it gives features and not scores of classes: each "class" is then a channel.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Network:
     notes: tuple[str, ...] = ()
     outlet: Outlet = PLAIN
     layer: str = ""
+    headless: bool = False
 
     def read(
         self, output: Any, images: int, seen: torch.Tensor | None = None, region: torch.Tensor | None = None

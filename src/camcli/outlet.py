@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -30,6 +30,60 @@ NO_BOX_AGAIN = (
 )
 
 
+def as_given(scores: Tensor, index: int, rivals: Sequence[int], activation: Activation) -> Tensor:
+    """The class's score as the model gives it, ``(...)`` of scores ``(classes, ...)``."""
+    del rivals, activation
+    return scores[index]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Which number of a class's is explained.
+
+    Attributes:
+        name: what it is called.
+        function: from the scores of all classes ``(classes, ...)``, the class, its rivals and what makes probabilities
+            to that number ``(...)``.
+        words: what it is, for people; empty for the score as it stands.
+        against: whether it compares with rivals.
+        versus: the rivals; empty for the strongest other class of each image.
+        sign: -1 to explain what lowers it (Selvaraju 2017, sec. 3.3: counterfactual explanations).
+    """
+
+    name: str = "logit"
+    function: Callable[[Tensor, int, Sequence[int], Activation], Tensor] = as_given
+    words: str = ""
+    against: bool = False
+    versus: tuple[int, ...] = ()
+    sign: Literal[1, -1] = 1
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is the class's score as it stands."""
+        return self.function is as_given and self.sign == 1
+
+    def rivals(self, scores: Tensor, index: int) -> tuple[int, ...]:
+        """The classes that a class is compared with, by an image's scores; raises PictureError if there are none."""
+        if not self.against:
+            return ()
+        others = self.versus or tuple(scores.argsort(descending=True, stable=True).tolist())
+        others = tuple(other for other in others if other != index and scores[other] > NO_CLASS)
+        if not others:
+            raise PictureError(
+                f"class {index} is compared with itself alone" if self.versus else "there is no other class in it",
+                "name another class: --versus CLASS",
+            )
+        return others if self.versus else others[:1]
+
+    def __call__(self, scores: Tensor, index: int, rivals: Sequence[int], activation: Activation) -> Tensor:
+        """The number, with its sign."""
+        found = self.function(scores, index, rivals, activation)
+        return found if self.sign > 0 else -found
+
+
+LOGIT = Score()
+
+
 @dataclass(frozen=True, slots=True)
 class Subject:
     """One thing to explain in one image.
@@ -41,6 +95,8 @@ class Subject:
         number: which of the image's boxes it is, the best being 1; 0 if it is none.
         box: x0, y0, x1, y1 in pixels of the model's input, if it is a box.
         inside: where every pixel has a score, over which of them is summed, ``(h, w)``.
+        rivals: the classes that it is compared with.
+        of_layer: whether it is a channel of the layer that is looked at, and no class: it has no score.
     """
 
     index: int
@@ -49,6 +105,8 @@ class Subject:
     number: int = 0
     box: Box | None = None
     inside: Tensor | None = None
+    rivals: tuple[int, ...] = ()
+    of_layer: bool = False
 
 
 @runtime_checkable
@@ -85,14 +143,20 @@ class Outlet:
         path: where in the output the answer lies, such as ``logits``, ``0`` or ``aux.0``; empty for the rule of
             :func:`chosen`.
         min_score: boxes below it are left out.
+        score: which number of a class's is explained.
     """
 
     task: Task = "classify"
     path: str = ""
     min_score: float = 0.5
+    score: Score = LOGIT
 
     def says(self, activation: Activation, classes: int, region: bool = False) -> str:
         """What is explained, in words for people."""
+        said = self.score.words or self._says(activation, classes, region)
+        return said if self.score.sign > 0 else f"{said}; its sign turned: what lowers it is warm"
+
+    def _says(self, activation: Activation, classes: int, region: bool) -> str:
         if self.task == "detect":
             return f"the score of each box of at least {self.min_score:g}, a map for each"
         if self.task == "segment":
@@ -137,11 +201,12 @@ class Outlet:
             RequestError: there is no answer in it, or several things could be the answer.
         """
         if self.task == "detect":
-            return _Boxes(_detections(at(output, self.path), images), len(names) or None, self.min_score)
+            found_boxes = _detections(at(output, self.path), images)
+            return _Boxes(found_boxes, len(names) or None, self.min_score, self.score.sign)
         found = chosen(output, images, len(names), self.path, dense=self.task == "segment")
         if self.task == "segment":
-            return _Dense(found.float(), activation, tuple(names), seen, region)
-        return _Scores(found.reshape(images, -1), activation)
+            return _Dense(found.float(), activation, tuple(names), seen, region, self.score)
+        return _Scores(found.reshape(images, -1), activation, self.score)
 
 
 PLAIN = Outlet()
@@ -291,6 +356,7 @@ def _listed(found: Sequence[Part]) -> str:
 class _Scores:
     table: Tensor
     activation: Activation
+    score: Score = LOGIT
 
     @property
     def classes(self) -> int:
@@ -300,13 +366,17 @@ class _Scores:
         return self.table[row].detach().float().cpu()
 
     def subjects(self, row: int, index: int) -> Sequence[Subject]:
-        return [Subject(index, self.table[row, index], self._probability(self.scores(row), index))]
+        scores = self.scores(row)
+        rivals = self.score.rivals(scores, index)
+        score = self.score(self.table[row], index, rivals, self.activation)
+        return [Subject(index, score, self._probability(scores, index), rivals=rivals)]
 
     def total(self) -> Tensor:
         return self.table.max(1).values.sum()
 
     def answer(self, row: int, subject: Subject) -> Tensor:
-        return self.table[row, subject.index]
+        # The rivals stay those of the picture itself, whoever they would be in a variant of it.
+        return self.score(self.table[row], subject.index, subject.rivals, self.activation)
 
     def answers(self, row: int, subject: Subject) -> Tensor:  # noqa: ARG002
         return self.table[row]
@@ -331,6 +401,7 @@ class _Dense:
     names: tuple[str, ...]
     seen: Tensor | None
     region: Tensor | None
+    score: Score = LOGIT
 
     @property
     def classes(self) -> int:
@@ -370,13 +441,17 @@ class _Dense:
                 "name another region" if self.region is not None else "name another class, or a region: --region",
             )
         probability = self._probability(row, index, inside)
-        return [Subject(index, self.table[row, index][inside].sum(), probability, inside=inside)]
+        pixels = self.table[row][:, inside]
+        rivals = self.score.rivals(pixels.detach().sum(1), index)
+        score = self.score(pixels, index, rivals, self.activation).sum()
+        return [Subject(index, score, probability, inside=inside, rivals=rivals)]
 
     def total(self) -> Tensor:
         return self.table.max(1).values.sum()
 
     def answer(self, row: int, subject: Subject) -> Tensor:
-        return self.table[row, subject.index][self._region_of(subject)].sum()
+        pixels = self.table[row][:, self._region_of(subject)]
+        return self.score(pixels, subject.index, subject.rivals, self.activation).sum()
 
     def answers(self, row: int, subject: Subject) -> Tensor:
         return self.table[row][:, self._region_of(subject)].sum(1)
@@ -413,6 +488,7 @@ class _Boxes:
     found: Sequence[Mapping[str, Tensor]]
     classes: int | None
     min_score: float
+    sign: int = 1
 
     def scores(self, row: int) -> Tensor:
         best = torch.full((self.classes or 0,), NO_CLASS)
@@ -426,7 +502,9 @@ class _Boxes:
         return best
 
     def subjects(self, row: int, index: int) -> Sequence[Subject]:
-        of_class = [subject for subject in self._all(row) if subject.index == index]
+        of_class = [
+            replace(subject, score=self.sign * subject.score) for subject in self._all(row) if subject.index == index
+        ]
         if not of_class:
             raise PictureError(
                 f"the model finds no box of class {index} with a score of at least {self.min_score:g} in it",

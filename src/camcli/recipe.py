@@ -85,6 +85,11 @@ class Recipe:
         return self.ruled or any(EVIDENCE[name][0] == "input" for name in self.wants)
 
     @property
+    def of_channel(self) -> bool:
+        """Whether it shows a channel of the layer, and no class."""
+        return "channel" in self.wants
+
+    @property
     def ruled(self) -> bool:
         """Whether it has a rule for the gradient at ReLUs."""
         return any(formula.row.kind == "backprop" for formula in self.formulas)

@@ -22,6 +22,7 @@ class Row:
         parts: the rows it is made of, if it is a combination and has no function of its own.
         suffix: for outputs, how its files end.
         several: for targets, whether it can give a picture more than one class.
+        against: for scores, whether classes are compared with rivals.
         caveat: what a person who chooses it must know.
         cost: for methods, in words for people: "1 forward, 1 backward to the layer".
         fuse: for methods, the function in the same file that joins the maps of several layers as the paper says.
@@ -36,6 +37,7 @@ class Row:
     parts: tuple[str, ...] = ()
     suffix: str = ""
     several: bool = False
+    against: bool = False
     caveat: str = ""
     cost: str = ""
     fuse: str = ""

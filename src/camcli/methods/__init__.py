@@ -43,6 +43,7 @@ EVIDENCE = {
     "score": ("score", "the score that is explained, (n,)"),
     "logits": ("score", "the score of every class, (n, classes)"),
     "index": ("score", "the class that is explained, (n,)"),
+    "channel": ("score", "the channel of the layer that is asked for, (n,)"),
 }
 WORKS_AT = {"backprop": "input", "product": "layer and input"}
 
@@ -234,6 +235,14 @@ METHODS = Table(
         "Collins 2018, arXiv:1806.10206",
         cost="1 forward",
         caveat="it is the same for every class, and each picture has concepts of its own",
+    ),
+    Row(
+        "activation",
+        "activation",
+        "a channel of the layer, as it is",
+        "no paper; the activation A_k itself",
+        cost="1 forward",
+        caveat="it shows where a channel is active, and not whether that matters to a class",
     ),
     Row(
         "activation",

@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from camcli.errors import RequestError
@@ -191,6 +191,15 @@ def lafam(act: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
     Not for: telling classes apart; layers whose channels have both signs, where they cancel.
     """
     return act.mean(1)
+
+
+def activation(act: Float[Tensor, "n c h w"], channel: Int[Tensor, " n"]) -> Float[Tensor, "n h w"]:
+    """A_k: where the channel that the target names is active. Signed, in the layer's own units.
+
+    Use: what a feature of a backbone answers to (``--target channel:12``), without a class.
+    Not for: why a class was chosen: ``--target channels:top:5`` finds the channels that speak for it.
+    """
+    return act[torch.arange(len(act), device=act.device), channel]
 
 
 def random(act: Float[Tensor, "n c h w"], *, seed: int = 0) -> Float[Tensor, "n h w"]:
