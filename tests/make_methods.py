@@ -30,6 +30,8 @@ WIDTH = 320
 
 # What the papers' defaults would take minutes for.
 QUICK = {"ss-cam": ["samples=2"], "is-cam": ["samples=3"], "rise": ["samples=1000", "center=true"]}
+# What shows channels is asked for the one that has most in the class.
+BY_CHANNEL = ("activation",)
 # What is positive everywhere, so that only differences tell.
 BY_RANGE = ("attention", "fullgrad", "rollout", "gae", "lafam", "fem", "ss-cam")
 # What the bundled model cannot show is drawn by a transformer with real weights: see dino.py.
@@ -137,7 +139,8 @@ def draw(name: str) -> None:
 
     with tempfile.TemporaryDirectory() as out:
         job = Job(
-            inputs=(str(ROOT / SAMPLE),), root=str(ROOT), out=f"{out}/out", method=name, target=(CLASS,),
+            inputs=(str(ROOT / SAMPLE),), root=str(ROOT), out=f"{out}/out", method=name,
+            target=(f"channels:top:1:{CLASS}" if name in BY_CHANNEL else CLASS,),
             options=tuple(QUICK.get(name, ())), save=("overlay",), device="cpu",
             normalize="range" if name in BY_RANGE else "image",
         )  # fmt: skip

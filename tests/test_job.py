@@ -37,6 +37,12 @@ CHANGED = {
     "root": "/",
     "save": ("panel",),
     "colormap": "jet",
+    "head": "none",
+    "pool": "none",
+    "activation": "sigmoid",
+    "score": "margin",
+    "versus": ("tabby",),
+    "counterfactual": True,
     "alpha": 0.4,
     "normalize": "run",
     "background": "#000000",
@@ -142,6 +148,16 @@ def test_a_named_file_counts_by_its_content_not_by_its_name(files: Path, name: s
     assert replace(Job(), **{name: str(second)}).fingerprint == before
     first.write_text("2")
     assert replace(Job(), **{name: str(first)}).fingerprint != before
+
+
+def test_a_picture_to_compare_with_counts_by_its_content(here: Path) -> None:
+    (here / "a.png").write_text("1")
+    before = Job(target=("similar:a.png",)).fingerprint
+    assert Job(target=("similar:a.png",)).fingerprint == before
+    (here / "a.png").write_text("2")
+    assert Job(target=("similar:a.png",)).fingerprint != before
+    with pytest.raises(RequestError, match=r"the target file 'b.png' cannot be read"):
+        _ = Job(target=("similar:b.png",)).fingerprint
 
 
 def test_a_model_of_the_users_own_counts_by_its_code_and_function(here: Path) -> None:

@@ -12,7 +12,7 @@ from camcli.tables import Row, Table
 
 GROUP = "camcli.methods"
 # What no paper defines.
-WITHOUT_PAPER = {"random", "eigen-gradcam"}
+WITHOUT_PAPER = {"random", "eigen-gradcam", "activation"}
 
 
 @pytest.fixture

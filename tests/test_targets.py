@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from camcli.errors import PictureError, RequestError
+from camcli.geometry import Prepare
 from camcli.labels import Labels
-from camcli.targets import resolve
+from camcli.network import Network
+from camcli.outlet import Outlet
+from camcli.targets import gives_several, resolve, strongest
 from camcli.targets.named import Listed
 
 LABELS = Labels(
@@ -19,8 +22,13 @@ SCORES = torch.tensor([0.5, 3.0, 9.0, 3.0, -1.0])
 PICTURE = Path("a.jpg")
 
 
+def of(labels: Labels, activation: str = "softmax", **more: object) -> Network:
+    prepare = Prepare((4, 4), (0.0,) * 3, (1.0,) * 3, (4, 4), "squash")
+    return Network("a network", torch.nn.Identity(), prepare, labels, "random", "nowhere", activation, **more)
+
+
 def chosen(*words: str, path: Path = PICTURE, scores: torch.Tensor = SCORES) -> list[int]:
-    return list(resolve(words, LABELS)(path, scores))
+    return list(resolve(words, of(LABELS))(path, scores))
 
 
 # ---- what is said for all pictures
@@ -40,7 +48,7 @@ def test_top_n_is_best_first_and_of_equal_scores_the_first() -> None:
 @pytest.mark.parametrize("word", ["top:0", "top:6", "top:-1", "top:x", "top:", "top", "top:2.5", "top:²"])
 def test_a_top_that_cannot_be_is_refused_with_the_range(word: str) -> None:
     with pytest.raises(RequestError, match="not a number of classes") as caught:
-        resolve([word], LABELS)
+        resolve([word], of(LABELS))
     assert "from 1 to 5" in caught.value.hint
 
 
@@ -51,8 +59,8 @@ def test_a_class_by_index_name_part_and_wordnet_id(word: str) -> None:
 
 def test_a_class_whose_name_is_a_rows_can_still_be_said() -> None:
     labels = Labels(("top", "folder", "predicted"))
-    assert list(resolve(["class:folder"], labels)(PICTURE, SCORES[:3])) == [1]
-    assert list(resolve(["class:predicted"], labels)(PICTURE, SCORES[:3])) == [2]
+    assert list(resolve(["class:folder"], of(labels))(PICTURE, SCORES[:3])) == [1]
+    assert list(resolve(["class:predicted"], of(labels))(PICTURE, SCORES[:3])) == [2]
 
 
 @pytest.mark.parametrize(
@@ -69,12 +77,89 @@ def test_a_class_whose_name_is_a_rows_can_still_be_said() -> None:
 )
 def test_what_names_no_class_or_several_is_refused_with_the_candidates(word: str, message: str, hint: str) -> None:
     with pytest.raises(RequestError, match=message) as caught:
-        resolve([word], LABELS)
+        resolve([word], of(LABELS))
     assert hint in caught.value.hint
 
 
 def test_several_targets_keep_their_order_and_each_class_comes_once() -> None:
     assert chosen("4", "predicted", "tabby", "top:2") == [4, 2, 1]
+
+
+# ---- every class that is probable
+
+
+def test_all_above_a_probability_is_best_first() -> None:
+    scores = torch.tensor([0.0, 2.0, -1.0, 0.1, 2.5])  # sigmoid: 0.5, 0.88, 0.27, 0.52, 0.92
+    target = resolve(["all>0.5"], of(LABELS, "sigmoid"))
+    assert list(target(PICTURE, scores)) == [4, 1, 3]
+    assert list(resolve(["all > 0.9"], of(LABELS, "sigmoid"))(PICTURE, scores)) == [4]
+    assert list(resolve(["all>2"], of(LABELS, "none"))(PICTURE, scores)) == [4]
+    # Of a softmax at most one is above a half.
+    assert list(resolve(["all>0.5"], of(LABELS))(PICTURE, SCORES)) == [2]
+    assert gives_several("all>0.5")
+
+
+def test_one_logit_has_a_sigmoid_whatever_the_model_says() -> None:
+    target = resolve(["all>0.5"], of(Labels(("ill",))))
+    assert list(target(PICTURE, torch.tensor([0.1]))) == [0]
+    with pytest.raises(PictureError, match=r"no class has a probability above 0.5 here: 'ill' has 0.475"):
+        target(PICTURE, torch.tensor([-0.1]))
+
+
+@pytest.mark.parametrize("word", ["all>", "all>x", "all>1", "all>-0.1", "all>nan", "all>inf", "all>0.5.5"])
+def test_a_threshold_that_no_probability_has_is_refused(word: str) -> None:
+    with pytest.raises(RequestError, match="does not say above which probability") as caught:
+        resolve([word], of(LABELS, "sigmoid"))
+    assert "all>0.5" in caught.value.hint
+
+
+def test_boxes_have_a_threshold_of_their_own() -> None:
+    with pytest.raises(RequestError, match="one probability for a picture") as caught:
+        resolve(["all>0.5"], of(LABELS, outlet=Outlet("detect")))
+    assert "--min-score" in caught.value.hint
+
+
+# ---- channels
+
+
+def test_channels_by_their_numbers_each_once() -> None:
+    features = Labels.numbered(5)
+    assert list(resolve(["channel:3, 1,3", "channel:0"], of(features, headless=True))(PICTURE, SCORES)) == [3, 1, 0]
+    assert gives_several("channel:3,1")
+    assert not gives_several("channel:3")
+    # Of a layer nobody knows yet how many it has.
+    assert list(resolve(["channel:99"], of(features))(PICTURE, SCORES)) == [99]
+    with pytest.raises(RequestError, match="there is no channel 5") as caught:
+        resolve(["channel:5"], of(features, headless=True))
+    assert "5 features, counted from 0 to 4" in caught.value.hint
+
+
+@pytest.mark.parametrize("word", ["channel:", "channel:x", "channel:1,", "channel:-1", "channel:1-3", "channel:1.0"])
+def test_what_is_no_number_names_no_channel(word: str) -> None:
+    with pytest.raises(RequestError, match="does not name channels by their numbers"):
+        resolve([word], of(LABELS))
+
+
+def test_the_strongest_channels_of_a_class() -> None:
+    assert strongest(["channels:top:5"]) == 5
+    assert strongest(["channels:top:5:tabby", "channels:top:5:top:2"]) == 5
+    assert strongest(["tabby", "predicted"]) == strongest([]) == 0
+    assert chosen("channels:top:5") == [2]
+    assert chosen("channels:top:5:tiger cat", "channels:top:5:top:2") == [4, 2, 1]
+    assert gives_several("channels:top:5:top:2")
+    assert not gives_several("channels:top:5")
+
+
+@pytest.mark.parametrize("words", [("channels:top:5", "tabby"), ("channels:top:5", "channels:top:4:tabby")])
+def test_channels_and_classes_do_not_go_together(words: tuple[str, ...]) -> None:
+    with pytest.raises(RequestError, match="ask for different things"):
+        strongest(words)
+
+
+@pytest.mark.parametrize("word", ["channels:", "channels:5", "channels:top", "channels:top:0", "channels:top:x"])
+def test_how_many_channels_must_be_said(word: str) -> None:
+    with pytest.raises(RequestError, match="does not say how many channels"):
+        strongest([word])
 
 
 # ---- by folder
@@ -95,7 +180,7 @@ def test_a_picture_in_the_current_folder_has_that_folders_class(tmp_path: Path, 
 
 
 def test_a_folder_that_names_no_class_or_several_fails_its_pictures_only_and_each_time() -> None:
-    target = resolve(["folder"], LABELS)
+    target = resolve(["folder"], of(LABELS))
     for _ in range(2):
         with pytest.raises(PictureError, match=r"folder 'crane' names no class: .* ambiguous"):
             target(Path("crane/x.jpg"), SCORES)

@@ -124,6 +124,8 @@ class Explainer:
     Attributes:
         layers: the full names of the layers explained.
         methods: the rows of the methods.
+        recipes: these, with their functions and options.
+        strongest: of how many channels the parts are given, instead of the map; 0 for the map.
         notes: what a reader of all the maps must know.
 
     Raises:
@@ -172,7 +174,7 @@ class Explainer:
                 f"{f'the layout {layout}' if layout else f'call {call}'} was given without the layer it is meant for",
                 "name the layer: --layer PATH",
             )
-        self._strongest = channels
+        self.strongest = channels
         wants = frozenset(name for recipe in self.recipes for name in recipe.wants) | (SHARE if channels else set())
         ruled, everywhere = (any(getattr(one, what) for one in self.recipes) for what in ("ruled", "everywhere"))
         self._witness = Witness(self.module, self._read, wants, ruled, everywhere, call, rows)
@@ -325,7 +327,7 @@ class Explainer:
             self._check_gradient(evidence, image)
             if "biases" in self._witness.wants:
                 self._check_complete(evidence)
-            if self._smooth or self._strongest:
+            if self._smooth or self.strongest:
                 for recipe in self.recipes:
                     for layer in self.layers or ("",):
                         channel_parts(recipe.row.name, recipe.formulas, evidence, layer)
@@ -338,9 +340,9 @@ class Explainer:
         self._plans[size] = plan
 
     def _check_strongest(self, layer: str, plan: Plan) -> None:
-        if self._strongest > plan.channels.get(layer, self._strongest):
+        if self.strongest > plan.channels.get(layer, self.strongest):
             raise RequestError(
-                f"the {self._strongest} strongest channels are asked for, and the layer {layer!r} has "
+                f"the {self.strongest} strongest channels are asked for, and the layer {layer!r} has "
                 f"{plan.channels[layer]}",
                 "ask for fewer: --target channels:top:5",
             )
@@ -403,11 +405,11 @@ class Explainer:
             for layer in self.layers if recipe.at_layer else ("",):
                 if self._smooth:
                     maps[number, layer] = smoothed(recipe.row.name, recipe.formulas, evidence, layer)
-                elif self._strongest:
+                elif self.strongest:
                     maps[number, layer] = channel_parts(recipe.row.name, recipe.formulas, evidence, layer)
                 else:
                     maps[number, layer] = recipe(evidence, layer)
-        if self._strongest:
+        if self.strongest:
             for layer in self.layers:
                 maps[OF_SHARES, layer] = evidence.get("act", layer) * evidence.get("grad", layer)
         return maps
@@ -420,9 +422,9 @@ class Explainer:
         found: list[_Maps] = []
         for number, recipe in enumerate(self.recipes):
             own = {layer: map for (method, layer), map in maps.items() if method == number}
-            if self._strongest:
+            if self.strongest:
                 for layer, parts in own.items():
-                    found += _strongest(recipe, layer, parts, maps[OF_SHARES, layer], self._strongest)
+                    found += _strongest(recipe, layer, parts, maps[OF_SHARES, layer], self.strongest)
                 continue
             if self._fuse != "none" and recipe.at_layer:
                 in_turn = [own[layer] for layer in self._in_turn]
@@ -483,10 +485,22 @@ class Explainer:
                 subjects.append(error)
         return subjects
 
+    def says(self, region: bool = False) -> str:
+        """What is explained, in words for people."""
+        if self._of_layer:
+            return "the channel named, of the layer, as it is"
+        network = self.network
+        what = self.outlet.says(
+            network.activation if network else "softmax", len(network.labels) if network else 0, region
+        )
+        if self.strongest:
+            return f"of {what}, what each of the {self.strongest} channels has in it that have most (act * grad)"
+        return what
+
     @property
     def _of_layer(self) -> bool:
         """Whether channels of the layer are asked for, and no scores."""
-        return not self._strongest and all(recipe.of_channel for recipe in self.recipes)
+        return not self.strongest and all(recipe.of_channel for recipe in self.recipes)
 
     def _of_channel(self, index: int) -> Subject:
         """A channel of the layer, of each if there are several."""
@@ -513,7 +527,7 @@ class Explainer:
     def _result(self, maps: _Maps, at: int, subject: Subject, scores: Tensor, image: Tensor) -> Result:
         """One image's map of several, or why it is none."""
         recipe, layer, map, index = maps.recipe, maps.layer, maps.map[at], subject.index
-        alone = subject.of_layer or (recipe.of_channel and not self._strongest)
+        alone = subject.of_layer or (recipe.of_channel and not self.strongest)
         label = f"channel {index}" if alone else self._label(index)
         of = label if alone else f"class {index} ({label})"
         where = f"the layer{'s' * ('+' in layer)} {layer!r}" if layer else "the input"
@@ -550,7 +564,7 @@ class Explainer:
             label=label,
             score=float(map.mean() if alone else subject.score.detach()),
             probability=None if alone else subject.probability,
-            notes=_remarks(map, where, scores),
+            notes=(*_remarks(map, where, scores), *([subject.note] if subject.note else [])),
             number=subject.number,
             box=subject.box,
             concept=maps.concept,
@@ -729,13 +743,13 @@ class Explainer:
                 f"a box has one score, which is a probability already: there is no {self.outlet.score.name} of it",
                 "leave --score out",
             )
-        if self._strongest and (self._fuse != "none" or self._smooth):
+        if self.strongest and (self._fuse != "none" or self._smooth):
             raise RequestError(
                 "the strongest channels are shown each by itself, neither fused nor smoothed",
                 "leave --fuse and --eigen-smooth out, or name a class as the target",
             )
         shown = [recipe.row.name for recipe in self.recipes if recipe.of_channel]
-        of_classes = self.network and not self.network.headless and not self._strongest
+        of_classes = self.network and not self.network.headless and not self.strongest
         if of_classes and 0 < len(shown) < len(self.recipes):
             raise RequestError(
                 f"{shown[0]} shows a channel of the layer, and the other methods explain a class",

@@ -24,6 +24,9 @@ Normalize = Literal["image", "range", "run", "none"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Crop = Literal["model", "center", "none", "squash"]
 Fuse = Literal["none", "mean", "max", "product", "paper"]
+Head = Literal["auto", "keep", "none"]
+Pool = Literal["keep", "none"]
+Activations = Literal["model", "softmax", "sigmoid", "none"]
 # Which mirrored pictures may be explained too, and by which factors the input may be scaled.
 FLIPS = ("flip", "flip-vertical")
 SMALLEST, LARGEST = 0.1, 10.0
@@ -39,6 +42,9 @@ LAYOUTS = "nchw, nhwc, tokens:PREFIX:HxW, ncl:PREFIX:HxW"
 LAYOUT = re.compile(r"nchw|nhwc|(tokens|ncl):\d{1,6}:[1-9]\d{0,5}x[1-9]\d{0,5}", re.ASCII)
 # Files whose content is part of what is asked.
 FILES = ("weights", "labels", "targets", "region")
+
+# How a target begins that names a picture to compare with.
+LIKE = "similar:"
 
 SIZE = re.compile(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?")
 
@@ -105,6 +111,13 @@ class Job:
         region: for models that score every pixel, where scores are summed: a mask's file, or ``x0,y0,x1,y1``; empty
             for where the class is predicted.
         min_score: boxes of a detector below it are left out.
+        head: ``none`` for a backbone without its classifier, which gives features; ``auto``: where a target asks for
+            it.
+        pool: ``none`` for the features before they are pooled.
+        activation: what makes probabilities of scores; ``model``: what the model's source says.
+        score: which number of a class's is explained: a row of ``camcli.scores``.
+        versus: the classes that a margin is over; empty for the strongest other one of each picture.
+        counterfactual: explain what lowers the score.
         targets: a CSV or JSONL file that names each picture's own targets, instead of ``target``.
         inputs: files, folders, globs, ``@list``, ``-``.
         null_separated: names on standard input end in NUL, not in a newline.
@@ -138,6 +151,12 @@ class Job:
     eigen_smooth: bool = False
     target: tuple[str, ...] = ("predicted",)
     targets: str = ""
+    head: Head = "auto"
+    pool: Pool = "keep"
+    activation: Activations = "model"
+    score: str = "logit"
+    versus: tuple[str, ...] = ()
+    counterfactual: bool = False
     output: str = ""
     region: str = ""
     min_score: float = 0.5
@@ -160,6 +179,7 @@ class Job:
     def __post_init__(self) -> None:
         """Raises RequestError for what no job can be; what depends on libraries or files is checked later."""
         kinds = {"normalize": Normalize, "precision": Precision, "crop": Crop, "fuse": Fuse}
+        kinds |= {"head": Head, "pool": Pool, "activation": Activations}
         for name, choices in ((name, get_args(kind)) for name, kind in kinds.items()):
             if getattr(self, name) not in choices:
                 raise RequestError(f"{name} cannot be {getattr(self, name)!r}", f"there are: {', '.join(choices)}")
@@ -202,6 +222,9 @@ class Job:
         for name in FILES:
             if asked[name] and asked[name] != RANDOM_WEIGHTS and not _is_rectangle(name, asked[name]):
                 asked[name] = _content_hash(asked[name], name)
+        for word in self.target:
+            if word.startswith(LIKE):
+                asked[word] = _content_hash(word.removeprefix(LIKE), "target")
         asked["save"] = sorted(set(self.save))
         asked["size"] = input_size(self.size)
         asked["scales"] = sorted(set(factors(self.scales)))

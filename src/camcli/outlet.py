@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -23,6 +23,8 @@ TRAINING = "aux"
 # Torchvision's word for the class of what is no object: nobody asks why a wall is no dog.
 BACKGROUND = "__background__"
 NO_CLASS = -torch.inf
+# How far a cosine may be from 1 for a picture that is the reference itself.
+ITSELF = 1e-5
 # A message and its hint.
 NO_BOX_AGAIN = (
     "a detector's boxes of a changed picture are other boxes, so the score of one cannot be asked for again",
@@ -96,6 +98,8 @@ class Subject:
         box: x0, y0, x1, y1 in pixels of the model's input, if it is a box.
         inside: where every pixel has a score, over which of them is summed, ``(h, w)``.
         rivals: the classes that it is compared with.
+        length: of the image's features, where their inner product with a reference is explained; 0 elsewhere.
+        note: what a reader of the map must know.
         of_layer: whether it is a channel of the layer that is looked at, and no class: it has no score.
     """
 
@@ -106,6 +110,8 @@ class Subject:
     box: Box | None = None
     inside: Tensor | None = None
     rivals: tuple[int, ...] = ()
+    length: float = 0.0
+    note: str = ""
     of_layer: bool = False
 
 
@@ -144,12 +150,15 @@ class Outlet:
             :func:`chosen`.
         min_score: boxes below it are left out.
         score: which number of a class's is explained.
+        references: of a network that gives features, those of other pictures ``(r, c)``: each "class" is then the
+            likeness to one of them, the cosine.
     """
 
     task: Task = "classify"
     path: str = ""
     min_score: float = 0.5
     score: Score = LOGIT
+    references: Tensor | None = None
 
     def says(self, activation: Activation, classes: int, region: bool = False) -> str:
         """What is explained, in words for people."""
@@ -162,6 +171,8 @@ class Outlet:
         if self.task == "segment":
             where = "the region given" if region else "the pixels where the model predicts it"
             return f"a class's scores before {activation}, summed over {where}"
+        if self.references is not None:
+            return "how like the reference it is: the cosine of their features"
         if activation == "none":
             return "the model's output as it stands: what raises it is warm"
         if classes == 1:
@@ -203,9 +214,12 @@ class Outlet:
         if self.task == "detect":
             found_boxes = _detections(at(output, self.path), images)
             return _Boxes(found_boxes, len(names) or None, self.min_score, self.score.sign)
-        found = chosen(output, images, len(names), self.path, dense=self.task == "segment")
+        width = len(names) if self.references is None else self.references.shape[1]
+        found = chosen(output, images, width, self.path, dense=self.task == "segment")
         if self.task == "segment":
             return _Dense(found.float(), activation, tuple(names), seen, region, self.score)
+        if self.references is not None:
+            return _Likeness.to(found.reshape(images, -1), self.references, self.score)
         return _Scores(found.reshape(images, -1), activation, self.score)
 
 
@@ -240,7 +254,7 @@ def _inside(output: Any) -> dict[str, Any]:
     if isinstance(output, Mapping):
         return {str(name): value for name, value in output.items()}
     if is_dataclass(output) and not isinstance(output, type):
-        return {field.name: getattr(output, field.name) for field in fields(output)}
+        return {one.name: getattr(output, one.name) for one in fields(output)}
     if isinstance(output, tuple | list):
         names = getattr(output, "_fields", None) or range(len(output))
         return dict(zip(map(str, names), output, strict=True))
@@ -387,6 +401,41 @@ class _Scores:
         # Softmax of a single score is 1 whatever it says.
         alone = self.classes == 1 or self.activation == "sigmoid"
         return float(scores.sigmoid()[index] if alone else scores.softmax(0)[index])
+
+
+# ---- likeness to other pictures
+
+
+@dataclass(frozen=True, slots=True)
+class _Likeness(_Scores):
+    """Cosines ``(n, r)`` between features ``(n, c)`` and those of references ``(r, c)``.
+
+    Where a picture is the reference itself the cosine is at its greatest and has no gradient. There the inner product
+    with the reference is explained, in units of the picture's own length, so that its value is the cosine too: what
+    each place has in it (Stylianou et al. 2019, arXiv:1901.00536).
+    """
+
+    products: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    @classmethod
+    def to(cls, features: Tensor, references: Tensor, score: Score) -> Reading:
+        products = features @ F.normalize(references.to(features), dim=1).mT
+        lengths = features.norm(dim=1, keepdim=True).clamp(min=torch.finfo(features.dtype).tiny)
+        return cls(products / lengths, "none", score, products)
+
+    def subjects(self, row: int, index: int) -> Sequence[Subject]:
+        [subject] = _Scores.subjects(self, row, index)
+        cosine = float(self.table[row, index].detach())
+        if not self.score.plain or 1 - cosine > ITSELF:
+            return [subject]
+        length = float(self.products[row, index].detach()) / cosine
+        note = "it is the reference itself, where the cosine has no gradient: the inner product is explained"
+        return [replace(subject, score=self.products[row, index] / length, length=length, note=note)]
+
+    def answer(self, row: int, subject: Subject) -> Tensor:
+        if subject.length:
+            return self.products[row, subject.index] / subject.length
+        return _Scores.answer(self, row, subject)
 
 
 # ---- one score for each class and pixel

@@ -245,6 +245,9 @@ class Run:
             layer=explanation.layer,
             method=explanation.method,
             concept=explanation.concept,
+            versus=explanation.versus,
+            channel=explanation.channel,
+            weight=explanation.weight,
             low=float(explanation.map.min()),
             high=float(explanation.map.max()),
             strongest=strongest(explanation.map),
@@ -259,13 +262,16 @@ class Run:
 
     def _stem(self, name: str, explanation: Explanation) -> str:
         """The output name, with as much behind it as tells one picture's maps apart in this job."""
+        # A channel shown for its own sake is named by its number; with a weight it is one of a class's.
+        by_class = self._several and (explanation.channel is None or explanation.weight is not None)
         tags = [
             "untrained" if self.worker.network.untrained else "",
             explanation.method if len(self.worker.explainer.methods) > 1 else "",
             explanation.layer if len(self.worker.explainer.layers) > 1 and self.job.fuse == "none" else "",
             f"concept{explanation.concept}" if explanation.concept else "",
             f"box{explanation.number}" if explanation.number else "",
-            f"{explanation.index}-{_slug(explanation.label)}" if self._several else "",
+            f"{explanation.index}-{_slug(explanation.label)}" if by_class else "",
+            f"channel{explanation.channel}" if explanation.channel is not None else "",
         ]
         return ".".join(filter(None, [name, *tags]))
 

@@ -15,19 +15,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from camcli import models
 from camcli.errors import CamcliError, PictureError, RequestError, did_you_mean
 from camcli.explainer import Explainer, Result
 from camcli.geometry import View
 from camcli.job import Explanation, Job, factors
 from camcli.network import Network
 from camcli.pictures import Picture, Source, colour, decode, find, upright
+from camcli.question import asked
 from camcli.region import Region, rectangle
 from camcli.signature import written
 from camcli.stream import ahead, batched
 from camcli.survey import probe_image
-from camcli.targets import Target, resolve
-from camcli.targets.named import Listed
+from camcli.targets import parsed
 
 # Measured: on a CPU, batches larger than 8 are no faster.
 CPU_BATCH = 8
@@ -97,17 +96,8 @@ class Worker:
         self.device = _device(job.device)
         colour(job.background)
         self.region = _region(job)
-        network = models.load(
-            job.model,
-            weights=job.weights,
-            labels=job.labels,
-            text=job.text,
-            seed=job.seed,
-            size=job.size,
-            crop=job.crop,
-            output=job.output,
-            min_score=job.min_score,
-        )
+        question = asked(job)
+        network = question.network
         _check_fits(job, network)
         # Before the precision is changed, so that the same weights have the same hash in every run.
         self.sha256 = network.sha256()
@@ -126,13 +116,12 @@ class Worker:
             flips=job.augment,
             eigen_smooth=job.eigen_smooth,
             rows=self.batch_size,
+            score=job.score,
+            versus=question.versus,
+            counterfactual=job.counterfactual,
+            channels=question.strongest,
         )
-        # What a detector predicts is every box that it finds.
-        every = {"predicted": f"top:{len(network.labels)}"} if network.outlet.task == "detect" else {}
-        self.target: Target = resolve([every.get(word, word) for word in job.target], network.labels)
-        if job.targets:
-            folders = [Path(given) for given in job.inputs if Path(given).is_dir()]
-            self.target = Listed(Path(job.targets), network.labels, folders)
+        self.target = question.target
         self.workers = job.workers or min(4, os.cpu_count() or 1)
         try:
             self.explainer.check(probe_image(network.prepare.size, torch.float32, torch.device("cpu")))
@@ -145,10 +134,19 @@ class Worker:
                 f"in {job.precision} on {self.device}: {_first_line(error)}",
                 "try --precision fp32, or --device cpu",
             ) from error
-        self.notes = [*network.notes, *self.explainer.notes]
+        self._check_channels()
+        self.notes = [*network.notes, *question.notes, *self.explainer.notes]
         if job.size:
             self.notes += _uneven(self.explainer.grids, network.prepare.size)
-        self.explains = network.outlet.says(network.activation, len(network.labels), bool(job.region))
+        self.explains = self.explainer.says(bool(job.region))
+
+    def _check_channels(self) -> None:
+        """See that the layer has the channels asked for, before the first picture."""
+        if any(recipe.of_channel for recipe in self.explainer.recipes) and not self.explainer.strongest:
+            for word in self.job.target:
+                row, argument = parsed(word)
+                for number in argument.split(",") if row == "channel" else ():
+                    self.explainer.check_channel(int(number))
 
     def stream(self, items: Iterable[Item]) -> Iterator[Item]:
         """Items with their results, in order; at most two batches of pictures and the threads' own are held."""

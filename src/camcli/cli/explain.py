@@ -13,10 +13,25 @@ import typer
 from camcli import config as job_files
 from camcli.cli.ending import ending
 from camcli.console import LISTED, Voice
-from camcli.errors import CamcliError
-from camcli.job import BUNDLED_MODEL, FLIPS, LAYOUTS, Crop, Fuse, Job, Normalize, Outcome, Precision, Tally
+from camcli.errors import CamcliError, RequestError
+from camcli.job import (
+    BUNDLED_MODEL,
+    FLIPS,
+    LAYOUTS,
+    Activations,
+    Crop,
+    Fuse,
+    Head,
+    Job,
+    Normalize,
+    Outcome,
+    Pool,
+    Precision,
+    Tally,
+)
 from camcli.methods import METHODS
 from camcli.outputs import COLORMAPS, OUTPUTS
+from camcli.scores import SCORES
 
 WHAT = "What is explained"
 WRITTEN = "What is written"
@@ -217,8 +232,8 @@ Targets = Annotated[
     list[str] | None,
     _option(
         WHAT,
-        "predicted, top:5, folder (the parent folder's name), or a class: 281, 'tabby cat', n02123045; "
-        "repeat for more.",
+        "predicted, top:5, all>0.5, folder (the parent folder's name), or a class: 281, 'tabby cat', n02123045; "
+        "channel:12,99 (a feature), channels:top:5 (those that matter most), similar:FILE; repeat for more.",
         "--target",
         "-t",
         env=False,
@@ -236,6 +251,54 @@ TargetsFile = Annotated[
         metavar="FILE",
         show_default=False,
     ),
+]
+HeadOf = Annotated[
+    Head,
+    _option(
+        WHAT,
+        "none: without the classifier, so that features are explained; auto: where a target asks for it.",
+        "--head",
+    ),
+]
+PoolOf = Annotated[Pool, _option(WHAT, "none: with --head none also without the pooling: features as maps.", "--pool")]
+ActivationOf = Annotated[
+    Activations,
+    _option(WHAT, "What makes probabilities of the model's scores; none: nothing, as in regression.", "--activation"),
+]
+ScoreOf = Annotated[
+    str,
+    _option(
+        WHAT,
+        f"Which number of a class's is explained: {_listed(SCORES.names())}.",
+        "--score",
+        metavar="SCORE",
+        autocompletion=_complete(SCORES.names),
+    ),
+]
+Versus = Annotated[
+    list[str] | None,
+    _option(
+        WHAT,
+        "With --score margin: the class that the target is compared with; repeat for more.",
+        "--versus",
+        env=False,
+        metavar="CLASS",
+        show_default="the strongest other class of each picture",
+    ),
+]
+Contrast = Annotated[
+    str,
+    _option(
+        WHAT,
+        "Why A and not B: short for --target A --score margin --versus B.",
+        "--contrast",
+        env=False,
+        metavar="A,B",
+        show_default=False,
+    ),
+]
+Counterfactual = Annotated[
+    bool, _option(WHAT, "Explain what lowers the score: its sign is turned.", "--counterfactual", env=False)
 ]
 Output = Annotated[
     str,
@@ -354,6 +417,13 @@ def explain(
     eigen_smooth: EigenSmooth = DEFAULT.eigen_smooth,
     target: Targets = None,
     targets: TargetsFile = DEFAULT.targets,
+    score: ScoreOf = DEFAULT.score,
+    versus: Versus = None,
+    contrast: Contrast = "",
+    counterfactual: Counterfactual = DEFAULT.counterfactual,
+    head: HeadOf = DEFAULT.head,
+    pool: PoolOf = DEFAULT.pool,
+    activation: ActivationOf = DEFAULT.activation,
     output: Output = DEFAULT.output,
     region: RegionOf = DEFAULT.region,
     min_score: MinScore = DEFAULT.min_score,
@@ -384,6 +454,9 @@ def explain(
     """
     voice = Voice(quiet, verbose)
     with ending(voice):
+        if contrast:
+            target, versus = _contrasted(contrast, target, versus, score)
+            score = "margin"
         job = Job(
             model=model,
             weights=weights,
@@ -402,6 +475,12 @@ def explain(
             eigen_smooth=eigen_smooth,
             target=tuple(target or DEFAULT.target),
             targets=targets,
+            score=score,
+            versus=tuple(versus or DEFAULT.versus),
+            counterfactual=counterfactual,
+            head=head,
+            pool=pool,
+            activation=activation,
             output=output,
             region=region,
             min_score=min_score,
@@ -423,6 +502,23 @@ def explain(
         )
         tally = _explain(job, voice, as_json)
     raise typer.Exit(tally.exit_code)
+
+
+def _contrasted(
+    words: str, target: Sequence[str] | None, versus: Sequence[str] | None, score: str
+) -> tuple[list[str], list[str]]:
+    """The target and the class that it is compared with."""
+    if target or versus or score not in (DEFAULT.score, "margin"):
+        raise RequestError(
+            "--contrast says target, score and rival at once, and one of them is given too",
+            "leave --target, --score and --versus out, or say it with them alone",
+        )
+    this, _, that = (part.strip() for part in words.partition(","))
+    if not this or not that:
+        raise RequestError(
+            f"--contrast {words!r} does not name two classes", "say --contrast A,B: why A and not B; or their numbers"
+        )
+    return [this], [that]
 
 
 def _explain(job: Job, voice: Voice, as_json: bool) -> Tally:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
 
 from camcli.errors import NothingFoundError, RequestError, did_you_mean, nearest
-from camcli.job import RANDOM_WEIGHTS, Crop, input_size
+from camcli.job import RANDOM_WEIGHTS, Activations, Crop, Pool, input_size
 from camcli.tables import Row, Table
 
 if TYPE_CHECKING:
@@ -111,6 +111,9 @@ def load(
     crop: Crop = "model",
     output: str = "",
     min_score: float = 0.5,
+    head: Literal["keep", "none"] = "keep",
+    pool: Pool = "keep",
+    activation: Activations = "model",
 ) -> Network:
     """The model of this name, ready to use. Only the libraries it needs are imported.
 
@@ -133,6 +136,8 @@ def load(
         RequestError: there is no such model, its weights cannot be had or do not fit, it does not take pictures of
             that size, or the request contradicts itself.
     """
+    if (head, pool, activation) != ("keep", "keep", "model"):
+        raise NotImplementedError  # until the branch that brings it is merged
     place, name = resolve(model)
     if text and place in TEXTLESS:
         raise RequestError(f"--text is for open_clip models, and {model!r} has classes of its own", "leave --text out")

@@ -41,7 +41,10 @@ def logprob(
 def margin(
     scores: Float[Tensor, "classes *rest"], index: int, rivals: Sequence[int], activation: Activation
 ) -> Float[Tensor, "*rest"]:
-    """The class's score minus the greatest of its rivals' (the contrast of Prabhushankar et al. 2020, with logits)."""
+    """The class's score minus the greatest of its rivals': why this class and not that.
+
+    The gradient is the difference of the two classes' gradients, so what speaks for both cancels.
+    """
     del activation
     return scores[index] - scores[list(rivals)].amax(0)
 

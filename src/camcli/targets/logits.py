@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from camcli.errors import RequestError
+from camcli.errors import PictureError, RequestError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
 
-    from camcli.labels import Labels
+    from camcli.network import Network
     from camcli.targets import Target
 
 
-def predicted(argument: str, labels: Labels) -> Target:
+def predicted(argument: str, network: Network) -> Target:
     """The class with the highest score.
 
     Raises:
@@ -25,18 +26,19 @@ def predicted(argument: str, labels: Labels) -> Target:
         raise RequestError(
             f"the target 'predicted' takes no argument, but {argument!r} was given", "say top:N for several"
         )
-    return top("1", labels)
+    return top("1", network)
 
 
-def top(argument: str, labels: Labels) -> Target:
+def top(argument: str, network: Network) -> Target:
     """The ``argument`` classes with the highest scores, best first.
 
     Raises:
         RequestError: the argument is no number from 1 to the number of classes.
     """
-    if not (argument.isascii() and argument.isdecimal() and 1 <= int(argument) <= len(labels)):
+    if not (argument.isascii() and argument.isdecimal() and 1 <= int(argument) <= len(network.labels)):
         raise RequestError(
-            f"the target 'top:{argument}' is not a number of classes", f"say top:N with N from 1 to {len(labels)}"
+            f"the target 'top:{argument}' is not a number of classes",
+            f"say top:N with N from 1 to {len(network.labels)}",
         )
     count = int(argument)
 
@@ -45,5 +47,43 @@ def top(argument: str, labels: Labels) -> Target:
         best = scores.sort(descending=True, stable=True).indices[:count]
         # What a detector has not found, or a segmentation nowhere predicted.
         return [int(index) for index in best if scores[index] > float("-inf")]
+
+    return target
+
+
+def above(argument: str, network: Network) -> Target:
+    """Every class whose probability is above ``argument``, the highest first; where there is none, whose output is.
+
+    A picture in which no class is has a PictureError.
+
+    Raises:
+        RequestError: the argument is no number, or none that a probability can be above.
+    """
+    alike = network.activation == "none"
+    try:
+        least = float(argument)
+    except ValueError:
+        least = float("nan")
+    if not (-math.inf < least < math.inf and (alike or 0 <= least < 1)):
+        raise RequestError(
+            f"the target 'all>{argument}' does not say above which probability a class is explained",
+            "say all>0.5" + ("" if alike else ", with a number from 0 to below 1"),
+        )
+    if network.outlet.task != "classify":
+        raise RequestError(
+            f"{network.name} does not give each class one probability for a picture",
+            "for boxes: --min-score; for segmentation: --target top:5",
+        )
+    what = "output" if alike else "probability"
+
+    def target(path: Path, scores: Tensor) -> list[int]:  # noqa: ARG001
+        alone = network.activation == "sigmoid" or len(scores) == 1
+        sure = scores if alike else scores.sigmoid() if alone else scores.softmax(0)
+        order = sure.sort(descending=True, stable=True).indices.tolist()
+        found = [index for index in order if float(sure[index]) > least]
+        if not found:
+            best = f"{network.labels.short(order[0])!r} has {float(sure[order[0]]):.3g}"
+            raise PictureError(f"no class has a {what} above {least:g} here: {best}", "lower it, or say predicted")
+        return found
 
     return target

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from camcli.labels import Labels
+    from camcli.network import Network
     from camcli.targets import Target
 
 # How the first row of a CSV file may call the column of pictures; any other first row is data.
@@ -25,17 +26,17 @@ PICTURE_COLUMNS = ("picture", "image", "file", "filename", "path", "source")
 TARGET_COLUMNS = ("target", "targets", "class", "label", "labels")
 
 
-def named_class(argument: str, labels: Labels) -> Target:
+def named_class(argument: str, network: Network) -> Target:
     """The class that the argument names, for every picture.
 
     Raises:
         RequestError: it names no class, or several.
     """
-    index = labels.find(argument)
+    index = network.labels.find(argument)
     return lambda path, scores: [index]
 
 
-def of_folder(argument: str, labels: Labels) -> Target:
+def of_folder(argument: str, network: Network) -> Target:
     """The class that the picture's folder is named after: an index, a name or a WordNet id.
 
     A picture whose folder names no class, or several, has a PictureError.
@@ -49,7 +50,7 @@ def of_folder(argument: str, labels: Labels) -> Target:
     @cache
     def named(folder: str) -> int | PictureError:
         try:
-            return labels.find(folder)
+            return network.labels.find(folder)
         except RequestError as error:
             return PictureError(f"its folder {folder!r} names no class: {error.message}", error.hint)
 
