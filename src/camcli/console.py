@@ -142,7 +142,7 @@ class Voice:
         for one in outcomes:
             file = f"{out}/{next(iter(one.files.values()), '')}"
             sure = "" if one.probability is None else f"{one.probability:.2f}"
-            words = one.source, f"{one.index} {one.label or ''}", sure, file
+            words = one.source, one.about, sure, file
             rows.append((printable(words[0]), printable(words[1]), words[2], printable(words[3])))
         widths = _widths([max(map(cell_len, column)) for column in zip(*rows, strict=True)], self._console.width)
         table = Table(box=None, pad_edge=False)
@@ -338,10 +338,7 @@ def _described(outcome: Outcome) -> str:
     # Of a model that gives no probability the score is all there is.
     said = outcome.score if outcome.probability is None else outcome.probability
     box = f" box {outcome.number} ({', '.join(f'{edge:.0f}' for edge in outcome.box)})" if outcome.box else ""
-    return (
-        f"{printable(outcome.source)}: {outcome.index} {printable(outcome.label or '')} "
-        f"{said:.3f}{box}{place}, {outcome.seconds:.2f} s"
-    )
+    return f"{printable(outcome.source)}: {printable(outcome.about)} {said:.3f}{box}{place}, {outcome.seconds:.2f} s"
 
 
 def print_table(headings: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> None:

@@ -544,12 +544,8 @@ class Explainer:
         channel = maps.channels[at] if maps.channels else None
         if alone or (self.network and self.network.headless and channel is None):
             channel = index
-        if not map.any() and recipe.of_channel:
-            return PictureError(
-                f"channel {channel} is zero everywhere at {where}: nothing in this picture excites it",
-                "choose another channel: --target channels:top:5 finds those that matter",
-            )
-        if not map.any():
+        silent = channel is not None and not map.any() and (recipe.of_channel or not subject.score.any())
+        if not map.any() and not silent:
             rectified = len(recipe.formulas) > 1 or self._fuse != "none"
             why = "nothing at {} speaks for it here" if rectified else "{} has no part in its score here"
             return PictureError(
@@ -564,7 +560,11 @@ class Explainer:
             label=label,
             score=float(map.mean() if alone else subject.score.detach()),
             probability=None if alone else subject.probability,
-            notes=(*_remarks(map, where, scores), *([subject.note] if subject.note else [])),
+            notes=(
+                *([f"channel {channel} is silent here: it is zero everywhere, and so is its map"] if silent else ()),
+                *(() if silent else _remarks(map, where, scores)),
+                *((subject.note,) if subject.note else ()),
+            ),
             number=subject.number,
             box=subject.box,
             concept=maps.concept,

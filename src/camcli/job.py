@@ -352,6 +352,15 @@ class Outcome:
     notes: tuple[str, ...] = ()
     error: str | None = None
 
+    @property
+    def about(self) -> str:
+        """What is explained, in words for people: ``281 tabby``, ``281 tabby over tiger cat``, ``channel 12``."""
+        if self.channel is not None and self.weight is None:
+            return self.label or ""
+        words = f"{self.index} {self.label or ''}"
+        words += f" over {self.versus}" if self.versus else ""
+        return words if self.channel is None else f"{words}, channel {self.channel}"
+
     def as_line(self) -> bytes:
         """The outcome as one JSON line, ended by a newline; also for names that are not valid UTF-8."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}

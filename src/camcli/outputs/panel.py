@@ -134,12 +134,16 @@ def _scale(map: np.ndarray, style: Style) -> str:
 
 
 def _heading(explanation: Explanation) -> list[_Line]:
-    numbers = f"class {explanation.index}, score {explanation.score:.4g}"
+    shown = explanation.channel is not None and explanation.weight is None
+    numbers = f"value {explanation.score:.4g}" if shown else f"class {explanation.index}, score {explanation.score:.4g}"
     if explanation.number:
         numbers = f"box {explanation.number}, {numbers}"
     elif explanation.probability is not None:
         numbers += f", probability {explanation.probability:.3g}"
-    return [(TITLE, BLACK, explanation.label), (TEXT, GREY, numbers)]
+    if explanation.weight is not None:
+        numbers = f"channel {explanation.channel}, with {explanation.weight:.3g} of it; {numbers}"
+    title = f"{explanation.label} over {explanation.versus}" if explanation.versus else explanation.label
+    return [(TITLE, BLACK, title), (TEXT, GREY, numbers)]
 
 
 def _footing(picture: Picture, shown: Picture, explanation: Explanation, style: Style) -> list[_Line]:
