@@ -337,17 +337,17 @@ def test_a_channel_is_shown_as_the_layer_gives_it():
 
 @pytest.mark.parametrize("method", ["activation", "gradcam"])
 def test_a_silent_channel_is_shown_as_it_is_and_said(method):
-    headless = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
+    headless = nn.Sequential(nn.Conv2d(3, 12, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
     with torch.no_grad():
         headless[0].bias[2] = -1000
-    [[silent, loud]] = Explainer(named(headless, 4, headless=True), layers=["1"], method=method)(IMAGES[:1], [[2, 1]])
+    [[silent, loud]] = Explainer(named(headless, 12, headless=True), layers=["1"], method=method)(IMAGES[:1], [[2, 1]])
     assert not silent.map.any()
     assert silent.notes == ("channel 2 is silent here: it is zero everywhere, and so is its map",)
     assert (silent.channel, silent.score) == (2, 0)
     assert loud.map.any()
     assert not loud.notes
     # A class whose map is zero is still a failure.
-    [[one]] = Explainer(named(headless, 4), layers=["1"]).results(IMAGES[:1], lambda row, scores: [2])
+    [[one]] = Explainer(named(headless, 12), layers=["1"]).results(IMAGES[:1], lambda row, scores: [2])
     assert isinstance(one, PictureError)
 
 
