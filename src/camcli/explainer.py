@@ -544,7 +544,12 @@ class Explainer:
         channel = maps.channels[at] if maps.channels else None
         if alone or (self.network and self.network.headless and channel is None):
             channel = index
-        silent = channel is not None and not map.any() and (recipe.of_channel or not subject.score.any())
+        # A part of nothing, or of what the score owes nothing to, is a result: that the channel says nothing here.
+        silent = (
+            channel is not None
+            and not map.any()
+            and (recipe.of_channel or bool(maps.weights) or not subject.score.any())
+        )
         if not map.any() and not silent:
             rectified = len(recipe.formulas) > 1 or self._fuse != "none"
             why = "nothing at {} speaks for it here" if rectified else "{} has no part in its score here"
