@@ -94,7 +94,7 @@ def test_a_map_for_each_pixel_is_no_row_of_scores():
     with pytest.raises(RequestError, match="gives 2x3x4x4 for 2 image") as caught:
         chosen(torch.ones(2, 3, 4, 4), 2)
     assert "camcli.Outlet('segment')" in caught.value.hint
-    assert chosen({"out": torch.ones(2, 3, 4, 4), "x": SCORES}, 2, dense=True).shape == (2, 3, 4, 4)
+    assert chosen({"out": torch.ones(2, 3, 4, 4), "x": SCORES}, 2, task="segment").shape == (2, 3, 4, 4)
 
 
 # ---- through the explainer

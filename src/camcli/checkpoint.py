@@ -1,11 +1,13 @@
 """A user's file of weights: read without running any code in it, and fitted to a model or refused with reasons."""
 
 import argparse
+import copy
 import pickle
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -199,17 +201,20 @@ def fit(
     checkpoint: Checkpoint,
     name: str,
     convert: Callable[[State, nn.Module], State] | None = None,
+    beheaded: Callable[[nn.Module], nn.Module] | None = None,
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """A model with the checkpoint's weights, every one of them, or none.
 
     A prefix such as ``module.`` that stands before all names is taken off. If nothing but the number of classes
-    differs, the model is built with the checkpoint's.
+    differs, the model is built with the checkpoint's. Where the model's head is not wanted, the checkpoint may be
+    without it, all of it.
 
     Args:
         build: makes the model, with its usual number of classes (None) or a given one.
         checkpoint: what was read.
         name: what the model is called in messages.
         convert: the source's way to rename older layouts of this model; tried if the names do not fit as they are.
+        beheaded: takes the head off a copy of the model, if it is not wanted; the model is returned with it.
 
     Returns:
         The model, and what was done to make the weights fit.
@@ -219,9 +224,10 @@ def fit(
     """
     module = build(None)
     state, notes = _addressed(checkpoint, module)
-    fitted, mismatch = _loaded(build, module, state)
+    load = partial(_loaded, build, module, beheaded=beheaded)
+    fitted, mismatch = load(state)
     if mismatch and convert is not None:
-        fitted, remains = _loaded(build, module, _converted(convert, state, module))
+        fitted, remains = load(_converted(convert, state, module))
         notes += ("the weights' names were converted from another layout of this model",)
         mismatch = remains and mismatch
     if mismatch:
@@ -229,14 +235,23 @@ def fit(
             f"the weights in {str(checkpoint.path)!r} do not fit {name}: {mismatch.summary}",
             f"{mismatch.details}\nare they of another architecture? --model names it",
         )
-    if fitted is not module:
+    if fitted is not module and beheaded is None:
         notes += ("the head was built with the number of classes in the weights file",)
     return fitted, checkpoint.notes + notes
 
 
-def _loaded(build: Callable[[int | None], nn.Module], module: nn.Module, state: State) -> tuple[nn.Module, Mismatch]:
+def _loaded(
+    build: Callable[[int | None], nn.Module],
+    module: nn.Module,
+    state: State,
+    beheaded: Callable[[nn.Module], nn.Module] | None = None,
+) -> tuple[nn.Module, Mismatch]:
     """The module, or one with the state's number of classes, with the state loaded; and what does not fit."""
     mismatch = _load(module, state)
+    if mismatch.missing and beheaded is not None:
+        head = module.state_dict().keys() - beheaded(copy.deepcopy(module)).state_dict().keys()
+        if head.isdisjoint(state):  # a file that has a part of the head is a broken one
+            mismatch = replace(mismatch, missing=tuple(name for name in mismatch.missing if name not in head))
     classes = _classes(mismatch, state)
     if classes is None:
         return module, mismatch

@@ -17,6 +17,7 @@ from camcli.capture import Taps, closed_parts
 from camcli.errors import PictureError, RequestError
 from camcli.evidence import AGAIN, ATTENTION, LAST_ATTENTION, Evidence, Forward, Plan, Witness
 from camcli.job import FUSES, Explanation
+from camcli.labels import Labels
 from camcli.layers import resolve
 from camcli.layout import Layout, asked, canonical, decide, readings
 from camcli.network import Network
@@ -459,7 +460,7 @@ class Explainer:
         # Where a model says what is in an image, -inf is what is not.
         broken = (
             scores.isfinite().logical_not()
-            if self.outlet.task == "classify"
+            if self.outlet.task in ("classify", "features")
             else scores.isnan() | (scores == torch.inf)
         )
         try:
@@ -474,7 +475,7 @@ class Explainer:
                 raise PictureError(self.outlet.nothing())
             if self._of_layer:
                 return [self._of_channel(index) for index in indices]
-            _check_classes(indices, len(scores))
+            _check_classes(indices, len(scores), self.network.labels if self.network else Labels(()))
         except PictureError as error:
             return [error]
         subjects: list[Subject | PictureError] = []
@@ -491,7 +492,10 @@ class Explainer:
             return "the channel named, of the layer, as it is"
         network = self.network
         what = self.outlet.says(
-            network.activation if network else "softmax", len(network.labels) if network else 0, region
+            network.activation if network else "softmax",
+            len(network.labels) if network else 0,
+            region,
+            headless=network is not None and network.headless,
         )
         if self.strongest:
             return f"of {what}, what each of the {self.strongest} channels has in it that have most (act * grad)"
@@ -853,11 +857,12 @@ def _remarks(map: np.ndarray, where: str, scores: Tensor) -> tuple[str, ...]:
     return tuple(remarks)
 
 
-def _check_classes(indices: Sequence[int], classes: int) -> None:
+def _check_classes(indices: Sequence[int], classes: int, labels: Labels) -> None:
     for index in indices:
         if not 0 <= index < classes:
             raise RequestError(
-                f"there is no class {index}", f"the model has {classes} classes, counted from 0 to {classes - 1}"
+                f"there is no {labels.noun} {index}",
+                f"the model has {classes} {labels.nouns}, counted from 0 to {classes - 1}",
             )
 
 

@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from camcli.errors import RequestError, nearest
 
 LISTED = 8  # candidates shown in a message; a longer list hides the point
+Noun = Literal["class", "channel"]
+PLURALS: dict[Noun, str] = {"class": "classes", "channel": "channels"}
 WORDNET = re.compile(r"n\d{8}", re.IGNORECASE)
 
 
@@ -23,20 +26,27 @@ class Labels:
         names: one a class, such as ``tabby, tabby cat``.
         wordnet: the classes' WordNet ids such as ``n02123045``, or empty where they have none.
         synonyms: whether ``", "`` in a name stands between synonyms; in a prompt it is a comma like any other.
+        noun: what they are: of a network without its head, channels.
     """
 
     names: tuple[str, ...]
     wordnet: tuple[str, ...] = ()
     synonyms: bool = True
+    noun: Noun = "class"
 
     def __post_init__(self) -> None:
         if self.wordnet and len(self.wordnet) != len(self.names):
             raise ValueError(f"{len(self.names)} names cannot have {len(self.wordnet)} WordNet ids")
 
     @classmethod
-    def numbered(cls, count: int) -> Labels:
+    def numbered(cls, count: int, noun: Noun = "class") -> Labels:
         """Stand-ins for names that nobody knows: ``class 0``, ``class 1``, ..."""
-        return cls(tuple(f"class {index}" for index in range(count)))
+        return cls(tuple(f"{noun} {index}" for index in range(count)), noun=noun)
+
+    @property
+    def nouns(self) -> str:
+        """What they are: ``classes``, ``channels``."""
+        return PLURALS[self.noun]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -83,8 +93,8 @@ class Labels:
         others = [index for index in _exactly(self, _folded(word)) if index != int(word)]
         if others and int(word) < len(self):
             raise RequestError(
-                f"{word!r} is ambiguous: class {int(word)} is {self.names[int(word)]!r}, "
-                f"and {self.names[others[0]]!r} is class {others[0]}",
+                f"{word!r} is ambiguous: {self.noun} {int(word)} is {self.names[int(word)]!r}, "
+                f"and {self.names[others[0]]!r} is {self.noun} {others[0]}",
                 f"say index:{word} or name:{word}",
             )
         return self._named(word) if others else self._indexed(word)
@@ -93,24 +103,25 @@ class Labels:
         index = int(number)
         if index >= len(self):
             raise RequestError(
-                f"there is no class {index}", f"the model has {len(self)} classes, counted from 0 to {len(self) - 1}"
+                f"there is no {self.noun} {index}",
+                f"the model has {len(self)} {self.nouns}, counted from 0 to {len(self) - 1}",
             )
         return index
 
     def _named(self, word: str) -> int:
         wanted = _folded(word)
         if not wanted:
-            raise RequestError("an empty word names no class", self._ways())
+            raise RequestError(f"an empty word names no {self.noun}", self._ways())
         for rule in RULES:
             meant = list(rule(self, wanted))
             if len(meant) == 1:
                 return meant[0]
             if meant:
                 raise RequestError(
-                    f"{word!r} is ambiguous: {len(meant)} classes are called so",
+                    f"{word!r} is ambiguous: {len(meant)} {self.nouns} are called so",
                     "name one of them by its number:\n" + self._listed(meant),
                 )
-        raise RequestError(f"there is no class {word!r}", self._near(word) + self._ways())
+        raise RequestError(f"there is no {self.noun} {word!r}", self._near(word) + self._ways())
 
     def _listed(self, indices: list[int]) -> str:
         lines = [self.entry(index) for index in indices[:LISTED]]
@@ -127,7 +138,10 @@ class Labels:
 
     def _ways(self) -> str:
         ids = ", a WordNet id such as " + self.wordnet[0] if self.wordnet else ""
-        return f"a class is named by its number (0 to {len(self) - 1}){ids}, its name, or a part that no other name has"
+        return (
+            f"a {self.noun} is named by its number (0 to {len(self) - 1}){ids}, its name, or a part that no other name "
+            "has"
+        )
 
 
 def _is_number(word: str) -> bool:

@@ -13,13 +13,20 @@ from torch import Tensor, nn
 
 from camcli.errors import PictureError, RequestError
 
-Task = Literal["classify", "segment", "detect"]
+Task = Literal["classify", "segment", "detect", "features"]
 Activation = Literal["softmax", "sigmoid", "none"]
 Box = tuple[float, float, float, float]
 
 # How authors call the output that is the answer, best first; and how the names of those begin that only training uses.
 ANSWERS = ("logits", "out", "scores", "output")
 TRAINING = "aux"
+# What a tensor can be by its shape, and for each task what is looked for, first the one, then the other.
+Form = Literal["row", "number", "map", "tokens", ""]
+FORMS: dict[Task, tuple[tuple[Form, ...], ...]] = {
+    "classify": (("row",), ("number",)),
+    "segment": (("map",),),
+    "features": (("map", "tokens"), ("row",)),
+}
 # Torchvision's word for the class of what is no object: nobody asks why a wall is no dog.
 BACKGROUND = "__background__"
 NO_CLASS = -torch.inf
@@ -145,13 +152,15 @@ class Outlet:
 
     Attributes:
         task: ``classify``: one score for each class. ``segment``: one for each class and pixel. ``detect``: boxes, each
-            with its class and score, a mapping of ``boxes``, ``labels`` and ``scores`` for each image.
+            with its class and score, a mapping of ``boxes``, ``labels`` and ``scores`` for each image. ``features``:
+            channels over cells, perhaps not pooled; a channel's score is its mean over them (see :func:`pooled`).
         path: where in the output the answer lies, such as ``logits``, ``0`` or ``aux.0``; empty for the rule of
             :func:`chosen`.
         min_score: boxes below it are left out.
         score: which number of a class's is explained.
         references: of a network that gives features, those of other pictures ``(r, c)``: each "class" is then the
             likeness to one of them, the cosine.
+        prefix: of features that are tokens, how many stand before those of the patches: they are no cells.
     """
 
     task: Task = "classify"
@@ -159,13 +168,14 @@ class Outlet:
     min_score: float = 0.5
     score: Score = LOGIT
     references: Tensor | None = None
+    prefix: int = 0
 
-    def says(self, activation: Activation, classes: int, region: bool = False) -> str:
+    def says(self, activation: Activation, classes: int, region: bool = False, headless: bool = False) -> str:
         """What is explained, in words for people."""
-        said = self.score.words or self._says(activation, classes, region)
+        said = self.score.words or self._says(activation, classes, region, headless)
         return said if self.score.sign > 0 else f"{said}; its sign turned: what lowers it is warm"
 
-    def _says(self, activation: Activation, classes: int, region: bool) -> str:
+    def _says(self, activation: Activation, classes: int, region: bool, headless: bool) -> str:
         if self.task == "detect":
             return f"the score of each box of at least {self.min_score:g}, a map for each"
         if self.task == "segment":
@@ -173,6 +183,10 @@ class Outlet:
             return f"a class's scores before {activation}, summed over {where}"
         if self.references is not None:
             return "how like the reference it is: the cosine of their features"
+        if self.task == "features":
+            return "a feature of the backbone before it is pooled, its mean over the cells"
+        if headless:
+            return "a feature of the backbone, pooled, as it stands"
         if activation == "none":
             return "the model's output as it stands: what raises it is warm"
         if classes == 1:
@@ -215,9 +229,11 @@ class Outlet:
             found_boxes = _detections(at(output, self.path), images)
             return _Boxes(found_boxes, len(names) or None, self.min_score, self.score.sign)
         width = len(names) if self.references is None else self.references.shape[1]
-        found = chosen(output, images, width, self.path, dense=self.task == "segment")
+        found = chosen(output, images, width, self.path, self.task)
         if self.task == "segment":
             return _Dense(found.float(), activation, tuple(names), seen, region, self.score)
+        if self.task == "features":
+            found = pooled(found, width, self.prefix)
         if self.references is not None:
             return _Likeness.to(found.reshape(images, -1), self.references, self.score)
         return _Scores(found.reshape(images, -1), activation, self.score)
@@ -286,11 +302,12 @@ def at(output: Any, path: str) -> Any:
     return found
 
 
-def chosen(output: Any, images: int, classes: int = 0, path: str = "", dense: bool = False) -> Tensor:
+def chosen(output: Any, images: int, classes: int = 0, path: str = "", task: Task = "classify") -> Tensor:
     """The tensor of scores in what a model returned.
 
-    Those that can be scores are considered: floating point, one row for each image, and classes (and for ``dense``
-    rows and columns) behind. The rule, until one is left:
+    Those that can be scores are considered: floating point, one row for each image, and classes (and for ``segment``
+    rows and columns) behind; for ``features`` channels over rows and columns or tokens, else a row of channels. The
+    rule, until one is left:
 
     1. whose number of classes is that of the names, if the names are known and any is;
     2. not those whose name begins with ``aux``, which only training uses;
@@ -301,23 +318,21 @@ def chosen(output: Any, images: int, classes: int = 0, path: str = "", dense: bo
         images: how many it was given.
         classes: how many classes are named; 0 if nobody knows.
         path: only what lies there is considered.
-        dense: scores for each pixel, ``(n, classes, h, w)``, are looked for.
+        task: what is looked for, as in :class:`Outlet`.
 
     Returns:
         ``(n, classes)``, or ``(n,)`` or ``(n, classes, 1, 1)`` if there is nothing else; ``(n, classes, h, w)`` for
-        ``dense``.
+        ``segment``; for ``features`` whatever :func:`pooled` takes.
 
     Raises:
         RequestError: nothing can be scores, or several things remain; the candidates are listed.
     """
     everything = list(parts(at(output, path), path))
-    forms = {
-        form: [part for part in everything if _form(part.tensor, images) == form] for form in ("map", "row", "number")
-    }
-    able = forms["map"] if dense else forms["row"] or forms["number"]
+    wanted = ([part for part in everything if _form(part.tensor, images) in forms] for forms in FORMS[task])
+    able = next(filter(None, wanted), [])
     if not able:
-        raise _unreadable(output, everything, images, dense)
-    able = [part for part in able if classes and _classes(part.tensor) == classes] or able
+        raise _unreadable(output, everything, images, task)
+    able = [part for part in able if classes and _classes(part.tensor, classes, task) == classes] or able
     plain = [part for part in able if not _is_for_training(part.path.removeprefix(path))]
     able = plain or able
     for name in ANSWERS:
@@ -331,15 +346,50 @@ def chosen(output: Any, images: int, classes: int = 0, path: str = "", dense: bo
     return able[0].tensor
 
 
-def _form(tensor: Tensor, images: int) -> Literal["row", "number", "map", ""]:
+def pooled(features: Tensor, channels: int = 0, prefix: int = 0) -> Tensor:
+    """The mean of every channel over its cells, ``(n, c)``.
+
+    Args:
+        features: ``(n, c)``, which are pooled already; ``(n, c, h, w)``; ``(n, h, w, c)`` where that, and only that,
+            goes with the number of channels; or tokens ``(n, t, c)``.
+        channels: how many there are; 0 if nobody knows.
+        prefix: how many tokens stand before those of the patches.
+
+    Raises:
+        RequestError: the channels may be first or last; there are no tokens behind the prefix.
+    """
+    if features.ndim == 3:
+        if features.shape[1] <= prefix:
+            raise RequestError(
+                f"the model gives {features.shape[1]} tokens, and {prefix} are said to stand before those of patches",
+                "give the outlet the right prefix: camcli.Outlet('features', prefix=1)",
+            )
+        return features[:, prefix:].mean(1)
+    if features.ndim == 4:
+        first, last = (features.shape[place] == channels for place in (1, 3))
+        if first and last and features.shape[2] != 1:
+            form = "x".join(map(str, features.shape))
+            raise RequestError(
+                f"the model's features of shape {form} have {channels} channels, which may be the first or the last",
+                "give it pictures of another size: --size",
+            )
+        return features.mean((1, 2) if last and not first else (2, 3))
+    return features
+
+
+def _form(tensor: Tensor, images: int) -> Form:
     if not tensor.is_floating_point() or not tensor.ndim or len(tensor) != images or not tensor.numel():
         return ""
     if tensor.ndim == 2 or (tensor.ndim == 4 and tensor.shape[2:] == (1, 1)):
         return "row"
-    return "number" if tensor.ndim == 1 else "map" if tensor.ndim == 4 else ""
+    forms: dict[int, Form] = {1: "number", 3: "tokens", 4: "map"}
+    return forms.get(tensor.ndim, "")
 
 
-def _classes(tensor: Tensor) -> int:
+def _classes(tensor: Tensor, wanted: int, task: Task) -> int:
+    """How many classes, or channels, a tensor is of; of features that may lie first or last, those that are wanted."""
+    if task == "features" and tensor.ndim > 2 and (tensor.ndim == 3 or tensor.shape[1] != wanted):
+        return tensor.shape[-1]
     return tensor.shape[1] if tensor.ndim > 1 else 1
 
 
@@ -347,11 +397,12 @@ def _is_for_training(path: str) -> bool:
     return any(step.startswith(TRAINING) for step in path.lower().split("."))
 
 
-def _unreadable(output: Any, everything: Sequence[Part], images: int, dense: bool) -> RequestError:
-    what = "scores of every pixel" if dense else "one row of class scores"
+def _unreadable(output: Any, everything: Sequence[Part], images: int, task: Task) -> RequestError:
+    what = {"segment": "scores of every pixel", "features": "features"}.get(task, "one row of class scores")
     hint = "name a classifier, or a file.py:function that wraps the model in one"
-    if not dense and any(_form(part.tensor, images) == "map" for part in everything):
+    if task == "classify" and any(_form(part.tensor, images) == "map" for part in everything):
         hint += "; if it scores every pixel: camcli.Network(..., outlet=camcli.Outlet('segment'))"
+        hint += "; if these are features: camcli.Network(..., outlet=camcli.Outlet('features'), headless=True)"
     form = "x".join(map(str, output.shape)) if isinstance(output, Tensor) else type(output).__name__
     return RequestError(
         f"the model gives {form} for {images} image(s), not {what} for each",

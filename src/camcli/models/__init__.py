@@ -51,6 +51,8 @@ class Request:
         size: height and width of the input; None for the model's own.
         output: where in what the model returns its scores are, if that is not plain.
         min_score: boxes of a detector below it are left out.
+        head: ``none`` for the model without its classifier, which gives features.
+        pool: ``none`` for its features before they are pooled.
     """
 
     name: str
@@ -61,6 +63,13 @@ class Request:
     size: tuple[int, int] | None = None
     output: str = ""
     min_score: float = 0.5
+    head: Literal["keep", "none"] = "keep"
+    pool: Pool = "keep"
+
+    @property
+    def headless(self) -> bool:
+        """Whether the model is asked for without its classifier."""
+        return self.head == "none"
 
     @property
     def random(self) -> bool:
@@ -128,20 +137,23 @@ def load(
         crop: which part of a picture the model sees, as in :meth:`camcli.Prepare.changed`.
         output: where in what the model returns its scores are, such as ``logits`` or ``0``, if that is not plain.
         min_score: boxes of a detector below it are left out.
+        head: ``none`` for the model without its classifier: it gives features, and its channels are its "classes".
+        pool: ``none`` for these features before they are pooled.
+        activation: what makes probabilities of the scores, if not what the model's source says: ``softmax``; for
+            several labels at once ``sigmoid``; for regression ``none``.
 
     Returns:
         The network, in evaluation mode, with what its libraries warned of among its notes.
 
     Raises:
         RequestError: there is no such model, its weights cannot be had or do not fit, it does not take pictures of
-            that size, or the request contradicts itself.
+            that size, its head or its pooling cannot be taken off, or the request contradicts itself.
     """
-    if (head, pool, activation) != ("keep", "keep", "model"):
-        raise NotImplementedError  # until the branch that brings it is merged
+    _check_head(head, pool, activation, text)
     place, name = resolve(model)
     if text and place in TEXTLESS:
         raise RequestError(f"--text is for open_clip models, and {model!r} has classes of its own", "leave --text out")
-    request = Request(name, weights, labels, tuple(text), seed, input_size(size), output, min_score)
+    request = Request(name, weights, labels, tuple(text), seed, input_size(size), output, min_score, head, pool)
     with _seeded(seed), _heard() as said:
         network: Network = SOURCES.load(place)(request)
         if request.random:
@@ -152,7 +164,36 @@ def load(
     network = dataclasses.replace(
         network, notes=tuple(notes), prepare=network.prepare.changed(crop=crop), outlet=outlet
     )
-    return _labelled(network, labels)
+    return _labelled(_activated(network, activation), labels)
+
+
+def _check_head(head: str, pool: str, activation: str, text: tuple[str, ...]) -> None:
+    if pool == "none" and head != "none":
+        raise RequestError(
+            "the pooling can be left out only together with the head, which takes what is pooled",
+            "add --head none, or leave --pool none out",
+        )
+    if head == "none" and activation not in ("model", "none"):
+        raise RequestError(
+            f"without its head the model gives features, of which nothing makes probabilities ({activation})",
+            "leave --activation out, or --head none",
+        )
+    if head == "none" and text:
+        raise RequestError(
+            "prompts are the classes of a model, and without its head it has none", "leave --text out, or --head none"
+        )
+
+
+def _activated(network: Network, activation: Activations) -> Network:
+    """The network with what makes probabilities of its scores, if that is asked for."""
+    if activation == "model":
+        return network
+    if network.outlet.task == "detect":
+        raise RequestError(
+            f"{network.name} gives each box a probability already, so there is nothing to be made of its scores",
+            "leave --activation out",
+        )
+    return dataclasses.replace(network, activation=activation)
 
 
 def resolve(model: str) -> tuple[str, str]:
@@ -289,14 +330,15 @@ def _labelled(network: Network, file: str) -> Network:
 
     if not file:
         count = len(network.labels)
-        if network.labels != labels.Labels.numbered(count):
+        if network.labels != labels.Labels.numbered(count):  # channels have no other names
             return network
         note = f"nothing says what the {count} classes are, so they are called class 0, class 1, ...: --labels FILE"
         return dataclasses.replace(network, notes=(*network.notes, note))
-    names = labels.read(Path(file))
+    names = dataclasses.replace(labels.read(Path(file)), noun=network.labels.noun)
     if len(names) != len(network.labels):
         raise RequestError(
-            f"the labels file {file!r} has {len(names)} names, and {network.name} has {len(network.labels)} classes",
-            "write one name for each class, in the model's order",
+            f"the labels file {file!r} has {len(names)} names, and {network.name} has {len(network.labels)} "
+            f"{names.nouns}",
+            f"write one name for each {names.noun}, in the model's order",
         )
     return dataclasses.replace(network, labels=names)

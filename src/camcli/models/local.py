@@ -17,7 +17,7 @@ from camcli import checkpoint
 from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Prepare
 from camcli.labels import Labels
-from camcli.models import Request, _sizing
+from camcli.models import Request, _headless, _sizing
 from camcli.network import Network
 
 RETURNS = (
@@ -48,12 +48,16 @@ def load(request: Request) -> Network:
     """What the function of the file makes, with weights from a file or at random if asked for.
 
     Raises:
-        RequestError: there is no such file or function, it fails, or what it returns lacks the preprocessing.
+        RequestError: there is no such file or function, it fails, or what it returns lacks the preprocessing; or it is
+            asked for without its head, and is no model of timm's.
     """
     place, _, name = request.name.rpartition(":")
     with _neighbours(Path(place)):
         made = _called(_function(Path(place), name), request.name)
+    if request.headless and isinstance(made, nn.Module):
+        return _checked(_without_head(made, request))
     network = _network(made, request.name)
+    _check_head(network, request)
     if request.file:
         content = checkpoint.read(request.file)
         module, notes = checkpoint.fit(lambda _classes: network.module, content, request.name)
@@ -149,11 +153,38 @@ def _network(made: Any, name: str) -> Network:
 
 def _carrying(module: nn.Module, name: str, origin: str) -> Network:
     """A bare module, if it carries timm's configuration; ImageNet's preprocessing is never assumed."""
-    if not getattr(module, "pretrained_cfg", None):
-        raise RequestError(f"{name} returned a model that does not say how pictures are prepared for it", RETURNS)
+    _check_carrying(module, name)
     from camcli.models.timm import network
 
     return replace(network(module, name, Request(name), origin), name=name)
+
+
+def _check_carrying(module: nn.Module, name: str) -> None:
+    if not getattr(module, "pretrained_cfg", None):
+        raise RequestError(f"{name} returned a model that does not say how pictures are prepared for it", RETURNS)
+
+
+def _without_head(module: nn.Module, request: Request) -> Network:
+    """A bare module that carries timm's configuration, with the weights asked for and without its head."""
+    _check_carrying(module, request.name)
+    from camcli.models.timm import network, without_head
+
+    origin, notes = f"as built by {request.name}", tuple[str, ...]()
+    if request.file:
+        content, origin = checkpoint.read(request.file), f"the file {request.file}"
+        module, notes = checkpoint.fit(lambda _classes: module, content, request.name, beheaded=without_head)
+    if request.random:
+        _reset(module, request.name)
+        origin = f"random numbers from seed {request.seed}"
+    return replace(network(module, request.name, request, origin, notes), name=request.name)
+
+
+def _check_head(network: Network, request: Request) -> None:
+    """See that what is asked about the head is so already: only of timm's models is it known how to take it off."""
+    if request.headless and not network.headless:
+        raise RequestError(f"nothing says where the head of {request.name} is", _headless.OWN)
+    if request.pool == "none" and network.outlet.task != "features":
+        raise RequestError(f"nothing says where the pooling of {request.name} is", _headless.OWN)
 
 
 def _labels(given: Any, name: str) -> Labels:
@@ -188,7 +219,7 @@ def _checked(network: Network) -> Network:
     if classes is None:
         return network
     if not len(network.labels):
-        return replace(network, labels=Labels.numbered(classes))
+        return replace(network, labels=Labels.numbered(classes, "channel" if network.headless else "class"))
     if len(network.labels) != classes:
         raise RequestError(
             f"{network.name} gives {classes} scores, and names {len(network.labels)} classes",

@@ -27,8 +27,9 @@ from camcli import checkpoint, hub
 from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Fit, Prepare
 from camcli.labels import Labels
-from camcli.models import Request, _sizing
+from camcli.models import Request, _headless, _sizing
 from camcli.network import Network
+from camcli.outlet import PLAIN
 
 FITS: dict[str, Fit] = {"shortest": "shorter", "squash": "squash", "longest": "longer"}  # open_clip's resize modes
 CONFIG = "open_clip_config.json"
@@ -85,10 +86,29 @@ class Prompted(nn.Module):
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
         """Scaled cosines between pictures and prompts (Radford et al. 2021, arXiv:2103.00020, figure 3)."""
-        features = self.visual(images)
-        if isinstance(features, tuple):  # CoCa's tower gives its tokens too
-            features = features[0]
+        features = _first(self.visual(images))
         return self.scale * nn.functional.normalize(features, dim=-1) @ self.prompts.T + self.bias
+
+
+class Tower(nn.Module):
+    """Pictures to what the image tower says of them: their embedding, or the map before it is pooled.
+
+    Attributes:
+        visual: the image tower, named as in :class:`Prompted`.
+    """
+
+    def __init__(self, visual: nn.Module) -> None:
+        super().__init__()
+        self.visual = visual
+
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n *features"]:
+        """The embedding ``(n, features)``, not normalised."""
+        return _first(self.visual(images))
+
+
+def _first(features: Tensor | tuple[Tensor, ...]) -> Tensor:
+    # CoCa's tower gives its tokens too.
+    return features[0] if isinstance(features, tuple) else features
 
 
 def names() -> list[str]:
@@ -114,22 +134,32 @@ def cached(name: str) -> bool:
 def load(request: Request) -> Network:
     """A model as ``ViT-B-32/laion2b_s34b_b79k``, ``hf-hub:owner/model`` or ``local-dir:folder``, for these prompts.
 
-    The prompts are embedded once; the text tower is not kept. An untrained network may do without.
+    The prompts are embedded once; the text tower is not kept. An untrained network may do without; without its head a
+    model gives its image tower's embedding, and needs none.
 
     Raises:
-        RequestError: there are no prompts, no such model or weights, or the weights cannot be had or do not fit.
+        RequestError: there are no prompts, no such model or weights, or the weights cannot be had or do not fit; or
+            the pooling cannot be taken off.
     """
     _check_prompts(request)
     choice = _choice(request.name, own_weights=not request.weights)
     _check_text_side(choice, prompts=bool(request.text))
     if request.file:
         module, notes = checkpoint.fit(
-            lambda _classes: _build(choice), checkpoint.read(request.file), choice.name, _converted
+            lambda _classes: _build(choice),
+            checkpoint.read(request.file),
+            choice.name,
+            _converted,
+            _tower if request.headless else None,
         )
         return _network(module, choice, request, f"the file {request.file}", notes)
     if request.random:
         origin = f"random numbers from seed {request.seed}"
-        about = () if request.text else (f"no --text was given: {ANY_CLASSES} random embeddings stand for classes",)
+        about = (
+            ()
+            if request.text or request.headless
+            else (f"no --text was given: {ANY_CLASSES} random embeddings stand for classes",)
+        )
         return _network(_build(choice), choice, request, origin, about)
     return _network(_pretrained(choice), choice, request, choice.origin)
 
@@ -140,30 +170,71 @@ def _network(model: Any, choice: Choice, request: Request, origin: str, notes: t
             model.visual, request.size, choice.name, [lambda: _sized(model, choice, request)]
         )
     prefix, grid = _tokens(model.visual)
-    module = _prompted(model.eval(), choice, request.text)
-    labels = Labels(request.text, synonyms=False) if request.text else Labels.numbered(ANY_CLASSES)
+    prepare, outlet = _prepare(model).changed(request.size), PLAIN
+    module: nn.Module
+    if request.headless:
+        if request.pool == "none":
+            _without_pooling(model, choice.name)
+        module = _tower(model).eval()
+        labels, outlet = _headless.channels(module, prepare.size, choice.name, request.pool, prefix, grid)
+    else:
+        module = _prompted(model.eval(), choice, request.text)
+        labels = Labels(request.text, synonyms=False) if request.text else Labels.numbered(ANY_CLASSES)
     return Network(
         name=choice.name,
         module=module,
-        prepare=_prepare(model).changed(request.size),
+        prepare=prepare,
         labels=labels,
         weights=request.kind,
         origin=origin,
-        activation="softmax" if model.logit_bias is None else "sigmoid",
+        activation="none" if request.headless else "softmax" if model.logit_bias is None else "sigmoid",
         prefix=prefix,
         grid=grid,
         notes=notes,
+        outlet=outlet,
+        headless=request.headless,
     )
+
+
+def _tower(model: Any) -> nn.Module:
+    return Tower(model.visual)
+
+
+def _without_pooling(model: Any, name: str) -> None:
+    """Take the pooling and the projection behind it off the image tower, which then gives its map as it stands.
+
+    Raises:
+        RequestError: the tower is of none of the kinds for which that is known.
+    """
+    visual = model.visual
+    if isinstance(visual, TimmModel):
+        hint = f"leave --pool none out; {_headless.AT_A_LAYER}"
+        _headless.removed(lambda: visual.trunk.reset_classifier(0, ""), "pooling", name, hint)
+        visual.head = nn.Identity()
+    elif isinstance(visual, ModifiedResNet):
+        visual.attnpool = nn.Identity()
+    elif isinstance(visual, VisionTransformer):
+        if visual.attn_pool is not None:
+            # CoCa's last norm stands behind the pooling, and is as wide as what that gives.
+            visual.ln_post = nn.Identity() if visual.attn_pool_contrastive is None else visual.ln_post
+            visual.attn_pool = visual.attn_pool_contrastive = None
+        visual.pool_type, visual.proj = "none", None
+    else:
+        raise RequestError(
+            f"how the pooling is taken off the image tower of {name} ({type(visual).__name__}) is not known",
+            f"leave --pool none out; {_headless.AT_A_LAYER}",
+        )
 
 
 # Which model
 
 
 def _check_prompts(request: Request) -> None:
-    if not request.text and not request.random:
+    if not request.text and not request.random and not request.headless:
         raise RequestError(
             f"open_clip:{request.name} has no classes of its own",
-            "name some with --text, once for each: --text 'a photo of a cat' --text 'a photo of a dog'",
+            "name some with --text, once for each: --text 'a photo of a cat' --text 'a photo of a dog'; or explain the "
+            "features of its image tower: --head none",
         )
     if not all(prompt.strip() for prompt in request.text):
         raise RequestError("an empty --text describes nothing")

@@ -18,9 +18,11 @@ from torch import nn
 from camcli import checkpoint, hub
 from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Fit, Prepare
+from camcli.job import Pool
 from camcli.labels import WORDNET, Labels
-from camcli.models import Request, _imagenet, _sizing
+from camcli.models import Request, _headless, _imagenet, _sizing
 from camcli.network import Network
+from camcli.outlet import PLAIN
 
 FITS: dict[str, Fit] = {"center": "shorter", "squash": "squash", "border": "longer"}  # timm's crop modes
 # What marks models (CaiT, XCiT, ConViT) whose class token joins after the first blocks: the number of prefix tokens
@@ -77,11 +79,13 @@ def load(request: Request) -> Network:
     choice = _choice(request.name, own_weights=not request.weights)
     if request.file:
         content = checkpoint.read(request.file)
-        module, notes = checkpoint.fit(partial(_build, choice), content, choice.name, _converted)
+        module, notes = checkpoint.fit(
+            partial(_build, choice), content, choice.name, _converted, without_head if request.headless else None
+        )
         return network(module, choice.name, request, f"the file {request.file}", notes, choice.create)
     if request.random:
         module, about = _build(choice), tuple[str, ...]()
-        if not getattr(module, "num_classes", 0):
+        if not request.headless and not getattr(module, "num_classes", 0):
             module = _build(choice, ANY_CLASSES)
             about = (f"{choice.name} has no classifier of its own; a random one of {ANY_CLASSES} classes is put on it",)
         origin = f"random numbers from seed {request.seed}"
@@ -103,29 +107,58 @@ def network(
         create: what timm builds it by, for another input size.
 
     Raises:
-        RequestError: the model has no classes, or does not take pictures of three colours, or not of the size asked.
+        RequestError: the model has no classes, or does not take pictures of three colours, or not of the size asked;
+            or its head or its pooling cannot be taken off.
     """
     config = _config(module)
     classes = int(getattr(module, "num_classes", config.get("num_classes", 0)))
-    if classes < 1:
+    if classes < 1 and not request.headless:
         raise RequestError(
             f"{name} gives features, no class scores",
-            "choose one with a classifier, or give its weights with one: --weights FILE",
+            "explain its features: --head none; or choose one with a classifier, or give its weights with one: "
+            "--weights FILE",
         )
-    labels, about_labels = _labels(config, classes, request.file)
     if request.size:
         module = _sized(module, request.size, name, create)
+    prepare, prefix, grid = _prepare(module, name, request.size), _prefix(module), _grid(module, request.size)
+    if request.headless:
+        without_head(module, name, request.pool)
+        # Of models whose class token joins late too: at the end it is there.
+        before = getattr(module, "num_prefix_tokens", None)
+        labels, outlet = _headless.channels(module, prepare.size, name, request.pool, before, grid)
+        about_labels: tuple[str, ...] = ()
+    else:
+        (labels, about_labels), outlet = _labels(config, classes, request.file), PLAIN
     return Network(
         name=name,
         module=module.eval(),
-        prepare=_prepare(module, name, request.size),
+        prepare=prepare,
         labels=labels,
         weights=request.kind,
         origin=origin,
-        prefix=_prefix(module),
-        grid=_grid(module, request.size),
+        activation="none" if request.headless else "softmax",
+        prefix=prefix,
+        grid=grid,
         notes=notes + about_labels,
+        outlet=outlet,
+        headless=request.headless,
     )
+
+
+def without_head(module: nn.Module, name: str = "the model", pool: Pool = "keep") -> nn.Module:
+    """The module itself, its classifier taken off; of ``pool="none"`` its pooling too.
+
+    Raises:
+        RequestError: timm cannot do that with this model.
+    """
+    reset: Callable[..., object] | None = getattr(module, "reset_classifier", None)
+    if reset is None:
+        raise RequestError(f"{name} has no reset_classifier, by which timm takes a head off", _headless.AT_A_LAYER)
+    if pool == "keep":
+        _headless.removed(lambda: reset(0), "head", name, _headless.AT_A_LAYER)
+    else:
+        _headless.removed(lambda: reset(0, ""), "pooling", name, f"leave --pool none out; {_headless.AT_A_LAYER}")
+    return module
 
 
 # Which model

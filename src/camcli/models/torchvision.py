@@ -7,21 +7,24 @@ import inspect
 import re
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torchvision
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torchvision.models import MaxVit, VisionTransformer, WeightsEnum
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.models.vision_transformer import interpolate_embeddings
 from torchvision.transforms._presets import ImageClassification, SemanticSegmentation
 
 from camcli import checkpoint, hub
+from camcli.capture import listened
 from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Interpolation, Prepare
 from camcli.labels import Labels
-from camcli.models import Request, _imagenet, _sizing
+from camcli.models import Request, _headless, _imagenet, _sizing
 from camcli.network import Network
 from camcli.outlet import Outlet, Task
 
@@ -36,6 +39,8 @@ TRAINING_HEADS = {"googlenet": "aux1.", "inception_v3": "AuxLogits."}
 SEGMENTATION_TRAINING_HEAD = "aux_classifier."
 # Where the boxes of every size come from: the last stage of the backbone before the pyramid.
 SSD_STAGES = {"ssd300_vgg16": "backbone.features", "ssdlite320_mobilenet_v3_large": "backbone.features.0"}
+# Where models have a pooling to one cell that can be left out.
+POOLINGS = ("avgpool", "classifier.0")
 # The DenseNet weights that torchvision publishes have names from before dots in module names were forbidden.
 OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 
@@ -63,16 +68,22 @@ def load(request: Request) -> Network:
 
     Raises:
         RequestError: there is no such model or weights, the model gives no class scores, or the weights cannot be had
-            or do not fit.
+            or do not fit; or its head or its pooling cannot be taken off.
     """
     weights = _weights(request.name)
     model = request.name.partition("/")[0]
+    if request.headless and _task(model) != "classify":
+        raise RequestError(
+            f"torchvision:{model} {'scores every pixel' if _task(model) == 'segment' else 'finds boxes'}, and a "
+            "backbone without its head gives features of the whole picture",
+            f"name the classifier of the same backbone, such as resnet50; {_headless.AT_A_LAYER}",
+        )
     name = f"torchvision:{model}/{weights.name}"
     like = f"preprocessing is that of {weights.name}"
     if request.file:
         content = checkpoint.read(request.file)
         build = partial(_build, model, weights, set(content.state))
-        module, notes = checkpoint.fit(build, content, name, _converted)
+        module, notes = checkpoint.fit(build, content, name, _converted, _without_head if request.headless else None)
         return _network(module, name, weights, request, f"the file {request.file}", (*notes, like))
     if request.random:
         module = _build(model, weights)
@@ -83,10 +94,10 @@ def load(request: Request) -> Network:
 def _network(
     module: nn.Module, name: str, weights: WeightsEnum, request: Request, origin: str, notes: tuple[str, ...] = ()
 ) -> Network:
+    model = request.name.partition("/")[0]
     if request.size:
-        ways = _ways(module, request.name.partition("/")[0], request.size)
-        module = _sizing.resized(module, request.size, name, ways)
-    task = _task(request.name.partition("/")[0]) or "classify"
+        module = _sizing.resized(module, request.size, name, _ways(module, model, request.size))
+    task = _task(model) or "classify"
     prefix, grid = _tokens(module)
     if task == "detect":
         module.transform = _AsGiven(module.transform)
@@ -94,18 +105,30 @@ def _network(
         judge: Any = getattr(module, "roi_heads", module)
         judge.score_thresh = min(judge.score_thresh, request.min_score)
     prepare, about_prepare = _prepare(module, weights, task)
+    prepare = prepare.changed(request.size)
+    layer = _stage(module, model, task)
+    if request.headless:
+        if request.pool == "none":
+            layer = _without_pooling(module, name, model, prepare.size)
+        else:
+            _without_head(module)
+        labels, outlet = _headless.channels(module, prepare.size, name, request.pool, prefix, grid)
+    else:
+        labels, outlet = _labels(_found(module) if task == "detect" else _outputs(module), weights), Outlet(task)
     return Network(
         name=name,
         module=module.eval(),
-        prepare=prepare.changed(request.size),
-        labels=_labels(_found(module) if task == "detect" else _outputs(module), weights),
+        prepare=prepare,
+        labels=labels,
         weights=request.kind,
         origin=origin,
+        activation="none" if request.headless else "softmax",
         prefix=prefix,
         grid=grid,
         notes=notes + about_prepare,
-        outlet=Outlet(task),
-        layer=_stage(module, request.name.partition("/")[0], task),
+        outlet=outlet,
+        layer=layer,
+        headless=request.headless,
     )
 
 
@@ -233,6 +256,102 @@ def _ways(module: nn.Module, model: str, size: tuple[int, int]) -> list[Callable
     return [max_vit] if isinstance(module, MaxVit) else []
 
 
+# Without its head
+
+
+@dataclass(slots=True)
+class _Form:
+    """Of the map that is taken apart, images, rows and columns."""
+
+    images: int = 0
+    rows: int = 0
+    columns: int = 0
+
+
+class _Apart(nn.Module):
+    """In place of a pooling: every cell goes on as an image of its own, ``(n, c, h, w)`` to ``(n h w, c, 1, 1)``.
+
+    So whatever stands between pooling and classifier (flattening, norms, linear layers) is done cell by cell.
+    """
+
+    def __init__(self, form: _Form) -> None:
+        super().__init__()
+        self.form = form
+
+    def forward(self, map: Float[Tensor, "n c h w"]) -> Float[Tensor, "m c 1 1"]:
+        """The cells, those of the first image first, row by row."""
+        self.form.images, _, self.form.rows, self.form.columns = map.shape
+        return map.permute(0, 2, 3, 1).reshape(-1, map.shape[1], 1, 1)
+
+
+class _Together(nn.Module):
+    """In place of the classifier: the cells as a map again, ``(n h w, c)`` to ``(n, c, h, w)``."""
+
+    def __init__(self, form: _Form) -> None:
+        super().__init__()
+        self.form = form
+
+    def forward(self, cells: Float[Tensor, "m c"]) -> Float[Tensor, "n c h w"]:
+        """The map of the last call of :class:`_Apart`."""
+        form = self.form
+        return cells.reshape(form.images, form.rows, form.columns, -1).permute(0, 3, 1, 2)
+
+
+def _without_head(module: nn.Module) -> nn.Module:
+    """The module itself, its classifier replaced by what passes on; the names of the others stay."""
+    module.set_submodule(_classifier(module), nn.Identity())
+    return module
+
+
+def _without_pooling(module: nn.Module, name: str, model: str, size: tuple[int, int]) -> str:
+    """Take off a model's pooling and its classifier, so that it gives a map of features ``(n, c, h, w)``.
+
+    Returns:
+        The layer that gives this map: the one before the pooling, or where something with weights stands between, the
+        module in the classifier's place.
+
+    Raises:
+        RequestError: it has no module that pools to one cell.
+    """
+    parts = dict(module.named_modules())
+    place = next((one for one in POOLINGS if isinstance(parts.get(one), nn.AdaptiveAvgPool2d)), "")
+    cells = parts[place].output_size if place else None
+    if cells not in (1, (1, 1)):
+        import timm
+
+        theirs = f"timm's model of that name may do: --model timm:{model}; " if timm.is_model(model) else ""
+        raise RequestError(
+            f"{name} cannot be had without its pooling: "
+            + (
+                f"{place!r} pools to {cells[0]}x{cells[1]} cells" if cells else "no module of its own pools to one cell"
+            ),
+            f"leave --pool none out; {theirs}{_headless.AT_A_LAYER}",
+        )
+    head, form, names = _classifier(module), _Form(), list(parts)
+    between = names[names.index(place) + 1 : names.index(head)]
+    alone = any(True for one in between for _ in parts[one].parameters(recurse=False))
+    module.set_submodule(place, _Apart(form))
+    module.set_submodule(head, _Together(form))
+    return head if alone else _before(module, place, size)
+
+
+def _before(module: nn.Module, place: str, size: tuple[int, int]) -> str:
+    """The layer whose output a module is given as it is; of one inside another the outer; nothing if there is none."""
+    given: list[Tensor] = []
+    said: dict[str, Any] = {}
+    watch = module.get_submodule(place).register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    with listened(module, said.__setitem__):
+        _headless.tried(module, size)
+    watch.remove()
+    return next((name for name, output in reversed(said.items()) if output is given[0]), "")
+
+
+def _classifier(module: nn.Module) -> str:
+    """The name of a classifier's last layer with weights, which gives the scores."""
+    names: list[str] = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    return names[-1]
+
+
 # What torchvision knows about a model
 
 
@@ -329,8 +448,8 @@ def _labels(classes: int, weights: WeightsEnum) -> Labels:
 
 def _outputs(module: nn.Module) -> int:
     """How many classes a classifier or a segmentation has: the outputs of its last layer with weights."""
-    last = [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
-    return last.out_features if isinstance(last, nn.Linear) else last.out_channels
+    last: Any = module.get_submodule(_classifier(module))
+    return int(last.out_features if isinstance(last, nn.Linear) else last.out_channels)
 
 
 def _found(module: Any) -> int:

@@ -69,7 +69,7 @@ def above(argument: str, network: Network) -> Target:
             f"the target 'all>{argument}' does not say above which probability a class is explained",
             "say all>0.5" + ("" if alike else ", with a number from 0 to below 1"),
         )
-    if network.outlet.task != "classify":
+    if network.outlet.task not in ("classify", "features"):
         raise RequestError(
             f"{network.name} does not give each class one probability for a picture",
             "for boxes: --min-score; for segmentation: --target top:5",
