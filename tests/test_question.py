@@ -145,8 +145,8 @@ def test_the_three_ways_to_a_channel_agree() -> None:
     [raw] = maps(COFFEE, "--head", "none", "--pool", "none", "-t", "channel:565", "--overwrite")
     [seen] = maps(COFFEE, "--method", "activation", "-t", "channel:565", "--overwrite")
     assert seen.max() > 0
-    np.testing.assert_allclose(pooled * seen.size**2, seen, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(raw * seen.size**2, seen, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(pooled * seen.size, seen, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(raw * seen.size, seen, rtol=1e-4, atol=1e-5)
 
 
 def test_the_channels_that_matter_most_add_up_to_the_score() -> None:
@@ -193,8 +193,8 @@ def test_what_is_like_a_cup_is_the_cup() -> None:
     cup, cat = lines(picture, "-t", f"similar:{COFFEE}", "-t", f"similar:{CAT}")
     middle = 0.5 * decode(picture, "#ffffff").width
     assert cup["peak"][0] > middle > cat["peak"][0]
-    [margin] = lines(picture, "-t", f"similar:{COFFEE}", "--score", "margin", "--versus", "chelsea.png", "-t",
-                     f"similar:{CAT}", "--overwrite", "--json")[:1]  # fmt: skip
+    words = ("-t", f"similar:{COFFEE}", "--score", "margin", "--versus", f"similar:{CAT}")
+    [margin] = lines(picture, *words, "--overwrite")
     assert margin["versus"].endswith("chelsea.png")
     assert margin["score"] == pytest.approx(cup["score"] - cat["score"], abs=1e-5)
 

@@ -366,7 +366,7 @@ def test_a_channel_and_a_class_are_not_one_target():
     headless = nn.Sequential(MODEL.features, MODEL.last, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network = named(headless, 4, headless=True)
     [[shown, explained]] = Explainer(network, layers=["1"], method=["activation", "gradcam"])(IMAGES[:1], 2)
-    # Grad-CAM of a pooled channel is that channel over the number of cells, once more by their mean.
+    # Grad-CAM of a pooled channel is that channel over the number of cells.
     np.testing.assert_allclose(explained.map * shown.map.size, shown.map, rtol=1e-5)
     assert (explained.channel, shown.channel, shown.label) == (2, 2, "channel 2")
 

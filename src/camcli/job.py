@@ -222,7 +222,7 @@ class Job:
         for name in FILES:
             if asked[name] and asked[name] != RANDOM_WEIGHTS and not _is_rectangle(name, asked[name]):
                 asked[name] = _content_hash(asked[name], name)
-        for word in self.target:
+        for word in (*self.target, *self.versus):
             if word.startswith(LIKE):
                 asked[word] = _content_hash(word.removeprefix(LIKE), "target")
         asked["save"] = sorted(set(self.save))

@@ -11,7 +11,7 @@ import torch
 from camcli import models, targets
 from camcli.errors import PictureError, RequestError
 from camcli.geometry import Prepare
-from camcli.job import Job
+from camcli.job import LIKE, Job
 from camcli.labels import Labels
 from camcli.network import Network
 from camcli.pictures import decode
@@ -52,10 +52,11 @@ def asked(job: Job) -> Question:
     strongest = targets.strongest(job.target)
     shown = [one.row.name for one in recipes(job.method, job.options) if one.of_channel]
     every = len(shown) == len(recipes(job.method, job.options))
-    of_features = "similar" in rows or ("channel" in rows and not every)
+    alike = [word for word in (*job.target, *job.versus) if word.startswith(LIKE)]
+    of_features = bool(alike) or ("channel" in rows and not every)
     notes: tuple[str, ...] = ()
     if of_features and job.head == "keep":
-        named = next(word for word, row in zip(job.target, rows, strict=True) if row in FEATURES)
+        named = next(word for word in (*job.target, *alike) if parsed(word)[0] in FEATURES)
         raise RequestError(
             f"the target {named!r} asks about features, and --head keep leaves the classifier on them",
             "leave --head out, or name a class",
@@ -83,14 +84,13 @@ def asked(job: Job) -> Question:
             "none",
             "say --target channel:12,99; or --target channels:top:5 for those that matter most to the predicted class",
         )
-    references = [argument for row, argument in map(parsed, job.target) if row == "similar"]
-    if references:
-        if len(references) < len(rows):
+    if alike:
+        if len(alike) < len(job.target) + len(job.versus):
             raise RequestError(
-                f"the targets {', '.join(job.target)} cannot be had in one run: likeness to a picture is no class",
-                "give targets similar:FILE alone, as many as you like",
+                f"{', '.join((*job.target, *job.versus))} cannot be had in one run: likeness to a picture is no class",
+                "give similar:FILE alone, as --target and as --versus",
             )
-        network = _compared(network, references, job.background)
+        network = _compared(network, [parsed(word)[1] for word in alike], job.background)
     return Question(network, _target(job, network), _versus(job, network), strongest, notes)
 
 
@@ -104,7 +104,9 @@ def _target(job: Job, network: Network) -> Target:
 
 
 def _versus(job: Job, network: Network) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(network.labels.find(word) for word in job.versus))
+    named = [(word, *parsed(word)) for word in job.versus]
+    words = [f"name:{likeness(argument)}" if row == "similar" else word for word, row, argument in named]
+    return tuple(dict.fromkeys(map(network.labels.find, words)))
 
 
 def _compared(network: Network, references: Sequence[str], background: str) -> Network:
