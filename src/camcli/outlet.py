@@ -144,12 +144,14 @@ class Outlet:
             :func:`chosen`.
         min_score: boxes below it are left out.
         score: which number of a class's is explained.
+        group: whether the images of a batch belong together, so that one row of scores may answer for all of them.
     """
 
     task: Task = "classify"
     path: str = ""
     min_score: float = 0.5
     score: Score = LOGIT
+    group: bool = False
 
     def says(self, activation: Activation, classes: int, region: bool = False) -> str:
         """What is explained, in words for people."""
@@ -203,9 +205,12 @@ class Outlet:
         if self.task == "detect":
             found_boxes = _detections(at(output, self.path), images)
             return _Boxes(found_boxes, len(names) or None, self.min_score, self.score.sign)
-        found = chosen(output, images, len(names), self.path, dense=self.task == "segment")
-        if self.task == "segment":
+        dense = self.task == "segment"
+        found = chosen(output, images, len(names), self.path, dense, self.group and not dense)
+        if dense:
             return _Dense(found.float(), activation, tuple(names), seen, region, self.score)
+        if self.group and images > 1 and len(found) == 1:
+            return Shared(_Scores(found.reshape(1, -1), activation, self.score))
         return _Scores(found.reshape(images, -1), activation, self.score)
 
 
@@ -272,7 +277,9 @@ def at(output: Any, path: str) -> Any:
     return found
 
 
-def chosen(output: Any, images: int, classes: int = 0, path: str = "", dense: bool = False) -> Tensor:
+def chosen(
+    output: Any, images: int, classes: int = 0, path: str = "", dense: bool = False, group: bool = False
+) -> Tensor:
     """The tensor of scores in what a model returned.
 
     Those that can be scores are considered: floating point, one row for each image, and classes (and for ``dense``
@@ -288,9 +295,10 @@ def chosen(output: Any, images: int, classes: int = 0, path: str = "", dense: bo
         classes: how many classes are named; 0 if nobody knows.
         path: only what lies there is considered.
         dense: scores for each pixel, ``(n, classes, h, w)``, are looked for.
+        group: one row for all images will do as well as one for each.
 
     Returns:
-        ``(n, classes)``, or ``(n,)`` or ``(n, classes, 1, 1)`` if there is nothing else; ``(n, classes, h, w)`` for
+        ``(n, classes)`` (for ``group`` perhaps ``(1, classes)``), or ``(n,)`` or ``(n, classes, 1, 1)`` if there is nothing else; ``(n, classes, h, w)`` for
         ``dense``.
 
     Raises:
@@ -298,11 +306,12 @@ def chosen(output: Any, images: int, classes: int = 0, path: str = "", dense: bo
     """
     everything = list(parts(at(output, path), path))
     forms = {
-        form: [part for part in everything if _form(part.tensor, images) == form] for form in ("map", "row", "number")
+        form: [part for part in everything if _form(part.tensor, images, group) == form]
+        for form in ("map", "row", "number")
     }
     able = forms["map"] if dense else forms["row"] or forms["number"]
     if not able:
-        raise _unreadable(output, everything, images, dense)
+        raise _unreadable(output, everything, images, dense, group)
     able = [part for part in able if classes and _classes(part.tensor) == classes] or able
     plain = [part for part in able if not _is_for_training(part.path.removeprefix(path))]
     able = plain or able
@@ -317,8 +326,10 @@ def chosen(output: Any, images: int, classes: int = 0, path: str = "", dense: bo
     return able[0].tensor
 
 
-def _form(tensor: Tensor, images: int) -> Literal["row", "number", "map", ""]:
-    if not tensor.is_floating_point() or not tensor.ndim or len(tensor) != images or not tensor.numel():
+def _form(tensor: Tensor, images: int, group: bool = False) -> Literal["row", "number", "map", ""]:
+    if not tensor.is_floating_point() or not tensor.ndim or not tensor.numel():
+        return ""
+    if len(tensor) != images and not (group and len(tensor) == 1):
         return ""
     if tensor.ndim == 2 or (tensor.ndim == 4 and tensor.shape[2:] == (1, 1)):
         return "row"
@@ -333,8 +344,24 @@ def _is_for_training(path: str) -> bool:
     return any(step.startswith(TRAINING) for step in path.lower().split("."))
 
 
-def _unreadable(output: Any, everything: Sequence[Part], images: int, dense: bool) -> RequestError:
+def first_rows(output: Any) -> int | None:
+    """How many rows the first tensor in an output has; None if there is none."""
+    part = next(parts(output), None)
+    return len(part.tensor) if part is not None and part.tensor.ndim else None
+
+
+def _unreadable(
+    output: Any, everything: Sequence[Part], images: int, dense: bool, group: bool = False
+) -> RequestError:
     what = "scores of every pixel" if dense else "one row of class scores"
+    form = "x".join(map(str, output.shape)) if isinstance(output, Tensor) else type(output).__name__
+    if group:
+        return RequestError(
+            f"the model gives {form} for a group of {images} picture(s), neither one row of class scores for the group "
+            "nor one for each of its pictures",
+            f"give (1, classes) or ({images}, classes)"
+            + ("" if isinstance(output, Tensor) or not everything else f"\n{_listed(everything)}"),
+        )
     hint = "name a classifier, or a file.py:function that wraps the model in one"
     if not dense and any(_form(part.tensor, images) == "map" for part in everything):
         hint += "; if it scores every pixel: camcli.Network(..., outlet=camcli.Outlet('segment'))"
@@ -387,6 +414,44 @@ class _Scores:
         # Softmax of a single score is 1 whatever it says.
         alone = self.classes == 1 or self.activation == "sigmoid"
         return float(scores.sigmoid()[index] if alone else scores.softmax(0)[index])
+
+
+class Shared:
+    """One prediction for all images of a group: each of its images has the same scores, and the same subjects.
+
+    Args:
+        one: the prediction, a reading of one row.
+    """
+
+    def __init__(self, one: Reading) -> None:
+        self._one = one
+        # So that a score is one tensor for all images: whoever adds scores up counts it once.
+        self._subjects: dict[int, Sequence[Subject]] = {}
+        self._answers: dict[tuple[int, tuple[int, ...]], Tensor] = {}
+
+    @property
+    def classes(self) -> int | None:
+        return self._one.classes
+
+    def scores(self, row: int) -> Tensor:  # noqa: ARG002
+        return self._one.scores(0)
+
+    def subjects(self, row: int, index: int) -> Sequence[Subject]:  # noqa: ARG002
+        if index not in self._subjects:
+            self._subjects[index] = self._one.subjects(0, index)
+        return self._subjects[index]
+
+    def total(self) -> Tensor:
+        return self._one.total()
+
+    def answer(self, row: int, subject: Subject) -> Tensor:  # noqa: ARG002
+        asked = subject.index, subject.rivals
+        if asked not in self._answers:
+            self._answers[asked] = self._one.answer(0, subject)
+        return self._answers[asked]
+
+    def answers(self, row: int, subject: Subject) -> Tensor:  # noqa: ARG002
+        return self._one.answers(0, subject)
 
 
 # ---- one score for each class and pixel

@@ -21,6 +21,7 @@ from camcli.tables import Row, Table
 if TYPE_CHECKING:
     from torch import nn
 
+    from camcli.extras import Features
     from camcli.network import Network
 
 SOURCES = Table(
@@ -51,6 +52,7 @@ class Request:
         size: height and width of the input; None for the model's own.
         output: where in what the model returns its scores are, if that is not plain.
         min_score: boxes of a detector below it are left out.
+        wrapped: whether a module of the user's own comes around it, so that its own inputs and outputs may be any.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Request:
     size: tuple[int, int] | None = None
     output: str = ""
     min_score: float = 0.5
+    wrapped: bool = False
 
     @property
     def random(self) -> bool:
@@ -111,6 +114,9 @@ def load(
     crop: Crop = "model",
     output: str = "",
     min_score: float = 0.5,
+    wrap: str = "",
+    group: int = 0,
+    extras: Features | None = None,
 ) -> Network:
     """The model of this name, ready to use. Only the libraries it needs are imported.
 
@@ -125,6 +131,9 @@ def load(
         crop: which part of a picture the model sees, as in :meth:`camcli.Prepare.changed`.
         output: where in what the model returns its scores are, such as ``logits`` or ``0``, if that is not plain.
         min_score: boxes of a detector below it are left out.
+        wrap: ``path/to/file.py:Class`` or ``package.module:Class``, a module of the user's own around the model's.
+        group: how many pictures that is handed as one group; 0 if it takes batches of any size.
+        extras: features of as many pictures (of two, if ``group`` is 0), its second argument, to try it with.
 
     Returns:
         The network, in evaluation mode, with what its libraries warned of among its notes.
@@ -136,9 +145,17 @@ def load(
     place, name = resolve(model)
     if text and place in TEXTLESS:
         raise RequestError(f"--text is for open_clip models, and {model!r} has classes of its own", "leave --text out")
-    request = Request(name, weights, labels, tuple(text), seed, input_size(size), output, min_score)
+    # What a wrapper gives may lie elsewhere than what the model gives.
+    own_output = "" if wrap else output
+    request = Request(name, weights, labels, tuple(text), seed, input_size(size), own_output, min_score, bool(wrap))
     with _seeded(seed), _heard() as said:
         network: Network = SOURCES.load(place)(request)
+        if wrap:
+            from camcli.models._wrapping import wrapped
+
+            network.module.eval()
+            network = dataclasses.replace(network, outlet=dataclasses.replace(network.outlet, path=output))
+            network = wrapped(network, wrap, group, extras)
         if request.random:
             _awaken(network.module)
     network.module.eval()
