@@ -114,7 +114,7 @@ class Extras:
 
     def _at(self, rows: list[int]) -> Features:
         found = {name: array[rows] for name, array in self._arrays.items()}
-        return found[""] if "" in found else found
+        return found.get("", found)
 
 
 def _csv(file: Path) -> tuple[list[tuple[str, str]], dict[str, np.ndarray]]:

@@ -205,9 +205,7 @@ class Job:
     def _check_wrapping(self) -> None:
         place, _, name = self.wrap.rpartition(":")
         if self.wrap and not (place and name):
-            raise RequestError(
-                f"wrap cannot be {self.wrap!r}", WRAPPERS
-            )
+            raise RequestError(f"wrap cannot be {self.wrap!r}", WRAPPERS)
         if self.group and not GROUP.fullmatch(self.group):
             raise RequestError(
                 f"group cannot be {self.group!r}",

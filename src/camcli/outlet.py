@@ -298,8 +298,8 @@ def chosen(
         group: one row for all images will do as well as one for each.
 
     Returns:
-        ``(n, classes)`` (for ``group`` perhaps ``(1, classes)``), or ``(n,)`` or ``(n, classes, 1, 1)`` if there is nothing else; ``(n, classes, h, w)`` for
-        ``dense``.
+        ``(n, classes)``, or ``(n,)`` or ``(n, classes, 1, 1)`` if there is nothing else; ``(n, classes, h, w)`` for
+        ``dense``; for ``group`` perhaps with one row.
 
     Raises:
         RequestError: nothing can be scores, or several things remain; the candidates are listed.
@@ -350,9 +350,7 @@ def first_rows(output: Any) -> int | None:
     return len(part.tensor) if part is not None and part.tensor.ndim else None
 
 
-def _unreadable(
-    output: Any, everything: Sequence[Part], images: int, dense: bool, group: bool = False
-) -> RequestError:
+def _unreadable(output: Any, everything: Sequence[Part], images: int, dense: bool, group: bool = False) -> RequestError:
     what = "scores of every pixel" if dense else "one row of class scores"
     form = "x".join(map(str, output.shape)) if isinstance(output, Tensor) else type(output).__name__
     if group:
@@ -431,26 +429,32 @@ class Shared:
 
     @property
     def classes(self) -> int | None:
+        """How many classes there are."""
         return self._one.classes
 
     def scores(self, row: int) -> Tensor:  # noqa: ARG002
+        """The one row of scores."""
         return self._one.scores(0)
 
     def subjects(self, row: int, index: int) -> Sequence[Subject]:  # noqa: ARG002
+        """The same subjects for every image."""
         if index not in self._subjects:
             self._subjects[index] = self._one.subjects(0, index)
         return self._subjects[index]
 
     def total(self) -> Tensor:
+        """A sum that the gradient can be tried with."""
         return self._one.total()
 
     def answer(self, row: int, subject: Subject) -> Tensor:  # noqa: ARG002
+        """The same tensor for every image."""
         asked = subject.index, subject.rivals
         if asked not in self._answers:
             self._answers[asked] = self._one.answer(0, subject)
         return self._answers[asked]
 
     def answers(self, row: int, subject: Subject) -> Tensor:  # noqa: ARG002
+        """Likewise the score of every class."""
         return self._one.answers(0, subject)
 
 

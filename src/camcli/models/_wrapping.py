@@ -69,9 +69,7 @@ def wrapped(
     return replace(network, labels=Labels.numbered(classes), headless=False)
 
 
-def _classes(
-    network: Network, words: str, group: int, extras: Tensor | Mapping[str, Tensor] | None
-) -> int | None:
+def _classes(network: Network, words: str, group: int, extras: Tensor | Mapping[str, Tensor] | None) -> int | None:
     """How many scores the wrapped model gives; None if boxes are found."""
     count = group or PROBE
     like = next((one for one in network.module.parameters() if one.is_floating_point()), torch.zeros(0))
