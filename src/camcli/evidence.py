@@ -412,35 +412,6 @@ class Evidence:
         keep = not self._last or curved or "grad_of" in wants or forward.ruled is not None
         return dict(zip(points, _back(self._sum, list(points.values()), keep, curved), strict=True))
 
-    def mixes(self) -> bool:
-        """Whether any of these scores depends on more than its own image, by the gradients of this very forward.
-
-        Each score is weighted differently: where images do not mix, the gradient at each is its own, so many times.
-        """
-        forward, count = self._forward, len(self._rows)
-        points = list(forward.taps.values()) + ([forward.image] if forward.image.requires_grad else [])
-        if forward.attending is not None:
-            points += [one.output for one in forward.attending.seen if one.output is not None]
-        layouts = [self._plan.layouts[name] for name in forward.taps] + [None] * len(points)
-        # No two alike, and most of them far from one another.
-        weights = torch.tensor([2.0 ** (row % 7 - 3) * (1 + (row // 7) / count) for row in range(count)])
-        scores = torch.stack([subject.score for subject in self._subjects])
-        plain = _back(scores.sum(), points, keep=True)
-        weighted = _back((scores * weights.to(scores)).sum(), points, keep=True)
-        for one, other, layout in zip(plain, weighted, layouts, strict=False):
-            pair = (
-                [wide(one), wide(other)] if layout is None else [canonical(wide(back), layout) for back in (one, other)]
-            )
-            images = len(forward.image)
-            if len(pair[0]) % images:
-                return True  # not row by row, so it cannot be told
-            own, given = (self._some(back.reshape(images, -1)) for back in pair)
-            own = own * weights.to(own)[:, None]
-            allowed = UNMIXED * torch.finfo(scores.dtype).eps * own.abs().amax(1)
-            if not bool(((own - given).abs().amax(1) <= allowed).all()):
-                return True
-        return False
-
     # ---- of variants
 
     def ask(self) -> Callable[[Iterable[Tensor]], Iterator[Tensor]]:
@@ -525,6 +496,34 @@ class Evidence:
 
     def _cells(self, tensor: Tensor, layer: str) -> Tensor:
         return self._some(canonical(wide(tensor), self._plan.layouts[layer]))
+
+
+def mixes(evidence: Evidence) -> bool:
+    """Whether any of the scores explained depends on more than its own image, by the gradients of this very forward.
+
+    Each score is weighted differently: where images do not mix, the gradient at each is its own, so many times.
+    """
+    forward, count = evidence._forward, len(evidence._rows)
+    points = list(forward.taps.values()) + ([forward.image] if forward.image.requires_grad else [])
+    if forward.attending is not None:
+        points += [one.output for one in forward.attending.seen if one.output is not None]
+    layouts = [evidence._plan.layouts[name] for name in forward.taps] + [None] * len(points)
+    # No two alike, and most of them far from one another.
+    weights = torch.tensor([2.0 ** (row % 7 - 3) * (1 + (row // 7) / count) for row in range(count)])
+    scores = torch.stack([subject.score for subject in evidence._subjects])
+    plain = _back(scores.sum(), points, keep=True)
+    weighted = _back((scores * weights.to(scores)).sum(), points, keep=True)
+    for one, other, layout in zip(plain, weighted, layouts, strict=False):
+        pair = [wide(one), wide(other)] if layout is None else [canonical(wide(back), layout) for back in (one, other)]
+        images = len(forward.image)
+        if len(pair[0]) % images:
+            return True  # not row by row, so it cannot be told
+        own, given = (evidence._some(back.reshape(images, -1)) for back in pair)
+        own = own * weights.to(own)[:, None]
+        allowed = UNMIXED * torch.finfo(scores.dtype).eps * own.abs().amax(1)
+        if not bool(((own - given).abs().amax(1) <= allowed).all()):
+            return True
+    return False
 
 
 def wide(tensor: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from camcli.around import Pass, channel_parts, fused, passes, sizes, smoothed
 from camcli.attention import Attending
 from camcli.capture import Taps, closed_parts
 from camcli.errors import PictureError, RequestError
-from camcli.evidence import AGAIN, ATTENTION, LAST_ATTENTION, Evidence, Forward, Plan, Witness
+from camcli.evidence import AGAIN, ATTENTION, LAST_ATTENTION, Evidence, Forward, Plan, Witness, mixes
 from camcli.extras import Features
 from camcli.job import FUSES, Explanation
 from camcli.layers import resolve
@@ -403,7 +403,7 @@ class Explainer:
         for name, codes in seen.items():
             where = f"the layer {name!r}" if name in self.layers else name
             if bool((codes & numbers != numbers).any()):
-                row = int((codes & numbers != numbers).nonzero()[0])
+                row = int((codes != numbers).nonzero()[0])
                 of = f"is of picture {int(codes[row])}" if 1 <= int(codes[row]) <= count else "is not of that picture"
                 raise RequestError(
                     f"the pictures of a group are in another order at {where}: row {row + 1} of {count} {of}",
@@ -493,7 +493,7 @@ class Explainer:
         together = Evidence(self._witness, plan, run, subjects, rows, last=last and not self._group)
         if not self._group or len(rows) < 2 or isinstance(run.reading, Shared):
             return self._maps(together)
-        if not plan.mixes and not together.mixes():
+        if not plan.mixes and not mixes(together):
             return self._maps(together)
         if not plan.mixes:
             plan.mixes = True

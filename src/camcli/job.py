@@ -211,16 +211,6 @@ class Job:
                 f"group cannot be {self.group!r}",
                 f"give the number of pictures that belong together, or {BY_FOLDER} for those of one folder",
             )
-        if self.group and self.batch_size:
-            raise RequestError(
-                f"both a group ({self.group}) and a batch size ({self.batch_size}) were given",
-                "a group is a batch: leave --batch-size out",
-            )
-        if self.extras and not self.wrap:
-            raise RequestError(
-                f"features of the pictures ({self.extras}) were given, and nothing that takes them",
-                "name a wrapper that does: --wrap path/to/file.py:Class, whose forward takes (images, features)",
-            )
 
     @property
     def fingerprint(self) -> str:

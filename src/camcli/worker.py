@@ -108,6 +108,7 @@ class Worker:
         self.device = _device(job.device)
         colour(job.background)
         self.region = _region(job)
+        _check_wrapping(job)
         folders = [Path(given) for given in job.inputs if Path(given).is_dir()]
         self.extras = Extras(Path(job.extras), folders) if job.extras else None
         if self.extras and pictures:
@@ -432,8 +433,22 @@ def _job(options: dict[str, Any], inputs: Sequence[str]) -> Job:
     return Job(**named, inputs=tuple(inputs))
 
 
+def _check_wrapping(job: Job) -> None:
+    """What does not go together, before the network is loaded."""
+    if job.group and job.batch_size:
+        raise RequestError(
+            f"both a group ({job.group}) and a batch size ({job.batch_size}) were given",
+            "a group is a batch: leave --batch-size out",
+        )
+    if job.extras and not job.wrap:
+        raise RequestError(
+            f"features of the pictures ({job.extras}) were given, and nothing that takes them",
+            "name a wrapper that does: --wrap path/to/file.py:Class, whose forward takes (images, features)",
+        )
+
+
 def _first_group(group: str, pictures: Pictures | None) -> list[Path]:
-    """The pictures to try the network with: those of the first group, or the first.
+    """The pictures to try the network with: those of the first group (of several, if there is one), or the first.
 
     Raises:
         RequestError: the pictures do not make whole groups.
@@ -447,7 +462,9 @@ def _first_group(group: str, pictures: Pictures | None) -> list[Path]:
     met = 0
     for some in grouped(pictures(), group, lambda one: one.path):
         met += len(some)
-        first = first or [source.path for source in some]
+        # Of a single picture nobody can say whether its scores are its own or its group's.
+        if not first or len(first) == 1 < len(some):
+            first = [source.path for source in some]
         if wrong := _unlike_a_group(group, [Item(source) for source in some], folders, met):
             raise RequestError(*wrong)
     return first
