@@ -495,7 +495,14 @@ class Evidence:
         return tensor if len(self._rows) == len(tensor) else tensor[self._rows]
 
     def _cells(self, tensor: Tensor, layer: str) -> Tensor:
-        return self._some(canonical(wide(tensor), self._plan.layouts[layer]))
+        cells, images = canonical(wide(tensor), self._plan.layouts[layer]), len(self._forward.image)
+        if len(cells) != images:
+            raise PictureError(
+                f"the layer {layer!r} gives {len(cells)} row(s) for {images} images: the network takes them one by one, "
+                "or joins them",
+                "give it one at a time: --batch-size 1",
+            )
+        return self._some(cells)
 
 
 def mixes(evidence: Evidence) -> bool:

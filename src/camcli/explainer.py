@@ -15,7 +15,7 @@ from camcli.around import Pass, channel_parts, fused, passes, sizes, smoothed
 from camcli.attention import Attending
 from camcli.capture import Taps, closed_parts
 from camcli.errors import PictureError, RequestError
-from camcli.evidence import AGAIN, ATTENTION, LAST_ATTENTION, Evidence, Forward, Plan, Witness, mixes
+from camcli.evidence import AGAIN, ATTENTION, LAST_ATTENTION, Evidence, Forward, Plan, Witness, mixes, wide
 from camcli.extras import Features
 from camcli.job import FUSES, Explanation
 from camcli.layers import resolve
@@ -421,7 +421,7 @@ class Explainer:
         found = {name: canonical(forward.taps[name].detach(), plan.layouts[name]) for name in forward.taps}
         seen = forward.attending.seen if forward.attending is not None else []
         found |= {f"attention {turn}": one.weights for turn, one in enumerate(seen, start=1)}
-        return {name: tensor.double().reshape(count, -1) for name, tensor in found.items()}
+        return {name: wide(tensor).reshape(count, -1) for name, tensor in found.items()}
 
     def _check_strongest(self, layer: str, plan: Plan) -> None:
         if self._strongest > plan.channels.get(layer, self._strongest):

@@ -80,10 +80,12 @@ def said(error: BaseException) -> str:
 
 
 def tail(error: BaseException, path: Path) -> str:
-    """The end of the traceback, from the user's file on; empty if it is not in it."""
+    """Where in the user's file it was, and where it came up; empty if it was not in it."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [index for index, frame in enumerate(frames) if Path(frame.filename) == path]
-    return "".join(traceback.format_list(frames[own[0] :] if own else [])[-8:]).rstrip()
+    own = [frame for frame in frames if Path(frame.filename) in (path, path.absolute())]
+    if not own:
+        return ""
+    return "".join(traceback.format_list([*own[-4:], *(frames[-1:] if frames[-1] != own[-1] else [])])).rstrip()
 
 
 def _imported(path: Path, usage: str) -> Any:
