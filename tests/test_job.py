@@ -17,6 +17,9 @@ CHANGED = {
     "text": ("a cat",),
     "size": "256x384",
     "crop": "none",
+    "wrap": "wrapper.py:Wrapper",
+    "group": "4",
+    "extras": "extras.csv",
     "layers": ("layer4",),
     "layout": "tokens:1:14x14",
     "call": 2,
@@ -58,7 +61,7 @@ HOW = {"inputs", "null_separated", "out", "root", "overwrite", "batch_size", "wo
 
 @pytest.fixture
 def files(here: Path) -> Path:
-    for name in ("labels.txt", "targets.csv", "weights.pth", "mask.png"):
+    for name in ("labels.txt", "targets.csv", "weights.pth", "mask.png", "extras.csv", "wrapper.py"):
         (here / name).write_text("one")
     return here
 
@@ -100,6 +103,8 @@ def test_every_field_is_tried_here() -> None:
             for size in ("0", "-1", "x", "256x", "x256", "1x2x3", "256 x 384", "0x224", "224.0", "big", "1000000")
         ),
         ({"save": ()}, "nothing is to be saved"),
+        *(({"wrap": words}, f"wrap cannot be '{words}'") for words in ("w.py", "w.py:", ":Wrapper")),
+        *(({"group": word}, f"group cannot be '{word}'") for word in ("0", "-1", "4x", "folders", "01", "2.0")),
         ({"target": ("red",), "targets": "t.csv"}, r"both a target \(red\) and a file of targets \(t.csv\)"),
     ],
 )
@@ -139,7 +144,7 @@ def test_order_and_division_count() -> None:
     assert Job(text=("a, b",)).fingerprint != Job(text=("a", "b")).fingerprint
 
 
-@pytest.mark.parametrize("name", ["weights", "labels", "targets"])
+@pytest.mark.parametrize("name", ["weights", "labels", "targets", "extras"])
 def test_a_named_file_counts_by_its_content_not_by_its_name(files: Path, name: str) -> None:
     first, second = files / "first", files / "second"
     first.write_text("1")
@@ -171,9 +176,28 @@ def test_a_model_of_the_users_own_counts_by_its_code_and_function(here: Path) ->
     assert Job(model="a.py:make").fingerprint != before
 
 
+def test_a_wrapper_counts_by_its_code_and_class(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(here))
+    for name in ("a.py", "bundle/__init__.py", "bundle/part.py"):
+        (here / name).parent.mkdir(exist_ok=True)
+        (here / name).write_text("class Wrapper: ...")
+    before = Job(wrap="a.py:Wrapper").fingerprint
+    assert Job(wrap=f"{here}/a.py:Wrapper").fingerprint == before
+    assert Job(wrap="bundle.part:Wrapper").fingerprint == before
+    assert Job(wrap="a.py:Other").fingerprint != before
+    for name, words in (("a.py", "a.py:Wrapper"), ("bundle/part.py", "bundle.part:Wrapper")):
+        (here / name).write_text("class Wrapper: x = 1")
+        assert Job(wrap=words).fingerprint != before
+    for words in ("nowhere.part:Wrapper", "bundle.nowhere:Wrapper", "sys:Wrapper"):
+        with pytest.raises(RequestError, match="there is no module"):
+            _ = Job(wrap=words).fingerprint
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
+        ({"extras": "nowhere.csv"}, "the extras file 'nowhere.csv'"),
+        ({"wrap": "nowhere.py:Wrapper"}, "the wrap file 'nowhere.py'"),
         ({"weights": "nowhere.pth"}, "the weights file 'nowhere.pth'"),
         ({"labels": "nowhere.txt"}, "the labels file 'nowhere.txt'"),
         ({"targets": "nowhere.csv"}, "the targets file 'nowhere.csv'"),

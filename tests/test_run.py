@@ -136,20 +136,40 @@ def test_the_names_of_several_maps_hold_layer_index_and_label(paint: Paint, go: 
 def test_targets_of_a_file_picture_by_picture(paint: Paint, tiny: str, here: Path) -> None:
     paint("in/a.png", (200, 100, 0))
     paint("in/b.png", (0, 100, 200))
-    paint("in/c.png", RED)
     (here / "t.csv").write_text("picture,target,target\na.png,green,red\nb.png,n00000003\nnowhere.png,red\n")
     job = Job(model=tiny, inputs=("in",), targets="t.csv", out="out")
     with Run(job) as run:
         assert list(run.notes) == ["t.csv lists 1 that are not among the pictures: nowhere.png"]
-        first, second, third = list(run)
+        first, second = list(run)
     assert [one.label for one in first] == ["green", "red"]
     assert [one.label for one in second] == ["blue"]
-    assert "t.csv lists no target for this picture" in (third[0].error or "")
     assert files() == [
         "in/a.png.0-red.overlay.png",
         "in/a.png.1-green.overlay.png",
         "in/b.png.2-blue.overlay.png",
     ]
+
+
+def test_a_file_of_targets_that_lacks_pictures_is_refused_with_both_counts(paint: Paint, go: Go, here: Path) -> None:
+    for name in "abcdefgh":
+        paint(f"in/{name}.png", (200, 100, 0))
+    (here / "t.csv").write_text("a.png,green\n")
+    message = r"t\.csv lists targets of 1 of the 8 pictures; not of in/b.png, .*, in/f.png and 2 more"
+    with pytest.raises(RequestError, match=message):
+        go("in", targets="t.csv")
+    assert not Path("out").exists()
+
+
+def test_of_pictures_on_standard_input_each_that_is_not_listed_fails(paint: Paint, tiny: str, here: Path) -> None:
+    paint("a.png", (200, 100, 0))
+    paint("b.png", (200, 100, 0))
+    (here / "t.csv").write_text("a.png,green\n")
+    (here / "names").write_bytes(b"a.png\nb.png\n")
+    job = Job(model=tiny, inputs=("-",), targets="t.csv", out="out")
+    with Path("names").open("rb") as names, Run(job, names) as run:
+        (good,), (bad,) = list(run)
+    assert good.label == "green"
+    assert "t.csv lists no target for this picture" in (bad.error or "")
 
 
 def test_the_folder_as_target(paint: Paint, go: Go) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -17,6 +17,7 @@ from camcli.attention import Attending, Attention, averaged
 from camcli.biases import Biases
 from camcli.capture import Taps, frozen, tapped
 from camcli.errors import PictureError
+from camcli.extras import Feed
 from camcli.layout import Layout, canonical, restored
 from camcli.methods import EVIDENCE
 from camcli.outlet import Reading, Subject
@@ -35,6 +36,8 @@ AGAIN = frozenset({"ask", "slopes", "responses", "rest"})
 SAME = 1e-4
 # Of the score, how much FullGrad's parts may miss.
 COMPLETE = 1e-2
+# Of the greatest gradient, in units of rounding, how far two ways of computing it may differ.
+UNMIXED = 256
 # Variants of an activation in one forward, however small they are.
 MOST_ROWS = 1024
 
@@ -51,6 +54,7 @@ class Plan:
         channels: of each layer, how many it has.
         tokens: how the tokens of attention lie on their grid, if a method asks for that.
         attentions: how many there are in one forward.
+        mixes: whether the score of one picture of a group was seen to depend on another.
     """
 
     layouts: dict[str, Layout] = field(default_factory=dict)
@@ -60,6 +64,7 @@ class Plan:
     channels: dict[str, int] = field(default_factory=dict)
     tokens: Layout | None = None
     attentions: int = 0
+    mixes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,7 @@ class Witness:
 
     Attributes:
         layers: the names of the layers that are looked at; may be set later.
+        feed: hands the module extra features of the images, if there are some.
     """
 
     def __init__(
@@ -112,6 +118,7 @@ class Witness:
         rows: int = 8,
     ) -> None:
         self.module, self.read, self.wants, self.call, self.rows = module, read, wants, call, rows
+        self.feed = Feed(module)
         self._channels_last = True
         self.ruled, self.everywhere = ruled, everywhere
         self.layers: tuple[str, ...] = ()
@@ -195,7 +202,8 @@ class Witness:
                 return False
             return all(map(_alike, *zip(*pairs, strict=True)))
 
-        ways = [Way(owned, self._needed(layer, recording, leaf)), Way(owned)]
+        # Features come with the images, so these are given anew for each variant.
+        ways = [Way(owned)] if self.feed.on else [Way(owned, self._needed(layer, recording, leaf)), Way(owned)]
         plan.ways[name] = next((way for way in ways if proven(way)), Way(whole=True))
         before, behind = recording.biggest
         larger = 1 if plan.ways[name].whole else max(before, behind) // behind
@@ -248,8 +256,11 @@ class Evidence:
         self._witness, self._plan, self._forward, self._last = witness, plan, forward, last
         self._subjects, self._rows = list(subjects), list(rows)
         self._kept: dict[tuple[str, str], Any] = {}
-        # Samples do not mix in evaluation mode, so the gradient of the sum holds every image's own.
-        self._sum = torch.stack([subject.score for subject in self._subjects]).sum()
+        # Samples do not mix in evaluation mode, so the gradient of the sum holds every image's own. A score that
+        # several images of a group share counts once.
+        turns = {id(subject.score): turn for turn, subject in reversed(list(enumerate(self._subjects)))}
+        self._once = sorted(turns.values())
+        self._sum = torch.stack([self._subjects[turn].score for turn in self._once]).sum()
 
     def get(self, name: str, layer: str) -> Any:
         """The evidence of this name, at this layer if it lies at one."""
@@ -305,7 +316,8 @@ class Evidence:
         point, scores = self._forward.taps[layer], self._every_score()
 
         def grad_of(weights: Float[Tensor, "n classes"]) -> Float[Tensor, "n c h w"]:
-            (gradient,) = _back((scores * weights.to(scores)).sum(), [point], keep=True)
+            weighted = (scores * weights.to(scores)).sum(1)
+            (gradient,) = _back(weighted[self._once].sum(), [point], keep=True)
             return self._cells(gradient, layer)
 
         return grad_of
@@ -319,10 +331,16 @@ class Evidence:
         assert self._forward.biases is not None
         count = len(self._forward.biases.points)
         gradients = [self._gradients[f"bias {number}"] for number in range(count)]
-        terms = [wide(self._some(term)) for term in self._forward.biases.terms(gradients)]
-        parts = [self.images() * self.input_grad(), *terms]
+        everyones = [wide(term) for term in self._forward.biases.terms(gradients)]
+        terms = [self._some(term) for term in everyones]
+        alone = len(self._once) == 1
+        # One score is made of all images of a group; of others of a batch, which have no part in it, the sum is 0.
+        given = wide(self._forward.image.detach() * self._gradients[""].detach())
+        parts = [given, *everyones] if alone else [self._some(given), *terms]
         sums = torch.stack([part.flatten(1).sum(1) for part in parts])
         score = self.score()
+        if alone:
+            score, sums = score[:1], sums.sum(1, keepdim=True)
         missing = score - sums.sum(0)
         # Beside the share, the rounding of what is added up.
         allowed = COMPLETE * score.abs() + 1e-5 * sums.abs().sum(0)
@@ -401,7 +419,7 @@ class Evidence:
 
         def ask(variants: Iterable[Tensor]) -> Iterator[Float[Tensor, " n"]]:
             for images in self._chunks(variants, self._witness.rows):
-                with torch.inference_mode():
+                with torch.inference_mode(), self._about():
                     scores = self._scores(images, self._witness.answer(images))
                 yield from _each(scores, len(self._rows))
 
@@ -413,7 +431,7 @@ class Evidence:
         def slopes(variants: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
             for images in self._chunks(variants, self._witness.rows):
                 images.requires_grad_()
-                with torch.enable_grad():
+                with torch.enable_grad(), self._about():
                     scores = self._scores(images, self._witness.module(images.clone()))
                     (gradients,) = _back(scores.sum(), [images])
                 yield from zip(_each(scores, len(self._rows)), _each(gradients, len(self._rows)), strict=True)
@@ -426,7 +444,7 @@ class Evidence:
 
         def responses(variants: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
             for images in self._chunks(variants, self._witness.rows):
-                with torch.enable_grad(), tapped(module, self._witness.call) as taps:
+                with torch.enable_grad(), self._about(), tapped(module, self._witness.call) as taps:
                     scores = self._scores(images, self._witness.module(images))
                     (gradients,) = _back(scores.sum(), [taps[layer]])
                 pair = (canonical(one, self._plan.layouts[layer]) for one in (taps[layer].detach(), gradients))
@@ -443,12 +461,17 @@ class Evidence:
         def rest(variants: Iterable[Tensor]) -> Iterator[Float[Tensor, " n"]]:
             for cells in self._chunks(variants, plan.rows[layer]):
                 given = restored(cells, plan.layouts[layer], recording.tensor)
-                reading = self._witness.again(module, recording, given, images, plan.ways[layer])
+                with self._about():
+                    reading = self._witness.again(module, recording, given, images, plan.ways[layer])
                 with torch.inference_mode():
                     scores = _asked(reading, self._subjects, len(given) // len(self._rows))
                 yield from _each(scores, len(self._rows))
 
         return rest
+
+    def _about(self) -> AbstractContextManager[None]:
+        """While it lasts, the network is run on variants of the images that are explained."""
+        return self._witness.feed.about(self._rows)
 
     def _chunks(self, variants: Iterable[Tensor], rows: int) -> Iterator[Tensor]:
         """Variants ``(n, ...)`` of all images together, as many as fit, those of the first image first."""
@@ -472,7 +495,42 @@ class Evidence:
         return tensor if len(self._rows) == len(tensor) else tensor[self._rows]
 
     def _cells(self, tensor: Tensor, layer: str) -> Tensor:
-        return canonical(wide(self._some(tensor)), self._plan.layouts[layer])
+        cells, images = canonical(wide(tensor), self._plan.layouts[layer]), len(self._forward.image)
+        if len(cells) != images:
+            raise PictureError(
+                f"the layer {layer!r} gives {len(cells)} row(s) for {images} images: the network takes them one by "
+                "one, or joins them",
+                "give it one at a time: --batch-size 1",
+            )
+        return self._some(cells)
+
+
+def mixes(evidence: Evidence) -> bool:
+    """Whether any of the scores explained depends on more than its own image, by the gradients of this very forward.
+
+    Each score is weighted differently: where images do not mix, the gradient at each is its own, so many times.
+    """
+    forward, count = evidence._forward, len(evidence._rows)
+    points = list(forward.taps.values()) + ([forward.image] if forward.image.requires_grad else [])
+    if forward.attending is not None:
+        points += [one.output for one in forward.attending.seen if one.output is not None]
+    layouts = [evidence._plan.layouts[name] for name in forward.taps] + [None] * len(points)
+    # No two alike, and most of them far from one another.
+    weights = torch.tensor([2.0 ** (row % 7 - 3) * (1 + (row // 7) / count) for row in range(count)])
+    scores = torch.stack([subject.score for subject in evidence._subjects])
+    plain = _back(scores.sum(), points, keep=True)
+    weighted = _back((scores * weights.to(scores)).sum(), points, keep=True)
+    for one, other, layout in zip(plain, weighted, layouts, strict=False):
+        pair = [wide(one), wide(other)] if layout is None else [canonical(wide(back), layout) for back in (one, other)]
+        images = len(forward.image)
+        if len(pair[0]) % images:
+            return True  # not row by row, so it cannot be told
+        own, given = (evidence._some(back.reshape(images, -1)) for back in pair)
+        own = own * weights.to(own)[:, None]
+        allowed = UNMIXED * torch.finfo(scores.dtype).eps * own.abs().amax(1)
+        if not bool(((own - given).abs().amax(1) <= allowed).all()):
+            return True
+    return False
 
 
 def wide(tensor: Tensor) -> Tensor:

@@ -15,13 +15,14 @@ from camcli.around import Pass, channel_parts, fused, passes, sizes, smoothed
 from camcli.attention import Attending
 from camcli.capture import Taps, closed_parts
 from camcli.errors import PictureError, RequestError
-from camcli.evidence import AGAIN, ATTENTION, LAST_ATTENTION, Evidence, Forward, Plan, Witness
+from camcli.evidence import AGAIN, ATTENTION, LAST_ATTENTION, Evidence, Forward, Plan, Witness, mixes, wide
+from camcli.extras import Features
 from camcli.job import FUSES, Explanation
 from camcli.labels import Labels
 from camcli.layers import resolve
 from camcli.layout import Layout, asked, canonical, decide, readings
 from camcli.network import Network
-from camcli.outlet import NO_BOX_AGAIN, Outlet, Reading, Score, Subject, unfiltered
+from camcli.outlet import NO_BOX_AGAIN, Outlet, Reading, Score, Shared, Subject, unfiltered
 from camcli.recipe import Recipe, recipes
 from camcli.ruled import RuledActivations, unseen_relus
 from camcli.scores import SCORES
@@ -54,6 +55,9 @@ SHARE = frozenset({"act", "grad"})
 MOSTLY_GROUND = 0.5
 # A map whose values differ by less than this part of them is constant: what differs is rounding.
 FLAT = 1e-6
+# Of what a layer says of a picture, how much has to change where the picture is another one.
+MOVED = 1e-4
+ONE_TARGET = "give all pictures of a group the same targets"
 # Evidence that is found by seeing every operation of a network, and why.
 _SEES_ALL = {
     ATTENTION: "follows attention through every operation",
@@ -121,6 +125,9 @@ class Explainer:
         counterfactual: turn the score's sign, to explain what lowers it.
         channels: instead of the map the parts of so many of the layer's channels: those of the greatest share in the
             score, to first order (the sum over the cells of activation times gradient).
+        group: whether the images of a call belong together: the model is given exactly these at once, and may give one
+            row of scores for all of them. Of scores that depend on several images each is explained by itself, with a
+            backward of its own.
 
     Attributes:
         layers: the full names of the layers explained.
@@ -152,6 +159,7 @@ class Explainer:
         versus: Sequence[int] = (),
         counterfactual: bool = False,
         channels: int = 0,
+        group: bool = False,
     ) -> None:
         self.network = model if isinstance(model, Network) else None
         self.module = model.module if isinstance(model, Network) else model
@@ -159,6 +167,8 @@ class Explainer:
         if output:
             self.outlet = replace(self.outlet, path=output)
         self.outlet = replace(self.outlet, score=_score(score, versus, counterfactual, self.network))
+        self._group = group
+        self.outlet = replace(self.outlet, group=group)
         self.recipes = recipes(method, options)
         self.methods = tuple(recipe.row for recipe in self.recipes)
         self._at_layer = any(recipe.at_layer for recipe in self.recipes)
@@ -180,7 +190,7 @@ class Explainer:
         ruled, everywhere = (any(getattr(one, what) for one in self.recipes) for what in ("ruled", "everywhere"))
         self._witness = Witness(self.module, self._read, wants, ruled, everywhere, call, rows)
         self._check_open()
-        self.layers = tuple(resolve(self.module, layers))
+        self.layers = tuple(resolve(self.module, layers, self.network.wrapped if self.network else None))
         self._check_layers_open()
         self._fuse, self._smooth = fuse, eigen_smooth
         self._scales, self._flips = tuple(scales), tuple(flips)
@@ -188,9 +198,11 @@ class Explainer:
         self.notes: tuple[str, ...] = tuple(dict.fromkeys(row.caveat for row in self.methods if row.caveat))
         self._facts = (self.network.prefix, self.network.grid) if self.network else (None, None)
         self._asked, self._call = layout, call
-        self._plans: dict[tuple[int, int], Plan] = {}
-        self._passes: dict[tuple[int, int], list[Pass]] = {}
-        self._checked: tuple[int, int] | None = None
+        # Found out for so many images at once (1 where they are no group), of so many rows and columns.
+        self._plans: dict[tuple[int, int, int], Plan] = {}
+        self._passes: dict[tuple[int, int, int], list[Pass]] = {}
+        self._checked: tuple[int, int, int] | None = None
+        self._shared: set[tuple[int, int, int]] = set()
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -206,6 +218,7 @@ class Explainer:
         images: Float[Tensor, "n 3 h w"],
         targets: Targets = None,
         region: Bool[Tensor, "n h w"] | None = None,
+        extras: Features | None = None,
     ) -> list[list[Explanation]]:
         """Explain a batch.
 
@@ -213,9 +226,10 @@ class Explainer:
             images: prepared as the model wants them.
             targets: None for the predicted class, of a detector for each box; one class for all; one class an image (a
                 list, tensor or array); several classes an image; or a function from the image's row and its scores to
-                its classes.
+                its classes. For a group with one prediction, a list of one will do, and longer ones must agree.
             region: for models that score every pixel: over what is summed, at the images' size; None for where the
                 class is predicted.
+            extras: for a model that takes (images, features): a tensor ``(n, ...)``, or several by name.
 
         Returns:
             For each image its explanations: class by class (box by box), method by method, layer by layer.
@@ -226,7 +240,10 @@ class Explainer:
             PictureError: an image has no map, with its row and the reason.
         """
         everything: list[list[Explanation]] = []
-        for row, results in enumerate(self.results(images, _choice(targets, len(images)), region=region)):
+        _check_batch(images)
+        self._ready(images, extras)
+        choose = _choice(targets, len(images), self.shared)
+        for row, results in enumerate(self.results(images, choose, region=region, extras=extras)):
             for result in results:
                 if isinstance(result, PictureError):
                     raise PictureError(f"image {row} of the batch: {result.message}", result.hint)
@@ -239,6 +256,7 @@ class Explainer:
         choose: Choose | None = None,
         seen: Bool[Tensor, "n h w"] | None = None,
         region: Bool[Tensor, "n h w"] | None = None,
+        extras: Features | None = None,
     ) -> list[list[Result]]:
         """Like a call, but where a map cannot be made the reason stands in its place; nothing else is lost.
 
@@ -247,6 +265,7 @@ class Explainer:
             choose: from an image's row and its scores to its classes; None for the predicted.
             seen: for models that score every pixel: which part of each image is picture, and not padding.
             region: as in a call.
+            extras: as in a call.
         """
         _check_batch(images)
         if not len(images):
@@ -262,10 +281,10 @@ class Explainer:
                 "name some: --target channel:12,99; or those that matter most to the class: --target channels:top:5",
             )
         choose = choose or (found if self.outlet.task == "detect" else predicted)
-        size = (images.shape[2], images.shape[3])
-        self.check(probe_image(size, images.dtype, images.device))
-        with self._witness.ready():
-            forward = self._witness.forward(images, seen, region, self._plans[size])
+        key = self._ready(images, extras)
+        with self._witness.ready(), self._witness.feed.giving(extras):
+            forward = self._witness.forward(images, seen, region, self._plans[key])
+            choose = self._agreed(choose, forward.reading, len(images))
             chosen = [self._chosen(choose, row, forward.reading, images) for row in range(len(images))]
             results: list[list[Result]] = [[one for one in some if isinstance(one, PictureError)] for some in chosen]
             subjects = [[one for one in some if isinstance(one, Subject)] for some in chosen]
@@ -274,36 +293,58 @@ class Explainer:
                 rows = [row for row, some in enumerate(subjects) if rank < len(some)]
                 for some in self._joined(maps):
                     for at, row in enumerate(rows):
-                        results[row].append(
-                            self._result(some, at, subjects[row][rank], said[row], images[row : row + 1])
-                        )
+                        results[row].append(self._result(some, at, subjects[row][rank], said[row], images, row))
         return results
 
-    def check(self, image: Float[Tensor, "1 3 h w"]) -> None:
-        """Try everything on one image: choose the layer, read its layout, see that gradient reaches it.
+    def _ready(self, images: Tensor, extras: Features | None) -> tuple[int, int, int]:
+        """See that everything was tried on noise like these images; gives what it was found out for."""
+        if len(images):
+            size = (images.shape[2], images.shape[3])
+            count = len(images) if self._group else 1
+            self.check(probe_image(size, images.dtype, images.device, count), extras)
+        return self._key(images)
+
+    def _key(self, images: Tensor) -> tuple[int, int, int]:
+        return len(images) if self._group else 1, images.shape[2], images.shape[3]
+
+    @property
+    def shared(self) -> bool:
+        """Whether the model was found to give one prediction for the whole group that was checked last."""
+        return self._checked in self._shared
+
+    def check(self, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> None:
+        """Try everything on one image or one group: choose the layer, read its layout, see that gradient reaches it.
 
         Done by itself at the first batch of each size, on noise, so that nothing hangs on its first image; done
         before, it finds mistakes before the first picture.
 
+        Args:
+            image: noise.
+            extras: features of these images, or of others, of which the first count.
+
         Raises:
             RequestError: no map can be made, with the reason.
         """
-        size = (image.shape[2], image.shape[3])
-        if self._checked == size:
+        key, size = self._key(image), (image.shape[2], image.shape[3])
+        if self._checked == key:
             return
+        with self._witness.feed.giving(None if extras is None else first_of(extras, len(image))):
+            self._check_sizes(image, key, size)
+        self._checked = key
+
+    def _check_sizes(self, image: Tensor, key: tuple[int, int, int], size: tuple[int, int]) -> None:
         self._check_size(image)
-        if size not in self._passes:
+        if key not in self._passes:
             found = [self._scaled(one, image) for one in passes(self._scales, self._flips)]
             # Of factors that come to the same size one is enough.
-            self._passes[size] = list({(one.size, one.flips): one for one in found}.values())
-            others = {f"{one.size[0]}x{one.size[1]}" for one in self._passes[size] if one.size not in (None, size)}
+            self._passes[key] = list({(one.size, one.flips): one for one in found}.values())
+            others = {f"{one.size[0]}x{one.size[1]}" for one in self._passes[key] if one.size not in (None, size)}
             if others:
                 self._note(f"explained at other input sizes too: {', '.join(sorted(others))}; the maps' mean is given")
-        self._checked = size
 
     def _check_size(self, image: Tensor) -> None:
-        size = (image.shape[2], image.shape[3])
-        if size in self._plans:
+        key = self._key(image)
+        if key in self._plans:
             return
         if self._at_layer and not self.layers:
             known = self.network.layer if self.network else ""
@@ -313,6 +354,8 @@ class Explainer:
         with self._witness.ready(), unfiltered(self.module):
             forward = self._witness.forward(image)
             self._check_labels(forward.reading.classes)
+            if isinstance(forward.reading, Shared):
+                self._shared.add(key)
             if forward.ruled is not None:
                 self._check_activations(forward.ruled, forward.reading.total())
             for name in self.layers:
@@ -334,11 +377,54 @@ class Explainer:
                         channel_parts(recipe.row.name, recipe.formulas, evidence, layer)
                         self._check_strongest(layer, plan)
             del forward, evidence
+            if len(image) > 1:
+                self._check_order(plan, image)
             if "rest" in self._witness.wants:
                 for name in self.layers:
                     if note := self._witness.prepare_rest(plan, name, image):
                         self._note(note)
-        self._plans[size] = plan
+        self._plans[key] = plan
+
+    def _check_order(self, plan: Plan, images: Tensor) -> None:
+        """See that each row of the layers is of the picture in that place of the group.
+
+        Pictures are changed in turns such that each has turns of its own, as the bits of its number say.
+        """
+        count = len(images)
+        others = probe_image((images.shape[2], images.shape[3]), images.dtype, images.device, count, seed=1)
+        numbers = torch.arange(1, count + 1)
+        before = self._rows_of(self._witness.forward(images, plan=plan), plan)
+        seen = {name: torch.zeros(count, dtype=torch.long) for name in before}
+        for bit in range(count.bit_length()):
+            turned = (numbers >> bit) & 1 == 1
+            mixed = torch.where(turned.to(images.device)[:, None, None, None], others, images)
+            for name, rows in self._rows_of(self._witness.forward(mixed, plan=plan), plan).items():
+                was, change = before[name].norm(dim=1), (rows - before[name]).norm(dim=1)
+                # What is silent either way says nothing of where it comes from.
+                moved = (change > MOVED * was).cpu() | (((was == 0) & (change == 0)).cpu() & turned)
+                seen[name] += moved.long() << bit
+        for name, codes in seen.items():
+            where = f"the layer {name!r}" if name in self.layers else name
+            if bool((codes & numbers != numbers).any()):
+                row = int((codes != numbers).nonzero()[0])
+                of = f"is of picture {int(codes[row])}" if 1 <= int(codes[row]) <= count else "is not of that picture"
+                raise RequestError(
+                    f"the pictures of a group are in another order at {where}: row {row + 1} of {count} {of}",
+                    "keep their order on the way there: reshape without transposing",
+                )
+            if bool((codes != numbers).any()):
+                self._note(
+                    f"the pictures of a group meet before {where}: what it says of one depends on the others, and so "
+                    "do the maps"
+                )
+
+    def _rows_of(self, forward: Forward, plan: Plan) -> dict[str, Tensor]:
+        """What each layer and each attention says of each image, ``(n, ...)`` in one piece."""
+        count = len(forward.image)
+        found = {name: canonical(forward.taps[name].detach(), plan.layouts[name]) for name in forward.taps}
+        seen = forward.attending.seen if forward.attending is not None else []
+        found |= {f"attention {turn}": one.weights for turn, one in enumerate(seen, start=1)}
+        return {name: wide(tensor).reshape(count, -1) for name, tensor in found.items()}
 
     def _check_strongest(self, layer: str, plan: Plan) -> None:
         if self.strongest > plan.channels.get(layer, self.strongest):
@@ -354,7 +440,7 @@ class Explainer:
         first: Exception | None = None
         for size in sizes(own, one.scale):
             try:
-                self._check_size(probe_image(size, image.dtype, image.device))
+                self._check_size(probe_image(size, image.dtype, image.device, len(image)))
             except Exception as error:  # whatever it is, this size will not do
                 first = first or error
             else:
@@ -382,22 +468,46 @@ class Explainer:
         self, images: Tensor, forward: Forward, subjects: Sequence[Sequence[Subject]]
     ) -> list[dict[tuple[int, str], Tensor]]:
         """For each rank of the subjects, by method and layer the mean of the maps of all passes."""
+        count, *_ = key = self._key(images)
         size = (images.shape[2], images.shape[3])
         ranks = max(map(len, subjects), default=0)
         sums: list[dict[tuple[int, str], Tensor]] = [{} for _ in range(ranks)]
-        turns = self._passes[size]
+        turns = self._passes[key]
         for one in turns:
-            plan = self._plans[one.size or size]
+            plan = self._plans[count, *(one.size or size)]
             run = forward if one.plain(size) else self._witness.forward(one.there(images), plan=plan)
             for rank in range(ranks):
                 rows = [row for row, some in enumerate(subjects) if rank < len(some)]
                 meant = [one.subject(subjects[row][rank], run.reading, row, size) for row in rows]
-                evidence = Evidence(self._witness, plan, run, meant, rows, last=rank + 1 == ranks)
-                for key, own in self._maps(evidence).items():
-                    grid = size if own.shape[-2:] == one.size else self.grids.get(key[1], size)
+                for place, own in self._maps_of(plan, run, meant, rows, last=rank + 1 == ranks).items():
+                    grid = size if own.shape[-2:] == one.size else self.grids.get(place[1], size)
                     part = one.back(own, grid) / len(turns)
-                    sums[rank][key] = sums[rank][key] + part if key in sums[rank] else part
+                    sums[rank][place] = sums[rank][place] + part if place in sums[rank] else part
         return sums
+
+    def _maps_of(
+        self, plan: Plan, run: Forward, subjects: Sequence[Subject], rows: Sequence[int], last: bool
+    ) -> dict[tuple[int, str], Tensor]:
+        """The maps of these images' subjects: of all at once where the score of each is its image's own affair.
+
+        In a group it may depend on the others. Then each has a backward to itself, since the gradient of the sum would
+        mix what one image does for its own score with what it does for the others'.
+        """
+        together = Evidence(self._witness, plan, run, subjects, rows, last=last and not self._group)
+        if not self._group or len(rows) < 2 or isinstance(run.reading, Shared):
+            return self._maps(together)
+        if not plan.mixes and not mixes(together):
+            return self._maps(together)
+        if not plan.mixes:
+            plan.mixes = True
+            self._note(
+                "the score of a picture depends on others of its group; each map explains its own picture's score"
+            )
+        found = [
+            self._maps(Evidence(self._witness, plan, run, [subject], [row]))
+            for subject, row in zip(subjects, rows, strict=True)
+        ]
+        return {place: torch.cat([one[place] for one in found]) for place in found[0]}
 
     def _maps(self, evidence: Evidence) -> dict[tuple[int, str], Tensor]:
         """By method and layer the maps, ``(n, h, w)`` at the layer or the input, or ``(n, 3, H, W)`` at the input."""
@@ -447,12 +557,38 @@ class Explainer:
 
     def _of_everything(self, plan: Plan, forward: Forward) -> Evidence:
         """Evidence for all that the network says of one image, to try things with."""
-        return Evidence(self._witness, plan, forward, [Subject(0, forward.reading.total(), None)], [0])
+        rows = range(len(forward.image))
+        return Evidence(self._witness, plan, forward, [Subject(0, forward.reading.total(), None)] * len(rows), rows)
 
     def _read(self, output: Any, images: int, seen: Tensor | None = None, region: Tensor | None = None) -> Reading:
         names = self.network.labels.names if self.network else ()
         activation = self.network.activation if self.network else "softmax"
         return self.outlet.read(output, images, names, activation, seen, region)
+
+    def _agreed(self, choose: Choose, reading: Reading, images: int) -> Choose:
+        """Of a group with one prediction, what those of its images say that say anything, if they agree."""
+        if not isinstance(reading, Shared):
+            return choose
+
+        scores = reading.scores(0)
+        said: list[tuple[int, ...]] = []
+        trouble: list[PictureError] = []
+        if bool(scores.isfinite().all()):  # else the scores themselves are the trouble, and that is said of each image
+            for row in range(images):
+                try:
+                    said.append(tuple(dict.fromkeys(choose(row, scores))))
+                except PictureError as error:
+                    trouble.append(error)
+        if len(set(said)) > 1:
+            reason = f"the model gives one prediction for the group, and {disagreement(said)}"
+            said, trouble = [], [PictureError(reason, ONE_TARGET)]
+
+        def agreed(row: int, scores: Tensor) -> Sequence[int]:  # noqa: ARG001
+            if trouble and not said:
+                raise PictureError(trouble[0].message, trouble[0].hint)
+            return said[0] if said else ()
+
+        return agreed
 
     def _chosen(self, choose: Choose, row: int, reading: Reading, images: Tensor) -> list[Subject | PictureError]:
         """What is explained of an image; of a class of which there is nothing, the reason stands in its place."""
@@ -466,8 +602,7 @@ class Explainer:
         try:
             if broken.any():
                 raise PictureError(
-                    "the network's scores hold NaN or infinite values on this picture"
-                    + self._culprit(images[row : row + 1]),
+                    "the network's scores hold NaN or infinite values on this picture" + self._culprit(images, row),
                     "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
                 )
             indices = list(dict.fromkeys(choose(row, scores)))
@@ -528,7 +663,7 @@ class Explainer:
     def _label(self, index: int) -> str:
         return self.network.labels.short(index) if self.network else str(index)
 
-    def _result(self, maps: _Maps, at: int, subject: Subject, scores: Tensor, image: Tensor) -> Result:
+    def _result(self, maps: _Maps, at: int, subject: Subject, scores: Tensor, images: Tensor, row: int) -> Result:
         """One image's map of several, or why it is none."""
         recipe, layer, map, index = maps.recipe, maps.layer, maps.map[at], subject.index
         alone = subject.of_layer or (recipe.of_channel and not self.strongest)
@@ -542,7 +677,7 @@ class Explainer:
             cause = "they come up on the way back from the score" if back else "what it divides by is nothing here"
             return PictureError(
                 f"the map of {of} holds NaN or infinite values"
-                + (self._culprit(image) or f"; {recipe.row.caveat or cause}"),
+                + (self._culprit(images, row) or f"; {recipe.row.caveat or cause}"),
                 "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
             )
         channel = maps.channels[at] if maps.channels else None
@@ -582,11 +717,14 @@ class Explainer:
             weight=maps.weights[at] if maps.weights else None,
         )
 
-    def _culprit(self, image: Tensor) -> str:
-        """Where NaN or infinite values come up in a forward, as the end of a message."""
-        if not image.isfinite().all():
+    def _culprit(self, images: Tensor, row: int) -> str:
+        """Where NaN or infinite values come up in a forward of an image of a batch, as the end of a message."""
+        if not images[row].isfinite().all():
             return "; the picture itself holds some"
-        first = first_not_finite(self.module, self._witness.leaf(image).detach())
+        # The images of a group are seen together.
+        given = images if self._group else images[row : row + 1]
+        with self._witness.feed.about(None if self._group else [row]):
+            first = first_not_finite(self.module, self._witness.leaf(given).detach())
         return f"; they come up at {first}" if first else ""
 
     # ---- checks, once for each size of image
@@ -607,15 +745,16 @@ class Explainer:
             )
         self._note_choice(name, taps)
         shape = tuple(taps[name].shape)
-        size = (image.shape[2], image.shape[3])
+        count, size = len(image), (image.shape[2], image.shape[3])
         try:
             if self._asked:
-                return asked(self._asked, shape)
-            ways = readings(shape, size, *self._facts)
+                return asked(self._asked, shape, count)
+            self._check_rows(shape, count)
+            ways = readings(shape, size, *self._facts, count)
             # How the network's other layers lie may settle it, as it does in `camcli layers`.
             clear = len(ways) == 1 and ways[0].order != "ncl"
             layout = decide(
-                ways, shape, frozenset() if clear else plain_layouts(self._survey(image), size, *self._facts)
+                ways, shape, frozenset() if clear else plain_layouts(self._survey(image), size, *self._facts, count)
             )
         except RequestError as error:
             raise RequestError(f"the layer {name!r}: {error.message}", error.hint) from None
@@ -627,9 +766,24 @@ class Explainer:
             )
         return layout
 
+    def _check_rows(self, shape: tuple[int, ...], count: int) -> None:
+        """See that a layer says one thing of each picture, where a wrapper may have reshaped them."""
+        frames = shape[0] * shape[2] if len(shape) == 5 else 0
+        wrapper = self.network is not None and self.network.wrapped is not None
+        if not (self._group or wrapper) or not shape or count in (shape[0], frames):
+            return
+        form = "x".join(map(str, shape))
+        said = f"{frames} frames ({form})" if frames else f"{_count(shape[0], 'row')} ({form})"
+        pictures = f"a group of {_count(count, 'picture')}" if self._group else _count(count, "picture")
+        raise RequestError(
+            f"its output has {said} for {pictures}, so its rows are no pictures",
+            "choose a layer where each picture has a row of its own; a wrapper may reshape before and behind it as it "
+            "likes",
+        )
+
     def _plan_tokens(self, plan: Plan, attending: Attending, image: Tensor) -> None:
         size = (image.shape[2], image.shape[3])
-        plan.tokens = token_layout(self._survey(image), attending.tokens, size, *self._facts)
+        plan.tokens = token_layout(self._survey(image), attending.tokens, size, *self._facts, len(image))
         plan.attentions = len(attending.seen)
 
     def _note_attention(self, plan: Plan, attending: Attending, evidence: Evidence) -> None:
@@ -741,6 +895,16 @@ class Explainer:
         again = wants & (AGAIN | {"logits", "grad_of"}) or self._scales != (1.0,) or self._flips
         if again and self.outlet.task == "detect":
             raise RequestError(*NO_BOX_AGAIN)
+        if self._group and self.outlet.task == "detect":
+            raise RequestError(
+                "a detector looks at each picture by itself, so a group means nothing to it", "leave --group out"
+            )
+        if self._group and (asking := [one.row.name for one in self.recipes if one.wants & AGAIN]):
+            raise RequestError(
+                f"{' and '.join(asking)} asks for the score of changed pictures, many at a time, and a group's score "
+                "is of exactly its pictures together",
+                "choose a method that needs one forward, such as gradcam or hirescam, or leave --group out",
+            )
         if not self.outlet.score.plain and (own := wants & {"logits", "grad_of"}):
             named = " and ".join(recipe.row.name for recipe in self.recipes if own & recipe.wants)
             raise RequestError(
@@ -866,7 +1030,19 @@ def _check_classes(indices: Sequence[int], classes: int, labels: Labels) -> None
             )
 
 
-def _choice(targets: Targets, images: int) -> Choose | None:
+def first_of(features: Features, count: int) -> Features:
+    """The features of the first images."""
+    return features[:count] if isinstance(features, Tensor) else {name: one[:count] for name, one in features.items()}
+
+
+def disagreement(said: Sequence[tuple[int, ...]]) -> str:
+    """That pictures have different targets, in words."""
+    first, second, *_ = dict.fromkeys(said)
+    one, other = (", ".join(map(str, classes)) or "none" for classes in (first, second))
+    return f"its pictures have different targets: {one} and {other}"
+
+
+def _choice(targets: Targets, images: int, shared: bool = False) -> Choose | None:
     """The function that the targets of a call amount to."""
     if targets is None:
         return None
@@ -877,6 +1053,8 @@ def _choice(targets: Targets, images: int) -> Choose | None:
     if isinstance(targets, int):
         return lambda row, scores: [targets]
     wanted = [[one] if isinstance(one, int) else list(one) for one in targets]
+    if shared and len(wanted) == 1:
+        return lambda row, scores: wanted[0]
     if len(wanted) != images:
         raise RequestError(
             f"{len(wanted)} targets were given for {images} images",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import re
 from collections.abc import Sequence
@@ -41,7 +42,11 @@ NOT_IN_FINGERPRINT = frozenset(
 LAYOUTS = "nchw, nhwc, tokens:PREFIX:HxW, ncl:PREFIX:HxW"
 LAYOUT = re.compile(r"nchw|nhwc|(tokens|ncl):\d{1,6}:[1-9]\d{0,5}x[1-9]\d{0,5}", re.ASCII)
 # Files whose content is part of what is asked.
-FILES = ("weights", "labels", "targets", "region")
+FILES = ("weights", "labels", "targets", "region", "extras")
+WRAPPERS = "a wrapper is named path/to/file.py:Class, or package.module:Class where it is installed"
+# What makes a group: so many pictures, or those of a folder.
+BY_FOLDER = "folder"
+GROUP = re.compile(rf"[1-9]\d{{0,5}}|{BY_FOLDER}", re.ASCII)
 
 # How a target begins that names a picture to compare with.
 LIKE = "similar:"
@@ -96,6 +101,10 @@ class Job:
         size: of the model's input, ``256`` or ``256x384`` (height x width); empty for the model's own.
         crop: which part of a picture the model sees: ``model``: as its own preprocessing says; ``center``: the middle,
             in the picture's proportions; ``none``: all, with padding; ``squash``: all, stretched.
+        wrap: a module of the user's own around the model's, ``path/to/file.py:Class`` or ``package.module:Class``.
+        group: how many consecutive pictures are handed to the model at once, or ``folder`` for those of one folder;
+            empty for pictures that have nothing to do with one another.
+        extras: a CSV or NPZ file of features that the wrapper is handed beside each picture.
         layers: layer paths, each perhaps a slice or glob; empty for the default layer.
         layout: how the layers' output lies in memory, where that cannot be read from its shape: ``nchw``, ``nhwc``,
             ``tokens:PREFIX:HxW`` or ``ncl:PREFIX:HxW``; empty to read it from shapes and metadata.
@@ -140,6 +149,9 @@ class Job:
     text: tuple[str, ...] = ()
     size: str = ""
     crop: Crop = "model"
+    wrap: str = ""
+    group: str = ""
+    extras: str = ""
     layers: tuple[str, ...] = ()
     layout: str = ""
     call: int = 0
@@ -203,17 +215,28 @@ class Job:
             raise RequestError("no target is named", "say which class is explained: predicted, top:5, or a class")
         if not self.save:
             raise RequestError("nothing is to be saved", "name at least one format: --save overlay")
+        self._check_wrapping()
         if self.targets and self.target != ("predicted",):
             raise RequestError(
                 f"both a target ({', '.join(self.target)}) and a file of targets ({self.targets}) were given",
                 "leave one out",
             )
 
+    def _check_wrapping(self) -> None:
+        place, _, name = self.wrap.rpartition(":")
+        if self.wrap and not (place and name):
+            raise RequestError(f"wrap cannot be {self.wrap!r}", WRAPPERS)
+        if self.group and not GROUP.fullmatch(self.group):
+            raise RequestError(
+                f"group cannot be {self.group!r}",
+                f"give the number of pictures that belong together, or {BY_FOLDER} for those of one folder",
+            )
+
     @property
     def fingerprint(self) -> str:
         """16 hex digits that change when anything that is asked for changes that could change a picture's files.
 
-        Files named in the job (weights, labels, targets) count by their content.
+        Files named in the job (weights, labels, targets, features, Python files) count by their content.
 
         Raises:
             RequestError: such a file cannot be read.
@@ -232,11 +255,31 @@ class Job:
         source, _, function = self.model.rpartition(":")
         if source.endswith(".py") and function:
             asked["model"] = [_content_hash(source, "model"), function]
+        source, _, function = self.wrap.rpartition(":")
+        if self.wrap:
+            asked["wrap"] = [_content_hash(_python_file(source), "wrap"), function]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
     def as_dict(self) -> dict[str, Any]:
         """The job in the words of a job file: what ``--config`` reads back."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+def _python_file(place: str) -> str:
+    """The file that ``path/to/file.py`` or ``package.module`` stands for.
+
+    Raises:
+        RequestError: there is no such module, or it is no file.
+    """
+    if place.endswith(".py"):
+        return place
+    try:
+        spec = importlib.util.find_spec(place)
+    except (ImportError, ValueError) as error:
+        raise RequestError(f"there is no module {place!r}: {error}", WRAPPERS) from error
+    if spec is None or spec.origin is None or not spec.has_location:
+        raise RequestError(f"there is no module {place!r}" + (" in a file" if spec else ""), WRAPPERS)
+    return spec.origin
 
 
 def _is_rectangle(name: str, value: str) -> bool:

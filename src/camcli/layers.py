@@ -14,17 +14,53 @@ _SLICE = re.compile(r"(?:-?\d+)?:(?:-?\d+)?(?::(?:-?[1-9]\d*)?)?")
 _INDEX = re.compile(r"-?\d+")
 
 
-def resolve(model: nn.Module, paths: Sequence[str]) -> list[str]:
+def resolve(model: nn.Module, paths: Sequence[str], wrapped: nn.Module | None = None) -> list[str]:
     """The full names of the layers that the paths name, in the order asked, each once.
 
     The grammar: dotted names (``layer4``, ``blocks.11.norm1``); indices from either end, as ``layer4.-1`` or
     ``layer4[-1]``; slices (``blocks[-3:].norm1``); globs within one step (``layer*``).
 
+    Args:
+        model: whose names are given.
+        paths: of layers in it, or in ``wrapped``.
+        wrapped: a model that it was built around, whose own paths count too, wherever it is kept.
+
     Raises:
         RequestError: a step does not exist; the message names it, and the hint what exists there.
     """
-    names = [name for path in paths for name in _resolve_one(model, path)]
+    names = [name for path in paths for name in _resolve_either(model, path, wrapped)]
     return list(dict.fromkeys(names))
+
+
+def renamed(model: nn.Module, wrapped: nn.Module, name: str) -> str | None:
+    """The name that a layer of ``wrapped`` has in a model built around it; None if that does not hold it."""
+    part = wrapped.get_submodule(name)
+    return next((full for full, one in model.named_modules() if one is part), None)
+
+
+def _resolve_either(model: nn.Module, path: str, wrapped: nn.Module | None) -> list[str]:
+    if wrapped is None or wrapped is model:
+        return _resolve_one(model, path)
+    try:
+        return _resolve_one(model, path)
+    except RequestError as outer:
+        try:
+            inner = _resolve_one(wrapped, path)
+        except RequestError as error:
+            # Of the two the wrapped model's own words help more, unless the path begins in the wrapper.
+            step = _steps(path)[0].strip("[]")
+            if step in _named(model, ""):
+                raise outer from None
+            around = f"; nor has the wrapper ({type(model).__name__}): {_listing(_named(model, ''))}"
+            raise RequestError(error.message + around, error.hint) from None
+    found = [(name, renamed(model, wrapped, name)) for name in inner]
+    lost = [name for name, full in found if full is None]
+    if lost:
+        raise RequestError(
+            f"the layer {lost[0]!r} is the wrapped model's, and the wrapper ({type(model).__name__}) does not hold it",
+            f"it holds: {_listing(_named(model, ''))}",
+        )
+    return [full for _, full in found if full]
 
 
 def _resolve_one(model: nn.Module, path: str) -> list[str]:

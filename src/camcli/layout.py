@@ -10,7 +10,7 @@ from torch import Tensor
 
 from camcli.errors import RequestError
 
-Order = Literal["nchw", "nhwc", "tokens", "ncl"]
+Order = Literal["nchw", "nhwc", "tokens", "ncl", "ncthw"]
 
 # Class, distillation and register tokens: no published vision transformer has more in front.
 MOST_PREFIX_TOKENS = 8
@@ -21,8 +21,8 @@ class Layout:
     """How a layer's output lies in memory.
 
     Attributes:
-        order: channels first, channels last, a sequence of tokens ``(n, t, c)``, or one with its channels first
-            ``(n, c, t)``.
+        order: channels first, channels last, a sequence of tokens ``(n, t, c)``, one with its channels first
+            ``(n, c, t)``, or films ``(g, c, t, h, w)`` whose ``n = g t`` frames are the images of a group.
         grid: rows and columns of the map.
         prefix: tokens before the first patch.
         suffix: tokens behind the last patch.
@@ -40,8 +40,10 @@ class Layout:
         return f"{self.order} {rows}x{columns}{before}{behind}"
 
 
-def canonical(tensor: Float[Tensor, "n *dims"], layout: Layout) -> Float[Tensor, "n c h w"]:
-    """The layer's output as channels over a grid, a view where possible."""
+def canonical(tensor: Float[Tensor, "m *dims"], layout: Layout) -> Float[Tensor, "n c h w"]:
+    """The layer's output as channels over a grid, a view where possible; of films frame by frame."""
+    if layout.order == "ncthw":
+        return tensor.transpose(1, 2).flatten(0, 1)
     if layout.order == "nchw":
         return tensor
     if layout.order == "nhwc":
@@ -78,8 +80,9 @@ def readings(
     input_size: tuple[int, int],
     prefix: int | None = None,
     grid: tuple[int, int] | None = None,
+    images: int = 1,
 ) -> list[Layout]:
-    """All layouts that a layer's output of this shape can have, for one input of ``input_size`` (h, w) pixels.
+    """All layouts that a layer's output of this shape can have, for inputs of ``input_size`` (h, w) pixels.
 
     A grid must have the input's aspect: one stride must explain its rows and its columns. An output that has cut the
     image into several samples, as attention in windows does, is no grid over it and has no reading. Tokens that are no
@@ -87,12 +90,16 @@ def readings(
     sequence has its channels first is only possible; :func:`settled` asks the other layers.
 
     Args:
-        shape: of the output for one image, batch first.
+        shape: of the output, batch first.
         input_size: of the model's input.
         prefix: how many tokens the model's metadata puts before the patches, if it says.
         grid: the patch grid its metadata names, if it does.
+        images: how many it was given; if there are several, as many frames in films are read as images.
     """
-    if not shape or shape[0] != 1:
+    if images > 1 and len(shape) == 5 and shape[0] * shape[2] == images:
+        frame = (shape[3], shape[4])
+        return [Layout("ncthw", frame)] if _covers(frame, input_size) else []
+    if not shape or shape[0] != images:
         return []
     if len(shape) == 4:
         _, a, b, c = shape
@@ -122,12 +129,13 @@ def readings(
     return []
 
 
-def asked(word: str, shape: Sequence[int]) -> Layout:
-    """The layout that ``--layout`` names, for an output of this shape for one image.
+def asked(word: str, shape: Sequence[int], images: int = 1) -> Layout:
+    """The layout that ``--layout`` names, for an output of this shape.
 
     Args:
         word: ``nchw``, ``nhwc``, ``tokens:PREFIX:HxW`` or ``ncl:PREFIX:HxW``; what is left of a sequence stands behind.
         shape: of the output, batch first.
+        images: how many it was given.
 
     Raises:
         RequestError: the output cannot be read in this way.
@@ -135,9 +143,10 @@ def asked(word: str, shape: Sequence[int]) -> Layout:
     form = "x".join(map(str, shape))
     order, _, rest = word.partition(":")
     dimensions = 3 if rest else 4
-    if len(shape) != dimensions or shape[0] != 1:
+    if len(shape) != dimensions or shape[0] != images:
+        first = "one image" if images == 1 else f"{images} images"
         raise RequestError(
-            f"its output of shape {form} cannot be read as {word}, which has {dimensions} dimensions, one image first",
+            f"its output of shape {form} cannot be read as {word}, which has {dimensions} dimensions, {first} first",
             "`camcli layers MODEL` shows the shapes",
         )
     if order == "nchw":

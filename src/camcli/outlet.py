@@ -161,6 +161,7 @@ class Outlet:
         references: of a network that gives features, those of other pictures ``(r, c)``: each "class" is then the
             likeness to one of them, the cosine.
         prefix: of features that are tokens, how many stand before those of the patches: they are no cells.
+        group: whether the images of a batch belong together, so that one row of scores may answer for all of them.
     """
 
     task: Task = "classify"
@@ -169,6 +170,7 @@ class Outlet:
     score: Score = LOGIT
     references: Tensor | None = None
     prefix: int = 0
+    group: bool = False
 
     def says(self, activation: Activation, classes: int, region: bool = False, headless: bool = False) -> str:
         """What is explained, in words for people."""
@@ -229,14 +231,17 @@ class Outlet:
             found_boxes = _detections(at(output, self.path), images)
             return _Boxes(found_boxes, len(names) or None, self.min_score, self.score.sign)
         width = len(names) if self.references is None else self.references.shape[1]
-        found = chosen(output, images, width, self.path, self.task)
+        found = chosen(output, images, width, self.path, self.task, self.group)
         if self.task == "segment":
             return _Dense(found.float(), activation, tuple(names), seen, region, self.score)
         if self.task == "features":
             found = pooled(found, width, self.prefix)
+        rows = len(found)
+        found = found.reshape(rows, -1)
+        reading: Reading = _Scores(found, activation, self.score)
         if self.references is not None:
-            return _Likeness.to(found.reshape(images, -1), self.references, self.score)
-        return _Scores(found.reshape(images, -1), activation, self.score)
+            reading = _Likeness.to(found, self.references, self.score)
+        return Shared(reading) if rows < images else reading
 
 
 PLAIN = Outlet()
@@ -302,7 +307,9 @@ def at(output: Any, path: str) -> Any:
     return found
 
 
-def chosen(output: Any, images: int, classes: int = 0, path: str = "", task: Task = "classify") -> Tensor:
+def chosen(
+    output: Any, images: int, classes: int = 0, path: str = "", task: Task = "classify", group: bool = False
+) -> Tensor:
     """The tensor of scores in what a model returned.
 
     Those that can be scores are considered: floating point, one row for each image, and classes (and for ``segment``
@@ -319,19 +326,21 @@ def chosen(output: Any, images: int, classes: int = 0, path: str = "", task: Tas
         classes: how many classes are named; 0 if nobody knows.
         path: only what lies there is considered.
         task: what is looked for, as in :class:`Outlet`.
+        group: one row for all images will do as well as one for each.
 
     Returns:
         ``(n, classes)``, or ``(n,)`` or ``(n, classes, 1, 1)`` if there is nothing else; ``(n, classes, h, w)`` for
-        ``segment``; for ``features`` whatever :func:`pooled` takes.
+        ``segment``; for ``features`` whatever :func:`pooled` takes; for ``group`` perhaps with one row.
 
     Raises:
         RequestError: nothing can be scores, or several things remain; the candidates are listed.
     """
     everything = list(parts(at(output, path), path))
-    wanted = ([part for part in everything if _form(part.tensor, images) in forms] for forms in FORMS[task])
+    group = group and task != "segment"
+    wanted = ([part for part in everything if _form(part.tensor, images, group) in forms] for forms in FORMS[task])
     able = next(filter(None, wanted), [])
     if not able:
-        raise _unreadable(output, everything, images, task)
+        raise _unreadable(output, everything, images, task, group)
     able = [part for part in able if classes and _classes(part.tensor, classes, task) == classes] or able
     plain = [part for part in able if not _is_for_training(part.path.removeprefix(path))]
     able = plain or able
@@ -377,8 +386,10 @@ def pooled(features: Tensor, channels: int = 0, prefix: int = 0) -> Tensor:
     return features
 
 
-def _form(tensor: Tensor, images: int) -> Form:
-    if not tensor.is_floating_point() or not tensor.ndim or len(tensor) != images or not tensor.numel():
+def _form(tensor: Tensor, images: int, group: bool = False) -> Form:
+    if not tensor.is_floating_point() or not tensor.ndim or not tensor.numel():
+        return ""
+    if len(tensor) != images and not (group and len(tensor) == 1):
         return ""
     if tensor.ndim == 2 or (tensor.ndim == 4 and tensor.shape[2:] == (1, 1)):
         return "row"
@@ -397,8 +408,22 @@ def _is_for_training(path: str) -> bool:
     return any(step.startswith(TRAINING) for step in path.lower().split("."))
 
 
-def _unreadable(output: Any, everything: Sequence[Part], images: int, task: Task) -> RequestError:
+def first_rows(output: Any) -> int | None:
+    """How many rows the first tensor in an output has; None if there is none."""
+    part = next(parts(output), None)
+    return len(part.tensor) if part is not None and part.tensor.ndim else None
+
+
+def _unreadable(output: Any, everything: Sequence[Part], images: int, task: Task, group: bool = False) -> RequestError:
     what = {"segment": "scores of every pixel", "features": "features"}.get(task, "one row of class scores")
+    form = "x".join(map(str, output.shape)) if isinstance(output, Tensor) else type(output).__name__
+    if group:
+        return RequestError(
+            f"the model gives {form} for a group of {images} picture(s), neither one row of class scores for the group "
+            "nor one for each of its pictures",
+            f"give (1, classes) or ({images}, classes)"
+            + ("" if isinstance(output, Tensor) or not everything else f"\n{_listed(everything)}"),
+        )
     hint = "name a classifier, or a file.py:function that wraps the model in one"
     if task == "classify" and any(_form(part.tensor, images) == "map" for part in everything):
         hint += "; if it scores every pixel: camcli.Network(..., outlet=camcli.Outlet('segment'))"
@@ -487,6 +512,53 @@ class _Likeness(_Scores):
         if subject.length:
             return self.products[row, subject.index] / subject.length
         return _Scores.answer(self, row, subject)
+
+
+# ---- one prediction for a group
+
+
+class Shared:
+    """One prediction for all images of a group: each of its images has the same scores, and the same subjects.
+
+    Args:
+        one: the prediction, a reading of one row.
+    """
+
+    def __init__(self, one: Reading) -> None:
+        self._one = one
+        # So that a score is one tensor for all images: whoever adds scores up counts it once.
+        self._subjects: dict[int, Sequence[Subject]] = {}
+        self._answers: dict[tuple[int, tuple[int, ...]], Tensor] = {}
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes there are."""
+        return self._one.classes
+
+    def scores(self, row: int) -> Tensor:  # noqa: ARG002
+        """The one row of scores."""
+        return self._one.scores(0)
+
+    def subjects(self, row: int, index: int) -> Sequence[Subject]:  # noqa: ARG002
+        """The same subjects for every image."""
+        if index not in self._subjects:
+            self._subjects[index] = self._one.subjects(0, index)
+        return self._subjects[index]
+
+    def total(self) -> Tensor:
+        """A sum that the gradient can be tried with."""
+        return self._one.total()
+
+    def answer(self, row: int, subject: Subject) -> Tensor:  # noqa: ARG002
+        """The same tensor for every image."""
+        asked = subject.index, subject.rivals
+        if asked not in self._answers:
+            self._answers[asked] = self._one.answer(0, subject)
+        return self._answers[asked]
+
+    def answers(self, row: int, subject: Subject) -> Tensor:  # noqa: ARG002
+        """Likewise the score of every class."""
+        return self._one.answers(0, subject)
 
 
 # ---- one score for each class and pixel

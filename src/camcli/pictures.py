@@ -14,16 +14,19 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageColor, UnidentifiedImageError
 
 from camcli.errors import PictureError, RequestError, did_you_mean
+from camcli.job import BY_FOLDER
 
 if TYPE_CHECKING:
     from camcli.geometry import View
+
+T = TypeVar("T")
 
 SUFFIXES = frozenset(
     {
@@ -125,6 +128,30 @@ def find(
     found = itertools.chain.from_iterable(sources)
     # One file or folder cannot name a picture twice: no set of names then grows with the run.
     return found if len(inputs) == 1 and os.path.lexists(inputs[0]) else _once(found)
+
+
+def grouped(items: Iterable[T], group: str, path: Callable[[T], Path]) -> Iterator[list[T]]:
+    """Items in groups: so many after one another, or those of one folder.
+
+    A folder's group ends where its folder does, so that folders inside it, which come between its pictures, end before.
+
+    Args:
+        items: in the order of :func:`find`.
+        group: a number, the last group then being perhaps smaller, or ``folder``.
+        path: of an item's picture.
+    """
+    if group != BY_FOLDER:
+        rest = iter(items)
+        while some := list(itertools.islice(rest, int(group))):
+            yield some
+        return
+    begun: dict[Path, list[T]] = {}
+    for item in items:
+        folder = path(item).parent
+        for other in [one for one in reversed(begun) if one != folder and one not in folder.parents]:
+            yield begun.pop(other)
+        begun.setdefault(folder, []).append(item)
+    yield from reversed(begun.values())
 
 
 def output_name(path: str | Path, root: str | Path) -> str:

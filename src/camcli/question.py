@@ -10,6 +10,7 @@ import torch
 
 from camcli import models, targets
 from camcli.errors import PictureError, RequestError
+from camcli.extras import Features
 from camcli.geometry import Prepare
 from camcli.job import LIKE, Job
 from camcli.labels import Labels
@@ -40,8 +41,13 @@ class Question:
     notes: tuple[str, ...] = ()
 
 
-def asked(job: Job) -> Question:
+def asked(job: Job, group: int = 0, extras: Features | None = None) -> Question:
     """The job's question.
+
+    Args:
+        job: what is asked.
+        group: how many pictures a wrapper is handed as one group; 0 if it takes batches of any size.
+        extras: features of as many pictures, to try the wrapper with.
 
     The model's head is left out (``head`` being ``auto``) where a target asks about features, which a head hides.
 
@@ -77,6 +83,9 @@ def asked(job: Job) -> Question:
         head="none" if head == "none" else "keep",
         pool=job.pool,
         activation=job.activation,
+        wrap=job.wrap,
+        group=group,
+        extras=extras,
     )
     if shown and not strongest and not network.headless and (job.targets or set(rows) != {"channel"}):
         raise RequestError(

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from camcli import atomic, provenance
 from camcli.errors import CamcliError, NothingFoundError, OutputError, PictureError, RequestError, did_you_mean
 from camcli.job import NOT_IN_FINGERPRINT, Explanation, Job, Outcome
 from camcli.ledger import Ledger
+from camcli.listed import several
 from camcli.outputs import COLORMAPS, OUTPUTS
 from camcli.pictures import Picture, Source, decode, find, output_name, stamp
 from camcli.render import Style, display, strongest
@@ -32,6 +33,8 @@ from camcli.worker import Item, Worker
 
 LONGEST_FILE_NAME = 255  # bytes, on every common file system
 SLUG = 40
+# In a picture's stamp, before what stands for the pictures of its group.
+MATES = "+"
 # What fails for one picture in these ways fails for all: the disk is full, the quota spent, the folder read-only.
 NO_USE_TO_GO_ON = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 GO_ON_LATER = "what was done stays; make room and give the same command again"
@@ -81,7 +84,7 @@ class Run:
         if self.total == 0:
             raise NothingFoundError(f"there is no picture in {', '.join(job.inputs)}")
         self._check_apart()
-        self.worker = Worker(job)
+        self.worker = Worker(job, None if self.total is None else self._sources)
         self.notes = self.worker.notes
         self.notes += self._unused_targets()
         # What a detector is asked for may be there more than once.
@@ -108,7 +111,7 @@ class Run:
         self._held.__exit__(kind, error, trace)
 
     def __iter__(self) -> Iterator[list[Outcome]]:
-        explained = self.worker.stream(map(self._item, self._sources()))
+        explained = self.worker.stream(map(self._item, self._sources()), self._begin)
         workers = self.worker.workers
         met = failed = skipped = 0
         for outcomes in ahead(self._outcomes, explained, workers, 2 * workers):
@@ -158,8 +161,7 @@ class Run:
         unused = target.unused(source.path for source in self._sources())
         if not unused:
             return []
-        names = ", ".join(unused[:5]) + (f" and {len(unused) - 5} more" if len(unused) > 5 else "")
-        return [f"{target.file} lists {len(unused)} that are not among the pictures: {names}"]
+        return [f"{target.file} lists {len(unused)} that are not among the pictures: {several(unused, len(unused))}"]
 
     def _check_other_jobs(self, before: dict[str, Any]) -> None:
         """Results of another job are not replaced unless that was asked for."""
@@ -187,6 +189,14 @@ class Run:
     def _item(self, source: Source) -> Item:
         mark = stamp(source.path)
         return Item(source, stamp=mark, skipped=not self.job.overwrite and self._ledger.done(source.name, mark))
+
+    def _begin(self, group: Sequence[Item]) -> None:
+        """What a map of one picture of a group holds depends on all of them, so each is marked with all their marks."""
+        marks = "\n".join(f"{item.source.name} {item.stamp}" for item in group)
+        digest = hashlib.sha256(os.fsencode(marks)).hexdigest()[:16]
+        for item in group:
+            item.stamp = f"{item.stamp}{MATES}{digest}" if all(one.stamp for one in group) else ""
+            item.skipped = not self.job.overwrite and self._ledger.done(item.source.name, item.stamp)
 
     def _outcomes(self, item: Item) -> list[Outcome]:
         """Writes one picture's files; in a writer thread."""
@@ -320,7 +330,7 @@ class Run:
 
     def _decoded(self, outcome: Outcome) -> Picture:
         source = Source(Path(outcome.source), outcome.name)
-        if stamp(source.path) != outcome.stamp:
+        if stamp(source.path) != outcome.stamp.partition(MATES)[0]:
             raise PictureError("the picture was changed since")
         image = decode(source.path, self.job.background)
         return Picture(source, np.asarray(image), self.worker.network.prepare.view(*image.size))

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -54,3 +55,10 @@ def batched(items: Iterable[T], size: int, counts: Callable[[T], bool] = lambda 
             batch, counted = [], 0
     if batch:
         yield batch
+
+
+def pieces(items: Iterable[T], length: Callable[[T], int]) -> Iterator[list[T]]:
+    """Lists of items, in order, each as long as its first item says."""
+    rest = iter(items)
+    for first in rest:
+        yield [first, *islice(rest, length(first) - 1)]

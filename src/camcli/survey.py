@@ -41,15 +41,17 @@ class Layer:
     reached: bool = False
 
 
-def probe_image(size: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Float[Tensor, "1 3 h w"]:
+def probe_image(
+    size: tuple[int, int], dtype: torch.dtype, device: torch.device, count: int = 1, seed: int = 0
+) -> Float[Tensor, "n 3 h w"]:
     """Seeded noise to try a network on: unlike a blank image it drives every channel."""
-    noise = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(seed))
     return noise.to(device, dtype)
 
 
 def survey(
     module: nn.Module,
-    image: Float[Tensor, "1 3 h w"],
+    image: Float[Tensor, "n 3 h w"],
     prefix: int | None = None,
     grid: tuple[int, int] | None = None,
     read: Callable[[Any, int], Reading] = PLAIN.read,
@@ -58,7 +60,7 @@ def survey(
 
     Args:
         module: takes the image to what ``read`` reads.
-        image: one input.
+        image: one input, or those of a group.
         prefix: how many tokens stand before the patches, if the source says so.
         grid: the patch grid, if the source says so.
         read: from what the module returns for a number of images to what can be explained.
@@ -76,7 +78,7 @@ def survey(
             outputs.setdefault(name, []).append(tensor)
 
     with torch.inference_mode(False), torch.enable_grad(), frozen(module), unfiltered(module), listened(module, hear):
-        score = read(module(image.detach().clone().requires_grad_().clone()), 1).total()
+        score = read(module(image.detach().clone().requires_grad_().clone()), len(image)).total()
         heard = [(name, tensors[-1]) for name, tensors in outputs.items() if tensors[-1].requires_grad]
         gradients: dict[str, Tensor | None] = {}
         if score.requires_grad:
@@ -101,18 +103,25 @@ def survey(
             layer = replace(layer, shape=tuple(outputs[name][-1].shape), calls=len(outputs[name]))
         layers.append(layer)
 
-    plain = plain_layouts(layers, size, prefix, grid)
+    images = len(image)
+    plain = plain_layouts(layers, size, prefix, grid, images)
     return [
-        layer if layer.reason else _with_layout(layer, gradients.get(layer.name), size, prefix, grid, plain)
+        layer if layer.reason else _with_layout(layer, gradients.get(layer.name), size, prefix, grid, plain, images)
         for layer in layers
     ]
 
 
 def plain_layouts(
-    layers: Sequence[Layer], size: tuple[int, int], prefix: int | None, grid: tuple[int, int] | None
+    layers: Sequence[Layer],
+    size: tuple[int, int],
+    prefix: int | None,
+    grid: tuple[int, int] | None,
+    images: int = 1,
 ) -> frozenset[Layout]:
     """The layouts of the layers that can be read in one way only, whatever the others do."""
-    read = ([one for one in readings(layer.shape, size, prefix, grid) if one.order != "ncl"] for layer in layers)
+    read = (
+        [one for one in readings(layer.shape, size, prefix, grid, images) if one.order != "ncl"] for layer in layers
+    )
     return frozenset(ways[0] for ways in read if len(ways) == 1)
 
 
@@ -123,14 +132,17 @@ def _with_layout(
     prefix: int | None,
     grid: tuple[int, int] | None,
     plain: frozenset[Layout],
+    images: int = 1,
 ) -> Layer:
     layer = replace(layer, reached=gradient is not None and bool(gradient.any()))
-    ways = settled(readings(layer.shape, size, prefix, grid), plain)
+    ways = settled(readings(layer.shape, size, prefix, grid, images), plain)
     if not ways:
-        pieces = layer.shape[0] if layer.shape else 1
-        if pieces == 1 and len(layer.shape) == 5:
+        pieces = layer.shape[0] if layer.shape else images
+        if pieces == images and len(layer.shape) == 5:
             return replace(layer, reason="a volume or a film, no grid in the picture's plane")
-        return replace(layer, reason="no grid" if pieces == 1 else f"cuts the image into {pieces} samples")
+        if images > 1 and pieces != images:
+            return replace(layer, reason=f"gives {pieces} rows for {images} pictures")
+        return replace(layer, reason="no grid" if pieces == images else f"cuts the image into {pieces} samples")
     if len(ways) > 1:
         return replace(layer, reason="ambiguous: " + " or ".join(map(str, ways)))
     [layout] = ways
@@ -139,7 +151,12 @@ def _with_layout(
 
 
 def token_layout(
-    layers: Sequence[Layer], tokens: int, size: tuple[int, int], prefix: int | None, grid: tuple[int, int] | None
+    layers: Sequence[Layer],
+    tokens: int,
+    size: tuple[int, int],
+    prefix: int | None,
+    grid: tuple[int, int] | None,
+    images: int = 1,
 ) -> Layout:
     """How the tokens of a network's attention lie on a grid: as in the layers that give as many tokens, or cells.
 
@@ -149,11 +166,12 @@ def token_layout(
         size: of the model's input.
         prefix: how many tokens stand before the patches, if the source says so.
         grid: the patch grid, if the source says so.
+        images: how many the network was given.
 
     Raises:
         RequestError: no layer gives that many, or several readings remain.
     """
-    lengths = {length for layer in layers for length in _lengths(layer.shape)}
+    lengths = {length for layer in layers for length in _lengths(layer.shape, images)}
     ways = [one for one in readings((1, tokens, 1), size, prefix, grid) if one.order == "tokens"]
     if tokens not in lengths or not ways:
         raise RequestError(
@@ -161,18 +179,18 @@ def token_layout(
             "choose a method that works at a layer, such as gradcam",
         )
     # A layer with rows and columns says the grid, one with tokens what stands before it too.
-    plain = plain_layouts(layers, size, prefix, grid)
+    plain = plain_layouts(layers, size, prefix, grid, images)
     return decide(ways, (1, tokens, 1), plain)
 
 
-def _lengths(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _lengths(shape: tuple[int, ...], images: int = 1) -> tuple[int, ...]:
     """How many tokens an output of this shape can hold: of a sequence its length, of a map its cells.
 
     Channels do not count: some networks have attention among them, over what is no place.
     """
     if len(shape) == 3:
-        # Behind nn.MultiheadAttention the one image may be second.
-        return shape[:2] if shape[1] == 1 else shape[1:2]
+        # Behind nn.MultiheadAttention the images may be second.
+        return shape[:2] if shape[1] == images else shape[1:2]
     return (shape[1] * shape[2], shape[2] * shape[3]) if len(shape) == 4 else ()
 
 

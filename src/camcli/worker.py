@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,20 @@ from PIL import Image
 from torch import Tensor
 
 from camcli.errors import CamcliError, PictureError, RequestError, did_you_mean
-from camcli.explainer import Explainer, Result
+from camcli.explainer import ONE_TARGET, Explainer, Result, disagreement
+from camcli.extras import Extras
 from camcli.geometry import View
-from camcli.job import Explanation, Job, factors
+from camcli.job import BY_FOLDER, Explanation, Job, factors
+from camcli.listed import several
 from camcli.network import Network
-from camcli.pictures import Picture, Source, colour, decode, find, upright
+from camcli.pictures import Picture, Source, colour, decode, find, grouped, upright
 from camcli.question import asked
 from camcli.region import Region, rectangle
 from camcli.signature import written
-from camcli.stream import ahead, batched
+from camcli.stream import ahead, batched, pieces
 from camcli.survey import probe_image
 from camcli.targets import parsed
+from camcli.targets.named import Listed
 
 # Measured: on a CPU, batches larger than 8 are no faster.
 CPU_BATCH = 8
@@ -52,6 +56,7 @@ class Item:
         results: class by class, layer by layer, a map or why there is none.
         notes: what a reader of any of its maps must know.
         seconds: what it has taken so far.
+        mates: how many pictures its group has, itself among them.
     """
 
     source: Source
@@ -66,6 +71,11 @@ class Item:
     results: Sequence[Result] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    mates: int = 1
+
+
+# Goes over the pictures of a run, anew each time that it is called.
+Pictures = Callable[[], Iterator[Source]]
 
 
 class Worker:
@@ -73,6 +83,8 @@ class Worker:
 
     Args:
         job: what is asked.
+        pictures: goes over all of them, if they are known beforehand; then what the files of targets and features lack
+            is found too.
 
     Attributes:
         network: on its device, in its precision.
@@ -91,12 +103,20 @@ class Worker:
         RequestError: anything in the job that cannot be.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, pictures: Pictures | None = None) -> None:
         self.job = job
         self.device = _device(job.device)
         colour(job.background)
         self.region = _region(job)
-        question = asked(job)
+        _check_wrapping(job)
+        folders = [Path(given) for given in job.inputs if Path(given).is_dir()]
+        self.extras = Extras(Path(job.extras), folders) if job.extras else None
+        if self.extras and pictures:
+            self.extras.check(source.path for source in pictures() if not source.error)
+        first = _first_group(job.group, pictures)
+        count = len(first) if job.group else 0
+        features = self.extras.some(count or 2, first) if self.extras else None
+        question = asked(job, count, features)
         network = question.network
         _check_fits(job, network)
         # Before the precision is changed, so that the same weights have the same hash in every run.
@@ -104,6 +124,8 @@ class Worker:
         self.fingerprint = _fingerprint(job, network, self.sha256)
         self.network = replace(network, module=network.module.to(self.device, PRECISIONS[job.precision]))
         self.batch_size = job.batch_size or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
+        if job.group and job.group != BY_FOLDER:
+            self.batch_size = int(job.group)
         self.explainer = Explainer(
             self.network,
             layers=job.layers,
@@ -116,6 +138,7 @@ class Worker:
             flips=job.augment,
             eigen_smooth=job.eigen_smooth,
             rows=self.batch_size,
+            group=bool(job.group),
             score=job.score,
             versus=question.versus,
             counterfactual=job.counterfactual,
@@ -124,21 +147,26 @@ class Worker:
         self.target = question.target
         self.workers = job.workers or min(4, os.cpu_count() or 1)
         try:
-            self.explainer.check(probe_image(network.prepare.size, torch.float32, torch.device("cpu")))
+            noise = probe_image(network.prepare.size, torch.float32, torch.device("cpu"), count or 1)
+            self.explainer.check(noise, features)
         except CamcliError:
             raise
         except Exception as error:
             height, width = network.prepare.size
             raise RequestError(
-                f"{network.name} fails on an image of {height}x{width} "
+                f"{network.name} fails on {f'{count} images' if count else 'an image'} of {height}x{width} "
                 f"in {job.precision} on {self.device}: {_first_line(error)}",
                 "try --precision fp32, or --device cpu",
             ) from error
         self._check_channels()
+        self._check_targets(pictures)
         self.notes = [*network.notes, *question.notes, *self.explainer.notes]
         if job.size:
             self.notes += _uneven(self.explainer.grids, network.prepare.size)
         self.explains = self.explainer.says(bool(job.region))
+        if job.group:
+            each = "one for all pictures of a group" if self.explainer.shared else "one for each picture of a group"
+            self.explains += f"; {each}"
 
     def _check_channels(self) -> None:
         """See that the layer has the channels asked for, before the first picture."""
@@ -148,20 +176,81 @@ class Worker:
                 for number in argument.split(",") if row == "channel" else ():
                     self.explainer.check_channel(int(number))
 
-    def stream(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Items with their results, in order; at most two batches of pictures and the threads' own are held."""
+    def _check_targets(self, pictures: Pictures | None) -> None:
+        """See that the file of targets fits the pictures, if these are known.
+
+        Raises:
+            RequestError: it lacks some; or lists others too, where pictures are grouped; or the pictures of a group
+                with one prediction do not agree, or none of them is listed.
+        """
+        target = self.target
+        if not isinstance(target, Listed) or pictures is None:
+            return
+        if not (self.job.group and self.explainer.shared):
+            target.check(source.path for source in pictures() if not source.error)
+            unused = target.unused(source.path for source in pictures()) if self.job.group else []
+            if unused:
+                total = sum(1 for _ in pictures())
+                raise RequestError(
+                    f"{target.file} lists targets of {total + len(unused)} pictures, and there are {total}: not among "
+                    f"them {'is' if len(unused) == 1 else 'are'} {several(unused, len(unused))}",
+                    "give one target for each picture of the groups",
+                )
+            return
+        for number, group in enumerate(grouped(pictures(), self.job.group, lambda one: one.path), start=1):
+            said = [found for one in group if (found := target.classes(one.path))]
+            if not said:
+                raise RequestError(
+                    f"{target.file} lists no target for group {number}, {_names(group)}", "list one of its pictures"
+                )
+            if len(set(said)) > 1:
+                raise RequestError(
+                    f"the model gives one prediction for a group, and of group {number}, {_names(group)}, in "
+                    f"{target.file} {disagreement(said)}",
+                    ONE_TARGET,
+                )
+
+    def stream(
+        self, items: Iterable[Item], begin: Callable[[Sequence[Item]], None] = lambda group: None
+    ) -> Iterator[Item]:
+        """Items with their results, in order; at most two batches of pictures and the threads' own are held.
+
+        Args:
+            items: pictures; of a group all of them, also those that need not be done if no other must.
+            begin: is told each group before it is begun, and may mark its items.
+        """
+        if self.job.group:
+            items = self._grouped(items, begin)
         decoded = ahead(self._decoded, items, self.workers, self.batch_size + self.workers)
-        for batch in batched(decoded, self.batch_size, counts=lambda item: item.input is not None):
+        if self.job.group:
+            batches = pieces(decoded, lambda item: item.mates)
+        else:
+            batches = batched(decoded, self.batch_size, counts=lambda item: item.input is not None)
+        for batch in batches:
             yield from self._explained(batch)
 
+    def _grouped(self, items: Iterable[Item], begin: Callable[[Sequence[Item]], None]) -> Iterator[Item]:
+        """The items group by group; a group of which one must be done is done as a whole."""
+        folders: set[int] = set()
+        for group in grouped(items, self.job.group, lambda item: item.source.path):
+            begin(group)
+            wrong = _unlike_a_group(self.job.group, group, folders)
+            skipped = all(item.skipped for item in group)
+            for item in group:
+                item.mates, item.skipped = len(group), skipped
+                item.error = item.error or (PictureError(*wrong) if wrong else None)
+            yield from group
+
     def _decoded(self, item: Item) -> Item:
-        if item.skipped:
+        if item.skipped or item.error:
             return item
         began = time.perf_counter()
         try:
             if item.source.error:
                 raise PictureError(item.source.error)
             image = item.image or decode(item.source.path, self.job.background)
+            if self.extras:
+                self.extras.of([item.source.path])
             item.input, view = self.network.prepare(image)
             item.picture = Picture(item.source, np.asarray(image), view)
             item.notes = (ONE_COLOUR,) if _one_colour(item.picture.pixels) else ()
@@ -177,10 +266,22 @@ class Worker:
         return item
 
     def _explained(self, batch: Sequence[Item]) -> Sequence[Item]:
+        if self.job.group:
+            _fail_together(batch)
         ready = [item for item in batch if item.input is not None]
         if not ready:
             return batch
         began = time.perf_counter()
+        found = self._together(ready) if self.job.group else self._apart(ready)
+        share = (time.perf_counter() - began) / len(ready)
+        for item, results in zip(ready, found, strict=True):
+            item.input, item.seen, item.region = None, None, None
+            item.results = [_noted(_in_picture(result, item.picture), item.notes) for result in results]
+            item.seconds += share
+        return batch
+
+    def _apart(self, ready: Sequence[Item]) -> list[list[Result]]:
+        """The results of pictures that have nothing to do with one another."""
         found: list[list[Result]] | None = None
         try:
             found = self._results(ready)
@@ -190,14 +291,25 @@ class Worker:
             self._note(f"{self.device} has not enough memory for {len(ready)} pictures at a time: --batch-size")
         except Exception as error:
             self._note(f"a batch failed and was done picture by picture: {_first_line(error)}")
-        if found is None:  # not in the handlers: they would hold on to the failed batch's memory
-            found = [self._alone(item) for item in ready]
-        share = (time.perf_counter() - began) / len(ready)
-        for item, results in zip(ready, found, strict=True):
-            item.input, item.seen, item.region = None, None, None
-            item.results = [_noted(_in_picture(result, item.picture), item.notes) for result in results]
-            item.seconds += share
-        return batch
+        # Not in the handlers: they would hold on to the failed batch's memory.
+        return [self._alone(item) for item in ready] if found is None else found
+
+    def _together(self, group: Sequence[Item]) -> list[list[Result]]:
+        """The results of a group, which fails as a whole: no part of it is a group."""
+        try:
+            return self._results(group)
+        except RequestError as error:
+            # What holds for every group was found out before the first. Folders are of different sizes.
+            if self.job.group != BY_FOLDER:
+                raise
+            reason = PictureError(f"its group of {len(group)} pictures: {error.message}", error.hint)
+        except PictureError as error:
+            reason = error
+        except torch.OutOfMemoryError:
+            reason = PictureError(f"{self.device} has not enough memory for its group of {len(group)} pictures")
+        except Exception as error:
+            reason = PictureError(f"the network fails on its group of {len(group)} pictures: {_first_line(error)}")
+        return [[reason] for _ in group]
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -206,9 +318,9 @@ class Worker:
     def _results(self, items: Sequence[Item]) -> list[list[Result]]:
         images = torch.stack([item.input for item in items if item.input is not None])
         seen, region = (_stacked(masks) for masks in ([one.seen for one in items], [one.region for one in items]))
-        return self.explainer.results(
-            images, lambda row, scores: self.target(items[row].source.path, scores), seen, region
-        )
+        paths = [item.source.path for item in items]
+        extras = self.extras.of(paths) if self.extras else None
+        return self.explainer.results(images, lambda row, scores: self.target(paths[row], scores), seen, region, extras)
 
     def _alone(self, item: Item) -> list[Result]:
         try:
@@ -248,22 +360,28 @@ def explain(
     """
     several = [images] if isinstance(images, str | Path | Image.Image) else images
     named = [str(one) for one in several if isinstance(one, str | Path)] if isinstance(several, Sequence) else []
-    worker = Worker(_job(options, named))
+    job = _job(options, named)
+    known = len(named) == (len(several) if isinstance(several, Sequence) else -1)
+
+    def sources() -> Iterator[Source]:
+        return (source for path in named for source in _found(path, job, checked=isinstance(images, str | Path)))
+
+    worker = Worker(job, sources if known else None)
 
     def items() -> Iterator[Item]:
         for number, one in enumerate(several):
             if isinstance(one, Image.Image):
                 yield _in_memory(one, f"image-{number}", worker.job.background)
             else:
-                yield from map(Item, _found(one, worker, checked=one is images))
+                yield from map(Item, _found(one, job, checked=one is images))
 
     return _explanations(worker.stream(items()), on_error)
 
 
-def _found(path: str | Path, worker: Worker, checked: bool) -> Iterator[Source]:
+def _found(path: str | Path, job: Job, checked: bool) -> Iterator[Source]:
     """The pictures that one path stands for; one of several that stands for nothing is reported in its place."""
     try:
-        return find([str(path)], out=Path(worker.job.out))
+        return find([str(path)], out=Path(job.out))
     except RequestError as error:
         if checked:
             raise
@@ -305,9 +423,90 @@ def _job(options: dict[str, Any], inputs: Sequence[str]) -> Job:
             named[name] = (str(value),) if isinstance(value, str | int) else tuple(map(str, value))
         if name in ("method", "scales") and not isinstance(value, str):
             named[name] = ",".join(map(str, [value] if isinstance(value, int | float) else value))
+        if name == "group" and isinstance(value, int):
+            named[name] = str(value)
         if name == "size" and not isinstance(value, str):
             named[name] = "x".join(map(str, [value] if isinstance(value, int) else value))
     return Job(**named, inputs=tuple(inputs))
+
+
+def _check_wrapping(job: Job) -> None:
+    """What does not go together, before the network is loaded."""
+    if job.group and job.batch_size:
+        raise RequestError(
+            f"both a group ({job.group}) and a batch size ({job.batch_size}) were given",
+            "a group is a batch: leave --batch-size out",
+        )
+    if job.extras and not job.wrap:
+        raise RequestError(
+            f"features of the pictures ({job.extras}) were given, and nothing that takes them",
+            "name a wrapper that does: --wrap path/to/file.py:Class, whose forward takes (images, features)",
+        )
+
+
+def _first_group(group: str, pictures: Pictures | None) -> list[Path]:
+    """The pictures to try the network with: those of the first group (of several, if there is one), or the first.
+
+    Raises:
+        RequestError: the pictures do not make whole groups.
+    """
+    if pictures is None:
+        return [Path()] * (1 if group in ("", BY_FOLDER) else int(group))
+    if not group:
+        return [source.path for source in islice(pictures(), 1)]
+    first: list[Path] = []
+    folders: set[int] = set()
+    met = 0
+    for some in grouped(pictures(), group, lambda one: one.path):
+        met += len(some)
+        # Of a single picture nobody can say whether its scores are its own or its group's.
+        if not first or len(first) == 1 < len(some):
+            first = [source.path for source in some]
+        if wrong := _unlike_a_group(group, [Item(source) for source in some], folders, met):
+            raise RequestError(*wrong)
+    return first
+
+
+def _unlike_a_group(group: str, items: Sequence[Item], folders: set[int], total: int = 0) -> tuple[str, str] | None:
+    """Why these are no group, as a message and its hint.
+
+    Args:
+        group: what makes one.
+        items: the pictures.
+        folders: hashes of the folders met so far.
+        total: of pictures, if it is known.
+    """
+    if group == BY_FOLDER:
+        folder = items[0].source.path.parent
+        again = hash(folder) in folders
+        folders.add(hash(folder))
+        return (
+            (f"the pictures of {str(folder)!r} come in two parts", "name the folder once, as a whole")
+            if again
+            else None
+        )
+    if len(items) == int(group):
+        return None
+    of = f"{total} pictures do not make groups of {group}" if total else f"pictures do not end with a group of {group}"
+    return f"{of}: {len(items)} left over", "leave those out, or give as many as are missing"
+
+
+def _fail_together(group: Sequence[Item]) -> None:
+    """Where one picture of a group cannot be used, none can."""
+    bad = next((item for item in group if item.error), None)
+    for item in group if bad and bad.error else ():
+        item.input = item.seen = item.region = None
+        if item.error is None:
+            assert bad is not None
+            assert bad.error is not None
+            item.error = PictureError(
+                f"{bad.source.path}, of its group, cannot be used: {bad.error.message}", bad.error.hint
+            )
+
+
+def _names(group: Sequence[Source]) -> str:
+    first, last = str(group[0].path), str(group[-1].path)
+    return first if len(group) == 1 else f"{first} to {last}"
 
 
 def _region(job: Job) -> Region | None:

@@ -136,6 +136,37 @@ CropTo = Annotated[
         "--crop",
     ),
 ]
+Wrap = Annotated[
+    str,
+    _option(
+        WHAT,
+        "A class of your own that is built around the model, takes images (n, 3, h, w) and gives scores.",
+        "--wrap",
+        metavar="FILE.py:CLASS|MODULE:CLASS",
+        show_default=False,
+    ),
+]
+Group = Annotated[
+    str,
+    _option(
+        WHAT,
+        "Hand the model so many pictures at once, or those of one folder, as one sample.",
+        "--group",
+        metavar="N|folder",
+        show_default=False,
+    ),
+]
+ExtrasFile = Annotated[
+    str,
+    _option(
+        WHAT,
+        "CSV or NPZ with features of each picture, which the wrapper is handed beside the images.",
+        "--extras",
+        env=False,
+        metavar="FILE",
+        show_default=False,
+    ),
+]
 Layers = Annotated[
     list[str] | None,
     _option(
@@ -406,6 +437,9 @@ def explain(
     text: Text = None,
     size: Size = DEFAULT.size,
     crop: CropTo = DEFAULT.crop,
+    wrap: Wrap = DEFAULT.wrap,
+    group: Group = DEFAULT.group,
+    extras: ExtrasFile = DEFAULT.extras,
     layers: Layers = None,
     layout: LayoutOf = DEFAULT.layout,
     call: Call = DEFAULT.call,
@@ -464,6 +498,9 @@ def explain(
             text=tuple(text or DEFAULT.text),
             size=size,
             crop=crop,
+            wrap=wrap,
+            group=group,
+            extras=extras,
             layers=tuple(layers or DEFAULT.layers),
             layout=layout,
             call=call,
@@ -553,6 +590,8 @@ def _introduce(run: Any, voice: Voice) -> None:
         voice.say("model: the bundled EfficientNet-Lite0 (--model names another)")
     else:
         voice.say(f"model: {worker.network.name}, {worker.network.origin}")
+    if run.job.wrap:
+        voice.say(f"wrapped by: {run.job.wrap}")
     where = f" at {', '.join(explainer.layers)}" if explainer.layers else ""
     chosen = " (chosen; --layer names another)" if explainer.layers and not run.job.layers else ""
     names = ", ".join(row.name for row in explainer.methods)

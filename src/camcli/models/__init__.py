@@ -21,6 +21,7 @@ from camcli.tables import Row, Table
 if TYPE_CHECKING:
     from torch import nn
 
+    from camcli.extras import Features
     from camcli.network import Network
 
 SOURCES = Table(
@@ -53,6 +54,7 @@ class Request:
         min_score: boxes of a detector below it are left out.
         head: ``none`` for the model without its classifier, which gives features.
         pool: ``none`` for its features before they are pooled.
+        wrapped: whether a module of the user's own comes around it, so that its own inputs and outputs may be any.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Request:
     min_score: float = 0.5
     head: Literal["keep", "none"] = "keep"
     pool: Pool = "keep"
+    wrapped: bool = False
 
     @property
     def headless(self) -> bool:
@@ -123,6 +126,9 @@ def load(
     head: Literal["keep", "none"] = "keep",
     pool: Pool = "keep",
     activation: Activations = "model",
+    wrap: str = "",
+    group: int = 0,
+    extras: Features | None = None,
 ) -> Network:
     """The model of this name, ready to use. Only the libraries it needs are imported.
 
@@ -141,6 +147,9 @@ def load(
         pool: ``none`` for these features before they are pooled.
         activation: what makes probabilities of the scores, if not what the model's source says: ``softmax``; for
             several labels at once ``sigmoid``; for regression ``none``.
+        wrap: ``path/to/file.py:Class`` or ``package.module:Class``, a module of the user's own around the model's.
+        group: how many pictures that is handed as one group; 0 if it takes batches of any size.
+        extras: features of as many pictures (of two, if ``group`` is 0), its second argument, to try it with.
 
     Returns:
         The network, in evaluation mode, with what its libraries warned of among its notes.
@@ -153,9 +162,19 @@ def load(
     place, name = resolve(model)
     if text and place in TEXTLESS:
         raise RequestError(f"--text is for open_clip models, and {model!r} has classes of its own", "leave --text out")
-    request = Request(name, weights, labels, tuple(text), seed, input_size(size), output, min_score, head, pool)
+    # What a wrapper gives may lie elsewhere than what the model gives.
+    own_output = "" if wrap else output
+    request = Request(
+        name, weights, labels, tuple(text), seed, input_size(size), own_output, min_score, head, pool, bool(wrap)
+    )
     with _seeded(seed), _heard() as said:
         network: Network = SOURCES.load(place)(request)
+        if wrap:
+            from camcli.models._wrapping import wrapped
+
+            network.module.eval()
+            network = dataclasses.replace(network, outlet=dataclasses.replace(network.outlet, path=output))
+            network = wrapped(network, wrap, group, extras)
         if request.random:
             _awaken(network.module)
     network.module.eval()

@@ -1,11 +1,6 @@
 """A model of the user's own: ``path/to/file.py:function``."""
 
-import hashlib
-import importlib.util
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +9,13 @@ import torch
 from torch import nn
 
 from camcli import checkpoint
-from camcli.errors import RequestError, did_you_mean
+from camcli.errors import RequestError
 from camcli.geometry import Prepare
 from camcli.labels import Labels
-from camcli.models import Request, _headless, _sizing
+from camcli.models import Request, _headless, _importing, _sizing
 from camcli.network import Network
 
+NAMED = "a model of your own is named path/to/file.py:function"
 RETURNS = (
     "it returns one of:\n"
     '  (module, camcli.Prepare(size=(224, 224), mean=(...), std=(...), resize=(256, 256)), ["cat", "dog", ...])\n'
@@ -51,9 +47,8 @@ def load(request: Request) -> Network:
         RequestError: there is no such file or function, it fails, or what it returns lacks the preprocessing; or it is
             asked for without its head, and is no model of timm's.
     """
-    place, _, name = request.name.rpartition(":")
-    with _neighbours(Path(place)):
-        made = _called(_function(Path(place), name), request.name)
+    with _importing.neighbours(request.name):
+        made = _importing.called(_importing.found(request.name, "function", NAMED), request.name)
     if request.headless and isinstance(made, nn.Module):
         return _checked(_without_head(made, request))
     network = _network(made, request.name)
@@ -68,71 +63,10 @@ def load(request: Request) -> Network:
         network = replace(network, weights="random", origin=f"random numbers from seed {request.seed}")
     if request.output:
         network = replace(network, outlet=replace(network.outlet, path=request.output))
+    if request.wrapped:  # then the wrapper is what takes pictures, and is tried
+        prepare = network.prepare.changed(request.size) if request.size else network.prepare
+        return replace(network, prepare=prepare)
     return _checked(_sized(network, request.size) if request.size else network)
-
-
-# The user's file
-
-
-def _function(path: Path, name: str) -> Callable[[], Any]:
-    if not path.is_file():
-        raise RequestError(f"there is no file {str(path)!r}", "a model of your own is named path/to/file.py:function")
-    module = _imported(path)
-    function = getattr(module, name, None)
-    if not callable(function):
-        there = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
-        raise RequestError(
-            f"{str(path)!r} has no function {name!r}",
-            "\n".join(filter(None, (did_you_mean(name, there), f"there are: {', '.join(there) or 'none'}"))),
-        )
-    made: Callable[[], Any] = function
-    return made
-
-
-def _imported(path: Path) -> Any:
-    """The file as a module."""
-    # A name of its own, so that a file called timm.py hides nothing; the same each time, so that pickles find it.
-    name = f"camcli_local_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise RequestError(f"{str(path)!r} cannot be imported")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise RequestError(f"importing {str(path)!r} failed: {_said(error)}", _tail(error, path)) from error
-    return module
-
-
-@contextmanager
-def _neighbours(path: Path) -> Iterator[None]:
-    """The files beside ``path`` can be imported, as if it were run."""
-    folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
-
-
-def _called(function: Callable[[], Any], name: str) -> Any:
-    try:
-        return function()
-    except Exception as error:
-        raise RequestError(f"{name} failed: {_said(error)}", _tail(error, Path(name.rpartition(":")[0]))) from error
-
-
-def _said(error: Exception) -> str:
-    return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-
-
-def _tail(error: Exception, path: Path) -> str:
-    """The end of the traceback, from the user's file on."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [index for index, frame in enumerate(frames) if Path(frame.filename) == path]
-    return "".join(traceback.format_list(frames[own[0] :] if own else [])[-8:]).rstrip()
 
 
 # What the function returned
@@ -237,7 +171,7 @@ def _classes(network: Network) -> int | None:
             output = network.module.eval()(picture)
     except Exception as error:
         raise RequestError(
-            f"{network.name} fails on a picture of {tuple(picture.shape)}: {_said(error)}",
+            f"{network.name} fails on a picture of {tuple(picture.shape)}: {_importing.said(error)}",
             "does the Prepare's size fit the model?",
         ) from error
     if network.outlet.task == "detect" and not len(network.labels):
