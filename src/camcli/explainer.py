@@ -668,7 +668,8 @@ class Explainer:
         recipe, layer, map, index = maps.recipe, maps.layer, maps.map[at], subject.index
         alone = subject.of_layer or (recipe.of_channel and not self.strongest)
         label = f"channel {index}" if alone else self._label(index)
-        of = label if alone else f"class {index} ({label})"
+        noun = self.network.labels.noun if self.network else "class"
+        of = label if label == f"channel {index}" else f"{noun} {index} ({label})"
         where = f"the layer{'s' * ('+' in layer)} {layer!r}" if layer else "the input"
         if not layer and recipe.wants & ATTENTION:
             where = "the attention"

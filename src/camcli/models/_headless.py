@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from camcli.capture import first_tensor, listened
 from camcli.errors import RequestError
 from camcli.job import Pool
 from camcli.labels import Labels
-from camcli.layout import Layout, readings
+from camcli.layout import Layout, readings, settled
 from camcli.outlet import Outlet, chosen, parts
 
 OWN = (
@@ -43,7 +44,14 @@ def channels(
     Raises:
         RequestError: what it gives is no row of features, or of ``pool="none"`` no map of them.
     """
-    output = tried(module, size)
+    shapes: list[tuple[int, ...]] = []
+
+    def hear(_name: str, said: Any) -> None:
+        if (tensor := first_tensor(said)) is not None:
+            shapes.append(tuple(tensor.shape))
+
+    with listened(module, hear):
+        output = tried(module, size)
     if pool == "keep":
         try:
             row = chosen(output, 1)
@@ -53,16 +61,22 @@ def channels(
                 "read them as a map: --pool none",
             ) from error
         return Labels.numbered(row.shape[1] if row.ndim > 1 else 1, "channel"), Outlet()
-    layout, count = _read(output, size, name, prefix, grid)
+
+    def ways_of(shape: tuple[int, ...]) -> list[Layout]:
+        return [one for one in readings(shape, size, prefix, grid) if one.order != "ncl"]
+
+    # Where there are two, those layers settle it that can be read in one way only.
+    plain = frozenset(ways[0] for ways in map(ways_of, shapes) if len(ways) == 1)
+    layout, count = _read(output, name, ways_of, plain)
     return Labels.numbered(count, "channel"), Outlet("features", prefix=layout.prefix)
 
 
 def _read(
-    output: Any, size: tuple[int, int], name: str, prefix: int | None, grid: tuple[int, int] | None
+    output: Any, name: str, ways_of: Callable[[tuple[int, ...]], list[Layout]], plain: frozenset[Layout]
 ) -> tuple[Layout, int]:
     """How a map of features lies, and how many channels it has."""
     shapes = [tuple(part.tensor.shape) for part in parts(output) if part.tensor.is_floating_point()]
-    ways = [one for one in readings(shapes[0], size, prefix, grid) if one.order != "ncl"] if len(shapes) == 1 else []
+    ways = settled(ways_of(shapes[0]), plain) if len(shapes) == 1 else []
     if not ways:
         raise RequestError(
             f"{name} without its head and its pooling gives {_described(output)}, which is no map of the picture",
