@@ -150,9 +150,13 @@ class Worker:
 
     def stream(self, items: Iterable[Item]) -> Iterator[Item]:
         """Items with their results, in order; at most two batches of pictures and the threads' own are held."""
-        decoded = ahead(self._decoded, items, self.workers, self.batch_size + self.workers)
-        for batch in batched(decoded, self.batch_size, counts=lambda item: item.input is not None):
+        for batch in self.batches(items):
             yield from self._explained(batch)
+
+    def batches(self, items: Iterable[Item]) -> Iterator[list[Item]]:
+        """Items as they are decoded, in order, in batches of as many pictures as go through the network at once."""
+        decoded = ahead(self._decoded, items, self.workers, self.batch_size + self.workers)
+        return batched(decoded, self.batch_size, counts=lambda item: item.input is not None)
 
     def _decoded(self, item: Item) -> Item:
         if item.skipped:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from camcli.errors import PictureError, RequestError
+from camcli.listed import PICTURE_COLUMNS, Names, normal
 
 if TYPE_CHECKING:
     import _csv
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from camcli.network import Network
     from camcli.targets import Target
 
-# How the first row of a CSV file may call the column of pictures; any other first row is data.
-PICTURE_COLUMNS = ("picture", "image", "file", "filename", "path", "source")
+# How the first row of a CSV file may call the column of targets, beside that of pictures; any other first row is data.
 TARGET_COLUMNS = ("target", "targets", "class", "label", "labels")
 
 
@@ -86,25 +86,17 @@ class Listed:
 
     def __init__(self, file: Path, labels: Labels, folders: Sequence[Path] = ()) -> None:
         self.file = file
-        self.surplus: list[str] = []
         self._classes: dict[Path, list[int]] = {}
+        names = Names(file, folders)
+        self.surplus = names.surplus
         find = cache(labels.find)
-        bases = list(dict.fromkeys(base.absolute() for base in [Path(), file.parent, *folders]))
         for line, picture, words in _rows(file):
             try:
                 indices = [find(word) for word in words]
             except RequestError as error:
                 raise RequestError(f"{file}, line {line} ({picture!r}): {error.message}", error.hint) from None
-            places = {_normal(base / picture) for base in bases if (base / picture).exists()}
-            if len(places) > 1:
-                raise RequestError(
-                    f"{file}, line {line}: {picture!r} can be {len(places)} pictures: "
-                    + ", ".join(sorted(map(str, places))),
-                    "write its whole path",
-                )
-            if not places:
-                self.surplus.append(picture)
-            for place in places:
+            place = names.find(picture, f"line {line}")
+            if place is not None:
                 self._classes.setdefault(place, []).extend(indices)
 
     def __call__(self, path: Path, scores: Tensor) -> Sequence[int]:  # noqa: ARG002
@@ -113,20 +105,15 @@ class Listed:
         Raises:
             PictureError: the file does not list it.
         """
-        found = self._classes.get(_normal(path))
+        found = self._classes.get(normal(path))
         if not found:
             raise PictureError(f"{self.file} lists no target for this picture", "add a line with its path and class")
         return found
 
     def unused(self, paths: Iterator[Path]) -> list[str]:
         """What the file lists and none of the pictures of the run is."""
-        left = set(self._classes) - {_normal(path) for path in paths}
+        left = set(self._classes) - {normal(path) for path in paths}
         return [*self.surplus, *sorted(map(str, left))]
-
-
-def _normal(path: Path) -> Path:
-    # Not resolve(): a link is a picture of its own.
-    return Path(str(path.absolute())) if ".." not in path.parts else path.parent.resolve() / path.name
 
 
 def _rows(file: Path) -> Iterator[tuple[int, str, list[str]]]:
