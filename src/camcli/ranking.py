@@ -332,15 +332,15 @@ class Ranking:
         channels = len(statistics.correlation)
         if undefined == channels:
             yield (
-                f"no correlation with {self.values.column!r} is defined: over these {statistics.count} pictures it, or "
+                f"no correlation with {self.values.column!r} is defined: over {_pictures(statistics.count)} it, or "
                 "every channel, is constant"
             )
             return
         luck = chance(channels - undefined, statistics.count)
         reached = f"reaches |r| of about {luck:.2f}" if luck is not None else "correlates with anything"
         yield (
-            f"by chance alone, the best of {channels - undefined} channels over {statistics.count} pictures {reached}: "
-            "test what is found on other pictures"
+            f"by chance alone, the best of {channels - undefined} channels over {_pictures(statistics.count)} "
+            f"{reached}: test what is found on other pictures"
         )
 
     def _table(self, statistics: Statistics) -> bytes:
@@ -398,9 +398,10 @@ class Ranking:
         job, network = self.contest.job, self.worker.network
         style = Style(job.colormap, job.alpha, "run", untrained=network.untrained)
         what = f"|r| with {self.values.column}" if self.sort == "correlation" and self.values else self.sort
+        channels = len(statistics.mean)
         heading = [
-            f"{network.name}, {len(statistics.mean)} channels on {self._layout.grid[0]} x {self._layout.grid[1]} cells",
-            f"over {statistics.count} picture{'s' * (statistics.count != 1)}; shown: {len(ranked)} of them, by {what}",
+            f"{network.name}, {channels} channels on {self._layout.grid[0]} x {self._layout.grid[1]} cells",
+            f"{_pictures(statistics.count)}; shown: {len(ranked)} of the {channels} channels, by {what}",
         ]
         pixels = sheet(f"Channels of {self.layer}", heading, rows, self._footing(), style, self.contest.pictures)
         return render.png(pixels)
@@ -417,10 +418,10 @@ class Ranking:
 
     def _footing(self) -> list[str]:
         return [
-            "Each row: the pictures of the greatest pooled activation (the mean over the cells that show the picture), "
-            "which stands below each with its name. Over it the channel's own activation, from 0 to the row's "
-            "greatest cell; shown is what the model saw of the picture.",
-            *self.notes,
+            "In each row the pictures of the channel's greatest pooled activation (the mean over the cells that show "
+            "the picture), which stands below with the picture's name. Over each the channel's activation, cell by "
+            "cell, on one scale a row, which the bar gives. Pictures are shown as far as the model saw them.",
+            *(f"Note: {note}" for note in self.notes),
         ]
 
     def _facts(self, statistics: Statistics) -> dict[str, Any]:
@@ -454,6 +455,10 @@ def pooled(cells: Float[Tensor, "n c h w"], views: Sequence[View]) -> Float32[np
 
 def _caption(source: Source, value: float) -> str:
     return f"{value:.3g}  {source.path.name}"
+
+
+def _pictures(count: int) -> str:
+    return f"{count} picture{'' if count == 1 else 's'}"
 
 
 def _share(active: float, pictures: int) -> str:

@@ -50,7 +50,7 @@ class Row:
     empty: str = ""
 
 
-def small(pixels: UInt8[np.ndarray, "h w 3"], view: View) -> tuple[UInt8[np.ndarray, "h w 3"], View]:
+def small(pixels: UInt8[np.ndarray, "h w 3"], view: View) -> tuple[UInt8[np.ndarray, "H W 3"], View]:
     """The part of a picture that the model saw, its longer side ``SIDE``, and the view of that."""
     rows, columns, seen = view.cut()
     height, width = seen.picture
