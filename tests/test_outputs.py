@@ -213,8 +213,8 @@ def test_a_strip_that_the_model_saw_whole_is_shown_whole_and_stretched():
 
 
 def test_words_too_long_for_the_sheet_are_shortened():
-    assert panel._shortened("short", 20, 500) == "short"
-    shortened = panel._shortened("a very long label " * 40, 20, 500)
+    assert panel.shortened("short", 20, 500) == "short"
+    shortened = panel.shortened("a very long label " * 40, 20, 500)
     assert shortened.endswith("…")
     assert 400 < panel.ImageFont.load_default(20).getlength(shortened) <= 500
 

@@ -78,6 +78,13 @@ def replaced(output: object, old: Tensor, new: Tensor) -> object:
     return output
 
 
+def _no_numbers(name: str, layer: nn.Module, output: object) -> RequestError:
+    return RequestError(
+        f"the layer {name!r} ({type(layer).__name__}) gives {type(output).__name__}, not a tensor of numbers",
+        "choose another layer; `camcli layers MODEL` lists them",
+    )
+
+
 @contextmanager
 def tapped(layers: Mapping[str, nn.Module], call: int = 0) -> Iterator[Taps]:
     """While it lasts, each forward leaves every layer's output in the dictionary, as a point of the graph.
@@ -103,11 +110,7 @@ def tapped(layers: Mapping[str, nn.Module], call: int = 0) -> Iterator[Taps]:
             tensor = first_tensor(output)
             taps.parts[name] = count_tensors(output)
             if tensor is None or not tensor.is_floating_point():
-                raise RequestError(
-                    f"the layer {name!r} ({type(module).__name__}) gives {type(output).__name__}, "
-                    "not a tensor of numbers",
-                    "choose another layer; `camcli layers MODEL` lists them",
-                )
+                raise _no_numbers(name, module, output)
             taps[name] = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
             return replaced(output, tensor, taps[name].clone())
 
@@ -117,6 +120,56 @@ def tapped(layers: Mapping[str, nn.Module], call: int = 0) -> Iterator[Taps]:
         for name, layer in layers.items():
             hooks.callback(layer.register_forward_hook(tap(name)).remove)
         yield taps
+
+
+class _Enough(BaseException):
+    """Ends a forward whose rest nobody needs; no ``except Exception`` of a model's own stops it."""
+
+
+def output_of(model: nn.Module, name: str, images: Tensor, turn: int = 0) -> Tensor:
+    """What a layer gives for a batch, without a graph; what lies behind it is not computed.
+
+    Args:
+        model: takes the images.
+        name: of the layer.
+        images: the batch, where the model is and in its precision.
+        turn: which of the layer's runs counts, from 1 on, and the forward ends there; 0 for the last of a whole one.
+
+    Raises:
+        RequestError: there is no such run, or it gives no tensor of numbers.
+    """
+    layer = model.get_submodule(name)
+    found: list[Tensor] = []
+    runs = 0
+
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        nonlocal runs
+        runs += 1
+        if turn not in (0, runs):
+            return
+        tensor = first_tensor(output)
+        if tensor is None or not tensor.is_floating_point():
+            raise _no_numbers(name, layer, output)
+        if turn:
+            found[:] = [tensor]
+            raise _Enough
+        # A copy, since what lies behind may change it in place.
+        found[:] = [tensor.clone()]
+
+    handle = layer.register_forward_hook(hook)
+    try:
+        with torch.inference_mode(), frozen(model):
+            model(images)
+    except _Enough:
+        pass
+    finally:
+        handle.remove()
+    if not found:
+        raise RequestError(
+            f"the layer {name!r} {f'has no run {turn}' if runs else 'does not run'} on these pictures",
+            "choose another layer; `camcli layers MODEL` lists them",
+        )
+    return found[0]
 
 
 @contextmanager

@@ -64,10 +64,12 @@ class Voice:
     Args:
         quiet: errors and failures only.
         verbose: a line for every map.
+        ledger: the file that has all failures, of which only the first are told; without one all are.
     """
 
-    def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
+    def __init__(self, quiet: bool = False, verbose: bool = False, ledger: str = "outcomes.jsonl") -> None:
         self.quiet = quiet
+        self.ledger = ledger
         self.verbose = verbose and not quiet
         self._console = _console(stderr=True)
         self._failures = 0
@@ -89,13 +91,13 @@ class Voice:
             self._line("       " + printable(line), "")
 
     def failure(self, outcome: Outcome) -> None:
-        """A picture that failed, and why; after many only their number is kept."""
+        """A picture that failed, and why; after many only their number is kept, where a ledger has them."""
         self._failures += 1
-        if self._failures <= FAILURES_SHOWN:
+        if self._failures <= FAILURES_SHOWN or not self.ledger:
             reason = printable((outcome.error or "").splitlines()[0])
             self._labelled("failed", "red", f"{printable(outcome.source)}: {reason}")
         elif self._failures == FAILURES_SHOWN + 1:
-            self._line("       further failures are listed in outcomes.jsonl", "")
+            self._line("       further failures are listed in " + self.ledger, "")
 
     @contextmanager
     def working(self, text: str) -> Iterator[None]:

@@ -457,6 +457,16 @@ class Explainer:
         return {} if self._checked is None else self._plans[self._checked].layouts
 
     @property
+    def runs(self) -> dict[str, int]:
+        """Which of each layer's runs is explained, from 1 on, likewise; the layers in running order."""
+        return {} if self._checked is None else self._plans[self._checked].runs
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """How many channels each layer has, likewise."""
+        return {} if self._checked is None else self._plans[self._checked].channels
+
+    @property
     def grids(self) -> dict[str, tuple[int, int]]:
         """Rows and columns of each layer's maps, and ("") of those over tokens, likewise."""
         tokens = None if self._checked is None else self._plans[self._checked].tokens

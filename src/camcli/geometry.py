@@ -59,6 +59,14 @@ class View:
         height, width = self.picture
         return (_seen(y0, y1, height), _seen(x0, x1, width)) == (slice(0, height), slice(0, width))
 
+    def cut(self) -> tuple[slice, slice, "View"]:
+        """Rows and columns of the pixels that the model saw (their centres), and the view of these alone."""
+        x0, y0, x1, y1 = self.box
+        height, width = self.picture
+        rows, columns = _seen(y0, y1, height), _seen(x0, x1, width)
+        box = (x0 - columns.start, y0 - rows.start, x1 - columns.start, y1 - rows.start)
+        return rows, columns, View((rows.stop - rows.start, columns.stop - columns.start), self.input, box)
+
     def position(self, row: int, column: int, shape: tuple[int, int]) -> tuple[float, float]:
         """The centre of one cell of a map of this shape, as x and y in picture pixels."""
         x0, y0, x1, y1 = self.box

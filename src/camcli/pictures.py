@@ -41,8 +41,12 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM")
 MOST_PIXELS = 2 * 89_478_485
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 
-# What has both of these in it is a folder that camcli wrote.
-OUTPUT_MARKS = ("run.json", "outcomes.jsonl")
+# What has both of a pair in it is a folder that camcli wrote.
+OUTPUT_MARKS = (
+    ("run.json", "outcomes.jsonl"),
+    ("channels.json", "channels.csv"),
+    ("channels.json", "channels.untrained.csv"),
+)
 LONGEST_COMPONENT = 180
 
 UPRIGHT = {
@@ -335,7 +339,7 @@ class _Search:
                 yield path, ""
 
     def is_output(self, folder: str) -> bool:
-        return self.is_out(folder) or all(Path(folder, mark).is_file() for mark in OUTPUT_MARKS)
+        return self.is_out(folder) or any(all(Path(folder, mark).is_file() for mark in marks) for marks in OUTPUT_MARKS)
 
     def is_out(self, folder: str) -> bool:
         try:

@@ -55,8 +55,8 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def write(folder: Path, content: dict[str, Any]) -> None:
-    """Write ``run.json`` into a folder.
+def write(folder: Path, content: dict[str, Any], file: str = FILE) -> None:
+    """Write ``run.json``, or another such file, into a folder.
 
     Raises:
         OutputError: it cannot be written.
@@ -64,15 +64,15 @@ def write(folder: Path, content: dict[str, Any]) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     # File names need not be valid UTF-8; JSON's own escape for what is not is the one that this handler writes.
     try:
-        atomic.write(folder / FILE, text.encode("utf-8", "backslashreplace"))
+        atomic.write(folder / file, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
-        raise OutputError(f"{folder / FILE} cannot be written: {error.strerror}") from error
+        raise OutputError(f"{folder / file} cannot be written: {error.strerror}") from error
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read(folder: Path, file: str = FILE) -> dict[str, Any]:
     """What the last run wrote there; empty if there is nothing."""
     try:
-        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        content = json.loads((folder / file).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

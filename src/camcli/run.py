@@ -40,6 +40,37 @@ NO_USE_TO_GO_ON = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 GO_ON_LATER = "what was done stays; make room and give the same command again"
 
 
+def found(job: Job, stdin: BinaryIO | None = None) -> Iterator[Source]:
+    """The pictures that a job names; ``stdin`` is what its input ``-`` reads, by default the process's own."""
+    return find(
+        job.inputs,
+        out=Path(job.out),
+        stdin=stdin,
+        null_separated=job.null_separated,
+        root=Path(job.root) if job.root else None,
+    )
+
+
+def check(job: Job) -> int | None:
+    """What can be said of a job before its model is loaded; how many pictures it names, None if they come from stdin.
+
+    Raises:
+        RequestError: it names no pictures, its output folder is none, or there is no such colour map.
+        NothingFoundError: there is no picture.
+    """
+    if not job.inputs:
+        raise RequestError("no pictures were named", "name files, folders, globs, @list.txt, or - for standard input")
+    if Path(job.out).exists() and not Path(job.out).is_dir():
+        raise RequestError(f"--out {job.out} is a file, not a folder", "name a folder; it is made if need be")
+    if job.colormap not in COLORMAPS:
+        hint = did_you_mean(job.colormap, COLORMAPS) or f"there are: {', '.join(COLORMAPS)}"
+        raise RequestError(f"there is no colour map {job.colormap!r}", hint)
+    total = None if "-" in job.inputs else sum(1 for _ in found(job))
+    if total == 0:
+        raise NothingFoundError(f"there is no picture in {', '.join(job.inputs)}")
+    return total
+
+
 class Run:
     """A job under way.
 
@@ -65,24 +96,13 @@ class Run:
         self.job = job
         self._out = Path(job.out)
         self._stdin = stdin
-        if not job.inputs:
-            raise RequestError(
-                "no pictures were named", "name files, folders, globs, @list.txt, or - for standard input"
-            )
-        if self._out.exists() and not self._out.is_dir():
-            raise RequestError(f"--out {job.out} is a file, not a folder", "name a folder; it is made if need be")
-        if job.colormap not in COLORMAPS:
-            hint = did_you_mean(job.colormap, COLORMAPS) or f"there are: {', '.join(COLORMAPS)}"
-            raise RequestError(f"there is no colour map {job.colormap!r}", hint)
+        self.total = check(job)
         # Run-wide drawing waits for the last picture, and draws from the arrays.
         self._drawn_later = job.normalize == "run"
         self._formats = tuple(dict.fromkeys([*job.save, *(["array"] if self._drawn_later else [])]))
         self._written = ("array",) if self._drawn_later else self._formats
         self._suffixes = {name: OUTPUTS.find(name).suffix for name in self._formats}
         self._id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-        self.total = None if "-" in job.inputs else sum(1 for _ in self._sources())
-        if self.total == 0:
-            raise NothingFoundError(f"there is no picture in {', '.join(job.inputs)}")
         self._check_apart()
         self.worker = Worker(job, None if self.total is None else self._sources)
         self.notes = self.worker.notes
@@ -132,13 +152,7 @@ class Run:
     # ---- before
 
     def _sources(self) -> Iterator[Source]:
-        return find(
-            self.job.inputs,
-            out=self._out,
-            stdin=self._stdin,
-            null_separated=self.job.null_separated,
-            root=Path(self.job.root) if self.job.root else None,
-        )
+        return found(self.job, self._stdin)
 
     def _check_apart(self) -> None:
         """Outputs must not lie among the pictures of a folder, where the next run would find them."""

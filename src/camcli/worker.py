@@ -219,15 +219,15 @@ class Worker:
             items: pictures; of a group all of them, also those that need not be done if no other must.
             begin: is told each group before it is begun, and may mark its items.
         """
-        if self.job.group:
-            items = self._grouped(items, begin)
+        for batch in self.batches(self._grouped(items, begin) if self.job.group else items):
+            yield from self._explained(batch)
+
+    def batches(self, items: Iterable[Item]) -> Iterator[list[Item]]:
+        """Items as they are decoded, in order, in batches of as many pictures as go through the network at once."""
         decoded = ahead(self._decoded, items, self.workers, self.batch_size + self.workers)
         if self.job.group:
-            batches = pieces(decoded, lambda item: item.mates)
-        else:
-            batches = batched(decoded, self.batch_size, counts=lambda item: item.input is not None)
-        for batch in batches:
-            yield from self._explained(batch)
+            return pieces(decoded, lambda item: item.mates)
+        return batched(decoded, self.batch_size, counts=lambda item: item.input is not None)
 
     def _grouped(self, items: Iterable[Item], begin: Callable[[Sequence[Item]], None]) -> Iterator[Item]:
         """The items group by group; a group of which one must be done is done as a whole."""

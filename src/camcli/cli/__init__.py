@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from camcli import __version__
+from camcli.cli.channels import channels
 from camcli.cli.explain import explain
 from camcli.cli.layers import layers
 from camcli.cli.methods import methods
@@ -19,6 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(explain)
+app.command()(channels)
 app.command()(layers)
 app.command()(methods)
 app.command()(models)

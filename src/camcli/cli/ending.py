@@ -25,9 +25,17 @@ def _terminate(_number: int, _frame: FrameType | None) -> None:
     raise Terminated
 
 
+GO_ON = "what was done stays, and the same command (without --overwrite) goes on"
+
+
 @contextmanager
-def ending(voice: Voice) -> Iterator[None]:
-    """Turns what ends a command early into its exit code: errors of camcli, Ctrl-C, SIGTERM, a closed pipe."""
+def ending(voice: Voice, interrupted: str = GO_ON) -> Iterator[None]:
+    """Turns what ends a command early into its exit code: errors of camcli, Ctrl-C, SIGTERM, a closed pipe.
+
+    Args:
+        voice: says it.
+        interrupted: what an interrupted command leaves behind.
+    """
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
@@ -36,7 +44,7 @@ def ending(voice: Voice) -> Iterator[None]:
         voice.error(error)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt as interrupt:
-        voice.say("interrupted; what was done stays, and the same command (without --overwrite) goes on", style="bold")
+        voice.say(f"interrupted; {interrupted}", style="bold")
         raise typer.Exit(TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED) from None
     except BrokenPipeError:
         # Nobody reads on. Python would complain once more when it flushes at the end.

@@ -167,10 +167,11 @@ def _proportions(whole: tuple[int, int], shown: tuple[int, int]) -> Iterator[str
 
 
 def _fitted(lines: Iterable[_Line], width: int) -> list[_Line]:
-    return [(size, colour, _shortened(text, size, width)) for size, colour, text in lines]
+    return [(size, colour, shortened(text, size, width)) for size, colour, text in lines]
 
 
-def _shortened(text: str, size: int, width: int) -> str:
+def shortened(text: str, size: int, width: int) -> str:
+    """The text on one line; ended by ``…`` where at this size it is wider than so many pixels."""
     font = ImageFont.load_default(size)
     shown = "".join(letter if letter.isprintable() else " " for letter in text)
     if font.getlength(shown) <= width:
@@ -195,7 +196,7 @@ def _place(sheet: Image.Image, tiles: list[_Tile], top: int) -> None:
     for tile in tiles:
         height, width = tile.pixels.shape[:2]
         sheet.paste(Image.fromarray(tile.pixels), (left, top))
-        draw.text((left, top + height + GAP // 2), _shortened(tile.caption, SMALL, width), GREY, font)
+        draw.text((left, top + height + GAP // 2), shortened(tile.caption, SMALL, width), GREY, font)
         left += width + GAP
 
 
@@ -207,4 +208,4 @@ def _place_scale(sheet: Image.Image, text: str, top: int, colormap: str) -> None
     draw.text((MARGIN, middle), "0", GREY, font, anchor="lm")
     sheet.paste(Image.fromarray(render.colours(ramp, colormap)), (left, middle - BAR[1] // 2))
     left += BAR[0] + 6
-    draw.text((left, middle), _shortened(text, SMALL, sheet.width - MARGIN - left), GREY, font, anchor="lm")
+    draw.text((left, middle), shortened(text, SMALL, sheet.width - MARGIN - left), GREY, font, anchor="lm")
