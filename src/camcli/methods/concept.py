@@ -127,7 +127,7 @@ def spoken_for(
 
 def dff_directions(act: Float[Tensor, "m c"], *, concepts: int = 4, iterations: int = 200) -> Float[Tensor, "k c"]:
     """W of cells of many pictures, factorised together: the concepts of :func:`dff` at ``over=set``."""
-    _check(concepts, iterations, act.shape[1], len(act), f"{len(act)} cells of all the pictures")
+    _check(concepts, iterations, act.shape[1], len(act), f"{len(act)} cells")
     _, directions = factorised(act[None].clamp(min=0), concepts, iterations)
     return directions[0]
 
@@ -187,7 +187,8 @@ def dff(
 
 
 def _check(concepts: int, iterations: int, channels: int, places: int, words: str) -> None:
-    if not 1 <= concepts <= (most := min(channels, places)):
+    most = min(channels, places)
+    if not 1 <= concepts <= most:
         raise RequestError(
             f"{concepts} concepts cannot be told apart in a layer of {channels} channels and {words}",
             f"choose 1 to {most} concepts",
