@@ -180,13 +180,15 @@ def bring(monkeypatch: pytest.MonkeyPatch) -> Bring:
     monkeypatch.setattr(METHODS, "load", lambda name: functions.get(name) or loaded(name))
     monkeypatch.setattr(METHODS, "beside", lambda row, name: functions.get(name) or beside(row, name))
 
-    def bring(function: Callable, name: str = "", fuse: Callable | None = None, **fields: str) -> str:
+    def bring(
+        function: Callable, name: str = "", fuse: Callable | None = None, kind: str = "gradient", **fields: str
+    ) -> str:
         name = name or function.__name__.replace("_", "-")
         functions[name] = function
         if fuse:
             functions[fuse.__name__] = fuse
             fields["fuse"] = fuse.__name__
-        row = Row("gradient", name, "brought in by a test", **fields)
+        row = Row(kind, name, "brought in by a test", **fields)
         monkeypatch.setattr(METHODS, "rows", (*(one for one in METHODS.rows if one.name != name), row))
         return name
 

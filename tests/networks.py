@@ -170,7 +170,7 @@ def named(module: nn.Module, classes: int, size: int = 8, **facts: Any) -> Netwo
 def explainer(model: nn.Module | Network, method: str = "gradcam", layers: Sequence[str] = ("conv2",)) -> Explainer:
     """An explainer whose layers are named where the method works at one; it gives one map a class."""
     named_layers = layers if "layer" in works_at(METHODS.find(method)) else []
-    options = {"concepts": 1} if method == "dff" else {}
+    options = {"concepts": 1, "over": "picture"} if method == "dff" else {}
     return Explainer(model, layers=named_layers, method=method, options=options)
 
 

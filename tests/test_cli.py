@@ -482,19 +482,3 @@ def test_several_methods_have_files_of_their_own(bring: Bring, paint: Paint, tin
     assert files("two") == ["a.png.gradcam.npy", "a.png.hirescam.npy"]
     assert {row["layer"] for row in ledger("two")} == {"stem+body"}
     assert "methods: hirescam, gradcam at stem, body" in result.stderr
-
-
-def test_a_method_may_give_several_maps_of_a_layer(bring: Bring, paint: Paint, tiny: str) -> None:
-    bring(concepts_of, "parts")
-    paint("a.png", (200, 100, 50))
-    words = ("explain", "-m", tiny, "a.png", "--out", "out", "--save", "array,panel", "--method", "parts", "-l", "stem")
-    assert do(*words, "-o", "count=2").exit_code == 0
-    assert [file for file in files() if file.endswith("npy")] == ["a.png.concept1.npy", "a.png.concept2.npy"]
-    for number, value in ((1, 200), (2, 100)):
-        np.testing.assert_allclose(np.load(f"out/a.png.concept{number}.npy"), value / 255, rtol=1e-6)
-    assert [row["concept"] for row in ledger()] == [1, 2]
-    assert do(*words, "-l", "body", "--fuse", "mean", "--out", "two").exit_code == 2
-
-
-def concepts_of(act, *, count: int = 3):
-    return act[:, :count]

@@ -14,7 +14,8 @@ from torch import nn
 from camcli import RequestError
 from camcli.capture import tapped
 from camcli.methods import METHODS
-from camcli.methods.activation import dff, eigencam, fem, kpca_cam, lafam, principal, random
+from camcli.methods.activation import eigencam, fem, kpca_cam, lafam, principal, random
+from camcli.methods.concept import dff
 from camcli.methods.gradient import (
     cam,
     eigen_gradcam,
@@ -340,52 +341,6 @@ def test_random_is_noise_that_knows_nothing():
     assert map.std() > 0.2
 
 
-def test_dff_by_hand():
-    # Two concepts in places of their own: channel 0 has 4 in the left column, channels 1 and 2 have 3 and 4 on the
-    # right. The right one's direction is (0, 3, 4) / 5, so its map is 5; the left one's map is 4, and comes second.
-    act = torch.zeros(1, 3, 2, 2).double()
-    act[0, 0, :, 0] = 4
-    act[0, 1, :, 1] = 3
-    act[0, 2, :, 1] = 4
-    map = dff(act, concepts=2)
-    torch.testing.assert_close(
-        map, torch.tensor([[[[0.0, 5.0], [0.0, 5.0]], [[4.0, 0.0], [4.0, 0.0]]]]).double(), rtol=1e-6, atol=1e-6
-    )
-    # One concept of a picture of rank one is EigenCAM.
-    torch.testing.assert_close(dff(act[:, :1], concepts=1)[:, 0], eigencam(act[:, :1]))
-
-
-def test_dff_rectifies_and_does_not_mix():
-    act = drawn(3, 6, 4, 5)
-    maps = dff(act, concepts=3)
-    assert maps.shape == (3, 3, 4, 5)
-    assert (maps >= 0).all()
-    assert torch.equal(maps, dff(act.clamp(min=0), concepts=3))
-    energy = maps.flatten(2).norm(dim=2)
-    assert (energy[:, :-1] >= energy[:, 1:]).all()
-    for row in range(3):
-        torch.testing.assert_close(dff(act[row : row + 1], concepts=3)[0], maps[row], rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(dff(1e-9 * act, concepts=3), 1e-9 * maps, rtol=1e-6, atol=1e-18)
-
-
-def test_dff_finds_what_an_image_was_made_of():
-    # Non-negative places times non-negative directions, with places that are each some concept's alone.
-    places = drawn(20, 3, seed=3).abs()
-    places[:6] = torch.eye(3).double().repeat(2, 1) * 2
-    directions = drawn(3, 30, seed=4).abs()
-    act = (places @ directions).T.reshape(1, 30, 4, 5)
-    maps = dff(act, concepts=3, iterations=2000)[0].flatten(1)
-    truth = (places * directions.norm(dim=1)).T
-    for map in maps:
-        assert max(F.cosine_similarity(map, one, dim=0) for one in truth) > 0.98
-
-
-@pytest.mark.parametrize(("options", "reason"), [({"concepts": 9}, "9 concepts"), ({"concepts": 0}, "0 concepts")])
-def test_dff_refuses(options, reason):
-    with pytest.raises(RequestError, match=reason):
-        dff(drawn(1, 8, 4, 4), **options)
-
-
 # ---- CAM
 
 
@@ -507,7 +462,7 @@ FORMS = {
     "kpca-cam rbf": lambda act, grad: kpca_cam(act, kernel="rbf"),
     "fem": lambda act, grad: fem(act, k=1.0),
     "lafam": lambda act, grad: lafam(act),
-    "dff": lambda act, grad: dff(act, concepts=3),
+    "dff": lambda act, grad: dff(act, None, None, concepts=3).maps,
     "random": lambda act, grad: random(act),
 }
 WITHOUT_GRADIENT = {"eigencam", "eigencam centred", "kpca-cam", "kpca-cam rbf", "fem", "lafam", "dff", "random"}

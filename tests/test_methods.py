@@ -22,7 +22,7 @@ NO_CLASS = "it asks for no class"
 SOFTMAX = "its weights are a softmax over channels"
 # row: why twice the gradient is not twice the map.
 NOT_PROPORTIONAL: dict[str, str] = {
-    **dict.fromkeys([row.name for row in METHODS.rows if row.kind == "activation"], NO_CLASS),
+    **dict.fromkeys([row.name for row in METHODS.rows if row.kind in ("activation", "concept")], NO_CLASS),
     **dict.fromkeys(["rollout", "attention"], NO_CLASS),
     **dict.fromkeys(["scorecam", "gscorecam", "ss-cam", "is-cam"], SOFTMAX),
     "ablation-cam": "its weights are shares of the score",
@@ -35,7 +35,7 @@ NOT_PROPORTIONAL: dict[str, str] = {
 }
 # row: why a map need not be zero where the score has no gradient.
 WITHOUT_GRADIENT: dict[str, str] = {
-    **dict.fromkeys([row.name for row in METHODS.rows if row.kind == "activation"], NO_CLASS),
+    **dict.fromkeys([row.name for row in METHODS.rows if row.kind in ("activation", "concept")], NO_CLASS),
     **dict.fromkeys(["scorecam", "gscorecam", "ss-cam", "is-cam"], SOFTMAX + ", alike where all gain nothing"),
     "finer-cam": "the rivals have a gradient",
     "rise": "it sees the score, which is not zero",

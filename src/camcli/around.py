@@ -105,10 +105,7 @@ def fused(
         paper: the method's own way, which is handed the maps as the method gave them.
     """
     if any(map.ndim != 3 for map in maps):
-        raise RequestError(
-            "a method that gives several maps of a layer has none to fuse with another layer's",
-            "leave --fuse out, or choose another method",
-        )
+        raise RequestError("maps with colours at the input are not fused", "leave --fuse out, or choose another method")
     if how == "paper":
         assert paper is not None
         return paper(maps)

@@ -32,6 +32,8 @@ ATTENTION = frozenset({"attn", "attn_grad", "read", "spread"})
 LAST_ATTENTION = frozenset({"read", "spread"})
 # What asks for the score again, of something changed.
 AGAIN = frozenset({"ask", "slopes", "responses", "rest"})
+# What runs again only what lies behind a layer.
+BEHIND = frozenset({"rest", "rest_scores"})
 # Of the score, how far a replay may be off.
 SAME = 1e-4
 # Of the score, how much FullGrad's parts may miss.
@@ -143,7 +145,7 @@ class Witness:
         layers = {name: self.module.get_submodule(name) for name in self.layers}
         with ExitStack() as watch:
             recordings: dict[str, Recording] = {}
-            if plan and "rest" in self.wants:
+            if plan and self.wants & BEHIND:
                 for name, layer in layers.items():
                     record = recorded(self.module, layer, plan.runs[name], len(leaf), plan.ways[name].owned)
                     recordings[name] = watch.enter_context(record)
@@ -454,17 +456,28 @@ class Evidence:
 
     def rest(self, layer: str) -> Callable[[Iterable[Tensor]], Iterator[Tensor]]:
         """From variants of the layer's output to the score where the layer says this."""
+        return self._behind(layer, lambda reading, each: _asked(reading, self._subjects, each))
+
+    def rest_scores(self, layer: str) -> Callable[[Iterable[Tensor]], Iterator[Tensor]] | None:
+        """From variants of the layer's output to the scores of every class, ``(n, classes)`` for each."""
+        if "rest_scores" not in self._witness.wants:
+            return None
+        return self._behind(layer, lambda reading, each: _asked(reading, self._subjects, each, _all_scores))
+
+    def _behind(
+        self, layer: str, said: Callable[[Reading, int], Tensor]
+    ) -> Callable[[Iterable[Tensor]], Iterator[Tensor]]:
         module, plan = self._witness.module.get_submodule(layer), self._plan
         recording = self._forward.recordings[layer].of(self._rows)
         images = self._some(self._forward.image.detach())
 
-        def rest(variants: Iterable[Tensor]) -> Iterator[Float[Tensor, " n"]]:
+        def rest(variants: Iterable[Tensor]) -> Iterator[Tensor]:
             for cells in self._chunks(variants, plan.rows[layer]):
                 given = restored(cells, plan.layouts[layer], recording.tensor)
                 with self._about():
                     reading = self._witness.again(module, recording, given, images, plan.ways[layer])
                 with torch.inference_mode():
-                    scores = _asked(reading, self._subjects, len(given) // len(self._rows))
+                    scores = said(reading, len(given) // len(self._rows))
                 yield from _each(scores, len(self._rows))
 
         return rest
@@ -546,10 +559,19 @@ def _back(score: Tensor, points: Sequence[Tensor], keep: bool = False, curved: b
     return [torch.zeros_like(one) if back is None else back for one, back in zip(points, found, strict=True)]
 
 
-def _asked(reading: Reading, subjects: Sequence[Subject], each: int) -> Tensor:
+def _asked(
+    reading: Reading,
+    subjects: Sequence[Subject],
+    each: int,
+    what: Callable[[Reading, int, Subject], Tensor] = lambda reading, row, subject: reading.answer(row, subject),
+) -> Tensor:
     """The score of each subject in each of its variants, those of the first together: ``(n * each,)``."""
     rows = ((row * each + turn, subject) for row, subject in enumerate(subjects) for turn in range(each))
-    return torch.stack([reading.answer(row, subject) for row, subject in rows])
+    return torch.stack([what(reading, row, subject) for row, subject in rows])
+
+
+def _all_scores(reading: Reading, row: int, subject: Subject) -> Tensor:
+    return reading.answers(row, subject)
 
 
 def _each(values: Tensor, images: int) -> Iterator[Tensor]:

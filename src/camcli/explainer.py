@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from camcli.around import Pass, channel_parts, fused, passes, sizes, smoothed
 from camcli.attention import Attending
 from camcli.capture import Taps, closed_parts
+from camcli.concepts import Fitted, fitted, sampled
+from camcli.concepts import found as found_concepts
 from camcli.errors import PictureError, RequestError
-from camcli.evidence import AGAIN, ATTENTION, LAST_ATTENTION, Evidence, Forward, Plan, Witness, mixes, wide
+from camcli.evidence import AGAIN, ATTENTION, BEHIND, LAST_ATTENTION, Evidence, Forward, Plan, Witness, mixes, wide
 from camcli.extras import Features
 from camcli.job import FUSES, Explanation
 from camcli.labels import Labels
@@ -76,7 +78,6 @@ class _Maps:
         recipe: the method.
         layer: the layer, or several joined; empty at the input.
         map: for each image, ``(n, ...)``.
-        concept: which of the method's maps it is, from 1 on; 0 where there is one.
         channels: for each image which channel of the layer it is of; empty if it is of all.
         weights: for each image that channel's share in the score.
     """
@@ -84,7 +85,6 @@ class _Maps:
     recipe: Recipe
     layer: str
     map: np.ndarray
-    concept: int = 0
     channels: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
 
@@ -134,6 +134,8 @@ class Explainer:
         methods: the rows of the methods.
         recipes: these, with their functions and options.
         strongest: of how many channels the parts are given, instead of the map; 0 for the map.
+        fitted: by method and layer, what a method was fitted to that finds concepts in several pictures together; while
+            it is empty, those of each call are taken together. Filled by :meth:`fit`, and may be set.
         notes: what a reader of all the maps must know.
 
     Raises:
@@ -187,6 +189,9 @@ class Explainer:
             )
         self.strongest = channels
         wants = frozenset(name for recipe in self.recipes for name in recipe.wants) | (SHARE if channels else set())
+        self._unnamed = self._why_unnamed() if any(recipe.of_concepts for recipe in self.recipes) else ""
+        wants -= {"rest_scores"} if self._unnamed else set()
+        self.fitted: Fitted = {}
         ruled, everywhere = (any(getattr(one, what) for one in self.recipes) for what in ("ruled", "everywhere"))
         self._witness = Witness(self.module, self._read, wants, ruled, everywhere, call, rows)
         self._check_open()
@@ -196,6 +201,8 @@ class Explainer:
         self._scales, self._flips = tuple(scales), tuple(flips)
         self._check_together(wants)
         self.notes: tuple[str, ...] = tuple(dict.fromkeys(row.caveat for row in self.methods if row.caveat))
+        if self._unnamed:
+            self._note(f"no classes are named that a concept speaks for: {self._unnamed}")
         self._facts = (self.network.prefix, self.network.grid) if self.network else (None, None)
         self._asked, self._call = layout, call
         # Found out for so many images at once (1 where they are no group), of so many rows and columns.
@@ -232,7 +239,8 @@ class Explainer:
             extras: for a model that takes (images, features): a tensor ``(n, ...)``, or several by name.
 
         Returns:
-            For each image its explanations: class by class (box by box), method by method, layer by layer.
+            For each image its explanations: those that are of no class, then class by class (box by box), method by
+            method, layer by layer.
 
         Raises:
             RequestError: these are no images, the targets do not fit them or the classes, or no map can be made at
@@ -289,6 +297,7 @@ class Explainer:
             results: list[list[Result]] = [[one for one in some if isinstance(one, PictureError)] for some in chosen]
             subjects = [[one for one in some if isinstance(one, Subject)] for some in chosen]
             said = [forward.reading.scores(row) for row in range(len(images))]
+            self._add_concepts(results, images, forward, seen)
             for rank, maps in enumerate(self._averaged(images, forward, subjects)):
                 rows = [row for row, some in enumerate(subjects) if rank < len(some)]
                 for some in self._joined(maps):
@@ -311,6 +320,29 @@ class Explainer:
     def shared(self) -> bool:
         """Whether the model was found to give one prediction for the whole group that was checked last."""
         return self._checked in self._shared
+
+    @property
+    def fits(self) -> bool:
+        """Whether a method finds concepts in several pictures together."""
+        return any(recipe.fit for recipe in self.recipes)
+
+    def cells(self, images: Float[Tensor, "n 3 h w"], pictures: int) -> dict[str, Float[Tensor, "m c"]]:
+        """Of each layer cells of a batch, for :meth:`fit`; ``pictures`` is how many are looked at in all."""
+        _check_batch(images)
+        key = self._ready(images, None)
+        with self._witness.ready():
+            evidence = self._of_everything(self._plans[key], self._witness.forward(images))
+            return {layer: sampled(evidence.get("act", layer), pictures) for layer in self.layers}
+
+    def fit(self, samples: Iterable[Mapping[str, Float[Tensor, "m c"]]]) -> None:
+        """Find concepts in cells of several pictures; those of every image explained from now on.
+
+        ``explainer.fit(explainer.cells(batch, 500) for batch in batches)``
+
+        Args:
+            samples: what :meth:`cells` gives, batch by batch.
+        """
+        self.fitted = fitted(self.recipes, samples)
 
     def check(self, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> None:
         """Try everything on one image or one group: choose the layer, read its layout, see that gradient reaches it.
@@ -379,10 +411,12 @@ class Explainer:
             del forward, evidence
             if len(image) > 1:
                 self._check_order(plan, image)
-            if "rest" in self._witness.wants:
+            if self._witness.wants & BEHIND:
                 for name in self.layers:
                     if note := self._witness.prepare_rest(plan, name, image):
                         self._note(note)
+            if any(recipe.of_concepts for recipe in self.recipes):
+                self._concepts(image, self._witness.forward(image, plan=plan), plan, [0])
         self._plans[key] = plan
 
     def _check_order(self, plan: Plan, images: Tensor) -> None:
@@ -523,23 +557,22 @@ class Explainer:
         """By method and layer the maps, ``(n, h, w)`` at the layer or the input, or ``(n, 3, H, W)`` at the input."""
         maps = {}
         for number, recipe in enumerate(self.recipes):
+            if recipe.of_concepts:
+                continue
             for layer in self.layers if recipe.at_layer else ("",):
                 if self._smooth:
                     maps[number, layer] = smoothed(recipe.row.name, recipe.formulas, evidence, layer)
                 elif self.strongest:
                     maps[number, layer] = channel_parts(recipe.row.name, recipe.formulas, evidence, layer)
                 else:
-                    maps[number, layer] = recipe(evidence, layer)
+                    maps[number, layer] = _one_map(recipe, recipe(evidence, layer))
         if self.strongest:
             for layer in self.layers:
                 maps[OF_SHARES, layer] = evidence.get("act", layer) * evidence.get("grad", layer)
         return maps
 
     def _joined(self, maps: Mapping[tuple[int, str], Tensor]) -> list[_Maps]:
-        """Method by method what is given.
-
-        The map of each layer, or one of all; of several concepts, or channels, one after another.
-        """
+        """Method by method what is given: the map of each layer, or one of all; of channels one after another."""
         found: list[_Maps] = []
         for number, recipe in enumerate(self.recipes):
             own = {layer: map for (method, layer), map in maps.items() if method == number}
@@ -551,13 +584,34 @@ class Explainer:
                 in_turn = [own[layer] for layer in self._in_turn]
                 own = {"+".join(own): fused(in_turn, self._fuse, recipe.fusion)}
             for layer, map in own.items():
-                several = map.unbind(1) if map.ndim == 4 and not recipe.at_input else (map,)
-                turns = range(1, len(several) + 1) if len(several) > 1 else (0,)
-                found += [
-                    _Maps(recipe, layer, one.numpy(force=True), concept=turn)
-                    for turn, one in zip(turns, several, strict=True)
-                ]
+                found.append(_Maps(recipe, layer, map.numpy(force=True)))
         return found
+
+    def _add_concepts(
+        self, results: Sequence[list[Result]], images: Tensor, forward: Forward, seen: Tensor | None
+    ) -> None:
+        """The concepts of every image of which the network says anything."""
+        rows = [row for row in range(len(images)) if not forward.reading.scores(row).isnan().any()]
+        if not rows or not any(recipe.of_concepts for recipe in self.recipes):
+            return
+        plan = self._plans[self._key(images)]
+        for some in self._concepts(images, forward, plan, rows, seen):
+            for row, result in zip(rows, some, strict=True):
+                results[row].append(result)
+
+    def _concepts(
+        self, images: Tensor, forward: Forward, plan: Plan, rows: Sequence[int], seen: Tensor | None = None
+    ) -> list[Sequence[Result]]:
+        """Method by method, layer by layer, the concepts of some of the images."""
+        inside = torch.ones(images.shape[0], *images.shape[2:], dtype=torch.bool) if seen is None else seen
+        subjects = [Subject(0, torch.zeros(()), None, inside=inside[row], of_layer=True) for row in rows]
+        evidence = Evidence(self._witness, plan, forward, subjects, rows)
+        return [
+            found_concepts(recipe, layer, evidence, self.fitted, len(rows), self._label)
+            for recipe in self.recipes
+            if recipe.of_concepts
+            for layer in self.layers
+        ]
 
     @property
     def _in_turn(self) -> list[str]:
@@ -615,6 +669,8 @@ class Explainer:
                     "the network's scores hold NaN or infinite values on this picture" + self._culprit(images, row),
                     "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
                 )
+            if self._of_no_class:
+                return []
             indices = list(dict.fromkeys(choose(row, scores)))
             if not indices:
                 raise PictureError(self.outlet.nothing())
@@ -635,6 +691,8 @@ class Explainer:
         """What is explained, in words for people."""
         if self._of_layer:
             return "the channel named, of the layer, as it is"
+        if self._of_no_class:
+            return "what the layer says, as a sum of concepts; no class"
         network = self.network
         what = self.outlet.says(
             network.activation if network else "softmax",
@@ -650,6 +708,20 @@ class Explainer:
     def _of_layer(self) -> bool:
         """Whether channels of the layer are asked for, and no scores."""
         return not self.strongest and all(recipe.of_channel for recipe in self.recipes)
+
+    @property
+    def _of_no_class(self) -> bool:
+        """Whether concepts are asked for, and no scores."""
+        return all(recipe.of_concepts for recipe in self.recipes)
+
+    def _why_unnamed(self) -> str:
+        """Why the classes cannot be named that a concept speaks for; empty where they can."""
+        if self.outlet.task == "detect":
+            return NO_BOX_AGAIN[0]
+        if self.network and self.network.headless:
+            return "the network has no head, and so no classes"
+        closed = closed_parts(self.module)
+        return f"{closed[0].words}, so what lies behind the layer cannot be run alone" if closed else ""
 
     def _of_channel(self, index: int) -> Subject:
         """A channel of the layer, of each if there are several."""
@@ -722,7 +794,6 @@ class Explainer:
             ),
             number=subject.number,
             box=subject.box,
-            concept=maps.concept,
             versus="" if alone else ", ".join(self._label(rival) for rival in subject.rivals),
             channel=channel,
             weight=maps.weights[at] if maps.weights else None,
@@ -910,7 +981,7 @@ class Explainer:
             raise RequestError(
                 "a detector looks at each picture by itself, so a group means nothing to it", "leave --group out"
             )
-        if self._group and (asking := [one.row.name for one in self.recipes if one.wants & AGAIN]):
+        if self._group and (asking := [one.row.name for one in self.recipes if one.wants & (AGAIN | BEHIND)]):
             raise RequestError(
                 f"{' and '.join(asking)} asks for the score of changed pictures, many at a time, and a group's score "
                 "is of exactly its pictures together",
@@ -932,6 +1003,7 @@ class Explainer:
                 "the strongest channels are shown each by itself, neither fused nor smoothed",
                 "leave --fuse and --eigen-smooth out, or name a class as the target",
             )
+        self._check_concepts_alone()
         shown = [recipe.row.name for recipe in self.recipes if recipe.of_channel]
         of_classes = self.network and not self.network.headless and not self.strongest
         if of_classes and 0 < len(shown) < len(self.recipes):
@@ -959,6 +1031,24 @@ class Explainer:
                     "leave --fuse out, or choose a method that works at a layer alone",
                 )
 
+    def _check_concepts_alone(self) -> None:
+        """What does not go together with methods that find concepts."""
+        named = next((recipe.row.name for recipe in self.recipes if recipe.of_concepts), "")
+        around = {
+            "--scales": self._scales != (1.0,),
+            "--augment": bool(self._flips),
+            "--fuse": self._fuse != "none",
+            "--eigen-smooth": self._smooth,
+            "--target channels:top:N": bool(self.strongest),
+            "--score or --counterfactual": self._of_no_class and not self.outlet.score.plain,
+        }
+        if asked := [words for words, is_asked in around.items() if named and is_asked]:
+            raise RequestError(
+                f"{named} finds concepts in what a layer says of the picture as it is, and explains no class, so "
+                f"{asked[0]} means nothing to it",
+                f"leave {asked[0]} out, or choose another method",
+            )
+
     def _check_fuse(self) -> None:
         if self._fuse != "none" and len(self.layers) < 2:
             raise RequestError(
@@ -969,6 +1059,17 @@ class Explainer:
 
 def _count(count: int, one: str, many: str = "") -> str:
     return f"{count} {one if count == 1 else many or f'{one}s'}"
+
+
+def _one_map(recipe: Recipe, map: Tensor) -> Tensor:
+    """The map, if it is one for each image."""
+    if map.ndim != 3 and not (map.ndim == 4 and recipe.at_input):
+        form = ", ".join(str(size) for size in ("n", *map.shape[1:]))
+        raise RequestError(
+            f"the method {recipe.row.name!r} gives maps of shape ({form}), and not one for each image: (n, h, w)",
+            "a method that finds several concepts in a picture is of kind concept, and returns Concepts",
+        )
+    return map
 
 
 def _strongest(recipe: Recipe, layer: str, parts: Tensor, shares: Tensor, count: int) -> list[_Maps]:

@@ -296,24 +296,61 @@ def _content_hash(path: str, what: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Spoken:
+    """A class that a concept speaks for.
+
+    Attributes:
+        index: the class.
+        label: its name.
+        rise: how much its score rises when the layer gives this concept's part alone, and nothing else, over what it
+            is when the layer gives nothing.
+    """
+
+    index: int
+    label: str
+    rise: float
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """One of the concepts that a layer's activation is made of in a picture.
+
+    Attributes:
+        number: from 1 on, and the same in all pictures that were factorised together; its place in the map.
+        share: its part of all that the concepts have in this picture: the sum of its map over the sum of all.
+        classes: those it speaks for, strongest first; empty where none rises, or none can be named.
+    """
+
+    number: int
+    share: float
+    classes: tuple[Spoken, ...] = ()
+
+    @classmethod
+    def read(cls, values: dict[str, Any]) -> Concept:
+        """A concept as JSON has it."""
+        return cls(values["number"], values["share"], tuple(Spoken(**one) for one in values["classes"]))
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
-    """One map of one picture for one class at one layer.
+    """One map of one picture for one class at one layer; or the concepts of a picture, which are of no class.
 
     Attributes:
         map: float32, signed, as the method gave it: ``(h, w)`` at the layer's size, or ``(3, H, W)`` at the model's
-            input for methods that work there.
+            input for methods that work there; of concepts ``(k, h, w)`` at the layer's size.
         method: the row that made it.
         layer: the layer's full name, or empty for methods at the input; several fused are joined by ``+``.
-        index: the class explained.
-        label: the class's name.
+        index: the class explained; None of concepts.
+        label: the class's name; of concepts how many there are.
         score: the number that is explained: the model's output for it, before softmax or sigmoid, unless another
             was asked for; summed over a region, or that of a box, where the model gives such; of a channel of the
-            layer its mean.
+            layer its mean; of concepts the share of the layer's positive activation that they hold together (1 minus
+            the sum of squares of what they miss over that of the activation).
         probability: after it; the mean over the region; None where the model gives no probability.
         notes: what a reader of the map must know.
         number: which of the picture's boxes is explained, the best being 1; 0 if none is.
         box: its x0, y0, x1, y1, in pixels of the picture (of the model's input, where there is no picture).
-        concept: which of the method's maps for this class and layer it is, from 1 on; 0 where there is one.
+        concepts: what the map's first dimension counts, where the method finds concepts.
         versus: what the class is compared with, where the score is a margin.
         channel: the channel of the layer or of the backbone that is shown; None where it is a class's whole map.
         weight: the channel's share in the class's score, to first order: activation times gradient, summed over the
@@ -325,19 +362,24 @@ class Explanation:
     map: np.ndarray
     method: str
     layer: str
-    index: int
+    index: int | None
     label: str
     score: float
     probability: float | None
     notes: tuple[str, ...] = ()
     number: int = 0
     box: tuple[float, float, float, float] | None = None
-    concept: int = 0
+    concepts: tuple[Concept, ...] = ()
     versus: str = ""
     channel: int | None = None
     weight: float | None = None
     source: str = ""
     view: View | None = None
+
+    @property
+    def drawn(self) -> np.ndarray:
+        """The map; of concepts at each cell the strongest, ``(h, w)``."""
+        return self.map.max(0) if self.concepts else self.map
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -352,11 +394,12 @@ class Outcome:
         run: the run that wrote this.
         part: this line among the picture's lines, such as ``1/5``.
         files: format to path, relative to ``out``.
-        index, label, score, probability: the class explained; no probability where the model gives none.
+        index, label, score, probability: the class explained; no probability where the model gives none. Of concepts
+            no class, how many they are, and the share of the layer's positive activation that they hold.
         number, box: which of the picture's boxes, the best being 1, and its x0, y0, x1, y1 in pixels of the upright
             picture; 0 and nothing if none is explained.
         layer, method: what made the map; several layers, if they were fused, joined by ``+``.
-        concept: which of the method's maps for this class and layer, from 1 on; 0 where there is one.
+        concepts: the concepts of the picture, in the order of the map's first dimension.
         versus: what the class is compared with, where the score is a margin.
         channel, weight: which channel is shown, and its share in the class's score; nothing for a class's whole map.
         low, high: the raw map's least and greatest value.
@@ -383,7 +426,7 @@ class Outcome:
     box: tuple[float, float, float, float] | None = None
     layer: str | None = None
     method: str | None = None
-    concept: int = 0
+    concepts: tuple[Concept, ...] = ()
     versus: str = ""
     channel: int | None = None
     weight: float | None = None
@@ -398,17 +441,17 @@ class Outcome:
 
     @property
     def about(self) -> str:
-        """What is explained, in words for people: ``281 tabby``, ``281 tabby over tiger cat``, ``channel 12``."""
+        """What is explained, in words for people: ``281 tabby``, ``281 tabby over tiger cat``, ``5 concepts``."""
         if self.channel is not None and self.weight is None:
             return self.label or ""
-        words = f"{self.index} {self.label or ''}"
+        words = self.label or "" if self.index is None else f"{self.index} {self.label or ''}"
         words += f" over {self.versus}" if self.versus else ""
         return words if self.channel is None else f"{words}, channel {self.channel}"
 
     def as_line(self) -> bytes:
         """The outcome as one JSON line, ended by a newline; also for names that are not valid UTF-8."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return json.dumps(values, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+        return json.dumps(values, ensure_ascii=False, default=asdict).encode("utf-8", "backslashreplace") + b"\n"
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from typing import IO, Any
 import filelock
 
 from camcli.errors import OutputError, RequestError
-from camcli.job import Outcome
+from camcli.job import Concept, Outcome
 
 FILE = "outcomes.jsonl"
 LOCK = ".camcli.lock"
@@ -220,7 +220,7 @@ class Ledger:
 def _outcome(values: dict[str, Any]) -> Outcome:
     """The outcome of a line, whose lists were tuples."""
     given: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in values.items()}
-    return Outcome(**given)
+    return Outcome(**{**given, "concepts": tuple(map(Concept.read, given.get("concepts", ())))})
 
 
 def _is_torn(path: Path) -> bool:

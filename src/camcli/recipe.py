@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,11 @@ from camcli import signature
 from camcli.errors import RequestError
 from camcli.evidence import Evidence
 from camcli.methods import EVIDENCE, METHODS
+from camcli.methods.concept import Concepts
 from camcli.tables import Row
+
+# What a method can be handed that asks for no class.
+OF_NO_CLASS = frozenset({"act", "fitted", "rest_scores"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +44,13 @@ class Formula:
         if self.row.kind == "backprop":
             name = f"{self.row.name} {sorted(self.options.items())}"
             return evidence.ruled(name, partial(self.function, **self.options), self.everywhere)
-        map: Tensor = self.function(*(evidence.get(name, layer) for name in self.wants), **self.options)
+        map: Tensor = self.found(evidence, layer)
         return map
+
+    def found(self, evidence: Evidence, layer: str, **more: Any) -> Any:
+        """What the function returns; ``more`` is evidence that somebody else has."""
+        given = (more[name] if name in more else evidence.get(name, layer) for name in self.wants)
+        return self.function(*given, **self.options)
 
     @property
     def everywhere(self) -> bool:
@@ -58,16 +67,29 @@ class Recipe:
         row: of the method.
         formulas: what it is made of.
         fusion: how its paper fuses the maps of several layers, if it says.
+        fit: from cells of a layer's output ``(m, c)`` to what the method is handed as ``fitted``, if it was asked to
+            be fitted on several pictures together.
     """
 
     row: Row
     formulas: tuple[Formula, ...]
     fusion: Callable[[Sequence[Tensor]], Tensor] | None = None
+    fit: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, evidence: Evidence, layer: str) -> Tensor:
-        """The maps: ``(n, h, w)``; several of a layer ``(n, k, h, w)``; with colours at the input ``(n, 3, H, W)``."""
+        """The maps: ``(n, h, w)``; with colours at the input ``(n, 3, H, W)``."""
         maps = [formula(evidence, layer) for formula in self.formulas]
         return maps[0] if len(maps) == 1 else _product(maps)
+
+    def concepts(self, evidence: Evidence, layer: str, fitted: Tensor | None) -> Concepts:
+        """What it finds, if it is a method that finds concepts."""
+        found: Concepts = self.formulas[0].found(evidence, layer, fitted=fitted)
+        return found
+
+    @property
+    def of_concepts(self) -> bool:
+        """Whether it finds concepts, and explains no class."""
+        return self.row.kind == "concept"
 
     @property
     def wants(self) -> frozenset[str]:
@@ -145,7 +167,12 @@ def recipes(method: str | Sequence[str], options: Mapping[str, Any] | Sequence[s
 
 def _recipe(row: Row, values: Mapping[str, Any]) -> Recipe:
     fusion = METHODS.beside(row, row.fuse) if row.fuse else None
-    return Recipe(row, tuple(_formula(part, values) for part in parts(row)), fusion)
+    recipe = Recipe(row, tuple(_formula(part, values) for part in parts(row)), fusion)
+    if not row.fit or recipe.options.get("over") != "set":
+        return recipe
+    fit = METHODS.beside(row, row.fit)
+    own = {name: recipe.options[name] for name in signature.options(fit)}
+    return replace(recipe, fit=partial(fit, **own))
 
 
 def _formula(row: Row, values: Mapping[str, Any]) -> Formula:
@@ -154,6 +181,16 @@ def _formula(row: Row, values: Mapping[str, Any]) -> Formula:
     if row.kind == "backprop":
         return Formula(row, function, (), own)
     wants = signature.evidence(function)
+    if row.kind == "concept" and (other := set(wants) - OF_NO_CLASS):
+        raise RequestError(
+            f"the method {row.name!r} finds concepts, which are of no class, and asks for {', '.join(sorted(other))}",
+            f"such a method can be handed {', '.join(sorted(OF_NO_CLASS))}",
+        )
+    if row.kind != "concept" and "fitted" in wants:
+        raise RequestError(
+            f"the method {row.name!r} asks for 'fitted', and is of kind {row.kind}",
+            "what is fitted on several pictures is handed to methods of kind concept",
+        )
     for name in wants:
         if name not in EVIDENCE:
             raise RequestError(

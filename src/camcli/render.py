@@ -1,6 +1,7 @@
 """A map to colours, a map over a picture. Pixels are red green blue throughout."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -22,6 +23,11 @@ FOG = 0.55
 # How fast the picture's own colours fade below the heat, in units of the heat's opacity.
 FADING = 1.5
 LUMINANCE = np.array([[0.299, 0.587, 0.114]] * 3, np.float32)
+
+# The colours of concepts: those of Okabe and Ito (2008), which colour-blind people can tell apart, without black;
+# beyond the seventh they come again darker, and then lighter.
+PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167), (240, 228, 66), (0, 114, 178), (213, 94, 0))
+SHADES = ((0, 0.0), (0, 0.5), (255, 0.55))
 
 BANNER = (255, 196, 0)
 WARNINGS = ("random weights: this map means nothing", "random weights: means nothing", "random weights", "random")
@@ -119,20 +125,73 @@ def colours(heat: Float32[np.ndarray, "h w"], colormap: str) -> UInt8[np.ndarray
     return coloured if seen.all() else _where(seen, coloured, _hatched(*heat.shape))
 
 
+def hue(number: int) -> tuple[int, int, int]:
+    """The colour of a concept, from 1 on; after 21 they come again."""
+    turn, place = divmod((number - 1) % (len(PALETTE) * len(SHADES)), len(PALETTE))
+    towards, part = SHADES[turn]
+    red, green, blue = (round(value + part * (towards - value)) for value in PALETTE[place])
+    return red, green, blue
+
+
+def by_concept(
+    maps: Float32[np.ndarray, "k h w"], style: Style, onto: Callable[[np.ndarray], np.ndarray]
+) -> tuple[Float32[np.ndarray, "H W"], UInt8[np.ndarray, "H W 3"]]:
+    """Concepts on one sheet: the heat of the strongest at each place, and its colour there at full strength.
+
+    All have one scale, so that they compare.
+
+    Args:
+        maps: of each concept how much of it every cell has.
+        style: says what becomes 1.
+        onto: from a map's cells to the sheet's pixels.
+    """
+    most = maps.max(0)
+    scale = full(most, style)
+    least = float(most.min()) if style.normalize == "range" else 0.0
+    heat: np.ndarray | None = None
+    which = np.zeros((0, 0), np.uint8)
+    for number, map in enumerate(maps):
+        drawn = np.clip((map - least) / (scale - least), 0, 1) if scale > least else np.full_like(map, scale > 0)
+        own = onto(drawn.astype(np.float32))
+        if heat is None:
+            heat, which = own, np.zeros(own.shape, np.int64)
+        else:
+            # What is not seen is NaN, and greater than nothing.
+            which[own > heat] = number
+            heat = np.maximum(heat, own)
+    assert heat is not None
+    colours = np.array([hue(number + 1) for number in range(len(maps))], np.uint8)
+    return heat, colours[which]
+
+
+def shaded(heat: Float32[np.ndarray, "h w"], colours: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Colours as strong as the heat, on black; NaN is hatched grey."""
+    levels, seen = _levels(heat)
+    lit = _mixed(np.zeros_like(colours), colours, cv2.LUT(levels, (np.arange(256) / 255).astype(np.float32)))
+    return lit if seen.all() else _where(seen, lit, _hatched(*heat.shape))
+
+
 def blend(
-    pixels: UInt8[np.ndarray, "h w 3"], heat: Float32[np.ndarray, "h w"], style: Style
+    pixels: UInt8[np.ndarray, "h w 3"],
+    heat: Float32[np.ndarray, "h w"],
+    style: Style,
+    colours: UInt8[np.ndarray, "h w 3"] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The map over its picture.
 
     The colour's opacity is ``style.alpha`` times heat to the power 3/4: where the map is zero the picture is
     untouched, where it is strongest the colour has the opacity ``alpha``. As the heat grows the picture below loses
     its own colours, so that an orange is not taken for heat. What the model did not see is grey, dull and hatched.
+    ``colours`` are those of concepts, which lie over a picture without colours of its own, or nobody could tell them
+    apart from it; otherwise the style's colour map says them.
     """
     levels, seen = _levels(heat)
     grey = cv2.transform(pixels, LUMINANCE)
     opacity = (style.alpha * (np.arange(256) / 255) ** 0.75).astype(np.float32)
-    faded = _mixed(pixels, grey, cv2.LUT(levels, np.minimum(FADING * opacity, 1)))
-    mixed = _mixed(faded, cv2.applyColorMap(levels, _table(style.colormap)), cv2.LUT(levels, opacity))
+    faded = grey if colours is not None else _mixed(pixels, grey, cv2.LUT(levels, np.minimum(FADING * opacity, 1)))
+    if colours is None:
+        colours = cv2.applyColorMap(levels, _table(style.colormap))
+    mixed = _mixed(faded, colours, cv2.LUT(levels, opacity))
     if seen.all():
         return mixed
     return _where(seen, mixed, cv2.addWeighted(grey, 1 - FOG, _hatched(*heat.shape), FOG, 0))

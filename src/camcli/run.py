@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from camcli import atomic, provenance
+from camcli import atomic, concepts, provenance
 from camcli.errors import CamcliError, NothingFoundError, OutputError, PictureError, RequestError, did_you_mean
 from camcli.job import NOT_IN_FINGERPRINT, Explanation, Job, Outcome
 from camcli.ledger import Ledger
@@ -107,6 +107,8 @@ class Run:
         self.worker = Worker(job, None if self.total is None else self._sources)
         self.notes = self.worker.notes
         self.notes += self._unused_targets()
+        if self.worker.explainer.fits:
+            self._announce_concepts()
         # What a detector is asked for may be there more than once.
         boxes = self.worker.network.outlet.task == "detect"
         self._several = boxes or bool(job.targets) or len(job.target) > 1 or any(map(gives_several, job.target))
@@ -119,6 +121,8 @@ class Run:
             before = provenance.read(self._out)
             self._check_other_jobs(before)
             self._facts = {"run": self._id, "began": provenance.now(), **provenance.facts(self.worker)}
+            if self.worker.explainer.fits:
+                self._facts["concepts"] = self._shared_concepts(before)
             # At which scale the pictures of this job were drawn last, if they were.
             self._scale = before.get("scale") if before.get("fingerprint") == self.worker.fingerprint else None
             self._record(scale=self._scale)
@@ -195,6 +199,41 @@ class Run:
             "choose another folder with --out, or replace them with --overwrite",
         )
 
+    def _announce_concepts(self) -> None:
+        if self.total is None:
+            raise RequestError(
+                "concepts are found in the pictures of a run before the first is explained, and those named on "
+                "standard input come one by one",
+                "give them as files, folders or @list.txt; or let each picture have concepts of its own: "
+                "-o over=picture",
+            )
+        many = "the picture" if self.total == 1 else f"{min(self.total, concepts.MOST_PICTURES)} pictures together"
+        self.notes.append(f"concepts are found in {many} first, unless {concepts.FILE} has them from an earlier run")
+
+    def _shared_concepts(self, before: dict[str, Any]) -> dict[str, Any]:
+        """Have the concepts that all pictures of this job share: those of its earlier run, or found now."""
+        explainer, job = self.worker.explainer, self.worker.fingerprint
+        then = before.get("concepts") or {} if before.get("fingerprint") == job else {}
+        explainer.fitted = {} if self.job.overwrite else concepts.load(self._out, job)
+        if explainer.fitted:
+            return {**then, "file": concepts.FILE, "sha256": concepts.digest(explainer.fitted)}
+        assert self.total is not None
+        pictures = self.worker.fit(concepts.spread_first(lambda: map(Item, self._sources()), self.total))
+        facts = {"file": concepts.FILE, "sha256": concepts.digest(explainer.fitted), "pictures": pictures}
+        gone = then.get("sha256", facts["sha256"]) != facts["sha256"]
+        if gone and not self.job.overwrite and next(iter(self._ledger.pictures()), None):
+            raise RequestError(
+                f"pictures in {self.job.out!r} were drawn with concepts that are gone: {concepts.FILE} was deleted, "
+                "and the pictures named now have others",
+                "do all again with --overwrite, or choose another folder with --out",
+            )
+        try:
+            if explainer.fitted:
+                concepts.save(self._out, explainer.fitted, job)
+        except OSError as error:
+            raise OutputError(f"{self.job.out!r} cannot be written to: {error.strerror}", GO_ON_LATER) from error
+        return facts
+
     def _record(self, **more: Any) -> None:
         provenance.write(self._out, {**self._facts, **more})
 
@@ -250,7 +289,7 @@ class Run:
         stem = self._stem(item.source.name, explanation)
         files = {name: _fitted(stem, suffix) for name, suffix in self._suffixes.items()}
         self._write(item.picture, explanation, {name: files[name] for name in self._written})
-        shown = display(explanation.map)
+        shown = display(explanation.drawn)
         view = item.picture.view
         x, y = view.peak(shown)
         notes = explanation.notes
@@ -268,13 +307,13 @@ class Run:
             box=explanation.box,
             layer=explanation.layer,
             method=explanation.method,
-            concept=explanation.concept,
+            concepts=explanation.concepts,
             versus=explanation.versus,
             channel=explanation.channel,
             weight=explanation.weight,
             low=float(explanation.map.min()),
             high=float(explanation.map.max()),
-            strongest=strongest(explanation.map),
+            strongest=strongest(explanation.drawn),
             peak=(round(x, 2), round(y, 2)),
             notes=notes,
         )
@@ -287,12 +326,12 @@ class Run:
     def _stem(self, name: str, explanation: Explanation) -> str:
         """The output name, with as much behind it as tells one picture's maps apart in this job."""
         # A channel shown for its own sake is named by its number; with a weight it is one of a class's.
-        by_class = self._several and (explanation.channel is None or explanation.weight is not None)
+        of_class = explanation.index is not None
+        by_class = self._several and of_class and (explanation.channel is None or explanation.weight is not None)
         tags = [
             "untrained" if self.worker.network.untrained else "",
             explanation.method if len(self.worker.explainer.methods) > 1 else "",
             explanation.layer if len(self.worker.explainer.layers) > 1 and self.job.fuse == "none" else "",
-            f"concept{explanation.concept}" if explanation.concept else "",
             f"box{explanation.number}" if explanation.number else "",
             f"{explanation.index}-{_slug(explanation.label)}" if by_class else "",
             f"channel{explanation.channel}" if explanation.channel is not None else "",
@@ -353,9 +392,9 @@ class Run:
         return Explanation(
             map=np.load(self._out / outcome.files["array"], allow_pickle=False),
             method=outcome.method or "",
-            concept=outcome.concept,
+            concepts=outcome.concepts,
             layer=outcome.layer or "",
-            index=outcome.index or 0,
+            index=outcome.index,
             label=outcome.label or "",
             score=outcome.score or 0.0,
             probability=outcome.probability,

@@ -26,6 +26,8 @@ class Row:
         caveat: what a person who chooses it must know.
         cost: for methods, in words for people: "1 forward, 1 backward to the layer".
         fuse: for methods, the function in the same file that joins the maps of several layers as the paper says.
+        fit: for methods that can be fitted on several pictures together (``-o over=set``), the function in the same
+            file that does it: from cells of the layer's output ``(m, c)`` to what the method is handed as ``fitted``.
         function: the function's name, where it is not ``name`` with ``-`` as ``_``.
         module: the full module path; set for rows that other packages bring.
     """
@@ -41,6 +43,7 @@ class Row:
     caveat: str = ""
     cost: str = ""
     fuse: str = ""
+    fit: str = ""
     function: str = ""
     module: str = ""
 

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from camcli.concepts import MOST_PICTURES, spread_first
 from camcli.errors import CamcliError, PictureError, RequestError, did_you_mean
 from camcli.explainer import ONE_TARGET, Explainer, Result, disagreement
 from camcli.extras import Extras
@@ -210,6 +211,51 @@ class Worker:
                     ONE_TARGET,
                 )
 
+    def fit(self, items: Iterable[Item]) -> int:
+        """Find concepts in the first pictures that can be used, before any is explained; returns how many they were.
+
+        Raises:
+            RequestError: what the layers say of them are no numbers; or the model needs more than pictures.
+        """
+        if self.extras:
+            raise RequestError(
+                "concepts of several pictures are found without the features beside them (--extras), which the model "
+                "needs",
+                "let each picture have concepts of its own: -o over=picture",
+            )
+        used = 0
+
+        def samples() -> Iterator[dict[str, Tensor]]:
+            nonlocal used
+            decoded = ahead(self._decoded, items, self.workers, self.batch_size + self.workers)
+            inputs = (item.input for item in decoded if item.input is not None)
+            for batch in batched(inputs, self.batch_size):
+                for count, cells in self._cells(batch[: MOST_PICTURES - used]):
+                    used += count
+                    yield cells
+                if used >= MOST_PICTURES:
+                    return
+
+        self.explainer.fit(samples())
+        if used and not self.explainer.fitted:
+            raise RequestError(
+                f"what {', '.join(self.explainer.layers)} says of {used} picture(s) holds NaN or infinite values, so "
+                "there are no concepts in it",
+                "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
+            )
+        return used
+
+    def _cells(self, images: Sequence[Tensor]) -> list[tuple[int, dict[str, Tensor]]]:
+        """Cells of so many images; what the network fails on is left out, and told when it is explained."""
+        try:
+            return [(len(images), self.explainer.cells(torch.stack(list(images)), MOST_PICTURES))]
+        except RequestError:
+            raise
+        except Exception:  # whatever it is, it is one image's
+            if len(images) == 1:
+                return []
+        return [one for image in images for one in self._cells([image])]
+
     def stream(
         self, items: Iterable[Item], begin: Callable[[Sequence[Item]], None] = lambda group: None
     ) -> Iterator[Item]:
@@ -375,6 +421,14 @@ def explain(
             else:
                 yield from map(Item, _found(one, job, checked=one is images))
 
+    if worker.explainer.fits:
+        if not isinstance(several, Sequence):
+            raise RequestError(
+                "concepts are found in several pictures together before the first is explained, and these come one by "
+                "one",
+                "give a list of them; or let each picture have concepts of its own: options={'over': 'picture'}",
+            )
+        worker.fit(spread_first(items, sum(1 for _ in items())))
     return _explanations(worker.stream(items()), on_error)
 
 

@@ -2,15 +2,17 @@
 
 A method is one function, and its signature says everything: **its positional parameters name the evidence it is
 handed** (the names of :data:`EVIDENCE`), its keyword-only parameters are its options (``-o name=value``). It returns
-maps ``(n, h, w)`` at the layer or at the input, or ``(n, 3, H, W)`` at the input, or, where it looks at a layer alone,
-several ``(n, k, h, w)``; signed, neither normalised nor rectified unless its paper says so. A row's kind is the file
-that holds the function: a family of methods.
+maps ``(n, h, w)`` at the layer or at the input, or ``(n, 3, H, W)`` at the input; signed, neither normalised nor
+rectified unless its paper says so. A row's kind is the file that holds the function: a family of methods.
 
-Two kinds have a form of their own:
+Three kinds have a form of their own:
 
 - ``backprop``: ``(grad, passes) -> grad``, what happens to the gradient at a ReLU on its way to the input; the map is
   the gradient by the input, ``(n, 3, H, W)``. A rule with an option ``activations`` takes a third tensor, ``slope``: at
   ``activations=all`` it is handed phi'(x) of every other element-wise activation phi.
+- ``concept``: finds what a layer's output is made of, whatever the class, and returns
+  :class:`camcli.methods.concept.Concepts`: all that it finds in a picture is one explanation. It can be handed ``act``,
+  ``fitted`` and ``rest_scores``, the latter two None where there are none.
 - ``product``: two rows multiplied at the input's resolution, the map ``(n, 3, H, W)``; no function of its own.
 """
 
@@ -25,6 +27,11 @@ EVIDENCE = {
     "grad_of": ("layer", "from weights (n, classes) of the scores to the gradient of their sum by A, (n, c, h, w)"),
     "responses": ("layer", "from variants of the images to A and its gradient, one after the other"),
     "rest": ("layer", "from variants of A to the score; only what lies behind the layer runs again"),
+    "rest_scores": (
+        "layer",
+        "from variants of A to the scores of every class, likewise; None where that cannot be had",
+    ),
+    "fitted": ("layer", "what the row's ``fit`` made of cells of several pictures; None where each stands for itself"),
     "images": ("input", "what the model is given, (n, 3, H, W)"),
     "input_grad": ("input", "the gradient of the score by the images, (n, 3, H, W)"),
     "ask": ("input", "from variants of the images to the score, one after the other"),
@@ -229,12 +236,13 @@ METHODS = Table(
         caveat="it is the same for every class",
     ),
     Row(
-        "activation",
+        "concept",
         "dff",
-        "the activations as a few concepts, a map each",
+        "the activations as a few concepts, a colour each, and the classes they speak for",
         "Collins 2018, arXiv:1806.10206",
-        cost="1 forward",
-        caveat="it is the same for every class, and each picture has concepts of its own",
+        cost="1 forward, 1 of the part behind the layer for each concept; before, 1 for each of up to 100 pictures",
+        caveat="concepts are found without asking for a class: a target changes nothing",
+        fit="dff_directions",
     ),
     Row(
         "activation",

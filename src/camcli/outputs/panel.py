@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from camcli import render
 from camcli.geometry import View
-from camcli.job import Explanation
+from camcli.job import Concept, Explanation
 from camcli.pictures import Picture
 from camcli.render import Style
 
@@ -24,6 +24,13 @@ NARROWEST = 560
 TITLE, TEXT, SMALL = 30, 19, 15
 BLACK, GREY = (20, 20, 20), (96, 96, 96)
 BAR = (112, 10)
+# Of a legend the height of an entry, its patch of colour, and how far in its number, its part (that far right) and its
+# classes stand. Concepts that have less than this of the picture are named in grey, and not marked in it.
+ENTRY, PATCH, COLUMNS = 28, 18, (30, 98, 114)
+LITTLE = 0.05
+# Colours whose red, green and blue come to less than this are dark.
+DARK = 330
+LEGEND = "concept, its part in this picture, and the classes whose scores rise most by this part of the layer alone"
 
 # A line of text: its size, its colour, what it says.
 _Line = tuple[int, tuple[int, int, int], str]
@@ -39,7 +46,8 @@ def panel(picture: Picture, explanation: Explanation, style: Style) -> bytes:
     """A PNG with picture, heatmap and overlay side by side, at one moderate height on white.
 
     Above them the class, its index, score and probability, below them what the colours stand for and how the map was
-    made. A map at the model's input has its signed gradient beside it. Words too long for the sheet end in ``…``.
+    made. A map at the model's input has its signed gradient beside it. Concepts have a legend: the colour, the number,
+    its part in the picture and the classes that it speaks for. Words too long for the sheet end in ``…``.
     """
     shown = _around_the_view(picture)
     tiles = list(_tiles(shown, explanation, style))
@@ -48,10 +56,15 @@ def panel(picture: Picture, explanation: Explanation, style: Style) -> bytes:
     below = _fitted(_footing(picture, shown, explanation, style), width - 2 * MARGIN)
     row = tiles[0].pixels.shape[0] + GAP + SMALL
     scale = round(SMALL * 1.4) + GAP // 2
+    scale += ENTRY * len(explanation.concepts) + (round(SMALL * 1.4) if explanation.concepts else 0)
     sheet = Image.new("RGB", (width, _height(above) + row + scale + _height(below) + 2 * MARGIN + 2 * GAP), "white")
     _write(sheet, above, MARGIN)
     _place(sheet, tiles, _height(above) + MARGIN + GAP)
-    _place_scale(sheet, _scale(explanation.map, style), _height(above) + row + MARGIN + 2 * GAP, style.colormap)
+    top = _height(above) + row + MARGIN + 2 * GAP
+    if explanation.concepts:
+        _place_legend(sheet, explanation, style, top)
+    else:
+        _place_scale(sheet, _scale(explanation.map, style), top, style.colormap)
     _write(sheet, below, _height(above) + row + scale + MARGIN + 2 * GAP)
     return render.png(np.asarray(sheet))
 
@@ -80,10 +93,15 @@ def _tiles(picture: Picture, explanation: Explanation, style: Style) -> Iterator
     height, width = _moderate(*picture.pixels.shape[:2])
     pixels = np.asarray(Image.fromarray(picture.pixels).resize((width, height), Image.Resampling.BICUBIC))
     view = picture.view.scaled(height, width)
+    stamped = render.stamp_untrained if style.untrained else lambda drawn: drawn
+    if explanation.concepts:
+        heat, colours = render.by_concept(explanation.map, style, view.onto_picture)
+        yield _Tile("picture", pixels)
+        yield _Tile("overlay", stamped(_marked(render.blend(pixels, heat, style, colours), view, explanation)))
+        return
     heat = view.onto_picture(render.unit(explanation.map, style))
     at_input = explanation.map.ndim == 3
     over = view.onto_picture(render.unit(explanation.map, style, spread=True)) if at_input else heat
-    stamped = render.stamp_untrained if style.untrained else lambda drawn: drawn
     yield _Tile("picture", _boxed(pixels, picture, explanation))
     yield _Tile("heatmap", stamped(render.colours(heat, style.colormap)))
     drawn = _boxed(render.blend(pixels, over, style), picture, explanation)
@@ -134,6 +152,9 @@ def _scale(map: np.ndarray, style: Style) -> str:
 
 
 def _heading(explanation: Explanation) -> list[_Line]:
+    if explanation.concepts:
+        held = f"they hold {explanation.score:.0%} of what the layer says here"
+        return [(TITLE, BLACK, explanation.label), (TEXT, GREY, held)]
     shown = explanation.channel is not None and explanation.weight is None
     numbers = f"value {explanation.score:.4g}" if shown else f"class {explanation.index}, score {explanation.score:.4g}"
     if explanation.number:
@@ -148,7 +169,6 @@ def _heading(explanation: Explanation) -> list[_Line]:
 
 def _footing(picture: Picture, shown: Picture, explanation: Explanation, style: Style) -> list[_Line]:
     made = f"{explanation.method} at {explanation.layer or 'the input'}"
-    made += f", concept {explanation.concept}" if explanation.concept else ""
     words = [f"{made}: {picture.source.name}", *explanation.notes]
     words += _proportions(picture.view.picture, shown.view.picture)
     if not shown.view.whole:
@@ -209,3 +229,43 @@ def _place_scale(sheet: Image.Image, text: str, top: int, colormap: str) -> None
     sheet.paste(Image.fromarray(render.colours(ramp, colormap)), (left, middle - BAR[1] // 2))
     left += BAR[0] + 6
     draw.text((left, middle), shortened(text, SMALL, sheet.width - MARGIN - left), GREY, font, anchor="lm")
+
+
+def _place_legend(sheet: Image.Image, explanation: Explanation, style: Style, top: int) -> None:
+    """A line for each concept, and what a colour at full strength is."""
+    draw, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT), ImageFont.load_default(SMALL)
+    width = sheet.width - 2 * MARGIN
+    number, share, classes = (MARGIN + column for column in COLUMNS)
+    for concept in explanation.concepts:
+        edge, middle = top + (ENTRY - PATCH) // 2, top + ENTRY // 2
+        colour = BLACK if concept.share >= LITTLE else GREY
+        draw.rectangle((MARGIN, edge, MARGIN + PATCH, edge + PATCH), render.hue(concept.number))
+        draw.text((number, middle), str(concept.number), colour, font, anchor="lm")
+        draw.text((share, middle), f"{concept.share:.0%}", colour, font, anchor="rm")
+        words = shortened(_spoken(concept), TEXT, width - COLUMNS[2])
+        draw.text((classes, middle), words, colour, font, anchor="lm")
+        top += ENTRY
+    for line, text in enumerate((LEGEND, f"strength of colour: {_scale(explanation.drawn, style)}")):
+        below = top + GAP // 2 + line * round(SMALL * 1.4)
+        draw.text((MARGIN, below), shortened(text, SMALL, width), GREY, small)
+
+
+def _spoken(concept: Concept) -> str:
+    """The classes that a concept speaks for, with what it adds to their scores."""
+    return ", ".join(f"{one.label} +{one.rise:.2g}" for one in concept.classes)
+
+
+def _marked(pixels: UInt8[np.ndarray, "h w 3"], view: View, explanation: Explanation) -> UInt8[np.ndarray, "h w 3"]:
+    """The pixels with each concept's number where it is strongest."""
+    image = Image.fromarray(pixels)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(SMALL)
+    for concept, map in zip(explanation.concepts, explanation.map, strict=True):
+        if concept.share >= LITTLE:
+            x, y = view.peak(map)
+            radius = SMALL * 0.75
+            x, y = (min(max(at, radius), size - 1 - radius) for at, size in ((x, image.width), (y, image.height)))
+            colour = render.hue(concept.number)
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), colour, BLACK)
+            ink = "white" if sum(colour) < DARK else "black"
+            draw.text((x, y), str(concept.number), ink, font, anchor="mm")
+    return np.asarray(image)

@@ -1,0 +1,197 @@
+"""Concepts: a layer's output A as a few directions of channels, and how much of each every cell has."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from camcli.errors import RequestError
+from camcli.methods.activation import cells, largest, on_grid, unit
+
+# From variants of A to the scores of every class, one after the other.
+Asked = Callable[[Iterable[Tensor]], Iterator[Tensor]]
+
+
+class Concepts(NamedTuple):
+    """What a method of kind ``concept`` returns.
+
+    Attributes:
+        maps: how much of each concept every cell has, ``(n, k, h, w)``; nowhere negative.
+        held: the share of the activation's positive part that they hold together, ``(n,)``: 1 minus the sum of squares
+            of what they miss over that of this part.
+        negative: the share of the activation that is negative and left out, ``(n,)``, likewise of squares.
+        classes: those that each speaks for, strongest first, ``(n, k, m)``; m is 0 where none can be named.
+        rises: by how much each raises their scores, likewise.
+    """
+
+    maps: Float[Tensor, "n k h w"]
+    held: Float[Tensor, " n"]
+    negative: Float[Tensor, " n"]
+    classes: Int[Tensor, "n k m"]
+    rises: Float[Tensor, "n k m"]
+
+
+def _non_negative_start(rows: Float[Tensor, "n m c"], k: int) -> tuple[Float[Tensor, "n m k"], Float[Tensor, "n k c"]]:
+    """Where to begin a non-negative factorisation: the singular vectors' stronger side (Boutsidis 2008, NNDSVDa).
+
+    It depends on the rows alone, so neither a draw nor the order of channels or cells matters.
+    """
+    if rows.shape[1] <= rows.shape[2]:
+        _, left = largest(rows @ rows.mT, k)
+        right = rows.mT @ left
+    else:
+        _, right = largest(rows.mT @ rows, k)
+        left = rows @ right
+    # One side is of length 1, the other as long as the singular value: side for side they make up for each other.
+    up = left.clamp(min=0), right.clamp(min=0)
+    down = (-left).clamp(min=0), (-right).clamp(min=0)
+
+    def weight(side: tuple[Tensor, Tensor]) -> Tensor:
+        product: Tensor = side[0].norm(dim=1, keepdim=True) * side[1].norm(dim=1, keepdim=True)
+        return product
+
+    upper = weight(up) >= weight(down)
+    size = torch.maximum(weight(up), weight(down)).sqrt()
+
+    def started(one: Tensor, other: Tensor) -> Tensor:
+        side = one.where(upper, other)
+        length: Tensor = side.norm(dim=1, keepdim=True)
+        return side / length.where(length > 0, 1) * size
+
+    # What is zero stays zero in multiplicative updates, so nothing begins at zero.
+    floor = 0.1 * (rows.mean((1, 2), keepdim=True) / k).sqrt()
+    return torch.maximum(started(up[0], down[0]), floor), torch.maximum(started(up[1], down[1]), floor).mT
+
+
+def factorised(
+    rows: Float[Tensor, "n m c"], k: int, updates: int
+) -> tuple[Float[Tensor, "n m k"], Float[Tensor, "n k c"]]:
+    """Rows that are not negative as H W with H, W >= 0, by the multiplicative updates of Lee and Seung (2001).
+
+    The rows of W have length 1. The concept with most in H (the greatest length of its column) comes first.
+    """
+    rows, greatest = unit(rows)
+    maps, parts = _non_negative_start(rows, k)
+    tiny = torch.finfo(rows.dtype).tiny
+    for _ in range(updates):
+        parts = parts * (maps.mT @ rows) / (maps.mT @ maps @ parts + tiny)
+        maps = maps * (rows @ parts.mT) / (maps @ (parts @ parts.mT) + tiny)
+    lengths = parts.norm(dim=2)
+    maps = maps * lengths[:, None] * greatest
+    parts = parts / lengths.where(lengths > 0, 1)[..., None]
+    order = maps.norm(dim=1).argsort(dim=1, descending=True, stable=True)
+    return maps.gather(2, order[:, None].expand_as(maps)), parts.gather(1, order[..., None].expand_as(parts))
+
+
+def weighed(rows: Float[Tensor, "n m c"], directions: Float[Tensor, "k c"], sweeps: int) -> Float[Tensor, "n m k"]:
+    """H >= 0 with the least |rows - H W|, W given: coordinate descent, one concept after the other, in sweeps."""
+    alike = directions @ directions.mT
+    products = rows @ directions.mT
+    maps = torch.zeros_like(products)
+    for _ in range(sweeps):
+        for one in range(len(directions)):
+            if alike[one, one] > 0:
+                missed = products[..., one] - maps @ alike[:, one]
+                maps[..., one] = (maps[..., one] + missed / alike[one, one]).clamp(min=0)
+    return maps
+
+
+def spoken_for(
+    parts: Iterable[Float[Tensor, "n c h w"]], rest_scores: Asked, count: int
+) -> tuple[Int[Tensor, "n k m"], Float[Tensor, "n k m"]]:
+    """The classes whose scores rise most where the layer gives one part alone, over where it gives nothing.
+
+    Args:
+        parts: what each concept has in the layer's output, one after the other.
+        rest_scores: from variants of the layer's output to the scores of every class.
+        count: how many classes are named.
+
+    Returns:
+        The classes and their rises, strongest first.
+    """
+
+    def variants() -> Iterator[Tensor]:
+        for number, part in enumerate(parts):
+            if not number:
+                yield torch.zeros_like(part)
+            yield part
+
+    nothing, *scores = rest_scores(variants())
+    rises = torch.stack(scores, 1) - nothing[:, None]
+    # Stable, so that of equal rises the first class counts on every machine.
+    found = rises.sort(dim=2, descending=True, stable=True)
+    return found.indices[..., :count], found.values[..., :count]
+
+
+def dff_directions(act: Float[Tensor, "m c"], *, concepts: int = 4, iterations: int = 200) -> Float[Tensor, "k c"]:
+    """W of cells of many pictures, factorised together: the concepts of :func:`dff` at ``over=set``."""
+    _check(concepts, iterations, act.shape[1], len(act), f"{len(act)} cells")
+    _, directions = factorised(act[None].clamp(min=0), concepts, iterations)
+    return directions[0]
+
+
+def dff(
+    act: Float[Tensor, "n c h w"],
+    fitted: Float[Tensor, "k c"] | None,
+    rest_scores: Asked | None,
+    *,
+    concepts: int = 4,
+    over: Literal["set", "picture"] = "set",
+    classes: int = 3,
+    iterations: int = 200,
+) -> Concepts:
+    """A as a sum of few concepts, A ~ H W with H, W >= 0 (Collins 2018); one picture shows them all, a colour each.
+
+    A concept is a direction of channels, a row of W, of length 1; its map, a column of H, says how much of it each cell
+    has. As in the paper the pictures of a run are factorised together, so that a concept, its number and its colour
+    mean the same in each; with ``over=picture`` each picture is factorised by itself. The updates are those of Lee and
+    Seung; where W is found already, H is the non-negative least squares fit to it. The concept with most in its map
+    comes first. Negative activations are rectified before, as the paper takes layers behind a ReLU. The start is the
+    singular vectors of A and not a draw, as in the authors' code, so the concepts do not hang on luck.
+
+    The classes that a concept speaks for are not in the paper. Here they are those whose scores rise most when the
+    layer gives that concept's part alone, H_k W_k, over what they are when it gives nothing. Where pooling and a linear
+    layer follow, that is the mean of H_k times the class's weights applied to W_k; pytorch-grad-cam applies them so.
+
+    Use: which parts the network tells apart in pictures, and whether it tells the same parts apart in each.
+    Not for: why a class was chosen: concepts are found without it, and what they leave out may have decided.
+
+    Args:
+        concepts: how many.
+        over: what is factorised together: ``set``: the pictures of the run (of the call, in Python), at most 100 of
+            them; ``picture``: each by itself.
+        classes: how many are named for each concept, at most.
+        iterations: how many updates.
+    """
+    count, channels, height, width = act.shape
+    _check(concepts, iterations, channels, height * width, f"{height} x {width} cells")
+    if classes < 0:
+        raise RequestError(f"{classes} classes cannot be named", "choose 0 or more")
+    rows, greatest = unit(cells(act))
+    below, rows = rows.clamp(max=0), rows.clamp(min=0)
+    if over == "picture" or fitted is None:
+        maps, directions = factorised(rows, concepts, iterations)
+    else:
+        maps, directions = weighed(rows, fitted.to(rows), iterations), fitted.to(rows).expand(count, -1, -1)
+    total, missed, left = ((one**2).sum((1, 2)) for one in (rows, rows - maps @ directions, below))
+    held, negative = 1 - missed / total.where(total > 0, 1), left / (total + left).where(total + left > 0, 1)
+    maps = maps * greatest
+    shown = on_grid(maps.mT, act)
+    named = torch.empty(count, concepts, 0, dtype=torch.long), torch.empty(count, concepts, 0)
+    if rest_scores is not None and classes:
+        parts = (shown[:, one, None] * directions[:, one, :, None, None] for one in range(concepts))
+        named = spoken_for(parts, rest_scores, classes)
+    return Concepts(shown, held, negative, *named)
+
+
+def _check(concepts: int, iterations: int, channels: int, places: int, words: str) -> None:
+    most = min(channels, places)
+    if not 1 <= concepts <= most:
+        raise RequestError(
+            f"{concepts} concepts cannot be told apart in a layer of {channels} channels and {words}",
+            f"choose 1 to {most} concepts",
+        )
+    if iterations < 1:
+        raise RequestError(f"{iterations} iterations are too few", "choose 1 or more")
