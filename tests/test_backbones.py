@@ -180,14 +180,14 @@ SLOW_FAMILIES = [
     "xcit_nano_12_p8_224",
 ]
 # What has no map to give before it is pooled.
-NO_MAP = {"crossvit_tiny_240", "vgg11", "inception_next_atto", "pit_ti_224"}
+NO_MAP = {"crossvit_tiny_240", "deit_tiny_distilled_patch16_224", "vgg11", "inception_next_atto", "pit_ti_224"}
 
 
-def holds(name, pool_too=True, **options):
+def holds(name, pool_too=True, text=(), **options):
     """The laws of a headless network: what is left of it is the model's own, and every channel has a name and a map."""
-    whole, pooled = models.load(name, weights="random", **options), load(name, **options)
+    whole, pooled = models.load(name, weights="random", text=text, **options), load(name, **options)
     kept, full = pooled.module.state_dict(), whole.module.state_dict()
-    assert kept.keys() < full.keys() or not whole.module.state_dict().keys() - kept.keys()
+    assert kept.keys() < full.keys()
     assert all(torch.equal(kept[part], full[part]) for part in kept)
     image = pictures(1, pooled.prepare.size, dtype=torch.float32)
     with torch.inference_mode():
@@ -321,7 +321,8 @@ OPEN_CLIP = {
 )
 def test_towers_of_open_clip(name):
     embedding, width = OPEN_CLIP[name]
-    pooled = holds(f"open_clip:{name}", pool_too=False)
+    # Prompts, since random embeddings in their place would be drawn from the same seed.
+    pooled = holds(f"open_clip:{name}", pool_too=False, text=("a cat", "a dog"))
     assert len(pooled.labels) == embedding
     assert {part.partition(".")[0] for part in pooled.module.state_dict()} == {"visual"}
     has_a_map(f"open_clip:{name}", pictures(1, pooled.prepare.size, dtype=torch.float32), same_count=False)
