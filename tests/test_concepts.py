@@ -549,7 +549,11 @@ def test_run_wide_strength(go: Go, paint: Paint, pixels) -> None:
 
 @pytest.mark.usefixtures("set_of_three")
 def test_the_stream_in_python_has_the_same_concepts_in_all(tiny: str) -> None:
-    found = list(camcli.explain(["in"], model=tiny, device="cpu", batch_size=1, method="dff", options={"concepts": 3}, layer="stem"))
+    found = list(
+        camcli.explain(
+            ["in"], model=tiny, device="cpu", batch_size=1, method="dff", options={"concepts": 3}, layer="stem"
+        )
+    )
     by_class: dict[str, set[int]] = {}
     for one in found:
         for concept in one.concepts:
