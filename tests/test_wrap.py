@@ -470,7 +470,7 @@ class Beside(nn.Module):
 
 
 FEATURES = torch.tensor([[1.0, 2.0], [0.5, -1.0], [2.0, 0.3]], dtype=torch.float64)
-OPTIONS = {"rise": {"masks": 6}, "smoothgrad": {"samples": 3}, "noise-tunnel": {"samples": 3}}
+OPTIONS = {"rise": {"samples": 6}, "smoothgrad": {"samples": 3}, "dff": {"over": "picture"}}
 TRIED = [
     row.name
     for row in METHODS.rows
@@ -482,6 +482,7 @@ TRIED = [
 def test_features_follow_their_picture_also_into_its_variants(method: str) -> None:
     model, images = Beside(), pictures(3, 16)
     place = {"layers": ["network.conv2"]} if "layer" in works_at(METHODS.find(method)) else {}
+    place["options"] = OPTIONS.get(method, {})
     explain = Explainer(model, method=method, rows=4, **place)
     together = explain(images, [1, 2, 1], extras=FEATURES)
     for row, found in enumerate(together):

@@ -256,12 +256,13 @@ def _spoken(concept: Concept) -> str:
 
 
 def _marked(pixels: UInt8[np.ndarray, "h w 3"], view: View, explanation: Explanation) -> UInt8[np.ndarray, "h w 3"]:
-    """The pixels with each concept's number where it is strongest."""
+    """The pixels with each concept's number where its colour is strongest, if it is anywhere."""
     image = Image.fromarray(pixels)
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(SMALL)
-    for concept, map in zip(explanation.concepts, explanation.map, strict=True):
-        if concept.share >= LITTLE:
-            x, y = view.peak(map)
+    strongest = explanation.map.argmax(0)
+    for place, (concept, map) in enumerate(zip(explanation.concepts, explanation.map, strict=True)):
+        if concept.share >= LITTLE and ((strongest == place) & view.shown(map.shape)).any():
+            x, y = view.peak(np.where(strongest == place, map, -1))
             radius = SMALL * 0.75
             x, y = (min(max(at, radius), size - 1 - radius) for at, size in ((x, image.width), (y, image.height)))
             colour = render.hue(concept.number)
