@@ -34,6 +34,7 @@ def test_a_method_gives_a_map_or_a_reason(method, model, sample_images, tmp_path
     known = {name for part in row.parts or (method,) for name in options(METHODS.load(part))}
     quick = [word for name, value in QUICK.items() if name in known for word in ("-o", f"{name}={value}")]
     quick += ["--layer", "layers.0"] if "swin" in model and method in EACH_CHANNEL else []
+    quick += ["-t", "channels:top:1"] if method == "activation" else []
     asked = ["explain", "-m", model, *random, "--method", method, *quick, "--out", str(tmp_path), "--quiet"]
     run = CliRunner().invoke(app, [*asked, "--save", "overlay,array", str(sample_images / "coffee.png")])
     if run.exit_code == 0:
