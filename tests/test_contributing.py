@@ -39,3 +39,14 @@ def test_the_example_of_a_method_works(monkeypatch) -> None:
     [option] = options_of(row).values()
     assert (option.name, option.default, option.meaning) == ("power", 2.0, "1 is Grad-CAM.")
     assert descriptions(row)[0].endswith("Not for: activations that can be negative.")
+
+
+def test_every_room_stands_in_the_plan_of_the_house() -> None:
+    plan = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("```")[1]
+    package = ROOT / "src" / "camcli"
+    files = {path.name for path in package.glob("*.py")}
+    folders = {f"{path.name}/" for path in package.iterdir() if (path / "__init__.py").exists()}
+    assert set(re.findall(r"^  (\S+)", plan, re.MULTILINE)) == files | folders
+    for folder in ("methods", "models", "outputs", "scores", "targets"):
+        [line] = [line for line in plan.splitlines() if line.startswith(f"  {folder}/")]
+        assert set(line.split()[1:]) == {path.name for path in (package / folder).glob("[!_]*.py")}
