@@ -40,6 +40,7 @@ SAME = 1e-4
 COMPLETE = 1e-2
 # Of the greatest gradient, in units of rounding, how far two ways of computing it may differ.
 UNMIXED = 256
+COLOURS = 3
 # Variants of an activation in one forward, however small they are.
 MOST_ROWS = 1024
 
@@ -121,7 +122,7 @@ class Witness:
     ) -> None:
         self.module, self.read, self.wants, self.call, self.rows = module, read, wants, call, rows
         self.feed = Feed(module)
-        self._channels_last = True
+        self.format = _quickest(module)
         self.ruled, self.everywhere = ruled, everywhere
         self.layers: tuple[str, ...] = ()
 
@@ -135,12 +136,39 @@ class Witness:
         """The images where the network is and as it counts; the start of the graph if that is at the input."""
         like = next((one for one in self.module.parameters() if one.is_floating_point()), images)
         from_input = self.ruled or bool(self.wants & FROM_INPUT)
-        return images.detach().clone().to(like.device, like.dtype).requires_grad_(from_input)
+        return self.laid(images.detach().to(like.device, like.dtype, copy=True)).requires_grad_(from_input)
+
+    def laid(self, images: Tensor) -> Tensor:
+        """The images in the order in memory in which the network is fastest; what it says changes by rounding alone."""
+        return images.contiguous(memory_format=self.format)
+
+    def settle(self, image: Tensor) -> None:
+        """Have the weights of convolutions lie in memory as their input does, if the network takes it so."""
+        if self.format == torch.contiguous_format:
+            return
+        self.module.to(memory_format=self.format)
+        try:
+            self.module(self.leaf(image))
+        except RuntimeError:  # if it is another one, it comes again
+            self.format = torch.contiguous_format
+            self.module.to(memory_format=self.format)
 
     def forward(
         self, images: Tensor, seen: Tensor | None = None, region: Tensor | None = None, plan: Plan | None = None
     ) -> Forward:
-        """One forward that keeps what the evidence wanted needs, and no more."""
+        """One forward that keeps what the evidence wanted needs, and no more.
+
+        The first (without a plan) finds out whether the network takes its channels last in memory: one that looks at
+        how its features lie, as ``view`` does, may refuse that.
+        """
+        if plan is None and self.format == torch.channels_last:
+            try:
+                return self._forward(images, seen, region, plan)
+            except RuntimeError:  # if it is another one, it comes again
+                self.format = torch.contiguous_format
+        return self._forward(images, seen, region, plan)
+
+    def _forward(self, images: Tensor, seen: Tensor | None, region: Tensor | None, plan: Plan | None) -> Forward:
         leaf = self.leaf(images)
         layers = {name: self.module.get_submodule(name) for name in self.layers}
         with ExitStack() as watch:
@@ -163,19 +191,6 @@ class Witness:
         if plan is None or "attn_grad" in self.wants:
             return Attending(images, values="attn_grad" in self.wants)
         return Attending(images, values=False, graph_from=plan.attentions - 1 if self.wants & LAST_ATTENTION else -1)
-
-    def answer(self, images: Tensor) -> Any:
-        """What the network returns, without a graph; on a CPU the channels lie last in memory.
-
-        Convolutions run faster so, with the weights as they are, and nothing but rounding changes. A network that looks
-        at how its features lie, as ``view`` does, may refuse that: it is given images as they are from then on.
-        """
-        if self._channels_last and images.device.type == "cpu":
-            try:
-                return self.module(images.contiguous(memory_format=torch.channels_last))
-            except RuntimeError:  # if it is another one, it comes again
-                self._channels_last = False
-        return self.module(images)
 
     # ---- how the part behind a layer can be run again
 
@@ -202,7 +217,7 @@ class Witness:
                 pairs = [(reading.scores(0), again.scores(0)), (halved, again.scores(1))]
             except Exception:  # whatever it is, this way is none
                 return False
-            return all(map(_alike, *zip(*pairs, strict=True)))
+            return all(map(alike, *zip(*pairs, strict=True)))
 
         # Features come with the images, so these are given anew for each variant.
         ways = [Way(owned)] if self.feed.on else [Way(owned, self._needed(layer, recording, leaf)), Way(owned)]
@@ -420,9 +435,9 @@ class Evidence:
         """From variants of the images to the score of each."""
 
         def ask(variants: Iterable[Tensor]) -> Iterator[Float[Tensor, " n"]]:
-            for images in self._chunks(variants, self._witness.rows):
+            for images in map(self._witness.laid, self._chunks(variants, self._witness.rows)):
                 with torch.inference_mode(), self._about():
-                    scores = self._scores(images, self._witness.answer(images))
+                    scores = self._scores(images, self._witness.module(images))
                 yield from _each(scores, len(self._rows))
 
         return ask
@@ -431,7 +446,7 @@ class Evidence:
         """From variants of the images to the score of each, and its gradient by it."""
 
         def slopes(variants: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-            for images in self._chunks(variants, self._witness.rows):
+            for images in map(self._witness.laid, self._chunks(variants, self._witness.rows)):
                 images.requires_grad_()
                 with torch.enable_grad(), self._about():
                     scores = self._scores(images, self._witness.module(images.clone()))
@@ -445,7 +460,7 @@ class Evidence:
         module = {layer: self._witness.module.get_submodule(layer)}
 
         def responses(variants: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-            for images in self._chunks(variants, self._witness.rows):
+            for images in map(self._witness.laid, self._chunks(variants, self._witness.rows)):
                 with torch.enable_grad(), self._about(), tapped(module, self._witness.call) as taps:
                     scores = self._scores(images, self._witness.module(images))
                     (gradients,) = _back(scores.sum(), [taps[layer]])
@@ -546,6 +561,14 @@ def mixes(evidence: Evidence) -> bool:
     return False
 
 
+def _quickest(module: nn.Module) -> torch.memory_format:
+    """Channels last where a convolution looks at features, and not at the image alone as that of patches does."""
+    if any(parameter.device.type == "mps" for parameter in module.parameters()):
+        return torch.contiguous_format
+    looks = any(isinstance(one, nn.Conv2d) and one.in_channels > COLOURS for one in module.modules())
+    return torch.channels_last if looks else torch.contiguous_format
+
+
 def wide(tensor: Tensor) -> Tensor:
     """At least float32, since sums over half-precision products lose the map."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
@@ -581,6 +604,7 @@ def _each(values: Tensor, images: int) -> Iterator[Tensor]:
     return iter(values.reshape(images, -1, *values.shape[1:]).unbind(1))
 
 
-def _alike(one: Tensor, other: Tensor) -> bool:
+def alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same to rounding, where they are finite."""
     finite = one.isfinite() & other.isfinite()
     return bool(finite.any()) and bool((one - other)[finite].abs().max() <= SAME * one[finite].abs().max())

@@ -123,7 +123,7 @@ class Worker:
         # Before the precision is changed, so that the same weights have the same hash in every run.
         self.sha256 = network.sha256()
         self.fingerprint = _fingerprint(job, network, self.sha256)
-        self.network = replace(network, module=network.module.to(self.device, PRECISIONS[job.precision]))
+        self.network = replace(network, module=network.module.to(self.device))
         self.batch_size = job.batch_size or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
         if job.group and job.group != BY_FOLDER:
             self.batch_size = int(job.group)
@@ -149,6 +149,9 @@ class Worker:
         self.workers = job.workers or min(4, os.cpu_count() or 1)
         try:
             noise = probe_image(network.prepare.size, torch.float32, torch.device("cpu"), count or 1)
+            # In full precision, so that weights are rounded once.
+            self.explainer.rearrange(noise, features)
+            self.network.module.to(PRECISIONS[job.precision])
             self.explainer.check(noise, features)
         except CamcliError:
             raise
