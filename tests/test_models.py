@@ -1,12 +1,10 @@
 """Every source gives a network with its own preprocessing and names, or says at once why not."""
 
-import json
 import logging
 import socket
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +21,11 @@ from torch import nn
 
 from camcli import models
 from camcli.errors import NothingFoundError, RequestError
-from camcli.models import Request, bundled, listing, load, local, resolve
-from camcli.models import _prompting
+from camcli.models import Request, _prompting, bundled, listing, load, local, resolve
 from camcli.models import open_clip as open_clip_source
 from camcli.models import timm as timm_source
 from camcli.models import torchvision as torchvision_source
+from clips import TINY, tiny_clip
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "sample_images"
@@ -511,22 +509,7 @@ def source_model(model: str, classes: int) -> nn.Module:
     return timm.create_model(name, num_classes=classes)
 
 
-TINY = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-}
 PROMPTS = ("a photo of a cat", "a cup of coffee", "two dogs")
-
-
-def tiny_clip(folder: Path, **changes) -> nn.Module:
-    """A CLIP model of a few thousand weights (but for its vocabulary) in open_clip's own folder format."""
-    config = {"model_cfg": TINY | changes, "preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "resize_mode": "squash"}}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    with warnings.catch_warnings():
-        made = open_clip.create_model(f"local-dir:{folder}", load_weights=False).eval()
-    torch.save(made.state_dict(), folder / "open_clip_pytorch_model.bin")
-    return made
 
 
 class TestOpenClip:

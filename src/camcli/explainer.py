@@ -1006,7 +1006,7 @@ class Explainer:
             named = " and ".join(recipe.row.name for recipe in self.recipes if own & recipe.wants)
             raise RequestError(
                 f"{named} makes what it explains of all classes' scores itself, so it goes with --score logit alone",
-                "leave --score and --counterfactual out, or choose another method, such as gradcam",
+                "leave --score, --versus and --counterfactual out, or choose another method, such as gradcam",
             )
         if self.outlet.task == "detect" and self.outlet.score.name != "logit":
             raise RequestError(
@@ -1055,7 +1055,7 @@ class Explainer:
             "--fuse": self._fuse != "none",
             "--eigen-smooth": self._smooth,
             "--target channels:top:N": bool(self.strongest),
-            "--score or --counterfactual": self._of_no_class and not self.outlet.score.plain,
+            "--score, --versus or --counterfactual": self._of_no_class and not self.outlet.score.plain,
         }
         if asked := [words for words, is_asked in around.items() if named and is_asked]:
             raise RequestError(
