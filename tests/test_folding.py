@@ -1,4 +1,4 @@
-"""A convolution and its batch norm as one: the numbers by hand, what is left alone, and maps that stay what they were."""
+"""A convolution and its batch norm as one: the numbers by hand, what is left alone, and maps that stay as they were."""
 
 from pathlib import Path
 

@@ -135,8 +135,12 @@ class Witness:
     def leaf(self, images: Tensor) -> Tensor:
         """The images where the network is and as it counts; the start of the graph if that is at the input."""
         like = next((one for one in self.module.parameters() if one.is_floating_point()), images)
-        from_input = self.ruled or bool(self.wants & FROM_INPUT)
-        return self.laid(images.detach().to(like.device, like.dtype, copy=True)).requires_grad_(from_input)
+        return self.laid(images.detach().to(like.device, like.dtype, copy=True)).requires_grad_(self.from_input)
+
+    @property
+    def from_input(self) -> bool:
+        """Whether the graph starts at the images."""
+        return self.ruled or bool(self.wants & FROM_INPUT)
 
     def laid(self, images: Tensor) -> Tensor:
         """The images in the order in memory in which the network is fastest; what it says changes by rounding alone."""

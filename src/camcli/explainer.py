@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from camcli.around import Pass, channel_parts, fused, passes, sizes, smoothed
 from camcli.attention import Attending
 from camcli.capture import Taps, closed_parts, frozen
+from camcli.compiling import Compilation, compiled
 from camcli.concepts import Fitted, fitted, sampled
 from camcli.concepts import found as found_concepts
 from camcli.errors import PictureError, RequestError
@@ -399,6 +400,44 @@ class Explainer:
             unfold()
             return 0
         return len(found)
+
+    def compile(self, images: Float[Tensor, "n 3 h w"]) -> Compilation:
+        """Compile the part of the network that no gradient passes, for batches of this size, where that is faster.
+
+        Of no use to anyone else who holds the network.
+
+        Args:
+            images: noise, as many as a batch will have.
+
+        Raises:
+            RequestError: no map can be made, as in :meth:`check`.
+        """
+        if why := self._why_not_compiled():
+            return Compilation(reason=why)
+        self.check(probe_image((images.shape[2], images.shape[3]), images.dtype, images.device))
+        first, turn = next(iter(self.runs.items()))
+        given = self._witness.leaf(images)
+
+        def run() -> Tensor:
+            # No inference tensors: a compiled part would be compiled once more for tensors that are none.
+            reading = self._witness.read(self.module(given.clone()), len(given))
+            return torch.stack([reading.scores(row) for row in range(len(given))])
+
+        with torch.inference_mode(False), frozen(self.module):
+            return compiled(self.module, first, turn, run)
+
+    def _why_not_compiled(self) -> str:
+        """Why nothing of the network can be compiled; empty if something can."""
+        wants = self._witness.wants
+        if not self._at_layer:
+            return "no layer is looked at, so no part of the network lies before it"
+        if self._witness.from_input or wants & {"slopes"}:
+            return "a method takes the gradient by the images, so it passes every part of the network"
+        if wants & ATTENTION:
+            return "a method follows attention through every operation"
+        if self._group:
+            return "groups may be of several sizes"
+        return "a detector's boxes are no scores to compare" if self.outlet.task == "detect" else ""
 
     def check(self, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> None:
         """Try everything on one image or one group: choose the layer, read its layout, see that gradient reaches it.

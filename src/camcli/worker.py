@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from camcli.compiling import Compilation
 from camcli.concepts import MOST_PICTURES, spread_first
 from camcli.errors import CamcliError, PictureError, RequestError, did_you_mean
 from camcli.explainer import ONE_TARGET, Explainer, Result, disagreement
@@ -36,6 +38,8 @@ from camcli.targets.named import Listed
 # Measured: on a CPU, batches larger than 8 are no faster.
 CPU_BATCH = 8
 GPU_BATCH = 32
+# Pictures from which on compiling is tried unasked: it costs some seconds, which a quarter of an hour does not feel.
+COMPILED_FROM = 10_000
 ONE_COLOUR = "the picture is one colour: what is drawn comes from the network's borders"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -86,6 +90,7 @@ class Worker:
         job: what is asked.
         pictures: goes over all of them, if they are known beforehand; then what the files of targets and features lack
             is found too.
+        total: how many there are, if that is known.
 
     Attributes:
         network: on its device, in its precision.
@@ -106,7 +111,7 @@ class Worker:
         RequestError: anything in the job that cannot be.
     """
 
-    def __init__(self, job: Job, pictures: Pictures | None = None) -> None:
+    def __init__(self, job: Job, pictures: Pictures | None = None, total: int | None = None) -> None:
         self.job = job
         self.device = _device(job.device)
         colour(job.background)
@@ -168,12 +173,31 @@ class Worker:
         self._check_targets(pictures)
         self._check_prompts(pictures)
         self.notes = [*network.notes, *question.notes, *self.explainer.notes]
+        if job.compile != "off":
+            self.notes += self._compiled(total)
         if job.size:
             self.notes += _uneven(self.explainer.grids, network.prepare.size)
         self.explains = self.explainer.says(bool(job.region))
         if job.group:
             each = "one for all pictures of a group" if self.explainer.shared else "one for each picture of a group"
             self.explains += f"; {each}"
+
+    def _compiled(self, total: int | None) -> list[str]:
+        """Compile what can be, if it is asked for or the run is long; what the user must know of it."""
+        wanted = self.job.compile == "on"
+        if not wanted and (total or 0) < COMPILED_FROM:
+            return []
+        size = self.network.prepare.size
+        noise = probe_image(size, torch.float32, torch.device("cpu"), self.batch_size)
+        done = Compilation(reason="features come with the pictures") if self.extras else self.explainer.compile(noise)
+        if done.reason:
+            return [f"nothing is compiled: {done.reason}"] if wanted else []
+        pays = math.ceil(done.pays_after * self.batch_size)
+        before, after = (1000 * seconds / self.batch_size for seconds in (done.before, done.after))
+        return [
+            f"compiled in {done.seconds:.0f} s: {', '.join(done.parts)}; {before:.1f} ms a picture became {after:.1f}, "
+            f"which pays from {pays} pictures on"
+        ]
 
     def _check_channels(self) -> None:
         """See that the layer has the channels asked for, before the first picture."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from camcli import allocator
 from camcli.cli.ending import ending
 from camcli.cli.explain import (
     DEFAULT,
@@ -22,6 +23,7 @@ from camcli.cli.explain import (
     Colormap,
     CropTo,
     Device,
+    KeepMemory,
     LayoutOf,
     NullSeparated,
     Out,
@@ -148,6 +150,7 @@ def channels(
     workers: Workers = DEFAULT.workers,
     device: Device = DEFAULT.device,
     precision: PrecisionOf = DEFAULT.precision,
+    keep_memory: KeepMemory = True,
     seed: Seed = DEFAULT.seed,
     null_separated: NullSeparated = DEFAULT.null_separated,
     as_json: AsJson = False,
@@ -188,6 +191,8 @@ def channels(
             seed=seed,
         )
         contest = Contest(job=job, channels=numbers, top=top or 0, pictures=each, sort=sort, values=values)
+        if keep_memory:
+            allocator.keep_memory()
         tally = _rank(contest, voice, as_json)
     raise typer.Exit(tally.exit_code)
 
