@@ -8,14 +8,14 @@ import importlib
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
 
 from camcli.errors import NothingFoundError, RequestError, did_you_mean, nearest
-from camcli.job import RANDOM_WEIGHTS, Activations, Crop, Pool, input_size
+from camcli.job import PLACE, RANDOM_WEIGHTS, TEMPLATES, Activations, Crop, Pool, input_size
 from camcli.tables import Row, Table
 
 if TYPE_CHECKING:
@@ -213,6 +213,20 @@ def _activated(network: Network, activation: Activations) -> Network:
             "leave --activation out",
         )
     return dataclasses.replace(network, activation=activation)
+
+
+def templates(words: Sequence[str]) -> tuple[str, ...]:
+    """The templates that words mean: each with one place for a prompt, each once; the bare prompt if there are none."""
+    return tuple(dict.fromkeys(template for word in words for template in _templates(word))) or (PLACE,)
+
+
+def _templates(word: str) -> Sequence[str]:
+    if word not in TEMPLATES:
+        return (word,)
+    from open_clip import zero_shot_metadata as known
+
+    named = dict(zip(TEMPLATES, (known.OPENAI_IMAGENET_TEMPLATES, known.SIMPLE_IMAGENET_TEMPLATES), strict=True))
+    return [fill(PLACE) for fill in named[word]]
 
 
 def resolve(model: str) -> tuple[str, str]:
