@@ -356,8 +356,8 @@ def test_a_layer_that_is_mostly_negative_is_told():
         ({"fuse": "mean"}, "--fuse"),
         ({"eigen_smooth": True}, "--eigen-smooth"),
         ({"channels": 2}, "--target channels:top:N"),
-        ({"score": "margin"}, "--score or --counterfactual"),
-        ({"counterfactual": True}, "--score or --counterfactual"),
+        ({"score": "margin"}, "--score, --versus or --counterfactual"),
+        ({"counterfactual": True}, "--score, --versus or --counterfactual"),
     ],
 )
 def test_what_has_no_meaning_for_concepts_is_refused(more, word):

@@ -15,6 +15,9 @@ CHANGED = {
     "weights": "random",
     "labels": "labels.txt",
     "text": ("a cat",),
+    "texts": "prompts.txt",
+    "template": ("a photo of a {}.",),
+    "text_tower": "tower.py:embed",
     "size": "256x384",
     "crop": "none",
     "wrap": "wrapper.py:Wrapper",
@@ -61,7 +64,16 @@ HOW = {"inputs", "null_separated", "out", "root", "overwrite", "batch_size", "wo
 
 @pytest.fixture
 def files(here: Path) -> Path:
-    for name in ("labels.txt", "targets.csv", "weights.pth", "mask.png", "extras.csv", "wrapper.py"):
+    for name in (
+        "labels.txt",
+        "targets.csv",
+        "weights.pth",
+        "mask.png",
+        "extras.csv",
+        "wrapper.py",
+        "prompts.txt",
+        "tower.py",
+    ):
         (here / name).write_text("one")
     return here
 
@@ -104,6 +116,9 @@ def test_every_field_is_tried_here() -> None:
         ),
         ({"save": ()}, "nothing is to be saved"),
         *(({"wrap": words}, f"wrap cannot be '{words}'") for words in ("w.py", "w.py:", ":Wrapper")),
+        *(({"text_tower": words}, f"text_tower cannot be '{words}'") for words in ("w.py", "w.py:", ":embed")),
+        ({"template": ("a photo",)}, "'a photo' has no places for a prompt"),
+        ({"template": ("imagenet", "{} {}")}, "'{} {}' has 2 places for a prompt"),
         *(({"group": word}, f"group cannot be '{word}'") for word in ("0", "-1", "4x", "folders", "01", "2.0")),
         ({"target": ("red",), "targets": "t.csv"}, r"both a target \(red\) and a file of targets \(t.csv\)"),
     ],
@@ -144,7 +159,7 @@ def test_order_and_division_count() -> None:
     assert Job(text=("a, b",)).fingerprint != Job(text=("a", "b")).fingerprint
 
 
-@pytest.mark.parametrize("name", ["weights", "labels", "targets", "extras"])
+@pytest.mark.parametrize("name", ["weights", "labels", "targets", "extras", "texts"])
 def test_a_named_file_counts_by_its_content_not_by_its_name(files: Path, name: str) -> None:
     first, second = files / "first", files / "second"
     first.write_text("1")

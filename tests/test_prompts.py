@@ -19,7 +19,7 @@ from camcli.job import Compared, Inquiry, Job
 from camcli.outputs.matrix import NUMBERS, matrix
 from camcli.outputs.sheet import SIDE
 from camcli.pictures import find
-from camcli.sensitivity import LINES, Sensitivity, prompts
+from camcli.sensitivity import LINES, Sensitivity
 from conftest import BLUE, GREEN, RED, Paint
 from standin import prompt as sentence
 
@@ -204,20 +204,34 @@ def test_paraphrases_make_prompts_of_each_text(three: None, ask: Ask) -> None:
     assert facts()["texts"] == ["dog", "cat"]
 
 
-def test_open_clips_own_templates_by_name() -> None:
-    def worded(*paraphrases: str) -> list[str]:
-        return [one for _, one in prompts(Inquiry(job=Job(text=("dog",), save=("sheet",)), paraphrases=paraphrases))]
+def test_open_clips_own_templates_by_name(three: None, ask: Ask) -> None:
+    result = ask("--text", "dog", "--paraphrase", "imagenet-simple", "--paraphrase", "{}", "in/a.png")
+    assert result.exit_code == 0, result.output
+    wanted = [*(fill("dog") for fill in open_clip.SIMPLE_IMAGENET_TEMPLATES), "dog"]
+    assert [said["prompt"] for said in lines()[0]["prompts"]] == wanted
+    assert lines()[0]["apart"] == {}
 
-    simple = worded("imagenet-simple")
-    assert len(simple) == 7
-    assert simple == [fill("dog") for fill in open_clip.SIMPLE_IMAGENET_TEMPLATES]
-    assert worded("imagenet") == [fill("dog") for fill in open_clip.OPENAI_IMAGENET_TEMPLATES]
-    # The same way of saying it counts once.
-    assert worded("itap of a {}.", "imagenet-simple", "{}") == [
-        "itap of a dog.",
-        *(set_ for set_ in simple if set_ != "itap of a dog."),
-        "dog",
-    ]
+
+def test_prompts_come_from_a_file_too_and_may_have_others_to_compete_with(three: None, here: Path, ask: Ask) -> None:
+    (here / "more.txt").write_text("a cat\n\na bird\n")
+    result = ask("--text", "a dog", "--texts", "more.txt", "--versus", "grass", "in/a.png")
+    assert result.exit_code == 0, result.output
+    said = lines()[0]["prompts"]
+    assert [one["prompt"] for one in said] == ["a dog", "a cat", "a bird"]
+    assert sum(one["probability"] for one in said) < 1
+    # What is explained is then the probability.
+    assert [one["score"] for one in said] == pytest.approx([one["probability"] for one in said])
+
+
+def test_with_a_text_tower_of_ones_own(three: None, here: Path) -> None:
+    (here / "tower.py").write_text(
+        "import torch\n\n\ndef embed(texts):\n"
+        "    return torch.stack([torch.linspace(-len(text), 9, 96).cos() for text in texts])\n"
+    )
+    tower = ["-m", "test_resnet", "--weights", "random", "--text-tower", "tower.py:embed"]
+    result = CliRunner().invoke(app, ["prompts", *tower, *SAY, "in", "--out", "out", "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert [said["prompt"] for said in lines()[0]["prompts"]] == list(TEXTS)
 
 
 # ---- what has no number
@@ -310,7 +324,7 @@ def test_what_is_written_and_what_is_said(three: None, ask: Ask) -> None:
     assert result.stderr.splitlines()[-1].endswith("out/prompts.jsonl, out/prompts.png, out/prompts.json")
     made = facts()
     assert (made["pictures"], made["failed"], made["untrained"]) == (3, 0, False)
-    assert made["prompts"] == list(TEXTS)
+    assert made["prompts"]["explained"] == list(TEXTS)
     assert made["job"]["text"] == list(TEXTS)
     assert "finished" in made
     assert "Wang et al. 2004, window 11 x 11" in made["numbers"]["ssim"]
@@ -441,10 +455,12 @@ def test_several_layers_make_one_map_and_maps_at_the_input_are_compared_too(thre
         ([], "no prompts were given"),
         (["--text", "dog"], "'dog' is one prompt, and its map has nothing to be compared with"),
         (["--text", "dog", "--paraphrase", "a {}"], "'a dog' is one prompt"),
-        (["--text", "dog", "--paraphrase", "a dog"], "the paraphrase 'a dog' has no places for a text"),
-        (["--text", "dog", "--paraphrase", "{} and {}"], "has 2 places for a text"),
+        (["--text", "dog", "--paraphrase", "a dog"], "the template 'a dog' has no places for a prompt"),
+        (["--text", "dog", "--paraphrase", "{} and {}"], "has 2 places for a prompt"),
         (["--text", "dog", "--text", "dog"], "'dog' is given more than once"),
         (["--text", "dog", "--text", " "], "an empty"),
+        (["--texts", "own.csv"], "the prompts of all pictures are compared, and own.csv lists each picture's own"),
+        (["--texts", "nowhere.txt"], "'nowhere.txt' cannot be read"),
         ([*SAY, "--save", "overlay"], "'overlay' cannot be saved"),
         ([*SAY, "--method", "gradcam,hirescam"], "the maps of one method are compared, and 2 are named"),
         ([*SAY, "--method", "eigencam"], "eigencam asks for no class: its map is the same for every prompt"),
@@ -461,6 +477,7 @@ def test_several_layers_make_one_map_and_maps_at_the_input_are_compared_too(thre
 def test_a_wrong_request_ends_with_2_and_writes_nothing(
     three: None, here: Path, ask: Ask, words: list[str], said: str
 ) -> None:
+    (here / "own.csv").write_text("picture,text\nin/a.png,a dog\n")
     result = ask(*words, "in")
     assert result.exit_code == 2, result.output
     assert said in result.stderr, result.stderr

@@ -223,7 +223,7 @@ def test_in_python_too() -> None:
         ({"target": (f"similar:{COFFEE}", "channel:1")}, "cannot be had in one run", "similar:FILE alone"),
         ({"pool": "none"}, "head", ""),
         ({"score": "logits"}, "there is no score 'logits'", "did you mean"),
-        ({"versus": ("tabby",)}, "--versus means nothing to it", "margin"),
+        ({"versus": ("tabby",), "score": "logit"}, "--versus means nothing to it", "margin"),
         ({"score": "margin", "versus": ("nothing",)}, "there is no class 'nothing'", ""),
     ],
 )

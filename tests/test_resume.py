@@ -69,7 +69,7 @@ def test_another_job_is_refused_with_what_is_different_and_nothing_is_touched(go
     before, lines, run = times(), ledger(), facts()
     with pytest.raises(RequestError, match="holds the results of another job") as caught:
         go("in", colormap="jet", target=("red",))
-    assert f"target was ['predicted'], is ['red']; colormap was {Job().colormap!r}, is 'jet'" in caught.value.message
+    assert f"target was ['auto'], is ['red']; colormap was {Job().colormap!r}, is 'jet'" in caught.value.message
     assert "--overwrite" in caught.value.hint
     assert (changes(before), ledger(), facts()) == (set(), lines, run)
 

@@ -113,7 +113,7 @@ def wanted(gradient):
 
 
 def found(**options):
-    explain = Explainer(named(MODEL, 3), layers=["last"], **options)
+    explain = Explainer(named(MODEL, 3, cosine=(4.0, -1.0)), layers=["last"], **options)
     return [one for [one] in explain(IMAGES, 1)]
 
 
@@ -170,7 +170,7 @@ def test_by_hand_the_margin_of_opposites_doubles_the_map():
 def test_integrated_gradients_add_up_to_the_difference_of_the_scores(score):
     model = Small()
     explain = Explainer(
-        model,
+        named(model, 4, cosine=(1.0, 0.0)),
         method="integrated-gradients",
         options={"steps": 200},
         score=score,

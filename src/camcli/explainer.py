@@ -24,7 +24,7 @@ from camcli.labels import Labels
 from camcli.layers import resolve
 from camcli.layout import Layout, asked, canonical, decide, readings
 from camcli.network import Network
-from camcli.outlet import NO_BOX_AGAIN, Outlet, Reading, Score, Shared, Subject, unfiltered
+from camcli.outlet import NO_BOX_AGAIN, Outlet, Reading, Score, Shared, Subject, competing, unfiltered
 from camcli.recipe import Recipe, recipes
 from camcli.ruled import RuledActivations, unseen_relus
 from camcli.scores import SCORES
@@ -265,6 +265,7 @@ class Explainer:
         seen: Bool[Tensor, "n h w"] | None = None,
         region: Bool[Tensor, "n h w"] | None = None,
         extras: Features | None = None,
+        among: Callable[[int], Sequence[int]] = lambda row: (),
     ) -> list[list[Result]]:
         """Like a call, but where a map cannot be made the reason stands in its place; nothing else is lost.
 
@@ -274,6 +275,7 @@ class Explainer:
             seen: for models that score every pixel: which part of each image is picture, and not padding.
             region: as in a call.
             extras: as in a call.
+            among: from an image's row to the classes that compete in it, which alone can be explained; empty: all.
         """
         _check_batch(images)
         if not len(images):
@@ -288,12 +290,12 @@ class Explainer:
                 f"{named} shows a channel of the layer, and none is named",
                 "name some: --target channel:12,99; or those that matter most to the class: --target channels:top:5",
             )
-        choose = choose or (found if self.outlet.task == "detect" else predicted)
+        choose = choose or (found if self.outlet.task == "detect" else self._predicted)
         key = self._ready(images, extras)
         with self._witness.ready(), self._witness.feed.giving(extras):
             forward = self._witness.forward(images, seen, region, self._plans[key])
             choose = self._agreed(choose, forward.reading, len(images))
-            chosen = [self._chosen(choose, row, forward.reading, images) for row in range(len(images))]
+            chosen = [self._chosen(choose, row, forward.reading, images, among(row)) for row in range(len(images))]
             results: list[list[Result]] = [[one for one in some if isinstance(one, PictureError)] for some in chosen]
             subjects = [[one for one in some if isinstance(one, Subject)] for some in chosen]
             said = [forward.reading.scores(row) for row in range(len(images))]
@@ -654,7 +656,13 @@ class Explainer:
 
         return agreed
 
-    def _chosen(self, choose: Choose, row: int, reading: Reading, images: Tensor) -> list[Subject | PictureError]:
+    def _predicted(self, row: int, scores: Tensor) -> Sequence[int]:
+        """The class with the greatest score, of those that can be explained."""
+        return predicted(row, scores[: self.network.labels.open] if self.network else scores)
+
+    def _chosen(
+        self, choose: Choose, row: int, reading: Reading, images: Tensor, among: Sequence[int] = ()
+    ) -> list[Subject | PictureError]:
         """What is explained of an image; of a class of which there is nothing, the reason stands in its place."""
         scores = reading.scores(row)
         # Where a model says what is in an image, -inf is what is not.
@@ -671,7 +679,7 @@ class Explainer:
                 )
             if self._of_no_class:
                 return []
-            indices = list(dict.fromkeys(choose(row, scores)))
+            indices = list(dict.fromkeys(choose(row, competing(scores, among))))
             if not indices:
                 raise PictureError(self.outlet.nothing())
             if self._of_layer:
@@ -682,7 +690,9 @@ class Explainer:
         subjects: list[Subject | PictureError] = []
         for index in indices:
             try:
-                subjects += reading.subjects(row, index)
+                if among and index not in among:
+                    raise PictureError(f"{self._label(index)!r} is none of its own {self._nouns}", "name one of them")
+                subjects += reading.subjects(row, index, among)
             except PictureError as error:
                 subjects.append(error)
         return subjects
@@ -699,6 +709,7 @@ class Explainer:
             len(network.labels) if network else 0,
             region,
             headless=network is not None and network.headless,
+            cosine=network.cosine if network else None,
         )
         if self.strongest:
             return f"of {what}, what each of the {self.strongest} channels has in it that have most (act * grad)"
@@ -741,6 +752,10 @@ class Explainer:
                     f"there is no channel {index} at the layer {name!r}",
                     f"it has {count} channels, counted from 0 to {count - 1}",
                 )
+
+    @property
+    def _nouns(self) -> str:
+        return self.network.labels.nouns if self.network else "classes"
 
     def _label(self, index: int) -> str:
         return self.network.labels.short(index) if self.network else str(index)
@@ -991,7 +1006,7 @@ class Explainer:
             named = " and ".join(recipe.row.name for recipe in self.recipes if own & recipe.wants)
             raise RequestError(
                 f"{named} makes what it explains of all classes' scores itself, so it goes with --score logit alone",
-                "leave --score and --counterfactual out, or choose another method, such as gradcam",
+                "leave --score, --versus and --counterfactual out, or choose another method, such as gradcam",
             )
         if self.outlet.task == "detect" and self.outlet.score.name != "logit":
             raise RequestError(
@@ -1040,7 +1055,7 @@ class Explainer:
             "--fuse": self._fuse != "none",
             "--eigen-smooth": self._smooth,
             "--target channels:top:N": bool(self.strongest),
-            "--score or --counterfactual": self._of_no_class and not self.outlet.score.plain,
+            "--score, --versus or --counterfactual": self._of_no_class and not self.outlet.score.plain,
         }
         if asked := [words for words, is_asked in around.items() if named and is_asked]:
             raise RequestError(
@@ -1096,11 +1111,22 @@ def _score(name: str, versus: Sequence[int], counterfactual: bool, network: Netw
             f"the score {name!r} compares a class with no other, so --versus means nothing to it",
             f"leave it out, or choose --score {able}",
         )
-    words = "" if name == "logit" else row.summary
+    if row.cosine and (network is None or network.cosine is None):
+        raise RequestError(
+            f"the score {name!r} is the cosine of a picture and a prompt, and "
+            f"{network.name if network else 'this model'} compares pictures with no prompts",
+            "leave it out, or choose a model of open_clip with --text, or give prompts and a text tower: --text-tower",
+        )
+    noun = network.labels.noun if network else "class"
+    summary = row.summary.replace("a class's", f"a {noun}'s").replace("other class", f"other {noun}")
+    if network and network.activation != "none":
+        summary = summary.replace("softmax or sigmoid", network.activation)
+    words = "" if name == "logit" else summary
     if versus:
-        named = " and ".join(network.labels.short(one) if network else str(one) for one in versus)
-        words = f"a class's {name} over {named}"
-    return Score(name, SCORES.load(name), words, row.against, tuple(versus), -1 if counterfactual else 1)
+        named = " and ".join(dict.fromkeys(network.labels.short(one) if network else str(one) for one in versus))
+        words = f"a {noun}'s {name} over {named}"
+    cosine = network.cosine if network and row.cosine else None
+    return Score(name, SCORES.load(name), words, row.against, tuple(versus), cosine, -1 if counterfactual else 1)
 
 
 def _times(count: int) -> str:

@@ -41,15 +41,18 @@ FUSES: tuple[str, ...] = get_args(Fuse)
 NOT_IN_FINGERPRINT = frozenset(
     {"inputs", "null_separated", "out", "root", "overwrite", "batch_size", "workers", "device", "seed"}
 )
-# Templates for prompts that open_clip knows; any other has the prompt's place in it.
-TEMPLATES = ("imagenet", "imagenet-simple")
-PLACE = "{}"
 # How a layer's output may be said to lie in memory.
 LAYOUTS = "nchw, nhwc, tokens:PREFIX:HxW, ncl:PREFIX:HxW"
 LAYOUT = re.compile(r"nchw|nhwc|(tokens|ncl):\d{1,6}:[1-9]\d{0,5}x[1-9]\d{0,5}", re.ASCII)
 # Files whose content is part of what is asked.
-FILES = ("weights", "labels", "targets", "region", "extras")
+FILES = ("weights", "labels", "texts", "targets", "region", "extras")
 WRAPPERS = "a wrapper is named path/to/file.py:Class, or package.module:Class where it is installed"
+TOWERS = "a text tower is named path/to/file.py:function, or package.module:function where it is installed"
+# Templates for prompts that open_clip knows; any other has the prompt's place in it.
+TEMPLATES = ("imagenet", "imagenet-simple")
+PLACE = "{}"
+# What is explained, and which number of it, where nobody says so.
+AUTO = "auto"
 # What makes a group: so many pictures, or those of a folder.
 BY_FOLDER = "folder"
 GROUP = re.compile(rf"[1-9]\d{{0,5}}|{BY_FOLDER}", re.ASCII)
@@ -103,7 +106,12 @@ class Job:
         model: a model string such as ``resnet50``, ``timm:resnet50.a1_in1k`` or ``path/to/file.py:function``.
         weights: empty for the model's own, ``random``, or a file with a state dict.
         labels: a file with the names of the classes, if the model's own do not fit.
-        text: prompts that are the classes of an open_clip model.
+        text: prompts that are the classes, for an open_clip model or beside a text tower.
+        texts: a file of more prompts, one a line; of type ``.csv`` or ``.jsonl`` one of each picture's own prompts.
+        template: what each prompt is put into, as ``a photo of a {}.``, or ``imagenet`` or ``imagenet-simple``; of
+            several the embeddings' mean counts.
+        text_tower: a function of the user's that embeds prompts for a model without a text tower of its own,
+            ``path/to/file.py:function`` or ``package.module:function``.
         size: of the model's input, ``256`` or ``256x384`` (height x width); empty for the model's own.
         crop: which part of a picture the model sees: ``model``: as its own preprocessing says; ``center``: the middle,
             in the picture's proportions; ``none``: all, with padding; ``squash``: all, stretched.
@@ -121,7 +129,8 @@ class Job:
         scales: factors of the input's size, joined by commas; the mean of the maps is given.
         augment: which mirrored pictures are explained too: ``flip``, ``flip-vertical``; likewise.
         eigen_smooth: the first principal component of the channels' parts of a map, instead of their sum.
-        target: what is explained in every picture: each ``predicted``, ``top:5``, a class, or ``folder``.
+        target: what is explained in every picture: each ``predicted``, ``top:5``, ``all``, a class, or ``folder``;
+            ``auto``: of prompts all that none is compared with, else the predicted class.
         output: where in what the model returns its scores are, such as ``logits`` or ``0``, if that is not plain.
         region: for models that score every pixel, where scores are summed: a mask's file, or ``x0,y0,x1,y1``; empty
             for where the class is predicted.
@@ -130,8 +139,10 @@ class Job:
             it.
         pool: ``none`` for the features before they are pooled.
         activation: what makes probabilities of scores; ``model``: what the model's source says.
-        score: which number of a class's is explained: a row of ``camcli.scores``.
-        versus: the classes that a margin is over; empty for the strongest other one of each picture.
+        score: which number of a class's is explained: a row of ``camcli.scores``; ``auto``: the logit, and where
+            ``versus`` is given the margin, of prompts under a softmax the probability.
+        versus: the classes that a margin is over; empty for the strongest other one of each picture. Of prompts what
+            competes with them: one of them, or any other text.
         counterfactual: explain what lowers the score.
         targets: a CSV or JSONL file that names each picture's own targets, instead of ``target``.
         inputs: files, folders, globs, ``@list``, ``-``.
@@ -153,6 +164,9 @@ class Job:
     weights: str = ""
     labels: str = ""
     text: tuple[str, ...] = ()
+    texts: str = ""
+    template: tuple[str, ...] = ()
+    text_tower: str = ""
     size: str = ""
     crop: Crop = "model"
     wrap: str = ""
@@ -167,12 +181,12 @@ class Job:
     scales: str = "1"
     augment: tuple[str, ...] = ()
     eigen_smooth: bool = False
-    target: tuple[str, ...] = ("predicted",)
+    target: tuple[str, ...] = (AUTO,)
     targets: str = ""
     head: Head = "auto"
     pool: Pool = "keep"
     activation: Activations = "model"
-    score: str = "logit"
+    score: str = AUTO
     versus: tuple[str, ...] = ()
     counterfactual: bool = False
     output: str = ""
@@ -222,13 +236,21 @@ class Job:
         if not self.save:
             raise RequestError("nothing is to be saved", "name at least one format: --save overlay")
         self._check_wrapping()
-        if self.targets and self.target != ("predicted",):
+        if self.targets and self.target != (AUTO,):
             raise RequestError(
                 f"both a target ({', '.join(self.target)}) and a file of targets ({self.targets}) were given",
                 "leave one out",
             )
 
+    @property
+    def prompted(self) -> bool:
+        """Whether there are prompts, which are then the classes."""
+        return bool(self.text or self.texts)
+
     def _check_wrapping(self) -> None:
+        _check_templates(self.template)
+        if self.text_tower and not all(self.text_tower.rpartition(":")[::2]):
+            raise RequestError(f"text_tower cannot be {self.text_tower!r}", TOWERS)
         place, _, name = self.wrap.rpartition(":")
         if self.wrap and not (place and name):
             raise RequestError(f"wrap cannot be {self.wrap!r}", WRAPPERS)
@@ -251,9 +273,12 @@ class Job:
         for name in FILES:
             if asked[name] and asked[name] != RANDOM_WEIGHTS and not _is_rectangle(name, asked[name]):
                 asked[name] = _content_hash(asked[name], name)
+        if self.texts:  # its type says whether it lists prompts or pictures with theirs
+            asked["texts"] = [asked["texts"], Path(self.texts).suffix.lower()]
         for word in (*self.target, *self.versus):
             if word.startswith(LIKE):
                 asked[word] = _content_hash(word.removeprefix(LIKE), "target")
+        asked |= self._meant()
         asked["save"] = sorted(set(self.save))
         asked["size"] = input_size(self.size)
         asked["scales"] = sorted(set(factors(self.scales)))
@@ -263,15 +288,27 @@ class Job:
             asked["model"] = [_content_hash(source, "model"), function]
         source, _, function = self.wrap.rpartition(":")
         if self.wrap:
-            asked["wrap"] = [_content_hash(_python_file(source), "wrap"), function]
+            asked["wrap"] = [_content_hash(_python_file(source, WRAPPERS), "wrap"), function]
+        source, _, function = self.text_tower.rpartition(":")
+        if self.text_tower:
+            asked["text_tower"] = [_content_hash(_python_file(source, TOWERS), "text_tower"), function]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _meant(self) -> dict[str, Any]:
+        """What target and score come to, where the job alone tells."""
+        meant: dict[str, Any] = {}
+        if self.target == (AUTO,) and not self.prompted:
+            meant["target"] = ("predicted",)
+        if self.score == AUTO and not (self.versus and self.prompted):
+            meant["score"] = "margin" if self.versus else "logit"
+        return meant
 
     def as_dict(self) -> dict[str, Any]:
         """The job in the words of a job file: what ``--config`` reads back."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
-def _python_file(place: str) -> str:
+def _python_file(place: str, usage: str) -> str:
     """The file that ``path/to/file.py`` or ``package.module`` stands for.
 
     Raises:
@@ -282,9 +319,9 @@ def _python_file(place: str) -> str:
     try:
         spec = importlib.util.find_spec(place)
     except (ImportError, ValueError) as error:
-        raise RequestError(f"there is no module {place!r}: {error}", WRAPPERS) from error
+        raise RequestError(f"there is no module {place!r}: {error}", usage) from error
     if spec is None or spec.origin is None or not spec.has_location:
-        raise RequestError(f"there is no module {place!r}" + (" in a file" if spec else ""), WRAPPERS)
+        raise RequestError(f"there is no module {place!r}" + (" in a file" if spec else ""), usage)
     return spec.origin
 
 
@@ -465,6 +502,21 @@ class Outcome:
         return cls(**{**given, "concepts": tuple(map(Concept.read, given.get("concepts", ())))})
 
 
+def _check_templates(templates: Sequence[str]) -> None:
+    """See that each has one place for a prompt.
+
+    Raises:
+        RequestError: one has none, or several.
+    """
+    for template in templates:
+        if template not in TEMPLATES and template.count(PLACE) != 1:
+            raise RequestError(
+                f"the template {template!r} has {template.count(PLACE) or 'no'} places for a prompt",
+                f"write {PLACE} once where the prompt goes, as in 'a photo of a {PLACE}.'; open_clip's own are "
+                f"called {' and '.join(TEMPLATES)}",
+            )
+
+
 def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
     """Fields as JSON has them, which knows no tuples."""
     return {name: tuple(one) if isinstance(one, list) else one for name, one in values.items()}
@@ -550,8 +602,8 @@ class Inquiry:
     """What is asked of ``camcli prompts``: the maps of several prompts in each picture, compared.
 
     Attributes:
-        job: model, layer, method, pictures, and how they are done; its ``text`` is what is asked about, and its
-            ``save`` what is written for each picture: ``sheet``, and ``array`` for the maps themselves.
+        job: model, layer, method, pictures, and how they are done; its prompts are what is asked about, and its
+            ``save`` says what is written for each picture: ``sheet``, and ``array`` for the maps themselves.
         paraphrases: templates that make a prompt of each text: ``a photo of a {}.``, or ``imagenet`` or
             ``imagenet-simple``, open_clip's own; empty for the texts as they stand.
         measure: by which similarity the prompts are told apart and the pictures sorted in the summary.
@@ -565,19 +617,13 @@ class Inquiry:
 
     def __post_init__(self) -> None:
         """Raises RequestError for what cannot be asked."""
-        if not self.job.text:
+        if not self.job.prompted:
             raise RequestError(
                 "no prompts were given",
                 "name several: --text dog --text puppy; or one, and ways to say it: --text dog --paraphrase "
                 "'a photo of a {}.' --paraphrase 'a drawing of a {}.'",
             )
-        for template in self.paraphrases:
-            if template not in TEMPLATES and template.count(PLACE) != 1:
-                raise RequestError(
-                    f"the paraphrase {template!r} has {template.count(PLACE) or 'no'} places for a text",
-                    f"write {PLACE} once where it goes, as in 'a photo of a {PLACE}.'; open_clip's own are called "
-                    f"{' and '.join(TEMPLATES)}",
-                )
+        _check_templates(self.paraphrases)
         if self.measure not in get_args(Measure):
             raise RequestError(f"measure cannot be {self.measure!r}", f"there are: {', '.join(get_args(Measure))}")
         if unknown := [kind for kind in self.job.save if kind not in get_args(Kept)]:

@@ -13,8 +13,8 @@ from typing import Literal
 from camcli.errors import RequestError, nearest
 
 LISTED = 8  # candidates shown in a message; a longer list hides the point
-Noun = Literal["class", "channel"]
-PLURALS: dict[Noun, str] = {"class": "classes", "channel": "channels"}
+Noun = Literal["class", "channel", "prompt"]
+PLURALS: dict[Noun, str] = {"class": "classes", "channel": "channels", "prompt": "prompts"}
 WORDNET = re.compile(r"n\d{8}", re.IGNORECASE)
 
 
@@ -26,13 +26,15 @@ class Labels:
         names: one a class, such as ``tabby, tabby cat``.
         wordnet: the classes' WordNet ids such as ``n02123045``, or empty where they have none.
         synonyms: whether ``", "`` in a name stands between synonyms; in a prompt it is a comma like any other.
-        noun: what they are: of a network without its head, channels.
+        noun: what they are: of a network without its head channels, of one that compares pictures with texts prompts.
+        asked: how many of the first can be explained; the others, contrast prompts, only compete with them. None: all.
     """
 
     names: tuple[str, ...]
     wordnet: tuple[str, ...] = ()
     synonyms: bool = True
     noun: Noun = "class"
+    asked: int | None = None
 
     def __post_init__(self) -> None:
         if self.wordnet and len(self.wordnet) != len(self.names):
@@ -45,8 +47,13 @@ class Labels:
 
     @property
     def nouns(self) -> str:
-        """What they are: ``classes``, ``channels``."""
+        """What they are: ``classes``, ``channels``, ``prompts``."""
         return PLURALS[self.noun]
+
+    @property
+    def open(self) -> int:
+        """How many can be explained: so many of the first."""
+        return len(self.names) if self.asked is None else self.asked
 
     def __len__(self) -> int:
         return len(self.names)
@@ -69,6 +76,7 @@ class Labels:
         The first of these that any class meets decides: the WordNet id is ``word``; the name, or a synonym in it, is
         ``word``; ``word`` stands in the name as whole words; it stands in the name anywhere. Neither case nor ``_`` for
         a blank counts. A number is an index; ``index:7`` and ``name:7`` say which is meant where names are numbers too.
+        What only competes with others is not found.
 
         Args:
             word: an index, a WordNet id, a name, or a part of one.
@@ -90,8 +98,8 @@ class Labels:
 
     def _numbered(self, word: str) -> int:
         """The index ``word``, unless another class has that number for a name, as folders ``0, 1, 10, 2`` would."""
-        others = [index for index in _exactly(self, _folded(word)) if index != int(word)]
-        if others and int(word) < len(self):
+        others = [index for index in _exactly(self, folded(word)) if int(word) != index < self.open]
+        if others and int(word) < self.open:
             raise RequestError(
                 f"{word!r} is ambiguous: {self.noun} {int(word)} is {self.names[int(word)]!r}, "
                 f"and {self.names[others[0]]!r} is {self.noun} {others[0]}",
@@ -101,19 +109,19 @@ class Labels:
 
     def _indexed(self, number: str) -> int:
         index = int(number)
-        if index >= len(self):
+        if index >= self.open:
             raise RequestError(
                 f"there is no {self.noun} {index}",
-                f"the model has {len(self)} {self.nouns}, counted from 0 to {len(self) - 1}",
+                f"the model has {self.open} {self.nouns}, counted from 0 to {self.open - 1}",
             )
         return index
 
     def _named(self, word: str) -> int:
-        wanted = _folded(word)
+        wanted = folded(word)
         if not wanted:
             raise RequestError(f"an empty word names no {self.noun}", self._ways())
         for rule in RULES:
-            meant = list(rule(self, wanted))
+            meant = [index for index in rule(self, wanted) if index < self.open]
             if len(meant) == 1:
                 return meant[0]
             if meant:
@@ -130,7 +138,7 @@ class Labels:
 
     def _near(self, word: str) -> str:
         owner: dict[str, int] = {}
-        for index, name in enumerate(self.names):
+        for index, name in enumerate(self.names[: self.open]):
             for synonym in self.split(name):
                 owner.setdefault(synonym, index)
         close = dict.fromkeys(owner[synonym] for synonym in nearest(word, owner))
@@ -139,7 +147,7 @@ class Labels:
     def _ways(self) -> str:
         ids = ", a WordNet id such as " + self.wordnet[0] if self.wordnet else ""
         return (
-            f"a {self.noun} is named by its number (0 to {len(self) - 1}){ids}, its name, or a part that no other name "
+            f"a {self.noun} is named by its number (0 to {self.open - 1}){ids}, its name, or a part that no other name "
             "has"
         )
 
@@ -148,13 +156,14 @@ def _is_number(word: str) -> bool:
     return word.isascii() and word.isdecimal()
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """A text as words are compared: neither case nor ``_`` for a blank counts."""
     return " ".join(text.replace("_", " ").casefold().split())
 
 
 @lru_cache(maxsize=8)
 def _folded_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(map(_folded, names))
+    return tuple(map(folded, names))
 
 
 def _by_wordnet(labels: Labels, wanted: str) -> Iterator[int]:

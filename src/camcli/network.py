@@ -29,8 +29,9 @@ class Network:
         outlet: how what the module returns is read; by default as one score for each class.
         layer: the layer that is explained when none is named, if the source knows one.
         headless: whether it gives features and not scores of classes: each "class" is then a channel.
-        wrapped: the source's own module, where ``module`` is one of the user's around it; its layers can be named as
-            if it stood alone.
+        wrapped: the source's own module, where ``module`` is another around it; its layers can be named as if it stood
+            alone.
+        cosine: of a network that compares pictures with prompts, ``(scale, bias)``: a score is scale * cosine + bias.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Network:
     layer: str = ""
     headless: bool = False
     wrapped: torch.nn.Module | None = None
+    cosine: tuple[float, float] | None = None
 
     def read(
         self, output: Any, images: int, seen: torch.Tensor | None = None, region: torch.Tensor | None = None

@@ -56,6 +56,7 @@ class Score:
         words: what it is, for people; empty for the score as it stands.
         against: whether it compares with rivals.
         versus: the rivals; empty for the strongest other class of each image.
+        cosine: by which scale and bias scores follow from cosines, if it is these that the function is handed.
         sign: -1 to explain what lowers it (Selvaraju 2017, sec. 3.3: counterfactual explanations).
     """
 
@@ -64,12 +65,13 @@ class Score:
     words: str = ""
     against: bool = False
     versus: tuple[int, ...] = ()
+    cosine: tuple[float, float] | None = None
     sign: Literal[1, -1] = 1
 
     @property
     def plain(self) -> bool:
         """Whether it is the class's score as it stands."""
-        return self.function is as_given and self.sign == 1
+        return self.function is as_given and self.cosine is None and self.sign == 1
 
     def rivals(self, scores: Tensor, index: int) -> tuple[int, ...]:
         """The classes that a class is compared with, by an image's scores; raises PictureError if there are none."""
@@ -86,6 +88,9 @@ class Score:
 
     def __call__(self, scores: Tensor, index: int, rivals: Sequence[int], activation: Activation) -> Tensor:
         """The number, with its sign."""
+        if self.cosine is not None:
+            scale, bias = self.cosine
+            scores = (scores - bias) / scale
         found = self.function(scores, index, rivals, activation)
         return found if self.sign > 0 else -found
 
@@ -105,6 +110,7 @@ class Subject:
         box: x0, y0, x1, y1 in pixels of the model's input, if it is a box.
         inside: where every pixel has a score, over which of them is summed, ``(h, w)``.
         rivals: the classes that it is compared with.
+        among: the classes that it competes with in this image, itself among them; empty for all there are.
         length: of the image's features, where their inner product with a reference is explained; 0 elsewhere.
         note: what a reader of the map must know.
         of_layer: whether it is a channel of the layer that is looked at, and no class: it has no score.
@@ -117,6 +123,7 @@ class Subject:
     box: Box | None = None
     inside: Tensor | None = None
     rivals: tuple[int, ...] = ()
+    among: tuple[int, ...] = ()
     length: float = 0.0
     note: str = ""
     of_layer: bool = False
@@ -133,8 +140,11 @@ class Reading(Protocol):
     def scores(self, row: int) -> Tensor:
         """The score of every class in an image, ``(classes,)``; -inf for one that is not in it, and for background."""
 
-    def subjects(self, row: int, index: int) -> Sequence[Subject]:
-        """What is explained of a class in an image; raises PictureError if there is nothing."""
+    def subjects(self, row: int, index: int, among: Sequence[int] = ()) -> Sequence[Subject]:
+        """What is explained of a class in an image; raises PictureError if there is nothing.
+
+        Where a row of scores is what the image has, ``among`` can say which classes compete in it; empty: all.
+        """
 
     def total(self) -> Tensor:
         """A sum that the gradient can be tried with."""
@@ -172,9 +182,17 @@ class Outlet:
     prefix: int = 0
     group: bool = False
 
-    def says(self, activation: Activation, classes: int, region: bool = False, headless: bool = False) -> str:
-        """What is explained, in words for people."""
-        said = self.score.words or self._says(activation, classes, region, headless)
+    def says(
+        self,
+        activation: Activation,
+        classes: int,
+        region: bool = False,
+        headless: bool = False,
+        cosine: tuple[float, float] | None = None,
+    ) -> str:
+        """What is explained, in words for people; where scores follow from ``cosine`` the classes are prompts."""
+        own = _of_prompts(activation, *cosine) if cosine else self._says(activation, classes, region, headless)
+        said = self.score.words or own
         return said if self.score.sign > 0 else f"{said}; its sign turned: what lowers it is warm"
 
     def _says(self, activation: Activation, classes: int, region: bool, headless: bool) -> str:
@@ -231,20 +249,40 @@ class Outlet:
             found_boxes = _detections(at(output, self.path), images)
             return _Boxes(found_boxes, len(names) or None, self.min_score, self.score.sign)
         width = len(names) if self.references is None else self.references.shape[1]
-        found = chosen(output, images, width, self.path, self.task, self.group)
         if self.task == "segment":
+            found = chosen(output, images, width, self.path, self.task, self.group)
             return _Dense(found.float(), activation, tuple(names), seen, region, self.score)
-        if self.task == "features":
-            found = pooled(found, width, self.prefix)
-        rows = len(found)
-        found = found.reshape(rows, -1)
+        found = self.row(output, images, width)
         reading: Reading = _Scores(found, activation, self.score)
         if self.references is not None:
             reading = _Likeness.to(found, self.references, self.score)
-        return Shared(reading) if rows < images else reading
+        return Shared(reading) if len(found) < images else reading
+
+    def row(self, output: Any, images: int, width: int = 0) -> Tensor:
+        """The scores or pooled features in what a model returned, ``(n, width)``.
+
+        Args:
+            output: what it returned.
+            images: how many it was given.
+            width: how many scores or channels there are; 0 if nobody knows.
+
+        Raises:
+            RequestError: there are none in it, or several things could be them.
+        """
+        found = chosen(output, images, width, self.path, self.task, self.group)
+        if self.task == "features":
+            found = pooled(found, width, self.prefix)
+        return found.reshape(len(found), -1)
 
 
 PLAIN = Outlet()
+
+
+def _of_prompts(activation: Activation, scale: float, bias: float) -> str:
+    added = f"{'plus' if bias > 0 else 'minus'} {abs(bias):.4g}" if bias else ""
+    before = f", before {activation}" if activation != "none" else ""
+    return " ".join(filter(None, [f"a prompt's score, {scale:.4g} times its cosine with the picture", added])) + before
+
 
 # ---- where the scores are
 
@@ -442,6 +480,15 @@ def _listed(found: Sequence[Part]) -> str:
 # ---- one score for each class
 
 
+def competing(scores: Tensor, among: Sequence[int]) -> Tensor:
+    """Scores ``(classes,)``, -inf where a class does not compete; all of them where ``among`` names none."""
+    if not among:
+        return scores
+    hidden = torch.full_like(scores, NO_CLASS)
+    hidden[list(among)] = scores[list(among)]
+    return hidden
+
+
 @dataclass(frozen=True, slots=True)
 class _Scores:
     table: Tensor
@@ -455,25 +502,31 @@ class _Scores:
     def scores(self, row: int) -> Tensor:
         return self.table[row].detach().float().cpu()
 
-    def subjects(self, row: int, index: int) -> Sequence[Subject]:
+    def subjects(self, row: int, index: int, among: Sequence[int] = ()) -> Sequence[Subject]:
         scores = self.scores(row)
-        rivals = self.score.rivals(scores, index)
-        score = self.score(self.table[row], index, rivals, self.activation)
-        return [Subject(index, score, self._probability(scores, index), rivals=rivals)]
+        rivals = self.score.rivals(competing(scores, among), index)
+        probability = self._probability(scores, index, among)
+        subject = Subject(index, self.table[row, index], probability, rivals=rivals, among=tuple(among))
+        return [replace(subject, score=_Scores.answer(self, row, subject))]
 
     def total(self) -> Tensor:
         return self.table.max(1).values.sum()
 
     def answer(self, row: int, subject: Subject) -> Tensor:
-        # The rivals stay those of the picture itself, whoever they would be in a variant of it.
-        return self.score(self.table[row], subject.index, subject.rivals, self.activation)
+        # Rivals and competitors stay those of the picture itself, whoever they would be in a variant of it.
+        scores, index, rivals = self.table[row], subject.index, subject.rivals
+        if subject.among:
+            scores, place = scores[list(subject.among)], subject.among.index
+            index, rivals = place(index), tuple(map(place, rivals))
+        return self.score(scores, index, rivals, self.activation)
 
     def answers(self, row: int, subject: Subject) -> Tensor:  # noqa: ARG002
         return self.table[row]
 
-    def _probability(self, scores: Tensor, index: int) -> float | None:
-        if self.activation == "none":
+    def _probability(self, scores: Tensor, index: int, among: Sequence[int] = ()) -> float | None:
+        if self.activation == "none" or (self.activation == "softmax" and len(among) == 1):
             return None
+        scores = competing(scores, among)
         # Softmax of a single score is 1 whatever it says.
         alone = self.classes == 1 or self.activation == "sigmoid"
         return float(scores.sigmoid()[index] if alone else scores.softmax(0)[index])
@@ -499,8 +552,8 @@ class _Likeness(_Scores):
         lengths = features.norm(dim=1, keepdim=True).clamp(min=torch.finfo(features.dtype).tiny)
         return cls(products / lengths, "none", score, products)
 
-    def subjects(self, row: int, index: int) -> Sequence[Subject]:
-        [subject] = _Scores.subjects(self, row, index)
+    def subjects(self, row: int, index: int, among: Sequence[int] = ()) -> Sequence[Subject]:
+        [subject] = _Scores.subjects(self, row, index, among)
         cosine = float(self.table[row, index].detach())
         if not self.score.plain or 1 - cosine > ITSELF:
             return [subject]
@@ -527,8 +580,8 @@ class Shared:
     def __init__(self, one: Reading) -> None:
         self._one = one
         # So that a score is one tensor for all images: whoever adds scores up counts it once.
-        self._subjects: dict[int, Sequence[Subject]] = {}
-        self._answers: dict[tuple[int, tuple[int, ...]], Tensor] = {}
+        self._subjects: dict[tuple[int, tuple[int, ...]], Sequence[Subject]] = {}
+        self._answers: dict[tuple[int, tuple[int, ...], tuple[int, ...]], Tensor] = {}
 
     @property
     def classes(self) -> int | None:
@@ -539,11 +592,12 @@ class Shared:
         """The one row of scores."""
         return self._one.scores(0)
 
-    def subjects(self, row: int, index: int) -> Sequence[Subject]:  # noqa: ARG002
+    def subjects(self, row: int, index: int, among: Sequence[int] = ()) -> Sequence[Subject]:  # noqa: ARG002
         """The same subjects for every image."""
-        if index not in self._subjects:
-            self._subjects[index] = self._one.subjects(0, index)
-        return self._subjects[index]
+        asked = index, tuple(among)
+        if asked not in self._subjects:
+            self._subjects[asked] = self._one.subjects(0, index, among)
+        return self._subjects[asked]
 
     def total(self) -> Tensor:
         """A sum that the gradient can be tried with."""
@@ -551,7 +605,7 @@ class Shared:
 
     def answer(self, row: int, subject: Subject) -> Tensor:  # noqa: ARG002
         """The same tensor for every image."""
-        asked = subject.index, subject.rivals
+        asked = subject.index, subject.rivals, subject.among
         if asked not in self._answers:
             self._answers[asked] = self._one.answer(0, subject)
         return self._answers[asked]
@@ -603,7 +657,7 @@ class _Dense:
                 sums[index] = table[index][inside].sum().cpu()
         return sums
 
-    def subjects(self, row: int, index: int) -> Sequence[Subject]:
+    def subjects(self, row: int, index: int, among: Sequence[int] = ()) -> Sequence[Subject]:  # noqa: ARG002
         inside = self.mask(row, index)
         if not inside.any():
             raise PictureError(
@@ -673,7 +727,7 @@ class _Boxes:
             best[subject.index] = max(best[subject.index], subject.score.detach().float().cpu())
         return best
 
-    def subjects(self, row: int, index: int) -> Sequence[Subject]:
+    def subjects(self, row: int, index: int, among: Sequence[int] = ()) -> Sequence[Subject]:  # noqa: ARG002
         of_class = [
             replace(subject, score=self.sign * subject.score) for subject in self._all(row) if subject.index == index
         ]

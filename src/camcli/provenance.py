@@ -12,6 +12,7 @@ from typing import Any
 
 from camcli import __version__, atomic
 from camcli.errors import OutputError
+from camcli.models import templates
 from camcli.worker import Worker
 
 FILE = "run.json"
@@ -38,6 +39,7 @@ def facts(worker: Worker) -> dict[str, Any]:
             {"name": recipe.row.name, "paper": recipe.row.paper, "options": recipe.options}
             for recipe in explainer.recipes
         ],
+        **_prompts(worker),
         "layers": list(explainer.layers),
         "explained": worker.explains,
         "device": str(worker.device),
@@ -48,6 +50,14 @@ def facts(worker: Worker) -> dict[str, Any]:
         },
         "platform": platform.platform(),
     }
+
+
+def _prompts(worker: Worker) -> dict[str, Any]:
+    """What the pictures were compared with, if that is texts: as they were given, and in which templates."""
+    if worker.prompts is None:
+        return {}
+    words, contrast = list(worker.prompts.words), list(worker.prompts.contrast)
+    return {"prompts": {"explained": words, "contrast": contrast, "templates": list(templates(worker.job.template))}}
 
 
 def now() -> str:

@@ -12,14 +12,22 @@ from camcli import models, targets
 from camcli.errors import PictureError, RequestError
 from camcli.extras import Features
 from camcli.geometry import Prepare
-from camcli.job import LIKE, Job
+from camcli.job import AUTO, LIKE, Job
 from camcli.labels import Labels
 from camcli.network import Network
 from camcli.pictures import decode
 from camcli.recipe import recipes
+from camcli.scores import SCORES
 from camcli.targets import FEATURES, Target, parsed
 from camcli.targets.features import likeness
 from camcli.targets.named import Listed
+from camcli.texts import Prompts, prompts
+
+# Scores that a prompt has over others; of these those that a softmax makes.
+COMPETING = ("probability", "logprob", "margin")
+SOFT = ("probability", "logprob")
+# So many maps of each picture are worth a word.
+MANY = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +37,20 @@ class Question:
     Attributes:
         network: gives classes, features, or likeness to other pictures: whatever the targets name.
         target: from a picture's path and scores to what is explained.
+        wanted: the words of the targets, as they are meant where nobody named any.
+        score: which number of a class's is explained.
         versus: the classes that a margin is over.
+        prompts: what pictures are compared with, if that is texts.
         strongest: how many of the layer's channels are asked for, of each class; 0 for the class itself.
         notes: what the user must know.
     """
 
     network: Network
     target: Target
+    wanted: tuple[str, ...] = ()
+    score: str = "logit"
     versus: tuple[int, ...] = ()
+    prompts: Prompts | None = None
     strongest: int = 0
     notes: tuple[str, ...] = ()
 
@@ -52,20 +66,34 @@ def asked(job: Job, group: int = 0, extras: Features | None = None) -> Question:
     The model's head is left out (``head`` being ``auto``) where a target asks about features, which a head hides.
 
     Raises:
-        RequestError: the model, a target or a picture to compare with cannot be had, or they do not go together.
+        RequestError: the model, a target, a prompt or a picture to compare with cannot be had, or they do not go
+            together.
     """
-    rows = [parsed(word)[0] for word in job.target]
-    strongest = targets.strongest(job.target)
+    given = prompts(job)
+    wanted = tuple(("all" if given else "predicted") if word == AUTO else word for word in job.target)
+    rows = [parsed(word)[0] for word in wanted]
+    strongest = targets.strongest(wanted)
     shown = [one.row.name for one in recipes(job.method, job.options) if one.of_channel]
     every = len(shown) == len(recipes(job.method, job.options))
     alike = [word for word in (*job.target, *job.versus) if word.startswith(LIKE)]
     of_features = bool(alike) or ("channel" in rows and not every)
     notes: tuple[str, ...] = ()
+    if of_features and given:
+        named = next(word for word in (*wanted, *alike) if parsed(word)[0] in FEATURES)
+        raise RequestError(
+            f"{named!r} asks about features of a picture, and there are prompts to compare it with",
+            "leave out the one or the other",
+        )
     if of_features and job.head == "keep":
         named = next(word for word in (*job.target, *alike) if parsed(word)[0] in FEATURES)
         raise RequestError(
             f"the target {named!r} asks about features, and --head keep leaves the classifier on them",
             "leave --head out, or name a class",
+        )
+    if job.text_tower and job.head == "keep":
+        raise RequestError(
+            f"{job.text_tower} is compared with the model's features, and --head keep leaves the classifier on them",
+            "leave --head out",
         )
     head = "none" if job.head == "none" or (job.head == "auto" and of_features) else "keep"
     if job.head == "auto" and head == "none":
@@ -74,7 +102,10 @@ def asked(job: Job, group: int = 0, extras: Features | None = None) -> Question:
         job.model,
         weights=job.weights,
         labels=job.labels,
-        text=job.text,
+        text=given.words if given else (),
+        contrast=given.contrast if given else (),
+        template=job.template,
+        text_tower=job.text_tower,
         seed=job.seed,
         size=job.size,
         crop=job.crop,
@@ -89,8 +120,7 @@ def asked(job: Job, group: int = 0, extras: Features | None = None) -> Question:
     )
     if shown and not strongest and not network.headless and (job.targets or set(rows) != {"channel"}):
         raise RequestError(
-            f"{shown[0]} shows a channel of the layer, and the targets ({job.targets or ', '.join(job.target)}) name "
-            "none",
+            f"{shown[0]} shows a channel of the layer, and the targets ({job.targets or ', '.join(wanted)}) name none",
             "say --target channel:12,99; or --target channels:top:5 for those that matter most to the predicted class",
         )
     if alike:
@@ -100,19 +130,83 @@ def asked(job: Job, group: int = 0, extras: Features | None = None) -> Question:
                 "give similar:FILE alone, as --target and as --versus",
             )
         network = _compared(network, [parsed(word)[1] for word in alike], job.background)
-    return Question(network, _target(job, network), _versus(job, network), strongest, notes)
+    score = _score(job, network, given)
+    return Question(
+        network=network,
+        target=_target(job, wanted, network, given),
+        wanted=wanted,
+        score=score,
+        versus=_versus(job, network, given) if SCORES.find(score).against or not given else (),
+        prompts=given,
+        strongest=strongest,
+        notes=(*notes, *_many(job, wanted, network, given)),
+    )
 
 
-def _target(job: Job, network: Network) -> Target:
+def _score(job: Job, network: Network, given: Prompts | None) -> str:
+    """Which number is explained, and whether the prompts can compete for it.
+
+    Of prompts under a softmax that stand against others it is the probability, as CLIP-ES has it (Lin et al. 2023,
+    arXiv:2212.09506).
+    """
+    name = job.score
+    if name == AUTO:
+        softmax = given and network.activation == "softmax"
+        name = "logit" if not job.versus else "probability" if softmax else "margin"
+    if given is None:
+        return name
+    if job.versus and name not in COMPETING:
+        raise RequestError(
+            f"the score {name!r} compares a prompt with no other, so --versus means nothing to it",
+            f"leave it out, or choose --score {', '.join(COMPETING)}",
+        )
+    if job.versus and name in SOFT and network.activation == "sigmoid":
+        raise RequestError(
+            f"{network.name} gives each prompt a probability of its own, a sigmoid, which contrast prompts "
+            f"({', '.join(map(repr, job.versus))}) do not enter",
+            "compare them by --score margin, or let them compete: --activation softmax",
+        )
+    alone = given.fewest == 1 and (name == "margin" or (name in SOFT and network.activation != "sigmoid"))
+    if alone:
+        whose = f"a picture in {job.texts}" if given.own else "the job"
+        raise RequestError(
+            f"{whose} has a single prompt, and {name} is what a prompt has over others",
+            "give more prompts, or what it shall be compared with: --versus 'a background'",
+        )
+    return name
+
+
+def _many(job: Job, wanted: Sequence[str], network: Network, given: Prompts | None) -> list[str]:
+    """That there are many maps of each picture, if nobody but the defaults asked for that."""
+    count, each = network.labels.open, given is None or given.own is None
+    if job.targets or "all" not in wanted or count <= MANY or not each or network.outlet.task == "detect":
+        return []
+    nouns = network.labels.nouns
+    return [f"{count} {nouns} are explained in every picture, a map each; the best one alone: --target predicted"]
+
+
+def _target(job: Job, wanted: Sequence[str], network: Network, given: Prompts | None) -> Target:
     if job.targets:
         folders = [Path(given) for given in job.inputs if Path(given).is_dir()]
         return Listed(Path(job.targets), network.labels, folders)
     # What a detector predicts is every box that it finds.
     every = {"predicted": f"top:{len(network.labels)}"} if network.outlet.task == "detect" else {}
-    return targets.resolve([every.get(word, word) for word in job.target], network)
+    target = targets.resolve([every.get(word, word) for word in wanted], network)
+    if given is None or job.target != (AUTO,):
+        return target
+    # What others are compared with is not explained unless that is asked for.
+    compared = frozenset(given.versus)
+    if compared >= frozenset(range(network.labels.open)):
+        raise RequestError(
+            f"every prompt is one that others are compared with: {', '.join(map(repr, job.versus))}",
+            "give one more by --text, or name fewer by --versus",
+        )
+    return lambda path, scores: [index for index in target(path, scores) if index not in compared]
 
 
-def _versus(job: Job, network: Network) -> tuple[int, ...]:
+def _versus(job: Job, network: Network, given: Prompts | None) -> tuple[int, ...]:
+    if given is not None:
+        return given.versus
     named = [(word, *parsed(word)) for word in job.versus]
     words = [f"name:{likeness(argument)}" if row == "similar" else word for word, row, argument in named]
     return tuple(dict.fromkeys(map(network.labels.find, words)))

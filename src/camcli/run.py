@@ -22,13 +22,12 @@ from camcli import atomic, concepts, provenance
 from camcli.errors import CamcliError, NothingFoundError, OutputError, PictureError, RequestError, did_you_mean
 from camcli.job import NOT_IN_FINGERPRINT, Explanation, Job, Outcome
 from camcli.ledger import Ledger
-from camcli.listed import several
+from camcli.listed import Listing, several
 from camcli.outputs import COLORMAPS, OUTPUTS
 from camcli.pictures import Picture, Source, decode, find, output_name, stamp
 from camcli.render import Style, display, strongest
 from camcli.stream import ahead
 from camcli.targets import gives_several
-from camcli.targets.named import Listed
 from camcli.worker import Item, Worker
 
 LONGEST_FILE_NAME = 255  # bytes, on every common file system
@@ -150,12 +149,15 @@ class Run:
         check_apart(job)
         self.worker = Worker(job, None if self.total is None else self._sources)
         self.notes = self.worker.notes
-        self.notes += self._unused_targets()
+        for listing in (self.worker.target, self.worker.prompts and self.worker.prompts.own):
+            if isinstance(listing, Listing):
+                self.notes += self._unused(listing)
         if self.worker.explainer.fits:
             self._announce_concepts()
         # What a detector is asked for may be there more than once.
         boxes = self.worker.network.outlet.task == "detect"
-        self._several = boxes or bool(job.targets) or len(job.target) > 1 or any(map(gives_several, job.target))
+        wanted, many = self.worker.wanted, self.worker.network.labels.open > 1
+        self._several = boxes or bool(job.targets) or len(wanted) > 1 or (many and any(map(gives_several, wanted)))
         self._held = ExitStack()
 
     def __enter__(self) -> Run:
@@ -205,14 +207,11 @@ class Run:
     def _needed(self, files: dict[str, str]) -> list[str]:
         return [files[name] for name in self._written if name in files]
 
-    def _unused_targets(self) -> list[str]:
-        target = self.worker.target
-        if not isinstance(target, Listed) or self.total is None:
-            return []
-        unused = target.unused(source.path for source in self._sources())
+    def _unused(self, listing: Listing[Any]) -> list[str]:
+        unused = [] if self.total is None else listing.unused(source.path for source in self._sources())
         if not unused:
             return []
-        return [f"{target.file} lists {len(unused)} that are not among the pictures: {several(unused, len(unused))}"]
+        return [f"{listing.file} lists {len(unused)} that are not among the pictures: {several(unused, len(unused))}"]
 
     def _announce_concepts(self) -> None:
         if self.total is None:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Float32
 
-from camcli import agreement, atomic, models, provenance, render
+from camcli import agreement, atomic, models, provenance, render, texts
 from camcli.consensus import (
     MEASURES,
     Matrix,
@@ -36,7 +36,7 @@ from camcli.consensus import (
 from camcli.errors import NothingFoundError, OutputError, PictureError, RequestError
 from camcli.explainer import Result
 from camcli.geometry import View
-from camcli.job import PLACE, Compared, Explanation, Inquiry, Said
+from camcli.job import Compared, Explanation, Inquiry, Job, Said
 from camcli.ledger import Ledger
 from camcli.listed import several
 from camcli.outputs.comparison import Heats, Seen, picture_sheet, summary_sheet
@@ -87,16 +87,15 @@ class Sensitivity:
         self.inquiry = inquiry
         self.total = check(inquiry.job)
         check_apart(inquiry.job)
-        worded = prompts(inquiry)
+        self._words = asked_about(inquiry.job)
+        worded = models.filled(self._words, models.templates(inquiry.paraphrases))
         self.texts, self.prompts = tuple(number for number, _ in worded), tuple(prompt for _, prompt in worded)
         if len(self.prompts) < 2:
             raise RequestError(
                 f"{self.prompts[0]!r} is one prompt, and its map has nothing to be compared with",
                 "give more: --text puppy; or ways to say it: --paraphrase 'a photo of a {}.'",
             )
-        # Each prompt by its number, so that results come in this order.
-        every = tuple(f"index:{number}" for number in range(len(self.prompts)))
-        self.job = replace(inquiry.job, text=self.prompts, target=every)
+        self.job = replace(inquiry.job, text=self.prompts, texts="", target=("all",))
         self._out = Path(self.job.out)
         self._stdin = stdin
         self._id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
@@ -120,9 +119,8 @@ class Sensitivity:
                 **provenance.facts(self.worker),
                 "fingerprint": self._fingerprint,
                 "untrained": self.worker.network.untrained,
-                "texts": list(self.inquiry.job.text),
+                "texts": list(self._words),
                 "paraphrases": list(models.templates(self.inquiry.paraphrases)),
-                "prompts": list(self.prompts),
                 "numbers": MEANINGS,
             }
             provenance.write(self._out, self._facts, FACTS)
@@ -277,8 +275,7 @@ class Sensitivity:
     def _sheet(self, seen: Seen) -> bytes:
         record = seen.record
         heading = [self.worker.network.name, f"{record.method} at {record.layer or 'the input'}"]
-        texts = self.inquiry.job.text if self._grouped else ()
-        return picture_sheet(seen, heading, texts, self._style)
+        return picture_sheet(seen, heading, self._words if self._grouped else (), self._style)
 
     def _arrays(self, heats: Heats, explained: dict[int, Explanation]) -> bytes:
         """The maps as the method gave them, and mean and deviation, as NumPy's ``.npz``."""
@@ -358,10 +355,20 @@ class Sensitivity:
             )
 
 
-def prompts(inquiry: Inquiry) -> list[tuple[int, str]]:
-    """Every text in every paraphrase, with the text's number."""
-    patterns = models.templates(inquiry.paraphrases)
-    return [(number, one.replace(PLACE, text)) for number, text in enumerate(inquiry.job.text) for one in patterns]
+def asked_about(job: Job) -> tuple[str, ...]:
+    """The prompts that a job names, the same for all pictures.
+
+    Raises:
+        RequestError: it names none, or each picture's own.
+    """
+    named = texts.prompts(job)
+    assert named is not None  # or there would be no inquiry
+    if named.own:
+        raise RequestError(
+            f"the prompts of all pictures are compared, and {job.texts} lists each picture's own",
+            "give a plain file with one prompt a line, or --text",
+        )
+    return named.words
 
 
 def _explained(results: Sequence[Result]) -> dict[int, Explanation]:

@@ -23,6 +23,7 @@ class Row:
         suffix: for outputs, how its files end.
         several: for targets, whether it can give a picture more than one class.
         against: for scores, whether classes are compared with rivals.
+        cosine: for scores, whether it is of cosines in place of the scores, which only some networks have.
         caveat: what a person who chooses it must know.
         cost: for methods, in words for people: "1 forward, 1 backward to the layer".
         fuse: for methods, the function in the same file that joins the maps of several layers as the paper says.
@@ -40,6 +41,7 @@ class Row:
     suffix: str = ""
     several: bool = False
     against: bool = False
+    cosine: bool = False
     caveat: str = ""
     cost: str = ""
     fuse: str = ""

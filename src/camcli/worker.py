@@ -91,6 +91,8 @@ class Worker:
         network: on its device, in its precision.
         explainer: the methods at the layers asked for.
         target: from a picture's path and scores to its classes.
+        wanted: the words of the targets, as they are meant where nobody named any.
+        prompts: what pictures are compared with, if that is texts.
         device: where the network is.
         batch_size: pictures in one forward.
         workers: threads that decode.
@@ -140,12 +142,12 @@ class Worker:
             eigen_smooth=job.eigen_smooth,
             rows=self.batch_size,
             group=bool(job.group),
-            score=job.score,
+            score=question.score,
             versus=question.versus,
             counterfactual=job.counterfactual,
             channels=question.strongest,
         )
-        self.target = question.target
+        self.target, self.wanted, self.prompts = question.target, question.wanted, question.prompts
         self.workers = job.workers or min(4, os.cpu_count() or 1)
         try:
             noise = probe_image(network.prepare.size, torch.float32, torch.device("cpu"), count or 1)
@@ -161,6 +163,7 @@ class Worker:
             ) from error
         self._check_channels()
         self._check_targets(pictures)
+        self._check_prompts(pictures)
         self.notes = [*network.notes, *question.notes, *self.explainer.notes]
         if job.size:
             self.notes += _uneven(self.explainer.grids, network.prepare.size)
@@ -176,6 +179,19 @@ class Worker:
                 row, argument = parsed(word)
                 for number in argument.split(",") if row == "channel" else ():
                     self.explainer.check_channel(int(number))
+
+    def _check_prompts(self, pictures: Pictures | None) -> None:
+        """See that every picture has prompts of its own, if these are known, and that the methods can do with them."""
+        own = self.prompts.own if self.prompts else None
+        if own is None:
+            return
+        if named := [recipe.row.name for recipe in self.explainer.recipes if "logits" in recipe.wants]:
+            raise RequestError(
+                f"{' and '.join(named)} finds rivals among all prompts, and {own.file} gives each picture its own",
+                "choose another method, such as gradcam; or give all pictures the same prompts",
+            )
+        if pictures is not None:
+            own.check(source.path for source in pictures() if not source.error)
 
     def _check_targets(self, pictures: Pictures | None) -> None:
         """See that the file of targets fits the pictures, if these are known.
@@ -199,7 +215,7 @@ class Worker:
                 )
             return
         for number, group in enumerate(grouped(pictures(), self.job.group, lambda one: one.path), start=1):
-            said = [found for one in group if (found := target.classes(one.path))]
+            said = [found for one in group if (found := target.of(one.path))]
             if not said:
                 raise RequestError(
                     f"{target.file} lists no target for group {number}, {_names(group)}", "list one of its pictures"
@@ -297,6 +313,8 @@ class Worker:
             image = item.image or decode(item.source.path, self.job.background)
             if self.extras:
                 self.extras.of([item.source.path])
+            if self.prompts:
+                self.prompts.among(item.source.path)
             item.input, view = self.network.prepare(image)
             item.picture = Picture(item.source, np.asarray(image), view)
             item.notes = (ONE_COLOUR,) if _one_colour(item.picture.pixels) else ()
@@ -366,7 +384,10 @@ class Worker:
         seen, region = (_stacked(masks) for masks in ([one.seen for one in items], [one.region for one in items]))
         paths = [item.source.path for item in items]
         extras = self.extras.of(paths) if self.extras else None
-        return self.explainer.results(images, lambda row, scores: self.target(paths[row], scores), seen, region, extras)
+        among = [self.prompts.among(path) if self.prompts else () for path in paths]
+        return self.explainer.results(
+            images, lambda row, scores: self.target(paths[row], scores), seen, region, extras, lambda row: among[row]
+        )
 
     def _alone(self, item: Item) -> list[Result]:
         try:

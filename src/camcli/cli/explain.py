@@ -18,6 +18,8 @@ from camcli.job import (
     BUNDLED_MODEL,
     FLIPS,
     LAYOUTS,
+    PLACE,
+    TEMPLATES,
     Activations,
     Crop,
     Fuse,
@@ -111,10 +113,43 @@ Text = Annotated[
     list[str] | None,
     _option(
         WHAT,
-        "A prompt that is a class of an open_clip model; repeat for more.",
+        "A prompt that the picture is compared with, by an open_clip model; each has a map. Repeat for more.",
         "--text",
         env=False,
         metavar="PROMPT",
+        show_default=False,
+    ),
+]
+Texts = Annotated[
+    str,
+    _option(
+        WHAT,
+        "Prompts, one a line; CSV or JSONL that lists each picture's own.",
+        "--texts",
+        env=False,
+        metavar="FILE",
+        show_default=False,
+    ),
+]
+Template = Annotated[
+    list[str] | None,
+    _option(
+        WHAT,
+        f"What each prompt is put into: 'a photo of a {PLACE}.'; or open_clip's {' and '.join(TEMPLATES)}; repeat for "
+        "more, whose embeddings are averaged.",
+        "--template",
+        env=False,
+        metavar="TEMPLATE",
+        show_default="the bare prompt",
+    ),
+]
+TextTower = Annotated[
+    str,
+    _option(
+        WHAT,
+        "A function of your own that embeds prompts, for a model that reads none: its features are compared with them.",
+        "--text-tower",
+        metavar="FILE.py:FUNCTION|MODULE:FUNCTION",
         show_default=False,
     ),
 ]
@@ -263,13 +298,13 @@ Targets = Annotated[
     list[str] | None,
     _option(
         WHAT,
-        "predicted, top:5, all>0.5, folder (the parent folder's name), or a class: 281, 'tabby cat', n02123045; "
+        "predicted, top:5, all, all>0.5, folder (the parent folder's name), or a class: 281, 'tabby cat', n02123045; "
         "channel:12,99 (a feature), channels:top:5 (those that matter most), similar:FILE; repeat for more.",
         "--target",
         "-t",
         env=False,
         metavar="TARGET",
-        show_default="predicted",
+        show_default="predicted; all prompts",
     ),
 ]
 TargetsFile = Annotated[
@@ -303,6 +338,7 @@ ScoreOf = Annotated[
         f"Which number of a class's is explained: {_listed(SCORES.names())}.",
         "--score",
         metavar="SCORE",
+        show_default="logit; with --versus margin, of prompts probability",
         autocompletion=_complete(SCORES.names),
     ),
 ]
@@ -310,11 +346,12 @@ Versus = Annotated[
     list[str] | None,
     _option(
         WHAT,
-        "With --score margin: the class that the target is compared with; repeat for more.",
+        "What the target is compared with: with --score margin a class; for prompts any other text, such as "
+        "'background', which competes with them in the softmax too. Repeat for more.",
         "--versus",
         env=False,
-        metavar="CLASS",
-        show_default="the strongest other class of each picture",
+        metavar="CLASS|PROMPT",
+        show_default="of a margin the strongest other class of each picture",
     ),
 ]
 Contrast = Annotated[
@@ -435,6 +472,9 @@ def explain(
     weights: Weights = DEFAULT.weights,
     labels: Labels = DEFAULT.labels,
     text: Text = None,
+    texts: Texts = DEFAULT.texts,
+    template: Template = None,
+    text_tower: TextTower = DEFAULT.text_tower,
     size: Size = DEFAULT.size,
     crop: CropTo = DEFAULT.crop,
     wrap: Wrap = DEFAULT.wrap,
@@ -496,6 +536,9 @@ def explain(
             weights=weights,
             labels=labels,
             text=tuple(text or DEFAULT.text),
+            texts=texts,
+            template=tuple(template or DEFAULT.template),
+            text_tower=text_tower,
             size=size,
             crop=crop,
             wrap=wrap,
@@ -590,6 +633,10 @@ def _introduce(run: Any, voice: Voice) -> None:
         voice.say("model: the bundled EfficientNet-Lite0 (--model names another)")
     else:
         voice.say(f"model: {worker.network.name}, {worker.network.origin}")
+    if worker.prompts:
+        by = f", embedded by {run.job.text_tower}" if run.job.text_tower else ""
+        within = f" (in {', '.join(map(repr, run.job.template))})" if run.job.template else ""
+        voice.say(f"prompts: {worker.prompts}{within}{by}")
     if run.job.wrap:
         voice.say(f"wrapped by: {run.job.wrap}")
     where = f" at {', '.join(explainer.layers)}" if explainer.layers else ""

@@ -27,7 +27,6 @@ from camcli.cli.explain import (
     FuseBy,
     Layers,
     LayoutOf,
-    Methods,
     NullSeparated,
     Options,
     Out,
@@ -39,14 +38,18 @@ from camcli.cli.explain import (
     ScoreOf,
     Seed,
     Size,
+    Template,
+    TextTower,
     Versus,
     Weights,
     Workers,
+    _complete,
     _option,
     _split,
 )
 from camcli.console import Voice, print_table
 from camcli.job import Inquiry, Job, Measure, Tally
+from camcli.methods import METHODS
 
 # The matrix of more prompts than this is no part of the table; prompts.json has it.
 COLUMNS = 8
@@ -68,6 +71,10 @@ Text = Annotated[
     list[str] | None,
     _option(WHAT, "A prompt; repeat for more.", "--text", env=False, metavar="PROMPT", show_default=False),
 ]
+Texts = Annotated[
+    str,
+    _option(WHAT, "More prompts, one a line.", "--texts", env=False, metavar="FILE", show_default=False),
+]
 Paraphrase = Annotated[
     list[str] | None,
     _option(
@@ -78,6 +85,16 @@ Paraphrase = Annotated[
         env=False,
         metavar="TEMPLATE",
         show_default=False,
+    ),
+]
+Method = Annotated[
+    str,
+    _option(
+        WHAT,
+        "One that asks for a class: gradcam, hirescam, layercam, gae, ... See: camcli methods.",
+        "--method",
+        metavar="NAME",
+        autocompletion=_complete(METHODS.names),
     ),
 ]
 Save = Annotated[
@@ -114,14 +131,17 @@ def prompts(
     pictures: Pictures,
     model: Model,
     text: Text = None,
+    texts: Texts = DEFAULT.texts,
     paraphrase: Paraphrase = None,
+    template: Template = None,
+    text_tower: TextTower = DEFAULT.text_tower,
     weights: Weights = DEFAULT.weights,
     size: Size = DEFAULT.size,
     crop: CropTo = DEFAULT.crop,
     layers: Layers = None,
     layout: LayoutOf = DEFAULT.layout,
     call: Call = DEFAULT.call,
-    method: Methods = None,
+    method: Method = DEFAULT.method,
     options: Options = None,
     fuse: FuseBy = DEFAULT.fuse,
     scales: Scales = DEFAULT.scales,
@@ -160,12 +180,15 @@ def prompts(
             model=model,
             weights=weights,
             text=tuple(text or ()),
+            texts=texts,
+            template=tuple(template or ()),
+            text_tower=text_tower,
             size=size,
             crop=crop,
             layers=tuple(layers or DEFAULT.layers),
             layout=layout,
             call=call,
-            method=",".join(_split(method or [DEFAULT.method])),
+            method=method,
             options=tuple(options or DEFAULT.options),
             fuse=fuse,
             scales=scales,

@@ -48,6 +48,9 @@ class Request:
         weights: empty for the model's own, ``random``, or a file.
         labels: a file with the names of the classes, or empty.
         text: prompts that are the classes.
+        contrast: prompts that only compete with these.
+        template: what each prompt is put into.
+        text_tower: a function of the user's own that embeds prompts, or empty.
         seed: of random weights.
         size: height and width of the input; None for the model's own.
         output: where in what the model returns its scores are, if that is not plain.
@@ -61,6 +64,9 @@ class Request:
     weights: str = ""
     labels: str = ""
     text: tuple[str, ...] = ()
+    contrast: tuple[str, ...] = ()
+    template: tuple[str, ...] = ()
+    text_tower: str = ""
     seed: int = 0
     size: tuple[int, int] | None = None
     output: str = ""
@@ -118,6 +124,9 @@ def load(
     weights: str = "",
     labels: str = "",
     text: tuple[str, ...] = (),
+    contrast: tuple[str, ...] = (),
+    template: tuple[str, ...] = (),
+    text_tower: str = "",
     seed: int = 0,
     size: str = "",
     crop: Crop = "model",
@@ -137,7 +146,12 @@ def load(
             ``local-dir:``; or ``path/to/file.py:function``.
         weights: empty for the model's own, ``random``, or a file with a state dict.
         labels: a file with the names of the classes, if the model's own do not fit.
-        text: prompts that are the classes of an open_clip model.
+        text: prompts that are the classes, for an open_clip model or beside a text tower.
+        contrast: prompts that only compete with these: in the softmax, and as rivals. They stand behind the others.
+        template: what each prompt is put into, such as ``a photo of a {}.``, or ``imagenet`` or ``imagenet-simple``; of
+            several the mean of the embeddings counts.
+        text_tower: ``path/to/file.py:function`` or ``package.module:function``, which embeds texts, for a model without
+            a text tower of its own: its head is left out, and its pooled features are compared with these.
         seed: of random weights; the caller's random state stays as it is.
         size: of the input, ``256`` or ``256x384`` (height x width); empty for the model's own.
         crop: which part of a picture the model sees, as in :meth:`camcli.Prepare.changed`.
@@ -158,17 +172,38 @@ def load(
         RequestError: there is no such model, its weights cannot be had or do not fit, it does not take pictures of
             that size, its head or its pooling cannot be taken off, or the request contradicts itself.
     """
-    _check_head(head, pool, activation, text)
+    if text_tower:
+        head = "none"  # what it gives is compared with the texts
+    else:
+        _check_head(head, pool, activation, text)
     place, name = resolve(model)
-    if text and place in TEXTLESS:
-        raise RequestError(f"--text is for open_clip models, and {model!r} has classes of its own", "leave --text out")
+    _check_prompts(model, place, text, contrast or template, text_tower)
     # What a wrapper gives may lie elsewhere than what the model gives.
     own_output = "" if wrap else output
     request = Request(
-        name, weights, labels, tuple(text), seed, input_size(size), own_output, min_score, head, pool, bool(wrap)
+        name=name,
+        weights=weights,
+        labels=labels,
+        text=tuple(text),
+        contrast=tuple(contrast),
+        template=tuple(template),
+        text_tower=text_tower,
+        seed=seed,
+        size=input_size(size),
+        output=own_output,
+        min_score=min_score,
+        head=head,
+        pool=pool,
+        wrapped=bool(wrap),
     )
     with _seeded(seed), _heard() as said:
         network: Network = SOURCES.load(place)(request)
+        if text_tower:
+            from camcli.models._text_tower import prompted
+
+            network.module.eval()
+            outlet = dataclasses.replace(network.outlet, path=own_output or network.outlet.path)
+            network = prompted(dataclasses.replace(network, outlet=outlet), request)
         if wrap:
             from camcli.models._wrapping import wrapped
 
@@ -179,11 +214,31 @@ def load(
             _awaken(network.module)
     network.module.eval()
     notes = dict.fromkeys((*network.notes, *said))
-    outlet = dataclasses.replace(network.outlet, path=output or network.outlet.path, min_score=min_score)
+    # What lies at a path in what the model gives, a text tower has read already.
+    path = network.outlet.path if text_tower and not wrap else output or network.outlet.path
+    outlet = dataclasses.replace(network.outlet, path=path, min_score=min_score)
     network = dataclasses.replace(
         network, notes=tuple(notes), prepare=network.prepare.changed(crop=crop), outlet=outlet
     )
     return _labelled(_activated(network, activation), labels)
+
+
+def _check_prompts(model: str, place: str, text: Sequence[str], around: Sequence[str], text_tower: str) -> None:
+    """See that there is something that reads prompts, and something for it to read."""
+    if text and place in TEXTLESS and not text_tower:
+        raise RequestError(
+            f"prompts are for models that read, and {model!r} has classes of its own",
+            "choose a model of open_clip, or leave --text and --texts out; or bring something that embeds them: "
+            "--text-tower path/to/file.py:function",
+        )
+    if text_tower and place not in TEXTLESS:
+        raise RequestError(f"{model!r} has a text tower of its own", "leave --text-tower out")
+    if text_tower and not text:
+        raise RequestError(f"{text_tower} has nothing to embed", "give prompts: --text 'a photo of a cat'")
+    if around and not text:
+        raise RequestError(
+            f"{', '.join(map(repr, around))} means nothing without prompts", "give prompts: --text 'a cat'"
+        )
 
 
 def _check_head(head: str, pool: str, activation: str, text: tuple[str, ...]) -> None:
@@ -218,6 +273,11 @@ def _activated(network: Network, activation: Activations) -> Network:
 def templates(words: Sequence[str]) -> tuple[str, ...]:
     """The templates that words mean: each with one place for a prompt, each once; the bare prompt if there are none."""
     return tuple(dict.fromkeys(template for word in words for template in _templates(word))) or (PLACE,)
+
+
+def filled(prompts: Sequence[str], patterns: Sequence[str]) -> list[tuple[int, str]]:
+    """Every prompt in every template, with the prompt's number."""
+    return [(number, pattern.replace(PLACE, prompt)) for number, prompt in enumerate(prompts) for pattern in patterns]
 
 
 def _templates(word: str) -> Sequence[str]:
@@ -367,7 +427,7 @@ def _labelled(network: Network, file: str) -> Network:
             return network
         note = f"nothing says what the {count} classes are, so they are called class 0, class 1, ...: --labels FILE"
         return dataclasses.replace(network, notes=(*network.notes, note))
-    names = dataclasses.replace(labels.read(Path(file)), noun=network.labels.noun)
+    names = dataclasses.replace(labels.read(Path(file)), noun=network.labels.noun, asked=network.labels.asked)
     if len(names) != len(network.labels):
         raise RequestError(
             f"the labels file {file!r} has {len(names)} names, and {network.name} has {len(network.labels)} "

@@ -61,6 +61,7 @@ def wrapped(
         wrapped=network.wrapped or network.module,
         layer=layer or "",
         origin=f"{network.origin}, wrapped by {words}",
+        cosine=None,  # what it gives may be anything
     )
     classes = _classes(network, words, group, extras)
     if classes is None or classes == len(network.labels):

@@ -4,7 +4,6 @@ import importlib.util
 import json
 import logging
 import math
-import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +26,8 @@ from camcli import checkpoint, hub
 from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Fit, Prepare
 from camcli.labels import Labels
-from camcli.models import Request, _headless, _sizing
+from camcli.models import Request, _headless, _prompting, _sizing, _tokenizing, filled, templates
+from camcli.models._prompting import Prompted
 from camcli.network import Network
 from camcli.outlet import PLAIN
 
@@ -37,7 +37,6 @@ FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # on the
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 # Of an untrained network for which no prompts are given.
 ANY_CLASSES = 10
-PROMPTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,38 +62,11 @@ class Choice:
     origin: str
 
 
-class Prompted(nn.Module):
-    """Pictures to how well each prompt describes them.
-
-    Attributes:
-        visual: the image tower; layers are named from here, such as ``visual.transformer.resblocks.-1.ln_1``.
-        prompts: one unit vector for each prompt, ``(classes, features)``.
-        scale: what cosines are multiplied by.
-        bias: what is then added; zero for models without one.
-    """
-
-    prompts: Tensor
-    scale: Tensor
-    bias: Tensor
-
-    def __init__(self, visual: nn.Module, prompts: Tensor, scale: Tensor, bias: Tensor) -> None:
-        super().__init__()
-        self.visual = visual
-        self.register_buffer("prompts", prompts)
-        self.register_buffer("scale", scale)
-        self.register_buffer("bias", bias)
-
-    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
-        """Scaled cosines between pictures and prompts (Radford et al. 2021, arXiv:2103.00020, figure 3)."""
-        features = _first(self.visual(images))
-        return self.scale * nn.functional.normalize(features, dim=-1) @ self.prompts.T + self.bias
-
-
 class Tower(nn.Module):
     """Pictures to what the image tower says of them: their embedding, or the map before it is pooled.
 
     Attributes:
-        visual: the image tower, named as in :class:`Prompted`.
+        visual: the image tower, named as in :class:`camcli.models._prompting.Prompted`.
     """
 
     def __init__(self, visual: nn.Module) -> None:
@@ -103,12 +75,7 @@ class Tower(nn.Module):
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n *features"]:
         """The embedding ``(n, features)``, not normalised."""
-        return _first(self.visual(images))
-
-
-def _first(features: Tensor | tuple[Tensor, ...]) -> Tensor:
-    # CoCa's tower gives its tokens too.
-    return features[0] if isinstance(features, tuple) else features
+        return _prompting.first(self.visual(images), len(images))
 
 
 def names() -> list[str]:
@@ -172,14 +139,16 @@ def _network(model: Any, choice: Choice, request: Request, origin: str, notes: t
     prefix, grid = _tokens(model.visual)
     prepare, outlet = _prepare(model).changed(request.size), PLAIN
     module: nn.Module
+    cosine = None
     if request.headless:
         if request.pool == "none":
             _without_pooling(model, choice.name)
         module = _tower(model).eval()
         labels, outlet = _headless.channels(module, prepare.size, choice.name, request.pool, prefix, grid)
     else:
-        module = _prompted(model.eval(), choice, request.text)
-        labels = Labels(request.text, synonyms=False) if request.text else Labels.numbered(ANY_CLASSES)
+        module, said = _prompted(model.eval(), choice, request)
+        labels = _prompting.labels(request) if request.text else Labels.numbered(ANY_CLASSES)
+        notes, cosine = (*notes, *said), (float(module.scale), float(module.bias))
     return Network(
         name=choice.name,
         module=module,
@@ -187,12 +156,13 @@ def _network(model: Any, choice: Choice, request: Request, origin: str, notes: t
         labels=labels,
         weights=request.kind,
         origin=origin,
-        activation="none" if request.headless else "softmax" if model.logit_bias is None else "sigmoid",
+        activation="none" if request.headless else _prompting.activation(len(labels), model.logit_bias is not None),
         prefix=prefix,
         grid=grid,
         notes=notes,
         outlet=outlet,
         headless=request.headless,
+        cosine=cosine if request.text else None,
     )
 
 
@@ -236,11 +206,7 @@ def _check_prompts(request: Request) -> None:
             "name some with --text, once for each: --text 'a photo of a cat' --text 'a photo of a dog'; or explain the "
             "features of its image tower: --head none",
         )
-    if not all(prompt.strip() for prompt in request.text):
-        raise RequestError("an empty --text describes nothing")
-    twice = [prompt for prompt in dict.fromkeys(request.text) if request.text.count(prompt) > 1]
-    if twice:
-        raise RequestError(f"--text {twice[0]!r} is given more than once", "each prompt is a class of its own")
+    _prompting.check(request)
 
 
 def _choice(name: str, *, own_weights: bool) -> Choice:
@@ -423,26 +389,33 @@ def _sized(model: Any, choice: Choice, request: Request) -> nn.Module:
     return _sizing.transplanted({name.removeprefix("visual."): value for name, value in state.items()}, tower)
 
 
-def _prompted(model: Any, choice: Choice, prompts: tuple[str, ...]) -> Prompted:
-    with torch.no_grad():
-        embedded = _embedded(model, choice, prompts) if prompts else _any_embeddings(choice)
-        bias = torch.zeros(()) if model.logit_bias is None else model.logit_bias.detach().reshape(())
-        return Prompted(model.visual, embedded, model.logit_scale.detach().exp().reshape(()), bias).eval()
+def _prompted(model: Any, choice: Choice, request: Request) -> tuple[Prompted, tuple[str, ...]]:
+    """The image tower with the prompts' embeddings, and what must be said of these; the text tower is not kept."""
+    said: tuple[str, ...] = ()
+    if request.text:
+        prompts, blank, said = _embedded(model, choice, request)
+    else:  # what stands for the prompts of a network whose weights are random too
+        *some, blank = nn.functional.normalize(torch.randn(ANY_CLASSES + 1, choice.config["embed_dim"]), dim=-1)
+        prompts = torch.stack(some)
+    scale = model.logit_scale.detach().exp().reshape(())
+    bias = torch.zeros(()) if model.logit_bias is None else model.logit_bias.detach().reshape(())
+    return Prompted(model.visual, prompts, scale, bias, blank).eval(), said
 
 
-def _embedded(model: Any, choice: Choice, prompts: tuple[str, ...]) -> Tensor:
+def _embedded(model: Any, choice: Choice, request: Request) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """The embeddings of the prompts and of the empty one, and how the tokenizer reads the prompts."""
     tokenize = _tokenizer(choice)
-    _check_lengths(tokenize, prompts)
-    embedded = [
-        model.encode_text(tokenize(list(prompts[start : start + PROMPTS_AT_ONCE])), normalize=True)
-        for start in range(0, len(prompts), PROMPTS_AT_ONCE)
-    ]
-    return torch.cat(embedded)
+    prompts, patterns = (*request.text, *request.contrast), templates(request.template)
+    _tokenizing.check(tokenize, [prompt for prompt in prompts if prompt.strip()], choice.name)
+    texts = [text for _, text in filled(prompts, patterns)]
 
+    def embed(some: list[str]) -> Tensor:
+        found: Tensor = model.encode_text(tokenize(some))
+        return found
 
-def _any_embeddings(choice: Choice) -> Tensor:
-    """What stands for the prompts of a network whose weights are random too."""
-    return nn.functional.normalize(torch.randn(ANY_CLASSES, choice.config["embed_dim"]), dim=-1)
+    [blank] = _prompting.embedded(embed, [""])
+    found = _prompting.embedded(embed, prompts, patterns)
+    return found, blank, tuple(_tokenizing.notes(tokenize, prompts, texts))
 
 
 def _tokenizer(choice: Choice) -> Any:
@@ -453,18 +426,6 @@ def _tokenizer(choice: Choice) -> Any:
             f"the tokenizer of {choice.name} cannot be loaded: "
             f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         ) from error
-
-
-def _check_lengths(tokenize: Any, prompts: tuple[str, ...]) -> None:
-    """Refuse prompts whose end the model would not read: open_clip cuts them without a word."""
-    if not isinstance(tokenize, open_clip.SimpleTokenizer):
-        return
-    most = tokenize.context_length
-    for prompt in prompts:
-        length = len(tokenize.encode(prompt)) + 2  # and where the text starts and ends
-        if length > most:
-            short = textwrap.shorten(prompt, 60, placeholder=" …")
-            raise RequestError(f"--text {short!r} is {length} tokens long, and the model reads {most}", "shorten it")
 
 
 # What open_clip knows about a model

@@ -10,9 +10,9 @@ from camcli import render
 from camcli.outputs.panel import BLACK, GREY
 from camcli.outputs.sheet import SIDE
 
-# A cell's side, if not more is needed to be as wide as a picture, and that of one whose value can be read in it; the
-# room for the numbers of rows and columns.
-CELL, READABLE, NUMBERS = 34, 24, 22
+# A cell's side, if not more is needed to be as wide as a picture; that of one whose value can be read in it, and whose
+# number beside it; the room for these numbers.
+CELL, READABLE, NUMBERED, NUMBERS = 34, 24, 15, 22
 TEXT = 12
 # What is not defined, and the diagonal, which says nothing.
 UNDEFINED, ITSELF = (224, 224, 224), (250, 250, 250)
@@ -39,11 +39,11 @@ def matrix(values: Float[np.ndarray, "k k"], widest: int, colormap: str) -> UInt
     coloured[np.isnan(values)] = UNDEFINED
     coloured[np.eye(count, dtype=bool)] = ITSELF
     page.paste(Image.fromarray(coloured).resize((cell * count,) * 2, Image.Resampling.NEAREST), (NUMBERS, NUMBERS))
-    for place in range(count) if cell >= READABLE else ():
+    for place in range(count) if cell >= NUMBERED else ():
         middle = NUMBERS + place * cell + cell / 2
         draw.text((middle, NUMBERS / 2), str(place + 1), GREY, font, anchor="mm")
         draw.text((NUMBERS / 2, middle), str(place + 1), GREY, font, anchor="mm")
-        for other in range(count):
+        for other in range(count) if cell >= READABLE else ():
             if other != place:
                 ink = "white" if int(coloured[place, other].sum()) < DARK else BLACK
                 centre = (NUMBERS + other * cell + cell / 2, middle)

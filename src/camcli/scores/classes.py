@@ -10,6 +10,7 @@ from camcli.errors import RequestError
 from camcli.outlet import Activation, as_given
 
 logit = as_given
+similarity = as_given  # where the scores are cosines
 
 
 def probability(

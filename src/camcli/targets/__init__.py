@@ -27,7 +27,13 @@ TARGETS = Table(
     "target",
     Row("logits", "predicted", "the class with the highest score"),
     Row("logits", "top", "top:5, the classes with the highest scores, a map for each", several=True),
-    Row("logits", "all", "all>0.5, every class whose probability is above it", several=True, function="above"),
+    Row(
+        "logits",
+        "all",
+        "all: every class; all>0.5: those whose probability is above it",
+        several=True,
+        function="every",
+    ),
     Row(
         "named",
         "class",
@@ -41,7 +47,7 @@ TARGETS = Table(
 )
 # Rows that ask about features, and not about classes.
 FEATURES = ("channel", "similar")
-ABOVE = re.compile(r"all\s*>(.*)", re.DOTALL)
+ABOVE = re.compile(r"all\s*(>.*)", re.DOTALL)
 STRONGEST = re.compile(r"top:([0-9]{1,6})(?::(.+))?", re.ASCII | re.DOTALL)
 
 

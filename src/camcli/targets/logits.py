@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def predicted(argument: str, network: Network) -> Target:
-    """The class with the highest score.
+    """The class with the highest score, of those that can be explained.
 
     Raises:
         RequestError: an argument was given; it takes none.
@@ -35,20 +35,33 @@ def top(argument: str, network: Network) -> Target:
     Raises:
         RequestError: the argument is no number from 1 to the number of classes.
     """
-    if not (argument.isascii() and argument.isdecimal() and 1 <= int(argument) <= len(network.labels)):
+    there = network.labels.open
+    if not (argument.isascii() and argument.isdecimal() and 1 <= int(argument) <= there):
         raise RequestError(
-            f"the target 'top:{argument}' is not a number of classes",
-            f"say top:N with N from 1 to {len(network.labels)}",
+            f"the target 'top:{argument}' is not a number of {network.labels.nouns}",
+            f"say top:N with N from 1 to {there}",
         )
     count = int(argument)
 
     def target(path: Path, scores: Tensor) -> list[int]:  # noqa: ARG001
         # Stable, so that of equal scores the first class wins, as with argmax.
-        best = scores.sort(descending=True, stable=True).indices[:count]
+        best = scores[:there].sort(descending=True, stable=True).indices[:count]
         # What a detector has not found, or a segmentation nowhere predicted.
         return [int(index) for index in best if scores[index] > float("-inf")]
 
     return target
+
+
+def every(argument: str, network: Network) -> Target:
+    """Every class, in order; of ``>0.5`` those whose probability is above it.
+
+    Raises:
+        RequestError: as of :func:`above`.
+    """
+    if argument:
+        return above(argument.removeprefix(">"), network)
+    there = network.labels.open
+    return lambda path, scores: [index for index in range(there) if scores[index] > float("-inf")]
 
 
 def above(argument: str, network: Network) -> Target:
@@ -80,10 +93,12 @@ def above(argument: str, network: Network) -> Target:
         alone = network.activation == "sigmoid" or len(scores) == 1
         sure = scores if alike else scores.sigmoid() if alone else scores.softmax(0)
         order = sure.sort(descending=True, stable=True).indices.tolist()
+        order = [index for index in order if index < network.labels.open]
         found = [index for index in order if float(sure[index]) > least]
         if not found:
             best = f"{network.labels.short(order[0])!r} has {float(sure[order[0]]):.3g}"
-            raise PictureError(f"no class has a {what} above {least:g} here: {best}", "lower it, or say predicted")
+            noun = network.labels.noun
+            raise PictureError(f"no {noun} has a {what} above {least:g} here: {best}", "lower it, or say predicted")
         return found
 
     return target
