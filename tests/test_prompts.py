@@ -527,6 +527,7 @@ def test_a_picture_that_is_gone_is_said_to_be(three: None, clip: str) -> None:
 # ---- memory
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_folder(here: Path, clip: str) -> None:
     (here / "in").mkdir()
     for number in range(80):

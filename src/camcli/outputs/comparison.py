@@ -178,8 +178,8 @@ def _measures(texts: bool) -> Iterator[str]:
     for name in MEASURES:
         yield f"{agreement.NAMES[name]}: {agreement.MEANINGS[name]}."
     yield (
-        "The matrices' colours go from 0 to 1; what is below zero has zero's. What is not defined is grey: a map that is "
-        "the same everywhere is like none and unlike none."
+        "The matrices' colours go from 0 to 1; what is below zero has zero's. What is not defined is grey: a map that "
+        "is the same everywhere is like none and unlike none."
     )
     if texts:
         yield "Compared are the prompts of one text; beside it stands the same of prompts of different texts."
