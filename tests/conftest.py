@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 import torch
@@ -103,6 +104,21 @@ def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(tiny_file: Path) -> str:
     """The model string of the small model of colour."""
     return f"{tiny_file}:make"
+
+
+@pytest.fixture(scope="session")
+def standin(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> str:
+    """The model string of the stand-in for CLIP (tests/standin.py), made once for all processes of the session."""
+    import standin as making
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    folder = shared / "standin"
+    with filelock.FileLock(shared / "standin.lock"):
+        if not folder.exists():
+            making.write(shared / "standin.part")
+            (shared / "standin.part").rename(folder)
+    return f"open_clip:local-dir:{folder}"
 
 
 @pytest.fixture

@@ -721,7 +721,7 @@ def test_what_is_not_above_zero_is_not_drawn() -> None:
 def test_a_sheet_has_room_for_every_row_and_line() -> None:
     style = Style("viridis", 0.6, "run")
     one = sheet("t", ["a"], [Row("channel", ["x"], [tile(1.0)])], ["word " * 300], style, 3)
-    empty = Row("channel 7", [], [], "zero in every picture")
+    empty = Row("channel 7", [], [], ["zero in every picture"])
     two = sheet("t", ["a"], [Row("channel", ["x"], [tile(1.0)]), empty], ["word " * 300], style, 3)
     assert one.shape[1] == two.shape[1]
     assert len(two) > len(one)

@@ -18,7 +18,7 @@ def outcome(name: str, run: str = "r1", job: str = "j1", **more) -> Outcome:
 
 def write(out: Path, *blocks: list[Outcome], job: str = "j1", files: bool = True) -> None:
     """What a run of this job would leave: its lines, and the files they name."""
-    with Ledger(out, job) as ledger:
+    with Ledger(out, job, Outcome) as ledger:
         for block in blocks:
             ledger.append(block)
             for one in block if files else []:
@@ -33,7 +33,7 @@ def lines(out: Path) -> list[tuple[str, str]]:
 
 
 def is_done(out: Path, name: str, stamp: str = "10-20", job: str = "j1", **options) -> bool:
-    with Ledger(out, job, **options) as ledger:
+    with Ledger(out, job, Outcome, **options) as ledger:
         return ledger.done(name, stamp)
 
 
@@ -128,11 +128,11 @@ def test_no_file_outside_the_output_folder_is_ever_removed(tmp_path: Path) -> No
 
 def test_another_jobs_lines_are_told_and_do_not_count_as_done(tmp_path: Path) -> None:
     write(tmp_path, [outcome("a", job="j1")])
-    with Ledger(tmp_path, "j2") as ledger:
+    with Ledger(tmp_path, "j2", Outcome) as ledger:
         assert ledger.others == {"j1"}
         assert not ledger.done("a", "10-20")
         ledger.append([outcome("a", run="r2", job="j2")])
-    with Ledger(tmp_path, "j2") as ledger:
+    with Ledger(tmp_path, "j2", Outcome) as ledger:
         assert ledger.others == set()  # replaced, every one
         assert ledger.done("a", "10-20")
 
@@ -140,7 +140,7 @@ def test_another_jobs_lines_are_told_and_do_not_count_as_done(tmp_path: Path) ->
 def test_another_jobs_lines_and_files_go_when_they_are_to_be_replaced(tmp_path: Path) -> None:
     write(tmp_path, [outcome("a", job="j1")], [outcome("b", job="j1")])
     write(tmp_path, [outcome("c", run="r2", job="j2")], job="j2")
-    with Ledger(tmp_path, "j2", replace=True) as ledger:
+    with Ledger(tmp_path, "j2", Outcome, replace=True) as ledger:
         assert ledger.others == {"j1"}
         assert ledger.done("c", "10-20")
     assert lines(tmp_path) == [("c", "r2")]
@@ -151,7 +151,7 @@ def test_a_picture_recorded_twice_by_one_run_has_its_last_lines(tmp_path: Path) 
     # Its map was made, then it could not be drawn: the file of the map stays, the drawing goes.
     maps = [outcome("a", part=f"{n}/2", files={"array": f"a{n}.npy", "heatmap": f"a{n}.png"}) for n in (1, 2)]
     undrawn = [maps[0], outcome("a", part="2/2", files={"array": "a2.npy"}, error="gone")]
-    with Ledger(tmp_path, "j1") as ledger:
+    with Ledger(tmp_path, "j1", Outcome) as ledger:
         ledger.append(maps)
         for file in ("a1.npy", "a1.png", "a2.npy", "a2.png"):
             (tmp_path / file).write_text("")
@@ -162,7 +162,7 @@ def test_a_picture_recorded_twice_by_one_run_has_its_last_lines(tmp_path: Path) 
 
 
 def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch) -> None:
-    with Ledger(tmp_path, "j1") as ledger:
+    with Ledger(tmp_path, "j1", Outcome) as ledger:
         ledger.append([outcome("a")])
         whole = (tmp_path / FILE).read_bytes()
         file = ledger._file
@@ -190,12 +190,12 @@ def test_outcomes_are_those_of_this_job_that_did_not_fail(tmp_path: Path) -> Non
     kept = outcome("c", run="r2", job="j2", notes=("all negative",), label="tabby")
     write(tmp_path, [outcome("a", job="j1")])
     write(tmp_path, [outcome("b", run="r2", job="j2", files={}, error="empty")], [kept], job="j2")
-    with Ledger(tmp_path, "j2") as ledger:
+    with Ledger(tmp_path, "j2", Outcome) as ledger:
         assert list(ledger.pictures()) == [[kept]]
 
 
 def test_outcomes_hold_only_the_last_line_of_a_picture_also_while_the_run_goes_on(tmp_path: Path) -> None:
-    with Ledger(tmp_path, "j1") as ledger:
+    with Ledger(tmp_path, "j1", Outcome) as ledger:
         ledger.append([outcome("a", run="r1")])
         ledger.append([outcome("a", run="r2")], replacing=True)
         assert [one.run for (one,) in ledger.pictures()] == ["r2"]
@@ -204,28 +204,29 @@ def test_outcomes_hold_only_the_last_line_of_a_picture_also_while_the_run_goes_o
 
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path: Path) -> None:
-    with Ledger(tmp_path, "j1"), pytest.raises(RequestError, match="another run is writing"):
-        Ledger(tmp_path, "j1")
-    with Ledger(tmp_path, "j1"):
+    with Ledger(tmp_path, "j1", Outcome), pytest.raises(RequestError, match="another run is writing"):
+        Ledger(tmp_path, "j1", Outcome)
+    with Ledger(tmp_path, "j1", Outcome):
         pass
 
 
 def test_the_lock_of_another_process_is_respected_and_goes_with_it(tmp_path: Path) -> None:
     code = (
-        "import sys; from camcli.ledger import Ledger\n"
-        f"with Ledger(__import__('pathlib').Path({str(tmp_path)!r}), 'j'): print('held', flush=True); sys.stdin.read()"
+        "import sys; from camcli.job import Outcome; from camcli.ledger import Ledger\n"
+        f"with Ledger(__import__('pathlib').Path({str(tmp_path)!r}), 'j', Outcome):\n"
+        "    print('held', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
         with pytest.raises(RequestError, match="another run is writing") as caught:
-            Ledger(tmp_path, "j1")
+            Ledger(tmp_path, "j1", Outcome)
         assert "--out" in caught.value.hint
     finally:
         other.kill()  # as a crash would: nothing is tidied up
         other.communicate()
-    with Ledger(tmp_path, "j1"):
+    with Ledger(tmp_path, "j1", Outcome):
         pass
 
 
@@ -236,18 +237,18 @@ def test_a_file_that_is_not_a_ledger_is_refused_with_its_line_and_left_alone(tmp
     path.write_bytes(path.read_bytes() + line.encode() + b"\n")
     before = path.read_bytes()
     with pytest.raises(RequestError, match=r"outcomes\.jsonl, line 2, is not an outcome") as caught:
-        Ledger(tmp_path, "j1")
+        Ledger(tmp_path, "j1", Outcome)
     assert path.read_bytes() == before
     # The lock was let go, not only forgotten (the traceback still holds it): the next attempt has the same reason.
     assert caught.value.__traceback__ is not None
     with pytest.raises(RequestError, match="line 2"):
-        Ledger(tmp_path, "j1")
+        Ledger(tmp_path, "j1", Outcome)
 
 
 def test_an_output_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written to"):
-        Ledger(tmp_path / "file" / "out", "j1")
+        Ledger(tmp_path / "file" / "out", "j1", Outcome)
 
 
 def test_names_that_are_not_utf8_come_back_as_they_were(tmp_path: Path) -> None:
@@ -258,6 +259,6 @@ def test_names_that_are_not_utf8_come_back_as_they_were(tmp_path: Path) -> None:
     assert raw.count(b"\n") == 2  # the name's own newline ends no line
     assert "\u732b".encode() in raw
     assert is_done(tmp_path, name)
-    with Ledger(tmp_path, "j1") as ledger:
+    with Ledger(tmp_path, "j1", Outcome) as ledger:
         ((first,), _) = ledger.pictures()
     assert os.fsencode(first.name) == b"caf\xe9\n\xff.jpg"

@@ -110,6 +110,17 @@ class View:
         (left, right), (top, bottom) = xs, ys
         return left, top, right, bottom
 
+    def window(self, shape: tuple[int, ...]) -> tuple[slice, slice]:
+        """The rows and columns of a map of this shape that show any of the picture."""
+        shown = self.shown(shape)
+        rows, columns = (np.flatnonzero(shown.any(axis)) for axis in (1, 0))
+        return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+    def whole_input(self) -> "View":
+        """The view of the model's input itself, as if it were a picture."""
+        height, width = self.input
+        return View(self.input, self.input, (0.0, 0.0, float(width), float(height)))
+
     def scaled(self, height: int, width: int) -> "View":
         """The same view of the same picture, drawn at another size."""
         x0, y0, x1, y1 = self.box

@@ -30,6 +30,8 @@ Pool = Literal["keep", "none"]
 Activations = Literal["model", "softmax", "sigmoid", "none"]
 Compile = Literal["auto", "on", "off"]
 Sort = Literal["mean", "max", "std", "active", "correlation"]
+Measure = Literal["pearson", "ssim", "overlap"]
+Kept = Literal["sheet", "array"]
 # Which mirrored pictures may be explained too, and by which factors the input may be scaled.
 FLIPS = ("flip", "flip-vertical")
 SMALLEST, LARGEST = 0.1, 10.0
@@ -249,13 +251,7 @@ class Job:
         return bool(self.text or self.texts)
 
     def _check_wrapping(self) -> None:
-        for template in self.template:
-            if template not in TEMPLATES and template.count(PLACE) != 1:
-                raise RequestError(
-                    f"the template {template!r} has {template.count(PLACE) or 'no'} places for a prompt",
-                    f"write {PLACE} once where the prompt goes, as in 'a photo of a {PLACE}.'; open_clip's own are "
-                    f"called {' and '.join(TEMPLATES)}",
-                )
+        _check_templates(self.template)
         if self.text_tower and not all(self.text_tower.rpartition(":")[::2]):
             raise RequestError(f"text_tower cannot be {self.text_tower!r}", TOWERS)
         place, _, name = self.wrap.rpartition(":")
@@ -502,6 +498,32 @@ class Outcome:
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return json.dumps(values, ensure_ascii=False, default=asdict).encode("utf-8", "backslashreplace") + b"\n"
 
+    @classmethod
+    def read(cls, values: dict[str, Any]) -> Outcome:
+        """An outcome as JSON has it, with lists for tuples."""
+        given = _with_tuples(values)
+        return cls(**{**given, "concepts": tuple(map(Concept.read, given.get("concepts", ())))})
+
+
+def _check_templates(templates: Sequence[str]) -> None:
+    """See that each has one place for a prompt.
+
+    Raises:
+        RequestError: one has none, or several.
+    """
+    for template in templates:
+        if template not in TEMPLATES and template.count(PLACE) != 1:
+            raise RequestError(
+                f"the template {template!r} has {template.count(PLACE) or 'no'} places for a prompt",
+                f"write {PLACE} once where the prompt goes, as in 'a photo of a {PLACE}.'; open_clip's own are "
+                f"called {' and '.join(TEMPLATES)}",
+            )
+
+
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Fields as JSON has them, which knows no tuples."""
+    return {name: tuple(one) if isinstance(one, list) else one for name, one in values.items()}
+
 
 @dataclass(slots=True)
 class Tally:
@@ -576,3 +598,126 @@ class Contest:
     def shown(self) -> int:
         """How many channels are shown at most."""
         return self.top or len(self.channels) or 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inquiry:
+    """What is asked of ``camcli prompts``: the maps of several prompts in each picture, compared.
+
+    Attributes:
+        job: model, layer, method, pictures, and how they are done; its prompts are what is asked about, and its
+            ``save`` says what is written for each picture: ``sheet``, and ``array`` for the maps themselves.
+        paraphrases: templates that make a prompt of each text: ``a photo of a {}.``, or ``imagenet`` or
+            ``imagenet-simple``, open_clip's own; empty for the texts as they stand.
+        measure: by which similarity the prompts are told apart and the pictures sorted in the summary.
+        pictures: how many of the least stable pictures are shown.
+    """
+
+    job: Job
+    paraphrases: tuple[str, ...] = ()
+    measure: Measure = "pearson"
+    pictures: int = 5
+
+    def __post_init__(self) -> None:
+        """Raises RequestError for what cannot be asked."""
+        if not self.job.prompted:
+            raise RequestError(
+                "no prompts were given",
+                "name several: --text dog --text puppy; or one, and ways to say it: --text dog --paraphrase "
+                "'a photo of a {}.' --paraphrase 'a drawing of a {}.'",
+            )
+        _check_templates(self.paraphrases)
+        if self.measure not in get_args(Measure):
+            raise RequestError(f"measure cannot be {self.measure!r}", f"there are: {', '.join(get_args(Measure))}")
+        if unknown := [kind for kind in self.job.save if kind not in get_args(Kept)]:
+            raise RequestError(f"{unknown[0]!r} cannot be saved", f"there are: {', '.join(get_args(Kept))}")
+        if self.pictures < 1:
+            raise RequestError(f"{self.pictures} pictures cannot be shown", "give a number from 1 on")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What one prompt says of a picture.
+
+    Attributes:
+        prompt: its words.
+        text: which of the texts asked about it says, from 0 on.
+        score, probability: of the prompt, as in :class:`Outcome`.
+        strongest: the map's value that is drawn at full strength.
+        peak: x and y of its greatest value, in pixels of the upright picture.
+        agreement: for each measure the mean similarity of its map to the others that it is compared with.
+        notes: what a reader of the map must know.
+        error: why there is no map, and then all of the above from ``score`` on is empty.
+    """
+
+    prompt: str
+    text: int
+    score: float | None = None
+    probability: float | None = None
+    strongest: float | None = None
+    peak: tuple[float, float] | None = None
+    agreement: dict[str, float | None] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """The maps of several prompts in one picture, compared: one line of ``prompts.jsonl``.
+
+    What is not defined is None: the similarity of a map that is the same everywhere, or that there is none of.
+
+    Attributes:
+        source, name, stamp, job, run, part: as in :class:`Outcome`.
+        files: kind to path, relative to ``out``.
+        layer, method: what made the maps.
+        prompts: what each says, in the order of rows and columns.
+        similarity: for each measure a symmetric matrix.
+        agreement: for each measure its mean over the pairs that are compared: those of one text where there are
+            paraphrases, else all.
+        apart: for each measure its mean over the pairs of different texts, where there are paraphrases.
+        deviation: of what is drawn, the standard deviation over the prompts, pixel by pixel: its mean and its greatest
+            value; empty where only one prompt has a map.
+        disagreement: x and y of the latter, in pixels of the upright picture, if it is anywhere.
+        seconds: decoding, its share of its batch, comparing and writing.
+        untrained: the weights are random and the maps mean nothing.
+        notes: what a reader of all the maps must know.
+        error: why the picture, or the map of one of its prompts, could not be done.
+    """
+
+    source: str
+    name: str
+    stamp: str
+    job: str
+    run: str
+    part: str = "1/1"
+    files: dict[str, str] = field(default_factory=dict)
+    layer: str | None = None
+    method: str | None = None
+    prompts: tuple[Said, ...] = ()
+    similarity: dict[str, list[list[float | None]]] = field(default_factory=dict)
+    agreement: dict[str, float | None] = field(default_factory=dict)
+    apart: dict[str, float | None] = field(default_factory=dict)
+    deviation: dict[str, float] = field(default_factory=dict)
+    disagreement: tuple[float, float] | None = None
+    seconds: float | None = None
+    untrained: bool = False
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+
+    def as_line(self) -> bytes:
+        """It as one JSON line, ended by a newline; also for names that are not valid UTF-8."""
+        text = json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
+        return text.encode("utf-8", "backslashreplace") + b"\n"
+
+    @classmethod
+    def read(cls, values: dict[str, Any]) -> Compared:
+        """It as JSON has it, with lists for tuples."""
+        said = tuple(Said(**_with_tuples(one)) for one in values["prompts"])
+        return cls(**{**_with_tuples(values), "prompts": said})
+
+    def outcome(self) -> Outcome:
+        """How the picture went, for those who count and tell."""
+        return Outcome(
+            source=self.source, name=self.name, stamp=self.stamp, job=self.job, run=self.run, error=self.error
+        )

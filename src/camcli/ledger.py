@@ -1,4 +1,4 @@
-"""What is done and what failed: ``outcomes.jsonl``, read back to resume."""
+"""What is done and what failed: ``outcomes.jsonl``, or another such file, read back to resume."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Generic, TypeVar
 
 import filelock
 
 from camcli.errors import OutputError, RequestError
-from camcli.job import Concept, Outcome
+from camcli.job import Compared, Outcome
 
 FILE = "outcomes.jsonl"
 LOCK = ".camcli.lock"
 
-FIELDS = frozenset(field.name for field in fields(Outcome))
-
+# What a line is.
+R = TypeVar("R", Outcome, Compared)
 # The lines of one picture from one run, each as read and as written.
 Block = list[tuple[dict[str, Any], bytes]]
 
 
-class Ledger:
+class Ledger(Generic[R]):
     """The outcomes under one output folder, one JSON line for each picture and target.
 
     All lines of a picture are written in one piece, so that after a crash it is there whole or is done again. A
@@ -34,8 +34,10 @@ class Ledger:
     Args:
         folder: the output folder; made if need be.
         job: the fingerprint of the job under way.
+        kind: what a line is.
         kept: which of an outcome's files must still exist for it to count as done; default: all.
         replace: drop the outcomes of other jobs, and their files.
+        file: its name in the folder.
 
     Attributes:
         others: fingerprints of other jobs whose outcomes lie here.
@@ -49,10 +51,15 @@ class Ledger:
         self,
         folder: Path,
         job: str,
+        kind: type[R],
         kept: Callable[[dict[str, str]], Sequence[str]] = lambda files: [*files.values()],
         replace: bool = False,
+        file: str = FILE,
     ) -> None:
         self.folder = folder
+        self._kind: type[R] = kind
+        self._path = folder / file
+        self._names = frozenset(field.name for field in fields(kind))
         self.others: set[str] = set()
         self._job = job
         self._done: dict[int, int] = {}  # a picture's name to its stamp under this job, or to 0; both hashed
@@ -81,7 +88,7 @@ class Ledger:
             self._lock.release()
             raise
 
-    def __enter__(self) -> Ledger:
+    def __enter__(self) -> Ledger[R]:
         return self
 
     def __exit__(
@@ -99,7 +106,7 @@ class Ledger:
         """Whether this picture, unchanged, is done under this job, with all its files."""
         return bool(stamp) and self._done.get(_hash(name)) == _hash(stamp)
 
-    def append(self, outcomes: Sequence[Outcome], replacing: bool = False) -> None:
+    def append(self, outcomes: Sequence[R], replacing: bool = False) -> None:
         """Record all outcomes of one picture.
 
         Args:
@@ -118,14 +125,14 @@ class Ledger:
                 left = left[self._file.write(left) :]
         except OSError as error:
             self._file.truncate(before)
-            raise OutputError(f"{self.folder / FILE} cannot be written to: {error.strerror}") from error
+            raise OutputError(f"{self._path} cannot be written to: {error.strerror}") from error
 
-    def pictures(self) -> Iterator[list[Outcome]]:
-        """The outcomes of this job, picture by picture, of pictures without failures."""
+    def pictures(self, failed: bool = False) -> Iterator[list[R]]:
+        """The outcomes of this job, picture by picture; of pictures without failures, unless ``failed``."""
         self._settle()
         for block in self._blocks():
-            if all(values["job"] == self._job and not values["error"] for values, _ in block):
-                yield [_outcome(values) for values, _ in block]
+            if all(values["job"] == self._job and (failed or not values["error"]) for values, _ in block):
+                yield [self._kind.read(values) for values, _ in block]
 
     def _is_done(self, block: Block, kept: Callable[[dict[str, str]], Sequence[str]]) -> bool:
         return (
@@ -135,7 +142,7 @@ class Ledger:
         )
 
     def _lines(self) -> Iterator[tuple[dict[str, Any], bytes]]:
-        path = self.folder / FILE
+        path = self._path
         if not path.exists():
             return
         with path.open("rb") as file:
@@ -144,7 +151,7 @@ class Ledger:
                     return  # torn by a crash; its picture is not whole and will be done again
                 try:
                     values = json.loads(line)
-                    known = isinstance(values, dict) and values.keys() == FIELDS
+                    known = isinstance(values, dict) and values.keys() == self._names
                 except ValueError:
                     known = False
                 if not known:
@@ -166,7 +173,7 @@ class Ledger:
 
     def _settle(self, only: str | None = None) -> None:
         """Leave the ledger without replaced lines and without a torn end, open to be appended to."""
-        path = self.folder / FILE
+        path = self._path
         try:
             if self._file is not None:
                 self._file.close()
@@ -193,7 +200,7 @@ class Ledger:
             for values, _ in block
             for name in values["files"].values()
         }
-        temporary = path.with_name(f".{FILE}.tmp")
+        temporary = path.with_name(f".{path.name}.tmp")
         dropped = temporary.with_suffix(".dropped")
         with temporary.open("wb") as file, dropped.open("w") as names:
             for number, block in enumerate(self._blocks()):
@@ -215,12 +222,6 @@ class Ledger:
         file = self.folder / name
         if file.parent.resolve().is_relative_to(self.folder.resolve()):
             file.unlink(missing_ok=True)
-
-
-def _outcome(values: dict[str, Any]) -> Outcome:
-    """The outcome of a line, whose lists were tuples."""
-    given: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in values.items()}
-    return Outcome(**{**given, "concepts": tuple(map(Concept.read, given.get("concepts", ())))})
 
 
 def _is_torn(path: Path) -> bool:

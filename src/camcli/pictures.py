@@ -46,6 +46,7 @@ OUTPUT_MARKS = (
     ("run.json", "outcomes.jsonl"),
     ("channels.json", "channels.csv"),
     ("channels.json", "channels.untrained.csv"),
+    ("prompts.json", "prompts.jsonl"),
 )
 LONGEST_COMPONENT = 180
 

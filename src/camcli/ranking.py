@@ -391,7 +391,7 @@ class Ranking:
                     else Tile(_caption(source, value))
                     for source, value in one.strongest
                 ],
-                "" if one.strongest else "zero in every picture",
+                () if one.strongest else ("zero in every picture",),
             )
             for one in ranked
         ]

@@ -21,6 +21,8 @@ from camcli.tables import Row
 
 # What a method can be handed that asks for no class.
 OF_NO_CLASS = frozenset({"act", "fitted", "rest_scores"})
+# Of which a map can be made that is the same for every class.
+CLASSLESS = OF_NO_CLASS | {"images", "attn", "read", "spread", "channel"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,11 @@ class Recipe:
     def of_channel(self) -> bool:
         """Whether it shows a channel of the layer, and no class."""
         return "channel" in self.wants
+
+    @property
+    def classless(self) -> bool:
+        """Whether nothing that it is handed depends on the class, so that its map is the same for every one."""
+        return self.of_concepts or (not self.ruled and self.wants <= CLASSLESS)
 
     @property
     def ruled(self) -> bool:

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -70,6 +70,50 @@ def check(job: Job) -> int | None:
     return total
 
 
+def check_apart(job: Job) -> None:
+    """See that outputs do not lie among the pictures of a folder, where the next run would find them.
+
+    Raises:
+        RequestError: they would.
+    """
+    for given in job.inputs:
+        folder = Path(given)
+        beside = Path(job.out) / output_name(folder, Path(job.root).absolute())
+        if folder.is_dir() and beside.is_dir() and beside.samefile(folder):
+            raise RequestError(
+                f"with --out {job.out} the outputs would lie among the pictures in {given!r}",
+                "name another folder: --out maps",
+            )
+
+
+def check_others(others: Set[str], job: Job, before: Mapping[str, Any]) -> None:
+    """See that results of other jobs in the output folder are not replaced unless that was asked for.
+
+    Args:
+        others: their fingerprints.
+        job: what is asked now.
+        before: what the last of them recorded of itself.
+
+    Raises:
+        RequestError: they would be.
+    """
+    if not others or job.overwrite:
+        return
+    then, now = before.get("job", {}), job.as_dict()
+    names = [field.name for field in fields(Job) if field.name not in NOT_IN_FINGERPRINT]
+    changes = [
+        f"{name} was {then[name]!r}, is {now[name]!r}" for name in names if then.get(name, now[name]) != now[name]
+    ]
+    # Asked in the same words: what differs is behind them.
+    difference = (
+        "; ".join(changes) or "the weights or a file named in it were changed, or the last run here was not its"
+    )
+    raise RequestError(
+        f"{job.out!r} holds the results of another job: {difference}",
+        "choose another folder with --out, or replace them with --overwrite",
+    )
+
+
 class Run:
     """A job under way.
 
@@ -102,7 +146,7 @@ class Run:
         self._written = ("array",) if self._drawn_later else self._formats
         self._suffixes = {name: OUTPUTS.find(name).suffix for name in self._formats}
         self._id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-        self._check_apart()
+        check_apart(job)
         self.worker = Worker(job, None if self.total is None else self._sources, self.total)
         self.notes = self.worker.notes
         for listing in (self.worker.target, self.worker.prompts and self.worker.prompts.own):
@@ -118,10 +162,10 @@ class Run:
 
     def __enter__(self) -> Run:
         with ExitStack() as held:
-            ledger = Ledger(self._out, self.worker.fingerprint, self._needed, replace=self.job.overwrite)
+            ledger = Ledger(self._out, self.worker.fingerprint, Outcome, self._needed, replace=self.job.overwrite)
             self._ledger = held.enter_context(ledger)
             before = provenance.read(self._out)
-            self._check_other_jobs(before)
+            check_others(self._ledger.others, self.job, before)
             self._facts = {"run": self._id, "began": provenance.now(), **provenance.facts(self.worker)}
             if self.worker.explainer.fits:
                 self._facts["concepts"] = self._shared_concepts(before)
@@ -160,17 +204,6 @@ class Run:
     def _sources(self) -> Iterator[Source]:
         return found(self.job, self._stdin)
 
-    def _check_apart(self) -> None:
-        """Outputs must not lie among the pictures of a folder, where the next run would find them."""
-        for given in self.job.inputs:
-            folder = Path(given)
-            beside = self._out / output_name(folder, Path(self.job.root).absolute())
-            if folder.is_dir() and beside.is_dir() and beside.samefile(folder):
-                raise RequestError(
-                    f"with --out {self.job.out} the outputs would lie among the pictures in {given!r}",
-                    "name another folder: --out maps",
-                )
-
     def _needed(self, files: dict[str, str]) -> list[str]:
         return [files[name] for name in self._written if name in files]
 
@@ -179,24 +212,6 @@ class Run:
         if not unused:
             return []
         return [f"{listing.file} lists {len(unused)} that are not among the pictures: {several(unused, len(unused))}"]
-
-    def _check_other_jobs(self, before: dict[str, Any]) -> None:
-        """Results of another job are not replaced unless that was asked for."""
-        if not self._ledger.others or self.job.overwrite:
-            return
-        then, now = before.get("job", {}), self.job.as_dict()
-        names = [field.name for field in fields(Job) if field.name not in NOT_IN_FINGERPRINT]
-        changes = [
-            f"{name} was {then[name]!r}, is {now[name]!r}" for name in names if then.get(name, now[name]) != now[name]
-        ]
-        # Asked in the same words: what differs is behind them.
-        difference = (
-            "; ".join(changes) or "the weights or a file named in it were changed, or the last run here was not its"
-        )
-        raise RequestError(
-            f"{self.job.out!r} holds the results of another job: {difference}",
-            "choose another folder with --out, or replace them with --overwrite",
-        )
 
     def _announce_concepts(self) -> None:
         if self.total is None:
@@ -268,7 +283,7 @@ class Run:
                     raise OutputError(
                         f"{self.job.out!r} cannot be written to: {error.strerror}", GO_ON_LATER
                     ) from error
-                outcomes.append(self._outcome(item, part=part, error=_reason(error)))
+                outcomes.append(self._outcome(item, part=part, error=reason(error)))
         seconds = (item.seconds + time.perf_counter() - began) / len(outcomes)
         return [replace(outcome, seconds=round(seconds, 4)) for outcome in outcomes]
 
@@ -286,7 +301,7 @@ class Run:
     def _done(self, item: Item, explanation: Explanation, part: str) -> Outcome:
         assert item.picture is not None  # without a picture there is no explanation
         stem = self._stem(item.source.name, explanation)
-        files = {name: _fitted(stem, suffix) for name, suffix in self._suffixes.items()}
+        files = {name: fitted(stem, suffix) for name, suffix in self._suffixes.items()}
         self._write(item.picture, explanation, {name: files[name] for name in self._written})
         shown = display(explanation.drawn)
         view = item.picture.view
@@ -377,7 +392,7 @@ class Run:
                 drawn.append(outcome)
             except Exception as error:  # whatever it is, it is this map's, and the others go on
                 kept = {name: file for name, file in outcome.files.items() if name in self._written}
-                drawn.append(replace(outcome, files=kept, error=f"it cannot be drawn: {_reason(error)}"))
+                drawn.append(replace(outcome, files=kept, error=f"it cannot be drawn: {reason(error)}"))
         return drawn
 
     def _decoded(self, outcome: Outcome) -> Picture:
@@ -403,7 +418,8 @@ class Run:
         )
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why something failed, on one line, with what to do about it."""
     if isinstance(error, CamcliError):
         return f"{error.message} ({error.hint})" if error.hint else error.message
     return str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
@@ -415,7 +431,7 @@ def _slug(label: str) -> str:
     return words.encode()[:SLUG].decode("utf-8", "ignore").strip("-") or "class"
 
 
-def _fitted(stem: str, suffix: str) -> str:
+def fitted(stem: str, suffix: str) -> str:
     """A path whose last part no file system finds too long; what is cut off is replaced by its hash."""
     folder, slash, name = stem.rpartition("/")
     if len(os.fsencode(name + suffix)) > LONGEST_FILE_NAME:

@@ -10,6 +10,7 @@ from camcli.cli.explain import explain
 from camcli.cli.layers import layers
 from camcli.cli.methods import methods
 from camcli.cli.models import models
+from camcli.cli.prompts import prompts
 
 app = typer.Typer(
     name="camcli",
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.command()(explain)
 app.command()(channels)
+app.command()(prompts)
 app.command()(layers)
 app.command()(methods)
 app.command()(models)

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from camcli import allocator
 from camcli.cli.ending import ending
 from camcli.cli.explain import (
     DEFAULT,
@@ -150,7 +149,7 @@ def channels(
     workers: Workers = DEFAULT.workers,
     device: Device = DEFAULT.device,
     precision: PrecisionOf = DEFAULT.precision,
-    keep_memory: KeepMemory = True,
+    keep_memory: KeepMemory = True,  # noqa: ARG001  its callback has done it
     seed: Seed = DEFAULT.seed,
     null_separated: NullSeparated = DEFAULT.null_separated,
     as_json: AsJson = False,
@@ -191,8 +190,6 @@ def channels(
             seed=seed,
         )
         contest = Contest(job=job, channels=numbers, top=top or 0, pictures=each, sort=sort, values=values)
-        if keep_memory:
-            allocator.keep_memory()
         tally = _rank(contest, voice, as_json)
     raise typer.Exit(tally.exit_code)
 

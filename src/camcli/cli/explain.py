@@ -79,6 +79,12 @@ def _load_config(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
+def _keep_memory(wanted: bool) -> bool:
+    if wanted:
+        allocator.keep_memory()
+    return wanted
+
+
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(
@@ -462,6 +468,7 @@ KeepMemory = Annotated[
         COMPUTED,
         "Keep freed memory for the next batch, where the C library is glibc: faster, for a little more memory.",
         "--keep-memory/--no-keep-memory",
+        callback=_keep_memory,
     ),
 ]
 Seed = Annotated[int, _option(COMPUTED, "Of --weights random.", "--seed", metavar="N")]
@@ -533,7 +540,7 @@ def explain(
     device: Device = DEFAULT.device,
     precision: PrecisionOf = DEFAULT.precision,
     compile: CompileIt = DEFAULT.compile,
-    keep_memory: KeepMemory = True,
+    keep_memory: KeepMemory = True,  # noqa: ARG001  its callback has done it
     seed: Seed = DEFAULT.seed,
     null_separated: NullSeparated = DEFAULT.null_separated,
     config: Config = None,  # noqa: ARG001  its callback has made it these options' defaults
@@ -602,8 +609,6 @@ def explain(
             compile=compile,
             seed=seed,
         )
-        if keep_memory:
-            allocator.keep_memory()
         tally = _explain(job, voice, as_json)
     raise typer.Exit(tally.exit_code)
 

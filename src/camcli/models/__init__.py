@@ -275,6 +275,11 @@ def templates(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(template for word in words for template in _templates(word))) or (PLACE,)
 
 
+def filled(prompts: Sequence[str], patterns: Sequence[str]) -> list[tuple[int, str]]:
+    """Every prompt in every template, with the prompt's number."""
+    return [(number, pattern.replace(PLACE, prompt)) for number, prompt in enumerate(prompts) for pattern in patterns]
+
+
 def _templates(word: str) -> Sequence[str]:
     if word not in TEMPLATES:
         return (word,)

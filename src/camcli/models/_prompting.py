@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from camcli.errors import RequestError
 from camcli.job import PLACE
 from camcli.labels import Labels
-from camcli.models import Request
+from camcli.models import Request, filled
 from camcli.outlet import Activation
 
 # From texts to their embeddings, not normalised.
@@ -93,11 +93,6 @@ def labels(request: Request) -> Labels:
 def activation(prompts: int, sigmoid: bool) -> Activation:
     """What makes probabilities of so many prompts' scores; a single one has nothing that it could compete with."""
     return "sigmoid" if sigmoid else "softmax" if prompts > 1 else "none"
-
-
-def filled(prompts: Sequence[str], patterns: Sequence[str]) -> list[tuple[int, str]]:
-    """Every prompt in every template, with the prompt's number."""
-    return [(number, pattern.replace(PLACE, prompt)) for number, prompt in enumerate(prompts) for pattern in patterns]
 
 
 @torch.no_grad()

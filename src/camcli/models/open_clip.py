@@ -26,7 +26,7 @@ from camcli import checkpoint, hub
 from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Fit, Prepare
 from camcli.labels import Labels
-from camcli.models import Request, _headless, _prompting, _sizing, _tokenizing, templates
+from camcli.models import Request, _headless, _prompting, _sizing, _tokenizing, filled, templates
 from camcli.models._prompting import Prompted
 from camcli.network import Network
 from camcli.outlet import PLAIN
@@ -407,7 +407,7 @@ def _embedded(model: Any, choice: Choice, request: Request) -> tuple[Tensor, Ten
     tokenize = _tokenizer(choice)
     prompts, patterns = (*request.text, *request.contrast), templates(request.template)
     _tokenizing.check(tokenize, [prompt for prompt in prompts if prompt.strip()], choice.name)
-    texts = [text for _, text in _prompting.filled(prompts, patterns)]
+    texts = [text for _, text in filled(prompts, patterns)]
 
     def embed(some: list[str]) -> Tensor:
         found: Tensor = model.encode_text(tokenize(some))

@@ -28,26 +28,33 @@ class Tile:
     """One picture of a row.
 
     Attributes:
-        caption: below it.
-        pixels: what the model saw of it, small (see :func:`small`); None where the picture is gone.
+        caption: below it, in one or several lines.
+        pixels: what the model saw of it, small (see :func:`small`), or a drawing; None where the picture is gone.
         view: of these pixels.
-        map: what is drawn over it, at the layer's size.
+        map: what is drawn over it, at the layer's size; None for the pixels alone.
+        full: the map's value at full strength; None for the greatest of the row's maps.
     """
 
     caption: str
     pixels: UInt8[np.ndarray, "h w 3"] | None = None
     view: View | None = None
     map: Float32[np.ndarray, "rows columns"] | None = None
+    full: float | None = None
+
+    @property
+    def width(self) -> int:
+        """How many pixels wide it stands in its row."""
+        return SIDE if self.pixels is None else max(SIDE, self.pixels.shape[1])
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: its name, lines below it, and its pictures, all drawn on one scale."""
+    """One row: its name, lines below it, and its pictures, all drawn on one scale; or words in their place."""
 
     name: str
     lines: Sequence[str]
-    tiles: Sequence[Tile]
-    empty: str = ""
+    tiles: Sequence[Tile] = ()
+    words: Sequence[str] = ()
 
 
 def small(pixels: UInt8[np.ndarray, "h w 3"], view: View) -> tuple[UInt8[np.ndarray, "H W 3"], View]:
@@ -65,8 +72,8 @@ def sheet(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """A contact sheet on white.
 
-    A row's maps are drawn on one scale, from 0 to the greatest value of them all; what is below zero is not drawn. The
-    bar of colours beside the row says what full strength is.
+    A row's maps are drawn on one scale, from 0 to the greatest value of them all, unless a tile has its own; what is
+    below zero is not drawn. The bar of colours beside the row says what full strength is.
 
     Args:
         title: above all.
@@ -78,7 +85,7 @@ def sheet(
     """
     width = 2 * MARGIN + COLUMN + across * (SIDE + GAP) - GAP
     room = width - 2 * MARGIN
-    below = [line for text in footing for line in _folded(text, SMALL, room)]
+    below = [line for text in footing for line in folded(text, SMALL, room)]
     heights = [_height(row) for row in rows]
     top = MARGIN + _pitch(TITLE) + len(heading) * _pitch(TEXT) + BETWEEN
     banner = round(width / 24 * 1.7) if style.untrained else 0
@@ -103,31 +110,42 @@ def _pitch(size: int) -> int:
 
 def _height(row: Row) -> int:
     words = _pitch(NAME) + (len(row.lines) + 1) * _pitch(TEXT)
-    tiles = max((len(tile.pixels) for tile in row.tiles if tile.pixels is not None), default=SIDE // 2)
-    return max(words, tiles + 3 + _pitch(SMALL))
+    captions = max((len(tile.caption.split("\n")) for tile in row.tiles), default=1)
+    return max(words, len(row.words) * _pitch(TEXT), _deepest(row) + 3 + captions * _pitch(SMALL))
+
+
+def _deepest(row: Row) -> int:
+    """The height of a row's pictures."""
+    return max((len(tile.pixels) for tile in row.tiles if tile.pixels is not None), default=SIDE // 2)
 
 
 def _place(page: Image.Image, row: Row, top: int, style: Style) -> None:
     draw = ImageDraw.Draw(page)
     draw.text((MARGIN, top - 5), shortened(row.name, NAME, COLUMN - 16), BLACK, ImageFont.load_default(NAME))
     _write(draw, row.lines, TEXT, (MARGIN, top + _pitch(NAME)), COLUMN - 16)
-    full = max((float(tile.map.max()) for tile in row.tiles if tile.map is not None), default=0.0)
+    scaled = [float(tile.map.max()) for tile in row.tiles if tile.map is not None and tile.full is None]
+    full = max(scaled, default=0.0)
     if full > 0:
         _bar(page, full, top + _pitch(NAME) + len(row.lines) * _pitch(TEXT) + 2, style.colormap)
-    own = Style(style.colormap, style.alpha, "run", max(full, 0.0))
-    left, font = MARGIN + COLUMN, ImageFont.load_default(SMALL)
-    if row.empty:
-        draw.text((left, top), row.empty, GREY, ImageFont.load_default(TEXT))
-    deepest = _height(row) - 3 - _pitch(SMALL)
+    left, deepest = MARGIN + COLUMN, _deepest(row)
+    _write(draw, row.words, TEXT, (left, top), page.width - MARGIN - left)
     for tile in row.tiles:
-        if tile.pixels is None or tile.view is None or tile.map is None:
+        if tile.pixels is None:
             draw.rectangle((left, top, left + SIDE - 1, top + deepest - 1), EMPTY)
         else:
-            heat = tile.view.onto_picture(render.unit(tile.map, own))
-            drawn = Image.fromarray(render.blend(tile.pixels, heat, own))
-            page.paste(drawn, (left + (SIDE - drawn.width) // 2, top + (deepest - drawn.height) // 2))
-        draw.text((left, top + deepest + 3), shortened(tile.caption, SMALL, SIDE), GREY, font)
-        left += SIDE + GAP
+            drawn = Image.fromarray(_drawn(tile, full, style))
+            page.paste(drawn, (left + (tile.width - drawn.width) // 2, top + (deepest - drawn.height) // 2))
+        _write(draw, tile.caption.split("\n"), SMALL, (left, top + deepest + 3), tile.width)
+        left += tile.width + GAP
+
+
+def _drawn(tile: Tile, full: float, style: Style) -> UInt8[np.ndarray, "h w 3"]:
+    """A tile's pixels, with its map over them if it has one."""
+    assert tile.pixels is not None
+    if tile.view is None or tile.map is None:
+        return tile.pixels
+    own = Style(style.colormap, style.alpha, "run", max(full if tile.full is None else tile.full, 0.0))
+    return render.blend(tile.pixels, tile.view.onto_picture(render.unit(tile.map, own)), own)
 
 
 def _bar(page: Image.Image, full: float, top: int, colormap: str) -> None:
@@ -146,7 +164,7 @@ def _write(draw: ImageDraw.ImageDraw, lines: Sequence[str], size: int, place: tu
         top += _pitch(size)
 
 
-def _folded(text: str, size: int, room: int) -> list[str]:
+def folded(text: str, size: int, room: int) -> list[str]:
     """The text in lines of at most so many pixels, broken between words."""
     font = ImageFont.load_default(size)
     lines = [""]

@@ -1,0 +1,50 @@
+"""Draw the pictures of docs/prompt-sensitivity.md: ``python tests/make_prompts.py``, by the stand-in for CLIP."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+import standin
+from camcli.job import Inquiry, Job
+
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "docs" / "images"
+NAMES = ("espresso", "cup", "coffee mug", "tabby", "Egyptian cat")
+BOTH = "cat-and-espresso.jpg"
+
+
+def sheets(out: Path) -> None:
+    """What the command of the page writes."""
+    from camcli.sensitivity import Sensitivity
+
+    job = Job(
+        model="open_clip:local-dir:standin",
+        text=tuple(map(standin.prompt, NAMES)),
+        crop="squash",
+        inputs=(str(ROOT / "sample_images"),),
+        root=str(ROOT / "sample_images"),
+        out=str(out),
+        save=("sheet",),
+        device="cpu",
+    )
+    with Sensitivity(Inquiry(job=job, pictures=3)) as sensitivity:
+        for [record] in sensitivity:
+            assert record.error is None, record.error
+        sensitivity.finish()
+
+
+def shown(sheet: Path, name: str) -> None:
+    """A sheet as a picture of the page."""
+    with Image.open(sheet) as page:
+        page.convert("RGB").save(PICTURES / f"{name}.jpg", quality=80)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # the model's name stands on every sheet
+        standin.write(Path("standin"))
+        sheets(Path("out"))
+        shown(Path("out", f"{BOTH}.prompts.png"), "prompts-picture")
+        shown(Path("out", "prompts.png"), "prompts-summary")
