@@ -44,9 +44,17 @@ OF_TRANSFORMER = "visual.transformer.resblocks[-3:-1]"
 every_tower = pytest.mark.parametrize("kind", TOWERS)
 
 
-def clip(folder: Path, kind: str, size: str = "") -> Network:
+@pytest.fixture(scope="session")
+def towers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small CLIP model for each kind of tower, made when it is first asked for."""
+    return tmp_path_factory.mktemp("towers")
+
+
+def clip(towers: Path, kind: str, size: str = "") -> Network:
     """A small CLIP model with a tower of this kind, and its weights."""
-    if not (folder / "open_clip_config.json").exists():
+    folder = towers / kind
+    if not folder.exists():
+        folder.mkdir()
         torch.manual_seed(0)
         tiny_clip(folder, vision_cfg=TOWERS[kind])
     return load(f"open_clip:local-dir:{folder}", text=PROMPTS, size=size)
@@ -104,11 +112,11 @@ def test_a_table_keeps_its_precision(dtype):
 def built_for(folder: Path, kind: str, size: tuple[int, int]) -> nn.Module:
     """The image tower as open_clip builds it for a size, its positions interpolated by open_clip or timm."""
     with warnings.catch_warnings():
-        own = open_clip.create_model(f"local-dir:{folder}").eval()
+        own = open_clip.create_model(f"local-dir:{folder / kind}").eval()
         if kind == "of timm":
             own.visual.set_input_size(size)
             return own.visual
-        made = open_clip.create_model(f"local-dir:{folder}", load_weights=False, force_image_size=size).eval()
+        made = open_clip.create_model(f"local-dir:{folder / kind}", load_weights=False, force_image_size=size).eval()
     state = {f"visual.{name}": value for name, value in own.visual.state_dict().items()}
     resize_pos_embed(state, made)
     made.visual.load_state_dict({name.removeprefix("visual."): value for name, value in state.items()})
@@ -116,17 +124,17 @@ def built_for(folder: Path, kind: str, size: tuple[int, int]) -> nn.Module:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in TOWERS if kind not in ("ModifiedResNet", "fixed sines")])
-def test_a_tower_given_another_size_is_the_one_that_its_library_builds_for_it(tmp_path, kind):
-    network = clip(tmp_path, kind)
+def test_a_tower_given_another_size_is_the_one_that_its_library_builds_for_it(towers, kind):
+    network = clip(towers, kind)
     for size in (half_higher(kind), (sides(kind) // 2,) * 2, (sides(kind) // 2, sides(kind))):
-        images, built = torch.rand(2, 3, *size), built_for(tmp_path, kind, size)
+        images, built = torch.rand(2, 3, *size), built_for(towers, kind, size)
         with torch.no_grad(), untouched(network.module):
             found, wanted = network.module.visual(images), built(images)
         assert torch.equal(found, wanted), size
 
 
-def test_of_a_pooling_by_attention_the_cells_positions_are_interpolated_and_the_means_stays(tmp_path):
-    visual = clip(tmp_path, "ModifiedResNet").module.visual
+def test_of_a_pooling_by_attention_the_cells_positions_are_interpolated_and_the_means_stays(towers):
+    visual = clip(towers, "ModifiedResNet").module.visual
     cells = torch.randn(2, visual.attnpool.q_proj.in_features, 3, 5)
     table = visual.attnpool.positional_embedding.detach()
     grid = table[1:].T.reshape(1, -1, 2, 2)
@@ -141,20 +149,20 @@ def test_of_a_pooling_by_attention_the_cells_positions_are_interpolated_and_the_
 
 
 @every_tower
-def test_at_its_own_size_a_tower_is_what_it_was(tmp_path, kind):
-    network = clip(tmp_path, kind)
+def test_at_its_own_size_a_tower_is_what_it_was(towers, kind):
+    network = clip(towers, kind)
     images = torch.rand(2, 3, *[sides(kind)] * 2)
     with warnings.catch_warnings(), torch.no_grad():
-        own = open_clip.create_model(f"local-dir:{tmp_path}").eval()
+        own = open_clip.create_model(f"local-dir:{towers / kind}").eval()
         before = own.encode_image(images)
         network.module.visual(torch.rand(1, 3, *half_higher(kind)))
         assert torch.equal(network.module.visual(images), before)
-    assert network.sha256() == clip(tmp_path, kind, "x".join(map(str, half_higher(kind)))).sha256()
+    assert network.sha256() == clip(towers, kind, "x".join(map(str, half_higher(kind)))).sha256()
 
 
 @every_tower
-def test_nothing_is_left_behind_by_a_forward_that_fails_or_ends_early(tmp_path, kind):
-    network = clip(tmp_path, kind)
+def test_nothing_is_left_behind_by_a_forward_that_fails_or_ends_early(towers, kind):
+    network = clip(towers, kind)
     size = half_higher(kind)
     inner = {"ModifiedResNet": "visual.attnpool", "of timm": "visual.trunk.blocks.1"}.get(kind, "visual.conv1")
 
@@ -174,28 +182,28 @@ def test_nothing_is_left_behind_by_a_forward_that_fails_or_ends_early(tmp_path, 
     assert torch.equal(*(network.module(torch.ones(1, 3, *size)) for _ in range(2)))
 
 
-def test_a_size_that_is_cut_into_no_whole_patches_is_refused_with_its_patches(tmp_path):
+def test_a_size_that_is_cut_into_no_whole_patches_is_refused_with_its_patches(towers):
     with (
-        untouched(module := clip(tmp_path, "class token").module),
+        untouched(module := clip(towers, "class token").module),
         pytest.raises(ValueError, match="patches of 8x8, which do not go into it evenly"),
     ):
         module(torch.rand(1, 3, 36, 32))
 
 
-def test_a_copy_follows_by_itself(tmp_path):
-    network = clip(tmp_path, "class token")
+def test_a_copy_follows_by_itself(towers):
+    network = clip(towers, "class token")
     other = copy.deepcopy(network.module)
     with torch.no_grad():
         other.visual.positional_embedding.zero_()
         images = torch.rand(1, 3, 48, 32)
         assert not torch.equal(other(images), network.module(images))
-        assert torch.equal(clip(tmp_path, "class token").module(images), network.module(images))
+        assert torch.equal(clip(towers, "class token").module(images), network.module(images))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 @every_tower
-def test_positions_follow_in_every_precision(tmp_path, kind, dtype):
-    network = clip(tmp_path, kind)
+def test_positions_follow_in_every_precision(towers, kind, dtype):
+    network = clip(towers, kind)
     images = torch.rand(1, 3, *half_higher(kind))
     with torch.no_grad():
         wanted = network.module.visual(images)
@@ -257,15 +265,15 @@ def test_a_snapshot_brings_back_what_modules_were_but_no_hooks():
 
 
 @every_tower
-def test_scales_are_the_mean_of_the_maps_at_each_size(tmp_path, kind):
+def test_scales_are_the_mean_of_the_maps_at_each_size(towers, kind):
     own = sides(kind)
     images = pictures(2, own, dtype=torch.float32)
-    explain = Explainer(clip(tmp_path, kind), scales=(1.0, 1.5))
+    explain = Explainer(clip(towers, kind), scales=(1.0, 1.5))
     with untouched(explain.module):
         found = explain(images, [0, 2])
     shown = F.interpolate(images, (own * 3 // 2,) * 2, mode="bilinear", align_corners=False)
-    sized = Explainer(clip(tmp_path, kind, str(own * 3 // 2)))
-    plain, larger = Explainer(clip(tmp_path, kind))(images, [0, 2]), sized(shown, [0, 2])
+    sized = Explainer(clip(towers, kind, str(own * 3 // 2)))
+    plain, larger = Explainer(clip(towers, kind))(images, [0, 2]), sized(shown, [0, 2])
     for [one], [small], [large] in zip(found, plain, larger, strict=True):
         resized = torch.from_numpy(large.map)[None, None]
         resized = F.interpolate(resized, small.map.shape, mode="bilinear", align_corners=False)[0, 0]
@@ -277,8 +285,8 @@ def test_scales_are_the_mean_of_the_maps_at_each_size(tmp_path, kind):
 
 
 @every_tower
-def test_places_lie_right_at_a_size_that_is_not_square(tmp_path, kind):
-    network = clip(tmp_path, kind)
+def test_places_lie_right_at_a_size_that_is_not_square(towers, kind):
+    network = clip(towers, kind)
     size = half_higher(kind)
     explain = Explainer(network)
     explain.check(torch.randn(1, 3, *size))
@@ -287,9 +295,9 @@ def test_places_lie_right_at_a_size_that_is_not_square(tmp_path, kind):
     assert not broken_law(network.module, layer, layout, size)
 
 
-def test_as_many_cells_in_another_grid_are_read_in_that_grid(tmp_path):
+def test_as_many_cells_in_another_grid_are_read_in_that_grid(towers):
     """Four by four cells are known, and an image of two by eight has as many."""
-    network = clip(tmp_path, "class token")
+    network = clip(towers, "class token")
     assert (network.grid, network.grid_at((16, 64)), network.grid_at((24, 48))) == ((4, 4), (2, 8), (3, 6))
     assert network.grid_at((20, 32)) is None
     explain = Explainer(network)
@@ -308,11 +316,11 @@ QUICK = {"samples": 2, "top": 3, "iterations": 4, "concepts": 2}
 @pytest.mark.parametrize(
     "kind", ["class token", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("ModifiedResNet", "of timm"))]
 )
-def test_every_method_at_layers_goes_with_several_layers_and_sizes(tmp_path, kind, method):
+def test_every_method_at_layers_goes_with_several_layers_and_sizes(towers, kind, method):
     row = METHODS.find(method)
     own = [name for name in QUICK if name in known_options(method)]
     options = {name: QUICK[name] for name in own}
-    network = clip(tmp_path, kind)
+    network = clip(towers, kind)
     images, layers = pictures(1, sides(kind), dtype=torch.float32), LAYERS.get(kind, [OF_TRANSFORMER])
     around = {} if row.kind == "concept" else {"fuse": "mean", "scales": (1.0, 1.5)}
     # Of three classes one may have no map at all where a method rectifies.
@@ -335,19 +343,18 @@ def known_options(method: str) -> set[str]:
     return set(options_of(METHODS.find(method)))
 
 
-@pytest.mark.parametrize("method", ["gae", "rollout", "attention"])
 @pytest.mark.parametrize("kind", ["class token", "mean of patches", "of timm"])
-def test_attention_goes_with_sizes(tmp_path, kind, method):
-    own, other = sides(kind), sides(kind) * 3 // 2
+def test_attention_goes_with_sizes(towers, kind):
+    own, other, methods = sides(kind), sides(kind) * 3 // 2, "gae,rollout,attention"
     images = pictures(1, own, dtype=torch.float32)
-    explain = Explainer(clip(tmp_path, kind), method=method, scales=(1.0, 1.5))
-    [[one]] = explain(images, 1)
-    [[plain]] = Explainer(clip(tmp_path, kind), method=method)(images, 1)
     shown = F.interpolate(images, (other, other), mode="bilinear", align_corners=False)
-    [[large]] = Explainer(clip(tmp_path, kind, str(other)), method=method)(shown, 1)
-    resized = torch.from_numpy(large.map)[None, None]
-    resized = F.interpolate(resized, plain.map.shape, mode="bilinear", align_corners=False)[0, 0].numpy()
-    np.testing.assert_allclose(one.map, (plain.map + resized) / 2, atol=1e-6 * np.abs(one.map).max())
+    [both] = Explainer(clip(towers, kind), method=methods, scales=(1.0, 1.5))(images, 1)
+    [plain] = Explainer(clip(towers, kind), method=methods)(images, 1)
+    [large] = Explainer(clip(towers, kind, str(other)), method=methods)(shown, 1)
+    for one, small, larger in zip(both, plain, large, strict=True):
+        resized = torch.from_numpy(larger.map)[None, None]
+        resized = F.interpolate(resized, small.map.shape, mode="bilinear", align_corners=False)[0, 0].numpy()
+        np.testing.assert_allclose(one.map, (small.map + resized) / 2, atol=1e-6 * np.abs(one.map).max())
 
 
 # ---- timm
@@ -411,7 +418,7 @@ def test_models_that_would_take_another_size_and_be_wrong_are_refused(name, size
         network.module(torch.rand(1, 3, *size))
 
 
-@pytest.mark.parametrize("name", ["xcit_nano_12_p8_224", "test_resnet"])
+@pytest.mark.parametrize("name", [pytest.param("xcit_nano_12_p8_224", marks=pytest.mark.slow), "test_resnet"])
 def test_models_without_positions_are_as_they_are(name):
     network = load(f"timm:{name}", weights="random")
     with torch.no_grad(), untouched(network.module):
@@ -425,10 +432,15 @@ def test_models_without_positions_are_as_they_are(name):
 # ---- from the shell
 
 
-def test_a_run_says_how_positions_were_interpolated(tmp_path, here, paint):
-    clip(tmp_path, "class token")
+def test_a_run_says_how_positions_were_interpolated(towers, here, paint):
+    clip(towers, "class token")
     paint("a.png", size=(64, 48), box=(4, 4, 30, 30))
-    asked = ["explain", "-m", f"open_clip:local-dir:{tmp_path}", *(w for one in PROMPTS for w in ("--text", one))]
+    asked = [
+        "explain",
+        "-m",
+        f"open_clip:local-dir:{towers / 'class token'}",
+        *(w for one in PROMPTS for w in ("--text", one)),
+    ]
     layers = ["-l", "visual.transformer.resblocks[-3:-1]", "--fuse", "mean", "--scales", "0.75,1,1.25"]
     result = do(*asked, *layers, "a.png", "--save", "array")
     assert result.exit_code == 0, result.output

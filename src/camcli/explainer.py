@@ -126,6 +126,8 @@ class Explainer:
         counterfactual: turn the score's sign, to explain what lowers it.
         channels: instead of the map the parts of so many of the layer's channels: those of the greatest share in the
             score, to first order (the sum over the cells of activation times gradient).
+        checkpoint: compute parts of the network again on the way back instead of keeping what they need for it: slower,
+            less memory. Parts and their saving are found out for each size of images.
         group: whether the images of a call belong together: the model is given exactly these at once, and may give one
             row of scores for all of them. Of scores that depend on several images each is explained by itself, with a
             backward of its own.
@@ -162,6 +164,7 @@ class Explainer:
         versus: Sequence[int] = (),
         counterfactual: bool = False,
         channels: int = 0,
+        checkpoint: bool = False,
         group: bool = False,
     ) -> None:
         self.network = model if isinstance(model, Network) else None
@@ -170,7 +173,7 @@ class Explainer:
         if output:
             self.outlet = replace(self.outlet, path=output)
         self.outlet = replace(self.outlet, score=_score(score, versus, counterfactual, self.network))
-        self._group = group
+        self._group, self._checkpoint = group, checkpoint
         self.outlet = replace(self.outlet, group=group)
         self.recipes = recipes(method, options)
         self.methods = tuple(recipe.row for recipe in self.recipes)
@@ -413,6 +416,11 @@ class Explainer:
             del forward, evidence
             if len(image) > 1:
                 self._check_order(plan, image)
+            if self._checkpoint:
+                note = self._witness.prepare_parts(plan, image)
+                # Of other sizes it is enough to say where nothing can be done.
+                if not (plan.parts and self._plans):
+                    self._note(note)
             if self._witness.wants & BEHIND:
                 for name in self.layers:
                     if note := self._witness.prepare_rest(plan, name, image):

@@ -144,6 +144,7 @@ class Worker:
             versus=question.versus,
             counterfactual=job.counterfactual,
             channels=question.strongest,
+            checkpoint=job.checkpoint,
         )
         self.target = question.target
         self.workers = job.workers or min(4, os.cpu_count() or 1)
