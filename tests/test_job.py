@@ -54,12 +54,13 @@ CHANGED = {
     "background": "#000000",
     "overwrite": True,
     "batch_size": 3,
+    "checkpoint": True,
     "workers": 3,
     "device": "cpu",
     "precision": "bf16",
     "seed": 1,
 }
-HOW = {"inputs", "null_separated", "out", "root", "overwrite", "batch_size", "workers", "device", "seed"}
+HOW = {"inputs", "null_separated", "out", "root", "overwrite", "batch_size", "checkpoint", "workers", "device", "seed"}
 
 
 @pytest.fixture

@@ -34,6 +34,53 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+class Snapshot:
+    """What modules are: their attributes, parameters, buffers and children, each by reference.
+
+    Hooks are not among it, since they come and go with those who want to know something.
+
+    Args:
+        module: of it and all within.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._parts = [
+            (part, dict(vars(part)), {name: dict(held) for name, held in vars(part).items() if _holds(name, held)})
+            for part in module.modules()
+        ]
+
+    def put_back(self) -> None:
+        """Make the modules what they were; the values of tensors are as they are."""
+        for part, attributes, dictionaries in self._parts:
+            vars(part).clear()
+            vars(part).update(attributes)
+            for name, held in dictionaries.items():
+                attributes[name].clear()
+                attributes[name].update(held)
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """While it lasts, the modules are what they were when this was taken."""
+        with as_before(self._module):
+            self.put_back()
+            yield
+
+
+def _holds(name: str, held: object) -> bool:
+    return isinstance(held, dict) and "hooks" not in name
+
+
+@contextmanager
+def as_before(module: nn.Module) -> Iterator[None]:
+    """While it lasts, anything but the values of its tensors may be changed; afterwards it is what it was."""
+    before = Snapshot(module)
+    try:
+        yield
+    finally:
+        before.put_back()
+
+
 def first_tensor(output: object) -> Tensor | None:
     """The tensor that a module's output is, or the first one in it (a tuple, list or dict)."""
     if isinstance(output, Tensor):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from camcli.attention import Attending, Attention, averaged
 from camcli.biases import Biases
@@ -21,6 +22,7 @@ from camcli.extras import Feed
 from camcli.layout import Layout, canonical, restored
 from camcli.methods import EVIDENCE
 from camcli.outlet import Reading, Subject
+from camcli.recompute import WORTH, recomputed, saving, weighed
 from camcli.replay import IMAGES, Recording, Way, expanded, needed, recorded, replayed
 from camcli.ruled import Rule, RuledActivations
 
@@ -56,6 +58,7 @@ class Plan:
         channels: of each layer, how many it has.
         tokens: how the tokens of attention lie on their grid, if a method asks for that.
         attentions: how many there are in one forward.
+        parts: the modules that are computed again on the way back, if that is asked for.
         mixes: whether the score of one picture of a group was seen to depend on another.
     """
 
@@ -66,6 +69,7 @@ class Plan:
     channels: dict[str, int] = field(default_factory=dict)
     tokens: Layout | None = None
     attentions: int = 0
+    parts: tuple[nn.Module, ...] = ()
     mixes: bool = False
 
 
@@ -131,17 +135,22 @@ class Witness:
         with torch.inference_mode(False), torch.enable_grad(), frozen(self.module):
             yield
 
-    def leaf(self, images: Tensor) -> Tensor:
+    def leaf(self, images: Tensor, from_input: bool = False) -> Tensor:
         """The images where the network is and as it counts; the start of the graph if that is at the input."""
         like = next((one for one in self.module.parameters() if one.is_floating_point()), images)
-        from_input = self.ruled or bool(self.wants & FROM_INPUT)
+        from_input |= self.ruled or bool(self.wants & FROM_INPUT)
         return images.detach().clone().to(like.device, like.dtype).requires_grad_(from_input)
 
     def forward(
-        self, images: Tensor, seen: Tensor | None = None, region: Tensor | None = None, plan: Plan | None = None
+        self,
+        images: Tensor,
+        seen: Tensor | None = None,
+        region: Tensor | None = None,
+        plan: Plan | None = None,
+        from_input: bool = False,
     ) -> Forward:
-        """One forward that keeps what the evidence wanted needs, and no more."""
-        leaf = self.leaf(images)
+        """One forward that keeps what the evidence wanted needs, and no more; perhaps all from the input on."""
+        leaf = self.leaf(images, from_input)
         layers = {name: self.module.get_submodule(name) for name in self.layers}
         with ExitStack() as watch:
             recordings: dict[str, Recording] = {}
@@ -152,11 +161,24 @@ class Witness:
             taps = watch.enter_context(tapped(layers, self.call))
             ruled = watch.enter_context(RuledActivations(self.everywhere)) if self.ruled else None
             biases = watch.enter_context(Biases()) if "biases" in self.wants else None
+            watch.enter_context(self._twice())
+            if plan:
+                watch.enter_context(recomputed(plan.parts, partial(self._likewise, ruled)))
             attending = watch.enter_context(self._attending(len(leaf), plan)) if self.wants & ATTENTION else None
             # A network may change its input in place, which a leaf of the graph does not allow.
             output = self.module(leaf.clone())
         reading = self.read(output, len(images), seen, region)
         return Forward(leaf, reading, taps, ruled, biases, recordings, attending)
+
+    def _twice(self) -> AbstractContextManager[None]:
+        """While it lasts, attention is computed so that its gradient has one too, if a method asks for curvature."""
+        return sdpa_kernel(SDPBackend.MATH) if "curve" in self.wants else nullcontext()
+
+    @contextmanager
+    def _likewise(self, ruled: RuledActivations | None) -> Iterator[None]:
+        """While it lasts, parts that run again keep what they kept: the other modes do not change that."""
+        with self._twice(), ruled.again() if ruled else nullcontext():
+            yield
 
     def _attending(self, images: int, plan: Plan | None) -> Attending:
         """Of the first forward the chain is checked; then only the last attention need be in the graph, if any."""
@@ -176,6 +198,40 @@ class Witness:
             except RuntimeError:  # if it is another one, it comes again
                 self._channels_last = False
         return self.module(images)
+
+    # ---- which parts can be computed again on the way back
+
+    def prepare_parts(self, plan: Plan, images: Tensor) -> str:
+        """Choose the parts that are computed again on the way back, and prove them on one image or group.
+
+        Returns:
+            A note: what they are and save, or why there are none.
+        """
+        with weighed(self.module) as whole:
+            before = self._gradients_of(plan, images)
+        best = saving(whole)
+        if not best.before:
+            return self._without_parts(plan, "nothing is kept for a way back")
+        if best.after > (1 - WORTH) * best.before:
+            return self._without_parts(plan, "no part of the network keeps much more than what it is given")
+        plan.parts = best.parts
+        try:
+            same = all(map(_alike, before, self._gradients_of(plan, images)))
+        except Exception as error:  # whatever it is, these parts cannot be computed again
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            return self._without_parts(plan, f"the parts of the network cannot be computed again: {said}")
+        if not same:
+            return self._without_parts(plan, "the parts of the network say something else when they are computed again")
+        return best.words(self.module, "group" if len(images) > 1 else "picture")
+
+    def _without_parts(self, plan: Plan, reason: str) -> str:
+        plan.parts = ()
+        return f"--checkpoint changes nothing here: {reason}"
+
+    def _gradients_of(self, plan: Plan, images: Tensor) -> list[Tensor]:
+        """Gradients of all that the network says, where methods take them."""
+        forward = self.forward(images, plan=plan, from_input="slopes" in self.wants)
+        return _back(forward.reading.total(), _points(forward))
 
     # ---- how the part behind a layer can be run again
 
@@ -433,7 +489,7 @@ class Evidence:
         def slopes(variants: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
             for images in self._chunks(variants, self._witness.rows):
                 images.requires_grad_()
-                with torch.enable_grad(), self._about():
+                with torch.enable_grad(), self._about(), recomputed(self._plan.parts, nullcontext):
                     scores = self._scores(images, self._witness.module(images.clone()))
                     (gradients,) = _back(scores.sum(), [images])
                 yield from zip(_each(scores, len(self._rows)), _each(gradients, len(self._rows)), strict=True)
@@ -446,8 +502,9 @@ class Evidence:
 
         def responses(variants: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
             for images in self._chunks(variants, self._witness.rows):
-                with torch.enable_grad(), self._about(), tapped(module, self._witness.call) as taps:
-                    scores = self._scores(images, self._witness.module(images))
+                with torch.enable_grad(), self._about():
+                    with recomputed(self._plan.parts, nullcontext), tapped(module, self._witness.call) as taps:
+                        scores = self._scores(images, self._witness.module(images))
                     (gradients,) = _back(scores.sum(), [taps[layer]])
                 pair = (canonical(one, self._plan.layouts[layer]) for one in (taps[layer].detach(), gradients))
                 yield from zip(*(_each(one, len(self._rows)) for one in pair), strict=True)
@@ -524,9 +581,7 @@ def mixes(evidence: Evidence) -> bool:
     Each score is weighted differently: where images do not mix, the gradient at each is its own, so many times.
     """
     forward, count = evidence._forward, len(evidence._rows)
-    points = list(forward.taps.values()) + ([forward.image] if forward.image.requires_grad else [])
-    if forward.attending is not None:
-        points += [one.output for one in forward.attending.seen if one.output is not None]
+    points = _points(forward)
     layouts = [evidence._plan.layouts[name] for name in forward.taps] + [None] * len(points)
     # No two alike, and most of them far from one another.
     weights = torch.tensor([2.0 ** (row % 7 - 3) * (1 + (row // 7) / count) for row in range(count)])
@@ -544,6 +599,14 @@ def mixes(evidence: Evidence) -> bool:
         if not bool(((own - given).abs().amax(1) <= allowed).all()):
             return True
     return False
+
+
+def _points(forward: Forward) -> list[Tensor]:
+    """Where gradients can be taken, the layers first."""
+    points = list(forward.taps.values()) + ([forward.image] if forward.image.requires_grad else [])
+    if forward.attending is not None:
+        points += [one.output for one in forward.attending.seen if one.output is not None]
+    return points
 
 
 def wide(tensor: Tensor) -> Tensor:

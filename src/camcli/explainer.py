@@ -25,6 +25,7 @@ from camcli.layers import resolve
 from camcli.layout import Layout, asked, canonical, decide, readings
 from camcli.network import Network
 from camcli.outlet import NO_BOX_AGAIN, Outlet, Reading, Score, Shared, Subject, competing, unfiltered
+from camcli.positions import told
 from camcli.recipe import Recipe, recipes
 from camcli.ruled import RuledActivations, unseen_relus
 from camcli.scores import SCORES
@@ -125,6 +126,8 @@ class Explainer:
         counterfactual: turn the score's sign, to explain what lowers it.
         channels: instead of the map the parts of so many of the layer's channels: those of the greatest share in the
             score, to first order (the sum over the cells of activation times gradient).
+        checkpoint: compute parts of the network again on the way back instead of keeping what they need for it: slower,
+            less memory. Parts and their saving are found out for each size of images.
         group: whether the images of a call belong together: the model is given exactly these at once, and may give one
             row of scores for all of them. Of scores that depend on several images each is explained by itself, with a
             backward of its own.
@@ -161,6 +164,7 @@ class Explainer:
         versus: Sequence[int] = (),
         counterfactual: bool = False,
         channels: int = 0,
+        checkpoint: bool = False,
         group: bool = False,
     ) -> None:
         self.network = model if isinstance(model, Network) else None
@@ -169,7 +173,7 @@ class Explainer:
         if output:
             self.outlet = replace(self.outlet, path=output)
         self.outlet = replace(self.outlet, score=_score(score, versus, counterfactual, self.network))
-        self._group = group
+        self._group, self._checkpoint = group, checkpoint
         self.outlet = replace(self.outlet, group=group)
         self.recipes = recipes(method, options)
         self.methods = tuple(recipe.row for recipe in self.recipes)
@@ -203,7 +207,6 @@ class Explainer:
         self.notes: tuple[str, ...] = tuple(dict.fromkeys(row.caveat for row in self.methods if row.caveat))
         if self._unnamed:
             self._note(f"no classes are named that a concept speaks for: {self._unnamed}")
-        self._facts = (self.network.prefix, self.network.grid) if self.network else (None, None)
         self._asked, self._call = layout, call
         # Found out for so many images at once (1 where they are no group), of so many rows and columns.
         self._plans: dict[tuple[int, int, int], Plan] = {}
@@ -375,6 +378,8 @@ class Explainer:
             others = {f"{one.size[0]}x{one.size[1]}" for one in self._passes[key] if one.size not in (None, size)}
             if others:
                 self._note(f"explained at other input sizes too: {', '.join(sorted(others))}; the maps' mean is given")
+        for words in told(self.module):
+            self._note(words)
 
     def _check_size(self, image: Tensor) -> None:
         key = self._key(image)
@@ -413,6 +418,11 @@ class Explainer:
             del forward, evidence
             if len(image) > 1:
                 self._check_order(plan, image)
+            if self._checkpoint:
+                note = self._witness.prepare_parts(plan, image)
+                # Of other sizes it is enough to say where nothing can be done.
+                if not (plan.parts and self._plans):
+                    self._note(note)
             if self._witness.wants & BEHIND:
                 for name in self.layers:
                     if note := self._witness.prepare_rest(plan, name, image):
@@ -826,8 +836,14 @@ class Explainer:
 
     # ---- checks, once for each size of image
 
+    def _facts(self, image: Tensor) -> tuple[int | None, tuple[int, int] | None]:
+        """What the source says of tokens: how many stand before the patches, and the patch grid of such an image."""
+        if self.network is None:
+            return None, None
+        return self.network.prefix, self.network.grid_at((image.shape[2], image.shape[3]))
+
     def _survey(self, image: Tensor) -> list[Layer]:
-        return survey(self.module, self._witness.leaf(image).detach(), *self._facts, self._read)
+        return survey(self.module, self._witness.leaf(image).detach(), *self._facts(image), self._read)
 
     def _layout(self, name: str, taps: Taps, image: Tensor) -> Layout:
         if name not in taps and taps.calls[name]:
@@ -847,15 +863,16 @@ class Explainer:
             if self._asked:
                 return asked(self._asked, shape, count)
             self._check_rows(shape, count)
-            ways = readings(shape, size, *self._facts, count)
+            facts = self._facts(image)
+            ways = readings(shape, size, *facts, count)
             # How the network's other layers lie may settle it, as it does in `camcli layers`.
             clear = len(ways) == 1 and ways[0].order != "ncl"
             layout = decide(
-                ways, shape, frozenset() if clear else plain_layouts(self._survey(image), size, *self._facts, count)
+                ways, shape, frozenset() if clear else plain_layouts(self._survey(image), size, *facts, count)
             )
         except RequestError as error:
             raise RequestError(f"the layer {name!r}: {error.message}", error.hint) from None
-        if layout.prefix and self._facts[0] is None:
+        if layout.prefix and facts[0] is None:
             cells = "x".join(map(str, layout.grid))
             self._note(
                 f"the layer {name!r} is read as {layout}, by its shape; "
@@ -880,7 +897,7 @@ class Explainer:
 
     def _plan_tokens(self, plan: Plan, attending: Attending, image: Tensor) -> None:
         size = (image.shape[2], image.shape[3])
-        plan.tokens = token_layout(self._survey(image), attending.tokens, size, *self._facts, len(image))
+        plan.tokens = token_layout(self._survey(image), attending.tokens, size, *self._facts(image), len(image))
         plan.attentions = len(attending.seen)
 
     def _note_attention(self, plan: Plan, attending: Attending, evidence: Evidence) -> None:
