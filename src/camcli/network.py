@@ -29,6 +29,8 @@ class Network:
         outlet: how what the module returns is read; by default as one score for each class.
         layer: the layer that is explained when none is named, if the source knows one.
         headless: whether it gives features and not scores of classes: each "class" is then a channel.
+        cosine: the scale and the bias by which scores follow from cosines between pictures and prompts
+            (score = scale * cosine + bias), if they do.
         wrapped: the source's own module, where ``module`` is one of the user's around it; its layers can be named as
             if it stood alone.
     """
@@ -46,6 +48,7 @@ class Network:
     outlet: Outlet = PLAIN
     layer: str = ""
     headless: bool = False
+    cosine: tuple[float, float] | None = None
     wrapped: torch.nn.Module | None = None
 
     def read(

@@ -71,16 +71,19 @@ class Prompted(nn.Module):
         prompts: one unit vector for each prompt, ``(classes, features)``.
         scale: what cosines are multiplied by.
         bias: what is then added; zero for models without one.
+        blank: the unit vector of the empty prompt, ``(features,)``.
     """
 
     prompts: Tensor
     scale: Tensor
     bias: Tensor
+    blank: Tensor
 
-    def __init__(self, visual: nn.Module, prompts: Tensor, scale: Tensor, bias: Tensor) -> None:
+    def __init__(self, visual: nn.Module, prompts: Tensor, scale: Tensor, bias: Tensor, blank: Tensor) -> None:
         super().__init__()
         self.visual = visual
         self.register_buffer("prompts", prompts)
+        self.register_buffer("blank", blank)
         self.register_buffer("scale", scale)
         self.register_buffer("bias", bias)
 
@@ -172,6 +175,7 @@ def _network(model: Any, choice: Choice, request: Request, origin: str, notes: t
     prefix, grid = _tokens(model.visual)
     prepare, outlet = _prepare(model).changed(request.size), PLAIN
     module: nn.Module
+    cosine = None
     if request.headless:
         if request.pool == "none":
             _without_pooling(model, choice.name)
@@ -179,6 +183,7 @@ def _network(model: Any, choice: Choice, request: Request, origin: str, notes: t
         labels, outlet = _headless.channels(module, prepare.size, choice.name, request.pool, prefix, grid)
     else:
         module = _prompted(model.eval(), choice, request.text)
+        cosine = float(module.scale), float(module.bias)
         labels = Labels(request.text, synonyms=False) if request.text else Labels.numbered(ANY_CLASSES)
     return Network(
         name=choice.name,
@@ -193,6 +198,7 @@ def _network(model: Any, choice: Choice, request: Request, origin: str, notes: t
         notes=notes,
         outlet=outlet,
         headless=request.headless,
+        cosine=cosine,
     )
 
 
@@ -425,9 +431,10 @@ def _sized(model: Any, choice: Choice, request: Request) -> nn.Module:
 
 def _prompted(model: Any, choice: Choice, prompts: tuple[str, ...]) -> Prompted:
     with torch.no_grad():
-        embedded = _embedded(model, choice, prompts) if prompts else _any_embeddings(choice)
+        *embedded, blank = _embedded(model, choice, (*prompts, "")) if prompts else _any_embeddings(choice)
         bias = torch.zeros(()) if model.logit_bias is None else model.logit_bias.detach().reshape(())
-        return Prompted(model.visual, embedded, model.logit_scale.detach().exp().reshape(()), bias).eval()
+        scale = model.logit_scale.detach().exp().reshape(())
+        return Prompted(model.visual, torch.stack(embedded), scale, bias, blank).eval()
 
 
 def _embedded(model: Any, choice: Choice, prompts: tuple[str, ...]) -> Tensor:
@@ -441,8 +448,8 @@ def _embedded(model: Any, choice: Choice, prompts: tuple[str, ...]) -> Tensor:
 
 
 def _any_embeddings(choice: Choice) -> Tensor:
-    """What stands for the prompts of a network whose weights are random too."""
-    return nn.functional.normalize(torch.randn(ANY_CLASSES, choice.config["embed_dim"]), dim=-1)
+    """What stands for the prompts of a network whose weights are random too, and for the empty one."""
+    return nn.functional.normalize(torch.randn(ANY_CLASSES + 1, choice.config["embed_dim"]), dim=-1)
 
 
 def _tokenizer(choice: Choice) -> Any:
