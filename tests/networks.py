@@ -111,7 +111,7 @@ class Block(nn.Module):
 
 
 class Stacked(Small):
-    """The same with two blocks over the cells behind the second convolution; the scores read a token of the greatest."""
+    """The same with two blocks over the cells behind the second convolution; the scores read one of the greatest."""
 
     def __init__(self, classes: int = 4, symmetric: bool = False) -> None:
         super().__init__(classes, symmetric)

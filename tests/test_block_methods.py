@@ -1,4 +1,4 @@
-"""LeGrad, Grad-ECLIP, MaskCLIP and CLIP Surgery: by hand, and as their papers have them written out for each network."""
+"""LeGrad, Grad-ECLIP, MaskCLIP and CLIP Surgery: by hand, and written out for each network."""
 
 import math
 from dataclasses import replace
@@ -9,13 +9,12 @@ import torch
 import torch.nn.functional as F
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import VisionTransformer as Tower
-from torch import nn
 from torchvision.models import VisionTransformer as TorchvisionTransformer
 
 from camcli import Explainer, Labels, RequestError
 from camcli.methods.attention import clip_surgery, grad_eclip, legrad, maskclip
 from camcli.models.open_clip import Prompted
-from networks import Compared, Small, Stacked, named, pictures, seeded, untouched
+from networks import named, pictures, seeded, untouched
 from test_attention import MODELS, SIZE, timm_vit, written_out
 
 NEW = ("legrad", "grad-eclip", "maskclip", "clip-surgery")
@@ -227,7 +226,10 @@ NETWORKS = {
     "open_clip pooled": open_clip_pooled,
     "open_clip mean, scaled": open_clip_scaled,
 }
-every_network = pytest.mark.parametrize("name", NETWORKS)
+EVERYDAY = {"timm", "timm registers", "open_clip", "open_clip pooled", "open_clip mean, scaled", "torchvision"}
+every_network = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in EVERYDAY else pytest.mark.slow) for name in NETWORKS]
+)
 
 
 def explained(name, model, method, images, index=1, cosine=None, labels=5, **options):
@@ -278,7 +280,7 @@ def test_legrad_is_its_paper_written_out(name, pool):
             score, weights = pieces.head(tokens), kept[-1]
         (gradient,) = torch.autograd.grad(score[:, 1].sum(), weights)
         found.append(gradient.relu().mean((1, 2)))
-    for layers in (0, 2, 9):
+    for layers in (0, 2):
         wanted = grid_of(torch.stack(found[-layers:]).mean(0), prefix_of(name))
         options = {"layers": layers, "pool": pool}
         close(explained(name, model, "legrad", images, labels=outputs(model), **options)[0], wanted)
@@ -368,7 +370,7 @@ def test_clip_surgery_is_its_paper_written_out(name, prompts):
     tower, images = NETWORKS[name](), pictures(2, SIZE)
     model, pieces = prompted(tower, prompts), Pieces(tower)
     handed = pieces.handed(images)
-    for depth in (1, 2, 6):
+    for depth in (2, 6):
         path = handed[:-1][-depth:][0]
         for block, tokens in list(zip(pieces.blocks, handed, strict=False))[-depth:]:
             path = path + pieces.added(block, by_values(pieces.looked(block, tokens)[2]))
@@ -423,11 +425,12 @@ def test_grad_eclip_of_a_pooling_is_its_paper_written_out(name):
         score = model.head(model.fc_norm((out + pool.mlp(pool.norm(out)))[:, 0]))
     else:
         score = model.ln_post(out)[:, 0] @ model.proj
-    (gradient,) = torch.autograd.grad(score[:, 3].sum(), told)
-    close(
-        explained(name, model, "grad-eclip", images, 3, labels=outputs(model))[0],
-        eclipsed(name, q, k, v, gradient, similarity=True),
-    )
+    for index in range(5):
+        (gradient,) = torch.autograd.grad(score[:, index].sum(), told, retain_graph=True)
+        wanted = eclipsed(name, q, k, v, gradient, similarity=True)
+        if wanted.flatten(1).any(1).all():  # it speaks for this one in both pictures
+            break
+    close(explained(name, model, "grad-eclip", images, index, labels=outputs(model))[0], wanted)
 
 
 def resnet():

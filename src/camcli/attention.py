@@ -91,7 +91,6 @@ class Attending(TorchFunctionMode):
         queries: whether Q and K are kept too, where the output is a point of the graph.
         running: the modules at work, as :func:`camcli.capture.at_work` has them; empty if nobody asks where an
             attention is.
-        rule: what every attention says instead of its own O = A V; None for that.
 
     Attributes:
         seen: the attentions in running order.
@@ -105,13 +104,12 @@ class Attending(TorchFunctionMode):
         graph_from: int = 0,
         queries: bool = False,
         running: Sequence[nn.Module] = (),
-        rule: Rule | None = None,
     ) -> None:
         super().__init__()
         self.seen: list[Attention] = []
         self.unread: list[tuple[str, int]] = []
         self._images, self._values, self._graph_from = images, values, graph_from
-        self._queries, self._running, self._rule = queries, running, rule
+        self._queries, self._running = queries, running
         # Softmaxes and what was made of them: of which softmaxes, by their numbers.
         self._made_of: WeakIdKeyDictionary = WeakIdKeyDictionary()
         # The shapes of those, as wide as high, that no product has used yet, and how many attentions were seen before.
@@ -213,7 +211,7 @@ class Attending(TorchFunctionMode):
     def _multi_head(self, result: tuple[Tensor, Any], given: dict[str, Any]) -> tuple[Tensor, Any]:
         """From the arguments of ``F.multi_head_attention_forward``, whose own calls inside no mode sees."""
         output, *others = result
-        query, key, value = (given[name].detach() for name in ("query", "key", "value"))
+        query = given["query"]
         extra = any(given.get(name) is not None for name in ("bias_k", "bias_v", "static_k", "static_v"))
         if query.ndim != 3 or extra or given.get("add_zero_attn"):
             self._unread("nn.MultiheadAttention without a batch, or with keys of its own beside the tokens'")
@@ -223,26 +221,15 @@ class Attending(TorchFunctionMode):
             return result
         heads = given["num_heads"]
         with torch.no_grad():
-            if given.get("use_separate_proj_weight"):
-                projections = [given[f"{name}_proj_weight"] for name in "qkv"]
-            else:
-                projections = list(given["in_proj_weight"].chunk(3))
-            biases = [None] * 3 if given["in_proj_bias"] is None else list(given["in_proj_bias"].chunk(3))
-            q, k, v = (
-                _heads_of(F.linear(_wide(x), _wide(weight), None if bias is None else _wide(bias)), heads)
-                for x, weight, bias in zip((query, key, value), projections, biases, strict=True)
-            )
+            q, k, v = (_projected(given, name) for name in ("query", "key", "value"))
             weights = _softmax_of(q, k, None, *_mask_of(given, len(q), heads))
-        onward, offset = given["out_proj_weight"].detach(), given["out_proj_bias"]
+        onward = given["out_proj_weight"].detach()
 
-        # The output is W O + b.
         def to_heads(grad: Tensor) -> Tensor:
+            # The output is W O + b.
             return _heads_of(_wide(grad) @ _wide(onward), heads)
 
-        def from_heads(told: Tensor) -> Tensor:
-            return F.linear(told.permute(2, 0, 1, 3).flatten(2), onward, offset)
-
-        return (self._note(weights, v, output, to_heads, from_heads, q, k), *others)
+        return (self._note(weights, v, output, to_heads, q, k), *others)
 
     def _written_out(self, weights: Tensor, values: Tensor, result: Tensor, *looked: Tensor) -> Tensor:
         return self._used(_wide(weights.detach()), values, result, *looked)
@@ -257,24 +244,15 @@ class Attending(TorchFunctionMode):
             return output
         if weights.ndim == 3:
             weights, values, *looks = (one.unsqueeze(1) for one in (weights, values, *looked))
-            return self._note(weights, values, output, lambda grad: grad.unsqueeze(1), lambda told: told[:, 0], *looks)
-        return self._note(weights, values, output, lambda grad: grad, lambda told: told, *looked)
+            return self._note(weights, values, output, lambda grad: grad.unsqueeze(1), *looks)
+        return self._note(weights, values, output, lambda grad: grad, *looked)
 
     def _unread(self, what: str) -> None:
         self.unread.append((what, len(self.seen)))
 
     def _note(
-        self,
-        weights: Tensor,
-        values: Tensor,
-        output: Tensor,
-        to_heads: Callable[[Tensor], Tensor],
-        from_heads: Callable[[Tensor], Tensor],
-        *looked: Tensor,
+        self, weights: Tensor, values: Tensor, output: Tensor, to_heads: Callable[[Tensor], Tensor], *looked: Tensor
     ) -> Tensor:
-        if self._rule is not None:
-            values = _repeated(values.detach(), weights.shape[1])
-            output = from_heads(self._rule(values).to(output.dtype))
         point = None
         if 0 <= self._graph_from <= len(self.seen):
             point = output if output.requires_grad else output.detach().requires_grad_()
@@ -366,6 +344,51 @@ class Attending(TorchFunctionMode):
         return self.seen[-1].weights.shape[3]
 
 
+class Ruled(Attending):
+    """While it is entered, every attention is told by a rule what to say in the place of its own O = A V.
+
+    Args:
+        rule: makes it of V; or what is said, as it is.
+
+    Attributes:
+        met: how many attentions there were.
+    """
+
+    def __init__(self, rule: Rule | Tensor) -> None:
+        super().__init__(0, values=False, graph_from=-1)
+        self.met = 0
+        self._rule = rule
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the call, unless it is attention."""
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            return self._fused_by_rule(*args, **kwargs)
+        if func is F.multi_head_attention_forward:
+            given = _MULTI_HEAD.bind(*args, **kwargs).arguments
+            weights = func(*args, **kwargs)[1] if given.get("need_weights", True) else None
+            told = self._told(_projected(given, "value")).to(given["query"].dtype)
+            bias = given["out_proj_bias"]
+            return F.linear(told.permute(2, 0, 1, 3).flatten(2), given["out_proj_weight"], bias), weights
+        return super().__torch_function__(func, types, args, kwargs)
+
+    def _fused_by_rule(self, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:  # noqa: ARG002
+        if query.ndim == 3:
+            return self._told(value.unsqueeze(1)).squeeze(1).to(query.dtype)
+        return self._told(_repeated(value, query.shape[1])).to(query.dtype)
+
+    def _written_out(self, weights: Tensor, values: Tensor, result: Tensor, *looked: Tensor) -> Tensor:  # noqa: ARG002
+        if weights.ndim == 3:
+            return self._told(values.unsqueeze(1)).squeeze(1).to(result.dtype)
+        return self._told(_repeated(values, weights.shape[1])).to(result.dtype)
+
+    def _told(self, values: Float[Tensor, "n heads k d"]) -> Float[Tensor, "n heads q d"]:
+        self.met += 1
+        return self._rule if isinstance(self._rule, Tensor) else self._rule(values.detach())
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Factors:
     """The two tensors that a product was made of."""
@@ -422,6 +445,15 @@ def _mask_of(given: dict[str, Any], images: int, heads: int) -> tuple[Tensor | N
     return mask, mask is None and bool(given.get("is_causal"))
 
 
+def _projected(given: dict[str, Any], name: str) -> Float[Tensor, "n heads t d"]:
+    """The queries, keys or values that F.multi_head_attention_forward makes of its arguments, at least float32."""
+    place = ("query", "key", "value").index(name)
+    separate = given.get("use_separate_proj_weight")
+    weight = given[f"{name[0]}_proj_weight"] if separate else given["in_proj_weight"].chunk(3)[place]
+    bias = None if given["in_proj_bias"] is None else _wide(given["in_proj_bias"].chunk(3)[place])
+    return _heads_of(F.linear(_wide(given[name].detach()), _wide(weight), bias), given["num_heads"])
+
+
 def _heads_of(tokens: Float[Tensor, "t n c"], heads: int) -> Float[Tensor, "n heads t d"]:
     length, images, _ = tokens.shape
     return tokens.reshape(length, images, heads, -1).permute(1, 2, 0, 3)
@@ -430,7 +462,9 @@ def _heads_of(tokens: Float[Tensor, "t n c"], heads: int) -> Float[Tensor, "n he
 def _repeated(tensor: Tensor, heads: int) -> Tensor:
     """Keys or values that several heads share, for each of them (grouped queries)."""
     own = tensor.shape[-3]
-    return tensor if own in (1, heads) else tensor.repeat_interleave(heads // own, -3)
+    if own in (1, heads):
+        return tensor.expand(*tensor.shape[:-3], heads, *tensor.shape[-2:])
+    return tensor.repeat_interleave(heads // own, -3)
 
 
 def _tensors(parts: Sequence[Any]) -> Iterator[Tensor]:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from camcli.attention import Attending, Attention, Rule
+from camcli.attention import Attention, Rule, Ruled
 from camcli.capture import first_tensor, handed, replaced
 from camcli.errors import RequestError
 from camcli.replay import Way, changes, mapped
@@ -29,7 +29,7 @@ class Call:
         inputs: what it was handed, detached.
         named: likewise, by name.
         output: the tokens that it handed on.
-        versions: how often what it was handed had been changed in place when it was kept.
+        versions: how often each of these had been changed in place when it was kept, in all.
     """
 
     inputs: tuple[Any, ...]
@@ -51,9 +51,11 @@ class Call:
 
     def run(self, block: nn.Module, tokens: Tensor | None = None) -> Tensor:
         """What the block hands on if it is handed the same again, or these tokens in the place of its own."""
-        inputs, named = self.inputs, dict(self.named)
+        given: Any = (self.inputs, dict(self.named))
         if tokens is not None:
-            inputs, named = replaced((inputs, named), self.tokens, tokens)  # type: ignore[misc]
+            given = replaced(given, self.tokens, tokens)
+        # Copies, which are the block's own, to change in place.
+        inputs, named = mapped(given, Tensor.clone)
         found = first_tensor(block(*inputs, **named))
         assert found is not None
         return found
@@ -68,20 +70,21 @@ def heard(blocks: Sequence[nn.Module], copies: bool = False) -> Iterator[dict[nn
         copies: whether copies are kept, since something changes in place what a block is handed.
     """
     calls: dict[nn.Module, Call] = {}
-    handed_in: dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+    begun: dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any], int]] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         return tensor.detach().clone() if copies else tensor.detach()
 
     def begin(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        handed_in[module] = mapped(inputs, keep), mapped(named, keep)
+        kept = mapped(inputs, keep), mapped(named, keep)
+        begun[module] = *kept, changes(list(kept))
 
     def end(module: nn.Module, _inputs: Any, output: Any) -> None:
-        inputs, named = handed_in.pop(module)
+        inputs, named, versions = begun.pop(module)
         tensor = first_tensor(output)
         if tensor is not None:
             tokens = keep(tensor)
-            calls[module] = Call(inputs, named, tokens, changes([inputs, named, tokens]))
+            calls[module] = Call(inputs, named, tokens, versions + changes(tokens))
 
     with ExitStack() as hooks:
         for block in blocks:
@@ -139,8 +142,8 @@ def behind_attention(block: nn.Module, call: Call) -> nn.Module:
         if bool((others - tokens - noise).abs().max() <= allowed):
             return module
     raise no_blocks(
-        f"in its block {type(block).__name__} no module is handed the tokens as attention left them, so it cannot be "
-        "told what attention adds to them"
+        f"in a {type(block).__name__} no module is handed the tokens as attention left them, so what attention adds to "
+        "them cannot be told from what else is added"
     )
 
 
@@ -151,21 +154,21 @@ def _handed_on(block: nn.Module, call: Call, tokens: Tensor, rule: Rule) -> list
 
     def begin(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         tensor = first_tensor([*inputs, *named.values()])
-        if met.seen and tensor is not None and module not in begun:
+        if ruled.met and tensor is not None and module not in begun:
             found.append((module, tensor.detach().clone()))
         begun.add(module)
 
     with ExitStack() as hooks, torch.no_grad():
         for module in block.modules():
             hooks.callback(module.register_forward_pre_hook(begin, with_kwargs=True).remove)
-        with Attending(len(tokens), values=False, graph_from=-1, rule=rule) as met:
+        with Ruled(rule) as ruled:
             call.run(block, tokens)
     return found
 
 
 def added(block: nn.Module, behind: nn.Module, call: Call, rule: Rule) -> Float[Tensor, "n t c"]:
     """What a block's attention adds to the tokens if it follows a rule."""
-    with torch.no_grad(), Attending(len(call.tokens), values=False, graph_from=-1, rule=rule):
+    with torch.no_grad(), Ruled(rule):
         return handed(behind, lambda: call.run(block)) - call.tokens
 
 
@@ -198,4 +201,4 @@ class Trunk:
 
 def no_blocks(reason: str) -> RequestError:
     """That something cannot be had of this network's blocks."""
-    return RequestError(f"the blocks of this network cannot be told apart: {reason}", _OTHER_METHODS)
+    return RequestError(f"the blocks of this network cannot be run by themselves: {reason}", _OTHER_METHODS)

@@ -411,7 +411,7 @@ class Witness:
             return self.again(trunk.end, recording, given, images, way, graph)
         with (
             torch.inference_mode(),
-            Attending(len(given), values=False, graph_from=-1, rule=lambda _: given),
+            attention.Ruled(given),
             replayed(trunk.end, recording, None, way, len(given) // recording.images),
         ):
             return self._behind(recording, len(given), images, way)

@@ -927,7 +927,7 @@ class Explainer:
         if read != 1:
             raise RequestError(
                 f"{recipe.row.name} follows the one token that the score reads behind the last attention, and this "
-                f"network's reads {read}",
+                f"network's reads {read or 'none'}",
                 OTHERS,
             )
         if forward.attending.seen[-1].queries is None:
@@ -940,8 +940,8 @@ class Explainer:
     def _note_attention(self, plan: Plan, attending: Attending, evidence: Evidence) -> None:
         """Say which attentions and which rows of theirs the maps are made of."""
         assert plan.tokens is not None
-        whole = self._witness.wants & (CHAIN | BLOCKS)
-        used = f"attention of {_count(plan.attentions, 'block')}" if whole else "the last attention"
+        every = self._witness.wants & (CHAIN | BLOCKS) and plan.attentions > 1
+        used = f"attention of {_count(plan.attentions, 'block')}" if every else "the last attention"
         note = f"{used} is used, {plan.tokens}"
         if self._witness.wants & LAST_ATTENTION:
             rows = evidence.get("read", "")[0].nonzero().flatten().tolist()
@@ -953,7 +953,7 @@ class Explainer:
                 read = f"{len(rows)} of {attending.tokens} tokens, the mean of whose rows is shown"
             note += f"; the score reads {read}"
         self._note(note)
-        for remark in attending.remarks():
+        for remark in attending.remarks() if self._witness.wants & CHAIN else ():
             self._note(remark)
 
     def _note_choice(self, name: str, taps: Taps) -> None:
@@ -1052,7 +1052,13 @@ class Explainer:
             raise RequestError(
                 "a detector looks at each picture by itself, so a group means nothing to it", "leave --group out"
             )
-        if self._group and (asking := [one.row.name for one in self.recipes if one.wants & (AGAIN | BEHIND | BLOCKS)]):
+        if self._group and (parts := [one.row.name for one in self.recipes if one.wants & BLOCKS]):
+            raise RequestError(
+                f"{' and '.join(parts)} runs parts of the network again by themselves, and a group's score is of "
+                "exactly its pictures together",
+                "choose a method that needs one forward, such as gradcam or gae, or leave --group out",
+            )
+        if self._group and (asking := [one.row.name for one in self.recipes if one.wants & (AGAIN | BEHIND)]):
             raise RequestError(
                 f"{' and '.join(asking)} asks for the score of changed pictures, many at a time, and a group's score "
                 "is of exactly its pictures together",

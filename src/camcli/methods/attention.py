@@ -99,7 +99,7 @@ def legrad(
     layers: int = 0,
     pool: Literal["head", "mean"] = "head",
 ) -> Float[Tensor, "n h w"]:
-    """Mean over blocks l, heads and queries of relu(ds_l/dA_l), s_l the score behind block l (Bousselham 2024, sec. 3).
+    """Mean over blocks l, heads and queries of relu(ds_l/dA_l), s_l the score behind block l (Bousselham 2024).
 
     The score s_l is what the network's own head makes of the tokens behind block l. Where the head pools these by
     attention, A_l is this attention over the tokens of block l, its one query or several; else that of the block.
@@ -128,14 +128,14 @@ def grad_eclip(
     *,
     similarity: bool = True,
 ) -> Float[Tensor, "n h w"]:
-    """relu(sum over channels of w lambda_i v_i) with w = dy/do, o = sum_i softmax(q k_i) v_i (Zhao 2024, eq. 6-10).
+    """relu(sum over channels of w lambda_i v_i) with w = dy/do, o = sum_i softmax(q k_i) v_i (Zhao 2024).
 
     In the last attention, q the query of the token that the score reads. lambda_i is the cosine of q and k_i over all
-    heads together, brought to 0..1 over the patches: where softmax leaves nearly everything to a few patches, it does
+    heads together, brought to 0..1 over the patches: softmax leaves nearly everything to a few patches, and this does
     not. Queries and keys are taken as they meet, with norms and rotations.
 
     Use: where a picture speaks for a prompt, of CLIP models that read a class token or pool by attention (also the
-    pooling of CLIP's ResNets).
+    pooling of CLIP's ResNets). Its paper finds it strong where attention is sparse, as it is in CLIP.
     Not for: networks that read the mean of the patches, where no one query asks; evidence against a class.
 
     Args:
@@ -155,14 +155,14 @@ def maskclip(
     alone: Callable[[Float[Tensor, "n t c"]], Float[Tensor, "n t"]],
     cells: Cells,
 ) -> Float[Tensor, "n h w"]:
-    """The score of W_o v_i + b by itself, patch by patch, signed (Zhou 2022, sec. 3.2).
+    """The score of W_o v_i + b by itself, patch by patch, signed (Zhou 2022).
 
     The last attention with every token looking at itself alone, so that its values go through the projection (and the
     scale of its layer) without the way around and without the MLP; then the head on each. Where the network pools its
     tokens by attention, the pooling is the last attention, and looks at one token alone.
 
     Use: what each place is, asked of a CLIP model with the names of things; no gradient is needed. Its paper segments
-    pictures so.
+    pictures so, with the greatest of all prompts at each place.
     Not for: the prediction for the whole picture, of which the class token's own part and the other blocks' are left
     out. All patches can be alike to any prompt: --normalize range shows what differs.
     """
@@ -179,15 +179,15 @@ def clip_surgery(
     *,
     depth: int = 6,
 ) -> Float[Tensor, "n h w"]:
-    """w_t s_it less its mean over the prompts t; s_it the cosine of patch i on a second path (Li 2023, eq. 3-9).
+    """w_t s_it less its mean over the prompts t; s_it the cosine of patch i on a second path (Li 2023).
 
     The path begins as what the first of the last blocks is handed. Each block adds its attention, told the tokens of
     the network's own path, with softmax(v v^T / sqrt(d)) in the place of A; no MLP adds. w_t is the softmax over the
     prompts of twice the picture's own cosines, over its mean. With one prompt: s_i less the cosine with the empty one.
 
     Use: several prompts at once, each where the others are not: its paper calls what all share redundant, and takes it
-    away. Its paper's best masks and points are of ViT-B/16 and ViT-L/14.
-    Not for: classes without prompts; the network's decision, whose MLPs and attention are left out.
+    away, of CLIP's transformers and ResNets; so it segments pictures, and points for another model to segment.
+    Not for: classes without prompts; the network's decision, whose own attention and MLPs are left out.
 
     Args:
         depth: how many of the last blocks the path goes along, or all where there are fewer.
@@ -200,14 +200,14 @@ def clip_surgery(
         return cells(likeness.squeeze(2) - alone_blank(tokens))
     shares = (2 * cosines).softmax(1)
     weighted = likeness * (shares / shares.mean(1, keepdim=True)).unsqueeze(1)
-    asked = weighted - weighted.mean(2, keepdim=True)
-    return cells(asked[torch.arange(len(index), device=index.device), :, index])
+    redundant = weighted.mean(2)
+    return cells(weighted[torch.arange(len(index), device=index.device), :, index] - redundant)
 
 
 def _by_values(values: Float[Tensor, "n heads t d"]) -> Float[Tensor, "n heads t d"]:
     """Attention whose queries and keys are the values themselves."""
-    weights = (values @ values.transpose(-2, -1) * values.shape[-1] ** -0.5).softmax(-1)
-    return weights @ values
+    said: Tensor = (values @ values.transpose(-2, -1) * values.shape[-1] ** -0.5).softmax(-1) @ values
+    return said
 
 
 def _fused(weights: Weights, fusion: str) -> Float[Tensor, "n q t"]:
