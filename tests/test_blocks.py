@@ -340,6 +340,31 @@ def test_other_sizes_and_mirrored_pictures(method):
     assert any("24x24" in note for note in explain.notes)
 
 
+@OF_BLOCKS
+def test_an_end_that_cannot_be_run_alone_is_run_with_all_before_it(method):
+    class Batched(Stacked):
+        """What its first module gives does not go by images, and is used behind the blocks."""
+
+        def __init__(self):
+            super().__init__()
+            self.table = seeded(nn.Conv2d(3, 6, 1))
+
+        def forward(self, x):
+            scale = self.table(torch.ones(1, 3, 1, 1, dtype=x.dtype)).reshape(6)
+            return self.fc(self.feature(x) * scale)
+
+    class Known(Batched):
+        def forward(self, x):
+            return self.fc(self.feature(x) * (self.table.weight.sum(1).flatten() + self.table.bias))
+
+    images = pictures(2, 16)
+    explain, other = Explainer(Batched(), method=method), Explainer(Known(), method=method)
+    for [one], [wanted] in zip(explain(images, 1), other(images, 1), strict=True):
+        same(one, wanted)
+    words = "the whole network runs again for all that is asked of it"
+    assert [any(words in note for note in one.notes) for one in (explain, other)] == [True, False]
+
+
 # ---- what is refused
 
 

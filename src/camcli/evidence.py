@@ -302,8 +302,8 @@ class Witness:
 
     # ---- how blocks and what lies behind them can be run again
 
-    def prepare_trunk(self, plan: Plan, attending: Attending, images: Tensor) -> None:
-        """Find the blocks, and prove on one image that they and their end can be run again.
+    def prepare_trunk(self, plan: Plan, attending: Attending, images: Tensor) -> str:
+        """Find the blocks, and prove on one image that they and their end can be run again; a note if all must run.
 
         Each block must hand on again what it did, the unchanged tokens bring the scores back, and the halved ones those
         of the whole network.
@@ -338,6 +338,12 @@ class Witness:
             asked = blocks if "path" in self.wants else () if trunk.pools else blocks[-1:]
             trunk = replace(trunk, behind={block: behind_attention(block, calls[block]) for block in asked})
         plan.trunk = self._alone(trunk, recording, leaf, plan) if self.wants & ALONE else trunk
+        return (
+            "what lies behind the last block cannot be run alone, so the whole network runs again for all that is "
+            "asked of it: slower, and the same maps"
+            if way.whole
+            else ""
+        )
 
     def _check_blocks(self, blocks: Sequence[nn.Module], calls: Mapping[nn.Module, Call], said: Tensor) -> None:
         if not blocks and said.ndim != 2:
@@ -389,8 +395,9 @@ class Witness:
             RequestError: it does not know that.
         """
         for part in self.module.modules():
-            if part._buffers.keys() >= {"prompts", "blank"}:
-                return lent(part, "prompts", part.get_buffer("blank").reshape(1, -1))
+            blank = part._buffers.get("blank")
+            if blank is not None and "prompts" in part._buffers:
+                return lent(part, "prompts", blank.reshape(1, -1))
         raise RequestError(
             "there is one prompt, and the network does not know the empty one, which it is compared with",
             "give several: --text 'a cat' --text 'a dog'",

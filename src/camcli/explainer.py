@@ -898,8 +898,8 @@ class Explainer:
             attending.check_last()
         plan.tokens = token_layout(self._survey(image), attending.tokens, size, *self._facts, len(image))
         plan.attentions = len(attending.seen)
-        if wants & BLOCKS:
-            self._witness.prepare_trunk(plan, attending, image)
+        if wants & BLOCKS and (note := self._witness.prepare_trunk(plan, attending, image)):
+            self._note(note)
 
     def _try_attention(self, plan: Plan, image: Tensor) -> None:
         """Explain noise by the methods that look at attention: what they cannot have of this network shows here."""
@@ -941,7 +941,9 @@ class Explainer:
         """Say which attentions and which rows of theirs the maps are made of."""
         assert plan.tokens is not None
         every = self._witness.wants & (CHAIN | BLOCKS) and plan.attentions > 1
-        used = f"attention of {_count(plan.attentions, 'block')}" if every else "the last attention"
+        pooled = not attending.seen[-1].square
+        blocks = f"attention of {_count(plan.attentions - pooled, 'block')}" + (" and a pooling" if pooled else "")
+        used = blocks if every else "the last attention"
         note = f"{used} is used, {plan.tokens}"
         if self._witness.wants & LAST_ATTENTION:
             rows = evidence.get("read", "")[0].nonzero().flatten().tolist()
