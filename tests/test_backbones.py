@@ -388,7 +388,7 @@ HEADS = {
     "torchvision:squeezenet1_1": ["classifier.1."],
     "torchvision:resnet18": ["fc."],
     "bundled:efficientnet-lite0": ["classifier."],
-    "open_clip:ViT-S-32-alt": ["prompts", "scale", "bias"],
+    "open_clip:ViT-S-32-alt": ["prompts", "blank", "scale", "bias"],
 }
 
 

@@ -105,6 +105,16 @@ def test_clip_surgery_of_one_prompt_by_hand():
         surgery(likeness, blank, depth=0)
 
 
+def test_clip_surgery_of_pictures_with_prompts_of_their_own_by_hand():
+    likeness = torch.tensor([[[9.0, 9, 5], [2, 2, 5], [4, 0, 5], [0, 4, 5], [2, -2, 5]]])
+    third = torch.tensor([[math.log(3) / 2, 0.0, -torch.inf]])
+    # As without the third prompt; and of the first alone as of one prompt.
+    torch.testing.assert_close(surgery(likeness, cosines=third)[0], torch.tensor([[[1.0, 3.0], [-1.0, 2.0]]]))
+    first = torch.tensor([[0.3, -torch.inf, -torch.inf]])
+    blank = torch.tensor([[9.0, 1, 1, 1, 3]])
+    assert surgery(likeness, blank, first)[0].tolist() == [[[1.0, 3.0], [-1.0, -1.0]]]
+
+
 # ---- each network taken to pieces, its attention written out
 
 
@@ -226,7 +236,19 @@ NETWORKS = {
     "open_clip pooled": open_clip_pooled,
     "open_clip mean, scaled": open_clip_scaled,
 }
-EVERYDAY = {"timm", "timm registers", "open_clip", "open_clip pooled", "open_clip mean, scaled", "torchvision"}
+EVERYDAY = {"timm registers", "open_clip", "open_clip pooled", "torchvision"}
+
+
+def networks_and(*values):
+    """Every network with each of the values; everyday four of them with the first, and one with all."""
+    everyday = {(name, values[0]) for name in EVERYDAY} | {("open_clip", value) for value in values}
+    return [
+        pytest.param(name, value, marks=[] if (name, value) in everyday else pytest.mark.slow)
+        for name in NETWORKS
+        for value in values
+    ]
+
+
 every_network = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in EVERYDAY else pytest.mark.slow) for name in NETWORKS]
 )
@@ -255,8 +277,7 @@ def model_pools(model):
     return isinstance(model, Tower) and model.attn_pool is not None
 
 
-@every_network
-@pytest.mark.parametrize("pool", ["head", "mean"])
+@pytest.mark.parametrize(("name", "pool"), networks_and("head", "mean"))
 def test_legrad_is_its_paper_written_out(name, pool):
     model, images = NETWORKS[name](), pictures(2, SIZE)
     pooled = "pooled" in name
@@ -308,8 +329,7 @@ def pooled_score(model, tokens):
     return model.head(model.fc_norm((out + pool.mlp(pool.norm(out)))[:, 0])), weights
 
 
-@every_network
-@pytest.mark.parametrize("similarity", [True, False])
+@pytest.mark.parametrize(("name", "similarity"), networks_and(True, False))
 def test_grad_eclip_is_its_paper_written_out(name, similarity):
     model, images = NETWORKS[name](), pictures(2, SIZE)
     reads = {"timm distilled": 2} | dict.fromkeys([*MEANS, "open_clip mean, scaled"], 16)
@@ -364,8 +384,7 @@ def prompted(model, prompts, scale=7.0, bias=-2.0):
     return Prompted(model, vectors[:prompts], scale, bias, vectors[prompts]).eval()
 
 
-@every_network
-@pytest.mark.parametrize("prompts", [3, 1])
+@pytest.mark.parametrize(("name", "prompts"), networks_and(3, 1))
 def test_clip_surgery_is_its_paper_written_out(name, prompts):
     tower, images = NETWORKS[name](), pictures(2, SIZE)
     model, pieces = prompted(tower, prompts), Pieces(tower)

@@ -580,6 +580,7 @@ class TestOpenClip:
         assert {name.partition(".")[0] for name in network.module.state_dict()} == {
             "visual",
             "prompts",
+            "blank",
             "scale",
             "bias",
         }

@@ -73,7 +73,7 @@ EVIDENCE = {
     "alone": ("attention", "from tokens (n, t, c) to the score that each has by itself, without its bias, (n, t)"),
     "alone_cosines": ("attention", "from tokens to the cosines that each has by itself, (n, t, prompts)"),
     "alone_blank": ("attention", "from tokens to the cosine of each with the empty prompt, (n, t)"),
-    "cosines": ("score", "the cosine of the picture and every prompt, (n, prompts)"),
+    "cosines": ("score", "the cosine of the picture and every prompt, -inf for one that is not its, (n, prompts)"),
     "score": ("score", "the score that is explained, (n,)"),
     "logits": ("score", "the score of every class, (n, classes)"),
     "index": ("score", "the class that is explained, (n,)"),

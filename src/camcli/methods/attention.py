@@ -195,12 +195,13 @@ def clip_surgery(
     if depth < 1:
         raise RequestError(f"depth is {depth}", "give how many of the last blocks the path goes along: 1 or more")
     tokens = path(_by_values, depth)
-    likeness = alone_cosines(tokens)
-    if likeness.shape[2] == 1:
-        return cells(likeness.squeeze(2) - alone_blank(tokens))
-    shares = (2 * cosines).softmax(1)
-    weighted = likeness * (shares / shares.mean(1, keepdim=True)).unsqueeze(1)
-    redundant = weighted.mean(2)
+    prompts = cosines.isfinite().sum(1, keepdim=True)
+    # Over its mean: the softmax sums to 1.
+    shares = (2 * cosines).softmax(1) * prompts
+    weighted = alone_cosines(tokens) * shares.unsqueeze(1)
+    redundant = weighted.sum(2) / prompts
+    if bool((prompts == 1).any()):
+        redundant = torch.where(prompts == 1, alone_blank(tokens), redundant)
     return cells(weighted[torch.arange(len(index), device=index.device), :, index] - redundant)
 
 
