@@ -220,6 +220,38 @@ def output_of(model: nn.Module, name: str, images: Tensor, turn: int = 0) -> Ten
 
 
 @contextmanager
+def lent(module: nn.Module, name: str, buffer: Tensor) -> Iterator[None]:
+    """While it lasts, a buffer of a module is another tensor."""
+    own = module._buffers[name]
+    module._buffers[name] = buffer
+    try:
+        yield
+    finally:
+        module._buffers[name] = own
+
+
+def handed(module: nn.Module, run: Callable[[], Any]) -> Tensor:
+    """The first tensor that a module is handed in a run, which ends there."""
+    found: list[Tensor] = []
+
+    def hook(_module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        tensor = first_tensor([*inputs, *named.values()])
+        if tensor is not None:
+            found.append(tensor)
+        raise _Enough
+
+    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        run()
+    except _Enough:
+        pass
+    finally:
+        handle.remove()
+    [tensor] = found
+    return tensor
+
+
+@contextmanager
 def listened(model: nn.Module, hear: Callable[[str, Any], None]) -> Iterator[None]:
     """While it lasts, every module's output is told to ``hear(name, output)``, in the order of their ends.
 
@@ -236,6 +268,24 @@ def listened(model: nn.Module, hear: Callable[[str, Any], None]) -> Iterator[Non
 
             hooks.callback(module.register_forward_hook(hook).remove)
         yield
+
+
+@contextmanager
+def at_work(model: nn.Module) -> Iterator[list[nn.Module]]:
+    """While it lasts, the list holds the modules that are running, the outermost first."""
+    running: list[nn.Module] = []
+
+    def begin(module: nn.Module, _inputs: Any) -> None:
+        running.append(module)
+
+    def end(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+        running.pop()
+
+    with ExitStack() as hooks:
+        for module in model.modules():
+            hooks.callback(module.register_forward_pre_hook(begin).remove)
+            hooks.callback(module.register_forward_hook(end).remove)
+        yield running
 
 
 @dataclass(frozen=True, slots=True)

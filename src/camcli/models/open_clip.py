@@ -165,7 +165,7 @@ def _network(model: Any, choice: Choice, request: Request, origin: str, notes: t
         notes=notes,
         outlet=outlet,
         headless=request.headless,
-        cosine=cosine if request.text else None,
+        cosine=cosine,
     )
 
 
