@@ -442,7 +442,7 @@ def test_a_run_says_how_positions_were_interpolated(towers, here, paint):
         *(w for one in PROMPTS for w in ("--text", one)),
     ]
     layers = ["-l", "visual.transformer.resblocks[-3:-1]", "--fuse", "mean", "--scales", "0.75,1,1.25"]
-    result = do(*asked, *layers, "a.png", "--save", "array")
+    result = do(*asked, *layers, "a.png", "--save", "array", "-t", "predicted")
     assert result.exit_code == 0, result.output
     said = " ".join(result.stderr.split())
     assert "explained at other input sizes too: 24x24, 40x40" in said
