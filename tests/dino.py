@@ -11,13 +11,16 @@ import numpy as np
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+
+from camcli import Labels, Network, Prepare
 
 ARCHITECTURE = "vit_small_patch14_dinov2"
 CLASSES = {"cat": "chelsea.png", "espresso": "coffee.png", "bridge": "cincinnati-bridge.jpg"}
 CROPS = 24
 SIZE = 224
 WIDTH = 384
+SCALE = 10.0
 
 
 def backbone() -> dict[str, torch.Tensor]:
@@ -105,3 +108,48 @@ def write(path: Path, samples: Path) -> None:
         model.head.weight.copy_(10 * slope.T)
         model.head.bias.copy_(10 * (y.mean(0) - middle @ slope))
     save_file(model.state_dict(), path)
+
+
+class Compared(torch.nn.Module):
+    """The classifier as a network that compares pictures with prompts, which are the rows of its head.
+
+    Scores are cosines of these and the features, less what the head's bias takes of them: its classes have a mean of 0.
+    """
+
+    def __init__(self, classifier: torch.nn.Module) -> None:
+        super().__init__()
+        rows, bias = classifier.head.weight.detach(), classifier.head.bias.detach()
+        classifier.reset_classifier(0)
+        self.visual = classifier
+        self.register_buffer("middle", torch.linalg.pinv(rows) @ (10 / len(rows) - bias))
+        self.register_buffer("prompts", torch.nn.functional.normalize(rows, dim=1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.visual(images) - self.middle
+        return SCALE * torch.nn.functional.normalize(features, dim=1) @ self.prompts.T
+
+
+def network(weights: Path) -> Network:
+    """The classifier in that file as such a network."""
+    model = timm.create_model(ARCHITECTURE, num_classes=len(CLASSES), img_size=SIZE)
+    state = timm.models.vision_transformer.checkpoint_filter_fn(load_file(weights), model)
+    model.load_state_dict(state)
+    mean, std = (tuple(model.pretrained_cfg[key]) for key in ("mean", "std"))
+    return Network(
+        name="DINOv2 with prompts",
+        module=Compared(model).eval(),
+        prepare=Prepare((SIZE, SIZE), mean, std, (SIZE, SIZE), "squash", "bicubic"),
+        labels=Labels(tuple(CLASSES)),
+        weights="file",
+        origin=str(weights),
+        prefix=1,
+        grid=(SIZE // 14, SIZE // 14),
+        cosine=(SCALE, 0.0),
+    )
+
+
+def compared(weights: Path, file: Path) -> str:
+    """Its model string, by a file that makes it."""
+    text = f"import sys; from pathlib import Path; sys.path.insert(0, {str(Path(__file__).parent)!r}); import dino\n"
+    file.write_text(text + f"def make(): return dino.network(Path({str(weights)!r}))\n", encoding="utf-8")
+    return f"{file}:make"

@@ -32,10 +32,12 @@ WIDTH = 320
 QUICK = {"ss-cam": ["samples=2"], "is-cam": ["samples=3"], "rise": ["samples=1000", "center=true"]}
 # What shows channels is asked for the one that has most in the class.
 BY_CHANNEL = ("activation",)
-# What is positive everywhere, so that only differences tell.
-BY_RANGE = ("attention", "fullgrad", "rollout", "gae", "lafam", "fem", "ss-cam")
+# What is of one sign everywhere, so that only differences tell.
+BY_RANGE = ("attention", "fullgrad", "rollout", "gae", "legrad", "maskclip", "clip-surgery", "lafam", "fem", "ss-cam")
 # What the bundled model cannot show is drawn by a transformer with real weights: see dino.py.
-BY_TRANSFORMER = ("rollout", "gae", "attention")
+BY_TRANSFORMER = ("rollout", "gae", "attention", "legrad", "grad-eclip", "maskclip", "clip-surgery")
+# Of these, what compares pictures with prompts.
+BY_PROMPTS = ("clip-surgery",)
 
 HEAD = """# Methods
 
@@ -47,12 +49,14 @@ and `camcli methods NAME` print the same.
 `A` is a layer's output, channel k of it `A_k`, `y` the score of the class before softmax, `g = dy/dA`. Maps are stored
 signed, as the formula gives them; overlays show their positive part. The pictures are of the bundled EfficientNet-Lite0
 at its default layer, asked for the espresso; those of attention of a DINOv2 ViT-S/14 tuned to find what is salient, its
-head solved from crops of three of the sample photographs.
+head solved from crops of three of the sample photographs. To CLIP Surgery the rows of this head stand for prompts. It
+is no CLIP, and says nothing of how good the methods made for CLIP are there.
 
 Which one? Begin with `gradcam`: it is quick, robust, and depends on model and class. To see only what the model uses,
 `hirescam`. For fine maps of early layers, `layercam` with `--fuse paper`. Without gradients, `scorecam` or
 `ablation-cam`, at a price. At the pixels, `integrated-gradients` or `smoothgrad`. For any model at all, `rise` or
-`occlusion`. For vision transformers also `gae`. Without a class, `eigencam` or `lafam`. And to see what a map is worth,
+`occlusion`. For vision transformers also `gae`; for those of CLIP models `legrad` or `grad-eclip`, and with several
+prompts `clip-surgery`. Without a class, `eigencam` or `lafam`. And to see what a map is worth,
 compare it with `random`.
 
 Several methods in one run share a forward and a backward: `--method gradcam,hirescam,layercam`. Options are set by
@@ -150,6 +154,9 @@ def draw(name: str) -> None:
             labels.write_text("\n".join(dino.CLASSES), encoding="utf-8")
             model, size = f"timm:{dino.ARCHITECTURE}", str(dino.SIZE)
             job = replace(job, model=model, weights=str(weights), labels=str(labels), size=size, crop="squash")
+            if name in BY_PROMPTS:
+                model = dino.compared(weights, Path(out, "compared.py"))
+                job = replace(job, model=model, weights="", labels="", size="")
         with Run(job) as run:
             [outcomes] = list(run)
         if outcomes[0].error:

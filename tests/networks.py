@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,47 @@ class Looking(Small):
         return self.fc(tokens.squeeze(1).square().mean(1))
 
 
+class Block(nn.Module):
+    """Tokens look at one another, then each at itself. It has no weights, so that channels have no order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mlp = nn.Tanh()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        seen = tokens.unsqueeze(1)
+        tokens = tokens + F.scaled_dot_product_attention(seen, seen, seen).squeeze(1)
+        return tokens + self.mlp(tokens)
+
+
+class Stacked(Small):
+    """The same with two blocks over the cells behind the second convolution; the scores read one of the greatest."""
+
+    def __init__(self, classes: int = 4, symmetric: bool = False) -> None:
+        super().__init__(classes, symmetric)
+        self.blocks = nn.Sequential(Block(), Block())
+
+    def feature(self, x: Tensor) -> Tensor:
+        x = self.pool(self.relu1(self.norm1(self.conv1(x))))
+        cells = self.relu2(self.conv2(x)).flatten(2).transpose(1, 2)
+        # Of both signs, or what speaks against a class would do so everywhere.
+        cells = cells - cells.mean(1, keepdim=True)
+        return self.blocks(torch.cat([cells.amax(1, keepdim=True), cells], 1))[:, 0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.feature(x))
+
+
+class Compared(Stacked):
+    """The same, its scores ten times the cosines of its feature and the rows of the head, and 3."""
+
+    COSINE = (10.0, 3.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale, bias = self.COSINE
+        return scale * F.normalize(self.feature(x), dim=1) @ F.normalize(self.fc.weight, dim=1).T + bias
+
+
 class Plain(Small):
     """The same, its scores linear in the mean of what the second convolution says: sums and ReLUs, no products."""
 
@@ -108,7 +150,12 @@ def small(method: str, **options: Any) -> Small:
     """The small network that a method can explain."""
     if method in ("cam", "fullgrad"):
         return Plain(**options)
-    return Looking(**options) if works_at(METHODS.find(method)) == "attention" else Small(**options)
+    row = METHODS.find(method)
+    if method == "clip-surgery":
+        return Compared(**options)
+    if row.kind == "attention":
+        return Looking(**options) if method in ("rollout", "gae", "attention") else Stacked(**options)
+    return Small(**options)
 
 
 class Pooled(nn.Module):
@@ -173,6 +220,8 @@ FEW: dict[str, dict[str, Any]] = {"dff": {"concepts": 1, "over": "picture"}, "ri
 
 def explainer(model: nn.Module | Network, method: str = "gradcam", layers: Sequence[str] = ("conv2",)) -> Explainer:
     """An explainer whose layers are named where the method works at one; it gives one map a class."""
+    if isinstance(model, Compared):
+        model = replace(named(model, 1, cosine=model.COSINE), labels=Labels.numbered(model.fc.out_features))
     named_layers = layers if "layer" in works_at(METHODS.find(method)) else []
     return Explainer(model, layers=named_layers, method=method, options=FEW.get(method, {}))
 

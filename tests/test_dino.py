@@ -28,24 +28,23 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, sample_images: Path) ->
     return path
 
 
-@pytest.mark.parametrize("method", ["gradcam", "hirescam", "gae"])
+@pytest.mark.parametrize("method", ["gradcam", "hirescam", "gae", "grad-eclip", "clip-surgery"])
 def test_the_peak_of_a_token_model_lies_on_the_object_asked_for(checkpoint, sample_images, tmp_path, method):
     labels = tmp_path / "labels.txt"
     labels.write_text("\n".join(dino.CLASSES))
-    picture = sample_images / "cat-and-espresso.jpg"
+    named = {"model": f"timm:{dino.ARCHITECTURE}", "weights": str(checkpoint), "labels": str(labels), "size": dino.SIZE}
+    if method == "clip-surgery":
+        named = {"model": dino.compared(checkpoint, tmp_path / "compared.py")}
     explained = camcli.explain(
-        picture,
-        model=f"timm:{dino.ARCHITECTURE}",
-        weights=str(checkpoint),
-        labels=str(labels),
-        size=dino.SIZE,
+        sample_images / "cat-and-espresso.jpg",
+        **named,
         crop="squash",
         target=["cat", "espresso"],
         method=method,
     )
     peaks = {}
     for one in explained:
-        assert one.layer == ("" if method == "gae" else "blocks.11.norm1")
+        assert one.layer == ("blocks.11.norm1" if method in ("gradcam", "hirescam") else "")
         assert one.map.shape == (16, 16)
         on_picture = one.view.onto_picture(one.map)
         peaks[one.label] = int(on_picture.argmax()) % on_picture.shape[1] / on_picture.shape[1]

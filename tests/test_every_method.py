@@ -10,17 +10,28 @@ from camcli.methods import METHODS
 from camcli.signature import options
 from readback import ledger
 
-MODELS = ["bundled:efficientnet-lite0", "timm:test_vit", "timm:swin_tiny_patch4_window7_224", "timm:test_convnext"]
+MODELS = [
+    "bundled:efficientnet-lite0",
+    "timm:test_vit",
+    "timm:swin_tiny_patch4_window7_224",
+    "timm:test_convnext",
+    "open_clip:ViT-S-32-alt",
+]
 # Fewer samples, masks or steps than the papers', for methods that ask often.
 QUICK = {"samples": 2, "top": 4, "steps": 3, "stride": 64, "window": 64, "iterations": 5}
 # A forward for each channel: on Swin at a layer with few.
 EACH_CHANNEL = {"scorecam", "ss-cam", "is-cam"}
 
 # What cannot be, and a word of the reason.
+OF_ATTENTION = ("rollout", "gae", "attention", "legrad", "maskclip")
+NO_PROMPTS = {"clip-surgery": "this network has none"}
 REFUSED = {
-    "bundled:efficientnet-lite0": dict.fromkeys(("rollout", "gae", "attention"), "no attention"),
-    "timm:test_convnext": dict.fromkeys(("rollout", "gae", "attention"), "no attention"),
-    "timm:swin_tiny_patch4_window7_224": dict.fromkeys(("rollout", "gae", "attention"), "windows"),
+    "bundled:efficientnet-lite0": dict.fromkeys((*OF_ATTENTION, "grad-eclip"), "no attention") | NO_PROMPTS,
+    "timm:test_vit": NO_PROMPTS,
+    "timm:test_convnext": dict.fromkeys((*OF_ATTENTION, "grad-eclip"), "no attention") | NO_PROMPTS,
+    "timm:swin_tiny_patch4_window7_224": dict.fromkeys(OF_ATTENTION, "windows")
+    | NO_PROMPTS
+    | {"grad-eclip": "follows the one token that the score reads"},
 }
 
 

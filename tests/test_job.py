@@ -54,13 +54,17 @@ CHANGED = {
     "background": "#000000",
     "overwrite": True,
     "batch_size": 3,
+    "checkpoint": True,
     "workers": 3,
     "device": "cpu",
     "precision": "bf16",
     "compile": "on",
     "seed": 1,
 }
-HOW = {"inputs", "null_separated", "out", "root", "overwrite", "batch_size", "workers", "device", "compile", "seed"}
+HOW = {
+    *("inputs", "null_separated", "out", "root", "overwrite"),
+    *("batch_size", "checkpoint", "workers", "device", "compile", "seed"),
+}
 
 
 @pytest.fixture

@@ -27,10 +27,11 @@ NOT_PROPORTIONAL: dict[str, str] = {
     **dict.fromkeys(["scorecam", "gscorecam", "ss-cam", "is-cam"], SOFTMAX),
     "ablation-cam": "its weights are shares of the score",
     "finer-cam": "the rivals' weights are a softmax of their scores",
+    "clip-surgery": "a cosine is the same of twice a vector",
     "fullgrad": "each of its terms is drawn from 0 to 1",
     "gae": "it multiplies one block's gradients by another's",
     "gradcam++": "its weights are not linear in the gradient",
-    "rise": "it sees the score, whose bias is not doubled",
+    **dict.fromkeys(["rise", "maskclip"], "it sees the score, whose bias is not doubled"),
     "smooth-gradcam++": "its weights are not linear in the gradient",
 }
 # row: why a map need not be zero where the score has no gradient.
@@ -38,7 +39,8 @@ WITHOUT_GRADIENT: dict[str, str] = {
     **dict.fromkeys([row.name for row in METHODS.rows if row.kind in ("activation", "concept")], NO_CLASS),
     **dict.fromkeys(["scorecam", "gscorecam", "ss-cam", "is-cam"], SOFTMAX + ", alike where all gain nothing"),
     "finer-cam": "the rivals have a gradient",
-    "rise": "it sees the score, which is not zero",
+    "clip-surgery": "what the other prompts share is taken away",
+    **dict.fromkeys(["rise", "maskclip"], "it sees the score, which is not zero"),
 }
 NOISE = "its noise is not mirrored"
 # row: why a mirrored picture has no mirrored map.

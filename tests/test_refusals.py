@@ -65,7 +65,7 @@ def blank_net():
 
 # row: why it says nothing of a network without biases, or of nothing in it.
 NOT_ASKED = {
-    **dict.fromkeys(["rollout", "gae", "attention"], "the network has no attention"),
+    **dict.fromkeys([row.name for row in METHODS.rows if row.kind == "attention"], "the network has no attention"),
     **dict.fromkeys(["cam", "fullgrad"], "the network multiplies"),
     "random": "it is noise, of what is nothing too",
     "activation": "that a channel is silent is what it shows: see test_scores.py",

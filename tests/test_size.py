@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import timm
 import timm.data
 import torch
+import torchvision
 from open_clip.model import resize_pos_embed
 from PIL import Image
 from timm.layers import resample_abs_pos_embed
@@ -247,19 +249,23 @@ def test_changes_stay_in_their_quadrant_at_a_size_that_is_not_square(name, size,
     assert all(in_its_place(network))
 
 
-def test_positions_are_interpolated_by_timm_and_all_else_stays() -> None:
-    own, asked = (load("timm:test_vit", weights="random", size=size) for size in ("", "96x160"))
+# 5 x 20 patches are as many as 10 x 10: a table of the same length, in which each row would begin somewhere else.
+@pytest.mark.parametrize(("size", "grid"), [("96x160", (6, 10)), ("80x320", (5, 20))])
+def test_positions_are_interpolated_by_timm_and_all_else_stays(size: str, grid: tuple[int, int]) -> None:
+    own, asked = (load("timm:test_vit", weights="random", size=each) for each in ("", size))
     before, after = own.module.state_dict(), asked.module.state_dict()
-    expected = resample_abs_pos_embed(before.pop("pos_embed"), (6, 10), num_prefix_tokens=own.module.num_prefix_tokens)
-    torch.testing.assert_close(after.pop("pos_embed"), expected)
     assert all(torch.equal(before[name], after[name]) for name in before)
-
-
-def test_as_many_patches_in_another_grid_are_interpolated_too() -> None:
-    """5 x 20 patches instead of 10 x 10: a table of the same length, in which each row would begin somewhere else."""
-    own, asked = (load("timm:test_vit", weights="random", size=size) for size in ("", "80x320"))
-    assert own.module.pos_embed.shape == asked.module.pos_embed.shape
-    assert not torch.allclose(own.module.pos_embed, asked.module.pos_embed)
+    made = timm.create_model("test_vit", img_size=asked.prepare.size).eval()
+    assert made.patch_embed.grid_size == grid
+    state = {name: value.clone() for name, value in before.items()}
+    state["pos_embed"] = resample_abs_pos_embed(before["pos_embed"], grid, num_prefix_tokens=1)
+    made.load_state_dict(state)
+    images = torch.randn(2, 3, *asked.prepare.size)
+    with torch.no_grad():
+        assert torch.equal(asked.module(images), made(images))
+        state["pos_embed"] = before["pos_embed"][:, : 1 + grid[0] * grid[1]]
+        made.load_state_dict(state)
+        assert not torch.allclose(asked.module(images), made(images))
     assert all(in_its_place(asked))
 
 
@@ -284,8 +290,11 @@ def test_a_file_of_weights_fits_and_then_the_size_is_changed(tmp_path: Path) -> 
 @pytest.mark.slow
 def test_torchvisions_vision_transformers_by_torchvisions_own_interpolation() -> None:
     own, asked = (load("torchvision:vit_b_32", weights="random", size=size) for size in ("", "256"))
-    expected = interpolate_embeddings(256, 32, own.module.state_dict())["encoder.pos_embedding"]
-    assert torch.equal(asked.module.encoder.pos_embedding, expected)
+    made = torchvision.models.vit_b_32(image_size=256).eval()
+    made.load_state_dict(interpolate_embeddings(256, 32, own.module.state_dict()))
+    images = torch.rand(1, 3, 256, 256)
+    with torch.no_grad():
+        assert torch.equal(asked.module(images), made(images))
     assert (asked.prefix, asked.grid, asked.prepare.resize) == (1, (8, 8), (292, 292))
     assert all(in_its_place(asked))
     with pytest.raises(RequestError, match=r"torchvision:vit_b_32\S* does not take pictures of 256x384.*squares only"):
@@ -302,25 +311,29 @@ def test_open_clips_positions_are_interpolated_as_it_loads_them(tmp_path: Path, 
     assert (network.prepare.resize, network.prepare.fit) == ((48, 96), "squash")
     assert network.module(torch.zeros(2, 3, 48, 96)).shape == (2, 3)
     if not weights:
-        state = {"visual.positional_embedding": made.visual.positional_embedding.detach()}
-        resize_pos_embed(state, network.module)
-        assert torch.equal(network.module.visual.positional_embedding, state["visual.positional_embedding"])
-        assert torch.equal(network.module.visual.conv1.weight, made.visual.conv1.weight)
+        built = open_clip.create_model(f"local-dir:{tmp_path}", load_weights=False, force_image_size=(48, 96)).eval()
+        state = {f"visual.{name}": value for name, value in made.visual.state_dict().items()}
+        resize_pos_embed(state, built)
+        assert state["visual.positional_embedding"].shape == (1 + 3 * 6, 32)
+        built.visual.load_state_dict({name.removeprefix("visual."): value for name, value in state.items()})
+        images = torch.rand(2, 3, 48, 96)
+        assert torch.equal(network.module.visual(images), built.visual(images))
+        assert torch.equal(network.module.visual.positional_embedding, made.visual.positional_embedding)
     assert all(in_its_place(network))
 
 
-@pytest.mark.parametrize(
-    ("changes", "size", "reason"),
-    [
-        ({}, "40", "patches of 16x16"),
-        ({}, "16x64", "as many patches as before in another grid"),
-        ({"vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16}}, "96", "table of positions"),
-    ],
-)
-def test_open_clip_towers_that_cannot_are_refused(tmp_path: Path, changes: dict, size: str, reason: str) -> None:
-    tiny_clip(tmp_path, **changes)
-    with pytest.raises(RequestError, match=rf"does not take pictures of \d+x\d+: .*{reason}"):
-        load(f"open_clip:local-dir:{tmp_path}", text=PROMPTS, size=size)
+def test_a_size_that_an_open_clip_tower_does_not_cut_evenly_is_refused(tmp_path: Path) -> None:
+    tiny_clip(tmp_path)
+    with pytest.raises(RequestError, match=r"does not take pictures of 40x40: .*patches of 16x16"):
+        load(f"open_clip:local-dir:{tmp_path}", text=PROMPTS, size="40")
+
+
+def test_a_tower_pooled_by_attention_over_cells_changes_its_size(tmp_path: Path) -> None:
+    tiny_clip(tmp_path, vision_cfg={"image_size": 64, "layers": [1, 1, 1, 1], "width": 16})
+    network = load(f"open_clip:local-dir:{tmp_path}", text=PROMPTS, size="96x64")
+    assert (network.prefix, network.grid, network.prepare.size) == (None, None, (96, 64))
+    assert network.module(torch.zeros(2, 3, 96, 64)).shape == (2, 3)
+    assert all(in_its_place(network))
 
 
 def test_open_clip_towers_of_timm_change_their_size(tmp_path: Path) -> None:
@@ -353,6 +366,7 @@ def test_a_fully_convolutional_model_keeps_its_weights(sample_images: Path) -> N
         ("timm:crossvit_tiny_240", "256", "weights are tied to its own size"),  # it would scale any input, unseen
         ("timm:convit_tiny", "256", r"weights are tied to its own size \(pos_embed\)"),
         ("timm:convit_tiny", "112x448", "as many patches as before in another grid"),
+        ("timm:levit_128s", "112x448", "as many patches as before in another grid"),
         ("timm:efficientformer_l1", "256", "must match the size of tensor"),
         ("timm:test_vit", "100", "patches of 16x16, and 100x100 is no multiple"),
         ("timm:test_vit", "96x100", "patches of 16x16, and 96x100 is no multiple"),

@@ -116,7 +116,8 @@ def _of_nothing(func: Callable[..., Tensor], x: Tensor, args: tuple[Any, ...], k
 def _offset(func: Callable[..., Tensor], x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """phi(x) - phi'(x) x of an element-wise function phi."""
     kwargs = {name: value for name, value in kwargs.items() if name != "input"}
-    with torch.enable_grad():
+    # This small graph is nobody else's: what is kept for it is not told to those who listen to what the network keeps.
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda kept: kept, lambda kept: kept):
         here = x.detach().requires_grad_()
         # An operation in place needs something it may change.
         value = func(here.clone(), *args, **kwargs)

@@ -34,6 +34,53 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+class Snapshot:
+    """What modules are: their attributes, parameters, buffers and children, each by reference.
+
+    Hooks are not among it, since they come and go with those who want to know something.
+
+    Args:
+        module: of it and all within.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._parts = [
+            (part, dict(vars(part)), {name: dict(held) for name, held in vars(part).items() if _holds(name, held)})
+            for part in module.modules()
+        ]
+
+    def put_back(self) -> None:
+        """Make the modules what they were; the values of tensors are as they are."""
+        for part, attributes, dictionaries in self._parts:
+            vars(part).clear()
+            vars(part).update(attributes)
+            for name, held in dictionaries.items():
+                attributes[name].clear()
+                attributes[name].update(held)
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """While it lasts, the modules are what they were when this was taken."""
+        with as_before(self._module):
+            self.put_back()
+            yield
+
+
+def _holds(name: str, held: object) -> bool:
+    return isinstance(held, dict) and "hooks" not in name
+
+
+@contextmanager
+def as_before(module: nn.Module) -> Iterator[None]:
+    """While it lasts, anything but the values of its tensors may be changed; afterwards it is what it was."""
+    before = Snapshot(module)
+    try:
+        yield
+    finally:
+        before.put_back()
+
+
 def first_tensor(output: object) -> Tensor | None:
     """The tensor that a module's output is, or the first one in it (a tuple, list or dict)."""
     if isinstance(output, Tensor):
@@ -173,6 +220,38 @@ def output_of(model: nn.Module, name: str, images: Tensor, turn: int = 0) -> Ten
 
 
 @contextmanager
+def lent(module: nn.Module, name: str, buffer: Tensor) -> Iterator[None]:
+    """While it lasts, a buffer of a module is another tensor."""
+    own = module._buffers[name]
+    module._buffers[name] = buffer
+    try:
+        yield
+    finally:
+        module._buffers[name] = own
+
+
+def handed(module: nn.Module, run: Callable[[], Any]) -> Tensor:
+    """The first tensor that a module is handed in a run, which ends there."""
+    found: list[Tensor] = []
+
+    def hook(_module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        tensor = first_tensor([*inputs, *named.values()])
+        if tensor is not None:
+            found.append(tensor)
+        raise _Enough
+
+    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        run()
+    except _Enough:
+        pass
+    finally:
+        handle.remove()
+    [tensor] = found
+    return tensor
+
+
+@contextmanager
 def listened(model: nn.Module, hear: Callable[[str, Any], None]) -> Iterator[None]:
     """While it lasts, every module's output is told to ``hear(name, output)``, in the order of their ends.
 
@@ -189,6 +268,24 @@ def listened(model: nn.Module, hear: Callable[[str, Any], None]) -> Iterator[Non
 
             hooks.callback(module.register_forward_hook(hook).remove)
         yield
+
+
+@contextmanager
+def at_work(model: nn.Module) -> Iterator[list[nn.Module]]:
+    """While it lasts, the list holds the modules that are running, the outermost first."""
+    running: list[nn.Module] = []
+
+    def begin(module: nn.Module, _inputs: Any) -> None:
+        running.append(module)
+
+    def end(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+        running.pop()
+
+    with ExitStack() as hooks:
+        for module in model.modules():
+            hooks.callback(module.register_forward_pre_hook(begin).remove)
+            hooks.callback(module.register_forward_hook(end).remove)
+        yield running
 
 
 @dataclass(frozen=True, slots=True)

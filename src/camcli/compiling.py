@@ -92,7 +92,7 @@ class _Part:
     """A module's forward, compiled for the shapes that it is first given."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.module, self._own = module, module.forward
+        self.module, self._own, self._before = module, module.forward, vars(module).get("forward")
         self._compiled = torch.compile(module.forward, dynamic=False)
         self._shapes: tuple[Any, ...] = ()
 
@@ -100,7 +100,10 @@ class _Part:
         vars(self.module)["forward"] = self
 
     def remove(self) -> None:
-        vars(self.module).pop("forward", None)
+        if self._before is None:
+            del vars(self.module)["forward"]
+        else:
+            vars(self.module)["forward"] = self._before
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         tensors = [one for one in (*inputs, *named.values()) if isinstance(one, Tensor)]

@@ -21,9 +21,14 @@ from camcli.concepts import found as found_concepts
 from camcli.errors import PictureError, RequestError
 from camcli.evidence import (
     AGAIN,
+    ALONE,
     ATTENTION,
     BEHIND,
+    BLOCKS,
+    CHAIN,
+    COSINES,
     LAST_ATTENTION,
+    LOOKED,
     Evidence,
     Forward,
     Plan,
@@ -40,6 +45,7 @@ from camcli.layers import resolve
 from camcli.layout import Layout, asked, canonical, decide, readings
 from camcli.network import Network
 from camcli.outlet import NO_BOX_AGAIN, Outlet, Reading, Score, Shared, Subject, competing, parts, unfiltered
+from camcli.positions import told
 from camcli.recipe import Recipe, recipes
 from camcli.ruled import RuledActivations, unseen_relus
 from camcli.scores import SCORES
@@ -63,7 +69,11 @@ Targets = int | Sequence[int] | Sequence[Sequence[int]] | Tensor | np.ndarray | 
 Result = Explanation | PictureError
 
 # Evidence that is a gradient.
-GOES_BACK = frozenset({"grad", "curve", "grad_of", "input_grad", "slopes", "responses", "biases", "attn_grad"})
+GOES_BACK = frozenset(
+    {"grad", "curve", "grad_of", "input_grad", "slopes", "responses", "biases", "attn_grad", "told_grad", "stopped"}
+)
+# What only methods ask for whose papers rectify what they make of it.
+RECTIFIED = frozenset({"attn_grad", "told_grad", "stopped"})
 # Stands for a method where a layer's shares are kept beside the maps.
 OF_SHARES = -1
 # What a channel's share in the score is made of.
@@ -74,6 +84,9 @@ MOSTLY_GROUND = 0.5
 FLAT = 1e-6
 # Of what a layer says of a picture, how much has to change where the picture is another one.
 MOVED = 1e-4
+# A cosine is at most 1, but for the rounding of half precision.
+FARTHEST = 1.01
+OTHERS = "choose legrad or gae, or a method that works at a layer, such as gradcam"
 ONE_TARGET = "give all pictures of a group the same targets"
 # Evidence that is found by seeing every operation of a network, and why.
 _SEES_ALL = {
@@ -140,6 +153,8 @@ class Explainer:
         counterfactual: turn the score's sign, to explain what lowers it.
         channels: instead of the map the parts of so many of the layer's channels: those of the greatest share in the
             score, to first order (the sum over the cells of activation times gradient).
+        checkpoint: compute parts of the network again on the way back instead of keeping what they need for it: slower,
+            less memory. Parts and their saving are found out for each size of images.
         group: whether the images of a call belong together: the model is given exactly these at once, and may give one
             row of scores for all of them. Of scores that depend on several images each is explained by itself, with a
             backward of its own.
@@ -176,6 +191,7 @@ class Explainer:
         versus: Sequence[int] = (),
         counterfactual: bool = False,
         channels: int = 0,
+        checkpoint: bool = False,
         group: bool = False,
     ) -> None:
         self.network = model if isinstance(model, Network) else None
@@ -184,7 +200,7 @@ class Explainer:
         if output:
             self.outlet = replace(self.outlet, path=output)
         self.outlet = replace(self.outlet, score=_score(score, versus, counterfactual, self.network))
-        self._group = group
+        self._group, self._checkpoint = group, checkpoint
         self.outlet = replace(self.outlet, group=group)
         self.recipes = recipes(method, options)
         self.methods = tuple(recipe.row for recipe in self.recipes)
@@ -208,7 +224,9 @@ class Explainer:
         wants -= {"rest_scores"} if self._unnamed else set()
         self.fitted: Fitted = {}
         ruled, everywhere = (any(getattr(one, what) for one in self.recipes) for what in ("ruled", "everywhere"))
-        self._witness = Witness(self.module, self._read, wants, ruled, everywhere, call, rows)
+        cosine = self.network.cosine if self.network else None
+        shift = cosine[1] if cosine and self.outlet.score.plain else 0.0
+        self._witness = Witness(self.module, self._read, wants, ruled, everywhere, call, rows, cosine, shift)
         self._check_open()
         self.layers = tuple(resolve(self.module, layers, self.network.wrapped if self.network else None))
         self._check_layers_open()
@@ -218,7 +236,6 @@ class Explainer:
         self.notes: tuple[str, ...] = tuple(dict.fromkeys(row.caveat for row in self.methods if row.caveat))
         if self._unnamed:
             self._note(f"no classes are named that a concept speaks for: {self._unnamed}")
-        self._facts = (self.network.prefix, self.network.grid) if self.network else (None, None)
         self._asked, self._call = layout, call
         # Found out for so many images at once (1 where they are no group), of so many rows and columns.
         self._plans: dict[tuple[int, int, int], Plan] = {}
@@ -435,6 +452,8 @@ class Explainer:
             return "a method takes the gradient by the images, so it passes every part of the network"
         if wants & ATTENTION:
             return "a method follows attention through every operation"
+        if self._checkpoint:
+            return "parts of the network are computed again on the way back"
         if self._group:
             return "groups may be of several sizes"
         return "a detector's boxes are no scores to compare" if self.outlet.task == "detect" else ""
@@ -479,6 +498,8 @@ class Explainer:
             others = {f"{one.size[0]}x{one.size[1]}" for one in self._passes[key] if one.size not in (None, size)}
             if others:
                 self._note(f"explained at other input sizes too: {', '.join(sorted(others))}; the maps' mean is given")
+        for words in told(self.module):
+            self._note(words)
 
     def _check_size(self, image: Tensor) -> None:
         key = self._key(image)
@@ -498,8 +519,7 @@ class Explainer:
                 plan.channels[name] = canonical(forward.taps[name], plan.layouts[name]).shape[1]
             plan.runs = {name: self._call or forward.taps.calls[name] for name in forward.taps}
             if forward.attending is not None:
-                forward.attending.check()
-                self._plan_tokens(plan, forward.attending, image)
+                self._plan_attention(plan, forward.attending, image)
             evidence = self._of_everything(plan, forward)
             if forward.attending is not None:
                 self._note_attention(plan, forward.attending, evidence)
@@ -514,12 +534,19 @@ class Explainer:
             del forward, evidence
             if len(image) > 1:
                 self._check_order(plan, image)
+            if self._checkpoint:
+                note = self._witness.prepare_parts(plan, image)
+                # Of other sizes it is enough to say where nothing can be done.
+                if not (plan.parts and self._plans):
+                    self._note(note)
             if self._witness.wants & BEHIND:
                 for name in self.layers:
                     if note := self._witness.prepare_rest(plan, name, image):
                         self._note(note)
             if any(recipe.of_concepts for recipe in self.recipes):
                 self._concepts(image, self._witness.forward(image, plan=plan), plan, [0])
+            if plan.tokens is not None:
+                self._try_attention(plan, image)
         self._plans[key] = plan
 
     def _check_order(self, plan: Plan, images: Tensor) -> None:
@@ -889,7 +916,7 @@ class Explainer:
             and (recipe.of_channel or bool(maps.weights) or not subject.score.any())
         )
         if not map.any() and not silent:
-            rectified = len(recipe.formulas) > 1 or self._fuse != "none"
+            rectified = len(recipe.formulas) > 1 or self._fuse != "none" or recipe.wants & RECTIFIED
             why = "nothing at {} speaks for it here" if rectified else "{} has no part in its score here"
             return PictureError(
                 f"the map of {of} is zero everywhere: {why.format(where)}",
@@ -927,8 +954,14 @@ class Explainer:
 
     # ---- checks, once for each size of image
 
+    def _facts(self, image: Tensor) -> tuple[int | None, tuple[int, int] | None]:
+        """What the source says of tokens: how many stand before the patches, and the patch grid of such an image."""
+        if self.network is None:
+            return None, None
+        return self.network.prefix, self.network.grid_at((image.shape[2], image.shape[3]))
+
     def _survey(self, image: Tensor) -> list[Layer]:
-        return survey(self.module, self._witness.leaf(image).detach(), *self._facts, self._read)
+        return survey(self.module, self._witness.leaf(image).detach(), *self._facts(image), self._read)
 
     def _layout(self, name: str, taps: Taps, image: Tensor) -> Layout:
         if name not in taps and taps.calls[name]:
@@ -948,15 +981,16 @@ class Explainer:
             if self._asked:
                 return asked(self._asked, shape, count)
             self._check_rows(shape, count)
-            ways = readings(shape, size, *self._facts, count)
+            facts = self._facts(image)
+            ways = readings(shape, size, *facts, count)
             # How the network's other layers lie may settle it, as it does in `camcli layers`.
             clear = len(ways) == 1 and ways[0].order != "ncl"
             layout = decide(
-                ways, shape, frozenset() if clear else plain_layouts(self._survey(image), size, *self._facts, count)
+                ways, shape, frozenset() if clear else plain_layouts(self._survey(image), size, *facts, count)
             )
         except RequestError as error:
             raise RequestError(f"the layer {name!r}: {error.message}", error.hint) from None
-        if layout.prefix and self._facts[0] is None:
+        if layout.prefix and facts[0] is None:
             cells = "x".join(map(str, layout.grid))
             self._note(
                 f"the layer {name!r} is read as {layout}, by its shape; "
@@ -979,15 +1013,63 @@ class Explainer:
             "likes",
         )
 
-    def _plan_tokens(self, plan: Plan, attending: Attending, image: Tensor) -> None:
-        size = (image.shape[2], image.shape[3])
-        plan.tokens = token_layout(self._survey(image), attending.tokens, size, *self._facts, len(image))
+    def _plan_attention(self, plan: Plan, attending: Attending, image: Tensor) -> None:
+        """See that as much of the attention can be read as the methods look at, and how its tokens lie."""
+        wants, size = self._witness.wants, (image.shape[2], image.shape[3])
+        if wants & CHAIN or (wants & BLOCKS and len(attending.seen) > 1):
+            attending.check()
+        else:
+            attending.check_last()
+        plan.tokens = token_layout(self._survey(image), attending.tokens, size, *self._facts(image), len(image))
         plan.attentions = len(attending.seen)
+        if wants & BLOCKS and (note := self._witness.prepare_trunk(plan, attending, image)):
+            self._note(note)
+
+    def _try_attention(self, plan: Plan, image: Tensor) -> None:
+        """Explain noise by the methods that look at attention: what they cannot have of this network shows here."""
+        forward = self._witness.forward(image, plan=plan)
+        evidence = self._of_everything(plan, forward)
+        for recipe in self.recipes:
+            if recipe.wants & LOOKED:
+                self._check_looked(recipe, evidence, forward)
+            if recipe.wants & ALONE and plan.trunk and plan.trunk.alone:
+                raise RequestError(
+                    f"{recipe.row.name} asks for the score of each token by itself, and {plan.trunk.alone}", OTHERS
+                )
+            if recipe.wants & COSINES and evidence.get("cosines", "").abs().max() > FARTHEST:
+                raise RequestError(
+                    f"{recipe.row.name} compares cosines, and the scores that the model gives here come of none",
+                    "leave the wrapper out that changes them, or choose legrad or maskclip",
+                )
+            if recipe.wants & ATTENTION:
+                recipe(evidence, "")
+
+    def _check_looked(self, recipe: Recipe, evidence: Evidence, forward: Forward) -> None:
+        """See that the score reads one token behind the last attention, whose query is seen."""
+        assert forward.attending is not None
+        read = int(evidence.get("read", "")[0].sum())
+        if read != 1:
+            raise RequestError(
+                f"{recipe.row.name} follows the one token that the score reads behind the last attention, and this "
+                f"network's reads {read or 'none'}",
+                OTHERS,
+            )
+        if forward.attending.seen[-1].queries is None:
+            raise RequestError(
+                f"{recipe.row.name} needs the queries and keys of the last attention, and what its softmax is of is no "
+                "product of two factors",
+                OTHERS,
+            )
 
     def _note_attention(self, plan: Plan, attending: Attending, evidence: Evidence) -> None:
         """Say which attentions and which rows of theirs the maps are made of."""
+        assert plan.tokens is not None
+        every = self._witness.wants & (CHAIN | BLOCKS) and plan.attentions > 1
+        pooled = not attending.seen[-1].square
+        blocks = f"attention of {_count(plan.attentions - pooled, 'block')}" + (" and a pooling" if pooled else "")
+        used = blocks if every else "the last attention"
+        note = f"{used} is used, {plan.tokens}"
         if self._witness.wants & LAST_ATTENTION:
-            assert plan.tokens is not None
             rows = evidence.get("read", "")[0].nonzero().flatten().tolist()
             if not attending.seen[-1].square:
                 read = f"{_count(len(rows), 'query', 'queries')} of the pooling behind them"
@@ -995,10 +1077,9 @@ class Explainer:
                 read = f"the token{'' if len(rows) == 1 else 's'} {', '.join(map(str, rows))}"
             else:
                 read = f"{len(rows)} of {attending.tokens} tokens, the mean of whose rows is shown"
-            self._note(
-                f"attention of {_count(plan.attentions, 'block')} is used, {plan.tokens}; the score reads {read}"
-            )
-        for remark in attending.remarks():
+            note += f"; the score reads {read}"
+        self._note(note)
+        for remark in attending.remarks() if self._witness.wants & CHAIN else ():
             self._note(remark)
 
     def _note_choice(self, name: str, taps: Taps) -> None:
@@ -1090,12 +1171,18 @@ class Explainer:
 
     def _check_together(self, wants: frozenset[str]) -> None:
         """What does not go together, as far as that is known before the network has run."""
-        again = wants & (AGAIN | {"logits", "grad_of"}) or self._scales != (1.0,) or self._flips
+        again = wants & (AGAIN | BLOCKS | {"logits", "grad_of"}) or self._scales != (1.0,) or self._flips
         if again and self.outlet.task == "detect":
             raise RequestError(*NO_BOX_AGAIN)
         if self._group and self.outlet.task == "detect":
             raise RequestError(
                 "a detector looks at each picture by itself, so a group means nothing to it", "leave --group out"
+            )
+        if self._group and (parts := [one.row.name for one in self.recipes if one.wants & BLOCKS]):
+            raise RequestError(
+                f"{' and '.join(parts)} runs parts of the network again by themselves, and a group's score is of "
+                "exactly its pictures together",
+                "choose a method that needs one forward, such as gradcam or gae, or leave --group out",
             )
         if self._group and (asking := [one.row.name for one in self.recipes if one.wants & (AGAIN | BEHIND)]):
             raise RequestError(
@@ -1103,7 +1190,13 @@ class Explainer:
                 "is of exactly its pictures together",
                 "choose a method that needs one forward, such as gradcam or hirescam, or leave --group out",
             )
-        if not self.outlet.score.plain and (own := wants & {"logits", "grad_of"}):
+        if wants & COSINES and (self.network is None or self.network.cosine is None):
+            named = " and ".join(recipe.row.name for recipe in self.recipes if recipe.wants & COSINES)
+            raise RequestError(
+                f"{named} compares a picture with prompts, and this network has none",
+                "choose it for a CLIP model with prompts (--text), or another method, such as legrad or maskclip",
+            )
+        if not self.outlet.score.plain and (own := wants & ({"logits", "grad_of"} | COSINES)):
             named = " and ".join(recipe.row.name for recipe in self.recipes if own & recipe.wants)
             raise RequestError(
                 f"{named} makes what it explains of all classes' scores itself, so it goes with --score logit alone",

@@ -40,7 +40,10 @@ FUSES: tuple[str, ...] = get_args(Fuse)
 # How a run goes about its work, or what it works on: neither changes what one picture's files hold. The seed does, by
 # way of the weights, whose hash counts in the worker's fingerprint.
 NOT_IN_FINGERPRINT = frozenset(
-    {"inputs", "null_separated", "out", "root", "overwrite", "batch_size", "workers", "device", "compile", "seed"}
+    {
+        *("inputs", "null_separated", "out", "root", "overwrite"),
+        *("batch_size", "checkpoint", "workers", "device", "compile", "seed"),
+    }
 )
 # How a layer's output may be said to lie in memory.
 LAYOUTS = "nchw, nhwc, tokens:PREFIX:HxW, ncl:PREFIX:HxW"
@@ -155,6 +158,7 @@ class Job:
         background: the colour put behind transparent pictures, ``#rrggbb``.
         overwrite: do again what is done; replace another job's results.
         batch_size: pictures in one forward; 0 for the device's default.
+        checkpoint: compute parts of the network again on the way back instead of keeping what they need for it.
         workers: decode threads, and as many writer threads; 0 for the machine's default.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         precision: the arithmetic of the network; maps are always float32.
@@ -205,6 +209,7 @@ class Job:
     background: str = "#ffffff"
     overwrite: bool = False
     batch_size: int = 0
+    checkpoint: bool = False
     workers: int = 0
     device: str = "auto"
     precision: Precision = "fp32"

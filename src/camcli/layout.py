@@ -166,6 +166,21 @@ def asked(word: str, shape: Sequence[int], images: int = 1) -> Layout:
     return Layout("tokens" if order == "tokens" else "ncl", (rows, columns), int(before), behind)
 
 
+def scaled(grid: tuple[int, int] | None, before: tuple[int, int], after: tuple[int, int]) -> tuple[int, int] | None:
+    """The patch grid for input of another size; None where it is not known, or whole patches do not cover that input.
+
+    Args:
+        grid: for input of the size ``before``, if it is known.
+        before: height and width.
+        after: likewise.
+    """
+    if grid is None or before == after:
+        return grid
+    sides = [divmod(cells * new, old) for cells, old, new in zip(grid, before, after, strict=True)]
+    (rows, above), (columns, beside) = sides
+    return None if above or beside else (rows, columns)
+
+
 def _grid_of(patches: int, input_size: tuple[int, int]) -> tuple[int, int] | None:
     """The grid with this many cells and exactly the input's aspect, if there is one with more than one cell."""
     height, width = input_size

@@ -8,6 +8,7 @@ import torch
 
 from camcli.geometry import Prepare
 from camcli.labels import Labels
+from camcli.layout import scaled
 from camcli.outlet import PLAIN, Activation, Outlet, Reading
 
 
@@ -24,7 +25,7 @@ class Network:
         origin: a sentence for people: where the weights came from.
         activation: what makes probabilities of the scores; ``none`` if nothing does, as in regression.
         prefix: how many tokens stand in front of the patch tokens, if the source says so.
-        grid: the patch grid ``(rows, columns)``, if the source says so.
+        grid: the patch grid ``(rows, columns)`` of an image of the size that ``prepare`` gives, if the source says so.
         notes: what a user of this model must know.
         outlet: how what the module returns is read; by default as one score for each class.
         layer: the layer that is explained when none is named, if the source knows one.
@@ -55,6 +56,10 @@ class Network:
     ) -> Reading:
         """What the module returned for a batch, read by the outlet (see :meth:`camcli.outlet.Outlet.read`)."""
         return self.outlet.read(output, images, self.labels.names, self.activation, seen, region)
+
+    def grid_at(self, size: tuple[int, int]) -> tuple[int, int] | None:
+        """The patch grid of an image of any size ``(h, w)``, if it follows from what the source says."""
+        return scaled(self.grid, self.prepare.size, size)
 
     @property
     def untrained(self) -> bool:

@@ -42,6 +42,7 @@ def facts(worker: Worker) -> dict[str, Any]:
         **_prompts(worker),
         "layers": list(explainer.layers),
         "explained": worker.explains,
+        "notes": list(worker.notes),
         "device": str(worker.device),
         "batch_size": worker.batch_size,
         "versions": {

@@ -54,7 +54,7 @@ class Recording:
     def changed(self) -> frozenset[nn.Module]:
         """The modules whose output was changed in place after it was kept."""
         pairs = zip(self.before, self.versions, strict=True)
-        return frozenset(module for (module, output), version in pairs if _version(output) != version)
+        return frozenset(module for (module, output), version in pairs if changes(output) != version)
 
     def of(self, rows: Sequence[int]) -> Recording:
         """The same of some of the images alone."""
@@ -67,8 +67,8 @@ class Recording:
             pieces = tensor.reshape(self.images, -1, *tensor.shape[1:])
             return pieces[list(rows)].flatten(0, 1)
 
-        before = [(module, _mapped(output, some)) for module, output in self.before]
-        return replace(self, images=len(rows), before=before, output=_mapped(self.output, some))
+        before = [(module, mapped(output, some)) for module, output in self.before]
+        return replace(self, images=len(rows), before=before, output=mapped(self.output, some))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +121,11 @@ def recorded(
         runs += module is layer
         if module is layer and runs == call:
             recording.before = [one for frame in frames for one in frame]
-            recording.versions = [_version(one) for _, one in recording.before]
-            recording.output = _mapped(output, Tensor.detach)
+            recording.versions = [changes(one) for _, one in recording.before]
+            recording.output = mapped(output, Tensor.detach)
             recording.biggest = max(before, size), size
         elif frames:
-            frames[-1].append((module, _mapped(output, _copy if module in owned else Tensor.detach)))
+            frames[-1].append((module, mapped(output, _copy if module in owned else Tensor.detach)))
 
     with ExitStack() as hooks:
         for module in model.modules():
@@ -135,7 +135,9 @@ def recorded(
 
 
 @contextmanager
-def replayed(layer: nn.Module, recording: Recording, given: Tensor, way: Way) -> Iterator[None]:
+def replayed(
+    layer: nn.Module, recording: Recording, given: Tensor | None, way: Way, variants: int = 0
+) -> Iterator[None]:
     """While it lasts, one forward runs only what comes behind the layer, which says ``given``.
 
     Every module of the recording answers with what it said, for each of the variants of each image: ``given`` has
@@ -144,15 +146,16 @@ def replayed(layer: nn.Module, recording: Recording, given: Tensor, way: Way) ->
     Args:
         layer: the layer.
         recording: of an ordinary forward.
-        given: in place of what the layer said, ``(images * k, ...)``, as it lies in memory.
+        given: in place of what the layer said, ``(images * k, ...)``, as it lies in memory; None if it runs too.
         way: how.
+        variants: ``k``, where nothing is given.
     """
-    variants = len(given) // recording.images
+    variants = variants if given is None else len(given) // recording.images
 
     def said(place: int, module: nn.Module, output: Any) -> Any:
         if way.needed is None or place in way.needed:
             output = expanded(output, recording.images, variants)
-        return _mapped(output, Tensor.clone) if module in way.owned else output
+        return mapped(output, Tensor.clone) if module in way.owned else output
 
     answers: Answers = {}
     if way.whole:
@@ -160,7 +163,8 @@ def replayed(layer: nn.Module, recording: Recording, given: Tensor, way: Way) ->
     else:
         for place, (module, output) in enumerate(recording.before):
             answers.setdefault(module, deque()).append(partial(said, place, module, output))
-    answers.setdefault(layer, deque()).append(partial(_swapped, recording, given, variants))
+    own = None if given is None else partial(_swapped, recording, given, variants)
+    answers.setdefault(layer, deque()).append(own)
     with ExitStack() as patches:
         for module, queue in answers.items():
             patches.enter_context(_patched(module, queue))
@@ -188,8 +192,8 @@ def needed(layer: nn.Module, recording: Recording, images: Tensor, run: Callable
         return leaves[place][-1].clone()
 
     for place, (module, output) in enumerate(recording.before):
-        answers.setdefault(module, deque()).append(partial(_mapped, output, partial(leaf, place)))
-    answers.setdefault(layer, deque()).append(lambda: _mapped(recording.output, Tensor.clone))
+        answers.setdefault(module, deque()).append(partial(mapped, output, partial(leaf, place)))
+    answers.setdefault(layer, deque()).append(lambda: mapped(recording.output, Tensor.clone))
     with ExitStack() as patches:
         for module, queue in answers.items():
             patches.enter_context(_patched(module, queue))
@@ -229,7 +233,7 @@ def expanded(output: Any, images: int, variants: int) -> Any:
         pieces = tensor.reshape(images, 1, len(tensor) // images, *tensor.shape[1:])
         return pieces.expand(-1, variants, *pieces.shape[2:]).reshape(-1, *tensor.shape[1:])
 
-    return _mapped(output, expand)
+    return mapped(output, expand)
 
 
 def _swapped(recording: Recording, given: Tensor, variants: int) -> Any:
@@ -238,17 +242,17 @@ def _swapped(recording: Recording, given: Tensor, variants: int) -> Any:
     output = replaced(recording.output, own, given)
     if isinstance(output, Tensor):
         return output
-    return _mapped(output, lambda one: one if one is given else expanded(one, recording.images, variants))
+    return mapped(output, lambda one: one if one is given else expanded(one, recording.images, variants))
 
 
-def _mapped(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def mapped(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """An output with each of its tensors changed."""
     if isinstance(output, Tensor):
         return change(output)
     if isinstance(output, Mapping):
-        return type(output)({key: _mapped(part, change) for key, part in output.items()})  # type: ignore[call-arg]
+        return type(output)({key: mapped(part, change) for key, part in output.items()})  # type: ignore[call-arg]
     if isinstance(output, list | tuple):
-        parts: list[Any] = [_mapped(part, change) for part in output]
+        parts: list[Any] = [mapped(part, change) for part in output]
         return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
     return output
 
@@ -257,8 +261,8 @@ def _copy(tensor: Tensor) -> Tensor:
     return tensor.detach().clone()
 
 
-def _version(output: Any) -> int:
+def changes(output: Any) -> int:
     """How often the tensors of an output were changed in place."""
     found: list[int] = []
-    _mapped(output, lambda tensor: found.append(tensor._version) or tensor)  # type: ignore[func-returns-value]
+    mapped(output, lambda tensor: found.append(tensor._version) or tensor)  # type: ignore[func-returns-value]
     return sum(found)

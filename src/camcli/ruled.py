@@ -181,6 +181,16 @@ class RuledActivations(TorchFunctionMode):
             self._gates[result] = self._multiples[x] if x in self._multiples else (x, 1.0)  # noqa: SIM401 - untyped get
         return result
 
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """In this block what has run while this was entered runs again as it did then, and nothing is counted."""
+        counted = self.count, self.others.copy()
+        try:
+            with self:
+                yield
+        finally:
+            self.count, self.others = counted
+
     def _other(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         x, *more = args or (kwargs["input"],)
         named = {name: value for name, value in kwargs.items() if name != "input"}

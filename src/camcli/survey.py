@@ -158,7 +158,7 @@ def token_layout(
     grid: tuple[int, int] | None,
     images: int = 1,
 ) -> Layout:
-    """How the tokens of a network's attention lie on a grid: as in the layers that give as many tokens, or cells.
+    """How the tokens of a network's attention lie on a grid: as in the layers that give as many tokens, or the cells.
 
     Args:
         layers: the network's, as :func:`survey` found them.
@@ -169,17 +169,23 @@ def token_layout(
         images: how many the network was given.
 
     Raises:
-        RequestError: no layer gives that many, or several readings remain.
+        RequestError: no layer gives that many, or a grid of them behind a few others; or several readings remain.
     """
     lengths = {length for layer in layers for length in _lengths(layer.shape, images)}
-    ways = [one for one in readings((1, tokens, 1), size, prefix, grid) if one.order == "tokens"]
-    if tokens not in lengths or not ways:
+    # A layer with rows and columns says the grid, one with tokens what stands before it too.
+    plain = plain_layouts(layers, size, prefix, grid, images)
+    grids = {one.grid for one in plain}
+    ways = [
+        one
+        for one in readings((1, tokens, 1), size, prefix, grid)
+        # A pooling by attention may put a token of its own before the cells of a map.
+        if one.order == "tokens" and (tokens in lengths or one.grid in grids)
+    ]
+    if not ways:
         raise RequestError(
             f"its attention is over {tokens} things that are no patches of the image, perhaps channels",
             "choose a method that works at a layer, such as gradcam",
         )
-    # A layer with rows and columns says the grid, one with tokens what stands before it too.
-    plain = plain_layouts(layers, size, prefix, grid, images)
     return decide(ways, (1, tokens, 1), plain)
 
 

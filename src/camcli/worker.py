@@ -151,6 +151,7 @@ class Worker:
             versus=question.versus,
             counterfactual=job.counterfactual,
             channels=question.strongest,
+            checkpoint=job.checkpoint,
         )
         self.target, self.wanted, self.prompts = question.target, question.wanted, question.prompts
         self.workers = job.workers or min(4, os.cpu_count() or 1)

@@ -447,6 +447,15 @@ Overwrite = Annotated[
 BatchSize = Annotated[
     int, _option(COMPUTED, "Pictures in one forward; 0: by device.", "--batch-size", "-b", min=0, metavar="N")
 ]
+Checkpoint = Annotated[
+    bool,
+    _option(
+        COMPUTED,
+        "Gradient checkpointing: compute the network's parts again on the way back instead of keeping them; slower, "
+        "less memory.",
+        "--checkpoint",
+    ),
+]
 Workers = Annotated[
     int,
     _option(COMPUTED, "Threads that decode, and as many that write; 0: by machine.", "--workers", min=0, metavar="N"),
@@ -536,6 +545,7 @@ def explain(
     background: Background = DEFAULT.background,
     overwrite: Overwrite = DEFAULT.overwrite,
     batch_size: BatchSize = DEFAULT.batch_size,
+    checkpoint: Checkpoint = DEFAULT.checkpoint,
     workers: Workers = DEFAULT.workers,
     device: Device = DEFAULT.device,
     precision: PrecisionOf = DEFAULT.precision,
@@ -603,6 +613,7 @@ def explain(
             background=background,
             overwrite=overwrite,
             batch_size=batch_size,
+            checkpoint=checkpoint,
             workers=workers,
             device=device,
             precision=precision,

@@ -47,6 +47,33 @@ EVIDENCE = {
         "attention",
         "from relevance (n, t), or (n, q, t) of which the rows that the score reads count, to (n, h, w)",
     ),
+    "cells": ("attention", "from a number for each token, (n, t), to (n, h, w)"),
+    "query": (
+        "attention",
+        "the query, as it meets the keys, of the one token that the score reads behind the last attention, "
+        "(n, heads, d)",
+    ),
+    "key": ("attention", "the keys that this query meets, (n, heads, t, d)"),
+    "value": ("attention", "the values of the tokens that it looks at, likewise"),
+    "told_grad": ("attention", "the gradient of the score by o, the values weighted by attention, (n, heads, d)"),
+    "stopped": (
+        "attention",
+        "from how tokens are pooled (head, or mean) to the gradients, by their attention, (n, heads, q, t), of the "
+        "scores that a network has which ends behind each block, the last first",
+    ),
+    "own": (
+        "attention",
+        "what the last attention adds to each token if every token looks at itself alone, for alone, (n, t, c)",
+    ),
+    "path": (
+        "attention",
+        "from a rule, V to what stands for A V, and a number of last blocks to the tokens of a path beside them, to "
+        "which attention by this rule adds, the MLPs nothing, for alone, (n, t, c)",
+    ),
+    "alone": ("attention", "from tokens (n, t, c) to the score that each has by itself, without its bias, (n, t)"),
+    "alone_cosines": ("attention", "from tokens to the cosines that each has by itself, (n, t, prompts)"),
+    "alone_blank": ("attention", "from tokens to the cosine of each with the empty prompt, (n, t)"),
+    "cosines": ("score", "the cosine of the picture and every prompt, -inf for one that is not its, (n, prompts)"),
     "score": ("score", "the score that is explained, (n,)"),
     "logits": ("score", "the score of every class, (n, classes)"),
     "index": ("score", "the class that is explained, (n,)"),
@@ -123,6 +150,34 @@ METHODS = Table(
         "Dosovitskiy 2021, arXiv:2010.11929",
         caveat="raw attention asks for no class, and shows one block of many",
         cost="1 forward, 1 backward through the head",
+    ),
+    Row(
+        "attention",
+        "legrad",
+        "positive gradient by attention, block by block, of the score that a network has which ends there",
+        "Bousselham 2024, arXiv:2404.03214",
+        cost="2 forwards, 1 backward through each block and the head",
+    ),
+    Row(
+        "attention",
+        "grad-eclip",
+        "values of the last attention, weighted by gradient and by likeness of query and key",
+        "Zhao 2024, arXiv:2502.18816",
+        cost="1 forward, 1 backward to the last attention",
+    ),
+    Row(
+        "attention",
+        "maskclip",
+        "the score of what the last attention makes of each patch alone",
+        "Zhou 2022, arXiv:2112.01071",
+        cost="1 forward, 1 of the last block and 1 of the head for each patch",
+    ),
+    Row(
+        "attention",
+        "clip-surgery",
+        "each patch's likeness to the prompt on a path of value-value attention, less what all prompts share",
+        "Li 2023, arXiv:2304.05653",
+        cost="1 forward, 1 of 6 blocks and 1 of the head for each patch",
     ),
     Row(
         "gradient",

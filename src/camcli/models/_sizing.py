@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Callable, Sequence
 
@@ -10,13 +11,22 @@ from torch import nn
 
 from camcli.errors import RequestError
 
+SAME_COUNT = "it would have as many patches as before in another grid, and its positions are not interpolated"
 
-def resized(module: nn.Module, size: tuple[int, int], name: str, ways: Sequence[Callable[[], nn.Module]]) -> nn.Module:
+
+def resized(
+    module: nn.Module,
+    own: tuple[int, int],
+    size: tuple[int, int],
+    name: str,
+    ways: Sequence[Callable[[], nn.Module]] = (),
+) -> nn.Module:
     """The module for input of this size, by the first of several ways that survives a forward of one picture.
 
     Args:
         module: as it is for its own size.
-        size: height and width.
+        own: the height and width that it is made for.
+        size: height and width wanted.
         name: what the model is called in messages.
         ways: each gives the module for that size, with the same weights; none: as it is.
 
@@ -30,6 +40,8 @@ def resized(module: nn.Module, size: tuple[int, int], name: str, ways: Sequence[
             try:
                 made = way().eval()
                 _try(made, size)
+                if made is module and size != own:
+                    _check_not_tied(made, own, size)
             except Exception as error:  # whatever a model says of a size that it was not made for
                 reasons.append(_said(error))
             else:
@@ -61,6 +73,19 @@ def _try(module: nn.Module, size: tuple[int, int]) -> None:
     like = next(module.parameters(), torch.zeros(0))
     with torch.no_grad():
         module(torch.zeros(1, 3, *size, dtype=like.dtype, device=like.device))
+
+
+def _check_not_tied(module: nn.Module, own: tuple[int, int], size: tuple[int, int]) -> None:
+    """See that a network that takes as many pixels in another shape does not do so by their number alone.
+
+    Raises:
+        ValueError: it does not take a larger input of its own shape, so something in it belongs to places.
+    """
+    if math.prod(size) == math.prod(own):
+        try:
+            _try(module, (2 * own[0], 2 * own[1]))
+        except Exception as error:  # whatever a model says of a size that it was not made for
+            raise ValueError(SAME_COUNT) from error
 
 
 def _said(error: Exception) -> str:

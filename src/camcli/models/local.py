@@ -135,7 +135,7 @@ def _sized(network: Network, size: tuple[int, int]) -> Network:
     """The network for another input size, as it is; how its patches lie then is read from what it gives."""
     return replace(
         network,
-        module=_sizing.resized(network.module, size, network.name, []),
+        module=_sizing.resized(network.module, network.prepare.size, size, network.name),
         prepare=network.prepare.changed(size),
         grid=None,
     )

@@ -19,17 +19,19 @@ from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed,
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
-from timm.layers import PatchEmbed, to_2tuple
 from torch import Tensor, nn
 
 from camcli import checkpoint, hub
 from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Fit, Prepare
 from camcli.labels import Labels
+from camcli.layout import scaled
 from camcli.models import Request, _headless, _prompting, _sizing, _tokenizing, filled, templates
 from camcli.models._prompting import Prompted
+from camcli.models.timm import follow_size
 from camcli.network import Network
 from camcli.outlet import PLAIN
+from camcli.positions import follow, interpolated
 
 FITS: dict[str, Fit] = {"shortest": "shorter", "squash": "squash", "longest": "longer"}  # open_clip's resize modes
 CONFIG = "open_clip_config.json"
@@ -37,6 +39,7 @@ FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # on the
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 # Of an untrained network for which no prompts are given.
 ANY_CLASSES = 10
+POSITIONS = "positions are interpolated to the cells of each input (bicubic, antialiased)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +135,12 @@ def load(request: Request) -> Network:
 
 
 def _network(model: Any, choice: Choice, request: Request, origin: str, notes: tuple[str, ...] = ()) -> Network:
-    if request.size:
-        model.visual = _sizing.resized(
-            model.visual, request.size, choice.name, [lambda: _sized(model, choice, request)]
-        )
     prefix, grid = _tokens(model.visual)
-    prepare, outlet = _prepare(model).changed(request.size), PLAIN
+    prepare, outlet = _prepare(model), PLAIN
+    _follow(model.visual)
+    if request.size:
+        _sizing.resized(model.visual, prepare.size, request.size, choice.name)
+        prepare, grid = prepare.changed(request.size), scaled(grid, prepare.size, request.size)
     module: nn.Module
     cosine = None
     if request.headless:
@@ -162,7 +165,7 @@ def _network(model: Any, choice: Choice, request: Request, origin: str, notes: t
         notes=notes,
         outlet=outlet,
         headless=request.headless,
-        cosine=cosine if request.text else None,
+        cosine=cosine,
     )
 
 
@@ -315,14 +318,13 @@ def _silent() -> Iterator[None]:
         logging.disable(before)
 
 
-def _build(choice: Choice, size: tuple[int, int] | None = None) -> nn.Module:
+def _build(choice: Choice) -> nn.Module:
     with _silent():
         model: nn.Module = open_clip.create_model(
             choice.create,
             load_weights=False,
             pretrained_text=False,
             force_quick_gelu=choice.quick_gelu,
-            force_image_size=size,
             force_preprocess_cfg=choice.preprocess,
         )
     return model
@@ -360,33 +362,6 @@ def _converted(state: checkpoint.State, module: nn.Module) -> checkpoint.State:
     resize_pos_embed(state, module)
     resize_text_pos_embed(state, module)
     return state
-
-
-def _sized(model: Any, choice: Choice, request: Request) -> nn.Module:
-    """The image tower for another size, its positions interpolated as open_clip does when it loads weights."""
-    size = request.size
-    assert size is not None  # or nobody would ask
-    own = model.visual
-    if size == to_2tuple(own.image_size):
-        return nn.Module.get_submodule(model, "visual")
-    if isinstance(own, ModifiedResNet):
-        raise ValueError("its pooling has a table of positions (attnpool), which open_clip does not interpolate")
-    patch = _patch(own)
-    if patch and (size[0] % patch[0] or size[1] % patch[1]):
-        raise ValueError(f"it cuts pictures into patches of {patch[0]}x{patch[1]}, which do not go into it evenly")
-    if isinstance(own, TimmModel):
-        if hasattr(own.trunk, "set_input_size"):
-            own.set_input_size(size)
-        return nn.Module.get_submodule(model, "visual")
-    made: Any = _build(choice, size)
-    state = {f"visual.{name}": value for name, value in own.state_dict().items()}
-    resize_pos_embed(state, made)
-    if patch and (size[0] // patch[0]) * (size[1] // patch[1]) == math.prod(own.grid_size):
-        raise ValueError(
-            "it would have as many patches as before in another grid, which open_clip does not interpolate"
-        )
-    tower: nn.Module = made.visual
-    return _sizing.transplanted({name.removeprefix("visual."): value for name, value in state.items()}, tower)
 
 
 def _prompted(model: Any, choice: Choice, request: Request) -> tuple[Prompted, tuple[str, ...]]:
@@ -428,6 +403,41 @@ def _tokenizer(choice: Choice) -> Any:
         ) from error
 
 
+# Another input size
+
+
+def _follow(visual: Any) -> None:
+    """Have an image tower follow the size of its input."""
+    if isinstance(visual, TimmModel):
+        follow_size(visual.trunk)
+    elif isinstance(visual, VisionTransformer):
+        follow(visual, tuple(visual.image_size), _change, POSITIONS)
+    elif isinstance(visual, ModifiedResNet):
+        # It looks at the cells of its input, which the convolutions before take of any size.
+        side = math.isqrt(len(visual.attnpool.positional_embedding) - 1)
+        follow(visual.attnpool, (side, side), _change_cells, POSITIONS)
+
+
+def _change(visual: Any, size: tuple[int, int]) -> None:
+    """Make a vision transformer what it must be for input of this size."""
+    rows, columns = visual.patch_size
+    if size[0] % rows or size[1] % columns:
+        raise ValueError(f"it cuts pictures into patches of {rows}x{columns}, which do not go into it evenly")
+    grid = size[0] // rows, size[1] // columns
+    visual.positional_embedding = _interpolated(visual.positional_embedding, visual.grid_size, grid)
+    visual.grid_size, visual.image_size = grid, size
+
+
+def _change_cells(pool: Any, cells: tuple[int, int]) -> None:
+    """Make a pooling by attention what it must be for so many cells; the first position is that of their mean."""
+    side = math.isqrt(len(pool.positional_embedding) - 1)
+    pool.positional_embedding = _interpolated(pool.positional_embedding, (side, side), cells)
+
+
+def _interpolated(table: nn.Parameter, before: tuple[int, int], after: tuple[int, int]) -> nn.Parameter:
+    return nn.Parameter(interpolated(table, before, after, 1), table.requires_grad)
+
+
 # What open_clip knows about a model
 
 
@@ -446,14 +456,6 @@ def _prepare(model: nn.Module) -> Prepare:
         interpolation="bilinear" if settings["interpolation"] == "bilinear" else "bicubic",
         fill=settings["fill_color"],
     )
-
-
-def _patch(visual: Any) -> tuple[int, int] | None:
-    """Height and width of the patches of a tower that cuts pictures into them."""
-    if isinstance(visual, VisionTransformer):
-        return tuple(visual.patch_size)
-    embed = getattr(getattr(visual, "trunk", None), "patch_embed", None)
-    return tuple(embed.patch_size) if isinstance(embed, PatchEmbed) else None
 
 
 def _tokens(visual: Any) -> tuple[int | None, tuple[int, int] | None]:

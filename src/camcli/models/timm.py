@@ -4,6 +4,7 @@ import inspect
 import json
 import math
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any
 
 import timm
 import timm.data
+import torch
 from timm.layers import PatchEmbed
 from torch import nn
 
@@ -20,16 +22,21 @@ from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Fit, Prepare
 from camcli.job import Pool
 from camcli.labels import WORDNET, Labels
+from camcli.layout import scaled
 from camcli.models import Request, _headless, _imagenet, _sizing
 from camcli.network import Network
 from camcli.outlet import PLAIN
+from camcli.positions import follow
 
 FITS: dict[str, Fit] = {"center": "shorter", "squash": "squash", "border": "longer"}  # timm's crop modes
 # What marks models (CaiT, XCiT, ConViT) whose class token joins after the first blocks: the number of prefix tokens
 # that timm has for them is that of the last.
 LATE_CLASS_TOKEN = ("blocks_token_only", "cls_attn_blocks", "local_up_to_layer")
+# What interpolates its positions in its forward, whatever its configuration says of its size.
+INTERPOLATING = ("VisionTransformerSAM",)
 # Of the classifier that an architecture gets that has none, where all weights are random.
 ANY_CLASSES = 10
+POSITIONS = "what belongs to positions is interpolated to each input's size by timm (set_input_size)"
 CONFIG = ("config.json",)
 # What files of weights are called on the hub; safetensors first, as in timm.
 FILES = ("model.safetensors", "pytorch_model.bin")
@@ -118,9 +125,11 @@ def network(
             "explain its features: --head none; or choose one with a classifier, or give its weights with one: "
             "--weights FILE",
         )
+    own, prefix, grid = _size_of(module), _prefix(module), _grid(module)
+    follow_size(module, create)
     if request.size:
-        module = _sized(module, request.size, name, create)
-    prepare, prefix, grid = _prepare(module, name, request.size), _prefix(module), _grid(module, request.size)
+        module, grid = _sized(module, request.size, name, create), scaled(grid, own, request.size)
+    prepare = _prepare(module, name, request.size)
     if request.headless:
         without_head(module, name, request.pool)
         # Of models whose class token joins late too: at the end it is there.
@@ -311,39 +320,132 @@ def _converted(state: checkpoint.State, module: nn.Module) -> checkpoint.State:
 # Another input size
 
 
+def follow_size(module: nn.Module, create: str = "", own: tuple[int, int] | None = None) -> None:
+    """Have a model of timm follow the size of its input, what belongs to positions interpolated by timm itself.
+
+    A model that timm calls of fixed size and cannot change is refused input of another size, unless it is seen to be
+    right as it is: CrossViT would scale any input to its own size, and MViTv2 look up the wrong places, unseen.
+
+    Args:
+        module: the model.
+        create: what timm builds it by.
+        own: what it was built for, if that is not what its configuration says.
+    """
+    own = own or _size_of(module)
+    if hasattr(module, "set_input_size"):
+        follow(module, own, _change, POSITIONS)
+    elif _is_fixed(module):
+        follow(module, own, _Unchanged(own, create), "")
+
+
+def _is_fixed(module: nn.Module) -> bool:
+    return bool(_config(module).get("fixed_input_size")) and type(module).__name__ not in INTERPOLATING
+
+
+def _size_of(module: nn.Module) -> tuple[int, int]:
+    """Height and width of the input that a model is made for."""
+    size = getattr(getattr(module, "patch_embed", None), "img_size", None)
+    height, width = size if isinstance(size, tuple) else timm.data.resolve_model_data_config(module)["input_size"][1:]
+    return int(height), int(width)
+
+
+def _change(module: Any, size: tuple[int, int]) -> None:
+    """Make a model what it must be for input of this size, by timm's own means."""
+    if patches := _uneven(module, size):
+        raise ValueError(f"it cuts pictures into patches of {patches}, which do not go into it evenly")
+    windows = _windows(module)
+    with warnings.catch_warnings():
+        # torch's, of how timm looks up tables of relative positions.
+        warnings.simplefilter("ignore", UserWarning)
+        module.set_input_size(img_size=size, **({"window_size": windows} if windows else {}))
+
+
+def _uneven(module: nn.Module, size: tuple[int, int]) -> str:
+    """The patches that pictures are cut into, if they do not go into this size evenly."""
+    embed = getattr(module, "patch_embed", None)
+    if not isinstance(embed, PatchEmbed):
+        return ""
+    rows, columns = embed.patch_size
+    return f"{rows}x{columns}" if size[0] % rows or size[1] % columns else ""
+
+
+def _windows(module: Any) -> Any:
+    """The windows of attention that the weights were trained for, which stay; None where they go by the input's size.
+
+    Raises:
+        ValueError: this version of timm cannot keep them.
+    """
+    built, changed = (inspect.signature(one).parameters for one in (type(module), module.set_input_size))
+    if "window_size" not in changed or "window_size" not in built or built["window_size"].default is None:
+        return None
+    if stages := getattr(module, "_ref_window_sizes", None):
+        return stages
+    windows = {part.window_size for part in module.modules() if hasattr(part, "shift_size")}
+    if len(windows) != 1:
+        raise ValueError("its attention has windows of several sizes, which this version of timm would not keep")
+    return windows.pop()
+
+
+class _Unchanged:
+    """Lets a model of fixed size be as it is for input of another, if that is right.
+
+    It is, if the model that is built for that size, its weights interpolated, says the same.
+
+    Args:
+        own: the input that the model is made for.
+        create: what timm builds it by; empty if that is not known.
+    """
+
+    def __init__(self, own: tuple[int, int], create: str) -> None:
+        self._own, self._create = own, create
+        self._right: set[tuple[int, int]] = set()
+
+    def __call__(self, module: nn.Module, size: tuple[int, int]) -> None:
+        if size in self._right:
+            return
+        if _is_built_for(module, self._create):
+            # Two others with its weights, since somebody may be listening to the module itself.
+            with torch.random.fork_rng(devices=[]):
+                own, made = (_rebuilt(module, self._own, each, self._create).eval() for each in (self._own, size))
+            noise = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+            if not torch.equal(own(noise), made(noise)):
+                raise ValueError("timm interpolates its positions only where it builds the model for one size (--size)")
+        elif math.prod(size) == math.prod(self._own):
+            raise ValueError(_sizing.SAME_COUNT)
+        self._right.add(size)
+
+
 def _sized(module: nn.Module, size: tuple[int, int], name: str, create: str) -> nn.Module:
     """The model for pictures of this size, its weights interpolated by timm where they belong to positions."""
-    embed = getattr(module, "patch_embed", None)
-    if isinstance(embed, PatchEmbed):
-        rows, columns = embed.patch_size
-        if size[0] % rows or size[1] % columns:
-            near = f"{max(1, round(size[0] / rows)) * rows}x{max(1, round(size[1] / columns)) * columns}"
-            raise RequestError(
-                f"{name} cuts pictures into patches of {rows}x{columns}, and {size[0]}x{size[1]} is no multiple",
-                f"the nearest: --size {near}",
-            )
-    return _sizing.resized(module, size, name, _ways(module, size, create))
+    if patches := _uneven(module, size):
+        rows, columns = map(int, patches.split("x"))
+        near = f"{max(1, round(size[0] / rows)) * rows}x{max(1, round(size[1] / columns)) * columns}"
+        raise RequestError(
+            f"{name} cuts pictures into patches of {patches}, and {size[0]}x{size[1]} is no multiple",
+            f"the nearest: --size {near}",
+        )
+    own = _size_of(module)
+    ways = [lambda: module]
+    if _is_fixed(module) and _is_built_for(module, create):
+        # Built for the size comes first where timm has no better way, so that its reason is told.
+        ways.insert(len(ways) if hasattr(module, "set_input_size") else 0, lambda: _rebuilt(module, own, size, create))
+    made = _sizing.resized(module, own, size, name, ways)
+    if made is not module:
+        follow_size(made, create, size)
+    return made
 
 
-def _ways(module: nn.Module, size: tuple[int, int], create: str) -> list[Callable[[], nn.Module]]:
-    """How a model can be had for another size; none: as it is.
+def _is_built_for(module: nn.Module, create: str) -> bool:
+    """Whether timm can build a model for an input size."""
+    return bool(create) and "img_size" in inspect.signature(type(module)).parameters
 
-    Where its class can change the size, that is used, unless it would change the windows of attention too, and with
-    them what the weights were trained for. Next best is the model built for that size. As it is only if timm does not
-    call its size fixed: CrossViT would scale any input to its own size, unseen.
+
+def _rebuilt(module: nn.Module, own: tuple[int, int], size: tuple[int, int], create: str) -> nn.Module:
+    """The model built for another input size, with its weights.
+
+    Raises:
+        ValueError: timm does not interpolate those that belong to positions.
     """
-    if not _config(module).get("fixed_input_size"):
-        return []
-    change = getattr(module, "set_input_size", None)
-    if change is not None and not any("window" in word for word in inspect.signature(change).parameters):
-
-        def changed() -> nn.Module:
-            change(img_size=size)
-            return module
-
-        return [changed]
-    if not create or "img_size" not in inspect.signature(type(module)).parameters:
-        return []
 
     def build(height: int, width: int) -> nn.Module:
         # Some classes take no pair.
@@ -351,21 +453,15 @@ def _ways(module: nn.Module, size: tuple[int, int], create: str) -> list[Callabl
         made: nn.Module = timm.create_model(create, pretrained=False, num_classes=module.num_classes, img_size=side)
         return made
 
-    def rebuilt() -> nn.Module:
-        made, before = build(*size), dict(module.state_dict())
-        after = _converted(dict(before), made)
-        height, width = _config(module)["input_size"][1:]
-        if size != (height, width) and math.prod(size) == height * width:
-            # Where the number of patches stays, timm takes a table over them as it is, though rows begin elsewhere.
-            larger = build(2 * height, 2 * width).state_dict()
-            tables = [name for name in before if name in larger and larger[name].shape != before[name].shape]
-            if any(after[name] is before[name] for name in tables if name in after):
-                raise ValueError(
-                    "it would have as many patches as before in another grid, and timm does not interpolate"
-                )
-        return _sizing.transplanted(after, made)
-
-    return [rebuilt]
+    made, before = build(*size), dict(module.state_dict())
+    after = _converted(dict(before), made)
+    if size != own and math.prod(size) == math.prod(own):
+        # Where the number of patches stays, timm takes a table over them as it is, though rows begin elsewhere.
+        larger = build(2 * own[0], 2 * own[1]).state_dict()
+        tables = [name for name in before if name in larger and larger[name].shape != before[name].shape]
+        if any(after[name] is before[name] for name in tables if name in after):
+            raise ValueError(_sizing.SAME_COUNT)
+    return _sizing.transplanted(after, made)
 
 
 # What timm knows about a model
@@ -435,13 +531,9 @@ def _prefix(module: nn.Module) -> int | None:
     return None if count is None else int(count)
 
 
-def _grid(module: nn.Module, size: tuple[int, int] | None = None) -> tuple[int, int] | None:
-    """The patch grid of a model whose tokens keep it to the end, for input of its own or another size."""
+def _grid(module: nn.Module) -> tuple[int, int] | None:
+    """The patch grid of a model whose tokens keep it to the end, for input of its own size."""
     if _prefix(module) is None:
         return None
-    embed = getattr(module, "patch_embed", None)
-    if size and isinstance(embed, PatchEmbed):  # it may take several sizes, and know only one grid
-        rows, columns = embed.dynamic_feat_size(size)
-        return int(rows), int(columns)
-    grid = getattr(embed, "grid_size", None)
+    grid = getattr(getattr(module, "patch_embed", None), "grid_size", None)
     return (int(grid[0]), int(grid[1])) if grid else None

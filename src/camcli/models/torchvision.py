@@ -24,9 +24,11 @@ from camcli.capture import listened
 from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Interpolation, Prepare
 from camcli.labels import Labels
+from camcli.layout import scaled
 from camcli.models import Request, _headless, _imagenet, _sizing
 from camcli.network import Network
 from camcli.outlet import Outlet, Task
+from camcli.positions import follow
 
 # Where torchvision keeps the models of each task.
 HOMES: dict[Task, Any] = {
@@ -41,6 +43,7 @@ SEGMENTATION_TRAINING_HEAD = "aux_classifier."
 SSD_STAGES = {"ssd300_vgg16": "backbone.features", "ssdlite320_mobilenet_v3_large": "backbone.features.0"}
 # Where models have a pooling to one cell that can be left out.
 POOLINGS = ("avgpool", "classifier.0")
+POSITIONS = "positions are interpolated to the cells of each input as torchvision does it (bicubic)"
 # The DenseNet weights that torchvision publishes have names from before dots in module names were forbidden.
 OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 
@@ -95,17 +98,19 @@ def _network(
     module: nn.Module, name: str, weights: WeightsEnum, request: Request, origin: str, notes: tuple[str, ...] = ()
 ) -> Network:
     model = request.name.partition("/")[0]
-    if request.size:
-        module = _sizing.resized(module, request.size, name, _ways(module, model, request.size))
     task = _task(model) or "classify"
-    prefix, grid = _tokens(module)
+    prepare, about_prepare = _prepare(module, weights, task)
+    own, (prefix, grid) = prepare.size, _tokens(module)
+    if isinstance(module, VisionTransformer):
+        follow(module, (module.image_size, module.image_size), _change, POSITIONS)
+    if request.size:
+        module = _sizing.resized(module, own, request.size, name, _ways(module, model, request.size))
+        prepare, grid = prepare.changed(request.size), scaled(grid, own, request.size)
     if task == "detect":
         module.transform = _AsGiven(module.transform)
         # Boxes that score less do not change which of the others are kept, so that those asked for can be had.
         judge: Any = getattr(module, "roi_heads", module)
         judge.score_thresh = min(judge.score_thresh, request.min_score)
-    prepare, about_prepare = _prepare(module, weights, task)
-    prepare = prepare.changed(request.size)
     layer = _stage(module, model, task)
     if request.headless:
         if request.pool == "none":
@@ -235,24 +240,25 @@ def _converted(state: checkpoint.State, module: nn.Module) -> checkpoint.State:
 # Another input size
 
 
+def _change(module: Any, size: tuple[int, int]) -> None:
+    """Make a vision transformer what it must be for input of this size, as torchvision interpolates its positions."""
+    side, patch, own = size[0], module.patch_size, module.encoder.pos_embedding
+    if side != size[1]:
+        raise ValueError("torchvision's vision transformers take squares only (timm's do not)")
+    if side % patch:
+        raise ValueError(f"it cuts pictures into patches of {patch}x{patch}, which does not go into it evenly")
+    state = interpolate_embeddings(side, patch, OrderedDict({"encoder.pos_embedding": own}))
+    module.image_size = side
+    module.encoder.pos_embedding = nn.Parameter(state["encoder.pos_embedding"], own.requires_grad)
+
+
 def _ways(module: nn.Module, model: str, size: tuple[int, int]) -> list[Callable[[], nn.Module]]:
     """How a model can be had for another size; none: as it is."""
-    build = partial(torchvision.models.get_model, model, weights=None)
-
-    def vision_transformer() -> nn.Module:
-        if size[0] != size[1]:
-            raise ValueError("torchvision's vision transformers take squares only (timm's do not)")
-        patch: int = module.patch_size  # type: ignore[assignment]
-        if size[0] % patch:
-            raise ValueError(f"it cuts pictures into patches of {patch}x{patch}, which does not go into it evenly")
-        state = interpolate_embeddings(size[0], patch, OrderedDict(module.state_dict()))
-        return _sizing.transplanted(dict(state), build(image_size=size[0], num_classes=_outputs(module)))
 
     def max_vit() -> nn.Module:
-        return _sizing.transplanted(module.state_dict(), build(input_size=size, num_classes=_outputs(module)))
+        made = torchvision.models.get_model(model, weights=None, input_size=size, num_classes=_outputs(module))
+        return _sizing.transplanted(module.state_dict(), made)
 
-    if isinstance(module, VisionTransformer):
-        return [vision_transformer]
     return [max_vit] if isinstance(module, MaxVit) else []
 
 
