@@ -214,5 +214,6 @@ def test_random_weights_work_without_network_and_mark_every_output(samples: Path
     for row in ledger("camcli-out"):
         for kind in ("overlay", "heatmap", "panel"):
             with Image.open(Path("camcli-out", row["files"][kind])) as drawn:
-                banner = (np.asarray(drawn.convert("RGB")) == (255, 196, 0)).all(2)
+                off = np.abs(np.asarray(drawn.convert("RGB"), int) - (255, 196, 0))
+            banner = (off <= (12 if kind == "overlay" else 0)).all(2)  # JPEG moves colours by a few levels
             assert banner.mean() > 0.005, row["files"][kind]

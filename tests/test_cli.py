@@ -40,8 +40,8 @@ def test_all_done_ends_with_0_and_says_what_was_found_where(paint: Paint, tiny: 
     assert lines[0] == f"model: {tiny}, as built by {tiny}"
     assert lines[1] == "method: gradcam at stem, on cpu"
     assert lines[2] == "explained: a class's score before softmax"
-    assert lines[4].split() == ["in/a.png", "0", "red", "1.00", "out/in/a.png.overlay.png"]
-    assert lines[5].split() == ["in/b.png", "2", "blue", "1.00", "out/in/b.png.overlay.png"]
+    assert lines[4].split() == ["in/a.png", "0", "red", "1.00", "out/in/a.png.overlay.jpg"]
+    assert lines[5].split() == ["in/b.png", "2", "blue", "1.00", "out/in/b.png.overlay.jpg"]
     assert lines[6].startswith("2 done in ")
     assert lines[6].endswith(": out")
 
@@ -60,7 +60,7 @@ def test_some_failed_ends_with_1_each_with_its_reason_the_rest_done(paint: Paint
     assert "failed: in/[b].jpg: the file is empty\n" in result.stderr
     assert "failed: in/c\\n.png: is not a picture" in result.stderr
     assert "1 done, 2 failed in" in result.stderr
-    assert files() == ["in/a.png.overlay.png"]
+    assert files() == ["in/a.png.overlay.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_names_on_stdin_by_line_and_by_nul(paint: Paint, here: Path, tiny: str) 
     result = explain(tiny, "-", "-0", "--json", stdin=b"with\nnewline.png\0a.png\0caf\xe9.png")
     assert result.exit_code == 0, result.stderr
     assert [json.loads(line)["source"] for line in result.stdout.splitlines()] == ["with\nnewline.png"]
-    assert files() == sorted(f"{name}.overlay.png" for name in ("a.png", raw, "with\nnewline.png"))
+    assert files() == sorted(f"{name}.overlay.jpg" for name in ("a.png", raw, "with\nnewline.png"))
 
 
 def test_names_in_a_list(paint: Paint, here: Path, tiny: str) -> None:
@@ -170,7 +170,7 @@ def test_names_in_a_list(paint: Paint, here: Path, tiny: str) -> None:
     paint("in/b.png")
     (here / "list.txt").write_text("a.png\n\nin\n")
     assert explain(tiny, "@list.txt").exit_code == 0
-    assert files() == ["a.png.overlay.png", "in/b.png.overlay.png"]
+    assert files() == ["a.png.overlay.jpg", "in/b.png.overlay.jpg"]
 
 
 def test_a_pipe_as_a_list_is_refused_rather_than_read_twice(here: Path, tiny: str) -> None:
@@ -286,7 +286,7 @@ def test_interrupted_it_says_so_and_what_was_done_stays(
     assert done[0] == first["name"] == "in/0.png"
     assert 0 < len(done) < 60
     # Of those that were being written when it struck, some may lie there whole without a line; they are done again.
-    assert {f"{name}.overlay.png" for name in done} <= set(files())
+    assert {f"{name}.overlay.jpg" for name in done} <= set(files())
     assert not list(Path("out").rglob("*.tmp"))
     # The same command again goes on from there.
     again = explain(f"{tiny_file}:make", "in")  # another job: its function is another

@@ -447,7 +447,7 @@ def test_a_run_has_one_picture_each_and_the_same_concepts_in_all(go: Go) -> None
     assert [file for file in files() if "a.png" in file] == [
         "in/a.png.heatmap.png",
         "in/a.png.npy",
-        "in/a.png.overlay.png",
+        "in/a.png.overlay.jpg",
         "in/a.png.panel.png",
     ]
     assert where("in/a.png") == {"red": "left", "green": "right"}

@@ -52,7 +52,7 @@ def piped(monkeypatch: pytest.MonkeyPatch) -> Stream:
 def outcome(source: str = "a.png", error: str | None = None, label: str = "tabby") -> Outcome:
     return Outcome(
         source=source, name=source, stamp="", job="j", run="r", index=3, label=label, probability=0.5, seconds=0.1,
-        files={} if error else {"overlay": f"{source}.overlay.png"}, error=error, layer="layer4",
+        files={} if error else {"overlay": f"{source}.overlay.jpg"}, error=error, layer="layer4",
     )  # fmt: skip
 
 
@@ -241,7 +241,7 @@ def test_the_summary_has_one_line_for_each_map_at_any_width(width: int, terminal
     assert first.startswith(names[0] if width >= 70 else "photos/")
     assert second.startswith("b.jpg")
     assert ("file" in heading) == (width > 80)
-    assert ("maps/photos/2024/a-long-name-of-a-picture.jpg.overlay.png" in first) == (width == 200)
+    assert ("maps/photos/2024/a-long-name-of-a-picture.jpg.overlay.jpg" in first) == (width == 200)
 
 
 def test_no_table_where_nothing_succeeded(piped: Stream) -> None:
@@ -289,7 +289,7 @@ def test_lines_are_not_folded_in_a_pipe(piped: Stream) -> None:
     Voice().note("word " * 99 + "word")
     Voice().summary([outcome("d/" * 100 + "a.png")], Tally(done=1), 1.0, "out")
     assert stream.getvalue().splitlines()[0] == "note: " + "word " * 99 + "word"
-    assert "d/" * 100 + "a.png.overlay.png" in stream.getvalue()
+    assert "d/" * 100 + "a.png.overlay.jpg" in stream.getvalue()
 
 
 def test_the_summary_lists_few_maps_and_only_counts_many(piped: Stream) -> None:

@@ -58,9 +58,13 @@ CHANGED = {
     "workers": 3,
     "device": "cpu",
     "precision": "bf16",
+    "compile": "on",
     "seed": 1,
 }
-HOW = {"inputs", "null_separated", "out", "root", "overwrite", "batch_size", "checkpoint", "workers", "device", "seed"}
+HOW = {
+    *("inputs", "null_separated", "out", "root", "overwrite"),
+    *("batch_size", "checkpoint", "workers", "device", "compile", "seed"),
+}
 
 
 @pytest.fixture
@@ -129,7 +133,7 @@ def test_what_no_job_can_be_is_refused(options: dict, message: str) -> None:
         Job(**options)
 
 
-@pytest.mark.parametrize("word", ["normalize", "precision", "crop", "fuse"])
+@pytest.mark.parametrize("word", ["normalize", "precision", "crop", "fuse", "compile"])
 def test_a_word_that_is_not_among_the_choices_is_refused(word: str) -> None:
     # In a process of its own, where the tests' check of types does not come first.
     code = f"from camcli.job import Job; Job({word}='sometimes')"

@@ -44,8 +44,22 @@ def drawn(name, *args):
 def test_every_output_is_a_file_of_its_kind(name, map_):
     content = OUTPUTS.load(name)(picture(), explanation(map_), STYLE)
     assert type(content) is bytes
-    magic = b"\x93NUMPY" if OUTPUTS.find(name).suffix == ".npy" else b"\x89PNG"
-    assert content.startswith(magic)
+    magic = {"npy": b"\x93NUMPY", "png": b"\x89PNG", "jpg": b"\xff\xd8\xff"}
+    assert content.startswith(magic[OUTPUTS.find(name).suffix.rpartition(".")[2]])
+
+
+@pytest.mark.parametrize("style", [STYLE, UNTRAINED], ids=["trained", "untrained"])
+def test_the_overlay_as_jpeg_is_the_one_as_png_to_a_few_levels_in_its_colours_too(style):
+    smooth = np.asarray(Image.fromarray(picture(12, 8).pixels).resize((300, 200), Image.Resampling.BICUBIC))
+    seen = Picture(picture().source, smooth, picture().view)
+    loose, exact = (drawn(name, seen, explanation(), style).astype(int) for name in ("overlay", "overlay-png"))
+    assert np.abs(loose - exact).mean() < 2
+    assert np.abs(loose - exact).mean((0, 1)).max() < 2.5
+
+
+def test_a_picture_that_jpeg_cannot_hold_says_what_can():
+    with pytest.raises(OSError, match=r"70000 x 2 .* JPEG: --save overlay-png"):
+        OUTPUTS.load("overlay")(picture(70000, 2), explanation(), STYLE)
 
 
 def test_no_two_outputs_end_alike():
@@ -68,7 +82,7 @@ def test_the_array_is_the_map_as_the_method_gave_it():
         assert np.array_equal(loaded, map_)
 
 
-@pytest.mark.parametrize("name", ["overlay", "heatmap"])
+@pytest.mark.parametrize("name", ["overlay", "overlay-png", "heatmap"])
 @pytest.mark.parametrize("size", [(300, 200), (33, 57), (1, 1), (1000, 5)])
 def test_overlay_and_heatmap_have_the_pictures_own_size(name, size):
     for map_ in (None, GRADIENT):
@@ -90,7 +104,7 @@ def test_what_the_model_did_not_see_is_hatched_in_the_heatmap_and_grey_in_the_ov
     seen = ~np.isnan(picture().view.onto_picture(np.zeros((7, 7), np.float32)))
     heat = drawn("heatmap", picture(), explanation(), STYLE)
     assert set(np.unique(heat[~seen])) == {render.GROUND, render.LINE}
-    over = drawn("overlay", picture(), explanation(), STYLE)
+    over = drawn("overlay-png", picture(), explanation(), STYLE)
     assert (over[~seen] == over[~seen][:, :1]).all()
     assert not (over[seen] == over[seen][:, :1]).all()
 
@@ -99,7 +113,8 @@ def test_what_the_model_did_not_see_is_hatched_in_the_heatmap_and_grey_in_the_ov
 @pytest.mark.parametrize("map_", [None, GRADIENT], ids=["layer", "input"])
 def test_untrained_weights_are_said_on_every_picture(name, map_):
     def banner(style):
-        return (drawn(name, picture(), explanation(map_), style) == render.BANNER).all(2).sum()
+        off = np.abs(drawn(name, picture(), explanation(map_), style) - np.array(render.BANNER))
+        return (off <= (12 if name == "overlay" else 0)).all(2).sum()  # JPEG moves colours by a few levels
 
     assert banner(STYLE) < 50
     assert banner(UNTRAINED) > 2000
@@ -117,7 +132,7 @@ def test_a_gradient_is_spread_in_the_overlay_only():
     square = picture(224, 224, SQUASH)
     heat = drawn("heatmap", square, explanation(dust), STYLE)
     assert (heat == (0, 0, 4)).all(2).mean() > 0.95
-    over = drawn("overlay", square, explanation(dust), STYLE)
+    over = drawn("overlay-png", square, explanation(dust), STYLE)
     assert (over == square.pixels).all(2).mean() < 0.05
     raw = np.load(io.BytesIO(OUTPUTS.load("array")(square, explanation(dust), STYLE)))
     assert np.array_equal(raw, dust)

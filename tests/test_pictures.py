@@ -181,7 +181,7 @@ def test_a_picture_reached_twice_is_yielded_once():
 def test_the_output_is_not_the_input():
     lay(
         "a.jpg",
-        "out/a.jpg.overlay.png",
+        "out/a.jpg.overlay.jpg",
         "old/run.json",
         "old/outcomes.jsonl",
         "old/x.png",
@@ -193,7 +193,7 @@ def test_the_output_is_not_the_input():
     assert names("*") == ["a.jpg", "half/y.png"]
     assert names("**/*.png") == ["half/y.png"]
     assert names("old") == ["old/x.png"]
-    assert names("out/a.jpg.overlay.png") == ["out/a.jpg.overlay.png"]
+    assert names("out/a.jpg.overlay.jpg") == ["out/a.jpg.overlay.jpg"]
     for same in ("out", "./out/", "link"):
         with pytest.raises(RequestError, match="output folder"):
             found(same)

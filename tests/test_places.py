@@ -227,7 +227,7 @@ def test_each_box_has_its_files_its_score_and_its_place_in_the_picture(small):
     assert (second.label, second.number, second.box) == ("green", 2, (32, 0, 64, 32))
     # Half of each box is padding.
     assert (first.score, second.score) == pytest.approx((0.5, 0.4), rel=0.02)
-    assert first.files["overlay"] == "red-green.png.box1.0-red.overlay.png"
+    assert first.files["overlay"] == "red-green.png.box1.0-red.overlay.jpg"
     assert all((Path("out") / file).is_file() for one in (first, second) for file in one.files.values())
     lines = [json.loads(line) for line in Path("out/outcomes.jsonl").read_text().splitlines()]
     assert [line["box"] for line in lines] == [[0, 0, 32, 32], [32, 0, 64, 32]]

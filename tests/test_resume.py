@@ -40,9 +40,9 @@ def test_a_changed_picture_and_a_missing_file_are_done_again(paint: Paint, go: G
     paint("in/b.png", GREEN)
     first, (second,) = go("in")
     assert (first, second.label) == ([], "green")
-    assert changes(before) == {"in/b.png.overlay.png"}
+    assert changes(before) == {"in/b.png.overlay.jpg"}
     assert [(row["name"], row["label"]) for row in ledger()] == [("in/a.png", "red"), ("in/b.png", "green")]
-    Path("out/in/a.png.overlay.png").unlink()
+    Path("out/in/a.png.overlay.jpg").unlink()
     (first,), second = go("in")
     assert (first.label, second) == ("red", [])
 
@@ -60,7 +60,7 @@ def test_another_class_of_a_changed_picture_leaves_no_orphan(paint: Paint, go: G
     go("in", target=("top:1",))
     paint("in/b.png", GREEN)
     go("in", target=("top:1",))
-    assert files() == ["in/a.png.0-red.overlay.png", "in/b.png.1-green.overlay.png"]
+    assert files() == ["in/a.png.0-red.overlay.jpg", "in/b.png.1-green.overlay.jpg"]
 
 
 @pytest.mark.usefixtures("two")
@@ -90,7 +90,7 @@ def test_overwrite_does_the_same_again_and_replaces_another_job(go: Go) -> None:
 def test_overwrite_leaves_nothing_of_another_job_not_even_of_other_pictures(go: Go) -> None:
     go("in")
     go("in/a.png", colormap="jet", overwrite=True)
-    assert files() == ["in/a.png.overlay.png"]
+    assert files() == ["in/a.png.overlay.jpg"]
     assert [row["name"] for row in ledger()] == ["in/a.png"]
     assert go("in/a.png", colormap="jet") == [[]]
 

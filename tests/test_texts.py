@@ -531,7 +531,7 @@ def test_every_prompt_has_a_map_and_the_best_alone_if_asked(clip: str) -> None:
     assert [one["score"] for one in found] == pytest.approx(scores.tolist(), rel=1e-4)
     assert [one["probability"] for one in found] == pytest.approx(scores.softmax(0).tolist(), rel=1e-3)
     assert files() == [
-        f"coffee.png.{number}-a-{word}.overlay.png" for number, word in enumerate(("cup", "cat", "wall"))
+        f"coffee.png.{number}-a-{word}.overlay.jpg" for number, word in enumerate(("cup", "cat", "wall"))
     ]
     [best] = lines(*words, "--target", "predicted")
     assert best["index"] == int(scores.argmax())

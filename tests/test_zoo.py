@@ -52,4 +52,4 @@ def test_every_family_is_explained_from_the_shell_without_an_option(model, sampl
     asked = ["explain", "--model", model, "--weights", "random", "--out", str(tmp_path), "--quiet"]
     run = CliRunner().invoke(app, [*asked, str(sample_images / "chelsea.png")])
     assert run.exit_code == 0, run.output
-    assert len(list(tmp_path.rglob("*.overlay.png"))) == 1
+    assert len(list(tmp_path.rglob("*.overlay.jpg"))) == 1

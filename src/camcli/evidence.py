@@ -54,6 +54,7 @@ SAME = 1e-4
 COMPLETE = 1e-2
 # Of the greatest gradient, in units of rounding, how far two ways of computing it may differ.
 UNMIXED = 256
+COLOURS = 3
 # In units of rounding, how far the scores of few and of many copies of a token may differ.
 ROUNDED = 8
 # Variants of an activation in one forward, however small they are.
@@ -159,7 +160,7 @@ class Witness:
         self.module, self.read, self.wants, self.call, self.rows = module, read, wants, call, rows
         self.cosine, self.shift = cosine, shift
         self.feed = Feed(module)
-        self._channels_last = True
+        self.format = _quickest(module)
         self.ruled, self.everywhere = ruled, everywhere
         self.layers: tuple[str, ...] = ()
 
@@ -172,8 +173,28 @@ class Witness:
     def leaf(self, images: Tensor, from_input: bool = False) -> Tensor:
         """The images where the network is and as it counts; the start of the graph if that is at the input."""
         like = next((one for one in self.module.parameters() if one.is_floating_point()), images)
-        from_input |= self.ruled or bool(self.wants & FROM_INPUT)
-        return images.detach().clone().to(like.device, like.dtype).requires_grad_(from_input)
+        from_input |= self.from_input
+        return self.laid(images.detach().to(like.device, like.dtype, copy=True)).requires_grad_(from_input)
+
+    @property
+    def from_input(self) -> bool:
+        """Whether the graph starts at the images."""
+        return self.ruled or bool(self.wants & FROM_INPUT)
+
+    def laid(self, images: Tensor) -> Tensor:
+        """The images in the order in memory in which the network is fastest; what it says changes by rounding alone."""
+        return images.contiguous(memory_format=self.format)
+
+    def settle(self, image: Tensor) -> None:
+        """Have the weights of convolutions lie in memory as their input does, if the network takes it so."""
+        if self.format == torch.contiguous_format:
+            return
+        self.module.to(memory_format=self.format)
+        try:
+            self.module(self.leaf(image))
+        except RuntimeError:  # if it is another one, it comes again
+            self.format = torch.contiguous_format
+            self.module.to(memory_format=self.format)
 
     def forward(
         self,
@@ -183,7 +204,21 @@ class Witness:
         plan: Plan | None = None,
         from_input: bool = False,
     ) -> Forward:
-        """One forward that keeps what the evidence wanted needs, and no more; perhaps all from the input on."""
+        """One forward that keeps what the evidence wanted needs, and no more; perhaps all from the input on.
+
+        The first (without a plan) finds out whether the network takes its channels last in memory: one that looks at
+        how its features lie, as ``view`` does, may refuse that.
+        """
+        if plan is None and self.format == torch.channels_last:
+            try:
+                return self._forward(images, seen, region, plan, from_input)
+            except RuntimeError:  # if it is another one, it comes again
+                self.format = torch.contiguous_format
+        return self._forward(images, seen, region, plan, from_input)
+
+    def _forward(
+        self, images: Tensor, seen: Tensor | None, region: Tensor | None, plan: Plan | None, from_input: bool
+    ) -> Forward:
         leaf = self.leaf(images, from_input)
         layers = {name: self.module.get_submodule(name) for name in self.layers}
         with ExitStack() as watch:
@@ -231,19 +266,6 @@ class Witness:
         last = self.wants & LAST_ATTENTION or plan.pooled
         return Attending(images, values, graph_from=plan.attentions - 1 if last else -1, queries=queries)
 
-    def answer(self, images: Tensor) -> Any:
-        """What the network returns, without a graph; on a CPU the channels lie last in memory.
-
-        Convolutions run faster so, with the weights as they are, and nothing but rounding changes. A network that looks
-        at how its features lie, as ``view`` does, may refuse that: it is given images as they are from then on.
-        """
-        if self._channels_last and images.device.type == "cpu":
-            try:
-                return self.module(images.contiguous(memory_format=torch.channels_last))
-            except RuntimeError:  # if it is another one, it comes again
-                self._channels_last = False
-        return self.module(images)
-
     # ---- which parts can be computed again on the way back
 
     def prepare_parts(self, plan: Plan, images: Tensor) -> str:
@@ -261,7 +283,7 @@ class Witness:
             return self._without_parts(plan, "no part of the network keeps much more than what it is given")
         plan.parts = best.parts
         try:
-            same = all(map(_alike, before, self._gradients_of(plan, images)))
+            same = all(map(alike, before, self._gradients_of(plan, images)))
         except Exception as error:  # whatever it is, these parts cannot be computed again
             said = (str(error).strip() or type(error).__name__).splitlines()[0]
             return self._without_parts(plan, f"the parts of the network cannot be computed again: {said}")
@@ -331,7 +353,7 @@ class Witness:
                 pairs = [(reading.scores(0), again.scores(0)), (changed, again.scores(1))]
             except Exception:  # whatever it is, this way is none
                 return False
-            return all(map(_alike, *zip(*pairs, strict=True)))
+            return all(map(alike, *zip(*pairs, strict=True)))
 
         # Features come with the images, so these are given anew for each variant.
         ways = [Way(owned)] if self.feed.on else [Way(owned, self._needed(layer, recording, leaf)), Way(owned)]
@@ -413,7 +435,7 @@ class Witness:
         for block in blocks:
             with torch.no_grad(), Attending(1, values=False, graph_from=-1):
                 again = calls[block].run(block)
-            if not _alike(again, calls[block].output):
+            if not alike(again, calls[block].output):
                 raise no_blocks(f"run again on the same tokens, a {type(block).__name__} hands on others")
 
     def _alone(self, trunk: Trunk, recording: Recording, leaf: Tensor, plan: Plan) -> Trunk:
@@ -439,7 +461,7 @@ class Witness:
         if not found:
             return replace(trunk, alone="what lies behind its blocks cannot be run on copies of one token")
         few, many = found[min(found)], found[max(found)]
-        if not _alike(few, many, max(SAME, ROUNDED * torch.finfo(tokens.dtype).eps)):
+        if not alike(few, many, max(SAME, ROUNDED * torch.finfo(tokens.dtype).eps)):
             return replace(trunk, alone="what lies behind its blocks tells tokens by their places, or mixes neighbours")
         shorter = 1 if trunk.way.whole else tokens.shape[1] // min(found)
         return replace(trunk, length=min(found), rows=min(MOST_ROWS, trunk.rows * shorter))
@@ -862,9 +884,9 @@ class Evidence:
         """From variants of the images to the score of each."""
 
         def ask(variants: Iterable[Tensor]) -> Iterator[Float[Tensor, " n"]]:
-            for images in self._chunks(variants, self._witness.rows):
+            for images in map(self._witness.laid, self._chunks(variants, self._witness.rows)):
                 with torch.inference_mode(), self._about():
-                    scores = self._scores(images, self._witness.answer(images))
+                    scores = self._scores(images, self._witness.module(images))
                 yield from _each(scores, len(self._rows))
 
         return ask
@@ -873,7 +895,7 @@ class Evidence:
         """From variants of the images to the score of each, and its gradient by it."""
 
         def slopes(variants: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-            for images in self._chunks(variants, self._witness.rows):
+            for images in map(self._witness.laid, self._chunks(variants, self._witness.rows)):
                 images.requires_grad_()
                 with torch.enable_grad(), self._about(), recomputed(self._plan.parts, nullcontext):
                     scores = self._scores(images, self._witness.module(images.clone()))
@@ -887,7 +909,7 @@ class Evidence:
         module = {layer: self._witness.module.get_submodule(layer)}
 
         def responses(variants: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-            for images in self._chunks(variants, self._witness.rows):
+            for images in map(self._witness.laid, self._chunks(variants, self._witness.rows)):
                 with torch.enable_grad(), self._about():
                     with recomputed(self._plan.parts, nullcontext), tapped(module, self._witness.call) as taps:
                         scores = self._scores(images, self._witness.module(images))
@@ -987,6 +1009,14 @@ def mixes(evidence: Evidence) -> bool:
     return False
 
 
+def _quickest(module: nn.Module) -> torch.memory_format:
+    """Channels last where a convolution looks at features, and not at the image alone as that of patches does."""
+    if any(parameter.device.type == "mps" for parameter in module.parameters()):
+        return torch.contiguous_format
+    looks = any(isinstance(one, nn.Conv2d) and one.in_channels > COLOURS for one in module.modules())
+    return torch.channels_last if looks else torch.contiguous_format
+
+
 def _points(forward: Forward) -> list[Tensor]:
     """Where gradients can be taken, the layers first."""
     points = list(forward.taps.values()) + ([forward.image] if forward.image.requires_grad else [])
@@ -1039,6 +1069,7 @@ def _each(values: Tensor, images: int) -> Iterator[Tensor]:
     return iter(values.reshape(images, -1, *values.shape[1:]).unbind(1))
 
 
-def _alike(one: Tensor, other: Tensor, same: float = SAME) -> bool:
+def alike(one: Tensor, other: Tensor, same: float = SAME) -> bool:
+    """Whether two tensors are the same to rounding, where they are finite."""
     finite = one.isfinite() & other.isfinite()
     return bool(finite.any()) and bool((one - other)[finite].abs().max() <= same * one[finite].abs().max())

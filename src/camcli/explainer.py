@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 
 from camcli.around import Pass, channel_parts, fused, passes, sizes, smoothed
 from camcli.attention import Attending
-from camcli.capture import Taps, closed_parts
+from camcli.capture import Taps, closed_parts, frozen
+from camcli.compiling import Compilation, compiled
 from camcli.concepts import Fitted, fitted, sampled
 from camcli.concepts import found as found_concepts
 from camcli.errors import PictureError, RequestError
@@ -31,16 +33,18 @@ from camcli.evidence import (
     Forward,
     Plan,
     Witness,
+    alike,
     mixes,
     wide,
 )
 from camcli.extras import Features
+from camcli.folding import fold, pairs
 from camcli.job import FUSES, Explanation
 from camcli.labels import Labels
 from camcli.layers import resolve
 from camcli.layout import Layout, asked, canonical, decide, readings
 from camcli.network import Network
-from camcli.outlet import NO_BOX_AGAIN, Outlet, Reading, Score, Shared, Subject, competing, unfiltered
+from camcli.outlet import NO_BOX_AGAIN, Outlet, Reading, Score, Shared, Subject, competing, parts, unfiltered
 from camcli.positions import told
 from camcli.recipe import Recipe, recipes
 from camcli.ruled import RuledActivations, unseen_relus
@@ -374,6 +378,86 @@ class Explainer:
         """
         self.fitted = fitted(self.recipes, samples)
 
+    def rearrange(self, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> int:
+        """Make the network faster and its numbers the same to rounding: of no use to anyone else who holds it.
+
+        Convolutions and the batch norms behind them are folded into one, but for those at or in a layer that is looked
+        at, and not where a method wants every bias. On a CPU the weights of convolutions get the order in memory that
+        their input will have.
+
+        Args:
+            image: noise to try it with, as for :meth:`check`.
+            extras: likewise.
+
+        Returns:
+            How many batch norms are left out from now on.
+
+        Raises:
+            RequestError: the layer cannot be chosen.
+        """
+        with self._feeding(image, extras):
+            self._choose_layer(image)
+            with torch.inference_mode(False), torch.no_grad(), frozen(self.module):
+                self._witness.settle(image)
+                return 0 if "biases" in self._witness.wants else self._fold(image)
+
+    def _fold(self, image: Tensor) -> int:
+        """Fold what can be; taken back if what the network says moves by more than rounding."""
+        if not any(isinstance(one, nn.BatchNorm2d) for one in self.module.modules()):
+            return 0
+        said: list[Any] = []
+
+        def run() -> None:
+            said.append(self.module(self._witness.leaf(image)))
+
+        found = [one for one in pairs(self.module, run) if not any(map(one.touches, self.layers))]
+        unfold = fold(self.module, found)
+        run()
+        if not _same(*said):
+            unfold()
+            return 0
+        return len(found)
+
+    def compile(self, images: Float[Tensor, "n 3 h w"]) -> Compilation:
+        """Compile the part of the network that no gradient passes, for batches of this size, where that is faster.
+
+        Of no use to anyone else who holds the network.
+
+        Args:
+            images: noise, as many as a batch will have.
+
+        Raises:
+            RequestError: no map can be made, as in :meth:`check`.
+        """
+        if why := self._why_not_compiled():
+            return Compilation(reason=why)
+        self.check(probe_image((images.shape[2], images.shape[3]), images.dtype, images.device))
+        first, turn = next(iter(self.runs.items()))
+        given = self._witness.leaf(images)
+
+        def run() -> Tensor:
+            # No inference tensors: a compiled part would be compiled once more for tensors that are none.
+            reading = self._witness.read(self.module(given.clone()), len(given))
+            return torch.stack([reading.scores(row) for row in range(len(given))])
+
+        with torch.inference_mode(False), frozen(self.module):
+            return compiled(self.module, first, turn, run)
+
+    def _why_not_compiled(self) -> str:
+        """Why nothing of the network can be compiled; empty if something can."""
+        wants = self._witness.wants
+        if not self._at_layer:
+            return "no layer is looked at, so no part of the network lies before it"
+        if self._witness.from_input or wants & {"slopes"}:
+            return "a method takes the gradient by the images, so it passes every part of the network"
+        if wants & ATTENTION:
+            return "a method follows attention through every operation"
+        if self._checkpoint:
+            return "parts of the network are computed again on the way back"
+        if self._group:
+            return "groups may be of several sizes"
+        return "a detector's boxes are no scores to compare" if self.outlet.task == "detect" else ""
+
     def check(self, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> None:
         """Try everything on one image or one group: choose the layer, read its layout, see that gradient reaches it.
 
@@ -390,9 +474,20 @@ class Explainer:
         key, size = self._key(image), (image.shape[2], image.shape[3])
         if self._checked == key:
             return
-        with self._witness.feed.giving(None if extras is None else first_of(extras, len(image))):
+        with self._feeding(image, extras):
             self._check_sizes(image, key, size)
         self._checked = key
+
+    def _feeding(self, image: Tensor, extras: Features | None) -> AbstractContextManager[None]:
+        """While it lasts, the network is given features beside each of these images, if there are some."""
+        return self._witness.feed.giving(None if extras is None else first_of(extras, len(image)))
+
+    def _choose_layer(self, image: Tensor) -> None:
+        """The default layer, where a method wants one and none is named."""
+        if self._at_layer and not self.layers:
+            known = self.network.layer if self.network else ""
+            self.layers = (known or default_layer(self.module, self._survey(image)),)
+            self._check_fuse()
 
     def _check_sizes(self, image: Tensor, key: tuple[int, int, int], size: tuple[int, int]) -> None:
         self._check_size(image)
@@ -410,10 +505,7 @@ class Explainer:
         key = self._key(image)
         if key in self._plans:
             return
-        if self._at_layer and not self.layers:
-            known = self.network.layer if self.network else ""
-            self.layers = (known or default_layer(self.module, self._survey(image)),)
-            self._check_fuse()
+        self._choose_layer(image)
         plan = Plan()
         with self._witness.ready(), unfiltered(self.module):
             forward = self._witness.forward(image)
@@ -1172,6 +1264,14 @@ class Explainer:
                 f"maps of several layers are fused, but there is one: {self.layers[0]}",
                 "name several: --layer layer3 --layer layer4",
             )
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two answers of a network to the same images differ by rounding alone."""
+    pairs = zip(parts(one), parts(other), strict=False)
+    return all(
+        first.tensor.shape == second.tensor.shape and alike(first.tensor, second.tensor) for first, second in pairs
+    )
 
 
 def _count(count: int, one: str, many: str = "") -> str:

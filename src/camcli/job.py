@@ -28,6 +28,7 @@ Fuse = Literal["none", "mean", "max", "product", "paper"]
 Head = Literal["auto", "keep", "none"]
 Pool = Literal["keep", "none"]
 Activations = Literal["model", "softmax", "sigmoid", "none"]
+Compile = Literal["auto", "on", "off"]
 Sort = Literal["mean", "max", "std", "active", "correlation"]
 Measure = Literal["pearson", "ssim", "overlap"]
 Kept = Literal["sheet", "array"]
@@ -39,7 +40,10 @@ FUSES: tuple[str, ...] = get_args(Fuse)
 # How a run goes about its work, or what it works on: neither changes what one picture's files hold. The seed does, by
 # way of the weights, whose hash counts in the worker's fingerprint.
 NOT_IN_FINGERPRINT = frozenset(
-    {"inputs", "null_separated", "out", "root", "overwrite", "batch_size", "checkpoint", "workers", "device", "seed"}
+    {
+        *("inputs", "null_separated", "out", "root", "overwrite"),
+        *("batch_size", "checkpoint", "workers", "device", "compile", "seed"),
+    }
 )
 # How a layer's output may be said to lie in memory.
 LAYOUTS = "nchw, nhwc, tokens:PREFIX:HxW, ncl:PREFIX:HxW"
@@ -158,6 +162,7 @@ class Job:
         workers: decode threads, and as many writer threads; 0 for the machine's default.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         precision: the arithmetic of the network; maps are always float32.
+        compile: whether the part of the network that no gradient passes is compiled; ``auto``: in long runs.
         seed: of random weights.
     """
 
@@ -208,11 +213,12 @@ class Job:
     workers: int = 0
     device: str = "auto"
     precision: Precision = "fp32"
+    compile: Compile = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Raises RequestError for what no job can be; what depends on libraries or files is checked later."""
-        kinds = {"normalize": Normalize, "precision": Precision, "crop": Crop, "fuse": Fuse}
+        kinds = {"normalize": Normalize, "precision": Precision, "crop": Crop, "fuse": Fuse, "compile": Compile}
         kinds |= {"head": Head, "pool": Pool, "activation": Activations}
         for name, choices in ((name, get_args(kind)) for name, kind in kinds.items()):
             if getattr(self, name) not in choices:

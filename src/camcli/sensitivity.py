@@ -99,7 +99,7 @@ class Sensitivity:
         self._out = Path(self.job.out)
         self._stdin = stdin
         self._id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-        self.worker = Worker(self.job, None if self.total is None else self._sources)
+        self.worker = Worker(self.job, None if self.total is None else self._sources, self.total)
         self._check_one_map()
         self._pairs = compared_pairs(self.texts)
         self._grouped = several_texts(self._pairs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from camcli.compiling import Compilation
 from camcli.concepts import MOST_PICTURES, spread_first
 from camcli.errors import CamcliError, PictureError, RequestError, did_you_mean
 from camcli.explainer import ONE_TARGET, Explainer, Result, disagreement
@@ -36,6 +38,8 @@ from camcli.targets.named import Listed
 # Measured: on a CPU, batches larger than 8 are no faster.
 CPU_BATCH = 8
 GPU_BATCH = 32
+# Pictures from which on compiling is tried unasked: it costs some seconds, which a quarter of an hour does not feel.
+COMPILED_FROM = 10_000
 ONE_COLOUR = "the picture is one colour: what is drawn comes from the network's borders"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -86,6 +90,7 @@ class Worker:
         job: what is asked.
         pictures: goes over all of them, if they are known beforehand; then what the files of targets and features lack
             is found too.
+        total: how many there are, if that is known.
 
     Attributes:
         network: on its device, in its precision.
@@ -106,7 +111,7 @@ class Worker:
         RequestError: anything in the job that cannot be.
     """
 
-    def __init__(self, job: Job, pictures: Pictures | None = None) -> None:
+    def __init__(self, job: Job, pictures: Pictures | None = None, total: int | None = None) -> None:
         self.job = job
         self.device = _device(job.device)
         colour(job.background)
@@ -125,7 +130,7 @@ class Worker:
         # Before the precision is changed, so that the same weights have the same hash in every run.
         self.sha256 = network.sha256()
         self.fingerprint = _fingerprint(job, network, self.sha256)
-        self.network = replace(network, module=network.module.to(self.device, PRECISIONS[job.precision]))
+        self.network = replace(network, module=network.module.to(self.device))
         self.batch_size = job.batch_size or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
         if job.group and job.group != BY_FOLDER:
             self.batch_size = int(job.group)
@@ -152,6 +157,9 @@ class Worker:
         self.workers = job.workers or min(4, os.cpu_count() or 1)
         try:
             noise = probe_image(network.prepare.size, torch.float32, torch.device("cpu"), count or 1)
+            # In full precision, so that weights are rounded once.
+            self.explainer.rearrange(noise, features)
+            self.network.module.to(PRECISIONS[job.precision])
             self.explainer.check(noise, features)
         except CamcliError:
             raise
@@ -166,12 +174,31 @@ class Worker:
         self._check_targets(pictures)
         self._check_prompts(pictures)
         self.notes = [*network.notes, *question.notes, *self.explainer.notes]
+        if job.compile != "off":
+            self.notes += self._compiled(total)
         if job.size:
             self.notes += _uneven(self.explainer.grids, network.prepare.size)
         self.explains = self.explainer.says(bool(job.region))
         if job.group:
             each = "one for all pictures of a group" if self.explainer.shared else "one for each picture of a group"
             self.explains += f"; {each}"
+
+    def _compiled(self, total: int | None) -> list[str]:
+        """Compile what can be, if it is asked for or the run is long; what the user must know of it."""
+        wanted = self.job.compile == "on"
+        if not wanted and (total or 0) < COMPILED_FROM:
+            return []
+        size = self.network.prepare.size
+        noise = probe_image(size, torch.float32, torch.device("cpu"), self.batch_size)
+        done = Compilation(reason="features come with the pictures") if self.extras else self.explainer.compile(noise)
+        if done.reason:
+            return [f"nothing is compiled: {done.reason}"] if wanted else []
+        pays = math.ceil(done.pays_after * self.batch_size)
+        before, after = (1000 * seconds / self.batch_size for seconds in (done.before, done.after))
+        return [
+            f"compiled in {done.seconds:.0f} s: {', '.join(done.parts)}; {before:.1f} ms a picture became {after:.1f}, "
+            f"which pays from {pays} pictures on"
+        ]
 
     def _check_channels(self) -> None:
         """See that the layer has the channels asked for, before the first picture."""

@@ -22,6 +22,7 @@ from camcli.cli.explain import (
     Colormap,
     CropTo,
     Device,
+    KeepMemory,
     LayoutOf,
     NullSeparated,
     Out,
@@ -148,6 +149,7 @@ def channels(
     workers: Workers = DEFAULT.workers,
     device: Device = DEFAULT.device,
     precision: PrecisionOf = DEFAULT.precision,
+    keep_memory: KeepMemory = True,  # noqa: ARG001  its callback has done it
     seed: Seed = DEFAULT.seed,
     null_separated: NullSeparated = DEFAULT.null_separated,
     as_json: AsJson = False,

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from camcli import allocator
 from camcli import config as job_files
 from camcli.cli.ending import ending
 from camcli.console import LISTED, Voice
@@ -21,6 +22,7 @@ from camcli.job import (
     PLACE,
     TEMPLATES,
     Activations,
+    Compile,
     Crop,
     Fuse,
     Head,
@@ -75,6 +77,12 @@ def _load_config(context: typer.Context, path: Path | None) -> Path | None:
             options["method"] = [options["method"]]
         context.default_map = {**(context.default_map or {}), **options}
     return path
+
+
+def _keep_memory(wanted: bool) -> bool:
+    if wanted:
+        allocator.keep_memory()
+    return wanted
 
 
 Inputs = Annotated[
@@ -454,6 +462,24 @@ Workers = Annotated[
 ]
 Device = Annotated[str, _option(COMPUTED, "auto, cpu, cuda, cuda:1, mps.", "--device", metavar="NAME")]
 PrecisionOf = Annotated[Precision, _option(COMPUTED, "Of the network; maps are float32.", "--precision")]
+CompileIt = Annotated[
+    Compile,
+    _option(
+        COMPUTED,
+        "Compile the part of the network that no gradient passes: some seconds, then faster where the processor gains "
+        "by it; auto: in long runs.",
+        "--compile",
+    ),
+]
+KeepMemory = Annotated[
+    bool,
+    _option(
+        COMPUTED,
+        "Keep freed memory for the next batch, where the C library is glibc: faster, for a little more memory.",
+        "--keep-memory/--no-keep-memory",
+        callback=_keep_memory,
+    ),
+]
 Seed = Annotated[int, _option(COMPUTED, "Of --weights random.", "--seed", metavar="N")]
 NullSeparated = Annotated[
     bool, _option(COMPUTED, "Names in lists and on standard input end in NUL.", "--null", "-0", env=False)
@@ -523,6 +549,8 @@ def explain(
     workers: Workers = DEFAULT.workers,
     device: Device = DEFAULT.device,
     precision: PrecisionOf = DEFAULT.precision,
+    compile: CompileIt = DEFAULT.compile,
+    keep_memory: KeepMemory = True,  # noqa: ARG001  its callback has done it
     seed: Seed = DEFAULT.seed,
     null_separated: NullSeparated = DEFAULT.null_separated,
     config: Config = None,  # noqa: ARG001  its callback has made it these options' defaults
@@ -589,6 +617,7 @@ def explain(
             workers=workers,
             device=device,
             precision=precision,
+            compile=compile,
             seed=seed,
         )
         tally = _explain(job, voice, as_json)

@@ -21,10 +21,12 @@ from camcli.cli.explain import (
     BatchSize,
     Call,
     Colormap,
+    CompileIt,
     CropTo,
     Device,
     EigenSmooth,
     FuseBy,
+    KeepMemory,
     Layers,
     LayoutOf,
     NullSeparated,
@@ -162,6 +164,8 @@ def prompts(
     workers: Workers = DEFAULT.workers,
     device: Device = DEFAULT.device,
     precision: PrecisionOf = DEFAULT.precision,
+    compile: CompileIt = DEFAULT.compile,
+    keep_memory: KeepMemory = True,  # noqa: ARG001  its callback has done it
     seed: Seed = DEFAULT.seed,
     null_separated: NullSeparated = DEFAULT.null_separated,
     as_json: AsJson = False,
@@ -209,6 +213,7 @@ def prompts(
             workers=workers,
             device=device,
             precision=precision,
+            compile=compile,
             seed=seed,
         )
         inquiry = Inquiry(

@@ -1,0 +1,141 @@
+"""A folder from disk to overlays: `camcli explain` against the usual script with pytorch-grad-cam, as whole processes.
+
+    python benchmarks/folder.py [--small 200] [--large 40] [--rounds 7] [--model resnet50] [--json FILE]
+
+The folder holds JPEGs of 640 x 480 (and another one of 4000 x 3000), photographs cut and scaled from the sample
+pictures with a little noise. The script is the one of that library's pages: OpenCV reads, ``preprocess_image`` on the
+picture scaled to 224 x 224, GradCAM of one picture after the other, ``show_cam_on_image`` at the picture's own size,
+``imwrite`` as JPEG. Runs alternate; printed are seconds, ratios of neighbours, and how busy the processors were: CPU
+time by wall time and cores, the start included and, from a run over one picture, without it.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+SAMPLES = Path(__file__).parent.parent / "sample_images"
+SIZES = {"small": (640, 480), "large": (4000, 3000)}
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import cv2, numpy as np, timm, torch
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.image import preprocess_image, show_cam_on_image
+torch.manual_seed(0)
+model = timm.create_model(sys.argv[1]).eval()
+cam = GradCAM(model=model, target_layers=[model.get_submodule(sys.argv[2])])
+out = Path(sys.argv[4])
+out.mkdir()
+for path in sorted(Path(sys.argv[3]).iterdir()):
+    picture = np.float32(cv2.imread(str(path), 1)[:, :, ::-1]) / 255
+    batch = preprocess_image(cv2.resize(picture, (224, 224)), mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+    grey = cam(input_tensor=batch, targets=None)[0]
+    grey = cv2.resize(grey, (picture.shape[1], picture.shape[0]))
+    cv2.imwrite(str(out / path.name), show_cam_on_image(picture, grey, use_rgb=True)[:, :, ::-1])
+"""
+
+
+def make_pictures(folder: Path, count: int, size: tuple[int, int]) -> None:
+    """Seeded cuts of the sample pictures."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    pictures = [Image.open(path).convert("RGB") for path in sorted(SAMPLES.glob("*.[jp][pn]g"))]
+    width, height = size
+    for number in range(count):
+        picture = pictures[number % len(pictures)]
+        share = random.uniform(0.5, 1) * min(1, picture.height * width / height / picture.width)
+        across, down = int(picture.width * share), int(picture.width * share * height / width)
+        left, top = random.integers(0, picture.width - across + 1), random.integers(0, picture.height - down + 1)
+        cut = picture.crop((left, top, left + across, top + down)).resize(size, Image.Resampling.LANCZOS)
+        pixels = np.asarray(cut) + random.normal(0, 4, (height, width, 1))
+        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / f"{number:05}.jpg", quality=90)
+
+
+def camcli(model: str, layer: str, pictures: Path, out: Path, *more: str) -> list[str]:
+    """The command."""
+    words = ["explain", "-m", f"timm:{model}", "--weights", "random", "-l", layer, str(pictures), "--out", str(out)]
+    return [sys.executable, "-m", "camcli", *words, "--quiet", *more]
+
+
+def script(model: str, layer: str, pictures: Path, out: Path) -> list[str]:
+    """The other."""
+    return [sys.executable, "-c", SCRIPT, model, layer, str(pictures), str(out)]
+
+
+def timed(command: list[str]) -> dict[str, float]:
+    """Wall and CPU seconds of a whole process."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - start
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"wall": wall, "cpu": cpu}
+
+
+def busy(whole: dict[str, float], start: dict[str, float] | None = None) -> float:
+    """The share of the processors' time that was used, without that of another run if one is given."""
+    wall, cpu = (whole[key] - (start[key] if start else 0) for key in ("wall", "cpu"))
+    return cpu / wall / len(os.sched_getaffinity(0))
+
+
+def median(runs: list[dict[str, float]]) -> dict[str, float]:
+    """Of each number."""
+    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="resnet50")
+    parser.add_argument("--layer", default="layer4")
+    parser.add_argument("--small", type=int, default=200, help="how many pictures of 640 x 480")
+    parser.add_argument("--large", type=int, default=40, help="how many pictures of 4000 x 3000")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_pictures(folder / "one", 1, SIZES["small"])
+        for kind, size in SIZES.items():
+            count = getattr(arguments, kind)
+            if not count:
+                continue
+            make_pictures(folder / kind, count, size)
+            asked = (arguments.model, arguments.layer)
+            runs: dict[str, list[dict[str, float]]] = {"script": [], "camcli": [], "camcli bf16": [], "start": []}
+            for turn in range(arguments.rounds):
+                out = [folder / f"{kind}-{turn}-{number}" for number in range(4)]
+                runs["script"].append(timed(script(*asked, folder / kind, out[0])))
+                runs["camcli"].append(timed(camcli(*asked, folder / kind, out[1])))
+                runs["camcli bf16"].append(timed(camcli(*asked, folder / kind, out[2], "--precision", "bf16")))
+                runs["start"].append(timed(camcli(*asked, folder / "one", out[3])))
+            print(f"{count} pictures of {size[0]} x {size[1]}")
+            start = median(runs["start"])
+            for who in ("script", "camcli", "camcli bf16"):
+                ratios = [b["wall"] / a["wall"] for a, b in zip(runs[who], runs["script"], strict=True)]
+                spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+                whole = median(runs[who])
+                behind = f", {busy(whole, start):.0%} behind the start" if who != "script" else ""
+                print(
+                    f"  {who:12}{whole['wall']:7.1f} s   {spread:22} times as fast   busy {busy(whole):.0%}{behind}",
+                    flush=True,
+                )
+            results[kind] = {"pictures": count, "size": size, "runs": runs}
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""What is compiled, what is left alone, and that whatever a compiler does the maps stay as they are."""
+
+import shutil
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from camcli import Explainer, compiling
+from camcli.survey import probe_image
+
+
+class Deep(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU())
+        self.last, self.fc = nn.Conv2d(8, 6, 3), nn.Linear(6, 5)
+
+    def forward(self, x):
+        return self.fc(self.last(self.second(self.first(x).relu())).relu().mean((2, 3)))
+
+
+def noise(count: int) -> torch.Tensor:
+    return probe_image((16, 16), torch.float32, torch.device("cpu"), count)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """In the place of the compiler: calls are counted, and a network whose parts run so seems faster."""
+    calls = []
+
+    def compile(function, dynamic):
+        assert dynamic is False
+
+        def ran(*inputs, **named):
+            assert not torch.is_grad_enabled()
+            calls.append(len(inputs[0]))
+            return function(*inputs, **named)
+
+        return ran
+
+    times = iter([2.0, 1.0] * 10)
+    monkeypatch.setattr(torch, "compile", compile)
+    monkeypatch.setattr(compiling, "_timed", lambda run: (run(), next(times)))
+    return calls
+
+
+def test_the_largest_parts_up_to_the_layer_are_compiled_and_others_not(quick):
+    explainer = Explainer(Deep().eval(), layers=["last"])
+    before = [one.map for (one,) in explainer(noise(4), 1)]
+    done = explainer.compile(noise(4))
+    assert done.parts == ("first", "second", "last")
+    assert (done.before, done.after, done.reason) == (2.0, 1.0, "")
+    quick.clear()
+    assert all(map(np.array_equal, before, (one.map for (one,) in explainer(noise(4), 1))))
+    assert quick == [4, 4, 4]
+    # Batches of another size go through the modules' own code.
+    quick.clear()
+    [[one]] = explainer(noise(4)[:1], 1)
+    assert np.allclose(one.map, before[0], atol=1e-6)
+    assert quick == []
+
+
+def test_only_what_lies_before_the_first_layer_is_compiled(quick):
+    assert Explainer(Deep().eval(), layers=["second", "last"]).compile(noise(2)).parts == ("first", "second")
+
+
+@pytest.mark.parametrize(
+    ("method", "why"),
+    [
+        ("saliency", "no layer is looked at"),
+        ("guided-gradcam", "passes every part of the network"),
+        ("fullgrad", "no layer is looked at"),
+    ],
+)
+def test_what_needs_a_gradient_everywhere_is_not_compiled(method, why):
+    assert why in Explainer(Deep().eval(), method=method).compile(noise(2)).reason
+
+
+def test_what_a_compiler_cannot_do_is_said_and_the_network_runs(monkeypatch):
+    def compile(function, dynamic):
+        def fails(*_):
+            raise OSError("there is no g++ here\nand more")
+
+        return fails
+
+    monkeypatch.setattr(torch, "compile", compile)
+    explainer = Explainer(Deep().eval(), layers=["last"])
+    before = explainer(noise(2), 1)[0][0].map
+    assert explainer.compile(noise(2)).reason == "there is no g++ here"
+    assert np.array_equal(explainer(noise(2), 1)[0][0].map, before)
+    assert not any("forward" in vars(module) for module in explainer.module.modules())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "slow", "reason"), [(True, False, "says something else"), (False, True, "no faster")]
+)
+def test_what_is_wrong_or_no_faster_is_taken_back(monkeypatch, wrong, slow, reason):
+    def compile(function, dynamic):
+        def ran(*inputs):
+            time.sleep(0.02 * slow)
+            return function(*inputs) * (1.01 if wrong else 1)
+
+        return ran
+
+    monkeypatch.setattr(torch, "compile", compile)
+    explainer = Explainer(Deep().eval(), layers=["last"])
+    assert reason in explainer.compile(noise(2)).reason
+    assert not any("forward" in vars(module) for module in explainer.module.modules())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="there is no C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_compiled_in_earnest_the_maps_are_the_same(monkeypatch):
+    # Whether it is faster is not asked here.
+    seconds = iter([2.0, 1.0])
+    monkeypatch.setattr(compiling, "_timed", lambda run: (run(), next(seconds)))
+    explainer = Explainer(Deep().eval(), layers=["last"], method=["gradcam", "hirescam"])
+    before = [one.map for some in explainer(noise(4), 1) for one in some]
+    assert explainer.compile(noise(4)).parts == ("first", "second", "last")
+    after = [one.map for some in explainer(noise(4), 1) for one in some]
+    for one, other in zip(before, after, strict=True):
+        assert np.abs(one - other).max() <= 1e-5 * np.abs(one).max()
