@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
@@ -84,6 +84,18 @@ def moody():
 '''
 
 RED, GREEN, BLUE, BLACK = (250, 0, 0), (0, 250, 0), (0, 0, 250), (0, 0, 0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def memory_is_given_back() -> Iterator[None]:
+    """Commands that tests run in their own process do not set its allocator for all tests after them.
+
+    What a command wants of the C library's memory is for as long as it runs one network; a process that builds hundreds
+    of them, kept so, grew to 12 GB. tests/test_allocator.py tries it in processes of their own.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("camcli.cli.explain.allocator.keep_memory", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from camcli import allocator
+from camcli.allocator import keep_memory  # itself: in the processes of tests it does nothing (conftest.py)
+
 CODE = "import os; from camcli.allocator import keep_memory; print(keep_memory(), 'torch' in __import__('sys').modules)"
 
 
@@ -29,8 +32,6 @@ def test_what_the_user_has_set_stays(name):
 
 @pytest.mark.parametrize("missing", ["gnu_get_libc_version", "mallopt"])
 def test_another_c_library_is_left_alone(monkeypatch, missing):
-    from camcli import allocator
-
     class Library:
         def __getattr__(self, name):
             if name == missing:
@@ -38,4 +39,4 @@ def test_another_c_library_is_left_alone(monkeypatch, missing):
             return lambda *_: pytest.fail("something was set")
 
     monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: Library())
-    assert not allocator.keep_memory()
+    assert not keep_memory()
