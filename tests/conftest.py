@@ -94,7 +94,7 @@ def memory_is_given_back() -> Iterator[None]:
     of them, kept so, grew to 12 GB. tests/test_allocator.py tries it in processes of their own.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("camcli.cli.explain.allocator.keep_memory", lambda: False)
+        patch.setattr("camcli.allocator.keep_memory", lambda: False)
         yield
 
 
