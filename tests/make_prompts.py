@@ -1,4 +1,7 @@
-"""Draw the pictures of docs/prompt-sensitivity.md: ``python tests/make_prompts.py``, by the stand-in for CLIP."""
+"""Draw the pictures of docs/prompts.md and docs/prompt-sensitivity.md: ``python tests/make_prompts.py``.
+
+By the stand-in for CLIP.
+"""
 
 import os
 import tempfile
@@ -35,6 +38,30 @@ def sheets(out: Path) -> None:
         sensitivity.finish()
 
 
+def panels(out: Path) -> None:
+    """What ``camcli explain`` draws of two prompts in one picture, one above the other."""
+    from camcli.run import Run
+
+    job = Job(
+        model="open_clip:local-dir:standin",
+        text=("espresso", "tabby"),
+        template=("a photo of a {}.",),
+        crop="squash",
+        inputs=(str(ROOT / "sample_images" / BOTH),),
+        root=str(ROOT / "sample_images"),
+        out=str(out),
+        save=("panel",),
+        device="cpu",
+    )
+    with Run(job) as run:
+        [outcomes] = run
+    drawn = [Image.open(out / outcome.files["panel"]).convert("RGB") for outcome in outcomes]
+    page = Image.new("RGB", (max(one.width for one in drawn), sum(one.height for one in drawn)), "white")
+    for number, one in enumerate(drawn):
+        page.paste(one, (0, sum(before.height for before in drawn[:number])))
+    page.resize((900, round(900 * page.height / page.width))).save(PICTURES / "prompts.jpg", quality=85)
+
+
 def shown(sheet: Path, name: str) -> None:
     """A sheet as a picture of the page."""
     with Image.open(sheet) as page:
@@ -45,6 +72,7 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)  # the model's name stands on every sheet
         standin.write(Path("standin"))
+        panels(Path("maps"))
         sheets(Path("out"))
         shown(Path("out", f"{BOTH}.prompts.png"), "prompts-picture")
         shown(Path("out", "prompts.png"), "prompts-summary")
