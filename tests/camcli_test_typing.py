@@ -1,9 +1,9 @@
 """A pytest plugin that checks camcli's signatures, and the shapes in them, while the tests run.
 
-It must hook the import before any test module imports camcli, hence a plugin and not a conftest. jaxtyping has a hook of
-its own, which decorates everything: also functions that are made anew at each call, which took half of the tests' time.
-Here it is what is defined in a module or a class; and only signatures with shapes are handed to jaxtyping, which sees
-that one name is one size throughout a call.
+It must hook the import before any test module imports camcli, hence a plugin and not a conftest. jaxtyping has a hook
+of its own, which decorates everything, also functions that are made anew at each call: that took half of the tests'
+time. Here it is what is defined in a module or a class; and only signatures with shapes are handed to jaxtyping, which
+sees that one name is one size throughout a call.
 """
 
 import ast
@@ -49,7 +49,7 @@ def whole(made: type) -> type:
 
 
 class _Decorated(ast.NodeTransformer):
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:  # noqa: N802 - ast's name
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         arguments = node.args
         of = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
         said = [one.annotation for one in of if one is not None and one.annotation is not None]
@@ -59,7 +59,7 @@ class _Decorated(ast.NodeTransformer):
         node.decorator_list.append(_named("shaped" if names & _SHAPES else "beartype", node))
         return node  # without what is defined in it
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:  # noqa: N802 - ast's name
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         self.generic_visit(node)
         node.decorator_list.insert(0, _named("whole", node))
         return node
@@ -87,7 +87,7 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        # All but the command line: typer hands its callbacks a context of another type than its own annotation must name.
+        # All but the command line: typer hands its callbacks a context of another type than their annotation must name.
         package, _, room = fullname.partition(".")
         if package != "camcli" or not room or room.split(".")[0] == "cli":
             return None
