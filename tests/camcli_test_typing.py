@@ -9,9 +9,10 @@ sees that one name is one size throughout a call.
 import ast
 import functools
 import importlib.util
+import re
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -22,30 +23,55 @@ import jaxtyping
 from beartype import beartype
 
 _SHAPES = {name for name in vars(jaxtyping) if name[:1].isupper()}
+# Of each module, what it imports for type checkers only.
+_imports: dict[str, list[ast.stmt]] = {}
 
 
 def shaped(function: Any) -> Any:
     """A function whose arguments and result are checked, and that their shapes agree."""
-    return jaxtyping.jaxtyped(function, typechecker=beartype)
+    return _later(function, functools.partial(jaxtyping.jaxtyped, typechecker=beartype))
 
 
-def whole(made: type) -> type:
-    """A class; of a dataclass the fields are checked when it is made, if their types can be looked up by then."""
+def plain(function: Any) -> Any:
+    """A function whose arguments and result are checked."""
+    return _later(function, beartype)
+
+
+def whole(made: Any) -> Any:
+    """A class; of a dataclass the fields are checked when it is made."""
     if is_dataclass(made) and "__init__" in vars(made):
-        plain: Any = made.__init__  # type: ignore[misc]
-
-        @functools.wraps(plain)
-        def first(*given: Any, **named: Any) -> None:
-            try:
-                typing.get_type_hints(plain)
-            except NameError:  # imported for type checkers only
-                made.__init__ = plain  # type: ignore[misc]
-            else:
-                made.__init__ = beartype(plain)  # type: ignore[misc]
-            made.__init__(*given, **named)  # type: ignore[misc]
-
-        made.__init__ = first  # type: ignore[misc]
+        names = {
+            name for one in vars(made).get("__annotations__", {}).values() for name in re.findall(r"\w+", str(one))
+        }
+        made.__init__ = (shaped if names & _SHAPES else plain)(made.__init__)
     return made
+
+
+def _later(function: Any, check: Callable[[Any], Any]) -> Any:
+    """A function that is checked from its first call on, when all that its signature names is there."""
+    checked = None
+
+    @functools.wraps(function)
+    def called(*given: Any, **named: Any) -> Any:
+        nonlocal checked
+        if checked is None:
+            try:
+                function.__annotations__ = typing.get_type_hints(
+                    function, localns=_known(function.__module__), include_extras=True
+                )
+                checked = check(function)
+            except NameError:  # the name of a type that stands for one that only another room knows
+                checked = function
+        return checked(*given, **named)
+
+    return called
+
+
+@functools.cache
+def _known(module: str) -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    exec(compile(ast.Module(_imports.get(module, []), []), module, "exec"), names)
+    return names
 
 
 class _Decorated(ast.NodeTransformer):
@@ -56,7 +82,7 @@ class _Decorated(ast.NodeTransformer):
         said += [node.returns] if node.returns is not None else []
         names = {part.id for one in said for part in ast.walk(one) if isinstance(part, ast.Name)}
         # Innermost, since decorators may take annotations away.
-        node.decorator_list.append(_named("shaped" if names & _SHAPES else "beartype", node))
+        node.decorator_list.append(_named("shaped" if names & _SHAPES else "plain", node))
         return node  # without what is defined in it
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
@@ -79,7 +105,10 @@ class _Loader(SourceFileLoader):
         return self.source_to_code(self.get_data(path), path)
 
     def source_to_code(self, data: Any, path: Any, *, _optimize: int = -1) -> CodeType:
-        tree = _Decorated().visit(ast.parse(data, path))
+        tree = ast.parse(data, path)
+        only = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+        _imports[self.name] = [part for node in only for part in node.body]
+        tree = _Decorated().visit(tree)
         return compile(tree, path, "exec", dont_inherit=True, optimize=_optimize)
 
 

@@ -1,8 +1,8 @@
 """Prompts: which there are, whom they compete with, what their scores are, and what is said of them."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from camcli.job import Job
 from camcli.methods import METHODS
 from camcli.models import _prompting, _tokenizing
 from camcli.models._prompting import Prompted, embedded
-from camcli.outlet import Outlet, Score, competing
+from camcli.outlet import Score, competing
 from camcli.pictures import decode
 from camcli.scores import SCORES
 from camcli.targets import gives_several, resolve
@@ -128,7 +128,7 @@ def test_many_prompts_are_shown_in_part() -> None:
 # ---- what may be explained
 
 CONTRASTED = Labels(("a dog", "a cat", "a wall"), synonyms=False, noun="prompt", asked=2)
-NETWORK: Any = SimpleNamespace(labels=CONTRASTED, activation="softmax", outlet=Outlet(), headless=False)
+NETWORK = replace(named(nn.Identity(), 3), labels=CONTRASTED)
 SCORES_OF = torch.tensor([1.0, 2.0, 5.0])
 
 
@@ -156,7 +156,7 @@ def test_the_predicted_one_is_the_best_of_those_that_can_be_explained() -> None:
 
 def test_every_class_in_order_without_those_that_are_not_there() -> None:
     assert list(resolve(["all"], NETWORK)(PICTURE, competing(SCORES_OF, [1, 2]))) == [1]
-    plain: Any = SimpleNamespace(labels=Labels(("x", "y")), activation="none", outlet=Outlet())
+    plain = replace(named(nn.Identity(), 2), activation="none")
     assert list(resolve(["all"], plain)(PICTURE, torch.tensor([3.0, 4.0]))) == [0, 1]
 
 
