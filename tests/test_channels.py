@@ -505,10 +505,10 @@ def test_a_batch_that_fails_is_done_picture_by_picture(paint: Paint, tiny_file: 
     ranking = Ranking(contest(f"{tiny_file}:make", "in", layers=("stem",)))
     whole = ranking._forward
 
-    def forward(items, kept):
+    def forward(explainer, items, kept):
         if any(item.source.path.name == "b.png" for item in items):
             raise RuntimeError("too bright for me")
-        return whole(items, kept)
+        return whole(explainer, items, kept)
 
     monkeypatch.setattr(ranking, "_forward", forward)
     outcomes = [one for [one] in ranking]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -507,3 +510,28 @@ def _count(count: int, one: str) -> str:
 
 def _refused(reason: str) -> RequestError:
     return RequestError(f"attention cannot be followed through this network: {reason}", _OTHER_METHODS)
+
+
+class _ForAll:
+    """Turns a switch of the whole process that several threads may need at once: the last to leave turns it back."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._switched = Lock(), 0, ExitStack()
+
+    @contextmanager
+    def math(self) -> Iterator[None]:
+        with self._lock:
+            if not self._inside:
+                self._switched.enter_context(sdpa_kernel(SDPBackend.MATH))
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if not self._inside:
+                    self._switched.close()
+
+
+# While it lasts, in any thread, fused attention is computed so that its gradient has a gradient too.
+twice_differentiable = _ForAll().math

@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.weak import WeakIdKeyDictionary
 
-from camcli import attention
+from camcli import attention, devices
 from camcli.attention import Attending, Attention, averaged
 from camcli.biases import Biases
 from camcli.blocks import Call, Trunk, added, behind_attention, blocks_of, heard, no_blocks
@@ -174,7 +173,7 @@ class Witness:
         """The images where the network is and as it counts; the start of the graph if that is at the input."""
         like = next((one for one in self.module.parameters() if one.is_floating_point()), images)
         from_input |= self.from_input
-        return self.laid(images.detach().to(like.device, like.dtype, copy=True)).requires_grad_(from_input)
+        return self.laid(devices.copied_to(like, images.detach())).requires_grad_(from_input)
 
     @property
     def from_input(self) -> bool:
@@ -249,7 +248,7 @@ class Witness:
 
     def _twice(self) -> AbstractContextManager[None]:
         """While it lasts, attention is computed so that its gradient has one too, if a method asks for curvature."""
-        return sdpa_kernel(SDPBackend.MATH) if "curve" in self.wants else nullcontext()
+        return attention.twice_differentiable() if "curve" in self.wants else nullcontext()
 
     @contextmanager
     def _likewise(self, ruled: RuledActivations | None) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from camcli.around import Pass, channel_parts, fused, passes, sizes, smoothed
 from camcli.attention import Attending
-from camcli.capture import Taps, closed_parts, frozen
+from camcli.capture import Taps, closed_parts, frozen, listened
 from camcli.compiling import Compilation, compiled
 from camcli.concepts import Fitted, fitted, sampled
 from camcli.concepts import found as found_concepts
@@ -457,6 +458,36 @@ class Explainer:
         if self._group:
             return "groups may be of several sizes"
         return "a detector's boxes are no scores to compare" if self.outlet.task == "detect" else ""
+
+    def on(self, device: torch.device, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> Explainer:
+        """Another explainer like this one, whose network is a copy on a device; the two may work at the same time.
+
+        All that was found out about the network is found out about the copy anew.
+
+        Args:
+            device: where the copy is.
+            image: noise to try it with, as for :meth:`check`.
+            extras: likewise.
+
+        Raises:
+            RequestError: the copy runs modules of the network that it was made of, or no map can be made with it.
+            Exception: whatever a network says that cannot be copied, or has no place on the device.
+        """
+        # What stands for these is left out of the copy.
+        other = deepcopy(self, {id(self._plans): {}, id(self._passes): {}})
+        other._checked = None
+        other.module.to(device)
+        ran: list[str] = []
+        with listened(self.module, lambda name, _output: ran.append(name)):
+            other.check(image, extras)
+        if ran:
+            raise RequestError(f"copied, the network still runs modules of the one that it was copied from: {ran[0]!r}")
+        return other
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next((one.device for one in self.module.parameters()), torch.device("cpu"))
 
     def check(self, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> None:
         """Try everything on one image or one group: choose the layer, read its layout, see that gradient reaches it.

@@ -160,7 +160,8 @@ class Job:
         batch_size: pictures in one forward; 0 for the device's default.
         checkpoint: compute parts of the network again on the way back instead of keeping what they need for it.
         workers: decode threads, and as many writer threads; 0 for the machine's default.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``; several that share the pictures, joined by commas, or
+            ``cuda:all``.
         precision: the arithmetic of the network; maps are always float32.
         compile: whether the part of the network that no gradient passes is compiled; ``auto``: in long runs.
         seed: of random weights.

@@ -43,7 +43,7 @@ def facts(worker: Worker) -> dict[str, Any]:
         "layers": list(explainer.layers),
         "explained": worker.explains,
         "notes": list(worker.notes),
-        "device": str(worker.device),
+        "device": ",".join(map(str, worker.devices)),
         "batch_size": worker.batch_size,
         "versions": {
             "python": platform.python_version(),

@@ -7,8 +7,9 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,9 +18,10 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from camcli import atomic, models, provenance, render
+from camcli import atomic, devices, models, provenance, render
 from camcli.capture import output_of
 from camcli.errors import NothingFoundError, OutputError, PictureError, RequestError
+from camcli.explainer import Explainer
 from camcli.geometry import View
 from camcli.job import Contest, Outcome
 from camcli.layout import canonical
@@ -35,6 +37,8 @@ from camcli.worker import Item, Worker
 
 # From what a layer says of pictures (n, c, h, w) to what is kept of it, picture by picture.
 Kept = Callable[[Tensor, Sequence[Item]], Sequence[np.ndarray]]
+# That of one picture, or why there is none; None of a picture that cannot be seen.
+Said = np.ndarray | PictureError | None
 
 STEM = "channels"
 FACTS = f"{STEM}.json"
@@ -136,11 +140,11 @@ class Ranking:
         self.files: list[str] = []
 
     def __iter__(self) -> Iterator[list[Outcome]]:
-        for batch in self.worker.batches(map(Item, found(self.contest.job, self._stdin))):
-            self._take(batch)
-            for item in batch:
-                self._failed += item.error is not None
-                yield [self._outcome(item)]
+        batches = map(self._valued, self.worker.batches(map(Item, found(self.contest.job, self._stdin))))
+        # Not a loop in a loop: its variable would hold on to a batch while the network sees the next.
+        for item in chain.from_iterable(map(self._taken, self._said(batches, self._pooled))):
+            self._failed += item.error is not None
+            yield [self._outcome(item)]
         if not self._moments.count + self._failed:
             raise NothingFoundError("standard input named no picture")
         if not self._moments.count:
@@ -215,58 +219,68 @@ class Ranking:
 
     # ---- picture by picture
 
-    def _take(self, batch: Sequence[Item]) -> None:
-        """Take in what the channels say of a batch's pictures; those of which they say nothing have an error then."""
+    def _valued(self, batch: list[Item]) -> list[Item]:
+        """A batch in which pictures without a value have an error, if there are values."""
         for item in batch:
             if self.values and item.input is not None:
                 try:
                     self.values(item.source.path)
                 except PictureError as error:
                     item.error, item.input = error, None
+        return batch
+
+    def _taken(self, batch: Sequence[tuple[Item, Said]]) -> list[Item]:
+        """A batch's pictures, with what the channels say of them taken in; if that is nothing, they have an error."""
         rows: list[np.ndarray] = []
         sources: list[Source] = []
-        for item, row in self._said(batch, self._pooled):
+        for item, row in batch:
             if isinstance(row, PictureError):
                 item.error = row
-            else:
+            elif row is not None:
                 rows.append(row)
                 sources.append(item.source)
         if rows:
             beside = np.array([self.values(source.path) for source in sources]) if self.values else None
             self._moments.add(np.stack(rows), beside)
             self._greatest.add(np.stack(rows), sources)
+        return [item for item, _ in batch]
 
-    def _said(self, batch: Sequence[Item], kept: Kept) -> Iterator[tuple[Item, np.ndarray | PictureError]]:
-        """Each picture of a batch that can be seen, with what is kept of what the layer says of it."""
+    def _said(self, batches: Iterable[list[Item]], kept: Kept) -> Iterator[list[tuple[Item, Said]]]:
+        """Batch by batch each picture, with what is kept of what the layer says of it; None where it cannot be seen."""
+        return self.worker.spread(lambda explainer, batch: self._said_of(explainer, batch, kept), batches)
+
+    def _said_of(self, explainer: Explainer, batch: Sequence[Item], kept: Kept) -> list[tuple[Item, Said]]:
         ready = [item for item in batch if item.input is not None]
-        found: Sequence[np.ndarray | PictureError] | None = None
+        found: Sequence[Said] | None = None
         try:
-            found = self._forward(ready, kept) if ready else []
+            found = self._forward(explainer, ready, kept) if ready else []
         except RequestError:
             raise
         except torch.OutOfMemoryError:
-            self._note(f"{self.worker.device} has not enough memory for {len(ready)} pictures at a time: --batch-size")
+            self._note(f"{explainer.device} has not enough memory for {len(ready)} pictures at a time: --batch-size")
         except Exception as error:
             self._note(f"a batch failed and was done picture by picture: {_first_line(error)}")
         if found is None:  # not in the handlers: they would hold on to the failed batch's memory
-            found = [self._alone(item, kept) for item in ready]
-        for item, one in zip(ready, found, strict=True):
+            found = [self._alone(explainer, item, kept) for item in ready]
+        said = iter(found)
+        pairs = [(item, None if item.input is None else next(said)) for item in batch]
+        for item in ready:
             item.input = None
-            yield item, one
+        return pairs
 
-    def _alone(self, item: Item, kept: Kept) -> np.ndarray | PictureError:
+    def _alone(self, explainer: Explainer, item: Item, kept: Kept) -> Said:
         try:
-            return self._forward([item], kept)[0]
+            return self._forward(explainer, [item], kept)[0]
         except RequestError:
             raise
         except Exception as error:  # whatever it is, it is this picture's, and the others go on
             return PictureError(f"the network fails on this picture: {_first_line(error)}")
 
-    def _forward(self, items: Sequence[Item], kept: Kept) -> list[np.ndarray | PictureError]:
-        module = self.worker.network.module
-        images = torch.stack([item.input for item in items if item.input is not None])
+    def _forward(self, explainer: Explainer, items: Sequence[Item], kept: Kept) -> list[Said]:
+        module = explainer.module
+        images = devices.batch_for(explainer.device, [item.input for item in items if item.input is not None])
         like = next((one for one in module.parameters() if one.is_floating_point()), images)
-        said = output_of(module, self.layer, images.to(self.worker.device, like.dtype), self._turn)
+        said = output_of(module, self.layer, devices.copied_to(like, images), self._turn)
         cells = canonical(said, self._layout).float()
         if len(cells) != len(items):
             raise ValueError(f"the layer {self.layer!r} gives {len(cells)} outputs for {len(items)} pictures")
@@ -278,7 +292,8 @@ class Ranking:
         return [own if good else broken for own, good in zip(kept(cells, items), sound, strict=True)]
 
     def _pooled(self, cells: Float[Tensor, "n c h w"], items: Sequence[Item]) -> list[np.ndarray]:
-        self._negative = self._negative or bool((cells < 0).any())
+        if bool((cells < 0).any()):  # set, and never taken back: several threads may do so
+            self._negative = True
         views = [item.picture.view for item in items if item.picture is not None]
         return list(pooled(cells, views))
 
@@ -370,9 +385,9 @@ class Ranking:
         def own(cells: Tensor, items: Sequence[Item]) -> list[np.ndarray]:
             return [cells[row, wanted[item.source]].numpy(force=True) for row, item in enumerate(items)]
 
-        for batch in self.worker.batches(map(Item, wanted)):
-            for item, drawn in self._said(batch, own):
-                if item.picture is not None and not isinstance(drawn, PictureError):
+        for batch in self._said(self.worker.batches(map(Item, wanted)), own):
+            for item, drawn in batch:
+                if item.picture is not None and isinstance(drawn, np.ndarray):
                     seen[item.source] = small(item.picture.pixels, item.picture.view)
                     maps |= {
                         (channel, item.source): map for channel, map in zip(wanted[item.source], drawn, strict=True)

@@ -1,11 +1,14 @@
 """Threads, and nothing else: work ahead of a slow consumer, in order and in bounded memory."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
+from queue import SimpleQueue
 from typing import TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -40,6 +43,30 @@ def ahead(work: Callable[[T], R], items: Iterable[T], workers: int, depth: int) 
             raise trouble
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def spread(work: Callable[[S, T], R], items: Iterable[T], seats: Sequence[S]) -> Iterator[R]:
+    """``work(seat, item)`` of each item, in order, by whichever seat is free; a seat does one item at a time.
+
+    A single seat works in the caller's thread, and an item is drawn when the last one's result was taken. Of several
+    each has a thread of its own, and twice as many items as seats are held at most; for the rest see :func:`ahead`.
+    """
+    if len(seats) == 1:
+        yield from map(partial(work, seats[0]), items)
+        return
+    free = SimpleQueue[S]()
+    for seat in seats:
+        free.put(seat)
+
+    def spread(item: T) -> R:
+        # There are as many threads as seats, so one is free.
+        seat = free.get()
+        try:
+            return work(seat, item)
+        finally:
+            free.put(seat)
+
+    yield from ahead(spread, items, len(seats), 2 * len(seats))
 
 
 def batched(items: Iterable[T], size: int, counts: Callable[[T], bool] = lambda item: True) -> Iterator[list[T]]:

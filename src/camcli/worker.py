@@ -8,20 +8,22 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from camcli import devices
 from camcli.compiling import Compilation
 from camcli.concepts import MOST_PICTURES, spread_first
 from camcli.errors import CamcliError, PictureError, RequestError, did_you_mean
 from camcli.explainer import ONE_TARGET, Explainer, Result, disagreement
-from camcli.extras import Extras
+from camcli.extras import Extras, Features
 from camcli.geometry import View
 from camcli.job import BY_FOLDER, Explanation, Job, factors
 from camcli.listed import several
@@ -30,7 +32,7 @@ from camcli.pictures import Picture, Source, colour, decode, find, grouped, upri
 from camcli.question import asked
 from camcli.region import Region, rectangle
 from camcli.signature import written
-from camcli.stream import ahead, batched, pieces
+from camcli.stream import ahead, batched, pieces, spread
 from camcli.survey import probe_image
 from camcli.targets import parsed
 from camcli.targets.named import Listed
@@ -38,8 +40,11 @@ from camcli.targets.named import Listed
 # Measured: on a CPU, batches larger than 8 are no faster.
 CPU_BATCH = 8
 GPU_BATCH = 32
+# Threads that decode for one device.
+DECODERS = 4
 # Pictures from which on compiling is tried unasked: it costs some seconds, which a quarter of an hour does not feel.
 COMPILED_FROM = 10_000
+ONE_DEVICE = "name one device: --device cuda:0, or --device cpu"
 ONE_COLOUR = "the picture is one colour: what is drawn comes from the network's borders"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -79,6 +84,7 @@ class Item:
     mates: int = 1
 
 
+R = TypeVar("R")
 # Goes over the pictures of a run, anew each time that it is called.
 Pictures = Callable[[], Iterator[Source]]
 
@@ -95,10 +101,11 @@ class Worker:
     Attributes:
         network: on its device, in its precision.
         explainer: the methods at the layers asked for.
+        explainers: this one, and one for each further device, each with a copy of the network.
         target: from a picture's path and scores to its classes.
         wanted: the words of the targets, as they are meant where nobody named any.
         prompts: what pictures are compared with, if that is texts.
-        device: where the network is.
+        devices: where the network and its copies are.
         batch_size: pictures in one forward.
         workers: threads that decode.
         explains: what number the maps explain, in words for people.
@@ -113,7 +120,7 @@ class Worker:
 
     def __init__(self, job: Job, pictures: Pictures | None = None, total: int | None = None) -> None:
         self.job = job
-        self.device = _device(job.device)
+        self.devices = devices.named(job.device)
         colour(job.background)
         self.region = _region(job)
         _check_wrapping(job)
@@ -130,8 +137,9 @@ class Worker:
         # Before the precision is changed, so that the same weights have the same hash in every run.
         self.sha256 = network.sha256()
         self.fingerprint = _fingerprint(job, network, self.sha256)
-        self.network = replace(network, module=network.module.to(self.device))
-        self.batch_size = job.batch_size or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
+        device = self.devices[0]
+        self.network = replace(network, module=network.module.to(device))
+        self.batch_size = job.batch_size or (CPU_BATCH if device.type == "cpu" else GPU_BATCH)
         if job.group and job.group != BY_FOLDER:
             self.batch_size = int(job.group)
         self.explainer = Explainer(
@@ -154,7 +162,9 @@ class Worker:
             checkpoint=job.checkpoint,
         )
         self.target, self.wanted, self.prompts = question.target, question.wanted, question.prompts
-        self.workers = job.workers or min(4, os.cpu_count() or 1)
+        # Each GPU wants pictures; copies on the CPU share what there is of it.
+        fed = 1 if device.type == "cpu" else len(self.devices)
+        self.workers = job.workers or min(DECODERS * fed, os.cpu_count() or 1)
         try:
             noise = probe_image(network.prepare.size, torch.float32, torch.device("cpu"), count or 1)
             # In full precision, so that weights are rounded once.
@@ -167,13 +177,16 @@ class Worker:
             height, width = network.prepare.size
             raise RequestError(
                 f"{network.name} fails on {f'{count} images' if count else 'an image'} of {height}x{width} "
-                f"in {job.precision} on {self.device}: {_first_line(error)}",
+                f"in {job.precision} on {device}: {_first_line(error)}",
                 "try --precision fp32, or --device cpu",
             ) from error
+        copies = [self._copied(device, noise, features) for device in self.devices[1:]]
+        self.explainers = (self.explainer, *copies)
         self._check_channels()
         self._check_targets(pictures)
         self._check_prompts(pictures)
-        self.notes = [*network.notes, *question.notes, *self.explainer.notes]
+        self.notes = [*network.notes, *question.notes, *self._found_out()]
+        self._noting = Lock()
         if job.compile != "off":
             self.notes += self._compiled(total)
         if job.size:
@@ -183,6 +196,29 @@ class Worker:
             each = "one for all pictures of a group" if self.explainer.shared else "one for each picture of a group"
             self.explains += f"; {each}"
 
+    def _copied(self, device: torch.device, noise: Tensor, features: Features | None) -> Explainer:
+        """An explainer with a network of its own on another device.
+
+        Raises:
+            RequestError: the network cannot be copied, or fails there.
+        """
+        name = self.network.name
+        try:
+            return self.explainer.on(device, noise, features)
+        except CamcliError as error:
+            raise RequestError(f"{name} cannot be copied to {device}: {error.message}", ONE_DEVICE) from error
+        except Exception as error:  # whatever it is, the network works where it is
+            raise RequestError(f"{name} cannot be copied to {device}: {_first_line(error)}", ONE_DEVICE) from error
+
+    def _found_out(self) -> Sequence[str]:
+        """What the explainers have to say of all maps so far, each thing once."""
+        return tuple(dict.fromkeys(note for explainer in self.explainers for note in explainer.notes))
+
+    @property
+    def where(self) -> str:
+        """The devices, in words for people."""
+        return ", ".join(map(str, self.devices))
+
     def _compiled(self, total: int | None) -> list[str]:
         """Compile what can be, if it is asked for or the run is long; what the user must know of it."""
         wanted = self.job.compile == "on"
@@ -190,7 +226,10 @@ class Worker:
             return []
         size = self.network.prepare.size
         noise = probe_image(size, torch.float32, torch.device("cpu"), self.batch_size)
-        done = Compilation(reason="features come with the pictures") if self.extras else self.explainer.compile(noise)
+        why = "features come with the pictures" if self.extras else ""
+        if len(self.devices) > 1:
+            why = "whether it pays is measured on one device, and several are named, which must say the same"
+        done = Compilation(reason=why) if why else self.explainer.compile(noise)
         if done.reason:
             return [f"nothing is compiled: {done.reason}"] if wanted else []
         pays = math.ceil(done.pays_after * self.batch_size)
@@ -305,12 +344,23 @@ class Worker:
     ) -> Iterator[Item]:
         """Items with their results, in order; at most two batches of pictures and the threads' own are held.
 
+        With several devices these are two for each, and one more.
+
         Args:
             items: pictures; of a group all of them, also those that need not be done if no other must.
             begin: is told each group before it is begun, and may mark its items.
         """
-        for batch in self.batches(self._grouped(items, begin) if self.job.group else items):
-            yield from self._explained(batch)
+        # Concepts may have been found, or read from a file, since the copies were made.
+        for copy in self.explainers[1:]:
+            copy.fitted = self.explainer.fitted
+        batches = self.batches(self._grouped(items, begin) if self.job.group else items)
+        # Not a loop: its variable would hold on to a batch while the next is explained.
+        yield from chain.from_iterable(self.spread(self._explained, batches))
+
+    def spread(self, work: Callable[[Explainer, list[Item]], R], batches: Iterable[list[Item]]) -> Iterator[R]:
+        """``work`` of each batch, in order, with the explainer of whichever device is free; in a thread if several."""
+        # Copies on the CPU keep PyTorch's number of threads: with fewer, sums come out with another rounding.
+        return spread(work, batches, self.explainers)
 
     def batches(self, items: Iterable[Item]) -> Iterator[list[Item]]:
         """Items as they are decoded, in order, in batches of as many pictures as go through the network at once."""
@@ -357,14 +407,16 @@ class Worker:
         item.seconds += time.perf_counter() - began
         return item
 
-    def _explained(self, batch: Sequence[Item]) -> Sequence[Item]:
+    def _explained(self, explainer: Explainer, batch: Sequence[Item]) -> Sequence[Item]:
         if self.job.group:
             _fail_together(batch)
         ready = [item for item in batch if item.input is not None]
         if not ready:
             return batch
         began = time.perf_counter()
-        found = self._together(ready) if self.job.group else self._apart(ready)
+        found = self._together(explainer, ready) if self.job.group else self._apart(explainer, ready)
+        for note in explainer.notes:
+            self._note(note)
         share = (time.perf_counter() - began) / len(ready)
         for item, results in zip(ready, found, strict=True):
             item.input, item.seen, item.region = None, None, None
@@ -372,24 +424,24 @@ class Worker:
             item.seconds += share
         return batch
 
-    def _apart(self, ready: Sequence[Item]) -> list[list[Result]]:
+    def _apart(self, explainer: Explainer, ready: Sequence[Item]) -> list[list[Result]]:
         """The results of pictures that have nothing to do with one another."""
         found: list[list[Result]] | None = None
         try:
-            found = self._results(ready)
+            found = self._results(explainer, ready)
         except RequestError:
             raise
         except torch.OutOfMemoryError:
-            self._note(f"{self.device} has not enough memory for {len(ready)} pictures at a time: --batch-size")
+            self._note(f"{explainer.device} has not enough memory for {len(ready)} pictures at a time: --batch-size")
         except Exception as error:
             self._note(f"a batch failed and was done picture by picture: {_first_line(error)}")
         # Not in the handlers: they would hold on to the failed batch's memory.
-        return [self._alone(item) for item in ready] if found is None else found
+        return [self._alone(explainer, item) for item in ready] if found is None else found
 
-    def _together(self, group: Sequence[Item]) -> list[list[Result]]:
+    def _together(self, explainer: Explainer, group: Sequence[Item]) -> list[list[Result]]:
         """The results of a group, which fails as a whole: no part of it is a group."""
         try:
-            return self._results(group)
+            return self._results(explainer, group)
         except RequestError as error:
             # What holds for every group was found out before the first. Folders are of different sizes.
             if self.job.group != BY_FOLDER:
@@ -398,28 +450,29 @@ class Worker:
         except PictureError as error:
             reason = error
         except torch.OutOfMemoryError:
-            reason = PictureError(f"{self.device} has not enough memory for its group of {len(group)} pictures")
+            reason = PictureError(f"{explainer.device} has not enough memory for its group of {len(group)} pictures")
         except Exception as error:
             reason = PictureError(f"the network fails on its group of {len(group)} pictures: {_first_line(error)}")
         return [[reason] for _ in group]
 
     def _note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
+        with self._noting:
+            if text not in self.notes:
+                self.notes.append(text)
 
-    def _results(self, items: Sequence[Item]) -> list[list[Result]]:
-        images = torch.stack([item.input for item in items if item.input is not None])
+    def _results(self, explainer: Explainer, items: Sequence[Item]) -> list[list[Result]]:
+        images = devices.batch_for(explainer.device, [item.input for item in items if item.input is not None])
         seen, region = (_stacked(masks) for masks in ([one.seen for one in items], [one.region for one in items]))
         paths = [item.source.path for item in items]
         extras = self.extras.of(paths) if self.extras else None
         among = [self.prompts.among(path) if self.prompts else () for path in paths]
-        return self.explainer.results(
+        return explainer.results(
             images, lambda row, scores: self.target(paths[row], scores), seen, region, extras, lambda row: among[row]
         )
 
-    def _alone(self, item: Item) -> list[Result]:
+    def _alone(self, explainer: Explainer, item: Item) -> list[Result]:
         try:
-            return self._results([item])[0]
+            return self._results(explainer, [item])[0]
         except RequestError:
             raise
         except PictureError as error:
@@ -442,7 +495,7 @@ def explain(
         images: a file, folder, glob or ``@list``; a picture of Pillow's; or several of these.
         on_error: called with the picture's name and the reason for each map that cannot be made; default: raise it.
         **options: fields of :class:`camcli.Job`, as ``model``, ``method``, ``text``, ``targets``, ``batch_size``;
-            ``layer``, ``method`` and ``target`` may be one or several, ``options`` of methods a dict
+            ``layer``, ``method``, ``target`` and ``device`` may be one or several, ``options`` of methods a dict
             (``{"samples": 8}``), ``scales`` numbers, and ``size`` a number or height and width.
 
     Yields:
@@ -524,8 +577,8 @@ def _job(options: dict[str, Any], inputs: Sequence[str]) -> Job:
             if isinstance(value, Mapping):
                 value = [f"{option}={written(given)}" for option, given in value.items()]
             named[name] = (str(value),) if isinstance(value, str | int) else tuple(map(str, value))
-        if name in ("method", "scales") and not isinstance(value, str):
-            named[name] = ",".join(map(str, [value] if isinstance(value, int | float) else value))
+        if name in ("method", "scales", "device") and not isinstance(value, str):
+            named[name] = ",".join(map(str, [value] if isinstance(value, int | float | torch.device) else value))
         if name == "group" and isinstance(value, int):
             named[name] = str(value)
         if name == "size" and not isinstance(value, str):
@@ -660,24 +713,6 @@ def _in_picture(result: Result, picture: Picture | None) -> Result:
     if isinstance(result, PictureError) or result.box is None or picture is None:
         return result
     return replace(result, box=picture.view.corners(result.box))
-
-
-def _device(name: str) -> torch.device:
-    """The device of this name; ``auto`` is the best there is.
-
-    Raises:
-        RequestError: there is no such device here.
-    """
-    here = ["cpu"]
-    here += [f"cuda:{number}" for number in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    here += ["mps"] if torch.backends.mps.is_available() else []
-    if name == "auto":
-        return torch.device(here[1] if len(here) > 1 else "cpu")
-    if name == "cuda" and "cuda:0" in here:
-        return torch.device("cuda:0")
-    if name not in here:
-        raise RequestError(f"there is no device {name!r} here", f"there are: auto, {', '.join(here)}")
-    return torch.device(name)
 
 
 def _uneven(grids: dict[str, tuple[int, int]], size: tuple[int, int]) -> list[str]:

@@ -243,7 +243,7 @@ def _introduce(ranking: Any, voice: Voice) -> None:
     worker = ranking.worker
     voice.say(f"model: {worker.network.name}, {worker.network.origin}")
     chosen = "" if ranking.contest.job.layers else " (chosen; --layer names another)"
-    voice.say(f"channels: of {ranking.layer}{chosen}, on {worker.device}")
+    voice.say(f"channels: of {ranking.layer}{chosen}, on {worker.where}")
     if worker.network.untrained:
         voice.note("the weights are random: this ranking means nothing, and every file says so")
     for note in ranking.notes:

@@ -460,7 +460,15 @@ Workers = Annotated[
     int,
     _option(COMPUTED, "Threads that decode, and as many that write; 0: by machine.", "--workers", min=0, metavar="N"),
 ]
-Device = Annotated[str, _option(COMPUTED, "auto, cpu, cuda, cuda:1, mps.", "--device", metavar="NAME")]
+Device = Annotated[
+    str,
+    _option(
+        COMPUTED,
+        "auto, cpu, cuda, cuda:1, mps; several GPUs share the pictures: cuda:0,cuda:1, or cuda:all.",
+        "--device",
+        metavar="NAME",
+    ),
+]
 PrecisionOf = Annotated[Precision, _option(COMPUTED, "Of the network; maps are float32.", "--precision")]
 CompileIt = Annotated[
     Compile,
@@ -682,7 +690,7 @@ def _introduce(run: Any, voice: Voice) -> None:
     where = f" at {', '.join(explainer.layers)}" if explainer.layers else ""
     chosen = " (chosen; --layer names another)" if explainer.layers and not run.job.layers else ""
     names = ", ".join(row.name for row in explainer.methods)
-    voice.say(f"method{'s' * (len(explainer.methods) > 1)}: {names}{where}{chosen}, on {worker.device}")
+    voice.say(f"method{'s' * (len(explainer.methods) > 1)}: {names}{where}{chosen}, on {worker.where}")
     voice.say(f"explained: {worker.explains}")
     if worker.network.untrained:
         voice.note("the weights are random: these maps mean nothing, and every output says so")
