@@ -8,9 +8,9 @@ import torchvision
 from torch import nn
 
 from camcli import Explainer
-from camcli.evidence import Plan, Witness
 from camcli.layout import Layout, canonical, restored
 from camcli.outlet import PLAIN
+from camcli.witness import Plan, Witness
 from networks import Small, pictures, seeded, unruly, untouched
 
 

@@ -20,24 +20,7 @@ from camcli.compiling import Compilation, compiled
 from camcli.concepts import Fitted, fitted, sampled
 from camcli.concepts import found as found_concepts
 from camcli.errors import PictureError, RequestError
-from camcli.evidence import (
-    AGAIN,
-    ALONE,
-    ATTENTION,
-    BEHIND,
-    BLOCKS,
-    CHAIN,
-    COSINES,
-    LAST_ATTENTION,
-    LOOKED,
-    Evidence,
-    Forward,
-    Plan,
-    Witness,
-    alike,
-    mixes,
-    wide,
-)
+from camcli.evidence import Evidence, mixes
 from camcli.extras import Features
 from camcli.folding import fold, pairs
 from camcli.job import FUSES, Explanation
@@ -59,6 +42,22 @@ from camcli.survey import (
     probe_image,
     survey,
     token_layout,
+)
+from camcli.witness import (
+    AGAIN,
+    ALONE,
+    ATTENTION,
+    BEHIND,
+    BLOCKS,
+    CHAIN,
+    COSINES,
+    LAST_ATTENTION,
+    LOOKED,
+    Forward,
+    Plan,
+    Witness,
+    alike,
+    wide,
 )
 
 # From an image's row in the batch and its scores (classes,) to the classes explained; PictureError if it has none.
