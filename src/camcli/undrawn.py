@@ -125,6 +125,11 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # By address, which stays taken while somebody holds a weak reference.
         self._undrawn: dict[int, StorageWeakRef] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # PyTorch would import its compiler, for a second, only to keep it from compiling what is below.
+        return False
+
     def left(self) -> bool:
         """Whether anything that is still in use holds a value that was not drawn."""
         if not self._in_use():
