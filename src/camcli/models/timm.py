@@ -17,7 +17,7 @@ import torch
 from timm.layers import PatchEmbed
 from torch import nn
 
-from camcli import checkpoint, hub
+from camcli import checkpoint, hub, undrawn
 from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Fit, Prepare
 from camcli.job import Pool
@@ -85,9 +85,9 @@ def load(request: Request) -> Network:
     """
     choice = _choice(request.name, own_weights=not request.weights)
     if request.file:
-        content = checkpoint.read(request.file)
-        module, notes = checkpoint.fit(
-            partial(_build, choice), content, choice.name, _converted, without_head if request.headless else None
+        build, beheaded = partial(_build, choice), without_head if request.headless else None
+        module, notes = undrawn.built(
+            lambda: checkpoint.fit(build, checkpoint.read(request.file), choice.name, _converted, beheaded)
         )
         return network(module, choice.name, request, f"the file {request.file}", notes, choice.create)
     if request.random:
@@ -301,7 +301,9 @@ def _pretrained(choice: Choice) -> nn.Module:
     # Told of a file, timm neither asks the network nor forgets what it does to weights of its own: rename, adapt.
     overlay = None if file.is_dir() else {"file": str(file), "custom_load": choice.custom}
     try:
-        module: nn.Module = timm.create_model(choice.create, pretrained=True, pretrained_cfg_overlay=overlay)
+        module: nn.Module = undrawn.built(
+            lambda: timm.create_model(choice.create, pretrained=True, pretrained_cfg_overlay=overlay)
+        )
     except Exception as error:  # what a damaged file ends in depends on where the damage is
         raise RequestError(
             f"the weights of {choice.name} in {str(file)!r} cannot be loaded: "

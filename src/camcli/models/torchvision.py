@@ -19,7 +19,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.models.vision_transformer import interpolate_embeddings
 from torchvision.transforms._presets import ImageClassification, SemanticSegmentation
 
-from camcli import checkpoint, hub
+from camcli import checkpoint, hub, undrawn
 from camcli.capture import listened
 from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Interpolation, Prepare
@@ -84,9 +84,7 @@ def load(request: Request) -> Network:
     name = f"torchvision:{model}/{weights.name}"
     like = f"preprocessing is that of {weights.name}"
     if request.file:
-        content = checkpoint.read(request.file)
-        build = partial(_build, model, weights, set(content.state))
-        module, notes = checkpoint.fit(build, content, name, _converted, _without_head if request.headless else None)
+        module, notes = undrawn.built(lambda: _fitted(model, weights, name, request))
         return _network(module, name, weights, request, f"the file {request.file}", (*notes, like))
     if request.random:
         module = _build(model, weights)
@@ -217,11 +215,17 @@ def _class(model: str) -> type[nn.Module]:
     return made
 
 
+def _fitted(model: str, weights: WeightsEnum, name: str, request: Request) -> tuple[nn.Module, tuple[str, ...]]:
+    content = checkpoint.read(request.file)
+    build = partial(_build, model, weights, set(content.state))
+    return checkpoint.fit(build, content, name, _converted, _without_head if request.headless else None)
+
+
 def _pretrained(model: str, weights: WeightsEnum, name: str) -> nn.Module:
     file = hub.fetch(hub.UrlFile(weights.url, hashed=True), f"the weights of {name}")
     try:
         # The file lies where torchvision looks first, so this asks no network.
-        module: nn.Module = torchvision.models.get_model(model, weights=weights, progress=False)
+        module: nn.Module = undrawn.built(lambda: torchvision.models.get_model(model, weights=weights, progress=False))
     except Exception as error:  # what a damaged file ends in depends on where the damage is
         raise RequestError(
             f"the weights of {name} in {str(file)!r} cannot be loaded: "
