@@ -26,7 +26,7 @@ from camcli.geometry import View
 from camcli.job import BY_FOLDER, Explanation, Job, factors
 from camcli.listed import several
 from camcli.network import Network
-from camcli.pictures import Picture, Source, colour, decode, find, grouped, upright
+from camcli.pictures import Picture, Reduced, Source, colour, decode, decode_reduced, find, grouped, upright
 from camcli.question import asked
 from camcli.region import Region, rectangle
 from camcli.signature import written
@@ -101,6 +101,7 @@ class Worker:
         device: where the network is.
         batch_size: pictures in one forward.
         workers: threads that decode.
+        shows_pixels: somebody shows the pictures at their own size, so that ``decode="reduced"`` must not reduce them.
         explains: what number the maps explain, in words for people.
         notes: what the user must know about all the maps; may grow while pictures are done.
         sha256: of the weights.
@@ -154,6 +155,7 @@ class Worker:
             checkpoint=job.checkpoint,
         )
         self.target, self.wanted, self.prompts = question.target, question.wanted, question.prompts
+        self.shows_pixels = False
         self.workers = job.workers or min(4, os.cpu_count() or 1)
         try:
             noise = probe_image(network.prepare.size, torch.float32, torch.device("cpu"), count or 1)
@@ -338,12 +340,15 @@ class Worker:
         try:
             if item.source.error:
                 raise PictureError(item.source.error)
-            image = item.image or decode(item.source.path, self.job.background)
+            opened = self._opened(item)
+            image = opened.image
             if self.extras:
                 self.extras.of([item.source.path])
             if self.prompts:
                 self.prompts.among(item.source.path)
-            item.input, view = self.network.prepare(image)
+            prepare = self.network.prepare
+            full = self.job.decode == "full"
+            item.input, view = prepare(image) if full else prepare.reduced(image, opened.size, opened.box)
             item.picture = Picture(item.source, np.asarray(image), view)
             item.notes = (ONE_COLOUR,) if _one_colour(item.picture.pixels) else ()
             if self.network.outlet.task == "segment":
@@ -356,6 +361,13 @@ class Worker:
             item.error = PictureError(f"it cannot be prepared for the model: {_first_line(error)}")
         item.seconds += time.perf_counter() - began
         return item
+
+    def _opened(self, item: Item) -> Reduced:
+        if item.image:
+            return Reduced.none(item.image)
+        if self.job.decode == "full" or self.shows_pixels:
+            return Reduced.none(decode(item.source.path, self.job.background))
+        return decode_reduced(item.source.path, self.network.prepare.spare, self.job.background)
 
     def _explained(self, batch: Sequence[Item]) -> Sequence[Item]:
         if self.job.group:
