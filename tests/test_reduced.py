@@ -98,7 +98,7 @@ def test_a_jpeg_with_more_behind_it_and_one_of_a_few_pixels():
     photograph(1000, 800).save("a.jpg", "MPO", save_all=True, append_images=behind, quality=92)
     assert levels(SMALL, Path("a.jpg")).max() < 12
     tiny = saved(photograph(3, 5), name="tiny.jpg")
-    assert decode_reduced(tiny, lambda *size: 8.0).image.size == (3, 5)
+    assert decode_reduced(tiny, lambda *size: 8.0).image.size == (2, 3)
 
 
 @HERE

@@ -559,13 +559,11 @@ def _whole(image: Image.Image, behind: tuple[int, int, int]) -> Image.Image:
 
 
 def _divide(image: Image.Image, spare: float) -> int:
-    """Have the decoder give a JPEG's half, quarter or eighth, of what may be done the least; which it is, or 1."""
-    parts = next((parts for parts in PARTS if parts <= spare), 1) if image.format in SCALABLE else 1
-    wanted = (max(1, image.width // parts), max(1, image.height // parts))
-    whole = image.size
-    if parts > 1 and min(image.size) >= parts and image.draft(None, wanted):
-        return next(parts for parts in (*PARTS, 1) if image.size == tuple(-(-side // parts) for side in whole))
-    return 1
+    """Have a JPEG decoded at an eighth, a quarter or a half of its size, if that may be; gives the divisor, or 1."""
+    parts = next((parts for parts in PARTS if parts <= min(spare, *image.size)), 1)
+    if parts == 1 or image.format not in SCALABLE:
+        return 1
+    return parts if image.draft(None, (image.width // parts, image.height // parts)) else 1
 
 
 def _told(error: Exception) -> PictureError:

@@ -477,7 +477,7 @@ DecodeAt = Annotated[
     _option(
         COMPUTED,
         "reduced: large JPEGs at 1/2, 1/4 or 1/8 of their size, where no output shows their own pixels, and large "
-        "pictures resized in two steps: faster, but what the model sees differs by up to 8 of 255 levels.",
+        "pictures resized in two steps: faster, but what the model sees differs by some of 255 levels.",
         "--decode",
     ),
 ]
