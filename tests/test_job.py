@@ -51,6 +51,7 @@ CHANGED = {
     "counterfactual": True,
     "alpha": 0.4,
     "normalize": "run",
+    "decode": "reduced",
     "background": "#000000",
     "overwrite": True,
     "batch_size": 3,

@@ -226,6 +226,26 @@ def test_what_was_not_seen_has_lost_its_colour_but_not_its_contents():
     assert np.corrcoef(drawn[..., 0].ravel(), luminance.ravel())[0, 1] > 0.9
 
 
+@pytest.mark.parametrize("alpha", [0.3, 0.6, 1.0])
+def test_a_blend_is_its_formula_at_every_heat(alpha):
+    pixels, heat = photo(), np.linspace(0, 1, 2400, dtype=np.float32).reshape(40, 60)
+    opacity = alpha * (np.rint(255 * heat.astype(float)) / 255)[..., np.newaxis] ** 0.75
+    grey = (pixels @ (0.299, 0.587, 0.114))[..., np.newaxis]
+    faded = pixels + np.minimum(1.5 * opacity, 1) * (grey - pixels)
+    expected = faded + opacity * (colours(heat, "jet") - faded)
+    distance = np.abs(blend(pixels, heat, Style("jet", alpha, "image")) - expected)
+    assert distance.max() < 1.5
+    assert distance.mean() < 0.35
+
+
+def test_a_picture_blended_in_strips_has_no_seams(monkeypatch):
+    heat = np.abs(random(40, 60)).clip(0, 1)
+    heat[:, 50:] = np.nan
+    whole = blend(photo(), heat, STYLE)
+    monkeypatch.setattr(render, "STRIP", 60 * 7)
+    assert np.array_equal(blend(photo(), heat, STYLE), whole)
+
+
 def test_mirrored_heat_on_a_mirrored_picture_is_the_mirrored_overlay():
     heat = np.abs(random(40, 60)).clip(0, 1)
     mirrored = blend(np.ascontiguousarray(photo()[:, ::-1]), np.ascontiguousarray(heat[:, ::-1]), STYLE)

@@ -9,6 +9,7 @@ import pytest
 from camcli.errors import NothingFoundError, RequestError
 from camcli.job import Job
 from camcli.run import Run
+from camcli.worker import Worker
 from conftest import BLUE, GREEN, RED, Go, Paint
 from readback import facts, files, ledger
 
@@ -265,6 +266,13 @@ def test_a_network_that_fails_on_one_picture_of_a_batch_fails_on_that_one_only(
     (a,), (b,), (c,) = go("in", model=f"{tiny_file}:moody", batch_size=3)
     assert (a.label, c.label) == ("red", "green")
     assert b.error == "the network fails on this picture: too bright for me"
+
+
+@pytest.mark.parametrize(("threads", "pictures"), [(1, 16), (2, 8)])
+def test_a_batch_on_a_cpu_is_as_large_as_its_threads_want(threads, pictures, tiny: str, monkeypatch) -> None:
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+    assert Worker(Job(model=tiny, device="cpu")).batch_size == pictures
+    assert Worker(Job(model=tiny, device="cpu", batch_size=3)).batch_size == 3
 
 
 def test_batches_give_what_single_pictures_give(paint: Paint, go: Go) -> None:

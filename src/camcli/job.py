@@ -23,6 +23,7 @@ RANDOM_WEIGHTS = "random"
 
 Normalize = Literal["image", "range", "run", "none"]
 Precision = Literal["fp32", "bf16", "fp16"]
+Decode = Literal["full", "reduced"]
 Crop = Literal["model", "center", "none", "squash"]
 Fuse = Literal["none", "mean", "max", "product", "paper"]
 Head = Literal["auto", "keep", "none"]
@@ -155,6 +156,9 @@ class Job:
         root: outputs are named by their picture's path from here; empty for the current folder.
         save: rows of ``camcli.outputs``.
         colormap, alpha, normalize: how maps are drawn.
+        decode: ``full``: each picture as it is in its file; ``reduced``: those larger than the model needs at a half, a
+            quarter or an eighth of their size, where no output shows their own pixels, and resized more quickly; what
+            the model sees then differs by some levels.
         background: the colour put behind transparent pictures, ``#rrggbb``.
         overwrite: do again what is done; replace another job's results.
         batch_size: pictures in one forward; 0 for the device's default.
@@ -207,6 +211,7 @@ class Job:
     colormap: str = "viridis"
     alpha: float = 0.6
     normalize: Normalize = "image"
+    decode: Decode = "full"
     background: str = "#ffffff"
     overwrite: bool = False
     batch_size: int = 0
@@ -219,7 +224,14 @@ class Job:
 
     def __post_init__(self) -> None:
         """Raises RequestError for what no job can be; what depends on libraries or files is checked later."""
-        kinds = {"normalize": Normalize, "precision": Precision, "crop": Crop, "fuse": Fuse, "compile": Compile}
+        kinds = {
+            "normalize": Normalize,
+            "precision": Precision,
+            "crop": Crop,
+            "decode": Decode,
+            "fuse": Fuse,
+            "compile": Compile,
+        }
         kinds |= {"head": Head, "pool": Pool, "activation": Activations}
         for name, choices in ((name, get_args(kind)) for name, kind in kinds.items()):
             if getattr(self, name) not in choices:

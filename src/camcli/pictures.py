@@ -60,6 +60,11 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 EXIF_ORIENTATION = 0x0112
+# Of these orientations: width and height change places; the picture's right edge lies left, its lower one above.
+TURNED, FROM_RIGHT, FROM_BELOW = frozenset({5, 6, 7, 8}), frozenset({2, 3, 6, 7}), frozenset({3, 4, 7, 8})
+
+# What can be decoded at a part of its size (MPO is a JPEG with more of them behind it), and at which.
+SCALABLE, PARTS = frozenset({"JPEG", "MPO"}), (8, 4, 2)
 
 
 # `sys.stdin.buffer` is declared as the first and is the second.
@@ -87,8 +92,8 @@ class Picture:
 
     Attributes:
         source: where it came from.
-        pixels: upright, red green blue.
-        view: which part of it the model saw.
+        pixels: upright, red green blue; fewer than the file has, where it was decoded at reduced size.
+        view: which part of it the model saw, in pixels of the file.
     """
 
     source: Source
@@ -443,6 +448,27 @@ def _nulls(stream: _Bytes) -> Iterator[bytes]:
         yield rest
 
 
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """A picture that was perhaps decoded at a part of its size.
+
+    Attributes:
+        image: upright, RGB.
+        size: width and height of the whole upright picture, in the file's pixels.
+        box: x0, y0, x1, y1 of where the whole picture lies in ``image``, whose last pixels stand for fewer of the
+            file's where its size is no multiple.
+    """
+
+    image: Image.Image
+    size: tuple[int, int]
+    box: tuple[float, float, float, float]
+
+    @classmethod
+    def none(cls, image: Image.Image) -> "Reduced":
+        """A picture as it is."""
+        return cls(image, image.size, (0.0, 0.0, float(image.width), float(image.height)))
+
+
 # --- decode -------------------------------------------------------------------------------------------------------
 
 
@@ -460,12 +486,39 @@ def decode(path: Path, background: str = "#ffffff") -> Image.Image:
         PictureError: there is no whole picture in the file; says why, without repeating the path.
         RequestError: ``background`` is not a colour.
     """
+    return decode_reduced(path, lambda *size: 1.0, background).image
+
+
+def decode_reduced(path: Path, spare: Callable[[int, int], float], background: str = "#ffffff") -> Reduced:
+    """Likewise, but of a JPEG perhaps only a half, a quarter or an eighth of its size, as the decoder can give it.
+
+    The decoder does it by transforming fewer frequencies, so that each pixel is about the mean of those it stands for.
+
+    Args:
+        path: likewise.
+        spare: given width and height of the upright picture, by how much it may be divided at most.
+        background: likewise.
+
+    Raises:
+        PictureError, RequestError: likewise.
+    """
     behind = colour(background)
     _check_file(path)
     try:
         with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
             _check_size(image)
-            return _whole(image, behind)
+            width, height = image.size
+            orientation = image.getexif().get(EXIF_ORIENTATION, 1) if image.format in SCALABLE else 1
+            turned = orientation in TURNED
+            parts = _divide(image, spare(*((height, width) if turned else (width, height))))
+            whole = _whole(image, behind)
+            if parts == 1:
+                return Reduced.none(whole)
+            # What the last pixels stand for beyond the picture lies on the side that they were brought to.
+            across, down = (height, width) if turned else (width, height)
+            left = whole.width - across / parts if orientation in FROM_RIGHT else 0.0
+            top = whole.height - down / parts if orientation in FROM_BELOW else 0.0
+            return Reduced(whole, (across, down), (left, top, left + across / parts, top + down / parts))
     except PictureError:
         raise
     except Exception as error:
@@ -503,6 +556,14 @@ def colour(text: str) -> tuple[int, int, int]:
 def _whole(image: Image.Image, behind: tuple[int, int, int]) -> Image.Image:
     image.load()
     return _upright(_rgb(image, behind), image.getexif().get(EXIF_ORIENTATION, 1))
+
+
+def _divide(image: Image.Image, spare: float) -> int:
+    """Have a JPEG decoded at an eighth, a quarter or a half of its size, if that may be; gives the divisor, or 1."""
+    parts = next((parts for parts in PARTS if parts <= min(spare, *image.size)), 1)
+    if parts == 1 or image.format not in SCALABLE:
+        return 1
+    return parts if image.draft(None, (image.width // parts, image.height // parts)) else 1
 
 
 def _told(error: Exception) -> PictureError:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32, UInt8, UInt16
 from PIL import Image, ImageDraw, ImageFont
 
 from camcli.errors import PictureError
@@ -22,7 +22,8 @@ GROUND, LINE = 150, 124
 FOG = 0.55
 # How fast the picture's own colours fade below the heat, in units of the heat's opacity.
 FADING = 1.5
-LUMINANCE = np.array([[0.299, 0.587, 0.114]] * 3, np.float32)
+# Pixels that are blended at a time, so that what is computed on the way stays in the processor's cache.
+STRIP = 2**18
 
 # The colours of concepts: those of Okabe and Ito (2008), which colour-blind people can tell apart, without black;
 # beyond the seventh they come again darker, and then lighter.
@@ -188,16 +189,25 @@ def blend(
     ``colours`` are those of concepts, which lie over a picture without colours of its own, or nobody could tell them
     apart from it; otherwise the style's colour map says them.
     """
-    levels, seen = _levels(heat)
-    grey = cv2.transform(pixels, LUMINANCE)
-    opacity = (style.alpha * (np.arange(256) / 255) ** 0.75).astype(np.float32)
-    faded = grey if colours is not None else _mixed(pixels, grey, cv2.LUT(levels, np.minimum(FADING * opacity, 1)))
-    if colours is None:
-        colours = cv2.applyColorMap(levels, _table(style.colormap))
-    mixed = _mixed(faded, colours, cv2.LUT(levels, opacity))
-    if seen.all():
-        return mixed
-    return _where(seen, mixed, cv2.addWeighted(grey, 1 - FOG, _hatched(*heat.shape), FOG, 0))
+    drawn = np.empty_like(pixels)
+    height, width = heat.shape
+    strip = max(1, STRIP // max(1, width))
+    own, grey, colour = _shares(style.alpha, keep=colours is None)
+    for top in range(0, height, strip):
+        rows = slice(top, top + strip)
+        levels, seen = _levels(heat[rows])
+        below = cv2.cvtColor(pixels[rows], cv2.COLOR_RGB2GRAY)
+        over = cv2.applyColorMap(levels, _table(style.colormap)) if colours is None else colours[rows]
+        # Products of two bytes, of shares that are 255 together: no sum is too large for two bytes.
+        mixed = _rgb(np.multiply(below, cv2.LUT(levels, grey), dtype=np.uint16))
+        mixed += np.multiply(over, _rgb(cv2.LUT(levels, colour)), dtype=np.uint16)
+        if colours is None:
+            mixed += np.multiply(pixels[rows], _rgb(cv2.LUT(levels, own)), dtype=np.uint16)
+        drawn[rows] = cv2.convertScaleAbs(mixed, alpha=1 / 255)
+        if not seen.all():
+            fog = cv2.addWeighted(_rgb(below), 1 - FOG, _hatched(height, width, rows), FOG, 0)
+            drawn[rows] = _where(seen, drawn[rows], fog)
+    return drawn
 
 
 def gradient_picture(gradient: Float32[np.ndarray, "3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
@@ -273,7 +283,28 @@ def _spread(shown: Float32[np.ndarray, "h w"], strength: float) -> Float32[np.nd
 def _levels(heat: Float32[np.ndarray, "h w"]) -> tuple[UInt8[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
     """Values in 0..1 as 0..255, and where they are not NaN."""
     seen = ~np.isnan(heat)
-    return cv2.convertScaleAbs(heat if seen.all() else np.nan_to_num(heat), alpha=255), seen
+    return cv2.convertScaleAbs(heat if seen.all() else cv2.patchNaNs(heat.copy(), 0), alpha=255), seen
+
+
+@functools.cache
+def _shares(
+    alpha: float, keep: bool
+) -> tuple[UInt8[np.ndarray, " 256"], UInt8[np.ndarray, " 256"], UInt8[np.ndarray, " 256"]]:
+    """Of how much a blended pixel is made at each level of heat, in 255ths: of its own colour, its grey, the heat's.
+
+    Args:
+        alpha: the opacity of the heat's colour at its strongest.
+        keep: the picture has colours of its own where there is little heat.
+    """
+    opacity = alpha * (np.arange(256) / 255) ** 0.75
+    colour = np.rint(255 * opacity)
+    own = np.rint(255 * (1 - opacity) * (1 - np.minimum(FADING * opacity, 1))) * keep
+    return own.astype(np.uint8), (255 - colour - own).astype(np.uint8), colour.astype(np.uint8)
+
+
+def _rgb(grey: UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"]) -> np.ndarray:
+    """The same value for red, green and blue."""
+    return np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB))
 
 
 @functools.cache
@@ -296,12 +327,12 @@ def _where(
     return np.asarray(cv2.copyTo(pixels, seen.view(np.uint8), ground))
 
 
-def _hatched(height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Diagonal lines whose distance follows the picture's size."""
+def _hatched(height: int, width: int, rows: slice = slice(None)) -> UInt8[np.ndarray, "h w 3"]:
+    """Diagonal lines whose distance follows the picture's size; all of them, or some rows."""
     period = max(6, round(max(height, width) / 56))
     line = np.where(np.arange(width + period) % period < max(1, period // 5), np.uint8(LINE), np.uint8(GROUND))
     shifted = np.lib.stride_tricks.sliding_window_view(line, width)
-    return np.asarray(cv2.cvtColor(shifted[np.arange(height) % period], cv2.COLOR_GRAY2RGB))
+    return _rgb(shifted[np.arange(height)[rows] % period])
 
 
 def _fitting(width: float, wanted: int) -> tuple[str, int]:

@@ -148,6 +148,7 @@ class Run:
         self._id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         check_apart(job)
         self.worker = Worker(job, None if self.total is None else self._sources, self.total)
+        self.worker.shows_pixels = any(OUTPUTS.find(name).pixels for name in self._written)
         self.notes = self.worker.notes
         for listing in (self.worker.target, self.worker.prompts and self.worker.prompts.own):
             if isinstance(listing, Listing):

@@ -21,6 +21,7 @@ class Row:
         paper: where it comes from.
         parts: the rows it is made of, if it is a combination and has no function of its own.
         suffix: for outputs, how its files end.
+        pixels: for outputs, whether they show the picture's own pixels.
         several: for targets, whether it can give a picture more than one class.
         against: for scores, whether classes are compared with rivals.
         cosine: for scores, whether it is of cosines in place of the scores, which only some networks have.
@@ -39,6 +40,7 @@ class Row:
     paper: str = ""
     parts: tuple[str, ...] = ()
     suffix: str = ""
+    pixels: bool = True
     several: bool = False
     against: bool = False
     cosine: bool = False

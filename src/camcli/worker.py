@@ -28,7 +28,7 @@ from camcli.geometry import View
 from camcli.job import BY_FOLDER, Explanation, Job, factors
 from camcli.listed import several
 from camcli.network import Network
-from camcli.pictures import Picture, Source, colour, decode, find, grouped, upright
+from camcli.pictures import Picture, Reduced, Source, colour, decode, decode_reduced, find, grouped, upright
 from camcli.question import asked
 from camcli.region import Region, rectangle
 from camcli.signature import written
@@ -37,8 +37,9 @@ from camcli.survey import probe_image
 from camcli.targets import parsed
 from camcli.targets.named import Listed
 
-# Measured: on a CPU, batches larger than 8 are no faster.
-CPU_BATCH = 8
+# Measured: on a CPU, batches larger than 8 are no faster. But with one thread PyTorch leaves 1 x 1 convolutions to
+# oneDNN only from 16 images on, and its own code takes 1.6 times as long for all of a ResNet-50.
+CPU_BATCH, ONE_THREAD_BATCH = 8, 16
 GPU_BATCH = 32
 # Threads that decode for one device.
 DECODERS = 4
@@ -108,6 +109,7 @@ class Worker:
         devices: where the network and its copies are.
         batch_size: pictures in one forward.
         workers: threads that decode.
+        shows_pixels: somebody shows the pictures at their own size, so that ``decode="reduced"`` must not reduce them.
         explains: what number the maps explain, in words for people.
         notes: what the user must know about all the maps; may grow while pictures are done.
         sha256: of the weights.
@@ -139,7 +141,7 @@ class Worker:
         self.fingerprint = _fingerprint(job, network, self.sha256)
         device = self.devices[0]
         self.network = replace(network, module=network.module.to(device))
-        self.batch_size = job.batch_size or (CPU_BATCH if device.type == "cpu" else GPU_BATCH)
+        self.batch_size = job.batch_size or _batch_size(device)
         if job.group and job.group != BY_FOLDER:
             self.batch_size = int(job.group)
         self.explainer = Explainer(
@@ -162,6 +164,7 @@ class Worker:
             checkpoint=job.checkpoint,
         )
         self.target, self.wanted, self.prompts = question.target, question.wanted, question.prompts
+        self.shows_pixels = False
         # Each GPU wants pictures; copies on the CPU share what there is of it.
         fed = 1 if device.type == "cpu" else len(self.devices)
         self.workers = job.workers or min(DECODERS * fed, os.cpu_count() or 1)
@@ -388,12 +391,15 @@ class Worker:
         try:
             if item.source.error:
                 raise PictureError(item.source.error)
-            image = item.image or decode(item.source.path, self.job.background)
+            opened = self._opened(item)
+            image = opened.image
             if self.extras:
                 self.extras.of([item.source.path])
             if self.prompts:
                 self.prompts.among(item.source.path)
-            item.input, view = self.network.prepare(image)
+            prepare = self.network.prepare
+            full = self.job.decode == "full"
+            item.input, view = prepare(image) if full else prepare.reduced(image, opened.size, opened.box)
             item.picture = Picture(item.source, np.asarray(image), view)
             item.notes = (ONE_COLOUR,) if _one_colour(item.picture.pixels) else ()
             if self.network.outlet.task == "segment":
@@ -406,6 +412,13 @@ class Worker:
             item.error = PictureError(f"it cannot be prepared for the model: {_first_line(error)}")
         item.seconds += time.perf_counter() - began
         return item
+
+    def _opened(self, item: Item) -> Reduced:
+        if item.image:
+            return Reduced.none(item.image)
+        if self.job.decode == "full" or self.shows_pixels:
+            return Reduced.none(decode(item.source.path, self.job.background))
+        return decode_reduced(item.source.path, self.network.prepare.spare, self.job.background)
 
     def _explained(self, explainer: Explainer, batch: Sequence[Item]) -> Sequence[Item]:
         if self.job.group:
@@ -713,6 +726,13 @@ def _in_picture(result: Result, picture: Picture | None) -> Result:
     if isinstance(result, PictureError) or result.box is None or picture is None:
         return result
     return replace(result, box=picture.view.corners(result.box))
+
+
+def _batch_size(device: torch.device) -> int:
+    """How many pictures in one forward are fastest, or nearly, for the least memory."""
+    if device.type != "cpu":
+        return GPU_BATCH
+    return CPU_BATCH if torch.get_num_threads() > 1 else ONE_THREAD_BATCH
 
 
 def _uneven(grids: dict[str, tuple[int, int]], size: tuple[int, int]) -> list[str]:

@@ -24,6 +24,7 @@ from camcli.job import (
     Activations,
     Compile,
     Crop,
+    Decode,
     Fuse,
     Head,
     Job,
@@ -479,6 +480,15 @@ CompileIt = Annotated[
         "--compile",
     ),
 ]
+DecodeAt = Annotated[
+    Decode,
+    _option(
+        COMPUTED,
+        "reduced: large JPEGs at 1/2, 1/4 or 1/8 of their size, where no output shows their own pixels, and large "
+        "pictures resized in two steps: faster, but what the model sees differs by some of 255 levels.",
+        "--decode",
+    ),
+]
 KeepMemory = Annotated[
     bool,
     _option(
@@ -550,6 +560,7 @@ def explain(
     colormap: Colormap = DEFAULT.colormap,
     alpha: Alpha = DEFAULT.alpha,
     normalize: NormalizeBy = DEFAULT.normalize,
+    decode: DecodeAt = DEFAULT.decode,
     background: Background = DEFAULT.background,
     overwrite: Overwrite = DEFAULT.overwrite,
     batch_size: BatchSize = DEFAULT.batch_size,
@@ -618,6 +629,7 @@ def explain(
             colormap=colormap,
             alpha=alpha,
             normalize=normalize,
+            decode=decode,
             background=background,
             overwrite=overwrite,
             batch_size=batch_size,

@@ -7,8 +7,8 @@ OUTPUTS = Table(
     "output format",
     Row("overlay", "overlay", "the heat over the picture, at the picture's own size", suffix=".overlay.jpg"),
     Row("overlay", "overlay-png", "the same without loss: larger, and slower to write", suffix=".overlay.png"),
-    Row("heatmap", "heatmap", "the heat alone, at the picture's own size", suffix=".heatmap.png"),
-    Row("array", "array", "the raw signed map as the method gave it, float32", suffix=".npy"),
+    Row("heatmap", "heatmap", "the heat alone, at the picture's own size", suffix=".heatmap.png", pixels=False),
+    Row("array", "array", "the raw signed map as the method gave it, float32", suffix=".npy", pixels=False),
     Row("panel", "panel", "picture, heatmap and overlay side by side, with class and score", suffix=".panel.png"),
 )
 

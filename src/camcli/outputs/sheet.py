@@ -58,8 +58,13 @@ class Row:
 
 
 def small(pixels: UInt8[np.ndarray, "h w 3"], view: View) -> tuple[UInt8[np.ndarray, "H W 3"], View]:
-    """The part of a picture that the model saw, its longer side ``SIDE``, and the view of that."""
-    rows, columns, seen = view.cut()
+    """The part of a picture that the model saw, its longer side ``SIDE``, and the view of that.
+
+    Args:
+        pixels: of the picture, perhaps at reduced size.
+        view: of the picture.
+    """
+    rows, columns, seen = view.scaled(*pixels.shape[:2]).cut()
     height, width = seen.picture
     scale = SIDE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
