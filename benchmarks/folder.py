@@ -1,12 +1,14 @@
 """A folder from disk to overlays: `camcli explain` against the usual script with pytorch-grad-cam, as whole processes.
 
     python benchmarks/folder.py [--small 200] [--large 40] [--rounds 7] [--model resnet50] [--json FILE]
+    python benchmarks/folder.py --stages [--small 200] [--large 40]
 
 The folder holds JPEGs of 640 x 480 (and another one of 4000 x 3000), photographs cut and scaled from the sample
 pictures with a little noise. The script is the one of that library's pages: OpenCV reads, ``preprocess_image`` on the
 picture scaled to 224 x 224, GradCAM of one picture after the other, ``show_cam_on_image`` at the picture's own size,
 ``imwrite`` as JPEG. Runs alternate; printed are seconds, ratios of neighbours, and how busy the processors were: CPU
-time by wall time and cores, the start included and, from a run over one picture, without it.
+time by wall time and cores, the start included and, from a run over one picture, without it. ``--stages`` says instead
+what the CPU time of one run goes into.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -83,6 +86,56 @@ def timed(command: list[str]) -> dict[str, float]:
     return {"wall": wall, "cpu": cpu}
 
 
+def stages(model: str, layer: str, pictures: Path, out: Path) -> dict[str, float]:
+    """CPU seconds of each stage of a run's pictures, their wall seconds, and what the wall could have held."""
+    from camcli.allocator import keep_memory
+    from camcli.job import Job
+    from camcli.run import Run
+    from camcli.worker import Worker
+
+    keep_memory()
+    spent = {"decode and resize": 0.0, "draw and write": 0.0}
+    adding = Lock()
+
+    def watched(owner: type, name: str, stage: str) -> None:
+        plain = getattr(owner, name)
+
+        def timed(*given: Any) -> Any:
+            start = time.thread_time()
+            done = plain(*given)
+            with adding:
+                spent[stage] += time.thread_time() - start
+            return done
+
+        setattr(owner, name, timed)
+
+    watched(Worker, "_decoded", "decode and resize")
+    watched(Run, "_outcomes", "draw and write")
+    job = Job(model=f"timm:{model}", weights="random", layers=(layer,), inputs=(str(pictures),), out=str(out))
+    with Run(job) as run:
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in run:
+            pass
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    rest = cpu - sum(spent.values())
+    return {**spent, "network and the rest": rest, "wall": wall, "could have been": wall * len(os.sched_getaffinity(0))}
+
+
+def show_stages(model: str, layer: str, folder: Path, counts: dict[str, int]) -> None:
+    """Print them."""
+    for kind, count in counts.items():
+        make_pictures(folder / kind, count, SIZES[kind])
+        found = stages(model, layer, folder / kind, folder / f"{kind}-out")
+        whole = found.pop("could have been")
+        wall = found.pop("wall")
+        print(
+            f"{count} pictures of {SIZES[kind][0]} x {SIZES[kind][1]}: {1000 * wall / count:.1f} ms each, start left out"
+        )
+        for stage, seconds in found.items():
+            print(f"  {stage:22}{1000 * seconds / count:7.1f} ms of CPU   {seconds / whole:4.0%} of the cores' time")
+        print(f"  {'idle':22}{'':17}{1 - sum(found.values()) / whole:7.0%}", flush=True)
+
+
 def busy(whole: dict[str, float], start: dict[str, float] | None = None) -> float:
     """The share of the processors' time that was used, without that of another run if one is given."""
     wall, cpu = (whole[key] - (start[key] if start else 0) for key in ("wall", "cpu"))
@@ -102,11 +155,16 @@ def main() -> None:
     parser.add_argument("--small", type=int, default=200, help="how many pictures of 640 x 480")
     parser.add_argument("--large", type=int, default=40, help="how many pictures of 4000 x 3000")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--stages", action="store_true", help="what the time goes into, instead")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if arguments.stages:
+            counts = {kind: getattr(arguments, kind) for kind in SIZES if getattr(arguments, kind)}
+            show_stages(arguments.model, arguments.layer, folder, counts)
+            return
         make_pictures(folder / "one", 1, SIZES["small"])
         for kind, size in SIZES.items():
             count = getattr(arguments, kind)
