@@ -128,9 +128,8 @@ def show_stages(model: str, layer: str, folder: Path, counts: dict[str, int]) ->
         found = stages(model, layer, folder / kind, folder / f"{kind}-out")
         whole = found.pop("could have been")
         wall = found.pop("wall")
-        print(
-            f"{count} pictures of {SIZES[kind][0]} x {SIZES[kind][1]}: {1000 * wall / count:.1f} ms each, start left out"
-        )
+        width, height = SIZES[kind]
+        print(f"{count} pictures of {width} x {height}: {1000 * wall / count:.1f} ms each, the start left out")
         for stage, seconds in found.items():
             print(f"  {stage:22}{1000 * seconds / count:7.1f} ms of CPU   {seconds / whole:4.0%} of the cores' time")
         print(f"  {'idle':22}{'':17}{1 - sum(found.values()) / whole:7.0%}", flush=True)
