@@ -1,5 +1,7 @@
 """Fixtures that several rooms' tests share."""
 
+import ctypes
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import filelock
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -18,6 +21,7 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # likewise for the commands that tests start
 
 ROOT = Path(__file__).resolve().parent.parent
+MUCH_MEMORY = 2 * 2**30  # bytes
 
 # A classifier by colour, whose numbers can be worked out by hand. The picture is squashed to 16 x 16 and its values
 # are left in 0..1. `stem` hands every pixel on (16 x 16), `body` means over 2 x 2 (8 x 8), and the score of a colour
@@ -87,7 +91,7 @@ RED, GREEN, BLUE, BLACK = (250, 0, 0), (0, 250, 0), (0, 0, 250), (0, 0, 0)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def memory_is_given_back() -> Iterator[None]:
+def commands_keep_no_memory() -> Iterator[None]:
     """Commands that tests run in their own process do not set its allocator for all tests after them.
 
     What a command wants of the C library's memory is for as long as it runs one network; a process that builds hundreds
@@ -96,6 +100,16 @@ def memory_is_given_back() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("camcli.allocator.keep_memory", lambda: False)
         yield
+
+
+@pytest.fixture(autouse=True)
+def memory_is_given_back() -> Iterator[None]:
+    """Networks hold themselves in circles, and the C library what lay between them: gigabytes after some dozen."""
+    yield
+    if psutil.Process().memory_info().rss > MUCH_MEMORY:
+        gc.collect()
+        if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+            library.malloc_trim(0)
 
 
 @pytest.fixture(scope="session")
