@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from camcli.errors import RequestError
+from camcli.nested import tensors
 
 # Weights whose rows sum to something else than 1 are no averages. A model in bfloat16 rounds them to three digits.
 ROWS_SUM_TO_ONE = 0.05
@@ -138,7 +139,7 @@ class Attending(TorchFunctionMode):
             return self._fused(result, *args, **kwargs)
         if func is F.multi_head_attention_forward:
             return self._multi_head(result, _MULTI_HEAD.bind(*args, **kwargs).arguments)
-        operands = list(_tensors([*args, *kwargs.values()]))
+        operands = list(tensors([*args, *kwargs.values()]))
         if func in _SOFTMAXES:
             self._follow(operands[0], result)
             return result
@@ -161,7 +162,7 @@ class Attending(TorchFunctionMode):
 
     def _pass_on(self, known: WeakIdKeyDictionary, sources: Sequence[Tensor], result: Any) -> None:
         """What is known of some tensors holds of what was made of them, if that is like them."""
-        for tensor in _tensors([result]):
+        for tensor in tensors([result]):
             likes = [one for one in sources if _is_like(tensor, one)]
             if likes and tensor.is_floating_point():
                 known[tensor] = frozenset().union(*(known[one] for one in likes))
@@ -468,14 +469,6 @@ def _repeated(tensor: Tensor, heads: int) -> Tensor:
     if own in (1, heads):
         return tensor.expand(*tensor.shape[:-3], heads, *tensor.shape[-2:])
     return tensor.repeat_interleave(heads // own, -3)
-
-
-def _tensors(parts: Sequence[Any]) -> Iterator[Tensor]:
-    for part in parts:
-        if isinstance(part, Tensor):
-            yield part
-        elif isinstance(part, list | tuple):
-            yield from _tensors(part)
 
 
 def _is_like(tensor: Tensor, weights: Tensor) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
+
+from camcli.nested import tensors
 
 _BATCH_NORM = inspect.signature(F.batch_norm)
 
@@ -108,8 +110,8 @@ class _Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         # Nothing is done with a tensor by asking for its shape.
-        if next(_tensors([result]), None) is not None:
-            self._uses.update(id(self._of[one]) for one in _tensors([*args, *kwargs.values()]) if one in self._of)
+        if next(tensors([result]), None) is not None:
+            self._uses.update(id(self._of[one]) for one in tensors([*args, *kwargs.values()]) if one in self._of)
         if func is F.conv2d:
             weight = kwargs["weight"] if "weight" in kwargs else args[1]
             self._of[result] = weight
@@ -128,11 +130,3 @@ class _Watch(TorchFunctionMode):
             for weight, variance in self._pairs
             if self._uses[id(weight)] == 2 and self._uses[id(variance)] == 1
         ]
-
-
-def _tensors(parts: Sequence[Any]) -> Iterator[Tensor]:
-    for part in parts:
-        if isinstance(part, Tensor):
-            yield part
-        elif isinstance(part, tuple | list):
-            yield from _tensors(part)

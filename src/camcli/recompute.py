@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from camcli.capture import Snapshot, closed_parts
+from camcli.nested import tensors
 
 # Of what is kept for the way back, which share must go for it to be worth the time.
 WORTH = 0.1
@@ -83,7 +84,7 @@ def weighed(model: nn.Module) -> Iterator[Call]:
     seen = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
 
     def begin(module: nn.Module, inputs: Any, named: Any) -> None:
-        given = _tensors((inputs, named))
+        given = list(tensors((inputs, named)))
         able = module not in holding and any(one.requires_grad for one in given)
         called = Call(module, sum(map(_size, given)), able)
         running[-1].calls.append(called)
@@ -93,7 +94,7 @@ def weighed(model: nn.Module) -> Iterator[Call]:
     def end(_module: nn.Module, inputs: Any, named: Any, _output: Any) -> None:
         called = running.pop()
         # What a module changes in place, be it a tensor or a list of them, cannot be handed to it again.
-        called.able &= handed.pop() == _states(_tensors((inputs, named)))
+        called.able &= handed.pop() == _states(tensors((inputs, named)))
 
     def keep(tensor: Tensor) -> Tensor:
         place = tensor.untyped_storage().data_ptr()
@@ -164,7 +165,7 @@ def _patched(part: nn.Module, again: Callable[[], AbstractContextManager[Any]]) 
     own, before = part.forward, vars(part).get("forward")
 
     def forward(*inputs: Any, **named: Any) -> Any:
-        if not torch.is_grad_enabled() or not any(one.requires_grad for one in _tensors((inputs, named))):
+        if not torch.is_grad_enabled() or not any(one.requires_grad for one in tensors((inputs, named))):
             return own(*inputs, **named)
         contexts = nullcontext(), _Again(Snapshot(part), again)
         # Whoever runs the part may go on to fill a list that it has handed over.
@@ -197,14 +198,6 @@ class _Again:
         self._open.pop().__exit__(*error)
 
 
-def _tensors(given: Any) -> list[Tensor]:
-    """All tensors in tuples, lists and mappings."""
-    if isinstance(given, Tensor):
-        return [given]
-    parts = given.values() if isinstance(given, Mapping) else given if isinstance(given, list | tuple) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]
-
-
 def _apart(given: Any) -> Any:
     """The same tensors in lists, tuples and dictionaries that are nobody else's."""
     if type(given) in (list, tuple):
@@ -212,9 +205,9 @@ def _apart(given: Any) -> Any:
     return {name: _apart(part) for name, part in given.items()} if type(given) is dict else given
 
 
-def _states(tensors: Sequence[Tensor]) -> list[tuple[int, int]]:
+def _states(of: Iterable[Tensor]) -> list[tuple[int, int]]:
     """Which tensors these are, and how often each has been changed in place."""
-    return [(id(tensor), tensor._version) for tensor in tensors]
+    return [(id(tensor), tensor._version) for tensor in of]
 
 
 def _size(tensor: Tensor) -> int:

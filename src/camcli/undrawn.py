@@ -6,7 +6,7 @@ one is left at the end, the network is built again, drawn as usual. So no value 
 """
 
 import gc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from enum import Enum
 from functools import cache
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from camcli.nested import tensors
 
 Built = TypeVar("Built")
 
@@ -153,18 +155,18 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if kind is _Kind.DRAW:
             self._mark(args[:1])
             return args[0]
-        if kind is not _Kind.RANDOM and not self.holds_none(_tensors((args, kwargs))):
+        if kind is not _Kind.RANDOM and not self.holds_none(tensors((args, kwargs))):
             return func(*args, **kwargs)
         if kind is _Kind.LOOK:
             self.look()
         if kind is _Kind.SHAPE and self.holds_none(args[:1]):
             return args[0]
         made = func(*args, **kwargs)
-        if kind is _Kind.OVERWRITE and _is_whole(args[0]) and not self.holds_none(_tensors((args[1:], kwargs))):
+        if kind is _Kind.OVERWRITE and _is_whole(args[0]) and not self.holds_none(tensors((args[1:], kwargs))):
             del self._undrawn[_memory(args[0])._cdata]
             return made
         into = [args[place] if place < len(args) else kwargs.get(name) for place, name in _written(func)]
-        self._mark(_tensors((into, made)))
+        self._mark(tensors((into, made)))
         return made
 
     def _mark(self, tensors: Iterable[Tensor]) -> None:
@@ -198,13 +200,3 @@ def _memory(tensor: Tensor) -> torch.UntypedStorage:
 def _is_whole(tensor: Tensor) -> bool:
     """Whether a tensor is all that there is in its memory."""
     return tensor.is_contiguous() and tensor.numel() * tensor.element_size() == _memory(tensor).nbytes()
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, list | tuple):
-        for one in values:
-            yield from _tensors(one)
-    elif isinstance(values, dict):
-        yield from _tensors(list(values.values()))
