@@ -185,10 +185,14 @@ def test_a_pipe_as_a_list_is_refused_rather_than_read_twice(here: Path, tiny: st
 
 def test_version_and_help() -> None:
     assert do("--version").stdout == f"camcli {camcli.__version__}\n"
-    for words in (["--help"], ["-h"], ["explain", "-h"], ["layers", "-h"], ["methods", "-h"], ["models", "-h"]):
+    commands = ("explain", "channels", "prompts", "layers", "methods", "models")
+    for words in (["--help"], ["-h"], *([command, "-h"] for command in commands)):
         result = do(*words)
         assert result.exit_code == 0
         assert "Usage:" in result.stdout
+        # `:top:` and the like are pictures to Rich.
+        assert max(result.stdout) < "\U0001f000"
+    assert "channels:top:5" in do("explain", "-h", COLUMNS="300").stdout
 
 
 def test_methods_are_listed_with_their_papers() -> None:

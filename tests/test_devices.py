@@ -312,6 +312,44 @@ def test_a_network_whose_copies_run_its_own_modules_is_refused() -> None:
         Explainer(Bound(), layers=["conv2"]).on(CPU, probe_image((16, 16), torch.float64, CPU))
 
 
+class Remembering(Small):
+    """What it says takes in what a hook heard, and the hook is a function that no copy has as its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: dict[str, torch.Tensor] = {}
+
+        def hear(_module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+            self.heard["conv1"] = output.detach().mean((1, 2, 3))
+
+        self.conv1.register_forward_hook(hear)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        said = super().forward(images)
+        return said + self.heard["conv1"][:, None]
+
+
+def test_a_network_whose_copies_remember_in_it_is_refused() -> None:
+    first = Explainer(Remembering(), layers=["conv2"])
+    noise = probe_image((16, 16), torch.float64, CPU)
+    first.check(noise)
+    with pytest.raises(RequestError, match="copied, the network says something else"):
+        first.on(CPU, noise)
+
+
+def test_a_copy_holds_all_of_the_first_and_nothing_of_it() -> None:
+    first = Explainer(Small(), layers=["conv2"])
+    first.module.conv1.weight.requires_grad_(False)
+    first.module.register_buffer("more", torch.ones(2), persistent=False)
+    second = first.on(CPU, probe_image((16, 16), torch.float64, CPU))
+    held, copied = ([*one.module.named_parameters(), *one.module.named_buffers()] for one in (first, second))
+    for (name, one), (again, other) in zip(held, copied, strict=True):
+        assert name == again
+        assert torch.equal(one, other), name
+        assert one.data_ptr() != other.data_ptr(), name
+        assert (one.requires_grad, type(one)) == (other.requires_grad, type(other)), name
+
+
 # ---- from the shell to the disk
 
 
@@ -526,9 +564,11 @@ def test_a_batch_for_the_cpu_is_the_images() -> None:
     images = [*pictures(3, 8)]
     batch = devices.batch_for(CPU, images)
     assert torch.equal(batch, torch.stack(images))
-    copied = devices.copied_to(torch.zeros(1, dtype=torch.float32), batch)
-    assert copied.dtype == torch.float32
-    assert devices.copied_to(batch, batch).data_ptr() != batch.data_ptr()
+    assert devices.copied_to(nn.Linear(1, 1), batch).dtype == torch.float32
+    # What counts with nothing of its own counts as its images do.
+    copied = devices.copied_to(nn.Identity(), batch)
+    assert copied.dtype == batch.dtype
+    assert copied.data_ptr() != batch.data_ptr()
 
 
 @pytest.mark.gpu
@@ -539,7 +579,7 @@ def test_a_batch_for_a_gpu_is_pinned_and_arrives_whole() -> None:
     batch = devices.batch_for(gpu, images)
     assert batch.is_pinned()
     for dtype in (torch.float32, torch.bfloat16):
-        found = devices.copied_to(torch.zeros(1, dtype=dtype, device=gpu), batch)
+        found = devices.copied_to(nn.Linear(1, 1).to(gpu, dtype), batch)
         assert found.device == gpu
         assert torch.equal(found.cpu(), torch.stack(images).to(dtype))
 

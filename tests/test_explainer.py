@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from camcli import Explainer, Labels
+from camcli import Explainer, Labels, PictureError
 from camcli.methods import METHODS
 from networks import Pooled, Small, explainer, named, pictures, same, seeded, small, unruly, untouched
 
@@ -213,6 +213,18 @@ def test_it_works_where_gradients_are_switched_off(method, around, layers):
         [[one]] = explainer(model, method, layers)(images, 1)
         assert not torch.is_grad_enabled()
     same(one, wanted)
+
+
+def test_a_reason_stands_where_its_map_would():
+    explain = Explainer(named(small("gradcam"), 4), layers=["conv2", "conv1"], score="margin", versus=(1,))
+    [some] = explain.results(pictures(1, 16), lambda row, scores: [0, 1, 2])
+    assert [None if isinstance(one, PictureError) else (one.index, one.layer) for one in some] == [
+        (0, "conv2"),
+        (0, "conv1"),
+        None,
+        (2, "conv2"),
+        (2, "conv1"),
+    ]
 
 
 @every_method

@@ -101,6 +101,18 @@ def not_a_number(text: str) -> None:
 # ---- numbers
 
 
+@pytest.mark.usefixtures("three")
+def test_a_margin_over_one_of_the_prompts_is_refused_before_the_first_picture(ask: Ask) -> None:
+    result = ask(*SAY, "in", "--score", "margin", "--versus", TEXTS[1])
+    assert result.exit_code == 2
+    assert "a prompt's score is its margin over 'something blue', which is one of the prompts" in result.stderr
+    assert not Path("out").exists()
+    # Over another it is none's own, and over the strongest of the others neither.
+    assert ask(*SAY, "in", "--score", "margin", "--versus", "sky").exit_code == 0
+    assert all(not prompt.get("error") for row in lines() for prompt in row["prompts"])
+    assert ask(*SAY, "in", "--score", "margin", "--out", "other").exit_code == 0
+
+
 def test_every_number_follows_from_the_maps(three: None, ask: Ask) -> None:
     result = ask(*SAY, "in", "--save", "sheet,array")
     assert result.exit_code == 0, result.output

@@ -1,5 +1,8 @@
 """Networks built without drawing random weights: every value is the one that it would have been."""
 
+import threading
+
+import numpy as np
 import open_clip
 import pytest
 import timm
@@ -117,6 +120,7 @@ DERIVED = {
     "a number": lambda m: setattr(m, "scale", nn.Parameter(torch.tensor(m.head.weight.mean().item()))),
     "a list of numbers": lambda m: m.table.append(torch.tensor(m.head.weight.tolist())),
     "an array": lambda m: m.table.append(torch.tensor(m.head.weight.detach().numpy())),
+    "memory lent": lambda m: m.table.append(torch.tensor(np.from_dlpack(m.head.weight.detach()).copy())),
     "a decision": lambda m: m.table.append(torch.ones(1 if m.head.weight[0, 0] > 0 else 2)),
     "a shape": lambda m: m.table.append(torch.ones(len((m.conv.weight > 7.5).nonzero()))),
     "an order": lambda m: m.table.append(torch.arange(8)[m.head.weight.detach().flatten().argsort()]),
@@ -278,3 +282,16 @@ def test_every_family(name, create):
     calls = Calls(make)
     assert not different(undrawn.built(calls), usual)
     assert calls.count == 1
+
+
+def test_what_other_threads_build_meanwhile_is_drawn() -> None:
+    drawn = torch.empty(4000)
+
+    def make() -> nn.Module:
+        other = threading.Thread(target=lambda: nn.init.trunc_normal_(drawn, std=0.02))
+        other.start()
+        other.join()
+        return nn.Linear(2, 2)
+
+    undrawn.built(make)
+    assert 0.015 < float(drawn.std()) < 0.025

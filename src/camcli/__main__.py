@@ -1,5 +1,16 @@
-"""``python -m camcli``."""
+"""``camcli``, and ``python -m camcli``."""
 
-from camcli.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line; ends the process with the command's exit code."""
+    try:
+        from camcli.cli import main as run
+    except KeyboardInterrupt:  # so early that nobody else hears it
+        sys.exit(130)
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from camcli.errors import RequestError
 
@@ -67,9 +69,25 @@ def batch_for(device: torch.device, images: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(images), out=pinned)
 
 
-def copied_to(like: Tensor, images: Tensor) -> Tensor:
-    """A copy of images where another tensor is, in its type; a GPU fetches pinned ones while this thread goes on."""
-    if like.device.type == "cuda" and images.device.type == "cpu" and images.is_pinned():
+def home(module: nn.Module) -> torch.device:
+    """Where a network is; one that holds nothing is on the CPU."""
+    return next((one.device for one in chain(module.parameters(), module.buffers())), torch.device("cpu"))
+
+
+def copied_to(module: nn.Module, images: Tensor) -> Tensor:
+    """A copy of images where a network is, as it counts; a GPU fetches pinned ones while this thread goes on."""
+    device = home(module)
+    dtype = next((one.dtype for one in module.parameters() if one.is_floating_point()), images.dtype)
+    if device.type == "cuda" and images.device.type == "cpu" and images.is_pinned():
         # In two steps, since in one the CPU would convert them, into memory that is not pinned.
-        return images.to(like.device, non_blocking=True).to(like.dtype)
-    return images.to(like.device, like.dtype, copy=True)
+        return images.to(device, non_blocking=True).to(dtype)
+    return images.to(device, dtype, copy=True)
+
+
+def moved(module: nn.Module, device: torch.device) -> dict[int, Any]:
+    """What a network holds, copied to a device, by the identity of each: ``deepcopy`` then copies it nowhere else."""
+    there: dict[int, Any] = {id(one): one.detach().to(device, copy=True) for one in module.buffers()}
+    for one in module.parameters():
+        if type(one) is nn.Parameter:
+            there[id(one)] = nn.Parameter(one.detach().to(device, copy=True), requires_grad=one.requires_grad)
+    return there

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from camcli import devices
 from camcli.around import Pass, channel_parts, fused, passes, sizes, smoothed
 from camcli.attention import Attending
 from camcli.capture import Taps, closed_parts, frozen, listened
@@ -53,6 +55,8 @@ from camcli.witness import (
     COSINES,
     LAST_ATTENTION,
     LOOKED,
+    ROUNDED,
+    SAME,
     Forward,
     Plan,
     Witness,
@@ -233,7 +237,9 @@ class Explainer:
         self._fuse, self._smooth = fuse, eigen_smooth
         self._scales, self._flips = tuple(scales), tuple(flips)
         self._check_together(wants)
-        self.notes: tuple[str, ...] = tuple(dict.fromkeys(row.caveat for row in self.methods if row.caveat))
+        one = len(self.methods) == 1
+        caveats = [row.caveat if one else f"{row.name}: {row.caveat}" for row in self.methods if row.caveat]
+        self.notes: tuple[str, ...] = tuple(dict.fromkeys(caveats))
         if self._unnamed:
             self._note(f"no classes are named that a concept speaks for: {self._unnamed}")
         self._asked, self._call = layout, call
@@ -328,16 +334,22 @@ class Explainer:
             forward = self._witness.forward(images, seen, region, self._plans[key])
             choose = self._agreed(choose, forward.reading, len(images))
             chosen = [self._chosen(choose, row, forward.reading, images, among(row)) for row in range(len(images))]
-            results: list[list[Result]] = [[one for one in some if isinstance(one, PictureError)] for some in chosen]
+            results: list[list[Result]] = [[] for _ in chosen]
+            # What is said of each class asked for, so that a reason stands where the maps would.
+            places: list[list[list[Result]]] = [
+                [[one] if isinstance(one, PictureError) else [] for one in some] for some in chosen
+            ]
             subjects = [[one for one in some if isinstance(one, Subject)] for some in chosen]
+            of_subjects = [[place for place in some if not place] for some in places]
             said = [forward.reading.scores(row) for row in range(len(images))]
             self._add_concepts(results, images, forward, seen)
             for rank, maps in enumerate(self._averaged(images, forward, subjects)):
                 rows = [row for row, some in enumerate(subjects) if rank < len(some)]
                 for some in self._joined(maps):
                     for at, row in enumerate(rows):
-                        results[row].append(self._result(some, at, subjects[row][rank], said[row], images, row))
-        return results
+                        one = self._result(some, at, subjects[row][rank], said[row], images, row)
+                        of_subjects[row][rank].append(one)
+        return [[*own, *chain.from_iterable(some)] for own, some in zip(results, places, strict=True)]
 
     def _ready(self, images: Tensor, extras: Features | None) -> tuple[int, int, int]:
         """See that everything was tried on noise like these images; gives what it was found out for."""
@@ -469,11 +481,12 @@ class Explainer:
             extras: likewise.
 
         Raises:
-            RequestError: the copy runs modules of the network that it was made of, or no map can be made with it.
+            RequestError: the copy runs modules of the network that it was made of, or says something else than it; or
+                no map can be made with it.
             Exception: whatever a network says that cannot be copied, or has no place on the device.
         """
         # What stands for these is left out of the copy.
-        other = deepcopy(self, {id(self._plans): {}, id(self._passes): {}})
+        other = deepcopy(self, {id(self._plans): {}, id(self._passes): {}, **devices.moved(self.module, device)})
         other._checked = None
         other.module.to(device)
         ran: list[str] = []
@@ -481,12 +494,24 @@ class Explainer:
             other.check(image, extras)
         if ran:
             raise RequestError(f"copied, the network still runs modules of the one that it was copied from: {ran[0]!r}")
+        # Of another image than that of the check, since the copy may remember what was said of that.
+        own, again, copied = (one._says(image.flip(3), extras) for one in (self, self, other))
+        if _same(own, again) and not _same(own, copied):
+            raise RequestError(
+                "copied, the network says something else: what it remembers of an image is not copied with it, such as "
+                "by a hook that is a function within a function"
+            )
         return other
+
+    def _says(self, images: Tensor, extras: Features | None) -> Any:
+        """What the network returns for images."""
+        with self._feeding(images, extras), torch.inference_mode(False), torch.no_grad(), frozen(self.module):
+            return self.module(self._witness.leaf(images))
 
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        return next((one.device for one in self.module.parameters()), torch.device("cpu"))
+        return devices.home(self.module)
 
     def check(self, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> None:
         """Try everything on one image or one group: choose the layer, read its layout, see that gradient reaches it.
@@ -1299,9 +1324,14 @@ class Explainer:
 def _same(one: Any, other: Any) -> bool:
     """Whether two answers of a network to the same images differ by rounding alone."""
     pairs = zip(parts(one), parts(other), strict=False)
-    return all(
-        first.tensor.shape == second.tensor.shape and alike(first.tensor, second.tensor) for first, second in pairs
-    )
+    return all(_alike(first.tensor, second.tensor) for first, second in pairs)
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    eps = torch.finfo(one.dtype).eps if one.is_floating_point() else 0.0
+    return alike(one.cpu(), other.cpu(), max(SAME, ROUNDED * eps))
 
 
 def _count(count: int, one: str, many: str = "") -> str:

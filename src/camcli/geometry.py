@@ -178,8 +178,8 @@ class Prepare:
     ) -> tuple[Float[Tensor, "3 h w"], View]:
         """Likewise of a picture that was perhaps decoded at a part of its size, and faster, in two steps.
 
-        What is still more than ``GAP`` times too large is first shrunk by whole numbers, each pixel the mean of those
-        it stands for.
+        It is first shrunk by the whole number that leaves it at least ``GAP`` times as large as it will be, each pixel
+        the mean of those it stands for.
 
         Args:
             picture: RGB.

@@ -279,8 +279,7 @@ class Ranking:
     def _forward(self, explainer: Explainer, items: Sequence[Item], kept: Kept) -> list[Said]:
         module = explainer.module
         images = devices.batch_for(explainer.device, [item.input for item in items if item.input is not None])
-        like = next((one for one in module.parameters() if one.is_floating_point()), images)
-        said = output_of(module, self.layer, devices.copied_to(like, images), self._turn)
+        said = output_of(module, self.layer, devices.copied_to(module, images), self._turn)
         cells = canonical(said, self._layout).float()
         if len(cells) != len(items):
             raise ValueError(f"the layer {self.layer!r} gives {len(cells)} outputs for {len(items)} pictures")

@@ -59,8 +59,10 @@ def check(job: Job) -> int | None:
     """
     if not job.inputs:
         raise RequestError("no pictures were named", "name files, folders, globs, @list.txt, or - for standard input")
-    if Path(job.out).exists() and not Path(job.out).is_dir():
-        raise RequestError(f"--out {job.out} is a file, not a folder", "name a folder; it is made if need be")
+    there = next(path for path in (Path(job.out), *Path(job.out).absolute().parents) if path.exists())
+    if not there.is_dir():
+        where = "is a file, not a folder" if there == Path(job.out) else f"would lie in {there}, which is a file"
+        raise RequestError(f"--out {job.out} {where}", "name a folder; it is made if need be")
     if job.colormap not in COLORMAPS:
         hint = did_you_mean(job.colormap, COLORMAPS) or f"there are: {', '.join(COLORMAPS)}"
         raise RequestError(f"there is no colour map {job.colormap!r}", hint)

@@ -101,6 +101,7 @@ class Sensitivity:
         self._id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         self.worker = Worker(self.job, None if self.total is None else self._sources, self.total)
         self._check_one_map()
+        self._check_rivals()
         self._pairs = compared_pairs(self.texts)
         self._grouped = several_texts(self._pairs)
         self._fingerprint = self._asked()
@@ -199,6 +200,16 @@ class Sensitivity:
             raise RequestError(
                 f"the maps of one layer are compared, and {len(layers)} are named: {several(layers, len(layers))}",
                 "name one, or make one map of them: --fuse mean",
+            )
+
+    def _check_rivals(self) -> None:
+        """See that no prompt is compared with itself alone, by which none of the pictures could be done whole."""
+        score, numbers = self.worker.explainer.outlet.score, set(range(len(self.prompts)))
+        if score.against and len(score.versus) == 1 and numbers.intersection(score.versus):
+            own = self.prompts[score.versus[0]]
+            raise RequestError(
+                f"a prompt's score is its margin over {own!r}, which is one of the prompts: it has none over itself",
+                "name another one by --versus; or leave it out, and each is compared with the strongest of the others",
             )
 
     def _asked(self) -> str:
@@ -361,13 +372,13 @@ def asked_about(job: Job) -> tuple[str, ...]:
     Raises:
         RequestError: it names none, or each picture's own.
     """
-    named = texts.prompts(job)
-    assert named is not None  # or there would be no inquiry
-    if named.own:
+    if Path(job.texts).suffix.lower() in texts.PICTURE_BY_PICTURE:
         raise RequestError(
             f"the prompts of all pictures are compared, and {job.texts} lists each picture's own",
             "give a plain file with one prompt a line, or --text",
         )
+    named = texts.prompts(job)
+    assert named is not None  # or there would be no inquiry
     return named.words
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from enum import Enum
 from functools import cache
+from threading import get_ident
 from typing import Any, TypeVar
 from unittest import mock
 
@@ -30,7 +31,7 @@ SHAPING = ("aten::erfinv_", "aten::mul_", "aten::add_", "aten::sub_", "aten::div
 # What leaves nothing of the values before.
 OVERWRITES = ("aten::copy_", "aten::fill_", "aten::zero_")
 # How numbers get out of tensors without an operation of PyTorch's.
-WAYS_OUT = frozenset({Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.data_ptr})
+WAYS_OUT = frozenset({Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.data_ptr})
 
 
 def built(make: Callable[[], Built]) -> Built:
@@ -61,7 +62,8 @@ def _undrawn(make: Callable[[], Built]) -> tuple[Built] | None:
     try:
         with ExitStack() as stack:
             # It decides by the numbers that it drew whether to draw again.
-            stack.enter_context(mock.patch.object(nn.init, "_no_grad_trunc_normal_", _drawn))
+            plain = nn.init._no_grad_trunc_normal_
+            stack.enter_context(mock.patch.object(nn.init, "_no_grad_trunc_normal_", _here(_drawn, plain)))
             stack.enter_context(_Outlook(follower))
             stack.enter_context(follower)
             made = make()
@@ -70,6 +72,12 @@ def _undrawn(make: Callable[[], Built]) -> tuple[Built] | None:
     except Exception:  # if it is no fault of what was not drawn, it comes again
         return None
     return None if follower.looked_at or follower.left() else (made,)
+
+
+def _here(function: Callable[..., Tensor], elsewhere: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function in this thread, and another one in all others, which may be building networks too."""
+    thread = get_ident()
+    return lambda *given, **named: (function if get_ident() == thread else elsewhere)(*given, **named)
 
 
 def _drawn(tensor: Tensor, *_args: Any, **_options: Any) -> Tensor:

@@ -158,15 +158,18 @@ class Witness:
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """The network frozen, and the graph on, whatever the caller has switched off."""
-        with torch.inference_mode(False), torch.enable_grad(), frozen(self.module):
+        """The network frozen, and the graph on, whatever the caller has switched off.
+
+        Attention is computed so that its gradient has one too, if a method asks for curvature.
+        """
+        twice = attention.twice_differentiable() if "curve" in self.wants else nullcontext()
+        with torch.inference_mode(False), torch.enable_grad(), frozen(self.module), twice:
             yield
 
     def leaf(self, images: Tensor, from_input: bool = False) -> Tensor:
         """The images where the network is and as it counts; the start of the graph if that is at the input."""
-        like = next((one for one in self.module.parameters() if one.is_floating_point()), images)
         from_input |= self.from_input
-        return self.laid(devices.copied_to(like, images.detach())).requires_grad_(from_input)
+        return self.laid(devices.copied_to(self.module, images.detach())).requires_grad_(from_input)
 
     @property
     def from_input(self) -> bool:
@@ -222,14 +225,13 @@ class Witness:
             taps = watch.enter_context(tapped(layers, self.call))
             ruled = watch.enter_context(RuledActivations(self.everywhere)) if self.ruled else None
             biases = watch.enter_context(Biases()) if "biases" in self.wants else None
-            watch.enter_context(self._twice())
             calls: Mapping[nn.Module, Call] = {}
             ending = None
             if plan and (trunk := plan.trunk):
                 calls = watch.enter_context(heard(trunk.blocks, trunk.copies))
                 ending = watch.enter_context(recorded(self.module, trunk.end, 1, len(leaf), trunk.way.owned))
             if plan:
-                watch.enter_context(recomputed(plan.parts, partial(self._likewise, ruled)))
+                watch.enter_context(recomputed(plan.parts, ruled.again if ruled else nullcontext))
             attending = None
             if self.wants & ATTENTION:
                 running = watch.enter_context(at_work(self.module)) if plan is None else []
@@ -238,16 +240,6 @@ class Witness:
             output = self.module(leaf.clone())
         reading = self.read(output, len(images), seen, region)
         return Forward(leaf, reading, taps, ruled, biases, recordings, attending, calls, ending)
-
-    def _twice(self) -> AbstractContextManager[None]:
-        """While it lasts, attention is computed so that its gradient has one too, if a method asks for curvature."""
-        return attention.twice_differentiable() if "curve" in self.wants else nullcontext()
-
-    @contextmanager
-    def _likewise(self, ruled: RuledActivations | None) -> Iterator[None]:
-        """While it lasts, parts that run again keep what they kept: the other modes do not change that."""
-        with self._twice(), ruled.again() if ruled else nullcontext():
-            yield
 
     def _attending(self, images: int, plan: Plan | None, running: Sequence[nn.Module]) -> Attending:
         """Of the first forward the chain is checked; then only the last attention need be in the graph, if any."""

@@ -181,7 +181,7 @@ class Worker:
             raise RequestError(
                 f"{network.name} fails on {f'{count} images' if count else 'an image'} of {height}x{width} "
                 f"in {job.precision} on {device}: {_first_line(error)}",
-                "try --precision fp32, or --device cpu",
+                _other_ways(job.precision, device),
             ) from error
         copies = [self._copied(device, noise, features) for device in self.devices[1:]]
         self.explainers = (self.explainer, *copies)
@@ -726,6 +726,12 @@ def _in_picture(result: Result, picture: Picture | None) -> Result:
     if isinstance(result, PictureError) or result.box is None or picture is None:
         return result
     return replace(result, box=picture.view.corners(result.box))
+
+
+def _other_ways(precision: str, device: torch.device) -> str:
+    """Where a network that fails may work."""
+    ways = ["--precision fp32"] * (precision != "fp32") + ["--device cpu"] * (device.type != "cpu")
+    return f"try {', or '.join(ways)}" if ways else "call the model itself on such an image to see where"
 
 
 def _batch_size(device: torch.device) -> int:

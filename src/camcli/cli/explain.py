@@ -308,7 +308,9 @@ Targets = Annotated[
     _option(
         WHAT,
         "predicted, top:5, all, all>0.5, folder (the parent folder's name), or a class: 281, 'tabby cat', n02123045; "
-        "channel:12,99 (a feature), channels:top:5 (those that matter most), similar:FILE; repeat for more.",
+        # Without the tag Rich would show a picture of `:top:`.
+        "channel:12,99 (a feature), channels:[none]top[/none]:5 (those that matter most), similar:FILE; repeat for "
+        "more.",
         "--target",
         "-t",
         env=False,
