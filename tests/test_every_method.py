@@ -19,8 +19,9 @@ MODELS = [
 ]
 # Fewer samples, masks or steps than the papers', for methods that ask often.
 QUICK = {"samples": 2, "top": 4, "steps": 3, "stride": 64, "window": 64, "iterations": 5}
-# A forward for each channel: on Swin at a layer with few.
+# A forward for each channel: at a layer with few, where there is one.
 EACH_CHANNEL = {"scorecam", "ss-cam", "is-cam"}
+FEW_CHANNELS = {"bundled:efficientnet-lite0": "blocks.1", "timm:swin_tiny_patch4_window7_224": "layers.0"}
 
 # What cannot be, and a word of the reason.
 OF_ATTENTION = ("rollout", "gae", "attention", "legrad", "maskclip")
@@ -44,7 +45,7 @@ def test_a_method_gives_a_map_or_a_reason(method, model, sample_images, tmp_path
     row = METHODS.find(method)
     known = {name for part in row.parts or (method,) for name in options(METHODS.load(part))}
     quick = [word for name, value in QUICK.items() if name in known for word in ("-o", f"{name}={value}")]
-    quick += ["--layer", "layers.0"] if "swin" in model and method in EACH_CHANNEL else []
+    quick += ["--layer", FEW_CHANNELS[model]] if model in FEW_CHANNELS and method in EACH_CHANNEL else []
     quick += ["-t", "channels:top:1"] if method == "activation" else []
     asked = ["explain", "-m", model, *random, "--method", method, *quick, "--out", str(tmp_path), "--quiet"]
     run = CliRunner().invoke(app, [*asked, "--save", "overlay,array", str(sample_images / "coffee.png")])
