@@ -25,23 +25,11 @@ from camcli.survey import probe_image
 from conftest import BLUE, GREEN, RED, Go, Paint
 from networks import Small, explainer, named, pictures, same, small
 from readback import facts, files, ledger
+from test_group import MEAN
 from test_prompts import SAY, clip  # noqa: F401  a fixture
 
 CPU = torch.device("cpu")
 ON_A_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-WRAP = """
-import torch
-from torch import nn
-
-
-class Mean(nn.Module):
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, images):
-        return self.network(images).mean(0, keepdim=True)
-"""
 
 
 # ---- names
@@ -400,7 +388,7 @@ def test_the_files_are_those_of_one_device(go: Go, options: dict) -> None:
 @pytest.mark.usefixtures("nine")
 def test_groups_stay_together(go: Go) -> None:
     Path("in/broken.png").unlink()
-    Path("wrap.py").write_text(WRAP)
+    Path("wrap.py").write_text(MEAN)
     given = {"wrap": "wrap.py:Mean", "group": "2", "layers": ("stem",), "target": ("red",), "save": ("array",)}
     go("in", **given, out="one")
     go("in", **given, out="three", device="cpu,cpu,cpu")
