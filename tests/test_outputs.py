@@ -1,6 +1,7 @@
 """Each output holds what it says, at the size it says, with the same view of the picture."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,13 @@ def test_untrained_weights_are_said_on_every_picture(name, map_):
 
     assert banner(STYLE) < 50
     assert banner(UNTRAINED) > 2000
+
+
+@pytest.mark.parametrize("name", ["overlay", "heatmap", "panel"])
+def test_untrained_weights_are_said_beside_a_box_too(name):
+    boxed = replace(explanation(), box=(40.0, 30.0, 200.0, 150.0), number=1)
+    content = OUTPUTS.load(name)(picture(), boxed, UNTRAINED)
+    assert content != OUTPUTS.load(name)(picture(), boxed, STYLE)
 
 
 @pytest.mark.parametrize("colormap", COLORMAPS)

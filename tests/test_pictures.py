@@ -627,7 +627,14 @@ def test_the_picture_is_free_of_its_file():
     Image.fromarray(SMALL).save("a.png")
     image = decode(Path("a.png"))
     Path("a.png").unlink()
-    assert type(image) is Image.Image
+    assert np.array_equal(pixels(image), SMALL)
+    assert getattr(image, "fp", None) is None
+
+
+def test_a_picture_in_memory_is_copied():
+    given = Image.fromarray(SMALL)
+    image = pictures.upright(given)
+    given.paste((0, 0, 0), (0, 0, *given.size))
     assert np.array_equal(pixels(image), SMALL)
 
 

@@ -54,9 +54,12 @@ class View:
         x0, y0, x1, y1 = self.box
         height, width = self.picture
         rows, columns = _seen(y0, y1, height), _seen(x0, x1, width)
-        onto = np.full(self.picture, np.nan, np.float32)
-        wide = _stretched(map.T, _cells(columns, x0, x1, map.shape[1])).T
-        onto[rows, columns] = _stretched(wide, _cells(rows, y0, y1, map.shape[0]))
+        onto = np.empty(self.picture, np.float32)
+        for beside in (np.s_[: rows.start], np.s_[rows.stop :], np.s_[:, : columns.start], np.s_[:, columns.stop :]):
+            onto[beside] = np.nan
+        wide = np.empty((map.shape[0], columns.stop - columns.start), np.float32)
+        _stretch(map.T, _cells(columns, x0, x1, map.shape[1]), wide.T)
+        _stretch(wide, _cells(rows, y0, y1, map.shape[0]), onto[rows, columns])
         return onto
 
     @property
@@ -290,21 +293,20 @@ def _cells(pixels: slice, low: float, high: float, count: int) -> Float[np.ndarr
     return np.clip((centres - low) / (high - low) * count - 0.5, 0, count - 1)
 
 
-def _stretched(
+def _stretch(
     rows: Float32[np.ndarray, "h w"],
     positions: Float[np.ndarray, " n"],
-) -> Float32[np.ndarray, "n w"]:
+    onto: Float32[np.ndarray, "n w"],
+) -> None:
     """Rows at fractional positions (ascending) between the given rows, linearly.
 
     All rows between the same two are made at once, so that a large picture costs two passes over its memory.
     """
-    stretched = np.empty((len(positions), rows.shape[1]), np.float32)
     below = np.floor(positions).astype(int)
     share = (positions - below).astype(np.float32)[:, np.newaxis]
     starts = np.flatnonzero(np.diff(below, prepend=-1))
     for start, stop in zip(starts, [*starts[1:], len(below)], strict=True):
         first, second = rows[below[start]], rows[min(below[start] + 1, len(rows) - 1)]
-        part = stretched[start:stop]
+        part = onto[start:stop]
         np.multiply(share[start:stop], second - first, out=part)
         part += first
-    return stretched

@@ -526,7 +526,7 @@ def decode_reduced(path: Path, spare: Callable[[int, int], float], background: s
 
 
 def upright(image: Image.Image, background: str = "#ffffff") -> Image.Image:
-    """A picture of Pillow's as :func:`decode` would give it: whole, upright, 8-bit RGB.
+    """A picture of Pillow's as :func:`decode` would give it: whole, upright, 8-bit RGB; one of its own.
 
     Raises:
         PictureError: it cannot be loaded or understood.
@@ -534,7 +534,8 @@ def upright(image: Image.Image, background: str = "#ffffff") -> Image.Image:
     """
     behind = colour(background)
     try:
-        return _whole(image, behind)
+        whole = _whole(image, behind)
+        return whole.copy() if whole is image else whole
     except PictureError:
         raise
     except Exception as error:
@@ -612,7 +613,7 @@ def _reason(error: Exception) -> str:
 def _rgb(image: Image.Image, behind: tuple[int, int, int]) -> Image.Image:
     image = _eight_bits(image)
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     canvas = Image.new("RGBA", image.size, behind)
     canvas.alpha_composite(image.convert("RGBA"))
     return canvas.convert("RGB")

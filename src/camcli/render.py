@@ -223,16 +223,22 @@ def gradient_picture(gradient: Float32[np.ndarray, "3 h w"]) -> UInt8[np.ndarray
 
 
 def stamp_untrained(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    """A banner along the lower edge: the weights are random, and the map means nothing.
+    """A banner along the lower edge, painted onto these pixels: the weights are random, and the map means nothing.
 
     It says as much as fits; a picture too small for any word keeps the banner's colour.
     """
-    height, width = pixels.shape[:2]
+    banner = _banner(*pixels.shape[:2])
+    pixels[-len(banner) :] = banner
+    return pixels
+
+
+@functools.lru_cache(16)
+def _banner(height: int, width: int) -> UInt8[np.ndarray, "rows w 3"]:
     text, size = _fitting(width * 0.94, max(SMALLEST_TEXT, min(width // 24, height // 8)))
     band = min(height, max(3, round(size * 1.7)) if text else max(1, height // 5))
     banner = Image.new("RGB", (width, band), BANNER)
     ImageDraw.Draw(banner).text((width / 2, band / 2), text, (0, 0, 0), ImageFont.load_default(size), anchor="mm")
-    return np.concatenate([pixels[: height - band], np.asarray(banner)])
+    return np.asarray(banner)
 
 
 def png(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:

@@ -3,7 +3,6 @@
 import re
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
@@ -37,6 +36,7 @@ from camcli.cli.explain import (
     _option,
     _split,
 )
+from camcli.cli.loading import loading
 from camcli.console import Voice, print_table
 from camcli.errors import RequestError
 from camcli.job import Contest, Job, Sort, Tally
@@ -206,11 +206,8 @@ def _numbers(given: Sequence[str]) -> tuple[int, ...]:
 
 
 def _rank(contest: Contest, voice: Voice, as_json: bool) -> Tally:
-    with voice.working(f"loading {contest.job.model}"):
-        from camcli.ranking import Ranking  # the seam: torch comes in here
-
-        # Pillow warns of metadata it cannot read; what makes a picture fail is told as that picture's failure.
-        warnings.filterwarnings("ignore", module="PIL")
+    with loading(voice, f"loading {contest.job.model}"):
+        from camcli.ranking import Ranking
 
         ranking = Ranking(contest)
     _introduce(ranking, voice)

@@ -2,7 +2,6 @@
 
 import sys
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from camcli import allocator
 from camcli import config as job_files
 from camcli.cli.ending import ending
+from camcli.cli.loading import loading
 from camcli.console import LISTED, Voice
 from camcli.errors import CamcliError, RequestError
 from camcli.job import (
@@ -664,11 +664,8 @@ def _contrasted(
 
 
 def _explain(job: Job, voice: Voice, as_json: bool) -> Tally:
-    with voice.working(f"loading {job.model}"):
-        from camcli.run import Run  # the seam: torch comes in here
-
-        # Pillow warns of metadata it cannot read; what makes a picture fail is told as that picture's failure.
-        warnings.filterwarnings("ignore", module="PIL")
+    with loading(voice, f"loading {job.model}"):
+        from camcli.run import Run
 
         run = Run(job)
     _introduce(run, voice)

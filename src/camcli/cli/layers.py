@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from camcli.cli.ending import ending
+from camcli.cli.loading import loading
 from camcli.console import Voice, print_table
 
 
@@ -20,8 +21,8 @@ def layers(
     """Show a model's layers: type, output shape, how it is read, whether a map can be made there, and the default."""
     voice = Voice()
     with ending(voice):
-        with voice.working(f"building {model}"):
-            from camcli.tree import tree  # the seam: torch comes in here
+        with loading(voice, f"building {model}"):
+            from camcli.tree import tree
 
             rows, wrong = tree(model, layer, depth, size, output)
         print_table(("layer", "type", "output", "layout", "map"), rows)

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from camcli.cli.ending import ending
+from camcli.cli.loading import loading
 from camcli.console import Voice, print_table
 
 
@@ -15,8 +16,8 @@ def models(
     """List the models there are, by source, and which have their weights at hand."""
     voice = Voice()
     with ending(voice):
-        with voice.working("reading the libraries' lists"):
-            from camcli.models import listing  # the seam: torch comes in here
+        with loading(voice, "reading the libraries' lists"):
+            from camcli.models import listing
 
             rows = listing(pattern, cached)
         print_table(("model", "weights at hand"), [(name, "yes" if at_hand else "no") for name, at_hand in rows])

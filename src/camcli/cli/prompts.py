@@ -2,7 +2,6 @@
 
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -50,6 +49,7 @@ from camcli.cli.explain import (
     _option,
     _split,
 )
+from camcli.cli.loading import loading
 from camcli.console import Voice, print_table
 from camcli.job import Inquiry, Job, Measure, Tally
 from camcli.methods import METHODS
@@ -230,11 +230,8 @@ def prompts(
 
 
 def _compare(inquiry: Inquiry, voice: Voice, as_json: bool) -> Tally:
-    with voice.working(f"loading {inquiry.job.model}"):
-        from camcli.sensitivity import Sensitivity  # the seam: torch comes in here
-
-        # Pillow warns of metadata it cannot read; what makes a picture fail is told as that picture's failure.
-        warnings.filterwarnings("ignore", module="PIL")
+    with loading(voice, f"loading {inquiry.job.model}"):
+        from camcli.sensitivity import Sensitivity
 
         sensitivity = Sensitivity(inquiry)
     _introduce(sensitivity, voice)

@@ -124,7 +124,7 @@ def _boxed(
     for inset, colour in ((0, "black"), (1, "white"), (2, "white"), (3, "black")):
         if x0 + inset <= x1 - 1 - inset and y0 + inset <= y1 - 1 - inset:
             draw.rectangle((x0 + inset, y0 + inset, x1 - 1 - inset, y1 - 1 - inset), outline=colour)
-    return np.asarray(image)
+    return np.array(image)
 
 
 def _moderate(height: int, width: int) -> tuple[int, int]:
@@ -269,4 +269,4 @@ def _marked(pixels: UInt8[np.ndarray, "h w 3"], view: View, explanation: Explana
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), colour, BLACK)
             ink = "white" if sum(colour) < DARK else "black"
             draw.text((x, y), str(concept.number), ink, font, anchor="mm")
-    return np.asarray(image)
+    return np.array(image)

@@ -105,7 +105,7 @@ def sheet(
         top += height + BETWEEN
     draw.line((MARGIN, top - BETWEEN // 2, width - MARGIN, top - BETWEEN // 2), RULE)
     _write(draw, below, SMALL, (MARGIN, top), room)
-    drawn = np.asarray(page)
+    drawn = np.array(page)
     return render.stamp_untrained(drawn) if style.untrained else drawn
 
 
