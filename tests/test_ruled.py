@@ -15,7 +15,7 @@ from camcli import Explainer
 from camcli.errors import RequestError
 from camcli.methods.backprop import deconvnet, guided_backprop
 from camcli.recipe import Formula, recipes
-from camcli.ruled import RuledActivations, unseen_relus
+from camcli.ruled import RuledActivations, unseen_relus, where_open
 from camcli.tables import Row
 from networks import Small, Through, pictures, replaced_activations, untouched
 
@@ -508,3 +508,21 @@ def test_a_relu_in_a_scripted_function_is_missed_and_said_so():
         explained(model, pictures(1, 16))
     [map], _ = explained(model, pictures(1, 16), "gradcam", ["conv2"])
     assert np.array_equal(map, explained(Small(), pictures(1, 16), "gradcam", ["conv2"])[0][0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("format_", [torch.contiguous_format, torch.channels_last])
+def test_where_open_is_where(dtype, format_):
+    grad = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0)).to(dtype, memory_format=format_)
+    grad[0, 0, 0, :3] = torch.tensor([torch.inf, -torch.inf, torch.nan])
+    passes = torch.rand(grad.shape, generator=torch.Generator().manual_seed(1)) > 0.5
+    for mask in (passes, ~passes):
+        found = where_open(grad, mask)
+        assert torch.equal(found.nan_to_num(7), grad.where(mask, 0).nan_to_num(7))
+        assert found.dtype == dtype
+
+
+def test_where_open_has_a_gradient_of_its_own():
+    grad = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
+    where_open(grad, torch.tensor([True, True, False])).square().sum().backward()
+    assert grad.grad.tolist() == [2, -4, 0]

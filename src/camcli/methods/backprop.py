@@ -10,11 +10,13 @@ from typing import Literal
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from camcli.ruled import where_open
+
 
 def guided_backprop(
     grad: Float[Tensor, "*dims"],
     passes: Bool[Tensor, "*dims"],
-    slope: Float[Tensor, "*dims"] | float = 1.0,
+    slope: Float[Tensor, "*dims"] | None = None,
     *,
     activations: Literal["relu", "all"] = "relu",  # noqa: ARG001 - read by the engine, which then hands the slope
 ) -> Float[Tensor, "*dims"]:
@@ -32,13 +34,14 @@ def guided_backprop(
         activations: where the rule holds: relu, as the paper defines it; or all, at GELU, SiLU, Hardswish and their kin
             too, which no paper defines.
     """
-    return grad.where(passes & (grad > 0), 0) * slope
+    positive = where_open(grad, passes).clamp_(min=0)
+    return positive if slope is None else positive * slope
 
 
 def deconvnet(
     grad: Float[Tensor, "*dims"],
     passes: Bool[Tensor, "*dims"],  # noqa: ARG001
-    slope: Float[Tensor, "*dims"] | float = 1.0,  # noqa: ARG001
+    slope: Float[Tensor, "*dims"] | None = None,  # noqa: ARG001
     *,
     activations: Literal["relu", "all"] = "relu",  # noqa: ARG001 - read by the engine, which then hands the slope
 ) -> Float[Tensor, "*dims"]:
