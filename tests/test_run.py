@@ -8,8 +8,9 @@ import pytest
 
 from camcli.errors import NothingFoundError, RequestError
 from camcli.job import Job
+from camcli.pictures import find
 from camcli.run import Run
-from camcli.worker import Worker
+from camcli.worker import Item, Worker
 from conftest import BLUE, GREEN, RED, Go, Paint
 from readback import facts, files, ledger
 
@@ -268,11 +269,28 @@ def test_a_network_that_fails_on_one_picture_of_a_batch_fails_on_that_one_only(
     assert b.error == "the network fails on this picture: too bright for me"
 
 
-@pytest.mark.parametrize(("threads", "pictures"), [(1, 16), (2, 8)])
-def test_a_batch_on_a_cpu_is_as_large_as_its_threads_want(threads, pictures, tiny: str, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("threads", "method", "pictures"),
+    [(1, "gradcam", 16), (2, "gradcam", 16), (2, "gradcam,saliency", 8), (2, "smoothgrad", 8), (1, "saliency", 16)],
+)
+def test_a_batch_on_a_cpu_is_large_unless_much_is_kept_of_each_picture(
+    threads, method, pictures, tiny: str, monkeypatch
+) -> None:
     monkeypatch.setattr("torch.get_num_threads", lambda: threads)
-    assert Worker(Job(model=tiny, device="cpu")).batch_size == pictures
-    assert Worker(Job(model=tiny, device="cpu", batch_size=3)).batch_size == 3
+    worker = Worker(Job(model=tiny, device="cpu", method=method))
+    assert (worker.batch_size, worker.explainer.rows) == (pictures, pictures)
+    assert Worker(Job(model=tiny, device="cpu", method=method, batch_size=3)).batch_size == 3
+
+
+def test_of_large_pictures_fewer_go_together(tiny: str, paint: Paint, monkeypatch) -> None:
+    for number in range(6):
+        paint(f"in/{number}.png")
+    items = [Item(source) for source in find(["in"], out=Path("out"))]
+    # Each has 1,024 pixels and counts as one, six or sixteen; as one, whatever its size, where batches of 5 are asked.
+    for most, size, lengths in ((1024, 0, [6]), (200, 0, [3, 3]), (64, 0, [1] * 6), (64, 5, [5, 1])):
+        monkeypatch.setattr("camcli.worker.PIXELS", most)
+        worker = Worker(Job(model=tiny, device="cpu", batch_size=size))
+        assert [len(batch) for batch in worker.batches(items)] == lengths
 
 
 def test_batches_give_what_single_pictures_give(paint: Paint, go: Go) -> None:

@@ -250,6 +250,21 @@ class Explainer:
         self._shared: set[tuple[int, int, int]] = set()
 
     @property
+    def rows(self) -> int:
+        """How many images the network is given at once where a method asks about variants of them."""
+        return self._witness.rows
+
+    @rows.setter
+    def rows(self, count: int) -> None:
+        self._witness.rows = count
+
+    @property
+    def keeps_everything(self) -> bool:
+        """Whether something is kept of every part of the network: a graph from the images on, or all attention."""
+        wants = self._witness.wants
+        return self._witness.from_input or bool(wants & ({"slopes"} | ATTENTION))
+
+    @property
     def layers(self) -> tuple[str, ...]:
         """The full names of the layers explained."""
         return self._witness.layers

@@ -37,10 +37,13 @@ from camcli.survey import probe_image
 from camcli.targets import parsed
 from camcli.targets.named import Listed
 
-# Measured: on a CPU, batches larger than 8 are no faster. But with one thread PyTorch leaves 1 x 1 convolutions to
-# oneDNN only from 16 images on, and its own code takes 1.6 times as long for all of a ResNet-50.
-CPU_BATCH, ONE_THREAD_BATCH = 8, 16
+# Measured on a CPU: 16 pictures are up to a quarter faster than 8, and more of them little faster, if at all. Where a
+# graph, or attention, is kept of the whole network, 8 take half of that memory; but with one thread PyTorch leaves
+# 1 x 1 convolutions to oneDNN only from 16 images on, and its own code takes 1.6 times as long for all of a ResNet-50.
+CPU_BATCH, KEEPING_BATCH = 16, 8
 GPU_BATCH = 32
+# Of large pictures fewer are held at once: each begun so many pixels count as one, 18 MB.
+PIXELS = 6_000_000
 # Threads that decode for one device.
 DECODERS = 4
 # Pictures from which on compiling is tried unasked: it costs some seconds, which a quarter of an hour does not feel.
@@ -141,9 +144,6 @@ class Worker:
         self.fingerprint = _fingerprint(job, network, self.sha256)
         device = self.devices[0]
         self.network = replace(network, module=network.module.to(device))
-        self.batch_size = job.batch_size or _batch_size(device)
-        if job.group and job.group != BY_FOLDER:
-            self.batch_size = int(job.group)
         self.explainer = Explainer(
             self.network,
             layers=job.layers,
@@ -155,7 +155,6 @@ class Worker:
             scales=factors(job.scales),
             flips=job.augment,
             eigen_smooth=job.eigen_smooth,
-            rows=self.batch_size,
             group=bool(job.group),
             score=question.score,
             versus=question.versus,
@@ -163,6 +162,10 @@ class Worker:
             channels=question.strongest,
             checkpoint=job.checkpoint,
         )
+        self.batch_size = job.batch_size or _batch_size(device, self.explainer.keeps_everything)
+        if job.group and job.group != BY_FOLDER:
+            self.batch_size = int(job.group)
+        self.explainer.rows = self.batch_size
         self.target, self.wanted, self.prompts = question.target, question.wanted, question.prompts
         self.shows_pixels = False
         # Each GPU wants pictures; copies on the CPU share what there is of it.
@@ -313,7 +316,7 @@ class Worker:
 
         def samples() -> Iterator[dict[str, Tensor]]:
             nonlocal used
-            decoded = ahead(self._decoded, items, self.workers, self.batch_size + self.workers)
+            decoded = self._ahead(items)
             inputs = (item.input for item in decoded if item.input is not None)
             for batch in batched(inputs, self.batch_size):
                 for count, cells in self._cells(batch[: MOST_PICTURES - used]):
@@ -367,10 +370,20 @@ class Worker:
 
     def batches(self, items: Iterable[Item]) -> Iterator[list[Item]]:
         """Items as they are decoded, in order, in batches of as many pictures as go through the network at once."""
-        decoded = ahead(self._decoded, items, self.workers, self.batch_size + self.workers)
+        decoded = self._ahead(items)
         if self.job.group:
             return pieces(decoded, lambda item: item.mates)
-        return batched(decoded, self.batch_size, counts=lambda item: item.input is not None)
+        return batched(decoded, self.batch_size, counts=self._counts)
+
+    def _ahead(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Items decoded, so many ahead that the next batch is ready when one is done."""
+        return ahead(self._decoded, items, self.workers, self.batch_size + self.workers, counts=self._counts)
+
+    def _counts(self, item: Item) -> int:
+        """As how many pictures of a batch one counts: a large one as several, unless the user has said how many."""
+        if item.input is None or item.picture is None:
+            return 0
+        return 1 if self.job.batch_size else math.ceil(item.picture.pixels.size / 3 / PIXELS)
 
     def _grouped(self, items: Iterable[Item], begin: Callable[[Sequence[Item]], None]) -> Iterator[Item]:
         """The items group by group; a group of which one must be done is done as a whole."""
@@ -734,11 +747,11 @@ def _other_ways(precision: str, device: torch.device) -> str:
     return f"try {', or '.join(ways)}" if ways else "call the model itself on such an image to see where"
 
 
-def _batch_size(device: torch.device) -> int:
+def _batch_size(device: torch.device, keeps_everything: bool) -> int:
     """How many pictures in one forward are fastest, or nearly, for the least memory."""
     if device.type != "cpu":
         return GPU_BATCH
-    return CPU_BATCH if torch.get_num_threads() > 1 else ONE_THREAD_BATCH
+    return KEEPING_BATCH if keeps_everything and torch.get_num_threads() > 1 else CPU_BATCH
 
 
 def _uneven(grids: dict[str, tuple[int, int]], size: tuple[int, int]) -> list[str]:
