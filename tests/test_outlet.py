@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from camcli import Explainer, Labels, Network, Outlet, PictureError, Prepare, RequestError
-from camcli.explainer import found
+from camcli.choices import found
 from camcli.outlet import at, chosen, parts, unfiltered
 from networks import Small, Through, named, pictures, same, untouched
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from camcli import devices
 from camcli.around import Pass, channel_parts, fused, passes, sizes, smoothed
 from camcli.attention import Attending
-from camcli.capture import Taps, closed_parts, frozen, listened
+from camcli.capture import Taps, frozen, listened
+from camcli.choices import ONE_TARGET, Choose, Targets, check_classes, choice, disagreement, found, predicted
 from camcli.compiling import Compilation, compiled
 from camcli.concepts import Fitted, fitted, sampled
 from camcli.concepts import found as found_concepts
@@ -25,16 +26,16 @@ from camcli.errors import PictureError, RequestError
 from camcli.evidence import Evidence, mixes
 from camcli.extras import Features
 from camcli.folding import fold, pairs
-from camcli.job import FUSES, Explanation
+from camcli.job import Explanation
 from camcli.labels import Labels
 from camcli.layers import resolve
 from camcli.layout import Layout, asked, canonical, decide, readings
 from camcli.network import Network
-from camcli.outlet import NO_BOX_AGAIN, Outlet, Reading, Score, Shared, Subject, competing, parts, unfiltered
+from camcli.outlet import Outlet, Reading, Shared, Subject, competing, parts, unfiltered
 from camcli.positions import told
 from camcli.recipe import Recipe, recipes
+from camcli.request import Request, score_of
 from camcli.ruled import RuledActivations, unseen_relus
-from camcli.scores import SCORES
 from camcli.survey import (
     Layer,
     default_layer,
@@ -46,7 +47,6 @@ from camcli.survey import (
     token_layout,
 )
 from camcli.witness import (
-    AGAIN,
     ALONE,
     ATTENTION,
     BEHIND,
@@ -64,11 +64,6 @@ from camcli.witness import (
     wide,
 )
 
-# From an image's row in the batch and its scores (classes,) to the classes explained; PictureError if it has none.
-# The score of a class that is not in the image, where the model says such a thing, is -inf.
-Choose = Callable[[int, Tensor], Sequence[int]]
-# What a call takes for the classes of a batch.
-Targets = int | Sequence[int] | Sequence[Sequence[int]] | Tensor | np.ndarray | Choose | None
 # One map, or why there is none.
 Result = Explanation | PictureError
 
@@ -80,8 +75,6 @@ GOES_BACK = frozenset(
 RECTIFIED = frozenset({"attn_grad", "told_grad", "stopped"})
 # Stands for a method where a layer's shares are kept beside the maps.
 OF_SHARES = -1
-# What a channel's share in the score is made of.
-SHARE = frozenset({"act", "grad"})
 # A map whose least value is above this part of its greatest is mostly ground.
 MOSTLY_GROUND = 0.5
 # A map whose values differ by less than this part of them is constant: what differs is rounding.
@@ -91,13 +84,6 @@ MOVED = 1e-4
 # A cosine is at most 1, but for the rounding of half precision.
 FARTHEST = 1.01
 OTHERS = "choose legrad or gae, or a method that works at a layer, such as gradcam"
-ONE_TARGET = "give all pictures of a group the same targets"
-# Evidence that is found by seeing every operation of a network, and why.
-_SEES_ALL = {
-    ATTENTION: "follows attention through every operation",
-    frozenset({"rest"}): "runs the part of the network behind a layer alone",
-    frozenset({"biases"}): "needs the bias of every operation",
-}
 # A probability from which on a softmax leaves hardly any gradient.
 SATURATED = 0.999
 
@@ -119,17 +105,6 @@ class _Maps:
     map: np.ndarray
     channels: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
-
-
-def predicted(row: int, scores: Tensor) -> Sequence[int]:  # noqa: ARG001
-    """The class with the greatest score."""
-    return [int(scores.argmax())] if len(scores) and scores.max() > -torch.inf else []
-
-
-def found(row: int, scores: Tensor) -> Sequence[int]:  # noqa: ARG001
-    """Every class that is in the image, that with the greatest score first: what a detector predicts."""
-    order = scores.sort(descending=True, stable=True).indices.tolist()
-    return [index for index in order if scores[index] > -torch.inf]
 
 
 class Explainer:
@@ -200,49 +175,41 @@ class Explainer:
     ) -> None:
         self.network = model if isinstance(model, Network) else None
         self.module = model.module if isinstance(model, Network) else model
-        self.outlet = self.network.outlet if self.network else Outlet()
-        if output:
-            self.outlet = replace(self.outlet, path=output)
-        self.outlet = replace(self.outlet, score=_score(score, versus, counterfactual, self.network))
-        self._group, self._checkpoint = group, checkpoint
-        self.outlet = replace(self.outlet, group=group)
+        outlet = self.network.outlet if self.network else Outlet()
+        explained = score_of(score, versus, counterfactual, self.network)
+        self.outlet = replace(outlet, path=output or outlet.path, score=explained, group=group)
         self.recipes = recipes(method, options)
         self.methods = tuple(recipe.row for recipe in self.recipes)
-        self._at_layer = any(recipe.at_layer for recipe in self.recipes)
-        if layers and not self._at_layer:
-            named = " and ".join(repr(row.name) for row in self.methods)
-            of_tokens = any(recipe.wants & ATTENTION for recipe in self.recipes)
-            place = "with all attention of a network" if of_tokens else "at the input"
-            raise RequestError(
-                f"the method {named} works {place}, so a layer ({', '.join(layers)}) means nothing to it",
-                "name no layer, or choose another method",
-            )
-        if (layout or call) and not layers:
-            raise RequestError(
-                f"{f'the layout {layout}' if layout else f'call {call}'} was given without the layer it is meant for",
-                "name the layer: --layer PATH",
-            )
         self.strongest = channels
-        wants = frozenset(name for recipe in self.recipes for name in recipe.wants) | (SHARE if channels else set())
-        self._unnamed = self._why_unnamed() if any(recipe.of_concepts for recipe in self.recipes) else ""
-        wants -= {"rest_scores"} if self._unnamed else set()
+        self._request = Request(
+            module=self.module,
+            network=self.network,
+            outlet=self.outlet,
+            recipes=self.recipes,
+            fuse=fuse,
+            smooth=eigen_smooth,
+            scales=tuple(scales),
+            flips=tuple(flips),
+            strongest=channels,
+            group=group,
+        )
+        self._request.check_meant(layers, layout, call)
+        wants = self._request.wants
         self.fitted: Fitted = {}
         ruled, everywhere = (any(getattr(one, what) for one in self.recipes) for what in ("ruled", "everywhere"))
         cosine = self.network.cosine if self.network else None
         shift = cosine[1] if cosine and self.outlet.score.plain else 0.0
         self._witness = Witness(self.module, self._read, wants, ruled, everywhere, call, rows, cosine, shift)
-        self._check_open()
+        self._request.check_open()
         self.layers = tuple(resolve(self.module, layers, self.network.wrapped if self.network else None))
-        self._check_layers_open()
-        self._fuse, self._smooth = fuse, eigen_smooth
-        self._scales, self._flips = tuple(scales), tuple(flips)
-        self._check_together(wants)
+        self._request.check_layers_open(self.layers)
+        self._request.check_together(self.layers)
         one = len(self.methods) == 1
         caveats = [row.caveat if one else f"{row.name}: {row.caveat}" for row in self.methods if row.caveat]
         self.notes: tuple[str, ...] = tuple(dict.fromkeys(caveats))
-        if self._unnamed:
-            self._note(f"no classes are named that a concept speaks for: {self._unnamed}")
-        self._asked, self._call = layout, call
+        if unnamed := self._request.unnamed:
+            self._note(f"no classes are named that a concept speaks for: {unnamed}")
+        self._asked, self._call, self._checkpoint = layout, call, checkpoint
         # Found out for so many images at once (1 where they are no group), of so many rows and columns.
         self._plans: dict[tuple[int, int, int], Plan] = {}
         self._passes: dict[tuple[int, int, int], list[Pass]] = {}
@@ -303,7 +270,7 @@ class Explainer:
         everything: list[list[Explanation]] = []
         _check_batch(images)
         self._ready(images, extras)
-        choose = _choice(targets, len(images), self.shared)
+        choose = choice(targets, len(images), self.shared)
         for row, results in enumerate(self.results(images, choose, region=region, extras=extras)):
             for result in results:
                 if isinstance(result, PictureError):
@@ -337,7 +304,7 @@ class Explainer:
             raise RequestError(
                 "a region is given, but the model does not score every pixel", "leave the region out: --region"
             )
-        if choose is None and self._of_layer:
+        if choose is None and self._request.of_layer:
             named = " and ".join(row.name for row in self.methods)
             raise RequestError(
                 f"{named} shows a channel of the layer, and none is named",
@@ -370,12 +337,12 @@ class Explainer:
         """See that everything was tried on noise like these images; gives what it was found out for."""
         if len(images):
             size = (images.shape[2], images.shape[3])
-            count = len(images) if self._group else 1
+            count = len(images) if self._request.group else 1
             self.check(probe_image(size, images.dtype, images.device, count), extras)
         return self._key(images)
 
     def _key(self, images: Tensor) -> tuple[int, int, int]:
-        return len(images) if self._group else 1, images.shape[2], images.shape[3]
+        return len(images) if self._request.group else 1, images.shape[2], images.shape[3]
 
     @property
     def shared(self) -> bool:
@@ -473,7 +440,7 @@ class Explainer:
     def _why_not_compiled(self) -> str:
         """Why nothing of the network can be compiled; empty if something can."""
         wants = self._witness.wants
-        if not self._at_layer:
+        if not self._request.at_layer:
             return "no layer is looked at, so no part of the network lies before it"
         if self._witness.from_input or wants & {"slopes"}:
             return "a method takes the gradient by the images, so it passes every part of the network"
@@ -481,7 +448,7 @@ class Explainer:
             return "a method follows attention through every operation"
         if self._checkpoint:
             return "parts of the network are computed again on the way back"
-        if self._group:
+        if self._request.group:
             return "groups may be of several sizes"
         return "a detector's boxes are no scores to compare" if self.outlet.task == "detect" else ""
 
@@ -554,15 +521,15 @@ class Explainer:
 
     def _choose_layer(self, image: Tensor) -> None:
         """The default layer, where a method wants one and none is named."""
-        if self._at_layer and not self.layers:
+        if self._request.at_layer and not self.layers:
             known = self.network.layer if self.network else ""
             self.layers = (known or default_layer(self.module, self._survey(image)),)
-            self._check_fuse()
+            self._request.check_fused(self.layers)
 
     def _check_sizes(self, image: Tensor, key: tuple[int, int, int], size: tuple[int, int]) -> None:
         self._check_size(image)
         if key not in self._passes:
-            found = [self._scaled(one, image) for one in passes(self._scales, self._flips)]
+            found = [self._scaled(one, image) for one in passes(self._request.scales, self._request.flips)]
             # Of factors that come to the same size one is enough.
             self._passes[key] = list({(one.size, one.flips): one for one in found}.values())
             others = {f"{one.size[0]}x{one.size[1]}" for one in self._passes[key] if one.size not in (None, size)}
@@ -596,7 +563,7 @@ class Explainer:
             self._check_gradient(evidence, image)
             if "biases" in self._witness.wants:
                 self._check_complete(evidence)
-            if self._smooth or self.strongest:
+            if self._request.smooth or self.strongest:
                 for recipe in self.recipes:
                     for layer in self.layers or ("",):
                         channel_parts(recipe.row.name, recipe.formulas, evidence, layer)
@@ -737,8 +704,8 @@ class Explainer:
         In a group it may depend on the others. Then each has a backward to itself, since the gradient of the sum would
         mix what one image does for its own score with what it does for the others'.
         """
-        together = Evidence(self._witness, plan, run, subjects, rows, last=last and not self._group)
-        if not self._group or len(rows) < 2 or isinstance(run.reading, Shared):
+        together = Evidence(self._witness, plan, run, subjects, rows, last=last and not self._request.group)
+        if not self._request.group or len(rows) < 2 or isinstance(run.reading, Shared):
             return self._maps(together)
         if not plan.mixes and not mixes(together):
             return self._maps(together)
@@ -760,7 +727,7 @@ class Explainer:
             if recipe.of_concepts:
                 continue
             for layer in self.layers if recipe.at_layer else ("",):
-                if self._smooth:
+                if self._request.smooth:
                     maps[number, layer] = smoothed(recipe.row.name, recipe.formulas, evidence, layer)
                 elif self.strongest:
                     maps[number, layer] = channel_parts(recipe.row.name, recipe.formulas, evidence, layer)
@@ -780,9 +747,9 @@ class Explainer:
                 for layer, parts in own.items():
                     found += _strongest(recipe, layer, parts, maps[OF_SHARES, layer], self.strongest)
                 continue
-            if self._fuse != "none" and recipe.at_layer:
+            if self._request.fuse != "none" and recipe.at_layer:
                 in_turn = [own[layer] for layer in self._in_turn]
-                own = {"+".join(own): fused(in_turn, self._fuse, recipe.fusion)}
+                own = {"+".join(own): fused(in_turn, self._request.fuse, recipe.fusion)}
             for layer, map in own.items():
                 found.append(_Maps(recipe, layer, map.numpy(force=True)))
         return found
@@ -875,14 +842,14 @@ class Explainer:
                     "the network's scores hold NaN or infinite values on this picture" + self._culprit(images, row),
                     "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
                 )
-            if self._of_no_class:
+            if self._request.of_no_class:
                 return []
             indices = list(dict.fromkeys(choose(row, competing(scores, among))))
             if not indices:
                 raise PictureError(self.outlet.nothing())
-            if self._of_layer:
+            if self._request.of_layer:
                 return [self._of_channel(index) for index in indices]
-            _check_classes(indices, len(scores), self.network.labels if self.network else Labels(()))
+            check_classes(indices, len(scores), self.network.labels if self.network else Labels(()))
         except PictureError as error:
             return [error]
         subjects: list[Subject | PictureError] = []
@@ -897,9 +864,9 @@ class Explainer:
 
     def says(self, region: bool = False) -> str:
         """What is explained, in words for people."""
-        if self._of_layer:
+        if self._request.of_layer:
             return "the channel named, of the layer, as it is"
-        if self._of_no_class:
+        if self._request.of_no_class:
             return "what the layer says, as a sum of concepts; no class"
         network = self.network
         what = self.outlet.says(
@@ -912,25 +879,6 @@ class Explainer:
         if self.strongest:
             return f"of {what}, what each of the {self.strongest} channels has in it that have most (act * grad)"
         return what
-
-    @property
-    def _of_layer(self) -> bool:
-        """Whether channels of the layer are asked for, and no scores."""
-        return not self.strongest and all(recipe.of_channel for recipe in self.recipes)
-
-    @property
-    def _of_no_class(self) -> bool:
-        """Whether concepts are asked for, and no scores."""
-        return all(recipe.of_concepts for recipe in self.recipes)
-
-    def _why_unnamed(self) -> str:
-        """Why the classes cannot be named that a concept speaks for; empty where they can."""
-        if self.outlet.task == "detect":
-            return NO_BOX_AGAIN[0]
-        if self.network and self.network.headless:
-            return "the network has no head, and so no classes"
-        closed = closed_parts(self.module)
-        return f"{closed[0].words}, so what lies behind the layer cannot be run alone" if closed else ""
 
     def _of_channel(self, index: int) -> Subject:
         """A channel of the layer, of each if there are several."""
@@ -986,7 +934,7 @@ class Explainer:
             and (recipe.of_channel or bool(maps.weights) or not subject.score.any())
         )
         if not map.any() and not silent:
-            rectified = len(recipe.formulas) > 1 or self._fuse != "none" or recipe.wants & RECTIFIED
+            rectified = len(recipe.formulas) > 1 or self._request.fuse != "none" or recipe.wants & RECTIFIED
             why = "nothing at {} speaks for it here" if rectified else "{} has no part in its score here"
             return PictureError(
                 f"the map of {of} is zero everywhere: {why.format(where)}",
@@ -1017,8 +965,8 @@ class Explainer:
         if not images[row].isfinite().all():
             return "; the picture itself holds some"
         # The images of a group are seen together.
-        given = images if self._group else images[row : row + 1]
-        with self._witness.feed.about(None if self._group else [row]):
+        given = images if self._request.group else images[row : row + 1]
+        with self._witness.feed.about(None if self._request.group else [row]):
             first = first_not_finite(self.module, self._witness.leaf(given).detach())
         return f"; they come up at {first}" if first else ""
 
@@ -1072,11 +1020,11 @@ class Explainer:
         """See that a layer says one thing of each picture, where a wrapper may have reshaped them."""
         frames = shape[0] * shape[2] if len(shape) == 5 else 0
         wrapper = self.network is not None and self.network.wrapped is not None
-        if not (self._group or wrapper) or not shape or count in (shape[0], frames):
+        if not (self._request.group or wrapper) or not shape or count in (shape[0], frames):
             return
         form = "x".join(map(str, shape))
         said = f"{frames} frames ({form})" if frames else f"{_count(shape[0], 'row')} ({form})"
-        pictures = f"a group of {_count(count, 'picture')}" if self._group else _count(count, "picture")
+        pictures = f"a group of {_count(count, 'picture')}" if self._request.group else _count(count, "picture")
         raise RequestError(
             f"its output has {said} for {pictures}, so its rows are no pictures",
             "choose a layer where each picture has a row of its own; a wrapper may reshape before and behind it as it "
@@ -1203,29 +1151,6 @@ class Explainer:
         elif others:
             self._note(f"{met.count} ReLUs follow the rule of {named}; {others} pass the plain gradient")
 
-    def _check_open(self) -> None:
-        """Refuse what has to see every operation of a network where some are hidden in compiled or scripted code."""
-        closed = closed_parts(self.module)
-        for recipe in self.recipes:
-            needs = next((why for names, why in _SEES_ALL.items() if recipe.wants & names), "")
-            needs = "changes how gradients pass each ReLU" if recipe.ruled else needs
-            if closed and needs:
-                raise RequestError(
-                    f"{recipe.row.name} {needs}, and {closed[0].words}, which hides what happens inside",
-                    f"{closed[0].remedy}, or choose a method that needs no more than a layer, such as gradcam",
-                )
-        if self._at_layer and closed and not closed[0].name:
-            raise RequestError(f"no layer can be looked at: {closed[0].words}", closed[0].remedy)
-
-    def _check_layers_open(self) -> None:
-        for name in self.layers:
-            for closed in closed_parts(self.module):
-                if closed.hides(name):
-                    raise RequestError(
-                        f"the layer {name!r} cannot be looked at: {closed.words}",
-                        f"{closed.remedy}, or choose a layer outside",
-                    )
-
     def _check_gradient(self, evidence: Evidence, image: Tensor) -> None:
         if self._witness.wants & {"grad", "curve"}:
             for name in self.layers:
@@ -1238,102 +1163,6 @@ class Explainer:
         except PictureError as error:
             named = " and ".join(recipe.row.name for recipe in self.recipes if "biases" in recipe.wants)
             raise RequestError(f"{named} cannot be had of this network: {error.message}", error.hint) from None
-
-    def _check_together(self, wants: frozenset[str]) -> None:
-        """What does not go together, as far as that is known before the network has run."""
-        again = wants & (AGAIN | BLOCKS | {"logits", "grad_of"}) or self._scales != (1.0,) or self._flips
-        if again and self.outlet.task == "detect":
-            raise RequestError(*NO_BOX_AGAIN)
-        if self._group and self.outlet.task == "detect":
-            raise RequestError(
-                "a detector looks at each picture by itself, so a group means nothing to it", "leave --group out"
-            )
-        if self._group and (parts := [one.row.name for one in self.recipes if one.wants & BLOCKS]):
-            raise RequestError(
-                f"{' and '.join(parts)} runs parts of the network again by themselves, and a group's score is of "
-                "exactly its pictures together",
-                "choose a method that needs one forward, such as gradcam or gae, or leave --group out",
-            )
-        if self._group and (asking := [one.row.name for one in self.recipes if one.wants & (AGAIN | BEHIND)]):
-            raise RequestError(
-                f"{' and '.join(asking)} asks for the score of changed pictures, many at a time, and a group's score "
-                "is of exactly its pictures together",
-                "choose a method that needs one forward, such as gradcam or hirescam, or leave --group out",
-            )
-        if wants & COSINES and (self.network is None or self.network.cosine is None):
-            named = " and ".join(recipe.row.name for recipe in self.recipes if recipe.wants & COSINES)
-            raise RequestError(
-                f"{named} compares a picture with prompts, and this network has none",
-                "choose it for a CLIP model with prompts (--text), or another method, such as legrad or maskclip",
-            )
-        if not self.outlet.score.plain and (own := wants & ({"logits", "grad_of"} | COSINES)):
-            named = " and ".join(recipe.row.name for recipe in self.recipes if own & recipe.wants)
-            raise RequestError(
-                f"{named} makes what it explains of all classes' scores itself, so it goes with --score logit alone",
-                "leave --score, --versus and --counterfactual out, or choose another method, such as gradcam",
-            )
-        if self.outlet.task == "detect" and self.outlet.score.name != "logit":
-            raise RequestError(
-                f"a box has one score, which is a probability already: there is no {self.outlet.score.name} of it",
-                "leave --score out",
-            )
-        if self.strongest and (self._fuse != "none" or self._smooth):
-            raise RequestError(
-                "the strongest channels are shown each by itself, neither fused nor smoothed",
-                "leave --fuse and --eigen-smooth out, or name a class as the target",
-            )
-        self._check_concepts_alone()
-        shown = [recipe.row.name for recipe in self.recipes if recipe.of_channel]
-        of_classes = self.network and not self.network.headless and not self.strongest
-        if of_classes and 0 < len(shown) < len(self.recipes):
-            raise RequestError(
-                f"{shown[0]} shows a channel of the layer, and the other methods explain a class",
-                "ask for them one after the other; or for features: --head none --target channel:12",
-            )
-        if self._fuse not in FUSES:
-            raise RequestError(f"fuse cannot be {self._fuse!r}", f"there are: {', '.join(FUSES)}")
-        if self._fuse != "none" and not self._at_layer:
-            raise RequestError("the maps of several layers can be fused, but the method works at the input")
-        if self.layers:
-            self._check_fuse()
-        for recipe in self.recipes:
-            if self._fuse == "paper" and recipe.at_layer and recipe.fusion is None:
-                able = ", ".join(row.name for row in self.methods if row.fuse) or "none of those asked for"
-                raise RequestError(
-                    f"the paper of {recipe.row.name} does not say how maps of several layers are fused (it does of: "
-                    f"{able})",
-                    "choose --fuse mean, max or product",
-                )
-            if self._fuse != "none" and recipe.ruled and recipe.at_layer:
-                raise RequestError(
-                    f"the maps of {recipe.row.name} are signed, for each colour at the input, and are not fused",
-                    "leave --fuse out, or choose a method that works at a layer alone",
-                )
-
-    def _check_concepts_alone(self) -> None:
-        """What does not go together with methods that find concepts."""
-        named = next((recipe.row.name for recipe in self.recipes if recipe.of_concepts), "")
-        around = {
-            "--scales": self._scales != (1.0,),
-            "--augment": bool(self._flips),
-            "--fuse": self._fuse != "none",
-            "--eigen-smooth": self._smooth,
-            "--target channels:top:N": bool(self.strongest),
-            "--score, --versus or --counterfactual": self._of_no_class and not self.outlet.score.plain,
-        }
-        if asked := [words for words, is_asked in around.items() if named and is_asked]:
-            raise RequestError(
-                f"{named} finds concepts in what a layer says of the picture as it is, and explains no class, so "
-                f"{asked[0]} means nothing to it",
-                f"leave {asked[0]} out, or choose another method",
-            )
-
-    def _check_fuse(self) -> None:
-        if self._fuse != "none" and len(self.layers) < 2:
-            raise RequestError(
-                f"maps of several layers are fused, but there is one: {self.layers[0]}",
-                "name several: --layer layer3 --layer layer4",
-            )
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -1380,32 +1209,6 @@ def _strongest(recipe: Recipe, layer: str, parts: Tensor, shares: Tensor, count:
     ]
 
 
-def _score(name: str, versus: Sequence[int], counterfactual: bool, network: Network | None) -> Score:
-    row = SCORES.find(name)
-    if versus and not row.against:
-        able = ", ".join(one.name for one in SCORES.rows if one.against)
-        raise RequestError(
-            f"the score {name!r} compares a class with no other, so --versus means nothing to it",
-            f"leave it out, or choose --score {able}",
-        )
-    if row.cosine and (network is None or network.cosine is None):
-        raise RequestError(
-            f"the score {name!r} is the cosine of a picture and a prompt, and "
-            f"{network.name if network else 'this model'} compares pictures with no prompts",
-            "leave it out, or choose a model of open_clip with --text, or give prompts and a text tower: --text-tower",
-        )
-    noun = network.labels.noun if network else "class"
-    summary = row.summary.replace("a class's", f"a {noun}'s").replace("other class", f"other {noun}")
-    if network and network.activation != "none":
-        summary = summary.replace("softmax or sigmoid", network.activation)
-    words = "" if name == "logit" else summary
-    if versus:
-        named = " and ".join(dict.fromkeys(network.labels.short(one) if network else str(one) for one in versus))
-        words = f"a {noun}'s {name} over {named}"
-    cosine = network.cosine if network and row.cosine else None
-    return Score(name, SCORES.load(name), words, row.against, tuple(versus), cosine, -1 if counterfactual else 1)
-
-
 def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
@@ -1436,43 +1239,6 @@ def _remarks(map: np.ndarray, where: str, scores: Tensor) -> tuple[str, ...]:
     return tuple(remarks)
 
 
-def _check_classes(indices: Sequence[int], classes: int, labels: Labels) -> None:
-    for index in indices:
-        if not 0 <= index < classes:
-            raise RequestError(
-                f"there is no {labels.noun} {index}",
-                f"the model has {classes} {labels.nouns}, counted from 0 to {classes - 1}",
-            )
-
-
 def first_of(features: Features, count: int) -> Features:
     """The features of the first images."""
     return features[:count] if isinstance(features, Tensor) else {name: one[:count] for name, one in features.items()}
-
-
-def disagreement(said: Sequence[tuple[int, ...]]) -> str:
-    """That pictures have different targets, in words."""
-    first, second, *_ = dict.fromkeys(said)
-    one, other = (", ".join(map(str, classes)) or "none" for classes in (first, second))
-    return f"its pictures have different targets: {one} and {other}"
-
-
-def _choice(targets: Targets, images: int, shared: bool = False) -> Choose | None:
-    """The function that the targets of a call amount to."""
-    if targets is None:
-        return None
-    if isinstance(targets, Tensor | np.ndarray):
-        targets = targets.tolist()
-    if callable(targets):
-        return targets
-    if isinstance(targets, int):
-        return lambda row, scores: [targets]
-    wanted = [[one] if isinstance(one, int) else list(one) for one in targets]
-    if shared and len(wanted) == 1:
-        return lambda row, scores: wanted[0]
-    if len(wanted) != images:
-        raise RequestError(
-            f"{len(wanted)} targets were given for {images} images",
-            "give one for each image, or a single number for all",
-        )
-    return lambda row, scores: wanted[row]

@@ -19,10 +19,11 @@ from PIL import Image
 from torch import Tensor
 
 from camcli import devices
+from camcli.choices import ONE_TARGET, disagreement
 from camcli.compiling import Compilation
 from camcli.concepts import MOST_PICTURES, spread_first
 from camcli.errors import CamcliError, PictureError, RequestError, did_you_mean
-from camcli.explainer import ONE_TARGET, Explainer, Result, disagreement
+from camcli.explainer import Explainer, Result
 from camcli.extras import Extras, Features
 from camcli.geometry import View
 from camcli.job import BY_FOLDER, Explanation, Job, factors
