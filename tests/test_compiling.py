@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from camcli import Explainer, compiling
+from camcli.job import Job
 from camcli.survey import probe_image
+from camcli.worker import Worker
 
 
 class Deep(nn.Module):
@@ -61,6 +63,38 @@ def test_the_largest_parts_up_to_the_layer_are_compiled_and_others_not(quick):
     [[one]] = explainer(noise(4)[:1], 1)
     assert np.allclose(one.map, before[0], atol=1e-6)
     assert quick == []
+
+
+def test_what_takes_too_little_to_be_worth_it_is_not_compiled(quick):
+    explainer = Explainer(Deep().eval(), layers=["last"])
+    assert explainer.compile(noise(4), least=2.5).reason == "a batch takes 2000 ms, and is worth it from 2500 on"
+    explainer(noise(4), 1)
+    assert quick == []
+    assert "forward" not in vars(explainer.module.first)
+
+
+@pytest.mark.parametrize(
+    ("compile", "pictures", "asked", "least"),
+    [
+        ("auto", 10, None, 0),  # whatever a single image took, ten of them take no hour
+        ("auto", 10**9, "auto", 3600 * 16 / 10**9),
+        ("auto", None, None, 0),
+        ("on", 10, "on", 0),
+        ("off", 10**9, None, 0),
+    ],
+)
+def test_compiling_is_tried_unasked_where_the_run_is_long(compile, pictures, asked, least, tiny, monkeypatch):
+    asked_for = []
+
+    def tried(self, images, least=0.0):
+        asked_for.append((len(images), least))
+        return compiling.Compilation(reason="not today")
+
+    monkeypatch.setattr(Explainer, "compile", tried)
+    monkeypatch.setattr("camcli.worker.COMPILED_FROM", 3600)
+    worker = Worker(Job(model=tiny, device="cpu", compile=compile), total=pictures)
+    assert asked_for == ([(16, pytest.approx(least))] if asked else [])
+    assert ("nothing is compiled: not today" in worker.notes) == (compile == "on")
 
 
 def test_only_what_lies_before_the_first_layer_is_compiled(quick):

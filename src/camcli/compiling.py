@@ -47,7 +47,7 @@ class Compilation:
         return self.seconds / (self.before - self.after) if self.parts else float("inf")
 
 
-def compiled(model: nn.Module, layer: str, turn: int, run: Callable[[], Tensor]) -> Compilation:
+def compiled(model: nn.Module, layer: str, turn: int, run: Callable[[], Tensor], least: float = 0.0) -> Compilation:
     """Compile the largest modules that end before a layer begins, and the layer; kept where that is faster.
 
     Their weights become constants. What comes in another shape, or needs a gradient, goes through their own code.
@@ -57,6 +57,7 @@ def compiled(model: nn.Module, layer: str, turn: int, run: Callable[[], Tensor])
         layer: the first in running order of those that are looked at.
         turn: which of its runs counts.
         run: one forward of a batch as large as all will be, which gives the scores.
+        least: seconds that it must take, or nothing is compiled.
     """
     first = model.get_submodule(layer)
     with torch.no_grad(), recorded(model, first, turn, 1) as recording:
@@ -68,6 +69,8 @@ def compiled(model: nn.Module, layer: str, turn: int, run: Callable[[], Tensor])
     if not parts:
         return Compilation(reason="no part before the layer is large enough")
     said, before = _timed(run)
+    if before < least:
+        return Compilation(reason=f"a batch takes {1000 * before:.0f} ms, and is worth it from {1000 * least:.0f} on")
     began = time.perf_counter()
     try:
         for part in parts:

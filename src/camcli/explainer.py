@@ -412,13 +412,14 @@ class Explainer:
             return 0
         return len(found)
 
-    def compile(self, images: Float[Tensor, "n 3 h w"]) -> Compilation:
+    def compile(self, images: Float[Tensor, "n 3 h w"], least: float = 0.0) -> Compilation:
         """Compile the part of the network that no gradient passes, for batches of this size, where that is faster.
 
         Of no use to anyone else who holds the network.
 
         Args:
             images: noise, as many as a batch will have.
+            least: seconds that a forward of them must take, or nothing is compiled.
 
         Raises:
             RequestError: no map can be made, as in :meth:`check`.
@@ -435,7 +436,7 @@ class Explainer:
             return torch.stack([reading.scores(row) for row in range(len(given))])
 
         with torch.inference_mode(False), frozen(self.module):
-            return compiled(self.module, first, turn, run)
+            return compiled(self.module, first, turn, run, least)
 
     def _why_not_compiled(self) -> str:
         """Why nothing of the network can be compiled; empty if something can."""

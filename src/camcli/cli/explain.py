@@ -478,7 +478,7 @@ CompileIt = Annotated[
     _option(
         COMPUTED,
         "Compile the part of the network that no gradient passes: some seconds, then faster where the processor gains "
-        "by it; auto: in long runs.",
+        "by it; auto: in runs of many minutes.",
         "--compile",
     ),
 ]
