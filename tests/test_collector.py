@@ -32,6 +32,14 @@ def test_what_went_round_in_circles_while_it_rested_is_still_found():
     assert said(code) == ["False", "False", "True", "True", "True"]
 
 
+def test_a_collector_that_somebody_else_has_switched_off_stays_off():
+    code = (
+        "import gc; from camcli import collector; gc.disable(); collector.keep(); collector.resume()\n"
+        "print(gc.isenabled(), gc.get_freeze_count())"
+    )
+    assert said(code) == ["False", "0"]
+
+
 def test_where_nobody_paused_nothing_is_frozen():
     frozen = gc.get_freeze_count()
     ring = Ring()
@@ -46,7 +54,13 @@ def test_where_nobody_paused_nothing_is_frozen():
 
 
 @pytest.mark.parametrize(
-    "words", [("layers", "timm:test_resnet"), ("layers", "timm:no_such_model"), ("explain", "nowhere.jpg")]
+    "words",
+    [
+        ("layers", "timm:test_resnet"),
+        ("layers", "timm:no_such_model"),
+        ("explain", "nowhere.jpg"),
+        ("methods", "gradcam"),
+    ],
 )
 def test_a_command_collects_again_once_it_has_loaded_or_failed_to(words):
     code = (
@@ -55,3 +69,14 @@ def test_a_command_collects_again_once_it_has_loaded_or_failed_to(words):
         "main()"
     )
     assert said(code, *words)[-2:] == ["True", "True"]
+
+
+def test_pictures_are_drawn_by_camclis_threads_alone(sample_images, here):
+    code = (
+        "import atexit, sys; from camcli.__main__ import main\n"
+        "atexit.register(lambda: print('\\n', sys.modules['cv2'].getNumThreads()))\n"
+        "main()"
+    )
+    picture = str(sample_images / "chelsea.png")
+    assert said(code, "explain", picture, "--out", "out", "--quiet")[-1] == "1"
+    assert (here / "out" / "run.json").exists()

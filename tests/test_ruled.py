@@ -526,3 +526,17 @@ def test_where_open_has_a_gradient_of_its_own():
     grad = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
     where_open(grad, torch.tensor([True, True, False])).square().sum().backward()
     assert grad.grad.tolist() == [2, -4, 0]
+
+
+def test_what_is_no_number_is_not_made_one():
+    x = torch.tensor([torch.nan, torch.inf, 1.0, -1.0], requires_grad=True)
+    above = torch.tensor([2.0, 3.0, torch.nan, torch.inf])
+    rules = RuledActivations()
+    with rules:
+        y = F.relu(x)
+    (plain,) = torch.autograd.grad(y, x, above, retain_graph=True)
+    (torchs,) = torch.autograd.grad(F.relu(x), x, above)
+    assert torch.equal(plain.nan_to_num(7), torchs.nan_to_num(7))
+    with rules.following(guided_backprop):
+        (guided,) = torch.autograd.grad(y, x, above)
+    assert torch.equal(guided.nan_to_num(7), torchs.nan_to_num(7))

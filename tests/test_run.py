@@ -1,6 +1,7 @@
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,9 @@ import pytest
 
 from camcli.errors import NothingFoundError, RequestError
 from camcli.job import Job
-from camcli.pictures import find
+from camcli.pictures import Source
 from camcli.run import Run
-from camcli.worker import Item, Worker
+from camcli.worker import Worker
 from conftest import BLUE, GREEN, RED, Go, Paint
 from readback import facts, files, ledger
 
@@ -270,27 +271,35 @@ def test_a_network_that_fails_on_one_picture_of_a_batch_fails_on_that_one_only(
 
 
 @pytest.mark.parametrize(
-    ("threads", "method", "pictures"),
-    [(1, "gradcam", 16), (2, "gradcam", 16), (2, "gradcam,saliency", 8), (2, "smoothgrad", 8), (1, "saliency", 16)],
+    ("threads", "method", "layers", "pictures"),
+    [
+        (2, "gradcam", (), 16),
+        (2, "gradcam", ("layer4",), 16),
+        (2, "gradcam", ("layer1", "layer4"), 8),
+        (2, "gradcam,saliency", ("layer4",), 8),
+        (2, "smoothgrad", (), 8),
+        (1, "gradcam", ("layer1",), 16),
+        (1, "saliency", (), 16),
+    ],
 )
 def test_a_batch_on_a_cpu_is_large_unless_much_is_kept_of_each_picture(
-    threads, method, pictures, tiny: str, monkeypatch
+    threads, method, layers, pictures, here: Path, monkeypatch
 ) -> None:
     monkeypatch.setattr("torch.get_num_threads", lambda: threads)
-    worker = Worker(Job(model=tiny, device="cpu", method=method))
-    assert (worker.batch_size, worker.explainer.rows) == (pictures, pictures)
-    assert Worker(Job(model=tiny, device="cpu", method=method, batch_size=3)).batch_size == 3
+    asked = {"model": "timm:test_resnet", "weights": "random", "device": "cpu", "method": method, "layers": layers}
+    assert Worker(Job(**asked)).batch_size == pictures
+    assert Worker(Job(**asked, batch_size=3)).batch_size == 3
 
 
 def test_of_large_pictures_fewer_go_together(tiny: str, paint: Paint, monkeypatch) -> None:
-    for number in range(6):
-        paint(f"in/{number}.png")
-    items = [Item(source) for source in find(["in"], out=Path("out"))]
-    # Each has 1,024 pixels and counts as one, six or sixteen; as one, whatever its size, where batches of 5 are asked.
-    for most, size, lengths in ((1024, 0, [6]), (200, 0, [3, 3]), (64, 0, [1] * 6), (64, 5, [5, 1])):
-        monkeypatch.setattr("camcli.worker.PIXELS", most)
-        worker = Worker(Job(model=tiny, device="cpu", batch_size=size))
-        assert [len(batch) for batch in worker.batches(items)] == lengths
+    paint("a.png", size=(30, 20))
+    Path("b.jpg").write_text("no picture")
+    sources = {name: [Source(Path(name), name)] for name in ("a.png", "b.jpg")}
+    for pixels, name, pictures in ((6000, "a.png", 10), (500, "a.png", 1), (10**6, "a.png", 16), (500, "b.jpg", 16)):
+        monkeypatch.setattr("camcli.worker.PIXELS", pixels)
+        job = Job(model=tiny, device="cpu")
+        assert Worker(job, lambda name=name: iter(sources[name])).batch_size == pictures
+        assert Worker(replace(job, batch_size=5), lambda name=name: iter(sources[name])).batch_size == 5
 
 
 def test_batches_give_what_single_pictures_give(paint: Paint, go: Go) -> None:

@@ -31,45 +31,6 @@ def test_no_more_than_depth_items_are_drawn_before_the_first_result_is_taken() -
     results.close()
 
 
-def test_of_large_results_fewer_are_held() -> None:
-    drawn, large = [], threading.Event()
-
-    def items():
-        for number in itertools.count():
-            drawn.append(number)
-            yield number
-
-    def work(number: int) -> int:
-        if number == 1:
-            large.set()
-        return number
-
-    # The second counts as four of five: when it is done, nothing more is drawn until it is taken.
-    results = ahead(work, items(), workers=1, depth=5, counts=lambda number: 4 if number == 1 else 0)
-    assert next(results) == 0
-    assert large.wait(5)
-    time.sleep(0.05)
-    assert next(results) == 1
-    taken = len(drawn)
-    assert taken <= 5
-    assert next(results) == 2
-    results.close()
-
-
-def test_what_counts_as_nothing_does_not_pile_up_in_the_threads() -> None:
-    drawn = []
-
-    def items():
-        for number in range(100):
-            drawn.append(number)
-            yield number
-
-    results = ahead(lambda item: item, items(), workers=2, depth=5, counts=lambda item: 0)
-    assert next(results) == 0
-    assert len(drawn) == 5
-    results.close()
-
-
 def test_the_work_of_several_threads_overlaps() -> None:
     together = threading.Barrier(3, timeout=5)
     # Each waits until three are at work: with fewer threads the barrier would break.
@@ -133,10 +94,6 @@ def test_batches_hold_at_most_so_many_and_keep_the_order() -> None:
 def test_riders_do_not_count_and_stay_in_their_place() -> None:
     # Lower case rides along: a batch ends with its second capital.
     assert list(batched("aAbBcCdDe", 2, str.isupper)) == [list("aAbB"), list("cCdD"), ["e"]]
-
-
-def test_what_is_large_fills_a_batch_sooner() -> None:
-    assert list(batched([1, 3, 1, 1, 4, 9, 2, 1], 4, int)) == [[1, 3], [1, 1, 4], [9], [2, 1]]
 
 
 def test_riders_alone_do_not_pile_up() -> None:

@@ -81,6 +81,8 @@ MOSTLY_GROUND = 0.5
 FLAT = 1e-6
 # Of what a layer says of a picture, how much has to change where the picture is another one.
 MOVED = 1e-4
+# Of a network's modules, how many come before a layer behind which little is left.
+LATE = 0.7
 # A cosine is at most 1, but for the rounding of half precision.
 FARTHEST = 1.01
 OTHERS = "choose legrad or gae, or a method that works at a layer, such as gradcam"
@@ -217,19 +219,18 @@ class Explainer:
         self._shared: set[tuple[int, int, int]] = set()
 
     @property
-    def rows(self) -> int:
-        """How many images the network is given at once where a method asks about variants of them."""
-        return self._witness.rows
+    def keeps_much(self) -> bool:
+        """Whether more than what belongs to the last part of the network is kept of each image until its map is made.
 
-    @rows.setter
-    def rows(self, count: int) -> None:
-        self._witness.rows = count
-
-    @property
-    def keeps_everything(self) -> bool:
-        """Whether something is kept of every part of the network: a graph from the images on, or all attention."""
+        So it is with attention, with a graph from the images on, or from an early layer on, as far as that can be told
+        by the order in which the modules were made.
+        """
         wants = self._witness.wants
-        return self._witness.from_input or bool(wants & ({"slopes"} | ATTENTION))
+        if self._witness.from_input or wants & ({"slopes"} | ATTENTION) or not self.layers:
+            return True
+        names = [name for name, _ in self.module.named_modules()]
+        ends = [max(at for at, name in enumerate(names) if f"{name}.".startswith(f"{one}.")) for one in self.layers]
+        return min(ends) < LATE * len(names)
 
     @property
     def layers(self) -> tuple[str, ...]:

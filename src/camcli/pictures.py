@@ -525,6 +525,16 @@ def decode_reduced(path: Path, spare: Callable[[int, int], float], background: s
         raise _told(error) from error
 
 
+def pixels_of(path: Path) -> int:
+    """How many pixels a file's header says that its picture has; 0 if it says nothing."""
+    try:
+        _check_file(path)
+        with Image.open(path, formats=FORMATS) as image:
+            return image.width * image.height
+    except Exception:  # what is wrong with it is told when it is decoded
+        return 0
+
+
 def upright(image: Image.Image, background: str = "#ffffff") -> Image.Image:
     """A picture of Pillow's as :func:`decode` would give it: whole, upright, 8-bit RGB; one of its own.
 

@@ -232,7 +232,7 @@ def stamp_untrained(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h 
     return pixels
 
 
-@functools.lru_cache(16)
+@functools.lru_cache(4)
 def _banner(height: int, width: int) -> UInt8[np.ndarray, "rows w 3"]:
     text, size = _fitting(width * 0.94, max(SMALLEST_TEXT, min(width // 24, height // 8)))
     band = min(height, max(3, round(size * 1.7)) if text else max(1, height // 5))

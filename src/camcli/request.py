@@ -46,12 +46,12 @@ class Request:
     network: Network | None
     outlet: Outlet
     recipes: tuple[Recipe, ...]
-    fuse: str = "none"
-    smooth: bool = False
-    scales: tuple[int | float, ...] = (1.0,)
-    flips: tuple[str, ...] = ()
-    strongest: int = 0
-    group: bool = False
+    fuse: str
+    smooth: bool
+    scales: tuple[int | float, ...]
+    flips: tuple[str, ...]
+    strongest: int
+    group: bool
 
     @property
     def wants(self) -> frozenset[str]:

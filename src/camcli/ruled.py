@@ -38,7 +38,7 @@ class _RuledReLU(torch.autograd.Function):
         if inplace:
             ctx.mark_dirty(x)
         # The mask and not the output, which what follows may change in place, as in relu6(x + 3).div_(6). Without a
-        # ceiling y > 0 is y != 0, which is quicker to say.
+        # ceiling y > 0 is y != 0, which is quicker to say; what is no number passes, as through torch's own ReLU.
         ctx.save_for_backward(y.bool() if ceiling == torch.inf else (y > 0) & (y < ceiling))
         ctx.rules = rules
         return y

@@ -13,17 +13,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def _one(_: object) -> int:
-    return 1
-
-
-def ahead(
-    work: Callable[[T], R], items: Iterable[T], workers: int, depth: int, counts: Callable[[R], int] = _one
-) -> Iterator[R]:
+def ahead(work: Callable[[T], R], items: Iterable[T], workers: int, depth: int) -> Iterator[R]:
     """``map(work, items)`` with up to ``depth`` results under way in ``workers`` threads.
-
-    A result that is large may count as several (as one at least): no further item is drawn while all under way come to
-    ``depth``.
 
     ``items`` is drawn in the caller's thread, so a generator that computes may stand before it: while it computes the
     next item, the threads work on the last ones. Order is kept; an error of ``work`` is raised at its item's turn. When
@@ -44,7 +35,7 @@ def ahead(
                 trouble = error
                 break
             under_way.append(pool.submit(work, item))
-            while under_way and _counted(under_way, counts) >= depth:
+            if len(under_way) >= depth:
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
@@ -52,10 +43,6 @@ def ahead(
             raise trouble
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _counted(under_way: Iterable[Future[R]], counts: Callable[[R], int]) -> int:
-    return sum(max(1, counts(one.result())) if one.done() and not one.exception() else 1 for one in under_way)
 
 
 def spread(work: Callable[[S, T], R], items: Iterable[T], seats: Sequence[S]) -> Iterator[R]:
@@ -82,18 +69,15 @@ def spread(work: Callable[[S, T], R], items: Iterable[T], seats: Sequence[S]) ->
     yield from ahead(spread, items, len(seats), 2 * len(seats))
 
 
-def batched(items: Iterable[T], size: int, counts: Callable[[T], int] = _one) -> Iterator[list[T]]:
-    """Lists of items, in order, each ending with the item that makes it ``size``.
-
-    An item may count as several, or as none: then it rides along in its place.
-    """
+def batched(items: Iterable[T], size: int, counts: Callable[[T], bool] = lambda item: True) -> Iterator[list[T]]:
+    """Lists of items, in order, each with at most ``size`` that count; the others ride along in their place."""
     batch: list[T] = []
     counted = 0
     for item in items:
         batch.append(item)
         counted += counts(item)
         # Those that do not count must not pile up either.
-        if counted >= size or len(batch) >= 4 * size:
+        if counted == size or len(batch) >= 4 * size:
             yield batch
             batch, counted = [], 0
     if batch:

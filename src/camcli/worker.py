@@ -29,7 +29,7 @@ from camcli.geometry import View
 from camcli.job import BY_FOLDER, Explanation, Job, factors
 from camcli.listed import several
 from camcli.network import Network
-from camcli.pictures import Picture, Reduced, Source, colour, decode, decode_reduced, find, grouped, upright
+from camcli.pictures import Picture, Reduced, Source, colour, decode, decode_reduced, find, grouped, pixels_of, upright
 from camcli.question import asked
 from camcli.region import Region, rectangle
 from camcli.signature import written
@@ -38,13 +38,13 @@ from camcli.survey import probe_image
 from camcli.targets import parsed
 from camcli.targets.named import Listed
 
-# Measured on a CPU: 16 pictures are up to a quarter faster than 8, and more of them little faster, if at all. Where a
-# graph, or attention, is kept of the whole network, 8 take half of that memory; but with one thread PyTorch leaves
-# 1 x 1 convolutions to oneDNN only from 16 images on, and its own code takes 1.6 times as long for all of a ResNet-50.
-CPU_BATCH, KEEPING_BATCH = 16, 8
-GPU_BATCH = 32
-# Of large pictures fewer are held at once: each begun so many pixels count as one, 18 MB.
-PIXELS = 6_000_000
+# Images that go through a network at once where much is kept of each. With one thread PyTorch leaves 1 x 1 convolutions
+# to oneDNN only from 16 images on, and its own code takes 1.6 times as long for all of a ResNet-50.
+CPU_ROWS, ONE_THREAD_ROWS, GPU_ROWS = 8, 16, 32
+# Where little is kept, on a CPU: 16 are up to a quarter faster than 8, and more of them little faster, if at all.
+LIGHT_BATCH = 16
+# As many pixels the pictures of a batch have together, which wait for what is drawn over them: 288 MB.
+PIXELS = 96_000_000
 # Threads that decode for one device.
 DECODERS = 4
 # Seconds of a run's forwards from which on compiling is tried unasked: it takes up to 16 of them, and wins of the rest
@@ -146,6 +146,8 @@ class Worker:
         self.fingerprint = _fingerprint(job, network, self.sha256)
         device = self.devices[0]
         self.network = replace(network, module=network.module.to(device))
+        given = job.batch_size or (int(job.group) if job.group and job.group != BY_FOLDER else 0)
+        self._rows = given or _rows(device)
         self.explainer = Explainer(
             self.network,
             layers=job.layers,
@@ -157,6 +159,7 @@ class Worker:
             scales=factors(job.scales),
             flips=job.augment,
             eigen_smooth=job.eigen_smooth,
+            rows=self._rows,
             group=bool(job.group),
             score=question.score,
             versus=question.versus,
@@ -164,10 +167,6 @@ class Worker:
             channels=question.strongest,
             checkpoint=job.checkpoint,
         )
-        self.batch_size = job.batch_size or _batch_size(device, self.explainer.keeps_everything)
-        if job.group and job.group != BY_FOLDER:
-            self.batch_size = int(job.group)
-        self.explainer.rows = self.batch_size
         self.target, self.wanted, self.prompts = question.target, question.wanted, question.prompts
         self.shows_pixels = False
         # Each GPU wants pictures; copies on the CPU share what there is of it.
@@ -190,6 +189,7 @@ class Worker:
                 f"in {job.precision} on {device}: {_first_line(error)}",
                 _other_ways(job.precision, device),
             ) from error
+        self.batch_size = given or self._batch_size(first)
         copies = [self._copied(device, noise, features) for device in self.devices[1:]]
         self.explainers = (self.explainer, *copies)
         self._check_channels()
@@ -205,6 +205,14 @@ class Worker:
         if job.group:
             each = "one for all pictures of a group" if self.explainer.shared else "one for each picture of a group"
             self.explains += f"; {each}"
+
+    def _batch_size(self, first: Sequence[Path]) -> int:
+        """How many pictures in one forward are fast, for little memory: fewer if the first is large."""
+        if self.devices[0].type != "cpu":
+            return self._rows
+        most = self._rows if self.explainer.keeps_much else LIGHT_BATCH
+        pixels = max(map(pixels_of, first), default=0)
+        return max(1, min(most, PIXELS // pixels)) if pixels else most
 
     def _copied(self, device: torch.device, noise: Tensor, features: Features | None) -> Explainer:
         """An explainer with a network of its own on another device.
@@ -326,7 +334,7 @@ class Worker:
 
         def samples() -> Iterator[dict[str, Tensor]]:
             nonlocal used
-            decoded = self._ahead(items)
+            decoded = ahead(self._decoded, items, self.workers, self.batch_size + self.workers)
             inputs = (item.input for item in decoded if item.input is not None)
             for batch in batched(inputs, self.batch_size):
                 for count, cells in self._cells(batch[: MOST_PICTURES - used]):
@@ -380,20 +388,10 @@ class Worker:
 
     def batches(self, items: Iterable[Item]) -> Iterator[list[Item]]:
         """Items as they are decoded, in order, in batches of as many pictures as go through the network at once."""
-        decoded = self._ahead(items)
+        decoded = ahead(self._decoded, items, self.workers, self.batch_size + self.workers)
         if self.job.group:
             return pieces(decoded, lambda item: item.mates)
-        return batched(decoded, self.batch_size, counts=self._counts)
-
-    def _ahead(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Items decoded, so many ahead that the next batch is ready when one is done."""
-        return ahead(self._decoded, items, self.workers, self.batch_size + self.workers, counts=self._counts)
-
-    def _counts(self, item: Item) -> int:
-        """As how many pictures of a batch one counts: a large one as several, unless the user has said how many."""
-        if item.input is None or item.picture is None:
-            return 0
-        return 1 if self.job.batch_size else math.ceil(item.picture.pixels.size / 3 / PIXELS)
+        return batched(decoded, self.batch_size, counts=lambda item: item.input is not None)
 
     def _grouped(self, items: Iterable[Item], begin: Callable[[Sequence[Item]], None]) -> Iterator[Item]:
         """The items group by group; a group of which one must be done is done as a whole."""
@@ -757,11 +755,11 @@ def _other_ways(precision: str, device: torch.device) -> str:
     return f"try {', or '.join(ways)}" if ways else "call the model itself on such an image to see where"
 
 
-def _batch_size(device: torch.device, keeps_everything: bool) -> int:
-    """How many pictures in one forward are fastest, or nearly, for the least memory."""
+def _rows(device: torch.device) -> int:
+    """How many images at once are fast, for little memory where much is kept of each."""
     if device.type != "cpu":
-        return GPU_BATCH
-    return KEEPING_BATCH if keeps_everything and torch.get_num_threads() > 1 else CPU_BATCH
+        return GPU_ROWS
+    return CPU_ROWS if torch.get_num_threads() > 1 else ONE_THREAD_ROWS
 
 
 def _uneven(grids: dict[str, tuple[int, int]], size: tuple[int, int]) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from camcli.cli.ending import ending
+from camcli.cli.loading import loading
 from camcli.console import Voice, print_table
 from camcli.methods import METHODS, works_at
 from camcli.tables import Row
@@ -22,14 +23,15 @@ def methods(
             [(row.name, works_at(row), row.cost, row.summary, row.paper) for row in rows],
         )
         if name:
-            _tell(rows[0])
+            _tell(rows[0], voice)
             if rows[0].caveat:
                 voice.note(rows[0].caveat)
 
 
-def _tell(row: Row) -> None:
+def _tell(row: Row, voice: Voice) -> None:
     """What the method's docstring says, and its options with their values, defaults and meanings."""
-    from camcli import recipe  # the seam: torch comes in here
+    with loading(voice, f"loading {row.name}"):
+        from camcli import recipe
 
     for text in recipe.descriptions(row):
         typer.echo(f"\n{text}")
