@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -314,6 +315,23 @@ def test_a_reader_that_goes_away_ends_it_quietly(paint: Paint, tiny_file: Path, 
     assert process.returncode == 141
     assert said == b""
     assert 0 < len(ledger()) < 60
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_standard_output_that_is_full_is_said_in_a_line(paint: Paint, tiny: str, command: list[str]) -> None:
+    paint("a.png")
+    words = ["explain", "a.png", "--model", tiny, "--out", "out", "--json", "-q"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([*command, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["error: standard output cannot be written to: No space left on device"]
+
+
+def test_streams_that_are_closed_end_nothing(paint: Paint, tiny: str, command: list[str]) -> None:
+    paint("a.png")
+    words = shlex.join([*command, "explain", "a.png", "--model", tiny, "--out", "out"])
+    assert subprocess.run(["sh", "-c", f"exec {words} <&- >&- 2>&-"], check=False).returncode == 0
+    assert len(ledger()) == 1
 
 
 def test_python_m_camcli_reads_stdin(paint: Paint, tiny: str, command: list[str]) -> None:

@@ -148,13 +148,33 @@ def test_what_is_wrong_or_no_faster_is_taken_back(monkeypatch, wrong, slow, reas
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="there is no C++ compiler")
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
-def test_compiled_in_earnest_the_maps_are_the_same(monkeypatch):
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+def test_compiled_in_earnest_the_maps_are_the_same(dtype, near, monkeypatch):
     # Whether it is faster is not asked here.
     seconds = iter([2.0, 1.0])
     monkeypatch.setattr(compiling, "_timed", lambda run: (run(), next(seconds)))
-    explainer = Explainer(Deep().eval(), layers=["last"], method=["gradcam", "hirescam"])
+    explainer = Explainer(Deep().eval().to(dtype), layers=["last"], method=["gradcam", "hirescam"])
     before = [one.map for some in explainer(noise(4), 1) for one in some]
     assert explainer.compile(noise(4)).parts == ("first", "second", "last")
     after = [one.map for some in explainer(noise(4), 1) for one in some]
     for one, other in zip(before, after, strict=True):
-        assert np.abs(one - other).max() <= 1e-5 * np.abs(one).max()
+        assert np.abs(one - other).max() <= near * np.abs(one).max()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "off", "fits"),
+    [
+        (torch.float32, 1e-3, False),
+        (torch.bfloat16, 0.01, True),
+        (torch.bfloat16, 0.2, False),
+        (torch.float16, 0.02, False),
+    ],
+)
+def test_what_compiled_code_may_be_off_by_is_rounding_of_the_weights(dtype, off, fits, quick, monkeypatch):
+    network = Deep().eval().to(dtype)
+    said = iter([torch.ones(1, 5), torch.ones(1, 5) + off])
+    times = iter([2.0, 1.0])
+    monkeypatch.setattr(compiling, "_timed", lambda run: (next(said), next(times)))
+    done = compiling.compiled(network, "last", 1, lambda: network(noise(1).to(dtype)).float())
+    assert bool(done.parts) == fits
+    assert ("says something else" in done.reason) == (not fits)

@@ -313,3 +313,10 @@ def test_one_value_that_is_not_a_number_stays_in_its_place():
     onto = seen((70, 70), 0, 0, 70, 70).onto_picture(grid)
     assert np.isnan(onto[35, 35])
     assert not np.isnan(onto[:20]).any()
+
+
+@pytest.mark.parametrize("size", [(3000, 1), (1, 500), (224, 1)])
+def test_of_a_strip_of_one_pixel_nothing_is_seen_and_nothing_fails(size):
+    onto = LITE0.view(*size).onto_picture(random_map(7, 7))
+    assert onto.shape == size[::-1]
+    assert np.isnan(onto).all()

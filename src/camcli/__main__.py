@@ -1,18 +1,24 @@
 """``camcli``, and ``python -m camcli``."""
 
+import os
 import sys
 
 
 def main() -> None:
     """Run the command line; ends the process with the command's exit code."""
+    # Streams that the caller has closed: their numbers must not go to the next file that is opened.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 - for the life of the process
     try:
         from camcli import collector
 
         collector.pause()
         from camcli.cli import main as run
+
+        run()
     except KeyboardInterrupt:  # so early that nobody else hears it
         sys.exit(130)
-    run()
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from camcli.replay import recorded
 WORTH = 0.02
 # How often each way is timed; the quickest counts.
 ROUNDS = 3
-# Of what the network says, in units of rounding, how far it may move.
-SAME = 256
+# Of what the network says, how far it may move: in units of its own rounding, or of its weights', if that is more.
+SAME, ROUNDED = 256, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,9 @@ def compiled(model: nn.Module, layer: str, turn: int, run: Callable[[], Tensor],
         again, after = _timed(run)
     except Exception as error:  # a compiler that is missing, and whatever a compiler cannot do
         return _taken_back(parts, (str(error).strip() or type(error).__name__).splitlines()[0])
-    allowed = SAME * torch.finfo(said.dtype).eps * said.abs().max()
+    dtypes = [one.dtype for one in model.parameters() if one.is_floating_point()]
+    roundings = [SAME * torch.finfo(said.dtype).eps, *(ROUNDED * torch.finfo(dtype).eps for dtype in dtypes)]
+    allowed = max(roundings) * said.abs().max()
     if not bool((said - again).abs().max() <= allowed):
         return _taken_back(parts, "compiled, the network says something else")
     if after >= before:

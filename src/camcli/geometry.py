@@ -302,6 +302,8 @@ def _stretch(
 
     All rows between the same two are made at once, so that a large picture costs two passes over its memory.
     """
+    if not len(positions):  # of a strip of one pixel, whose centre the model did not see
+        return
     below = np.floor(positions).astype(int)
     share = (positions - below).astype(np.float32)[:, np.newaxis]
     starts = np.flatnonzero(np.diff(below, prepend=-1))

@@ -521,7 +521,7 @@ def explain(
     on_error: Callable[[str, PictureError], Any] | None = None,
     **options: Any,
 ) -> Iterator[Explanation]:
-    """Explain pictures one after the other, lazily; nothing is written.
+    """Explain pictures one after the other, lazily: each is read when its turn comes; nothing is written.
 
     ``for explanation in camcli.explain("photos", model="resnet50", layer="layer4", target="top:2"): ...``
 

@@ -1,5 +1,6 @@
 """How a command ends: every error a user can put right becomes words and an exit code."""
 
+import errno
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ from types import FrameType
 import typer
 
 from camcli.console import Voice
-from camcli.errors import CamcliError
+from camcli.errors import CamcliError, OutputError
 
 INTERRUPTED = 130
 TERMINATED = 143  # what a shell reports for a process that SIGTERM ended
@@ -50,5 +51,12 @@ def ending(voice: Voice, interrupted: str = GO_ON) -> Iterator[None]:
         # Nobody reads on. Python would complain once more when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(PIPE_CLOSED) from None
+    except OSError as error:
+        # Of a file the command has told it already; this is standard output, which Python would flush once more.
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        voice.error(OutputError(f"standard output cannot be written to: {error.strerror}"))
+        raise typer.Exit(OutputError.exit_code) from None
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -20,7 +20,7 @@ def layers(
 ) -> None:
     """Show a model's layers: type, output shape, how it is read, whether a map can be made there, and the default."""
     voice = Voice()
-    with ending(voice):
+    with ending(voice, "nothing was to be written"):
         with loading(voice, f"building {model}"):
             from camcli.tree import tree
 

@@ -16,7 +16,7 @@ def methods(
 ) -> None:
     """List the methods: where each looks, what it costs, what it does, and the paper it follows."""
     voice = Voice()
-    with ending(voice):
+    with ending(voice, "nothing was to be written"):
         rows = [METHODS.find(name)] if name else METHODS.rows
         print_table(
             ("method", "works at", "cost", "what it is", "paper"),

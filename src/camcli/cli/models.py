@@ -15,7 +15,7 @@ def models(
 ) -> None:
     """List the models there are, by source, and which have their weights at hand."""
     voice = Voice()
-    with ending(voice):
+    with ending(voice, "nothing was to be written"):
         with loading(voice, "reading the libraries' lists"):
             from camcli.models import listing
 
