@@ -365,3 +365,10 @@ def test_labels_without_synonyms_are_named_whole():
     network = type(network)(**{**vars(network), "labels": prompts})
     [[one]] = explainer(network)(pictures(1, 16), 0)
     assert one.label == "a cat, asleep"
+
+
+def test_a_layer_of_two_names_keeps_what_it_keeps_by_either():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    network.again = network[0]
+    for name, much in (("0", True), ("again", True), ("4", False)):
+        assert Explainer(network.eval(), layers=[name]).keeps_much == much

@@ -228,9 +228,9 @@ class Explainer:
         wants = self._witness.wants
         if self._witness.from_input or wants & ({"slopes"} | ATTENTION) or not self.layers:
             return True
-        names = [name for name, _ in self.module.named_modules()]
-        ends = [max(at for at, name in enumerate(names) if f"{name}.".startswith(f"{one}.")) for one in self.layers]
-        return min(ends) < LATE * len(names)
+        places = {module: place for place, module in enumerate(self.module.modules())}
+        ends = [max(places[part] for part in self.module.get_submodule(name).modules()) for name in self.layers]
+        return min(ends) < LATE * len(places)
 
     @property
     def layers(self) -> tuple[str, ...]:
