@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from camcli import checkpoint
+from camcli import checkpoint, fitting
 from camcli.errors import RequestError
 from camcli.geometry import Prepare
 from camcli.labels import Labels
@@ -55,7 +55,7 @@ def load(request: Request) -> Network:
     _check_head(network, request)
     if request.file:
         content = checkpoint.read(request.file)
-        module, notes = checkpoint.fit(lambda _classes: network.module, content, request.name)
+        module, notes = fitting.fit(lambda _classes: network.module, content, request.name)
         network = replace(network, module=module, weights="file", origin=f"the file {request.file}")
         network = replace(network, notes=(*network.notes, *notes))
     if request.random:
@@ -106,7 +106,7 @@ def _without_head(module: nn.Module, request: Request) -> Network:
     origin, notes = f"as built by {request.name}", tuple[str, ...]()
     if request.file:
         content, origin = checkpoint.read(request.file), f"the file {request.file}"
-        module, notes = checkpoint.fit(lambda _classes: module, content, request.name, beheaded=without_head)
+        module, notes = fitting.fit(lambda _classes: module, content, request.name, beheaded=without_head)
     if request.random:
         _reset(module, request.name)
         origin = f"random numbers from seed {request.seed}"

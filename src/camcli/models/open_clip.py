@@ -21,7 +21,7 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from camcli import checkpoint, hub, undrawn
+from camcli import checkpoint, fitting, hub, undrawn
 from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Fit, Prepare
 from camcli.labels import Labels
@@ -117,7 +117,7 @@ def load(request: Request) -> Network:
     if request.file:
         build, beheaded = lambda _classes: _build(choice), _tower if request.headless else None
         module, notes = undrawn.built(
-            lambda: checkpoint.fit(build, checkpoint.read(request.file), choice.name, _converted, beheaded)
+            lambda: fitting.fit(build, checkpoint.read(request.file), choice.name, _converted, beheaded)
         )
         return _network(module, choice, request, f"the file {request.file}", notes)
     if request.random:

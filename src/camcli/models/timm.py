@@ -17,7 +17,7 @@ import torch
 from timm.layers import PatchEmbed
 from torch import nn
 
-from camcli import checkpoint, hub, undrawn
+from camcli import checkpoint, fitting, hub, undrawn
 from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Fit, Prepare
 from camcli.job import Pool
@@ -87,7 +87,7 @@ def load(request: Request) -> Network:
     if request.file:
         build, beheaded = partial(_build, choice), without_head if request.headless else None
         module, notes = undrawn.built(
-            lambda: checkpoint.fit(build, checkpoint.read(request.file), choice.name, _converted, beheaded)
+            lambda: fitting.fit(build, checkpoint.read(request.file), choice.name, _converted, beheaded)
         )
         return network(module, choice.name, request, f"the file {request.file}", notes, choice.create)
     if request.random:

@@ -19,7 +19,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.models.vision_transformer import interpolate_embeddings
 from torchvision.transforms._presets import ImageClassification, SemanticSegmentation
 
-from camcli import checkpoint, hub, undrawn
+from camcli import checkpoint, fitting, hub, undrawn
 from camcli.capture import listened
 from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Interpolation, Prepare
@@ -218,7 +218,7 @@ def _class(model: str) -> type[nn.Module]:
 def _fitted(model: str, weights: WeightsEnum, name: str, request: Request) -> tuple[nn.Module, tuple[str, ...]]:
     content = checkpoint.read(request.file)
     build = partial(_build, model, weights, set(content.state))
-    return checkpoint.fit(build, content, name, _converted, _without_head if request.headless else None)
+    return fitting.fit(build, content, name, _converted, _without_head if request.headless else None)
 
 
 def _pretrained(model: str, weights: WeightsEnum, name: str) -> nn.Module:
