@@ -157,7 +157,7 @@ def _program(rest: Mapping[str, Tensor], body: tuple[str, str], place: str, path
             f"      body = {body[0]}",
             f"      body = {body[1]}",
             f"      head = {{{place!r} + '.' + n.removeprefix({root!r}): v for n, v in state.items() if {which}}}",
-            f"      net.set_submodule({place!r}, nn.Sequential(OrderedDict({_layers(inside)})))  # between them, what your training code has",
+            f"      net.set_submodule({place!r}, nn.Sequential(OrderedDict({_layers(inside)})))  # and what is between",
             "      net.load_state_dict({**body, **head})",
             "      return net.eval(), network.prepare",
         )
