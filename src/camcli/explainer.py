@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from camcli import devices
 from camcli.around import Pass, channel_parts, fused, passes, sizes, smoothed
 from camcli.attention import Attending
-from camcli.capture import Taps, frozen, listened
+from camcli.capture import Taps, frozen, listened, quantised
 from camcli.choices import ONE_TARGET, Choose, Targets, check_classes, choice, disagreement, found, predicted
 from camcli.compiling import Compilation, compiled
 from camcli.concepts import Fitted, fitted, sampled
@@ -523,10 +524,30 @@ class Explainer:
 
     def _choose_layer(self, image: Tensor) -> None:
         """The default layer, where a method wants one and none is named."""
+        if not self._plans and self._witness.wants & GOES_BACK:
+            self._check_floats(image)
         if self._request.at_layer and not self.layers:
             known = self.network.layer if self.network else ""
             self.layers = (known or default_layer(self.module, self._survey(image)),)
             self._request.check_fused(self.layers)
+
+    def _check_floats(self, image: Tensor) -> None:
+        """See that gradients pass a network of which parts are quantised."""
+        parts = quantised(self.module)
+        if not parts:
+            return
+        with self._witness.ready(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's, of operations that no gradient is known of
+            leaf, passes = self._witness.leaf(image, from_input=True), False
+            with suppress(RuntimeError):  # their operations may refuse what has a gradient
+                total = self._witness.read(self.module(leaf), len(image)).total()
+                passes = torch.autograd.grad(total, leaf, allow_unused=True)[0] is not None
+        if not passes:
+            raise RequestError(
+                f"the network computes in whole numbers (quantised) at {parts[0]!r}, which no gradient passes",
+                "explain the network that it was made of, in floating point; or name a layer and a method that needs "
+                "no gradient: --method eigencam, scorecam, ablationcam, ...",
+            )
 
     def _check_sizes(self, image: Tensor, key: tuple[int, int, int], size: tuple[int, int]) -> None:
         self._check_size(image)

@@ -146,6 +146,7 @@ class Worker:
         self.sha256 = network.sha256()
         self.fingerprint = _fingerprint(job, network, self.sha256)
         device = self.devices[0]
+        _check_shared(job, network, device)
         self.network = replace(network, module=network.module.to(device))
         given = job.batch_size or (int(job.group) if job.group and job.group != BY_FOLDER else 0)
         self._rows = given or _rows(device)
@@ -176,8 +177,9 @@ class Worker:
         try:
             noise = probe_image(network.prepare.size, torch.float32, torch.device("cpu"), count or 1)
             # In full precision, so that weights are rounded once.
-            self.explainer.rearrange(noise, features)
-            self.network.module.to(PRECISIONS[job.precision])
+            if not network.shared:
+                self.explainer.rearrange(noise, features)
+                devices.cast(self.network.module, PRECISIONS[job.precision])
             began = time.perf_counter()
             self.explainer.check(noise, features)
             tried = time.perf_counter() - began
@@ -742,6 +744,18 @@ def _check_fits(job: Job, network: Network) -> None:
     if job.min_score != Job().min_score and network.outlet.task != "detect":
         raise RequestError(
             f"{network.name} finds no boxes, so a least score means nothing to it", "leave --min-score out"
+        )
+
+
+def _check_shared(job: Job, network: Network, device: torch.device) -> None:
+    """See that a network that must stay as it is can be used so."""
+    own = devices.like(network.module)
+    rounded = job.precision != "fp32" and own.dtype != PRECISIONS[job.precision]
+    if network.shared and (own.device != device or rounded):
+        raise RequestError(
+            f"{network.name} hands out the same network each time, which must stay as it is (on {own.device}, in "
+            f"{own.dtype}), and {network.shared}",
+            f"build a new one in each call; or --device {own.device} --precision fp32",
         )
 
 
