@@ -55,7 +55,7 @@ CHANGED = {
     "background": "#000000",
     "overwrite": True,
     "batch_size": 3,
-    "checkpoint": True,
+    "recompute": True,
     "workers": 3,
     "device": "cpu",
     "precision": "bf16",
@@ -64,7 +64,7 @@ CHANGED = {
 }
 HOW = {
     *("inputs", "null_separated", "out", "root", "overwrite"),
-    *("batch_size", "checkpoint", "workers", "device", "compile", "seed"),
+    *("batch_size", "recompute", "workers", "device", "compile", "seed"),
 }
 
 
