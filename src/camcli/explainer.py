@@ -18,7 +18,19 @@ from camcli import devices
 from camcli.around import Pass, channel_parts, fused, passes, sizes, smoothed
 from camcli.attention import Attending
 from camcli.capture import Taps, frozen, listened
-from camcli.choices import ONE_TARGET, Choose, Targets, check_classes, choice, disagreement, found, predicted
+from camcli.choices import (
+    ONE_TARGET,
+    Choose,
+    Class,
+    Targets,
+    check_classes,
+    choice,
+    classes_of,
+    disagreement,
+    found,
+    one_or_several,
+    predicted,
+)
 from camcli.compiling import Compilation, compiled
 from camcli.concepts import Fitted, fitted, sampled
 from camcli.concepts import found as found_concepts
@@ -30,7 +42,7 @@ from camcli.job import Explanation
 from camcli.labels import Labels
 from camcli.layers import resolve
 from camcli.layout import Layout, asked, canonical, decide, readings
-from camcli.network import Network
+from camcli.network import Network, tells_apart, two_sided
 from camcli.outlet import Outlet, Reading, Shared, Subject, competing, parts, unfiltered
 from camcli.positions import told
 from camcli.recipe import Recipe, recipes
@@ -157,19 +169,19 @@ class Explainer:
         self,
         model: Network | nn.Module,
         *,
-        layers: Sequence[str] = (),
+        layers: str | Sequence[str] = (),
         method: str | Sequence[str] = "gradcam",
         options: Mapping[str, Any] | Sequence[str] = (),
         layout: str = "",
         call: int = 0,
         output: str = "",
         fuse: str = "none",
-        scales: Sequence[int | float] = (1.0,),
-        flips: Sequence[str] = (),
+        scales: int | float | Sequence[int | float] = (1.0,),
+        flips: str | Sequence[str] = (),
         eigen_smooth: bool = False,
         rows: int = 8,
         score: str = "logit",
-        versus: Sequence[int] = (),
+        versus: Class | Sequence[Class] = (),
         counterfactual: bool = False,
         channels: int = 0,
         recompute: bool = False,
@@ -178,7 +190,7 @@ class Explainer:
         self.network = model if isinstance(model, Network) else None
         self.module = model.module if isinstance(model, Network) else model
         outlet = self.network.outlet if self.network else Outlet()
-        explained = score_of(score, versus, counterfactual, self.network)
+        explained = score_of(score, classes_of(versus), counterfactual, self.network)
         self.outlet = replace(outlet, path=output or outlet.path, score=explained, group=group)
         self.recipes = recipes(method, options)
         self.methods = tuple(recipe.row for recipe in self.recipes)
@@ -190,11 +202,12 @@ class Explainer:
             recipes=self.recipes,
             fuse=fuse,
             smooth=eigen_smooth,
-            scales=tuple(scales),
-            flips=tuple(flips),
+            scales=one_or_several(scales),
+            flips=one_or_several(flips),
             strongest=channels,
             group=group,
         )
+        layers = one_or_several(layers)
         self._request.check_meant(layers, layout, call)
         wants = self._request.wants
         self.fitted: Fitted = {}
@@ -548,6 +561,8 @@ class Explainer:
         plan = Plan()
         with self._witness.ready(), unfiltered(self.module):
             forward = self._witness.forward(image)
+            if self._turned_two_sided(forward.reading.classes):
+                forward = self._witness.forward(image)
             self._check_labels(forward.reading.classes)
             if isinstance(forward.reading, Shared):
                 self._shared.add(key)
@@ -809,7 +824,7 @@ class Explainer:
         if bool(scores.isfinite().all()):  # else the scores themselves are the trouble, and that is said of each image
             for row in range(images):
                 try:
-                    said.append(tuple(dict.fromkeys(choose(row, scores))))
+                    said.append(tuple(dict.fromkeys(classes_of(choose(row, scores)))))
                 except PictureError as error:
                     trouble.append(error)
         if len(set(said)) > 1:
@@ -846,7 +861,7 @@ class Explainer:
                 )
             if self._request.of_no_class:
                 return []
-            indices = list(dict.fromkeys(choose(row, competing(scores, among))))
+            indices = list(dict.fromkeys(classes_of(choose(row, competing(scores, among)))))
             if not indices:
                 raise PictureError(self.outlet.nothing())
             if self._request.of_layer:
@@ -1113,6 +1128,15 @@ class Explainer:
 
     def _note(self, text: str) -> None:
         self.notes = (*(one for one in self.notes if one != text), text)
+
+    def _turned_two_sided(self, classes: int | None) -> bool:
+        """Whether a network was found to give one score for two classes, which is then read as both."""
+        if classes != 1 or self.network is None or not tells_apart(self.network, self.network.labels):
+            return False
+        self.network = two_sided(self.network, self.network.labels)
+        self.outlet = replace(self.outlet, two_sided=True)
+        self._note(self.network.notes[-1])
+        return True
 
     def _check_labels(self, classes: int | None) -> None:
         if classes is not None and self.network and len(self.network.labels) != classes:

@@ -227,6 +227,10 @@ class Job:
 
     def __post_init__(self) -> None:
         """Raises RequestError for what no job can be; what depends on libraries or files is checked later."""
+        for one in fields(self):
+            given = getattr(self, one.name)
+            if str(one.type).startswith("tuple"):  # a list will do, and a string is no list of its letters
+                object.__setattr__(self, one.name, (given,) if isinstance(given, str) else tuple(given))
         kinds = {
             "normalize": Normalize,
             "precision": Precision,

@@ -1,7 +1,7 @@
 """A model with everything that is needed to use it and to say where it came from."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -77,3 +77,19 @@ class Network:
             # NumPy has no bfloat16, so the bytes are looked at as bytes.
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+
+def tells_apart(network: Network, names: Labels) -> bool:
+    """Whether the single score of a network tells two classes apart, since so many are named."""
+    plain = network.outlet.task == "classify" and network.outlet.references is None
+    return plain and len(names) == 2 and network.activation != "none" and not network.headless and not network.cosine
+
+
+def two_sided(network: Network, names: Labels) -> Network:
+    """The network as one whose single score is that of the second class, and minus it that of the first."""
+    note = (
+        f"the model's one score tells two classes apart: it is that of {names.short(1)!r}, and minus it that of "
+        f"{names.short(0)!r}"
+    )
+    outlet = replace(network.outlet, two_sided=True)
+    return replace(network, labels=names, activation="sigmoid", outlet=outlet, notes=(*network.notes, note))

@@ -21,9 +21,9 @@ Box = tuple[float, float, float, float]
 ANSWERS = ("logits", "out", "scores", "output")
 TRAINING = "aux"
 # What a tensor can be by its shape, and for each task what is looked for, first the one, then the other.
-Form = Literal["row", "number", "map", "tokens", ""]
+Form = Literal["row", "number", "map", "tokens", "squeezed", ""]
 FORMS: dict[Task, tuple[tuple[Form, ...], ...]] = {
-    "classify": (("row",), ("number",)),
+    "classify": (("row",), ("number",), ("squeezed",)),
     "segment": (("map",),),
     "features": (("map", "tokens"), ("row",)),
 }
@@ -172,6 +172,7 @@ class Outlet:
             likeness to one of them, the cosine.
         prefix: of features that are tokens, how many stand before those of the patches: they are no cells.
         group: whether the images of a batch belong together, so that one row of scores may answer for all of them.
+        two_sided: whether a single score tells two classes apart: it is that of the second, and minus it of the first.
     """
 
     task: Task = "classify"
@@ -181,6 +182,7 @@ class Outlet:
     references: Tensor | None = None
     prefix: int = 0
     group: bool = False
+    two_sided: bool = False
 
     def says(
         self,
@@ -211,6 +213,8 @@ class Outlet:
             return "the model's output as it stands: what raises it is warm"
         if classes == 1:
             return "the model's one score, before sigmoid: what raises it is warm"
+        if self.two_sided:
+            return "the model's one score before sigmoid, for its second class, and minus it for its first"
         if activation == "sigmoid":
             return "a class's score before sigmoid: classes do not exclude one another"
         return "a class's score before softmax"
@@ -253,6 +257,8 @@ class Outlet:
             found = chosen(output, images, width, self.path, self.task, self.group)
             return _Dense(found.float(), activation, tuple(names), seen, region, self.score)
         found = self.row(output, images, width)
+        if self.two_sided and found.shape[1] == 1:
+            found = torch.cat([-found, found], 1)
         reading: Reading = _Scores(found, activation, self.score)
         if self.references is not None:
             reading = _Likeness.to(found, self.references, self.score)
@@ -367,8 +373,9 @@ def chosen(
         group: one row for all images will do as well as one for each.
 
     Returns:
-        ``(n, classes)``, or ``(n,)`` or ``(n, classes, 1, 1)`` if there is nothing else; ``(n, classes, h, w)`` for
-        ``segment``; for ``features`` whatever :func:`pooled` takes; for ``group`` perhaps with one row.
+        ``(n, classes)``, or ``(n,)`` or ``(n, classes, 1, 1)`` if there is nothing else, or of one image ``(1,
+        classes)`` where the model gives ``(classes,)`` or a number; ``(n, classes, h, w)`` for ``segment``; for
+        ``features`` whatever :func:`pooled` takes; for ``group`` perhaps with one row.
 
     Raises:
         RequestError: nothing can be scores, or several things remain; the candidates are listed.
@@ -390,7 +397,8 @@ def chosen(
             f"the model gives {len(able)} things that can be its scores",
             f"say which: --output {able[0].path}\n{_listed(able)}",
         )
-    return able[0].tensor
+    found = able[0].tensor
+    return found.reshape(1, -1) if _form(found, images, group) == "squeezed" else found
 
 
 def pooled(features: Tensor, channels: int = 0, prefix: int = 0) -> Tensor:
@@ -425,7 +433,11 @@ def pooled(features: Tensor, channels: int = 0, prefix: int = 0) -> Tensor:
 
 
 def _form(tensor: Tensor, images: int, group: bool = False) -> Form:
-    if not tensor.is_floating_point() or not tensor.ndim or not tensor.numel():
+    if not tensor.is_floating_point() or not tensor.numel():
+        return ""
+    if images == 1 and not group and (not tensor.ndim or (tensor.ndim == 1 and len(tensor) > 1)):
+        return "squeezed"  # the scores of one image, whose dimension of images is gone
+    if not tensor.ndim:
         return ""
     if len(tensor) != images and not (group and len(tensor) == 1):
         return ""
@@ -454,7 +466,7 @@ def first_rows(output: Any) -> int | None:
 
 def _unreadable(output: Any, everything: Sequence[Part], images: int, task: Task, group: bool = False) -> RequestError:
     what = {"segment": "scores of every pixel", "features": "features"}.get(task, "one row of class scores")
-    form = "x".join(map(str, output.shape)) if isinstance(output, Tensor) else type(output).__name__
+    form = ("x".join(map(str, output.shape)) or "one number") if isinstance(output, Tensor) else type(output).__name__
     if group:
         return RequestError(
             f"the model gives {form} for a group of {images} picture(s), neither one row of class scores for the group "
@@ -466,7 +478,6 @@ def _unreadable(output: Any, everything: Sequence[Part], images: int, task: Task
     if task == "classify" and any(_form(part.tensor, images) == "map" for part in everything):
         hint += "; if it scores every pixel: camcli.Network(..., outlet=camcli.Outlet('segment'))"
         hint += "; if these are features: camcli.Network(..., outlet=camcli.Outlet('features'), headless=True)"
-    form = "x".join(map(str, output.shape)) if isinstance(output, Tensor) else type(output).__name__
     return RequestError(
         f"the model gives {form} for {images} image(s), not {what} for each",
         hint + ("" if isinstance(output, Tensor) or not everything else f"\n{_listed(everything)}"),

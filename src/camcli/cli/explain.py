@@ -116,7 +116,7 @@ Weights = Annotated[
 ]
 Labels = Annotated[
     str,
-    _option(WHAT, "Names of the classes: one a line, or JSON.", "--labels", metavar="FILE", show_default=False),
+    _option(WHAT, "Names of the classes: one a line, JSON or YAML.", "--labels", metavar="FILE", show_default=False),
 ]
 Text = Annotated[
     list[str] | None,
@@ -322,7 +322,7 @@ TargetsFile = Annotated[
     str,
     _option(
         WHAT,
-        "CSV or JSONL that lists each picture's own targets.",
+        "A table (CSV, TSV; one-hot too) or JSONL that lists each picture's own targets.",
         "--targets",
         env=False,
         metavar="FILE",

@@ -128,9 +128,9 @@ def load(
     *,
     weights: str = "",
     labels: str = "",
-    text: tuple[str, ...] = (),
-    contrast: tuple[str, ...] = (),
-    template: tuple[str, ...] = (),
+    text: str | Sequence[str] = (),
+    contrast: str | Sequence[str] = (),
+    template: str | Sequence[str] = (),
     text_tower: str = "",
     seed: int = 0,
     size: str = "",
@@ -179,6 +179,7 @@ def load(
     """
     from camcli.models._libraries import light
 
+    text, contrast, template = ((one,) if isinstance(one, str) else tuple(one) for one in (text, contrast, template))
     if text_tower:
         head = "none"  # what it gives is compared with the texts
     else:
@@ -191,9 +192,9 @@ def load(
         name=name,
         weights=weights,
         labels=labels,
-        text=tuple(text),
-        contrast=tuple(contrast),
-        template=tuple(template),
+        text=text,
+        contrast=contrast,
+        template=template,
         text_tower=text_tower,
         seed=seed,
         size=input_size(size),
@@ -437,6 +438,8 @@ def _heard() -> Iterator[list[str]]:
 def _labelled(network: Network, file: str) -> Network:
     """The network with the names in the file, if one is given; without any names it says so."""
     from camcli import labels
+    from camcli.classlist import is_title
+    from camcli.network import tells_apart, two_sided
 
     if not file:
         count = len(network.labels)
@@ -445,10 +448,15 @@ def _labelled(network: Network, file: str) -> Network:
         note = f"nothing says what the {count} classes are, so they are called class 0, class 1, ...: --labels FILE"
         return dataclasses.replace(network, notes=(*network.notes, note))
     names = dataclasses.replace(labels.read(Path(file)), noun=network.labels.noun, asked=network.labels.asked)
+    if len(network.labels) == 1 and tells_apart(network, names):
+        return two_sided(network, names)
     if len(names) != len(network.labels):
+        headed = len(names) == len(network.labels) + 1 and is_title(names.names[0])
         raise RequestError(
             f"the labels file {file!r} has {len(names)} names, and {network.name} has {len(network.labels)} "
             f"{names.nouns}",
-            f"write one name for each {names.noun}, in the model's order",
+            f"its first line, {names.names[0]!r}, looks like a title: take it out"
+            if headed
+            else f"write one name for each {names.noun}, in the model's order",
         )
     return dataclasses.replace(network, labels=names)

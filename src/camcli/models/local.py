@@ -13,7 +13,7 @@ from camcli.errors import RequestError
 from camcli.geometry import Prepare
 from camcli.labels import Labels
 from camcli.models import Request, _headless, _importing, _sizing
-from camcli.network import Network
+from camcli.network import Network, tells_apart, two_sided
 
 NAMED = "a model of your own is named path/to/file.py:function"
 RETURNS = (
@@ -154,6 +154,8 @@ def _checked(network: Network) -> Network:
         return network
     if not len(network.labels):
         return replace(network, labels=Labels.numbered(classes, "channel" if network.headless else "class"))
+    if classes == 1 and tells_apart(network, network.labels):
+        return two_sided(network, network.labels)
     if len(network.labels) != classes:
         raise RequestError(
             f"{network.name} gives {classes} scores, and names {len(network.labels)} classes",

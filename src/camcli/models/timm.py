@@ -18,10 +18,11 @@ from timm.layers import PatchEmbed
 from torch import nn
 
 from camcli import checkpoint, fitting, hub, undrawn
+from camcli.classlist import WORDNET
 from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Fit, Prepare
 from camcli.job import Pool
-from camcli.labels import WORDNET, Labels
+from camcli.labels import Labels
 from camcli.layout import scaled
 from camcli.models import Request, _headless, _imagenet, _sizing
 from camcli.models._pretrained import unreadable
