@@ -57,7 +57,7 @@ CHANGED = {
     "pages": "all",
     "overwrite": True,
     "batch_size": 3,
-    "checkpoint": True,
+    "recompute": True,
     "workers": 3,
     "device": "cpu",
     "precision": "bf16",
@@ -66,7 +66,7 @@ CHANGED = {
 }
 HOW = {
     *("inputs", "null_separated", "out", "root", "overwrite", "pages"),
-    *("batch_size", "checkpoint", "workers", "device", "compile", "seed"),
+    *("batch_size", "recompute", "workers", "device", "compile", "seed"),
 }
 
 

@@ -134,7 +134,7 @@ class Explainer:
         counterfactual: turn the score's sign, to explain what lowers it.
         channels: instead of the map the parts of so many of the layer's channels: those of the greatest share in the
             score, to first order (the sum over the cells of activation times gradient).
-        checkpoint: compute parts of the network again on the way back instead of keeping what they need for it: slower,
+        recompute: compute parts of the network again on the way back instead of keeping what they need for it: slower,
             less memory. Parts and their saving are found out for each size of images.
         group: whether the images of a call belong together: the model is given exactly these at once, and may give one
             row of scores for all of them. Of scores that depend on several images each is explained by itself, with a
@@ -172,7 +172,7 @@ class Explainer:
         versus: Sequence[int] = (),
         counterfactual: bool = False,
         channels: int = 0,
-        checkpoint: bool = False,
+        recompute: bool = False,
         group: bool = False,
     ) -> None:
         self.network = model if isinstance(model, Network) else None
@@ -211,7 +211,7 @@ class Explainer:
         self.notes: tuple[str, ...] = tuple(dict.fromkeys(caveats))
         if unnamed := self._request.unnamed:
             self._note(f"no classes are named that a concept speaks for: {unnamed}")
-        self._asked, self._call, self._checkpoint = layout, call, checkpoint
+        self._asked, self._call, self._recompute = layout, call, recompute
         # Found out for so many images at once (1 where they are no group), of so many rows and columns.
         self._plans: dict[tuple[int, int, int], Plan] = {}
         self._passes: dict[tuple[int, int, int], list[Pass]] = {}
@@ -448,7 +448,7 @@ class Explainer:
             return "a method takes the gradient by the images, so it passes every part of the network"
         if wants & ATTENTION:
             return "a method follows attention through every operation"
-        if self._checkpoint:
+        if self._recompute:
             return "parts of the network are computed again on the way back"
         if self._request.group:
             return "groups may be of several sizes"
@@ -573,7 +573,7 @@ class Explainer:
             del forward, evidence
             if len(image) > 1:
                 self._check_order(plan, image)
-            if self._checkpoint:
+            if self._recompute:
                 note = self._witness.prepare_parts(plan, image)
                 # Of other sizes it is enough to say where nothing can be done.
                 if not (plan.parts and self._plans):

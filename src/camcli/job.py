@@ -44,12 +44,14 @@ FUSES: tuple[str, ...] = get_args(Fuse)
 NOT_IN_FINGERPRINT = frozenset(
     {
         *("inputs", "null_separated", "out", "root", "overwrite", "pages"),
-        *("batch_size", "checkpoint", "workers", "device", "compile", "seed"),
+        *("batch_size", "recompute", "workers", "device", "compile", "seed"),
     }
 )
 # How a layer's output may be said to lie in memory.
 LAYOUTS = "nchw, nhwc, tokens:PREFIX:HxW, ncl:PREFIX:HxW"
 LAYOUT = re.compile(r"nchw|nhwc|(tokens|ncl):\d{1,6}:[1-9]\d{0,5}x[1-9]\d{0,5}", re.ASCII)
+# Options by the names that they had before.
+RENAMED = {"checkpoint": "recompute"}
 # Files whose content is part of what is asked.
 FILES = ("weights", "labels", "texts", "targets", "region", "extras")
 WRAPPERS = "a wrapper is named path/to/file.py:Class, or package.module:Class where it is installed"
@@ -217,7 +219,8 @@ class Job:
         pages: of files with several pages or frames: ``first``, ``all``, or some by number, ``1,3`` or ``2-5``.
         overwrite: do again what is done; replace another job's results.
         batch_size: pictures in one forward; 0 for the device's default.
-        checkpoint: compute parts of the network again on the way back instead of keeping what they need for it.
+        recompute: compute parts of the network again on the way back instead of keeping what they need for it
+            (gradient checkpointing).
         workers: decode threads, and as many writer threads; 0 for the machine's default.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``; several that share the pictures, joined by commas, or
             ``cuda:all``.
@@ -272,7 +275,7 @@ class Job:
     pages: str = FIRST
     overwrite: bool = False
     batch_size: int = 0
-    checkpoint: bool = False
+    recompute: bool = False
     workers: int = 0
     device: str = "auto"
     precision: Precision = "fp32"

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageColor, UnidentifiedImageError
 
+from camcli import weightfiles
 from camcli.depth import depth_of, eight_bits
 from camcli.errors import PictureError, RequestError, did_you_mean
 from camcli.formats import FORMATS, SUFFIXES, Unread, suffix_of
@@ -118,11 +119,11 @@ def find(
 ) -> Iterator[Source]:
     """The pictures that are asked for, one after the other, always in the same order.
 
-    An input is a file (tried whatever its suffix), a folder (everything below it with a picture's suffix, nothing
-    hidden, links followed but never in circles), a glob pattern (``**`` too; what exists under that very name comes
-    first; what matches counts as if given by name), ``@list.txt`` or ``-`` (file and folder names, one a line).
-    Folders that camcli wrote, ``out`` among them, are left out unless they are given by name. A picture that is
-    reached twice is yielded once.
+    An input is a file (tried whatever its suffix, but for those of weights), a folder (everything below it with a
+    picture's suffix, nothing hidden, links followed but never in circles), a glob pattern (``**`` too; what exists
+    under that very name comes first; what matches counts as if given by name), ``@list.txt`` or ``-`` (file and folder
+    names, one a line). Folders that camcli wrote, ``out`` among them, are left out unless they are given by name. A
+    picture that is reached twice is yielded once.
 
     What was given is checked now, what is listed or found is checked when its turn comes: one folder's names are held
     at a time, never the whole tree's.
@@ -136,7 +137,8 @@ def find(
         unread: counts what is in folders and is left out though it is a picture.
 
     Raises:
-        RequestError: an input does not exist, matches nothing, cannot be read as a list, or is the output folder.
+        RequestError: an input does not exist, matches nothing, cannot be read as a list, is the output folder, or is a
+            file of weights.
     """
     search = _Search(out, os.path.abspath(root or ""), null_separated, unread)
     sources = [search.input(given, stdin) for given in inputs]
@@ -239,9 +241,11 @@ class _Search:
                 raise RequestError(
                     f"the input {given!r} is the output folder", "name another output folder with --out FOLDER"
                 )
+            _check_is_no_weights(given)
             return self.named(given)
         if _is_pattern(given):
             return self.pattern(given)
+        _check_is_no_weights(given)
         raise _missing(given)
 
     def named(self, path: str) -> Iterator[Source]:
@@ -425,6 +429,12 @@ def _as_folder(path: str) -> str:
 
 def _unreadable(error: OSError) -> str:
     return f"the folder cannot be read: {error.strerror or error}"
+
+
+def _check_is_no_weights(given: str) -> None:
+    other = weightfiles.not_a_picture(given)
+    if other:
+        raise RequestError(f"the input {given!r} is {other.what}", other.hint)
 
 
 def _missing(given: str, what: str = "file or folder", hint: str = "") -> RequestError:

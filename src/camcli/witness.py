@@ -277,7 +277,7 @@ class Witness:
 
     def _without_parts(self, plan: Plan, reason: str) -> str:
         plan.parts = ()
-        return f"--checkpoint changes nothing here: {reason}"
+        return f"--recompute changes nothing here: {reason}"
 
     def _gradients_of(self, plan: Plan, images: Tensor) -> list[Tensor]:
         """Gradients of all that the network says, where methods take them."""

@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -26,7 +27,7 @@ from camcli.errors import CamcliError, PictureError, RequestError, did_you_mean
 from camcli.explainer import Explainer, Result
 from camcli.extras import Extras, Features
 from camcli.geometry import View
-from camcli.job import BY_FOLDER, Explanation, Job, factors, page_of
+from camcli.job import BY_FOLDER, RENAMED, Explanation, Job, factors, page_of
 from camcli.listed import several
 from camcli.network import Network
 from camcli.pages import paged
@@ -181,7 +182,7 @@ class Worker:
             versus=question.versus,
             counterfactual=job.counterfactual,
             channels=question.strongest,
-            checkpoint=job.checkpoint,
+            recompute=job.recompute,
         )
         self.target, self.wanted, self.prompts = question.target, question.wanted, question.prompts
         self.shows_pixels = False
@@ -627,7 +628,7 @@ def _explanations(items: Iterator[Item], on_error: Callable[[str, PictureError],
 
 def _job(options: dict[str, Any], inputs: Sequence[str]) -> Job:
     """The job that keyword options amount to; a single value will do where a job has several."""
-    named = {{"layer": "layers"}.get(name, name): value for name, value in options.items()}
+    named = {{"layer": "layers"}.get(name, name): value for name, value in _current(options).items()}
     known = Job.__dataclass_fields__
     for name, value in named.items():
         if name not in known or name == "inputs":
@@ -649,6 +650,18 @@ def _job(options: dict[str, Any], inputs: Sequence[str]) -> Job:
         if name == "size" and not isinstance(value, str):
             named[name] = "x".join(map(str, [value] if isinstance(value, int) else value))
     return Job(**named, inputs=tuple(inputs))
+
+
+def _current(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options by their names of today; an old one is warned of."""
+    for old in RENAMED.keys() & options.keys():
+        if not isinstance(options[old], bool):
+            raise RequestError(
+                f"{old} is not a file but true or false: the old name of {RENAMED[old]}, gradient checkpointing",
+                f"weights are named by weights={str(options[old])!r}",
+            )
+        warnings.warn(f"{old} is called {RENAMED[old]} now", FutureWarning, stacklevel=4)
+    return {RENAMED.get(name, name): value for name, value in options.items()}
 
 
 def _check_wrapping(job: Job) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from camcli import allocator
+from camcli import allocator, weightfiles
 from camcli import config as job_files
 from camcli.cli.ending import ending
 from camcli.cli.loading import loading
@@ -70,7 +70,7 @@ def _load_config(context: typer.Context, path: Path | None) -> Path | None:
     """The job file's options become the defaults of this command."""
     if path is not None:
         try:
-            options = job_files.read(path, asdict(DEFAULT))
+            options = job_files.read(path, asdict(DEFAULT), Voice().note)
         except CamcliError as error:
             Voice().error(error)
             raise typer.Exit(error.exit_code) from None
@@ -470,15 +470,16 @@ Overwrite = Annotated[
 BatchSize = Annotated[
     int, _option(COMPUTED, "Pictures in one forward; 0: by device.", "--batch-size", "-b", min=0, metavar="N")
 ]
-Checkpoint = Annotated[
+Recompute = Annotated[
     bool,
     _option(
         COMPUTED,
         "Gradient checkpointing: compute the network's parts again on the way back instead of keeping them; slower, "
         "less memory.",
-        "--checkpoint",
+        "--recompute",
     ),
 ]
+OldRecompute = Annotated[bool, _option(COMPUTED, "The old name of --recompute.", "--checkpoint", hidden=True)]
 Workers = Annotated[
     int,
     _option(COMPUTED, "Threads that decode, and as many that write; 0: by machine.", "--workers", min=0, metavar="N"),
@@ -588,7 +589,8 @@ def explain(
     pages: Pages = DEFAULT.pages,
     overwrite: Overwrite = DEFAULT.overwrite,
     batch_size: BatchSize = DEFAULT.batch_size,
-    checkpoint: Checkpoint = DEFAULT.checkpoint,
+    recompute: Recompute = DEFAULT.recompute,
+    checkpoint: OldRecompute = False,
     workers: Workers = DEFAULT.workers,
     device: Device = DEFAULT.device,
     precision: PrecisionOf = DEFAULT.precision,
@@ -612,6 +614,8 @@ def explain(
         if contrast:
             target, versus = _contrasted(contrast, target, versus, score)
             score = "margin"
+        if checkpoint:
+            _told_of_recompute(inputs or DEFAULT.inputs, voice)
         job = Job(
             model=model,
             weights=weights,
@@ -659,7 +663,7 @@ def explain(
             pages=pages,
             overwrite=overwrite,
             batch_size=batch_size,
-            checkpoint=checkpoint,
+            recompute=recompute or checkpoint,
             workers=workers,
             device=device,
             precision=precision,
@@ -668,6 +672,16 @@ def explain(
         )
         tally = _explain(job, voice, as_json)
     raise typer.Exit(tally.exit_code)
+
+
+def _told_of_recompute(inputs: Sequence[str], voice: Voice) -> None:
+    """Refuse what --checkpoint means elsewhere, a file of weights, and say what it is called."""
+    if given := next(filter(weightfiles.not_a_picture, inputs), ""):
+        raise RequestError(
+            f"--checkpoint takes no file such as {given!r}: it is the old name of --recompute, gradient checkpointing",
+            f"a file of weights is named by --weights, and with it the network: -m resnet50 --weights {given}",
+        )
+    voice.note("--checkpoint is called --recompute now")
 
 
 def _contrasted(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
 
+from camcli import weightfiles
 from camcli.errors import NothingFoundError, RequestError, did_you_mean, nearest
 from camcli.job import PLACE, RANDOM_WEIGHTS, TEMPLATES, Activations, Crop, Pool, input_size
 from camcli.tables import Row, Table
@@ -301,7 +302,7 @@ def resolve(model: str) -> tuple[str, str]:
     """The source of a model string, and the name within it.
 
     Raises:
-        RequestError: no source has that model; the hint names the nearest.
+        RequestError: no source has that model; the hint names the nearest. Or it is a file of weights, or a folder.
     """
     if model.rpartition(":")[0].endswith(".py"):
         return "local", model
@@ -309,6 +310,8 @@ def resolve(model: str) -> tuple[str, str]:
         raise RequestError(f"{model!r} does not say which function makes the model", f"name it: {model}:function")
     prefix, colon, name = model.partition(":")
     if not colon:
+        if weightfiles.suffix(model):
+            _check_is_no_file(model)
         return _searched(model)
     if prefix in TIMM_SCHEMES:
         return "timm", model
@@ -322,10 +325,16 @@ def resolve(model: str) -> tuple[str, str]:
     )
 
 
+def _check_is_no_file(name: str) -> None:
+    if other := weightfiles.not_a_model(name):
+        raise RequestError(f"the model {name!r} is {other.what}", other.hint)
+
+
 def _searched(name: str) -> tuple[str, str]:
     for place in SEARCHED:
         if source(place).has(name):
             return place, name
+    _check_is_no_file(name)
     known = {known: f"{place}:{known}" for place in reversed(SEARCHED) for known in _spellings(place)}
     close = [known[near] for near in nearest(name, known)]
     hint = f"did you mean {' or '.join(close)}?\n" if close else ""
