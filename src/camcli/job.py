@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -42,7 +43,7 @@ FUSES: tuple[str, ...] = get_args(Fuse)
 # way of the weights, whose hash counts in the worker's fingerprint.
 NOT_IN_FINGERPRINT = frozenset(
     {
-        *("inputs", "null_separated", "out", "root", "overwrite"),
+        *("inputs", "null_separated", "out", "root", "overwrite", "pages"),
         *("batch_size", "recompute", "workers", "device", "compile", "seed"),
     }
 )
@@ -66,6 +67,12 @@ GROUP = re.compile(rf"[1-9]\d{{0,5}}|{BY_FOLDER}", re.ASCII)
 
 # How a target begins that names a picture to compare with.
 LIKE = "similar:"
+
+# Which values of a picture of more than 8 bits become black and white: all that there are in it.
+ALL_THERE_IS = "auto"
+# Of a file with several pages: the first, or every one; others are named by their numbers.
+FIRST, EVERY = "first", "all"
+PAGES = re.compile(r"[1-9]\d{0,8}(-[1-9]\d{0,8})?", re.ASCII)
 
 SIZE = re.compile(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?")
 
@@ -103,6 +110,51 @@ def factors(words: str) -> tuple[float, ...]:
             f"give factors of the input's size from {SMALLEST:g} to {LARGEST:g}, joined by commas: 0.75,1,1.25",
         )
     return found
+
+
+def value_range(words: str) -> tuple[float, float] | None:
+    """The least and the greatest value meant by ``0,4095``; None if none is named (``auto``, or nothing).
+
+    Raises:
+        RequestError: it is no range.
+    """
+    if words in ("", ALL_THERE_IS):
+        return None
+    try:
+        low, high = (float(word) for word in words.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not (low < high and math.isfinite(low) and math.isfinite(high)):
+        raise RequestError(
+            f"range cannot be {words!r}",
+            "give the values that become black and white, the smaller first: 0,4095 (of 12 bits), -1000,400; or "
+            f"{ALL_THERE_IS} for each file's own least and greatest",
+        )
+    return low, high
+
+
+def page_ranges(words: str) -> tuple[tuple[int, int | None], ...]:
+    """The first and the last of each range of pages meant by ``1,3``, ``2-5`` or ``all`` (with None for the end).
+
+    Nothing is meant by ``first``: the first page then stands for its file.
+
+    Raises:
+        RequestError: these are no pages.
+    """
+    if words == FIRST:
+        return ()
+    if words == EVERY:
+        return ((1, None),)
+    found = []
+    for word in words.split(","):
+        first, _, last = word.strip().partition("-")
+        if not PAGES.fullmatch(word.strip()) or int(last or first) < int(first):
+            raise RequestError(
+                f"pages cannot be {words!r}",
+                f"give {FIRST}, {EVERY}, or numbers from 1 on, joined by commas, and ranges of them: 1,3 or 2-5",
+            )
+        found.append((int(first), int(last or first)))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +214,9 @@ class Job:
             quarter or an eighth of their size, where no output shows their own pixels, and resized more quickly; what
             the model sees then differs by some levels.
         background: the colour put behind transparent pictures, ``#rrggbb``.
+        range: of pictures of more than 8 bits, which values become black and white: ``LOW,HIGH``, or ``auto`` for each
+            file's least and greatest; empty for 0 and the greatest of their type.
+        pages: of files with several pages or frames: ``first``, ``all``, or some by number, ``1,3`` or ``2-5``.
         overwrite: do again what is done; replace another job's results.
         batch_size: pictures in one forward; 0 for the device's default.
         recompute: compute parts of the network again on the way back instead of keeping what they need for it
@@ -216,6 +271,8 @@ class Job:
     normalize: Normalize = "image"
     decode: Decode = "full"
     background: str = "#ffffff"
+    range: str = ""
+    pages: str = FIRST
     overwrite: bool = False
     batch_size: int = 0
     recompute: bool = False
@@ -252,6 +309,8 @@ class Job:
                 )
         input_size(self.size)
         factors(self.scales)
+        value_range(self.range)
+        page_ranges(self.pages)
         for flip in self.augment:
             if flip not in FLIPS:
                 raise RequestError(f"augment cannot be {flip!r}", f"there are: {', '.join(FLIPS)}")
@@ -309,6 +368,7 @@ class Job:
         asked |= self._meant()
         asked["save"] = sorted(set(self.save))
         asked["size"] = input_size(self.size)
+        asked["range"] = value_range(self.range) or self.range
         asked["scales"] = sorted(set(factors(self.scales)))
         asked["augment"] = sorted(set(self.augment))
         source, _, function = self.model.rpartition(":")
@@ -427,6 +487,7 @@ class Explanation:
             layer's cells.
         source: the picture, where the map came out of a stream of them.
         view: which part of it the model saw, likewise.
+        page: which page of its file it is, from 1 on, where several are asked for; else 0.
     """
 
     map: np.ndarray
@@ -445,6 +506,7 @@ class Explanation:
     weight: float | None = None
     source: str = ""
     view: View | None = None
+    page: int = 0
 
     @property
     def drawn(self) -> np.ndarray:
@@ -463,6 +525,7 @@ class Outcome:
         job: the job's fingerprint.
         run: the run that wrote this.
         part: this line among the picture's lines, such as ``1/5``.
+        page: which page of the file it is, from 1 on, where several are asked for; else 0.
         files: format to path, relative to ``out``.
         index, label, score, probability: the class explained; no probability where the model gives none. Of concepts
             no class, how many they are, and the share of the layer's positive activation that they hold.
@@ -487,6 +550,7 @@ class Outcome:
     job: str
     run: str
     part: str = "1/1"
+    page: int = 0
     files: dict[str, str] = field(default_factory=dict)
     index: int | None = None
     label: str | None = None
@@ -510,6 +574,11 @@ class Outcome:
     error: str | None = None
 
     @property
+    def shown(self) -> str:
+        """The picture, in words for people: its path, and its page if that matters."""
+        return page_of(self.source, self.page)
+
+    @property
     def about(self) -> str:
         """What is explained, in words for people: ``281 tabby``, ``281 tabby over tiger cat``, ``5 concepts``."""
         if self.channel is not None and self.weight is None:
@@ -528,6 +597,11 @@ class Outcome:
         """An outcome as JSON has it, with lists for tuples."""
         given = _with_tuples(values)
         return cls(**{**given, "concepts": tuple(map(Concept.read, given.get("concepts", ())))})
+
+
+def page_of(path: str, page: int) -> str:
+    """A file, or a page of it, in words."""
+    return f"{path}, page {page}" if page else path
 
 
 def _check_templates(templates: Sequence[str]) -> None:
@@ -693,7 +767,7 @@ class Compared:
     What is not defined is None: the similarity of a map that is the same everywhere, or that there is none of.
 
     Attributes:
-        source, name, stamp, job, run, part: as in :class:`Outcome`.
+        source, name, stamp, job, run, part, page: as in :class:`Outcome`.
         files: kind to path, relative to ``out``.
         layer, method: what made the maps.
         prompts: what each says, in the order of rows and columns.
@@ -716,6 +790,7 @@ class Compared:
     job: str
     run: str
     part: str = "1/1"
+    page: int = 0
     files: dict[str, str] = field(default_factory=dict)
     layer: str | None = None
     method: str | None = None
@@ -744,5 +819,11 @@ class Compared:
     def outcome(self) -> Outcome:
         """How the picture went, for those who count and tell."""
         return Outcome(
-            source=self.source, name=self.name, stamp=self.stamp, job=self.job, run=self.run, error=self.error
+            source=self.source,
+            name=self.name,
+            stamp=self.stamp,
+            job=self.job,
+            run=self.run,
+            page=self.page,
+            error=self.error,
         )

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from camcli import devices
+from camcli import depth, devices, frames
 from camcli.choices import ONE_TARGET, disagreement
 from camcli.compiling import Compilation
 from camcli.concepts import MOST_PICTURES, spread_first
@@ -27,10 +27,23 @@ from camcli.errors import CamcliError, PictureError, RequestError, did_you_mean
 from camcli.explainer import Explainer, Result
 from camcli.extras import Extras, Features
 from camcli.geometry import View
-from camcli.job import BY_FOLDER, RENAMED, Explanation, Job, factors
+from camcli.job import BY_FOLDER, RENAMED, Explanation, Job, factors, page_of
 from camcli.listed import several
 from camcli.network import Network
-from camcli.pictures import Picture, Reduced, Source, colour, decode, decode_reduced, find, grouped, pixels_of, upright
+from camcli.pages import paged
+from camcli.pictures import (
+    Picture,
+    Reduced,
+    Source,
+    colour,
+    decode,
+    decode_reduced,
+    find,
+    grouped,
+    in_memory,
+    pixels_of,
+    undivided,
+)
 from camcli.question import asked
 from camcli.region import Region, rectangle
 from camcli.signature import written
@@ -53,6 +66,9 @@ DECODERS = 4
 COMPILED_FROM = 300
 ONE_DEVICE = "name one device: --device cuda:0, or --device cpu"
 ONE_COLOUR = "the picture is one colour: what is drawn comes from the network's borders"
+# How notes of a picture begin that its user can change.
+READ_SO = (depth.NARROW, depth.EIGHT, frames.ONE_OF)
+IS = {frames.ONE_OF: "is read as "}
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -62,7 +78,7 @@ class Item:
 
     Attributes:
         source: where it is.
-        image: the decoded upright RGB picture, where the caller has it already.
+        image: the decoded upright picture, where the caller has it already.
         stamp: its file's size and time of change.
         skipped: nothing is to be done for it; it rides along.
         error: why it cannot be explained at all.
@@ -77,7 +93,7 @@ class Item:
     """
 
     source: Source
-    image: Image.Image | None = None
+    image: Reduced | None = None
     stamp: str = ""
     skipped: bool = False
     error: PictureError | None = None
@@ -198,6 +214,7 @@ class Worker:
         self._check_prompts(pictures)
         self.notes = [*network.notes, *question.notes, *self._found_out()]
         self._noting = Lock()
+        self._read_so: set[str] = set()
         if job.compile != "off":
             self.notes += self._compiled(total or 0, tried)
         if job.size:
@@ -389,7 +406,7 @@ class Worker:
 
     def batches(self, items: Iterable[Item]) -> Iterator[list[Item]]:
         """Items as they are decoded, in order, in batches of as many pictures as go through the network at once."""
-        decoded = ahead(self._decoded, items, self.workers, self.batch_size + self.workers)
+        decoded = map(self._heard, ahead(self._decoded, items, self.workers, self.batch_size + self.workers))
         if self.job.group:
             return pieces(decoded, lambda item: item.mates)
         return batched(decoded, self.batch_size, counts=lambda item: item.input is not None)
@@ -423,7 +440,7 @@ class Worker:
             full = self.job.decode == "full"
             item.input, view = prepare(image) if full else prepare.reduced(image, opened.size, opened.box)
             item.picture = Picture(item.source, np.asarray(image), view)
-            item.notes = (ONE_COLOUR,) if _one_colour(item.picture.pixels) else ()
+            item.notes = opened.notes + ((ONE_COLOUR,) if _one_colour(item.picture.pixels) else ())
             if self.network.outlet.task == "segment":
                 item.seen = _inside(Region(), view)
                 item.region = _inside(self.region, view) if self.region else None
@@ -435,12 +452,21 @@ class Worker:
         item.seconds += time.perf_counter() - began
         return item
 
+    def _heard(self, item: Item) -> Item:
+        """Have said once of the run what its user can change about how pictures are read; of each its notes say it."""
+        for note in item.notes:
+            kind = next((kind for kind in READ_SO if note.startswith(kind)), None)
+            if kind and kind not in self._read_so:
+                self._read_so.add(kind)
+                self._note(f"{item.source.shown} {IS.get(kind, '')}{note}")
+        return item
+
     def _opened(self, item: Item) -> Reduced:
         if item.image:
-            return Reduced.none(item.image)
-        if self.job.decode == "full" or self.shows_pixels:
-            return Reduced.none(decode(item.source.path, self.job.background))
-        return decode_reduced(item.source.path, self.network.prepare.spare, self.job.background)
+            return item.image
+        full = self.job.decode == "full" or self.shows_pixels
+        spare = undivided if full else self.network.prepare.spare
+        return decode_reduced(item.source.path, spare, self.job.background, self.job.range, item.source.page)
 
     def _explained(self, explainer: Explainer, batch: Sequence[Item]) -> Sequence[Item]:
         if self.job.group:
@@ -554,7 +580,7 @@ def explain(
     def items() -> Iterator[Item]:
         for number, one in enumerate(several):
             if isinstance(one, Image.Image):
-                yield _in_memory(one, f"image-{number}", worker.job.background)
+                yield _in_memory(one, f"image-{number}", worker.job)
             else:
                 yield from map(Item, _found(one, job, checked=one is images))
 
@@ -572,17 +598,17 @@ def explain(
 def _found(path: str | Path, job: Job, checked: bool) -> Iterator[Source]:
     """The pictures that one path stands for; one of several that stands for nothing is reported in its place."""
     try:
-        return find([str(path)], out=Path(job.out))
+        return paged(find([str(path)], out=Path(job.out)), job.pages)
     except RequestError as error:
         if checked:
             raise
         return iter([Source(Path(path), str(path), error.message)])
 
 
-def _in_memory(image: Image.Image, name: str, background: str) -> Item:
+def _in_memory(image: Image.Image, name: str, job: Job) -> Item:
     # Converted before the next is drawn, since the caller may then close it.
     try:
-        return Item(Source(Path(name), name), image=upright(image, background))
+        return Item(Source(Path(name), name), image=in_memory(image, job.background, job.range))
     except PictureError as error:
         return Item(Source(Path(name), name, error.message))
 
@@ -592,9 +618,10 @@ def _explanations(items: Iterator[Item], on_error: Callable[[str, PictureError],
         name = str(item.source.path)
         for result in [item.error] if item.error else item.results:
             if isinstance(result, Explanation):
-                yield replace(result, source=name, view=item.picture.view if item.picture else None)
+                view = item.picture.view if item.picture else None
+                yield replace(result, source=name, view=view, page=item.source.page)
             elif on_error is None:
-                raise PictureError(f"{name}: {result.message}", result.hint)
+                raise PictureError(f"{page_of(name, item.source.page)}: {result.message}", result.hint)
             else:
                 on_error(name, result)
 
@@ -616,6 +643,10 @@ def _job(options: dict[str, Any], inputs: Sequence[str]) -> Job:
             named[name] = ",".join(map(str, [value] if isinstance(value, int | float | torch.device) else value))
         if name == "group" and isinstance(value, int):
             named[name] = str(value)
+        if name == "pages" and isinstance(value, int):
+            named[name] = str(value)
+        if name == "range" and not isinstance(value, str):
+            named[name] = ",".join(map(repr, value))
         if name == "size" and not isinstance(value, str):
             named[name] = "x".join(map(str, [value] if isinstance(value, int) else value))
     return Job(**named, inputs=tuple(inputs))

@@ -443,6 +443,26 @@ NormalizeBy = Annotated[
 Background = Annotated[
     str, _option(WRITTEN, "The colour behind transparent pictures.", "--background", metavar="COLOUR")
 ]
+Range = Annotated[
+    str,
+    _option(
+        WHAT,
+        "Of pictures of more than 8 bits (16-bit PNG and TIFF, floating point): which values are black and white; "
+        "auto: each file's least and greatest.",
+        "--range",
+        metavar="LOW,HIGH|auto",
+        show_default="all values of their type",
+    ),
+]
+Pages = Annotated[
+    str,
+    _option(
+        WHAT,
+        "Of files with several pages or frames: first, all, or some by number, 1,3 or 2-5; each is a picture.",
+        "--pages",
+        metavar="PAGES",
+    ),
+]
 Overwrite = Annotated[
     bool,
     _option(WRITTEN, "Do again what is done, and replace another job's results.", "--overwrite", env=False),
@@ -565,6 +585,8 @@ def explain(
     normalize: NormalizeBy = DEFAULT.normalize,
     decode: DecodeAt = DEFAULT.decode,
     background: Background = DEFAULT.background,
+    range: Range = DEFAULT.range,
+    pages: Pages = DEFAULT.pages,
     overwrite: Overwrite = DEFAULT.overwrite,
     batch_size: BatchSize = DEFAULT.batch_size,
     recompute: Recompute = DEFAULT.recompute,
@@ -637,6 +659,8 @@ def explain(
             normalize=normalize,
             decode=decode,
             background=background,
+            range=range,
+            pages=pages,
             overwrite=overwrite,
             batch_size=batch_size,
             recompute=recompute or checkpoint,
