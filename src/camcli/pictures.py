@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageColor, UnidentifiedImageError
 
+from camcli import opening
 from camcli.errors import PictureError, RequestError, did_you_mean
 from camcli.job import BY_FOLDER
 
@@ -37,9 +38,8 @@ SUFFIXES = frozenset(
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM")
 
 # Pillow refuses above this many pixels and warns above half of it; photographs of that size are real, so only the
-# refusal is kept. It is set once, here: filters against the warning would not be safe between threads.
+# refusal is kept.
 MOST_PIXELS = 2 * 89_478_485
-Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 
 # What has both of a pair in it is a folder that camcli wrote.
 OUTPUT_MARKS = (
@@ -59,7 +59,6 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-EXIF_ORIENTATION = 0x0112
 # Of these orientations: width and height change places; the picture's right edge lies left, its lower one above.
 TURNED, FROM_RIGHT, FROM_BELOW = frozenset({5, 6, 7, 8}), frozenset({2, 3, 6, 7}), frozenset({3, 4, 7, 8})
 
@@ -457,16 +456,18 @@ class Reduced:
         size: width and height of the whole upright picture, in the file's pixels.
         box: x0, y0, x1, y1 of where the whole picture lies in ``image``, whose last pixels stand for fewer of the
             file's where its size is no multiple.
+        notes: what whoever sees it must know of how it was read.
     """
 
     image: Image.Image
     size: tuple[int, int]
     box: tuple[float, float, float, float]
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def none(cls, image: Image.Image) -> "Reduced":
+    def none(cls, image: Image.Image, notes: tuple[str, ...] = ()) -> "Reduced":
         """A picture as it is."""
-        return cls(image, image.size, (0.0, 0.0, float(image.width), float(image.height)))
+        return cls(image, image.size, (0.0, 0.0, float(image.width), float(image.height)), notes)
 
 
 # --- decode -------------------------------------------------------------------------------------------------------
@@ -486,10 +487,15 @@ def decode(path: Path, background: str = "#ffffff") -> Image.Image:
         PictureError: there is no whole picture in the file; says why, without repeating the path.
         RequestError: ``background`` is not a colour.
     """
-    return decode_reduced(path, lambda *size: 1.0, background).image
+    return decode_reduced(path, undivided, background).image
 
 
-def decode_reduced(path: Path, spare: Callable[[int, int], float], background: str = "#ffffff") -> Reduced:
+def decode_reduced(
+    path: Path,
+    spare: Callable[[int, int], float],
+    background: str = "#ffffff",
+    admit: Callable[[int], object] = lambda pixels: None,
+) -> Reduced:
     """Likewise, but of a JPEG perhaps only a half, a quarter or an eighth of its size, as the decoder can give it.
 
     The decoder does it by transforming fewer frequencies, so that each pixel is about the mean of those it stands for.
@@ -498,6 +504,7 @@ def decode_reduced(path: Path, spare: Callable[[int, int], float], background: s
         path: likewise.
         spare: given width and height of the upright picture, by how much it may be divided at most.
         background: likewise.
+        admit: told how many pixels will be decoded, before they are; may wait until there is memory for them.
 
     Raises:
         PictureError, RequestError: likewise.
@@ -505,31 +512,54 @@ def decode_reduced(path: Path, spare: Callable[[int, int], float], background: s
     behind = colour(background)
     _check_file(path)
     try:
-        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
-            _check_size(image)
-            width, height = image.size
-            orientation = image.getexif().get(EXIF_ORIENTATION, 1) if image.format in SCALABLE else 1
-            turned = orientation in TURNED
-            parts = _divide(image, spare(*((height, width) if turned else (width, height))))
-            whole = _whole(image, behind)
-            if parts == 1:
-                return Reduced.none(whole)
-            # What the last pixels stand for beyond the picture lies on the side that they were brought to.
-            across, down = (height, width) if turned else (width, height)
-            left = whole.width - across / parts if orientation in FROM_RIGHT else 0.0
-            top = whole.height - down / parts if orientation in FROM_BELOW else 0.0
-            return Reduced(whole, (across, down), (left, top, left + across / parts, top + down / parts))
+        with path.open("rb") as file:
+            try:
+                return _read(file, spare, behind, admit)
+            except ValueError:
+                bare = opening.without_texts(file)
+                if bare is None:
+                    raise
+                return _read(bare, spare, behind, admit)
     except PictureError:
         raise
     except Exception as error:
         raise _told(error) from error
 
 
+def _read(
+    file: _Bytes,
+    spare: Callable[[int, int], float],
+    behind: tuple[int, int, int],
+    admit: Callable[[int], object],
+) -> Reduced:
+    with opening.opened(file, FORMATS) as image:
+        _check_size(image)
+        opening.check_scans(image, file)
+        width, height = image.size
+        orientation, _ = opening.orientation(image) if image.format in SCALABLE else (1, "")
+        turned = orientation in TURNED
+        parts = _divide(image, spare(*((height, width) if turned else (width, height))))
+        admit(image.width * image.height)
+        whole, notes = _whole(image, behind)
+        if parts == 1:
+            return Reduced.none(whole, notes)
+        # What the last pixels stand for beyond the picture lies on the side that they were brought to.
+        across, down = (height, width) if turned else (width, height)
+        left = whole.width - across / parts if orientation in FROM_RIGHT else 0.0
+        top = whole.height - down / parts if orientation in FROM_BELOW else 0.0
+        return Reduced(whole, (across, down), (left, top, left + across / parts, top + down / parts), notes)
+
+
+def undivided(_width: int, _height: int) -> float:
+    """That a picture is not to be reduced, for :func:`decode_reduced`."""
+    return 1.0
+
+
 def pixels_of(path: Path) -> int:
     """How many pixels a file's header says that its picture has; 0 if it says nothing."""
     try:
         _check_file(path)
-        with Image.open(path, formats=FORMATS) as image:
+        with path.open("rb") as file, opening.opened(file, FORMATS) as image:
             return image.width * image.height
     except Exception:  # what is wrong with it is told when it is decoded
         return 0
@@ -544,7 +574,7 @@ def upright(image: Image.Image, background: str = "#ffffff") -> Image.Image:
     """
     behind = colour(background)
     try:
-        whole = _whole(image, behind)
+        whole, _ = _whole(image, behind)
         return whole.copy() if whole is image else whole
     except PictureError:
         raise
@@ -564,9 +594,11 @@ def colour(text: str) -> tuple[int, int, int]:
         raise RequestError(f"{text!r} is not a colour", "give it as #rrggbb, such as #ffffff") from None
 
 
-def _whole(image: Image.Image, behind: tuple[int, int, int]) -> Image.Image:
+def _whole(image: Image.Image, behind: tuple[int, int, int]) -> tuple[Image.Image, tuple[str, ...]]:
+    """Loaded, upright, RGB; and what is to be said of it."""
     image.load()
-    return _upright(_rgb(image, behind), image.getexif().get(EXIF_ORIENTATION, 1))
+    orientation, note = opening.orientation(image)
+    return _upright(_rgb(image, behind), orientation), (note,) if note else ()
 
 
 def _divide(image: Image.Image, spare: float) -> int:

@@ -29,7 +29,19 @@ from camcli.geometry import View
 from camcli.job import BY_FOLDER, Explanation, Job, factors
 from camcli.listed import several
 from camcli.network import Network
-from camcli.pictures import Picture, Reduced, Source, colour, decode, decode_reduced, find, grouped, pixels_of, upright
+from camcli.pictures import (
+    Picture,
+    Reduced,
+    Source,
+    colour,
+    decode,
+    decode_reduced,
+    find,
+    grouped,
+    pixels_of,
+    undivided,
+    upright,
+)
 from camcli.question import asked
 from camcli.region import Region, rectangle
 from camcli.signature import written
@@ -422,7 +434,7 @@ class Worker:
             full = self.job.decode == "full"
             item.input, view = prepare(image) if full else prepare.reduced(image, opened.size, opened.box)
             item.picture = Picture(item.source, np.asarray(image), view)
-            item.notes = (ONE_COLOUR,) if _one_colour(item.picture.pixels) else ()
+            item.notes = opened.notes + ((ONE_COLOUR,) if _one_colour(item.picture.pixels) else ())
             if self.network.outlet.task == "segment":
                 item.seen = _inside(Region(), view)
                 item.region = _inside(self.region, view) if self.region else None
@@ -437,9 +449,9 @@ class Worker:
     def _opened(self, item: Item) -> Reduced:
         if item.image:
             return Reduced.none(item.image)
-        if self.job.decode == "full" or self.shows_pixels:
-            return Reduced.none(decode(item.source.path, self.job.background))
-        return decode_reduced(item.source.path, self.network.prepare.spare, self.job.background)
+        full = self.job.decode == "full" or self.shows_pixels
+        spare = undivided if full else self.network.prepare.spare
+        return decode_reduced(item.source.path, spare, self.job.background)
 
     def _explained(self, explainer: Explainer, batch: Sequence[Item]) -> Sequence[Item]:
         if self.job.group:
