@@ -1,7 +1,7 @@
 """Find pictures, name them, decode them upright."""
 
 # Paths stay strings while they are sought: no link is resolved, no step is lost.
-# ruff: noqa: PTH100, PTH112, PTH116, PTH118, PTH120, PTH121, PTH122, PTH208
+# ruff: noqa: PTH112, PTH116, PTH118, PTH120, PTH121, PTH122, PTH208
 
 import fnmatch
 import hashlib
@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageColor, UnidentifiedImageError
 
-from camcli import opening
+from camcli import opening, paths
 from camcli.errors import PictureError, RequestError, did_you_mean
 from camcli.job import BY_FOLDER
 
@@ -132,7 +132,7 @@ def find(
     Raises:
         RequestError: an input does not exist, matches nothing, cannot be read as a list, or is the output folder.
     """
-    search = _Search(out, os.path.abspath(root or ""), null_separated)
+    search = _Search(out, paths.absolute(root or ""), null_separated)
     sources = [search.input(given, stdin) for given in inputs]
     found = itertools.chain.from_iterable(sources)
     # One file or folder cannot name a picture twice: no set of names then grows with the run.
@@ -156,7 +156,7 @@ def grouped(items: Iterable[T], group: str, path: Callable[[T], Path]) -> Iterat
         return
     begun: dict[Path, list[T]] = {}
     for item in items:
-        folder = path(item).parent
+        folder = Path(paths.absolute(path(item))).parent
         for other in [one for one in reversed(begun) if one != folder and one not in folder.parents]:
             yield begun.pop(other)
         begun.setdefault(folder, []).append(item)
@@ -167,10 +167,10 @@ def output_name(path: str | Path, root: str | Path) -> str:
     """The name a picture has under the output folder: a function of its path alone.
 
     Relative to ``root``; outside it ``%root/`` and the absolute path. A first part that begins with ``%`` has it
-    written ``%25``, so that two paths never share a name. Links are not resolved. A part of more than 180 bytes is cut
+    written ``%25``, so that two paths never share a name. Links are not resolved, but before ``..``. A part of more than 180 bytes is cut
     and ends in ``~`` and 12 hex digits of its SHA-256.
     """
-    absolute = os.path.abspath(path)
+    absolute = paths.absolute(path)
     parts = Path(os.path.relpath(absolute, root)).parts
     if parts and parts[0] == "..":
         parts = ("%root", *Path(absolute).parts[1:])
