@@ -101,7 +101,7 @@ def test_pages_that_cannot_be_counted_are_a_failure_where_they_are_asked_for(mon
 
 def test_no_file_is_opened_for_the_first_page(monkeypatch):
     saved()
-    monkeypatch.setattr("camcli.pages.Image.open", lambda *_a, **_k: pytest.fail("opened"))
+    monkeypatch.setattr("camcli.pages.opened", lambda *_a, **_k: pytest.fail("opened"))
     assert named("first") == [("p/x.tif", 0, "")]
 
 

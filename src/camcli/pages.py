@@ -1,16 +1,16 @@
 """The pages of files that have several, each a picture of its own."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
-from PIL import Image
-
 from camcli.formats import FORMATS
 from camcli.frames import pages_in
 from camcli.job import page_ranges
+from camcli.opening import opened
 from camcli.pictures import Source, stamp
 
 
@@ -58,11 +58,11 @@ def _pages(source: Source, ranges: Sequence[tuple[int, int | None]], words: str)
 @lru_cache(maxsize=100_000)
 def _count(path: Path, _stamp: str) -> int | str:
     """How many pages a file has; 0 if it is no picture, and a reason if they cannot be counted."""
-    try:
-        image = Image.open(path, formats=FORMATS)
-    except Exception:
-        return 0
-    with image:
+    with ExitStack() as held:
+        try:
+            image = opened(held.enter_context(path.open("rb")), FORMATS)
+        except Exception:
+            return 0
         try:
             return pages_in(image)
         except Exception as error:  # a damaged file can make a decoder stumble in any way

@@ -1,7 +1,7 @@
 """Find pictures, name them, decode them upright."""
 
 # Paths stay strings while they are sought: no link is resolved, no step is lost.
-# ruff: noqa: PTH100, PTH112, PTH116, PTH118, PTH120, PTH121, PTH208
+# ruff: noqa: PTH112, PTH116, PTH118, PTH120, PTH121, PTH208
 
 import fnmatch
 import hashlib
@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageColor, UnidentifiedImageError
 
-from camcli import weightfiles
+from camcli import opening, paths, weightfiles
 from camcli.depth import depth_of, eight_bits
 from camcli.errors import PictureError, RequestError, did_you_mean
 from camcli.formats import FORMATS, SUFFIXES, Unread, suffix_of
@@ -34,9 +34,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Pillow refuses above this many pixels and warns above half of it; photographs of that size are real, so only the
-# refusal is kept. It is set once, here: filters against the warning would not be safe between threads.
+# refusal is kept.
 MOST_PIXELS = 2 * 89_478_485
-Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 
 # What has both of a pair in it is a folder that camcli wrote.
 OUTPUT_MARKS = (
@@ -56,7 +55,6 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-EXIF_ORIENTATION = 0x0112
 # Of these orientations: width and height change places; the picture's right edge lies left, its lower one above.
 TURNED, FROM_RIGHT, FROM_BELOW = frozenset({5, 6, 7, 8}), frozenset({2, 3, 6, 7}), frozenset({3, 4, 7, 8})
 
@@ -140,7 +138,7 @@ def find(
         RequestError: an input does not exist, matches nothing, cannot be read as a list, is the output folder, or is a
             file of weights.
     """
-    search = _Search(out, os.path.abspath(root or ""), null_separated, unread)
+    search = _Search(out, paths.absolute(root or ""), null_separated, unread)
     sources = [search.input(given, stdin) for given in inputs]
     found = itertools.chain.from_iterable(sources)
     # One file or folder cannot name a picture twice: no set of names then grows with the run.
@@ -164,7 +162,7 @@ def grouped(items: Iterable[T], group: str, path: Callable[[T], Path]) -> Iterat
         return
     begun: dict[Path, list[T]] = {}
     for item in items:
-        folder = path(item).parent
+        folder = Path(paths.absolute(path(item))).parent
         for other in [one for one in reversed(begun) if one != folder and one not in folder.parents]:
             yield begun.pop(other)
         begun.setdefault(folder, []).append(item)
@@ -175,10 +173,10 @@ def output_name(path: str | Path, root: str | Path) -> str:
     """The name a picture has under the output folder: a function of its path alone.
 
     Relative to ``root``; outside it ``%root/`` and the absolute path. A first part that begins with ``%`` has it
-    written ``%25``, so that two paths never share a name. Links are not resolved. A part of more than 180 bytes is cut
-    and ends in ``~`` and 12 hex digits of its SHA-256.
+    written ``%25``, so that two paths never share a name. Links are not resolved, but before ``..``. A part of more
+    than 180 bytes is cut and ends in ``~`` and 12 hex digits of its SHA-256.
     """
-    absolute = os.path.abspath(path)
+    absolute = paths.absolute(path)
     parts = Path(os.path.relpath(absolute, root)).parts
     if parts and parts[0] == "..":
         parts = ("%root", *Path(absolute).parts[1:])
@@ -516,7 +514,12 @@ def decode(path: Path, background: str = "#ffffff", levels: str = "", page: int 
 
 
 def decode_reduced(
-    path: Path, spare: Callable[[int, int], float], background: str = "#ffffff", levels: str = "", page: int = 0
+    path: Path,
+    spare: Callable[[int, int], float],
+    background: str = "#ffffff",
+    levels: str = "",
+    page: int = 0,
+    admit: Callable[[int], object] = lambda pixels: None,
 ) -> Reduced:
     """Likewise, but of a JPEG perhaps only a half, a quarter or an eighth of its size, as the decoder can give it.
 
@@ -525,6 +528,7 @@ def decode_reduced(
     Args:
         path, background, levels, page: likewise.
         spare: given width and height of the upright picture, by how much it may be divided at most.
+        admit: told how many pixels will be decoded, before they are; may wait until there is memory for them.
 
     Raises:
         PictureError, RequestError: likewise.
@@ -532,29 +536,48 @@ def decode_reduced(
     behind = colour(background)
     _check_file(path)
     try:
-        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
-            notes = turn_to(image, page)
-            _check_size(image)
-            width, height = image.size
-            orientation = image.getexif().get(EXIF_ORIENTATION, 1) if image.format in SCALABLE else 1
-            turned = orientation in TURNED
-            parts = _divide(image, spare(*((height, width) if turned else (width, height))))
-            depth = depth_of(image)
-            image.load()
-            levelled, about_levels = eight_bits(image, depth, levels, path, page)
-            upright = _upright(_rgb(levelled, behind), image.getexif().get(EXIF_ORIENTATION, 1))
-            notes = (*notes, *about_levels)
-            if parts == 1:
-                return Reduced.none(upright, notes)
-            # What the last pixels stand for beyond the picture lies on the side that they were brought to.
-            across, down = (height, width) if turned else (width, height)
-            left = upright.width - across / parts if orientation in FROM_RIGHT else 0.0
-            top = upright.height - down / parts if orientation in FROM_BELOW else 0.0
-            return Reduced(upright, (across, down), (left, top, left + across / parts, top + down / parts), notes)
+        with path.open("rb") as file:
+            read = partial(_read, spare=spare, behind=behind, admit=admit, levels=levels, path=path, page=page)
+            try:
+                return read(file)
+            except ValueError:
+                bare = opening.without_texts(file)
+                if bare is None:
+                    raise
+                return read(bare)
     except PictureError:
         raise
     except Exception as error:
         raise _told(error) from error
+
+
+def _read(
+    file: _Bytes,
+    spare: Callable[[int, int], float],
+    behind: tuple[int, int, int],
+    admit: Callable[[int], object],
+    levels: str,
+    path: Path,
+    page: int,
+) -> Reduced:
+    with opening.opened(file, FORMATS) as image:
+        about_pages = turn_to(image, page)
+        _check_size(image)
+        opening.check_scans(image, file)
+        width, height = image.size
+        orientation, _ = opening.orientation(image) if image.format in SCALABLE else (1, "")
+        turned = orientation in TURNED
+        parts = _divide(image, spare(*((height, width) if turned else (width, height))))
+        admit(image.width * image.height)
+        whole, notes = _whole(image, behind, levels, path, page)
+        notes = (*about_pages, *notes)
+        if parts == 1:
+            return Reduced.none(whole, notes)
+        # What the last pixels stand for beyond the picture lies on the side that they were brought to.
+        across, down = (height, width) if turned else (width, height)
+        left = whole.width - across / parts if orientation in FROM_RIGHT else 0.0
+        top = whole.height - down / parts if orientation in FROM_BELOW else 0.0
+        return Reduced(whole, (across, down), (left, top, left + across / parts, top + down / parts), notes)
 
 
 def undivided(_width: int, _height: int) -> float:
@@ -566,7 +589,7 @@ def pixels_of(path: Path) -> int:
     """How many pixels a file's header says that its picture has; 0 if it says nothing."""
     try:
         _check_file(path)
-        with Image.open(path, formats=FORMATS) as image:
+        with path.open("rb") as file, opening.opened(file, FORMATS) as image:
             return image.width * image.height
     except Exception:  # what is wrong with it is told when it is decoded
         return 0
@@ -590,11 +613,8 @@ def in_memory(image: Image.Image, background: str = "#ffffff", levels: str = "")
     """
     behind = colour(background)
     try:
-        depth = depth_of(image)
-        image.load()
-        levelled, notes = eight_bits(image, depth, levels)
-        own = _upright(_rgb(levelled, behind), image.getexif().get(EXIF_ORIENTATION, 1))
-        return Reduced.none(own.copy() if own is image else own, notes)
+        whole, notes = _whole(image, behind, levels)
+        return Reduced.none(whole.copy() if whole is image else whole, notes)
     except PictureError:
         raise
     except Exception as error:
@@ -611,6 +631,17 @@ def colour(text: str) -> tuple[int, int, int]:
         return ImageColor.getrgb(text)[:3]
     except ValueError:
         raise RequestError(f"{text!r} is not a colour", "give it as #rrggbb, such as #ffffff") from None
+
+
+def _whole(
+    image: Image.Image, behind: tuple[int, int, int], levels: str, path: Path | None = None, page: int = 0
+) -> tuple[Image.Image, tuple[str, ...]]:
+    """Loaded, upright, of eight bits, RGB; and what is to be said of it."""
+    depth = depth_of(image)
+    image.load()
+    levelled, about_levels = eight_bits(image, depth, levels, path, page)
+    orientation, note = opening.orientation(image)
+    return _upright(_rgb(levelled, behind), orientation), (*about_levels, *((note,) if note else ()))
 
 
 def _divide(image: Image.Image, spare: float) -> int:

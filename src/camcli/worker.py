@@ -31,6 +31,7 @@ from camcli.job import BY_FOLDER, RENAMED, Explanation, Job, factors, page_of
 from camcli.listed import several
 from camcli.network import Network
 from camcli.pages import paged
+from camcli.paths import absolute
 from camcli.pictures import (
     Picture,
     Reduced,
@@ -712,8 +713,9 @@ def _unlike_a_group(group: str, items: Sequence[Item], folders: set[int], total:
     """
     if group == BY_FOLDER:
         folder = items[0].source.path.parent
-        again = hash(folder) in folders
-        folders.add(hash(folder))
+        place = absolute(folder)
+        again = hash(place) in folders
+        folders.add(hash(place))
         return (
             (f"the pictures of {str(folder)!r} come in two parts", "name the folder once, as a whole")
             if again
