@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from camcli import devices
-from camcli.around import Pass, channel_parts, fused, passes, sizes, smoothed
+from camcli.around import Pass, channel_parts, fused, passes, sizes, smoothed, summed
 from camcli.attention import Attending
-from camcli.capture import Taps, frozen, listened
+from camcli.capture import Taps, at_layer, frozen, listened
 from camcli.choices import (
     ONE_TARGET,
     Choose,
@@ -38,13 +38,15 @@ from camcli.errors import PictureError, RequestError
 from camcli.evidence import Evidence, mixes
 from camcli.extras import Features
 from camcli.folding import fold, pairs
-from camcli.job import Explanation
+from camcli.job import AUTO, Explanation
 from camcli.labels import Labels
 from camcli.layers import resolve
 from camcli.layout import Layout, asked, canonical, decide, readings
+from camcli.levels import levels
 from camcli.network import Network, tells_apart, two_sided
 from camcli.outlet import Outlet, Reading, Shared, Subject, competing, parts, unfiltered
 from camcli.positions import told
+from camcli.precision import coarse, rounding
 from camcli.recipe import Recipe, recipes
 from camcli.request import Request, score_of
 from camcli.ruled import RuledActivations, unseen_relus
@@ -109,16 +111,18 @@ class _Maps:
     Attributes:
         recipe: the method.
         layer: the layer, or several joined; empty at the input.
-        map: for each image, ``(n, ...)``.
+        map: for each image, ``(n, ...)``; a list where they are of several sizes.
         channels: for each image which channel of the layer it is of; empty if it is of all.
         weights: for each image that channel's share in the score.
+        layers: for each image which of the joined layers say anything of it, where that is not all of them.
     """
 
     recipe: Recipe
     layer: str
-    map: np.ndarray
+    map: np.ndarray | list[np.ndarray]
     channels: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
+    layers: tuple[str, ...] = ()
 
 
 class Explainer:
@@ -130,13 +134,16 @@ class Explainer:
         model: a network, or a bare module that takes ``(n, 3, h, w)`` to scores ``(n, classes)``, perhaps somewhere in
             tuples, mappings or dataclasses.
         layers: layer paths (see :func:`camcli.layers.resolve`); empty for the default layer, chosen at the first
-            batch. Must be empty for methods that work at the input alone.
-        method: a row of ``camcli methods``, or several: they share the forward, and the backward where they want one.
+            batch, or where hirescam explains boxes for the levels that they are read from. Must be empty for methods
+            that work at the input alone.
+        method: a row of ``camcli methods``, or several: they share the forward, and the backward where they want one;
+            ``auto``: gradcam, and for boxes hirescam.
         options: of the methods: ``{"samples": 8}``, or words such as ``samples=8`` and ``smoothgrad.samples=8``.
         output: where in what the model returns its scores are, such as ``logits`` or ``0``, if that is not plain.
         layout: how the layers' output lies in memory (see :attr:`camcli.Job.layout`); empty to read it.
         call: which run of a layer counts that runs several times in one forward, from 1 on; 0 for the last.
-        fuse: how the maps of several layers become one: ``none``, ``mean``, ``max``, ``product``, or ``paper``.
+        fuse: how the maps of several layers become one: ``none``, ``mean``, ``max``, ``product``, ``sum``, or
+            ``paper``.
         scales: factors of the input's size at which the maps are made; their mean is given.
         flips: which mirrored images are explained too: ``flip``, ``flip-vertical``; likewise.
         eigen_smooth: of the channels' parts of a map the first principal component, instead of their sum.
@@ -157,6 +164,7 @@ class Explainer:
         methods: the rows of the methods.
         recipes: these, with their functions and options.
         strongest: of how many channels the parts are given, instead of the map; 0 for the map.
+        fuse: how the maps of several layers become one; ``sum`` where the levels of a pyramid were chosen.
         fitted: by method and layer, what a method was fitted to that finds concepts in several pictures together; while
             it is empty, those of each call are taken together. Filled by :meth:`fit`, and may be set.
         notes: what a reader of all the maps must know.
@@ -170,7 +178,7 @@ class Explainer:
         model: Network | nn.Module,
         *,
         layers: str | Sequence[str] = (),
-        method: str | Sequence[str] = "gradcam",
+        method: str | Sequence[str] = AUTO,
         options: Mapping[str, Any] | Sequence[str] = (),
         layout: str = "",
         call: int = 0,
@@ -192,9 +200,9 @@ class Explainer:
         outlet = self.network.outlet if self.network else Outlet()
         explained = score_of(score, classes_of(versus), counterfactual, self.network)
         self.outlet = replace(outlet, path=output or outlet.path, score=explained, group=group)
-        self.recipes = recipes(method, options)
+        self.recipes = recipes(method, options, self.outlet.task == "detect")
         self.methods = tuple(recipe.row for recipe in self.recipes)
-        self.strongest = channels
+        self.strongest, self.fuse = channels, fuse
         self._request = Request(
             module=self.module,
             network=self.network,
@@ -222,6 +230,8 @@ class Explainer:
         one = len(self.methods) == 1
         caveats = [row.caveat if one else f"{row.name}: {row.caveat}" for row in self.methods if row.caveat]
         self.notes: tuple[str, ...] = tuple(dict.fromkeys(caveats))
+        if forgotten := self._request.forgotten():
+            self._note(forgotten)
         if unnamed := self._request.unnamed:
             self._note(f"no classes are named that a concept speaks for: {unnamed}")
         self._asked, self._call, self._recompute = layout, call, recompute
@@ -242,7 +252,7 @@ class Explainer:
         if self._witness.from_input or wants & ({"slopes"} | ATTENTION) or not self.layers:
             return True
         places = {module: place for place, module in enumerate(self.module.modules())}
-        ends = [max(places[part] for part in self.module.get_submodule(name).modules()) for name in self.layers]
+        ends = [max(places[part] for part in at_layer(self.module, name)[0].modules()) for name in self.layers]
         return min(ends) < LATE * len(places)
 
     @property
@@ -537,9 +547,20 @@ class Explainer:
     def _choose_layer(self, image: Tensor) -> None:
         """The default layer, where a method wants one and none is named."""
         if self._request.at_layer and not self.layers:
+            if self._request.levelled and (found := self._levels(image)):
+                self.layers = found
+                self.fuse = "sum" if self.fuse == "none" else self.fuse
+                return
             known = self.network.layer if self.network else ""
             self.layers = (known or default_layer(self.module, self._survey(image)),)
             self._request.check_fused(self.layers)
+
+    def _levels(self, image: Tensor) -> tuple[str, ...]:
+        """The levels that boxes are read from, where the source names no other layer."""
+        pyramid = self.network.pyramid if self.network else ""
+        if self.network and self.network.layer and not pyramid:
+            return ()
+        return levels(self.module, self._witness.leaf(image).detach(), self._read, pyramid)
 
     def _check_sizes(self, image: Tensor, key: tuple[int, int, int], size: tuple[int, int]) -> None:
         self._check_size(image)
@@ -610,16 +631,17 @@ class Explainer:
         """
         count = len(images)
         others = probe_image((images.shape[2], images.shape[3]), images.dtype, images.device, count, seed=1)
-        numbers = torch.arange(1, count + 1)
+        numbers = torch.arange(1, count + 1, device="cpu")
         before = self._rows_of(self._witness.forward(images, plan=plan), plan)
-        seen = {name: torch.zeros(count, dtype=torch.long) for name in before}
+        seen = {name: torch.zeros(count, dtype=torch.long, device="cpu") for name in before}
+        least = max(MOVED, ROUNDED * coarse(self.device))
         for bit in range(count.bit_length()):
             turned = (numbers >> bit) & 1 == 1
             mixed = torch.where(turned.to(images.device)[:, None, None, None], others, images)
             for name, rows in self._rows_of(self._witness.forward(mixed, plan=plan), plan).items():
                 was, change = before[name].norm(dim=1), (rows - before[name]).norm(dim=1)
                 # What is silent either way says nothing of where it comes from.
-                moved = (change > MOVED * was).cpu() | (((was == 0) & (change == 0)).cpu() & turned)
+                moved = (change > least * was).cpu() | (((was == 0) & (change == 0)).cpu() & turned)
                 seen[name] += moved.long() << bit
         for name, codes in seen.items():
             where = f"the layer {name!r}" if name in self.layers else name
@@ -764,9 +786,14 @@ class Explainer:
                 for layer, parts in own.items():
                     found += _strongest(recipe, layer, parts, maps[OF_SHARES, layer], self.strongest)
                 continue
-            if self._request.fuse != "none" and recipe.at_layer:
+            if self.fuse == "sum" and recipe.at_layer:
+                sums = summed({layer: own[layer] for layer in self._in_turn})
+                arrays = [map.squeeze(0).numpy(force=True) for _, map in sums]
+                found.append(_Maps(recipe, "+".join(own), arrays, layers=tuple(drawn for drawn, _ in sums)))
+                continue
+            if self.fuse != "none" and recipe.at_layer:
                 in_turn = [own[layer] for layer in self._in_turn]
-                own = {"+".join(own): fused(in_turn, self._request.fuse, recipe.fusion)}
+                own = {"+".join(own): fused(in_turn, self.fuse, recipe.fusion)}
             for layer, map in own.items():
                 found.append(_Maps(recipe, layer, map.numpy(force=True)))
         return found
@@ -787,8 +814,10 @@ class Explainer:
         self, images: Tensor, forward: Forward, plan: Plan, rows: Sequence[int], seen: Tensor | None = None
     ) -> list[Sequence[Result]]:
         """Method by method, layer by layer, the concepts of some of the images."""
-        inside = torch.ones(images.shape[0], *images.shape[2:], dtype=torch.bool) if seen is None else seen
-        subjects = [Subject(0, torch.zeros(()), None, inside=inside[row], of_layer=True) for row in rows]
+        inside = (
+            torch.ones(images.shape[0], *images.shape[2:], dtype=torch.bool, device="cpu") if seen is None else seen
+        )
+        subjects = [Subject(0, torch.zeros((), device="cpu"), None, inside=inside[row], of_layer=True) for row in rows]
         evidence = Evidence(self._witness, plan, forward, subjects, rows)
         return [
             found_concepts(recipe, layer, evidence, self.fitted, len(rows), self._label)
@@ -900,7 +929,7 @@ class Explainer:
     def _of_channel(self, index: int) -> Subject:
         """A channel of the layer, of each if there are several."""
         self.check_channel(index)
-        return Subject(index, torch.zeros(()), None, of_layer=True)
+        return Subject(index, torch.zeros((), device="cpu"), None, of_layer=True)
 
     def check_channel(self, index: int) -> None:
         """See that every layer has a channel.
@@ -925,7 +954,8 @@ class Explainer:
 
     def _result(self, maps: _Maps, at: int, subject: Subject, scores: Tensor, images: Tensor, row: int) -> Result:
         """One image's map of several, or why it is none."""
-        recipe, layer, map, index = maps.recipe, maps.layer, maps.map[at], subject.index
+        recipe, map, index = maps.recipe, maps.map[at], subject.index
+        layer = maps.layers[at] if maps.layers else maps.layer
         alone = subject.of_layer or (recipe.of_channel and not self.strongest)
         label = f"channel {index}" if alone else self._label(index)
         noun = self.network.labels.noun if self.network else "class"
@@ -951,7 +981,7 @@ class Explainer:
             and (recipe.of_channel or bool(maps.weights) or not subject.score.any())
         )
         if not map.any() and not silent:
-            rectified = len(recipe.formulas) > 1 or self._request.fuse != "none" or recipe.wants & RECTIFIED
+            rectified = len(recipe.formulas) > 1 or self.fuse not in ("none", "sum") or recipe.wants & RECTIFIED
             why = "nothing at {} speaks for it here" if rectified else "{} has no part in its score here"
             return PictureError(
                 f"the map of {of} is zero everywhere: {why.format(where)}",
@@ -1011,6 +1041,8 @@ class Explainer:
             )
         self._note_choice(name, taps)
         shape = tuple(taps[name].shape)
+        if at_layer(self.module, name)[1] and shape[2:] == (1, 1):
+            return Layout("nchw", (1, 1))
         count, size = len(image), (image.shape[2], image.shape[3])
         try:
             if self._asked:
@@ -1179,9 +1211,11 @@ class Explainer:
 
     def _check_gradient(self, evidence: Evidence, image: Tensor) -> None:
         if self._witness.wants & {"grad", "curve"}:
-            for name in self.layers:
-                if not evidence.get("grad", name).any():
-                    raise no_gradient(self.module, self._survey(image), name)
+            reached = [name for name in self.layers if evidence.get("grad", name).any()]
+            # Where maps are summed up a layer may say nothing, as levels do that no box is read from.
+            for name in () if reached and self.fuse == "sum" else self.layers:
+                if name not in reached:
+                    raise no_gradient(self.module, self._survey(image), name.partition(":")[0])
 
     def _check_complete(self, evidence: Evidence) -> None:
         try:
@@ -1200,8 +1234,7 @@ def _same(one: Any, other: Any) -> bool:
 def _alike(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape:
         return False
-    eps = torch.finfo(one.dtype).eps if one.is_floating_point() else 0.0
-    return alike(one.cpu(), other.cpu(), max(SAME, ROUNDED * eps))
+    return alike(one.cpu(), other.cpu(), max(SAME, ROUNDED * rounding(one)))
 
 
 def _count(count: int, one: str, many: str = "") -> str:
@@ -1250,7 +1283,7 @@ def _remarks(map: np.ndarray, where: str, scores: Tensor) -> tuple[str, ...]:
     remarks = []
     if map.ndim == 2 and map.max() <= 0:
         remarks.append(f"nothing at {where} speaks for it: the whole map is negative (--save array keeps what it says)")
-    if map.size > 1 and np.ptp(map) <= FLAT * np.abs(map).max():
+    if np.ptp(map) <= FLAT * np.abs(map).max():
         remarks.append(f"the map is the same everywhere at {where}, so it names no place")
     elif map.ndim == 2 and map.min() > MOSTLY_GROUND * map.max():
         remarks.append(

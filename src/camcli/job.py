@@ -23,10 +23,10 @@ BUNDLED_MODEL = "bundled:efficientnet-lite0"
 RANDOM_WEIGHTS = "random"
 
 Normalize = Literal["image", "range", "run", "none"]
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Decode = Literal["full", "reduced"]
 Crop = Literal["model", "center", "none", "squash"]
-Fuse = Literal["none", "mean", "max", "product", "paper"]
+Fuse = Literal["none", "mean", "max", "product", "sum", "paper"]
 Head = Literal["auto", "keep", "none"]
 Pool = Literal["keep", "none"]
 Activations = Literal["model", "softmax", "sigmoid", "none"]
@@ -59,7 +59,7 @@ TOWERS = "a text tower is named path/to/file.py:function, or package.module:func
 # Templates for prompts that open_clip knows; any other has the prompt's place in it.
 TEMPLATES = ("imagenet", "imagenet-simple")
 PLACE = "{}"
-# What is explained, and which number of it, where nobody says so.
+# What is explained, which number of it and by which method, where nobody says so.
 AUTO = "auto"
 # What makes a group: so many pictures, or those of a folder.
 BY_FOLDER = "folder"
@@ -182,7 +182,8 @@ class Job:
         layout: how the layers' output lies in memory, where that cannot be read from its shape: ``nchw``, ``nhwc``,
             ``tokens:PREFIX:HxW`` or ``ncl:PREFIX:HxW``; empty to read it from shapes and metadata.
         call: which run of a layer counts that runs several times in one forward, from 1 on; 0 for the last.
-        method: a row of ``camcli.methods``, or several joined by commas.
+        method: a row of ``camcli.methods``, or several joined by commas; ``auto``: gradcam, and of a detector's boxes
+            hirescam, whose maps at the levels that a box is read from are summed up.
         options: of the methods, each ``name=value``, or ``method.name=value`` for one of several methods.
         fuse: how the maps of several layers become one; ``none``: each layer has its own.
         scales: factors of the input's size, joined by commas; the mean of the maps is given.
@@ -224,7 +225,8 @@ class Job:
         workers: decode threads, and as many writer threads; 0 for the machine's default.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``; several that share the pictures, joined by commas, or
             ``cuda:all``.
-        precision: the arithmetic of the network; maps are always float32.
+        precision: the arithmetic of the network: ``fp32`` is IEEE's, and ``tf32`` lets GPUs round to ten bits before
+            products; ``bf16``, ``fp16``; maps are always float32.
         compile: whether the part of the network that no gradient passes is compiled; ``auto``: in long runs.
         seed: of random weights.
     """
@@ -244,7 +246,7 @@ class Job:
     layers: tuple[str, ...] = ()
     layout: str = ""
     call: int = 0
-    method: str = "gradcam"
+    method: str = AUTO
     options: tuple[str, ...] = ()
     fuse: Fuse = "none"
     scales: str = "1"

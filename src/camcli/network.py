@@ -29,6 +29,7 @@ class Network:
         notes: what a user of this model must know.
         outlet: how what the module returns is read; by default as one score for each class.
         layer: the layer that is explained when none is named, if the source knows one.
+        pyramid: of a detector the module that gives the maps of several grids that boxes are read from, likewise.
         headless: whether it gives features and not scores of classes: each "class" is then a channel.
         wrapped: the source's own module, where ``module`` is another around it; its layers can be named as if it stood
             alone.
@@ -50,6 +51,7 @@ class Network:
     headless: bool = False
     wrapped: torch.nn.Module | None = None
     cosine: tuple[float, float] | None = None
+    pyramid: str = ""
 
     def read(
         self, output: Any, images: int, seen: torch.Tensor | None = None, region: torch.Tensor | None = None

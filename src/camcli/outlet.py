@@ -255,7 +255,9 @@ class Outlet:
         width = len(names) if self.references is None else self.references.shape[1]
         if self.task == "segment":
             found = chosen(output, images, width, self.path, self.task, self.group)
-            return _Dense(found.float(), activation, tuple(names), seen, region, self.score)
+            # Once for all classes: to the scores' device, and to their size.
+            inside, where = (None if masks is None else _brought(masks, found) for masks in (seen, region))
+            return _Dense(found.float(), activation, tuple(names), inside, where, self.score)
         found = self.row(output, images, width)
         if self.two_sided and found.shape[1] == 1:
             found = torch.cat([-found, found], 1)
@@ -555,7 +557,7 @@ class _Likeness(_Scores):
     each place has in it (Stylianou et al. 2019, arXiv:1901.00536).
     """
 
-    products: Tensor = field(default_factory=lambda: torch.zeros(0))
+    products: Tensor = field(default_factory=lambda: torch.zeros(0, device="cpu"))
 
     @classmethod
     def to(cls, features: Tensor, references: Tensor, score: Score) -> Reading:
@@ -636,6 +638,7 @@ class _Dense:
     table: Tensor
     activation: Activation
     names: tuple[str, ...]
+    # Masks are where the scores are, and as large.
     seen: Tensor | None
     region: Tensor | None
     score: Score = LOGIT
@@ -651,16 +654,16 @@ class _Dense:
         """
         scores = self.table[row].detach()
         if self.region is not None:
-            inside = self._brought(self.region[row])
+            inside = self.region[row]
         elif self.classes == 1 or self.activation != "softmax":
             inside = scores[index] > 0
         else:
             inside = (scores.argmax(0) if winners is None else winners) == index
-        return inside & self._brought(self.seen[row]) if self.seen is not None else inside
+        return inside & self.seen[row] if self.seen is not None else inside
 
     def scores(self, row: int) -> Tensor:
         table = self.table[row].detach()
-        sums = torch.full((self.classes,), NO_CLASS)
+        sums = torch.full((self.classes,), NO_CLASS, device="cpu")
         winners = table.argmax(0)
         for index in range(self.classes):
             inside = self.mask(row, index, winners)
@@ -696,17 +699,10 @@ class _Dense:
     def _region_of(self, subject: Subject) -> Tensor:
         # The pixels stay those of the picture itself: what a variant of it is taken for elsewhere is another question.
         assert subject.inside is not None
-        return self._brought(subject.inside)
+        return _brought(subject.inside[None], self.table)[0]
 
     def _name(self, index: int) -> str:
         return self.names[index] if index < len(self.names) else str(index)
-
-    def _brought(self, mask: Tensor) -> Tensor:
-        mask = mask.to(self.table.device)
-        size = (self.table.shape[2], self.table.shape[3])
-        if mask.shape == size:
-            return mask
-        return F.interpolate(mask[None, None].float(), size, mode="nearest-exact")[0, 0] > 0
 
     def _probability(self, row: int, index: int, inside: Tensor) -> float | None:
         """The mean over the region."""
@@ -715,6 +711,14 @@ class _Dense:
             return None
         alone = self.classes == 1 or self.activation == "sigmoid"
         return float((table.sigmoid() if alone else table.softmax(0))[index][inside].mean())
+
+
+def _brought(masks: Tensor, table: Tensor) -> Tensor:
+    """Masks ``(n, h, w)`` where scores ``(n, classes, h2, w2)`` are, and as large."""
+    masks, size = masks.to(table.device), (table.shape[2], table.shape[3])
+    if masks.shape[1:] == size:
+        return masks
+    return F.interpolate(masks[:, None].float(), size, mode="nearest-exact")[:, 0] > 0
 
 
 # ---- boxes
@@ -728,7 +732,7 @@ class _Boxes:
     sign: int = 1
 
     def scores(self, row: int) -> Tensor:
-        best = torch.full((self.classes or 0,), NO_CLASS)
+        best = torch.full((self.classes or 0,), NO_CLASS, device="cpu")
         for subject in self._all(row):
             if subject.index >= len(best):
                 raise RequestError(

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from camcli import models, targets
+from camcli.devices import copied_to
 from camcli.errors import PictureError, RequestError
 from camcli.extras import Features
 from camcli.geometry import Prepare
@@ -217,7 +218,7 @@ def _compared(network: Network, references: Sequence[str], job: Job) -> Network:
     files = list(dict.fromkeys(references))
     images = torch.stack([_prepared(network.prepare, file, job) for file in files])
     with torch.inference_mode():
-        reading = network.read(network.module(images), len(images))
+        reading = network.read(network.module(copied_to(network.module, images)), len(images))
         features = torch.stack([reading.scores(row) for row in range(len(images))]).clone()
     silent = [file for file, one in zip(files, features, strict=True) if not one.any()]
     if silent:

@@ -365,7 +365,7 @@ class Run:
         tags = [
             "untrained" if self.worker.network.untrained else "",
             explanation.method if len(self.worker.explainer.methods) > 1 else "",
-            explanation.layer if len(self.worker.explainer.layers) > 1 and self.job.fuse == "none" else "",
+            explanation.layer if len(self.worker.explainer.layers) > 1 and self.worker.explainer.fuse == "none" else "",
             f"box{explanation.number}" if explanation.number else "",
             f"{explanation.index}-{_slug(explanation.label)}" if by_class else "",
             f"channel{explanation.channel}" if explanation.channel is not None else "",

@@ -204,7 +204,7 @@ class Sensitivity:
                 "choose one that does, such as gradcam",
             )
         layers = explainer.layers
-        if len(layers) > 1 and self.job.fuse == "none":
+        if len(layers) > 1 and explainer.fuse == "none":
             raise RequestError(
                 f"the maps of one layer are compared, and {len(layers)} are named: {several(layers, len(layers))}",
                 "name one, or make one map of them: --fuse mean",

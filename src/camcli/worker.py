@@ -8,6 +8,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -45,7 +46,9 @@ from camcli.pictures import (
     pixels_of,
     undivided,
 )
+from camcli.precision import DTYPES, arithmetic
 from camcli.question import asked
+from camcli.recipe import recipes
 from camcli.region import Region, rectangle
 from camcli.signature import written
 from camcli.stream import ahead, batched, pieces, spread
@@ -60,8 +63,8 @@ CPU_ROWS, ONE_THREAD_ROWS, GPU_ROWS = 8, 16, 32
 LIGHT_BATCH = 16
 # As many pixels the pictures of a batch have together, which wait for what is drawn over them: 288 MB.
 PIXELS = 96_000_000
-# Threads that decode for one device.
-DECODERS = 4
+# Threads that decode: for a GPU, which waits for pictures, as many as there are cores, up to so many; else fewer.
+DECODERS, GPU_DECODERS = 4, 16
 # Seconds of a run's forwards from which on compiling is tried unasked: it takes up to 16 of them, and wins of the rest
 # 5 % (AVX-512) to 40 % (AMX, bf16).
 COMPILED_FROM = 300
@@ -70,7 +73,6 @@ ONE_COLOUR = "the picture is one colour: what is drawn comes from the network's 
 # How notes of a picture begin that its user can change.
 READ_SO = (depth.NARROW, depth.EIGHT, frames.ONE_OF)
 IS = {frames.ONE_OF: "is read as "}
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(slots=True)
@@ -161,7 +163,9 @@ class Worker:
         _check_fits(job, network)
         # Before the precision is changed, so that the same weights have the same hash in every run.
         self.sha256 = network.sha256()
-        self.fingerprint = _fingerprint(job, network, self.sha256)
+        # The methods that it comes to, since a name may stand for another one.
+        methods = [one.row.name for one in recipes(job.method, job.options, network.outlet.task == "detect")]
+        self.fingerprint = _fingerprint(replace(job, method=",".join(methods)), network, self.sha256)
         device = self.devices[0]
         self.network = replace(network, module=network.module.to(device))
         given = job.batch_size or (int(job.group) if job.group and job.group != BY_FOLDER else 0)
@@ -188,16 +192,18 @@ class Worker:
         self.target, self.wanted, self.prompts = question.target, question.wanted, question.prompts
         self.shows_pixels = False
         # Each GPU wants pictures; copies on the CPU share what there is of it.
-        fed = 1 if device.type == "cpu" else len(self.devices)
-        self.workers = job.workers or min(DECODERS * fed, os.cpu_count() or 1)
+        most = DECODERS if device.type == "cpu" else GPU_DECODERS * len(self.devices)
+        self.workers = job.workers or min(most, os.cpu_count() or 1)
         try:
             noise = probe_image(network.prepare.size, torch.float32, torch.device("cpu"), count or 1)
             # In full precision, so that weights are rounded once.
-            self.explainer.rearrange(noise, features)
-            self.network.module.to(PRECISIONS[job.precision])
-            began = time.perf_counter()
-            self.explainer.check(noise, features)
-            tried = time.perf_counter() - began
+            with self.computing():
+                self.explainer.rearrange(noise, features)
+            self.network.module.to(DTYPES[job.precision])
+            with self.computing():
+                began = time.perf_counter()
+                self.explainer.check(noise, features)
+                tried = time.perf_counter() - began
         except CamcliError:
             raise
         except Exception as error:
@@ -214,6 +220,8 @@ class Worker:
         self._check_targets(pictures)
         self._check_prompts(pictures)
         self.notes = [*network.notes, *question.notes, *self._found_out()]
+        if job.precision == "tf32" and device.type != "cuda":
+            self.notes.append(f"TF32 is an arithmetic of GPUs: on {device} this is fp32")
         self._noting = Lock()
         self._read_so: set[str] = set()
         if job.compile != "off":
@@ -224,6 +232,10 @@ class Worker:
         if job.group:
             each = "one for all pictures of a group" if self.explainer.shared else "one for each picture of a group"
             self.explains += f"; {each}"
+
+    def computing(self) -> AbstractContextManager[None]:
+        """While it lasts, networks compute in the job's precision, whatever the process is set to."""
+        return arithmetic(self.job.precision)
 
     def _batch_size(self, first: Sequence[Path]) -> int:
         """How many pictures in one forward are fast, for little memory: fewer if the first is large."""
@@ -241,7 +253,8 @@ class Worker:
         """
         name = self.network.name
         try:
-            return self.explainer.on(device, noise, features)
+            with self.computing():
+                return self.explainer.on(device, noise, features)
         except CamcliError as error:
             raise RequestError(f"{name} cannot be copied to {device}: {error.message}", ONE_DEVICE) from error
         except Exception as error:  # whatever it is, the network works where it is
@@ -272,7 +285,8 @@ class Worker:
         why = "features come with the pictures" if self.extras else ""
         if len(self.devices) > 1:
             why = "whether it pays is measured on one device, and several are named, which must say the same"
-        done = Compilation(reason=why) if why else self.explainer.compile(noise, least)
+        with self.computing():
+            done = Compilation(reason=why) if why else self.explainer.compile(noise, least)
         if done.reason:
             return [f"nothing is compiled: {done.reason}"] if wanted else []
         pays = math.ceil(done.pays_after * self.batch_size)
@@ -374,7 +388,8 @@ class Worker:
     def _cells(self, images: Sequence[Tensor]) -> list[tuple[int, dict[str, Tensor]]]:
         """Cells of so many images; what the network fails on is left out, and told when it is explained."""
         try:
-            return [(len(images), self.explainer.cells(torch.stack(list(images)), MOST_PICTURES))]
+            with self.computing():
+                return [(len(images), self.explainer.cells(torch.stack(list(images)), MOST_PICTURES))]
         except RequestError:
             raise
         except Exception:  # whatever it is, it is one image's
@@ -528,9 +543,10 @@ class Worker:
         paths = [item.source.path for item in items]
         extras = self.extras.of(paths) if self.extras else None
         among = [self.prompts.among(path) if self.prompts else () for path in paths]
-        return explainer.results(
-            images, lambda row, scores: self.target(paths[row], scores), seen, region, extras, lambda row: among[row]
-        )
+        with self.computing():
+            return explainer.results(
+                images, lambda row, scores: self.target(paths[row], scores), seen, region, extras, among.__getitem__
+            )
 
     def _alone(self, explainer: Explainer, item: Item) -> list[Result]:
         try:

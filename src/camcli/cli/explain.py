@@ -249,7 +249,7 @@ Methods = Annotated[
         f"{_listed(METHODS.names())}; several joined by commas, or repeat. See: camcli methods.",
         "--method",
         metavar="NAME",
-        show_default=DEFAULT.method,
+        show_default="gradcam; of a detector's boxes hirescam",
         autocompletion=_complete(METHODS.names),
     ),
 ]
@@ -269,8 +269,8 @@ FuseBy = Annotated[
     Fuse,
     _option(
         WHAT,
-        "How the maps of several layers become one, each rectified and scaled to 1 before; paper: as the method's "
-        "paper says.",
+        "How the maps of several layers become one, each rectified and scaled to 1 before; sum: as they are; paper: as "
+        "the method's paper says.",
         "--fuse",
     ),
 ]
@@ -493,7 +493,14 @@ Device = Annotated[
         metavar="NAME",
     ),
 ]
-PrecisionOf = Annotated[Precision, _option(COMPUTED, "Of the network; maps are float32.", "--precision")]
+PrecisionOf = Annotated[
+    Precision,
+    _option(
+        COMPUTED,
+        "Of the network; tf32: fp32 whose products GPUs may round to ten bits; maps are float32.",
+        "--precision",
+    ),
+]
 CompileIt = Annotated[
     Compile,
     _option(

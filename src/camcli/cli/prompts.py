@@ -99,6 +99,7 @@ Method = Annotated[
         "One that asks for a class: gradcam, hirescam, layercam, gae, ... See: camcli methods.",
         "--method",
         metavar="NAME",
+        show_default="gradcam",
         autocompletion=_complete(METHODS.names),
     ),
 ]

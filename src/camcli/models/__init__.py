@@ -9,7 +9,7 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
@@ -204,7 +204,7 @@ def load(
         pool=pool,
         wrapped=bool(wrap),
     )
-    with _seeded(seed), _heard() as said:
+    with _seeded(seed), _in_main_memory(), _heard() as said:
         with light():
             make = SOURCES.load(place)
         network: Network = make(request)
@@ -385,6 +385,15 @@ def listing(pattern: str = "", cached: bool = False) -> list[tuple[str, bool]]:
 def _matches(pattern: str, name: str) -> bool:
     pattern, name = pattern.casefold(), name.casefold()
     return fnmatch.fnmatchcase(name, pattern) if any(mark in pattern for mark in "*?[") else pattern in name
+
+
+@contextmanager
+def _in_main_memory() -> Iterator[None]:
+    """While it lasts, what is built is built there, whatever device the caller builds things on."""
+    import torch
+
+    with nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu"):
+        yield
 
 
 @contextmanager
