@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from camcli import devices
+from camcli import devices, probabilities
 from camcli.around import Pass, channel_parts, fused, passes, sizes, smoothed, summed
 from camcli.attention import Attending
 from camcli.capture import Taps, at_layer, frozen, listened
@@ -44,7 +44,7 @@ from camcli.layers import resolve
 from camcli.layout import Layout, asked, canonical, decide, readings
 from camcli.levels import levels
 from camcli.network import Network, tells_apart, two_sided
-from camcli.outlet import Outlet, Reading, Shared, Subject, competing, parts, unfiltered
+from camcli.outlet import Activation, Outlet, Reading, Shared, Subject, competing, parts, table_of, unfiltered
 from camcli.positions import told
 from camcli.precision import coarse, rounding
 from camcli.recipe import Recipe, recipes
@@ -60,6 +60,7 @@ from camcli.survey import (
     survey,
     token_layout,
 )
+from camcli.trial import tried
 from camcli.witness import (
     ALONE,
     ATTENTION,
@@ -167,6 +168,8 @@ class Explainer:
         fuse: how the maps of several layers become one; ``sum`` where the levels of a pyramid were chosen.
         fitted: by method and layer, what a method was fitted to that finds concepts in several pictures together; while
             it is empty, those of each call are taken together. Filled by :meth:`fit`, and may be set.
+        activation: what makes probabilities of the scores; what was found out about them at the first check.
+        one_by_one: whether each image is explained in a batch of its own, since others would change what is said of it.
         notes: what a reader of all the maps must know.
 
     Raises:
@@ -198,7 +201,10 @@ class Explainer:
         self.network = model if isinstance(model, Network) else None
         self.module = model.module if isinstance(model, Network) else model
         outlet = self.network.outlet if self.network else Outlet()
-        explained = score_of(score, classes_of(versus), counterfactual, self.network)
+        self.activation: Activation = self.network.activation if self.network else "softmax"
+        self._score = score, classes_of(versus), counterfactual
+        known = self.network.activation if self.network else "none"
+        explained = score_of(*self._score, self.network, known)
         self.outlet = replace(outlet, path=output or outlet.path, score=explained, group=group)
         self.recipes = recipes(method, options, self.outlet.task == "detect")
         self.methods = tuple(recipe.row for recipe in self.recipes)
@@ -240,6 +246,7 @@ class Explainer:
         self._passes: dict[tuple[int, int, int], list[Pass]] = {}
         self._checked: tuple[int, int, int] | None = None
         self._shared: set[tuple[int, int, int]] = set()
+        self._tried = self.one_by_one = False
 
     @property
     def keeps_much(self) -> bool:
@@ -336,6 +343,8 @@ class Explainer:
             )
         choose = choose or (found if self.outlet.task == "detect" else self._predicted)
         key = self._ready(images, extras)
+        if self.one_by_one and len(images) > 1:
+            return self._each_alone(images, choose, seen, region, extras, among)
         with self._witness.ready(), self._witness.feed.giving(extras):
             forward = self._witness.forward(images, seen, region, self._plans[key])
             choose = self._agreed(choose, forward.reading, len(images))
@@ -356,6 +365,28 @@ class Explainer:
                         one = self._result(some, at, subjects[row][rank], said[row], images, row)
                         of_subjects[row][rank].append(one)
         return [[*own, *chain.from_iterable(some)] for own, some in zip(results, places, strict=True)]
+
+    def _each_alone(
+        self,
+        images: Tensor,
+        choose: Choose,
+        seen: Tensor | None,
+        region: Tensor | None,
+        extras: Features | None,
+        among: Callable[[int], Sequence[int]],
+    ) -> list[list[Result]]:
+        """The results of each image in a batch of its own."""
+
+        def alone(row: int) -> list[Result]:
+            image, inside, part = (None if some is None else some[row : row + 1] for some in (images, seen, region))
+            assert image is not None
+            own = None if extras is None else one_of(extras, row)
+            [results] = self.results(
+                image, lambda _, scores: choose(row, scores), inside, part, own, lambda _: among(row)
+            )
+            return results
+
+        return [alone(row) for row in range(len(images))]
 
     def _ready(self, images: Tensor, extras: Features | None) -> tuple[int, int, int]:
         """See that everything was tried on noise like these images; gives what it was found out for."""
@@ -413,6 +444,7 @@ class Explainer:
         Raises:
             RequestError: the layer cannot be chosen.
         """
+        self._try(image, extras)
         with self._feeding(image, extras):
             self._choose_layer(image)
             with torch.inference_mode(False), torch.no_grad(), frozen(self.module):
@@ -536,9 +568,45 @@ class Explainer:
         key, size = self._key(image), (image.shape[2], image.shape[3])
         if self._checked == key:
             return
+        self._try(image, extras)
         with self._feeding(image, extras):
             self._check_sizes(image, key, size)
         self._checked = key
+
+    def _try(self, image: Tensor, extras: Features | None) -> None:
+        """Find out, once, what the scores are, and whether the network says the same twice and beside other images."""
+        if self._tried or self.outlet.task == "detect":
+            return
+
+        def run(images: Tensor) -> Tensor:
+            with self._feeding(images, extras):
+                output = self.module(devices.copied_to(self.module, images))
+            table = table_of(self._witness.read(output, len(images)))
+            assert table is not None
+            return table
+
+        alone = self._request.group or (extras is not None and count_of(extras) < len(image) + 1)
+        size = (image.shape[2], image.shape[3])
+        other = None if alone else probe_image(size, image.dtype, image.device, seed=1)
+        with self._witness.ready():
+            trial = tried(self.module, run, image, None if other is None else torch.cat([image, other]))
+        self._tried = True
+        asked = self.network is not None and self.network.activation_asked
+        if trial.probabilities and not asked and self.activation in ("softmax", "sigmoid"):
+            self.activation = "probabilities"
+            if self.network is not None:
+                self.network = replace(self.network, activation="probabilities")
+            score = score_of(*self._score, self.network, self.activation)
+            self.outlet = replace(self.outlet, score=score)
+        elif self.activation == "probabilities" and not trial.within:
+            raise RequestError(
+                "the model's outputs are said to be probabilities, and on noise some lie outside of 0 to 1",
+                probabilities.INSTEAD,
+            )
+        if trial.mixed:
+            self.one_by_one, self._witness.rows = True, 1
+        for words in trial.notes(self.activation, asked):
+            self._note(words)
 
     def _feeding(self, image: Tensor, extras: Features | None) -> AbstractContextManager[None]:
         """While it lasts, the network is given features beside each of these images, if there are some."""
@@ -839,8 +907,7 @@ class Explainer:
 
     def _read(self, output: Any, images: int, seen: Tensor | None = None, region: Tensor | None = None) -> Reading:
         names = self.network.labels.names if self.network else ()
-        activation = self.network.activation if self.network else "softmax"
-        return self.outlet.read(output, images, names, activation, seen, region)
+        return self.outlet.read(output, images, names, self.activation, seen, region)
 
     def _agreed(self, choose: Choose, reading: Reading, images: int) -> Choose:
         """Of a group with one prediction, what those of its images say that say anything, if they agree."""
@@ -916,7 +983,7 @@ class Explainer:
             return "what the layer says, as a sum of concepts; no class"
         network = self.network
         what = self.outlet.says(
-            network.activation if network else "softmax",
+            self.activation,
             len(network.labels) if network else 0,
             region,
             headless=network is not None and network.headless,
@@ -1296,6 +1363,17 @@ def _remarks(map: np.ndarray, where: str, scores: Tensor) -> tuple[str, ...]:
             "the map may be mostly rounding; a model that ends before its softmax is explained better"
         )
     return tuple(remarks)
+
+
+def count_of(features: Features) -> int:
+    """Of how many images there are features."""
+    return len(features) if isinstance(features, Tensor) else min(map(len, features.values()), default=0)
+
+
+def one_of(features: Features, row: int) -> Features:
+    """The features of one image alone."""
+    some = slice(row, row + 1)
+    return features[some] if isinstance(features, Tensor) else {name: one[some] for name, one in features.items()}
 
 
 def first_of(features: Features, count: int) -> Features:

@@ -29,7 +29,7 @@ Crop = Literal["model", "center", "none", "squash"]
 Fuse = Literal["none", "mean", "max", "product", "sum", "paper"]
 Head = Literal["auto", "keep", "none"]
 Pool = Literal["keep", "none"]
-Activations = Literal["model", "softmax", "sigmoid", "none"]
+Activations = Literal["model", "softmax", "sigmoid", "none", "probabilities"]
 Compile = Literal["auto", "on", "off"]
 Sort = Literal["mean", "max", "std", "active", "correlation"]
 Measure = Literal["pearson", "ssim", "overlap"]
@@ -198,7 +198,8 @@ class Job:
         head: ``none`` for a backbone without its classifier, which gives features; ``auto``: where a target asks for
             it.
         pool: ``none`` for the features before they are pooled.
-        activation: what makes probabilities of scores; ``model``: what the model's source says.
+        activation: what makes probabilities of scores; ``model``: what the model's source says, or nothing where its
+            outputs are found to be probabilities; ``probabilities``: they are.
         score: which number of a class's is explained: a row of ``camcli.scores``; ``auto``: the logit, and where
             ``versus`` is given the margin, of prompts under a softmax the probability.
         versus: the classes that a margin is over; empty for the strongest other one of each picture. Of prompts what

@@ -23,7 +23,8 @@ class Network:
         labels: the names of the classes, in the order of the scores.
         weights: ``pretrained``, ``random`` or ``file``.
         origin: a sentence for people: where the weights came from.
-        activation: what makes probabilities of the scores; ``none`` if nothing does, as in regression.
+        activation: what makes probabilities of the scores; ``none`` if nothing does, as in regression;
+            ``probabilities`` if they are some.
         prefix: how many tokens stand in front of the patch tokens, if the source says so.
         grid: the patch grid ``(rows, columns)`` of an image of the size that ``prepare`` gives, if the source says so.
         notes: what a user of this model must know.
@@ -33,6 +34,7 @@ class Network:
         headless: whether it gives features and not scores of classes: each "class" is then a channel.
         wrapped: the source's own module, where ``module`` is another around it; its layers can be named as if it stood
             alone.
+        activation_asked: whether a person said what makes probabilities, so that it is not looked for.
         cosine: of a network that compares pictures with prompts, ``(scale, bias)``: a score is scale * cosine + bias.
     """
 
@@ -52,6 +54,7 @@ class Network:
     wrapped: torch.nn.Module | None = None
     cosine: tuple[float, float] | None = None
     pyramid: str = ""
+    activation_asked: bool = False
 
     def read(
         self, output: Any, images: int, seen: torch.Tensor | None = None, region: torch.Tensor | None = None

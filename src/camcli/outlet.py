@@ -11,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from camcli import probabilities
 from camcli.errors import PictureError, RequestError
 
 Task = Literal["classify", "segment", "detect", "features"]
-Activation = Literal["softmax", "sigmoid", "none"]
+# What makes probabilities of scores; "probabilities": nothing need, since the scores are some.
+Activation = Literal["softmax", "sigmoid", "none", "probabilities"]
 Box = tuple[float, float, float, float]
 
 # How authors call the output that is the answer, best first; and how the names of those begin that only training uses.
@@ -202,6 +204,8 @@ class Outlet:
             return f"the score of each box of at least {self.min_score:g}, a map for each"
         if self.task == "segment":
             where = "the region given" if region else "the pixels where the model predicts it"
+            if activation == "probabilities":
+                return f"a class's probabilities, as the model gives them, summed over {where}"
             return f"a class's scores before {activation}, summed over {where}"
         if self.references is not None:
             return "how like the reference it is: the cosine of their features"
@@ -211,6 +215,12 @@ class Outlet:
             return "a feature of the backbone, pooled, as it stands"
         if activation == "none":
             return "the model's output as it stands: what raises it is warm"
+        if activation == "probabilities":
+            return (
+                "the model's one probability, as it gives it: what raises it is warm"
+                if classes == 1
+                else "a class's probability, as the model gives it"
+            )
         if classes == 1:
             return "the model's one score, before sigmoid: what raises it is warm"
         if self.two_sided:
@@ -364,7 +374,8 @@ def chosen(
 
     1. whose number of classes is that of the names, if the names are known and any is;
     2. not those whose name begins with ``aux``, which only training uses;
-    3. the one whose name is ``logits``, else ``out``, ``scores``, ``output``.
+    3. not those that are the softmax or the sigmoid of another: the logits are meant;
+    4. the one whose name is ``logits``, else ``out``, ``scores``, ``output``.
 
     Args:
         output: what the model returned.
@@ -391,6 +402,9 @@ def chosen(
     able = [part for part in able if classes and _classes(part.tensor, classes, task) == classes] or able
     plain = [part for part in able if not _is_for_training(part.path.removeprefix(path))]
     able = plain or able
+    if len(able) > 1:
+        made = probabilities.of_another([part.tensor for part in able])
+        able = [part for part, is_made in zip(able, made, strict=True) if not is_made]
     for name in ANSWERS:
         if len(able) > 1:
             able = [part for part in able if part.path.rpartition(".")[2] == name] or able
@@ -516,6 +530,8 @@ class _Scores:
         return self.table[row].detach().float().cpu()
 
     def subjects(self, row: int, index: int, among: Sequence[int] = ()) -> Sequence[Subject]:
+        if self.activation == "probabilities":
+            probabilities.check(self.table[row])
         scores = self.scores(row)
         rivals = self.score.rivals(competing(scores, among), index)
         probability = self._probability(scores, index, among)
@@ -539,6 +555,8 @@ class _Scores:
     def _probability(self, scores: Tensor, index: int, among: Sequence[int] = ()) -> float | None:
         if self.activation == "none" or (self.activation == "softmax" and len(among) == 1):
             return None
+        if self.activation == "probabilities":
+            return float(scores[index])
         scores = competing(scores, among)
         # Softmax of a single score is 1 whatever it says.
         alone = self.classes == 1 or self.activation == "sigmoid"
@@ -647,16 +665,24 @@ class _Dense:
     def classes(self) -> int:
         return self.table.shape[1]
 
+    @property
+    def _exclusive(self) -> bool:
+        """Whether a pixel is of one class alone."""
+        if self.activation == "probabilities":
+            return probabilities.exclusive(self.table)
+        return self.classes > 1 and self.activation == "softmax"
+
     def mask(self, row: int, index: int, winners: Tensor | None = None) -> Tensor:
         """The pixels of a class, ``(h, w)``: those given, else where it is predicted; never the padding.
 
-        It is predicted where it scores highest, or above zero where classes do not exclude one another.
+        It is predicted where it scores highest; where classes do not exclude one another above zero, or above a half
+        if the scores are probabilities.
         """
         scores = self.table[row].detach()
         if self.region is not None:
             inside = self.region[row]
-        elif self.classes == 1 or self.activation != "softmax":
-            inside = scores[index] > 0
+        elif not self._exclusive:
+            inside = scores[index] > (0.5 if self.activation == "probabilities" else 0)
         else:
             inside = (scores.argmax(0) if winners is None else winners) == index
         return inside & self.seen[row] if self.seen is not None else inside
@@ -672,6 +698,8 @@ class _Dense:
         return sums
 
     def subjects(self, row: int, index: int, among: Sequence[int] = ()) -> Sequence[Subject]:  # noqa: ARG002
+        if self.activation == "probabilities":
+            probabilities.check(self.table[row])
         inside = self.mask(row, index)
         if not inside.any():
             raise PictureError(
@@ -709,8 +737,16 @@ class _Dense:
         table = self.table[row].detach()
         if self.activation == "none":
             return None
+        if self.activation == "probabilities":
+            return float(table[index][inside].mean())
         alone = self.classes == 1 or self.activation == "sigmoid"
         return float((table.sigmoid() if alone else table.softmax(0))[index][inside].mean())
+
+
+def table_of(reading: Reading) -> Tensor | None:
+    """The scores of a batch, ``(n, classes)`` or ``(n, classes, h, w)``, as the model gives them; None of boxes."""
+    one = reading._one if isinstance(reading, Shared) else reading
+    return one.table if isinstance(one, _Scores | _Dense) else None
 
 
 def _brought(masks: Tensor, table: Tensor) -> Tensor:

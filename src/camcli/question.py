@@ -144,6 +144,11 @@ def asked(job: Job, group: int = 0, extras: Features | None = None) -> Question:
     )
 
 
+def aimed(job: Job, question: Question, network: Network) -> Target:
+    """The question's target, where it has been found out what the network's scores are."""
+    return _target(job, question.wanted, network, question.prompts)
+
+
 def _score(job: Job, network: Network, given: Prompts | None) -> str:
     """Which number is explained, and whether the prompts can compete for it.
 

@@ -47,7 +47,7 @@ from camcli.pictures import (
     undivided,
 )
 from camcli.precision import DTYPES, arithmetic
-from camcli.question import asked
+from camcli.question import aimed, asked
 from camcli.recipe import recipes
 from camcli.region import Region, rectangle
 from camcli.signature import written
@@ -213,7 +213,12 @@ class Worker:
                 f"in {job.precision} on {device}: {_first_line(error)}",
                 _other_ways(job.precision, device),
             ) from error
-        self.batch_size = given or self._batch_size(first)
+        self.batch_size = 1 if self.explainer.one_by_one else given or self._batch_size(first)
+        if self.explainer.one_by_one:
+            self.fingerprint = hashlib.sha256(f"{self.fingerprint} in batches of 1".encode()).hexdigest()[:16]
+        if self.explainer.network is not self.network and self.explainer.network:
+            self.network = self.explainer.network
+            self.target = aimed(job, question, self.network)
         copies = [self._copied(device, noise, features) for device in self.devices[1:]]
         self.explainers = (self.explainer, *copies)
         self._check_channels()

@@ -340,7 +340,12 @@ HeadOf = Annotated[
 PoolOf = Annotated[Pool, _option(WHAT, "none: with --head none also without the pooling: features as maps.", "--pool")]
 ActivationOf = Annotated[
     Activations,
-    _option(WHAT, "What makes probabilities of the model's scores; none: nothing, as in regression.", "--activation"),
+    _option(
+        WHAT,
+        "What makes probabilities of the model's scores; none: nothing, as in regression; probabilities: they are, "
+        "which is found where the model ends in a sigmoid or softmax.",
+        "--activation",
+    ),
 ]
 ScoreOf = Annotated[
     str,

@@ -165,7 +165,7 @@ def load(
         head: ``none`` for the model without its classifier: it gives features, and its channels are its "classes".
         pool: ``none`` for these features before they are pooled.
         activation: what makes probabilities of the scores, if not what the model's source says: ``softmax``; for
-            several labels at once ``sigmoid``; for regression ``none``.
+            several labels at once ``sigmoid``; for regression ``none``; of outputs that are some ``probabilities``.
         wrap: ``path/to/file.py:Class`` or ``package.module:Class``, a module of the user's own around the model's.
         group: how many pictures that is handed as one group; 0 if it takes batches of any size.
         extras: features of as many pictures (of two, if ``group`` is 0), its second argument, to try it with.
@@ -277,7 +277,7 @@ def _activated(network: Network, activation: Activations) -> Network:
             f"{network.name} gives each box a probability already, so there is nothing to be made of its scores",
             "leave --activation out",
         )
-    return dataclasses.replace(network, activation=activation)
+    return dataclasses.replace(network, activation=activation, activation_asked=True)
 
 
 def templates(words: Sequence[str]) -> tuple[str, ...]:
