@@ -45,7 +45,7 @@ class Pass:
         """Whether it shows images of this size as they are."""
         return not self.flips and self.size in (None, size)
 
-    def there(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h2 w2"]:
+    def there(self, images: Float[Tensor, "n d h w"]) -> Float[Tensor, "n d h2 w2"]:
         """The images as the network is shown them: resized bilinearly, then mirrored."""
         return _resized(images, self.size or (images.shape[2], images.shape[3])).flip(self.flips)
 

@@ -75,7 +75,7 @@ class Evidence:
         """The layer's output A."""
         return self._cells(self._forward.taps[layer].detach(), layer)
 
-    def images(self) -> Float[Tensor, "n 3 h w"]:
+    def images(self) -> Float[Tensor, "n d h w"]:
         """What the network was given."""
         return wide(self._some(self._forward.image.detach()))
 
@@ -99,7 +99,7 @@ class Evidence:
         """The gradient of the score by the layer's output."""
         return self._cells(self._gradients[layer].detach(), layer)
 
-    def input_grad(self) -> Float[Tensor, "n 3 h w"]:
+    def input_grad(self) -> Float[Tensor, "n d h w"]:
         """The gradient of the score by the images."""
         return wide(self._some(self._gradients[""].detach()))
 
@@ -379,7 +379,7 @@ class Evidence:
         images = self._some(self._forward.image.detach())
         return self._witness.at_end(self._trunk, recording, given, images, graph=graph)
 
-    def ruled(self, name: str, rule: Rule, everywhere: bool = False) -> Float[Tensor, "n 3 h w"]:
+    def ruled(self, name: str, rule: Rule, everywhere: bool = False) -> Float[Tensor, "n d h w"]:
         """The gradient by the input that follows a rule, known by its name, at every ReLU or everywhere."""
         assert self._forward.ruled is not None
         if ("", name) not in self._kept:

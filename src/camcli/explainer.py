@@ -34,10 +34,11 @@ from camcli.choices import (
 from camcli.compiling import Compilation, compiled
 from camcli.concepts import Fitted, fitted, sampled
 from camcli.concepts import found as found_concepts
-from camcli.errors import PictureError, RequestError
+from camcli.errors import CamcliError, PictureError, RequestError
 from camcli.evidence import Evidence, mixes
 from camcli.extras import Features
 from camcli.folding import fold, pairs
+from camcli.inlet import channels_in_words, taken
 from camcli.job import AUTO, Explanation
 from camcli.labels import Labels
 from camcli.layers import resolve
@@ -55,8 +56,8 @@ from camcli.survey import (
     default_layer,
     first_not_finite,
     no_gradient,
+    noise_like,
     plain_layouts,
-    probe_image,
     survey,
     token_layout,
 )
@@ -132,7 +133,8 @@ class Explainer:
     The network is used as it stands, on its device and in its precision, and is left exactly as it was.
 
     Args:
-        model: a network, or a bare module that takes ``(n, 3, h, w)`` to scores ``(n, classes)``, perhaps somewhere in
+        model: a network, or a bare module that takes ``(n, 3, h, w)`` (or as many other channels as
+            it likes) to scores ``(n, classes)``, perhaps somewhere in
             tuples, mappings or dataclasses.
         layers: layer paths (see :func:`camcli.layers.resolve`); empty for the default layer, chosen at the first
             batch, or where hirescam explains boxes for the levels that they are read from. Must be empty for methods
@@ -273,7 +275,7 @@ class Explainer:
 
     def __call__(
         self,
-        images: Float[Tensor, "n 3 h w"],
+        images: Float[Tensor, "n d h w"],
         targets: Targets = None,
         region: Bool[Tensor, "n h w"] | None = None,
         extras: Features | None = None,
@@ -299,7 +301,7 @@ class Explainer:
             PictureError: an image has no map, with its row and the reason.
         """
         everything: list[list[Explanation]] = []
-        _check_batch(images)
+        _check_batch(images, self.network)
         self._ready(images, extras)
         choose = choice(targets, len(images), self.shared)
         for row, results in enumerate(self.results(images, choose, region=region, extras=extras)):
@@ -311,7 +313,7 @@ class Explainer:
 
     def results(
         self,
-        images: Float[Tensor, "n 3 h w"],
+        images: Float[Tensor, "n d h w"],
         choose: Choose | None = None,
         seen: Bool[Tensor, "n h w"] | None = None,
         region: Bool[Tensor, "n h w"] | None = None,
@@ -328,7 +330,7 @@ class Explainer:
             extras: as in a call.
             among: from an image's row to the classes that compete in it, which alone can be explained; empty: all.
         """
-        _check_batch(images)
+        _check_batch(images, self.network)
         if not len(images):
             return []
         if region is not None and self.outlet.task != "segment":
@@ -391,9 +393,7 @@ class Explainer:
     def _ready(self, images: Tensor, extras: Features | None) -> tuple[int, int, int]:
         """See that everything was tried on noise like these images; gives what it was found out for."""
         if len(images):
-            size = (images.shape[2], images.shape[3])
-            count = len(images) if self._request.group else 1
-            self.check(probe_image(size, images.dtype, images.device, count), extras)
+            self.check(noise_like(images, count=len(images) if self._request.group else 1), extras)
         return self._key(images)
 
     def _key(self, images: Tensor) -> tuple[int, int, int]:
@@ -409,9 +409,9 @@ class Explainer:
         """Whether a method finds concepts in several pictures together."""
         return any(recipe.fit for recipe in self.recipes)
 
-    def cells(self, images: Float[Tensor, "n 3 h w"], pictures: int) -> dict[str, Float[Tensor, "m c"]]:
+    def cells(self, images: Float[Tensor, "n d h w"], pictures: int) -> dict[str, Float[Tensor, "m c"]]:
         """Of each layer cells of a batch, for :meth:`fit`; ``pictures`` is how many are looked at in all."""
-        _check_batch(images)
+        _check_batch(images, self.network)
         key = self._ready(images, None)
         with self._witness.ready():
             evidence = self._of_everything(self._plans[key], self._witness.forward(images))
@@ -427,7 +427,7 @@ class Explainer:
         """
         self.fitted = fitted(self.recipes, samples)
 
-    def rearrange(self, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> int:
+    def rearrange(self, image: Float[Tensor, "n d h w"], extras: Features | None = None) -> int:
         """Make the network faster and its numbers the same to rounding: of no use to anyone else who holds it.
 
         Convolutions and the batch norms behind them are folded into one, but for those at or in a layer that is looked
@@ -468,7 +468,7 @@ class Explainer:
             return 0
         return len(found)
 
-    def compile(self, images: Float[Tensor, "n 3 h w"], least: float = 0.0) -> Compilation:
+    def compile(self, images: Float[Tensor, "n d h w"], least: float = 0.0) -> Compilation:
         """Compile the part of the network that no gradient passes, for batches of this size, where that is faster.
 
         Of no use to anyone else who holds the network.
@@ -482,7 +482,7 @@ class Explainer:
         """
         if why := self._why_not_compiled():
             return Compilation(reason=why)
-        self.check(probe_image((images.shape[2], images.shape[3]), images.dtype, images.device))
+        self.check(noise_like(images, count=1))
         first, turn = next(iter(self.runs.items()))
         given = self._witness.leaf(images)
 
@@ -509,7 +509,7 @@ class Explainer:
             return "groups may be of several sizes"
         return "a detector's boxes are no scores to compare" if self.outlet.task == "detect" else ""
 
-    def on(self, device: torch.device, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> Explainer:
+    def on(self, device: torch.device, image: Float[Tensor, "n d h w"], extras: Features | None = None) -> Explainer:
         """Another explainer like this one, whose network is a copy on a device; the two may work at the same time.
 
         All that was found out about the network is found out about the copy anew.
@@ -552,7 +552,7 @@ class Explainer:
         """Where the network is."""
         return devices.home(self.module)
 
-    def check(self, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> None:
+    def check(self, image: Float[Tensor, "n d h w"], extras: Features | None = None) -> None:
         """Try everything on one image or one group: choose the layer, read its layout, see that gradient reaches it.
 
         Done by itself at the first batch of each size, on noise, so that nothing hangs on its first image; done
@@ -568,9 +568,15 @@ class Explainer:
         key, size = self._key(image), (image.shape[2], image.shape[3])
         if self._checked == key:
             return
-        self._try(image, extras)
-        with self._feeding(image, extras):
-            self._check_sizes(image, key, size)
+        try:
+            self._try(image, extras)
+            with self._feeding(image, extras):
+                self._check_sizes(image, key, size)
+        except CamcliError:
+            raise
+        except Exception:
+            self.check_channels(image)
+            raise
         self._checked = key
 
     def _try(self, image: Tensor, extras: Features | None) -> None:
@@ -586,8 +592,7 @@ class Explainer:
             return table
 
         alone = self._request.group or (extras is not None and count_of(extras) < len(image) + 1)
-        size = (image.shape[2], image.shape[3])
-        other = None if alone else probe_image(size, image.dtype, image.device, seed=1)
+        other = None if alone else noise_like(image, seed=1)
         with self._witness.ready():
             trial = tried(self.module, run, image, None if other is None else torch.cat([image, other]))
         self._tried = True
@@ -607,6 +612,20 @@ class Explainer:
             self.one_by_one, self._witness.rows = True, 1
         for words in trial.notes(self.activation, asked):
             self._note(words)
+
+    def check_channels(self, image: Float[Tensor, "n d h w"]) -> None:
+        """Where the network fails on images, see that it is not for their channels.
+
+        Raises:
+            RequestError: it takes another number of them.
+        """
+        given = image.shape[1]
+        wanted = taken(self.module, (image.shape[2], image.shape[3]), given)
+        if wanted not in (None, given):
+            raise RequestError(
+                f"the network takes images of {channels_in_words(wanted)}, and these have {given}",
+                f"give a batch of such: (n, {wanted}, h, w)",
+            )
 
     def _feeding(self, image: Tensor, extras: Features | None) -> AbstractContextManager[None]:
         """While it lasts, the network is given features beside each of these images, if there are some."""
@@ -698,7 +717,7 @@ class Explainer:
         Pictures are changed in turns such that each has turns of its own, as the bits of its number say.
         """
         count = len(images)
-        others = probe_image((images.shape[2], images.shape[3]), images.dtype, images.device, count, seed=1)
+        others = noise_like(images, seed=1)
         numbers = torch.arange(1, count + 1, device="cpu")
         before = self._rows_of(self._witness.forward(images, plan=plan), plan)
         seen = {name: torch.zeros(count, dtype=torch.long, device="cpu") for name in before}
@@ -748,7 +767,7 @@ class Explainer:
         first: Exception | None = None
         for size in sizes(own, one.scale):
             try:
-                self._check_size(probe_image(size, image.dtype, image.device, len(image)))
+                self._check_size(noise_like(image, size))
             except Exception as error:  # whatever it is, this size will not do
                 first = first or error
             else:
@@ -1339,10 +1358,13 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _check_batch(images: Tensor) -> None:
-    if images.ndim != 4 or images.shape[1] != 3:
+def _check_batch(images: Tensor, network: Network | None) -> None:
+    wanted = network.prepare.channels if network else None
+    if images.ndim != 4 or not images.shape[1] or wanted not in (None, images.shape[1]):
         form = "x".join(map(str, images.shape))
-        raise RequestError(f"images of shape {form} were given", "give a batch of colour images: (n, 3, h, w)")
+        takes = f", and {network.name} takes {channels_in_words(wanted)}" if network and wanted else ""
+        kind = f"(n, {wanted}, h, w)" if wanted else "(n, 3, h, w), or grey ones (n, 1, h, w)"
+        raise RequestError(f"images of shape {form} were given{takes}", f"give a batch of images: {kind}")
 
 
 def _remarks(map: np.ndarray, where: str, scores: Tensor) -> tuple[str, ...]:

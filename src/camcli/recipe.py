@@ -214,7 +214,7 @@ def _formula(row: Row, values: Mapping[str, Any]) -> Formula:
     return Formula(row, function, wants, own)
 
 
-def _product(maps: Sequence[Tensor]) -> Float[Tensor, "n 3 h w"]:
+def _product(maps: Sequence[Tensor]) -> Float[Tensor, "n d h w"]:
     """Maps multiplied at the input's size (Selvaraju 2017, sec. 3.2): those of a layer rectified, then bilinear."""
     size = next(map.shape[2:] for map in maps if map.ndim == 4)
     result: Tensor | None = None

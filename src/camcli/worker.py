@@ -27,7 +27,8 @@ from camcli.concepts import MOST_PICTURES, spread_first
 from camcli.errors import CamcliError, PictureError, RequestError, did_you_mean
 from camcli.explainer import Explainer, Result
 from camcli.extras import Extras, Features
-from camcli.geometry import View
+from camcli.geometry import PICTURES, View
+from camcli.inlet import channels_in_words
 from camcli.job import BY_FOLDER, RENAMED, Explanation, Job, factors, page_of
 from camcli.listed import several
 from camcli.network import Network
@@ -161,6 +162,7 @@ class Worker:
         question = asked(job, count, features)
         network = question.network
         _check_fits(job, network)
+        _check_channels(job, network)
         # Before the precision is changed, so that the same weights have the same hash in every run.
         self.sha256 = network.sha256()
         # The methods that it comes to, since a name may stand for another one.
@@ -195,7 +197,7 @@ class Worker:
         most = DECODERS if device.type == "cpu" else GPU_DECODERS * len(self.devices)
         self.workers = job.workers or min(most, os.cpu_count() or 1)
         try:
-            noise = probe_image(network.prepare.size, torch.float32, torch.device("cpu"), count or 1)
+            noise = _noise(network, count or 1)
             # In full precision, so that weights are rounded once.
             with self.computing():
                 self.explainer.rearrange(noise, features)
@@ -207,6 +209,7 @@ class Worker:
         except CamcliError:
             raise
         except Exception as error:
+            self.explainer.check_channels(noise)
             height, width = network.prepare.size
             raise RequestError(
                 f"{network.name} fails on {f'{count} images' if count else 'an image'} of {height}x{width} "
@@ -285,8 +288,7 @@ class Worker:
         if not wanted and total * tried < COMPILED_FROM:
             return []
         least = 0.0 if wanted else COMPILED_FROM * self.batch_size / total
-        size = self.network.prepare.size
-        noise = probe_image(size, torch.float32, torch.device("cpu"), self.batch_size)
+        noise = _noise(self.network, self.batch_size)
         why = "features come with the pictures" if self.extras else ""
         if len(self.devices) > 1:
             why = "whether it pays is measured on one device, and several are named, which must say the same"
@@ -797,6 +799,22 @@ def _check_fits(job: Job, network: Network) -> None:
         raise RequestError(
             f"{network.name} finds no boxes, so a least score means nothing to it", "leave --min-score out"
         )
+
+
+def _check_channels(job: Job, network: Network) -> None:
+    """Pictures are grey or of three colours; a model of other channels is given arrays."""
+    count = network.prepare.channels
+    if job.inputs and count not in PICTURES:
+        raise RequestError(
+            f"{network.name} takes images of {channels_in_words(count)}, and pictures have 3, or 1 where they are grey",
+            f"give it arrays (height, width, {count}) from Python: camcli.explain(arrays, model=...); or batches "
+            f"(n, {count}, h, w): camcli.Explainer(network)(images)",
+        )
+
+
+def _noise(network: Network, count: int) -> Tensor:
+    prepare = network.prepare
+    return probe_image(prepare.size, torch.float32, torch.device("cpu"), count, channels=prepare.channels)
 
 
 def _inside(region: Region, view: View) -> Tensor:

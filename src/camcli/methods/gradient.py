@@ -119,7 +119,7 @@ def gradcam_plus_plus(
 
 def smooth_gradcam_plus_plus(
     act: Float[Tensor, "n c h w"],
-    images: Float[Tensor, "n 3 H W"],
+    images: Float[Tensor, "n d H W"],
     responses: Callable[[Iterable[Tensor]], Iterator[tuple[Tensor, Tensor]]],
     *,
     samples: int = 5,

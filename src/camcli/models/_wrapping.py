@@ -77,7 +77,8 @@ def _classes(network: Network, words: str, group: int, extras: Tensor | Mapping[
     """How many scores the wrapped model gives; None if boxes are found."""
     count = group or PROBE
     like = next((one for one in network.module.parameters() if one.is_floating_point()), torch.zeros(0))
-    noise = torch.randn(count, 3, *network.prepare.size, generator=torch.Generator().manual_seed(0), device="cpu")
+    form = count, network.prepare.channels, *network.prepare.size
+    noise = torch.randn(form, generator=torch.Generator().manual_seed(0), device="cpu")
     images = noise.to(like.device, like.dtype)
     given = (images,) if extras is None else (images, extras)
     shape = "x".join(map(str, images.shape))

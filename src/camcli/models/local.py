@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from camcli import checkpoint, fitting
+from camcli import checkpoint, fitting, inlet
 from camcli.errors import RequestError
 from camcli.geometry import Prepare
 from camcli.labels import Labels
@@ -135,7 +135,9 @@ def _sized(network: Network, size: tuple[int, int]) -> Network:
     """The network for another input size, as it is; how its patches lie then is read from what it gives."""
     return replace(
         network,
-        module=_sizing.resized(network.module, network.prepare.size, size, network.name),
+        module=_sizing.resized(
+            network.module, network.prepare.size, size, network.name, channels=network.prepare.channels
+        ),
         prepare=network.prepare.changed(size),
         grid=None,
     )
@@ -167,11 +169,13 @@ def _checked(network: Network) -> Network:
 def _classes(network: Network) -> int | None:
     """How many classes an empty picture is scored for; None if boxes are found."""
     weight = next(network.module.parameters(), torch.zeros(0))
-    picture = torch.zeros(1, 3, *network.prepare.size, dtype=weight.dtype, device=weight.device)
+    size, channels = network.prepare.size, network.prepare.channels
+    picture = torch.zeros(1, channels, *size, dtype=weight.dtype, device=weight.device)
     try:
         with torch.no_grad():
             output = network.module.eval()(picture)
     except Exception as error:
+        _check_channels(network, inlet.taken(network.module, size, channels))
         raise RequestError(
             f"{network.name} fails on a picture of {tuple(picture.shape)}: {_importing.said(error)}",
             "does the Prepare's size fit the model?",
@@ -184,6 +188,19 @@ def _classes(network: Network) -> int | None:
         return network.read(output, 1).classes if network.outlet.task != "detect" else None
     except RequestError as error:
         raise RequestError(f"{network.name}: {error.message}", error.hint) from None
+
+
+def _check_channels(network: Network, taken: int | None) -> None:
+    """Where a network fails, see that it is not for the channels of its images."""
+    made = network.prepare.channels
+    if taken not in (None, made):
+        assert taken is not None
+        numbers = ", ".join(["0.5"] * taken) + "," * (taken == 1)
+        raise RequestError(
+            f"{network.name} takes images of {inlet.channels_in_words(taken)}, and its Prepare makes "
+            f"{inlet.channels_in_words(made)}: so many numbers its mean and std have",
+            f"give one mean and one std for each channel: camcli.Prepare(..., mean=({numbers}), std=({numbers}))",
+        )
 
 
 def _reset(module: nn.Module, name: str) -> None:
