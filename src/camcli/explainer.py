@@ -620,7 +620,8 @@ class Explainer:
             RequestError: it takes another number of them.
         """
         given = image.shape[1]
-        wanted = taken(self.module, (image.shape[2], image.shape[3]), given)
+        with frozen(self.module):
+            wanted = taken(self.module, (image.shape[2], image.shape[3]), given)
         if wanted not in (None, given):
             raise RequestError(
                 f"the network takes images of {channels_in_words(wanted)}, and these have {given}",

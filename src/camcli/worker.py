@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ from camcli.pictures import (
     decode,
     decode_reduced,
     find,
+    from_array,
     grouped,
     in_memory,
     pixels_of,
@@ -461,7 +462,10 @@ class Worker:
                 self.prompts.among(item.source.path)
             prepare = self.network.prepare
             full = self.job.decode == "full"
-            item.input, view = prepare(image) if full else prepare.reduced(image, opened.size, opened.box)
+            if opened.planes is not None:
+                item.input, view = prepare.planes(opened.planes)
+            else:
+                item.input, view = prepare(image) if full else prepare.reduced(image, opened.size, opened.box)
             item.picture = Picture(item.source, np.asarray(image), view)
             item.notes = opened.notes + ((ONE_COLOUR,) if _one_colour(item.picture.pixels) else ())
             if self.network.outlet.task == "segment":
@@ -566,8 +570,12 @@ class Worker:
             return [PictureError(f"the network fails on this picture: {_first_line(error)}")]
 
 
+# What is one picture to `explain`.
+Given = str | Path | Image.Image | np.ndarray
+
+
 def explain(
-    images: str | Path | Image.Image | Iterable[str | Path | Image.Image],
+    images: Given | Iterable[Given],
     *,
     on_error: Callable[[str, PictureError], Any] | None = None,
     **options: Any,
@@ -577,7 +585,9 @@ def explain(
     ``for explanation in camcli.explain("photos", model="resnet50", layer="layer4", target="top:2"): ...``
 
     Args:
-        images: a file, folder, glob or ``@list``; a picture of Pillow's; or several of these.
+        images: a file, folder, glob or ``@list``; a picture of Pillow's; an array ``(h, w)`` or ``(h, w, channels)``
+            with values of 0 to 255 (uint8), 0 to 65535 (other integers) or 0 to 1 (floating point), unless ``range``
+            says otherwise; or several of these.
         on_error: called with the picture's name and the reason for each map that cannot be made; default: raise it.
         **options: fields of :class:`camcli.Job`, as ``model``, ``method``, ``text``, ``targets``, ``batch_size``;
             ``layer``, ``method``, ``target`` and ``device`` may be one or several, ``options`` of methods a dict
@@ -591,7 +601,8 @@ def explain(
         RequestError: anything in the options that cannot be, before the first picture.
         PictureError: a picture has no map, unless ``on_error`` is given.
     """
-    several = [images] if isinstance(images, str | Path | Image.Image) else images
+    alone = isinstance(images, Given) and not (isinstance(images, np.ndarray) and images.ndim > 3)
+    several = cast("Iterable[Given]", [images] if alone else images)
     named = [str(one) for one in several if isinstance(one, str | Path)] if isinstance(several, Sequence) else []
     job = _job(options, named)
     known = len(named) == (len(several) if isinstance(several, Sequence) else -1)
@@ -603,10 +614,16 @@ def explain(
 
     def items() -> Iterator[Item]:
         for number, one in enumerate(several):
-            if isinstance(one, Image.Image):
+            if isinstance(one, Image.Image | np.ndarray):
                 yield _in_memory(one, f"image-{number}", worker.job)
-            else:
+            elif isinstance(one, str | Path):
                 yield from map(Item, _found(one, job, checked=one is images))
+            else:
+                raise RequestError(
+                    f"a {type(one).__name__} is no picture",
+                    "give a path, a picture of Pillow's, or an array (height, width, channels); batches of tensors "
+                    "(n, channels, height, width) are explained by camcli.Explainer",
+                )
 
     if worker.explainer.fits:
         if not isinstance(several, Sequence):
@@ -629,9 +646,11 @@ def _found(path: str | Path, job: Job, checked: bool) -> Iterator[Source]:
         return iter([Source(Path(path), str(path), error.message)])
 
 
-def _in_memory(image: Image.Image, name: str, job: Job) -> Item:
+def _in_memory(image: Image.Image | np.ndarray, name: str, job: Job) -> Item:
     # Converted before the next is drawn, since the caller may then close it.
     try:
+        if isinstance(image, np.ndarray):
+            return Item(Source(Path(name), name), image=from_array(image, job.background, job.range))
         return Item(Source(Path(name), name), image=in_memory(image, job.background, job.range))
     except PictureError as error:
         return Item(Source(Path(name), name, error.message))
