@@ -170,6 +170,7 @@ class Worker:
         methods = [one.row.name for one in recipes(job.method, job.options, network.outlet.task == "detect")]
         self.fingerprint = _fingerprint(replace(job, method=",".join(methods)), network, self.sha256)
         device = self.devices[0]
+        _check_shared(job, network, device)
         self.network = replace(network, module=network.module.to(device))
         given = job.batch_size or (int(job.group) if job.group and job.group != BY_FOLDER else 0)
         self._rows = given or _rows(device)
@@ -200,9 +201,10 @@ class Worker:
         try:
             noise = _noise(network, count or 1)
             # In full precision, so that weights are rounded once.
-            with self.computing():
-                self.explainer.rearrange(noise, features)
-            self.network.module.to(DTYPES[job.precision])
+            if not network.shared:
+                with self.computing():
+                    self.explainer.rearrange(noise, features)
+                devices.cast(self.network.module, DTYPES[job.precision])
             with self.computing():
                 began = time.perf_counter()
                 self.explainer.check(noise, features)
@@ -834,6 +836,18 @@ def _check_channels(job: Job, network: Network) -> None:
 def _noise(network: Network, count: int) -> Tensor:
     prepare = network.prepare
     return probe_image(prepare.size, torch.float32, torch.device("cpu"), count, channels=prepare.channels)
+
+
+def _check_shared(job: Job, network: Network, device: torch.device) -> None:
+    """See that a network that must stay as it is can be used so."""
+    own = devices.like(network.module)
+    rounded = job.precision != "fp32" and own.dtype != DTYPES[job.precision]
+    if network.shared and (own.device != device or rounded):
+        raise RequestError(
+            f"{network.name} hands out the same network each time, which must stay as it is (on {own.device}, in "
+            f"{own.dtype}), and {network.shared}",
+            f"build a new one in each call; or --device {own.device} --precision fp32",
+        )
 
 
 def _inside(region: Region, view: View) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from camcli.devices import like
 from camcli.errors import RequestError
 from camcli.job import TOWERS
 from camcli.models import Request, _headless, _importing, _prompting, templates
@@ -45,7 +46,7 @@ def prompted(network: Network, request: Request) -> Network:
         tower = _Tower(words)
         prompts = _prompting.embedded(tower, (*request.text, *request.contrast), patterns)
         blank = tower.blank()
-    like = next((one for one in network.module.parameters() if one.is_floating_point()), torch.zeros(0))
+    counts = like(network.module)
     count = len(network.labels)
     features = network.outlet.row(
         _headless.tried(network.module, network.prepare.size, network.prepare.channels), 1, count
@@ -55,11 +56,11 @@ def prompted(network: Network, request: Request) -> Network:
 
     module = _prompting.Prompted(
         network.module,
-        prompts.to(like),
-        torch.tensor(tower.scale).to(like),
-        torch.tensor(tower.bias or 0.0).to(like),
-        None if blank is None else blank.to(like),
-        None if projection is None else projection.to(like.device, like.dtype),
+        prompts.to(counts),
+        torch.tensor(tower.scale).to(counts),
+        torch.tensor(tower.bias or 0.0).to(counts),
+        None if blank is None else blank.to(counts),
+        None if projection is None else projection.to(counts.device, counts.dtype),
         partial(network.outlet.row, width=count),
     )
     unscaled = (
