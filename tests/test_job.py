@@ -53,6 +53,8 @@ CHANGED = {
     "normalize": "run",
     "decode": "reduced",
     "background": "#000000",
+    "range": "0,4095",
+    "pages": "all",
     "overwrite": True,
     "batch_size": 3,
     "recompute": True,
@@ -63,7 +65,7 @@ CHANGED = {
     "seed": 1,
 }
 HOW = {
-    *("inputs", "null_separated", "out", "root", "overwrite"),
+    *("inputs", "null_separated", "out", "root", "overwrite", "pages"),
     *("batch_size", "recompute", "workers", "device", "compile", "seed"),
 }
 

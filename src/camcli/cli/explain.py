@@ -116,7 +116,7 @@ Weights = Annotated[
 ]
 Labels = Annotated[
     str,
-    _option(WHAT, "Names of the classes: one a line, or JSON.", "--labels", metavar="FILE", show_default=False),
+    _option(WHAT, "Names of the classes: one a line, JSON or YAML.", "--labels", metavar="FILE", show_default=False),
 ]
 Text = Annotated[
     list[str] | None,
@@ -249,7 +249,7 @@ Methods = Annotated[
         f"{_listed(METHODS.names())}; several joined by commas, or repeat. See: camcli methods.",
         "--method",
         metavar="NAME",
-        show_default=DEFAULT.method,
+        show_default="gradcam; of a detector's boxes hirescam",
         autocompletion=_complete(METHODS.names),
     ),
 ]
@@ -269,8 +269,8 @@ FuseBy = Annotated[
     Fuse,
     _option(
         WHAT,
-        "How the maps of several layers become one, each rectified and scaled to 1 before; paper: as the method's "
-        "paper says.",
+        "How the maps of several layers become one, each rectified and scaled to 1 before; sum: as they are; paper: as "
+        "the method's paper says.",
         "--fuse",
     ),
 ]
@@ -322,7 +322,7 @@ TargetsFile = Annotated[
     str,
     _option(
         WHAT,
-        "CSV or JSONL that lists each picture's own targets.",
+        "A table (CSV, TSV; one-hot too) or JSONL that lists each picture's own targets.",
         "--targets",
         env=False,
         metavar="FILE",
@@ -340,7 +340,12 @@ HeadOf = Annotated[
 PoolOf = Annotated[Pool, _option(WHAT, "none: with --head none also without the pooling: features as maps.", "--pool")]
 ActivationOf = Annotated[
     Activations,
-    _option(WHAT, "What makes probabilities of the model's scores; none: nothing, as in regression.", "--activation"),
+    _option(
+        WHAT,
+        "What makes probabilities of the model's scores; none: nothing, as in regression; probabilities: they are, "
+        "which is found where the model ends in a sigmoid or softmax.",
+        "--activation",
+    ),
 ]
 ScoreOf = Annotated[
     str,
@@ -443,6 +448,26 @@ NormalizeBy = Annotated[
 Background = Annotated[
     str, _option(WRITTEN, "The colour behind transparent pictures.", "--background", metavar="COLOUR")
 ]
+Range = Annotated[
+    str,
+    _option(
+        WHAT,
+        "Of pictures of more than 8 bits (16-bit PNG and TIFF, floating point): which values are black and white; "
+        "auto: each file's least and greatest.",
+        "--range",
+        metavar="LOW,HIGH|auto",
+        show_default="all values of their type",
+    ),
+]
+Pages = Annotated[
+    str,
+    _option(
+        WHAT,
+        "Of files with several pages or frames: first, all, or some by number, 1,3 or 2-5; each is a picture.",
+        "--pages",
+        metavar="PAGES",
+    ),
+]
 Overwrite = Annotated[
     bool,
     _option(WRITTEN, "Do again what is done, and replace another job's results.", "--overwrite", env=False),
@@ -473,7 +498,14 @@ Device = Annotated[
         metavar="NAME",
     ),
 ]
-PrecisionOf = Annotated[Precision, _option(COMPUTED, "Of the network; maps are float32.", "--precision")]
+PrecisionOf = Annotated[
+    Precision,
+    _option(
+        COMPUTED,
+        "Of the network; tf32: fp32 whose products GPUs may round to ten bits; maps are float32.",
+        "--precision",
+    ),
+]
 CompileIt = Annotated[
     Compile,
     _option(
@@ -565,6 +597,8 @@ def explain(
     normalize: NormalizeBy = DEFAULT.normalize,
     decode: DecodeAt = DEFAULT.decode,
     background: Background = DEFAULT.background,
+    range: Range = DEFAULT.range,
+    pages: Pages = DEFAULT.pages,
     overwrite: Overwrite = DEFAULT.overwrite,
     batch_size: BatchSize = DEFAULT.batch_size,
     recompute: Recompute = DEFAULT.recompute,
@@ -637,6 +671,8 @@ def explain(
             normalize=normalize,
             decode=decode,
             background=background,
+            range=range,
+            pages=pages,
             overwrite=overwrite,
             batch_size=batch_size,
             recompute=recompute or checkpoint,

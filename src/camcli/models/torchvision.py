@@ -133,6 +133,7 @@ def _network(
         notes=notes + about_prepare,
         outlet=outlet,
         layer=layer,
+        pyramid="backbone" if task == "detect" else "",
         headless=request.headless,
     )
 
