@@ -608,6 +608,14 @@ class Explainer:
             if plan.tokens is not None:
                 self._try_attention(plan, image)
         self._plans[key] = plan
+        self._note_tokens(plan)
+
+    def _note_tokens(self, plan: Plan) -> None:
+        """Say where another method does better for the same cost."""
+        methods = {row.name for row in self.methods}
+        tokens = any(layout.order == "tokens" for layout in plan.layouts.values())
+        if tokens and "gradcam" in methods and "hirescam" not in methods:
+            self._note("of tokens hirescam costs the same as gradcam, and lies better on what is asked for")
 
     def _check_order(self, plan: Plan, images: Tensor) -> None:
         """See that each row of the layers is of the picture in that place of the group.

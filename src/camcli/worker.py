@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -48,8 +47,6 @@ CPU_ROWS, ONE_THREAD_ROWS, GPU_ROWS = 8, 16, 32
 LIGHT_BATCH = 16
 # As many pixels the pictures of a batch have together, which wait for what is drawn over them: 288 MB.
 PIXELS = 96_000_000
-# Threads that decode: for a GPU, which waits for pictures, as many as there are cores, up to so many; else fewer.
-DECODERS, GPU_DECODERS = 4, 16
 # Seconds of a run's forwards from which on compiling is tried unasked: it takes up to 16 of them, and wins of the rest
 # 5 % (AVX-512) to 40 % (AMX, bf16).
 COMPILED_FROM = 300
@@ -173,9 +170,7 @@ class Worker:
         )
         self.target, self.wanted, self.prompts = question.target, question.wanted, question.prompts
         self.shows_pixels = False
-        # Each GPU wants pictures; copies on the CPU share what there is of it.
-        most = DECODERS if device.type == "cpu" else GPU_DECODERS * len(self.devices)
-        self.workers = job.workers or min(most, os.cpu_count() or 1)
+        self.workers = job.workers or devices.decoders(self.devices)
         try:
             noise = probe_image(network.prepare.size, torch.float32, torch.device("cpu"), count or 1)
             # In full precision, so that weights are rounded once.
