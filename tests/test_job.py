@@ -54,6 +54,8 @@ CHANGED = {
     "decode": "reduced",
     "background": "#000000",
     "overwrite": True,
+    "drop_others": True,
+    "durable": True,
     "batch_size": 3,
     "checkpoint": True,
     "workers": 3,
@@ -63,7 +65,7 @@ CHANGED = {
     "seed": 1,
 }
 HOW = {
-    *("inputs", "null_separated", "out", "root", "overwrite"),
+    *("inputs", "null_separated", "out", "root", "overwrite", "drop_others", "durable"),
     *("batch_size", "checkpoint", "workers", "device", "compile", "seed"),
 }
 

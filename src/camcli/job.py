@@ -42,7 +42,7 @@ FUSES: tuple[str, ...] = get_args(Fuse)
 # way of the weights, whose hash counts in the worker's fingerprint.
 NOT_IN_FINGERPRINT = frozenset(
     {
-        *("inputs", "null_separated", "out", "root", "overwrite"),
+        *("inputs", "null_separated", "out", "root", "overwrite", "drop_others", "durable"),
         *("batch_size", "checkpoint", "workers", "device", "compile", "seed"),
     }
 )
@@ -160,7 +160,10 @@ class Job:
             quarter or an eighth of their size, where no output shows their own pixels, and resized more quickly; what
             the model sees then differs by some levels.
         background: the colour put behind transparent pictures, ``#rrggbb``.
-        overwrite: do again what is done; replace another job's results.
+        overwrite: do again what is done, and put it in the place of what is there, another job's too, picture by
+            picture.
+        drop_others: with ``overwrite``, drop the results of other jobs for pictures that are not named now.
+        durable: each picture's files and lines are on the disk, and not in the system's memory, before they count.
         batch_size: pictures in one forward; 0 for the device's default.
         checkpoint: compute parts of the network again on the way back instead of keeping what they need for it.
         workers: decode threads, and as many writer threads; 0 for the machine's default.
@@ -214,6 +217,8 @@ class Job:
     decode: Decode = "full"
     background: str = "#ffffff"
     overwrite: bool = False
+    drop_others: bool = False
+    durable: bool = False
     batch_size: int = 0
     checkpoint: bool = False
     workers: int = 0
@@ -457,6 +462,7 @@ class Outcome:
         run: the run that wrote this.
         part: this line among the picture's lines, such as ``1/5``.
         files: format to path, relative to ``out``.
+        sizes: format to bytes, of the files that were written when the line was.
         index, label, score, probability: the class explained; no probability where the model gives none. Of concepts
             no class, how many they are, and the share of the layer's positive activation that they hold.
         number, box: which of the picture's boxes, the best being 1, and its x0, y0, x1, y1 in pixels of the upright
@@ -481,6 +487,7 @@ class Outcome:
     run: str
     part: str = "1/1"
     files: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
     index: int | None = None
     label: str | None = None
     score: float | None = None
@@ -688,6 +695,7 @@ class Compared:
     Attributes:
         source, name, stamp, job, run, part: as in :class:`Outcome`.
         files: kind to path, relative to ``out``.
+        sizes: kind to bytes, of these files.
         layer, method: what made the maps.
         prompts: what each says, in the order of rows and columns.
         similarity: for each measure a symmetric matrix.
@@ -710,6 +718,7 @@ class Compared:
     run: str
     part: str = "1/1"
     files: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
     layer: str | None = None
     method: str | None = None
     prompts: tuple[Said, ...] = ()

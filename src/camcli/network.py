@@ -77,3 +77,12 @@ class Network:
             # NumPy has no bfloat16, so the bytes are looked at as bytes.
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+    def unsaved_sha256(self) -> str:
+        """The same of the buffers that no file of weights holds, and that change what the network says all the same."""
+        digest, saved = hashlib.sha256(), self.module.state_dict().keys()
+        for name, tensor in sorted(self.module.named_buffers()):
+            if name not in saved:
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()

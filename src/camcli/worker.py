@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import time
@@ -18,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from camcli import devices
+from camcli import counted, devices
 from camcli.choices import ONE_TARGET, disagreement
 from camcli.compiling import Compilation
 from camcli.concepts import MOST_PICTURES, spread_first
@@ -118,8 +117,9 @@ class Worker:
         explains: what number the maps explain, in words for people.
         notes: what the user must know about all the maps; may grow while pictures are done.
         sha256: of the weights.
-        fingerprint: of the job and of what it was resolved to: 16 hex digits that change when anything changes that
-            could change a picture's files.
+        counted: the parts of the job and of what it was resolved to that could change a picture's files, each as its
+            value or its SHA-256.
+        fingerprint: of all of them: 16 hex digits that change when any does.
 
     Raises:
         RequestError: anything in the job that cannot be.
@@ -143,7 +143,7 @@ class Worker:
         _check_fits(job, network)
         # Before the precision is changed, so that the same weights have the same hash in every run.
         self.sha256 = network.sha256()
-        self.fingerprint = _fingerprint(job, network, self.sha256)
+        self.counted = counted.parts(job, network, self.sha256)
         device = self.devices[0]
         self.network = replace(network, module=network.module.to(device))
         given = job.batch_size or (int(job.group) if job.group and job.group != BY_FOLDER else 0)
@@ -189,6 +189,10 @@ class Worker:
                 f"in {job.precision} on {device}: {_first_line(error)}",
                 _other_ways(job.precision, device),
             ) from error
+        self.counted |= counted.code(job, self.explainer.methods)
+        if self.explainer.layers:
+            self.counted["layers"] = ", ".join(self.explainer.layers)
+        self.fingerprint = counted.fingerprint(self.counted)
         self.batch_size = given or self._batch_size(first)
         copies = [self._copied(device, noise, features) for device in self.devices[1:]]
         self.explainers = (self.explainer, *copies)
@@ -771,12 +775,6 @@ def _uneven(grids: dict[str, tuple[int, int]], size: tuple[int, int]) -> list[st
         for layer, (rows, columns) in grids.items()
         if height % rows or width % columns
     ]
-
-
-def _fingerprint(job: Job, network: Network, sha256: str) -> str:
-    """A fingerprint of what was asked and of what it was resolved to, since names stand for changing things."""
-    resolved = [job.fingerprint, sha256, repr(network.prepare), repr(network.labels)]
-    return hashlib.sha256("\n".join(resolved).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _one_colour(pixels: np.ndarray) -> bool:
