@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -98,10 +98,12 @@ def fused(
     """The maps of several layers as one, at the finest of their grids.
 
     Each is rectified, divided by its maximum and upsampled bilinearly; then their mean, maximum or product is taken.
+    For ``sum`` they are taken as they are, signed: each is upsampled and divided by how many of the finest cells lie in
+    one of its own, so that a cell has what it has of the score, and all of them what all had before.
 
     Args:
         maps: of the layers in running order, the shallowest first.
-        how: ``mean``, ``max``, ``product``, or ``paper``.
+        how: ``mean``, ``max``, ``product``, ``sum``, or ``paper``.
         paper: the method's own way, which is handed the maps as the method gave them.
     """
     if any(map.ndim != 3 for map in maps):
@@ -110,8 +112,25 @@ def fused(
         assert paper is not None
         return paper(maps)
     size = (max(map.shape[1] for map in maps), max(map.shape[2] for map in maps))
+    if how == "sum":
+        parts = [map * (map.shape[1] * map.shape[2] / (size[0] * size[1])) for map in maps]
+        return torch.stack([_resized(part.unsqueeze(1), size).squeeze(1) for part in parts]).sum(0)
     same = torch.stack([_resized(_unit(map).unsqueeze(1), size).squeeze(1) for map in maps])
     return {"mean": same.mean(0), "max": same.amax(0), "product": same.prod(0)}[how]
+
+
+def summed(maps: Mapping[str, Float[Tensor, "n h w"]]) -> list[tuple[str, Float[Tensor, "1 h2 w2"]]]:
+    """For each image the sum of the maps of those layers that say anything of it, and their names joined by ``+``.
+
+    Args:
+        maps: by layer, in running order.
+    """
+    says = torch.stack([map.flatten(1).any(1) for map in maps.values()], 1).tolist()
+    found = []
+    for row, some in enumerate(says):
+        drawn = [name for name, any_of_it in zip(maps, some, strict=True) if any_of_it] or list(maps)
+        found.append(("+".join(drawn), fused([maps[name][row : row + 1] for name in drawn], "sum")))
+    return found
 
 
 def _unit(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:

@@ -20,9 +20,10 @@ from camcli.errors import PictureError, RequestError
 from camcli.layout import canonical, restored
 from camcli.methods import EVIDENCE
 from camcli.outlet import Reading, Subject
+from camcli.precision import coarse
 from camcli.recompute import recomputed
 from camcli.ruled import Rule
-from camcli.witness import FROM_INPUT, Forward, Plan, Witness, gradients_at, points_of, wide
+from camcli.witness import FROM_INPUT, ROUNDED, Forward, Plan, Witness, gradients_at, points_of, wide
 
 # Of the score, how much FullGrad's parts may miss.
 COMPLETE = 1e-2
@@ -141,7 +142,7 @@ class Evidence:
             score, sums = score[:1], sums.sum(1, keepdim=True)
         missing = score - sums.sum(0)
         # Beside the share, the rounding of what is added up.
-        allowed = COMPLETE * score.abs() + 1e-5 * sums.abs().sum(0)
+        allowed = COMPLETE * score.abs() + max(1e-5, coarse(sums.device)) * sums.abs().sum(0)
         if bool((missing.abs() > allowed).any()):
             share = float((missing / score).abs().max())
             raise PictureError(
@@ -520,7 +521,7 @@ def mixes(evidence: Evidence) -> bool:
     points = points_of(forward)
     layouts = [evidence._plan.layouts[name] for name in forward.taps] + [None] * len(points)
     # No two alike, and most of them far from one another.
-    weights = torch.tensor([2.0 ** (row % 7 - 3) * (1 + (row // 7) / count) for row in range(count)])
+    weights = torch.tensor([2.0 ** (row % 7 - 3) * (1 + (row // 7) / count) for row in range(count)], device="cpu")
     scores = torch.stack([subject.score for subject in evidence._subjects])
     plain = gradients_at(scores.sum(), points, keep=True)
     weighted = gradients_at((scores * weights.to(scores)).sum(), points, keep=True)
@@ -531,7 +532,8 @@ def mixes(evidence: Evidence) -> bool:
             return True  # not row by row, so it cannot be told
         own, given = (evidence._some(back.reshape(images, -1)) for back in pair)
         own = own * weights.to(own)[:, None]
-        allowed = UNMIXED * torch.finfo(scores.dtype).eps * own.abs().amax(1)
+        unit = max(UNMIXED * torch.finfo(scores.dtype).eps, ROUNDED * coarse(scores.device))
+        allowed = unit * own.abs().amax(1)
         if not bool(((own - given).abs().amax(1) <= allowed).all()):
             return True
     return False

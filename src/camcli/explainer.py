@@ -14,11 +14,23 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from camcli import devices
-from camcli.around import Pass, channel_parts, fused, passes, sizes, smoothed
+from camcli import devices, probabilities
+from camcli.around import Pass, channel_parts, fused, passes, sizes, smoothed, summed
 from camcli.attention import Attending
-from camcli.capture import Taps, frozen, listened
-from camcli.choices import ONE_TARGET, Choose, Targets, check_classes, choice, disagreement, found, predicted
+from camcli.capture import Taps, at_layer, frozen, listened
+from camcli.choices import (
+    ONE_TARGET,
+    Choose,
+    Class,
+    Targets,
+    check_classes,
+    choice,
+    classes_of,
+    disagreement,
+    found,
+    one_or_several,
+    predicted,
+)
 from camcli.compiling import Compilation, compiled
 from camcli.concepts import Fitted, fitted, sampled
 from camcli.concepts import found as found_concepts
@@ -26,13 +38,15 @@ from camcli.errors import PictureError, RequestError
 from camcli.evidence import Evidence, mixes
 from camcli.extras import Features
 from camcli.folding import fold, pairs
-from camcli.job import Explanation
+from camcli.job import AUTO, Explanation
 from camcli.labels import Labels
 from camcli.layers import resolve
 from camcli.layout import Layout, asked, canonical, decide, readings
-from camcli.network import Network
-from camcli.outlet import Outlet, Reading, Shared, Subject, competing, parts, unfiltered
+from camcli.levels import levels
+from camcli.network import Network, tells_apart, two_sided
+from camcli.outlet import Activation, Outlet, Reading, Shared, Subject, competing, parts, table_of, unfiltered
 from camcli.positions import told
+from camcli.precision import coarse, rounding
 from camcli.recipe import Recipe, recipes
 from camcli.request import Request, score_of
 from camcli.ruled import RuledActivations, unseen_relus
@@ -46,6 +60,7 @@ from camcli.survey import (
     survey,
     token_layout,
 )
+from camcli.trial import tried
 from camcli.witness import (
     ALONE,
     ATTENTION,
@@ -97,16 +112,18 @@ class _Maps:
     Attributes:
         recipe: the method.
         layer: the layer, or several joined; empty at the input.
-        map: for each image, ``(n, ...)``.
+        map: for each image, ``(n, ...)``; a list where they are of several sizes.
         channels: for each image which channel of the layer it is of; empty if it is of all.
         weights: for each image that channel's share in the score.
+        layers: for each image which of the joined layers say anything of it, where that is not all of them.
     """
 
     recipe: Recipe
     layer: str
-    map: np.ndarray
+    map: np.ndarray | list[np.ndarray]
     channels: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
+    layers: tuple[str, ...] = ()
 
 
 class Explainer:
@@ -118,13 +135,16 @@ class Explainer:
         model: a network, or a bare module that takes ``(n, 3, h, w)`` to scores ``(n, classes)``, perhaps somewhere in
             tuples, mappings or dataclasses.
         layers: layer paths (see :func:`camcli.layers.resolve`); empty for the default layer, chosen at the first
-            batch. Must be empty for methods that work at the input alone.
-        method: a row of ``camcli methods``, or several: they share the forward, and the backward where they want one.
+            batch, or where hirescam explains boxes for the levels that they are read from. Must be empty for methods
+            that work at the input alone.
+        method: a row of ``camcli methods``, or several: they share the forward, and the backward where they want one;
+            ``auto``: gradcam, and for boxes hirescam.
         options: of the methods: ``{"samples": 8}``, or words such as ``samples=8`` and ``smoothgrad.samples=8``.
         output: where in what the model returns its scores are, such as ``logits`` or ``0``, if that is not plain.
         layout: how the layers' output lies in memory (see :attr:`camcli.Job.layout`); empty to read it.
         call: which run of a layer counts that runs several times in one forward, from 1 on; 0 for the last.
-        fuse: how the maps of several layers become one: ``none``, ``mean``, ``max``, ``product``, or ``paper``.
+        fuse: how the maps of several layers become one: ``none``, ``mean``, ``max``, ``product``, ``sum``, or
+            ``paper``.
         scales: factors of the input's size at which the maps are made; their mean is given.
         flips: which mirrored images are explained too: ``flip``, ``flip-vertical``; likewise.
         eigen_smooth: of the channels' parts of a map the first principal component, instead of their sum.
@@ -134,7 +154,7 @@ class Explainer:
         counterfactual: turn the score's sign, to explain what lowers it.
         channels: instead of the map the parts of so many of the layer's channels: those of the greatest share in the
             score, to first order (the sum over the cells of activation times gradient).
-        checkpoint: compute parts of the network again on the way back instead of keeping what they need for it: slower,
+        recompute: compute parts of the network again on the way back instead of keeping what they need for it: slower,
             less memory. Parts and their saving are found out for each size of images.
         group: whether the images of a call belong together: the model is given exactly these at once, and may give one
             row of scores for all of them. Of scores that depend on several images each is explained by itself, with a
@@ -145,8 +165,11 @@ class Explainer:
         methods: the rows of the methods.
         recipes: these, with their functions and options.
         strongest: of how many channels the parts are given, instead of the map; 0 for the map.
+        fuse: how the maps of several layers become one; ``sum`` where the levels of a pyramid were chosen.
         fitted: by method and layer, what a method was fitted to that finds concepts in several pictures together; while
             it is empty, those of each call are taken together. Filled by :meth:`fit`, and may be set.
+        activation: what makes probabilities of the scores; what was found out about them at the first check.
+        one_by_one: whether each image is explained in a batch of its own, since others would change what is said of it.
         notes: what a reader of all the maps must know.
 
     Raises:
@@ -157,32 +180,35 @@ class Explainer:
         self,
         model: Network | nn.Module,
         *,
-        layers: Sequence[str] = (),
-        method: str | Sequence[str] = "gradcam",
+        layers: str | Sequence[str] = (),
+        method: str | Sequence[str] = AUTO,
         options: Mapping[str, Any] | Sequence[str] = (),
         layout: str = "",
         call: int = 0,
         output: str = "",
         fuse: str = "none",
-        scales: Sequence[int | float] = (1.0,),
-        flips: Sequence[str] = (),
+        scales: int | float | Sequence[int | float] = (1.0,),
+        flips: str | Sequence[str] = (),
         eigen_smooth: bool = False,
         rows: int = 8,
         score: str = "logit",
-        versus: Sequence[int] = (),
+        versus: Class | Sequence[Class] = (),
         counterfactual: bool = False,
         channels: int = 0,
-        checkpoint: bool = False,
+        recompute: bool = False,
         group: bool = False,
     ) -> None:
         self.network = model if isinstance(model, Network) else None
         self.module = model.module if isinstance(model, Network) else model
         outlet = self.network.outlet if self.network else Outlet()
-        explained = score_of(score, versus, counterfactual, self.network)
+        self.activation: Activation = self.network.activation if self.network else "softmax"
+        self._score = score, classes_of(versus), counterfactual
+        known = self.network.activation if self.network else "none"
+        explained = score_of(*self._score, self.network, known)
         self.outlet = replace(outlet, path=output or outlet.path, score=explained, group=group)
-        self.recipes = recipes(method, options)
+        self.recipes = recipes(method, options, self.outlet.task == "detect")
         self.methods = tuple(recipe.row for recipe in self.recipes)
-        self.strongest = channels
+        self.strongest, self.fuse = channels, fuse
         self._request = Request(
             module=self.module,
             network=self.network,
@@ -190,11 +216,12 @@ class Explainer:
             recipes=self.recipes,
             fuse=fuse,
             smooth=eigen_smooth,
-            scales=tuple(scales),
-            flips=tuple(flips),
+            scales=one_or_several(scales),
+            flips=one_or_several(flips),
             strongest=channels,
             group=group,
         )
+        layers = one_or_several(layers)
         self._request.check_meant(layers, layout, call)
         wants = self._request.wants
         self.fitted: Fitted = {}
@@ -209,14 +236,17 @@ class Explainer:
         one = len(self.methods) == 1
         caveats = [row.caveat if one else f"{row.name}: {row.caveat}" for row in self.methods if row.caveat]
         self.notes: tuple[str, ...] = tuple(dict.fromkeys(caveats))
+        if forgotten := self._request.forgotten():
+            self._note(forgotten)
         if unnamed := self._request.unnamed:
             self._note(f"no classes are named that a concept speaks for: {unnamed}")
-        self._asked, self._call, self._checkpoint = layout, call, checkpoint
+        self._asked, self._call, self._recompute = layout, call, recompute
         # Found out for so many images at once (1 where they are no group), of so many rows and columns.
         self._plans: dict[tuple[int, int, int], Plan] = {}
         self._passes: dict[tuple[int, int, int], list[Pass]] = {}
         self._checked: tuple[int, int, int] | None = None
         self._shared: set[tuple[int, int, int]] = set()
+        self._tried = self.one_by_one = False
 
     @property
     def keeps_much(self) -> bool:
@@ -229,7 +259,7 @@ class Explainer:
         if self._witness.from_input or wants & ({"slopes"} | ATTENTION) or not self.layers:
             return True
         places = {module: place for place, module in enumerate(self.module.modules())}
-        ends = [max(places[part] for part in self.module.get_submodule(name).modules()) for name in self.layers]
+        ends = [max(places[part] for part in at_layer(self.module, name)[0].modules()) for name in self.layers]
         return min(ends) < LATE * len(places)
 
     @property
@@ -313,6 +343,8 @@ class Explainer:
             )
         choose = choose or (found if self.outlet.task == "detect" else self._predicted)
         key = self._ready(images, extras)
+        if self.one_by_one and len(images) > 1:
+            return self._each_alone(images, choose, seen, region, extras, among)
         with self._witness.ready(), self._witness.feed.giving(extras):
             forward = self._witness.forward(images, seen, region, self._plans[key])
             choose = self._agreed(choose, forward.reading, len(images))
@@ -333,6 +365,28 @@ class Explainer:
                         one = self._result(some, at, subjects[row][rank], said[row], images, row)
                         of_subjects[row][rank].append(one)
         return [[*own, *chain.from_iterable(some)] for own, some in zip(results, places, strict=True)]
+
+    def _each_alone(
+        self,
+        images: Tensor,
+        choose: Choose,
+        seen: Tensor | None,
+        region: Tensor | None,
+        extras: Features | None,
+        among: Callable[[int], Sequence[int]],
+    ) -> list[list[Result]]:
+        """The results of each image in a batch of its own."""
+
+        def alone(row: int) -> list[Result]:
+            image, inside, part = (None if some is None else some[row : row + 1] for some in (images, seen, region))
+            assert image is not None
+            own = None if extras is None else one_of(extras, row)
+            [results] = self.results(
+                image, lambda _, scores: choose(row, scores), inside, part, own, lambda _: among(row)
+            )
+            return results
+
+        return [alone(row) for row in range(len(images))]
 
     def _ready(self, images: Tensor, extras: Features | None) -> tuple[int, int, int]:
         """See that everything was tried on noise like these images; gives what it was found out for."""
@@ -390,6 +444,7 @@ class Explainer:
         Raises:
             RequestError: the layer cannot be chosen.
         """
+        self._try(image, extras)
         with self._feeding(image, extras):
             self._choose_layer(image)
             with torch.inference_mode(False), torch.no_grad(), frozen(self.module):
@@ -448,7 +503,7 @@ class Explainer:
             return "a method takes the gradient by the images, so it passes every part of the network"
         if wants & ATTENTION:
             return "a method follows attention through every operation"
-        if self._checkpoint:
+        if self._recompute:
             return "parts of the network are computed again on the way back"
         if self._request.group:
             return "groups may be of several sizes"
@@ -513,9 +568,45 @@ class Explainer:
         key, size = self._key(image), (image.shape[2], image.shape[3])
         if self._checked == key:
             return
+        self._try(image, extras)
         with self._feeding(image, extras):
             self._check_sizes(image, key, size)
         self._checked = key
+
+    def _try(self, image: Tensor, extras: Features | None) -> None:
+        """Find out, once, what the scores are, and whether the network says the same twice and beside other images."""
+        if self._tried or self.outlet.task == "detect":
+            return
+
+        def run(images: Tensor) -> Tensor:
+            with self._feeding(images, extras):
+                output = self.module(devices.copied_to(self.module, images))
+            table = table_of(self._witness.read(output, len(images)))
+            assert table is not None
+            return table
+
+        alone = self._request.group or (extras is not None and count_of(extras) < len(image) + 1)
+        size = (image.shape[2], image.shape[3])
+        other = None if alone else probe_image(size, image.dtype, image.device, seed=1)
+        with self._witness.ready():
+            trial = tried(self.module, run, image, None if other is None else torch.cat([image, other]))
+        self._tried = True
+        asked = self.network is not None and self.network.activation_asked
+        if trial.probabilities and not asked and self.activation in ("softmax", "sigmoid"):
+            self.activation = "probabilities"
+            if self.network is not None:
+                self.network = replace(self.network, activation="probabilities")
+            score = score_of(*self._score, self.network, self.activation)
+            self.outlet = replace(self.outlet, score=score)
+        elif self.activation == "probabilities" and not trial.within:
+            raise RequestError(
+                "the model's outputs are said to be probabilities, and on noise some lie outside of 0 to 1",
+                probabilities.INSTEAD,
+            )
+        if trial.mixed:
+            self.one_by_one, self._witness.rows = True, 1
+        for words in trial.notes(self.activation, asked):
+            self._note(words)
 
     def _feeding(self, image: Tensor, extras: Features | None) -> AbstractContextManager[None]:
         """While it lasts, the network is given features beside each of these images, if there are some."""
@@ -524,9 +615,20 @@ class Explainer:
     def _choose_layer(self, image: Tensor) -> None:
         """The default layer, where a method wants one and none is named."""
         if self._request.at_layer and not self.layers:
+            if self._request.levelled and (found := self._levels(image)):
+                self.layers = found
+                self.fuse = "sum" if self.fuse == "none" else self.fuse
+                return
             known = self.network.layer if self.network else ""
             self.layers = (known or default_layer(self.module, self._survey(image)),)
             self._request.check_fused(self.layers)
+
+    def _levels(self, image: Tensor) -> tuple[str, ...]:
+        """The levels that boxes are read from, where the source names no other layer."""
+        pyramid = self.network.pyramid if self.network else ""
+        if self.network and self.network.layer and not pyramid:
+            return ()
+        return levels(self.module, self._witness.leaf(image).detach(), self._read, pyramid)
 
     def _check_sizes(self, image: Tensor, key: tuple[int, int, int], size: tuple[int, int]) -> None:
         self._check_size(image)
@@ -548,6 +650,8 @@ class Explainer:
         plan = Plan()
         with self._witness.ready(), unfiltered(self.module):
             forward = self._witness.forward(image)
+            if self._turned_two_sided(forward.reading.classes):
+                forward = self._witness.forward(image)
             self._check_labels(forward.reading.classes)
             if isinstance(forward.reading, Shared):
                 self._shared.add(key)
@@ -573,7 +677,7 @@ class Explainer:
             del forward, evidence
             if len(image) > 1:
                 self._check_order(plan, image)
-            if self._checkpoint:
+            if self._recompute:
                 note = self._witness.prepare_parts(plan, image)
                 # Of other sizes it is enough to say where nothing can be done.
                 if not (plan.parts and self._plans):
@@ -595,16 +699,17 @@ class Explainer:
         """
         count = len(images)
         others = probe_image((images.shape[2], images.shape[3]), images.dtype, images.device, count, seed=1)
-        numbers = torch.arange(1, count + 1)
+        numbers = torch.arange(1, count + 1, device="cpu")
         before = self._rows_of(self._witness.forward(images, plan=plan), plan)
-        seen = {name: torch.zeros(count, dtype=torch.long) for name in before}
+        seen = {name: torch.zeros(count, dtype=torch.long, device="cpu") for name in before}
+        least = max(MOVED, ROUNDED * coarse(self.device))
         for bit in range(count.bit_length()):
             turned = (numbers >> bit) & 1 == 1
             mixed = torch.where(turned.to(images.device)[:, None, None, None], others, images)
             for name, rows in self._rows_of(self._witness.forward(mixed, plan=plan), plan).items():
                 was, change = before[name].norm(dim=1), (rows - before[name]).norm(dim=1)
                 # What is silent either way says nothing of where it comes from.
-                moved = (change > MOVED * was).cpu() | (((was == 0) & (change == 0)).cpu() & turned)
+                moved = (change > least * was).cpu() | (((was == 0) & (change == 0)).cpu() & turned)
                 seen[name] += moved.long() << bit
         for name, codes in seen.items():
             where = f"the layer {name!r}" if name in self.layers else name
@@ -749,9 +854,14 @@ class Explainer:
                 for layer, parts in own.items():
                     found += _strongest(recipe, layer, parts, maps[OF_SHARES, layer], self.strongest)
                 continue
-            if self._request.fuse != "none" and recipe.at_layer:
+            if self.fuse == "sum" and recipe.at_layer:
+                sums = summed({layer: own[layer] for layer in self._in_turn})
+                arrays = [map.squeeze(0).numpy(force=True) for _, map in sums]
+                found.append(_Maps(recipe, "+".join(own), arrays, layers=tuple(drawn for drawn, _ in sums)))
+                continue
+            if self.fuse != "none" and recipe.at_layer:
                 in_turn = [own[layer] for layer in self._in_turn]
-                own = {"+".join(own): fused(in_turn, self._request.fuse, recipe.fusion)}
+                own = {"+".join(own): fused(in_turn, self.fuse, recipe.fusion)}
             for layer, map in own.items():
                 found.append(_Maps(recipe, layer, map.numpy(force=True)))
         return found
@@ -772,8 +882,10 @@ class Explainer:
         self, images: Tensor, forward: Forward, plan: Plan, rows: Sequence[int], seen: Tensor | None = None
     ) -> list[Sequence[Result]]:
         """Method by method, layer by layer, the concepts of some of the images."""
-        inside = torch.ones(images.shape[0], *images.shape[2:], dtype=torch.bool) if seen is None else seen
-        subjects = [Subject(0, torch.zeros(()), None, inside=inside[row], of_layer=True) for row in rows]
+        inside = (
+            torch.ones(images.shape[0], *images.shape[2:], dtype=torch.bool, device="cpu") if seen is None else seen
+        )
+        subjects = [Subject(0, torch.zeros((), device="cpu"), None, inside=inside[row], of_layer=True) for row in rows]
         evidence = Evidence(self._witness, plan, forward, subjects, rows)
         return [
             found_concepts(recipe, layer, evidence, self.fitted, len(rows), self._label)
@@ -795,8 +907,7 @@ class Explainer:
 
     def _read(self, output: Any, images: int, seen: Tensor | None = None, region: Tensor | None = None) -> Reading:
         names = self.network.labels.names if self.network else ()
-        activation = self.network.activation if self.network else "softmax"
-        return self.outlet.read(output, images, names, activation, seen, region)
+        return self.outlet.read(output, images, names, self.activation, seen, region)
 
     def _agreed(self, choose: Choose, reading: Reading, images: int) -> Choose:
         """Of a group with one prediction, what those of its images say that say anything, if they agree."""
@@ -809,7 +920,7 @@ class Explainer:
         if bool(scores.isfinite().all()):  # else the scores themselves are the trouble, and that is said of each image
             for row in range(images):
                 try:
-                    said.append(tuple(dict.fromkeys(choose(row, scores))))
+                    said.append(tuple(dict.fromkeys(classes_of(choose(row, scores)))))
                 except PictureError as error:
                     trouble.append(error)
         if len(set(said)) > 1:
@@ -846,7 +957,7 @@ class Explainer:
                 )
             if self._request.of_no_class:
                 return []
-            indices = list(dict.fromkeys(choose(row, competing(scores, among))))
+            indices = list(dict.fromkeys(classes_of(choose(row, competing(scores, among)))))
             if not indices:
                 raise PictureError(self.outlet.nothing())
             if self._request.of_layer:
@@ -872,7 +983,7 @@ class Explainer:
             return "what the layer says, as a sum of concepts; no class"
         network = self.network
         what = self.outlet.says(
-            network.activation if network else "softmax",
+            self.activation,
             len(network.labels) if network else 0,
             region,
             headless=network is not None and network.headless,
@@ -885,7 +996,7 @@ class Explainer:
     def _of_channel(self, index: int) -> Subject:
         """A channel of the layer, of each if there are several."""
         self.check_channel(index)
-        return Subject(index, torch.zeros(()), None, of_layer=True)
+        return Subject(index, torch.zeros((), device="cpu"), None, of_layer=True)
 
     def check_channel(self, index: int) -> None:
         """See that every layer has a channel.
@@ -910,7 +1021,8 @@ class Explainer:
 
     def _result(self, maps: _Maps, at: int, subject: Subject, scores: Tensor, images: Tensor, row: int) -> Result:
         """One image's map of several, or why it is none."""
-        recipe, layer, map, index = maps.recipe, maps.layer, maps.map[at], subject.index
+        recipe, map, index = maps.recipe, maps.map[at], subject.index
+        layer = maps.layers[at] if maps.layers else maps.layer
         alone = subject.of_layer or (recipe.of_channel and not self.strongest)
         label = f"channel {index}" if alone else self._label(index)
         noun = self.network.labels.noun if self.network else "class"
@@ -936,7 +1048,7 @@ class Explainer:
             and (recipe.of_channel or bool(maps.weights) or not subject.score.any())
         )
         if not map.any() and not silent:
-            rectified = len(recipe.formulas) > 1 or self._request.fuse != "none" or recipe.wants & RECTIFIED
+            rectified = len(recipe.formulas) > 1 or self.fuse not in ("none", "sum") or recipe.wants & RECTIFIED
             why = "nothing at {} speaks for it here" if rectified else "{} has no part in its score here"
             return PictureError(
                 f"the map of {of} is zero everywhere: {why.format(where)}",
@@ -996,6 +1108,8 @@ class Explainer:
             )
         self._note_choice(name, taps)
         shape = tuple(taps[name].shape)
+        if at_layer(self.module, name)[1] and shape[2:] == (1, 1):
+            return Layout("nchw", (1, 1))
         count, size = len(image), (image.shape[2], image.shape[3])
         try:
             if self._asked:
@@ -1114,6 +1228,15 @@ class Explainer:
     def _note(self, text: str) -> None:
         self.notes = (*(one for one in self.notes if one != text), text)
 
+    def _turned_two_sided(self, classes: int | None) -> bool:
+        """Whether a network was found to give one score for two classes, which is then read as both."""
+        if classes != 1 or self.network is None or not tells_apart(self.network, self.network.labels):
+            return False
+        self.network = two_sided(self.network, self.network.labels)
+        self.outlet = replace(self.outlet, two_sided=True)
+        self._note(self.network.notes[-1])
+        return True
+
     def _check_labels(self, classes: int | None) -> None:
         if classes is not None and self.network and len(self.network.labels) != classes:
             raise RequestError(
@@ -1155,9 +1278,11 @@ class Explainer:
 
     def _check_gradient(self, evidence: Evidence, image: Tensor) -> None:
         if self._witness.wants & {"grad", "curve"}:
-            for name in self.layers:
-                if not evidence.get("grad", name).any():
-                    raise no_gradient(self.module, self._survey(image), name)
+            reached = [name for name in self.layers if evidence.get("grad", name).any()]
+            # Where maps are summed up a layer may say nothing, as levels do that no box is read from.
+            for name in () if reached and self.fuse == "sum" else self.layers:
+                if name not in reached:
+                    raise no_gradient(self.module, self._survey(image), name.partition(":")[0])
 
     def _check_complete(self, evidence: Evidence) -> None:
         try:
@@ -1176,8 +1301,7 @@ def _same(one: Any, other: Any) -> bool:
 def _alike(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape:
         return False
-    eps = torch.finfo(one.dtype).eps if one.is_floating_point() else 0.0
-    return alike(one.cpu(), other.cpu(), max(SAME, ROUNDED * eps))
+    return alike(one.cpu(), other.cpu(), max(SAME, ROUNDED * rounding(one)))
 
 
 def _count(count: int, one: str, many: str = "") -> str:
@@ -1226,7 +1350,7 @@ def _remarks(map: np.ndarray, where: str, scores: Tensor) -> tuple[str, ...]:
     remarks = []
     if map.ndim == 2 and map.max() <= 0:
         remarks.append(f"nothing at {where} speaks for it: the whole map is negative (--save array keeps what it says)")
-    if map.size > 1 and np.ptp(map) <= FLAT * np.abs(map).max():
+    if np.ptp(map) <= FLAT * np.abs(map).max():
         remarks.append(f"the map is the same everywhere at {where}, so it names no place")
     elif map.ndim == 2 and map.min() > MOSTLY_GROUND * map.max():
         remarks.append(
@@ -1239,6 +1363,17 @@ def _remarks(map: np.ndarray, where: str, scores: Tensor) -> tuple[str, ...]:
             "the map may be mostly rounding; a model that ends before its softmax is explained better"
         )
     return tuple(remarks)
+
+
+def count_of(features: Features) -> int:
+    """Of how many images there are features."""
+    return len(features) if isinstance(features, Tensor) else min(map(len, features.values()), default=0)
+
+
+def one_of(features: Features, row: int) -> Features:
+    """The features of one image alone."""
+    some = slice(row, row + 1)
+    return features[some] if isinstance(features, Tensor) else {name: one[some] for name, one in features.items()}
 
 
 def first_of(features: Features, count: int) -> Features:

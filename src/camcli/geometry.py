@@ -273,7 +273,9 @@ class Prepare:
 
     def _values(self, cut: Image.Image) -> Float[Tensor, "3 h w"]:
         values = torch.from_numpy(np.array(cut)).permute(2, 0, 1).contiguous().to(torch.float32).div_(255)
-        mean, std = (torch.tensor(three, dtype=torch.float32).view(3, 1, 1) for three in (self.mean, self.std))
+        mean, std = (
+            torch.tensor(three, dtype=torch.float32, device="cpu").view(3, 1, 1) for three in (self.mean, self.std)
+        )
         return values.sub_(mean).div_(std)
 
 

@@ -45,7 +45,7 @@ def probe_image(
     size: tuple[int, int], dtype: torch.dtype, device: torch.device, count: int = 1, seed: int = 0
 ) -> Float[Tensor, "n 3 h w"]:
     """Seeded noise to try a network on: unlike a blank image it drives every channel."""
-    noise = torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(seed))
+    noise = torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(seed), device="cpu")
     return noise.to(device, dtype)
 
 

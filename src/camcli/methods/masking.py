@@ -103,7 +103,9 @@ def ss_cam(
     source = torch.Generator().manual_seed(seed)
 
     def draw() -> Masking:
-        noise = sigma * torch.randn(1, 3 if on == "image" else 1, *images.shape[2:], generator=source).to(images)
+        noise = sigma * torch.randn(1, 3 if on == "image" else 1, *images.shape[2:], generator=source, device="cpu").to(
+            images
+        )
         return lambda mask: images * mask + noise if on == "image" else images * (mask + noise)
 
     return _by_confidence(act, images, ask, (draw() for _ in range(samples)), samples, softmax)
@@ -343,8 +345,10 @@ def _grids(images: Float[Tensor, "n 3 H W"], cells: int, p: float, seed: int) ->
     cell = math.ceil(height / cells), math.ceil(width / cells)
     size = [(cells + 1) * side for side in cell]
     while True:
-        grids = (torch.rand(CHUNK, 1, cells, cells, generator=source) < p).to(images)
-        shifts = zip(*(torch.randint(side, (CHUNK,), generator=source).tolist() for side in cell), strict=True)
+        grids = (torch.rand(CHUNK, 1, cells, cells, generator=source, device="cpu") < p).to(images)
+        shifts = zip(
+            *(torch.randint(side, (CHUNK,), generator=source, device="cpu").tolist() for side in cell), strict=True
+        )
         grown = F.interpolate(grids, size, mode="bilinear", align_corners=False)
         for mask, (top, left) in zip(torch.split(grown, 1), shifts, strict=True):
             yield mask[:, :, top : top + height, left : left + width]

@@ -58,7 +58,7 @@ def smoothgrad(
     source = torch.Generator().manual_seed(seed)
     spread = sigma * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
     # One noise serves all pictures of a batch, so that each gets what it would get alone.
-    noises = (torch.randn(1, *images.shape[1:], generator=source).to(images) for _ in range(samples))
+    noises = (torch.randn(1, *images.shape[1:], generator=source, device="cpu").to(images) for _ in range(samples))
     total = torch.zeros_like(images)
     for _, grad in slopes(images + spread * noise for noise in noises):
         total += grad

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from camcli import checkpoint
+from camcli import checkpoint, fitting
 from camcli.errors import RequestError
 from camcli.geometry import Prepare
 from camcli.labels import Labels
 from camcli.models import Request, _headless, _importing, _sizing
-from camcli.network import Network
+from camcli.network import Network, tells_apart, two_sided
 
 NAMED = "a model of your own is named path/to/file.py:function"
 RETURNS = (
@@ -55,7 +55,7 @@ def load(request: Request) -> Network:
     _check_head(network, request)
     if request.file:
         content = checkpoint.read(request.file)
-        module, notes = checkpoint.fit(lambda _classes: network.module, content, request.name)
+        module, notes = fitting.fit(lambda _classes: network.module, content, request.name)
         network = replace(network, module=module, weights="file", origin=f"the file {request.file}")
         network = replace(network, notes=(*network.notes, *notes))
     if request.random:
@@ -106,7 +106,7 @@ def _without_head(module: nn.Module, request: Request) -> Network:
     origin, notes = f"as built by {request.name}", tuple[str, ...]()
     if request.file:
         content, origin = checkpoint.read(request.file), f"the file {request.file}"
-        module, notes = checkpoint.fit(lambda _classes: module, content, request.name, beheaded=without_head)
+        module, notes = fitting.fit(lambda _classes: module, content, request.name, beheaded=without_head)
     if request.random:
         _reset(module, request.name)
         origin = f"random numbers from seed {request.seed}"
@@ -154,6 +154,8 @@ def _checked(network: Network) -> Network:
         return network
     if not len(network.labels):
         return replace(network, labels=Labels.numbered(classes, "channel" if network.headless else "class"))
+    if classes == 1 and tells_apart(network, network.labels):
+        return two_sided(network, network.labels)
     if len(network.labels) != classes:
         raise RequestError(
             f"{network.name} gives {classes} scores, and names {len(network.labels)} classes",

@@ -6,7 +6,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,15 @@ import torch
 from timm.layers import PatchEmbed
 from torch import nn
 
-from camcli import checkpoint, hub, undrawn
+from camcli import checkpoint, fitting, hub, undrawn
+from camcli.classlist import WORDNET
 from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Fit, Prepare
 from camcli.job import Pool
-from camcli.labels import WORDNET, Labels
+from camcli.labels import Labels
 from camcli.layout import scaled
 from camcli.models import Request, _headless, _imagenet, _sizing
+from camcli.models._pretrained import unreadable
 from camcli.network import Network
 from camcli.outlet import PLAIN
 from camcli.positions import follow
@@ -38,6 +40,8 @@ INTERPOLATING = ("VisionTransformerSAM",)
 ANY_CLASSES = 10
 POSITIONS = "what belongs to positions is interpolated to each input's size by timm (set_input_size)"
 CONFIG = ("config.json",)
+# What transformers calls a model of timm's in the folders that it writes.
+TRANSFORMERS = "timm_wrapper"
 # What files of weights are called on the hub; safetensors first, as in timm.
 FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -52,6 +56,8 @@ class Choice:
         weights: its weights: a file here, a file on a hub, or None if nobody has any.
         custom: whether the file is of a format that only the model itself can read.
         origin: where the weights come from, for people.
+        fetched: whether they lie in a cache; else they are the user's own.
+        wrapped: whether transformers wrote them, as those of a model around timm's.
     """
 
     name: str
@@ -59,6 +65,8 @@ class Choice:
     weights: Path | hub.Remote | None
     custom: bool
     origin: str
+    fetched: bool = True
+    wrapped: bool = False
 
 
 def names() -> list[str]:
@@ -87,7 +95,7 @@ def load(request: Request) -> Network:
     if request.file:
         build, beheaded = partial(_build, choice), without_head if request.headless else None
         module, notes = undrawn.built(
-            lambda: checkpoint.fit(build, checkpoint.read(request.file), choice.name, _converted, beheaded)
+            lambda: fitting.fit(build, checkpoint.read(request.file), choice.name, _converted, beheaded)
         )
         return network(module, choice.name, request, f"the file {request.file}", notes, choice.create)
     if request.random:
@@ -246,19 +254,20 @@ def _origin(weights: Path | hub.Remote | None) -> str:
 
 def _repository(place: str, *, own_weights: bool) -> Choice:
     """A model on the hub, brought here: a cached one is a folder, which timm loads without asking the network."""
-    repository, _, revision = place.partition("@")
+    repository, revision = hub.repository(place)
     name = f"timm:hf-hub:{place}"
     wanted = [CONFIG, FILES] if own_weights else [CONFIG]
-    parts = [hub.HubFile(repository, files, revision or None) for files in wanted]
+    parts = [hub.HubFile(repository, files, revision) for files in wanted]
     folder = {hub.fetch(part, f"the files of {name}").parent for part in parts}
     if len(folder) > 1:  # an old configuration in the cache, and weights of a newer commit
         folder = {part.download().parent for part in parts}
-    return _folder(folder.pop(), name, f"{place} on the Hugging Face hub")
+    return replace(_folder(folder.pop(), name, f"{place} on the Hugging Face hub"), fetched=True)
 
 
 def _folder(folder: Path, name: str, origin: str) -> Choice:
     try:
-        architecture = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architecture"]
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        architecture = config["architecture"]
     except OSError as error:
         raise RequestError(
             f"{name} needs a config.json, and {str(folder)!r} has none that can be read ({error.strerror})",
@@ -271,7 +280,8 @@ def _folder(folder: Path, name: str, origin: str) -> Choice:
         ) from error
     if not timm.is_model(architecture):
         raise RequestError(f"timm has no architecture {architecture!r}, which {name} is built on", _update())
-    return Choice(name, f"local-dir:{folder}", folder, custom=False, origin=origin)
+    wrapped = config.get("model_type") == TRANSFORMERS
+    return Choice(name, f"local-dir:{folder}", folder, custom=False, origin=origin, fetched=False, wrapped=wrapped)
 
 
 def _update() -> str:
@@ -298,6 +308,8 @@ def _pretrained(choice: Choice) -> nn.Module:
         if isinstance(choice.weights, Path)
         else hub.fetch(choice.weights, f"the weights of {choice.name}")
     )
+    if choice.wrapped and isinstance(choice.weights, Path):
+        return _of_transformers(choice, choice.weights)
     # Told of a file, timm neither asks the network nor forgets what it does to weights of its own: rename, adapt.
     overlay = None if file.is_dir() else {"file": str(file), "custom_load": choice.custom}
     try:
@@ -305,12 +317,17 @@ def _pretrained(choice: Choice) -> nn.Module:
             lambda: timm.create_model(choice.create, pretrained=True, pretrained_cfg_overlay=overlay)
         )
     except Exception as error:  # what a damaged file ends in depends on where the damage is
-        raise RequestError(
-            f"the weights of {choice.name} in {str(file)!r} cannot be loaded: "
-            f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
-            "if the file is damaged, delete it and it is fetched anew",
-        ) from error
+        raise unreadable(choice.name, file, error, fetched=choice.fetched, files=FILES) from error
     return module
+
+
+def _of_transformers(choice: Choice, folder: Path) -> nn.Module:
+    """The model of a folder that transformers wrote around timm's, whose weights all have a prefix there."""
+    file = next((folder / one for one in FILES if (folder / one).is_file()), None)
+    if file is None:
+        raise RequestError(f"{choice.name} has no weights", f"there should be one of: {', '.join(FILES)}")
+    build = partial(_build, choice)
+    return undrawn.built(lambda: fitting.fit(build, checkpoint.read(file), choice.name))[0]
 
 
 def _converted(state: checkpoint.State, module: nn.Module) -> checkpoint.State:
