@@ -56,6 +56,8 @@ CHANGED = {
     "range": "0,4095",
     "pages": "all",
     "overwrite": True,
+    "drop_others": True,
+    "durable": True,
     "batch_size": 3,
     "recompute": True,
     "workers": 3,
@@ -65,7 +67,7 @@ CHANGED = {
     "seed": 1,
 }
 HOW = {
-    *("inputs", "null_separated", "out", "root", "overwrite", "pages"),
+    *("inputs", "null_separated", "out", "root", "overwrite", "drop_others", "durable", "pages"),
     *("batch_size", "recompute", "workers", "device", "compile", "seed"),
 }
 

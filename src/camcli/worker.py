@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import time
@@ -20,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from camcli import depth, devices, frames
+from camcli import counted, depth, devices, frames
 from camcli.choices import ONE_TARGET, disagreement
 from camcli.compiling import Compilation
 from camcli.concepts import MOST_PICTURES, spread_first
@@ -140,8 +139,9 @@ class Worker:
         explains: what number the maps explain, in words for people.
         notes: what the user must know about all the maps; may grow while pictures are done.
         sha256: of the weights.
-        fingerprint: of the job and of what it was resolved to: 16 hex digits that change when anything changes that
-            could change a picture's files.
+        counted: the parts of the job and of what it was resolved to that could change a picture's files, each as its
+            value or its SHA-256.
+        fingerprint: of all of them: 16 hex digits that change when any does.
 
     Raises:
         RequestError: anything in the job that cannot be.
@@ -168,7 +168,7 @@ class Worker:
         self.sha256 = network.sha256()
         # The methods that it comes to, since a name may stand for another one.
         methods = [one.row.name for one in recipes(job.method, job.options, network.outlet.task == "detect")]
-        self.fingerprint = _fingerprint(replace(job, method=",".join(methods)), network, self.sha256)
+        self.counted = counted.parts(replace(job, method=",".join(methods)), network, self.sha256)
         device = self.devices[0]
         _check_shared(job, network, device)
         self.network = replace(network, module=network.module.to(device))
@@ -219,9 +219,13 @@ class Worker:
                 f"in {job.precision} on {device}: {_first_line(error)}",
                 _other_ways(job.precision, device),
             ) from error
-        self.batch_size = 1 if self.explainer.one_by_one else given or self._batch_size(first)
+        self.counted |= counted.code(job, self.explainer.methods)
+        if self.explainer.layers:
+            self.counted["layers"] = ", ".join(self.explainer.layers)
         if self.explainer.one_by_one:
-            self.fingerprint = hashlib.sha256(f"{self.fingerprint} in batches of 1".encode()).hexdigest()[:16]
+            self.counted["batches of"] = "1"
+        self.fingerprint = counted.fingerprint(self.counted)
+        self.batch_size = 1 if self.explainer.one_by_one else given or self._batch_size(first)
         if self.explainer.network is not self.network and self.explainer.network:
             self.network = self.explainer.network
             self.target = aimed(job, question, self.network)
@@ -889,12 +893,6 @@ def _uneven(grids: dict[str, tuple[int, int]], size: tuple[int, int]) -> list[st
         for layer, (rows, columns) in grids.items()
         if height % rows or width % columns
     ]
-
-
-def _fingerprint(job: Job, network: Network, sha256: str) -> str:
-    """A fingerprint of what was asked and of what it was resolved to, since names stand for changing things."""
-    resolved = [job.fingerprint, sha256, repr(network.prepare), repr(network.labels)]
-    return hashlib.sha256("\n".join(resolved).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _one_colour(pixels: np.ndarray) -> bool:

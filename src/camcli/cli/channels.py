@@ -219,11 +219,12 @@ def _rank(contest: Contest, voice: Voice, as_json: bool) -> Tally:
     _introduce(ranking, voice)
     told = len(ranking.notes)
     tally, began = Tally(), time.monotonic()
-    with voice.progress(ranking.total, tally) as reporter:
-        for outcomes in ranking:
-            reporter.picture(outcomes)
-    with voice.working("drawing the contact sheet"):
-        ranked = ranking.write()
+    with ranking:
+        with voice.progress(ranking.total, tally) as reporter:
+            for outcomes in ranking:
+                reporter.picture(outcomes)
+        with voice.working("drawing the contact sheet"):
+            ranked = ranking.write()
     if as_json:
         sys.stdout.buffer.writelines(one.as_line() for one in ranked)
         sys.stdout.buffer.flush()
