@@ -13,6 +13,7 @@ from typing import Any
 from camcli import __version__, atomic
 from camcli.errors import OutputError
 from camcli.models import templates
+from camcli.placement import Placement
 from camcli.worker import Worker
 
 FILE = "run.json"
@@ -41,6 +42,7 @@ def facts(worker: Worker) -> dict[str, Any]:
         ],
         **_prompts(worker),
         "layers": list(explainer.layers),
+        "placement": _placement(worker),
         "explained": worker.explains,
         "notes": list(worker.notes),
         "device": ",".join(map(str, worker.devices)),
@@ -51,6 +53,18 @@ def facts(worker: Worker) -> dict[str, Any]:
         },
         "platform": platform.platform(),
     }
+
+
+def _placement(worker: Worker) -> dict[str, Any]:
+    """Of each layer where its cells lie in the model's input, and what was measured of that: x before y, in pixels."""
+    found: dict[str, Any] = {}
+    for name, one in worker.explainer.located.items():
+        placement = one.placement or Placement.even(one.grid, worker.network.prepare.size)
+        x, y, across, down = placement.numbers
+        found[name] = {"cells": one.grid[::-1], "first": (x, y), "stride": (across, down)}
+        measured = {"offset": one.offset[::-1], "error": one.error[::-1]}
+        found[name] |= {"unknown": one.unknown} if one.unknown else measured
+    return found
 
 
 def _prompts(worker: Worker) -> dict[str, Any]:

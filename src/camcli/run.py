@@ -25,6 +25,7 @@ from camcli.ledger import Ledger
 from camcli.listed import Listing, several
 from camcli.outputs import COLORMAPS, OUTPUTS
 from camcli.pictures import Picture, Source, decode, find, output_name, stamp
+from camcli.placement import Placement
 from camcli.render import Style, display, strongest
 from camcli.stream import ahead
 from camcli.targets import gives_several
@@ -307,7 +308,7 @@ class Run:
         files = {name: fitted(stem, suffix) for name, suffix in self._suffixes.items()}
         self._write(item.picture, explanation, {name: files[name] for name in self._written})
         shown = display(explanation.drawn)
-        view = item.picture.view
+        view = item.picture.view.placed(explanation.placement)
         x, y = view.peak(shown)
         notes = explanation.notes
         if shown.max() > shown[view.shown(shown.shape)].max():
@@ -332,11 +333,13 @@ class Run:
             high=float(explanation.map.max()),
             strongest=strongest(explanation.drawn),
             peak=(round(x, 2), round(y, 2)),
+            placement=explanation.placement.numbers if explanation.placement else None,
             notes=notes,
         )
 
     def _write(self, picture: Picture, explanation: Explanation, files: dict[str, str]) -> None:
         style = Style(self.job.colormap, self.job.alpha, self.job.normalize, self._scale, self.worker.network.untrained)
+        picture = replace(picture, view=picture.view.placed(explanation.placement))
         for name, file in files.items():
             atomic.write(self._out / file, OUTPUTS.load(name)(picture, explanation, style))
 
@@ -418,6 +421,7 @@ class Run:
             notes=outcome.notes,
             number=outcome.number,
             box=outcome.box,
+            placement=Placement.of(outcome.placement) if outcome.placement else None,
         )
 
 

@@ -20,6 +20,7 @@ from camcli.capture import Taps, at_work, frozen, lent, tapped
 from camcli.errors import RequestError
 from camcli.extras import Feed
 from camcli.layout import Layout, canonical, restored
+from camcli.locating import Located
 from camcli.outlet import Reading
 from camcli.recompute import WORTH, recomputed, saving, weighed
 from camcli.replay import IMAGES, Recording, Way, expanded, needed, recorded, replayed
@@ -68,6 +69,7 @@ class Plan:
         parts: the modules that are computed again on the way back, if that is asked for.
         trunk: their blocks, if a method asks for what these say.
         mixes: whether the score of one picture of a group was seen to depend on another.
+        located: where each layer's cells lie in the input, if that was measured.
     """
 
     layouts: dict[str, Layout] = field(default_factory=dict)
@@ -80,6 +82,7 @@ class Plan:
     parts: tuple[nn.Module, ...] = ()
     trunk: Trunk | None = None
     mixes: bool = False
+    located: dict[str, Located] = field(default_factory=dict)
 
     @property
     def pooled(self) -> bool:
@@ -240,6 +243,20 @@ class Witness:
             output = self.module(leaf.clone())
         reading = self.read(output, len(images), seen, region)
         return Forward(leaf, reading, taps, ruled, biases, recordings, attending, calls, ending)
+
+    def cells(self, images: Tensor, layouts: Mapping[str, Layout]) -> dict[str, Tensor]:
+        """Each layer's cells ``(n, c, h, w)`` for images, in the graph that starts at these if they ask for one.
+
+        Raises:
+            ValueError: they do not go by images.
+        """
+        layers = {name: self.module.get_submodule(name) for name in layouts}
+        with tapped(layers, self.call) as taps:
+            self.module(images.clone())
+        found = {name: canonical(taps[name], layout) for name, layout in layouts.items()}
+        if any(len(cells) != len(images) for cells in found.values()):
+            raise ValueError("what it gives does not go by images")
+        return found
 
     def _attending(self, images: int, plan: Plan | None, running: Sequence[nn.Module]) -> Attending:
         """Of the first forward the chain is checked; then only the last attention need be in the graph, if any."""

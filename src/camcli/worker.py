@@ -166,6 +166,7 @@ class Worker:
             counterfactual=job.counterfactual,
             channels=question.strongest,
             checkpoint=job.checkpoint,
+            placement=job.placement,
         )
         self.target, self.wanted, self.prompts = question.target, question.wanted, question.prompts
         self.shows_pixels = False
@@ -176,6 +177,7 @@ class Worker:
             noise = probe_image(network.prepare.size, torch.float32, torch.device("cpu"), count or 1)
             # In full precision, so that weights are rounded once.
             self.explainer.rearrange(noise, features)
+            self.explainer.locate(noise, features)
             self.network.module.to(PRECISIONS[job.precision])
             began = time.perf_counter()
             self.explainer.check(noise, features)
@@ -199,8 +201,9 @@ class Worker:
         self._noting = Lock()
         if job.compile != "off":
             self.notes += self._compiled(total or 0, tried)
-        if job.size:
-            self.notes += _uneven(self.explainer.grids, network.prepare.size)
+        placed = {name for name, one in self.explainer.located.items() if one.placement}
+        grids = {name: grid for name, grid in self.explainer.grids.items() if name not in placed}
+        self.notes += _uneven(grids, network.prepare.size)
         self.explains = self.explainer.says(bool(job.region))
         if job.group:
             each = "one for all pictures of a group" if self.explainer.shared else "one for each picture of a group"
@@ -591,7 +594,8 @@ def _explanations(items: Iterator[Item], on_error: Callable[[str, PictureError],
         name = str(item.source.path)
         for result in [item.error] if item.error else item.results:
             if isinstance(result, Explanation):
-                yield replace(result, source=name, view=item.picture.view if item.picture else None)
+                view = item.picture.view.placed(result.placement) if item.picture else None
+                yield replace(result, source=name, view=view)
             elif on_error is None:
                 raise PictureError(f"{name}: {result.message}", result.hint)
             else:
