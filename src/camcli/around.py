@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ class Pass:
         """Whether it shows images of this size as they are."""
         return not self.flips and self.size in (None, size)
 
-    def there(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h2 w2"]:
+    def there(self, images: Float[Tensor, "n d h w"]) -> Float[Tensor, "n d h2 w2"]:
         """The images as the network is shown them: resized bilinearly, then mirrored."""
         return _resized(images, self.size or (images.shape[2], images.shape[3])).flip(self.flips)
 
@@ -133,9 +134,12 @@ def fused(
     Each is rectified, divided by its maximum and upsampled bilinearly; then their mean, maximum or product is taken.
     A cell of the finest grid has of each what lies at its own place.
 
+    For ``sum`` they are taken as they are, signed: each is upsampled and divided by how many of the finest cells lie in
+    one of its own, so that a cell has what it has of the score, and all of them what all had before.
+
     Args:
         maps: of the layers in running order, the shallowest first.
-        how: ``mean``, ``max``, ``product``, or ``paper``.
+        how: ``mean``, ``max``, ``product``, ``sum``, or ``paper``.
         paper: the method's own way, which is handed the maps as the method gave them, and, if it takes that, what
             brings the map of the layer of this number to the finest grid.
         places: where each layer's cells lie; None: evenly.
@@ -160,6 +164,9 @@ def fused(
         # One that cannot bring them to the finest grid by their places is handed what has been brought there.
         knows = len(signature.evidence(paper)) > 1
         return paper(maps, grown) if knows else paper([grown(map, number) for number, map in enumerate(maps)])
+    if how == "sum":
+        parts = [map * (map.shape[1] * map.shape[2] / (grid[0] * grid[1])) for map in maps]
+        return torch.stack([grown(part, number) for number, part in enumerate(parts)]).sum(0)
     same = torch.stack([grown(_unit(map), number) for number, map in enumerate(maps)])
     return {"mean": same.mean(0), "max": same.amax(0), "product": same.prod(0)}[how]
 
@@ -167,6 +174,27 @@ def fused(
 def finest_of(grids: Sequence[tuple[int, ...]]) -> tuple[int, int]:
     """Rows and columns of the finest of some grids."""
     return max(grid[-2] for grid in grids), max(grid[-1] for grid in grids)
+
+
+def summed(
+    maps: Mapping[str, Float[Tensor, "n h w"]],
+    places: Mapping[str, Placement | None] = MappingProxyType({}),
+    size: tuple[int, int] = (0, 0),
+) -> list[tuple[str, Float[Tensor, "1 h2 w2"]]]:
+    """For each image the sum of the maps of those layers that say anything of it, and their names joined by ``+``.
+
+    Args:
+        maps: by layer, in running order.
+        places: where each layer's cells lie, as for :func:`fused`.
+        size: likewise.
+    """
+    says = torch.stack([map.flatten(1).any(1) for map in maps.values()], 1).tolist()
+    found = []
+    for row, some in enumerate(says):
+        drawn = [name for name, any_of_it in zip(maps, some, strict=True) if any_of_it] or list(maps)
+        own = [maps[name][row : row + 1] for name in drawn]
+        found.append(("+".join(drawn), fused(own, "sum", None, [places.get(name) for name in drawn], size)))
+    return found
 
 
 def _unit(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:

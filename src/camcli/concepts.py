@@ -57,7 +57,11 @@ def sampled(act: Float[Tensor, "n c h w"], pictures: int) -> Float[Tensor, "m c"
     rows = act.flatten(2).mT
     share = max(1, MOST_VALUES // (rows.shape[2] * max(1, pictures)))
     if share < rows.shape[1]:
-        places = torch.randperm(rows.shape[1], generator=torch.Generator().manual_seed(0))[:share].sort().values
+        places = (
+            torch.randperm(rows.shape[1], generator=torch.Generator().manual_seed(0), device="cpu")[:share]
+            .sort()
+            .values
+        )
         rows = rows[:, places.to(rows.device)]
     return rows.flatten(0, 1).cpu()
 

@@ -65,7 +65,7 @@ def batch_for(device: torch.device, images: Sequence[Tensor]) -> Tensor:
     """Images of one size as a batch ``(n, ...)`` in main memory, for a GPU where it can fetch them by itself."""
     if device.type != "cuda":
         return torch.stack(list(images))
-    pinned = torch.empty((len(images), *images[0].shape), dtype=images[0].dtype, pin_memory=True)
+    pinned = torch.empty((len(images), *images[0].shape), dtype=images[0].dtype, device="cpu", pin_memory=True)
     return torch.stack(list(images), out=pinned)
 
 

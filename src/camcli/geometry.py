@@ -23,6 +23,9 @@ GAP = 2.5
 # And its shorter side is no shorter than this before it: on contact sheets pictures have some hundred pixels.
 LEAST = 256
 
+# Of how many channels a picture can be made: grey, and red, green and blue.
+PICTURES = (1, 3)
+
 # A resized picture of more pixels than this is not built whole: a strip of 100,000 x 1 pixels, its shorter side
 # brought to 256, would take 20 GB.
 WHOLE = 2**26
@@ -170,6 +173,10 @@ class View:
 class Prepare:
     """From an upright RGB picture to the model's input: resize, cut out the centre, scale the values.
 
+    For one channel the picture is first brought to grey, by Pillow's ``L`` (ITU-R 601-2: 0.299 of red, 0.587 of green,
+    0.114 of blue), as timm's data sets do it. For other numbers of channels than 1 and 3 there are no pictures, but
+    arrays: :meth:`planes`.
+
     Equal to the last bit to timm's ``create_transform`` (evaluation; crop modes center, squash, border), to
     torchvision's ``weights.transforms()`` on PIL pictures and to open_clip's ``image_transform`` (shortest, squash,
     longest; not square and shortest, it is always bicubic there). Only of a strip so long and thin that those would
@@ -177,36 +184,63 @@ class Prepare:
 
     Attributes:
         size: height and width of the model's input.
-        mean: what is subtracted from values in 0..1, for red, green and blue.
-        std: what they are then divided by.
+        mean: what is subtracted from values in 0..1, for red, green and blue; or for each of the model's channels.
+        std: what they are then divided by, likewise.
         resize: height and width before the centre is cut out.
         fit: how ``resize`` is reached: ``shorter`` keeps the picture's proportions and covers it, ``longer`` keeps
             them and stays inside it, ``squash`` stretches the picture to it.
         interpolation: Pillow's filter of this name.
-        fill: the value 0..255, one for all or red, green and blue, where the input reaches beyond the resized picture.
+        fill: the value 0..255, one for all or for each channel, where the input reaches beyond the resized picture.
     """
 
     size: tuple[int, int]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     resize: tuple[int, int]
     fit: Fit = "shorter"
     interpolation: Interpolation = "bicubic"
-    fill: int | tuple[int, int, int] = 0
+    fill: int | tuple[int, ...] = 0
 
-    def __call__(self, picture: Image.Image) -> tuple[Float[Tensor, "3 h w"], View]:
+    def __post_init__(self) -> None:
+        """Raises ValueError if it is not said of each channel alike what is done to it."""
+        counts = {len(self.mean), len(self.std)} | (set() if isinstance(self.fill, int) else {len(self.fill)})
+        if len(counts) > 1 or not self.mean:
+            raise ValueError(f"mean, std and fill are of one number a channel each, and here of {sorted(counts)}")
+
+    @property
+    def channels(self) -> int:
+        """How many the model's input has."""
+        return len(self.mean)
+
+    def __call__(self, picture: Image.Image) -> tuple[Float[Tensor, "d h w"], View]:
         """The picture as the model's input (float32), and which part of it that is.
 
         Raises:
-            ValueError: the picture is not RGB.
+            ValueError: the picture is not RGB, or the model wants other channels than a picture has.
         """
         if picture.mode != "RGB":
             raise ValueError(f"an RGB picture is needed, not {picture.mode}")
-        return self._values(self._cut(picture)), self.view(picture.width, picture.height)
+        return self._values(self._cut(self._coloured(picture))), self.view(picture.width, picture.height)
+
+    def planes(self, values: Float32[np.ndarray, "h w d"]) -> tuple[Float[Tensor, "d h w"], View]:
+        """Likewise of an array with values in 0..1, each channel by itself, without rounding to 255 levels.
+
+        Raises:
+            ValueError: it has other channels than the model's input.
+        """
+        height, width, channels = values.shape
+        if channels != self.channels:
+            raise ValueError(f"it has {channels} channels, and the model takes {self.channels}")
+        fills = (self.fill,) * channels if isinstance(self.fill, int) else self.fill
+        cut = [
+            np.asarray(self._cut(Image.fromarray(np.ascontiguousarray(values[..., at]) * np.float32(255)), fill=fill))
+            for at, fill in enumerate(fills)
+        ]
+        return self._scaled(torch.from_numpy(np.stack(cut))), self.view(width, height)
 
     def reduced(
         self, picture: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float]
-    ) -> tuple[Float[Tensor, "3 h w"], View]:
+    ) -> tuple[Float[Tensor, "d h w"], View]:
         """Likewise of a picture that was perhaps decoded at a part of its size, and faster, in two steps.
 
         It is first shrunk by the whole number that leaves it at least ``GAP`` times as large as it will be, each pixel
@@ -220,7 +254,7 @@ class Prepare:
         Returns:
             Input and view; the view is in pixels of the whole.
         """
-        return self._values(self._cut(picture, size, box, GAP)), self.view(*size)
+        return self._values(self._cut(self._coloured(picture), size, box, GAP)), self.view(*size)
 
     def spare(self, width: int, height: int) -> float:
         """By how much a picture of this size may be divided and still be ``GAP`` times as large as it will be."""
@@ -248,8 +282,7 @@ class Prepare:
         if crop == "squash":
             return replace(changed, fit="squash", resize=changed.size)
         if crop == "none":
-            red, green, blue = (round(255 * value) for value in self.mean)
-            fill = self.fill if self.fit == "longer" else (red, green, blue)
+            fill = self.fill if self.fit == "longer" else tuple(round(255 * value) for value in self.mean)
             return replace(changed, fit="longer", resize=changed.size, fill=fill)
         return changed
 
@@ -284,10 +317,13 @@ class Prepare:
         size: tuple[int, int] | None = None,
         box: tuple[float, float, float, float] | None = None,
         gap: float | None = None,
+        fill: int | tuple[int, ...] | None = None,
     ) -> Image.Image:
         (height, width), (top, left) = self._plan(*(size or picture.size))
-        fill = (self.fill,) * 3 if isinstance(self.fill, int) else self.fill
-        cut = Image.new("RGB", (self.size[1], self.size[0]), fill)
+        fill = self.fill if fill is None else fill
+        bands = len(picture.getbands())
+        fills = (fill,) * bands if isinstance(fill, int) else fill
+        cut = Image.new(picture.mode, (self.size[1], self.size[0]), fills if bands > 1 else fills[0])
         filter_ = Image.Resampling[self.interpolation.upper()]
         if height * width <= WHOLE:
             cut.paste(picture.resize((width, height), filter_, box, gap), (-left, -top))
@@ -299,10 +335,27 @@ class Prepare:
         cut.paste(picture.resize((x1 - x0, y1 - y0), filter_, kept, gap), (x0 - left, y0 - top))
         return cut
 
-    def _values(self, cut: Image.Image) -> Float[Tensor, "3 h w"]:
-        values = torch.from_numpy(np.array(cut)).permute(2, 0, 1).contiguous().to(torch.float32).div_(255)
-        mean, std = (torch.tensor(three, dtype=torch.float32).view(3, 1, 1) for three in (self.mean, self.std))
-        return values.sub_(mean).div_(std)
+    def _coloured(self, picture: Image.Image) -> Image.Image:
+        """The picture in as many channels as the model takes.
+
+        Raises:
+            ValueError: these are neither grey nor red, green and blue.
+        """
+        if self.channels not in PICTURES:
+            raise ValueError(f"a picture has 3 channels, and the model takes {self.channels}")
+        return picture if self.channels == 3 else picture.convert("L")
+
+    def _values(self, cut: Image.Image) -> Float[Tensor, "d h w"]:
+        levels = np.array(cut)
+        values = torch.from_numpy(levels if levels.ndim == 3 else levels[..., np.newaxis])
+        return self._scaled(values.permute(2, 0, 1).contiguous())
+
+    def _scaled(self, levels: Tensor) -> Float[Tensor, "d h w"]:
+        """Values of 0..255 as the model wants them."""
+        mean, std = (
+            torch.tensor(each, dtype=torch.float32, device="cpu").view(-1, 1, 1) for each in (self.mean, self.std)
+        )
+        return levels.to(torch.float32).div_(255).sub_(mean).div_(std)
 
 
 def _offset(outer: int, inner: int) -> int:

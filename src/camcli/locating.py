@@ -122,7 +122,7 @@ class _Axis:
 
 
 def locate(
-    cells_of: Cells, noise: Callable[[int, int], Float[Tensor, "n 3 h w"]], images: int = 0
+    cells_of: Cells, noise: Callable[[int, int], Float[Tensor, "n d h w"]], images: int = 0
 ) -> dict[str, Located]:
     """Where the cells of each layer lie in the model's input.
 
@@ -236,7 +236,7 @@ def _measure(
 def _signed(cells: Float[Tensor, "c h w"], dimension: int, line: int, signs: torch.Generator) -> Tensor:
     """The sum over a row (0) or column (1) of cells, of all channels, with random signs."""
     values = cells.select(dimension + 1, line)
-    drawn = torch.randint(0, 2, values.shape, generator=signs) * 2 - 1
+    drawn = torch.randint(0, 2, values.shape, generator=signs, device="cpu") * 2 - 1
     return (values * drawn.to(values)).sum()
 
 

@@ -94,5 +94,7 @@ def _shares(
     cells: int, first: float, stride: float, start: float, step: float, count: int
 ) -> Float[Tensor, "count cells"]:
     """What each of ``count`` places, from ``start`` on, has of each cell."""
-    places = ((start + step * torch.arange(count, dtype=torch.float64) - first) / stride).clamp(0, cells - 1)
-    return (1 - (places[:, None] - torch.arange(cells)).abs()).clamp(min=0)
+    places = ((start + step * torch.arange(count, dtype=torch.float64, device="cpu") - first) / stride).clamp(
+        0, cells - 1
+    )
+    return (1 - (places[:, None] - torch.arange(cells, device="cpu")).abs()).clamp(min=0)

@@ -45,6 +45,7 @@ def facts(worker: Worker) -> dict[str, Any]:
         "placement": _placement(worker),
         "explained": worker.explains,
         "notes": list(worker.notes),
+        "precision": worker.job.precision,
         "device": ",".join(map(str, worker.devices)),
         "batch_size": worker.batch_size,
         "versions": {

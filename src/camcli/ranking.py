@@ -22,8 +22,9 @@ from camcli import atomic, devices, models, provenance, render
 from camcli.capture import output_of
 from camcli.errors import NothingFoundError, OutputError, PictureError, RequestError
 from camcli.explainer import Explainer
+from camcli.formats import Unread
 from camcli.geometry import View
-from camcli.job import Contest, Outcome
+from camcli.job import Contest, Outcome, page_of
 from camcli.layout import canonical
 from camcli.listed import several
 from camcli.moments import Greatest, Moments, Statistics, chance
@@ -81,7 +82,9 @@ class Ranked:
     def as_line(self) -> bytes:
         """It as one JSON line, ended by a newline."""
         line = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        line["strongest"] = [{"source": str(source.path), "value": value} for source, value in self.strongest]
+        line["strongest"] = [
+            {"source": str(source.path), "page": source.page, "value": value} for source, value in self.strongest
+        ]
         return json.dumps(line, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
@@ -104,6 +107,7 @@ class Ranking:
         total: the number of pictures; None if they come from standard input.
         notes: what the user must know; grows until all is written.
         files: what was written, relative to the output folder.
+        unread: what is in folders and is left out though it is a picture.
 
     Raises:
         RequestError: anything in the request that cannot be.
@@ -114,7 +118,8 @@ class Ranking:
         self.contest = contest
         self._stdin = stdin
         self._out = Path(contest.job.out)
-        self.total = check(contest.job)
+        self.unread = Unread()
+        self.total = check(contest.job, self.unread)
         self.values = self._read_values()
         job = contest.job
         if not job.text and models.resolve(job.model)[0] == "open_clip":
@@ -134,6 +139,7 @@ class Ranking:
         self._negative = False
         self._failed = 0
         self.notes = self.worker.notes
+        self.notes += filter(None, [self.unread.words()])
         if self.values and self.total is not None and (unused := self.values.unused(self._paths())):
             self.notes.append(
                 f"{self.values.file} lists {len(unused)} that are not among the pictures: "
@@ -142,13 +148,16 @@ class Ranking:
         self.files: list[str] = []
 
     def __iter__(self) -> Iterator[list[Outcome]]:
-        batches = map(self._valued, self.worker.batches(map(Item, found(self.contest.job, self._stdin))))
+        sources = found(self.contest.job, self._stdin, self.unread if self.total is None else None)
+        batches = map(self._valued, self.worker.batches(map(Item, sources)))
         # Not a loop in a loop: its variable would hold on to a batch while the network sees the next.
         for item in chain.from_iterable(map(self._taken, self._said(batches, self._pooled))):
             self._failed += item.error is not None
             yield [self._outcome(item)]
         if not self._moments.count + self._failed:
             raise NothingFoundError("standard input named no picture")
+        if self.total is None:
+            self.notes += filter(None, [self.unread.words()])
         if not self._moments.count:
             raise PictureError("no picture could be done, so there is nothing to rank")
 
@@ -281,7 +290,8 @@ class Ranking:
     def _forward(self, explainer: Explainer, items: Sequence[Item], kept: Kept) -> list[Said]:
         module = explainer.module
         images = devices.batch_for(explainer.device, [item.input for item in items if item.input is not None])
-        said = output_of(module, self.layer, devices.copied_to(module, images), self._turn)
+        with self.worker.computing():
+            said = output_of(module, self.layer, devices.copied_to(module, images), self._turn)
         cells = canonical(said, self._layout).float()
         if len(cells) != len(items):
             raise ValueError(f"the layer {self.layer!r} gives {len(cells)} outputs for {len(items)} pictures")
@@ -307,6 +317,7 @@ class Ranking:
         return Outcome(
             source=str(item.source.path),
             name=item.source.name,
+            page=item.source.page,
             stamp="",
             job=self.worker.fingerprint,
             run="",
@@ -368,7 +379,7 @@ class Ranking:
         writer.writerow(["channel", "mean", "max", "std", "active", "pictures", "correlation", *names])
         for channel in range(len(statistics.mean)):
             one = self._ranked(channel, statistics)
-            strongest = [cell for source, value in one.strongest for cell in (str(source.path), repr(value))]
+            strongest = [cell for source, value in one.strongest for cell in (source.shown, repr(value))]
             numbers = map(repr, (one.mean, one.max, one.std, one.active, one.pictures))
             r = "" if one.correlation is None else repr(one.correlation)
             writer.writerow([channel, *numbers, r, *strongest, *[""] * (len(names) - len(strongest))])
@@ -393,7 +404,7 @@ class Ranking:
                     maps |= {
                         (channel, item.source): map for channel, map in zip(wanted[item.source], drawn, strict=True)
                     }
-        if gone := [str(source.path) for source in wanted if source not in seen]:
+        if gone := [source.shown for source in wanted if source not in seen]:
             self.notes.append(
                 f"{len(gone)} picture(s) could not be read again for the contact sheet: {several(gone, len(gone))}"
             )
@@ -452,6 +463,7 @@ class Ranking:
             "values": {"file": str(self.values.file), "column": self.values.column} if self.values else None,
             "pictures": statistics.count,
             "failed": self._failed,
+            "unread": self.unread.as_dict(),
             "pooled": "mean over the cells that show any of the picture",
             "std": "divided by the number of pictures",
             "active": "share of pictures whose pooled activation is above zero",
@@ -470,7 +482,7 @@ def pooled(cells: Float[Tensor, "n c h w"], views: Sequence[View]) -> Float32[np
 
 
 def _caption(source: Source, value: float) -> str:
-    return f"{value:.3g}  {source.path.name}"
+    return f"{value:.3g}  {page_of(source.path.name, source.page)}"
 
 
 def _pictures(count: int) -> str:

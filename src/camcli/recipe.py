@@ -14,6 +14,7 @@ from torch import Tensor
 from camcli import signature
 from camcli.errors import RequestError
 from camcli.evidence import Evidence
+from camcli.job import AUTO
 from camcli.methods import EVIDENCE, METHODS
 from camcli.methods.concept import Concepts
 from camcli.tables import Row
@@ -153,15 +154,21 @@ def descriptions(row: Row) -> list[str]:
     return [signature.description(inspect.getdoc(function) or "") for function in functions]
 
 
-def recipes(method: str | Sequence[str], options: Mapping[str, Any] | Sequence[str] = ()) -> tuple[Recipe, ...]:
+def recipes(
+    method: str | Sequence[str], options: Mapping[str, Any] | Sequence[str] = (), boxes: bool = False
+) -> tuple[Recipe, ...]:
     """The methods of these names (or of one, perhaps several joined by commas), each once, with their options.
+
+    ``auto`` is Grad-CAM, and HiResCAM where ``boxes`` are explained: a channel's mean gradient forgets where one is.
 
     Raises:
         RequestError: there is no such method or option, an option cannot have its value, or a method's function asks
             for evidence that does not exist.
     """
     words = [method] if isinstance(method, str) else method
-    names = list(dict.fromkeys(name.strip() for word in words for name in word.split(",") if name.strip()))
+    given = (name.strip() for word in words for name in word.split(",") if name.strip())
+    auto = "hirescam" if boxes else "gradcam"
+    names = list(dict.fromkeys(auto if name == AUTO else name for name in given))
     if not names:
         raise RequestError("no method is named", f"there are: {', '.join(METHODS.names())}")
     rows = [METHODS.find(name) for name in names]
@@ -206,7 +213,7 @@ def _formula(row: Row, values: Mapping[str, Any]) -> Formula:
     return Formula(row, function, wants, own)
 
 
-def _product(maps: Sequence[Tensor], onto_input: Callable[[Tensor], Tensor]) -> Float[Tensor, "n 3 h w"]:
+def _product(maps: Sequence[Tensor], onto_input: Callable[[Tensor], Tensor]) -> Float[Tensor, "n d h w"]:
     """Maps multiplied at the input's size (Selvaraju 2017, sec. 3.2): those of a layer rectified, then bilinear."""
     result: Tensor | None = None
     for map in maps:

@@ -20,10 +20,12 @@ import numpy as np
 
 from camcli import atomic, concepts, provenance
 from camcli.errors import CamcliError, NothingFoundError, OutputError, PictureError, RequestError, did_you_mean
+from camcli.formats import Unread
 from camcli.job import NOT_IN_FINGERPRINT, Explanation, Job, Outcome
 from camcli.ledger import Ledger
 from camcli.listed import Listing, several
 from camcli.outputs import COLORMAPS, OUTPUTS
+from camcli.pages import paged
 from camcli.pictures import Picture, Source, decode, find, output_name, stamp
 from camcli.placement import Placement
 from camcli.render import Style, display, strongest
@@ -40,19 +42,25 @@ NO_USE_TO_GO_ON = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 GO_ON_LATER = "what was done stays; make room and give the same command again"
 
 
-def found(job: Job, stdin: BinaryIO | None = None) -> Iterator[Source]:
+def found(job: Job, stdin: BinaryIO | None = None, unread: Unread | None = None) -> Iterator[Source]:
     """The pictures that a job names; ``stdin`` is what its input ``-`` reads, by default the process's own."""
-    return find(
+    sources = find(
         job.inputs,
         out=Path(job.out),
         stdin=stdin,
         null_separated=job.null_separated,
         root=Path(job.root) if job.root else None,
+        unread=unread,
     )
+    return paged(sources, job.pages)
 
 
-def check(job: Job) -> int | None:
+def check(job: Job, unread: Unread) -> int | None:
     """What can be said of a job before its model is loaded; how many pictures it names, None if they come from stdin.
+
+    Args:
+        job: what is asked.
+        unread: counts what is in folders and is left out though it is a picture, unless names come from stdin.
 
     Raises:
         RequestError: it names no pictures, its output folder is none, or there is no such colour map.
@@ -67,9 +75,10 @@ def check(job: Job) -> int | None:
     if job.colormap not in COLORMAPS:
         hint = did_you_mean(job.colormap, COLORMAPS) or f"there are: {', '.join(COLORMAPS)}"
         raise RequestError(f"there is no colour map {job.colormap!r}", hint)
-    total = None if "-" in job.inputs else sum(1 for _ in found(job))
+    total = None if "-" in job.inputs else sum(1 for _ in found(job, unread=unread))
     if total == 0:
-        raise NothingFoundError(f"there is no picture in {', '.join(job.inputs)}")
+        beside = f"; {words}" if (words := unread.words()) else ""
+        raise NothingFoundError(f"there is no picture in {', '.join(job.inputs)}{beside}")
     return total
 
 
@@ -131,6 +140,7 @@ class Run:
     Attributes:
         worker: the job resolved.
         total: the number of pictures; None if they come from standard input.
+        unread: what is in folders and is left out though it is a picture.
         notes: what the user must know about this run; may grow while it goes on.
 
     Raises:
@@ -142,7 +152,8 @@ class Run:
         self.job = job
         self._out = Path(job.out)
         self._stdin = stdin
-        self.total = check(job)
+        self.unread = Unread()
+        self.total = check(job, self.unread)
         # Run-wide drawing waits for the last picture, and draws from the arrays.
         self._drawn_later = job.normalize == "run"
         self._formats = tuple(dict.fromkeys([*job.save, *(["array"] if self._drawn_later else [])]))
@@ -153,6 +164,7 @@ class Run:
         self.worker = Worker(job, None if self.total is None else self._sources, self.total)
         self.worker.shows_pixels = any(OUTPUTS.find(name).pixels for name in self._written)
         self.notes = self.worker.notes
+        self.notes += filter(None, [self.unread.words()])
         for listing in (self.worker.target, self.worker.prompts and self.worker.prompts.own):
             if isinstance(listing, Listing):
                 self.notes += self._unused(listing)
@@ -185,7 +197,8 @@ class Run:
         self._held.__exit__(kind, error, trace)
 
     def __iter__(self) -> Iterator[list[Outcome]]:
-        explained = self.worker.stream(map(self._item, self._sources()), self._begin)
+        sources = found(self.job, self._stdin, self.unread if self.total is None else None)
+        explained = self.worker.stream(map(self._item, sources), self._begin)
         workers = self.worker.workers
         met = failed = skipped = 0
         for outcomes in ahead(self._outcomes, explained, workers, 2 * workers):
@@ -197,11 +210,14 @@ class Run:
             yield outcomes
         if not met:
             raise NothingFoundError("standard input named no picture")
+        if self.total is None:
+            self.notes += filter(None, [self.unread.words()])
         if self._drawn_later:
             for outcomes in self._draw():
                 failed += 1
                 yield outcomes
-        self._record(finished=provenance.now(), pictures=met, failed=failed, skipped=skipped, scale=self._scale)
+        counts = {"pictures": met, "failed": failed, "skipped": skipped, "unread": self.unread.as_dict()}
+        self._record(finished=provenance.now(), **counts, notes=list(self.notes), scale=self._scale)
 
     # ---- before
 
@@ -295,6 +311,7 @@ class Run:
         return Outcome(
             source=str(item.source.path),
             name=item.source.name,
+            page=item.source.page,
             stamp=item.stamp,
             job=self.worker.fingerprint,
             run=self._id,
@@ -351,7 +368,7 @@ class Run:
         tags = [
             "untrained" if self.worker.network.untrained else "",
             explanation.method if len(self.worker.explainer.methods) > 1 else "",
-            explanation.layer if len(self.worker.explainer.layers) > 1 and self.job.fuse == "none" else "",
+            explanation.layer if len(self.worker.explainer.layers) > 1 and self.worker.explainer.fuse == "none" else "",
             f"box{explanation.number}" if explanation.number else "",
             f"{explanation.index}-{_slug(explanation.label)}" if by_class else "",
             f"channel{explanation.channel}" if explanation.channel is not None else "",
@@ -402,10 +419,10 @@ class Run:
         return drawn
 
     def _decoded(self, outcome: Outcome) -> Picture:
-        source = Source(Path(outcome.source), outcome.name)
+        source = Source(Path(outcome.source), outcome.name, page=outcome.page)
         if stamp(source.path) != outcome.stamp.partition(MATES)[0]:
             raise PictureError("the picture was changed since")
-        image = decode(source.path, self.job.background)
+        image = decode(source.path, self.job.background, self.job.range, source.page)
         return Picture(source, np.asarray(image), self.worker.network.prepare.view(*image.size))
 
     def _explanation(self, outcome: Outcome) -> Explanation:

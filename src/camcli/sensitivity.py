@@ -35,8 +35,9 @@ from camcli.consensus import (
 )
 from camcli.errors import NothingFoundError, OutputError, PictureError, RequestError
 from camcli.explainer import Result
+from camcli.formats import Unread
 from camcli.geometry import View
-from camcli.job import Compared, Explanation, Inquiry, Job, Said
+from camcli.job import Compared, Explanation, Inquiry, Job, Said, page_of
 from camcli.ledger import Ledger
 from camcli.listed import several
 from camcli.outputs.comparison import Heats, Seen, picture_sheet, summary_sheet
@@ -77,6 +78,7 @@ class Sensitivity:
         total: the number of pictures; None if they come from standard input.
         notes: what the user must know; grows until all is written.
         files: what belongs to no picture alone, relative to the output folder.
+        unread: what is in folders and is left out though it is a picture.
 
     Raises:
         RequestError: anything in the request that cannot be.
@@ -85,7 +87,8 @@ class Sensitivity:
 
     def __init__(self, inquiry: Inquiry, stdin: BinaryIO | None = None) -> None:
         self.inquiry = inquiry
-        self.total = check(inquiry.job)
+        self.unread = Unread()
+        self.total = check(inquiry.job, self.unread)
         check_apart(inquiry.job)
         self._words = asked_about(inquiry.job)
         worded = models.filled(self._words, models.templates(inquiry.paraphrases))
@@ -106,6 +109,7 @@ class Sensitivity:
         self._grouped = several_texts(self._pairs)
         self._fingerprint = self._asked()
         self.notes = self.worker.notes
+        self.notes += filter(None, [self.unread.words()])
         self.files: list[str] = []
         self._held = ExitStack()
 
@@ -134,7 +138,8 @@ class Sensitivity:
         self._held.__exit__(kind, error, trace)
 
     def __iter__(self) -> Iterator[list[Compared]]:
-        explained = self.worker.stream(map(self._item, self._sources()))
+        sources = found(self.job, self._stdin, self.unread if self.total is None else None)
+        explained = self.worker.stream(map(self._item, sources))
         workers = self.worker.workers
         met = failed = 0
         for records in ahead(self._records, explained, workers, 2 * workers):
@@ -145,7 +150,9 @@ class Sensitivity:
             yield records
         if not met:
             raise NothingFoundError("standard input named no picture")
-        self._facts |= {"pictures": met, "failed": failed}
+        if self.total is None:
+            self.notes += filter(None, [self.unread.words()])
+        self._facts |= {"pictures": met, "failed": failed, "unread": self.unread.as_dict()}
 
     def finish(self) -> Summary:
         """Sum up all pictures of this inquiry in the output folder, those of earlier runs too, and write that.
@@ -167,7 +174,8 @@ class Sensitivity:
         except OSError as error:
             raise OutputError(f"{self.job.out!r} cannot be written to: {error.strerror}", GO_ON_LATER) from error
         unstable = [
-            {"source": one.source, "agreement": one.agreement, "deviation": one.deviation} for one in whole.unstable
+            {"source": one.source, "page": one.page, "agreement": one.agreement, "deviation": one.deviation}
+            for one in whole.unstable
         ]
         said = {**asdict(replace(whole, unstable=())), "measure": self.inquiry.measure, "unstable": unstable}
         facts = {**self._facts, "summary": said, "notes": self.notes, "finished": provenance.now()}
@@ -196,7 +204,7 @@ class Sensitivity:
                 "choose one that does, such as gradcam",
             )
         layers = explainer.layers
-        if len(layers) > 1 and self.job.fuse == "none":
+        if len(layers) > 1 and explainer.fuse == "none":
             raise RequestError(
                 f"the maps of one layer are compared, and {len(layers)} are named: {several(layers, len(layers))}",
                 "name one, or make one map of them: --fuse mean",
@@ -242,6 +250,7 @@ class Sensitivity:
         return Compared(
             source=str(item.source.path),
             name=item.source.name,
+            page=item.source.page,
             stamp=item.stamp,
             job=self._fingerprint,
             run=self._id,
@@ -356,7 +365,7 @@ class Sensitivity:
         for record, item in zip(records, self.worker.stream(map(_again, records)), strict=True):
             explained = {number: one for number, one in enumerate(item.results) if isinstance(one, Explanation)}
             if item.picture is None or not explained:
-                gone.append(record.source)
+                gone.append(page_of(record.source, record.page))
                 yield record, None
             else:
                 yield record, Seen.of(record, item.picture, Heats.of(explained, item.picture.view))
@@ -423,6 +432,6 @@ def _flat(map: Float32[np.ndarray, "*c h w"]) -> Float32[np.ndarray, "h w"]:
 
 def _again(record: Compared) -> Item:
     """A picture that was compared, to be explained once more."""
-    source = Source(Path(record.source), record.name)
+    source = Source(Path(record.source), record.name, page=record.page)
     changed = stamp(source.path) != record.stamp
     return Item(source, error=PictureError("the picture was changed since") if changed else None)

@@ -27,9 +27,11 @@ from camcli.cli.explain import (
     NullSeparated,
     Out,
     Output,
+    Pages,
     PlacementOf,
     PrecisionOf,
     Quiet,
+    Range,
     Seed,
     Size,
     Weights,
@@ -148,6 +150,8 @@ def channels(
     alpha: Alpha = DEFAULT.alpha,
     decode: DecodeAt = DEFAULT.decode,
     background: Background = DEFAULT.background,
+    range: Range = DEFAULT.range,
+    pages: Pages = DEFAULT.pages,
     overwrite: Replace = False,
     batch_size: BatchSize = DEFAULT.batch_size,
     workers: Workers = DEFAULT.workers,
@@ -188,6 +192,8 @@ def channels(
             alpha=alpha,
             decode=decode,
             background=background,
+            range=range,
+            pages=pages,
             overwrite=overwrite,
             batch_size=batch_size,
             workers=workers,
@@ -238,7 +244,7 @@ def _cells(ranked: Sequence[Any], with_values: bool) -> Iterator[list[str]]:
     for one in ranked:
         numbers = [f"{value:.4g}" for value in (one.mean, one.max, one.std)]
         r = [] if not with_values else [f"{one.correlation:+.3f}" if one.correlation is not None else ""]
-        first = str(one.strongest[0][0].path) if one.strongest else ""
+        first = one.strongest[0][0].shown if one.strongest else ""
         yield [str(one.channel), *numbers, f"{one.active:.3f}", *r, first]
 
 

@@ -20,7 +20,7 @@ from camcli.methods._options import above, at_least
 Ask = Callable[[Iterable[Tensor]], Iterator[Tensor]]
 # From maps of the layer's cells (n, k, h, w) to the input's pixels (n, k, H, W).
 Grow = Callable[[Tensor], Tensor]
-# From a mask (n, 1, H, W) to the images under it (n, 3, H, W).
+# From a mask (n, 1, H, W) to the images under it (n, d, H, W).
 Masking = Callable[[Tensor], Tensor]
 
 # Masks of the input's size that are made at once: enough to be quick, few enough to be small.
@@ -32,7 +32,7 @@ CHUNK = 32
 
 def scorecam(
     act: Float[Tensor, "n c h w"],
-    images: Float[Tensor, "n 3 H W"],
+    images: Float[Tensor, "n d H W"],
     ask: Ask,
     onto_input: Grow | None = None,
     *,
@@ -57,7 +57,7 @@ def scorecam(
 def gscorecam(
     act: Float[Tensor, "n c h w"],
     grad: Float[Tensor, "n c h w"],
-    images: Float[Tensor, "n 3 H W"],
+    images: Float[Tensor, "n d H W"],
     ask: Ask,
     onto_input: Grow | None = None,
     *,
@@ -83,7 +83,7 @@ def gscorecam(
 
 def ss_cam(
     act: Float[Tensor, "n c h w"],
-    images: Float[Tensor, "n 3 H W"],
+    images: Float[Tensor, "n d H W"],
     ask: Ask,
     onto_input: Grow | None = None,
     *,
@@ -113,7 +113,8 @@ def ss_cam(
     source = torch.Generator().manual_seed(seed)
 
     def draw() -> Masking:
-        noise = sigma * torch.randn(1, 3 if on == "image" else 1, *images.shape[2:], generator=source).to(images)
+        shape = 1, images.shape[1] if on == "image" else 1, *images.shape[2:]
+        noise = sigma * torch.randn(shape, generator=source, device="cpu").to(images)
         return lambda mask: images * mask + noise if on == "image" else images * (mask + noise)
 
     return _by_confidence(act, images, ask, onto_input, (draw() for _ in range(samples)), samples, softmax)
@@ -121,7 +122,7 @@ def ss_cam(
 
 def is_cam(
     act: Float[Tensor, "n c h w"],
-    images: Float[Tensor, "n 3 H W"],
+    images: Float[Tensor, "n d H W"],
     ask: Ask,
     onto_input: Grow | None = None,
     *,
@@ -156,7 +157,7 @@ def is_cam(
 
 def _by_confidence(
     act: Float[Tensor, "n c h w"],
-    images: Float[Tensor, "n 3 H W"],
+    images: Float[Tensor, "n d H W"],
     ask: Ask,
     onto_input: Grow | None,
     rounds: Iterable[Masking],
@@ -196,7 +197,7 @@ def _varies(act: Float[Tensor, "n c h w"]) -> Bool[Tensor, "n c"]:
 
 
 def _masks(
-    act: Float[Tensor, "n c h w"], images: Float[Tensor, "n 3 H W"], onto_input: Grow | None = None
+    act: Float[Tensor, "n c h w"], images: Float[Tensor, "n d H W"], onto_input: Grow | None = None
 ) -> Iterator[Float[Tensor, "n 1 H W"]]:
     """Channel by channel H_k: upsampled, then min-maxed; a flat one is all 0."""
     size = images.shape[2:]
@@ -248,7 +249,7 @@ def _without(act: Float[Tensor, "n c h w"], channel: int) -> Float[Tensor, "n c 
 
 
 def occlusion(
-    images: Float[Tensor, "n 3 H W"],
+    images: Float[Tensor, "n d H W"],
     score: Float[Tensor, " n"],
     ask: Ask,
     *,
@@ -286,8 +287,8 @@ def occlusion(
 
 
 def _occluded(
-    images: Float[Tensor, "n 3 H W"], places: Iterable[tuple[int, int]], window: int, value: float
-) -> Iterator[Float[Tensor, "n 3 H W"]]:
+    images: Float[Tensor, "n d H W"], places: Iterable[tuple[int, int]], window: int, value: float
+) -> Iterator[Float[Tensor, "n d H W"]]:
     for top, left in places:
         variant = images.clone()
         variant[:, :, top : top + window, left : left + window] = value
@@ -312,7 +313,7 @@ def _starts(side: int, window: int, stride: int) -> list[int]:
 
 
 def rise(
-    images: Float[Tensor, "n 3 H W"],
+    images: Float[Tensor, "n d H W"],
     ask: Ask,
     *,
     samples: int = 4000,
@@ -353,15 +354,17 @@ def rise(
     return total / (samples * p)
 
 
-def _grids(images: Float[Tensor, "n 3 H W"], cells: int, p: float, seed: int) -> Iterator[Float[Tensor, "1 1 H W"]]:
+def _grids(images: Float[Tensor, "n d H W"], cells: int, p: float, seed: int) -> Iterator[Float[Tensor, "1 1 H W"]]:
     """Masks without end, one generator's; the first ones are the same however many follow."""
     source = torch.Generator().manual_seed(seed)
     height, width = images.shape[2:]
     cell = math.ceil(height / cells), math.ceil(width / cells)
     size = [(cells + 1) * side for side in cell]
     while True:
-        grids = (torch.rand(CHUNK, 1, cells, cells, generator=source) < p).to(images)
-        shifts = zip(*(torch.randint(side, (CHUNK,), generator=source).tolist() for side in cell), strict=True)
+        grids = (torch.rand(CHUNK, 1, cells, cells, generator=source, device="cpu") < p).to(images)
+        shifts = zip(
+            *(torch.randint(side, (CHUNK,), generator=source, device="cpu").tolist() for side in cell), strict=True
+        )
         grown = F.interpolate(grids, size, mode="bilinear", align_corners=False)
         for mask, (top, left) in zip(torch.split(grown, 1), shifts, strict=True):
             yield mask[:, :, top : top + height, left : left + width]

@@ -47,7 +47,9 @@ def prompted(network: Network, request: Request) -> Network:
         blank = tower.blank()
     like = next((one for one in network.module.parameters() if one.is_floating_point()), torch.zeros(0))
     count = len(network.labels)
-    features = network.outlet.row(_headless.tried(network.module, network.prepare.size), 1, count)
+    features = network.outlet.row(
+        _headless.tried(network.module, network.prepare.size, network.prepare.channels), 1, count
+    )
     projection = None if tower.projection is None else _projection(tower.projection, features.cpu(), words)
     _check_width(features if projection is None else projection(features.cpu()), prompts, network, projection, words)
 
