@@ -192,6 +192,7 @@ class Worker:
             counterfactual=job.counterfactual,
             channels=question.strongest,
             recompute=job.recompute,
+            placement=job.placement,
         )
         self.target, self.wanted, self.prompts = question.target, question.wanted, question.prompts
         self.shows_pixels = False
@@ -204,6 +205,9 @@ class Worker:
             if not network.shared:
                 with self.computing():
                     self.explainer.rearrange(noise, features)
+            with self.computing():
+                self.explainer.locate(noise, features)
+            if not network.shared:
                 devices.cast(self.network.module, DTYPES[job.precision])
             with self.computing():
                 began = time.perf_counter()
@@ -241,8 +245,9 @@ class Worker:
         self._read_so: set[str] = set()
         if job.compile != "off":
             self.notes += self._compiled(total or 0, tried)
-        if job.size:
-            self.notes += _uneven(self.explainer.grids, network.prepare.size)
+        placed = {name for name, one in self.explainer.located.items() if one.placement}
+        grids = {name: grid for name, grid in self.explainer.grids.items() if name not in placed}
+        self.notes += _uneven(grids, network.prepare.size)
         self.explains = self.explainer.says(bool(job.region))
         if job.group:
             each = "one for all pictures of a group" if self.explainer.shared else "one for each picture of a group"
@@ -667,7 +672,7 @@ def _explanations(items: Iterator[Item], on_error: Callable[[str, PictureError],
         name = str(item.source.path)
         for result in [item.error] if item.error else item.results:
             if isinstance(result, Explanation):
-                view = item.picture.view if item.picture else None
+                view = item.picture.view.placed(result.placement) if item.picture else None
                 yield replace(result, source=name, view=view, page=item.source.page)
             elif on_error is None:
                 raise PictureError(f"{page_of(name, item.source.page)}: {result.message}", result.hint)
