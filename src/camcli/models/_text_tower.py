@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from math import isfinite, nan
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from camcli.devices import like
+from camcli.devices import cast, like
 from camcli.errors import RequestError
 from camcli.job import TOWERS
 from camcli.models import Request, _headless, _importing, _prompting, templates
@@ -60,7 +61,7 @@ def prompted(network: Network, request: Request) -> Network:
         torch.tensor(tower.scale).to(counts),
         torch.tensor(tower.bias or 0.0).to(counts),
         None if blank is None else blank.to(counts),
-        None if projection is None else projection.to(counts.device, counts.dtype),
+        None if projection is None else _there(projection, counts),
         partial(network.outlet.row, width=count),
     )
     unscaled = (
@@ -140,10 +141,16 @@ class _Tower:
         return number
 
 
+def _there(projection: nn.Module, like: Tensor) -> nn.Module:
+    """A projection where a network is, of the real numbers that it counts in."""
+    cast(projection, like.dtype)
+    return projection.to(like.device)
+
+
 def _projection(given: Any, features: Tensor, words: str) -> nn.Module:
     """The projection as a module on the CPU, tried on the features of one picture."""
     if isinstance(given, nn.Module):
-        module = given.cpu().eval()
+        module = deepcopy(given).cpu().eval()  # others may hold it
         try:
             with torch.no_grad():
                 made = module(features)
