@@ -11,7 +11,7 @@ from camcli.capture import closed_parts
 from camcli.errors import RequestError
 from camcli.job import FUSES
 from camcli.network import Network
-from camcli.outlet import NO_BOX_AGAIN, Outlet, Score
+from camcli.outlet import NO_BOX_AGAIN, Activation, Outlet, Score
 from camcli.recipe import Recipe
 from camcli.scores import SCORES
 from camcli.witness import AGAIN, ATTENTION, BEHIND, BLOCKS, COSINES
@@ -298,7 +298,9 @@ class Request:
             )
 
 
-def score_of(name: str, versus: Sequence[int], counterfactual: bool, network: Network | None) -> Score:
+def score_of(
+    name: str, versus: Sequence[int], counterfactual: bool, network: Network | None, activation: Activation = "none"
+) -> Score:
     """The number of a class that is explained.
 
     Args:
@@ -306,6 +308,7 @@ def score_of(name: str, versus: Sequence[int], counterfactual: bool, network: Ne
         versus: the classes that it is over, if it is over any.
         counterfactual: its sign is turned.
         network: of which it is, if that is known.
+        activation: what makes probabilities of its scores; ``none`` also where that is not known.
 
     Raises:
         RequestError: there is no such score, of this network; or it is over no others.
@@ -325,8 +328,11 @@ def score_of(name: str, versus: Sequence[int], counterfactual: bool, network: Ne
         )
     noun = network.labels.noun if network else "class"
     summary = row.summary.replace("a class's", f"a {noun}'s").replace("other class", f"other {noun}")
-    if network and network.activation != "none":
-        summary = summary.replace("softmax or sigmoid", network.activation)
+    if activation == "probabilities":
+        summary = summary.replace(": what softmax or sigmoid makes of its score", ", as the model gives it")
+        summary = summary.replace("score minus", "probability, as the model gives it, minus")
+    elif activation != "none":
+        summary = summary.replace("softmax or sigmoid", activation)
     words = "" if name == "logit" else summary
     if versus:
         named = " and ".join(dict.fromkeys(network.labels.short(one) if network else str(one) for one in versus))
