@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -43,7 +44,7 @@ FUSES: tuple[str, ...] = get_args(Fuse)
 NOT_IN_FINGERPRINT = frozenset(
     {
         *("inputs", "null_separated", "out", "root", "overwrite"),
-        *("batch_size", "checkpoint", "workers", "device", "compile", "seed"),
+        *("batch_size", "checkpoint", "workers", "timeout", "device", "compile", "seed"),
     }
 )
 # How a layer's output may be said to lie in memory.
@@ -164,6 +165,7 @@ class Job:
         batch_size: pictures in one forward; 0 for the device's default.
         checkpoint: compute parts of the network again on the way back instead of keeping what they need for it.
         workers: decode threads, and as many writer threads; 0 for the machine's default.
+        timeout: seconds after which a picture that is not decoded yet has failed; 0 for as long as it takes.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``; several that share the pictures, joined by commas, or
             ``cuda:all``.
         precision: the arithmetic of the network; maps are always float32.
@@ -217,6 +219,7 @@ class Job:
     batch_size: int = 0
     checkpoint: bool = False
     workers: int = 0
+    timeout: float = 60.0
     device: str = "auto"
     precision: Precision = "fp32"
     compile: Compile = "auto"
@@ -243,6 +246,8 @@ class Job:
                 raise RequestError(
                     f"{name} cannot be {getattr(self, name)}", "give a number from 1 on, or 0 for the default"
                 )
+        if not 0 <= self.timeout < math.inf:
+            raise RequestError(f"timeout cannot be {self.timeout}", "give seconds, or 0 for as long as it takes")
         input_size(self.size)
         factors(self.scales)
         for flip in self.augment:

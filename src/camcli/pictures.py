@@ -23,6 +23,7 @@ from PIL import Image, ImageColor, UnidentifiedImageError
 from camcli import opening, paths
 from camcli.errors import PictureError, RequestError, did_you_mean
 from camcli.job import BY_FOLDER
+from camcli.names import entries
 
 if TYPE_CHECKING:
     from camcli.geometry import View
@@ -85,6 +86,10 @@ class Source:
     error: str = ""
 
 
+# No picture, but the word that no name comes for a while.
+PAUSE = Source(Path(), "")
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A decoded picture.
@@ -120,7 +125,8 @@ def find(
     reached twice is yielded once.
 
     What was given is checked now, what is listed or found is checked when its turn comes: one folder's names are held
-    at a time, never the whole tree's.
+    at a time, never the whole tree's. Where names come from a pipe and none comes for a while, ``PAUSE`` is given, as
+    often as that is so.
 
     Args:
         inputs: what the user gave.
@@ -167,8 +173,8 @@ def output_name(path: str | Path, root: str | Path) -> str:
     """The name a picture has under the output folder: a function of its path alone.
 
     Relative to ``root``; outside it ``%root/`` and the absolute path. A first part that begins with ``%`` has it
-    written ``%25``, so that two paths never share a name. Links are not resolved, but before ``..``. A part of more than 180 bytes is cut
-    and ends in ``~`` and 12 hex digits of its SHA-256.
+    written ``%25``, so that two paths never share a name. Links are not resolved, but before ``..``. A part of more
+    than 180 bytes is cut and ends in ``~`` and 12 hex digits of its SHA-256.
     """
     absolute = paths.absolute(path)
     parts = Path(os.path.relpath(absolute, root)).parts
@@ -203,7 +209,9 @@ def _once(sources: Iterable[Source]) -> Iterator[Source]:
     seen: set[int] = set()  # hashes, since a run may have a million names
     for source in sources:
         name = hash(source.name)
-        if name not in seen:
+        if source is PAUSE:
+            yield source
+        elif name not in seen:
             seen.add(name)
             yield source
 
@@ -262,7 +270,10 @@ class _Search:
             yield from self.listed(file)
 
     def listed(self, stream: _Bytes) -> Iterator[Source]:
-        for entry in _nulls(stream) if self.null_separated else _lines(stream):
+        for entry in entries(stream, b"\0" if self.null_separated else b"\n"):
+            if entry is None:
+                yield PAUSE
+                continue
             path = os.fsdecode(entry)
             if os.path.lexists(path):
                 error = "is the output folder" if self.is_out(path) else ""
@@ -426,25 +437,6 @@ def _missing(given: str, what: str = "file or folder", hint: str = "") -> Reques
         near = ""
     where = f"in {folder!r}: {near}" if folder and near else near
     return RequestError(f"there is no {what} {given!r}", "\n".join(filter(None, [where, hint])))
-
-
-def _lines(stream: _Bytes) -> Iterator[bytes]:
-    for number, line in enumerate(stream):
-        entry = line.removesuffix(b"\n").removesuffix(b"\r")
-        entry = entry.removeprefix(b"\xef\xbb\xbf") if number == 0 else entry
-        if entry:
-            yield entry
-
-
-def _nulls(stream: _Bytes) -> Iterator[bytes]:
-    # read1 hands over what a pipe has now and does not wait for a full block.
-    read = getattr(stream, "read1", stream.read)
-    rest = b""
-    while block := read(1 << 16):
-        *entries, rest = (rest + block).split(b"\0")
-        yield from filter(None, entries)
-    if rest:
-        yield rest
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,7 @@ class Run:
         self._held.__exit__(kind, error, trace)
 
     def __iter__(self) -> Iterator[list[Outcome]]:
-        explained = self.worker.stream(map(self._item, self._sources()), self._begin)
+        explained = self.worker.paused_stream(map(self._item, self._sources()), self._begin)
         workers = self.worker.workers
         met = failed = skipped = 0
         for outcomes in ahead(self._outcomes, explained, workers, 2 * workers):
@@ -288,6 +288,7 @@ class Run:
                     ) from error
                 outcomes.append(self._outcome(item, part=part, error=reason(error)))
         seconds = (item.seconds + time.perf_counter() - began) / len(outcomes)
+        item.drop()
         return [replace(outcome, seconds=round(seconds, 4)) for outcome in outcomes]
 
     def _outcome(self, item: Item, **values: Any) -> Outcome:

@@ -134,7 +134,7 @@ class Sensitivity:
         self._held.__exit__(kind, error, trace)
 
     def __iter__(self) -> Iterator[list[Compared]]:
-        explained = self.worker.stream(map(self._item, self._sources()))
+        explained = self.worker.paused_stream(map(self._item, self._sources()))
         workers = self.worker.workers
         met = failed = 0
         for records in ahead(self._records, explained, workers, 2 * workers):
@@ -236,6 +236,7 @@ class Sensitivity:
             if isinstance(error, OSError) and error.errno in NO_USE_TO_GO_ON:
                 raise OutputError(f"{self.job.out!r} cannot be written to: {error.strerror}", GO_ON_LATER) from error
             record = self._record(item, error=reason(error))
+        item.drop()
         return [replace(record, seconds=round(item.seconds + time.perf_counter() - began, 4))]
 
     def _record(self, item: Item, **values: Any) -> Compared:
