@@ -53,9 +53,13 @@ CHANGED = {
     "normalize": "run",
     "decode": "reduced",
     "background": "#000000",
+    "range": "0,4095",
+    "pages": "all",
     "overwrite": True,
+    "drop_others": True,
+    "durable": True,
     "batch_size": 3,
-    "checkpoint": True,
+    "recompute": True,
     "workers": 3,
     "timeout": 5.0,
     "device": "cpu",
@@ -64,8 +68,8 @@ CHANGED = {
     "seed": 1,
 }
 HOW = {
-    *("inputs", "null_separated", "out", "root", "overwrite"),
-    *("batch_size", "checkpoint", "workers", "timeout", "device", "compile", "seed"),
+    *("inputs", "null_separated", "out", "root", "overwrite", "drop_others", "durable", "pages"),
+    *("batch_size", "recompute", "workers", "timeout", "device", "compile", "seed"),
 }
 
 

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from camcli.network import Network
     from camcli.targets import Target
 
-TARGETS = Kind("target", "class", ("target", "targets", "class", "label", "labels"), "tabby")
+CLASS_COLUMNS = (
+    *("target", "targets", "class", "classes", "label", "labels", "category", "categories", "y", "class_name"),
+    *("label_name", "category_name", "classname", "class_id", "label_id", "category_id", "class_label", "class_idx"),
+)
+TARGETS = Kind("target", "class", CLASS_COLUMNS, "tabby", one_hot=True)
 
 
 def named_class(argument: str, network: Network) -> Target:
