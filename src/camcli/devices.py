@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from itertools import chain
@@ -114,3 +115,13 @@ def moved(module: nn.Module, device: torch.device) -> dict[int, Any]:
         if type(one) is nn.Parameter:
             there[id(one)] = nn.Parameter(one.detach().to(device, copy=True), requires_grad=one.requires_grad)
     return there
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether something failed because there was not enough memory, on whatever device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    words = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
