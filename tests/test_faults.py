@@ -4,7 +4,7 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,27 +21,34 @@ from readback import facts, files, ledger
 FULL = OSError(errno.ENOSPC, "No space left on device")
 BROKEN = OSError(errno.EIO, "Input/output error")
 
-Break = Callable[..., None]
 
+class Break:
+    """Makes the system's write (to temporary files), fsync or replace fail, from one call on."""
 
-@pytest.fixture
-def broken(monkeypatch: pytest.MonkeyPatch) -> Break:
-    """Makes the system's write (to temporary files), fsync or replace fail: ``broken("write", error, after=3)``."""
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.patch = patch
+        self.mend = patch.undo
 
-    def broken(what: str, error: OSError, after: int = 0, times: int = 10**6) -> None:
-        whole, calls = getattr(os, what), [0]
+    def __call__(self, what: str, error: OSError, after: int = 0, times: int = 10**6) -> None:
+        whole, calls = getattr(os, what), 0
 
         def failing(*given, **named):
-            calls[0] += what != "write" or is_temporary(given[0])
-            if after < calls[0] <= after + times and (what != "write" or is_temporary(given[0])):
+            nonlocal calls
+            ours = what != "write" or is_temporary(given[0])
+            calls += ours
+            if ours and after < calls <= after + times:
                 if what == "write":  # half of it gets there
                     whole(given[0], bytes(given[1])[: len(given[1]) // 2])
                 raise error
             return whole(*given, **named)
 
-        monkeypatch.setattr(os, what, failing)
+        self.patch.setattr(os, what, failing)
 
-    return broken
+
+@pytest.fixture
+def broken() -> Iterator[Break]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield Break(patch)
 
 
 def is_temporary(descriptor: int) -> bool:
@@ -107,7 +114,7 @@ def test_outputs_are_never_opened_under_their_own_names(paint: Paint, go: Go, mo
 
 
 def test_a_picture_whose_file_cannot_be_written_fails_and_its_old_result_stays(
-    paint: Paint, go: Go, broken: Break, monkeypatch
+    paint: Paint, go: Go, broken: Break
 ) -> None:
     paint("in/a.png")
     paint("in/b.png")
@@ -126,7 +133,7 @@ def test_a_picture_whose_file_cannot_be_written_fails_and_its_old_result_stays(
 
 
 def test_a_disk_that_fills_half_way_through_a_file_ends_the_run_and_it_goes_on_later(
-    paint: Paint, tiny: str, go: Go, broken: Break, monkeypatch
+    paint: Paint, tiny: str, go: Go, broken: Break
 ) -> None:
     for name in "abc":
         paint(f"in/{name}.png")
@@ -134,7 +141,7 @@ def test_a_disk_that_fills_half_way_through_a_file_ends_the_run_and_it_goes_on_l
     broken("write", FULL, after=2)  # run.json and a.png
     with pytest.raises(OutputError, match="'out' cannot be written to: No space left"), Run(job) as run:
         list(run)
-    monkeypatch.undo()
+    broken.mend()
     assert files() == ["in/a.png.overlay.jpg"]
     assert "finished" not in facts()
     assert [len(each) for each in go("in")] == [0, 1, 1]
@@ -148,21 +155,20 @@ def outcome(name: str, run: str = "r1", **more) -> Outcome:
 @pytest.mark.parametrize("error", [FULL, BROKEN], ids=["full", "broken"])
 @pytest.mark.parametrize("what", ["replace", "fsync"])
 def test_a_ledger_that_cannot_be_tidied_up_stays_and_is_the_next_time(
-    tmp_path: Path, broken: Break, monkeypatch, what: str, error: OSError
+    tmp_path: Path, broken: Break, what: str, error: OSError
 ) -> None:
     for name in ("a.1.png", "a.2.png"):
         (tmp_path / name).write_text(name)
     with Ledger(tmp_path, "j1", Outcome) as one:
         one.append([outcome("a", files={"overlay": "a.1.png"})])
     with (
-        monkeypatch.context(),
         pytest.raises(OutputError, match=error.strerror),
         Ledger(tmp_path, "j1", Outcome) as one,
     ):
         one.append([outcome("a", run="r2", files={"overlay": "a.2.png"})])
         one.folder.durable = True
         broken(what, error)
-    monkeypatch.undo()
+    broken.mend()
     assert len((tmp_path / FILE).read_bytes().splitlines()) == 2
     assert not list(tmp_path.glob(".camcli-*.tmp"))
     with Ledger(tmp_path, "j1", Outcome) as one:
@@ -171,14 +177,14 @@ def test_a_ledger_that_cannot_be_tidied_up_stays_and_is_the_next_time(
     assert left(tmp_path) == ["a.2.png", FILE]
 
 
-def test_a_line_that_cannot_be_synced_is_taken_back(tmp_path: Path, broken: Break, monkeypatch) -> None:
+def test_a_line_that_cannot_be_synced_is_taken_back(tmp_path: Path, broken: Break) -> None:
     with Ledger(tmp_path, "j1", Outcome, durable=True) as one:
         one.append([outcome("a")])
         before = (tmp_path / FILE).read_bytes()
         broken("fsync", BROKEN)
         with pytest.raises(OutputError, match="Input/output error"):
             one.append([outcome("b")])
-        monkeypatch.undo()
+        broken.mend()
         assert (tmp_path / FILE).read_bytes() == before
 
 
@@ -206,4 +212,3 @@ def test_a_system_out_of_threads_is_said(paint: Paint, tiny: str, monkeypatch) -
     assert result.exit_code == 1
     assert "error: the system starts no more threads: its limit of them is reached" in result.stderr
     assert "--workers 1" in result.stderr
-    monkeypatch.undo()
