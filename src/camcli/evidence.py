@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -20,6 +20,7 @@ from camcli.errors import PictureError, RequestError
 from camcli.layout import canonical, restored
 from camcli.methods import EVIDENCE
 from camcli.outlet import Reading, Subject
+from camcli.placement import at_pixels
 from camcli.precision import coarse
 from camcli.recompute import recomputed
 from camcli.ruled import Rule
@@ -75,7 +76,13 @@ class Evidence:
         """The layer's output A."""
         return self._cells(self._forward.taps[layer].detach(), layer)
 
-    def images(self) -> Float[Tensor, "n 3 h w"]:
+    def onto_input(self, layer: str) -> Callable[[Tensor], Tensor]:
+        """What brings maps of the layer's cells to the input's pixels: bilinear between the cells' centres."""
+        size = (self._forward.image.shape[2], self._forward.image.shape[3])
+        located = self._plan.located.get(layer)
+        return partial(at_pixels, size=size, own=located.placement if located else None)
+
+    def images(self) -> Float[Tensor, "n d h w"]:
         """What the network was given."""
         return wide(self._some(self._forward.image.detach()))
 
@@ -99,7 +106,7 @@ class Evidence:
         """The gradient of the score by the layer's output."""
         return self._cells(self._gradients[layer].detach(), layer)
 
-    def input_grad(self) -> Float[Tensor, "n 3 h w"]:
+    def input_grad(self) -> Float[Tensor, "n d h w"]:
         """The gradient of the score by the images."""
         return wide(self._some(self._gradients[""].detach()))
 
@@ -379,7 +386,7 @@ class Evidence:
         images = self._some(self._forward.image.detach())
         return self._witness.at_end(self._trunk, recording, given, images, graph=graph)
 
-    def ruled(self, name: str, rule: Rule, everywhere: bool = False) -> Float[Tensor, "n 3 h w"]:
+    def ruled(self, name: str, rule: Rule, everywhere: bool = False) -> Float[Tensor, "n d h w"]:
         """The gradient by the input that follows a rule, known by its name, at every ReLU or everywhere."""
         assert self._forward.ruled is not None
         if ("", name) not in self._kept:

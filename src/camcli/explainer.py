@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from camcli import devices, probabilities
 from camcli.around import Pass, channel_parts, fused, passes, sizes, smoothed, summed
 from camcli.attention import Attending
-from camcli.capture import Taps, at_layer, frozen, listened
+from camcli.capture import Taps, at_layer, frozen, listened, quantised
 from camcli.choices import (
     ONE_TARGET,
     Choose,
@@ -34,17 +35,20 @@ from camcli.choices import (
 from camcli.compiling import Compilation, compiled
 from camcli.concepts import Fitted, fitted, sampled
 from camcli.concepts import found as found_concepts
-from camcli.errors import PictureError, RequestError
+from camcli.errors import CamcliError, PictureError, RequestError
 from camcli.evidence import Evidence, mixes
 from camcli.extras import Features
 from camcli.folding import fold, pairs
-from camcli.job import AUTO, Explanation
+from camcli.inlet import channels_in_words, taken
+from camcli.job import AUTO, Explanation, Place
 from camcli.labels import Labels
 from camcli.layers import resolve
 from camcli.layout import Layout, asked, canonical, decide, readings
 from camcli.levels import levels
+from camcli.locating import Located, locate, words_of
 from camcli.network import Network, tells_apart, two_sided
 from camcli.outlet import Activation, Outlet, Reading, Shared, Subject, competing, parts, table_of, unfiltered
+from camcli.placement import Placement
 from camcli.positions import told
 from camcli.precision import coarse, rounding
 from camcli.recipe import Recipe, recipes
@@ -55,8 +59,8 @@ from camcli.survey import (
     default_layer,
     first_not_finite,
     no_gradient,
+    noise_like,
     plain_layouts,
-    probe_image,
     survey,
     token_layout,
 )
@@ -132,7 +136,8 @@ class Explainer:
     The network is used as it stands, on its device and in its precision, and is left exactly as it was.
 
     Args:
-        model: a network, or a bare module that takes ``(n, 3, h, w)`` to scores ``(n, classes)``, perhaps somewhere in
+        model: a network, or a bare module that takes ``(n, 3, h, w)`` (or as many other channels as
+            it likes) to scores ``(n, classes)``, perhaps somewhere in
             tuples, mappings or dataclasses.
         layers: layer paths (see :func:`camcli.layers.resolve`); empty for the default layer, chosen at the first
             batch, or where hirescam explains boxes for the levels that they are read from. Must be empty for methods
@@ -159,6 +164,8 @@ class Explainer:
         group: whether the images of a call belong together: the model is given exactly these at once, and may give one
             row of scores for all of them. Of scores that depend on several images each is explained by itself, with a
             backward of its own.
+        placement: where the layer's cells are taken to lie in the input: ``measured`` on noise, or ``even``, as if they
+            shared it evenly whatever the network's padding.
 
     Attributes:
         layers: the full names of the layers explained.
@@ -197,6 +204,7 @@ class Explainer:
         channels: int = 0,
         recompute: bool = False,
         group: bool = False,
+        placement: Place = "measured",
     ) -> None:
         self.network = model if isinstance(model, Network) else None
         self.module = model.module if isinstance(model, Network) else model
@@ -240,7 +248,8 @@ class Explainer:
             self._note(forgotten)
         if unnamed := self._request.unnamed:
             self._note(f"no classes are named that a concept speaks for: {unnamed}")
-        self._asked, self._call, self._recompute = layout, call, recompute
+        self._asked, self._call, self._recompute, self._place = layout, call, recompute, placement
+        self._located: dict[tuple[int, int, int], dict[str, Located]] = {}
         # Found out for so many images at once (1 where they are no group), of so many rows and columns.
         self._plans: dict[tuple[int, int, int], Plan] = {}
         self._passes: dict[tuple[int, int, int], list[Pass]] = {}
@@ -273,7 +282,7 @@ class Explainer:
 
     def __call__(
         self,
-        images: Float[Tensor, "n 3 h w"],
+        images: Float[Tensor, "n d h w"],
         targets: Targets = None,
         region: Bool[Tensor, "n h w"] | None = None,
         extras: Features | None = None,
@@ -299,7 +308,7 @@ class Explainer:
             PictureError: an image has no map, with its row and the reason.
         """
         everything: list[list[Explanation]] = []
-        _check_batch(images)
+        _check_batch(images, self.network)
         self._ready(images, extras)
         choose = choice(targets, len(images), self.shared)
         for row, results in enumerate(self.results(images, choose, region=region, extras=extras)):
@@ -311,7 +320,7 @@ class Explainer:
 
     def results(
         self,
-        images: Float[Tensor, "n 3 h w"],
+        images: Float[Tensor, "n d h w"],
         choose: Choose | None = None,
         seen: Bool[Tensor, "n h w"] | None = None,
         region: Bool[Tensor, "n h w"] | None = None,
@@ -328,7 +337,7 @@ class Explainer:
             extras: as in a call.
             among: from an image's row to the classes that compete in it, which alone can be explained; empty: all.
         """
-        _check_batch(images)
+        _check_batch(images, self.network)
         if not len(images):
             return []
         if region is not None and self.outlet.task != "segment":
@@ -391,9 +400,7 @@ class Explainer:
     def _ready(self, images: Tensor, extras: Features | None) -> tuple[int, int, int]:
         """See that everything was tried on noise like these images; gives what it was found out for."""
         if len(images):
-            size = (images.shape[2], images.shape[3])
-            count = len(images) if self._request.group else 1
-            self.check(probe_image(size, images.dtype, images.device, count), extras)
+            self.check(noise_like(images, count=len(images) if self._request.group else 1), extras)
         return self._key(images)
 
     def _key(self, images: Tensor) -> tuple[int, int, int]:
@@ -409,9 +416,9 @@ class Explainer:
         """Whether a method finds concepts in several pictures together."""
         return any(recipe.fit for recipe in self.recipes)
 
-    def cells(self, images: Float[Tensor, "n 3 h w"], pictures: int) -> dict[str, Float[Tensor, "m c"]]:
+    def cells(self, images: Float[Tensor, "n d h w"], pictures: int) -> dict[str, Float[Tensor, "m c"]]:
         """Of each layer cells of a batch, for :meth:`fit`; ``pictures`` is how many are looked at in all."""
-        _check_batch(images)
+        _check_batch(images, self.network)
         key = self._ready(images, None)
         with self._witness.ready():
             evidence = self._of_everything(self._plans[key], self._witness.forward(images))
@@ -427,7 +434,7 @@ class Explainer:
         """
         self.fitted = fitted(self.recipes, samples)
 
-    def rearrange(self, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> int:
+    def rearrange(self, image: Float[Tensor, "n d h w"], extras: Features | None = None) -> int:
         """Make the network faster and its numbers the same to rounding: of no use to anyone else who holds it.
 
         Convolutions and the batch norms behind them are folded into one, but for those at or in a layer that is looked
@@ -468,7 +475,7 @@ class Explainer:
             return 0
         return len(found)
 
-    def compile(self, images: Float[Tensor, "n 3 h w"], least: float = 0.0) -> Compilation:
+    def compile(self, images: Float[Tensor, "n d h w"], least: float = 0.0) -> Compilation:
         """Compile the part of the network that no gradient passes, for batches of this size, where that is faster.
 
         Of no use to anyone else who holds the network.
@@ -482,7 +489,7 @@ class Explainer:
         """
         if why := self._why_not_compiled():
             return Compilation(reason=why)
-        self.check(probe_image((images.shape[2], images.shape[3]), images.dtype, images.device))
+        self.check(noise_like(images, count=1))
         first, turn = next(iter(self.runs.items()))
         given = self._witness.leaf(images)
 
@@ -509,7 +516,7 @@ class Explainer:
             return "groups may be of several sizes"
         return "a detector's boxes are no scores to compare" if self.outlet.task == "detect" else ""
 
-    def on(self, device: torch.device, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> Explainer:
+    def on(self, device: torch.device, image: Float[Tensor, "n d h w"], extras: Features | None = None) -> Explainer:
         """Another explainer like this one, whose network is a copy on a device; the two may work at the same time.
 
         All that was found out about the network is found out about the copy anew.
@@ -552,7 +559,7 @@ class Explainer:
         """Where the network is."""
         return devices.home(self.module)
 
-    def check(self, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> None:
+    def check(self, image: Float[Tensor, "n d h w"], extras: Features | None = None) -> None:
         """Try everything on one image or one group: choose the layer, read its layout, see that gradient reaches it.
 
         Done by itself at the first batch of each size, on noise, so that nothing hangs on its first image; done
@@ -568,9 +575,15 @@ class Explainer:
         key, size = self._key(image), (image.shape[2], image.shape[3])
         if self._checked == key:
             return
-        self._try(image, extras)
-        with self._feeding(image, extras):
-            self._check_sizes(image, key, size)
+        try:
+            self._try(image, extras)
+            with self._feeding(image, extras):
+                self._check_sizes(image, key, size)
+        except CamcliError:
+            raise
+        except Exception:
+            self.check_channels(image)
+            raise
         self._checked = key
 
     def _try(self, image: Tensor, extras: Features | None) -> None:
@@ -586,8 +599,7 @@ class Explainer:
             return table
 
         alone = self._request.group or (extras is not None and count_of(extras) < len(image) + 1)
-        size = (image.shape[2], image.shape[3])
-        other = None if alone else probe_image(size, image.dtype, image.device, seed=1)
+        other = None if alone else noise_like(image, seed=1)
         with self._witness.ready():
             trial = tried(self.module, run, image, None if other is None else torch.cat([image, other]))
         self._tried = True
@@ -608,12 +620,29 @@ class Explainer:
         for words in trial.notes(self.activation, asked):
             self._note(words)
 
+    def check_channels(self, image: Float[Tensor, "n d h w"]) -> None:
+        """Where the network fails on images, see that it is not for their channels.
+
+        Raises:
+            RequestError: it takes another number of them.
+        """
+        given = image.shape[1]
+        with frozen(self.module):
+            wanted = taken(self.module, (image.shape[2], image.shape[3]), given)
+        if wanted not in (None, given):
+            raise RequestError(
+                f"the network takes images of {channels_in_words(wanted)}, and these have {given}",
+                f"give a batch of such: (n, {wanted}, h, w)",
+            )
+
     def _feeding(self, image: Tensor, extras: Features | None) -> AbstractContextManager[None]:
         """While it lasts, the network is given features beside each of these images, if there are some."""
         return self._witness.feed.giving(None if extras is None else first_of(extras, len(image)))
 
     def _choose_layer(self, image: Tensor) -> None:
         """The default layer, where a method wants one and none is named."""
+        if not self._plans and self._witness.wants & GOES_BACK:
+            self._check_floats(image)
         if self._request.at_layer and not self.layers:
             if self._request.levelled and (found := self._levels(image)):
                 self.layers = found
@@ -629,6 +658,24 @@ class Explainer:
         if self.network and self.network.layer and not pyramid:
             return ()
         return levels(self.module, self._witness.leaf(image).detach(), self._read, pyramid)
+
+    def _check_floats(self, image: Tensor) -> None:
+        """See that gradients pass a network of which parts are quantised."""
+        parts = quantised(self.module)
+        if not parts:
+            return
+        with self._witness.ready(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's, of operations that no gradient is known of
+            leaf, passes = self._witness.leaf(image, from_input=True), False
+            with suppress(RuntimeError):  # their operations may refuse what has a gradient
+                total = self._witness.read(self.module(leaf), len(image)).total()
+                passes = torch.autograd.grad(total, leaf, allow_unused=True)[0] is not None
+        if not passes:
+            raise RequestError(
+                f"the network computes in whole numbers (quantised) at {parts[0]!r}, which no gradient passes",
+                "explain the network that it was made of, in floating point; or name a layer and a method that needs "
+                "no gradient: --method eigencam, scorecam, ablationcam, ...",
+            )
 
     def _check_sizes(self, image: Tensor, key: tuple[int, int, int], size: tuple[int, int]) -> None:
         self._check_size(image)
@@ -675,6 +722,7 @@ class Explainer:
                         channel_parts(recipe.row.name, recipe.formulas, evidence, layer)
                         self._check_strongest(layer, plan)
             del forward, evidence
+            plan.located = self._locate(plan.layouts, image)
             if len(image) > 1:
                 self._check_order(plan, image)
             if self._recompute:
@@ -692,13 +740,54 @@ class Explainer:
                 self._try_attention(plan, image)
         self._plans[key] = plan
 
+    def locate(self, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> None:
+        """Measure where the layers' cells lie in the input, in the precision that the network has now.
+
+        Done by :meth:`check` where it was not done before.
+
+        Args:
+            image: noise, as for :meth:`check`.
+            extras: likewise.
+
+        Raises:
+            RequestError: the layer cannot be chosen or read.
+        """
+        with self._feeding(image, extras), self._witness.ready():
+            self._choose_layer(image)
+            if self._place == "measured" and self.layers:
+                with self._witness.tapping(self.layers) as taps, torch.no_grad():
+                    self.module(self._witness.leaf(image).clone())
+                self._locate({name: self._layout(name, taps, image) for name in self.layers}, image)
+
+    def _locate(self, layouts: Mapping[str, Layout], image: Tensor) -> dict[str, Located]:
+        """Where the cells of each layer lie in inputs like this, and what is to be said of it; measured once."""
+        key = self._key(image)
+        if self._place != "measured" or not layouts:
+            return {}
+        if key not in self._located:
+            size, group = (image.shape[2], image.shape[3]), self._request.group
+
+            def noise(count: int, seed: int) -> Tensor:
+                return self._witness.leaf(noise_like(image, count=count, seed=seed)).detach()
+
+            try:
+                with self._witness.feed.about(None if group else [0]):
+                    found = locate(lambda given: self._witness.cells(given, layouts), noise, len(image) if group else 0)
+            except Exception as error:  # whatever it is, maps can be made without
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                found = {name: Located(layout.grid, unknown=reason) for name, layout in layouts.items()}
+            self._located[key] = found
+            for note in words_of(found, size):
+                self._note(note)
+        return self._located[key]
+
     def _check_order(self, plan: Plan, images: Tensor) -> None:
         """See that each row of the layers is of the picture in that place of the group.
 
         Pictures are changed in turns such that each has turns of its own, as the bits of its number say.
         """
         count = len(images)
-        others = probe_image((images.shape[2], images.shape[3]), images.dtype, images.device, count, seed=1)
+        others = noise_like(images, seed=1)
         numbers = torch.arange(1, count + 1, device="cpu")
         before = self._rows_of(self._witness.forward(images, plan=plan), plan)
         seen = {name: torch.zeros(count, dtype=torch.long, device="cpu") for name in before}
@@ -748,7 +837,7 @@ class Explainer:
         first: Exception | None = None
         for size in sizes(own, one.scale):
             try:
-                self._check_size(probe_image(size, image.dtype, image.device, len(image)))
+                self._check_size(noise_like(image, size))
             except Exception as error:  # whatever it is, this size will not do
                 first = first or error
             else:
@@ -768,6 +857,17 @@ class Explainer:
     def runs(self) -> dict[str, int]:
         """Which of each layer's runs is explained, from 1 on, likewise; the layers in running order."""
         return {} if self._checked is None else self._plans[self._checked].runs
+
+    @property
+    def located(self) -> dict[str, Located]:
+        """Where each layer's cells lie in the input, likewise, if that was measured."""
+        return {} if self._checked is None else self._plans[self._checked].located
+
+    def placement(self, layer: str, map: np.ndarray) -> Placement | None:
+        """Where the cells of a map at a layer lie, or of several layers joined by ``+``; None: evenly."""
+        finest, of = tuple(map.shape[-2:]), layer.split("+")
+        located = (self.located.get(name) for name in self._in_turn if name in of)
+        return next((one.placement for one in located if one and one.grid == finest), None)
 
     @property
     def channels(self) -> dict[str, int]:
@@ -790,7 +890,7 @@ class Explainer:
         size = (images.shape[2], images.shape[3])
         ranks = max(map(len, subjects), default=0)
         sums: list[dict[tuple[int, str], Tensor]] = [{} for _ in range(ranks)]
-        turns = self._passes[key]
+        turns, base = self._passes[key], self._plans[key]
         for one in turns:
             plan = self._plans[count, *(one.size or size)]
             run = forward if one.plain(size) else self._witness.forward(one.there(images), plan=plan)
@@ -799,9 +899,27 @@ class Explainer:
                 meant = [one.subject(subjects[row][rank], run.reading, row, size) for row in rows]
                 for place, own in self._maps_of(plan, run, meant, rows, last=rank + 1 == ranks).items():
                     grid = size if own.shape[-2:] == one.size else self.grids.get(place[1], size)
-                    part = one.back(own, grid) / len(turns)
+                    shown, here = self._placed(plan, place[1], own.shape), self._placed(base, place[1], grid)
+                    part = one.back(own, grid, size, shown, here) / len(turns)
                     sums[rank][place] = sums[rank][place] + part if place in sums[rank] else part
         return sums
+
+    def _places(self, maps: Mapping[str, Tensor]) -> dict[str, Placement | None]:
+        """Where the cells of each layer's maps lie."""
+        assert self._checked is not None
+        return {layer: self._placed(self._plans[self._checked], layer, map.shape) for layer, map in maps.items()}
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        """Height and width of the images that were checked last."""
+        assert self._checked is not None
+        return self._checked[1:]
+
+    @staticmethod
+    def _placed(plan: Plan, layer: str, grid: Sequence[int]) -> Placement | None:
+        """Where the cells of a map of this grid lie in inputs of a plan's size; None: evenly."""
+        located = plan.located.get(layer)
+        return located.placement if located and located.grid == tuple(grid[-2:]) else None
 
     def _maps_of(
         self, plan: Plan, run: Forward, subjects: Sequence[Subject], rows: Sequence[int], last: bool
@@ -855,13 +973,14 @@ class Explainer:
                     found += _strongest(recipe, layer, parts, maps[OF_SHARES, layer], self.strongest)
                 continue
             if self.fuse == "sum" and recipe.at_layer:
-                sums = summed({layer: own[layer] for layer in self._in_turn})
+                sums = summed({layer: own[layer] for layer in self._in_turn}, self._places(own), self._size)
                 arrays = [map.squeeze(0).numpy(force=True) for _, map in sums]
                 found.append(_Maps(recipe, "+".join(own), arrays, layers=tuple(drawn for drawn, _ in sums)))
                 continue
             if self.fuse != "none" and recipe.at_layer:
                 in_turn = [own[layer] for layer in self._in_turn]
-                own = {"+".join(own): fused(in_turn, self.fuse, recipe.fusion)}
+                places = [self._places(own)[layer] for layer in self._in_turn]
+                own = {"+".join(own): fused(in_turn, self.fuse, recipe.fusion, places, self._size)}
             for layer, map in own.items():
                 found.append(_Maps(recipe, layer, map.numpy(force=True)))
         return found
@@ -876,6 +995,8 @@ class Explainer:
         plan = self._plans[self._key(images)]
         for some in self._concepts(images, forward, plan, rows, seen):
             for row, result in zip(rows, some, strict=True):
+                if isinstance(result, Explanation):
+                    result = replace(result, placement=self.placement(result.layer, result.map))
                 results[row].append(result)
 
     def _concepts(
@@ -1072,6 +1193,7 @@ class Explainer:
             versus="" if alone else ", ".join(self._label(rival) for rival in subject.rivals),
             channel=channel,
             weight=maps.weights[at] if maps.weights else None,
+            placement=self.placement(layer, map) if map.ndim == 2 else None,
         )
 
     def _culprit(self, images: Tensor, row: int) -> str:
@@ -1339,10 +1461,13 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _check_batch(images: Tensor) -> None:
-    if images.ndim != 4 or images.shape[1] != 3:
+def _check_batch(images: Tensor, network: Network | None) -> None:
+    wanted = network.prepare.channels if network else None
+    if images.ndim != 4 or not images.shape[1] or wanted not in (None, images.shape[1]):
         form = "x".join(map(str, images.shape))
-        raise RequestError(f"images of shape {form} were given", "give a batch of colour images: (n, 3, h, w)")
+        takes = f", and {network.name} takes {channels_in_words(wanted)}" if network and wanted else ""
+        kind = f"(n, {wanted}, h, w)" if wanted else "(n, 3, h, w), or grey ones (n, 1, h, w)"
+        raise RequestError(f"images of shape {form} were given{takes}", f"give a batch of images: {kind}")
 
 
 def _remarks(map: np.ndarray, where: str, scores: Tensor) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from camcli.geometry import View
+    from camcli.placement import Placement
 
 BUNDLED_MODEL = "bundled:efficientnet-lite0"
 RANDOM_WEIGHTS = "random"
@@ -26,6 +27,7 @@ Normalize = Literal["image", "range", "run", "none"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Decode = Literal["full", "reduced"]
 Crop = Literal["model", "center", "none", "squash"]
+Place = Literal["measured", "even"]
 Fuse = Literal["none", "mean", "max", "product", "sum", "paper"]
 Head = Literal["auto", "keep", "none"]
 Pool = Literal["keep", "none"]
@@ -211,6 +213,8 @@ class Job:
         out: the folder that everything is written under.
         root: outputs are named by their picture's path from here; empty for the current folder.
         save: rows of ``camcli.outputs``.
+        placement: where a layer's cells are drawn: ``measured``: where they look, found on noise before the first
+            picture; ``even``: as if they shared the input evenly, whatever the network's padding.
         colormap, alpha, normalize: how maps are drawn.
         decode: ``full``: each picture as it is in its file; ``reduced``: those larger than the model needs at a half, a
             quarter or an eighth of their size, where no output shows their own pixels, and resized more quickly; what
@@ -272,6 +276,7 @@ class Job:
     out: str = "camcli-out"
     root: str = ""
     save: tuple[str, ...] = ("overlay",)
+    placement: Place = "measured"
     colormap: str = "viridis"
     alpha: float = 0.6
     normalize: Normalize = "image"
@@ -303,6 +308,7 @@ class Job:
             "decode": Decode,
             "fuse": Fuse,
             "compile": Compile,
+            "placement": Place,
         }
         kinds |= {"head": Head, "pool": Pool, "activation": Activations}
         for name, choices in ((name, get_args(kind)) for name, kind in kinds.items()):
@@ -494,7 +500,8 @@ class Explanation:
         weight: the channel's share in the class's score, to first order: activation times gradient, summed over the
             layer's cells.
         source: the picture, where the map came out of a stream of them.
-        view: which part of it the model saw, likewise.
+        view: which part of it the model saw, likewise, and where the map's cells lie in it.
+        placement: where the map's cells lie in the model's input; None where they share it evenly.
         page: which page of its file it is, from 1 on, where several are asked for; else 0.
     """
 
@@ -514,6 +521,7 @@ class Explanation:
     weight: float | None = None
     source: str = ""
     view: View | None = None
+    placement: Placement | None = None
     page: int = 0
 
     @property
@@ -547,6 +555,8 @@ class Outcome:
         low, high: the raw map's least and greatest value.
         strongest: the value that is drawn at full strength when a map is normalised by itself.
         peak: x and y of its greatest value, in pixels of the upright picture.
+        placement: x and y of the first cell's centre, and from each cell to the next across and down, in pixels of the
+            model's input; nothing where the cells share it evenly.
         seconds: decoding, its share of its batch, and writing.
         untrained: the weights are random and the map means nothing.
         notes: what a reader of the map must know.
@@ -578,6 +588,7 @@ class Outcome:
     high: float | None = None
     strongest: float | None = None
     peak: tuple[float, float] | None = None
+    placement: tuple[float, float, float, float] | None = None
     seconds: float | None = None
     untrained: bool = False
     notes: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ from camcli import __version__
 from camcli.errors import OutputError
 from camcli.folder import Folder
 from camcli.models import templates
+from camcli.placement import Placement
 from camcli.worker import Worker
 
 FILE = "run.json"
@@ -43,6 +44,7 @@ def facts(worker: Worker) -> dict[str, Any]:
         ],
         **_prompts(worker),
         "layers": list(explainer.layers),
+        "placement": _placement(worker),
         "explained": worker.explains,
         "notes": list(worker.notes),
         "precision": worker.job.precision,
@@ -54,6 +56,18 @@ def facts(worker: Worker) -> dict[str, Any]:
         },
         "platform": platform.platform(),
     }
+
+
+def _placement(worker: Worker) -> dict[str, Any]:
+    """Of each layer where its cells lie in the model's input, and what was measured of that: x before y, in pixels."""
+    found: dict[str, Any] = {}
+    for name, one in worker.explainer.located.items():
+        placement = one.placement or Placement.even(one.grid, worker.network.prepare.size)
+        x, y, across, down = placement.numbers
+        found[name] = {"cells": one.grid[::-1], "first": (x, y), "stride": (across, down)}
+        measured = {"offset": one.offset[::-1], "error": one.error[::-1]}
+        found[name] |= {"unknown": one.unknown} if one.unknown else measured
+    return found
 
 
 def _prompts(worker: Worker) -> dict[str, Any]:

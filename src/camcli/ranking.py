@@ -136,6 +136,8 @@ class Ranking:
         self._turn = contest.job.call or int(self.worker.explainer.runs[self.layer] == 1)
         self._fingerprint = self._asked()
         self._check_other_contests()
+        located = self.worker.explainer.located.get(self.layer)
+        self._placement = located.placement if located else None
         channels = self.worker.explainer.channels[self.layer]
         self._moments, self._greatest = Moments(channels), Greatest[Source](channels, contest.pictures)
         self._negative = False
@@ -328,7 +330,7 @@ class Ranking:
     def _pooled(self, cells: Float[Tensor, "n c h w"], items: Sequence[Item]) -> list[np.ndarray]:
         if bool((cells < 0).any()):  # set, and never taken back: several threads may do so
             self._negative = True
-        views = [item.picture.view for item in items if item.picture is not None]
+        views = [item.picture.view.placed(self._placement) for item in items if item.picture is not None]
         return list(pooled(cells, views))
 
     def _note(self, text: str) -> None:
@@ -423,7 +425,7 @@ class Ranking:
         for batch in self._said(self.worker.batches(map(Item, wanted)), own):
             for item, drawn in batch:
                 if item.picture is not None and isinstance(drawn, np.ndarray):
-                    seen[item.source] = small(item.picture.pixels, item.picture.view)
+                    seen[item.source] = small(item.picture.pixels, item.picture.view.placed(self._placement))
                     maps |= {
                         (channel, item.source): map for channel, map in zip(wanted[item.source], drawn, strict=True)
                     }

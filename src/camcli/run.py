@@ -28,6 +28,7 @@ from camcli.others import check_others
 from camcli.outputs import COLORMAPS, OUTPUTS
 from camcli.pages import paged
 from camcli.pictures import Picture, Source, decode, find, output_name, stamp
+from camcli.placement import Placement
 from camcli.render import Style, display, strongest
 from camcli.stream import ahead
 from camcli.targets import gives_several
@@ -337,7 +338,7 @@ class Run:
             for file in (file for name, file in files.items() if name not in self._written):
                 (self._out / file).unlink(missing_ok=True)
         shown = display(explanation.drawn)
-        view = item.picture.view
+        view = item.picture.view.placed(explanation.placement)
         x, y = view.peak(shown)
         notes = explanation.notes
         if shown.max() > shown[view.shown(shown.shape)].max():
@@ -363,12 +364,14 @@ class Run:
             high=float(explanation.map.max()),
             strongest=strongest(explanation.drawn),
             peak=(round(x, 2), round(y, 2)),
+            placement=explanation.placement.numbers if explanation.placement else None,
             notes=notes,
         )
 
     def _write(self, picture: Picture, explanation: Explanation, files: dict[str, str]) -> dict[str, int]:
         """Write a map's files; how long each is."""
         style = Style(self.job.colormap, self.job.alpha, self.job.normalize, self._scale, self.worker.network.untrained)
+        picture = replace(picture, view=picture.view.placed(explanation.placement))
         sizes = {}
         for name, file in files.items():
             content = OUTPUTS.load(name)(picture, explanation, style)
@@ -475,7 +478,16 @@ class Run:
         said = {name: value for name in shared if (value := getattr(outcome, name)) is not None}
         return Explanation(
             map=np.load(self._out / array, allow_pickle=False),
-            **{"method": "", "layer": "", "index": None, "label": "", "score": 0.0, "probability": None, **said},
+            **{
+                "method": "",
+                "layer": "",
+                "index": None,
+                "label": "",
+                "score": 0.0,
+                "probability": None,
+                **said,
+                "placement": Placement.of(outcome.placement) if outcome.placement else None,
+            },
         )
 
 

@@ -357,7 +357,7 @@ class Sensitivity:
         prompt, text = self.prompts[number], self.texts[number]
         if isinstance(result, PictureError):
             return Said(prompt=prompt, text=text, error=reason(result))
-        x, y = view.peak(render.display(result.map))
+        x, y = view.placed(result.placement).peak(render.display(result.map))
         return Said(
             prompt=prompt,
             text=text,
@@ -438,8 +438,9 @@ def _explained(results: Sequence[Result]) -> dict[int, Explanation]:
 def _similarity(explained: dict[int, Explanation], view: View, count: int) -> dict[str, Matrix]:
     """For each measure the similarity of each two prompts' maps; NaN where it is not defined, or there is no map."""
     maps = np.stack([_flat(one.map) for one in explained.values()])
-    whole = view.whole_input()
-    cells = maps[:, *view.window(maps.shape[1:])]
+    placed = view.placed(next(iter(explained.values())).placement)
+    whole = placed.whole_input()
+    cells = maps[:, *placed.window(maps.shape[1:])]
     pixels = np.stack([whole.onto_picture(map) for map in maps])[:, *view.window(view.input)]
     found = {
         "pearson": agreement.pearson(cells),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -26,7 +26,8 @@ from camcli.concepts import MOST_PICTURES, spread_first
 from camcli.errors import CamcliError, PictureError, RequestError, did_you_mean
 from camcli.explainer import Explainer, Result
 from camcli.extras import Extras, Features
-from camcli.geometry import View
+from camcli.geometry import PICTURES, View
+from camcli.inlet import channels_in_words
 from camcli.job import BY_FOLDER, RENAMED, Explanation, Job, factors, page_of
 from camcli.listed import several
 from camcli.network import Network
@@ -40,6 +41,7 @@ from camcli.pictures import (
     decode,
     decode_reduced,
     find,
+    from_array,
     grouped,
     in_memory,
     pixels_of,
@@ -161,12 +163,14 @@ class Worker:
         question = asked(job, count, features)
         network = question.network
         _check_fits(job, network)
+        _check_channels(job, network)
         # Before the precision is changed, so that the same weights have the same hash in every run.
         self.sha256 = network.sha256()
         # The methods that it comes to, since a name may stand for another one.
         methods = [one.row.name for one in recipes(job.method, job.options, network.outlet.task == "detect")]
         self.counted = counted.parts(replace(job, method=",".join(methods)), network, self.sha256)
         device = self.devices[0]
+        _check_shared(job, network, device)
         self.network = replace(network, module=network.module.to(device))
         given = job.batch_size or (int(job.group) if job.group and job.group != BY_FOLDER else 0)
         self._rows = given or _rows(device)
@@ -188,6 +192,7 @@ class Worker:
             counterfactual=job.counterfactual,
             channels=question.strongest,
             recompute=job.recompute,
+            placement=job.placement,
         )
         self.target, self.wanted, self.prompts = question.target, question.wanted, question.prompts
         self.shows_pixels = False
@@ -195,11 +200,15 @@ class Worker:
         most = DECODERS if device.type == "cpu" else GPU_DECODERS * len(self.devices)
         self.workers = job.workers or min(most, os.cpu_count() or 1)
         try:
-            noise = probe_image(network.prepare.size, torch.float32, torch.device("cpu"), count or 1)
+            noise = _noise(network, count or 1)
             # In full precision, so that weights are rounded once.
+            if not network.shared:
+                with self.computing():
+                    self.explainer.rearrange(noise, features)
             with self.computing():
-                self.explainer.rearrange(noise, features)
-            self.network.module.to(DTYPES[job.precision])
+                self.explainer.locate(noise, features)
+            if not network.shared:
+                devices.cast(self.network.module, DTYPES[job.precision])
             with self.computing():
                 began = time.perf_counter()
                 self.explainer.check(noise, features)
@@ -207,6 +216,7 @@ class Worker:
         except CamcliError:
             raise
         except Exception as error:
+            self.explainer.check_channels(noise)
             height, width = network.prepare.size
             raise RequestError(
                 f"{network.name} fails on {f'{count} images' if count else 'an image'} of {height}x{width} "
@@ -235,8 +245,9 @@ class Worker:
         self._read_so: set[str] = set()
         if job.compile != "off":
             self.notes += self._compiled(total or 0, tried)
-        if job.size:
-            self.notes += _uneven(self.explainer.grids, network.prepare.size)
+        placed = {name for name, one in self.explainer.located.items() if one.placement}
+        grids = {name: grid for name, grid in self.explainer.grids.items() if name not in placed}
+        self.notes += _uneven(grids, network.prepare.size)
         self.explains = self.explainer.says(bool(job.region))
         if job.group:
             each = "one for all pictures of a group" if self.explainer.shared else "one for each picture of a group"
@@ -289,8 +300,7 @@ class Worker:
         if not wanted and total * tried < COMPILED_FROM:
             return []
         least = 0.0 if wanted else COMPILED_FROM * self.batch_size / total
-        size = self.network.prepare.size
-        noise = probe_image(size, torch.float32, torch.device("cpu"), self.batch_size)
+        noise = _noise(self.network, self.batch_size)
         why = "features come with the pictures" if self.extras else ""
         if len(self.devices) > 1:
             why = "whether it pays is measured on one device, and several are named, which must say the same"
@@ -463,7 +473,10 @@ class Worker:
                 self.prompts.among(item.source.path)
             prepare = self.network.prepare
             full = self.job.decode == "full"
-            item.input, view = prepare(image) if full else prepare.reduced(image, opened.size, opened.box)
+            if opened.planes is not None:
+                item.input, view = prepare.planes(opened.planes)
+            else:
+                item.input, view = prepare(image) if full else prepare.reduced(image, opened.size, opened.box)
             item.picture = Picture(item.source, np.asarray(image), view)
             item.notes = opened.notes + ((ONE_COLOUR,) if _one_colour(item.picture.pixels) else ())
             if self.network.outlet.task == "segment":
@@ -568,8 +581,12 @@ class Worker:
             return [PictureError(f"the network fails on this picture: {_first_line(error)}")]
 
 
+# What is one picture to `explain`.
+Given = str | Path | Image.Image | np.ndarray
+
+
 def explain(
-    images: str | Path | Image.Image | Iterable[str | Path | Image.Image],
+    images: Given | Iterable[Given],
     *,
     on_error: Callable[[str, PictureError], Any] | None = None,
     **options: Any,
@@ -579,7 +596,9 @@ def explain(
     ``for explanation in camcli.explain("photos", model="resnet50", layer="layer4", target="top:2"): ...``
 
     Args:
-        images: a file, folder, glob or ``@list``; a picture of Pillow's; or several of these.
+        images: a file, folder, glob or ``@list``; a picture of Pillow's; an array ``(h, w)`` or ``(h, w, channels)``
+            with values of 0 to 255 (uint8), 0 to 65535 (other integers) or 0 to 1 (floating point), unless ``range``
+            says otherwise; or several of these.
         on_error: called with the picture's name and the reason for each map that cannot be made; default: raise it.
         **options: fields of :class:`camcli.Job`, as ``model``, ``method``, ``text``, ``targets``, ``batch_size``;
             ``layer``, ``method``, ``target`` and ``device`` may be one or several, ``options`` of methods a dict
@@ -593,7 +612,8 @@ def explain(
         RequestError: anything in the options that cannot be, before the first picture.
         PictureError: a picture has no map, unless ``on_error`` is given.
     """
-    several = [images] if isinstance(images, str | Path | Image.Image) else images
+    alone = isinstance(images, Given) and not (isinstance(images, np.ndarray) and images.ndim > 3)
+    several = cast("Iterable[Given]", [images] if alone else images)
     named = [str(one) for one in several if isinstance(one, str | Path)] if isinstance(several, Sequence) else []
     job = _job(options, named)
     known = len(named) == (len(several) if isinstance(several, Sequence) else -1)
@@ -605,10 +625,16 @@ def explain(
 
     def items() -> Iterator[Item]:
         for number, one in enumerate(several):
-            if isinstance(one, Image.Image):
+            if isinstance(one, Image.Image | np.ndarray):
                 yield _in_memory(one, f"image-{number}", worker.job)
-            else:
+            elif isinstance(one, str | Path):
                 yield from map(Item, _found(one, job, checked=one is images))
+            else:
+                raise RequestError(
+                    f"a {type(one).__name__} is no picture",
+                    "give a path, a picture of Pillow's, or an array (height, width, channels); batches of tensors "
+                    "(n, channels, height, width) are explained by camcli.Explainer",
+                )
 
     if worker.explainer.fits:
         if not isinstance(several, Sequence):
@@ -631,9 +657,11 @@ def _found(path: str | Path, job: Job, checked: bool) -> Iterator[Source]:
         return iter([Source(Path(path), str(path), error.message)])
 
 
-def _in_memory(image: Image.Image, name: str, job: Job) -> Item:
+def _in_memory(image: Image.Image | np.ndarray, name: str, job: Job) -> Item:
     # Converted before the next is drawn, since the caller may then close it.
     try:
+        if isinstance(image, np.ndarray):
+            return Item(Source(Path(name), name), image=from_array(image, job.background, job.range))
         return Item(Source(Path(name), name), image=in_memory(image, job.background, job.range))
     except PictureError as error:
         return Item(Source(Path(name), name, error.message))
@@ -644,7 +672,7 @@ def _explanations(items: Iterator[Item], on_error: Callable[[str, PictureError],
         name = str(item.source.path)
         for result in [item.error] if item.error else item.results:
             if isinstance(result, Explanation):
-                view = item.picture.view if item.picture else None
+                view = item.picture.view.placed(result.placement) if item.picture else None
                 yield replace(result, source=name, view=view, page=item.source.page)
             elif on_error is None:
                 raise PictureError(f"{page_of(name, item.source.page)}: {result.message}", result.hint)
@@ -800,6 +828,34 @@ def _check_fits(job: Job, network: Network) -> None:
     if job.min_score != Job().min_score and network.outlet.task != "detect":
         raise RequestError(
             f"{network.name} finds no boxes, so a least score means nothing to it", "leave --min-score out"
+        )
+
+
+def _check_channels(job: Job, network: Network) -> None:
+    """Pictures are grey or of three colours; a model of other channels is given arrays."""
+    count = network.prepare.channels
+    if job.inputs and count not in PICTURES:
+        raise RequestError(
+            f"{network.name} takes images of {channels_in_words(count)}, and pictures have 3, or 1 where they are grey",
+            f"give it arrays (height, width, {count}) from Python: camcli.explain(arrays, model=...); or batches "
+            f"(n, {count}, h, w): camcli.Explainer(network)(images)",
+        )
+
+
+def _noise(network: Network, count: int) -> Tensor:
+    prepare = network.prepare
+    return probe_image(prepare.size, torch.float32, torch.device("cpu"), count, channels=prepare.channels)
+
+
+def _check_shared(job: Job, network: Network, device: torch.device) -> None:
+    """See that a network that must stay as it is can be used so."""
+    own = devices.like(network.module)
+    rounded = job.precision != "fp32" and own.dtype != DTYPES[job.precision]
+    if network.shared and (own.device != device or rounded):
+        raise RequestError(
+            f"{network.name} hands out the same network each time, which must stay as it is (on {own.device}, in "
+            f"{own.dtype}), and {network.shared}",
+            f"build a new one in each call; or --device {own.device} --precision fp32",
         )
 
 

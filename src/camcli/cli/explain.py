@@ -30,6 +30,7 @@ from camcli.job import (
     Job,
     Normalize,
     Outcome,
+    Place,
     Pool,
     Precision,
     Tally,
@@ -292,6 +293,15 @@ Augment = Annotated[
         metavar="FLIPS",
         show_default=False,
         autocompletion=_complete(lambda: FLIPS),
+    ),
+]
+PlacementOf = Annotated[
+    Place,
+    _option(
+        WHAT,
+        "Where a layer's cells are drawn: where they look, measured on noise, or as if they shared the input evenly, "
+        "as other tools draw them.",
+        "--placement",
     ),
 ]
 EigenSmooth = Annotated[
@@ -594,6 +604,7 @@ def explain(
     fuse: FuseBy = DEFAULT.fuse,
     scales: Scales = DEFAULT.scales,
     augment: Augment = None,
+    placement: PlacementOf = DEFAULT.placement,
     eigen_smooth: EigenSmooth = DEFAULT.eigen_smooth,
     target: Targets = None,
     targets: TargetsFile = DEFAULT.targets,
@@ -669,6 +680,7 @@ def explain(
             fuse=fuse,
             scales=scales,
             augment=_split(augment or DEFAULT.augment),
+            placement=placement,
             eigen_smooth=eigen_smooth,
             target=tuple(target or DEFAULT.target),
             targets=targets,

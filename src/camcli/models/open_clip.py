@@ -79,7 +79,7 @@ class Tower(nn.Module):
         super().__init__()
         self.visual = visual
 
-    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n *features"]:
+    def forward(self, images: Float[Tensor, "n d h w"]) -> Float[Tensor, "n *features"]:
         """The embedding ``(n, features)``, not normalised."""
         return _prompting.first(self.visual(images), len(images))
 

@@ -17,7 +17,7 @@ import torch
 from timm.layers import PatchEmbed
 from torch import nn
 
-from camcli import checkpoint, fitting, hub, undrawn
+from camcli import checkpoint, fitting, hub, inlet, undrawn
 from camcli.classlist import WORDNET
 from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Fit, Prepare
@@ -122,8 +122,8 @@ def network(
         create: what timm builds it by, for another input size.
 
     Raises:
-        RequestError: the model has no classes, or does not take pictures of three colours, or not of the size asked;
-            or its head or its pooling cannot be taken off.
+        RequestError: the model has no classes, or nothing says how pictures become its channels, or it takes none of
+            the size asked; or its head or its pooling cannot be taken off.
     """
     config = _config(module)
     classes = int(getattr(module, "num_classes", config.get("num_classes", 0)))
@@ -142,7 +142,7 @@ def network(
         without_head(module, name, request.pool)
         # Of models whose class token joins late too: at the end it is there.
         before = getattr(module, "num_prefix_tokens", None)
-        labels, outlet = _headless.channels(module, prepare.size, name, request.pool, before, grid)
+        labels, outlet = _headless.channels(module, prepare.size, name, request.pool, before, grid, prepare.channels)
         about_labels: tuple[str, ...] = ()
     else:
         (labels, about_labels), outlet = _labels(config, classes, request.file), PLAIN
@@ -426,7 +426,7 @@ class _Unchanged:
             # Two others with its weights, since somebody may be listening to the module itself.
             with torch.random.fork_rng(devices=[]):
                 own, made = (_rebuilt(module, self._own, each, self._create).eval() for each in (self._own, size))
-            noise = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+            noise = torch.randn(1, _channels(module), *size, generator=torch.Generator().manual_seed(0))
             if not torch.equal(own(noise), made(noise)):
                 raise ValueError("timm interpolates its positions only where it builds the model for one size (--size)")
         elif math.prod(size) == math.prod(self._own):
@@ -448,7 +448,7 @@ def _sized(module: nn.Module, size: tuple[int, int], name: str, create: str) -> 
     if _is_fixed(module) and _is_built_for(module, create):
         # Built for the size comes first where timm has no better way, so that its reason is told.
         ways.insert(len(ways) if hasattr(module, "set_input_size") else 0, lambda: _rebuilt(module, own, size, create))
-    made = _sizing.resized(module, own, size, name, ways)
+    made = _sizing.resized(module, own, size, name, ways, _channels(module))
     if made is not module:
         follow_size(made, create, size)
     return made
@@ -493,11 +493,9 @@ def _config(module: nn.Module) -> dict[str, Any]:
 
 def _prepare(module: nn.Module, name: str, size: tuple[int, int] | None = None) -> Prepare:
     data = timm.data.resolve_model_data_config(module)
-    channels, *own = data["input_size"]
-    height, width = size or own  # at another size timm keeps the share that is cut away: crop_pct
-    if channels != 3:
-        raise RequestError(f"{name} takes pictures of {channels} channels, and camcli gives red, green and blue")
-    mean, std = (_three(data[key]) for key in ("mean", "std"))
+    height, width = size or data["input_size"][1:]  # at another size timm keeps the share that is cut away: crop_pct
+    channels = _channels(module)
+    mean, std = (_numbers(data[key], channels, name) for key in ("mean", "std"))
     fit = FITS[data["crop_mode"]]
     return Prepare(
         size=(height, width),
@@ -510,14 +508,40 @@ def _prepare(module: nn.Module, name: str, size: tuple[int, int] | None = None) 
     )
 
 
-def _three(values: Any) -> tuple[float, float, float]:
-    first, second, third = map(float, values)
-    return first, second, third
+def _channels(module: nn.Module) -> int:
+    """How many channels a model's images have: what its first convolution takes, which ``in_chans`` has changed."""
+    first = _config(module).get("first_conv")
+    names = [first] if isinstance(first, str) else list(first or ())
+    parts = [part for name in names if isinstance(part := dict(module.named_modules()).get(name), nn.Conv2d)]
+    if parts:
+        return parts[0].in_channels
+    return int(timm.data.resolve_model_data_config(module)["input_size"][0])
 
 
-def _colour(mean: tuple[float, float, float]) -> tuple[int, int, int]:
-    red, green, blue = mean
-    return round(255 * red), round(255 * green), round(255 * blue)
+def _numbers(values: Any, channels: int, name: str) -> tuple[float, ...]:
+    """One number for each channel.
+
+    Raises:
+        RequestError: the model's configuration has others, of which these do not follow.
+    """
+    numbers = tuple(map(float, values))
+    if len(numbers) == channels:
+        return numbers
+    # What is the same for each of three colours is so for the grey of them, and of however many channels.
+    if len(set(numbers)) == 1:
+        return numbers[:1] * channels
+    raise RequestError(
+        f"{name} takes images of {inlet.channels_in_words(channels)}, and its configuration has a mean and std of "
+        f"{len(numbers)} ({', '.join(f'{one:g}' for one in numbers)})",
+        "say how its images were prepared, with a number for each channel: by timm's "
+        "pretrained_cfg_overlay=dict(mean=(0.5,), std=(0.5,)); or return (module, camcli.Prepare(size=(224, 224), "
+        "resize=(256, 256), mean=(0.5,), std=(0.5,))) from a file.py:function",
+    )
+
+
+def _colour(mean: tuple[float, ...]) -> int | tuple[int, ...]:
+    levels = tuple(round(255 * value) for value in mean)
+    return levels[0] if len(levels) == 1 else levels
 
 
 def _labels(config: dict[str, Any], classes: int, file: str) -> tuple[Labels, tuple[str, ...]]:
