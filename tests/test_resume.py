@@ -107,6 +107,18 @@ def test_what_another_job_did_of_pictures_not_named_goes_only_by_a_word_of_its_o
 
 
 @pytest.mark.usefixtures("two")
+def test_nothing_is_dropped_for_a_run_that_did_nothing(go: Go, here: Path, tiny: str) -> None:
+    go("in")
+    before, lines = times(), ledger()
+    (here / "c.png").write_text("no picture")
+    job = Job(model=tiny, inputs=("c.png",), out="out", device="cpu", colormap="jet", overwrite=True, drop_others=True)
+    with Run(job) as run:
+        list(run)
+    assert run.notes[-1] == "no picture could be done, so the results of other jobs stay"
+    assert (changes(before), ledger()[:2]) == (set(), lines)
+
+
+@pytest.mark.usefixtures("two")
 def test_of_names_on_standard_input_nobody_knows_which_they_replace(tiny: str, go: Go, here: Path) -> None:
     go("in")
     (here / "names").write_text("in/a.png\n")
