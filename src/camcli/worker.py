@@ -969,7 +969,7 @@ def _noise(network: Network, count: int) -> Tensor:
 def _check_shared(job: Job, network: Network, device: torch.device) -> None:
     """See that a network that must stay as it is can be used so."""
     own = devices.like(network.module)
-    rounded = job.precision != "fp32" and own.dtype != DTYPES[job.precision]
+    rounded = job.precision not in ("fp32", "tf32") and own.dtype != DTYPES[job.precision]
     if network.shared and (own.device != device or rounded):
         raise RequestError(
             f"{network.name} hands out the same network each time, which must stay as it is (on {own.device}, in "
