@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -20,6 +20,7 @@ from camcli.errors import PictureError, RequestError
 from camcli.layout import canonical, restored
 from camcli.methods import EVIDENCE
 from camcli.outlet import Reading, Subject
+from camcli.placement import at_pixels
 from camcli.precision import coarse
 from camcli.recompute import recomputed
 from camcli.ruled import Rule
@@ -74,6 +75,12 @@ class Evidence:
     def act(self, layer: str) -> Float[Tensor, "n c h w"]:
         """The layer's output A."""
         return self._cells(self._forward.taps[layer].detach(), layer)
+
+    def onto_input(self, layer: str) -> Callable[[Tensor], Tensor]:
+        """What brings maps of the layer's cells to the input's pixels: bilinear between the cells' centres."""
+        size = (self._forward.image.shape[2], self._forward.image.shape[3])
+        located = self._plan.located.get(layer)
+        return partial(at_pixels, size=size, own=located.placement if located else None)
 
     def images(self) -> Float[Tensor, "n d h w"]:
         """What the network was given."""

@@ -40,13 +40,15 @@ from camcli.evidence import Evidence, mixes
 from camcli.extras import Features
 from camcli.folding import fold, pairs
 from camcli.inlet import channels_in_words, taken
-from camcli.job import AUTO, Explanation
+from camcli.job import AUTO, Explanation, Place
 from camcli.labels import Labels
 from camcli.layers import resolve
 from camcli.layout import Layout, asked, canonical, decide, readings
 from camcli.levels import levels
+from camcli.locating import Located, locate, words_of
 from camcli.network import Network, tells_apart, two_sided
 from camcli.outlet import Activation, Outlet, Reading, Shared, Subject, competing, parts, table_of, unfiltered
+from camcli.placement import Placement
 from camcli.positions import told
 from camcli.precision import coarse, rounding
 from camcli.recipe import Recipe, recipes
@@ -162,6 +164,8 @@ class Explainer:
         group: whether the images of a call belong together: the model is given exactly these at once, and may give one
             row of scores for all of them. Of scores that depend on several images each is explained by itself, with a
             backward of its own.
+        placement: where the layer's cells are taken to lie in the input: ``measured`` on noise, or ``even``, as if they
+            shared it evenly whatever the network's padding.
 
     Attributes:
         layers: the full names of the layers explained.
@@ -200,6 +204,7 @@ class Explainer:
         channels: int = 0,
         recompute: bool = False,
         group: bool = False,
+        placement: Place = "measured",
     ) -> None:
         self.network = model if isinstance(model, Network) else None
         self.module = model.module if isinstance(model, Network) else model
@@ -243,7 +248,8 @@ class Explainer:
             self._note(forgotten)
         if unnamed := self._request.unnamed:
             self._note(f"no classes are named that a concept speaks for: {unnamed}")
-        self._asked, self._call, self._recompute = layout, call, recompute
+        self._asked, self._call, self._recompute, self._place = layout, call, recompute, placement
+        self._located: dict[tuple[int, int, int], dict[str, Located]] = {}
         # Found out for so many images at once (1 where they are no group), of so many rows and columns.
         self._plans: dict[tuple[int, int, int], Plan] = {}
         self._passes: dict[tuple[int, int, int], list[Pass]] = {}
@@ -716,6 +722,7 @@ class Explainer:
                         channel_parts(recipe.row.name, recipe.formulas, evidence, layer)
                         self._check_strongest(layer, plan)
             del forward, evidence
+            plan.located = self._locate(plan.layouts, image)
             if len(image) > 1:
                 self._check_order(plan, image)
             if self._recompute:
@@ -732,6 +739,55 @@ class Explainer:
             if plan.tokens is not None:
                 self._try_attention(plan, image)
         self._plans[key] = plan
+        self._note_tokens(plan)
+
+    def _note_tokens(self, plan: Plan) -> None:
+        """Say where another method does better for the same cost."""
+        methods = {row.name for row in self.methods}
+        tokens = any(layout.order == "tokens" for layout in plan.layouts.values())
+        if tokens and "gradcam" in methods and "hirescam" not in methods:
+            self._note("of tokens hirescam costs the same as gradcam, and lies better on what is asked for")
+
+    def locate(self, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> None:
+        """Measure where the layers' cells lie in the input, in the precision that the network has now.
+
+        Done by :meth:`check` where it was not done before.
+
+        Args:
+            image: noise, as for :meth:`check`.
+            extras: likewise.
+
+        Raises:
+            RequestError: the layer cannot be chosen or read.
+        """
+        with self._feeding(image, extras), self._witness.ready():
+            self._choose_layer(image)
+            if self._place == "measured" and self.layers:
+                with self._witness.tapping(self.layers) as taps, torch.no_grad():
+                    self.module(self._witness.leaf(image).clone())
+                self._locate({name: self._layout(name, taps, image) for name in self.layers}, image)
+
+    def _locate(self, layouts: Mapping[str, Layout], image: Tensor) -> dict[str, Located]:
+        """Where the cells of each layer lie in inputs like this, and what is to be said of it; measured once."""
+        key = self._key(image)
+        if self._place != "measured" or not layouts:
+            return {}
+        if key not in self._located:
+            size, group = (image.shape[2], image.shape[3]), self._request.group
+
+            def noise(count: int, seed: int) -> Tensor:
+                return self._witness.leaf(noise_like(image, count=count, seed=seed)).detach()
+
+            try:
+                with self._witness.feed.about(None if group else [0]):
+                    found = locate(lambda given: self._witness.cells(given, layouts), noise, len(image) if group else 0)
+            except Exception as error:  # whatever it is, maps can be made without
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                found = {name: Located(layout.grid, unknown=reason) for name, layout in layouts.items()}
+            self._located[key] = found
+            for note in words_of(found, size):
+                self._note(note)
+        return self._located[key]
 
     def _check_order(self, plan: Plan, images: Tensor) -> None:
         """See that each row of the layers is of the picture in that place of the group.
@@ -811,6 +867,17 @@ class Explainer:
         return {} if self._checked is None else self._plans[self._checked].runs
 
     @property
+    def located(self) -> dict[str, Located]:
+        """Where each layer's cells lie in the input, likewise, if that was measured."""
+        return {} if self._checked is None else self._plans[self._checked].located
+
+    def placement(self, layer: str, map: np.ndarray) -> Placement | None:
+        """Where the cells of a map at a layer lie, or of several layers joined by ``+``; None: evenly."""
+        finest, of = tuple(map.shape[-2:]), layer.split("+")
+        located = (self.located.get(name) for name in self._in_turn if name in of)
+        return next((one.placement for one in located if one and one.grid == finest), None)
+
+    @property
     def channels(self) -> dict[str, int]:
         """How many channels each layer has, likewise."""
         return {} if self._checked is None else self._plans[self._checked].channels
@@ -831,7 +898,7 @@ class Explainer:
         size = (images.shape[2], images.shape[3])
         ranks = max(map(len, subjects), default=0)
         sums: list[dict[tuple[int, str], Tensor]] = [{} for _ in range(ranks)]
-        turns = self._passes[key]
+        turns, base = self._passes[key], self._plans[key]
         for one in turns:
             plan = self._plans[count, *(one.size or size)]
             run = forward if one.plain(size) else self._witness.forward(one.there(images), plan=plan)
@@ -840,9 +907,27 @@ class Explainer:
                 meant = [one.subject(subjects[row][rank], run.reading, row, size) for row in rows]
                 for place, own in self._maps_of(plan, run, meant, rows, last=rank + 1 == ranks).items():
                     grid = size if own.shape[-2:] == one.size else self.grids.get(place[1], size)
-                    part = one.back(own, grid) / len(turns)
+                    shown, here = self._placed(plan, place[1], own.shape), self._placed(base, place[1], grid)
+                    part = one.back(own, grid, size, shown, here) / len(turns)
                     sums[rank][place] = sums[rank][place] + part if place in sums[rank] else part
         return sums
+
+    def _places(self, maps: Mapping[str, Tensor]) -> dict[str, Placement | None]:
+        """Where the cells of each layer's maps lie."""
+        assert self._checked is not None
+        return {layer: self._placed(self._plans[self._checked], layer, map.shape) for layer, map in maps.items()}
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        """Height and width of the images that were checked last."""
+        assert self._checked is not None
+        return self._checked[1:]
+
+    @staticmethod
+    def _placed(plan: Plan, layer: str, grid: Sequence[int]) -> Placement | None:
+        """Where the cells of a map of this grid lie in inputs of a plan's size; None: evenly."""
+        located = plan.located.get(layer)
+        return located.placement if located and located.grid == tuple(grid[-2:]) else None
 
     def _maps_of(
         self, plan: Plan, run: Forward, subjects: Sequence[Subject], rows: Sequence[int], last: bool
@@ -896,13 +981,14 @@ class Explainer:
                     found += _strongest(recipe, layer, parts, maps[OF_SHARES, layer], self.strongest)
                 continue
             if self.fuse == "sum" and recipe.at_layer:
-                sums = summed({layer: own[layer] for layer in self._in_turn})
+                sums = summed({layer: own[layer] for layer in self._in_turn}, self._places(own), self._size)
                 arrays = [map.squeeze(0).numpy(force=True) for _, map in sums]
                 found.append(_Maps(recipe, "+".join(own), arrays, layers=tuple(drawn for drawn, _ in sums)))
                 continue
             if self.fuse != "none" and recipe.at_layer:
                 in_turn = [own[layer] for layer in self._in_turn]
-                own = {"+".join(own): fused(in_turn, self.fuse, recipe.fusion)}
+                places = [self._places(own)[layer] for layer in self._in_turn]
+                own = {"+".join(own): fused(in_turn, self.fuse, recipe.fusion, places, self._size)}
             for layer, map in own.items():
                 found.append(_Maps(recipe, layer, map.numpy(force=True)))
         return found
@@ -917,6 +1003,8 @@ class Explainer:
         plan = self._plans[self._key(images)]
         for some in self._concepts(images, forward, plan, rows, seen):
             for row, result in zip(rows, some, strict=True):
+                if isinstance(result, Explanation):
+                    result = replace(result, placement=self.placement(result.layer, result.map))
                 results[row].append(result)
 
     def _concepts(
@@ -1113,6 +1201,7 @@ class Explainer:
             versus="" if alone else ", ".join(self._label(rival) for rival in subject.rivals),
             channel=channel,
             weight=maps.weights[at] if maps.weights else None,
+            placement=self.placement(layer, map) if map.ndim == 2 else None,
         )
 
     def _culprit(self, images: Tensor, row: int) -> str:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from camcli.job import Crop
+from camcli.placement import Placement
 
 Fit = Literal["shorter", "longer", "squash"]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
@@ -39,17 +40,24 @@ class View:
         input: height and width of the model's input.
         box: x0, y0, x1, y1 of what the input covers, in picture pixels, counted from the picture's upper left corner
             to the edges (not the centres) of pixels. It reaches outside the picture where the input was padded.
+        placement: where the cells of the maps lie that are brought onto the picture; None: they share the input
+            evenly.
     """
 
     picture: tuple[int, int]
     input: tuple[int, int]
     box: tuple[float, float, float, float]
+    placement: Placement | None = None
+
+    def placed(self, placement: Placement | None) -> "View":
+        """The same view, for maps whose cells lie there."""
+        return self if placement == self.placement else replace(self, placement=placement)
 
     def onto_picture(self, map: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "H W"]:
         """A map over the model's input, brought to the picture's own pixels.
 
-        Bilinear between the centres of the map's cells (``align_corners=False``), constant beyond the outermost
-        centres. The map may have any size; its cells divide the input evenly.
+        Bilinear between the centres of the map's cells, constant beyond the outermost centres. The map may have any
+        size; its cells lie where :attr:`placement` says, or share the input evenly (``align_corners=False``).
 
         Returns:
             One value for each pixel of the picture; NaN where the model did not see the pixel's centre.
@@ -61,9 +69,18 @@ class View:
         for beside in (np.s_[: rows.start], np.s_[rows.stop :], np.s_[:, : columns.start], np.s_[:, columns.stop :]):
             onto[beside] = np.nan
         wide = np.empty((map.shape[0], columns.stop - columns.start), np.float32)
-        _stretch(map.T, _cells(columns, x0, x1, map.shape[1]), wide.T)
-        _stretch(wide, _cells(rows, y0, y1, map.shape[0]), onto[rows, columns])
+        _stretch(map.T, self._cells(columns, 1, map.shape[1]), wide.T)
+        _stretch(wide, self._cells(rows, 0, map.shape[0]), onto[rows, columns])
         return onto
+
+    def _cells(self, pixels: slice, axis: int, count: int) -> Float[np.ndarray, " n"]:
+        """Where the centres of these pixels lie among ``count`` cells along an axis: 0 is the first cell's centre."""
+        low, high = self.box[1 - axis], self.box[3 - axis]
+        centres = (np.arange(pixels.start, pixels.stop) + 0.5 - low) / (high - low)
+        if self.placement is None:
+            return np.clip(centres * count - 0.5, 0, count - 1)
+        first, stride = self.placement.first[axis], self.placement.stride[axis]
+        return np.clip((centres * self.input[axis] - first) / stride, 0, count - 1)
 
     @property
     def whole(self) -> bool:
@@ -78,12 +95,17 @@ class View:
         height, width = self.picture
         rows, columns = _seen(y0, y1, height), _seen(x0, x1, width)
         box = (x0 - columns.start, y0 - rows.start, x1 - columns.start, y1 - rows.start)
-        return rows, columns, View((rows.stop - rows.start, columns.stop - columns.start), self.input, box)
+        cut = (rows.stop - rows.start, columns.stop - columns.start)
+        return rows, columns, replace(self, picture=cut, box=box)
 
     def position(self, row: int, column: int, shape: tuple[int, int]) -> tuple[float, float]:
         """The centre of one cell of a map of this shape, as x and y in picture pixels."""
         x0, y0, x1, y1 = self.box
-        return x0 + (column + 0.5) / shape[1] * (x1 - x0), y0 + (row + 0.5) / shape[0] * (y1 - y0)
+        down, across = (row + 0.5) / shape[0], (column + 0.5) / shape[1]
+        if self.placement is not None:
+            first, stride = self.placement.first, self.placement.stride
+            down, across = (first[0] + row * stride[0]) / self.input[0], (first[1] + column * stride[1]) / self.input[1]
+        return x0 + across * (x1 - x0), y0 + down * (y1 - y0)
 
     def peak(self, map: Float32[np.ndarray, "h w"]) -> tuple[float, float]:
         """The centre of the map's strongest cell among those that show any of the picture, as x and y in its pixels.
@@ -97,15 +119,21 @@ class View:
 
     def shown(self, shape: tuple[int, ...]) -> Bool[np.ndarray, "h w"]:
         """Which cells of a map of this shape show any of the picture, and not padding alone."""
-        x0, y0, x1, y1 = self.box
         rows, columns = (
-            (high[1:] > 0) & (high[:-1] < length)
-            for high, length in (
-                (np.linspace(y0, y1, shape[0] + 1), self.picture[0]),
-                (np.linspace(x0, x1, shape[1] + 1), self.picture[1]),
-            )
+            (edges[1:] > 0) & (edges[:-1] < length)
+            for edges, length in ((self._edges(axis, shape[axis]), self.picture[axis]) for axis in (0, 1))
         )
         return np.asarray(rows[:, np.newaxis] & columns)
+
+    def _edges(self, axis: int, count: int) -> Float[np.ndarray, " n"]:
+        """Where ``count`` cells begin and end along an axis, in picture pixels; the outermost reach to the input's."""
+        low, high = self.box[1 - axis], self.box[3 - axis]
+        if self.placement is None:
+            return np.linspace(low, high, count + 1)
+        first, stride = self.placement.first[axis], self.placement.stride[axis]
+        edges = first + (np.arange(count + 1) - 0.5) * stride
+        edges[0], edges[-1] = min(edges[0], 0), max(edges[-1], self.input[axis])
+        return np.asarray(low + edges / self.input[axis] * (high - low))
 
     def centres(self) -> tuple[Float[np.ndarray, " w"], Float[np.ndarray, " h"]]:
         """Where the centres of the input's columns lie (x, in picture pixels), and of its rows (y)."""
@@ -132,13 +160,13 @@ class View:
     def whole_input(self) -> "View":
         """The view of the model's input itself, as if it were a picture."""
         height, width = self.input
-        return View(self.input, self.input, (0.0, 0.0, float(width), float(height)))
+        return replace(self, picture=self.input, box=(0.0, 0.0, float(width), float(height)))
 
     def scaled(self, height: int, width: int) -> "View":
         """The same view of the same picture, drawn at another size."""
         x0, y0, x1, y1 = self.box
         down, across = height / self.picture[0], width / self.picture[1]
-        return View((height, width), self.input, (x0 * across, y0 * down, x1 * across, y1 * down))
+        return replace(self, picture=(height, width), box=(x0 * across, y0 * down, x1 * across, y1 * down))
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,12 +366,6 @@ def _offset(outer: int, inner: int) -> int:
 def _seen(low: float, high: float, length: int) -> slice:
     """The pixels of 0..length whose centres lie between two edges."""
     return slice(max(0, math.ceil(low - 0.5)), min(length, math.ceil(high - 0.5)))
-
-
-def _cells(pixels: slice, low: float, high: float, count: int) -> Float[np.ndarray, " n"]:
-    """Where the centres of these pixels lie among ``count`` cells between two edges: 0 is the first cell's centre."""
-    centres = np.arange(pixels.start, pixels.stop) + 0.5
-    return np.clip((centres - low) / (high - low) * count - 0.5, 0, count - 1)
 
 
 def _stretch(

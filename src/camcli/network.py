@@ -86,6 +86,15 @@ class Network:
                 digest.update(piece)
         return digest.hexdigest()
 
+    def unsaved_sha256(self) -> str:
+        """The same of the buffers that no file of weights holds, and that change what the network says all the same."""
+        digest, saved = hashlib.sha256(), self.module.state_dict().keys()
+        for name, tensor in sorted(self.module.named_buffers()):
+            if name not in saved:
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
 
 def tells_apart(network: Network, names: Labels) -> bool:
     """Whether the single score of a network tells two classes apart, since so many are named."""

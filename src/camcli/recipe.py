@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -76,13 +75,13 @@ class Recipe:
 
     row: Row
     formulas: tuple[Formula, ...]
-    fusion: Callable[[Sequence[Tensor]], Tensor] | None = None
+    fusion: Callable[..., Tensor] | None = None
     fit: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, evidence: Evidence, layer: str) -> Tensor:
         """The maps: ``(n, h, w)``; with colours at the input ``(n, 3, H, W)``."""
         maps = [formula(evidence, layer) for formula in self.formulas]
-        return maps[0] if len(maps) == 1 else _product(maps)
+        return maps[0] if len(maps) == 1 else _product(maps, evidence.get("onto_input", layer))
 
     def concepts(self, evidence: Evidence, layer: str, fitted: Tensor | None) -> Concepts:
         """What it finds, if it is a method that finds concepts."""
@@ -214,13 +213,12 @@ def _formula(row: Row, values: Mapping[str, Any]) -> Formula:
     return Formula(row, function, wants, own)
 
 
-def _product(maps: Sequence[Tensor]) -> Float[Tensor, "n d h w"]:
+def _product(maps: Sequence[Tensor], onto_input: Callable[[Tensor], Tensor]) -> Float[Tensor, "n d h w"]:
     """Maps multiplied at the input's size (Selvaraju 2017, sec. 3.2): those of a layer rectified, then bilinear."""
-    size = next(map.shape[2:] for map in maps if map.ndim == 4)
     result: Tensor | None = None
     for map in maps:
         if map.ndim == 3:
-            map = F.interpolate(map.relu().unsqueeze(1), size, mode="bilinear", align_corners=False)
+            map = onto_input(map.relu().unsqueeze(1))
         result = map if result is None else result * map
     assert result is not None
     return result

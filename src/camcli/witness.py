@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from camcli.capture import Taps, at_layer, at_work, frozen, lent, tapped
 from camcli.errors import RequestError
 from camcli.extras import Feed
 from camcli.layout import Layout, canonical, restored
+from camcli.locating import Located
 from camcli.outlet import Reading
 from camcli.precision import coarse
 from camcli.recompute import WORTH, recomputed, saving, weighed
@@ -69,6 +70,7 @@ class Plan:
         parts: the modules that are computed again on the way back, if that is asked for.
         trunk: their blocks, if a method asks for what these say.
         mixes: whether the score of one picture of a group was seen to depend on another.
+        located: where each layer's cells lie in the input, if that was measured.
     """
 
     layouts: dict[str, Layout] = field(default_factory=dict)
@@ -81,6 +83,7 @@ class Plan:
     parts: tuple[nn.Module, ...] = ()
     trunk: Trunk | None = None
     mixes: bool = False
+    located: dict[str, Located] = field(default_factory=dict)
 
     @property
     def pooled(self) -> bool:
@@ -216,16 +219,15 @@ class Witness:
         self, images: Tensor, seen: Tensor | None, region: Tensor | None, plan: Plan | None, from_input: bool
     ) -> Forward:
         leaf = self.leaf(images, from_input)
-        places = {name: at_layer(self.module, name) for name in self.layers}
-        layers = {name: module for name, (module, _) in places.items()}
-        parts = {name: part for name, (_, part) in places.items()}
+        layers = {name: at_layer(self.module, name)[0] for name in self.layers}
         with ExitStack() as watch:
             recordings: dict[str, Recording] = {}
             if plan and self.wants & BEHIND:
-                for name, layer in layers.items():
-                    record = recorded(self.module, layer, plan.runs[name], len(leaf), plan.ways[name].owned)
+                # Before its way is found out nothing behind a layer runs again.
+                for name, way in plan.ways.items():
+                    record = recorded(self.module, layers[name], plan.runs[name], len(leaf), way.owned)
                     recordings[name] = watch.enter_context(record)
-            taps = watch.enter_context(tapped(layers, self.call, parts))
+            taps = watch.enter_context(self.tapping(self.layers))
             ruled = watch.enter_context(RuledActivations(self.everywhere)) if self.ruled else None
             biases = watch.enter_context(Biases()) if "biases" in self.wants else None
             calls: Mapping[nn.Module, Call] = {}
@@ -243,6 +245,25 @@ class Witness:
             output = self.module(leaf.clone())
         reading = self.read(output, len(images), seen, region)
         return Forward(leaf, reading, taps, ruled, biases, recordings, attending, calls, ending)
+
+    def tapping(self, names: Iterable[str]) -> AbstractContextManager[Taps]:
+        """While it lasts, forwards leave the outputs of these layers, as :func:`camcli.capture.tapped` says."""
+        places = {name: at_layer(self.module, name) for name in names}
+        layers, parts = ({name: place[turn] for name, place in places.items()} for turn in (0, 1))
+        return tapped(cast("dict[str, nn.Module]", layers), self.call, cast("dict[str, str]", parts))
+
+    def cells(self, images: Tensor, layouts: Mapping[str, Layout]) -> dict[str, Tensor]:
+        """Each layer's cells ``(n, c, h, w)`` for images, in the graph that starts at these if they ask for one.
+
+        Raises:
+            ValueError: they do not go by images.
+        """
+        with self.tapping(layouts) as taps:
+            self.module(images.clone())
+        found = {name: canonical(taps[name], layout) for name, layout in layouts.items()}
+        if any(len(cells) != len(images) for cells in found.values()):
+            raise ValueError("what it gives does not go by images")
+        return found
 
     def _attending(self, images: int, plan: Plan | None, running: Sequence[nn.Module]) -> Attending:
         """Of the first forward the chain is checked; then only the last attention need be in the graph, if any."""

@@ -28,11 +28,13 @@ from camcli.cli.explain import (
     Out,
     Output,
     Pages,
+    PlacementOf,
     PrecisionOf,
     Quiet,
     Range,
     Seed,
     Size,
+    Timeout,
     Weights,
     Workers,
     _option,
@@ -139,6 +141,7 @@ def channels(
     crop: CropTo = DEFAULT.crop,
     layout: LayoutOf = DEFAULT.layout,
     call: Call = DEFAULT.call,
+    placement: PlacementOf = DEFAULT.placement,
     output: Output = DEFAULT.output,
     out: Out = DEFAULT.out,
     sort: SortBy = None,
@@ -153,6 +156,7 @@ def channels(
     overwrite: Replace = False,
     batch_size: BatchSize = DEFAULT.batch_size,
     workers: Workers = DEFAULT.workers,
+    timeout: Timeout = DEFAULT.timeout,
     device: Device = DEFAULT.device,
     precision: PrecisionOf = DEFAULT.precision,
     keep_memory: KeepMemory = True,  # noqa: ARG001  its callback has done it
@@ -179,6 +183,7 @@ def channels(
             layers=(layer,) if layer else (),
             layout=layout,
             call=call,
+            placement=placement,
             method="activation",
             target=(f"channel:{','.join(map(str, numbers or (0,)))}",),
             output=output,
@@ -194,6 +199,7 @@ def channels(
             overwrite=overwrite,
             batch_size=batch_size,
             workers=workers,
+            timeout=timeout,
             device=device,
             precision=precision,
             seed=seed,
@@ -219,11 +225,12 @@ def _rank(contest: Contest, voice: Voice, as_json: bool) -> Tally:
     _introduce(ranking, voice)
     told = len(ranking.notes)
     tally, began = Tally(), time.monotonic()
-    with voice.progress(ranking.total, tally) as reporter:
-        for outcomes in ranking:
-            reporter.picture(outcomes)
-    with voice.working("drawing the contact sheet"):
-        ranked = ranking.write()
+    with ranking:
+        with voice.progress(ranking.total, tally) as reporter:
+            for outcomes in ranking:
+                reporter.picture(outcomes)
+        with voice.working("drawing the contact sheet"):
+            ranked = ranking.write()
     if as_json:
         sys.stdout.buffer.writelines(one.as_line() for one in ranked)
         sys.stdout.buffer.flush()

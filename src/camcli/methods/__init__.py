@@ -32,6 +32,10 @@ EVIDENCE = {
         "from variants of A to the scores of every class, likewise; None where that cannot be had",
     ),
     "fitted": ("layer", "what the row's ``fit`` made of cells of several pictures; None where each stands for itself"),
+    "onto_input": (
+        "layer",
+        "from maps of the layer's cells (n, k, h, w) to the input's pixels (n, k, H, W), bilinearly",
+    ),
     "images": ("input", "what the model is given, (n, 3, H, W), of a grey model (n, 1, H, W)"),
     "input_grad": ("input", "the gradient of the score by the images, likewise"),
     "ask": ("input", "from variants of the images to the score, one after the other"),

@@ -185,7 +185,12 @@ def layercam(act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"]) -> F
     return (grad.clamp(min=0) * act).sum(1)
 
 
-def layercam_fusion(maps: Sequence[Float[Tensor, "n _ _"]], *, gamma: float = 2.0) -> Float[Tensor, "n H W"]:
+def layercam_fusion(
+    maps: Sequence[Float[Tensor, "n _ _"]],
+    grown: Callable[[Tensor, int], Tensor] | None = None,
+    *,
+    gamma: float = 2.0,
+) -> Float[Tensor, "n H W"]:
     """LayerCAM's maps of several layers as one: the greatest of them in each cell (Jiang 2021).
 
     Each map is rectified and divided by its maximum; all but the deepest, whose values are weak, become
@@ -193,6 +198,7 @@ def layercam_fusion(maps: Sequence[Float[Tensor, "n _ _"]], *, gamma: float = 2.
 
     Args:
         maps: from the shallowest layer to the deepest.
+        grown: what brings the map of this number to the finest grid; None: their cells share the input evenly.
         gamma: how much the shallow ones are raised.
     """
     if not maps:
@@ -205,7 +211,10 @@ def layercam_fusion(maps: Sequence[Float[Tensor, "n _ _"]], *, gamma: float = 2.
         map = map / most.where(most > 0, 1)
         if depth < len(maps):
             map = (gamma * map).tanh()
-        map = F.interpolate(map[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+        if grown is not None:
+            map = grown(map, depth - 1)
+        else:
+            map = F.interpolate(map[:, None], size, mode="bilinear", align_corners=False)[:, 0]
         fused = map if fused is None else torch.maximum(fused, map)
     assert fused is not None
     return fused

@@ -51,7 +51,10 @@ class Heats:
         """
         own = Style("", 1.0, "image")
         whole = view.whole_input()
-        maps = {number: whole.onto_picture(render.unit(one.map, own, spread=True)) for number, one in explained.items()}
+        maps = {
+            number: whole.placed(one.placement).onto_picture(render.unit(one.map, own, spread=True))
+            for number, one in explained.items()
+        }
         stacked = np.stack([*maps.values()])
         return cls(maps, stacked.mean(0), stacked.std(0))
 
