@@ -180,7 +180,7 @@ class Run:
 
     def __iter__(self) -> Iterator[list[Outcome]]:
         sources = found(self.job, self._stdin, self.unread if self.total is None else None)
-        explained = self.worker.stream(map(self._item, sources), self._begin)
+        explained = self.worker.paused_stream(map(self._item, sources), self._begin)
         workers = self.worker.workers
         met = failed = skipped = standing = 0
         for outcomes in ahead(self._outcomes, explained, workers, 2 * workers):
@@ -317,6 +317,7 @@ class Run:
             note = OUTDATED if alone and self._ledger.changed(item.source.name, item.stamp) else STANDS
             outcomes = [replace(outcome, notes=(*outcome.notes, note)) for outcome in outcomes]
         seconds = (item.seconds + time.perf_counter() - began) / len(outcomes)
+        item.drop()
         return [replace(outcome, seconds=round(seconds, 4)) for outcome in outcomes]
 
     def _outcome(self, item: Item, **values: Any) -> Outcome:

@@ -154,7 +154,7 @@ class Sensitivity:
 
     def __iter__(self) -> Iterator[list[Compared]]:
         sources = found(self.job, self._stdin, self.unread if self.total is None else None)
-        explained = self.worker.stream(map(self._item, sources))
+        explained = self.worker.paused_stream(map(self._item, sources))
         workers = self.worker.workers
         met = failed = standing = 0
         for records in ahead(self._records, explained, workers, 2 * workers):
@@ -273,6 +273,7 @@ class Sensitivity:
             stands = self._ledger.stands(item.source.name)
             outdated = self._ledger.changed(item.source.name, item.stamp)
             record = self._record(item, error=reason(error), notes=(OUTDATED if outdated else STANDS,) * stands)
+        item.drop()
         return [replace(record, seconds=round(item.seconds + time.perf_counter() - began, 4))]
 
     def _record(self, item: Item, **values: Any) -> Compared:
