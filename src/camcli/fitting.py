@@ -2,10 +2,11 @@
 
 import copy
 import re
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -154,7 +155,16 @@ def _load(module: nn.Module, state: State) -> Mismatch:
         if name in own and isinstance(own[name], Tensor) and value.shape != own[name].shape
     }
     # Which names are missing is left to the modules: some accept the names of their own older versions.
-    result = module.load_state_dict({name: state[name] for name in state if name not in shapes}, strict=False)
+    given: Any = OrderedDict((name, state[name]) for name in state if name not in shapes)
+    if any(not isinstance(value, Tensor) for value in own.values()):
+        # Quantised modules take their names for those of an older version if nothing says which it is.
+        given._metadata = getattr(own, "_metadata", {})
+    try:
+        result = module.load_state_dict(given, strict=False)
+    except Exception as error:  # a module's own code, such as set_extra_state, may raise anything
+        raise RequestError(
+            f"the network does not take the weights: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        ) from error
     missing = tuple(name for name in result.missing_keys if name not in shapes)
     return Mismatch(missing, tuple(result.unexpected_keys), shapes)
 
@@ -184,8 +194,9 @@ def _addressed(checkpoint: Checkpoint, module: nn.Module) -> tuple[str, State, t
     state = {name.removeprefix(prefix): value for name, value in checkpoint.state.items() if name.startswith(prefix)}
     # What is no tensor counts where the model has such a thing: a module's extra state, how it is quantised.
     for name, value in checkpoint.rest.items():
-        if name.startswith(prefix) and name.removeprefix(prefix) in own:
-            state[name.removeprefix(prefix)] = value
+        there = name.removeprefix(prefix)
+        if name.startswith(prefix) and there in own and not isinstance(own[there], Tensor):
+            state[there] = value
     outside = [name for name in checkpoint.state if not name.startswith(prefix)]
     notes = (f"only what the file has under {prefix!r} was taken, not {listed(outside)}",) if outside else ()
     return prefix, state, notes
