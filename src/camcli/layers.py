@@ -32,6 +32,14 @@ def resolve(model: nn.Module, paths: Sequence[str], wrapped: nn.Module | None = 
     return list(dict.fromkeys(names))
 
 
+def first_names(model: nn.Module, names: Sequence[str]) -> list[str]:
+    """The layers of these full names by the first that each has, each once.
+
+    Whatever looks for a module's name finds the first, so no two parts of a run may call it differently.
+    """
+    return list(dict.fromkeys(renamed(model, model, name) or name for name in names))
+
+
 def renamed(model: nn.Module, wrapped: nn.Module, name: str) -> str | None:
     """The name that a layer of ``wrapped`` has in a model built around it; None if that does not hold it."""
     part = wrapped.get_submodule(name)

@@ -77,14 +77,19 @@ class Score:
         """The classes that a class is compared with, by an image's scores; raises PictureError if there are none."""
         if not self.against:
             return ()
-        others = self.versus or tuple(scores.argsort(descending=True, stable=True).tolist())
-        others = tuple(other for other in others if other != index and scores[other] > NO_CLASS)
+        if self.versus:
+            others = tuple(other for other in self.versus if other != index and scores[other] > NO_CLASS)
+        else:
+            rest = scores.detach().clone()
+            rest[index] = NO_CLASS
+            best = int(rest.argmax())  # of equal ones the first
+            others = (best,) if rest[best] > NO_CLASS else ()
         if not others:
             raise PictureError(
                 f"class {index} is compared with itself alone" if self.versus else "there is no other class in it",
                 "name another class: --versus CLASS",
             )
-        return others if self.versus else others[:1]
+        return others
 
     def __call__(self, scores: Tensor, index: int, rivals: Sequence[int], activation: Activation) -> Tensor:
         """The number, with its sign."""
@@ -730,9 +735,9 @@ class _Boxes:
     def scores(self, row: int) -> Tensor:
         best = torch.full((self.classes or 0,), NO_CLASS)
         for subject in self._all(row):
-            if subject.index >= len(best):
-                raise RequestError(
-                    f"the model finds a box of class {subject.index}, but {len(best)} classes are named",
+            if not 0 <= subject.index < len(best):
+                raise PictureError(
+                    f"the model finds a box of class {subject.index} in it, but {len(best)} classes are named",
                     "give the names of all its classes: --labels FILE, one name a line",
                 )
             best[subject.index] = max(best[subject.index], subject.score.detach().float().cpu())

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from camcli import devices
-from camcli.choices import ONE_TARGET, disagreement
+from camcli.choices import ONE_TARGET, disagreement, one_or_several, plain
 from camcli.compiling import Compilation
 from camcli.concepts import MOST_PICTURES, spread_first
 from camcli.errors import CamcliError, PictureError, RequestError, did_you_mean
@@ -464,8 +464,8 @@ class Worker:
         found: list[list[Result]] | None = None
         try:
             found = self._results(explainer, ready)
-        except RequestError:
-            raise
+        except CamcliError:
+            pass  # one picture's reason, which is told of it
         except torch.OutOfMemoryError:
             self._note(f"{explainer.device} has not enough memory for {len(ready)} pictures at a time: --batch-size")
         except Exception as error:
@@ -478,9 +478,7 @@ class Worker:
         try:
             return self._results(explainer, group)
         except RequestError as error:
-            # What holds for every group was found out before the first. Folders are of different sizes.
-            if self.job.group != BY_FOLDER:
-                raise
+            # What holds for every group was found out before the first.
             reason = PictureError(f"its group of {len(group)} pictures: {error.message}", error.hint)
         except PictureError as error:
             reason = error
@@ -508,10 +506,9 @@ class Worker:
     def _alone(self, explainer: Explainer, item: Item) -> list[Result]:
         try:
             return self._results(explainer, [item])[0]
-        except RequestError:
-            raise
-        except PictureError as error:
-            return [error]
+        except CamcliError as error:
+            # What holds for every picture was found out before the first.
+            return [error if isinstance(error, PictureError) else PictureError(error.message, error.hint)]
         except Exception as error:
             return [PictureError(f"the network fails on this picture: {_first_line(error)}")]
 
@@ -611,7 +608,7 @@ def _job(options: dict[str, Any], inputs: Sequence[str]) -> Job:
         if known[name].type.startswith("tuple"):
             if isinstance(value, Mapping):
                 value = [f"{option}={written(given)}" for option, given in value.items()]
-            named[name] = (str(value),) if isinstance(value, str | int) else tuple(map(str, value))
+            named[name] = tuple(str(plain(one)) for one in one_or_several(plain(value)))
         if name in ("method", "scales", "device") and not isinstance(value, str):
             named[name] = ",".join(map(str, [value] if isinstance(value, int | float | torch.device) else value))
         if name == "group" and isinstance(value, int):
