@@ -53,7 +53,11 @@ CHANGED = {
     "normalize": "run",
     "decode": "reduced",
     "background": "#000000",
+    "range": "0,4095",
+    "pages": "all",
     "overwrite": True,
+    "drop_others": True,
+    "durable": True,
     "batch_size": 3,
     "recompute": True,
     "workers": 3,
@@ -63,7 +67,7 @@ CHANGED = {
     "seed": 1,
 }
 HOW = {
-    *("inputs", "null_separated", "out", "root", "overwrite"),
+    *("inputs", "null_separated", "out", "root", "overwrite", "drop_others", "durable", "pages"),
     *("batch_size", "recompute", "workers", "device", "compile", "seed"),
 }
 

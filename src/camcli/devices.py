@@ -65,7 +65,7 @@ def batch_for(device: torch.device, images: Sequence[Tensor]) -> Tensor:
     """Images of one size as a batch ``(n, ...)`` in main memory, for a GPU where it can fetch them by itself."""
     if device.type != "cuda":
         return torch.stack(list(images))
-    pinned = torch.empty((len(images), *images[0].shape), dtype=images[0].dtype, pin_memory=True)
+    pinned = torch.empty((len(images), *images[0].shape), dtype=images[0].dtype, device="cpu", pin_memory=True)
     return torch.stack(list(images), out=pinned)
 
 
@@ -74,10 +74,21 @@ def home(module: nn.Module) -> torch.device:
     return next((one.device for one in chain(module.parameters(), module.buffers())), torch.device("cpu"))
 
 
+def like(module: nn.Module, otherwise: torch.dtype = torch.float32) -> Tensor:
+    """An empty tensor where a network is, of the real numbers that it counts in; else of those."""
+    dtype = next((one.dtype for one in module.parameters() if one.is_floating_point()), otherwise)
+    return torch.empty(0, dtype=dtype, device=home(module))
+
+
+def cast(module: nn.Module, dtype: torch.dtype) -> None:
+    """Give the real numbers of a network this type. ``Module.to`` would make complex ones real, and so others."""
+    module._apply(lambda one: one.to(dtype) if one.is_floating_point() else one)  # type: ignore[no-untyped-call]
+
+
 def copied_to(module: nn.Module, images: Tensor) -> Tensor:
     """A copy of images where a network is, as it counts; a GPU fetches pinned ones while this thread goes on."""
-    device = home(module)
-    dtype = next((one.dtype for one in module.parameters() if one.is_floating_point()), images.dtype)
+    own = like(module, images.dtype)
+    device, dtype = own.device, own.dtype
     if device.type == "cuda" and images.device.type == "cpu" and images.is_pinned():
         # In two steps, since in one the CPU would convert them, into memory that is not pinned.
         return images.to(device, non_blocking=True).to(dtype)

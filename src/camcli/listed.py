@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from camcli.delimited import column, read_text, rows, title
 from camcli.errors import PictureError, RequestError
+from camcli.paths import absolute
 
 T = TypeVar("T")
 
@@ -215,8 +216,7 @@ class Listing(Generic[T]):
 
 def normal(path: Path) -> Path:
     """The path by which a picture is known, however it was named."""
-    # Not resolve(): a link is a picture of its own.
-    return Path(str(path.absolute())) if ".." not in path.parts else path.parent.resolve() / path.name
+    return Path(absolute(path))
 
 
 def lacking(known: Iterable[Path], paths: Iterator[Path]) -> tuple[list[str], int, int]:

@@ -11,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from camcli import probabilities
 from camcli.errors import PictureError, RequestError
 
 Task = Literal["classify", "segment", "detect", "features"]
-Activation = Literal["softmax", "sigmoid", "none"]
+# What makes probabilities of scores; "probabilities": nothing need, since the scores are some.
+Activation = Literal["softmax", "sigmoid", "none", "probabilities"]
 Box = tuple[float, float, float, float]
 
 # How authors call the output that is the answer, best first; and how the names of those begin that only training uses.
@@ -177,7 +179,8 @@ class Outlet:
             likeness to one of them, the cosine.
         prefix: of features that are tokens, how many stand before those of the patches: they are no cells.
         group: whether the images of a batch belong together, so that one row of scores may answer for all of them.
-        two_sided: whether a single score tells two classes apart: it is that of the second, and minus it of the first.
+        two_sided: whether a single score tells two classes apart: it is that of the second, and minus it (1 minus
+            it, where it is a probability) that of the first.
     """
 
     task: Task = "classify"
@@ -207,6 +210,8 @@ class Outlet:
             return f"the score of each box of at least {self.min_score:g}, a map for each"
         if self.task == "segment":
             where = "the region given" if region else "the pixels where the model predicts it"
+            if activation == "probabilities":
+                return f"a class's probabilities, as the model gives them, summed over {where}"
             return f"a class's scores before {activation}, summed over {where}"
         if self.references is not None:
             return "how like the reference it is: the cosine of their features"
@@ -216,6 +221,12 @@ class Outlet:
             return "a feature of the backbone, pooled, as it stands"
         if activation == "none":
             return "the model's output as it stands: what raises it is warm"
+        if activation == "probabilities":
+            return (
+                "the model's one probability, as it gives it: what raises it is warm"
+                if classes == 1
+                else "a class's probability, as the model gives it"
+            )
         if classes == 1:
             return "the model's one score, before sigmoid: what raises it is warm"
         if self.two_sided:
@@ -260,10 +271,12 @@ class Outlet:
         width = len(names) if self.references is None else self.references.shape[1]
         if self.task == "segment":
             found = chosen(output, images, width, self.path, self.task, self.group)
-            return _Dense(found.float(), activation, tuple(names), seen, region, self.score)
+            # Once for all classes: to the scores' device, and to their size.
+            inside, where = (None if masks is None else _brought(masks, found) for masks in (seen, region))
+            return _Dense(found.float(), activation, tuple(names), inside, where, self.score)
         found = self.row(output, images, width)
         if self.two_sided and found.shape[1] == 1:
-            found = torch.cat([-found, found], 1)
+            found = torch.cat([1 - found if activation == "probabilities" else -found, found], 1)
         reading: Reading = _Scores(found, activation, self.score)
         if self.references is not None:
             reading = _Likeness.to(found, self.references, self.score)
@@ -367,7 +380,8 @@ def chosen(
 
     1. whose number of classes is that of the names, if the names are known and any is;
     2. not those whose name begins with ``aux``, which only training uses;
-    3. the one whose name is ``logits``, else ``out``, ``scores``, ``output``.
+    3. not those that are the softmax or the sigmoid of another: the logits are meant;
+    4. the one whose name is ``logits``, else ``out``, ``scores``, ``output``.
 
     Args:
         output: what the model returned.
@@ -394,6 +408,9 @@ def chosen(
     able = [part for part in able if classes and _classes(part.tensor, classes, task) == classes] or able
     plain = [part for part in able if not _is_for_training(part.path.removeprefix(path))]
     able = plain or able
+    if len(able) > 1:
+        made = probabilities.of_another([part.tensor for part in able])
+        able = [part for part, is_made in zip(able, made, strict=True) if not is_made]
     for name in ANSWERS:
         if len(able) > 1:
             able = [part for part in able if part.path.rpartition(".")[2] == name] or able
@@ -519,6 +536,8 @@ class _Scores:
         return self.table[row].detach().float().cpu()
 
     def subjects(self, row: int, index: int, among: Sequence[int] = ()) -> Sequence[Subject]:
+        if self.activation == "probabilities":
+            probabilities.check(self.table[row])
         scores = self.scores(row)
         rivals = self.score.rivals(competing(scores, among), index)
         probability = self._probability(scores, index, among)
@@ -542,6 +561,8 @@ class _Scores:
     def _probability(self, scores: Tensor, index: int, among: Sequence[int] = ()) -> float | None:
         if self.activation == "none" or (self.activation == "softmax" and len(among) == 1):
             return None
+        if self.activation == "probabilities":
+            return float(scores[index])
         scores = competing(scores, among)
         # Softmax of a single score is 1 whatever it says.
         alone = self.classes == 1 or self.activation == "sigmoid"
@@ -560,7 +581,7 @@ class _Likeness(_Scores):
     each place has in it (Stylianou et al. 2019, arXiv:1901.00536).
     """
 
-    products: Tensor = field(default_factory=lambda: torch.zeros(0))
+    products: Tensor = field(default_factory=lambda: torch.zeros(0, device="cpu"))
 
     @classmethod
     def to(cls, features: Tensor, references: Tensor, score: Score) -> Reading:
@@ -641,6 +662,7 @@ class _Dense:
     table: Tensor
     activation: Activation
     names: tuple[str, ...]
+    # Masks are where the scores are, and as large.
     seen: Tensor | None
     region: Tensor | None
     score: Score = LOGIT
@@ -649,23 +671,31 @@ class _Dense:
     def classes(self) -> int:
         return self.table.shape[1]
 
+    @property
+    def _exclusive(self) -> bool:
+        """Whether a pixel is of one class alone."""
+        if self.activation == "probabilities":
+            return probabilities.exclusive(self.table)
+        return self.classes > 1 and self.activation == "softmax"
+
     def mask(self, row: int, index: int, winners: Tensor | None = None) -> Tensor:
         """The pixels of a class, ``(h, w)``: those given, else where it is predicted; never the padding.
 
-        It is predicted where it scores highest, or above zero where classes do not exclude one another.
+        It is predicted where it scores highest; where classes do not exclude one another above zero, or above a half
+        if the scores are probabilities.
         """
         scores = self.table[row].detach()
         if self.region is not None:
-            inside = self._brought(self.region[row])
-        elif self.classes == 1 or self.activation != "softmax":
-            inside = scores[index] > 0
+            inside = self.region[row]
+        elif not self._exclusive:
+            inside = scores[index] > (0.5 if self.activation == "probabilities" else 0)
         else:
             inside = (scores.argmax(0) if winners is None else winners) == index
-        return inside & self._brought(self.seen[row]) if self.seen is not None else inside
+        return inside & self.seen[row] if self.seen is not None else inside
 
     def scores(self, row: int) -> Tensor:
         table = self.table[row].detach()
-        sums = torch.full((self.classes,), NO_CLASS)
+        sums = torch.full((self.classes,), NO_CLASS, device="cpu")
         winners = table.argmax(0)
         for index in range(self.classes):
             inside = self.mask(row, index, winners)
@@ -674,6 +704,8 @@ class _Dense:
         return sums
 
     def subjects(self, row: int, index: int, among: Sequence[int] = ()) -> Sequence[Subject]:  # noqa: ARG002
+        if self.activation == "probabilities":
+            probabilities.check(self.table[row])
         inside = self.mask(row, index)
         if not inside.any():
             raise PictureError(
@@ -701,25 +733,34 @@ class _Dense:
     def _region_of(self, subject: Subject) -> Tensor:
         # The pixels stay those of the picture itself: what a variant of it is taken for elsewhere is another question.
         assert subject.inside is not None
-        return self._brought(subject.inside)
+        return _brought(subject.inside[None], self.table)[0]
 
     def _name(self, index: int) -> str:
         return self.names[index] if index < len(self.names) else str(index)
-
-    def _brought(self, mask: Tensor) -> Tensor:
-        mask = mask.to(self.table.device)
-        size = (self.table.shape[2], self.table.shape[3])
-        if mask.shape == size:
-            return mask
-        return F.interpolate(mask[None, None].float(), size, mode="nearest-exact")[0, 0] > 0
 
     def _probability(self, row: int, index: int, inside: Tensor) -> float | None:
         """The mean over the region."""
         table = self.table[row].detach()
         if self.activation == "none":
             return None
+        if self.activation == "probabilities":
+            return float(table[index][inside].mean())
         alone = self.classes == 1 or self.activation == "sigmoid"
         return float((table.sigmoid() if alone else table.softmax(0))[index][inside].mean())
+
+
+def table_of(reading: Reading) -> Tensor | None:
+    """The scores of a batch, ``(n, classes)`` or ``(n, classes, h, w)``, as the model gives them; None of boxes."""
+    one = reading._one if isinstance(reading, Shared) else reading
+    return one.table if isinstance(one, _Scores | _Dense) else None
+
+
+def _brought(masks: Tensor, table: Tensor) -> Tensor:
+    """Masks ``(n, h, w)`` where scores ``(n, classes, h2, w2)`` are, and as large."""
+    masks, size = masks.to(table.device), (table.shape[2], table.shape[3])
+    if masks.shape[1:] == size:
+        return masks
+    return F.interpolate(masks[:, None].float(), size, mode="nearest-exact")[:, 0] > 0
 
 
 # ---- boxes
@@ -733,7 +774,7 @@ class _Boxes:
     sign: int = 1
 
     def scores(self, row: int) -> Tensor:
-        best = torch.full((self.classes or 0,), NO_CLASS)
+        best = torch.full((self.classes or 0,), NO_CLASS, device="cpu")
         for subject in self._all(row):
             if not 0 <= subject.index < len(best):
                 raise PictureError(

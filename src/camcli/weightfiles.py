@@ -181,7 +181,7 @@ def not_a_model(given: str) -> Kind | None:
     """What a name given as a model is, if it is a file of weights, a file of another library, or a folder."""
     path, end = Path(given), suffix(given)
     if path.is_dir():
-        return _folder(path)
+        return folder(path)
     if end in OTHERS:
         return Kind(OTHERS[end], NO_GRADIENT)
     if not end and not path.is_file():
@@ -203,7 +203,8 @@ def not_a_model(given: str) -> Kind | None:
     )
 
 
-def _folder(folder: Path) -> Kind:
+def folder(folder: Path) -> Kind:
+    """What a folder is that is given for a file of weights or a model's name."""
     there = sorted(one.name for one in folder.iterdir()) if os.access(folder, os.R_OK) else []
     if "saved_model.pb" in there:
         return Kind("a TensorFlow model (a folder)", NO_GRADIENT)

@@ -26,8 +26,11 @@ from camcli.cli.explain import (
     NullSeparated,
     Out,
     Output,
+    Pages,
+    PlacementOf,
     PrecisionOf,
     Quiet,
+    Range,
     Seed,
     Size,
     Weights,
@@ -136,6 +139,7 @@ def channels(
     crop: CropTo = DEFAULT.crop,
     layout: LayoutOf = DEFAULT.layout,
     call: Call = DEFAULT.call,
+    placement: PlacementOf = DEFAULT.placement,
     output: Output = DEFAULT.output,
     out: Out = DEFAULT.out,
     sort: SortBy = None,
@@ -145,6 +149,8 @@ def channels(
     alpha: Alpha = DEFAULT.alpha,
     decode: DecodeAt = DEFAULT.decode,
     background: Background = DEFAULT.background,
+    range: Range = DEFAULT.range,
+    pages: Pages = DEFAULT.pages,
     overwrite: Replace = False,
     batch_size: BatchSize = DEFAULT.batch_size,
     workers: Workers = DEFAULT.workers,
@@ -174,6 +180,7 @@ def channels(
             layers=(layer,) if layer else (),
             layout=layout,
             call=call,
+            placement=placement,
             method="activation",
             target=(f"channel:{','.join(map(str, numbers or (0,)))}",),
             output=output,
@@ -184,6 +191,8 @@ def channels(
             alpha=alpha,
             decode=decode,
             background=background,
+            range=range,
+            pages=pages,
             overwrite=overwrite,
             batch_size=batch_size,
             workers=workers,
@@ -212,11 +221,12 @@ def _rank(contest: Contest, voice: Voice, as_json: bool) -> Tally:
     _introduce(ranking, voice)
     told = len(ranking.notes)
     tally, began = Tally(), time.monotonic()
-    with voice.progress(ranking.total, tally) as reporter:
-        for outcomes in ranking:
-            reporter.picture(outcomes)
-    with voice.working("drawing the contact sheet"):
-        ranked = ranking.write()
+    with ranking:
+        with voice.progress(ranking.total, tally) as reporter:
+            for outcomes in ranking:
+                reporter.picture(outcomes)
+        with voice.working("drawing the contact sheet"):
+            ranked = ranking.write()
     if as_json:
         standard_output().buffer.writelines(one.as_line() for one in ranked)
         standard_output().buffer.flush()
@@ -234,7 +244,7 @@ def _cells(ranked: Sequence[Any], with_values: bool) -> Iterator[list[str]]:
     for one in ranked:
         numbers = [f"{value:.4g}" for value in (one.mean, one.max, one.std)]
         r = [] if not with_values else [f"{one.correlation:+.3f}" if one.correlation is not None else ""]
-        first = str(one.strongest[0][0].path) if one.strongest else ""
+        first = one.strongest[0][0].shown if one.strongest else ""
         yield [str(one.channel), *numbers, f"{one.active:.3f}", *r, first]
 
 

@@ -29,6 +29,7 @@ from camcli.job import (
     Job,
     Normalize,
     Outcome,
+    Place,
     Pool,
     Precision,
     Tally,
@@ -265,7 +266,7 @@ Methods = Annotated[
         f"{_listed(METHODS.names())}; several joined by commas, or repeat. See: camcli methods.",
         "--method",
         metavar="NAME",
-        show_default=DEFAULT.method,
+        show_default="gradcam; of a detector's boxes hirescam",
         autocompletion=_complete(METHODS.names),
     ),
 ]
@@ -285,8 +286,8 @@ FuseBy = Annotated[
     Fuse,
     _option(
         WHAT,
-        "How the maps of several layers become one, each rectified and scaled to 1 before; paper: as the method's "
-        "paper says.",
+        "How the maps of several layers become one, each rectified and scaled to 1 before; sum: as they are; paper: as "
+        "the method's paper says.",
         "--fuse",
     ),
 ]
@@ -308,6 +309,15 @@ Augment = Annotated[
         metavar="FLIPS",
         show_default=False,
         autocompletion=_complete(lambda: FLIPS),
+    ),
+]
+PlacementOf = Annotated[
+    Place,
+    _option(
+        WHAT,
+        "Where a layer's cells are drawn: where they look, measured on noise, or as if they shared the input evenly, "
+        "as other tools draw them.",
+        "--placement",
     ),
 ]
 EigenSmooth = Annotated[
@@ -356,7 +366,12 @@ HeadOf = Annotated[
 PoolOf = Annotated[Pool, _option(WHAT, "none: with --head none also without the pooling: features as maps.", "--pool")]
 ActivationOf = Annotated[
     Activations,
-    _option(WHAT, "What makes probabilities of the model's scores; none: nothing, as in regression.", "--activation"),
+    _option(
+        WHAT,
+        "What makes probabilities of the model's scores; none: nothing, as in regression; probabilities: they are, "
+        "which is found where the model ends in a sigmoid or softmax.",
+        "--activation",
+    ),
 ]
 ScoreOf = Annotated[
     str,
@@ -459,9 +474,47 @@ NormalizeBy = Annotated[
 Background = Annotated[
     str, _option(WRITTEN, "The colour behind transparent pictures.", "--background", metavar="COLOUR")
 ]
+Range = Annotated[
+    str,
+    _option(
+        WHAT,
+        "Of pictures of more than 8 bits (16-bit PNG and TIFF, floating point): which values are black and white; "
+        "auto: each file's least and greatest.",
+        "--range",
+        metavar="LOW,HIGH|auto",
+        show_default="all values of their type",
+    ),
+]
+Pages = Annotated[
+    str,
+    _option(
+        WHAT,
+        "Of files with several pages or frames: first, all, or some by number, 1,3 or 2-5; each is a picture.",
+        "--pages",
+        metavar="PAGES",
+    ),
+]
 Overwrite = Annotated[
     bool,
-    _option(WRITTEN, "Do again what is done, and replace another job's results.", "--overwrite", env=False),
+    _option(
+        WRITTEN,
+        "Do again what is done, and put it in the place of what is there, another job's results too.",
+        "--overwrite",
+        env=False,
+    ),
+]
+DropOthers = Annotated[
+    bool,
+    _option(
+        WRITTEN,
+        "With --overwrite: drop another job's results of pictures that are not named now.",
+        "--drop-others",
+        env=False,
+    ),
+]
+Durable = Annotated[
+    bool,
+    _option(WRITTEN, "Wait until the disk has each picture's files and line, against power failures.", "--durable"),
 ]
 BatchSize = Annotated[
     int, _option(COMPUTED, "Pictures in one forward; 0: by device.", "--batch-size", "-b", min=0, metavar="N")
@@ -489,7 +542,14 @@ Device = Annotated[
         metavar="NAME",
     ),
 ]
-PrecisionOf = Annotated[Precision, _option(COMPUTED, "Of the network; maps are float32.", "--precision")]
+PrecisionOf = Annotated[
+    Precision,
+    _option(
+        COMPUTED,
+        "Of the network; tf32: fp32 whose products GPUs may round to ten bits; maps are float32.",
+        "--precision",
+    ),
+]
 CompileIt = Annotated[
     Compile,
     _option(
@@ -570,6 +630,7 @@ def explain(
     fuse: FuseBy = DEFAULT.fuse,
     scales: Scales = DEFAULT.scales,
     augment: Augment = None,
+    placement: PlacementOf = DEFAULT.placement,
     eigen_smooth: EigenSmooth = DEFAULT.eigen_smooth,
     target: Targets = None,
     targets: TargetsFile = DEFAULT.targets,
@@ -591,7 +652,11 @@ def explain(
     normalize: NormalizeBy = DEFAULT.normalize,
     decode: DecodeAt = DEFAULT.decode,
     background: Background = DEFAULT.background,
+    range: Range = DEFAULT.range,
+    pages: Pages = DEFAULT.pages,
     overwrite: Overwrite = DEFAULT.overwrite,
+    drop_others: DropOthers = DEFAULT.drop_others,
+    durable: Durable = DEFAULT.durable,
     batch_size: BatchSize = DEFAULT.batch_size,
     recompute: Recompute = DEFAULT.recompute,
     checkpoint: OldRecompute = False,
@@ -643,6 +708,7 @@ def explain(
             fuse=fuse,
             scales=scales,
             augment=_split(augment or DEFAULT.augment),
+            placement=placement,
             eigen_smooth=eigen_smooth,
             target=tuple(target or DEFAULT.target),
             targets=targets,
@@ -665,7 +731,11 @@ def explain(
             normalize=normalize,
             decode=decode,
             background=background,
+            range=range,
+            pages=pages,
             overwrite=overwrite,
+            drop_others=drop_others,
+            durable=durable,
             batch_size=batch_size,
             recompute=recompute or checkpoint,
             workers=workers,

@@ -9,7 +9,7 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
@@ -165,7 +165,7 @@ def load(
         head: ``none`` for the model without its classifier: it gives features, and its channels are its "classes".
         pool: ``none`` for these features before they are pooled.
         activation: what makes probabilities of the scores, if not what the model's source says: ``softmax``; for
-            several labels at once ``sigmoid``; for regression ``none``.
+            several labels at once ``sigmoid``; for regression ``none``; of outputs that are some ``probabilities``.
         wrap: ``path/to/file.py:Class`` or ``package.module:Class``, a module of the user's own around the model's.
         group: how many pictures that is handed as one group; 0 if it takes batches of any size.
         extras: features of as many pictures (of two, if ``group`` is 0), its second argument, to try it with.
@@ -204,25 +204,25 @@ def load(
         pool=pool,
         wrapped=bool(wrap),
     )
-    with _seeded(seed), _heard() as said:
+    with _seeded(seed), _in_main_memory(), _heard() as said:
         with light():
             make = SOURCES.load(place)
         network: Network = make(request)
         if text_tower:
             from camcli.models._text_tower import prompted
 
-            network.module.eval()
+            _evaluating(network)
             outlet = dataclasses.replace(network.outlet, path=own_output or network.outlet.path)
             network = prompted(dataclasses.replace(network, outlet=outlet), request)
         if wrap:
             from camcli.models._wrapping import wrapped
 
-            network.module.eval()
+            _evaluating(network)
             network = dataclasses.replace(network, outlet=dataclasses.replace(network.outlet, path=output))
             network = wrapped(network, wrap, group, extras)
         if request.random:
             _awaken(network.module)
-    network.module.eval()
+    _evaluating(network)
     notes = dict.fromkeys((*network.notes, *said))
     # What lies at a path in what the model gives, a text tower has read already.
     path = network.outlet.path if text_tower and not wrap else output or network.outlet.path
@@ -231,6 +231,12 @@ def load(
         network, notes=tuple(notes), prepare=network.prepare.changed(crop=crop), outlet=outlet
     )
     return _labelled(_activated(network, activation), labels)
+
+
+def _evaluating(network: Network) -> None:
+    """Its module in evaluation mode, if that is nobody else's; else it is so whenever it is explained."""
+    if not network.shared:
+        network.module.eval()
 
 
 def _check_prompts(model: str, place: str, text: Sequence[str], around: Sequence[str], text_tower: str) -> None:
@@ -277,7 +283,7 @@ def _activated(network: Network, activation: Activations) -> Network:
             f"{network.name} gives each box a probability already, so there is nothing to be made of its scores",
             "leave --activation out",
         )
-    return dataclasses.replace(network, activation=activation)
+    return dataclasses.replace(network, activation=activation, activation_asked=True)
 
 
 def templates(words: Sequence[str]) -> tuple[str, ...]:
@@ -397,6 +403,15 @@ def listing(pattern: str = "", cached: bool = False) -> list[tuple[str, bool]]:
 def _matches(pattern: str, name: str) -> bool:
     pattern, name = pattern.casefold(), name.casefold()
     return fnmatch.fnmatchcase(name, pattern) if any(mark in pattern for mark in "*?[") else pattern in name
+
+
+@contextmanager
+def _in_main_memory() -> Iterator[None]:
+    """While it lasts, what is built is built there, whatever device the caller builds things on."""
+    import torch
+
+    with nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu"):
+        yield
 
 
 @contextmanager

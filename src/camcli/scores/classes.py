@@ -16,19 +16,21 @@ similarity = as_given  # where the scores are cosines
 def probability(
     scores: Float[Tensor, "classes *rest"], index: int, rivals: Sequence[int], activation: Activation
 ) -> Float[Tensor, "*rest"]:
-    """Softmax or sigmoid of the scores, at the class.
+    """Softmax or sigmoid of the scores, at the class; the score itself where that is a probability.
 
     Raises:
         RequestError: nothing makes probabilities of this model's scores.
     """
     del rivals
+    if activation == "probabilities":
+        return scores[index]
     return scores.sigmoid()[index] if _alone(scores, activation) else scores.softmax(0)[index]
 
 
 def logprob(
     scores: Float[Tensor, "classes *rest"], index: int, rivals: Sequence[int], activation: Activation
 ) -> Float[Tensor, "*rest"]:
-    """The logarithm of the class's probability, computed without it.
+    """The logarithm of the class's probability, computed without it unless the model gives no more than that.
 
     Its gradient does not vanish where the probability is nearly 0.
 
@@ -36,6 +38,8 @@ def logprob(
         RequestError: nothing makes probabilities of this model's scores.
     """
     del rivals
+    if activation == "probabilities":
+        return scores[index].log()
     return F.logsigmoid(scores)[index] if _alone(scores, activation) else scores.log_softmax(0)[index]
 
 

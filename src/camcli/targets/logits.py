@@ -73,6 +73,7 @@ def above(argument: str, network: Network) -> Target:
         RequestError: the argument is no number, or none that a probability can be above.
     """
     alike = network.activation == "none"
+    given = alike or network.activation == "probabilities"
     try:
         least = float(argument)
     except ValueError:
@@ -91,7 +92,7 @@ def above(argument: str, network: Network) -> Target:
 
     def target(path: Path, scores: Tensor) -> list[int]:  # noqa: ARG001
         alone = network.activation == "sigmoid" or len(scores) == 1
-        sure = scores if alike else scores.sigmoid() if alone else scores.softmax(0)
+        sure = scores if given else scores.sigmoid() if alone else scores.softmax(0)
         order = sure[: network.labels.open].sort(descending=True, stable=True).indices
         found: list[int] = order[sure[order].double() > least].tolist()
         if not found:

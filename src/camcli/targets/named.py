@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from camcli.errors import PictureError, RequestError
 from camcli.listed import Kind, Listing
+from camcli.paths import absolute
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +54,7 @@ def of_folder(argument: str, network: Network) -> Target:
             return PictureError(f"its folder {folder!r} names no class: {error.message}", error.hint)
 
     def target(path: Path, scores: Tensor) -> list[int]:  # noqa: ARG001
-        found = named(path.absolute().parent.name)
+        found = named(Path(absolute(path)).parent.name)
         if isinstance(found, PictureError):
             raise PictureError(found.message, found.hint)
         return [found]
