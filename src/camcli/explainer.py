@@ -36,16 +36,17 @@ from camcli.compiling import Compilation, compiled
 from camcli.concepts import Fitted, fitted, sampled
 from camcli.concepts import found as found_concepts
 from camcli.errors import CamcliError, PictureError, RequestError
-from camcli.evidence import Evidence, mixes
+from camcli.evidence import Evidence, Trying, mixes
 from camcli.extras import Features
 from camcli.folding import fold, pairs
 from camcli.inlet import channels_in_words, taken
 from camcli.job import AUTO, Explanation, Place
 from camcli.labels import Labels
-from camcli.layers import resolve
+from camcli.layers import first_names, resolve
 from camcli.layout import Layout, asked, canonical, decide, readings
 from camcli.levels import levels
 from camcli.locating import Located, locate, words_of
+from camcli.methods import METHODS
 from camcli.network import Network, tells_apart, two_sided
 from camcli.outlet import Activation, Outlet, Reading, Shared, Subject, competing, parts, table_of, unfiltered
 from camcli.placement import Placement
@@ -238,7 +239,8 @@ class Explainer:
         shift = cosine[1] if cosine and self.outlet.score.plain else 0.0
         self._witness = Witness(self.module, self._read, wants, ruled, everywhere, call, rows, cosine, shift)
         self._request.check_open()
-        self.layers = tuple(resolve(self.module, layers, self.network.wrapped if self.network else None))
+        named = resolve(self.module, layers, self.network.wrapped if self.network else None)
+        self.layers = tuple(first_names(self.module, named))
         self._request.check_layers_open(self.layers)
         self._request.check_together(self.layers)
         one = len(self.methods) == 1
@@ -354,6 +356,29 @@ class Explainer:
         key = self._ready(images, extras)
         if self.one_by_one and len(images) > 1:
             return self._each_alone(images, choose, seen, region, extras, among)
+        try:
+            return self._explained(key, images, choose, seen, region, extras, among)
+        except PictureError:
+            # One image's trouble: it is found, and the others stand. A group fails as a whole.
+            if self._request.group or len(images) == 1:
+                raise
+        return self._each_alone(images, choose, seen, region, extras, among)
+
+    def _explained(
+        self,
+        key: tuple[int, int, int],
+        images: Tensor,
+        choose: Choose,
+        seen: Tensor | None,
+        region: Tensor | None,
+        extras: Features | None,
+        among: Callable[[int], Sequence[int]],
+    ) -> list[list[Result]]:
+        """The results of a batch whose size was tried.
+
+        Raises:
+            PictureError: one of several images has no map by one of the methods.
+        """
         with self._witness.ready(), self._witness.feed.giving(extras):
             forward = self._witness.forward(images, seen, region, self._plans[key])
             choose = self._agreed(choose, forward.reading, len(images))
@@ -365,12 +390,15 @@ class Explainer:
             ]
             subjects = [[one for one in some if isinstance(one, Subject)] for some in chosen]
             of_subjects = [[place for place in some if not place] for some in places]
-            said = [forward.reading.scores(row) for row in range(len(images))]
+            said = [_scores_of(forward.reading, row) for row in range(len(images))]
             self._add_concepts(results, images, forward, seen)
             for rank, maps in enumerate(self._averaged(images, forward, subjects)):
                 rows = [row for row, some in enumerate(subjects) if rank < len(some)]
                 for some in self._joined(maps):
                     for at, row in enumerate(rows):
+                        if isinstance(some, PictureError):
+                            of_subjects[row][rank].append(some)
+                            continue
                         one = self._result(some, at, subjects[row][rank], said[row], images, row)
                         of_subjects[row][rank].append(one)
         return [[*own, *chain.from_iterable(some)] for own, some in zip(results, places, strict=True)]
@@ -594,7 +622,9 @@ class Explainer:
         def run(images: Tensor) -> Tensor:
             with self._feeding(images, extras):
                 output = self.module(devices.copied_to(self.module, images))
-            table = table_of(self._witness.read(output, len(images)))
+            # What the model gives, and not what is made of one score for two classes.
+            outlet, names = replace(self.outlet, two_sided=False), self.network.labels.names if self.network else ()
+            table = table_of(outlet.read(output, len(images), names, self.activation))
             assert table is not None
             return table
 
@@ -649,7 +679,8 @@ class Explainer:
                 self.fuse = "sum" if self.fuse == "none" else self.fuse
                 return
             known = self.network.layer if self.network else ""
-            self.layers = (known or default_layer(self.module, self._survey(image)),)
+            first = first_names(self.module, [known] if known else [])
+            self.layers = (first[0] if first else default_layer(self.module, self._survey(image)),)
             self._request.check_fused(self.layers)
 
     def _levels(self, image: Tensor) -> tuple[str, ...]:
@@ -738,6 +769,8 @@ class Explainer:
                 self._concepts(image, self._witness.forward(image, plan=plan), plan, [0])
             if plan.tokens is not None:
                 self._try_attention(plan, image)
+            if not self._plans:
+                self._try_methods(plan, image)
         self._plans[key] = plan
         self._note_tokens(plan)
 
@@ -747,6 +780,37 @@ class Explainer:
         tokens = any(layout.order == "tokens" for layout in plan.layouts.values())
         if tokens and "gradcam" in methods and "hirescam" not in methods:
             self._note("of tokens hirescam costs the same as gradcam, and lies better on what is asked for")
+
+    def _try_methods(self, plan: Plan, image: Tensor) -> None:
+        """Run the methods on noise, those that ask often a few times: what they refuse must show before a picture.
+
+        Those of other packages, which may count their calls or keep something, are left alone.
+
+        Raises:
+            RequestError: one does. What fails in another way may be noise's own affair.
+        """
+        if self._request.of_layer or self._request.of_no_class:
+            return
+        forward = self._witness.forward(image, plan=plan)
+        try:
+            choose = found if self.outlet.task == "detect" else self._predicted
+            scores = forward.reading.scores(0)
+            index = next(iter(choose(0, scores)), None)
+            if index is None or scores.isnan().any():
+                return
+            [subject, *_] = forward.reading.subjects(0, index)
+        except PictureError:
+            return
+        evidence = Trying(self._witness, plan, forward, [subject], [0])
+        for recipe in self.recipes:
+            for layer in self.layers if recipe.at_layer else ("",):
+                try:
+                    if not recipe.of_concepts and recipe.row in METHODS.own:
+                        self._map(recipe, evidence, layer)
+                except RequestError:
+                    raise
+                except Exception:
+                    continue
 
     def locate(self, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> None:
         """Measure where the layers' cells lie in the input, in the precision that the network has now.
@@ -892,12 +956,16 @@ class Explainer:
 
     def _averaged(
         self, images: Tensor, forward: Forward, subjects: Sequence[Sequence[Subject]]
-    ) -> list[dict[tuple[int, str], Tensor]]:
-        """For each rank of the subjects, by method and layer the mean of the maps of all passes."""
+    ) -> list[dict[tuple[int, str], Tensor | PictureError]]:
+        """For each rank of the subjects, by method and layer the mean of the maps of all passes, or why there is none.
+
+        Raises:
+            PictureError: one of several images has none.
+        """
         count, *_ = key = self._key(images)
         size = (images.shape[2], images.shape[3])
         ranks = max(map(len, subjects), default=0)
-        sums: list[dict[tuple[int, str], Tensor]] = [{} for _ in range(ranks)]
+        sums: list[dict[tuple[int, str], Tensor | PictureError]] = [{} for _ in range(ranks)]
         turns, base = self._passes[key], self._plans[key]
         for one in turns:
             plan = self._plans[count, *(one.size or size)]
@@ -906,10 +974,14 @@ class Explainer:
                 rows = [row for row, some in enumerate(subjects) if rank < len(some)]
                 meant = [one.subject(subjects[row][rank], run.reading, row, size) for row in rows]
                 for place, own in self._maps_of(plan, run, meant, rows, last=rank + 1 == ranks).items():
+                    before = sums[rank].get(place)
+                    if isinstance(own, PictureError) or isinstance(before, PictureError):
+                        sums[rank][place] = before if isinstance(before, PictureError) else own
+                        continue
                     grid = size if own.shape[-2:] == one.size else self.grids.get(place[1], size)
                     shown, here = self._placed(plan, place[1], own.shape), self._placed(base, place[1], grid)
                     part = one.back(own, grid, size, shown, here) / len(turns)
-                    sums[rank][place] = sums[rank][place] + part if place in sums[rank] else part
+                    sums[rank][place] = part if before is None else before + part
         return sums
 
     def _places(self, maps: Mapping[str, Tensor]) -> dict[str, Placement | None]:
@@ -931,54 +1003,79 @@ class Explainer:
 
     def _maps_of(
         self, plan: Plan, run: Forward, subjects: Sequence[Subject], rows: Sequence[int], last: bool
-    ) -> dict[tuple[int, str], Tensor]:
+    ) -> dict[tuple[int, str], Tensor | PictureError]:
         """The maps of these images' subjects: of all at once where the score of each is its image's own affair.
 
         In a group it may depend on the others. Then each has a backward to itself, since the gradient of the sum would
         mix what one image does for its own score with what it does for the others'.
         """
         together = Evidence(self._witness, plan, run, subjects, rows, last=last and not self._request.group)
+        alone = len(rows) == 1 and not self._request.group
         if not self._request.group or len(rows) < 2 or isinstance(run.reading, Shared):
-            return self._maps(together)
+            return self._maps(together, alone)
         if not plan.mixes and not mixes(together):
-            return self._maps(together)
+            return self._maps(together, alone)
         if not plan.mixes:
             plan.mixes = True
             self._note(
                 "the score of a picture depends on others of its group; each map explains its own picture's score"
             )
         found = [
-            self._maps(Evidence(self._witness, plan, run, [subject], [row]))
+            self._maps(Evidence(self._witness, plan, run, [subject], [row]), alone=False)
             for subject, row in zip(subjects, rows, strict=True)
         ]
-        return {place: torch.cat([one[place] for one in found]) for place in found[0]}
+        return {place: torch.cat([cast("Tensor", one[place]) for one in found]) for place in found[0]}
 
-    def _maps(self, evidence: Evidence) -> dict[tuple[int, str], Tensor]:
-        """By method and layer the maps, ``(n, h, w)`` at the layer or the input, or ``(n, 3, H, W)`` at the input."""
-        maps = {}
+    def _maps(self, evidence: Evidence, alone: bool) -> dict[tuple[int, str], Tensor | PictureError]:
+        """By method and layer the maps, ``(n, h, w)`` at the layer or the input, or ``(n, 3, H, W)`` at the input.
+
+        Args:
+            evidence: of the images.
+            alone: they are one, so that where a method has no map of it the reason stands in its place.
+
+        Raises:
+            PictureError: they are several, and one has none.
+        """
+        maps: dict[tuple[int, str], Tensor | PictureError] = {}
         for number, recipe in enumerate(self.recipes):
             if recipe.of_concepts:
                 continue
             for layer in self.layers if recipe.at_layer else ("",):
-                if self._request.smooth:
-                    maps[number, layer] = smoothed(recipe.row.name, recipe.formulas, evidence, layer)
-                elif self.strongest:
-                    maps[number, layer] = channel_parts(recipe.row.name, recipe.formulas, evidence, layer)
-                else:
-                    maps[number, layer] = _one_map(recipe, recipe(evidence, layer))
+                try:
+                    maps[number, layer] = self._map(recipe, evidence, layer)
+                except CamcliError as error:
+                    # What holds for all pictures was found out on noise.
+                    reason = error if isinstance(error, PictureError) else PictureError(error.message, error.hint)
+                    if not alone:
+                        raise reason from error
+                    maps[number, layer] = reason
         if self.strongest:
             for layer in self.layers:
                 maps[OF_SHARES, layer] = evidence.get("act", layer) * evidence.get("grad", layer)
         return maps
 
-    def _joined(self, maps: Mapping[tuple[int, str], Tensor]) -> list[_Maps]:
+    def _map(self, recipe: Recipe, evidence: Evidence, layer: str) -> Tensor:
+        if self._request.smooth:
+            return smoothed(recipe.row.name, recipe.formulas, evidence, layer)
+        if self.strongest:
+            return channel_parts(recipe.row.name, recipe.formulas, evidence, layer)
+        return _one_map(recipe, recipe(evidence, layer))
+
+    def _joined(self, maps: Mapping[tuple[int, str], Tensor | PictureError]) -> list[_Maps | PictureError]:
         """Method by method what is given: the map of each layer, or one of all; of channels one after another."""
-        found: list[_Maps] = []
+        found: list[_Maps | PictureError] = []
         for number, recipe in enumerate(self.recipes):
-            own = {layer: map for (method, layer), map in maps.items() if method == number}
+            made = {layer: map for (method, layer), map in maps.items() if method == number}
+            own = {layer: map for layer, map in made.items() if not isinstance(map, PictureError)}
+            lost = [map for map in made.values() if isinstance(map, PictureError)]
+            if lost and (self.fuse != "none" or not own):
+                found.append(lost[0])
+                continue
             if self.strongest:
                 for layer, parts in own.items():
-                    found += _strongest(recipe, layer, parts, maps[OF_SHARES, layer], self.strongest)
+                    shares = cast("Tensor", maps[OF_SHARES, layer])
+                    found += _strongest(recipe, layer, parts, shares, self.strongest)
+                found += lost
                 continue
             if self.fuse == "sum" and recipe.at_layer:
                 sums = summed({layer: own[layer] for layer in self._in_turn}, self._places(own), self._size)
@@ -991,14 +1088,17 @@ class Explainer:
                 own = {"+".join(own): fused(in_turn, self.fuse, recipe.fusion, places, self._size)}
             for layer, map in own.items():
                 found.append(_Maps(recipe, layer, map.numpy(force=True)))
+            found += lost
         return found
 
     def _add_concepts(
         self, results: Sequence[list[Result]], images: Tensor, forward: Forward, seen: Tensor | None
     ) -> None:
         """The concepts of every image of which the network says anything."""
-        rows = [row for row in range(len(images)) if not forward.reading.scores(row).isnan().any()]
-        if not rows or not any(recipe.of_concepts for recipe in self.recipes):
+        if not any(recipe.of_concepts for recipe in self.recipes):
+            return
+        rows = [row for row in range(len(images)) if not _scores_of(forward.reading, row).isnan().any()]
+        if not rows:
             return
         plan = self._plans[self._key(images)]
         for some in self._concepts(images, forward, plan, rows, seen):
@@ -1071,14 +1171,14 @@ class Explainer:
         self, choose: Choose, row: int, reading: Reading, images: Tensor, among: Sequence[int] = ()
     ) -> list[Subject | PictureError]:
         """What is explained of an image; of a class of which there is nothing, the reason stands in its place."""
-        scores = reading.scores(row)
-        # Where a model says what is in an image, -inf is what is not.
-        broken = (
-            scores.isfinite().logical_not()
-            if self.outlet.task in ("classify", "features")
-            else scores.isnan() | (scores == torch.inf)
-        )
         try:
+            scores = reading.scores(row)
+            # Where a model says what is in an image, -inf is what is not.
+            broken = (
+                scores.isfinite().logical_not()
+                if self.outlet.task in ("classify", "features")
+                else scores.isnan() | (scores == torch.inf)
+            )
             if broken.any():
                 raise PictureError(
                     "the network's scores hold NaN or infinite values on this picture" + self._culprit(images, row),
@@ -1363,7 +1463,7 @@ class Explainer:
         if classes != 1 or self.network is None or not tells_apart(self.network, self.network.labels):
             return False
         self.network = two_sided(self.network, self.network.labels)
-        self.outlet = replace(self.outlet, two_sided=True)
+        self.outlet, self.activation = replace(self.outlet, two_sided=True), self.network.activation
         self._note(self.network.notes[-1])
         return True
 
@@ -1496,6 +1596,14 @@ def _remarks(map: np.ndarray, where: str, scores: Tensor) -> tuple[str, ...]:
             "the map may be mostly rounding; a model that ends before its softmax is explained better"
         )
     return tuple(remarks)
+
+
+def _scores_of(reading: Reading, row: int) -> Tensor:
+    """The scores of an image; NaN where they cannot be read, which is told as that image's failure."""
+    try:
+        return reading.scores(row)
+    except PictureError:
+        return torch.full((1,), torch.nan)
 
 
 def count_of(features: Features) -> int:

@@ -7,7 +7,7 @@ import torch
 from camcli import models
 from camcli.errors import RequestError
 from camcli.job import RANDOM_WEIGHTS
-from camcli.layers import resolve
+from camcli.layers import first_names, resolve
 from camcli.survey import Layer, default_layer, no_gradient, probe_image, survey
 
 # A layer's shape does not depend on the prompts; a model that needs some gets these.
@@ -41,7 +41,7 @@ def tree(
     text = ANY_PROMPTS if source == "open_clip" else ()
     weights = "" if source in ("bundled", "local") else RANDOM_WEIGHTS
     network = models.load(model, weights=weights, text=text, size=size, output=output)
-    tops = resolve(network.module, [layer]) if layer else []
+    tops = first_names(network.module, resolve(network.module, [layer])) if layer else []
     image = probe_image(network.prepare.size, torch.float32, torch.device("cpu"), channels=network.prepare.channels)
     found = survey(network.module, image, network.prefix, network.grid, network.read)
     try:
