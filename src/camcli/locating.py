@@ -14,6 +14,8 @@ from camcli.placement import Placement
 
 # From images to each layer's cells (n, c, h, w), in the graph that starts at the images if these ask for one.
 Cells = Callable[[Tensor], Mapping[str, Tensor]]
+# From a number, a seed, and by how much larger both sides are to be, to so many images of noise.
+Noise = Callable[[int, int, int], Tensor]
 
 # Lines of cells that are measured at a time along each axis, and at most.
 LINES, MOST_LINES = 4, 12
@@ -28,6 +30,11 @@ FLOOR = 0.02
 # By how much more alike than at other shifts a layer's output and that of a shifted input must be where the shift is
 # its stride: of noise nothing else is alike.
 ALIKE = 0.15
+# Inputs of more pixels are measured at a smaller size, by multiples of so much, which no stride exceeds; and its least
+# side.
+MOST_PIXELS, MODULUS, SIDE = 2**18, 128, 224
+# So many layers are measured with more lines where some do not settle it.
+FEW = 2
 # How many strides are tried at most.
 MOST_STRIDES = 64
 
@@ -121,9 +128,7 @@ class _Axis:
         return offset
 
 
-def locate(
-    cells_of: Cells, noise: Callable[[int, int], Float[Tensor, "n d h w"]], images: int = 0
-) -> dict[str, Located]:
+def locate(cells_of: Cells, noise: Noise, images: int = 0) -> dict[str, Located]:
     """Where the cells of each layer lie in the model's input.
 
     A cell looks where the score's gradient could come from: at the centre of its squared input gradient, of random
@@ -132,7 +137,7 @@ def locate(
 
     Args:
         cells_of: from images to each layer's cells.
-        noise: from a number and a seed to so many images.
+        noise: gives the images.
         images: how many the network must be given at once; 0 if that is free.
 
     Raises:
@@ -140,11 +145,11 @@ def locate(
     """
     count = images or LINES
     with torch.no_grad():
-        given = noise(count, 0)
+        given = noise(count, 0, 0)
         size = (given.shape[2], given.shape[3])
         whole = cells_of(given)
         axes = {
-            name: list(map(_Axis, cells.shape[2:], size, _strides(cells_of, name, cells, given)))
+            name: list(map(_Axis, cells.shape[2:], size, _strides(cells_of, name, cells, given, noise)))
             for name, cells in whole.items()
         }
     open_ = dict(axes)
@@ -155,9 +160,36 @@ def locate(
             for axis in some:
                 axis.settle()
         open_ = {name: some for name, some in open_.items() if name not in unknown and not all(a.settled for a in some)}
-        if not open_:
+        if not open_ or len(axes) > FEW:
             break
     return {name: _located(some, size, unknown.get(name, "")) for name, some in axes.items()}
+
+
+def smaller(size: tuple[int, int]) -> tuple[int, int]:
+    """The size at which inputs of this one are measured: of large ones one of the same rest by every stride."""
+    if size[0] * size[1] <= MOST_PIXELS:
+        return size
+    height, width = (side - max(0, side - SIDE) // MODULUS * MODULUS for side in size)
+    return height, width
+
+
+def carried(found: Located, before: tuple[int, int], grid: tuple[int, int], size: tuple[int, int]) -> Located:
+    """What was found for inputs of the size ``before``, for those of another ``size``, whose grid is known.
+
+    The first cell lies where it did, since the padding before it does not depend on how much comes behind.
+    """
+    if found.unknown or size == before:
+        return found
+    here = found.placement or Placement.even(found.grid, before)
+    steps = zip(size, before, grid, found.grid, here.stride, strict=True)
+    if any(side - old != (cells - fewer) * stride for side, old, cells, fewer, stride in steps):
+        return Located(grid, stride=Placement.even(grid, size).stride, unknown="its cells are others at other sizes")
+    y, x = (
+        (side - (cells - 1) * stride) / 2 - first
+        for side, cells, stride, first in zip(size, grid, here.stride, here.first, strict=True)
+    )
+    placement = None if here == Placement.even(grid, size) else here
+    return Located(grid, (y, x), found.error, here.stride, placement)
 
 
 def words_of(found: Mapping[str, Located], size: tuple[int, int]) -> list[str]:
@@ -205,7 +237,7 @@ def _located(axes: Sequence[_Axis], size: tuple[int, int], unknown: str) -> Loca
 def _measure(
     cells_of: Cells,
     layers: Mapping[str, Sequence[_Axis]],
-    noise: Callable[[int, int], Tensor],
+    noise: Noise,
     images: int,
     turn: int,
 ) -> dict[str, str]:
@@ -213,7 +245,7 @@ def _measure(
     signs = torch.Generator().manual_seed(turn)
     unknown: dict[str, str] = {}
     for start in range(turn, turn + LINES, images):
-        given = noise(images, start + 1).requires_grad_()
+        given = noise(images, start + 1, 0).requires_grad_()
         found = cells_of(given)
         for name, axes in layers.items():
             for dimension, axis in enumerate(axes):
@@ -254,11 +286,11 @@ def _profile(squared: np.ndarray) -> np.ndarray:
     return np.asarray(above / total if total else above)
 
 
-def _strides(cells_of: Cells, name: str, cells: Float[Tensor, "n c h w"], given: Tensor) -> list[float]:
+def _strides(cells_of: Cells, name: str, cells: Float[Tensor, "n c h w"], given: Tensor, noise: Noise) -> list[float]:
     """From each cell to the next, down and across.
 
-    Where cells share the input by a power of two, that is their stride; else the shift of the input that shifts them by
-    one, if one does.
+    Where cells share the input by a power of two, that is their stride. Else it follows from how many more a larger
+    input has; or, where the network takes none, it is the shift of the input that shifts them by one, if one does.
     """
     found = []
     for dimension, (count, side) in enumerate(zip(cells.shape[2:], given.shape[2:], strict=True), start=2):
@@ -266,7 +298,10 @@ def _strides(cells_of: Cells, name: str, cells: Float[Tensor, "n c h w"], given:
         natural = stride.is_integer() and not int(stride) & (int(stride) - 1)
         if count > 2 and not natural:
             tried = [*range(-(-side // (count + 2)), side // (count - 2) + 1)]
-            if 2 < len(tried) <= MOST_STRIDES:
+            more = _more(cells_of, name, noise, len(given), dimension) - count
+            if more > 0 and MODULUS / more in tried:
+                stride = MODULUS / more
+            elif 2 < len(tried) <= MOST_STRIDES:
                 likeness = _likenesses(cells_of, name, cells, given, dimension, tried)
                 best = int(np.argmax(likeness))
                 stride = float(tried[best]) if likeness[best] - np.median(likeness) > ALIKE else stride
@@ -274,6 +309,14 @@ def _strides(cells_of: Cells, name: str, cells: Float[Tensor, "n c h w"], given:
                 stride = float(tried[0])
         found.append(stride)
     return found
+
+
+def _more(cells_of: Cells, name: str, noise: Noise, images: int, dimension: int) -> int:
+    """How many cells an input has whose sides are so much larger as every stride divides; 0 where it cannot be had."""
+    try:
+        return cells_of(noise(images, 0, MODULUS))[name].shape[dimension]
+    except Exception:  # whatever it is, the network takes no such input
+        return 0
 
 
 def _likenesses(
