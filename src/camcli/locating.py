@@ -145,7 +145,7 @@ def locate(cells_of: Cells, noise: Noise, images: int = 0) -> dict[str, Located]
     """
     count = images or LINES
     with torch.no_grad():
-        given = noise(count, 0, 0)
+        given = noise(images or 1, 0, 0)
         size = (given.shape[2], given.shape[3])
         whole = cells_of(given)
         axes = {
