@@ -44,7 +44,7 @@ from camcli.labels import Labels
 from camcli.layers import resolve
 from camcli.layout import Layout, asked, canonical, decide, readings
 from camcli.levels import levels
-from camcli.locating import Located, carried, locate, smaller, words_of
+from camcli.locating import Located, carried, locate, of_tokens, smaller, words_of
 from camcli.network import Network, tells_apart, two_sided
 from camcli.outlet import Activation, Outlet, Reading, Shared, Subject, competing, parts, table_of, unfiltered
 from camcli.placement import Placement
@@ -756,6 +756,10 @@ class Explainer:
                 with self._witness.feed.about(None if group else [0]):
                     found = locate(lambda given: self._witness.cells(given, layouts), noise, len(image) if group else 0)
                 found = {name: carried(one, measured, layouts[name].grid, size) for name, one in found.items()}
+                found = {
+                    name: of_tokens(one) if layouts[name].order in ("tokens", "ncl") else one
+                    for name, one in found.items()
+                }
             except Exception as error:  # whatever it is, maps can be made without
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 found = {name: Located(layout.grid, unknown=reason) for name, layout in layouts.items()}

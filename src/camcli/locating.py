@@ -21,8 +21,8 @@ Noise = Callable[[int, int, int], Tensor]
 LINES, MOST_LINES = 4, 12
 # Of a pixel of the input: what is found is rounded to so much.
 GRAIN = 0.5
-# Of a stride, the least that counts as an offset; and what need not be known better where there is none.
-LEAST, ENOUGH = 1 / 32, 1 / 16
+# Of a stride, and in pixels, the least that counts as an offset; and what of a stride need not be known better.
+LEAST, LEAST_PIXELS, ENOUGH = 1 / 32, 1.0, 1 / 16
 # Student's t at 99.5 % for 4, 8 and 12 lines: how many standard errors an offset must have to be believed.
 STUDENT = {4: 5.84, 8: 3.50, 12: 3.11}
 # Of a line's profile, the share of pixels that are taken for its floor, as global branches lay one below everything.
@@ -35,6 +35,9 @@ ALIKE = 0.15
 MOST_PIXELS, MODULUS, SIDE = 2**18, 128, 224
 # So many layers are measured with more lines where some do not settle it.
 FEW = 2
+# Of a stride, from which offset on tokens are taken to be read wrongly.
+MISPLACED = 0.75
+MISREAD = "its tokens look elsewhere by about a cell, as do tokens that are read wrongly"
 # How many strides are tried at most.
 MOST_STRIDES = 64
 
@@ -94,7 +97,7 @@ class _Axis:
     @property
     def believed(self) -> bool:
         """Whether there is an offset, beyond what the lines resolve."""
-        return abs(self.offset) > max(STUDENT[len(self.lines)] * self.error, LEAST * self.stride)
+        return abs(self.offset) > max(STUDENT[len(self.lines)] * self.error, LEAST * self.stride, LEAST_PIXELS)
 
     @property
     def settled(self) -> bool:
@@ -192,11 +195,20 @@ def carried(found: Located, before: tuple[int, int], grid: tuple[int, int], size
     return Located(grid, (y, x), found.error, here.stride, placement)
 
 
+def of_tokens(found: Located) -> Located:
+    """What was found of a sequence that is read as a grid: what looks a cell away is read wrongly, and is not moved."""
+    if all(abs(offset) < MISPLACED * stride for offset, stride in zip(found.offset, found.stride, strict=True)):
+        return found
+    return Located(found.grid, error=found.error, stride=found.stride, unknown=MISREAD)
+
+
 def words_of(found: Mapping[str, Located], size: tuple[int, int]) -> list[str]:
     """What a reader of all maps must know of where layers look."""
     words = []
     for name, one in found.items():
         rows, columns = one.grid
+        if one.unknown == MISREAD:
+            continue  # how tokens are read is said where it is not sure
         if one.unknown:
             words.append(
                 f"where the layer {name!r} looks cannot be measured ({one.unknown}): its cells are drawn as if they "
