@@ -35,6 +35,11 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+def quantised(model: nn.Module) -> list[str]:
+    """The names of the modules that compute in whole numbers, by PyTorch's own kinds of them."""
+    return [name for name, part in model.named_modules() if ".quantized." in f"{type(part).__module__}."]
+
+
 class Snapshot:
     """What modules are: their attributes, parameters, buffers and children, each by reference.
 

@@ -91,6 +91,25 @@ def eight_bits(
     return grey, _narrow(extremes, low, high, words, whole=values.dtype.kind != "f")
 
 
+def unit_values(values: np.ndarray, words: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Values of an array brought to 0..1 (float32), by the same rules and without rounding to levels, and its notes.
+
+    Raises:
+        PictureError: they are no finite numbers, or nothing says what they mean.
+    """
+    if values.dtype == np.uint8:
+        return values.astype(np.float32) / 255, (EIGHT_BITS,) if words else ()
+    whole = values.dtype.kind in "iu"
+    if not whole and values.dtype.kind != "f":
+        raise PictureError(f"has values of type {values.dtype}, which are no numbers of a picture")
+    if not np.isfinite(values).all():
+        raise PictureError("has floating-point values that are NaN or infinite")
+    extremes = float(values.min()), float(values.max())
+    low, high = _limits(extremes, Depth(WIDEST if whole else 1), words)
+    share = np.clip((values.astype(np.float64) - low) / ((high - low) or 1.0), 0, 1)
+    return share.astype(np.float32), _narrow(extremes, low, high, words, whole=whole)
+
+
 def _limits(extremes: tuple[float, float], depth: Depth, words: str) -> tuple[float, float]:
     """Which values become 0 and 255.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from camcli import devices, probabilities
 from camcli.around import Pass, channel_parts, fused, passes, sizes, smoothed, summed
 from camcli.attention import Attending
-from camcli.capture import Taps, at_layer, frozen, listened
+from camcli.capture import Taps, at_layer, frozen, listened, quantised
 from camcli.choices import (
     ONE_TARGET,
     Choose,
@@ -626,7 +627,8 @@ class Explainer:
             RequestError: it takes another number of them.
         """
         given = image.shape[1]
-        wanted = taken(self.module, (image.shape[2], image.shape[3]), given)
+        with frozen(self.module):
+            wanted = taken(self.module, (image.shape[2], image.shape[3]), given)
         if wanted not in (None, given):
             raise RequestError(
                 f"the network takes images of {channels_in_words(wanted)}, and these have {given}",
@@ -639,6 +641,8 @@ class Explainer:
 
     def _choose_layer(self, image: Tensor) -> None:
         """The default layer, where a method wants one and none is named."""
+        if not self._plans and self._witness.wants & GOES_BACK:
+            self._check_floats(image)
         if self._request.at_layer and not self.layers:
             if self._request.levelled and (found := self._levels(image)):
                 self.layers = found
@@ -654,6 +658,24 @@ class Explainer:
         if self.network and self.network.layer and not pyramid:
             return ()
         return levels(self.module, self._witness.leaf(image).detach(), self._read, pyramid)
+
+    def _check_floats(self, image: Tensor) -> None:
+        """See that gradients pass a network of which parts are quantised."""
+        parts = quantised(self.module)
+        if not parts:
+            return
+        with self._witness.ready(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's, of operations that no gradient is known of
+            leaf, passes = self._witness.leaf(image, from_input=True), False
+            with suppress(RuntimeError):  # their operations may refuse what has a gradient
+                total = self._witness.read(self.module(leaf), len(image)).total()
+                passes = torch.autograd.grad(total, leaf, allow_unused=True)[0] is not None
+        if not passes:
+            raise RequestError(
+                f"the network computes in whole numbers (quantised) at {parts[0]!r}, which no gradient passes",
+                "explain the network that it was made of, in floating point; or name a layer and a method that needs "
+                "no gradient: --method eigencam, scorecam, ablationcam, ...",
+            )
 
     def _check_sizes(self, image: Tensor, key: tuple[int, int, int], size: tuple[int, int]) -> None:
         self._check_size(image)
@@ -717,6 +739,14 @@ class Explainer:
             if plan.tokens is not None:
                 self._try_attention(plan, image)
         self._plans[key] = plan
+        self._note_tokens(plan)
+
+    def _note_tokens(self, plan: Plan) -> None:
+        """Say where another method does better for the same cost."""
+        methods = {row.name for row in self.methods}
+        tokens = any(layout.order == "tokens" for layout in plan.layouts.values())
+        if tokens and "gradcam" in methods and "hirescam" not in methods:
+            self._note("of tokens hirescam costs the same as gradcam, and lies better on what is asked for")
 
     def locate(self, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> None:
         """Measure where the layers' cells lie in the input, in the precision that the network has now.

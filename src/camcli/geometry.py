@@ -222,7 +222,7 @@ class Prepare:
             raise ValueError(f"an RGB picture is needed, not {picture.mode}")
         return self._values(self._cut(self._coloured(picture))), self.view(picture.width, picture.height)
 
-    def planes(self, values: Float32[np.ndarray, "h w d"]) -> tuple[Float[Tensor, "d h w"], View]:
+    def planes(self, values: Float32[np.ndarray, "H W d0"]) -> tuple[Float[Tensor, "d h w"], View]:
         """Likewise of an array with values in 0..1, each channel by itself, without rounding to 255 levels.
 
         Raises:

@@ -16,7 +16,7 @@ import huggingface_hub
 import torch
 from huggingface_hub import constants
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from camcli.errors import RequestError
 

@@ -45,8 +45,8 @@ FUSES: tuple[str, ...] = get_args(Fuse)
 # way of the weights, whose hash counts in the worker's fingerprint.
 NOT_IN_FINGERPRINT = frozenset(
     {
-        *("inputs", "null_separated", "out", "root", "overwrite", "pages"),
-        *("batch_size", "recompute", "workers", "device", "compile", "seed"),
+        *("inputs", "null_separated", "out", "root", "overwrite", "drop_others", "durable", "pages"),
+        *("batch_size", "recompute", "workers", "timeout", "device", "compile", "seed"),
     }
 )
 # How a layer's output may be said to lie in memory.
@@ -223,11 +223,15 @@ class Job:
         range: of pictures of more than 8 bits, which values become black and white: ``LOW,HIGH``, or ``auto`` for each
             file's least and greatest; empty for 0 and the greatest of their type.
         pages: of files with several pages or frames: ``first``, ``all``, or some by number, ``1,3`` or ``2-5``.
-        overwrite: do again what is done; replace another job's results.
+        overwrite: do again what is done, and put it in the place of what is there, another job's too, picture by
+            picture.
+        drop_others: with ``overwrite``, drop the results of other jobs for pictures that are not named now.
+        durable: each picture's files and lines are on the disk, and not in the system's memory, before they count.
         batch_size: pictures in one forward; 0 for the device's default.
         recompute: compute parts of the network again on the way back instead of keeping what they need for it
             (gradient checkpointing).
         workers: decode threads, and as many writer threads; 0 for the machine's default.
+        timeout: seconds after which a picture that is not decoded yet has failed; 0 for as long as it takes.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``; several that share the pictures, joined by commas, or
             ``cuda:all``.
         precision: the arithmetic of the network: ``fp32`` is IEEE's, and ``tf32`` lets GPUs round to ten bits before
@@ -282,9 +286,12 @@ class Job:
     range: str = ""
     pages: str = FIRST
     overwrite: bool = False
+    drop_others: bool = False
+    durable: bool = False
     batch_size: int = 0
     recompute: bool = False
     workers: int = 0
+    timeout: float = 60.0
     device: str = "auto"
     precision: Precision = "fp32"
     compile: Compile = "auto"
@@ -316,6 +323,8 @@ class Job:
                 raise RequestError(
                     f"{name} cannot be {getattr(self, name)}", "give a number from 1 on, or 0 for the default"
                 )
+        if not 0 <= self.timeout < math.inf:
+            raise RequestError(f"timeout cannot be {self.timeout}", "give seconds, or 0 for as long as it takes")
         input_size(self.size)
         factors(self.scales)
         value_range(self.range)
@@ -538,6 +547,7 @@ class Outcome:
         part: this line among the picture's lines, such as ``1/5``.
         page: which page of the file it is, from 1 on, where several are asked for; else 0.
         files: format to path, relative to ``out``.
+        sizes: format to bytes, of the files that were written when the line was.
         index, label, score, probability: the class explained; no probability where the model gives none. Of concepts
             no class, how many they are, and the share of the layer's positive activation that they hold.
         number, box: which of the picture's boxes, the best being 1, and its x0, y0, x1, y1 in pixels of the upright
@@ -565,6 +575,7 @@ class Outcome:
     part: str = "1/1"
     page: int = 0
     files: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
     index: int | None = None
     label: str | None = None
     score: float | None = None
@@ -783,6 +794,7 @@ class Compared:
     Attributes:
         source, name, stamp, job, run, part, page: as in :class:`Outcome`.
         files: kind to path, relative to ``out``.
+        sizes: kind to bytes, of these files.
         layer, method: what made the maps.
         prompts: what each says, in the order of rows and columns.
         similarity: for each measure a symmetric matrix.
@@ -806,6 +818,7 @@ class Compared:
     part: str = "1/1"
     page: int = 0
     files: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
     layer: str | None = None
     method: str | None = None
     prompts: tuple[Said, ...] = ()

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 
+from camcli import stored
 from camcli.geometry import Prepare
 from camcli.labels import Labels
 from camcli.layout import scaled
@@ -36,6 +37,7 @@ class Network:
             alone.
         activation_asked: whether a person said what makes probabilities, so that it is not looked for.
         cosine: of a network that compares pictures with prompts, ``(scale, bias)``: a score is scale * cosine + bias.
+        shared: why the module cannot be changed, where somebody else holds it too; empty if it can.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Network:
     cosine: tuple[float, float] | None = None
     pyramid: str = ""
     activation_asked: bool = False
+    shared: str = ""
 
     def read(
         self, output: Any, images: int, seen: torch.Tensor | None = None, region: torch.Tensor | None = None
@@ -74,13 +77,22 @@ class Network:
     def sha256(self) -> str:
         """The SHA-256 of all weights and stored buffers: their names, types, shapes and bytes, in order of name.
 
-        Equal on every device and for every way the same weights were loaded.
+        Equal on every device and for every way the same weights were loaded. What modules store beside tensors
+        (``get_extra_state``, how they are quantised) counts too.
         """
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.module.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            # NumPy has no bfloat16, so the bytes are looked at as bytes.
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        for name, value in sorted(self.module.state_dict().items()):
+            for piece in stored.pieces(name, value):
+                digest.update(piece)
+        return digest.hexdigest()
+
+    def unsaved_sha256(self) -> str:
+        """The same of the buffers that no file of weights holds, and that change what the network says all the same."""
+        digest, saved = hashlib.sha256(), self.module.state_dict().keys()
+        for name, tensor in sorted(self.module.named_buffers()):
+            if name not in saved:
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
 

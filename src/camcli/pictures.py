@@ -12,7 +12,7 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
@@ -22,11 +22,12 @@ from jaxtyping import UInt8
 from PIL import Image, ImageColor, UnidentifiedImageError
 
 from camcli import opening, paths, weightfiles
-from camcli.depth import depth_of, eight_bits
+from camcli.depth import depth_of, eight_bits, unit_values
 from camcli.errors import PictureError, RequestError, did_you_mean
 from camcli.formats import FORMATS, SUFFIXES, Unread, suffix_of
 from camcli.frames import turn_to
 from camcli.job import BY_FOLDER, page_of
+from camcli.names import entries
 
 if TYPE_CHECKING:
     from camcli.geometry import View
@@ -88,6 +89,10 @@ class Source:
         return page_of(str(self.path), self.page)
 
 
+# No picture, but the word that no name comes for a while.
+PAUSE = Source(Path(), "")
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A decoded picture.
@@ -124,7 +129,8 @@ def find(
     picture that is reached twice is yielded once.
 
     What was given is checked now, what is listed or found is checked when its turn comes: one folder's names are held
-    at a time, never the whole tree's.
+    at a time, never the whole tree's. Where names come from a pipe and none comes for a while, ``PAUSE`` is given, as
+    often as that is so.
 
     Args:
         inputs: what the user gave.
@@ -209,7 +215,9 @@ def _once(sources: Iterable[Source]) -> Iterator[Source]:
     seen: set[int] = set()  # hashes, since a run may have a million names
     for source in sources:
         name = hash(source.name)
-        if name not in seen:
+        if source is PAUSE:
+            yield source
+        elif name not in seen:
             seen.add(name)
             yield source
 
@@ -280,7 +288,10 @@ class _Search:
             yield from self.listed(file)
 
     def listed(self, stream: _Bytes) -> Iterator[Source]:
-        for entry in _nulls(stream) if self.null_separated else _lines(stream):
+        for entry in entries(stream, b"\0" if self.null_separated else b"\n"):
+            if entry is None:
+                yield PAUSE
+                continue
             path = os.fsdecode(entry)
             if os.path.lexists(path):
                 error = "is the output folder" if self.is_out(path) else ""
@@ -448,25 +459,6 @@ def _missing(given: str, what: str = "file or folder", hint: str = "") -> Reques
     return RequestError(f"there is no {what} {given!r}", "\n".join(filter(None, [where, hint])))
 
 
-def _lines(stream: _Bytes) -> Iterator[bytes]:
-    for number, line in enumerate(stream):
-        entry = line.removesuffix(b"\n").removesuffix(b"\r")
-        entry = entry.removeprefix(b"\xef\xbb\xbf") if number == 0 else entry
-        if entry:
-            yield entry
-
-
-def _nulls(stream: _Bytes) -> Iterator[bytes]:
-    # read1 hands over what a pipe has now and does not wait for a full block.
-    read = getattr(stream, "read1", stream.read)
-    rest = b""
-    while block := read(1 << 16):
-        *entries, rest = (rest + block).split(b"\0")
-        yield from filter(None, entries)
-    if rest:
-        yield rest
-
-
 @dataclass(frozen=True, slots=True)
 class Reduced:
     """A picture that was perhaps decoded at a part of its size.
@@ -477,12 +469,14 @@ class Reduced:
         box: x0, y0, x1, y1 of where the whole picture lies in ``image``, whose last pixels stand for fewer of the
             file's where its size is no multiple.
         notes: what whoever sees it must know of how it was read.
+        planes: of an array that is no picture its values in 0..1, ``(h, w, channels)``; then ``image`` shows the first.
     """
 
     image: Image.Image
     size: tuple[int, int]
     box: tuple[float, float, float, float]
     notes: tuple[str, ...] = ()
+    planes: np.ndarray | None = None
 
     @classmethod
     def none(cls, image: Image.Image, notes: tuple[str, ...] = ()) -> "Reduced":
@@ -619,6 +613,33 @@ def in_memory(image: Image.Image, background: str = "#ffffff", levels: str = "")
         raise
     except Exception as error:
         raise _told(error) from error
+
+
+def from_array(values: np.ndarray, background: str = "#ffffff", levels: str = "") -> Reduced:
+    """An array as a picture: ``(h, w)``, or ``(h, w, channels)``.
+
+    What Pillow can hold is handled as a picture in memory: grey of any type, and red, green and blue of 8 bits. Other
+    channels, or finer ones, are left as they are.
+
+    Raises:
+        PictureError: it is no image, or nothing says what its values mean.
+        RequestError: ``background`` is not a colour.
+    """
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    if values.ndim not in (2, 3) or not values.size:
+        form = "x".join(map(str, values.shape))
+        raise PictureError(f"an array of {form} is no image", "give (height, width), or (height, width, channels)")
+    known = {"u": np.uint8 if values.dtype == np.uint8 else np.uint16, "i": np.int32, "f": np.float32}
+    kind = known.get(values.dtype.kind)
+    if values.ndim == 2 and kind and values.dtype.itemsize <= np.dtype(kind).itemsize:
+        return in_memory(Image.fromarray(np.ascontiguousarray(values, kind)), background, levels)
+    if values.shape[2:] == (3,) and values.dtype == np.uint8:
+        return in_memory(Image.fromarray(np.ascontiguousarray(values)), background, levels)
+    planes, notes = unit_values(values if values.ndim == 3 else values[..., np.newaxis], levels)
+    shown = planes[..., :3] if planes.shape[2] >= 3 else planes[..., [0, 0, 0]]
+    image = Image.fromarray(np.rint(shown * 255).astype(np.uint8))
+    return replace(Reduced.none(image, notes), planes=planes)
 
 
 def colour(text: str) -> tuple[int, int, int]:

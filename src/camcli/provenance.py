@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from camcli import __version__, atomic
+from camcli import __version__
 from camcli.errors import OutputError
+from camcli.folder import Folder
 from camcli.models import templates
 from camcli.placement import Placement
 from camcli.worker import Worker
@@ -27,6 +28,7 @@ def facts(worker: Worker) -> dict[str, Any]:
         "camcli": __version__,
         "job": worker.job.as_dict(),
         "fingerprint": worker.fingerprint,
+        "counted": worker.counted,
         "model": {
             "name": network.name,
             "weights": network.weights,
@@ -81,24 +83,24 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def write(folder: Path, content: dict[str, Any], file: str = FILE) -> None:
-    """Write ``run.json``, or another such file, into a folder.
+def write(folder: Folder, content: dict[str, Any], file: str = FILE) -> None:
+    """Write ``run.json``, or another such file, into an output folder.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: it cannot be written, or the folder is gone.
     """
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     # File names need not be valid UTF-8; JSON's own escape for what is not is the one that this handler writes.
     try:
-        atomic.write(folder / file, text.encode("utf-8", "backslashreplace"))
+        folder.write(file, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
-        raise OutputError(f"{folder / file} cannot be written: {error.strerror}") from error
+        raise OutputError(f"{folder.path / file} cannot be written: {error.strerror}") from error
 
 
 def read(folder: Path, file: str = FILE) -> dict[str, Any]:
     """What the last run wrote there; empty if there is nothing."""
     try:
         content = json.loads((folder / file).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

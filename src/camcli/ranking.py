@@ -8,9 +8,11 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
+from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,10 +20,11 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from camcli import atomic, devices, models, provenance, render
+from camcli import devices, models, provenance, render
 from camcli.capture import output_of
 from camcli.errors import NothingFoundError, OutputError, PictureError, RequestError
 from camcli.explainer import Explainer
+from camcli.folder import Folder
 from camcli.formats import Unread
 from camcli.geometry import View
 from camcli.job import Contest, Outcome, page_of
@@ -93,8 +96,9 @@ class Ranking:
 
     Everything that is wrong with the request is found while it is made. Iterating does the work and yields each
     picture's outcome in a list of one; then :meth:`write` writes ``channels.csv``, ``channels.png`` and
-    ``channels.json`` and gives the channels that are shown. Nothing is written before. What is held does not grow with
-    the pictures: for each channel a few numbers and the names of its strongest pictures.
+    ``channels.json`` and gives the channels that are shown. Nothing is written before; in a ``with`` block an output
+    folder that is there is held for this run alone all the while, else from then on. What is held in memory does not
+    grow with the pictures: for each channel a few numbers and the names of its strongest pictures.
 
     Args:
         contest: what is asked.
@@ -146,6 +150,19 @@ class Ranking:
                 f"{several(unused, len(unused))}"
             )
         self.files: list[str] = []
+        self._folder: Folder | None = None
+
+    def __enter__(self) -> Ranking:
+        if self._out.exists():
+            self._folder = Folder(self._out, self.contest.job.durable)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._folder is not None:
+            self._folder.close()
+            self._folder = None
 
     def __iter__(self) -> Iterator[list[Outcome]]:
         sources = found(self.contest.job, self._stdin, self.unread if self.total is None else None)
@@ -165,8 +182,14 @@ class Ranking:
         """Write the files; the channels that are shown, in order.
 
         Raises:
+            RequestError: another run writes to the folder, or its ranking is another by now.
             OutputError: they cannot be written.
         """
+        with nullcontext(self._folder) if self._folder else Folder(self._out, self.contest.job.durable) as folder:
+            self._check_other_contests()
+            return self._written(folder)
+
+    def _written(self, folder: Folder) -> list[Ranked]:
         statistics = self._moments.statistics()
         if self._negative:
             self.notes.append(NEGATIVE)
@@ -179,12 +202,12 @@ class Ranking:
         content = {f"{stem}.csv": self._table(statistics), f"{stem}.png": self._sheet(ranked, statistics)}
         try:
             for name, data in content.items():
-                atomic.write(self._out / name, data)
+                folder.write(name, data)
             for name in {f"{STEM}{tag}.{kind}" for tag in ("", ".untrained") for kind in ("csv", "png")} - {*content}:
                 (self._out / name).unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"{self.contest.job.out!r} cannot be written to: {error.strerror}") from error
-        provenance.write(self._out, self._facts(statistics), FACTS)
+        provenance.write(folder, self._facts(statistics), FACTS)
         self.files = [*content, FACTS]
         return ranked
 
@@ -222,9 +245,11 @@ class Ranking:
         """A ranking of something else is not replaced unless that was asked for."""
         before = provenance.read(self._out, FACTS)
         if before and before.get("fingerprint") != self._fingerprint and not self.contest.job.overwrite:
+            model = before.get("model")
+            name = model.get("name") if isinstance(model, dict) else None
             raise RequestError(
-                f"{self.contest.job.out!r} holds another ranking of channels: of {before.get('layer')!r} of "
-                f"{before.get('model', {}).get('name')!r}, or asked in other words",
+                f"{self.contest.job.out!r} holds another ranking of channels: of {before.get('layer')!r} of {name!r}, "
+                "or asked in other words",
                 "choose another folder with --out, or replace it with --overwrite",
             )
 
@@ -262,17 +287,12 @@ class Ranking:
 
     def _said_of(self, explainer: Explainer, batch: Sequence[Item], kept: Kept) -> list[tuple[Item, Said]]:
         ready = [item for item in batch if item.input is not None]
-        found: Sequence[Said] | None = None
-        try:
-            found = self._forward(explainer, ready, kept) if ready else []
-        except RequestError:
-            raise
-        except torch.OutOfMemoryError:
-            self._note(f"{explainer.device} has not enough memory for {len(ready)} pictures at a time: --batch-size")
-        except Exception as error:
-            self._note(f"a batch failed and was done picture by picture: {_first_line(error)}")
-        if found is None:  # not in the handlers: they would hold on to the failed batch's memory
-            found = [self._alone(explainer, item, kept) for item in ready]
+        found = self.worker.apart(
+            explainer,
+            ready,
+            lambda some: self._forward(explainer, some, kept),
+            lambda item: self._alone(explainer, item, kept),
+        )
         said = iter(found)
         pairs = [(item, None if item.input is None else next(said)) for item in batch]
         for item in ready:

@@ -480,7 +480,25 @@ Pages = Annotated[
 ]
 Overwrite = Annotated[
     bool,
-    _option(WRITTEN, "Do again what is done, and replace another job's results.", "--overwrite", env=False),
+    _option(
+        WRITTEN,
+        "Do again what is done, and put it in the place of what is there, another job's results too.",
+        "--overwrite",
+        env=False,
+    ),
+]
+DropOthers = Annotated[
+    bool,
+    _option(
+        WRITTEN,
+        "With --overwrite: drop another job's results of pictures that are not named now.",
+        "--drop-others",
+        env=False,
+    ),
+]
+Durable = Annotated[
+    bool,
+    _option(WRITTEN, "Wait until the disk has each picture's files and line, against power failures.", "--durable"),
 ]
 BatchSize = Annotated[
     int, _option(COMPUTED, "Pictures in one forward; 0: by device.", "--batch-size", "-b", min=0, metavar="N")
@@ -498,6 +516,16 @@ OldRecompute = Annotated[bool, _option(COMPUTED, "The old name of --recompute.",
 Workers = Annotated[
     int,
     _option(COMPUTED, "Threads that decode, and as many that write; 0: by machine.", "--workers", min=0, metavar="N"),
+]
+Timeout = Annotated[
+    float,
+    _option(
+        COMPUTED,
+        "A picture not decoded after so many seconds has failed, and the others go on; 0: however long it takes.",
+        "--timeout",
+        min=0,
+        metavar="SECONDS",
+    ),
 ]
 Device = Annotated[
     str,
@@ -611,10 +639,13 @@ def explain(
     range: Range = DEFAULT.range,
     pages: Pages = DEFAULT.pages,
     overwrite: Overwrite = DEFAULT.overwrite,
+    drop_others: DropOthers = DEFAULT.drop_others,
+    durable: Durable = DEFAULT.durable,
     batch_size: BatchSize = DEFAULT.batch_size,
     recompute: Recompute = DEFAULT.recompute,
     checkpoint: OldRecompute = False,
     workers: Workers = DEFAULT.workers,
+    timeout: Timeout = DEFAULT.timeout,
     device: Device = DEFAULT.device,
     precision: PrecisionOf = DEFAULT.precision,
     compile: CompileIt = DEFAULT.compile,
@@ -686,9 +717,12 @@ def explain(
             range=range,
             pages=pages,
             overwrite=overwrite,
+            drop_others=drop_others,
+            durable=durable,
             batch_size=batch_size,
             recompute=recompute or checkpoint,
             workers=workers,
+            timeout=timeout,
             device=device,
             precision=precision,
             compile=compile,

@@ -211,18 +211,18 @@ def load(
         if text_tower:
             from camcli.models._text_tower import prompted
 
-            network.module.eval()
+            _evaluating(network)
             outlet = dataclasses.replace(network.outlet, path=own_output or network.outlet.path)
             network = prompted(dataclasses.replace(network, outlet=outlet), request)
         if wrap:
             from camcli.models._wrapping import wrapped
 
-            network.module.eval()
+            _evaluating(network)
             network = dataclasses.replace(network, outlet=dataclasses.replace(network.outlet, path=output))
             network = wrapped(network, wrap, group, extras)
         if request.random:
             _awaken(network.module)
-    network.module.eval()
+    _evaluating(network)
     notes = dict.fromkeys((*network.notes, *said))
     # What lies at a path in what the model gives, a text tower has read already.
     path = network.outlet.path if text_tower and not wrap else output or network.outlet.path
@@ -231,6 +231,12 @@ def load(
         network, notes=tuple(notes), prepare=network.prepare.changed(crop=crop), outlet=outlet
     )
     return _labelled(_activated(network, activation), labels)
+
+
+def _evaluating(network: Network) -> None:
+    """Its module in evaluation mode, if that is nobody else's; else it is so whenever it is explained."""
+    if not network.shared:
+        network.module.eval()
 
 
 def _check_prompts(model: str, place: str, text: Sequence[str], around: Sequence[str], text_tower: str) -> None:

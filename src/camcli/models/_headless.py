@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from camcli.capture import first_tensor, listened
+from camcli.devices import like
 from camcli.errors import RequestError
 from camcli.job import Pool
 from camcli.labels import Labels
@@ -108,10 +109,9 @@ def removed(remove: Callable[[], object], what: str, name: str, hint: str) -> No
 
 def tried(module: nn.Module, size: tuple[int, int], channels: int = 3) -> Any:
     """What a module gives for one image of noise."""
-    like = next((one for one in module.parameters() if one.is_floating_point()), torch.zeros(0))
     noise = torch.randn(1, channels, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        return module.eval()(noise.to(like.device, like.dtype))
+        return module.eval()(noise.to(like(module)))
 
 
 def said(error: Exception) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from camcli.devices import like
 from camcli.errors import RequestError
 
 SAME_COUNT = "it would have as many patches as before in another grid, and its positions are not interpolated"
@@ -72,9 +73,8 @@ def transplanted(state: dict[str, torch.Tensor], into: nn.Module) -> nn.Module:
 
 
 def _try(module: nn.Module, size: tuple[int, int], channels: int) -> None:
-    like = next(module.parameters(), torch.zeros(0))
     with torch.no_grad():
-        module(torch.zeros(1, channels, *size, dtype=like.dtype, device=like.device))
+        module(torch.zeros(1, channels, *size).to(like(module)))
 
 
 def _check_not_tied(module: nn.Module, own: tuple[int, int], size: tuple[int, int], channels: int) -> None:

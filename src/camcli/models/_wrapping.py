@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from camcli.devices import like
 from camcli.errors import RequestError
 from camcli.job import WRAPPERS
 from camcli.labels import Labels
@@ -76,10 +77,9 @@ def wrapped(
 def _classes(network: Network, words: str, group: int, extras: Tensor | Mapping[str, Tensor] | None) -> int | None:
     """How many scores the wrapped model gives; None if boxes are found."""
     count = group or PROBE
-    like = next((one for one in network.module.parameters() if one.is_floating_point()), torch.zeros(0))
     form = count, network.prepare.channels, *network.prepare.size
     noise = torch.randn(form, generator=torch.Generator().manual_seed(0), device="cpu")
-    images = noise.to(like.device, like.dtype)
+    images = noise.to(like(network.module))
     given = (images,) if extras is None else (images, extras)
     shape = "x".join(map(str, images.shape))
     beside = "" if extras is None else f" and {described(extras)}"

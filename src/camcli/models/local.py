@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import torch
 from torch import nn
 
 from camcli import checkpoint, fitting, inlet
+from camcli.capture import frozen
+from camcli.devices import like
 from camcli.errors import RequestError
 from camcli.geometry import Prepare
 from camcli.labels import Labels
-from camcli.models import Request, _headless, _importing, _sizing
+from camcli.models import Request, _headless, _importing, _owning, _sizing
 from camcli.network import Network, tells_apart, two_sided
 
 NAMED = "a model of your own is named path/to/file.py:function"
@@ -48,10 +51,24 @@ def load(request: Request) -> Network:
             asked for without its head, and is no model of timm's.
     """
     with _importing.neighbours(request.name):
-        made = _importing.called(_importing.found(request.name, "function", NAMED), request.name)
+        function = _importing.found(request.name, "function", NAMED)
+        made = _importing.called(function, request.name)
+        # What is loaded may be changed, and others may hold what was made.
+        again = partial(_importing.called, function, request.name)
+        made, shared = _owning.owned(made, again, deep=bool(request.weights))
+    if shared and (request.weights or request.headless):
+        raise RequestError(
+            f"{request.name} hands out the same network each time, which must stay as it is, and {shared}",
+            "build a new one in each call; or return it with its weights loaded, without its head",
+        )
     if request.headless and isinstance(made, nn.Module):
         return _checked(_without_head(made, request))
-    network = _network(made, request.name)
+    network = replace(_network(made, request.name), shared=shared)
+    if shared:
+        note = f"{request.name} hands out the same network each time, and {shared}: it is used as it stands, and slower"
+        network = replace(network, notes=(*network.notes, note))
+    else:
+        network.module.eval()
     _check_head(network, request)
     if request.file:
         content = checkpoint.read(request.file)
@@ -168,12 +185,11 @@ def _checked(network: Network) -> Network:
 
 def _classes(network: Network) -> int | None:
     """How many classes an empty picture is scored for; None if boxes are found."""
-    weight = next(network.module.parameters(), torch.zeros(0))
     size, channels = network.prepare.size, network.prepare.channels
-    picture = torch.zeros(1, channels, *size, dtype=weight.dtype, device=weight.device)
+    picture = torch.zeros(1, channels, *size).to(like(network.module))
     try:
-        with torch.no_grad():
-            output = network.module.eval()(picture)
+        with torch.no_grad(), frozen(network.module):
+            output = network.module(picture)
     except Exception as error:
         _check_channels(network, inlet.taken(network.module, size, channels))
         raise RequestError(
