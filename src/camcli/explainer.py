@@ -45,7 +45,7 @@ from camcli.labels import Labels
 from camcli.layers import first_names, resolve
 from camcli.layout import Layout, asked, canonical, decide, readings
 from camcli.levels import levels
-from camcli.locating import Located, locate, words_of
+from camcli.locating import Located, carried, locate, of_tokens, smaller, words_of
 from camcli.methods import METHODS
 from camcli.network import Network, tells_apart, two_sided
 from camcli.outlet import Activation, Outlet, Reading, Shared, Subject, competing, parts, table_of, unfiltered
@@ -838,13 +838,22 @@ class Explainer:
             return {}
         if key not in self._located:
             size, group = (image.shape[2], image.shape[3]), self._request.group
+            # How tokens lie depends on the size.
+            fixed = any(layout.order in ("tokens", "ncl") for layout in layouts.values())
+            measured = size if fixed else smaller(size)
 
-            def noise(count: int, seed: int) -> Tensor:
-                return self._witness.leaf(noise_like(image, count=count, seed=seed)).detach()
+            def noise(count: int, seed: int, more: int) -> Tensor:
+                larger = measured[0] + more, measured[1] + more
+                return self._witness.leaf(noise_like(image, larger, count, seed)).detach()
 
             try:
                 with self._witness.feed.about(None if group else [0]):
                     found = locate(lambda given: self._witness.cells(given, layouts), noise, len(image) if group else 0)
+                found = {name: carried(one, measured, layouts[name].grid, size) for name, one in found.items()}
+                found = {
+                    name: of_tokens(one) if layouts[name].order in ("tokens", "ncl") else one
+                    for name, one in found.items()
+                }
             except Exception as error:  # whatever it is, maps can be made without
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 found = {name: Located(layout.grid, unknown=reason) for name, layout in layouts.items()}
