@@ -288,6 +288,21 @@ def test_timm_with_one_channel(code, paint):
     assert one.error is None
 
 
+@pytest.mark.usefixtures("here")
+def test_weights_of_a_grey_model_for_a_model_of_colours():
+    torch.save(timm.create_model("resnet10t", in_chans=1, num_classes=4).state_dict(), "grey.pth")
+    with pytest.raises(RequestError, match=r"of a model whose images have 1 channel, and those of .* have 3") as caught:
+        load("timm:resnet10t", weights="grey.pth")
+    assert "in_chans=1" in caught.value.hint
+    assert "architecture" not in caught.value.hint
+    # As the hint has it.
+    Path("my_model.py").write_text(
+        "import timm, camcli\n\n\ndef make():\n    module = timm.create_model('resnet10t', in_chans=1, num_classes=4)\n"
+        "    return module, camcli.Prepare(size=(64, 64), resize=(64, 64), mean=(0.5,), std=(0.5,)), list('abcd')\n"
+    )
+    assert load("my_model.py:make", weights="grey.pth").prepare.channels == 1
+
+
 # --- arrays -----------------------------------------------------------------------------------------------------------
 
 

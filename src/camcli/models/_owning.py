@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from camcli import inlet
 from camcli.capture import frozen, listened
 from camcli.devices import like
+from camcli.geometry import Prepare
 from camcli.models._headless import said
 from camcli.network import Network
 
@@ -38,7 +40,7 @@ def owned(made: Any, again: Callable[[], Any], *, deep: bool) -> tuple[Any, str]
         return made, ""
     try:
         copied = deepcopy(module, {} if deep else _lent(module))
-        reason = _tied(module, copied, _size(made))
+        reason = _tied(module, copied, _size(made), _channels(made))
     except Exception as error:  # whatever a module says that cannot be copied
         copied, reason = module, f"it cannot be copied: {said(error)}"
     if not reason:
@@ -82,20 +84,27 @@ def _size(made: Any) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _tied(module: nn.Module, copied: nn.Module, size: tuple[int, int]) -> str:
+def _channels(made: Any) -> int:
+    """How many channels the input has, if what was made says it."""
+    prepare = made.prepare if isinstance(made, Network) else made[1] if isinstance(made, tuple) and made[1:] else None
+    return prepare.channels if isinstance(prepare, Prepare) else 3
+
+
+def _tied(module: nn.Module, copied: nn.Module, size: tuple[int, int], channels: int) -> str:
     """How a copy still hangs on what it was copied from: by running it, or by failing where that does not."""
     ran: list[str] = []
     # The module itself may run, and would learn of it in training.
     with frozen(module), listened(module, lambda name, _output: ran.append(name)):
-        failed = _fails(copied, size)
+        taken = inlet.taken(copied, size, channels) or channels
+        failed = _fails(copied, size, taken)
     if ran:
         return f"a copy of it still runs its own {ran[0]!r}"
     # What fails either way takes other images, or is told so when it is tried.
-    return f"a copy of it fails: {failed}" if failed and not _fails(module, size) else ""
+    return f"a copy of it fails: {failed}" if failed and not _fails(module, size, taken) else ""
 
 
-def _fails(module: nn.Module, size: tuple[int, int]) -> str:
-    images = torch.zeros(1, 3, *size).to(like(module))
+def _fails(module: nn.Module, size: tuple[int, int], channels: int) -> str:
+    images = torch.zeros(1, channels, *size).to(like(module))
     try:
         with torch.no_grad(), frozen(module):
             module(images)
