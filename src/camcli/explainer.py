@@ -739,6 +739,14 @@ class Explainer:
             if plan.tokens is not None:
                 self._try_attention(plan, image)
         self._plans[key] = plan
+        self._note_tokens(plan)
+
+    def _note_tokens(self, plan: Plan) -> None:
+        """Say where another method does better for the same cost."""
+        methods = {row.name for row in self.methods}
+        tokens = any(layout.order == "tokens" for layout in plan.layouts.values())
+        if tokens and "gradcam" in methods and "hirescam" not in methods:
+            self._note("of tokens hirescam costs the same as gradcam, and lies better on what is asked for")
 
     def locate(self, image: Float[Tensor, "n d h w"], extras: Features | None = None) -> None:
         """Measure where the layers' cells lie in the input, in the precision that the network has now.

@@ -27,6 +27,7 @@ from camcli.errors import PictureError, RequestError, did_you_mean
 from camcli.formats import FORMATS, SUFFIXES, Unread, suffix_of
 from camcli.frames import turn_to
 from camcli.job import BY_FOLDER, page_of
+from camcli.names import entries
 
 if TYPE_CHECKING:
     from camcli.geometry import View
@@ -88,6 +89,10 @@ class Source:
         return page_of(str(self.path), self.page)
 
 
+# No picture, but the word that no name comes for a while.
+PAUSE = Source(Path(), "")
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A decoded picture.
@@ -124,7 +129,8 @@ def find(
     picture that is reached twice is yielded once.
 
     What was given is checked now, what is listed or found is checked when its turn comes: one folder's names are held
-    at a time, never the whole tree's.
+    at a time, never the whole tree's. Where names come from a pipe and none comes for a while, ``PAUSE`` is given, as
+    often as that is so.
 
     Args:
         inputs: what the user gave.
@@ -209,7 +215,9 @@ def _once(sources: Iterable[Source]) -> Iterator[Source]:
     seen: set[int] = set()  # hashes, since a run may have a million names
     for source in sources:
         name = hash(source.name)
-        if name not in seen:
+        if source is PAUSE:
+            yield source
+        elif name not in seen:
             seen.add(name)
             yield source
 
@@ -280,7 +288,10 @@ class _Search:
             yield from self.listed(file)
 
     def listed(self, stream: _Bytes) -> Iterator[Source]:
-        for entry in _nulls(stream) if self.null_separated else _lines(stream):
+        for entry in entries(stream, b"\0" if self.null_separated else b"\n"):
+            if entry is None:
+                yield PAUSE
+                continue
             path = os.fsdecode(entry)
             if os.path.lexists(path):
                 error = "is the output folder" if self.is_out(path) else ""
@@ -446,25 +457,6 @@ def _missing(given: str, what: str = "file or folder", hint: str = "") -> Reques
         near = ""
     where = f"in {folder!r}: {near}" if folder and near else near
     return RequestError(f"there is no {what} {given!r}", "\n".join(filter(None, [where, hint])))
-
-
-def _lines(stream: _Bytes) -> Iterator[bytes]:
-    for number, line in enumerate(stream):
-        entry = line.removesuffix(b"\n").removesuffix(b"\r")
-        entry = entry.removeprefix(b"\xef\xbb\xbf") if number == 0 else entry
-        if entry:
-            yield entry
-
-
-def _nulls(stream: _Bytes) -> Iterator[bytes]:
-    # read1 hands over what a pipe has now and does not wait for a full block.
-    read = getattr(stream, "read1", stream.read)
-    rest = b""
-    while block := read(1 << 16):
-        *entries, rest = (rest + block).split(b"\0")
-        yield from filter(None, entries)
-    if rest:
-        yield rest
 
 
 @dataclass(frozen=True, slots=True)

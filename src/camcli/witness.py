@@ -223,8 +223,9 @@ class Witness:
         with ExitStack() as watch:
             recordings: dict[str, Recording] = {}
             if plan and self.wants & BEHIND:
-                for name, layer in layers.items():
-                    record = recorded(self.module, layer, plan.runs[name], len(leaf), plan.ways[name].owned)
+                # Before its way is found out nothing behind a layer runs again.
+                for name, way in plan.ways.items():
+                    record = recorded(self.module, layers[name], plan.runs[name], len(leaf), way.owned)
                     recordings[name] = watch.enter_context(record)
             taps = watch.enter_context(self.tapping(self.layers))
             ruled = watch.enter_context(RuledActivations(self.everywhere)) if self.ruled else None
