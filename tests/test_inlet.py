@@ -57,6 +57,14 @@ def four():
     return Bright(4), prepare(4), ["bright", "dark"]
 
 
+def four_features():
+    from camcli import Labels, Network
+
+    return Network(
+        "four", Bright(4), prepare(4), Labels.numbered(2, "channel"), "file", "x", activation="none", headless=True
+    )
+
+
 def unlike():
     return Bright(1), prepare(3), ["bright", "dark"]
 
@@ -247,6 +255,13 @@ def test_pictures_are_no_images_of_four_channels(code, paint):
     with pytest.raises(RequestError, match="takes images of 4 channels, and pictures have 3") as caught:
         Run(Job(model=code("four"), inputs=("in",), out="out"))
     assert "camcli.explain(arrays" in caught.value.hint
+
+
+def test_a_picture_to_compare_with_is_no_image_of_four_channels(code, paint):
+    model = f"{code('four')}_features"
+    paint("in/a.png")
+    with pytest.raises(RequestError, match="a picture has 3 channels, and the model takes 4"):
+        Run(Job(model=model, inputs=("in",), target=("similar:in/a.png",), out="out"))
 
 
 def test_batches_of_other_channels():
