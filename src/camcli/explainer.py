@@ -812,7 +812,7 @@ class Explainer:
                 except Exception:
                     continue
 
-    def locate(self, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> None:
+    def locate(self, image: Float[Tensor, "n d h w"], extras: Features | None = None) -> None:
         """Measure where the layers' cells lie in the input, in the precision that the network has now.
 
         Done by :meth:`check` where it was not done before.
