@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from camcli import Explainer
+from camcli import Explainer, PictureError
 from camcli.job import Job
 from camcli.trial import tried
 from camcli.worker import Worker
@@ -149,3 +149,12 @@ def test_a_run_goes_picture_by_picture_then_and_its_fingerprint_counts_that(tmp_
     together = worker(False)
     assert together.batch_size == 4
     assert together.fingerprint != alone.fingerprint
+
+
+def test_pictures_of_a_network_that_is_nothing_without_its_batch_fail_with_a_reason():
+    model = nn.Sequential(Small(), Through(lambda scores: scores - scores.mean(0)))
+    explain = Explainer(model, layers=["0.conv2"])
+    for [result] in explain.results(pictures(2, 16)):
+        assert isinstance(result, PictureError)
+        assert "is zero everywhere" in result.message
+    assert "--group" in explain.notes[0]

@@ -134,6 +134,7 @@ class Witness:
 
     Attributes:
         layers: the names of the layers that are looked at; may be set later.
+        places: of those that give several tensors, which is looked at, from 0 on; the first where none is named.
         feed: hands the module extra features of the images, if there are some.
     """
 
@@ -155,6 +156,7 @@ class Witness:
         self.format = _quickest(module)
         self.ruled, self.everywhere = ruled, everywhere
         self.layers: tuple[str, ...] = ()
+        self.places: dict[str, int] = {}
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -220,9 +222,10 @@ class Witness:
             recordings: dict[str, Recording] = {}
             if plan and self.wants & BEHIND:
                 for name, layer in layers.items():
-                    record = recorded(self.module, layer, plan.runs[name], len(leaf), plan.ways[name].owned)
+                    part = self.places.get(name, 0)
+                    record = recorded(self.module, layer, plan.runs[name], len(leaf), plan.ways[name].owned, part)
                     recordings[name] = watch.enter_context(record)
-            taps = watch.enter_context(tapped(layers, self.call))
+            taps = watch.enter_context(tapped(layers, self.call, self.places))
             ruled = watch.enter_context(RuledActivations(self.everywhere)) if self.ruled else None
             biases = watch.enter_context(Biases()) if "biases" in self.wants else None
             calls: Mapping[nn.Module, Call] = {}
@@ -292,7 +295,7 @@ class Witness:
         The unchanged activation must bring the scores back, and the halved one those of the whole network.
         """
         layer, leaf = self.module.get_submodule(name), self.leaf(images).detach()
-        reading, recording, owned = self._recorded(layer, plan.runs[name], leaf)
+        reading, recording, owned = self._recorded(layer, plan.runs[name], leaf, self.places.get(name, 0))
         act = recording.tensor
         pair = restored(torch.cat([cells := canonical(act, plan.layouts[name]), cells / 2]), plan.layouts[name], act)
         run = partial(self.again, layer, recording, images=leaf)
@@ -307,11 +310,13 @@ class Witness:
             "change of what it says: slower, and the same maps"
         )
 
-    def _recorded(self, layer: nn.Module, call: int, leaf: Tensor) -> tuple[Reading, Recording, frozenset[nn.Module]]:
+    def _recorded(
+        self, layer: nn.Module, call: int, leaf: Tensor, part: int = 0
+    ) -> tuple[Reading, Recording, frozenset[nn.Module]]:
         """What the network says, what is needed to run again what lies behind a layer, and which outputs are copies."""
         owned: frozenset[nn.Module] = frozenset()
         for _ in range(3):
-            with recorded(self.module, layer, call, 1, owned) as recording, torch.no_grad():
+            with recorded(self.module, layer, call, 1, owned, part) as recording, torch.no_grad():
                 reading = self.read(self.module(leaf.clone()), 1)
             if not (changed := recording.changed()):
                 break
