@@ -20,7 +20,7 @@ from asking import memory_now
 
 BATCH = 8
 BAR = 0.6
-WAYS = ("plain", "checkpoint")
+WAYS = ("plain", "recompute")
 MEASURED = ("peak_mib", "above_model_mib", "seconds")
 
 
@@ -37,7 +37,7 @@ def measure(way: str, model: str, size: str, method: str) -> dict[str, float]:
     before = memory_now("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
     began = time.perf_counter()
-    Explainer(network, method=method, checkpoint=way == "checkpoint")(images, 1)
+    Explainer(network, method=method, recompute=way == "recompute")(images, 1)
     peak = memory_now("VmHWM")
     return dict(zip(MEASURED, (peak, peak - before, time.perf_counter() - began), strict=True))
 
@@ -67,7 +67,7 @@ def main() -> None:
             turns.append(json.loads(done.stdout.splitlines()[-1]))
             print(f"{way}: " + ", ".join(f"{name} {value:.0f}" for name, value in turns[-1].items()), flush=True)
     ratios = {
-        name: statistics.median(one[name] for one in found["checkpoint"])
+        name: statistics.median(one[name] for one in found["recompute"])
         / statistics.median(one[name] for one in found["plain"])
         for name in MEASURED
     }

@@ -79,8 +79,8 @@ def test_what_cannot_be_fused_is_refused():
         Explainer(Small(), layers=["conv2", "conv1"], fuse="paper")
     with pytest.raises(RequestError, match="guided-gradcam are signed"):
         Explainer(Small(), layers=["conv2", "conv1"], method="guided-gradcam", fuse="mean")
-    with pytest.raises(RequestError, match="fuse cannot be 'sum'"):
-        Explainer(Small(), layers=["conv2", "conv1"], fuse="sum")
+    with pytest.raises(RequestError, match="fuse cannot be 'total'"):
+        Explainer(Small(), layers=["conv2", "conv1"], fuse="total")
 
 
 # ---- mirrored images

@@ -27,6 +27,7 @@ from camcli.render import Style
 from camcli.values import Values
 from conftest import BLACK, BLUE, GREEN, RED, Paint
 from networks import Small, pictures, unruly, untouched
+from readback import files
 
 MODELS = '''
 """Models whose layers can be worked out by hand."""
@@ -372,7 +373,7 @@ def test_the_numbers_by_hand(paint: Paint, tiny: str) -> None:
     assert "nan" not in Path("out/channels.csv").read_text().lower()
     facts = json.loads(Path("out/channels.json").read_text())
     assert (facts["layer"], facts["pictures"], facts["failed"], facts["untrained"]) == ("stem", 3, 0, False)
-    assert sorted(path.name for path in Path("out").iterdir()) == ["channels.csv", "channels.json", "channels.png"]
+    assert files() == ["channels.csv", "channels.json", "channels.png"]
 
 
 def test_the_table_is_on_stdout_and_the_rest_beside_it(paint: Paint, tiny: str) -> None:
@@ -548,8 +549,7 @@ def test_what_an_untrained_network_gives_says_so(paint: Paint, tiny: str, pixels
     result = rank(tiny, "a.png", "-l", "stem", "--weights", "random", "--json", "--overwrite")
     assert result.exit_code == 0, result.output
     # What was there of the other ranking is gone.
-    names = sorted(path.name for path in Path("out").iterdir())
-    assert names == ["channels.json", "channels.untrained.csv", "channels.untrained.png"]
+    assert files() == ["channels.json", "channels.untrained.csv", "channels.untrained.png"]
     assert (pixels("out/channels.untrained.png")[-5, 5] == render.BANNER).all()
     assert json.loads(Path("out/channels.json").read_text())["untrained"]
     assert all(json.loads(line)["untrained"] for line in result.stdout.splitlines())
@@ -567,6 +567,24 @@ def test_another_ranking_is_not_replaced_unasked_the_same_is(paint: Paint, tiny:
     assert "'out' holds another ranking of channels: of 'stem'" in other.stderr
     assert len(table()) == 3
     assert rank(tiny, "a.png", "-l", "body", "--overwrite").exit_code == 0
+
+
+def test_the_output_folder_is_held_while_it_is_ranked_and_two_rankings_do_not_mix(paint: Paint, tiny: str) -> None:
+    paint("a.png", RED)
+    Path("out").mkdir()
+    one, other = (Ranking(contest(tiny, "a.png", layers=(layer,))) for layer in ("stem", "body"))
+    with one:
+        list(one)
+        with pytest.raises(RequestError, match="another run is writing to 'out'"), other:
+            pass
+        list(other)
+        with pytest.raises(RequestError, match="another run is writing to 'out'"):
+            other.write()
+        one.write()
+    # Free again, but by now there is a ranking of something else.
+    with pytest.raises(RequestError, match="holds another ranking of channels: of 'stem'"):
+        other.write()
+    assert len(table()) == 3
 
 
 def test_a_folder_with_a_ranking_holds_no_pictures(paint: Paint, tiny: str) -> None:

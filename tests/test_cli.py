@@ -334,6 +334,22 @@ def test_streams_that_are_closed_end_nothing(paint: Paint, tiny: str, command: l
     assert len(ledger()) == 1
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_streams_that_cannot_say_every_name_write_escapes(
+    paint: Paint, tiny: str, command: list[str], encoding: str
+) -> None:
+    paint("kätzchen 猫.png")
+    settings = {**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"}
+    ranked = ["channels", tiny, "kätzchen 猫.png", "--top", "1", "--out", "ranked"]
+    mapped = ["explain", "kätzchen 猫.png", "--model", tiny, "--out", "out", "-v"]
+    for words in (ranked, mapped, ["methods"], ["models", "--cached"], ["layers", tiny], ["explain", "--help"]):
+        done = subprocess.run([*command, *words], capture_output=True, env=settings, check=False)
+        assert done.returncode == 0, done.stderr
+        assert b"Traceback" not in done.stderr
+        if words is ranked:
+            assert b"\\u732b.png" in done.stdout
+
+
 def test_python_m_camcli_reads_stdin(paint: Paint, tiny: str, command: list[str]) -> None:
     paint("a b.png")
     done = subprocess.run(

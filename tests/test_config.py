@@ -66,7 +66,7 @@ def test_every_field_of_a_job_can_be_said_in_a_file(ask: Ask, here: Path, chosen
         model="a", weights="b", labels="c", text=("d", "e f"), layers=("g", "h[-1]"), method="hirescam",
         inputs=("j k", "l"), null_separated=True, out="m", root="n",
         save=("panel", "array"), colormap="jet", alpha=0.1, normalize="run", background="#123456", overwrite=True,
-        batch_size=7, checkpoint=True, workers=2, device="cpu", precision="bf16", seed=9, **chosen,
+        batch_size=7, recompute=True, workers=2, device="cpu", precision="bf16", seed=9, **chosen,
     )  # fmt: skip
     (here / "job.toml").write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in job.as_dict().items()))
     assert ask("--config", "job.toml") == job

@@ -216,7 +216,7 @@ def test_two_explainers_in_two_threads_do_not_disturb_each_other(method: str) ->
 @pytest.mark.parametrize("method", ["gradcam", "guided-backprop", "fullgrad"])
 def test_nor_where_parts_are_computed_again(method: str) -> None:
     layers = [] if method in ("guided-backprop", "fullgrad") else ["conv1"]
-    alone_and_at_once(Explainer(small(method), layers=layers, method=method, checkpoint=True), pictures(3, 16), 1)
+    alone_and_at_once(Explainer(small(method), layers=layers, method=method, recompute=True), pictures(3, 16), 1)
 
 
 def test_nor_at_other_sizes_and_in_a_mirror() -> None:
@@ -369,7 +369,7 @@ def said(out: str) -> list[dict]:
         {"target": ("channels:top:2",), "layers": ("stem",)},
         {"precision": "bf16", "layers": ("stem",)},
         {"normalize": "run", "save": ("array", "heatmap"), "layers": ("stem",)},
-        {"checkpoint": True, "layers": ("stem",)},
+        {"recompute": True, "layers": ("stem",)},
         {"score": "margin", "counterfactual": True, "layers": ("stem",), "batch_size": 3},
     ],
     ids=lambda options: "-".join(options),

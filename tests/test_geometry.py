@@ -320,3 +320,13 @@ def test_of_a_strip_of_one_pixel_nothing_is_seen_and_nothing_fails(size):
     onto = LITE0.view(*size).onto_picture(random_map(7, 7))
     assert onto.shape == size[::-1]
     assert np.isnan(onto).all()
+
+
+def test_corners_of_a_box_in_pictures_that_are_not_square_by_hand():
+    # An input of 100 rows and 200 columns over the part from x 20 to 60, y 10 to 130 of a picture of 160 x 64: a pixel
+    # of the input is 0.2 wide and 1.2 high.
+    view = View((160, 64), (100, 200), (20.0, 10.0, 60.0, 130.0))
+    assert view.corners((50.0, 10.0, 150.0, 75.0)) == (30, 22, 50, 100)
+    # What lies beyond the picture is cut off at its own edges: 64 to the right, 160 below.
+    assert view.corners((-200.0, -100.0, 400.0, 300.0)) == (0, 0, 64, 160)
+    assert View((64, 160), (100, 200), (0.0, 0.0, 160.0, 64.0)).corners((0.0, 0.0, 200.0, 100.0)) == (0, 0, 160, 64)

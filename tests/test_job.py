@@ -53,18 +53,24 @@ CHANGED = {
     "normalize": "run",
     "decode": "reduced",
     "background": "#000000",
+    "range": "0,4095",
+    "pages": "all",
     "overwrite": True,
+    "drop_others": True,
+    "durable": True,
+    "placement": "even",
     "batch_size": 3,
-    "checkpoint": True,
+    "recompute": True,
     "workers": 3,
+    "timeout": 5.0,
     "device": "cpu",
     "precision": "bf16",
     "compile": "on",
     "seed": 1,
 }
 HOW = {
-    *("inputs", "null_separated", "out", "root", "overwrite"),
-    *("batch_size", "checkpoint", "workers", "device", "compile", "seed"),
+    *("inputs", "null_separated", "out", "root", "overwrite", "drop_others", "durable", "pages"),
+    *("batch_size", "recompute", "workers", "timeout", "device", "compile", "seed"),
 }
 
 
@@ -95,6 +101,9 @@ def test_every_field_is_tried_here() -> None:
     [
         ({"batch_size": -1}, "batch_size cannot be -1"),
         ({"workers": -1}, "workers cannot be -1"),
+        ({"timeout": -1.0}, "timeout cannot be -1"),
+        ({"timeout": float("nan")}, "timeout cannot be nan"),
+        ({"timeout": float("inf")}, "timeout cannot be inf"),
         ({"call": -1}, "call cannot be -1"),
         *(
             ({"layout": word}, f"layout cannot be '{word}'")

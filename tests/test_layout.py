@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from camcli.errors import RequestError
-from camcli.layout import Layout, asked, canonical, decide, readings
+from camcli.layout import Layout, asked, canonical, decide, readings, restored
 
 SQUARE = (224, 224)
 
@@ -204,3 +204,24 @@ def test_a_hand_worked_permutation():
     tokens = torch.tensor([[[9, 9], [1, -1], [2, -2], [3, -3], [4, -4], [5, -5], [6, -6]]], dtype=torch.float32)
     grid = canonical(tokens, Layout("tokens", (2, 3), 1))
     assert grid.tolist() == [[[[1, 2, 3], [4, 5, 6]], [[-1, -2, -3], [-4, -5, -6]]]]
+
+
+@pytest.mark.parametrize("order", ["tokens", "ncl"])
+def test_tokens_in_front_and_behind_are_put_back_where_they_were(order):
+    # Two tokens in front, the patches a b / c d, one behind; of two images, the second's ten times the first's.
+    one = torch.tensor([[9.0, -9.0], [8, -8], [1, -1], [2, -2], [3, -3], [4, -4], [7, -7]])
+    tokens = torch.stack([one, 10 * one])
+    layout = Layout(order, (2, 2), 2, 1)
+    like = tokens.transpose(1, 2) if order == "ncl" else tokens
+    # Two variants of each image: its own patches, and twice these.
+    cells = canonical(like, layout)
+    given = torch.stack([cells, 2 * cells], 1).flatten(0, 1)
+    back = restored(given, layout, like)
+    back = back.transpose(1, 2) if order == "ncl" else back
+    assert [image[:, 0].tolist() for image in back] == [
+        [9, 8, 1, 2, 3, 4, 7],
+        [9, 8, 2, 4, 6, 8, 7],
+        [90, 80, 10, 20, 30, 40, 70],
+        [90, 80, 20, 40, 60, 80, 70],
+    ]
+    assert torch.equal(back[..., 1], -back[..., 0])

@@ -1,12 +1,15 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from camcli.errors import OutputError, RequestError
+from camcli.folder import LOCK, Folder
 from camcli.job import Outcome
 from camcli.ledger import FILE, Ledger
 
@@ -137,14 +140,100 @@ def test_another_jobs_lines_are_told_and_do_not_count_as_done(tmp_path: Path) ->
         assert ledger.done("a", "10-20")
 
 
-def test_another_jobs_lines_and_files_go_when_they_are_to_be_replaced(tmp_path: Path) -> None:
-    write(tmp_path, [outcome("a", job="j1")], [outcome("b", job="j1")])
+def test_another_jobs_lines_and_files_go_when_they_are_dropped_but_not_of_pictures_met(tmp_path: Path) -> None:
+    write(tmp_path, [outcome("a", job="j1")], [outcome("b", job="j1")], [outcome("d", job="j1")])
     write(tmp_path, [outcome("c", run="r2", job="j2")], job="j2")
-    with Ledger(tmp_path, "j2", Outcome, replace=True) as ledger:
+    with Ledger(tmp_path, "j2", Outcome) as ledger:
         assert ledger.others == {"j1"}
+        assert ledger.left(["b", "c"]) == ["a", "d"]
         assert ledger.done("c", "10-20")
-    assert lines(tmp_path) == [("c", "r2")]
-    assert [path.name for path in tmp_path.glob("*.png")] == ["c.png"]
+        # What the other job did of it is all there is of it.
+        ledger.append([outcome("b", run="r3", job="j2", files={}, error="no such file")])
+        assert len(lines(tmp_path)) == 5
+        ledger.drop_others()
+    assert lines(tmp_path) == [("b", "r1"), ("c", "r2"), ("b", "r3")]
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["b.png", "c.png"]
+
+
+FAILED = {"files": {}, "error": "there is no such file"}
+
+
+def test_a_failure_replaces_no_result_and_goes_when_the_picture_is_found_done(tmp_path: Path) -> None:
+    write(tmp_path, [outcome("a")], [outcome("b")])
+    write(tmp_path, [outcome("a", run="r2", stamp="", **FAILED)])
+    write(tmp_path, [outcome("a", run="r3", stamp="", **FAILED)])
+    assert lines(tmp_path) == [("a", "r1"), ("b", "r1"), ("a", "r3")]
+    assert (tmp_path / "a.png").exists()
+    with Ledger(tmp_path, "j1", Outcome) as ledger:
+        assert [[one.run for one in each] for each in ledger.pictures()] == [["r1"], ["r1"]]
+        assert (ledger.stands("a"), ledger.changed("a", "10-20"), ledger.changed("a", "10-21")) == (True, False, True)
+    assert len(lines(tmp_path)) == 3
+    assert is_done(tmp_path, "a")
+    assert lines(tmp_path) == [("a", "r1"), ("b", "r1")]
+
+
+def test_a_failure_of_this_run_stays_also_where_the_picture_was_found_done(tmp_path: Path) -> None:
+    write(tmp_path, [outcome("a")])
+    write(tmp_path, [outcome("a", run="r2", **FAILED)])
+    with Ledger(tmp_path, "j1", Outcome) as ledger:
+        assert ledger.done("a", "10-20")  # but another of its group must be done, and fails
+        ledger.append([outcome("a", run="r3", **FAILED)])
+    assert lines(tmp_path) == [("a", "r1"), ("a", "r3")]
+
+
+def test_of_a_picture_that_failed_in_part_the_maps_that_were_not_written_over_stay(tmp_path: Path) -> None:
+    maps = [outcome("a", part=f"{n}/3", files={"overlay": f"a{n}.png"}) for n in (1, 2, 3)]
+    write(tmp_path, maps)
+    again = [replace(maps[0], run="r2"), outcome("a", run="r2", part="2/3", **FAILED), replace(maps[2], run="r2")]
+    write(tmp_path, again)
+    assert lines(tmp_path) == [("a", "r1"), ("a", "r2"), ("a", "r2"), ("a", "r2")]
+    assert [(tmp_path / f"a{n}.png").read_text() for n in (1, 2, 3)] == ["r2", "r1", "r2"]
+    assert not is_done(tmp_path, "a")
+    write(tmp_path, [replace(one, run="r3") for one in maps])
+    assert lines(tmp_path) == [("a", "r3")] * 3
+    assert is_done(tmp_path, "a")
+
+
+def test_a_result_replaces_a_failure(tmp_path: Path) -> None:
+    write(tmp_path, [outcome("a", **FAILED)])
+    write(tmp_path, [outcome("a", run="r2", **FAILED)])
+    assert lines(tmp_path) == [("a", "r2")]
+    write(tmp_path, [outcome("a", run="r3")])
+    assert lines(tmp_path) == [("a", "r3")]
+
+
+def test_a_file_cut_short_or_empty_is_done_again_an_older_line_says_no_sizes(tmp_path: Path) -> None:
+    write(tmp_path, [outcome("a", sizes={"overlay": 2})], [outcome("b")])
+    assert is_done(tmp_path, "a")
+    (tmp_path / "a.png").write_text("r")
+    assert not is_done(tmp_path, "a")
+    (tmp_path / "b.png").write_text("r")
+    path = tmp_path / FILE
+    old = [
+        {name: one for name, one in json.loads(line).items() if name != "sizes"}
+        for line in path.read_text().splitlines()
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in old))
+    assert is_done(tmp_path, "a")
+    assert is_done(tmp_path, "b")
+    (tmp_path / "b.png").write_text("")
+    assert not is_done(tmp_path, "b")
+
+
+@pytest.mark.parametrize("name", ["../photo.png", "/etc/hostname", "link/photo.png", "", "..", "a\0b"])
+def test_what_a_ledger_names_outside_the_folder_is_neither_done_nor_removed(tmp_path: Path, name: str) -> None:
+    outside, out = tmp_path / "photo.png", tmp_path / "out"
+    outside.write_text("dear to me")
+    out.mkdir()
+    (out / "link").symlink_to(tmp_path, target_is_directory=True)
+    write(out, [outcome("a", files={"overlay": name})], files=False)
+    with Ledger(out, "j1", Outcome) as ledger:
+        # The last is there and can be seen, but no more.
+        assert ledger.done("a", "10-20") == (name == "link/photo.png")
+        assert ledger.folder.inside(name) is None
+    write(out, [outcome("a", run="r2")])
+    assert lines(out) == [("a", "r2")]
+    assert outside.read_text() == "dear to me"
 
 
 def test_a_picture_recorded_twice_by_one_run_has_its_last_lines(tmp_path: Path) -> None:
@@ -230,11 +319,24 @@ def test_the_lock_of_another_process_is_respected_and_goes_with_it(tmp_path: Pat
         pass
 
 
-@pytest.mark.parametrize("line", ["hello", "[1, 2]", '{"name": "a"}', "3", "null"])
+LINE = outcome("a").as_line().decode()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("hello", "[1, 2]", '{"name": "a"}', "3", "null", "\ud800", "[" * 100_000),
+        *(LINE.replace('"a"', word, 1).strip() for word in ("3", "null", '["a"]')),
+        *(LINE.replace('{"overlay": "a.png"}', word).strip() for word in ("7", '["a.png"]', '{"overlay": null}')),
+        LINE.replace('"1/1"', "[]").strip(),
+        LINE.replace("}\n", ', "sizes": {"overlay": "much"}}').strip(),
+        LINE.replace("}\n", ', "unheard": 1}').strip(),
+    ],
+)
 def test_a_file_that_is_not_a_ledger_is_refused_with_its_line_and_left_alone(tmp_path: Path, line: str) -> None:
     write(tmp_path, [outcome("a")])
     path = tmp_path / FILE
-    path.write_bytes(path.read_bytes() + line.encode() + b"\n")
+    path.write_bytes(path.read_bytes() + line.encode("utf-8", "surrogatepass") + b"\n")
     before = path.read_bytes()
     with pytest.raises(RequestError, match=r"outcomes\.jsonl, line 2, is not an outcome") as caught:
         Ledger(tmp_path, "j1", Outcome)
@@ -243,6 +345,88 @@ def test_a_file_that_is_not_a_ledger_is_refused_with_its_line_and_left_alone(tmp
     assert caught.value.__traceback__ is not None
     with pytest.raises(RequestError, match="line 2"):
         Ledger(tmp_path, "j1", Outcome)
+
+
+def test_a_ledger_that_cannot_be_read_is_refused_with_its_reason(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / FILE).mkdir()
+    with pytest.raises(RequestError, match=r"outcomes\.jsonl is no file") as caught:
+        Ledger(tmp_path, "j1", Outcome)
+    assert "--out" in caught.value.hint
+    (tmp_path / FILE).rmdir()
+    write(tmp_path, [outcome("a")])
+    opened = Path.open
+
+    def closed(path: Path, mode: str = "r", *more, **options):
+        if path.name == FILE and mode == "rb":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, mode, *more, **options)
+
+    monkeypatch.setattr(Path, "open", closed)
+    with pytest.raises(RequestError, match=r"outcomes\.jsonl cannot be read: Permission denied"):
+        Ledger(tmp_path, "j1", Outcome)
+
+
+def test_a_line_whose_inside_is_wrong_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    write(tmp_path, [outcome("a")])
+    path = tmp_path / FILE
+    path.write_text(path.read_text().replace('"concepts": []', '"concepts": [{}]'))
+    with Ledger(tmp_path, "j1", Outcome) as ledger, pytest.raises(RequestError, match="the line of 'a' is not an out"):
+        list(ledger.pictures())
+
+
+def test_what_a_killed_run_left_half_written_goes_and_nothing_else(tmp_path: Path) -> None:
+    left = tmp_path / ".camcli-0123456789abcdef.tmp"
+    others = [".camcli-0123.tmp", "camcli-0123456789abcdef.tmp", ".camcli-0123456789abcdef.tmp.png", "a.tmp"]
+    for name in (left.name, *others):
+        (tmp_path / name).write_text("half")
+    link = tmp_path / ".camcli-ffffffffffffffff.tmp"
+    link.symlink_to(tmp_path / "a.tmp")
+    with Folder(tmp_path):
+        assert not left.exists()
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, LOCK, link.name])
+
+
+def test_a_lock_that_is_a_link_harms_nothing_and_is_said(tmp_path: Path) -> None:
+    dear = tmp_path / "photo.jpg"
+    dear.write_text("dear to me")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / LOCK).symlink_to(dear)
+    with pytest.raises(RequestError, match="is a link, and camcli makes none"):
+        Folder(tmp_path / "out")
+    assert dear.read_text() == "dear to me"
+
+
+def test_the_locks_own_library_follows_no_link_either(tmp_path: Path, monkeypatch) -> None:
+    # As if it were put there in the moment after we looked.
+    monkeypatch.setattr(Path, "is_symlink", lambda path: False)
+    test = tmp_path / "photo.jpg"
+    test.write_text("dear to me")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / LOCK).symlink_to(test)
+    with pytest.raises(OutputError, match="cannot be written to"):
+        Folder(tmp_path / "out")
+    assert test.read_text() == "dear to me"
+
+
+@pytest.mark.parametrize("instead", [False, True], ids=["gone", "another in its place"])
+def test_a_folder_that_is_moved_away_is_told_and_not_made_anew(tmp_path: Path, instead: bool) -> None:
+    out, away = tmp_path / "out", tmp_path / "away"
+    with (
+        pytest.raises(OutputError, match="is gone: it was moved or deleted") as caught,
+        Ledger(out, "j1", Outcome) as one,
+    ):
+        one.folder.write("in/a.png", b"good")
+        one.append([outcome("a", files={"overlay": "in/a.png"})])
+        shutil.move(out, away)
+        if instead:
+            out.mkdir()
+        with pytest.raises(OutputError, match="is gone"):
+            one.folder.write("in/b.png", b"good")
+        one.append([outcome("b")])
+    assert "put it back" in caught.value.hint
+    assert lines(away) == [("a", "r1")]
+    assert (away / "in/a.png").read_bytes() == b"good"
+    assert (list(out.iterdir()) == []) if instead else (not out.exists())
 
 
 def test_an_output_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:

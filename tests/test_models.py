@@ -1,10 +1,14 @@
 """Every source gives a network with its own preprocessing and names, or says at once why not."""
 
+import hashlib
+import json
 import logging
+import os
 import socket
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -273,7 +277,55 @@ class TestTimm:
         with pytest.raises(RequestError, match=r"cannot be loaded.*") as caught:
             load("test_efficientnet")
         assert str(folder) in caught.value.message
-        assert "delete it" in caught.value.hint
+        assert "it is fetched anew: mv " in caught.value.hint
+
+    def test_a_damaged_file_of_the_users_own_is_not_to_be_put_aside(self, tmp_path):
+        timm.models.save_for_hf(timm.create_model("test_vit"), tmp_path, safe_serialization=False)
+        (tmp_path / "pytorch_model.bin").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+        with pytest.raises(RequestError, match="Git LFS pointer") as caught:
+            load(f"local-dir:{tmp_path}")
+        assert caught.value.hint == "git lfs pull"
+
+    def test_a_file_in_the_hubs_cache_that_is_another_is_refused(self, tmp_path):
+        folder = in_hub_cache(tmp_path, "timm/test_efficientnet.r160_in1k")
+        blob = folder / ("0" * 64)
+        safetensors.torch.save_file(timm.create_model("test_efficientnet").state_dict(), blob)
+        (folder / "model.safetensors").symlink_to(blob)
+        with pytest.raises(RequestError, match="not with 0000") as caught:
+            load("test_efficientnet")
+        assert "mv " in caught.value.hint
+        good = folder / hashlib.sha256(blob.read_bytes()).hexdigest()
+        (folder / "model.safetensors").unlink()
+        blob.rename(good)
+        (folder / "model.safetensors").symlink_to(good)
+        assert load("test_efficientnet").weights == "pretrained"
+
+    @pytest.mark.parametrize("name", ["a/b/c", "", "a b", "ä/b", "a//b", "../x", "-a/b", "a/b@../../x", "a--b/c"])
+    @pytest.mark.parametrize("source", ["", "timm:", "open_clip:"])
+    def test_names_that_no_repository_can_have(self, name, source):
+        with pytest.raises(RequestError, match="is called") as caught:
+            load(f"{source}hf-hub:{name}", text=("a cat",) if source == "open_clip:" else ())
+        assert "say " in caught.value.hint
+
+    def test_a_folder_that_transformers_wrote_around_a_model_of_timms(self, tmp_path, no_network):
+        made = timm.create_model("test_resnet", num_classes=2).eval()
+        config = {
+            "architecture": "test_resnet",
+            "architectures": ["TimmWrapperForImageClassification"],
+            "model_type": "timm_wrapper",
+            "do_pooling": True,
+            "num_classes": 2,
+            "label_names": ["cat", "dog"],
+            "num_features": made.num_features,
+            "pretrained_cfg": {**made.pretrained_cfg, "num_classes": 2, "tag": "mine"},
+            "transformers_version": "4.57.0",
+        }
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        state = {f"timm_model.{name}": value for name, value in made.state_dict().items()}
+        safetensors.torch.save_file(state, tmp_path / "model.safetensors")
+        network = load(f"local-dir:{tmp_path}")
+        assert same_weights(network.module, made)
+        assert network.labels.names == ("cat", "dog")
 
     @pytest.mark.parametrize("where", ["hf-hub:someone/model", "local-dir:{folder}"])
     def test_models_of_others_with_their_own_classes(self, tmp_path, no_network, where):
@@ -371,18 +423,70 @@ class TestTimm:
         assert time.monotonic() - start < 2
 
 
+def in_torchs_cache(tmp_path, model, content, monkeypatch, name=""):
+    """A file in torch's cache, as the published weights of a model, whose name has its hash as torchvision's have."""
+    cache = tmp_path / "torch" / "hub" / "checkpoints"
+    cache.mkdir(parents=True, exist_ok=True)
+    torch.save(content, cache / "new.pth")
+    digest = hashlib.sha256((cache / "new.pth").read_bytes()).hexdigest()
+    path = (cache / "new.pth").rename(cache / (name or f"{model}-{digest[:8]}.pth"))
+    weights = torchvision.models.get_model_weights(model).DEFAULT
+    monkeypatch.setattr(weights.value, "url", f"https://download.pytorch.org/models/{path.name}")
+    return path
+
+
 class TestTorchvision:
-    def test_cached_weights_need_no_network(self, tmp_path, no_network):
+    def test_cached_weights_need_no_network(self, tmp_path, no_network, monkeypatch):
         made = torchvision.models.squeezenet1_1().eval()
-        cache = tmp_path / "torch" / "hub" / "checkpoints"
-        cache.mkdir(parents=True)
-        torch.save(made.state_dict(), cache / "squeezenet1_1-b8a52dc0.pth")
+        in_torchs_cache(tmp_path, "squeezenet1_1", made.state_dict(), monkeypatch)
         network = load("torchvision:squeezenet1_1")
         assert same_weights(network.module, made)
         assert network.name == "torchvision:squeezenet1_1/IMAGENET1K_V1"
         assert network.origin.startswith("https://download.pytorch.org/")
         assert torchvision_source.cached("squeezenet1_1")
         assert not torchvision_source.cached("squeezenet1_0")
+
+    def test_a_crafted_file_in_the_cache_runs_nothing(self, tmp_path, no_network, monkeypatch):
+        class Evil:
+            def __reduce__(self):
+                return os.mkdir, (str(tmp_path / "owned"),)
+
+        path = in_torchs_cache(tmp_path, "squeezenet1_1", {"a": torch.ones(1), "b": Evil()}, monkeypatch)
+        with pytest.raises(RequestError, match=r"cannot be loaded.*mkdir") as caught:
+            load("torchvision:squeezenet1_1")
+        assert not (tmp_path / "owned").exists()
+        assert f"mv {path} {path}.bad" in caught.value.hint
+        assert "weights_only" not in caught.value.hint
+
+    def test_a_file_in_the_cache_that_is_another_is_refused(self, tmp_path, no_network, monkeypatch):
+        made = torchvision.models.squeezenet1_1().eval()
+        path = in_torchs_cache(tmp_path, "squeezenet1_1", made.state_dict(), monkeypatch, "squeezenet1_1-b8a52dc0.pth")
+        with pytest.raises(RequestError, match=r"are not those that were published.*not with b8a52dc0") as caught:
+            load("torchvision:squeezenet1_1")
+        assert f"mv {path} {path}.bad" in caught.value.hint
+        assert f"--weights {path}" in caught.value.hint
+        assert same_weights(load("torchvision:squeezenet1_1", weights=str(path)).module, made)
+
+    @pytest.mark.parametrize("model", ["googlenet", "densenet121", "fasterrcnn_mobilenet_v3_large_320_fpn"])
+    def test_it_is_built_as_torchvision_builds_it(self, tmp_path, no_network, monkeypatch, model):
+        """What a builder does with its published weights beside loading them: heads for training, frozen norms."""
+        weights = torchvision.models.get_model_weights(model).DEFAULT
+        options = {"aux_logits": True} if model == "googlenet" else {}
+        if model.startswith("faster"):
+            options = {"weights_backbone": None, "num_classes": 91}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state = torchvision.models.get_model(model, weights=None, **options).state_dict()
+        if model.startswith("faster"):
+            state = {name: value for name, value in state.items() if "num_batches" not in name}
+        in_torchs_cache(tmp_path, model, state, monkeypatch)
+        found = load(f"torchvision:{model}").module
+        with warnings.catch_warnings(), monkeypatch.context() as patch:
+            warnings.simplefilter("ignore")
+            patch.setattr(type(weights), "get_state_dict", lambda *_args, **_options: dict(state))
+            wanted = torchvision.models.get_model(model, weights=weights).eval()
+        assert [type(one) for one in found.modules()] == [type(one) for one in wanted.modules()] or "faster" in model
+        assert same_weights(found, wanted)
 
     def test_the_default_is_torchvisions(self):
         network = load("torchvision:resnet18/DEFAULT", weights="random")
@@ -598,7 +702,7 @@ class TestOpenClip:
         (folder / "open_clip_pytorch_model.bin").write_bytes(b"not what it should be")
         with pytest.raises(RequestError, match="cannot be loaded") as caught:
             load("open_clip:hf-hub:someone/clip", text=PROMPTS)
-        assert "delete it" in caught.value.hint
+        assert "it is fetched anew: mv " in caught.value.hint
 
     @pytest.mark.parametrize(
         ("text", "said"),

@@ -11,7 +11,8 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from typer.testing import CliRunner
 
-from camcli import Explainer, Job, Network, PictureError, recompute
+import camcli
+from camcli import Explainer, Job, Network, PictureError, RequestError, recompute
 from camcli.capture import frozen, listened
 from camcli.cli import app
 from camcli.models import load
@@ -281,7 +282,7 @@ def test_maps_are_the_same(tmp_path, name, methods, layers, dtype):
     images = pictures(3, network.prepare.size[0], dtype=dtype)
     classes = [[0, 1], [2], [1]]
     plain = Explainer(network, **asked).results(images, lambda row, scores: classes[row])
-    explain = Explainer(network, checkpoint=True, **asked)
+    explain = Explainer(network, recompute=True, **asked)
     with untouched(network.module):
         again = explain.results(images, lambda row, scores: classes[row])
     made = 0
@@ -303,7 +304,7 @@ def test_maps_are_the_same_around_a_method_at_other_sizes(tmp_path):
     images = pictures(2, 160, dtype=torch.float32)
     asked = {"layers": ["blocks[:3]"], "fuse": "mean", "scales": (0.8, 1.0), "flips": ["flip"]}
     with untouched(network.module):
-        plain, again = (Explainer(network, checkpoint=one, **asked)(images, [1, 2]) for one in (False, True))
+        plain, again = (Explainer(network, recompute=one, **asked)(images, [1, 2]) for one in (False, True))
     for [one], [other] in zip(plain, again, strict=True):
         assert np.abs(one.map - other.map).max() <= 1e-6 * np.abs(one.map).max()
 
@@ -312,7 +313,7 @@ def test_a_layer_is_explained_wherever_it_stands_in_a_part():
     network = load("timm:test_vit", weights="random")
     images = pictures(2, 160, dtype=torch.float32)
     for layers in (["blocks.2"], ["blocks.2.norm2"], ["blocks.1.mlp", "blocks.2.mlp.fc2"], ["blocks.4", "blocks.0"]):
-        plain, again = (Explainer(network, layers=layers, checkpoint=one)(images, 3) for one in (False, True))
+        plain, again = (Explainer(network, layers=layers, recompute=one)(images, 3) for one in (False, True))
         for ones, others in zip(plain, again, strict=True):
             for one, other in zip(ones, others, strict=True):
                 assert np.abs(one.map - other.map).max() <= 1e-6 * np.abs(one.map).max(), layers
@@ -326,7 +327,7 @@ def test_maps_are_the_same_where_the_way_back_has_threads_of_its_own(methods):
     network.module.cuda()
     asked = {"method": methods, "options": options_of(methods, "vit")}
     images = pictures(2, 160, dtype=torch.float32)
-    plain, again = (Explainer(network, checkpoint=one, **asked)(images, 3) for one in (False, True))
+    plain, again = (Explainer(network, recompute=one, **asked)(images, 3) for one in (False, True))
     for ones, others in zip(plain, again, strict=True):
         for one, other in zip(ones, others, strict=True):
             assert np.abs(one.map - other.map).max() <= 1e-5 * np.abs(one.map).max()
@@ -336,7 +337,7 @@ def test_groups_and_channels_go_with_it():
     model = Small()
     images = pictures(4, 16)
     for asked in ({"group": True}, {"channels": 3}, {"eigen_smooth": True}):
-        plain, again = (Explainer(model, layers=["relu1"], checkpoint=one, **asked)(images, 1) for one in (False, True))
+        plain, again = (Explainer(model, layers=["relu1"], recompute=one, **asked)(images, 1) for one in (False, True))
         for ones, others in zip(plain, again, strict=True):
             assert all(np.array_equal(one.map, other.map) for one, other in zip(ones, others, strict=True))
 
@@ -380,15 +381,15 @@ EARLIEST = [
 ]
 
 
-@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize("wanted", [False, True])
 @pytest.mark.parametrize(("name", "layer", "later", "before"), EARLIEST, ids=[one[0] for one in EARLIEST])
-def test_nothing_is_kept_before_the_earliest_layer(tmp_path, monkeypatch, name, layer, later, before, checkpoint):
+def test_nothing_is_kept_before_the_earliest_layer(tmp_path, monkeypatch, name, layer, later, before, wanted):
     network = NETWORKS[name](tmp_path)
     images = pictures(2, network.prepare.size[0], dtype=torch.float32)
-    explain = Explainer(network, layers=[later, layer], checkpoint=checkpoint)
+    explain = Explainer(network, layers=[later, layer], recompute=wanted)
     explain(images, 1)
     plan = explain._plans[explain._checked]
-    assert bool(plan.parts) == checkpoint
+    assert bool(plan.parts) == wanted
     ended: list[str] = []
     seen = Witnessed(network, monkeypatch)
     with (
@@ -409,8 +410,8 @@ def test_a_method_at_the_input_keeps_less_with_it():
     network = load("timm:test_vit", weights="random")
     images = pictures(4, 160, dtype=torch.float32)
     kept = []
-    for checkpoint in (False, True):
-        explain = Explainer(network, method="saliency", checkpoint=checkpoint)
+    for wanted in (False, True):
+        explain = Explainer(network, method="saliency", recompute=wanted)
         explain(images, 1)
         plan = explain._plans[explain._checked]
         bytes_of: dict[int, int] = {}
@@ -467,11 +468,11 @@ class Around(nn.Module):
 )
 def test_where_it_changes_nothing_that_is_said(model, method, words):
     model = model.double().eval()
-    explain = Explainer(model, method=method, checkpoint=True, options={"samples": 20} if method == "rise" else {})
+    explain = Explainer(model, method=method, recompute=True, options={"samples": 20} if method == "rise" else {})
     explain.check(pictures(1, 16))
-    assert f"--checkpoint changes nothing here: {words}" in " ".join(explain.notes)
+    assert f"--recompute changes nothing here: {words}" in " ".join(explain.notes)
     assert explain._plans[explain._checked].parts == ()
-    assert not any("checkpoint" in note for note in Explainer(model, method="saliency").notes)
+    assert not any("recompute" in note for note in Explainer(model, method="saliency").notes)
 
 
 def test_parts_that_fail_when_they_run_again_are_left_as_they_are():
@@ -493,9 +494,9 @@ def test_parts_that_fail_when_they_run_again_are_left_as_they_are():
             return super().forward(x)
 
     model = Turning(*(Once() for _ in range(4)))
-    explain = Explainer(model, method="saliency", checkpoint=True)
+    explain = Explainer(model, method="saliency", recompute=True)
     [[one]] = explain(pictures(1, 16), 1)
-    assert "--checkpoint changes nothing here: the parts of the network cannot be computed again" in explain.notes[-1]
+    assert "--recompute changes nothing here: the parts of the network cannot be computed again" in explain.notes[-1]
     [[plain]] = Explainer(model, method="saliency")(pictures(1, 16), 1)
     assert np.array_equal(one.map, plain.map)
 
@@ -508,7 +509,7 @@ def test_compiled_parts_are_left_as_they_are():
         model(image.requires_grad_())
     assert [call.able for call in whole.calls] == [False]
     assert [call.module for call in whole.calls[0].calls] == [model.parts[0], *model.parts[2:]]
-    plain, again = (Explainer(model, method="saliency", checkpoint=one)(image.detach(), 1) for one in (False, True))
+    plain, again = (Explainer(model, method="saliency", recompute=one)(image.detach(), 1) for one in (False, True))
     assert np.array_equal(plain[0][0].map, again[0][0].map)
 
 
@@ -518,7 +519,7 @@ def test_with_biases_kept_for_fullgrad_the_parts_still_add_up():
             return super().forward(F.silu(x))
 
     images = pictures(2, 16)
-    plain, again = (Explainer(Blocks(), method="fullgrad", checkpoint=one)(images, 1) for one in (False, True))
+    plain, again = (Explainer(Blocks(), method="fullgrad", recompute=one)(images, 1) for one in (False, True))
     for [one], [other] in zip(plain, again, strict=True):
         assert np.abs(one.map - other.map).max() <= 1e-6 * np.abs(one.map).max()
 
@@ -543,18 +544,18 @@ def test_from_the_shell_to_run_json(here, paint):
     ]
     result = CliRunner().invoke(app, [*asked, "b.png", "--out", "plain"])
     assert result.exit_code == 0, result.output
-    result = CliRunner().invoke(app, [*asked, "b.png", "--out", "again", "--checkpoint"])
+    result = CliRunner().invoke(app, [*asked, "b.png", "--out", "again", "--recompute"])
     assert result.exit_code == 0, result.output
     said = " ".join(result.stderr.split())
     assert "7 parts of the network, from 'blocks.0' on, are computed again on the way back, for which about" in said
-    assert facts("again")["job"]["checkpoint"] is True
+    assert facts("again")["job"]["recompute"] is True
     assert facts("again")["fingerprint"] == facts("plain")["fingerprint"]
     assert any("computed again" in note for note in facts("again")["notes"])
     for name in ("a.png.untrained.npy", "b.png.untrained.npy"):
         one, other = np.load(Path("plain") / name), np.load(Path("again") / name)
         assert np.abs(one - other).max() <= 1e-6 * np.abs(one).max()
     # The environment says it too, and another run that keeps everything goes on where this one stopped.
-    result = CliRunner().invoke(app, [*asked, "--out", "third"], env={"CAMCLI_CHECKPOINT": "1"})
+    result = CliRunner().invoke(app, [*asked, "--out", "third"], env={"CAMCLI_RECOMPUTE": "1"})
     assert "computed again" in " ".join(result.stderr.split())
     result = CliRunner().invoke(app, [*asked, "b.png", "--out", "third"])
     assert result.exit_code == 0
@@ -563,4 +564,32 @@ def test_from_the_shell_to_run_json(here, paint):
 
 
 def test_what_it_does_is_no_part_of_what_is_asked():
-    assert Job(checkpoint=True).fingerprint == Job().fingerprint
+    assert Job(recompute=True).fingerprint == Job().fingerprint
+
+
+def test_its_old_name_still_works_and_takes_no_file(here, paint, monkeypatch):
+    paint("a.png")
+    (here / "job.toml").write_text(
+        'model = "timm:test_vit"\nweights = "random"\nmethod = "saliency"\ncheckpoint = true\n'
+    )
+    result = CliRunner().invoke(app, ["explain", "a.png", "--config", "job.toml", "--out", "one"])
+    assert result.exit_code == 0, result.output
+    assert "checkpoint is called recompute now" in result.stderr
+    assert facts("one")["job"]["recompute"] is True
+    result = CliRunner().invoke(app, ["explain", "a.png", "--checkpoint", "--out", "two", "--method", "saliency"])
+    assert "--checkpoint is called --recompute now" in result.stderr
+    assert facts("two")["job"]["recompute"] is True
+    # What an earlier version wrote needs no word.
+    (here / "run.json").write_text('{"job": {"model": "timm:test_vit", "weights": "random", "checkpoint": false}}')
+    result = CliRunner().invoke(app, ["explain", "a.png", "--config", "run.json", "--out", "three"])
+    assert result.exit_code == 0, result.output
+    assert "called recompute" not in result.stderr
+    (here / "job.toml").write_text('checkpoint = "best.ckpt"\n')
+    result = CliRunner().invoke(app, ["explain", "a.png", "--config", "job.toml"])
+    assert result.exit_code == 2
+    assert "weights = 'best.ckpt'" in " ".join(result.stderr.split())
+    with pytest.warns(FutureWarning, match="recompute"):
+        assert list(camcli.explain("a.png", model="timm:test_vit", weights="random", checkpoint=True))
+    with pytest.raises(RequestError, match="not a file") as caught:
+        camcli.explain("a.png", checkpoint="best.ckpt")
+    assert "weights='best.ckpt'" in caught.value.hint

@@ -12,7 +12,7 @@ import camcli
 from camcli.errors import PictureError
 from camcli.geometry import GAP, Prepare
 from camcli.outputs.sheet import small
-from camcli.pictures import PARTS, decode, decode_reduced
+from camcli.pictures import PARTS, decode, decode_reduced, undivided
 from compose_sample import SAMPLES
 
 HERE = pytest.mark.usefixtures("here")
@@ -171,9 +171,10 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """By how much each picture of a run could have been divided that was not decoded for its own pixels."""
     asked: list[float] = []
 
-    def noted(path, spare, background):
-        asked.append(spare(1600, 1200))
-        return decode_reduced(path, spare, background)
+    def noted(path, spare, background, *more, **named):
+        if spare is not undivided:
+            asked.append(spare(1600, 1200))
+        return decode_reduced(path, spare, background, *more, **named)
 
     monkeypatch.setattr("camcli.worker.decode_reduced", noted)
     return asked

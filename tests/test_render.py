@@ -282,6 +282,19 @@ def test_a_gradient_by_hand():
     assert gradient_picture(gradient).tolist() == [[[255, 191, 64], [0, 128, 128]]]
 
 
+def test_a_gradients_percentile_becomes_black_and_white():
+    # 200 pixels whose greatest magnitudes are 1 to 200; the 99.5th percentile lies at 0.995 * 199 = 198.005 of 0..199,
+    # so it is 199 + 0.005 = 199.005, and 200 is clipped.
+    gradient = np.zeros((3, 1, 200), np.float32)
+    gradient[0, 0] = np.arange(1, 201)
+    red = gradient_picture(gradient)[0, :, 0]
+    assert red[[99, 198, 199]].tolist() == [round(127.5 + 127.5 * 100 / 199.005), 255, 255]
+    gradient[0, 0, 199] = 1e6  # an outlier: the percentile is 199 + 0.005 * (1e6 - 199) = 5198.005
+    red = gradient_picture(gradient)[0, :, 0]
+    assert red[[198, 199]].tolist() == [round(127.5 + 127.5 * 199 / 5198.005), 255]
+    assert gradient_picture(-gradient)[0, 199, 0] == 0
+
+
 def test_a_gradient_keeps_what_was_not_seen_apart():
     gradient = np.zeros((3, 40, 40), np.float32)
     gradient[:, :, :20] = np.nan

@@ -179,6 +179,26 @@ def test_a_picture_in_the_current_folder_has_that_folders_class(tmp_path: Path, 
     assert chosen("folder", path=Path("x.jpg")) == [2]
 
 
+@pytest.mark.parametrize(
+    "path", ["../x.jpg", "./../x.jpg", "../deeper/../x.jpg", "deepest/../../x.jpg", "../../tabby/./x.jpg"]
+)
+def test_a_folder_is_the_one_that_dots_lead_to(path: str, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "tabby/deeper/deepest").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "tabby/deeper")
+    assert chosen("folder", path=Path(path)) == [2]
+
+
+def test_behind_a_link_dots_lead_to_the_folder_around_what_it_leads_to(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "tabby/inner").mkdir(parents=True)
+    (tmp_path / "crane").mkdir()
+    (tmp_path / "crane/link").symlink_to(tmp_path / "tabby/inner")
+    monkeypatch.chdir(tmp_path / "crane")
+    assert chosen("folder", path=Path("link/../x.jpg")) == [2]
+    # A link itself is a folder of its own.
+    (tmp_path / "crane/tabby").symlink_to(tmp_path)
+    assert chosen("folder", path=Path("tabby/x.jpg")) == [2]
+
+
 def test_a_folder_that_names_no_class_or_several_fails_its_pictures_only_and_each_time() -> None:
     target = resolve(["folder"], of(LABELS))
     for _ in range(2):

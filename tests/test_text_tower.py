@@ -1,5 +1,6 @@
 """A text tower of the user's own, beside models that read no texts."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,13 @@ class Projection(nn.Module):
 
 def module(texts):
     return {"embeddings": small(texts), "projection": Projection(), "scale": 5.0}
+
+
+HELD = Projection().train()
+
+
+def held(texts):
+    return {"embeddings": small(texts), "projection": HELD, "scale": 5.0}
 
 
 def raises(texts):
@@ -231,13 +239,18 @@ def test_scores_are_cosines_between_features_and_texts(tower: str) -> None:
     assert biased.labels == camcli.Labels(("a cup", "a cat"), synonyms=False, noun="prompt", asked=2)
 
 
-@pytest.mark.parametrize("function", ["matrix", "array", "module"])
+@pytest.mark.parametrize("function", ["matrix", "array", "module", "held"])
 def test_features_are_projected_to_the_space_of_the_texts(tower: str, function: str) -> None:
     projection = torch.randn(WIDE, 8, generator=torch.Generator().manual_seed(7))
     wanted = cosines(torch.stack([drawn("a cup", 8), drawn("a cat", 8)]), projection)
     network = load(tower, function)
     torch.testing.assert_close(answers(network), 5 * wanted, atol=1e-5, rtol=1e-4)
     assert not network.module.prompts.requires_grad
+    # A projection that is handed out again and again stays as it was.
+    files = [one for name, one in list(sys.modules.items()) if name.startswith("camcli_local_")]
+    for module in [one.HELD for one in files if hasattr(one, "HELD")]:
+        assert module.training
+        assert module.weight is not getattr(network.module.projection, "weight", None)
 
 
 def test_templates_and_contrast_are_as_with_a_model_that_reads(tower: str) -> None:

@@ -1,5 +1,6 @@
 """``camcli``, and ``python -m camcli``."""
 
+import io
 import os
 import sys
 
@@ -10,6 +11,10 @@ def main() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 - for the life of the process
+    # Of names and classes that the encoding of a stream cannot say, the escapes are written.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         from camcli import collector
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -11,9 +12,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from camcli import signature
 from camcli.errors import RequestError
 from camcli.methods import METHODS
 from camcli.outlet import Reading, Subject
+from camcli.placement import Placement, moved
 
 FLIPS = {"flip": -1, "flip-vertical": -2}
 # Where a model does not take every size: the strides and patches that sides may have to be multiples of.
@@ -45,14 +48,41 @@ class Pass:
         """Whether it shows images of this size as they are."""
         return not self.flips and self.size in (None, size)
 
-    def there(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h2 w2"]:
+    def there(self, images: Float[Tensor, "n d h w"]) -> Float[Tensor, "n d h2 w2"]:
         """The images as the network is shown them: resized bilinearly, then mirrored."""
         return _resized(images, self.size or (images.shape[2], images.shape[3])).flip(self.flips)
 
-    def back(self, maps: Float[Tensor, "n *c h w"], grid: tuple[int, int]) -> Float[Tensor, "n *c h2 w2"]:
-        """Maps of the images as shown, mirrored back and brought to a grid."""
+    def back(
+        self,
+        maps: Float[Tensor, "n *c h w"],
+        grid: tuple[int, int],
+        size: tuple[int, int] | None = None,
+        own: Placement | None = None,
+        onto: Placement | None = None,
+    ) -> Float[Tensor, "n *c h2 w2"]:
+        """Maps of the images as shown, mirrored back and brought to a grid.
+
+        Where cells do not lie evenly, a mirrored map's lie elsewhere than an unmirrored one's: each value is brought
+        to where that of the grid's cell lies.
+
+        Args:
+            maps: of the images as shown.
+            grid: rows and columns wanted.
+            size: of the images as they are.
+            own: where the maps' cells lie in the images as shown; None: evenly.
+            onto: where the grid's cells lie in the images as they are; likewise.
+        """
+        cells = maps.shape[-2:]
         maps = maps.flip(self.flips)
-        return _resized(maps, grid) if maps.ndim == 4 else _resized(maps.unsqueeze(1), grid).squeeze(1)
+        if size is None or (own is None and onto is None):
+            return _resized(maps, grid) if maps.ndim == 4 else _resized(maps.unsqueeze(1), grid).squeeze(1)
+        shown = self.size or size
+        there = own or Placement.even(cells, shown)
+        there = there.mirrored(cells, shown, self.flips).scaled(shown, size)
+        here = onto or Placement.even(grid, size)
+        if there == here and cells == grid:
+            return maps
+        return moved(maps, there, here, grid) if maps.ndim == 4 else moved(maps[:, None], there, here, grid)[:, 0]
 
     def subject(self, subject: Subject, reading: Reading, row: int, size: tuple[int, int]) -> Subject:
         """What is explained of an image, where the network is shown it in this way."""
@@ -93,25 +123,78 @@ def _resized(tensor: Float[Tensor, "n c h w"], size: tuple[int, int]) -> Float[T
 
 
 def fused(
-    maps: Sequence[Tensor], how: str, paper: Callable[[Sequence[Tensor]], Tensor] | None = None
+    maps: Sequence[Tensor],
+    how: str,
+    paper: Callable[..., Tensor] | None = None,
+    places: Sequence[Placement | None] = (),
+    size: tuple[int, int] = (0, 0),
 ) -> Float[Tensor, "n h w"]:
     """The maps of several layers as one, at the finest of their grids.
 
     Each is rectified, divided by its maximum and upsampled bilinearly; then their mean, maximum or product is taken.
+    A cell of the finest grid has of each what lies at its own place.
+
+    For ``sum`` they are taken as they are, signed: each is upsampled and divided by how many of the finest cells lie in
+    one of its own, so that a cell has what it has of the score, and all of them what all had before.
 
     Args:
         maps: of the layers in running order, the shallowest first.
-        how: ``mean``, ``max``, ``product``, or ``paper``.
-        paper: the method's own way, which is handed the maps as the method gave them.
+        how: ``mean``, ``max``, ``product``, ``sum``, or ``paper``.
+        paper: the method's own way, which is handed the maps as the method gave them, and, if it takes that, what
+            brings the map of the layer of this number to the finest grid.
+        places: where each layer's cells lie; None: evenly.
+        size: of the model's input, if any lies otherwise.
     """
     if any(map.ndim != 3 for map in maps):
         raise RequestError("maps with colours at the input are not fused", "leave --fuse out, or choose another method")
+    grid = finest_of([tuple(map.shape[1:]) for map in maps])
+    onto = next((place for map, place in zip(maps, places, strict=False) if map.shape[1:] == grid), None)
+
+    def grown(map: Float[Tensor, "n h w"], number: int) -> Float[Tensor, "n h2 w2"]:
+        own = places[number] if places else None
+        if own is None and onto is None:
+            return _resized(map.unsqueeze(1), grid).squeeze(1)
+        there, here = own or Placement.even(map.shape, size), onto or Placement.even(grid, size)
+        return map if there == here and map.shape[1:] == grid else moved(map[:, None], there, here, grid)[:, 0]
+
     if how == "paper":
         assert paper is not None
-        return paper(maps)
-    size = (max(map.shape[1] for map in maps), max(map.shape[2] for map in maps))
-    same = torch.stack([_resized(_unit(map).unsqueeze(1), size).squeeze(1) for map in maps])
+        if not any(places):
+            return paper(maps)
+        # One that cannot bring them to the finest grid by their places is handed what has been brought there.
+        knows = len(signature.evidence(paper)) > 1
+        return paper(maps, grown) if knows else paper([grown(map, number) for number, map in enumerate(maps)])
+    if how == "sum":
+        parts = [map * (map.shape[1] * map.shape[2] / (grid[0] * grid[1])) for map in maps]
+        return torch.stack([grown(part, number) for number, part in enumerate(parts)]).sum(0)
+    same = torch.stack([grown(_unit(map), number) for number, map in enumerate(maps)])
     return {"mean": same.mean(0), "max": same.amax(0), "product": same.prod(0)}[how]
+
+
+def finest_of(grids: Sequence[tuple[int, ...]]) -> tuple[int, int]:
+    """Rows and columns of the finest of some grids."""
+    return max(grid[-2] for grid in grids), max(grid[-1] for grid in grids)
+
+
+def summed(
+    maps: Mapping[str, Float[Tensor, "n h w"]],
+    places: Mapping[str, Placement | None] = MappingProxyType({}),
+    size: tuple[int, int] = (0, 0),
+) -> list[tuple[str, Float[Tensor, "1 h2 w2"]]]:
+    """For each image the sum of the maps of those layers that say anything of it, and their names joined by ``+``.
+
+    Args:
+        maps: by layer, in running order.
+        places: where each layer's cells lie, as for :func:`fused`.
+        size: likewise.
+    """
+    says = torch.stack([map.flatten(1).any(1) for map in maps.values()], 1).tolist()
+    found = []
+    for row, some in enumerate(says):
+        drawn = [name for name, any_of_it in zip(maps, some, strict=True) if any_of_it] or list(maps)
+        own = [maps[name][row : row + 1] for name in drawn]
+        found.append(("+".join(drawn), fused(own, "sum", None, [places.get(name) for name in drawn], size)))
+    return found
 
 
 def _unit(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:

@@ -132,7 +132,7 @@ def behind_attention(block: nn.Module, call: Call) -> nn.Module:
         return values
 
     plain = _handed_on(block, call, call.tokens, first)
-    noise = torch.randn(call.tokens.shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(call.tokens.shape, generator=torch.Generator().manual_seed(0), device="cpu")
     noise = noise.to(call.tokens) * call.tokens.std()
     moved = _handed_on(block, call, call.tokens + noise, lambda _: said[0])
     for (module, tokens), (_, others) in zip(plain, moved, strict=True):

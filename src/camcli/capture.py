@@ -37,6 +37,11 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+def quantised(model: nn.Module) -> list[str]:
+    """The names of the modules that compute in whole numbers, by PyTorch's own kinds of them."""
+    return [name for name, part in model.named_modules() if ".quantized." in f"{type(part).__module__}."]
+
+
 class Snapshot:
     """What modules are: their attributes, parameters, buffers and children, each by reference.
 
@@ -99,6 +104,29 @@ def count_tensors(output: object) -> int:
     return sum(1 for _ in tensors(output))
 
 
+def tensors_by_name(output: object) -> dict[str, Tensor]:
+    """The tensors that a module's output holds side by side, by their keys, or their places from 0 on."""
+    if isinstance(output, Mapping):
+        parts = list(output.items())
+    else:
+        parts = list(enumerate(output)) if isinstance(output, list | tuple) else []
+    return {str(name): tensor for name, tensor in parts if isinstance(tensor, Tensor)}
+
+
+def at_layer(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The module that a layer's name stands for, and which of the tensors that it gives.
+
+    ``backbone:p3`` is the tensor ``p3`` among those of ``backbone``; other names say nothing of that: the first.
+    """
+    try:
+        return model.get_submodule(name), ""
+    except AttributeError:
+        place, colon, part = name.rpartition(":")
+        if not colon:
+            raise
+        return model.get_submodule(place), part
+
+
 class Taps(dict[str, Tensor]):
     """The outputs of layers, by their names.
 
@@ -132,19 +160,34 @@ def _no_numbers(name: str, layer: nn.Module, output: object) -> RequestError:
     )
 
 
+def _no_part(name: str, part: str, output: object) -> RequestError:
+    there = ", ".join(tensors_by_name(output)) or "none by name"
+    return RequestError(
+        f"the layer {name!r} names the tensor {part!r} of what its module gives, and there is none of that name",
+        f"there are: {there}",
+    )
+
+
 @contextmanager
 def tapped(
-    layers: Mapping[str, nn.Module], call: int = 0, places: Mapping[str, int] = MappingProxyType({})
+    layers: Mapping[str, nn.Module],
+    call: int = 0,
+    places: Mapping[str, int] = MappingProxyType({}),
+    parts: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Taps]:
     """While it lasts, each forward leaves every layer's output in the dictionary, as a point of the graph.
 
     The graph starts at the earliest layer: nothing before it is kept for the backward. What the layer hands on is a
     clone, so that an in-place operation behind it cannot change what it said.
 
+    Of a module's several tensors that are tapped by name each is a point to itself: the gradient by one holds nothing
+    of the way through another that was made of it within the module.
+
     Args:
         layers: by name.
         call: which of its runs counts where a layer runs several times in one forward, from 1 on; 0 for the last.
         places: of a layer that gives several tensors, which of them is kept, from 0 on; the first where none is named.
+        parts: by a layer's name which of its module's tensors it is, where it is not the first.
 
     Yields:
         The outputs by layer name, filled by the forward. With ``torch.autograd.grad(score, outputs)`` their
@@ -157,11 +200,14 @@ def tapped(
             taps.calls[name] += 1
             if call not in (0, taps.calls[name]):
                 return output
-            tensor = tensor_at(output, places.get(name, 0))
-            taps.parts[name] = count_tensors(output)
+            part = parts.get(name, "")
+            tensor = tensors_by_name(output).get(part) if part else tensor_at(output, places.get(name, 0))
+            taps.parts[name] = 1 if part else count_tensors(output)
+            if part and tensor is None:
+                raise _no_part(name, part, output)
             if tensor is None or not tensor.is_floating_point():
                 raise _no_numbers(name, module, output)
-            taps[name] = point_of(tensor, alone=taps.parts[name] == 1)
+            taps[name] = point_of(tensor, alone=taps.parts[name] == 1 and not part)
             return replaced(output, tensor, taps[name].clone())
 
         return hook

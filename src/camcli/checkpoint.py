@@ -1,28 +1,64 @@
-"""A user's file of weights: read without running any code in it, and fitted to a model or refused with reasons."""
+"""A user's file of weights, read without running any code in it, or refused with what it is and what to do."""
 
-import argparse
-import copy
 import pickle
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from camcli import weightfiles
 from camcli.errors import RequestError
 
 # Where training scripts put the weights inside what they save. Averaged weights come first, as in timm: they are the
 # ones such scripts evaluate.
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
 WRAPPERS = (*AVERAGED, "state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params")
+# What else lies beside them, and is never a network's.
+NEVER = re.compile(r"optim|sched|scaler|amp$|rng|callbacks|loops|hparams|hyper_param", re.IGNORECASE)
 LISTED = 8  # names shown in a message; a longer list hides the point
+# Beside the weights lie numbers of NumPy, paths, dates, settings. What makes them is not called: whatever stands in its
+# place holds nothing and does nothing.
+INERT = """
+numpy.core.multiarray.scalar numpy._core.multiarray.scalar numpy.core.multiarray._reconstruct
+numpy._core.multiarray._reconstruct numpy.core.numeric._frombuffer numpy._core.numeric._frombuffer
+numpy.dtype numpy.ndarray numpy.bool numpy.bool_ numpy.str_ numpy.int8 numpy.int16 numpy.int32 numpy.int64 numpy.uint8
+numpy.uint16 numpy.uint32 numpy.uint64 numpy.float16 numpy.float32 numpy.float64 numpy.dtypes.BoolDType
+numpy.dtypes.Int32DType numpy.dtypes.Int64DType numpy.dtypes.UInt8DType numpy.dtypes.Float16DType
+numpy.dtypes.Float32DType numpy.dtypes.Float64DType
+pathlib.Path pathlib.PosixPath pathlib.WindowsPath pathlib.PurePath pathlib.PurePosixPath pathlib.PureWindowsPath
+pathlib._local.Path pathlib._local.PosixPath pathlib._local.WindowsPath pathlib._local.PurePath
+pathlib._local.PurePosixPath pathlib._local.PureWindowsPath
+datetime.datetime datetime.date datetime.time datetime.timedelta datetime.timezone
+builtins.list builtins.dict builtins.tuple builtins.int builtins.float builtins.str builtins.bool builtins.frozenset
+builtins.slice uuid.UUID decimal.Decimal fractions.Fraction typing.Any types.SimpleNamespace argparse.Namespace
+omegaconf.dictconfig.DictConfig omegaconf.listconfig.ListConfig omegaconf.base.ContainerMetadata omegaconf.base.Metadata
+omegaconf.nodes.AnyNode omegaconf.nodes.StringNode omegaconf.nodes.IntegerNode omegaconf.nodes.FloatNode
+omegaconf.nodes.BooleanNode omegaconf.nodes.PathNode omegaconf.nodes.BytesNode
+"""
+# Likewise, but these are dictionaries, which may hold weights.
+TABLES = """
+collections.defaultdict easydict.EasyDict addict.addict.Dict ml_collections.config_dict.config_dict.ConfigDict
+pytorch_lightning.utilities.parsing.AttributeDict lightning.pytorch.utilities.parsing.AttributeDict
+lightning_fabric.utilities.data.AttributeDict lightning.fabric.utilities.data.AttributeDict
+mmengine.config.config.ConfigDict mmcv.utils.config.ConfigDict
+"""
+# Turns anything that torch.save wrote into something that can be read without running code.
+CONVERSION = """
+  import torch
+  def plain(one):
+      one = one.state_dict() if hasattr(one, 'state_dict') else one
+      if isinstance(one, dict):
+          return {{str(name): plain(value) for name, value in one.items()}}
+      one = torch.as_tensor(one) if type(one).__name__ == 'ndarray' else one
+      return one if isinstance(one, torch.Tensor) else None
+  content = torch.load({path!r}, map_location='cpu', weights_only=False)
+  torch.save(plain(content), 'weights.pth')"""
 
 State = dict[str, Tensor]
 
@@ -35,52 +71,30 @@ class Checkpoint:
         path: the file.
         state: parameter and buffer names to tensors, on the CPU, freed from the usual wrappers.
         notes: what was chosen among several things in the file.
+        rest: what else is named there and is no tensor: ``get_extra_state`` and quantised modules have such.
     """
 
     path: Path
     state: State
     notes: tuple[str, ...] = ()
+    rest: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Mismatch:
-    """Where a state dict and a model differ.
+class _Inert:
+    """Stands for what lies beside the weights, whatever it was made of."""
 
-    Attributes:
-        missing: names that only the model has.
-        unexpected: names that only the state dict has.
-        shapes: name to shape in the file and shape in the model, where these differ.
-    """
+    def __new__(cls, *_given: Any, **_named: Any) -> "_Inert":
+        return super().__new__(cls)
 
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    shapes: Mapping[str, tuple[torch.Size, torch.Size]]
+    def __setstate__(self, _state: Any) -> None:
+        pass
 
-    def __bool__(self) -> bool:
-        return bool(self.missing or self.unexpected or self.shapes)
 
-    @property
-    def summary(self) -> str:
-        """The counts: ``2 missing, 1 unexpected``."""
-        counts = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": self.shapes}
-        return ", ".join(f"{len(names)} {what}" for what, names in counts.items() if names)
+class _Table:
+    """Stands for a kind of dictionary: a plain one comes of it."""
 
-    @property
-    def details(self) -> str:
-        """The first names of each kind, one kind a line."""
-        shapes = [
-            f"{name} {tuple(own)} in the file, {tuple(wanted)} in the model" for name, (own, wanted) in self._shapes
-        ]
-        kinds = {
-            "missing in the file": self.missing,
-            "unknown to the model": self.unexpected,
-            "of another shape": shapes,
-        }
-        return "\n".join(f"{what}: {listed(names)}" for what, names in kinds.items() if names)
-
-    @property
-    def _shapes(self) -> Iterator[tuple[str, tuple[torch.Size, torch.Size]]]:
-        return iter(self.shapes.items())
+    def __new__(cls, *_given: Any, **_named: Any) -> Any:
+        return {}
 
 
 def listed(names: Iterable[str]) -> str:
@@ -89,6 +103,8 @@ def listed(names: Iterable[str]) -> str:
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ", ".join(names[:LISTED]) + more
 
+
+BESIDE: list[Any] = [*((_Inert, name) for name in INERT.split()), *((_Table, name) for name in TABLES.split())]
 
 # Reading
 
@@ -102,24 +118,43 @@ def read(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     notes: list[str] = []
-    content = _unwrapped(_content(path), notes)
-    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    content = _flat(_unwrapped(_content(path), notes))
+    state = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     if not state:
-        raise RequestError(
-            f"the weights file {str(path)!r} holds no state dict",
-            f"it holds: {listed(map(str, content))}" if content else "it is empty",
+        raise _without_tensors(path, content)
+    rest = {name: value for name, value in content.items() if name not in state}
+    return Checkpoint(path, state, tuple(notes), rest)
+
+
+def _without_tensors(path: Path, content: Mapping[str, Any]) -> RequestError:
+    message = f"the weights file {str(path)!r} holds no state dict"
+    if _holds_inert(content):
+        return RequestError(
+            f"{message}, that is no tensors by name: where they would stand are arrays of NumPy, or objects",
+            _conversion(path),
         )
-    return Checkpoint(path, state, tuple(notes))
+    return RequestError(message, f"it holds: {listed(content)}" if content else "it is empty")
+
+
+def _holds_inert(content: Mapping[Any, Any]) -> bool:
+    values = content.values()
+    return any(_holds_inert(one) if isinstance(one, Mapping) else isinstance(one, _Inert) for one in values)
 
 
 def _content(path: Path) -> Mapping[Any, Any]:
     try:
         with path.open("rb") as file:
             start = file.read(9)
+        # What a file is, is told by how it begins: people rename them. A safetensors file has 8 bytes of length, then
+        # JSON.
+        safe = start[8:] == b"{" and not start.startswith(b"PK")
+        other = None if safe else weightfiles.kind(path)
     except OSError as error:
-        raise RequestError(f"the weights file {str(path)!r} cannot be read: {error.strerror}") from error
-    # What a file is, is told by how it begins: people rename them. A safetensors file has 8 bytes of length, then JSON.
-    content = _safetensors(path) if start[8:] == b"{" and not start.startswith(b"PK") else _pickled(path)
+        hint = weightfiles.folder(path).hint if path.is_dir() else ""
+        raise RequestError(f"the weights file {str(path)!r} cannot be read: {error.strerror}", hint) from error
+    if other:
+        raise RequestError(f"the weights file {str(path)!r} is {other.what}", other.hint)
+    content = _safetensors(path) if safe else _pickled(path)
     if not isinstance(content, Mapping):
         raise RequestError(
             f"the weights file {str(path)!r} holds a {type(content).__name__}, not a state dict",
@@ -137,8 +172,8 @@ def _safetensors(path: Path) -> State:
 
 def _pickled(path: Path) -> Any:
     try:
-        # Training scripts, timm's among them, save their arguments beside the weights; a Namespace runs no code.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        # Training scripts, timm's among them, save their arguments and more beside the weights.
+        with torch.serialization.safe_globals(BESIDE):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refused(path, error) from error
@@ -152,24 +187,32 @@ def _refused(path: Path, error: Exception) -> RequestError:
         return _damaged(path, error)
     return RequestError(
         f"the weights file {str(path)!r} is refused: to read it, code that it names would have to run ({listed(code)})",
-        "if you trust the file, turn it into one that holds weights only, in Python:\n"
-        "  import torch, safetensors.torch\n"
-        f"  content = torch.load({str(path)!r}, map_location='cpu', weights_only=False)\n"
-        "  state = content.state_dict()  # a whole model; for a checkpoint: content['state_dict'] or alike\n"
-        "  safetensors.torch.save_file({k: v.contiguous().clone() for k, v in state.items()}, 'weights.safetensors')",
+        _conversion(path),
+    )
+
+
+def _conversion(path: Path) -> str:
+    """How the weights get into a file that holds nothing else."""
+    return (
+        "reading all of it runs whatever the file says, with all that you may do: only if you trust who wrote it, and "
+        "where its modules can be imported, make a file of it that holds weights only, in Python:"
+        + CONVERSION.format(path=str(path))
     )
 
 
 def _code_named(path: Path, error: Exception) -> list[str]:
     """The functions and classes that unpickling would call; none if it failed for another reason."""
     try:
-        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
+        with torch.serialization.safe_globals(BESIDE):
+            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
     except Exception:  # files of the format before PyTorch 1.6 cannot be asked
         return re.findall(r"Unsupported (?:global: GLOBAL|operand|class) (\S+)", str(error))
 
 
 def _damaged(path: Path, error: Exception) -> RequestError:
-    reason = (str(error).splitlines() or [""])[0].split(". ")[0] or type(error).__name__
+    # PyTorch's own advice, to read it without its protection, is left out.
+    told = re.search(r"WeightsUnpickler error: (.*)", str(error))
+    reason = told[1] if told else (str(error).splitlines() or [""])[0].split(". ")[0] or type(error).__name__
     return RequestError(
         f"the weights file {str(path)!r} is damaged, or neither safetensors nor written by torch.save",
         f"reading it ended with: {type(error).__name__}: {reason}",
@@ -186,142 +229,31 @@ def _unwrapped(content: Mapping[Any, Any], notes: list[str]) -> Mapping[Any, Any
     return content
 
 
-def _holds_tensors(content: Mapping[Any, Any]) -> bool:
-    return any(
-        isinstance(value, Tensor) or (isinstance(value, Mapping) and _holds_tensors(value))
-        for value in content.values()
-    )
-
-
-# Fitting
-
-
-def fit(
-    build: Callable[[int | None], nn.Module],
-    checkpoint: Checkpoint,
-    name: str,
-    convert: Callable[[State, nn.Module], State] | None = None,
-    beheaded: Callable[[nn.Module], nn.Module] | None = None,
-) -> tuple[nn.Module, tuple[str, ...]]:
-    """A model with the checkpoint's weights, every one of them, or none.
-
-    A prefix such as ``module.`` that stands before all names is taken off. If nothing but the number of classes
-    differs, the model is built with the checkpoint's. Where the model's head is not wanted, the checkpoint may be
-    without it, all of it.
-
-    Args:
-        build: makes the model, with its usual number of classes (None) or a given one.
-        checkpoint: what was read.
-        name: what the model is called in messages.
-        convert: the source's way to rename older layouts of this model; tried if the names do not fit as they are.
-        beheaded: takes the head off a copy of the model, if it is not wanted; the model is returned with it.
-
-    Returns:
-        The model, and what was done to make the weights fit.
-
-    Raises:
-        RequestError: they do not fit; the hint lists where.
-    """
-    module = build(None)
-    state, notes = _addressed(checkpoint, module)
-    load = partial(_loaded, build, module, beheaded=beheaded)
-    fitted, mismatch = load(state)
-    if mismatch and convert is not None:
-        fitted, remains = load(_converted(convert, state, module))
-        notes += ("the weights' names were converted from another layout of this model",)
-        mismatch = remains and mismatch
-    if mismatch:
-        raise RequestError(
-            f"the weights in {str(checkpoint.path)!r} do not fit {name}: {mismatch.summary}",
-            f"{mismatch.details}\nare they of another architecture? --model names it",
-        )
-    if fitted is not module and beheaded is None:
-        notes += ("the head was built with the number of classes in the weights file",)
-    return fitted, checkpoint.notes + notes
-
-
-def _loaded(
-    build: Callable[[int | None], nn.Module],
-    module: nn.Module,
-    state: State,
-    beheaded: Callable[[nn.Module], nn.Module] | None = None,
-) -> tuple[nn.Module, Mismatch]:
-    """The module, or one with the state's number of classes, with the state loaded; and what does not fit."""
-    mismatch = _load(module, state)
-    if mismatch.missing and beheaded is not None:
-        head = module.state_dict().keys() - beheaded(copy.deepcopy(module)).state_dict().keys()
-        if head.isdisjoint(state):  # a file that has a part of the head is a broken one
-            mismatch = replace(mismatch, missing=tuple(name for name in mismatch.missing if name not in head))
-    classes = _classes(mismatch, state)
-    if classes is None:
-        return module, mismatch
-    resized = build(classes)
-    remains = _load(resized, state)
-    return (module, mismatch) if remains else (resized, remains)
-
-
-def _load(module: nn.Module, state: State) -> Mismatch:
-    own = module.state_dict()
-    shapes = {
-        name: (value.shape, own[name].shape)
-        for name, value in state.items()
-        if name in own and value.shape != own[name].shape
+def _flat(content: Mapping[Any, Any]) -> dict[str, Any]:
+    """Names to values; of mappings within, where these hold most of the tensors, by names joined with dots."""
+    parts = {
+        str(name): value
+        for name, value in content.items()
+        if isinstance(value, Mapping) and _holds_tensors(value) and not _is_leaf(name) and not NEVER.search(str(name))
     }
-    # Which names are missing is left to the modules: some accept the names of their own older versions.
-    result = module.load_state_dict({name: state[name] for name in state if name not in shapes}, strict=False)
-    missing = tuple(name for name in result.missing_keys if name not in shapes)
-    return Mismatch(missing, tuple(result.unexpected_keys), shapes)
+    own = {str(name): value for name, value in content.items() if str(name) not in parts}
+    if sum(map(_tensors, parts.values())) <= sum(isinstance(value, Tensor) for value in own.values()):
+        return {str(name): value for name, value in content.items()}
+    inside = [(name, _flat(value)) for name, value in parts.items()]
+    if len(parts) == 1 and not any(isinstance(value, Tensor) for value in own.values()):
+        return inside[0][1]
+    return own | {f"{name}.{key}": value for name, values in inside for key, value in values.items()}
 
 
-def _classes(mismatch: Mismatch, state: State) -> int | None:
-    """The file's number of classes, if that may be all that differs: the first dimension, from and to one number.
-
-    Or from none, where the model comes without a head: then all that it does not expect must be of that number.
-    """
-    if mismatch.unexpected and not mismatch.missing and not mismatch.shapes:
-        numbers = {state[name].shape[:1] for name in mismatch.unexpected}
-        return next(iter(numbers))[0] if len(numbers) == 1 and numbers != {()} else None
-    if mismatch.missing or mismatch.unexpected or not mismatch.shapes:
-        return None
-    pairs = set()
-    for own, wanted in mismatch.shapes.values():
-        if not own or not wanted or own[1:] != wanted[1:]:
-            return None
-        pairs.add((own[0], wanted[0]))
-    return pairs.pop()[0] if len(pairs) == 1 else None
+def _is_leaf(name: Any) -> bool:
+    return str(name).rpartition(".")[2] == "_extra_state"
 
 
-def _addressed(checkpoint: Checkpoint, module: nn.Module) -> tuple[State, tuple[str, ...]]:
-    """The state with the prefix off that stands before the model's names, and what was left out for it."""
-    prefix = _prefix(checkpoint, set(module.state_dict()))
-    state = {name.removeprefix(prefix): value for name, value in checkpoint.state.items() if name.startswith(prefix)}
-    outside = [name for name in checkpoint.state if not name.startswith(prefix)]
-    return state, (f"only what the file has under {prefix!r} was taken, not {listed(outside)}",) if outside else ()
+def _tensors(content: Mapping[Any, Any]) -> int:
+    """How many tensors there are in it, at any depth."""
+    values = content.values()
+    return sum(_tensors(one) if isinstance(one, Mapping) else isinstance(one, Tensor) for one in values)
 
 
-def _prefix(checkpoint: Checkpoint, wanted: set[str]) -> str:
-    """What stands before most of the wanted names in the file; nothing, if nothing does."""
-    counts = Counter(head for name in checkpoint.state for head, tail in _splits(name) if tail in wanted)
-    whole = [head for head, count in counts.items() if 2 * count > len(wanted)]
-    averaged = [head for head in whole if "ema" in re.split(r"[._]", head)]
-    found = averaged or whole or [""]
-    if len(found) > 1:
-        raise RequestError(
-            f"the weights file {str(checkpoint.path)!r} holds the model {len(found)} times: "
-            f"under {listed(map(repr, found))}",
-            "save the one you mean to a file of its own",
-        )
-    return found[0]
-
-
-def _splits(name: str) -> Iterator[tuple[str, str]]:
-    yield "", name
-    for dot in re.finditer(r"\.", name):
-        yield name[: dot.end()], name[dot.end() :]
-
-
-def _converted(convert: Callable[[State, nn.Module], State], state: State, module: nn.Module) -> State:
-    try:
-        return convert(dict(state), module)
-    except Exception:  # converters expect their own layouts and break on others; the state as it is tells more
-        return state
+def _holds_tensors(content: Mapping[Any, Any]) -> bool:
+    return _tensors(content) > 0

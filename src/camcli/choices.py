@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -11,11 +13,14 @@ from torch import Tensor
 from camcli.errors import RequestError
 from camcli.labels import Labels
 
+T = TypeVar("T")
+# A class by its number: of Python, of NumPy, or a tensor or array of one.
+Class = int | np.integer | Tensor | np.ndarray
 # From an image's row in the batch and its scores (classes,) to the classes explained; PictureError if it has none.
 # The score of a class that is not in the image, where the model says such a thing, is -inf.
-Choose = Callable[[int, Tensor], Sequence[int]]
+Choose = Callable[[int, Tensor], Sequence[int] | Class]
 # What a call takes for the classes of a batch.
-Targets = int | Sequence[int] | Sequence[Sequence[int]] | Tensor | np.ndarray | Choose | None
+Targets = Class | Sequence[Class] | Sequence[Sequence[Class]] | Choose | None
 
 ONE_TARGET = "give all pictures of a group the same targets"
 
@@ -31,26 +36,27 @@ def found(row: int, scores: Tensor) -> Sequence[int]:  # noqa: ARG001
     return [index for index in order if scores[index] > -torch.inf]
 
 
-def choice(targets: Targets, images: int, shared: bool = False) -> Choose | None:
+def choice(targets: Any, images: int, shared: bool = False) -> Choose | None:
     """The function that the targets of a call amount to; None where the model's own prediction counts.
 
     Args:
-        targets: as :meth:`camcli.Explainer.__call__` takes them.
+        targets: :data:`Targets`, as :meth:`camcli.Explainer.__call__` takes them; anything else is refused.
         images: how many there are.
         shared: the images have one prediction together, so that one target will do.
 
     Raises:
-        RequestError: there are not as many targets as images.
+        RequestError: there are not as many targets as images, or one is no whole number.
     """
     if targets is None:
         return None
-    if isinstance(targets, Tensor | np.ndarray):
-        targets = targets.tolist()
-    if callable(targets):
-        return targets
-    if isinstance(targets, int):
-        return lambda row, scores: [targets]
-    wanted = [[one] if isinstance(one, int) else list(one) for one in targets]
+    if callable(targets) and not isinstance(targets, Tensor):
+        return cast("Choose", targets)
+    if _is_one(targets):
+        alone = classes_of(targets)
+        return lambda row, scores: alone
+    if not _is_several(targets):
+        raise _no_class(targets)
+    wanted = [classes_of(one) for one in targets]
     if shared and len(wanted) == 1:
         return lambda row, scores: wanted[0]
     if len(wanted) != images:
@@ -59,6 +65,48 @@ def choice(targets: Targets, images: int, shared: bool = False) -> Choose | None
             "give one for each image, or a single number for all",
         )
     return lambda row, scores: wanted[row]
+
+
+def classes_of(given: Any) -> tuple[int, ...]:
+    """The classes that are given by number: one, or several in a sequence, tensor or array.
+
+    Raises:
+        RequestError: one of them is no whole number.
+    """
+    several = given if not _is_one(given) and _is_several(given) else [given]
+    return tuple(map(_class, several))
+
+
+def one_or_several(given: T | Iterable[T]) -> tuple[T, ...]:
+    """What may be given alone or in a sequence, as one; a string is no sequence."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        return (given,)
+    return tuple(given)
+
+
+def _is_one(given: Any) -> bool:
+    return isinstance(given, Integral | float) or (isinstance(given, Tensor | np.ndarray) and not given.ndim)
+
+
+def _is_several(given: Any) -> bool:
+    return isinstance(given, Iterable) and not isinstance(given, str | bytes)
+
+
+def _class(given: Any) -> int:
+    value = given.item() if isinstance(given, Tensor | np.ndarray | np.generic) and given.ndim == 0 else given
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise _no_class(given)
+    return int(value)
+
+
+def _no_class(given: Any) -> RequestError:
+    kind = str(given.dtype).removeprefix("torch.") if isinstance(given, Tensor | np.ndarray) else type(given).__name__
+    what = repr(given if not isinstance(given, Tensor | np.ndarray) else given.tolist())[:80]
+    return RequestError(
+        f"{what} ({kind}) is no class's number",
+        "give whole numbers, counted from 0: network.labels.find('tabby') gives that of a name, one_hot.argmax(1) that "
+        "of a row of 0 and 1",
+    )
 
 
 def check_classes(indices: Sequence[int], classes: int, labels: Labels) -> None:

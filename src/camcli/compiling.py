@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from camcli.devices import home
+from camcli.precision import coarse
 from camcli.replay import recorded
 
 # Parts that hold less of the weights than this are left as they are: each costs seconds to compile.
@@ -82,7 +84,11 @@ def compiled(model: nn.Module, layer: str, turn: int, run: Callable[[], Tensor],
     except Exception as error:  # a compiler that is missing, and whatever a compiler cannot do
         return _taken_back(parts, (str(error).strip() or type(error).__name__).splitlines()[0])
     dtypes = [one.dtype for one in model.parameters() if one.is_floating_point()]
-    roundings = [SAME * torch.finfo(said.dtype).eps, *(ROUNDED * torch.finfo(dtype).eps for dtype in dtypes)]
+    roundings = [
+        SAME * torch.finfo(said.dtype).eps,
+        ROUNDED * coarse(home(model)),
+        *(ROUNDED * torch.finfo(dtype).eps for dtype in dtypes),
+    ]
     allowed = max(roundings) * said.abs().max()
     if not bool((said - again).abs().max() <= allowed):
         return _taken_back(parts, "compiled, the network says something else")

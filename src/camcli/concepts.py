@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from camcli import atomic
 from camcli.errors import PictureError, RequestError
 from camcli.evidence import Evidence
+from camcli.folder import Folder
 from camcli.job import Concept, Explanation, Spoken
 from camcli.methods.concept import Concepts
 from camcli.recipe import Recipe
@@ -57,7 +57,11 @@ def sampled(act: Float[Tensor, "n c h w"], pictures: int) -> Float[Tensor, "m c"
     rows = act.flatten(2).mT
     share = max(1, MOST_VALUES // (rows.shape[2] * max(1, pictures)))
     if share < rows.shape[1]:
-        places = torch.randperm(rows.shape[1], generator=torch.Generator().manual_seed(0))[:share].sort().values
+        places = (
+            torch.randperm(rows.shape[1], generator=torch.Generator().manual_seed(0), device="cpu")[:share]
+            .sort()
+            .values
+        )
         rows = rows[:, places.to(rows.device)]
     return rows.flatten(0, 1).cpu()
 
@@ -91,16 +95,17 @@ def digest(known: Fitted) -> str:
     return hashed.hexdigest()
 
 
-def save(folder: Path, known: Fitted, job: str) -> None:
+def save(folder: Folder, known: Fitted, job: str) -> None:
     """Write what a job's methods were fitted to into its folder: an array for each method and layer.
 
     Raises:
         OSError: it cannot be written.
+        OutputError: the folder is gone.
     """
     arrays: dict[str, Any] = {f"{method}@{layer}": one.numpy(force=True) for (method, layer), one in known.items()}
     content = io.BytesIO()
     np.savez(content, **{JOB: np.array(job), **arrays})
-    atomic.write(folder / FILE, content.getvalue())
+    folder.write(FILE, content.getvalue())
 
 
 def load(folder: Path, job: str) -> Fitted:

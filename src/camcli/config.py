@@ -2,21 +2,23 @@
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from camcli.errors import RequestError, did_you_mean
+from camcli.job import RENAMED
 
 KINDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list of strings"}
 
 
-def read(path: Path, defaults: Mapping[str, Any]) -> dict[str, Any]:
+def read(path: Path, defaults: Mapping[str, Any], note: Callable[[str], object] = lambda text: None) -> dict[str, Any]:
     """The options in a job file: TOML, or the ``run.json`` of an earlier run.
 
     Args:
         path: the file.
         defaults: the options there are, each with a value of its kind.
+        note: is told what the user should know, such as that an option has another name now.
 
     Raises:
         RequestError: the file cannot be read, names an option that does not exist, or gives one another kind of value.
@@ -32,6 +34,10 @@ def read(path: Path, defaults: Mapping[str, Any]) -> dict[str, Any]:
         ) from error
     if not isinstance(options, dict):
         raise RequestError(f"{str(path)!r} holds no job", "give a TOML job file, or the run.json of an earlier run")
+    for old in RENAMED.keys() & options.keys():
+        options = _renamed(path, options, old)
+        if path.suffix != ".json":  # what an earlier version wrote, nobody need change
+            note(f"{path}: {old} is called {RENAMED[old]} now")
     for name, value in options.items():
         if name not in defaults:
             near = did_you_mean(name, defaults)
@@ -39,6 +45,19 @@ def read(path: Path, defaults: Mapping[str, Any]) -> dict[str, Any]:
         if not _is_like(value, defaults[name]):
             raise RequestError(f"{path}: {name} is {KINDS[type(defaults[name])]}, not {value!r}")
     return options
+
+
+def _renamed(path: Path, options: Mapping[str, Any], old: str) -> dict[str, Any]:
+    """The options with one of them by its name of today."""
+    new, value = RENAMED[old], options[old]
+    if new in options:
+        raise RequestError(f"{path}: {new} is given twice, once by its old name {old}", f"leave {old} out")
+    if not isinstance(value, bool):
+        raise RequestError(
+            f"{path}: {old} is not a file but true or false: the old name of {new}, gradient checkpointing",
+            f"weights are named by weights = {value!r}",
+        )
+    return {new if name == old else name: one for name, one in options.items()}
 
 
 def _is_like(value: Any, default: Any) -> bool:

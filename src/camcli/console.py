@@ -95,7 +95,7 @@ class Voice:
         self._failures += 1
         if self._failures <= FAILURES_SHOWN or not self.ledger:
             reason = printable((outcome.error or "").splitlines()[0])
-            self._labelled("failed", "red", f"{printable(outcome.source)}: {reason}")
+            self._labelled("failed", "red", f"{printable(outcome.shown)}: {reason}")
         elif self._failures == FAILURES_SHOWN + 1:
             self._line("       further failures are listed in " + self.ledger, "")
 
@@ -144,7 +144,7 @@ class Voice:
         for one in outcomes:
             file = f"{out}/{next(iter(one.files.values()), '')}"
             sure = "" if one.probability is None else f"{one.probability:.2f}"
-            words = one.source, one.about, sure, file
+            words = one.shown, one.about, sure, file
             rows.append((printable(words[0]), printable(words[1]), words[2], printable(words[3])))
         widths = _widths([max(map(cell_len, column)) for column in zip(*rows, strict=True)], self._console.width)
         table = Table(box=None, pad_edge=False)
@@ -289,7 +289,7 @@ class _Bar(_Failures):
         width = _name_width(self.bar.console)
         if not width or self.tally.met == self.total:
             return ""
-        shown = elided(printable(outcomes[0].source) if outcomes else "done before", width)
+        shown = elided(printable(outcomes[0].shown) if outcomes else "done before", width)
         return shown + " " * (width - cell_len(shown))
 
 
@@ -340,7 +340,7 @@ def _described(outcome: Outcome) -> str:
     # Of a model that gives no probability the score is all there is.
     said = outcome.score if outcome.probability is None else outcome.probability
     box = f" box {outcome.number} ({', '.join(f'{edge:.0f}' for edge in outcome.box)})" if outcome.box else ""
-    return f"{printable(outcome.source)}: {printable(outcome.about)} {said:.3f}{box}{place}, {outcome.seconds:.2f} s"
+    return f"{printable(outcome.shown)}: {printable(outcome.about)} {said:.3f}{box}{place}, {outcome.seconds:.2f} s"
 
 
 def print_table(headings: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -12,6 +14,8 @@ from torch import Tensor, nn
 from camcli.errors import RequestError
 
 ALL_GPUS = "cuda:all"
+# Threads that decode pictures: on the CPU, which computes too, and for each GPU, which would wait for them.
+DECODERS, GPU_DECODERS = 4, 16
 
 
 def named(words: str) -> tuple[torch.device, ...]:
@@ -61,11 +65,20 @@ def _here() -> list[str]:
     return ["cpu", *(f"cuda:{number}" for number in range(gpus)), *mps]
 
 
+def decoders(several: Sequence[torch.device]) -> int:
+    """How many threads decode pictures for these: copies on the CPU share what there is of it, each GPU wants its own.
+
+    No more than there are cores.
+    """
+    most = DECODERS if several[0].type == "cpu" else GPU_DECODERS * len(several)
+    return min(most, os.cpu_count() or 1)
+
+
 def batch_for(device: torch.device, images: Sequence[Tensor]) -> Tensor:
     """Images of one size as a batch ``(n, ...)`` in main memory, for a GPU where it can fetch them by itself."""
     if device.type != "cuda":
         return torch.stack(list(images))
-    pinned = torch.empty((len(images), *images[0].shape), dtype=images[0].dtype, pin_memory=True)
+    pinned = torch.empty((len(images), *images[0].shape), dtype=images[0].dtype, device="cpu", pin_memory=True)
     return torch.stack(list(images), out=pinned)
 
 
@@ -74,10 +87,21 @@ def home(module: nn.Module) -> torch.device:
     return next((one.device for one in chain(module.parameters(), module.buffers())), torch.device("cpu"))
 
 
+def like(module: nn.Module, otherwise: torch.dtype = torch.float32) -> Tensor:
+    """An empty tensor where a network is, of the real numbers that it counts in; else of those."""
+    dtype = next((one.dtype for one in module.parameters() if one.is_floating_point()), otherwise)
+    return torch.empty(0, dtype=dtype, device=home(module))
+
+
+def cast(module: nn.Module, dtype: torch.dtype) -> None:
+    """Give the real numbers of a network this type. ``Module.to`` would make complex ones real, and so others."""
+    module._apply(lambda one: one.to(dtype) if one.is_floating_point() else one)  # type: ignore[no-untyped-call]
+
+
 def copied_to(module: nn.Module, images: Tensor) -> Tensor:
     """A copy of images where a network is, as it counts; a GPU fetches pinned ones while this thread goes on."""
-    device = home(module)
-    dtype = next((one.dtype for one in module.parameters() if one.is_floating_point()), images.dtype)
+    own = like(module, images.dtype)
+    device, dtype = own.device, own.dtype
     if device.type == "cuda" and images.device.type == "cpu" and images.is_pinned():
         # In two steps, since in one the CPU would convert them, into memory that is not pinned.
         return images.to(device, non_blocking=True).to(dtype)
@@ -91,3 +115,13 @@ def moved(module: nn.Module, device: torch.device) -> dict[int, Any]:
         if type(one) is nn.Parameter:
             there[id(one)] = nn.Parameter(one.detach().to(device, copy=True), requires_grad=one.requires_grad)
     return there
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether something failed because there was not enough memory, on whatever device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    words = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -20,9 +20,11 @@ from camcli.errors import PictureError, RequestError
 from camcli.layout import canonical, restored
 from camcli.methods import EVIDENCE
 from camcli.outlet import Reading, Subject
+from camcli.placement import at_pixels
+from camcli.precision import coarse
 from camcli.recompute import recomputed
 from camcli.ruled import Rule
-from camcli.witness import FROM_INPUT, Forward, Plan, Witness, gradients_at, points_of, wide
+from camcli.witness import FROM_INPUT, ROUNDED, Forward, Plan, Witness, gradients_at, points_of, wide
 
 # Of the score, how much FullGrad's parts may miss.
 COMPLETE = 1e-2
@@ -74,7 +76,13 @@ class Evidence:
         """The layer's output A."""
         return self._cells(self._forward.taps[layer].detach(), layer)
 
-    def images(self) -> Float[Tensor, "n 3 h w"]:
+    def onto_input(self, layer: str) -> Callable[[Tensor], Tensor]:
+        """What brings maps of the layer's cells to the input's pixels: bilinear between the cells' centres."""
+        size = (self._forward.image.shape[2], self._forward.image.shape[3])
+        located = self._plan.located.get(layer)
+        return partial(at_pixels, size=size, own=located.placement if located else None)
+
+    def images(self) -> Float[Tensor, "n d h w"]:
         """What the network was given."""
         return wide(self._some(self._forward.image.detach()))
 
@@ -98,7 +106,7 @@ class Evidence:
         """The gradient of the score by the layer's output."""
         return self._cells(self._gradients[layer].detach(), layer)
 
-    def input_grad(self) -> Float[Tensor, "n 3 h w"]:
+    def input_grad(self) -> Float[Tensor, "n d h w"]:
         """The gradient of the score by the images."""
         return wide(self._some(self._gradients[""].detach()))
 
@@ -141,7 +149,7 @@ class Evidence:
             score, sums = score[:1], sums.sum(1, keepdim=True)
         missing = score - sums.sum(0)
         # Beside the share, the rounding of what is added up.
-        allowed = COMPLETE * score.abs() + 1e-5 * sums.abs().sum(0)
+        allowed = COMPLETE * score.abs() + max(1e-5, coarse(sums.device)) * sums.abs().sum(0)
         if bool((missing.abs() > allowed).any()):
             share = float((missing / score).abs().max())
             raise PictureError(
@@ -378,7 +386,7 @@ class Evidence:
         images = self._some(self._forward.image.detach())
         return self._witness.at_end(self._trunk, recording, given, images, graph=graph)
 
-    def ruled(self, name: str, rule: Rule, everywhere: bool = False) -> Float[Tensor, "n 3 h w"]:
+    def ruled(self, name: str, rule: Rule, everywhere: bool = False) -> Float[Tensor, "n d h w"]:
         """The gradient by the input that follows a rule, known by its name, at every ReLU or everywhere."""
         assert self._forward.ruled is not None
         if ("", name) not in self._kept:
@@ -521,7 +529,7 @@ def mixes(evidence: Evidence) -> bool:
     points = points_of(forward)
     layouts = [evidence._plan.layouts[name] for name in forward.taps] + [None] * len(points)
     # No two alike, and most of them far from one another.
-    weights = torch.tensor([2.0 ** (row % 7 - 3) * (1 + (row // 7) / count) for row in range(count)])
+    weights = torch.tensor([2.0 ** (row % 7 - 3) * (1 + (row // 7) / count) for row in range(count)], device="cpu")
     scores = torch.stack([subject.score for subject in evidence._subjects])
     plain = gradients_at(scores.sum(), points, keep=True)
     weighted = gradients_at((scores * weights.to(scores)).sum(), points, keep=True)
@@ -532,7 +540,8 @@ def mixes(evidence: Evidence) -> bool:
             return True  # not row by row, so it cannot be told
         own, given = (evidence._some(back.reshape(images, -1)) for back in pair)
         own = own * weights.to(own)[:, None]
-        allowed = UNMIXED * torch.finfo(scores.dtype).eps * own.abs().amax(1)
+        unit = max(UNMIXED * torch.finfo(scores.dtype).eps, ROUNDED * coarse(scores.device))
+        allowed = unit * own.abs().amax(1)
         if not bool(((own - given).abs().amax(1) <= allowed).all()):
             return True
     return False

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -15,24 +16,41 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from camcli import devices, probabilities
-from camcli.around import Pass, channel_parts, fused, passes, sizes, smoothed
+from camcli.around import Pass, channel_parts, fused, passes, sizes, smoothed, summed
 from camcli.attention import Attending
-from camcli.capture import Taps, frozen, listened
-from camcli.choices import ONE_TARGET, Choose, Targets, check_classes, choice, disagreement, found, predicted
+from camcli.capture import Taps, at_layer, frozen, listened, quantised
+from camcli.choices import (
+    ONE_TARGET,
+    Choose,
+    Class,
+    Targets,
+    check_classes,
+    choice,
+    classes_of,
+    disagreement,
+    found,
+    one_or_several,
+    predicted,
+)
 from camcli.compiling import Compilation, compiled
 from camcli.concepts import Fitted, fitted, sampled
 from camcli.concepts import found as found_concepts
-from camcli.errors import PictureError, RequestError
+from camcli.errors import CamcliError, PictureError, RequestError
 from camcli.evidence import Evidence, mixes
 from camcli.extras import Features
 from camcli.folding import fold, pairs
-from camcli.job import Explanation
+from camcli.inlet import channels_in_words, taken
+from camcli.job import AUTO, Explanation, Place
 from camcli.labels import Labels
 from camcli.layers import resolve
 from camcli.layout import Layout, asked, canonical, decide, readings
-from camcli.network import Network
+from camcli.levels import levels
+from camcli.locating import Located, locate, words_of
+from camcli.network import Network, tells_apart, two_sided
 from camcli.outlet import Activation, Outlet, Reading, Shared, Subject, competing, parts, table_of, unfiltered
+from camcli.placement import Placement
 from camcli.positions import told
+from camcli.precision import coarse, rounding
 from camcli.recipe import Recipe, recipes
 from camcli.request import Request, score_of
 from camcli.ruled import RuledActivations, unseen_relus
@@ -46,8 +64,8 @@ from camcli.survey import (
     no_grad_fn,
     no_gradient,
     no_graph,
+    noise_like,
     plain_layouts,
-    probe_image,
     survey,
     token_layout,
 )
@@ -107,16 +125,18 @@ class _Maps:
     Attributes:
         recipe: the method.
         layer: the layer, or several joined; empty at the input.
-        map: for each image, ``(n, ...)``.
+        map: for each image, ``(n, ...)``; a list where they are of several sizes.
         channels: for each image which channel of the layer it is of; empty if it is of all.
         weights: for each image that channel's share in the score.
+        layers: for each image which of the joined layers say anything of it, where that is not all of them.
     """
 
     recipe: Recipe
     layer: str
-    map: np.ndarray
+    map: np.ndarray | list[np.ndarray]
     channels: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
+    layers: tuple[str, ...] = ()
 
 
 class Explainer:
@@ -125,16 +145,20 @@ class Explainer:
     The network is used as it stands, on its device and in its precision, and is left exactly as it was.
 
     Args:
-        model: a network, or a bare module that takes ``(n, 3, h, w)`` to scores ``(n, classes)``, perhaps somewhere in
+        model: a network, or a bare module that takes ``(n, 3, h, w)`` (or as many other channels as
+            it likes) to scores ``(n, classes)``, perhaps somewhere in
             tuples, mappings or dataclasses.
         layers: layer paths (see :func:`camcli.layers.resolve`); empty for the default layer, chosen at the first
-            batch. Must be empty for methods that work at the input alone.
-        method: a row of ``camcli methods``, or several: they share the forward, and the backward where they want one.
+            batch, or where hirescam explains boxes for the levels that they are read from. Must be empty for methods
+            that work at the input alone.
+        method: a row of ``camcli methods``, or several: they share the forward, and the backward where they want one;
+            ``auto``: gradcam, and for boxes hirescam.
         options: of the methods: ``{"samples": 8}``, or words such as ``samples=8`` and ``smoothgrad.samples=8``.
         output: where in what the model returns its scores are, such as ``logits`` or ``0``, if that is not plain.
         layout: how the layers' output lies in memory (see :attr:`camcli.Job.layout`); empty to read it.
         call: which run of a layer counts that runs several times in one forward, from 1 on; 0 for the last.
-        fuse: how the maps of several layers become one: ``none``, ``mean``, ``max``, ``product``, or ``paper``.
+        fuse: how the maps of several layers become one: ``none``, ``mean``, ``max``, ``product``, ``sum``, or
+            ``paper``.
         scales: factors of the input's size at which the maps are made; their mean is given.
         flips: which mirrored images are explained too: ``flip``, ``flip-vertical``; likewise.
         eigen_smooth: of the channels' parts of a map the first principal component, instead of their sum.
@@ -144,17 +168,20 @@ class Explainer:
         counterfactual: turn the score's sign, to explain what lowers it.
         channels: instead of the map the parts of so many of the layer's channels: those of the greatest share in the
             score, to first order (the sum over the cells of activation times gradient).
-        checkpoint: compute parts of the network again on the way back instead of keeping what they need for it: slower,
+        recompute: compute parts of the network again on the way back instead of keeping what they need for it: slower,
             less memory. Parts and their saving are found out for each size of images.
         group: whether the images of a call belong together: the model is given exactly these at once, and may give one
             row of scores for all of them. Of scores that depend on several images each is explained by itself, with a
             backward of its own.
+        placement: where the layer's cells are taken to lie in the input: ``measured`` on noise, or ``even``, as if they
+            shared it evenly whatever the network's padding.
 
     Attributes:
         layers: the full names of the layers explained.
         methods: the rows of the methods.
         recipes: these, with their functions and options.
         strongest: of how many channels the parts are given, instead of the map; 0 for the map.
+        fuse: how the maps of several layers become one; ``sum`` where the levels of a pyramid were chosen.
         fitted: by method and layer, what a method was fitted to that finds concepts in several pictures together; while
             it is empty, those of each call are taken together. Filled by :meth:`fit`, and may be set.
         activation: what makes probabilities of the scores; what was found out about them at the first check.
@@ -169,35 +196,36 @@ class Explainer:
         self,
         model: Network | nn.Module,
         *,
-        layers: Sequence[str] = (),
-        method: str | Sequence[str] = "gradcam",
+        layers: str | Sequence[str] = (),
+        method: str | Sequence[str] = AUTO,
         options: Mapping[str, Any] | Sequence[str] = (),
         layout: str = "",
         call: int = 0,
         output: str = "",
         fuse: str = "none",
-        scales: Sequence[int | float] = (1.0,),
-        flips: Sequence[str] = (),
+        scales: int | float | Sequence[int | float] = (1.0,),
+        flips: str | Sequence[str] = (),
         eigen_smooth: bool = False,
         rows: int = 8,
         score: str = "logit",
-        versus: Sequence[int] = (),
+        versus: Class | Sequence[Class] = (),
         counterfactual: bool = False,
         channels: int = 0,
-        checkpoint: bool = False,
+        recompute: bool = False,
         group: bool = False,
+        placement: Place = "measured",
     ) -> None:
         self.network = model if isinstance(model, Network) else None
         self.module = model.module if isinstance(model, Network) else model
         outlet = self.network.outlet if self.network else Outlet()
         self.activation: Activation = self.network.activation if self.network else "softmax"
-        self._score = score, tuple(versus), counterfactual
+        self._score = score, classes_of(versus), counterfactual
         known = self.network.activation if self.network else "none"
         explained = score_of(*self._score, self.network, known)
         self.outlet = replace(outlet, path=output or outlet.path, score=explained, group=group)
-        self.recipes = recipes(method, options)
+        self.recipes = recipes(method, options, self.outlet.task == "detect")
         self.methods = tuple(recipe.row for recipe in self.recipes)
-        self.strongest = channels
+        self.strongest, self.fuse = channels, fuse
         self._request = Request(
             module=self.module,
             network=self.network,
@@ -205,11 +233,12 @@ class Explainer:
             recipes=self.recipes,
             fuse=fuse,
             smooth=eigen_smooth,
-            scales=tuple(scales),
-            flips=tuple(flips),
+            scales=one_or_several(scales),
+            flips=one_or_several(flips),
             strongest=channels,
             group=group,
         )
+        layers = one_or_several(layers)
         self._request.check_meant(layers, layout, call)
         wants = self._request.wants
         self.fitted: Fitted = {}
@@ -224,9 +253,12 @@ class Explainer:
         one = len(self.methods) == 1
         caveats = [row.caveat if one else f"{row.name}: {row.caveat}" for row in self.methods if row.caveat]
         self.notes: tuple[str, ...] = tuple(dict.fromkeys(caveats))
+        if forgotten := self._request.forgotten():
+            self._note(forgotten)
         if unnamed := self._request.unnamed:
             self._note(f"no classes are named that a concept speaks for: {unnamed}")
-        self._asked, self._call, self._checkpoint = layout, call, checkpoint
+        self._asked, self._call, self._recompute, self._place = layout, call, recompute, placement
+        self._located: dict[tuple[int, int, int], dict[str, Located]] = {}
         # Found out for so many images at once (1 where they are no group), of so many rows and columns.
         self._plans: dict[tuple[int, int, int], Plan] = {}
         self._passes: dict[tuple[int, int, int], list[Pass]] = {}
@@ -247,7 +279,7 @@ class Explainer:
         if self._witness.from_input or wants & ({"slopes"} | ATTENTION) or not self.layers:
             return True
         places = {module: place for place, module in enumerate(self.module.modules())}
-        ends = [max(places[part] for part in self.module.get_submodule(name).modules()) for name in self.layers]
+        ends = [max(places[part] for part in at_layer(self.module, name)[0].modules()) for name in self.layers]
         return min(ends) < LATE * len(places)
 
     @property
@@ -261,7 +293,7 @@ class Explainer:
 
     def __call__(
         self,
-        images: Float[Tensor, "n 3 h w"],
+        images: Float[Tensor, "n d h w"],
         targets: Targets = None,
         region: Bool[Tensor, "n h w"] | None = None,
         extras: Features | None = None,
@@ -287,7 +319,7 @@ class Explainer:
             PictureError: an image has no map, with its row and the reason.
         """
         everything: list[list[Explanation]] = []
-        _check_batch(images)
+        _check_batch(images, self.network)
         self._ready(images, extras)
         choose = choice(targets, len(images), self.shared)
         for row, results in enumerate(self.results(images, choose, region=region, extras=extras)):
@@ -299,7 +331,7 @@ class Explainer:
 
     def results(
         self,
-        images: Float[Tensor, "n 3 h w"],
+        images: Float[Tensor, "n d h w"],
         choose: Choose | None = None,
         seen: Bool[Tensor, "n h w"] | None = None,
         region: Bool[Tensor, "n h w"] | None = None,
@@ -316,7 +348,7 @@ class Explainer:
             extras: as in a call.
             among: from an image's row to the classes that compete in it, which alone can be explained; empty: all.
         """
-        _check_batch(images)
+        _check_batch(images, self.network)
         if not len(images):
             return []
         if region is not None and self.outlet.task != "segment":
@@ -379,9 +411,7 @@ class Explainer:
     def _ready(self, images: Tensor, extras: Features | None) -> tuple[int, int, int]:
         """See that everything was tried on noise like these images; gives what it was found out for."""
         if len(images):
-            size = (images.shape[2], images.shape[3])
-            count = len(images) if self._request.group else 1
-            self.check(probe_image(size, images.dtype, images.device, count), extras)
+            self.check(noise_like(images, count=len(images) if self._request.group else 1), extras)
         return self._key(images)
 
     def _key(self, images: Tensor) -> tuple[int, int, int]:
@@ -397,9 +427,9 @@ class Explainer:
         """Whether a method finds concepts in several pictures together."""
         return any(recipe.fit for recipe in self.recipes)
 
-    def cells(self, images: Float[Tensor, "n 3 h w"], pictures: int) -> dict[str, Float[Tensor, "m c"]]:
+    def cells(self, images: Float[Tensor, "n d h w"], pictures: int) -> dict[str, Float[Tensor, "m c"]]:
         """Of each layer cells of a batch, for :meth:`fit`; ``pictures`` is how many are looked at in all."""
-        _check_batch(images)
+        _check_batch(images, self.network)
         key = self._ready(images, None)
         with self._witness.ready():
             evidence = self._of_everything(self._plans[key], self._witness.forward(images))
@@ -415,7 +445,7 @@ class Explainer:
         """
         self.fitted = fitted(self.recipes, samples)
 
-    def rearrange(self, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> int:
+    def rearrange(self, image: Float[Tensor, "n d h w"], extras: Features | None = None) -> int:
         """Make the network faster and its numbers the same to rounding: of no use to anyone else who holds it.
 
         Convolutions and the batch norms behind them are folded into one, but for those at or in a layer that is looked
@@ -456,7 +486,7 @@ class Explainer:
             return 0
         return len(found)
 
-    def compile(self, images: Float[Tensor, "n 3 h w"], least: float = 0.0) -> Compilation:
+    def compile(self, images: Float[Tensor, "n d h w"], least: float = 0.0) -> Compilation:
         """Compile the part of the network that no gradient passes, for batches of this size, where that is faster.
 
         Of no use to anyone else who holds the network.
@@ -470,7 +500,7 @@ class Explainer:
         """
         if why := self._why_not_compiled():
             return Compilation(reason=why)
-        self.check(probe_image((images.shape[2], images.shape[3]), images.dtype, images.device))
+        self.check(noise_like(images, count=1))
         first, turn = next(iter(self.runs.items()))
         given = self._witness.leaf(images)
 
@@ -491,13 +521,13 @@ class Explainer:
             return "a method takes the gradient by the images, so it passes every part of the network"
         if wants & ATTENTION:
             return "a method follows attention through every operation"
-        if self._checkpoint:
+        if self._recompute:
             return "parts of the network are computed again on the way back"
         if self._request.group:
             return "groups may be of several sizes"
         return "a detector's boxes are no scores to compare" if self.outlet.task == "detect" else ""
 
-    def on(self, device: torch.device, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> Explainer:
+    def on(self, device: torch.device, image: Float[Tensor, "n d h w"], extras: Features | None = None) -> Explainer:
         """Another explainer like this one, whose network is a copy on a device; the two may work at the same time.
 
         All that was found out about the network is found out about the copy anew.
@@ -540,7 +570,7 @@ class Explainer:
         """Where the network is."""
         return devices.home(self.module)
 
-    def check(self, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> None:
+    def check(self, image: Float[Tensor, "n d h w"], extras: Features | None = None) -> None:
         """Try everything on one image or one group: choose the layer, read its layout, see that gradient reaches it.
 
         Done by itself at the first batch of each size, on noise, so that nothing hangs on its first image; done
@@ -556,9 +586,15 @@ class Explainer:
         key, size = self._key(image), (image.shape[2], image.shape[3])
         if self._checked == key:
             return
-        self._try(image, extras)
-        with self._feeding(image, extras):
-            self._check_sizes(image, key, size)
+        try:
+            self._try(image, extras)
+            with self._feeding(image, extras):
+                self._check_sizes(image, key, size)
+        except CamcliError:
+            raise
+        except Exception:
+            self.check_channels(image)
+            raise
         self._checked = key
 
     def _try(self, image: Tensor, extras: Features | None) -> None:
@@ -574,8 +610,7 @@ class Explainer:
             return table
 
         alone = self._request.group or (extras is not None and count_of(extras) < len(image) + 1)
-        size = (image.shape[2], image.shape[3])
-        other = None if alone else probe_image(size, image.dtype, image.device, seed=1)
+        other = None if alone else noise_like(image, seed=1)
         with self._witness.ready():
             trial = tried(self.module, run, image, None if other is None else torch.cat([image, other]))
         self._tried = True
@@ -596,13 +631,34 @@ class Explainer:
         for words in trial.notes(self.activation, asked):
             self._note(words)
 
+    def check_channels(self, image: Float[Tensor, "n d h w"]) -> None:
+        """Where the network fails on images, see that it is not for their channels.
+
+        Raises:
+            RequestError: it takes another number of them.
+        """
+        given = image.shape[1]
+        with frozen(self.module):
+            wanted = taken(self.module, (image.shape[2], image.shape[3]), given)
+        if wanted not in (None, given):
+            raise RequestError(
+                f"the network takes images of {channels_in_words(wanted)}, and these have {given}",
+                f"give a batch of such: (n, {wanted}, h, w)",
+            )
+
     def _feeding(self, image: Tensor, extras: Features | None) -> AbstractContextManager[None]:
         """While it lasts, the network is given features beside each of these images, if there are some."""
         return self._witness.feed.giving(None if extras is None else first_of(extras, len(image)))
 
     def _choose_layer(self, image: Tensor) -> None:
         """The default layer, where a method wants one and none is named."""
+        if not self._plans and self._witness.wants & GOES_BACK:
+            self._check_floats(image)
         if self._request.at_layer and not self.layers:
+            if self._request.levelled and (found := self._levels(image)):
+                self.layers = found
+                self.fuse = "sum" if self.fuse == "none" else self.fuse
+                return
             known = self.network.layer if self.network else ""
             self._default = True
             self._take(known, image)
@@ -636,7 +692,33 @@ class Explainer:
                 if not self._default or self._plans:
                     raise
                 self._failed += self.layers
+                self._located.clear()
                 self._take("", image)
+
+    def _levels(self, image: Tensor) -> tuple[str, ...]:
+        """The levels that boxes are read from, where the source names no other layer."""
+        pyramid = self.network.pyramid if self.network else ""
+        if self.network and self.network.layer and not pyramid:
+            return ()
+        return levels(self.module, self._witness.leaf(image).detach(), self._read, pyramid)
+
+    def _check_floats(self, image: Tensor) -> None:
+        """See that gradients pass a network of which parts are quantised."""
+        parts = quantised(self.module)
+        if not parts:
+            return
+        with self._witness.ready(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's, of operations that no gradient is known of
+            leaf, passes = self._witness.leaf(image, from_input=True), False
+            with suppress(RuntimeError):  # their operations may refuse what has a gradient
+                total = self._witness.read(self.module(leaf), len(image)).total()
+                passes = torch.autograd.grad(total, leaf, allow_unused=True)[0] is not None
+        if not passes:
+            raise RequestError(
+                f"the network computes in whole numbers (quantised) at {parts[0]!r}, which no gradient passes",
+                "explain the network that it was made of, in floating point; or name a layer and a method that needs "
+                "no gradient: --method eigencam, scorecam, ablationcam, ...",
+            )
 
     def _check_sizes(self, image: Tensor, key: tuple[int, int, int], size: tuple[int, int]) -> None:
         self._check_default(image)
@@ -658,8 +740,10 @@ class Explainer:
         plan = Plan()
         with self._witness.ready(), unfiltered(self.module):
             forward = self._witness.forward(image)
+            if self._turned_two_sided(forward.reading.classes):
+                forward = self._witness.forward(image)
             self._check_labels(forward.reading.classes)
-            if self._choose_tensors(forward, image):
+            if self._choose_tensors(forward.taps, image):
                 forward = self._witness.forward(image)
             if self._needs_graph and not forward.reading.total().requires_grad and no_graph(self._survey(image)):
                 raise no_grad_fn()
@@ -685,9 +769,10 @@ class Explainer:
                         channel_parts(recipe.row.name, recipe.formulas, evidence, layer)
                         self._check_strongest(layer, plan)
             del forward, evidence
+            plan.located = self._locate(plan.layouts, image)
             if len(image) > 1:
                 self._check_order(plan, image)
-            if self._checkpoint:
+            if self._recompute:
                 note = self._witness.prepare_parts(plan, image)
                 # Of other sizes it is enough to say where nothing can be done.
                 if not (plan.parts and self._plans):
@@ -702,11 +787,62 @@ class Explainer:
             if plan.tokens is not None:
                 self._try_attention(plan, image)
         self._plans[key] = plan
+        self._note_tokens(plan)
 
-    def _choose_tensors(self, forward: Forward, image: Tensor) -> bool:
+    def _note_tokens(self, plan: Plan) -> None:
+        """Say where another method does better for the same cost."""
+        methods = {row.name for row in self.methods}
+        tokens = any(layout.order == "tokens" for layout in plan.layouts.values())
+        if tokens and "gradcam" in methods and "hirescam" not in methods:
+            self._note("of tokens hirescam costs the same as gradcam, and lies better on what is asked for")
+
+    def locate(self, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> None:
+        """Measure where the layers' cells lie in the input, in the precision that the network has now.
+
+        Done by :meth:`check` where it was not done before.
+
+        Args:
+            image: noise, as for :meth:`check`.
+            extras: likewise.
+
+        Raises:
+            RequestError: the layer cannot be chosen or read.
+        """
+        with self._feeding(image, extras), self._witness.ready():
+            self._choose_layer(image)
+            if self._place == "measured" and self.layers:
+                with self._witness.tapping(self.layers) as taps, torch.no_grad():
+                    self.module(self._witness.leaf(image).clone())
+                    if self._choose_tensors(taps, image):
+                        self.module(self._witness.leaf(image).clone())
+                self._locate({name: self._layout(name, taps, image) for name in self.layers}, image)
+
+    def _locate(self, layouts: Mapping[str, Layout], image: Tensor) -> dict[str, Located]:
+        """Where the cells of each layer lie in inputs like this, and what is to be said of it; measured once."""
+        key = self._key(image)
+        if self._place != "measured" or not layouts:
+            return {}
+        if key not in self._located:
+            size, group = (image.shape[2], image.shape[3]), self._request.group
+
+            def noise(count: int, seed: int) -> Tensor:
+                return self._witness.leaf(noise_like(image, count=count, seed=seed)).detach()
+
+            try:
+                with self._witness.feed.about(None if group else [0]):
+                    found = locate(lambda given: self._witness.cells(given, layouts), noise, len(image) if group else 0)
+            except Exception as error:  # whatever it is, maps can be made without
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                found = {name: Located(layout.grid, unknown=reason) for name, layout in layouts.items()}
+            self._located[key] = found
+            for note in words_of(found, size):
+                self._note(note)
+        return self._located[key]
+
+    def _choose_tensors(self, taps: Taps, image: Tensor) -> bool:
         """Of layers that give several tensors, choose the first that the score depends on; whether one changes."""
         places = self._witness.places
-        several = [name for name in forward.taps if forward.taps.parts[name] > 1 and name not in places]
+        several = [name for name in taps if taps.parts[name] > 1 and name not in places]
         if several:
             known = {layer.name: layer.part for layer in self._survey(image)}
             places |= {name: known[name] for name in several}
@@ -718,17 +854,18 @@ class Explainer:
         Pictures are changed in turns such that each has turns of its own, as the bits of its number say.
         """
         count = len(images)
-        others = probe_image((images.shape[2], images.shape[3]), images.dtype, images.device, count, seed=1)
-        numbers = torch.arange(1, count + 1)
+        others = noise_like(images, seed=1)
+        numbers = torch.arange(1, count + 1, device="cpu")
         before = self._rows_of(self._witness.forward(images, plan=plan), plan)
-        seen = {name: torch.zeros(count, dtype=torch.long) for name in before}
+        seen = {name: torch.zeros(count, dtype=torch.long, device="cpu") for name in before}
+        least = max(MOVED, ROUNDED * coarse(self.device))
         for bit in range(count.bit_length()):
             turned = (numbers >> bit) & 1 == 1
             mixed = torch.where(turned.to(images.device)[:, None, None, None], others, images)
             for name, rows in self._rows_of(self._witness.forward(mixed, plan=plan), plan).items():
                 was, change = before[name].norm(dim=1), (rows - before[name]).norm(dim=1)
                 # What is silent either way says nothing of where it comes from.
-                moved = (change > MOVED * was).cpu() | (((was == 0) & (change == 0)).cpu() & turned)
+                moved = (change > least * was).cpu() | (((was == 0) & (change == 0)).cpu() & turned)
                 seen[name] += moved.long() << bit
         for name, codes in seen.items():
             where = f"the layer {name!r}" if name in self.layers else name
@@ -767,7 +904,7 @@ class Explainer:
         first: Exception | None = None
         for size in sizes(own, one.scale):
             try:
-                self._check_size(probe_image(size, image.dtype, image.device, len(image)))
+                self._check_size(noise_like(image, size))
             except Exception as error:  # whatever it is, this size will not do
                 first = first or error
             else:
@@ -787,6 +924,17 @@ class Explainer:
     def runs(self) -> dict[str, int]:
         """Which of each layer's runs is explained, from 1 on, likewise; the layers in running order."""
         return {} if self._checked is None else self._plans[self._checked].runs
+
+    @property
+    def located(self) -> dict[str, Located]:
+        """Where each layer's cells lie in the input, likewise, if that was measured."""
+        return {} if self._checked is None else self._plans[self._checked].located
+
+    def placement(self, layer: str, map: np.ndarray) -> Placement | None:
+        """Where the cells of a map at a layer lie, or of several layers joined by ``+``; None: evenly."""
+        finest, of = tuple(map.shape[-2:]), layer.split("+")
+        located = (self.located.get(name) for name in self._in_turn if name in of)
+        return next((one.placement for one in located if one and one.grid == finest), None)
 
     @property
     def channels(self) -> dict[str, int]:
@@ -809,7 +957,7 @@ class Explainer:
         size = (images.shape[2], images.shape[3])
         ranks = max(map(len, subjects), default=0)
         sums: list[dict[tuple[int, str], Tensor]] = [{} for _ in range(ranks)]
-        turns = self._passes[key]
+        turns, base = self._passes[key], self._plans[key]
         for one in turns:
             plan = self._plans[count, *(one.size or size)]
             run = forward if one.plain(size) else self._witness.forward(one.there(images), plan=plan)
@@ -818,9 +966,27 @@ class Explainer:
                 meant = [one.subject(subjects[row][rank], run.reading, row, size) for row in rows]
                 for place, own in self._maps_of(plan, run, meant, rows, last=rank + 1 == ranks).items():
                     grid = size if own.shape[-2:] == one.size else self.grids.get(place[1], size)
-                    part = one.back(own, grid) / len(turns)
+                    shown, here = self._placed(plan, place[1], own.shape), self._placed(base, place[1], grid)
+                    part = one.back(own, grid, size, shown, here) / len(turns)
                     sums[rank][place] = sums[rank][place] + part if place in sums[rank] else part
         return sums
+
+    def _places(self, maps: Mapping[str, Tensor]) -> dict[str, Placement | None]:
+        """Where the cells of each layer's maps lie."""
+        assert self._checked is not None
+        return {layer: self._placed(self._plans[self._checked], layer, map.shape) for layer, map in maps.items()}
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        """Height and width of the images that were checked last."""
+        assert self._checked is not None
+        return self._checked[1:]
+
+    @staticmethod
+    def _placed(plan: Plan, layer: str, grid: Sequence[int]) -> Placement | None:
+        """Where the cells of a map of this grid lie in inputs of a plan's size; None: evenly."""
+        located = plan.located.get(layer)
+        return located.placement if located and located.grid == tuple(grid[-2:]) else None
 
     def _maps_of(
         self, plan: Plan, run: Forward, subjects: Sequence[Subject], rows: Sequence[int], last: bool
@@ -873,9 +1039,15 @@ class Explainer:
                 for layer, parts in own.items():
                     found += _strongest(recipe, layer, parts, maps[OF_SHARES, layer], self.strongest)
                 continue
-            if self._request.fuse != "none" and recipe.at_layer:
+            if self.fuse == "sum" and recipe.at_layer:
+                sums = summed({layer: own[layer] for layer in self._in_turn}, self._places(own), self._size)
+                arrays = [map.squeeze(0).numpy(force=True) for _, map in sums]
+                found.append(_Maps(recipe, "+".join(own), arrays, layers=tuple(drawn for drawn, _ in sums)))
+                continue
+            if self.fuse != "none" and recipe.at_layer:
                 in_turn = [own[layer] for layer in self._in_turn]
-                own = {"+".join(own): fused(in_turn, self._request.fuse, recipe.fusion)}
+                places = [self._places(own)[layer] for layer in self._in_turn]
+                own = {"+".join(own): fused(in_turn, self.fuse, recipe.fusion, places, self._size)}
             for layer, map in own.items():
                 found.append(_Maps(recipe, layer, map.numpy(force=True)))
         return found
@@ -890,14 +1062,18 @@ class Explainer:
         plan = self._plans[self._key(images)]
         for some in self._concepts(images, forward, plan, rows, seen):
             for row, result in zip(rows, some, strict=True):
+                if isinstance(result, Explanation):
+                    result = replace(result, placement=self.placement(result.layer, result.map))
                 results[row].append(result)
 
     def _concepts(
         self, images: Tensor, forward: Forward, plan: Plan, rows: Sequence[int], seen: Tensor | None = None
     ) -> list[Sequence[Result]]:
         """Method by method, layer by layer, the concepts of some of the images."""
-        inside = torch.ones(images.shape[0], *images.shape[2:], dtype=torch.bool) if seen is None else seen
-        subjects = [Subject(0, torch.zeros(()), None, inside=inside[row], of_layer=True) for row in rows]
+        inside = (
+            torch.ones(images.shape[0], *images.shape[2:], dtype=torch.bool, device="cpu") if seen is None else seen
+        )
+        subjects = [Subject(0, torch.zeros((), device="cpu"), None, inside=inside[row], of_layer=True) for row in rows]
         evidence = Evidence(self._witness, plan, forward, subjects, rows)
         return [
             found_concepts(recipe, layer, evidence, self.fitted, len(rows), self._label)
@@ -932,7 +1108,7 @@ class Explainer:
         if bool(scores.isfinite().all()):  # else the scores themselves are the trouble, and that is said of each image
             for row in range(images):
                 try:
-                    said.append(tuple(dict.fromkeys(choose(row, scores))))
+                    said.append(tuple(dict.fromkeys(classes_of(choose(row, scores)))))
                 except PictureError as error:
                     trouble.append(error)
         if len(set(said)) > 1:
@@ -969,7 +1145,7 @@ class Explainer:
                 )
             if self._request.of_no_class:
                 return []
-            indices = list(dict.fromkeys(choose(row, competing(scores, among))))
+            indices = list(dict.fromkeys(classes_of(choose(row, competing(scores, among)))))
             if not indices:
                 raise PictureError(self.outlet.nothing())
             if self._request.of_layer:
@@ -1008,7 +1184,7 @@ class Explainer:
     def _of_channel(self, index: int) -> Subject:
         """A channel of the layer, of each if there are several."""
         self.check_channel(index)
-        return Subject(index, torch.zeros(()), None, of_layer=True)
+        return Subject(index, torch.zeros((), device="cpu"), None, of_layer=True)
 
     def check_channel(self, index: int) -> None:
         """See that every layer has a channel.
@@ -1033,7 +1209,8 @@ class Explainer:
 
     def _result(self, maps: _Maps, at: int, subject: Subject, scores: Tensor, images: Tensor, row: int) -> Result:
         """One image's map of several, or why it is none."""
-        recipe, layer, map, index = maps.recipe, maps.layer, maps.map[at], subject.index
+        recipe, map, index = maps.recipe, maps.map[at], subject.index
+        layer = maps.layers[at] if maps.layers else maps.layer
         alone = subject.of_layer or (recipe.of_channel and not self.strongest)
         label = f"channel {index}" if alone else self._label(index)
         noun = self.network.labels.noun if self.network else "class"
@@ -1059,7 +1236,7 @@ class Explainer:
             and (recipe.of_channel or bool(maps.weights) or not subject.score.any())
         )
         if not map.any() and not silent:
-            rectified = len(recipe.formulas) > 1 or self._request.fuse != "none" or recipe.wants & RECTIFIED
+            rectified = len(recipe.formulas) > 1 or self.fuse not in ("none", "sum") or recipe.wants & RECTIFIED
             why = "nothing at {} speaks for it here" if rectified else "{} has no part in its score here"
             hint = "try an earlier layer" if layer else "try a method that works at a layer"
             if recipe.wants & NEEDS_GRAPH or recipe.ruled:
@@ -1083,6 +1260,7 @@ class Explainer:
             versus="" if alone else ", ".join(self._label(rival) for rival in subject.rivals),
             channel=channel,
             weight=maps.weights[at] if maps.weights else None,
+            placement=self.placement(layer, map) if map.ndim == 2 else None,
         )
 
     def _silence(self, layer: str, subject: Subject, why: str, hint: str) -> tuple[str, str]:
@@ -1135,6 +1313,8 @@ class Explainer:
             )
         self._note_choice(name, taps)
         shape = tuple(taps[name].shape)
+        if at_layer(self.module, name)[1] and shape[2:] == (1, 1):
+            return Layout("nchw", (1, 1))
         count, size = len(image), (image.shape[2], image.shape[3])
         try:
             if self._asked:
@@ -1255,6 +1435,15 @@ class Explainer:
     def _note(self, text: str) -> None:
         self.notes = (*(one for one in self.notes if one != text), text)
 
+    def _turned_two_sided(self, classes: int | None) -> bool:
+        """Whether a network was found to give one score for two classes, which is then read as both."""
+        if classes != 1 or self.network is None or not tells_apart(self.network, self.network.labels):
+            return False
+        self.network = two_sided(self.network, self.network.labels)
+        self.outlet = replace(self.outlet, two_sided=True)
+        self._note(self.network.notes[-1])
+        return True
+
     def _check_labels(self, classes: int | None) -> None:
         if classes is not None and self.network and len(self.network.labels) != classes:
             raise RequestError(
@@ -1304,8 +1493,10 @@ class Explainer:
 
     def _check_gradient(self, evidence: Evidence, image: Tensor) -> None:
         if self._witness.wants & {"grad", "curve"}:
-            for name in self.layers:
-                if not evidence.get("grad", name).any():
+            reached = [name for name in self.layers if evidence.get("grad", name).any()]
+            # Where maps are summed up a layer may say nothing, as levels do that no box is read from.
+            for name in () if reached and self.fuse == "sum" else self.layers:
+                if name not in reached:
                     self._check_zero(name, image)
 
     def _check_behind(self, plan: Plan, image: Tensor) -> None:
@@ -1327,10 +1518,11 @@ class Explainer:
             LayerError: it is cut.
         """
         layers = self._survey(image)
-        here = next(layer for layer in layers if layer.name == name)
+        owner, _, part = name.partition(":")
+        here = next(layer for layer in layers if layer.name == owner)
         images = self._witness.leaf(image).detach()
-        if not here.vanished or not depends(self.module, here, images, self._read):
-            raise no_gradient(self.module, layers, name)
+        if part or not here.vanished or not depends(self.module, here, images, self._read):
+            raise no_gradient(self.module, layers, owner)
         self._vanished.add(name)
         self._note(
             f"on noise the score's gradient by the layer {name!r} is zero everywhere, though the score is made of it: "
@@ -1355,8 +1547,7 @@ def _same(one: Any, other: Any) -> bool:
 def _alike(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape:
         return False
-    eps = torch.finfo(one.dtype).eps if one.is_floating_point() else 0.0
-    return alike(one.cpu(), other.cpu(), max(SAME, ROUNDED * eps))
+    return alike(one.cpu(), other.cpu(), max(SAME, ROUNDED * rounding(one)))
 
 
 def _count(count: int, one: str, many: str = "") -> str:
@@ -1394,10 +1585,13 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _check_batch(images: Tensor) -> None:
-    if images.ndim != 4 or images.shape[1] != 3:
+def _check_batch(images: Tensor, network: Network | None) -> None:
+    wanted = network.prepare.channels if network else None
+    if images.ndim != 4 or not images.shape[1] or wanted not in (None, images.shape[1]):
         form = "x".join(map(str, images.shape))
-        raise RequestError(f"images of shape {form} were given", "give a batch of colour images: (n, 3, h, w)")
+        takes = f", and {network.name} takes {channels_in_words(wanted)}" if network and wanted else ""
+        kind = f"(n, {wanted}, h, w)" if wanted else "(n, 3, h, w), or grey ones (n, 1, h, w)"
+        raise RequestError(f"images of shape {form} were given{takes}", f"give a batch of images: {kind}")
 
 
 def _remarks(map: np.ndarray, where: str, scores: Tensor) -> tuple[str, ...]:
@@ -1405,7 +1599,7 @@ def _remarks(map: np.ndarray, where: str, scores: Tensor) -> tuple[str, ...]:
     remarks = []
     if map.ndim == 2 and map.max() <= 0:
         remarks.append(f"nothing at {where} speaks for it: the whole map is negative (--save array keeps what it says)")
-    if map.size > 1 and np.ptp(map) <= FLAT * np.abs(map).max():
+    if np.ptp(map) <= FLAT * np.abs(map).max():
         remarks.append(f"the map is the same everywhere at {where}, so it names no place")
     elif map.ndim == 2 and map.min() > MOSTLY_GROUND * map.max():
         remarks.append(

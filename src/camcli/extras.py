@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from camcli.delimited import column, read_text, rows, title
 from camcli.errors import PictureError, RequestError
 from camcli.listed import PICTURE_COLUMNS, Names, lacking, normal, several
 
@@ -20,8 +19,8 @@ from camcli.listed import PICTURE_COLUMNS, Names, lacking, normal, several
 Features = Tensor | Mapping[str, Tensor]
 
 FORMS = (
-    "give a .csv file (a header picture,age,height; then a picture and its numbers a line) or an .npz file (an array "
-    "picture of names, and other arrays with as many rows)"
+    "give a .csv or .tsv file (a header picture,age,height; then a picture and its numbers a line) or an .npz file (an "
+    "array picture of names, and other arrays with as many rows)"
 )
 
 
@@ -50,10 +49,11 @@ class Extras:
         self.file = file
         readers: dict[str, Callable[[Path], tuple[list[tuple[str, str]], dict[str, np.ndarray]]]] = {
             ".csv": _csv,
+            ".tsv": _csv,
             ".npz": _npz,
         }
         if file.suffix.lower() not in readers:
-            raise RequestError(f"the file of features {str(file)!r} is neither .csv nor .npz", FORMS)
+            raise RequestError(f"the file of features {str(file)!r} is neither .csv nor .npz, nor .tsv", FORMS)
         try:
             listed, arrays = readers[file.suffix.lower()](file)
         except OSError as error:
@@ -118,25 +118,16 @@ class Extras:
 
 
 def _csv(file: Path) -> tuple[list[tuple[str, str]], dict[str, np.ndarray]]:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RequestError(f"the file of features {str(file)!r} is not UTF-8 text", FORMS) from error
-    reader = csv.reader(io.StringIO(text), skipinitialspace=True, strict=True)
     listed: list[tuple[str, str]] = []
     table: list[list[float]] = []
     titles: list[str] = []
     picture = 0
     try:
-        for row in reader:
-            cells = [cell.strip() for cell in row]
-            if not any(cells):
-                continue
-            where = f"line {reader.line_num}"
-            folded = [cell.casefold() for cell in cells]
-            if not titles and not listed and set(folded) & set(PICTURE_COLUMNS):
-                titles = cells
-                picture = next(at for at, title in enumerate(folded) if title in PICTURE_COLUMNS)
+        for line, cells in rows(read_text(file, f"the file of features {str(file)!r}", FORMS)):
+            where = f"line {line}"
+            named = column(list(map(title, cells)), PICTURE_COLUMNS)
+            if not titles and not listed and named is not None:
+                titles, picture = cells, named
                 continue
             width = len(titles) or (len(table[0]) + 1 if table else len(cells))
             if len(cells) != width:
@@ -145,11 +136,11 @@ def _csv(file: Path) -> tuple[list[tuple[str, str]], dict[str, np.ndarray]]:
                     "give every picture as many numbers",
                 )
             name = cells.pop(picture)
-            others = [title for at, title in enumerate(titles) if at != picture]
+            others = [one for at, one in enumerate(titles) if at != picture]
             listed.append((where, name))
             table.append([_number(cell, file, where, others[at : at + 1]) for at, cell in enumerate(cells)])
-    except csv.Error as error:
-        raise RequestError(f"{file}, line {reader.line_num}, is not CSV ({error})", FORMS) from error
+    except ValueError as error:
+        raise RequestError(f"{file}, {error}", FORMS) from error
     if not table or not table[0]:
         raise RequestError(f"the file of features {str(file)!r} lists {'nothing' if not table else 'no number'}", FORMS)
     return listed, {"": np.array(table, np.float32)}

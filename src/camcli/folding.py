@@ -32,7 +32,13 @@ class Pair:
     norm: str
 
     def touches(self, layer: str) -> bool:
-        """Whether folding it could change what a layer says beyond rounding: one of the two is it, or in it."""
+        """Whether folding it could change what a layer says beyond rounding: one of the two is it, or in it.
+
+        Of a tensor that a module gives, as ``backbone:p3``: it may lie between the two, if one is in the module.
+        """
+        module, colon, _ = layer.partition(":")
+        if colon:
+            return self.convolution.startswith(f"{module}.") != self.norm.startswith(f"{module}.")
         return any(name == layer or name.startswith(f"{layer}.") for name in (self.convolution, self.norm)) or (
             layer.startswith(f"{self.norm}.")
         )

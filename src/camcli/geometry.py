@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from camcli.job import Crop
+from camcli.placement import Placement
 
 Fit = Literal["shorter", "longer", "squash"]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
@@ -21,6 +22,9 @@ Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lan
 GAP = 2.5
 # And its shorter side is no shorter than this before it: on contact sheets pictures have some hundred pixels.
 LEAST = 256
+
+# Of how many channels a picture can be made: grey, and red, green and blue.
+PICTURES = (1, 3)
 
 # A resized picture of more pixels than this is not built whole: a strip of 100,000 x 1 pixels, its shorter side
 # brought to 256, would take 20 GB.
@@ -36,17 +40,24 @@ class View:
         input: height and width of the model's input.
         box: x0, y0, x1, y1 of what the input covers, in picture pixels, counted from the picture's upper left corner
             to the edges (not the centres) of pixels. It reaches outside the picture where the input was padded.
+        placement: where the cells of the maps lie that are brought onto the picture; None: they share the input
+            evenly.
     """
 
     picture: tuple[int, int]
     input: tuple[int, int]
     box: tuple[float, float, float, float]
+    placement: Placement | None = None
+
+    def placed(self, placement: Placement | None) -> "View":
+        """The same view, for maps whose cells lie there."""
+        return self if placement == self.placement else replace(self, placement=placement)
 
     def onto_picture(self, map: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "H W"]:
         """A map over the model's input, brought to the picture's own pixels.
 
-        Bilinear between the centres of the map's cells (``align_corners=False``), constant beyond the outermost
-        centres. The map may have any size; its cells divide the input evenly.
+        Bilinear between the centres of the map's cells, constant beyond the outermost centres. The map may have any
+        size; its cells lie where :attr:`placement` says, or share the input evenly (``align_corners=False``).
 
         Returns:
             One value for each pixel of the picture; NaN where the model did not see the pixel's centre.
@@ -58,9 +69,18 @@ class View:
         for beside in (np.s_[: rows.start], np.s_[rows.stop :], np.s_[:, : columns.start], np.s_[:, columns.stop :]):
             onto[beside] = np.nan
         wide = np.empty((map.shape[0], columns.stop - columns.start), np.float32)
-        _stretch(map.T, _cells(columns, x0, x1, map.shape[1]), wide.T)
-        _stretch(wide, _cells(rows, y0, y1, map.shape[0]), onto[rows, columns])
+        _stretch(map.T, self._cells(columns, 1, map.shape[1]), wide.T)
+        _stretch(wide, self._cells(rows, 0, map.shape[0]), onto[rows, columns])
         return onto
+
+    def _cells(self, pixels: slice, axis: int, count: int) -> Float[np.ndarray, " n"]:
+        """Where the centres of these pixels lie among ``count`` cells along an axis: 0 is the first cell's centre."""
+        low, high = self.box[1 - axis], self.box[3 - axis]
+        centres = (np.arange(pixels.start, pixels.stop) + 0.5 - low) / (high - low)
+        if self.placement is None:
+            return np.clip(centres * count - 0.5, 0, count - 1)
+        first, stride = self.placement.first[axis], self.placement.stride[axis]
+        return np.clip((centres * self.input[axis] - first) / stride, 0, count - 1)
 
     @property
     def whole(self) -> bool:
@@ -75,12 +95,17 @@ class View:
         height, width = self.picture
         rows, columns = _seen(y0, y1, height), _seen(x0, x1, width)
         box = (x0 - columns.start, y0 - rows.start, x1 - columns.start, y1 - rows.start)
-        return rows, columns, View((rows.stop - rows.start, columns.stop - columns.start), self.input, box)
+        cut = (rows.stop - rows.start, columns.stop - columns.start)
+        return rows, columns, replace(self, picture=cut, box=box)
 
     def position(self, row: int, column: int, shape: tuple[int, int]) -> tuple[float, float]:
         """The centre of one cell of a map of this shape, as x and y in picture pixels."""
         x0, y0, x1, y1 = self.box
-        return x0 + (column + 0.5) / shape[1] * (x1 - x0), y0 + (row + 0.5) / shape[0] * (y1 - y0)
+        down, across = (row + 0.5) / shape[0], (column + 0.5) / shape[1]
+        if self.placement is not None:
+            first, stride = self.placement.first, self.placement.stride
+            down, across = (first[0] + row * stride[0]) / self.input[0], (first[1] + column * stride[1]) / self.input[1]
+        return x0 + across * (x1 - x0), y0 + down * (y1 - y0)
 
     def peak(self, map: Float32[np.ndarray, "h w"]) -> tuple[float, float]:
         """The centre of the map's strongest cell among those that show any of the picture, as x and y in its pixels.
@@ -94,15 +119,21 @@ class View:
 
     def shown(self, shape: tuple[int, ...]) -> Bool[np.ndarray, "h w"]:
         """Which cells of a map of this shape show any of the picture, and not padding alone."""
-        x0, y0, x1, y1 = self.box
         rows, columns = (
-            (high[1:] > 0) & (high[:-1] < length)
-            for high, length in (
-                (np.linspace(y0, y1, shape[0] + 1), self.picture[0]),
-                (np.linspace(x0, x1, shape[1] + 1), self.picture[1]),
-            )
+            (edges[1:] > 0) & (edges[:-1] < length)
+            for edges, length in ((self._edges(axis, shape[axis]), self.picture[axis]) for axis in (0, 1))
         )
         return np.asarray(rows[:, np.newaxis] & columns)
+
+    def _edges(self, axis: int, count: int) -> Float[np.ndarray, " n"]:
+        """Where ``count`` cells begin and end along an axis, in picture pixels; the outermost reach to the input's."""
+        low, high = self.box[1 - axis], self.box[3 - axis]
+        if self.placement is None:
+            return np.linspace(low, high, count + 1)
+        first, stride = self.placement.first[axis], self.placement.stride[axis]
+        edges = first + (np.arange(count + 1) - 0.5) * stride
+        edges[0], edges[-1] = min(edges[0], 0), max(edges[-1], self.input[axis])
+        return np.asarray(low + edges / self.input[axis] * (high - low))
 
     def centres(self) -> tuple[Float[np.ndarray, " w"], Float[np.ndarray, " h"]]:
         """Where the centres of the input's columns lie (x, in picture pixels), and of its rows (y)."""
@@ -129,18 +160,22 @@ class View:
     def whole_input(self) -> "View":
         """The view of the model's input itself, as if it were a picture."""
         height, width = self.input
-        return View(self.input, self.input, (0.0, 0.0, float(width), float(height)))
+        return replace(self, picture=self.input, box=(0.0, 0.0, float(width), float(height)))
 
     def scaled(self, height: int, width: int) -> "View":
         """The same view of the same picture, drawn at another size."""
         x0, y0, x1, y1 = self.box
         down, across = height / self.picture[0], width / self.picture[1]
-        return View((height, width), self.input, (x0 * across, y0 * down, x1 * across, y1 * down))
+        return replace(self, picture=(height, width), box=(x0 * across, y0 * down, x1 * across, y1 * down))
 
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
     """From an upright RGB picture to the model's input: resize, cut out the centre, scale the values.
+
+    For one channel the picture is first brought to grey, by Pillow's ``L`` (ITU-R 601-2: 0.299 of red, 0.587 of green,
+    0.114 of blue), as timm's data sets do it. For other numbers of channels than 1 and 3 there are no pictures, but
+    arrays: :meth:`planes`.
 
     Equal to the last bit to timm's ``create_transform`` (evaluation; crop modes center, squash, border), to
     torchvision's ``weights.transforms()`` on PIL pictures and to open_clip's ``image_transform`` (shortest, squash,
@@ -149,36 +184,63 @@ class Prepare:
 
     Attributes:
         size: height and width of the model's input.
-        mean: what is subtracted from values in 0..1, for red, green and blue.
-        std: what they are then divided by.
+        mean: what is subtracted from values in 0..1, for red, green and blue; or for each of the model's channels.
+        std: what they are then divided by, likewise.
         resize: height and width before the centre is cut out.
         fit: how ``resize`` is reached: ``shorter`` keeps the picture's proportions and covers it, ``longer`` keeps
             them and stays inside it, ``squash`` stretches the picture to it.
         interpolation: Pillow's filter of this name.
-        fill: the value 0..255, one for all or red, green and blue, where the input reaches beyond the resized picture.
+        fill: the value 0..255, one for all or for each channel, where the input reaches beyond the resized picture.
     """
 
     size: tuple[int, int]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     resize: tuple[int, int]
     fit: Fit = "shorter"
     interpolation: Interpolation = "bicubic"
-    fill: int | tuple[int, int, int] = 0
+    fill: int | tuple[int, ...] = 0
 
-    def __call__(self, picture: Image.Image) -> tuple[Float[Tensor, "3 h w"], View]:
+    def __post_init__(self) -> None:
+        """Raises ValueError if it is not said of each channel alike what is done to it."""
+        counts = {len(self.mean), len(self.std)} | (set() if isinstance(self.fill, int) else {len(self.fill)})
+        if len(counts) > 1 or not self.mean:
+            raise ValueError(f"mean, std and fill are of one number a channel each, and here of {sorted(counts)}")
+
+    @property
+    def channels(self) -> int:
+        """How many the model's input has."""
+        return len(self.mean)
+
+    def __call__(self, picture: Image.Image) -> tuple[Float[Tensor, "d h w"], View]:
         """The picture as the model's input (float32), and which part of it that is.
 
         Raises:
-            ValueError: the picture is not RGB.
+            ValueError: the picture is not RGB, or the model wants other channels than a picture has.
         """
         if picture.mode != "RGB":
             raise ValueError(f"an RGB picture is needed, not {picture.mode}")
-        return self._values(self._cut(picture)), self.view(picture.width, picture.height)
+        return self._values(self._cut(self._coloured(picture))), self.view(picture.width, picture.height)
+
+    def planes(self, values: Float32[np.ndarray, "H W d0"]) -> tuple[Float[Tensor, "d h w"], View]:
+        """Likewise of an array with values in 0..1, each channel by itself, without rounding to 255 levels.
+
+        Raises:
+            ValueError: it has other channels than the model's input.
+        """
+        height, width, channels = values.shape
+        if channels != self.channels:
+            raise ValueError(f"it has {channels} channels, and the model takes {self.channels}")
+        fills = (self.fill,) * channels if isinstance(self.fill, int) else self.fill
+        cut = [
+            np.asarray(self._cut(Image.fromarray(np.ascontiguousarray(values[..., at]) * np.float32(255)), fill=fill))
+            for at, fill in enumerate(fills)
+        ]
+        return self._scaled(torch.from_numpy(np.stack(cut))), self.view(width, height)
 
     def reduced(
         self, picture: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float]
-    ) -> tuple[Float[Tensor, "3 h w"], View]:
+    ) -> tuple[Float[Tensor, "d h w"], View]:
         """Likewise of a picture that was perhaps decoded at a part of its size, and faster, in two steps.
 
         It is first shrunk by the whole number that leaves it at least ``GAP`` times as large as it will be, each pixel
@@ -192,7 +254,7 @@ class Prepare:
         Returns:
             Input and view; the view is in pixels of the whole.
         """
-        return self._values(self._cut(picture, size, box, GAP)), self.view(*size)
+        return self._values(self._cut(self._coloured(picture), size, box, GAP)), self.view(*size)
 
     def spare(self, width: int, height: int) -> float:
         """By how much a picture of this size may be divided and still be ``GAP`` times as large as it will be."""
@@ -220,8 +282,7 @@ class Prepare:
         if crop == "squash":
             return replace(changed, fit="squash", resize=changed.size)
         if crop == "none":
-            red, green, blue = (round(255 * value) for value in self.mean)
-            fill = self.fill if self.fit == "longer" else (red, green, blue)
+            fill = self.fill if self.fit == "longer" else tuple(round(255 * value) for value in self.mean)
             return replace(changed, fit="longer", resize=changed.size, fill=fill)
         return changed
 
@@ -256,10 +317,13 @@ class Prepare:
         size: tuple[int, int] | None = None,
         box: tuple[float, float, float, float] | None = None,
         gap: float | None = None,
+        fill: int | tuple[int, ...] | None = None,
     ) -> Image.Image:
         (height, width), (top, left) = self._plan(*(size or picture.size))
-        fill = (self.fill,) * 3 if isinstance(self.fill, int) else self.fill
-        cut = Image.new("RGB", (self.size[1], self.size[0]), fill)
+        fill = self.fill if fill is None else fill
+        bands = len(picture.getbands())
+        fills = (fill,) * bands if isinstance(fill, int) else fill
+        cut = Image.new(picture.mode, (self.size[1], self.size[0]), fills if bands > 1 else fills[0])
         filter_ = Image.Resampling[self.interpolation.upper()]
         if height * width <= WHOLE:
             cut.paste(picture.resize((width, height), filter_, box, gap), (-left, -top))
@@ -271,10 +335,27 @@ class Prepare:
         cut.paste(picture.resize((x1 - x0, y1 - y0), filter_, kept, gap), (x0 - left, y0 - top))
         return cut
 
-    def _values(self, cut: Image.Image) -> Float[Tensor, "3 h w"]:
-        values = torch.from_numpy(np.array(cut)).permute(2, 0, 1).contiguous().to(torch.float32).div_(255)
-        mean, std = (torch.tensor(three, dtype=torch.float32).view(3, 1, 1) for three in (self.mean, self.std))
-        return values.sub_(mean).div_(std)
+    def _coloured(self, picture: Image.Image) -> Image.Image:
+        """The picture in as many channels as the model takes.
+
+        Raises:
+            ValueError: these are neither grey nor red, green and blue.
+        """
+        if self.channels not in PICTURES:
+            raise ValueError(f"a picture has 3 channels, and the model takes {self.channels}")
+        return picture if self.channels == 3 else picture.convert("L")
+
+    def _values(self, cut: Image.Image) -> Float[Tensor, "d h w"]:
+        levels = np.array(cut)
+        values = torch.from_numpy(levels if levels.ndim == 3 else levels[..., np.newaxis])
+        return self._scaled(values.permute(2, 0, 1).contiguous())
+
+    def _scaled(self, levels: Tensor) -> Float[Tensor, "d h w"]:
+        """Values of 0..255 as the model wants them."""
+        mean, std = (
+            torch.tensor(each, dtype=torch.float32, device="cpu").view(-1, 1, 1) for each in (self.mean, self.std)
+        )
+        return levels.to(torch.float32).div_(255).sub_(mean).div_(std)
 
 
 def _offset(outer: int, inner: int) -> int:
@@ -285,12 +366,6 @@ def _offset(outer: int, inner: int) -> int:
 def _seen(low: float, high: float, length: int) -> slice:
     """The pixels of 0..length whose centres lie between two edges."""
     return slice(max(0, math.ceil(low - 0.5)), min(length, math.ceil(high - 0.5)))
-
-
-def _cells(pixels: slice, low: float, high: float, count: int) -> Float[np.ndarray, " n"]:
-    """Where the centres of these pixels lie among ``count`` cells between two edges: 0 is the first cell's centre."""
-    centres = np.arange(pixels.start, pixels.stop) + 0.5
-    return np.clip((centres - low) / (high - low) * count - 0.5, 0, count - 1)
 
 
 def _stretch(

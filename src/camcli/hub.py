@@ -1,6 +1,9 @@
 """Files on model hubs: from the cache without a word to the network, or fetched, or refused within seconds."""
 
+import hashlib
 import http.client
+import re
+import shlex
 import ssl
 import threading
 import urllib.error
@@ -12,10 +15,13 @@ from urllib.parse import urlsplit
 import huggingface_hub
 import torch
 from huggingface_hub import constants
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from camcli.errors import RequestError
 
+REVISION = re.compile(r"[\w./-]+", re.ASCII)
+SHA256 = re.compile(r"[0-9a-f]{64}")
 PATIENCE = 3.0  # seconds in which a host must answer; the libraries would try for 46
 
 
@@ -62,6 +68,11 @@ class HubFile:
                 return Path(found)
         return None
 
+    def digest(self, path: Path) -> str:
+        """The SHA-256 that a cached file was published with: the hub's cache names large files by it."""
+        name = path.resolve().name
+        return name if SHA256.fullmatch(name) else ""
+
     def download(self) -> Path:
         """Fetch the file into the cache."""
         *others, last = self.names
@@ -84,7 +95,7 @@ class UrlFile:
 
     Attributes:
         url: its address.
-        hashed: whether its name ends in the beginning of its SHA-256, to be checked after the download.
+        hashed: whether its name ends in the beginning of its SHA-256, which is then checked.
     """
 
     url: str
@@ -110,11 +121,15 @@ class UrlFile:
         """The file in the cache; None if it is not there."""
         return self._place if self._place.is_file() else None
 
+    def digest(self, path: Path) -> str:
+        """The beginning of the SHA-256 that a file was published with, if its name has it."""
+        marked = torch.hub.HASH_REGEX.search(path.name) if self.hashed else None
+        return marked.group(1) if marked else ""
+
     def download(self) -> Path:
         """Fetch the file into the cache."""
         self._place.parent.mkdir(parents=True, exist_ok=True)
-        marked = torch.hub.HASH_REGEX.search(self._place.name) if self.hashed else None
-        torch.hub.download_url_to_file(self.url, str(self._place), marked and marked.group(1), progress=False)
+        torch.hub.download_url_to_file(self.url, str(self._place), self.digest(self._place) or None, progress=False)
         return self._place
 
     @property
@@ -125,8 +140,27 @@ class UrlFile:
 Remote = HubFile | UrlFile
 
 
+def repository(place: str) -> tuple[str, str | None]:
+    """Repository and revision meant by ``owner/name`` or ``owner/name@revision``.
+
+    Raises:
+        RequestError: no repository of the hub can be called that.
+    """
+    name, _, revision = place.partition("@")
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise RequestError(
+            f"no repository of the Hugging Face hub is called {name!r}",
+            "say hf-hub:OWNER/NAME, or hf-hub:OWNER/NAME@REVISION: letters, digits, '-', '_' and '.', one '/' between",
+        ) from error
+    if revision and (not REVISION.fullmatch(revision) or ".." in revision):
+        raise RequestError(f"no revision is called {revision!r}", "say a branch, a tag or a commit: @main")
+    return name, revision or None
+
+
 def fetch(file: Remote, what: str) -> Path:
-    """The file's place in the cache; it is downloaded if it is not there yet.
+    """The file's place in the cache; it is downloaded if it is not there yet, and it is what was published.
 
     A cached file is found without any network call. Otherwise the host has three seconds to answer.
 
@@ -135,10 +169,12 @@ def fetch(file: Remote, what: str) -> Path:
         what: what the user is told is missing, such as ``the weights of timm:resnet50.a1_in1k``.
 
     Raises:
-        RequestError: the file is neither cached nor to be had; the hint gives the ways out.
+        RequestError: the file is neither cached nor to be had, or the cached one is another than was published; the
+            hint gives the ways out.
     """
     found = file.cached()
     if found is not None:
+        _check_digest(file, found, what)
         return found
     reason = file.offline or silence(file.host)
     if reason:
@@ -147,6 +183,26 @@ def fetch(file: Remote, what: str) -> Path:
         return file.download()
     except Exception as error:  # each hub and each of its versions has errors of its own
         raise _out_of_reach(file, what, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}") from error
+
+
+def _check_digest(file: Remote, path: Path, what: str) -> None:
+    published = file.digest(path)
+    if not published:
+        return
+    with path.open("rb") as content:
+        own = hashlib.file_digest(content, "sha256").hexdigest()
+    if not own.startswith(published):
+        raise RequestError(
+            f"{what} in the cache, {str(path)!r}, are not those that were published: their SHA-256 begins with "
+            f"{own[: len(published)][:16]}, not with {published[:16]}",
+            f"{anew(path)}; or use this very file, if you know what it is: --weights {shlex.quote(str(path))}",
+        )
+
+
+def anew(path: Path) -> str:
+    """How a file of a cache is fetched anew."""
+    old = shlex.quote(str(path))
+    return f"put it aside, and it is fetched anew: mv {old} {shlex.quote(f'{path}.bad')}"
 
 
 def _out_of_reach(file: Remote, what: str, reason: str) -> RequestError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -17,15 +18,17 @@ if TYPE_CHECKING:
     import numpy as np
 
     from camcli.geometry import View
+    from camcli.placement import Placement
 
 BUNDLED_MODEL = "bundled:efficientnet-lite0"
 RANDOM_WEIGHTS = "random"
 
 Normalize = Literal["image", "range", "run", "none"]
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Decode = Literal["full", "reduced"]
 Crop = Literal["model", "center", "none", "squash"]
-Fuse = Literal["none", "mean", "max", "product", "paper"]
+Place = Literal["measured", "even"]
+Fuse = Literal["none", "mean", "max", "product", "sum", "paper"]
 Head = Literal["auto", "keep", "none"]
 Pool = Literal["keep", "none"]
 Activations = Literal["model", "softmax", "sigmoid", "none", "probabilities"]
@@ -42,13 +45,15 @@ FUSES: tuple[str, ...] = get_args(Fuse)
 # way of the weights, whose hash counts in the worker's fingerprint.
 NOT_IN_FINGERPRINT = frozenset(
     {
-        *("inputs", "null_separated", "out", "root", "overwrite"),
-        *("batch_size", "checkpoint", "workers", "device", "compile", "seed"),
+        *("inputs", "null_separated", "out", "root", "overwrite", "drop_others", "durable", "pages"),
+        *("batch_size", "recompute", "workers", "timeout", "device", "compile", "seed"),
     }
 )
 # How a layer's output may be said to lie in memory.
 LAYOUTS = "nchw, nhwc, tokens:PREFIX:HxW, ncl:PREFIX:HxW"
 LAYOUT = re.compile(r"nchw|nhwc|(tokens|ncl):\d{1,6}:[1-9]\d{0,5}x[1-9]\d{0,5}", re.ASCII)
+# Options by the names that they had before.
+RENAMED = {"checkpoint": "recompute"}
 # Files whose content is part of what is asked.
 FILES = ("weights", "labels", "texts", "targets", "region", "extras")
 WRAPPERS = "a wrapper is named path/to/file.py:Class, or package.module:Class where it is installed"
@@ -56,7 +61,7 @@ TOWERS = "a text tower is named path/to/file.py:function, or package.module:func
 # Templates for prompts that open_clip knows; any other has the prompt's place in it.
 TEMPLATES = ("imagenet", "imagenet-simple")
 PLACE = "{}"
-# What is explained, and which number of it, where nobody says so.
+# What is explained, which number of it and by which method, where nobody says so.
 AUTO = "auto"
 # What makes a group: so many pictures, or those of a folder.
 BY_FOLDER = "folder"
@@ -64,6 +69,12 @@ GROUP = re.compile(rf"[1-9]\d{{0,5}}|{BY_FOLDER}", re.ASCII)
 
 # How a target begins that names a picture to compare with.
 LIKE = "similar:"
+
+# Which values of a picture of more than 8 bits become black and white: all that there are in it.
+ALL_THERE_IS = "auto"
+# Of a file with several pages: the first, or every one; others are named by their numbers.
+FIRST, EVERY = "first", "all"
+PAGES = re.compile(r"[1-9]\d{0,8}(-[1-9]\d{0,8})?", re.ASCII)
 
 SIZE = re.compile(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?")
 
@@ -103,6 +114,51 @@ def factors(words: str) -> tuple[float, ...]:
     return found
 
 
+def value_range(words: str) -> tuple[float, float] | None:
+    """The least and the greatest value meant by ``0,4095``; None if none is named (``auto``, or nothing).
+
+    Raises:
+        RequestError: it is no range.
+    """
+    if words in ("", ALL_THERE_IS):
+        return None
+    try:
+        low, high = (float(word) for word in words.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not (low < high and math.isfinite(low) and math.isfinite(high)):
+        raise RequestError(
+            f"range cannot be {words!r}",
+            "give the values that become black and white, the smaller first: 0,4095 (of 12 bits), -1000,400; or "
+            f"{ALL_THERE_IS} for each file's own least and greatest",
+        )
+    return low, high
+
+
+def page_ranges(words: str) -> tuple[tuple[int, int | None], ...]:
+    """The first and the last of each range of pages meant by ``1,3``, ``2-5`` or ``all`` (with None for the end).
+
+    Nothing is meant by ``first``: the first page then stands for its file.
+
+    Raises:
+        RequestError: these are no pages.
+    """
+    if words == FIRST:
+        return ()
+    if words == EVERY:
+        return ((1, None),)
+    found = []
+    for word in words.split(","):
+        first, _, last = word.strip().partition("-")
+        if not PAGES.fullmatch(word.strip()) or int(last or first) < int(first):
+            raise RequestError(
+                f"pages cannot be {words!r}",
+                f"give {FIRST}, {EVERY}, or numbers from 1 on, joined by commas, and ranges of them: 1,3 or 2-5",
+            )
+        found.append((int(first), int(last or first)))
+    return tuple(found)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """Everything that is asked of a run. Same job, same picture: same files.
@@ -128,7 +184,8 @@ class Job:
         layout: how the layers' output lies in memory, where that cannot be read from its shape: ``nchw``, ``nhwc``,
             ``tokens:PREFIX:HxW`` or ``ncl:PREFIX:HxW``; empty to read it from shapes and metadata.
         call: which run of a layer counts that runs several times in one forward, from 1 on; 0 for the last.
-        method: a row of ``camcli.methods``, or several joined by commas.
+        method: a row of ``camcli.methods``, or several joined by commas; ``auto``: gradcam, and of a detector's boxes
+            hirescam, whose maps at the levels that a box is read from are summed up.
         options: of the methods, each ``name=value``, or ``method.name=value`` for one of several methods.
         fuse: how the maps of several layers become one; ``none``: each layer has its own.
         scales: factors of the input's size, joined by commas; the mean of the maps is given.
@@ -156,18 +213,29 @@ class Job:
         out: the folder that everything is written under.
         root: outputs are named by their picture's path from here; empty for the current folder.
         save: rows of ``camcli.outputs``.
+        placement: where a layer's cells are drawn: ``measured``: where they look, found on noise before the first
+            picture; ``even``: as if they shared the input evenly, whatever the network's padding.
         colormap, alpha, normalize: how maps are drawn.
         decode: ``full``: each picture as it is in its file; ``reduced``: those larger than the model needs at a half, a
             quarter or an eighth of their size, where no output shows their own pixels, and resized more quickly; what
             the model sees then differs by some levels.
         background: the colour put behind transparent pictures, ``#rrggbb``.
-        overwrite: do again what is done; replace another job's results.
+        range: of pictures of more than 8 bits, which values become black and white: ``LOW,HIGH``, or ``auto`` for each
+            file's least and greatest; empty for 0 and the greatest of their type.
+        pages: of files with several pages or frames: ``first``, ``all``, or some by number, ``1,3`` or ``2-5``.
+        overwrite: do again what is done, and put it in the place of what is there, another job's too, picture by
+            picture.
+        drop_others: with ``overwrite``, drop the results of other jobs for pictures that are not named now.
+        durable: each picture's files and lines are on the disk, and not in the system's memory, before they count.
         batch_size: pictures in one forward; 0 for the device's default.
-        checkpoint: compute parts of the network again on the way back instead of keeping what they need for it.
+        recompute: compute parts of the network again on the way back instead of keeping what they need for it
+            (gradient checkpointing).
         workers: decode threads, and as many writer threads; 0 for the machine's default.
+        timeout: seconds after which a picture that is not decoded yet has failed; 0 for as long as it takes.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``; several that share the pictures, joined by commas, or
             ``cuda:all``.
-        precision: the arithmetic of the network; maps are always float32.
+        precision: the arithmetic of the network: ``fp32`` is IEEE's, and ``tf32`` lets GPUs round to ten bits before
+            products; ``bf16``, ``fp16``; maps are always float32.
         compile: whether the part of the network that no gradient passes is compiled; ``auto``: in long runs.
         seed: of random weights.
     """
@@ -187,7 +255,7 @@ class Job:
     layers: tuple[str, ...] = ()
     layout: str = ""
     call: int = 0
-    method: str = "gradcam"
+    method: str = AUTO
     options: tuple[str, ...] = ()
     fuse: Fuse = "none"
     scales: str = "1"
@@ -209,15 +277,21 @@ class Job:
     out: str = "camcli-out"
     root: str = ""
     save: tuple[str, ...] = ("overlay",)
+    placement: Place = "measured"
     colormap: str = "viridis"
     alpha: float = 0.6
     normalize: Normalize = "image"
     decode: Decode = "full"
     background: str = "#ffffff"
+    range: str = ""
+    pages: str = FIRST
     overwrite: bool = False
+    drop_others: bool = False
+    durable: bool = False
     batch_size: int = 0
-    checkpoint: bool = False
+    recompute: bool = False
     workers: int = 0
+    timeout: float = 60.0
     device: str = "auto"
     precision: Precision = "fp32"
     compile: Compile = "auto"
@@ -225,6 +299,10 @@ class Job:
 
     def __post_init__(self) -> None:
         """Raises RequestError for what no job can be; what depends on libraries or files is checked later."""
+        for one in fields(self):
+            given = getattr(self, one.name)
+            if str(one.type).startswith("tuple"):  # a list will do, and a string is no list of its letters
+                object.__setattr__(self, one.name, (given,) if isinstance(given, str) else tuple(given))
         kinds = {
             "normalize": Normalize,
             "precision": Precision,
@@ -232,6 +310,7 @@ class Job:
             "decode": Decode,
             "fuse": Fuse,
             "compile": Compile,
+            "placement": Place,
         }
         kinds |= {"head": Head, "pool": Pool, "activation": Activations}
         for name, choices in ((name, get_args(kind)) for name, kind in kinds.items()):
@@ -244,8 +323,12 @@ class Job:
                 raise RequestError(
                     f"{name} cannot be {getattr(self, name)}", "give a number from 1 on, or 0 for the default"
                 )
+        if not 0 <= self.timeout < math.inf:
+            raise RequestError(f"timeout cannot be {self.timeout}", "give seconds, or 0 for as long as it takes")
         input_size(self.size)
         factors(self.scales)
+        value_range(self.range)
+        page_ranges(self.pages)
         for flip in self.augment:
             if flip not in FLIPS:
                 raise RequestError(f"augment cannot be {flip!r}", f"there are: {', '.join(FLIPS)}")
@@ -303,6 +386,7 @@ class Job:
         asked |= self._meant()
         asked["save"] = sorted(set(self.save))
         asked["size"] = input_size(self.size)
+        asked["range"] = value_range(self.range) or self.range
         asked["scales"] = sorted(set(factors(self.scales)))
         asked["augment"] = sorted(set(self.augment))
         source, _, function = self.model.rpartition(":")
@@ -420,7 +504,9 @@ class Explanation:
         weight: the channel's share in the class's score, to first order: activation times gradient, summed over the
             layer's cells.
         source: the picture, where the map came out of a stream of them.
-        view: which part of it the model saw, likewise.
+        view: which part of it the model saw, likewise, and where the map's cells lie in it.
+        placement: where the map's cells lie in the model's input; None where they share it evenly.
+        page: which page of its file it is, from 1 on, where several are asked for; else 0.
     """
 
     map: np.ndarray
@@ -439,6 +525,8 @@ class Explanation:
     weight: float | None = None
     source: str = ""
     view: View | None = None
+    placement: Placement | None = None
+    page: int = 0
 
     @property
     def drawn(self) -> np.ndarray:
@@ -457,7 +545,9 @@ class Outcome:
         job: the job's fingerprint.
         run: the run that wrote this.
         part: this line among the picture's lines, such as ``1/5``.
+        page: which page of the file it is, from 1 on, where several are asked for; else 0.
         files: format to path, relative to ``out``.
+        sizes: format to bytes, of the files that were written when the line was.
         index, label, score, probability: the class explained; no probability where the model gives none. Of concepts
             no class, how many they are, and the share of the layer's positive activation that they hold.
         number, box: which of the picture's boxes, the best being 1, and its x0, y0, x1, y1 in pixels of the upright
@@ -469,6 +559,8 @@ class Outcome:
         low, high: the raw map's least and greatest value.
         strongest: the value that is drawn at full strength when a map is normalised by itself.
         peak: x and y of its greatest value, in pixels of the upright picture.
+        placement: x and y of the first cell's centre, and from each cell to the next across and down, in pixels of the
+            model's input; nothing where the cells share it evenly.
         seconds: decoding, its share of its batch, and writing.
         untrained: the weights are random and the map means nothing.
         notes: what a reader of the map must know.
@@ -481,7 +573,9 @@ class Outcome:
     job: str
     run: str
     part: str = "1/1"
+    page: int = 0
     files: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
     index: int | None = None
     label: str | None = None
     score: float | None = None
@@ -498,10 +592,16 @@ class Outcome:
     high: float | None = None
     strongest: float | None = None
     peak: tuple[float, float] | None = None
+    placement: tuple[float, float, float, float] | None = None
     seconds: float | None = None
     untrained: bool = False
     notes: tuple[str, ...] = ()
     error: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """The picture, in words for people: its path, and its page if that matters."""
+        return page_of(self.source, self.page)
 
     @property
     def about(self) -> str:
@@ -522,6 +622,11 @@ class Outcome:
         """An outcome as JSON has it, with lists for tuples."""
         given = _with_tuples(values)
         return cls(**{**given, "concepts": tuple(map(Concept.read, given.get("concepts", ())))})
+
+
+def page_of(path: str, page: int) -> str:
+    """A file, or a page of it, in words."""
+    return f"{path}, page {page}" if page else path
 
 
 def _check_templates(templates: Sequence[str]) -> None:
@@ -687,8 +792,9 @@ class Compared:
     What is not defined is None: the similarity of a map that is the same everywhere, or that there is none of.
 
     Attributes:
-        source, name, stamp, job, run, part: as in :class:`Outcome`.
+        source, name, stamp, job, run, part, page: as in :class:`Outcome`.
         files: kind to path, relative to ``out``.
+        sizes: kind to bytes, of these files.
         layer, method: what made the maps.
         prompts: what each says, in the order of rows and columns.
         similarity: for each measure a symmetric matrix.
@@ -710,7 +816,9 @@ class Compared:
     job: str
     run: str
     part: str = "1/1"
+    page: int = 0
     files: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
     layer: str | None = None
     method: str | None = None
     prompts: tuple[Said, ...] = ()
@@ -738,5 +846,11 @@ class Compared:
     def outcome(self) -> Outcome:
         """How the picture went, for those who count and tell."""
         return Outcome(
-            source=self.source, name=self.name, stamp=self.stamp, job=self.job, run=self.run, error=self.error
+            source=self.source,
+            name=self.name,
+            stamp=self.stamp,
+            job=self.job,
+            run=self.run,
+            page=self.page,
+            error=self.error,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,12 +9,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+from camcli import classlist
+from camcli.classlist import WORDNET
 from camcli.errors import RequestError, nearest
 
 LISTED = 8  # candidates shown in a message; a longer list hides the point
 Noun = Literal["class", "channel", "prompt"]
 PLURALS: dict[Noun, str] = {"class": "classes", "channel": "channels", "prompt": "prompts"}
-WORDNET = re.compile(r"n\d{8}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ class Labels:
     asked: int | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(self.names))  # a list will do
         if self.wordnet and len(self.wordnet) != len(self.names):
             raise ValueError(f"{len(self.names)} names cannot have {len(self.wordnet)} WordNet ids")
 
@@ -191,58 +192,15 @@ RULES: tuple[Callable[[Labels, str], Iterator[int]], ...] = (_by_wordnet, _exact
 def read(path: Path) -> Labels:
     """Read the names of classes from a file.
 
-    Either text with one name a line, in the order of the classes, each perhaps with a WordNet id in front
-    (``n02123045 tabby, tabby cat``); or JSON, if the file ends in ``.json``: a list of names, or an object from index
-    to name or to ``[WordNet id, name]``.
+    Text has one name a line, in the order of the classes, each perhaps with a WordNet id in front
+    (``n02123045 tabby, tabby cat``); or each with its class's number (``0 tabby``, ``0,tabby``, ``tabby,0``). JSON and
+    YAML hold a list of names, an object from number to name (or to ``[WordNet id, name]``) or from name to number, or
+    one of these under ``id2label``, ``class_to_idx``, ``names`` and the like.
 
     Raises:
         RequestError: the file cannot be read, or does not give every class one name.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise RequestError(f"the labels file {str(path)!r} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise RequestError(f"the labels file {str(path)!r} is not UTF-8 text", "write one class name a line") from error
-    lines = _from_json(path, text) if path.suffix.lower() == ".json" else text.rstrip().splitlines()
-    names = [" ".join(line.split()) for line in lines]
-    if "" in names or not names:
-        where = f"has no name for class {names.index('')}" if names else "is empty"
-        raise RequestError(
-            f"the labels file {str(path)!r} {where}", "write one class name a line, in the model's order"
-        )
-    return _with_wordnet(names)
-
-
-def _from_json(path: Path, text: str) -> list[str]:
-    wrong = RequestError(
-        f"the labels file {str(path)!r} is not a list of names",
-        'write ["first", "second"] or {"0": "first", "1": "second"}, counted from 0 without a gap',
-    )
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise wrong from error
-    if isinstance(content, dict):
-        if set(content) != {str(index) for index in range(len(content))}:
-            raise wrong
-        content = [content[str(index)] for index in range(len(content))]
-    if not isinstance(content, list):
-        raise wrong
-    lines = [" ".join(item) if _is_pair(item) else item for item in content]
-    if not all(isinstance(line, str) for line in lines):
-        raise wrong
-    return lines
-
-
-def _is_pair(item: object) -> bool:
-    """Whether an item is ``["n02123045", "tabby"]``, as in the well-known ``imagenet_class_index.json``."""
-    return (
-        isinstance(item, list)
-        and len(item) == 2
-        and all(isinstance(part, str) for part in item)
-        and WORDNET.fullmatch(item[0]) is not None
-    )
+    return _with_wordnet(classlist.read(path))
 
 
 def _with_wordnet(lines: list[str]) -> Labels:

@@ -12,13 +12,16 @@ from camcli.errors import RequestError, did_you_mean
 _PART = re.compile(r"(?P<name>[^\[\]]*)(?P<brackets>(?:\[[^\[\]]+\])*)")
 _SLICE = re.compile(r"(?:-?\d+)?:(?:-?\d+)?(?::(?:-?[1-9]\d*)?)?")
 _INDEX = re.compile(r"-?\d+")
+# Behind a path: which of the tensors that the module gives.
+_TENSOR = re.compile(r"(?P<path>.+):(?P<name>[^\[\]:]+)")
 
 
 def resolve(model: nn.Module, paths: Sequence[str], wrapped: nn.Module | None = None) -> list[str]:
     """The full names of the layers that the paths name, in the order asked, each once.
 
     The grammar: dotted names (``layer4``, ``blocks.11.norm1``); indices from either end, as ``layer4.-1`` or
-    ``layer4[-1]``; slices (``blocks[-3:].norm1``); globs within one step (``layer*``).
+    ``layer4[-1]``; slices (``blocks[-3:].norm1``); globs within one step (``layer*``). Of a module that gives several
+    tensors ``backbone:p3`` is the one called ``p3``; without that the first is meant.
 
     Args:
         model: whose names are given.
@@ -28,8 +31,15 @@ def resolve(model: nn.Module, paths: Sequence[str], wrapped: nn.Module | None = 
     Raises:
         RequestError: a step does not exist; the message names it, and the hint what exists there.
     """
-    names = [name for path in paths for name in _resolve_either(model, path, wrapped)]
+    names = [name for path in paths for name in _resolve_tensor(model, path, wrapped)]
     return list(dict.fromkeys(names))
+
+
+def _resolve_tensor(model: nn.Module, path: str, wrapped: nn.Module | None) -> list[str]:
+    match = _TENSOR.fullmatch(path)
+    if match is None or any(name == path for name, _ in model.named_modules()):
+        return _resolve_either(model, path, wrapped)
+    return [f"{name}:{match['name']}" for name in _resolve_either(model, match["path"], wrapped)]
 
 
 def renamed(model: nn.Module, wrapped: nn.Module, name: str) -> str | None:

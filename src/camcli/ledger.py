@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import MISSING, fields
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Generic, TypeVar
 
-import filelock
-
+from camcli import atomic
 from camcli.errors import OutputError, RequestError
+from camcli.folder import Folder, plain
 from camcli.job import Compared, Outcome
 
 FILE = "outcomes.jsonl"
-LOCK = ".camcli.lock"
+# What is known of a picture that is not done, where done ones have their stamp's hash, which is odd.
+FAILED, STANDS = 0, 2
 
 # What a line is.
 R = TypeVar("R", Outcome, Compared)
@@ -28,19 +33,20 @@ class Ledger(Generic[R]):
     """The outcomes under one output folder, one JSON line for each picture and target.
 
     All lines of a picture are written in one piece, so that after a crash it is there whole or is done again. A
-    picture's later lines replace its earlier ones; replaced lines are dropped, with the files that only they name,
-    when the ledger is closed or next opened. Memory: two numbers for each picture that an earlier run has done.
+    picture's later lines replace its earlier ones, but a failure never replaces a result: a line stays as long as no
+    later run did the picture whole, or wrote over one of its files. Replaced lines are dropped, with the files that
+    only they name, when the ledger is closed or next opened. Memory: two numbers for each picture of earlier runs.
 
     Args:
-        folder: the output folder; made if need be.
+        path: the output folder; made if need be, and held for this run alone.
         job: the fingerprint of the job under way.
         kind: what a line is.
-        kept: which of an outcome's files must still exist for it to count as done; default: all.
-        replace: drop the outcomes of other jobs, and their files.
+        kept: which of an outcome's files must still be there for it to count as done; default: all.
         file: its name in the folder.
+        durable: lines and files are on the disk before it goes on.
 
     Attributes:
-        others: fingerprints of other jobs whose outcomes lie here.
+        folder: the output folder.
 
     Raises:
         RequestError: another run writes here now, or the file is not a ledger.
@@ -49,43 +55,32 @@ class Ledger(Generic[R]):
 
     def __init__(
         self,
-        folder: Path,
+        path: Path,
         job: str,
         kind: type[R],
         kept: Callable[[dict[str, str]], Sequence[str]] = lambda files: [*files.values()],
-        replace: bool = False,
         file: str = FILE,
+        durable: bool = False,
     ) -> None:
-        self.folder = folder
         self._kind: type[R] = kind
-        self._path = folder / file
-        self._names = frozenset(field.name for field in fields(kind))
-        self.others: set[str] = set()
+        self._path = path / file
+        self._names = frozenset(one.name for one in fields(kind))
+        self._defaults = _defaults(kind)
         self._job = job
-        self._done: dict[int, int] = {}  # a picture's name to its stamp under this job, or to 0; both hashed
+        self._known: dict[int, int] = {}  # a picture's name, hashed, to its stamp under this job, likewise, or a word
+        self._doubted: set[int] = set()  # whose last lines are a failure behind a result
+        self._cleared: set[int] = set()  # of these, those that were found to be done
+        self._others: dict[int, str] = {}  # whose lines are another job's
+        self._unwanted: frozenset[int] = frozenset()  # of these, those to be dropped
         self._replaced = False
         self._file: IO[bytes] | None = None
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock = filelock.FileLock(folder / LOCK, timeout=0)
-            self._lock.acquire()
-        except filelock.Timeout:
-            raise RequestError(
-                f"another run is writing to {str(folder)!r}", "wait for it, or choose another --out"
-            ) from None
-        except OSError as error:
-            raise OutputError(f"the output folder {str(folder)!r} cannot be written to: {error.strerror}") from error
+        self.folder = Folder(path, durable)
         try:
             for block in self._blocks():
-                first = block[0][0]
-                name = _hash(first["name"])
-                self._replaced |= name in self._done or (replace and first["job"] != job)
-                self.others.add(first["job"])
-                self._done[name] = _hash(first["stamp"]) if self._is_done(block, kept) else 0
-            self.others.discard(job)
-            self._settle(only=job if replace else None)
+                self._take(block, kept)
+            self._settle()
         except BaseException:
-            self._lock.release()
+            self.folder.close()
             raise
 
     def __enter__(self) -> Ledger[R]:
@@ -94,17 +89,61 @@ class Ledger(Generic[R]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The lock's file stays: deleted, it could be held by two at a time.
         try:
-            self._settle()
+            if not self.folder.gone:  # or another folder's ledger would be settled
+                self._settle()
+        finally:
             if self._file is not None:
                 self._file.close()
-        finally:
-            self._lock.release()
+            self.folder.close()
+
+    @property
+    def others(self) -> set[str]:
+        """Fingerprints of other jobs whose outcomes lie here."""
+        return set(self._others.values())
+
+    @property
+    def empty(self) -> bool:
+        """Whether there were no outcomes when it was opened."""
+        return not self._known
 
     def done(self, name: str, stamp: str) -> bool:
         """Whether this picture, unchanged, is done under this job, with all its files."""
-        return bool(stamp) and self._done.get(_hash(name)) == _hash(stamp)
+        if not self.same(name, stamp):
+            return False
+        key = _hash(name)
+        if key in self._doubted:  # it could not be done since, and need not be
+            self._doubted.discard(key)
+            self._cleared.add(key)
+            self._replaced = True
+        return True
+
+    def same(self, name: str, stamp: str) -> bool:
+        """Likewise, of a picture that is to be done again all the same."""
+        return bool(stamp) and self._known.get(_hash(name)) == _hash(stamp)
+
+    def stands(self, name: str) -> bool:
+        """Whether an earlier run left a result of this picture, be it old or another job's."""
+        return bool(self._known.get(_hash(name)))
+
+    def changed(self, name: str, stamp: str) -> bool:
+        """Whether a picture that this job did is not any more what it was."""
+        known = self._known.get(_hash(name), FAILED)
+        return bool(stamp) and known % 2 == 1 and known != _hash(stamp)
+
+    def left(self, named: Iterable[str], own: bool = False) -> list[str]:
+        """The pictures with results of other jobs, or of this one, that are not among those named."""
+        there = self._known.keys() if own else self._others.keys()
+        left = there - {_hash(name) for name in named}
+        found = (block[0][0] for block in (self._blocks() if left else ()) if _has_result(block))
+        names = dict.fromkeys(first["name"] for first in found if (first["job"] == self._job) is own)
+        return [name for name in names if _hash(name) in left]
+
+    def drop_others(self) -> None:
+        """Drop the results of other jobs, but of pictures that this run has met, and their files."""
+        self._unwanted = frozenset(self._others)
+        self._replaced |= bool(self._unwanted)
+        self._settle()
 
     def append(self, outcomes: Sequence[R], replacing: bool = False) -> None:
         """Record all outcomes of one picture.
@@ -116,112 +155,242 @@ class Ledger(Generic[R]):
         Raises:
             OutputError: they cannot be written; what stood there stays whole.
         """
-        self._replaced |= replacing or _hash(outcomes[0].name) in self._done
+        key = _hash(outcomes[0].name)
+        failed = all(outcome.error and not outcome.files for outcome in outcomes)
         assert self._file is not None  # open from the beginning to the end of the with block
+        self.folder.check()
         before = self._file.seek(0, 2)
         left = memoryview(b"".join(outcome.as_line() for outcome in outcomes))
         try:
             while left:
                 left = left[self._file.write(left) :]
+            if self.folder.durable:
+                os.fsync(self._file.fileno())
         except OSError as error:
-            self._file.truncate(before)
+            with suppress(OSError):  # else the line stays torn, and goes when the ledger is opened next
+                self._file.truncate(before)
             raise OutputError(f"{self._path} cannot be written to: {error.strerror}") from error
+        self._replaced |= replacing
+        self._others.pop(key, None)
+        self._cleared.discard(key)
+        if key in self._known:
+            self._note(key, failed, STANDS)
 
-    def pictures(self, failed: bool = False) -> Iterator[list[R]]:
-        """The outcomes of this job, picture by picture; of pictures without failures, unless ``failed``."""
+    def pictures(self) -> Iterator[list[R]]:
+        """The outcomes of this job, picture by picture; of pictures that have a result, in whole or in part."""
         self._settle()
         for block in self._blocks():
-            if all(values["job"] == self._job and (failed or not values["error"]) for values, _ in block):
-                yield [self._kind.read(values) for values, _ in block]
+            if block[0][0]["job"] == self._job and _has_result(block):
+                yield [self._read(values) for values, _ in block]
+
+    def _take(self, block: Block, kept: Callable[[dict[str, str]], Sequence[str]]) -> None:
+        """Know of one picture's lines."""
+        first = block[0][0]
+        key = _hash(first["name"])
+        failed = not _has_result(block)
+        self._note(key, failed, _hash(first["stamp"]) if self._is_done(block, kept) else STANDS)
+        if first["job"] != self._job:
+            self._others[key] = sys.intern(first["job"])
+        elif not failed:
+            self._others.pop(key, None)
+
+    def _note(self, key: int, failed: bool, state: int) -> None:
+        """One more block of a picture: whether it replaces any, and what is known of the picture now."""
+        before = self._known.get(key)
+        if failed and before:  # a result stays what it is, and so does its line
+            self._replaced |= key in self._doubted
+            self._doubted.add(key)
+            return
+        self._replaced |= before is not None
+        self._doubted.discard(key)
+        self._known[key] = FAILED if failed else state
 
     def _is_done(self, block: Block, kept: Callable[[dict[str, str]], Sequence[str]]) -> bool:
         return (
             block[0][0]["part"] == f"1/{len(block)}"
             and all(values["job"] == self._job and not values["error"] for values, _ in block)
-            and all((self.folder / file).is_file() for values, _ in block for file in kept(values["files"]))
+            and all(self._is_there(values, frozenset(kept(values["files"]))) for values, _ in block)
         )
+
+    def _is_there(self, values: dict[str, Any], needed: frozenset[str]) -> bool:
+        """Whether these of a line's files are there, and as long as they were: a crash can leave them cut short."""
+        for kind, file in values["files"].items():
+            if file not in needed:
+                continue
+            try:
+                found = (self.folder.path / file).stat() if plain(file) else None
+            except OSError:
+                found = None
+            least = max(1, values["sizes"].get(kind, 1))
+            if found is None or not stat.S_ISREG(found.st_mode) or found.st_size < least:
+                return False
+        return True
 
     def _lines(self) -> Iterator[tuple[dict[str, Any], bytes]]:
         path = self._path
-        if not path.exists():
-            return
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):
-                    return  # torn by a crash; its picture is not whole and will be done again
-                try:
-                    values = json.loads(line)
-                    known = isinstance(values, dict) and values.keys() == self._names
-                except ValueError:
-                    known = False
-                if not known:
-                    raise RequestError(
-                        f"{path}, line {number}, is not an outcome of this version of camcli",
-                        "choose another --out, or move the file away",
-                    )
-                yield values, line
+        try:
+            if not os.path.lexists(path):
+                return
+            if not path.is_file():
+                raise RequestError(f"{path} is no file", "choose another --out, or move it away")
+            with path.open("rb") as file:
+                for number, line in enumerate(file, start=1):
+                    if not line.endswith(b"\n"):
+                        return  # torn by a crash; its picture is not whole and will be done again
+                    yield self._values(line, number), line
+        except OSError as error:
+            raise RequestError(
+                f"{path} cannot be read: {error.strerror}", "choose another --out, or move the file away"
+            ) from error
+
+    def _values(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError):
+            values = None
+        if isinstance(values, dict) and _is_sound(found := {**self._defaults, **values}, self._names):
+            return found
+        raise self._unknown(f", line {number},")
+
+    def _read(self, values: dict[str, Any]) -> R:
+        try:
+            return self._kind.read(values)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise self._unknown(f": the line of {values['name']!r}") from error
+
+    def _unknown(self, where: str) -> RequestError:
+        return RequestError(
+            f"{self._path}{where} is not an outcome of this version of camcli",
+            "choose another --out, or move the file away",
+        )
 
     def _blocks(self) -> Iterator[Block]:
         block: Block = []
         for values, line in self._lines():
-            if block and (values["part"].startswith("1/") or values["name"] != block[0][0]["name"]):
+            last = block[0][0] if block else values
+            if block and (
+                values["part"].startswith("1/") or values["name"] != last["name"] or values["run"] != last["run"]
+            ):
                 yield block
                 block = []
             block.append((values, line))
         if block:
             yield block
 
-    def _settle(self, only: str | None = None) -> None:
+    def _settle(self) -> None:
         """Leave the ledger without replaced lines and without a torn end, open to be appended to."""
         path = self._path
+        self.folder.check()
         try:
             if self._file is not None:
                 self._file.close()
             if self._replaced or (path.exists() and _is_torn(path)):
-                self._compact(path, only)
+                self._compact(path)
             self._file = path.open("ab", buffering=0)
+            if self.folder.durable:
+                atomic.sync(self.folder.path)
         except OSError as error:
             raise OutputError(f"{path} cannot be written to: {error.strerror}") from error
 
-    def _compact(self, path: Path, only: str | None) -> None:
-        """Drop replaced lines, those of jobs other than ``only`` and a torn end; and the files that only they name."""
-        latest: dict[int, int] = {}
-        for number, block in enumerate(self._blocks()):
-            latest[_hash(block[0][0]["name"])] = number
-
-        def stays(number: int, block: Block) -> bool:
-            first = block[0][0]
-            return latest[_hash(first["name"])] == number and only in (None, first["job"])
-
+    def _compact(self, path: Path) -> None:
+        """Drop replaced lines, those not wanted and a torn end; and the files that only they name."""
+        stays = self._staying()
         kept = {
             _hash(name)
             for number, block in enumerate(self._blocks())
-            if stays(number, block)
             for values, _ in block
+            if stays(number, values)
             for name in values["files"].values()
         }
-        temporary = path.with_name(f".{path.name}.tmp")
-        dropped = temporary.with_suffix(".dropped")
-        with temporary.open("wb") as file, dropped.open("w") as names:
-            for number, block in enumerate(self._blocks()):
-                if stays(number, block):
-                    file.writelines(line for _, line in block)
-                else:
-                    gone = (name for values, _ in block for name in values["files"].values())
-                    names.writelines(json.dumps(name) + "\n" for name in gone if _hash(name) not in kept)
-        # The files go last: until here the old ledger speaks for them.
-        temporary.replace(path)
-        with dropped.open() as names:
-            for line in names:
-                self._remove(json.loads(line))
-        dropped.unlink()
+        temporary = atomic.temporary(self.folder.path)
+        try:
+            with temporary.open("xb") as file:
+                for number, block in enumerate(self._blocks()):
+                    file.writelines(line for values, line in block if stays(number, values))
+                if self.folder.durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            # First the files, while the old ledger still says that they can go: a crash between loses none of them.
+            trouble = self._remove_all(stays, kept)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
         self._replaced = False
+        self._cleared.clear()
+        if trouble:
+            raise trouble
 
-    def _remove(self, name: str) -> None:
-        """Delete an output file, if the ledger's word for it stays in the folder."""
-        file = self.folder / name
-        if file.parent.resolve().is_relative_to(self.folder.resolve()):
-            file.unlink(missing_ok=True)
+    def _staying(self) -> Callable[[int, dict[str, Any]], bool]:
+        """Whether a line stays, by the number of its block and its values."""
+        since: dict[int, int] = {}  # a picture to the last block of it that did not fail
+        trailing: dict[int, int] = {}  # to the last block of it that failed behind that
+        for number, block in enumerate(self._blocks()):
+            key = _hash(block[0][0]["name"])
+            if any(values["error"] for values, _ in block):
+                since.setdefault(key, number)
+                trailing[key] = number
+            else:
+                since[key] = number
+                trailing.pop(key, None)
+        named = {
+            _hash(file): number
+            for number, block in enumerate(self._blocks() if trailing else ())
+            if _hash(block[0][0]["name"]) in trailing
+            for values, _ in block
+            for file in values["files"].values()
+        }
+
+        def stays(number: int, values: dict[str, Any]) -> bool:
+            key = _hash(values["name"])
+            if number < since[key] or (key in self._unwanted and values["job"] != self._job):
+                return False
+            failed = bool(values["error"]) and not values["files"]
+            if number == trailing.get(key, since[key]):
+                return not (failed and key in self._cleared)
+            return not failed and all(named[_hash(file)] == number for file in values["files"].values())
+
+        return stays
+
+    def _remove_all(self, stays: Callable[[int, dict[str, Any]], bool], kept: set[int]) -> OSError | None:
+        """Delete the files of lines that go, unless others name them; the first that could not be."""
+        trouble: OSError | None = None
+        for number, block in enumerate(self._blocks()):
+            gone = (name for values, _ in block if not stays(number, values) for name in values["files"].values())
+            for name in gone:
+                file = None if _hash(name) in kept else self.folder.inside(name)
+                try:
+                    if file is not None:
+                        file.unlink(missing_ok=True)
+                except OSError as error:
+                    trouble = trouble or error
+        return trouble
+
+
+def _has_result(block: Block) -> bool:
+    return any(values["files"] or not values["error"] for values, _ in block)
+
+
+def _defaults(kind: type[Outcome] | type[Compared]) -> dict[str, Any]:
+    """What a line need not say, as one of an earlier version, with what it then means."""
+    made = ((one.name, one.default_factory) for one in fields(kind) if one.default_factory is not MISSING)
+    given = {one.name: one.default for one in fields(kind) if one.default is not MISSING}
+    return given | {name: make() for name, make in made}
+
+
+def _is_sound(values: dict[str, Any], names: frozenset[str]) -> bool:
+    """Whether these are a line's values, as far as a ledger has to do with them."""
+    words = ("source", "name", "stamp", "job", "run", "part")
+    files, sizes, error = values.get("files"), values.get("sizes"), values.get("error")
+    return (
+        values.keys() == names
+        and all(isinstance(values[name], str) for name in words)
+        and isinstance(files, dict)
+        and all(isinstance(file, str) for file in files.values())
+        and isinstance(sizes, dict)
+        and all(isinstance(size, int) for size in sizes.values())
+        and isinstance(error, str | None)
+    )
 
 
 def _is_torn(path: Path) -> bool:
@@ -233,6 +402,6 @@ def _is_torn(path: Path) -> bool:
 
 
 def _hash(text: str) -> int:
-    # 63 bits: two of a million pictures collide with a chance of 1 in 10 million. Never 0, which says "not done".
+    # 63 bits: two of a million pictures collide with a chance of 1 in 10 million. Odd, since even numbers are words.
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") | 1

@@ -1,11 +1,12 @@
 """A model with everything that is needed to use it and to say where it came from."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 
+from camcli import stored
 from camcli.geometry import Prepare
 from camcli.labels import Labels
 from camcli.layout import scaled
@@ -30,11 +31,13 @@ class Network:
         notes: what a user of this model must know.
         outlet: how what the module returns is read; by default as one score for each class.
         layer: the layer that is explained when none is named, if the source knows one.
+        pyramid: of a detector the module that gives the maps of several grids that boxes are read from, likewise.
         headless: whether it gives features and not scores of classes: each "class" is then a channel.
         wrapped: the source's own module, where ``module`` is another around it; its layers can be named as if it stood
             alone.
         activation_asked: whether a person said what makes probabilities, so that it is not looked for.
         cosine: of a network that compares pictures with prompts, ``(scale, bias)``: a score is scale * cosine + bias.
+        shared: why the module cannot be changed, where somebody else holds it too; empty if it can.
     """
 
     name: str
@@ -52,7 +55,9 @@ class Network:
     headless: bool = False
     wrapped: torch.nn.Module | None = None
     cosine: tuple[float, float] | None = None
+    pyramid: str = ""
     activation_asked: bool = False
+    shared: str = ""
 
     def read(
         self, output: Any, images: int, seen: torch.Tensor | None = None, region: torch.Tensor | None = None
@@ -72,11 +77,36 @@ class Network:
     def sha256(self) -> str:
         """The SHA-256 of all weights and stored buffers: their names, types, shapes and bytes, in order of name.
 
-        Equal on every device and for every way the same weights were loaded.
+        Equal on every device and for every way the same weights were loaded. What modules store beside tensors
+        (``get_extra_state``, how they are quantised) counts too.
         """
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.module.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            # NumPy has no bfloat16, so the bytes are looked at as bytes.
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        for name, value in sorted(self.module.state_dict().items()):
+            for piece in stored.pieces(name, value):
+                digest.update(piece)
         return digest.hexdigest()
+
+    def unsaved_sha256(self) -> str:
+        """The same of the buffers that no file of weights holds, and that change what the network says all the same."""
+        digest, saved = hashlib.sha256(), self.module.state_dict().keys()
+        for name, tensor in sorted(self.module.named_buffers()):
+            if name not in saved:
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+
+def tells_apart(network: Network, names: Labels) -> bool:
+    """Whether the single score of a network tells two classes apart, since so many are named."""
+    plain = network.outlet.task == "classify" and network.outlet.references is None
+    return plain and len(names) == 2 and network.activation != "none" and not network.headless and not network.cosine
+
+
+def two_sided(network: Network, names: Labels) -> Network:
+    """The network as one whose single score is that of the second class, and minus it that of the first."""
+    note = (
+        f"the model's one score tells two classes apart: it is that of {names.short(1)!r}, and minus it that of "
+        f"{names.short(0)!r}"
+    )
+    outlet = replace(network.outlet, two_sided=True)
+    return replace(network, labels=names, activation="sigmoid", outlet=outlet, notes=(*network.notes, note))

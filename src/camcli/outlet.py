@@ -23,9 +23,9 @@ Box = tuple[float, float, float, float]
 ANSWERS = ("logits", "out", "scores", "output")
 TRAINING = "aux"
 # What a tensor can be by its shape, and for each task what is looked for, first the one, then the other.
-Form = Literal["row", "number", "map", "tokens", ""]
+Form = Literal["row", "number", "map", "tokens", "squeezed", ""]
 FORMS: dict[Task, tuple[tuple[Form, ...], ...]] = {
-    "classify": (("row",), ("number",)),
+    "classify": (("row",), ("number",), ("squeezed",)),
     "segment": (("map",),),
     "features": (("map", "tokens"), ("row",)),
 }
@@ -174,6 +174,7 @@ class Outlet:
             likeness to one of them, the cosine.
         prefix: of features that are tokens, how many stand before those of the patches: they are no cells.
         group: whether the images of a batch belong together, so that one row of scores may answer for all of them.
+        two_sided: whether a single score tells two classes apart: it is that of the second, and minus it of the first.
     """
 
     task: Task = "classify"
@@ -183,6 +184,7 @@ class Outlet:
     references: Tensor | None = None
     prefix: int = 0
     group: bool = False
+    two_sided: bool = False
 
     def says(
         self,
@@ -221,6 +223,8 @@ class Outlet:
             )
         if classes == 1:
             return "the model's one score, before sigmoid: what raises it is warm"
+        if self.two_sided:
+            return "the model's one score before sigmoid, for its second class, and minus it for its first"
         if activation == "sigmoid":
             return "a class's score before sigmoid: classes do not exclude one another"
         return "a class's score before softmax"
@@ -261,8 +265,12 @@ class Outlet:
         width = len(names) if self.references is None else self.references.shape[1]
         if self.task == "segment":
             found = chosen(output, images, width, self.path, self.task, self.group)
-            return _Dense(found.float(), activation, tuple(names), seen, region, self.score)
+            # Once for all classes: to the scores' device, and to their size.
+            inside, where = (None if masks is None else _brought(masks, found) for masks in (seen, region))
+            return _Dense(found.float(), activation, tuple(names), inside, where, self.score)
         found = self.row(output, images, width)
+        if self.two_sided and found.shape[1] == 1:
+            found = torch.cat([-found, found], 1)
         reading: Reading = _Scores(found, activation, self.score)
         if self.references is not None:
             reading = _Likeness.to(found, self.references, self.score)
@@ -378,8 +386,9 @@ def chosen(
         group: one row for all images will do as well as one for each.
 
     Returns:
-        ``(n, classes)``, or ``(n,)`` or ``(n, classes, 1, 1)`` if there is nothing else; ``(n, classes, h, w)`` for
-        ``segment``; for ``features`` whatever :func:`pooled` takes; for ``group`` perhaps with one row.
+        ``(n, classes)``, or ``(n,)`` or ``(n, classes, 1, 1)`` if there is nothing else, or of one image ``(1,
+        classes)`` where the model gives ``(classes,)`` or a number; ``(n, classes, h, w)`` for ``segment``; for
+        ``features`` whatever :func:`pooled` takes; for ``group`` perhaps with one row.
 
     Raises:
         RequestError: nothing can be scores, or several things remain; the candidates are listed.
@@ -404,7 +413,8 @@ def chosen(
             f"the model gives {len(able)} things that can be its scores",
             f"say which: --output {able[0].path}\n{_listed(able)}",
         )
-    return able[0].tensor
+    found = able[0].tensor
+    return found.reshape(1, -1) if _form(found, images, group) == "squeezed" else found
 
 
 def pooled(features: Tensor, channels: int = 0, prefix: int = 0) -> Tensor:
@@ -439,7 +449,11 @@ def pooled(features: Tensor, channels: int = 0, prefix: int = 0) -> Tensor:
 
 
 def _form(tensor: Tensor, images: int, group: bool = False) -> Form:
-    if not tensor.is_floating_point() or not tensor.ndim or not tensor.numel():
+    if not tensor.is_floating_point() or not tensor.numel():
+        return ""
+    if images == 1 and not group and (not tensor.ndim or (tensor.ndim == 1 and len(tensor) > 1)):
+        return "squeezed"  # the scores of one image, whose dimension of images is gone
+    if not tensor.ndim:
         return ""
     if len(tensor) != images and not (group and len(tensor) == 1):
         return ""
@@ -468,7 +482,7 @@ def first_rows(output: Any) -> int | None:
 
 def _unreadable(output: Any, everything: Sequence[Part], images: int, task: Task, group: bool = False) -> RequestError:
     what = {"segment": "scores of every pixel", "features": "features"}.get(task, "one row of class scores")
-    form = "x".join(map(str, output.shape)) if isinstance(output, Tensor) else type(output).__name__
+    form = ("x".join(map(str, output.shape)) or "one number") if isinstance(output, Tensor) else type(output).__name__
     if group:
         return RequestError(
             f"the model gives {form} for a group of {images} picture(s), neither one row of class scores for the group "
@@ -480,7 +494,6 @@ def _unreadable(output: Any, everything: Sequence[Part], images: int, task: Task
     if task == "classify" and any(_form(part.tensor, images) == "map" for part in everything):
         hint += "; if it scores every pixel: camcli.Network(..., outlet=camcli.Outlet('segment'))"
         hint += "; if these are features: camcli.Network(..., outlet=camcli.Outlet('features'), headless=True)"
-    form = "x".join(map(str, output.shape)) if isinstance(output, Tensor) else type(output).__name__
     return RequestError(
         f"the model gives {form} for {images} image(s), not {what} for each",
         hint + ("" if isinstance(output, Tensor) or not everything else f"\n{_listed(everything)}"),
@@ -562,7 +575,7 @@ class _Likeness(_Scores):
     each place has in it (Stylianou et al. 2019, arXiv:1901.00536).
     """
 
-    products: Tensor = field(default_factory=lambda: torch.zeros(0))
+    products: Tensor = field(default_factory=lambda: torch.zeros(0, device="cpu"))
 
     @classmethod
     def to(cls, features: Tensor, references: Tensor, score: Score) -> Reading:
@@ -643,6 +656,7 @@ class _Dense:
     table: Tensor
     activation: Activation
     names: tuple[str, ...]
+    # Masks are where the scores are, and as large.
     seen: Tensor | None
     region: Tensor | None
     score: Score = LOGIT
@@ -666,16 +680,16 @@ class _Dense:
         """
         scores = self.table[row].detach()
         if self.region is not None:
-            inside = self._brought(self.region[row])
+            inside = self.region[row]
         elif not self._exclusive:
             inside = scores[index] > (0.5 if self.activation == "probabilities" else 0)
         else:
             inside = (scores.argmax(0) if winners is None else winners) == index
-        return inside & self._brought(self.seen[row]) if self.seen is not None else inside
+        return inside & self.seen[row] if self.seen is not None else inside
 
     def scores(self, row: int) -> Tensor:
         table = self.table[row].detach()
-        sums = torch.full((self.classes,), NO_CLASS)
+        sums = torch.full((self.classes,), NO_CLASS, device="cpu")
         winners = table.argmax(0)
         for index in range(self.classes):
             inside = self.mask(row, index, winners)
@@ -713,17 +727,10 @@ class _Dense:
     def _region_of(self, subject: Subject) -> Tensor:
         # The pixels stay those of the picture itself: what a variant of it is taken for elsewhere is another question.
         assert subject.inside is not None
-        return self._brought(subject.inside)
+        return _brought(subject.inside[None], self.table)[0]
 
     def _name(self, index: int) -> str:
         return self.names[index] if index < len(self.names) else str(index)
-
-    def _brought(self, mask: Tensor) -> Tensor:
-        mask = mask.to(self.table.device)
-        size = (self.table.shape[2], self.table.shape[3])
-        if mask.shape == size:
-            return mask
-        return F.interpolate(mask[None, None].float(), size, mode="nearest-exact")[0, 0] > 0
 
     def _probability(self, row: int, index: int, inside: Tensor) -> float | None:
         """The mean over the region."""
@@ -742,6 +749,14 @@ def table_of(reading: Reading) -> Tensor | None:
     return one.table if isinstance(one, _Scores | _Dense) else None
 
 
+def _brought(masks: Tensor, table: Tensor) -> Tensor:
+    """Masks ``(n, h, w)`` where scores ``(n, classes, h2, w2)`` are, and as large."""
+    masks, size = masks.to(table.device), (table.shape[2], table.shape[3])
+    if masks.shape[1:] == size:
+        return masks
+    return F.interpolate(masks[:, None].float(), size, mode="nearest-exact")[:, 0] > 0
+
+
 # ---- boxes
 
 
@@ -753,7 +768,7 @@ class _Boxes:
     sign: int = 1
 
     def scores(self, row: int) -> Tensor:
-        best = torch.full((self.classes or 0,), NO_CLASS)
+        best = torch.full((self.classes or 0,), NO_CLASS, device="cpu")
         for subject in self._all(row):
             if subject.index >= len(best):
                 raise RequestError(

@@ -1,7 +1,7 @@
 """Find pictures, name them, decode them upright."""
 
 # Paths stay strings while they are sought: no link is resolved, no step is lost.
-# ruff: noqa: PTH100, PTH112, PTH116, PTH118, PTH120, PTH121, PTH122, PTH208
+# ruff: noqa: PTH112, PTH116, PTH118, PTH120, PTH121, PTH208
 
 import fnmatch
 import hashlib
@@ -12,7 +12,8 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
@@ -20,26 +21,22 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageColor, UnidentifiedImageError
 
+from camcli import opening, paths, weightfiles
+from camcli.depth import depth_of, eight_bits, unit_values
 from camcli.errors import PictureError, RequestError, did_you_mean
-from camcli.job import BY_FOLDER
+from camcli.formats import FORMATS, SUFFIXES, Unread, suffix_of
+from camcli.frames import turn_to
+from camcli.job import BY_FOLDER, page_of
+from camcli.names import entries
 
 if TYPE_CHECKING:
     from camcli.geometry import View
 
 T = TypeVar("T")
 
-SUFFIXES = frozenset(
-    {
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"),
-        *(".ppm", ".pgm", ".pbm", ".pnm"),
-    }
-)
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM")
-
 # Pillow refuses above this many pixels and warns above half of it; photographs of that size are real, so only the
-# refusal is kept. It is set once, here: filters against the warning would not be safe between threads.
+# refusal is kept.
 MOST_PIXELS = 2 * 89_478_485
-Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 
 # What has both of a pair in it is a folder that camcli wrote.
 OUTPUT_MARKS = (
@@ -59,7 +56,6 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-EXIF_ORIENTATION = 0x0112
 # Of these orientations: width and height change places; the picture's right edge lies left, its lower one above.
 TURNED, FROM_RIGHT, FROM_BELOW = frozenset({5, 6, 7, 8}), frozenset({2, 3, 6, 7}), frozenset({3, 4, 7, 8})
 
@@ -79,11 +75,22 @@ class Source:
         path: as given, or as found below what was given.
         name: its name under the output folder: relative, ``/`` between parts.
         error: why nothing can be read here; it rides along to be reported in its place.
+        page: which of the file's pages, from 1 on, where several are asked for; 0 for the first.
     """
 
     path: Path
     name: str
     error: str = ""
+    page: int = 0
+
+    @property
+    def shown(self) -> str:
+        """It in words for people: its path, and its page if that matters."""
+        return page_of(str(self.path), self.page)
+
+
+# No picture, but the word that no name comes for a while.
+PAUSE = Source(Path(), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,17 +118,19 @@ def find(
     stdin: _Bytes | None = None,
     null_separated: bool = False,
     root: Path | None = None,
+    unread: Unread | None = None,
 ) -> Iterator[Source]:
     """The pictures that are asked for, one after the other, always in the same order.
 
-    An input is a file (tried whatever its suffix), a folder (everything below it with a picture's suffix, nothing
-    hidden, links followed but never in circles), a glob pattern (``**`` too; what exists under that very name comes
-    first; what matches counts as if given by name), ``@list.txt`` or ``-`` (file and folder names, one a line).
-    Folders that camcli wrote, ``out`` among them, are left out unless they are given by name. A picture that is
-    reached twice is yielded once.
+    An input is a file (tried whatever its suffix, but for those of weights), a folder (everything below it with a
+    picture's suffix, nothing hidden, links followed but never in circles), a glob pattern (``**`` too; what exists
+    under that very name comes first; what matches counts as if given by name), ``@list.txt`` or ``-`` (file and folder
+    names, one a line). Folders that camcli wrote, ``out`` among them, are left out unless they are given by name. A
+    picture that is reached twice is yielded once.
 
     What was given is checked now, what is listed or found is checked when its turn comes: one folder's names are held
-    at a time, never the whole tree's.
+    at a time, never the whole tree's. Where names come from a pipe and none comes for a while, ``PAUSE`` is given, as
+    often as that is so.
 
     Args:
         inputs: what the user gave.
@@ -129,11 +138,13 @@ def find(
         stdin: what ``-`` reads; default: the process's standard input.
         null_separated: names in lists end in NUL instead of a newline.
         root: output names are relative to this folder; default: the current one.
+        unread: counts what is in folders and is left out though it is a picture.
 
     Raises:
-        RequestError: an input does not exist, matches nothing, cannot be read as a list, or is the output folder.
+        RequestError: an input does not exist, matches nothing, cannot be read as a list, is the output folder, or is a
+            file of weights.
     """
-    search = _Search(out, os.path.abspath(root or ""), null_separated)
+    search = _Search(out, paths.absolute(root or ""), null_separated, unread)
     sources = [search.input(given, stdin) for given in inputs]
     found = itertools.chain.from_iterable(sources)
     # One file or folder cannot name a picture twice: no set of names then grows with the run.
@@ -157,7 +168,7 @@ def grouped(items: Iterable[T], group: str, path: Callable[[T], Path]) -> Iterat
         return
     begun: dict[Path, list[T]] = {}
     for item in items:
-        folder = path(item).parent
+        folder = Path(paths.absolute(path(item))).parent
         for other in [one for one in reversed(begun) if one != folder and one not in folder.parents]:
             yield begun.pop(other)
         begun.setdefault(folder, []).append(item)
@@ -168,10 +179,10 @@ def output_name(path: str | Path, root: str | Path) -> str:
     """The name a picture has under the output folder: a function of its path alone.
 
     Relative to ``root``; outside it ``%root/`` and the absolute path. A first part that begins with ``%`` has it
-    written ``%25``, so that two paths never share a name. Links are not resolved. A part of more than 180 bytes is cut
-    and ends in ``~`` and 12 hex digits of its SHA-256.
+    written ``%25``, so that two paths never share a name. Links are not resolved, but before ``..``. A part of more
+    than 180 bytes is cut and ends in ``~`` and 12 hex digits of its SHA-256.
     """
-    absolute = os.path.abspath(path)
+    absolute = paths.absolute(path)
     parts = Path(os.path.relpath(absolute, root)).parts
     if parts and parts[0] == "..":
         parts = ("%root", *Path(absolute).parts[1:])
@@ -204,7 +215,9 @@ def _once(sources: Iterable[Source]) -> Iterator[Source]:
     seen: set[int] = set()  # hashes, since a run may have a million names
     for source in sources:
         name = hash(source.name)
-        if name not in seen:
+        if source is PAUSE:
+            yield source
+        elif name not in seen:
             seen.add(name)
             yield source
 
@@ -218,6 +231,7 @@ class _Search:
     out: Path
     root: str
     null_separated: bool
+    unread: Unread | None = None
 
     def source(self, path: str, error: str = "") -> Source:
         return Source(Path(path), output_name(path, self.root), error)
@@ -233,18 +247,29 @@ class _Search:
                 raise RequestError(
                     f"the input {given!r} is the output folder", "name another output folder with --out FOLDER"
                 )
+            _check_is_no_weights(given)
             return self.named(given)
         if _is_pattern(given):
             return self.pattern(given)
+        _check_is_no_weights(given)
         raise _missing(given)
 
     def named(self, path: str) -> Iterator[Source]:
         if not os.path.isdir(path):
             yield self.source(path)
             return
-        for found, error in self.tree(_as_folder(path), _is_picture):
+        for found, error in self.tree(_as_folder(path), self.keep):
             if error or not found.endswith("/"):
                 yield self.source(found, error)
+
+    def keep(self, folder: str, name: str) -> bool:
+        """Whether a file in a folder is a picture that is read; one that is not is counted."""
+        if not _is_visible(name):
+            return False
+        read = suffix_of(name) in SUFFIXES
+        if not read and self.unread is not None:
+            self.unread(folder + name)
+        return read
 
     def list_file(self, path: str) -> Iterator[Source]:
         try:
@@ -263,7 +288,10 @@ class _Search:
             yield from self.listed(file)
 
     def listed(self, stream: _Bytes) -> Iterator[Source]:
-        for entry in _nulls(stream) if self.null_separated else _lines(stream):
+        for entry in entries(stream, b"\0" if self.null_separated else b"\n"):
+            if entry is None:
+                yield PAUSE
+                continue
             path = os.fsdecode(entry)
             if os.path.lexists(path):
                 error = "is the output folder" if self.is_out(path) else ""
@@ -320,7 +348,7 @@ class _Search:
             if not (rest and not is_folder) and not (is_folder and self.is_output(folder + name)):
                 yield from self.matches(folder + name, rest)
 
-    def tree(self, top: str, keep: Callable[[str], bool]) -> Iterator[_Found]:
+    def tree(self, top: str, keep: Callable[[str, str], bool]) -> Iterator[_Found]:
         """All folders, and the files to keep, from ``top`` downwards, each folder before what is in it."""
         levels = [iter([top])]
         above: list[tuple[int, int]] = []
@@ -336,7 +364,7 @@ class _Search:
                     identity = _identity(path)
                     if identity in above or (above and self.is_output(path)):
                         continue
-                    names = _names(path, keep, _is_visible)
+                    names = _names(path, partial(keep, path), _is_visible)
                 except OSError as error:
                     yield path, _unreadable(error)
                     continue
@@ -391,11 +419,7 @@ def _is_visible(name: str) -> bool:
     return not name.startswith(".")
 
 
-def _is_picture(name: str) -> bool:
-    return _is_visible(name) and os.path.splitext(name)[1].lower() in SUFFIXES
-
-
-def _never(_: str) -> bool:
+def _never(_folder: str, _name: str) -> bool:
     return False
 
 
@@ -416,6 +440,12 @@ def _unreadable(error: OSError) -> str:
     return f"the folder cannot be read: {error.strerror or error}"
 
 
+def _check_is_no_weights(given: str) -> None:
+    other = weightfiles.not_a_picture(given)
+    if other:
+        raise RequestError(f"the input {given!r} is {other.what}", other.hint)
+
+
 def _missing(given: str, what: str = "file or folder", hint: str = "") -> RequestError:
     """The first step of a path that does not exist, and what it may have been meant to be."""
     folder, name = os.path.split(os.path.normpath(given))
@@ -429,25 +459,6 @@ def _missing(given: str, what: str = "file or folder", hint: str = "") -> Reques
     return RequestError(f"there is no {what} {given!r}", "\n".join(filter(None, [where, hint])))
 
 
-def _lines(stream: _Bytes) -> Iterator[bytes]:
-    for number, line in enumerate(stream):
-        entry = line.removesuffix(b"\n").removesuffix(b"\r")
-        entry = entry.removeprefix(b"\xef\xbb\xbf") if number == 0 else entry
-        if entry:
-            yield entry
-
-
-def _nulls(stream: _Bytes) -> Iterator[bytes]:
-    # read1 hands over what a pipe has now and does not wait for a full block.
-    read = getattr(stream, "read1", stream.read)
-    rest = b""
-    while block := read(1 << 16):
-        *entries, rest = (rest + block).split(b"\0")
-        yield from filter(None, entries)
-    if rest:
-        yield rest
-
-
 @dataclass(frozen=True, slots=True)
 class Reduced:
     """A picture that was perhaps decoded at a part of its size.
@@ -457,47 +468,61 @@ class Reduced:
         size: width and height of the whole upright picture, in the file's pixels.
         box: x0, y0, x1, y1 of where the whole picture lies in ``image``, whose last pixels stand for fewer of the
             file's where its size is no multiple.
+        notes: what whoever sees it must know of how it was read.
+        planes: of an array that is no picture its values in 0..1, ``(h, w, channels)``; then ``image`` shows the first.
     """
 
     image: Image.Image
     size: tuple[int, int]
     box: tuple[float, float, float, float]
+    notes: tuple[str, ...] = ()
+    planes: np.ndarray | None = None
 
     @classmethod
-    def none(cls, image: Image.Image) -> "Reduced":
+    def none(cls, image: Image.Image, notes: tuple[str, ...] = ()) -> "Reduced":
         """A picture as it is."""
-        return cls(image, image.size, (0.0, 0.0, float(image.width), float(image.height)))
+        return cls(image, image.size, (0.0, 0.0, float(image.width), float(image.height)), notes)
 
 
 # --- decode -------------------------------------------------------------------------------------------------------
 
 
-def decode(path: Path, background: str = "#ffffff") -> Image.Image:
+def decode(path: Path, background: str = "#ffffff", levels: str = "", page: int = 0) -> Image.Image:
     """The picture in a file: whole, upright, 8-bit RGB.
 
-    The first frame, where there are several. EXIF orientation is applied. 16-bit grey is scaled by its full range
-    (65535 becomes 255). What is transparent is laid onto ``background``.
+    EXIF orientation is applied. Values of more than 8 bits are scaled by the full range of their type (65535 becomes
+    255). What is transparent is laid onto ``background``.
 
     Args:
-        path: JPEG, PNG, WebP, BMP, TIFF, GIF or PNM, whatever its suffix.
+        path: a picture of one of ``FORMATS``, whatever its suffix.
         background: a colour such as ``#ffffff``.
+        levels: of pictures of more than 8 bits, which values become 0 and 255: ``LOW,HIGH``, or ``auto``; see
+            :func:`camcli.depth.eight_bits`.
+        page: which of several in the file, from 1 on; 0 for the first.
 
     Raises:
         PictureError: there is no whole picture in the file; says why, without repeating the path.
         RequestError: ``background`` is not a colour.
     """
-    return decode_reduced(path, lambda *size: 1.0, background).image
+    return decode_reduced(path, undivided, background, levels, page).image
 
 
-def decode_reduced(path: Path, spare: Callable[[int, int], float], background: str = "#ffffff") -> Reduced:
+def decode_reduced(
+    path: Path,
+    spare: Callable[[int, int], float],
+    background: str = "#ffffff",
+    levels: str = "",
+    page: int = 0,
+    admit: Callable[[int], object] = lambda pixels: None,
+) -> Reduced:
     """Likewise, but of a JPEG perhaps only a half, a quarter or an eighth of its size, as the decoder can give it.
 
     The decoder does it by transforming fewer frequencies, so that each pixel is about the mean of those it stands for.
 
     Args:
-        path: likewise.
+        path, background, levels, page: likewise.
         spare: given width and height of the upright picture, by how much it may be divided at most.
-        background: likewise.
+        admit: told how many pixels will be decoded, before they are; may wait until there is memory for them.
 
     Raises:
         PictureError, RequestError: likewise.
@@ -505,38 +530,76 @@ def decode_reduced(path: Path, spare: Callable[[int, int], float], background: s
     behind = colour(background)
     _check_file(path)
     try:
-        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
-            _check_size(image)
-            width, height = image.size
-            orientation = image.getexif().get(EXIF_ORIENTATION, 1) if image.format in SCALABLE else 1
-            turned = orientation in TURNED
-            parts = _divide(image, spare(*((height, width) if turned else (width, height))))
-            whole = _whole(image, behind)
-            if parts == 1:
-                return Reduced.none(whole)
-            # What the last pixels stand for beyond the picture lies on the side that they were brought to.
-            across, down = (height, width) if turned else (width, height)
-            left = whole.width - across / parts if orientation in FROM_RIGHT else 0.0
-            top = whole.height - down / parts if orientation in FROM_BELOW else 0.0
-            return Reduced(whole, (across, down), (left, top, left + across / parts, top + down / parts))
+        with path.open("rb") as file:
+            read = partial(_read, spare=spare, behind=behind, admit=admit, levels=levels, path=path, page=page)
+            try:
+                return read(file)
+            except ValueError:
+                bare = opening.without_texts(file)
+                if bare is None:
+                    raise
+                return read(bare)
     except PictureError:
         raise
     except Exception as error:
         raise _told(error) from error
 
 
+def _read(
+    file: _Bytes,
+    spare: Callable[[int, int], float],
+    behind: tuple[int, int, int],
+    admit: Callable[[int], object],
+    levels: str,
+    path: Path,
+    page: int,
+) -> Reduced:
+    with opening.opened(file, FORMATS) as image:
+        about_pages = turn_to(image, page)
+        _check_size(image)
+        opening.check_scans(image, file)
+        width, height = image.size
+        orientation, _ = opening.orientation(image) if image.format in SCALABLE else (1, "")
+        turned = orientation in TURNED
+        parts = _divide(image, spare(*((height, width) if turned else (width, height))))
+        admit(image.width * image.height)
+        whole, notes = _whole(image, behind, levels, path, page)
+        notes = (*about_pages, *notes)
+        if parts == 1:
+            return Reduced.none(whole, notes)
+        # What the last pixels stand for beyond the picture lies on the side that they were brought to.
+        across, down = (height, width) if turned else (width, height)
+        left = whole.width - across / parts if orientation in FROM_RIGHT else 0.0
+        top = whole.height - down / parts if orientation in FROM_BELOW else 0.0
+        return Reduced(whole, (across, down), (left, top, left + across / parts, top + down / parts), notes)
+
+
+def undivided(_width: int, _height: int) -> float:
+    """That a picture is not to be reduced, for :func:`decode_reduced`."""
+    return 1.0
+
+
 def pixels_of(path: Path) -> int:
     """How many pixels a file's header says that its picture has; 0 if it says nothing."""
     try:
         _check_file(path)
-        with Image.open(path, formats=FORMATS) as image:
+        with path.open("rb") as file, opening.opened(file, FORMATS) as image:
             return image.width * image.height
     except Exception:  # what is wrong with it is told when it is decoded
         return 0
 
 
-def upright(image: Image.Image, background: str = "#ffffff") -> Image.Image:
+def upright(image: Image.Image, background: str = "#ffffff", levels: str = "") -> Image.Image:
     """A picture of Pillow's as :func:`decode` would give it: whole, upright, 8-bit RGB; one of its own.
+
+    Raises:
+        PictureError, RequestError: likewise.
+    """
+    return in_memory(image, background, levels).image
+
+
+def in_memory(image: Image.Image, background: str = "#ffffff", levels: str = "") -> Reduced:
+    """Likewise, with what is to be said of it.
 
     Raises:
         PictureError: it cannot be loaded or understood.
@@ -544,12 +607,39 @@ def upright(image: Image.Image, background: str = "#ffffff") -> Image.Image:
     """
     behind = colour(background)
     try:
-        whole = _whole(image, behind)
-        return whole.copy() if whole is image else whole
+        whole, notes = _whole(image, behind, levels)
+        return Reduced.none(whole.copy() if whole is image else whole, notes)
     except PictureError:
         raise
     except Exception as error:
         raise _told(error) from error
+
+
+def from_array(values: np.ndarray, background: str = "#ffffff", levels: str = "") -> Reduced:
+    """An array as a picture: ``(h, w)``, or ``(h, w, channels)``.
+
+    What Pillow can hold is handled as a picture in memory: grey of any type, and red, green and blue of 8 bits. Other
+    channels, or finer ones, are left as they are.
+
+    Raises:
+        PictureError: it is no image, or nothing says what its values mean.
+        RequestError: ``background`` is not a colour.
+    """
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    if values.ndim not in (2, 3) or not values.size:
+        form = "x".join(map(str, values.shape))
+        raise PictureError(f"an array of {form} is no image", "give (height, width), or (height, width, channels)")
+    known = {"u": np.uint8 if values.dtype == np.uint8 else np.uint16, "i": np.int32, "f": np.float32}
+    kind = known.get(values.dtype.kind)
+    if values.ndim == 2 and kind and values.dtype.itemsize <= np.dtype(kind).itemsize:
+        return in_memory(Image.fromarray(np.ascontiguousarray(values, kind)), background, levels)
+    if values.shape[2:] == (3,) and values.dtype == np.uint8:
+        return in_memory(Image.fromarray(np.ascontiguousarray(values)), background, levels)
+    planes, notes = unit_values(values if values.ndim == 3 else values[..., np.newaxis], levels)
+    shown = planes[..., :3] if planes.shape[2] >= 3 else planes[..., [0, 0, 0]]
+    image = Image.fromarray(np.rint(shown * 255).astype(np.uint8))
+    return replace(Reduced.none(image, notes), planes=planes)
 
 
 def colour(text: str) -> tuple[int, int, int]:
@@ -564,9 +654,15 @@ def colour(text: str) -> tuple[int, int, int]:
         raise RequestError(f"{text!r} is not a colour", "give it as #rrggbb, such as #ffffff") from None
 
 
-def _whole(image: Image.Image, behind: tuple[int, int, int]) -> Image.Image:
+def _whole(
+    image: Image.Image, behind: tuple[int, int, int], levels: str, path: Path | None = None, page: int = 0
+) -> tuple[Image.Image, tuple[str, ...]]:
+    """Loaded, upright, of eight bits, RGB; and what is to be said of it."""
+    depth = depth_of(image)
     image.load()
-    return _upright(_rgb(image, behind), image.getexif().get(EXIF_ORIENTATION, 1))
+    levelled, about_levels = eight_bits(image, depth, levels, path, page)
+    orientation, note = opening.orientation(image)
+    return _upright(_rgb(levelled, behind), orientation), (*about_levels, *((note,) if note else ()))
 
 
 def _divide(image: Image.Image, spare: float) -> int:
@@ -621,36 +717,11 @@ def _reason(error: Exception) -> str:
 
 
 def _rgb(image: Image.Image, behind: tuple[int, int, int]) -> Image.Image:
-    image = _eight_bits(image)
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
     canvas = Image.new("RGBA", image.size, behind)
     canvas.alpha_composite(image.convert("RGBA"))
     return canvas.convert("RGB")
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Pillow itself would clip 16-bit grey at 255."""
-    if image.mode == "F":
-        return _from_unit(np.asarray(image))
-    if image.mode != "I" and not image.mode.startswith("I;"):
-        return image
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise PictureError(f"has grey values from {values.min()} to {values.max()}; 0 to 65535 are understood")
-    grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    if (clear := image.info.get("transparency")) is not None:
-        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
-    return grey
-
-
-def _from_unit(values: np.ndarray) -> Image.Image:
-    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-        raise PictureError(
-            f"has floating-point values from {values.min():g} to {values.max():g}; only 0 to 1 is understood",
-            "save it with 8 or 16 bits",
-        )
-    return Image.fromarray(np.rint(values * 255).astype(np.uint8))
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:

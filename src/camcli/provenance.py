@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from camcli import __version__, atomic
+from camcli import __version__
 from camcli.errors import OutputError
+from camcli.folder import Folder
 from camcli.models import templates
+from camcli.placement import Placement
 from camcli.worker import Worker
 
 FILE = "run.json"
@@ -26,6 +28,7 @@ def facts(worker: Worker) -> dict[str, Any]:
         "camcli": __version__,
         "job": worker.job.as_dict(),
         "fingerprint": worker.fingerprint,
+        "counted": worker.counted,
         "model": {
             "name": network.name,
             "weights": network.weights,
@@ -41,8 +44,10 @@ def facts(worker: Worker) -> dict[str, Any]:
         ],
         **_prompts(worker),
         "layers": list(explainer.layers),
+        "placement": _placement(worker),
         "explained": worker.explains,
         "notes": list(worker.notes),
+        "precision": worker.job.precision,
         "device": ",".join(map(str, worker.devices)),
         "batch_size": worker.batch_size,
         "versions": {
@@ -51,6 +56,18 @@ def facts(worker: Worker) -> dict[str, Any]:
         },
         "platform": platform.platform(),
     }
+
+
+def _placement(worker: Worker) -> dict[str, Any]:
+    """Of each layer where its cells lie in the model's input, and what was measured of that: x before y, in pixels."""
+    found: dict[str, Any] = {}
+    for name, one in worker.explainer.located.items():
+        placement = one.placement or Placement.even(one.grid, worker.network.prepare.size)
+        x, y, across, down = placement.numbers
+        found[name] = {"cells": one.grid[::-1], "first": (x, y), "stride": (across, down)}
+        measured = {"offset": one.offset[::-1], "error": one.error[::-1]}
+        found[name] |= {"unknown": one.unknown} if one.unknown else measured
+    return found
 
 
 def _prompts(worker: Worker) -> dict[str, Any]:
@@ -66,24 +83,24 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def write(folder: Path, content: dict[str, Any], file: str = FILE) -> None:
-    """Write ``run.json``, or another such file, into a folder.
+def write(folder: Folder, content: dict[str, Any], file: str = FILE) -> None:
+    """Write ``run.json``, or another such file, into an output folder.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: it cannot be written, or the folder is gone.
     """
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     # File names need not be valid UTF-8; JSON's own escape for what is not is the one that this handler writes.
     try:
-        atomic.write(folder / file, text.encode("utf-8", "backslashreplace"))
+        folder.write(file, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
-        raise OutputError(f"{folder / file} cannot be written: {error.strerror}") from error
+        raise OutputError(f"{folder.path / file} cannot be written: {error.strerror}") from error
 
 
 def read(folder: Path, file: str = FILE) -> dict[str, Any]:
     """What the last run wrote there; empty if there is nothing."""
     try:
         content = json.loads((folder / file).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

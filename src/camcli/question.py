@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from camcli import models, targets
+from camcli.devices import copied_to
 from camcli.errors import PictureError, RequestError
 from camcli.extras import Features
 from camcli.geometry import Prepare
@@ -129,7 +130,7 @@ def asked(job: Job, group: int = 0, extras: Features | None = None) -> Question:
                 f"{', '.join((*job.target, *job.versus))} cannot be had in one run: likeness to a picture is no class",
                 "give similar:FILE alone, as --target and as --versus",
             )
-        network = _compared(network, [parsed(word)[1] for word in alike], job.background)
+        network = _compared(network, [parsed(word)[1] for word in alike], job)
     score = _score(job, network, given)
     return Question(
         network=network,
@@ -217,12 +218,12 @@ def _versus(job: Job, network: Network, given: Prompts | None) -> tuple[int, ...
     return tuple(dict.fromkeys(map(network.labels.find, words)))
 
 
-def _compared(network: Network, references: Sequence[str], background: str) -> Network:
+def _compared(network: Network, references: Sequence[str], job: Job) -> Network:
     """The network as one that says how like its picture is to each of these."""
     files = list(dict.fromkeys(references))
-    images = torch.stack([_prepared(network.prepare, file, background) for file in files])
+    images = torch.stack([_prepared(network.prepare, file, job) for file in files])
     with torch.inference_mode():
-        reading = network.read(network.module(images), len(images))
+        reading = network.read(network.module(copied_to(network.module, images)), len(images))
         features = torch.stack([reading.scores(row) for row in range(len(images))]).clone()
     silent = [file for file, one in zip(files, features, strict=True) if not one.any()]
     if silent:
@@ -236,11 +237,11 @@ def _compared(network: Network, references: Sequence[str], background: str) -> N
     )
 
 
-def _prepared(prepare: Prepare, file: str, background: str) -> torch.Tensor:
+def _prepared(prepare: Prepare, file: str, job: Job) -> torch.Tensor:
     if not file:
         raise RequestError("the target 'similar:' names no picture", "say similar:path/to/picture.jpg")
     try:
-        image, _ = prepare(decode(Path(file), background))
+        image, _ = prepare(decode(Path(file), job.background, job.range))
     except PictureError as error:
         raise RequestError(
             f"the picture {file!r} of the target similar: cannot be read: {error.message}", error.hint

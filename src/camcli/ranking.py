@@ -8,9 +8,11 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
+from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,12 +20,14 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from camcli import atomic, devices, models, provenance, render
+from camcli import devices, models, provenance, render
 from camcli.capture import output_of
 from camcli.errors import NothingFoundError, OutputError, PictureError, RequestError
 from camcli.explainer import Explainer
+from camcli.folder import Folder
+from camcli.formats import Unread
 from camcli.geometry import View
-from camcli.job import Contest, Outcome
+from camcli.job import Contest, Outcome, page_of
 from camcli.layout import canonical
 from camcli.listed import several
 from camcli.moments import Greatest, Moments, Statistics, chance
@@ -81,7 +85,9 @@ class Ranked:
     def as_line(self) -> bytes:
         """It as one JSON line, ended by a newline."""
         line = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        line["strongest"] = [{"source": str(source.path), "value": value} for source, value in self.strongest]
+        line["strongest"] = [
+            {"source": str(source.path), "page": source.page, "value": value} for source, value in self.strongest
+        ]
         return json.dumps(line, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
@@ -90,8 +96,9 @@ class Ranking:
 
     Everything that is wrong with the request is found while it is made. Iterating does the work and yields each
     picture's outcome in a list of one; then :meth:`write` writes ``channels.csv``, ``channels.png`` and
-    ``channels.json`` and gives the channels that are shown. Nothing is written before. What is held does not grow with
-    the pictures: for each channel a few numbers and the names of its strongest pictures.
+    ``channels.json`` and gives the channels that are shown. Nothing is written before; in a ``with`` block an output
+    folder that is there is held for this run alone all the while, else from then on. What is held in memory does not
+    grow with the pictures: for each channel a few numbers and the names of its strongest pictures.
 
     Args:
         contest: what is asked.
@@ -104,6 +111,7 @@ class Ranking:
         total: the number of pictures; None if they come from standard input.
         notes: what the user must know; grows until all is written.
         files: what was written, relative to the output folder.
+        unread: what is in folders and is left out though it is a picture.
 
     Raises:
         RequestError: anything in the request that cannot be.
@@ -114,7 +122,8 @@ class Ranking:
         self.contest = contest
         self._stdin = stdin
         self._out = Path(contest.job.out)
-        self.total = check(contest.job)
+        self.unread = Unread()
+        self.total = check(contest.job, self.unread)
         self.values = self._read_values()
         job = contest.job
         if not job.text and models.resolve(job.model)[0] == "open_clip":
@@ -127,26 +136,45 @@ class Ranking:
         self._turn = contest.job.call or int(self.worker.explainer.runs[self.layer] == 1)
         self._fingerprint = self._asked()
         self._check_other_contests()
+        located = self.worker.explainer.located.get(self.layer)
+        self._placement = located.placement if located else None
         channels = self.worker.explainer.channels[self.layer]
         self._moments, self._greatest = Moments(channels), Greatest[Source](channels, contest.pictures)
         self._negative = False
         self._failed = 0
         self.notes = self.worker.notes
+        self.notes += filter(None, [self.unread.words()])
         if self.values and self.total is not None and (unused := self.values.unused(self._paths())):
             self.notes.append(
                 f"{self.values.file} lists {len(unused)} that are not among the pictures: "
                 f"{several(unused, len(unused))}"
             )
         self.files: list[str] = []
+        self._folder: Folder | None = None
+
+    def __enter__(self) -> Ranking:
+        if self._out.exists():
+            self._folder = Folder(self._out, self.contest.job.durable)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._folder is not None:
+            self._folder.close()
+            self._folder = None
 
     def __iter__(self) -> Iterator[list[Outcome]]:
-        batches = map(self._valued, self.worker.batches(map(Item, found(self.contest.job, self._stdin))))
+        sources = found(self.contest.job, self._stdin, self.unread if self.total is None else None)
+        batches = map(self._valued, self.worker.batches(map(Item, sources)))
         # Not a loop in a loop: its variable would hold on to a batch while the network sees the next.
         for item in chain.from_iterable(map(self._taken, self._said(batches, self._pooled))):
             self._failed += item.error is not None
             yield [self._outcome(item)]
         if not self._moments.count + self._failed:
             raise NothingFoundError("standard input named no picture")
+        if self.total is None:
+            self.notes += filter(None, [self.unread.words()])
         if not self._moments.count:
             raise PictureError("no picture could be done, so there is nothing to rank")
 
@@ -154,8 +182,14 @@ class Ranking:
         """Write the files; the channels that are shown, in order.
 
         Raises:
+            RequestError: another run writes to the folder, or its ranking is another by now.
             OutputError: they cannot be written.
         """
+        with nullcontext(self._folder) if self._folder else Folder(self._out, self.contest.job.durable) as folder:
+            self._check_other_contests()
+            return self._written(folder)
+
+    def _written(self, folder: Folder) -> list[Ranked]:
         statistics = self._moments.statistics()
         if self._negative:
             self.notes.append(NEGATIVE)
@@ -168,12 +202,12 @@ class Ranking:
         content = {f"{stem}.csv": self._table(statistics), f"{stem}.png": self._sheet(ranked, statistics)}
         try:
             for name, data in content.items():
-                atomic.write(self._out / name, data)
+                folder.write(name, data)
             for name in {f"{STEM}{tag}.{kind}" for tag in ("", ".untrained") for kind in ("csv", "png")} - {*content}:
                 (self._out / name).unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"{self.contest.job.out!r} cannot be written to: {error.strerror}") from error
-        provenance.write(self._out, self._facts(statistics), FACTS)
+        provenance.write(folder, self._facts(statistics), FACTS)
         self.files = [*content, FACTS]
         return ranked
 
@@ -211,9 +245,11 @@ class Ranking:
         """A ranking of something else is not replaced unless that was asked for."""
         before = provenance.read(self._out, FACTS)
         if before and before.get("fingerprint") != self._fingerprint and not self.contest.job.overwrite:
+            model = before.get("model")
+            name = model.get("name") if isinstance(model, dict) else None
             raise RequestError(
-                f"{self.contest.job.out!r} holds another ranking of channels: of {before.get('layer')!r} of "
-                f"{before.get('model', {}).get('name')!r}, or asked in other words",
+                f"{self.contest.job.out!r} holds another ranking of channels: of {before.get('layer')!r} of {name!r}, "
+                "or asked in other words",
                 "choose another folder with --out, or replace it with --overwrite",
             )
 
@@ -251,17 +287,12 @@ class Ranking:
 
     def _said_of(self, explainer: Explainer, batch: Sequence[Item], kept: Kept) -> list[tuple[Item, Said]]:
         ready = [item for item in batch if item.input is not None]
-        found: Sequence[Said] | None = None
-        try:
-            found = self._forward(explainer, ready, kept) if ready else []
-        except RequestError:
-            raise
-        except torch.OutOfMemoryError:
-            self._note(f"{explainer.device} has not enough memory for {len(ready)} pictures at a time: --batch-size")
-        except Exception as error:
-            self._note(f"a batch failed and was done picture by picture: {_first_line(error)}")
-        if found is None:  # not in the handlers: they would hold on to the failed batch's memory
-            found = [self._alone(explainer, item, kept) for item in ready]
+        found = self.worker.apart(
+            explainer,
+            ready,
+            lambda some: self._forward(explainer, some, kept),
+            lambda item: self._alone(explainer, item, kept),
+        )
         said = iter(found)
         pairs = [(item, None if item.input is None else next(said)) for item in batch]
         for item in ready:
@@ -280,7 +311,8 @@ class Ranking:
         module = explainer.module
         images = devices.batch_for(explainer.device, [item.input for item in items if item.input is not None])
         place = explainer.places.get(self.layer, 0)
-        said = output_of(module, self.layer, devices.copied_to(module, images), self._turn, place)
+        with self.worker.computing():
+            said = output_of(module, self.layer, devices.copied_to(module, images), self._turn, place)
         cells = canonical(said, self._layout).float()
         if len(cells) != len(items):
             raise ValueError(f"the layer {self.layer!r} gives {len(cells)} outputs for {len(items)} pictures")
@@ -294,7 +326,7 @@ class Ranking:
     def _pooled(self, cells: Float[Tensor, "n c h w"], items: Sequence[Item]) -> list[np.ndarray]:
         if bool((cells < 0).any()):  # set, and never taken back: several threads may do so
             self._negative = True
-        views = [item.picture.view for item in items if item.picture is not None]
+        views = [item.picture.view.placed(self._placement) for item in items if item.picture is not None]
         return list(pooled(cells, views))
 
     def _note(self, text: str) -> None:
@@ -306,6 +338,7 @@ class Ranking:
         return Outcome(
             source=str(item.source.path),
             name=item.source.name,
+            page=item.source.page,
             stamp="",
             job=self.worker.fingerprint,
             run="",
@@ -367,7 +400,7 @@ class Ranking:
         writer.writerow(["channel", "mean", "max", "std", "active", "pictures", "correlation", *names])
         for channel in range(len(statistics.mean)):
             one = self._ranked(channel, statistics)
-            strongest = [cell for source, value in one.strongest for cell in (str(source.path), repr(value))]
+            strongest = [cell for source, value in one.strongest for cell in (source.shown, repr(value))]
             numbers = map(repr, (one.mean, one.max, one.std, one.active, one.pictures))
             r = "" if one.correlation is None else repr(one.correlation)
             writer.writerow([channel, *numbers, r, *strongest, *[""] * (len(names) - len(strongest))])
@@ -388,11 +421,11 @@ class Ranking:
         for batch in self._said(self.worker.batches(map(Item, wanted)), own):
             for item, drawn in batch:
                 if item.picture is not None and isinstance(drawn, np.ndarray):
-                    seen[item.source] = small(item.picture.pixels, item.picture.view)
+                    seen[item.source] = small(item.picture.pixels, item.picture.view.placed(self._placement))
                     maps |= {
                         (channel, item.source): map for channel, map in zip(wanted[item.source], drawn, strict=True)
                     }
-        if gone := [str(source.path) for source in wanted if source not in seen]:
+        if gone := [source.shown for source in wanted if source not in seen]:
             self.notes.append(
                 f"{len(gone)} picture(s) could not be read again for the contact sheet: {several(gone, len(gone))}"
             )
@@ -451,6 +484,7 @@ class Ranking:
             "values": {"file": str(self.values.file), "column": self.values.column} if self.values else None,
             "pictures": statistics.count,
             "failed": self._failed,
+            "unread": self.unread.as_dict(),
             "pooled": "mean over the cells that show any of the picture",
             "std": "divided by the number of pictures",
             "active": "share of pictures whose pooled activation is above zero",
@@ -469,7 +503,7 @@ def pooled(cells: Float[Tensor, "n c h w"], views: Sequence[View]) -> Float32[np
 
 
 def _caption(source: Source, value: float) -> str:
-    return f"{value:.3g}  {source.path.name}"
+    return f"{value:.3g}  {page_of(source.path.name, source.page)}"
 
 
 def _pictures(count: int) -> str:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from camcli import signature
 from camcli.errors import RequestError
 from camcli.evidence import Evidence
+from camcli.job import AUTO
 from camcli.methods import EVIDENCE, METHODS
 from camcli.methods.concept import Concepts
 from camcli.tables import Row
@@ -75,13 +75,13 @@ class Recipe:
 
     row: Row
     formulas: tuple[Formula, ...]
-    fusion: Callable[[Sequence[Tensor]], Tensor] | None = None
+    fusion: Callable[..., Tensor] | None = None
     fit: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, evidence: Evidence, layer: str) -> Tensor:
         """The maps: ``(n, h, w)``; with colours at the input ``(n, 3, H, W)``."""
         maps = [formula(evidence, layer) for formula in self.formulas]
-        return maps[0] if len(maps) == 1 else _product(maps)
+        return maps[0] if len(maps) == 1 else _product(maps, evidence.get("onto_input", layer))
 
     def concepts(self, evidence: Evidence, layer: str, fitted: Tensor | None) -> Concepts:
         """What it finds, if it is a method that finds concepts."""
@@ -154,15 +154,21 @@ def descriptions(row: Row) -> list[str]:
     return [signature.description(inspect.getdoc(function) or "") for function in functions]
 
 
-def recipes(method: str | Sequence[str], options: Mapping[str, Any] | Sequence[str] = ()) -> tuple[Recipe, ...]:
+def recipes(
+    method: str | Sequence[str], options: Mapping[str, Any] | Sequence[str] = (), boxes: bool = False
+) -> tuple[Recipe, ...]:
     """The methods of these names (or of one, perhaps several joined by commas), each once, with their options.
+
+    ``auto`` is Grad-CAM, and HiResCAM where ``boxes`` are explained: a channel's mean gradient forgets where one is.
 
     Raises:
         RequestError: there is no such method or option, an option cannot have its value, or a method's function asks
             for evidence that does not exist.
     """
     words = [method] if isinstance(method, str) else method
-    names = list(dict.fromkeys(name.strip() for word in words for name in word.split(",") if name.strip()))
+    given = (name.strip() for word in words for name in word.split(",") if name.strip())
+    auto = "hirescam" if boxes else "gradcam"
+    names = list(dict.fromkeys(auto if name == AUTO else name for name in given))
     if not names:
         raise RequestError("no method is named", f"there are: {', '.join(METHODS.names())}")
     rows = [METHODS.find(name) for name in names]
@@ -207,13 +213,12 @@ def _formula(row: Row, values: Mapping[str, Any]) -> Formula:
     return Formula(row, function, wants, own)
 
 
-def _product(maps: Sequence[Tensor]) -> Float[Tensor, "n 3 h w"]:
+def _product(maps: Sequence[Tensor], onto_input: Callable[[Tensor], Tensor]) -> Float[Tensor, "n d h w"]:
     """Maps multiplied at the input's size (Selvaraju 2017, sec. 3.2): those of a layer rectified, then bilinear."""
-    size = next(map.shape[2:] for map in maps if map.ndim == 4)
     result: Tensor | None = None
     for map in maps:
         if map.ndim == 3:
-            map = F.interpolate(map.relu().unsqueeze(1), size, mode="bilinear", align_corners=False)
+            map = onto_input(map.relu().unsqueeze(1))
         result = map if result is None else result * map
     assert result is not None
     return result

@@ -59,7 +59,7 @@ class Style:
 
 
 def display(
-    map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "3 h w"],
+    map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "d h w"],
 ) -> Float32[np.ndarray, "h w"]:
     """What is shown of a signed map: nothing below zero.
 
@@ -74,7 +74,7 @@ def display(
     return np.asarray(np.abs(map).max(0) if map.ndim == 3 else np.maximum(map, 0))
 
 
-def strongest(map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "3 h w"]) -> float:
+def strongest(map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "d h w"]) -> float:
     """The value that becomes 1 when a map is normalised by itself; the greatest of these is a run's ``scale``.
 
     Of a layer's map the greatest value shown, of a gradient at the input the 99.5th percentile (or the greatest
@@ -85,7 +85,7 @@ def strongest(map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "3 h w"]) ->
     return robust or float(shown.max())
 
 
-def full(map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "3 h w"], style: Style) -> float:
+def full(map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "d h w"], style: Style) -> float:
     """The value that becomes 1 when this map is drawn in this style."""
     match style.normalize:
         case "image" | "range":
@@ -99,7 +99,7 @@ def full(map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "3 h w"], style: 
 
 
 def unit(
-    map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "3 h w"], style: Style, spread: bool = False
+    map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "d h w"], style: Style, spread: bool = False
 ) -> Float32[np.ndarray, "h w"]:
     """What is shown of a map, between 0 and 1, at the map's own size. A map without anything to show stays zero.
 
@@ -210,11 +210,13 @@ def blend(
     return drawn
 
 
-def gradient_picture(gradient: Float32[np.ndarray, "3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
+def gradient_picture(gradient: Float32[np.ndarray, "d h w"]) -> UInt8[np.ndarray, "h w 3"]:
     """A signed gradient of red, green and blue around mid-grey, equally far to both sides; NaN is hatched.
 
-    The 99.5th percentile of its magnitude becomes black or white.
+    The 99.5th percentile of its magnitude becomes black or white. Of one channel it is grey.
     """
+    if len(gradient) == 1:
+        gradient = gradient.repeat(3, 0)
     seen = ~np.isnan(gradient[0])
     known = gradient[:, seen]
     scale = strongest(known[:, np.newaxis]) if known.size else 0.0

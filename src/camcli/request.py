@@ -16,6 +16,8 @@ from camcli.recipe import Recipe
 from camcli.scores import SCORES
 from camcli.witness import AGAIN, ATTENTION, BEHIND, BLOCKS, COSINES
 
+# Methods that give each channel one weight: what all its cells' gradients come to.
+ONE_WEIGHT = frozenset({"gradcam", "gradcam++", "xgradcam", "shapleycam"})
 # What a channel's share in the score is made of.
 SHARE = frozenset({"act", "grad"})
 # Evidence that is found by seeing every operation of a network, and why.
@@ -124,6 +126,40 @@ class Request:
         if self.at_layer and closed and not closed[0].name:
             raise RequestError(f"no layer can be looked at: {closed[0].words}", closed[0].remedy)
 
+    @property
+    def levelled(self) -> bool:
+        """Whether boxes are explained in the way that keeps their place: HiResCAM at every level of the pyramid."""
+        named = [recipe.row.name for recipe in self.recipes]
+        return self.outlet.task == "detect" and named == ["hirescam"] and not self.smooth and not self.strongest
+
+    def forgotten(self) -> str:
+        """What is to be said where a method forgets where a box is; empty where none does."""
+        if self.outlet.task != "detect":
+            return ""
+        formulas = {one.row.name for recipe in self.recipes for one in recipe.formulas} & ONE_WEIGHT
+        if not formulas:
+            return ""
+        return (
+            f"{' and '.join(sorted(formulas))} gives each channel one weight, which forgets where a box is, so maps of "
+            "boxes of one class look alike; hirescam, the default, keeps the place"
+        )
+
+    def check_tensors(self, layers: Sequence[str]) -> None:
+        """Refuse methods that change what a layer says where it is one of several tensors that a module gives.
+
+        Raises:
+            RequestError: such a method is asked for at such a layer.
+        """
+        module_names = {name for name, _ in self.module.named_modules()}
+        named = next((name for name in layers if name not in module_names), "")
+        changing = [recipe.row.name for recipe in self.recipes if recipe.wants & (BEHIND | {"responses"})]
+        if named and changing:
+            raise RequestError(
+                f"{' and '.join(changing)} changes what a layer says, and {named!r} is one of several tensors that a "
+                "module gives",
+                "name the module inside that makes it, or choose another method, such as hirescam",
+            )
+
     def check_layers_open(self, layers: Sequence[str]) -> None:
         """See that nothing hides these layers, by their full names.
 
@@ -149,6 +185,7 @@ class Request:
         self._check_strongest()
         self._check_concepts_alone()
         self._check_channels()
+        self.check_tensors(layers)
         self._check_fuse(layers)
 
     def check_fused(self, layers: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -18,13 +18,17 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from camcli import atomic, concepts, provenance
+from camcli import concepts, provenance
 from camcli.errors import CamcliError, NothingFoundError, OutputError, PictureError, RequestError, did_you_mean
-from camcli.job import NOT_IN_FINGERPRINT, Explanation, Job, Outcome
+from camcli.formats import Unread
+from camcli.job import Explanation, Job, Outcome
 from camcli.ledger import Ledger
 from camcli.listed import Listing, several
+from camcli.others import check_others
 from camcli.outputs import COLORMAPS, OUTPUTS
+from camcli.pages import paged
 from camcli.pictures import Picture, Source, decode, find, output_name, stamp
+from camcli.placement import Placement
 from camcli.render import Style, display, strongest
 from camcli.stream import ahead
 from camcli.targets import gives_several
@@ -32,31 +36,42 @@ from camcli.worker import Item, Worker
 
 LONGEST_FILE_NAME = 255  # bytes, on every common file system
 SLUG = 40
-# In a picture's stamp, before what stands for the pictures of its group.
+# In a picture's stamp, before what else its maps depend on: the pictures of its group, concepts found in several.
 MATES = "+"
+STANDS = "the result of an earlier run stays"
+NONE_DROPPED = "no picture could be done, so the results of other jobs stay"
+OUTDATED = f"{STANDS}, of the picture as it was then: it was changed since"
 # What fails for one picture in these ways fails for all: the disk is full, the quota spent, the folder read-only.
 NO_USE_TO_GO_ON = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 GO_ON_LATER = "what was done stays; make room and give the same command again"
 
 
-def found(job: Job, stdin: BinaryIO | None = None) -> Iterator[Source]:
+def found(job: Job, stdin: BinaryIO | None = None, unread: Unread | None = None) -> Iterator[Source]:
     """The pictures that a job names; ``stdin`` is what its input ``-`` reads, by default the process's own."""
-    return find(
+    sources = find(
         job.inputs,
         out=Path(job.out),
         stdin=stdin,
         null_separated=job.null_separated,
         root=Path(job.root) if job.root else None,
+        unread=unread,
     )
+    return paged(sources, job.pages)
 
 
-def check(job: Job) -> int | None:
+def check(job: Job, unread: Unread) -> int | None:
     """What can be said of a job before its model is loaded; how many pictures it names, None if they come from stdin.
+
+    Args:
+        job: what is asked.
+        unread: counts what is in folders and is left out though it is a picture, unless names come from stdin.
 
     Raises:
         RequestError: it names no pictures, its output folder is none, or there is no such colour map.
         NothingFoundError: there is no picture.
     """
+    if job.drop_others and not job.overwrite:
+        raise RequestError("other jobs' results are to be dropped, and nothing overwritten", "say --overwrite too")
     if not job.inputs:
         raise RequestError("no pictures were named", "name files, folders, globs, @list.txt, or - for standard input")
     there = next(path for path in (Path(job.out), *Path(job.out).absolute().parents) if path.exists())
@@ -66,9 +81,10 @@ def check(job: Job) -> int | None:
     if job.colormap not in COLORMAPS:
         hint = did_you_mean(job.colormap, COLORMAPS) or f"there are: {', '.join(COLORMAPS)}"
         raise RequestError(f"there is no colour map {job.colormap!r}", hint)
-    total = None if "-" in job.inputs else sum(1 for _ in found(job))
+    total = None if "-" in job.inputs else sum(1 for _ in found(job, unread=unread))
     if total == 0:
-        raise NothingFoundError(f"there is no picture in {', '.join(job.inputs)}")
+        beside = f"; {words}" if (words := unread.words()) else ""
+        raise NothingFoundError(f"there is no picture in {', '.join(job.inputs)}{beside}")
     return total
 
 
@@ -88,34 +104,6 @@ def check_apart(job: Job) -> None:
             )
 
 
-def check_others(others: Set[str], job: Job, before: Mapping[str, Any]) -> None:
-    """See that results of other jobs in the output folder are not replaced unless that was asked for.
-
-    Args:
-        others: their fingerprints.
-        job: what is asked now.
-        before: what the last of them recorded of itself.
-
-    Raises:
-        RequestError: they would be.
-    """
-    if not others or job.overwrite:
-        return
-    then, now = before.get("job", {}), job.as_dict()
-    names = [field.name for field in fields(Job) if field.name not in NOT_IN_FINGERPRINT]
-    changes = [
-        f"{name} was {then[name]!r}, is {now[name]!r}" for name in names if then.get(name, now[name]) != now[name]
-    ]
-    # Asked in the same words: what differs is behind them.
-    difference = (
-        "; ".join(changes) or "the weights or a file named in it were changed, or the last run here was not its"
-    )
-    raise RequestError(
-        f"{job.out!r} holds the results of another job: {difference}",
-        "choose another folder with --out, or replace them with --overwrite",
-    )
-
-
 class Run:
     """A job under way.
 
@@ -130,6 +118,7 @@ class Run:
     Attributes:
         worker: the job resolved.
         total: the number of pictures; None if they come from standard input.
+        unread: what is in folders and is left out though it is a picture.
         notes: what the user must know about this run; may grow while it goes on.
 
     Raises:
@@ -141,7 +130,8 @@ class Run:
         self.job = job
         self._out = Path(job.out)
         self._stdin = stdin
-        self.total = check(job)
+        self.unread = Unread()
+        self.total = check(job, self.unread)
         # Run-wide drawing waits for the last picture, and draws from the arrays.
         self._drawn_later = job.normalize == "run"
         self._formats = tuple(dict.fromkeys([*job.save, *(["array"] if self._drawn_later else [])]))
@@ -152,6 +142,7 @@ class Run:
         self.worker = Worker(job, None if self.total is None else self._sources, self.total)
         self.worker.shows_pixels = any(OUTPUTS.find(name).pixels for name in self._written)
         self.notes = self.worker.notes
+        self.notes += filter(None, [self.unread.words()])
         for listing in (self.worker.target, self.worker.prompts and self.worker.prompts.own):
             if isinstance(listing, Listing):
                 self.notes += self._unused(listing)
@@ -161,17 +152,21 @@ class Run:
         boxes = self.worker.network.outlet.task == "detect"
         wanted, many = self.worker.wanted, self.worker.network.labels.open > 1
         self._several = boxes or bool(job.targets) or len(wanted) > 1 or (many and any(map(gives_several, wanted)))
+        self._beside = ""  # what a picture's maps depend on that is not its own, for its stamp
         self._held = ExitStack()
 
     def __enter__(self) -> Run:
         with ExitStack() as held:
-            ledger = Ledger(self._out, self.worker.fingerprint, Outcome, self._needed, replace=self.job.overwrite)
+            ledger = Ledger(self._out, self.worker.fingerprint, Outcome, self._needed, durable=self.job.durable)
             self._ledger = held.enter_context(ledger)
+            self._folder = ledger.folder
             before = provenance.read(self._out)
-            check_others(self._ledger.others, self.job, before)
+            names = None if self.total is None else self._names
+            check_others(ledger, self.job, self.worker.fingerprint, self.worker.counted, before, names)
             self._facts = {"run": self._id, "began": provenance.now(), **provenance.facts(self.worker)}
             if self.worker.explainer.fits:
                 self._facts["concepts"] = self._shared_concepts(before)
+                self._beside = f"{MATES}{self._facts['concepts']['sha256'][:16]}"
             # At which scale the pictures of this job were drawn last, if they were.
             self._scale = before.get("scale") if before.get("fingerprint") == self.worker.fingerprint else None
             self._record(scale=self._scale)
@@ -184,28 +179,42 @@ class Run:
         self._held.__exit__(kind, error, trace)
 
     def __iter__(self) -> Iterator[list[Outcome]]:
-        explained = self.worker.stream(map(self._item, self._sources()), self._begin)
+        sources = found(self.job, self._stdin, self.unread if self.total is None else None)
+        explained = self.worker.paused_stream(map(self._item, sources), self._begin)
         workers = self.worker.workers
-        met = failed = skipped = 0
+        met = failed = skipped = standing = 0
         for outcomes in ahead(self._outcomes, explained, workers, 2 * workers):
             met += 1
             skipped += not outcomes
             failed += any(outcome.error for outcome in outcomes)
+            standing += any(note in (STANDS, OUTDATED) for outcome in outcomes for note in outcome.notes)
             if outcomes:
                 self._ledger.append(outcomes)
             yield outcomes
         if not met:
             raise NothingFoundError("standard input named no picture")
+        if standing:
+            self.notes.append(f"{standing} picture(s) that failed keep the results of an earlier run")
+        if self.total is None:
+            self.notes += filter(None, [self.unread.words()])
         if self._drawn_later:
             for outcomes in self._draw():
                 failed += 1
                 yield outcomes
-        self._record(finished=provenance.now(), pictures=met, failed=failed, skipped=skipped, scale=self._scale)
+        if self.job.drop_others and failed < met:
+            self._ledger.drop_others()
+        elif self.job.drop_others:
+            self.notes.append(NONE_DROPPED)
+        counts = {"pictures": met, "failed": failed, "skipped": skipped, "unread": self.unread.as_dict()}
+        self._record(finished=provenance.now(), **counts, notes=list(self.notes), scale=self._scale)
 
     # ---- before
 
     def _sources(self) -> Iterator[Source]:
         return found(self.job, self._stdin)
+
+    def _names(self) -> Iterator[str]:
+        return (source.name for source in self._sources())
 
     def _needed(self, files: dict[str, str]) -> list[str]:
         return [files[name] for name in self._written if name in files]
@@ -237,27 +246,40 @@ class Run:
         assert self.total is not None
         pictures = self.worker.fit(concepts.spread_first(lambda: map(Item, self._sources()), self.total))
         facts = {"file": concepts.FILE, "sha256": concepts.digest(explainer.fitted), "pictures": pictures}
-        gone = then.get("sha256", facts["sha256"]) != facts["sha256"]
-        if gone and not self.job.overwrite and next(iter(self._ledger.pictures()), None):
+        if then.get("sha256", facts["sha256"]) != facts["sha256"]:
+            self._check_concepts_gone()
+        try:
+            if explainer.fitted:
+                concepts.save(self._folder, explainer.fitted, job)
+        except OSError as error:
+            raise OutputError(f"{self.job.out!r} cannot be written to: {error.strerror}", GO_ON_LATER) from error
+        return facts
+
+    def _check_concepts_gone(self) -> None:
+        """See that no picture stays that was drawn with other concepts than those named now."""
+        if self.job.overwrite:
+            left = self._ledger.left(self._names(), own=True)
+            if left:
+                raise RequestError(
+                    f"concepts are found anew, and {len(left)} picture(s) in {self.job.out!r} that are not named now "
+                    f"were drawn with those of before: {several(left, len(left))}",
+                    "name those pictures too, leave --overwrite out, or choose another folder with --out",
+                )
+        elif next(iter(self._ledger.pictures()), None):
             raise RequestError(
                 f"pictures in {self.job.out!r} were drawn with concepts that are gone: {concepts.FILE} was deleted, "
                 "and the pictures named now have others",
                 "do all again with --overwrite, or choose another folder with --out",
             )
-        try:
-            if explainer.fitted:
-                concepts.save(self._out, explainer.fitted, job)
-        except OSError as error:
-            raise OutputError(f"{self.job.out!r} cannot be written to: {error.strerror}", GO_ON_LATER) from error
-        return facts
 
     def _record(self, **more: Any) -> None:
-        provenance.write(self._out, {**self._facts, **more})
+        provenance.write(self._folder, {**self._facts, **more})
 
     # ---- picture by picture
 
     def _item(self, source: Source) -> Item:
         mark = stamp(source.path)
+        mark += self._beside if mark else ""
         return Item(source, stamp=mark, skipped=not self.job.overwrite and self._ledger.done(source.name, mark))
 
     def _begin(self, group: Sequence[Item]) -> None:
@@ -281,19 +303,28 @@ class Run:
                 if isinstance(result, PictureError):
                     raise result
                 outcomes.append(self._done(item, result, part))
+            except OutputError:
+                raise
             except Exception as error:  # whatever it is, it is this map's, and the others go on
                 if isinstance(error, OSError) and error.errno in NO_USE_TO_GO_ON:
                     raise OutputError(
                         f"{self.job.out!r} cannot be written to: {error.strerror}", GO_ON_LATER
                     ) from error
                 outcomes.append(self._outcome(item, part=part, error=reason(error)))
+        if all(outcome.error for outcome in outcomes) and self._ledger.stands(item.source.name):
+            # What else changes a stamp is no change of the picture.
+            alone = not self.job.group and not self._beside
+            note = OUTDATED if alone and self._ledger.changed(item.source.name, item.stamp) else STANDS
+            outcomes = [replace(outcome, notes=(*outcome.notes, note)) for outcome in outcomes]
         seconds = (item.seconds + time.perf_counter() - began) / len(outcomes)
+        item.drop()
         return [replace(outcome, seconds=round(seconds, 4)) for outcome in outcomes]
 
     def _outcome(self, item: Item, **values: Any) -> Outcome:
         return Outcome(
             source=str(item.source.path),
             name=item.source.name,
+            page=item.source.page,
             stamp=item.stamp,
             job=self.worker.fingerprint,
             run=self._id,
@@ -305,9 +336,13 @@ class Run:
         assert item.picture is not None  # without a picture there is no explanation
         stem = self._stem(item.source.name, explanation)
         files = {name: fitted(stem, suffix) for name, suffix in self._suffixes.items()}
-        self._write(item.picture, explanation, {name: files[name] for name in self._written})
+        sizes = self._write(item.picture, explanation, {name: files[name] for name in self._written})
+        if self._drawn_later and not self._ledger.same(item.source.name, item.stamp):
+            # A drawing of what was there before is none of this map's.
+            for file in (file for name, file in files.items() if name not in self._written):
+                (self._out / file).unlink(missing_ok=True)
         shown = display(explanation.drawn)
-        view = item.picture.view
+        view = item.picture.view.placed(explanation.placement)
         x, y = view.peak(shown)
         notes = explanation.notes
         if shown.max() > shown[view.shown(shown.shape)].max():
@@ -316,6 +351,7 @@ class Run:
             item,
             part=part,
             files=files,
+            sizes=sizes,
             index=explanation.index,
             label=explanation.label,
             score=explanation.score,
@@ -332,13 +368,20 @@ class Run:
             high=float(explanation.map.max()),
             strongest=strongest(explanation.drawn),
             peak=(round(x, 2), round(y, 2)),
+            placement=explanation.placement.numbers if explanation.placement else None,
             notes=notes,
         )
 
-    def _write(self, picture: Picture, explanation: Explanation, files: dict[str, str]) -> None:
+    def _write(self, picture: Picture, explanation: Explanation, files: dict[str, str]) -> dict[str, int]:
+        """Write a map's files; how long each is."""
         style = Style(self.job.colormap, self.job.alpha, self.job.normalize, self._scale, self.worker.network.untrained)
+        picture = replace(picture, view=picture.view.placed(explanation.placement))
+        sizes = {}
         for name, file in files.items():
-            atomic.write(self._out / file, OUTPUTS.load(name)(picture, explanation, style))
+            content = OUTPUTS.load(name)(picture, explanation, style)
+            self._folder.write(file, content)
+            sizes[name] = len(content)
+        return sizes
 
     def _stem(self, name: str, explanation: Explanation) -> str:
         """The output name, with as much behind it as tells one picture's maps apart in this job."""
@@ -348,7 +391,7 @@ class Run:
         tags = [
             "untrained" if self.worker.network.untrained else "",
             explanation.method if len(self.worker.explainer.methods) > 1 else "",
-            explanation.layer if len(self.worker.explainer.layers) > 1 and self.job.fuse == "none" else "",
+            explanation.layer if len(self.worker.explainer.layers) > 1 and self.worker.explainer.fuse == "none" else "",
             f"box{explanation.number}" if explanation.number else "",
             f"{explanation.index}-{_slug(explanation.label)}" if by_class else "",
             f"channel{explanation.channel}" if explanation.channel is not None else "",
@@ -363,62 +406,102 @@ class Run:
         What an earlier run has done and is gone or changed since keeps its files, and a note says so.
         """
         pictures = self._ledger.pictures
-        scale = max((one.strongest or 0.0 for outcomes in pictures() for one in outcomes), default=0.0)
+        scale = max((one.strongest or 0.0 for outcomes in pictures() for one in _drawable(outcomes)), default=0.0)
         fresh, self._scale = scale != self._scale, scale
         # While it is under way, the scale of what lies there is not known.
         self._record(scale=None)
-        left = 0
+        left = again = 0
         workers = self.worker.workers
-        for outcomes in ahead(lambda done: self._drawn(done, fresh), pictures(), workers, 2 * workers):
-            if any(outcome.error for outcome in outcomes):
-                if outcomes[0].run == self._id:
-                    self._ledger.append(outcomes, replacing=True)
+        for failed, outcomes in ahead(lambda done: self._drawn(done, fresh), pictures(), workers, 2 * workers):
+            if outcomes[0].run != self._id:
+                left += failed > 0
+            elif failed:
+                self._ledger.append(outcomes, replacing=True)
+                # A picture of which another map failed before was told and counted then.
+                if failed == sum(outcome.error is not None for outcome in outcomes):
                     yield outcomes
                 else:
-                    left += 1
+                    again += 1
+        if again:
+            self.notes.append(f"{again} picture(s) of which some maps failed could not be drawn either")
         if left:
             self.notes.append(f"{left} picture(s) of earlier runs are gone or changed and stay drawn at another scale")
 
-    def _drawn(self, outcomes: list[Outcome], fresh: bool) -> list[Outcome]:
-        """Draws one picture's maps; returns its outcomes, with errors where that could not be."""
+    def _drawn(self, outcomes: list[Outcome], fresh: bool) -> tuple[int, list[Outcome]]:
+        """Draws one picture's maps; how many could not be drawn, and its outcomes, those with an error."""
         old = outcomes[0].run != self._id
-        wanted = [{name: file for name, file in one.files.items() if name not in self._written} for one in outcomes]
+        wanted = [{} if one.error else self._drawings(one) for one in outcomes]
         files = [file for names in wanted for file in names.values()]
-        if not files or (old and not fresh and all((self._out / file).exists() for file in files)):
-            return outcomes
-        drawn = []
+        if not files or (old and not fresh and all(_holds(self._folder.inside(file)) for file in files)):
+            return 0, outcomes
+        drawn: list[Outcome] = []
+        failed = 0
         picture: Picture | None = None
         for outcome, names in zip(outcomes, wanted, strict=True):
             try:
-                picture = picture or self._decoded(outcome)
-                self._write(picture, self._explanation(outcome), names)
+                if names:
+                    picture = picture or self._decoded(outcome)
+                    self._write(picture, self._explanation(outcome), self._checked(names))
                 drawn.append(outcome)
+            except OutputError:
+                raise
             except Exception as error:  # whatever it is, it is this map's, and the others go on
                 kept = {name: file for name, file in outcome.files.items() if name in self._written}
                 drawn.append(replace(outcome, files=kept, error=f"it cannot be drawn: {reason(error)}"))
-        return drawn
+                failed += 1
+        return failed, drawn
+
+    def _drawings(self, outcome: Outcome) -> dict[str, str]:
+        """The files of a map that are drawn after the last picture."""
+        return {name: file for name, file in outcome.files.items() if name not in self._written}
+
+    def _checked(self, files: dict[str, str]) -> dict[str, str]:
+        """Files that a ledger names, which somebody may have changed.
+
+        Raises:
+            PictureError: one lies outside the output folder.
+        """
+        for file in files.values():
+            if self._folder.inside(file) is None:
+                raise PictureError(
+                    f"{self._folder.path / 'outcomes.jsonl'} names {file!r}, which lies outside the folder"
+                )
+        return files
 
     def _decoded(self, outcome: Outcome) -> Picture:
-        source = Source(Path(outcome.source), outcome.name)
+        source = Source(Path(outcome.source), outcome.name, page=outcome.page)
         if stamp(source.path) != outcome.stamp.partition(MATES)[0]:
             raise PictureError("the picture was changed since")
-        image = decode(source.path, self.job.background)
+        image = decode(source.path, self.job.background, self.job.range, source.page)
         return Picture(source, np.asarray(image), self.worker.network.prepare.view(*image.size))
 
     def _explanation(self, outcome: Outcome) -> Explanation:
+        """What an outcome was written of."""
+        array = self._checked({"array": outcome.files["array"]})["array"]
+        shared = {field.name for field in fields(Explanation)} & {field.name for field in fields(Outcome)}
+        said = {name: value for name in shared if (value := getattr(outcome, name)) is not None}
         return Explanation(
-            map=np.load(self._out / outcome.files["array"], allow_pickle=False),
-            method=outcome.method or "",
-            concepts=outcome.concepts,
-            layer=outcome.layer or "",
-            index=outcome.index,
-            label=outcome.label or "",
-            score=outcome.score or 0.0,
-            probability=outcome.probability,
-            notes=outcome.notes,
-            number=outcome.number,
-            box=outcome.box,
+            map=np.load(self._out / array, allow_pickle=False),
+            **{
+                "method": "",
+                "layer": "",
+                "index": None,
+                "label": "",
+                "score": 0.0,
+                "probability": None,
+                **said,
+                "placement": Placement.of(outcome.placement) if outcome.placement else None,
+            },
         )
+
+
+def _drawable(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Those of a picture's outcomes that have a map."""
+    return [outcome for outcome in outcomes if not outcome.error]
+
+
+def _holds(file: Path | None) -> bool:
+    return file is not None and file.is_file() and file.stat().st_size > 0
 
 
 def reason(error: Exception) -> str:

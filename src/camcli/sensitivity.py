@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Float32
 
-from camcli import agreement, atomic, models, provenance, render, texts
+from camcli import agreement, models, provenance, render, texts
 from camcli.consensus import (
     MEASURES,
     Matrix,
@@ -35,14 +35,27 @@ from camcli.consensus import (
 )
 from camcli.errors import NothingFoundError, OutputError, PictureError, RequestError
 from camcli.explainer import Result
+from camcli.formats import Unread
 from camcli.geometry import View
-from camcli.job import Compared, Explanation, Inquiry, Job, Said
+from camcli.job import Compared, Explanation, Inquiry, Job, Said, page_of
 from camcli.ledger import Ledger
 from camcli.listed import several
+from camcli.others import check_others
 from camcli.outputs.comparison import Heats, Seen, picture_sheet, summary_sheet
 from camcli.pictures import Source, stamp
 from camcli.render import Style
-from camcli.run import GO_ON_LATER, NO_USE_TO_GO_ON, check, check_apart, check_others, fitted, found, reason
+from camcli.run import (
+    GO_ON_LATER,
+    NO_USE_TO_GO_ON,
+    NONE_DROPPED,
+    OUTDATED,
+    STANDS,
+    check,
+    check_apart,
+    fitted,
+    found,
+    reason,
+)
 from camcli.stream import ahead
 from camcli.worker import Item, Worker
 
@@ -77,6 +90,7 @@ class Sensitivity:
         total: the number of pictures; None if they come from standard input.
         notes: what the user must know; grows until all is written.
         files: what belongs to no picture alone, relative to the output folder.
+        unread: what is in folders and is left out though it is a picture.
 
     Raises:
         RequestError: anything in the request that cannot be.
@@ -85,7 +99,8 @@ class Sensitivity:
 
     def __init__(self, inquiry: Inquiry, stdin: BinaryIO | None = None) -> None:
         self.inquiry = inquiry
-        self.total = check(inquiry.job)
+        self.unread = Unread()
+        self.total = check(inquiry.job, self.unread)
         check_apart(inquiry.job)
         self._words = asked_about(inquiry.job)
         worded = models.filled(self._words, models.templates(inquiry.paraphrases))
@@ -106,14 +121,18 @@ class Sensitivity:
         self._grouped = several_texts(self._pairs)
         self._fingerprint = self._asked()
         self.notes = self.worker.notes
+        self.notes += filter(None, [self.unread.words()])
         self.files: list[str] = []
         self._held = ExitStack()
 
     def __enter__(self) -> Sensitivity:
         with ExitStack() as held:
-            ledger = Ledger(self._out, self._fingerprint, Compared, replace=self.job.overwrite, file=LINES)
+            ledger = Ledger(self._out, self._fingerprint, Compared, file=LINES, durable=self.job.durable)
             self._ledger = held.enter_context(ledger)
-            check_others(ledger.others, self.job, provenance.read(self._out, FACTS))
+            self._folder = ledger.folder
+            names = None if self.total is None else self._names
+            before = provenance.read(self._out, FACTS)
+            check_others(ledger, self.job, self._fingerprint, self.worker.counted, before, names)
             self._facts = {
                 "run": self._id,
                 "began": provenance.now(),
@@ -124,7 +143,7 @@ class Sensitivity:
                 "paraphrases": list(models.templates(self.inquiry.paraphrases)),
                 "numbers": MEANINGS,
             }
-            provenance.write(self._out, self._facts, FACTS)
+            provenance.write(self._folder, self._facts, FACTS)
             self._held = held.pop_all()
         return self
 
@@ -134,18 +153,28 @@ class Sensitivity:
         self._held.__exit__(kind, error, trace)
 
     def __iter__(self) -> Iterator[list[Compared]]:
-        explained = self.worker.stream(map(self._item, self._sources()))
+        sources = found(self.job, self._stdin, self.unread if self.total is None else None)
+        explained = self.worker.paused_stream(map(self._item, sources))
         workers = self.worker.workers
-        met = failed = 0
+        met = failed = standing = 0
         for records in ahead(self._records, explained, workers, 2 * workers):
             met += 1
             failed += any(record.error for record in records)
+            standing += any(note in (STANDS, OUTDATED) for record in records for note in record.notes)
             if records:
                 self._ledger.append(records)
             yield records
         if not met:
             raise NothingFoundError("standard input named no picture")
-        self._facts |= {"pictures": met, "failed": failed}
+        if standing:
+            self.notes.append(f"{standing} picture(s) that failed keep the results of an earlier run")
+        if self.job.drop_others and failed < met:
+            self._ledger.drop_others()
+        elif self.job.drop_others:
+            self.notes.append(NONE_DROPPED)
+        if self.total is None:
+            self.notes += filter(None, [self.unread.words()])
+        self._facts |= {"pictures": met, "failed": failed, "unread": self.unread.as_dict()}
 
     def finish(self) -> Summary:
         """Sum up all pictures of this inquiry in the output folder, those of earlier runs too, and write that.
@@ -161,17 +190,18 @@ class Sensitivity:
         name = f"{stem}.png"
         drawn = self._summary_sheet(whole)
         try:
-            atomic.write(self._out / name, drawn)
+            self._folder.write(name, drawn)
             for other in {f"{STEM}.png", f"{STEM}.untrained.png"} - {name}:
                 (self._out / other).unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"{self.job.out!r} cannot be written to: {error.strerror}", GO_ON_LATER) from error
         unstable = [
-            {"source": one.source, "agreement": one.agreement, "deviation": one.deviation} for one in whole.unstable
+            {"source": one.source, "page": one.page, "agreement": one.agreement, "deviation": one.deviation}
+            for one in whole.unstable
         ]
         said = {**asdict(replace(whole, unstable=())), "measure": self.inquiry.measure, "unstable": unstable}
         facts = {**self._facts, "summary": said, "notes": self.notes, "finished": provenance.now()}
-        provenance.write(self._out, facts, FACTS)
+        provenance.write(self._folder, facts, FACTS)
         self.files = [LINES, name, FACTS]
         return whole
 
@@ -179,6 +209,9 @@ class Sensitivity:
 
     def _sources(self) -> Iterator[Source]:
         return found(self.job, self._stdin)
+
+    def _names(self) -> Iterator[str]:
+        return (source.name for source in self._sources())
 
     def _check_one_map(self) -> None:
         """See that every prompt has one map of its own."""
@@ -196,7 +229,7 @@ class Sensitivity:
                 "choose one that does, such as gradcam",
             )
         layers = explainer.layers
-        if len(layers) > 1 and self.job.fuse == "none":
+        if len(layers) > 1 and explainer.fuse == "none":
             raise RequestError(
                 f"the maps of one layer are compared, and {len(layers)} are named: {several(layers, len(layers))}",
                 "name one, or make one map of them: --fuse mean",
@@ -232,16 +265,22 @@ class Sensitivity:
             if item.error:
                 raise item.error
             record = self._compared(item)
+        except OutputError:
+            raise
         except Exception as error:  # whatever it is, it is this picture's, and the others go on
             if isinstance(error, OSError) and error.errno in NO_USE_TO_GO_ON:
                 raise OutputError(f"{self.job.out!r} cannot be written to: {error.strerror}", GO_ON_LATER) from error
-            record = self._record(item, error=reason(error))
+            stands = self._ledger.stands(item.source.name)
+            outdated = self._ledger.changed(item.source.name, item.stamp)
+            record = self._record(item, error=reason(error), notes=(OUTDATED if outdated else STANDS,) * stands)
+        item.drop()
         return [replace(record, seconds=round(item.seconds + time.perf_counter() - began, 4))]
 
     def _record(self, item: Item, **values: Any) -> Compared:
         return Compared(
             source=str(item.source.path),
             name=item.source.name,
+            page=item.source.page,
             stamp=item.stamp,
             job=self._fingerprint,
             run=self._id,
@@ -272,16 +311,19 @@ class Sensitivity:
             notes=item.notes,
             error=self._missing(item.results),
         )
-        return replace(record, files=self._write(Seen.of(record, picture, heats), explained))
+        files, sizes = self._write(Seen.of(record, picture, heats), explained)
+        return replace(record, files=files, sizes=sizes)
 
-    def _write(self, seen: Seen, explained: dict[int, Explanation]) -> dict[str, str]:
-        """Write a picture's files; what they are called."""
+    def _write(self, seen: Seen, explained: dict[int, Explanation]) -> tuple[dict[str, str], dict[str, int]]:
+        """Write a picture's files; what they are called, and how long each is."""
         stem = f"{seen.record.name}.untrained" if seen.record.untrained else seen.record.name
         files = {kind: fitted(stem, SUFFIXES[kind]) for kind in dict.fromkeys(self.job.save)}
+        sizes: dict[str, int] = {}
         for kind, file in files.items():
             content = self._sheet(seen) if kind == "sheet" else self._arrays(seen.heats, explained)
-            atomic.write(self._out / file, content)
-        return files
+            self._folder.write(file, content)
+            sizes[kind] = len(content)
+        return files, sizes
 
     def _sheet(self, seen: Seen) -> bytes:
         record = seen.record
@@ -319,7 +361,7 @@ class Sensitivity:
         prompt, text = self.prompts[number], self.texts[number]
         if isinstance(result, PictureError):
             return Said(prompt=prompt, text=text, error=reason(result))
-        x, y = view.peak(render.display(result.map))
+        x, y = view.placed(result.placement).peak(render.display(result.map))
         return Said(
             prompt=prompt,
             text=text,
@@ -335,7 +377,7 @@ class Sensitivity:
 
     def _all(self) -> Iterator[Compared]:
         """Every picture of this inquiry that has a map at all, also of earlier runs."""
-        return (record for [record] in self._ledger.pictures(failed=True) if record.prompts)
+        return (record for [record] in self._ledger.pictures() if record.prompts)
 
     def _summary_sheet(self, whole: Summary) -> bytes:
         pictures = f"{whole.pictures} picture{'s' * (whole.pictures != 1)}"
@@ -356,7 +398,7 @@ class Sensitivity:
         for record, item in zip(records, self.worker.stream(map(_again, records)), strict=True):
             explained = {number: one for number, one in enumerate(item.results) if isinstance(one, Explanation)}
             if item.picture is None or not explained:
-                gone.append(record.source)
+                gone.append(page_of(record.source, record.page))
                 yield record, None
             else:
                 yield record, Seen.of(record, item.picture, Heats.of(explained, item.picture.view))
@@ -400,8 +442,9 @@ def _explained(results: Sequence[Result]) -> dict[int, Explanation]:
 def _similarity(explained: dict[int, Explanation], view: View, count: int) -> dict[str, Matrix]:
     """For each measure the similarity of each two prompts' maps; NaN where it is not defined, or there is no map."""
     maps = np.stack([_flat(one.map) for one in explained.values()])
-    whole = view.whole_input()
-    cells = maps[:, *view.window(maps.shape[1:])]
+    placed = view.placed(next(iter(explained.values())).placement)
+    whole = placed.whole_input()
+    cells = maps[:, *placed.window(maps.shape[1:])]
     pixels = np.stack([whole.onto_picture(map) for map in maps])[:, *view.window(view.input)]
     found = {
         "pearson": agreement.pearson(cells),
@@ -422,6 +465,6 @@ def _flat(map: Float32[np.ndarray, "*c h w"]) -> Float32[np.ndarray, "h w"]:
 
 def _again(record: Compared) -> Item:
     """A picture that was compared, to be explained once more."""
-    source = Source(Path(record.source), record.name)
+    source = Source(Path(record.source), record.name, page=record.page)
     changed = stamp(source.path) != record.stamp
     return Item(source, error=PictureError("the picture was changed since") if changed else None)

@@ -62,16 +62,24 @@ class Layer:
 
 
 def probe_image(
-    size: tuple[int, int], dtype: torch.dtype, device: torch.device, count: int = 1, seed: int = 0
-) -> Float[Tensor, "n 3 h w"]:
+    size: tuple[int, int], dtype: torch.dtype, device: torch.device, count: int = 1, seed: int = 0, channels: int = 3
+) -> Float[Tensor, "n d h w"]:
     """Seeded noise to try a network on: unlike a blank image it drives every channel."""
-    noise = torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(seed))
+    noise = torch.randn(count, channels, *size, generator=torch.Generator().manual_seed(seed), device="cpu")
     return noise.to(device, dtype)
+
+
+def noise_like(
+    images: Float[Tensor, "n d h w"], size: tuple[int, int] | None = None, count: int = 0, seed: int = 0
+) -> Float[Tensor, "m d h2 w2"]:
+    """Likewise, of these images' kind; of another size, or as many as ``count``, if they are given."""
+    own = (images.shape[2], images.shape[3])
+    return probe_image(size or own, images.dtype, images.device, count or len(images), seed, images.shape[1])
 
 
 def survey(
     module: nn.Module,
-    image: Float[Tensor, "n 3 h w"],
+    image: Float[Tensor, "n d h w"],
     prefix: int | None = None,
     grid: tuple[int, int] | None = None,
     read: Callable[[Any, int], Reading] = PLAIN.read,
@@ -393,7 +401,7 @@ def at_the_input(module: nn.Module) -> str:
 
 
 def depends(
-    module: nn.Module, layer: Layer, image: Float[Tensor, "n 3 h w"], read: Callable[[Any, int], Reading] = PLAIN.read
+    module: nn.Module, layer: Layer, image: Float[Tensor, "n d h w"], read: Callable[[Any, int], Reading] = PLAIN.read
 ) -> bool:
     """Whether the score depends on the cells of what a layer hands on, whatever its gradient is: NaN goes all the way.
 
@@ -417,7 +425,7 @@ def depends(
         handle.remove()
 
 
-def first_not_finite(module: nn.Module, image: Float[Tensor, "1 3 h w"]) -> str:
+def first_not_finite(module: nn.Module, image: Float[Tensor, "1 d h w"]) -> str:
     """The first module whose output holds NaN or infinite values, as words for a message; empty if none does."""
     found: list[str] = []
     kinds = dict(module.named_modules())
@@ -462,7 +470,7 @@ def no_layer(module: nn.Module, layers: Sequence[Layer]) -> RequestError:
 def found_default(
     module: nn.Module,
     layers: Sequence[Layer],
-    image: Float[Tensor, "n 3 h w"],
+    image: Float[Tensor, "n d h w"],
     read: Callable[[Any, int], Reading] = PLAIN.read,
     graph: bool = True,
     failed: Sequence[str] = (),

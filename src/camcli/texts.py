@@ -12,9 +12,14 @@ from camcli.job import Job
 from camcli.labels import folded
 from camcli.listed import JSON_LINES, MOST_NAMES, Kind, Listing, several
 
-PROMPTS = Kind("prompt", "text", ("text", "texts", "prompt", "prompts", "caption"), "a red umbrella")
+PROMPTS = Kind(
+    "prompt",
+    "text",
+    ("prompt", "prompts", "text", "texts", "caption", "captions", "description", "sentence"),
+    "a red umbrella",
+)
 # Files of these types list each picture's own prompts.
-PICTURE_BY_PICTURE = (".csv", *JSON_LINES)
+PICTURE_BY_PICTURE = (".csv", ".tsv", *JSON_LINES)
 # How much of each is shown in a list of them.
 WIDTH = 60
 

@@ -42,7 +42,7 @@ def tree(
     weights = "" if source in ("bundled", "local") else RANDOM_WEIGHTS
     network = models.load(model, weights=weights, text=text, size=size, output=output)
     tops = resolve(network.module, [layer]) if layer else []
-    image = probe_image(network.prepare.size, torch.float32, torch.device("cpu"))
+    image = probe_image(network.prepare.size, torch.float32, torch.device("cpu"), channels=network.prepare.channels)
     found = survey(network.module, image, network.prefix, network.grid, network.read)
     try:
         graph = not no_graph(found)

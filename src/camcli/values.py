@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from camcli.delimited import column, read_text, rows, title
 from camcli.errors import PictureError, RequestError, did_you_mean
 from camcli.listed import PICTURE_COLUMNS, Names, lacking, normal, several
 
@@ -85,46 +84,29 @@ class Values:
 
     def _rows(self) -> Iterator[tuple[int, str, str]]:
         """Line number, picture and number of each row, as written."""
-        reader = csv.reader(io.StringIO(self._text()), skipinitialspace=True, strict=True)
-        titles: list[str] = []
-        picture, value, width, rows = 0, 1, 0, 0
+        picture, value, width, count = 0, 1, 0, 0
         try:
-            for row in reader:
-                cells = [cell.strip() for cell in row]
-                if not any(cells):
-                    continue
+            for line, cells in rows(read_text(self.file, f"the values file {str(self.file)!r}", FORM)):
                 if not width:
                     width = len(cells)
-                    if any(cell.casefold() in PICTURE_COLUMNS for cell in cells):
-                        titles = cells
-                        picture = next(at for at, title in enumerate(titles) if title.casefold() in PICTURE_COLUMNS)
-                        value = self._chosen(titles, picture)
-                        self.column = titles[value]
+                    named = column(list(map(title, cells)), PICTURE_COLUMNS)
+                    if named is not None:
+                        picture, value = named, self._chosen(cells, named)
+                        self.column = cells[value]
                         continue
                     self._check_plain(width)
                 if len(cells) != width:
                     raise RequestError(
-                        f"{self.file}, line {reader.line_num}: {len(cells)} cells, and the first row has {width}",
+                        f"{self.file}, line {line}: {len(cells)} cells, and the first row has {width}",
                         "give every picture as many; a number has a decimal point, since a comma parts cells",
                     )
-                rows += 1
-                yield reader.line_num, cells[picture], cells[value]
-        except csv.Error as error:
-            raise RequestError(f"{self.file}, line {reader.line_num}, is not CSV ({error})", FORM) from error
-        if not rows:
+                count += 1
+                yield line, cells[picture], cells[value]
+        except ValueError as error:
+            raise RequestError(f"{self.file}, {error}", FORM) from error
+        if not count:
             raise RequestError(f"the values file {str(self.file)!r} lists nothing", FORM)
         self.column = self.column or "values"
-
-    def _text(self) -> str:
-        try:
-            return self.file.read_text(encoding="utf-8-sig")
-        except OSError as error:
-            raise RequestError(
-                f"the values file {str(self.file)!r} cannot be read: {error.strerror}",
-                "give a CSV file, or FILE.csv:COLUMN",
-            ) from error
-        except UnicodeDecodeError as error:
-            raise RequestError(f"the values file {str(self.file)!r} is not UTF-8 text", FORM) from error
 
     def _chosen(self, titles: list[str], picture: int) -> int:
         """Which column is meant."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,13 @@ from camcli import attention, devices
 from camcli.attention import Attending
 from camcli.biases import Biases
 from camcli.blocks import Call, Trunk, behind_attention, blocks_of, heard, no_blocks
-from camcli.capture import Taps, at_work, frozen, lent, tapped
+from camcli.capture import Taps, at_layer, at_work, frozen, lent, tapped
 from camcli.errors import RequestError
 from camcli.extras import Feed
 from camcli.layout import Layout, canonical, restored
+from camcli.locating import Located
 from camcli.outlet import Reading
+from camcli.precision import coarse
 from camcli.recompute import WORTH, recomputed, saving, weighed
 from camcli.replay import IMAGES, Recording, Way, expanded, needed, recorded, replayed
 from camcli.ruled import RuledActivations
@@ -68,6 +70,7 @@ class Plan:
         parts: the modules that are computed again on the way back, if that is asked for.
         trunk: their blocks, if a method asks for what these say.
         mixes: whether the score of one picture of a group was seen to depend on another.
+        located: where each layer's cells lie in the input, if that was measured.
     """
 
     layouts: dict[str, Layout] = field(default_factory=dict)
@@ -80,6 +83,7 @@ class Plan:
     parts: tuple[nn.Module, ...] = ()
     trunk: Trunk | None = None
     mixes: bool = False
+    located: dict[str, Located] = field(default_factory=dict)
 
     @property
     def pooled(self) -> bool:
@@ -217,15 +221,16 @@ class Witness:
         self, images: Tensor, seen: Tensor | None, region: Tensor | None, plan: Plan | None, from_input: bool
     ) -> Forward:
         leaf = self.leaf(images, from_input)
-        layers = {name: self.module.get_submodule(name) for name in self.layers}
+        layers = {name: at_layer(self.module, name)[0] for name in self.layers}
         with ExitStack() as watch:
             recordings: dict[str, Recording] = {}
             if plan and self.wants & BEHIND:
-                for name, layer in layers.items():
+                # Before its way is found out nothing behind a layer runs again.
+                for name, way in plan.ways.items():
                     part = self.places.get(name, 0)
-                    record = recorded(self.module, layer, plan.runs[name], len(leaf), plan.ways[name].owned, part)
+                    record = recorded(self.module, layers[name], plan.runs[name], len(leaf), way.owned, part)
                     recordings[name] = watch.enter_context(record)
-            taps = watch.enter_context(tapped(layers, self.call, self.places))
+            taps = watch.enter_context(self.tapping(self.layers))
             ruled = watch.enter_context(RuledActivations(self.everywhere)) if self.ruled else None
             biases = watch.enter_context(Biases()) if "biases" in self.wants else None
             calls: Mapping[nn.Module, Call] = {}
@@ -244,6 +249,25 @@ class Witness:
         reading = self.read(output, len(images), seen, region)
         return Forward(leaf, reading, taps, ruled, biases, recordings, attending, calls, ending)
 
+    def tapping(self, names: Iterable[str]) -> AbstractContextManager[Taps]:
+        """While it lasts, forwards leave the outputs of these layers, as :func:`camcli.capture.tapped` says."""
+        places = {name: at_layer(self.module, name) for name in names}
+        layers, parts = ({name: place[turn] for name, place in places.items()} for turn in (0, 1))
+        return tapped(cast("dict[str, nn.Module]", layers), self.call, self.places, cast("dict[str, str]", parts))
+
+    def cells(self, images: Tensor, layouts: Mapping[str, Layout]) -> dict[str, Tensor]:
+        """Each layer's cells ``(n, c, h, w)`` for images, in the graph that starts at these if they ask for one.
+
+        Raises:
+            ValueError: they do not go by images.
+        """
+        with self.tapping(layouts) as taps:
+            self.module(images.clone())
+        found = {name: canonical(taps[name], layout) for name, layout in layouts.items()}
+        if any(len(cells) != len(images) for cells in found.values()):
+            raise ValueError("what it gives does not go by images")
+        return found
+
     def _attending(self, images: int, plan: Plan | None, running: Sequence[nn.Module]) -> Attending:
         """Of the first forward the chain is checked; then only the last attention need be in the graph, if any."""
         values = bool(self.wants & {"attn_grad", "value"} or (self.wants & BLOCKS and (plan is None or plan.pooled)))
@@ -252,6 +276,10 @@ class Witness:
             return Attending(images, values, queries=queries, running=running)
         last = self.wants & LAST_ATTENTION or plan.pooled
         return Attending(images, values, graph_from=plan.attentions - 1 if last else -1, queries=queries)
+
+    def _alike(self, one: Tensor, other: Tensor, same: float = SAME) -> bool:
+        """Whether what the network said twice is the same to the rounding with which it counts."""
+        return alike(one, other, max(same, ROUNDED * coarse(devices.home(self.module))))
 
     # ---- which parts can be computed again on the way back
 
@@ -270,7 +298,7 @@ class Witness:
             return self._without_parts(plan, "no part of the network keeps much more than what it is given")
         plan.parts = best.parts
         try:
-            same = all(map(alike, before, self._gradients_of(plan, images)))
+            same = all(map(self._alike, before, self._gradients_of(plan, images)))
         except Exception as error:  # whatever it is, these parts cannot be computed again
             said = (str(error).strip() or type(error).__name__).splitlines()[0]
             return self._without_parts(plan, f"the parts of the network cannot be computed again: {said}")
@@ -280,7 +308,7 @@ class Witness:
 
     def _without_parts(self, plan: Plan, reason: str) -> str:
         plan.parts = ()
-        return f"--checkpoint changes nothing here: {reason}"
+        return f"--recompute changes nothing here: {reason}"
 
     def _gradients_of(self, plan: Plan, images: Tensor) -> list[Tensor]:
         """Gradients of all that the network says, where methods take them."""
@@ -342,7 +370,7 @@ class Witness:
                 pairs = [(reading.scores(0), again.scores(0)), (changed, again.scores(1))]
             except Exception:  # whatever it is, this way is none
                 return False
-            return all(map(alike, *zip(*pairs, strict=True)))
+            return all(map(self._alike, *zip(*pairs, strict=True)))
 
         # Features come with the images, so these are given anew for each variant.
         ways = [Way(owned)] if self.feed.on else [Way(owned, self._needed(layer, recording, leaf)), Way(owned)]
@@ -424,7 +452,7 @@ class Witness:
         for block in blocks:
             with torch.no_grad(), Attending(1, values=False, graph_from=-1):
                 again = calls[block].run(block)
-            if not alike(again, calls[block].output):
+            if not self._alike(again, calls[block].output):
                 raise no_blocks(f"run again on the same tokens, a {type(block).__name__} hands on others")
 
     def _alone(self, trunk: Trunk, recording: Recording, leaf: Tensor, plan: Plan) -> Trunk:
@@ -450,7 +478,7 @@ class Witness:
         if not found:
             return replace(trunk, alone="what lies behind its blocks cannot be run on copies of one token")
         few, many = found[min(found)], found[max(found)]
-        if not alike(few, many, max(SAME, ROUNDED * torch.finfo(tokens.dtype).eps)):
+        if not self._alike(few, many, max(SAME, ROUNDED * torch.finfo(tokens.dtype).eps)):
             return replace(trunk, alone="what lies behind its blocks tells tokens by their places, or mixes neighbours")
         shorter = 1 if trunk.way.whole else tokens.shape[1] // min(found)
         return replace(trunk, length=min(found), rows=min(MOST_ROWS, trunk.rows * shorter))

@@ -2,38 +2,59 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from camcli import devices
+from camcli import counted, depth, devices, frames
 from camcli.choices import ONE_TARGET, disagreement
 from camcli.compiling import Compilation
 from camcli.concepts import MOST_PICTURES, spread_first
 from camcli.errors import CamcliError, PictureError, RequestError, did_you_mean
 from camcli.explainer import Explainer, Result
 from camcli.extras import Extras, Features
-from camcli.geometry import View
-from camcli.job import BY_FOLDER, Explanation, Job, factors
+from camcli.geometry import PICTURES, View
+from camcli.inlet import channels_in_words
+from camcli.job import BY_FOLDER, RENAMED, Explanation, Job, factors, page_of
 from camcli.listed import several
 from camcli.network import Network
-from camcli.pictures import Picture, Reduced, Source, colour, decode, decode_reduced, find, grouped, pixels_of, upright
+from camcli.pages import paged
+from camcli.paths import absolute
+from camcli.pictures import (
+    PAUSE,
+    Picture,
+    Reduced,
+    Source,
+    colour,
+    decode,
+    decode_reduced,
+    find,
+    from_array,
+    grouped,
+    in_memory,
+    pixels_of,
+    undivided,
+)
+from camcli.precision import DTYPES, arithmetic
 from camcli.question import aimed, asked
+from camcli.reading import KEPT, Admit, Hold, Reading
+from camcli.recipe import recipes
 from camcli.region import Region, rectangle
 from camcli.signature import written
-from camcli.stream import ahead, batched, pieces, spread
+from camcli.stream import batched, pieces, spread
 from camcli.survey import probe_image
 from camcli.targets import parsed
 from camcli.targets.named import Listed
@@ -43,16 +64,18 @@ from camcli.targets.named import Listed
 CPU_ROWS, ONE_THREAD_ROWS, GPU_ROWS = 8, 16, 32
 # Where little is kept, on a CPU: 16 are up to a quarter faster than 8, and more of them little faster, if at all.
 LIGHT_BATCH = 16
-# As many pixels the pictures of a batch have together, which wait for what is drawn over them: 288 MB.
+# As many pixels the pictures of a batch have together, which wait for what is drawn over them: 288 MB. Where a batch's
+# size is somebody's word, or a GPU's, as many as so many photographs have.
 PIXELS = 96_000_000
-# Threads that decode for one device.
-DECODERS = 4
+PHOTOGRAPH = 12_000_000
 # Seconds of a run's forwards from which on compiling is tried unasked: it takes up to 16 of them, and wins of the rest
 # 5 % (AVX-512) to 40 % (AMX, bf16).
 COMPILED_FROM = 300
 ONE_DEVICE = "name one device: --device cuda:0, or --device cpu"
 ONE_COLOUR = "the picture is one colour: what is drawn comes from the network's borders"
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# How notes of a picture begin that its user can change.
+READ_SO = (depth.NARROW, depth.EIGHT, frames.ONE_OF)
+IS = {frames.ONE_OF: "is read as "}
 
 
 @dataclass(slots=True)
@@ -61,7 +84,7 @@ class Item:
 
     Attributes:
         source: where it is.
-        image: the decoded upright RGB picture, where the caller has it already.
+        image: the decoded upright picture, where the caller has it already.
         stamp: its file's size and time of change.
         skipped: nothing is to be done for it; it rides along.
         error: why it cannot be explained at all.
@@ -73,10 +96,12 @@ class Item:
         notes: what a reader of any of its maps must know.
         seconds: what it has taken so far.
         mates: how many pictures its group has, itself among them.
+        hold: the room that its pixels take among those under way.
+        short: it failed for lack of memory.
     """
 
     source: Source
-    image: Image.Image | None = None
+    image: Reduced | None = None
     stamp: str = ""
     skipped: bool = False
     error: PictureError | None = None
@@ -88,6 +113,20 @@ class Item:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     mates: int = 1
+    hold: Hold | None = None
+    short: bool = False
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels of it are held."""
+        return self.hold.pixels if self.hold else 0
+
+    def drop(self) -> Tensor | None:
+        """Its pixels are needed no more, so that there is room for others'; gives its input."""
+        self.picture = None
+        if self.hold:
+            self.hold.release()
+        return self.input
 
 
 R = TypeVar("R")
@@ -118,8 +157,9 @@ class Worker:
         explains: what number the maps explain, in words for people.
         notes: what the user must know about all the maps; may grow while pictures are done.
         sha256: of the weights.
-        fingerprint: of the job and of what it was resolved to: 16 hex digits that change when anything changes that
-            could change a picture's files.
+        counted: the parts of the job and of what it was resolved to that could change a picture's files, each as its
+            value or its SHA-256.
+        fingerprint: of all of them: 16 hex digits that change when any does.
 
     Raises:
         RequestError: anything in the job that cannot be.
@@ -141,10 +181,14 @@ class Worker:
         question = asked(job, count, features)
         network = question.network
         _check_fits(job, network)
+        _check_channels(job, network)
         # Before the precision is changed, so that the same weights have the same hash in every run.
         self.sha256 = network.sha256()
-        self.fingerprint = _fingerprint(job, network, self.sha256)
+        # The methods that it comes to, since a name may stand for another one.
+        methods = [one.row.name for one in recipes(job.method, job.options, network.outlet.task == "detect")]
+        self.counted = counted.parts(replace(job, method=",".join(methods)), network, self.sha256)
         device = self.devices[0]
+        _check_shared(job, network, device)
         self.network = replace(network, module=network.module.to(device))
         given = job.batch_size or (int(job.group) if job.group and job.group != BY_FOLDER else 0)
         self._rows = given or _rows(device)
@@ -165,33 +209,46 @@ class Worker:
             versus=question.versus,
             counterfactual=job.counterfactual,
             channels=question.strongest,
-            checkpoint=job.checkpoint,
+            recompute=job.recompute,
+            placement=job.placement,
         )
         self.target, self.wanted, self.prompts = question.target, question.wanted, question.prompts
         self.shows_pixels = False
-        # Each GPU wants pictures; copies on the CPU share what there is of it.
-        fed = 1 if device.type == "cpu" else len(self.devices)
-        self.workers = job.workers or min(DECODERS * fed, os.cpu_count() or 1)
+        self.workers = job.workers or devices.decoders(self.devices)
         try:
-            noise = probe_image(network.prepare.size, torch.float32, torch.device("cpu"), count or 1)
+            noise = _noise(network, count or 1)
             # In full precision, so that weights are rounded once.
-            self.explainer.rearrange(noise, features)
-            self.network.module.to(PRECISIONS[job.precision])
-            began = time.perf_counter()
-            self.explainer.check(noise, features)
-            tried = time.perf_counter() - began
+            if not network.shared:
+                with self.computing():
+                    self.explainer.rearrange(noise, features)
+            with self.computing():
+                self.explainer.locate(noise, features)
+            if not network.shared:
+                devices.cast(self.network.module, DTYPES[job.precision])
+            with self.computing():
+                began = time.perf_counter()
+                self.explainer.check(noise, features)
+                tried = time.perf_counter() - began
         except CamcliError:
             raise
         except Exception as error:
+            self.explainer.check_channels(noise)
             height, width = network.prepare.size
             raise RequestError(
                 f"{network.name} fails on {f'{count} images' if count else 'an image'} of {height}x{width} "
                 f"in {job.precision} on {device}: {_first_line(error)}",
                 _other_ways(job.precision, device),
             ) from error
-        self.batch_size = 1 if self.explainer.one_by_one else given or self._batch_size(first)
+        self.counted |= counted.code(job, self.explainer.methods)
+        if self.explainer.layers:
+            self.counted["layers"] = ", ".join(self.explainer.layers)
         if self.explainer.one_by_one:
-            self.fingerprint = hashlib.sha256(f"{self.fingerprint} in batches of 1".encode()).hexdigest()[:16]
+            self.counted["batches of"] = "1"
+        self.fingerprint = counted.fingerprint(self.counted)
+        self.batch_size = 1 if self.explainer.one_by_one else given or self._batch_size(first)
+        ordinary = self.batch_size * PHOTOGRAPH if given or device.type != "cpu" else 0
+        self._most = max(PIXELS, ordinary)
+        self._fits: dict[int, int] = {}
         if self.explainer.network is not self.network and self.explainer.network:
             self.network = self.explainer.network
             self.target = aimed(job, question, self.network)
@@ -201,15 +258,23 @@ class Worker:
         self._check_targets(pictures)
         self._check_prompts(pictures)
         self.notes = [*network.notes, *question.notes, *self._found_out()]
+        if job.precision == "tf32" and device.type != "cuda":
+            self.notes.append(f"TF32 is an arithmetic of GPUs: on {device} this is fp32")
         self._noting = Lock()
+        self._read_so: set[str] = set()
         if job.compile != "off":
             self.notes += self._compiled(total or 0, tried)
-        if job.size:
-            self.notes += _uneven(self.explainer.grids, network.prepare.size)
+        placed = {name for name, one in self.explainer.located.items() if one.placement}
+        grids = {name: grid for name, grid in self.explainer.grids.items() if name not in placed}
+        self.notes += _uneven(grids, network.prepare.size)
         self.explains = self.explainer.says(bool(job.region))
         if job.group:
             each = "one for all pictures of a group" if self.explainer.shared else "one for each picture of a group"
             self.explains += f"; {each}"
+
+    def computing(self) -> AbstractContextManager[None]:
+        """While it lasts, networks compute in the job's precision, whatever the process is set to."""
+        return arithmetic(self.job.precision)
 
     def _batch_size(self, first: Sequence[Path]) -> int:
         """How many pictures in one forward are fast, for little memory: fewer if the first is large."""
@@ -227,7 +292,8 @@ class Worker:
         """
         name = self.network.name
         try:
-            return self.explainer.on(device, noise, features)
+            with self.computing():
+                return self.explainer.on(device, noise, features)
         except CamcliError as error:
             raise RequestError(f"{name} cannot be copied to {device}: {error.message}", ONE_DEVICE) from error
         except Exception as error:  # whatever it is, the network works where it is
@@ -253,12 +319,12 @@ class Worker:
         if not wanted and total * tried < COMPILED_FROM:
             return []
         least = 0.0 if wanted else COMPILED_FROM * self.batch_size / total
-        size = self.network.prepare.size
-        noise = probe_image(size, torch.float32, torch.device("cpu"), self.batch_size)
+        noise = _noise(self.network, self.batch_size)
         why = "features come with the pictures" if self.extras else ""
         if len(self.devices) > 1:
             why = "whether it pays is measured on one device, and several are named, which must say the same"
-        done = Compilation(reason=why) if why else self.explainer.compile(noise, least)
+        with self.computing():
+            done = Compilation(reason=why) if why else self.explainer.compile(noise, least)
         if done.reason:
             return [f"nothing is compiled: {done.reason}"] if wanted else []
         pays = math.ceil(done.pays_after * self.batch_size)
@@ -339,9 +405,8 @@ class Worker:
 
         def samples() -> Iterator[dict[str, Tensor]]:
             nonlocal used
-            decoded = ahead(self._decoded, items, self.workers, self.batch_size + self.workers)
-            inputs = (item.input for item in decoded if item.input is not None)
-            for batch in batched(inputs, self.batch_size):
+            inputs = (item.drop() for item in filter(None, self._read(items)))
+            for batch in batched((one for one in inputs if one is not None), self.batch_size):
                 for count, cells in self._cells(batch[: MOST_PICTURES - used]):
                     used += count
                     yield cells
@@ -360,7 +425,8 @@ class Worker:
     def _cells(self, images: Sequence[Tensor]) -> list[tuple[int, dict[str, Tensor]]]:
         """Cells of so many images; what the network fails on is left out, and told when it is explained."""
         try:
-            return [(len(images), self.explainer.cells(torch.stack(list(images)), MOST_PICTURES))]
+            with self.computing():
+                return [(len(images), self.explainer.cells(torch.stack(list(images)), MOST_PICTURES))]
         except RequestError:
             raise
         except Exception:  # whatever it is, it is one image's
@@ -371,9 +437,15 @@ class Worker:
     def stream(
         self, items: Iterable[Item], begin: Callable[[Sequence[Item]], None] = lambda group: None
     ) -> Iterator[Item]:
+        """Items with their results, in order, as :meth:`paused_stream` gives them."""
+        return filter(None, self.paused_stream(items, begin))
+
+    def paused_stream(
+        self, items: Iterable[Item], begin: Callable[[Sequence[Item]], None] = lambda group: None
+    ) -> Iterator[Item | None]:
         """Items with their results, in order; at most two batches of pictures and the threads' own are held.
 
-        With several devices these are two for each, and one more.
+        With several devices these are two for each, and one more. None is given where no other comes for a while.
 
         Args:
             items: pictures; of a group all of them, also those that need not be done if no other must.
@@ -382,25 +454,61 @@ class Worker:
         # Concepts may have been found, or read from a file, since the copies were made.
         for copy in self.explainers[1:]:
             copy.fitted = self.explainer.fitted
-        batches = self.batches(self._grouped(items, begin) if self.job.group else items)
+        batches = self._batches(self._grouped(items, begin) if self.job.group else items)
         # Not a loop: its variable would hold on to a batch while the next is explained.
-        yield from chain.from_iterable(self.spread(self._explained, batches))
+        explained = self.spread(self._explained, batches)
+        yield from chain.from_iterable(map(_or_pause, explained))
 
     def spread(self, work: Callable[[Explainer, list[Item]], R], batches: Iterable[list[Item]]) -> Iterator[R]:
         """``work`` of each batch, in order, with the explainer of whichever device is free; in a thread if several."""
         # Copies on the CPU keep PyTorch's number of threads: with fewer, sums come out with another rounding.
-        return spread(work, batches, self.explainers)
+        return spread(work, batches, self.explainers, pauses=lambda batch: not batch)
 
     def batches(self, items: Iterable[Item]) -> Iterator[list[Item]]:
         """Items as they are decoded, in order, in batches of as many pictures as go through the network at once."""
-        decoded = ahead(self._decoded, items, self.workers, self.batch_size + self.workers)
+        return filter(None, self._batches(items))
+
+    def _batches(self, items: Iterable[Item]) -> Iterator[list[Item]]:
+        """Likewise, with an empty one where nothing comes for a while."""
+        read = self._read(items)
         if self.job.group:
-            return pieces(decoded, lambda item: item.mates)
-        return batched(decoded, self.batch_size, counts=lambda item: item.input is not None)
+            return pieces(filter(None, read), lambda item: item.mates)
+        return batched(read, self.batch_size, lambda item: item.input is not None, lambda item: item.pixels, self._most)
+
+    def _read(self, items: Iterable[Item]) -> Iterator[Item | None]:
+        """Items as they are decoded, in order; None where nothing comes for a while."""
+        # A batch is explained while the next is collected, and others are written; of several devices each has two.
+        under_way = 2 * len(self.devices) if len(self.devices) > 1 else 1
+        reading = Reading(
+            self._decoded,
+            workers=self.workers,
+            depth=self.batch_size + self.workers,
+            most=(under_way + 1) * self._most + PIXELS,
+            seconds=self.job.timeout,
+            late=self._late,
+            again=self._lacked_memory,
+            # A group is not divided, so whoever waits for the rest of it has nothing to give back.
+            kept=0.0 if self.job.group else KEPT,
+            pauses=lambda item: item.source is PAUSE,
+        )
+        return map(self._heard, reading(items))
+
+    def _late(self, item: Item) -> Item:
+        why, hint = (
+            f"is not decoded after {self.job.timeout:g} s",
+            "--timeout SECONDS gives it more, 0 as many as it takes",
+        )
+        return replace(item, error=PictureError(why, hint))
+
+    def _lacked_memory(self, item: Item) -> bool:
+        if item.short:
+            self._note("memory was short while several pictures were decoded, so fewer are at a time from then on")
+        return item.short
 
     def _grouped(self, items: Iterable[Item], begin: Callable[[Sequence[Item]], None]) -> Iterator[Item]:
         """The items group by group; a group of which one must be done is done as a whole."""
         folders: set[int] = set()
+        items = (item for item in items if item.source is not PAUSE)
         for group in grouped(items, self.job.group, lambda item: item.source.path):
             begin(group)
             wrong = _unlike_a_group(self.job.group, group, folders)
@@ -410,14 +518,23 @@ class Worker:
                 item.error = item.error or (PictureError(*wrong) if wrong else None)
             yield from group
 
-    def _decoded(self, item: Item) -> Item:
+    def _decoded(self, given: Item, admit: Admit) -> Item:
+        """A copy of an item with its picture and input; ``admit`` waits until there is room for so many pixels."""
+        item = replace(given)
         if item.skipped or item.error:
             return item
         began = time.perf_counter()
+
+        def admitted(pixels: int) -> None:
+            nonlocal began
+            asked = time.perf_counter()
+            item.hold = admit(pixels)
+            began += time.perf_counter() - asked
+
         try:
             if item.source.error:
                 raise PictureError(item.source.error)
-            opened = self._opened(item)
+            opened = self._opened(item, admitted)
             image = opened.image
             if self.extras:
                 self.extras.of([item.source.path])
@@ -425,26 +542,50 @@ class Worker:
                 self.prompts.among(item.source.path)
             prepare = self.network.prepare
             full = self.job.decode == "full"
-            item.input, view = prepare(image) if full else prepare.reduced(image, opened.size, opened.box)
+            if opened.planes is not None:
+                item.input, view = prepare.planes(opened.planes)
+            else:
+                item.input, view = prepare(image) if full else prepare.reduced(image, opened.size, opened.box)
             item.picture = Picture(item.source, np.asarray(image), view)
-            item.notes = (ONE_COLOUR,) if _one_colour(item.picture.pixels) else ()
+            item.notes = opened.notes + ((ONE_COLOUR,) if _one_colour(item.picture.pixels) else ())
             if self.network.outlet.task == "segment":
                 item.seen = _inside(Region(), view)
                 item.region = _inside(self.region, view) if self.region else None
         except PictureError as error:
-            item.error, item.input = error, None
+            self._fail(item, error.message, error.hint, error.__cause__)
         except Exception as error:  # whatever it is, it is this picture's, and the others go on
-            item.input = None
-            item.error = PictureError(f"it cannot be prepared for the model: {_first_line(error)}")
+            self._fail(item, f"it cannot be prepared for the model: {_first_line(error)}", "", error)
         item.seconds += time.perf_counter() - began
         return item
 
-    def _opened(self, item: Item) -> Reduced:
+    def _fail(self, item: Item, message: str, hint: str, cause: BaseException | None) -> None:
+        """Nothing of the picture is kept: an error of its own, since the one that was raised holds on to the pixels."""
+        item.error = PictureError(message, hint)
+        item.short = cause is not None and devices.lacks_memory(cause)
+        item.input = item.seen = item.region = item.picture = None
+        if item.hold:
+            item.hold.release()
+
+    def _heard(self, item: Item | None) -> Item | None:
+        """Have said once of the run what its user can change about how pictures are read; of each its notes say it."""
+        if item is None:
+            return None
+        for note in item.notes:
+            kind = next((kind for kind in READ_SO if note.startswith(kind)), None)
+            if kind and kind not in self._read_so:
+                self._read_so.add(kind)
+                self._note(f"{item.source.shown} {IS.get(kind, '')}{note}")
+        return item
+
+    def _opened(self, item: Item, admit: Callable[[int], None]) -> Reduced:
         if item.image:
-            return Reduced.none(item.image)
-        if self.job.decode == "full" or self.shows_pixels:
-            return Reduced.none(decode(item.source.path, self.job.background))
-        return decode_reduced(item.source.path, self.network.prepare.spare, self.job.background)
+            admit(math.prod(item.image.size))
+            return item.image
+        full = self.job.decode == "full" or self.shows_pixels
+        spare = undivided if full else self.network.prepare.spare
+        return decode_reduced(
+            item.source.path, spare, self.job.background, self.job.range, item.source.page, admit=admit
+        )
 
     def _explained(self, explainer: Explainer, batch: Sequence[Item]) -> Sequence[Item]:
         if self.job.group:
@@ -453,7 +594,10 @@ class Worker:
         if not ready:
             return batch
         began = time.perf_counter()
-        found = self._together(explainer, ready) if self.job.group else self._apart(explainer, ready)
+        if self.job.group:
+            found = self._together(explainer, ready)
+        else:
+            found = self.apart(explainer, ready, partial(self._results, explainer), partial(self._alone, explainer))
         for note in explainer.notes:
             self._note(note)
         share = (time.perf_counter() - began) / len(ready)
@@ -463,19 +607,54 @@ class Worker:
             item.seconds += share
         return batch
 
-    def _apart(self, explainer: Explainer, ready: Sequence[Item]) -> list[list[Result]]:
-        """The results of pictures that have nothing to do with one another."""
-        found: list[list[Result]] | None = None
+    def apart(
+        self,
+        explainer: Explainer,
+        items: Sequence[Item],
+        together: Callable[[Sequence[Item]], list[R]],
+        alone: Callable[[Item], R],
+    ) -> list[R]:
+        """What is said of pictures that have nothing to do with one another: of as many at a time as are known to fit.
+
+        Args:
+            explainer: whose device it is.
+            items: the pictures.
+            together: says it of several; may raise anything.
+            alone: says it of one, or why nothing can be said.
+        """
+        found: list[R] = []
+        before = fits = self._fits.get(id(explainer), len(items))
+        while len(found) < len(items):
+            some = items[len(found) : len(found) + fits]
+            said = self._tried(some, together, alone)
+            if said is None:
+                fits = len(some) // 2
+            else:
+                found += said
+        if fits < before:
+            self._fits[id(explainer)] = fits
+            self._note(
+                f"{explainer.device} has not enough memory for {min(before, len(items))} pictures at a time: {fits} "
+                f"went at a time from then on (--batch-size {fits})"
+            )
+        return found
+
+    def _tried(
+        self, some: Sequence[Item], together: Callable[[Sequence[Item]], list[R]], alone: Callable[[Item], R]
+    ) -> list[R] | None:
+        """What is said of them; None if there is not enough memory for so many, and for fewer there may be."""
         try:
-            found = self._results(explainer, ready)
+            return together(some)
         except RequestError:
             raise
-        except torch.OutOfMemoryError:
-            self._note(f"{explainer.device} has not enough memory for {len(ready)} pictures at a time: --batch-size")
         except Exception as error:
-            self._note(f"a batch failed and was done picture by picture: {_first_line(error)}")
-        # Not in the handlers: they would hold on to the failed batch's memory.
-        return [self._alone(explainer, item) for item in ready] if found is None else found
+            if devices.lacks_memory(error) and len(some) > 1:
+                return None
+            trouble = _first_line(error)
+        # Not in the handler: it would hold on to the failed batch's memory.
+        if len(some) > 1:
+            self._note(f"a batch failed and was done picture by picture: {trouble}")
+        return [alone(item) for item in some]
 
     def _together(self, explainer: Explainer, group: Sequence[Item]) -> list[list[Result]]:
         """The results of a group, which fails as a whole: no part of it is a group."""
@@ -505,9 +684,10 @@ class Worker:
         paths = [item.source.path for item in items]
         extras = self.extras.of(paths) if self.extras else None
         among = [self.prompts.among(path) if self.prompts else () for path in paths]
-        return explainer.results(
-            images, lambda row, scores: self.target(paths[row], scores), seen, region, extras, lambda row: among[row]
-        )
+        with self.computing():
+            return explainer.results(
+                images, lambda row, scores: self.target(paths[row], scores), seen, region, extras, among.__getitem__
+            )
 
     def _alone(self, explainer: Explainer, item: Item) -> list[Result]:
         try:
@@ -520,8 +700,12 @@ class Worker:
             return [PictureError(f"the network fails on this picture: {_first_line(error)}")]
 
 
+# What is one picture to `explain`.
+Given = str | Path | Image.Image | np.ndarray
+
+
 def explain(
-    images: str | Path | Image.Image | Iterable[str | Path | Image.Image],
+    images: Given | Iterable[Given],
     *,
     on_error: Callable[[str, PictureError], Any] | None = None,
     **options: Any,
@@ -531,7 +715,9 @@ def explain(
     ``for explanation in camcli.explain("photos", model="resnet50", layer="layer4", target="top:2"): ...``
 
     Args:
-        images: a file, folder, glob or ``@list``; a picture of Pillow's; or several of these.
+        images: a file, folder, glob or ``@list``; a picture of Pillow's; an array ``(h, w)`` or ``(h, w, channels)``
+            with values of 0 to 255 (uint8), 0 to 65535 (other integers) or 0 to 1 (floating point), unless ``range``
+            says otherwise; or several of these.
         on_error: called with the picture's name and the reason for each map that cannot be made; default: raise it.
         **options: fields of :class:`camcli.Job`, as ``model``, ``method``, ``text``, ``targets``, ``batch_size``;
             ``layer``, ``method``, ``target`` and ``device`` may be one or several, ``options`` of methods a dict
@@ -545,7 +731,8 @@ def explain(
         RequestError: anything in the options that cannot be, before the first picture.
         PictureError: a picture has no map, unless ``on_error`` is given.
     """
-    several = [images] if isinstance(images, str | Path | Image.Image) else images
+    alone = isinstance(images, Given) and not (isinstance(images, np.ndarray) and images.ndim > 3)
+    several = cast("Iterable[Given]", [images] if alone else images)
     named = [str(one) for one in several if isinstance(one, str | Path)] if isinstance(several, Sequence) else []
     job = _job(options, named)
     known = len(named) == (len(several) if isinstance(several, Sequence) else -1)
@@ -557,10 +744,16 @@ def explain(
 
     def items() -> Iterator[Item]:
         for number, one in enumerate(several):
-            if isinstance(one, Image.Image):
-                yield _in_memory(one, f"image-{number}", worker.job.background)
-            else:
+            if isinstance(one, Image.Image | np.ndarray):
+                yield _in_memory(one, f"image-{number}", worker.job)
+            elif isinstance(one, str | Path):
                 yield from map(Item, _found(one, job, checked=one is images))
+            else:
+                raise RequestError(
+                    f"a {type(one).__name__} is no picture",
+                    "give a path, a picture of Pillow's, or an array (height, width, channels); batches of tensors "
+                    "(n, channels, height, width) are explained by camcli.Explainer",
+                )
 
     if worker.explainer.fits:
         if not isinstance(several, Sequence):
@@ -576,17 +769,19 @@ def explain(
 def _found(path: str | Path, job: Job, checked: bool) -> Iterator[Source]:
     """The pictures that one path stands for; one of several that stands for nothing is reported in its place."""
     try:
-        return find([str(path)], out=Path(job.out))
+        return paged(find([str(path)], out=Path(job.out)), job.pages)
     except RequestError as error:
         if checked:
             raise
         return iter([Source(Path(path), str(path), error.message)])
 
 
-def _in_memory(image: Image.Image, name: str, background: str) -> Item:
+def _in_memory(image: Image.Image | np.ndarray, name: str, job: Job) -> Item:
     # Converted before the next is drawn, since the caller may then close it.
     try:
-        return Item(Source(Path(name), name), image=upright(image, background))
+        if isinstance(image, np.ndarray):
+            return Item(Source(Path(name), name), image=from_array(image, job.background, job.range))
+        return Item(Source(Path(name), name), image=in_memory(image, job.background, job.range))
     except PictureError as error:
         return Item(Source(Path(name), name, error.message))
 
@@ -596,16 +791,17 @@ def _explanations(items: Iterator[Item], on_error: Callable[[str, PictureError],
         name = str(item.source.path)
         for result in [item.error] if item.error else item.results:
             if isinstance(result, Explanation):
-                yield replace(result, source=name, view=item.picture.view if item.picture else None)
+                view = item.picture.view.placed(result.placement) if item.picture else None
+                yield replace(result, source=name, view=view, page=item.source.page)
             elif on_error is None:
-                raise PictureError(f"{name}: {result.message}", result.hint)
+                raise PictureError(f"{page_of(name, item.source.page)}: {result.message}", result.hint)
             else:
                 on_error(name, result)
 
 
 def _job(options: dict[str, Any], inputs: Sequence[str]) -> Job:
     """The job that keyword options amount to; a single value will do where a job has several."""
-    named = {{"layer": "layers"}.get(name, name): value for name, value in options.items()}
+    named = {{"layer": "layers"}.get(name, name): value for name, value in _current(options).items()}
     known = Job.__dataclass_fields__
     for name, value in named.items():
         if name not in known or name == "inputs":
@@ -620,9 +816,25 @@ def _job(options: dict[str, Any], inputs: Sequence[str]) -> Job:
             named[name] = ",".join(map(str, [value] if isinstance(value, int | float | torch.device) else value))
         if name == "group" and isinstance(value, int):
             named[name] = str(value)
+        if name == "pages" and isinstance(value, int):
+            named[name] = str(value)
+        if name == "range" and not isinstance(value, str):
+            named[name] = ",".join(map(repr, value))
         if name == "size" and not isinstance(value, str):
             named[name] = "x".join(map(str, [value] if isinstance(value, int) else value))
     return Job(**named, inputs=tuple(inputs))
+
+
+def _current(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options by their names of today; an old one is warned of."""
+    for old in RENAMED.keys() & options.keys():
+        if not isinstance(options[old], bool):
+            raise RequestError(
+                f"{old} is not a file but true or false: the old name of {RENAMED[old]}, gradient checkpointing",
+                f"weights are named by weights={str(options[old])!r}",
+            )
+        warnings.warn(f"{old} is called {RENAMED[old]} now", FutureWarning, stacklevel=4)
+    return {RENAMED.get(name, name): value for name, value in options.items()}
 
 
 def _check_wrapping(job: Job) -> None:
@@ -673,8 +885,9 @@ def _unlike_a_group(group: str, items: Sequence[Item], folders: set[int], total:
     """
     if group == BY_FOLDER:
         folder = items[0].source.path.parent
-        again = hash(folder) in folders
-        folders.add(hash(folder))
+        place = absolute(folder)
+        again = hash(place) in folders
+        folders.add(hash(place))
         return (
             (f"the pictures of {str(folder)!r} come in two parts", "name the folder once, as a whole")
             if again
@@ -737,6 +950,34 @@ def _check_fits(job: Job, network: Network) -> None:
         )
 
 
+def _check_channels(job: Job, network: Network) -> None:
+    """Pictures are grey or of three colours; a model of other channels is given arrays."""
+    count = network.prepare.channels
+    if job.inputs and count not in PICTURES:
+        raise RequestError(
+            f"{network.name} takes images of {channels_in_words(count)}, and pictures have 3, or 1 where they are grey",
+            f"give it arrays (height, width, {count}) from Python: camcli.explain(arrays, model=...); or batches "
+            f"(n, {count}, h, w): camcli.Explainer(network)(images)",
+        )
+
+
+def _noise(network: Network, count: int) -> Tensor:
+    prepare = network.prepare
+    return probe_image(prepare.size, torch.float32, torch.device("cpu"), count, channels=prepare.channels)
+
+
+def _check_shared(job: Job, network: Network, device: torch.device) -> None:
+    """See that a network that must stay as it is can be used so."""
+    own = devices.like(network.module)
+    rounded = job.precision not in ("fp32", "tf32") and own.dtype != DTYPES[job.precision]
+    if network.shared and (own.device != device or rounded):
+        raise RequestError(
+            f"{network.name} hands out the same network each time, which must stay as it is (on {own.device}, in "
+            f"{own.dtype}), and {network.shared}",
+            f"build a new one in each call; or --device {own.device} --precision fp32",
+        )
+
+
 def _inside(region: Region, view: View) -> Tensor:
     """Which pixels of the model's input lie in a region of the picture."""
     return torch.from_numpy(region.at(*view.centres(), view.picture))
@@ -745,6 +986,10 @@ def _inside(region: Region, view: View) -> Tensor:
 def _stacked(masks: Sequence[Tensor | None]) -> Tensor | None:
     there = [mask for mask in masks if mask is not None]
     return torch.stack(there) if there else None
+
+
+def _or_pause(batch: Sequence[Item]) -> Sequence[Item | None]:
+    return batch or [None]
 
 
 def _in_picture(result: Result, picture: Picture | None) -> Result:
@@ -776,12 +1021,6 @@ def _uneven(grids: dict[str, tuple[int, int]], size: tuple[int, int]) -> list[st
         for layer, (rows, columns) in grids.items()
         if height % rows or width % columns
     ]
-
-
-def _fingerprint(job: Job, network: Network, sha256: str) -> str:
-    """A fingerprint of what was asked and of what it was resolved to, since names stand for changing things."""
-    resolved = [job.fingerprint, sha256, repr(network.prepare), repr(network.labels)]
-    return hashlib.sha256("\n".join(resolved).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _one_colour(pixels: np.ndarray) -> bool:

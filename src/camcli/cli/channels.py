@@ -27,10 +27,14 @@ from camcli.cli.explain import (
     NullSeparated,
     Out,
     Output,
+    Pages,
+    PlacementOf,
     PrecisionOf,
     Quiet,
+    Range,
     Seed,
     Size,
+    Timeout,
     Weights,
     Workers,
     _option,
@@ -137,6 +141,7 @@ def channels(
     crop: CropTo = DEFAULT.crop,
     layout: LayoutOf = DEFAULT.layout,
     call: Call = DEFAULT.call,
+    placement: PlacementOf = DEFAULT.placement,
     output: Output = DEFAULT.output,
     out: Out = DEFAULT.out,
     sort: SortBy = None,
@@ -146,9 +151,12 @@ def channels(
     alpha: Alpha = DEFAULT.alpha,
     decode: DecodeAt = DEFAULT.decode,
     background: Background = DEFAULT.background,
+    range: Range = DEFAULT.range,
+    pages: Pages = DEFAULT.pages,
     overwrite: Replace = False,
     batch_size: BatchSize = DEFAULT.batch_size,
     workers: Workers = DEFAULT.workers,
+    timeout: Timeout = DEFAULT.timeout,
     device: Device = DEFAULT.device,
     precision: PrecisionOf = DEFAULT.precision,
     keep_memory: KeepMemory = True,  # noqa: ARG001  its callback has done it
@@ -175,6 +183,7 @@ def channels(
             layers=(layer,) if layer else (),
             layout=layout,
             call=call,
+            placement=placement,
             method="activation",
             target=(f"channel:{','.join(map(str, numbers or (0,)))}",),
             output=output,
@@ -185,9 +194,12 @@ def channels(
             alpha=alpha,
             decode=decode,
             background=background,
+            range=range,
+            pages=pages,
             overwrite=overwrite,
             batch_size=batch_size,
             workers=workers,
+            timeout=timeout,
             device=device,
             precision=precision,
             seed=seed,
@@ -213,11 +225,12 @@ def _rank(contest: Contest, voice: Voice, as_json: bool) -> Tally:
     _introduce(ranking, voice)
     told = len(ranking.notes)
     tally, began = Tally(), time.monotonic()
-    with voice.progress(ranking.total, tally) as reporter:
-        for outcomes in ranking:
-            reporter.picture(outcomes)
-    with voice.working("drawing the contact sheet"):
-        ranked = ranking.write()
+    with ranking:
+        with voice.progress(ranking.total, tally) as reporter:
+            for outcomes in ranking:
+                reporter.picture(outcomes)
+        with voice.working("drawing the contact sheet"):
+            ranked = ranking.write()
     if as_json:
         sys.stdout.buffer.writelines(one.as_line() for one in ranked)
         sys.stdout.buffer.flush()
@@ -235,7 +248,7 @@ def _cells(ranked: Sequence[Any], with_values: bool) -> Iterator[list[str]]:
     for one in ranked:
         numbers = [f"{value:.4g}" for value in (one.mean, one.max, one.std)]
         r = [] if not with_values else [f"{one.correlation:+.3f}" if one.correlation is not None else ""]
-        first = str(one.strongest[0][0].path) if one.strongest else ""
+        first = one.strongest[0][0].shown if one.strongest else ""
         yield [str(one.channel), *numbers, f"{one.active:.3f}", *r, first]
 
 

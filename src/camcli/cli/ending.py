@@ -15,6 +15,8 @@ from camcli.errors import CamcliError, OutputError
 
 INTERRUPTED = 130
 TERMINATED = 143  # what a shell reports for a process that SIGTERM ended
+# What Python says where the system starts no more threads; it has no class of its own.
+NO_THREAD = "can't start new thread"
 PIPE_CLOSED = 141  # what a shell reports for a process that SIGPIPE ended
 
 
@@ -57,6 +59,12 @@ def ending(voice: Voice, interrupted: str = GO_ON) -> Iterator[None]:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         voice.error(OutputError(f"standard output cannot be written to: {error.strerror}"))
+        raise typer.Exit(OutputError.exit_code) from None
+    except RuntimeError as error:
+        if NO_THREAD not in str(error):
+            raise
+        hint = "end other processes, raise the limit (ulimit -u), or ask for fewer: --workers 1"
+        voice.error(OutputError("the system starts no more threads: its limit of them is reached", hint))
         raise typer.Exit(OutputError.exit_code) from None
     finally:
         signal.signal(signal.SIGTERM, before)

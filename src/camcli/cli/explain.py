@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from camcli import allocator
+from camcli import allocator, weightfiles
 from camcli import config as job_files
 from camcli.cli.ending import ending
 from camcli.cli.loading import loading
@@ -30,6 +30,7 @@ from camcli.job import (
     Job,
     Normalize,
     Outcome,
+    Place,
     Pool,
     Precision,
     Tally,
@@ -70,7 +71,7 @@ def _load_config(context: typer.Context, path: Path | None) -> Path | None:
     """The job file's options become the defaults of this command."""
     if path is not None:
         try:
-            options = job_files.read(path, asdict(DEFAULT))
+            options = job_files.read(path, asdict(DEFAULT), Voice().note)
         except CamcliError as error:
             Voice().error(error)
             raise typer.Exit(error.exit_code) from None
@@ -116,7 +117,7 @@ Weights = Annotated[
 ]
 Labels = Annotated[
     str,
-    _option(WHAT, "Names of the classes: one a line, or JSON.", "--labels", metavar="FILE", show_default=False),
+    _option(WHAT, "Names of the classes: one a line, JSON or YAML.", "--labels", metavar="FILE", show_default=False),
 ]
 Text = Annotated[
     list[str] | None,
@@ -249,7 +250,7 @@ Methods = Annotated[
         f"{_listed(METHODS.names())}; several joined by commas, or repeat. See: camcli methods.",
         "--method",
         metavar="NAME",
-        show_default=DEFAULT.method,
+        show_default="gradcam; of a detector's boxes hirescam",
         autocompletion=_complete(METHODS.names),
     ),
 ]
@@ -269,8 +270,8 @@ FuseBy = Annotated[
     Fuse,
     _option(
         WHAT,
-        "How the maps of several layers become one, each rectified and scaled to 1 before; paper: as the method's "
-        "paper says.",
+        "How the maps of several layers become one, each rectified and scaled to 1 before; sum: as they are; paper: as "
+        "the method's paper says.",
         "--fuse",
     ),
 ]
@@ -292,6 +293,15 @@ Augment = Annotated[
         metavar="FLIPS",
         show_default=False,
         autocompletion=_complete(lambda: FLIPS),
+    ),
+]
+PlacementOf = Annotated[
+    Place,
+    _option(
+        WHAT,
+        "Where a layer's cells are drawn: where they look, measured on noise, or as if they shared the input evenly, "
+        "as other tools draw them.",
+        "--placement",
     ),
 ]
 EigenSmooth = Annotated[
@@ -322,7 +332,7 @@ TargetsFile = Annotated[
     str,
     _option(
         WHAT,
-        "CSV or JSONL that lists each picture's own targets.",
+        "A table (CSV, TSV; one-hot too) or JSONL that lists each picture's own targets.",
         "--targets",
         env=False,
         metavar="FILE",
@@ -448,25 +458,74 @@ NormalizeBy = Annotated[
 Background = Annotated[
     str, _option(WRITTEN, "The colour behind transparent pictures.", "--background", metavar="COLOUR")
 ]
+Range = Annotated[
+    str,
+    _option(
+        WHAT,
+        "Of pictures of more than 8 bits (16-bit PNG and TIFF, floating point): which values are black and white; "
+        "auto: each file's least and greatest.",
+        "--range",
+        metavar="LOW,HIGH|auto",
+        show_default="all values of their type",
+    ),
+]
+Pages = Annotated[
+    str,
+    _option(
+        WHAT,
+        "Of files with several pages or frames: first, all, or some by number, 1,3 or 2-5; each is a picture.",
+        "--pages",
+        metavar="PAGES",
+    ),
+]
 Overwrite = Annotated[
     bool,
-    _option(WRITTEN, "Do again what is done, and replace another job's results.", "--overwrite", env=False),
+    _option(
+        WRITTEN,
+        "Do again what is done, and put it in the place of what is there, another job's results too.",
+        "--overwrite",
+        env=False,
+    ),
+]
+DropOthers = Annotated[
+    bool,
+    _option(
+        WRITTEN,
+        "With --overwrite: drop another job's results of pictures that are not named now.",
+        "--drop-others",
+        env=False,
+    ),
+]
+Durable = Annotated[
+    bool,
+    _option(WRITTEN, "Wait until the disk has each picture's files and line, against power failures.", "--durable"),
 ]
 BatchSize = Annotated[
     int, _option(COMPUTED, "Pictures in one forward; 0: by device.", "--batch-size", "-b", min=0, metavar="N")
 ]
-Checkpoint = Annotated[
+Recompute = Annotated[
     bool,
     _option(
         COMPUTED,
         "Gradient checkpointing: compute the network's parts again on the way back instead of keeping them; slower, "
         "less memory.",
-        "--checkpoint",
+        "--recompute",
     ),
 ]
+OldRecompute = Annotated[bool, _option(COMPUTED, "The old name of --recompute.", "--checkpoint", hidden=True)]
 Workers = Annotated[
     int,
     _option(COMPUTED, "Threads that decode, and as many that write; 0: by machine.", "--workers", min=0, metavar="N"),
+]
+Timeout = Annotated[
+    float,
+    _option(
+        COMPUTED,
+        "A picture not decoded after so many seconds has failed, and the others go on; 0: however long it takes.",
+        "--timeout",
+        min=0,
+        metavar="SECONDS",
+    ),
 ]
 Device = Annotated[
     str,
@@ -477,7 +536,14 @@ Device = Annotated[
         metavar="NAME",
     ),
 ]
-PrecisionOf = Annotated[Precision, _option(COMPUTED, "Of the network; maps are float32.", "--precision")]
+PrecisionOf = Annotated[
+    Precision,
+    _option(
+        COMPUTED,
+        "Of the network; tf32: fp32 whose products GPUs may round to ten bits; maps are float32.",
+        "--precision",
+    ),
+]
 CompileIt = Annotated[
     Compile,
     _option(
@@ -548,6 +614,7 @@ def explain(
     fuse: FuseBy = DEFAULT.fuse,
     scales: Scales = DEFAULT.scales,
     augment: Augment = None,
+    placement: PlacementOf = DEFAULT.placement,
     eigen_smooth: EigenSmooth = DEFAULT.eigen_smooth,
     target: Targets = None,
     targets: TargetsFile = DEFAULT.targets,
@@ -569,10 +636,16 @@ def explain(
     normalize: NormalizeBy = DEFAULT.normalize,
     decode: DecodeAt = DEFAULT.decode,
     background: Background = DEFAULT.background,
+    range: Range = DEFAULT.range,
+    pages: Pages = DEFAULT.pages,
     overwrite: Overwrite = DEFAULT.overwrite,
+    drop_others: DropOthers = DEFAULT.drop_others,
+    durable: Durable = DEFAULT.durable,
     batch_size: BatchSize = DEFAULT.batch_size,
-    checkpoint: Checkpoint = DEFAULT.checkpoint,
+    recompute: Recompute = DEFAULT.recompute,
+    checkpoint: OldRecompute = False,
     workers: Workers = DEFAULT.workers,
+    timeout: Timeout = DEFAULT.timeout,
     device: Device = DEFAULT.device,
     precision: PrecisionOf = DEFAULT.precision,
     compile: CompileIt = DEFAULT.compile,
@@ -595,6 +668,8 @@ def explain(
         if contrast:
             target, versus = _contrasted(contrast, target, versus, score)
             score = "margin"
+        if checkpoint:
+            _told_of_recompute(inputs or DEFAULT.inputs, voice)
         job = Job(
             model=model,
             weights=weights,
@@ -616,6 +691,7 @@ def explain(
             fuse=fuse,
             scales=scales,
             augment=_split(augment or DEFAULT.augment),
+            placement=placement,
             eigen_smooth=eigen_smooth,
             target=tuple(target or DEFAULT.target),
             targets=targets,
@@ -638,10 +714,15 @@ def explain(
             normalize=normalize,
             decode=decode,
             background=background,
+            range=range,
+            pages=pages,
             overwrite=overwrite,
+            drop_others=drop_others,
+            durable=durable,
             batch_size=batch_size,
-            checkpoint=checkpoint,
+            recompute=recompute or checkpoint,
             workers=workers,
+            timeout=timeout,
             device=device,
             precision=precision,
             compile=compile,
@@ -649,6 +730,16 @@ def explain(
         )
         tally = _explain(job, voice, as_json)
     raise typer.Exit(tally.exit_code)
+
+
+def _told_of_recompute(inputs: Sequence[str], voice: Voice) -> None:
+    """Refuse what --checkpoint means elsewhere, a file of weights, and say what it is called."""
+    if given := next(filter(weightfiles.not_a_picture, inputs), ""):
+        raise RequestError(
+            f"--checkpoint takes no file such as {given!r}: it is the old name of --recompute, gradient checkpointing",
+            f"a file of weights is named by --weights, and with it the network: -m resnet50 --weights {given}",
+        )
+    voice.note("--checkpoint is called --recompute now")
 
 
 def _contrasted(

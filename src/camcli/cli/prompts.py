@@ -24,6 +24,8 @@ from camcli.cli.explain import (
     CropTo,
     DecodeAt,
     Device,
+    DropOthers,
+    Durable,
     EigenSmooth,
     FuseBy,
     KeepMemory,
@@ -33,8 +35,11 @@ from camcli.cli.explain import (
     Options,
     Out,
     Overwrite,
+    Pages,
+    PlacementOf,
     PrecisionOf,
     Quiet,
+    Range,
     Root,
     Scales,
     ScoreOf,
@@ -42,6 +47,7 @@ from camcli.cli.explain import (
     Size,
     Template,
     TextTower,
+    Timeout,
     Versus,
     Weights,
     Workers,
@@ -51,7 +57,7 @@ from camcli.cli.explain import (
 )
 from camcli.cli.loading import loading
 from camcli.console import Voice, print_table
-from camcli.job import Inquiry, Job, Measure, Tally
+from camcli.job import Inquiry, Job, Measure, Tally, page_of
 from camcli.methods import METHODS
 
 # The matrix of more prompts than this is no part of the table; prompts.json has it.
@@ -97,6 +103,7 @@ Method = Annotated[
         "One that asks for a class: gradcam, hirescam, layercam, gae, ... See: camcli methods.",
         "--method",
         metavar="NAME",
+        show_default="gradcam",
         autocompletion=_complete(METHODS.names),
     ),
 ]
@@ -149,6 +156,7 @@ def prompts(
     fuse: FuseBy = DEFAULT.fuse,
     scales: Scales = DEFAULT.scales,
     augment: Augment = None,
+    placement: PlacementOf = DEFAULT.placement,
     eigen_smooth: EigenSmooth = DEFAULT.eigen_smooth,
     score: ScoreOf = DEFAULT.score,
     versus: Versus = None,
@@ -161,9 +169,14 @@ def prompts(
     alpha: Alpha = DEFAULT.alpha,
     decode: DecodeAt = DEFAULT.decode,
     background: Background = DEFAULT.background,
+    range: Range = DEFAULT.range,
+    pages: Pages = DEFAULT.pages,
     overwrite: Overwrite = DEFAULT.overwrite,
+    drop_others: DropOthers = DEFAULT.drop_others,
+    durable: Durable = DEFAULT.durable,
     batch_size: BatchSize = DEFAULT.batch_size,
     workers: Workers = DEFAULT.workers,
+    timeout: Timeout = DEFAULT.timeout,
     device: Device = DEFAULT.device,
     precision: PrecisionOf = DEFAULT.precision,
     compile: CompileIt = DEFAULT.compile,
@@ -199,6 +212,7 @@ def prompts(
             fuse=fuse,
             scales=scales,
             augment=_split(augment or DEFAULT.augment),
+            placement=placement,
             eigen_smooth=eigen_smooth,
             score=score,
             versus=tuple(versus or DEFAULT.versus),
@@ -211,9 +225,14 @@ def prompts(
             save=_split(save or ASKED.job.save),
             decode=decode,
             background=background,
+            range=range,
+            pages=pages,
             overwrite=overwrite,
+            drop_others=drop_others,
+            durable=durable,
             batch_size=batch_size,
             workers=workers,
+            timeout=timeout,
             device=device,
             precision=precision,
             compile=compile,
@@ -276,7 +295,9 @@ def _show(summary: Any, measure: Measure, voice: Voice) -> None:
     numbers = [str(number) for number, _ in enumerate(summary.prompts, start=1)]
     headings = ["", "prompt", "score", "best", "r", "SSIM", "top 20%", *(numbers if few else [])]
     print_table(headings, _cells(summary, summary.similarity[measure] if few else []))
-    named = ", ".join(f"{one.source} ({_number(one.agreement[measure])})" for one in summary.unstable)
+    named = ", ".join(
+        f"{page_of(one.source, one.page)} ({_number(one.agreement[measure])})" for one in summary.unstable
+    )
     if named:
         voice.say(f"least stable, by mean {measure} of the prompts' maps: {named}")
 

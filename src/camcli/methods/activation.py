@@ -211,5 +211,5 @@ def random(act: Float[Tensor, "n c h w"], *, seed: int = 0) -> Float[Tensor, "n 
     Args:
         seed: which noise.
     """
-    noise = torch.rand(act.shape[2:], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    noise = torch.rand(act.shape[2:], generator=torch.Generator().manual_seed(seed), dtype=torch.float64, device="cpu")
     return noise.to(act).expand(len(act), -1, -1).clone()

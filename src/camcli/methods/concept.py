@@ -179,7 +179,10 @@ def dff(
     held, negative = 1 - missed / total.where(total > 0, 1), left / (total + left).where(total + left > 0, 1)
     maps = maps * greatest
     shown = on_grid(maps.mT, act)
-    named = torch.empty(count, concepts, 0, dtype=torch.long), torch.empty(count, concepts, 0)
+    named = (
+        torch.empty(count, concepts, 0, dtype=torch.long, device="cpu"),
+        torch.empty(count, concepts, 0, device="cpu"),
+    )
     if rest_scores is not None and classes:
         parts = (shown[:, one, None] * directions[:, one, :, None, None] for one in range(concepts))
         named = spoken_for(parts, rest_scores, classes)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from camcli.errors import RequestError
 from camcli.methods.activation import cells, first_component, on_grid, principal, unit
+from camcli.precision import coarse
 
 
 def gradcam(act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
@@ -60,7 +61,9 @@ def cam(
             "it is not average pooling and one linear layer",
             "choose the layer before the pooling, or the method hirescam, which is CAM wherever CAM is defined",
         )
-    noise = torch.randn(act.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(act)
+    noise = torch.randn(
+        act.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64, device="cpu"
+    ).to(act)
     variants = {"nothing": torch.zeros_like(act), "twice what it says": 2 * act, "its opposite": -act}
     variants["noise"] = act.square().mean((1, 2, 3), keepdim=True).sqrt() * noise
     for (name, variant), found in zip(variants.items(), rest(variants.values()), strict=True):
@@ -80,7 +83,7 @@ def _grain(act: Tensor) -> float:
     """The precision that the network counts in, told by its values, since half precision is widened on the way."""
     kinds = (torch.bfloat16, torch.float16)
     kind = next((kind for kind in kinds if torch.equal(act.to(kind).to(act), act)), act.dtype)
-    return torch.finfo(kind).eps
+    return max(torch.finfo(kind).eps, coarse(act.device))
 
 
 def _not_infinite(tensor: Tensor) -> Tensor:
@@ -116,7 +119,7 @@ def gradcam_plus_plus(
 
 def smooth_gradcam_plus_plus(
     act: Float[Tensor, "n c h w"],
-    images: Float[Tensor, "n 3 H W"],
+    images: Float[Tensor, "n d H W"],
     responses: Callable[[Iterable[Tensor]], Iterator[tuple[Tensor, Tensor]]],
     *,
     samples: int = 5,
@@ -143,7 +146,7 @@ def smooth_gradcam_plus_plus(
 
     def noisy() -> Iterator[Tensor]:
         for _ in range(samples):
-            yield images + sigma * torch.randn((1, *images.shape[1:]), generator=draw).to(images)
+            yield images + sigma * torch.randn((1, *images.shape[1:]), generator=draw, device="cpu").to(images)
 
     first, second, third = (torch.zeros_like(act) for _ in range(3))
     for _, grad in responses(noisy()):
@@ -182,7 +185,12 @@ def layercam(act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"]) -> F
     return (grad.clamp(min=0) * act).sum(1)
 
 
-def layercam_fusion(maps: Sequence[Float[Tensor, "n _ _"]], *, gamma: float = 2.0) -> Float[Tensor, "n H W"]:
+def layercam_fusion(
+    maps: Sequence[Float[Tensor, "n _ _"]],
+    grown: Callable[[Tensor, int], Tensor] | None = None,
+    *,
+    gamma: float = 2.0,
+) -> Float[Tensor, "n H W"]:
     """LayerCAM's maps of several layers as one: the greatest of them in each cell (Jiang 2021).
 
     Each map is rectified and divided by its maximum; all but the deepest, whose values are weak, become
@@ -190,6 +198,7 @@ def layercam_fusion(maps: Sequence[Float[Tensor, "n _ _"]], *, gamma: float = 2.
 
     Args:
         maps: from the shallowest layer to the deepest.
+        grown: what brings the map of this number to the finest grid; None: their cells share the input evenly.
         gamma: how much the shallow ones are raised.
     """
     if not maps:
@@ -202,7 +211,10 @@ def layercam_fusion(maps: Sequence[Float[Tensor, "n _ _"]], *, gamma: float = 2.
         map = map / most.where(most > 0, 1)
         if depth < len(maps):
             map = (gamma * map).tanh()
-        map = F.interpolate(map[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+        if grown is not None:
+            map = grown(map, depth - 1)
+        else:
+            map = F.interpolate(map[:, None], size, mode="bilinear", align_corners=False)[:, 0]
         fused = map if fused is None else torch.maximum(fused, map)
     assert fused is not None
     return fused

@@ -7,6 +7,7 @@ is drawn never depends on what was answered.
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Literal
 
 import torch
@@ -17,7 +18,9 @@ from torch import Tensor
 from camcli.methods._options import above, at_least
 
 Ask = Callable[[Iterable[Tensor]], Iterator[Tensor]]
-# From a mask (n, 1, H, W) to the images under it (n, 3, H, W).
+# From maps of the layer's cells (n, k, h, w) to the input's pixels (n, k, H, W).
+Grow = Callable[[Tensor], Tensor]
+# From a mask (n, 1, H, W) to the images under it (n, d, H, W).
 Masking = Callable[[Tensor], Tensor]
 
 # Masks of the input's size that are made at once: enough to be quick, few enough to be small.
@@ -28,7 +31,12 @@ CHUNK = 32
 
 
 def scorecam(
-    act: Float[Tensor, "n c h w"], images: Float[Tensor, "n 3 H W"], ask: Ask, *, softmax: bool = True
+    act: Float[Tensor, "n c h w"],
+    images: Float[Tensor, "n d H W"],
+    ask: Ask,
+    onto_input: Grow | None = None,
+    *,
+    softmax: bool = True,
 ) -> Float[Tensor, "n h w"]:
     """sum_k w_k A_k with w = softmax over k of S_k = y(X * H_k) - y(0) (Wang 2020, definitions 2 and 3, algorithm 1).
 
@@ -43,14 +51,15 @@ def scorecam(
     Args:
         softmax: whether the weights are softmaxed over the channels; else they are S_k itself (definition 3).
     """
-    return _by_confidence(act, images, ask, [lambda mask: images * mask], 1, softmax)
+    return _by_confidence(act, images, ask, onto_input, [lambda mask: images * mask], 1, softmax)
 
 
 def gscorecam(
     act: Float[Tensor, "n c h w"],
     grad: Float[Tensor, "n c h w"],
-    images: Float[Tensor, "n 3 H W"],
+    images: Float[Tensor, "n d H W"],
     ask: Ask,
+    onto_input: Grow | None = None,
     *,
     top: int = 300,
     softmax: bool = True,
@@ -69,13 +78,14 @@ def gscorecam(
     """
     at_least(1, top=top)
     chosen = grad.mean((2, 3)).topk(min(top, act.shape[1]), dim=1).indices
-    return scorecam(act.take_along_dim(chosen[:, :, None, None], 1), images, ask, softmax=softmax)
+    return scorecam(act.take_along_dim(chosen[:, :, None, None], 1), images, ask, onto_input, softmax=softmax)
 
 
 def ss_cam(
     act: Float[Tensor, "n c h w"],
-    images: Float[Tensor, "n 3 H W"],
+    images: Float[Tensor, "n d H W"],
     ask: Ask,
+    onto_input: Grow | None = None,
     *,
     samples: int = 35,
     sigma: float = 2.0,
@@ -103,16 +113,18 @@ def ss_cam(
     source = torch.Generator().manual_seed(seed)
 
     def draw() -> Masking:
-        noise = sigma * torch.randn(1, 3 if on == "image" else 1, *images.shape[2:], generator=source).to(images)
+        shape = 1, images.shape[1] if on == "image" else 1, *images.shape[2:]
+        noise = sigma * torch.randn(shape, generator=source, device="cpu").to(images)
         return lambda mask: images * mask + noise if on == "image" else images * (mask + noise)
 
-    return _by_confidence(act, images, ask, (draw() for _ in range(samples)), samples, softmax)
+    return _by_confidence(act, images, ask, onto_input, (draw() for _ in range(samples)), samples, softmax)
 
 
 def is_cam(
     act: Float[Tensor, "n c h w"],
-    images: Float[Tensor, "n 3 H W"],
+    images: Float[Tensor, "n d H W"],
     ask: Ask,
+    onto_input: Grow | None = None,
     *,
     samples: int = 10,
     path: Literal["summed", "straight"] = "summed",
@@ -139,13 +151,15 @@ def is_cam(
         return lambda mask: images * (share * mask)
 
     # At 0 there is no increase to ask for.
-    return _by_confidence(act, images, ask, [faded(step / samples) for step in steps if step], samples, softmax)
+    rounds = [faded(step / samples) for step in steps if step]
+    return _by_confidence(act, images, ask, onto_input, rounds, samples, softmax)
 
 
 def _by_confidence(
     act: Float[Tensor, "n c h w"],
-    images: Float[Tensor, "n 3 H W"],
+    images: Float[Tensor, "n d H W"],
     ask: Ask,
+    onto_input: Grow | None,
     rounds: Iterable[Masking],
     count: int,
     softmax: bool,
@@ -160,7 +174,7 @@ def _by_confidence(
     # Channels that are flat in every picture need no question.
     some = varied.any(0)
     act, varied = act[:, some], varied[:, some]
-    variants = (masked(mask) for masked in rounds for mask in _masks(act, images))
+    variants = (masked(mask) for masked in rounds for mask in _masks(act, images, onto_input))
     scores = ask(itertools.chain([torch.zeros_like(images)], variants))
     blank = next(scores)
     increases = torch.stack([score - blank for score in scores], 1)
@@ -182,10 +196,14 @@ def _varies(act: Float[Tensor, "n c h w"]) -> Bool[Tensor, "n c"]:
     return high - low > 16 * torch.finfo(act.dtype).eps * torch.maximum(low.abs(), high.abs())
 
 
-def _masks(act: Float[Tensor, "n c h w"], images: Float[Tensor, "n 3 H W"]) -> Iterator[Float[Tensor, "n 1 H W"]]:
+def _masks(
+    act: Float[Tensor, "n c h w"], images: Float[Tensor, "n d H W"], onto_input: Grow | None = None
+) -> Iterator[Float[Tensor, "n 1 H W"]]:
     """Channel by channel H_k: upsampled, then min-maxed; a flat one is all 0."""
+    size = images.shape[2:]
+    grow = onto_input or partial(F.interpolate, size=size, mode="bilinear", align_corners=False)
     for some in torch.split(act.to(images.dtype).contiguous(), max(1, CHUNK // len(act)), 1):
-        maps = F.interpolate(some, images.shape[2:], mode="bilinear", align_corners=False)
+        maps = grow(some)
         low = maps.amin((2, 3), keepdim=True)
         reach = maps.amax((2, 3), keepdim=True) - low
         yield from torch.split(maps.sub(low).div_(reach.masked_fill(reach == 0, 1)), 1, 1)
@@ -231,7 +249,7 @@ def _without(act: Float[Tensor, "n c h w"], channel: int) -> Float[Tensor, "n c 
 
 
 def occlusion(
-    images: Float[Tensor, "n 3 H W"],
+    images: Float[Tensor, "n d H W"],
     score: Float[Tensor, " n"],
     ask: Ask,
     *,
@@ -269,8 +287,8 @@ def occlusion(
 
 
 def _occluded(
-    images: Float[Tensor, "n 3 H W"], places: Iterable[tuple[int, int]], window: int, value: float
-) -> Iterator[Float[Tensor, "n 3 H W"]]:
+    images: Float[Tensor, "n d H W"], places: Iterable[tuple[int, int]], window: int, value: float
+) -> Iterator[Float[Tensor, "n d H W"]]:
     for top, left in places:
         variant = images.clone()
         variant[:, :, top : top + window, left : left + window] = value
@@ -295,7 +313,7 @@ def _starts(side: int, window: int, stride: int) -> list[int]:
 
 
 def rise(
-    images: Float[Tensor, "n 3 H W"],
+    images: Float[Tensor, "n d H W"],
     ask: Ask,
     *,
     samples: int = 4000,
@@ -336,15 +354,17 @@ def rise(
     return total / (samples * p)
 
 
-def _grids(images: Float[Tensor, "n 3 H W"], cells: int, p: float, seed: int) -> Iterator[Float[Tensor, "1 1 H W"]]:
+def _grids(images: Float[Tensor, "n d H W"], cells: int, p: float, seed: int) -> Iterator[Float[Tensor, "1 1 H W"]]:
     """Masks without end, one generator's; the first ones are the same however many follow."""
     source = torch.Generator().manual_seed(seed)
     height, width = images.shape[2:]
     cell = math.ceil(height / cells), math.ceil(width / cells)
     size = [(cells + 1) * side for side in cell]
     while True:
-        grids = (torch.rand(CHUNK, 1, cells, cells, generator=source) < p).to(images)
-        shifts = zip(*(torch.randint(side, (CHUNK,), generator=source).tolist() for side in cell), strict=True)
+        grids = (torch.rand(CHUNK, 1, cells, cells, generator=source, device="cpu") < p).to(images)
+        shifts = zip(
+            *(torch.randint(side, (CHUNK,), generator=source, device="cpu").tolist() for side in cell), strict=True
+        )
         grown = F.interpolate(grids, size, mode="bilinear", align_corners=False)
         for mask, (top, left) in zip(torch.split(grown, 1), shifts, strict=True):
             yield mask[:, :, top : top + height, left : left + width]

@@ -14,7 +14,7 @@ from camcli.methods._options import at_least
 Slopes = Callable[[Iterable[Tensor]], Iterator[tuple[Tensor, Tensor]]]
 
 
-def saliency(input_grad: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n H W"]:
+def saliency(input_grad: Float[Tensor, "n d H W"]) -> Float[Tensor, "n H W"]:
     """The greatest |dy/dX| over the colours (Simonyan 2013, sec. 3.1).
 
     Use: to see which pixels, changed a little, change the score most.
@@ -24,8 +24,8 @@ def saliency(input_grad: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n H W"]:
 
 
 def input_x_gradient(
-    images: Float[Tensor, "n 3 H W"], input_grad: Float[Tensor, "n 3 H W"]
-) -> Float[Tensor, "n 3 H W"]:
+    images: Float[Tensor, "n d H W"], input_grad: Float[Tensor, "n d H W"]
+) -> Float[Tensor, "n d H W"]:
     """X * dy/dX, pixel by pixel and colour by colour (Shrikumar 2016).
 
     X is the normalised image: a pixel of the mean colour is 0 whatever the gradient. In a network of ReLUs without
@@ -38,8 +38,8 @@ def input_x_gradient(
 
 
 def smoothgrad(
-    images: Float[Tensor, "n 3 H W"], slopes: Slopes, *, samples: int = 50, sigma: float = 0.15, seed: int = 0
-) -> Float[Tensor, "n 3 H W"]:
+    images: Float[Tensor, "n d H W"], slopes: Slopes, *, samples: int = 50, sigma: float = 0.15, seed: int = 0
+) -> Float[Tensor, "n d H W"]:
     """The mean of dy/dX over noisy copies of the image, N(0, (sigma (max X - min X))^2) (Smilkov 2017).
 
     Signed; the paper draws absolute values.
@@ -58,7 +58,7 @@ def smoothgrad(
     source = torch.Generator().manual_seed(seed)
     spread = sigma * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
     # One noise serves all pictures of a batch, so that each gets what it would get alone.
-    noises = (torch.randn(1, *images.shape[1:], generator=source).to(images) for _ in range(samples))
+    noises = (torch.randn(1, *images.shape[1:], generator=source, device="cpu").to(images) for _ in range(samples))
     total = torch.zeros_like(images)
     for _, grad in slopes(images + spread * noise for noise in noises):
         total += grad
@@ -66,13 +66,13 @@ def smoothgrad(
 
 
 def integrated_gradients(
-    images: Float[Tensor, "n 3 H W"],
+    images: Float[Tensor, "n d H W"],
     slopes: Slopes,
     *,
     steps: int = 50,
     rule: Literal["gauss", "midpoint", "right"] = "gauss",
     baseline: float = 0.0,
-) -> Float[Tensor, "n 3 H W"]:
+) -> Float[Tensor, "n d H W"]:
     """(X - X') times the integral of dy/dX over the straight path from X' to X (Sundararajan 2017, eq. 1).
 
     Complete: the map sums to y(X) - y(X'), up to the error of the quadrature. The paper's X' is a black image; here it
@@ -106,8 +106,8 @@ def _quadrature(rule: str, steps: int) -> tuple[Sequence[float], Sequence[float]
 
 
 def fullgrad(
-    images: Float[Tensor, "n 3 H W"],
-    input_grad: Float[Tensor, "n 3 H W"],
+    images: Float[Tensor, "n d H W"],
+    input_grad: Float[Tensor, "n d H W"],
     biases: Sequence[Float[Tensor, "n ..."]],
     *,
     rescale: Literal["map", "layer", "none"] = "map",

@@ -9,11 +9,12 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
 
+from camcli import weightfiles
 from camcli.errors import NothingFoundError, RequestError, did_you_mean, nearest
 from camcli.job import PLACE, RANDOM_WEIGHTS, TEMPLATES, Activations, Crop, Pool, input_size
 from camcli.tables import Row, Table
@@ -127,9 +128,9 @@ def load(
     *,
     weights: str = "",
     labels: str = "",
-    text: tuple[str, ...] = (),
-    contrast: tuple[str, ...] = (),
-    template: tuple[str, ...] = (),
+    text: str | Sequence[str] = (),
+    contrast: str | Sequence[str] = (),
+    template: str | Sequence[str] = (),
     text_tower: str = "",
     seed: int = 0,
     size: str = "",
@@ -178,6 +179,7 @@ def load(
     """
     from camcli.models._libraries import light
 
+    text, contrast, template = ((one,) if isinstance(one, str) else tuple(one) for one in (text, contrast, template))
     if text_tower:
         head = "none"  # what it gives is compared with the texts
     else:
@@ -190,9 +192,9 @@ def load(
         name=name,
         weights=weights,
         labels=labels,
-        text=tuple(text),
-        contrast=tuple(contrast),
-        template=tuple(template),
+        text=text,
+        contrast=contrast,
+        template=template,
         text_tower=text_tower,
         seed=seed,
         size=input_size(size),
@@ -202,25 +204,25 @@ def load(
         pool=pool,
         wrapped=bool(wrap),
     )
-    with _seeded(seed), _heard() as said:
+    with _seeded(seed), _in_main_memory(), _heard() as said:
         with light():
             make = SOURCES.load(place)
         network: Network = make(request)
         if text_tower:
             from camcli.models._text_tower import prompted
 
-            network.module.eval()
+            _evaluating(network)
             outlet = dataclasses.replace(network.outlet, path=own_output or network.outlet.path)
             network = prompted(dataclasses.replace(network, outlet=outlet), request)
         if wrap:
             from camcli.models._wrapping import wrapped
 
-            network.module.eval()
+            _evaluating(network)
             network = dataclasses.replace(network, outlet=dataclasses.replace(network.outlet, path=output))
             network = wrapped(network, wrap, group, extras)
         if request.random:
             _awaken(network.module)
-    network.module.eval()
+    _evaluating(network)
     notes = dict.fromkeys((*network.notes, *said))
     # What lies at a path in what the model gives, a text tower has read already.
     path = network.outlet.path if text_tower and not wrap else output or network.outlet.path
@@ -229,6 +231,12 @@ def load(
         network, notes=tuple(notes), prepare=network.prepare.changed(crop=crop), outlet=outlet
     )
     return _labelled(_activated(network, activation), labels)
+
+
+def _evaluating(network: Network) -> None:
+    """Its module in evaluation mode, if that is nobody else's; else it is so whenever it is explained."""
+    if not network.shared:
+        network.module.eval()
 
 
 def _check_prompts(model: str, place: str, text: Sequence[str], around: Sequence[str], text_tower: str) -> None:
@@ -301,7 +309,7 @@ def resolve(model: str) -> tuple[str, str]:
     """The source of a model string, and the name within it.
 
     Raises:
-        RequestError: no source has that model; the hint names the nearest.
+        RequestError: no source has that model; the hint names the nearest. Or it is a file of weights, or a folder.
     """
     if model.rpartition(":")[0].endswith(".py"):
         return "local", model
@@ -309,6 +317,8 @@ def resolve(model: str) -> tuple[str, str]:
         raise RequestError(f"{model!r} does not say which function makes the model", f"name it: {model}:function")
     prefix, colon, name = model.partition(":")
     if not colon:
+        if weightfiles.suffix(model):
+            _check_is_no_file(model)
         return _searched(model)
     if prefix in TIMM_SCHEMES:
         return "timm", model
@@ -322,10 +332,16 @@ def resolve(model: str) -> tuple[str, str]:
     )
 
 
+def _check_is_no_file(name: str) -> None:
+    if other := weightfiles.not_a_model(name):
+        raise RequestError(f"the model {name!r} is {other.what}", other.hint)
+
+
 def _searched(name: str) -> tuple[str, str]:
     for place in SEARCHED:
         if source(place).has(name):
             return place, name
+    _check_is_no_file(name)
     known = {known: f"{place}:{known}" for place in reversed(SEARCHED) for known in _spellings(place)}
     close = [known[near] for near in nearest(name, known)]
     hint = f"did you mean {' or '.join(close)}?\n" if close else ""
@@ -375,6 +391,15 @@ def listing(pattern: str = "", cached: bool = False) -> list[tuple[str, bool]]:
 def _matches(pattern: str, name: str) -> bool:
     pattern, name = pattern.casefold(), name.casefold()
     return fnmatch.fnmatchcase(name, pattern) if any(mark in pattern for mark in "*?[") else pattern in name
+
+
+@contextmanager
+def _in_main_memory() -> Iterator[None]:
+    """While it lasts, what is built is built there, whatever device the caller builds things on."""
+    import torch
+
+    with nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu"):
+        yield
 
 
 @contextmanager
@@ -428,6 +453,8 @@ def _heard() -> Iterator[list[str]]:
 def _labelled(network: Network, file: str) -> Network:
     """The network with the names in the file, if one is given; without any names it says so."""
     from camcli import labels
+    from camcli.classlist import is_title
+    from camcli.network import tells_apart, two_sided
 
     if not file:
         count = len(network.labels)
@@ -436,10 +463,15 @@ def _labelled(network: Network, file: str) -> Network:
         note = f"nothing says what the {count} classes are, so they are called class 0, class 1, ...: --labels FILE"
         return dataclasses.replace(network, notes=(*network.notes, note))
     names = dataclasses.replace(labels.read(Path(file)), noun=network.labels.noun, asked=network.labels.asked)
+    if len(network.labels) == 1 and tells_apart(network, names):
+        return two_sided(network, names)
     if len(names) != len(network.labels):
+        headed = len(names) == len(network.labels) + 1 and is_title(names.names[0])
         raise RequestError(
             f"the labels file {file!r} has {len(names)} names, and {network.name} has {len(network.labels)} "
             f"{names.nouns}",
-            f"write one name for each {names.noun}, in the model's order",
+            f"its first line, {names.names[0]!r}, looks like a title: take it out"
+            if headed
+            else f"write one name for each {names.noun}, in the model's order",
         )
     return dataclasses.replace(network, labels=names)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from camcli.capture import first_tensor, listened
+from camcli.devices import like
 from camcli.errors import RequestError
 from camcli.job import Pool
 from camcli.labels import Labels
@@ -30,6 +31,7 @@ def channels(
     pool: Pool,
     prefix: int | None = None,
     grid: tuple[int, int] | None = None,
+    taken: int = 3,
 ) -> tuple[Labels, Outlet]:
     """The channels that a module gives, and how they are read: tried on one image of noise.
 
@@ -40,6 +42,7 @@ def channels(
         pool: whether its features are pooled.
         prefix: how many tokens stand before those of the patches, if the source says so.
         grid: the patch grid, if the source says so.
+        taken: how many channels its images have.
 
     Raises:
         RequestError: what it gives is no row of features, or of ``pool="none"`` no map of them.
@@ -51,7 +54,7 @@ def channels(
             shapes.append(tuple(tensor.shape))
 
     with listened(module, hear):
-        output = tried(module, size)
+        output = tried(module, size, taken)
     if pool == "keep":
         try:
             row = chosen(output, 1)
@@ -104,12 +107,11 @@ def removed(remove: Callable[[], object], what: str, name: str, hint: str) -> No
         raise RequestError(f"{name} cannot be had without its {what}: {said(error)}", hint) from error
 
 
-def tried(module: nn.Module, size: tuple[int, int]) -> Any:
+def tried(module: nn.Module, size: tuple[int, int], channels: int = 3) -> Any:
     """What a module gives for one image of noise."""
-    like = next((one for one in module.parameters() if one.is_floating_point()), torch.zeros(0))
-    noise = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(1, channels, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        return module.eval()(noise.to(like.device, like.dtype))
+        return module.eval()(noise.to(like(module)))
 
 
 def said(error: Exception) -> str:

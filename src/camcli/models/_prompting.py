@@ -61,7 +61,7 @@ class Prompted(nn.Module):
         for name, value in (("prompts", prompts), ("blank", blank), ("scale", scale), ("bias", bias)):
             self.register_buffer(name, value)
 
-    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n prompts"]:
+    def forward(self, images: Float[Tensor, "n d h w"]) -> Float[Tensor, "n prompts"]:
         """Scaled cosines between pictures and prompts (Radford et al. 2021, arXiv:2103.00020, figure 3)."""
         features = self._read(self.visual(images), len(images))
         if self.projection is not None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from camcli.devices import like
 from camcli.errors import RequestError
 
 SAME_COUNT = "it would have as many patches as before in another grid, and its positions are not interpolated"
@@ -20,6 +21,7 @@ def resized(
     size: tuple[int, int],
     name: str,
     ways: Sequence[Callable[[], nn.Module]] = (),
+    channels: int = 3,
 ) -> nn.Module:
     """The module for input of this size, by the first of several ways that survives a forward of one picture.
 
@@ -29,6 +31,7 @@ def resized(
         size: height and width wanted.
         name: what the model is called in messages.
         ways: each gives the module for that size, with the same weights; none: as it is.
+        channels: of its input.
 
     Raises:
         RequestError: no way works, with the first one's reason.
@@ -39,9 +42,9 @@ def resized(
         for way in ways or [lambda: module]:
             try:
                 made = way().eval()
-                _try(made, size)
+                _try(made, size, channels)
                 if made is module and size != own:
-                    _check_not_tied(made, own, size)
+                    _check_not_tied(made, own, size, channels)
             except Exception as error:  # whatever a model says of a size that it was not made for
                 reasons.append(_said(error))
             else:
@@ -69,13 +72,12 @@ def transplanted(state: dict[str, torch.Tensor], into: nn.Module) -> nn.Module:
     return into
 
 
-def _try(module: nn.Module, size: tuple[int, int]) -> None:
-    like = next(module.parameters(), torch.zeros(0))
+def _try(module: nn.Module, size: tuple[int, int], channels: int) -> None:
     with torch.no_grad():
-        module(torch.zeros(1, 3, *size, dtype=like.dtype, device=like.device))
+        module(torch.zeros(1, channels, *size).to(like(module)))
 
 
-def _check_not_tied(module: nn.Module, own: tuple[int, int], size: tuple[int, int]) -> None:
+def _check_not_tied(module: nn.Module, own: tuple[int, int], size: tuple[int, int], channels: int) -> None:
     """See that a network that takes as many pixels in another shape does not do so by their number alone.
 
     Raises:
@@ -83,7 +85,7 @@ def _check_not_tied(module: nn.Module, own: tuple[int, int], size: tuple[int, in
     """
     if math.prod(size) == math.prod(own):
         try:
-            _try(module, (2 * own[0], 2 * own[1]))
+            _try(module, (2 * own[0], 2 * own[1]), channels)
         except Exception as error:  # whatever a model says of a size that it was not made for
             raise ValueError(SAME_COUNT) from error
 

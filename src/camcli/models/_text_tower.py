@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from math import isfinite, nan
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from camcli.devices import cast, like
 from camcli.errors import RequestError
 from camcli.job import TOWERS
 from camcli.models import Request, _headless, _importing, _prompting, templates
@@ -45,19 +47,21 @@ def prompted(network: Network, request: Request) -> Network:
         tower = _Tower(words)
         prompts = _prompting.embedded(tower, (*request.text, *request.contrast), patterns)
         blank = tower.blank()
-    like = next((one for one in network.module.parameters() if one.is_floating_point()), torch.zeros(0))
+    counts = like(network.module)
     count = len(network.labels)
-    features = network.outlet.row(_headless.tried(network.module, network.prepare.size), 1, count)
+    features = network.outlet.row(
+        _headless.tried(network.module, network.prepare.size, network.prepare.channels), 1, count
+    )
     projection = None if tower.projection is None else _projection(tower.projection, features.cpu(), words)
     _check_width(features if projection is None else projection(features.cpu()), prompts, network, projection, words)
 
     module = _prompting.Prompted(
         network.module,
-        prompts.to(like),
-        torch.tensor(tower.scale).to(like),
-        torch.tensor(tower.bias or 0.0).to(like),
-        None if blank is None else blank.to(like),
-        None if projection is None else projection.to(like.device, like.dtype),
+        prompts.to(counts),
+        torch.tensor(tower.scale).to(counts),
+        torch.tensor(tower.bias or 0.0).to(counts),
+        None if blank is None else blank.to(counts),
+        None if projection is None else _there(projection, counts),
         partial(network.outlet.row, width=count),
     )
     unscaled = (
@@ -137,10 +141,16 @@ class _Tower:
         return number
 
 
+def _there(projection: nn.Module, like: Tensor) -> nn.Module:
+    """A projection where a network is, of the real numbers that it counts in."""
+    cast(projection, like.dtype)
+    return projection.to(like.device)
+
+
 def _projection(given: Any, features: Tensor, words: str) -> nn.Module:
     """The projection as a module on the CPU, tried on the features of one picture."""
     if isinstance(given, nn.Module):
-        module = given.cpu().eval()
+        module = deepcopy(given).cpu().eval()  # others may hold it
         try:
             with torch.no_grad():
                 made = module(features)

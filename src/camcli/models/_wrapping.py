@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from camcli.devices import like
 from camcli.errors import RequestError
 from camcli.job import WRAPPERS
 from camcli.labels import Labels
@@ -54,12 +55,15 @@ def wrapped(
             f"the module that {words} gives does not hold the model, so neither its weights nor its layers can be seen",
             "keep it as an attribute of the module: self.network = network",
         )
-    layer = renamed(module, network.module, network.layer) if network.layer else ""
+    layer, pyramid = (
+        renamed(module, network.module, name) if name else "" for name in (network.layer, network.pyramid)
+    )
     network = replace(
         network,
         module=module,
         wrapped=network.wrapped or network.module,
         layer=layer or "",
+        pyramid=pyramid or "",
         origin=f"{network.origin}, wrapped by {words}",
         cosine=None,  # what it gives may be anything
     )
@@ -73,9 +77,9 @@ def wrapped(
 def _classes(network: Network, words: str, group: int, extras: Tensor | Mapping[str, Tensor] | None) -> int | None:
     """How many scores the wrapped model gives; None if boxes are found."""
     count = group or PROBE
-    like = next((one for one in network.module.parameters() if one.is_floating_point()), torch.zeros(0))
-    noise = torch.randn(count, 3, *network.prepare.size, generator=torch.Generator().manual_seed(0))
-    images = noise.to(like.device, like.dtype)
+    form = count, network.prepare.channels, *network.prepare.size
+    noise = torch.randn(form, generator=torch.Generator().manual_seed(0), device="cpu")
+    images = noise.to(like(network.module))
     given = (images,) if extras is None else (images, extras)
     shape = "x".join(map(str, images.shape))
     beside = "" if extras is None else f" and {described(extras)}"

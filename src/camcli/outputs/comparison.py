@@ -12,7 +12,7 @@ from jaxtyping import Float32
 from camcli import agreement, render
 from camcli.consensus import MEASURES, PromptSummary, Summary, with_nan
 from camcli.geometry import View
-from camcli.job import Compared, Explanation
+from camcli.job import Compared, Explanation, page_of
 from camcli.outputs.matrix import matrix
 from camcli.outputs.sheet import GAP, SIDE, SMALL, Row, Tile, folded, sheet, small
 from camcli.pictures import Picture
@@ -51,7 +51,10 @@ class Heats:
         """
         own = Style("", 1.0, "image")
         whole = view.whole_input()
-        maps = {number: whole.onto_picture(render.unit(one.map, own, spread=True)) for number, one in explained.items()}
+        maps = {
+            number: whole.placed(one.placement).onto_picture(render.unit(one.map, own, spread=True))
+            for number, one in explained.items()
+        }
         stacked = np.stack([*maps.values()])
         return cls(maps, stacked.mean(0), stacked.std(0))
 
@@ -111,7 +114,7 @@ def picture_sheet(seen: Seen, heading: Sequence[str], texts: Sequence[str], styl
     notes = [*record.notes, *dict.fromkeys(note for said in record.prompts for note in said.notes)]
     notes += [record.error] if record.error else []
     footing = [DRAWN, *_measures(bool(texts)), *(f"Note: {note}" for note in notes)]
-    return render.png(sheet(Path(record.source).name, heading, rows, footing, style, across))
+    return render.png(sheet(page_of(Path(record.source).name, record.page), heading, rows, footing, style, across))
 
 
 def summary_sheet(
@@ -137,7 +140,7 @@ def summary_sheet(
         Row("similarity", _lines(summary.agreement, summary.apart), _matrices(summary.similarity, ACROSS, style)),
     ]
     for record, seen, two in unstable:
-        name = Path(record.source).name
+        name = page_of(Path(record.source).name, record.page)
         tiles = [*seen.common(name), *map(seen.map, two)] if seen else [Tile(f"{name}\ngone or changed")]
         rows.append(Row(name, _lines(record.agreement, record.apart), tiles))
     footing = [

@@ -3,7 +3,7 @@
 import bisect
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import UInt8
@@ -77,7 +77,7 @@ def _around_the_view(picture: Picture) -> Picture:
     left, right = _window(x0, x1, width, longest)
     top, bottom = _window(y0, y1, height, longest)
     box = (x0 - left, y0 - top, x1 - left, y1 - top)
-    view = View((bottom - top, right - left), picture.view.input, box)
+    view = replace(picture.view, picture=(bottom - top, right - left), box=box)
     return Picture(picture.source, picture.pixels[top:bottom, left:right], view)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from camcli.errors import PictureError, RequestError
 from camcli.listed import Kind, Listing
+from camcli.paths import absolute
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
     from camcli.network import Network
     from camcli.targets import Target
 
-TARGETS = Kind("target", "class", ("target", "targets", "class", "label", "labels"), "tabby")
+CLASS_COLUMNS = (
+    *("target", "targets", "class", "classes", "label", "labels", "category", "categories", "y", "class_name"),
+    *("label_name", "category_name", "classname", "class_id", "label_id", "category_id", "class_label", "class_idx"),
+)
+TARGETS = Kind("target", "class", CLASS_COLUMNS, "tabby", one_hot=True)
 
 
 def named_class(argument: str, network: Network) -> Target:
@@ -49,7 +54,7 @@ def of_folder(argument: str, network: Network) -> Target:
             return PictureError(f"its folder {folder!r} names no class: {error.message}", error.hint)
 
     def target(path: Path, scores: Tensor) -> list[int]:  # noqa: ARG001
-        found = named(path.absolute().parent.name)
+        found = named(Path(absolute(path)).parent.name)
         if isinstance(found, PictureError):
             raise PictureError(found.message, found.hint)
         return [found]
