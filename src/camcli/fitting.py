@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from camcli import heads
 from camcli.checkpoint import Checkpoint, State, listed
 from camcli.errors import RequestError
+from camcli.inlet import channels_in_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,19 @@ class Mismatch:
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.unexpected or self.shapes)
+
+    @property
+    def channels(self) -> tuple[int, int] | None:
+        """How many channels the images of the file have, and those of the model, if a convolution is for others alone.
+
+        That it is the first is told by its 1 or 3 of them, in the file or in the model.
+        """
+        others = [
+            (own[1], wanted[1])
+            for own, wanted in self.shapes.values()
+            if len(own) == len(wanted) >= 4 and own[:1] == wanted[:1] and own[2:] == wanted[2:]
+        ]
+        return others[0] if len(others) == 1 and {1, 3} & {*others[0]} else None
 
     @property
     def summary(self) -> str:
@@ -117,7 +131,17 @@ def _unfit(checkpoint: Checkpoint, prefix: str, module: nn.Module, name: str, mi
     path = str(checkpoint.path)
     message = f"the weights in {path!r} do not fit {name}: {mismatch.summary}"
     place = heads.place(module, (*mismatch.missing, *mismatch.shapes))
-    if place is not None:
+    if channels := mismatch.channels:
+        taken, own = channels
+        each = "mean=(0.5,), std=(0.5,)" if taken == 1 else f"mean and std of {taken} numbers"
+        message += f"; they are of a model whose images have {channels_in_words(taken)}, and those of {name} have {own}"
+        hint = (
+            f"make that model in a file of your own, my_model.py: with timm.create_model(..., in_chans={taken}), or "
+            f"with a first convolution of {channels_in_words(taken)}; let its function make() return (module, "
+            f"camcli.Prepare(size=..., resize=..., {each}), names of the classes); then say --model my_model.py:make "
+            f"--weights {path}"
+        )
+    elif place is not None:
         message += f"; only its head {place!r} is another"
         hint = heads.program(checkpoint.state, prefix, place, path, name, module)
     elif mismatch.missing and (hint := heads.in_order(checkpoint.state, path, name, module)):
