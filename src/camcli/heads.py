@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# Sources whose models can be built without their weights.
+LIBRARIES = ("bundled", "timm", "torchvision", "open_clip")
 # What has the width of a head and is none: it is used in training alone.
 TRAINING = re.compile(r"loss|criterion|metric", re.IGNORECASE)
 
@@ -141,7 +143,7 @@ def _program(rest: Mapping[str, Tensor], body: tuple[str, str], place: str, path
     root = _root(rest)
     inside = {one.removeprefix(root): value for one, value in rest.items()}
     shapes = ", ".join(f"{one} {tuple(value.shape)}" for one, value in inside.items())
-    weights = "" if name.rpartition(":")[0].endswith(".py") else ", weights='random'"
+    weights = ", weights='random'" if name.partition(":")[0] in LIBRARIES else ""
     which = f"n.startswith({root!r})" if root else f"n in {[*rest]}"
     return "\n".join(
         (
