@@ -11,7 +11,7 @@ from torch import nn
 
 from camcli import Explainer, Labels, PictureError
 from camcli.methods import METHODS
-from networks import Pooled, Small, explainer, named, pictures, same, seeded, small, unruly, untouched
+from networks import Pooled, Small, Stacked, explainer, named, pictures, same, seeded, small, unruly, untouched
 
 every_method = pytest.mark.parametrize("method", METHODS.names())
 of_classes = pytest.mark.parametrize("method", [row.name for row in METHODS.rows if row.kind != "concept"])

@@ -188,6 +188,20 @@ def test_a_line_that_cannot_be_synced_is_taken_back(tmp_path: Path, broken: Brea
         assert (tmp_path / FILE).read_bytes() == before
 
 
+def test_a_folder_moved_away_in_the_middle_of_a_write_is_not_made_anew(tmp_path: Path, monkeypatch) -> None:
+    out, fill = tmp_path / "out", atomic.fill
+
+    def struck(path: Path, content: bytes, durable: bool = False) -> None:
+        fill(path, content, durable)
+        out.rename(tmp_path / "away")
+
+    with Folder(out) as folder:
+        monkeypatch.setattr(atomic, "fill", struck)
+        with pytest.raises(OutputError, match="is gone"):
+            folder.write("in/a.png", b"good")
+    assert not out.exists()
+
+
 def test_a_folder_below_on_another_file_system_is_written_to_all_the_same(tmp_path: Path, broken: Break) -> None:
     # What rename says where temporary file and target are on two file systems, as by a link below the output folder.
     broken("replace", OSError(errno.EXDEV, "Invalid cross-device link"), times=1)

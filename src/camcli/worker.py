@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from camcli import counted, depth, devices, frames
-from camcli.choices import ONE_TARGET, disagreement
+from camcli.choices import ONE_TARGET, disagreement, one_or_several, plain
 from camcli.compiling import Compilation
 from camcli.concepts import MOST_PICTURES, spread_first
 from camcli.errors import CamcliError, PictureError, RequestError, did_you_mean
@@ -645,14 +645,14 @@ class Worker:
         """What is said of them; None if there is not enough memory for so many, and for fewer there may be."""
         try:
             return together(some)
-        except RequestError:
-            raise
+        except CamcliError:
+            trouble = ""  # one picture's reason, which is told of it
         except Exception as error:
             if devices.lacks_memory(error) and len(some) > 1:
                 return None
             trouble = _first_line(error)
         # Not in the handler: it would hold on to the failed batch's memory.
-        if len(some) > 1:
+        if len(some) > 1 and trouble:
             self._note(f"a batch failed and was done picture by picture: {trouble}")
         return [alone(item) for item in some]
 
@@ -661,9 +661,7 @@ class Worker:
         try:
             return self._results(explainer, group)
         except RequestError as error:
-            # What holds for every group was found out before the first. Folders are of different sizes.
-            if self.job.group != BY_FOLDER:
-                raise
+            # What holds for every group was found out before the first.
             reason = PictureError(f"its group of {len(group)} pictures: {error.message}", error.hint)
         except PictureError as error:
             reason = error
@@ -692,10 +690,9 @@ class Worker:
     def _alone(self, explainer: Explainer, item: Item) -> list[Result]:
         try:
             return self._results(explainer, [item])[0]
-        except RequestError:
-            raise
-        except PictureError as error:
-            return [error]
+        except CamcliError as error:
+            # What holds for every picture was found out before the first.
+            return [error if isinstance(error, PictureError) else PictureError(error.message, error.hint)]
         except Exception as error:
             return [PictureError(f"the network fails on this picture: {_first_line(error)}")]
 
@@ -811,7 +808,7 @@ def _job(options: dict[str, Any], inputs: Sequence[str]) -> Job:
         if known[name].type.startswith("tuple"):
             if isinstance(value, Mapping):
                 value = [f"{option}={written(given)}" for option, given in value.items()]
-            named[name] = (str(value),) if isinstance(value, str | int) else tuple(map(str, value))
+            named[name] = tuple(str(plain(one)) for one in one_or_several(plain(value)))
         if name in ("method", "scales", "device") and not isinstance(value, str):
             named[name] = ",".join(map(str, [value] if isinstance(value, int | float | torch.device) else value))
         if name == "group" and isinstance(value, int):

@@ -10,7 +10,7 @@ from types import FrameType
 
 import typer
 
-from camcli.console import Voice
+from camcli.console import Voice, prints_aside
 from camcli.errors import CamcliError, OutputError
 
 INTERRUPTED = 130
@@ -41,7 +41,8 @@ def ending(voice: Voice, interrupted: str = GO_ON) -> Iterator[None]:
     """
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
-        yield
+        with prints_aside():
+            yield
         sys.stdout.flush()
     except CamcliError as error:
         voice.error(error)
