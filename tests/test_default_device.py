@@ -7,6 +7,7 @@ import torch
 import camcli
 from camcli import Explainer, Job, devices
 from camcli.methods import METHODS
+from camcli.question import _compared
 from camcli.worker import Worker
 from networks import Small, Stacked, pictures, seeded
 from test_arithmetic import Pooled
@@ -73,3 +74,12 @@ def test_a_gpu_is_fed_by_as_many_threads_as_there_are_cores(monkeypatch, cores, 
     monkeypatch.setattr("os.cpu_count", lambda: cores)
     assert devices.decoders(several) == threads
     assert Worker(Job(device="cpu")).workers == min(4, cores)
+
+
+def test_a_reference_goes_where_the_network_is_and_as_it_counts(sample_images):
+    """Of a network in double precision, as of one on another device, what it is handed is not what was decoded."""
+    network = camcli.load("bundled:efficientnet-lite0", head="none")
+    plain = _compared(network, [str(sample_images / "chelsea.png")], Job())
+    network.module.double()
+    wide = _compared(network, [str(sample_images / "chelsea.png")], Job())
+    assert torch.allclose(plain.outlet.references, wide.outlet.references.float(), atol=1e-4)
