@@ -1,5 +1,6 @@
 """JPEGs decoded by who says what the decoder only warns of: Pillow gives a damaged picture without a word."""
 
+import importlib
 import io
 from contextlib import suppress
 from typing import IO, Any
@@ -8,7 +9,7 @@ from PIL import Image
 
 simplejpeg: Any = None
 with suppress(ImportError):  # there is a wheel for nearly every machine; on others damage is not noticed
-    import simplejpeg
+    simplejpeg = importlib.import_module("simplejpeg")
 
 COLOURS = {"RGB": "RGB", "L": "GRAY"}
 # How libjpeg's warnings begin that speak of the pixels. What else it says here Pillow knows, or can do without.
