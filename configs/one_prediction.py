@@ -1,4 +1,4 @@
-"""One prediction for several pictures, for `camcli explain --config configs/one-prediction.toml`.
+"""One prediction for several pictures, for `camcli explain --config configs/one-prediction.toml --trust-config`.
 
 Each picture has a weight by how sure the model is of it, and the group's scores are the weighted mean.
 """

@@ -1,4 +1,4 @@
-"""Extra features per picture, for `camcli explain --config configs/with-features.toml`.
+"""Extra features per picture, for `camcli explain --config configs/with-features.toml --trust-config`.
 
 The features say how likely a picture is one of food and of an animal, as a caption or a sensor might. They scale the
 scores of the classes that they speak for.

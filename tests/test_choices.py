@@ -1,5 +1,6 @@
 """Classes as people have them by number: of Python, of NumPy, tensors; and what is none."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,3 +103,10 @@ def test_margins_over_numpy_integers() -> None:
     ]
     for one in maps[1:]:
         np.testing.assert_array_equal(one, maps[0])
+
+
+def test_through_the_shell_of_python(tiny: str, sample_images: Path) -> None:
+    picture = sample_images / "coffee.png"
+    for target in (1, np.int64(1), np.array(1), torch.tensor(1), [np.int64(1)], np.array([1]), ["1"]):
+        [one] = camcli.explain(picture, model=tiny, layer="stem", target=target)
+        assert one.index == 1

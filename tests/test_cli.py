@@ -483,7 +483,7 @@ def test_options_change_the_map_the_fingerprint_and_run_json(bring: Bring, paint
     np.testing.assert_allclose(two - 2, (one - 2) * 8, rtol=1e-6)
     assert facts("two")["methods"][0]["options"] == {"samples": 8, "sigma": 2.0, "mean": False, "way": "b"}
     assert facts("one")["fingerprint"] != facts("two")["fingerprint"]
-    assert do("explain", "--config", "two/run.json", "--out", "three").exit_code == 0
+    assert do("explain", "--config", "two/run.json", "--trust-config", "--out", "three").exit_code == 0
     np.testing.assert_array_equal(np.load("three/a.png.npy"), two)
     again = camcli.explain(
         "a.png", model=tiny, method="smooth", options={"samples": 8, "sigma": 2.0, "mean": False, "way": "b"}

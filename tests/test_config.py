@@ -1,5 +1,6 @@
 import importlib
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -141,7 +142,7 @@ def test_a_value_out_of_range_ends_with_2_and_names_the_option(here: Path, text:
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.toml")), ids=lambda file: file.stem)
 def test_the_job_files_that_come_along_name_only_what_exists(ask: Ask, file: Path) -> None:
-    job = ask("--config", str(file))
+    job = ask("--config", str(file), "--trust-config")
     assert job.inputs
     assert all((ROOT / given).exists() for given in job.inputs)
     assert job.out != Job().out
@@ -152,10 +153,59 @@ def test_run_json_repeats_the_run(paint: Paint, go: Go, tiny: str) -> None:
     asked = ["explain", "in", "--model", tiny, "--save", "array,overlay", "-t", "top:2", "-l", "stem", "--out", "one"]
     first = CliRunner().invoke(app, asked)
     assert first.exit_code == 0, first.stderr
-    again = CliRunner().invoke(app, ["explain", "--config", "one/run.json", "--out", "two"])
+    again = CliRunner().invoke(app, ["explain", "--config", "one/run.json", "--trust-config", "--out", "two"])
     assert again.exit_code == 0, again.stderr
     assert len(files("one")) == 4
     assert {name: Path("one", name).read_bytes() for name in files("one")} == {
         name: Path("two", name).read_bytes() for name in files("two")
     }
     assert facts("one")["fingerprint"] == facts("two")["fingerprint"]
+
+
+# ---- code that a job file names
+
+
+@pytest.fixture
+def strange(paint: Paint, here: Path) -> Path:
+    """A folder with a job file whose code leaves a trace where it is run."""
+    paint("a.png", (200, 100, 0))
+    (here / "evil.py").write_text("from pathlib import Path\nPath('ran').touch()\ndef f(*given): raise ValueError\n")
+    return here
+
+
+@pytest.mark.parametrize("option", ["model", "wrap", "text_tower"])
+@pytest.mark.parametrize("words", ["evil.py:f", "evil:f"])
+@pytest.mark.parametrize("file", ["job.toml", "run.json"])
+def test_code_that_a_job_file_names_runs_only_where_that_is_said(
+    strange: Path, tiny: str, option: str, words: str, file: str
+) -> None:
+    job = {option: words, "inputs": ["a.png"]} | ({"text": ["a"]} if option == "text_tower" else {})
+    text = (
+        json.dumps({"job": job}) if file == "run.json" else "".join(f"{k} = {json.dumps(v)}\n" for k, v in job.items())
+    )
+    (strange / file).write_text(text)
+    refused = CliRunner().invoke(app, ["explain", "--config", file])
+    assert refused.exit_code == 2
+    assert f"error: {file}: {option} = '{words}' is Python code" in refused.stderr
+    assert f"add --trust-config; or name it yourself: --{option.replace('_', '-')} {words}" in refused.stderr
+    assert not (strange / "ran").exists()
+    trusted = CliRunner().invoke(app, ["explain", "--config", file, "--trust-config"])
+    assert f"runs code that {file} names: {option} {words}" in trusted.stderr
+    assert (strange / "ran").exists()
+    sys.modules.pop("evil", None)
+
+
+def test_what_flags_and_variables_name_is_the_users_own(strange: Path, tiny: str) -> None:
+    (strange / "job.toml").write_text('model = "evil.py:f"\ninputs = ["a.png"]\nlayers = ["stem"]\n')
+    done = CliRunner().invoke(app, ["explain", "--config", "job.toml", "--model", tiny])
+    assert done.exit_code == 0, done.stderr
+    done = CliRunner().invoke(app, ["explain", "--config", "job.toml", "--out", "2"], env={"CAMCLI_MODEL": tiny})
+    assert done.exit_code == 0, done.stderr
+    assert not (strange / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "model", ["resnet50", "timm:resnet50.a1_in1k", "torchvision:resnet50/IMAGENET1K_V2", "hf-hub:timm/resnet50.a1_in1k"]
+)
+def test_names_of_models_are_no_code(model: str) -> None:
+    assert config.code_in({"model": model, "labels": "evil.py:f"}) == {}

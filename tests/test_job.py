@@ -58,6 +58,7 @@ CHANGED = {
     "overwrite": True,
     "drop_others": True,
     "durable": True,
+    "placement": "even",
     "batch_size": 3,
     "recompute": True,
     "workers": 3,

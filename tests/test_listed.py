@@ -14,6 +14,7 @@ from camcli.errors import RequestError
 from camcli.extras import Extras
 from camcli.labels import Labels
 from camcli.listed import Listing
+from camcli.network import two_sided
 from camcli.targets.named import Listed
 from camcli.texts import PROMPTS
 from camcli.values import Values
@@ -250,7 +251,22 @@ def test_of_two_names_for_one_logit_the_first_is_minus_it(squeezed: bool) -> Non
         [best] = explainer(images)[row]
         assert best.label == ("sick" if logit[row] > 0 else "healthy")
     assert "minus it for its first" in explainer.says()
-    assert any("it is that of 'sick', and minus it that of 'healthy'" in note for note in explainer.notes)
+    assert any("what raises it speaks for 'sick', what lowers it for 'healthy'" in one for one in explainer.notes)
+
+
+def test_of_two_names_for_one_probability_the_first_is_what_is_left_of_1() -> None:
+    class Sure(One):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(images).sigmoid()
+
+    images, labels = torch.rand(2, 3, 16, 16), Labels(("healthy", "sick"))
+    sure = Sure().eval()
+    for one in (network(sure), two_sided(network(sure), labels)):
+        explainer = camcli.Explainer(one, layers="body")
+        for row, [healthy, sick] in enumerate(explainer(images, [[0, 1]] * 2)):
+            share = float(sure(images)[row, 0].detach())
+            assert (sick.score, sick.probability) == (pytest.approx(share), pytest.approx(share))
+            assert (healthy.score, healthy.probability) == (pytest.approx(1 - share), pytest.approx(1 - share))
 
 
 MODEL = """

@@ -430,7 +430,7 @@ def test_size_and_crop_from_the_shell_to_run_json_and_back(here: Path, paint, ti
     prepared = recorded["model"]["preprocessing"]
     assert (prepared["size"], prepared["resize"], prepared["fit"]) == ([8, 24], [8, 24], "longer")
     assert np.load("one/a.png.npy").shape == (8, 24)
-    assert do("explain", "--config", "one/run.json", "--out", "two").exit_code == 0
+    assert do("explain", "--config", "one/run.json", "--trust-config", "--out", "two").exit_code == 0
     assert np.array_equal(np.load("two/a.png.npy"), np.load("one/a.png.npy"))
     Path("job.toml").write_text("size = '8x24'\ncrop = 'none'\n")
     assert do(*words, "--config", "job.toml", "--out", "three").exit_code == 0

@@ -574,7 +574,9 @@ def examples(here: Path, sample_images: Path) -> Path:
     ],
 )
 def test_the_examples_run(name: str, layer: str, count: int) -> None:
-    done = CliRunner().invoke(app, ["explain", "--config", f"configs/{name}.toml", "--out", "out", "--device", "cpu"])
+    done = CliRunner().invoke(
+        app, ["explain", "--config", f"configs/{name}.toml", "--trust-config", "--out", "out", "--device", "cpu"]
+    )
     assert done.exit_code == 0, done.stderr
     outcomes = ledger()
     assert [one["error"] for one in outcomes] == [None] * count

@@ -84,6 +84,11 @@ def one_or_several(given: T | Iterable[T]) -> tuple[T, ...]:
     return tuple(given)
 
 
+def plain(given: Any) -> Any:
+    """Numbers of NumPy and PyTorch as Python's; anything else as it is."""
+    return given.tolist() if isinstance(given, Tensor | np.ndarray | np.generic) else given
+
+
 def _is_one(given: Any) -> bool:
     return isinstance(given, Integral | float) or (isinstance(given, Tensor | np.ndarray) and not given.ndim)
 
@@ -93,7 +98,7 @@ def _is_several(given: Any) -> bool:
 
 
 def _class(given: Any) -> int:
-    value = given.item() if isinstance(given, Tensor | np.ndarray | np.generic) and given.ndim == 0 else given
+    value = plain(given)
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise _no_class(given)
     return int(value)

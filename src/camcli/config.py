@@ -8,6 +8,7 @@ from typing import Any
 
 from camcli.errors import RequestError, did_you_mean
 from camcli.job import RENAMED
+from camcli.models import runs_code
 
 KINDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list of strings"}
 
@@ -45,6 +46,32 @@ def read(path: Path, defaults: Mapping[str, Any], note: Callable[[str], object] 
         if not _is_like(value, defaults[name]):
             raise RequestError(f"{path}: {name} is {KINDS[type(defaults[name])]}, not {value!r}")
     return options
+
+
+def code_in(options: Mapping[str, Any]) -> dict[str, str]:
+    """The options of a job file that name Python code, which would be run: the model, a wrapper, a text tower."""
+    named = {name: str(options.get(name, "")) for name in ("model", "wrap", "text_tower")}
+    return {name: words for name, words in named.items() if words and (name != "model" or runs_code(words))}
+
+
+def check_trusted(path: Path, code: Mapping[str, str], trusted: bool) -> None:
+    """See that the code that a job file names may be run.
+
+    Args:
+        path: the job file.
+        code: as :func:`code_in` has it, without what was named anew elsewhere.
+        trusted: whether the user says so.
+
+    Raises:
+        RequestError: nobody said so.
+    """
+    for name, words in code.items():
+        if not trusted:
+            flag = "--" + name.replace("_", "-")
+            raise RequestError(
+                f"{path}: {name} = {words!r} is Python code, which a job file alone does not run",
+                f"look at what it does, then add --trust-config; or name it yourself: {flag} {words}",
+            )
 
 
 def _renamed(path: Path, options: Mapping[str, Any], old: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -44,11 +45,50 @@ def printable(text: str) -> str:
     )
 
 
+# Standard output, while `sys.stdout` is somebody else's.
+_ours: list[Any] = []
+
+
+def standard_output() -> Any:
+    """Where what machines read is written: standard output, whatever :func:`prints_aside` has done with it."""
+    return _ours[-1] if _ours else sys.stdout
+
+
+@contextmanager
+def prints_aside() -> Iterator[None]:
+    """While it lasts, what others' code prints, in Python or in C, goes to standard error."""
+    before = sys.stdout
+    before.flush()
+    saved = os.dup(1) if _descriptor(before) == 1 and _descriptor(sys.stderr) == 2 else None
+    ours: Any = before
+    if saved is not None:
+        os.dup2(2, 1)
+        ours = open(saved, "w", encoding=before.encoding, errors=before.errors)  # noqa: PTH123, SIM115 - a descriptor
+    _ours.append(ours)
+    sys.stdout = sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout = before
+        _ours.pop()
+        if saved is not None:
+            os.dup2(saved, 1)
+            ours.close()
+
+
+def _descriptor(stream: Any) -> int | None:
+    try:
+        return int(stream.fileno())
+    except (OSError, ValueError, AttributeError):  # what tests and notebooks put in its place
+        return None
+
+
 def _console(stderr: bool = False) -> Console:
-    stream = sys.stderr if stderr else sys.stdout
+    stream = sys.stderr if stderr else standard_output()
     # Names are data, not markup; and nothing that is piped or logged is folded at 80 columns.
     width = None if stream.isatty() else UNFOLDED
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
+    file = None if stderr else stream
+    return Console(stderr=stderr, file=file, highlight=False, markup=False, emoji=False, width=width)
 
 
 class Reporter(Protocol):
@@ -350,9 +390,10 @@ def _described(outcome: Outcome) -> str:
 
 def print_table(headings: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> None:
     """A table on standard output: drawn on a terminal, tab-separated lines without headings in a pipe."""
-    if not sys.stdout.isatty():
+    out = standard_output()
+    if not out.isatty():
         for row in rows:
-            sys.stdout.write("\t".join(printable(cell) for cell in row) + "\n")
+            out.write("\t".join(printable(cell) for cell in row) + "\n")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:

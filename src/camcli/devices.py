@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from camcli.errors import RequestError
 
 ALL_GPUS = "cuda:all"
+# Threads that decode pictures: on the CPU, which computes too, and for each GPU, which would wait for them.
+DECODERS, GPU_DECODERS = 4, 16
 
 
 def named(words: str) -> tuple[torch.device, ...]:
@@ -60,6 +63,15 @@ def _here() -> list[str]:
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return ["cpu", *(f"cuda:{number}" for number in range(gpus)), *mps]
+
+
+def decoders(several: Sequence[torch.device]) -> int:
+    """How many threads decode pictures for these: copies on the CPU share what there is of it, each GPU wants its own.
+
+    No more than there are cores.
+    """
+    most = DECODERS if several[0].type == "cpu" else GPU_DECODERS * len(several)
+    return min(most, os.cpu_count() or 1)
 
 
 def batch_for(device: torch.device, images: Sequence[Tensor]) -> Tensor:

@@ -28,6 +28,8 @@ from camcli.witness import FROM_INPUT, ROUNDED, Forward, Plan, Witness, gradient
 
 # Of the score, how much FullGrad's parts may miss.
 COMPLETE = 1e-2
+# How many questions of a method are answered while it is tried.
+FEW = 4
 # Of the greatest gradient, in units of rounding, how far two ways of computing it may differ.
 UNMIXED = 256
 
@@ -447,7 +449,8 @@ class Evidence:
         def responses(variants: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
             for images in map(self._witness.laid, self._chunks(variants, self._witness.rows)):
                 with torch.enable_grad(), self._about():
-                    with recomputed(self._plan.parts, nullcontext), tapped(module, self._witness.call) as taps:
+                    tap = tapped(module, self._witness.call, self._witness.places)
+                    with recomputed(self._plan.parts, nullcontext), tap as taps:
                         scores = self._scores(images, self._witness.module(images))
                     (gradients,) = gradients_at(scores.sum(), [taps[layer]])
                 pair = (canonical(one, self._plan.layouts[layer]) for one in (taps[layer].detach(), gradients))
@@ -517,6 +520,45 @@ class Evidence:
                 "give it one at a time: --batch-size 1",
             )
         return self._some(cells)
+
+
+class Enough(Exception):  # noqa: N818 - no error, but the end of a trial
+    """A method has asked as often as it is answered while it is tried."""
+
+
+class Trying(Evidence):
+    """Evidence that answers a few questions only, to try a method that may ask thousands.
+
+    Raises:
+        Enough: more is asked.
+    """
+
+    def ask(self) -> Any:
+        """As in :class:`Evidence`, and so on."""
+        return _few(super().ask())
+
+    def slopes(self) -> Any:  # noqa: D102
+        return _few(super().slopes())
+
+    def responses(self, layer: str) -> Any:  # noqa: D102
+        return _few(super().responses(layer))
+
+    def rest(self, layer: str) -> Any:  # noqa: D102
+        return _few(super().rest(layer))
+
+    def rest_scores(self, layer: str) -> Any:  # noqa: D102
+        answers = super().rest_scores(layer)
+        return None if answers is None else _few(answers)
+
+
+def _few(answers: Callable[[Iterable[Tensor]], Iterator[Any]]) -> Callable[[Iterable[Tensor]], Iterator[Any]]:
+    def few(variants: Iterable[Tensor]) -> Iterator[Any]:
+        source = iter(variants)
+        yield from answers(islice(source, FEW))
+        if next(source, None) is not None:
+            raise Enough
+
+    return few
 
 
 def mixes(evidence: Evidence) -> bool:

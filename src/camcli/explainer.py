@@ -36,16 +36,17 @@ from camcli.compiling import Compilation, compiled
 from camcli.concepts import Fitted, fitted, sampled
 from camcli.concepts import found as found_concepts
 from camcli.errors import CamcliError, PictureError, RequestError
-from camcli.evidence import Evidence, mixes
+from camcli.evidence import Evidence, Trying, mixes
 from camcli.extras import Features
 from camcli.folding import fold, pairs
 from camcli.inlet import channels_in_words, taken
 from camcli.job import AUTO, Explanation, Place
 from camcli.labels import Labels
-from camcli.layers import resolve
+from camcli.layers import first_names, resolve
 from camcli.layout import Layout, asked, canonical, decide, readings
 from camcli.levels import levels
-from camcli.locating import Located, locate, words_of
+from camcli.locating import Located, carried, locate, of_tokens, smaller, words_of
+from camcli.methods import METHODS
 from camcli.network import Network, tells_apart, two_sided
 from camcli.outlet import Activation, Outlet, Reading, Shared, Subject, competing, parts, table_of, unfiltered
 from camcli.placement import Placement
@@ -56,9 +57,14 @@ from camcli.request import Request, score_of
 from camcli.ruled import RuledActivations, unseen_relus
 from camcli.survey import (
     Layer,
-    default_layer,
+    LayerError,
+    cut_off,
+    depends,
     first_not_finite,
+    found_default,
+    no_grad_fn,
     no_gradient,
+    no_graph,
     noise_like,
     plain_layouts,
     survey,
@@ -94,6 +100,8 @@ GOES_BACK = frozenset(
 RECTIFIED = frozenset({"attn_grad", "told_grad", "stopped"})
 # Stands for a method where a layer's shares are kept beside the maps.
 OF_SHARES = -1
+# Evidence that needs a gradient, whatever it is.
+NEEDS_GRAPH = GOES_BACK | {"read", "spread"} | LOOKED | BLOCKS
 # A map whose least value is above this part of its greatest is mostly ground.
 MOSTLY_GROUND = 0.5
 # A map whose values differ by less than this part of them is constant: what differs is rounding.
@@ -107,6 +115,8 @@ FARTHEST = 1.01
 OTHERS = "choose legrad or gae, or a method that works at a layer, such as gradcam"
 # A probability from which on a softmax leaves hardly any gradient.
 SATURATED = 0.999
+# Or so near to 0 or 1 that there is none left.
+SURE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +248,8 @@ class Explainer:
         shift = cosine[1] if cosine and self.outlet.score.plain else 0.0
         self._witness = Witness(self.module, self._read, wants, ruled, everywhere, call, rows, cosine, shift)
         self._request.check_open()
-        self.layers = tuple(resolve(self.module, layers, self.network.wrapped if self.network else None))
+        named = resolve(self.module, layers, self.network.wrapped if self.network else None)
+        self.layers = tuple(first_names(self.module, named))
         self._request.check_layers_open(self.layers)
         self._request.check_together(self.layers)
         one = len(self.methods) == 1
@@ -255,7 +266,9 @@ class Explainer:
         self._passes: dict[tuple[int, int, int], list[Pass]] = {}
         self._checked: tuple[int, int, int] | None = None
         self._shared: set[tuple[int, int, int]] = set()
-        self._tried = self.one_by_one = False
+        self._tried = self.one_by_one = self._default = False
+        self._failed: list[str] = []
+        self._vanished: set[str] = set()
 
     @property
     def keeps_much(self) -> bool:
@@ -354,6 +367,29 @@ class Explainer:
         key = self._ready(images, extras)
         if self.one_by_one and len(images) > 1:
             return self._each_alone(images, choose, seen, region, extras, among)
+        try:
+            return self._explained(key, images, choose, seen, region, extras, among)
+        except PictureError:
+            # One image's trouble: it is found, and the others stand. A group fails as a whole.
+            if self._request.group or len(images) == 1:
+                raise
+        return self._each_alone(images, choose, seen, region, extras, among)
+
+    def _explained(
+        self,
+        key: tuple[int, int, int],
+        images: Tensor,
+        choose: Choose,
+        seen: Tensor | None,
+        region: Tensor | None,
+        extras: Features | None,
+        among: Callable[[int], Sequence[int]],
+    ) -> list[list[Result]]:
+        """The results of a batch whose size was tried.
+
+        Raises:
+            PictureError: one of several images has no map by one of the methods.
+        """
         with self._witness.ready(), self._witness.feed.giving(extras):
             forward = self._witness.forward(images, seen, region, self._plans[key])
             choose = self._agreed(choose, forward.reading, len(images))
@@ -365,12 +401,15 @@ class Explainer:
             ]
             subjects = [[one for one in some if isinstance(one, Subject)] for some in chosen]
             of_subjects = [[place for place in some if not place] for some in places]
-            said = [forward.reading.scores(row) for row in range(len(images))]
+            said = [_scores_of(forward.reading, row) for row in range(len(images))]
             self._add_concepts(results, images, forward, seen)
             for rank, maps in enumerate(self._averaged(images, forward, subjects)):
                 rows = [row for row, some in enumerate(subjects) if rank < len(some)]
                 for some in self._joined(maps):
                     for at, row in enumerate(rows):
+                        if isinstance(some, PictureError):
+                            of_subjects[row][rank].append(some)
+                            continue
                         one = self._result(some, at, subjects[row][rank], said[row], images, row)
                         of_subjects[row][rank].append(one)
         return [[*own, *chain.from_iterable(some)] for own, some in zip(results, places, strict=True)]
@@ -594,7 +633,9 @@ class Explainer:
         def run(images: Tensor) -> Tensor:
             with self._feeding(images, extras):
                 output = self.module(devices.copied_to(self.module, images))
-            table = table_of(self._witness.read(output, len(images)))
+            # What the model gives, and not what is made of one score for two classes.
+            outlet, names = replace(self.outlet, two_sided=False), self.network.labels.names if self.network else ()
+            table = table_of(outlet.read(output, len(images), names, self.activation))
             assert table is not None
             return table
 
@@ -649,8 +690,41 @@ class Explainer:
                 self.fuse = "sum" if self.fuse == "none" else self.fuse
                 return
             known = self.network.layer if self.network else ""
-            self.layers = (known or default_layer(self.module, self._survey(image)),)
+            first = first_names(self.module, [known] if known else [])
+            self._default = True
+            self._take(first[0] if first else "", image)
             self._request.check_fused(self.layers)
+
+    def _take(self, name: str, image: Tensor) -> None:
+        """Take this layer as the default, or the first that will do and has not failed."""
+        if not name:
+            layers = self._survey(image)
+            images = self._witness.leaf(image).detach()
+            name = found_default(self.module, layers, images, self._read, self._needs_graph, self._failed)
+            self._witness.places[name] = next(layer.part for layer in layers if layer.name == name)
+        self.layers = (name,)
+
+    @property
+    def _needs_graph(self) -> bool:
+        """Whether a method needs a gradient."""
+        return self._witness.ruled or bool(self._witness.wants & NEEDS_GRAPH)
+
+    @property
+    def places(self) -> dict[str, int]:
+        """Of layers that give several tensors, which of them is explained, from 0 on; the first where none stands."""
+        return self._witness.places
+
+    def _check_default(self, image: Tensor) -> None:
+        """Check images of a size; a default layer that will not do gives way to the next."""
+        while True:
+            try:
+                return self._check_size(image)
+            except LayerError:
+                if not self._default or self._plans:
+                    raise
+                self._failed += self.layers
+                self._located.clear()
+                self._take("", image)
 
     def _levels(self, image: Tensor) -> tuple[str, ...]:
         """The levels that boxes are read from, where the source names no other layer."""
@@ -678,7 +752,7 @@ class Explainer:
             )
 
     def _check_sizes(self, image: Tensor, key: tuple[int, int, int], size: tuple[int, int]) -> None:
-        self._check_size(image)
+        self._check_default(image)
         if key not in self._passes:
             found = [self._scaled(one, image) for one in passes(self._request.scales, self._request.flips)]
             # Of factors that come to the same size one is enough.
@@ -700,10 +774,14 @@ class Explainer:
             if self._turned_two_sided(forward.reading.classes):
                 forward = self._witness.forward(image)
             self._check_labels(forward.reading.classes)
+            if self._choose_tensors(forward.taps, image):
+                forward = self._witness.forward(image)
+            if self._needs_graph and not forward.reading.total().requires_grad and no_graph(self._survey(image)):
+                raise no_grad_fn()
             if isinstance(forward.reading, Shared):
                 self._shared.add(key)
             if forward.ruled is not None:
-                self._check_activations(forward.ruled, forward.reading.total())
+                self._check_activations(forward.ruled, forward.reading.total(), image)
             for name in self.layers:
                 plan.layouts[name] = self._layout(name, forward.taps, image)
                 plan.channels[name] = canonical(forward.taps[name], plan.layouts[name]).shape[1]
@@ -731,6 +809,7 @@ class Explainer:
                 if not (plan.parts and self._plans):
                     self._note(note)
             if self._witness.wants & BEHIND:
+                self._check_behind(plan, image)
                 for name in self.layers:
                     if note := self._witness.prepare_rest(plan, name, image):
                         self._note(note)
@@ -738,9 +817,50 @@ class Explainer:
                 self._concepts(image, self._witness.forward(image, plan=plan), plan, [0])
             if plan.tokens is not None:
                 self._try_attention(plan, image)
+            if not self._plans:
+                self._try_methods(plan, image)
         self._plans[key] = plan
+        self._note_tokens(plan)
 
-    def locate(self, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> None:
+    def _note_tokens(self, plan: Plan) -> None:
+        """Say where another method does better for the same cost."""
+        methods = {row.name for row in self.methods}
+        tokens = any(layout.order == "tokens" for layout in plan.layouts.values())
+        if tokens and "gradcam" in methods and "hirescam" not in methods:
+            self._note("of tokens hirescam costs the same as gradcam, and lies better on what is asked for")
+
+    def _try_methods(self, plan: Plan, image: Tensor) -> None:
+        """Run the methods on noise, those that ask often a few times: what they refuse must show before a picture.
+
+        Those of other packages, which may count their calls or keep something, are left alone.
+
+        Raises:
+            RequestError: one does. What fails in another way may be noise's own affair.
+        """
+        if self._request.of_layer or self._request.of_no_class:
+            return
+        forward = self._witness.forward(image, plan=plan)
+        try:
+            choose = found if self.outlet.task == "detect" else self._predicted
+            scores = forward.reading.scores(0)
+            index = next(iter(choose(0, scores)), None)
+            if index is None or scores.isnan().any():
+                return
+            [subject, *_] = forward.reading.subjects(0, index)
+        except PictureError:
+            return
+        evidence = Trying(self._witness, plan, forward, [subject], [0])
+        for recipe in self.recipes:
+            for layer in self.layers if recipe.at_layer else ("",):
+                try:
+                    if not recipe.of_concepts and recipe.row in METHODS.own:
+                        self._map(recipe, evidence, layer)
+                except RequestError:
+                    raise
+                except Exception:
+                    continue
+
+    def locate(self, image: Float[Tensor, "n d h w"], extras: Features | None = None) -> None:
         """Measure where the layers' cells lie in the input, in the precision that the network has now.
 
         Done by :meth:`check` where it was not done before.
@@ -757,6 +877,8 @@ class Explainer:
             if self._place == "measured" and self.layers:
                 with self._witness.tapping(self.layers) as taps, torch.no_grad():
                     self.module(self._witness.leaf(image).clone())
+                    if self._choose_tensors(taps, image):
+                        self.module(self._witness.leaf(image).clone())
                 self._locate({name: self._layout(name, taps, image) for name in self.layers}, image)
 
     def _locate(self, layouts: Mapping[str, Layout], image: Tensor) -> dict[str, Located]:
@@ -766,13 +888,22 @@ class Explainer:
             return {}
         if key not in self._located:
             size, group = (image.shape[2], image.shape[3]), self._request.group
+            # How tokens lie depends on the size.
+            fixed = any(layout.order in ("tokens", "ncl") for layout in layouts.values())
+            measured = size if fixed else smaller(size)
 
-            def noise(count: int, seed: int) -> Tensor:
-                return self._witness.leaf(noise_like(image, count=count, seed=seed)).detach()
+            def noise(count: int, seed: int, more: int) -> Tensor:
+                larger = measured[0] + more, measured[1] + more
+                return self._witness.leaf(noise_like(image, larger, count, seed)).detach()
 
             try:
                 with self._witness.feed.about(None if group else [0]):
                     found = locate(lambda given: self._witness.cells(given, layouts), noise, len(image) if group else 0)
+                found = {name: carried(one, measured, layouts[name].grid, size) for name, one in found.items()}
+                found = {
+                    name: of_tokens(one) if layouts[name].order in ("tokens", "ncl") else one
+                    for name, one in found.items()
+                }
             except Exception as error:  # whatever it is, maps can be made without
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 found = {name: Located(layout.grid, unknown=reason) for name, layout in layouts.items()}
@@ -780,6 +911,15 @@ class Explainer:
             for note in words_of(found, size):
                 self._note(note)
         return self._located[key]
+
+    def _choose_tensors(self, taps: Taps, image: Tensor) -> bool:
+        """Of layers that give several tensors, choose the first that the score depends on; whether one changes."""
+        places = self._witness.places
+        several = [name for name in taps if taps.parts[name] > 1 and name not in places]
+        if several:
+            known = {layer.name: layer.part for layer in self._survey(image)}
+            places |= {name: known[name] for name in several}
+        return any(places[name] for name in several)
 
     def _check_order(self, plan: Plan, images: Tensor) -> None:
         """See that each row of the layers is of the picture in that place of the group.
@@ -884,12 +1024,16 @@ class Explainer:
 
     def _averaged(
         self, images: Tensor, forward: Forward, subjects: Sequence[Sequence[Subject]]
-    ) -> list[dict[tuple[int, str], Tensor]]:
-        """For each rank of the subjects, by method and layer the mean of the maps of all passes."""
+    ) -> list[dict[tuple[int, str], Tensor | PictureError]]:
+        """For each rank of the subjects, by method and layer the mean of the maps of all passes, or why there is none.
+
+        Raises:
+            PictureError: one of several images has none.
+        """
         count, *_ = key = self._key(images)
         size = (images.shape[2], images.shape[3])
         ranks = max(map(len, subjects), default=0)
-        sums: list[dict[tuple[int, str], Tensor]] = [{} for _ in range(ranks)]
+        sums: list[dict[tuple[int, str], Tensor | PictureError]] = [{} for _ in range(ranks)]
         turns, base = self._passes[key], self._plans[key]
         for one in turns:
             plan = self._plans[count, *(one.size or size)]
@@ -898,10 +1042,14 @@ class Explainer:
                 rows = [row for row, some in enumerate(subjects) if rank < len(some)]
                 meant = [one.subject(subjects[row][rank], run.reading, row, size) for row in rows]
                 for place, own in self._maps_of(plan, run, meant, rows, last=rank + 1 == ranks).items():
+                    before = sums[rank].get(place)
+                    if isinstance(own, PictureError) or isinstance(before, PictureError):
+                        sums[rank][place] = before if isinstance(before, PictureError) else own
+                        continue
                     grid = size if own.shape[-2:] == one.size else self.grids.get(place[1], size)
                     shown, here = self._placed(plan, place[1], own.shape), self._placed(base, place[1], grid)
                     part = one.back(own, grid, size, shown, here) / len(turns)
-                    sums[rank][place] = sums[rank][place] + part if place in sums[rank] else part
+                    sums[rank][place] = part if before is None else before + part
         return sums
 
     def _places(self, maps: Mapping[str, Tensor]) -> dict[str, Placement | None]:
@@ -923,54 +1071,79 @@ class Explainer:
 
     def _maps_of(
         self, plan: Plan, run: Forward, subjects: Sequence[Subject], rows: Sequence[int], last: bool
-    ) -> dict[tuple[int, str], Tensor]:
+    ) -> dict[tuple[int, str], Tensor | PictureError]:
         """The maps of these images' subjects: of all at once where the score of each is its image's own affair.
 
         In a group it may depend on the others. Then each has a backward to itself, since the gradient of the sum would
         mix what one image does for its own score with what it does for the others'.
         """
         together = Evidence(self._witness, plan, run, subjects, rows, last=last and not self._request.group)
+        alone = len(rows) == 1 and not self._request.group
         if not self._request.group or len(rows) < 2 or isinstance(run.reading, Shared):
-            return self._maps(together)
+            return self._maps(together, alone)
         if not plan.mixes and not mixes(together):
-            return self._maps(together)
+            return self._maps(together, alone)
         if not plan.mixes:
             plan.mixes = True
             self._note(
                 "the score of a picture depends on others of its group; each map explains its own picture's score"
             )
         found = [
-            self._maps(Evidence(self._witness, plan, run, [subject], [row]))
+            self._maps(Evidence(self._witness, plan, run, [subject], [row]), alone=False)
             for subject, row in zip(subjects, rows, strict=True)
         ]
-        return {place: torch.cat([one[place] for one in found]) for place in found[0]}
+        return {place: torch.cat([cast("Tensor", one[place]) for one in found]) for place in found[0]}
 
-    def _maps(self, evidence: Evidence) -> dict[tuple[int, str], Tensor]:
-        """By method and layer the maps, ``(n, h, w)`` at the layer or the input, or ``(n, 3, H, W)`` at the input."""
-        maps = {}
+    def _maps(self, evidence: Evidence, alone: bool) -> dict[tuple[int, str], Tensor | PictureError]:
+        """By method and layer the maps, ``(n, h, w)`` at the layer or the input, or ``(n, 3, H, W)`` at the input.
+
+        Args:
+            evidence: of the images.
+            alone: they are one, so that where a method has no map of it the reason stands in its place.
+
+        Raises:
+            PictureError: they are several, and one has none.
+        """
+        maps: dict[tuple[int, str], Tensor | PictureError] = {}
         for number, recipe in enumerate(self.recipes):
             if recipe.of_concepts:
                 continue
             for layer in self.layers if recipe.at_layer else ("",):
-                if self._request.smooth:
-                    maps[number, layer] = smoothed(recipe.row.name, recipe.formulas, evidence, layer)
-                elif self.strongest:
-                    maps[number, layer] = channel_parts(recipe.row.name, recipe.formulas, evidence, layer)
-                else:
-                    maps[number, layer] = _one_map(recipe, recipe(evidence, layer))
+                try:
+                    maps[number, layer] = self._map(recipe, evidence, layer)
+                except CamcliError as error:
+                    # What holds for all pictures was found out on noise.
+                    reason = error if isinstance(error, PictureError) else PictureError(error.message, error.hint)
+                    if not alone:
+                        raise reason from error
+                    maps[number, layer] = reason
         if self.strongest:
             for layer in self.layers:
                 maps[OF_SHARES, layer] = evidence.get("act", layer) * evidence.get("grad", layer)
         return maps
 
-    def _joined(self, maps: Mapping[tuple[int, str], Tensor]) -> list[_Maps]:
+    def _map(self, recipe: Recipe, evidence: Evidence, layer: str) -> Tensor:
+        if self._request.smooth:
+            return smoothed(recipe.row.name, recipe.formulas, evidence, layer)
+        if self.strongest:
+            return channel_parts(recipe.row.name, recipe.formulas, evidence, layer)
+        return _one_map(recipe, recipe(evidence, layer))
+
+    def _joined(self, maps: Mapping[tuple[int, str], Tensor | PictureError]) -> list[_Maps | PictureError]:
         """Method by method what is given: the map of each layer, or one of all; of channels one after another."""
-        found: list[_Maps] = []
+        found: list[_Maps | PictureError] = []
         for number, recipe in enumerate(self.recipes):
-            own = {layer: map for (method, layer), map in maps.items() if method == number}
+            made = {layer: map for (method, layer), map in maps.items() if method == number}
+            own = {layer: map for layer, map in made.items() if not isinstance(map, PictureError)}
+            lost = [map for map in made.values() if isinstance(map, PictureError)]
+            if lost and (self.fuse != "none" or not own):
+                found.append(lost[0])
+                continue
             if self.strongest:
                 for layer, parts in own.items():
-                    found += _strongest(recipe, layer, parts, maps[OF_SHARES, layer], self.strongest)
+                    shares = cast("Tensor", maps[OF_SHARES, layer])
+                    found += _strongest(recipe, layer, parts, shares, self.strongest)
+                found += lost
                 continue
             if self.fuse == "sum" and recipe.at_layer:
                 sums = summed({layer: own[layer] for layer in self._in_turn}, self._places(own), self._size)
@@ -983,14 +1156,17 @@ class Explainer:
                 own = {"+".join(own): fused(in_turn, self.fuse, recipe.fusion, places, self._size)}
             for layer, map in own.items():
                 found.append(_Maps(recipe, layer, map.numpy(force=True)))
+            found += lost
         return found
 
     def _add_concepts(
         self, results: Sequence[list[Result]], images: Tensor, forward: Forward, seen: Tensor | None
     ) -> None:
         """The concepts of every image of which the network says anything."""
-        rows = [row for row in range(len(images)) if not forward.reading.scores(row).isnan().any()]
-        if not rows or not any(recipe.of_concepts for recipe in self.recipes):
+        if not any(recipe.of_concepts for recipe in self.recipes):
+            return
+        rows = [row for row in range(len(images)) if not _scores_of(forward.reading, row).isnan().any()]
+        if not rows:
             return
         plan = self._plans[self._key(images)]
         for some in self._concepts(images, forward, plan, rows, seen):
@@ -1063,14 +1239,14 @@ class Explainer:
         self, choose: Choose, row: int, reading: Reading, images: Tensor, among: Sequence[int] = ()
     ) -> list[Subject | PictureError]:
         """What is explained of an image; of a class of which there is nothing, the reason stands in its place."""
-        scores = reading.scores(row)
-        # Where a model says what is in an image, -inf is what is not.
-        broken = (
-            scores.isfinite().logical_not()
-            if self.outlet.task in ("classify", "features")
-            else scores.isnan() | (scores == torch.inf)
-        )
         try:
+            scores = reading.scores(row)
+            # Where a model says what is in an image, -inf is what is not.
+            broken = (
+                scores.isfinite().logical_not()
+                if self.outlet.task in ("classify", "features")
+                else scores.isnan() | (scores == torch.inf)
+            )
             if broken.any():
                 raise PictureError(
                     "the network's scores hold NaN or infinite values on this picture" + self._culprit(images, row),
@@ -1171,10 +1347,10 @@ class Explainer:
         if not map.any() and not silent:
             rectified = len(recipe.formulas) > 1 or self.fuse not in ("none", "sum") or recipe.wants & RECTIFIED
             why = "nothing at {} speaks for it here" if rectified else "{} has no part in its score here"
-            return PictureError(
-                f"the map of {of} is zero everywhere: {why.format(where)}",
-                "try an earlier layer" if layer else "try a method that works at a layer",
-            )
+            hint = "try an earlier layer" if layer else "try a method that works at a layer"
+            if recipe.wants & NEEDS_GRAPH or recipe.ruled:
+                why, hint = self._silence(layer, subject, why, hint)
+            return PictureError(f"the map of {of} is zero everywhere: {why.format(where)}", hint)
         return Explanation(
             map=map.astype(np.float32),
             method=recipe.row.name,
@@ -1195,6 +1371,22 @@ class Explainer:
             weight=maps.weights[at] if maps.weights else None,
             placement=self.placement(layer, map) if map.ndim == 2 else None,
         )
+
+    def _silence(self, layer: str, subject: Subject, why: str, hint: str) -> tuple[str, str]:
+        """Why there is no gradient of a score, and what can be done, where that is known better than ``why``."""
+        sure = subject.probability
+        if self.activation == "probabilities" and sure is not None and not SURE < sure < 1 - SURE:
+            why = f"its probability is {sure:.7g}, where the gradient of a sigmoid or softmax vanishes"
+            return (
+                why,
+                "explain the model without its last sigmoid or softmax, or choose a method that needs no gradient",
+            )
+        if layer in self._vanished:
+            return (
+                f"{why}, nor on noise",
+                "see what makes the score: a head that is not trained, or a ReLU that is shut",
+            )
+        return why, hint
 
     def _culprit(self, images: Tensor, row: int) -> str:
         """Where NaN or infinite values come up in a forward of an image of a batch, as the end of a message."""
@@ -1345,7 +1537,9 @@ class Explainer:
             turn = f"run {self._call}" if self._call else "the last"
             self._note(f"the layer {name!r} runs {_times(calls)} in one forward; {turn} is explained (--call N)")
         if parts > 1:
-            self._note(f"the layer {name!r} gives {parts} tensors; the first is explained")
+            place = self.places.get(name, 0)
+            which = f"number {place + 1}, on which the score depends," if place else "the first"
+            self._note(f"the layer {name!r} gives {parts} tensors; {which} is explained")
 
     def _note(self, text: str) -> None:
         self.notes = (*(one for one in self.notes if one != text), text)
@@ -1355,7 +1549,7 @@ class Explainer:
         if classes != 1 or self.network is None or not tells_apart(self.network, self.network.labels):
             return False
         self.network = two_sided(self.network, self.network.labels)
-        self.outlet = replace(self.outlet, two_sided=True)
+        self.outlet, self.activation = replace(self.outlet, two_sided=True), self.network.activation
         self._note(self.network.notes[-1])
         return True
 
@@ -1366,28 +1560,36 @@ class Explainer:
                 "give the names of all its classes: --labels FILE, one name a line",
             )
 
-    def _check_activations(self, met: RuledActivations, score: Tensor) -> None:
+    def _check_activations(self, met: RuledActivations, score: Tensor, image: Tensor) -> None:
         """See that the rules have something to hold at, and say where they hold beyond their papers."""
         if unseen := unseen_relus(score):
             names = " and ".join(recipe.row.name for recipe in self.recipes if recipe.ruled)
             raise RequestError(
                 f"{names} needs to see every ReLU, and {unseen} of this network's are computed in compiled or scripted "
                 "code, which hides them",
-                "explain the network as Python code, or choose a method that works at a layer, such as gradcam",
+                f"explain the network as Python code, or {self._other_method(image)}",
             )
         for everywhere in (False, True):
             recipes = [recipe for recipe in self.recipes if recipe.ruled and recipe.everywhere == everywhere]
             if recipes:
-                self._check_rule(" and ".join(recipe.row.name for recipe in recipes), met, everywhere)
+                self._check_rule(" and ".join(recipe.row.name for recipe in recipes), met, everywhere, image)
 
-    def _check_rule(self, named: str, met: RuledActivations, everywhere: bool) -> None:
+    def _other_method(self, image: Tensor) -> str:
+        """A method that works where there is no ReLU."""
+        try:
+            found_default(self.module, self._survey(image), self._witness.leaf(image).detach(), self._read)
+        except RequestError:
+            return "choose a method that needs neither a layer nor ReLUs, such as integrated-gradients"
+        return "choose a method that works at a layer, such as gradcam"
+
+    def _check_rule(self, named: str, met: RuledActivations, everywhere: bool, image: Tensor) -> None:
         others = ", ".join(sorted(met.others))
         if not met.count and not (everywhere and others):
             extend = "extend it by -o activations=all, which no paper does, or " if others else ""
             raise RequestError(
                 f"{named} is defined by what it does at ReLUs, and this network meets none"
                 + (f"; its activations are {others}" if others else ""),
-                f"{extend}choose a method that works at a layer, such as gradcam",
+                extend + self._other_method(image),
             )
         if others and everywhere:
             counts = ", ".join(f"{name} ({count})" for name, count in sorted(met.others.items()))
@@ -1404,7 +1606,38 @@ class Explainer:
             # Where maps are summed up a layer may say nothing, as levels do that no box is read from.
             for name in () if reached and self.fuse == "sum" else self.layers:
                 if name not in reached:
-                    raise no_gradient(self.module, self._survey(image), name.partition(":")[0])
+                    self._check_zero(name, image)
+
+    def _check_behind(self, plan: Plan, image: Tensor) -> None:
+        """See that the score depends on the layers behind which the network is to run again.
+
+        Raises:
+            LayerError: it does not.
+        """
+        images = self._witness.leaf(image).detach()
+        for name in self.layers if "rest" in self._witness.wants else ():
+            here = Layer(name, "", layout=plan.layouts[name], part=self.places.get(name, 0))
+            if not depends(self.module, here, images, self._read):
+                raise cut_off(self.module, self._survey(image), name, gradient=False)
+
+    def _check_zero(self, name: str, image: Tensor) -> None:
+        """See whether a gradient that is zero on noise may be another on pictures, which decide then.
+
+        Raises:
+            LayerError: it is cut.
+        """
+        layers = self._survey(image)
+        owner, _, part = name.partition(":")
+        here = next(layer for layer in layers if layer.name == owner)
+        images = self._witness.leaf(image).detach()
+        if part or not here.vanished or not depends(self.module, here, images, self._read):
+            raise no_gradient(self.module, layers, owner)
+        self._vanished.add(name)
+        self._note(
+            f"on noise the score's gradient by the layer {name!r} is zero everywhere, though the score is made of it: "
+            "by weights that are zero, a ReLU that is shut, or a sigmoid or softmax that is sure; each picture decides "
+            "whether it has a map"
+        )
 
     def _check_complete(self, evidence: Evidence) -> None:
         try:
@@ -1488,6 +1721,14 @@ def _remarks(map: np.ndarray, where: str, scores: Tensor) -> tuple[str, ...]:
             "the map may be mostly rounding; a model that ends before its softmax is explained better"
         )
     return tuple(remarks)
+
+
+def _scores_of(reading: Reading, row: int) -> Tensor:
+    """The scores of an image; NaN where they cannot be read, which is told as that image's failure."""
+    try:
+        return reading.scores(row)
+    except PictureError:
+        return torch.full((1,), torch.nan)
 
 
 def count_of(features: Features) -> int:

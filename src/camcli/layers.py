@@ -35,6 +35,21 @@ def resolve(model: nn.Module, paths: Sequence[str], wrapped: nn.Module | None = 
     return list(dict.fromkeys(names))
 
 
+def first_names(model: nn.Module, names: Sequence[str]) -> list[str]:
+    """The layers of these full names by the first that each has, each once.
+
+    Whatever looks for a module's name finds the first, so no two parts of a run may call it differently.
+    """
+    return list(dict.fromkeys(_first_name(model, name) for name in names))
+
+
+def _first_name(model: nn.Module, name: str) -> str:
+    match = _TENSOR.fullmatch(name)
+    if match is None or any(one == name for one, _ in model.named_modules(remove_duplicate=False)):
+        return renamed(model, model, name) or name
+    return f"{_first_name(model, match['path'])}:{match['name']}"
+
+
 def _resolve_tensor(model: nn.Module, path: str, wrapped: nn.Module | None) -> list[str]:
     match = _TENSOR.fullmatch(path)
     if match is None or any(name == path for name, _ in model.named_modules()):

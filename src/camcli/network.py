@@ -103,10 +103,11 @@ def tells_apart(network: Network, names: Labels) -> bool:
 
 
 def two_sided(network: Network, names: Labels) -> Network:
-    """The network as one whose single score is that of the second class, and minus it that of the first."""
+    """The network as one whose single score is that of the second class, and turned round that of the first."""
     note = (
-        f"the model's one score tells two classes apart: it is that of {names.short(1)!r}, and minus it that of "
-        f"{names.short(0)!r}"
+        f"the model's one score tells two classes apart: what raises it speaks for {names.short(1)!r}, what lowers it "
+        f"for {names.short(0)!r}"
     )
+    given: Activation = "probabilities" if network.activation == "probabilities" else "sigmoid"
     outlet = replace(network.outlet, two_sided=True)
-    return replace(network, labels=names, activation="sigmoid", outlet=outlet, notes=(*network.notes, note))
+    return replace(network, labels=names, activation=given, outlet=outlet, notes=(*network.notes, note))

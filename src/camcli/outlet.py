@@ -79,14 +79,19 @@ class Score:
         """The classes that a class is compared with, by an image's scores; raises PictureError if there are none."""
         if not self.against:
             return ()
-        others = self.versus or tuple(scores.argsort(descending=True, stable=True).tolist())
-        others = tuple(other for other in others if other != index and scores[other] > NO_CLASS)
+        if self.versus:
+            others = tuple(other for other in self.versus if other != index and scores[other] > NO_CLASS)
+        else:
+            rest = scores.detach().clone()
+            rest[index] = NO_CLASS
+            best = int(rest.argmax())  # of equal ones the first
+            others = (best,) if rest[best] > NO_CLASS else ()
         if not others:
             raise PictureError(
                 f"class {index} is compared with itself alone" if self.versus else "there is no other class in it",
                 "name another class: --versus CLASS",
             )
-        return others if self.versus else others[:1]
+        return others
 
     def __call__(self, scores: Tensor, index: int, rivals: Sequence[int], activation: Activation) -> Tensor:
         """The number, with its sign."""
@@ -174,7 +179,8 @@ class Outlet:
             likeness to one of them, the cosine.
         prefix: of features that are tokens, how many stand before those of the patches: they are no cells.
         group: whether the images of a batch belong together, so that one row of scores may answer for all of them.
-        two_sided: whether a single score tells two classes apart: it is that of the second, and minus it of the first.
+        two_sided: whether a single score tells two classes apart: it is that of the second, and minus it (1 minus
+            it, where it is a probability) that of the first.
     """
 
     task: Task = "classify"
@@ -270,7 +276,7 @@ class Outlet:
             return _Dense(found.float(), activation, tuple(names), inside, where, self.score)
         found = self.row(output, images, width)
         if self.two_sided and found.shape[1] == 1:
-            found = torch.cat([-found, found], 1)
+            found = torch.cat([1 - found if activation == "probabilities" else -found, found], 1)
         reading: Reading = _Scores(found, activation, self.score)
         if self.references is not None:
             reading = _Likeness.to(found, self.references, self.score)
@@ -770,9 +776,9 @@ class _Boxes:
     def scores(self, row: int) -> Tensor:
         best = torch.full((self.classes or 0,), NO_CLASS, device="cpu")
         for subject in self._all(row):
-            if subject.index >= len(best):
-                raise RequestError(
-                    f"the model finds a box of class {subject.index}, but {len(best)} classes are named",
+            if not 0 <= subject.index < len(best):
+                raise PictureError(
+                    f"the model finds a box of class {subject.index} in it, but {len(best)} classes are named",
                     "give the names of all its classes: --labels FILE, one name a line",
                 )
             best[subject.index] = max(best[subject.index], subject.score.detach().float().cpu())

@@ -310,8 +310,9 @@ class Ranking:
     def _forward(self, explainer: Explainer, items: Sequence[Item], kept: Kept) -> list[Said]:
         module = explainer.module
         images = devices.batch_for(explainer.device, [item.input for item in items if item.input is not None])
+        place = explainer.places.get(self.layer, 0)
         with self.worker.computing():
-            said = output_of(module, self.layer, devices.copied_to(module, images), self._turn)
+            said = output_of(module, self.layer, devices.copied_to(module, images), self._turn, place)
         cells = canonical(said, self._layout).float()
         if len(cells) != len(items):
             raise ValueError(f"the layer {self.layer!r} gives {len(cells)} outputs for {len(items)} pictures")

@@ -39,6 +39,7 @@ SLUG = 40
 # In a picture's stamp, before what else its maps depend on: the pictures of its group, concepts found in several.
 MATES = "+"
 STANDS = "the result of an earlier run stays"
+NONE_DROPPED = "no picture could be done, so the results of other jobs stay"
 OUTDATED = f"{STANDS}, of the picture as it was then: it was changed since"
 # What fails for one picture in these ways fails for all: the disk is full, the quota spent, the folder read-only.
 NO_USE_TO_GO_ON = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
@@ -200,8 +201,10 @@ class Run:
             for outcomes in self._draw():
                 failed += 1
                 yield outcomes
-        if self.job.drop_others:
+        if self.job.drop_others and failed < met:
             self._ledger.drop_others()
+        elif self.job.drop_others:
+            self.notes.append(NONE_DROPPED)
         counts = {"pictures": met, "failed": failed, "skipped": skipped, "unread": self.unread.as_dict()}
         self._record(finished=provenance.now(), **counts, notes=list(self.notes), scale=self._scale)
 

@@ -47,6 +47,7 @@ from camcli.render import Style
 from camcli.run import (
     GO_ON_LATER,
     NO_USE_TO_GO_ON,
+    NONE_DROPPED,
     OUTDATED,
     STANDS,
     check,
@@ -167,8 +168,10 @@ class Sensitivity:
             raise NothingFoundError("standard input named no picture")
         if standing:
             self.notes.append(f"{standing} picture(s) that failed keep the results of an earlier run")
-        if self.job.drop_others:
+        if self.job.drop_others and failed < met:
             self._ledger.drop_others()
+        elif self.job.drop_others:
+            self.notes.append(NONE_DROPPED)
         if self.total is None:
             self.notes += filter(None, [self.unread.words()])
         self._facts |= {"pictures": met, "failed": failed, "unread": self.unread.as_dict()}

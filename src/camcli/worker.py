@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from camcli import counted, depth, devices, frames
-from camcli.choices import ONE_TARGET, disagreement
+from camcli.choices import ONE_TARGET, disagreement, one_or_several, plain
 from camcli.compiling import Compilation
 from camcli.concepts import MOST_PICTURES, spread_first
 from camcli.errors import CamcliError, PictureError, RequestError, did_you_mean
@@ -69,8 +68,6 @@ LIGHT_BATCH = 16
 # size is somebody's word, or a GPU's, as many as so many photographs have.
 PIXELS = 96_000_000
 PHOTOGRAPH = 12_000_000
-# Threads that decode: for a GPU, which waits for pictures, as many as there are cores, up to so many; else fewer.
-DECODERS, GPU_DECODERS = 4, 16
 # Seconds of a run's forwards from which on compiling is tried unasked: it takes up to 16 of them, and wins of the rest
 # 5 % (AVX-512) to 40 % (AMX, bf16).
 COMPILED_FROM = 300
@@ -217,9 +214,7 @@ class Worker:
         )
         self.target, self.wanted, self.prompts = question.target, question.wanted, question.prompts
         self.shows_pixels = False
-        # Each GPU wants pictures; copies on the CPU share what there is of it.
-        most = DECODERS if device.type == "cpu" else GPU_DECODERS * len(self.devices)
-        self.workers = job.workers or min(most, os.cpu_count() or 1)
+        self.workers = job.workers or devices.decoders(self.devices)
         try:
             noise = _noise(network, count or 1)
             # In full precision, so that weights are rounded once.
@@ -650,14 +645,14 @@ class Worker:
         """What is said of them; None if there is not enough memory for so many, and for fewer there may be."""
         try:
             return together(some)
-        except RequestError:
-            raise
+        except CamcliError:
+            trouble = ""  # one picture's reason, which is told of it
         except Exception as error:
             if devices.lacks_memory(error) and len(some) > 1:
                 return None
             trouble = _first_line(error)
         # Not in the handler: it would hold on to the failed batch's memory.
-        if len(some) > 1:
+        if len(some) > 1 and trouble:
             self._note(f"a batch failed and was done picture by picture: {trouble}")
         return [alone(item) for item in some]
 
@@ -666,9 +661,7 @@ class Worker:
         try:
             return self._results(explainer, group)
         except RequestError as error:
-            # What holds for every group was found out before the first. Folders are of different sizes.
-            if self.job.group != BY_FOLDER:
-                raise
+            # What holds for every group was found out before the first.
             reason = PictureError(f"its group of {len(group)} pictures: {error.message}", error.hint)
         except PictureError as error:
             reason = error
@@ -697,10 +690,9 @@ class Worker:
     def _alone(self, explainer: Explainer, item: Item) -> list[Result]:
         try:
             return self._results(explainer, [item])[0]
-        except RequestError:
-            raise
-        except PictureError as error:
-            return [error]
+        except CamcliError as error:
+            # What holds for every picture was found out before the first.
+            return [error if isinstance(error, PictureError) else PictureError(error.message, error.hint)]
         except Exception as error:
             return [PictureError(f"the network fails on this picture: {_first_line(error)}")]
 
@@ -816,7 +808,7 @@ def _job(options: dict[str, Any], inputs: Sequence[str]) -> Job:
         if known[name].type.startswith("tuple"):
             if isinstance(value, Mapping):
                 value = [f"{option}={written(given)}" for option, given in value.items()]
-            named[name] = (str(value),) if isinstance(value, str | int) else tuple(map(str, value))
+            named[name] = tuple(str(plain(one)) for one in one_or_several(plain(value)))
         if name in ("method", "scales", "device") and not isinstance(value, str):
             named[name] = ",".join(map(str, [value] if isinstance(value, int | float | torch.device) else value))
         if name == "group" and isinstance(value, int):
@@ -974,7 +966,7 @@ def _noise(network: Network, count: int) -> Tensor:
 def _check_shared(job: Job, network: Network, device: torch.device) -> None:
     """See that a network that must stay as it is can be used so."""
     own = devices.like(network.module)
-    rounded = job.precision != "fp32" and own.dtype != DTYPES[job.precision]
+    rounded = job.precision not in ("fp32", "tf32") and own.dtype != DTYPES[job.precision]
     if network.shared and (own.device != device or rounded):
         raise RequestError(
             f"{network.name} hands out the same network each time, which must stay as it is (on {own.device}, in "

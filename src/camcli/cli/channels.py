@@ -1,7 +1,6 @@
 """``camcli channels``."""
 
 import re
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
@@ -41,7 +40,7 @@ from camcli.cli.explain import (
     _split,
 )
 from camcli.cli.loading import loading
-from camcli.console import Voice, print_table
+from camcli.console import Voice, print_table, standard_output
 from camcli.errors import RequestError
 from camcli.job import Contest, Job, Sort, Tally
 
@@ -232,8 +231,8 @@ def _rank(contest: Contest, voice: Voice, as_json: bool) -> Tally:
         with voice.working("drawing the contact sheet"):
             ranked = ranking.write()
     if as_json:
-        sys.stdout.buffer.writelines(one.as_line() for one in ranked)
-        sys.stdout.buffer.flush()
+        standard_output().buffer.writelines(one.as_line() for one in ranked)
+        standard_output().buffer.flush()
     elif not voice.quiet:
         with_values = ranking.values is not None
         headings = ["channel", "mean", "max", "std", "active", *["r"] * with_values, "strongest picture"]

@@ -11,7 +11,7 @@ from types import FrameType
 
 import typer
 
-from camcli.console import Voice
+from camcli.console import Voice, prints_aside
 from camcli.errors import CamcliError, OutputError
 
 INTERRUPTED = 130
@@ -72,7 +72,8 @@ def ending(voice: Voice, interrupted: str = GO_ON) -> Iterator[None]:
         heard.append(signal.SIGINT)
     before = {number: signal.signal(number, interrupts) for number in heard}
     try:
-        yield
+        with prints_aside():
+            yield
         sys.stdout.flush()
     except CamcliError as error:
         voice.error(error)

@@ -1,6 +1,5 @@
 """``camcli explain``."""
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -13,7 +12,7 @@ from camcli import allocator, weightfiles
 from camcli import config as job_files
 from camcli.cli.ending import ending
 from camcli.cli.loading import loading
-from camcli.console import LISTED, Voice
+from camcli.console import LISTED, Voice, standard_output
 from camcli.errors import CamcliError, RequestError
 from camcli.job import (
     BUNDLED_MODEL,
@@ -45,6 +44,8 @@ COMPUTED = "How it is computed"
 SAID = "What is said"
 
 DEFAULT = Job()
+# Where what a job file names of code is kept until all words are read.
+CODE = "camcli.code"
 
 
 def _option(panel: str, meaning: str, *names: str, env: bool = True, **more: Any) -> Any:
@@ -78,7 +79,22 @@ def _load_config(context: typer.Context, path: Path | None) -> Path | None:
         if "method" in options:  # one string in a job file, and here as many as are given
             options["method"] = [options["method"]]
         context.default_map = {**(context.default_map or {}), **options}
+        context.meta[CODE] = job_files.code_in(options)
     return path
+
+
+def _check_code(context: typer.Context, path: Path | None, trusted: bool, voice: Voice) -> None:
+    """See that what the job file names of code may be run, unless flags or variables name something else; say it."""
+    if path is None:
+        return
+    code = {
+        name: words
+        for name, words in context.meta.get(CODE, {}).items()
+        if getattr(context.get_parameter_source(name), "name", "") == "DEFAULT_MAP"
+    }
+    job_files.check_trusted(path, code, trusted)
+    for name, words in code.items():
+        voice.say(f"runs code that {path} names: {name} {words}")
 
 
 def _keep_memory(wanted: bool) -> bool:
@@ -587,12 +603,22 @@ Config = Annotated[
         callback=_load_config,
     ),
 ]
+TrustConfig = Annotated[
+    bool,
+    _option(
+        COMPUTED,
+        "Run the Python code that the job file names as its model, wrapper or text tower.",
+        "--trust-config",
+        env=False,
+    ),
+]
 AsJson = Annotated[bool, _option(SAID, "Print a line of JSON for each map on standard output.", "--json", env=False)]
 Quiet = Annotated[bool, _option(SAID, "Only errors and failures.", "--quiet", "-q", env=False)]
 Verbose = Annotated[bool, _option(SAID, "A line for every map.", "--verbose", "-v", env=False)]
 
 
 def explain(
+    context: typer.Context,
     inputs: Inputs = None,
     model: Model = DEFAULT.model,
     weights: Weights = DEFAULT.weights,
@@ -652,7 +678,8 @@ def explain(
     keep_memory: KeepMemory = True,  # noqa: ARG001  its callback has done it
     seed: Seed = DEFAULT.seed,
     null_separated: NullSeparated = DEFAULT.null_separated,
-    config: Config = None,  # noqa: ARG001  its callback has made it these options' defaults
+    config: Config = None,  # its callback has made it these options' defaults
+    trust_config: TrustConfig = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -665,6 +692,7 @@ def explain(
     """
     voice = Voice(quiet, verbose)
     with ending(voice):
+        _check_code(context, config, trust_config, voice)
         if contrast:
             target, versus = _contrasted(contrast, target, versus, score)
             score = "margin"
@@ -773,8 +801,8 @@ def _explain(job: Job, voice: Voice, as_json: bool) -> Tally:
             if len(shown) <= LISTED:
                 shown += outcomes
             if as_json:
-                sys.stdout.buffer.writelines(outcome.as_line() for outcome in outcomes)
-                sys.stdout.buffer.flush()
+                standard_output().buffer.writelines(outcome.as_line() for outcome in outcomes)
+                standard_output().buffer.flush()
     for note in run.notes[told:]:
         voice.note(note)
     voice.summary(shown, tally, time.monotonic() - began, job.out)

@@ -6,7 +6,7 @@ import typer
 
 from camcli.cli.ending import ending
 from camcli.cli.loading import loading
-from camcli.console import Voice, print_table
+from camcli.console import Voice, print_table, standard_output
 from camcli.methods import METHODS, works_at
 from camcli.tables import Row
 
@@ -34,10 +34,10 @@ def _tell(row: Row, voice: Voice) -> None:
         from camcli import recipe
 
     for text in recipe.descriptions(row):
-        typer.echo(f"\n{text}")
+        typer.echo(f"\n{text}", file=standard_output())
     options = recipe.options_of(row).values()
     if options:
-        typer.echo("\nOptions, by -o name=value:")
+        typer.echo("\nOptions, by -o name=value:", file=standard_output())
         print_table(
             ("option", "values", "default", "meaning"),
             [(one.name, one.values, one.written, one.meaning) for one in options],

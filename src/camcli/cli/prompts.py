@@ -1,6 +1,5 @@
 """``camcli prompts``."""
 
-import sys
 import time
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -56,7 +55,7 @@ from camcli.cli.explain import (
     _split,
 )
 from camcli.cli.loading import loading
-from camcli.console import Voice, print_table
+from camcli.console import Voice, print_table, standard_output
 from camcli.job import Inquiry, Job, Measure, Tally, page_of
 from camcli.methods import METHODS
 
@@ -261,8 +260,8 @@ def _compare(inquiry: Inquiry, voice: Voice, as_json: bool) -> Tally:
             for records in sensitivity:
                 reporter.picture([record.outcome() for record in records])
                 if as_json:
-                    sys.stdout.buffer.writelines(record.as_line() for record in records)
-                    sys.stdout.buffer.flush()
+                    standard_output().buffer.writelines(record.as_line() for record in records)
+                    standard_output().buffer.flush()
         with voice.working("drawing the summary"):
             summary = sensitivity.finish()
     if not as_json and not voice.quiet:

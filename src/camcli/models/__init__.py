@@ -32,7 +32,7 @@ SOURCES = Table(
     Row("timm", "timm", "PyTorch Image Models: resnet50, vit_base_patch16_224.augreg_in21k, ...", function="load"),
     Row("torchvision", "torchvision", "resnet50, resnet50/IMAGENET1K_V2, ...", function="load"),
     Row("open_clip", "open_clip", "ViT-B-32/laion2b_s34b_b79k, ...; --text gives the classes", function="load"),
-    Row("local", "local", "path/to/file.py:function, a model of your own", function="load"),
+    Row("local", "local", "path/to/file.py:function or package.module:function, of your own", function="load"),
 )
 SEARCHED = ("timm", "torchvision", "open_clip", "bundled")  # for a name without a source, in this order
 LISTED = ("bundled", "timm", "torchvision", "open_clip")
@@ -148,7 +148,7 @@ def load(
 
     Args:
         model: ``source:name``; a bare name, looked for in timm, torchvision and open_clip; timm's ``hf-hub:`` and
-            ``local-dir:``; or ``path/to/file.py:function``.
+            ``local-dir:``; or ``path/to/file.py:function`` or ``package.module:function``.
         weights: empty for the model's own, ``random``, or a file with a state dict.
         labels: a file with the names of the classes, if the model's own do not fit.
         text: prompts that are the classes, for an open_clip model or beside a text tower.
@@ -305,6 +305,13 @@ def _templates(word: str) -> Sequence[str]:
     return [fill(PLACE) for fill in named[word]]
 
 
+def runs_code(model: str) -> bool:
+    """Whether a model string names Python code of somebody's own, by a file or a module; nothing is looked up."""
+    prefix, colon, name = model.partition(":")
+    own = prefix in SOURCES.names() or prefix in TIMM_SCHEMES
+    return model.rpartition(":")[0].endswith(".py") or prefix == "local" or (bool(colon) and not own and bool(name))
+
+
 def resolve(model: str) -> tuple[str, str]:
     """The source of a model string, and the name within it.
 
@@ -324,11 +331,16 @@ def resolve(model: str) -> tuple[str, str]:
         return "timm", model
     if prefix in SOURCES.names():
         return prefix, name
+    from camcli.models import _importing
+
+    if name.isidentifier() and _importing.is_module(prefix):
+        return "local", model
     known = [*SOURCES.names(), *TIMM_SCHEMES]
     near = did_you_mean(prefix, known)
+    own = "path/to/file.py:function and package.module:function"
     raise RequestError(
-        f"{model!r} begins with {prefix!r}, which is no source of models",
-        "\n".join(filter(None, (near, f"there are: {', '.join(known)}, and path/to/file.py:function"))),
+        f"{model!r} begins with {prefix!r}, which is no source of models, nor a module that can be imported from here",
+        "\n".join(filter(None, (near, f"there are: {', '.join(known)}, and {own}"))),
     )
 
 

@@ -1,4 +1,4 @@
-"""A model of the user's own: ``path/to/file.py:function``."""
+"""A model of the user's own: ``path/to/file.py:function``, or ``package.module:function``."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ from camcli.labels import Labels
 from camcli.models import Request, _headless, _importing, _owning, _sizing
 from camcli.network import Network, tells_apart, two_sided
 
-NAMED = "a model of your own is named path/to/file.py:function"
+NAMED = "a model of your own is named path/to/file.py:function, or package.module:function"
 RETURNS = (
     "it returns one of:\n"
     '  (module, camcli.Prepare(size=(224, 224), mean=(...), std=(...), resize=(256, 256)), ["cat", "dog", ...])\n'
@@ -39,8 +39,9 @@ def has(name: str) -> bool:
 
 
 def cached(name: str) -> bool:
-    """Whether the file is there."""
-    return Path(name.rpartition(":")[0]).is_file()
+    """Whether the file, or the module, is there."""
+    place = name.rpartition(":")[0]
+    return Path(place).is_file() if place.endswith(".py") else _importing.is_module(place)
 
 
 def load(request: Request) -> Network:
@@ -67,6 +68,8 @@ def load(request: Request) -> Network:
     if shared:
         note = f"{request.name} hands out the same network each time, and {shared}: it is used as it stands, and slower"
         network = replace(network, notes=(*network.notes, note))
+    else:
+        network.module.eval()
     _check_head(network, request)
     if request.file:
         content = checkpoint.read(request.file)

@@ -93,11 +93,10 @@ def above(argument: str, network: Network) -> Target:
     def target(path: Path, scores: Tensor) -> list[int]:  # noqa: ARG001
         alone = network.activation == "sigmoid" or len(scores) == 1
         sure = scores if given else scores.sigmoid() if alone else scores.softmax(0)
-        order = sure.sort(descending=True, stable=True).indices.tolist()
-        order = [index for index in order if index < network.labels.open]
-        found = [index for index in order if float(sure[index]) > least]
+        order = sure[: network.labels.open].sort(descending=True, stable=True).indices
+        found: list[int] = order[sure[order].double() > least].tolist()
         if not found:
-            best = f"{network.labels.short(order[0])!r} has {float(sure[order[0]]):.3g}"
+            best = f"{network.labels.short(int(order[0]))!r} has {float(sure[order[0]]):.3g}"
             noun = network.labels.noun
             raise PictureError(f"no {noun} has a {what} above {least:g} here: {best}", "lower it, or say predicted")
         return found
