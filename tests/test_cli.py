@@ -285,6 +285,9 @@ def test_interrupted_it_says_so_and_what_was_done_stays(
         said = process.stderr.read().decode()
     assert process.returncode == code, said
     assert time.monotonic() - sent < 5
+    assert said.index("stopping: what is being read and written is finished first") < said.index(
+        "interrupted; what was"
+    )
     assert "interrupted; what was done stays" in said
     assert "Traceback" not in said
     done = [row["name"] for row in ledger()]
@@ -300,6 +303,35 @@ def test_interrupted_it_says_so_and_what_was_done_stays(
     assert more.exit_code == 0, more.stderr
     assert f"{60 - len(done)} done, {len(done)} done before" in more.stderr
     assert len(files()) == len(ledger()) == 60
+
+
+# A picture that is never written to its end.
+HANGING = HEARING.replace(
+    "from camcli.cli",
+    "import threading, camcli.run; camcli.run.Run._write = lambda *given: threading.Event().wait(); from camcli.cli",
+)
+
+
+def test_a_second_interrupt_ends_it_at_once(paint: Paint, tiny: str) -> None:
+    for number in range(8):
+        paint(f"in/{number}.png", (200, number, 0))
+    words = ["explain", "in", "--model", tiny, "--out", "out", "--batch-size", "1", "--layer", "stem"]
+    with subprocess.Popen([sys.executable, "-c", HANGING, *words], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = ""
+        while "explained:" not in said:
+            said += process.stderr.readline()
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        while "stopping: what is being read and written" not in said:
+            said += process.stderr.readline()
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)  # it is stopping already
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 130
+        assert "Traceback" not in process.stderr.read()
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(paint: Paint, tiny_file: Path, command: list[str]) -> None:

@@ -93,6 +93,13 @@ def test_whoever_keeps_all_results_does_not_wait_for_ever():
     assert time.monotonic() - began < 5
 
 
+def test_who_can_give_nothing_back_before_it_has_all_is_not_made_to_wait():
+    began = time.monotonic()
+    kept = list(reading(sized, kept=0.0)([60] * 20 + [1000] * 3))
+    assert [one.item for one in kept] == [60] * 20 + [1000] * 3
+    assert time.monotonic() - began < 5
+
+
 def test_a_hold_is_given_back_once():
     given = []
     hold = Hold(7, given.append)

@@ -114,6 +114,11 @@ class Voice:
         self._console = _console(stderr=True)
         self._failures = 0
 
+    def cut(self) -> None:
+        """Last words of a process that ends at once: the terminal as it was found."""
+        self._console.show_cursor()
+        self._console.file.flush()
+
     def say(self, *parts: str, style: str = "") -> None:
         """A line, unless quiet."""
         if not self.quiet:

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageColor, UnidentifiedImageError
 
-from camcli import opening, paths, weightfiles
+from camcli import opening, paths, strict, weightfiles
 from camcli.depth import depth_of, eight_bits, unit_values
 from camcli.errors import PictureError, RequestError, did_you_mean
 from camcli.formats import FORMATS, SUFFIXES, Unread, suffix_of
@@ -577,8 +577,9 @@ def _read(
         turned = orientation in TURNED
         parts = _divide(image, spare(*((height, width) if turned else (width, height))))
         admit(image.width * image.height)
+        damage = strict.load(image, file) if parts == 1 else ""
         whole, notes = _whole(image, behind, levels, path, page)
-        notes = (*about_pages, *notes)
+        notes = (*about_pages, *notes, *filter(None, [damage]))
         if parts == 1:
             return Reduced.none(whole, notes)
         # What the last pixels stand for beyond the picture lies on the side that they were brought to.

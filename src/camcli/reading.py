@@ -216,12 +216,12 @@ class Reading(Generic[T, R]):
                     if now >= ends[-1]:
                         self._leave_behind(task)
                         return True
-                if task.waits:
+                if task.waits and self._let_in is not task:
                     ends.append(max(self._left, task.asked) + self._kept)
                     if now >= ends[-1]:
-                        self._let_in, self._left = task, now
+                        self._let_in = task
                         self._changed.notify_all()
-                        continue
+                        ends.pop()
                 if now >= until:
                     return False
                 self._changed.wait(min(ends) - now)

@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -24,11 +25,36 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, as cluster schedulers send it before they kill: ends a run as gently as Ctrl-C."""
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise Terminated
-
-
+WAITING = "stopping: what is being read and written is finished first; Ctrl-C once more ends it at once"
 GO_ON = "what was done stays, and the same command (without --overwrite) goes on"
+
+
+class _Interrupts:
+    """What signals do: the first ends the command gently, Ctrl-C after it at once.
+
+    What is gentle takes its time: pictures that are being read and written are finished.
+    """
+
+    def __init__(self, voice: Voice) -> None:
+        self.voice = voice
+        self.struck = False
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        if self.struck:
+            if number == signal.SIGINT:
+                self.voice.cut()
+                # Nothing is waited for: no thread, no file, no clean-up of Python's.
+                os._exit(INTERRUPTED)
+            return
+        self.struck = True
+        if any(_works(thread) for thread in threading.enumerate()):
+            self.voice.say(WAITING, style="bold")
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def _works(thread: threading.Thread) -> bool:
+    """Whether it is one that reads or writes pictures; those that draw on the terminal need no end."""
+    return thread is not threading.main_thread() and (not thread.daemon or thread.name.startswith("camcli"))
 
 
 @contextmanager
@@ -39,7 +65,12 @@ def ending(voice: Voice, interrupted: str = GO_ON) -> Iterator[None]:
         voice: says it.
         interrupted: what an interrupted command leaves behind.
     """
-    before = signal.signal(signal.SIGTERM, _terminate)
+    interrupts = _Interrupts(voice)
+    heard = [signal.SIGTERM]
+    # Where nobody is to interrupt it, as a shell has it of what runs in the background, it stays so.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        heard.append(signal.SIGINT)
+    before = {number: signal.signal(number, interrupts) for number in heard}
     try:
         with prints_aside():
             yield
@@ -68,4 +99,5 @@ def ending(voice: Voice, interrupted: str = GO_ON) -> Iterator[None]:
         voice.error(OutputError("the system starts no more threads: its limit of them is reached", hint))
         raise typer.Exit(OutputError.exit_code) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
