@@ -194,6 +194,16 @@ def test_of_a_picture_that_failed_in_part_the_maps_that_were_not_written_over_st
     assert is_done(tmp_path, "a")
 
 
+def test_what_two_runs_left_of_one_picture_is_not_one_result(tmp_path: Path) -> None:
+    maps = [outcome("a", part=f"{n}/3", files={"overlay": f"a{n}.png"}) for n in (1, 2, 3)]
+    write(tmp_path, maps)
+    # Each did one of the maps again, in vain for the others: a line of the first and of the second are all that stays.
+    write(tmp_path, [replace(maps[0], run="r2"), *(outcome("a", run="r2", part=f"{n}/3", **FAILED) for n in (2, 3))])
+    write(tmp_path, [*(outcome("a", run="r3", part=f"{n}/3", **FAILED) for n in (1, 2)), replace(maps[2], run="r3")])
+    with Ledger(tmp_path, "j1", Outcome) as ledger:
+        assert [[one.run for one in each] for each in ledger.pictures()] == [["r1"], ["r2"], ["r3"] * 3]
+
+
 def test_a_result_replaces_a_failure(tmp_path: Path) -> None:
     write(tmp_path, [outcome("a", **FAILED)])
     write(tmp_path, [outcome("a", run="r2", **FAILED)])

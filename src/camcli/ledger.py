@@ -90,8 +90,7 @@ class Ledger(Generic[R]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if not self.folder.gone:  # or another folder's ledger would be settled
-                self._settle()
+            self._settle()
         finally:
             if self._file is not None:
                 self._file.close()
@@ -207,8 +206,8 @@ class Ledger(Generic[R]):
 
     def _is_done(self, block: Block, kept: Callable[[dict[str, str]], Sequence[str]]) -> bool:
         return (
-            block[0][0]["part"] == f"1/{len(block)}"
-            and all(values["job"] == self._job and not values["error"] for values, _ in block)
+            _is_whole(block)
+            and all(values["job"] == self._job for values, _ in block)
             and all(self._is_there(values, frozenset(kept(values["files"]))) for values, _ in block)
         )
 
@@ -323,16 +322,16 @@ class Ledger(Generic[R]):
 
     def _staying(self) -> Callable[[int, dict[str, Any]], bool]:
         """Whether a line stays, by the number of its block and its values."""
-        since: dict[int, int] = {}  # a picture to the last block of it that did not fail
-        trailing: dict[int, int] = {}  # to the last block of it that failed behind that
+        since: dict[int, int] = {}  # a picture to the last block of it that is whole
+        trailing: dict[int, int] = {}  # to the last block of it behind that
         for number, block in enumerate(self._blocks()):
             key = _hash(block[0][0]["name"])
-            if any(values["error"] for values, _ in block):
-                since.setdefault(key, number)
-                trailing[key] = number
-            else:
+            if _is_whole(block):
                 since[key] = number
                 trailing.pop(key, None)
+            else:
+                since.setdefault(key, number)
+                trailing[key] = number
         named = {
             _hash(file): number
             for number, block in enumerate(self._blocks() if trailing else ())
@@ -365,6 +364,10 @@ class Ledger(Generic[R]):
                 except OSError as error:
                     trouble = trouble or error
         return trouble
+
+
+def _is_whole(block: Block) -> bool:
+    return block[0][0]["part"] == f"1/{len(block)}" and not any(values["error"] for values, _ in block)
 
 
 def _has_result(block: Block) -> bool:
