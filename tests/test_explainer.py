@@ -11,7 +11,7 @@ from torch import nn
 
 from camcli import Explainer, Labels, PictureError
 from camcli.methods import METHODS
-from networks import Pooled, Small, explainer, named, pictures, same, seeded, small, unruly, untouched
+from networks import Pooled, Small, Stacked, explainer, named, pictures, same, seeded, small, unruly, untouched
 
 every_method = pytest.mark.parametrize("method", METHODS.names())
 of_classes = pytest.mark.parametrize("method", [row.name for row in METHODS.rows if row.kind != "concept"])
@@ -372,3 +372,20 @@ def test_a_layer_of_two_names_keeps_what_it_keeps_by_either():
     network.again = network[0]
     for name, much in (("0", True), ("again", True), ("4", False)):
         assert Explainer(network.eval(), layers=[name]).keeps_much == much
+
+
+def test_of_tokens_a_note_names_the_method_that_lies_better():
+    """Once for a run, where Grad-CAM explains tokens, and nowhere else."""
+    hint = "hirescam costs the same as gradcam"
+    model, images = Stacked(), pictures(2, 16)
+    explain = Explainer(model, layers=["blocks.1"])
+    explain(images, 1)
+    explain(images, 1)
+    assert sum(hint in note for note in explain.notes) == 1
+    for given in ({"method": "hirescam"}, {"method": "gradcam,hirescam"}, {"method": "layercam"}):
+        explain = Explainer(model, layers=["blocks.1"], **given)
+        explain(images, 1)
+        assert not any(hint in note for note in explain.notes)
+    explain = Explainer(model, layers=["conv2"])
+    explain(images, 1)
+    assert not any(hint in note for note in explain.notes)

@@ -95,6 +95,19 @@ def test_the_formula_by_hand():
     assert (weight.item(), bias.item()) == (5, 2)
 
 
+def test_eps_is_part_of_the_formula():
+    convolution, behind = nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, eps=3)
+    nn.init.constant_(convolution.weight, 2)
+    nn.init.constant_(convolution.bias, 1)
+    behind.running_mean.fill_(3)
+    behind.running_var.fill_(1)
+    nn.init.constant_(behind.weight, 5)
+    nn.init.constant_(behind.bias, 7)
+    weight, bias = folded(convolution, behind)
+    # 5 ((2 x + 1) - 3) / sqrt(1 + 3) + 7 = 5 x + 2
+    assert (weight.item(), bias.item()) == (5, 2)
+
+
 @pytest.mark.parametrize("model", [Plain(), Plain(behind=Activated), Plain(lambda *a: nn.Conv2d(*a, bias=False))])
 def test_a_pair_becomes_one_and_two_again(model):
     assert found(model) == [Pair("conv", "norm")]

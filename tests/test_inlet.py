@@ -57,6 +57,14 @@ def four():
     return Bright(4), prepare(4), ["bright", "dark"]
 
 
+def four_features():
+    from camcli import Labels, Network
+
+    return Network(
+        "four", Bright(4), prepare(4), Labels.numbered(2, "channel"), "file", "x", activation="none", headless=True
+    )
+
+
 def unlike():
     return Bright(1), prepare(3), ["bright", "dark"]
 
@@ -249,6 +257,13 @@ def test_pictures_are_no_images_of_four_channels(code, paint):
     assert "camcli.explain(arrays" in caught.value.hint
 
 
+def test_a_picture_to_compare_with_is_no_image_of_four_channels(code, paint):
+    model = f"{code('four')}_features"
+    paint("in/a.png")
+    with pytest.raises(RequestError, match="a picture has 3 channels, and the model takes 4"):
+        Run(Job(model=model, inputs=("in",), target=("similar:in/a.png",), out="out"))
+
+
 def test_batches_of_other_channels():
     with pytest.raises(RequestError, match="the network takes images of 1 channel, and these have 3"):
         Explainer(conv(1))(torch.zeros(2, 3, 24, 24))
@@ -286,6 +301,21 @@ def test_timm_with_one_channel(code, paint):
     with Run(Job(model=code("told"), inputs=("in",), out="out", device="cpu", size="64")) as run:
         [[one]] = list(run)
     assert one.error is None
+
+
+@pytest.mark.usefixtures("here")
+def test_weights_of_a_grey_model_for_a_model_of_colours():
+    torch.save(timm.create_model("resnet10t", in_chans=1, num_classes=4).state_dict(), "grey.pth")
+    with pytest.raises(RequestError, match=r"of a model whose images have 1 channel, and those of .* have 3") as caught:
+        load("timm:resnet10t", weights="grey.pth")
+    assert "in_chans=1" in caught.value.hint
+    assert "architecture" not in caught.value.hint
+    # As the hint has it.
+    Path("my_model.py").write_text(
+        "import timm, camcli\n\n\ndef make():\n    module = timm.create_model('resnet10t', in_chans=1, num_classes=4)\n"
+        "    return module, camcli.Prepare(size=(64, 64), resize=(64, 64), mean=(0.5,), std=(0.5,)), list('abcd')\n"
+    )
+    assert load("my_model.py:make", weights="grey.pth").prepare.channels == 1
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------------

@@ -58,9 +58,11 @@ CHANGED = {
     "overwrite": True,
     "drop_others": True,
     "durable": True,
+    "placement": "even",
     "batch_size": 3,
     "recompute": True,
     "workers": 3,
+    "timeout": 5.0,
     "device": "cpu",
     "precision": "bf16",
     "compile": "on",
@@ -68,7 +70,7 @@ CHANGED = {
 }
 HOW = {
     *("inputs", "null_separated", "out", "root", "overwrite", "drop_others", "durable", "pages"),
-    *("batch_size", "recompute", "workers", "device", "compile", "seed"),
+    *("batch_size", "recompute", "workers", "timeout", "device", "compile", "seed"),
 }
 
 
@@ -99,6 +101,9 @@ def test_every_field_is_tried_here() -> None:
     [
         ({"batch_size": -1}, "batch_size cannot be -1"),
         ({"workers": -1}, "workers cannot be -1"),
+        ({"timeout": -1.0}, "timeout cannot be -1"),
+        ({"timeout": float("nan")}, "timeout cannot be nan"),
+        ({"timeout": float("inf")}, "timeout cannot be inf"),
         ({"call": -1}, "call cannot be -1"),
         *(
             ({"layout": word}, f"layout cannot be '{word}'")

@@ -171,3 +171,17 @@ def test_channels_are_ranked_over_pages(tiny, command):
     # Red is in the red page and the yellow one alike, of which the first comes first.
     assert [(one["source"], one["page"]) for one in red["strongest"]] == [("p/x.tif", 1), ("p/x.tif", 4)]
     assert "p/x.tif, page 4" in Path("out/channels.csv").read_text()
+
+
+def test_prompts_are_compared_in_each_page(standin, command):
+    saved(count=2)
+    words = [*command, "prompts", "p", "--model", standin, "--text", "red", "--text", "green", "--json"]
+    done = subprocess.run([*words, "--pages", "all", "--out", "out"], capture_output=True, check=True)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(line["source"], line["page"], line["error"]) for line in lines] == [
+        ("p/x.tif", 1, None),
+        ("p/x.tif", 2, None),
+    ]
+    assert Path("out/p/x.tif.page2.prompts.png").is_file()
+    unstable = json.loads(Path("out/prompts.json").read_text())["summary"]["unstable"]
+    assert {(one["source"], one["page"]) for one in unstable} == {("p/x.tif", 1), ("p/x.tif", 2)}

@@ -1,6 +1,7 @@
 """Each picture is found once, in order, under its own name; decoded upright and whole, or refused with a reason."""
 
 import io
+import json
 import os
 import struct
 import sys
@@ -15,6 +16,7 @@ from PIL import Image
 import compose_sample
 from camcli import pictures
 from camcli.errors import PictureError, RequestError
+from camcli.formats import Unread
 from camcli.geometry import View
 from camcli.pictures import Picture, Source, decode, find, output_name, stamp
 
@@ -663,3 +665,42 @@ def test_the_composed_sample_is_what_its_script_makes():
     made = np.asarray(compose_sample.composed()).astype(int)
     assert stored.shape == made.shape
     assert np.abs(stored - made).mean() < 2
+
+
+# --- find: what camcli wrote, and what is named twice ---------------------------------------------------------------
+
+
+def ledger(folder, *files):
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"files": {"overlay": file}}) for file in files]
+    Path(folder, "outcomes.jsonl").write_text("\n".join([*lines, "torn"]))
+    Path(folder, "run.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    "inputs", [("*.jpg", "s/*.jpg"), ("**/*.jpg",), ("a.jpg", "a.jpg.overlay.jpg", "s"), ("@list",)]
+)
+def test_outputs_among_pictures_are_no_pictures(inputs):
+    lay("a.jpg", "a.jpg.overlay.jpg", "s/b.jpg", "s/b.jpg.overlay.jpg", "mine.overlay.jpg")
+    ledger(".", "a.jpg.overlay.jpg", "s/b.jpg.overlay.jpg")
+    Path("list").write_text("a.jpg\na.jpg.overlay.jpg\ns/b.jpg\ns/b.jpg.overlay.jpg\n")
+    unread = Unread()
+    found = {source.name for source in find(inputs, out=Path(), unread=unread)}
+    assert found - {"mine.overlay.jpg"} == {"a.jpg", "s/b.jpg"}
+    assert "2 file(s) that camcli wrote are left out" in unread.words()
+    # In another folder's run too.
+    assert set(names(*inputs, out="elsewhere")) == found
+
+
+def test_a_folder_of_outputs_that_is_named_is_meant():
+    lay("maps/a.jpg.overlay.jpg")
+    ledger("maps", "a.jpg.overlay.jpg")
+    assert names("maps") == ["maps/a.jpg.overlay.jpg"]
+    assert names(".") == []
+
+
+def test_what_is_named_twice_is_done_once_and_said():
+    lay("a.jpg", "p/b.jpg")
+    unread = Unread()
+    assert names("a.jpg", "./a.jpg", "p/../a.jpg", "p", "p/b.jpg", unread=unread) == ["a.jpg", "p/b.jpg"]
+    assert unread.words() == "3 picture(s) are named more than once, and each is done once"

@@ -242,6 +242,20 @@ def test_another_picture_size_and_padding_shift_the_peak_alike():
     assert padded.window((6, 6)) == (slice(1, 6), slice(0, 6))
 
 
+@pytest.mark.parametrize("padding", [RESNET, TF, VALID])
+def test_large_inputs_are_measured_at_a_smaller_size(padding):
+    chain, sizes = Chain(*padding), set()
+    chain.register_forward_pre_hook(lambda _module, inputs: sizes.add(tuple(inputs[0].shape[2:])))
+    explain = Explainer(chain, layers=["last"])
+    explain.check(torch.rand(1, 3, 600, 480))
+    # Strides that are no power of two by the size are counted at a size larger by 128.
+    assert sizes - {(600 - 128, 480 - 128)} == {(600, 480), (600 - 256, 480 - 256)}
+    first, stride = by_arithmetic([(padding[0], 2, padding[1])] * 4)
+    placement = explain.located["last"].placement or Placement.even(explain.located["last"].grid, (600, 480))
+    assert placement.stride == (stride, stride)
+    assert placement.first == pytest.approx((first, first), abs=1.5)
+
+
 class Blind(Chain):
     """Its stem runs without a graph."""
 

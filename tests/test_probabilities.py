@@ -84,6 +84,7 @@ def test_the_probability_of_a_binary_network_is_its_output_and_no_sigmoid_of_it(
         # From 0 to 1 on noise, and not because anything holds them there.
         lambda s: s * 1e-3,
         lambda s: s.abs() / 50,
+        lambda s: (0 * s).relu(),
         lambda s: F.layer_norm(s, (4,)) * 0.01 + 0.5,
         lambda s: s.softmax(1) * s,
         lambda s: s.log_softmax(1),

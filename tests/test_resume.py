@@ -1,7 +1,8 @@
 import errno
+import json
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 
 from camcli import atomic
 from camcli.errors import OutputError, RequestError
-from camcli.job import Job
+from camcli.job import Explanation, Job
 from camcli.run import OUTDATED, STANDS, Run
 from conftest import GREEN, Go, Paint
 from readback import facts, files, ledger
@@ -103,6 +104,18 @@ def test_what_another_job_did_of_pictures_not_named_goes_only_by_a_word_of_its_o
     assert go("in/a.png", colormap="jet") == [[]]
     with pytest.raises(RequestError, match="nothing overwritten"):
         go("in/a.png", colormap="jet", drop_others=True)
+
+
+@pytest.mark.usefixtures("two")
+def test_nothing_is_dropped_for_a_run_that_did_nothing(go: Go, here: Path, tiny: str) -> None:
+    go("in")
+    before, lines = times(), ledger()
+    (here / "c.png").write_text("no picture")
+    job = Job(model=tiny, inputs=("c.png",), out="out", device="cpu", colormap="jet", overwrite=True, drop_others=True)
+    with Run(job) as run:
+        list(run)
+    assert run.notes[-1] == "no picture could be done, so the results of other jobs stay"
+    assert (changes(before), ledger()[:2]) == (set(), lines)
 
 
 @pytest.mark.usefixtures("two")
@@ -480,3 +493,104 @@ def test_an_output_folder_that_is_a_file_is_refused_before_the_model_is_loaded(h
     (here / "out").write_text("")
     with pytest.raises(RequestError, match="--out out is a file"):
         Run(Job(model="no such model", inputs=("in",), out="out"))
+
+
+# ---- drawn from the ledger
+
+
+def test_of_a_picture_of_which_one_map_fails_the_others_are_drawn(paint: Paint, go: Go) -> None:
+    paint("in/a.png", (200, 100, 0))  # no blue at all: that map is zero everywhere
+    paint("in/b.png", (100, 50, 25))
+    (red, green, blue), _ = go("in", **{**NORMALIZED, "target": ("red", "green", "blue")})
+    assert (red.error, green.error, bool(blue.error)) == (None, None, True)
+    named = [file for row in ledger() for file in row["files"].values()]
+    assert sorted(named) == files()
+    assert len(named) == 2 * 5
+    assert facts()["failed"] == 1
+    assert at_middle("in/a.png.0-red.heatmap.png") == 255
+    assert 90 < at_middle("in/a.png.1-green.heatmap.png") < 150  # half as strong
+    # The picture that failed in part is tried again, whether or not the scale changes.
+    assert [len(each) for each in go("in", **{**NORMALIZED, "target": ("red", "green", "blue")})] == [3, 0]
+
+
+def test_a_map_that_cannot_be_drawn_where_another_failed_is_counted_once(paint: Paint, tiny: str) -> None:
+    paint("in/a.png", (200, 100, 0))
+    job = Job(model=tiny, inputs=("in",), out="out", device="cpu", **{**NORMALIZED, "target": ("red", "blue")})
+    with Run(job) as run:
+        outcomes = iter(run)
+        next(outcomes)
+        paint("in/a.png", (201, 101, 1), size=(40, 40))
+        assert list(outcomes) == []
+    assert run.notes[-1] == "1 picture(s) of which some maps failed could not be drawn either"
+    assert facts()["failed"] == 1
+    assert [row["error"] is None for row in ledger()] == [False, False]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target": ("red",), "score": "margin", "versus": ("green",)},
+        {"target": ("channels:top:1:red",)},
+        {"method": "activation", "target": ("channel:0",)},
+    ],
+    ids=["over", "channel of a class", "channel"],
+)
+def test_what_is_drawn_later_has_all_that_is_drawn_at_once(paint: Paint, go: Go, monkeypatch, options: dict) -> None:
+    paint("in/a.png", (200, 100, 0))
+    shown: list[Explanation] = []
+    write = Run._write
+
+    def seen(self, picture, explanation, names):
+        if "panel" in names:
+            shown.append(explanation)
+        return write(self, picture, explanation, names)
+
+    monkeypatch.setattr(Run, "_write", seen)
+    go("in", **options, save=("panel",))
+    go("in", **options, save=("panel",), normalize="run", out="later")
+    once, later = shown
+    for field in fields(Explanation):
+        if field.name not in ("map", "source", "view"):
+            assert getattr(once, field.name) == getattr(later, field.name), field.name
+    assert (once.map == later.map).all()
+
+
+@pytest.mark.parametrize("name", ["../stolen", "/tmp/stolen-by-camcli", "in/../../stolen", "link/stolen"])
+@pytest.mark.parametrize("kind", ["heatmap", "array"])
+def test_a_ledger_that_somebody_changed_makes_it_write_and_read_nothing_outside(
+    paint: Paint, go: Go, here: Path, tiny: str, name: str, kind: str
+) -> None:
+    paint("in/a.png", (60, 0, 0))
+    go("in", **NORMALIZED)
+    Path("out/link").symlink_to(here, target_is_directory=True)
+    [row] = ledger()
+    row["files"][kind] = name
+    Path("out/outcomes.jsonl").write_text(json.dumps(row) + "\n")
+    outside = here / "stolen"
+    outside.write_bytes(Path("out/in/a.png.npy").read_bytes())
+    before = outside.read_bytes()
+    paint("in/b.png", (240, 0, 0))  # a stronger one: all are drawn again
+    with Run(Job(model=tiny, inputs=("in/b.png",), out="out", device="cpu", **NORMALIZED)) as run:
+        list(run)
+    assert outside.read_bytes() == before
+    assert not Path("/tmp/stolen-by-camcli").exists()
+    assert run.notes[-1] == "1 picture(s) of earlier runs are gone or changed and stay drawn at another scale"
+    # When the picture is done again its old line goes, and nothing of what that named.
+    go("in", **NORMALIZED, overwrite=True)
+    assert outside.read_bytes() == before
+
+
+def test_a_changed_picture_killed_before_it_is_drawn_keeps_no_old_drawing(paint: Paint, go: Go, tiny: str) -> None:
+    paint("in/a.png", (240, 0, 0))
+    paint("in/b.png", (120, 0, 0), box=(0, 0, 16, 32))
+    go("in", **NORMALIZED)
+    left_half = at_middle("in/b.png.heatmap.png")
+    paint("in/b.png", (120, 0, 0), box=(14, 0, 32, 32))
+    job = Job(model=tiny, inputs=("in",), out="out", device="cpu", **NORMALIZED)
+    with Run(job) as run:
+        outcomes = iter(run)
+        assert [len(next(outcomes)), len(next(outcomes))] == [0, 1]
+        outcomes.close()  # type: ignore[attr-defined]
+    # The scale is the same, so that nothing else would have it drawn.
+    go("in", **NORMALIZED)
+    assert at_middle("in/b.png.heatmap.png") > left_half + 20

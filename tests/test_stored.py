@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import camcli
+from camcli import checkpoint, fitting
 from camcli.explainer import Explainer
 from camcli.network import Network
 from camcli.stored import pieces
@@ -103,3 +104,19 @@ def test_quantised_modules_have_a_hash_and_no_gradient(tmp_path):
     assert "eigencam" in caught.value.hint
     [[found]] = Explainer(network(made()), method="eigencam", layers=["1"])(images)
     assert np.isfinite(found.map).all()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_a_file_brings_what_is_stored_beside_tensors(tmp_path):
+    """Behind a prefix too; what the network has no place for, such as an epoch, is no trouble."""
+
+    def quantised(seed):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Conv2d(3, 11, 3), nn.Flatten(), nn.Linear(11, 5))
+        return torch.ao.quantization.quantize_dynamic(net.eval(), {nn.Linear})
+
+    for made, other in ((Extra({"scale": 3}), Extra(None)), (quantised(0), quantised(1))):
+        state = {f"module.{name}": value for name, value in made.state_dict().items()}
+        torch.save({**state, "epoch": 3}, tmp_path / "w.pth")
+        module, _ = fitting.fit(lambda _classes, other=other: other, checkpoint.read(tmp_path / "w.pth"), "it")
+        assert network(module).sha256() == network(made).sha256()

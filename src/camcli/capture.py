@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.jit._script import RecursiveScriptModule
 
 from camcli.errors import RequestError
+from camcli.nested import tensors
 
 
 @contextmanager
@@ -87,22 +89,19 @@ def as_before(module: nn.Module) -> Iterator[None]:
         before.put_back()
 
 
+def tensor_at(output: object, place: int = 0) -> Tensor | None:
+    """The tensor that a module's output is, or the one at this place in it, counted from 0 (a tuple, list or dict)."""
+    return next(islice(tensors(output), place, None), None)
+
+
 def first_tensor(output: object) -> Tensor | None:
     """The tensor that a module's output is, or the first one in it (a tuple, list or dict)."""
-    if isinstance(output, Tensor):
-        return output
-    parts = list(output.values()) if isinstance(output, Mapping) else output
-    if isinstance(parts, list | tuple):
-        return next((tensor for part in parts if (tensor := first_tensor(part)) is not None), None)
-    return None
+    return tensor_at(output)
 
 
 def count_tensors(output: object) -> int:
     """How many tensors a module's output holds."""
-    if isinstance(output, Tensor):
-        return 1
-    parts = list(output.values()) if isinstance(output, Mapping) else output
-    return sum(map(count_tensors, parts)) if isinstance(parts, list | tuple) else 0
+    return sum(1 for _ in tensors(output))
 
 
 def tensors_by_name(output: object) -> dict[str, Tensor]:
@@ -133,7 +132,7 @@ class Taps(dict[str, Tensor]):
 
     Attributes:
         calls: how often each layer has run.
-        parts: how many tensors each one's output holds; the first is the one that is kept.
+        parts: how many tensors each one's output holds.
     """
 
     def __init__(self) -> None:
@@ -171,7 +170,10 @@ def _no_part(name: str, part: str, output: object) -> RequestError:
 
 @contextmanager
 def tapped(
-    layers: Mapping[str, nn.Module], call: int = 0, parts: Mapping[str, str] = MappingProxyType({})
+    layers: Mapping[str, nn.Module],
+    call: int = 0,
+    places: Mapping[str, int] = MappingProxyType({}),
+    parts: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Taps]:
     """While it lasts, each forward leaves every layer's output in the dictionary, as a point of the graph.
 
@@ -184,6 +186,7 @@ def tapped(
     Args:
         layers: by name.
         call: which of its runs counts where a layer runs several times in one forward, from 1 on; 0 for the last.
+        places: of a layer that gives several tensors, which of them is kept, from 0 on; the first where none is named.
         parts: by a layer's name which of its module's tensors it is, where it is not the first.
 
     Yields:
@@ -198,14 +201,13 @@ def tapped(
             if call not in (0, taps.calls[name]):
                 return output
             part = parts.get(name, "")
-            tensor = tensors_by_name(output).get(part) if part else first_tensor(output)
+            tensor = tensors_by_name(output).get(part) if part else tensor_at(output, places.get(name, 0))
             taps.parts[name] = 1 if part else count_tensors(output)
             if part and tensor is None:
                 raise _no_part(name, part, output)
             if tensor is None or not tensor.is_floating_point():
                 raise _no_numbers(name, module, output)
-            point = tensor.clone() if part and tensor.requires_grad else tensor
-            taps[name] = point if point.requires_grad else point.detach().requires_grad_()
+            taps[name] = point_of(tensor, alone=taps.parts[name] == 1 and not part)
             return replaced(output, tensor, taps[name].clone())
 
         return hook
@@ -216,11 +218,24 @@ def tapped(
         yield taps
 
 
+def point_of(tensor: Tensor, alone: bool = True) -> Tensor:
+    """Where the gradient by what a layer hands on can be taken: a leaf where there is no graph yet.
+
+    Args:
+        tensor: what it says.
+        alone: whether it is all that it says. Else others may be made of it, on a way around what is handed on.
+    """
+    if not tensor.requires_grad:
+        # What torch.inference_mode gives takes no gradient outside of it; its copy does.
+        return (tensor.clone() if tensor.is_inference() else tensor).detach().requires_grad_()
+    return tensor if alone else tensor.clone()
+
+
 class _Enough(BaseException):
     """Ends a forward whose rest nobody needs; no ``except Exception`` of a model's own stops it."""
 
 
-def output_of(model: nn.Module, name: str, images: Tensor, turn: int = 0) -> Tensor:
+def output_of(model: nn.Module, name: str, images: Tensor, turn: int = 0, place: int = 0) -> Tensor:
     """What a layer gives for a batch, without a graph; what lies behind it is not computed.
 
     Args:
@@ -228,6 +243,7 @@ def output_of(model: nn.Module, name: str, images: Tensor, turn: int = 0) -> Ten
         name: of the layer.
         images: the batch, where the model is and in its precision.
         turn: which of the layer's runs counts, from 1 on, and the forward ends there; 0 for the last of a whole one.
+        place: which of the tensors that it gives, from 0 on.
 
     Raises:
         RequestError: there is no such run, or it gives no tensor of numbers.
@@ -241,7 +257,7 @@ def output_of(model: nn.Module, name: str, images: Tensor, turn: int = 0) -> Ten
         runs += 1
         if turn not in (0, runs):
             return
-        tensor = first_tensor(output)
+        tensor = tensor_at(output, place)
         if tensor is None or not tensor.is_floating_point():
             raise _no_numbers(name, layer, output)
         if turn:
@@ -299,10 +315,11 @@ def handed(module: nn.Module, run: Callable[[], Any]) -> Tensor:
 
 
 @contextmanager
-def listened(model: nn.Module, hear: Callable[[str, Any], None]) -> Iterator[None]:
+def listened(model: nn.Module, hear: Callable[[str, Any], Any]) -> Iterator[None]:
     """While it lasts, every module's output is told to ``hear(name, output)``, in the order of their ends.
 
-    What is closed (see :func:`closed_parts`) is not listened to.
+    What that gives, if it is not None, is handed on in the output's place. What is closed (see :func:`closed_parts`)
+    is not listened to.
     """
     closed = closed_parts(model)
     with ExitStack() as hooks:
@@ -310,8 +327,8 @@ def listened(model: nn.Module, hear: Callable[[str, Any], None]) -> Iterator[Non
             if any(one.hides(name) for one in closed):
                 continue
 
-            def hook(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> None:
-                hear(name, output)
+            def hook(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> Any:
+                return hear(name, output)
 
             hooks.callback(module.register_forward_hook(hook).remove)
         yield

@@ -20,7 +20,7 @@ from camcli.errors import RequestError
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
 WRAPPERS = (*AVERAGED, "state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params")
 # What else lies beside them, and is never a network's.
-NEVER = re.compile(r"optim|sched|scaler|amp$|rng|callbacks|loops|hparams|hyper_param", re.IGNORECASE)
+NEVER = re.compile(r"optim|^opts?(_|$)|sched|scaler|amp$|rng|callbacks|loops|hparams|hyper_param", re.IGNORECASE)
 LISTED = 8  # names shown in a message; a longer list hides the point
 # Beside the weights lie numbers of NumPy, paths, dates, settings. What makes them is not called: whatever stands in its
 # place holds nothing and does nothing.

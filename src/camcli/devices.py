@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -12,6 +14,8 @@ from torch import Tensor, nn
 from camcli.errors import RequestError
 
 ALL_GPUS = "cuda:all"
+# Threads that decode pictures: on the CPU, which computes too, and for each GPU, which would wait for them.
+DECODERS, GPU_DECODERS = 4, 16
 
 
 def named(words: str) -> tuple[torch.device, ...]:
@@ -61,6 +65,15 @@ def _here() -> list[str]:
     return ["cpu", *(f"cuda:{number}" for number in range(gpus)), *mps]
 
 
+def decoders(several: Sequence[torch.device]) -> int:
+    """How many threads decode pictures for these: copies on the CPU share what there is of it, each GPU wants its own.
+
+    No more than there are cores.
+    """
+    most = DECODERS if several[0].type == "cpu" else GPU_DECODERS * len(several)
+    return min(most, os.cpu_count() or 1)
+
+
 def batch_for(device: torch.device, images: Sequence[Tensor]) -> Tensor:
     """Images of one size as a batch ``(n, ...)`` in main memory, for a GPU where it can fetch them by itself."""
     if device.type != "cuda":
@@ -102,3 +115,13 @@ def moved(module: nn.Module, device: torch.device) -> dict[int, Any]:
         if type(one) is nn.Parameter:
             there[id(one)] = nn.Parameter(one.detach().to(device, copy=True), requires_grad=one.requires_grad)
     return there
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether something failed because there was not enough memory, on whatever device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    words = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)

@@ -449,7 +449,8 @@ class Evidence:
         def responses(variants: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
             for images in map(self._witness.laid, self._chunks(variants, self._witness.rows)):
                 with torch.enable_grad(), self._about():
-                    with recomputed(self._plan.parts, nullcontext), tapped(module, self._witness.call) as taps:
+                    tap = tapped(module, self._witness.call, self._witness.places)
+                    with recomputed(self._plan.parts, nullcontext), tap as taps:
                         scores = self._scores(images, self._witness.module(images))
                     (gradients,) = gradients_at(scores.sum(), [taps[layer]])
                 pair = (canonical(one, self._plan.layouts[layer]) for one in (taps[layer].detach(), gradients))

@@ -45,7 +45,7 @@ from camcli.labels import Labels
 from camcli.layers import first_names, resolve
 from camcli.layout import Layout, asked, canonical, decide, readings
 from camcli.levels import levels
-from camcli.locating import Located, locate, words_of
+from camcli.locating import Located, carried, locate, of_tokens, smaller, words_of
 from camcli.methods import METHODS
 from camcli.network import Network, tells_apart, two_sided
 from camcli.outlet import Activation, Outlet, Reading, Shared, Subject, competing, parts, table_of, unfiltered
@@ -57,9 +57,14 @@ from camcli.request import Request, score_of
 from camcli.ruled import RuledActivations, unseen_relus
 from camcli.survey import (
     Layer,
-    default_layer,
+    LayerError,
+    cut_off,
+    depends,
     first_not_finite,
+    found_default,
+    no_grad_fn,
     no_gradient,
+    no_graph,
     noise_like,
     plain_layouts,
     survey,
@@ -95,6 +100,8 @@ GOES_BACK = frozenset(
 RECTIFIED = frozenset({"attn_grad", "told_grad", "stopped"})
 # Stands for a method where a layer's shares are kept beside the maps.
 OF_SHARES = -1
+# Evidence that needs a gradient, whatever it is.
+NEEDS_GRAPH = GOES_BACK | {"read", "spread"} | LOOKED | BLOCKS
 # A map whose least value is above this part of its greatest is mostly ground.
 MOSTLY_GROUND = 0.5
 # A map whose values differ by less than this part of them is constant: what differs is rounding.
@@ -108,6 +115,8 @@ FARTHEST = 1.01
 OTHERS = "choose legrad or gae, or a method that works at a layer, such as gradcam"
 # A probability from which on a softmax leaves hardly any gradient.
 SATURATED = 0.999
+# Or so near to 0 or 1 that there is none left.
+SURE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +266,9 @@ class Explainer:
         self._passes: dict[tuple[int, int, int], list[Pass]] = {}
         self._checked: tuple[int, int, int] | None = None
         self._shared: set[tuple[int, int, int]] = set()
-        self._tried = self.one_by_one = False
+        self._tried = self.one_by_one = self._default = False
+        self._failed: list[str] = []
+        self._vanished: set[str] = set()
 
     @property
     def keeps_much(self) -> bool:
@@ -680,8 +691,40 @@ class Explainer:
                 return
             known = self.network.layer if self.network else ""
             first = first_names(self.module, [known] if known else [])
-            self.layers = (first[0] if first else default_layer(self.module, self._survey(image)),)
+            self._default = True
+            self._take(first[0] if first else "", image)
             self._request.check_fused(self.layers)
+
+    def _take(self, name: str, image: Tensor) -> None:
+        """Take this layer as the default, or the first that will do and has not failed."""
+        if not name:
+            layers = self._survey(image)
+            images = self._witness.leaf(image).detach()
+            name = found_default(self.module, layers, images, self._read, self._needs_graph, self._failed)
+            self._witness.places[name] = next(layer.part for layer in layers if layer.name == name)
+        self.layers = (name,)
+
+    @property
+    def _needs_graph(self) -> bool:
+        """Whether a method needs a gradient."""
+        return self._witness.ruled or bool(self._witness.wants & NEEDS_GRAPH)
+
+    @property
+    def places(self) -> dict[str, int]:
+        """Of layers that give several tensors, which of them is explained, from 0 on; the first where none stands."""
+        return self._witness.places
+
+    def _check_default(self, image: Tensor) -> None:
+        """Check images of a size; a default layer that will not do gives way to the next."""
+        while True:
+            try:
+                return self._check_size(image)
+            except LayerError:
+                if not self._default or self._plans:
+                    raise
+                self._failed += self.layers
+                self._located.clear()
+                self._take("", image)
 
     def _levels(self, image: Tensor) -> tuple[str, ...]:
         """The levels that boxes are read from, where the source names no other layer."""
@@ -709,7 +752,7 @@ class Explainer:
             )
 
     def _check_sizes(self, image: Tensor, key: tuple[int, int, int], size: tuple[int, int]) -> None:
-        self._check_size(image)
+        self._check_default(image)
         if key not in self._passes:
             found = [self._scaled(one, image) for one in passes(self._request.scales, self._request.flips)]
             # Of factors that come to the same size one is enough.
@@ -731,10 +774,14 @@ class Explainer:
             if self._turned_two_sided(forward.reading.classes):
                 forward = self._witness.forward(image)
             self._check_labels(forward.reading.classes)
+            if self._choose_tensors(forward.taps, image):
+                forward = self._witness.forward(image)
+            if self._needs_graph and not forward.reading.total().requires_grad and no_graph(self._survey(image)):
+                raise no_grad_fn()
             if isinstance(forward.reading, Shared):
                 self._shared.add(key)
             if forward.ruled is not None:
-                self._check_activations(forward.ruled, forward.reading.total())
+                self._check_activations(forward.ruled, forward.reading.total(), image)
             for name in self.layers:
                 plan.layouts[name] = self._layout(name, forward.taps, image)
                 plan.channels[name] = canonical(forward.taps[name], plan.layouts[name]).shape[1]
@@ -762,6 +809,7 @@ class Explainer:
                 if not (plan.parts and self._plans):
                     self._note(note)
             if self._witness.wants & BEHIND:
+                self._check_behind(plan, image)
                 for name in self.layers:
                     if note := self._witness.prepare_rest(plan, name, image):
                         self._note(note)
@@ -772,6 +820,14 @@ class Explainer:
             if not self._plans:
                 self._try_methods(plan, image)
         self._plans[key] = plan
+        self._note_tokens(plan)
+
+    def _note_tokens(self, plan: Plan) -> None:
+        """Say where another method does better for the same cost."""
+        methods = {row.name for row in self.methods}
+        tokens = any(layout.order == "tokens" for layout in plan.layouts.values())
+        if tokens and "gradcam" in methods and "hirescam" not in methods:
+            self._note("of tokens hirescam costs the same as gradcam, and lies better on what is asked for")
 
     def _try_methods(self, plan: Plan, image: Tensor) -> None:
         """Run the methods on noise, those that ask often a few times: what they refuse must show before a picture.
@@ -804,7 +860,7 @@ class Explainer:
                 except Exception:
                     continue
 
-    def locate(self, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> None:
+    def locate(self, image: Float[Tensor, "n d h w"], extras: Features | None = None) -> None:
         """Measure where the layers' cells lie in the input, in the precision that the network has now.
 
         Done by :meth:`check` where it was not done before.
@@ -821,6 +877,8 @@ class Explainer:
             if self._place == "measured" and self.layers:
                 with self._witness.tapping(self.layers) as taps, torch.no_grad():
                     self.module(self._witness.leaf(image).clone())
+                    if self._choose_tensors(taps, image):
+                        self.module(self._witness.leaf(image).clone())
                 self._locate({name: self._layout(name, taps, image) for name in self.layers}, image)
 
     def _locate(self, layouts: Mapping[str, Layout], image: Tensor) -> dict[str, Located]:
@@ -830,13 +888,22 @@ class Explainer:
             return {}
         if key not in self._located:
             size, group = (image.shape[2], image.shape[3]), self._request.group
+            # How tokens lie depends on the size.
+            fixed = any(layout.order in ("tokens", "ncl") for layout in layouts.values())
+            measured = size if fixed else smaller(size)
 
-            def noise(count: int, seed: int) -> Tensor:
-                return self._witness.leaf(noise_like(image, count=count, seed=seed)).detach()
+            def noise(count: int, seed: int, more: int) -> Tensor:
+                larger = measured[0] + more, measured[1] + more
+                return self._witness.leaf(noise_like(image, larger, count, seed)).detach()
 
             try:
                 with self._witness.feed.about(None if group else [0]):
                     found = locate(lambda given: self._witness.cells(given, layouts), noise, len(image) if group else 0)
+                found = {name: carried(one, measured, layouts[name].grid, size) for name, one in found.items()}
+                found = {
+                    name: of_tokens(one) if layouts[name].order in ("tokens", "ncl") else one
+                    for name, one in found.items()
+                }
             except Exception as error:  # whatever it is, maps can be made without
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 found = {name: Located(layout.grid, unknown=reason) for name, layout in layouts.items()}
@@ -844,6 +911,15 @@ class Explainer:
             for note in words_of(found, size):
                 self._note(note)
         return self._located[key]
+
+    def _choose_tensors(self, taps: Taps, image: Tensor) -> bool:
+        """Of layers that give several tensors, choose the first that the score depends on; whether one changes."""
+        places = self._witness.places
+        several = [name for name in taps if taps.parts[name] > 1 and name not in places]
+        if several:
+            known = {layer.name: layer.part for layer in self._survey(image)}
+            places |= {name: known[name] for name in several}
+        return any(places[name] for name in several)
 
     def _check_order(self, plan: Plan, images: Tensor) -> None:
         """See that each row of the layers is of the picture in that place of the group.
@@ -1271,10 +1347,10 @@ class Explainer:
         if not map.any() and not silent:
             rectified = len(recipe.formulas) > 1 or self.fuse not in ("none", "sum") or recipe.wants & RECTIFIED
             why = "nothing at {} speaks for it here" if rectified else "{} has no part in its score here"
-            return PictureError(
-                f"the map of {of} is zero everywhere: {why.format(where)}",
-                "try an earlier layer" if layer else "try a method that works at a layer",
-            )
+            hint = "try an earlier layer" if layer else "try a method that works at a layer"
+            if recipe.wants & NEEDS_GRAPH or recipe.ruled:
+                why, hint = self._silence(layer, subject, why, hint)
+            return PictureError(f"the map of {of} is zero everywhere: {why.format(where)}", hint)
         return Explanation(
             map=map.astype(np.float32),
             method=recipe.row.name,
@@ -1295,6 +1371,22 @@ class Explainer:
             weight=maps.weights[at] if maps.weights else None,
             placement=self.placement(layer, map) if map.ndim == 2 else None,
         )
+
+    def _silence(self, layer: str, subject: Subject, why: str, hint: str) -> tuple[str, str]:
+        """Why there is no gradient of a score, and what can be done, where that is known better than ``why``."""
+        sure = subject.probability
+        if self.activation == "probabilities" and sure is not None and not SURE < sure < 1 - SURE:
+            why = f"its probability is {sure:.7g}, where the gradient of a sigmoid or softmax vanishes"
+            return (
+                why,
+                "explain the model without its last sigmoid or softmax, or choose a method that needs no gradient",
+            )
+        if layer in self._vanished:
+            return (
+                f"{why}, nor on noise",
+                "see what makes the score: a head that is not trained, or a ReLU that is shut",
+            )
+        return why, hint
 
     def _culprit(self, images: Tensor, row: int) -> str:
         """Where NaN or infinite values come up in a forward of an image of a batch, as the end of a message."""
@@ -1445,7 +1537,9 @@ class Explainer:
             turn = f"run {self._call}" if self._call else "the last"
             self._note(f"the layer {name!r} runs {_times(calls)} in one forward; {turn} is explained (--call N)")
         if parts > 1:
-            self._note(f"the layer {name!r} gives {parts} tensors; the first is explained")
+            place = self.places.get(name, 0)
+            which = f"number {place + 1}, on which the score depends," if place else "the first"
+            self._note(f"the layer {name!r} gives {parts} tensors; {which} is explained")
 
     def _note(self, text: str) -> None:
         self.notes = (*(one for one in self.notes if one != text), text)
@@ -1466,28 +1560,36 @@ class Explainer:
                 "give the names of all its classes: --labels FILE, one name a line",
             )
 
-    def _check_activations(self, met: RuledActivations, score: Tensor) -> None:
+    def _check_activations(self, met: RuledActivations, score: Tensor, image: Tensor) -> None:
         """See that the rules have something to hold at, and say where they hold beyond their papers."""
         if unseen := unseen_relus(score):
             names = " and ".join(recipe.row.name for recipe in self.recipes if recipe.ruled)
             raise RequestError(
                 f"{names} needs to see every ReLU, and {unseen} of this network's are computed in compiled or scripted "
                 "code, which hides them",
-                "explain the network as Python code, or choose a method that works at a layer, such as gradcam",
+                f"explain the network as Python code, or {self._other_method(image)}",
             )
         for everywhere in (False, True):
             recipes = [recipe for recipe in self.recipes if recipe.ruled and recipe.everywhere == everywhere]
             if recipes:
-                self._check_rule(" and ".join(recipe.row.name for recipe in recipes), met, everywhere)
+                self._check_rule(" and ".join(recipe.row.name for recipe in recipes), met, everywhere, image)
 
-    def _check_rule(self, named: str, met: RuledActivations, everywhere: bool) -> None:
+    def _other_method(self, image: Tensor) -> str:
+        """A method that works where there is no ReLU."""
+        try:
+            found_default(self.module, self._survey(image), self._witness.leaf(image).detach(), self._read)
+        except RequestError:
+            return "choose a method that needs neither a layer nor ReLUs, such as integrated-gradients"
+        return "choose a method that works at a layer, such as gradcam"
+
+    def _check_rule(self, named: str, met: RuledActivations, everywhere: bool, image: Tensor) -> None:
         others = ", ".join(sorted(met.others))
         if not met.count and not (everywhere and others):
             extend = "extend it by -o activations=all, which no paper does, or " if others else ""
             raise RequestError(
                 f"{named} is defined by what it does at ReLUs, and this network meets none"
                 + (f"; its activations are {others}" if others else ""),
-                f"{extend}choose a method that works at a layer, such as gradcam",
+                extend + self._other_method(image),
             )
         if others and everywhere:
             counts = ", ".join(f"{name} ({count})" for name, count in sorted(met.others.items()))
@@ -1504,7 +1606,38 @@ class Explainer:
             # Where maps are summed up a layer may say nothing, as levels do that no box is read from.
             for name in () if reached and self.fuse == "sum" else self.layers:
                 if name not in reached:
-                    raise no_gradient(self.module, self._survey(image), name.partition(":")[0])
+                    self._check_zero(name, image)
+
+    def _check_behind(self, plan: Plan, image: Tensor) -> None:
+        """See that the score depends on the layers behind which the network is to run again.
+
+        Raises:
+            LayerError: it does not.
+        """
+        images = self._witness.leaf(image).detach()
+        for name in self.layers if "rest" in self._witness.wants else ():
+            here = Layer(name, "", layout=plan.layouts[name], part=self.places.get(name, 0))
+            if not depends(self.module, here, images, self._read):
+                raise cut_off(self.module, self._survey(image), name, gradient=False)
+
+    def _check_zero(self, name: str, image: Tensor) -> None:
+        """See whether a gradient that is zero on noise may be another on pictures, which decide then.
+
+        Raises:
+            LayerError: it is cut.
+        """
+        layers = self._survey(image)
+        owner, _, part = name.partition(":")
+        here = next(layer for layer in layers if layer.name == owner)
+        images = self._witness.leaf(image).detach()
+        if part or not here.vanished or not depends(self.module, here, images, self._read):
+            raise no_gradient(self.module, layers, owner)
+        self._vanished.add(name)
+        self._note(
+            f"on noise the score's gradient by the layer {name!r} is zero everywhere, though the score is made of it: "
+            "by weights that are zero, a ReLU that is shut, or a sigmoid or softmax that is sure; each picture decides "
+            "whether it has a map"
+        )
 
     def _check_complete(self, evidence: Evidence) -> None:
         try:

@@ -2,10 +2,11 @@
 
 import copy
 import re
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from camcli import heads
 from camcli.checkpoint import Checkpoint, State, listed
 from camcli.errors import RequestError
+from camcli.inlet import channels_in_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,19 @@ class Mismatch:
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.unexpected or self.shapes)
+
+    @property
+    def channels(self) -> tuple[int, int] | None:
+        """How many channels the images of the file have, and those of the model, if a convolution is for others alone.
+
+        That it is the first is told by its 1 or 3 of them, in the file or in the model.
+        """
+        others = [
+            (own[1], wanted[1])
+            for own, wanted in self.shapes.values()
+            if len(own) == len(wanted) >= 4 and own[:1] == wanted[:1] and own[2:] == wanted[2:]
+        ]
+        return others[0] if len(others) == 1 and {1, 3} & {*others[0]} else None
 
     @property
     def summary(self) -> str:
@@ -116,7 +131,17 @@ def _unfit(checkpoint: Checkpoint, prefix: str, module: nn.Module, name: str, mi
     path = str(checkpoint.path)
     message = f"the weights in {path!r} do not fit {name}: {mismatch.summary}"
     place = heads.place(module, (*mismatch.missing, *mismatch.shapes))
-    if place is not None:
+    if channels := mismatch.channels:
+        taken, own = channels
+        each = "mean=(0.5,), std=(0.5,)" if taken == 1 else f"mean and std of {taken} numbers"
+        message += f"; they are of a model whose images have {channels_in_words(taken)}, and those of {name} have {own}"
+        hint = (
+            f"make that model in a file of your own, my_model.py: with timm.create_model(..., in_chans={taken}), or "
+            f"with a first convolution of {channels_in_words(taken)}; let its function make() return (module, "
+            f"camcli.Prepare(size=..., resize=..., {each}), names of the classes); then say --model my_model.py:make "
+            f"--weights {path}"
+        )
+    elif place is not None:
         message += f"; only its head {place!r} is another"
         hint = heads.program(checkpoint.state, prefix, place, path, name, module)
     elif mismatch.missing and (hint := heads.in_order(checkpoint.state, path, name, module)):
@@ -154,7 +179,16 @@ def _load(module: nn.Module, state: State) -> Mismatch:
         if name in own and isinstance(own[name], Tensor) and value.shape != own[name].shape
     }
     # Which names are missing is left to the modules: some accept the names of their own older versions.
-    result = module.load_state_dict({name: state[name] for name in state if name not in shapes}, strict=False)
+    given: Any = OrderedDict((name, state[name]) for name in state if name not in shapes)
+    if any(not isinstance(value, Tensor) for value in own.values()):
+        # Quantised modules take their names for those of an older version if nothing says which it is.
+        given._metadata = getattr(own, "_metadata", {})
+    try:
+        result = module.load_state_dict(given, strict=False)
+    except Exception as error:  # a module's own code, such as set_extra_state, may raise anything
+        raise RequestError(
+            f"the network does not take the weights: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        ) from error
     missing = tuple(name for name in result.missing_keys if name not in shapes)
     return Mismatch(missing, tuple(result.unexpected_keys), shapes)
 
@@ -184,8 +218,9 @@ def _addressed(checkpoint: Checkpoint, module: nn.Module) -> tuple[str, State, t
     state = {name.removeprefix(prefix): value for name, value in checkpoint.state.items() if name.startswith(prefix)}
     # What is no tensor counts where the model has such a thing: a module's extra state, how it is quantised.
     for name, value in checkpoint.rest.items():
-        if name.startswith(prefix) and name.removeprefix(prefix) in own:
-            state[name.removeprefix(prefix)] = value
+        there = name.removeprefix(prefix)
+        if name.startswith(prefix) and there in own and not isinstance(own[there], Tensor):
+            state[there] = value
     outside = [name for name in checkpoint.state if not name.startswith(prefix)]
     notes = (f"only what the file has under {prefix!r} was taken, not {listed(outside)}",) if outside else ()
     return prefix, state, notes

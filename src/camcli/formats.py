@@ -62,14 +62,17 @@ def suffix_of(name: str) -> str:
 
 
 class Unread:
-    """Counts what folders hold that is a picture and is not read.
+    """Counts what folders hold that is a picture and is not read, and what else is left out of what was named.
 
     Attributes:
         counts: how many of each suffix.
+        twice: pictures that were reached once more.
+        written: files that camcli itself wrote.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.twice = self.written = 0
         self._seen: set[int] = set()
 
     def __call__(self, path: str) -> None:
@@ -81,6 +84,17 @@ class Unread:
 
     def words(self) -> str:
         """How many of which, in a sentence, and what to do about it; empty if there are none."""
+        return "; ".join(filter(None, [self._about_formats(), self._about_names()]))
+
+    def _about_names(self) -> str:
+        said = []
+        if self.twice:
+            said.append(f"{self.twice} picture(s) are named more than once, and each is done once")
+        if self.written:
+            said.append(f"{self.written} file(s) that camcli wrote are left out")
+        return "; ".join(said)
+
+    def _about_formats(self) -> str:
         if not self.counts:
             return ""
         total = self.counts.total()

@@ -46,7 +46,7 @@ FUSES: tuple[str, ...] = get_args(Fuse)
 NOT_IN_FINGERPRINT = frozenset(
     {
         *("inputs", "null_separated", "out", "root", "overwrite", "drop_others", "durable", "pages"),
-        *("batch_size", "recompute", "workers", "device", "compile", "seed"),
+        *("batch_size", "recompute", "workers", "timeout", "device", "compile", "seed"),
     }
 )
 # How a layer's output may be said to lie in memory.
@@ -231,6 +231,7 @@ class Job:
         recompute: compute parts of the network again on the way back instead of keeping what they need for it
             (gradient checkpointing).
         workers: decode threads, and as many writer threads; 0 for the machine's default.
+        timeout: seconds after which a picture that is not decoded yet has failed; 0 for as long as it takes.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``; several that share the pictures, joined by commas, or
             ``cuda:all``.
         precision: the arithmetic of the network: ``fp32`` is IEEE's, and ``tf32`` lets GPUs round to ten bits before
@@ -290,6 +291,7 @@ class Job:
     batch_size: int = 0
     recompute: bool = False
     workers: int = 0
+    timeout: float = 60.0
     device: str = "auto"
     precision: Precision = "fp32"
     compile: Compile = "auto"
@@ -321,6 +323,8 @@ class Job:
                 raise RequestError(
                     f"{name} cannot be {getattr(self, name)}", "give a number from 1 on, or 0 for the default"
                 )
+        if not 0 <= self.timeout < math.inf:
+            raise RequestError(f"timeout cannot be {self.timeout}", "give seconds, or 0 for as long as it takes")
         input_size(self.size)
         factors(self.scales)
         value_range(self.range)

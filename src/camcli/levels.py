@@ -15,7 +15,7 @@ from camcli.outlet import Reading, unfiltered
 
 def levels(
     module: nn.Module,
-    image: Float[Tensor, "1 3 h w"],
+    image: Float[Tensor, "1 d h w"],
     read: Callable[[Any, int], Reading],
     pyramid: str = "",
 ) -> tuple[str, ...]:

@@ -14,13 +14,15 @@ from camcli.placement import Placement
 
 # From images to each layer's cells (n, c, h, w), in the graph that starts at the images if these ask for one.
 Cells = Callable[[Tensor], Mapping[str, Tensor]]
+# From a number, a seed, and by how much larger both sides are to be, to so many images of noise.
+Noise = Callable[[int, int, int], Tensor]
 
 # Lines of cells that are measured at a time along each axis, and at most.
 LINES, MOST_LINES = 4, 12
 # Of a pixel of the input: what is found is rounded to so much.
 GRAIN = 0.5
-# Of a stride, the least that counts as an offset; and what need not be known better where there is none.
-LEAST, ENOUGH = 1 / 32, 1 / 16
+# Of a stride, and in pixels, the least that counts as an offset; and what of a stride need not be known better.
+LEAST, LEAST_PIXELS, ENOUGH = 1 / 32, 1.0, 1 / 16
 # Student's t at 99.5 % for 4, 8 and 12 lines: how many standard errors an offset must have to be believed.
 STUDENT = {4: 5.84, 8: 3.50, 12: 3.11}
 # Of a line's profile, the share of pixels that are taken for its floor, as global branches lay one below everything.
@@ -28,6 +30,14 @@ FLOOR = 0.02
 # By how much more alike than at other shifts a layer's output and that of a shifted input must be where the shift is
 # its stride: of noise nothing else is alike.
 ALIKE = 0.15
+# Inputs of more pixels are measured at a smaller size, by multiples of so much, which no stride exceeds; and its least
+# side.
+MOST_PIXELS, MODULUS, SIDE = 2**18, 128, 224
+# So many layers are measured with more lines where some do not settle it.
+FEW = 2
+# Of a stride, from which offset on tokens are taken to be read wrongly.
+MISPLACED = 0.75
+MISREAD = "its tokens look elsewhere by about a cell, as do tokens that are read wrongly"
 # How many strides are tried at most.
 MOST_STRIDES = 64
 
@@ -87,7 +97,7 @@ class _Axis:
     @property
     def believed(self) -> bool:
         """Whether there is an offset, beyond what the lines resolve."""
-        return abs(self.offset) > max(STUDENT[len(self.lines)] * self.error, LEAST * self.stride)
+        return abs(self.offset) > max(STUDENT[len(self.lines)] * self.error, LEAST * self.stride, LEAST_PIXELS)
 
     @property
     def settled(self) -> bool:
@@ -121,9 +131,7 @@ class _Axis:
         return offset
 
 
-def locate(
-    cells_of: Cells, noise: Callable[[int, int], Float[Tensor, "n d h w"]], images: int = 0
-) -> dict[str, Located]:
+def locate(cells_of: Cells, noise: Noise, images: int = 0) -> dict[str, Located]:
     """Where the cells of each layer lie in the model's input.
 
     A cell looks where the score's gradient could come from: at the centre of its squared input gradient, of random
@@ -132,7 +140,7 @@ def locate(
 
     Args:
         cells_of: from images to each layer's cells.
-        noise: from a number and a seed to so many images.
+        noise: gives the images.
         images: how many the network must be given at once; 0 if that is free.
 
     Raises:
@@ -140,11 +148,11 @@ def locate(
     """
     count = images or LINES
     with torch.no_grad():
-        given = noise(count, 0)
+        given = noise(images or 1, 0, 0)
         size = (given.shape[2], given.shape[3])
         whole = cells_of(given)
         axes = {
-            name: list(map(_Axis, cells.shape[2:], size, _strides(cells_of, name, cells, given)))
+            name: list(map(_Axis, cells.shape[2:], size, _strides(cells_of, name, cells, given, noise)))
             for name, cells in whole.items()
         }
     open_ = dict(axes)
@@ -155,9 +163,43 @@ def locate(
             for axis in some:
                 axis.settle()
         open_ = {name: some for name, some in open_.items() if name not in unknown and not all(a.settled for a in some)}
-        if not open_:
+        if not open_ or len(axes) > FEW:
             break
     return {name: _located(some, size, unknown.get(name, "")) for name, some in axes.items()}
+
+
+def smaller(size: tuple[int, int]) -> tuple[int, int]:
+    """The size at which inputs of this one are measured: of large ones one of the same rest by every stride."""
+    if size[0] * size[1] <= MOST_PIXELS:
+        return size
+    height, width = (side - max(0, side - SIDE) // MODULUS * MODULUS for side in size)
+    return height, width
+
+
+def carried(found: Located, before: tuple[int, int], grid: tuple[int, int], size: tuple[int, int]) -> Located:
+    """What was found for inputs of the size ``before``, for those of another ``size``, whose grid is known.
+
+    The first cell lies where it did, since the padding before it does not depend on how much comes behind.
+    """
+    if found.unknown or size == before:
+        return found
+    here = found.placement or Placement.even(found.grid, before)
+    steps = zip(size, before, grid, found.grid, here.stride, strict=True)
+    if any(side - old != (cells - fewer) * stride for side, old, cells, fewer, stride in steps):
+        return Located(grid, stride=Placement.even(grid, size).stride, unknown="its cells are others at other sizes")
+    y, x = (
+        (side - (cells - 1) * stride) / 2 - first
+        for side, cells, stride, first in zip(size, grid, here.stride, here.first, strict=True)
+    )
+    placement = None if here == Placement.even(grid, size) else here
+    return Located(grid, (y, x), found.error, here.stride, placement)
+
+
+def of_tokens(found: Located) -> Located:
+    """What was found of a sequence that is read as a grid: what looks a cell away is read wrongly, and is not moved."""
+    if all(abs(offset) < MISPLACED * stride for offset, stride in zip(found.offset, found.stride, strict=True)):
+        return found
+    return Located(found.grid, error=found.error, stride=found.stride, unknown=MISREAD)
 
 
 def words_of(found: Mapping[str, Located], size: tuple[int, int]) -> list[str]:
@@ -165,6 +207,8 @@ def words_of(found: Mapping[str, Located], size: tuple[int, int]) -> list[str]:
     words = []
     for name, one in found.items():
         rows, columns = one.grid
+        if one.unknown == MISREAD:
+            continue  # how tokens are read is said where it is not sure
         if one.unknown:
             words.append(
                 f"where the layer {name!r} looks cannot be measured ({one.unknown}): its cells are drawn as if they "
@@ -205,7 +249,7 @@ def _located(axes: Sequence[_Axis], size: tuple[int, int], unknown: str) -> Loca
 def _measure(
     cells_of: Cells,
     layers: Mapping[str, Sequence[_Axis]],
-    noise: Callable[[int, int], Tensor],
+    noise: Noise,
     images: int,
     turn: int,
 ) -> dict[str, str]:
@@ -213,7 +257,7 @@ def _measure(
     signs = torch.Generator().manual_seed(turn)
     unknown: dict[str, str] = {}
     for start in range(turn, turn + LINES, images):
-        given = noise(images, start + 1).requires_grad_()
+        given = noise(images, start + 1, 0).requires_grad_()
         found = cells_of(given)
         for name, axes in layers.items():
             for dimension, axis in enumerate(axes):
@@ -254,11 +298,11 @@ def _profile(squared: np.ndarray) -> np.ndarray:
     return np.asarray(above / total if total else above)
 
 
-def _strides(cells_of: Cells, name: str, cells: Float[Tensor, "n c h w"], given: Tensor) -> list[float]:
+def _strides(cells_of: Cells, name: str, cells: Float[Tensor, "n c h w"], given: Tensor, noise: Noise) -> list[float]:
     """From each cell to the next, down and across.
 
-    Where cells share the input by a power of two, that is their stride; else the shift of the input that shifts them by
-    one, if one does.
+    Where cells share the input by a power of two, that is their stride. Else it follows from how many more a larger
+    input has; or, where the network takes none, it is the shift of the input that shifts them by one, if one does.
     """
     found = []
     for dimension, (count, side) in enumerate(zip(cells.shape[2:], given.shape[2:], strict=True), start=2):
@@ -266,7 +310,10 @@ def _strides(cells_of: Cells, name: str, cells: Float[Tensor, "n c h w"], given:
         natural = stride.is_integer() and not int(stride) & (int(stride) - 1)
         if count > 2 and not natural:
             tried = [*range(-(-side // (count + 2)), side // (count - 2) + 1)]
-            if 2 < len(tried) <= MOST_STRIDES:
+            more = _more(cells_of, name, noise, len(given), dimension) - count
+            if more > 0 and MODULUS / more in tried:
+                stride = MODULUS / more
+            elif 2 < len(tried) <= MOST_STRIDES:
                 likeness = _likenesses(cells_of, name, cells, given, dimension, tried)
                 best = int(np.argmax(likeness))
                 stride = float(tried[best]) if likeness[best] - np.median(likeness) > ALIKE else stride
@@ -274,6 +321,14 @@ def _strides(cells_of: Cells, name: str, cells: Float[Tensor, "n c h w"], given:
                 stride = float(tried[0])
         found.append(stride)
     return found
+
+
+def _more(cells_of: Cells, name: str, noise: Noise, images: int, dimension: int) -> int:
+    """How many cells an input has whose sides are so much larger as every stride divides; 0 where it cannot be had."""
+    try:
+        return cells_of(noise(images, 0, MODULUS))[name].shape[dimension]
+    except Exception:  # whatever it is, the network takes no such input
+        return 0
 
 
 def _likenesses(

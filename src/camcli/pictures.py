@@ -12,7 +12,7 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
@@ -27,6 +27,8 @@ from camcli.errors import PictureError, RequestError, did_you_mean
 from camcli.formats import FORMATS, SUFFIXES, Unread, suffix_of
 from camcli.frames import turn_to
 from camcli.job import BY_FOLDER, page_of
+from camcli.names import entries
+from camcli.written import Written
 
 if TYPE_CHECKING:
     from camcli.geometry import View
@@ -88,6 +90,10 @@ class Source:
         return page_of(str(self.path), self.page)
 
 
+# No picture, but the word that no name comes for a while.
+PAUSE = Source(Path(), "")
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A decoded picture.
@@ -120,11 +126,12 @@ def find(
     An input is a file (tried whatever its suffix, but for those of weights), a folder (everything below it with a
     picture's suffix, nothing hidden, links followed but never in circles), a glob pattern (``**`` too; what exists
     under that very name comes first; what matches counts as if given by name), ``@list.txt`` or ``-`` (file and folder
-    names, one a line). Folders that camcli wrote, ``out`` among them, are left out unless they are given by name. A
-    picture that is reached twice is yielded once.
+    names, one a line). Folders that camcli wrote, ``out`` among them, are left out unless they are given by name; so is
+    every single file that it wrote among others. A picture that is reached twice is yielded once.
 
     What was given is checked now, what is listed or found is checked when its turn comes: one folder's names are held
-    at a time, never the whole tree's.
+    at a time, never the whole tree's. Where names come from a pipe and none comes for a while, ``PAUSE`` is given, as
+    often as that is so.
 
     Args:
         inputs: what the user gave.
@@ -132,7 +139,7 @@ def find(
         stdin: what ``-`` reads; default: the process's standard input.
         null_separated: names in lists end in NUL instead of a newline.
         root: output names are relative to this folder; default: the current one.
-        unread: counts what is in folders and is left out though it is a picture.
+        unread: counts what is left out though it is a picture, or was named.
 
     Raises:
         RequestError: an input does not exist, matches nothing, cannot be read as a list, is the output folder, or is a
@@ -142,7 +149,7 @@ def find(
     sources = [search.input(given, stdin) for given in inputs]
     found = itertools.chain.from_iterable(sources)
     # One file or folder cannot name a picture twice: no set of names then grows with the run.
-    return found if len(inputs) == 1 and os.path.lexists(inputs[0]) else _once(found)
+    return found if len(inputs) == 1 and os.path.lexists(inputs[0]) else _once(found, unread)
 
 
 def grouped(items: Iterable[T], group: str, path: Callable[[T], Path]) -> Iterator[list[T]]:
@@ -205,13 +212,17 @@ def _short(part: str) -> str:
     return kept + mark
 
 
-def _once(sources: Iterable[Source]) -> Iterator[Source]:
+def _once(sources: Iterable[Source], unread: Unread | None) -> Iterator[Source]:
     seen: set[int] = set()  # hashes, since a run may have a million names
     for source in sources:
         name = hash(source.name)
-        if name not in seen:
+        if source is PAUSE:
+            yield source
+        elif name not in seen:
             seen.add(name)
             yield source
+        elif unread is not None:
+            unread.twice += 1
 
 
 # A path and why it cannot be read; the path of a folder ends in `/`.
@@ -224,6 +235,7 @@ class _Search:
     root: str
     null_separated: bool
     unread: Unread | None = None
+    written: Written = field(default_factory=Written)
 
     def source(self, path: str, error: str = "") -> Source:
         return Source(Path(path), output_name(path, self.root), error)
@@ -248,11 +260,21 @@ class _Search:
 
     def named(self, path: str) -> Iterator[Source]:
         if not os.path.isdir(path):
-            yield self.source(path)
+            if not self.is_written(path):
+                yield self.source(path)
             return
+        # Who names a folder that camcli wrote means what is in it.
+        wanted = self.is_output(path)
         for found, error in self.tree(_as_folder(path), self.keep):
-            if error or not found.endswith("/"):
+            if error or not (found.endswith("/") or (not wanted and self.is_written(found))):
                 yield self.source(found, error)
+
+    def is_written(self, path: str) -> bool:
+        """Whether a file is an output of camcli, which then is counted."""
+        written = self.written(path)
+        if written and self.unread is not None:
+            self.unread.written += 1
+        return written
 
     def keep(self, folder: str, name: str) -> bool:
         """Whether a file in a folder is a picture that is read; one that is not is counted."""
@@ -280,7 +302,10 @@ class _Search:
             yield from self.listed(file)
 
     def listed(self, stream: _Bytes) -> Iterator[Source]:
-        for entry in _nulls(stream) if self.null_separated else _lines(stream):
+        for entry in entries(stream, b"\0" if self.null_separated else b"\n"):
+            if entry is None:
+                yield PAUSE
+                continue
             path = os.fsdecode(entry)
             if os.path.lexists(path):
                 error = "is the output folder" if self.is_out(path) else ""
@@ -446,25 +471,6 @@ def _missing(given: str, what: str = "file or folder", hint: str = "") -> Reques
         near = ""
     where = f"in {folder!r}: {near}" if folder and near else near
     return RequestError(f"there is no {what} {given!r}", "\n".join(filter(None, [where, hint])))
-
-
-def _lines(stream: _Bytes) -> Iterator[bytes]:
-    for number, line in enumerate(stream):
-        entry = line.removesuffix(b"\n").removesuffix(b"\r")
-        entry = entry.removeprefix(b"\xef\xbb\xbf") if number == 0 else entry
-        if entry:
-            yield entry
-
-
-def _nulls(stream: _Bytes) -> Iterator[bytes]:
-    # read1 hands over what a pipe has now and does not wait for a full block.
-    read = getattr(stream, "read1", stream.read)
-    rest = b""
-    while block := read(1 << 16):
-        *entries, rest = (rest + block).split(b"\0")
-        yield from filter(None, entries)
-    if rest:
-        yield rest
 
 
 @dataclass(frozen=True, slots=True)

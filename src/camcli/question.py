@@ -246,4 +246,6 @@ def _prepared(prepare: Prepare, file: str, job: Job) -> torch.Tensor:
         raise RequestError(
             f"the picture {file!r} of the target similar: cannot be read: {error.message}", error.hint
         ) from error
+    except ValueError as error:  # it has other channels than the model's images
+        raise RequestError(f"the picture {file!r} cannot be compared with: {error}", "name a class") from error
     return image

@@ -287,17 +287,12 @@ class Ranking:
 
     def _said_of(self, explainer: Explainer, batch: Sequence[Item], kept: Kept) -> list[tuple[Item, Said]]:
         ready = [item for item in batch if item.input is not None]
-        found: Sequence[Said] | None = None
-        try:
-            found = self._forward(explainer, ready, kept) if ready else []
-        except RequestError:
-            raise
-        except torch.OutOfMemoryError:
-            self._note(f"{explainer.device} has not enough memory for {len(ready)} pictures at a time: --batch-size")
-        except Exception as error:
-            self._note(f"a batch failed and was done picture by picture: {_first_line(error)}")
-        if found is None:  # not in the handlers: they would hold on to the failed batch's memory
-            found = [self._alone(explainer, item, kept) for item in ready]
+        found = self.worker.apart(
+            explainer,
+            ready,
+            lambda some: self._forward(explainer, some, kept),
+            lambda item: self._alone(explainer, item, kept),
+        )
         said = iter(found)
         pairs = [(item, None if item.input is None else next(said)) for item in batch]
         for item in ready:
@@ -315,8 +310,9 @@ class Ranking:
     def _forward(self, explainer: Explainer, items: Sequence[Item], kept: Kept) -> list[Said]:
         module = explainer.module
         images = devices.batch_for(explainer.device, [item.input for item in items if item.input is not None])
+        place = explainer.places.get(self.layer, 0)
         with self.worker.computing():
-            said = output_of(module, self.layer, devices.copied_to(module, images), self._turn)
+            said = output_of(module, self.layer, devices.copied_to(module, images), self._turn, place)
         cells = canonical(said, self._layout).float()
         if len(cells) != len(items):
             raise ValueError(f"the layer {self.layer!r} gives {len(cells)} outputs for {len(items)} pictures")

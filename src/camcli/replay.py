@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camcli.capture import first_tensor, replaced
+from camcli.capture import first_tensor, replaced, tensor_at
 
 # What a module says instead of running; None: it runs.
 Answer = Callable[[], Any] | None
@@ -33,6 +33,7 @@ class Recording:
         call: which of the layer's runs counts, from 1 on.
         before: those calls in their order, each a module and its output.
         output: the layer's own.
+        part: which of the tensors in it is looked at, from 0 on.
         biggest: the values per image of the largest output before the layer, and behind it.
         versions: how often each output had been changed in place when it was kept.
     """
@@ -41,13 +42,14 @@ class Recording:
     call: int = 1
     before: list[tuple[nn.Module, Any]] = field(default_factory=list)
     output: Any = None
+    part: int = 0
     biggest: tuple[int, int] = (1, 1)
     versions: list[int] = field(default_factory=list)
 
     @property
     def tensor(self) -> Tensor:
         """The tensor that the layer gave."""
-        found = first_tensor(self.output)
+        found = tensor_at(self.output, self.part)
         assert found is not None
         return found
 
@@ -89,7 +91,12 @@ class Way:
 
 @contextmanager
 def recorded(
-    model: nn.Module, layer: nn.Module, call: int, images: int, owned: frozenset[nn.Module] = frozenset()
+    model: nn.Module,
+    layer: nn.Module,
+    call: int,
+    images: int,
+    owned: frozenset[nn.Module] = frozenset(),
+    part: int = 0,
 ) -> Iterator[Recording]:
     """While it lasts, a forward of the model leaves in the recording what is needed to run the rest behind the layer.
 
@@ -99,8 +106,9 @@ def recorded(
         call: which of the layer's runs counts, from 1 on.
         images: how many the network is given.
         owned: modules whose output is kept as a copy, since something changes it in place.
+        part: which of the tensors that the layer gives is looked at.
     """
-    recording = Recording(images, call)
+    recording = Recording(images, call, part=part)
     frames: list[list[tuple[nn.Module, Any]]] = []
     runs = 0
 
@@ -264,5 +272,11 @@ def _copy(tensor: Tensor) -> Tensor:
 def changes(output: Any) -> int:
     """How often the tensors of an output were changed in place."""
     found: list[int] = []
-    mapped(output, lambda tensor: found.append(tensor._version) or tensor)  # type: ignore[func-returns-value]
+
+    def add(tensor: Tensor) -> Tensor:
+        # What torch.inference_mode gives counts no changes; whether it can be replayed is proven anyhow.
+        found.append(0 if tensor.is_inference() else tensor._version)
+        return tensor
+
+    mapped(output, add)
     return sum(found)

@@ -39,6 +39,7 @@ SLUG = 40
 # In a picture's stamp, before what else its maps depend on: the pictures of its group, concepts found in several.
 MATES = "+"
 STANDS = "the result of an earlier run stays"
+NONE_DROPPED = "no picture could be done, so the results of other jobs stay"
 OUTDATED = f"{STANDS}, of the picture as it was then: it was changed since"
 # What fails for one picture in these ways fails for all: the disk is full, the quota spent, the folder read-only.
 NO_USE_TO_GO_ON = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
@@ -179,7 +180,7 @@ class Run:
 
     def __iter__(self) -> Iterator[list[Outcome]]:
         sources = found(self.job, self._stdin, self.unread if self.total is None else None)
-        explained = self.worker.stream(map(self._item, sources), self._begin)
+        explained = self.worker.paused_stream(map(self._item, sources), self._begin)
         workers = self.worker.workers
         met = failed = skipped = standing = 0
         for outcomes in ahead(self._outcomes, explained, workers, 2 * workers):
@@ -200,8 +201,10 @@ class Run:
             for outcomes in self._draw():
                 failed += 1
                 yield outcomes
-        if self.job.drop_others:
+        if self.job.drop_others and failed < met:
             self._ledger.drop_others()
+        elif self.job.drop_others:
+            self.notes.append(NONE_DROPPED)
         counts = {"pictures": met, "failed": failed, "skipped": skipped, "unread": self.unread.as_dict()}
         self._record(finished=provenance.now(), **counts, notes=list(self.notes), scale=self._scale)
 
@@ -314,6 +317,7 @@ class Run:
             note = OUTDATED if alone and self._ledger.changed(item.source.name, item.stamp) else STANDS
             outcomes = [replace(outcome, notes=(*outcome.notes, note)) for outcome in outcomes]
         seconds = (item.seconds + time.perf_counter() - began) / len(outcomes)
+        item.drop()
         return [replace(outcome, seconds=round(seconds, 4)) for outcome in outcomes]
 
     def _outcome(self, item: Item, **values: Any) -> Outcome:

@@ -47,6 +47,7 @@ from camcli.render import Style
 from camcli.run import (
     GO_ON_LATER,
     NO_USE_TO_GO_ON,
+    NONE_DROPPED,
     OUTDATED,
     STANDS,
     check,
@@ -153,7 +154,7 @@ class Sensitivity:
 
     def __iter__(self) -> Iterator[list[Compared]]:
         sources = found(self.job, self._stdin, self.unread if self.total is None else None)
-        explained = self.worker.stream(map(self._item, sources))
+        explained = self.worker.paused_stream(map(self._item, sources))
         workers = self.worker.workers
         met = failed = standing = 0
         for records in ahead(self._records, explained, workers, 2 * workers):
@@ -167,8 +168,10 @@ class Sensitivity:
             raise NothingFoundError("standard input named no picture")
         if standing:
             self.notes.append(f"{standing} picture(s) that failed keep the results of an earlier run")
-        if self.job.drop_others:
+        if self.job.drop_others and failed < met:
             self._ledger.drop_others()
+        elif self.job.drop_others:
+            self.notes.append(NONE_DROPPED)
         if self.total is None:
             self.notes += filter(None, [self.unread.words()])
         self._facts |= {"pictures": met, "failed": failed, "unread": self.unread.as_dict()}
@@ -270,6 +273,7 @@ class Sensitivity:
             stands = self._ledger.stands(item.source.name)
             outdated = self._ledger.changed(item.source.name, item.stamp)
             record = self._record(item, error=reason(error), notes=(OUTDATED if outdated else STANDS,) * stands)
+        item.drop()
         return [replace(record, seconds=round(item.seconds + time.perf_counter() - began, 4))]
 
     def _record(self, item: Item, **values: Any) -> Compared:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from camcli.capture import closed_parts, first_tensor, frozen, listened
+from camcli.capture import closed_parts, first_tensor, frozen, listened, point_of, replaced, tensor_at
 from camcli.errors import RequestError
 from camcli.layout import Layout, canonical, decide, readings, settled
-from camcli.outlet import PLAIN, Reading, unfiltered
+from camcli.nested import tensors
+from camcli.outlet import PLAIN, Reading, table_of, unfiltered
+
+# Why no map can be made at a layer that has a grid: for methods that need no gradient this is no reason.
+NO_GRAPH = "no gradient: the model's output has no grad_fn"
+UNREACHED = "no gradient reaches it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +28,20 @@ class Layer:
     Attributes:
         name: its full name.
         type: its class's name.
-        shape: of its output (or of the first tensor in it), batch first; empty if it gives none.
+        shape: of its output, or of the tensor in it that is looked at, batch first; empty if it gives none.
         layout: how the output is read as a grid, if it can be.
         reason: why no map can be made here, or empty.
         turn: its place in the order in which modules ended; None if it did not run.
         calls: how often it ran; the last time is what the rest describes.
-        reached: whether the gradient of the score reaches anything of its output; of a grid's, its cells.
+        reached: whether the gradient of the score reaches anything of what it hands on; of a grid's, its cells.
+        vanished: whether the score's graph leads there, and the gradient is zero all over: on noise, perhaps not on
+            pictures.
+        part: which of the tensors in its output is looked at, from 0 on: the first on which the score depends.
+        aside: whether the score depends on another of them, which has no grid.
+        channels: how many it has, if it is read as a grid.
+        scores: whether it has as many channels as there are classes, where the model scores every pixel.
+        final: whether it then has the rows and columns of these scores too.
+        graph: whether the score has a graph at all, of all layers alike.
     """
 
     name: str
@@ -39,6 +52,13 @@ class Layer:
     turn: int | None = None
     calls: int = 1
     reached: bool = False
+    vanished: bool = False
+    part: int = 0
+    aside: bool = False
+    channels: int = 0
+    scores: bool = False
+    final: bool = False
+    graph: bool = True
 
 
 def probe_image(
@@ -76,47 +96,138 @@ def survey(
     Raises:
         RequestError: what the module returns cannot be read.
     """
-    outputs: dict[str, list[Tensor]] = {}
-    turns: dict[str, int] = {}
-
-    def hear(name: str, output: Any) -> None:
-        turns[name] = len(turns)
-        tensor = first_tensor(output)
-        if tensor is not None:
-            outputs.setdefault(name, []).append(tensor)
-
-    with torch.inference_mode(False), torch.enable_grad(), frozen(module), unfiltered(module), listened(module, hear):
-        score = read(module(image.detach().clone().requires_grad_().clone()), len(image)).total()
-        heard = [(name, tensors[-1]) for name, tensors in outputs.items() if tensors[-1].requires_grad]
-        gradients: dict[str, Tensor | None] = {}
-        if score.requires_grad:
-            found = torch.autograd.grad(score, [tensor for _, tensor in heard], allow_unused=True)
-            gradients = dict(zip((name for name, _ in heard), found, strict=True))
-
+    met = _met(module, image, read)
     size = (image.shape[2], image.shape[3])
     layers = []
     closed = closed_parts(module)
     for name, part in module.named_modules():
         if not name:
             continue
-        layer = Layer(name, type(part).__name__, turn=turns.get(name))
+        layer = Layer(name, type(part).__name__, turn=met.turns.get(name))
         hidden = next((one for one in closed if one.hides(name)), None)
         if hidden:
             layer = replace(layer, reason=hidden.words)
-        elif name not in turns:
+        elif name not in met.turns:
             layer = replace(layer, reason="does not run")
-        elif name not in outputs:
+        elif name not in met.points:
             layer = replace(layer, reason="gives no tensor")
         else:
-            layer = replace(layer, shape=tuple(outputs[name][-1].shape), calls=len(outputs[name]))
+            shape = tuple(met.points[name][met.used(name)].shape)
+            layer = replace(layer, shape=shape, calls=met.calls[name], part=met.used(name))
         layers.append(layer)
 
     images = len(image)
     plain = plain_layouts(layers, size, prefix, grid, images)
+
+    def described(layer: Layer) -> Layer:
+        if layer.reason:
+            return layer
+        found = [_with_layout(one, met, size, prefix, grid, plain, images) for one in _parts(layer, met)]
+        # Of several tensors the first of which a map can be made; else one that has a grid, aside of the way.
+        usable = [one for one in found if not one.reason] or [one for one in found if one.layout] or found
+        best = replace(usable[0], graph=met.graph)
+        return replace(best, aside=best.part != layer.part)
+
+    found = [described(layer) for layer in layers]
+    still = _still(module, image, [layer for layer in found if met.started(layer)])
     return [
-        layer if layer.reason else _with_layout(layer, gradients.get(layer.name), size, prefix, grid, plain, images)
-        for layer in layers
+        replace(one, reason="the same for every picture", reached=False) if one.name in still else one for one in found
     ]
+
+
+@dataclass(slots=True)
+class _Met:
+    """What was met in one forward and one backward.
+
+    Attributes:
+        turns: the place of each module in the order in which they ended.
+        calls: how often each gave tensors.
+        points: of each module's last run the tensors of numbers, where the gradient is taken as at a tap.
+        places: of these, their places among all tensors of its output.
+        fresh: of these, whether the graph begins there.
+        gradients: by those; None where no graph leads from the score.
+        graph: whether one leads from the score to the image, or to anything that has more than channels.
+        table: the scores' shape, if there is one for each class and pixel.
+    """
+
+    turns: dict[str, int] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
+    points: dict[str, dict[int, Tensor]] = field(default_factory=dict)
+    fresh: dict[str, frozenset[int]] = field(default_factory=dict)
+    gradients: dict[tuple[str, int], Tensor | None] = field(default_factory=dict)
+    graph: bool = False
+    table: tuple[int, ...] = ()
+
+    def used(self, name: str) -> int:
+        """The place of the first tensor that the score depends on, else of the first."""
+        places = list(self.points[name])
+        gradients = {place: self.gradients.get((name, place)) for place in places}
+        led = [place for place, gradient in gradients.items() if gradient is not None]
+        moved = [place for place, gradient in gradients.items() if gradient is not None and bool(gradient.any())]
+        return [*moved, *led, *places][0]
+
+    def started(self, layer: Layer) -> bool:
+        """Whether the graph starts at a layer of which a map can be made."""
+        return not layer.reason and layer.part in self.fresh.get(layer.name, ())
+
+
+def _met(module: nn.Module, image: Tensor, read: Callable[[Any, int], Reading]) -> _Met:
+    met = _Met()
+
+    def hear(name: str, output: Any) -> Any:
+        met.turns[name] = len(met.turns)
+        if not name:
+            return None
+        found = {place: one for place, one in enumerate(tensors(output)) if one.is_floating_point()}
+        if not found:
+            return None
+        # As a tap does it, so that what a layer hands on is found where a tap will look for it.
+        alone = sum(1 for _ in tensors(output)) == 1
+        met.points[name] = {place: point_of(one, alone) for place, one in found.items()}
+        met.fresh[name] = frozenset(place for place, one in found.items() if not one.requires_grad)
+        met.calls[name] = met.calls.get(name, 0) + 1
+        for place, one in found.items():
+            output = replaced(output, one, met.points[name][place].clone())
+        return output
+
+    with torch.inference_mode(False), torch.enable_grad(), frozen(module), unfiltered(module), listened(module, hear):
+        leaf = image.detach().clone().requires_grad_()
+        reading = read(module(leaf.clone()), len(image))
+        score = reading.total()
+        table = table_of(reading)
+        met.table = tuple(table.shape) if table is not None and table.ndim == 4 else ()
+        if score.requires_grad:
+            wanted = [(name, place) for name, some in met.points.items() for place in some]
+            points = [met.points[name][place] for name, place in wanted]
+            found: Sequence[Tensor | None] = torch.autograd.grad(score, [leaf, *points], allow_unused=True)
+            met.gradients = dict(zip(wanted, found[1:], strict=True))
+            met.graph = found[0] is not None or any(one is not None and one.ndim > 2 for one in found)
+    return met
+
+
+def _parts(layer: Layer, met: _Met) -> Iterator[Layer]:
+    """The layer with each tensor that it gives, that on the way to the score first."""
+    places = list(met.points[layer.name])
+    for place in sorted(places, key=lambda one: one != layer.part):
+        yield replace(layer, shape=tuple(met.points[layer.name][place].shape), part=place)
+
+
+def _still(module: nn.Module, image: Tensor, layers: Sequence[Layer]) -> set[str]:
+    """The layers that say the same of another image: what they give is no picture's."""
+    if not layers:
+        return set()
+    said: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
+    parts = {layer.name: layer.part for layer in layers}
+
+    def hear(name: str, output: Any) -> None:
+        if name in said and (tensor := tensor_at(output, parts[name])) is not None:
+            said[name].append(tensor.detach().clone())
+
+    with torch.no_grad(), frozen(module), unfiltered(module), listened(module, hear):
+        for one in (image, image.flip(3)):
+            module(one.clone())
+    halves = {name: (some[: len(some) // 2], some[len(some) // 2 :]) for name, some in said.items()}
+    return {name for name, (one, other) in halves.items() if all(map(torch.equal, one, other))}
 
 
 def plain_layouts(
@@ -135,14 +246,16 @@ def plain_layouts(
 
 def _with_layout(
     layer: Layer,
-    gradient: Tensor | None,
+    met: _Met,
     size: tuple[int, int],
     prefix: int | None,
     grid: tuple[int, int] | None,
     plain: frozenset[Layout],
     images: int = 1,
 ) -> Layer:
-    layer = replace(layer, reached=gradient is not None and bool(gradient.any()))
+    gradient = met.gradients.get((layer.name, layer.part))
+    vanished = gradient is not None and not bool(gradient.any())
+    layer = replace(layer, reached=gradient is not None and not vanished, vanished=vanished)
     ways = settled(readings(layer.shape, size, prefix, grid, images), plain)
     if not ways:
         pieces = layer.shape[0] if layer.shape else images
@@ -154,8 +267,19 @@ def _with_layout(
     if len(ways) > 1:
         return replace(layer, reason="ambiguous: " + " or ".join(map(str, ways)))
     [layout] = ways
+    form = canonical(torch.empty(layer.shape, device="meta"), layout).shape
+    scores = bool(met.table) and form[1] == met.table[1]
     reached = gradient is not None and bool(canonical(gradient, layout).any())
-    return replace(layer, layout=layout, reached=reached, reason="" if reached else "no gradient reaches it")
+    reason = "" if reached or vanished else UNREACHED if met.graph else NO_GRAPH
+    return replace(
+        layer,
+        layout=layout,
+        reached=reached,
+        reason=reason,
+        channels=form[1],
+        scores=scores,
+        final=scores and form[2:] == met.table[2:],
+    )
 
 
 def token_layout(
@@ -208,8 +332,24 @@ def _lengths(shape: tuple[int, ...], images: int = 1) -> tuple[int, ...]:
     return (shape[1] * shape[2], shape[2] * shape[3]) if len(shape) == 4 else ()
 
 
-def no_gradient(module: nn.Module, layers: Sequence[Layer], name: str) -> RequestError:
+class LayerError(RequestError):
+    """At a layer no map can be made; perhaps at another."""
+
+
+def no_gradient(module: nn.Module, layers: Sequence[Layer], name: str) -> LayerError:
     """Why the score's gradient does not reach a layer's cells: where it is cut, and a layer that works."""
+    return no_grad_fn() if no_graph(layers) else cut_off(module, layers, name)
+
+
+def cut_off(module: nn.Module, layers: Sequence[Layer], name: str, gradient: bool = True) -> LayerError:
+    """Why a layer's cells have no part in the score: where the way is cut, and a layer that works.
+
+    Args:
+        module: the network.
+        layers: as :func:`survey` found them.
+        name: of the layer.
+        gradient: whether it is the gradient that does not reach it; else not even a change of them is felt.
+    """
     here = next(layer for layer in layers if layer.name == name)
     behind = sorted(
         (layer for layer in layers if layer.turn is not None and layer.turn > (here.turn or 0)),
@@ -218,7 +358,9 @@ def no_gradient(module: nn.Module, layers: Sequence[Layer], name: str) -> Reques
     after = next((layer for layer in behind if layer.reached and not name.startswith(f"{layer.name}.")), None)
     before = [layer for layer in behind if layer.layout and (after is None or (layer.turn or 0) < (after.turn or 0))]
     last = before[-1] if before else here
-    if after is None:
+    if here.aside:
+        cause = "the score is made of another of the tensors that it gives, which has no grid"
+    elif after is None:
         cause = "behind it nothing that was seen leads to the score"
     elif last.layout and last.layout.prefix:
         cause = (
@@ -227,15 +369,60 @@ def no_gradient(module: nn.Module, layers: Sequence[Layer], name: str) -> Reques
         )
     else:
         cause = f"it is cut between {last.name!r} and {after.name!r} ({after.type})"
-    try:
-        better = f"; {default_layer(module, layers)!r} works"
-    except RequestError:
-        better = ""
-    return RequestError(
-        f"no gradient of the class score reaches the map's cells at the layer {name!r}, so every map would be zero: "
-        + cause,
-        f"choose an earlier layer{better}; `camcli layers MODEL` lists those that can be used",
+    better = next((one for one in ranked(module, layers, not no_graph(layers)) if one != name), "")
+    what = "no gradient of the class score reaches" if gradient else "the class score does not depend on"
+    return LayerError(
+        f"{what} the map's cells at the layer {name!r}, so every map would be zero: {cause}",
+        f"choose another layer: {better!r} works; `camcli layers MODEL` lists those that can be used"
+        if better
+        else f"no layer can be used: {at_the_input(module)}",
     )
+
+
+def no_graph(layers: Sequence[Layer]) -> bool:
+    """Whether the score had no graph at all when the layers were looked at."""
+    return any(not layer.graph for layer in layers)
+
+
+def no_grad_fn() -> LayerError:
+    """That the score has no graph, so that there is no gradient anywhere."""
+    return LayerError(
+        "the model's output has no grad_fn, so there is no gradient at any layer: its forward, or a part's, "
+        "runs under torch.no_grad or torch.inference_mode, or detaches what it returns",
+        "take that out of the model; or choose a method that needs no gradient, such as eigencam, ablation-cam, "
+        "scorecam or rise",
+    )
+
+
+def at_the_input(module: nn.Module) -> str:
+    """What can be done where no layer can be looked at, in words for people."""
+    relus = any(isinstance(part, nn.ReLU | nn.ReLU6) for part in module.modules())
+    return f"use a method that works at the input: --method {'guided-backprop' if relus else 'integrated-gradients'}"
+
+
+def depends(
+    module: nn.Module, layer: Layer, image: Float[Tensor, "n d h w"], read: Callable[[Any, int], Reading] = PLAIN.read
+) -> bool:
+    """Whether the score depends on the cells of what a layer hands on, whatever its gradient is: NaN goes all the way.
+
+    Where the network fails on that, nobody can tell, and it counts as so.
+    """
+
+    def hear(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        tensor = tensor_at(output, layer.part)
+        assert tensor is not None
+        spoilt = tensor.clone()
+        (canonical(spoilt, layer.layout) if layer.layout and layer.layout.order != "ncthw" else spoilt).fill_(torch.nan)
+        return replaced(output, tensor, spoilt)
+
+    handle = module.get_submodule(layer.name).register_forward_hook(hear)
+    try:
+        with torch.inference_mode(False), torch.no_grad(), frozen(module), unfiltered(module):
+            return bool(read(module(image.detach().clone()), len(image)).total().isnan())
+    except Exception:  # whatever it is, it comes of the NaN
+        return True
+    finally:
+        handle.remove()
 
 
 def first_not_finite(module: nn.Module, image: Float[Tensor, "1 d h w"]) -> str:
@@ -254,16 +441,91 @@ def first_not_finite(module: nn.Module, image: Float[Tensor, "1 d h w"]) -> str:
 
 
 def default_layer(module: nn.Module, layers: Sequence[Layer]) -> str:
-    """The layer that is explained when none is named.
+    """The layer that is explained when none is named: the first of :func:`ranked`.
+
+    Raises:
+        RequestError: there is no such layer.
+    """
+    for name in ranked(module, layers):
+        return name
+    raise no_layer(module, layers)
+
+
+def no_layer(module: nn.Module, layers: Sequence[Layer]) -> RequestError:
+    """That there is no layer to choose by default, and what can be done."""
+    if no_graph(layers):
+        return no_grad_fn()
+    if scores := next((layer.name for layer in layers if layer.scores and not layer.reason), ""):
+        return RequestError(
+            f"no layer of this network ({type(module).__name__}) has a grid but those that give the scores themselves, "
+            "where a map is the class's own score map",
+            f"{at_the_input(module)}; or for that map --layer {scores}",
+        )
+    return RequestError(
+        f"no layer of this network ({type(module).__name__}) has a spatial grid that the score's gradient reaches",
+        at_the_input(module),
+    )
+
+
+def found_default(
+    module: nn.Module,
+    layers: Sequence[Layer],
+    image: Float[Tensor, "n d h w"],
+    read: Callable[[Any, int], Reading] = PLAIN.read,
+    graph: bool = True,
+    failed: Sequence[str] = (),
+) -> str:
+    """The default layer, tried where the gradient does not tell: it vanishes on noise, or nobody asks for it.
+
+    Args:
+        module: the network.
+        layers: as :func:`survey` found them.
+        image: noise.
+        read: as there.
+        graph: whether the layer must be one that the gradient reaches.
+        failed: layers that will not do.
+
+    Raises:
+        RequestError: there is none.
+    """
+    if graph and no_graph(layers):
+        raise no_grad_fn()
+    known = {layer.name: layer for layer in layers}
+    cut = False
+    for name in ranked(module, layers, graph):
+        layer = known[name]
+        if name in failed or (cut and not _normalises(layer)):
+            continue
+        if layer.reached or depends(module, layer, image, read):
+            return name
+        # Behind the last attention the patches speak to nobody: then, as ever, its input.
+        cut |= bool(layer.layout and layer.layout.prefix)
+    if graph:
+        raise no_layer(module, layers)
+    raise RequestError(
+        f"no layer of this network ({type(module).__name__}) has a spatial grid that the score depends on",
+        "use a method that works at the input and needs no gradient: --method rise",
+    )
+
+
+def _normalises(layer: Layer) -> bool:
+    return bool(layer.layout and layer.layout.prefix and "norm" in layer.type.lower())
+
+
+def ranked(module: nn.Module, layers: Sequence[Layer], graph: bool = True) -> list[str]:
+    """The layers that can be the default, best first.
 
     Among the layers of which a map can be made and that run once, without poolings and what is inside them, without
     modules that only pass on (dropout, identity), and without auxiliary heads (``aux...``): the one that ends last.
     Where patches speak to the class only through prefix tokens, so that behind that layer there are patches that no
     gradient reaches, the last normalisation among those with such tokens, which is the input of the last attention. A
-    container counts as its last module unless that is a pooling, since it gives the same tensor.
+    container counts as its last module unless that is a pooling, since it gives the same tensor. Of a network that
+    scores every pixel none at the end that has as many channels as there are classes: its map is that of the scores.
 
-    Raises:
-        RequestError: there is no such layer.
+    Args:
+        module: the network.
+        layers: as :func:`survey` found them.
+        graph: whether those do not count at which there is no gradient since the score has no graph.
     """
     kinds = dict(module.named_modules())
     pools = {name for name, part in kinds.items() if "pool" in type(part).__name__.lower()}
@@ -278,16 +540,16 @@ def default_layer(module: nn.Module, layers: Sequence[Layer]) -> str:
         aside = any(step.startswith("aux") for step in name.split("."))
         return aside or type(kinds[name]).__name__.startswith(("Dropout", "DropPath", "Identity"))
 
-    able = [layer for layer in layers if not layer.reason and not is_pooled(layer.name) and not passes_on(layer.name)]
+    usable = [layer for layer in layers if not layer.reason or (not graph and layer.reason == NO_GRAPH)]
+    # Where others have a gradient, none is chosen unasked whose own vanishes on noise.
+    usable = [layer for layer in usable if not layer.vanished] or usable
+    able = [layer for layer in usable if not is_pooled(layer.name) and not passes_on(layer.name)]
     able = [layer for layer in able if layer.calls == 1] or able
+    able = sorted((layer for layer in able if not layer.final), key=lambda layer: layer.turn or 0)
+    while able and able[-1].scores:
+        able.pop()
     end = max((layer.turn or 0 for layer in able), default=0)
-    cut_off = [layer for layer in layers if layer.layout and layer.layout.prefix and not layer.reached]
+    cut_off = [layer for layer in layers if layer.layout and layer.layout.prefix and layer.reason == UNREACHED]
     through_prefix = any((layer.turn or 0) > end for layer in cut_off)
-    norms = [layer for layer in able if layer.layout and layer.layout.prefix and "norm" in layer.type.lower()]
-    by_turn = sorted((norms if through_prefix else []) or able, key=lambda layer: layer.turn or 0)
-    if not by_turn:
-        raise RequestError(
-            f"no layer of this network ({type(module).__name__}) has a spatial grid that the score's gradient reaches",
-            "use a method that works at the input: --method guided-backprop",
-        )
-    return by_turn[-1].name
+    norms = [layer for layer in able if _normalises(layer)]
+    return [layer.name for layer in reversed((norms if through_prefix else []) or able)]

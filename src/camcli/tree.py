@@ -8,7 +8,7 @@ from camcli import models
 from camcli.errors import RequestError
 from camcli.job import RANDOM_WEIGHTS
 from camcli.layers import first_names, resolve
-from camcli.survey import Layer, default_layer, no_gradient, probe_image, survey
+from camcli.survey import NO_GRAPH, Layer, found_default, no_gradient, no_graph, probe_image, survey
 
 # A layer's shape does not depend on the prompts; a model that needs some gets these.
 ANY_PROMPTS = ("a photo", "a drawing")
@@ -45,7 +45,8 @@ def tree(
     image = probe_image(network.prepare.size, torch.float32, torch.device("cpu"), channels=network.prepare.channels)
     found = survey(network.module, image, network.prefix, network.grid, network.read)
     try:
-        chosen = network.layer or default_layer(network.module, found)
+        graph = not no_graph(found)
+        chosen = network.layer or found_default(network.module, found, image, network.read, graph)
     except RequestError:
         chosen = ""
     rows = []
@@ -56,7 +57,8 @@ def tree(
         if depth and level - (tops[0].count(".") if tops else 0) >= depth:
             continue
         rows.append(_row(one, chosen))
-    dead = next((one.name for one in found if one.name in tops and one.layout and not one.reached), None)
+    dead = next((one.name for one in found if one.name in tops and one.reason and one.layout), None)
+    dead = None if no_graph(found) else dead
     return rows, no_gradient(network.module, found, dead) if dead else None
 
 
@@ -66,9 +68,20 @@ def _row(layer: Layer, chosen: str) -> Cells:
         layer.type,
         "x".join(map(str, ("n", *layer.shape[1:]))) if layer.shape else "",
         str(layer.layout) if layer.layout else "",
-        "default" if layer.name == chosen else layer.reason or _able(layer),
+        _default(layer) if layer.name == chosen else _without(layer) or layer.reason or _able(layer),
     )
 
 
+def _default(layer: Layer) -> str:
+    return f"default; {_without(layer)}" if _without(layer) else "default"
+
+
+def _without(layer: Layer) -> str:
+    """That a layer will do for some methods."""
+    return "without gradient: the model's output has no grad_fn" if layer.reason == NO_GRAPH else ""
+
+
 def _able(layer: Layer) -> str:
+    if layer.vanished:
+        return "yes, but on noise its gradient is zero"
     return "yes" if layer.calls == 1 else f"yes: the last of {layer.calls} runs"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from threading import Lock
@@ -34,6 +34,7 @@ from camcli.network import Network
 from camcli.pages import paged
 from camcli.paths import absolute
 from camcli.pictures import (
+    PAUSE,
     Picture,
     Reduced,
     Source,
@@ -49,10 +50,11 @@ from camcli.pictures import (
 )
 from camcli.precision import DTYPES, arithmetic
 from camcli.question import aimed, asked
+from camcli.reading import KEPT, Admit, Hold, Reading
 from camcli.recipe import recipes
 from camcli.region import Region, rectangle
 from camcli.signature import written
-from camcli.stream import ahead, batched, pieces, spread
+from camcli.stream import batched, pieces, spread
 from camcli.survey import probe_image
 from camcli.targets import parsed
 from camcli.targets.named import Listed
@@ -62,10 +64,10 @@ from camcli.targets.named import Listed
 CPU_ROWS, ONE_THREAD_ROWS, GPU_ROWS = 8, 16, 32
 # Where little is kept, on a CPU: 16 are up to a quarter faster than 8, and more of them little faster, if at all.
 LIGHT_BATCH = 16
-# As many pixels the pictures of a batch have together, which wait for what is drawn over them: 288 MB.
+# As many pixels the pictures of a batch have together, which wait for what is drawn over them: 288 MB. Where a batch's
+# size is somebody's word, or a GPU's, as many as so many photographs have.
 PIXELS = 96_000_000
-# Threads that decode: for a GPU, which waits for pictures, as many as there are cores, up to so many; else fewer.
-DECODERS, GPU_DECODERS = 4, 16
+PHOTOGRAPH = 12_000_000
 # Seconds of a run's forwards from which on compiling is tried unasked: it takes up to 16 of them, and wins of the rest
 # 5 % (AVX-512) to 40 % (AMX, bf16).
 COMPILED_FROM = 300
@@ -94,6 +96,8 @@ class Item:
         notes: what a reader of any of its maps must know.
         seconds: what it has taken so far.
         mates: how many pictures its group has, itself among them.
+        hold: the room that its pixels take among those under way.
+        short: it failed for lack of memory.
     """
 
     source: Source
@@ -109,6 +113,20 @@ class Item:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     mates: int = 1
+    hold: Hold | None = None
+    short: bool = False
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels of it are held."""
+        return self.hold.pixels if self.hold else 0
+
+    def drop(self) -> Tensor | None:
+        """Its pixels are needed no more, so that there is room for others'; gives its input."""
+        self.picture = None
+        if self.hold:
+            self.hold.release()
+        return self.input
 
 
 R = TypeVar("R")
@@ -196,9 +214,7 @@ class Worker:
         )
         self.target, self.wanted, self.prompts = question.target, question.wanted, question.prompts
         self.shows_pixels = False
-        # Each GPU wants pictures; copies on the CPU share what there is of it.
-        most = DECODERS if device.type == "cpu" else GPU_DECODERS * len(self.devices)
-        self.workers = job.workers or min(most, os.cpu_count() or 1)
+        self.workers = job.workers or devices.decoders(self.devices)
         try:
             noise = _noise(network, count or 1)
             # In full precision, so that weights are rounded once.
@@ -230,6 +246,9 @@ class Worker:
             self.counted["batches of"] = "1"
         self.fingerprint = counted.fingerprint(self.counted)
         self.batch_size = 1 if self.explainer.one_by_one else given or self._batch_size(first)
+        ordinary = self.batch_size * PHOTOGRAPH if given or device.type != "cpu" else 0
+        self._most = max(PIXELS, ordinary)
+        self._fits: dict[int, int] = {}
         if self.explainer.network is not self.network and self.explainer.network:
             self.network = self.explainer.network
             self.target = aimed(job, question, self.network)
@@ -386,9 +405,8 @@ class Worker:
 
         def samples() -> Iterator[dict[str, Tensor]]:
             nonlocal used
-            decoded = ahead(self._decoded, items, self.workers, self.batch_size + self.workers)
-            inputs = (item.input for item in decoded if item.input is not None)
-            for batch in batched(inputs, self.batch_size):
+            inputs = (item.drop() for item in filter(None, self._read(items)))
+            for batch in batched((one for one in inputs if one is not None), self.batch_size):
                 for count, cells in self._cells(batch[: MOST_PICTURES - used]):
                     used += count
                     yield cells
@@ -419,9 +437,15 @@ class Worker:
     def stream(
         self, items: Iterable[Item], begin: Callable[[Sequence[Item]], None] = lambda group: None
     ) -> Iterator[Item]:
+        """Items with their results, in order, as :meth:`paused_stream` gives them."""
+        return filter(None, self.paused_stream(items, begin))
+
+    def paused_stream(
+        self, items: Iterable[Item], begin: Callable[[Sequence[Item]], None] = lambda group: None
+    ) -> Iterator[Item | None]:
         """Items with their results, in order; at most two batches of pictures and the threads' own are held.
 
-        With several devices these are two for each, and one more.
+        With several devices these are two for each, and one more. None is given where no other comes for a while.
 
         Args:
             items: pictures; of a group all of them, also those that need not be done if no other must.
@@ -430,25 +454,61 @@ class Worker:
         # Concepts may have been found, or read from a file, since the copies were made.
         for copy in self.explainers[1:]:
             copy.fitted = self.explainer.fitted
-        batches = self.batches(self._grouped(items, begin) if self.job.group else items)
+        batches = self._batches(self._grouped(items, begin) if self.job.group else items)
         # Not a loop: its variable would hold on to a batch while the next is explained.
-        yield from chain.from_iterable(self.spread(self._explained, batches))
+        explained = self.spread(self._explained, batches)
+        yield from chain.from_iterable(map(_or_pause, explained))
 
     def spread(self, work: Callable[[Explainer, list[Item]], R], batches: Iterable[list[Item]]) -> Iterator[R]:
         """``work`` of each batch, in order, with the explainer of whichever device is free; in a thread if several."""
         # Copies on the CPU keep PyTorch's number of threads: with fewer, sums come out with another rounding.
-        return spread(work, batches, self.explainers)
+        return spread(work, batches, self.explainers, pauses=lambda batch: not batch)
 
     def batches(self, items: Iterable[Item]) -> Iterator[list[Item]]:
         """Items as they are decoded, in order, in batches of as many pictures as go through the network at once."""
-        decoded = map(self._heard, ahead(self._decoded, items, self.workers, self.batch_size + self.workers))
+        return filter(None, self._batches(items))
+
+    def _batches(self, items: Iterable[Item]) -> Iterator[list[Item]]:
+        """Likewise, with an empty one where nothing comes for a while."""
+        read = self._read(items)
         if self.job.group:
-            return pieces(decoded, lambda item: item.mates)
-        return batched(decoded, self.batch_size, counts=lambda item: item.input is not None)
+            return pieces(filter(None, read), lambda item: item.mates)
+        return batched(read, self.batch_size, lambda item: item.input is not None, lambda item: item.pixels, self._most)
+
+    def _read(self, items: Iterable[Item]) -> Iterator[Item | None]:
+        """Items as they are decoded, in order; None where nothing comes for a while."""
+        # A batch is explained while the next is collected, and others are written; of several devices each has two.
+        under_way = 2 * len(self.devices) if len(self.devices) > 1 else 1
+        reading = Reading(
+            self._decoded,
+            workers=self.workers,
+            depth=self.batch_size + self.workers,
+            most=(under_way + 1) * self._most + PIXELS,
+            seconds=self.job.timeout,
+            late=self._late,
+            again=self._lacked_memory,
+            # A group is not divided, so whoever waits for the rest of it has nothing to give back.
+            kept=0.0 if self.job.group else KEPT,
+            pauses=lambda item: item.source is PAUSE,
+        )
+        return map(self._heard, reading(items))
+
+    def _late(self, item: Item) -> Item:
+        why, hint = (
+            f"is not decoded after {self.job.timeout:g} s",
+            "--timeout SECONDS gives it more, 0 as many as it takes",
+        )
+        return replace(item, error=PictureError(why, hint))
+
+    def _lacked_memory(self, item: Item) -> bool:
+        if item.short:
+            self._note("memory was short while several pictures were decoded, so fewer are at a time from then on")
+        return item.short
 
     def _grouped(self, items: Iterable[Item], begin: Callable[[Sequence[Item]], None]) -> Iterator[Item]:
         """The items group by group; a group of which one must be done is done as a whole."""
         folders: set[int] = set()
+        items = (item for item in items if item.source is not PAUSE)
         for group in grouped(items, self.job.group, lambda item: item.source.path):
             begin(group)
             wrong = _unlike_a_group(self.job.group, group, folders)
@@ -458,14 +518,23 @@ class Worker:
                 item.error = item.error or (PictureError(*wrong) if wrong else None)
             yield from group
 
-    def _decoded(self, item: Item) -> Item:
+    def _decoded(self, given: Item, admit: Admit) -> Item:
+        """A copy of an item with its picture and input; ``admit`` waits until there is room for so many pixels."""
+        item = replace(given)
         if item.skipped or item.error:
             return item
         began = time.perf_counter()
+
+        def admitted(pixels: int) -> None:
+            nonlocal began
+            asked = time.perf_counter()
+            item.hold = admit(pixels)
+            began += time.perf_counter() - asked
+
         try:
             if item.source.error:
                 raise PictureError(item.source.error)
-            opened = self._opened(item)
+            opened = self._opened(item, admitted)
             image = opened.image
             if self.extras:
                 self.extras.of([item.source.path])
@@ -483,15 +552,24 @@ class Worker:
                 item.seen = _inside(Region(), view)
                 item.region = _inside(self.region, view) if self.region else None
         except PictureError as error:
-            item.error, item.input = error, None
+            self._fail(item, error.message, error.hint, error.__cause__)
         except Exception as error:  # whatever it is, it is this picture's, and the others go on
-            item.input = None
-            item.error = PictureError(f"it cannot be prepared for the model: {_first_line(error)}")
+            self._fail(item, f"it cannot be prepared for the model: {_first_line(error)}", "", error)
         item.seconds += time.perf_counter() - began
         return item
 
-    def _heard(self, item: Item) -> Item:
+    def _fail(self, item: Item, message: str, hint: str, cause: BaseException | None) -> None:
+        """Nothing of the picture is kept: an error of its own, since the one that was raised holds on to the pixels."""
+        item.error = PictureError(message, hint)
+        item.short = cause is not None and devices.lacks_memory(cause)
+        item.input = item.seen = item.region = item.picture = None
+        if item.hold:
+            item.hold.release()
+
+    def _heard(self, item: Item | None) -> Item | None:
         """Have said once of the run what its user can change about how pictures are read; of each its notes say it."""
+        if item is None:
+            return None
         for note in item.notes:
             kind = next((kind for kind in READ_SO if note.startswith(kind)), None)
             if kind and kind not in self._read_so:
@@ -499,12 +577,15 @@ class Worker:
                 self._note(f"{item.source.shown} {IS.get(kind, '')}{note}")
         return item
 
-    def _opened(self, item: Item) -> Reduced:
+    def _opened(self, item: Item, admit: Callable[[int], None]) -> Reduced:
         if item.image:
+            admit(math.prod(item.image.size))
             return item.image
         full = self.job.decode == "full" or self.shows_pixels
         spare = undivided if full else self.network.prepare.spare
-        return decode_reduced(item.source.path, spare, self.job.background, self.job.range, item.source.page)
+        return decode_reduced(
+            item.source.path, spare, self.job.background, self.job.range, item.source.page, admit=admit
+        )
 
     def _explained(self, explainer: Explainer, batch: Sequence[Item]) -> Sequence[Item]:
         if self.job.group:
@@ -513,7 +594,10 @@ class Worker:
         if not ready:
             return batch
         began = time.perf_counter()
-        found = self._together(explainer, ready) if self.job.group else self._apart(explainer, ready)
+        if self.job.group:
+            found = self._together(explainer, ready)
+        else:
+            found = self.apart(explainer, ready, partial(self._results, explainer), partial(self._alone, explainer))
         for note in explainer.notes:
             self._note(note)
         share = (time.perf_counter() - began) / len(ready)
@@ -523,19 +607,54 @@ class Worker:
             item.seconds += share
         return batch
 
-    def _apart(self, explainer: Explainer, ready: Sequence[Item]) -> list[list[Result]]:
-        """The results of pictures that have nothing to do with one another."""
-        found: list[list[Result]] | None = None
+    def apart(
+        self,
+        explainer: Explainer,
+        items: Sequence[Item],
+        together: Callable[[Sequence[Item]], list[R]],
+        alone: Callable[[Item], R],
+    ) -> list[R]:
+        """What is said of pictures that have nothing to do with one another: of as many at a time as are known to fit.
+
+        Args:
+            explainer: whose device it is.
+            items: the pictures.
+            together: says it of several; may raise anything.
+            alone: says it of one, or why nothing can be said.
+        """
+        found: list[R] = []
+        before = fits = self._fits.get(id(explainer), len(items))
+        while len(found) < len(items):
+            some = items[len(found) : len(found) + fits]
+            said = self._tried(some, together, alone)
+            if said is None:
+                fits = len(some) // 2
+            else:
+                found += said
+        if fits < before:
+            self._fits[id(explainer)] = fits
+            self._note(
+                f"{explainer.device} has not enough memory for {min(before, len(items))} pictures at a time: {fits} "
+                f"went at a time from then on (--batch-size {fits})"
+            )
+        return found
+
+    def _tried(
+        self, some: Sequence[Item], together: Callable[[Sequence[Item]], list[R]], alone: Callable[[Item], R]
+    ) -> list[R] | None:
+        """What is said of them; None if there is not enough memory for so many, and for fewer there may be."""
         try:
-            found = self._results(explainer, ready)
+            return together(some)
         except CamcliError:
-            pass  # one picture's reason, which is told of it
-        except torch.OutOfMemoryError:
-            self._note(f"{explainer.device} has not enough memory for {len(ready)} pictures at a time: --batch-size")
+            trouble = ""  # one picture's reason, which is told of it
         except Exception as error:
-            self._note(f"a batch failed and was done picture by picture: {_first_line(error)}")
-        # Not in the handlers: they would hold on to the failed batch's memory.
-        return [self._alone(explainer, item) for item in ready] if found is None else found
+            if devices.lacks_memory(error) and len(some) > 1:
+                return None
+            trouble = _first_line(error)
+        # Not in the handler: it would hold on to the failed batch's memory.
+        if len(some) > 1 and trouble:
+            self._note(f"a batch failed and was done picture by picture: {trouble}")
+        return [alone(item) for item in some]
 
     def _together(self, explainer: Explainer, group: Sequence[Item]) -> list[list[Result]]:
         """The results of a group, which fails as a whole: no part of it is a group."""
@@ -847,7 +966,7 @@ def _noise(network: Network, count: int) -> Tensor:
 def _check_shared(job: Job, network: Network, device: torch.device) -> None:
     """See that a network that must stay as it is can be used so."""
     own = devices.like(network.module)
-    rounded = job.precision != "fp32" and own.dtype != DTYPES[job.precision]
+    rounded = job.precision not in ("fp32", "tf32") and own.dtype != DTYPES[job.precision]
     if network.shared and (own.device != device or rounded):
         raise RequestError(
             f"{network.name} hands out the same network each time, which must stay as it is (on {own.device}, in "
@@ -864,6 +983,10 @@ def _inside(region: Region, view: View) -> Tensor:
 def _stacked(masks: Sequence[Tensor | None]) -> Tensor | None:
     there = [mask for mask in masks if mask is not None]
     return torch.stack(there) if there else None
+
+
+def _or_pause(batch: Sequence[Item]) -> Sequence[Item | None]:
+    return batch or [None]
 
 
 def _in_picture(result: Result, picture: Picture | None) -> Result:

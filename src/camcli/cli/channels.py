@@ -33,6 +33,7 @@ from camcli.cli.explain import (
     Range,
     Seed,
     Size,
+    Timeout,
     Weights,
     Workers,
     _option,
@@ -154,6 +155,7 @@ def channels(
     overwrite: Replace = False,
     batch_size: BatchSize = DEFAULT.batch_size,
     workers: Workers = DEFAULT.workers,
+    timeout: Timeout = DEFAULT.timeout,
     device: Device = DEFAULT.device,
     precision: PrecisionOf = DEFAULT.precision,
     keep_memory: KeepMemory = True,  # noqa: ARG001  its callback has done it
@@ -196,6 +198,7 @@ def channels(
             overwrite=overwrite,
             batch_size=batch_size,
             workers=workers,
+            timeout=timeout,
             device=device,
             precision=precision,
             seed=seed,

@@ -533,6 +533,16 @@ Workers = Annotated[
     int,
     _option(COMPUTED, "Threads that decode, and as many that write; 0: by machine.", "--workers", min=0, metavar="N"),
 ]
+Timeout = Annotated[
+    float,
+    _option(
+        COMPUTED,
+        "A picture not decoded after so many seconds has failed, and the others go on; 0: however long it takes.",
+        "--timeout",
+        min=0,
+        metavar="SECONDS",
+    ),
+]
 Device = Annotated[
     str,
     _option(
@@ -661,6 +671,7 @@ def explain(
     recompute: Recompute = DEFAULT.recompute,
     checkpoint: OldRecompute = False,
     workers: Workers = DEFAULT.workers,
+    timeout: Timeout = DEFAULT.timeout,
     device: Device = DEFAULT.device,
     precision: PrecisionOf = DEFAULT.precision,
     compile: CompileIt = DEFAULT.compile,
@@ -739,6 +750,7 @@ def explain(
             batch_size=batch_size,
             recompute=recompute or checkpoint,
             workers=workers,
+            timeout=timeout,
             device=device,
             precision=precision,
             compile=compile,

@@ -12,11 +12,12 @@ from torch import nn
 
 from camcli.capture import frozen, listened
 from camcli.devices import like
+from camcli.geometry import Prepare
 from camcli.models._headless import said
 from camcli.network import Network
 
-# The input to try a copy with, where nothing says which.
-SIDE = 224
+# Channels and sides of the input to try a copy with, where nothing says them.
+USUAL = (3, 224, 224)
 
 
 def owned(made: Any, again: Callable[[], Any], *, deep: bool) -> tuple[Any, str]:
@@ -38,7 +39,7 @@ def owned(made: Any, again: Callable[[], Any], *, deep: bool) -> tuple[Any, str]
         return made, ""
     try:
         copied = deepcopy(module, {} if deep else _lent(module))
-        reason = _tied(module, copied, _size(made))
+        reason = _tied(module, copied, _input(made))
     except Exception as error:  # whatever a module says that cannot be copied
         copied, reason = module, f"it cannot be copied: {said(error)}"
     if not reason:
@@ -74,28 +75,28 @@ def _held(module: nn.Module) -> set[int]:
     return {id(one) for one in (*module.modules(), *module.parameters(), *module.buffers())}
 
 
-def _size(made: Any) -> tuple[int, int]:
-    """Height and width of the input, if what was made says it."""
+def _input(made: Any) -> tuple[int, ...]:
+    """Channels, height and width of the input, if what was made says them."""
     prepare = made.prepare if isinstance(made, Network) else made[1] if isinstance(made, tuple) and made[1:] else None
-    config = getattr(made, "pretrained_cfg", None) or {}
-    height, width = getattr(prepare, "size", None) or tuple(config.get("input_size", ()))[1:] or (SIDE, SIDE)
-    return int(height), int(width)
+    if isinstance(prepare, Prepare):
+        return (prepare.channels, *prepare.size)
+    return tuple((getattr(made, "pretrained_cfg", None) or {}).get("input_size", USUAL))
 
 
-def _tied(module: nn.Module, copied: nn.Module, size: tuple[int, int]) -> str:
+def _tied(module: nn.Module, copied: nn.Module, shape: tuple[int, ...]) -> str:
     """How a copy still hangs on what it was copied from: by running it, or by failing where that does not."""
     ran: list[str] = []
     # The module itself may run, and would learn of it in training.
     with frozen(module), listened(module, lambda name, _output: ran.append(name)):
-        failed = _fails(copied, size)
+        failed = _fails(copied, shape)
     if ran:
         return f"a copy of it still runs its own {ran[0]!r}"
     # What fails either way takes other images, or is told so when it is tried.
-    return f"a copy of it fails: {failed}" if failed and not _fails(module, size) else ""
+    return f"a copy of it fails: {failed}" if failed and not _fails(module, shape) else ""
 
 
-def _fails(module: nn.Module, size: tuple[int, int]) -> str:
-    images = torch.zeros(1, 3, *size).to(like(module))
+def _fails(module: nn.Module, shape: tuple[int, ...]) -> str:
+    images = torch.zeros(1, *shape).to(like(module))
     try:
         with torch.no_grad(), frozen(module):
             module(images)

@@ -68,6 +68,8 @@ def load(request: Request) -> Network:
     if shared:
         note = f"{request.name} hands out the same network each time, and {shared}: it is used as it stands, and slower"
         network = replace(network, notes=(*network.notes, note))
+    else:
+        network.module.eval()
     _check_head(network, request)
     if request.file:
         content = checkpoint.read(request.file)

@@ -1,0 +1,226 @@
+"""What makes a job another one: each of these mixed old maps and new ones as done before."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from camcli import counted, imports
+from camcli.errors import RequestError
+from camcli.job import Job
+from camcli.worker import Worker
+from conftest import Bring, Go, Paint
+from readback import facts
+
+MADE = """
+from camcli import Labels, Prepare
+import torch
+from torch import nn
+{imports}
+
+
+def make():
+    module = Module()
+    prepare = Prepare(size=(16, 16), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), resize=(16, 16), fit="squash")
+    return module, prepare, Labels(("a", "b", "c"))
+"""
+MODULE = """
+import torch
+from torch import nn
+from {parts} import FACTOR
+
+
+class Module(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 3, 1)
+        with torch.no_grad():
+            self.stem.weight.copy_(torch.eye(3).reshape(3, 3, 1, 1))
+            self.stem.bias.zero_()
+
+    def forward(self, images):
+        return FACTOR * self.stem(images).mean((2, 3))
+"""
+
+
+DEEP = {"lib/__init__.py", "lib/deep/__init__.py", "lib/deep/numbers.py"}
+
+
+@pytest.fixture
+def project(here: Path):
+    """A model whose factor stands two imports away, in a package of its own; forgotten afterwards."""
+    (here / "lib/deep").mkdir(parents=True)
+    (here / "model.py").write_text(MADE.format(imports="from lib.network import Module"))
+    (here / "lib/__init__.py").write_text("")
+    (here / "lib/network.py").write_text(MODULE.format(parts=".deep"))
+    (here / "lib/deep/__init__.py").write_text("from .numbers import FACTOR\n")
+    (here / "lib/deep/numbers.py").write_text("FACTOR = 10\n")
+    (here / "beside.py").write_text("NOTHING = 0\n")
+    before = set(sys.modules)
+
+    def forget() -> None:
+        for name in set(sys.modules) - before:
+            if name.partition(".")[0] == "lib":
+                del sys.modules[name]
+        importlib.invalidate_caches()
+
+    yield forget
+    forget()
+
+
+def test_a_module_that_the_models_file_imports_from_afar_counts(project, paint: Paint, go: Go, here: Path) -> None:
+    paint("a.png")
+    ((one,),) = go("a.png", model="model.py:make", target=("a",), save=("array",))
+    assert set(facts()["counted"]) >= {
+        f"code of lib/{name}.py" for name in ("network", "deep/numbers", "deep/__init__")
+    }
+    project()
+    (here / "beside.py").write_text("NOTHING = 1\n")  # nobody imports it
+    assert go("a.png", model="model.py:make", target=("a",), save=("array",)) == [[]]
+    project()
+    (here / "lib/deep/numbers.py").write_text("FACTOR = 200\n")
+    with pytest.raises(RequestError, match=r"another job: the code of lib/deep/numbers.py changed$") as caught:
+        go("a.png", model="model.py:make", target=("a",), save=("array",))
+    assert "--overwrite" in caught.value.hint
+    project()
+    ((other,),) = go("a.png", model="model.py:make", target=("a",), save=("array",), overwrite=True)
+    assert other.score == pytest.approx(20 * one.score)
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import lib.network", {*DEEP, "lib/network.py"}),
+        ("from lib import deep", DEEP),
+        ("def late():\n    from lib.deep.numbers import FACTOR", DEEP),
+        ("from lib.deep import *", DEEP),
+        ("import json, torch, timm, nowhere, beside", {"beside.py"}),
+        ("from . import beside", {"beside.py"}),
+    ],
+)
+def test_which_files_are_imported(project, here: Path, source: str, found: set[str]) -> None:
+    (here / "start.py").write_text(source + "\n")
+    assert set(imports.imported(here / "start.py")) == {"start.py", *found}
+
+
+def test_the_files_of_a_package_that_brings_a_method_count(here: Path, monkeypatch, paint: Paint, go: Go) -> None:
+    package = here / "site-packages/camcli_brings"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "numbers.py").write_text("FACTOR = 1\n")
+    (package / "method.py").write_text(
+        "from camcli_brings import numbers\n\n\ndef twice(act, grad):\n"
+        '    """Nobody 2026."""\n    return numbers.FACTOR * (grad * act).sum(1)\n'
+    )
+    monkeypatch.syspath_prepend(str(here / "site-packages"))
+    point = importlib.metadata.EntryPoint("gradient.twice", "camcli_brings.method:twice", "camcli.methods")
+    asked = importlib.metadata.entry_points
+    monkeypatch.setattr(
+        importlib.metadata, "entry_points", lambda group: [point] if group == "camcli.methods" else asked(group=group)
+    )
+    from camcli.methods import METHODS
+
+    monkeypatch.setattr(METHODS, "rows", (*METHODS.own, *METHODS._brought()))
+    paint("a.png")
+    go("a.png", method="twice")
+    assert "code of camcli_brings/numbers.py" in facts()["counted"]
+    (package / "numbers.py").write_text("FACTOR = 3\n")
+    with pytest.raises(RequestError, match=r"another job: the code of camcli_brings/numbers.py changed$"):
+        go("a.png", method="twice")
+    for name in [name for name in sys.modules if name.startswith("camcli_brings")]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("camcli", "0.0.9", "camcli was 0.0.9, is "),
+        ("torch", "1.0", "torch was 1.0, is 2."),
+        ("layers", "stem", "layers was stem, is body"),
+        ("buffers", "sha256:00", "the buffers changed"),
+        ("weights", "sha256:00", "the weights changed"),
+        ("timm", "1.0", "timm was 1.0, is nothing"),
+    ],
+)
+def test_what_differs_behind_the_same_words_is_named(paint: Paint, go: Go, name: str, value: str, said: str) -> None:
+    paint("a.png")
+    go("a.png")
+    # As if the run before had been another: its lines and its run.json have another fingerprint.
+    run = facts()
+    run["counted"][name] = value
+    run["fingerprint"] = counted.fingerprint(run["counted"])
+    ledger = Path("out/outcomes.jsonl")
+    ledger.write_text(ledger.read_text().replace(facts()["fingerprint"], run["fingerprint"]))
+    Path("out/run.json").write_text(json.dumps(run))
+    with pytest.raises(RequestError, match="'out' holds the results of another job") as caught:
+        go("a.png")
+    assert said in caught.value.message
+
+
+def test_versions_are_of_the_libraries_that_the_network_is_made_of() -> None:
+    import timm
+    import torchvision
+
+    def first_two(version: str) -> str:
+        return ".".join(version.split(".")[:2])
+
+    plain = counted.versions(nn.Sequential(nn.Conv2d(3, 3, 1)))
+    assert set(plain) == {"camcli", "torch"}
+    assert plain["torch"] == first_two(torch.__version__)
+    assert "+" not in plain["torch"]
+    both = counted.versions(nn.Sequential(timm.create_model("test_resnet"), torchvision.ops.FrozenBatchNorm2d(3)))
+    assert both == {**plain, "timm": timm.__version__, "torchvision": first_two(torchvision.__version__)}
+
+
+class Scaled(nn.Module):
+    def __init__(self, factor: float, persistent: bool = False) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 3, 1)
+        with torch.no_grad():
+            self.stem.weight.fill_(1)
+            self.stem.bias.zero_()
+        self.register_buffer("factor", torch.tensor(factor), persistent=persistent)
+
+
+def test_buffers_that_no_file_holds_count(tiny: str) -> None:
+    from dataclasses import replace
+
+    network = Worker(Job(model=tiny, device="cpu")).network
+    one, same, other = (replace(network, module=Scaled(factor)) for factor in (1.0, 1.0, 2.0))
+    assert one.sha256() == other.sha256()  # the weights are the same
+    assert one.unsaved_sha256() == same.unsaved_sha256() != other.unsaved_sha256()
+    saved = [replace(network, module=Scaled(factor, persistent=True)) for factor in (1.0, 2.0)]
+    assert saved[0].unsaved_sha256() == saved[1].unsaved_sha256() == network.unsaved_sha256()
+
+
+def test_the_layer_chosen_by_default_counts(tiny: str, monkeypatch) -> None:
+    chosen = Worker(Job(model=tiny, device="cpu"))
+    named = Worker(Job(model=tiny, device="cpu", layers=("body",)))
+    assert chosen.counted["layers"] == named.counted["layers"] == "body"
+    monkeypatch.setattr("camcli.explainer.default_layer", lambda *more, **options: "stem")
+    other = Worker(Job(model=tiny, device="cpu"))
+    assert other.explainer.layers == ("stem",)
+    assert other.fingerprint != chosen.fingerprint
+
+
+def test_the_fingerprint_is_that_of_the_parts(tiny: str) -> None:
+    worker = Worker(Job(model=tiny, device="cpu"))
+    parts = {"job", "weights", "buffers", "preprocessing", "labels", "layers", "camcli", "torch", "code of tiny.py"}
+    assert set(worker.counted) == parts
+    assert worker.fingerprint == counted.fingerprint(worker.counted)
+    for name in parts:
+        assert counted.fingerprint({**worker.counted, name: "another"}) != worker.fingerprint
+
+
+def test_a_row_brought_in_by_a_test_has_no_file(bring: Bring, paint: Paint, go: Go) -> None:
+    def own(act):
+        """Nobody 2026."""
+        return act.sum(1)
+
+    paint("a.png")
+    ((one,),) = go("a.png", method=bring(own))
+    assert one.error is None
