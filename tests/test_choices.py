@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import camcli
 from camcli.choices import choice, classes_of, one_or_several
+from camcli.cli import app
 from camcli.errors import RequestError
 from networks import Small, pictures, seeded
 
@@ -110,3 +112,21 @@ def test_through_the_shell_of_python(tiny: str, sample_images: Path) -> None:
     for target in (1, np.int64(1), np.array(1), torch.tensor(1), [np.int64(1)], np.array([1]), ["1"]):
         [one] = camcli.explain(picture, model=tiny, layer="stem", target=target)
         assert one.index == 1
+
+
+@pytest.mark.parametrize(
+    "words", [["--weights", "{}.pth"], ["--wrap", "{}.py:f"], ["-m", "{}.py:f"], ["--out", "{}"], ["--labels", "{}"]]
+)
+def test_a_name_too_long_for_any_file_is_told(here: Path, sample_images: Path, words: list[str]) -> None:
+    long = [word.format("x" * 300) for word in words]
+    done = CliRunner().invoke(app, ["explain", str(sample_images / "coffee.png"), *long])
+    assert done.exit_code == 2
+    assert "too long" in done.stderr.lower()
+    assert isinstance(done.exception, SystemExit)
+
+
+def test_in_a_list_it_is_that_pictures_failure(here: Path, sample_images: Path, tiny: str) -> None:
+    (here / "list.txt").write_text(f"{sample_images / 'coffee.png'}\n{'x' * 300}.jpg\n")
+    done = CliRunner().invoke(app, ["explain", "@list.txt", "-m", tiny, "-l", "stem"])
+    assert done.exit_code == 1, done.stderr
+    assert "1 done, 1 failed" in done.stderr

@@ -12,7 +12,7 @@ from types import FrameType
 import typer
 
 from camcli.console import Voice, prints_aside
-from camcli.errors import CamcliError, OutputError
+from camcli.errors import CamcliError, OutputError, RequestError
 
 INTERRUPTED = 130
 TERMINATED = 143  # what a shell reports for a process that SIGTERM ended
@@ -86,6 +86,11 @@ def ending(voice: Voice, interrupted: str = GO_ON) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(PIPE_CLOSED) from None
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            voice.error(
+                RequestError(f"{str(error.filename)!r} is too long a name for any file", "is it a file's name?")
+            )
+            raise typer.Exit(RequestError.exit_code) from None
         # Of a file the command has told it already; this is standard output, which Python would flush once more.
         if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise
