@@ -157,3 +157,19 @@ def test_pictures_of_a_network_that_is_nothing_without_its_batch_fail_with_a_rea
         assert isinstance(result, PictureError)
         assert "is zero everywhere" in result.message
     assert "--group" in explain.notes[0]
+
+
+class Single(Small):
+    """Written for one image."""
+
+    def forward(self, x):
+        return super().forward(x.view(1, 3, *x.shape[2:]))
+
+
+def test_a_network_that_takes_one_image_at_a_time_is_given_one_at_a_time():
+    explain = Explainer(Single(), layers=["conv2"])
+    explain.check(pictures(1, 16))
+    assert explain.one_by_one
+    assert any(
+        note.startswith("the model fails on two pictures at once (shape '[1, 3, 16, 16]'") for note in explain.notes
+    )

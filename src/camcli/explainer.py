@@ -656,7 +656,7 @@ class Explainer:
                 "the model's outputs are said to be probabilities, and on noise some lie outside of 0 to 1",
                 probabilities.INSTEAD,
             )
-        if trial.mixed:
+        if trial.mixed or trial.single:
             self.one_by_one, self._witness.rows = True, 1
         for words in trial.notes(self.activation, asked):
             self._note(words)

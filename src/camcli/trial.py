@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from camcli import probabilities
 from camcli.capture import at_work, closed_parts
+from camcli.errors import CamcliError
 from camcli.outlet import Activation
 
 # Of the scores, how far they may move when nothing changes: at least, and in units of rounding.
@@ -61,6 +62,7 @@ class Trial:
         moved: by what part of their size the scores move when the same is given again; 0 if by rounding alone.
         mixed: by what part they move when another image is beside it in the batch; likewise.
         cause: why that is so, if it was found.
+        single: what the network says against two images at once; empty if it takes them.
     """
 
     probabilities: bool = False
@@ -69,6 +71,7 @@ class Trial:
     moved: float = 0.0
     mixed: float = 0.0
     cause: str = ""
+    single: str = ""
 
     @property
     def words(self) -> str:
@@ -105,6 +108,10 @@ class Trial:
                 f"{self.mixed:.0%} beside another{self.cause}; each picture is explained in a batch of its own "
                 "(pictures that belong together: --group)"
             )
+        if self.single:
+            found.append(
+                f"the model fails on two pictures at once ({self.single}), so each is explained in a batch of its own"
+            )
         return found
 
 
@@ -126,7 +133,15 @@ def tried(module: nn.Module, run: Run, image: Tensor, pair: Tensor | None) -> Tr
         return Trial(found, within, sums)
     first = first.float()
     with torch.no_grad():
-        again, watch = _watched(module, run, image if pair is None else pair)
+        try:
+            again, watch = _watched(module, run, image if pair is None else pair)
+        except CamcliError:
+            raise
+        except Exception as error:  # whatever it is, one image alone was no trouble
+            if pair is None:
+                raise
+            single = (str(error).strip() or type(error).__name__).splitlines()[0]
+            return replace(tried(module, run, image, None), single=single)
         # Scores may cancel out in one image.
         size = again if again.isfinite().all() else None
         mixed = _distance(first, again[: len(first)], size)
