@@ -746,7 +746,10 @@ class Explainer:
         methods = {row.name for row in self.methods}
         tokens = any(layout.order == "tokens" for layout in plan.layouts.values())
         if tokens and "gradcam" in methods and "hirescam" not in methods:
-            self._note("of tokens hirescam costs the same as gradcam, and lies better on what is asked for")
+            self._note(
+                "of tokens hirescam costs the same as gradcam, with more of its heat on what is asked for, though not "
+                "more of its peaks: docs/methods.md"
+            )
 
     def locate(self, image: Float[Tensor, "n 3 h w"], extras: Features | None = None) -> None:
         """Measure where the layers' cells lie in the input, in the precision that the network has now.
