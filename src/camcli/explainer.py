@@ -827,7 +827,10 @@ class Explainer:
         methods = {row.name for row in self.methods}
         tokens = any(layout.order == "tokens" for layout in plan.layouts.values())
         if tokens and "gradcam" in methods and "hirescam" not in methods:
-            self._note("of tokens hirescam costs the same as gradcam, and lies better on what is asked for")
+            self._note(
+                "of tokens hirescam costs the same as gradcam, with more of its heat on what is asked for, though not "
+                "more of its peaks: docs/methods.md"
+            )
 
     def _try_methods(self, plan: Plan, image: Tensor) -> None:
         """Run the methods on noise, those that ask often a few times: what they refuse must show before a picture.
