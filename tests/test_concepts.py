@@ -15,12 +15,13 @@ import camcli
 from camcli import Explainer, Explanation, Network, PictureError, RequestError, concepts, render
 from camcli.concepts import sampled, spread, spread_first
 from camcli.geometry import Prepare
-from camcli.job import Concept, Spoken
+from camcli.job import Concept, Job, Spoken
 from camcli.methods.activation import eigencam
 from camcli.methods.concept import dff, dff_directions, factorised, weighed
 from camcli.outputs import OUTPUTS, panel
 from camcli.pictures import Picture, Source
 from camcli.render import Style, hue
+from camcli.run import Run
 from conftest import BLUE, GREEN, RED, Bring, Go, Paint
 from networks import Pooled, Small, named, pictures, untouched
 from readback import facts, files, ledger
@@ -486,6 +487,23 @@ def test_a_resumed_run_keeps_its_concepts(go: Go, paint: Paint) -> None:
     # Other concepts make another job.
     with pytest.raises(RequestError, match="results of another job"):
         go("in", **{**DFF, "options": ("concepts=2",)})
+
+
+@pytest.mark.usefixtures("set_of_three")
+def test_what_other_concepts_drew_is_not_done_after_an_interruption(go: Go, paint: Paint, tiny: str) -> None:
+    go("in", **DFF)
+    paint("in/d.png", (200, 140, 60))  # which changes the concepts of all
+    job = Job(model=tiny, inputs=("in",), out="out", device="cpu", overwrite=True, batch_size=1, workers=1, **DFF)
+    with Run(job) as run:
+        outcomes = iter(run)
+        next(outcomes)
+        outcomes.close()  # type: ignore[attr-defined]
+    assert [len(one) for one in go("in", **DFF)] == [0, 1, 1, 1]
+    # Nor are pictures that are not named left with concepts of before.
+    paint("in/d.png", GREEN)
+    with pytest.raises(RequestError, match=r"concepts are found anew, and 2 picture\(s\) in 'out'") as caught:
+        go("in/a.png", "in/d.png", **DFF, overwrite=True)
+    assert "name those pictures too" in caught.value.hint
 
 
 @pytest.mark.usefixtures("set_of_three")

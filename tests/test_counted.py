@@ -59,6 +59,7 @@ def project(here: Path):
     (here / "lib/network.py").write_text(MODULE.format(parts=".deep"))
     (here / "lib/deep/__init__.py").write_text("from .numbers import FACTOR\n")
     (here / "lib/deep/numbers.py").write_text("FACTOR = 10\n")
+    (here / "lib/deep/up.py").write_text("from ..network import Module\n")
     (here / "beside.py").write_text("NOTHING = 0\n")
     before = set(sys.modules)
 
@@ -100,6 +101,7 @@ def test_a_module_that_the_models_file_imports_from_afar_counts(project, paint: 
         ("from lib.deep import *", DEEP),
         ("import json, torch, timm, nowhere, beside", {"beside.py"}),
         ("from . import beside", {"beside.py"}),
+        ("import lib.deep.up", {*DEEP, "lib/network.py", "lib/deep/up.py"}),
     ],
 )
 def test_which_files_are_imported(project, here: Path, source: str, found: set[str]) -> None:

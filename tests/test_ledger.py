@@ -198,8 +198,11 @@ def test_what_two_runs_left_of_one_picture_is_not_one_result(tmp_path: Path) -> 
     maps = [outcome("a", part=f"{n}/3", files={"overlay": f"a{n}.png"}) for n in (1, 2, 3)]
     write(tmp_path, maps)
     # Each did one of the maps again, in vain for the others: a line of the first and of the second are all that stays.
-    write(tmp_path, [replace(maps[0], run="r2"), *(outcome("a", run="r2", part=f"{n}/3", **FAILED) for n in (2, 3))])
-    write(tmp_path, [*(outcome("a", run="r3", part=f"{n}/3", **FAILED) for n in (1, 2)), replace(maps[2], run="r3")])
+    for number, run in ((2, "r2"), (3, "r3")):
+        again = [outcome("a", run=run, part=f"{n}/3", **FAILED) for n in (1, 2, 3)]
+        again[number - 1] = replace(maps[number - 1], run=run)
+        write(tmp_path, again)
+    assert [run for _, run in lines(tmp_path)] == ["r1", "r2", "r3", "r3", "r3"]
     with Ledger(tmp_path, "j1", Outcome) as ledger:
         assert [[one.run for one in each] for each in ledger.pictures()] == [["r1"], ["r2"], ["r3"] * 3]
 

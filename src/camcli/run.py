@@ -430,7 +430,7 @@ class Run:
     def _drawn(self, outcomes: list[Outcome], fresh: bool) -> tuple[int, list[Outcome]]:
         """Draws one picture's maps; how many could not be drawn, and its outcomes, those with an error."""
         old = outcomes[0].run != self._id
-        wanted = [{} if one.error else self._drawings(one) for one in outcomes]
+        wanted = [self._drawings(one) for one in outcomes]
         files = [file for names in wanted for file in names.values()]
         if not files or (old and not fresh and all(_holds(self._folder.inside(file)) for file in files)):
             return 0, outcomes
