@@ -50,15 +50,22 @@ def main() -> None:
     network = probed(files)
     draw = np.random.default_rng(given.seed)
     composed = [compose(files, draw) for _ in range(given.pictures)]
-    said, right = measured(network, composed, given.methods)
+    said, known = measured(network, composed, given.methods)
     table = summary(said, given.methods)
-    for row in table:
-        print(f"{row['what']:34} {row['mass']:28} {row['peak']:28}")
-    print(
-        f"{2 * len(composed)} maps of {len(composed)} pictures; asked class is the best or second best of {right:.0%}"
+    print(f"{2 * len(composed)} maps of {len(composed)} pictures")
+    show(table)
+    print(f"the {known.sum()} whose class is among the network's best two")
+    show(
+        summary({method: np.where(known[:, :, None], values, np.nan) for method, values in said.items()}, given.methods)
     )
     if given.json:
         given.json.write_text(json.dumps(table, indent=2) + "\n")
+
+
+def show(table: list[dict[str, str]]) -> None:
+    """Print the rows of a table."""
+    for row in table:
+        print(f"{row['what']:34} {row['mass']:28} {row['peak']:28}")
 
 
 def probed(files: list[Path]) -> Network:
@@ -114,24 +121,27 @@ def crop(photograph: Image.Image, side: int, draw: np.random.Generator) -> Image
     return photograph.crop((left, top, left + part, top + part)).resize((side, side), Image.Resampling.BICUBIC)
 
 
-def measured(network: Network, composed: list, methods: list[str]) -> tuple[dict[str, np.ndarray], float]:
-    """By method for each picture and object the part of the mass and whether the peak is in its box, ``(n, 2, 2)``."""
+def measured(network: Network, composed: list, methods: list[str]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """By method for each picture and object the part of the mass and whether the peak is in its box, ``(n, 2, 2)``.
+
+    And whether its class is among the network's best two, ``(n, 2)``.
+    """
     explainer = Explainer(network, method=methods)
     found: dict[str, list[list[tuple[float, float]]]] = {method: [] for method in methods}
-    right: list[bool] = []
+    known: list[list[bool]] = []
     for start in range(0, len(composed), BATCH):
         some = composed[start : start + BATCH]
         images = torch.stack([network.prepare(picture)[0] for picture, _ in some])
         with torch.no_grad():
             best = network.module(images).topk(2).indices.tolist()
         targets = [[index for index, _ in objects] for _, objects in some]
-        right += [index in two for two, asked in zip(best, targets, strict=True) for index in asked]
+        known += [[index in two for index in asked] for two, asked in zip(best, targets, strict=True)]
         for (_, objects), explanations in zip(some, explainer(images, targets), strict=True):
             boxes = dict(objects)
             for method in methods:
                 own = {one.index: torch.from_numpy(one.map) for one in explanations if one.method == method}
                 found[method].append([told(own[index], boxes[index]) for index, _ in objects])
-    return {method: np.array(values) for method, values in found.items()}, float(np.mean(right))
+    return {method: np.array(values) for method, values in found.items()}, np.array(known)
 
 
 def told(map: Tensor, box: tuple[int, ...]) -> tuple[float, float]:
@@ -154,10 +164,9 @@ def summary(said: dict[str, np.ndarray], methods: list[str]) -> list[dict[str, s
 def intervals(values: np.ndarray) -> dict[str, str]:
     """Means over maps, with the bootstrap's 95 % over pictures."""
     draw = np.random.default_rng(0)
-    each = values.mean(1)
-    means = each[draw.integers(0, len(each), (ROUNDS, len(each)))].mean(1)
-    low, high = np.percentile(means, [2.5, 97.5], axis=0)
-    middle = each.mean(0)
+    drawn = values[draw.integers(0, len(values), (ROUNDS, len(values)))]
+    low, high = np.percentile(np.nanmean(drawn, (1, 2)), [2.5, 97.5], axis=0)
+    middle = np.nanmean(values, (0, 1))
     words = [f"{middle[at]:.3f} ({low[at]:.3f} to {high[at]:.3f})" for at in (0, 1)]
     return {"mass": words[0], "peak": words[1]}
 
