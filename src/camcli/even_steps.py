@@ -1,4 +1,4 @@
-"""Whether a network's steps over its input are even, told by the operations that it runs, so that nothing is measured."""
+"""Whether a network's steps over its input are even, told by its operations, so that nothing need be measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ POOLINGS = {"max_pool2d": (1, 2, 3, 4), "_max_pool2d": (1, 2, 3, 4), "avg_pool2d
 NAMES = ("kernel_size", "stride", "padding", "dilation")
 # What may move what is seen, in ways that its arguments do not tell simply.
 OTHERS = frozenset(
-    ["conv_transpose2d", "conv_transpose1d", "conv3d", "unfold", "fold", "grid_sample", "affine_grid", "fractional_max_pool2d"]
+    [
+        "conv_transpose2d",
+        "conv_transpose1d",
+        "conv3d",
+        "unfold",
+        "fold",
+        "grid_sample",
+        "affine_grid",
+        "fractional_max_pool2d",
+    ]
 )
 ADAPTIVE = ("adaptive_avg_pool2d", "adaptive_max_pool2d", "_adaptive_max_pool2d")
 
@@ -23,8 +32,8 @@ class EvenSteps(TorchFunctionMode):
     """While it is on, notes whether every operation leaves cells in the middle of what they come from.
 
     A window of extent e (kernel and dilation), stride s and padding p has its first centre at e / 2 - p; that is the
-    middle of the first of n / s cells if e - 2p = s and s divides n. So are patches, poolings of 2 x 2 and padded
-    kernels of odd size without a stride; kernels of 3 x 3 with a stride of 2 are not.
+    middle of the first of n / s cells if e - 2p = s and s divides n. So are patches, poolings of 2 x 2, padded kernels
+    of odd size without a stride, and a kernel as large as its input; kernels of 3 x 3 with a stride of 2 are not.
 
     Attributes:
         even: whether all were so; what is computed in compiled or scripted code is not seen.
@@ -72,10 +81,12 @@ def _window_is_even(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> b
         kernel, stride = tuple(weight.shape[2:]), stride or 1
     if isinstance(padding, str):
         return padding == "same" and all(one % 2 for one in kernel)
+    assert kernel is not None
     axes = 1 if name == "conv1d" else 2
     each = (_pair(one, axes) for one in (kernel, stride or kernel, padding or 0, dilation or 1))
     for side, k, s, p, d in zip(given.shape[-axes:], *each, strict=True):
-        if (k - 1) * d + 1 - 2 * p != s or side % s:
+        extent, alone = (k - 1) * d + 1, k == side and not p
+        if not alone and (extent - 2 * p != s or side % s):
             return False
     return True
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from camcli import devices, probabilities
 from camcli.around import Pass, channel_parts, fused, passes, sizes, smoothed, summed
 from camcli.attention import Attending
-from camcli.capture import Taps, at_layer, frozen, listened, quantised
+from camcli.capture import Taps, at_layer, closed_parts, frozen, listened, quantised
 from camcli.choices import (
     ONE_TARGET,
     Choose,
@@ -901,7 +901,12 @@ class Explainer:
 
             try:
                 with self._witness.feed.about(None if group else [0]):
-                    found = locate(lambda given: self._witness.cells(given, layouts), noise, len(image) if group else 0)
+                    found = locate(
+                        lambda given: self._witness.cells(given, layouts),
+                        noise,
+                        images=len(image) if group else 0,
+                        seen=not closed_parts(self.module),
+                    )
                 found = {name: carried(one, measured, layouts[name].grid, size) for name, one in found.items()}
                 found = {
                     name: of_tokens(one) if layouts[name].order in ("tokens", "ncl") else one

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from camcli.even_steps import EvenSteps
 from camcli.placement import Placement
 
 # From images to each layer's cells (n, c, h, w), in the graph that starts at the images if these ask for one.
@@ -131,7 +132,7 @@ class _Axis:
         return offset
 
 
-def locate(cells_of: Cells, noise: Noise, images: int = 0) -> dict[str, Located]:
+def locate(cells_of: Cells, noise: Noise, images: int = 0, seen: bool = False) -> dict[str, Located]:
     """Where the cells of each layer lie in the model's input.
 
     A cell looks where the score's gradient could come from: at the centre of its squared input gradient, of random
@@ -142,6 +143,8 @@ def locate(cells_of: Cells, noise: Noise, images: int = 0) -> dict[str, Located]
         cells_of: from images to each layer's cells.
         noise: gives the images.
         images: how many the network must be given at once; 0 if that is free.
+        seen: whether all operations of the network can be seen. Where each of them leaves its cells in the middle of
+            what they come from, they share the input evenly, and nothing is measured.
 
     Raises:
         Exception: whatever the network says that cannot go back.
@@ -150,7 +153,13 @@ def locate(cells_of: Cells, noise: Noise, images: int = 0) -> dict[str, Located]
     with torch.no_grad():
         given = noise(images or 1, 0, 0)
         size = (given.shape[2], given.shape[3])
-        whole = cells_of(given)
+        with EvenSteps() as steps:
+            whole = cells_of(given)
+        if seen and steps.even:
+            return {
+                name: Located(grid := _grid(cells), stride=Placement.even(grid, size).stride)
+                for name, cells in whole.items()
+            }
         axes = {
             name: list(map(_Axis, cells.shape[2:], size, _strides(cells_of, name, cells, given, noise)))
             for name, cells in whole.items()
@@ -166,6 +175,10 @@ def locate(cells_of: Cells, noise: Noise, images: int = 0) -> dict[str, Located]
         if not open_ or len(axes) > FEW:
             break
     return {name: _located(some, size, unknown.get(name, "")) for name, some in axes.items()}
+
+
+def _grid(cells: Float[Tensor, "n c h w"]) -> tuple[int, int]:
+    return cells.shape[2], cells.shape[3]
 
 
 def smaller(size: tuple[int, int]) -> tuple[int, int]:
