@@ -79,9 +79,9 @@ def _window_is_even(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> b
     if name in CONVOLUTIONS:
         weight = kernel if isinstance(kernel, Tensor) else kwargs["weight"]
         kernel, stride = tuple(weight.shape[2:]), stride or 1
+    assert kernel is not None
     if isinstance(padding, str):
         return padding == "same" and all(one % 2 for one in kernel)
-    assert kernel is not None
     axes = 1 if name == "conv1d" else 2
     each = (_pair(one, axes) for one in (kernel, stride or kernel, padding or 0, dilation or 1))
     for side, k, s, p, d in zip(given.shape[-axes:], *each, strict=True):
