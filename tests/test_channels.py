@@ -399,7 +399,7 @@ def test_json_has_a_line_for_each_channel_shown(paint: Paint, here: Path, tiny: 
     # Of equal ones the lower number.
     assert [row["channel"] for row in rows] == [1, 0, 2]
     assert [row["correlation"] for row in rows] == [pytest.approx(1), pytest.approx(-1), None]
-    assert rows[1]["strongest"] == [{"source": "in/a.png", "value": 1.0}]
+    assert rows[1]["strongest"] == [{"source": "in/a.png", "page": 0, "value": 1.0}]
     assert rows[2]["strongest"] == []
     assert [row["pictures"] for row in rows] == [2, 2, 2]
     whole = table()

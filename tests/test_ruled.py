@@ -431,7 +431,10 @@ def test_without_any_activation_the_switch_is_no_way_out():
     for options in ({}, {"activations": "all"}):
         with pytest.raises(RequestError, match=r"meets none$") as caught:
             explained(model, pictures(1, dtype=torch.float32), **options)
-        assert caught.value.hint == "choose a method that works at a layer, such as gradcam"
+        # No layer of it has a grid either.
+        assert caught.value.hint == (
+            "choose a method that needs neither a layer nor ReLUs, such as integrated-gradients"
+        )
 
 
 def test_a_product_hands_the_option_to_its_part():

@@ -369,11 +369,15 @@ class Explainer:
             return self._each_alone(images, choose, seen, region, extras, among)
         try:
             return self._explained(key, images, choose, seen, region, extras, among)
-        except PictureError:
+        except PictureError as error:
             # One image's trouble: it is found, and the others stand. A group fails as a whole.
             if self._request.group or len(images) == 1:
                 raise
-        return self._each_alone(images, choose, seen, region, extras, among)
+            reason = error.message
+        alone = self._each_alone(images, choose, seen, region, extras, among)
+        if not any(isinstance(one, PictureError) for some in alone for one in some):
+            self._note(f"a batch failed and was done picture by picture: {reason}")
+        return alone
 
     def _explained(
         self,
@@ -1118,13 +1122,17 @@ class Explainer:
                 continue
             for layer in self.layers if recipe.at_layer else ("",):
                 try:
-                    maps[number, layer] = self._map(recipe, evidence, layer)
+                    map = self._map(recipe, evidence, layer)
                 except CamcliError as error:
                     # What holds for all pictures was found out on noise.
                     reason = error if isinstance(error, PictureError) else PictureError(error.message, error.hint)
                     if not alone:
                         raise reason from error
                     maps[number, layer] = reason
+                    continue
+                if not self.strongest:
+                    _check_shape(recipe, map)
+                maps[number, layer] = map
         if self.strongest:
             for layer in self.layers:
                 maps[OF_SHARES, layer] = evidence.get("act", layer) * evidence.get("grad", layer)
@@ -1135,7 +1143,7 @@ class Explainer:
             return smoothed(recipe.row.name, recipe.formulas, evidence, layer)
         if self.strongest:
             return channel_parts(recipe.row.name, recipe.formulas, evidence, layer)
-        return _one_map(recipe, recipe(evidence, layer))
+        return recipe(evidence, layer)
 
     def _joined(self, maps: Mapping[tuple[int, str], Tensor | PictureError]) -> list[_Maps | PictureError]:
         """Method by method what is given: the map of each layer, or one of all; of channels one after another."""
@@ -1671,15 +1679,14 @@ def _count(count: int, one: str, many: str = "") -> str:
     return f"{count} {one if count == 1 else many or f'{one}s'}"
 
 
-def _one_map(recipe: Recipe, map: Tensor) -> Tensor:
-    """The map, if it is one for each image."""
+def _check_shape(recipe: Recipe, map: Tensor) -> None:
+    """See that a method gives one map for each image."""
     if map.ndim != 3 and not (map.ndim == 4 and recipe.at_input):
         form = ", ".join(str(size) for size in ("n", *map.shape[1:]))
         raise RequestError(
             f"the method {recipe.row.name!r} gives maps of shape ({form}), and not one for each image: (n, h, w)",
             "a method that finds several concepts in a picture is of kind concept, and returns Concepts",
         )
-    return map
 
 
 def _strongest(recipe: Recipe, layer: str, parts: Tensor, shares: Tensor, count: int) -> list[_Maps]:

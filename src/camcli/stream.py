@@ -1,7 +1,7 @@
 """Threads, and nothing else: work ahead of a slow consumer, in order and in bounded memory."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -90,7 +90,7 @@ def batched(
     counts: Callable[[T], bool] = lambda item: True,
     weight: Callable[[T], int] = lambda item: 0,
     most: int = 1,
-) -> Iterator[list[T]]:
+) -> Generator[list[T], None, None]:
     """Lists of items, in order, each with at most ``size`` that count; the others ride along in their place.
 
     Args:
@@ -121,7 +121,7 @@ def batched(
         yield batch
 
 
-def pieces(items: Iterable[T], length: Callable[[T], int]) -> Iterator[list[T]]:
+def pieces(items: Iterable[T], length: Callable[[T], int]) -> Generator[list[T], None, None]:
     """Lists of items, in order, each as long as its first item says."""
     rest = iter(items)
     for first in rest:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
@@ -438,11 +438,12 @@ class Worker:
         self, items: Iterable[Item], begin: Callable[[Sequence[Item]], None] = lambda group: None
     ) -> Iterator[Item]:
         """Items with their results, in order, as :meth:`paused_stream` gives them."""
-        return filter(None, self.paused_stream(items, begin))
+        with closing(self.paused_stream(items, begin)) as given:
+            yield from filter(None, given)
 
     def paused_stream(
         self, items: Iterable[Item], begin: Callable[[Sequence[Item]], None] = lambda group: None
-    ) -> Iterator[Item | None]:
+    ) -> Generator[Item | None, None, None]:
         """Items with their results, in order; at most two batches of pictures and the threads' own are held.
 
         With several devices these are two for each, and one more. None is given where no other comes for a while.
@@ -466,9 +467,10 @@ class Worker:
 
     def batches(self, items: Iterable[Item]) -> Iterator[list[Item]]:
         """Items as they are decoded, in order, in batches of as many pictures as go through the network at once."""
-        return filter(None, self._batches(items))
+        with closing(self._batches(items)) as given:
+            yield from filter(None, given)
 
-    def _batches(self, items: Iterable[Item]) -> Iterator[list[Item]]:
+    def _batches(self, items: Iterable[Item]) -> Generator[list[Item], None, None]:
         """Likewise, with an empty one where nothing comes for a while."""
         read = self._read(items)
         if self.job.group:
