@@ -40,6 +40,7 @@ class Centred(Small):
 
 
 def test_a_network_that_draws_is_told_of_with_how_much_and_why():
+    torch.manual_seed(0)  # by chance all four scores may be dropped
     model = Dropping()
     explain = Explainer(model, layers=["conv2"])
     with untouched(model):
