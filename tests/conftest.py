@@ -112,6 +112,18 @@ def memory_is_given_back() -> Iterator[None]:
             library.malloc_trim(0)
 
 
+@pytest.fixture(autouse=True)
+def places_are_measured_in_everyday_tests_alone(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The zoo's laws are of maps, and not of where their cells lie, which takes dozens of passes to measure.
+
+    That has tests of its own, which are no slow ones: test_placement.py.
+    """
+    if request.node.get_closest_marker("slow"):
+        monkeypatch.setattr("camcli.explainer.locate", lambda *_given, **_options: {})
+
+
 @pytest.fixture(scope="session")
 def sample_images() -> Path:
     """The folder of sample pictures."""
