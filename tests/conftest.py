@@ -4,6 +4,8 @@ import ctypes
 import gc
 import os
 import sys
+import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -86,6 +88,31 @@ def moody():
     module.load_state_dict(made[0].state_dict())
     return module, *made[1:]
 '''
+
+# Of the slow tests so many parts, of which a plain `pytest` runs one, another each day; `pytest -m slow` runs them all.
+SLOW_PARTS = 8
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where nobody says which tests are wanted, choose the part of the day, for all processes of this run."""
+    if hasattr(config, "workerinput"):
+        return
+    plain = config.args_source == pytest.Config.ArgsSource.TESTPATHS and not config.option.markexpr
+    os.environ["CAMCLI_SLOW_PART"] = str(int(time.time()) // 86_400 % SLOW_PARTS) if plain else ""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the slow tests of other days."""
+    if not (part := os.environ["CAMCLI_SLOW_PART"]):
+        return
+    others = {
+        item
+        for item in items
+        if item.get_closest_marker("slow") and zlib.crc32(item.nodeid.encode()) % SLOW_PARTS != int(part)
+    }
+    config.hook.pytest_deselected(items=list(others))
+    items[:] = [item for item in items if item not in others]
+
 
 RED, GREEN, BLUE, BLACK = (250, 0, 0), (0, 250, 0), (0, 0, 250), (0, 0, 0)
 
