@@ -24,7 +24,7 @@ from camcli.layout import canonical
 from camcli.models import load
 from camcli.network import Network
 from camcli.pictures import decode
-from camcli.survey import default_layer, probe_image, survey
+from camcli.survey import found_default, probe_image, survey
 from conftest import BLUE, RED
 from readback import facts, ledger
 from test_models import PROMPTS, tiny_clip
@@ -189,7 +189,7 @@ def in_its_place(network: Network) -> list[bool]:
     height, width = network.prepare.size
     image = probe_image((height, width), torch.float32, torch.device("cpu"))
     layers = survey(network.module, image, network.prefix, network.grid)
-    name = default_layer(network.module, layers)
+    name = found_default(network.module, layers, image)
     layout = next(layer.layout for layer in layers if layer.name == name)
 
     def act(images: torch.Tensor) -> torch.Tensor:

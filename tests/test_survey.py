@@ -8,7 +8,7 @@ from torch import nn
 
 from camcli.errors import RequestError
 from camcli.layers import resolve
-from camcli.survey import default_layer, first_not_finite, no_gradient, probe_image, survey
+from camcli.survey import first_not_finite, found_default, no_gradient, probe_image, survey
 from networks import Small, Through, pictures, seeded, unruly, untouched
 
 
@@ -17,8 +17,12 @@ def surveyed(module, size, **facts):
     return {layer.name: layer for layer in survey(module, image, **facts)}
 
 
+def default_layer(module, layers, size=16):
+    return found_default(module, layers, probe_image((size, size), torch.float32, torch.device("cpu")))
+
+
 def chosen(module, size, **facts):
-    return default_layer(module, list(surveyed(module, size, **facts).values()))
+    return default_layer(module, list(surveyed(module, size, **facts).values()), size)
 
 
 class Parts(nn.Module):

@@ -290,7 +290,7 @@ How an output is read follows from its shape and from two facts of the model: th
 Facts that a library gets wrong or does not state are put right in one place, `src/camcli/models/timm.py`: the functions
 `_prefix` and `_grid`, with one word in `LATE_CLASS_TOKEN` for a network whose class token joins late. A new kind of
 layout is a function beside `readings` in `src/camcli/layout.py`; a new reason not to choose a layer stands in
-`default_layer` in `src/camcli/survey.py`. A new family of a library is a line in `tests/zoo.json`."""
+`ranked` in `src/camcli/survey.py`. A new family of a library is a line in `tests/zoo.json`."""
 
 ABOUT = {
     "timm": "The smallest model of each of timm's modules.",

@@ -440,17 +440,6 @@ def first_not_finite(module: nn.Module, image: Float[Tensor, "1 d h w"]) -> str:
     return found[0] if found else ""
 
 
-def default_layer(module: nn.Module, layers: Sequence[Layer]) -> str:
-    """The layer that is explained when none is named: the first of :func:`ranked`.
-
-    Raises:
-        RequestError: there is no such layer.
-    """
-    for name in ranked(module, layers):
-        return name
-    raise no_layer(module, layers)
-
-
 def no_layer(module: nn.Module, layers: Sequence[Layer]) -> RequestError:
     """That there is no layer to choose by default, and what can be done."""
     if no_graph(layers):
@@ -475,7 +464,9 @@ def found_default(
     graph: bool = True,
     failed: Sequence[str] = (),
 ) -> str:
-    """The default layer, tried where the gradient does not tell: it vanishes on noise, or nobody asks for it.
+    """The layer that is explained when none is named: the first of :func:`ranked` that the score depends on.
+
+    It is tried where the gradient does not tell: it vanishes on noise, or nobody asks for it.
 
     Args:
         module: the network.
