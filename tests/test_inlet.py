@@ -303,6 +303,11 @@ def test_timm_with_one_channel(code, paint):
     assert one.error is None
 
 
+def test_a_model_whose_first_convolution_takes_folded_pictures():
+    # 4 x 4 pixels of 3 channels are 48 to its convolution, and the pictures still have 3.
+    assert load("timm:tresnet_m", weights="random").prepare.channels == 3
+
+
 @pytest.mark.usefixtures("here")
 def test_weights_of_a_grey_model_for_a_model_of_colours():
     torch.save(timm.create_model("resnet10t", in_chans=1, num_classes=4).state_dict(), "grey.pth")

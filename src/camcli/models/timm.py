@@ -509,13 +509,18 @@ def _prepare(module: nn.Module, name: str, size: tuple[int, int] | None = None) 
 
 
 def _channels(module: nn.Module) -> int:
-    """How many channels a model's images have: what its first convolution takes, which ``in_chans`` has changed."""
+    """How many channels a model's images have, which ``in_chans`` has changed.
+
+    What its first convolution takes; tried where that is not what its configuration says, since others fold the
+    picture before it (TResNet: 4 x 4 pixels of 3 channels into 48).
+    """
+    count, height, width = map(int, timm.data.resolve_model_data_config(module)["input_size"])
     first = _config(module).get("first_conv")
     names = [first] if isinstance(first, str) else list(first or ())
     parts = [part for name in names if isinstance(part := dict(module.named_modules()).get(name), nn.Conv2d)]
-    if parts:
-        return parts[0].in_channels
-    return int(timm.data.resolve_model_data_config(module)["input_size"][0])
+    if not parts or parts[0].in_channels == count:
+        return count
+    return inlet.taken(module.eval(), (height, width), count) or parts[0].in_channels
 
 
 def _numbers(values: Any, channels: int, name: str) -> tuple[float, ...]:
