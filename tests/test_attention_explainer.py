@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from camcli import Explainer, PictureError, RequestError, models
 from camcli.methods.attention import attention, gae, rollout
-from networks import Small, named, pictures, unruly, untouched
+from networks import Small, Stacked, named, pictures, unruly, untouched
 from test_attention import MODELS, SIZE, attended, timm_vit
 from zoo import SMALLER, TIMM
 
@@ -131,6 +131,19 @@ def test_a_layer_means_nothing_to_it(method):
 def test_mirrored_images_give_maps_on_the_grid():
     [[one]] = Explainer(timm_vit(), method="gae", flips=["flip"])(pictures(1, SIZE), 1)
     assert one.map.shape == (4, 4)
+
+
+@pytest.mark.parametrize("method", ["legrad", "maskclip", "grad-eclip", "gae"])
+def test_a_margin_is_the_score_of_a_head_less_its_rival(method):
+    """By hand: the score is linear in the head, so class 1 over class 2 is a class whose row is their difference."""
+    images, model = pictures(2, 16), Stacked()
+    found = Explainer(model, method=method, score="margin", versus=2)(images, 1)
+    with torch.no_grad():
+        model.fc.weight[1] -= model.fc.weight[2].clone()
+        model.fc.bias[1] -= model.fc.bias[2].clone()
+    for [one], [other] in zip(found, Explainer(model, method=method)(images, 1), strict=True):
+        np.testing.assert_allclose(one.map, other.map, rtol=0, atol=1e-6 * np.abs(other.map).max())
+    assert Explainer(model, method=method, score="margin")(images, 1)[0][0].map.any()
 
 
 # Of the zoo, what has one chain of attention over all its tokens.

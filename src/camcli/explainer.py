@@ -1215,8 +1215,10 @@ class Explainer:
 
     def _of_everything(self, plan: Plan, forward: Forward) -> Evidence:
         """Evidence for all that the network says of one image, to try things with."""
-        rows = range(len(forward.image))
-        return Evidence(self._witness, plan, forward, [Subject(0, forward.reading.total(), None)] * len(rows), rows)
+        rows, reading = range(len(forward.image)), forward.reading
+        # A margin needs a rival, whoever that is.
+        rivals = (min(1, (reading.classes or 1) - 1),) if self.outlet.score.against else ()
+        return Evidence(self._witness, plan, forward, [Subject(0, reading.total(), None, rivals=rivals)] * len(rows), rows)
 
     def _read(self, output: Any, images: int, seen: Tensor | None = None, region: Tensor | None = None) -> Reading:
         names = self.network.labels.names if self.network else ()
