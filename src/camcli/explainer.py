@@ -1218,7 +1218,8 @@ class Explainer:
         rows, reading = range(len(forward.image)), forward.reading
         # A margin needs a rival, whoever that is.
         rivals = (min(1, (reading.classes or 1) - 1),) if self.outlet.score.against else ()
-        return Evidence(self._witness, plan, forward, [Subject(0, reading.total(), None, rivals=rivals)] * len(rows), rows)
+        subject = Subject(0, reading.total(), None, rivals=rivals)
+        return Evidence(self._witness, plan, forward, [subject] * len(rows), rows)
 
     def _read(self, output: Any, images: int, seen: Tensor | None = None, region: Tensor | None = None) -> Reading:
         names = self.network.labels.names if self.network else ()
