@@ -84,6 +84,19 @@ def test_fullgrad_of_one_image_fails_and_the_others_stand() -> None:
         explainer(images, 0)
 
 
+class Windows(Gated):
+    """Each image is cut into four, as Swin's windows and a detector's regions are, before a bias is added."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        quarters = torch.cat([part for half in images.chunk(2, 2) for part in half.chunk(2, 3)])
+        return self.fc(self.conv(quarters).relu().mean((2, 3)).unflatten(0, (4, -1)).mean(0))
+
+
+def test_a_bias_of_pieces_of_an_image_has_no_place_for_fullgrad() -> None:
+    with pytest.raises(RequestError, match=r"fullgrad cannot be had .* added to 4x4x4x4 for 1 image\(s\), such as"):
+        Explainer(Windows(), method="fullgrad")(pictures(2), 0)
+
+
 def test_the_other_methods_of_that_image_stand_too() -> None:
     images = pictures(2)
     images[1, 0, 0, 0] = 60

@@ -134,9 +134,18 @@ class Evidence:
         """For each bias in the network the bias times the gradient of the score by it, ``(n, c, ...)``.
 
         Raises:
-            PictureError: together with the input times its gradient they are not the score.
+            PictureError: together with the input times its gradient they are not the score; or some are no image's own.
         """
         assert self._forward.biases is not None
+        images = len(self._forward.image)
+        other = next((one for one, _ in self._forward.biases.points if not one.ndim or len(one) != images), None)
+        if other is not None:
+            form = "x".join(map(str, other.shape))
+            raise PictureError(
+                f"one of its biases is added to {form} for {images} image(s), such as regions, windows or a table of "
+                "positions, which is no place of one image",
+                "choose another method, such as gradcam or hirescam",
+            )
         count = len(self._forward.biases.points)
         gradients = [self._gradients[f"bias {number}"] for number in range(count)]
         everyones = [wide(term) for term in self._forward.biases.terms(gradients)]
