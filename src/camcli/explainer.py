@@ -1195,9 +1195,10 @@ class Explainer:
         self, images: Tensor, forward: Forward, plan: Plan, rows: Sequence[int], seen: Tensor | None = None
     ) -> list[Sequence[Result]]:
         """Method by method, layer by layer, the concepts of some of the images."""
-        inside = (
-            torch.ones(images.shape[0], *images.shape[2:], dtype=torch.bool, device="cpu") if seen is None else seen
-        )
+        # Where the scores are, so that masks are not brought there for each concept.
+        device = forward.image.device
+        all_of_it = torch.ones(images.shape[0], *images.shape[2:], dtype=torch.bool, device=device)
+        inside = all_of_it if seen is None else seen.to(device)
         subjects = [Subject(0, torch.zeros((), device="cpu"), None, inside=inside[row], of_layer=True) for row in rows]
         evidence = Evidence(self._witness, plan, forward, subjects, rows)
         return [
