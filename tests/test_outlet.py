@@ -325,6 +325,24 @@ def test_a_detector_is_tried_without_its_own_threshold_and_has_it_back():
         Explainer(network, layers=["layer"]).check(torch.rand(1, 3, 2, 2))
 
 
+def test_masks_are_brought_to_the_scores_once_for_all_classes(monkeypatch):
+    """At the scores' device and size: a copy for each class would wait for a GPU each time."""
+    brought = []
+    real = torch.nn.functional.interpolate
+    monkeypatch.setattr("camcli.outlet.F.interpolate", lambda *given, **how: brought.append(given) or real(*given, **how))
+    seen, region = torch.ones(2, 16, 16, dtype=torch.bool), torch.zeros(2, 16, 16, dtype=torch.bool)
+    region[:, :8, 4:] = True
+    scores = torch.arange(2 * 5 * 8 * 8.0).reshape(2, 5, 8, 8)
+    reading = Outlet("segment").read({"out": scores}, 2, tuple("abcde"), seen=seen, region=region)
+    for row in range(2):
+        # At half the size the region is rows 0 to 3, columns 2 to 7.
+        assert torch.equal(reading.scores(row), scores[row, :, :4, 2:].sum((1, 2)))
+        for index in range(5):
+            [subject] = reading.subjects(row, index)
+            assert torch.equal(reading.answer(row, subject), subject.score)
+    assert len(brought) == 2
+
+
 def test_every_class_found_is_what_a_detector_predicts():
     assert found(0, torch.tensor([-torch.inf, 0.2, -torch.inf, 0.9])) == [3, 1]
 
