@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,9 +13,10 @@ from torch import nn
 from camcli import counted, imports
 from camcli.errors import RequestError
 from camcli.job import Job
+from camcli.run import Run
 from camcli.worker import Worker
 from conftest import Bring, Go, Paint
-from readback import facts
+from readback import facts, ledger
 
 MADE = """
 from camcli import Labels, Prepare
@@ -161,6 +163,114 @@ def test_what_differs_behind_the_same_words_is_named(paint: Paint, go: Go, name:
     with pytest.raises(RequestError, match="'out' holds the results of another job") as caught:
         go("a.png")
     assert said in caught.value.message
+
+
+def made_otherwise(**parts: str) -> str:
+    """As if the last run had had these parts: its lines and its run.json have another fingerprint, which is given."""
+    run = facts()
+    now = run["fingerprint"]
+    run["counted"] |= parts
+    run["fingerprint"] = counted.fingerprint(run["counted"])
+    ledger = Path("out/outcomes.jsonl")
+    ledger.write_text(ledger.read_text().replace(now, run["fingerprint"]))
+    Path("out/run.json").write_text(json.dumps(run))
+    return run["fingerprint"]
+
+
+def done(inputs: str, **options) -> Run:
+    run = Run(Job(inputs=(inputs,), out="out", device="cpu", **options))
+    with run:
+        list(run)
+    return run
+
+
+@pytest.mark.usefixtures("two")
+def test_results_of_other_versions_stay_where_that_is_asked_for(paint: Paint, go: Go, tiny: str) -> None:
+    go("in", save=("array",))
+    then = made_otherwise(camcli="0.0.9", torch="1.0")
+    paint("in/c.png")
+    with pytest.raises(RequestError, match=r"camcli was 0\.0\.9, is .*; torch was 1\.0, is 2") as caught:
+        go("in", save=("array",))
+    assert caught.value.hint.startswith("keep them beside the new ones with --accept-versions, choose another folder")
+    run = done("in", model=tiny, save=("array",), accept_versions=True)
+    note = "earlier results made by camcli 0.0.9, torch 1.0 count as done, as --accept-versions has it"
+    assert note in run.notes
+    assert note in facts()["notes"]
+    assert (facts()["skipped"], facts()["pictures"]) == (2, 3)
+    # Each line says which versions made it, by its job.
+    now = facts()["fingerprint"]
+    assert [row["job"] for row in ledger()] == [then, then, now]
+    assert facts()["accepted"] == {then: {"camcli": "0.0.9", "torch": "1.0"}}
+    # It was agreed to, so the same command goes on; and when versions change again, it is asked again.
+    assert go("in", save=("array",)) == [[], [], []]
+    assert facts()["accepted"] == {then: {"camcli": "0.0.9", "torch": "1.0"}}
+    second = made_otherwise(torch="1.1")
+    with pytest.raises(RequestError, match=r"torch was 1\.1, is 2"):
+        go("in", save=("array",))
+    assert go("in", save=("array",), accept_versions=True) == [[], [], []]
+    assert facts()["accepted"].keys() == {then, second}
+    # What is done again is this version's, and what nobody made is not listed.
+    go("in", save=("array",), overwrite=True)
+    assert {row["job"] for row in ledger()} == {now}
+    go("in", save=("array",))
+    assert "accepted" not in facts()
+
+
+@pytest.mark.usefixtures("two")
+def test_overwriting_some_of_other_versions_results_keeps_the_rest_only_by_that_word(go: Go) -> None:
+    go("in", save=("array",))
+    then = made_otherwise(camcli="0.0.9")
+    with pytest.raises(RequestError, match=r"not named now: in/b\.png") as caught:
+        go("in/a.png", save=("array",), overwrite=True)
+    assert "keep them beside the new ones with --accept-versions" in caught.value.hint
+    go("in/a.png", save=("array",), overwrite=True, accept_versions=True)
+    assert {row["name"]: row["job"] for row in ledger()} == {"in/a.png": facts()["fingerprint"], "in/b.png": then}
+
+
+@pytest.mark.parametrize(
+    ("parts", "options"),
+    [
+        ({"weights": "sha256:00"}, {}),
+        ({"camcli": "0.0.9", "layers": "stem"}, {}),
+        ({"timm": "1.0"}, {}),
+        ({"camcli": "0.0.9"}, {"colormap": "jet"}),
+        ({"camcli": "0.0.9", "code of tiny.py": "sha256:00"}, {}),
+    ],
+)
+def test_versions_are_accepted_only_where_nothing_else_differs(paint: Paint, go: Go, parts, options) -> None:
+    paint("a.png")
+    go("a.png")
+    made_otherwise(**parts)
+    rows = ledger()
+    with pytest.raises(
+        RequestError, match=r"--accept-versions is for results that differ in nothing but versions$"
+    ) as it:
+        go("a.png", accept_versions=True, **options)
+    assert "accept" not in it.value.hint
+    assert ledger() == rows
+
+
+def test_a_record_that_was_written_by_hand_is_not_accepted(paint: Paint, go: Go) -> None:
+    paint("a.png")
+    go("a.png")
+    made_otherwise(camcli="0.0.9")
+    run = facts()
+    run["counted"]["camcli"] = "0.0.8"  # its fingerprint is that of 0.0.9
+    Path("out/run.json").write_text(json.dumps(run))
+    with pytest.raises(RequestError, match="nothing but versions"):
+        go("a.png", accept_versions=True)
+
+
+def test_pictures_drawn_by_one_scale_and_with_shared_concepts_stay_with_other_versions(two: None, go: Go) -> None:
+    shared = {"method": "dff", "options": ("concepts=2",), "save": ("overlay",), "normalize": "run"}
+    go("in/a.png", "in/b.png", **shared)
+    then = made_otherwise(camcli="0.0.9")
+    with pytest.raises(RequestError, match=r"another job: camcli was 0\.0\.9"):
+        go("in", **shared)
+    with np.load("out/concepts.npz") as arrays:
+        np.savez("out/concepts.npz", **{**arrays, "job": np.array(then)})
+    assert go("in", accept_versions=True, **shared) == [[], []]
+    assert facts()["accepted"].keys() == {then}
 
 
 def test_versions_are_of_the_libraries_that_the_network_is_made_of() -> None:

@@ -57,6 +57,7 @@ CHANGED = {
     "pages": "all",
     "overwrite": True,
     "drop_others": True,
+    "accept_versions": True,
     "durable": True,
     "placement": "even",
     "batch_size": 3,
@@ -69,7 +70,7 @@ CHANGED = {
     "seed": 1,
 }
 HOW = {
-    *("inputs", "null_separated", "out", "root", "overwrite", "drop_others", "durable", "pages"),
+    *("inputs", "null_separated", "out", "root", "overwrite", "drop_others", "accept_versions", "durable", "pages"),
     *("batch_size", "recompute", "workers", "timeout", "device", "compile", "seed"),
 }
 
@@ -88,6 +89,15 @@ def files(here: Path) -> Path:
     ):
         (here / name).write_text("one")
     return here
+
+
+def test_an_option_that_a_version_adds_changes_nothing_as_it_is_by_default(monkeypatch) -> None:
+    asked = Job._asked
+    before, other = Job(alpha=0.2).fingerprint, Job(alpha=0.3).fingerprint
+    monkeypatch.setattr(Job, "_asked", lambda job: {**asked(job), "later": 0})
+    assert Job(alpha=0.2).fingerprint == before != other
+    monkeypatch.setattr(Job, "_asked", lambda job: {**asked(job), "later": int(job.alpha == 0.2)})
+    assert Job(alpha=0.2).fingerprint != before
 
 
 def test_every_field_is_tried_here() -> None:

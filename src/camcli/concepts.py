@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -108,8 +108,8 @@ def save(folder: Folder, known: Fitted, job: str) -> None:
     folder.write(FILE, content.getvalue())
 
 
-def load(folder: Path, job: str) -> Fitted:
-    """What this job's methods were fitted to by an earlier run; empty if there is none.
+def load(folder: Path, jobs: Container[str]) -> Fitted:
+    """What the methods of one of these jobs were fitted to by an earlier run; empty if there is none.
 
     Raises:
         RequestError: the file cannot be read.
@@ -117,7 +117,7 @@ def load(folder: Path, job: str) -> Fitted:
     path = folder / FILE
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            if str(arrays[JOB]) != job:
+            if str(arrays[JOB]) not in jobs:
                 return {}
             names = {name: name.partition("@") for name in arrays.files if name != JOB}
             return {(one[0], one[2]): torch.from_numpy(arrays[name]) for name, one in names.items()}

@@ -21,6 +21,9 @@ from camcli.targets import TARGETS, parsed
 
 # Before a part that nobody can read.
 DIGEST = "sha256:"
+# Parts that are no versions; nor is what begins with CODE.
+OF_THE_JOB = frozenset({"job", "weights", "buffers", "preprocessing", "labels", "layers", "batches of"})
+CODE = "code of "
 # What a network's modules come from, by the first word of where they are imported from.
 DISTRIBUTIONS = {"open_clip": "open_clip_torch"}
 # Their third number mends builds and faults, and comes often.
@@ -58,7 +61,7 @@ def code(job: Job, rows: Iterable[Row]) -> dict[str, str]:
     modules = [row.module for row in tables if row.module]
     for start in [*_files(job), *filter(None, map(_home, modules))]:
         for name, sha256 in imports.imported(start).items():
-            found[f"code of {name}"] = DIGEST + sha256
+            found[f"{CODE}{name}"] = DIGEST + sha256
     return found
 
 
@@ -84,6 +87,11 @@ def versions(module: torch.nn.Module) -> dict[str, str]:
     return {
         name: ".".join(version.split(".")[:2]) if name in TWO_NUMBERS else version for name, version in found.items()
     }
+
+
+def versions_in(parts: Mapping[str, str]) -> dict[str, str]:
+    """Those of the parts that are versions."""
+    return {name: value for name, value in parts.items() if name not in OF_THE_JOB and not name.startswith(CODE)}
 
 
 def _named(table: Table, names: Iterable[str]) -> list[Row]:

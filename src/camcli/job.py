@@ -45,7 +45,7 @@ FUSES: tuple[str, ...] = get_args(Fuse)
 # way of the weights, whose hash counts in the worker's fingerprint.
 NOT_IN_FINGERPRINT = frozenset(
     {
-        *("inputs", "null_separated", "out", "root", "overwrite", "drop_others", "durable", "pages"),
+        *("inputs", "null_separated", "out", "root", "overwrite", "drop_others", "accept_versions", "durable", "pages"),
         *("batch_size", "recompute", "workers", "timeout", "device", "compile", "seed"),
     }
 )
@@ -226,6 +226,7 @@ class Job:
         overwrite: do again what is done, and put it in the place of what is there, another job's too, picture by
             picture.
         drop_others: with ``overwrite``, drop the results of other jobs for pictures that are not named now.
+        accept_versions: count as done what the same job did with other versions of camcli and its libraries.
         durable: each picture's files and lines are on the disk, and not in the system's memory, before they count.
         batch_size: pictures in one forward; 0 for the device's default.
         recompute: compute parts of the network again on the way back instead of keeping what they need for it
@@ -287,6 +288,7 @@ class Job:
     pages: str = FIRST
     overwrite: bool = False
     drop_others: bool = False
+    accept_versions: bool = False
     durable: bool = False
     batch_size: int = 0
     recompute: bool = False
@@ -369,11 +371,18 @@ class Job:
     def fingerprint(self) -> str:
         """16 hex digits that change when anything that is asked for changes that could change a picture's files.
 
-        Files named in the job (weights, labels, targets, features, Python files) count by their content.
+        Files named in the job (weights, labels, targets, features, Python files) count by their content. What is as it
+        is by default does not count, so that a version with more options has the same digits.
 
         Raises:
             RequestError: such a file cannot be read.
         """
+        default = Job()._asked()
+        asked = {name: value for name, value in self._asked().items() if name not in default or value != default[name]}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _asked(self) -> dict[str, Any]:
+        """What counts of what is asked, by its name."""
         asked = {name: value for name, value in asdict(self).items() if name not in NOT_IN_FINGERPRINT}
         for name in FILES:
             if asked[name] and asked[name] != RANDOM_WEIGHTS and not _is_rectangle(name, asked[name]):
@@ -398,7 +407,7 @@ class Job:
         source, _, function = self.text_tower.rpartition(":")
         if self.text_tower:
             asked["text_tower"] = [_content_hash(_python_file(source, TOWERS), "text_tower"), function]
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+        return asked
 
     def _meant(self) -> dict[str, Any]:
         """What target and score come to, where the job alone tells."""

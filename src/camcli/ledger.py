@@ -7,7 +7,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -44,9 +44,12 @@ class Ledger(Generic[R]):
         kept: which of an outcome's files must still be there for it to count as done; default: all.
         file: its name in the folder.
         durable: lines and files are on the disk before it goes on.
+        accepted: gives the fingerprints of earlier jobs whose outcomes count as this one's; asked when the folder is
+            held.
 
     Attributes:
         folder: the output folder.
+        met: fingerprints of all jobs whose outcomes lay here when it was opened.
 
     Raises:
         RequestError: another run writes here now, or the file is not a ledger.
@@ -61,6 +64,7 @@ class Ledger(Generic[R]):
         kept: Callable[[dict[str, str]], Sequence[str]] = lambda files: [*files.values()],
         file: str = FILE,
         durable: bool = False,
+        accepted: Callable[[], Container[str]] = lambda: (),
     ) -> None:
         self._kind: type[R] = kind
         self._path = path / file
@@ -74,8 +78,10 @@ class Ledger(Generic[R]):
         self._unwanted: frozenset[int] = frozenset()  # of these, those to be dropped
         self._replaced = False
         self._file: IO[bytes] | None = None
+        self.met: set[str] = set()
         self.folder = Folder(path, durable)
         try:
+            self._accepted = accepted()
             for block in self._blocks():
                 self._take(block, kept)
             self._settle()
@@ -135,7 +141,7 @@ class Ledger(Generic[R]):
         there = self._known.keys() if own else self._others.keys()
         left = there - {_hash(name) for name in named}
         found = (block[0][0] for block in (self._blocks() if left else ()) if _has_result(block))
-        names = dict.fromkeys(first["name"] for first in found if (first["job"] == self._job) is own)
+        names = dict.fromkeys(first["name"] for first in found if self._is_own(first) is own)
         return [name for name in names if _hash(name) in left]
 
     def drop_others(self) -> None:
@@ -179,7 +185,7 @@ class Ledger(Generic[R]):
         """The outcomes of this job, picture by picture; of pictures that have a result, in whole or in part."""
         self._settle()
         for block in self._blocks():
-            if block[0][0]["job"] == self._job and _has_result(block):
+            if self._is_own(block[0][0]) and _has_result(block):
                 yield [self._read(values) for values, _ in block]
 
     def _take(self, block: Block, kept: Callable[[dict[str, str]], Sequence[str]]) -> None:
@@ -188,7 +194,8 @@ class Ledger(Generic[R]):
         key = _hash(first["name"])
         failed = not _has_result(block)
         self._note(key, failed, _hash(first["stamp"]) if self._is_done(block, kept) else STANDS)
-        if first["job"] != self._job:
+        self.met.add(first["job"])
+        if not self._is_own(first):
             self._others[key] = sys.intern(first["job"])
         elif not failed:
             self._others.pop(key, None)
@@ -207,9 +214,13 @@ class Ledger(Generic[R]):
     def _is_done(self, block: Block, kept: Callable[[dict[str, str]], Sequence[str]]) -> bool:
         return (
             _is_whole(block)
-            and all(values["job"] == self._job for values, _ in block)
+            and all(self._is_own(values) for values, _ in block)
             and all(self._is_there(values, frozenset(kept(values["files"]))) for values, _ in block)
         )
+
+    def _is_own(self, values: dict[str, Any]) -> bool:
+        """Whether a line is this job's, or one that counts as its."""
+        return values["job"] == self._job or values["job"] in self._accepted
 
     def _is_there(self, values: dict[str, Any], needed: frozenset[str]) -> bool:
         """Whether these of a line's files are there, and as long as they were: a crash can leave them cut short."""
@@ -342,7 +353,7 @@ class Ledger(Generic[R]):
 
         def stays(number: int, values: dict[str, Any]) -> bool:
             key = _hash(values["name"])
-            if number < since[key] or (key in self._unwanted and values["job"] != self._job):
+            if number < since[key] or (key in self._unwanted and not self._is_own(values)):
                 return False
             failed = bool(values["error"]) and not values["files"]
             if number == trailing.get(key, since[key]):

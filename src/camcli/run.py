@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -24,7 +25,7 @@ from camcli.formats import Unread
 from camcli.job import Explanation, Job, Outcome
 from camcli.ledger import Ledger
 from camcli.listed import Listing, several
-from camcli.others import check_others
+from camcli.others import Before, check_others, note_accepted
 from camcli.outputs import COLORMAPS, OUTPUTS
 from camcli.pages import paged
 from camcli.pictures import Picture, Source, decode, find, output_name, stamp
@@ -157,18 +158,25 @@ class Run:
 
     def __enter__(self) -> Run:
         with ExitStack() as held:
-            ledger = Ledger(self._out, self.worker.fingerprint, Outcome, self._needed, durable=self.job.durable)
+            ledger = Ledger(
+                self._out,
+                self.worker.fingerprint,
+                Outcome,
+                self._needed,
+                durable=self.job.durable,
+                accepted=lambda: self._before.accepted,
+            )
             self._ledger = held.enter_context(ledger)
             self._folder = ledger.folder
-            before = provenance.read(self._out)
-            names = None if self.total is None else self._names
-            check_others(ledger, self.job, self.worker.fingerprint, self.worker.counted, before, names)
-            self._facts = {"run": self._id, "began": provenance.now(), **provenance.facts(self.worker)}
+            check_others(ledger, self._before, None if self.total is None else self._names)
+            accepted, notes = note_accepted(self._before, ledger.met)
+            self.notes += notes
+            self._facts = {"run": self._id, "began": provenance.now(), **provenance.facts(self.worker), **accepted}
             if self.worker.explainer.fits:
-                self._facts["concepts"] = self._shared_concepts(before)
+                self._facts["concepts"] = self._shared_concepts()
                 self._beside = f"{MATES}{self._facts['concepts']['sha256'][:16]}"
             # At which scale the pictures of this job were drawn last, if they were.
-            self._scale = before.get("scale") if before.get("fingerprint") == self.worker.fingerprint else None
+            self._scale = self._before.record.get("scale") if self._before.own else None
             self._record(scale=self._scale)
             self._held = held.pop_all()
         return self
@@ -210,6 +218,11 @@ class Run:
 
     # ---- before
 
+    @cached_property
+    def _before(self) -> Before:
+        """The last run in the output folder; to be read when that is held."""
+        return Before(self.job, self.worker.counted, provenance.read(self._out))
+
     def _sources(self) -> Iterator[Source]:
         return found(self.job, self._stdin)
 
@@ -236,11 +249,11 @@ class Run:
         many = "the picture" if self.total == 1 else f"{min(self.total, concepts.MOST_PICTURES)} pictures together"
         self.notes.append(f"concepts are found in {many} first, unless {concepts.FILE} has them from an earlier run")
 
-    def _shared_concepts(self, before: dict[str, Any]) -> dict[str, Any]:
+    def _shared_concepts(self) -> dict[str, Any]:
         """Have the concepts that all pictures of this job share: those of its earlier run, or found now."""
         explainer, job = self.worker.explainer, self.worker.fingerprint
-        then = before.get("concepts") or {} if before.get("fingerprint") == job else {}
-        explainer.fitted = {} if self.job.overwrite else concepts.load(self._out, job)
+        then = self._before.record.get("concepts") or {} if self._before.own else {}
+        explainer.fitted = {} if self.job.overwrite else concepts.load(self._out, {job, *self._before.accepted})
         if explainer.fitted:
             return {**then, "file": concepts.FILE, "sha256": concepts.digest(explainer.fitted)}
         assert self.total is not None

@@ -7,10 +7,11 @@ import io
 import json
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -33,6 +34,7 @@ from camcli.consensus import (
     summary,
     with_nan,
 )
+from camcli.counted import fingerprint
 from camcli.errors import NothingFoundError, OutputError, PictureError, RequestError
 from camcli.explainer import Result
 from camcli.formats import Unread
@@ -40,7 +42,7 @@ from camcli.geometry import View
 from camcli.job import Compared, Explanation, Inquiry, Job, Said, page_of
 from camcli.ledger import Ledger
 from camcli.listed import several
-from camcli.others import check_others
+from camcli.others import Before, check_others, note_accepted
 from camcli.outputs.comparison import Heats, Seen, picture_sheet, summary_sheet
 from camcli.pictures import Source, stamp
 from camcli.render import Style
@@ -119,7 +121,7 @@ class Sensitivity:
         self._check_rivals()
         self._pairs = compared_pairs(self.texts)
         self._grouped = several_texts(self._pairs)
-        self._fingerprint = self._asked()
+        self._fingerprint = self._made_of(self.worker.counted)
         self.notes = self.worker.notes
         self.notes += filter(None, [self.unread.words()])
         self.files: list[str] = []
@@ -127,16 +129,24 @@ class Sensitivity:
 
     def __enter__(self) -> Sensitivity:
         with ExitStack() as held:
-            ledger = Ledger(self._out, self._fingerprint, Compared, file=LINES, durable=self.job.durable)
+            ledger = Ledger(
+                self._out,
+                self._fingerprint,
+                Compared,
+                file=LINES,
+                durable=self.job.durable,
+                accepted=lambda: self._before.accepted,
+            )
             self._ledger = held.enter_context(ledger)
             self._folder = ledger.folder
-            names = None if self.total is None else self._names
-            before = provenance.read(self._out, FACTS)
-            check_others(ledger, self.job, self._fingerprint, self.worker.counted, before, names)
+            check_others(ledger, self._before, None if self.total is None else self._names)
+            accepted, notes = note_accepted(self._before, ledger.met)
+            self.notes += notes
             self._facts = {
                 "run": self._id,
                 "began": provenance.now(),
                 **provenance.facts(self.worker),
+                **accepted,
                 "fingerprint": self._fingerprint,
                 "untrained": self.worker.network.untrained,
                 "texts": list(self._words),
@@ -245,9 +255,14 @@ class Sensitivity:
                 "name another one by --versus; or leave it out, and each is compared with the strongest of the others",
             )
 
-    def _asked(self) -> str:
+    @cached_property
+    def _before(self) -> Before:
+        """The last run in the output folder; to be read when that is held."""
+        return Before(self.job, self.worker.counted, provenance.read(self._out, FACTS), self._made_of)
+
+    def _made_of(self, counted: Mapping[str, str]) -> str:
         """16 hex digits that change with anything that is asked for and could change a picture's line or files."""
-        asked = [self.worker.fingerprint, self.texts]
+        asked = [fingerprint(counted), self.texts]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
     # ---- picture by picture

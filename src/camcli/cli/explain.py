@@ -512,6 +512,15 @@ DropOthers = Annotated[
         env=False,
     ),
 ]
+AcceptVersions = Annotated[
+    bool,
+    _option(
+        WRITTEN,
+        "Keep what the same job did here with other versions of camcli, PyTorch or the model's library, and go on.",
+        "--accept-versions",
+        env=False,
+    ),
+]
 Durable = Annotated[
     bool,
     _option(WRITTEN, "Wait until the disk has each picture's files and line, against power failures.", "--durable"),
@@ -666,6 +675,7 @@ def explain(
     pages: Pages = DEFAULT.pages,
     overwrite: Overwrite = DEFAULT.overwrite,
     drop_others: DropOthers = DEFAULT.drop_others,
+    accept_versions: AcceptVersions = DEFAULT.accept_versions,
     durable: Durable = DEFAULT.durable,
     batch_size: BatchSize = DEFAULT.batch_size,
     recompute: Recompute = DEFAULT.recompute,
@@ -746,6 +756,7 @@ def explain(
             pages=pages,
             overwrite=overwrite,
             drop_others=drop_others,
+            accept_versions=accept_versions,
             durable=durable,
             batch_size=batch_size,
             recompute=recompute or checkpoint,
