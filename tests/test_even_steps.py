@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from camcli import Explainer
 from camcli.even_steps import EvenSteps
-from camcli.locating import locate
 from camcli.placement import Placement
 
 
@@ -67,19 +67,13 @@ def test_padding_by_nothing_moves_nothing():
 
 
 def test_where_all_steps_are_even_nothing_is_measured():
-    network, given = nn.Conv2d(3, 4, 4, 4), []
-
-    def cells(images):
-        given.append(images)
-        return {"cells": network(images)}
-
-    def noise(count, seed, more):
-        return torch.randn(count, 3, 16 + more, 16 + more, generator=torch.Generator().manual_seed(seed))
-
-    found = locate(cells, noise, seen=True)
-    assert len(given) == 1
-    assert (found["cells"].placement, found["cells"].offset, found["cells"].stride) == (None, (0, 0), (4, 4))
+    network = nn.Sequential(nn.Conv2d(3, 9, 4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(9, 2))
+    given = []
+    network.register_forward_pre_hook(lambda _module, inputs: given.append(len(inputs[0])))
+    explain, image = Explainer(network, layers=["0"]), torch.randn(1, 3, 16, 16)
+    explain.check(image)
+    found = explain.located["0"]
+    assert (found.placement, found.offset, found.stride) == (None, (0, 0), (4, 4))
     assert Placement.even((4, 4), (16, 16)).stride == (4, 4)
-    measured = locate(cells, noise)
-    assert len(given) > 2
-    assert measured["cells"].placement is None
+    # The image, it and another, and it for its gradient and map: none for places.
+    assert given == [1, 2, 1]

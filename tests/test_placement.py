@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -248,12 +249,45 @@ def test_large_inputs_are_measured_at_a_smaller_size(padding):
     chain.register_forward_pre_hook(lambda _module, inputs: sizes.add(tuple(inputs[0].shape[2:])))
     explain = Explainer(chain, layers=["last"])
     explain.check(torch.rand(1, 3, 600, 480))
-    # Strides that are no power of two by the size are counted at a size larger by 128.
-    assert sizes - {(600 - 128, 480 - 128)} == {(600, 480), (600 - 256, 480 - 256)}
+    # Strides that are no power of two by the size are counted at a size larger by 128, and not at the least.
+    assert sizes - {(600 - 128, 480 - 128)} == {(600, 480), (600 - 3 * 128, 480 - 3 * 128), (600 - 256, 480 - 256)}
     first, stride = by_arithmetic([(padding[0], 2, padding[1])] * 4)
     placement = explain.located["last"].placement or Placement.even(explain.located["last"].grid, (600, 480))
     assert placement.stride == (stride, stride)
     assert placement.first == pytest.approx((first, first), abs=1.5)
+
+
+def heard(module):
+    """Of each forward how many images a module was given, and their height; grows."""
+    found = []
+    module.register_forward_pre_hook(lambda _module, inputs: found.append((len(inputs[0]), inputs[0].shape[2])))
+    return found
+
+
+def test_a_small_input_is_enough_where_a_few_lines_leave_no_doubt():
+    torch.manual_seed(0)
+    network = timm.create_model("regnety_002").eval()
+    explain, given, behind = Explainer(network, layers=["s4"]), heard(network), heard(network.head.global_pool)
+    explain.check(torch.rand(1, 3, 224, 224))
+    # The image; it and another; it for its gradient and map; and three lines of 224 - 128 pixels, nothing behind them.
+    assert given == [(1, 224), (2, 224), (1, 224), (3, 96)]
+    assert len(behind) == 3
+    located = explain.located["s4"]
+    assert located.grid == (7, 7)
+    # Five strided convolutions of 3 x 3 whose padding lies before them, by hand: the first cell looks at 0.5.
+    first, stride = by_arithmetic([(3, 2, 1)] * 5)
+    assert near(located.placement, first, stride)
+
+
+def test_where_a_small_input_leaves_doubt_the_whole_one_is_measured():
+    torch.manual_seed(0)
+    chain = Chain(*RESNET)
+    explain, given = Explainer(chain, layers=["last"]), heard(chain)
+    explain.check(torch.rand(1, 3, 224, 224))
+    # Four channels: with 96 pixels the standard error is above a hundredth of the stride.
+    assert [one for one in given if one[1] == 96] == [(3, 96)]
+    assert (4, 224) in given
+    assert near(explain.located["last"].placement, 0.5, 16)
 
 
 class Blind(Chain):

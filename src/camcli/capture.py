@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
@@ -280,6 +280,22 @@ def output_of(model: nn.Module, name: str, images: Tensor, turn: int = 0, place:
             "choose another layer; `camcli layers MODEL` lists them",
         )
     return found[0]
+
+
+def run_until(modules: Iterable[nn.Module], run: Callable[[], Any]) -> None:
+    """Run a forward, which ends as soon as all of these modules have run."""
+    left = set(modules)
+
+    def hook(module: nn.Module, _inputs: Any, _output: Any) -> None:
+        left.discard(module)
+        if not left:
+            raise _Enough
+
+    with ExitStack() as hooks:
+        for module in set(left):
+            hooks.callback(module.register_forward_hook(hook).remove)
+        with suppress(_Enough):
+            run()
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -36,16 +36,17 @@ from camcli.compiling import Compilation, compiled
 from camcli.concepts import Fitted, fitted, sampled
 from camcli.concepts import found as found_concepts
 from camcli.errors import CamcliError, PictureError, RequestError
+from camcli.even_steps import EvenSteps
 from camcli.evidence import Evidence, Trying, mixes
 from camcli.extras import Features
-from camcli.folding import fold, pairs
+from camcli.folding import Pair, fold, pairs
 from camcli.inlet import channels_in_words, taken
 from camcli.job import AUTO, Explanation, Place
 from camcli.labels import Labels
 from camcli.layers import first_names, resolve
 from camcli.layout import Layout, asked, canonical, decide, readings
 from camcli.levels import levels
-from camcli.locating import Located, carried, locate, of_tokens, smaller, words_of
+from camcli.locating import FEW, Located, carried, evenly, least, locate, locate_briefly, of_tokens, smaller, words_of
 from camcli.methods import METHODS
 from camcli.network import Network, tells_apart, two_sided
 from camcli.outlet import Activation, Outlet, Reading, Shared, Subject, competing, parts, table_of, unfiltered
@@ -261,6 +262,10 @@ class Explainer:
             self._note(f"no classes are named that a concept speaks for: {unnamed}")
         self._asked, self._call, self._recompute, self._place = layout, call, recompute, placement
         self._located: dict[tuple[int, int, int], dict[str, Located]] = {}
+        self._even: dict[tuple[int, int, int], bool] = {}
+        # What one step found out for the next.
+        self._tapped: dict[tuple[int, int, int], Taps] = {}
+        self._surveyed: dict[tuple[int, int, int], list[Layer]] = {}
         # Found out for so many images at once (1 where they are no group), of so many rows and columns.
         self._plans: dict[tuple[int, int, int], Plan] = {}
         self._passes: dict[tuple[int, int, int], list[Pass]] = {}
@@ -498,22 +503,34 @@ class Explainer:
         with self._feeding(image, extras):
             self._choose_layer(image)
             with torch.inference_mode(False), torch.no_grad(), frozen(self.module):
-                self._witness.settle(image)
-                return 0 if "biases" in self._witness.wants else self._fold(image)
+                return self._fold(image)
 
     def _fold(self, image: Tensor) -> int:
-        """Fold what can be; taken back if what the network says moves by more than rounding."""
-        if not any(isinstance(one, nn.BatchNorm2d) for one in self.module.modules()):
-            return 0
+        """Settle the weights, and fold what can be; taken back if what is said moves by more than rounding."""
+        norms = any(isinstance(one, nn.BatchNorm2d) for one in self.module.modules())
+        folds = norms and "biases" not in self._witness.wants
         said: list[Any] = []
+        found: list[Pair] = []
 
         def run() -> None:
-            said.append(self.module(self._witness.leaf(image)))
+            said[:] = [self.module(self._witness.leaf(image))]
 
-        found = [one for one in pairs(self.module, run) if not any(map(one.touches, self.layers))]
+        def look() -> None:
+            if folds:
+                found[:] = pairs(self.module, run)
+            else:
+                run()
+
+        self._witness.settle(look, always=folds)
+        found = [one for one in found if not any(map(one.touches, self.layers))]
+        if not found:
+            return 0
+        [before] = said
         unfold = fold(self.module, found)
-        run()
-        if not _same(*said):
+        with self._witness.tapping(self.layers) as taps:
+            run()
+        self._tapped[self._key(image)] = taps
+        if not _same(before, *said):
             unfold()
             return 0
         return len(found)
@@ -634,19 +651,35 @@ class Explainer:
         if self._tried or self.outlet.task == "detect":
             return
 
-        def run(images: Tensor) -> Tensor:
-            with self._feeding(images, extras):
-                output = self.module(devices.copied_to(self.module, images))
+        def table(output: Any, images: int) -> Tensor:
             # What the model gives, and not what is made of one score for two classes.
             outlet, names = replace(self.outlet, two_sided=False), self.network.labels.names if self.network else ()
-            table = table_of(outlet.read(output, len(images), names, self.activation))
-            assert table is not None
-            return table
+            found = table_of(outlet.read(output, images, names, self.activation))
+            assert found is not None
+            return found
+
+        def run(images: Tensor) -> Tensor:
+            with self._feeding(images, extras), nullcontext() if closed else EvenSteps() as steps:
+                # As the survey had it, which the network took.
+                own = devices.copied_to(self.module, images) if first is None else self._witness.leaf(images).detach()
+                output = self.module(own)
+            if steps is not None:
+                self._even[self._key(images)] = steps.even
+            return table(output, len(images))
+
+        closed = closed_parts(self.module)
+        first: Tensor | None = None
+        if self._chooses and not closed and not quantised(self.module):
+            heard: list[Any] = []
+            with self._feeding(image, extras), suppress(Exception):  # said where the layer is chosen
+                self._surveyed[self._key(image)] = self._survey(image, heard)
+                first = table(heard[0], len(image))
 
         alone = self._request.group or (extras is not None and count_of(extras) < len(image) + 1)
         other = None if alone else noise_like(image, seed=1)
         with self._witness.ready():
-            trial = tried(self.module, run, image, None if other is None else torch.cat([image, other]))
+            pair = None if other is None else torch.cat([image, other])
+            trial = tried(self.module, run, image, pair, first)
         self._tried = True
         asked = self.network is not None and self.network.activation_asked
         if trial.probabilities and not asked and self.activation in ("softmax", "sigmoid"):
@@ -699,10 +732,16 @@ class Explainer:
             self._take(first[0] if first else "", image)
             self._request.check_fused(self.layers)
 
+    @property
+    def _chooses(self) -> bool:
+        """Whether the default layer is still to be found among all."""
+        known = self.network.layer if self.network else ""
+        return self._request.at_layer and not self.layers and not known
+
     def _take(self, name: str, image: Tensor) -> None:
         """Take this layer as the default, or the first that will do and has not failed."""
         if not name:
-            layers = self._survey(image)
+            layers = self._surveyed.pop(self._key(image), []) or self._survey(image)
             images = self._witness.leaf(image).detach()
             name = found_default(self.module, layers, images, self._read, self._needs_graph, self._failed)
             self._witness.places[name] = next(layer.part for layer in layers if layer.name == name)
@@ -803,8 +842,12 @@ class Explainer:
                     for layer in self.layers or ("",):
                         channel_parts(recipe.row.name, recipe.formulas, evidence, layer)
                         self._check_strongest(layer, plan)
+            taps = forward.taps
+            # Unless more is kept of a forward that is planned, this one will do for the methods too.
+            planned = self._recompute or self._witness.wants & (BEHIND | ATTENTION)
+            one = None if planned or self._plans else forward
             del forward, evidence
-            plan.located = self._locate(plan.layouts, image)
+            plan.located = self._locate(plan.layouts, image, taps)
             if len(image) > 1:
                 self._check_order(plan, image)
             if self._recompute:
@@ -822,7 +865,7 @@ class Explainer:
             if plan.tokens is not None:
                 self._try_attention(plan, image)
             if not self._plans:
-                self._try_methods(plan, image)
+                self._try_methods(plan, one or self._witness.forward(image, plan=plan))
         self._plans[key] = plan
         self._note_tokens(plan)
 
@@ -836,7 +879,7 @@ class Explainer:
                 "more of its peaks: docs/methods.md"
             )
 
-    def _try_methods(self, plan: Plan, image: Tensor) -> None:
+    def _try_methods(self, plan: Plan, forward: Forward) -> None:
         """Run the methods on noise, those that ask often a few times: what they refuse must show before a picture.
 
         Those of other packages, which may count their calls or keep something, are left alone.
@@ -846,7 +889,6 @@ class Explainer:
         """
         if self._request.of_layer or self._request.of_no_class:
             return
-        forward = self._witness.forward(image, plan=plan)
         try:
             choose = found if self.outlet.task == "detect" else self._predicted
             scores = forward.reading.scores(0)
@@ -881,48 +923,85 @@ class Explainer:
         """
         with self._feeding(image, extras), self._witness.ready():
             self._choose_layer(image)
-            if self._place == "measured" and self.layers:
+            key = self._key(image)
+            taps = self._tapped.pop(key, None)
+            # Where all steps are even, what the check finds out anyhow is enough.
+            if self._place != "measured" or not self.layers or self._even.get(key):
+                return
+            if taps is None or key not in self._even:
+                with self._witness.tapping(self.layers) as taps, torch.no_grad():
+                    self._watched(image)
+            if self._choose_tensors(taps, image):
                 with self._witness.tapping(self.layers) as taps, torch.no_grad():
                     self.module(self._witness.leaf(image).clone())
-                    if self._choose_tensors(taps, image):
-                        self.module(self._witness.leaf(image).clone())
-                self._locate({name: self._layout(name, taps, image) for name in self.layers}, image)
+            self._locate({name: self._layout(name, taps, image) for name in self.layers}, image, taps)
 
-    def _locate(self, layouts: Mapping[str, Layout], image: Tensor) -> dict[str, Located]:
+    def _watched(self, images: Tensor) -> Any:
+        """What the network returns, and seen on the way whether all its steps are even."""
+        closed = closed_parts(self.module)
+        with nullcontext(EvenSteps()) if closed else EvenSteps() as steps:
+            output = self.module(self._witness.leaf(images).clone())
+        self._even[self._key(images)] = steps.even and not closed
+        return output
+
+    def _locate(self, layouts: Mapping[str, Layout], image: Tensor, taps: Taps) -> dict[str, Located]:
         """Where the cells of each layer lie in inputs like this, and what is to be said of it; measured once."""
-        key = self._key(image)
+        key, size = self._key(image), (image.shape[2], image.shape[3])
         if self._place != "measured" or not layouts:
             return {}
         if key not in self._located:
-            size, group = (image.shape[2], image.shape[3]), self._request.group
-            # How tokens lie depends on the size.
-            fixed = any(layout.order in ("tokens", "ncl") for layout in layouts.values())
-            measured = size if fixed else smaller(size)
-
-            def noise(count: int, seed: int, more: int) -> Tensor:
-                larger = measured[0] + more, measured[1] + more
-                return self._witness.leaf(noise_like(image, larger, count, seed)).detach()
-
-            try:
-                with self._witness.feed.about(None if group else [0]):
-                    found = locate(
-                        lambda given: self._witness.cells(given, layouts),
-                        noise,
-                        images=len(image) if group else 0,
-                        seen=not closed_parts(self.module),
-                    )
-                found = {name: carried(one, measured, layouts[name].grid, size) for name, one in found.items()}
-                found = {
-                    name: of_tokens(one) if layouts[name].order in ("tokens", "ncl") else one
-                    for name, one in found.items()
-                }
-            except Exception as error:  # whatever it is, maps can be made without
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                found = {name: Located(layout.grid, unknown=reason) for name, layout in layouts.items()}
+            if key not in self._even:
+                with torch.no_grad():
+                    self._watched(image)
+            if self._even[key]:
+                found = {name: evenly(layout.grid, size) for name, layout in layouts.items()}
+            else:
+                # Of layers that run once, nothing behind the last need be computed.
+                once = all(taps.calls[name] == 1 for name in layouts) and not closed_parts(self.module)
+                found = self._measured(layouts, image, once)
             self._located[key] = found
             for note in words_of(found, size):
                 self._note(note)
         return self._located[key]
+
+    def _measured(self, layouts: Mapping[str, Layout], image: Tensor, once: bool) -> dict[str, Located]:
+        """Where the cells of each layer lie, measured at small inputs where these leave no doubt."""
+        size, group = (image.shape[2], image.shape[3]), self._request.group
+        # How tokens lie depends on the size.
+        fixed = any(layout.order in ("tokens", "ncl") for layout in layouts.values())
+        found: dict[str, Located] = {}
+        if not fixed and not group and least(size) != size and len(layouts) <= FEW:
+            with suppress(Exception):  # it may take no such inputs
+                found = self._measured_at(least(size), layouts, image, once, brief=True)
+        open_ = {name: layout for name, layout in layouts.items() if name not in found}
+        if not open_:
+            return {name: found[name] for name in layouts}
+        try:
+            found |= self._measured_at(size if fixed else smaller(size), open_, image, once)
+        except Exception as error:  # whatever it is, maps can be made without
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            found |= {name: Located(layout.grid, unknown=reason) for name, layout in open_.items()}
+        return {
+            name: of_tokens(found[name]) if layout.order in ("tokens", "ncl") else found[name]
+            for name, layout in layouts.items()
+        }
+
+    def _measured_at(
+        self, size: tuple[int, int], layouts: Mapping[str, Layout], image: Tensor, once: bool, brief: bool = False
+    ) -> dict[str, Located]:
+        """Likewise, by inputs of this size."""
+
+        def noise(count: int, seed: int, more: int) -> Tensor:
+            return self._witness.leaf(noise_like(image, (size[0] + more, size[1] + more), count, seed)).detach()
+
+        def cells(given: Tensor) -> dict[str, Tensor]:
+            return self._witness.cells(given, layouts, once)
+
+        images = len(image) if self._request.group else 0
+        with self._witness.feed.about(None if images else [0]):
+            found = locate_briefly(cells, noise) if brief else locate(cells, noise, images)
+        own = image.shape[2], image.shape[3]
+        return {name: carried(one, size, layouts[name].grid, own) for name, one in found.items()}
 
     def _choose_tensors(self, taps: Taps, image: Tensor) -> bool:
         """Of layers that give several tensors, choose the first that the score depends on; whether one changes."""
@@ -1426,8 +1505,15 @@ class Explainer:
             return None, None
         return self.network.prefix, self.network.grid_at((image.shape[2], image.shape[3]))
 
-    def _survey(self, image: Tensor) -> list[Layer]:
-        return survey(self.module, self._witness.leaf(image).detach(), *self._facts(image), self._read)
+    def _survey(self, image: Tensor, heard: list[Any] | None = None) -> list[Layer]:
+        """What every layer gives; what the network itself does is kept in ``heard``, if that is given."""
+
+        def read(output: Any, images: int) -> Reading:
+            if heard is not None:
+                heard.append(output)
+            return self._read(output, images)
+
+        return survey(self.module, self._witness.leaf(image).detach(), *self._facts(image), read)
 
     def _layout(self, name: str, taps: Taps, image: Tensor) -> Layout:
         if name not in taps and taps.calls[name]:

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from camcli.even_steps import EvenSteps
 from camcli.placement import Placement
 
 # From images to each layer's cells (n, c, h, w), in the graph that starts at the images if these ask for one.
@@ -24,8 +23,10 @@ LINES, MOST_LINES = 4, 12
 GRAIN = 0.5
 # Of a stride, and in pixels, the least that counts as an offset; and what of a stride need not be known better.
 LEAST, LEAST_PIXELS, ENOUGH = 1 / 32, 1.0, 1 / 16
-# Student's t at 99.5 % for 4, 8 and 12 lines: how many standard errors an offset must have to be believed.
-STUDENT = {4: 5.84, 8: 3.50, 12: 3.11}
+# At first small inputs are tried, with so few lines; their least side.
+BRIEF, LEAST_SIDE = 3, 96
+# Student's t at 99.5 % by the number of lines: how many standard errors an offset must have to be believed.
+STUDENT = {3: 9.92, 4: 5.84, 8: 3.50, 12: 3.11}
 # Of a line's profile, the share of pixels that are taken for its floor, as global branches lay one below everything.
 FLOOR = 0.02
 # By how much more alike than at other shifts a layer's output and that of a shifted input must be where the shift is
@@ -34,7 +35,7 @@ ALIKE = 0.15
 # Inputs of more pixels are measured at a smaller size, by multiples of so much, which no stride exceeds; and its least
 # side.
 MOST_PIXELS, MODULUS, SIDE = 2**18, 128, 224
-# So many layers are measured with more lines where some do not settle it.
+# So many layers are measured at small inputs first, and with more lines where some do not settle it.
 FEW = 2
 # Of a stride, from which offset on tokens are taken to be read wrongly.
 MISPLACED = 0.75
@@ -104,8 +105,16 @@ class _Axis:
     def settled(self) -> bool:
         """Whether more lines would hardly say more: it is believed, or is small, or is too uncertain for them."""
         reached = STUDENT[MOST_LINES] * self.error * (len(self.lines) / MOST_LINES) ** 0.5
-        enough = STUDENT[len(self.lines)] * self.error < ENOUGH * self.stride
-        return self.believed or enough or abs(self.offset) < reached
+        return self.believed or self._known or abs(self.offset) < reached
+
+    @property
+    def plain(self) -> bool:
+        """Whether so few lines leave no doubt: it is known well, and is believed or is none."""
+        return self._known and (self.believed or abs(self.offset) <= max(LEAST * self.stride, LEAST_PIXELS))
+
+    @property
+    def _known(self) -> bool:
+        return STUDENT[len(self.lines)] * self.error < ENOUGH * self.stride
 
     def _offset(self, lines: Sequence[tuple[int, np.ndarray]]) -> float:
         """Where the lines are drawn, minus the common centre of what they look at.
@@ -132,7 +141,7 @@ class _Axis:
         return offset
 
 
-def locate(cells_of: Cells, noise: Noise, images: int = 0, seen: bool = False) -> dict[str, Located]:
+def locate(cells_of: Cells, noise: Noise, images: int = 0) -> dict[str, Located]:
     """Where the cells of each layer lie in the model's input.
 
     A cell looks where the score's gradient could come from: at the centre of its squared input gradient, of random
@@ -143,8 +152,6 @@ def locate(cells_of: Cells, noise: Noise, images: int = 0, seen: bool = False) -
         cells_of: from images to each layer's cells.
         noise: gives the images.
         images: how many the network must be given at once; 0 if that is free.
-        seen: whether all operations of the network can be seen. Where each of them leaves its cells in the middle of
-            what they come from, they share the input evenly, and nothing is measured.
 
     Raises:
         Exception: whatever the network says that cannot go back.
@@ -153,16 +160,9 @@ def locate(cells_of: Cells, noise: Noise, images: int = 0, seen: bool = False) -
     with torch.no_grad():
         given = noise(images or 1, 0, 0)
         size = (given.shape[2], given.shape[3])
-        with EvenSteps() as steps:
-            whole = cells_of(given)
-        if seen and steps.even:
-            return {
-                name: Located(grid := _grid(cells), stride=Placement.even(grid, size).stride)
-                for name, cells in whole.items()
-            }
         axes = {
             name: list(map(_Axis, cells.shape[2:], size, _strides(cells_of, name, cells, given, noise)))
-            for name, cells in whole.items()
+            for name, cells in cells_of(given).items()
         }
     open_ = dict(axes)
     unknown: dict[str, str] = {}
@@ -177,15 +177,43 @@ def locate(cells_of: Cells, noise: Noise, images: int = 0, seen: bool = False) -
     return {name: _located(some, size, unknown.get(name, "")) for name, some in axes.items()}
 
 
-def _grid(cells: Float[Tensor, "n c h w"]) -> tuple[int, int]:
-    return cells.shape[2], cells.shape[3]
+def locate_briefly(cells_of: Cells, noise: Noise) -> dict[str, Located]:
+    """Likewise by a few lines of small inputs: of those layers alone where these leave no doubt.
+
+    Args:
+        cells_of: from images to each layer's cells.
+        noise: gives the images, small ones.
+
+    Raises:
+        Exception: whatever the network says that takes no such images, or cannot go back.
+    """
+    given = noise(BRIEF, 1, 0).requires_grad_()
+    found, size = cells_of(given), (given.shape[2], given.shape[3])
+    axes = {
+        name: [_Axis(count, side, side / count) for count, side in zip(cells.shape[2:], size, strict=True)]
+        for name, cells in found.items()
+        if all(count >= BRIEF and _is_natural(side / count) for count, side in zip(cells.shape[2:], size, strict=True))
+    }
+    unknown = _measure_lines(given, found, axes, range(BRIEF), torch.Generator().manual_seed(0))
+    some = {name: axes[name] for name in axes if name not in unknown}
+    for axis in (axis for both in some.values() for axis in both):
+        axis.settle()
+    return {name: _located(both, size, "") for name, both in some.items() if all(axis.plain for axis in both)}
+
+
+def evenly(grid: tuple[int, int], size: tuple[int, int]) -> Located:
+    """Cells that share the input evenly, as the network's steps say."""
+    return Located(grid, stride=Placement.even(grid, size).stride)
 
 
 def smaller(size: tuple[int, int]) -> tuple[int, int]:
     """The size at which inputs of this one are measured: of large ones one of the same rest by every stride."""
-    if size[0] * size[1] <= MOST_PIXELS:
-        return size
-    height, width = (side - max(0, side - SIDE) // MODULUS * MODULUS for side in size)
+    return size if size[0] * size[1] <= MOST_PIXELS else least(size, SIDE)
+
+
+def least(size: tuple[int, int], side: int = LEAST_SIDE) -> tuple[int, int]:
+    """The least size of the same rest by every stride whose sides are no smaller than this one."""
+    height, width = (own - max(0, own - side) // MODULUS * MODULUS for own in size)
     return height, width
 
 
@@ -271,22 +299,34 @@ def _measure(
     unknown: dict[str, str] = {}
     for start in range(turn, turn + LINES, images):
         given = noise(images, start + 1, 0).requires_grad_()
-        found = cells_of(given)
-        for name, axes in layers.items():
-            for dimension, axis in enumerate(axes):
-                rows = range(min(images, turn + LINES - start))
-                lines = [_line(axis.cells, start + row) for row in rows]
-                total = sum(_signed(found[name][row], dimension, line, signs) for row, line in enumerate(lines))
-                assert isinstance(total, Tensor)
-                back = None
-                if total.requires_grad:
-                    (back,) = torch.autograd.grad(total, [given], retain_graph=True, allow_unused=True)
-                if back is None or not bool(back.any()):
-                    unknown[name] = "no gradient goes back from it to the input"
-                    break
-                squared = back.detach().double().square().sum((1, 3 - dimension)).cpu().numpy()
-                axis.lines += [(line, _profile(squared[row])) for row, line in enumerate(lines)]
+        turns = range(start, min(start + images, turn + LINES))
+        unknown |= _measure_lines(given, cells_of(given), layers, turns, signs)
         layers = {name: axes for name, axes in layers.items() if name not in unknown}
+    return unknown
+
+
+def _measure_lines(
+    given: Tensor,
+    found: Mapping[str, Tensor],
+    layers: Mapping[str, Sequence[_Axis]],
+    turns: range,
+    signs: torch.Generator,
+) -> dict[str, str]:
+    """Measure one line of each layer and axis in each of these images; of which nothing can be, the reasons."""
+    unknown: dict[str, str] = {}
+    for name, axes in layers.items():
+        for dimension, axis in enumerate(axes):
+            lines = [_line(axis.cells, turn) for turn in turns]
+            total = sum(_signed(found[name][row], dimension, line, signs) for row, line in enumerate(lines))
+            assert isinstance(total, Tensor)
+            back = None
+            if total.requires_grad:
+                (back,) = torch.autograd.grad(total, [given], retain_graph=True, allow_unused=True)
+            if back is None or not bool(back.any()):
+                unknown[name] = "no gradient goes back from it to the input"
+                break
+            squared = back.detach().double().square().sum((1, 3 - dimension)).cpu().numpy()
+            axis.lines += [(line, _profile(squared[row])) for row, line in enumerate(lines)]
     return unknown
 
 
@@ -320,8 +360,7 @@ def _strides(cells_of: Cells, name: str, cells: Float[Tensor, "n c h w"], given:
     found = []
     for dimension, (count, side) in enumerate(zip(cells.shape[2:], given.shape[2:], strict=True), start=2):
         stride = side / count
-        natural = stride.is_integer() and not int(stride) & (int(stride) - 1)
-        if count > 2 and not natural:
+        if count > 2 and not _is_natural(stride):
             tried = [*range(-(-side // (count + 2)), side // (count - 2) + 1)]
             more = _more(cells_of, name, noise, len(given), dimension) - count
             if more > 0 and MODULUS / more in tried:
@@ -334,6 +373,11 @@ def _strides(cells_of: Cells, name: str, cells: Float[Tensor, "n c h w"], given:
                 stride = float(tried[0])
         found.append(stride)
     return found
+
+
+def _is_natural(stride: float) -> bool:
+    """Whether it is a power of two."""
+    return stride.is_integer() and not int(stride) & (int(stride) - 1)
 
 
 def _more(cells_of: Cells, name: str, noise: Noise, images: int, dimension: int) -> int:

@@ -163,7 +163,7 @@ class _Met:
         places = list(self.points[name])
         gradients = {place: self.gradients.get((name, place)) for place in places}
         led = [place for place, gradient in gradients.items() if gradient is not None]
-        moved = [place for place, gradient in gradients.items() if gradient is not None and bool(gradient.any())]
+        moved = [place for place, gradient in gradients.items() if gradient is not None and _is_felt(gradient)]
         return [*moved, *led, *places][0]
 
     def started(self, layer: Layer) -> bool:
@@ -230,6 +230,12 @@ def _still(module: nn.Module, image: Tensor, layers: Sequence[Layer]) -> set[str
     return {name for name, (one, other) in halves.items() if all(map(torch.equal, one, other))}
 
 
+def _is_felt(gradient: Tensor) -> bool:
+    """Whether a gradient is anything but zero: mostly a part of it tells."""
+    part = gradient.select(-1, gradient.shape[-1] // 2) if gradient.ndim and gradient.shape[-1] else gradient
+    return bool(part.any()) or bool(gradient.any())
+
+
 def plain_layouts(
     layers: Sequence[Layer],
     size: tuple[int, int],
@@ -254,7 +260,7 @@ def _with_layout(
     images: int = 1,
 ) -> Layer:
     gradient = met.gradients.get((layer.name, layer.part))
-    vanished = gradient is not None and not bool(gradient.any())
+    vanished = gradient is not None and not _is_felt(gradient)
     layer = replace(layer, reached=gradient is not None and not vanished, vanished=vanished)
     ways = settled(readings(layer.shape, size, prefix, grid, images), plain)
     if not ways:
@@ -269,7 +275,7 @@ def _with_layout(
     [layout] = ways
     form = canonical(torch.empty(layer.shape, device="meta"), layout).shape
     scores = bool(met.table) and form[1] == met.table[1]
-    reached = gradient is not None and bool(canonical(gradient, layout).any())
+    reached = gradient is not None and _is_felt(canonical(gradient, layout))
     reason = "" if reached or vanished else UNREACHED if met.graph else NO_GRAPH
     return replace(
         layer,

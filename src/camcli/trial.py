@@ -115,7 +115,7 @@ class Trial:
         return found
 
 
-def tried(module: nn.Module, run: Run, image: Tensor, pair: Tensor | None) -> Trial:
+def tried(module: nn.Module, run: Run, image: Tensor, pair: Tensor | None, first: Tensor | None = None) -> Trial:
     """Try a network on noise.
 
     Args:
@@ -123,9 +123,10 @@ def tried(module: nn.Module, run: Run, image: Tensor, pair: Tensor | None) -> Tr
         run: from images to the scores that it gives; no layer is looked at meanwhile.
         image: one image, or one group.
         pair: this image and another, where a batch is no group.
+        first: the scores of the image with the form of their graph, if they are known.
     """
-    first = _with_form(module, run, image)
-    squashed = probabilities.squashed(first)
+    first = _with_form(module, run, image) if first is None else first
+    form, squashed = first, probabilities.squashed(first)
     first = first.detach()
     found = _likelihood(run, first, squashed, image)
     within, sums = probabilities.within(first), found and probabilities.exclusive(first)
@@ -141,7 +142,7 @@ def tried(module: nn.Module, run: Run, image: Tensor, pair: Tensor | None) -> Tr
             if pair is None:
                 raise
             single = (str(error).strip() or type(error).__name__).splitlines()[0]
-            return replace(tried(module, run, image, None), single=single)
+            return replace(tried(module, run, image, None, form), single=single)
         # Scores may cancel out in one image.
         size = again if again.isfinite().all() else None
         mixed = _distance(first, again[: len(first)], size)

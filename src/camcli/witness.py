@@ -16,7 +16,7 @@ from camcli import attention, devices
 from camcli.attention import Attending
 from camcli.biases import Biases
 from camcli.blocks import Call, Trunk, behind_attention, blocks_of, heard, no_blocks
-from camcli.capture import Taps, at_layer, at_work, frozen, lent, tapped
+from camcli.capture import Taps, at_layer, at_work, frozen, lent, run_until, tapped
 from camcli.errors import RequestError
 from camcli.extras import Feed
 from camcli.layout import Layout, canonical, restored
@@ -186,16 +186,22 @@ class Witness:
         """The images in the order in memory in which the network is fastest; what it says changes by rounding alone."""
         return images.contiguous(memory_format=self.format)
 
-    def settle(self, image: Tensor) -> None:
-        """Have the weights of convolutions lie in memory as their input does, if the network takes it so."""
+    def settle(self, run: Callable[[], None], always: bool = False) -> None:
+        """Have the weights of convolutions lie in memory as their input does, if the network takes it so.
+
+        Args:
+            run: one forward, to see that.
+            always: run it also where nothing is to be seen.
+        """
         if self.format == torch.contiguous_format:
-            return
+            return run() if always else None
         self.module.to(memory_format=self.format)
         try:
-            self.module(self.leaf(image))
+            return run()
         except RuntimeError:  # if it is another one, it comes again
             self.format = torch.contiguous_format
             self.module.to(memory_format=self.format)
+            return run()
 
     def forward(
         self,
@@ -255,14 +261,22 @@ class Witness:
         layers, parts = ({name: place[turn] for name, place in places.items()} for turn in (0, 1))
         return tapped(cast("dict[str, nn.Module]", layers), self.call, self.places, cast("dict[str, str]", parts))
 
-    def cells(self, images: Tensor, layouts: Mapping[str, Layout]) -> dict[str, Tensor]:
+    def cells(self, images: Tensor, layouts: Mapping[str, Layout], once: bool = False) -> dict[str, Tensor]:
         """Each layer's cells ``(n, c, h, w)`` for images, in the graph that starts at these if they ask for one.
+
+        Args:
+            images: what the network is given.
+            layouts: of the layers.
+            once: whether each of them runs once, so that nothing need be computed when all have.
 
         Raises:
             ValueError: they do not go by images.
         """
         with self.tapping(layouts) as taps:
-            self.module(images.clone())
+            if once:
+                run_until({at_layer(self.module, name)[0] for name in layouts}, lambda: self.module(images.clone()))
+            else:
+                self.module(images.clone())
         found = {name: canonical(taps[name], layout) for name, layout in layouts.items()}
         if any(len(cells) != len(images) for cells in found.values()):
             raise ValueError("what it gives does not go by images")
