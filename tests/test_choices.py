@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 import camcli
-from camcli.choices import choice, classes_of, one_or_several
+from camcli.choices import choice, classes_of, found, one_or_several, predicted
 from camcli.cli import app
 from camcli.errors import RequestError
 from networks import Small, pictures, seeded
@@ -18,9 +18,9 @@ SCORES = torch.zeros(10)
 
 
 def chosen(targets: Any, images: int = 2) -> list[list[int]]:
-    found = choice(targets, images)
-    assert found is not None
-    return [list(classes_of(found(row, SCORES))) for row in range(images)]
+    choose = choice(targets, images)
+    assert choose is not None
+    return [list(classes_of(choose(row, SCORES))) for row in range(images)]
 
 
 @pytest.mark.parametrize(
@@ -130,3 +130,18 @@ def test_in_a_list_it_is_that_pictures_failure(here: Path, sample_images: Path, 
     done = CliRunner().invoke(app, ["explain", "@list.txt", "-m", tiny, "-l", "stem"])
     assert done.exit_code == 1, done.stderr
     assert "1 done, 1 failed" in done.stderr
+
+
+def test_one_target_in_a_list_is_that_of_one_image_or_of_images_with_one_prediction() -> None:
+    shared = choice([1], 2, shared=True)
+    assert shared is not None
+    assert shared(1, torch.zeros(3)) == (1,)
+    with pytest.raises(RequestError, match="1 targets were given for 2 images"):
+        choice([1], 2)
+
+
+def test_what_is_not_in_an_image_is_not_predicted_and_what_is_comes_by_its_score() -> None:
+    gone = -torch.inf
+    assert predicted(0, torch.tensor([gone, gone])) == []
+    assert predicted(0, torch.tensor([gone, -2.0, 3.0])) == [2]
+    assert found(0, torch.tensor([1.0, gone, 3.0, 2.0])) == [2, 3, 0]

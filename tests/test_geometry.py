@@ -15,6 +15,7 @@ from PIL import Image
 
 from camcli import geometry
 from camcli.geometry import Prepare, View
+from camcli.placement import Placement
 
 HALF, ZERO, ONE = (0.5, 0.5, 0.5), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -330,3 +331,22 @@ def test_corners_of_a_box_in_pictures_that_are_not_square_by_hand():
     # What lies beyond the picture is cut off at its own edges: 64 to the right, 160 below.
     assert view.corners((-200.0, -100.0, 400.0, 300.0)) == (0, 0, 64, 160)
     assert View((64, 160), (100, 200), (0.0, 0.0, 160.0, 64.0)).corners((0.0, 0.0, 200.0, 100.0)) == (0, 0, 160, 64)
+
+
+def test_cells_that_are_placed_lie_by_rows_and_columns_of_an_input_that_is_no_square() -> None:
+    # Two pixels of the picture for each of the input: 2 (4 + 8) down, 2 (10 + 2 * 20) across.
+    placement = Placement(first=(4.0, 10.0), stride=(8.0, 20.0))
+    view = View((60, 200), (30, 100), (0.0, 0.0, 200.0, 60.0), placement)
+    assert view.position(1, 2, (3, 5)) == pytest.approx((100, 24))
+
+
+def test_the_outermost_of_cells_that_are_placed_show_what_lies_between_them_and_the_inputs_edge() -> None:
+    # Cells of 8 pixels around 8, 16 and 24 end at 28, and the picture is the input's last three columns.
+    view = View((32, 3), (32, 32), (-29.0, 0.0, 3.0, 32.0), Placement(first=(8.0, 8.0), stride=(8.0, 8.0)))
+    assert view.shown((3, 3)).tolist() == [[False, False, True]] * 3
+    assert view.window((3, 3)) == (slice(0, 3), slice(2, 3))
+
+
+def test_a_view_that_is_drawn_at_another_size_is_scaled_along_each_axis_by_itself() -> None:
+    view = View((60, 200), (30, 100), (10.0, 6.0, 110.0, 36.0)).scaled(30, 400)
+    assert (view.picture, view.input, view.box) == ((30, 400), (30, 100), (20.0, 3.0, 220.0, 18.0))

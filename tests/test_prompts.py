@@ -419,6 +419,23 @@ def test_other_prompts_need_another_folder(three: None, ask: Ask) -> None:
     assert len(lines()) == 1
 
 
+def test_comparisons_of_another_version_stay_where_that_is_asked_for(three: None, ask: Ask, monkeypatch) -> None:
+    with monkeypatch.context() as then:
+        then.setattr("camcli.counted.__version__", "0.0.9")
+        assert ask(*SAY, "in/a.png").exit_code == 0
+    earlier = facts()["fingerprint"]
+    refused = ask(*SAY, "in")
+    assert refused.exit_code == 2
+    assert "another job: camcli was 0.0.9" in refused.stderr
+    assert "keep them beside the new ones with --accept-versions" in refused.stderr
+    assert "2 done, 1 done before" in ask(*SAY, "in", "--accept-versions").stderr
+    assert facts()["accepted"][earlier]["camcli"] == "0.0.9"
+    assert facts()["summary"]["pictures"] == 3
+    assert [row["job"] == earlier for row in lines()] == [True, False, False]
+    # The same comparison of other prompts is another job.
+    assert ask(*SAY, "--text", "one more", "in", "--accept-versions").exit_code == 2
+
+
 def test_explain_may_write_to_the_same_folder_and_neither_finds_the_others_pictures(
     three: None, ask: Ask, clip: str
 ) -> None:
