@@ -1010,8 +1010,7 @@ class Explainer:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             found |= {name: Located(layout.grid, unknown=reason) for name, layout in open_.items()}
         return {
-            name: of_tokens(found[name]) if layout.order in ("tokens", "ncl") else found[name]
-            for name, layout in layouts.items()
+            name: of_tokens(one) if layouts[name].order in ("tokens", "ncl") else one for name, one in found.items()
         }
 
     def _measured_at(
