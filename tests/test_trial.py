@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from camcli import Explainer, PictureError
+from camcli import Explainer, Labels, Network, Outlet, PictureError, Prepare
 from camcli.job import Job
 from camcli.trial import tried
 from camcli.worker import Worker
@@ -174,3 +174,64 @@ def test_a_network_that_takes_one_image_at_a_time_is_given_one_at_a_time():
     assert any(
         note.startswith("the model fails on two pictures at once (shape '[1, 3, 16, 16]'") for note in explain.notes
     )
+
+
+class Finding(nn.Module):
+    """Two boxes, one for each half, whose scores are what a head makes of the half's brightness."""
+
+    def __init__(self, head, before=None) -> None:
+        super().__init__()
+        self.layer, self.before, self.head = (
+            nn.Conv2d(3, 5, 3, padding=1).double(),
+            before or nn.Identity(),
+            Through(head),
+        )
+
+    def forward(self, x):
+        h, w = x.shape[2:]
+        boxes = torch.tensor([[0.0, 0, w / 2, h], [w / 2, 0, w, h]])
+        halves = self.before(self.layer(x)).tensor_split(2, 3)
+        scores = self.head(torch.stack([half.square().mean((1, 2, 3)) for half in halves], 1))
+        return [{"boxes": boxes, "labels": torch.tensor([0, 1]), "scores": some} for some in scores]
+
+
+def detecting(head, *before):
+    return Explainer(
+        Network(
+            "mine",
+            Finding(head, *before),
+            Prepare((16, 16), (0.0,) * 3, (1.0,) * 3, (16, 16), "longer", "nearest"),
+            Labels(("left", "right")),
+            "pretrained",
+            "my own",
+            outlet=Outlet("detect"),
+        ),
+        layers=["layer"],
+        method="hirescam",
+    )
+
+
+def test_a_detector_that_draws_is_told_of():
+    torch.manual_seed(0)
+    explain = detecting(torch.sigmoid, Through(lambda x: F.dropout(x, 0.5)))
+    explain.check(pictures(1, 16))
+    [note] = [note for note in explain.notes if "does not say the same twice" in note]
+    assert "on noise its boxes and their scores move by " in note
+    assert "(dropout is called with training=True in 'before' (Through))" in note
+
+
+def test_a_detector_that_draws_nothing_has_nothing_told():
+    explain = detecting(torch.sigmoid)
+    explain.check(pictures(1, 16))
+    assert not any("twice" in note for note in explain.notes)
+
+
+@pytest.mark.parametrize(("head", "squashed"), [(torch.sigmoid, True), (lambda x: 5 + x, False)])
+def test_a_boxs_score_is_a_probability_where_it_can_be_one_and_is_never_squashed(head, squashed):
+    explain, image = detecting(head), pictures(1, 16)
+    found = explain(image)[0]
+    with torch.no_grad():
+        [own] = explain.module(image)
+    assert sorted(one.score for one in found) == pytest.approx(sorted(own["scores"].tolist()))
+    assert [one.probability for one in found] == [one.score if squashed else None for one in found]
+    assert "logit" not in explain.says()

@@ -49,7 +49,18 @@ from camcli.levels import levels
 from camcli.locating import FEW, Located, carried, evenly, least, locate, locate_briefly, of_tokens, smaller, words_of
 from camcli.methods import METHODS
 from camcli.network import Network, tells_apart, two_sided
-from camcli.outlet import Activation, Outlet, Reading, Shared, Subject, competing, parts, table_of, unfiltered
+from camcli.outlet import (
+    Activation,
+    Outlet,
+    Reading,
+    Shared,
+    Subject,
+    competing,
+    of_boxes,
+    parts,
+    table_of,
+    unfiltered,
+)
 from camcli.placement import Placement
 from camcli.positions import told
 from camcli.precision import coarse, rounding
@@ -71,7 +82,7 @@ from camcli.survey import (
     survey,
     token_layout,
 )
-from camcli.trial import tried
+from camcli.trial import drawn, tried
 from camcli.witness import (
     ALONE,
     ATTENTION,
@@ -698,6 +709,22 @@ class Explainer:
         for words in trial.notes(self.activation, asked):
             self._note(words)
 
+    def _try_boxes(self, reading: Reading, image: Tensor) -> None:
+        """Find out, once, whether a detector finds the same boxes in the same image."""
+        before = of_boxes(reading)
+        if self._tried or before is None or not before.isfinite().all():
+            return
+
+        def run(_boxes: Tensor) -> Tensor:
+            output = self.module(self._witness.leaf(image).detach().clone())
+            found = of_boxes(self._read(output, len(image)))
+            assert found is not None
+            return found
+
+        self._tried = True
+        for words in drawn(self.module, run, before).notes(self.activation, asked=True):
+            self._note(words)
+
     def check_channels(self, image: Float[Tensor, "n d h w"]) -> None:
         """Where the network fails on images, see that it is not for their channels.
 
@@ -817,6 +844,7 @@ class Explainer:
             if self._turned_two_sided(forward.reading.classes):
                 forward = self._witness.forward(image)
             self._check_labels(forward.reading.classes)
+            self._try_boxes(forward.reading, image)
             if self._choose_tensors(forward.taps, image):
                 forward = self._witness.forward(image)
             if self._needs_graph and not forward.reading.total().requires_grad and no_graph(self._survey(image)):
@@ -982,8 +1010,7 @@ class Explainer:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             found |= {name: Located(layout.grid, unknown=reason) for name, layout in open_.items()}
         return {
-            name: of_tokens(found[name]) if layout.order in ("tokens", "ncl") else found[name]
-            for name, layout in layouts.items()
+            name: of_tokens(one) if layouts[name].order in ("tokens", "ncl") else one for name, one in found.items()
         }
 
     def _measured_at(

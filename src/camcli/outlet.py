@@ -755,6 +755,15 @@ def table_of(reading: Reading) -> Tensor | None:
     return one.table if isinstance(one, _Scores | _Dense) else None
 
 
+def of_boxes(reading: Reading, row: int = 0) -> Tensor | None:
+    """Of each box in an image its four sides, class and score ``(boxes, 6)``, as given; None where there are none."""
+    if not isinstance(reading, _Boxes):
+        return None
+    one = reading.found[row]
+    found = [one["boxes"].detach(), one["labels"].detach()[:, None], one["scores"].detach()[:, None]]
+    return torch.cat([part.float().cpu() for part in found], dim=1)
+
+
 def _brought(masks: Tensor, table: Tensor) -> Tensor:
     """Masks ``(n, h, w)`` where scores ``(n, classes, h2, w2)`` are, and as large."""
     masks, size = masks.to(table.device), (table.shape[2], table.shape[3])
@@ -818,7 +827,9 @@ class _Boxes:
 def _subject(one: Mapping[str, Tensor], at: int, number: int) -> Subject:
     x0, y0, x1, y1 = one["boxes"][at].detach().float().tolist()
     score = one["scores"][at]
-    return Subject(int(one["labels"][at]), score, float(score.detach()), number, (x0, y0, x1, y1))
+    # Most detectors give probabilities; what lies outside of 0 to 1 is none.
+    probability = float(score.detach()) if probabilities.within(score[None]) else None
+    return Subject(int(one["labels"][at]), score, probability, number, (x0, y0, x1, y1))
 
 
 def _detections(output: Any, images: int) -> Sequence[Mapping[str, Tensor]]:

@@ -63,6 +63,7 @@ class Trial:
         mixed: by what part they move when another image is beside it in the batch; likewise.
         cause: why that is so, if it was found.
         single: what the network says against two images at once; empty if it takes them.
+        noun: what moves.
     """
 
     probabilities: bool = False
@@ -72,6 +73,7 @@ class Trial:
     mixed: float = 0.0
     cause: str = ""
     single: str = ""
+    noun: str = "scores"
 
     @property
     def words(self) -> str:
@@ -99,8 +101,9 @@ class Trial:
             )
         if self.moved:
             found.append(
-                f"the model does not say the same twice of one picture: on noise its scores move by {self.moved:.0%}"
-                f"{self.cause}; so every run draws other maps, and what was done before is one draw of many"
+                f"the model does not say the same twice of one picture: on noise its {self.noun} move by "
+                f"{self.moved:.0%}{self.cause}; so every run draws other maps, and what was done before is one draw of "
+                "many"
             )
         if self.mixed:
             found.append(
@@ -153,6 +156,23 @@ def tried(module: nn.Module, run: Run, image: Tensor, pair: Tensor | None, first
     mixed = 0.0 if moved or pair is None else mixed
     cause = _cause(watch.draws if moved else watch.norms) if moved or mixed else ""
     return Trial(found, within, sums, moved, mixed, cause)
+
+
+def drawn(module: nn.Module, run: Run, before: Tensor) -> Trial:
+    """Whether a detector finds the same boxes again in one image; of others nobody knows what moved to where.
+
+    Args:
+        module: the network.
+        run: gives the boxes ``(boxes, 6)`` of an image that it is not handed here.
+        before: what it gave.
+    """
+    with torch.no_grad():
+        again, watch = _watched(module, run, before)
+        # Sides are of pixels, scores of less than one: each counts by its own greatest. Draws may be alike by chance.
+        size = before.abs().amax(0).clamp(min=torch.finfo(before.dtype).tiny) if len(before) else before.new_ones(6)
+        others = [again, *(run(before) for _ in range(TURNS if watch.draws else 0))]
+    moved = max(_distance(before / size, one / size) for one in others) if len(before) or len(again) else 0.0
+    return Trial(moved=moved, cause=_cause(watch.draws) if moved else "", noun="boxes and their scores")
 
 
 def _with_form(module: nn.Module, run: Run, image: Tensor) -> Tensor:
