@@ -125,7 +125,7 @@ def memory_now(field: str) -> float:
 def serve(who: str, name: str, batch: int, threads: int) -> None:
     """What a contender's process does: a run for every line that comes in, its seconds for every line out."""
     if who.startswith("camcli"):
-        from camcli.allocator import keep_memory
+        from camcli.base.allocator import keep_memory
 
         keep_memory()
     import torch

@@ -88,10 +88,10 @@ def timed(command: list[str]) -> dict[str, float]:
 
 def stages(model: str, layer: str, pictures: Path, out: Path) -> dict[str, float]:
     """CPU seconds of each stage of a run's pictures, their wall seconds, and what the wall could have held."""
-    from camcli.allocator import keep_memory
-    from camcli.job import Job
-    from camcli.run import Run
-    from camcli.worker import Worker
+    from camcli.base.allocator import keep_memory
+    from camcli.runs.explain.run import Run
+    from camcli.runs.job.job import Job
+    from camcli.runs.worker.worker import Worker
 
     keep_memory()
     spent = {"decode and resize": 0.0, "draw and write": 0.0}

@@ -16,7 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from camcli.job import Job, Outcome
+from camcli.runs.job.job import Job
+from camcli.runs.record.outcome import Outcome
 
 # Tests run in a process for each core, so each has one thread; on networks this small more would wait for each other.
 torch.set_num_threads(1)
@@ -122,10 +123,10 @@ def commands_keep_no_memory() -> Iterator[None]:
     """Commands that tests run in their own process do not set its allocator for all tests after them.
 
     What a command wants of the C library's memory is for as long as it runs one network; a process that builds hundreds
-    of them, kept so, grew to 12 GB. tests/test_allocator.py tries it in processes of their own.
+    of them, kept so, grew to 12 GB. tests/base/test_allocator.py tries it in processes of their own.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("camcli.allocator.keep_memory", lambda: False)
+        patch.setattr("camcli.base.allocator.keep_memory", lambda: False)
         yield
 
 
@@ -148,7 +149,7 @@ def places_are_measured_in_everyday_tests_alone(
     That has tests of its own, which are no slow ones: test_placement.py.
     """
     if request.node.get_closest_marker("slow"):
-        monkeypatch.setattr("camcli.explainer.locate", lambda *_given, **_options: {})
+        monkeypatch.setattr("camcli.engine.explainer.locate", lambda *_given, **_options: {})
 
 
 @pytest.fixture(scope="session")
@@ -173,7 +174,7 @@ def tiny(tiny_file: Path) -> str:
 
 @pytest.fixture(scope="session")
 def standin(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> str:
-    """The model string of the stand-in for CLIP (tests/standin.py), made once for all processes of the session."""
+    """The model string of the stand-in for CLIP (tests/kit/standin.py), made once for all processes of the session."""
     import standin as making
 
     base = tmp_path_factory.getbasetemp()
@@ -253,8 +254,8 @@ Bring = Callable[..., str]
 @pytest.fixture
 def bring(monkeypatch: pytest.MonkeyPatch) -> Bring:
     """Brings a function into the table of methods for one test: ``bring(function, fuse=...)`` gives its name."""
+    from camcli.base.registry import Row
     from camcli.methods import METHODS
-    from camcli.tables import Row
 
     loaded, beside = METHODS.load, METHODS.beside
     functions: dict[str, Callable] = {}
@@ -282,7 +283,7 @@ Go = Callable[..., "list[list[Outcome]]"]
 @pytest.fixture
 def go(tiny: str) -> Go:
     """Runs a job on the small model of colour, from beginning to end; gives each picture's outcomes."""
-    from camcli.run import Run
+    from camcli.runs.explain.run import Run
 
     def go(*inputs: str, **options) -> list[list[Outcome]]:
         with Run(Job(**{"model": tiny, "inputs": inputs, "out": "out", "device": "cpu", **options})) as run:

@@ -11,34 +11,37 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from camcli.errors import CamcliError, NothingFoundError, PictureError, RequestError
-    from camcli.explainer import Explainer
-    from camcli.geometry import Prepare, View
-    from camcli.job import Explanation, Job, Outcome
-    from camcli.labels import Labels
-    from camcli.models import load
-    from camcli.network import Network
-    from camcli.outlet import Outlet
-    from camcli.run import Run
-    from camcli.worker import explain
+    from camcli.base.errors import CamcliError, NothingFoundError, PictureError, RequestError
+    from camcli.engine.explainer import Explainer
+    from camcli.engine.explanation import Explanation
+    from camcli.engine.network import Network
+    from camcli.images.transform import Prepare
+    from camcli.images.view import View
+    from camcli.models.load import load
+    from camcli.runs.api import explain
+    from camcli.runs.explain.run import Run
+    from camcli.runs.job.job import Job
+    from camcli.runs.record.outcome import Outcome
+    from camcli.targets.labels import Labels
+    from camcli.targets.readers.spec import Outlet
 
 _HOMES = {
-    "CamcliError": "errors",
-    "Explainer": "explainer",
-    "Explanation": "job",
-    "Job": "job",
-    "Labels": "labels",
-    "Network": "network",
-    "NothingFoundError": "errors",
-    "Outcome": "job",
-    "Outlet": "outlet",
-    "PictureError": "errors",
-    "Prepare": "geometry",
-    "RequestError": "errors",
-    "Run": "run",
-    "View": "geometry",
-    "explain": "worker",
-    "load": "models",
+    "CamcliError": "base.errors",
+    "Explainer": "engine.explainer",
+    "Explanation": "engine.explanation",
+    "Job": "runs.job.job",
+    "Labels": "targets.labels",
+    "Network": "engine.network",
+    "NothingFoundError": "base.errors",
+    "Outcome": "runs.record.outcome",
+    "Outlet": "targets.readers.spec",
+    "PictureError": "base.errors",
+    "Prepare": "images.transform",
+    "RequestError": "base.errors",
+    "Run": "runs.explain.run",
+    "View": "images.view",
+    "explain": "runs.api",
+    "load": "models.load",
 }
 
 __all__ = [

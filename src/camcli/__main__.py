@@ -16,7 +16,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        from camcli import collector
+        from camcli.base import collector
 
         collector.pause()
         from camcli.cli import main as run

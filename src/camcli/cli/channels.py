@@ -7,8 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from camcli.cli.ending import ending
-from camcli.cli.explain import (
+from camcli.base.errors import RequestError
+from camcli.cli.console import Voice, print_table
+from camcli.cli.exit import ending
+from camcli.cli.loading import loading
+from camcli.cli.options import (
     DEFAULT,
     SAID,
     WHAT,
@@ -36,13 +39,13 @@ from camcli.cli.explain import (
     Timeout,
     Weights,
     Workers,
-    _option,
-    _split,
+    option,
+    split_words,
 )
-from camcli.cli.loading import loading
-from camcli.console import Voice, print_table, standard_output
-from camcli.errors import RequestError
-from camcli.job import Contest, Job, Sort, Tally
+from camcli.cli.streams import standard_output
+from camcli.runs.channels import Contest, Sort
+from camcli.runs.job.job import Job
+from camcli.runs.record.outcome import Tally
 
 NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 
@@ -57,7 +60,7 @@ Pictures = Annotated[
 ]
 Layer = Annotated[
     str,
-    _option(
+    option(
         WHAT,
         "Whose channels: layer4.-1, blocks[-1].norm1. See: camcli layers MODEL.",
         "--layer",
@@ -68,7 +71,7 @@ Layer = Annotated[
 ]
 Only = Annotated[
     list[str] | None,
-    _option(
+    option(
         WHAT,
         "Show only these, by their numbers: 12,99; repeat for more. The CSV file has all.",
         "--channel",
@@ -79,7 +82,7 @@ Only = Annotated[
 ]
 ValuesFile = Annotated[
     str,
-    _option(
+    option(
         WHAT,
         "CSV with a number for each picture, such as a label: each channel's correlation with it. COLUMN where it has "
         "several.",
@@ -91,7 +94,7 @@ ValuesFile = Annotated[
 ]
 SortBy = Annotated[
     Sort | None,
-    _option(
+    option(
         WRITTEN,
         "What comes first: the greatest mean, maximum, standard deviation or active share (of pictures whose pooled "
         "activation is above zero), or the correlation furthest from zero.",
@@ -102,7 +105,7 @@ SortBy = Annotated[
 ]
 Top = Annotated[
     int | None,
-    _option(
+    option(
         WRITTEN,
         "How many channels are shown.",
         "--top",
@@ -114,7 +117,7 @@ Top = Annotated[
 ]
 PicturesEach = Annotated[
     int,
-    _option(
+    option(
         WRITTEN,
         "How many pictures of each channel: those of its greatest pooled activation.",
         "--pictures",
@@ -123,9 +126,9 @@ PicturesEach = Annotated[
         metavar="N",
     ),
 ]
-Replace = Annotated[bool, _option(WRITTEN, "Replace another ranking in the folder.", "--overwrite", env=False)]
+Replace = Annotated[bool, option(WRITTEN, "Replace another ranking in the folder.", "--overwrite", env=False)]
 AsJson = Annotated[
-    bool, _option(SAID, "Print a line of JSON for each channel shown, instead of the table.", "--json", env=False)
+    bool, option(SAID, "Print a line of JSON for each channel shown, instead of the table.", "--json", env=False)
 ]
 
 
@@ -209,7 +212,7 @@ def channels(
 
 
 def _numbers(given: Sequence[str]) -> tuple[int, ...]:
-    words = _split(given)
+    words = split_words(given)
     for word in words:
         if not NUMBER.fullmatch(word):
             raise RequestError(f"--channel {word!r} is not a channel's number", "say --channel 12,99, counted from 0")
@@ -218,7 +221,7 @@ def _numbers(given: Sequence[str]) -> tuple[int, ...]:
 
 def _rank(contest: Contest, voice: Voice, as_json: bool) -> Tally:
     with loading(voice, f"loading {contest.job.model}"):
-        from camcli.ranking import Ranking
+        from camcli.runs.channels.run import Ranking
 
         ranking = Ranking(contest)
     _introduce(ranking, voice)

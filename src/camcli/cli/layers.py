@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from camcli.cli.ending import ending
+from camcli.cli.console import Voice, print_table
+from camcli.cli.exit import ending
 from camcli.cli.loading import loading
-from camcli.console import Voice, print_table
 
 
 def layers(
@@ -22,7 +22,7 @@ def layers(
     voice = Voice()
     with ending(voice, "nothing was to be written"):
         with loading(voice, f"building {model}"):
-            from camcli.tree import tree
+            from camcli.runs.layers import tree
 
             rows, wrong = tree(model, layer, depth, size, output)
         print_table(("layer", "type", "output", "layout", "map"), rows)

@@ -5,8 +5,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from camcli import collector
-from camcli.console import Voice
+from camcli.base import collector
+from camcli.cli.console import Voice
 
 
 @contextmanager

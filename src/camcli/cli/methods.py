@@ -4,11 +4,12 @@ from typing import Annotated
 
 import typer
 
-from camcli.cli.ending import ending
+from camcli.base.registry import Row
+from camcli.cli.console import Voice, print_table
+from camcli.cli.exit import ending
 from camcli.cli.loading import loading
-from camcli.console import Voice, print_table, standard_output
+from camcli.cli.streams import standard_output
 from camcli.methods import METHODS, works_at
-from camcli.tables import Row
 
 
 def methods(
@@ -31,7 +32,7 @@ def methods(
 def _tell(row: Row, voice: Voice) -> None:
     """What the method's docstring says, and its options with their values, defaults and meanings."""
     with loading(voice, f"loading {row.name}"):
-        from camcli import recipe
+        from camcli.engine.maps import method as recipe
 
     for text in recipe.descriptions(row):
         typer.echo(f"\n{text}", file=standard_output())

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from camcli.cli.ending import ending
+from camcli.cli.console import Voice, print_table
+from camcli.cli.exit import ending
 from camcli.cli.loading import loading
-from camcli.console import Voice, print_table
 
 
 def models(
@@ -17,7 +17,7 @@ def models(
     voice = Voice()
     with ending(voice, "nothing was to be written"):
         with loading(voice, "reading the libraries' lists"):
-            from camcli.models import listing
+            from camcli.models.listing import listing
 
             rows = listing(pattern, cached)
         print_table(("model", "weights at hand"), [(name, "yes" if at_hand else "no") for name, at_hand in rows])

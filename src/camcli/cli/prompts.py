@@ -7,13 +7,15 @@ from typing import Annotated, Any
 import typer
 
 from camcli.cli.channels import Pictures
-from camcli.cli.ending import ending
-from camcli.cli.explain import (
+from camcli.cli.console import Voice, print_table
+from camcli.cli.exit import ending
+from camcli.cli.explain import AcceptVersions
+from camcli.cli.loading import loading
+from camcli.cli.options import (
     DEFAULT,
     SAID,
     WHAT,
     WRITTEN,
-    AcceptVersions,
     Alpha,
     Augment,
     Background,
@@ -51,14 +53,16 @@ from camcli.cli.explain import (
     Versus,
     Weights,
     Workers,
-    _complete,
-    _option,
-    _split,
+    complete_from,
+    option,
+    split_words,
 )
-from camcli.cli.loading import loading
-from camcli.console import Voice, print_table, standard_output
-from camcli.job import Inquiry, Job, Measure, Tally, page_of
+from camcli.cli.streams import standard_output
+from camcli.images import page_of
 from camcli.methods import METHODS
+from camcli.runs.job.job import Job
+from camcli.runs.prompts import Inquiry
+from camcli.runs.record.outcome import Measure, Tally
 
 # The matrix of more prompts than this is no part of the table; prompts.json has it.
 COLUMNS = 8
@@ -67,7 +71,7 @@ ASKED = Inquiry(job=Job(text=("",), save=("sheet",)))
 
 Model = Annotated[
     str,
-    _option(
+    option(
         WHAT,
         "A model that is asked by prompts: open_clip:ViT-B-32/openai, open_clip:local-dir:... See: camcli models.",
         "--model",
@@ -78,15 +82,15 @@ Model = Annotated[
 ]
 Text = Annotated[
     list[str] | None,
-    _option(WHAT, "A prompt; repeat for more.", "--text", env=False, metavar="PROMPT", show_default=False),
+    option(WHAT, "A prompt; repeat for more.", "--text", env=False, metavar="PROMPT", show_default=False),
 ]
 Texts = Annotated[
     str,
-    _option(WHAT, "More prompts, one a line.", "--texts", env=False, metavar="FILE", show_default=False),
+    option(WHAT, "More prompts, one a line.", "--texts", env=False, metavar="FILE", show_default=False),
 ]
 Paraphrase = Annotated[
     list[str] | None,
-    _option(
+    option(
         WHAT,
         "A template that makes a prompt of each --text: 'a photo of a {}.'; {} is the text alone, imagenet and "
         "imagenet-simple are open_clip's own; repeat for more. Then the prompts of one text are compared.",
@@ -98,18 +102,18 @@ Paraphrase = Annotated[
 ]
 Method = Annotated[
     str,
-    _option(
+    option(
         WHAT,
         "One that asks for a class: gradcam, hirescam, layercam, gae, ... See: camcli methods.",
         "--method",
         metavar="NAME",
         show_default="gradcam",
-        autocompletion=_complete(METHODS.names),
+        autocompletion=complete_from(METHODS.names),
     ),
 ]
 Save = Annotated[
     list[str] | None,
-    _option(
+    option(
         WRITTEN,
         "For each picture: sheet (picture, maps, mean, deviation), array (the maps, as NumPy's .npz); several joined "
         "by commas.",
@@ -121,7 +125,7 @@ Save = Annotated[
 ]
 By = Annotated[
     Measure,
-    _option(
+    option(
         WRITTEN,
         "The similarity that pictures are sorted by, and that the table has for each two prompts.",
         "--measure",
@@ -130,10 +134,10 @@ By = Annotated[
 ]
 PicturesShown = Annotated[
     int,
-    _option(WRITTEN, "How many of the least stable pictures are shown.", "--pictures", env=False, min=1, metavar="N"),
+    option(WRITTEN, "How many of the least stable pictures are shown.", "--pictures", env=False, min=1, metavar="N"),
 ]
 AsJson = Annotated[
-    bool, _option(SAID, "Print a line of JSON for each picture, instead of the table.", "--json", env=False)
+    bool, option(SAID, "Print a line of JSON for each picture, instead of the table.", "--json", env=False)
 ]
 
 
@@ -212,7 +216,7 @@ def prompts(
             options=tuple(options or DEFAULT.options),
             fuse=fuse,
             scales=scales,
-            augment=_split(augment or DEFAULT.augment),
+            augment=split_words(augment or DEFAULT.augment),
             placement=placement,
             eigen_smooth=eigen_smooth,
             score=score,
@@ -223,7 +227,7 @@ def prompts(
             root=root,
             colormap=colormap,
             alpha=alpha,
-            save=_split(save or ASKED.job.save),
+            save=split_words(save or ASKED.job.save),
             decode=decode,
             background=background,
             range=range,
@@ -252,7 +256,7 @@ def prompts(
 
 def _compare(inquiry: Inquiry, voice: Voice, as_json: bool) -> Tally:
     with loading(voice, f"loading {inquiry.job.model}"):
-        from camcli.sensitivity import Sensitivity
+        from camcli.runs.prompts.run import Sensitivity
 
         sensitivity = Sensitivity(inquiry)
     _introduce(sensitivity, voice)

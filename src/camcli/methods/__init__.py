@@ -16,8 +16,8 @@ Three kinds have a form of their own:
 - ``product``: two rows multiplied at the input's resolution, the map ``(n, 3, H, W)``; no function of its own.
 """
 
-from camcli.signature import evidence_in
-from camcli.tables import Row, Table
+from camcli.base.registry import Row, Table
+from camcli.base.signature import evidence_in
 
 # By its name, what a method can be handed: where it is found, and what it is for n pictures.
 EVIDENCE = {

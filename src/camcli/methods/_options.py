@@ -1,6 +1,6 @@
 """What options of methods may be, beyond their types."""
 
-from camcli.errors import RequestError
+from camcli.base.errors import RequestError
 
 
 def at_least(least: float | int, **options: float | int) -> None:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from camcli.errors import RequestError
+from camcli.base.errors import RequestError
 
 # Below this part of what it could be, an agreement of two maps is rounding.
 UNDECIDED = 1e-4

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from camcli.errors import RequestError
+from camcli.base.errors import RequestError
 
 # How many heads and queries there are may differ from attention to attention.
 Weights = Float[Tensor, "n _ _ t"]

@@ -5,12 +5,13 @@ extension: of all that is the paper's rule where phi is a ReLU, the one that kee
 activation counts as open where its input x is positive: there phi(x) is, and phi'(x) is for all those in use.
 """
 
+from __future__ import annotations
+
 from typing import Literal
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-
-from camcli.ruled import where_open
 
 
 def guided_backprop(
@@ -58,3 +59,13 @@ def deconvnet(
             too, which no paper defines.
     """
     return grad.clamp(min=0)
+
+
+def where_open(grad: Tensor, passes: Tensor) -> Tensor:
+    """The gradient where a mask is true, else 0; not times the mask, since infinity times 0 is not 0.
+
+    ``grad.where(passes, 0)`` by the way back of torch's own ReLU, with the mask as bytes of 0 and 1: on a CPU 8 times
+    as fast, since torch has quick kernels for these and none for ``where`` and truth values.
+    """
+    below: Tensor = torch.ops.aten.threshold_backward(grad, passes.view(torch.int8).to(grad.dtype), 0)
+    return below

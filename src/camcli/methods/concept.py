@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from camcli.errors import RequestError
+from camcli.base.errors import RequestError
 from camcli.methods.activation import cells, largest, on_grid, unit
 
 # From variants of A to the scores of every class, one after the other.

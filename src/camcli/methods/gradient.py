@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from camcli.errors import RequestError
+from camcli.base.errors import RequestError
 from camcli.methods.activation import cells, first_component, on_grid, principal, unit
-from camcli.precision import coarse
+from camcli.methods.rounding import coarse
 
 
 def gradcam(act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:

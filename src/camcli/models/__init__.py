@@ -1,29 +1,13 @@
-"""Where models come from. Each source is a file with ``load``, ``names``, ``has`` and ``cached``."""
+"""Where networks come from: the sources, and the words for weights, heads and templates."""
 
 from __future__ import annotations
 
-import dataclasses
-import fnmatch
-import importlib
-import logging
 import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
+from collections.abc import Sequence
+from typing import Literal
 
-from camcli import weightfiles
-from camcli.errors import NothingFoundError, RequestError, did_you_mean, nearest
-from camcli.job import PLACE, RANDOM_WEIGHTS, TEMPLATES, Activations, Crop, Pool, input_size
-from camcli.tables import Row, Table
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from camcli.extras import Features
-    from camcli.network import Network
+from camcli.base.errors import RequestError
+from camcli.base.registry import Row, Table
 
 SOURCES = Table(
     "camcli.models",
@@ -33,457 +17,50 @@ SOURCES = Table(
     Row("torchvision", "torchvision", "resnet50, resnet50/IMAGENET1K_V2, ...", function="load"),
     Row("open_clip", "open_clip", "ViT-B-32/laion2b_s34b_b79k, ...; --text gives the classes", function="load"),
     Row("local", "local", "path/to/file.py:function or package.module:function, of your own", function="load"),
+    folder="camcli.models.sources",
 )
-SEARCHED = ("timm", "torchvision", "open_clip", "bundled")  # for a name without a source, in this order
-LISTED = ("bundled", "timm", "torchvision", "open_clip")
-TIMM_SCHEMES = ("hf-hub", "hf_hub", "local-dir")  # timm's own words for a model elsewhere
-TEXTLESS = ("bundled", "timm", "torchvision", "local")
+
+BUNDLED_MODEL = "bundled:efficientnet-lite0"
+RANDOM_WEIGHTS = "random"
+Head = Literal["auto", "keep", "none"]
+Pool = Literal["keep", "none"]
+Activations = Literal["model", "softmax", "sigmoid", "none", "probabilities"]
+WRAPPERS = "a wrapper is named path/to/file.py:Class, or package.module:Class where it is installed"
+TOWERS = "a text tower is named path/to/file.py:function, or package.module:function where it is installed"
+# Templates for prompts that open_clip knows; any other has the prompt's place in it.
+TEMPLATES = ("imagenet", "imagenet-simple")
+PLACE = "{}"
+
+SIZE = re.compile(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What is asked of a source.
-
-    Attributes:
-        name: the model's name within its source.
-        weights: empty for the model's own, ``random``, or a file.
-        labels: a file with the names of the classes, or empty.
-        text: prompts that are the classes.
-        contrast: prompts that only compete with these.
-        template: what each prompt is put into.
-        text_tower: a function of the user's own that embeds prompts, or empty.
-        seed: of random weights.
-        size: height and width of the input; None for the model's own.
-        output: where in what the model returns its scores are, if that is not plain.
-        min_score: boxes of a detector below it are left out.
-        head: ``none`` for the model without its classifier, which gives features.
-        pool: ``none`` for its features before they are pooled.
-        wrapped: whether a module of the user's own comes around it, so that its own inputs and outputs may be any.
-    """
-
-    name: str
-    weights: str = ""
-    labels: str = ""
-    text: tuple[str, ...] = ()
-    contrast: tuple[str, ...] = ()
-    template: tuple[str, ...] = ()
-    text_tower: str = ""
-    seed: int = 0
-    size: tuple[int, int] | None = None
-    output: str = ""
-    min_score: float = 0.5
-    head: Literal["keep", "none"] = "keep"
-    pool: Pool = "keep"
-    wrapped: bool = False
-
-    @property
-    def headless(self) -> bool:
-        """Whether the model is asked for without its classifier."""
-        return self.head == "none"
-
-    @property
-    def random(self) -> bool:
-        """Whether untrained weights are asked for."""
-        return self.weights == RANDOM_WEIGHTS
-
-    @property
-    def file(self) -> str:
-        """The file of weights, or empty."""
-        return "" if self.random else self.weights
-
-    @property
-    def kind(self) -> Literal["pretrained", "random", "file"]:
-        """Where the weights come from, in the word that ``Network.weights`` has for it."""
-        return "random" if self.random else "file" if self.file else "pretrained"
-
-
-@runtime_checkable
-class Source(Protocol):
-    """What a source's file offers."""
-
-    def load(self, request: Request) -> Network:
-        """The model of this name."""
-
-    def names(self) -> list[str]:
-        """Every name that can be loaded."""
-
-    def has(self, name: str) -> bool:
-        """Whether a name is one of this source's, perhaps with a tag it does not have."""
-
-    def cached(self, name: str) -> bool:
-        """Whether the model's weights are at hand."""
-
-
-def source(name: str) -> Source:
-    """The file of one of our own sources, imported now."""
-    from camcli.models._libraries import light
-
-    home = f"camcli.models.{SOURCES.find(name).kind}"
-    with light():
-        return cast("Source", importlib.import_module(home))
-
-
-def load(
-    model: str,
-    *,
-    weights: str = "",
-    labels: str = "",
-    text: str | Sequence[str] = (),
-    contrast: str | Sequence[str] = (),
-    template: str | Sequence[str] = (),
-    text_tower: str = "",
-    seed: int = 0,
-    size: str = "",
-    crop: Crop = "model",
-    output: str = "",
-    min_score: float = 0.5,
-    head: Literal["keep", "none"] = "keep",
-    pool: Pool = "keep",
-    activation: Activations = "model",
-    wrap: str = "",
-    group: int = 0,
-    extras: Features | None = None,
-) -> Network:
-    """The model of this name, ready to use. Only the libraries it needs are imported.
-
-    Args:
-        model: ``source:name``; a bare name, looked for in timm, torchvision and open_clip; timm's ``hf-hub:`` and
-            ``local-dir:``; or ``path/to/file.py:function`` or ``package.module:function``.
-        weights: empty for the model's own, ``random``, or a file with a state dict.
-        labels: a file with the names of the classes, if the model's own do not fit.
-        text: prompts that are the classes, for an open_clip model or beside a text tower.
-        contrast: prompts that only compete with these: in the softmax, and as rivals. They stand behind the others.
-        template: what each prompt is put into, such as ``a photo of a {}.``, or ``imagenet`` or ``imagenet-simple``; of
-            several the mean of the embeddings counts.
-        text_tower: ``path/to/file.py:function`` or ``package.module:function``, which embeds texts, for a model without
-            a text tower of its own: its head is left out, and its pooled features are compared with these.
-        seed: of random weights; the caller's random state stays as it is.
-        size: of the input, ``256`` or ``256x384`` (height x width); empty for the model's own.
-        crop: which part of a picture the model sees, as in :meth:`camcli.Prepare.changed`.
-        output: where in what the model returns its scores are, such as ``logits`` or ``0``, if that is not plain.
-        min_score: boxes of a detector below it are left out.
-        head: ``none`` for the model without its classifier: it gives features, and its channels are its "classes".
-        pool: ``none`` for these features before they are pooled.
-        activation: what makes probabilities of the scores, if not what the model's source says: ``softmax``; for
-            several labels at once ``sigmoid``; for regression ``none``; of outputs that are some ``probabilities``.
-        wrap: ``path/to/file.py:Class`` or ``package.module:Class``, a module of the user's own around the model's.
-        group: how many pictures that is handed as one group; 0 if it takes batches of any size.
-        extras: features of as many pictures (of two, if ``group`` is 0), its second argument, to try it with.
-
-    Returns:
-        The network, in evaluation mode, with what its libraries warned of among its notes.
+def input_size(words: str) -> tuple[int, int] | None:
+    """Height and width meant by ``256`` (a square) or ``256x384``; None if nothing is asked.
 
     Raises:
-        RequestError: there is no such model, its weights cannot be had or do not fit, it does not take pictures of
-            that size, its head or its pooling cannot be taken off, or the request contradicts itself.
+        RequestError: it is no size.
     """
-    from camcli.models._libraries import light
-
-    text, contrast, template = ((one,) if isinstance(one, str) else tuple(one) for one in (text, contrast, template))
-    if text_tower:
-        head = "none"  # what it gives is compared with the texts
-    else:
-        _check_head(head, pool, activation, text)
-    place, name = resolve(model)
-    _check_prompts(model, place, text, contrast or template, text_tower)
-    # What a wrapper gives may lie elsewhere than what the model gives.
-    own_output = "" if wrap else output
-    request = Request(
-        name=name,
-        weights=weights,
-        labels=labels,
-        text=text,
-        contrast=contrast,
-        template=template,
-        text_tower=text_tower,
-        seed=seed,
-        size=input_size(size),
-        output=own_output,
-        min_score=min_score,
-        head=head,
-        pool=pool,
-        wrapped=bool(wrap),
-    )
-    with _seeded(seed), _in_main_memory(), _heard() as said:
-        with light():
-            make = SOURCES.load(place)
-        network: Network = make(request)
-        if text_tower:
-            from camcli.models._text_tower import prompted
-
-            _evaluating(network)
-            outlet = dataclasses.replace(network.outlet, path=own_output or network.outlet.path)
-            network = prompted(dataclasses.replace(network, outlet=outlet), request)
-        if wrap:
-            from camcli.models._wrapping import wrapped
-
-            _evaluating(network)
-            network = dataclasses.replace(network, outlet=dataclasses.replace(network.outlet, path=output))
-            network = wrapped(network, wrap, group, extras)
-        if request.random:
-            _awaken(network.module)
-    _evaluating(network)
-    notes = dict.fromkeys((*network.notes, *said))
-    # What lies at a path in what the model gives, a text tower has read already.
-    path = network.outlet.path if text_tower and not wrap else output or network.outlet.path
-    outlet = dataclasses.replace(network.outlet, path=path, min_score=min_score)
-    network = dataclasses.replace(
-        network, notes=tuple(notes), prepare=network.prepare.changed(crop=crop), outlet=outlet
-    )
-    return _labelled(_activated(network, activation), labels)
-
-
-def _evaluating(network: Network) -> None:
-    """Its module in evaluation mode, if that is nobody else's; else it is so whenever it is explained."""
-    if not network.shared:
-        network.module.eval()
-
-
-def _check_prompts(model: str, place: str, text: Sequence[str], around: Sequence[str], text_tower: str) -> None:
-    """See that there is something that reads prompts, and something for it to read."""
-    if text and place in TEXTLESS and not text_tower:
+    if not words:
+        return None
+    match = SIZE.fullmatch(words)
+    if match is None:
         raise RequestError(
-            f"prompts are for models that read, and {model!r} has classes of its own",
-            "choose a model of open_clip, or leave --text and --texts out; or bring something that embeds them: "
-            "--text-tower path/to/file.py:function",
+            f"size cannot be {words!r}", "give one number for a square, or height x width: 256, or 256x384"
         )
-    if text_tower and place not in TEXTLESS:
-        raise RequestError(f"{model!r} has a text tower of its own", "leave --text-tower out")
-    if text_tower and not text:
-        raise RequestError(f"{text_tower} has nothing to embed", "give prompts: --text 'a photo of a cat'")
-    if around and not text:
-        raise RequestError(
-            f"{', '.join(map(repr, around))} means nothing without prompts", "give prompts: --text 'a cat'"
-        )
+    height, width = int(match[1]), int(match[2] or match[1])
+    return height, width
 
 
-def _check_head(head: str, pool: str, activation: str, text: tuple[str, ...]) -> None:
-    if pool == "none" and head != "none":
-        raise RequestError(
-            "the pooling can be left out only together with the head, which takes what is pooled",
-            "add --head none, or leave --pool none out",
-        )
-    if head == "none" and activation not in ("model", "none"):
-        raise RequestError(
-            f"without its head the model gives features, of which nothing makes probabilities ({activation})",
-            "leave --activation out, or --head none",
-        )
-    if head == "none" and text:
-        raise RequestError(
-            "prompts are the classes of a model, and without its head it has none", "leave --text out, or --head none"
-        )
-
-
-def _activated(network: Network, activation: Activations) -> Network:
-    """The network with what makes probabilities of its scores, if that is asked for."""
-    if activation == "model":
-        return network
-    if network.outlet.task == "detect":
-        raise RequestError(
-            f"{network.name} gives each box a probability already, so there is nothing to be made of its scores",
-            "leave --activation out",
-        )
-    return dataclasses.replace(network, activation=activation, activation_asked=True)
-
-
-def templates(words: Sequence[str]) -> tuple[str, ...]:
-    """The templates that words mean: each with one place for a prompt, each once; the bare prompt if there are none."""
-    return tuple(dict.fromkeys(template for word in words for template in _templates(word))) or (PLACE,)
-
-
-def filled(prompts: Sequence[str], patterns: Sequence[str]) -> list[tuple[int, str]]:
-    """Every prompt in every template, with the prompt's number."""
-    return [(number, pattern.replace(PLACE, prompt)) for number, prompt in enumerate(prompts) for pattern in patterns]
-
-
-def _templates(word: str) -> Sequence[str]:
-    if word not in TEMPLATES:
-        return (word,)
-    from open_clip import zero_shot_metadata as known
-
-    named = dict(zip(TEMPLATES, (known.OPENAI_IMAGENET_TEMPLATES, known.SIMPLE_IMAGENET_TEMPLATES), strict=True))
-    return [fill(PLACE) for fill in named[word]]
-
-
-def runs_code(model: str) -> bool:
-    """Whether a model string names Python code of somebody's own, by a file or a module; nothing is looked up."""
-    prefix, colon, name = model.partition(":")
-    own = prefix in SOURCES.names() or prefix in TIMM_SCHEMES
-    return model.rpartition(":")[0].endswith(".py") or prefix == "local" or (bool(colon) and not own and bool(name))
-
-
-def resolve(model: str) -> tuple[str, str]:
-    """The source of a model string, and the name within it.
+def check_templates(templates: Sequence[str]) -> None:
+    """See that each has one place for a prompt.
 
     Raises:
-        RequestError: no source has that model; the hint names the nearest. Or it is a file of weights, or a folder.
+        RequestError: one has none, or several.
     """
-    if model.rpartition(":")[0].endswith(".py"):
-        return "local", model
-    if model.endswith(".py"):
-        raise RequestError(f"{model!r} does not say which function makes the model", f"name it: {model}:function")
-    prefix, colon, name = model.partition(":")
-    if not colon:
-        if weightfiles.suffix(model):
-            _check_is_no_file(model)
-        return _searched(model)
-    if prefix in TIMM_SCHEMES:
-        return "timm", model
-    if prefix in SOURCES.names():
-        return prefix, name
-    from camcli.models import _importing
-
-    if name.isidentifier() and _importing.is_module(prefix):
-        return "local", model
-    known = [*SOURCES.names(), *TIMM_SCHEMES]
-    near = did_you_mean(prefix, known)
-    own = "path/to/file.py:function and package.module:function"
-    raise RequestError(
-        f"{model!r} begins with {prefix!r}, which is no source of models, nor a module that can be imported from here",
-        "\n".join(filter(None, (near, f"there are: {', '.join(known)}, and {own}"))),
-    )
-
-
-def _check_is_no_file(name: str) -> None:
-    if other := weightfiles.not_a_model(name):
-        raise RequestError(f"the model {name!r} is {other.what}", other.hint)
-
-
-def _searched(name: str) -> tuple[str, str]:
-    for place in SEARCHED:
-        if source(place).has(name):
-            return place, name
-    _check_is_no_file(name)
-    known = {known: f"{place}:{known}" for place in reversed(SEARCHED) for known in _spellings(place)}
-    close = [known[near] for near in nearest(name, known)]
-    hint = f"did you mean {' or '.join(close)}?\n" if close else ""
-    raise RequestError(
-        f"there is no model {name!r} in {', '.join(SEARCHED)}", hint + "list them: camcli models [PATTERN]"
-    )
-
-
-def _spellings(place: str) -> set[str]:
-    """A source's names, with tags and without."""
-    names = source(place).names()
-    return {*names, *(re.split(r"[./]", name)[0] for name in names)}
-
-
-def listing(pattern: str = "", cached: bool = False) -> list[tuple[str, bool]]:
-    """Every model that can be loaded by name, source by source, and whether its weights are at hand.
-
-    Args:
-        pattern: a glob such as ``resnet*`` or a part of a name, with or without the source; empty for all.
-        cached: only those whose weights are at hand.
-
-    Returns:
-        Full names such as ``timm:resnet50.a1_in1k``, each with whether its weights are on this machine.
-
-    Raises:
-        NothingFoundError: there is none.
-    """
-    found = []
-    for place in LISTED:
-        there = source(place)
-        for name in there.names():
-            full = f"{place}:{name}"
-            if not _matches(pattern, name) and not _matches(pattern, full):
-                continue
-            at_hand = there.cached(name)
-            if at_hand or not cached:
-                found.append((full, at_hand))
-    if not found:
-        names = {name for place in LISTED for name in _spellings(place)}
-        of = f" like {pattern!r}" if pattern else ""
-        raise NothingFoundError(
-            f"there is no model{of}" + (" whose weights are at hand" if cached else ""), did_you_mean(pattern, names)
-        )
-    return found
-
-
-def _matches(pattern: str, name: str) -> bool:
-    pattern, name = pattern.casefold(), name.casefold()
-    return fnmatch.fnmatchcase(name, pattern) if any(mark in pattern for mark in "*?[") else pattern in name
-
-
-@contextmanager
-def _in_main_memory() -> Iterator[None]:
-    """While it lasts, what is built is built there, whatever device the caller builds things on."""
-    import torch
-
-    with nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu"):
-        yield
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Random numbers from this seed inside; the caller's go on outside as if nothing had been drawn."""
-    import torch
-
-    before = torch.random.get_rng_state()
-    try:
-        torch.default_generator.manual_seed(seed)
-        yield
-    finally:
-        torch.random.set_rng_state(before)
-
-
-def _awaken(module: nn.Module) -> None:
-    """Draws the weights that libraries start at zero, such as heads and the last scale of a residual branch.
-
-    Training moves them away from zero at once; until then no gradient passes, and an untrained network would show
-    less of its structure than any trained one.
-    """
-    for name, parameter in module.named_parameters():
-        if not name.endswith("bias") and parameter.is_floating_point() and not bool(parameter.any()):
-            parameter.data.normal_(std=0.02)
-
-
-class _Notes(logging.Handler):
-    def __init__(self, said: list[str]) -> None:
-        super().__init__(logging.WARNING)
-        self.said = said
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(record.getMessage())
-
-
-@contextmanager
-def _heard() -> Iterator[list[str]]:
-    """What libraries warn of, by warnings or by logging, as a list; without it they would write to the terminal."""
-    said: list[str] = []
-    handler = _Notes(said)
-    logging.getLogger().addHandler(handler)
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("default")
-            yield said
-        said += [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
-    finally:
-        logging.getLogger().removeHandler(handler)
-
-
-def _labelled(network: Network, file: str) -> Network:
-    """The network with the names in the file, if one is given; without any names it says so."""
-    from camcli import labels
-    from camcli.classlist import is_title
-    from camcli.network import tells_apart, two_sided
-
-    if not file:
-        count = len(network.labels)
-        if network.labels != labels.Labels.numbered(count):  # channels have no other names
-            return network
-        note = f"nothing says what the {count} classes are, so they are called class 0, class 1, ...: --labels FILE"
-        return dataclasses.replace(network, notes=(*network.notes, note))
-    names = dataclasses.replace(labels.read(Path(file)), noun=network.labels.noun, asked=network.labels.asked)
-    if len(network.labels) == 1 and tells_apart(network, names):
-        return two_sided(network, names)
-    if len(names) != len(network.labels):
-        headed = len(names) == len(network.labels) + 1 and is_title(names.names[0])
-        raise RequestError(
-            f"the labels file {file!r} has {len(names)} names, and {network.name} has {len(network.labels)} "
-            f"{names.nouns}",
-            f"its first line, {names.names[0]!r}, looks like a title: take it out"
-            if headed
-            else f"write one name for each {names.noun}, in the model's order",
-        )
-    return dataclasses.replace(network, labels=names)
+    for template in templates:
+        if template not in TEMPLATES and template.count(PLACE) != 1:
+            raise RequestError(
+                f"the template {template!r} has {template.count(PLACE) or 'no'} places for a prompt",
+                f"write {PLACE} once where the prompt goes, as in 'a photo of a {PLACE}.'; open_clip's own are "
+                f"called {' and '.join(TEMPLATES)}",
+            )

@@ -1,6 +1,10 @@
 """Output formats: ``(picture, explanation, style)`` to the bytes of a file."""
 
-from camcli.tables import Row, Table
+from __future__ import annotations
+
+from typing import Literal
+
+from camcli.base.registry import Row, Table
 
 OUTPUTS = Table(
     "camcli.outputs",
@@ -14,3 +18,5 @@ OUTPUTS = Table(
 
 # All but the last four are perceptually even, or nearly: equal steps of heat look equally large.
 COLORMAPS = ("inferno", "magma", "plasma", "viridis", "cividis", "turbo", "jet", "hot", "bone")
+
+Normalize = Literal["image", "range", "run", "none"]

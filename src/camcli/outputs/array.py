@@ -4,9 +4,9 @@ import io
 
 import numpy as np
 
-from camcli.job import Explanation
-from camcli.pictures import Picture
-from camcli.render import Style
+from camcli.engine.explanation import Explanation
+from camcli.images.source import Picture
+from camcli.outputs.style import Style
 
 
 def array(picture: Picture, explanation: Explanation, style: Style) -> bytes:  # noqa: ARG001

@@ -1,9 +1,9 @@
 """The heat alone."""
 
-from camcli import render
-from camcli.job import Explanation
-from camcli.pictures import Picture
-from camcli.render import Style
+from camcli.engine.explanation import Explanation
+from camcli.images.source import Picture
+from camcli.outputs import draw, encode, warn
+from camcli.outputs.style import Style, by_concept, unit
 
 
 def heatmap(picture: Picture, explanation: Explanation, style: Style) -> bytes:
@@ -12,7 +12,7 @@ def heatmap(picture: Picture, explanation: Explanation, style: Style) -> bytes:
     Of concepts the colour of the strongest, on black.
     """
     if explanation.concepts:
-        coloured = render.shaded(*render.by_concept(explanation.map, style, picture.view.onto_picture))
+        coloured = draw.shaded(*by_concept(explanation.map, style, picture.view.onto_picture))
     else:
-        coloured = render.colours(picture.view.onto_picture(render.unit(explanation.map, style)), style.colormap)
-    return render.png(render.stamp_untrained(coloured) if style.untrained else coloured)
+        coloured = draw.colours(picture.view.onto_picture(unit(explanation.map, style)), style.colormap)
+    return encode.png(warn.stamp_untrained(coloured) if style.untrained else coloured)

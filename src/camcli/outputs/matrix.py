@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from camcli import render
+from camcli.outputs.draw import colours
 from camcli.outputs.panel import BLACK, GREY
 from camcli.outputs.sheet import SIDE
 
@@ -35,7 +35,7 @@ def matrix(values: Float[np.ndarray, "k k"], widest: int, colormap: str) -> UInt
     side = NUMBERS + cell * count
     page = Image.new("RGB", (side, side), "white")
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(TEXT)
-    coloured = render.colours(np.clip(np.nan_to_num(values), 0, 1).astype(np.float32), colormap)
+    coloured = colours(np.clip(np.nan_to_num(values), 0, 1).astype(np.float32), colormap)
     coloured[np.isnan(values)] = UNDEFINED
     coloured[np.eye(count, dtype=bool)] = ITSELF
     page.paste(Image.fromarray(coloured).resize((cell * count,) * 2, Image.Resampling.NEAREST), (NUMBERS, NUMBERS))

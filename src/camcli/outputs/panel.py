@@ -9,11 +9,12 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from camcli import render
-from camcli.geometry import View
-from camcli.job import Concept, Explanation
-from camcli.pictures import Picture
-from camcli.render import Style
+from camcli.engine.explanation import Concept, Explanation
+from camcli.images.source import Picture
+from camcli.images.view import View
+from camcli.outputs import draw, encode, style, warn
+from camcli.outputs.draw import colours
+from camcli.outputs.style import Style, by_concept, display, full_scale, hue, strongest, unit
 
 HEIGHT, WIDEST = 448, 896
 # Of a strip with longer proportions than this only what is around the model's view is shown; and what is thinner than
@@ -66,7 +67,7 @@ def panel(picture: Picture, explanation: Explanation, style: Style) -> bytes:
     else:
         _place_scale(sheet, _scale(explanation.map, style), top, style.colormap)
     _write(sheet, below, _height(above) + row + scale + MARGIN + 2 * GAP)
-    return render.png(np.asarray(sheet))
+    return encode.png(np.asarray(sheet))
 
 
 def _around_the_view(picture: Picture) -> Picture:
@@ -93,22 +94,22 @@ def _tiles(picture: Picture, explanation: Explanation, style: Style) -> Iterator
     height, width = _moderate(*picture.pixels.shape[:2])
     pixels = np.asarray(Image.fromarray(picture.pixels).resize((width, height), Image.Resampling.BICUBIC))
     view = picture.view.scaled(height, width)
-    stamped = render.stamp_untrained if style.untrained else lambda drawn: drawn
+    stamped = warn.stamp_untrained if style.untrained else lambda drawn: drawn
     if explanation.concepts:
-        heat, colours = render.by_concept(explanation.map, style, view.onto_picture)
+        heat, colours = by_concept(explanation.map, style, view.onto_picture)
         yield _Tile("picture", pixels)
-        yield _Tile("overlay", stamped(_marked(render.blend(pixels, heat, style, colours), view, explanation)))
+        yield _Tile("overlay", stamped(_marked(draw.blend(pixels, heat, style, colours), view, explanation)))
         return
-    heat = view.onto_picture(render.unit(explanation.map, style))
+    heat = view.onto_picture(unit(explanation.map, style))
     at_input = explanation.map.ndim == 3
-    over = view.onto_picture(render.unit(explanation.map, style, spread=True)) if at_input else heat
+    over = view.onto_picture(unit(explanation.map, style, spread=True)) if at_input else heat
     yield _Tile("picture", _boxed(pixels, picture, explanation))
-    yield _Tile("heatmap", stamped(render.colours(heat, style.colormap)))
-    drawn = _boxed(render.blend(pixels, over, style), picture, explanation)
+    yield _Tile("heatmap", stamped(draw.colours(heat, style.colormap)))
+    drawn = _boxed(draw.blend(pixels, over, style), picture, explanation)
     yield _Tile("overlay, smoothed" if at_input else "overlay", stamped(drawn))
     if at_input:
         gradient = np.stack([view.onto_picture(channel) for channel in explanation.map])
-        yield _Tile("signed gradient, on its own scale", stamped(render.gradient_picture(gradient)))
+        yield _Tile("signed gradient, on its own scale", stamped(draw.gradient_picture(gradient)))
 
 
 def _boxed(
@@ -139,7 +140,7 @@ def _fitting(height: int, width: int) -> tuple[int, int]:
 
 def _scale(map: np.ndarray, style: Style) -> str:
     """What the colour of 1 stands for; two panels can be compared where it is the same value."""
-    full, own = render.full(map, style), render.strongest(map)
+    full, own = full_scale(map, style), strongest(map)
     if style.normalize == "none":
         return f"1 = 1, not normalised (this map's strongest is {own:.3g})"
     if not full:
@@ -147,7 +148,7 @@ def _scale(map: np.ndarray, style: Style) -> str:
     if style.normalize == "run":
         return f"1 = {full:.3g}, the run's strongest (this map's is {own:.3g})"
     if style.normalize == "range":
-        return f"0 = {render.display(map).min():.3g}, 1 = {full:.3g}, this map's least and strongest"
+        return f"0 = {display(map).min():.3g}, 1 = {full:.3g}, this map's least and strongest"
     return f"1 = {full:.3g}, this map's strongest"
 
 
@@ -226,7 +227,7 @@ def _place_scale(sheet: Image.Image, text: str, top: int, colormap: str) -> None
     ramp = np.tile(np.linspace(0, 1, BAR[0], dtype=np.float32), (BAR[1], 1))
     left, middle = MARGIN + 14, top + SMALL // 2 + 3
     draw.text((MARGIN, middle), "0", GREY, font, anchor="lm")
-    sheet.paste(Image.fromarray(render.colours(ramp, colormap)), (left, middle - BAR[1] // 2))
+    sheet.paste(Image.fromarray(colours(ramp, colormap)), (left, middle - BAR[1] // 2))
     left += BAR[0] + 6
     draw.text((left, middle), shortened(text, SMALL, sheet.width - MARGIN - left), GREY, font, anchor="lm")
 
@@ -239,7 +240,7 @@ def _place_legend(sheet: Image.Image, explanation: Explanation, style: Style, to
     for concept in explanation.concepts:
         edge, middle = top + (ENTRY - PATCH) // 2, top + ENTRY // 2
         colour = BLACK if concept.share >= LITTLE else GREY
-        draw.rectangle((MARGIN, edge, MARGIN + PATCH, edge + PATCH), render.hue(concept.number))
+        draw.rectangle((MARGIN, edge, MARGIN + PATCH, edge + PATCH), hue(concept.number))
         draw.text((number, middle), str(concept.number), colour, font, anchor="lm")
         draw.text((share, middle), f"{concept.share:.0%}", colour, font, anchor="rm")
         words = shortened(_spoken(concept), TEXT, width - COLUMNS[2])
@@ -265,7 +266,7 @@ def _marked(pixels: UInt8[np.ndarray, "h w 3"], view: View, explanation: Explana
             x, y = view.peak(np.where(strongest == place, map, -1))
             radius = SMALL * 0.75
             x, y = (min(max(at, radius), size - 1 - radius) for at, size in ((x, image.width), (y, image.height)))
-            colour = render.hue(concept.number)
+            colour = style.hue(concept.number)
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), colour, BLACK)
             ink = "white" if sum(colour) < DARK else "black"
             draw.text((x, y), str(concept.number), ink, font, anchor="mm")

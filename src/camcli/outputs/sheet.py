@@ -9,10 +9,11 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from camcli import render
-from camcli.geometry import View
+from camcli.images.view import View
+from camcli.outputs import draw, warn
+from camcli.outputs.draw import colours
 from camcli.outputs.panel import BLACK, GREY, shortened
-from camcli.render import Style
+from camcli.outputs.style import Style, unit
 
 SIDE = 152  # of a picture's longer side
 MARGIN, GAP, BETWEEN = 28, 8, 18
@@ -106,7 +107,7 @@ def sheet(
     draw.line((MARGIN, top - BETWEEN // 2, width - MARGIN, top - BETWEEN // 2), RULE)
     _write(draw, below, SMALL, (MARGIN, top), room)
     drawn = np.array(page)
-    return render.stamp_untrained(drawn) if style.untrained else drawn
+    return warn.stamp_untrained(drawn) if style.untrained else drawn
 
 
 def _pitch(size: int) -> int:
@@ -150,7 +151,7 @@ def _drawn(tile: Tile, full: float, style: Style) -> UInt8[np.ndarray, "h w 3"]:
     if tile.view is None or tile.map is None:
         return tile.pixels
     own = Style(style.colormap, style.alpha, "run", max(full if tile.full is None else tile.full, 0.0))
-    return render.blend(tile.pixels, tile.view.onto_picture(render.unit(tile.map, own)), own)
+    return draw.blend(tile.pixels, tile.view.onto_picture(unit(tile.map, own)), own)
 
 
 def _bar(page: Image.Image, full: float, top: int, colormap: str) -> None:
@@ -158,7 +159,7 @@ def _bar(page: Image.Image, full: float, top: int, colormap: str) -> None:
     ramp = np.tile(np.linspace(0, 1, BAR[0], dtype=np.float32), (BAR[1], 1))
     middle, left = top + SMALL // 2 + 2, MARGIN + 14
     draw.text((MARGIN, middle), "0", GREY, font, anchor="lm")
-    page.paste(Image.fromarray(render.colours(ramp, colormap)), (left, middle - BAR[1] // 2))
+    page.paste(Image.fromarray(colours(ramp, colormap)), (left, middle - BAR[1] // 2))
     draw.text((left + BAR[0] + 6, middle), f"{full:.3g}", GREY, font, anchor="lm")
 
 

@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from camcli.errors import RequestError
-from camcli.tables import Row, Table
+from camcli.base.errors import RequestError
+from camcli.base.registry import Row, Table
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from camcli.network import Network
+    from camcli.engine.network import Network
 
 Target = Callable[[Path, "Tensor"], Sequence[int]]
 
@@ -115,3 +115,10 @@ def _resolve_one(word: str, network: Network) -> Target:
     row, argument = parsed(word)
     target: Target = TARGETS.load(row)(argument, network)
     return target
+
+
+# What is explained, which number of it and by which method, where nobody says so.
+AUTO = "auto"
+
+# How a target begins that names a picture to compare with.
+LIKE = "similar:"

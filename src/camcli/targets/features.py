@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from camcli.errors import RequestError
+from camcli.base.errors import RequestError
 from camcli.targets import resolve, strongest_of
 
 if TYPE_CHECKING:
-    from camcli.network import Network
+    from camcli.engine.network import Network
     from camcli.targets import Target
 
 NUMBERS = re.compile(r"[0-9]{1,9}(\s*,\s*[0-9]{1,9})*", re.ASCII)

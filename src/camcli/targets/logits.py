@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from camcli.errors import PictureError, RequestError
+from camcli.base.errors import PictureError, RequestError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
 
-    from camcli.network import Network
+    from camcli.engine.network import Network
     from camcli.targets import Target
 
 

@@ -7,16 +7,16 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from camcli.errors import PictureError, RequestError
-from camcli.listed import Kind, Listing
-from camcli.paths import absolute
+from camcli.base.errors import PictureError, RequestError
+from camcli.base.paths import absolute
+from camcli.images.manifest import Kind, Listing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from camcli.labels import Labels
-    from camcli.network import Network
+    from camcli.engine.network import Network
     from camcli.targets import Target
+    from camcli.targets.labels import Labels
 
 CLASS_COLUMNS = (
     *("target", "targets", "class", "classes", "label", "labels", "category", "categories", "y", "class_name"),
@@ -71,7 +71,7 @@ class Listed(Listing[int]):
         folders: the folders that pictures are taken from.
 
     Raises:
-        RequestError: as of :class:`camcli.listed.Listing`; a word names no class, or several.
+        RequestError: as of :class:`camcli.images.manifest.Listing`; a word names no class, or several.
     """
 
     def __init__(self, file: Path, labels: Labels, folders: Sequence[Path] = ()) -> None:

@@ -1,0 +1,1 @@
+"""What is tried on noise before the first picture."""

@@ -1,0 +1,1 @@
+"""What is seen or changed while a network runs; each restores it."""

@@ -1,0 +1,1 @@
+"""The layers of a network: by path, by what they give, by where they look."""

@@ -1,0 +1,161 @@
+"""Layer paths: ``layer4.-1`` to the names of modules, and what to suggest when there are none."""
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from camcli.base.errors import RequestError, did_you_mean
+
+# One dotted part: a name, index or glob, and any number of [index] or [slice] behind it.
+_PART = re.compile(r"(?P<name>[^\[\]]*)(?P<brackets>(?:\[[^\[\]]+\])*)")
+_SLICE = re.compile(r"(?:-?\d+)?:(?:-?\d+)?(?::(?:-?[1-9]\d*)?)?")
+_INDEX = re.compile(r"-?\d+")
+# Behind a path: which of the tensors that the module gives.
+_TENSOR = re.compile(r"(?P<path>.+):(?P<name>[^\[\]:]+)")
+
+
+def resolve(model: nn.Module, paths: Sequence[str], wrapped: nn.Module | None = None) -> list[str]:
+    """The full names of the layers that the paths name, in the order asked, each once.
+
+    The grammar: dotted names (``layer4``, ``blocks.11.norm1``); indices from either end, as ``layer4.-1`` or
+    ``layer4[-1]``; slices (``blocks[-3:].norm1``); globs within one step (``layer*``). Of a module that gives several
+    tensors ``backbone:p3`` is the one called ``p3``; without that the first is meant.
+
+    Args:
+        model: whose names are given.
+        paths: of layers in it, or in ``wrapped``.
+        wrapped: a model that it was built around, whose own paths count too, wherever it is kept.
+
+    Raises:
+        RequestError: a step does not exist; the message names it, and the hint what exists there.
+    """
+    names = [name for path in paths for name in _resolve_tensor(model, path, wrapped)]
+    return list(dict.fromkeys(names))
+
+
+def first_names(model: nn.Module, names: Sequence[str]) -> list[str]:
+    """The layers of these full names by the first that each has, each once.
+
+    Whatever looks for a module's name finds the first, so no two parts of a run may call it differently.
+    """
+    return list(dict.fromkeys(_first_name(model, name) for name in names))
+
+
+def _first_name(model: nn.Module, name: str) -> str:
+    match = _TENSOR.fullmatch(name)
+    if match is None or any(one == name for one, _ in model.named_modules(remove_duplicate=False)):
+        return renamed(model, model, name) or name
+    return f"{_first_name(model, match['path'])}:{match['name']}"
+
+
+def _resolve_tensor(model: nn.Module, path: str, wrapped: nn.Module | None) -> list[str]:
+    match = _TENSOR.fullmatch(path)
+    if match is None or any(name == path for name, _ in model.named_modules()):
+        return _resolve_either(model, path, wrapped)
+    return [f"{name}:{match['name']}" for name in _resolve_either(model, match["path"], wrapped)]
+
+
+def renamed(model: nn.Module, wrapped: nn.Module, name: str) -> str | None:
+    """The name that a layer of ``wrapped`` has in a model built around it; None if that does not hold it."""
+    part = wrapped.get_submodule(name)
+    return next((full for full, one in model.named_modules() if one is part), None)
+
+
+def _resolve_either(model: nn.Module, path: str, wrapped: nn.Module | None) -> list[str]:
+    if wrapped is None or wrapped is model:
+        return _resolve_one(model, path)
+    try:
+        return _resolve_one(model, path)
+    except RequestError as outer:
+        try:
+            inner = _resolve_one(wrapped, path)
+        except RequestError as error:
+            # Of the two the wrapped model's own words help more, unless the path begins in the wrapper.
+            step = _steps(path)[0].strip("[]")
+            if step in _named(model, ""):
+                raise outer from None
+            around = f"; nor has the wrapper ({type(model).__name__}): {_listing(_named(model, ''))}"
+            raise RequestError(error.message + around, error.hint) from None
+    found = [(name, renamed(model, wrapped, name)) for name in inner]
+    lost = [name for name, full in found if full is None]
+    if lost:
+        raise RequestError(
+            f"the layer {lost[0]!r} is the wrapped model's, and the wrapper ({type(model).__name__}) does not hold it",
+            f"it holds: {_listing(_named(model, ''))}",
+        )
+    return [full for _, full in found if full]
+
+
+def _resolve_one(model: nn.Module, path: str) -> list[str]:
+    here = [""]
+    steps = _steps(path)
+    for step in steps:
+        reached = [_join(name, child) for name in here for child in _children(model, name, step)]
+        if not reached:
+            raise _no_such_step(model, path, here, step)
+        here = reached
+    return here
+
+
+def _steps(path: str) -> list[str]:
+    """The single steps of a path; brackets keep theirs: ``a.-1[2:]`` is ``a``, ``-1``, ``[2:]``."""
+    steps: list[str] = []
+    for part in path.split("."):
+        match = _PART.fullmatch(part)
+        if match is None or not part:
+            raise RequestError(
+                f"the layer path {path!r} cannot be read at {part!r}",
+                "join names, indices, slices and globs by dots: layer4.-1, layer4[-1], blocks[-3:].norm1, layer*",
+            )
+        steps += [match["name"]] if match["name"] else []
+        steps += re.findall(r"\[[^\]]+\]", match["brackets"])
+    return steps
+
+
+def _children(model: nn.Module, parent: str, step: str) -> list[str]:
+    """The names of the parent's children that one step names."""
+    names = _named(model, parent)
+    word = step.strip("[]")
+    if step.startswith("[") and _SLICE.fullmatch(word):
+        return names[slice(*(int(bound) if bound else None for bound in word.split(":")))]
+    if word in names:
+        return [word]
+    if _INDEX.fullmatch(word):
+        index = int(word)
+        return [names[index]] if -len(names) <= index < len(names) else []
+    if not step.startswith("[") and set(word) & set("*?"):
+        return [name for name in names if fnmatchcase(name, word)]
+    return []
+
+
+def _named(model: nn.Module, parent: str) -> list[str]:
+    """The names of the parent's children; one that stands in two places (``named_children`` skips it) has both."""
+    return [name for name, child in model.get_submodule(parent)._modules.items() if child is not None]
+
+
+def _join(parent: str, child: str) -> str:
+    return f"{parent}.{child}" if parent else child
+
+
+def _no_such_step(model: nn.Module, path: str, parents: list[str], step: str) -> RequestError:
+    parent = next((one for one in parents if _named(model, one)), parents[0])
+    names = _named(model, parent)
+    where = f"{parent!r}" if parent else f"the model ({type(model).__name__})"
+    if not names:
+        return RequestError(
+            f"the layer {path!r} does not exist: {where} has nothing inside, so no {step!r}", f"use {parent!r} itself"
+        )
+    whole = [name for name, _ in model.named_modules() if name]
+    hints = [
+        did_you_mean(step.strip("[]"), names) or did_you_mean(path, whole),
+        f"{where} has {len(names)}: {_listing(names)}",
+    ]
+    return RequestError(f"the layer {path!r} does not exist: {where} has no {step!r}", "\n".join(filter(None, hints)))
+
+
+def _listing(names: list[str], most: int = 12) -> str:
+    if len(names) <= most:
+        return ", ".join(names)
+    return f"{', '.join(names[: most - 3])}, ..., {', '.join(names[-2:])}"

@@ -1,0 +1,1 @@
+"""A network made faster with the same results."""

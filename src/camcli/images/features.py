@@ -1,0 +1,269 @@
+"""Extra features of pictures: read from a file, and handed to a module beside its images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from camcli.base.delimited import column, read_text, rows, title
+from camcli.base.errors import PictureError, RequestError
+from camcli.images.manifest import PICTURE_COLUMNS, Names, lacking, normal, several
+
+# Features of several pictures, the first dimension: one tensor, or several by name.
+Features = Tensor | Mapping[str, Tensor]
+
+FORMS = (
+    "give a .csv or .tsv file (a header picture,age,height; then a picture and its numbers a line) or an .npz file (an "
+    "array picture of names, and other arrays with as many rows)"
+)
+
+
+class Extras:
+    """Features that a file lists picture by picture.
+
+    CSV: the first column, or the one that the header calls ``picture``, names the picture; all others are numbers; a
+    first row with such a word is a header, any other is data. They become one tensor, float32 ``(n, columns)``. NPZ: an
+    array ``picture`` of names and one other array ``(n, ...)``, which becomes a tensor, or several, which become a dict
+    of tensors by their names. Real numbers become float32; whole numbers stay whole. A picture is named by its path: as
+    it stands, from the file's folder, or from one of ``folders``.
+
+    Args:
+        file: the file.
+        folders: the folders that pictures are taken from.
+
+    Attributes:
+        surplus: what the file lists and nobody can find.
+
+    Raises:
+        RequestError: the file cannot be read or is of another type; a picture is listed twice; a value is missing, is
+            no number, or not finite; or none of the names is a picture.
+    """
+
+    def __init__(self, file: Path, folders: Sequence[Path] = ()) -> None:
+        self.file = file
+        readers: dict[str, Callable[[Path], tuple[list[tuple[str, str]], dict[str, np.ndarray]]]] = {
+            ".csv": _csv,
+            ".tsv": _csv,
+            ".npz": _npz,
+        }
+        if file.suffix.lower() not in readers:
+            raise RequestError(f"the file of features {str(file)!r} is neither .csv nor .npz, nor .tsv", FORMS)
+        try:
+            listed, arrays = readers[file.suffix.lower()](file)
+        except OSError as error:
+            raise RequestError(
+                f"the file of features {str(file)!r} cannot be read: {error.strerror or error}", FORMS
+            ) from error
+        names = Names(file, folders)
+        self.surplus = names.surplus
+        self._rows: dict[Path, int] = {}
+        for row, (where, name) in enumerate(listed):
+            place = names.find(name, where)
+            if place in self._rows:
+                raise RequestError(f"{file}, {where}: {name!r} is listed twice", "keep one of its lines")
+            if place is not None:
+                self._rows[place] = row
+        if not self._rows:
+            first = f", such as {listed[0][1]!r}" if listed else ""
+            raise RequestError(
+                f"none of the {len(listed)} names in {file} is a picture that can be found{first}",
+                "name pictures by their paths: from here, from the file's folder, or from a folder that is explained",
+            )
+        self._arrays = {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def of(self, paths: Sequence[Path]) -> Features:
+        """The features of these pictures, ``(n, ...)``.
+
+        Raises:
+            PictureError: one is not listed.
+        """
+        return self._at([self._row(path) for path in paths])
+
+    def some(self, count: int, paths: Sequence[Path] = ()) -> Features:
+        """The features of so many pictures, to try a network with: of these if they are listed, and others' if need be.
+
+        Where there are fewer pictures, theirs come again.
+        """
+        known = [self._rows[normal(path)] for path in paths if normal(path) in self._rows] or [*self._rows.values()]
+        return self._at([known[number % len(known)] for number in range(count)])
+
+    def check(self, paths: Iterator[Path]) -> None:
+        """See that every picture is listed.
+
+        Raises:
+            RequestError: some are not.
+        """
+        names, missing, met = lacking(self._rows, paths)
+        if missing:
+            raise RequestError(
+                f"{self.file} has features of {met} of the {met + missing} pictures; not of {several(names, missing)}",
+                "add a line for each, or leave those pictures out",
+            )
+
+    def _row(self, path: Path) -> int:
+        try:
+            return self._rows[normal(path)]
+        except KeyError:
+            raise PictureError(f"{self.file} has no features of this picture", "add a line for it") from None
+
+    def _at(self, rows: list[int]) -> Features:
+        found = {name: array[rows] for name, array in self._arrays.items()}
+        return found.get("", found)
+
+
+def _csv(file: Path) -> tuple[list[tuple[str, str]], dict[str, np.ndarray]]:
+    listed: list[tuple[str, str]] = []
+    table: list[list[float]] = []
+    titles: list[str] = []
+    picture = 0
+    try:
+        for line, cells in rows(read_text(file, f"the file of features {str(file)!r}", FORMS)):
+            where = f"line {line}"
+            named = column(list(map(title, cells)), PICTURE_COLUMNS)
+            if not titles and not listed and named is not None:
+                titles, picture = cells, named
+                continue
+            width = len(titles) or (len(table[0]) + 1 if table else len(cells))
+            if len(cells) != width:
+                raise RequestError(
+                    f"{file}, {where}: {len(cells)} cells, and the lines above have {width}",
+                    "give every picture as many numbers",
+                )
+            name = cells.pop(picture)
+            others = [one for at, one in enumerate(titles) if at != picture]
+            listed.append((where, name))
+            table.append([_number(cell, file, where, others[at : at + 1]) for at, cell in enumerate(cells)])
+    except ValueError as error:
+        raise RequestError(f"{file}, {error}", FORMS) from error
+    if not table or not table[0]:
+        raise RequestError(f"the file of features {str(file)!r} lists {'nothing' if not table else 'no number'}", FORMS)
+    return listed, {"": np.array(table, np.float32)}
+
+
+def _number(cell: str, file: Path, where: str, title: Sequence[str]) -> float:
+    column = "".join(f" in column {one!r}" for one in title)
+    try:
+        value = float(cell)
+    except ValueError:
+        value = None
+    with np.errstate(over="ignore"):
+        finite = value is not None and bool(np.isfinite(np.float32(value)))
+    if value is None or not finite:
+        what = f"{cell!r}{column} is no finite number" if cell else f"a value{column} is missing"
+        hint = "features are numbers; a row of titles begins with picture"
+        raise RequestError(f"{file}, {where}: {what}", hint)
+    return value
+
+
+def _npz(file: Path) -> tuple[list[tuple[str, str]], dict[str, np.ndarray]]:
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in content.files}
+    except OSError:
+        raise
+    except Exception as error:  # NumPy says it in many ways that this is no NPZ, or that it holds Python objects
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RequestError(f"the file of features {str(file)!r} cannot be read: {said}", FORMS) from error
+    names = arrays.pop("picture", None)
+    if names is None or names.ndim != 1 or names.dtype.kind not in "US":
+        what = "no array 'picture'" if names is None else f"an array 'picture' of {names.dtype}, {_form(names)}"
+        raise RequestError(f"{file} has {what}", "picture is a list of the pictures' names, one for each row")
+    if not arrays:
+        raise RequestError(f"{file} has no array beside 'picture'", FORMS)
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiub":
+            raise RequestError(f"{file}: the array {name!r} holds {array.dtype}, not numbers", FORMS)
+        if not array.ndim or len(array) != len(names):
+            raise RequestError(
+                f"{file}: the array {name!r} is {_form(array)}, and {len(names)} pictures are named",
+                "give it one row for each picture",
+            )
+        if array.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                arrays[name] = array.astype(np.float32)
+            if not np.isfinite(arrays[name]).all():
+                row = int(np.argwhere(~np.isfinite(arrays[name]))[0][0])
+                raise RequestError(
+                    f"{file}: the array {name!r} holds NaN or infinite values, the first for {str(names[row])!r}",
+                    "features are finite numbers",
+                )
+        elif array.dtype.kind in "iu":
+            if array.size and int(array.max()) > np.iinfo(np.int64).max:
+                raise RequestError(f"{file}: the array {name!r} holds whole numbers above 2^63", FORMS)
+            arrays[name] = array.astype(np.int64)
+    words = [name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else str(name) for name in names]
+    listed = [(f"row {row}", name) for row, name in enumerate(words)]
+    return listed, {"" if len(arrays) == 1 else name: array for name, array in arrays.items()}
+
+
+def _form(array: np.ndarray) -> str:
+    return "x".join(map(str, array.shape)) or "one value"
+
+
+# ---- to the module
+
+
+class Feed:
+    """Hands a module the features of the images at hand, as its second argument.
+
+    Whoever runs the module calls it with images alone, perhaps several variants of each image, those of the first
+    together.
+
+    Args:
+        module: takes images, and features of as many.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._features: Features | None = None
+        self._rows: list[int] | None = None
+
+    @property
+    def on(self) -> bool:
+        """Whether it hands anything on."""
+        return self._features is not None
+
+    @contextmanager
+    def giving(self, features: Features | None) -> Iterator[None]:
+        """While it lasts, the module is handed these features, of the images of a batch."""
+        if features is None:
+            yield
+            return
+        before = self._features, self._rows
+        self._features, self._rows = features, None
+        handle = self._module.register_forward_pre_hook(self._beside) if before[0] is None else None
+        try:
+            yield
+        finally:
+            self._features, self._rows = before
+            if handle is not None:
+                handle.remove()
+
+    @contextmanager
+    def about(self, rows: Sequence[int] | None) -> Iterator[None]:
+        """While it lasts, the module is run on variants of these images of the batch alone; None: of all."""
+        before, self._rows = self._rows, None if rows is None else list(rows)
+        try:
+            yield
+        finally:
+            self._rows = before
+
+    def _beside(self, _module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        images: Tensor = inputs[0]
+        assert self._features is not None
+        if isinstance(self._features, Tensor):
+            return images, self._spread(self._features, images)
+        return images, {name: self._spread(one, images) for name, one in self._features.items()}
+
+    def _spread(self, features: Tensor, images: Tensor) -> Tensor:
+        own = features if self._rows is None else features[self._rows]
+        if len(images) % len(own):
+            raise ValueError(f"features of {len(own)} pictures cannot be handed on with {len(images)} images")
+        own = own.to(images.device, images.dtype if own.is_floating_point() else None)
+        return own.repeat_interleave(len(images) // len(own), 0)

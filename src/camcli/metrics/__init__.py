@@ -1,0 +1,1 @@
+"""Numbers about maps and channels; no torch."""

@@ -1,0 +1,1 @@
+"""Files of weights: read, fetched, fitted to a model."""

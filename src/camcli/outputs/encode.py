@@ -1,0 +1,42 @@
+"""Pixels to the bytes of a PNG or JPEG file."""
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+QUALITY = 92
+JPEG_SIDE = 65_500
+
+
+def png(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """An encoded PNG file.
+
+    By OpenCV at its own setting: measured on a photograph of 12 megapixels 0.30 s, where Pillow's quickest takes
+    0.53 s; files are a quarter larger than Pillow's.
+
+    Raises:
+        OSError: it cannot be encoded.
+    """
+    done, encoded = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise OSError(f"a picture of {pixels.shape[1]} x {pixels.shape[0]} pixels cannot be encoded as PNG")
+    return bytes(encoded)
+
+
+def jpeg(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """An encoded JPEG file, its colours as fine as its brightness, since the heat is in them.
+
+    Measured on photographs: of 640 x 480 pixels 1.0 ms against 7.7 ms for PNG, of 4000 x 3000 38 ms against 270 ms, in
+    files a sixth as large.
+
+    Raises:
+        OSError: it cannot be encoded: JPEG holds 65,500 pixels a side.
+    """
+    height, width = pixels.shape[:2]
+    if max(height, width) <= JPEG_SIDE:
+        settings = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+        settings += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+        done, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), settings)
+        if done:
+            return bytes(encoded)
+    raise OSError(f"a picture of {width} x {height} pixels cannot be encoded as JPEG: --save overlay-png")

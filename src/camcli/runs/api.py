@@ -1,0 +1,162 @@
+"""``camcli.explain``: pictures in, explanations out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image
+
+from camcli.base.errors import PictureError, RequestError, did_you_mean
+from camcli.base.signature import written
+from camcli.engine.choose import one_or_several, plain
+from camcli.engine.explanation import Explanation
+from camcli.engine.maps.concepts import spread_first
+from camcli.images import page_of
+from camcli.images.decode import from_array, in_memory
+from camcli.images.find import find
+from camcli.images.pages import paged
+from camcli.images.source import Source
+from camcli.runs.job.job import RENAMED, Job
+from camcli.runs.worker.worker import Item, Worker
+
+# What is one picture to `explain`.
+Given = str | Path | Image.Image | np.ndarray
+
+
+def explain(
+    images: Given | Iterable[Given],
+    *,
+    on_error: Callable[[str, PictureError], Any] | None = None,
+    **options: Any,
+) -> Iterator[Explanation]:
+    """Explain pictures one after the other, lazily: each is read when its turn comes; nothing is written.
+
+    ``for explanation in camcli.explain("photos", model="resnet50", layer="layer4", target="top:2"): ...``
+
+    Args:
+        images: a file, folder, glob or ``@list``; a picture of Pillow's; an array ``(h, w)`` or ``(h, w, channels)``
+            with values of 0 to 255 (uint8), 0 to 65535 (other integers) or 0 to 1 (floating point), unless ``range``
+            says otherwise; or several of these.
+        on_error: called with the picture's name and the reason for each map that cannot be made; default: raise it.
+        **options: fields of :class:`camcli.Job`, as ``model``, ``method``, ``text``, ``targets``, ``batch_size``;
+            ``layer``, ``method``, ``target`` and ``device`` may be one or several, ``options`` of methods a dict
+            (``{"samples": 8}``), ``scales`` numbers, and ``size`` a number or height and width.
+
+    Yields:
+        For each picture its explanations, class by class, layer by layer, with ``source`` and ``view`` set:
+        ``explanation.view.onto_picture(explanation.map)`` is the map at the picture's own pixels.
+
+    Raises:
+        RequestError: anything in the options that cannot be, before the first picture.
+        PictureError: a picture has no map, unless ``on_error`` is given.
+    """
+    alone = isinstance(images, Given) and not (isinstance(images, np.ndarray) and images.ndim > 3)
+    several = cast("Iterable[Given]", [images] if alone else images)
+    named = [str(one) for one in several if isinstance(one, str | Path)] if isinstance(several, Sequence) else []
+    job = _job(options, named)
+    known = len(named) == (len(several) if isinstance(several, Sequence) else -1)
+
+    def sources() -> Iterator[Source]:
+        return (source for path in named for source in _found(path, job, checked=isinstance(images, str | Path)))
+
+    worker = Worker(job, sources if known else None)
+
+    def items() -> Iterator[Item]:
+        for number, one in enumerate(several):
+            if isinstance(one, Image.Image | np.ndarray):
+                yield _in_memory(one, f"image-{number}", worker.job)
+            elif isinstance(one, str | Path):
+                yield from map(Item, _found(one, job, checked=one is images))
+            else:
+                raise RequestError(
+                    f"a {type(one).__name__} is no picture",
+                    "give a path, a picture of Pillow's, or an array (height, width, channels); batches of tensors "
+                    "(n, channels, height, width) are explained by camcli.Explainer",
+                )
+
+    if worker.explainer.fits:
+        if not isinstance(several, Sequence):
+            raise RequestError(
+                "concepts are found in several pictures together before the first is explained, and these come one by "
+                "one",
+                "give a list of them; or let each picture have concepts of its own: options={'over': 'picture'}",
+            )
+        worker.fit(spread_first(items, sum(1 for _ in items())))
+    return _explanations(worker.stream(items()), on_error)
+
+
+def _found(path: str | Path, job: Job, checked: bool) -> Iterator[Source]:
+    """The pictures that one path stands for; one of several that stands for nothing is reported in its place."""
+    try:
+        return paged(find([str(path)], out=Path(job.out)), job.pages)
+    except RequestError as error:
+        if checked:
+            raise
+        return iter([Source(Path(path), str(path), error.message)])
+
+
+def _in_memory(image: Image.Image | np.ndarray, name: str, job: Job) -> Item:
+    # Converted before the next is drawn, since the caller may then close it.
+    try:
+        if isinstance(image, np.ndarray):
+            return Item(Source(Path(name), name), image=from_array(image, job.background, job.range))
+        return Item(Source(Path(name), name), image=in_memory(image, job.background, job.range))
+    except PictureError as error:
+        return Item(Source(Path(name), name, error.message))
+
+
+def _explanations(items: Iterator[Item], on_error: Callable[[str, PictureError], Any] | None) -> Iterator[Explanation]:
+    for item in items:
+        name = str(item.source.path)
+        for result in [item.error] if item.error else item.results:
+            if isinstance(result, Explanation):
+                view = item.picture.view.placed(result.placement) if item.picture else None
+                yield replace(result, source=name, view=view, page=item.source.page)
+            elif on_error is None:
+                raise PictureError(f"{page_of(name, item.source.page)}: {result.message}", result.hint)
+            else:
+                on_error(name, result)
+
+
+def _job(options: dict[str, Any], inputs: Sequence[str]) -> Job:
+    """The job that keyword options amount to; a single value will do where a job has several."""
+    named = {{"layer": "layers"}.get(name, name): value for name, value in _current(options).items()}
+    known = Job.__dataclass_fields__
+    for name, value in named.items():
+        if name not in known or name == "inputs":
+            raise RequestError(
+                f"there is no option {name!r}", did_you_mean(name, known) or f"there are: {', '.join(known)}"
+            )
+        if known[name].type.startswith("tuple"):
+            if isinstance(value, Mapping):
+                value = [f"{option}={written(given)}" for option, given in value.items()]
+            named[name] = tuple(str(plain(one)) for one in one_or_several(plain(value)))
+        if name in ("method", "scales", "device") and not isinstance(value, str):
+            named[name] = ",".join(map(str, [value] if isinstance(value, int | float | torch.device) else value))
+        if name == "group" and isinstance(value, int):
+            named[name] = str(value)
+        if name == "pages" and isinstance(value, int):
+            named[name] = str(value)
+        if name == "range" and not isinstance(value, str):
+            named[name] = ",".join(map(repr, value))
+        if name == "size" and not isinstance(value, str):
+            named[name] = "x".join(map(str, [value] if isinstance(value, int) else value))
+    return Job(**named, inputs=tuple(inputs))
+
+
+def _current(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options by their names of today; an old one is warned of."""
+    for old in RENAMED.keys() & options.keys():
+        if not isinstance(options[old], bool):
+            raise RequestError(
+                f"{old} is not a file but true or false: the old name of {RENAMED[old]}, gradient checkpointing",
+                f"weights are named by weights={str(options[old])!r}",
+            )
+        warnings.warn(f"{old} is called {RENAMED[old]} now", FutureWarning, stacklevel=4)
+    return {RENAMED.get(name, name): value for name, value in options.items()}

@@ -1,0 +1,1 @@
+"""``camcli explain``."""

@@ -1,0 +1,94 @@
+"""Job files under the flags: defaults < file < environment < flags."""
+
+import json
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from camcli.base.errors import RequestError, did_you_mean
+from camcli.models.listing import runs_code
+from camcli.runs.job.job import RENAMED
+
+KINDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list of strings"}
+
+
+def read(path: Path, defaults: Mapping[str, Any], note: Callable[[str], object] = lambda text: None) -> dict[str, Any]:
+    """The options in a job file: TOML, or the ``run.json`` of an earlier run.
+
+    Args:
+        path: the file.
+        defaults: the options there are, each with a value of its kind.
+        note: is told what the user should know, such as that an option has another name now.
+
+    Raises:
+        RequestError: the file cannot be read, names an option that does not exist, or gives one another kind of value.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        options = json.loads(text).get("job") if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise RequestError(f"the job file {str(path)!r} cannot be read: {error.strerror}") from error
+    except (ValueError, AttributeError) as error:
+        raise RequestError(
+            f"the job file {str(path)!r} cannot be read: {error}", "write TOML: model = 'resnet50'"
+        ) from error
+    if not isinstance(options, dict):
+        raise RequestError(f"{str(path)!r} holds no job", "give a TOML job file, or the run.json of an earlier run")
+    for old in RENAMED.keys() & options.keys():
+        options = _renamed(path, options, old)
+        if path.suffix != ".json":  # what an earlier version wrote, nobody need change
+            note(f"{path}: {old} is called {RENAMED[old]} now")
+    for name, value in options.items():
+        if name not in defaults:
+            near = did_you_mean(name, defaults)
+            raise RequestError(f"{path}: there is no option {name!r}", near or f"there are: {', '.join(defaults)}")
+        if not _is_like(value, defaults[name]):
+            raise RequestError(f"{path}: {name} is {KINDS[type(defaults[name])]}, not {value!r}")
+    return options
+
+
+def code_in(options: Mapping[str, Any]) -> dict[str, str]:
+    """The options of a job file that name Python code, which would be run: the model, a wrapper, a text tower."""
+    named = {name: str(options.get(name, "")) for name in ("model", "wrap", "text_tower")}
+    return {name: words for name, words in named.items() if words and (name != "model" or runs_code(words))}
+
+
+def check_trusted(path: Path, code: Mapping[str, str], trusted: bool) -> None:
+    """See that the code that a job file names may be run.
+
+    Args:
+        path: the job file.
+        code: as :func:`code_in` has it, without what was named anew elsewhere.
+        trusted: whether the user says so.
+
+    Raises:
+        RequestError: nobody said so.
+    """
+    for name, words in code.items():
+        if not trusted:
+            flag = "--" + name.replace("_", "-")
+            raise RequestError(
+                f"{path}: {name} = {words!r} is Python code, which a job file alone does not run",
+                f"look at what it does, then add --trust-config; or name it yourself: {flag} {words}",
+            )
+
+
+def _renamed(path: Path, options: Mapping[str, Any], old: str) -> dict[str, Any]:
+    """The options with one of them by its name of today."""
+    new, value = RENAMED[old], options[old]
+    if new in options:
+        raise RequestError(f"{path}: {new} is given twice, once by its old name {old}", f"leave {old} out")
+    if not isinstance(value, bool):
+        raise RequestError(
+            f"{path}: {old} is not a file but true or false: the old name of {new}, gradient checkpointing",
+            f"weights are named by weights = {value!r}",
+        )
+    return {new if name == old else name: one for name, one in options.items()}
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    if isinstance(default, tuple):
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    # A flag is no number, though Python's is one.
+    return type(value) is type(default) or (type(default) is float and type(value) is int)

@@ -1,0 +1,66 @@
+"""What methods were fitted to on several pictures, kept in the output folder."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Container
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from camcli.base.errors import RequestError
+from camcli.runs.record.folder import Folder
+
+if TYPE_CHECKING:
+    from camcli.engine.maps.concepts import Fitted
+
+FILE = "concepts.npz"
+JOB = "job"
+
+
+def digest(known: Fitted) -> str:
+    """The SHA-256 of what methods were fitted to."""
+    hashed = hashlib.sha256()
+    for (method, layer), tensor in sorted(known.items()):
+        hashed.update(f"{method}@{layer} {tuple(tensor.shape)}\n".encode())
+        hashed.update(tensor.numpy(force=True).tobytes())
+    return hashed.hexdigest()
+
+
+def save(folder: Folder, known: Fitted, job: str) -> None:
+    """Write what a job's methods were fitted to into its folder: an array for each method and layer.
+
+    Raises:
+        OSError: it cannot be written.
+        OutputError: the folder is gone.
+    """
+    arrays: dict[str, Any] = {f"{method}@{layer}": one.numpy(force=True) for (method, layer), one in known.items()}
+    content = io.BytesIO()
+    np.savez(content, **{JOB: np.array(job), **arrays})
+    folder.write(FILE, content.getvalue())
+
+
+def load(folder: Path, jobs: Container[str]) -> Fitted:
+    """What the methods of one of these jobs were fitted to by an earlier run; empty if there is none.
+
+    Raises:
+        RequestError: the file cannot be read.
+    """
+    path = folder / FILE
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if str(arrays[JOB]) not in jobs:
+                return {}
+            names = {name: name.partition("@") for name in arrays.files if name != JOB}
+            return {(one[0], one[2]): torch.from_numpy(arrays[name]) for name, one in names.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise RequestError(
+            f"the concepts of an earlier run in {str(path)!r} cannot be read: {error}",
+            "find them anew, and do all pictures again, with --overwrite",
+        ) from error

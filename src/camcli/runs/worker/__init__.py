@@ -1,0 +1,1 @@
+"""A job resolved, and pictures streaming through it."""

@@ -1,0 +1,332 @@
+import io
+import re
+import sys
+from collections.abc import Callable
+
+import pytest
+from rich.cells import cell_len
+
+from camcli.base.errors import RequestError
+from camcli.cli import console, progress, streams
+from camcli.cli.console import Voice, print_table
+from camcli.cli.streams import printable
+from camcli.runs.record.outcome import Outcome, Tally
+
+
+class Terminal(io.StringIO):
+    """Looks like a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+Stream = Callable[[], io.StringIO]
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Stream:
+    """Makes standard error a terminal; called in the test, since pytest puts its own there before."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+    def terminal() -> io.StringIO:
+        stream = Terminal()
+        monkeypatch.setattr(sys, "stderr", stream)
+        return stream
+
+    return terminal
+
+
+@pytest.fixture
+def piped(monkeypatch: pytest.MonkeyPatch) -> Stream:
+    """Makes standard error a pipe."""
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+    def piped() -> io.StringIO:
+        stream = io.StringIO()
+        monkeypatch.setattr(sys, "stderr", stream)
+        return stream
+
+    return piped
+
+
+def outcome(source: str = "a.png", error: str | None = None, label: str = "tabby") -> Outcome:
+    return Outcome(
+        source=source, name=source, stamp="", job="j", run="r", index=3, label=label, probability=0.5, seconds=0.1,
+        files={} if error else {"overlay": f"{source}.overlay.jpg"}, error=error, layer="layer4",
+    )  # fmt: skip
+
+
+NASTY = "a[/b].jpg [bold]\x1b[31m\n\r\u202e\x07\udcff\x9b :smile:"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain \u732b \u00e9.jpg", "plain \u732b \u00e9.jpg"),
+        ("[red]x[/red]", "[red]x[/red]"),
+        ("a\nb\tc\r", "a\\nb\\tc\\r"),
+        ("\x1b[31m", "\\x1b[31m"),
+        ("\x9b31m", "\\x9b31m"),
+        ("gpj.\u202etxt", "gpj.\\u202etxt"),  # would be read from right to left
+        ("\u200b\u2028\ufeff", "\\u200b\\u2028\\ufeff"),
+        ("caf\udce9", "caf\\udce9"),  # a byte that is not UTF-8
+        ("\U000e0001", "\\U000e0001"),
+    ],
+)
+def test_what_is_printed_is_one_line_and_nothing_that_a_terminal_obeys(text: str, shown: str) -> None:
+    assert printable(text) == shown
+    shown.encode("utf-8")
+
+
+def test_names_are_shown_as_they_are_in_every_kind_of_message(piped: Stream) -> None:
+    stream = piped()
+    voice, tally = Voice(verbose=True), Tally()
+    with voice.progress(None, tally) as reporter:
+        reporter.picture([outcome(NASTY, label=NASTY)])
+        reporter.picture([outcome(NASTY, error=f"{NASTY} is empty")])
+    voice.say(NASTY)
+    voice.note(NASTY)
+    voice.error(RequestError(NASTY, NASTY))
+    voice.summary([outcome(NASTY, label=NASTY)], tally, 1.0, NASTY)
+    said = stream.getvalue()
+    assert "\x1b" not in said
+    assert "\u202e" not in said
+    assert "\r" not in said
+    shown = "a[/b].jpg [bold]\\x1b[31m\\n\\r\\u202e\\x07\\udcff\\x9b :smile:"
+    assert said.count(shown) == 2 + 1 + 1 + 1 + 2 + 4  # the failure's reason ends with its first line
+    assert f"failed: {shown}: a[/b].jpg [bold]\\x1b[31m\n" in said
+
+
+def test_the_bar_takes_any_name(terminal: Stream) -> None:
+    stream = terminal()
+    tally = Tally()
+    with Voice().progress(3, tally) as reporter:
+        for outcomes in ([outcome("a[/b].jpg")], [outcome("tail\\", error="[/] is damaged")], []):
+            reporter.picture(outcomes)
+            reporter.bar.refresh()  # type: ignore[attr-defined]
+    said = stream.getvalue()
+    assert "a[/b].jpg" in said
+    assert "[/] is damaged" in said
+    assert "3/3" in said
+    assert "1 failed" in said
+    assert (tally.done, tally.failed, tally.skipped) == (1, 1, 1)
+
+
+def test_without_a_terminal_a_plain_line_every_few_seconds(piped: Stream, monkeypatch) -> None:
+    stream = piped()
+    now = [100.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with Voice().progress(40, Tally()) as reporter:
+        for _ in range(10):
+            now[0] += 1
+            reporter.picture([outcome()])
+        now[0] += 4.9
+        reporter.picture([outcome(error="empty")])
+    # After 5 and 10 s; each picture took 1 s.
+    assert stream.getvalue().splitlines() == [
+        "5/40 pictures, 1.0/s, 35 s left",
+        "10/40 pictures, 1.0/s, 30 s left",
+        "failed: a.png: empty",
+    ]
+
+
+def test_a_rate_is_measured_from_batch_to_batch(monkeypatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    pace = progress._Pace()
+    rates = []
+    for began in (30.0, 40.0, 50.0):  # the first batch took 30 s, each of the others 10
+        for number in range(8):
+            now[0] = began + number / 100
+            pace.picture()
+            rates.append(pace.rate)
+    # Nothing after the first batch; then 8 in 10 s from the first picture to the last.
+    assert rates == [None] * 8 + [0.8] * 16
+    assert pace.left(16) == 20
+
+
+def test_no_rate_is_told_before_it_means_something(monkeypatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    pace = progress._Pace()
+    for _ in range(200):
+        now[0] += 0.01
+        pace.picture()
+    assert pace.rate is None
+    assert pace.left(10) is None
+    for _ in range(200):
+        now[0] += 0.01
+        pace.picture()
+    assert pace.rate == pytest.approx(100)
+
+
+def test_pictures_done_before_do_not_count_as_speed(piped: Stream, monkeypatch) -> None:
+    stream = piped()
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with Voice().progress(1000, Tally()) as reporter:
+        for _ in range(900):
+            reporter.picture([])
+        for _ in range(6):
+            now[0] += 1
+            reporter.picture([outcome()])
+    assert stream.getvalue().splitlines() == ["905/1000 pictures, 1.0/s, 95 s left"]
+
+
+def bars(width: int, terminal: Stream, monkeypatch, total: int | None = 1000, failed: bool = False) -> list[str]:
+    """The bar's lines on a terminal of this width, once rate and time left are known and when all is done."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    stream = terminal()
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with Voice().progress(total, Tally()) as reporter:
+        for _ in range(30):
+            now[0] += 0.5
+            reporter.picture([outcome("a-folder/with/many/pictures/of-some-length.jpg", "empty" if failed else None)])
+        reporter.bar.refresh()  # type: ignore[attr-defined]
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    return [line for line in re.split(r"[\r\n]+", plain) if "━" in line or "/1000" in line or "/?" in line]
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 120])
+def test_nothing_in_the_bar_is_cut(width: int, terminal: Stream, monkeypatch) -> None:
+    line = bars(width, terminal, monkeypatch)[-1].rstrip()
+    assert cell_len(line) <= width
+    words = line.split()
+    assert "30/1000" in words
+    assert ("2.0/s" in words) == (width >= 40)
+    assert words[-2:] == ["eta", "8:05"]
+    assert ("a-folder/" in line) == (width >= 80)
+    assert all("…" not in word or word.endswith(".jpg") for word in words)
+
+
+def test_failures_and_an_unknown_total_fit_too(terminal: Stream, monkeypatch) -> None:
+    line = bars(60, terminal, monkeypatch, total=None, failed=True)[-1]
+    assert "30/?" in line
+    assert "30 failed" in line
+    assert "eta" not in line
+
+
+def test_after_the_last_picture_the_bar_says_that_it_is_finishing(terminal: Stream, monkeypatch) -> None:
+    assert "finishing" in bars(60, terminal, monkeypatch, total=30)[-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "shown"),
+    [
+        ("abcdef", 6, "abcdef"),
+        ("abcdef", 5, "ab…ef"),
+        ("abcdef", 4, "ab…f"),
+        ("abcdef", 1, "…"),
+        ("\u732b\u732b\u732b\u732b", 7, "\u732b\u732b…\u732b"),  # each is two cells wide
+    ],
+)
+def test_a_long_name_loses_its_middle(text: str, width: int, shown: str) -> None:
+    assert streams.elided(text, width) == shown
+    assert cell_len(shown) <= width
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_the_summary_has_one_line_for_each_map_at_any_width(width: int, terminal: Stream, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    stream = terminal()
+    names = ["photos/2024/a-long-name-of-a-picture.jpg", "b.jpg"]
+    Voice().summary([outcome(name) for name in names], Tally(2), 1.0, "maps")
+    heading, first, second, *_ = re.sub(r"\x1b\[[0-9;?]*m", "", stream.getvalue()).splitlines()
+    assert max(map(len, (heading, first, second))) <= width
+    assert "3 tabby" in first
+    assert "0.50" in first
+    assert first.startswith(names[0] if width >= 70 else "photos/")
+    assert second.startswith("b.jpg")
+    assert ("file" in heading) == (width > 80)
+    assert ("maps/photos/2024/a-long-name-of-a-picture.jpg.overlay.jpg" in first) == (width == 200)
+
+
+def test_no_table_where_nothing_succeeded(piped: Stream) -> None:
+    stream = piped()
+    Voice().summary([outcome(error="empty")], Tally(failed=1), 1.0, "out")
+    assert stream.getvalue() == "0 done, 1 failed in 1.0 s: out\n"
+
+
+def test_without_a_total_no_time_left_is_made_up(piped: Stream, monkeypatch) -> None:
+    stream = piped()
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with Voice().progress(None, Tally()) as reporter:
+        now[0] = 10.0
+        reporter.picture([outcome(error="empty")])
+    assert stream.getvalue().splitlines()[-1] == "1 pictures, 1 failed"
+
+
+def test_quiet_says_errors_and_failures_only(piped: Stream) -> None:
+    stream = piped()
+    voice, tally = Voice(quiet=True, verbose=True), Tally()
+    with voice.working("loading"), voice.progress(2, tally) as reporter:
+        reporter.picture([outcome()])
+        reporter.picture([outcome(error="empty")])
+    voice.say("hello")
+    voice.note("hello")
+    voice.summary([outcome()], tally, 1.0, "out")
+    voice.error(RequestError("wrong", "do\nthis"))
+    assert stream.getvalue() == "failed: a.png: empty\nerror: wrong\n       do\n       this\n"
+
+
+def test_a_million_failures_do_not_flood(piped: Stream) -> None:
+    stream = piped()
+    with Voice().progress(None, Tally()) as reporter:
+        for number in range(100):
+            reporter.picture([outcome(f"{number}.png", error="empty")])
+    said = stream.getvalue().splitlines()
+    assert said[19] == "failed: 19.png: empty"
+    assert said[20].strip() == "further failures are listed in outcomes.jsonl"
+    assert len(said) == 21
+
+
+def test_lines_are_not_folded_in_a_pipe(piped: Stream) -> None:
+    stream = piped()
+    Voice().note("word " * 99 + "word")
+    Voice().summary([outcome("d/" * 100 + "a.png")], Tally(done=1), 1.0, "out")
+    assert stream.getvalue().splitlines()[0] == "note: " + "word " * 99 + "word"
+    assert "d/" * 100 + "a.png.overlay.jpg" in stream.getvalue()
+
+
+def test_the_summary_lists_few_maps_and_only_counts_many(piped: Stream) -> None:
+    stream = piped()
+    few, many = [outcome(f"{number}.png") for number in range(3)], [outcome(f"{number}.png") for number in range(31)]
+    Voice().summary([*few, outcome("bad.png", error="empty")], Tally(3, 1, 2), 1.5, "out")
+    said = stream.getvalue()
+    assert "2.png" in said
+    assert "bad.png" not in said  # it was said when it failed
+    assert said.splitlines()[-1] == "3 done, 1 failed, 2 done before in 1.5 s (2.0/s): out"
+    stream.truncate(stream.seek(0))
+    Voice().summary(many, Tally(31), 31.0, "out")
+    assert stream.getvalue() == "31 done in 31.0 s (1.0/s): out\n"
+
+
+def test_no_color_takes_the_colours_away(terminal: Stream, monkeypatch) -> None:
+    stream = terminal()
+    Voice().error(RequestError("wrong"))
+    assert "\x1b[1;31m" in stream.getvalue()
+    stream.truncate(stream.seek(0))
+    monkeypatch.setenv("NO_COLOR", "1")
+    Voice().error(RequestError("wrong"))
+    assert "31m" not in stream.getvalue()
+    assert "error: " in stream.getvalue()
+
+
+def test_a_table_is_tab_separated_in_a_pipe_and_one_line_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("a", "b"), iter([("x\ty", "[bold]"), ("1\n2", "")]))
+    assert capsys.readouterr().out == "x\\ty\t[bold]\n1\\n2\t\n"
+
+
+def test_a_table_is_drawn_on_a_terminal(monkeypatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setenv("NO_COLOR", "1")
+    print_table(("name", "what"), [("[/b]", "\x1b[31mred")])
+    assert "name" in stream.getvalue()
+    assert "[/b]" in stream.getvalue()
+    assert "\x1b[31m" not in stream.getvalue()

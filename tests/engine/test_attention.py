@@ -1,0 +1,429 @@
+"""Attention weights: equal to those worked out from the projections, by gradients to those of attention written out."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from networks import Small, Through, pictures, seeded, unruly, untouched
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import ParallelScalingBlock, VisionTransformer
+from torch import nn
+from torchvision.models import VisionTransformer as TorchvisionTransformer
+
+from camcli import RequestError
+from camcli.engine.hooks.attention import Attending, averaged
+from camcli.engine.hooks.state import frozen
+from camcli.methods.attention import attention, gae, rollout
+
+SIZE = 32
+
+
+def timm_vit(kind=VisionTransformer, fused=True, **options):
+    """Three blocks of three heads over 4 x 4 patches."""
+    options = {
+        "img_size": SIZE,
+        "patch_size": 8,
+        "embed_dim": 24,
+        "depth": 3,
+        "num_heads": 3,
+        "num_classes": 5,
+    } | options
+    model = kind(**options)
+    for block in model.blocks:
+        # A parallel block is its own attention.
+        getattr(block, "attn", block).fused_attn = fused
+    return seeded(model)
+
+
+def open_clip_vit():
+    from open_clip.transformer import VisionTransformer as Tower
+
+    return seeded(Tower(SIZE, 8, 24, 3, 4, 2.0, output_dim=5))
+
+
+def torchvision_vit():
+    return seeded(TorchvisionTransformer(SIZE, 8, 3, 4, 24, 48, num_classes=5))
+
+
+# The model, and which of its tokens the score reads: a class token, that and the distillation token, or all patches.
+MODELS = {
+    "timm": (timm_vit, [0]),
+    "timm written out": (lambda: timm_vit(fused=False), [0]),
+    "timm distilled": (lambda: timm_vit(VisionTransformerDistilled), [0, 1]),
+    "timm registers": (lambda: timm_vit(reg_tokens=2), [0]),
+    "timm mean": (lambda: timm_vit(class_token=False, global_pool="avg"), list(range(16))),
+    "timm mean beside a class token": (lambda: timm_vit(global_pool="avg"), list(range(1, 17))),
+    "timm normed queries": (lambda: timm_vit(qk_norm=True), [0]),
+    "timm parallel mlp": (lambda: timm_vit(block_fn=ParallelScalingBlock), [0]),
+    "open_clip": (open_clip_vit, [0]),
+    "torchvision": (torchvision_vit, [0]),
+}
+every_model = pytest.mark.parametrize("name", MODELS)
+
+
+def attended(model, images, index=1, **options):
+    """The attentions of a forward, the scores, and the gradients of one class's score by the weights."""
+    with frozen(model), torch.enable_grad():
+        with Attending(len(images), **options) as met:
+            scores = model(images)
+        grads = torch.autograd.grad(scores[:, index].sum(), [one.output for one in met.seen], retain_graph=True)
+    return met, scores, [one.gradient(grad) for one, grad in zip(met.seen, grads, strict=True)], grads
+
+
+class WrittenOut(nn.Module):
+    """In the place of an attention module: the same by its weights, one product after the other; A is kept."""
+
+    def __init__(self, of, kept):
+        super().__init__()
+        self.of, self.kept = of, kept
+
+    def forward(self, query, *others, **options):
+        of = self.of
+        packed = isinstance(of, nn.MultiheadAttention)
+        weight, bias = (of.in_proj_weight, of.in_proj_bias) if packed else (of.qkv.weight, of.qkv.bias)
+        normed = (nn.Identity(), nn.Identity()) if packed else (of.q_norm, of.k_norm)
+        images, tokens, width = query.shape
+        q, k, v = (query @ weight.T + bias).chunk(3, dim=-1)
+        q, k, v = (part.view(images, tokens, of.num_heads, -1).transpose(1, 2) for part in (q, k, v))
+        q, k = normed[0](q), normed[1](k)
+        logits = q @ k.transpose(-2, -1) / math.sqrt(width // of.num_heads)
+        weights = logits.exp() / logits.exp().sum(-1, keepdim=True)
+        self.kept.append(weights)
+        mixed = (weights @ v).transpose(1, 2).reshape(images, tokens, width)
+        if packed:
+            return of.out_proj(mixed), None
+        return of.proj(mixed)
+
+
+def written_out(model):
+    """A copy whose attention modules are all replaced, and the list that their weights go to."""
+    model, kept = copy.deepcopy(model), []
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.MultiheadAttention) or (hasattr(child, "qkv") and hasattr(child, "proj")):
+                setattr(parent, name, WrittenOut(child, kept))
+    return model, kept
+
+
+# ---- the weights and the gradients by them
+
+
+@every_model
+def test_weights_and_gradients_are_those_of_attention_written_out(name):
+    if "parallel" in name:
+        pytest.skip("its projections are one with the MLP's; timm's own attention written out stands in below")
+    model, images = MODELS[name][0](), pictures(2, SIZE)
+    met, scores, grads, _ = attended(model, images)
+    other, kept = written_out(model)
+    wanted = other(images)
+    torch.testing.assert_close(scores, wanted, rtol=1e-10, atol=1e-10)
+    by = torch.autograd.grad(wanted[:, 1].sum(), kept)
+    assert len(met.seen) == len(kept) == 3
+    for one, grad, weights, gradient in zip(met.seen, grads, kept, by, strict=True):
+        assert one.weights.dtype == torch.float64
+        torch.testing.assert_close(one.weights, weights.detach(), rtol=1e-10, atol=1e-12)
+        assert gradient.abs().max() > 0
+        torch.testing.assert_close(grad, gradient, rtol=1e-8, atol=1e-10 * float(gradient.abs().max()))
+    met.check()
+
+
+def test_fused_and_written_out_attention_of_timm_leave_the_same():
+    for options in ({}, {"block_fn": ParallelScalingBlock}):
+        fused, plain = (attended(timm_vit(fused=fused, **options), pictures(2, SIZE)) for fused in (True, False))
+        for one, other in zip(fused[0].seen, plain[0].seen, strict=True):
+            torch.testing.assert_close(one.weights, other.weights, rtol=1e-9, atol=1e-12)
+        for one, other in zip(fused[2], plain[2], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+@every_model
+def test_the_rows_that_the_score_reads(name):
+    make, wanted = MODELS[name]
+    met, _, _, grads = attended(make(), pictures(2, SIZE))
+    for row in met.seen[-1].read(grads[-1]):
+        assert row.nonzero().flatten().tolist() == wanted
+
+
+def test_a_pooling_by_attention_is_read_by_its_queries():
+    model = timm_vit(class_token=False, global_pool="map")
+    met, _, grads, by = attended(model, pictures(2, SIZE))
+    met.check()
+    assert [tuple(one.weights.shape) for one in met.seen] == [(2, 3, 16, 16)] * 3 + [(2, 3, 1, 16)]
+    read = met.seen[-1].read(by[-1])
+    assert read.tolist() == [[True], [True]]
+    weights = [one.weights for one in met.seen]
+    rows = rollout(weights, lambda relevance: relevance)
+    torch.testing.assert_close(rows.sum(-1), torch.ones(2, 1, dtype=torch.float64))
+    torch.testing.assert_close(
+        rows, weights[3].mean(1) @ rollout(weights[:3], lambda relevance: relevance), rtol=1e-12, atol=1e-12
+    )
+    assert gae(weights, grads, lambda relevance: relevance).shape == (2, 1, 16)
+
+
+def test_shared_keys_and_masks_of_fused_attention():
+    q, k, v = (pictures(2, SIZE, seed)[..., :6, :4].repeat(1, heads, 1, 1) for seed, heads in ((0, 2), (1, 1), (2, 1)))
+    keep = torch.ones(6, 6, dtype=torch.bool).tril()
+    bias = pictures(1, 6, seed=3)[:, :1]
+    draw = pictures(2, 6, seed=4)[:, :1, :, :4]
+    for options in (
+        {"enable_gqa": True},
+        {"enable_gqa": True, "is_causal": True},
+        {"enable_gqa": True, "attn_mask": keep},
+        {"enable_gqa": True, "attn_mask": bias, "scale": 0.3},
+    ):
+        with Attending(2) as met:
+            out = F.scaled_dot_product_attention(q, k, v, **options)
+        [one] = met.seen
+        assert one.weights.shape == (2, 6, 6, 6)
+        torch.testing.assert_close(one.weights @ v.repeat_interleave(2, 1), out.detach())
+        (grad,) = torch.autograd.grad((out * draw).sum(), [one.output])
+        torch.testing.assert_close(
+            one.gradient(grad), draw.expand_as(grad) @ v.repeat_interleave(2, 1).transpose(-2, -1)
+        )
+
+
+@pytest.mark.parametrize("options", [{}, {"kdim": 24, "vdim": 24}, {"bias": False}])
+def test_multi_head_attention_with_masks_and_other_projections(options):
+    module = seeded(nn.MultiheadAttention(24, 4, batch_first=True, **options))
+    tokens = pictures(2, 24)[:, 0, :5]
+    padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    wall = torch.ones(5, 5, dtype=torch.bool).triu(1)
+    for masks in ({}, {"key_padding_mask": padding}, {"attn_mask": wall}, {"attn_mask": wall, "is_causal": True}):
+        with Attending(2) as met:
+            _, weights = module(tokens, tokens, tokens, average_attn_weights=False, **masks)
+        torch.testing.assert_close(met.seen[0].weights, weights.detach())
+        assert met.seen[0].output.shape == (5, 2, 24)
+
+
+def test_turned_products_and_mixed_softmaxes():
+    # As ConViT mixes two softmaxes, and as maps (n, heads, d, h w) have it.
+    a, b, v = (pictures(2, 6, seed) for seed in range(3))
+
+    def forward(x):
+        weights = 0.25 * a.softmax(-1) + 0.75 * b.softmax(-1)
+        weights /= weights.sum(-1).unsqueeze(-1)
+        return x.transpose(-2, -1) @ weights.transpose(-2, -1)
+
+    with Attending(2) as met:
+        out = forward(v)
+    [one] = met.seen
+    wanted = 0.25 * a.softmax(-1) + 0.75 * b.softmax(-1)
+    torch.testing.assert_close(one.weights, wanted)
+    (grad,) = torch.autograd.grad(out.square().sum(), [one.output])
+    torch.testing.assert_close(one.gradient(grad), 2 * out.detach().transpose(-2, -1) @ v.transpose(-2, -1))
+
+
+# ---- the model is left alone
+
+
+@every_model
+def test_the_result_is_the_same_to_the_bit(name):
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        model, images = MODELS[name][0]().to(dtype), pictures(2, SIZE).to(dtype)
+        with frozen(model):
+            # PyTorch chooses the path of nn.MultiheadAttention by whether there are gradients, and parts of it by
+            # whether the parameters take some; so the comparison has them where the capture has.
+            plain = model(images.clone().requires_grad_())
+        for options in ({}, {"values": False, "graph_from": 2}, {"graph_from": -1}):
+            with untouched(model), frozen(model), Attending(2, **options) as met:
+                assert torch.equal(model(images), plain)
+            assert len(met.seen) == 3
+
+
+@every_model
+def test_a_batch_is_its_singles(name):
+    model, images = MODELS[name][0](), pictures(3, SIZE)
+    met, _, grads, _ = attended(model, images)
+    for row in range(3):
+        alone, _, single, _ = attended(model, images[row : row + 1])
+        for one, other, a, b in zip(met.seen, alone.seen, grads, single, strict=True):
+            torch.testing.assert_close(one.weights[row : row + 1], other.weights, rtol=1e-10, atol=1e-12)
+            torch.testing.assert_close(a[row : row + 1], b, rtol=1e-8, atol=1e-12)
+
+
+@every_model
+def test_everything_is_as_it_was_after_an_exception(name):
+    model = unruly(MODELS[name][0]())
+    functions = vars(F).copy()
+    last = [part for part in model.modules() if isinstance(part, nn.LayerNorm)][-1]
+    handle = last.register_forward_hook(lambda *_: (_ for _ in ()).throw(ZeroDivisionError))
+    with untouched(model), pytest.raises(ZeroDivisionError), frozen(model), Attending(1) as met:
+        model(pictures(1, SIZE))
+    handle.remove()
+    assert len(met.seen) == 3
+    assert functions == vars(F)
+    assert torch._C._len_torch_function_stack() == 0
+
+
+@every_model
+def test_bfloat16_gives_the_weights_of_float32(name):
+    model, images = MODELS[name][0]().float(), pictures(1, SIZE).float()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.5)
+    exact, _, exact_grads, _ = attended(model, images)
+    rough, _, grads, _ = attended(model.bfloat16(), images.bfloat16())
+    for one, other, a, b in zip(rough.seen, exact.seen, grads, exact_grads, strict=True):
+        assert one.weights.dtype == a.dtype == torch.float32
+        for mine, wanted in ((one.weights, other.weights), (a, b)):
+            assert torch.corrcoef(torch.stack([mine.flatten(), wanted.flatten()]))[0, 1] > 0.99
+
+
+def test_only_what_is_asked_is_kept():
+    model, images = timm_vit(), pictures(1, SIZE)
+    with frozen(model), Attending(1, values=False, graph_from=2) as met:
+        model(images)
+    assert [one.output is None for one in met.seen] == [True, True, False]
+    assert all(one.values is None for one in met.seen)
+    # Nothing before the last attention is in the graph.
+    assert met.seen[2].output.grad_fn is None
+
+
+# ---- refusals
+
+
+def checked(forward, images):
+    with torch.enable_grad(), Attending(len(images)) as met:
+        forward(images)
+    met.check()
+
+
+def look(q, k, v):
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def refused():
+    def windows(x):
+        w = x.reshape(-1, 3, 4, 8)
+        return look(w, w, w)
+
+    def side_by_side(x):
+        return look(x, x, x) - look(2 * x, x, x)
+
+    many = seeded(nn.MultiheadAttention(8, 2, batch_first=True))
+    return {
+        "with windows or heads among the samples": lambda x: x.flatten(0, 1).softmax(-1) @ x.flatten(0, 1),
+        r"attention in windows \(3 of them for 1 image\)": lambda x: many(x[0], x[0], x[0])[0],
+        "no attention that can be seen": Small(),
+        r"attention in windows \(weights of shape 2x3x4x4 for 1 image\)": windows,
+        r"whose keys are thinned out \(8 queries, 4 keys\)": lambda x: look(look(x, x[:, :, ::2], x[:, :, ::2]), x, x),
+        r"thins its tokens out \(4 queries, 8 keys\)": lambda x: look(look(x[:, :, ::2], x, x), x, x),
+        "only attention is a pooling": lambda x: look(x[:, :, :1], x, x),
+        r"class attention or pooling \(1 query, 9 keys\), and not over the 8 tokens before": lambda x: look(
+            x[:, :, :1], *[torch.cat([x[:, :, :1], look(x, x, x)], 2)] * 2
+        ),
+        r"changes from attention to attention \(8, 4\)": lambda x: look(*[look(x, x, x)[:, :, ::2].clone()] * 3),
+        "attentions 1 and 2 stand side by side": side_by_side,
+        "mixed behind the softmax": lambda x: ((x @ x.transpose(-2, -1)).softmax(-1) * 2) @ x,
+        "whose use cannot be seen": lambda x: torch.einsum(
+            "nhqk,nhkd->nhqd", (x @ x.transpose(-2, -1)).softmax(-1), look(x, x, x)
+        ),
+        "over parts of the image": lambda x: look(*[x.unsqueeze(2)] * 3),
+    }
+
+
+@pytest.mark.parametrize("reason", refused())
+def test_what_cannot_be_followed_is_refused_with_the_reason(reason):
+    with pytest.raises(RequestError, match=reason) as raised:
+        checked(refused()[reason], pictures(1, 8))
+    assert raised.value.message.startswith("attention cannot be followed through this network: ")
+    assert "choose a method" in raised.value.hint
+
+
+def test_a_multi_head_attention_with_keys_of_its_own_is_refused():
+    module = seeded(nn.MultiheadAttention(8, 2, add_bias_kv=True, batch_first=True))
+    with pytest.raises(RequestError, match="keys of its own beside the tokens'"):
+        checked(lambda x: module(x, x, x)[0], pictures(1, 8)[:, 0])
+
+
+def test_convolutions_between_attentions_are_remarked():
+    inside = seeded(nn.Conv2d(3, 3, 3, padding=1))
+    before = seeded(nn.Conv2d(3, 3, 1))
+    with Attending(1) as met:
+        x = inside(pictures(1, 8))
+        x = look(x, x, x)
+        x = before(inside(x))
+        inside(look(x, x, x))
+    met.check()
+    [remark] = met.remarks()
+    assert remark.startswith("neighbouring tokens are also mixed by 1 convolution between")
+
+
+# ---- the methods, by hand
+
+A1 = torch.tensor([[[[0.5, 0.5], [0.25, 0.75]]]])
+A2 = torch.tensor([[[[1.0, 0.0], [0.5, 0.5]]]])
+G1 = torch.tensor([[[[2.0, -1.0], [4.0, 0.0]]]])
+G2 = torch.tensor([[[[1.0, 5.0], [2.0, 2.0]]]])
+
+
+def as_it_is(relevance):
+    return relevance
+
+
+def test_rollout_of_two_tokens_by_hand():
+    # (A1 + I)/2 = [[3/4, 1/4], [1/8, 7/8]]; (A2 + I)/2 = [[1, 0], [1/4, 3/4]]; the later one times the earlier.
+    assert rollout([A1, A2], as_it_is).tolist() == [[[0.75, 0.25], [0.28125, 0.71875]]]
+    assert rollout([A2, A1], as_it_is).tolist() == [[[0.8125, 0.1875], [0.34375, 0.65625]]]
+
+
+def test_rollout_fuses_heads():
+    both = torch.cat([A1, A2], 1)
+    for fusion, fused in (
+        ("mean", [[0.75, 0.25], [0.375, 0.625]]),
+        ("max", [[1.0, 0.5], [0.5, 0.75]]),
+        ("min", [[0.5, 0.0], [0.25, 0.5]]),
+    ):
+        mixed = torch.tensor(fused) + torch.eye(2)
+        assert torch.equal(rollout([both], as_it_is, head_fusion=fusion)[0], mixed / mixed.sum(1, keepdim=True))
+        assert attention([A1, both], as_it_is, head_fusion=fusion).tolist() == [fused]
+
+
+def test_rollout_discards_the_smallest():
+    # Of A1 half of four weights go: 1/4, and one of the two halves.
+    wanted = rollout([torch.tensor([[[[0.5, 0.0], [0.0, 0.75]]]])], as_it_is)
+    assert rollout([A1 + torch.tensor([[0.0, -0.01], [0.0, 0.0]])], as_it_is, discard=0.5).tolist() == wanted.tolist()
+    with pytest.raises(RequestError, match="discard is 1"):
+        rollout([A1], as_it_is, discard=1.0)
+
+
+def test_gae_of_two_tokens_by_hand():
+    # relu(G1 A1) = [[1, 0], [1, 0]], so R = [[2, 0], [1, 1]]; relu(G2 A2) = [[1, 0], [1, 1]], times R [[2, 0], [3, 1]];
+    # R = [[4, 0], [4, 2]]; less I.
+    assert gae([A1, A2], [G1, G2], as_it_is).tolist() == [[[3.0, 0.0], [4.0, 1.0]]]
+    # A second head without a positive product halves each step: [[1.5, 0], [0.5, 1]], then + [[0.75, 0], [1, 0.5]].
+    halves = gae(
+        [A1.repeat(1, 2, 1, 1), A2.repeat(1, 2, 1, 1)], [torch.cat([g, -9 * g.abs()], 1) for g in (G1, G2)], as_it_is
+    )
+    assert halves.tolist() == [[[1.25, 0.0], [1.5, 0.5]]]
+    assert not gae([A1, A2], [0 * G1, 0 * G2], as_it_is).any()
+
+
+def test_a_pooling_by_attention_behind_the_blocks_by_hand():
+    pool = torch.tensor([[[[0.25, 0.75]]]])
+    # [1/4, 3/4] times [[3/4, 1/4], [1/8, 7/8]].
+    assert rollout([A1, pool], as_it_is).tolist() == [[[0.28125, 0.71875]]]
+    # [1/4 * 4, 3/4 * 0] times [[2, 0], [1, 1]].
+    assert gae([A1, pool], [G1, torch.tensor([[[[4.0, 0.0]]]])], as_it_is).tolist() == [[[2.0, 0.0]]]
+
+
+@every_model
+def test_rows_of_a_rollout_sum_to_one(name):
+    met, *_ = attended(MODELS[name][0](), pictures(2, SIZE))
+    for options in ({}, {"head_fusion": "max"}, {"head_fusion": "min"}, {"discard": 0.9}):
+        rows = rollout([one.weights for one in met.seen], as_it_is, **options).sum(-1)
+        torch.testing.assert_close(rows, torch.ones_like(rows), rtol=1e-12, atol=1e-12)
+
+
+def test_rows_that_are_read_are_averaged():
+    relevance = torch.arange(12.0).reshape(2, 2, 3)
+    read = torch.tensor([[True, False], [True, True]])
+    assert averaged(relevance, read).tolist() == [[0.0, 1.0, 2.0], [7.5, 8.5, 9.5]]
+    assert not averaged(relevance, read & False).any()
+
+
+def test_attention_inside_a_module_that_is_a_function():
+    met, *_ = attended(Through(lambda x: look(x, x, x).mean((2, 3))), pictures(2, 8))
+    assert met.tokens == 8
