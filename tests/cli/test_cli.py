@@ -40,7 +40,7 @@ def test_all_done_ends_with_0_and_says_what_was_found_where(paint: Paint, tiny: 
     lines = result.stderr.splitlines()
     assert lines[0] == f"model: {tiny}, as built by {tiny}"
     assert lines[1] == "method: gradcam at stem, on cpu"
-    assert lines[2] == "explained: a class's score before softmax"
+    assert lines[2] == "explained: class logit (before softmax)"
     assert lines[4].split() == ["in/a.png", "0", "red", "1.00", "out/in/a.png.overlay.jpg"]
     assert lines[5].split() == ["in/b.png", "2", "blue", "1.00", "out/in/b.png.overlay.jpg"]
     assert lines[6].startswith("2 done in ")
@@ -401,7 +401,7 @@ def test_a_dead_layer_ends_layers_and_explain_alike(here: Path, paint: Paint) ->
     for words in (["layers", "timm:test_vit", "blocks.-1"], ["explain", *asked]):
         result = do(*words)
         assert result.exit_code == 2
-        assert "is given only what the prefix tokens of 'norm' say" in result.stderr
+        assert "is given only the prefix tokens of 'norm'" in result.stderr
         assert "'blocks.5.norm1' works" in result.stderr
     # The tree is shown all the same.
     assert "blocks.5.norm1" in do("layers", "timm:test_vit", "blocks.-1").stdout
