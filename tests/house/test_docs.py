@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import camcli
 from conftest import ROOT
 
 PAGES = sorted(path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")))
@@ -41,3 +42,15 @@ def test_no_link_is_dead(page):
 def test_the_architecture_page_can_be_read_at_one_sitting():
     words = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split()
     assert len(words) <= 1200
+
+
+def test_the_page_of_the_python_api_has_every_public_name():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^::: camcli\.(\w+)$", page, re.M)) == sorted(camcli.__all__)
+
+
+def test_every_page_stands_in_the_sites_navigation():
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = re.findall(r"^ +- [^\n]*: (\S+\.md)$", text, re.M)
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
+    assert sorted(listed) == sorted([*pages, "index.md", "CONTRIBUTING.md", "CHANGELOG.md"])

@@ -255,49 +255,48 @@ def _softer(module: nn.Module) -> None:
 # them. Each has its reason in the table.
 PREPARED = {"timm:levit_128s": _near_hears_near, "timm:gemma4_vit_167m": _softer}
 REASONS = {
-    "timm:gemma4_vit_167m": "its attention has no scale but a learned gain, so that before training each head looks at "
-    "one random patch in every block; the law is held with a gain of one by the root of the head's width",
-    "timm:levit_128s": "its last attention has no way around it, and the biases that tell near from far start at zero, "
-    "so that before training each cell is the same mean of all; the law is held with biases that fall with distance",
+    "timm:gemma4_vit_167m": "its attention has a learned gain instead of a scale, so before training each head looks "
+    "at one random patch in every block; it is checked with a gain of one by the root of the head's width",
+    "timm:levit_128s": "its last attention has no residual connection, and the biases that tell near from far start at "
+    "zero, so before training each cell is the same mean of all; it is checked with biases that fall with distance",
 }
 
 INTRODUCTION = """# Architectures
 
-What camcli reads in each architecture family of the libraries it stands on, without any option. This page is written by
-`python tools/make_architectures.py`, and the suite (`tests/zoo/test_zoo.py`) holds every row to it.
+How camcli reads each model family of the libraries it builds on, without any option. `python
+tools/make_architectures.py` writes this page, and a test (`tests/zoo/test_zoo.py`) holds every row to it.
 
-Each model is untrained, from seed 0, and kept to these laws: the map has the grid's size, is finite and not constant;
-an image alone has the map that it has in a batch; the model is left untouched; LayerCAM and EigenCAM
-give maps, guided backprop does or says why not;
-and the **law of place**: what changes in one quadrant of the input changes the layer most in that quadrant of its grid,
-and each border of the grid hears its own side of the input more than the other, which a transposed, shifted or wrongly
-reshaped grid breaks. The law is asked of the network in double precision, its batch norms calibrated, in one setting
-for all (`tests/kit/place.py`). Where the model takes an input that is not square (three quarters as high), its grid is
-held to the law too. Large models are examined at a smaller input than their own; torchvision's larger siblings of a
-model are held to the map's laws and the law of place only.
+Each model has random weights from seed 0 and must pass these checks: the map has the grid's size, is finite and not
+constant; an image alone has the same map as in a batch; the model is left unchanged; LayerCAM and EigenCAM give maps;
+guided backprop does too, or says why not. The **placement check** finds transposed, shifted or wrongly reshaped grids:
+a change in one quadrant of the input must change the layer most in that quadrant of its grid, and each border of the
+grid must respond to its own side of the input more than the opposite border does. It runs in double precision with
+calibrated batch norms and the same settings for all models (`tests/kit/place.py`), also for an input that is not square
+(three quarters as high) where the model takes one. Large models are checked at a smaller input than their own; the
+larger variants of a torchvision model only have their maps and their placement checked.
 
-- **layer**: the default layer, by the rule in [architecture.md](architecture.md).
-- **read as**: its order in memory, the grid, and the tokens before and behind the patches.
-- **not square**: the grid of such an input; "square only" where the library cannot give the model such an input; empty
-  where it was not tried.
+- **layer**: the default layer, by the rule in [decisions.md](decisions.md#the-default-layer).
+- **read as**: its memory layout, its grid, and the tokens before and after the patches.
+- **not square**: the grid for such an input; "square only" where the library cannot give the model one; empty where it
+  was not tried.
 
-torchvision's segmentation and detection models are held to gradients written out by hand instead, each in
-`tests/targets/test_places.py` and `tests/targets/test_outlet.py`. Volumes and films are refused, since a map lies in
-the picture's plane.
+torchvision's segmentation and detection models are compared with gradients written out by hand instead, in
+`tests/targets/test_places.py` and `tests/targets/test_outlet.py`. Volumes and videos are refused, because a map lies in
+the image plane.
 
 ## A family that needs special treatment
 
-How an output is read follows from its shape and from two facts of the model: the tokens in front and the patch grid.
-Facts that a library gets wrong or does not state are put right in one place, `src/camcli/models/sources/timm.py`: the
-functions `_prefix` and `_grid`, with one word in `LATE_CLASS_TOKEN` for a network whose class token joins late. A new
-kind of layout is a function beside `readings` in `src/camcli/engine/layers/layout.py`; a new reason not to choose a
-layer stands in `ranked` in `src/camcli/engine/layers/probe.py`. A new family of a library is a line in
+How an output is read follows from its shape and from two facts about the model: its prefix tokens and its patch grid.
+Where a library states them wrongly or not at all, they are corrected in one place,
+`src/camcli/models/sources/timm.py`: the functions `_prefix` and `_grid`, and the name `LATE_CLASS_TOKEN` for networks
+whose class token is added late. A new kind of layout goes into `src/camcli/engine/layers/layout.py`, a new reason not
+to choose a layer into `src/camcli/engine/layers/probe.py`, and a new family of a library is a line in
 `tests/kit/zoo.json`."""
 
 ABOUT = {
     "timm": "The smallest model of each of timm's modules.",
     "torchvision": "Every classification model.",
-    "open_clip": "A model of each kind of image tower; embeddings drawn at random stand for the prompts.",
+    "open_clip": "A model of each kind of image encoder, with random embeddings in place of prompts.",
 }
 HEAD = """| family | model | input | layer | read as | guided backprop | not square |
 |---|---|---|---|---|---|---|"""
