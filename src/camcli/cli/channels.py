@@ -11,7 +11,7 @@ from camcli.base.errors import RequestError
 from camcli.cli.console import Voice, print_table
 from camcli.cli.exit import ending
 from camcli.cli.loading import loading
-from camcli.cli.options import Session, build, split_words, takes
+from camcli.cli.options import Session, build, open_session, split_words, takes
 from camcli.cli.streams import standard_output
 from camcli.runs.channels import Contest
 from camcli.runs.job.job import Job
@@ -23,12 +23,12 @@ NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 OPTIONS = (
     *("model", "inputs", "layers", "channels", "values", "weights", "size", "crop", "layout", "call", "placement"),
     *("output", "out", "sort", "top", "pictures", "colormap", "alpha", "decode", "background", "range", "pages"),
-    *("overwrite", "batch_size", "workers", "timeout", "device", "precision", "keep_memory", "seed", "null_separated"),
-    *("as_json", "quiet"),
+    *("overwrite", "batch_size", "workers", "timeout", "device", "precision"),
+    *("keep_memory", "no_keep_memory", "seed", "null_separated", "as_json", "quiet"),
 )
 OTHER_WORDS: dict[str, dict[str, Any]] = {
     "model": {
-        "help": "A model, as for camcli explain --model.",
+        "help": "Model name, as for camcli explain --model",
         "positional": True,
         "default": ...,
         "metavar": None,
@@ -38,29 +38,31 @@ OTHER_WORDS: dict[str, dict[str, Any]] = {
     "layers": {
         "type": str,
         "default": "",
-        "help": "Whose channels: layer4.-1, blocks[-1].norm1. See: camcli layers MODEL.",
+        "help": "Layer whose channels are ranked: layer4.-1, blocks[-1].norm1. See: camcli layers MODEL",
     },
-    "overwrite": {"help": "Replace another ranking in the folder."},
-    "as_json": {"help": "Print a line of JSON for each channel shown, instead of the table."},
+    "overwrite": {"help": "Replace a different ranking in the output folder"},
+    "as_json": {"help": "Print a line of JSON for each channel instead of the table"},
 }
 
 
 @takes(Session, Contest, Job, names=OPTIONS, reworded=OTHER_WORDS)
 def channels(**words: Any) -> None:
-    """Rank the channels of a layer over pictures, with a contact sheet of those that drive each most.
+    """Rank the channels of a layer over images, with a contact sheet of the images that activate each most.
 
-    Statistics are of the pooled activation: the mean over the cells that show any of the picture. Written are
-    channels.csv (every channel), channels.png (the contact sheet) and channels.json (what made them).
+    Statistics are of the pooled activation: the mean over the cells that show any of the image.
 
-    Exit codes: 0 all done, 1 some pictures failed, 2 the request was wrong, 3 nothing to do was found, 130 interrupted.
+    Output: channels.csv (all channels), channels.png (the contact sheet), channels.json (settings and versions).
+
+    Exit codes: 0 = all done, 1 = some images failed, 2 = invalid request, 3 = nothing to do, 130 = interrupted.
     """
-    voice = Voice(words["quiet"], ledger="")
+    session = open_session(Session, words)
+    voice = Voice(session.quiet, ledger="")
     with ending(voice, "nothing is written before the last picture"):
         numbers = _numbers(words["channels"] or ())
         target = f"channel:{','.join(map(str, numbers or (0,)))}"
         job = build(Job, words, method="activation", target=(target,))
         contest = build(Contest, {**words, "channels": numbers}, job=job)
-        tally = _rank(contest, voice, words["as_json"])
+        tally = _rank(contest, voice, session.as_json)
     raise typer.Exit(tally.exit_code)
 
 

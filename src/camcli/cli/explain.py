@@ -14,7 +14,7 @@ from camcli.cli.config import check_code, load_config
 from camcli.cli.console import LISTED, Voice
 from camcli.cli.exit import ending
 from camcli.cli.loading import loading
-from camcli.cli.options import Session, build, takes
+from camcli.cli.options import Session, build, open_session, takes
 from camcli.cli.streams import standard_output
 from camcli.models import BUNDLED_MODEL
 from camcli.runs.job.job import Job
@@ -30,17 +30,17 @@ class Explain(Session):
     contrast: str = option(
         "",
         MODEL,
-        help="Why A and not B: short for --target A --score margin --versus B.",
+        help="Why A and not B: short for --target A --score margin --versus B",
         metavar="A,B",
         env=False,
         after="versus",
     )
-    checkpoint: bool = option(False, COMPUTE, help="The old name of --recompute.", more={"hidden": True})
+    checkpoint: bool = option(False, COMPUTE, help="The old name of --recompute", more={"hidden": True})
     config: Path | None = option(
         None,
         COMPUTE,
-        help="A job file (TOML), or an earlier run's run.json. Flags and environment variables (CAMCLI_MODEL, ...) "
-        "win.",
+        help="Job file (TOML), or run.json of an earlier run; flags and environment variables (CAMCLI_MODEL, ...) "
+        "take precedence",
         short="-c",
         metavar="FILE",
         more={"is_eager": True, "callback": load_config},
@@ -48,21 +48,21 @@ class Explain(Session):
     trust_config: bool = option(
         False,
         COMPUTE,
-        help="Run the Python code that the job file names as its model, wrapper or text tower.",
+        help="Allow the job file to run Python code (its model, wrap or text_tower)",
         env=False,
     )
-    verbose: bool = option(False, LOGGING, help="A line for every map.", short="-v", env=False)
+    verbose: bool = option(False, LOGGING, help="Print a line for each map", short="-v", env=False)
 
 
 @takes(Explain, Job)
 def explain(context: typer.Context, **words: Any) -> None:
-    """Write heatmaps of what a model looks at in pictures.
+    """Write heatmaps of what a model looks at in images.
 
-    The same command again goes on where it stopped: what is done is skipped.
+    The same command again resumes where it stopped: finished images are skipped.
 
-    Exit codes: 0 all done, 1 some pictures failed, 2 the request was wrong, 3 nothing to do was found, 130 interrupted.
+    Exit codes: 0 = all done, 1 = some images failed, 2 = invalid request, 3 = nothing to do, 130 = interrupted.
     """
-    asked = build(Explain, words)
+    asked = open_session(Explain, words)
     voice = Voice(asked.quiet, asked.verbose)
     with ending(voice):
         check_code(context, asked.config, asked.trust_config, voice)

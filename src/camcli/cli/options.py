@@ -12,13 +12,8 @@ from camcli.base import allocator
 from camcli.runs.job.option import COMPUTE, LOGGING, Option, option, option_of
 
 T = TypeVar("T")
+S = TypeVar("S", bound="Session")
 Command = TypeVar("Command", bound=Callable[..., None])
-
-
-def _keep_memory(wanted: bool) -> bool:
-    if wanted:
-        allocator.keep_memory()
-    return wanted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,15 +23,21 @@ class Session:
     keep_memory: bool = option(
         True,
         COMPUTE,
-        help="Keep freed memory for the next batch, where the C library is glibc: faster, for a little more memory.",
-        flag="--keep-memory/--no-keep-memory",
+        help="Keep freed memory for the next batch (glibc): faster, for a little more memory",
+        more={"hidden": True},
+    )
+    # Not --keep-memory/--no-keep-memory: Rich gives the second flag a column of its own, a fifth of the panel.
+    no_keep_memory: bool = option(
+        False,
+        COMPUTE,
+        help="Return freed memory to the system after each batch (glibc): slower, a little less memory",
+        env=False,
         after="compile",
-        more={"callback": _keep_memory},
     )
     as_json: bool = option(
-        False, LOGGING, help="Print a line of JSON for each map on standard output.", flag="--json", env=False
+        False, LOGGING, help="Print a line of JSON for each map to standard output", flag="--json", env=False
     )
-    quiet: bool = option(False, LOGGING, help="Only errors and failures.", short="-q", env=False)
+    quiet: bool = option(False, LOGGING, help="Print errors and failures only", short="-q", env=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,14 @@ def build(owner: type[T], words: Mapping[str, Any], **fixed: Any) -> T:
     """
     given = {name: _value(one, words[name]) for name, one in _fields(owner).items() if name in words}
     return owner(**{**given, **fixed})
+
+
+def open_session(kind: type[S], words: Mapping[str, Any]) -> S:
+    """Take from a command line what is no part of the job, and do what it says of this process."""
+    session = build(kind, words)
+    if session.keep_memory and not session.no_keep_memory:
+        allocator.keep_memory()
+    return session
 
 
 def complete_from(names: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]:

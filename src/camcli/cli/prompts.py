@@ -9,7 +9,7 @@ import typer
 from camcli.cli.console import Voice, print_table
 from camcli.cli.exit import ending
 from camcli.cli.loading import loading
-from camcli.cli.options import Session, build, takes
+from camcli.cli.options import Session, build, open_session, takes
 from camcli.cli.streams import standard_output
 from camcli.images import page_of
 from camcli.runs.job.job import Job
@@ -26,50 +26,50 @@ OPTIONS = (
     *("layout", "call", "method", "options", "fuse", "scales", "augment", "placement", "eigen_smooth", "score"),
     *("versus", "out", "root", "save", "measure", "pictures", "colormap", "alpha", "decode", "background", "range"),
     *("pages", "overwrite", "drop_others", "accept_versions", "durable", "batch_size", "workers", "timeout", "device"),
-    *("precision", "compile", "keep_memory", "seed", "null_separated", "as_json", "quiet"),
+    *("precision", "compile", "keep_memory", "no_keep_memory", "seed", "null_separated", "as_json", "quiet"),
 )
 OTHER_WORDS: dict[str, dict[str, Any]] = {
     "inputs": {"type": list[str], "default": ...},
     "model": {
         "default": ...,
-        "help": "A model that is asked by prompts: open_clip:ViT-B-32/openai, open_clip:local-dir:... See: camcli "
-        "models.",
+        "help": "CLIP model: open_clip:ViT-B-32/openai, open_clip:local-dir:PATH. See: camcli models",
         "show_default": "",
     },
-    "text": {"help": "A prompt; repeat for more."},
-    "texts": {"help": "More prompts, one a line."},
+    "text": {"help": "Prompt; repeat for several"},
+    "texts": {"help": "File of prompts, one a line"},
     "method": {
         "type": str,
         "default": AUTO,
-        "help": "One that asks for a class: gradcam, hirescam, layercam, gae, ... See: camcli methods.",
+        "help": "Method that explains a class: gradcam, hirescam, layercam, gae, ... See: camcli methods",
         "show_default": "gradcam",
     },
     "save": {
-        "help": "For each picture: sheet (picture, maps, mean, deviation), array (the maps, as NumPy's .npz); several "
-        "joined by commas.",
+        "help": "For each image: sheet (image, maps, mean, deviation), array (maps as .npz), joined by commas",
         "metavar": "KINDS",
         "show_default": "sheet",
         "names": None,
         "env": False,
     },
-    "as_json": {"help": "Print a line of JSON for each picture, instead of the table."},
+    "as_json": {"help": "Print a line of JSON for each image instead of the table"},
 }
 
 
 @takes(Session, Inquiry, Job, names=OPTIONS, reworded=OTHER_WORDS)
 def prompts(**words: Any) -> None:
-    """Compare the maps of several prompts in each picture: do other words for a thing point elsewhere?
+    """Compare the maps of several prompts in each image: do other words for the same thing point elsewhere?
 
-    Written are a sheet for each picture, prompts.jsonl (a line for each picture, with all numbers), prompts.png and
-    prompts.json (the summary over all pictures, and what made it). The same command again goes on where it stopped.
+    Output: a sheet for each image, prompts.jsonl (all numbers), prompts.png and prompts.json (the summary).
 
-    Exit codes: 0 all done, 1 some pictures failed, 2 the request was wrong, 3 nothing to do was found, 130 interrupted.
+    The same command again resumes where it stopped: finished images are skipped.
+
+    Exit codes: 0 = all done, 1 = some images failed, 2 = invalid request, 3 = nothing to do, 130 = interrupted.
     """
-    voice = Voice(words["quiet"], ledger="prompts.jsonl")
+    session = open_session(Session, words)
+    voice = Voice(session.quiet, ledger="prompts.jsonl")
     with ending(voice):
         job = build(Job, {**words, "save": words["save"] or ["sheet"]})
         inquiry = build(Inquiry, words, job=job)
-        tally = _compare(inquiry, voice, words["as_json"])
+        tally = _compare(inquiry, voice, session.as_json)
     raise typer.Exit(tally.exit_code)
 
 

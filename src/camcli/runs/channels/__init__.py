@@ -26,7 +26,7 @@ class Contest:
     channels: tuple[int, ...] = option(
         (),
         MODEL,
-        help="Show only these, by their numbers: 12,99; repeat for more. The CSV file has all.",
+        help="Show only these channels, such as 12,99; repeat for more. The CSV file has all",
         flag="--channel",
         metavar="NUMBERS",
         env=False,
@@ -34,17 +34,17 @@ class Contest:
     top: int = option(
         0,
         OUTPUT,
-        help="How many channels are shown.",
+        help="Number of channels to show",
         metavar="N",
         min=1,
         unset=True,
-        show_default="16, or all that --channel names",
+        show_default="16, or all of --channel",
         env=False,
     )
     pictures: int = option(
         6,
         OUTPUT,
-        help="How many pictures of each channel: those of its greatest pooled activation.",
+        help="Images per channel: those with the highest pooled activation",
         metavar="N",
         min=1,
         env=False,
@@ -52,17 +52,18 @@ class Contest:
     sort: Sort | None = option(
         None,
         OUTPUT,
-        help="What comes first: the greatest mean, maximum, standard deviation or active share (of pictures whose "
-        "pooled activation is above zero), or the correlation furthest from zero.",
+        help="Sort by mean, max, std, active (share of images with a pooled activation above zero) or correlation (by "
+        "absolute value)",
+        metavar="STAT",
         show_default="mean; with --values correlation",
         env=False,
     )
     values: str = option(
         "",
         MODEL,
-        help="CSV with a number for each picture, such as a label: each channel's correlation with it. COLUMN where "
-        "it has several.",
-        metavar="FILE[:COLUMN]",
+        help="CSV with a number for each image, such as a label, to correlate each channel with; COL if it has several "
+        "columns",
+        metavar="FILE[:COL]",
         env=False,
     )
 

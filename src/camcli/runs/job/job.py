@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from camcli.engine import FLIPS, Compile, Fuse, Place, Precision
+from camcli.engine import FLIPS, LAYOUTS, Compile, Fuse, Place, Precision
 from camcli.images import FIRST, Crop, Decode
 from camcli.methods import METHODS
-from camcli.models import BUNDLED_MODEL, Activations, Head, Pool
+from camcli.models import BUNDLED_MODEL, PLACE, TEMPLATES, Activations, Head, Pool
 from camcli.outputs import COLORMAPS, OUTPUTS, Normalize
 from camcli.runs.job.check import check_options
 from camcli.runs.job.content import hash_options
@@ -27,8 +27,8 @@ class Job:
     model: str = option(
         BUNDLED_MODEL,
         MODEL,
-        help="resnet50, timm:resnet50.a1_in1k, torchvision:resnet50/IMAGENET1K_V2, open_clip:ViT-B-32/openai, "
-        "hf-hub:..., local-dir:..., path/to/file.py:function. See: camcli models.",
+        help="Model name: resnet50, timm:resnet50.a1_in1k, torchvision:resnet50/IMAGENET1K_V2, "
+        "open_clip:ViT-B-32/openai, hf-hub:USER/REPO, local-dir:PATH, path/to/file.py:function. See: camcli models",
         short="-m",
         metavar="NAME",
         show_default="the bundled EfficientNet-Lite0",
@@ -36,71 +36,73 @@ class Job:
     weights: str = option(
         "",
         MODEL,
-        help="A state dict (safetensors or .pth) instead of the model's own weights; or 'random', to try things out.",
-        metavar="FILE|random",
+        help="Checkpoint to load instead of the model's own weights: a state dict (safetensors or .pth); or 'random'",
+        metavar="FILE",
     )
-    labels: str = option("", MODEL, help="Names of the classes: one a line, JSON or YAML.", metavar="FILE")
+    labels: str = option("", MODEL, help="Class names: a text file with one a line, JSON or YAML", metavar="FILE")
     text: tuple[str, ...] = option(
         (),
         MODEL,
-        help="A prompt that the picture is compared with, by an open_clip model; each has a map. Repeat for more.",
+        help="Prompt to compare each image with (CLIP models); repeat for several, each gets a map",
         metavar="PROMPT",
         env=False,
     )
     texts: str = option(
-        "", MODEL, help="Prompts, one a line; CSV or JSONL that lists each picture's own.", metavar="FILE", env=False
+        "",
+        MODEL,
+        help="File of prompts: one a line, or CSV/JSONL with prompts for each image",
+        metavar="FILE",
+        env=False,
     )
     template: tuple[str, ...] = option(
         (),
         MODEL,
-        help="What each prompt is put into: 'a photo of a {}.'; or open_clip's imagenet and imagenet-simple; "
-        "repeat for more, whose embeddings are averaged.",
-        metavar="TEMPLATE",
+        help=f"Prompt template, such as 'a photo of a {PLACE}.', or open_clip's {' or '.join(TEMPLATES)}; repeat to "
+        "average the embeddings of several",
+        metavar="TEXT",
         show_default="the bare prompt",
         env=False,
     )
     text_tower: str = option(
         "",
         MODEL,
-        help="A function of your own that embeds prompts, for a model that reads none: its features are compared "
-        "with them.",
-        metavar="FILE.py:FUNCTION|MODULE:FUNCTION",
+        help="Your own text encoder, for a model without one: file.py:function or package.module:function; its "
+        "embeddings are compared with the model's image features",
+        metavar="FUNCTION",
     )
-    size: str = option(
-        "",
-        MODEL,
-        help="Of the model's input, height x width, where the model allows it.",
-        metavar="N|HxW",
-        show_default="the model's own",
-    )
+    size: str = option("", MODEL, help="Input resolution: N or HxW", metavar="N|HxW", show_default="the model's own")
     crop: Crop = option(
         "model",
         MODEL,
-        help="What the model sees: as it was made for; the middle; all of the picture, padded; all of it, stretched.",
+        help="Part of the image that the model sees: model = its own preprocessing, center = centre crop, none = whole "
+        "image, padded, squash = whole image, stretched",
+        metavar="MODE",
     )
     wrap: str = option(
         "",
         MODEL,
-        help="A class of your own that is built around the model, takes images (n, 3, h, w) and gives scores.",
-        metavar="FILE.py:CLASS|MODULE:CLASS",
+        help="Your own torch module to put around the model: file.py:Class or package.module:Class; it takes images "
+        "(n, 3, h, w) and returns logits",
+        metavar="CLASS",
     )
     group: str = option(
         "",
         MODEL,
-        help="Hand the model so many pictures at once, or those of one folder, as one sample.",
+        help="Images that the model takes together as one sample: N consecutive ones, or those of a folder",
         metavar="N|folder",
     )
     extras: str = option(
         "",
         MODEL,
-        help="CSV or NPZ with features of each picture, which the wrapper is handed beside the images.",
+        help="CSV or NPZ file with extra features for each image, passed to the --wrap module",
         metavar="FILE",
         env=False,
     )
     layers: tuple[str, ...] = option(
         (),
         MODEL,
-        help="layer4, layer4.-1, blocks[-3:].norm1, layer*; repeat for more. See: camcli layers MODEL.",
+        help="Layer path, slice or glob: layer4, layer4.-1, blocks[-3:].norm1, layer*; repeat for several. See: camcli "
+        "layers MODEL",
         flag="--layer",
         short="-l",
         metavar="PATH",
@@ -109,54 +111,51 @@ class Job:
     layout: str = option(
         "",
         MODEL,
-        help="How the layer's output lies in memory, where its shape can be read in several ways: nchw, nhwc, "
-        "tokens:PREFIX:HxW, ncl:PREFIX:HxW.",
+        help=f"Memory layout of the layer's output, if its shape is ambiguous: {LAYOUTS}",
         metavar="LAYOUT",
         show_default="by shape and metadata",
     )
     call: int = option(
         0,
         MODEL,
-        help="Which run of a layer counts that runs several times in one forward; 0: the last.",
+        help="For a layer called more than once per forward pass: which call (1 = first, 0 = last)",
         metavar="N",
         min=0,
     )
     method: str = option(
         AUTO,
         MODEL,
-        help="{names}; several joined by commas, or repeat. See: camcli methods.",
+        help="Method, or several joined by commas: {names}. See: camcli methods",
         metavar="NAME",
-        show_default="gradcam; of a detector's boxes hirescam",
+        show_default="gradcam; hirescam for detection boxes",
         several=True,
         names=METHODS.names,
     )
     options: tuple[str, ...] = option(
         (),
         MODEL,
-        help="Of the method: samples=8; of one of several: smoothgrad.samples=8; repeat for more. See: camcli "
-        "methods NAME.",
+        help="Method parameter, such as samples=8, or smoothgrad.samples=8 for one of several methods; repeat for "
+        "several. See: camcli methods NAME",
         flag="--option",
         short="-o",
         metavar="NAME=VALUE",
-        show_default="as the paper says",
+        show_default="as in the paper",
         env=False,
     )
     fuse: Fuse = option(
         "none",
         MODEL,
-        help="How the maps of several layers become one, each rectified and scaled to 1 before; sum: as they are; "
-        "paper: as the method's paper says.",
+        help="How to combine the maps of several layers, each after ReLU and scaled to 1: none = a map for each layer, "
+        "mean, max, product, sum = of the raw maps, paper = as in the method's paper",
+        metavar="MODE",
     )
     scales: str = option(
-        "1",
-        MODEL,
-        help="The mean of the maps at these factors of the input's size, where the model allows it.",
-        metavar="0.75,1,1.25",
+        "1", MODEL, help="Average the maps over these scales of the input, such as 0.75,1,1.25", metavar="FACTORS"
     )
     augment: tuple[str, ...] = option(
         (),
         MODEL,
-        help="The mean with the maps of mirrored pictures: {names}; several joined by commas.",
+        help="Average with the maps of mirrored images: {names}, joined by commas",
         metavar="FLIPS",
         commas=True,
         names=lambda: FLIPS,
@@ -164,15 +163,16 @@ class Job:
     eigen_smooth: bool = option(
         False,
         MODEL,
-        help="The first principal component of the weighted channels instead of their sum; for methods that "
-        "weight channels.",
+        help="Use the first principal component of the weighted channels instead of their sum (for methods that weight "
+        "channels)",
     )
     target: tuple[str, ...] = option(
         (AUTO,),
         MODEL,
-        help="predicted, top:5, all, all>0.5, folder (the parent folder's name), or a class: 281, 'tabby cat', "
-        "n02123045; channel:12,99 (a feature), channels:[none]top[/none]:5 (those that matter most), "
-        "similar:FILE; repeat for more.",
+        # Without the tag Rich would show a picture of `:top:`.
+        help="Target: predicted, top:5, all, all>0.5, folder (name of the parent folder), a class (281, 'tabby cat', "
+        "n02123045), channel:12,99 (features), channels:[none]top[/none]:5 (most important channels), similar:FILE; "
+        "repeat for several",
         short="-t",
         metavar="TARGET",
         show_default="predicted; all prompts",
@@ -181,89 +181,94 @@ class Job:
     targets: str = option(
         "",
         MODEL,
-        help="A table (CSV, TSV; one-hot too) or JSONL that lists each picture's own targets.",
+        help="File with targets for each image: CSV or TSV (class names or one-hot), or JSONL",
         metavar="FILE",
         env=False,
     )
     head: Head = option(
         "auto",
         MODEL,
-        help="none: without the classifier, so that features are explained; auto: where a target asks for it.",
+        help="Classifier head: keep, none = remove it to explain features, auto = remove it if a target needs that",
+        metavar="MODE",
     )
-    pool: Pool = option("keep", MODEL, help="none: with --head none also without the pooling: features as maps.")
+    pool: Pool = option(
+        "keep", MODEL, help="Pooling with --head none: keep, none = remove it, to get feature maps", metavar="MODE"
+    )
     activation: Activations = option(
         "model",
         MODEL,
-        help="What makes probabilities of the model's scores; none: nothing, as in regression; probabilities: "
-        "they are, which is found where the model ends in a sigmoid or softmax.",
+        help="What turns logits into probabilities: model = as its source says, softmax, sigmoid, none = nothing "
+        "(regression), probabilities = the outputs already are",
+        metavar="MODE",
     )
     score: str = option(
         AUTO,
         MODEL,
-        help="Which number of a class's is explained: {names}.",
+        help="Score of the target that is explained: {names}",
         metavar="SCORE",
-        show_default="logit; with --versus margin, of prompts probability",
+        show_default="logit; margin with --versus; probability for prompts with --versus",
         names=SCORES.names,
         after="targets",
     )
     versus: tuple[str, ...] = option(
         (),
         MODEL,
-        help="What the target is compared with: with --score margin a class; for prompts any other text, such as "
-        "'background', which competes with them in the softmax too. Repeat for more.",
-        metavar="CLASS|PROMPT",
-        show_default="of a margin the strongest other class of each picture",
+        help="Contrast with this class (--score margin) or this prompt, such as 'background', which also enters the "
+        "softmax; repeat for several",
+        metavar="CLASS",
+        show_default="for a margin: the highest other class of each image",
         env=False,
         after="score",
     )
     counterfactual: bool = option(
-        False, MODEL, help="Explain what lowers the score: its sign is turned.", env=False, after="versus"
+        False, MODEL, help="Explain what lowers the score (negated score)", env=False, after="versus"
     )
     output: str = option(
         "",
         MODEL,
-        help="Where in what the model returns its scores are, if that is not plain: logits, 0, out, aux.0.",
+        help="Path to the logits in the model's output, if not found automatically: logits, 0, out, aux.0",
         metavar="PATH",
     )
     region: str = option(
         "",
         MODEL,
-        help="For segmentation: where a class's scores are summed, in the picture's pixels; a mask is black outside.",
-        metavar="MASK|x0,y0,x1,y1",
-        show_default="where it is predicted",
+        help="For segmentation: pixels over which to sum the class scores, as a mask image (black = outside) or "
+        "x0,y0,x1,y1",
+        metavar="REGION",
+        show_default="where the class is predicted",
         env=False,
     )
     min_score: float = option(
-        0.5, MODEL, help="For detection: boxes below it are left out.", metavar="SCORE", min=0, max=1
+        0.5, MODEL, help="For detection: ignore boxes with a lower score", metavar="P", min=0, max=1
     )
     inputs: tuple[str, ...] = option(
         (),
         MODEL,
-        help="Pictures: files, folders, globs, @list.txt, or - for names on standard input.",
+        help="Image files, folders, globs, @list.txt, or - for names on standard input",
         positional=True,
-        metavar="PICTURES",
+        metavar="IMAGES",
     )
     null_separated: bool = option(
         False,
         COMPUTE,
-        help="Names in lists and on standard input end in NUL.",
+        help="Names in lists and on standard input are NUL-separated",
         flag="--null",
         short="-0",
         env=False,
         after="seed",
     )
-    out: str = option("camcli-out", OUTPUT, help="The folder that all is written under.", short="-O", metavar="FOLDER")
+    out: str = option("camcli-out", OUTPUT, help="Output folder", short="-O", metavar="FOLDER")
     root: str = option(
         "",
         OUTPUT,
-        help="Outputs are named by their picture's path from here.",
+        help="Name outputs by their image's path relative to this folder",
         metavar="FOLDER",
         show_default="the current folder",
     )
     save: tuple[str, ...] = option(
         ("overlay",),
         OUTPUT,
-        help="{names}; several joined by commas.",
+        help="Output formats, joined by commas: {names}",
         metavar="FORMATS",
         show_default="overlay",
         commas=True,
@@ -272,93 +277,91 @@ class Job:
     placement: Place = option(
         "measured",
         MODEL,
-        help="Where a layer's cells are drawn: where they look, measured on noise, or as if they shared the input "
-        "evenly, as other tools draw them.",
+        help="Where a layer's cells are drawn: measured = where they look (tested with noise), even = spread evenly "
+        "over the input, as other tools do",
+        metavar="MODE",
         after="augment",
     )
-    colormap: str = option("viridis", OUTPUT, help="{names}.", metavar="NAME", names=lambda: COLORMAPS)
-    alpha: float = option(0.6, OUTPUT, help="Opacity of the strongest heat.", min=0, max=1)
+    colormap: str = option("viridis", OUTPUT, help="Colour map: {names}", metavar="NAME", names=lambda: COLORMAPS)
+    alpha: float = option(0.6, OUTPUT, help="Opacity of the heatmap at its maximum", metavar="A", min=0, max=1)
     normalize: Normalize = option(
         "image",
         OUTPUT,
-        help="What full strength is: this map's strongest value (range: and nothing its least), the whole run's, or 1.",
+        help="Colour scale: image = 0..max of each map, range = min..max, run = 0..max over all images, none = 0..1",
+        metavar="MODE",
     )
     decode: Decode = option(
         "full",
         COMPUTE,
-        help="reduced: large JPEGs at 1/2, 1/4 or 1/8 of their size, where no output shows their own pixels, and "
-        "large pictures resized in two steps: faster, but what the model sees differs by some of 255 levels.",
+        help="Image decoding: full, reduced = large JPEGs at 1/2, 1/4 or 1/8 size where no output shows their pixels, "
+        "and large images resized in two steps; faster, but inputs differ by a few of 255 levels",
+        metavar="MODE",
     )
-    background: str = option("#ffffff", OUTPUT, help="The colour behind transparent pictures.", metavar="COLOUR")
+    background: str = option("#ffffff", OUTPUT, help="Background colour for transparent images", metavar="COLOUR")
     range: str = option(
         "",
         MODEL,
-        help="Of pictures of more than 8 bits (16-bit PNG and TIFF, floating point): which values are black and "
-        "white; auto: each file's least and greatest.",
-        metavar="LOW,HIGH|auto",
-        show_default="all values of their type",
+        help="For images of more than 8 bits (16-bit PNG, TIFF, float): values of black and white as LOW,HIGH; auto = "
+        "min and max of each file",
+        metavar="LOW,HIGH",
+        show_default="full range of the data type",
     )
     pages: str = option(
         FIRST,
         MODEL,
-        help="Of files with several pages or frames: first, all, or some by number, 1,3 or 2-5; each is a picture.",
+        help="Pages or frames of files with several: first, all, or numbers such as 1,3 or 2-5; each is an image",
         metavar="PAGES",
     )
     overwrite: bool = option(
-        False,
-        OUTPUT,
-        help="Do again what is done, and put it in the place of what is there, another job's results too.",
-        env=False,
+        False, OUTPUT, help="Recompute finished images and replace results of a different job", env=False
     )
     drop_others: bool = option(
-        False,
-        OUTPUT,
-        help="With --overwrite: drop another job's results of pictures that are not named now.",
-        env=False,
+        False, OUTPUT, help="With --overwrite: delete results of a different job for images not in this run", env=False
     )
     accept_versions: bool = option(
         False,
         OUTPUT,
-        help="Keep what the same job did here with other versions of camcli, PyTorch or the model's library, and "
-        "go on.",
+        help="Keep results of the same job made with other versions of camcli, PyTorch or the model library, and "
+        "continue",
         env=False,
     )
     durable: bool = option(
-        False, OUTPUT, help="Wait until the disk has each picture's files and line, against power failures."
+        False, OUTPUT, help="Flush each image's files and records to disk (fsync), to survive power failures"
     )
-    batch_size: int = option(0, COMPUTE, help="Pictures in one forward; 0: by device.", short="-b", metavar="N", min=0)
+    batch_size: int = option(0, COMPUTE, help="Images per batch; 0 = by device", short="-b", metavar="N", min=0)
     recompute: bool = option(
-        False,
-        COMPUTE,
-        help="Gradient checkpointing: compute the network's parts again on the way back instead of keeping them; "
-        "slower, less memory.",
+        False, COMPUTE, help="Gradient checkpointing: recompute activations in the backward pass; slower, less memory"
     )
     workers: int = option(
-        0, COMPUTE, help="Threads that decode, and as many that write; 0: by machine.", metavar="N", min=0
+        0, COMPUTE, help="Threads that decode images, and as many that write; 0 = by machine", metavar="N", min=0
     )
     timeout: float = option(
         60.0,
         COMPUTE,
-        help="A picture not decoded after so many seconds has failed, and the others go on; 0: however long it takes.",
-        metavar="SECONDS",
+        help="Seconds after which an image that is not decoded counts as failed; 0 = no limit",
+        metavar="S",
         min=0,
     )
     device: str = option(
         "auto",
         COMPUTE,
-        help="auto, cpu, cuda, cuda:1, mps; several GPUs share the pictures: cuda:0,cuda:1, or cuda:all.",
+        help="auto, cpu, cuda, cuda:1, mps; cuda:0,cuda:1 or cuda:all to split the images over several GPUs",
         metavar="NAME",
     )
     precision: Precision = option(
-        "fp32", COMPUTE, help="Of the network; tf32: fp32 whose products GPUs may round to ten bits; maps are float32."
+        "fp32",
+        COMPUTE,
+        help="Floating-point precision of the network; maps are always float32: fp32, tf32 (GPUs may round products to "
+        "10 bits), bf16, fp16",
+        metavar="TYPE",
     )
     compile: Compile = option(
         "auto",
         COMPUTE,
-        help="Compile the part of the network that no gradient passes: some seconds, then faster where the "
-        "processor gains by it; auto: in runs of many minutes.",
+        help="Compile the layers that need no gradient (torch.compile): auto = in long runs, on, off",
+        metavar="MODE",
     )
-    seed: int = option(0, COMPUTE, help="Of --weights random.", metavar="N")
+    seed: int = option(0, COMPUTE, help="Random seed for --weights random", metavar="N")
 
     def __post_init__(self) -> None:
         """Raises RequestError for what no job can be; what depends on libraries or files is checked later."""

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 # The panels of the help.
-MODEL = "What is explained"
-OUTPUT = "What is written"
-COMPUTE = "How it is computed"
-LOGGING = "What is said"
+MODEL = "Model and target"
+OUTPUT = "Output"
+COMPUTE = "Compute"
+LOGGING = "Logging"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,21 +27,20 @@ class Inquiry:
     paraphrases: tuple[str, ...] = option(
         (),
         MODEL,
-        help="A template that makes a prompt of each --text: 'a photo of a {}.'; {} is the text alone, imagenet and "
-        "imagenet-simple are open_clip's own; repeat for more. Then the prompts of one text are compared.",
+        help="Template that makes a prompt of each --text, such as 'a photo of a {}.' ({} alone = the text itself), or "
+        "open_clip's imagenet or imagenet-simple; repeat for several. Then the prompts of each text are compared",
         flag="--paraphrase",
-        metavar="TEMPLATE",
+        metavar="TEXT",
         env=False,
     )
     measure: Measure = option(
         "pearson",
         OUTPUT,
-        help="The similarity that pictures are sorted by, and that the table has for each two prompts.",
+        help="Similarity of two maps, for the table and for sorting images: pearson, ssim, overlap (of the top 20%)",
+        metavar="MEASURE",
         env=False,
     )
-    pictures: int = option(
-        5, OUTPUT, help="How many of the least stable pictures are shown.", metavar="N", min=1, env=False
-    )
+    pictures: int = option(5, OUTPUT, help="Number of least stable images to show", metavar="N", min=1, env=False)
 
     def __post_init__(self) -> None:
         """Raises RequestError for what cannot be asked."""
