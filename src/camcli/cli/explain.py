@@ -141,7 +141,7 @@ def _introduce(run: Any, voice: Voice) -> None:
     chosen = " (chosen; --layer names another)" if explainer.layers and not run.job.layers else ""
     names = ", ".join(row.name for row in explainer.methods)
     voice.say(f"method{'s' * (len(explainer.methods) > 1)}: {names}{where}{chosen}, on {worker.where}")
-    voice.say(f"explained: {worker.explains}")
+    voice.say(f"target: {worker.explains}")
     if worker.network.untrained:
         voice.note("the weights are random: these maps mean nothing, and every output says so")
     for note in run.notes:

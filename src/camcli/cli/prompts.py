@@ -107,7 +107,7 @@ def _introduce(sensitivity: Any, voice: Voice) -> None:
     where = f" at {', '.join(explainer.layers)}" if explainer.layers else ""
     chosen = " (chosen; --layer names another)" if explainer.layers and not job.layers else ""
     voice.say(f"method: {explainer.methods[0].name}{where}{chosen}, on {worker.where}")
-    voice.say(f"explained: {worker.explains}, of {len(sensitivity.prompts)} prompts")
+    voice.say(f"target: {worker.explains}, of {len(sensitivity.prompts)} prompts")
     if worker.network.untrained:
         voice.note("the weights are random: these maps mean nothing, and every output says so")
     for note in sensitivity.notes:
