@@ -359,7 +359,7 @@ def test_what_is_no_detection_is_refused():
 
 
 def test_the_run_says_what_is_explained():
-    assert Outlet().says("softmax", 1000) == "a class's score before softmax"
+    assert Outlet().says("softmax", 1000) == "class logit (before softmax)"
     assert "before sigmoid" in Outlet().says("softmax", 1)
     assert "do not exclude" in Outlet().says("sigmoid", 20)
     assert "summed over the pixels where the model predicts it" in Outlet("segment").says("softmax", 21)

@@ -213,7 +213,7 @@ def test_a_region_of_the_picture_is_summed_over(small):
     [away] = outcomes(model="small.py:pixels", target=("red",), region="500,500,600,600", out="away")
     assert "outside what the model sees" in away.error
     said = json.loads(Path("given/run.json").read_text())
-    assert said["explained"] == "a class's scores before softmax, summed over the region given"
+    assert said["explained"] == "class logits (before softmax), summed over the region given"
 
 
 def test_a_mask_of_another_size_fails_its_picture_only(small):

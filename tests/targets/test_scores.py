@@ -253,7 +253,7 @@ def test_boxes_have_one_score():
 
 def test_what_is_explained_is_said():
     network = named(MODEL, 3)
-    assert Explainer(network).says() == "a class's score before softmax"
+    assert Explainer(network).says() == "class logit (before softmax)"
     assert "probability" in Explainer(network, score="probability").says()
     assert Explainer(network, score="margin", versus=[2]).says() == "a class's margin over thing 2"
     assert Explainer(network, counterfactual=True).says().endswith("what lowers it is warm")

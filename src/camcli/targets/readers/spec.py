@@ -68,7 +68,7 @@ class Outlet:
             where = "the region given" if region else "the pixels where the model predicts it"
             if activation == "probabilities":
                 return f"a class's probabilities, as the model gives them, summed over {where}"
-            return f"a class's scores before {activation}, summed over {where}"
+            return f"class logits (before {activation}), summed over {where}"
         if self.references is not None:
             return "how like the reference it is: the cosine of their features"
         if self.task == "features":
@@ -84,12 +84,12 @@ class Outlet:
                 else "a class's probability, as the model gives it"
             )
         if classes == 1:
-            return "the model's one score, before sigmoid: what raises it is warm"
+            return "the model's one logit (before sigmoid): what raises it is warm"
         if self.two_sided:
-            return "the model's one score before sigmoid, for its second class, and minus it for its first"
+            return "the model's one logit (before sigmoid) for its second class, and minus it for its first"
         if activation == "sigmoid":
-            return "a class's score before sigmoid: classes do not exclude one another"
-        return "a class's score before softmax"
+            return "class logit (before sigmoid): classes do not exclude one another"
+        return "class logit (before softmax)"
 
     def nothing(self) -> str:
         """Why an image has no class of its own accord."""
