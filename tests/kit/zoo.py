@@ -288,11 +288,11 @@ the picture's plane.
 ## A family that needs special treatment
 
 How an output is read follows from its shape and from two facts of the model: the tokens in front and the patch grid.
-Facts that a library gets wrong or does not state are put right in one place, `src/camcli/models/sources/timm.py`: the
-functions `_prefix` and `_grid`, with one word in `LATE_CLASS_TOKEN` for a network whose class token joins late. A new
-kind of layout is a function beside `readings` in `src/camcli/engine/layers/layout.py`; a new reason not to choose a
-layer stands in `ranked` in `src/camcli/engine/layers/probe.py`. A new family of a library is a line in
-`tests/kit/zoo.json`."""
+Facts that a library gets wrong or does not state are put right in `src/camcli/models/sources/timm_config.py`: the
+functions `count_prefix_tokens` and `patch_grid`, with one word in `LATE_CLASS_TOKEN` for a network whose class
+token joins late. A new kind of layout is a function beside `readings` in `src/camcli/engine/layers/layout.py`; a new
+reason not to choose a layer stands in `ranked` in `src/camcli/engine/layers/ranking.py`. A new family of a library is a
+line in `tests/kit/zoo.json`."""
 
 ABOUT = {
     "timm": "The smallest model of each of timm's modules.",
