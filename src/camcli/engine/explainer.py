@@ -49,7 +49,6 @@ from camcli.engine.forward import (
     Plan,
     Witness,
     alike,
-    wide,
 )
 from camcli.engine.hooks.attention import Attending
 from camcli.engine.hooks.capture import Taps, at_layer
@@ -57,6 +56,7 @@ from camcli.engine.hooks.input_size import told
 from camcli.engine.hooks.opaque import closed_parts
 from camcli.engine.hooks.relu import RuledActivations, unseen_relus
 from camcli.engine.hooks.state import frozen, quantised
+from camcli.engine.hooks.tensors import wide
 from camcli.engine.hooks.watch import listened
 from camcli.engine.input_channels import channels_in_words, taken
 from camcli.engine.layers.default_layer import found_default

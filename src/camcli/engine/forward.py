@@ -357,11 +357,6 @@ def points_of(forward: Forward) -> list[Tensor]:
     return points
 
 
-def wide(tensor: Tensor) -> Tensor:
-    """At least float32, since sums over half-precision products lose the map."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
 def gradients_at(score: Tensor, points: Sequence[Tensor], keep: bool = False, curved: bool = False) -> list[Tensor]:
     """The gradient of a score by each point; zeros where it owes nothing to it."""
     found: Sequence[Tensor | None] = [None] * len(points)

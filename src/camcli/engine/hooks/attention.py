@@ -21,9 +21,8 @@ from camcli.engine.hooks.attention_weights import (
     projected,
     softmax_of,
     transposed,
-    wide,
 )
-from camcli.engine.hooks.tensors import tensors
+from camcli.engine.hooks.tensors import tensors, wide
 
 _SOFTMAXES = frozenset({F.softmax, torch.softmax, Tensor.softmax})
 _PRODUCTS = frozenset({torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm})

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from camcli.engine.hooks.tensors import wide
+
 MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
 
 
@@ -78,8 +80,3 @@ def for_heads(tensor: Tensor, heads: int) -> Tensor:
 def transposed(tensor: Tensor) -> Tensor:
     """A batch of matrices, each transposed."""
     return tensor.transpose(-2, -1)
-
-
-def wide(tensor: Tensor) -> Tensor:
-    """At least float32."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

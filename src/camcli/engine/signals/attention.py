@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from camcli.engine.forward import wide
+from camcli.engine.hooks.tensors import wide
 from camcli.engine.layers.layout import canonical
 from camcli.engine.signals.scored import ScoredForward
 

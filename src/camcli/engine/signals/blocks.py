@@ -10,9 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from camcli.base.errors import RequestError
-from camcli.engine.forward import gradients_at, wide
+from camcli.engine.forward import gradients_at
 from camcli.engine.hooks.attention import Attending
 from camcli.engine.hooks.attention_override import Rule
+from camcli.engine.hooks.tensors import wide
 from camcli.engine.layers.blocks import Call, Trunk, added
 from camcli.engine.signals.attention import last_gradient, last_values
 from camcli.engine.signals.gradients import logits

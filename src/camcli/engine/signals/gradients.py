@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from camcli.base.errors import PictureError
-from camcli.engine.forward import gradients_at, wide
+from camcli.engine.forward import gradients_at
 from camcli.engine.hooks.relu import Rule
+from camcli.engine.hooks.tensors import wide
 from camcli.engine.signals.scored import ScoredForward
 from camcli.images.placement import at_pixels
 from camcli.methods.rounding import coarse

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from camcli.engine.forward import ROUNDED, gradients_at, points_of, wide
+from camcli.engine.forward import ROUNDED, gradients_at, points_of
+from camcli.engine.hooks.tensors import wide
 from camcli.engine.layers.layout import canonical
 from camcli.engine.signals.scored import ScoredForward
 from camcli.methods.rounding import coarse

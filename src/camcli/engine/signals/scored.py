@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from camcli.base.errors import PictureError
-from camcli.engine.forward import FROM_INPUT, Forward, Plan, Witness, gradients_at, wide
+from camcli.engine.forward import FROM_INPUT, Forward, Plan, Witness, gradients_at
 from camcli.engine.hooks.attention import Attention
+from camcli.engine.hooks.tensors import wide
 from camcli.engine.layers.layout import canonical
 from camcli.targets.target import Reading, Subject
 
