@@ -25,7 +25,8 @@ from timm.models.vision_transformer import ParallelScalingBlock, ResPostBlock
 from torch import nn
 
 from camcli import Explainer, PictureError, RequestError
-from camcli.engine.hooks.attention import Attending, Ruled
+from camcli.engine.hooks.attention import Attending
+from camcli.engine.hooks.attention_override import Ruled
 from camcli.engine.hooks.state import frozen, lent
 from camcli.engine.hooks.watch import at_work, handed
 from camcli.engine.layers.blocks import added, behind_attention, blocks_of, heard

@@ -22,7 +22,7 @@ from camcli import Explainer, Job
 from camcli.base.errors import RequestError
 from camcli.cli import app
 from camcli.engine import devices
-from camcli.engine.hooks.attention import twice_differentiable
+from camcli.engine.hooks.attention_override import twice_differentiable
 from camcli.engine.layers.probe import probe_image
 from camcli.methods import METHODS
 from camcli.runs.explain.run import Run

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from camcli.base.errors import CamcliError, PictureError, RequestError
 from camcli.engine import Place, devices
+from camcli.engine.checks.attention_chain import check_chain, check_last, remarks
+from camcli.engine.checks.rerun import prepare_parts, prepare_rest, prepare_trunk
 from camcli.engine.checks.trial import drawn, tried
 from camcli.engine.choose import (
     ONE_TARGET,
@@ -47,7 +49,6 @@ from camcli.engine.forward import (
     Plan,
     Witness,
     alike,
-    wide,
 )
 from camcli.engine.hooks.attention import Attending
 from camcli.engine.hooks.capture import Taps, at_layer
@@ -55,8 +56,10 @@ from camcli.engine.hooks.input_size import told
 from camcli.engine.hooks.opaque import closed_parts
 from camcli.engine.hooks.relu import RuledActivations, unseen_relus
 from camcli.engine.hooks.state import frozen, quantised
+from camcli.engine.hooks.tensors import wide
 from camcli.engine.hooks.watch import listened
 from camcli.engine.input_channels import channels_in_words, taken
+from camcli.engine.layers.default_layer import found_default
 from camcli.engine.layers.even_steps import EvenSteps
 from camcli.engine.layers.layout import Layout, asked, canonical, decide, readings
 from camcli.engine.layers.levels import levels
@@ -72,29 +75,18 @@ from camcli.engine.layers.locate import (
     smaller,
     words_of,
 )
+from camcli.engine.layers.nan import depends, first_not_finite
 from camcli.engine.layers.paths import first_names, resolve
-from camcli.engine.layers.probe import (
-    Layer,
-    LayerError,
-    cut_off,
-    depends,
-    first_not_finite,
-    found_default,
-    no_grad_fn,
-    no_gradient,
-    no_graph,
-    noise_like,
-    plain_layouts,
-    survey,
-    token_layout,
-)
+from camcli.engine.layers.probe import Layer, noise_like, plain_layouts, survey, token_layout
+from camcli.engine.layers.refusals import LayerError, cut_off, no_grad_fn, no_gradient, no_graph
 from camcli.engine.maps.augment import Pass, channel_parts, fused, passes, sizes, smoothed, summed
 from camcli.engine.maps.concepts import Fitted, fitted, sampled
 from camcli.engine.maps.concepts import found as found_concepts
 from camcli.engine.maps.method import Recipe, recipes
 from camcli.engine.network import Network, tells_apart, two_sided
 from camcli.engine.setup import Request, score_of
-from camcli.engine.signals import Evidence, Trying, mixes
+from camcli.engine.signals.evidence import Evidence, Trying
+from camcli.engine.signals.mixing import mixes
 from camcli.engine.speed.compiling import Compilation, compiled
 from camcli.engine.speed.folding import Pair, fold, pairs
 from camcli.images.features import Features
@@ -122,7 +114,7 @@ RECTIFIED = frozenset({"attn_grad", "told_grad", "stopped"})
 # Stands for a method where a layer's shares are kept beside the maps.
 OF_SHARES = -1
 # Evidence that needs a gradient, whatever it is.
-NEEDS_GRAPH = GOES_BACK | {"read", "spread"} | LOOKED | BLOCKS
+NEEDS_GRAPH = GOES_BACK | {"spread"} | LOOKED | BLOCKS
 # A map whose least value is above this part of its greatest is mostly ground.
 MOSTLY_GROUND = 0.5
 # A map whose values differ by less than this part of them is constant: what differs is rounding.
@@ -889,14 +881,14 @@ class Explainer:
             if len(image) > 1:
                 self._check_order(plan, image)
             if self._recompute:
-                note = self._witness.prepare_parts(plan, image)
+                note = prepare_parts(self._witness, plan, image)
                 # Of other sizes it is enough to say where nothing can be done.
                 if not (plan.parts and self._plans):
                     self._note(note)
             if self._witness.wants & BEHIND:
                 self._check_behind(plan, image)
                 for name in self.layers:
-                    if note := self._witness.prepare_rest(plan, name, image):
+                    if note := prepare_rest(self._witness, plan, name, image):
                         self._note(note)
             if any(recipe.of_concepts for recipe in self.recipes):
                 self._concepts(image, self._witness.forward(image, plan=plan), plan, [0])
@@ -1209,7 +1201,7 @@ class Explainer:
         alone = len(rows) == 1 and not self._request.group
         if not self._request.group or len(rows) < 2 or isinstance(run.reading, GroupPredictions):
             return self._maps(together, alone)
-        if not plan.mixes and not mixes(together):
+        if not plan.mixes and not mixes(together.scored):
             return self._maps(together, alone)
         if not plan.mixes:
             plan.mixes = True
@@ -1608,12 +1600,12 @@ class Explainer:
         """See that as much of the attention can be read as the methods look at, and how its tokens lie."""
         wants, size = self._witness.wants, (image.shape[2], image.shape[3])
         if wants & CHAIN or (wants & BLOCKS and len(attending.seen) > 1):
-            attending.check()
+            check_chain(attending)
         else:
-            attending.check_last()
+            check_last(attending)
         plan.tokens = token_layout(self._survey(image), attending.tokens, size, *self._facts(image), len(image))
         plan.attentions = len(attending.seen)
-        if wants & BLOCKS and (note := self._witness.prepare_trunk(plan, attending, image)):
+        if wants & BLOCKS and (note := prepare_trunk(self._witness, plan, attending, image)):
             self._note(note)
 
     def _try_attention(self, plan: Plan, image: Tensor) -> None:
@@ -1670,7 +1662,7 @@ class Explainer:
                 read = f"{len(rows)} of {attending.tokens} tokens, the mean of whose rows is shown"
             note += f"; the score reads {read}"
         self._note(note)
-        for remark in attending.remarks() if self._witness.wants & CHAIN else ():
+        for remark in remarks(attending) if self._witness.wants & CHAIN else ():
             self._note(remark)
 
     def _note_choice(self, name: str, taps: Taps) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from camcli.base.errors import PictureError
 from camcli.engine.explanation import Concept, Explanation, Spoken
 from camcli.engine.maps.method import Recipe
-from camcli.engine.signals import Evidence
+from camcli.engine.signals.evidence import Evidence
 from camcli.methods.concept import Concepts
 
 # In so many pictures of a run concepts are found, at most.
