@@ -21,12 +21,13 @@ from camcli.base.errors import CamcliError, PictureError, RequestError
 from camcli.base.paths import absolute
 from camcli.engine import devices, factors
 from camcli.engine.choose import ONE_TARGET, disagreement
-from camcli.engine.explainer import Explainer, Result
+from camcli.engine.explainer import Explainer
 from camcli.engine.explanation import Explanation
 from camcli.engine.input_channels import channels_in_words
 from camcli.engine.layers.probe import probe_image
 from camcli.engine.maps.concepts import MOST_PICTURES
 from camcli.engine.maps.method import recipes
+from camcli.engine.maps.result import Result
 from camcli.engine.network import Network
 from camcli.engine.precision import DTYPES, arithmetic
 from camcli.engine.speed.compiling import Compilation
