@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, TypeVar, cast
 
@@ -14,6 +15,7 @@ from camcli.base.errors import PictureError, RequestError
 from camcli.engine.forward import Plan
 from camcli.engine.maps.result import where_not_finite
 from camcli.engine.setup import Setup
+from camcli.images.features import Features, one_of
 from camcli.targets.labels import Labels
 from camcli.targets.readers.classification import GroupPredictions
 from camcli.targets.target import Reading, Subject, competing
@@ -28,6 +30,36 @@ Choose = Callable[[int, Tensor], Sequence[int] | Class]
 Targets = Class | Sequence[Class] | Sequence[Sequence[Class]] | Choose | None
 
 ONE_TARGET = "give all pictures of a group the same targets"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Images, and what is said of each of them.
+
+    Attributes:
+        images: prepared as the model wants them.
+        choose: from an image's row and its scores to its classes.
+        seen: for models that score every pixel: which part of each image is picture, and not padding.
+        region: likewise, over what is summed.
+        extras: features of the images.
+        among: from an image's row to the classes that compete in it, which alone can be explained; empty: all.
+    """
+
+    images: Tensor
+    choose: Choose
+    seen: Tensor | None = None
+    region: Tensor | None = None
+    extras: Features | None = None
+    among: Callable[[int], Sequence[int]] = lambda row: ()
+
+    def alone(self, row: int) -> Batch:
+        """One of the images."""
+        seen, region = (None if some is None else some[row : row + 1] for some in (self.seen, self.region))
+        own = None if self.extras is None else one_of(self.extras, row)
+        choose, among = self.choose, self.among
+        return Batch(
+            self.images[row : row + 1], lambda _, scores: choose(row, scores), seen, region, own, lambda _: among(row)
+        )
 
 
 def predicted(row: int, scores: Tensor) -> Sequence[int]:  # noqa: ARG001
@@ -148,26 +180,17 @@ def predicted_by(setup: Setup) -> Choose:
     return lambda row, scores: predicted(row, scores[: network.labels.open] if network else scores)
 
 
-def choose_targets(
-    setup: Setup,
-    plan: Plan,
-    reading: Reading,
-    images: Tensor,
-    choose: Choose,
-    among: Callable[[int], Sequence[int]],
-) -> list[list[Subject | PictureError]]:
+def choose_targets(setup: Setup, plan: Plan, reading: Reading, batch: Batch) -> list[list[Subject | PictureError]]:
     """What is explained of each image; of a class of which there is nothing, the reason stands in its place.
 
     Args:
         setup: what is asked.
         plan: for images of this size.
         reading: what the network says of them.
-        images: prepared as the model wants them.
-        choose: from an image's row and its scores to its classes.
-        among: from an image's row to the classes that compete in it; empty: all.
+        batch: the images.
     """
-    choose = _agreed(choose, reading, len(images))
-    return [_chosen(setup, plan, choose, row, reading, images, among(row)) for row in range(len(images))]
+    agreed = replace(batch, choose=_agreed(batch.choose, reading, len(batch.images)))
+    return [_chosen(setup, plan, reading, agreed, row) for row in range(len(batch.images))]
 
 
 def _agreed(choose: Choose, reading: Reading, images: int) -> Choose:
@@ -196,17 +219,16 @@ def _agreed(choose: Choose, reading: Reading, images: int) -> Choose:
     return agreed
 
 
-def _chosen(
-    setup: Setup, plan: Plan, choose: Choose, row: int, reading: Reading, images: Tensor, among: Sequence[int]
-) -> list[Subject | PictureError]:
+def _chosen(setup: Setup, plan: Plan, reading: Reading, batch: Batch, row: int) -> list[Subject | PictureError]:
     """What is explained of one image."""
     labels = setup.network.labels if setup.network else Labels(())
+    among = batch.among(row)
     try:
         scores = reading.scores(row)
-        _check_finite(setup, scores, images, row)
+        _check_finite(setup, scores, batch.images, row)
         if setup.of_no_class:
             return []
-        indices = list(dict.fromkeys(classes_of(choose(row, competing(scores, among)))))
+        indices = list(dict.fromkeys(classes_of(batch.choose(row, competing(scores, among)))))
         if not indices:
             raise PictureError(setup.outlet.nothing())
         if setup.of_layer:

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any, Generic, TypeVar, cast, overload
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from camcli.base.errors import PictureError, RequestError
+from camcli.base.errors import PictureError
 from camcli.engine import Place
 from camcli.engine.checks.compatibility import check_setup, words_of
-from camcli.engine.checks.dry_run import prepare
+from camcli.engine.checks.dry_run import prepare, prepare_for
 from camcli.engine.checks.findings import Findings
-from camcli.engine.checks.images import check_batch, check_input_channels
+from camcli.engine.checks.images import check_batch, check_call, check_input_channels
 from camcli.engine.checks.places import locate_layers
 from camcli.engine.choose import (
+    Batch,
     Choose,
     Class,
     Targets,
@@ -33,30 +34,28 @@ from camcli.engine.choose import (
 from camcli.engine.explanation import Explanation
 from camcli.engine.layers.layout import Layout
 from camcli.engine.layers.locate import Located
-from camcli.engine.layers.probe import noise_like
 from camcli.engine.maps.compute import compute_maps, evidence_of_total
 from camcli.engine.maps.concepts import Fitted, find_concepts, fitted, sampled
 from camcli.engine.maps.method import Recipe, recipes
-from camcli.engine.maps.places import Prepared, grids_of, placement_of
+from camcli.engine.maps.places import Prepared
 from camcli.engine.maps.result import Result, to_results
 from camcli.engine.network import Network
 from camcli.engine.setup import Setup, explained_in_words, score_of
 from camcli.engine.speed import tune
 from camcli.engine.speed.compiling import Compilation
-from camcli.images.features import Features, one_of
-from camcli.images.placement import Placement
+from camcli.images.features import Features
 from camcli.targets import AUTO
 from camcli.targets.readers.spec import Outlet
-from camcli.targets.target import Activation, Subject
+from camcli.targets.target import Activation
 
 T = TypeVar("T")
 
 
 class _Of(Generic[T]):
-    """An attribute that is one of the setup's, or of the plan that was found last (``plan``)."""
+    """An attribute that is kept elsewhere: in the setup, or in what was found out."""
 
-    def __init__(self, whose: str = "setup") -> None:
-        self._whose = whose
+    def __init__(self, place: str = "setup") -> None:
+        self._place = place
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -68,12 +67,10 @@ class _Of(Generic[T]):
     def __get__(self, explainer: Explainer, owner: type) -> T: ...
 
     def __get__(self, explainer: Explainer | None, owner: type) -> T | _Of[T]:
-        if explainer is None:
-            return self
-        return cast("T", getattr(explainer.setup if self._whose == "setup" else explainer.findings.plan, self._name))
+        return self if explainer is None else cast("T", getattr(attrgetter(self._place)(explainer), self._name))
 
     def __set__(self, explainer: Explainer, value: T) -> None:
-        setattr(explainer.setup if self._whose == "setup" else explainer.findings.plan, self._name, value)
+        setattr(attrgetter(self._place)(explainer), self._name, value)
 
 
 class Explainer:
@@ -82,13 +79,11 @@ class Explainer:
     The network is used as it stands, on its device and in its precision, and is left exactly as it was.
 
     Args:
-        model: a network, or a bare module that takes ``(n, 3, h, w)`` (or as many other channels as
-            it likes) to scores ``(n, classes)``, perhaps somewhere in
-            tuples, mappings or dataclasses.
+        model: a network, or a bare module that takes ``(n, 3, h, w)`` (or as many other channels as it likes) to scores
+            ``(n, classes)``, perhaps somewhere in tuples, mappings or dataclasses.
         layers: layer paths (see :func:`camcli.engine.layers.paths.resolve`); empty for the default layer, chosen at the
-            first
-            batch, or where hirescam explains boxes for the levels that they are read from. Must be empty for methods
-            that work at the input alone.
+            first batch, or where hirescam explains boxes for the levels that they are read from. Must be empty for
+            methods that work at the input alone.
         method: a row of ``camcli methods``, or several: they share the forward, and the backward where they want one;
             ``auto``: gradcam, and for boxes hirescam.
         options: of the methods: ``{"samples": 8}``, or words such as ``samples=8`` and ``smoothgrad.samples=8``.
@@ -125,14 +120,16 @@ class Explainer:
             taken together. Filled by :meth:`fit`, and may be set.
         activation: what makes probabilities of the scores; what was found out about them at the first check.
         one_by_one: whether each image is explained in a batch of its own, since others would change what is said of it.
-        keeps_much: whether more than what belongs to the last part of the network is kept of each image until its map
-            is made.
+        keeps_much: whether more of each image is kept than what belongs to the last part of the network.
         device: where the network is.
         notes: what a reader of all the maps must know.
         layouts: how each layer's output lies in memory, for images of the size that was checked last.
         runs: which of each layer's runs is explained, from 1 on, likewise; the layers in running order.
         located: where each layer's cells lie in the input, likewise, if that was measured.
         channels: how many channels each layer has, likewise.
+        grids: rows and columns of each layer's maps, and ("") of those over tokens, likewise.
+        shared: whether the model gives one prediction for the whole group, likewise.
+        places: of layers that give several tensors, which of them is explained, from 0 on; the first where none stands.
 
     Raises:
         RequestError: there is no such method, option or layer, or they do not go together.
@@ -152,10 +149,13 @@ class Explainer:
     keeps_much = _Of[bool]()
     device = _Of[torch.device]()
     notes = _Of[tuple[str, ...]]()
-    layouts = _Of[dict[str, Layout]]("plan")
-    runs = _Of[dict[str, int]]("plan")
-    located = _Of[dict[str, Located]]("plan")
-    channels = _Of[dict[str, int]]("plan")
+    layouts = _Of[dict[str, Layout]]("findings.plan")
+    runs = _Of[dict[str, int]]("findings.plan")
+    located = _Of[dict[str, Located]]("findings.plan")
+    channels = _Of[dict[str, int]]("findings.plan")
+    grids = _Of[dict[str, tuple[int, int]]]("findings")
+    shared = _Of[bool]("findings")
+    places = _Of[dict[str, int]]("setup.witness")
 
     def __init__(
         self,
@@ -240,7 +240,7 @@ class Explainer:
         everything: list[list[Explanation]] = []
         check_batch(images, self.network)
         if len(images):
-            self._prepared(images, extras)
+            prepare_for(self.setup, self.findings, images, extras)
         choose = choice(targets, len(images), self.shared)
         for row, results in enumerate(self.results(images, choose, region=region, extras=extras)):
             for result in results:
@@ -271,99 +271,45 @@ class Explainer:
         check_batch(images, self.network)
         if not len(images):
             return []
-        self._check_call(choose, region)
-        choose = choose or predicted_by(self.setup)
-        prepared = self._prepared(images, extras)
-        if self.one_by_one and len(images) > 1:
-            return self._each_alone(images, choose, seen, region, extras, among)
-        try:
-            return self._explain(prepared, images, choose, seen, region, extras, among)
-        except PictureError as error:
-            # One image's trouble: it is found, and the others stand. A group fails as a whole.
-            if self.setup.group or len(images) == 1:
-                raise
-            reason = error.message
-        alone = self._each_alone(images, choose, seen, region, extras, among)
-        if not any(isinstance(one, PictureError) for some in alone for one in some):
-            self.setup.note(f"a batch failed and was done picture by picture: {reason}")
+        check_call(self.setup, choose is not None, region)
+        return self._results(Batch(images, choose or predicted_by(self.setup), seen, region, extras, among))
+
+    def _results(self, batch: Batch) -> list[list[Result]]:
+        """The results of a batch; image by image where others would change them, or one is in trouble."""
+        setup, several = self.setup, len(batch.images) > 1
+        prepared = prepare_for(setup, self.findings, batch.images, batch.extras)
+        reason = ""
+        if not (setup.one_by_one and several):
+            try:
+                return self._explain(prepared, batch)
+            except PictureError as error:
+                # One image's trouble: it is found, and the others stand. A group fails as a whole.
+                if setup.group or not several:
+                    raise
+                reason = error.message
+        alone = [self._results(batch.alone(row))[0] for row in range(len(batch.images))]
+        if reason and not any(isinstance(one, PictureError) for some in alone for one in some):
+            setup.note(f"a batch failed and was done picture by picture: {reason}")
         return alone
 
-    def _explain(
-        self,
-        prepared: Prepared,
-        images: Tensor,
-        choose: Choose,
-        seen: Tensor | None,
-        region: Tensor | None,
-        extras: Features | None,
-        among: Callable[[int], Sequence[int]],
-    ) -> list[list[Result]]:
+    def _explain(self, prepared: Prepared, batch: Batch) -> list[list[Result]]:
         """Explain a batch whose size was tried.
 
         Raises:
             PictureError: one of several images has no map by one of the methods.
         """
-        setup, plan = self.setup, prepared.plan
-        with setup.witness.ready(), setup.witness.feed.giving(extras):
-            forward = setup.witness.forward(images, seen, region, plan)
-            targets = choose_targets(setup, plan, forward.reading, images, choose, among)
-            concepts = find_concepts(setup, plan, forward, seen)
-            subjects = [[one for one in some if isinstance(one, Subject)] for some in targets]
-            maps = compute_maps(setup, prepared, images, forward, subjects)
-            results = to_results(setup, prepared, images, forward, targets, maps)
-        return [[*own, *some] for own, some in zip(concepts, results, strict=True)]
-
-    def _each_alone(
-        self,
-        images: Tensor,
-        choose: Choose,
-        seen: Tensor | None,
-        region: Tensor | None,
-        extras: Features | None,
-        among: Callable[[int], Sequence[int]],
-    ) -> list[list[Result]]:
-        """Explain each image in a batch of its own."""
-
-        def alone(row: int) -> list[Result]:
-            image, inside, part = (None if some is None else some[row : row + 1] for some in (images, seen, region))
-            assert image is not None
-            own = None if extras is None else one_of(extras, row)
-            [results] = self.results(
-                image, lambda _, scores: choose(row, scores), inside, part, own, lambda _: among(row)
-            )
-            return results
-
-        return [alone(row) for row in range(len(images))]
-
-    def _check_call(self, choose: Choose | None, region: Tensor | None) -> None:
-        """See that what a call gives beside the images means something to the model and the methods."""
-        if region is not None and self.outlet.task != "segment":
-            raise RequestError(
-                "a region is given, but the model does not score every pixel", "leave the region out: --region"
-            )
-        if choose is None and self.setup.of_layer:
-            named = " and ".join(row.name for row in self.methods)
-            raise RequestError(
-                f"{named} shows a channel of the layer, and none is named",
-                "name some: --target channel:12,99; or those that matter most to the class: --target channels:top:5",
-            )
-
-    def _prepared(self, images: Tensor, extras: Features | None) -> Prepared:
-        """What was found out on noise like these images; tried now if that is new."""
-        key = self.setup.key(images)
-        if self.findings.checked != key:
-            prepare(self.setup, self.findings, noise_like(images, count=key[0]), extras)
-        return self.findings.prepared(key)
-
-    @property
-    def shared(self) -> bool:
-        """Whether the model was found to give one prediction for the whole group that was checked last."""
-        return self.findings.checked in self.findings.shared
+        setup, plan, images = self.setup, prepared.plan, batch.images
+        with setup.witness.ready(), setup.witness.feed.giving(batch.extras):
+            forward = setup.witness.forward(images, batch.seen, batch.region, plan)
+            targets = choose_targets(setup, plan, forward.reading, batch)
+            concepts = find_concepts(setup, plan, forward, batch.seen)
+            maps = compute_maps(setup, prepared, images, forward, targets)
+            return to_results(setup, prepared, images, forward, targets, maps, concepts)
 
     def cells(self, images: Float[Tensor, "n d h w"], pictures: int) -> dict[str, Float[Tensor, "m c"]]:
         """Of each layer cells of a batch, for :meth:`fit`; ``pictures`` is how many are looked at in all."""
         check_batch(images, self.network)
-        plan = self._prepared(images, None).plan
+        plan = prepare_for(self.setup, self.findings, images).plan
         with self.setup.witness.ready():
             evidence = evidence_of_total(self.setup, plan, self.setup.witness.forward(images))
             return {layer: sampled(evidence.get("act", layer), pictures) for layer in self.layers}
@@ -379,19 +325,11 @@ class Explainer:
         self.fitted = fitted(self.recipes, samples)
 
     def rearrange(self, image: Float[Tensor, "n d h w"], extras: Features | None = None) -> int:
-        """Make the network faster and its numbers the same to rounding: see :func:`camcli.engine.speed.tune.rearrange`.
-
-        Raises:
-            RequestError: the layer cannot be chosen.
-        """
+        """Make the network faster and its numbers the same to rounding: :func:`camcli.engine.speed.tune.rearrange`."""
         return tune.rearrange(self.setup, self.findings, image, extras)
 
     def compile(self, images: Float[Tensor, "n d h w"], least: float = 0.0) -> Compilation:
-        """Compile what no gradient passes, where that is faster: see :func:`camcli.engine.speed.tune.compile_prefix`.
-
-        Raises:
-            RequestError: no map can be made, as in :meth:`check`.
-        """
+        """Compile what no gradient passes, where that is faster: :func:`camcli.engine.speed.tune.compile_prefix`."""
         return tune.compile_prefix(self.setup, self.findings, images, least)
 
     def on(self, device: torch.device, image: Float[Tensor, "n d h w"], extras: Features | None = None) -> Explainer:
@@ -446,20 +384,6 @@ class Explainer:
             RequestError: the layer cannot be chosen or read.
         """
         locate_layers(self.setup, self.findings, image, extras)
-
-    @property
-    def places(self) -> dict[str, int]:
-        """Of layers that give several tensors, which of them is explained, from 0 on; the first where none stands."""
-        return self.setup.witness.places
-
-    def placement(self, layer: str, map: np.ndarray) -> Placement | None:
-        """Where the cells of a map at a layer lie, or of several layers joined by ``+``; None: evenly."""
-        return placement_of(self.findings.plan, layer, map)
-
-    @property
-    def grids(self) -> dict[str, tuple[int, int]]:
-        """Rows and columns of each layer's maps, and ("") of those over tokens, for images checked last."""
-        return grids_of(self.findings.plan)
 
     def says(self, region: bool = False) -> str:
         """What is explained, in words for people."""

@@ -66,6 +66,14 @@ def prepare(
     return findings.prepared(key)
 
 
+def prepare_for(setup: Setup, findings: Findings, images: Tensor, extras: Features | None = None) -> Prepared:
+    """What was found out on noise like these images; tried now if that is new."""
+    key = setup.key(images)
+    if findings.checked == key:
+        return findings.prepared(key)
+    return prepare(setup, findings, noise_like(images, count=key[0]), extras)
+
+
 def _try_passes(setup: Setup, findings: Findings, image: Tensor, key: Key) -> None:
     """Find the sizes at which the images are explained too."""
     if key not in findings.passes:
@@ -133,7 +141,7 @@ def _first_forward(setup: Setup, findings: Findings, image: Tensor) -> Forward:
     if setup.needs_graph and not forward.reading.total().requires_grad and no_graph(survey_layers(setup, image)):
         raise no_grad_fn()
     if isinstance(forward.reading, GroupPredictions):
-        findings.shared.add(setup.key(image))
+        findings.shared_by.add(setup.key(image))
     if forward.ruled is not None:
         check_rules(setup, forward.ruled, forward.reading.total(), image)
     return forward

@@ -9,7 +9,7 @@ from camcli.engine.hooks.capture import Taps
 from camcli.engine.layers.locate import Located
 from camcli.engine.layers.probe import Layer
 from camcli.engine.maps.augment import Pass
-from camcli.engine.maps.places import Prepared
+from camcli.engine.maps.places import Prepared, grids_of
 from camcli.engine.setup import Key
 
 
@@ -21,7 +21,7 @@ class Findings:
         plans: for images of a size.
         passes: how images of a size are shown to the network.
         checked: for which images all was found out last.
-        shared: for which images there is one prediction for a whole group.
+        shared_by: for which images there is one prediction for a whole group.
         located: where the cells of each layer lie.
         even: whether all steps of the network are even.
         taps: what the layers gave, kept for the next step.
@@ -35,7 +35,7 @@ class Findings:
     plans: dict[Key, Plan] = field(default_factory=dict)
     passes: dict[Key, list[Pass]] = field(default_factory=dict)
     checked: Key | None = None
-    shared: set[Key] = field(default_factory=set)
+    shared_by: set[Key] = field(default_factory=set)
     located: dict[Key, dict[str, Located]] = field(default_factory=dict)
     even: dict[Key, bool] = field(default_factory=dict)
     taps: dict[Key, Taps] = field(default_factory=dict)
@@ -49,6 +49,16 @@ class Findings:
     def plan(self) -> Plan:
         """That for the images that were checked last; an empty one before."""
         return Plan() if self.checked is None else self.plans[self.checked]
+
+    @property
+    def shared(self) -> bool:
+        """Whether there is one prediction for a whole group, of those that were checked last."""
+        return self.checked in self.shared_by
+
+    @property
+    def grids(self) -> dict[str, tuple[int, int]]:
+        """Rows and columns of each layer's maps, and ("") of those over tokens, for images checked last."""
+        return grids_of(self.plan)
 
     def prepared(self, key: Key) -> Prepared:
         """All that is needed to explain images."""

@@ -29,6 +29,29 @@ def check_batch(images: Tensor, network: Network | None) -> None:
         raise RequestError(f"images of shape {form} were given{takes}", f"give a batch of images: {kind}")
 
 
+def check_call(setup: Setup, chosen: bool, region: Tensor | None) -> None:
+    """See that what a call gives beside the images means something to the model and the methods.
+
+    Args:
+        setup: what is asked.
+        chosen: whether it says what is explained of each image.
+        region: over what is summed.
+
+    Raises:
+        RequestError: it means nothing, or something is missing.
+    """
+    if region is not None and setup.outlet.task != "segment":
+        raise RequestError(
+            "a region is given, but the model does not score every pixel", "leave the region out: --region"
+        )
+    if not chosen and setup.of_layer:
+        named = " and ".join(recipe.row.name for recipe in setup.recipes)
+        raise RequestError(
+            f"{named} shows a channel of the layer, and none is named",
+            "name some: --target channel:12,99; or those that matter most to the class: --target channels:top:5",
+        )
+
+
 def check_input_channels(setup: Setup, image: Float[Tensor, "n d h w"]) -> None:
     """Where the network fails on images, see that it is not for their channels.
 

@@ -18,9 +18,17 @@ from camcli.engine.signals import Evidence, mixes
 from camcli.targets.readers.classification import GroupPredictions
 from camcli.targets.target import Subject
 
+# Of each image what is explained, or why it cannot be.
+Targets = Sequence[Sequence[Subject | PictureError]]
+
+
+def subjects_of(targets: Targets) -> list[list[Subject]]:
+    """Of each image what can be explained."""
+    return [[one for one in some if isinstance(one, Subject)] for some in targets]
+
 
 def compute_maps(
-    setup: Setup, prepared: Prepared, images: Tensor, forward: Forward, subjects: Sequence[Sequence[Subject]]
+    setup: Setup, prepared: Prepared, images: Tensor, forward: Forward, targets: Targets
 ) -> list[ByMethod]:
     """For each rank of the images' subjects, by method and layer the mean of the maps of all passes.
 
@@ -29,12 +37,12 @@ def compute_maps(
         prepared: what was found out for images of this size.
         images: prepared as the model wants them.
         forward: of the images as they are.
-        subjects: what is explained of each.
+        targets: of each what is explained, or why it cannot be.
 
     Raises:
         PictureError: one of several images has none.
     """
-    size, turns = prepared.size, prepared.turns
+    size, turns, subjects = prepared.size, prepared.turns, subjects_of(targets)
     ranks = max(map(len, subjects), default=0)
     sums: list[ByMethod] = [{} for _ in range(ranks)]
     for one, plan in turns:

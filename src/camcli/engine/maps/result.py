@@ -13,6 +13,7 @@ from camcli.base.errors import PictureError
 from camcli.engine.explanation import Explanation
 from camcli.engine.forward import ATTENTION, Forward
 from camcli.engine.layers.probe import first_not_finite
+from camcli.engine.maps.compute import Targets, subjects_of
 from camcli.engine.maps.fuse import ByMethod, Maps, join_maps
 from camcli.engine.maps.method import Recipe
 from camcli.engine.maps.places import Prepared, placement_of
@@ -39,10 +40,11 @@ def to_results(
     prepared: Prepared,
     images: Tensor,
     forward: Forward,
-    targets: Sequence[Sequence[Subject | PictureError]],
+    targets: Targets,
     maps: Sequence[ByMethod],
+    concepts: Sequence[Sequence[Result]],
 ) -> list[list[Result]]:
-    """For each image what is said of each class asked for: its maps, or the reasons that stand where they would.
+    """For each image its concepts, then of each class asked for its maps, or the reasons that stand in their place.
 
     Args:
         setup: what is asked.
@@ -51,11 +53,12 @@ def to_results(
         forward: of them.
         targets: of each image what is explained, or why it cannot be.
         maps: for each rank of those that can be.
+        concepts: of each image, which come first.
     """
     places: list[list[list[Result]]] = [
         [[one] if isinstance(one, PictureError) else [] for one in some] for some in targets
     ]
-    subjects = [[one for one in some if isinstance(one, Subject)] for some in targets]
+    subjects = subjects_of(targets)
     of_subjects = [[place for place in some if not place] for some in places]
     said = [scores_of(forward.reading, row) for row in range(len(images))]
     for rank, made in enumerate(maps):
@@ -67,7 +70,7 @@ def to_results(
                     place.append(some)
                 else:
                     place.append(to_result(setup, prepared, some, at, subjects[row][rank], said[row], images, row))
-    return [[*chain.from_iterable(some)] for some in places]
+    return [[*own, *chain.from_iterable(some)] for own, some in zip(concepts, places, strict=True)]
 
 
 def to_result(
