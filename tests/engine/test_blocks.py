@@ -241,7 +241,7 @@ def test_a_batch_is_its_singles_and_classes_stand_one_behind_the_other(method):
     model, images = small(method), pictures(3, 16)
     asked = [[0, 3], [1], [2, 3]]
     explain = explainer(model, method)
-    explain._witness.rows = 2
+    explain.setup.witness.rows = 2
     together = explain.results(images, lambda row, scores: asked[row])
     for row, classes in enumerate(asked):
         for one, index in zip(together[row], classes, strict=True):

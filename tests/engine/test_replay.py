@@ -29,7 +29,7 @@ def both(bring, model, layer, images, whole=False, call=0):
     with untouched(model):
         explain(images, [1, 2, 3][: len(images)])
         replays, notes = found["rest"], explain.notes
-        plan = explain._plans[1, images.shape[2], images.shape[3]]
+        plan = explain.findings.plans[1, images.shape[2], images.shape[3]]
         assert plan.ways[layer].whole == whole, notes
         assert any("whole network runs again" in note for note in notes) == whole
         plan.ways[layer] = type(plan.ways[layer])(whole=True)

@@ -20,8 +20,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from camcli.base.errors import NothingFoundError, OutputError, PictureError, RequestError
-from camcli.engine.explainer import Result
 from camcli.engine.explanation import Explanation
+from camcli.engine.maps.result import Result
 from camcli.images import page_of
 from camcli.images.formats import Unread
 from camcli.images.manifest import several

@@ -12,7 +12,7 @@ from camcli.base.errors import PictureError
 from camcli.images.source import Picture, Source
 
 if TYPE_CHECKING:
-    from camcli.engine.explainer import Result
+    from camcli.engine.maps.result import Result
     from camcli.images.decode import Reduced
     from camcli.runs.worker.decode_ahead import Hold
 

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from camcli.base.errors import CamcliError, PictureError, RequestError
 from camcli.engine import devices
-from camcli.engine.explainer import Explainer, Result
+from camcli.engine.explainer import Explainer
 from camcli.engine.explanation import Explanation
+from camcli.engine.maps.result import Result
 from camcli.images import depth, frames
 from camcli.images.source import PAUSE, Picture
 from camcli.runs.worker.decode_ahead import KEPT, Reading
