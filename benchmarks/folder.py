@@ -91,13 +91,13 @@ def stages(model: str, layer: str, pictures: Path, out: Path) -> dict[str, float
     from camcli.base.allocator import keep_memory
     from camcli.runs.explain.run import Run
     from camcli.runs.job.job import Job
-    from camcli.runs.worker.worker import Worker
+    from camcli.runs.worker import pipeline
 
     keep_memory()
     spent = {"decode and resize": 0.0, "draw and write": 0.0}
     adding = Lock()
 
-    def watched(owner: type, name: str, stage: str) -> None:
+    def watched(owner: Any, name: str, stage: str) -> None:
         plain = getattr(owner, name)
 
         def timed(*given: Any) -> Any:
@@ -109,7 +109,7 @@ def stages(model: str, layer: str, pictures: Path, out: Path) -> dict[str, float
 
         setattr(owner, name, timed)
 
-    watched(Worker, "_decoded", "decode and resize")
+    watched(pipeline, "prepare_item", "decode and resize")
     watched(Run, "_outcomes", "draw and write")
     job = Job(model=f"timm:{model}", weights="random", layers=(layer,), inputs=(str(pictures),), out=str(out))
     with Run(job) as run:

@@ -149,7 +149,7 @@ def places_are_measured_in_everyday_tests_alone(
     That has tests of its own, which are no slow ones: test_placement.py.
     """
     if request.node.get_closest_marker("slow"):
-        monkeypatch.setattr("camcli.engine.explainer.locate", lambda *_given, **_options: {})
+        monkeypatch.setattr("camcli.engine.checks.places.locate", lambda *_given, **_options: {})
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ def test_all_done_ends_with_0_and_says_what_was_found_where(paint: Paint, tiny: 
     lines = result.stderr.splitlines()
     assert lines[0] == f"model: {tiny}, as built by {tiny}"
     assert lines[1] == "method: gradcam at stem, on cpu"
-    assert lines[2] == "explained: class logit (before softmax)"
+    assert lines[2] == "target: class logit (before softmax)"
     assert lines[4].split() == ["in/a.png", "0", "red", "1.00", "out/in/a.png.overlay.jpg"]
     assert lines[5].split() == ["in/b.png", "2", "blue", "1.00", "out/in/b.png.overlay.jpg"]
     assert lines[6].startswith("2 done in ")
@@ -320,7 +320,7 @@ def test_a_second_interrupt_ends_it_at_once(paint: Paint, tiny: str) -> None:
     with subprocess.Popen([sys.executable, "-c", HANGING, *words], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = ""
-        while "explained:" not in said:
+        while "target:" not in said:
             said += process.stderr.readline()
         time.sleep(2)
         process.send_signal(signal.SIGINT)

@@ -7,7 +7,7 @@ import pytest
 from rich.cells import cell_len
 
 from camcli.base.errors import RequestError
-from camcli.cli import console, progress, streams
+from camcli.cli import progress, streams
 from camcli.cli.console import Voice, print_table
 from camcli.cli.streams import printable
 from camcli.runs.record.outcome import Outcome, Tally
@@ -116,7 +116,7 @@ def test_the_bar_takes_any_name(terminal: Stream) -> None:
 def test_without_a_terminal_a_plain_line_every_few_seconds(piped: Stream, monkeypatch) -> None:
     stream = piped()
     now = [100.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     with Voice().progress(40, Tally()) as reporter:
         for _ in range(10):
             now[0] += 1
@@ -133,7 +133,7 @@ def test_without_a_terminal_a_plain_line_every_few_seconds(piped: Stream, monkey
 
 def test_a_rate_is_measured_from_batch_to_batch(monkeypatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     pace = progress._Pace()
     rates = []
     for began in (30.0, 40.0, 50.0):  # the first batch took 30 s, each of the others 10
@@ -148,7 +148,7 @@ def test_a_rate_is_measured_from_batch_to_batch(monkeypatch) -> None:
 
 def test_no_rate_is_told_before_it_means_something(monkeypatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     pace = progress._Pace()
     for _ in range(200):
         now[0] += 0.01
@@ -164,7 +164,7 @@ def test_no_rate_is_told_before_it_means_something(monkeypatch) -> None:
 def test_pictures_done_before_do_not_count_as_speed(piped: Stream, monkeypatch) -> None:
     stream = piped()
     now = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     with Voice().progress(1000, Tally()) as reporter:
         for _ in range(900):
             reporter.picture([])
@@ -180,7 +180,7 @@ def bars(width: int, terminal: Stream, monkeypatch, total: int | None = 1000, fa
     monkeypatch.setenv("NO_COLOR", "1")
     stream = terminal()
     now = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     with Voice().progress(total, Tally()) as reporter:
         for _ in range(30):
             now[0] += 0.5
@@ -254,7 +254,7 @@ def test_no_table_where_nothing_succeeded(piped: Stream) -> None:
 def test_without_a_total_no_time_left_is_made_up(piped: Stream, monkeypatch) -> None:
     stream = piped()
     now = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     with Voice().progress(None, Tally()) as reporter:
         now[0] = 10.0
         reporter.picture([outcome(error="empty")])

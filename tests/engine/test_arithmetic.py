@@ -129,7 +129,7 @@ def test_folding_is_proven_to_the_rounding_in_use(allowed):
         assert Explainer(camcli.load(BUNDLED_MODEL)).rearrange(noise) == exact
         # The tolerance of fp32 would have taken it back, as it did.
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("camcli.engine.explainer.rounding", lambda one: torch.finfo(one.dtype).eps)
+            patch.setattr("camcli.engine.speed.tune.rounding", lambda one: torch.finfo(one.dtype).eps)
             assert Explainer(camcli.load(BUNDLED_MODEL)).rearrange(noise) == 0
 
 

@@ -8,7 +8,8 @@ from networks import ByHand, Small, explainer, named, pictures, same, seeded, un
 from torch import nn
 
 from camcli import Explainer, Outlet, PictureError, RequestError
-from camcli.engine.maps.augment import Pass, fused, passes, sizes
+from camcli.engine.maps.augment import Pass, passes, sizes
+from camcli.engine.maps.fuse import fused
 
 # ---- fusing
 

@@ -13,8 +13,10 @@ from torch import nn
 from torchvision.models import VisionTransformer as TorchvisionTransformer
 
 from camcli import RequestError
-from camcli.engine.hooks.attention import Attending, averaged
+from camcli.engine.checks.attention_chain import check_chain, remarks
+from camcli.engine.hooks.attention import Attending
 from camcli.engine.hooks.state import frozen
+from camcli.engine.signals.attention import averaged
 from camcli.methods.attention import attention, gae, rollout
 
 SIZE = 32
@@ -126,7 +128,7 @@ def test_weights_and_gradients_are_those_of_attention_written_out(name):
         torch.testing.assert_close(one.weights, weights.detach(), rtol=1e-10, atol=1e-12)
         assert gradient.abs().max() > 0
         torch.testing.assert_close(grad, gradient, rtol=1e-8, atol=1e-10 * float(gradient.abs().max()))
-    met.check()
+    check_chain(met)
 
 
 def test_fused_and_written_out_attention_of_timm_leave_the_same():
@@ -149,7 +151,7 @@ def test_the_rows_that_the_score_reads(name):
 def test_a_pooling_by_attention_is_read_by_its_queries():
     model = timm_vit(class_token=False, global_pool="map")
     met, _, grads, by = attended(model, pictures(2, SIZE))
-    met.check()
+    check_chain(met)
     assert [tuple(one.weights.shape) for one in met.seen] == [(2, 3, 16, 16)] * 3 + [(2, 3, 1, 16)]
     read = met.seen[-1].read(by[-1])
     assert read.tolist() == [[True], [True]]
@@ -287,7 +289,7 @@ def test_only_what_is_asked_is_kept():
 def checked(forward, images):
     with torch.enable_grad(), Attending(len(images)) as met:
         forward(images)
-    met.check()
+    check_chain(met)
 
 
 def look(q, k, v):
@@ -346,8 +348,8 @@ def test_convolutions_between_attentions_are_remarked():
         x = look(x, x, x)
         x = before(inside(x))
         inside(look(x, x, x))
-    met.check()
-    [remark] = met.remarks()
+    check_chain(met)
+    [remark] = remarks(met)
     assert remark.startswith("neighbouring tokens are also mixed by 1 convolution between")
 
 

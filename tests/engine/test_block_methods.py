@@ -15,7 +15,7 @@ from torchvision.models import VisionTransformer as TorchvisionTransformer
 
 from camcli import Explainer, Labels, RequestError
 from camcli.methods.attention import clip_surgery, grad_eclip, legrad, maskclip
-from camcli.models.sources.open_clip import Prompted
+from camcli.models.adapters.zero_shot import Prompted
 
 NEW = ("legrad", "grad-eclip", "maskclip", "clip-surgery")
 # Where the mean of the patches is read.

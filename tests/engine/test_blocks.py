@@ -25,7 +25,8 @@ from timm.models.vision_transformer import ParallelScalingBlock, ResPostBlock
 from torch import nn
 
 from camcli import Explainer, PictureError, RequestError
-from camcli.engine.hooks.attention import Attending, Ruled
+from camcli.engine.hooks.attention import Attending
+from camcli.engine.hooks.attention_override import Ruled
 from camcli.engine.hooks.state import frozen, lent
 from camcli.engine.hooks.watch import at_work, handed
 from camcli.engine.layers.blocks import added, behind_attention, blocks_of, heard
@@ -240,7 +241,7 @@ def test_a_batch_is_its_singles_and_classes_stand_one_behind_the_other(method):
     model, images = small(method), pictures(3, 16)
     asked = [[0, 3], [1], [2, 3]]
     explain = explainer(model, method)
-    explain._witness.rows = 2
+    explain.setup.witness.rows = 2
     together = explain.results(images, lambda row, scores: asked[row])
     for row, classes in enumerate(asked):
         for one, index in zip(together[row], classes, strict=True):

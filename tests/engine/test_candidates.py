@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from camcli import Explainer, PictureError, RequestError
 from camcli.cli import app
-from camcli.engine.layers.probe import NO_GRAPH, UNREACHED, found_default, survey
+from camcli.engine.layers.default_layer import found_default
+from camcli.engine.layers.probe import NO_GRAPH, UNREACHED, survey
 
 IMAGES = pictures(2, 16)
 

@@ -92,7 +92,7 @@ def test_compiling_is_tried_unasked_where_the_run_is_long(compile, pictures, ask
         return compiling.Compilation(reason="not today")
 
     monkeypatch.setattr(Explainer, "compile", tried)
-    monkeypatch.setattr("camcli.runs.worker.worker.COMPILED_FROM", 3600)
+    monkeypatch.setattr("camcli.runs.worker.resources.COMPILED_FROM", 3600)
     worker = Worker(Job(model=tiny, device="cpu", compile=compile), total=pictures)
     assert asked_for == ([(16, pytest.approx(least))] if asked else [])
     assert ("nothing is compiled: not today" in worker.notes) == (compile == "on")

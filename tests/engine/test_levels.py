@@ -13,7 +13,7 @@ import camcli
 from camcli import Explainer, Labels, Network, Outlet, Prepare, RequestError
 from camcli.engine.layers.levels import levels
 from camcli.engine.layers.paths import resolve
-from camcli.engine.maps.augment import fused, summed
+from camcli.engine.maps.fuse import fused, summed
 from camcli.engine.speed.folding import Pair
 
 SIZE = 64

@@ -14,7 +14,8 @@ from torch import nn
 import camcli
 from camcli import Explainer, View
 from camcli.engine.layers.locate import words_of
-from camcli.engine.maps.augment import Pass, fused
+from camcli.engine.maps.augment import Pass
+from camcli.engine.maps.fuse import fused
 from camcli.images.placement import Placement, at_pixels
 from camcli.methods.gradient import layercam_fusion
 from camcli.runs.explain.run import Run

@@ -390,16 +390,16 @@ def test_nothing_is_kept_before_the_earliest_layer(tmp_path, monkeypatch, name, 
     images = pictures(2, network.prepare.size[0], dtype=torch.float32)
     explain = Explainer(network, layers=[later, layer], recompute=wanted)
     explain(images, 1)
-    plan = explain._plans[explain._checked]
+    plan = explain.findings.plan
     assert bool(plan.parts) == wanted
     ended: list[str] = []
     seen = Witnessed(network, monkeypatch)
     with (
-        explain._witness.ready(),
+        explain.setup.witness.ready(),
         saved_tensors_hooks(seen.keep, lambda kept: kept),
         listened(network.module, lambda name, _: ended.append(name)),
     ):
-        forward = explain._witness.forward(images, plan=plan)
+        forward = explain.setup.witness.forward(images, plan=plan)
     assert [*forward.taps] == [layer, explain.layers[0]]
     assert set(before) <= set(ended[: ended.index(layer)])
     assert seen.kept
@@ -415,17 +415,17 @@ def test_a_method_at_the_input_keeps_less_with_it():
     for wanted in (False, True):
         explain = Explainer(network, method="saliency", recompute=wanted)
         explain(images, 1)
-        plan = explain._plans[explain._checked]
+        plan = explain.findings.plan
         bytes_of: dict[int, int] = {}
 
         def keep(tensor, bytes_of=bytes_of):
             bytes_of[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
-        with explain._witness.ready():
+        with explain.setup.witness.ready():
             own = {one.untyped_storage().data_ptr() for one in network.module.parameters()}
             with saved_tensors_hooks(keep, lambda tensor: tensor):
-                forward = explain._witness.forward(images, plan=plan)
+                forward = explain.setup.witness.forward(images, plan=plan)
         kept.append(sum(size for place, size in bytes_of.items() if place not in own))
         del forward
     assert kept[1] < 0.5 * kept[0]
@@ -473,7 +473,7 @@ def test_where_it_changes_nothing_that_is_said(model, method, words):
     explain = Explainer(model, method=method, recompute=True, options={"samples": 20} if method == "rise" else {})
     explain.check(pictures(1, 16))
     assert f"--recompute changes nothing here: {words}" in " ".join(explain.notes)
-    assert explain._plans[explain._checked].parts == ()
+    assert explain.findings.plan.parts == ()
     assert not any("recompute" in note for note in Explainer(model, method="saliency").notes)
 
 

@@ -9,7 +9,7 @@ from networks import ByHand, Pooled, Small, Through, explainer, named, pictures,
 from torch import nn
 
 from camcli import Explainer, PictureError, RequestError
-from camcli.engine.explainer import _check_batch
+from camcli.engine.checks.images import check_batch
 from camcli.methods import METHODS
 
 every_method = pytest.mark.parametrize("method", METHODS.names())
@@ -411,4 +411,4 @@ def test_an_image_whose_target_gives_no_class_fails_alone(method):
 def test_what_is_no_batch_of_images_is_refused(shape):
     # Called directly: while tests run, the shapes in the explainer's own signature speak first.
     with pytest.raises(RequestError, match="images of shape"):
-        _check_batch(torch.zeros(shape), None)
+        check_batch(torch.zeros(shape), None)

@@ -9,6 +9,7 @@ from networks import Small, pictures, seeded, unruly, untouched
 from torch import nn
 
 from camcli import Explainer
+from camcli.engine.checks.rerun import prepare_rest
 from camcli.engine.forward import Plan, Witness
 from camcli.engine.layers.layout import Layout, canonical, restored
 from camcli.targets.readers.spec import PLAIN
@@ -28,7 +29,7 @@ def both(bring, model, layer, images, whole=False, call=0):
     with untouched(model):
         explain(images, [1, 2, 3][: len(images)])
         replays, notes = found["rest"], explain.notes
-        plan = explain._plans[1, images.shape[2], images.shape[3]]
+        plan = explain.findings.plans[1, images.shape[2], images.shape[3]]
         assert plan.ways[layer].whole == whole, notes
         assert any("whole network runs again" in note for note in notes) == whole
         plan.ways[layer] = type(plan.ways[layer])(whole=True)
@@ -267,5 +268,5 @@ def test_the_plan_is_of_one_layer_and_size():
     witness = Witness(Small(), lambda output, images: PLAIN.read(output, images), frozenset({"rest"}))
     plan = Plan(layouts={"conv2": Layout("nchw", (8, 8))}, runs={"conv2": 1})
     with witness.ready():
-        assert witness.prepare_rest(plan, "conv2", pictures(1, 16)) == ""
+        assert prepare_rest(witness, plan, "conv2", pictures(1, 16)) == ""
     assert not plan.ways["conv2"].whole

@@ -21,8 +21,9 @@ import camcli
 from camcli import Job, RequestError
 from camcli.cli import app
 from camcli.engine.hooks.capture import tapped
+from camcli.engine.layers.default_layer import found_default
 from camcli.engine.layers.layout import canonical
-from camcli.engine.layers.probe import found_default, probe_image, survey
+from camcli.engine.layers.probe import probe_image, survey
 from camcli.engine.network import Network
 from camcli.images.decode import decode
 from camcli.images.transform import Prepare

@@ -8,8 +8,11 @@ from networks import Small, Through, pictures, seeded, unruly, untouched
 from torch import nn
 
 from camcli.base.errors import RequestError
+from camcli.engine.layers.default_layer import found_default
+from camcli.engine.layers.nan import first_not_finite
 from camcli.engine.layers.paths import resolve
-from camcli.engine.layers.probe import first_not_finite, found_default, no_gradient, probe_image, survey
+from camcli.engine.layers.probe import probe_image, survey
+from camcli.engine.layers.refusals import no_gradient
 
 
 def surveyed(module, size, **facts):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from camcli.engine.network import Network
 from camcli.models import BUNDLED_MODEL, load
 from camcli.models.sources import bundled
-from camcli.models.sources.open_clip import CONFIG, FILES
+from camcli.models.sources.open_clip_weights import CONFIG, FILES
 
 TEMPLATE = "a photo of a {}."
 # At least as many features as texts, so that each can have its own row; the file's size is 49,408 times that.

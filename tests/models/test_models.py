@@ -29,10 +29,12 @@ from camcli.base.errors import NothingFoundError, RequestError
 from camcli.models.adapters import zero_shot
 from camcli.models.listing import listing, resolve
 from camcli.models.load import load
-from camcli.models.sources import bundled, local
+from camcli.models.sources import bundled, local, torchvision_config
 from camcli.models.sources import open_clip as open_clip_source
 from camcli.models.sources import timm as timm_source
 from camcli.models.sources import torchvision as torchvision_source
+from camcli.models.sources.timm_config import read_prepare
+from camcli.models.sources.torchvision_weights import resolve_weights, task_of
 from camcli.models.spec import Request
 
 ROOT = Path(__file__).parents[2]
@@ -395,7 +397,7 @@ class TestTimm:
         """Center and squash, bilinear and bicubic."""
         module = timm.create_model(name)
         expected = timm.data.create_transform(**timm.data.resolve_model_data_config(module), is_training=False)
-        prepared, _ = timm_source._prepare(module, name)(upright("chelsea.png"))
+        prepared, _ = read_prepare(module, name)(upright("chelsea.png"))
         assert torch.equal(prepared, expected(upright("chelsea.png")))
 
     def test_border_mode_too(self):
@@ -408,7 +410,7 @@ class TestTimm:
         module = nn.Identity()
         module.pretrained_cfg = timm.get_pretrained_cfg((borders or [name])[0]).to_dict()
         expected = timm.data.create_transform(**timm.data.resolve_model_data_config(module), is_training=False)
-        prepared, _ = timm_source._prepare(module, name)(upright("chelsea.png"))
+        prepared, _ = read_prepare(module, name)(upright("chelsea.png"))
         assert torch.equal(prepared, expected(upright("chelsea.png")))
 
     def test_a_model_without_a_head_gives_no_scores(self):
@@ -509,10 +511,10 @@ class TestTorchvision:
     def test_every_published_weights_preprocessing_is_understood(self):
         for name in torchvision_source.names():
             assert torchvision_source.has(name)
-            weights, task = torchvision_source._weights(name), torchvision_source._task(name.partition("/")[0])
+            weights, task = resolve_weights(name), task_of(name.partition("/")[0])
             if task == "detect":
                 continue  # the models prepare for themselves
-            prepare, _ = torchvision_source._prepare(torch.nn.Identity(), weights, task)
+            prepare, _ = torchvision_config.read_prepare(torch.nn.Identity(), weights, task)
             steps = weights.transforms()
             assert prepare.size == tuple(steps.crop_size if task == "classify" else steps.resize_size) * 2
 

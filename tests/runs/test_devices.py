@@ -22,7 +22,7 @@ from camcli import Explainer, Job
 from camcli.base.errors import RequestError
 from camcli.cli import app
 from camcli.engine import devices
-from camcli.engine.hooks.attention import twice_differentiable
+from camcli.engine.hooks.attention_override import twice_differentiable
 from camcli.engine.layers.probe import probe_image
 from camcli.methods import METHODS
 from camcli.runs.explain.run import Run
@@ -491,7 +491,9 @@ def test_interrupted_and_resumed(go: Go, tiny: str) -> None:
 
 
 def test_pictures_are_decoded_no_further_ahead_than_two_batches_a_device(paint: Paint, tiny: str) -> None:
-    from camcli.runs.worker.worker import Item, Worker
+    from camcli.runs.worker.item import Item
+    from camcli.runs.worker.pipeline import stream
+    from camcli.runs.worker.worker import Worker
 
     source = paint("a.png", RED)
     drawn: list[int] = []
@@ -502,11 +504,11 @@ def test_pictures_are_decoded_no_further_ahead_than_two_batches_a_device(paint: 
             yield Item(camcli.pictures.Source(source, f"{number}.png"))
 
     worker = Worker(Job(model=tiny, batch_size=4, workers=1, device="cpu,cpu", layers=("stem",)))
-    stream = worker.stream(items())
-    next(stream)
+    given = stream(worker, items())
+    next(given)
     # Four batches at work or waiting, one that was handed over, and what is decoded ahead.
     assert len(drawn) <= 4 * (2 * 2 + 1) + 4 + 1
-    stream.close()
+    given.close()
 
 
 def test_nothing_is_compiled_for_several_devices(paint: Paint, go: Go, tiny: str) -> None:

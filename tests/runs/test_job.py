@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from camcli.base.errors import RequestError
-from camcli.runs.job.job import NOT_IN_FINGERPRINT, Job
+from camcli.runs.job import content
+from camcli.runs.job.content import NOT_IN_FINGERPRINT
+from camcli.runs.job.job import Job
 from camcli.runs.record.outcome import Outcome, Tally
 
 # For each field another value than its default; files are made where a name is a file's.
@@ -93,11 +95,11 @@ def files(here: Path) -> Path:
 
 
 def test_an_option_that_a_version_adds_changes_nothing_as_it_is_by_default(monkeypatch) -> None:
-    asked = Job._asked
+    asked = content.options_that_count
     before, other = Job(alpha=0.2).fingerprint, Job(alpha=0.3).fingerprint
-    monkeypatch.setattr(Job, "_asked", lambda job: {**asked(job), "later": 0})
+    monkeypatch.setattr(content, "options_that_count", lambda job: {**asked(job), "later": 0})
     assert Job(alpha=0.2).fingerprint == before != other
-    monkeypatch.setattr(Job, "_asked", lambda job: {**asked(job), "later": int(job.alpha == 0.2)})
+    monkeypatch.setattr(content, "options_that_count", lambda job: {**asked(job), "later": int(job.alpha == 0.2)})
     assert Job(alpha=0.2).fingerprint != before
 
 

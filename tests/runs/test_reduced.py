@@ -177,7 +177,7 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> list[float]:
             asked.append(spare(1600, 1200))
         return decode_reduced(path, spare, background, *more, **named)
 
-    monkeypatch.setattr("camcli.runs.worker.worker.decode_reduced", noted)
+    monkeypatch.setattr("camcli.runs.worker.prepare.decode_reduced", noted)
     return asked
 
 

@@ -42,7 +42,7 @@ def test_an_outcome_holds_the_numbers_worked_out_by_hand(paint: Paint, go: Go) -
 
 
 def test_a_picture_of_one_colour_has_a_note_and_others_have_not(paint: Paint, go: Go) -> None:
-    from camcli.runs.worker.worker import ONE_COLOUR
+    from camcli.runs.worker.prepare import ONE_COLOUR
 
     paint("a.png", RED)
     paint("b.png", RED, box=(0, 31, 32, 32), ground=RED)
@@ -296,7 +296,7 @@ def test_of_large_pictures_fewer_go_together(tiny: str, paint: Paint, monkeypatc
     Path("b.jpg").write_text("no picture")
     sources = {name: [Source(Path(name), name)] for name in ("a.png", "b.jpg")}
     for pixels, name, pictures in ((6000, "a.png", 10), (500, "a.png", 1), (10**6, "a.png", 16), (500, "b.jpg", 16)):
-        monkeypatch.setattr("camcli.runs.worker.worker.PIXELS", pixels)
+        monkeypatch.setattr("camcli.runs.worker.resources.PIXELS", pixels)
         job = Job(model=tiny, device="cpu")
         assert Worker(job, lambda name=name: iter(sources[name])).batch_size == pictures
         assert Worker(replace(job, batch_size=5), lambda name=name: iter(sources[name])).batch_size == 5

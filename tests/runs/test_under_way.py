@@ -18,8 +18,10 @@ from camcli.images.name_stream import entries
 from camcli.images.source import PAUSE, Source
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
-from camcli.runs.worker import worker
-from camcli.runs.worker.worker import Item, Worker
+from camcli.runs.worker import pipeline, prepare, resources
+from camcli.runs.worker.item import Item
+from camcli.runs.worker.pipeline import decoded_batches, stream
+from camcli.runs.worker.worker import Worker
 from conftest import Paint
 
 
@@ -37,7 +39,7 @@ def items(*paths) -> list[Item]:
 @pytest.fixture
 def small_room(monkeypatch):
     """Pictures of 40 x 40 are what those of 179 megapixels are to a machine."""
-    monkeypatch.setattr(worker, "PIXELS", 1_000)
+    monkeypatch.setattr(resources, "PIXELS", 1_000)
 
 
 def test_pixels_under_way_are_bounded_whatever_the_first_picture_is(paint: Paint, tiny: str, small_room, monkeypatch):
@@ -56,9 +58,9 @@ def test_pixels_under_way_are_bounded_whatever_the_first_picture_is(paint: Paint
 
         return decode_reduced(*given, **named, admit=admitted)
 
-    monkeypatch.setattr(worker, "decode_reduced", counted)
+    monkeypatch.setattr(prepare, "decode_reduced", counted)
     sizes = []
-    for batch in made(tiny, workers=4).batches(items(*paths)):
+    for batch in decoded_batches(made(tiny, workers=4), items(*paths)):
         sizes.append(len(batch))
         while batch:
             with lock:
@@ -71,14 +73,14 @@ def test_pixels_under_way_are_bounded_whatever_the_first_picture_is(paint: Paint
 
 def test_ordinary_pictures_fill_their_batches(paint: Paint, tiny: str):
     path = paint("a.png", size=(300, 200))
-    assert [len(batch) for batch in made(tiny, batch_size=8).batches(items(*[path] * 40))] == [8] * 5
+    assert [len(batch) for batch in decoded_batches(made(tiny, batch_size=8), items(*[path] * 40))] == [8] * 5
 
 
 def test_a_batch_ends_where_the_next_picture_would_make_it_too_large(paint: Paint, tiny: str, monkeypatch):
-    monkeypatch.setattr(worker, "PIXELS", 10_000)
+    monkeypatch.setattr(resources, "PIXELS", 10_000)
     sides = [50, 50, 50, 50, 90, 50, 30, 120, 10, 10]
     paths = [paint(f"{n}.png", size=(side, side)) for n, side in enumerate(sides)]
-    batches = made(tiny).batches(items(*paths))
+    batches = decoded_batches(made(tiny), items(*paths))
     assert [[int(item.source.path.stem) for item in batch] for batch in batches] == [
         [0, 1, 2, 3],
         [4],
@@ -118,7 +120,7 @@ def test_a_picture_that_takes_too_long_fails_and_the_others_are_done(paint: Pain
             go_on.wait(60)
         return decode_reduced(path, *given, **named)
 
-    monkeypatch.setattr(worker, "decode_reduced", slow)
+    monkeypatch.setattr(prepare, "decode_reduced", slow)
     outcomes = go("in", layers=("stem",), timeout=0.3, workers=2)
     went = {one.name: one.error for [one] in outcomes}
     assert [name for name, error in went.items() if error] == ["in/c.png", "in/e.png"]
@@ -128,13 +130,13 @@ def test_a_picture_that_takes_too_long_fails_and_the_others_are_done(paint: Pain
 
 HANGS = """
 import threading
-from camcli.runs.worker import worker
-read = worker.decode_reduced
+from camcli.runs.worker import prepare
+read = prepare.decode_reduced
 def hangs(path, *given, **named):
     if path.stem == "b":
         threading.Event().wait()
     return read(path, *given, **named)
-worker.decode_reduced = hangs
+prepare.decode_reduced = hangs
 from camcli.cli import main
 main()
 """
@@ -182,7 +184,7 @@ def test_a_picture_that_lacked_memory_beside_others_is_decoded_by_itself(paint: 
                 raise camcli.PictureError("does not fit into memory") from error
         return decode_reduced(path, *given, **named)
 
-    monkeypatch.setattr(worker, "decode_reduced", short)
+    monkeypatch.setattr(prepare, "decode_reduced", short)
     with Run(Job(model=tiny, inputs=("in",), out="out", layers=("stem",), device="cpu")) as run:
         outcomes = [one for [one] in run]
     assert [one.error for one in outcomes] == [None] * 6
@@ -217,16 +219,16 @@ def test_a_picture_that_never_fits_fails_alone(paint: Paint, go, monkeypatch):
 def test_what_fits_is_remembered_and_said_once(paint: Paint, tiny: str, error, monkeypatch):
     paths = [paint(f"{n}.png", (200, n, 0)) for n in range(40)]
     one = made(tiny, batch_size=16)
-    results, sizes = Worker._results, []
+    results, sizes = pipeline.find_results, []
 
-    def short(self, explainer, ready):
+    def short(worker, explainer, ready):
         sizes.append(len(ready))
         if len(ready) > 5:
             raise error
-        return results(self, explainer, ready)
+        return results(worker, explainer, ready)
 
-    monkeypatch.setattr(Worker, "_results", short)
-    found = list(one.stream(items(*paths)))
+    monkeypatch.setattr(pipeline, "find_results", short)
+    found = list(stream(one, items(*paths)))
     assert [item.source.path for item in found] == paths
     assert all(len(item.results) == 1 and isinstance(item.results[0], camcli.Explanation) for item in found)
     # 16 do not fit, nor do 8; then no more than 4 are tried, of the second batch too.
@@ -239,15 +241,15 @@ def test_what_fits_is_remembered_and_said_once(paint: Paint, tiny: str, error, m
 def test_a_picture_for_which_memory_is_never_enough_fails_and_no_other(paint: Paint, tiny: str, monkeypatch):
     paths = [paint(f"{n}.png", (200, n, 0)) for n in range(8)]
     one = made(tiny, batch_size=4)
-    results = Worker._results
+    results = pipeline.find_results
 
-    def short(self, explainer, ready):
+    def short(worker, explainer, ready):
         if any(item.source.path == paths[2] for item in ready):
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return results(self, explainer, ready)
+        return results(worker, explainer, ready)
 
-    monkeypatch.setattr(Worker, "_results", short)
-    went = [isinstance(item.results[0], camcli.Explanation) for item in one.stream(items(*paths))]
+    monkeypatch.setattr(pipeline, "find_results", short)
+    went = [isinstance(item.results[0], camcli.Explanation) for item in stream(one, items(*paths))]
     assert went == [number != 2 for number in range(8)]
 
 

@@ -38,7 +38,7 @@ def _show_version(wanted: bool) -> bool:
 @app.callback()
 def _top(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and end.", callback=_show_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
     pass

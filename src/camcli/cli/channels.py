@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -11,203 +11,58 @@ from camcli.base.errors import RequestError
 from camcli.cli.console import Voice, print_table
 from camcli.cli.exit import ending
 from camcli.cli.loading import loading
-from camcli.cli.options import (
-    DEFAULT,
-    SAID,
-    WHAT,
-    WRITTEN,
-    Alpha,
-    Background,
-    BatchSize,
-    Call,
-    Colormap,
-    CropTo,
-    DecodeAt,
-    Device,
-    KeepMemory,
-    LayoutOf,
-    NullSeparated,
-    Out,
-    Output,
-    Pages,
-    PlacementOf,
-    PrecisionOf,
-    Quiet,
-    Range,
-    Seed,
-    Size,
-    Timeout,
-    Weights,
-    Workers,
-    option,
-    split_words,
-)
+from camcli.cli.options import Session, build, open_session, split_words, takes
 from camcli.cli.streams import standard_output
-from camcli.runs.channels import Contest, Sort
+from camcli.runs.channels import Contest
 from camcli.runs.job.job import Job
 from camcli.runs.record.outcome import Tally
 
 NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 
-Model = Annotated[str, typer.Argument(help="A model, as for camcli explain --model.", show_default=False)]
-Pictures = Annotated[
-    list[str],
-    typer.Argument(
-        help="Pictures: files, folders, globs, @list.txt, or - for names on standard input.",
-        metavar="PICTURES",
-        show_default=False,
-    ),
-]
-Layer = Annotated[
-    str,
-    option(
-        WHAT,
-        "Whose channels: layer4.-1, blocks[-1].norm1. See: camcli layers MODEL.",
-        "--layer",
-        "-l",
-        metavar="PATH",
-        show_default="chosen and printed",
-    ),
-]
-Only = Annotated[
-    list[str] | None,
-    option(
-        WHAT,
-        "Show only these, by their numbers: 12,99; repeat for more. The CSV file has all.",
-        "--channel",
-        env=False,
-        metavar="NUMBERS",
-        show_default=False,
-    ),
-]
-ValuesFile = Annotated[
-    str,
-    option(
-        WHAT,
-        "CSV with a number for each picture, such as a label: each channel's correlation with it. COLUMN where it has "
-        "several.",
-        "--values",
-        env=False,
-        metavar="FILE[:COLUMN]",
-        show_default=False,
-    ),
-]
-SortBy = Annotated[
-    Sort | None,
-    option(
-        WRITTEN,
-        "What comes first: the greatest mean, maximum, standard deviation or active share (of pictures whose pooled "
-        "activation is above zero), or the correlation furthest from zero.",
-        "--sort",
-        env=False,
-        show_default="mean; with --values correlation",
-    ),
-]
-Top = Annotated[
-    int | None,
-    option(
-        WRITTEN,
-        "How many channels are shown.",
-        "--top",
-        env=False,
-        min=1,
-        metavar="N",
-        show_default="16, or all that --channel names",
-    ),
-]
-PicturesEach = Annotated[
-    int,
-    option(
-        WRITTEN,
-        "How many pictures of each channel: those of its greatest pooled activation.",
-        "--pictures",
-        env=False,
-        min=1,
-        metavar="N",
-    ),
-]
-Replace = Annotated[bool, option(WRITTEN, "Replace another ranking in the folder.", "--overwrite", env=False)]
-AsJson = Annotated[
-    bool, option(SAID, "Print a line of JSON for each channel shown, instead of the table.", "--json", env=False)
-]
+# The options of the command, in the help's order: a job's that it shares, and its own.
+OPTIONS = (
+    *("model", "inputs", "layers", "channels", "values", "weights", "size", "crop", "layout", "call", "placement"),
+    *("output", "out", "sort", "top", "pictures", "colormap", "alpha", "decode", "background", "range", "pages"),
+    *("overwrite", "batch_size", "workers", "timeout", "device", "precision"),
+    *("keep_memory", "no_keep_memory", "seed", "null_separated", "as_json", "quiet"),
+)
+OTHER_WORDS: dict[str, dict[str, Any]] = {
+    "model": {
+        "help": "Model name, as for camcli explain --model",
+        "positional": True,
+        "default": ...,
+        "metavar": None,
+        "show_default": "",
+    },
+    "inputs": {"type": list[str], "default": ...},
+    "layers": {
+        "type": str,
+        "default": "",
+        "help": "Layer whose channels are ranked: layer4.-1, blocks[-1].norm1. See: camcli layers MODEL",
+    },
+    "overwrite": {"help": "Replace a different ranking in the output folder"},
+    "as_json": {"help": "Print a line of JSON for each channel instead of the table"},
+}
 
 
-def channels(
-    model: Model,
-    pictures: Pictures,
-    layer: Layer = "",
-    channel: Only = None,
-    values: ValuesFile = "",
-    weights: Weights = DEFAULT.weights,
-    size: Size = DEFAULT.size,
-    crop: CropTo = DEFAULT.crop,
-    layout: LayoutOf = DEFAULT.layout,
-    call: Call = DEFAULT.call,
-    placement: PlacementOf = DEFAULT.placement,
-    output: Output = DEFAULT.output,
-    out: Out = DEFAULT.out,
-    sort: SortBy = None,
-    top: Top = None,
-    each: PicturesEach = 6,
-    colormap: Colormap = DEFAULT.colormap,
-    alpha: Alpha = DEFAULT.alpha,
-    decode: DecodeAt = DEFAULT.decode,
-    background: Background = DEFAULT.background,
-    range: Range = DEFAULT.range,
-    pages: Pages = DEFAULT.pages,
-    overwrite: Replace = False,
-    batch_size: BatchSize = DEFAULT.batch_size,
-    workers: Workers = DEFAULT.workers,
-    timeout: Timeout = DEFAULT.timeout,
-    device: Device = DEFAULT.device,
-    precision: PrecisionOf = DEFAULT.precision,
-    keep_memory: KeepMemory = True,  # noqa: ARG001  its callback has done it
-    seed: Seed = DEFAULT.seed,
-    null_separated: NullSeparated = DEFAULT.null_separated,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-) -> None:
-    """Rank the channels of a layer over pictures, with a contact sheet of those that drive each most.
+@takes(Session, Contest, Job, names=OPTIONS, reworded=OTHER_WORDS)
+def channels(**words: Any) -> None:
+    """Rank the channels of a layer over images, with a contact sheet of the images that activate each most.
 
-    Statistics are of the pooled activation: the mean over the cells that show any of the picture. Written are
-    channels.csv (every channel), channels.png (the contact sheet) and channels.json (what made them).
+    Statistics are of the pooled activation: the mean over the cells that show any of the image.
 
-    Exit codes: 0 all done, 1 some pictures failed, 2 the request was wrong, 3 nothing to do was found, 130 interrupted.
+    Output: channels.csv (all channels), channels.png (the contact sheet), channels.json (settings and versions).
+
+    Exit codes: 0 = all done, 1 = some images failed, 2 = invalid request, 3 = nothing to do, 130 = interrupted.
     """
-    voice = Voice(quiet, ledger="")
+    session = open_session(Session, words)
+    voice = Voice(session.quiet, ledger="")
     with ending(voice, "nothing is written before the last picture"):
-        numbers = _numbers(channel or [])
-        job = Job(
-            model=model,
-            weights=weights,
-            size=size,
-            crop=crop,
-            layers=(layer,) if layer else (),
-            layout=layout,
-            call=call,
-            placement=placement,
-            method="activation",
-            target=(f"channel:{','.join(map(str, numbers or (0,)))}",),
-            output=output,
-            inputs=tuple(pictures),
-            null_separated=null_separated,
-            out=out,
-            colormap=colormap,
-            alpha=alpha,
-            decode=decode,
-            background=background,
-            range=range,
-            pages=pages,
-            overwrite=overwrite,
-            batch_size=batch_size,
-            workers=workers,
-            timeout=timeout,
-            device=device,
-            precision=precision,
-            seed=seed,
-        )
-        contest = Contest(job=job, channels=numbers, top=top or 0, pictures=each, sort=sort, values=values)
-        tally = _rank(contest, voice, as_json)
+        numbers = _numbers(words["channels"] or ())
+        target = f"channel:{','.join(map(str, numbers or (0,)))}"
+        job = build(Job, words, method="activation", target=(target,))
+        contest = build(Contest, {**words, "channels": numbers}, job=job)
+        tally = _rank(contest, voice, session.as_json)
     raise typer.Exit(tally.exit_code)
 
 

@@ -1,263 +1,105 @@
 """``camcli explain``."""
 
 import time
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import typer
 
+from camcli.base import weight_files
 from camcli.base.errors import RequestError
+from camcli.cli.config import check_code, load_config
 from camcli.cli.console import LISTED, Voice
 from camcli.cli.exit import ending
 from camcli.cli.loading import loading
-from camcli.cli.options import (
-    DEFAULT,
-    WRITTEN,
-    ActivationOf,
-    Alpha,
-    AsJson,
-    Augment,
-    Background,
-    BatchSize,
-    Call,
-    Colormap,
-    CompileIt,
-    Config,
-    Contrast,
-    Counterfactual,
-    CropTo,
-    DecodeAt,
-    Device,
-    DropOthers,
-    Durable,
-    EigenSmooth,
-    ExtrasFile,
-    FuseBy,
-    Group,
-    HeadOf,
-    Inputs,
-    KeepMemory,
-    Labels,
-    Layers,
-    LayoutOf,
-    Methods,
-    MinScore,
-    Model,
-    NormalizeBy,
-    NullSeparated,
-    OldRecompute,
-    Options,
-    Out,
-    Output,
-    Overwrite,
-    Pages,
-    PlacementOf,
-    PoolOf,
-    PrecisionOf,
-    Quiet,
-    Range,
-    Recompute,
-    RegionOf,
-    Root,
-    Save,
-    Scales,
-    ScoreOf,
-    Seed,
-    Size,
-    Targets,
-    TargetsFile,
-    Template,
-    Text,
-    Texts,
-    TextTower,
-    Timeout,
-    TrustConfig,
-    Verbose,
-    Versus,
-    Weights,
-    Workers,
-    Wrap,
-    check_code,
-    option,
-    split_words,
-    told_of_recompute,
-)
+from camcli.cli.options import Session, build, open_session, takes
 from camcli.cli.streams import standard_output
 from camcli.models import BUNDLED_MODEL
 from camcli.runs.job.job import Job
+from camcli.runs.job.option import COMPUTE, LOGGING, MODEL, option
 from camcli.runs.record.outcome import Outcome, Tally
+from camcli.targets import AUTO
 
-AcceptVersions = Annotated[
-    bool,
-    option(
-        WRITTEN,
-        "Keep what the same job did here with other versions of camcli, PyTorch or the model's library, and go on.",
-        "--accept-versions",
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explain(Session):
+    """What ``camcli explain`` is asked beside its job."""
+
+    contrast: str = option(
+        "",
+        MODEL,
+        help="Why A and not B: short for --target A --score margin --versus B",
+        metavar="A,B",
         env=False,
-    ),
-]
+        after="versus",
+    )
+    checkpoint: bool = option(False, COMPUTE, help="The old name of --recompute", more={"hidden": True})
+    config: Path | None = option(
+        None,
+        COMPUTE,
+        help="Job file (TOML), or run.json of an earlier run; flags and environment variables (CAMCLI_MODEL, ...) "
+        "take precedence",
+        short="-c",
+        metavar="FILE",
+        more={"is_eager": True, "callback": load_config},
+    )
+    trust_config: bool = option(
+        False,
+        COMPUTE,
+        help="Allow the job file to run Python code (its model, wrap or text_tower)",
+        env=False,
+    )
+    verbose: bool = option(False, LOGGING, help="Print a line for each map", short="-v", env=False)
 
 
-def explain(
-    context: typer.Context,
-    inputs: Inputs = None,
-    model: Model = DEFAULT.model,
-    weights: Weights = DEFAULT.weights,
-    labels: Labels = DEFAULT.labels,
-    text: Text = None,
-    texts: Texts = DEFAULT.texts,
-    template: Template = None,
-    text_tower: TextTower = DEFAULT.text_tower,
-    size: Size = DEFAULT.size,
-    crop: CropTo = DEFAULT.crop,
-    wrap: Wrap = DEFAULT.wrap,
-    group: Group = DEFAULT.group,
-    extras: ExtrasFile = DEFAULT.extras,
-    layers: Layers = None,
-    layout: LayoutOf = DEFAULT.layout,
-    call: Call = DEFAULT.call,
-    method: Methods = None,
-    options: Options = None,
-    fuse: FuseBy = DEFAULT.fuse,
-    scales: Scales = DEFAULT.scales,
-    augment: Augment = None,
-    placement: PlacementOf = DEFAULT.placement,
-    eigen_smooth: EigenSmooth = DEFAULT.eigen_smooth,
-    target: Targets = None,
-    targets: TargetsFile = DEFAULT.targets,
-    score: ScoreOf = DEFAULT.score,
-    versus: Versus = None,
-    contrast: Contrast = "",
-    counterfactual: Counterfactual = DEFAULT.counterfactual,
-    head: HeadOf = DEFAULT.head,
-    pool: PoolOf = DEFAULT.pool,
-    activation: ActivationOf = DEFAULT.activation,
-    output: Output = DEFAULT.output,
-    region: RegionOf = DEFAULT.region,
-    min_score: MinScore = DEFAULT.min_score,
-    out: Out = DEFAULT.out,
-    root: Root = DEFAULT.root,
-    save: Save = None,
-    colormap: Colormap = DEFAULT.colormap,
-    alpha: Alpha = DEFAULT.alpha,
-    normalize: NormalizeBy = DEFAULT.normalize,
-    decode: DecodeAt = DEFAULT.decode,
-    background: Background = DEFAULT.background,
-    range: Range = DEFAULT.range,
-    pages: Pages = DEFAULT.pages,
-    overwrite: Overwrite = DEFAULT.overwrite,
-    drop_others: DropOthers = DEFAULT.drop_others,
-    accept_versions: AcceptVersions = DEFAULT.accept_versions,
-    durable: Durable = DEFAULT.durable,
-    batch_size: BatchSize = DEFAULT.batch_size,
-    recompute: Recompute = DEFAULT.recompute,
-    checkpoint: OldRecompute = False,
-    workers: Workers = DEFAULT.workers,
-    timeout: Timeout = DEFAULT.timeout,
-    device: Device = DEFAULT.device,
-    precision: PrecisionOf = DEFAULT.precision,
-    compile: CompileIt = DEFAULT.compile,
-    keep_memory: KeepMemory = True,  # noqa: ARG001  its callback has done it
-    seed: Seed = DEFAULT.seed,
-    null_separated: NullSeparated = DEFAULT.null_separated,
-    config: Config = None,  # its callback has made it these options' defaults
-    trust_config: TrustConfig = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Write heatmaps of what a model looks at in pictures.
+@takes(Explain, Job)
+def explain(context: typer.Context, **words: Any) -> None:
+    """Write heatmaps of what a model looks at in images.
 
-    The same command again goes on where it stopped: what is done is skipped.
+    The same command again resumes where it stopped: finished images are skipped.
 
-    Exit codes: 0 all done, 1 some pictures failed, 2 the request was wrong, 3 nothing to do was found, 130 interrupted.
+    Exit codes: 0 = all done, 1 = some images failed, 2 = invalid request, 3 = nothing to do, 130 = interrupted.
     """
-    voice = Voice(quiet, verbose)
+    asked = open_session(Explain, words)
+    voice = Voice(asked.quiet, asked.verbose)
     with ending(voice):
-        check_code(context, config, trust_config, voice)
-        if contrast:
-            target, versus = _contrasted(contrast, target, versus, score)
-            score = "margin"
-        if checkpoint:
-            told_of_recompute(inputs or DEFAULT.inputs, voice)
-        job = Job(
-            model=model,
-            weights=weights,
-            labels=labels,
-            text=tuple(text or DEFAULT.text),
-            texts=texts,
-            template=tuple(template or DEFAULT.template),
-            text_tower=text_tower,
-            size=size,
-            crop=crop,
-            wrap=wrap,
-            group=group,
-            extras=extras,
-            layers=tuple(layers or DEFAULT.layers),
-            layout=layout,
-            call=call,
-            method=",".join(split_words(method or [DEFAULT.method])),
-            options=tuple(options or DEFAULT.options),
-            fuse=fuse,
-            scales=scales,
-            augment=split_words(augment or DEFAULT.augment),
-            placement=placement,
-            eigen_smooth=eigen_smooth,
-            target=tuple(target or DEFAULT.target),
-            targets=targets,
-            score=score,
-            versus=tuple(versus or DEFAULT.versus),
-            counterfactual=counterfactual,
-            head=head,
-            pool=pool,
-            activation=activation,
-            output=output,
-            region=region,
-            min_score=min_score,
-            inputs=tuple(inputs or DEFAULT.inputs),
-            null_separated=null_separated,
-            out=out,
-            root=root,
-            save=split_words(save or DEFAULT.save),
-            colormap=colormap,
-            alpha=alpha,
-            normalize=normalize,
-            decode=decode,
-            background=background,
-            range=range,
-            pages=pages,
-            overwrite=overwrite,
-            drop_others=drop_others,
-            accept_versions=accept_versions,
-            durable=durable,
-            batch_size=batch_size,
-            recompute=recompute or checkpoint,
-            workers=workers,
-            timeout=timeout,
-            device=device,
-            precision=precision,
-            compile=compile,
-            seed=seed,
-        )
-        tally = _explain(job, voice, as_json)
+        check_code(context, asked.config, asked.trust_config, voice)
+        if asked.contrast:
+            words |= _contrasted(asked.contrast, words)
+        if asked.checkpoint:
+            _check_old_recompute(words["inputs"] or (), voice)
+            words["recompute"] = True
+        job = build(Job, words)
+        tally = _explain(job, voice, asked.as_json)
     raise typer.Exit(tally.exit_code)
 
 
-def _contrasted(
-    words: str, target: Sequence[str] | None, versus: Sequence[str] | None, score: str
-) -> tuple[list[str], list[str]]:
-    """The target and the class that it is compared with."""
-    if target or versus or score not in (DEFAULT.score, "margin"):
+def _contrasted(contrast: str, words: Mapping[str, Any]) -> dict[str, Any]:
+    """The target, the score and the class that it is compared with."""
+    if words["target"] or words["versus"] or words["score"] not in (AUTO, "margin"):
         raise RequestError(
             "--contrast says target, score and rival at once, and one of them is given too",
             "leave --target, --score and --versus out, or say it with them alone",
         )
-    this, _, that = (part.strip() for part in words.partition(","))
+    this, _, that = (part.strip() for part in contrast.partition(","))
     if not this or not that:
         raise RequestError(
-            f"--contrast {words!r} does not name two classes", "say --contrast A,B: why A and not B; or their numbers"
+            f"--contrast {contrast!r} does not name two classes",
+            "say --contrast A,B: why A and not B; or their numbers",
         )
-    return [this], [that]
+    return {"target": [this], "versus": [that], "score": "margin"}
+
+
+def _check_old_recompute(inputs: Sequence[str], voice: Voice) -> None:
+    """Refuse what --checkpoint means elsewhere, a file of weights, and say what it is called."""
+    if given := next(filter(weight_files.not_a_picture, inputs), ""):
+        raise RequestError(
+            f"--checkpoint takes no file such as {given!r}: it is the old name of --recompute, gradient checkpointing",
+            f"a file of weights is named by --weights, and with it the network: -m resnet50 --weights {given}",
+        )
+    voice.note("--checkpoint is called --recompute now")
 
 
 def _explain(job: Job, voice: Voice, as_json: bool) -> Tally:
@@ -299,7 +141,7 @@ def _introduce(run: Any, voice: Voice) -> None:
     chosen = " (chosen; --layer names another)" if explainer.layers and not run.job.layers else ""
     names = ", ".join(row.name for row in explainer.methods)
     voice.say(f"method{'s' * (len(explainer.methods) > 1)}: {names}{where}{chosen}, on {worker.where}")
-    voice.say(f"explained: {worker.explains}")
+    voice.say(f"target: {worker.explains}")
     if worker.network.untrained:
         voice.note("the weights are random: these maps mean nothing, and every output says so")
     for note in run.notes:

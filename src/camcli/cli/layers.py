@@ -10,15 +10,15 @@ from camcli.cli.loading import loading
 
 
 def layers(
-    model: Annotated[str, typer.Argument(help="A model, as for camcli explain --model.")],
-    layer: Annotated[str | None, typer.Argument(help="Only this layer and what is inside it.")] = None,
-    depth: Annotated[int, typer.Option(min=0, help="How many levels of the tree; 0: all.")] = 0,
+    model: Annotated[str, typer.Argument(help="Model name, as for camcli explain --model")],
+    layer: Annotated[str | None, typer.Argument(help="Show only this layer and its submodules")] = None,
+    depth: Annotated[int, typer.Option(metavar="N", min=0, help="Number of levels to show; 0 = all")] = 0,
     size: Annotated[
-        str, typer.Option(metavar="N|HxW", help="Of the model's input.", show_default="the model's own")
+        str, typer.Option(metavar="N|HxW", help="Input resolution: N or HxW", show_default="the model's own")
     ] = "",
-    output: Annotated[str, typer.Option(metavar="PATH", help="As for camcli explain --output.")] = "",
+    output: Annotated[str, typer.Option(metavar="PATH", help="Path to the logits, as for explain --output")] = "",
 ) -> None:
-    """Show a model's layers: type, output shape, how it is read, whether a map can be made there, and the default."""
+    """Show a model's layers: type, output shape, layout, whether a map can be made there, and the default."""
     voice = Voice()
     with ending(voice, "nothing was to be written"):
         with loading(voice, f"building {model}"):

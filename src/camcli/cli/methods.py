@@ -13,9 +13,9 @@ from camcli.methods import METHODS, works_at
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="Only this method: what to know of it, and its options.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Show only this method, with its parameters")] = None,
 ) -> None:
-    """List the methods: where each looks, what it costs, what it does, and the paper it follows."""
+    """List the methods: the layers each works at, its cost, a summary, and its paper."""
     voice = Voice()
     with ending(voice, "nothing was to be written"):
         rows = [METHODS.find(name)] if name else METHODS.rows

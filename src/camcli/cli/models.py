@@ -10,10 +10,10 @@ from camcli.cli.loading import loading
 
 
 def models(
-    pattern: Annotated[str, typer.Argument(help="A glob such as 'resnet*', or a part of a name.")] = "",
-    cached: Annotated[bool, typer.Option("--cached", help="Only those whose weights are on this machine.")] = False,
+    pattern: Annotated[str, typer.Argument(help="Glob such as 'resnet*', or part of a name")] = "",
+    cached: Annotated[bool, typer.Option("--cached", help="Only models whose weights are on this machine")] = False,
 ) -> None:
-    """List the models there are, by source, and which have their weights at hand."""
+    """List the available models by source, and which have their weights on this machine."""
     voice = Voice()
     with ending(voice, "nothing was to be written"):
         with loading(voice, "reading the libraries' lists"):

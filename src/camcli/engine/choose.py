@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, TypeVar, cast
 
@@ -10,8 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from camcli.base.errors import RequestError
+from camcli.base.errors import PictureError, RequestError
+from camcli.engine.forward import Plan
+from camcli.engine.maps.result import where_not_finite
+from camcli.engine.setup import Setup
+from camcli.images.features import Features, one_of
 from camcli.targets.labels import Labels
+from camcli.targets.readers.classification import GroupPredictions
+from camcli.targets.target import Reading, Subject, competing
 
 T = TypeVar("T")
 # A class by its number: of Python, of NumPy, or a tensor or array of one.
@@ -23,6 +30,36 @@ Choose = Callable[[int, Tensor], Sequence[int] | Class]
 Targets = Class | Sequence[Class] | Sequence[Sequence[Class]] | Choose | None
 
 ONE_TARGET = "give all pictures of a group the same targets"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Images, and what is said of each of them.
+
+    Attributes:
+        images: prepared as the model wants them.
+        choose: from an image's row and its scores to its classes.
+        seen: for models that score every pixel: which part of each image is picture, and not padding.
+        region: likewise, over what is summed.
+        extras: features of the images.
+        among: from an image's row to the classes that compete in it, which alone can be explained; empty: all.
+    """
+
+    images: Tensor
+    choose: Choose
+    seen: Tensor | None = None
+    region: Tensor | None = None
+    extras: Features | None = None
+    among: Callable[[int], Sequence[int]] = lambda row: ()
+
+    def alone(self, row: int) -> Batch:
+        """One of the images."""
+        seen, region = (None if some is None else some[row : row + 1] for some in (self.seen, self.region))
+        own = None if self.extras is None else one_of(self.extras, row)
+        choose, among = self.choose, self.among
+        return Batch(
+            self.images[row : row + 1], lambda _, scores: choose(row, scores), seen, region, own, lambda _: among(row)
+        )
 
 
 def predicted(row: int, scores: Tensor) -> Sequence[int]:  # noqa: ARG001
@@ -133,3 +170,113 @@ def disagreement(said: Sequence[tuple[int, ...]]) -> str:
     first, second, *_ = dict.fromkeys(said)
     one, other = (", ".join(map(str, classes)) or "none" for classes in (first, second))
     return f"its pictures have different targets: {one} and {other}"
+
+
+def predicted_by(setup: Setup) -> Choose:
+    """The function that gives what the network itself predicts, of those classes that can be explained."""
+    if setup.outlet.task == "detect":
+        return found
+    network = setup.network
+    return lambda row, scores: predicted(row, scores[: network.labels.open] if network else scores)
+
+
+def choose_targets(setup: Setup, plan: Plan, reading: Reading, batch: Batch) -> list[list[Subject | PictureError]]:
+    """What is explained of each image; of a class of which there is nothing, the reason stands in its place.
+
+    Args:
+        setup: what is asked.
+        plan: for images of this size.
+        reading: what the network says of them.
+        batch: the images.
+    """
+    agreed = replace(batch, choose=_agreed(batch.choose, reading, len(batch.images)))
+    return [_chosen(setup, plan, reading, agreed, row) for row in range(len(batch.images))]
+
+
+def _agreed(choose: Choose, reading: Reading, images: int) -> Choose:
+    """Of a group with one prediction, what those of its images say that say anything, if they agree."""
+    if not isinstance(reading, GroupPredictions):
+        return choose
+
+    scores = reading.scores(0)
+    said: list[tuple[int, ...]] = []
+    trouble: list[PictureError] = []
+    if bool(scores.isfinite().all()):  # else the scores themselves are the trouble, and that is said of each image
+        for row in range(images):
+            try:
+                said.append(tuple(dict.fromkeys(classes_of(choose(row, scores)))))
+            except PictureError as error:
+                trouble.append(error)
+    if len(set(said)) > 1:
+        reason = f"the model gives one prediction for the group, and {disagreement(said)}"
+        said, trouble = [], [PictureError(reason, ONE_TARGET)]
+
+    def agreed(row: int, scores: Tensor) -> Sequence[int]:  # noqa: ARG001
+        if trouble and not said:
+            raise PictureError(trouble[0].message, trouble[0].hint)
+        return said[0] if said else ()
+
+    return agreed
+
+
+def _chosen(setup: Setup, plan: Plan, reading: Reading, batch: Batch, row: int) -> list[Subject | PictureError]:
+    """What is explained of one image."""
+    labels = setup.network.labels if setup.network else Labels(())
+    among = batch.among(row)
+    try:
+        scores = reading.scores(row)
+        _check_finite(setup, scores, batch.images, row)
+        if setup.of_no_class:
+            return []
+        indices = list(dict.fromkeys(classes_of(batch.choose(row, competing(scores, among)))))
+        if not indices:
+            raise PictureError(setup.outlet.nothing())
+        if setup.of_layer:
+            return [_of_channel(plan, index) for index in indices]
+        check_classes(indices, len(scores), labels)
+    except PictureError as error:
+        return [error]
+    nouns = labels.nouns if setup.network else "classes"
+    subjects: list[Subject | PictureError] = []
+    for index in indices:
+        try:
+            if among and index not in among:
+                raise PictureError(f"{setup.label(index)!r} is none of its own {nouns}", "name one of them")
+            subjects += reading.subjects(row, index, among)
+        except PictureError as error:
+            subjects.append(error)
+    return subjects
+
+
+def _check_finite(setup: Setup, scores: Tensor, images: Tensor, row: int) -> None:
+    """See that an image's scores are numbers; where a model says what is in an image, -inf is what is not."""
+    broken = (
+        scores.isfinite().logical_not()
+        if setup.outlet.task in ("classify", "features")
+        else scores.isnan() | (scores == torch.inf)
+    )
+    if broken.any():
+        raise PictureError(
+            "the network's scores hold NaN or infinite values on this picture" + where_not_finite(setup, images, row),
+            "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
+        )
+
+
+def _of_channel(plan: Plan, index: int) -> Subject:
+    """A channel of the layer, of each if there are several."""
+    check_channel(plan, index)
+    return Subject(index, torch.zeros((), device="cpu"), None, of_layer=True)
+
+
+def check_channel(plan: Plan, index: int) -> None:
+    """See that every layer has a channel.
+
+    Raises:
+        RequestError: one has not.
+    """
+    for name, count in plan.channels.items():
+        if not 0 <= index < count:
+            raise RequestError(
+                f"there is no channel {index} at the layer {name!r}",
+                f"it has {count} channels, counted from 0 to {count - 1}",
+            )

@@ -1,11 +1,10 @@
-"""The network as it is asked: what is prepared for images of a size, one forward, and what of it can run again."""
+"""The network as it is asked: what is prepared for images of a size, one forward, and parts of it again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -14,20 +13,19 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from camcli.base.errors import RequestError
 from camcli.engine import devices
-from camcli.engine.hooks import attention
 from camcli.engine.hooks.attention import Attending
+from camcli.engine.hooks.attention_override import Ruled, twice_differentiable
 from camcli.engine.hooks.biases import Biases
 from camcli.engine.hooks.capture import Taps, at_layer, run_until, tapped
-from camcli.engine.hooks.checkpointing import WORTH, recomputed, saving, weighed
+from camcli.engine.hooks.checkpointing import recomputed
 from camcli.engine.hooks.relu import RuledActivations
-from camcli.engine.hooks.replay import IMAGES, Recording, Way, expanded, needed, recorded, replayed
+from camcli.engine.hooks.replay import IMAGES, Recording, Way, expanded, recorded, replayed
 from camcli.engine.hooks.state import frozen, lent
 from camcli.engine.hooks.watch import at_work
-from camcli.engine.layers.blocks import Call, Trunk, behind_attention, blocks_of, heard, no_blocks
-from camcli.engine.layers.layout import Layout, canonical, restored
+from camcli.engine.layers.blocks import Call, Trunk, heard
+from camcli.engine.layers.layout import Layout, canonical
 from camcli.engine.layers.locate import Located
 from camcli.images.features import Feed
-from camcli.methods.rounding import coarse
 from camcli.targets.target import Reading
 
 # What needs a graph from the input on.
@@ -40,9 +38,9 @@ BLOCKS = frozenset({"stopped", "own", "path"}) | ALONE
 # What needs scores that are cosines.
 COSINES = frozenset({"cosines", "alone_cosines", "alone_blank"})
 # What is seen of attention.
-ATTENTION = frozenset({"attn", "attn_grad", "read", "spread", "cells"}) | LOOKED | BLOCKS
+ATTENTION = frozenset({"attn", "attn_grad", "spread", "cells"}) | LOOKED | BLOCKS
 # Of these, what needs the gradient at the last attention alone.
-LAST_ATTENTION = frozenset({"read", "spread"}) | LOOKED
+LAST_ATTENTION = frozenset({"spread"}) | LOOKED
 # And what needs every attention to be one of a chain over the same tokens.
 CHAIN = frozenset({"attn", "attn_grad", "spread"})
 # What asks for the score again, of something changed.
@@ -54,8 +52,6 @@ SAME = 1e-4
 COLOURS = 3
 # In units of rounding, how far the scores of few and of many copies of a token may differ.
 ROUNDED = 8
-# Variants of an activation in one forward, however small they are.
-MOST_ROWS = 1024
 
 
 @dataclass(slots=True)
@@ -171,7 +167,7 @@ class Witness:
 
         Attention is computed so that its gradient has one too, if a method asks for curvature.
         """
-        twice = attention.twice_differentiable() if "curve" in self.wants else nullcontext()
+        twice = twice_differentiable() if "curve" in self.wants else nullcontext()
         with torch.inference_mode(False), torch.enable_grad(), frozen(self.module), twice:
             yield
 
@@ -294,110 +290,7 @@ class Witness:
         last = self.wants & LAST_ATTENTION or plan.pooled
         return Attending(images, values, graph_from=plan.attentions - 1 if last else -1, queries=queries)
 
-    def _alike(self, one: Tensor, other: Tensor, same: float = SAME) -> bool:
-        """Whether what the network said twice is the same to the rounding with which it counts."""
-        return alike(one, other, max(same, ROUNDED * coarse(devices.home(self.module))))
-
-    # ---- which parts can be computed again on the way back
-
-    def prepare_parts(self, plan: Plan, images: Tensor) -> str:
-        """Choose the parts that are computed again on the way back, and prove them on one image or group.
-
-        Returns:
-            A note: what they are and save, or why there are none.
-        """
-        with weighed(self.module) as whole:
-            before = self._gradients_of(plan, images)
-        best = saving(whole)
-        if not best.before:
-            return self._without_parts(plan, "nothing is kept for a way back")
-        if best.after > (1 - WORTH) * best.before:
-            return self._without_parts(plan, "no part of the network keeps much more than what it is given")
-        plan.parts = best.parts
-        try:
-            same = all(map(self._alike, before, self._gradients_of(plan, images)))
-        except Exception as error:  # whatever it is, these parts cannot be computed again
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
-            return self._without_parts(plan, f"the parts of the network cannot be computed again: {said}")
-        if not same:
-            return self._without_parts(plan, "the parts of the network say something else when they are computed again")
-        return best.words(self.module, "group" if len(images) > 1 else "picture")
-
-    def _without_parts(self, plan: Plan, reason: str) -> str:
-        plan.parts = ()
-        return f"--recompute changes nothing here: {reason}"
-
-    def _gradients_of(self, plan: Plan, images: Tensor) -> list[Tensor]:
-        """Gradients of all that the network says, where methods take them."""
-        forward = self.forward(images, plan=plan, from_input="slopes" in self.wants)
-        return gradients_at(forward.reading.total(), points_of(forward))
-
-    # ---- how the part behind a layer can be run again
-
-    def prepare_rest(self, plan: Plan, name: str, images: Tensor) -> str:
-        """Find the way for one layer, and prove it on one image; a note if the whole network must run.
-
-        The unchanged activation must bring the scores back, and the halved one those of the whole network.
-        """
-        layer, leaf = self.module.get_submodule(name), self.leaf(images).detach()
-        reading, recording, owned = self._recorded(layer, plan.runs[name], leaf, self.places.get(name, 0))
-        act = recording.tensor
-        pair = restored(torch.cat([cells := canonical(act, plan.layouts[name]), cells / 2]), plan.layouts[name], act)
-        run = partial(self.again, layer, recording, images=leaf)
-        way = plan.ways[name] = self._way(layer, reading, recording, owned, leaf, pair, run)
-        before, behind = recording.biggest
-        larger = 1 if way.whole else max(before, behind) // behind
-        plan.rows[name] = min(MOST_ROWS, self.rows * larger)
-        if not way.whole:
-            return ""
-        return (
-            f"what lies behind the layer {name!r} cannot be run alone, so the whole network runs again for each "
-            "change of what it says: slower, and the same maps"
-        )
-
-    def _recorded(
-        self, layer: nn.Module, call: int, leaf: Tensor, part: int = 0
-    ) -> tuple[Reading, Recording, frozenset[nn.Module]]:
-        """What the network says, what is needed to run again what lies behind a layer, and which outputs are copies."""
-        owned: frozenset[nn.Module] = frozenset()
-        for _ in range(3):
-            with recorded(self.module, layer, call, 1, owned, part) as recording, torch.no_grad():
-                reading = self.read(self.module(leaf.clone()), 1)
-            if not (changed := recording.changed()):
-                break
-            owned |= changed
-        return reading, recording, owned
-
-    def _way(
-        self,
-        layer: nn.Module,
-        reading: Reading,
-        recording: Recording,
-        owned: frozenset[nn.Module],
-        leaf: Tensor,
-        pair: Tensor,
-        run: Callable[..., Reading],
-    ) -> Way:
-        """How what lies behind a layer is run again: of a pair the first is what is, the second is changed."""
-        changed = run(given=pair[1:], way=Way(whole=True)).scores(0)
-
-        def proven(way: Way) -> bool:
-            try:
-                again = run(given=pair, way=way)
-                pairs = [(reading.scores(0), again.scores(0)), (changed, again.scores(1))]
-            except Exception:  # whatever it is, this way is none
-                return False
-            return all(map(self._alike, *zip(*pairs, strict=True)))
-
-        # Features come with the images, so these are given anew for each variant.
-        ways = [Way(owned)] if self.feed.on else [Way(owned, self._needed(layer, recording, leaf)), Way(owned)]
-        return next((way for way in ways if proven(way)), Way(whole=True))
-
-    def _needed(self, layer: nn.Module, recording: Recording, leaf: Tensor) -> frozenset[int] | None:
-        try:
-            return needed(layer, recording, leaf, lambda images: self.read(self.module(images), 1).total())
-        except Exception:  # the way that needs to know this will not do then
-            return None
+    # ---- what lies behind a layer, or behind the blocks, run again
 
     def again(
         self, layer: nn.Module, recording: Recording, given: Tensor, images: Tensor, way: Way, graph: bool = False
@@ -411,94 +304,6 @@ class Witness:
             images = expanded(images, recording.images, count // recording.images)
         # The copy is the network's own, to change in place.
         return self.read(self.module(images.clone()), count)
-
-    # ---- how blocks and what lies behind them can be run again
-
-    def prepare_trunk(self, plan: Plan, attending: Attending, images: Tensor) -> str:
-        """Find the blocks, and prove on one image that they and their end can be run again; a note if all must run.
-
-        Each block must hand on again what it did, the unchanged tokens bring the scores back, and the halved ones those
-        of the whole network.
-
-        Raises:
-            RequestError: they cannot be told apart, or not be run again.
-        """
-        leaf, met = self.leaf(images).detach(), attending.seen
-        blocks = tuple(blocks_of(met)) if len(met) > 1 else ()
-        end = blocks[-1] if blocks else met[0].inside[-1]
-        with heard(blocks) as calls, Attending(1, values=False, graph_from=-1):
-            reading, recording, owned = self._recorded(end, 1, leaf)
-        copies = any(call.changed for call in calls.values())
-        if copies:
-            with heard(blocks, copies) as calls, torch.no_grad():
-                self.module(leaf.clone())
-        self._check_blocks(blocks, calls, recording.tensor)
-        trunk = Trunk(blocks, end, Way(whole=True), self.rows, pools=not met[-1].square, copies=copies)
-        values = met[-1].of_heads(met[-1].values) if met[-1].values is not None else None
-        if blocks:
-            pair = torch.cat([recording.tensor, recording.tensor / 2])
-            own = recording.tensor[0].numel()
-        else:
-            assert values is not None
-            pair = torch.cat([met[0].weights @ values, values[:, :, :1].expand_as(values)])
-            own = values[0].numel()
-        run = partial(self.at_end, trunk, recording, images=leaf)
-        way = self._way(end, reading, recording, owned, leaf, pair, run)
-        larger = 1 if way.whole else max(1, max(recording.biggest) // own)
-        trunk = replace(trunk, way=way, rows=min(MOST_ROWS, self.rows * larger))
-        if blocks and self.wants & {"own", "path"}:
-            asked = blocks if "path" in self.wants else () if trunk.pools else blocks[-1:]
-            trunk = replace(trunk, behind={block: behind_attention(block, calls[block]) for block in asked})
-        plan.trunk = self._alone(trunk, recording, leaf, plan) if self.wants & ALONE else trunk
-        return (
-            "what lies behind the last block cannot be run alone, so the whole network runs again for all that is "
-            "asked of it: slower, and the same maps"
-            if way.whole
-            else ""
-        )
-
-    def _check_blocks(self, blocks: Sequence[nn.Module], calls: Mapping[nn.Module, Call], said: Tensor) -> None:
-        if not blocks and said.ndim != 2:
-            raise no_blocks("it has one attention alone, so nothing tells which of the modules around it is its block")
-        shapes = {tuple(tensor.shape) for call in calls.values() for tensor in (call.tokens, call.output)}
-        forms = " and ".join("x".join(map(str, shape)) for shape in sorted(shapes))
-        if len(shapes) > 1:
-            raise no_blocks(f"what they are handed and hand on has several shapes ({forms})")
-        if any(shape[0] != 1 for shape in shapes):
-            raise no_blocks(f"what they hand on is {forms} for one image, so its rows are no images")
-        for block in blocks:
-            with torch.no_grad(), Attending(1, values=False, graph_from=-1):
-                again = calls[block].run(block)
-            if not self._alike(again, calls[block].output):
-                raise no_blocks(f"run again on the same tokens, a {type(block).__name__} hands on others")
-
-    def _alone(self, trunk: Trunk, recording: Recording, leaf: Tensor, plan: Plan) -> Trunk:
-        """See what a token by itself is to the end: as few copies as there are tokens for one patch, or as many as all.
-
-        Where both can be, they must come to the same.
-        """
-        if not trunk.blocks:
-            return trunk
-        tokens, layout = recording.tensor, plan.tokens
-        assert layout is not None
-        if tokens.ndim != 3:
-            return replace(trunk, alone="its blocks hand on maps, and no sequences of which one token could be all")
-        found: dict[int, Tensor] = {}
-        # A patch that is not the first, since the first token may be the one that the end reads anyhow.
-        token = tokens[:, layout.prefix + 1]
-        for length in (layout.prefix + 1 + layout.suffix, tokens.shape[1]):
-            try:
-                given = token.unsqueeze(1).expand(-1, length, -1)
-                found[length] = self.at_end(trunk, recording, given, leaf).scores(0)
-            except Exception:  # whatever it is, so many will not do
-                continue
-        if not found:
-            return replace(trunk, alone="what lies behind its blocks cannot be run on copies of one token")
-        few, many = found[min(found)], found[max(found)]
-        if not self._alike(few, many, max(SAME, ROUNDED * torch.finfo(tokens.dtype).eps)):
-            return replace(trunk, alone="what lies behind its blocks tells tokens by their places, or mixes neighbours")
-        shorter = 1 if trunk.way.whole else tokens.shape[1] // min(found)
-        return replace(trunk, length=min(found), rows=min(MOST_ROWS, trunk.rows * shorter))
 
     def of_blank(self) -> AbstractContextManager[None]:
         """While it lasts, a network of one prompt answers for the empty prompt in its place.
@@ -530,7 +335,7 @@ class Witness:
             return self.again(trunk.end, recording, given, images, way, graph)
         with (
             torch.inference_mode(),
-            attention.Ruled(given),
+            Ruled(given),
             replayed(trunk.end, recording, None, way, len(given) // recording.images),
         ):
             return self._behind(recording, len(given), images, way)
@@ -550,11 +355,6 @@ def points_of(forward: Forward) -> list[Tensor]:
     if forward.attending is not None:
         points += [one.output for one in forward.attending.seen if one.output is not None]
     return points
-
-
-def wide(tensor: Tensor) -> Tensor:
-    """At least float32, since sums over half-precision products lose the map."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def gradients_at(score: Tensor, points: Sequence[Tensor], keep: bool = False, curved: bool = False) -> list[Tensor]:

@@ -267,3 +267,19 @@ class Feed:
             raise ValueError(f"features of {len(own)} pictures cannot be handed on with {len(images)} images")
         own = own.to(images.device, images.dtype if own.is_floating_point() else None)
         return own.repeat_interleave(len(images) // len(own), 0)
+
+
+def count_of(features: Features) -> int:
+    """Of how many images there are features."""
+    return len(features) if isinstance(features, Tensor) else min(map(len, features.values()), default=0)
+
+
+def one_of(features: Features, row: int) -> Features:
+    """The features of one image alone."""
+    some = slice(row, row + 1)
+    return features[some] if isinstance(features, Tensor) else {name: one[some] for name, one in features.items()}
+
+
+def first_of(features: Features, count: int) -> Features:
+    """The features of the first images."""
+    return features[:count] if isinstance(features, Tensor) else {name: one[:count] for name, one in features.items()}

@@ -46,7 +46,6 @@ EVIDENCE = {
         "of each attention its weights, a list of (n, heads, t, t); last perhaps a pooling (n, heads, q, t)",
     ),
     "attn_grad": ("attention", "the gradients of the score by them, a list likewise"),
-    "read": ("attention", "whether the score reads a token behind the last attention, (n, t)"),
     "spread": (
         "attention",
         "from relevance (n, t), or (n, q, t) of which the rows that the score reads count, to (n, h, w)",

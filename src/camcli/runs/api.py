@@ -23,7 +23,10 @@ from camcli.images.find import find
 from camcli.images.pages import paged
 from camcli.images.source import Source
 from camcli.runs.job.job import RENAMED, Job
-from camcli.runs.worker.worker import Item, Worker
+from camcli.runs.worker.fit_concepts import fit_concepts
+from camcli.runs.worker.item import Item
+from camcli.runs.worker.pipeline import stream
+from camcli.runs.worker.worker import Worker
 
 # What is one picture to `explain`.
 Given = str | Path | Image.Image | np.ndarray
@@ -87,8 +90,8 @@ def explain(
                 "one",
                 "give a list of them; or let each picture have concepts of its own: options={'over': 'picture'}",
             )
-        worker.fit(spread_first(items, sum(1 for _ in items())))
-    return _explanations(worker.stream(items()), on_error)
+        fit_concepts(worker, spread_first(items, sum(1 for _ in items())))
+    return _explanations(stream(worker, items()), on_error)
 
 
 def _found(path: str | Path, job: Job, checked: bool) -> Iterator[Source]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 
 from camcli.base.errors import RequestError
+from camcli.engine.layers.default_layer import found_default
 from camcli.engine.layers.paths import first_names, resolve
-from camcli.engine.layers.probe import NO_GRAPH, Layer, found_default, no_gradient, no_graph, probe_image, survey
+from camcli.engine.layers.probe import NO_GRAPH, Layer, probe_image, survey
+from camcli.engine.layers.refusals import no_gradient, no_graph
 from camcli.models import RANDOM_WEIGHTS, listing, load
 
 # A layer's shape does not depend on the prompts; a model that needs some gets these.

@@ -1,4 +1,4 @@
-"""Tensors in nested outputs: tuples, lists and mappings."""
+"""Tensors in nested outputs, which are tuples, lists and mappings; and the precision in which they are added up."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from camcli.base.errors import RequestError
@@ -62,3 +63,8 @@ def no_numbers(name: str, layer: nn.Module, output: object) -> RequestError:
         f"the layer {name!r} ({type(layer).__name__}) gives {type(output).__name__}, not a tensor of numbers",
         "choose another layer; `camcli layers MODEL` lists them",
     )
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """At least float32, since sums over half-precision products lose the map."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

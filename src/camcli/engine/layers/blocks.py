@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from camcli.base.errors import RequestError
-from camcli.engine.hooks.attention import Attention, Rule, Ruled
+from camcli.engine.hooks.attention import Attention
+from camcli.engine.hooks.attention_override import Rule, Ruled
 from camcli.engine.hooks.replay import Way, changes, mapped
 from camcli.engine.hooks.tensors import first_tensor, replaced
 from camcli.engine.hooks.watch import handed

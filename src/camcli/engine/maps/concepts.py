@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -12,9 +13,14 @@ from torch import Tensor
 
 from camcli.base.errors import PictureError
 from camcli.engine.explanation import Concept, Explanation, Spoken
+from camcli.engine.forward import Forward, Plan
 from camcli.engine.maps.method import Recipe
-from camcli.engine.signals import Evidence
+from camcli.engine.maps.places import placement_of
+from camcli.engine.maps.result import Result, scores_of
+from camcli.engine.setup import Setup
+from camcli.engine.signals.evidence import Evidence
 from camcli.methods.concept import Concepts
+from camcli.targets.target import Subject
 
 # In so many pictures of a run concepts are found, at most.
 MOST_PICTURES = 100
@@ -78,6 +84,45 @@ def fitted(recipes: Sequence[Recipe], samples: Iterable[Mapping[str, Tensor]]) -
     return found
 
 
+def find_concepts(setup: Setup, plan: Plan, forward: Forward, seen: Tensor | None) -> list[list[Result]]:
+    """For each image its concepts, method by method, layer by layer; none of which the network says nothing.
+
+    Args:
+        setup: what is asked.
+        plan: for images of this size.
+        forward: of the images.
+        seen: which part of each is picture, and not padding.
+    """
+    results: list[list[Result]] = [[] for _ in range(len(forward.image))]
+    if not any(recipe.of_concepts for recipe in setup.recipes):
+        return results
+    rows = [row for row in range(len(results)) if not scores_of(forward.reading, row).isnan().any()]
+    for some in concepts_of(setup, plan, forward, rows, seen) if rows else ():
+        for row, result in zip(rows, some, strict=True):
+            if isinstance(result, Explanation):
+                result = replace(result, placement=placement_of(plan, result.layer, result.map))
+            results[row].append(result)
+    return results
+
+
+def concepts_of(
+    setup: Setup, plan: Plan, forward: Forward, rows: Sequence[int], seen: Tensor | None = None
+) -> list[list[Result]]:
+    """Method by method, layer by layer, the concepts of some of the images."""
+    # Where the scores are, so that masks are not brought there for each concept.
+    images = forward.image
+    all_of_it = torch.ones(images.shape[0], *images.shape[2:], dtype=torch.bool, device=images.device)
+    inside = all_of_it if seen is None else seen.to(images.device)
+    subjects = [Subject(0, torch.zeros((), device="cpu"), None, inside=inside[row], of_layer=True) for row in rows]
+    evidence = Evidence(setup.witness, plan, forward, subjects, rows)
+    return [
+        found(recipe, layer, evidence, setup.fitted, len(rows), setup.label)
+        for recipe in setup.recipes
+        if recipe.of_concepts
+        for layer in setup.layers
+    ]
+
+
 def found(
     recipe: Recipe,
     layer: str,
@@ -85,7 +130,7 @@ def found(
     known: Fitted,
     images: int,
     label: Callable[[int], str] = str,
-) -> list[Explanation | PictureError]:
+) -> list[Result]:
     """What a method finds in each image at a layer.
 
     Args:
@@ -103,9 +148,7 @@ def found(
     return [_explained(recipe.row.name, layer, concepts, row, label) for row in range(images)]
 
 
-def _explained(
-    method: str, layer: str, found: Concepts, row: int, label: Callable[[int], str]
-) -> Explanation | PictureError:
+def _explained(method: str, layer: str, found: Concepts, row: int, label: Callable[[int], str]) -> Result:
     map = found.maps[row].float().numpy(force=True)
     if not np.isfinite(map).all():
         return PictureError(

@@ -14,7 +14,7 @@ from torch import Tensor
 from camcli.base import signature
 from camcli.base.errors import RequestError
 from camcli.base.registry import Row
-from camcli.engine.signals import Evidence
+from camcli.engine.signals.evidence import Evidence
 from camcli.methods import EVIDENCE, METHODS
 from camcli.methods.concept import Concepts
 from camcli.targets import AUTO
@@ -22,7 +22,7 @@ from camcli.targets import AUTO
 # What a method can be handed that asks for no class.
 OF_NO_CLASS = frozenset({"act", "fitted", "rest_scores"})
 # Of which a map can be made that is the same for every class.
-CLASSLESS = OF_NO_CLASS | {"images", "attn", "read", "spread", "channel"}
+CLASSLESS = OF_NO_CLASS | {"images", "attn", "spread", "channel"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from camcli.base.errors import RequestError
-
-if TYPE_CHECKING:
-    from camcli.runs.job.job import Job
+from camcli.runs.job.job import Job
+from camcli.runs.job.option import MODEL, OUTPUT, option
 
 Sort = Literal["mean", "max", "std", "active", "correlation"]
 
@@ -19,19 +18,54 @@ class Contest:
 
     Attributes:
         job: model, layer, pictures, and how they are done; its target names channels, ``channel:12,99``.
-        channels: those that are shown; empty for the first of all.
         top: how many are shown; 0 for 16, or for all that ``channels`` names.
-        pictures: how many pictures of each.
-        sort: by which of their statistics; None for ``correlation`` where there are values, else ``mean``.
-        values: a CSV file with a number for each picture, perhaps with ``:COLUMN`` behind; empty for none.
+        sort: None for ``correlation`` where there are values, else ``mean``.
     """
 
     job: Job
-    channels: tuple[int, ...] = ()
-    top: int = 0
-    pictures: int = 6
-    sort: Sort | None = None
-    values: str = ""
+    channels: tuple[int, ...] = option(
+        (),
+        MODEL,
+        help="Show only these channels, such as 12,99; repeat for more. The CSV file has all",
+        flag="--channel",
+        metavar="NUMBERS",
+        env=False,
+    )
+    top: int = option(
+        0,
+        OUTPUT,
+        help="Number of channels to show",
+        metavar="N",
+        min=1,
+        unset=True,
+        show_default="16, or all of --channel",
+        env=False,
+    )
+    pictures: int = option(
+        6,
+        OUTPUT,
+        help="Images per channel: those with the highest pooled activation",
+        metavar="N",
+        min=1,
+        env=False,
+    )
+    sort: Sort | None = option(
+        None,
+        OUTPUT,
+        help="Sort by mean, max, std, active (share of images with a pooled activation above zero) or correlation (by "
+        "absolute value)",
+        metavar="STAT",
+        show_default="mean; with --values correlation",
+        env=False,
+    )
+    values: str = option(
+        "",
+        MODEL,
+        help="CSV with a number for each image, such as a label, to correlate each channel with; COL if it has several "
+        "columns",
+        metavar="FILE[:COL]",
+        env=False,
+    )
 
     def __post_init__(self) -> None:
         """Raises RequestError for what cannot be asked."""

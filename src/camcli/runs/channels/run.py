@@ -42,7 +42,9 @@ from camcli.runs.record import provenance
 from camcli.runs.record.folder import Folder
 from camcli.runs.record.outcome import Outcome
 from camcli.runs.record.preflight import check, found
-from camcli.runs.worker.worker import Item, Worker
+from camcli.runs.worker.item import Item, first_line
+from camcli.runs.worker.pipeline import decoded_batches, explain_apart, spread_batches
+from camcli.runs.worker.worker import Worker
 
 # From what a layer says of pictures (n, c, h, w) to what is kept of it, picture by picture.
 Kept = Callable[[Tensor, Sequence[Item]], Sequence[np.ndarray]]
@@ -171,7 +173,7 @@ class Ranking:
 
     def __iter__(self) -> Iterator[list[Outcome]]:
         sources = found(self.contest.job, self._stdin, self.unread if self.total is None else None)
-        batches = map(self._valued, self.worker.batches(map(Item, sources)))
+        batches = map(self._valued, decoded_batches(self.worker, map(Item, sources)))
         # Not a loop in a loop: its variable would hold on to a batch while the network sees the next.
         for item in chain.from_iterable(map(self._taken, self._said(batches, self._pooled))):
             self._failed += item.error is not None
@@ -288,11 +290,12 @@ class Ranking:
 
     def _said(self, batches: Iterable[list[Item]], kept: Kept) -> Iterator[list[tuple[Item, Said]]]:
         """Batch by batch each picture, with what is kept of what the layer says of it; None where it cannot be seen."""
-        return self.worker.spread(lambda explainer, batch: self._said_of(explainer, batch, kept), batches)
+        return spread_batches(self.worker, lambda explainer, batch: self._said_of(explainer, batch, kept), batches)
 
     def _said_of(self, explainer: Explainer, batch: Sequence[Item], kept: Kept) -> list[tuple[Item, Said]]:
         ready = [item for item in batch if item.input is not None]
-        found = self.worker.apart(
+        found = explain_apart(
+            self.worker,
             explainer,
             ready,
             lambda some: self._forward(explainer, some, kept),
@@ -310,7 +313,7 @@ class Ranking:
         except RequestError:
             raise
         except Exception as error:  # whatever it is, it is this picture's, and the others go on
-            return PictureError(f"the network fails on this picture: {_first_line(error)}")
+            return PictureError(f"the network fails on this picture: {first_line(error)}")
 
     def _forward(self, explainer: Explainer, items: Sequence[Item], kept: Kept) -> list[Said]:
         module = explainer.module
@@ -423,7 +426,7 @@ class Ranking:
         def own(cells: Tensor, items: Sequence[Item]) -> list[np.ndarray]:
             return [cells[row, wanted[item.source]].numpy(force=True) for row, item in enumerate(items)]
 
-        for batch in self._said(self.worker.batches(map(Item, wanted)), own):
+        for batch in self._said(decoded_batches(self.worker, map(Item, wanted)), own):
             for item, drawn in batch:
                 if item.picture is not None and isinstance(drawn, np.ndarray):
                     seen[item.source] = small(item.picture.pixels, item.picture.view.placed(self._placement))
@@ -517,7 +520,3 @@ def _pictures(count: int) -> str:
 
 def _share(active: float, pictures: int) -> str:
     return f"{round(active * pictures)} of {pictures}" if pictures < 1000 else f"{active:.1%}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

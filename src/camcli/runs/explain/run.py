@@ -36,8 +36,11 @@ from camcli.runs.record.ledger import Ledger
 from camcli.runs.record.other_jobs import Before, check_others, note_accepted
 from camcli.runs.record.outcome import Outcome
 from camcli.runs.record.preflight import check, check_apart, found
+from camcli.runs.worker.fit_concepts import fit_concepts
+from camcli.runs.worker.item import Item
+from camcli.runs.worker.pipeline import paused_stream
 from camcli.runs.worker.threads import ahead
-from camcli.runs.worker.worker import Item, Worker
+from camcli.runs.worker.worker import Worker
 from camcli.targets import gives_several
 
 SLUG = 40
@@ -128,7 +131,7 @@ class Run:
 
     def __iter__(self) -> Iterator[list[Outcome]]:
         sources = found(self.job, self._stdin, self.unread if self.total is None else None)
-        explained = self.worker.paused_stream(map(self._item, sources), self._begin)
+        explained = paused_stream(self.worker, map(self._item, sources), self._begin)
         workers = self.worker.workers
         met = failed = skipped = standing = 0
         for outcomes in ahead(self._outcomes, explained, workers, 2 * workers):
@@ -199,7 +202,7 @@ class Run:
         if explainer.fitted:
             return {**then, "file": concept_file.FILE, "sha256": concept_file.digest(explainer.fitted)}
         assert self.total is not None
-        pictures = self.worker.fit(concepts.spread_first(lambda: map(Item, self._sources()), self.total))
+        pictures = fit_concepts(self.worker, concepts.spread_first(lambda: map(Item, self._sources()), self.total))
         facts = {"file": concept_file.FILE, "sha256": concept_file.digest(explainer.fitted), "pictures": pictures}
         if then.get("sha256", facts["sha256"]) != facts["sha256"]:
             self._check_concepts_gone()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from camcli.base.errors import RequestError
 from camcli.models import check_templates
+from camcli.runs.job.job import Job
+from camcli.runs.job.option import MODEL, OUTPUT, option
 from camcli.runs.record.outcome import Measure
-
-if TYPE_CHECKING:
-    from camcli.runs.job.job import Job
 
 Kept = Literal["sheet", "array"]
 
@@ -22,16 +21,26 @@ class Inquiry:
     Attributes:
         job: model, layer, method, pictures, and how they are done; its prompts are what is asked about, and its
             ``save`` says what is written for each picture: ``sheet``, and ``array`` for the maps themselves.
-        paraphrases: templates that make a prompt of each text: ``a photo of a {}.``, or ``imagenet`` or
-            ``imagenet-simple``, open_clip's own; empty for the texts as they stand.
-        measure: by which similarity the prompts are told apart and the pictures sorted in the summary.
-        pictures: how many of the least stable pictures are shown.
     """
 
     job: Job
-    paraphrases: tuple[str, ...] = ()
-    measure: Measure = "pearson"
-    pictures: int = 5
+    paraphrases: tuple[str, ...] = option(
+        (),
+        MODEL,
+        help="Template that makes a prompt of each --text, such as 'a photo of a {}.' ({} alone = the text itself), or "
+        "open_clip's imagenet or imagenet-simple; repeat for several. Then the prompts of each text are compared",
+        flag="--paraphrase",
+        metavar="TEXT",
+        env=False,
+    )
+    measure: Measure = option(
+        "pearson",
+        OUTPUT,
+        help="Similarity of two maps, for the table and for sorting images: pearson, ssim, overlap (of the top 20%)",
+        metavar="MEASURE",
+        env=False,
+    )
+    pictures: int = option(5, OUTPUT, help="Number of least stable images to show", metavar="N", min=1, env=False)
 
     def __post_init__(self) -> None:
         """Raises RequestError for what cannot be asked."""

@@ -20,8 +20,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from camcli.base.errors import NothingFoundError, OutputError, PictureError, RequestError
-from camcli.engine.explainer import Result
 from camcli.engine.explanation import Explanation
+from camcli.engine.maps.result import Result
 from camcli.images import page_of
 from camcli.images.formats import Unread
 from camcli.images.manifest import several
@@ -57,8 +57,10 @@ from camcli.runs.record.ledger import Ledger
 from camcli.runs.record.other_jobs import Before, check_others, note_accepted
 from camcli.runs.record.outcome import Compared, Said
 from camcli.runs.record.preflight import check, check_apart, found
+from camcli.runs.worker.item import Item
+from camcli.runs.worker.pipeline import paused_stream, stream
 from camcli.runs.worker.threads import ahead
-from camcli.runs.worker.worker import Item, Worker
+from camcli.runs.worker.worker import Worker
 
 STEM = "prompts"
 FACTS, LINES = f"{STEM}.json", f"{STEM}.jsonl"
@@ -163,7 +165,7 @@ class Sensitivity:
 
     def __iter__(self) -> Iterator[list[Compared]]:
         sources = found(self.job, self._stdin, self.unread if self.total is None else None)
-        explained = self.worker.paused_stream(map(self._item, sources))
+        explained = paused_stream(self.worker, map(self._item, sources))
         workers = self.worker.workers
         met = failed = standing = 0
         for records in ahead(self._records, explained, workers, 2 * workers):
@@ -409,7 +411,7 @@ class Sensitivity:
     def _seen_again(self, records: Sequence[Compared]) -> Iterator[tuple[Compared, Seen | None]]:
         """Pictures that were compared, explained once more; nothing where that cannot be."""
         gone: list[str] = []
-        for record, item in zip(records, self.worker.stream(map(_again, records)), strict=True):
+        for record, item in zip(records, stream(self.worker, map(_again, records)), strict=True):
             explained = {number: one for number, one in enumerate(item.results) if isinstance(one, Explanation)}
             if item.picture is None or not explained:
                 gone.append(page_of(record.source, record.page))

@@ -9,8 +9,9 @@ from typing import Any
 
 from camcli.base.errors import RequestError
 from camcli.images.manifest import several
+from camcli.runs.job.content import NOT_IN_FINGERPRINT
 from camcli.runs.job.fingerprint import DIGEST, fingerprint, versions_in
-from camcli.runs.job.job import NOT_IN_FINGERPRINT, Job
+from camcli.runs.job.job import Job
 from camcli.runs.record.ledger import Ledger
 from camcli.runs.record.outcome import Compared, Outcome
 

@@ -1,0 +1,78 @@
+"""The refusal of what no job can be, whatever its pictures and its model."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+
+from camcli.base.errors import RequestError
+from camcli.engine import FLIPS, LAYOUT, LAYOUTS, factors
+from camcli.images import BY_FOLDER, GROUP, page_ranges, value_range
+from camcli.models import TOWERS, WRAPPERS, check_templates, input_size
+from camcli.targets import AUTO
+
+if TYPE_CHECKING:
+    from camcli.runs.job.job import Job
+
+
+def check_options(job: Job) -> None:
+    """Refuse what no job can be; what depends on libraries or files is checked later.
+
+    Raises:
+        RequestError: an option cannot be what it is, or two cannot be together.
+    """
+    owner: Any = type(job)
+    for name, choices in _choices(owner).items():
+        if getattr(job, name) not in choices:
+            raise RequestError(f"{name} cannot be {getattr(job, name)!r}", f"there are: {', '.join(choices)}")
+    if job.layout and not LAYOUT.fullmatch(job.layout):
+        raise RequestError(f"layout cannot be {job.layout!r}", f"there are: {LAYOUTS}")
+    for name in ("batch_size", "workers", "call"):
+        if getattr(job, name) < 0:
+            raise RequestError(
+                f"{name} cannot be {getattr(job, name)}", "give a number from 1 on, or 0 for the default"
+            )
+    if not 0 <= job.timeout < math.inf:
+        raise RequestError(f"timeout cannot be {job.timeout}", "give seconds, or 0 for as long as it takes")
+    input_size(job.size)
+    factors(job.scales)
+    value_range(job.range)
+    page_ranges(job.pages)
+    for flip in job.augment:
+        if flip not in FLIPS:
+            raise RequestError(f"augment cannot be {flip!r}", f"there are: {', '.join(FLIPS)}")
+    if not 0 <= job.alpha <= 1:
+        raise RequestError(f"alpha cannot be {job.alpha}", "it is an opacity, from 0 to 1")
+    if not 0 <= job.min_score <= 1:
+        raise RequestError(f"min_score cannot be {job.min_score}", "it is a box's score, from 0 to 1")
+    if not job.target and not job.targets:
+        raise RequestError("no target is named", "say which class is explained: predicted, top:5, or a class")
+    if not job.save:
+        raise RequestError("nothing is to be saved", "name at least one format: --save overlay")
+    _check_user_code(job)
+    if job.targets and job.target != (AUTO,):
+        raise RequestError(
+            f"both a target ({', '.join(job.target)}) and a file of targets ({job.targets}) were given",
+            "leave one out",
+        )
+
+
+def _check_user_code(job: Job) -> None:
+    check_templates(job.template)
+    if job.text_tower and not all(job.text_tower.rpartition(":")[::2]):
+        raise RequestError(f"text_tower cannot be {job.text_tower!r}", TOWERS)
+    place, _, name = job.wrap.rpartition(":")
+    if job.wrap and not (place and name):
+        raise RequestError(f"wrap cannot be {job.wrap!r}", WRAPPERS)
+    if job.group and not GROUP.fullmatch(job.group):
+        raise RequestError(
+            f"group cannot be {job.group!r}",
+            f"give the number of pictures that belong together, or {BY_FOLDER} for those of one folder",
+        )
+
+
+@cache
+def _choices(owner: Any) -> dict[str, tuple[Any, ...]]:
+    """The words that each field takes which takes only some."""
+    return {name: get_args(kind) for name, kind in get_type_hints(owner).items() if get_origin(kind) is Literal}
