@@ -299,7 +299,7 @@ def test_a_picture_has_one_explanation_whatever_is_asked_for():
     assert {(one.index, one.label, one.probability) for [one] in found} == {(None, "2 concepts", None)}
     np.testing.assert_array_equal(found[0][0].map, explainer(images, 1)[0][0].map)
     assert "a target changes nothing" in " ".join(explainer.notes)
-    assert explainer.says() == "what the layer says, as a sum of concepts; no class"
+    assert explainer.says() == "the layer's activations as a sum of concepts; no class"
     # A picture whose target gives no class has its concepts too.
     assert [len(one) for one in explainer.results(images, lambda row, scores: [])] == [1, 1, 1]
     both = Explainer(model, layers=["last"], method=["dff", "gradcam"], options={"concepts": 2})
@@ -347,7 +347,7 @@ def test_a_layer_that_is_mostly_negative_is_told():
     act = model.last(model.features(pictures(1, 16))).detach()
     share = float(act.clamp(max=0).square().sum() / act.square().sum())
     assert share > 0.1
-    assert f"{share:.0%} of what the layer 'last' says is negative, which concepts leave out" in one.notes[0]
+    assert f"{share:.0%} of the activations of the layer 'last' are negative, which concepts leave out" in one.notes[0]
     [[positive]] = explained(model, ["features"])(pictures(1, 16))
     assert positive.notes == ()
 

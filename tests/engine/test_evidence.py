@@ -363,7 +363,7 @@ def test_questions_are_about_the_images_that_have_the_class(bring):
 
 def test_a_map_that_cannot_be_had_says_why_in_the_words_of_its_row(bring):
     name = bring(lambda act: act.mean(1) / 0, "none", caveat="it divides by nothing")
-    with pytest.raises(PictureError, match="holds NaN or infinite values; it divides by nothing"):
+    with pytest.raises(PictureError, match="contains NaN or infinite values; it divides by nothing"):
         Explainer(Small(), layers=["conv2"], method=name)(pictures(1, 16))
 
 

@@ -500,7 +500,7 @@ def test_a_picture_of_which_the_layer_says_no_number_has_failed(paint: Paint, mo
     paint("b.png", GREEN)
     result = rank(f"{models_file}:holed", "a.png", "b.png", "--layer", "holes")
     assert result.exit_code == 1
-    assert "failed: b.png: the layer 'holes' gives NaN or infinite values on this picture" in result.stderr
+    assert "failed: b.png: the layer 'holes' gives NaN or infinite values for this image" in result.stderr
     assert [row["pictures"] for row in table()] == ["1"] * 3
 
 

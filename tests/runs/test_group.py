@@ -246,7 +246,7 @@ def test_the_frames_of_a_film_are_the_pictures_of_its_group() -> None:
     (gradient,) = torch.autograd.grad(score, cells)
     frames = [one[0].transpose(0, 1) for one in (cells.detach(), gradient)]
     close(maps(explain(images, 2)), gradcams(*frames))
-    assert any("the pictures of a group meet before the layer 'conv'" in note for note in explain.notes)
+    assert any("the images of a group meet before the layer 'conv'" in note for note in explain.notes)
 
 
 class Cut(Grouped):

@@ -326,7 +326,7 @@ class Ranking:
             raise ValueError(f"the layer {self.layer!r} gives {len(cells)} outputs for {len(items)} pictures")
         sound = cells.isfinite().flatten(1).all(1).tolist()
         broken = PictureError(
-            f"the layer {self.layer!r} gives NaN or infinite values on this picture",
+            f"the layer {self.layer!r} gives NaN or infinite values for this image",
             "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
         )
         return [own if good else broken for own, good in zip(kept(cells, items), sound, strict=True)]
