@@ -7,7 +7,7 @@ import pytest
 from rich.cells import cell_len
 
 from camcli.base.errors import RequestError
-from camcli.cli import console, progress, streams
+from camcli.cli import progress, streams
 from camcli.cli.console import Voice, print_table
 from camcli.cli.streams import printable
 from camcli.runs.record.outcome import Outcome, Tally
