@@ -61,8 +61,8 @@ from camcli.cli.streams import standard_output
 from camcli.images import page_of
 from camcli.methods import METHODS
 from camcli.runs.job.job import Job
-from camcli.runs.prompts import Inquiry
-from camcli.runs.record.outcome import Measure, Tally
+from camcli.runs.prompts import Inquiry, Measure
+from camcli.runs.record.outcome import Tally
 
 # The matrix of more prompts than this is no part of the table; prompts.json has it.
 COLUMNS = 8
