@@ -162,7 +162,7 @@ def test_no_other_weights_that_are_not_negative_come_nearer():
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"concepts": 9}, "9 concepts cannot be told apart in a layer of 8 channels and 4 x 4 cells"),
+        ({"concepts": 9}, "9 concepts cannot be separated in a layer of 8 channels and 4 x 4 cells"),
         ({"concepts": 0}, "0 concepts"),
         ({"iterations": 0}, "0 iterations"),
         ({"classes": -1}, "-1 classes"),
@@ -175,7 +175,7 @@ def test_dff_refuses(options, reason):
 
 def test_too_many_concepts_are_refused_before_the_first_picture():
     explainer = explained(Pooled(), concepts=5)
-    with pytest.raises(RequestError, match="5 concepts cannot be told apart in a layer of 4 channels") as caught:
+    with pytest.raises(RequestError, match="5 concepts cannot be separated in a layer of 4 channels") as caught:
         explainer.check(pictures(1, 16))
     assert caught.value.hint == "choose 1 to 4 concepts"
 
@@ -258,7 +258,7 @@ def test_of_a_detector_there_are_concepts_without_classes():
     [[one]] = explainer(pictures(1, 16))
     assert len(one.concepts) == 2
     assert not any(concept.classes for concept in one.concepts)
-    assert any("boxes of a changed picture are other boxes" in note for note in explainer.notes)
+    assert any("finds other boxes in a changed image" in note for note in explainer.notes)
 
 
 class Dense(nn.Module):

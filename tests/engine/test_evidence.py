@@ -424,9 +424,9 @@ def test_of_a_detector_nothing_is_asked_again(bring):
     from camcli import Outlet
 
     network = named(Small(), 3, 16, outlet=Outlet("detect"))
-    with pytest.raises(RequestError, match="boxes of a changed picture are other boxes"):
+    with pytest.raises(RequestError, match="finds other boxes in a changed image"):
         Explainer(network, method=bring(lambda images, ask: images, "asker"))
-    with pytest.raises(RequestError, match="boxes of a changed picture are other boxes"):
+    with pytest.raises(RequestError, match="finds other boxes in a changed image"):
         Explainer(network, scales=(0.5, 1))
 
 

@@ -355,9 +355,9 @@ def test_the_bundled_model_without_its_head():
     network = load_model("bundled:efficientnet-lite0", head="none")
     assert (len(network.labels), network.labels.names[100]) == (1280, "channel 100")
     assert network.weights == "pretrained"
-    assert Explainer(network).says() == "a feature of the backbone, pooled, as it stands"
+    assert Explainer(network).says() == "a pooled feature of the backbone"
     raw = load_model("bundled:efficientnet-lite0", head="none", pool="none")
-    assert Explainer(raw).says() == "a feature of the backbone before it is pooled, its mean over the cells"
+    assert Explainer(raw).says() == "a feature of the backbone before pooling: its mean over the cells"
 
 
 # ---- architectures without a head, and files without one
@@ -632,7 +632,7 @@ def test_features_are_read_in_every_layout():
 def test_features_that_lie_both_ways_or_nowhere():
     with pytest.raises(RequestError, match="may be the first or the last"):
         read(torch.zeros(1, 6, 6, 6), 6)
-    with pytest.raises(RequestError, match="gives 4 tokens, and 4 are said"):
+    with pytest.raises(RequestError, match="gives 4 tokens, of which 4 are declared"):
         read(torch.zeros(1, 4, 6), 6, prefix=4)
     with pytest.raises(RequestError, match="not features for each"):
         read(torch.zeros(3, 4, 6), 6)
