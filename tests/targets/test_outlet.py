@@ -331,7 +331,8 @@ def test_masks_are_brought_to_the_scores_once_for_all_classes(monkeypatch):
     brought = []
     real = torch.nn.functional.interpolate
     monkeypatch.setattr(
-        "camcli.targets.readers.spec.F.interpolate", lambda *given, **how: brought.append(1) or real(*given, **how)
+        "camcli.targets.readers.segmentation.F.interpolate",
+        lambda *given, **how: brought.append(1) or real(*given, **how),
     )
     seen, region = torch.ones(2, 16, 16, dtype=torch.bool), torch.zeros(2, 16, 16, dtype=torch.bool)
     region[:, :8, 4:] = True
