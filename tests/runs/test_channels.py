@@ -779,14 +779,14 @@ def test_memory_does_not_grow_with_the_folder(here: Path, tiny: str) -> None:
 
 @pytest.mark.slow
 def test_the_bundled_model_ranks_the_sample_images(here: Path, sample_images: Path, pixels) -> None:
-    from camcli import models
+    from camcli import load
 
     files = sorted(path for path in sample_images.iterdir() if path.suffix in (".png", ".jpg"))
     numbers = "\n".join(f"{path.name},{number}" for number, path in enumerate(files))
     (here / "v.csv").write_text(f"picture,number\n{numbers}\n")
     result = rank("bundled:efficientnet-lite0", str(sample_images), "--values", "v.csv", "--batch-size", "3")
     assert result.exit_code == 0, result.output
-    network = models.load("bundled:efficientnet-lite0")
+    network = load("bundled:efficientnet-lite0")
     with torch.inference_mode(), tapped({"bn2": network.module.get_submodule("bn2")}) as taps:
         for path in files:
             with Image.open(path) as image:
