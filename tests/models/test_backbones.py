@@ -199,7 +199,7 @@ def holds(name, pool_too=True, text=(), **options):
     assert pooled.labels == Labels.numbered(len(features), "channel")
     assert pooled.headless
     assert (pooled.activation, pooled.outlet.task) == ("none", "classify")
-    assert not any("nothing says what" in note for note in pooled.notes)
+    assert not any("classes are unknown" in note for note in pooled.notes)
     if pool_too:
         has_a_map(name, image, **options)
     return pooled
@@ -656,4 +656,4 @@ def test_a_network_that_says_it_is_headless():
     labels = Labels.numbered(4, "channel")
     module = Pooled()
     network = Network("n", module.last, prepare, labels, "random", "", "none", outlet=Outlet("features"), headless=True)
-    assert "before it is pooled" in Explainer(network).says()
+    assert "before pooling" in Explainer(network).says()

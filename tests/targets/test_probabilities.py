@@ -197,7 +197,7 @@ def test_of_two_outputs_of_which_one_is_made_of_the_other_the_logits_are_meant(e
     assert chosen({"scores": end(scores), "raw": scores}, 2) is scores
     half = scores.bfloat16()
     assert chosen((end(half), half), 2) is half
-    with pytest.raises(RequestError, match="gives 2 things"):
+    with pytest.raises(RequestError, match="gives 2 tensors"):
         chosen((end(scores), scores + torch.arange(4)), 2)
 
 
