@@ -10,6 +10,7 @@ import typer
 from rich.text import Text
 
 from camcli.cli import app
+from camcli.methods import METHODS
 from camcli.runs.job.job import Job
 
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
@@ -48,7 +49,7 @@ def _panels(command: Any) -> dict[str, list[Any]]:
 def _row(one: Any, command: str) -> str:
     flags = [flag for flag in (*one.opts, *one.secondary_opts) if flag.startswith("-")]
     words = [f"`{flag}`" for flag in flags] or [f"`{one.metavar or one.name.upper()}`"]
-    cells = (", ".join(words), _value(one), _default(one), _plain(one.help), ", ".join(_elsewhere(one, command)))
+    cells = (", ".join(words), _value(one), _default(one), _meaning(one), ", ".join(_elsewhere(one, command)))
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -78,9 +79,10 @@ def _elsewhere(one: Any, command: str) -> Iterator[str]:
         yield f"`{one.name}`"
 
 
-def _plain(text: str) -> str:
+def _meaning(one: Any) -> str:
     """A help text without Rich's tags, in Markdown."""
-    return re.sub(r"([*<\[\]_])", r"\\\1", Text.from_markup(text, emoji=False).plain)
+    text = re.sub(r"([*<\[\]_])", r"\\\1", Text.from_markup(one.help, emoji=False).plain)
+    return text.replace(", ".join(METHODS.names()), "[methods.md](methods.md)")
 
 
 if __name__ == "__main__":

@@ -308,7 +308,8 @@ def test_interrupted_it_says_so_and_what_was_done_stays(
 # A picture that is never written to its end.
 HANGING = HEARING.replace(
     "from camcli.cli",
-    "import threading; from camcli.runs.explain.run import Run; Run._write = lambda *given: threading.Event().wait(); "
+    "import threading; from camcli.runs.explain import writer; "
+    "writer.write_files = lambda *given: threading.Event().wait(); "
     "from camcli.cli",
 )
 

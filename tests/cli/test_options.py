@@ -8,10 +8,10 @@ import typer
 from typer.testing import CliRunner
 
 from camcli.cli import app
-from camcli.cli.options import build, takes
+from camcli.cli.options import add_options, build
 from camcli.runs.channels import Contest
 from camcli.runs.job.job import Job
-from camcli.runs.job.option import OUTPUT, option, option_of
+from camcli.runs.job.option import OUTPUT, get_option, option
 from camcli.runs.prompts import Inquiry
 
 COMMANDS = typer.main.get_command(app).commands
@@ -36,7 +36,7 @@ def asked(*words: str, reworded: dict | None = None, **environment: str) -> Orde
     kitchen = typer.Typer()
 
     @kitchen.command()
-    @takes(Order, reworded=reworded)
+    @add_options(Order, reworded=reworded)
     def cook(**given: object) -> None:
         taken.append(build(Order, given))
 
@@ -72,7 +72,7 @@ def test_a_command_may_say_it_otherwise():
 
 @pytest.mark.parametrize("name", ASKED)
 def test_every_field_is_an_option_with_a_help(name):
-    one = option_of(ASKED[name][1])
+    one = get_option(ASKED[name][1])
     assert one is not None
     assert one.text()
     assert one.positional or one.panel
@@ -84,7 +84,7 @@ def test_where_a_field_takes_some_words_only_its_help_names_them(name):
     kind = get_type_hints(owner)[one.name]
     kinds = [] if get_origin(kind) is tuple else [kind, *get_args(kind)]
     words = [word for kind in kinds for word in get_args(kind) if isinstance(word, str)]
-    assert [word for word in words if word not in option_of(one).help] == []
+    assert [word for word in words if word not in get_option(one).help] == []
 
 
 def test_explain_has_every_field_of_a_job():

@@ -314,7 +314,7 @@ def test_the_layer_chosen_by_default_counts(tiny: str, monkeypatch) -> None:
     chosen = Worker(Job(model=tiny, device="cpu"))
     named = Worker(Job(model=tiny, device="cpu", layers=("body",)))
     assert chosen.counted["layers"] == named.counted["layers"] == "body"
-    monkeypatch.setattr("camcli.engine.checks.default_layer.found_default", lambda *more, **options: "stem")
+    monkeypatch.setattr("camcli.engine.checks.layer_choice.found_default", lambda *more, **options: "stem")
     other = Worker(Job(model=tiny, device="cpu"))
     assert other.explainer.layers == ("stem",)
     assert other.fingerprint != chosen.fingerprint

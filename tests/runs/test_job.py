@@ -95,11 +95,11 @@ def files(here: Path) -> Path:
 
 
 def test_an_option_that_a_version_adds_changes_nothing_as_it_is_by_default(monkeypatch) -> None:
-    asked = content.options_that_count
+    asked = content.collect_options
     before, other = Job(alpha=0.2).fingerprint, Job(alpha=0.3).fingerprint
-    monkeypatch.setattr(content, "options_that_count", lambda job: {**asked(job), "later": 0})
+    monkeypatch.setattr(content, "collect_options", lambda job: {**asked(job), "later": 0})
     assert Job(alpha=0.2).fingerprint == before != other
-    monkeypatch.setattr(content, "options_that_count", lambda job: {**asked(job), "later": int(job.alpha == 0.2)})
+    monkeypatch.setattr(content, "collect_options", lambda job: {**asked(job), "later": int(job.alpha == 0.2)})
     assert Job(alpha=0.2).fingerprint != before
 
 

@@ -11,7 +11,7 @@ from camcli.base.errors import RequestError
 from camcli.cli.console import Voice, print_table
 from camcli.cli.exit import ending
 from camcli.cli.loading import loading
-from camcli.cli.options import Session, build, open_session, split_words, takes
+from camcli.cli.options import Session, add_options, build, open_session, split_words
 from camcli.cli.streams import standard_output
 from camcli.runs.channels import Contest
 from camcli.runs.job.job import Job
@@ -45,7 +45,7 @@ OTHER_WORDS: dict[str, dict[str, Any]] = {
 }
 
 
-@takes(Session, Contest, Job, names=OPTIONS, reworded=OTHER_WORDS)
+@add_options(Session, Contest, Job, names=OPTIONS, reworded=OTHER_WORDS)
 def channels(**words: Any) -> None:
     """Rank the channels of a layer over images, with a contact sheet of the images that activate each most.
 

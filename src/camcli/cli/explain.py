@@ -14,7 +14,7 @@ from camcli.cli.config import check_code, load_config
 from camcli.cli.console import LISTED, Voice
 from camcli.cli.exit import ending
 from camcli.cli.loading import loading
-from camcli.cli.options import Session, build, open_session, takes
+from camcli.cli.options import Session, add_options, build, open_session
 from camcli.cli.streams import standard_output
 from camcli.models import BUNDLED_MODEL
 from camcli.runs.job.job import Job
@@ -54,7 +54,7 @@ class Explain(Session):
     verbose: bool = option(False, LOGGING, help="Print a line for each map", short="-v", env=False)
 
 
-@takes(Explain, Job)
+@add_options(Explain, Job)
 def explain(context: typer.Context, **words: Any) -> None:
     """Write heatmaps of what a model looks at in images.
 
@@ -62,21 +62,21 @@ def explain(context: typer.Context, **words: Any) -> None:
 
     Exit codes: 0 = all done, 1 = some images failed, 2 = invalid request, 3 = nothing to do, 130 = interrupted.
     """
-    asked = open_session(Explain, words)
-    voice = Voice(asked.quiet, asked.verbose)
+    session = open_session(Explain, words)
+    voice = Voice(session.quiet, session.verbose)
     with ending(voice):
-        check_code(context, asked.config, asked.trust_config, voice)
-        if asked.contrast:
-            words |= _contrasted(asked.contrast, words)
-        if asked.checkpoint:
+        check_code(context, session.config, session.trust_config, voice)
+        if session.contrast:
+            words |= _read_contrast(session.contrast, words)
+        if session.checkpoint:
             _check_old_recompute(words["inputs"] or (), voice)
             words["recompute"] = True
         job = build(Job, words)
-        tally = _explain(job, voice, asked.as_json)
+        tally = _explain(job, voice, session.as_json)
     raise typer.Exit(tally.exit_code)
 
 
-def _contrasted(contrast: str, words: Mapping[str, Any]) -> dict[str, Any]:
+def _read_contrast(contrast: str, words: Mapping[str, Any]) -> dict[str, Any]:
     """The target, the score and the class that it is compared with."""
     if words["target"] or words["versus"] or words["score"] not in (AUTO, "margin"):
         raise RequestError(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 import typer
 
 from camcli.base import allocator
-from camcli.runs.job.option import COMPUTE, LOGGING, Option, option, option_of
+from camcli.runs.job.option import COMPUTE, LOGGING, Option, get_option, option
 
 T = TypeVar("T")
 S = TypeVar("S", bound="Session")
@@ -49,7 +49,7 @@ class _Parameter:
     default: Any
     option: Option
 
-    def reworded(self, words: Mapping[str, Any]) -> "_Parameter":
+    def reword(self, words: Mapping[str, Any]) -> "_Parameter":
         """The same with other words: of :class:`Option`, and ``default`` and ``type`` of the command line."""
         own = {name: words[name] for name in ("type", "default") if name in words}
         return replace(
@@ -59,24 +59,24 @@ class _Parameter:
     def as_typer(self) -> inspect.Parameter:
         """The parameter that typer reads."""
         one = self.option
-        told: dict[str, Any] = {"metavar": one.metavar, "min": one.min, "max": one.max, **(one.more or {})}
-        told |= {"help": one.text(), "show_default": one.show_default or self.default not in ("", None, ...)}
+        words: dict[str, Any] = {"metavar": one.metavar, "min": one.min, "max": one.max, **(one.more or {})}
+        words |= {"help": one.text(), "show_default": one.show_default or self.default not in ("", None, ...)}
         if one.names:
-            told["autocompletion"] = complete_from(one.names)
+            words["autocompletion"] = complete_from(one.names)
         if one.positional:
-            kind = typer.Argument(**told)
+            kind = typer.Argument(**words)
         else:
             long = one.flag or "--" + self.name.replace("_", "-")
-            variable = "CAMCLI_" + long.partition("/")[0].strip("-").replace("-", "_").upper() if one.env else None
+            variable = "CAMCLI_" + long.strip("-").replace("-", "_").upper() if one.env else None
             flags = (long, one.short) if one.short else (long,)
-            kind = typer.Option(*flags, envvar=variable, show_envvar=False, rich_help_panel=one.panel, **told)
+            kind = typer.Option(*flags, envvar=variable, show_envvar=False, rich_help_panel=one.panel, **words)
         default = inspect.Parameter.empty if self.default is ... else self.default
         return inspect.Parameter(
             self.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[self.type, kind]
         )
 
 
-def takes(
+def add_options(
     *owners: type, names: Sequence[str] = (), reworded: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Callable[[Command], Command]:
     """Give a command the options that the fields of these dataclasses are; they reach it as keywords.
@@ -87,16 +87,16 @@ def takes(
         reworded: by field what this command says otherwise of it: words of :class:`Option`, ``default`` and ``type``.
     """
 
-    def give(command: Command) -> Command:
+    def add(command: Command) -> Command:
         known: dict[str, _Parameter] = {}
         for owner in owners:
-            known = {**_parameters(owner), **known}
-        asked = [known[name].reworded((reworded or {}).get(name, {})) for name in names or _in_order(known)]
+            known = {**_find_parameters(owner), **known}
+        parameters = [known[name].reword((reworded or {}).get(name, {})) for name in names or _order_for_help(known)]
         own = [one for one in inspect.signature(command).parameters.values() if one.kind != one.VAR_KEYWORD]
-        command.__signature__ = inspect.Signature([*own, *(one.as_typer() for one in asked)])  # type: ignore[attr-defined]
+        command.__signature__ = inspect.Signature([*own, *(one.as_typer() for one in parameters)])  # type: ignore[attr-defined]
         return command
 
-    return give
+    return add
 
 
 def build(owner: type[T], words: Mapping[str, Any], **fixed: Any) -> T:
@@ -107,7 +107,7 @@ def build(owner: type[T], words: Mapping[str, Any], **fixed: Any) -> T:
         words: by field, as typer gives them; fields that are not among them have their defaults.
         fixed: fields that no word says.
     """
-    given = {name: _value(one, words[name]) for name, one in _fields(owner).items() if name in words}
+    given = {name: _convert(one, words[name]) for name, one in _find_fields(owner).items() if name in words}
     return owner(**{**given, **fixed})
 
 
@@ -129,40 +129,42 @@ def split_words(given: Sequence[str]) -> tuple[str, ...]:
     return tuple(word.strip() for words in given for word in words.split(",") if word.strip())
 
 
-def _value(one: Field[Any], given: Any) -> Any:
+def _convert(one: Field[Any], given: Any) -> Any:
     """The field's value for what typer gives."""
-    said = option_of(one)
+    how = get_option(one)
     if given in (None, [], ()):
         return one.default
-    if isinstance(given, list) and said and (said.several or said.commas):
+    if isinstance(given, list) and how and (how.several or how.commas):
         words = split_words(given)
-        return words if said.commas else ",".join(words)
+        return words if how.commas else ",".join(words)
     if isinstance(one.default, tuple):
         return tuple(given) if not isinstance(given, str) else (given,) if given else one.default
     return given
 
 
-def _fields(owner: Any) -> dict[str, Field[Any]]:
+def _find_fields(owner: Any) -> dict[str, Field[Any]]:
     """The fields of a dataclass that are options, by name."""
-    return {one.name: one for one in fields(owner) if option_of(one)}
+    return {one.name: one for one in fields(owner) if get_option(one)}
 
 
 @cache
-def _parameters(owner: Any) -> dict[str, _Parameter]:
+def _find_parameters(owner: Any) -> dict[str, _Parameter]:
     """The fields of a dataclass as a command asks for them, if it says nothing else."""
     hints = get_type_hints(owner)
-    return {name: _parameter(one, hints[name], one.metadata["option"]) for name, one in _fields(owner).items()}
+    return {
+        name: _make_parameter(one, hints[name], one.metadata["option"]) for name, one in _find_fields(owner).items()
+    }
 
 
-def _parameter(one: Field[Any], kind: Any, said: Option) -> _Parameter:
-    if get_origin(kind) is tuple or said.several:
-        return _Parameter(one.name, list[str] | None, None, said)
-    return (
-        _Parameter(one.name, kind | None, None, said) if said.unset else _Parameter(one.name, kind, one.default, said)
-    )
+def _make_parameter(one: Field[Any], kind: Any, how: Option) -> _Parameter:
+    if get_origin(kind) is tuple or how.several:
+        return _Parameter(one.name, list[str] | None, None, how)
+    if how.unset:
+        return _Parameter(one.name, kind | None, None, how)
+    return _Parameter(one.name, kind, one.default, how)
 
 
-def _in_order(known: Mapping[str, _Parameter]) -> list[str]:
+def _order_for_help(known: Mapping[str, _Parameter]) -> list[str]:
     """The names in the order of the help."""
     order = [name for name, one in known.items() if not one.option.after]
     for name, one in known.items():

@@ -9,12 +9,12 @@ import typer
 from camcli.cli.console import Voice, print_table
 from camcli.cli.exit import ending
 from camcli.cli.loading import loading
-from camcli.cli.options import Session, build, open_session, takes
+from camcli.cli.options import Session, add_options, build, open_session
 from camcli.cli.streams import standard_output
 from camcli.images import page_of
 from camcli.runs.job.job import Job
-from camcli.runs.prompts import Inquiry
-from camcli.runs.record.outcome import Measure, Tally
+from camcli.runs.prompts import Inquiry, Measure
+from camcli.runs.record.outcome import Tally
 from camcli.targets import AUTO
 
 # The matrix of more prompts than this is no part of the table; prompts.json has it.
@@ -54,7 +54,7 @@ OTHER_WORDS: dict[str, dict[str, Any]] = {
 }
 
 
-@takes(Session, Inquiry, Job, names=OPTIONS, reworded=OTHER_WORDS)
+@add_options(Session, Inquiry, Job, names=OPTIONS, reworded=OTHER_WORDS)
 def prompts(**words: Any) -> None:
     """Compare the maps of several prompts in each image: do other words for the same thing point elsewhere?
 

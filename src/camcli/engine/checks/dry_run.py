@@ -9,10 +9,10 @@ from torch import Tensor
 
 from camcli.base.errors import CamcliError, PictureError, RequestError
 from camcli.engine.checks.attention_use import note_attention, plan_attention, try_attention
-from camcli.engine.checks.default_layer import choose_layer, choose_tensors, take_default
 from camcli.engine.checks.findings import Findings
 from camcli.engine.checks.gradients import check_behind, check_complete, check_gradient
 from camcli.engine.checks.images import check_input_channels, feeding
+from camcli.engine.checks.layer_choice import choose_layer, choose_tensors, take_default
 from camcli.engine.checks.layouts import layout_of, survey_layers
 from camcli.engine.checks.order import check_order
 from camcli.engine.checks.places import locate_cells

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from camcli.engine.checks.default_layer import choose_layer, choose_tensors
 from camcli.engine.checks.findings import Findings
 from camcli.engine.checks.images import feeding
+from camcli.engine.checks.layer_choice import choose_layer, choose_tensors
 from camcli.engine.checks.layouts import layout_of
 from camcli.engine.hooks.capture import Taps
 from camcli.engine.hooks.opaque import closed_parts

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from camcli.base.errors import RequestError
 from camcli.engine import devices
-from camcli.engine.checks.default_layer import is_searched
 from camcli.engine.checks.findings import Findings
 from camcli.engine.checks.images import feeding
+from camcli.engine.checks.layer_choice import is_searched
 from camcli.engine.checks.layouts import survey_layers
 from camcli.engine.checks.trial import drawn, tried
 from camcli.engine.hooks.opaque import closed_parts

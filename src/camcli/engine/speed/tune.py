@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from camcli.base.errors import RequestError
 from camcli.engine import devices
-from camcli.engine.checks.default_layer import choose_layer
 from camcli.engine.checks.dry_run import prepare
 from camcli.engine.checks.findings import Findings
 from camcli.engine.checks.images import feeding
+from camcli.engine.checks.layer_choice import choose_layer
 from camcli.engine.checks.scores import try_scores
 from camcli.engine.forward import ATTENTION, ROUNDED, SAME, alike
 from camcli.engine.hooks.state import frozen

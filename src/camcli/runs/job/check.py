@@ -23,7 +23,7 @@ def check_options(job: Job) -> None:
         RequestError: an option cannot be what it is, or two cannot be together.
     """
     owner: Any = type(job)
-    for name, choices in _choices(owner).items():
+    for name, choices in _find_choices(owner).items():
         if getattr(job, name) not in choices:
             raise RequestError(f"{name} cannot be {getattr(job, name)!r}", f"there are: {', '.join(choices)}")
     if job.layout and not LAYOUT.fullmatch(job.layout):
@@ -73,6 +73,6 @@ def _check_user_code(job: Job) -> None:
 
 
 @cache
-def _choices(owner: Any) -> dict[str, tuple[Any, ...]]:
+def _find_choices(owner: Any) -> dict[str, tuple[Any, ...]]:
     """The words that each field takes which takes only some."""
     return {name: get_args(kind) for name, kind in get_type_hints(owner).items() if get_origin(kind) is Literal}

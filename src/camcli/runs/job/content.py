@@ -36,27 +36,27 @@ def hash_options(job: Job, default: Job) -> str:
     Raises:
         RequestError: a file that the job names cannot be read.
     """
-    default_options = options_that_count(default)
+    default_options = collect_options(default)
     asked = {
         name: value
-        for name, value in options_that_count(job).items()
+        for name, value in collect_options(job).items()
         if name not in default_options or value != default_options[name]
     }
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def options_that_count(job: Job) -> dict[str, Any]:
+def collect_options(job: Job) -> dict[str, Any]:
     """What counts of what is asked, by its name."""
     asked = {name: value for name, value in asdict(job).items() if name not in NOT_IN_FINGERPRINT}
     for name in FILES:
         if asked[name] and asked[name] != RANDOM_WEIGHTS and not _is_rectangle(name, asked[name]):
-            asked[name] = _content_hash(asked[name], name)
+            asked[name] = _hash_content(asked[name], name)
     if job.texts:  # its type says whether it lists prompts or pictures with theirs
         asked["texts"] = [asked["texts"], Path(job.texts).suffix.lower()]
     for word in (*job.target, *job.versus):
         if word.startswith(LIKE):
-            asked[word] = _content_hash(word.removeprefix(LIKE), "target")
-    asked |= _meant(job)
+            asked[word] = _hash_content(word.removeprefix(LIKE), "target")
+    asked |= _resolve_defaults(job)
     asked["save"] = sorted(set(job.save))
     asked["size"] = input_size(job.size)
     asked["range"] = value_range(job.range) or job.range
@@ -64,17 +64,17 @@ def options_that_count(job: Job) -> dict[str, Any]:
     asked["augment"] = sorted(set(job.augment))
     source, _, function = job.model.rpartition(":")
     if source.endswith(".py") and function:
-        asked["model"] = [_content_hash(source, "model"), function]
+        asked["model"] = [_hash_content(source, "model"), function]
     source, _, function = job.wrap.rpartition(":")
     if job.wrap:
-        asked["wrap"] = [_content_hash(_python_file(source, WRAPPERS), "wrap"), function]
+        asked["wrap"] = [_hash_content(_find_python_file(source, WRAPPERS), "wrap"), function]
     source, _, function = job.text_tower.rpartition(":")
     if job.text_tower:
-        asked["text_tower"] = [_content_hash(_python_file(source, TOWERS), "text_tower"), function]
+        asked["text_tower"] = [_hash_content(_find_python_file(source, TOWERS), "text_tower"), function]
     return asked
 
 
-def _meant(job: Job) -> dict[str, Any]:
+def _resolve_defaults(job: Job) -> dict[str, Any]:
     """What target and score come to, where the job alone tells."""
     meant: dict[str, Any] = {}
     if job.target == (AUTO,) and not job.prompted:
@@ -84,7 +84,7 @@ def _meant(job: Job) -> dict[str, Any]:
     return meant
 
 
-def _python_file(place: str, usage: str) -> str:
+def _find_python_file(place: str, usage: str) -> str:
     """The file that ``path/to/file.py`` or ``package.module`` stands for.
 
     Raises:
@@ -105,7 +105,7 @@ def _is_rectangle(name: str, value: str) -> bool:
     return name == "region" and value.count(",") == 3 and not Path(value).is_file()
 
 
-def _content_hash(path: str, what: str) -> str:
+def _hash_content(path: str, what: str) -> str:
     try:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

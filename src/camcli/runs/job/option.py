@@ -65,6 +65,6 @@ def option(default: T, panel: str = "", **words: Any) -> T:
     return field(default=default, metadata={"option": Option(panel=panel, **words)})
 
 
-def option_of(one: Field[Any]) -> Option | None:
+def get_option(one: Field[Any]) -> Option | None:
     """What a field says of itself as an option; None for a field that is none."""
     return one.metadata.get("option")
