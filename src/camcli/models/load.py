@@ -79,8 +79,6 @@ def load(
         RequestError: there is no such model, its weights cannot be had or do not fit, it does not take pictures of
             that size, its head or its pooling cannot be taken off, or the request contradicts itself.
     """
-    from camcli.models.lazy_imports import light
-
     text, contrast, template = ((one,) if isinstance(one, str) else tuple(one) for one in (text, contrast, template))
     if text_tower:
         head = "none"  # what it gives is compared with the texts
@@ -107,21 +105,9 @@ def load(
         wrapped=bool(wrap),
     )
     with _seeded(seed), _in_main_memory(), _heard() as said:
-        with light():
-            make = SOURCES.load(place)
-        network: Network = make(request)
-        if text_tower:
-            from camcli.models.adapters.text_tower import prompted
-
-            _evaluating(network)
-            outlet = dataclasses.replace(network.outlet, path=own_output or network.outlet.path)
-            network = prompted(dataclasses.replace(network, outlet=outlet), request)
+        network = _make(place, request)
         if wrap:
-            from camcli.models.adapters.wrapper import wrapped
-
-            _evaluating(network)
-            network = dataclasses.replace(network, outlet=dataclasses.replace(network.outlet, path=output))
-            network = wrapped(network, wrap, group, extras)
+            network = _wrapped(network, wrap, output, group, extras)
         if request.random:
             _awaken(network.module)
     _evaluating(network)
@@ -133,6 +119,30 @@ def load(
         network, notes=tuple(notes), prepare=network.prepare.changed(crop=crop), outlet=outlet
     )
     return _labelled(_activated(network, activation), labels)
+
+
+def _make(place: str, request: Request) -> Network:
+    """The network of a source, with the texts of a text tower for classes if there is one."""
+    from camcli.models.lazy_imports import light
+
+    with light():
+        make = SOURCES.load(place)
+    network: Network = make(request)
+    if not request.text_tower:
+        return network
+    from camcli.models.adapters.text_tower import prompted
+
+    _evaluating(network)
+    outlet = dataclasses.replace(network.outlet, path=request.output or network.outlet.path)
+    return prompted(dataclasses.replace(network, outlet=outlet), request)
+
+
+def _wrapped(network: Network, wrap: str, output: str, group: int, extras: Features | None) -> Network:
+    from camcli.models.adapters.wrapper import wrapped
+
+    _evaluating(network)
+    network = dataclasses.replace(network, outlet=dataclasses.replace(network.outlet, path=output))
+    return wrapped(network, wrap, group, extras)
 
 
 def _evaluating(network: Network) -> None:

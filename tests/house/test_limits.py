@@ -1,0 +1,40 @@
+"""Nothing in the package grows beyond what a person reads at once."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+
+SOURCE = ROOT / "src" / "camcli"
+FILES = sorted(SOURCE.rglob("*.py"))
+MOST_LINES, MOST_METHODS, LONGEST = 400, 15, 60
+# Registries: their rows are as many as there are alternatives.
+REGISTRIES = {"methods/__init__.py", "runs/job/job.py"}
+
+
+def name(path: Path) -> str:
+    return path.relative_to(SOURCE).as_posix()
+
+
+def docstring(function: ast.FunctionDef) -> int:
+    """How many lines it has, which are as many as there are things to say of shapes, units and errors."""
+    first = function.body[0]
+    return (first.end_lineno or 0) - first.lineno + 1 if ast.get_docstring(function) else 0
+
+
+def test_no_file_is_long():
+    long = {name(path): lines for path in FILES if (lines := len(path.read_text("utf-8").splitlines())) > MOST_LINES}
+    assert not {one: lines for one, lines in long.items() if one not in REGISTRIES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_no_class_and_no_function_is_large(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    methods = {one.name: sum(isinstance(part, ast.FunctionDef) for part in one.body) for one in classes}
+    assert not {one: count for one, count in methods.items() if count > MOST_METHODS}
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    lengths = {one.name: (one.end_lineno or 0) - one.lineno + 1 - docstring(one) for one in functions}
+    assert not {one: length for one, length in lengths.items() if length > LONGEST}
