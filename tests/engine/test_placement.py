@@ -13,7 +13,7 @@ from torch import nn
 
 import camcli
 from camcli import Explainer, View
-from camcli.engine.layers.located import words_of
+from camcli.engine.layers.locate import words_of
 from camcli.engine.maps.augment import Pass
 from camcli.engine.maps.fuse import fused
 from camcli.images.placement import Placement, at_pixels

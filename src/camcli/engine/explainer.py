@@ -33,7 +33,7 @@ from camcli.engine.choose import (
 )
 from camcli.engine.explanation import Explanation
 from camcli.engine.layers.layout import Layout
-from camcli.engine.layers.located import Located
+from camcli.engine.layers.locate import Located
 from camcli.engine.maps.compute import compute_maps, evidence_of_total
 from camcli.engine.maps.concepts import Fitted, find_concepts, fitted, sampled
 from camcli.engine.maps.method import Recipe, recipes

@@ -24,7 +24,7 @@ from camcli.engine.hooks.state import frozen, lent
 from camcli.engine.hooks.watch import at_work
 from camcli.engine.layers.blocks import Call, Trunk, heard
 from camcli.engine.layers.layout import Layout, canonical
-from camcli.engine.layers.located import Located
+from camcli.engine.layers.locate import Located
 from camcli.images.features import Feed
 from camcli.targets.target import Reading
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from camcli.engine.forward import Plan
 from camcli.engine.hooks.capture import Taps
-from camcli.engine.layers.located import Located
+from camcli.engine.layers.locate import Located
 from camcli.engine.layers.probe import Layer
 from camcli.engine.maps.augment import Pass
 from camcli.engine.maps.places import Prepared, grids_of

@@ -18,8 +18,18 @@ from camcli.engine.hooks.capture import Taps
 from camcli.engine.hooks.opaque import closed_parts
 from camcli.engine.layers.even_steps import EvenSteps
 from camcli.engine.layers.layout import Layout
-from camcli.engine.layers.locate import FEW, locate, locate_briefly
-from camcli.engine.layers.located import Located, carried, evenly, least, of_tokens, smaller, words_of
+from camcli.engine.layers.locate import (
+    FEW,
+    Located,
+    carried,
+    evenly,
+    least,
+    locate,
+    locate_briefly,
+    of_tokens,
+    smaller,
+    words_of,
+)
 from camcli.engine.layers.probe import noise_like
 from camcli.engine.setup import Setup
 from camcli.images.features import Features
