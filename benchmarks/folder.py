@@ -90,6 +90,7 @@ def stages(model: str, layer: str, pictures: Path, out: Path) -> dict[str, float
     """CPU seconds of each stage of a run's pictures, their wall seconds, and what the wall could have held."""
     from camcli.base.allocator import keep_memory
     from camcli.runs.explain.run import Run
+    from camcli.runs.explain.writer import Writer
     from camcli.runs.job.job import Job
     from camcli.runs.worker import pipeline
 
@@ -110,7 +111,7 @@ def stages(model: str, layer: str, pictures: Path, out: Path) -> dict[str, float
         setattr(owner, name, timed)
 
     watched(pipeline, "prepare_item", "decode and resize")
-    watched(Run, "_outcomes", "draw and write")
+    watched(Writer, "write", "draw and write")
     job = Job(model=f"timm:{model}", weights="random", layers=(layer,), inputs=(str(pictures),), out=str(out))
     with Run(job) as run:
         wall, cpu = time.perf_counter(), time.process_time()

@@ -44,33 +44,35 @@ BY_PROMPTS = ("clip-surgery",)
 
 HEAD = """# Methods
 
-This page is written by `python tools/make_methods.py` from the table of methods and their docstrings; `camcli methods`
+`python tools/make_methods.py` writes this page from the registry of methods and their docstrings; `camcli methods`
 and `camcli methods NAME` print the same.
 
-![Every method on one picture, asked for the espresso](images/methods.jpg)
+![Every method on one image, with the espresso as its target](images/methods.jpg)
 
-`A` is a layer's output, channel k of it `A_k`, `y` the score of the class before softmax, `g = dy/dA`. Maps are stored
-signed, as the formula gives them; overlays show their positive part. The pictures are of the bundled EfficientNet-Lite0
-at its default layer, asked for the espresso; those of attention of a DINOv2 ViT-S/14 tuned to find what is salient, its
-head solved from crops of three of the sample photographs. To CLIP Surgery the rows of this head stand for prompts. It
-is no CLIP, and says nothing of how good the methods made for CLIP are there.
+`A` are a layer's activations, `A_k` channel k, `y` the class logit (before softmax), `g = dy/dA`. Maps are stored
+signed, as the formula gives them; overlays show their positive part. The images are made with the bundled
+EfficientNet-Lite0 at its default layer, with the espresso as the target. Those of attention methods are made with a
+DINOv2 ViT-S/14 fine-tuned for saliency, whose head was solved from crops of three of the sample photographs. For CLIP
+Surgery the rows of this head stand in for prompts; it is no CLIP model, and says nothing about how good the methods
+made for CLIP are there.
 
-Which one? Begin with `gradcam`: it is quick, robust, and depends on model and class. To see only what the model uses,
+Which one? Start with `gradcam`: it is fast, robust, and depends on model and class. To see only what the model uses,
 `hirescam`. For fine maps of early layers, `layercam` with `--fuse paper`. Without gradients, `scorecam` or
-`ablation-cam`, at a price. At the pixels, `integrated-gradients` or `smoothgrad`. For any model at all, `rise` or
-`occlusion`. For vision transformers also `gae`; for those of CLIP models `legrad` or `grad-eclip`, and with several
-prompts `clip-surgery`. Without a class, `eigencam` or `lafam`. And to see what a map is worth,
-compare it with `random`.
+`ablation-cam`, at a price. At pixel resolution, `integrated-gradients` or `smoothgrad`. For any model at all, `rise`
+or `occlusion`. For vision transformers also `gae`; for those of CLIP models `legrad` or `grad-eclip`, and with
+several prompts `clip-surgery`. Without a class, `eigencam` or `lafam`. To judge what a map is worth, compare it with
+`random`.
 
-Several methods in one run share a forward and a backward: `--method gradcam,hirescam,layercam`. Options are set by
-`-o name=value`. Around any method: `--fuse` for several layers, `--scales` and `--augment flip` for several views of
-the picture, `--eigen-smooth`.
+Several methods in one run share the forward and backward passes: `--method gradcam,hirescam,layercam`. Options are
+set by `-o name=value`. These apply to any method: `--fuse` for several layers, `--scales` and `--augment flip` for
+several views of the image, `--eigen-smooth`.
 
-On tokens HiResCAM costs the same as Grad-CAM. Which lies better on what is asked for was measured on a DINOv2 ViT-S/14
-with a linear probe: 208 maps of 104 pictures of two crops side by side, both asked for (`benchmarks/localisation.py`;
-means, and 95 % by the bootstrap over pictures). The class asked for is among the probe's best two in 64 % of the cases.
+On tokens HiResCAM costs the same as Grad-CAM. Which localises the target better was measured on a DINOv2 ViT-S/14
+with a linear probe: 208 maps of 104 images, each of two crops side by side that are both explained
+(`benchmarks/localisation.py`; means, with 95 % bootstrap intervals over images). The target is among the probe's top
+two classes in 64 % of the cases.
 
-| at `blocks.11.norm1` | of the positive part, in the crop asked for | peaks in it |
+| at `blocks.11.norm1` | share of the positive part in the target's crop | peaks in it |
 |---|---|---|
 | gradcam | 0.348 (0.306 to 0.394) | 0.567 (0.500 to 0.635) |
 | hirescam | 0.382 (0.337 to 0.431) | 0.510 (0.447 to 0.572) |
@@ -78,16 +80,15 @@ means, and 95 % by the bootstrap over pictures). The class asked for is among th
 | hirescam less gradcam | 0.034 (0.005 to 0.066) | -0.058 (-0.111 to -0.005) |
 | the same, of the 133 maps whose class is known | 0.054 (0.024 to 0.093) | -0.023 (-0.083 to 0.036) |
 
-HiResCAM has more of its heat on what is asked for, Grad-CAM more of its peaks: neither is better in both, and the
-default stays Grad-CAM.
+HiResCAM has more of its heat on the target, Grad-CAM more of its peaks: neither is better in both, and the default
+stays Grad-CAM.
 
-`--precision fp32` is fp32 on GPUs too: PyTorch by itself lets convolutions round to TF32 there; camcli turns that off
-while it computes, and puts it back. `--precision tf32` allows it: faster, and what is proven on noise before the first
-picture (folding, what runs again, the pictures of a group) is proven to its ten bits. `bf16` and `fp16` change the
-network's arithmetic more, and maps with it; maps themselves are summed in float32.
-With bf16 the maps of gradients at the bundled model's default layer correlate 0.997 and more with those of fp32 on
-the sample pictures, guided backprop 0.97 and more, plain gradients of the input only 0.75 and more: they pass all
-layers, and each rounds.
+`--precision fp32` is fp32 on GPUs too: by default PyTorch lets convolutions use TF32 there; camcli turns that off
+while it computes, and restores it. `--precision tf32` allows it: this is faster, and what the dry run verifies
+(folding, replays, the images of a group) is verified to TF32's ten bits. `bf16` and `fp16` change the network's
+arithmetic more, and maps with it; maps themselves are always summed in float32. With bf16 the maps of gradients at
+the bundled model's default layer correlate 0.997 and more with those of fp32 on the sample images, guided backprop
+0.97 and more, plain gradients of the input only 0.75 and more: they pass all layers, and each rounds.
 
 Where other libraries deviate from the papers: [deviations.md](deviations.md). How to add a method:
 [CONTRIBUTING.md](../CONTRIBUTING.md)."""
@@ -121,7 +122,7 @@ def _section(row: Row) -> str:
     else:
         parts += [_paragraphs(text) for text in descriptions(row)]
     if row.caveat:
-        parts.append(f"**Know this:** {_escaped(row.caveat)}.")
+        parts.append(f"**Note:** {_escaped(row.caveat)}.")
     options_table = [
         f"| `{one.name}` | {one.values} | {one.written} | {_escaped(one.meaning)} |" for one in options_of(row).values()
     ]

@@ -308,7 +308,8 @@ def test_interrupted_it_says_so_and_what_was_done_stays(
 # A picture that is never written to its end.
 HANGING = HEARING.replace(
     "from camcli.cli",
-    "import threading; from camcli.runs.explain.run import Run; Run._write = lambda *given: threading.Event().wait(); "
+    "import threading; from camcli.runs.explain import writer; "
+    "writer.write_files = lambda *given: threading.Event().wait(); "
     "from camcli.cli",
 )
 
@@ -401,7 +402,7 @@ def test_a_dead_layer_ends_layers_and_explain_alike(here: Path, paint: Paint) ->
     for words in (["layers", "timm:test_vit", "blocks.-1"], ["explain", *asked]):
         result = do(*words)
         assert result.exit_code == 2
-        assert "is given only what the prefix tokens of 'norm' say" in result.stderr
+        assert "is given only the prefix tokens of 'norm'" in result.stderr
         assert "'blocks.5.norm1' works" in result.stderr
     # The tree is shown all the same.
     assert "blocks.5.norm1" in do("layers", "timm:test_vit", "blocks.-1").stdout

@@ -162,7 +162,7 @@ def test_no_other_weights_that_are_not_negative_come_nearer():
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"concepts": 9}, "9 concepts cannot be told apart in a layer of 8 channels and 4 x 4 cells"),
+        ({"concepts": 9}, "9 concepts cannot be separated in a layer of 8 channels and 4 x 4 cells"),
         ({"concepts": 0}, "0 concepts"),
         ({"iterations": 0}, "0 iterations"),
         ({"classes": -1}, "-1 classes"),
@@ -175,7 +175,7 @@ def test_dff_refuses(options, reason):
 
 def test_too_many_concepts_are_refused_before_the_first_picture():
     explainer = explained(Pooled(), concepts=5)
-    with pytest.raises(RequestError, match="5 concepts cannot be told apart in a layer of 4 channels") as caught:
+    with pytest.raises(RequestError, match="5 concepts cannot be separated in a layer of 4 channels") as caught:
         explainer.check(pictures(1, 16))
     assert caught.value.hint == "choose 1 to 4 concepts"
 
@@ -258,7 +258,7 @@ def test_of_a_detector_there_are_concepts_without_classes():
     [[one]] = explainer(pictures(1, 16))
     assert len(one.concepts) == 2
     assert not any(concept.classes for concept in one.concepts)
-    assert any("boxes of a changed picture are other boxes" in note for note in explainer.notes)
+    assert any("finds other boxes in a changed image" in note for note in explainer.notes)
 
 
 class Dense(nn.Module):
@@ -299,7 +299,7 @@ def test_a_picture_has_one_explanation_whatever_is_asked_for():
     assert {(one.index, one.label, one.probability) for [one] in found} == {(None, "2 concepts", None)}
     np.testing.assert_array_equal(found[0][0].map, explainer(images, 1)[0][0].map)
     assert "a target changes nothing" in " ".join(explainer.notes)
-    assert explainer.says() == "what the layer says, as a sum of concepts; no class"
+    assert explainer.says() == "the layer's activations as a sum of concepts; no class"
     # A picture whose target gives no class has its concepts too.
     assert [len(one) for one in explainer.results(images, lambda row, scores: [])] == [1, 1, 1]
     both = Explainer(model, layers=["last"], method=["dff", "gradcam"], options={"concepts": 2})
@@ -347,7 +347,7 @@ def test_a_layer_that_is_mostly_negative_is_told():
     act = model.last(model.features(pictures(1, 16))).detach()
     share = float(act.clamp(max=0).square().sum() / act.square().sum())
     assert share > 0.1
-    assert f"{share:.0%} of what the layer 'last' says is negative, which concepts leave out" in one.notes[0]
+    assert f"{share:.0%} of the activations of the layer 'last' are negative, which concepts leave out" in one.notes[0]
     [[positive]] = explained(model, ["features"])(pictures(1, 16))
     assert positive.notes == ()
 

@@ -363,7 +363,7 @@ def test_questions_are_about_the_images_that_have_the_class(bring):
 
 def test_a_map_that_cannot_be_had_says_why_in_the_words_of_its_row(bring):
     name = bring(lambda act: act.mean(1) / 0, "none", caveat="it divides by nothing")
-    with pytest.raises(PictureError, match="holds NaN or infinite values; it divides by nothing"):
+    with pytest.raises(PictureError, match="contains NaN or infinite values; it divides by nothing"):
         Explainer(Small(), layers=["conv2"], method=name)(pictures(1, 16))
 
 
@@ -424,9 +424,9 @@ def test_of_a_detector_nothing_is_asked_again(bring):
     from camcli import Outlet
 
     network = named(Small(), 3, 16, outlet=Outlet("detect"))
-    with pytest.raises(RequestError, match="boxes of a changed picture are other boxes"):
+    with pytest.raises(RequestError, match="finds other boxes in a changed image"):
         Explainer(network, method=bring(lambda images, ask: images, "asker"))
-    with pytest.raises(RequestError, match="boxes of a changed picture are other boxes"):
+    with pytest.raises(RequestError, match="finds other boxes in a changed image"):
         Explainer(network, scales=(0.5, 1))
 
 

@@ -125,7 +125,7 @@ def test_channels_first_sequences_need_a_layer_with_their_grid():
 
 
 def test_volumes_and_films_are_refused_with_the_reason():
-    with pytest.raises(RequestError, match="1x3x8x7x7 is a volume or a film"):
+    with pytest.raises(RequestError, match="1x3x8x7x7 is a volume or a video"):
         decide(readings((1, 3, 8, 7, 7), SQUARE), (1, 3, 8, 7, 7))
 
 

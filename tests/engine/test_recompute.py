@@ -464,7 +464,7 @@ class Around(nn.Module):
         (
             Around(Counting(), Counting()),
             "saliency",
-            "the parts of the network say something else when they are computed again",
+            "the parts of the network give another output when they are computed again",
         ),
     ],
 )

@@ -78,7 +78,7 @@ UNDEFINED = {"scorecam", "gscorecam", "ss-cam", "is-cam", "ablation-cam"}
 def test_a_blank_image_fails_alone_wherever_it_stands(method):
     if method in NOT_ASKED:
         pytest.skip(NOT_ASKED[method])
-    wanted = "holds NaN or infinite values" if method in UNDEFINED else "is zero everywhere"
+    wanted = "contains NaN or infinite values" if method in UNDEFINED else "is zero everywhere"
     model, images = blank_net(), pictures(2, 16)
     for blank in (0, 1):
         batch = images.clone()
@@ -115,7 +115,7 @@ def test_a_guided_gradcam_of_what_speaks_only_against_says_so():
     assert "nothing at the layer 'last' speaks for it here" in one.message
     [[plain]] = Explainer(model, layers=["last"])(pictures(1, 16), 0)
     assert plain.notes == (
-        "nothing at the layer 'last' speaks for it: the whole map is negative (--save array keeps what it says)",
+        "nothing at the layer 'last' speaks for it: the whole map is negative (--save array keeps its values)",
     )
 
 
@@ -133,9 +133,9 @@ def test_where_nan_comes_up_is_said():
     with untouched(model):
         [[fine], [bad]] = Explainer(model, layers=["conv2"]).results(images)
     assert not isinstance(fine, PictureError)
-    assert bad.message.endswith("NaN or infinite values on this picture; they come up at 'root' (Through)")
+    assert bad.message.endswith("NaN or infinite values for this image; they come up at 'root' (Through)")
     [[given]] = explainer(Small()).results(nan_where(pictures(1, 16), 0))
-    assert given.message.endswith("the picture itself holds some")
+    assert given.message.endswith("the image itself contains some")
 
 
 def test_a_map_that_is_the_same_everywhere_says_so():

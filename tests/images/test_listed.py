@@ -251,7 +251,7 @@ def test_of_two_names_for_one_logit_the_first_is_minus_it(squeezed: bool) -> Non
         assert one.probability == pytest.approx(1 - float(logit[row].sigmoid()))
         [best] = explainer(images)[row]
         assert best.label == ("sick" if logit[row] > 0 else "healthy")
-    assert "minus it for its first" in explainer.says()
+    assert "its negative for the first" in explainer.says()
     assert any("what raises it speaks for 'sick', what lowers it for 'healthy'" in one for one in explainer.notes)
 
 

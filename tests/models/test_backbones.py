@@ -199,7 +199,7 @@ def holds(name, pool_too=True, text=(), **options):
     assert pooled.labels == Labels.numbered(len(features), "channel")
     assert pooled.headless
     assert (pooled.activation, pooled.outlet.task) == ("none", "classify")
-    assert not any("nothing says what" in note for note in pooled.notes)
+    assert not any("classes are unknown" in note for note in pooled.notes)
     if pool_too:
         has_a_map(name, image, **options)
     return pooled
@@ -355,9 +355,9 @@ def test_the_bundled_model_without_its_head():
     network = load_model("bundled:efficientnet-lite0", head="none")
     assert (len(network.labels), network.labels.names[100]) == (1280, "channel 100")
     assert network.weights == "pretrained"
-    assert Explainer(network).says() == "a feature of the backbone, pooled, as it stands"
+    assert Explainer(network).says() == "a pooled feature of the backbone"
     raw = load_model("bundled:efficientnet-lite0", head="none", pool="none")
-    assert Explainer(raw).says() == "a feature of the backbone before it is pooled, its mean over the cells"
+    assert Explainer(raw).says() == "a feature of the backbone before pooling: its mean over the cells"
 
 
 # ---- architectures without a head, and files without one
@@ -632,7 +632,7 @@ def test_features_are_read_in_every_layout():
 def test_features_that_lie_both_ways_or_nowhere():
     with pytest.raises(RequestError, match="may be the first or the last"):
         read(torch.zeros(1, 6, 6, 6), 6)
-    with pytest.raises(RequestError, match="gives 4 tokens, and 4 are said"):
+    with pytest.raises(RequestError, match="gives 4 tokens, of which 4 are declared"):
         read(torch.zeros(1, 4, 6), 6, prefix=4)
     with pytest.raises(RequestError, match="not features for each"):
         read(torch.zeros(3, 4, 6), 6)
@@ -656,4 +656,4 @@ def test_a_network_that_says_it_is_headless():
     labels = Labels.numbered(4, "channel")
     module = Pooled()
     network = Network("n", module.last, prepare, labels, "random", "", "none", outlet=Outlet("features"), headless=True)
-    assert "before it is pooled" in Explainer(network).says()
+    assert "before pooling" in Explainer(network).says()

@@ -608,7 +608,7 @@ class TestWeights:
         assert any("converted" in note for note in network.notes)
 
     def test_prompts_are_for_models_that_read(self):
-        with pytest.raises(RequestError, match="prompts are for models that read"):
+        with pytest.raises(RequestError, match="prompts are for models with a text encoder"):
             load("test_resnet", weights="random", text=("a cat",))
 
 
@@ -841,7 +841,7 @@ class TestLocal:
             ("no_names", "are a str", "list of strings"),
             ("wrong_names", "gives 2 scores, and names 1", "one name for each"),
             ("fails", "failed: ZeroDivisionError: division by zero", "return 1 / 0"),
-            ("two_outputs", "gives 2 things that can be its scores", "--output first"),
+            ("two_outputs", "gives 2 tensors that could be its scores", "--output first"),
             ("wrong_size", r"fails on a picture of \(1, 3, 8, 8\)", "size"),
             ("namd", "has no function 'namd'", "did you mean 'named'"),
             ("PREPARE.size", "has no function", ""),

@@ -356,7 +356,7 @@ def do(*words: Any) -> Result:
         (("--text", "a", "--text-tower", "tower.py:plain", "--head", "keep"), "--head keep leaves the classifier"),
         (("--text", "a", "--text-tower", "tower.py:plain", "-t", "channel:1"), "'channel:1' asks about features"),
         (("--text", "a", "--text-tower", "tower.py:small"), "12 features for a picture"),
-        (("--text", "a"), "prompts are for models that read"),
+        (("--text", "a"), "prompts are for models with a text encoder"),
     ],
 )
 @pytest.mark.usefixtures("tower")

@@ -196,7 +196,7 @@ def test_classes_keep_their_names_where_they_are_as_many_and_are_numbered_where_
     assert camcli.load(tiny, wrap=wrap + "Plain").labels.names[0] == "red, crimson"
     network = camcli.load(tiny, wrap=wrap + "Two")
     assert network.labels.names == ("class 0", "class 1")
-    assert any("nothing says what the 2 classes are" in note for note in network.notes)
+    assert any("the names of the 2 classes are unknown" in note for note in network.notes)
     (here / "names.txt").write_text("red\nother\n")
     ((one,),) = run(tiny, "a.png", wrap=wrap + "Two", labels="names.txt")
     assert one.label == "red"

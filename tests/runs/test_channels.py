@@ -28,8 +28,9 @@ from camcli.metrics.statistics import Greatest, Moments, chance
 from camcli.outputs import draw, warn
 from camcli.outputs.sheet import SIDE, Row, Tile, sheet, small
 from camcli.outputs.style import Style
-from camcli.runs.channels import Contest
-from camcli.runs.channels.run import Ranking, pooled
+from camcli.runs.channels import Contest, activations
+from camcli.runs.channels.activations import pooled
+from camcli.runs.channels.run import Ranking
 from camcli.runs.job.job import Job
 from conftest import BLACK, BLUE, GREEN, RED, Paint
 
@@ -500,7 +501,7 @@ def test_a_picture_of_which_the_layer_says_no_number_has_failed(paint: Paint, mo
     paint("b.png", GREEN)
     result = rank(f"{models_file}:holed", "a.png", "b.png", "--layer", "holes")
     assert result.exit_code == 1
-    assert "failed: b.png: the layer 'holes' gives NaN or infinite values on this picture" in result.stderr
+    assert "failed: b.png: the layer 'holes' gives NaN or infinite values for this image" in result.stderr
     assert [row["pictures"] for row in table()] == ["1"] * 3
 
 
@@ -508,14 +509,14 @@ def test_a_batch_that_fails_is_done_picture_by_picture(paint: Paint, tiny_file: 
     paint("in/a.png", RED)
     paint("in/b.png", (255, 255, 255))
     ranking = Ranking(contest(f"{tiny_file}:make", "in", layers=("stem",)))
-    whole = ranking._forward
+    whole = activations.read_activations
 
-    def forward(explainer, items, kept):
+    def forward(worker, layer, explainer, items, kept):
         if any(item.source.path.name == "b.png" for item in items):
             raise RuntimeError("too bright for me")
-        return whole(explainer, items, kept)
+        return whole(worker, layer, explainer, items, kept)
 
-    monkeypatch.setattr(ranking, "_forward", forward)
+    monkeypatch.setattr(activations, "read_activations", forward)
     outcomes = [one for [one] in ranking]
     assert [one.error for one in outcomes] == [None, "the network fails on this picture: too bright for me"]
     assert "a batch failed and was done picture by picture: too bright for me" in ranking.notes
@@ -778,14 +779,14 @@ def test_memory_does_not_grow_with_the_folder(here: Path, tiny: str) -> None:
 
 @pytest.mark.slow
 def test_the_bundled_model_ranks_the_sample_images(here: Path, sample_images: Path, pixels) -> None:
-    from camcli import models
+    from camcli.models.load import load
 
     files = sorted(path for path in sample_images.iterdir() if path.suffix in (".png", ".jpg"))
     numbers = "\n".join(f"{path.name},{number}" for number, path in enumerate(files))
     (here / "v.csv").write_text(f"picture,number\n{numbers}\n")
     result = rank("bundled:efficientnet-lite0", str(sample_images), "--values", "v.csv", "--batch-size", "3")
     assert result.exit_code == 0, result.output
-    network = models.load("bundled:efficientnet-lite0")
+    network = load("bundled:efficientnet-lite0")
     with torch.inference_mode(), tapped({"bn2": network.module.get_submodule("bn2")}) as taps:
         for path in files:
             with Image.open(path) as image:

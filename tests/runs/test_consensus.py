@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from camcli.runs.prompts import Compared, Said
 from camcli.runs.prompts.summary import (
     MEASURES,
     compared_pairs,
@@ -14,7 +15,6 @@ from camcli.runs.prompts.summary import (
     summary,
     with_nan,
 )
-from camcli.runs.record.outcome import Compared, Said
 
 
 def record(name: str, values: np.ndarray, scores: list[float | None], texts: list[int] | None = None) -> Compared:

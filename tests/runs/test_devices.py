@@ -322,7 +322,7 @@ def test_a_network_whose_copies_remember_in_it_is_refused() -> None:
     first = Explainer(Remembering(), layers=["conv2"])
     noise = probe_image((16, 16), torch.float64, CPU)
     first.check(noise)
-    with pytest.raises(RequestError, match="copied, the network says something else"):
+    with pytest.raises(RequestError, match="copied, the network gives another output"):
         first.on(CPU, noise)
 
 

@@ -246,7 +246,7 @@ def test_the_frames_of_a_film_are_the_pictures_of_its_group() -> None:
     (gradient,) = torch.autograd.grad(score, cells)
     frames = [one[0].transpose(0, 1) for one in (cells.detach(), gradient)]
     close(maps(explain(images, 2)), gradcams(*frames))
-    assert any("the pictures of a group meet before the layer 'conv'" in note for note in explain.notes)
+    assert any("the images of a group meet before the layer 'conv'" in note for note in explain.notes)
 
 
 class Cut(Grouped):
@@ -287,7 +287,7 @@ def test_what_cannot_be_said_of_each_picture_is_refused(model, options, message)
     [
         (lambda rows: rows[:2], "gives 2x4 for a group of 4 picture.s., neither one row of class scores for the group"),
         (lambda rows: rows.sum(), "gives one number|gives  for a group"),
-        (lambda rows: {"a": rows, "b": rows[:1] * 2}, "gives 2 things that can be its scores"),
+        (lambda rows: {"a": rows, "b": rows[:1] * 2}, "gives 2 tensors that could be its scores"),
     ],
 )
 def test_what_is_no_answer_for_a_group_is_refused(gives, message) -> None:

@@ -20,9 +20,8 @@ from camcli.metrics import similarity
 from camcli.outputs.matrix import NUMBERS, matrix
 from camcli.outputs.sheet import SIDE
 from camcli.runs.job.job import Job
-from camcli.runs.prompts import Inquiry
+from camcli.runs.prompts import Compared, Inquiry
 from camcli.runs.prompts.run import LINES, Sensitivity
-from camcli.runs.record.outcome import Compared
 from conftest import BLUE, GREEN, RED, Paint
 
 TOWERS = {

@@ -12,6 +12,7 @@ from readback import facts, files, ledger
 from camcli.base import atomic
 from camcli.base.errors import OutputError, RequestError
 from camcli.engine.explanation import Explanation
+from camcli.runs.explain import writer
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
 from camcli.runs.record.failures import OUTDATED, STANDS
@@ -165,7 +166,7 @@ def test_files_that_another_job_wrote_over_before_it_was_killed_do_not_pass_for_
     go("in")
     with Run(Job(model=tiny, inputs=("in",), out="out", device="cpu", colormap="jet", overwrite=True)) as run:
         # Killed behind the file and before its line: the ledger is that of the first job.
-        run._folder.write("in/a.png.overlay.jpg", Path("out/in/b.png.overlay.jpg").read_bytes())
+        run.session.folder.write("in/a.png.overlay.jpg", Path("out/in/b.png.overlay.jpg").read_bytes())
     with pytest.raises(RequestError, match="another job: colormap was 'jet'"):
         go("in")
     assert [len(each) for each in go("in", overwrite=True)] == [1, 1]
@@ -399,17 +400,17 @@ def test_interrupted_while_drawing_and_resumed(paint: Paint, go: Go, tiny: str, 
     paint("in/2.png", (240, 0, 0))
     # The second drawing at the new scale is where Ctrl-C strikes.
     drawn = []
-    original = Run._write
+    original = writer.write_files
 
-    def struck(self, picture, explanation, files):
+    def struck(folder, style, picture, explanation, files):
         if "heatmap" in files:
             drawn.append(files)
             if len(drawn) == 2:
                 raise KeyboardInterrupt
-        return original(self, picture, explanation, files)
+        return original(folder, style, picture, explanation, files)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Run, "_write", struck)
+        patched.setattr(writer, "write_files", struck)
         with pytest.raises(KeyboardInterrupt):
             go("in", **NORMALIZED, workers=1)
     go("in", **NORMALIZED)
@@ -540,14 +541,14 @@ def test_a_map_that_cannot_be_drawn_where_another_failed_is_counted_once(paint: 
 def test_what_is_drawn_later_has_all_that_is_drawn_at_once(paint: Paint, go: Go, monkeypatch, options: dict) -> None:
     paint("in/a.png", (200, 100, 0))
     shown: list[Explanation] = []
-    write = Run._write
+    write = writer.write_files
 
-    def seen(self, picture, explanation, names):
+    def seen(folder, style, picture, explanation, names):
         if "panel" in names:
             shown.append(explanation)
-        return write(self, picture, explanation, names)
+        return write(folder, style, picture, explanation, names)
 
-    monkeypatch.setattr(Run, "_write", seen)
+    monkeypatch.setattr(writer, "write_files", seen)
     go("in", **options, save=("panel",))
     go("in", **options, save=("panel",), normalize="run", out="later")
     once, later = shown

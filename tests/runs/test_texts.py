@@ -301,10 +301,7 @@ def test_methods_that_ask_again_ask_about_the_same_competition(images: Tensor, s
 
 def test_what_is_explained_is_said_of_prompts() -> None:
     network = of_three(100.0, -10.5)
-    assert (
-        Explainer(network).says()
-        == "a prompt's score, 100 times its cosine with the picture minus 10.5, before softmax"
-    )
+    assert Explainer(network).says() == "prompt logit: 100 times its cosine with the image minus 10.5, before softmax"
     assert "cosine" in Explainer(network, score="similarity").says()
     assert Explainer(network, score="probability").says() == "a prompt's probability: what softmax makes of its score"
     assert Explainer(network, score="margin", versus=[3]).says() == "a prompt's margin over blue"

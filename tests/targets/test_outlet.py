@@ -58,7 +58,7 @@ def test_the_scores_are_found_where_one_thing_can_be_meant(output, classes):
 
 @pytest.mark.parametrize("output", [(SCORES, OTHER), Distilled(SCORES, OTHER), {"a": SCORES, "b": OTHER}])
 def test_what_could_be_either_is_refused_with_paths_types_and_shapes(output):
-    with pytest.raises(RequestError, match="gives 2 things that can be its scores") as caught:
+    with pytest.raises(RequestError, match="gives 2 tensors that could be its scores") as caught:
         chosen(output, 2, 3)
     first, second = [part.path for part in parts(output)]
     assert f"--output {first}" in caught.value.hint
@@ -142,7 +142,7 @@ def test_a_regression_has_no_probability():
     network = named(Small(1), 1, 16, activation="none")
     [[one]] = Explainer(network, layers=["conv2"])(pictures(1, 16))
     assert one.probability is None
-    assert "as it stands" in network.outlet.says("none", 1)
+    assert "what raises it is warm" in network.outlet.says("none", 1)
 
 
 # ---- one score for each class and pixel
@@ -216,7 +216,7 @@ def test_a_class_predicted_nowhere_has_no_map_and_the_reason_stands_there():
     assert "--region" in red.hint
     assert green.index == 1
     nothing = torch.zeros(1, 2, 2, dtype=torch.bool)
-    with pytest.raises(PictureError, match="outside what the model sees"):
+    with pytest.raises(PictureError, match="outside the model's input"):
         explain(IMAGE, 0, region=nothing)
 
 
@@ -331,7 +331,8 @@ def test_masks_are_brought_to_the_scores_once_for_all_classes(monkeypatch):
     brought = []
     real = torch.nn.functional.interpolate
     monkeypatch.setattr(
-        "camcli.targets.readers.spec.F.interpolate", lambda *given, **how: brought.append(1) or real(*given, **how)
+        "camcli.targets.readers.segmentation.F.interpolate",
+        lambda *given, **how: brought.append(1) or real(*given, **how),
     )
     seen, region = torch.ones(2, 16, 16, dtype=torch.bool), torch.zeros(2, 16, 16, dtype=torch.bool)
     region[:, :8, 4:] = True

@@ -211,7 +211,7 @@ def test_a_region_of_the_picture_is_summed_over(small):
     [masked] = outcomes(model="small.py:pixels", target=("red",), region="mask.png", out="masked")
     assert masked.score == pytest.approx(2 * 2)
     [away] = outcomes(model="small.py:pixels", target=("red",), region="500,500,600,600", out="away")
-    assert "outside what the model sees" in away.error
+    assert "outside the model's input" in away.error
     said = json.loads(Path("given/run.json").read_text())
     assert said["explained"] == "class logits (before softmax), summed over the region given"
 

@@ -161,7 +161,7 @@ def test_what_is_asked_for_is_done_and_noted(activation, shown):
 def test_said_to_be_probabilities_and_none_on_noise_is_refused_before_the_first_picture():
     network = named(Scored(LOGS, lambda s: s), 4, activation="probabilities", activation_asked=True)
     with pytest.raises(
-        RequestError, match="said to be probabilities, and on noise some lie outside of 0 to 1"
+        RequestError, match="declared as probabilities, and on noise some lie outside of 0 to 1"
     ) as caught:
         Explainer(network, layers=["layer"]).check(pictures(1))
     assert "--activation softmax or sigmoid" in caught.value.hint
@@ -197,7 +197,7 @@ def test_of_two_outputs_of_which_one_is_made_of_the_other_the_logits_are_meant(e
     assert chosen({"scores": end(scores), "raw": scores}, 2) is scores
     half = scores.bfloat16()
     assert chosen((end(half), half), 2) is half
-    with pytest.raises(RequestError, match="gives 2 things"):
+    with pytest.raises(RequestError, match="gives 2 tensors"):
         chosen((end(scores), scores + torch.arange(4)), 2)
 
 

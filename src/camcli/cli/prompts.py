@@ -13,8 +13,8 @@ from camcli.cli.options import Session, add_options, build, open_session
 from camcli.cli.streams import standard_output
 from camcli.images import page_of
 from camcli.runs.job.job import Job
-from camcli.runs.prompts import Inquiry
-from camcli.runs.record.outcome import Measure, Tally
+from camcli.runs.prompts import Inquiry, Measure
+from camcli.runs.record.outcome import Tally
 from camcli.targets import AUTO
 
 # The matrix of more prompts than this is no part of the table; prompts.json has it.

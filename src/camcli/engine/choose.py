@@ -257,7 +257,7 @@ def _check_finite(setup: Setup, scores: Tensor, images: Tensor, row: int) -> Non
     )
     if broken.any():
         raise PictureError(
-            "the network's scores hold NaN or infinite values on this picture" + where_not_finite(setup, images, row),
+            "the network's scores contain NaN or infinite values for this image" + where_not_finite(setup, images, row),
             "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
         )
 

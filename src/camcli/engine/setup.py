@@ -186,7 +186,7 @@ def explained_in_words(setup: Setup, region: bool = False) -> str:
     if setup.of_layer:
         return "the channel named, of the layer, as it is"
     if setup.of_no_class:
-        return "what the layer says, as a sum of concepts; no class"
+        return "the layer's activations as a sum of concepts; no class"
     network = setup.network
     what = setup.outlet.says(
         setup.activation,

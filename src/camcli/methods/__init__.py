@@ -134,7 +134,7 @@ METHODS = Table(
     Row(
         "attention",
         "rollout",
-        "attention multiplied through all blocks, with the way around each",
+        "attention multiplied through all blocks, with each residual connection",
         "Abnar 2020, arXiv:2005.00928",
         caveat="attention rollout asks for no class: its map is the same for every one",
         cost="1 forward, 1 backward through the head",
@@ -157,14 +157,14 @@ METHODS = Table(
     Row(
         "attention",
         "legrad",
-        "positive gradient by attention, block by block, of the score that a network has which ends there",
+        "positive gradient of the attention, block by block, with the head applied behind each block",
         "Bousselham 2024, arXiv:2404.03214",
         cost="2 forwards, 1 backward through each block and the head",
     ),
     Row(
         "attention",
         "grad-eclip",
-        "values of the last attention, weighted by gradient and by likeness of query and key",
+        "values of the last attention, weighted by gradient and by similarity of query and key",
         "Zhao 2024, arXiv:2502.18816",
         cost="1 forward, 1 backward to the last attention",
     ),
@@ -178,7 +178,7 @@ METHODS = Table(
     Row(
         "attention",
         "clip-surgery",
-        "each patch's likeness to the prompt on a path of value-value attention, less what all prompts share",
+        "each patch's similarity to the prompt along a path of value-value attention, minus what all prompts share",
         "Li 2023, arXiv:2304.05653",
         cost="1 forward, 1 of 6 blocks and 1 of the head for each patch",
     ),

@@ -193,7 +193,7 @@ def _check(concepts: int, iterations: int, channels: int, places: int, words: st
     most = min(channels, places)
     if not 1 <= concepts <= most:
         raise RequestError(
-            f"{concepts} concepts cannot be told apart in a layer of {channels} channels and {words}",
+            f"{concepts} concepts cannot be separated in a layer of {channels} channels and {words}",
             f"choose 1 to {most} concepts",
         )
     if iterations < 1:

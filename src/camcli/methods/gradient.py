@@ -64,7 +64,7 @@ def cam(
     noise = torch.randn(
         act.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64, device="cpu"
     ).to(act)
-    variants = {"nothing": torch.zeros_like(act), "twice what it says": 2 * act, "its opposite": -act}
+    variants = {"zeroed": torch.zeros_like(act), "doubled": 2 * act, "negated": -act}
     variants["noise"] = act.square().mean((1, 2, 3), keepdim=True).sqrt() * noise
     for (name, variant), found in zip(variants.items(), rest(variants.values()), strict=True):
         steps = grad * (variant - act)
@@ -72,8 +72,8 @@ def cam(
         size = steps.abs().sum((1, 2, 3)) + score.abs()
         if not ((found - wanted).abs() <= tolerance * size).all():
             raise RequestError(
-                f"CAM is not defined here: where the layer says {name}, the score is not what a linear layer behind "
-                "average pooling gives",
+                f"CAM is not defined here: with the layer's activations {name}, the score is not what a linear layer "
+                "behind average pooling gives",
                 "choose the layer before the pooling, or the method hirescam, which is CAM wherever CAM is defined",
             )
     return (weight * act).sum(1)

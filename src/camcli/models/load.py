@@ -145,7 +145,7 @@ def _check_prompts(model: str, place: str, text: Sequence[str], around: Sequence
     """See that there is something that reads prompts, and something for it to read."""
     if text and place in TEXTLESS and not text_tower:
         raise RequestError(
-            f"prompts are for models that read, and {model!r} has classes of its own",
+            f"prompts are for models with a text encoder, and {model!r} has classes of its own",
             "choose a model of open_clip, or leave --text and --texts out; or bring something that embeds them: "
             "--text-tower path/to/file.py:function",
         )
@@ -255,7 +255,7 @@ def _labelled(network: Network, file: str) -> Network:
         count = len(network.labels)
         if network.labels != labels.Labels.numbered(count):  # channels have no other names
             return network
-        note = f"nothing says what the {count} classes are, so they are called class 0, class 1, ...: --labels FILE"
+        note = f"the names of the {count} classes are unknown, so they are called class 0, class 1, ...: --labels FILE"
         return dataclasses.replace(network, notes=(*network.notes, note))
     names = dataclasses.replace(labels.read(Path(file)), noun=network.labels.noun, asked=network.labels.asked)
     if len(network.labels) == 1 and tells_apart(network, names):

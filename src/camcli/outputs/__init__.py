@@ -9,11 +9,11 @@ from camcli.base.registry import Row, Table
 OUTPUTS = Table(
     "camcli.outputs",
     "output format",
-    Row("overlay", "overlay", "the heat over the picture, at the picture's own size", suffix=".overlay.jpg"),
+    Row("overlay", "overlay", "the heatmap over the image, at the image's own size", suffix=".overlay.jpg"),
     Row("overlay", "overlay-png", "the same without loss: larger, and slower to write", suffix=".overlay.png"),
-    Row("heatmap", "heatmap", "the heat alone, at the picture's own size", suffix=".heatmap.png", pixels=False),
+    Row("heatmap", "heatmap", "the heatmap alone, at the image's own size", suffix=".heatmap.png", pixels=False),
     Row("array", "array", "the raw signed map as the method gave it, float32", suffix=".npy", pixels=False),
-    Row("panel", "panel", "picture, heatmap and overlay side by side, with class and score", suffix=".panel.png"),
+    Row("panel", "panel", "image, heatmap and overlay side by side, with class and score", suffix=".panel.png"),
 )
 
 # All but the last four are perceptually even, or nearly: equal steps of heat look equally large.

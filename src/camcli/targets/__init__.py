@@ -40,10 +40,10 @@ TARGETS = Table(
         "class:NAME, by index, name, part of a name or WordNet id; class: may be left out",
         function="named_class",
     ),
-    Row("named", "folder", "the class that the picture's folder is named after", function="of_folder"),
+    Row("named", "folder", "the class that the image's folder is named after", function="of_folder"),
     Row("features", "channel", "channel:12,99, features of a backbone without its head, or channels of the layer"),
     Row("features", "channels", "channels:top:5[:CLASS], the layer's channels that matter most to the class"),
-    Row("features", "similar", "similar:FILE, how like another picture it is: the cosine of their features"),
+    Row("features", "similar", "similar:FILE, similarity to another image: the cosine of their features"),
 )
 # Rows that ask about features, and not about classes.
 FEATURES = ("channel", "similar")

@@ -119,7 +119,7 @@ def check_tensors(setup: Setup, layers: Sequence[str]) -> None:
     changing = [recipe.row.name for recipe in setup.recipes if recipe.wants & (BEHIND | {"responses"})]
     if named and changing:
         raise RequestError(
-            f"{' and '.join(changing)} changes what a layer says, and {named!r} is one of several tensors that a "
+            f"{' and '.join(changing)} changes a layer's output, and {named!r} is one of several tensors that a "
             "module gives",
             "name the module inside that makes it, or choose another method, such as hirescam",
         )
@@ -265,7 +265,7 @@ def _check_concepts_alone(setup: Setup) -> None:
     }
     if asked := [words for words, is_asked in around.items() if named and is_asked]:
         raise RequestError(
-            f"{named} finds concepts in what a layer says of the picture as it is, and explains no class, so "
+            f"{named} finds concepts in a layer's activations of the unchanged image, and explains no class, so "
             f"{asked[0]} means nothing to it",
             f"leave {asked[0]} out, or choose another method",
         )

@@ -47,7 +47,7 @@ def check_order(setup: Setup, plan: Plan, images: Tensor) -> None:
             )
         if bool((codes != numbers).any()):
             setup.note(
-                f"the pictures of a group meet before {where}: what it says of one depends on the others, and so "
+                f"the images of a group meet before {where}: its output for one depends on the others, and so "
                 "do the maps"
             )
 

@@ -43,7 +43,7 @@ def prepare_parts(witness: Witness, plan: Plan, images: Tensor) -> str:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         return _without_parts(plan, f"the parts of the network cannot be computed again: {said}")
     if not same:
-        return _without_parts(plan, "the parts of the network say something else when they are computed again")
+        return _without_parts(plan, "the parts of the network give another output when they are computed again")
     return best.words(witness.module, "group" if len(images) > 1 else "picture")
 
 

@@ -72,7 +72,7 @@ def try_scores(setup: Setup, findings: Findings, image: Tensor, extras: Features
         setup.outlet = replace(setup.outlet, score=score)
     elif setup.activation == "probabilities" and not trial.within:
         raise RequestError(
-            "the model's outputs are said to be probabilities, and on noise some lie outside of 0 to 1",
+            "the model's outputs are declared as probabilities, and on noise some lie outside of 0 to 1",
             probabilities.INSTEAD,
         )
     if trial.mixed or trial.single:

@@ -102,13 +102,13 @@ class Trial:
             )
         if self.moved:
             found.append(
-                f"the model does not say the same twice of one picture: on noise its {self.noun} move by "
+                f"the model does not give the same output twice for one image: on noise its {self.noun} move by "
                 f"{self.moved:.0%}{self.cause}; so every run draws other maps, and what was done before is one draw of "
                 "many"
             )
         if self.mixed:
             found.append(
-                "what the model says of a picture depends on the others in its batch: on noise its scores move by "
+                "the model's output for an image depends on the others in its batch: on noise its scores move by "
                 f"{self.mixed:.0%} beside another{self.cause}; each picture is explained in a batch of its own "
                 "(pictures that belong together: --group)"
             )

@@ -242,7 +242,7 @@ def decide(candidates: Sequence[Layout], shape: Sequence[int], plain: frozenset[
     form = "x".join(map(str, shape))
     if len(shape) == 5:
         raise RequestError(
-            f"its output of shape {form} is a volume or a film, and a map lies in the picture's plane",
+            f"its output of shape {form} is a volume or a video, and a map lies in the image plane",
             "choose a layer whose output has rows and columns only; `camcli layers MODEL` lists them",
         )
     if not candidates:

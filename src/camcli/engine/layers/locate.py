@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,12 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from camcli.engine.layers.strides import MODULUS, Cells, Noise, find_strides, is_power_of_two
 from camcli.images.placement import Placement
-
-# From images to each layer's cells (n, c, h, w), in the graph that starts at the images if these ask for one.
-Cells = Callable[[Tensor], Mapping[str, Tensor]]
-# From a number, a seed, and by how much larger both sides are to be, to so many images of noise.
-Noise = Callable[[int, int, int], Tensor]
 
 # Lines of cells that are measured at a time along each axis, and at most.
 LINES, MOST_LINES = 4, 12
@@ -29,19 +25,13 @@ BRIEF, LEAST_SIDE = 3, 96
 STUDENT = {3: 9.92, 4: 5.84, 8: 3.50, 12: 3.11}
 # Of a line's profile, the share of pixels that are taken for its floor, as global branches lay one below everything.
 FLOOR = 0.02
-# By how much more alike than at other shifts a layer's output and that of a shifted input must be where the shift is
-# its stride: of noise nothing else is alike.
-ALIKE = 0.15
-# Inputs of more pixels are measured at a smaller size, by multiples of so much, which no stride exceeds; and its least
-# side.
-MOST_PIXELS, MODULUS, SIDE = 2**18, 128, 224
+# Inputs of more pixels are measured at a smaller size; and its least side.
+MOST_PIXELS, SIDE = 2**18, 224
 # So many layers are measured at small inputs first, and with more lines where some do not settle it.
 FEW = 2
 # Of a stride, from which offset on tokens are taken to be read wrongly.
 MISPLACED = 0.75
 MISREAD = "its tokens look elsewhere by about a cell, as do tokens that are read wrongly"
-# How many strides are tried at most.
-MOST_STRIDES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +151,7 @@ def locate(cells_of: Cells, noise: Noise, images: int = 0) -> dict[str, Located]
         given = noise(images or 1, 0, 0)
         size = (given.shape[2], given.shape[3])
         axes = {
-            name: list(map(_Axis, cells.shape[2:], size, _strides(cells_of, name, cells, given, noise)))
+            name: list(map(_Axis, cells.shape[2:], size, find_strides(cells_of, name, cells, given, noise)))
             for name, cells in cells_of(given).items()
         }
     open_ = dict(axes)
@@ -192,7 +182,9 @@ def locate_briefly(cells_of: Cells, noise: Noise) -> dict[str, Located]:
     axes = {
         name: [_Axis(count, side, side / count) for count, side in zip(cells.shape[2:], size, strict=True)]
         for name, cells in found.items()
-        if all(count >= BRIEF and _is_natural(side / count) for count, side in zip(cells.shape[2:], size, strict=True))
+        if all(
+            count >= BRIEF and is_power_of_two(side / count) for count, side in zip(cells.shape[2:], size, strict=True)
+        )
     }
     unknown = _measure_lines(given, found, axes, range(BRIEF), torch.Generator().manual_seed(0))
     some = {name: axes[name] for name in axes if name not in unknown}
@@ -349,65 +341,3 @@ def _profile(squared: np.ndarray) -> np.ndarray:
     above = np.clip(squared - np.quantile(squared, FLOOR), 0, None)
     total = above.sum()
     return np.asarray(above / total if total else above)
-
-
-def _strides(cells_of: Cells, name: str, cells: Float[Tensor, "n c h w"], given: Tensor, noise: Noise) -> list[float]:
-    """From each cell to the next, down and across.
-
-    Where cells share the input by a power of two, that is their stride. Else it follows from how many more a larger
-    input has; or, where the network takes none, it is the shift of the input that shifts them by one, if one does.
-    """
-    found = []
-    for dimension, (count, side) in enumerate(zip(cells.shape[2:], given.shape[2:], strict=True), start=2):
-        stride = side / count
-        if count > 2 and not _is_natural(stride):
-            tried = [*range(-(-side // (count + 2)), side // (count - 2) + 1)]
-            more = _more(cells_of, name, noise, len(given), dimension) - count
-            if more > 0 and MODULUS / more in tried:
-                stride = MODULUS / more
-            elif 2 < len(tried) <= MOST_STRIDES:
-                likeness = _likenesses(cells_of, name, cells, given, dimension, tried)
-                best = int(np.argmax(likeness))
-                stride = float(tried[best]) if likeness[best] - np.median(likeness) > ALIKE else stride
-            elif len(tried) == 1:
-                stride = float(tried[0])
-        found.append(stride)
-    return found
-
-
-def _is_natural(stride: float) -> bool:
-    """Whether it is a power of two."""
-    return stride.is_integer() and not int(stride) & (int(stride) - 1)
-
-
-def _more(cells_of: Cells, name: str, noise: Noise, images: int, dimension: int) -> int:
-    """How many cells an input has whose sides are so much larger as every stride divides; 0 where it cannot be had."""
-    try:
-        return cells_of(noise(images, 0, MODULUS))[name].shape[dimension]
-    except Exception:  # whatever it is, the network takes no such input
-        return 0
-
-
-def _likenesses(
-    cells_of: Cells,
-    name: str,
-    cells: Float[Tensor, "n c h w"],
-    given: Tensor,
-    dimension: int,
-    shifts: Sequence[int],
-) -> list[float]:
-    """The correlation of a layer's output with that of the input shifted by so many pixels, one cell on."""
-    count, images = cells.shape[dimension], len(given)
-    one = cells[:1].narrow(dimension, 0, count - 1).float()
-    one = one - one.mean((2, 3), keepdim=True)
-    found: list[float] = []
-    for start in range(0, len(shifts), images):
-        some = [*shifts[start : start + images]]
-        # A network may take so many images and no fewer.
-        rolled = [given[:1].roll(shift, dimension) for shift in (some + some[-1:] * images)[:images]]
-        shifted = cells_of(torch.cat(rolled))[name].narrow(dimension, 1, count - 1).float()
-        shifted = shifted - shifted.mean((2, 3), keepdim=True)
-        size = (one.square().sum() * shifted.square().sum((1, 2, 3))).sqrt()
-        alike = (one * shifted).sum((1, 2, 3)) / size.where(size > 0, 1)
-        found += alike[: len(some)].tolist()
-    return found

@@ -271,7 +271,7 @@ def _with_layout(
     if not ways:
         pieces = layer.shape[0] if layer.shape else images
         if pieces == images and len(layer.shape) == 5:
-            return replace(layer, reason="a volume or a film, no grid in the picture's plane")
+            return replace(layer, reason="a volume or a video: no grid in the image plane")
         if images > 1 and pieces != images:
             return replace(layer, reason=f"gives {pieces} rows for {images} pictures")
         return replace(layer, reason="no grid" if pieces == images else f"cuts the image into {pieces} samples")

@@ -43,7 +43,7 @@ def cut_off(module: nn.Module, layers: Sequence[Layer], name: str, gradient: boo
         cause = "behind it nothing that was seen leads to the score"
     elif last.layout and last.layout.prefix:
         cause = (
-            f"{after.name!r} ({after.type}) is given only what the prefix tokens of {last.name!r} say, "
+            f"{after.name!r} ({after.type}) is given only the prefix tokens of {last.name!r}, "
             "so the patches are cut off there"
         )
     else:

@@ -152,7 +152,7 @@ def _explained(method: str, layer: str, found: Concepts, row: int, label: Callab
     map = found.maps[row].float().numpy(force=True)
     if not np.isfinite(map).all():
         return PictureError(
-            f"the concepts' maps at the layer {layer!r} hold NaN or infinite values",
+            f"the concepts' maps at the layer {layer!r} contain NaN or infinite values",
             "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
         )
     if not map.any():
@@ -168,8 +168,8 @@ def _explained(method: str, layer: str, found: Concepts, row: int, label: Callab
         concepts.append(Concept(number + 1, round(float(share), 4), tuple(spoken)))
     negative = float(found.negative[row])
     note = (
-        f"{negative:.0%} of what the layer {layer!r} says is negative, which concepts leave out: a layer behind a ReLU "
-        "has more of it in them"
+        f"{negative:.0%} of the activations of the layer {layer!r} are negative, which concepts leave out: a "
+        "layer behind a ReLU has more of it in them"
     )
     return Explanation(
         map=map,

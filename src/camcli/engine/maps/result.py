@@ -147,7 +147,7 @@ def _not_finite(recipe: Recipe, of: str, culprit: str) -> PictureError:
     back = recipe.ruled or (recipe.wants & GOES_BACK and not recipe.wants & {"ask", "rest"})
     cause = "they come up on the way back from the score" if back else "what it divides by is nothing here"
     return PictureError(
-        f"the map of {of} holds NaN or infinite values" + (culprit or f"; {recipe.row.caveat or cause}"),
+        f"the map of {of} contains NaN or infinite values" + (culprit or f"; {recipe.row.caveat or cause}"),
         "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
     )
 
@@ -172,7 +172,7 @@ def _zero(setup: Setup, prepared: Prepared, recipe: Recipe, layer: str, subject:
 def where_not_finite(setup: Setup, images: Tensor, row: int) -> str:
     """Where NaN or infinite values come up in a forward of an image of a batch, as the end of a message."""
     if not images[row].isfinite().all():
-        return "; the picture itself holds some"
+        return "; the image itself contains some"
     # The images of a group are seen together.
     given = images if setup.group else images[row : row + 1]
     with setup.witness.feed.about(None if setup.group else [row]):
@@ -192,7 +192,7 @@ def remarks(map: np.ndarray, where: str, scores: Tensor) -> tuple[str, ...]:
     """What a reader of one map must know."""
     remarks = []
     if map.ndim == 2 and map.max() <= 0:
-        remarks.append(f"nothing at {where} speaks for it: the whole map is negative (--save array keeps what it says)")
+        remarks.append(f"nothing at {where} speaks for it: the whole map is negative (--save array keeps its values)")
     if np.ptp(map) <= FLAT * np.abs(map).max():
         remarks.append(f"the map is the same everywhere at {where}, so it names no place")
     elif map.ndim == 2 and map.min() > MOSTLY_GROUND * map.max():

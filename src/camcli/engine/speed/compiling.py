@@ -91,7 +91,7 @@ def compiled(model: nn.Module, layer: str, turn: int, run: Callable[[], Tensor],
     ]
     allowed = max(roundings) * said.abs().max()
     if not bool((said - again).abs().max() <= allowed):
-        return _taken_back(parts, "compiled, the network says something else")
+        return _taken_back(parts, "compiled, the network gives another output")
     if after >= before:
         return _taken_back(
             parts, f"compiled it is no faster ({1000 * after:.0f} ms a batch, {1000 * before:.0f} before)"

@@ -167,7 +167,7 @@ def copy_to(
     own, again, copied = (_outputs(one, image.flip(3), extras) for one in (setup, setup, other))
     if _same(own, again) and not _same(own, copied):
         raise RequestError(
-            "copied, the network says something else: what it remembers of an image is not copied with it, such as "
+            "copied, the network gives another output: what it remembers of an image is not copied with it, such as "
             "by a hook that is a function within a function"
         )
     return other, anew

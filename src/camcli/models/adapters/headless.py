@@ -23,7 +23,7 @@ OWN = (
     "return the module without its head yourself: camcli.Network(..., labels=camcli.Labels.numbered(512, 'channel'), "
     "activation='none', headless=True); for features that are not pooled: outlet=camcli.Outlet('features')"
 )
-AT_A_LAYER = "the channels of a layer are seen by --method activation --layer PATH --target channel:12"
+AT_A_LAYER = "to see the channels of a layer: --method activation --layer PATH --target channel:12"
 
 
 def channels(

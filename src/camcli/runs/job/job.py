@@ -22,7 +22,10 @@ RENAMED = {"checkpoint": "recompute"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Everything that is asked of a run. Same job, same picture: same files."""
+    """Everything that is asked of a run. Same job, same picture: same files.
+
+    Each field is an option of ``camcli explain``, whose help says what it is: docs/cli.md has them all.
+    """
 
     model: str = option(
         BUNDLED_MODEL,

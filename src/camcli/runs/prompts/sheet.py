@@ -19,8 +19,8 @@ from camcli.outputs import encode, style
 from camcli.outputs.matrix import matrix
 from camcli.outputs.sheet import GAP, SIDE, SMALL, Row, Tile, folded, sheet, small
 from camcli.outputs.style import Style
+from camcli.runs.prompts import Compared
 from camcli.runs.prompts.summary import MEASURES, PromptSummary, Summary, with_nan
-from camcli.runs.record.outcome import Compared
 
 # Pictures in a row of a picture's sheet, and of the summary's: picture, mean, deviation, and the two maps least alike.
 FEWEST, MOST, ACROSS = 3, 6, 5

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
-from camcli.runs.record.outcome import Compared, Measure
+from camcli.runs.prompts import Compared, Measure
 
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 DIGITS = 6
@@ -25,7 +25,7 @@ class PromptSummary:
     """One prompt over all pictures.
 
     Attributes:
-        prompt, text: as in :class:`camcli.runs.record.outcome.Said`.
+        prompt, text: as in :class:`camcli.runs.prompts.Said`.
         score: the mean of its scores; None where it has none.
         best: in how many pictures it is the highest, of those in which every prompt has a map.
         agreement: for each measure the mean similarity to the prompts that it is compared with.
@@ -47,7 +47,7 @@ class Summary:
         similarity: for each measure the mean over the pictures, None where it is defined in none.
         defined: for each measure in how many pictures each pair has it.
         agreement, apart: for each measure the means over all pairs and pictures: see
-            :class:`camcli.runs.record.outcome.Compared`.
+            :class:`camcli.runs.prompts.Compared`.
         prompts: in order.
         unstable: the pictures of the lowest agreement by one measure, the lowest first.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from camcli.base.errors import CamcliError
+from camcli.base.errors import CamcliError, OutputError
 
 STANDS = "the result of an earlier run stays"
 NONE_DROPPED = "no picture could be done, so the results of other jobs stay"
@@ -19,3 +19,20 @@ def reason(error: Exception) -> str:
     if isinstance(error, CamcliError):
         return f"{error.message} ({error.hint})" if error.hint else error.message
     return str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+
+
+def cannot_write(out: str, error: OSError, hint: str = "") -> OutputError:
+    """The end of a run that cannot write to its output folder."""
+    return OutputError(f"{out!r} cannot be written to: {error.strerror}", hint)
+
+
+def check_room(error: Exception, out: str) -> None:
+    """See that an error is one picture's, and not the output folder's.
+
+    Raises:
+        OutputError: it would be every picture's.
+    """
+    if isinstance(error, OutputError):
+        raise error
+    if isinstance(error, OSError) and error.errno in NO_USE_TO_GO_ON:
+        raise cannot_write(out, error, GO_ON_LATER) from error

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any
 
 from camcli.engine.explanation import Concept
 from camcli.images import page_of
-
-Measure = Literal["pearson", "ssim", "overlap"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,12 +97,12 @@ class Outcome:
     @classmethod
     def read(cls, values: dict[str, Any]) -> Outcome:
         """An outcome as JSON has it, with lists for tuples."""
-        given = _with_tuples(values)
+        given = with_tuples(values)
         return cls(**{**given, "concepts": tuple(map(Concept.read, given.get("concepts", ())))})
 
 
-def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """Fields as JSON has them, which knows no tuples."""
+def with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Give fields as JSON has them, which knows no tuples, their tuples back."""
     return {name: tuple(one) if isinstance(one, list) else one for name, one in values.items()}
 
 
@@ -140,100 +138,3 @@ class Tally:
     def exit_code(self) -> int:
         """0 if every picture is done, 1 if some failed."""
         return 1 if self.failed else 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
-    """What one prompt says of a picture.
-
-    Attributes:
-        prompt: its words.
-        text: which of the texts asked about it says, from 0 on.
-        score, probability: of the prompt, as in :class:`Outcome`.
-        strongest: the map's value that is drawn at full strength.
-        peak: x and y of its greatest value, in pixels of the upright picture.
-        agreement: for each measure the mean similarity of its map to the others that it is compared with.
-        notes: what a reader of the map must know.
-        error: why there is no map, and then all of the above from ``score`` on is empty.
-    """
-
-    prompt: str
-    text: int
-    score: float | None = None
-    probability: float | None = None
-    strongest: float | None = None
-    peak: tuple[float, float] | None = None
-    agreement: dict[str, float | None] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
-    """The maps of several prompts in one picture, compared: one line of ``prompts.jsonl``.
-
-    What is not defined is None: the similarity of a map that is the same everywhere, or that there is none of.
-
-    Attributes:
-        source, name, stamp, job, run, part, page: as in :class:`Outcome`.
-        files: kind to path, relative to ``out``.
-        sizes: kind to bytes, of these files.
-        layer, method: what made the maps.
-        prompts: what each says, in the order of rows and columns.
-        similarity: for each measure a symmetric matrix.
-        agreement: for each measure its mean over the pairs that are compared: those of one text where there are
-            paraphrases, else all.
-        apart: for each measure its mean over the pairs of different texts, where there are paraphrases.
-        deviation: of what is drawn, the standard deviation over the prompts, pixel by pixel: its mean and its greatest
-            value; empty where only one prompt has a map.
-        disagreement: x and y of the latter, in pixels of the upright picture, if it is anywhere.
-        seconds: decoding, its share of its batch, comparing and writing.
-        untrained: the weights are random and the maps mean nothing.
-        notes: what a reader of all the maps must know.
-        error: why the picture, or the map of one of its prompts, could not be done.
-    """
-
-    source: str
-    name: str
-    stamp: str
-    job: str
-    run: str
-    part: str = "1/1"
-    page: int = 0
-    files: dict[str, str] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)
-    layer: str | None = None
-    method: str | None = None
-    prompts: tuple[Said, ...] = ()
-    similarity: dict[str, list[list[float | None]]] = field(default_factory=dict)
-    agreement: dict[str, float | None] = field(default_factory=dict)
-    apart: dict[str, float | None] = field(default_factory=dict)
-    deviation: dict[str, float] = field(default_factory=dict)
-    disagreement: tuple[float, float] | None = None
-    seconds: float | None = None
-    untrained: bool = False
-    notes: tuple[str, ...] = ()
-    error: str | None = None
-
-    def as_line(self) -> bytes:
-        """It as one JSON line, ended by a newline; also for names that are not valid UTF-8."""
-        text = json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
-        return text.encode("utf-8", "backslashreplace") + b"\n"
-
-    @classmethod
-    def read(cls, values: dict[str, Any]) -> Compared:
-        """It as JSON has it, with lists for tuples."""
-        said = tuple(Said(**_with_tuples(one)) for one in values["prompts"])
-        return cls(**{**_with_tuples(values), "prompts": said})
-
-    def outcome(self) -> Outcome:
-        """How the picture went, for those who count and tell."""
-        return Outcome(
-            source=self.source,
-            name=self.name,
-            stamp=self.stamp,
-            job=self.job,
-            run=self.run,
-            page=self.page,
-            error=self.error,
-        )

@@ -294,12 +294,15 @@ class Reading(Generic[T, R]):
             self._pass(task)
 
     def _admit(self, task: _Task[T, R], pixels: int) -> Hold:
+        def fits() -> bool:
+            return not self._held or self._held + pixels <= self._most or self._let_in is task
+
         with self._changed:
             if task.hold is not None:  # it was let in, failed, and is read in another way
                 return task.hold
             task.began, task.waits = None, True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: task.dropped or (task.number == self._turn and self._fits(task, pixels)))
+            self._changed.wait_for(lambda: task.dropped or (task.number == self._turn and fits()))
             task.waits = False
             if task.dropped:
                 raise _Dropped
@@ -308,9 +311,6 @@ class Reading(Generic[T, R]):
             self._held += pixels
             self._pass(task)
             return task.hold
-
-    def _fits(self, task: _Task[T, R], pixels: int) -> bool:
-        return not self._held or self._held + pixels <= self._most or self._let_in is task
 
     def _pass(self, task: _Task[T, R]) -> None:
         """The turn of a task is over: it was let in, or needs no room."""

@@ -41,8 +41,8 @@ def fit_concepts(worker: Worker, items: Iterable[Item]) -> int:
     worker.explainer.fit(samples())
     if used and not worker.explainer.fitted:
         raise RequestError(
-            f"what {', '.join(worker.explainer.layers)} says of {used} picture(s) holds NaN or infinite values, so "
-            "there are no concepts in it",
+            f"the activations of {', '.join(worker.explainer.layers)} contain NaN or infinite values in {used} "
+            "picture(s), so there are no concepts in them",
             "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
         )
     return used

@@ -80,18 +80,8 @@ def asked(job: Job, group: int = 0, extras: Features | None = None) -> Question:
     alike = [word for word in (*job.target, *job.versus) if word.startswith(LIKE)]
     of_features = bool(alike) or ("channel" in rows and not every)
     notes: tuple[str, ...] = ()
-    if of_features and given:
-        named = next(word for word in (*wanted, *alike) if parsed(word)[0] in FEATURES)
-        raise RequestError(
-            f"{named!r} asks about features of a picture, and there are prompts to compare it with",
-            "leave out the one or the other",
-        )
-    if of_features and job.head == "keep":
-        named = next(word for word in (*job.target, *alike) if parsed(word)[0] in FEATURES)
-        raise RequestError(
-            f"the target {named!r} asks about features, and --head keep leaves the classifier on them",
-            "leave --head out, or name a class",
-        )
+    if of_features:
+        _check_features(job, (*wanted, *alike), given)
     if job.text_tower and job.head == "keep":
         raise RequestError(
             f"{job.text_tower} is compared with the model's features, and --head keep leaves the classifier on them",
@@ -100,26 +90,7 @@ def asked(job: Job, group: int = 0, extras: Features | None = None) -> Question:
     head = "none" if job.head == "none" or (job.head == "auto" and of_features) else "keep"
     if job.head == "auto" and head == "none":
         notes = ("the model's head is left out, since the target asks about features (--head none)",)
-    network = load.load(
-        job.model,
-        weights=job.weights,
-        labels=job.labels,
-        text=given.words if given else (),
-        contrast=given.contrast if given else (),
-        template=job.template,
-        text_tower=job.text_tower,
-        seed=job.seed,
-        size=job.size,
-        crop=job.crop,
-        output=job.output,
-        min_score=job.min_score,
-        head="none" if head == "none" else "keep",
-        pool=job.pool,
-        activation=job.activation,
-        wrap=job.wrap,
-        group=group,
-        extras=extras,
-    )
+    network = _load(job, head, given, group, extras)
     if shown and not strongest and not network.headless and (job.targets or set(rows) != {"channel"}):
         raise RequestError(
             f"{shown[0]} shows a channel of the layer, and the targets ({job.targets or ', '.join(wanted)}) name none",
@@ -142,6 +113,54 @@ def asked(job: Job, group: int = 0, extras: Features | None = None) -> Question:
         prompts=given,
         strongest=strongest,
         notes=(*notes, *_many(job, wanted, network, given)),
+    )
+
+
+def _check_features(job: Job, words: Sequence[str], given: Prompts | None) -> None:
+    """See that targets can ask about features.
+
+    Args:
+        job: what is asked.
+        words: the targets, and what they are compared with.
+        given: the prompts, if there are some.
+
+    Raises:
+        RequestError: there are prompts, or the classifier is kept.
+    """
+    named = next(word for word in words if parsed(word)[0] in FEATURES)
+    if given:
+        raise RequestError(
+            f"{named!r} asks about features of a picture, and there are prompts to compare it with",
+            "leave out the one or the other",
+        )
+    if job.head == "keep":
+        raise RequestError(
+            f"the target {named!r} asks about features, and --head keep leaves the classifier on them",
+            "leave --head out, or name a class",
+        )
+
+
+def _load(job: Job, head: str, given: Prompts | None, group: int, extras: Features | None) -> Network:
+    """The job's network."""
+    return load.load(
+        job.model,
+        weights=job.weights,
+        labels=job.labels,
+        text=given.words if given else (),
+        contrast=given.contrast if given else (),
+        template=job.template,
+        text_tower=job.text_tower,
+        seed=job.seed,
+        size=job.size,
+        crop=job.crop,
+        output=job.output,
+        min_score=job.min_score,
+        head="none" if head == "none" else "keep",
+        pool=job.pool,
+        activation=job.activation,
+        wrap=job.wrap,
+        group=group,
+        extras=extras,
     )
 
 

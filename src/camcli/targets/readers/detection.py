@@ -17,7 +17,7 @@ from camcli.targets.target import NO_CLASS, Subject
 
 # A message and its hint.
 NO_BOX_AGAIN = (
-    "a detector's boxes of a changed picture are other boxes, so the score of one cannot be asked for again",
+    "a detector finds other boxes in a changed image, so a box's score cannot be computed again",
     "choose a method that needs one forward, such as gradcam or hirescam, without --scales and --augment",
 )
 

@@ -134,7 +134,7 @@ def chosen(
             able = [part for part in able if part.path.rpartition(".")[2] == name] or able
     if len(able) > 1:
         raise RequestError(
-            f"the model gives {len(able)} things that can be its scores",
+            f"the model gives {len(able)} tensors that could be its scores",
             f"say which: --output {able[0].path}\n{list_parts(able)}",
         )
     found = able[0].tensor
@@ -156,7 +156,7 @@ def pooled(features: Tensor, channels: int = 0, prefix: int = 0) -> Tensor:
     if features.ndim == 3:
         if features.shape[1] <= prefix:
             raise RequestError(
-                f"the model gives {features.shape[1]} tokens, and {prefix} are said to stand before those of patches",
+                f"the model gives {features.shape[1]} tokens, of which {prefix} are declared as prefix tokens",
                 "give the outlet the right prefix: camcli.Outlet('features', prefix=1)",
             )
         return features[:, prefix:].mean(1)

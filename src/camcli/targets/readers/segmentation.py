@@ -78,7 +78,7 @@ class PixelPredictions:
         inside = self.mask(row, index)
         if not inside.any():
             raise PictureError(
-                "the region given lies outside what the model sees"
+                "the region lies outside the model's input"
                 if self.region is not None
                 else f"the model predicts class {index} ({self._name(index)}) nowhere in it",
                 "name another region" if self.region is not None else "name another class, or a region: --region",

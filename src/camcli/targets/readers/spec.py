@@ -59,7 +59,7 @@ class Outlet:
         """What is explained, in words for people; where scores follow from ``cosine`` the classes are prompts."""
         own = _of_prompts(activation, *cosine) if cosine else self._says(activation, classes, region, headless)
         said = self.score.words or own
-        return said if self.score.sign > 0 else f"{said}; its sign turned: what lowers it is warm"
+        return said if self.score.sign > 0 else f"{said}, negated: what lowers it is warm"
 
     def _says(self, activation: Activation, classes: int, region: bool, headless: bool) -> str:
         if self.task == "detect":
@@ -70,23 +70,23 @@ class Outlet:
                 return f"a class's probabilities, as the model gives them, summed over {where}"
             return f"class logits (before {activation}), summed over {where}"
         if self.references is not None:
-            return "how like the reference it is: the cosine of their features"
+            return "similarity to the reference: the cosine of their features"
         if self.task == "features":
-            return "a feature of the backbone before it is pooled, its mean over the cells"
+            return "a feature of the backbone before pooling: its mean over the cells"
         if headless:
-            return "a feature of the backbone, pooled, as it stands"
+            return "a pooled feature of the backbone"
         if activation == "none":
-            return "the model's output as it stands: what raises it is warm"
+            return "the model's output: what raises it is warm"
         if activation == "probabilities":
             return (
-                "the model's one probability, as it gives it: what raises it is warm"
+                "the model's single probability, as it gives it: what raises it is warm"
                 if classes == 1
                 else "a class's probability, as the model gives it"
             )
         if classes == 1:
-            return "the model's one logit (before sigmoid): what raises it is warm"
+            return "the model's single logit (before sigmoid): what raises it is warm"
         if self.two_sided:
-            return "the model's one logit (before sigmoid) for its second class, and minus it for its first"
+            return "the model's single logit (before sigmoid) for its second class, and its negative for the first"
         if activation == "sigmoid":
             return "class logit (before sigmoid): classes do not exclude one another"
         return "class logit (before softmax)"
@@ -161,7 +161,7 @@ PLAIN = Outlet()
 def _of_prompts(activation: Activation, scale: float, bias: float) -> str:
     added = f"{'plus' if bias > 0 else 'minus'} {abs(bias):.4g}" if bias else ""
     before = f", before {activation}" if activation != "none" else ""
-    return " ".join(filter(None, [f"a prompt's score, {scale:.4g} times its cosine with the picture", added])) + before
+    return " ".join(filter(None, [f"prompt logit: {scale:.4g} times its cosine with the image", added])) + before
 
 
 def table_of(reading: Reading) -> Tensor | None:

@@ -14,6 +14,6 @@ SCORES = Table(
     Row("classes", "probability", "a class's probability: what softmax or sigmoid makes of its score"),
     Row("classes", "logprob", "the logarithm of a class's probability"),
     Row("classes", "margin", "a class's score minus that of the strongest other class", against=True),
-    Row("classes", "similarity", "a prompt's likeness to the picture, the cosine of their embeddings", cosine=True),
+    Row("classes", "similarity", "the cosine similarity of the prompt's and the image's embeddings", cosine=True),
     folder="camcli.targets.scores",
 )
