@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from camcli.base.delimited import column, read_text, rows, title
 from camcli.base.errors import PictureError, RequestError
-from camcli.images.manifest import PICTURE_COLUMNS, Names, lacking, normal, several
+from camcli.base.words import several
+from camcli.images.manifest import PICTURE_COLUMNS, Names, lacking, normal
 
 # Features of several pictures, the first dimension: one tensor, or several by name.
 Features = Tensor | Mapping[str, Tensor]

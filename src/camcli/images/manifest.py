@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from camcli.base.delimited import column, read_text, rows, title
 from camcli.base.errors import PictureError, RequestError
 from camcli.base.paths import absolute
+from camcli.base.words import MOST_NAMES, several
 
 T = TypeVar("T")
 
@@ -29,8 +30,6 @@ BESIDE = frozenset(
         *(".npy", ".npz", ".pt", ".pth", ".safetensors"),
     }
 )
-# How many names a message lists.
-MOST_NAMES = 5
 
 
 class Names:
@@ -237,12 +236,6 @@ def lacking(known: Iterable[Path], paths: Iterator[Path]) -> tuple[list[str], in
         if len(names) < MOST_NAMES:
             names.append(str(path))
     return names, missing, met
-
-
-def several(names: Sequence[str], count: int) -> str:
-    """The first names of so many, in words."""
-    shown = names[:MOST_NAMES]
-    return ", ".join(shown) + (f" and {count - len(shown)} more" if count > len(shown) else "")
 
 
 # Line number, picture and words.

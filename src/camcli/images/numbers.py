@@ -8,7 +8,8 @@ from pathlib import Path
 
 from camcli.base.delimited import column, read_text, rows, title
 from camcli.base.errors import PictureError, RequestError, did_you_mean
-from camcli.images.manifest import PICTURE_COLUMNS, Names, lacking, normal, several
+from camcli.base.words import several
+from camcli.images.manifest import PICTURE_COLUMNS, Names, lacking, normal
 
 FORM = "write picture,age above, and a picture and its number a line"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -110,15 +110,9 @@ def load(
             network = _wrapped(network, wrap, output, group, extras)
         if request.random:
             _awaken(network.module)
-    _evaluating(network)
-    notes = dict.fromkeys((*network.notes, *said))
     # What lies at a path in what the model gives, a text tower has read already.
-    path = network.outlet.path if text_tower and not wrap else output or network.outlet.path
-    outlet = dataclasses.replace(network.outlet, path=path, min_score=min_score)
-    network = dataclasses.replace(
-        network, notes=tuple(notes), prepare=network.prepare.changed(crop=crop), outlet=outlet
-    )
-    return _labelled(_activated(network, activation), labels)
+    path = "" if text_tower and not wrap else output
+    return _labelled(_activated(_finished(network, said, path, min_score, crop), activation), labels)
 
 
 def _make(place: str, request: Request) -> Network:
@@ -135,6 +129,17 @@ def _make(place: str, request: Request) -> Network:
     _evaluating(network)
     outlet = dataclasses.replace(network.outlet, path=request.output or network.outlet.path)
     return prompted(dataclasses.replace(network, outlet=outlet), request)
+
+
+def _finished(network: Network, said: Iterable[str], path: str, min_score: float, crop: Crop) -> Network:
+    """A network with what its libraries said, where its scores are, and what it is shown of pictures."""
+    _evaluating(network)
+    return dataclasses.replace(
+        network,
+        notes=tuple(dict.fromkeys((*network.notes, *said))),
+        prepare=network.prepare.changed(crop=crop),
+        outlet=dataclasses.replace(network.outlet, path=path or network.outlet.path, min_score=min_score),
+    )
 
 
 def _wrapped(network: Network, wrap: str, output: str, group: int, extras: Features | None) -> Network:

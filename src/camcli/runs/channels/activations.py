@@ -11,14 +11,14 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from camcli.base.errors import PictureError, RequestError
+from camcli.base.words import first_line, several
 from camcli.engine import devices
 from camcli.engine.explainer import Explainer
 from camcli.engine.hooks.watch import output_of
 from camcli.engine.layers.layout import Layout, canonical
-from camcli.images.manifest import several
 from camcli.images.placement import Placement
 from camcli.images.view import View
-from camcli.runs.worker.item import Item, first_line
+from camcli.runs.worker.item import Item
 from camcli.runs.worker.pipeline import explain_apart, spread_batches
 from camcli.runs.worker.worker import Worker
 

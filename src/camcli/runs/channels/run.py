@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from camcli.base.errors import NothingFoundError, PictureError, RequestError
-from camcli.images.manifest import several
+from camcli.base.words import several
 from camcli.images.numbers import Values
 from camcli.images.source import Source
 from camcli.metrics.statistics import Greatest, Moments, Statistics

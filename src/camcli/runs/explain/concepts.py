@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from camcli.base.errors import RequestError
+from camcli.base.words import several
 from camcli.engine.maps import concepts
-from camcli.images.manifest import several
 from camcli.runs.record import concept_file
 from camcli.runs.record.failures import GO_ON_LATER, cannot_write
 from camcli.runs.record.outcome import Outcome

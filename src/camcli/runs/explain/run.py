@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import BinaryIO
 
-from camcli.images.manifest import Listing, several
+from camcli.base.words import several
+from camcli.images.manifest import Listing
 from camcli.runs.explain.concepts import announce_concepts, share_concepts
 from camcli.runs.explain.redraw import MATES, draw_all
 from camcli.runs.explain.writer import Formats, Writer

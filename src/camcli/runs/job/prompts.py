@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from camcli.base.errors import RequestError
-from camcli.images.manifest import JSON_LINES, MOST_NAMES, Kind, Listing, several
+from camcli.base.words import MOST_NAMES, several
+from camcli.images.manifest import JSON_LINES, Kind, Listing
 from camcli.runs.job.job import Job
 from camcli.targets.labels import folded
 

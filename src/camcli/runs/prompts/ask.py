@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from camcli.base.errors import RequestError
+from camcli.base.words import several
 from camcli.engine.explainer import Explainer
-from camcli.images.manifest import several
 from camcli.models.adapters import templates
 from camcli.runs.job import prompts
 from camcli.runs.job.fingerprint import fingerprint

@@ -13,9 +13,9 @@ from typing import BinaryIO
 import numpy as np
 
 from camcli.base.errors import PictureError
+from camcli.base.words import several
 from camcli.engine.explanation import Explanation
 from camcli.images import page_of
-from camcli.images.manifest import several
 from camcli.images.naming import fit_path, stamp
 from camcli.images.source import Source
 from camcli.metrics import similarity

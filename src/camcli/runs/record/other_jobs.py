@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from camcli.base.errors import RequestError
-from camcli.images.manifest import several
+from camcli.base.words import several
 from camcli.runs.job.content import NOT_IN_FINGERPRINT
 from camcli.runs.job.fingerprint import DIGEST, fingerprint, versions_in
 from camcli.runs.job.job import Job

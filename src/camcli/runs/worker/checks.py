@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from camcli.base.errors import PictureError, RequestError
+from camcli.base.words import several
 from camcli.engine import devices
 from camcli.engine.choose import ONE_TARGET, disagreement
 from camcli.engine.explainer import Explainer
@@ -17,7 +18,6 @@ from camcli.engine.network import Network
 from camcli.engine.precision import DTYPES
 from camcli.images.decode import decode
 from camcli.images.find import grouped
-from camcli.images.manifest import several
 from camcli.images.region import Region, rectangle
 from camcli.images.source import Source
 from camcli.images.transform import PICTURES

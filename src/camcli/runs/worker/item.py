@@ -69,8 +69,3 @@ class Item:
         if self.hold:
             self.hold.release()
         return self.input
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an error says; its type where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

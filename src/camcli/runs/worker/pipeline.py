@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from camcli.base.errors import CamcliError, PictureError, RequestError
+from camcli.base.words import first_line
 from camcli.engine import devices
 from camcli.engine.explainer import Explainer
 from camcli.engine.explanation import Explanation
@@ -22,7 +23,7 @@ from camcli.images import depth, frames
 from camcli.images.source import PAUSE, Picture
 from camcli.runs.worker.decode_ahead import KEPT, Reading
 from camcli.runs.worker.groups import fail_together, form_groups
-from camcli.runs.worker.item import Item, first_line
+from camcli.runs.worker.item import Item
 from camcli.runs.worker.prepare import prepare_item
 from camcli.runs.worker.resources import pixels_under_way
 from camcli.runs.worker.threads import batched, pieces, spread

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from camcli.base.errors import PictureError
+from camcli.base.words import first_line
 from camcli.engine import devices
 from camcli.images.decode import Reduced, decode_reduced, undivided
 from camcli.images.region import Region
 from camcli.images.source import Picture
 from camcli.images.view import View
 from camcli.runs.worker.decode_ahead import Admit
-from camcli.runs.worker.item import Item, first_line
+from camcli.runs.worker.item import Item
 
 if TYPE_CHECKING:
     from camcli.runs.worker.worker import Worker

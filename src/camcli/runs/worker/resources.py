@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from camcli.base.errors import CamcliError, RequestError
+from camcli.base.words import first_line
 from camcli.engine.explainer import Explainer
 from camcli.engine.layers.probe import probe_image
 from camcli.engine.network import Network
 from camcli.engine.speed.compiling import Compilation
 from camcli.images.decode import pixels_of
 from camcli.images.features import Features
-from camcli.runs.worker.item import first_line
 
 if TYPE_CHECKING:
     from camcli.runs.worker.worker import Worker

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from camcli.base.errors import CamcliError, RequestError
+from camcli.base.words import first_line
 from camcli.engine import devices, factors
 from camcli.engine.explainer import Explainer
 from camcli.engine.maps.method import recipes
@@ -33,7 +34,7 @@ from camcli.runs.worker.checks import (
     read_region,
 )
 from camcli.runs.worker.groups import first_group
-from camcli.runs.worker.item import Pictures, first_line
+from camcli.runs.worker.item import Pictures
 from camcli.runs.worker.resolve import Question, aimed, asked
 from camcli.runs.worker.resources import (
     choose_batch_size,
