@@ -324,7 +324,7 @@ def test_pytorch_grad_cams_fullgrad_fades_where_gradients_are_small():
 
 def test_every_deviation_is_backed_by_a_test():
     table = (Path(__file__).parents[2] / "docs" / "deviations.md").read_text(encoding="utf-8")
-    table = table.partition("## Methods that ask again")[2]
+    table = table.partition("## Methods that query the network again")[2]
     rows = [line.strip("| ").split("|") for line in table.splitlines() if line.startswith("| ")][1:]
     named = [cells[-1].strip(" `") for cells in rows]
     assert len(named) == 8

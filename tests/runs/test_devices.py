@@ -491,6 +491,7 @@ def test_interrupted_and_resumed(go: Go, tiny: str) -> None:
 
 
 def test_pictures_are_decoded_no_further_ahead_than_two_batches_a_device(paint: Paint, tiny: str) -> None:
+    from camcli.images.source import Source
     from camcli.runs.worker.item import Item
     from camcli.runs.worker.pipeline import stream
     from camcli.runs.worker.worker import Worker
@@ -501,7 +502,7 @@ def test_pictures_are_decoded_no_further_ahead_than_two_batches_a_device(paint: 
     def items():
         for number in range(200):
             drawn.append(number)
-            yield Item(camcli.pictures.Source(source, f"{number}.png"))
+            yield Item(Source(source, f"{number}.png"))
 
     worker = Worker(Job(model=tiny, batch_size=4, workers=1, device="cpu,cpu", layers=("stem",)))
     given = stream(worker, items())
