@@ -32,6 +32,7 @@ from camcli.engine.maps.fuse import channel_parts
 from camcli.engine.maps.places import Prepared
 from camcli.engine.setup import Key, Setup
 from camcli.engine.signals.evidence import Trying
+from camcli.engine.signals.scored import ScoredForward
 from camcli.images.features import Features
 from camcli.methods import METHODS
 from camcli.targets.readers.classification import GroupPredictions
@@ -242,7 +243,7 @@ def _try_methods(setup: Setup, plan: Plan, forward: Forward) -> None:
         [subject, *_] = forward.reading.subjects(0, index)
     except PictureError:
         return
-    evidence = Trying(setup.witness, plan, forward, [subject], [0])
+    evidence = Trying(ScoredForward(setup.witness, plan, forward, [subject], [0]))
     for recipe in setup.recipes:
         for layer in setup.layers if recipe.at_layer else ("",):
             try:

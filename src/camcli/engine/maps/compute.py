@@ -16,6 +16,7 @@ from camcli.engine.maps.places import Prepared, grids_of, placed
 from camcli.engine.setup import Setup
 from camcli.engine.signals.evidence import Evidence
 from camcli.engine.signals.mixing import mixes
+from camcli.engine.signals.scored import ScoredForward
 from camcli.targets.readers.classification import GroupPredictions
 from camcli.targets.target import Subject
 
@@ -71,7 +72,7 @@ def _maps_of_rank(
     In a group it may depend on the others. Then each has a backward to itself, since the gradient of the sum would
     mix what one image does for its own score with what it does for the others'.
     """
-    together = Evidence(setup.witness, plan, run, subjects, rows, last=last and not setup.group)
+    together = Evidence(ScoredForward(setup.witness, plan, run, subjects, rows, last and not setup.group))
     alone = len(rows) == 1 and not setup.group
     if not setup.group or len(rows) < 2 or isinstance(run.reading, GroupPredictions):
         return maps_by_method(setup, together, alone)
@@ -81,7 +82,7 @@ def _maps_of_rank(
         plan.mixes = True
         setup.note("the score of a picture depends on others of its group; each map explains its own picture's score")
     found = [
-        maps_by_method(setup, Evidence(setup.witness, plan, run, [subject], [row]), alone=False)
+        maps_by_method(setup, Evidence(ScoredForward(setup.witness, plan, run, [subject], [row])), alone=False)
         for subject, row in zip(subjects, rows, strict=True)
     ]
     return {place: torch.cat([cast("Tensor", one[place]) for one in found]) for place in found[0]}
@@ -136,7 +137,7 @@ def evidence_of_total(setup: Setup, plan: Plan, forward: Forward) -> Evidence:
     # A margin needs a rival, whoever that is.
     rivals = (min(1, (reading.classes or 1) - 1),) if setup.outlet.score.against else ()
     subject = Subject(0, reading.total(), None, rivals=rivals)
-    return Evidence(setup.witness, plan, forward, [subject] * len(rows), rows)
+    return Evidence(ScoredForward(setup.witness, plan, forward, [subject] * len(rows), rows))
 
 
 def _check_shape(recipe: Recipe, map: Tensor) -> None:

@@ -19,6 +19,7 @@ from camcli.engine.maps.places import placement_of
 from camcli.engine.maps.result import Result, scores_of
 from camcli.engine.setup import Setup
 from camcli.engine.signals.evidence import Evidence
+from camcli.engine.signals.scored import ScoredForward
 from camcli.methods.concept import Concepts
 from camcli.targets.target import Subject
 
@@ -114,7 +115,7 @@ def concepts_of(
     all_of_it = torch.ones(images.shape[0], *images.shape[2:], dtype=torch.bool, device=images.device)
     inside = all_of_it if seen is None else seen.to(images.device)
     subjects = [Subject(0, torch.zeros((), device="cpu"), None, inside=inside[row], of_layer=True) for row in rows]
-    evidence = Evidence(setup.witness, plan, forward, subjects, rows)
+    evidence = Evidence(ScoredForward(setup.witness, plan, forward, subjects, rows))
     return [
         found(recipe, layer, evidence, setup.fitted, len(rows), setup.label)
         for recipe in setup.recipes

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
-from camcli.engine.forward import Forward, Plan, Witness
 from camcli.engine.hooks.relu import Rule
 from camcli.engine.signals import attention, blocks, gradients, variants
 from camcli.engine.signals.scored import ScoredForward
 from camcli.methods import EVIDENCE
-from camcli.targets.target import Subject
 
 # How many questions of a method are answered while it is tried.
 FEW = 4
@@ -63,27 +61,11 @@ class Evidence:
     """What one class's score of each image is made of, by the names of :data:`EVIDENCE`.
 
     Args:
-        witness: the network.
-        plan: for this size of images.
-        forward: of the batch.
-        subjects: what is explained, one for each of ``rows``.
-        rows: which images of the batch.
-        last: whether nothing else goes back from this forward.
-
-    Attributes:
-        scored: of this it is made.
+        scored: the forward, and the scores in it.
     """
 
-    def __init__(
-        self,
-        witness: Witness,
-        plan: Plan,
-        forward: Forward,
-        subjects: Sequence[Subject],
-        rows: Sequence[int],
-        last: bool = False,
-    ) -> None:
-        self.scored = ScoredForward(witness, plan, forward, subjects, rows, last)
+    def __init__(self, scored: ScoredForward) -> None:
+        self.scored = scored
         self._kept: dict[tuple[str, str], Any] = {}
 
     def get(self, name: str, layer: str) -> Any:
