@@ -254,8 +254,7 @@ Bring = Callable[..., str]
 @pytest.fixture
 def bring(monkeypatch: pytest.MonkeyPatch) -> Bring:
     """Brings a function into the table of methods for one test: ``bring(function, fuse=...)`` gives its name."""
-    from camcli.base.registry import Row
-    from camcli.methods import METHODS
+    from camcli.methods import METHODS, MethodRow
 
     loaded, beside = METHODS.load, METHODS.beside
     functions: dict[str, Callable] = {}
@@ -270,7 +269,7 @@ def bring(monkeypatch: pytest.MonkeyPatch) -> Bring:
         if fuse:
             functions[fuse.__name__] = fuse
             fields["fuse"] = fuse.__name__
-        row = Row(kind, name, "brought in by a test", **fields)
+        row = MethodRow(kind, name, "brought in by a test", **fields)
         monkeypatch.setattr(METHODS, "rows", (*(one for one in METHODS.rows if one.name != name), row))
         return name
 

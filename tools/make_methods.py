@@ -14,9 +14,8 @@ from PIL import Image, ImageDraw
 
 import camcli
 from camcli import RequestError
-from camcli.base.registry import Row
 from camcli.engine.maps.method import descriptions, options_of
-from camcli.methods import METHODS, works_at
+from camcli.methods import METHODS, MethodRow, works_at
 from camcli.runs.job.job import Job
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "kit"))  # what tests share
@@ -104,14 +103,14 @@ def page() -> str:
     return "\n\n".join([HEAD, "\n".join(table), *map(_section, METHODS.own)]) + "\n"
 
 
-def _anchor(row: Row) -> str:
+def _anchor(row: MethodRow) -> str:
     """As pages make it of a heading: without signs, and counted where that leaves two alike."""
     plain = row.name.replace("+", "")
     before = [one.name.replace("+", "") for one in METHODS.own[: METHODS.own.index(row)]].count(plain)
     return f"{plain}-{before}" if before else plain
 
 
-def _section(row: Row) -> str:
+def _section(row: MethodRow) -> str:
     parts = [f"## {row.name}", f"{_linked(row.paper)}. Works at: {works_at(row)}. Cost: {row.cost}."]
     options = "".join(f" -o {option}" for option in QUICK.get(row.name, []))
     options += " --normalize range" if row.name in BY_RANGE else ""

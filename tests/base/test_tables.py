@@ -8,7 +8,7 @@ import pytest
 
 from camcli import methods, models, outputs, targets
 from camcli.base.errors import RequestError
-from camcli.base.registry import Row, Table
+from camcli.base.registry import Table
 
 GROUP = "camcli.methods"
 # What no paper defines.
@@ -30,23 +30,29 @@ def brought(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     yield points
 
 
-def table() -> Table:
-    return Table(GROUP, "method", Row("gradient", "gradcam", "means"), Row("backprop", "guided-backprop"))
+def table() -> Table[methods.MethodRow]:
+    return Table(
+        methods.MethodRow,
+        GROUP,
+        "method",
+        methods.MethodRow("gradient", "gradcam", "means"),
+        methods.MethodRow("backprop", "guided-backprop"),
+    )
 
 
 @pytest.mark.parametrize("whole", [methods.METHODS, targets.TARGETS, outputs.OUTPUTS, models.SOURCES])
 def test_every_row_of_ours_loads_and_no_name_is_taken_twice(whole: Table) -> None:
     assert len(set(whole.names())) == len(whole.names()) > 0
     for row in whole.own:
-        if row.parts:
-            assert all(part in whole.names() for part in row.parts)
+        if parts := getattr(row, "parts", ()):
+            assert all(part in whole.names() for part in parts)
         else:
             assert callable(whole.load(row.name))
         assert row.summary
 
 
 @pytest.mark.parametrize("row", methods.METHODS.own, ids=lambda row: row.name)
-def test_every_method_names_its_source(row: Row) -> None:
+def test_every_method_names_its_source(row: methods.MethodRow) -> None:
     if row.name in WITHOUT_PAPER:
         assert row.paper.startswith("no paper; ")
     else:

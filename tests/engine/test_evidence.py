@@ -7,9 +7,8 @@ from networks import ByHand, Pooled, Small, pictures, unruly, untouched
 from torch import nn
 
 from camcli import Explainer, PictureError, RequestError
-from camcli.base.registry import Row
 from camcli.engine.signals.evidence import SIGNALS
-from camcli.methods import EVIDENCE, works_at
+from camcli.methods import EVIDENCE, MethodRow, works_at
 
 RED, GREEN, BLUE = [[1.0, 2.0], [3.0, 4.0]], [[0.0, 1.0], [1.0, 0.0]], [[7.0, 7.0], [7.0, 7.0]]
 IMAGE = torch.tensor([[RED, GREEN, BLUE]])
@@ -313,9 +312,9 @@ def test_an_unknown_name_is_refused_with_what_there_is(bring):
 
 
 def test_where_a_method_works_follows_from_its_signature():
-    assert works_at(Row("gradient", "gradcam")) == "layer"
-    assert works_at(Row("backprop", "guided-backprop")) == "input"
-    assert works_at(Row("product", "guided-gradcam")) == "layer and input"
+    assert works_at(MethodRow("gradient", "gradcam")) == "layer"
+    assert works_at(MethodRow("backprop", "guided-backprop")) == "input"
+    assert works_at(MethodRow("product", "guided-gradcam")) == "layer and input"
 
 
 # ---- classes and images that do not match up

@@ -14,9 +14,9 @@ from torch import nn
 
 from camcli import Explainer
 from camcli.base.errors import RequestError
-from camcli.base.registry import Row
 from camcli.engine.hooks.relu import RuledActivations, unseen_relus
 from camcli.engine.maps.method import Formula, recipes
+from camcli.methods import MethodRow
 from camcli.methods.backprop import deconvnet, guided_backprop, where_open
 
 # ---- ReLUs on the way back
@@ -482,9 +482,9 @@ def test_a_rule_that_others_bring_may_know_relus_alone():
         return grad.where(passes, 0) * slope
 
     bold.__annotations__["activations"] = str
-    assert not Formula(Row("backprop", "shy"), shy).everywhere
-    assert Formula(Row("backprop", "bold"), bold).everywhere
-    assert not Formula(Row("backprop", "bold"), bold, (), {"activations": "relu"}).everywhere
+    assert not Formula(MethodRow("backprop", "shy"), shy).everywhere
+    assert Formula(MethodRow("backprop", "bold"), bold).everywhere
+    assert not Formula(MethodRow("backprop", "bold"), bold, (), {"activations": "relu"}).everywhere
     x = torch.tensor([-1.0, 2.0], requires_grad=True)
     with RuledActivations(extended=True) as met:
         y = F.gelu(F.relu(x))

@@ -8,9 +8,8 @@ from networks import Small, pictures
 from torch import Tensor
 
 from camcli import Explainer
-from camcli.base.registry import Row
 from camcli.engine.maps.method import descriptions, options_of
-from camcli.methods import METHODS
+from camcli.methods import METHODS, MethodRow
 from camcli.methods.gradient import gradcam
 from conftest import ROOT
 
@@ -24,7 +23,7 @@ def block(what: str) -> str:
 def test_the_example_of_a_method_works(monkeypatch) -> None:
     scope = {"Float": Float, "Tensor": Tensor}
     exec(block("the function"), scope)
-    row = eval(block("the row"), {"Row": Row})
+    row = eval(block("the row"), {"MethodRow": MethodRow})
     assert len(block("the function").strip().splitlines()) <= 14
     load = METHODS.load
     monkeypatch.setattr(METHODS, "rows", (*METHODS.rows, row))

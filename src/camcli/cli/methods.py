@@ -4,12 +4,11 @@ from typing import Annotated
 
 import typer
 
-from camcli.base.registry import Row
 from camcli.cli.console import Voice, print_table
 from camcli.cli.exit import ending
 from camcli.cli.loading import loading
 from camcli.cli.streams import standard_output
-from camcli.methods import METHODS, works_at
+from camcli.methods import METHODS, MethodRow, works_at
 
 
 def methods(
@@ -29,7 +28,7 @@ def methods(
                 voice.note(rows[0].caveat)
 
 
-def _tell(row: Row, voice: Voice) -> None:
+def _tell(row: MethodRow, voice: Voice) -> None:
     """What the method's docstring says, and its options with their values, defaults and meanings."""
     with loading(voice, f"loading {row.name}"):
         from camcli.engine.maps import method as recipe

@@ -16,6 +16,8 @@ Three kinds have a form of their own:
 - ``product``: two rows multiplied at the input's resolution, the map ``(n, 3, H, W)``; no function of its own.
 """
 
+from dataclasses import dataclass
+
 from camcli.base.registry import Row, Table
 from camcli.base.signature import evidence_in
 
@@ -82,37 +84,62 @@ EVIDENCE = {
     "index": ("score", "the class that is explained, (n,)"),
     "channel": ("score", "the channel of the layer that is asked for, (n,)"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class MethodRow(Row):
+    """One method.
+
+    Attributes:
+        paper: where it comes from.
+        parts: the rows it is made of, if it is a combination and has no function of its own.
+        caveat: what a person who chooses it must know.
+        cost: in words for people: "1 forward, 1 backward to the layer".
+        fuse: the function in the same file that joins the maps of several layers as the paper says.
+        fit: for methods that can be fitted on several pictures together (``-o over=set``), the function in the same
+            file that does it: from cells of the layer's output ``(m, c)`` to what the method is handed as ``fitted``.
+    """
+
+    paper: str = ""
+    parts: tuple[str, ...] = ()
+    caveat: str = ""
+    cost: str = ""
+    fuse: str = ""
+    fit: str = ""
+
+
 WORKS_AT = {"backprop": "input", "product": "layer and input"}
 
 
-def works_at(row: Row) -> str:
+def works_at(row: MethodRow) -> str:
     """Whether a method looks at a layer, at the input, or at both; read from its signature without running anything."""
     if row.kind in WORKS_AT:
         return WORKS_AT[row.kind]
-    names = evidence_in(METHODS.home(row), row.function or row.name.replace("-", "_")) or ()
+    names = evidence_in(METHODS.home(row), row.function_name) or ()
     found = {EVIDENCE.get(name, ("",))[0] for name in names}
     places = [place for place in ("layer", "input", "attention") if place in found]
     return " and ".join(places) or "input"
 
 
 METHODS = Table(
+    MethodRow,
     "camcli.methods",
     "method",
-    Row(
+    MethodRow(
         "gradient",
         "gradcam",
         "channels weighted by their mean gradient",
         "Selvaraju 2017, arXiv:1610.02391",
         cost="1 forward, 1 backward to the layer",
     ),
-    Row(
+    MethodRow(
         "gradient",
         "hirescam",
         "gradient times activation, cell by cell",
         "Draelos 2020, arXiv:2011.08891",
         cost="1 forward, 1 backward to the layer",
     ),
-    Row(
+    MethodRow(
         "backprop",
         "guided-backprop",
         "input gradient, only positive signals passing each ReLU",
@@ -121,7 +148,7 @@ METHODS = Table(
         "it fails the randomisation test of Adebayo et al. 2018, arXiv:1810.03292",
         cost="1 forward, 1 backward to the input",
     ),
-    Row(
+    MethodRow(
         "product",
         "guided-gradcam",
         "guided backprop where Grad-CAM is positive",
@@ -131,7 +158,7 @@ METHODS = Table(
         "weights (Adebayo et al. 2018, arXiv:1810.03292)",
         cost="1 forward, 1 backward to the layer, 1 to the input",
     ),
-    Row(
+    MethodRow(
         "attention",
         "rollout",
         "attention multiplied through all blocks, with each residual connection",
@@ -139,14 +166,14 @@ METHODS = Table(
         caveat="attention rollout asks for no class: its map is the same for every one",
         cost="1 forward, 1 backward through the head",
     ),
-    Row(
+    MethodRow(
         "attention",
         "gae",
         "positive attention times gradient, added up through all blocks",
         "Chefer 2021, arXiv:2103.15679",
         cost="1 forward, 1 backward to the first attention",
     ),
-    Row(
+    MethodRow(
         "attention",
         "attention",
         "the last block's attention of the token that the score reads",
@@ -154,42 +181,42 @@ METHODS = Table(
         caveat="raw attention asks for no class, and shows one block of many",
         cost="1 forward, 1 backward through the head",
     ),
-    Row(
+    MethodRow(
         "attention",
         "legrad",
         "positive gradient of the attention, block by block, with the head applied behind each block",
         "Bousselham 2024, arXiv:2404.03214",
         cost="2 forwards, 1 backward through each block and the head",
     ),
-    Row(
+    MethodRow(
         "attention",
         "grad-eclip",
         "values of the last attention, weighted by gradient and by similarity of query and key",
         "Zhao 2024, arXiv:2502.18816",
         cost="1 forward, 1 backward to the last attention",
     ),
-    Row(
+    MethodRow(
         "attention",
         "maskclip",
         "the score of what the last attention makes of each patch alone",
         "Zhou 2022, arXiv:2112.01071",
         cost="1 forward, 1 of the last block and 1 of the head for each patch",
     ),
-    Row(
+    MethodRow(
         "attention",
         "clip-surgery",
         "each patch's similarity to the prompt along a path of value-value attention, minus what all prompts share",
         "Li 2023, arXiv:2304.05653",
         cost="1 forward, 1 of 6 blocks and 1 of the head for each patch",
     ),
-    Row(
+    MethodRow(
         "gradient",
         "cam",
         "channels weighted by the class's weights in the head",
         "Zhou 2016, arXiv:1512.04150",
         cost="1 forward, 1 backward to the layer, 4 forwards behind the layer",
     ),
-    Row(
+    MethodRow(
         "gradient",
         "gradcam++",
         "positive gradients, weighted cell by cell",
@@ -198,7 +225,7 @@ METHODS = Table(
         caveat="made for activations that are not negative: elsewhere its weights have poles",
         function="gradcam_plus_plus",
     ),
-    Row(
+    MethodRow(
         "gradient",
         "smooth-gradcam++",
         "Grad-CAM++ with gradients averaged over noisy copies",
@@ -207,7 +234,7 @@ METHODS = Table(
         caveat="made for activations that are not negative: elsewhere its weights have poles",
         function="smooth_gradcam_plus_plus",
     ),
-    Row(
+    MethodRow(
         "gradient",
         "xgradcam",
         "channels weighted by their share of the score",
@@ -216,7 +243,7 @@ METHODS = Table(
         caveat="its weights divide by each channel's sum, and mean nothing where that is near zero: take a layer "
         "behind a ReLU",
     ),
-    Row(
+    MethodRow(
         "gradient",
         "layercam",
         "positive gradient times activation, cell by cell",
@@ -224,14 +251,14 @@ METHODS = Table(
         cost="1 forward, 1 backward to the layer",
         fuse="layercam_fusion",
     ),
-    Row(
+    MethodRow(
         "gradient",
         "gradcam-elementwise",
         "positive contributions, cell by cell",
         "Pillai 2021, doi:10.1609/aaai.v35i3.16344",
         cost="1 forward, 1 backward to the layer",
     ),
-    Row(
+    MethodRow(
         "gradient",
         "eigen-gradcam",
         "first principal component of gradient times activation",
@@ -239,7 +266,7 @@ METHODS = Table(
         cost="1 forward, 1 backward to the layer",
         caveat="what speaks for the class and what speaks against it can both be positive",
     ),
-    Row(
+    MethodRow(
         "gradient",
         "seg-eigen-cam",
         "first principal component of |gradient| times activation",
@@ -247,21 +274,21 @@ METHODS = Table(
         cost="1 forward, 1 backward to the layer",
         caveat="what speaks for the class and what speaks against it can both be positive",
     ),
-    Row(
+    MethodRow(
         "gradient",
         "shapleycam",
         "Grad-CAM corrected by the score's curvature",
         "Cai 2025, arXiv:2501.06261",
         cost="1 forward, 2 backwards to the layer",
     ),
-    Row(
+    MethodRow(
         "gradient",
         "finer-cam",
         "Grad-CAM of the class against the classes most like it",
         "Zhang 2025, arXiv:2501.11309",
         cost="1 forward, 1 backward to the layer",
     ),
-    Row(
+    MethodRow(
         "activation",
         "eigencam",
         "first principal component of the activations",
@@ -269,7 +296,7 @@ METHODS = Table(
         cost="1 forward",
         caveat="it is the same for every class",
     ),
-    Row(
+    MethodRow(
         "activation",
         "kpca-cam",
         "first kernel principal component of the activations",
@@ -277,7 +304,7 @@ METHODS = Table(
         cost="1 forward",
         caveat="it is the same for every class",
     ),
-    Row(
+    MethodRow(
         "activation",
         "fem",
         "where channels are unusually active",
@@ -285,7 +312,7 @@ METHODS = Table(
         cost="1 forward",
         caveat="it is the same for every class",
     ),
-    Row(
+    MethodRow(
         "activation",
         "lafam",
         "mean of the activations",
@@ -293,7 +320,7 @@ METHODS = Table(
         cost="1 forward",
         caveat="it is the same for every class",
     ),
-    Row(
+    MethodRow(
         "concept",
         "dff",
         "the activations as a few concepts, a colour each, and the classes they speak for",
@@ -302,7 +329,7 @@ METHODS = Table(
         caveat="concepts are found without asking for a class: a target changes nothing",
         fit="dff_directions",
     ),
-    Row(
+    MethodRow(
         "activation",
         "activation",
         "a channel of the layer, as it is",
@@ -310,7 +337,7 @@ METHODS = Table(
         cost="1 forward",
         caveat="it shows where a channel is active, and not whether that matters to a class",
     ),
-    Row(
+    MethodRow(
         "activation",
         "random",
         "noise, the floor of every comparison",
@@ -318,7 +345,7 @@ METHODS = Table(
         cost="1 forward",
         caveat="it explains nothing: it is noise",
     ),
-    Row(
+    MethodRow(
         "backprop",
         "deconvnet",
         "input gradient, only positive signals passing back, whether a ReLU was open or not",
@@ -327,35 +354,35 @@ METHODS = Table(
         "arXiv:1805.07039)",
         cost="1 forward, 1 backward to the input",
     ),
-    Row(
+    MethodRow(
         "masking",
         "scorecam",
         "channels weighted by the score of the image masked by them",
         "Wang 2020, arXiv:1910.01279",
         cost="2 forwards, and 1 for each channel",
     ),
-    Row(
+    MethodRow(
         "masking",
         "gscorecam",
         "Score-CAM of the 300 channels of greatest gradient",
         "Chen 2022, doi:10.1007/978-3-031-26316-3_35",
         cost="2 forwards, 1 backward to the layer, and 1 forward for each of 300 channels",
     ),
-    Row(
+    MethodRow(
         "masking",
         "ss-cam",
         "Score-CAM averaged over noise on the masks",
         "Wang 2020, arXiv:2006.14255",
         cost="2 forwards, and 35 for each channel",
     ),
-    Row(
+    MethodRow(
         "masking",
         "is-cam",
         "Score-CAM averaged while the masked image fades in",
         "Naidu 2020, arXiv:2010.03023",
         cost="2 forwards, and 9 for each channel",
     ),
-    Row(
+    MethodRow(
         "masking",
         "ablation-cam",
         "channels weighted by the share of the score that goes with them",
@@ -364,49 +391,49 @@ METHODS = Table(
         "(-o per=norm keeps it)",
         cost="1 forward, and 1 of the part behind the layer for each channel",
     ),
-    Row(
+    MethodRow(
         "masking",
         "occlusion",
         "how much the score drops when a grey square hides a place",
         "Zeiler 2014, arXiv:1311.2901",
         cost="1 forward, and 1 for each place of the square (169)",
     ),
-    Row(
+    MethodRow(
         "masking",
         "rise",
         "the mean of random masks, weighted by the score of the image under them",
         "Petsiuk 2018, arXiv:1806.07421",
         cost="1 forward, and 4000",
     ),
-    Row(
+    MethodRow(
         "pixel",
         "saliency",
         "size of the input gradient, greatest over the colours",
         "Simonyan 2013, arXiv:1312.6034",
         cost="1 forward, 1 backward to the input",
     ),
-    Row(
+    MethodRow(
         "pixel",
         "input-x-gradient",
         "input times gradient",
         "Shrikumar 2016, arXiv:1605.01713",
         cost="1 forward, 1 backward to the input",
     ),
-    Row(
+    MethodRow(
         "pixel",
         "smoothgrad",
         "input gradient averaged over noisy copies",
         "Smilkov 2017, arXiv:1706.03825",
         cost="1 forward, and 50 with a backward to the input",
     ),
-    Row(
+    MethodRow(
         "pixel",
         "integrated-gradients",
         "input gradient averaged on the way from grey to the image, times the way; sums to the score's difference",
         "Sundararajan 2017, arXiv:1703.01365",
         cost="1 forward, and 50 with a backward to the input",
     ),
-    Row(
+    MethodRow(
         "pixel",
         "fullgrad",
         "input times gradient and every bias times its gradient, each rescaled, all summed",

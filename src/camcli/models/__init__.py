@@ -10,6 +10,7 @@ from camcli.base.errors import RequestError
 from camcli.base.registry import Row, Table
 
 SOURCES = Table(
+    Row,
     "camcli.models",
     "model source",
     Row("bundled", "bundled", "comes with camcli and needs no network", function="load"),

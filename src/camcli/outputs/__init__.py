@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from camcli.base.registry import Row, Table
 
+
+@dataclass(frozen=True, slots=True)
+class FormatRow(Row):
+    """One output format.
+
+    Attributes:
+        suffix: how its files end.
+        pixels: whether they show the picture's own pixels.
+    """
+
+    suffix: str = ""
+    pixels: bool = True
+
+
 OUTPUTS = Table(
+    FormatRow,
     "camcli.outputs",
     "output format",
-    Row("overlay", "overlay", "the heatmap over the image, at the image's own size", suffix=".overlay.jpg"),
-    Row("overlay", "overlay-png", "the same without loss: larger, and slower to write", suffix=".overlay.png"),
-    Row("heatmap", "heatmap", "the heatmap alone, at the image's own size", suffix=".heatmap.png", pixels=False),
-    Row("array", "array", "the raw signed map as the method gave it, float32", suffix=".npy", pixels=False),
-    Row("panel", "panel", "image, heatmap and overlay side by side, with class and score", suffix=".panel.png"),
+    FormatRow("overlay", "overlay", "the heatmap over the image, at the image's own size", suffix=".overlay.jpg"),
+    FormatRow("overlay", "overlay-png", "the same without loss: larger, and slower to write", suffix=".overlay.png"),
+    FormatRow("heatmap", "heatmap", "the heatmap alone, at the image's own size", suffix=".heatmap.png", pixels=False),
+    FormatRow("array", "array", "the raw signed map as the method gave it, float32", suffix=".npy", pixels=False),
+    FormatRow("panel", "panel", "image, heatmap and overlay side by side, with class and score", suffix=".panel.png"),
 )
 
 # All but the last four are perceptually even, or nearly: equal steps of heat look equally large.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,28 +23,55 @@ if TYPE_CHECKING:
 
 Target = Callable[[Path, "Tensor"], Sequence[int]]
 
+
+@dataclass(frozen=True, slots=True)
+class TargetRow(Row):
+    """One kind of target.
+
+    Attributes:
+        several: whether it can give a picture more than one class; then each map's name says which class it is of.
+    """
+
+    several: bool = True
+
+
 TARGETS = Table(
+    TargetRow,
     "camcli.targets",
     "target",
-    Row("logits", "predicted", "the class with the highest score"),
-    Row("logits", "top", "top:5, the classes with the highest scores, a map for each", several=True),
-    Row(
+    TargetRow("logits", "predicted", "the class with the highest score", several=False),
+    TargetRow("logits", "top", "top:5, the classes with the highest scores, a map for each"),
+    TargetRow(
         "logits",
         "all",
         "all: every class; all>0.5: those whose probability is above it",
-        several=True,
         function="every",
     ),
-    Row(
+    TargetRow(
         "named",
         "class",
         "class:NAME, by index, name, part of a name or WordNet id; class: may be left out",
+        several=False,
         function="named_class",
     ),
-    Row("named", "folder", "the class that the image's folder is named after", function="of_folder"),
-    Row("features", "channel", "channel:12,99, features of a backbone without its head, or channels of the layer"),
-    Row("features", "channels", "channels:top:5[:CLASS], the layer's channels that matter most to the class"),
-    Row("features", "similar", "similar:FILE, similarity to another image: the cosine of their features"),
+    TargetRow(
+        "named", "folder", "the class that the image's folder is named after", several=False, function="of_folder"
+    ),
+    TargetRow(
+        "features",
+        "channel",
+        "channel:12,99, features of a backbone without its head, or channels of the layer",
+        several=False,
+    ),
+    TargetRow(
+        "features",
+        "channels",
+        "channels:top:5[:CLASS], the layer's channels that matter most to the class",
+        several=False,
+    ),
+    TargetRow(
+        "features", "similar", "similar:FILE, similarity to another image: the cosine of their features", several=False
+    ),
 )
 # Rows that ask about features, and not about classes.
 FEATURES = ("channel", "similar")

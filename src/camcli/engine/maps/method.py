@@ -13,9 +13,8 @@ from torch import Tensor
 
 from camcli.base import signature
 from camcli.base.errors import RequestError
-from camcli.base.registry import Row
 from camcli.engine.signals.evidence import Evidence
-from camcli.methods import EVIDENCE, METHODS
+from camcli.methods import EVIDENCE, METHODS, MethodRow
 from camcli.methods.concept import Concepts
 from camcli.targets import AUTO
 
@@ -36,7 +35,7 @@ class Formula:
         options: values of its options; the others keep their defaults.
     """
 
-    row: Row
+    row: MethodRow
     function: Callable[..., Any]
     wants: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -73,7 +72,7 @@ class Recipe:
             be fitted on several pictures together.
     """
 
-    row: Row
+    row: MethodRow
     formulas: tuple[Formula, ...]
     fusion: Callable[..., Tensor] | None = None
     fit: Callable[[Tensor], Tensor] | None = None
@@ -138,17 +137,17 @@ class Recipe:
         }
 
 
-def parts(row: Row) -> list[Row]:
+def parts(row: MethodRow) -> list[MethodRow]:
     """The rows with functions that a method is made of."""
     return [METHODS.find(name) for name in row.parts or (row.name,)]
 
 
-def options_of(row: Row) -> dict[str, signature.Option]:
+def options_of(row: MethodRow) -> dict[str, signature.Option]:
     """The options of a method, by name."""
     return {name: option for part in parts(row) for name, option in signature.options(METHODS.load(part.name)).items()}
 
 
-def descriptions(row: Row) -> list[str]:
+def descriptions(row: MethodRow) -> list[str]:
     """What the docstring of each of a method's functions says, without its options."""
     functions = [METHODS.load(part.name) for part in parts(row)]
     return [signature.description(inspect.getdoc(function) or "") for function in functions]
@@ -178,7 +177,7 @@ def recipes(
     return tuple(_recipe(row, values[row.name]) for row in rows)
 
 
-def _recipe(row: Row, values: Mapping[str, Any]) -> Recipe:
+def _recipe(row: MethodRow, values: Mapping[str, Any]) -> Recipe:
     fusion = METHODS.beside(row, row.fuse) if row.fuse else None
     recipe = Recipe(row, tuple(_formula(part, values) for part in parts(row)), fusion)
     if not row.fit or recipe.options.get("over") != "set":
@@ -188,7 +187,7 @@ def _recipe(row: Row, values: Mapping[str, Any]) -> Recipe:
     return replace(recipe, fit=partial(fit, **own))
 
 
-def _formula(row: Row, values: Mapping[str, Any]) -> Formula:
+def _formula(row: MethodRow, values: Mapping[str, Any]) -> Formula:
     function = METHODS.load(row.name)
     own = {name: values[name] for name in signature.options(function) if name in values}
     if row.kind == "backprop":

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from camcli import __version__, models
-from camcli.base.registry import Row, Table
+from camcli.base.registry import R, Row, Table
 from camcli.engine.network import Network
 from camcli.models import imported_files, listing
 from camcli.outputs import OUTPUTS
@@ -95,7 +95,7 @@ def versions_in(parts: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in parts.items() if name not in OF_THE_JOB and not name.startswith(CODE)}
 
 
-def _named(table: Table, names: Iterable[str]) -> list[Row]:
+def _named(table: Table[R], names: Iterable[str]) -> list[R]:
     return [row for row in table.rows if row.name in frozenset(names)]
 
 
