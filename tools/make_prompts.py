@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from camcli.runs.job.job import Job
-from camcli.runs.prompts import Inquiry
+from camcli.runs.prompts import PromptJob
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "kit"))  # what tests share
 
@@ -25,7 +25,7 @@ BOTH = "cat-and-espresso.jpg"
 
 def sheets(out: Path) -> None:
     """What the command of the page writes."""
-    from camcli.runs.prompts.run import Sensitivity
+    from camcli.runs.prompts.run import PromptRun
 
     job = Job(
         model="open_clip:local-dir:standin",
@@ -37,7 +37,7 @@ def sheets(out: Path) -> None:
         save=("sheet",),
         device="cpu",
     )
-    with Sensitivity(Inquiry(job=job, pictures=3)) as sensitivity:
+    with PromptRun(PromptJob(job=job, pictures=3)) as sensitivity:
         for [record] in sensitivity:
             assert record.error is None, record.error
         sensitivity.finish()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from camcli.engine.explainer import Explainer
     from camcli.engine.explanation import Explanation
     from camcli.engine.network import Network
-    from camcli.images.transform import Prepare
+    from camcli.images.transform import Preprocess
     from camcli.images.view import View
     from camcli.models.load import load
     from camcli.runs.api import explain
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from camcli.runs.job.job import Job
     from camcli.runs.record.outcome import Outcome
     from camcli.targets.labels import Labels
-    from camcli.targets.readers.spec import Outlet
+    from camcli.targets.readers.spec import OutputSpec
 
 _HOMES = {
     "CamcliError": "base.errors",
@@ -34,15 +34,18 @@ _HOMES = {
     "Network": "engine.network",
     "NothingFoundError": "base.errors",
     "Outcome": "runs.record.outcome",
-    "Outlet": "targets.readers.spec",
+    "OutputSpec": "targets.readers.spec",
     "PictureError": "base.errors",
-    "Prepare": "images.transform",
+    "Preprocess": "images.transform",
     "RequestError": "base.errors",
     "Run": "runs.explain.run",
     "View": "images.view",
     "explain": "runs.api",
     "load": "models.load",
 }
+
+# Names of the last release.
+_RENAMED = {"Outlet": "OutputSpec", "Prepare": "Preprocess"}
 
 __all__ = [
     "CamcliError",
@@ -53,9 +56,9 @@ __all__ = [
     "Network",
     "NothingFoundError",
     "Outcome",
-    "Outlet",
+    "OutputSpec",
     "PictureError",
-    "Prepare",
+    "Preprocess",
     "RequestError",
     "Run",
     "View",
@@ -65,6 +68,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        from camcli.base.deprecated import warn_renamed
+
+        warn_renamed(f"camcli.{name}", f"camcli.{_RENAMED[name]}")
+        return getattr(importlib.import_module(__name__), _RENAMED[name])
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"camcli.{_HOMES[name]}"), name)

@@ -24,7 +24,7 @@ def test_what_went_round_in_circles_while_it_rested_is_still_found():
     code = (
         "import gc, weakref; from camcli.base import collector\n"
         "class Ring: pass\n"
-        "collector.pause(); kept = Ring(); collector.keep()\n"
+        "collector.pause(); kept = Ring(); collector.freeze()\n"
         "ring = Ring(); ring.self = ring; gone = weakref.ref(ring); del ring\n"
         "print(gone() is None, gc.isenabled(), gc.get_freeze_count() > 0)\n"
         "collector.resume(); print(gone() is None, gc.isenabled())"
@@ -34,7 +34,7 @@ def test_what_went_round_in_circles_while_it_rested_is_still_found():
 
 def test_a_collector_that_somebody_else_has_switched_off_stays_off():
     code = (
-        "import gc; from camcli.base import collector; gc.disable(); collector.keep(); collector.resume()\n"
+        "import gc; from camcli.base import collector; gc.disable(); collector.freeze(); collector.resume()\n"
         "print(gc.isenabled(), gc.get_freeze_count())"
     )
     assert said(code) == ["False", "0"]
@@ -44,7 +44,7 @@ def test_where_nobody_paused_nothing_is_frozen():
     frozen = gc.get_freeze_count()
     ring = Ring()
     gone = weakref.ref(ring)
-    collector.keep()
+    collector.freeze()
     collector.resume()
     assert gc.get_freeze_count() == frozen
     assert gc.isenabled()

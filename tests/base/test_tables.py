@@ -8,7 +8,7 @@ import pytest
 
 from camcli import methods, models, outputs, targets
 from camcli.base.errors import RequestError
-from camcli.base.registry import Table
+from camcli.base.registry import Registry
 
 GROUP = "camcli.methods"
 # What no paper defines.
@@ -30,8 +30,8 @@ def brought(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     yield points
 
 
-def table() -> Table[methods.MethodRow]:
-    return Table(
+def table() -> Registry[methods.MethodRow]:
+    return Registry(
         methods.MethodRow,
         GROUP,
         "method",
@@ -41,9 +41,9 @@ def table() -> Table[methods.MethodRow]:
 
 
 @pytest.mark.parametrize("whole", [methods.METHODS, targets.TARGETS, outputs.OUTPUTS, models.SOURCES])
-def test_every_row_of_ours_loads_and_no_name_is_taken_twice(whole: Table) -> None:
+def test_every_row_of_ours_loads_and_no_name_is_taken_twice(whole: Registry) -> None:
     assert len(set(whole.names())) == len(whole.names()) > 0
-    for row in whole.own:
+    for row in whole.builtin_rows:
         if parts := getattr(row, "parts", ()):
             assert all(part in whole.names() for part in parts)
         else:
@@ -51,7 +51,7 @@ def test_every_row_of_ours_loads_and_no_name_is_taken_twice(whole: Table) -> Non
         assert row.summary
 
 
-@pytest.mark.parametrize("row", methods.METHODS.own, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", methods.METHODS.builtin_rows, ids=lambda row: row.name)
 def test_every_method_names_its_source(row: methods.MethodRow) -> None:
     if row.name in WITHOUT_PAPER:
         assert row.paper.startswith("no paper; ")
@@ -60,7 +60,7 @@ def test_every_method_names_its_source(row: methods.MethodRow) -> None:
 
 
 def test_every_output_has_a_suffix_of_its_own() -> None:
-    suffixes = [row.suffix for row in outputs.OUTPUTS.own]
+    suffixes = [row.suffix for row in outputs.OUTPUTS.builtin_rows]
     assert len(set(suffixes)) == len(suffixes)
     assert all(suffix.startswith(".") for suffix in suffixes)
 

@@ -48,34 +48,34 @@ KINDS = {
 def test_what_a_file_is_that_holds_no_weights(tmp_path, name):
     content, words = KINDS[name]
     (tmp_path / "w.pth").write_bytes(content)
-    found = weight_files.kind(tmp_path / "w.pth")
+    found = weight_files.identify_file(tmp_path / "w.pth")
     assert found is not None
-    assert words in found.what
+    assert words in found.description
     assert found.hint
 
 
 def test_the_files_in_an_archive_are_named(tmp_path):
     (tmp_path / "w.pth").write_bytes(KINDS["zip"][0])
-    assert "name 'run/best.ckpt'" in weight_files.kind(tmp_path / "w.pth").hint
+    assert "name 'run/best.ckpt'" in weight_files.identify_file(tmp_path / "w.pth").hint
 
 
 @pytest.mark.parametrize("zipfile_of_torch", [True, False])
 def test_files_of_weights_are_no_other_kind(tmp_path, zipfile_of_torch):
     torch.save({"a": torch.ones(3)}, tmp_path / "w.pth", _use_new_zipfile_serialization=zipfile_of_torch)
-    assert weight_files.kind(tmp_path / "w.pth") is None
+    assert weight_files.identify_file(tmp_path / "w.pth") is None
     header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\0\0\0\0")
-    assert weight_files.kind(tmp_path / "w.safetensors") is None
+    assert weight_files.identify_file(tmp_path / "w.safetensors") is None
 
 
 @pytest.mark.parametrize(("name", "end"), [("a/best.CKPT", ".ckpt"), ("m.pth.tar", ".pth.tar"), ("net.onnx", ".onnx")])
 def test_names_that_say_it(name, end):
-    assert weight_files.suffix(name) == end
+    assert weight_files.weight_suffix(name) == end
 
 
 @pytest.mark.parametrize("name", ["cat.jpg", "photos", ".pth", "a.pth/cat.png", "resnet50.a1_in1k"])
 def test_names_that_do_not(name):
-    assert weight_files.suffix(name) == ""
+    assert weight_files.weight_suffix(name) == ""
 
 
 # ---- as a picture, and as a model

@@ -428,7 +428,7 @@ def test_layout_and_call_can_be_given(here: Path, paint: Paint) -> None:
 # ---- options of methods, and what is done around them
 
 
-def smooth(images, ask, *, samples: int = 4, sigma: float = 0.5, mean: bool = True, way: Literal["a", "b"] = "a"):
+def smooth(images, score_of, *, samples: int = 4, sigma: float = 0.5, mean: bool = True, way: Literal["a", "b"] = "a"):
     """Means over noisy pictures (Nobody 2026, eq. 1).
 
     Use: in tests.

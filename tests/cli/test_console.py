@@ -8,9 +8,9 @@ from rich.cells import cell_len
 
 from camcli.base.errors import RequestError
 from camcli.cli import progress, streams
-from camcli.cli.console import Voice, print_table
-from camcli.cli.streams import printable
-from camcli.runs.record.outcome import Outcome, Tally
+from camcli.cli.console import Console, print_table
+from camcli.cli.streams import to_printable
+from camcli.runs.record.outcome import Counts, Outcome
 
 
 class Terminal(io.StringIO):
@@ -75,20 +75,20 @@ NASTY = "a[/b].jpg [bold]\x1b[31m\n\r\u202e\x07\udcff\x9b :smile:"
     ],
 )
 def test_what_is_printed_is_one_line_and_nothing_that_a_terminal_obeys(text: str, shown: str) -> None:
-    assert printable(text) == shown
+    assert to_printable(text) == shown
     shown.encode("utf-8")
 
 
 def test_names_are_shown_as_they_are_in_every_kind_of_message(piped: Stream) -> None:
     stream = piped()
-    voice, tally = Voice(verbose=True), Tally()
-    with voice.progress(None, tally) as reporter:
-        reporter.picture([outcome(NASTY, label=NASTY)])
-        reporter.picture([outcome(NASTY, error=f"{NASTY} is empty")])
-    voice.say(NASTY)
-    voice.note(NASTY)
-    voice.error(RequestError(NASTY, NASTY))
-    voice.summary([outcome(NASTY, label=NASTY)], tally, 1.0, NASTY)
+    console, counts = Console(verbose=True), Counts()
+    with console.progress(None, counts) as reporter:
+        reporter.add_picture([outcome(NASTY, label=NASTY)])
+        reporter.add_picture([outcome(NASTY, error=f"{NASTY} is empty")])
+    console.say(NASTY)
+    console.note(NASTY)
+    console.error(RequestError(NASTY, NASTY))
+    console.print_summary([outcome(NASTY, label=NASTY)], counts, 1.0, NASTY)
     said = stream.getvalue()
     assert "\x1b" not in said
     assert "\u202e" not in said
@@ -100,29 +100,29 @@ def test_names_are_shown_as_they_are_in_every_kind_of_message(piped: Stream) -> 
 
 def test_the_bar_takes_any_name(terminal: Stream) -> None:
     stream = terminal()
-    tally = Tally()
-    with Voice().progress(3, tally) as reporter:
+    counts = Counts()
+    with Console().progress(3, counts) as reporter:
         for outcomes in ([outcome("a[/b].jpg")], [outcome("tail\\", error="[/] is damaged")], []):
-            reporter.picture(outcomes)
+            reporter.add_picture(outcomes)
             reporter.bar.refresh()  # type: ignore[attr-defined]
     said = stream.getvalue()
     assert "a[/b].jpg" in said
     assert "[/] is damaged" in said
     assert "3/3" in said
     assert "1 failed" in said
-    assert (tally.done, tally.failed, tally.skipped) == (1, 1, 1)
+    assert (counts.done, counts.failed, counts.skipped) == (1, 1, 1)
 
 
 def test_without_a_terminal_a_plain_line_every_few_seconds(piped: Stream, monkeypatch) -> None:
     stream = piped()
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    with Voice().progress(40, Tally()) as reporter:
+    with Console().progress(40, Counts()) as reporter:
         for _ in range(10):
             now[0] += 1
-            reporter.picture([outcome()])
+            reporter.add_picture([outcome()])
         now[0] += 4.9
-        reporter.picture([outcome(error="empty")])
+        reporter.add_picture([outcome(error="empty")])
     # After 5 and 10 s; each picture took 1 s.
     assert stream.getvalue().splitlines() == [
         "5/40 pictures, 1.0/s, 35 s left",
@@ -134,30 +134,30 @@ def test_without_a_terminal_a_plain_line_every_few_seconds(piped: Stream, monkey
 def test_a_rate_is_measured_from_batch_to_batch(monkeypatch) -> None:
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    pace = progress._Pace()
+    pace = progress._RateMeter()
     rates = []
     for began in (30.0, 40.0, 50.0):  # the first batch took 30 s, each of the others 10
         for number in range(8):
             now[0] = began + number / 100
-            pace.picture()
+            pace.add_picture()
             rates.append(pace.rate)
     # Nothing after the first batch; then 8 in 10 s from the first picture to the last.
     assert rates == [None] * 8 + [0.8] * 16
-    assert pace.left(16) == 20
+    assert pace.estimate_seconds(16) == 20
 
 
 def test_no_rate_is_told_before_it_means_something(monkeypatch) -> None:
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    pace = progress._Pace()
+    pace = progress._RateMeter()
     for _ in range(200):
         now[0] += 0.01
-        pace.picture()
+        pace.add_picture()
     assert pace.rate is None
-    assert pace.left(10) is None
+    assert pace.estimate_seconds(10) is None
     for _ in range(200):
         now[0] += 0.01
-        pace.picture()
+        pace.add_picture()
     assert pace.rate == pytest.approx(100)
 
 
@@ -165,12 +165,12 @@ def test_pictures_done_before_do_not_count_as_speed(piped: Stream, monkeypatch) 
     stream = piped()
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    with Voice().progress(1000, Tally()) as reporter:
+    with Console().progress(1000, Counts()) as reporter:
         for _ in range(900):
-            reporter.picture([])
+            reporter.add_picture([])
         for _ in range(6):
             now[0] += 1
-            reporter.picture([outcome()])
+            reporter.add_picture([outcome()])
     assert stream.getvalue().splitlines() == ["905/1000 pictures, 1.0/s, 95 s left"]
 
 
@@ -181,10 +181,12 @@ def bars(width: int, terminal: Stream, monkeypatch, total: int | None = 1000, fa
     stream = terminal()
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    with Voice().progress(total, Tally()) as reporter:
+    with Console().progress(total, Counts()) as reporter:
         for _ in range(30):
             now[0] += 0.5
-            reporter.picture([outcome("a-folder/with/many/pictures/of-some-length.jpg", "empty" if failed else None)])
+            reporter.add_picture(
+                [outcome("a-folder/with/many/pictures/of-some-length.jpg", "empty" if failed else None)]
+            )
         reporter.bar.refresh()  # type: ignore[attr-defined]
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
     return [line for line in re.split(r"[\r\n]+", plain) if "━" in line or "/1000" in line or "/?" in line]
@@ -224,7 +226,7 @@ def test_after_the_last_picture_the_bar_says_that_it_is_finishing(terminal: Stre
     ],
 )
 def test_a_long_name_loses_its_middle(text: str, width: int, shown: str) -> None:
-    assert streams.elided(text, width) == shown
+    assert streams.elide(text, width) == shown
     assert cell_len(shown) <= width
 
 
@@ -234,7 +236,7 @@ def test_the_summary_has_one_line_for_each_map_at_any_width(width: int, terminal
     monkeypatch.setenv("NO_COLOR", "1")
     stream = terminal()
     names = ["photos/2024/a-long-name-of-a-picture.jpg", "b.jpg"]
-    Voice().summary([outcome(name) for name in names], Tally(2), 1.0, "maps")
+    Console().print_summary([outcome(name) for name in names], Counts(2), 1.0, "maps")
     heading, first, second, *_ = re.sub(r"\x1b\[[0-9;?]*m", "", stream.getvalue()).splitlines()
     assert max(map(len, (heading, first, second))) <= width
     assert "3 tabby" in first
@@ -247,7 +249,7 @@ def test_the_summary_has_one_line_for_each_map_at_any_width(width: int, terminal
 
 def test_no_table_where_nothing_succeeded(piped: Stream) -> None:
     stream = piped()
-    Voice().summary([outcome(error="empty")], Tally(failed=1), 1.0, "out")
+    Console().print_summary([outcome(error="empty")], Counts(failed=1), 1.0, "out")
     assert stream.getvalue() == "0 done, 1 failed in 1.0 s: out\n"
 
 
@@ -255,30 +257,30 @@ def test_without_a_total_no_time_left_is_made_up(piped: Stream, monkeypatch) -> 
     stream = piped()
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    with Voice().progress(None, Tally()) as reporter:
+    with Console().progress(None, Counts()) as reporter:
         now[0] = 10.0
-        reporter.picture([outcome(error="empty")])
+        reporter.add_picture([outcome(error="empty")])
     assert stream.getvalue().splitlines()[-1] == "1 pictures, 1 failed"
 
 
 def test_quiet_says_errors_and_failures_only(piped: Stream) -> None:
     stream = piped()
-    voice, tally = Voice(quiet=True, verbose=True), Tally()
-    with voice.working("loading"), voice.progress(2, tally) as reporter:
-        reporter.picture([outcome()])
-        reporter.picture([outcome(error="empty")])
-    voice.say("hello")
-    voice.note("hello")
-    voice.summary([outcome()], tally, 1.0, "out")
-    voice.error(RequestError("wrong", "do\nthis"))
+    console, counts = Console(quiet=True, verbose=True), Counts()
+    with console.working("loading"), console.progress(2, counts) as reporter:
+        reporter.add_picture([outcome()])
+        reporter.add_picture([outcome(error="empty")])
+    console.say("hello")
+    console.note("hello")
+    console.print_summary([outcome()], counts, 1.0, "out")
+    console.error(RequestError("wrong", "do\nthis"))
     assert stream.getvalue() == "failed: a.png: empty\nerror: wrong\n       do\n       this\n"
 
 
 def test_a_million_failures_do_not_flood(piped: Stream) -> None:
     stream = piped()
-    with Voice().progress(None, Tally()) as reporter:
+    with Console().progress(None, Counts()) as reporter:
         for number in range(100):
-            reporter.picture([outcome(f"{number}.png", error="empty")])
+            reporter.add_picture([outcome(f"{number}.png", error="empty")])
     said = stream.getvalue().splitlines()
     assert said[19] == "failed: 19.png: empty"
     assert said[20].strip() == "further failures are listed in outcomes.jsonl"
@@ -287,8 +289,8 @@ def test_a_million_failures_do_not_flood(piped: Stream) -> None:
 
 def test_lines_are_not_folded_in_a_pipe(piped: Stream) -> None:
     stream = piped()
-    Voice().note("word " * 99 + "word")
-    Voice().summary([outcome("d/" * 100 + "a.png")], Tally(done=1), 1.0, "out")
+    Console().note("word " * 99 + "word")
+    Console().print_summary([outcome("d/" * 100 + "a.png")], Counts(done=1), 1.0, "out")
     assert stream.getvalue().splitlines()[0] == "note: " + "word " * 99 + "word"
     assert "d/" * 100 + "a.png.overlay.jpg" in stream.getvalue()
 
@@ -296,23 +298,23 @@ def test_lines_are_not_folded_in_a_pipe(piped: Stream) -> None:
 def test_the_summary_lists_few_maps_and_only_counts_many(piped: Stream) -> None:
     stream = piped()
     few, many = [outcome(f"{number}.png") for number in range(3)], [outcome(f"{number}.png") for number in range(31)]
-    Voice().summary([*few, outcome("bad.png", error="empty")], Tally(3, 1, 2), 1.5, "out")
+    Console().print_summary([*few, outcome("bad.png", error="empty")], Counts(3, 1, 2), 1.5, "out")
     said = stream.getvalue()
     assert "2.png" in said
     assert "bad.png" not in said  # it was said when it failed
     assert said.splitlines()[-1] == "3 done, 1 failed, 2 done before in 1.5 s (2.0/s): out"
     stream.truncate(stream.seek(0))
-    Voice().summary(many, Tally(31), 31.0, "out")
+    Console().print_summary(many, Counts(31), 31.0, "out")
     assert stream.getvalue() == "31 done in 31.0 s (1.0/s): out\n"
 
 
 def test_no_color_takes_the_colours_away(terminal: Stream, monkeypatch) -> None:
     stream = terminal()
-    Voice().error(RequestError("wrong"))
+    Console().error(RequestError("wrong"))
     assert "\x1b[1;31m" in stream.getvalue()
     stream.truncate(stream.seek(0))
     monkeypatch.setenv("NO_COLOR", "1")
-    Voice().error(RequestError("wrong"))
+    Console().error(RequestError("wrong"))
     assert "31m" not in stream.getvalue()
     assert "error: " in stream.getvalue()
 

@@ -9,13 +9,15 @@ from typer.testing import CliRunner
 
 from camcli.cli import app
 from camcli.cli.options import add_options, build
-from camcli.runs.channels import Contest
+from camcli.runs.channels import ChannelJob
 from camcli.runs.job.job import Job
 from camcli.runs.job.option import OUTPUT, get_option, option
-from camcli.runs.prompts import Inquiry
+from camcli.runs.prompts import PromptJob
 
 COMMANDS = typer.main.get_command(app).commands
-ASKED = {f"{owner.__name__}.{one.name}": (owner, one) for owner in (Job, Contest, Inquiry) for one in fields(owner)}
+ASKED = {
+    f"{owner.__name__}.{one.name}": (owner, one) for owner in (Job, ChannelJob, PromptJob) for one in fields(owner)
+}
 ASKED = {name: (owner, one) for name, (owner, one) in ASKED.items() if one.name != "job"}
 
 
@@ -36,7 +38,7 @@ def asked(*words: str, reworded: dict | None = None, **environment: str) -> Orde
     kitchen = typer.Typer()
 
     @kitchen.command()
-    @add_options(Order, reworded=reworded)
+    @add_options(Order, overrides=reworded)
     def cook(**given: object) -> None:
         taken.append(build(Order, given))
 
@@ -74,7 +76,7 @@ def test_a_command_may_say_it_otherwise():
 def test_every_field_is_an_option_with_a_help(name):
     one = get_option(ASKED[name][1])
     assert one is not None
-    assert one.text()
+    assert one.format_help()
     assert one.positional or one.panel
 
 

@@ -13,8 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import camcli
 from camcli import Explainer, Job
 from camcli.engine.layers.probe import probe_image
-from camcli.engine.precision import arithmetic
-from camcli.methods.rounding import coarse, rounding
+from camcli.engine.precision import float32_precision
+from camcli.engine.speed.tune import optimize_weights
+from camcli.methods.rounding import reduced_precision_eps, unit_roundoff
 from camcli.models import BUNDLED_MODEL
 from camcli.runs.explain.run import Run
 
@@ -37,7 +38,7 @@ class Rounding(TorchDispatchMode):
         self.rounded = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func in PRODUCTS and coarse(CPU):
+        if func in PRODUCTS and reduced_precision_eps(CPU):
             self.rounded += 1
             # The bias is added in full precision; of addmm it stands first.
             given = range(func is aten.addmm.default, 3 if func is not aten.convolution.default else 2)
@@ -69,16 +70,16 @@ def test_the_process_is_as_it_was(allowed):
     switches = (torch.backends.cudnn.conv, torch.backends.cuda.matmul, torch.backends.mkldnn.conv)
     before = [one.fp32_precision for one in switches]
     old = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    assert rounding(torch.zeros(1)) == 2.0**-10
-    assert rounding(torch.zeros(1, dtype=torch.float64)) == torch.finfo(torch.float64).eps
-    assert rounding(torch.zeros(1, dtype=torch.long)) == 0
-    with arithmetic("fp32"):
+    assert unit_roundoff(torch.zeros(1)) == 2.0**-10
+    assert unit_roundoff(torch.zeros(1, dtype=torch.float64)) == torch.finfo(torch.float64).eps
+    assert unit_roundoff(torch.zeros(1, dtype=torch.long)) == 0
+    with float32_precision("fp32"):
         assert {one.fp32_precision for one in switches} == {"ieee"}
         # What was set in one of PyTorch's two ways can be read in the other.
         assert torch.backends.cudnn.allow_tf32 is False
         assert torch.backends.cuda.matmul.allow_tf32 is False
-        assert rounding(torch.zeros(1)) == torch.finfo(torch.float32).eps
-        with arithmetic("tf32"):
+        assert unit_roundoff(torch.zeros(1)) == torch.finfo(torch.float32).eps
+        with float32_precision("tf32"):
             assert {one.fp32_precision for one in switches} == {"tf32"}
         assert {one.fp32_precision for one in switches} == {"ieee"}
     assert [one.fp32_precision for one in switches] == before
@@ -89,7 +90,7 @@ def test_what_was_said_in_the_other_way_is_put_back():
     before = torch.get_float32_matmul_precision()
     for precision in ("high", "medium", "highest"):
         torch.set_float32_matmul_precision(precision)
-        with arithmetic("fp32"):
+        with float32_precision("fp32"):
             assert torch.get_float32_matmul_precision() == "highest"
         assert torch.get_float32_matmul_precision() == precision
     torch.set_float32_matmul_precision(before)
@@ -121,16 +122,16 @@ def test_a_run_says_its_precision(sample_images: Path, tmp_path: Path):
 
 def test_folding_is_proven_to_the_rounding_in_use(allowed):
     network = camcli.load(BUNDLED_MODEL)
-    noise = probe_image(network.prepare.size, torch.float32, CPU)
-    with arithmetic("fp32"):
-        exact = Explainer(network).rearrange(noise)
+    noise = probe_image(network.preprocess.size, torch.float32, CPU)
+    with float32_precision("fp32"):
+        exact = optimize_weights(Explainer(network), noise)
     assert exact > 40
-    with Rounding(), arithmetic("tf32"):
-        assert Explainer(camcli.load(BUNDLED_MODEL)).rearrange(noise) == exact
+    with Rounding(), float32_precision("tf32"):
+        assert optimize_weights(Explainer(camcli.load(BUNDLED_MODEL)), noise) == exact
         # The tolerance of fp32 would have taken it back, as it did.
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("camcli.engine.speed.tune.rounding", lambda one: torch.finfo(one.dtype).eps)
-            assert Explainer(camcli.load(BUNDLED_MODEL)).rearrange(noise) == 0
+            patch.setattr("camcli.engine.speed.tune.unit_roundoff", lambda one: torch.finfo(one.dtype).eps)
+            assert optimize_weights(Explainer(camcli.load(BUNDLED_MODEL)), noise) == 0
 
 
 class Together(nn.Module):
@@ -173,7 +174,7 @@ def test_proofs_hold_to_the_rounding_in_use(allowed, method):
     images = pictures(2, 16, dtype=torch.float32)
     layers = () if method == "fullgrad" else ("relu2",)
     exact = Explainer(model, method=method, layers=layers)(images, 1)
-    with Rounding(), arithmetic("tf32"):
+    with Rounding(), float32_precision("tf32"):
         explainer = Explainer(model, method=method, layers=layers, recompute=True)
         found = explainer(images, 1)
     assert not any("cannot be run alone" in note or "give another output" in note for note in explainer.notes)

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from networks import ByHand, Small, explainer, named, pictures, same, seeded, untouched
 from torch import nn
 
-from camcli import Explainer, Outlet, PictureError, RequestError
-from camcli.engine.maps.augment import Pass, passes, sizes
-from camcli.engine.maps.fuse import fused
+from camcli import Explainer, OutputSpec, PictureError, RequestError
+from camcli.engine.maps.augment import Augmentation, list_sizes, make_augmentations
+from camcli.engine.maps.fuse import fuse_layers
 
 # ---- fusing
 
@@ -28,7 +28,7 @@ OTHER = torch.tensor([[[-1.0, 0.5], [1.0, 0.25]]])
     ],
 )
 def test_fusing_by_hand(how, wanted):
-    map = fused([FINE, COARSE, OTHER], how)
+    map = fuse_layers([FINE, COARSE, OTHER], how)
     torch.testing.assert_close(map, torch.tensor([wanted], dtype=map.dtype))
 
 
@@ -36,12 +36,12 @@ def test_fusing_brings_maps_to_the_finest_grid_bilinearly():
     fine, coarse = pictures(2, 8)[:, 0], pictures(2, 4, seed=1)[:, 0]
     wanted = F.interpolate(coarse.relu()[:, None], (8, 8), mode="bilinear", align_corners=False)[:, 0]
     wanted = wanted / coarse.amax((1, 2), keepdim=True)
-    torch.testing.assert_close(fused([0 * fine, coarse], "max"), wanted)
+    torch.testing.assert_close(fuse_layers([0 * fine, coarse], "max"), wanted)
 
 
 def test_a_map_that_is_nowhere_positive_is_zero_in_the_whole():
-    assert fused([-FINE.abs(), OTHER], "max").tolist() == [[[0, 0.5], [1, 0.25]]]
-    assert not fused([-FINE.abs(), OTHER], "product").any()
+    assert fuse_layers([-FINE.abs(), OTHER], "max").tolist() == [[[0, 0.5], [1, 0.25]]]
+    assert not fuse_layers([-FINE.abs(), OTHER], "product").any()
 
 
 @pytest.mark.parametrize("how", ["mean", "max", "product"])
@@ -51,7 +51,7 @@ def test_fused_layers_through_a_network(how):
     one = Explainer(model, layers=["conv2", "relu1"], fuse=how)(images, 1)
     for maps, [whole] in zip(several, one, strict=True):
         assert whole.layer == "conv2+relu1"
-        wanted = fused([torch.from_numpy(map.map)[None] for map in maps], how)[0]
+        wanted = fuse_layers([torch.from_numpy(map.map)[None] for map in maps], how)[0]
         assert whole.map.shape == (16, 16)
         np.testing.assert_allclose(whole.map, wanted, atol=1e-6)
 
@@ -88,12 +88,12 @@ def test_what_cannot_be_fused_is_refused():
 
 
 def test_every_scale_is_shown_in_every_way_and_the_plainest_first():
-    assert passes((0.5, 1.0), ()) == [Pass(1.0), Pass(0.5)]
-    assert passes((1.0,), ("flip", "flip-vertical", "flip")) == [
-        Pass(1.0, ()),
-        Pass(1.0, (-1,)),
-        Pass(1.0, (-2,)),
-        Pass(1.0, (-1, -2)),
+    assert make_augmentations((0.5, 1.0), ()) == [Augmentation(1.0), Augmentation(0.5)]
+    assert make_augmentations((1.0,), ("flip", "flip-vertical", "flip")) == [
+        Augmentation(1.0, ()),
+        Augmentation(1.0, (-1,)),
+        Augmentation(1.0, (-2,)),
+        Augmentation(1.0, (-1, -2)),
     ]
 
 
@@ -162,8 +162,8 @@ def test_one_and_no_flip_change_nothing():
 
 
 def test_a_size_is_rounded_to_what_the_model_takes():
-    assert list(sizes((224, 224), 1.0)) == [(224, 224)]
-    assert list(sizes((224, 224), 0.7))[:2] == [(157, 157), (156, 156)]
+    assert list(list_sizes((224, 224), 1.0)) == [(224, 224)]
+    assert list(list_sizes((224, 224), 0.7))[:2] == [(157, 157), (156, 156)]
 
     class Picky(Small):
         def forward(self, x):
@@ -198,7 +198,7 @@ def test_of_a_segmentation_the_region_goes_along():
         def forward(self, x):
             return self.head(self.layer(x).square())
 
-    network = named(Dense(), 3, 8, outlet=Outlet("segment"))
+    network = named(Dense(), 3, 8, output_spec=OutputSpec("segment"))
     region = torch.zeros(1, 8, 8, dtype=torch.bool)
     region[:, :, :3] = True
     images = pictures(1, 8)
@@ -241,7 +241,7 @@ def test_smoothing_is_handed_what_each_channel_has_in_the_map(bring):
 def test_what_has_no_channels_parts_cannot_be_smoothed(bring, method):
     bring(first, "eigencam")
     bring(lambda act, grad: (act * grad).sum(1).relu(), "rectified")
-    bring(lambda act, ask: act.sum(1), "asker")
+    bring(lambda act, score_of: act.sum(1), "asker")
     bring(lambda act: act.sum(1) / act.shape[1], "mean")
     layers = [] if method == "guided-backprop" else ["conv2"]
     with pytest.raises(RequestError, match=r"of each of the layer's channels|made of activation and gradient alone"):

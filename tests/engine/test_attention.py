@@ -13,10 +13,10 @@ from torch import nn
 from torchvision.models import VisionTransformer as TorchvisionTransformer
 
 from camcli import RequestError
-from camcli.engine.checks.attention_chain import check_chain, remarks
-from camcli.engine.hooks.attention import Attending
+from camcli.engine.checks.attention_chain import check_attention_chain, list_notes
+from camcli.engine.hooks.attention import AttentionCapture
 from camcli.engine.hooks.state import frozen
-from camcli.engine.signals.attention import averaged
+from camcli.engine.signals.attention import average_rows
 from camcli.methods.attention import attention, gae, rollout
 
 SIZE = 32
@@ -68,10 +68,10 @@ every_model = pytest.mark.parametrize("name", MODELS)
 def attended(model, images, index=1, **options):
     """The attentions of a forward, the scores, and the gradients of one class's score by the weights."""
     with frozen(model), torch.enable_grad():
-        with Attending(len(images), **options) as met:
+        with AttentionCapture(len(images), **options) as met:
             scores = model(images)
-        grads = torch.autograd.grad(scores[:, index].sum(), [one.output for one in met.seen], retain_graph=True)
-    return met, scores, [one.gradient(grad) for one, grad in zip(met.seen, grads, strict=True)], grads
+        grads = torch.autograd.grad(scores[:, index].sum(), [one.output for one in met.attentions], retain_graph=True)
+    return met, scores, [one.gradient(grad) for one, grad in zip(met.attentions, grads, strict=True)], grads
 
 
 class WrittenOut(nn.Module):
@@ -122,19 +122,19 @@ def test_weights_and_gradients_are_those_of_attention_written_out(name):
     wanted = other(images)
     torch.testing.assert_close(scores, wanted, rtol=1e-10, atol=1e-10)
     by = torch.autograd.grad(wanted[:, 1].sum(), kept)
-    assert len(met.seen) == len(kept) == 3
-    for one, grad, weights, gradient in zip(met.seen, grads, kept, by, strict=True):
+    assert len(met.attentions) == len(kept) == 3
+    for one, grad, weights, gradient in zip(met.attentions, grads, kept, by, strict=True):
         assert one.weights.dtype == torch.float64
         torch.testing.assert_close(one.weights, weights.detach(), rtol=1e-10, atol=1e-12)
         assert gradient.abs().max() > 0
         torch.testing.assert_close(grad, gradient, rtol=1e-8, atol=1e-10 * float(gradient.abs().max()))
-    check_chain(met)
+    check_attention_chain(met)
 
 
 def test_fused_and_written_out_attention_of_timm_leave_the_same():
     for options in ({}, {"block_fn": ParallelScalingBlock}):
         fused, plain = (attended(timm_vit(fused=fused, **options), pictures(2, SIZE)) for fused in (True, False))
-        for one, other in zip(fused[0].seen, plain[0].seen, strict=True):
+        for one, other in zip(fused[0].attentions, plain[0].attentions, strict=True):
             torch.testing.assert_close(one.weights, other.weights, rtol=1e-9, atol=1e-12)
         for one, other in zip(fused[2], plain[2], strict=True):
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
@@ -144,18 +144,18 @@ def test_fused_and_written_out_attention_of_timm_leave_the_same():
 def test_the_rows_that_the_score_reads(name):
     make, wanted = MODELS[name]
     met, _, _, grads = attended(make(), pictures(2, SIZE))
-    for row in met.seen[-1].read(grads[-1]):
+    for row in met.attentions[-1].find_used_rows(grads[-1]):
         assert row.nonzero().flatten().tolist() == wanted
 
 
 def test_a_pooling_by_attention_is_read_by_its_queries():
     model = timm_vit(class_token=False, global_pool="map")
     met, _, grads, by = attended(model, pictures(2, SIZE))
-    check_chain(met)
-    assert [tuple(one.weights.shape) for one in met.seen] == [(2, 3, 16, 16)] * 3 + [(2, 3, 1, 16)]
-    read = met.seen[-1].read(by[-1])
+    check_attention_chain(met)
+    assert [tuple(one.weights.shape) for one in met.attentions] == [(2, 3, 16, 16)] * 3 + [(2, 3, 1, 16)]
+    read = met.attentions[-1].find_used_rows(by[-1])
     assert read.tolist() == [[True], [True]]
-    weights = [one.weights for one in met.seen]
+    weights = [one.weights for one in met.attentions]
     rows = rollout(weights, lambda relevance: relevance)
     torch.testing.assert_close(rows.sum(-1), torch.ones(2, 1, dtype=torch.float64))
     torch.testing.assert_close(
@@ -175,9 +175,9 @@ def test_shared_keys_and_masks_of_fused_attention():
         {"enable_gqa": True, "attn_mask": keep},
         {"enable_gqa": True, "attn_mask": bias, "scale": 0.3},
     ):
-        with Attending(2) as met:
+        with AttentionCapture(2) as met:
             out = F.scaled_dot_product_attention(q, k, v, **options)
-        [one] = met.seen
+        [one] = met.attentions
         assert one.weights.shape == (2, 6, 6, 6)
         torch.testing.assert_close(one.weights @ v.repeat_interleave(2, 1), out.detach())
         (grad,) = torch.autograd.grad((out * draw).sum(), [one.output])
@@ -193,10 +193,10 @@ def test_multi_head_attention_with_masks_and_other_projections(options):
     padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
     wall = torch.ones(5, 5, dtype=torch.bool).triu(1)
     for masks in ({}, {"key_padding_mask": padding}, {"attn_mask": wall}, {"attn_mask": wall, "is_causal": True}):
-        with Attending(2) as met:
+        with AttentionCapture(2) as met:
             _, weights = module(tokens, tokens, tokens, average_attn_weights=False, **masks)
-        torch.testing.assert_close(met.seen[0].weights, weights.detach())
-        assert met.seen[0].output.shape == (5, 2, 24)
+        torch.testing.assert_close(met.attentions[0].weights, weights.detach())
+        assert met.attentions[0].output.shape == (5, 2, 24)
 
 
 def test_turned_products_and_mixed_softmaxes():
@@ -208,9 +208,9 @@ def test_turned_products_and_mixed_softmaxes():
         weights /= weights.sum(-1).unsqueeze(-1)
         return x.transpose(-2, -1) @ weights.transpose(-2, -1)
 
-    with Attending(2) as met:
+    with AttentionCapture(2) as met:
         out = forward(v)
-    [one] = met.seen
+    [one] = met.attentions
     wanted = 0.25 * a.softmax(-1) + 0.75 * b.softmax(-1)
     torch.testing.assert_close(one.weights, wanted)
     (grad,) = torch.autograd.grad(out.square().sum(), [one.output])
@@ -228,10 +228,10 @@ def test_the_result_is_the_same_to_the_bit(name):
             # PyTorch chooses the path of nn.MultiheadAttention by whether there are gradients, and parts of it by
             # whether the parameters take some; so the comparison has them where the capture has.
             plain = model(images.clone().requires_grad_())
-        for options in ({}, {"values": False, "graph_from": 2}, {"graph_from": -1}):
-            with untouched(model), frozen(model), Attending(2, **options) as met:
+        for options in ({}, {"with_values": False, "graph_from": 2}, {"graph_from": -1}):
+            with untouched(model), frozen(model), AttentionCapture(2, **options) as met:
                 assert torch.equal(model(images), plain)
-            assert len(met.seen) == 3
+            assert len(met.attentions) == 3
 
 
 @every_model
@@ -240,7 +240,7 @@ def test_a_batch_is_its_singles(name):
     met, _, grads, _ = attended(model, images)
     for row in range(3):
         alone, _, single, _ = attended(model, images[row : row + 1])
-        for one, other, a, b in zip(met.seen, alone.seen, grads, single, strict=True):
+        for one, other, a, b in zip(met.attentions, alone.attentions, grads, single, strict=True):
             torch.testing.assert_close(one.weights[row : row + 1], other.weights, rtol=1e-10, atol=1e-12)
             torch.testing.assert_close(a[row : row + 1], b, rtol=1e-8, atol=1e-12)
 
@@ -251,10 +251,10 @@ def test_everything_is_as_it_was_after_an_exception(name):
     functions = vars(F).copy()
     last = [part for part in model.modules() if isinstance(part, nn.LayerNorm)][-1]
     handle = last.register_forward_hook(lambda *_: (_ for _ in ()).throw(ZeroDivisionError))
-    with untouched(model), pytest.raises(ZeroDivisionError), frozen(model), Attending(1) as met:
+    with untouched(model), pytest.raises(ZeroDivisionError), frozen(model), AttentionCapture(1) as met:
         model(pictures(1, SIZE))
     handle.remove()
-    assert len(met.seen) == 3
+    assert len(met.attentions) == 3
     assert functions == vars(F)
     assert torch._C._len_torch_function_stack() == 0
 
@@ -267,7 +267,7 @@ def test_bfloat16_gives_the_weights_of_float32(name):
             parameter.mul_(0.5)
     exact, _, exact_grads, _ = attended(model, images)
     rough, _, grads, _ = attended(model.bfloat16(), images.bfloat16())
-    for one, other, a, b in zip(rough.seen, exact.seen, grads, exact_grads, strict=True):
+    for one, other, a, b in zip(rough.attentions, exact.attentions, grads, exact_grads, strict=True):
         assert one.weights.dtype == a.dtype == torch.float32
         for mine, wanted in ((one.weights, other.weights), (a, b)):
             assert torch.corrcoef(torch.stack([mine.flatten(), wanted.flatten()]))[0, 1] > 0.99
@@ -275,21 +275,21 @@ def test_bfloat16_gives_the_weights_of_float32(name):
 
 def test_only_what_is_asked_is_kept():
     model, images = timm_vit(), pictures(1, SIZE)
-    with frozen(model), Attending(1, values=False, graph_from=2) as met:
+    with frozen(model), AttentionCapture(1, with_values=False, graph_from=2) as met:
         model(images)
-    assert [one.output is None for one in met.seen] == [True, True, False]
-    assert all(one.values is None for one in met.seen)
+    assert [one.output is None for one in met.attentions] == [True, True, False]
+    assert all(one.values is None for one in met.attentions)
     # Nothing before the last attention is in the graph.
-    assert met.seen[2].output.grad_fn is None
+    assert met.attentions[2].output.grad_fn is None
 
 
 # ---- refusals
 
 
 def checked(forward, images):
-    with torch.enable_grad(), Attending(len(images)) as met:
+    with torch.enable_grad(), AttentionCapture(len(images)) as met:
         forward(images)
-    check_chain(met)
+    check_attention_chain(met)
 
 
 def look(q, k, v):
@@ -343,13 +343,13 @@ def test_a_multi_head_attention_with_keys_of_its_own_is_refused():
 def test_convolutions_between_attentions_are_remarked():
     inside = seeded(nn.Conv2d(3, 3, 3, padding=1))
     before = seeded(nn.Conv2d(3, 3, 1))
-    with Attending(1) as met:
+    with AttentionCapture(1) as met:
         x = inside(pictures(1, 8))
         x = look(x, x, x)
         x = before(inside(x))
         inside(look(x, x, x))
-    check_chain(met)
-    [remark] = remarks(met)
+    check_attention_chain(met)
+    [remark] = list_notes(met)
     assert remark.startswith("neighbouring tokens are also mixed by 1 convolution between")
 
 
@@ -415,17 +415,17 @@ def test_a_pooling_by_attention_behind_the_blocks_by_hand():
 def test_rows_of_a_rollout_sum_to_one(name):
     met, *_ = attended(MODELS[name][0](), pictures(2, SIZE))
     for options in ({}, {"head_fusion": "max"}, {"head_fusion": "min"}, {"discard": 0.9}):
-        rows = rollout([one.weights for one in met.seen], as_it_is, **options).sum(-1)
+        rows = rollout([one.weights for one in met.attentions], as_it_is, **options).sum(-1)
         torch.testing.assert_close(rows, torch.ones_like(rows), rtol=1e-12, atol=1e-12)
 
 
 def test_rows_that_are_read_are_averaged():
     relevance = torch.arange(12.0).reshape(2, 2, 3)
     read = torch.tensor([[True, False], [True, True]])
-    assert averaged(relevance, read).tolist() == [[0.0, 1.0, 2.0], [7.5, 8.5, 9.5]]
-    assert not averaged(relevance, read & False).any()
+    assert average_rows(relevance, read).tolist() == [[0.0, 1.0, 2.0], [7.5, 8.5, 9.5]]
+    assert not average_rows(relevance, read & False).any()
 
 
 def test_attention_inside_a_module_that_is_a_function():
     met, *_ = attended(Through(lambda x: look(x, x, x).mean((2, 3))), pictures(2, 8))
-    assert met.tokens == 8
+    assert met.token_count == 8

@@ -28,7 +28,7 @@ def test_the_map_is_the_mean_of_the_rows_that_the_score_reads(name, method):
     make, read = MODELS[name]
     model, images = make(), pictures(2, SIZE)
     met, _, grads, _ = attended(model, images, index=3)
-    weights, kept = [one.weights for one in met.seen], []
+    weights, kept = [one.weights for one in met.attentions], []
 
     def keep(relevance):
         kept.append(relevance)
@@ -159,7 +159,7 @@ WORKING = {
 @pytest.mark.parametrize("module", sorted(name for name, model in TIMM.items() if f"timm:{model}" not in SMALLER))
 def test_every_module_of_timm_works_or_is_refused_with_a_reason(module):
     network = load.load(f"timm:{TIMM[module]}", weights="random")
-    images = pictures(1, network.prepare.size, dtype=torch.float32)
+    images = pictures(1, network.preprocess.size, dtype=torch.float32)
     with torch.no_grad():
         network.module(images)
     explain = Explainer(network, method="gae")

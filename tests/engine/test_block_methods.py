@@ -15,7 +15,7 @@ from torchvision.models import VisionTransformer as TorchvisionTransformer
 
 from camcli import Explainer, Labels, RequestError
 from camcli.methods.attention import clip_surgery, grad_eclip, legrad, maskclip
-from camcli.models.adapters.zero_shot import Prompted
+from camcli.models.adapters.zero_shot import ZeroShotClassifier
 
 NEW = ("legrad", "grad-eclip", "maskclip", "clip-surgery")
 # Where the mean of the patches is read.
@@ -257,7 +257,7 @@ every_network = pytest.mark.parametrize(
 def explained(name, model, method, images, index=1, cosine=None, labels=5, **options):
     facts = {"prefix": prefix_of(name), "grid": (4, 4), "cosine": cosine}
     network = replace(named(model, labels, SIZE, **facts), labels=Labels.numbered(labels))
-    explain = Explainer(network, method=method, options=options, rows=3)
+    explain = Explainer(network, method=method, options=options, batch_size=3)
     with untouched(model):
         maps = [one.map for [one] in explain(images, index)]
     return torch.from_numpy(np.stack(maps)).double(), explain
@@ -381,7 +381,7 @@ def prompted(model, prompts, scale=7.0, bias=-2.0):
     """A CLIP model of these prompts; its image tower gives as many features as they have."""
     vectors = F.normalize(pictures(1, (prompts + 1, outputs(model)), seed=8)[0, 0], dim=1)
     scale, bias = (torch.tensor(number, dtype=torch.float64) for number in (scale, bias))
-    return Prompted(model, vectors[:prompts], scale, bias, vectors[prompts]).eval()
+    return ZeroShotClassifier(model, vectors[:prompts], scale, bias, vectors[prompts]).eval()
 
 
 @pytest.mark.parametrize(("name", "prompts"), networks_and(3, 1))
@@ -461,7 +461,7 @@ def resnet():
 def prompted_by(tower, prompts):
     vectors = F.normalize(pictures(1, (prompts + 1, 6), seed=8)[0, 0], dim=1)
     one = torch.tensor(1.0, dtype=torch.float64)
-    return Prompted(tower, vectors[:prompts], one, 0 * one, vectors[prompts]).eval()
+    return ZeroShotClassifier(tower, vectors[:prompts], one, 0 * one, vectors[prompts]).eval()
 
 
 def test_the_pooling_of_clips_resnet():
@@ -502,7 +502,7 @@ def test_the_pooling_of_clips_resnet():
         "clip-surgery": on_grid(weighted[..., 1] - weighted.mean(2)),
     }
     network = replace(named(model, 3, 64, cosine=(1.0, 0.0)), labels=Labels.numbered(3))
-    explain = Explainer(network, method=NEW, rows=3)
+    explain = Explainer(network, method=NEW, batch_size=3)
     with untouched(model):
         found = explain(images, 1)
     for row in range(2):

@@ -25,11 +25,11 @@ from timm.models.vision_transformer import ParallelScalingBlock, ResPostBlock
 from torch import nn
 
 from camcli import Explainer, PictureError, RequestError
-from camcli.engine.hooks.attention import Attending
-from camcli.engine.hooks.attention_override import Ruled
-from camcli.engine.hooks.state import frozen, lent
-from camcli.engine.hooks.watch import at_work, handed
-from camcli.engine.layers.blocks import added, behind_attention, blocks_of, heard
+from camcli.engine.hooks.attention import AttentionCapture
+from camcli.engine.hooks.attention_override import AttentionOverride
+from camcli.engine.hooks.state import frozen, swap_buffer
+from camcli.engine.hooks.watch import capture_input, module_stack
+from camcli.engine.layers.blocks import attention_update, find_blocks, module_after_attention, record_blocks
 
 NEW = ["legrad", "grad-eclip", "maskclip", "clip-surgery"]
 # What needs blocks, but for what needs prompts too.
@@ -52,14 +52,18 @@ def counted(module):
 
 def met(model, images):
     """The attentions of a forward, with the modules that were at work."""
-    with frozen(model), at_work(model) as running, Attending(len(images), running=running) as attending:
+    with (
+        frozen(model),
+        module_stack(model) as running,
+        AttentionCapture(len(images), module_stack=running) as capture,
+    ):
         model(images)
     assert running == []
-    return attending.seen
+    return capture.attentions
 
 
 def called(model, blocks, images):
-    with frozen(model), torch.no_grad(), heard(blocks) as calls, Attending(len(images), graph_from=-1):
+    with frozen(model), torch.no_grad(), record_blocks(blocks) as calls, AttentionCapture(len(images), graph_from=-1):
         model(images)
     return calls
 
@@ -71,7 +75,7 @@ def called(model, blocks, images):
 def test_the_block_of_each_attention_is_found(name):
     model, images = MODELS[name][0](), pictures(2, SIZE)
     with untouched(model):
-        blocks = blocks_of(met(model, images))
+        blocks = find_blocks(met(model, images))
     names = {module: name for name, module in model.named_modules()}
     stem = {"open_clip": "transformer.resblocks.{}", "torchvision": "encoder.layers.encoder_layer_{}"}
     assert [names[block] for block in blocks] == [stem.get(name, "blocks.{}").format(number) for number in range(3)]
@@ -83,32 +87,32 @@ def test_nested_groups_of_blocks_are_no_blocks():
             super().__init__(nn.Sequential(Block(), Block()), nn.Sequential(Block(), nn.Sequential(Block())))
 
     model = Deep()
-    blocks = blocks_of(met(model, pictures(2, 6)[:, 0]))
+    blocks = find_blocks(met(model, pictures(2, 6)[:, 0]))
     assert blocks == [model[0][0], model[0][1], model[1][0], model[1][1]]
 
 
 @every_model
 def test_a_block_run_again_hands_on_the_same_and_has_its_addition(name):
     model, images = MODELS[name][0](), pictures(2, SIZE)
-    blocks = blocks_of(met(model, images))
+    blocks = find_blocks(met(model, images))
     calls = called(model, blocks, images)
     for block in blocks:
         call = calls[block]
-        with untouched(model), frozen(model), Attending(2, graph_from=-1):
+        with untouched(model), frozen(model), AttentionCapture(2, graph_from=-1):
             assert torch.equal(call.run(block), call.output)
         if name == "timm parallel mlp":
             with pytest.raises(RequestError, match="in a ParallelScalingBlock no module is handed"):
-                behind_attention(block, call)
+                module_after_attention(block, call)
             continue
         with untouched(model), frozen(model):
-            behind = behind_attention(block, call)
-            own = added(block, behind, call, lambda values: values)
+            behind = module_after_attention(block, call)
+            own = attention_update(block, behind, call, lambda values: values)
         assert type(behind) is nn.LayerNorm or "LayerNorm" in type(behind).__name__
         # Told what it says anyhow, attention adds what it adds.
-        [weights] = [one.weights for one in met(model, images) if block in one.inside]
+        [weights] = [one.weights for one in met(model, images) if block in one.module_stack]
         with frozen(model):
-            left = call.tokens + added(block, behind, call, partial(torch.matmul, weights))
-            torch.testing.assert_close(left, handed(behind, partial(call.run, block)), rtol=1e-12, atol=1e-12)
+            left = call.tokens + attention_update(block, behind, call, partial(torch.matmul, weights))
+            torch.testing.assert_close(left, capture_input(behind, partial(call.run, block)), rtol=1e-12, atol=1e-12)
         assert own.shape == call.tokens.shape
         assert not torch.allclose(own, left - call.tokens)
 
@@ -118,10 +122,10 @@ def test_what_is_handed_on_behind_attention_where_norms_come_last():
     model, images = timm_vit(block_fn=ResPostBlock), pictures(1, SIZE)
     calls = called(model, list(model.blocks), images)
     for block in model.blocks:
-        assert behind_attention(block, calls[block]) is block.mlp
+        assert module_after_attention(block, calls[block]) is block.mlp
         x, attention = calls[block].tokens, block.attn
         values = attention.proj((x @ attention.qkv.weight.T + attention.qkv.bias).chunk(3, dim=-1)[2])
-        own = added(block, block.mlp, calls[block], lambda values: values)
+        own = attention_update(block, block.mlp, calls[block], lambda values: values)
         torch.testing.assert_close(own, block.norm1(values))
 
 
@@ -132,7 +136,7 @@ def test_what_a_block_is_handed_is_kept_as_it_was():
 
     model, tokens = nn.Sequential(nn.Identity(), Careless()), pictures(1, 6)[:, 0]
     for copies in (False, True):
-        with heard([model[1]], copies) as calls:
+        with record_blocks([model[1]], copies) as calls:
             model(tokens.clone())
         assert calls[model[1]].changed is not copies
     torch.testing.assert_close(calls[model[1]].tokens, tokens)
@@ -165,13 +169,13 @@ def test_a_rule_stands_in_the_place_of_attention(written_out):
         return F.scaled_dot_product_attention(q, k, v)
 
     for rule, wanted in ((lambda values: 2 * values, 2 * v), (given, given)):
-        with Ruled(rule) as ruled:
+        with AttentionOverride(rule) as ruled:
             assert torch.equal(look(q, k, v), wanted)
-        assert ruled.met == 1
-    with Ruled(lambda values: 2 * values):
+        assert ruled.count == 1
+    with AttentionOverride(lambda values: 2 * values):
         assert torch.equal(look(q[:, 0], k[:, 0], v[:, 0]), 2 * v[:, 0])
     # Shared values for each head, and of half precision what the network goes on in.
-    with Ruled(lambda values: values.float()):
+    with AttentionOverride(lambda values: values.float()):
         found = F.scaled_dot_product_attention(q.bfloat16(), k[:, :1].bfloat16(), v[:, :1].bfloat16(), enable_gqa=True)
     assert torch.equal(found, v[:, :1].bfloat16().expand(-1, 3, -1, -1))
 
@@ -180,16 +184,16 @@ def test_a_rule_stands_in_the_place_of_attention(written_out):
 def test_a_rule_in_multi_head_attention(options):
     module = seeded(nn.MultiheadAttention(24, 4, batch_first=True, **options))
     tokens = pictures(2, 24)[:, 0, :5]
-    with Attending(2) as met:
+    with AttentionCapture(2) as met:
         _, weights = module(tokens, tokens, tokens, average_attn_weights=False)
-    with Ruled(lambda values: weights @ values):
+    with AttentionOverride(lambda values: weights @ values):
         said, others = module(tokens, tokens, tokens)
     torch.testing.assert_close(said, module(tokens, tokens, tokens)[0])
     torch.testing.assert_close(others, weights.mean(1))
-    with Ruled(lambda values: values):
+    with AttentionOverride(lambda values: values):
         said, others = module(tokens, tokens, tokens, need_weights=False)
     assert others is None
-    torch.testing.assert_close(said, module.out_proj(met.seen[0].values.transpose(1, 2).flatten(2)))
+    torch.testing.assert_close(said, module.out_proj(met.attentions[0].values.transpose(1, 2).flatten(2)))
 
 
 def test_queries_and_keys_are_seen_where_attention_is_written_out():
@@ -202,9 +206,9 @@ def test_queries_and_keys_are_seen_where_attention_is_written_out():
         "in place": lambda: (q @ k.mT).mul_(0.5).softmax(-1) @ v,
     }
     for form, forward in forms.items():
-        with Attending(2, queries=True) as attending:
+        with AttentionCapture(2, with_queries=True) as capture:
             forward()
-        [one] = attending.seen
+        [one] = capture.attentions
         heads = 1 if form == "one head" else 3
         cosine = F.cosine_similarity(one.queries, q[:, :heads], dim=-1)
         torch.testing.assert_close(cosine, torch.ones_like(cosine))
@@ -219,15 +223,15 @@ def test_queries_and_keys_of_two_products_or_turned_ones_are_none():
         lambda: (q @ k.mT).softmax(-1).add((k @ q.mT).softmax(-1)) @ v,
     )
     for forward in forms:
-        with Attending(2, queries=True) as attending:
+        with AttentionCapture(2, with_queries=True) as capture:
             forward()
-        assert attending.seen[0].queries is None
+        assert capture.attentions[0].queries is None
 
 
 def test_a_buffer_is_lent_and_comes_back():
     model = Small()
     own = model.norm1.running_mean
-    with untouched(model), pytest.raises(ZeroDivisionError), lent(model.norm1, "running_mean", torch.ones(5)):
+    with untouched(model), pytest.raises(ZeroDivisionError), swap_buffer(model.norm1, "running_mean", torch.ones(5)):
         assert model.norm1.running_mean.sum() == 5
         raise ZeroDivisionError
     assert model.norm1.running_mean is own
@@ -241,7 +245,7 @@ def test_a_batch_is_its_singles_and_classes_stand_one_behind_the_other(method):
     model, images = small(method), pictures(3, 16)
     asked = [[0, 3], [1], [2, 3]]
     explain = explainer(model, method)
-    explain.setup.witness.rows = 2
+    explain.setup.runner.batch_size = 2
     together = explain.results(images, lambda row, scores: asked[row])
     for row, classes in enumerate(asked):
         for one, index in zip(together[row], classes, strict=True):

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from camcli import Explainer, PictureError, RequestError
 from camcli.cli import app
-from camcli.engine.layers.default_layer import found_default
-from camcli.engine.layers.probe import NO_GRAPH, UNREACHED, survey
+from camcli.engine.layers.default_layer import find_default_layer
+from camcli.engine.layers.probe import NO_GRAPH, UNREACHED, probe_layers
 
 IMAGES = pictures(2, 16)
 
@@ -96,7 +96,7 @@ GRAPHLESS = [NoGrad, Inference, Detached, Within]
 
 
 def surveyed(model):
-    return {layer.name: layer for layer in survey(model, IMAGES[:1])}
+    return {layer.name: layer for layer in probe_layers(model, IMAGES[:1])}
 
 
 def gradient_by(model, name, place=None):
@@ -156,7 +156,7 @@ def test_the_layer_that_only_looks_as_if_it_worked_is_refused_and_the_hint_names
 )
 def test_of_several_tensors_the_one_is_tapped_that_the_score_depends_on(method):
     model = Pooler(second_of)
-    assert surveyed(model)["two"].part == 1
+    assert surveyed(model)["two"].tensor_index == 1
     plain = Explainer(model, layers=["body.conv2"], method=method)(IMAGES, 1)
     explain = Explainer(model, layers=["two"], method=method)
     with untouched(model):
@@ -383,8 +383,8 @@ def test_a_default_that_the_source_knows_and_that_will_not_do_gives_way():
 
 def test_a_default_is_found_by_the_numbers_of_the_layers_own_survey():
     model = Small()
-    assert found_default(model, survey(model, IMAGES[:1]), IMAGES[:1]) == "relu2"
-    assert found_default(model, survey(model, IMAGES[:1]), IMAGES[:1], failed=["relu2"]) == "conv2"
+    assert find_default_layer(model, probe_layers(model, IMAGES[:1]), IMAGES[:1]) == "relu2"
+    assert find_default_layer(model, probe_layers(model, IMAGES[:1]), IMAGES[:1], excluded=["relu2"]) == "conv2"
 
 
 # ---- from the shell
@@ -402,7 +402,7 @@ class Net(nn.Module):
             x = self.body(x).relu()
         return self.fc(self.neck(x).square().mean((2, 3)))
 def make():
-    return Net(), camcli.Prepare((16, 16), (0.5,) * 3, (0.5,) * 3, (16, 16)), ["cat", "dog"]
+    return Net(), camcli.Preprocess((16, 16), (0.5,) * 3, (0.5,) * 3, (16, 16)), ["cat", "dog"]
 """
 
 
@@ -453,18 +453,18 @@ class Decoder(nn.Module):
     ],
 )
 def test_the_default_of_a_segmentation_is_never_the_layer_that_gives_the_scores(ends):
-    from camcli import Outlet
+    from camcli import OutputSpec
 
-    network = named(Decoder(ends), 4, 16, outlet=Outlet("segment"))
+    network = named(Decoder(ends), 4, 16, output_spec=OutputSpec("segment"))
     explain = Explainer(network)
     explain.check(IMAGES[:1])
     assert explain.layers == ("features",)
 
 
 def test_a_segmentation_that_is_nothing_but_its_scores_says_so_and_the_hint_works():
-    from camcli import Outlet
+    from camcli import OutputSpec
 
-    network = named(seeded(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1))), 4, 16, outlet=Outlet("segment"))
+    network = named(seeded(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1))), 4, 16, output_spec=OutputSpec("segment"))
     with pytest.raises(RequestError, match="has a grid but those that give the scores themselves") as caught:
         Explainer(network).check(IMAGES[:1])
     assert "--layer 0" in caught.value.hint

@@ -10,11 +10,11 @@ from networks import Small, Through, pictures, unruly, untouched
 from torch import nn
 
 from camcli.base.errors import RequestError
-from camcli.engine.hooks.capture import tapped
-from camcli.engine.hooks.relu import RuledActivations
+from camcli.engine.hooks.capture import capture_activations
+from camcli.engine.hooks.relu import BackwardRules
 from camcli.engine.hooks.state import frozen
 from camcli.engine.hooks.tensors import first_tensor
-from camcli.engine.hooks.watch import listened
+from camcli.engine.hooks.watch import watch_outputs
 from camcli.methods.backprop import guided_backprop
 
 Pair = namedtuple("Pair", "features extra")
@@ -27,14 +27,14 @@ def everything(model, images):
     with (
         torch.enable_grad(),
         frozen(model),
-        tapped({"conv1": model.conv1, "conv2": model.conv2}) as taps,
-        listened(model, lambda name, output: None),
+        capture_activations({"conv1": model.conv1, "conv2": model.conv2}) as activations,
+        watch_outputs(model, lambda name, output: None),
     ):
-        with RuledActivations() as relus:
+        with BackwardRules() as relus:
             scores = model(images.clone().requires_grad_().clone())
-        points = [taps["conv1"], taps["conv2"]]
+        points = [activations["conv1"], activations["conv2"]]
         torch.autograd.grad(scores.sum(), points, retain_graph=True)
-        with relus.following(guided_backprop):
+        with relus.using(guided_backprop):
             torch.autograd.grad(scores.sum(), points)
 
 
@@ -87,11 +87,11 @@ def test_frozen_calls_no_train_or_eval_that_a_model_may_have_overridden():
 def test_an_in_place_operation_behind_the_layer_does_not_change_what_was_tapped():
     layer = Through(lambda x: x * 1.0)
     model = nn.Sequential(layer, nn.ReLU(inplace=True), Through(lambda x: 10 * x))
-    with tapped({"0": layer}) as taps:
+    with capture_activations({"0": layer}) as activations:
         output = model(torch.tensor([-1.0, 2.0, 3.0]))
     assert output.tolist() == [0, 20, 30]
-    assert taps["0"].tolist() == [-1, 2, 3]
-    (gradient,) = torch.autograd.grad(output.sum(), taps["0"])
+    assert activations["0"].tolist() == [-1, 2, 3]
+    (gradient,) = torch.autograd.grad(output.sum(), activations["0"])
     assert gradient.tolist() == [0, 10, 10]
 
 
@@ -102,11 +102,11 @@ def test_gradients_are_those_of_the_layers_output(learned):
     # By hand: the head's derivative of sum_k fc_k mean(relu(a_k)^2) is fc_k 2 relu(a_k) / cells.
     features = model.conv2(model.pool(model.relu1(model.norm1(model.conv1(images)))))
     wanted = model.fc.weight[1][:, None, None] * 2 * features.clamp(min=0) / 16
-    with frozen(model), tapped({"conv2": model.conv2}) as taps:
+    with frozen(model), capture_activations({"conv2": model.conv2}) as activations:
         scores = model(images.clone().requires_grad_(learned))
-        assert taps["conv2"].is_leaf == (not learned)
-        (gradient,) = torch.autograd.grad(scores[:, 1].sum(), taps["conv2"])
-    torch.testing.assert_close(taps["conv2"], features)
+        assert activations["conv2"].is_leaf == (not learned)
+        (gradient,) = torch.autograd.grad(scores[:, 1].sum(), activations["conv2"])
+    torch.testing.assert_close(activations["conv2"], features)
     torch.testing.assert_close(gradient, wanted)
 
 
@@ -115,11 +115,11 @@ def test_several_layers_are_tapped_in_one_forward_even_when_one_holds_the_other(
     model = nn.Sequential(nn.Sequential(inner), middle)
     with torch.no_grad():
         inner.weight.copy_(torch.eye(2))
-    with frozen(model), tapped({"0": model[0], "0.0": inner, "1": middle}) as taps:
+    with frozen(model), capture_activations({"0": model[0], "0.0": inner, "1": middle}) as activations:
         output = model(torch.tensor([[1.0, 2.0]]))
-        gradients = torch.autograd.grad(output.sum(), [taps["0"], taps["0.0"], taps["1"]])
-    assert taps["0"].tolist() == taps["0.0"].tolist() == [[1, 2]]
-    assert taps["1"].tolist() == [[3, 6]]
+        gradients = torch.autograd.grad(output.sum(), [activations["0"], activations["0.0"], activations["1"]])
+    assert activations["0"].tolist() == activations["0.0"].tolist() == [[1, 2]]
+    assert activations["1"].tolist() == [[3, 6]]
     assert [gradient.tolist() for gradient in gradients] == [[[3, 3]], [[3, 3]], [[1, 1]]]
 
 
@@ -130,12 +130,12 @@ def test_nothing_before_the_layer_is_kept_for_the_backward():
     def hear(name, output):
         born[name] = weakref.ref(output)
 
-    with frozen(model), listened(model, hear), tapped({"conv2": model.conv2}) as taps:
+    with frozen(model), watch_outputs(model, hear), capture_activations({"conv2": model.conv2}) as activations:
         scores = model(pictures(2))
         gc.collect()
         alive = {name for name in ("conv1", "norm1", "relu1", "pool") if born[name]() is not None}
         assert not alive
-        assert taps["conv2"].grad_fn is None
+        assert activations["conv2"].grad_fn is None
         assert scores.requires_grad
 
 
@@ -162,10 +162,10 @@ def test_the_tensor_inside_a_layers_output_is_tapped_and_the_rest_handed_on(wrap
 
     model = nn.Sequential(layer, Through(read))
     x = torch.tensor([1.0, -3.0])
-    with tapped({"layer": layer}) as taps:
+    with capture_activations({"layer": layer}) as activations:
         score = model(x).sum()
-        (gradient,) = torch.autograd.grad(score, taps["layer"])
-    assert taps["layer"].tolist() == [2, -6]
+        (gradient,) = torch.autograd.grad(score, activations["layer"])
+    assert activations["layer"].tolist() == [2, -6]
     assert gradient.tolist() == [4, -12]
     assert type(seen["output"]) is type(wrap(x))
     plain = wrap(x)
@@ -179,8 +179,8 @@ def test_a_layer_that_hands_on_what_it_owns_keeps_it_as_it_was():
     layer.register_buffer("table", torch.tensor([1.0, -2.0]))
     layer.forward = lambda x: layer.table
     model = nn.Sequential(layer, nn.ReLU(inplace=True))
-    with untouched(model), tapped({"layer": layer}) as taps:
-        (gradient,) = torch.autograd.grad(model(None).sum(), taps["layer"])
+    with untouched(model), capture_activations({"layer": layer}) as activations:
+        (gradient,) = torch.autograd.grad(model(None).sum(), activations["layer"])
     assert gradient.tolist() == [1, 0]
     assert not layer.table.requires_grad
 
@@ -204,28 +204,28 @@ def test_of_a_layer_that_runs_several_times_the_run_asked_for_is_kept(call, kept
             return self.square(x) + self.square(2 * x) + self.square(3 * x)
 
     model = Thrice()
-    with untouched(model), tapped({"square": model.square}, call) as taps:
+    with untouched(model), capture_activations({"square": model.square}, call) as activations:
         score = model(torch.ones(1))
     assert score.item() == 14
-    assert taps.calls["square"] == 3
-    assert (taps["square"].item() if "square" in taps else None) == kept
+    assert activations.calls["square"] == 3
+    assert (activations["square"].item() if "square" in activations else None) == kept
 
 
 def test_the_gradient_of_an_early_run_comes_by_way_of_the_later_ones():
     layer = Through(lambda x: 3 * x)
     model = nn.Sequential(layer, layer)
     for call, gradient in ((1, 3.0), (2, 1.0), (0, 1.0)):
-        with tapped({"shared": layer}, call) as taps:
+        with capture_activations({"shared": layer}, call) as activations:
             score = model(torch.ones(1))
-        assert torch.autograd.grad(score, taps["shared"])[0].item() == gradient
+        assert torch.autograd.grad(score, activations["shared"])[0].item() == gradient
 
 
 def test_the_tensors_of_an_output_are_counted():
     layer = Through(lambda x: {"one": [x, (x + 1,)], "word": "no"})
-    with tapped({"layer": layer}) as taps:
+    with capture_activations({"layer": layer}) as activations:
         layer(torch.zeros(1))
-    assert taps.parts == {"layer": 2}
-    assert taps["layer"].item() == 0
+    assert activations.tensor_counts == {"layer": 2}
+    assert activations["layer"].item() == 0
 
 
 @pytest.mark.parametrize(
@@ -233,14 +233,14 @@ def test_the_tensors_of_an_output_are_counted():
 )
 def test_a_layer_without_a_tensor_of_numbers_is_refused(output, said):
     layer = Through(lambda x: output)
-    with tapped({"odd": layer}), pytest.raises(RequestError, match=rf"'odd' \(Through\) gives {said}"):
+    with capture_activations({"odd": layer}), pytest.raises(RequestError, match=rf"'odd' \(Through\) gives {said}"):
         layer(torch.zeros(1))
 
 
 def test_listened_tells_every_output_in_order_of_their_ends():
     model = nn.Sequential(OrderedDict(a=nn.Identity(), b=nn.Sequential(OrderedDict(c=nn.ReLU()))))
     heard = []
-    with listened(model, lambda name, output: heard.append((name, output.item()))):
+    with watch_outputs(model, lambda name, output: heard.append((name, output.item()))):
         model(torch.tensor(-1.0))
     assert heard == [("a", -1), ("b.c", 0), ("b", 0), ("", 0)]
     model(torch.tensor(-1.0))

@@ -12,15 +12,15 @@ from typer.testing import CliRunner
 import camcli
 from camcli.base.errors import RequestError
 from camcli.cli import app
-from camcli.engine.choose import choice, classes_of, found, one_or_several, predicted
+from camcli.engine.choose import as_selector, as_tuple, parse_classes, select_detected, select_highest
 
 SCORES = torch.zeros(10)
 
 
 def chosen(targets: Any, images: int = 2) -> list[list[int]]:
-    choose = choice(targets, images)
+    choose = as_selector(targets, images)
     assert choose is not None
-    return [list(classes_of(choose(row, SCORES))) for row in range(images)]
+    return [list(parse_classes(choose(row, SCORES))) for row in range(images)]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_several_classes_an_image_may_be_of_different_number() -> None:
 )
 def test_what_is_no_number_of_a_class_is_refused(targets: Any, said: str) -> None:
     with pytest.raises(RequestError, match=said) as caught:
-        choice(targets, 2)
+        as_selector(targets, 2)
     assert "argmax(1)" in caught.value.hint
 
 
@@ -86,9 +86,9 @@ def test_through_the_explainer() -> None:
 
 
 def test_a_string_is_not_its_letters() -> None:
-    assert one_or_several("layer4") == ("layer4",)
-    assert one_or_several(1.5) == (1.5,)
-    assert one_or_several(["a", "b"]) == ("a", "b")
+    assert as_tuple("layer4") == ("layer4",)
+    assert as_tuple(1.5) == (1.5,)
+    assert as_tuple(["a", "b"]) == ("a", "b")
     job = camcli.Job()
     for name, value in {"layers": "layer4", "target": "tabby", "save": ["array"]}.items():
         object.__setattr__(job, name, value)
@@ -133,15 +133,15 @@ def test_in_a_list_it_is_that_pictures_failure(here: Path, sample_images: Path, 
 
 
 def test_one_target_in_a_list_is_that_of_one_image_or_of_images_with_one_prediction() -> None:
-    shared = choice([1], 2, shared=True)
+    shared = as_selector([1], 2, shares_prediction=True)
     assert shared is not None
     assert shared(1, torch.zeros(3)) == (1,)
     with pytest.raises(RequestError, match="1 targets were given for 2 images"):
-        choice([1], 2)
+        as_selector([1], 2)
 
 
 def test_what_is_not_in_an_image_is_not_predicted_and_what_is_comes_by_its_score() -> None:
     gone = -torch.inf
-    assert predicted(0, torch.tensor([gone, gone])) == []
-    assert predicted(0, torch.tensor([gone, -2.0, 3.0])) == [2]
-    assert found(0, torch.tensor([1.0, gone, 3.0, 2.0])) == [2, 3, 0]
+    assert select_highest(0, torch.tensor([gone, gone])) == []
+    assert select_highest(0, torch.tensor([gone, -2.0, 3.0])) == [2]
+    assert select_detected(0, torch.tensor([1.0, gone, 3.0, 2.0])) == [2, 3, 0]

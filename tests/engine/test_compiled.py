@@ -8,9 +8,9 @@ from torch import nn
 
 from camcli import Explainer
 from camcli.base.errors import RequestError
-from camcli.engine.hooks.opaque import closed_parts
-from camcli.engine.hooks.watch import listened
-from camcli.engine.layers.probe import survey
+from camcli.engine.hooks.opaque import find_opaque_modules
+from camcli.engine.hooks.watch import watch_outputs
+from camcli.engine.layers.probe import probe_layers
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning"),
@@ -140,7 +140,7 @@ def test_a_model_closed_as_a_whole_has_no_layers_to_look_at(way):
 @every_way
 def test_layers_inside_are_listed_with_the_reason_and_never_chosen(way):
     model = Stemmed(way)
-    listed = {layer.name: layer for layer in survey(model, pictures(1, 16)[:1])}
+    listed = {layer.name: layer for layer in probe_layers(model, pictures(1, 16)[:1])}
     inside = [layer for name, layer in listed.items() if name.startswith("stem.")]
     assert way == "frozen" or inside
     assert all("'stem' is " in layer.reason for layer in inside)
@@ -151,7 +151,7 @@ def test_layers_inside_are_listed_with_the_reason_and_never_chosen(way):
 def test_only_the_outermost_counts_and_a_disabled_function_is_open():
     model = nn.Sequential(torch.compile(Stemmed("compiled"), backend="eager"), Small())
     model[1].forward = torch.compiler.disable(model[1].forward)
-    assert [one.name for one in closed_parts(model)] == ["0"]
-    with listened(model, lambda name, output: None):
+    assert [one.name for one in find_opaque_modules(model)] == ["0"]
+    with watch_outputs(model, lambda name, output: None):
         hooked = [name for name, module in model.named_modules() if module._forward_hooks]
     assert hooked == [name for name, _ in model.named_modules() if not name.startswith("0.")]

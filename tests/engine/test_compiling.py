@@ -11,6 +11,7 @@ from torch import nn
 from camcli import Explainer
 from camcli.engine.layers.probe import probe_image
 from camcli.engine.speed import compiling
+from camcli.engine.speed.tune import compile_prefix
 from camcli.runs.job.job import Job
 from camcli.runs.worker.worker import Worker
 
@@ -46,16 +47,16 @@ def quick(monkeypatch):
 
     times = iter([2.0, 1.0] * 10)
     monkeypatch.setattr(torch, "compile", compile)
-    monkeypatch.setattr(compiling, "_timed", lambda run: (run(), next(times)))
+    monkeypatch.setattr(compiling, "_time_run", lambda run: (run(), next(times)))
     return calls
 
 
 def test_the_largest_parts_up_to_the_layer_are_compiled_and_others_not(quick):
     explainer = Explainer(Deep().eval(), layers=["last"])
     before = [one.map for (one,) in explainer(noise(4), 1)]
-    done = explainer.compile(noise(4))
+    done = compile_prefix(explainer, noise(4))
     assert done.parts == ("first", "second", "last")
-    assert (done.before, done.after, done.reason) == (2.0, 1.0, "")
+    assert (done.seconds_before, done.seconds_after, done.reason) == (2.0, 1.0, "")
     quick.clear()
     assert all(map(np.array_equal, before, (one.map for (one,) in explainer(noise(4), 1))))
     assert quick == [4, 4, 4]
@@ -68,7 +69,10 @@ def test_the_largest_parts_up_to_the_layer_are_compiled_and_others_not(quick):
 
 def test_what_takes_too_little_to_be_worth_it_is_not_compiled(quick):
     explainer = Explainer(Deep().eval(), layers=["last"])
-    assert explainer.compile(noise(4), least=2.5).reason == "a batch takes 2000 ms, and is worth it from 2500 on"
+    assert (
+        compile_prefix(explainer, noise(4), min_seconds=2.5).reason
+        == "a batch takes 2000 ms, and is worth it from 2500 on"
+    )
     explainer(noise(4), 1)
     assert quick == []
     assert "forward" not in vars(explainer.module.first)
@@ -87,19 +91,19 @@ def test_what_takes_too_little_to_be_worth_it_is_not_compiled(quick):
 def test_compiling_is_tried_unasked_where_the_run_is_long(compile, pictures, asked, least, tiny, monkeypatch):
     asked_for = []
 
-    def tried(self, images, least=0.0):
-        asked_for.append((len(images), least))
-        return compiling.Compilation(reason="not today")
+    def tried(explainer, images, min_seconds=0.0):
+        asked_for.append((len(images), min_seconds))
+        return compiling.CompileReport(reason="not today")
 
-    monkeypatch.setattr(Explainer, "compile", tried)
-    monkeypatch.setattr("camcli.runs.worker.resources.COMPILED_FROM", 3600)
+    monkeypatch.setattr("camcli.runs.worker.resources.compile_prefix", tried)
+    monkeypatch.setattr("camcli.runs.worker.resources.COMPILE_FROM_SECONDS", 3600)
     worker = Worker(Job(model=tiny, device="cpu", compile=compile), total=pictures)
     assert asked_for == ([(16, pytest.approx(least))] if asked else [])
     assert ("nothing is compiled: not today" in worker.notes) == (compile == "on")
 
 
 def test_only_what_lies_before_the_first_layer_is_compiled(quick):
-    assert Explainer(Deep().eval(), layers=["second", "last"]).compile(noise(2)).parts == ("first", "second")
+    assert compile_prefix(Explainer(Deep().eval(), layers=["second", "last"]), noise(2)).parts == ("first", "second")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +115,7 @@ def test_only_what_lies_before_the_first_layer_is_compiled(quick):
     ],
 )
 def test_what_needs_a_gradient_everywhere_is_not_compiled(method, why):
-    assert why in Explainer(Deep().eval(), method=method).compile(noise(2)).reason
+    assert why in compile_prefix(Explainer(Deep().eval(), method=method), noise(2)).reason
 
 
 def test_what_a_compiler_cannot_do_is_said_and_the_network_runs(monkeypatch):
@@ -124,7 +128,7 @@ def test_what_a_compiler_cannot_do_is_said_and_the_network_runs(monkeypatch):
     monkeypatch.setattr(torch, "compile", compile)
     explainer = Explainer(Deep().eval(), layers=["last"])
     before = explainer(noise(2), 1)[0][0].map
-    assert explainer.compile(noise(2)).reason == "there is no g++ here"
+    assert compile_prefix(explainer, noise(2)).reason == "there is no g++ here"
     assert np.array_equal(explainer(noise(2), 1)[0][0].map, before)
     assert not any("forward" in vars(module) for module in explainer.module.modules())
 
@@ -142,7 +146,7 @@ def test_what_is_wrong_or_no_faster_is_taken_back(monkeypatch, wrong, slow, reas
 
     monkeypatch.setattr(torch, "compile", compile)
     explainer = Explainer(Deep().eval(), layers=["last"])
-    assert reason in explainer.compile(noise(2)).reason
+    assert reason in compile_prefix(explainer, noise(2)).reason
     assert not any("forward" in vars(module) for module in explainer.module.modules())
 
 
@@ -153,10 +157,10 @@ def test_what_is_wrong_or_no_faster_is_taken_back(monkeypatch, wrong, slow, reas
 def test_compiled_in_earnest_the_maps_are_the_same(dtype, near, monkeypatch):
     # Whether it is faster is not asked here.
     seconds = iter([2.0, 1.0])
-    monkeypatch.setattr(compiling, "_timed", lambda run: (run(), next(seconds)))
+    monkeypatch.setattr(compiling, "_time_run", lambda run: (run(), next(seconds)))
     explainer = Explainer(Deep().eval().to(dtype), layers=["last"], method=["gradcam", "hirescam"])
     before = [one.map for some in explainer(noise(4), 1) for one in some]
-    assert explainer.compile(noise(4)).parts == ("first", "second", "last")
+    assert compile_prefix(explainer, noise(4)).parts == ("first", "second", "last")
     after = [one.map for some in explainer(noise(4), 1) for one in some]
     for one, other in zip(before, after, strict=True):
         assert np.abs(one - other).max() <= near * np.abs(one).max()
@@ -175,7 +179,7 @@ def test_what_compiled_code_may_be_off_by_is_rounding_of_the_weights(dtype, off,
     network = Deep().eval().to(dtype)
     said = iter([torch.ones(1, 5), torch.ones(1, 5) + off])
     times = iter([2.0, 1.0])
-    monkeypatch.setattr(compiling, "_timed", lambda run: (next(said), next(times)))
-    done = compiling.compiled(network, "last", 1, lambda: network(noise(1).to(dtype)).float())
+    monkeypatch.setattr(compiling, "_time_run", lambda run: (next(said), next(times)))
+    done = compiling.compile_modules(network, "last", 1, lambda: network(noise(1).to(dtype)).float())
     assert bool(done.parts) == fits
     assert ("gives another output" in done.reason) == (not fits)

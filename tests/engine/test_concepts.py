@@ -15,15 +15,15 @@ from torch import nn
 
 import camcli
 from camcli import Explainer, Explanation, Network, PictureError, RequestError
-from camcli.engine.explanation import Concept, Spoken
+from camcli.engine.explanation import Concept, ConceptClass
 from camcli.engine.maps import concepts
-from camcli.engine.maps.concepts import sampled, spread, spread_first
-from camcli.images.source import Picture, Source
-from camcli.images.transform import Prepare
+from camcli.engine.maps.concepts import pick_evenly, put_even_sample_first, sample_cells
+from camcli.images.source import Picture, PictureSource
+from camcli.images.transform import Preprocess
 from camcli.methods.activation import eigencam
-from camcli.methods.concept import dff, dff_directions, factorised, weighed
+from camcli.methods.concept import dff, dff_directions, factorize, solve_weights
 from camcli.outputs import OUTPUTS, draw, panel
-from camcli.outputs.style import Style, hue
+from camcli.outputs.style import Style, concept_colour
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
 from conftest import BLUE, GREEN, RED, Bring, Go, Paint
@@ -64,8 +64,8 @@ DIRECTIONS = torch.tensor([[0.0, 0.6, 0.8], [1.0, 0.0, 0.0]], dtype=torch.float6
 def test_dff_by_hand():
     found = alone(two_places(), concepts=2)
     torch.testing.assert_close(found.maps, MAPS, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(found.held, torch.ones(1).double())
-    assert found.classes.shape == found.rises.shape == (1, 2, 0)
+    torch.testing.assert_close(found.kept_share, torch.ones(1).double())
+    assert found.classes.shape == found.score_gains.shape == (1, 2, 0)
     # One concept of a picture of rank one is EigenCAM.
     act = two_places()
     torch.testing.assert_close(alone(act[:, :1], concepts=1).maps[:, 0], eigencam(act[:, :1]))
@@ -92,9 +92,11 @@ def test_dff_rectifies_and_does_not_mix():
     assert (maps >= 0).all()
     positive = alone(act.clamp(min=0), concepts=3)
     torch.testing.assert_close(maps, positive.maps, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(found.held, positive.held)
-    assert (positive.negative == 0).all()
-    torch.testing.assert_close(found.negative, act.clamp(max=0).square().sum((1, 2, 3)) / act.square().sum((1, 2, 3)))
+    torch.testing.assert_close(found.kept_share, positive.kept_share)
+    assert (positive.negative_share == 0).all()
+    torch.testing.assert_close(
+        found.negative_share, act.clamp(max=0).square().sum((1, 2, 3)) / act.square().sum((1, 2, 3))
+    )
     energy = maps.flatten(2).norm(dim=2)
     assert (energy[:, :-1] >= energy[:, 1:]).all()
     for row in range(3):
@@ -116,11 +118,11 @@ def test_dff_finds_what_an_image_was_made_of():
     places, directions = separable()
     act = (places @ directions).T.reshape(1, 30, 4, 5)
     found = alone(act, concepts=3, iterations=3000)
-    assert found.held > 0.9999
+    assert found.kept_share > 0.9999
     truth = (places * directions.norm(dim=1)).T
     order = truth.norm(dim=1).argsort(descending=True)
     torch.testing.assert_close(found.maps[0].flatten(1), truth[order], rtol=0.03, atol=0.03 * float(truth.max()))
-    maps, parts = factorised((places @ directions)[None], 3, 3000)
+    maps, parts = factorize((places @ directions)[None], 3, 3000)
     wanted = directions[order] / directions[order].norm(dim=1, keepdim=True)
     torch.testing.assert_close(parts[0], wanted, rtol=0.03, atol=0.01)
     torch.testing.assert_close(maps[0] @ parts[0], places @ directions, rtol=0.02, atol=0.06)
@@ -128,9 +130,9 @@ def test_dff_finds_what_an_image_was_made_of():
 
 def test_the_order_of_concepts_does_not_hang_on_that_of_cells_or_channels():
     act = drawn(1, 6, 4, 5, seed=9).abs()
-    maps, parts = factorised(act.flatten(2).mT, 3, 50)
+    maps, parts = factorize(act.flatten(2).mT, 3, 50)
     cells, channels = torch.randperm(20), torch.randperm(6)
-    turned, others = factorised(act.flatten(2).mT[:, cells][..., channels], 3, 50)
+    turned, others = factorize(act.flatten(2).mT[:, cells][..., channels], 3, 50)
     torch.testing.assert_close(turned, maps[:, cells], rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(others, parts[..., channels], rtol=1e-6, atol=1e-9)
 
@@ -140,15 +142,15 @@ def test_with_its_directions_given_each_cell_is_fitted_by_hand():
     directions = torch.tensor([[1.0, 0.0], [0.5**0.5, 0.5**0.5]], dtype=torch.float64)
     cells = torch.tensor([[[3.0, 1.0], [0.0, 2.0], [2.0, -1.0], [-1.0, -1.0]]]).double()
     wanted = torch.tensor([[[2.0, 2**0.5], [0.0, 2**0.5], [2.0, 0.0], [0.0, 0.0]]], dtype=torch.float64)
-    torch.testing.assert_close(weighed(cells, directions, 200), wanted, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(solve_weights(cells, directions, 200), wanted, rtol=1e-9, atol=1e-9)
     # A direction that is nothing has no part.
     none = torch.cat([directions, torch.zeros(1, 2).double()])
-    torch.testing.assert_close(weighed(cells, none, 200)[..., :2], wanted, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(solve_weights(cells, none, 200)[..., :2], wanted, rtol=1e-9, atol=1e-9)
 
 
 def test_no_other_weights_that_are_not_negative_come_nearer():
     rows, directions = drawn(1, 7, 9, seed=1).abs(), torch.nn.functional.normalize(drawn(4, 9, seed=2).abs(), dim=1)
-    maps = weighed(rows, directions, 500)
+    maps = solve_weights(rows, directions, 500)
     assert (maps >= 0).all()
     # Karush, Kuhn and Tucker: no gradient where a weight is positive, none that would raise one that is zero.
     gradient = (maps @ directions - rows) @ directions.mT
@@ -156,7 +158,7 @@ def test_no_other_weights_that_are_not_negative_come_nearer():
     assert ((gradient * maps).abs() < 1e-6).all()
     places, given = separable()
     given = torch.nn.functional.normalize(given, dim=1)
-    torch.testing.assert_close(weighed((places @ given)[None], given, 500)[0], places, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(solve_weights((places @ given)[None], given, 500)[0], places, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +190,7 @@ def test_the_classes_equal_the_linear_formula_behind_pooling():
     features = model.last(model.features(images)).detach()
     explainer = explained(model, classes=5)
     found = explainer(images)
-    directions = dff_directions(sampled(features, 3), concepts=2)
+    directions = dff_directions(sample_cells(features, 3), concepts=2)
     for row, [one] in enumerate(found):
         assert one.concepts
         for concept, map, direction in zip(one.concepts, one.map, directions, strict=True):
@@ -199,7 +201,7 @@ def test_the_classes_equal_the_linear_formula_behind_pooling():
                 assert spoken.rise == pytest.approx(float(linear[spoken.index]), rel=1e-5)
                 assert spoken.label == str(spoken.index)
         assert sum(concept.share for concept in one.concepts) == pytest.approx(1, abs=1e-3)
-        assert one.score == pytest.approx(float(dff(features[row : row + 1], directions, None, concepts=2).held))
+        assert one.score == pytest.approx(float(dff(features[row : row + 1], directions, None, concepts=2).kept_share))
 
 
 def test_the_classes_are_those_of_the_network_behind_the_layer():
@@ -208,7 +210,7 @@ def test_the_classes_are_those_of_the_network_behind_the_layer():
         found = explained(model, ["conv1"], classes=2, over="picture")(images)
     act = model.conv1(images).detach()
     alike = alone(act, concepts=2)
-    _, directions = factorised(act.flatten(2).mT.clamp(min=0), 2, 200)
+    _, directions = factorize(act.flatten(2).mT.clamp(min=0), 2, 200)
 
     def behind(given):
         x = model.pool(model.relu1(model.norm1(given.clone())))
@@ -253,7 +255,7 @@ class Boxes(nn.Module):
 
 
 def test_of_a_detector_there_are_concepts_without_classes():
-    network = named(Boxes(), 2, size=16, outlet=camcli.Outlet("detect"))
+    network = named(Boxes(), 2, size=16, output_spec=camcli.OutputSpec("detect"))
     explainer = explained(network)
     [[one]] = explainer(pictures(1, 16))
     assert len(one.concepts) == 2
@@ -274,12 +276,12 @@ class Dense(nn.Module):
 
 def test_of_a_segmentation_the_scores_are_summed_over_the_picture():
     model, images = Dense(), pictures(2, 16)
-    network = named(model, 2, size=16, outlet=camcli.Outlet("segment"))
+    network = named(model, 2, size=16, output_spec=camcli.OutputSpec("segment"))
     seen = torch.ones(2, 16, 16, dtype=torch.bool)
     seen[1, 8:] = False
     act = model.last(images).detach()
-    directions = dff_directions(sampled(act, 2), concepts=2)
-    results = explained(network, classes=2).results(images, seen=seen)
+    directions = dff_directions(sample_cells(act, 2), concepts=2)
+    results = explained(network, classes=2).results(images, picture_mask=seen)
     for row, [one] in enumerate(results):
         for map, direction, concept in zip(one.map, directions, one.concepts, strict=True):
             linear = (model.head.weight.detach()[:, :, 0, 0] @ direction) * (map * seen[row].numpy()).sum()
@@ -299,7 +301,7 @@ def test_a_picture_has_one_explanation_whatever_is_asked_for():
     assert {(one.index, one.label, one.probability) for [one] in found} == {(None, "2 concepts", None)}
     np.testing.assert_array_equal(found[0][0].map, explainer(images, 1)[0][0].map)
     assert "a target changes nothing" in " ".join(explainer.notes)
-    assert explainer.says() == "the layer's activations as a sum of concepts; no class"
+    assert explainer.describe_target() == "the layer's activations as a sum of concepts; no class"
     # A picture whose target gives no class has its concepts too.
     assert [len(one) for one in explainer.results(images, lambda row, scores: [])] == [1, 1, 1]
     both = Explainer(model, layers=["last"], method=["dff", "gradcam"], options={"concepts": 2})
@@ -313,10 +315,10 @@ def test_a_picture_has_one_explanation_whatever_is_asked_for():
 def test_a_batch_is_its_pictures_where_directions_are_given_or_each_has_its_own():
     model, images = Pooled(), pictures(3, 16)
     apart = explained(model, over="picture")
-    assert not apart.fits
+    assert not apart.fits_concepts
     given = explained(model)
-    assert given.fits
-    given.fit(given.cells(some, 3) for some in images.split(2))
+    assert given.fits_concepts
+    given.fit(given.sample_cells(some, 3) for some in images.split(2))
     for explainer in (apart, given):
         whole = explainer(images)
         for row in range(3):
@@ -359,7 +361,7 @@ def test_a_layer_that_is_mostly_negative_is_told():
         ({"flips": ("flip",)}, "--augment"),
         ({"fuse": "mean"}, "--fuse"),
         ({"eigen_smooth": True}, "--eigen-smooth"),
-        ({"channels": 2}, "--target channels:top:N"),
+        ({"top_channels": 2}, "--target channels:top:N"),
         ({"score": "margin"}, "--score, --versus or --counterfactual"),
         ({"counterfactual": True}, "--score, --versus or --counterfactual"),
     ],
@@ -376,14 +378,14 @@ def test_other_methods_have_one_map_and_methods_of_concepts_ask_for_no_class(bri
     def asking(act, grad):
         return act
 
-    def fitted_to(act, fitted):
+    def fitted_to(act, basis):
         return act[:, 0]
 
     with pytest.raises(RequestError, match=r"gives maps of shape \(n, 2, 8, 8\)"):
         Explainer(Pooled(), layers=["last"], method=bring(several))(pictures(1, 16))
     with pytest.raises(RequestError, match="are of no class, and asks for grad"):
         Explainer(Pooled(), method=bring(asking, kind="concept"))
-    with pytest.raises(RequestError, match="asks for 'fitted', and is of kind gradient"):
+    with pytest.raises(RequestError, match="asks for 'basis', and is of kind gradient"):
         Explainer(Pooled(), method=bring(fitted_to))
 
 
@@ -391,10 +393,10 @@ def test_other_methods_have_one_map_and_methods_of_concepts_ask_for_no_class(bri
 
 
 def test_pictures_are_spread_and_others_stand_in():
-    assert spread(3) == [0, 1, 2]
-    assert spread(10, most=4) == [0, 2, 5, 7]
-    assert len(set(spread(1001))) == concepts.MOST_PICTURES
-    order = list(spread_first(lambda: range(205), 205))
+    assert pick_evenly(3) == [0, 1, 2]
+    assert pick_evenly(10, limit=4) == [0, 2, 5, 7]
+    assert len(set(pick_evenly(1001))) == concepts.MAX_PICTURES
+    order = list(put_even_sample_first(lambda: range(205), 205))
     assert order[:3] == [0, 2, 4]
     assert sorted(order) == list(range(205))
     assert order[100] == 1
@@ -402,11 +404,11 @@ def test_pictures_are_spread_and_others_stand_in():
 
 def test_of_large_layers_some_cells_are_taken_the_same_of_every_picture(monkeypatch):
     act = drawn(2, 3, 8, 8)
-    assert torch.equal(sampled(act, 2), act.flatten(2).mT.flatten(0, 1))
-    monkeypatch.setattr(concepts, "MOST_VALUES", 3 * 2 * 10)
-    some = sampled(act, 2)
+    assert torch.equal(sample_cells(act, 2), act.flatten(2).mT.flatten(0, 1))
+    monkeypatch.setattr(concepts, "MAX_VALUES", 3 * 2 * 10)
+    some = sample_cells(act, 2)
     assert some.shape == (20, 3)
-    assert torch.equal(some, torch.cat([sampled(act[:1], 2), sampled(act[1:], 2)]))
+    assert torch.equal(some, torch.cat([sample_cells(act[:1], 2), sample_cells(act[1:], 2)]))
 
 
 # ---- a run
@@ -591,15 +593,15 @@ def test_the_stream_in_python_has_the_same_concepts_in_all(tiny: str) -> None:
 TWO = np.zeros((2, 2, 2), np.float32)
 TWO[0, :, 0], TWO[1, :, 1] = 4, 2
 CONCEPTS = (
-    Concept(1, 0.667, (Spoken(281, "tabby", 5.25), Spoken(282, "tiger cat", 3.0))),
+    Concept(1, 0.667, (ConceptClass(281, "tabby", 5.25), ConceptClass(282, "tiger cat", 3.0))),
     Concept(2, 0.333),
 )
 
 
 def picture():
     pixels = np.full((40, 40, 3), 100, np.uint8)
-    prepare = Prepare((32, 32), (0.5,) * 3, (0.5,) * 3, (32, 32), "squash")
-    return Picture(Source(Path("a.jpg"), "a.jpg"), pixels, prepare.view(40, 40))
+    preprocess = Preprocess((32, 32), (0.5,) * 3, (0.5,) * 3, (32, 32), "squash")
+    return Picture(PictureSource(Path("a.jpg"), "a.jpg"), pixels, preprocess.view(40, 40))
 
 
 def of_two(**more) -> Explanation:
@@ -612,16 +614,16 @@ def image(name, style=STYLE):
 
 def test_a_heatmap_has_the_concepts_colours_as_strong_as_they_are():
     heat = image("heatmap")
-    assert tuple(heat[20, 2]) == hue(1) == (230, 159, 0)
-    np.testing.assert_allclose(heat[20, 37], np.array(hue(2)) / 2, atol=1)
+    assert tuple(heat[20, 2]) == concept_colour(1) == (230, 159, 0)
+    np.testing.assert_allclose(heat[20, 37], np.array(concept_colour(2)) / 2, atol=1)
     assert tuple(image("heatmap", Style("inferno", 0.6, "run", 8.0))[20, 2]) == (115, 80, 0)
 
 
 def test_an_overlay_has_the_concepts_colours_over_a_grey_picture():
     over = image("overlay").astype(float)
-    np.testing.assert_allclose(over[20, 2], 0.6 * np.array(hue(1)) + 0.4 * 100, atol=1)
+    np.testing.assert_allclose(over[20, 2], 0.6 * np.array(concept_colour(1)) + 0.4 * 100, atol=1)
     opacity = 0.6 * 0.5**0.75
-    np.testing.assert_allclose(over[20, 37], opacity * np.array(hue(2)) + (1 - opacity) * 100, atol=1.5)
+    np.testing.assert_allclose(over[20, 37], opacity * np.array(concept_colour(2)) + (1 - opacity) * 100, atol=1.5)
 
 
 def test_the_array_holds_all_concepts():
@@ -631,31 +633,31 @@ def test_the_array_holds_all_concepts():
 def test_the_panel_has_a_legend():
     sheet = image("panel")
     for number in (1, 2):
-        assert ((sheet == hue(number)).all(2)).sum() >= panel.PATCH**2
-    assert panel._spoken(CONCEPTS[0]) == "tabby +5.2, tiger cat +3"
+        assert ((sheet == concept_colour(number)).all(2)).sum() >= panel.PATCH_SIDE**2
+    assert panel._describe_classes(CONCEPTS[0]) == "tabby +5.2, tiger cat +3"
     assert [text for _, _, text in panel._heading(of_two())] == [
         "2 concepts",
         "they hold 80% of what the layer says here",
     ]
-    tiles = [tile.caption for tile in panel._tiles(picture(), of_two(), STYLE)]
+    tiles = [tile.caption for tile in panel._draw_tiles(picture(), of_two(), STYLE)]
     assert tiles == ["picture", "overlay"]
-    longer = replace(of_two(), concepts=(replace(CONCEPTS[0], classes=(Spoken(1, "W" * 900, 1.0),)), CONCEPTS[1]))
+    longer = replace(of_two(), concepts=(replace(CONCEPTS[0], classes=(ConceptClass(1, "W" * 900, 1.0),)), CONCEPTS[1]))
     edges = np.asarray(Image.open(io.BytesIO(OUTPUTS.load("panel")(picture(), longer, STYLE))))
     assert (edges[:, -panel.MARGIN + 4 :] == 255).all()
 
 
 def test_what_the_model_did_not_see_has_no_concept():
-    cropped = Prepare((32, 32), (0.5,) * 3, (0.5,) * 3, (32, 32)).view(80, 40)
-    wide = Picture(Source(Path("a.jpg"), "a.jpg"), np.full((40, 80, 3), 100, np.uint8), cropped)
+    cropped = Preprocess((32, 32), (0.5,) * 3, (0.5,) * 3, (32, 32)).view(80, 40)
+    wide = Picture(PictureSource(Path("a.jpg"), "a.jpg"), np.full((40, 80, 3), 100, np.uint8), cropped)
     heat = np.asarray(Image.open(io.BytesIO(OUTPUTS.load("heatmap")(wide, of_two(), STYLE))))
-    assert set(np.unique(heat[:, :20])) == {draw.GROUND, draw.LINE}
-    assert tuple(heat[20, 22]) == hue(1)
+    assert set(np.unique(heat[:, :20])) == {draw.HATCH_GROUND, draw.HATCH_LINE}
+    assert tuple(heat[20, 22]) == concept_colour(1)
 
 
 def test_colours_stay_apart():
-    every = [hue(number) for number in range(1, 22)]
+    every = [concept_colour(number) for number in range(1, 22)]
     assert len(set(every)) == 21
-    assert hue(22) == hue(1)
+    assert concept_colour(22) == concept_colour(1)
     apart = [
         max(abs(a - b) for a, b in zip(one, other, strict=True)) for one in every for other in every if one != other
     ]
@@ -673,7 +675,7 @@ def test_concepts_are_json_and_back():
             {"index": 282, "label": "tiger cat", "rise": 3},
         ],
     }
-    assert tuple(map(Concept.read, values["concepts"])) == CONCEPTS
+    assert tuple(map(Concept.from_dict, values["concepts"])) == CONCEPTS
 
 
 def test_a_network_may_have_its_labels(tiny: str) -> None:

@@ -10,7 +10,7 @@ import camcli
 from camcli import Explainer, Job
 from camcli.engine import devices
 from camcli.methods import METHODS
-from camcli.runs.worker.resolve import _compared
+from camcli.runs.worker.resolve import _make_similarity_network
 from camcli.runs.worker.worker import Worker
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -27,7 +27,7 @@ def elsewhere():
     torch.set_default_device(None)
 
 
-@pytest.mark.parametrize("method", [row.name for row in METHODS.own if row.name not in LEFT_OUT])
+@pytest.mark.parametrize("method", [row.name for row in METHODS.builtin_rows if row.name not in LEFT_OUT])
 def test_no_map_changes(method, elsewhere):
     model = Stacked() if method in ATTENDING else Pooled() if method == "cam" else Small()
     seeded(model, dtype=torch.float32)
@@ -73,14 +73,14 @@ def test_no_run_changes(sample_images, tmp_path, asked, elsewhere):
 )
 def test_a_gpu_is_fed_by_as_many_threads_as_there_are_cores(monkeypatch, cores, several, threads):
     monkeypatch.setattr("os.cpu_count", lambda: cores)
-    assert devices.decoders(several) == threads
+    assert devices.count_decoders(several) == threads
     assert Worker(Job(device="cpu")).workers == min(4, cores)
 
 
 def test_a_reference_goes_where_the_network_is_and_as_it_counts(sample_images):
     """Of a network in double precision, as of one on another device, what it is handed is not what was decoded."""
     network = camcli.load("bundled:efficientnet-lite0", head="none")
-    plain = _compared(network, [str(sample_images / "chelsea.png")], Job())
+    plain = _make_similarity_network(network, [str(sample_images / "chelsea.png")], Job())
     network.module.double()
-    wide = _compared(network, [str(sample_images / "chelsea.png")], Job())
-    assert torch.allclose(plain.outlet.references, wide.outlet.references.float(), atol=1e-4)
+    wide = _make_similarity_network(network, [str(sample_images / "chelsea.png")], Job())
+    assert torch.allclose(plain.output_spec.references, wide.output_spec.references.float(), atol=1e-4)

@@ -72,7 +72,7 @@ def test_where_all_steps_are_even_nothing_is_measured():
     network.register_forward_pre_hook(lambda _module, inputs: given.append(len(inputs[0])))
     explain, image = Explainer(network, layers=["0"]), torch.randn(1, 3, 16, 16)
     explain.check(image)
-    found = explain.located["0"]
+    found = explain.locations["0"]
     assert (found.placement, found.offset, found.stride) == (None, (0, 0), (4, 4))
     assert Placement.even((4, 4), (16, 16)).stride == (4, 4)
     # The image, it and another, and it for its gradient and map: none for places.

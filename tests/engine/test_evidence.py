@@ -7,8 +7,8 @@ from networks import ByHand, Pooled, Small, pictures, unruly, untouched
 from torch import nn
 
 from camcli import Explainer, PictureError, RequestError
-from camcli.engine.signals.evidence import SIGNALS
-from camcli.methods import EVIDENCE, MethodRow, works_at
+from camcli.engine.signals.lookup import SIGNAL_FUNCTIONS
+from camcli.methods import SIGNALS, MethodRow, works_at
 
 RED, GREEN, BLUE = [[1.0, 2.0], [3.0, 4.0]], [[0.0, 1.0], [1.0, 0.0]], [[7.0, 7.0], [7.0, 7.0]]
 IMAGE = torch.tensor([[RED, GREEN, BLUE]])
@@ -50,7 +50,7 @@ class Cubic(nn.Module):
 
 def test_whatever_a_method_may_ask_for_is_made_of_the_network_but_what_it_was_fitted_to():
     # No method asks which rows the score reads: the house does.
-    assert set(SIGNALS) - {"read"} == set(EVIDENCE) - {"fitted"}
+    assert set(SIGNAL_FUNCTIONS) - {"read"} == set(SIGNALS) - {"basis"}
 
 
 def test_act_and_grad_and_score_by_hand(bring):
@@ -65,15 +65,15 @@ def test_act_and_grad_and_score_by_hand(bring):
 
 def test_curve_by_hand(bring):
     # g = 3 W A^2 and H is diagonal, 6 W A; so H A = 6 W A^2.
-    got = heard(bring, Cubic(), IMAGE, 0, "grad", "curve", layers=["layer"], layout="nchw")
+    got = heard(bring, Cubic(), IMAGE, 0, "grad", "hvp", layers=["layer"], layout="nchw")
     act = IMAGE[:, :2]
     assert torch.equal(got["grad"], 3 * Cubic.W * act**2)
-    assert torch.equal(got["curve"], 6 * Cubic.W * act**2)
+    assert torch.equal(got["hvp"], 6 * Cubic.W * act**2)
 
 
 def test_curve_of_a_linear_head_is_zero(bring):
-    got = heard(bring, ByHand(), IMAGE, 0, "curve", "grad", layers=["layer"])
-    assert not got["curve"].any()
+    got = heard(bring, ByHand(), IMAGE, 0, "hvp", "grad", layers=["layer"])
+    assert not got["hvp"].any()
     assert got["grad"].any()
 
 
@@ -100,13 +100,13 @@ def test_ask_streams_variants_in_chunks_of_the_rows_given(bring):
             sizes.append(len(x))
             return super().forward(x)
 
-    def asking(images, ask):
+    def asking(images, score_of):
         def variants():
             for number in range(5):
                 drawn.append(number)
                 yield images * number
 
-        answers = ask(variants())
+        answers = score_of(variants())
         assert drawn == []
         first = next(answers)
         assert drawn == [0, 1, 2]  # a chunk of 3 pairs, and no more
@@ -116,7 +116,7 @@ def test_ask_streams_variants_in_chunks_of_the_rows_given(bring):
         assert not scores.is_inference()
         return torch.ones(2, 2, 2)
 
-    explain = Explainer(Counted(), method=bring(asking), rows=6)
+    explain = Explainer(Counted(), method=bring(asking), batch_size=6)
     explain.check(IMAGE)
     sizes.clear()
     explain(torch.cat([IMAGE, 2 * IMAGE]), [0, 1])
@@ -135,10 +135,10 @@ def test_variants_are_asked_about_with_channels_last_unless_the_network_refuses(
             x = x.view(len(x), -1).view(x.shape) if views else x
             return self.fc(self.last(x).mean((2, 3)))
 
-    def asking(images, ask):
+    def asking(images, score_of):
         wanted = [images * number for number in range(4)]
         lay.clear()
-        found = torch.stack(list(ask(iter(wanted))))
+        found = torch.stack(list(score_of(iter(wanted))))
         said.extend(lay)
         with torch.no_grad():
             scores = torch.stack([model(variant)[[0, 1], [2, 0]] for variant in wanted])
@@ -146,37 +146,37 @@ def test_variants_are_asked_about_with_channels_last_unless_the_network_refuses(
         return torch.ones(2, 2, 2)
 
     model, said = Looking(), []
-    explain = Explainer(model, method=bring(asking), rows=4)
+    explain = Explainer(model, method=bring(asking), batch_size=4)
     explain(pictures(2), [2, 0])
     # Two chunks of two variants of two images each; that it is refused was found out on noise, before.
     assert said == [not views] * 2
 
 
 def test_slopes_by_hand(bring):
-    def sloping(images, slopes):
-        for factor, (score, slope) in zip((1, 2, 3), slopes(images * k for k in (1, 2, 3)), strict=True):
+    def sloping(images, score_and_grad):
+        for factor, (score, slope) in zip((1, 2, 3), score_and_grad(images * k for k in (1, 2, 3)), strict=True):
             act = factor * images[:, :2]
             assert torch.equal(score, (Cubic.W * act**3).sum((1, 2, 3)))
             assert torch.equal(slope[:, :2], 3 * Cubic.W * act**2)
         return torch.ones(2, 2, 2)
 
-    Explainer(Cubic(), method=bring(sloping), rows=4)(torch.cat([IMAGE, -IMAGE]), 0)
+    Explainer(Cubic(), method=bring(sloping), batch_size=4)(torch.cat([IMAGE, -IMAGE]), 0)
 
 
 def test_responses_by_hand(bring):
-    def responding(responses, images):
-        for factor, (act, grad) in zip((1, 2, 3), responses(images * k for k in (1, 2, 3)), strict=True):
+    def responding(act_and_grad, images):
+        for factor, (act, grad) in zip((1, 2, 3), act_and_grad(images * k for k in (1, 2, 3)), strict=True):
             assert torch.equal(act, factor * images[:, :2])
             assert torch.equal(grad, 3 * Cubic.W * act**2)
         return torch.ones(2, 2, 2)
 
-    explain = Explainer(Cubic(), layers=["layer"], method=bring(responding), layout="nchw", rows=4)
+    explain = Explainer(Cubic(), layers=["layer"], method=bring(responding), layout="nchw", batch_size=4)
     explain(torch.cat([IMAGE, -IMAGE]), 0)
 
 
 def test_rest_by_hand(bring):
-    def resting(act, rest):
-        scores = torch.stack(list(rest(act * factor for factor in (1, 0, 2))))
+    def resting(act, score_from_layer):
+        scores = torch.stack(list(score_from_layer(act * factor for factor in (1, 0, 2))))
         assert scores.tolist() == [[3, 3], [0, 0], [6, 6]]
         return torch.ones(2, 2, 2)
 
@@ -288,7 +288,9 @@ def test_a_method_that_needs_only_the_activation_goes_back_nowhere(bring, counte
 
 def test_a_method_that_needs_only_images_and_answers_needs_no_layer_and_no_graph(bring, counted):
     model = Counted()
-    explain = Explainer(model, method=bring(lambda images, ask: images[:, 0] * next(ask([images]))[:, None, None], "m"))
+    explain = Explainer(
+        model, method=bring(lambda images, score_of: images[:, 0] * next(score_of([images]))[:, None, None], "m")
+    )
     explain.check(pictures(1, 16))
     assert counted(lambda: explain(pictures(3, 16), 1)) == (2, 0)
     assert explain.layers == ()
@@ -306,9 +308,9 @@ def test_the_graph_starts_at_the_layer_unless_the_input_is_asked_for(bring):
 
 
 def test_an_unknown_name_is_refused_with_what_there_is(bring):
-    with pytest.raises(RequestError, match="'odd' asks for 'moon', and there is no such evidence") as caught:
+    with pytest.raises(RequestError, match="'odd' asks for 'moon', and there is no such signal") as caught:
         Explainer(Small(), method=bring(lambda act, moon: act, "odd"))
-    assert all(f"  {name}: " in caught.value.hint for name in EVIDENCE)
+    assert all(f"  {name}: " in caught.value.hint for name in SIGNALS)
 
 
 def test_where_a_method_works_follows_from_its_signature():
@@ -322,7 +324,7 @@ def test_where_a_method_works_follows_from_its_signature():
 
 @pytest.mark.parametrize(
     "names",
-    [("act", "grad"), ("images", "input_grad"), ("act", "score"), ("index", "images"), ("act", "curve"), ("logits",)],
+    [("act", "grad"), ("images", "input_grad"), ("act", "score"), ("index", "images"), ("act", "hvp"), ("logits",)],
 )
 def test_images_with_fewer_classes_do_not_disturb_the_others(bring, names):
     model, images = Small(), pictures(3, 16)
@@ -340,12 +342,12 @@ def test_images_with_fewer_classes_do_not_disturb_the_others(bring, names):
 
 
 def test_questions_are_about_the_images_that_have_the_class(bring):
-    def questions(act, images, ask, slopes, responses, rest):
+    def questions(act, images, score_of, score_and_grad, act_and_grad, score_from_layer):
         n = len(images)
-        own = next(ask([images]))
-        for one in (next(rest([act])), next(slopes([images]))[0]):
+        own = next(score_of([images]))
+        for one in (next(score_from_layer([act])), next(score_and_grad([images]))[0]):
             torch.testing.assert_close(one, own)
-        seen, grad = next(responses([images]))
+        seen, grad = next(act_and_grad([images]))
         assert own.shape == (n,)
         torch.testing.assert_close(seen, act)
         return own[:, None, None] + grad.sum(1)
@@ -366,7 +368,7 @@ def test_a_map_that_cannot_be_had_says_why_in_the_words_of_its_row(bring):
         Explainer(Small(), layers=["conv2"], method=name)(pictures(1, 16))
 
 
-@pytest.mark.parametrize("piece", ["ask", "slopes", "responses", "rest"])
+@pytest.mark.parametrize("piece", ["score_of", "score_and_grad", "act_and_grad", "score_from_layer"])
 def test_the_model_is_untouched_when_a_question_fails(bring, piece):
     model = unruly(Small())
     questioned = []
@@ -377,7 +379,7 @@ def test_the_model_is_untouched_when_a_question_fails(bring, piece):
 
     model.relu2.register_forward_pre_hook(fails)
     scope = {"torch": torch, "questioned": questioned}
-    what = "act" if piece == "rest" else "images"
+    what = "act" if piece == "score_from_layer" else "images"
     exec(f"def asks(act, images, {piece}):\n questioned.append(1)\n return list({piece}([{what}, {what}]))", scope)
     explain = Explainer(model, layers=["conv2"], method=bring(scope["asks"]))
     explain.check(pictures(1, 16))
@@ -389,7 +391,7 @@ def test_the_model_is_untouched_when_a_question_fails(bring, piece):
 def test_of_a_segmentation_the_score_over_its_own_region_is_asked_for(bring, region):
     from networks import named
 
-    from camcli import Outlet
+    from camcli import OutputSpec
 
     class Dense(nn.Module):
         def __init__(self):
@@ -401,15 +403,15 @@ def test_of_a_segmentation_the_score_over_its_own_region_is_asked_for(bring, reg
         def forward(self, x):
             return self.layer(x)
 
-    def asks(images, ask, score, logits):
-        half, flipped = ask([images / 2, -images])
+    def asks(images, score_of, score, logits):
+        half, flipped = score_of([images / 2, -images])
         # The pixels stay those of the picture itself, though the other class is predicted in the opposite.
         torch.testing.assert_close(half, score / 2)
         torch.testing.assert_close(flipped, -score)
         torch.testing.assert_close(logits[:, 1], score)
         return images.sum(1)
 
-    network = named(Dense().eval(), 3, 8, outlet=Outlet("segment"))
+    network = named(Dense().eval(), 3, 8, output_spec=OutputSpec("segment"))
     mask = None
     if region:
         mask = torch.zeros(2, 8, 8, dtype=torch.bool)
@@ -420,18 +422,18 @@ def test_of_a_segmentation_the_score_over_its_own_region_is_asked_for(bring, reg
 def test_of_a_detector_nothing_is_asked_again(bring):
     from networks import named
 
-    from camcli import Outlet
+    from camcli import OutputSpec
 
-    network = named(Small(), 3, 16, outlet=Outlet("detect"))
+    network = named(Small(), 3, 16, output_spec=OutputSpec("detect"))
     with pytest.raises(RequestError, match="finds other boxes in a changed image"):
-        Explainer(network, method=bring(lambda images, ask: images, "asker"))
+        Explainer(network, method=bring(lambda images, score_of: images, "asker"))
     with pytest.raises(RequestError, match="finds other boxes in a changed image"):
         Explainer(network, scales=(0.5, 1))
 
 
 def test_two_sizes_of_image_have_two_plans(bring):
-    def rests(act, rest):
-        return act.mean(1) + next(rest([act]))[:, None, None]
+    def rests(act, score_from_layer):
+        return act.mean(1) + next(score_from_layer([act]))[:, None, None]
 
     explain = Explainer(Pooled(), layers=["last"], method=bring(rests))
     for size, grid in ((16, (8, 8)), ((16, 32), (8, 16)), (16, (8, 8))):

@@ -11,7 +11,8 @@ from torch import nn
 import camcli
 from camcli import Explainer
 from camcli.engine.layers.probe import probe_image
-from camcli.engine.speed.folding import Pair, fold, folded, pairs
+from camcli.engine.speed.folding import ConvNormPair, find_conv_bn_pairs, fold_batch_norms, fuse_conv_bn_weights
+from camcli.engine.speed.tune import optimize_weights
 from camcli.images.decode import decode
 from camcli.models import BUNDLED_MODEL
 
@@ -78,8 +79,8 @@ class Learning(Plain):
         return self.fc(x.mean((2, 3)))
 
 
-def found(model: nn.Module) -> list[Pair]:
-    return pairs(model.eval(), lambda: model(IMAGE))
+def found(model: nn.Module) -> list[ConvNormPair]:
+    return find_conv_bn_pairs(model.eval(), lambda: model(IMAGE))
 
 
 def test_the_formula_by_hand():
@@ -90,7 +91,7 @@ def test_the_formula_by_hand():
     behind.running_var.fill_(4)
     nn.init.constant_(behind.weight, 5)
     nn.init.constant_(behind.bias, 7)
-    weight, bias = folded(convolution, behind)
+    weight, bias = fuse_conv_bn_weights(convolution, behind)
     # 5 ((2 x + 1) - 3) / 2 + 7 = 5 x + 2
     assert (weight.item(), bias.item()) == (5, 2)
 
@@ -103,16 +104,16 @@ def test_eps_is_part_of_the_formula():
     behind.running_var.fill_(1)
     nn.init.constant_(behind.weight, 5)
     nn.init.constant_(behind.bias, 7)
-    weight, bias = folded(convolution, behind)
+    weight, bias = fuse_conv_bn_weights(convolution, behind)
     # 5 ((2 x + 1) - 3) / sqrt(1 + 3) + 7 = 5 x + 2
     assert (weight.item(), bias.item()) == (5, 2)
 
 
 @pytest.mark.parametrize("model", [Plain(), Plain(behind=Activated), Plain(lambda *a: nn.Conv2d(*a, bias=False))])
 def test_a_pair_becomes_one_and_two_again(model):
-    assert found(model) == [Pair("conv", "norm")]
+    assert found(model) == [ConvNormPair("conv", "norm")]
     before, weights = model(IMAGE), {name: value.clone() for name, value in model.state_dict().items()}
-    unfold = fold(model, found(model))
+    unfold = fold_batch_norms(model, found(model))
     assert not any(isinstance(one, nn.BatchNorm2d) for one in model.modules())
     assert torch.allclose(model(IMAGE), before, atol=1e-6)
     unfold()
@@ -132,7 +133,7 @@ def test_what_is_used_elsewhere_too_is_left_alone(model):
     [("a", True), ("a.conv", True), ("a.norm", True), ("a.norm.act", True), ("b", False), ("a.no", False)],
 )
 def test_nothing_is_folded_at_or_in_a_layer_that_is_looked_at(layer, touched):
-    assert Pair("a.conv", "a.norm").touches(layer) == touched
+    assert ConvNormPair("a.conv", "a.norm").touches(layer) == touched
 
 
 @pytest.mark.parametrize("layer", ["conv", "norm"])
@@ -140,13 +141,13 @@ def test_the_layer_says_what_it_said(layer):
     model = Plain().eval()
     [[before]] = Explainer(model, layers=[layer], method="hirescam")(IMAGE, 1)
     explainer = Explainer(model, layers=[layer], method="hirescam")
-    assert explainer.rearrange(IMAGE) == 0
+    assert optimize_weights(explainer, IMAGE) == 0
     [[after]] = explainer(IMAGE, 1)
     assert np.abs(before.map - after.map).max() <= 1e-6 * np.abs(before.map).max()
 
 
 def test_fullgrad_has_every_bias():
-    assert Explainer(Plain().eval(), method="fullgrad").rearrange(IMAGE) == 0
+    assert optimize_weights(Explainer(Plain().eval(), method="fullgrad"), IMAGE) == 0
 
 
 def test_maps_of_the_bundled_model_stay_what_they_were(sample_images: Path):
@@ -155,7 +156,7 @@ def test_maps_of_the_bundled_model_stay_what_they_were(sample_images: Path):
     espresso = network.labels.find("espresso")
     explainer = Explainer(network)
     for fast in camcli.explain(sample_images, target="espresso"):
-        image, _ = network.prepare(decode(Path(fast.source), "#ffffff"))
+        image, _ = network.preprocess(decode(Path(fast.source), "#ffffff"))
         [[plain]] = explainer(image[None], espresso)
         assert np.abs(plain.map - fast.map).max() <= 1e-4 * np.ptp(plain.map), fast.source
         assert plain.score == pytest.approx(fast.score, rel=1e-4)

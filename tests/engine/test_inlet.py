@@ -14,7 +14,7 @@ from camcli.base.errors import PictureError, RequestError
 from camcli.engine import input_channels
 from camcli.engine.explainer import Explainer
 from camcli.engine.network import Network
-from camcli.images.transform import Prepare
+from camcli.images.transform import Preprocess
 from camcli.methods import METHODS
 from camcli.models.load import load
 from camcli.runs.explain.run import Run
@@ -25,7 +25,7 @@ CODE = '''
 import torch
 from torch import nn
 import timm
-from camcli import Prepare
+from camcli import Preprocess
 
 
 class Bright(nn.Module):
@@ -43,7 +43,7 @@ class Bright(nn.Module):
 
 
 def prepare(channels):
-    return Prepare(
+    return Preprocess(
         size=(16, 16), mean=(0.0,) * channels, std=(1.0,) * channels, resize=(16, 16), fit="squash",
         interpolation="nearest",
     )
@@ -146,12 +146,22 @@ class Patches(nn.Module):
     ],
 )
 def test_what_a_network_takes_is_read_where_it_fails(build, channels):
-    assert input_channels.taken(build(channels), (16, 16), 3) == channels
+    assert input_channels.find_input_channels(build(channels), (16, 16), 3) == channels
 
 
 def test_what_fails_for_another_reason_says_nothing():
-    assert input_channels.taken(nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten(), nn.Linear(7, 2)), (16, 16), 3) is None
-    assert input_channels.taken(nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Linear(7, 2)), (16, 16), 3) is None
+    assert (
+        input_channels.find_input_channels(
+            nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten(), nn.Linear(7, 2)), (16, 16), 3
+        )
+        is None
+    )
+    assert (
+        input_channels.find_input_channels(
+            nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Linear(7, 2)), (16, 16), 3
+        )
+        is None
+    )
 
 
 # --- grey pictures ----------------------------------------------------------------------------------------------------
@@ -159,29 +169,29 @@ def test_what_fails_for_another_reason_says_nothing():
 
 def test_grey_is_pillows_before_anything_else():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8))
-    prepare = Prepare(size=(24, 24), mean=(0.4,), std=(0.2,), resize=(30, 30))
-    values, view = prepare(image)
+    preprocess = Preprocess(size=(24, 24), mean=(0.4,), std=(0.2,), resize=(30, 30))
+    values, view = preprocess(image)
     # timm's data sets convert by Pillow's "L" (input_img_mode), and then transform.
     transform = timm.data.create_transform(
         input_size=(1, 24, 24), mean=(0.4,), std=(0.2,), interpolation="bicubic", crop_pct=24 / 30
     )
     assert torch.equal(values, transform(image.convert("L")))
     assert values.shape == (1, 24, 24)
-    assert view == Prepare(size=(24, 24), mean=(0.0,) * 3, std=(1.0,) * 3, resize=(30, 30)).view(90, 60)
-    assert prepare.reduced(image, image.size, (0.0, 0.0, 90.0, 60.0))[0].shape == (1, 24, 24)
+    assert view == Preprocess(size=(24, 24), mean=(0.0,) * 3, std=(1.0,) * 3, resize=(30, 30)).view(90, 60)
+    assert preprocess.from_reduced(image, image.size, (0.0, 0.0, 90.0, 60.0))[0].shape == (1, 24, 24)
 
 
 def test_padding_of_grey_is_its_mean():
-    prepare = Prepare(size=(8, 8), mean=(0.4,), std=(0.2,), resize=(8, 8)).changed(crop="none")
-    values, _ = prepare(Image.new("RGB", (80, 40), PURPLE))
-    assert prepare.fill == (102,)
+    preprocess = Preprocess(size=(8, 8), mean=(0.4,), std=(0.2,), resize=(8, 8)).adapt(crop="none")
+    values, _ = preprocess(Image.new("RGB", (80, 40), PURPLE))
+    assert preprocess.fill == (102,)
     assert values[0, 0].abs().max() < 1e-6  # 102 of 255 is 0.4
     assert values[0, 4, 4] == pytest.approx((LUMA / 255 - 0.4) / 0.2)
 
 
 def test_numbers_of_channels_go_together():
     with pytest.raises(ValueError, match=r"one number a channel each, and here of \[1, 3\]"):
-        Prepare(size=(8, 8), mean=(0.5,), std=(1.0, 1.0, 1.0), resize=(8, 8))
+        Preprocess(size=(8, 8), mean=(0.5,), std=(1.0, 1.0, 1.0), resize=(8, 8))
 
 
 def test_a_grey_model_from_end_to_end(code, paint, pixels):
@@ -238,7 +248,7 @@ def test_every_method_takes_any_number_of_channels(method, channels):
     ],
 )
 def test_a_prepare_of_other_channels(code, name, takes, makes, numbers):
-    with pytest.raises(RequestError, match=f"takes images of {takes}, and its Prepare makes {makes}") as caught:
+    with pytest.raises(RequestError, match=f"takes images of {takes}, and its Preprocess makes {makes}") as caught:
         load(code(name))
     assert numbers in caught.value.hint
     assert "size" not in caught.value.hint
@@ -268,7 +278,7 @@ def test_batches_of_other_channels():
     with pytest.raises(RequestError, match="the network takes images of 1 channel, and these have 3"):
         Explainer(conv(1))(torch.zeros(2, 3, 24, 24))
     network = Network(
-        "mine", conv(1), Prepare((24, 24), (0.5,), (0.5,), (24, 24)), Labels(("a", "b", "c")), "file", "x"
+        "mine", conv(1), Preprocess((24, 24), (0.5,), (0.5,), (24, 24)), Labels(("a", "b", "c")), "file", "x"
     )
     with pytest.raises(RequestError, match="images of shape 2x3x24x24 were given, and mine takes 1 channel"):
         Explainer(network)(torch.zeros(2, 3, 24, 24))
@@ -289,11 +299,11 @@ def test_grad_cam_of_any_channels_is_that_by_hand(channels):
 
 
 def test_timm_with_one_channel(code, paint):
-    prepare = load(code("told")).prepare
-    assert (prepare.channels, prepare.mean, prepare.std) == (1, (0.5,), (0.25,))
+    preprocess = load(code("told")).preprocess
+    assert (preprocess.channels, preprocess.mean, preprocess.std) == (1, (0.5,), (0.25,))
     # What is the same for every colour is so for grey.
-    prepare = load(code("halves")).prepare
-    assert (prepare.mean, prepare.std) == ((0.5,), (0.5,))
+    preprocess = load(code("halves")).preprocess
+    assert (preprocess.mean, preprocess.std) == ((0.5,), (0.5,))
     with pytest.raises(RequestError, match=r"takes images of 1 channel.*mean and std of 3 \(0.485") as caught:
         load(code("of_timm"))
     assert "pretrained_cfg_overlay" in caught.value.hint
@@ -305,7 +315,7 @@ def test_timm_with_one_channel(code, paint):
 
 def test_a_model_whose_first_convolution_takes_folded_pictures():
     # 4 x 4 pixels of 3 channels are 48 to its convolution, and the pictures still have 3.
-    assert load("timm:tresnet_m", weights="random").prepare.channels == 3
+    assert load("timm:tresnet_m", weights="random").preprocess.channels == 3
 
 
 @pytest.mark.usefixtures("here")
@@ -318,9 +328,9 @@ def test_weights_of_a_grey_model_for_a_model_of_colours():
     # As the hint has it.
     Path("my_model.py").write_text(
         "import timm, camcli\n\n\ndef make():\n    module = timm.create_model('resnet10t', in_chans=1, num_classes=4)\n"
-        "    return module, camcli.Prepare(size=(64, 64), resize=(64, 64), mean=(0.5,), std=(0.5,)), list('abcd')\n"
+        "    return module, camcli.Preprocess(size=(64, 64), resize=(64, 64), mean=(0.5,), std=(0.5,)), list('abcd')\n"
     )
-    assert load("my_model.py:make", weights="grey.pth").prepare.channels == 1
+    assert load("my_model.py:make", weights="grey.pth").preprocess.channels == 1
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------------
@@ -366,9 +376,9 @@ def test_several_arrays_and_arrays_that_do_not_fit(code):
 
 
 def test_layers_of_a_grey_model_are_listed(code):
-    from camcli.runs.layers import tree
+    from camcli.runs.layers import list_layers
 
-    rows, trouble = tree(code("grey"))
+    rows, trouble = list_layers(code("grey"))
     assert trouble is None
     assert [row[0] for row in rows] == ["stem"]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from camcli.base.errors import RequestError
-from camcli.engine.layers.layout import Layout, asked, canonical, decide, readings, restored
+from camcli.engine.layers.layout import Layout, decide, from_nchw, parse_layout, possible_layouts, to_nchw
 
 SQUARE = (224, 224)
 
@@ -39,7 +39,7 @@ SQUARE = (224, 224)
     ],
 )
 def test_readings_of_maps(shape, size, wanted):
-    assert [str(layout) for layout in readings(shape, size)] == wanted
+    assert [str(layout) for layout in possible_layouts(shape, size)] == wanted
 
 
 @pytest.mark.parametrize(
@@ -67,18 +67,18 @@ def test_readings_of_maps(shape, size, wanted):
     ],
 )
 def test_readings_of_tokens(shape, size, wanted):
-    assert [str(layout) for layout in readings(shape, size)] == wanted
+    assert [str(layout) for layout in possible_layouts(shape, size)] == wanted
 
 
 def test_what_the_source_says_of_its_tokens_settles_their_reading():
-    assert readings((1, 10, 66), SQUARE, prefix=1) == [Layout("tokens", (3, 3), 1)]
-    assert readings((1, 10, 66), SQUARE, prefix=6) == [Layout("tokens", (2, 2), 6)]
-    assert readings((1, 10, 66), SQUARE, prefix=0) == []
+    assert possible_layouts((1, 10, 66), SQUARE, prefix=1) == [Layout("tokens", (3, 3), 1)]
+    assert possible_layouts((1, 10, 66), SQUARE, prefix=6) == [Layout("tokens", (2, 2), 6)]
+    assert possible_layouts((1, 10, 66), SQUARE, prefix=0) == []
     # A grid that is not of the input's aspect, because its last patches are padded.
-    assert readings((1, 211, 66), (250, 224), prefix=1) == []
-    assert readings((1, 211, 66), (250, 224), prefix=1, grid=(15, 14)) == [Layout("tokens", (15, 14), 1)]
+    assert possible_layouts((1, 211, 66), (250, 224), prefix=1) == []
+    assert possible_layouts((1, 211, 66), (250, 224), prefix=1, grid=(15, 14)) == [Layout("tokens", (15, 14), 1)]
     # The metadata's grid is that of another input size: the tokens count.
-    assert readings((1, 50, 66), SQUARE, prefix=1, grid=(14, 14)) == [Layout("tokens", (7, 7), 1)]
+    assert possible_layouts((1, 50, 66), SQUARE, prefix=1, grid=(14, 14)) == [Layout("tokens", (7, 7), 1)]
 
 
 def test_one_reading_decides():
@@ -96,7 +96,7 @@ def plainly(*layouts):
 
 def test_two_readings_are_an_error_that_names_both_unless_the_other_layers_settle_it():
     shape = (1, 7, 7, 7)
-    ways = readings(shape, SQUARE)
+    ways = possible_layouts(shape, SQUARE)
     first, last, tokens = Layout("nchw", (14, 14)), Layout("nhwc", (14, 14)), Layout("tokens", (14, 14))
     for plain in (plainly(), plainly(tokens), plainly(first, last)):
         with pytest.raises(RequestError, match="1x7x7x7 can be read in 2 ways: nchw 7x7, or nhwc 7x7") as caught:
@@ -108,7 +108,7 @@ def test_two_readings_are_an_error_that_names_both_unless_the_other_layers_settl
 
 def test_the_tokens_in_front_elsewhere_and_the_grids_elsewhere_settle_a_tie():
     shape = (1, 16, 384)
-    ways = readings(shape, SQUARE)
+    ways = possible_layouts(shape, SQUARE)
     assert [str(one) for one in ways] == ["tokens 4x4", "tokens 3x3 after 7 prefix"]
     assert str(decide(ways, shape, plainly(Layout("tokens", (14, 14))))) == "tokens 4x4"
     assert str(decide(ways, shape, plainly(Layout("nchw", (3, 3))))) == "tokens 3x3 after 7 prefix"
@@ -117,7 +117,7 @@ def test_the_tokens_in_front_elsewhere_and_the_grids_elsewhere_settle_a_tie():
 def test_channels_first_sequences_need_a_layer_with_their_grid():
     # As many channels as the square of something say nothing.
     shape = (1, 77, 1024)
-    ways = readings(shape, (512, 512))
+    ways = possible_layouts(shape, (512, 512))
     assert [str(one) for one in ways] == ["ncl 32x32"]
     with pytest.raises(RequestError, match="has no spatial grid"):
         decide(ways, shape, plainly(Layout("nchw", (16, 16))))
@@ -126,7 +126,7 @@ def test_channels_first_sequences_need_a_layer_with_their_grid():
 
 def test_volumes_and_films_are_refused_with_the_reason():
     with pytest.raises(RequestError, match="1x3x8x7x7 is a volume or a video"):
-        decide(readings((1, 3, 8, 7, 7), SQUARE), (1, 3, 8, 7, 7))
+        decide(possible_layouts((1, 3, 8, 7, 7), SQUARE), (1, 3, 8, 7, 7))
 
 
 @pytest.mark.parametrize(
@@ -141,12 +141,12 @@ def test_volumes_and_films_are_refused_with_the_reason():
     ],
 )
 def test_a_layout_can_be_asked_for(word, shape, wanted):
-    assert str(asked(word, shape)) == wanted
+    assert str(parse_layout(word, shape)) == wanted
 
 
 def test_a_layout_of_windows_cannot_be_asked_for():
     with pytest.raises(RequestError, match="one image first"):
-        asked("tokens:0:7x7", (64, 49, 96))
+        parse_layout("tokens:0:7x7", (64, 49, 96))
 
 
 # ---- values: each holds 100 x row + 10 x column + channel
@@ -174,21 +174,21 @@ def channels_last():
 
 
 def test_channels_last_become_channels_first():
-    check(canonical(channels_last(), Layout("nhwc", (ROWS, COLUMNS))))
+    check(to_nchw(channels_last(), Layout("nhwc", (ROWS, COLUMNS))))
 
 
 def test_channels_first_stay():
     tensor = torch.tensor(
         [[[[wanted(r, c, k) + 1000.0 * n for c in range(3)] for r in range(2)] for k in range(4)] for n in range(2)]
     )
-    check(canonical(tensor, Layout("nchw", (ROWS, COLUMNS))))
+    check(to_nchw(tensor, Layout("nchw", (ROWS, COLUMNS))))
 
 
 @pytest.mark.parametrize("prefix", [0, 1, 5])
 def test_tokens_become_a_grid_row_by_row_without_their_prefix(prefix):
     patches = torch.stack([channels_last()[:, r, c] for r in range(ROWS) for c in range(COLUMNS)], 1)
     tokens = torch.cat([torch.full((2, prefix, CHANNELS), -9.0), patches], 1)
-    check(canonical(tokens, Layout("tokens", (ROWS, COLUMNS), prefix)))
+    check(to_nchw(tokens, Layout("tokens", (ROWS, COLUMNS), prefix)))
 
 
 @pytest.mark.parametrize("order", ["tokens", "ncl"])
@@ -196,13 +196,13 @@ def test_tokens_behind_the_patches_are_left_out_and_channels_may_come_first(orde
     patches = torch.stack([channels_last()[:, r, c] for r in range(ROWS) for c in range(COLUMNS)], 1)
     other = torch.full((2, 2, CHANNELS), -9.0)
     tokens = torch.cat([other[:, :1], patches, other], 1)
-    check(canonical(tokens if order == "tokens" else tokens.transpose(1, 2), Layout(order, (ROWS, COLUMNS), 1, 2)))
+    check(to_nchw(tokens if order == "tokens" else tokens.transpose(1, 2), Layout(order, (ROWS, COLUMNS), 1, 2)))
 
 
 def test_a_hand_worked_permutation():
     # Class token, then patches a b c / d e f, each with two channels.
     tokens = torch.tensor([[[9, 9], [1, -1], [2, -2], [3, -3], [4, -4], [5, -5], [6, -6]]], dtype=torch.float32)
-    grid = canonical(tokens, Layout("tokens", (2, 3), 1))
+    grid = to_nchw(tokens, Layout("tokens", (2, 3), 1))
     assert grid.tolist() == [[[[1, 2, 3], [4, 5, 6]], [[-1, -2, -3], [-4, -5, -6]]]]
 
 
@@ -214,9 +214,9 @@ def test_tokens_in_front_and_behind_are_put_back_where_they_were(order):
     layout = Layout(order, (2, 2), 2, 1)
     like = tokens.transpose(1, 2) if order == "ncl" else tokens
     # Two variants of each image: its own patches, and twice these.
-    cells = canonical(like, layout)
+    cells = to_nchw(like, layout)
     given = torch.stack([cells, 2 * cells], 1).flatten(0, 1)
-    back = restored(given, layout, like)
+    back = from_nchw(given, layout, like)
     back = back.transpose(1, 2) if order == "ncl" else back
     assert [image[:, 0].tolist() for image in back] == [
         [9, 8, 1, 2, 3, 4, 7],

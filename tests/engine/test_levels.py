@@ -10,11 +10,11 @@ from networks import pictures, seeded
 from torch import nn
 
 import camcli
-from camcli import Explainer, Labels, Network, Outlet, Prepare, RequestError
-from camcli.engine.layers.levels import levels
+from camcli import Explainer, Labels, Network, OutputSpec, Preprocess, RequestError
+from camcli.engine.layers.levels import find_pyramid_levels
 from camcli.engine.layers.paths import resolve
-from camcli.engine.maps.fuse import fused, summed
-from camcli.engine.speed.folding import Pair
+from camcli.engine.maps.fuse import fuse_layers, sum_layers
+from camcli.engine.speed.folding import ConvNormPair
 
 SIZE = 64
 
@@ -94,10 +94,12 @@ class Scoring(nn.Module):
 
 
 def network(module: nn.Module, **more) -> Network:
-    prepare = Prepare((SIZE, SIZE), (0.0,) * 3, (1.0,) * 3, (SIZE, SIZE), "squash", "bilinear")
+    preprocess = Preprocess((SIZE, SIZE), (0.0,) * 3, (1.0,) * 3, (SIZE, SIZE), "squash", "bilinear")
     seeded(module)
-    outlet = Outlet("detect", min_score=0.0)
-    return Network("planted", module, prepare, Labels(("thing",)), "pretrained", "a test", outlet=outlet, **more)
+    output_spec = OutputSpec("detect", min_score=0.0)
+    return Network(
+        "planted", module, preprocess, Labels(("thing",)), "pretrained", "a test", output_spec=output_spec, **more
+    )
 
 
 PLACES = [("fine", 1, 2, 3, 4), ("fine", 9, 8, 4, 4), ("coarse", 1, 5, 2, 2), ("coarse", 5, 0, 2, 3)]
@@ -185,14 +187,14 @@ def test_levels_that_a_box_draws_on_are_summed_up_each_for_itself():
 
 def test_sums_are_kept_where_grids_differ():
     fine, coarse = torch.rand(1, 8, 12, dtype=torch.float64), torch.rand(1, 4, 6, dtype=torch.float64)
-    whole = fused([fine, coarse], "sum")
+    whole = fuse_layers([fine, coarse], "sum")
     assert whole.shape == (1, 8, 12)
     assert float(whole.sum()) == pytest.approx(float(fine.sum() + coarse.sum()))
     nothing = torch.zeros_like(fine)
-    [(names, alone)] = summed({"a": nothing, "b": coarse})
+    [(names, alone)] = sum_layers({"a": nothing, "b": coarse})
     assert names == "b"
     assert torch.equal(alone, coarse)
-    [(names, none)] = summed({"a": nothing})
+    [(names, none)] = sum_layers({"a": nothing})
     assert names == "a"
     assert not none.any()
 
@@ -236,7 +238,7 @@ def test_scores_themselves_are_no_levels():
     del module.module.head
     module.module.head = lambda some: [level.sum(1) for level in some.values()]
     image = pictures(1, SIZE)
-    assert levels(module.module, image, module.read) == ()
+    assert find_pyramid_levels(module.module, image, module.read) == ()
 
 
 def test_one_of_several_tensors_is_named_by_its_key():
@@ -254,9 +256,9 @@ def test_one_of_several_tensors_is_named_by_its_key():
 
 
 def test_a_level_between_a_convolution_and_its_norm_is_left_alone():
-    assert Pair("backbone.conv", "head.norm").touches("backbone:0")
-    assert not Pair("backbone.conv", "backbone.norm").touches("backbone:0")
-    assert not Pair("head.conv", "head.norm").touches("backbone:0")
+    assert ConvNormPair("backbone.conv", "head.norm").touches("backbone:0")
+    assert not ConvNormPair("backbone.conv", "backbone.norm").touches("backbone:0")
+    assert not ConvNormPair("head.conv", "head.norm").touches("backbone:0")
 
 
 def test_a_level_of_one_cell_says_that_it_names_no_place():

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from camcli.engine.network import Network
-from camcli.images.transform import Prepare
+from camcli.images.transform import Preprocess
 from camcli.targets.labels import Labels
 
-PREPARE = Prepare(size=(8, 8), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), resize=(8, 8))
+PREPARE = Preprocess(size=(8, 8), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), resize=(8, 8))
 
 
 def network(module: nn.Module, weights: str = "pretrained") -> Network:

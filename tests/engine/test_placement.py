@@ -13,10 +13,10 @@ from torch import nn
 
 import camcli
 from camcli import Explainer, View
-from camcli.engine.layers.locate import words_of
-from camcli.engine.maps.augment import Pass
-from camcli.engine.maps.fuse import fused
-from camcli.images.placement import Placement, at_pixels
+from camcli.engine.layers.locate import describe_locations
+from camcli.engine.maps.augment import Augmentation
+from camcli.engine.maps.fuse import fuse_layers
+from camcli.images.placement import Placement, upsample
 from camcli.methods.gradient import layercam_fusion
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
@@ -92,7 +92,7 @@ def test_a_layers_place_is_that_of_paddings_arithmetic(padding, size, first, cel
     assert by_arithmetic([(padding[0], 2, padding[1])] * 4) == (first, 16)
     explain = Explainer(Chain(*padding, squeeze=squeeze), layers=["last"])
     explain(torch.rand(1, 3, size, size), 0)
-    located = explain.located["last"]
+    located = explain.locations["last"]
     assert located.grid == (cells, cells)
     placement = located.placement or Placement.even(located.grid, (size, size))
     assert placement.stride == (16, 16)
@@ -153,7 +153,7 @@ def test_the_mean_with_the_mirrored_picture_lies_on_the_object_too():
     # By hand: mirrored, the cells lie at 15.5, 31.5, ... 95.5; the grid's, at 0.5, 16.5, ..., are 1/16 of the way on.
     values = torch.arange(36.0).view(1, 6, 6) ** 2
     placement = Placement((0.5, 0.5), (16.0, 16.0))
-    back = Pass(flips=(-1,)).back(values, (6, 6), (96, 96), placement, placement)
+    back = Augmentation(flips=(-1,)).invert(values, (6, 6), (96, 96), placement, placement)
     turned = values.flip(2)
     wanted = turned.clone()
     wanted[..., 1:] = turned[..., :-1] + (turned[..., 1:] - turned[..., :-1]) / 16
@@ -162,17 +162,17 @@ def test_the_mean_with_the_mirrored_picture_lies_on_the_object_too():
 
 def test_even_cells_are_mirrored_back_to_the_bit():
     values = torch.randn(2, 6, 6)
-    assert torch.equal(Pass(flips=(-1,)).back(values, (6, 6), (96, 96)), values.flip(2))
+    assert torch.equal(Augmentation(flips=(-1,)).invert(values, (6, 6), (96, 96)), values.flip(2))
     # Their strides are uneven, and symmetrical all the same.
     placement = Placement((10.0, 10.0), (15.2, 15.2))
-    assert torch.equal(Pass(flips=(-2,)).back(values, (6, 6), (96, 96), placement, placement), values.flip(1))
+    assert torch.equal(Augmentation(flips=(-2,)).invert(values, (6, 6), (96, 96), placement, placement), values.flip(1))
 
 
 def test_a_scaled_pass_is_brought_to_the_grid_by_its_places():
     # Twice the size and the same stride: 12 cells at 1 + 16 j of 192 pixels are 0.5 + 8 j of 96.
     values = torch.arange(12.0).expand(1, 12, 12)
     own, onto = Placement((1.0, 1.0), (16.0, 16.0)), Placement((0.5, 4.5), (16.0, 16.0))
-    back = Pass(scale=2.0, size=(192, 192)).back(values, (6, 6), (96, 96), own, onto)
+    back = Augmentation(scale=2.0, size=(192, 192)).invert(values, (6, 6), (96, 96), own, onto)
     assert back[0, 0].tolist() == [0.5, 2.5, 4.5, 6.5, 8.5, 10.5]
 
 
@@ -180,12 +180,12 @@ def test_fused_layers_meet_at_their_places():
     fine = torch.zeros(1, 1, 4)
     coarse = torch.tensor([[[0.0, 8.0]]])
     # Coarse cells at 4 and 12 of 16 pixels, fine ones at 2, 6, 10, 14; then at 0, 4, 8, 12.
-    assert fused([fine, coarse], "max").tolist() == [[[0, 0.25, 0.75, 1]]]
+    assert fuse_layers([fine, coarse], "max").tolist() == [[[0, 0.25, 0.75, 1]]]
     shifted = [Placement((8.0, 0.0), (16.0, 4.0)), None]
-    assert fused([fine, coarse], "max", None, shifted, (16, 16)).tolist() == [[[0, 0, 0.5, 1]]]
-    assert fused([fine, coarse], "paper", layercam_fusion, shifted, (16, 16)).tolist() == [[[0, 0, 0.5, 1]]]
+    assert fuse_layers([fine, coarse], "max", None, shifted, (16, 16)).tolist() == [[[0, 0, 0.5, 1]]]
+    assert fuse_layers([fine, coarse], "paper", layercam_fusion, shifted, (16, 16)).tolist() == [[[0, 0, 0.5, 1]]]
     # A function that takes the maps alone is handed them on the finest grid.
-    assert fused([fine, coarse], "paper", lambda maps: maps[1], shifted, (16, 16)).tolist() == [[[0, 0, 4, 8]]]
+    assert fuse_layers([fine, coarse], "paper", lambda maps: maps[1], shifted, (16, 16)).tolist() == [[[0, 0, 4, 8]]]
 
 
 def test_the_fused_map_lies_where_the_finest_layer_looks():
@@ -201,12 +201,12 @@ def test_pixels_by_hand_and_as_the_view_has_them():
     maps = torch.tensor([[[[0.0, 8.0]]]])
     # Cells at 0.5 and 4.5: pixel centres 0.5, 1.5, ... are quarters of the way.
     placement = Placement((0.5, 0.5), (4.0, 4.0))
-    assert at_pixels(maps, (1, 6), placement).tolist() == [[[[0, 2, 4, 6, 8, 8]]]]
+    assert upsample(maps, (1, 6), placement).tolist() == [[[[0, 2, 4, 6, 8, 8]]]]
     noise = torch.randn(1, 1, 5, 7)
     placement = Placement((-1.5, 3.0), (9.0, 8.0))
     view = View((50, 60), (50, 60), (0.0, 0.0, 60.0, 50.0), placement)
     np.testing.assert_allclose(
-        view.onto_picture(noise[0, 0].numpy()), at_pixels(noise, (50, 60), placement)[0, 0], atol=1e-5
+        view.onto_picture(noise[0, 0].numpy()), upsample(noise, (50, 60), placement)[0, 0], atol=1e-5
     )
 
 
@@ -232,16 +232,16 @@ def test_masks_and_products_lie_where_the_layer_looks(method):
 def test_another_picture_size_and_padding_shift_the_peak_alike():
     # Of a picture of 192 x 96, seen as its right half: input pixel x is 96 + x.
     view = View((96, 192), (96, 96), (96.0, 0.0, 192.0, 96.0), Placement((0.5, 8.5), (16.0, 16.0)))
-    assert view.position(1, 2, (6, 6)) == (96 + 8.5 + 32, 16.5)
-    half = view.scaled(48, 96)
-    assert half.position(1, 2, (6, 6)) == ((96 + 8.5 + 32) / 2, 16.5 / 2)
-    rows, columns, cut = view.cut()
+    assert view.cell_centre(1, 2, (6, 6)) == (96 + 8.5 + 32, 16.5)
+    half = view.scale(48, 96)
+    assert half.cell_centre(1, 2, (6, 6)) == ((96 + 8.5 + 32) / 2, 16.5 / 2)
+    rows, columns, cut = view.crop()
     assert (rows, columns) == (slice(0, 96), slice(96, 192))
-    assert cut.position(1, 2, (6, 6)) == (8.5 + 32, 16.5)
+    assert cut.cell_centre(1, 2, (6, 6)) == (8.5 + 32, 16.5)
     # Cells about -7.5 .. 8.5 .. of an input whose upper 16 pixels are padding: the first row shows padding alone.
     padded = View((80, 96), (96, 96), (0.0, -16.0, 96.0, 80.0), Placement((0.5, 0.5), (16.0, 16.0)))
-    assert padded.shown((6, 6))[:, 0].tolist() == [False, True, True, True, True, True]
-    assert padded.window((6, 6)) == (slice(1, 6), slice(0, 6))
+    assert padded.visible_cells((6, 6))[:, 0].tolist() == [False, True, True, True, True, True]
+    assert padded.visible_window((6, 6)) == (slice(1, 6), slice(0, 6))
 
 
 @pytest.mark.parametrize("padding", [RESNET, TF, VALID])
@@ -253,7 +253,7 @@ def test_large_inputs_are_measured_at_a_smaller_size(padding):
     # Strides that are no power of two by the size are counted at a size larger by 128, and not at the least.
     assert sizes - {(600 - 128, 480 - 128)} == {(600, 480), (600 - 3 * 128, 480 - 3 * 128), (600 - 256, 480 - 256)}
     first, stride = by_arithmetic([(padding[0], 2, padding[1])] * 4)
-    placement = explain.located["last"].placement or Placement.even(explain.located["last"].grid, (600, 480))
+    placement = explain.locations["last"].placement or Placement.even(explain.locations["last"].grid, (600, 480))
     assert placement.stride == (stride, stride)
     assert placement.first == pytest.approx((first, first), abs=1.5)
 
@@ -273,7 +273,7 @@ def test_a_small_input_is_enough_where_a_few_lines_leave_no_doubt():
     # The image; it and another; it for its gradient and map; and three lines of 224 - 128 pixels, nothing behind them.
     assert given == [(1, 224), (2, 224), (1, 224), (3, 96)]
     assert len(behind) == 3
-    located = explain.located["s4"]
+    located = explain.locations["s4"]
     assert located.grid == (7, 7)
     # Five strided convolutions of 3 x 3 whose padding lies before them, by hand: the first cell looks at 0.5.
     first, stride = by_arithmetic([(3, 2, 1)] * 5)
@@ -288,7 +288,7 @@ def test_where_a_small_input_leaves_doubt_the_whole_one_is_measured():
     # Four channels: with 96 pixels the standard error is above a hundredth of the stride.
     assert [one for one in given if one[1] == 96] == [(3, 96)]
     assert (4, 224) in given
-    assert near(explain.located["last"].placement, 0.5, 16)
+    assert near(explain.locations["last"].placement, 0.5, 16)
 
 
 class Blind(Chain):
@@ -304,7 +304,7 @@ def test_where_a_layer_looks_is_said_where_it_cannot_be_measured():
     explain = Explainer(Blind(*RESNET), layers=["last"])
     [[one]] = explain(torch.rand(1, 3, 32, 32), 0)
     assert one.placement is None
-    assert explain.located["last"].unknown == "no gradient goes back from it to the input"
+    assert explain.locations["last"].unknown_reason == "no gradient goes back from it to the input"
     assert any("where the layer 'last' looks cannot be measured" in note for note in explain.notes)
 
 
@@ -316,24 +316,24 @@ def test_groups_are_measured_as_groups():
 
     explain = Explainer(Together(*RESNET), layers=["last"], group=True)
     explain(torch.rand(3, 3, 96, 96), 0)
-    assert near(explain.located["last"].placement, 0.5, 16)
+    assert near(explain.locations["last"].placement, 0.5, 16)
 
 
 def test_what_is_said_of_places():
     chain = Explainer(Chain(*RESNET), layers=["last"])
     chain(torch.rand(1, 3, 96, 96), 0)
-    [note] = words_of(chain.located, (96, 96))
-    y, x = chain.located["last"].offset
+    [note] = describe_locations(chain.locations, (96, 96))
+    y, x = chain.locations["last"].offset
     assert (y, x) == pytest.approx((7.5, 7.5), abs=1)
     assert f"looks {x:g} pixels left and {y:g} pixels up of where its cells of 16x16 pixels would lie evenly" in note
     assert note in chain.notes
     uneven = Explainer(Chain(*VALID), layers=["last"])
     uneven(torch.rand(1, 3, 95, 95), 0)
-    [note] = words_of(uneven.located, (95, 95))
+    [note] = describe_locations(uneven.locations, (95, 95))
     assert "the 5x5 cells of last do not divide 95x95 evenly: they are drawn where they look, 16 pixels apart" in note
     even = Explainer(Chain(*RESNET), layers=["last"], placement="even")
     even(torch.rand(1, 3, 96, 96), 0)
-    assert even.located == {}
+    assert even.locations == {}
 
 
 # ---- in a run
@@ -341,14 +341,14 @@ def test_what_is_said_of_places():
 NETWORK = """
 import torch
 from torch import nn
-from camcli import Labels, Network, Prepare
+from camcli import Labels, Network, Preprocess
 
 def make():
     convs = [nn.Conv2d(3 if turn == 0 else 4, 4, 3, 2, 1, bias=False) for turn in range(3)]
     for conv in convs:
         nn.init.constant_(conv.weight, 1 / 9)
     module = nn.Sequential(nn.Sequential(*convs), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    prepare = Prepare((48, 48), (0.0,) * 3, (1.0,) * 3, (48, 48), "squash", "bilinear")
+    prepare = Preprocess((48, 48), (0.0,) * 3, (1.0,) * 3, (48, 48), "squash", "bilinear")
     return Network("planted", module, prepare, Labels(("a", "b", "c", "d")), weights="pretrained", origin="made")
 """
 

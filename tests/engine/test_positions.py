@@ -23,9 +23,9 @@ from torch import nn
 from torch.func import functional_call
 
 from camcli import Explainer, Network, PictureError, RequestError
-from camcli.engine.hooks.input_size import follow, interpolated, told
-from camcli.engine.hooks.state import Snapshot, as_before
-from camcli.engine.hooks.watch import output_of
+from camcli.engine.hooks.input_size import adapt_to_input_size, notes, resample_positions
+from camcli.engine.hooks.state import Snapshot, preserved
+from camcli.engine.hooks.watch import layer_output
 from camcli.methods import METHODS, works_at
 from camcli.models.load import load
 
@@ -75,18 +75,18 @@ def half_higher(kind: str) -> tuple[int, int]:
 
 def test_four_positions_for_one_cell_are_their_mean():
     table = torch.tensor([[9.0, -9.0], [1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]])
-    torch.testing.assert_close(interpolated(table, (2, 2), (1, 1), 1), torch.tensor([[9.0, -9.0], [4.0, 5.0]]))
+    torch.testing.assert_close(resample_positions(table, (2, 2), (1, 1), 1), torch.tensor([[9.0, -9.0], [4.0, 5.0]]))
 
 
 def test_tokens_that_are_no_cells_keep_theirs_and_one_position_is_that_of_all_cells():
     table = torch.tensor([[5.0], [6.0], [2.0]])
-    assert interpolated(table, (1, 1), (2, 3), 2).flatten().tolist() == [5, 6, *[2] * 6]
+    assert resample_positions(table, (1, 1), (2, 3), 2).flatten().tolist() == [5, 6, *[2] * 6]
 
 
 @pytest.mark.parametrize("after", [(3, 3), (8, 8), (4, 9), (2, 8)])
 def test_a_table_is_interpolated_as_open_clip_and_timm_do_it(after):
     table = pictures(1, (17, 6), dtype=torch.float32)[0, 0]
-    found = interpolated(table, (4, 4), after, 1)
+    found = resample_positions(table, (4, 4), after, 1)
     by_timm = resample_abs_pos_embed(table[None], after, (4, 4), 1)[0]
     torch.testing.assert_close(found, by_timm, rtol=0, atol=1e-6)
     if after[0] * after[1] != 16:  # open_clip would take that as it is
@@ -101,8 +101,8 @@ def test_a_table_is_interpolated_as_open_clip_and_timm_do_it(after):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_a_table_keeps_its_precision(dtype):
     table = pictures(1, (5, 6))[0, 0]
-    wanted = interpolated(table, (2, 2), (3, 3), 1)
-    found = interpolated(table.to(dtype), (2, 2), (3, 3), 1)
+    wanted = resample_positions(table, (2, 2), (3, 3), 1)
+    found = resample_positions(table.to(dtype), (2, 2), (3, 3), 1)
     assert found.dtype == dtype
     assert (found.double() - wanted).abs().max() <= 4 * torch.finfo(dtype).eps * wanted.abs().max()
 
@@ -179,7 +179,9 @@ def test_nothing_is_left_behind_by_a_forward_that_fails_or_ends_early(towers, ki
     explain = Explainer(network)
     explain.check(torch.rand(1, 3, *size))
     with untouched(network.module):
-        output_of(network.module, explain.layers[0], torch.rand(1, 3, *size), turn=1)  # ends there, by no plain error
+        layer_output(
+            network.module, explain.layers[0], torch.rand(1, 3, *size), call=1
+        )  # ends there, by no plain error
     assert torch.equal(*(network.module(torch.ones(1, 3, *size)) for _ in range(2)))
 
 
@@ -224,23 +226,23 @@ def test_what_follows_twice_in_one_forward_is_changed_anew_each_time():
             return self.table.flatten().sum() + x.sum()
 
     def change(module, size):
-        module.table = nn.Parameter(interpolated(module.table, (2, 2), size, 0), requires_grad=False)
+        module.table = nn.Parameter(resample_positions(module.table, (2, 2), size, 0), requires_grad=False)
 
     class Twice(nn.Module):
         def __init__(self):
             super().__init__()
             self.part = Table()
-            follow(self.part, (2, 2), change, "positions follow")
+            adapt_to_input_size(self.part, (2, 2), change, "positions follow")
 
         def forward(self, x):
             return torch.stack([self.part(x), self.part(x[:, :, :1, :1]), self.part(x[:, :, :2, :2])])
 
     model = Twice()
-    assert told(model) == []
+    assert notes(model) == []
     with untouched(model):
         found = model(torch.zeros(1, 1, 4, 4))
     torch.testing.assert_close(found, torch.tensor([24.0, 1.5, 6.0]))
-    assert told(model) == ["positions follow"]
+    assert notes(model) == ["positions follow"]
 
 
 def test_a_snapshot_brings_back_what_modules_were_but_no_hooks():
@@ -251,11 +253,11 @@ def test_a_snapshot_brings_back_what_modules_were_but_no_hooks():
     model[0].weight = weight
     handle = model[0].register_forward_hook(lambda *_: heard.append(1))
     with untouched(model):
-        with changed.again():
+        with changed.applied():
             assert not model[0].weight.any()
             model(torch.ones(1, 2))
         assert heard == [1]
-        with as_before(model):
+        with preserved(model):
             model[0].register_buffer("more", torch.ones(1))
             model[0].kind = "other"
             del model[1]
@@ -339,9 +341,9 @@ def test_every_method_at_layers_goes_with_several_layers_and_sizes(towers, kind,
 
 
 def known_options(method: str) -> set[str]:
-    from camcli.engine.maps.method import options_of
+    from camcli.engine.maps.method import read_method_options
 
-    return set(options_of(METHODS.find(method)))
+    return set(read_method_options(METHODS.find(method)))
 
 
 @pytest.mark.parametrize("kind", ["class token", "mean of patches", "of timm"])
@@ -378,7 +380,7 @@ SLOW = [
 @pytest.mark.parametrize("name", [*FAMILIES, *(pytest.param(one, marks=pytest.mark.slow) for one in SLOW)])
 def test_models_of_timm_are_at_each_size_what_timm_makes_of_them(name):
     network = load(f"timm:{name}", weights="random")
-    own = network.prepare.size[0]
+    own = network.preprocess.size[0]
     step = 28 if "patch14" in name else 32
     for size in ((own - step, own - step), (own + step, own - step)):
         changed = copy.deepcopy(network.module)
@@ -425,7 +427,7 @@ def test_models_without_positions_are_as_they_are(name):
     with torch.no_grad(), untouched(network.module):
         assert network.module(torch.rand(1, 3, 192, 128)).isfinite().all()
     explain = Explainer(network, scales=(0.5, 1.0))
-    explain.check(torch.rand(1, 3, *network.prepare.size))
+    explain.check(torch.rand(1, 3, *network.preprocess.size))
     assert not any("positions" in note for note in explain.notes)
     assert not any("runs 2 times" in note for note in Explainer(load(f"timm:{name}", weights="random")).notes)
 

@@ -8,7 +8,7 @@ import pytest
 import camcli
 from camcli.methods import METHODS
 
-AT_A_LAYER = [row.name for row in METHODS.own if row.kind == "gradient"]
+AT_A_LAYER = [row.name for row in METHODS.builtin_rows if row.kind == "gradient"]
 
 
 @pytest.mark.slow

@@ -19,9 +19,9 @@ import camcli
 from camcli import Explainer, Job, Network, PictureError, RequestError
 from camcli.cli import app
 from camcli.engine.hooks import checkpointing
-from camcli.engine.hooks.checkpointing import Call, recomputed, saving, weighed
+from camcli.engine.hooks.checkpointing import CallMemory, checkpointed, choose_parts, measure_kept
 from camcli.engine.hooks.state import frozen
-from camcli.engine.hooks.watch import listened
+from camcli.engine.hooks.watch import watch_outputs
 from camcli.models.load import load
 
 UNIT = 8 * 3 * 4 * 4  # bytes of an image of these tests, in float64
@@ -43,47 +43,47 @@ def waves(count: int) -> nn.Module:
 
 def test_what_each_module_keeps_is_counted_once():
     model, image = waves(3), pictures(1, 4).requires_grad_()
-    with weighed(model) as whole:
+    with measure_kept(model) as whole:
         model(image)
-    assert [call.module for call in whole.calls] == list(model)
+    assert [call.module for call in whole.children] == list(model)
     # The input of the second is the result of the first.
-    assert [(call.given, call.own, call.able) for call in whole.calls] == [
+    assert [(call.input_bytes, call.own_bytes, call.can_recompute) for call in whole.children] == [
         (UNIT, 3 * UNIT, True),
         (UNIT, 2 * UNIT, True),
         (UNIT, 2 * UNIT, True),
     ]
-    assert (whole.own, whole.kept) == (0, 7 * UNIT)
+    assert (whole.own_bytes, whole.kept_bytes) == (0, 7 * UNIT)
 
 
 def test_weights_are_no_part_of_it_and_without_a_gradient_there_is_nothing():
     model = seeded(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)))
-    with frozen(model), weighed(model) as whole:
+    with frozen(model), measure_kept(model) as whole:
         model(pictures(1, 4).requires_grad_())
-    assert whole.kept == 0
-    with frozen(model), weighed(waves(3)) as whole:
+    assert whole.kept_bytes == 0
+    with frozen(model), measure_kept(waves(3)) as whole:
         model(pictures(1, 4))
-    assert whole.kept == 0
+    assert whole.kept_bytes == 0
 
 
 def test_the_parts_are_the_largest_within_the_limit_that_is_best():
     model = nn.ModuleList(nn.Identity() for _ in range(8))
     one, two, three, four, *halves = model
-    small = [Call(half, given=1, able=True, own=3) for half in halves]
-    whole = Call(
+    small = [CallMemory(half, input_bytes=1, can_recompute=True, own_bytes=3) for half in halves]
+    whole = CallMemory(
         model,
-        calls=[
-            Call(one, given=1, able=True, own=1, calls=small[:2]),  # 7
-            Call(two, given=1, able=True, own=2),
-            Call(three, given=2, able=True, own=2),  # keeps no more than it is given
-            Call(four, given=1, able=False, calls=small[2:]),  # 6, and cannot be computed again
+        children=[
+            CallMemory(one, input_bytes=1, can_recompute=True, own_bytes=1, children=small[:2]),  # 7
+            CallMemory(two, input_bytes=1, can_recompute=True, own_bytes=2),
+            CallMemory(three, input_bytes=2, can_recompute=True, own_bytes=2),  # keeps no more than it is given
+            CallMemory(four, input_bytes=1, can_recompute=False, children=small[2:]),  # 6, and cannot be computed again
         ],
     )
     # Limit 2: two -> 7 + 1 + 2 + 6, and 2 while it is computed. Limit 3: the halves too -> 1 + 4 + 1 + 2, and 3.
     # Limit 7: one -> 1 + 1 + 2 + 2, and 7.
-    best = saving(whole)
-    assert (best.before, best.after) == (17, 11)
+    best = choose_parts(whole)
+    assert (best.bytes_before, best.bytes_after) == (17, 11)
     assert best.parts == (halves[0], halves[1], two, halves[2], halves[3])
-    assert saving(Call(model, own=5)).parts == ()
+    assert choose_parts(CallMemory(model, own_bytes=5)).parts == ()
 
 
 def test_what_changes_what_it_is_given_is_no_part():
@@ -97,13 +97,13 @@ def test_what_changes_what_it_is_given_is_no_part():
             return given
 
     model = nn.Sequential(nn.Hardtanh(-9, 9), Careless(), *waves(3))
-    with weighed(model) as whole:
+    with measure_kept(model) as whole:
         model(pictures(1, 4).requires_grad_())
-    assert [call.able for call in whole.calls] == [True, False, True, True, True]
-    assert saving(whole).parts == tuple(model[2:])
-    with weighed(model := nn.Sequential(Growing(), Growing())) as whole:
+    assert [call.can_recompute for call in whole.children] == [True, False, True, True, True]
+    assert choose_parts(whole).parts == tuple(model[2:])
+    with measure_kept(model := nn.Sequential(Growing(), Growing())) as whole:
         model([pictures(1, 4).requires_grad_()])
-    assert [call.able for call in whole.calls] == [False, False]
+    assert [call.can_recompute for call in whole.children] == [False, False]
 
 
 # ---- running again
@@ -114,7 +114,7 @@ def both_ways(model: nn.Module, parts, *inputs, again=nullcontext) -> list[list[
     found = []
     for chosen in ([], parts):
         leaves = [one.detach().clone().requires_grad_() for one in inputs]
-        with recomputed(chosen, again):
+        with checkpointed(chosen, again):
             output = model(*leaves)
         found.append([output.detach(), *torch.autograd.grad(output.sum(), leaves)])
     return found
@@ -129,7 +129,7 @@ def test_a_part_runs_once_forward_and_once_for_each_way_back():
             return super().forward(x)
 
     model, image = nn.Sequential(Counted(), Counted()), pictures(1, 4).requires_grad_()
-    with untouched(model), recomputed(list(model), nullcontext):
+    with untouched(model), checkpointed(list(model), nullcontext):
         score = model(image).sum()
     assert ran == [True] * 2
     first, second = (torch.autograd.grad(score, image, retain_graph=True)[0] for _ in range(2))
@@ -137,9 +137,9 @@ def test_a_part_runs_once_forward_and_once_for_each_way_back():
     assert torch.equal(first, second)
     assert torch.equal(first, torch.autograd.grad(waves(2)(image).sum(), image)[0])
     ran.clear()
-    with recomputed(list(model), nullcontext), torch.no_grad():
+    with checkpointed(list(model), nullcontext), torch.no_grad():
         model(image)
-    with recomputed(list(model), nullcontext):
+    with checkpointed(list(model), nullcontext):
         model(image.detach())
     assert ran == [True, False, False, False]
 
@@ -154,7 +154,7 @@ def test_random_numbers_are_those_of_the_first_time_and_the_callers_go_on():
     for chosen in ([], list(model)):
         torch.manual_seed(3)
         leaf = image.clone().requires_grad_()
-        with recomputed(chosen, nullcontext):
+        with checkpointed(chosen, nullcontext):
             score = model(leaf).sum()
         between = torch.rand(1)
         after.append([score.detach(), *torch.autograd.grad(score, leaf), between, torch.rand(1)])
@@ -164,7 +164,7 @@ def test_random_numbers_are_those_of_the_first_time_and_the_callers_go_on():
 def test_parts_may_be_handed_and_give_anything():
     class Pair(nn.Module):
         def forward(self, x, others, *, scale, twice):
-            return {"sum": (x * scale).sin() + others[0].exp(), "rest": (others[1].cos(), twice)}
+            return {"sum": (x * scale).sin() + others[0].exp(), "score_from_layer": (others[1].cos(), twice)}
 
     class Model(nn.Module):
         def __init__(self):
@@ -173,7 +173,7 @@ def test_parts_may_be_handed_and_give_anything():
 
         def forward(self, x, y):
             said = self.pair(x, [y, x], scale=y, twice=True)
-            return self.end(said["sum"]) * said["rest"][0]
+            return self.end(said["sum"]) * said["score_from_layer"][0]
 
     model = Model()
     plain, again = both_ways(model, [model.pair, model.end], *(pictures(1, 4, seed=seed) for seed in (0, 1)))
@@ -213,7 +213,7 @@ def test_modules_are_again_what_they_were_when_they_ran():
     part, image = Changed(), pictures(1, 4).requires_grad_()
     own = part.factor
     part.factor = torch.tensor(3.0)
-    with recomputed([part], nullcontext):
+    with checkpointed([part], nullcontext):
         score = part(image).sum()
     part.factor = own
     with untouched(part):
@@ -228,7 +228,7 @@ def test_an_error_leaves_nothing_behind():
             raise KeyError("on purpose")
 
     model = nn.Sequential(Waves(), Broken())
-    with untouched(model), pytest.raises(KeyError, match="on purpose"), recomputed(list(model), nullcontext):
+    with untouched(model), pytest.raises(KeyError, match="on purpose"), checkpointed(list(model), nullcontext):
         model(pictures(1, 4).requires_grad_())
 
 
@@ -281,7 +281,7 @@ def test_maps_are_the_same(tmp_path, name, methods, layers, dtype):
     network = NETWORKS[name](tmp_path)
     network.module.to(dtype)
     asked = {"layers": layers, "method": methods, "options": options_of(methods, name)}
-    images = pictures(3, network.prepare.size[0], dtype=dtype)
+    images = pictures(3, network.preprocess.size[0], dtype=dtype)
     classes = [[0, 1], [2], [1]]
     plain = Explainer(network, **asked).results(images, lambda row, scores: classes[row])
     explain = Explainer(network, recompute=True, **asked)
@@ -338,7 +338,7 @@ def test_maps_are_the_same_where_the_way_back_has_threads_of_its_own(methods):
 def test_groups_and_channels_go_with_it():
     model = Small()
     images = pictures(4, 16)
-    for asked in ({"group": True}, {"channels": 3}, {"eigen_smooth": True}):
+    for asked in ({"group": True}, {"top_channels": 3}, {"eigen_smooth": True}):
         plain, again = (Explainer(model, layers=["relu1"], recompute=one, **asked)(images, 1) for one in (False, True))
         for ones, others in zip(plain, again, strict=True):
             assert all(np.array_equal(one.map, other.map) for one, other in zip(ones, others, strict=True))
@@ -387,20 +387,20 @@ EARLIEST = [
 @pytest.mark.parametrize(("name", "layer", "later", "before"), EARLIEST, ids=[one[0] for one in EARLIEST])
 def test_nothing_is_kept_before_the_earliest_layer(tmp_path, monkeypatch, name, layer, later, before, wanted):
     network = NETWORKS[name](tmp_path)
-    images = pictures(2, network.prepare.size[0], dtype=torch.float32)
+    images = pictures(2, network.preprocess.size[0], dtype=torch.float32)
     explain = Explainer(network, layers=[later, layer], recompute=wanted)
     explain(images, 1)
     plan = explain.findings.plan
-    assert bool(plan.parts) == wanted
+    assert bool(plan.checkpointed_modules) == wanted
     ended: list[str] = []
     seen = Witnessed(network, monkeypatch)
     with (
-        explain.setup.witness.ready(),
+        explain.setup.runner.ready(),
         saved_tensors_hooks(seen.keep, lambda kept: kept),
-        listened(network.module, lambda name, _: ended.append(name)),
+        watch_outputs(network.module, lambda name, _: ended.append(name)),
     ):
-        forward = explain.setup.witness.forward(images, plan=plan)
-    assert [*forward.taps] == [layer, explain.layers[0]]
+        forward = explain.setup.runner.run(images, plan=plan)
+    assert [*forward.activations] == [layer, explain.layers[0]]
     assert set(before) <= set(ended[: ended.index(layer)])
     assert seen.kept
     inside = {name for running in seen.kept for name in running}
@@ -422,10 +422,10 @@ def test_a_method_at_the_input_keeps_less_with_it():
             bytes_of[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
-        with explain.setup.witness.ready():
+        with explain.setup.runner.ready():
             own = {one.untyped_storage().data_ptr() for one in network.module.parameters()}
             with saved_tensors_hooks(keep, lambda tensor: tensor):
-                forward = explain.setup.witness.forward(images, plan=plan)
+                forward = explain.setup.runner.run(images, plan=plan)
         kept.append(sum(size for place, size in bytes_of.items() if place not in own))
         del forward
     assert kept[1] < 0.5 * kept[0]
@@ -473,7 +473,7 @@ def test_where_it_changes_nothing_that_is_said(model, method, words):
     explain = Explainer(model, method=method, recompute=True, options={"samples": 20} if method == "rise" else {})
     explain.check(pictures(1, 16))
     assert f"--recompute changes nothing here: {words}" in " ".join(explain.notes)
-    assert explain.findings.plan.parts == ()
+    assert explain.findings.plan.checkpointed_modules == ()
     assert not any("recompute" in note for note in Explainer(model, method="saliency").notes)
 
 
@@ -507,10 +507,10 @@ def test_parts_that_fail_when_they_run_again_are_left_as_they_are():
 def test_compiled_parts_are_left_as_they_are():
     model, image = Around(*(Waves() for _ in range(9))), pictures(1, 4)
     model.parts[1] = torch.jit.trace(Waves(), image)
-    with weighed(model) as whole:
+    with measure_kept(model) as whole:
         model(image.requires_grad_())
-    assert [call.able for call in whole.calls] == [False]
-    assert [call.module for call in whole.calls[0].calls] == [model.parts[0], *model.parts[2:]]
+    assert [call.can_recompute for call in whole.children] == [False]
+    assert [call.module for call in whole.children[0].children] == [model.parts[0], *model.parts[2:]]
     plain, again = (Explainer(model, method="saliency", recompute=one)(image.detach(), 1) for one in (False, True))
     assert np.array_equal(plain[0][0].map, again[0][0].map)
 

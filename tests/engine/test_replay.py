@@ -9,33 +9,33 @@ from networks import Small, pictures, seeded, unruly, untouched
 from torch import nn
 
 from camcli import Explainer
-from camcli.engine.checks.rerun import prepare_rest
-from camcli.engine.forward import Plan, Witness
-from camcli.engine.layers.layout import Layout, canonical, restored
-from camcli.targets.readers.spec import PLAIN
+from camcli.engine.checks.rerun import prepare_replay
+from camcli.engine.forward import Plan, Runner
+from camcli.engine.layers.layout import Layout, from_nchw, to_nchw
+from camcli.targets.readers.spec import DEFAULT_OUTPUT_SPEC
 
 
 def both(bring, model, layer, images, whole=False, call=0):
     """The scores by replaying and by running the whole network, of variants of what a layer says."""
     found = {}
 
-    def compare(act, rest):
+    def compare(act, score_from_layer):
         noise = torch.Generator().manual_seed(5)
         masks = [torch.rand(1, act.shape[1], 1, 1, generator=noise).to(act) for _ in range(5)]
-        found["rest"] = torch.stack(list(rest([act, *(act * mask for mask in masks), act * 0])))
+        found["score_from_layer"] = torch.stack(list(score_from_layer([act, *(act * mask for mask in masks), act * 0])))
         return act.sum(1)
 
-    explain = Explainer(model, layers=[layer], method=bring(compare), rows=4, call=call)
+    explain = Explainer(model, layers=[layer], method=bring(compare), batch_size=4, call=call)
     with untouched(model):
         explain(images, [1, 2, 3][: len(images)])
-        replays, notes = found["rest"], explain.notes
+        replays, notes = found["score_from_layer"], explain.notes
         plan = explain.findings.plans[1, images.shape[2], images.shape[3]]
-        assert plan.ways[layer].whole == whole, notes
+        assert plan.replay_plans[layer].whole_network == whole, notes
         assert any("whole network runs again" in note for note in notes) == whole
-        plan.ways[layer] = type(plan.ways[layer])(whole=True)
+        plan.replay_plans[layer] = type(plan.replay_plans[layer])(whole_network=True)
         explain(images, [1, 2, 3][: len(images)])
-    scale = found["rest"].abs().max()
-    assert (replays - found["rest"]).abs().max() <= 1e-9 * scale
+    scale = found["score_from_layer"].abs().max()
+    assert (replays - found["score_from_layer"]).abs().max() <= 1e-9 * scale
     own = model(images).detach()[range(len(images)), [1, 2, 3][: len(images)]]
     torch.testing.assert_close(replays[0], own)
     assert (replays[0] - replays[-1]).abs().min() > 0
@@ -178,15 +178,15 @@ def test_only_what_lies_behind_runs_again_and_in_one_pass_for_all_images(bring):
             return forward
 
     model = Counted()
-    method = bring(lambda act, rest: act.sum(1) + 0 * sum(rest([act] * 40))[:, None, None], "m")
-    explain = Explainer(model, layers=["relu1"], method=method, rows=8)
+    method = bring(lambda act, score_from_layer: act.sum(1) + 0 * sum(score_from_layer([act] * 40))[:, None, None], "m")
+    explain = Explainer(model, layers=["relu1"], method=method, batch_size=8)
     explain.check(pictures(1, 16))
     for runs in model.runs.values():
         runs.clear()
     explain(pictures(2, 16), 1)
     # The largest output is the layer's own, so the chunk is the 8 rows: 4 variants of each of 2 images.
     assert model.runs == {"conv1": [2], "conv2": [2, *[8] * 10], "fc": [2, *[8] * 10]}
-    explain = Explainer(model, layers=["relu2"], method=method, rows=8)
+    explain = Explainer(model, layers=["relu2"], method=method, batch_size=8)
     explain.check(pictures(1, 16))
     for runs in model.runs.values():
         runs.clear()
@@ -196,8 +196,8 @@ def test_only_what_lies_behind_runs_again_and_in_one_pass_for_all_images(bring):
 
 
 def test_the_scores_answers_can_be_changed_in_place(bring):
-    def changes(act, rest):
-        for score in rest([act, act]):
+    def changes(act, score_from_layer):
+        for score in score_from_layer([act, act]):
             score -= 1
         return act.sum(1)
 
@@ -218,9 +218,9 @@ def test_modules_are_as_before_after_an_error_in_a_replay(bring, error):
     def fail():
         raise error("inside")
 
-    def asks(act, rest):
+    def asks(act, score_from_layer):
         fails.append(fail)
-        return act.sum(1) + sum(rest([act]))[:, None, None]
+        return act.sum(1) + sum(score_from_layer([act]))[:, None, None]
 
     explain = Explainer(model, layers=["conv2"], method=bring(asks))
     explain.check(pictures(1, 16))
@@ -230,7 +230,7 @@ def test_modules_are_as_before_after_an_error_in_a_replay(bring, error):
     own = model.conv1.forward
     model.conv1.forward = own
     fails.clear()
-    again = bring(lambda act, rest: next(rest([act]))[:, None, None] + act[:, 0], "again")
+    again = bring(lambda act, score_from_layer: next(score_from_layer([act]))[:, None, None] + act[:, 0], "again")
     with untouched(model):
         Explainer(model, layers=["conv2"], method=again)(pictures(1, 16))
     assert vars(model.conv1)["forward"] == own
@@ -248,25 +248,27 @@ def test_modules_are_as_before_after_an_error_in_a_replay(bring, error):
 )
 def test_restored_is_the_inverse_of_canonical(shape, layout):
     tensor = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(restored(canonical(tensor, layout), layout, tensor), tensor)
+    assert torch.equal(from_nchw(to_nchw(tensor, layout), layout, tensor), tensor)
     # Several variants of each image, those of the first image first.
-    cells = canonical(tensor, layout)
-    several = restored(torch.stack([cells, 2 * cells], 1).flatten(0, 1), layout, tensor)
+    cells = to_nchw(tensor, layout)
+    several = from_nchw(torch.stack([cells, 2 * cells], 1).flatten(0, 1), layout, tensor)
     assert torch.equal(several[0::2], tensor)
-    assert torch.equal(canonical(several[1::2], layout), 2 * cells)
+    assert torch.equal(to_nchw(several[1::2], layout), 2 * cells)
     if layout.order == "tokens" and layout.prefix:
         assert torch.equal(several[1::2][:, :1], tensor[:, :1])
 
 
 def test_half_precision_comes_back_as_it_was(bring):
-    method = bring(lambda act, rest: act[:, 0] + next(rest([act]))[:, None, None], "m")
+    method = bring(lambda act, score_from_layer: act[:, 0] + next(score_from_layer([act]))[:, None, None], "m")
     [[one]] = Explainer(Small().to(torch.bfloat16), layers=["conv2"], method=method)(pictures(1, 16), 1)
     assert one.map.dtype == "float32"
 
 
 def test_the_plan_is_of_one_layer_and_size():
-    witness = Witness(Small(), lambda output, images: PLAIN.read(output, images), frozenset({"rest"}))
-    plan = Plan(layouts={"conv2": Layout("nchw", (8, 8))}, runs={"conv2": 1})
-    with witness.ready():
-        assert prepare_rest(witness, plan, "conv2", pictures(1, 16)) == ""
-    assert not plan.ways["conv2"].whole
+    runner = Runner(
+        Small(), lambda output, images: DEFAULT_OUTPUT_SPEC.read(output, images), frozenset({"score_from_layer"})
+    )
+    plan = Plan(layouts={"conv2": Layout("nchw", (8, 8))}, calls={"conv2": 1})
+    with runner.ready():
+        assert prepare_replay(runner, plan, "conv2", pictures(1, 16)) == ""
+    assert not plan.replay_plans["conv2"].whole_network

@@ -14,10 +14,10 @@ from torch import nn
 
 from camcli import Explainer
 from camcli.base.errors import RequestError
-from camcli.engine.hooks.relu import RuledActivations, unseen_relus
-from camcli.engine.maps.method import Formula, recipes
+from camcli.engine.hooks.relu import BackwardRules, count_hidden_relus
+from camcli.engine.maps.method import Formula, bind_methods
 from camcli.methods import MethodRow
-from camcli.methods.backprop import deconvnet, guided_backprop, where_open
+from camcli.methods.backprop import deconvnet, guided_backprop, mask_gradient
 
 # ---- ReLUs on the way back
 
@@ -69,7 +69,7 @@ SPELLINGS = {
 def test_a_relu_is_guided_however_it_is_spelt(spelling):
     ceiling, relu = SPELLINGS[spelling]
     x = torch.tensor(X, requires_grad=True)
-    with RuledActivations() as relus:
+    with BackwardRules() as relus:
         handed = x.clone()
         y = relu(handed)
     assert relus.count == 1
@@ -83,7 +83,7 @@ def test_a_relu_is_guided_however_it_is_spelt(spelling):
 
     # One forward serves the ordinary backward, the guided one, and the ordinary one again.
     assert below() == PLAIN[ceiling]
-    with relus.following(guided_backprop):
+    with relus.using(guided_backprop):
         assert below() == GUIDED[ceiling]
     assert below() == PLAIN[ceiling]
 
@@ -104,10 +104,10 @@ def test_a_relu_is_guided_however_it_is_spelt(spelling):
 )
 def test_what_is_no_relu_keeps_its_value_and_gradient(function):
     x = torch.tensor(X, requires_grad=True)
-    with RuledActivations() as relus:
+    with BackwardRules() as relus:
         y = function(x)
     assert relus.count == 0
-    with relus.following(guided_backprop):
+    with relus.using(guided_backprop):
         (gradient,) = torch.autograd.grad(y, x, torch.tensor(G))
     (wanted,) = torch.autograd.grad(function(x), x, torch.tensor(G))
     assert torch.equal(y, function(x))
@@ -118,7 +118,7 @@ def test_a_relu_of_what_no_gradient_passes_is_not_counted():
     numbers = torch.tensor([-1, 2])
     constant = torch.tensor([-1.0, 2.0])
     place = torch.empty(2)
-    with RuledActivations() as relus:
+    with BackwardRules() as relus:
         assert F.relu(numbers).tolist() == [0, 2]
         assert F.relu(constant).tolist() == [0, 2]
         torch.clamp(constant, 0, out=place)
@@ -127,18 +127,18 @@ def test_a_relu_of_what_no_gradient_passes_is_not_counted():
 
 
 def test_the_rule_ends_with_its_block_also_after_an_error():
-    relus = RuledActivations()
-    with pytest.raises(KeyError), relus.following(guided_backprop):
+    relus = BackwardRules()
+    with pytest.raises(KeyError), relus.using(guided_backprop):
         raise KeyError
     assert relus.rule is None
 
 
 def test_relus_outside_the_mode_are_torchs_own():
     x = torch.tensor(X, requires_grad=True)
-    with RuledActivations() as relus:
+    with BackwardRules() as relus:
         pass
     y = F.relu(x)
-    with relus.following(guided_backprop):
+    with relus.using(guided_backprop):
         (gradient,) = torch.autograd.grad(y, x, torch.tensor(G))
     assert relus.count == 0
     assert gradient.tolist() == PLAIN[torch.inf]
@@ -146,11 +146,11 @@ def test_relus_outside_the_mode_are_torchs_own():
 
 def test_what_follows_a_relu6_may_change_it_in_place_as_torch_allows():
     x = torch.tensor(X, requires_grad=True)
-    with RuledActivations() as relus:
+    with BackwardRules() as relus:
         y = F.relu6(x).mul_(2)
     (gradient,) = torch.autograd.grad(y, x, torch.tensor(G), retain_graph=True)
     assert gradient.tolist() == [2 * value for value in PLAIN[6]]
-    with relus.following(guided_backprop):
+    with relus.using(guided_backprop):
         (gradient,) = torch.autograd.grad(y, x, torch.tensor(G))
     assert gradient.tolist() == [2 * value for value in GUIDED[6]]
 
@@ -161,10 +161,10 @@ def test_two_relus_each_cut_what_is_negative_on_its_way():
     # Plain: (1, -2) @ W^T = (3, -1).
     x = torch.tensor([1.0, 2.0], requires_grad=True)
     weights = torch.tensor([[1.0, -1.0], [1.0, 1.0]])
-    with RuledActivations() as relus:
+    with BackwardRules() as relus:
         y = F.relu(F.relu(x) @ weights)
     above = torch.tensor([1.0, -2.0])
-    with relus.following(guided_backprop):
+    with relus.using(guided_backprop):
         assert torch.autograd.grad(y, x, above, retain_graph=True)[0].tolist() == [1, 1]
     assert torch.autograd.grad(y, x, above)[0].tolist() == [3, -1]
     assert relus.count == 2
@@ -172,7 +172,7 @@ def test_two_relus_each_cut_what_is_negative_on_its_way():
 
 def test_every_relu6_of_the_bundled_architecture_is_met():
     model = timm.create_model("tf_efficientnet_lite0").eval()
-    with RuledActivations() as relus:
+    with BackwardRules() as relus:
         model(torch.zeros(1, 3, 32, 32, requires_grad=True).clone())
     assert relus.count == sum(isinstance(module, nn.ReLU6) for module in model.modules()) == 33
 
@@ -303,11 +303,11 @@ def test_another_activation_follows_the_rule_however_it_is_spelt(spelling):
     (plain,) = torch.autograd.grad(value, start, above)
     (slope,) = torch.autograd.grad(phi(start.clone()).sum(), start)
 
-    with RuledActivations(extended=True) as met:
+    with BackwardRules(extended=True) as met:
         handed = start.clone()
         y = phi(handed)
     assert met.count == 0
-    assert met.others == {name: 1}
+    assert met.other_activations == {name: 1}
     assert torch.equal(y, value)
     # Who changes a tensor in place changes it for everyone who has it.
     changed = phi(other := start.detach().clone()) is other
@@ -317,41 +317,41 @@ def test_another_activation_follows_the_rule_however_it_is_spelt(spelling):
         return torch.autograd.grad(y, start, above, retain_graph=True)[0]
 
     assert torch.equal(below(), plain)
-    with met.following(guided_backprop):
+    with met.using(guided_backprop):
         assert torch.equal(below(), plain)
-    with met.following(guided_backprop, everywhere=True):
+    with met.using(guided_backprop, everywhere=True):
         wanted = [0, 0, 0, 4 * slope[3], 5 * slope[4]]
         assert torch.allclose(below(), torch.tensor(wanted), rtol=1e-6, atol=0)
-    with met.following(deconvnet, everywhere=True):
+    with met.using(deconvnet, everywhere=True):
         assert below().tolist() == [1, 2, 0, 4, 5]
     assert torch.equal(below(), plain)
 
 
 def test_what_follows_another_activation_may_change_it_in_place_as_torch_allows():
     x = torch.tensor([-1.0, 1.0], requires_grad=True)
-    with RuledActivations(extended=True) as met:
+    with BackwardRules(extended=True) as met:
         y = F.gelu(x).mul_(2)
-    with met.following(guided_backprop, everywhere=True):
+    with met.using(guided_backprop, everywhere=True):
         assert torch.autograd.grad(y.sum(), x)[0].tolist() == pytest.approx([0, 2 * GELU_UP])
 
 
 def test_in_place_on_a_part_of_a_tensor_the_rest_keeps_its_gradient():
     x = torch.tensor([LOG3, -1.0, 2.0], requires_grad=True)
-    with RuledActivations(extended=True) as met:
+    with BackwardRules(extended=True) as met:
         whole = x * torch.ones(3)
         F.silu(whole[:2], inplace=True)
-    with met.following(guided_backprop, everywhere=True):
+    with met.using(guided_backprop, everywhere=True):
         assert torch.autograd.grad(whole.sum(), x)[0].tolist() == pytest.approx([SILU_UP, 0, 1])
 
 
 def test_gates_are_no_activations():
     x = torch.tensor([[-1.0, 2.0]], requires_grad=True)
-    with RuledActivations(extended=True) as met:
+    with BackwardRules(extended=True) as met:
         squeezed = x * x.mean(1, keepdim=True).sigmoid()
         linear = (3 * x) * x.sigmoid()
         for y in (squeezed, linear, F.glu(x), x.sigmoid(), F.hardsigmoid(x)):
             y.sum()
-    assert not met.others
+    assert not met.other_activations
 
 
 def test_curvature_beside_an_extended_rule_is_what_it_is_alone():
@@ -470,7 +470,7 @@ def test_in_one_run_a_rule_may_hold_at_relus_and_another_everywhere():
 
 def test_the_words_of_the_switch_are_checked():
     with pytest.raises(RequestError, match="activations cannot be 'gelu'") as caught:
-        recipes("guided-gradcam", ["activations=gelu"])
+        bind_methods("guided-gradcam", ["activations=gelu"])
     assert caught.value.hint == "there are: relu, all"
 
 
@@ -482,13 +482,13 @@ def test_a_rule_that_others_bring_may_know_relus_alone():
         return grad.where(passes, 0) * slope
 
     bold.__annotations__["activations"] = str
-    assert not Formula(MethodRow("backprop", "shy"), shy).everywhere
-    assert Formula(MethodRow("backprop", "bold"), bold).everywhere
-    assert not Formula(MethodRow("backprop", "bold"), bold, (), {"activations": "relu"}).everywhere
+    assert not Formula(MethodRow("backprop", "shy"), shy).rule_is_everywhere
+    assert Formula(MethodRow("backprop", "bold"), bold).rule_is_everywhere
+    assert not Formula(MethodRow("backprop", "bold"), bold, (), {"activations": "relu"}).rule_is_everywhere
     x = torch.tensor([-1.0, 2.0], requires_grad=True)
-    with RuledActivations(extended=True) as met:
+    with BackwardRules(extended=True) as met:
         y = F.gelu(F.relu(x))
-    with met.following(shy):
+    with met.using(shy):
         torch.autograd.grad(y.sum(), x)
 
 
@@ -502,9 +502,9 @@ def test_a_relu_in_a_scripted_function_is_missed_and_said_so():
 
     scripted_relu = torch.jit.script(relu)
     x = torch.ones(2, requires_grad=True)
-    with RuledActivations():
+    with BackwardRules():
         y = F.relu(x) + scripted_relu(x)
-    assert unseen_relus(y.sum()) == 1
+    assert count_hidden_relus(y.sum()) == 1
     model = Small()
     model.relu1 = Through(scripted_relu)
     with pytest.raises(RequestError, match=r"guided-backprop needs to see every ReLU, and 1 of this network's"):
@@ -520,26 +520,26 @@ def test_where_open_is_where(dtype, format_):
     grad[0, 0, 0, :3] = torch.tensor([torch.inf, -torch.inf, torch.nan])
     passes = torch.rand(grad.shape, generator=torch.Generator().manual_seed(1)) > 0.5
     for mask in (passes, ~passes):
-        found = where_open(grad, mask)
+        found = mask_gradient(grad, mask)
         assert torch.equal(found.nan_to_num(7), grad.where(mask, 0).nan_to_num(7))
         assert found.dtype == dtype
 
 
 def test_where_open_has_a_gradient_of_its_own():
     grad = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
-    where_open(grad, torch.tensor([True, True, False])).square().sum().backward()
+    mask_gradient(grad, torch.tensor([True, True, False])).square().sum().backward()
     assert grad.grad.tolist() == [2, -4, 0]
 
 
 def test_what_is_no_number_is_not_made_one():
     x = torch.tensor([torch.nan, torch.inf, 1.0, -1.0], requires_grad=True)
     above = torch.tensor([2.0, 3.0, torch.nan, torch.inf])
-    rules = RuledActivations()
+    rules = BackwardRules()
     with rules:
         y = F.relu(x)
     (plain,) = torch.autograd.grad(y, x, above, retain_graph=True)
     (torchs,) = torch.autograd.grad(F.relu(x), x, above)
     assert torch.equal(plain.nan_to_num(7), torchs.nan_to_num(7))
-    with rules.following(guided_backprop):
+    with rules.using(guided_backprop):
         (guided,) = torch.autograd.grad(y, x, above)
     assert torch.equal(guided.nan_to_num(7), torchs.nan_to_num(7))

@@ -20,13 +20,13 @@ from typer.testing import CliRunner, Result
 import camcli
 from camcli import Job, RequestError
 from camcli.cli import app
-from camcli.engine.hooks.capture import tapped
-from camcli.engine.layers.default_layer import found_default
-from camcli.engine.layers.layout import canonical
-from camcli.engine.layers.probe import probe_image, survey
+from camcli.engine.hooks.capture import capture_activations
+from camcli.engine.layers.default_layer import find_default_layer
+from camcli.engine.layers.layout import to_nchw
+from camcli.engine.layers.probe import probe_image, probe_layers
 from camcli.engine.network import Network
 from camcli.images.decode import decode
-from camcli.images.transform import Prepare
+from camcli.images.transform import Preprocess
 from camcli.models.load import load
 from conftest import BLUE, RED
 
@@ -36,7 +36,7 @@ def do(*words: str) -> Result:
 
 
 def scores(network: Network, picture: Image.Image) -> torch.Tensor:
-    image, _ = network.prepare(picture)
+    image, _ = network.preprocess(picture)
     with torch.no_grad():
         return network.module(image[None])[0]
 
@@ -52,24 +52,24 @@ def test_timm_models_are_given_what_timm_gives_them_at_that_size(sample_images: 
     config = timm.data.resolve_data_config({"input_size": (3, *size)}, model=network.module)
     expected = timm.data.create_transform(**config)
     picture = decode(sample_images / "chelsea.png")
-    assert torch.equal(network.prepare(picture)[0], expected(picture))
+    assert torch.equal(network.preprocess(picture)[0], expected(picture))
 
 
 def test_torchvision_keeps_the_share_that_is_cut_away() -> None:
     # 224 of 256: at 256 of 292, at 384 of 438, rounded down.
-    prepare = load("torchvision:squeezenet1_1", weights="random", size="256x384").prepare
-    assert (prepare.size, prepare.resize, prepare.fit) == ((256, 384), (292, 438), "shorter")
+    preprocess = load("torchvision:squeezenet1_1", weights="random", size="256x384").preprocess
+    assert (preprocess.size, preprocess.resize, preprocess.fit) == ((256, 384), (292, 438), "shorter")
 
 
 def test_the_models_own_size_changes_nothing(sample_images: Path) -> None:
     own, asked = load("bundled:efficientnet-lite0"), load("bundled:efficientnet-lite0", size="224")
-    assert asked.prepare == own.prepare
+    assert asked.preprocess == own.preprocess
     assert asked.sha256() == own.sha256()
 
 
 def test_crops_of_the_bundled_model() -> None:
-    def prepared(**options: str) -> Prepare:
-        return load("bundled:efficientnet-lite0", **options).prepare
+    def prepared(**options: str) -> Preprocess:
+        return load("bundled:efficientnet-lite0", **options).preprocess
 
     assert prepared(crop="center") == prepared(crop="model") == prepared()
     none, squash = prepared(crop="none"), prepared(crop="squash", size="192x256")
@@ -93,8 +93,8 @@ def test_a_moved_object_moves_in_a_map_that_is_not_square(paint, tiny: str, left
     expected = np.zeros((8, 24), np.float32)
     expected[2:4, left // 2 : left // 2 + 4] = 10 / (8 * 24) * 250 / 255
     np.testing.assert_allclose(one.map, expected, rtol=1e-5)
-    assert one.view.whole
-    assert one.view.position(2, left // 2, (8, 24)) == (left + 1, 10)
+    assert one.view.sees_whole_picture
+    assert one.view.cell_centre(2, left // 2, (8, 24)) == (left + 1, 10)
     onto = one.view.onto_picture(one.map)
     assert onto.shape == (32, 48)
     lit = np.argwhere(onto > onto.max() / 2)  # but for the corners, which bilinear interpolation rounds
@@ -110,7 +110,7 @@ def test_no_crop_fits_the_picture_between_two_paddings(paint, tiny: str) -> None
     expected[0:2, 14:16] = 10 / (8 * 24) * 250 / 255
     np.testing.assert_allclose(one.map, expected, rtol=1e-5)
     assert one.view.box == (-32, 0, 64, 32)
-    assert one.view.whole
+    assert one.view.sees_whole_picture
     assert one.view.peak(one.map) == (26, 2)
 
 
@@ -119,7 +119,7 @@ def test_a_centre_crop_to_what_is_not_square(paint, tiny: str) -> None:
     path = paint("a.png", RED, box=(0, 20, 96, 48), size=(96, 96))
     (one,) = stem(path, model=tiny, size="8x24", crop="center")
     assert one.view.box == (0, 32, 96, 64)
-    assert not one.view.whole
+    assert not one.view.sees_whole_picture
     np.testing.assert_allclose(one.map[:4], 10 / (8 * 24) * 250 / 255, rtol=1e-5)
     assert not one.map[4:].any()
 
@@ -129,7 +129,7 @@ def test_strength_in_the_padding_is_told_and_the_peak_stays_in_the_picture(here:
     file = Path(tiny.rpartition(":")[0])
     (here / "padded.py").write_text(
         file.read_text() + "\n\ndef padded():\n    module, prepare, labels = make()\n"
-        "    return module, Prepare(prepare.size, prepare.mean, prepare.std, (16, 16), 'longer', 'nearest',\n"
+        "    return module, Preprocess(prepare.size, prepare.mean, prepare.std, (16, 16), 'longer', 'nearest',\n"
         "                           (255, 0, 0)), labels\n"
     )
     path = paint("a.png", (90, 0, 0), box=(8, 4, 16, 8), size=(32, 8))
@@ -151,7 +151,7 @@ def test_without_a_crop_each_object_of_the_sample_is_seen_and_found(sample_image
     found = camcli.explain(picture, target=["Egyptian cat", "espresso"], crop="none", **options)
     cat, espresso = found
     for one in (cat, espresso):
-        assert one.view.whole
+        assert one.view.sees_whole_picture
         assert not np.isnan(one.view.onto_picture(one.map)).any()
     x, y = cat.view.peak(cat.map)
     assert x < 295
@@ -176,9 +176,9 @@ def test_the_whole_of_a_wide_picture_is_seen_where_the_crop_would_lose_its_end(s
         if crop != "model":
             x, _ = one.view.peak(one.map)
             assert x > 750, crop
-    assert not boxes["model"].whole
-    assert boxes["none"].whole
-    assert boxes["squash"].whole
+    assert not boxes["model"].sees_whole_picture
+    assert boxes["none"].sees_whole_picture
+    assert boxes["squash"].sees_whole_picture
     assert boxes["none"].box == pytest.approx((0, -150, 1200, 450))
 
 
@@ -187,16 +187,16 @@ def test_the_whole_of_a_wide_picture_is_seen_where_the_crop_would_lose_its_end(s
 
 def in_its_place(network: Network) -> list[bool]:
     """For each quadrant of an image: whether a change there is the greatest there at the default layer."""
-    height, width = network.prepare.size
+    height, width = network.preprocess.size
     image = probe_image((height, width), torch.float32, torch.device("cpu"))
-    layers = survey(network.module, image, network.prefix, network.grid)
-    name = found_default(network.module, layers, image)
+    layers = probe_layers(network.module, image, network.prefix, network.grid)
+    name = find_default_layer(network.module, layers, image)
     layout = next(layer.layout for layer in layers if layer.name == name)
 
     def act(images: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad(), tapped({name: network.module.get_submodule(name)}) as taps:
+        with torch.no_grad(), capture_activations({name: network.module.get_submodule(name)}) as activations:
             network.module(images)
-        return canonical(taps[name].detach(), layout)
+        return to_nchw(activations[name].detach(), layout)
 
     right = []
     for down in (0, 1):
@@ -246,7 +246,7 @@ def test_changes_stay_in_their_quadrant_at_a_size_that_is_not_square(name, size,
         assert (network.prefix, network.grid) == (prefix, grid)
     else:
         assert network.grid is None
-    assert network.prepare.size == tuple(map(int, size.split("x")))
+    assert network.preprocess.size == tuple(map(int, size.split("x")))
     assert all(in_its_place(network))
 
 
@@ -256,12 +256,12 @@ def test_positions_are_interpolated_by_timm_and_all_else_stays(size: str, grid: 
     own, asked = (load("timm:test_vit", weights="random", size=each) for each in ("", size))
     before, after = own.module.state_dict(), asked.module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    made = timm.create_model("test_vit", img_size=asked.prepare.size).eval()
+    made = timm.create_model("test_vit", img_size=asked.preprocess.size).eval()
     assert made.patch_embed.grid_size == grid
     state = {name: value.clone() for name, value in before.items()}
     state["pos_embed"] = resample_abs_pos_embed(before["pos_embed"], grid, num_prefix_tokens=1)
     made.load_state_dict(state)
-    images = torch.randn(2, 3, *asked.prepare.size)
+    images = torch.randn(2, 3, *asked.preprocess.size)
     with torch.no_grad():
         assert torch.equal(asked.module(images), made(images))
         state["pos_embed"] = before["pos_embed"][:, : 1 + grid[0] * grid[1]]
@@ -296,7 +296,7 @@ def test_torchvisions_vision_transformers_by_torchvisions_own_interpolation() ->
     images = torch.rand(1, 3, 256, 256)
     with torch.no_grad():
         assert torch.equal(asked.module(images), made(images))
-    assert (asked.prefix, asked.grid, asked.prepare.resize) == (1, (8, 8), (292, 292))
+    assert (asked.prefix, asked.grid, asked.preprocess.resize) == (1, (8, 8), (292, 292))
     assert all(in_its_place(asked))
     with pytest.raises(RequestError, match=r"torchvision:vit_b_32\S* does not take pictures of 256x384.*squares only"):
         load("torchvision:vit_b_32", weights="random", size="256x384")
@@ -308,8 +308,8 @@ def test_torchvisions_vision_transformers_by_torchvisions_own_interpolation() ->
 def test_open_clips_positions_are_interpolated_as_it_loads_them(tmp_path: Path, weights: str) -> None:
     made = tiny_clip(tmp_path)
     network = load(f"open_clip:local-dir:{tmp_path}", text=PROMPTS, size="48x96", weights=weights)
-    assert (network.prefix, network.grid, network.prepare.size) == (1, (3, 6), (48, 96))
-    assert (network.prepare.resize, network.prepare.fit) == ((48, 96), "squash")
+    assert (network.prefix, network.grid, network.preprocess.size) == (1, (3, 6), (48, 96))
+    assert (network.preprocess.resize, network.preprocess.fit) == ((48, 96), "squash")
     assert network.module(torch.zeros(2, 3, 48, 96)).shape == (2, 3)
     if not weights:
         built = open_clip.create_model(f"local-dir:{tmp_path}", load_weights=False, force_image_size=(48, 96)).eval()
@@ -332,7 +332,7 @@ def test_a_size_that_an_open_clip_tower_does_not_cut_evenly_is_refused(tmp_path:
 def test_a_tower_pooled_by_attention_over_cells_changes_its_size(tmp_path: Path) -> None:
     tiny_clip(tmp_path, vision_cfg={"image_size": 64, "layers": [1, 1, 1, 1], "width": 16})
     network = load(f"open_clip:local-dir:{tmp_path}", text=PROMPTS, size="96x64")
-    assert (network.prefix, network.grid, network.prepare.size) == (None, None, (96, 64))
+    assert (network.prefix, network.grid, network.preprocess.size) == (None, None, (96, 64))
     assert network.module(torch.zeros(2, 3, 96, 64)).shape == (2, 3)
     assert all(in_its_place(network))
 
@@ -341,7 +341,7 @@ def test_open_clip_towers_of_timm_change_their_size(tmp_path: Path) -> None:
     vision = {"image_size": 160, "timm_model_name": "test_vit", "timm_pool": "", "timm_proj": "linear"}
     tiny_clip(tmp_path, vision_cfg=vision)
     network = load(f"open_clip:local-dir:{tmp_path}", text=PROMPTS, size="96x160")
-    assert (network.prefix, network.grid, network.prepare.size) == (1, (6, 10), (96, 160))
+    assert (network.prefix, network.grid, network.preprocess.size) == (1, (6, 10), (96, 160))
     assert all(in_its_place(network))
 
 
@@ -389,9 +389,9 @@ def test_a_patch_size_names_the_nearest() -> None:
 
 def test_a_model_of_ones_own_that_cannot_is_refused_before_the_first_picture(here: Path, paint) -> None:
     (here / "flat.py").write_text(
-        "from torch import nn\nfrom camcli import Prepare\n\n"
+        "from torch import nn\nfrom camcli import Preprocess\n\n"
         "def make():\n    net = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Flatten(), nn.Linear(5 * 64, 2))\n"
-        "    return net, Prepare((8, 8), (0.0,) * 3, (1.0,) * 3, (8, 8), 'squash')\n"
+        "    return net, Preprocess((8, 8), (0.0,) * 3, (1.0,) * 3, (8, 8), 'squash')\n"
     )
     paint("a.png")
     result = do("explain", "-m", "flat.py:make", "--size", "8x16", "a.png", "--out", "out")

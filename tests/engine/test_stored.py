@@ -11,7 +11,7 @@ from torch import nn
 import camcli
 from camcli.engine.explainer import Explainer
 from camcli.engine.network import Network
-from camcli.engine.stored import pieces
+from camcli.engine.stored import iter_bytes
 from camcli.models.weights import checkpoint, fit
 
 
@@ -76,15 +76,15 @@ def test_what_differs_has_another_hash_and_what_does_not_has_the_same(one, other
 
 
 def test_the_order_in_a_dictionary_is_none():
-    assert [*pieces("x", {"a": 1, "b": 2})] == [*pieces("x", {"b": 2, "a": 1})]
-    assert [*pieces("x", {"a", "b", "c"})] == [*pieces("x", {"c", "b", "a"})]
+    assert [*iter_bytes("x", {"a": 1, "b": 2})] == [*iter_bytes("x", {"b": 2, "a": 1})]
+    assert [*iter_bytes("x", {"a", "b", "c"})] == [*iter_bytes("x", {"c", "b", "a"})]
 
 
 def test_complex_and_sparse_tensors():
     value = torch.tensor([1 + 2j, 3 - 1j])
-    [_, content] = pieces("x", value.conj())
+    [_, content] = iter_bytes("x", value.conj())
     assert bytes(content) == np.array([1 - 2j, 3 + 1j], dtype=np.complex64).tobytes()
-    assert len([*pieces("x", torch.eye(3).to_sparse())]) == 2
+    assert len([*iter_bytes("x", torch.eye(3).to_sparse())]) == 2
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -118,5 +118,5 @@ def test_a_file_brings_what_is_stored_beside_tensors(tmp_path):
     for made, other in ((Extra({"scale": 3}), Extra(None)), (quantised(0), quantised(1))):
         state = {f"module.{name}": value for name, value in made.state_dict().items()}
         torch.save({**state, "epoch": 3}, tmp_path / "w.pth")
-        module, _ = fit.fit(lambda _classes, other=other: other, checkpoint.read(tmp_path / "w.pth"), "it")
+        module, _ = fit.load_weights(lambda _classes, other=other: other, checkpoint.read(tmp_path / "w.pth"), "it")
         assert network(module).sha256() == network(made).sha256()

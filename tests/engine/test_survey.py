@@ -8,20 +8,20 @@ from networks import Small, Through, pictures, seeded, unruly, untouched
 from torch import nn
 
 from camcli.base.errors import RequestError
-from camcli.engine.layers.default_layer import found_default
-from camcli.engine.layers.nan import first_not_finite
+from camcli.engine.layers.default_layer import find_default_layer
+from camcli.engine.layers.nan import find_first_non_finite
 from camcli.engine.layers.paths import resolve
-from camcli.engine.layers.probe import probe_image, survey
-from camcli.engine.layers.refusals import no_gradient
+from camcli.engine.layers.probe import probe_image, probe_layers
+from camcli.engine.layers.refusals import no_gradient_error
 
 
 def surveyed(module, size, **facts):
     image = probe_image((size, size), torch.float32, torch.device("cpu"))
-    return {layer.name: layer for layer in survey(module, image, **facts)}
+    return {layer.name: layer for layer in probe_layers(module, image, **facts)}
 
 
 def default_layer(module, layers, size=16):
-    return found_default(module, layers, probe_image((size, size), torch.float32, torch.device("cpu")))
+    return find_default_layer(module, layers, probe_image((size, size), torch.float32, torch.device("cpu")))
 
 
 def chosen(module, size, **facts):
@@ -63,9 +63,9 @@ def test_reasons():
     assert found["relu"].calls == 2
     assert found["stem"].shape == (1, 6, 32, 32)
     assert found["fc"].shape == (1, 3)
-    assert found["unused"].turn is None
+    assert found["unused"].position is None
     assert str(found["six"].layout) == "nchw 32x32"
-    turns = [found[name].turn for name in ("stem", "aside", "six", "fc")]
+    turns = [found[name].position for name in ("stem", "aside", "six", "fc")]
     assert turns == sorted(turns)
 
 
@@ -81,16 +81,16 @@ def test_a_shape_that_can_be_read_in_two_ways_is_settled_by_the_other_layers_or_
 def test_a_survey_leaves_the_model_as_it_was_also_after_an_error():
     model = unruly(Small())
     with untouched(model):
-        survey(model, pictures(1, 16))
+        probe_layers(model, pictures(1, 16))
     model.relu2.register_forward_pre_hook(lambda module, inputs: 1 / 0)
     with untouched(model), pytest.raises(ZeroDivisionError):
-        survey(model, pictures(1, 16))
+        probe_layers(model, pictures(1, 16))
 
 
 def test_a_survey_works_where_gradients_are_switched_off():
     model = Small()
     with torch.inference_mode():
-        layers = survey(model, pictures(1, 16))
+        layers = probe_layers(model, pictures(1, 16))
     assert [layer.name for layer in layers if not layer.reason] == [
         "conv1",
         "norm1",
@@ -107,7 +107,7 @@ def test_a_survey_works_where_gradients_are_switched_off():
 def test_where_the_class_token_alone_goes_on_the_cut_is_named():
     model = timm.create_model("test_vit")
     layers = list(surveyed(model, 160, prefix=1, grid=(10, 10)).values())
-    error = no_gradient(model, layers, "blocks.5")
+    error = no_gradient_error(model, layers, "blocks.5")
     assert "'fc_norm' (Identity) is given only the prefix tokens of 'norm'" in error.message
     assert "'blocks.5.norm1' works" in error.hint
 
@@ -115,7 +115,7 @@ def test_where_the_class_token_alone_goes_on_the_cut_is_named():
 def test_where_the_network_detaches_the_cut_is_named():
     model = Parts()
     layers = list(surveyed(model, 32).values())
-    error = no_gradient(model, layers, "aside")
+    error = no_gradient_error(model, layers, "aside")
     assert "it is cut between 'aside' and 'six' (Conv2d)" in error.message
     assert "'six' works" in error.hint
 
@@ -123,8 +123,8 @@ def test_where_the_network_detaches_the_cut_is_named():
 def test_the_first_module_that_gives_nan_is_named():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.ReLU(), Through(torch.log)), nn.Flatten())
     image = pictures(1, 8, dtype=torch.float32)
-    assert first_not_finite(model, image) == "'1.1' (Through)"
-    assert first_not_finite(model[0], image) == ""
+    assert find_first_non_finite(model, image) == "'1.1' (Through)"
+    assert find_first_non_finite(model[0], image) == ""
 
 
 # ---- the default layer

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from networks import Small, Through, pictures, same, untouched
 from torch import nn
 
-from camcli import Explainer, Labels, Network, Outlet, PictureError, Prepare
-from camcli.engine.checks.trial import tried
+from camcli import Explainer, Labels, Network, OutputSpec, PictureError, Preprocess
+from camcli.engine.checks.trial import try_scores_on_noise
 from camcli.runs.job.job import Job
 from camcli.runs.worker.worker import Worker
 
@@ -79,11 +79,11 @@ def test_where_the_batch_matters_each_image_is_explained_by_itself(kind, why):
 
 def test_variants_of_an_image_are_asked_about_one_by_one_too():
     model, images = Normed(), pictures(2, 16)
-    by_one = Explainer(model, layers=["conv2"], method="ablation-cam", rows=1)
-    by_eight = Explainer(model, layers=["conv2"], method="ablation-cam", rows=8)
+    by_one = Explainer(model, layers=["conv2"], method="ablation-cam", batch_size=1)
+    by_eight = Explainer(model, layers=["conv2"], method="ablation-cam", batch_size=8)
     for [one], [other] in zip(by_one(images, 1), by_eight(images, 1), strict=True):
         same(one, other)
-    by_one, by_eight = (Explainer(model, method="occlusion", rows=rows) for rows in (1, 8))
+    by_one, by_eight = (Explainer(model, method="occlusion", batch_size=rows) for rows in (1, 8))
     for [one], [other] in zip(by_one(images, 1), by_eight(images, 1), strict=True):
         same(one, other)
 
@@ -95,10 +95,10 @@ def test_how_far_scores_move_is_measured_against_the_greatest():
         return torch.cat([scores, -scores], 1) + scores.flip(0)[:, :1].expand(-1, 2) * (len(images) - 1) / 8
 
     one, other = torch.full((1, 3, 4, 4), 4.0), torch.full((1, 3, 4, 4), 3.0)
-    found = tried(nn.Identity(), run, one, torch.cat([one, other]))
-    assert found.moved == 0
+    found = try_scores_on_noise(nn.Identity(), run, one, torch.cat([one, other]))
+    assert found.change_between_runs == 0
     # 4 + 3/8 is then the greatest of all.
-    assert found.mixed == pytest.approx(0.375 / 4.375)
+    assert found.change_in_batch == pytest.approx(0.375 / 4.375)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -119,7 +119,7 @@ def test_scores_that_cancel_out_in_one_image_are_compared_with_those_of_another(
 
     pair = torch.zeros(2, 3, 4, 4)
     pair[1] = 1
-    assert tried(nn.Identity(), run, pair[:1], pair).mixed == 0
+    assert try_scores_on_noise(nn.Identity(), run, pair[:1], pair).change_in_batch == 0
 
 
 NET = """
@@ -130,7 +130,7 @@ class Net(nn.Sequential):
 def make():
     net = Net(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5, track_running_stats={tracked}), nn.ReLU(), nn.Conv2d(5, 4, 3))
     net.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten()])
-    return net, camcli.Prepare((16, 16), (0.5,) * 3, (0.5,) * 3, (16, 16)), list("abcd")
+    return net, camcli.Preprocess((16, 16), (0.5,) * 3, (0.5,) * 3, (16, 16)), list("abcd")
 """
 
 
@@ -145,7 +145,7 @@ def test_a_run_goes_picture_by_picture_then_and_its_fingerprint_counts_that(tmp_
     alone = worker(False)
     assert alone.batch_size == 1
     assert any("in a batch of its own" in note for note in alone.notes)
-    monkeypatch.setattr("camcli.engine.checks.trial._distance", lambda *given: 0.0)
+    monkeypatch.setattr("camcli.engine.checks.trial._relative_change", lambda *given: 0.0)
     together = worker(False)
     assert together.batch_size == 4
     assert together.fingerprint != alone.fingerprint
@@ -200,11 +200,11 @@ def detecting(head, *before):
         Network(
             "mine",
             Finding(head, *before),
-            Prepare((16, 16), (0.0,) * 3, (1.0,) * 3, (16, 16), "longer", "nearest"),
+            Preprocess((16, 16), (0.0,) * 3, (1.0,) * 3, (16, 16), "longer", "nearest"),
             Labels(("left", "right")),
             "pretrained",
             "my own",
-            outlet=Outlet("detect"),
+            output_spec=OutputSpec("detect"),
         ),
         layers=["layer"],
         method="hirescam",
@@ -234,4 +234,4 @@ def test_a_boxs_score_is_a_probability_where_it_can_be_one_and_is_never_squashed
         [own] = explain.module(image)
     assert sorted(one.score for one in found) == pytest.approx(sorted(own["scores"].tolist()))
     assert [one.probability for one in found] == [one.score if squashed else None for one in found]
-    assert "logit" not in explain.says()
+    assert "logit" not in explain.describe_target()

@@ -8,7 +8,7 @@ from networks import Small, pictures
 from torch import Tensor
 
 from camcli import Explainer
-from camcli.engine.maps.method import descriptions, options_of
+from camcli.engine.maps.method import describe_method, read_method_options
 from camcli.methods import METHODS, MethodRow
 from camcli.methods.gradient import gradcam
 from conftest import ROOT
@@ -35,9 +35,9 @@ def test_the_example_of_a_method_works(monkeypatch) -> None:
         explain = Explainer(Small(), layers=["conv2"], method=row.name, options={"power": power})
         [[one]] = explain(pictures(1, 16), 1)
         assert (abs(one.map - plain.map).max() < 1e-6) == same
-    [option] = options_of(row).values()
+    [option] = read_method_options(row).values()
     assert (option.name, option.default, option.meaning) == ("power", 2.0, "1 is Grad-CAM.")
-    assert descriptions(row)[0].endswith("Not for: activations that can be negative.")
+    assert describe_method(row)[0].endswith("Not for: activations that can be negative.")
 
 
 def test_every_room_stands_in_the_plan_of_the_house() -> None:

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 def said_by(program: str) -> list[str]:
     """What a program prints that begins by importing the libraries as camcli does."""
-    begin = "import sys\nfrom camcli.models.lazy_imports import light\n"
+    begin = "import sys\nfrom camcli.models.lazy_imports import without_compiler\n"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", begin + program],
         capture_output=True,
@@ -25,7 +25,7 @@ def test_a_model_is_loaded_without_the_compiler_and_the_libraries_get_it_when_th
 from camcli.models import listing
 from camcli.models.load import load
 load("bundled:efficientnet-lite0")
-listing.source("torchvision")
+listing.import_source("torchvision")
 print("torch._dynamo" in sys.modules, "torch._dynamo.utils" in sys.modules)
 
 from torchvision.ops import roi_align
@@ -50,7 +50,7 @@ print(disable.__module__)
 def test_whatever_else_is_asked_of_the_compiler_is_its_own():
     said = said_by("""
 import torch
-with light():
+with without_compiler():
     from torch._dynamo.utils import counters
     import torch._dynamo.utils as tools
     print(tools is sys.modules["torch._dynamo.utils"], counters is tools.counters, tools.__file__.endswith("utils.py"))
@@ -64,7 +64,7 @@ print(torch._dynamo.utils.__file__.endswith("utils.py"), torch._dynamo.config.ca
 def test_a_compiled_function_leaves_alone_what_it_shall():
     said = said_by("""
 import torch
-with light():
+with without_compiler():
     @torch.compiler.disable
     def outside(x):
         return x + (1 if torch.compiler.is_compiling() else 2)

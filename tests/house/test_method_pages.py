@@ -13,8 +13,8 @@ def test_the_page_is_what_the_table_and_the_docstrings_say():
 
 def test_every_method_says_when_to_use_it_and_when_not_and_what_it_costs():
     sections = re.split(r"^## ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
-    assert [text.partition("\n")[0] for text in sections] == [row.name for row in METHODS.own]
-    for row, text in zip(METHODS.own, sections, strict=True):
+    assert [text.partition("\n")[0] for text in sections] == [row.name for row in METHODS.builtin_rows]
+    for row, text in zip(METHODS.builtin_rows, sections, strict=True):
         assert row.cost, row.name
         assert row.parts or ("- Use: " in text and "- Not for: " in text), row.name
 

@@ -5,9 +5,9 @@ import pytest
 from beartype.roar import BeartypeCallHintViolation
 from jaxtyping import TypeCheckError
 
-from camcli.engine.speed.compiling import Compilation
+from camcli.engine.speed.compiling import CompileReport
 from camcli.metrics.similarity import pearson
-from camcli.targets import parsed
+from camcli.targets import parse_target
 
 
 def test_a_wrong_shape_is_found() -> None:
@@ -17,12 +17,12 @@ def test_a_wrong_shape_is_found() -> None:
 
 
 def test_a_wrong_type_is_found() -> None:
-    assert parsed("top:3") == ("top", "3")
+    assert parse_target("top:3") == ("top", "3")
     with pytest.raises(BeartypeCallHintViolation, match="word"):
-        parsed(3)
+        parse_target(3)
 
 
 def test_a_wrong_field_is_found() -> None:
-    assert Compilation(reason="none").reason == "none"
+    assert CompileReport(reason="none").reason == "none"
     with pytest.raises(BeartypeCallHintViolation, match="reason"):
-        Compilation(reason=3)
+        CompileReport(reason=3)

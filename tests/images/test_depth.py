@@ -11,9 +11,9 @@ from PIL import Image
 
 import camcli
 from camcli.base.errors import PictureError, RequestError
-from camcli.images import value_range
-from camcli.images.decode import decode, decode_reduced, undivided, upright
-from camcli.images.depth import EIGHT_BITS
+from camcli.images import parse_value_range
+from camcli.images.decode import decode, decode_reduced, never_reduce, upright
+from camcli.images.depth import RANGE_IGNORED_NOTE
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
 
@@ -36,11 +36,11 @@ def saved(values, name="a.png", **options):
 
 
 def levels(path, words="", **options):
-    return np.asarray(decode(path, levels=words, **options))
+    return np.asarray(decode(path, value_range=words, **options))
 
 
 def notes(path, words=""):
-    return decode_reduced(path, undivided, levels=words).notes
+    return decode_reduced(path, never_reduce, value_range=words).notes
 
 
 def by_hand(values, low, high):
@@ -122,7 +122,7 @@ def test_floating_point_wants_a_range_beyond_0_to_1_and_numbers_always():
     for wrong in (np.nan, np.inf):
         path = saved(np.array([[0, wrong]], np.float32), "n.tif")
         with pytest.raises(PictureError, match="NaN or infinite, at 1 of 2 pixels"):
-            decode(path, levels="auto")
+            decode(path, value_range="auto")
 
 
 def test_a_transparent_level_is_no_part_of_the_picture():
@@ -133,7 +133,7 @@ def test_a_transparent_level_is_no_part_of_the_picture():
 def test_pictures_of_8_bits_are_left_alone_and_it_is_said():
     path = saved(np.array([[10, 200]], np.uint8))
     assert levels(path, "auto")[0, :, 0].tolist() == [10, 200]
-    assert notes(path, "auto") == (EIGHT_BITS,)
+    assert notes(path, "auto") == (RANGE_IGNORED_NOTE,)
     assert notes(path) == ()
 
 
@@ -180,8 +180,8 @@ def test_colours_of_16_bits_are_upright_whoever_reads_them(orientation):
 
 
 def test_ranges_are_read():
-    assert value_range("") is value_range("auto") is None
-    assert value_range("-1000, 400.5") == (-1000, 400.5)
+    assert parse_value_range("") is parse_value_range("auto") is None
+    assert parse_value_range("-1000, 400.5") == (-1000, 400.5)
     for wrong in ("x", "1", "5,5", "9,1", "0,nan", "0,inf", "1,2,3", "12-bit"):
         with pytest.raises(RequestError, match="range cannot be"):
             Job(range=wrong)
@@ -195,7 +195,7 @@ def test_a_range_counts_in_the_fingerprint_by_what_it_means():
 
 def test_a_picture_in_memory_has_a_range_too():
     image = Image.fromarray(TWELVE)
-    assert np.array_equal(np.asarray(upright(image, levels="0,4095"))[..., 0], by_hand(TWELVE, 0, 4095))
+    assert np.array_equal(np.asarray(upright(image, value_range="0,4095"))[..., 0], by_hand(TWELVE, 0, 4095))
 
 
 def test_the_model_sees_and_the_overlay_shows_the_same_values(go):

@@ -12,7 +12,7 @@ from PIL import Image, features
 from camcli.base.errors import NothingFoundError
 from camcli.images.decode import decode
 from camcli.images.find import find
-from camcli.images.formats import FORMATS, HEIF, KNOWN, SUFFIXES, Unread
+from camcli.images.formats import FORMATS, HEIF, SUFFIXES, UNREADABLE_SUFFIXES, SkippedFiles
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
 
@@ -48,26 +48,26 @@ def test_heic_is_read_where_its_plug_in_is(here):
 
 
 def test_nothing_is_both_read_and_not():
-    assert not KNOWN & SUFFIXES
-    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in KNOWN | SUFFIXES)
+    assert not UNREADABLE_SUFFIXES & SUFFIXES
+    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in UNREADABLE_SUFFIXES | SUFFIXES)
 
 
 def test_what_folders_hold_and_is_not_read_is_counted_once(here):
     lay(
         "p/a.jpg", "p/b.CR2", "p/c.dcm", "p/d.txt", "p/e.json", "p/sub/f.cr2", "p/.g.cr2", "p/.h/i.cr2", "p/j.jxl/k.png"
     )
-    unread = Unread()
-    assert [one.name for one in find(["p", "p/sub"], out=Path("out"), unread=unread)] == ["p/a.jpg", "p/j.jxl/k.png"]
+    unread = SkippedFiles()
+    assert [one.name for one in find(["p", "p/sub"], out=Path("out"), skipped=unread)] == ["p/a.jpg", "p/j.jxl/k.png"]
     assert unread.counts == Counter({".cr2": 2, ".dcm": 1})
-    assert unread.words().startswith("3 files are not read: 2 .cr2, 1 .dcm (")
-    assert "raw" in unread.words()
-    assert Unread().words() == ""
+    assert unread.describe().startswith("3 files are not read: 2 .cr2, 1 .dcm (")
+    assert "raw" in unread.describe()
+    assert SkippedFiles().describe() == ""
 
 
 def test_what_is_named_is_no_matter_of_folders(here):
     lay("p/b.cr2", "p/a.png")
-    unread = Unread()
-    assert [one.name for one in find(["p/*.cr2"], out=Path("out"), unread=unread)] == ["p/b.cr2"]
+    unread = SkippedFiles()
+    assert [one.name for one in find(["p/*.cr2"], out=Path("out"), skipped=unread)] == ["p/b.cr2"]
     assert not unread.counts
 
 

@@ -15,12 +15,12 @@ from PIL import Image
 
 from camcli.images import transform
 from camcli.images.placement import Placement
-from camcli.images.transform import Prepare
+from camcli.images.transform import Preprocess
 from camcli.images.view import View
 
 HALF, ZERO, ONE = (0.5, 0.5, 0.5), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-LITE0 = Prepare(size=(224, 224), mean=HALF, std=HALF, resize=(256, 256), fit="shorter", interpolation="bicubic")
+LITE0 = Preprocess(size=(224, 224), mean=HALF, std=HALF, resize=(256, 256), fit="shorter", interpolation="bicubic")
 SIZES = [(500, 375), (375, 500), (640, 641), (33, 57), (256, 256), (224, 300), (1, 1), (301, 7)]
 
 
@@ -33,9 +33,9 @@ def noise(width, height):
     return Image.fromarray(values)
 
 
-def assert_equal(prepare, transform, sizes=SIZES):
+def assert_equal(preprocess, transform, sizes=SIZES):
     for size in sizes:
-        ours, _ = prepare(noise(*size))
+        ours, _ = preprocess(noise(*size))
         assert torch.equal(ours, transform(noise(*size))), size
 
 
@@ -50,7 +50,7 @@ def from_timm(config):
     fill = tuple(round(255 * value) for value in config["mean"]) if config["crop_mode"] == "border" else 0
     resize = tuple(math.floor(side / config["crop_pct"]) for side in size)
     fit = TIMM_FIT[config["crop_mode"]]
-    return Prepare(size, config["mean"], config["std"], resize, fit, config["interpolation"], fill)
+    return Preprocess(size, config["mean"], config["std"], resize, fit, config["interpolation"], fill)
 
 
 @pytest.mark.parity
@@ -89,10 +89,10 @@ def test_input_is_that_of_timm_in_every_mode(crop_mode, size, crop_pct, interpol
 def test_input_is_that_of_torchvision(weights):
     preset = weights.transforms()
     crop, resize = preset.crop_size * 2, preset.resize_size * 2
-    prepare = Prepare(
+    preprocess = Preprocess(
         tuple(crop), tuple(preset.mean), tuple(preset.std), tuple(resize), "shorter", preset.interpolation.value
     )
-    assert_equal(prepare, preset)
+    assert_equal(preprocess, preset)
 
 
 @pytest.mark.parity
@@ -100,7 +100,7 @@ def test_input_is_that_of_torchvision(weights):
 @pytest.mark.parametrize("size", [(224, 224), (240, 320)])
 def test_input_is_that_of_open_clip(mode, fit, size):
     theirs = open_clip.transform.image_transform(size, False, MEAN, STD, resize_mode=mode, fill_color=7)
-    assert_equal(Prepare(size, MEAN, STD, size, fit, "bicubic", 7 if mode == "longest" else 0), theirs)
+    assert_equal(Preprocess(size, MEAN, STD, size, fit, "bicubic", 7 if mode == "longest" else 0), theirs)
 
 
 def test_input_of_one_grey_is_known_by_hand():
@@ -110,8 +110,8 @@ def test_input_of_one_grey_is_known_by_hand():
 
 
 def test_padding_has_the_fill():
-    prepare = Prepare((4, 4), ZERO, ONE, (4, 4), "longer", "bilinear", (255, 0, 51))
-    values, view = prepare(Image.new("RGB", (8, 4), (102, 102, 102)))
+    preprocess = Preprocess((4, 4), ZERO, ONE, (4, 4), "longer", "bilinear", (255, 0, 51))
+    values, view = preprocess(Image.new("RGB", (8, 4), (102, 102, 102)))
     torch.testing.assert_close(values[:, 0, 0], torch.tensor([1.0, 0.0, 0.2]))
     torch.testing.assert_close(values[:, 1, 0], torch.tensor([0.4, 0.4, 0.4]))
     assert view.box == (0, -2, 8, 6)
@@ -126,7 +126,7 @@ def test_only_rgb_pictures_are_prepared():
 def test_a_strip_is_the_same_whether_made_whole_or_in_part(size, monkeypatch):
     smooth = noise(8, 8).resize(size, Image.Resampling.BICUBIC)
     whole, _ = LITE0(smooth)
-    monkeypatch.setattr(transform, "WHOLE", 0)
+    monkeypatch.setattr(transform, "MAX_RESIZED_PIXELS", 0)
     part, _ = LITE0(smooth)
     torch.testing.assert_close(part, whole, rtol=0, atol=2 / 127.5)
 
@@ -139,41 +139,41 @@ def test_a_strip_of_a_hundred_thousand_pixels_is_done():
 
 @pytest.mark.parametrize("fit", ["shorter", "longer", "squash"])
 def test_no_picture_is_too_thin(fit):
-    prepare = Prepare((64, 96), HALF, HALF, (64, 96), fit)
-    assert prepare(noise(1, 900))[0].shape == (3, 64, 96)
+    preprocess = Preprocess((64, 96), HALF, HALF, (64, 96), fit)
+    assert preprocess(noise(1, 900))[0].shape == (3, 64, 96)
 
 
 @pytest.mark.parametrize("fit", ["shorter", "longer", "squash"])
 def test_another_size_keeps_the_share_that_is_cut_away(fit):
-    changed = replace(LITE0, fit=fit).changed((256, 384))
-    assert changed == Prepare((256, 384), HALF, HALF, (292, 438), fit, "bicubic")  # 256 / 0.875 = 292.57
-    assert LITE0.changed((224, 224)) == LITE0.changed(None) == LITE0
+    changed = replace(LITE0, fit=fit).adapt((256, 384))
+    assert changed == Preprocess((256, 384), HALF, HALF, (292, 438), fit, "bicubic")  # 256 / 0.875 = 292.57
+    assert LITE0.adapt((224, 224)) == LITE0.adapt(None) == LITE0
 
 
 def test_each_crop_by_its_picture():
     # 512 x 256: the middle square of 7/8; all of it between stripes; all of it, stretched.
-    assert LITE0.changed(crop="center").view(512, 256).box == (144, 16, 368, 240)
-    assert LITE0.changed(crop="none").view(512, 256).box == (0, -128, 512, 384)
-    assert LITE0.changed(crop="squash").view(512, 256).box == (0, 0, 512, 256)
-    assert LITE0.changed((128, 256), "none").view(512, 256).box == (0, 0, 512, 256)
+    assert LITE0.adapt(crop="center").view(512, 256).box == (144, 16, 368, 240)
+    assert LITE0.adapt(crop="none").view(512, 256).box == (0, -128, 512, 384)
+    assert LITE0.adapt(crop="squash").view(512, 256).box == (0, 0, 512, 256)
+    assert LITE0.adapt((128, 256), "none").view(512, 256).box == (0, 0, 512, 256)
     squashing = replace(LITE0, fit="squash")
-    assert squashing.changed(crop="model") == squashing
-    assert squashing.changed(crop="center") == LITE0
+    assert squashing.adapt(crop="model") == squashing
+    assert squashing.adapt(crop="center") == LITE0
 
 
 def test_padding_is_grey_as_the_mean_unless_the_model_has_its_own():
-    values, _ = LITE0.changed((4, 4), "none")(Image.new("RGB", (8, 4), (255, 255, 255)))
+    values, _ = LITE0.adapt((4, 4), "none")(Image.new("RGB", (8, 4), (255, 255, 255)))
     assert values[:, 0].abs().max() < 0.01
     assert values[:, 1].min() > 0.9
-    assert replace(LITE0, fit="longer", fill=7).changed(crop="none").fill == 7
+    assert replace(LITE0, fit="longer", fill=7).adapt(crop="none").fill == 7
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("crop", ["none", "squash"])
 @pytest.mark.parametrize("input_size", [(224, 224), (96, 160)])
 def test_without_a_crop_every_pixel_is_seen(size, crop, input_size):
-    view = LITE0.changed(input_size, crop).view(*size)
-    assert view.whole
+    view = LITE0.adapt(input_size, crop).view(*size)
+    assert view.sees_whole_picture
     assert not np.isnan(view.onto_picture(random_map(7, 7))).any()
 
 
@@ -186,24 +186,24 @@ def test_box_by_hand():
     # Twice as large, twice as far.
     assert LITE0.view(1024, 512).box == (288, 32, 736, 480)
     # Squashed: the edges scale with each side.
-    squash = Prepare((224, 224), HALF, HALF, (256, 256), "squash")
+    squash = Preprocess((224, 224), HALF, HALF, (256, 256), "squash")
     assert squash.view(512, 256).box == (32, 16, 480, 240)
 
 
 @pytest.mark.parametrize("fit", ["shorter", "longer", "squash"])
 @pytest.mark.parametrize("size", [(500, 375), (375, 500), (333, 1000)])
 def test_a_mark_in_the_picture_is_found_in_the_input_where_the_view_says(fit, size):
-    prepare = Prepare((96, 128), ZERO, ONE, (108, 144), fit, "bilinear")
+    preprocess = Preprocess((96, 128), ZERO, ONE, (108, 144), fit, "bilinear")
     width, height = size
-    view = prepare.view(width, height)
+    view = preprocess.view(width, height)
     x0, y0, x1, y1 = view.box
     # A white square about the centre of one cell of the input, well inside the picture.
     row, column = 40, 70
-    x, y = view.position(row, column, (96, 128))
+    x, y = view.cell_centre(row, column, (96, 128))
     picture = np.zeros((height, width, 3), np.uint8)
     reach = 4 * max((x1 - x0) / 128, (y1 - y0) / 96)
     picture[round(y - reach) : round(y + reach), round(x - reach) : round(x + reach)] = 255
-    values, _ = prepare(Image.fromarray(picture))
+    values, _ = preprocess(Image.fromarray(picture))
     light = values[0].numpy()
     rows, columns = np.indices(light.shape)
     assert abs((light * rows).sum() / light.sum() - row) < 0.6
@@ -212,25 +212,25 @@ def test_a_mark_in_the_picture_is_found_in_the_input_where_the_view_says(fit, si
 
 def test_position_is_the_centre_of_the_cell():
     view = seen((100, 200), 10, 20, 80, 90)
-    assert view.position(0, 0, (7, 7)) == (15, 25)
-    assert view.position(6, 3, (7, 7)) == (45, 85)
+    assert view.cell_centre(0, 0, (7, 7)) == (15, 25)
+    assert view.cell_centre(6, 3, (7, 7)) == (45, 85)
 
 
 def test_the_peak_is_the_strongest_cell_that_shows_the_picture():
     # A 12 x 3 picture in 4 x 4 cells of 3 pixels: it lies across the middle two rows, half in each.
     view = seen((3, 12), 0, -4.5, 12, 7.5)
-    assert view.shown((4, 4)).tolist() == [[False] * 4, [True] * 4, [True] * 4, [False] * 4]
+    assert view.visible_cells((4, 4)).tolist() == [[False] * 4, [True] * 4, [True] * 4, [False] * 4]
     heat = np.zeros((4, 4), np.float32)
     heat[0, 0], heat[2, 3] = 9, 1
     assert view.peak(heat) == (10.5, 3)
     assert view.peak(-np.ones((4, 4), np.float32)) == (1.5, 0)
     inside = seen((100, 200), 10, 20, 80, 90)
-    assert inside.shown((7, 7)).all()
-    assert inside.peak(np.eye(1, 49, 24, dtype=np.float32).reshape(7, 7)) == inside.position(3, 3, (7, 7))
+    assert inside.visible_cells((7, 7)).all()
+    assert inside.peak(np.eye(1, 49, 24, dtype=np.float32).reshape(7, 7)) == inside.cell_centre(3, 3, (7, 7))
 
 
 def test_scaled_view_covers_the_same_part():
-    scaled = LITE0.view(500, 375).scaled(750, 1000)
+    scaled = LITE0.view(500, 375).scale(750, 1000)
     assert scaled.picture == (750, 1000)
     assert scaled.box == pytest.approx(LITE0.view(1000, 750).box)
 
@@ -262,20 +262,20 @@ def test_what_was_not_seen_is_nan_and_nothing_else():
     expected = np.zeros((256, 512), bool)
     expected[16:240, 144:368] = True
     assert np.array_equal(~np.isnan(onto), expected)
-    assert not LITE0.view(512, 256).whole
-    assert Prepare((224, 224), HALF, HALF, (224, 224), "squash").view(512, 256).whole
+    assert not LITE0.view(512, 256).sees_whole_picture
+    assert Preprocess((224, 224), HALF, HALF, (224, 224), "squash").view(512, 256).sees_whole_picture
 
 
 @pytest.mark.parametrize(("edge", "inside"), [(0.5, True), (0.51, False)])
 def test_a_pixel_is_seen_when_its_centre_is(edge, inside):
     view = seen((1, 4), edge, 0, 4, 1)
     assert (not np.isnan(view.onto_picture(random_map(2, 2))[0, 0])) is inside
-    assert view.whole is inside
+    assert view.sees_whole_picture is inside
 
 
 def test_padding_is_left_behind():
     # A 4 x 2 picture in a 4 x 4 input: of a map's four rows the middle two lie on it.
-    view = Prepare((4, 4), HALF, HALF, (4, 4), "longer").view(4, 2)
+    view = Preprocess((4, 4), HALF, HALF, (4, 4), "longer").view(4, 2)
     grid = np.repeat(np.arange(4, dtype=np.float32)[:, None], 4, 1)
     assert view.onto_picture(grid).tolist() == [[1] * 4, [2] * 4]
 
@@ -305,7 +305,7 @@ def test_the_greatest_value_is_where_position_says(size):
     assert not np.isnan(onto).all()
     y, x = np.unravel_index(np.nanargmax(onto), onto.shape)
     if min(size) > 20:
-        expected = view.position(2, 4, grid.shape)
+        expected = view.cell_centre(2, 4, grid.shape)
         assert (x + 0.5, y + 0.5) == pytest.approx(expected, abs=1)
 
 
@@ -328,26 +328,31 @@ def test_corners_of_a_box_in_pictures_that_are_not_square_by_hand():
     # An input of 100 rows and 200 columns over the part from x 20 to 60, y 10 to 130 of a picture of 160 x 64: a pixel
     # of the input is 0.2 wide and 1.2 high.
     view = View((160, 64), (100, 200), (20.0, 10.0, 60.0, 130.0))
-    assert view.corners((50.0, 10.0, 150.0, 75.0)) == (30, 22, 50, 100)
+    assert view.box_to_picture((50.0, 10.0, 150.0, 75.0)) == (30, 22, 50, 100)
     # What lies beyond the picture is cut off at its own edges: 64 to the right, 160 below.
-    assert view.corners((-200.0, -100.0, 400.0, 300.0)) == (0, 0, 64, 160)
-    assert View((64, 160), (100, 200), (0.0, 0.0, 160.0, 64.0)).corners((0.0, 0.0, 200.0, 100.0)) == (0, 0, 160, 64)
+    assert view.box_to_picture((-200.0, -100.0, 400.0, 300.0)) == (0, 0, 64, 160)
+    assert View((64, 160), (100, 200), (0.0, 0.0, 160.0, 64.0)).box_to_picture((0.0, 0.0, 200.0, 100.0)) == (
+        0,
+        0,
+        160,
+        64,
+    )
 
 
 def test_cells_that_are_placed_lie_by_rows_and_columns_of_an_input_that_is_no_square() -> None:
     # Two pixels of the picture for each of the input: 2 (4 + 8) down, 2 (10 + 2 * 20) across.
     placement = Placement(first=(4.0, 10.0), stride=(8.0, 20.0))
     view = View((60, 200), (30, 100), (0.0, 0.0, 200.0, 60.0), placement)
-    assert view.position(1, 2, (3, 5)) == pytest.approx((100, 24))
+    assert view.cell_centre(1, 2, (3, 5)) == pytest.approx((100, 24))
 
 
 def test_the_outermost_of_cells_that_are_placed_show_what_lies_between_them_and_the_inputs_edge() -> None:
     # Cells of 8 pixels around 8, 16 and 24 end at 28, and the picture is the input's last three columns.
     view = View((32, 3), (32, 32), (-29.0, 0.0, 3.0, 32.0), Placement(first=(8.0, 8.0), stride=(8.0, 8.0)))
-    assert view.shown((3, 3)).tolist() == [[False, False, True]] * 3
-    assert view.window((3, 3)) == (slice(0, 3), slice(2, 3))
+    assert view.visible_cells((3, 3)).tolist() == [[False, False, True]] * 3
+    assert view.visible_window((3, 3)) == (slice(0, 3), slice(2, 3))
 
 
 def test_a_view_that_is_drawn_at_another_size_is_scaled_along_each_axis_by_itself() -> None:
-    view = View((60, 200), (30, 100), (10.0, 6.0, 110.0, 36.0)).scaled(30, 400)
+    view = View((60, 200), (30, 100), (10.0, 6.0, 110.0, 36.0)).scale(30, 400)
     assert (view.picture, view.input, view.box) == ((30, 400), (30, 100), (20.0, 3.0, 220.0, 18.0))

@@ -11,14 +11,14 @@ from torch import nn
 import camcli
 from camcli.base import delimited
 from camcli.base.errors import RequestError
-from camcli.engine.network import two_sided
-from camcli.images.features import Extras
-from camcli.images.manifest import Listing
-from camcli.images.numbers import Values
-from camcli.runs.job.prompts import PROMPTS
+from camcli.engine.network import make_two_sided
+from camcli.images.features import FeatureFile
+from camcli.images.manifest import Manifest
+from camcli.images.numbers import NumberColumn
+from camcli.runs.job.prompts import PROMPT_COLUMN
 from camcli.targets import labels
 from camcli.targets.labels import Labels
-from camcli.targets.named import Listed
+from camcli.targets.named import TargetManifest
 
 INSECTS = Labels(("ant", "bee", "wasp"))
 A, B = Path("a.jpg"), Path("b.jpg")
@@ -31,9 +31,9 @@ def photos(here: Path) -> Path:
     return here
 
 
-def listed(text: str, file: str = "t.csv") -> Listed:
+def listed(text: str, file: str = "t.csv") -> TargetManifest:
     Path(file).write_text(text, encoding="utf-8")
-    return Listed(Path(file), INSECTS)
+    return TargetManifest(Path(file), INSECTS)
 
 
 # ---- what parts the cells
@@ -54,7 +54,7 @@ def listed(text: str, file: str = "t.csv") -> Listed:
     ],
 )
 def test_what_parts_the_cells_of_a_table(text: str, parts: str) -> None:
-    assert delimited.delimiter(text) == parts
+    assert delimited.detect_delimiter(text) == parts
 
 
 @pytest.mark.parametrize("parts", [",", ";", "\t"])
@@ -63,22 +63,22 @@ def test_what_parts_the_cells_of_a_table(text: str, parts: str) -> None:
 )
 def test_titles_and_delimiters_as_people_have_them(titles: str, parts: str) -> None:
     target = listed(f"{titles}\na.jpg,bee\nb.jpg,2\n".replace(",", parts))
-    assert (target.of(A), target.of(B)) == ((1,), (2,))
-    assert target.surplus == []
+    assert (target.get(A), target.get(B)) == ((1,), (2,))
+    assert target.unmatched == []
 
 
 def test_without_titles_too() -> None:
     for text in ("a.jpg;bee\nb.jpg;2\n", "a.jpg\tbee\nb.jpg\t2\n", "a.jpg bee\nb.jpg 2\n"):
         target = listed(text)
-        assert (target.of(A), target.of(B)) == ((1,), (2,))
+        assert (target.get(A), target.get(B)) == ((1,), (2,))
 
 
 def test_an_id_is_the_picture_where_nothing_better_names_it(here: Path) -> None:
-    assert listed("id,path,label\n7,a.jpg,bee\n").of(A) == (1,)
-    assert listed("label,image_id\nbee,a\nwasp,b\n").of(B) == (2,)
-    assert listed("image_id,label\na,bee\n").of(A) == (1,)
+    assert listed("id,path,label\n7,a.jpg,bee\n").get(A) == (1,)
+    assert listed("label,image_id\nbee,a\nwasp,b\n").get(B) == (2,)
+    assert listed("image_id,label\na,bee\n").get(A) == (1,)
     (here / "a.txt").write_text("beside it")  # no picture
-    assert listed("a,bee\n").of(A) == (1,)
+    assert listed("a,bee\n").get(A) == (1,)
     (here / "a.png").write_bytes(b"")
     with pytest.raises(RequestError, match=r"line 1: 'a' can be 2 pictures"):
         listed("a,bee\n")
@@ -87,7 +87,7 @@ def test_an_id_is_the_picture_where_nothing_better_names_it(here: Path) -> None:
 def test_two_columns_that_can_both_be_the_class_are_told() -> None:
     with pytest.raises(RequestError, match=r"line 1: the columns 'class' and 'label' can both be the target: 'image,"):
         listed("image,label,class\na.jpg,bee,wasp\n")
-    assert listed("image,label,target\na.jpg,bee,wasp\n").of(A) == (2,)
+    assert listed("image,label,target\na.jpg,bee,wasp\n").get(A) == (2,)
 
 
 def test_titles_nobody_knows_are_shown_and_are_no_data() -> None:
@@ -96,7 +96,7 @@ def test_titles_nobody_knows_are_shown_and_are_no_data() -> None:
     # A prompt may be any text, so nothing else would have told.
     Path("p.csv").write_text("image,remark\na.jpg,a red car\n")
     with pytest.raises(RequestError, match="line 1: 'image,remark' is a row of titles") as caught:
-        Listing(Path("p.csv"), PROMPTS, str)
+        Manifest(Path("p.csv"), PROMPT_COLUMN, str)
     assert "caption" in caught.value.hint
 
 
@@ -105,12 +105,12 @@ def test_titles_nobody_knows_are_shown_and_are_no_data() -> None:
 
 def test_one_hot_the_titles_are_the_classes() -> None:
     target = listed("image,ant,bee,wasp\na.jpg,0,1,0\nb.jpg,1,0,1\n")
-    assert (target.of(A), target.of(B)) == ((1,), (0, 2))
+    assert (target.get(A), target.get(B)) == ((1,), (0, 2))
     # As a data frame writes it, with numbers for titles, and beside a column that is of no class.
     target = listed("age,wasp,image,0\n31,1.0,a.jpg,0.0\n70,0.0,b.jpg,1.0\n")
-    assert (target.of(A), target.of(B)) == ((2,), (0,))
+    assert (target.get(A), target.get(B)) == ((2,), (0,))
     # A picture that is of none of them is not listed.
-    assert listed("image;ant;bee\na.jpg;0;0\nb.jpg;0;1\n").of(A) == ()
+    assert listed("image;ant;bee\na.jpg;0;0\nb.jpg;0;1\n").get(A) == ()
 
 
 @pytest.mark.parametrize(
@@ -138,17 +138,17 @@ def test_one_hot_in_json_is_refused() -> None:
 
 def test_values_and_features_of_such_tables() -> None:
     Path("v.csv").write_text("image_id;age;dose\na;31;0.5\nb;70;2.5\n")
-    assert Values("v.csv:dose")(B) == 2.5
-    features = Extras(Path("v.csv")).of([B, A])
+    assert NumberColumn("v.csv:dose")(B) == 2.5
+    features = FeatureFile(Path("v.csv")).get([B, A])
     np.testing.assert_array_equal(features, np.array([[70, 2.5], [31, 0.5]], np.float32))
     Path("v.tsv").write_text("a.jpg\t31\nb.jpg\t70\n")
-    assert Values("v.tsv")(B) == 70
-    np.testing.assert_array_equal(Extras(Path("v.tsv")).of([A]), [[31]])
+    assert NumberColumn("v.tsv")(B) == 70
+    np.testing.assert_array_equal(FeatureFile(Path("v.tsv")).get([A]), [[31]])
 
 
 def test_a_name_too_long_for_any_file_is_nobodys() -> None:
     long = "x" * 300
-    assert listed(f"{long}.jpg,bee\na.jpg,ant\n").surplus == [f"{long}.jpg"]
+    assert listed(f"{long}.jpg,bee\na.jpg,ant\n").unmatched == [f"{long}.jpg"]
 
 
 # ---- names of classes
@@ -228,8 +228,8 @@ class One(nn.Module):
 
 
 def network(module: nn.Module, names: tuple[str, ...] = ("healthy", "sick")) -> camcli.Network:
-    prepare = camcli.Prepare((16, 16), (0.0,) * 3, (1.0,) * 3, (16, 16))
-    return camcli.Network("one", module.eval(), prepare, Labels(names), "pretrained", "here")
+    preprocess = camcli.Preprocess((16, 16), (0.0,) * 3, (1.0,) * 3, (16, 16))
+    return camcli.Network("one", module.eval(), preprocess, Labels(names), "pretrained", "here")
 
 
 @pytest.mark.parametrize("squeezed", [False, True])
@@ -251,7 +251,7 @@ def test_of_two_names_for_one_logit_the_first_is_minus_it(squeezed: bool) -> Non
         assert one.probability == pytest.approx(1 - float(logit[row].sigmoid()))
         [best] = explainer(images)[row]
         assert best.label == ("sick" if logit[row] > 0 else "healthy")
-    assert "its negative for the first" in explainer.says()
+    assert "its negative for the first" in explainer.describe_target()
     assert any("what raises it speaks for 'sick', what lowers it for 'healthy'" in one for one in explainer.notes)
 
 
@@ -262,7 +262,7 @@ def test_of_two_names_for_one_probability_the_first_is_what_is_left_of_1() -> No
 
     images, labels = torch.rand(2, 3, 16, 16), Labels(("healthy", "sick"))
     sure = Sure().eval()
-    for one in (network(sure), two_sided(network(sure), labels)):
+    for one in (network(sure), make_two_sided(network(sure), labels)):
         explainer = camcli.Explainer(one, layers="body")
         for row, [healthy, sick] in enumerate(explainer(images, [[0, 1]] * 2)):
             share = float(sure(images)[row, 0].detach())
@@ -273,7 +273,7 @@ def test_of_two_names_for_one_probability_the_first_is_what_is_left_of_1() -> No
 MODEL = """
 import torch
 from torch import nn
-from camcli import Prepare
+from camcli import Preprocess
 
 class One(nn.Module):
     def __init__(self):
@@ -283,7 +283,7 @@ class One(nn.Module):
     def forward(self, images):
         return self.body(images).mean((2, 3)).sum(1)
 
-PREPARE = Prepare((16, 16), (0.0,) * 3, (1.0,) * 3, (16, 16))
+PREPARE = Preprocess((16, 16), (0.0,) * 3, (1.0,) * 3, (16, 16))
 
 def named():
     return One(), PREPARE, ["healthy", "sick"]

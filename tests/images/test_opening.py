@@ -12,8 +12,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from camcli.base.errors import PictureError
-from camcli.images.decode import decode, decode_reduced, pixels_of, undivided
-from camcli.images.opening import MOST_SCANS
+from camcli.images.decode import count_pixels, decode, decode_reduced, never_reduce
+from camcli.images.opening import MAX_SCANS
 
 SMALL = np.arange(7 * 5 * 3, dtype=np.uint8).reshape(5, 7, 3) * 2
 
@@ -54,7 +54,7 @@ def test_the_hosts_limit_of_pixels_is_not_camclis(most, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
     assert np.array_equal(np.asarray(decode(Path("a.png"))), SMALL)
     assert decode(Path("a.jpg")).size == (7, 5)
-    assert pixels_of(Path("a.png")) == 35
+    assert count_pixels(Path("a.png")) == 35
     # And of a file beyond camcli's own limit a host without one is not made to read it.
     Path("big.png").write_bytes(png_with().replace(struct.pack(">II", 7, 5), struct.pack(">II", 20_000, 10_000), 1))
     header = Path("big.png").read_bytes()
@@ -94,7 +94,7 @@ def test_malformed_exif_is_noted_and_the_picture_counts(name, exif):
         Path(name).write_bytes(png_with(chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))))
     else:
         Image.fromarray(SMALL).save(name, exif=exif, **({"lossless": True} if name == "a.webp" else {}))
-    found = decode_reduced(Path(name), undivided)
+    found = decode_reduced(Path(name), never_reduce)
     assert found.image.size == (7, 5)
     if name != "a.jpg":
         assert np.array_equal(np.asarray(found.image), SMALL)
@@ -109,7 +109,7 @@ def test_sound_exif_has_no_note(name):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(SMALL).save(name, exif=exif)
-    found = decode_reduced(Path(name), undivided)
+    found = decode_reduced(Path(name), never_reduce)
     assert found.image.size == (5, 7)
     assert found.notes == ()
 
@@ -129,5 +129,5 @@ def test_a_jpeg_of_thousands_of_scans_is_refused_before_they_are_decoded():
     Path("a.jpg").write_bytes(scans(100))
     assert decode(Path("a.jpg")).size == (7, 5)
     Path("a.jpg").write_bytes(scans(5_000))
-    with pytest.raises(PictureError, match=rf"JPEG of 5,0\d\d scans.* more than {MOST_SCANS}"):
+    with pytest.raises(PictureError, match=rf"JPEG of 5,0\d\d scans.* more than {MAX_SCANS}"):
         decode(Path("a.jpg"))

@@ -11,10 +11,10 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 import camcli
 from camcli.base.errors import PictureError, RequestError
-from camcli.images import page_ranges
-from camcli.images.decode import decode, decode_reduced, undivided
+from camcli.images import parse_page_ranges
+from camcli.images.decode import decode, decode_reduced, never_reduce
 from camcli.images.find import find
-from camcli.images.pages import paged
+from camcli.images.pages import expand_pages
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
 
@@ -35,7 +35,7 @@ def saved(name="p/x.tif", count=5):
 
 
 def named(words, *inputs):
-    return [(one.name, one.page, one.error) for one in paged(find(inputs or ("p",), out=Path("out")), words)]
+    return [(one.name, one.page, one.error) for one in expand_pages(find(inputs or ("p",), out=Path("out")), words)]
 
 
 @pytest.mark.parametrize("name", ["p/x.tif", "p/x.gif", "p/x.webp", "p/x.png"])
@@ -43,21 +43,21 @@ def test_every_page_is_what_it_is_in_the_file(name):
     path = saved(name)
     for number, colour in enumerate(COLOURS, start=1):
         assert np.asarray(decode(path, page=number))[3, 3].tolist() == list(colour)
-    assert decode_reduced(path, undivided).notes == ("page 1 of 5: --pages all for each",)
-    assert decode_reduced(path, undivided, page=1).notes == ()
+    assert decode_reduced(path, never_reduce).notes == ("page 1 of 5: --pages all for each",)
+    assert decode_reduced(path, never_reduce, page=1).notes == ()
     with pytest.raises(PictureError, match="has no page 6"):
         decode(path, page=6)
 
 
 def test_a_file_of_one_page_is_not_noted():
     for name in ("p/x.tif", "p/x.gif", "p/x.png", "p/x.jpg"):
-        assert decode_reduced(saved(name, 1), undivided).notes == ()
+        assert decode_reduced(saved(name, 1), never_reduce).notes == ()
 
 
 def test_what_lies_behind_a_jpeg_is_no_page_of_it():
     first, second = Image.new("RGB", (16, 16), COLOURS[0]), Image.new("RGB", (8, 8), COLOURS[1])
     first.save("p/x.jpg", format="MPO", save_all=True, append_images=[second])
-    assert decode_reduced(Path("p/x.jpg"), undivided).notes == ()
+    assert decode_reduced(Path("p/x.jpg"), never_reduce).notes == ()
     assert named("all") == [("p/x.jpg", 0, "")]
 
 
@@ -97,20 +97,20 @@ def test_pages_that_cannot_be_counted_are_a_failure_where_they_are_asked_for(mon
 
     monkeypatch.setattr(TiffImageFile, "_seek", torn)
     assert named("all")[0][2] == "its pages cannot be counted: torn"
-    image = decode_reduced(Path("p/x.tif"), undivided)  # the first is whole
+    image = decode_reduced(Path("p/x.tif"), never_reduce)  # the first is whole
     assert image.notes == ("the pages behind its first cannot be counted: torn",)
 
 
 def test_no_file_is_opened_for_the_first_page(monkeypatch):
     saved()
-    monkeypatch.setattr("camcli.images.pages.opened", lambda *_a, **_k: pytest.fail("opened"))
+    monkeypatch.setattr("camcli.images.pages.open_image", lambda *_a, **_k: pytest.fail("opened"))
     assert named("first") == [("p/x.tif", 0, "")]
 
 
 def test_words_for_pages():
-    assert page_ranges("first") == ()
-    assert page_ranges("all") == ((1, None),)
-    assert page_ranges("1,3, 5-7") == ((1, 1), (3, 3), (5, 7))
+    assert parse_page_ranges("first") == ()
+    assert parse_page_ranges("all") == ((1, None),)
+    assert parse_page_ranges("1,3, 5-7") == ((1, 1), (3, 3), (5, 7))
     for wrong in ("0", "x", "3-1", "", "1,,2", "-3", "last"):
         with pytest.raises(RequestError, match="pages cannot be"):
             Job(pages=wrong)
@@ -143,10 +143,10 @@ def test_pages_are_drawn_at_one_scale_after_the_last(go, pixels):
 
 def test_pages_can_be_a_group():
     saved(count=4)
-    from camcli.images.find import grouped
+    from camcli.images.find import group_items
 
-    sources = paged(find(["p"], out=Path("out")), "all")
-    assert [[one.page for one in some] for some in grouped(sources, "2", lambda one: one.path)] == [[1, 2], [3, 4]]
+    sources = expand_pages(find(["p"], out=Path("out")), "all")
+    assert [[one.page for one in some] for some in group_items(sources, "2", lambda one: one.path)] == [[1, 2], [3, 4]]
 
 
 def test_the_run_says_once_that_there_are_more_pages(tiny):

@@ -17,9 +17,9 @@ from PIL import Image
 from camcli.base.errors import PictureError, RequestError
 from camcli.images.decode import decode, upright
 from camcli.images.find import find
-from camcli.images.formats import Unread
-from camcli.images.naming import output_name, stamp
-from camcli.images.source import Picture, Source
+from camcli.images.formats import SkippedFiles
+from camcli.images.naming import output_name, read_stamp
+from camcli.images.source import Picture, PictureSource
 from camcli.images.view import View
 
 
@@ -165,8 +165,8 @@ def test_standard_input():
 
 def test_standard_input_is_read_as_it_comes():
     lay("a.jpg", "b.jpg")
-    reading, writing = os.pipe()
-    with os.fdopen(reading, "rb") as stdin, os.fdopen(writing, "wb", buffering=0) as pipe:
+    predictions, writing = os.pipe()
+    with os.fdopen(predictions, "rb") as stdin, os.fdopen(writing, "wb", buffering=0) as pipe:
         sources = find(["-"], out=Path("out"), stdin=stdin, null_separated=True)
         pipe.write(b"a.jpg\0")
         assert next(sources).name == "a.jpg"
@@ -336,11 +336,11 @@ def test_long_names_are_cut_and_stay_apart(letter, here):
 
 def test_stamp_follows_the_file():
     lay("a.jpg")
-    before = stamp(Path("a.jpg"))
+    before = read_stamp(Path("a.jpg"))
     assert before == f"1-{Path('a.jpg').stat().st_mtime_ns}"
     Path("a.jpg").write_bytes(b"xy")
-    assert stamp(Path("a.jpg")) != before
-    assert stamp(Path("gone.jpg")) == ""
+    assert read_stamp(Path("a.jpg")) != before
+    assert read_stamp(Path("gone.jpg")) == ""
 
 
 # --- decode: what is in a file --------------------------------------------------------------------------------------
@@ -655,7 +655,7 @@ def test_a_picture_in_memory_is_copied():
 
 def test_a_picture_holds_what_was_decoded_and_seen():
     view = View((5, 7), (2, 2), (0.0, 0.0, 7.0, 5.0))
-    picture = Picture(Source(Path("a.png"), "a.png"), SMALL, view)
+    picture = Picture(PictureSource(Path("a.png"), "a.png"), SMALL, view)
     assert picture.view is view
 
 
@@ -686,10 +686,10 @@ def test_outputs_among_pictures_are_no_pictures(inputs):
     lay("a.jpg", "a.jpg.overlay.jpg", "s/b.jpg", "s/b.jpg.overlay.jpg", "mine.overlay.jpg")
     ledger(".", "a.jpg.overlay.jpg", "s/b.jpg.overlay.jpg")
     Path("list").write_text("a.jpg\na.jpg.overlay.jpg\ns/b.jpg\ns/b.jpg.overlay.jpg\n")
-    unread = Unread()
-    found = {source.name for source in find(inputs, out=Path(), unread=unread)}
+    unread = SkippedFiles()
+    found = {source.name for source in find(inputs, out=Path(), skipped=unread)}
     assert found - {"mine.overlay.jpg"} == {"a.jpg", "s/b.jpg"}
-    assert "2 file(s) that camcli wrote are left out" in unread.words()
+    assert "2 file(s) that camcli wrote are left out" in unread.describe()
     # In another folder's run too.
     assert set(names(*inputs, out="elsewhere")) == found
 
@@ -703,6 +703,6 @@ def test_a_folder_of_outputs_that_is_named_is_meant():
 
 def test_what_is_named_twice_is_done_once_and_said():
     lay("a.jpg", "p/b.jpg")
-    unread = Unread()
-    assert names("a.jpg", "./a.jpg", "p/../a.jpg", "p", "p/b.jpg", unread=unread) == ["a.jpg", "p/b.jpg"]
-    assert unread.words() == "3 picture(s) are named more than once, and each is done once"
+    unread = SkippedFiles()
+    assert names("a.jpg", "./a.jpg", "p/../a.jpg", "p", "p/b.jpg", skipped=unread) == ["a.jpg", "p/b.jpg"]
+    assert unread.describe() == "3 picture(s) are named more than once, and each is done once"

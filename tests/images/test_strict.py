@@ -9,7 +9,7 @@ from PIL import Image
 
 from camcli.base.errors import PictureError
 from camcli.images import jpeg
-from camcli.images.decode import decode_reduced, undivided
+from camcli.images.decode import decode_reduced, never_reduce
 
 pytest.importorskip("simplejpeg")
 WAYS = {"baseline": {}, "progressive": {"progressive": True}, "restarts": {"restart_marker_blocks": 20}}
@@ -28,7 +28,7 @@ def sample(sample_images: Path, mode: str = "RGB", **options) -> bytes:
 def test_a_sound_one_is_pillows_to_the_bit(sample_images: Path, way, subsampling, mode, tmp_path: Path) -> None:
     given = sample(sample_images, mode, subsampling=subsampling, **WAYS[way])
     (tmp_path / "a.jpg").write_bytes(given)
-    found = decode_reduced(tmp_path / "a.jpg", undivided)
+    found = decode_reduced(tmp_path / "a.jpg", never_reduce)
     with Image.open(io.BytesIO(given)) as image:
         assert np.array_equal(np.asarray(found.image), np.asarray(image.convert("RGB")))
     assert found.notes == ()
@@ -40,7 +40,7 @@ def test_one_that_stands_on_its_side_is_turned(sample_images: Path, tmp_path: Pa
     (tmp_path / "a.jpg").write_bytes(sample(sample_images, exif=exif))
     with Image.open(tmp_path / "a.jpg") as image:
         right = np.rot90(np.asarray(image), -1)
-    assert np.array_equal(np.asarray(decode_reduced(tmp_path / "a.jpg", undivided).image), right)
+    assert np.array_equal(np.asarray(decode_reduced(tmp_path / "a.jpg", never_reduce).image), right)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -58,7 +58,7 @@ def test_damage_in_the_middle_is_noted_and_the_picture_counts(sample_images: Pat
             del damaged[place : place + many]
         (tmp_path / "a.jpg").write_bytes(damaged)
         try:
-            found = decode_reduced(tmp_path / "a.jpg", undivided)
+            found = decode_reduced(tmp_path / "a.jpg", never_reduce)
         except PictureError:
             continue
         done += 1
@@ -72,6 +72,6 @@ def test_damage_in_the_middle_is_noted_and_the_picture_counts(sample_images: Pat
 
 def test_without_the_library_pillow_does_it(sample_images: Path, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "a.jpg").write_bytes(sample(sample_images))
-    right = np.asarray(decode_reduced(tmp_path / "a.jpg", undivided).image)
+    right = np.asarray(decode_reduced(tmp_path / "a.jpg", never_reduce).image)
     monkeypatch.setattr(jpeg, "simplejpeg", None)
-    assert np.array_equal(np.asarray(decode_reduced(tmp_path / "a.jpg", undivided).image), right)
+    assert np.array_equal(np.asarray(decode_reduced(tmp_path / "a.jpg", never_reduce).image), right)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from camcli import Labels, Network, Prepare
+from camcli import Labels, Network, Preprocess
 
 ARCHITECTURE = "vit_small_patch14_dinov2"
 CLASSES = {"cat": "chelsea.png", "espresso": "coffee.png", "bridge": "cincinnati-bridge.jpg"}
@@ -138,7 +138,7 @@ def network(weights: Path) -> Network:
     return Network(
         name="DINOv2 with prompts",
         module=Compared(model).eval(),
-        prepare=Prepare((SIZE, SIZE), mean, std, (SIZE, SIZE), "squash", "bicubic"),
+        preprocess=Preprocess((SIZE, SIZE), mean, std, (SIZE, SIZE), "squash", "bicubic"),
         labels=Labels(tuple(CLASSES)),
         weights="file",
         origin=str(weights),

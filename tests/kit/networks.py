@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from camcli import Explainer, Explanation, Labels, Network, Prepare
+from camcli import Explainer, Explanation, Labels, Network, Preprocess
 from camcli.methods import METHODS, works_at
 
 
@@ -209,9 +209,9 @@ class Through(nn.Module):
 
 def named(module: nn.Module, classes: int, size: int = 8, **facts: Any) -> Network:
     """A network of camcli's around a module."""
-    prepare = Prepare((size, size), (0.5,) * 3, (0.5,) * 3, (size, size), "squash", "bilinear")
+    preprocess = Preprocess((size, size), (0.5,) * 3, (0.5,) * 3, (size, size), "squash", "bilinear")
     labels = Labels(tuple(f"thing {index}, synonym" for index in range(classes)))
-    return Network("tests:tiny", module, prepare, labels, weights="random", origin="drawn in a test", **facts)
+    return Network("tests:tiny", module, preprocess, labels, weights="random", origin="drawn in a test", **facts)
 
 
 # Options with which a method says what it says, and sooner.

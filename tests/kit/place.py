@@ -13,9 +13,9 @@ import torch
 from networks import calibrated
 from torch import Tensor, nn
 
-from camcli.engine.hooks.capture import tapped
+from camcli.engine.hooks.capture import capture_activations
 from camcli.engine.hooks.state import frozen
-from camcli.engine.layers.layout import Layout, canonical
+from camcli.engine.layers.layout import Layout, to_nchw
 
 STEP = 1e-3
 # Images of noise: what an untrained network does to a change is partly chance, which more of them even out.
@@ -80,11 +80,11 @@ def place(module: nn.Module, layer: str, layout: Layout, size: tuple[int, int], 
     shape = (copies, 3, *size)
     calibrated(module, _noise((CALIBRATION, 3, *size), 3))
     images, change = _noise(shape, 1), _noise(shape, 2) * STEP
-    with torch.no_grad(), frozen(module), tapped({layer: module.get_submodule(layer)}) as taps:
+    with torch.no_grad(), frozen(module), capture_activations({layer: module.get_submodule(layer)}) as activations:
 
         def say(batch: Tensor) -> Tensor:
             module(batch)
-            return canonical(taps[layer].detach(), layout)
+            return to_nchw(activations[layer].detach(), layout)
 
         still = say(images)
         answers = []

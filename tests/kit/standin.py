@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from camcli.engine.network import Network
 from camcli.models import BUNDLED_MODEL, load
 from camcli.models.sources import bundled
-from camcli.models.sources.open_clip_weights import CONFIG, FILES
+from camcli.models.sources.open_clip_weights import CONFIG_FILE, WEIGHT_FILES
 
 TEMPLATE = "a photo of a {}."
 # At least as many features as texts, so that each can have its own row; the file's size is 49,408 times that.
@@ -49,20 +49,22 @@ def write(folder: Path) -> None:
     network = load.load(BUNDLED_MODEL)
     names = [network.labels.short(index) for index in range(len(network.labels))]
     rows = network.module.get_submodule("classifier").weight.double()
-    towers = _towers(rows.shape[1], network.prepare.size[0])
+    towers = _towers(rows.shape[1], network.preprocess.size[0])
     folder.mkdir(parents=True, exist_ok=True)
     config = {"model_cfg": {**towers, "custom_text": True}, "preprocess_cfg": _preprocessing(network)}
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     model: Any = open_clip.CustomTextCLIP(**towers, init_logit_scale=math.log(SCALE)).eval()
     _randomise(model.text)
-    trunk = {name: value for name, value in network.module.state_dict().items() if not name.startswith("classifier")}
-    model.visual.trunk.load_state_dict(trunk)
+    block_stack = {
+        name: value for name, value in network.module.state_dict().items() if not name.startswith("classifier")
+    }
+    model.visual.trunk.load_state_dict(block_stack)
     rows = nn.functional.normalize(rows - rows.mean(0), dim=1)
     model.text.text_projection.copy_(_projection(_features(model.text, names, folder), rows))
     state = model.state_dict()
     # Signs fill a byte each.
     state["text.token_embedding.weight"] = state["text.token_embedding.weight"].to(torch.int8)
-    save_file({name: value.contiguous() for name, value in state.items()}, folder / FILES[0])
+    save_file({name: value.contiguous() for name, value in state.items()}, folder / WEIGHT_FILES[0])
 
 
 def _towers(features: int, size: int) -> dict[str, Any]:
@@ -87,11 +89,11 @@ def _towers(features: int, size: int) -> dict[str, Any]:
 def _preprocessing(network: Network) -> dict[str, Any]:
     # open_clip cuts out the middle of a picture whose shorter side is as long as the input; the bundled model's own
     # preprocessing leaves an eighth of that outside, which open_clip has no word for.
-    prepare = network.prepare
+    preprocess = network.preprocess
     return {
-        "mean": prepare.mean,
-        "std": prepare.std,
-        "interpolation": prepare.interpolation,
+        "mean": preprocess.mean,
+        "std": preprocess.std,
+        "interpolation": preprocess.interpolation,
         "resize_mode": "shortest",
     }
 

@@ -119,7 +119,7 @@ def load(model: str, size: str = "") -> Network:
     """The untrained model."""
     network = load_model(model, weights="random", size=size)
     with torch.no_grad():
-        network.module(torch.zeros(1, 3, *network.prepare.size))  # some networks build tables at their first image
+        network.module(torch.zeros(1, 3, *network.preprocess.size))  # some networks build tables at their first image
     return network
 
 
@@ -154,7 +154,7 @@ def examine(model: str) -> Finding:
     """
     whole = model not in siblings()
     network = load(model, str(SMALLER.get(model, ""))) if whole else _small(model)
-    height, width = network.prepare.size
+    height, width = network.preprocess.size
     images = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(4))
     explain = Explainer(network)
     with untouched(network.module):
@@ -218,7 +218,7 @@ def _hold_place(network: Network, model: str, layer: str, size: tuple[int, int])
 
 def _oblong(model: str, network: Network, layer: str) -> str:
     """The law of place for an input of about three quarters of the height, where the model takes one."""
-    height, width = network.prepare.size
+    height, width = network.preprocess.size
     reasons = []
     # In steps of 32, or of 14 for the transformers whose patches are 14 pixels wide.
     for rows in (32 * math.ceil(0.75 * height / 32), 14 * round(0.75 * height / 14)):

@@ -6,7 +6,7 @@ import pytest
 from readback import ledger
 from typer.testing import CliRunner
 
-from camcli.base.signature import options
+from camcli.base.signature import read_options
 from camcli.cli import app
 from camcli.methods import METHODS
 
@@ -43,7 +43,7 @@ REFUSED = {
 def test_a_method_gives_a_map_or_a_reason(method, model, sample_images, tmp_path):
     random = [] if model.startswith("bundled:") else ["--weights", "random"]
     row = METHODS.find(method)
-    known = {name for part in row.parts or (method,) for name in options(METHODS.load(part))}
+    known = {name for part in row.parts or (method,) for name in read_options(METHODS.load(part))}
     quick = [word for name, value in QUICK.items() if name in known for word in ("-o", f"{name}={value}")]
     quick += ["--layer", FEW_CHANNELS[model]] if model in FEW_CHANNELS and method in EACH_CHANNEL else []
     quick += ["-t", "channels:top:1"] if method == "activation" else []

@@ -13,7 +13,7 @@ from networks import ByHand, Pooled, Small, explainer, pictures, seeded, small
 from torch import nn
 
 from camcli import Explainer, PictureError
-from camcli.base.signature import evidence
+from camcli.base.signature import positional_names
 from camcli.methods import METHODS
 from camcli.methods.backprop import guided_backprop
 from camcli.methods.gradient import gradcam, hirescam
@@ -52,7 +52,7 @@ NOT_MIRRORED: dict[str, str] = {
 
 def wants(row):
     """The evidence that a row's function asks for."""
-    return set(evidence(METHODS.load(row.name)))
+    return set(positional_names(METHODS.load(row.name)))
 
 
 every_method = pytest.mark.parametrize("method", METHODS.names())

@@ -16,7 +16,7 @@ from networks import pictures
 
 from camcli import RequestError
 from camcli.methods.backprop import deconvnet
-from camcli.methods.masking import _starts, ablation_cam, gscorecam, is_cam, occlusion, rise, scorecam, ss_cam
+from camcli.methods.masking import _window_starts, ablation_cam, gscorecam, is_cam, occlusion, rise, scorecam, ss_cam
 from camcli.methods.pixel import fullgrad, input_x_gradient, integrated_gradients, saliency, smoothgrad
 
 EXACT = {"rtol": 0, "atol": 1e-12}
@@ -166,14 +166,14 @@ def test_occlusion_by_hand():
 
 
 def test_occlusions_windows():
-    assert _starts(224, 32, 16) == list(range(0, 193, 16))
-    assert _starts(3, 3, 1) == [0]
+    assert _window_starts(224, 32, 16) == list(range(0, 193, 16))
+    assert _window_starts(3, 3, 1) == [0]
     # 209 pixels, at most 8 apart: 27 steps.
-    assert len(_starts(224, 15, 8)) == 28
+    assert len(_window_starts(224, 15, 8)) == 28
     for side in range(1, 40):
         for window in range(1, side + 1):
             for stride in range(1, 12):
-                starts = _starts(side, window, stride)
+                starts = _window_starts(side, window, stride)
                 assert starts[0] == 0
                 assert starts[-1] == side - window
                 assert [side - window - start for start in reversed(starts)] == starts
@@ -408,8 +408,8 @@ def test_variants_are_drawn_as_they_are_asked_for_and_not_kept(name, ahead):
     plain = evidence()
     wanted = CALLS[name](plain)
     gc.collect()
-    seen, reading = watched(ahead)
-    plain.ask, plain.rest, plain.slopes = map(reading, (plain.ask, plain.rest, plain.slopes))
+    seen, predictions = watched(ahead)
+    plain.ask, plain.rest, plain.slopes = map(predictions, (plain.ask, plain.rest, plain.slopes))
     # Read one by one or all ahead of the first answer, the map is the same.
     assert torch.equal(CALLS[name](plain), wanted)
     assert seen["drawn"] == seen["answered"] > 2

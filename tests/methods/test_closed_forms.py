@@ -14,9 +14,9 @@ from planted import objects
 from torch import nn
 
 from camcli import RequestError
-from camcli.engine.hooks.capture import tapped
+from camcli.engine.hooks.capture import capture_activations
 from camcli.methods import METHODS
-from camcli.methods.activation import eigencam, fem, kpca_cam, lafam, principal, random
+from camcli.methods.activation import eigencam, fem, kpca_cam, lafam, principal_component, random
 from camcli.methods.concept import dff
 from camcli.methods.gradient import (
     cam,
@@ -413,9 +413,9 @@ def test_cam_is_refused_where_it_is_not_defined(kind):
     index = torch.tensor([2, 0])
     features = nn.Conv2d(3, 4, 3, padding=1)
     seeded(features)
-    evidence = with_rest(Head(kind), features, pictures(2), index)
+    signals = with_rest(Head(kind), features, pictures(2), index)
     with pytest.raises(RequestError, match="CAM is not defined here"):
-        cam(*evidence)
+        cam(*signals)
     cam(*with_rest(Head("linear"), features, pictures(2), index))
 
 
@@ -594,10 +594,10 @@ def test_shapley_of_a_network_is_the_difference_of_scores_to_second_order():
     # Small's score is quadratic in what conv2 says where its ReLU is open, and 0 elsewhere: cell by cell the map sums
     # to the score less the head's bias.
     model, images = Small(), pictures(2, 16)
-    with tapped({"conv2": model.conv2}) as taps:
+    with capture_activations({"conv2": model.conv2}) as activations:
         score = model(images)[:, 1]
-        (grad,) = torch.autograd.grad(score.sum(), taps["conv2"], create_graph=True)
-        act = taps["conv2"]
+        (grad,) = torch.autograd.grad(score.sum(), activations["conv2"], create_graph=True)
+        act = activations["conv2"]
         (curve,) = torch.autograd.grad(grad, act, act.detach())
     map = shapleycam(act.detach(), grad.detach(), curve, cellwise=True)
     torch.testing.assert_close(map.sum((1, 2)), (score - model.fc.bias[1]).detach())
@@ -640,7 +640,7 @@ def test_equally_strong_cells_leave_the_sign_to_what_stands_out():
     act[:, 0] = 1
     act[:, :, 0, :3] = torch.tensor([0.0, 0.6, 0.8]).double()[:, None]
     act[1] *= -1
-    for map in principal(act, center=True):
+    for map in principal_component(act, center=True):
         assert (map[0, :3] > 0.5).all()
         assert (map[1:] < 0).all()
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from camcli.metrics.similarity import K1, K2, SIGMA, WINDOW, greatest, overlap, pearson, ssim
+from camcli.metrics.similarity import K1, K2, SIGMA, WINDOW, pearson, ssim, topk_iou, topk_mask
 
-MEASURES = [pearson, ssim, overlap]
+MEASURES = [pearson, ssim, topk_iou]
 
 
 def some(*numbers: list[list[float]]) -> np.ndarray:
@@ -96,18 +96,18 @@ def test_where_the_window_does_not_fit_there_is_no_ssim() -> None:
 
 def test_which_cells_are_greatest_by_hand() -> None:
     # Of ten cells two.
-    assert greatest(some([[5, 1, 2, 3, 9], [0, 0, 0, 0, 4]])[0]).tolist() == [[1, 0, 0, 0, 1], [0, 0, 0, 0, 0]]
+    assert topk_mask(some([[5, 1, 2, 3, 9], [0, 0, 0, 0, 4]])[0]).tolist() == [[1, 0, 0, 0, 1], [0, 0, 0, 0, 0]]
     # The second place is shared by the three cells of 3.
     thirds = [[1, 1 / 3, 1 / 3, 0, 0], [1 / 3, 0, 0, 0, 0]]
-    assert greatest(some([[9, 3, 3, 1, 0], [3, 0, 0, 0, 0]])[0]).tolist() == thirds
+    assert topk_mask(some([[9, 3, 3, 1, 0], [3, 0, 0, 0, 0]])[0]).tolist() == thirds
     # Of six cells 1.2: the second belongs to them by a fifth.
-    assert greatest(some([[3, 2, 1], [0, -1, -2]])[0]).ravel().tolist() == pytest.approx([1, 0.2, 0, 0, 0, 0])
+    assert topk_mask(some([[3, 2, 1], [0, -1, -2]])[0]).ravel().tolist() == pytest.approx([1, 0.2, 0, 0, 0, 0])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 2), (7, 7), (14, 14), (5, 3), (24, 31)])
 def test_the_parts_sum_to_the_share(shape: tuple[int, int]) -> None:
     map = np.random.default_rng(0).integers(0, 4, shape).astype(np.float32)
-    parts = greatest(map)
+    parts = topk_mask(map)
     assert parts.sum() == pytest.approx(0.2 * map.size)
     assert 0 <= parts.min() <= parts.max() <= 1
 
@@ -119,7 +119,7 @@ def test_overlap_by_hand() -> None:
         [[0, 0, 0, 9, 8], [0, 0, 0, 0, 0]],
         [[9, 0, 0, 0, 0], [0, 0, 0, 0, 0]],
     )
-    found = overlap(maps)
+    found = topk_iou(maps)
     # Two cells each: one of three in common; none. The last has one cell, and a ninth of each of the nine others:
     # with the first map it has 1 + 1/9 in common, and 1 + 1 + 8/9 together.
     assert found[0].tolist() == pytest.approx([1, 1 / 3, 0, (10 / 9) / (26 / 9)])
@@ -127,7 +127,7 @@ def test_overlap_by_hand() -> None:
 
 
 def test_sets_by_chance_overlap_by_a_ninth() -> None:
-    found = overlap(noise(2, 200, 200))
+    found = topk_iou(noise(2, 200, 200))
     assert found[0, 1] == pytest.approx(1 / 9, abs=0.01)
 
 

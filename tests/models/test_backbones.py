@@ -13,9 +13,9 @@ import torchvision
 from networks import Pooled, Through, calibrated, named, pictures, untouched
 from torch import nn
 
-from camcli import Explainer, Labels, Network, Outlet, Prepare
+from camcli import Explainer, Labels, Network, OutputSpec, Preprocess
 from camcli.base.errors import RequestError
-from camcli.engine.layers.layout import canonical, readings
+from camcli.engine.layers.layout import possible_layouts, to_nchw
 from camcli.models import spec
 from camcli.models.load import load as load_model
 from camcli.models.sources import timm as timm_source
@@ -192,13 +192,13 @@ def holds(name, pool_too=True, text=(), **options):
     kept, full = pooled.module.state_dict(), whole.module.state_dict()
     assert kept.keys() < full.keys()
     assert all(torch.equal(kept[part], full[part]) for part in kept)
-    image = pictures(1, pooled.prepare.size, dtype=torch.float32)
+    image = pictures(1, pooled.preprocess.size, dtype=torch.float32)
     with torch.inference_mode():
         features = pooled.read(pooled.module(image), 1).scores(0)
     assert features.isfinite().all()
     assert pooled.labels == Labels.numbered(len(features), "channel")
     assert pooled.headless
-    assert (pooled.activation, pooled.outlet.task) == ("none", "classify")
+    assert (pooled.activation, pooled.output_spec.task) == ("none", "classify")
     assert not any("classes are unknown" in note for note in pooled.notes)
     if pool_too:
         has_a_map(name, image, **options)
@@ -211,8 +211,8 @@ def has_a_map(name, image, same_count=True, **options):
     with torch.inference_mode():
         output = raw.module(image)
         scores = raw.read(output, 1).scores(0)
-    ways = readings(output.shape, raw.prepare.size, raw.outlet.prefix)
-    cells = canonical(output, next(one for one in ways if one.order != "ncl"))[0]
+    ways = possible_layouts(output.shape, raw.preprocess.size, raw.output_spec.prefix)
+    cells = to_nchw(output, next(one for one in ways if one.order != "ncl"))[0]
     assert len(cells) == len(raw.labels)
     torch.testing.assert_close(scores, cells.mean((1, 2)))
     # At the default layer Grad-CAM is the channel itself, over the number of its cells.
@@ -328,7 +328,7 @@ def test_towers_of_open_clip(name):
     pooled = holds(f"open_clip:{name}", pool_too=False, text=("a cat", "a dog"))
     assert len(pooled.labels) == embedding
     assert {part.partition(".")[0] for part in pooled.module.state_dict()} == {"visual"}
-    has_a_map(f"open_clip:{name}", pictures(1, pooled.prepare.size, dtype=torch.float32), same_count=False)
+    has_a_map(f"open_clip:{name}", pictures(1, pooled.preprocess.size, dtype=torch.float32), same_count=False)
     assert len(load(f"open_clip:{name}", pool="none").labels) == width
 
 
@@ -348,16 +348,16 @@ def test_a_tower_of_another_kind_keeps_its_pooling():
     from camcli.models.sources import open_clip
 
     with pytest.raises(RequestError, match="image tower of open_clip:another"):
-        open_clip._without_pooling(SimpleNamespace(visual=nn.Identity()), "open_clip:another")
+        open_clip._remove_pooling(SimpleNamespace(visual=nn.Identity()), "open_clip:another")
 
 
 def test_the_bundled_model_without_its_head():
     network = load_model("bundled:efficientnet-lite0", head="none")
     assert (len(network.labels), network.labels.names[100]) == (1280, "channel 100")
     assert network.weights == "pretrained"
-    assert Explainer(network).says() == "a pooled feature of the backbone"
+    assert Explainer(network).describe_target() == "a pooled feature of the backbone"
     raw = load_model("bundled:efficientnet-lite0", head="none", pool="none")
-    assert Explainer(raw).says() == "a feature of the backbone before pooling: its mean over the cells"
+    assert Explainer(raw).describe_target() == "a feature of the backbone before pooling: its mean over the cells"
 
 
 # ---- architectures without a head, and files without one
@@ -368,12 +368,12 @@ def test_an_architecture_that_has_no_head():
     network = load(name, size="56")
     assert len(network.labels) == 384
     assert not network.notes
-    assert load(name, size="56", pool="none").outlet == Outlet("features", prefix=1)
+    assert load(name, size="56", pool="none").output_spec == OutputSpec("features", prefix=1)
     with_one = load_model(name, weights="random", size="56")
     assert len(with_one.labels) == 10
     headless = timm.create_model("test_vit", num_classes=0)
     with pytest.raises(RequestError, match="gives features, no class scores") as caught:
-        timm_source.network(headless, "timm:test_vit", spec.Request("test_vit"), "")
+        timm_source.build_network(headless, "timm:test_vit", spec.ModelSpec("test_vit"), "")
     assert "--head none" in caught.value.hint
 
 
@@ -439,9 +439,9 @@ def test_a_file_without_more_than_the_head_or_less_is_refused(without, tmp_path)
 OWN = """
 import timm, torch
 from torch import nn
-from camcli import Labels, Network, Outlet, Prepare
+from camcli import Labels, Network, OutputSpec, Preprocess
 
-prepare = Prepare((32, 32), (0.5,) * 3, (0.5,) * 3, (32, 32), "squash", "bilinear")
+prepare = Preprocess((32, 32), (0.5,) * 3, (0.5,) * 3, (32, 32), "squash", "bilinear")
 
 def body(*more):
     return nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), *more)
@@ -461,7 +461,7 @@ def beheaded():
 
 def raw():
     return Network("mine", body(), prepare, Labels(()), "random", "mine", activation="none", headless=True,
-                   outlet=Outlet("features"))
+                   output_spec=OutputSpec("features"))
 
 def bare():
     return nn.Identity()
@@ -565,22 +565,22 @@ def test_models_of_other_tasks_keep_their_heads(name, what):
 
 
 def test_a_model_that_timm_cannot_change():
-    from camcli.models.sources.timm import without_head
+    from camcli.models.sources.timm import remove_head
 
     with pytest.raises(RequestError, match="has no reset_classifier") as caught:
-        without_head(nn.Identity(), "timm:other")
+        remove_head(nn.Identity(), "timm:other")
     assert "--method activation" in caught.value.hint
 
 
 def test_features_that_are_not_pooled_are_no_row():
-    from camcli.models.adapters.headless import channels
+    from camcli.models.adapters.headless import probe_channels
 
     for module in (nn.Conv2d(3, 4, 2, 2), Through(lambda images: (images, images[:, :2]))):
         with pytest.raises(RequestError, match="its features are not pooled") as caught:
-            channels(module, (8, 8), "a model", "keep")
+            probe_channels(module, (8, 8), "a model", "keep")
         assert caught.value.hint == "read them as a map: --pool none"
     with pytest.raises(RequestError, match=r"can be read in 2 ways: nchw 6x6, or nhwc 6x6"):
-        channels(Through(lambda images: images.new_zeros(1, 6, 6, 6)), (6, 6), "a model", "none")
+        probe_channels(Through(lambda images: images.new_zeros(1, 6, 6, 6)), (6, 6), "a model", "none")
 
 
 # ---- what makes probabilities
@@ -608,7 +608,7 @@ def test_what_makes_probabilities_can_be_said():
 
 def read(tensor, channels, images=1, **outlet):
     labels = Labels.numbered(channels, "channel").names
-    return Outlet("features", **outlet).read(tensor, images, labels, "none")
+    return OutputSpec("features", **outlet).read(tensor, images, labels, "none")
 
 
 def test_features_are_read_in_every_layout():
@@ -622,11 +622,11 @@ def test_features_are_read_in_every_layout():
         (cells.mean((2, 3)), 0),
         (cells.mean((2, 3), keepdim=True), 0),
     ):
-        reading = read(tensor, 5, 2, prefix=prefix)
-        assert reading.classes == 5
-        torch.testing.assert_close(torch.stack([reading.scores(0), reading.scores(1)]), wanted)
+        predictions = read(tensor, 5, 2, prefix=prefix)
+        assert predictions.classes == 5
+        torch.testing.assert_close(torch.stack([predictions.scores(0), predictions.scores(1)]), wanted)
     # Nobody knows how many there are: channels first, as is usual.
-    assert Outlet("features").read(cells, 2).classes == 5
+    assert OutputSpec("features").read(cells, 2).classes == 5
 
 
 def test_features_that_lie_both_ways_or_nowhere():
@@ -652,8 +652,10 @@ def test_likeness_of_features_that_are_not_pooled():
 
 
 def test_a_network_that_says_it_is_headless():
-    prepare = Prepare((8, 8), (0.5,) * 3, (0.5,) * 3, (8, 8), "squash", "bilinear")
+    preprocess = Preprocess((8, 8), (0.5,) * 3, (0.5,) * 3, (8, 8), "squash", "bilinear")
     labels = Labels.numbered(4, "channel")
     module = Pooled()
-    network = Network("n", module.last, prepare, labels, "random", "", "none", outlet=Outlet("features"), headless=True)
-    assert "before pooling" in Explainer(network).says()
+    network = Network(
+        "n", module.last, preprocess, labels, "random", "", "none", output_spec=OutputSpec("features"), headless=True
+    )
+    assert "before pooling" in Explainer(network).describe_target()

@@ -167,18 +167,18 @@ class TestRead:
             with pytest.raises(RequestError) as caught:
                 checkpoint.read(path)
             assert "only if you trust who wrote it" in caught.value.hint
-            module, _ = fit.fit(build, converted(caught.value.hint, tmp_path, monkeypatch), "Net")
+            module, _ = fit.load_weights(build, converted(caught.value.hint, tmp_path, monkeypatch), "Net")
             assert states_equal(module, net)
 
     @pytest.mark.parametrize("name", ["model_state", "teacher", "encoder", "ema", "generator"])
     def test_weights_under_any_name(self, tmp_path, net, name):
         content = {"epoch": torch.tensor(3), name: net.state_dict(), "optimizer": {"state": {0: {"m": torch.ones(9)}}}}
-        module, _ = fit.fit(build, checkpoint.read(saved(tmp_path, content)), "Net")
+        module, _ = fit.load_weights(build, checkpoint.read(saved(tmp_path, content)), "Net")
         assert states_equal(module, net)
 
     def test_weights_deep_within(self, tmp_path, net):
         content = {"run": {"models": {"module": {f"_orig_mod.{k}": v for k, v in net.state_dict().items()}}}}
-        module, notes = fit.fit(build, checkpoint.read(saved(tmp_path, content)), "Net")
+        module, notes = fit.load_weights(build, checkpoint.read(saved(tmp_path, content)), "Net")
         assert states_equal(module, net)
         assert notes == ()
 
@@ -186,8 +186,8 @@ class TestRead:
         other = {name: value + 1 for name, value in net.state_dict().items()}
         path = saved(tmp_path, {"student": other, "teacher": net.state_dict()})
         with pytest.raises(RequestError, match="2 times") as caught:
-            fit.fit(build, checkpoint.read(path), "Net")
-        module, _ = fit.fit(build, converted(caught.value.hint, tmp_path, monkeypatch), "Net")
+            fit.load_weights(build, checkpoint.read(path), "Net")
+        module, _ = fit.load_weights(build, converted(caught.value.hint, tmp_path, monkeypatch), "Net")
         assert states_equal(module, net)
 
     def test_a_scripted_model_is_named_and_the_way_out_works(self, tmp_path, monkeypatch):
@@ -260,14 +260,14 @@ def held(state, path="weights.pth"):
 
 class TestFit:
     def test_what_fits_is_loaded_without_a_word(self, net):
-        module, notes = fit.fit(build, held(net.state_dict()), "Net")
+        module, notes = fit.load_weights(build, held(net.state_dict()), "Net")
         assert states_equal(module, net)
         assert notes == ()
 
     @pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "_orig_mod.module.", "a.b.c."])
     def test_prefixes_are_taken_off(self, net, prefix):
         state = {prefix + name: value for name, value in net.state_dict().items()}
-        module, notes = fit.fit(build, held(state), "Net")
+        module, notes = fit.load_weights(build, held(state), "Net")
         assert states_equal(module, net)
         assert notes == ()
 
@@ -276,30 +276,30 @@ class TestFit:
             return nn.ModuleDict({"model": build(classes)})
 
         made = wrapped()
-        module, _ = fit.fit(wrapped, held(made.state_dict()), "Net")
+        module, _ = fit.load_weights(wrapped, held(made.state_dict()), "Net")
         assert states_equal(module, made)
 
     def test_what_stands_outside_the_prefix_is_named(self, net):
         state = {f"model.{name}": value for name, value in net.state_dict().items()}
-        _, notes = fit.fit(build, held({**state, "loss.weight": torch.ones(2)}), "Net")
+        _, notes = fit.load_weights(build, held({**state, "loss.weight": torch.ones(2)}), "Net")
         assert notes == ("only what the file has under 'model.' was taken, not loss.weight",)
 
     def test_an_averaged_model_beside_the_plain_one(self, net):
         plain = {f"model.{name}": value for name, value in net.state_dict().items()}
         averaged = {f"ema.module.{name}": value * 2 for name, value in net.state_dict().items()}
-        module, notes = fit.fit(build, held(plain | averaged), "Net")
+        module, notes = fit.load_weights(build, held(plain | averaged), "Net")
         assert torch.equal(module.head.bias, net.head.bias * 2)
         assert "under 'ema.module.'" in notes[0]
 
     def test_two_models_in_one_file_are_no_guess(self, net):
         state = {f"{who}.{name}": value for who in ("student", "teacher") for name, value in net.state_dict().items()}
         with pytest.raises(RequestError, match=r"2 times: under 'student\.', 'teacher\.'"):
-            fit.fit(build, held(state), "Net")
+            fit.load_weights(build, held(state), "Net")
 
     @pytest.mark.parametrize("classes", [1, 2, 37])
     def test_the_head_takes_the_files_number_of_classes(self, classes):
         made = Net(classes)
-        module, notes = fit.fit(build, held(made.state_dict()), "Net")
+        module, notes = fit.load_weights(build, held(made.state_dict()), "Net")
         assert states_equal(module, made)
         assert notes == ("the head was built with the number of classes in the weights file",)
 
@@ -308,47 +308,47 @@ class TestFit:
             return Net(classes) if classes else nn.ModuleDict({"body": build().body})
 
         made = Net(7)
-        module, notes = fit.fit(headless, held(made.state_dict()), "Net")
+        module, notes = fit.load_weights(headless, held(made.state_dict()), "Net")
         assert states_equal(module, made)
         assert notes == ("the head was built with the number of classes in the weights file",)
 
     def test_what_is_unexpected_but_no_head_is_refused(self):
         state = Net().state_dict() | {"extra": torch.ones(7), "more": torch.ones(8)}
         with pytest.raises(RequestError, match="2 unexpected"):
-            fit.fit(build, held(state), "Net")
+            fit.load_weights(build, held(state), "Net")
 
     def test_two_heads(self):
         def two(classes=None):
             return nn.ModuleDict({"one": build(classes), "two": build(classes)})
 
         made = two(7)
-        assert states_equal(fit.fit(two, held(made.state_dict()), "Net")[0], made)
+        assert states_equal(fit.load_weights(two, held(made.state_dict()), "Net")[0], made)
 
     def test_another_width_is_no_head(self):
         with pytest.raises(RequestError, match="7 of another shape") as caught:
-            fit.fit(build, held(Net(width=8).state_dict()), "Net")
+            fit.load_weights(build, held(Net(width=8).state_dict()), "Net")
         assert "body.0.weight (8, 3, 3, 3) in the file, (4, 3, 3, 3) in the model" in caught.value.hint
 
     def test_a_model_that_cannot_be_rebuilt_is_refused(self):
         with pytest.raises(RequestError, match="2 of another shape"):
-            fit.fit(lambda _classes: Net(5), held(Net(7).state_dict()), "Net")
+            fit.load_weights(lambda _classes: Net(5), held(Net(7).state_dict()), "Net")
 
     def test_missing_and_unexpected_names_are_listed_and_counted(self, net):
         state = net.state_dict()
         del state["head.bias"], state["head.weight"]
         state |= {f"extra.{index}": torch.ones(1) for index in range(11)}
         with pytest.raises(RequestError, match="do not fit Net: 2 missing, 11 unexpected") as caught:
-            fit.fit(build, held(state), "Net")
+            fit.load_weights(build, held(state), "Net")
         assert "missing in the file: head.weight, head.bias" in caught.value.hint
         assert "extra.7 and 3 more" in caught.value.hint
 
     def test_counters_that_old_files_lack_are_not_missed(self, net):
         state = {name: value for name, value in net.state_dict().items() if "num_batches" not in name}
-        assert states_equal(fit.fit(build, held(state), "Net")[0], net)
+        assert states_equal(fit.load_weights(build, held(state), "Net")[0], net)
 
     def test_half_precision_fits(self, net):
         state = {name: value.half() if value.is_floating_point() else value for name, value in net.state_dict().items()}
-        module, _ = fit.fit(build, held(state), "Net")
+        module, _ = fit.load_weights(build, held(state), "Net")
         assert module.head.weight.dtype == torch.float32
 
     def test_another_layout_is_converted_and_said_to_be(self, net):
@@ -356,7 +356,7 @@ class TestFit:
             return collections.OrderedDict((name.replace("trunk.", "body."), value) for name, value in state.items())
 
         old = {name.replace("body.", "trunk."): value for name, value in reversed(net.state_dict().items())}
-        module, notes = fit.fit(build, held(old), "Net", convert)
+        module, notes = fit.load_weights(build, held(old), "Net", convert)
         assert states_equal(module, net)
         assert "converted" in notes[0]
 
@@ -364,8 +364,8 @@ class TestFit:
     def test_a_converter_that_does_not_help_changes_no_message(self, net, convert):
         old = {name.replace("body.", "trunk."): value for name, value in reversed(net.state_dict().items())}
         with pytest.raises(RequestError, match="6 missing, 7 unexpected"):
-            fit.fit(build, held(old), "Net", convert)
+            fit.load_weights(build, held(old), "Net", convert)
 
     def test_what_was_chosen_when_reading_is_kept(self, net, tmp_path):
         read = checkpoint.read(saved(tmp_path, {"state_dict_ema": net.state_dict()}))
-        assert fit.fit(build, read, "Net")[1] == ("averaged (EMA) weights 'state_dict_ema' were taken",)
+        assert fit.load_weights(build, read, "Net")[1] == ("averaged (EMA) weights 'state_dict_ema' were taken",)

@@ -52,7 +52,7 @@ def sequential(*layers):
 
 def test_a_dropout_before_the_linear_layer():
     made = sequential(nn.Dropout(), nn.Linear(6, 3))
-    module, notes = fit.fit(build, held(made.state_dict()), "Net")
+    module, notes = fit.load_weights(build, held(made.state_dict()), "Net")
     images = torch.rand(2, 3, 8, 8)
     assert torch.equal(module.eval()(images), made(images))
     assert notes == ("the head is 'fc.1' in the weights file, its one linear layer that fits: 6 features to 3 classes",)
@@ -61,7 +61,7 @@ def test_a_dropout_before_the_linear_layer():
 @pytest.mark.parametrize(("body", "head"), [("backbone", "classifier"), ("model", "head"), ("encoder", "fc")])
 def test_a_body_and_a_head_by_other_names(body, head):
     made = Split(body, head, 4)
-    module, notes = fit.fit(build, held(made.state_dict()), "Net")
+    module, notes = fit.load_weights(build, held(made.state_dict()), "Net")
     assert torch.equal(module.fc.weight, getattr(made, head).weight)
     assert torch.equal(module.fc.bias, getattr(made, head).bias)
     assert torch.equal(module.body[0].weight, getattr(made, body)["body"][0].weight)
@@ -72,7 +72,7 @@ def test_a_body_and_a_head_by_other_names(body, head):
 def test_what_only_training_uses_is_left_out_and_said():
     made = Split("backbone", "classifier", 4)
     state = {**made.state_dict(), "criterion.weight": torch.ones(4), "arc_loss.weight": torch.ones(4, 6)}
-    module, notes = fit.fit(build, held(state), "Net")
+    module, notes = fit.load_weights(build, held(state), "Net")
     assert torch.equal(module.fc.weight, made.classifier.weight)
     assert notes[1] == "not taken from the weights file: criterion.weight, arc_loss.weight"
 
@@ -80,7 +80,7 @@ def test_what_only_training_uses_is_left_out_and_said():
 def test_a_linear_layer_without_bias_gives_a_bias_of_zero():
     state = {**Split("backbone", "classifier", 4).state_dict()}
     del state["classifier.bias"]
-    module, _ = fit.fit(build, held(state), "Net")
+    module, _ = fit.load_weights(build, held(state), "Net")
     assert not module.fc.bias.any()
 
 
@@ -93,7 +93,7 @@ def test_a_model_that_comes_without_a_head():
             net.fc = nn.Identity()
         return net
 
-    module, _ = fit.fit(headless, held(made.state_dict()), "Net")
+    module, _ = fit.load_weights(headless, held(made.state_dict()), "Net")
     assert torch.equal(module.fc.weight, made.classifier.weight)
 
 
@@ -104,14 +104,14 @@ def test_a_model_that_comes_without_a_head():
 )
 def test_what_may_belong_to_the_head_is_no_guess(extra):
     with pytest.raises(RequestError, match="only its head 'fc' is another") as caught:
-        fit.fit(build, held({**Split("backbone", "classifier", 4).state_dict(), **extra}), "Net")
+        fit.load_weights(build, held({**Split("backbone", "classifier", 4).state_dict(), **extra}), "Net")
     assert "architecture?" not in caught.value.hint
 
 
 def test_another_architecture_is_still_asked_for_where_the_body_does_not_fit():
     state = {"conv.weight": torch.ones(9, 3, 3, 3), "fc.weight": torch.ones(4, 9), "fc.bias": torch.ones(4)}
     with pytest.raises(RequestError, match="do not fit Net") as caught:
-        fit.fit(build, held(state), "Net")
+        fit.load_weights(build, held(state), "Net")
     assert "another architecture?" in caught.value.hint
 
 

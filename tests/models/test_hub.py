@@ -98,8 +98,8 @@ class TestCached:
     def test_a_revision_is_not_another(self, hub_cache, no_network):
         put(hub_cache, "timm/it", "model.safetensors")
         path = put(hub_cache, "timm/it", "model.safetensors", commit="beef", branch="v2")
-        assert HubFile("timm/it", NAMES, "v2").cached() == path
-        assert HubFile("timm/it", NAMES, "v3").cached() is None
+        assert HubFile("timm/it", NAMES, "v2").find_cached() == path
+        assert HubFile("timm/it", NAMES, "v3").find_cached() is None
 
     def test_also_when_the_network_is_forbidden(self, hub_cache, no_network, monkeypatch):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -146,7 +146,7 @@ class TestOutOfReach:
             hub.fetch(HubFile("timm/it", NAMES), "the weights of it")
 
     def test_a_download_that_fails_is_said_with_its_reason(self, hub_cache, monkeypatch):
-        monkeypatch.setattr(hub, "silence", lambda url: "")
+        monkeypatch.setattr(hub, "why_unreachable", lambda url: "")
         monkeypatch.setattr(HubFile, "download", lambda self: (_ for _ in ()).throw(OSError("disk full\nmore")))
         with pytest.raises(RequestError, match=r"OSError: disk full$"):
             hub.fetch(HubFile("timm/it", NAMES), "the weights of it")
@@ -186,7 +186,7 @@ class TestDownload:
 
     def test_a_wrong_hash_leaves_nothing_behind(self, torch_home):
         with Server(200) as url, pytest.raises(RequestError, match="hash"):
-            hub.fetch(UrlFile(f"{url}/it-0123abcd.pth", hashed=True), "the weights of it")
+            hub.fetch(UrlFile(f"{url}/it-0123abcd.pth", check_hash=True), "the weights of it")
         assert list(torch_home.iterdir()) == []
 
 
@@ -194,20 +194,20 @@ class TestSilence:
     @pytest.mark.parametrize("status", [200, 301, 401, 404])
     def test_any_answer_is_an_answer(self, status):
         with Server(status) as url:
-            assert hub.silence(url) == ""
+            assert hub.why_unreachable(url) == ""
 
     def test_but_a_servers_own_error(self):
         with Server(503) as url:
-            assert "503" in hub.silence(url)
+            assert "503" in hub.why_unreachable(url)
 
     def test_nobody_there(self):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        assert "refused" in hub.silence(f"http://127.0.0.1:{port}")
+        assert "refused" in hub.why_unreachable(f"http://127.0.0.1:{port}")
 
     def test_no_such_name(self):
-        assert hub.silence("https://hub.invalid")
+        assert hub.why_unreachable("https://hub.invalid")
 
     def test_somebody_who_speaks_another_language(self):
         with socket.create_server(("127.0.0.1", 0)) as other:
@@ -219,16 +219,16 @@ class TestSilence:
 
             greeting = threading.Thread(target=greet, daemon=True)
             greeting.start()
-            assert hub.silence(f"http://127.0.0.1:{other.getsockname()[1]}")
+            assert hub.why_unreachable(f"http://127.0.0.1:{other.getsockname()[1]}")
             greeting.join()
 
     def test_no_such_address(self):
-        assert "unknown url type" in hub.silence("not an address")
+        assert "unknown url type" in hub.why_unreachable("not an address")
 
     def test_somebody_who_never_answers(self):
         with socket.create_server(("127.0.0.1", 0)) as deaf:
             start = time.monotonic()
-            assert hub.silence(f"http://127.0.0.1:{deaf.getsockname()[1]}", seconds=0.5)
+            assert hub.why_unreachable(f"http://127.0.0.1:{deaf.getsockname()[1]}", seconds=0.5)
             assert time.monotonic() - start < 1.5
 
     def test_a_name_that_takes_for_ever_to_resolve(self, monkeypatch):
@@ -240,14 +240,14 @@ class TestSilence:
 
         monkeypatch.setattr(socket, "getaddrinfo", resolve)
         start = time.monotonic()
-        assert hub.silence("https://hub.invalid", seconds=0.3) == "no answer within 0.3 seconds"
+        assert hub.why_unreachable("https://hub.invalid", seconds=0.3) == "no answer within 0.3 seconds"
         assert time.monotonic() - start < 1.5
         wake.set()
 
     def test_the_users_proxy_is_asked(self, monkeypatch):
         with Server(200) as url:
             monkeypatch.setenv("http_proxy", url)
-            assert hub.silence("http://hub.invalid") == ""
+            assert hub.why_unreachable("http://hub.invalid") == ""
 
     def test_a_strange_certificate_is_left_to_the_download(self, monkeypatch):
         import ssl
@@ -256,14 +256,14 @@ class TestSilence:
             raise urllib.error.URLError(ssl.SSLCertVerificationError("self-signed"))
 
         monkeypatch.setattr(urllib.request.OpenerDirector, "open", strange)
-        assert hub.silence("https://hub.invalid") == ""
+        assert hub.why_unreachable("https://hub.invalid") == ""
 
 
 def test_a_thread_left_behind_does_not_keep_the_program():
     program = (
         "import socket, time; socket.getaddrinfo = lambda *a, **k: time.sleep(60)\n"
         "from camcli.models.weights import hub\n"
-        "start = time.monotonic(); hub.silence('https://hub.invalid', 0.2); print(time.monotonic() - start)"
+        "start = time.monotonic(); hub.why_unreachable('https://hub.invalid', 0.2); print(time.monotonic() - start)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=True)
     assert float(done.stdout) < 2

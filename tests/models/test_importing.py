@@ -43,7 +43,7 @@ class Net(nn.Module):
 
 def make():
     print("said in make")
-    prepare = camcli.Prepare((16, 16), (0.5,) * 3, (0.5,) * 3, (16, 16))
+    prepare = camcli.Preprocess((16, 16), (0.5,) * 3, (0.5,) * 3, (16, 16))
     return Net(), prepare, ["a", "b"]
 
 class Wrapper(nn.Module):

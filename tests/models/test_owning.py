@@ -16,7 +16,7 @@ import torch, timm
 from torch import nn
 import camcli
 
-PREPARE = camcli.Prepare(size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3, resize=(32, 32))
+PREPARE = camcli.Preprocess(size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3, resize=(32, 32))
 
 class Net(nn.Module):
     def __init__(self):
@@ -52,7 +52,7 @@ TIED = Tied()
 
 def plain(): return NET, PREPARE
 LABELS = camcli.Labels.numbered(4)
-def network(): return camcli.Network("mine", NET, PREPARE, LABELS, "pretrained", "", wrapped=NET.body)
+def network(): return camcli.Network("mine", NET, PREPARE, LABELS, "pretrained", "", wrapped_module=NET.body)
 def of_timm(): return TIMM
 def around(): return Around(), PREPARE
 def tied(): return TIED, PREPARE
@@ -156,7 +156,7 @@ def test_complex_numbers_stay_complex(tmp_path, monkeypatch, sample_images, prec
     monkeypatch.setattr(sys.modules[__name__], "Filter", Filter, raising=False)
     (tmp_path / "f.py").write_text(
         "import camcli\nfrom test_owning import Filter\n"
-        "def make():\n    return Filter(), camcli.Prepare((8, 8), (0.5,) * 3, (0.5,) * 3, (8, 8))\n"
+        "def make():\n    return Filter(), camcli.Preprocess((8, 8), (0.5,) * 3, (0.5,) * 3, (8, 8))\n"
     )
     found = []
     options = {"model": f"{tmp_path / 'f.py'}:make", "precision": precision, "method": "eigencam", "layer": "body"}

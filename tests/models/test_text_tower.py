@@ -182,7 +182,7 @@ class Small(nn.Module):
 
 def make():
     torch.manual_seed(0)
-    prepare = camcli.Prepare((32, 32), (0.5,) * 3, (0.5,) * 3, (32, 32))
+    prepare = camcli.Preprocess((32, 32), (0.5,) * 3, (0.5,) * 3, (32, 32))
     labels = camcli.Labels.numbered({WIDE}, "channel")
     facts = dict(weights="pretrained", origin="drawn", activation="none", headless=True)
     return camcli.Network("own", Small(), prepare, labels, **facts)
@@ -202,7 +202,7 @@ def drawn(text: str, width: int = WIDE) -> Tensor:
 
 
 def shown(network: camcli.Network, picture: Path) -> Tensor:
-    image, _ = network.prepare(decode(picture, "#ffffff"))
+    image, _ = network.preprocess(decode(picture, "#ffffff"))
     return image[None]
 
 
@@ -258,7 +258,7 @@ def test_templates_and_contrast_are_as_with_a_model_that_reads(tower: str) -> No
     network = load(tower, "scaled", template=("a {}", "the {}"), contrast=("a wall",))
     mean = F.normalize(torch.stack([drawn(f"{one} a cup") for one in ("a", "the")]), dim=1).sum(0)
     torch.testing.assert_close(network.module.prompts[0], F.normalize(mean, dim=0))
-    assert (network.labels.open, len(network.labels)) == (2, 3)
+    assert (network.labels.explainable_count, len(network.labels)) == (2, 3)
 
 
 def test_layers_are_named_as_if_the_model_stood_alone(tower: str) -> None:
@@ -307,7 +307,7 @@ def test_any_model_that_can_be_had_without_its_head(here: Path, model: str) -> N
     width = len(load_model(model, weights="random", head="none").labels)
     (here / "tower.py").write_text(f"import torch\ndef embed(texts): return torch.randn(len(texts), {width})")
     network = load_model(model, weights="random", text=("a", "b"), text_tower="tower.py:embed")
-    [[one]] = Explainer(network)(torch.randn(1, 3, *network.prepare.size), 1)
+    [[one]] = Explainer(network)(torch.randn(1, 3, *network.preprocess.size), 1)
     assert one.layer.startswith("visual.")
     assert one.label == "b"
     assert network.untrained

@@ -34,7 +34,7 @@ def both(make):
     plain = make()
     torch.manual_seed(5)
     calls = Calls(make)
-    return plain, skip_init.built(calls), calls.count
+    return plain, skip_init.build_without_init(calls), calls.count
 
 
 def filled(module, strict=True, without=()):
@@ -73,15 +73,15 @@ def test_what_a_file_replaces_is_not_drawn():
 
 
 def test_draws_are_left_out():
-    follower = skip_init._Follower()
+    follower = skip_init._UninitializedTracker()
     before = torch.random.get_rng_state()
     with follower:
         weight = torch.empty(3, 4).normal_()
         weight.uniform_().erfinv_().mul_(2).clamp_(0, 1)
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert follower.left()
+    assert follower.any_left()
     del weight
-    assert not follower.left()
+    assert not follower.any_left()
 
 
 @pytest.mark.parametrize("without", ["conv.", "token", "attention.in_proj_bias"])
@@ -179,13 +179,13 @@ def test_an_error_is_that_of_the_usual_way():
 
     calls = Calls(make)
     with pytest.raises(ValueError, match="no such file"):
-        skip_init.built(calls)
+        skip_init.build_without_init(calls)
 
 
 def test_the_generator_goes_on_as_if_nothing_had_been_drawn():
     before = torch.random.get_rng_state()
     for make in (Net, lambda: filled(Net())):
-        skip_init.built(make)
+        skip_init.build_without_init(make)
         assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -195,19 +195,19 @@ class TestSources:
     @pytest.fixture(autouse=True)
     def attempts(self, monkeypatch):
         """Whether each network could be built undrawn."""
-        said, real = [], skip_init._undrawn
+        said, real = [], skip_init._try_without_init
 
         def watched(make):
             made = real(make)
             said.append(made is not None)
             return made
 
-        monkeypatch.setattr(skip_init, "_undrawn", watched)
+        monkeypatch.setattr(skip_init, "_try_without_init", watched)
         return said
 
     def plainly(self, monkeypatch, *args, **options):
         with monkeypatch.context() as patch:
-            patch.setattr(skip_init, "built", lambda make: make())
+            patch.setattr(skip_init, "build_without_init", lambda make: make())
             return load.load(*args, **options).module
 
     def check(self, monkeypatch, attempts, *args, **options):
@@ -281,7 +281,7 @@ def test_every_family(name, create):
 
     torch.manual_seed(6)
     calls = Calls(make)
-    assert not different(skip_init.built(calls), usual)
+    assert not different(skip_init.build_without_init(calls), usual)
     assert calls.count == 1
 
 
@@ -294,5 +294,5 @@ def test_what_other_threads_build_meanwhile_is_drawn() -> None:
         other.join()
         return nn.Linear(2, 2)
 
-    skip_init.built(make)
+    skip_init.build_without_init(make)
     assert 0.015 < float(drawn.std()) < 0.025

@@ -18,7 +18,7 @@ import camcli
 from camcli import Explainer, RequestError
 from camcli.cli import app
 from camcli.engine.layers.paths import resolve
-from camcli.images.features import Extras, Feed
+from camcli.images.features import ExtraInputs, FeatureFile
 from camcli.methods import METHODS, works_at
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
@@ -228,7 +228,7 @@ def test_a_model_that_takes_no_pictures_by_itself_can_be_wrapped(paint: Paint, w
         """
 import torch
 from torch import nn
-from camcli import Prepare
+from camcli import Preprocess
 
 class Film(nn.Module):
     def __init__(self):
@@ -241,7 +241,8 @@ class Film(nn.Module):
 
 def make():
     torch.manual_seed(0)
-    return Film(), Prepare(size=(16, 16), mean=(0.0,) * 3, std=(1.0,) * 3, resize=(16, 16), fit="squash"), ["no", "yes"]
+    preprocess = Preprocess(size=(16, 16), mean=(0.0,) * 3, std=(1.0,) * 3, resize=(16, 16), fit="squash")
+    return Film(), preprocess, ["no", "yes"]
 
 class Frames(nn.Module):
     def __init__(self, film):
@@ -302,9 +303,9 @@ def test_an_edited_wrapper_makes_another_job(paint: Paint, tiny: str, wrap: str,
 # ---- extra features
 
 
-def extras(text: str, name: str = "x.csv") -> Extras:
+def extras(text: str, name: str = "x.csv") -> FeatureFile:
     Path(name).write_text(text)
-    return Extras(Path(name))
+    return FeatureFile(Path(name))
 
 
 def test_features_of_a_csv_are_one_tensor(paint: Paint) -> None:
@@ -312,11 +313,11 @@ def test_features_of_a_csv_are_one_tensor(paint: Paint) -> None:
         paint(f"{name}.png")
     for text in ("a.png,1,2.5\nb.png,-3,4e-1\n", "picture,age,height\nb.png,-3,0.4\n\na.png, 1, 2.5\n"):
         found = extras(text)
-        assert torch.equal(found.of([Path("b.png"), Path("a.png")]), torch.tensor([[-3, 0.4], [1, 2.5]]))
-        assert found.some(3).shape == (3, 2)
+        assert torch.equal(found.get([Path("b.png"), Path("a.png")]), torch.tensor([[-3, 0.4], [1, 2.5]]))
+        assert found.sample(3).shape == (3, 2)
     found = extras("age,Image\n7,a.png\n8,nowhere.png\n")
-    assert torch.equal(found.of([Path("a.png")]), torch.tensor([[7.0]]))
-    assert found.surplus == ["nowhere.png"]
+    assert torch.equal(found.get([Path("a.png")]), torch.tensor([[7.0]]))
+    assert found.unmatched == ["nowhere.png"]
 
 
 def test_features_of_an_npz_are_a_tensor_or_several_by_name(paint: Paint) -> None:
@@ -325,12 +326,12 @@ def test_features_of_an_npz_are_a_tensor_or_several_by_name(paint: Paint) -> Non
     paths = [Path("b.png"), Path("a.png")]
     names = np.array(["a.png", "b.png"])
     np.savez("one.npz", picture=names, heat=np.arange(12, dtype=np.float64).reshape(2, 2, 3))
-    one = Extras(Path("one.npz")).of(paths)
+    one = FeatureFile(Path("one.npz")).get(paths)
     assert isinstance(one, Tensor)
     assert (one.dtype, one.shape) == (torch.float32, (2, 2, 3))
     assert torch.equal(one[1], torch.arange(6.0).reshape(2, 3))
     np.savez("two.npz", picture=names.astype("S"), kind=np.array([3, 4], np.uint8), on=np.array([True, False]))
-    two = Extras(Path("two.npz")).of(paths)
+    two = FeatureFile(Path("two.npz")).get(paths)
     assert {name: (values.dtype, values.tolist()) for name, values in two.items()} == {
         "kind": (torch.int64, [4, 3]),
         "on": (torch.bool, [False, True]),
@@ -381,7 +382,7 @@ def test_arrays_that_are_wrong_are_refused(paint: Paint, arrays: dict, message: 
         paint(f"{name}.png")
     np.savez("x.npz", **arrays)
     with pytest.raises(RequestError, match=message):
-        Extras(Path("x.npz"))
+        FeatureFile(Path("x.npz"))
 
 
 def test_files_of_other_types_are_refused(here: Path) -> None:
@@ -395,7 +396,7 @@ def test_files_of_other_types_are_refused(here: Path) -> None:
         ("nowhere.csv", "No such file"),
     ):
         with pytest.raises(RequestError, match=message):
-            Extras(Path(name))
+            FeatureFile(Path(name))
 
 
 def test_features_come_to_the_wrapper_picture_by_picture(paint: Paint, tiny: str, wrap: str) -> None:
@@ -483,10 +484,10 @@ def test_features_follow_their_picture_also_into_its_variants(method: str) -> No
     model, images = Beside(), pictures(3, 16)
     place = {"layers": ["network.conv2"]} if "layer" in works_at(METHODS.find(method)) else {}
     place["options"] = OPTIONS.get(method, {})
-    explain = Explainer(model, method=method, rows=4, **place)
+    explain = Explainer(model, method=method, batch_size=4, **place)
     together = explain(images, [1, 2, 1], extras=FEATURES)
     for row, found in enumerate(together):
-        alone = Explainer(model, method=method, rows=4, **place)(
+        alone = Explainer(model, method=method, batch_size=4, **place)(
             images[row : row + 1], [1, 2, 1][row : row + 1], extras=FEATURES[row : row + 1]
         )
         for one, other in zip(found, alone[0], strict=True):
@@ -511,11 +512,11 @@ def test_features_are_spread_over_the_variants_of_each_image() -> None:
             return features
 
     module = Hears()
-    feed = Feed(module)
+    feed = ExtraInputs(module)
     features = torch.tensor([[1.0], [2.0], [3.0]])
-    with feed.giving(features):
+    with feed.providing(features):
         assert module(torch.zeros(6, 3, 2, 2)).flatten().tolist() == [1, 1, 2, 2, 3, 3]
-        with feed.about([2, 0]):
+        with feed.restricted_to([2, 0]):
             assert module(torch.zeros(4, 3, 2, 2)).flatten().tolist() == [3, 3, 1, 1]
         assert module(torch.zeros(3, 3, 2, 2).half()).dtype == torch.float16
         with pytest.raises(ValueError, match="features of 3 pictures cannot be handed on with 4 images"):

@@ -9,21 +9,21 @@ import pytest
 from PIL import Image
 
 from camcli.engine.explanation import Explanation
-from camcli.images.source import Picture, Source
-from camcli.images.transform import Prepare
+from camcli.images.source import Picture, PictureSource
+from camcli.images.transform import Preprocess
 from camcli.outputs import COLORMAPS, OUTPUTS, draw, panel, warn
 from camcli.outputs.style import Style
 
 STYLE = Style("inferno", 0.6, "image")
 UNTRAINED = Style("inferno", 0.6, "image", untrained=True)
 HALF = (0.5, 0.5, 0.5)
-PREPARE = Prepare((224, 224), HALF, HALF, (256, 256))
-SQUASH = Prepare((224, 224), HALF, HALF, (224, 224), "squash")
+PREPARE = Preprocess((224, 224), HALF, HALF, (256, 256))
+SQUASH = Preprocess((224, 224), HALF, HALF, (224, 224), "squash")
 
 
-def picture(width=300, height=200, prepare=PREPARE):
+def picture(width=300, height=200, preprocess=PREPARE):
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Picture(Source(Path("in/a.jpg"), "in/a.jpg"), pixels, prepare.view(width, height))
+    return Picture(PictureSource(Path("in/a.jpg"), "in/a.jpg"), pixels, preprocess.view(width, height))
 
 
 def explanation(map_=None, label="tabby, tabby cat", notes=()):
@@ -95,7 +95,7 @@ def test_the_heat_lies_where_the_model_saw_it():
     corner[6, 0] = 1
     heat = drawn("heatmap", picture(), explanation(corner), STYLE).astype(int).sum(2)
     y, x = np.unravel_index(np.where(heat > 600, heat, 0).argmax(), heat.shape)
-    expected = picture().view.position(6, 0, (7, 7))
+    expected = picture().view.cell_centre(6, 0, (7, 7))
     assert abs(x - expected[0]) < 15
     assert abs(y - expected[1]) < 15
 
@@ -103,7 +103,7 @@ def test_the_heat_lies_where_the_model_saw_it():
 def test_what_the_model_did_not_see_is_hatched_in_the_heatmap_and_grey_in_the_overlay():
     seen = ~np.isnan(picture().view.onto_picture(np.zeros((7, 7), np.float32)))
     heat = drawn("heatmap", picture(), explanation(), STYLE)
-    assert set(np.unique(heat[~seen])) == {draw.GROUND, draw.LINE}
+    assert set(np.unique(heat[~seen])) == {draw.HATCH_GROUND, draw.HATCH_LINE}
     over = drawn("overlay-png", picture(), explanation(), STYLE)
     assert (over[~seen] == over[~seen][:, :1]).all()
     assert not (over[seen] == over[seen][:, :1]).all()
@@ -113,7 +113,7 @@ def test_what_the_model_did_not_see_is_hatched_in_the_heatmap_and_grey_in_the_ov
 @pytest.mark.parametrize("map_", [None, GRADIENT], ids=["layer", "input"])
 def test_untrained_weights_are_said_on_every_picture(name, map_):
     def banner(style):
-        off = np.abs(drawn(name, picture(), explanation(map_), style) - np.array(warn.BANNER))
+        off = np.abs(drawn(name, picture(), explanation(map_), style) - np.array(warn.BANNER_COLOUR))
         return (off <= (12 if name == "overlay" else 0)).all(2).sum()  # JPEG moves colours by a few levels
 
     assert banner(STYLE) < 50
@@ -149,7 +149,7 @@ def test_a_gradient_is_spread_in_the_overlay_only():
 
 
 def captions(map_, style=STYLE):
-    return [tile.caption for tile in panel._tiles(picture(), explanation(map_), style)]
+    return [tile.caption for tile in panel._draw_tiles(picture(), explanation(map_), style)]
 
 
 def test_the_panel_shows_the_gradient_of_a_map_at_the_input():
@@ -159,13 +159,13 @@ def test_the_panel_shows_the_gradient_of_a_map_at_the_input():
 
 @pytest.mark.parametrize("size", [(300, 200), (4000, 3000), (16, 16), (5000, 20), (20, 5000), (1, 1)])
 def test_the_panels_pictures_are_of_moderate_size(size):
-    for tile in panel._tiles(panel._around_the_view(picture(*size)), explanation(), STYLE):
-        assert min(tile.pixels.shape[:2]) >= panel.THINNEST
-        assert tile.pixels.shape[0] == panel.HEIGHT or tile.pixels.shape[1] == panel.WIDEST
-        assert tile.pixels.shape[0] <= panel.HEIGHT
-        assert tile.pixels.shape[1] <= panel.WIDEST
+    for tile in panel._draw_tiles(panel._crop_around_view(picture(*size)), explanation(), STYLE):
+        assert min(tile.pixels.shape[:2]) >= panel.MIN_TILE_SIDE
+        assert tile.pixels.shape[0] == panel.TILE_HEIGHT or tile.pixels.shape[1] == panel.MAX_TILE_WIDTH
+        assert tile.pixels.shape[0] <= panel.TILE_HEIGHT
+        assert tile.pixels.shape[1] <= panel.MAX_TILE_WIDTH
     sheet = drawn("panel", picture(*size), explanation(), STYLE)
-    assert panel.NARROWEST <= sheet.shape[1] <= 3 * panel.WIDEST + 200
+    assert panel.MIN_WIDTH <= sheet.shape[1] <= 3 * panel.MAX_TILE_WIDTH + 200
 
 
 def test_the_panel_says_class_index_score_probability_method_layer_and_notes():
@@ -178,7 +178,7 @@ def test_the_panel_says_class_index_score_probability_method_layer_and_notes():
         "hatched: not seen by the model",
         "the weights are random: the map means nothing",
     ]
-    squashed = picture(prepare=SQUASH)
+    squashed = picture(preprocess=SQUASH)
     assert len(panel._footing(squashed, squashed, explanation(), STYLE)) == 1
 
 
@@ -191,18 +191,18 @@ def test_the_panel_says_class_index_score_probability_method_layer_and_notes():
     ],
 )
 def test_the_panel_says_what_full_colour_is(style, says):
-    assert panel._scale(np.array([[-9, 0.72]], np.float32), style) == says
+    assert panel._describe_scale(np.array([[-9, 0.72]], np.float32), style) == says
 
 
 @pytest.mark.parametrize("style", [STYLE, Style("inferno", 0.6, "run", 0.0)])
 def test_the_panel_says_where_there_is_nothing_to_show(style):
-    assert panel._scale(np.array([[-9, 0]], np.float32), style) == "nothing to show: no value is above zero"
+    assert panel._describe_scale(np.array([[-9, 0]], np.float32), style) == "nothing to show: no value is above zero"
 
 
-def strip(width, height, prepare=PREPARE):
+def strip(width, height, preprocess=PREPARE):
     """What the panel shows of a strip, and what it says of it."""
-    whole = picture(width, height, prepare)
-    shown = panel._around_the_view(whole)
+    whole = picture(width, height, preprocess)
+    shown = panel._crop_around_view(whole)
     return shown, [text for _, _, text in panel._footing(whole, shown, explanation(), STYLE)][1:]
 
 
@@ -215,7 +215,7 @@ def test_a_picture_of_usual_proportions_is_shown_whole():
 @pytest.mark.parametrize("upright", [False, True])
 def test_of_a_strip_the_surroundings_of_the_view_are_shown(upright):
     whole = picture(20, 5000) if upright else picture(5000, 20)
-    shown = panel._around_the_view(whole)
+    shown = panel._crop_around_view(whole)
     pixels = whole.pixels[2460:2540] if upright else whole.pixels[:, 2460:2540]
     assert np.array_equal(shown.pixels, pixels)
     _, words = strip(*((20, 5000) if upright else (5000, 20)))
@@ -235,8 +235,8 @@ def test_a_strip_that_the_model_saw_whole_is_shown_whole_and_stretched():
 
 
 def test_words_too_long_for_the_sheet_are_shortened():
-    assert panel.shortened("short", 20, 500) == "short"
-    shortened = panel.shortened("a very long label " * 40, 20, 500)
+    assert panel.shorten_text("short", 20, 500) == "short"
+    shortened = panel.shorten_text("a very long label " * 40, 20, 500)
     assert shortened.endswith("…")
     assert 400 < panel.ImageFont.load_default(20).getlength(shortened) <= 500
 

@@ -14,8 +14,8 @@ from networks import Through, calibrated, pictures
 from torch import nn
 
 from camcli import Explainer
-from camcli.engine.hooks.watch import listened
-from camcli.engine.maps.method import Recipe
+from camcli.engine.hooks.watch import watch_outputs
+from camcli.engine.maps.method import BoundMethod
 
 pytestmark = [
     pytest.mark.parity,
@@ -85,13 +85,13 @@ def layer_in(model, copied, path):
 def explained(monkeypatch):
     """The maps of an explainer, as they are in float64 before they are handed out in float32."""
     kept = []
-    map_of = Recipe.__call__
+    map_of = BoundMethod.__call__
 
-    def keep(self, evidence, layer):
-        kept.append(map_of(self, evidence, layer))
+    def keep(self, signals, layer):
+        kept.append(map_of(self, signals, layer))
         return kept[-1]
 
-    monkeypatch.setattr(Recipe, "__call__", keep)
+    monkeypatch.setattr(BoundMethod, "__call__", keep)
 
     def maps(model, images, **options):
         # Captum stretches a layer's map as if its cells shared the input evenly.
@@ -200,7 +200,7 @@ def test_captum_leaves_relu6_as_it_is_and_camcli_does_not(networks):
     (plain,) = torch.autograd.grad(model(images)[0, 3], images)
     assert torch.allclose(captums, plain, rtol=1e-12)
     met = []
-    with listened(model, lambda name, output: met.append(bool((output == 6).any()))):
+    with watch_outputs(model, lambda name, output: met.append(bool((output == 6).any()))):
         model(images)
     assert any(met)
     [[one]] = Explainer(model, method="guided-backprop")(images.detach(), 3)

@@ -64,7 +64,7 @@ def enlarged(maps, e, align_corners=False):
 
 def by_scores(e, masks, shares=(1.0,)):
     """Score-CAM written out, of any masks (n, c, H, W): each channel's mean score over shares, softmaxed; the sum."""
-    scores = [sum(e.ask(e.images * (share * mask[:, None]) for share in shares)) for mask in masks.unbind(1)]
+    scores = [sum(e.score_of(e.images * (share * mask[:, None]) for share in shares)) for mask in masks.unbind(1)]
     weights = (torch.stack(scores, 1) / len(shares)).softmax(1)
     return (weights[:, :, None, None] * e.act).sum(1)
 
@@ -94,20 +94,20 @@ def test_integrated_gradients_are_captums(rule, method, baseline):
         e.images, baseline, target=e.index, n_steps=20, method=method
     )
     # Captum's weights of the steps are float32.
-    agree(integrated_gradients(e.images, e.slopes, steps=20, rule=rule, baseline=baseline), captums, 1e-6)
+    agree(integrated_gradients(e.images, e.score_and_grad, steps=20, rule=rule, baseline=baseline), captums, 1e-6)
 
 
 def test_our_default_quadrature_is_captums():
     e = evidence()
     captums = captum.attr.IntegratedGradients(e.model).attribute(e.images, target=e.index)
-    agree(integrated_gradients(e.images, e.slopes), captums, 1e-6)
+    agree(integrated_gradients(e.images, e.score_and_grad), captums, 1e-6)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.25])
 def test_occlusion_is_captums_where_the_stride_fits(value):
     e = evidence()
     captums = captum.attr.Occlusion(e.model).attribute(e.images, (3, 4, 4), (3, 2, 2), baselines=value, target=e.index)
-    map = occlusion(e.images, e.score, e.ask, window=4, stride=2, value=value)
+    map = occlusion(e.images, e.score, e.score_of, window=4, stride=2, value=value)
     # Of three colours hidden at once each gets the same.
     for colour in captums.unbind(1):
         # Captum's maps are float32 here.
@@ -122,11 +122,11 @@ def test_captums_occlusion_cuts_its_last_windows_where_the_stride_does_not_fit()
     for top, left in itertools.product((0, 3, 6), (0, 3, 6, 9)):
         variant = e.images.clone()
         variant[:, :, top : top + 4, left : left + 4] = 0
-        (hidden,) = e.ask([variant])
+        (hidden,) = e.score_of([variant])
         total[:, top : top + 4, left : left + 4] += (e.score - hidden)[:, None, None]
         count[top : top + 4, left : left + 4] += 1
     agree(total / count, captums.double(), 1e-6)
-    differ(occlusion(e.images, e.score, e.ask, window=4, stride=3), captums.double())
+    differ(occlusion(e.images, e.score, e.score_of, window=4, stride=3), captums.double())
 
 
 def test_smoothgrad_is_captums_noise_tunnel_with_the_same_noise(monkeypatch):
@@ -149,7 +149,7 @@ def test_smoothgrad_is_captums_noise_tunnel_with_the_same_noise(monkeypatch):
         target=e.index,
         abs=False,
     )
-    agree(smoothgrad(images, e.slopes, samples=6, sigma=0.2, seed=2), captums)
+    agree(smoothgrad(images, e.score_and_grad, samples=6, sigma=0.2, seed=2), captums)
 
 
 class Capped(torch.nn.ReLU):
@@ -185,15 +185,15 @@ def torchcams(method, e, noise=None, **options):
 def test_scorecam_is_torchcams_where_nothing_is_upsampled():
     e = evidence()
     theirs = torchcams("ScoreCAM", e)
-    agree(scorecam(e.act, e.images, e.ask).relu(), theirs, 1e-5)
+    agree(scorecam(e.act, e.images, e.score_of).relu(), theirs, 1e-5)
 
 
 def test_torchcam_min_maxes_before_it_upsamples():
     e = evidence(pool=2)
     theirs = torchcams("ScoreCAM", e)
     agree(by_scores(e, enlarged(min_maxed(e.act), e)).relu(), theirs, 1e-5)
-    differ(scorecam(e.act, e.images, e.ask).relu(), theirs)
-    agree(scorecam(e.act, e.images, e.ask), by_scores(e, min_maxed(enlarged(e.act, e))))
+    differ(scorecam(e.act, e.images, e.score_of).relu(), theirs)
+    agree(scorecam(e.act, e.images, e.score_of), by_scores(e, min_maxed(enlarged(e.act, e))))
 
 
 def test_torchcam_gives_flat_channels_a_weight():
@@ -202,7 +202,7 @@ def test_torchcam_gives_flat_channels_a_weight():
     masks = min_maxed(e.act)
     assert (masks[:, 2] == 0).all()
     agree(by_scores(e, masks).relu(), theirs, 1e-5)
-    differ(scorecam(e.act, e.images, e.ask).relu(), theirs)
+    differ(scorecam(e.act, e.images, e.score_of).relu(), theirs)
 
 
 def test_ss_cam_is_torchcams_with_the_same_noise():
@@ -214,7 +214,7 @@ def test_ss_cam_is_torchcams_with_the_same_noise():
         return (2 * torch.randn(1, 1, *size[2:], generator=source).double()).expand(size)
 
     theirs = torchcams("SSCAM", e, SimpleNamespace(sample=sample), num_samples=4)
-    agree(ss_cam(e.act, e.images, e.ask, samples=4, sigma=2.0).relu(), theirs, 1e-5)
+    agree(ss_cam(e.act, e.images, e.score_of, samples=4, sigma=2.0).relu(), theirs, 1e-5)
 
 
 def test_torchcams_is_cam_sums_one_step_further():
@@ -223,7 +223,7 @@ def test_torchcams_is_cam_sums_one_step_further():
     # The paper's M_i is the sum of j/N for j below i, torchcam's that for j up to i.
     beyond = [step * (step + 1) / 10 for step in range(1, 6)]
     agree(by_scores(e, min_maxed(e.act), beyond).relu(), theirs, 1e-5)
-    ours = is_cam(e.act, e.images, e.ask, samples=5)
+    ours = is_cam(e.act, e.images, e.score_of, samples=5)
     agree(ours, by_scores(e, min_maxed(e.act), [step * (step - 1) / 10 for step in range(1, 6)]))
     differ(ours.relu(), theirs)
 
@@ -243,21 +243,21 @@ def jgs_scorecam(e):
 
 def test_scorecam_is_pytorch_grad_cams_where_nothing_is_upsampled():
     e = evidence()
-    agree(scorecam(e.act, e.images, e.ask), jgs_scorecam(e), 1e-5)
+    agree(scorecam(e.act, e.images, e.score_of), jgs_scorecam(e), 1e-5)
 
 
 def test_pytorch_grad_cam_aligns_the_corners():
     e = evidence(pool=2)
     theirs = jgs_scorecam(e)
     agree(by_scores(e, min_maxed(enlarged(e.act, e, align_corners=True))), theirs, 1e-5)
-    differ(scorecam(e.act, e.images, e.ask), theirs)
+    differ(scorecam(e.act, e.images, e.score_of), theirs)
 
 
 def test_pytorch_grad_cam_gives_flat_channels_a_weight():
     e = evidence(dead=True)
     theirs = jgs_scorecam(e)
     agree(by_scores(e, min_maxed(e.act)), theirs, 1e-5)
-    differ(scorecam(e.act, e.images, e.ask), theirs)
+    differ(scorecam(e.act, e.images, e.score_of), theirs)
 
 
 def jgs_ablation(model, layer, images, act):
@@ -270,7 +270,7 @@ def test_ablation_cam_is_pytorch_grad_cams_behind_a_relu():
     e = evidence()
     act = e.act.relu()
     theirs = jgs_ablation(e.model, e.model.head[0], e.images, act)
-    agree(ablation_cam(act, e.score, e.rest), theirs, 1e-5)
+    agree(ablation_cam(act, e.score, e.score_from_layer), theirs, 1e-5)
 
 
 def test_pytorch_grad_cam_ablates_with_minus_ten_million_where_the_layer_is_signed():
@@ -287,11 +287,11 @@ def test_pytorch_grad_cam_ablates_with_minus_ten_million_where_the_layer_is_sign
         value = value - 1e7
         ablated = e.act.clone()
         ablated[:, channel] = value[:, None, None]
-        (left,) = e.rest([ablated])
+        (left,) = e.score_from_layer([ablated])
         drops.append(e.score - left)
     weights = torch.stack(drops, 1) / e.score[:, None]
     agree((weights[:, :, None, None] * e.act).sum(1), theirs, 1e-5)
-    differ(ablation_cam(e.act, e.score, e.rest), theirs)
+    differ(ablation_cam(e.act, e.score, e.score_from_layer), theirs)
 
 
 def jgs_fullgrad(e):

@@ -16,7 +16,7 @@ from peers import pytorch_grad_cam, their_dff, torchcam
 from planted import objects
 from test_parity import fresh
 
-from camcli.engine.hooks.capture import tapped
+from camcli.engine.hooks.capture import capture_activations
 from camcli.methods.activation import eigencam, fem, kpca_cam, random
 from camcli.methods.concept import dff, dff_directions
 from camcli.methods.gradient import (
@@ -54,8 +54,8 @@ class Tapped:
         self.grad = self.gradient(self.logits.gather(1, self.index[:, None]).sum())
 
     def _forward(self, images):
-        with tapped({self.name: self.layer}) as taps:
-            return self.model(images), taps
+        with capture_activations({self.name: self.layer}) as activations:
+            return self.model(images), activations
 
     def gradient(self, score):
         (grad,) = torch.autograd.grad(score, self.taps[self.name], retain_graph=True)
@@ -66,8 +66,8 @@ class Tapped:
 
     def responses(self, variants):
         for variant in variants:
-            logits, taps = self._forward(variant)
-            act = taps[self.name]
+            logits, activations = self._forward(variant)
+            act = activations[self.name]
             (grad,) = torch.autograd.grad(logits.gather(1, self.index[:, None]).sum(), act)
             yield act.detach(), grad
 
@@ -138,9 +138,9 @@ def test_pytorch_grad_cam_agrees_on_shapleycam(smooth, resnet):
     # Small's head is quadratic; behind resnet's layer3 all is piecewise linear, where H is nothing.
     model, layer = (Small(), "conv2") if smooth else (resnet, "layer3")
     images = pictures(2, 16 if smooth else 64)
-    with tapped({layer: model.get_submodule(layer)}) as taps:
+    with capture_activations({layer: model.get_submodule(layer)}) as activations:
         score = model(images)[[0, 1], [3, 1]].sum()
-        act = taps[layer]
+        act = activations[layer]
         (grad,) = torch.autograd.grad(score, act, create_graph=True)
     (curve,) = torch.autograd.grad(grad, act, act.detach(), retain_graph=True, materialize_grads=True)
     assert bool(curve.any()) == smooth

@@ -18,19 +18,19 @@ from typer.testing import CliRunner, Result
 from camcli.base.errors import PictureError, RequestError
 from camcli.cli import app
 from camcli.engine.hooks import watch
-from camcli.engine.hooks.capture import tapped
-from camcli.engine.hooks.watch import output_of
+from camcli.engine.hooks.capture import capture_activations
+from camcli.engine.hooks.watch import layer_output
 from camcli.images.find import find
-from camcli.images.numbers import Values
-from camcli.images.transform import Prepare
+from camcli.images.numbers import NumberColumn
+from camcli.images.transform import Preprocess
 from camcli.images.view import View
-from camcli.metrics.statistics import Greatest, Moments, chance
+from camcli.metrics.statistics import RunningStats, TopK, chance_correlation
 from camcli.outputs import draw, warn
-from camcli.outputs.sheet import SIDE, Row, Tile, sheet, small
+from camcli.outputs.sheet import THUMBNAIL_SIDE, SheetRow, SheetTile, compose_sheet, make_thumbnail
 from camcli.outputs.style import Style
-from camcli.runs.channels import Contest, activations
-from camcli.runs.channels.activations import pooled
-from camcli.runs.channels.run import Ranking
+from camcli.runs.channels import ChannelJob, activations
+from camcli.runs.channels.activations import pool_channels
+from camcli.runs.channels.run import ChannelRun
 from camcli.runs.job.job import Job
 from conftest import BLACK, BLUE, GREEN, RED, Paint
 
@@ -40,9 +40,9 @@ MODELS = '''
 import torch
 from torch import nn
 
-from camcli import Labels, Prepare
+from camcli import Labels, Preprocess
 
-PREPARE = Prepare((16, 16), (0.0,) * 3, (1.0,) * 3, (16, 16), "squash", "nearest")
+PREPARE = Preprocess((16, 16), (0.0,) * 3, (1.0,) * 3, (16, 16), "squash", "nearest")
 LABELS = Labels(("red", "green"))
 
 
@@ -130,7 +130,7 @@ def column(name: str, rows: list[dict[str, str]] | None = None) -> list[float]:
     return [float(row[name]) for row in rows or table()]
 
 
-def contest(model: str, *inputs: str, channels: tuple[int, ...] = (), overwrite: bool = False, **options) -> Contest:
+def contest(model: str, *inputs: str, channels: tuple[int, ...] = (), overwrite: bool = False, **options) -> ChannelJob:
     named = {name: options.pop(name) for name in ("layers", "batch_size", "workers") if name in options}
     job = Job(
         model=model,
@@ -142,7 +142,7 @@ def contest(model: str, *inputs: str, channels: tuple[int, ...] = (), overwrite:
         overwrite=overwrite,
         **named,
     )
-    return Contest(job=job, channels=channels, **options)
+    return ChannelJob(job=job, channels=channels, **options)
 
 
 # ---- statistics in one pass
@@ -153,13 +153,13 @@ def test_statistics_of_batches_are_those_of_the_whole_matrix(offset: float) -> N
     random = np.random.default_rng(0)
     values = random.normal(size=(500, 7)) * random.uniform(0.1, 10, 7) + offset
     beside = values[:, 3] * 0.1 + random.normal(size=500) - offset
-    moments = Moments(7)
+    moments = RunningStats(7)
     start = 0
     while start < 500:
         stop = min(500, start + int(random.integers(1, 40)))
         moments.add(values[start:stop], beside[start:stop])
         start = stop
-    found = moments.statistics()
+    found = moments.compute()
     assert found.count == 500
     np.testing.assert_allclose(found.mean, values.mean(0), rtol=1e-12)
     np.testing.assert_allclose(found.std, values.std(0), rtol=1e-9)
@@ -171,10 +171,10 @@ def test_statistics_of_batches_are_those_of_the_whole_matrix(offset: float) -> N
 
 
 def test_statistics_by_hand() -> None:
-    moments = Moments(2)
+    moments = RunningStats(2)
     moments.add(np.array([[1.0, 0.0], [3.0, 0.0]]), np.array([10.0, 20.0]))
     moments.add(np.array([[5.0, -2.0]]), np.array([60.0]))
-    found = moments.statistics()
+    found = moments.compute()
     assert found.mean.tolist() == pytest.approx([3, -2 / 3])
     assert found.max.tolist() == [5, 0]
     assert found.std.tolist() == pytest.approx([(8 / 3) ** 0.5, (8 / 9) ** 0.5])
@@ -185,43 +185,43 @@ def test_statistics_by_hand() -> None:
 
 
 def test_what_is_constant_has_no_spread_and_no_correlation() -> None:
-    moments = Moments(3)
+    moments = RunningStats(3)
     for batch in (3, 1, 5):  # 0.1 and its sums are no binary numbers
         values = np.tile([0.1, 1.0, 7.0], (batch, 1))
         values[0, 1] = -1
         values[0, 2] += 1e-8  # rounding
         moments.add(values, np.arange(batch, dtype=float))
-    found = moments.statistics()
+    found = moments.compute()
     assert found.std[0] == 0
     assert np.isnan(found.correlation).tolist() == [True, False, True]
-    moments = Moments(1)
+    moments = RunningStats(1)
     for value in (1.0, 2.0, 3.0):
         moments.add(np.array([[value]]), np.array([0.1]))
-    assert np.isnan(moments.statistics().correlation).all()
+    assert np.isnan(moments.compute().correlation).all()
 
 
 def test_one_picture_has_a_mean_and_nothing_to_correlate() -> None:
-    moments = Moments(1)
+    moments = RunningStats(1)
     moments.add(np.array([[2.0]]), np.array([5.0]))
-    found = moments.statistics()
+    found = moments.compute()
     assert (found.count, found.mean[0], found.max[0], found.std[0], found.active[0]) == (1, 2, 2, 0, 1)
     assert np.isnan(found.correlation[0])
 
 
 def test_of_nothing_there_are_no_statistics() -> None:
-    moments = Moments(1)
+    moments = RunningStats(1)
     moments.add(np.empty((0, 1)))
     with pytest.raises(ValueError, match="no values"):
-        moments.statistics()
+        moments.compute()
 
 
 def test_a_correlation_is_never_beyond_one() -> None:
     random = np.random.default_rng(3)
     values = random.normal(size=(9, 200)).astype(np.float32)
-    moments = Moments(200)
+    moments = RunningStats(200)
     for row in values:
         moments.add(np.tile(row[:1], (1, 200)) * np.linspace(-3, 3, 200), row[:1])
-    found = moments.statistics().correlation
+    found = moments.compute().correlation
     assert np.abs(found).max() <= 1
     np.testing.assert_allclose(found, np.sign(np.linspace(-3, 3, 200)), rtol=1e-12)
 
@@ -229,28 +229,28 @@ def test_a_correlation_is_never_beyond_one() -> None:
 def test_the_greatest_are_those_of_a_sort_of_all_and_of_equal_ones_the_first() -> None:
     random = np.random.default_rng(1)
     values = random.integers(-4, 5, (101, 6)).astype(np.float32)
-    greatest = Greatest[str](6, 4)
+    greatest = TopK[str](6, 4)
     for start in range(0, 101, 7):
         some = values[start : start + 7]
         greatest.add(some, [f"p{start + row}" for row in range(len(some))])
     for channel in range(6):
         own = values[:, channel]
         order = [row for row in np.argsort(-own, kind="stable") if own[row] != 0][:4]
-        assert greatest.of(channel) == [(f"p{row}", own[row]) for row in order]
+        assert greatest.top_of(channel) == [(f"p{row}", own[row]) for row in order]
 
 
 def test_where_a_channel_says_nothing_no_picture_drives_it_and_what_is_negative_can() -> None:
-    greatest = Greatest[str](3, 5)
+    greatest = TopK[str](3, 5)
     greatest.add(np.array([[0.0, -1.0, 2.0], [0.0, -0.5, 0.0]]), ["a", "b"])
-    assert [greatest.of(channel) for channel in range(3)] == [[], [("b", -0.5), ("a", -1.0)], [("a", 2.0)]]
+    assert [greatest.top_of(channel) for channel in range(3)] == [[], [("b", -0.5), ("a", -1.0)], [("a", 2.0)]]
 
 
 def test_names_are_kept_of_as_many_pictures_as_can_be_shown_and_no_more() -> None:
-    greatest = Greatest[str](5, 3)
+    greatest = TopK[str](5, 3)
     random = np.random.default_rng(0)
     for batch in range(500):
         greatest.add(random.normal(size=(8, 5)), [f"{batch}-{row}" for row in range(8)])
-        assert len(greatest._known) <= 2 * 5 * 3 + 8
+        assert len(greatest._items) <= 2 * 5 * 3 + 8
 
 
 def test_what_chance_alone_reaches() -> None:
@@ -258,11 +258,11 @@ def test_what_chance_alone_reaches() -> None:
     found = []
     for _ in range(400):
         values, beside = random.normal(size=(30, 50)), random.normal(size=30)
-        moments = Moments(50)
+        moments = RunningStats(50)
         moments.add(values, beside)
-        found.append(np.abs(moments.statistics().correlation).max())
-    assert chance(50, 30) == pytest.approx(np.median(found), abs=0.01)
-    assert chance(50, 3) is None
+        found.append(np.abs(moments.compute().correlation).max())
+    assert chance_correlation(50, 30) == pytest.approx(np.median(found), abs=0.01)
+    assert chance_correlation(50, 3) is None
 
 
 # ---- where a picture is pooled
@@ -273,14 +273,14 @@ def test_pooled_is_the_mean_over_the_cells_that_show_the_picture() -> None:
     whole = View((8, 8), (8, 8), (0.0, 0.0, 8.0, 8.0))
     # Of a wide picture, padded above and below, the rows in the middle show something.
     wide = View((4, 8), (8, 8), (0.0, -2.0, 8.0, 6.0))
-    assert pooled(cells, [whole, wide]).tolist() == [[7.5], [23.5]]
-    assert pooled(cells[:1] + torch.tensor([[1e6], [0], [0], [1e6]]), [wide]).tolist() == [[7.5]]
-    assert pooled(cells[:1], [whole]).tolist() == [[7.5]]
+    assert pool_channels(cells, [whole, wide]).tolist() == [[7.5], [23.5]]
+    assert pool_channels(cells[:1] + torch.tensor([[1e6], [0], [0], [1e6]]), [wide]).tolist() == [[7.5]]
+    assert pool_channels(cells[:1], [whole]).tolist() == [[7.5]]
 
 
 def test_the_part_that_the_model_saw_is_cut_out_with_its_own_view() -> None:
-    view = Prepare((8, 8), (0.5,) * 3, (0.5,) * 3, (8, 8), "shorter", "bilinear").view(32, 16)
-    rows, columns, own = view.cut()
+    view = Preprocess((8, 8), (0.5,) * 3, (0.5,) * 3, (8, 8), "shorter", "bilinear").view(32, 16)
+    rows, columns, own = view.crop()
     assert (rows, columns) == (slice(0, 16), slice(8, 24))
     assert own == View((16, 16), (8, 8), (0.0, 0.0, 16.0, 16.0))
     map = np.random.default_rng(0).random((4, 4), np.float32)
@@ -290,11 +290,11 @@ def test_the_part_that_the_model_saw_is_cut_out_with_its_own_view() -> None:
 def test_what_is_small_keeps_what_was_seen_in_its_proportions() -> None:
     pixels = np.zeros((60, 200, 3), np.uint8)
     pixels[:, 100:] = 255
-    drawn, view = small(pixels, View((60, 200), (8, 16), (40.0, 0.0, 160.0, 60.0)))
-    assert drawn.shape == (SIDE // 2, SIDE, 3)
-    assert view.whole
-    assert drawn[0, SIDE // 2 - 4].max() <= 1
-    assert drawn[0, SIDE // 2 + 3].min() >= 254
+    drawn, view = make_thumbnail(pixels, View((60, 200), (8, 16), (40.0, 0.0, 160.0, 60.0)))
+    assert drawn.shape == (THUMBNAIL_SIDE // 2, THUMBNAIL_SIDE, 3)
+    assert view.sees_whole_picture
+    assert drawn[0, THUMBNAIL_SIDE // 2 - 4].max() <= 1
+    assert drawn[0, THUMBNAIL_SIDE // 2 + 3].min() >= 254
 
 
 # ---- what a layer says
@@ -303,16 +303,16 @@ def test_what_is_small_keeps_what_was_seen_in_its_proportions() -> None:
 @pytest.mark.parametrize("layer", ["conv1", "relu1", "conv2"])
 def test_a_layers_output_is_what_it_says_in_a_whole_forward(layer: str) -> None:
     model, images = Small(), pictures(3)
-    with tapped({layer: model.get_submodule(layer)}) as taps:
+    with capture_activations({layer: model.get_submodule(layer)}) as taps:
         model(images)
     for turn in (0, 1):
-        assert torch.equal(output_of(model, layer, images, turn), taps[layer].detach())
+        assert torch.equal(layer_output(model, layer, images, turn), taps[layer].detach())
 
 
 def test_a_forward_ends_at_the_layer() -> None:
     model = Small()
     model.fc.register_forward_hook(lambda *_: pytest.fail("it ran"))
-    output_of(model, "conv2", pictures(1), 1)
+    layer_output(model, "conv2", pictures(1), 1)
 
 
 def test_the_run_that_is_asked_for_counts() -> None:
@@ -325,27 +325,27 @@ def test_the_run_that_is_asked_for_counts() -> None:
             return self.layer(self.layer(x) - 1)
 
     images = torch.tensor([0.5, 3.0]).reshape(1, 1, 1, 2)
-    said = [output_of(Twice(), "layer", images, turn).flatten().tolist() for turn in (1, 2, 0)]
+    said = [layer_output(Twice(), "layer", images, turn).flatten().tolist() for turn in (1, 2, 0)]
     assert said == [[0.5, 3], [0, 2], [0, 2]]
     with pytest.raises(RequestError, match="has no run 3 on these pictures"):
-        output_of(Twice(), "layer", images, 3)
+        layer_output(Twice(), "layer", images, 3)
 
 
 def test_asking_leaves_no_trace_even_if_the_model_fails() -> None:
     model = unruly(Small())
     with untouched(model):
-        output_of(model, "conv2", pictures(2), 1)
-        output_of(model, "conv2", pictures(2))
+        layer_output(model, "conv2", pictures(2), 1)
+        layer_output(model, "conv2", pictures(2))
         with pytest.raises(RuntimeError):
-            output_of(model, "conv2", pictures(2)[:, :2], 1)
-    assert watch.Enough not in (Exception, RuntimeError)
-    assert not issubclass(watch.Enough, Exception)
+            layer_output(model, "conv2", pictures(2)[:, :2], 1)
+    assert watch.StopForward not in (Exception, RuntimeError)
+    assert not issubclass(watch.StopForward, Exception)
 
 
 def test_what_lies_behind_the_layer_does_not_run(paint: Paint, models_file: Path, monkeypatch) -> None:
     for number in range(8):
         paint(f"in/{number}.png", (number, 0, 0))
-    ranking = Ranking(contest(f"{models_file}:last", "in", layers=("layer",), batch_size=2))
+    ranking = ChannelRun(contest(f"{models_file}:last", "in", layers=("layer",), batch_size=2))
     kind = type(ranking.worker.network.module)
     before = kind.ran
     assert len(list(ranking)) == 8
@@ -508,7 +508,7 @@ def test_a_picture_of_which_the_layer_says_no_number_has_failed(paint: Paint, mo
 def test_a_batch_that_fails_is_done_picture_by_picture(paint: Paint, tiny_file: Path, monkeypatch) -> None:
     paint("in/a.png", RED)
     paint("in/b.png", (255, 255, 255))
-    ranking = Ranking(contest(f"{tiny_file}:make", "in", layers=("stem",)))
+    ranking = ChannelRun(contest(f"{tiny_file}:make", "in", layers=("stem",)))
     whole = activations.read_activations
 
     def forward(worker, layer, explainer, items, kept):
@@ -526,7 +526,7 @@ def test_a_batch_that_fails_is_done_picture_by_picture(paint: Paint, tiny_file: 
 def test_a_picture_that_is_gone_when_the_sheet_is_drawn_is_a_note(paint: Paint, tiny: str) -> None:
     paint("in/a.png", RED)
     gone = paint("in/b.png", (200, 0, 0))
-    ranking = Ranking(contest(tiny, "in", layers=("stem",)))
+    ranking = ChannelRun(contest(tiny, "in", layers=("stem",)))
     list(ranking)
     gone.unlink()
     [first, *_] = ranking.write()
@@ -555,7 +555,7 @@ def test_what_an_untrained_network_gives_says_so(paint: Paint, tiny: str, pixels
     assert result.exit_code == 0, result.output
     # What was there of the other ranking is gone.
     assert files() == ["channels.json", "channels.untrained.csv", "channels.untrained.png"]
-    assert (pixels("out/channels.untrained.png")[-5, 5] == warn.BANNER).all()
+    assert (pixels("out/channels.untrained.png")[-5, 5] == warn.BANNER_COLOUR).all()
     assert json.loads(Path("out/channels.json").read_text())["untrained"]
     assert all(json.loads(line)["untrained"] for line in result.stdout.splitlines())
     assert "this ranking means nothing, and every file says so" in result.stderr
@@ -577,7 +577,7 @@ def test_another_ranking_is_not_replaced_unasked_the_same_is(paint: Paint, tiny:
 def test_the_output_folder_is_held_while_it_is_ranked_and_two_rankings_do_not_mix(paint: Paint, tiny: str) -> None:
     paint("a.png", RED)
     Path("out").mkdir()
-    one, other = (Ranking(contest(tiny, "a.png", layers=(layer,))) for layer in ("stem", "body"))
+    one, other = (ChannelRun(contest(tiny, "a.png", layers=(layer,))) for layer in ("stem", "body"))
     with one:
         list(one)
         with pytest.raises(RequestError, match="another run is writing to 'out'"), other:
@@ -641,19 +641,19 @@ def test_a_wrong_request_ends_with_2_says_what_there_is_and_writes_nothing(
 
 def test_a_contest_that_cannot_be_is_refused_in_python_too() -> None:
     with pytest.raises(RequestError, match="cannot be shown"):
-        Contest(job=Job(), pictures=0)
+        ChannelJob(job=Job(), pictures=0)
     with pytest.raises(RequestError, match="nothing says with what"):
-        Contest(job=Job(), sort="correlation")
-    assert Contest(job=Job(), channels=(1, 2)).shown == 2
-    assert Contest(job=Job()).shown == 16
+        ChannelJob(job=Job(), sort="correlation")
+    assert ChannelJob(job=Job(), channels=(1, 2)).max_shown == 2
+    assert ChannelJob(job=Job()).max_shown == 16
 
 
 # ---- a number for each picture
 
 
-def values(here: Path, text: str, asked: str = "v.csv", folders: tuple[str, ...] = ()) -> Values:
+def values(here: Path, text: str, asked: str = "v.csv", folders: tuple[str, ...] = ()) -> NumberColumn:
     (here / "v.csv").write_text(text, encoding="utf-8")
-    return Values(asked, [Path(folder) for folder in folders])
+    return NumberColumn(asked, [Path(folder) for folder in folders])
 
 
 def test_values_are_found_by_paths_as_targets_are(paint: Paint, here: Path) -> None:
@@ -662,7 +662,7 @@ def test_values_are_found_by_paths_as_targets_are(paint: Paint, here: Path) -> N
     found = values(here, "Age, File\n3.5, a.png\n\n-1e3, in/b.png\n2, nobody.png\n", folders=("in",))
     assert found.column == "Age"
     assert [found(Path("in/a.png")), found(here / "in/b.png")] == [3.5, -1000]
-    assert found.unused(iter([Path("in/a.png")])) == ["nobody.png", str(here / "in/b.png")]
+    assert found.find_unused(iter([Path("in/a.png")])) == ["nobody.png", str(here / "in/b.png")]
     with pytest.raises(PictureError, match="no value for this picture"):
         found(Path("in/c.png"))
 
@@ -676,7 +676,7 @@ def test_without_titles_the_second_cell_is_the_number(paint: Paint, here: Path) 
 def test_a_file_whose_name_has_a_colon_is_a_file(paint: Paint, here: Path) -> None:
     paint("a.png")
     (here / "v.csv:age").write_text("picture,x\na.png,2\n")
-    assert Values("v.csv:age")(Path("a.png")) == 2
+    assert NumberColumn("v.csv:age")(Path("a.png")) == 2
     assert values(here, "picture,age,b\na.png,1,2\n", "v.csv:b")(Path("a.png")) == 2
 
 
@@ -708,15 +708,20 @@ def test_a_values_file_that_cannot_be_says_why(paint: Paint, here: Path, text: s
 def test_a_values_file_that_is_no_text_says_so(here: Path) -> None:
     (here / "v.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RequestError, match="is not UTF-8 text"):
-        Values("v.csv")
+        NumberColumn("v.csv")
 
 
 # ---- the contact sheet
 
 
-def tile(strength: float) -> Tile:
-    view = View((SIDE, SIDE), (8, 8), (0.0, 0.0, float(SIDE), float(SIDE)))
-    return Tile("cat.png", np.full((SIDE, SIDE, 3), 128, np.uint8), view, np.full((2, 2), strength, np.float32))
+def tile(strength: float) -> SheetTile:
+    view = View((THUMBNAIL_SIDE, THUMBNAIL_SIDE), (8, 8), (0.0, 0.0, float(THUMBNAIL_SIDE), float(THUMBNAIL_SIDE)))
+    return SheetTile(
+        "cat.png",
+        np.full((THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), 128, np.uint8),
+        view,
+        np.full((2, 2), strength, np.float32),
+    )
 
 
 def test_a_rows_pictures_are_drawn_on_one_scale_and_rows_are_not() -> None:
@@ -724,32 +729,34 @@ def test_a_rows_pictures_are_drawn_on_one_scale_and_rows_are_not() -> None:
 
     def drawn(rows: list[list[float]]) -> np.ndarray:
         tiles = [[tile(strength) for strength in strengths] for strengths in rows]
-        return sheet("t", [], [Row("channel", [], some) for some in tiles], [], style, 2)
+        return compose_sheet("t", [], [SheetRow("channel", [], some) for some in tiles], [], style, 2)
 
     page = drawn([[2.0, 1.0], [1.0, 1.0]])
     grey = np.full((1, 1, 3), 128, np.uint8)
     full, half = (draw.blend(grey, np.array([[heat]], np.float32), style)[0, 0] for heat in (1.0, 0.5))
 
     def cells(colour: np.ndarray) -> int:
-        return round((page == colour).all(axis=2).sum() / SIDE**2)
+        return round((page == colour).all(axis=2).sum() / THUMBNAIL_SIDE**2)
 
     assert (cells(full), cells(half)) == (3, 1)
 
 
 def test_what_is_not_above_zero_is_not_drawn() -> None:
-    page = sheet("t", [], [Row("channel", [], [tile(-1.0), tile(0.0)])], [], Style("viridis", 0.6, "run"), 2)
-    assert round((page == 128).all(axis=2).sum() / SIDE**2) == 2
+    page = compose_sheet(
+        "t", [], [SheetRow("channel", [], [tile(-1.0), tile(0.0)])], [], Style("viridis", 0.6, "run"), 2
+    )
+    assert round((page == 128).all(axis=2).sum() / THUMBNAIL_SIDE**2) == 2
 
 
 def test_a_sheet_has_room_for_every_row_and_line() -> None:
     style = Style("viridis", 0.6, "run")
-    one = sheet("t", ["a"], [Row("channel", ["x"], [tile(1.0)])], ["word " * 300], style, 3)
-    empty = Row("channel 7", [], [], ["zero in every picture"])
-    two = sheet("t", ["a"], [Row("channel", ["x"], [tile(1.0)]), empty], ["word " * 300], style, 3)
+    one = compose_sheet("t", ["a"], [SheetRow("channel", ["x"], [tile(1.0)])], ["word " * 300], style, 3)
+    empty = SheetRow("channel 7", [], [], ["zero in every picture"])
+    two = compose_sheet("t", ["a"], [SheetRow("channel", ["x"], [tile(1.0)]), empty], ["word " * 300], style, 3)
     assert one.shape[1] == two.shape[1]
     assert len(two) > len(one)
     assert (one[-10:] == 255).all()
-    gone = sheet("t", [], [Row("channel", [], [Tile("gone.png")])], [], style, 1)
+    gone = compose_sheet("t", [], [SheetRow("channel", [], [SheetTile("gone.png")])], [], style, 1)
     assert (gone != 255).any()
 
 
@@ -764,7 +771,7 @@ def test_memory_does_not_grow_with_the_folder(here: Path, tiny: str) -> None:
         (here / name).write_text("\n".join(f"in/{number}.bmp" for number in range(count)))
     peaks = []
     for inputs in ("@few.txt", "@few.txt", "@all.txt"):
-        ranking = Ranking(contest(tiny, inputs, layers=("stem",), batch_size=4, workers=1))
+        ranking = ChannelRun(contest(tiny, inputs, layers=("stem",), batch_size=4, workers=1))
         tracemalloc.start()
         count = sum(1 for _ in ranking)
         peaks.append(tracemalloc.get_traced_memory()[1])
@@ -787,10 +794,10 @@ def test_the_bundled_model_ranks_the_sample_images(here: Path, sample_images: Pa
     result = rank("bundled:efficientnet-lite0", str(sample_images), "--values", "v.csv", "--batch-size", "3")
     assert result.exit_code == 0, result.output
     network = load("bundled:efficientnet-lite0")
-    with torch.inference_mode(), tapped({"bn2": network.module.get_submodule("bn2")}) as taps:
+    with torch.inference_mode(), capture_activations({"bn2": network.module.get_submodule("bn2")}) as taps:
         for path in files:
             with Image.open(path) as image:
-                network.module(network.prepare(image.convert("RGB"))[0][None])
+                network.module(network.preprocess(image.convert("RGB"))[0][None])
             taps[path.name] = taps["bn2"].mean((2, 3))[0]
     matrix = torch.stack([taps[path.name] for path in files]).double().numpy()
     rows = table()

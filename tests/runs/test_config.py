@@ -13,7 +13,7 @@ from camcli.base.errors import RequestError
 from camcli.cli import app
 from camcli.runs.job import job_file
 from camcli.runs.job.job import Job
-from camcli.runs.record.outcome import Tally
+from camcli.runs.record.outcome import Counts
 from conftest import ROOT, Go, Paint
 
 DEFAULTS = asdict(Job())
@@ -26,7 +26,7 @@ def ask(here: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     asked: list[Job] = []
     # By its name, since camcli.cli.explain is also the command.
     module = importlib.import_module("camcli.cli.explain")
-    monkeypatch.setattr(module, "_explain", lambda job, voice, as_json: asked.append(job) or Tally())
+    monkeypatch.setattr(module, "_explain", lambda job, voice, as_json: asked.append(job) or Counts())
 
     def ask(*words: str, **environment: str) -> Job:
         result = CliRunner().invoke(app, ["explain", *words], env=environment)
@@ -209,4 +209,4 @@ def test_what_flags_and_variables_name_is_the_users_own(strange: Path, tiny: str
     "model", ["resnet50", "timm:resnet50.a1_in1k", "torchvision:resnet50/IMAGENET1K_V2", "hf-hub:timm/resnet50.a1_in1k"]
 )
 def test_names_of_models_are_no_code(model: str) -> None:
-    assert job_file.code_in({"model": model, "labels": "evil.py:f"}) == {}
+    assert job_file.find_code({"model": model, "labels": "evil.py:f"}) == {}

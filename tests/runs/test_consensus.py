@@ -3,36 +3,38 @@
 import numpy as np
 import pytest
 
-from camcli.runs.prompts import Compared, Said
+from camcli.runs.prompts import PromptComparison, PromptResult
 from camcli.runs.prompts.summary import (
     MEASURES,
-    compared_pairs,
-    least_alike,
-    means,
-    of_one,
-    plain,
-    several_texts,
-    summary,
-    with_nan,
+    average_pairs,
+    find_compared_pairs,
+    find_least_alike,
+    has_several_texts,
+    nan_to_none,
+    none_to_nan,
+    select_prompt_pairs,
+    summarize,
 )
 
 
-def record(name: str, values: np.ndarray, scores: list[float | None], texts: list[int] | None = None) -> Compared:
+def record(
+    name: str, values: np.ndarray, scores: list[float | None], texts: list[int] | None = None
+) -> PromptComparison:
     """A picture's line in which every measure has the same matrix."""
     similarity = dict.fromkeys(MEASURES, values)
     said = tuple(
-        Said(prompt=f"p{number}", text=text, score=score, error=None if score is not None else "no")
+        PromptResult(prompt=f"p{number}", text=text, score=score, error=None if score is not None else "no")
         for number, (text, score) in enumerate(zip(texts or [0] * len(scores), scores, strict=True))
     )
-    return Compared(
+    return PromptComparison(
         source=name,
         name=name,
         stamp="1",
         job="j",
         run="r",
         prompts=said,
-        similarity={measure: plain(values) for measure in MEASURES},
-        agreement=means(similarity, compared_pairs(texts or [0] * len(scores))),
+        similarity={measure: nan_to_none(values) for measure in MEASURES},
+        agreement=average_pairs(similarity, find_compared_pairs(texts or [0] * len(scores))),
     )
 
 
@@ -43,33 +45,42 @@ def symmetric(*above: float) -> np.ndarray:
 
 
 def test_prompts_of_one_text_are_compared_where_a_text_has_several() -> None:
-    assert compared_pairs([0, 0, 1, 1]).astype(int).tolist() == [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]]
-    assert compared_pairs([0, 1, 2]).astype(int).tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
-    assert not several_texts(compared_pairs([0, 0, 0]))
-    assert not several_texts(compared_pairs([0, 1, 2]))
-    assert several_texts(compared_pairs([0, 0, 1, 1]))
+    assert find_compared_pairs([0, 0, 1, 1]).astype(int).tolist() == [
+        [0, 1, 0, 0],
+        [1, 0, 0, 0],
+        [0, 0, 0, 1],
+        [0, 0, 1, 0],
+    ]
+    assert find_compared_pairs([0, 1, 2]).astype(int).tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
+    assert not has_several_texts(find_compared_pairs([0, 0, 0]))
+    assert not has_several_texts(find_compared_pairs([0, 1, 2]))
+    assert has_several_texts(find_compared_pairs([0, 0, 1, 1]))
 
 
 def test_means_are_over_what_is_defined() -> None:
     values = symmetric(0.5, np.nan, 0.1)
-    pairs = compared_pairs([0, 1, 2])
-    assert means({"r": values}, pairs) == {"r": pytest.approx(0.3)}
-    assert [means({"r": values}, of_one(pairs, number))["r"] for number in range(3)] == [0.5, pytest.approx(0.3), 0.1]
-    assert means({"r": symmetric(*[np.nan] * 3)}, pairs) == {"r": None}
+    pairs = find_compared_pairs([0, 1, 2])
+    assert average_pairs({"r": values}, pairs) == {"r": pytest.approx(0.3)}
+    assert [average_pairs({"r": values}, select_prompt_pairs(pairs, number))["r"] for number in range(3)] == [
+        0.5,
+        pytest.approx(0.3),
+        0.1,
+    ]
+    assert average_pairs({"r": symmetric(*[np.nan] * 3)}, pairs) == {"r": None}
 
 
 def test_the_pair_least_alike_is_one_that_is_compared() -> None:
     values = symmetric(0.5, -0.9, 0.1)
-    assert least_alike(values, compared_pairs([0, 1, 2])) == (0, 2)
+    assert find_least_alike(values, find_compared_pairs([0, 1, 2])) == (0, 2)
     values[0, 2] = values[2, 0] = np.nan
-    assert least_alike(values, compared_pairs([0, 1, 2])) == (1, 2)
-    assert least_alike(symmetric(0.5, -0.9, 0.1), compared_pairs([0, 0, 1])) == (0, 1)
+    assert find_least_alike(values, find_compared_pairs([0, 1, 2])) == (1, 2)
+    assert find_least_alike(symmetric(0.5, -0.9, 0.1), find_compared_pairs([0, 0, 1])) == (0, 1)
 
 
 def test_json_knows_no_nan() -> None:
     values = symmetric(0.123456789, np.nan, -0.0000001)
-    assert plain(values)[0] == [1.0, 0.123457, None]
-    np.testing.assert_array_equal(with_nan(plain(values)), np.round(values, 6))
+    assert nan_to_none(values)[0] == [1.0, 0.123457, None]
+    np.testing.assert_array_equal(none_to_nan(nan_to_none(values)), np.round(values, 6))
 
 
 def test_a_summary_by_hand() -> None:
@@ -78,11 +89,11 @@ def test_a_summary_by_hand() -> None:
         record("b", symmetric(-0.4, np.nan, np.nan), [1.0, 5.0, None]),
         record("c", symmetric(0.0, 0.6, 0.3), [1.0, 2.0, 2.0]),
     ]
-    found = summary(lambda: iter(pictures), ["p0", "p1", "p2"], [0, 1, 2], "ssim", 2)
+    found = summarize(lambda: iter(pictures), ["p0", "p1", "p2"], [0, 1, 2], "ssim", 2)
     assert found.pictures == 3
     for name in MEASURES:
         wanted = symmetric((0.8 - 0.4 + 0) / 3, 0.4, 0.4)
-        np.testing.assert_allclose(with_nan(found.similarity[name]), wanted, atol=1e-6)
+        np.testing.assert_allclose(none_to_nan(found.similarity[name]), wanted, atol=1e-6)
         assert found.defined[name] == [[3, 3, 2], [3, 3, 2], [2, 2, 3]]
         # Seven pairs: 0.8 0.2 0.5, -0.4, 0 0.6 0.3.
         assert found.agreement[name] == pytest.approx(2 / 7, abs=1e-6)
@@ -96,7 +107,7 @@ def test_a_summary_by_hand() -> None:
 
 def test_where_nothing_is_defined_there_is_nothing() -> None:
     pictures = [record("a", symmetric(*[np.nan] * 3), [1.0, 2.0, 3.0])]
-    found = summary(lambda: iter(pictures), ["p0", "p1", "p2"], [0, 1, 2], "pearson", 5)
+    found = summarize(lambda: iter(pictures), ["p0", "p1", "p2"], [0, 1, 2], "pearson", 5)
     assert found.unstable == ()
     assert found.agreement == dict.fromkeys(MEASURES)
     assert found.similarity["pearson"][0] == [1, None, None]
@@ -106,7 +117,7 @@ def test_where_nothing_is_defined_there_is_nothing() -> None:
 def test_prompts_of_different_texts_stand_apart() -> None:
     values = np.array([[1, 0.9, 0.1, 0.2], [0.9, 1, 0.3, 0.4], [0.1, 0.3, 1, 0.7], [0.2, 0.4, 0.7, 1]])
     pictures = [record("a", values, [1.0, 2.0, 3.0, 4.0], [0, 0, 1, 1])]
-    found = summary(lambda: iter(pictures), ["a", "b", "c", "d"], [0, 0, 1, 1], "pearson", 5)
+    found = summarize(lambda: iter(pictures), ["a", "b", "c", "d"], [0, 0, 1, 1], "pearson", 5)
     assert found.agreement["pearson"] == pytest.approx(0.8)
     assert found.apart["pearson"] == pytest.approx(0.25)
     assert [one.agreement["pearson"] for one in found.prompts] == [0.9, 0.9, 0.7, 0.7]
@@ -115,5 +126,5 @@ def test_prompts_of_different_texts_stand_apart() -> None:
 def test_the_least_stable_come_first_and_of_equal_ones_the_earlier() -> None:
     levels = [0.5, 0.1, 0.5, 0.1, 0.9]
     pictures = [record(str(at), symmetric(level, level, level), [0.0] * 3) for at, level in enumerate(levels)]
-    found = summary(lambda: iter(pictures), ["p0", "p1", "p2"], [0, 1, 2], "pearson", 3)
+    found = summarize(lambda: iter(pictures), ["p0", "p1", "p2"], [0, 1, 2], "pearson", 3)
     assert [one.name for one in found.unstable] == ["1", "3", "0"]

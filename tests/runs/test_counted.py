@@ -20,7 +20,7 @@ from camcli.runs.worker.worker import Worker
 from conftest import Bring, Go, Paint
 
 MADE = """
-from camcli import Labels, Prepare
+from camcli import Labels, Preprocess
 import torch
 from torch import nn
 {imports}
@@ -28,7 +28,7 @@ from torch import nn
 
 def make():
     module = Module()
-    prepare = Prepare(size=(16, 16), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), resize=(16, 16), fit="squash")
+    prepare = Preprocess(size=(16, 16), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), resize=(16, 16), fit="squash")
     return module, prepare, Labels(("a", "b", "c"))
 """
 MODULE = """
@@ -109,7 +109,7 @@ def test_a_module_that_the_models_file_imports_from_afar_counts(project, paint: 
 )
 def test_which_files_are_imported(project, here: Path, source: str, found: set[str]) -> None:
     (here / "start.py").write_text(source + "\n")
-    assert set(imported_files.imported(here / "start.py")) == {"start.py", *found}
+    assert set(imported_files.hash_imported_files(here / "start.py")) == {"start.py", *found}
 
 
 def test_the_files_of_a_package_that_brings_a_method_count(here: Path, monkeypatch, paint: Paint, go: Go) -> None:
@@ -129,7 +129,7 @@ def test_the_files_of_a_package_that_brings_a_method_count(here: Path, monkeypat
     )
     from camcli.methods import METHODS
 
-    monkeypatch.setattr(METHODS, "rows", (*METHODS.own, *METHODS._brought()))
+    monkeypatch.setattr(METHODS, "rows", (*METHODS.builtin_rows, *METHODS._read_entry_points()))
     paint("a.png")
     go("a.png", method="twice")
     assert "code of camcli_brings/numbers.py" in facts()["counted"]
@@ -157,7 +157,7 @@ def test_what_differs_behind_the_same_words_is_named(paint: Paint, go: Go, name:
     # As if the run before had been another: its lines and its run.json have another fingerprint.
     run = facts()
     run["counted"][name] = value
-    run["fingerprint"] = fingerprint.fingerprint(run["counted"])
+    run["fingerprint"] = fingerprint.compute_fingerprint(run["counted"])
     ledger = Path("out/outcomes.jsonl")
     ledger.write_text(ledger.read_text().replace(facts()["fingerprint"], run["fingerprint"]))
     Path("out/run.json").write_text(json.dumps(run))
@@ -171,7 +171,7 @@ def made_otherwise(**parts: str) -> str:
     run = facts()
     now = run["fingerprint"]
     run["counted"] |= parts
-    run["fingerprint"] = fingerprint.fingerprint(run["counted"])
+    run["fingerprint"] = fingerprint.compute_fingerprint(run["counted"])
     ledger = Path("out/outcomes.jsonl")
     ledger.write_text(ledger.read_text().replace(now, run["fingerprint"]))
     Path("out/run.json").write_text(json.dumps(run))
@@ -281,11 +281,13 @@ def test_versions_are_of_the_libraries_that_the_network_is_made_of() -> None:
     def first_two(version: str) -> str:
         return ".".join(version.split(".")[:2])
 
-    plain = fingerprint.versions(nn.Sequential(nn.Conv2d(3, 3, 1)))
+    plain = fingerprint.find_versions(nn.Sequential(nn.Conv2d(3, 3, 1)))
     assert set(plain) == {"camcli", "torch"}
     assert plain["torch"] == first_two(torch.__version__)
     assert "+" not in plain["torch"]
-    both = fingerprint.versions(nn.Sequential(timm.create_model("test_resnet"), torchvision.ops.FrozenBatchNorm2d(3)))
+    both = fingerprint.find_versions(
+        nn.Sequential(timm.create_model("test_resnet"), torchvision.ops.FrozenBatchNorm2d(3))
+    )
     assert both == {**plain, "timm": timm.__version__, "torchvision": first_two(torchvision.__version__)}
 
 
@@ -313,8 +315,8 @@ def test_buffers_that_no_file_holds_count(tiny: str) -> None:
 def test_the_layer_chosen_by_default_counts(tiny: str, monkeypatch) -> None:
     chosen = Worker(Job(model=tiny, device="cpu"))
     named = Worker(Job(model=tiny, device="cpu", layers=("body",)))
-    assert chosen.counted["layers"] == named.counted["layers"] == "body"
-    monkeypatch.setattr("camcli.engine.checks.layer_choice.found_default", lambda *more, **options: "stem")
+    assert chosen.fingerprint_parts["layers"] == named.fingerprint_parts["layers"] == "body"
+    monkeypatch.setattr("camcli.engine.checks.layer_choice.find_default_layer", lambda *more, **options: "stem")
     other = Worker(Job(model=tiny, device="cpu"))
     assert other.explainer.layers == ("stem",)
     assert other.fingerprint != chosen.fingerprint
@@ -323,10 +325,10 @@ def test_the_layer_chosen_by_default_counts(tiny: str, monkeypatch) -> None:
 def test_the_fingerprint_is_that_of_the_parts(tiny: str) -> None:
     worker = Worker(Job(model=tiny, device="cpu"))
     parts = {"job", "weights", "buffers", "preprocessing", "labels", "layers", "camcli", "torch", "code of tiny.py"}
-    assert set(worker.counted) == parts
-    assert worker.fingerprint == fingerprint.fingerprint(worker.counted)
+    assert set(worker.fingerprint_parts) == parts
+    assert worker.fingerprint == fingerprint.compute_fingerprint(worker.fingerprint_parts)
     for name in parts:
-        assert fingerprint.fingerprint({**worker.counted, name: "another"}) != worker.fingerprint
+        assert fingerprint.compute_fingerprint({**worker.fingerprint_parts, name: "another"}) != worker.fingerprint
 
 
 def test_a_row_brought_in_by_a_test_has_no_file(bring: Bring, paint: Paint, go: Go) -> None:

@@ -24,9 +24,10 @@ from camcli.cli import app
 from camcli.engine import devices
 from camcli.engine.hooks.attention_override import twice_differentiable
 from camcli.engine.layers.probe import probe_image
+from camcli.engine.speed.tune import copy_to
 from camcli.methods import METHODS
 from camcli.runs.explain.run import Run
-from camcli.runs.worker.threads import spread
+from camcli.runs.worker.threads import map_over
 from conftest import BLUE, GREEN, RED, Go, Paint
 
 CPU = torch.device("cpu")
@@ -66,7 +67,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 )
 def test_names(machine, gpus: int, words: str, names: list[str]) -> None:
     machine(gpus)
-    assert list(map(str, devices.named(words))) == names
+    assert list(map(str, devices.parse_devices(words))) == names
 
 
 @pytest.mark.parametrize(
@@ -83,15 +84,15 @@ def test_names(machine, gpus: int, words: str, names: list[str]) -> None:
 def test_what_cannot_be_says_why(machine, gpus: int, words: str, message: str, hint: str) -> None:
     machine(gpus)
     with pytest.raises(RequestError, match=message) as caught:
-        devices.named(words)
+        devices.parse_devices(words)
     assert caught.value.hint.startswith(hint)
 
 
 def test_one_gpu_of_apples_is_one(machine) -> None:
     machine(mps=True)
-    assert list(map(str, devices.named("auto"))) == ["mps"]
+    assert list(map(str, devices.parse_devices("auto"))) == ["mps"]
     with pytest.raises(RequestError, match="names mps several times"):
-        devices.named("mps,mps")
+        devices.parse_devices("mps,mps")
 
 
 # ---- work shared out
@@ -112,14 +113,14 @@ def test_results_come_in_order_and_a_seat_does_one_thing_at_a_time() -> None:
         busy[seat].release()
         return item * item
 
-    assert list(spread(work, range(12), ["a", "b"])) == [n * n for n in range(12)]
+    assert list(map_over(work, range(12), ["a", "b"])) == [n * n for n in range(12)]
     assert sorted(done["a"] + done["b"]) == list(range(12))
     assert min(map(len, done.values())) >= 1
 
 
 def test_all_seats_work_at_the_same_time() -> None:
     together = threading.Barrier(3, timeout=5)
-    assert list(spread(lambda seat, item: together.wait() >= 0, range(6), "abc")) == [True] * 6
+    assert list(map_over(lambda seat, item: together.wait() >= 0, range(6), "abc")) == [True] * 6
 
 
 def test_no_more_than_two_items_a_seat_are_held() -> None:
@@ -132,7 +133,7 @@ def test_no_more_than_two_items_a_seat_are_held() -> None:
 
     for seats in (2, 3):
         drawn.clear()
-        results = spread(lambda seat, item: item, items(), range(seats))
+        results = map_over(lambda seat, item: item, items(), range(seats))
         assert [next(results), next(results)] == [0, 1]
         assert len(drawn) == 2 * seats + 1  # one was taken
         results.close()
@@ -146,7 +147,7 @@ def test_one_seat_works_in_the_callers_thread_and_draws_nothing_ahead() -> None:
             drawn.append(number)
             yield number
 
-    results = spread(lambda seat, item: (seat, item, threading.current_thread()), items(), ["a"])
+    results = map_over(lambda seat, item: (seat, item, threading.current_thread()), items(), ["a"])
     assert next(results) == ("a", 0, threading.current_thread())
     assert drawn == [0]
 
@@ -159,7 +160,7 @@ def test_an_error_comes_at_its_turn_and_no_thread_is_left(trouble: BaseException
             raise trouble
         return item
 
-    results = spread(work, range(50), range(seats))
+    results = map_over(work, range(50), range(seats))
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(type(trouble)):
         next(results)
@@ -197,7 +198,7 @@ def both_at_once(one: Callable[[], object], other: Callable[[], object], turns: 
 def alone_and_at_once(explain: Explainer, images: torch.Tensor, targets: object) -> None:
     """See that an explainer and its copy say to the bit, at the same time, what the first says alone."""
     wanted = [explain(one[None], targets) for one in images]
-    copy = explain.on(CPU, probe_image(tuple(images.shape[2:]), images.dtype, CPU))
+    copy = copy_to(explain, CPU, probe_image(tuple(images.shape[2:]), images.dtype, CPU))
     assert not {id(one) for one in explain.module.modules()} & {id(one) for one in copy.module.modules()}
     first, second = iter([*images] * 2), iter([*images] * 2)
     found = both_at_once(
@@ -241,7 +242,7 @@ class Fused(Small):
 def test_curvature_through_fused_attention_is_had_in_every_thread() -> None:
     explain, image = Explainer(Fused(), layers=["conv2"], method="shapleycam"), pictures(1, 16)
     [[wanted]] = explain(image, 1)
-    copy = explain.on(CPU, probe_image((16, 16), torch.float64, CPU))
+    copy = copy_to(explain, CPU, probe_image((16, 16), torch.float64, CPU))
     begun, both, ended = threading.Event(), threading.Event(), threading.Event()
     # The first to begin ends while the other is half-way, and with it what it had switched.
     explain.module.meanwhile = lambda: (begun.set(), both.wait(5))
@@ -269,7 +270,7 @@ def test_a_copy_knows_layers_and_labels_and_has_plans_of_its_own() -> None:
     explain = Explainer(named(Small(), 4, 16))
     image = probe_image((16, 16), torch.float64, CPU)
     explain.check(image)
-    copy = explain.on(CPU, image)
+    copy = copy_to(explain, CPU, image)
     assert copy.layers == explain.layers
     assert copy.layouts == explain.layouts
     assert copy.notes == explain.notes
@@ -298,7 +299,7 @@ class Uncopied(Small):
 
 def test_a_network_whose_copies_run_its_own_modules_is_refused() -> None:
     with pytest.raises(RequestError, match="still runs modules of the one that it was copied from: 'conv1'"):
-        Explainer(Bound(), layers=["conv2"]).on(CPU, probe_image((16, 16), torch.float64, CPU))
+        copy_to(Explainer(Bound(), layers=["conv2"]), CPU, probe_image((16, 16), torch.float64, CPU))
 
 
 class Remembering(Small):
@@ -323,14 +324,14 @@ def test_a_network_whose_copies_remember_in_it_is_refused() -> None:
     noise = probe_image((16, 16), torch.float64, CPU)
     first.check(noise)
     with pytest.raises(RequestError, match="copied, the network gives another output"):
-        first.on(CPU, noise)
+        copy_to(first, CPU, noise)
 
 
 def test_a_copy_holds_all_of_the_first_and_nothing_of_it() -> None:
     first = Explainer(Small(), layers=["conv2"])
     first.module.conv1.weight.requires_grad_(False)
     first.module.register_buffer("more", torch.ones(2), persistent=False)
-    second = first.on(CPU, probe_image((16, 16), torch.float64, CPU))
+    second = copy_to(first, CPU, probe_image((16, 16), torch.float64, CPU))
     held, copied = ([*one.module.named_parameters(), *one.module.named_buffers()] for one in (first, second))
     for (name, one), (again, other) in zip(held, copied, strict=True):
         assert name == again
@@ -491,9 +492,9 @@ def test_interrupted_and_resumed(go: Go, tiny: str) -> None:
 
 
 def test_pictures_are_decoded_no_further_ahead_than_two_batches_a_device(paint: Paint, tiny: str) -> None:
-    from camcli.images.source import Source
+    from camcli.images.source import PictureSource
     from camcli.runs.worker.item import Item
-    from camcli.runs.worker.pipeline import stream
+    from camcli.runs.worker.pipeline import stream_results
     from camcli.runs.worker.worker import Worker
 
     source = paint("a.png", RED)
@@ -502,10 +503,10 @@ def test_pictures_are_decoded_no_further_ahead_than_two_batches_a_device(paint: 
     def items():
         for number in range(200):
             drawn.append(number)
-            yield Item(Source(source, f"{number}.png"))
+            yield Item(PictureSource(source, f"{number}.png"))
 
     worker = Worker(Job(model=tiny, batch_size=4, workers=1, device="cpu,cpu", layers=("stem",)))
-    given = stream(worker, items())
+    given = stream_results(worker, items())
     next(given)
     # Four batches at work or waiting, one that was handed over, and what is decoded ahead.
     assert len(drawn) <= 4 * (2 * 2 + 1) + 4 + 1
@@ -519,12 +520,12 @@ def test_nothing_is_compiled_for_several_devices(paint: Paint, go: Go, tiny: str
 
 
 ODD = """
-from camcli import Labels, Prepare
+from camcli import Labels, Preprocess
 import test_devices
 
 
 def make():
-    prepare = Prepare(size=(16, 16), mean=(0.0,) * 3, std=(1.0,) * 3, resize=(16, 16), fit="squash")
+    prepare = Preprocess(size=(16, 16), mean=(0.0,) * 3, std=(1.0,) * 3, resize=(16, 16), fit="squash")
     return test_devices.Uncopied().float(), prepare, Labels(("a", "b", "c", "d"))
 """
 
@@ -552,11 +553,11 @@ def test_a_list_of_devices_that_go_not_together_is_refused_before_the_model_is_l
 
 def test_a_batch_for_the_cpu_is_the_images() -> None:
     images = [*pictures(3, 8)]
-    batch = devices.batch_for(CPU, images)
+    batch = devices.stack_for(CPU, images)
     assert torch.equal(batch, torch.stack(images))
-    assert devices.copied_to(nn.Linear(1, 1), batch).dtype == torch.float32
+    assert devices.copy_to_module(nn.Linear(1, 1), batch).dtype == torch.float32
     # What counts with nothing of its own counts as its images do.
-    copied = devices.copied_to(nn.Identity(), batch)
+    copied = devices.copy_to_module(nn.Identity(), batch)
     assert copied.dtype == batch.dtype
     assert copied.data_ptr() != batch.data_ptr()
 
@@ -566,10 +567,10 @@ def test_a_batch_for_the_cpu_is_the_images() -> None:
 def test_a_batch_for_a_gpu_is_pinned_and_arrives_whole() -> None:
     images = [*pictures(64, 64).float()]
     gpu = torch.device("cuda:0")
-    batch = devices.batch_for(gpu, images)
+    batch = devices.stack_for(gpu, images)
     assert batch.is_pinned()
     for dtype in (torch.float32, torch.bfloat16):
-        found = devices.copied_to(nn.Linear(1, 1).to(gpu, dtype), batch)
+        found = devices.copy_to_module(nn.Linear(1, 1).to(gpu, dtype), batch)
         assert found.device == gpu
         assert torch.equal(found.cpu(), torch.stack(images).to(dtype))
 

@@ -14,7 +14,7 @@ from camcli.base import atomic
 from camcli.base.errors import OutputError
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
-from camcli.runs.record.folder import LOCK, Folder
+from camcli.runs.record.folder import LOCK_FILE, Folder
 from camcli.runs.record.ledger import FILE, Ledger
 from camcli.runs.record.outcome import Outcome
 from conftest import Go, Paint
@@ -53,11 +53,11 @@ def broken() -> Iterator[Break]:
 
 
 def is_temporary(descriptor: int) -> bool:
-    return atomic.TEMPORARY.fullmatch(Path(f"/proc/self/fd/{descriptor}").readlink().name) is not None
+    return atomic.TEMPORARY_NAME.fullmatch(Path(f"/proc/self/fd/{descriptor}").readlink().name) is not None
 
 
 def left(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.name != LOCK)
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.name != LOCK_FILE)
 
 
 @pytest.mark.parametrize("what", ["write", "replace", "fsync"])
@@ -110,7 +110,7 @@ def test_outputs_are_never_opened_under_their_own_names(paint: Paint, go: Go, mo
 
     monkeypatch.setattr(os, "open", noted)
     go("in", save=("overlay", "array", "panel", "heatmap"))
-    assert sum(atomic.TEMPORARY.fullmatch(name) is not None for name in opened) == 4 + 2  # and run.json, twice
+    assert sum(atomic.TEMPORARY_NAME.fullmatch(name) is not None for name in opened) == 4 + 2  # and run.json, twice
     assert {Path(name).name for name in (*files(), "run.json")}.isdisjoint(opened)
 
 
@@ -173,7 +173,7 @@ def test_a_ledger_that_cannot_be_tidied_up_stays_and_is_the_next_time(
     assert len((tmp_path / FILE).read_bytes().splitlines()) == 2
     assert not list(tmp_path.glob(".camcli-*.tmp"))
     with Ledger(tmp_path, "j1", Outcome) as one:
-        assert one.done("a", "10-20")
+        assert one.is_done("a", "10-20")
     assert len((tmp_path / FILE).read_bytes().splitlines()) == 1
     assert left(tmp_path) == ["a.2.png", FILE]
 

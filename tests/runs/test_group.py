@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 import camcli
 from camcli import Explainer, PictureError, RequestError
-from camcli.images.find import grouped
+from camcli.images.find import group_items
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
-from camcli.runs.worker.threads import pieces
+from camcli.runs.worker.threads import split_by_length
 from conftest import BLUE, GREEN, RED, Paint
 
 COUNT = 3
@@ -306,11 +306,11 @@ def test_items_in_groups() -> None:
     paths = [Path(name) for name in ("a.png", "b/1.png", "b/c/2.png", "b/3.png", "d.png", "e/4.png")]
 
     def names(group: str) -> list[str]:
-        return [" ".join(map(str, some)) for some in grouped(paths, group, lambda path: path)]
+        return [" ".join(map(str, some)) for some in group_items(paths, group, lambda path: path)]
 
     assert names("folder") == ["b/c/2.png", "b/1.png b/3.png", "e/4.png", "a.png d.png"]
     assert names("4") == ["a.png b/1.png b/c/2.png b/3.png", "d.png e/4.png"]
-    assert list(pieces([3, 0, 0, 1, 2, 9], lambda one: one)) == [[3, 0, 0], [1], [2, 9]]
+    assert list(split_by_length([3, 0, 0, 1, 2, 9], lambda one: one)) == [[3, 0, 0], [1], [2, 9]]
 
 
 MEAN = '''

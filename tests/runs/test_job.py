@@ -10,7 +10,7 @@ from camcli.base.errors import RequestError
 from camcli.runs.job import content
 from camcli.runs.job.content import NOT_IN_FINGERPRINT
 from camcli.runs.job.job import Job
-from camcli.runs.record.outcome import Outcome, Tally
+from camcli.runs.record.outcome import Counts, Outcome
 
 # For each field another value than its default; files are made where a name is a file's.
 CHANGED = {
@@ -275,9 +275,9 @@ def test_an_outcome_is_one_line_of_json_whatever_the_name() -> None:
 def test_a_tally_counts_pictures_not_maps() -> None:
     good = Outcome(source="a", name="a", stamp="", job="j", run="r")
     bad = replace(good, error="empty")
-    tally = Tally()
-    assert tally.exit_code == 0
+    counts = Counts()
+    assert counts.exit_code == 0
     for outcomes in ([good, good, good], [good, bad], [], [bad]):
-        tally.count(outcomes)
-    assert (tally.done, tally.failed, tally.skipped, tally.met) == (1, 2, 1, 4)
-    assert tally.exit_code == 1
+        counts.add(outcomes)
+    assert (counts.done, counts.failed, counts.skipped, counts.processed) == (1, 2, 1, 4)
+    assert counts.exit_code == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from camcli.base.errors import OutputError, RequestError
-from camcli.runs.record.folder import LOCK, Folder
+from camcli.runs.record.folder import LOCK_FILE, Folder
 from camcli.runs.record.ledger import FILE, Ledger
 from camcli.runs.record.outcome import Outcome
 
@@ -37,7 +37,7 @@ def lines(out: Path) -> list[tuple[str, str]]:
 
 def is_done(out: Path, name: str, stamp: str = "10-20", job: str = "j1", **options) -> bool:
     with Ledger(out, job, Outcome, **options) as ledger:
-        return ledger.done(name, stamp)
+        return ledger.is_done(name, stamp)
 
 
 def test_what_was_recorded_with_its_files_is_done(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_picture_whose_file_is_missing_is_not_done(tmp_path: Path) -> None:
     assert is_done(tmp_path, "a")
     (tmp_path / "a.npy").unlink()
     assert not is_done(tmp_path, "a")
-    assert is_done(tmp_path, "a", kept=lambda files: [files["overlay"]])
+    assert is_done(tmp_path, "a", required_files=lambda files: [files["overlay"]])
 
 
 def test_a_failure_is_not_done_nor_is_a_picture_of_which_one_map_failed(tmp_path: Path) -> None:
@@ -132,21 +132,21 @@ def test_no_file_outside_the_output_folder_is_ever_removed(tmp_path: Path) -> No
 def test_another_jobs_lines_are_told_and_do_not_count_as_done(tmp_path: Path) -> None:
     write(tmp_path, [outcome("a", job="j1")])
     with Ledger(tmp_path, "j2", Outcome) as ledger:
-        assert ledger.others == {"j1"}
-        assert not ledger.done("a", "10-20")
+        assert ledger.other_jobs == {"j1"}
+        assert not ledger.is_done("a", "10-20")
         ledger.append([outcome("a", run="r2", job="j2")])
     with Ledger(tmp_path, "j2", Outcome) as ledger:
-        assert ledger.others == set()  # replaced, every one
-        assert ledger.done("a", "10-20")
+        assert ledger.other_jobs == set()  # replaced, every one
+        assert ledger.is_done("a", "10-20")
 
 
 def test_another_jobs_lines_and_files_go_when_they_are_dropped_but_not_of_pictures_met(tmp_path: Path) -> None:
     write(tmp_path, [outcome("a", job="j1")], [outcome("b", job="j1")], [outcome("d", job="j1")])
     write(tmp_path, [outcome("c", run="r2", job="j2")], job="j2")
     with Ledger(tmp_path, "j2", Outcome) as ledger:
-        assert ledger.others == {"j1"}
-        assert ledger.left(["b", "c"]) == ["a", "d"]
-        assert ledger.done("c", "10-20")
+        assert ledger.other_jobs == {"j1"}
+        assert ledger.find_unnamed(["b", "c"]) == ["a", "d"]
+        assert ledger.is_done("c", "10-20")
         # What the other job did of it is all there is of it.
         ledger.append([outcome("b", run="r3", job="j2", files={}, error="no such file")])
         assert len(lines(tmp_path)) == 5
@@ -165,8 +165,12 @@ def test_a_failure_replaces_no_result_and_goes_when_the_picture_is_found_done(tm
     assert lines(tmp_path) == [("a", "r1"), ("b", "r1"), ("a", "r3")]
     assert (tmp_path / "a.png").exists()
     with Ledger(tmp_path, "j1", Outcome) as ledger:
-        assert [[one.run for one in each] for each in ledger.pictures()] == [["r1"], ["r1"]]
-        assert (ledger.stands("a"), ledger.changed("a", "10-20"), ledger.changed("a", "10-21")) == (True, False, True)
+        assert [[one.run for one in each] for each in ledger.iter_pictures()] == [["r1"], ["r1"]]
+        assert (ledger.has_earlier_result("a"), ledger.is_changed("a", "10-20"), ledger.is_changed("a", "10-21")) == (
+            True,
+            False,
+            True,
+        )
     assert len(lines(tmp_path)) == 3
     assert is_done(tmp_path, "a")
     assert lines(tmp_path) == [("a", "r1"), ("b", "r1")]
@@ -176,7 +180,7 @@ def test_a_failure_of_this_run_stays_also_where_the_picture_was_found_done(tmp_p
     write(tmp_path, [outcome("a")])
     write(tmp_path, [outcome("a", run="r2", **FAILED)])
     with Ledger(tmp_path, "j1", Outcome) as ledger:
-        assert ledger.done("a", "10-20")  # but another of its group must be done, and fails
+        assert ledger.is_done("a", "10-20")  # but another of its group must be done, and fails
         ledger.append([outcome("a", run="r3", **FAILED)])
     assert lines(tmp_path) == [("a", "r1"), ("a", "r3")]
 
@@ -204,7 +208,7 @@ def test_what_two_runs_left_of_one_picture_is_not_one_result(tmp_path: Path) -> 
         write(tmp_path, again)
     assert [run for _, run in lines(tmp_path)] == ["r1", "r2", "r3", "r3", "r3"]
     with Ledger(tmp_path, "j1", Outcome) as ledger:
-        assert [[one.run for one in each] for each in ledger.pictures()] == [["r1"], ["r2"], ["r3"] * 3]
+        assert [[one.run for one in each] for each in ledger.iter_pictures()] == [["r1"], ["r2"], ["r3"] * 3]
 
 
 def test_a_result_replaces_a_failure(tmp_path: Path) -> None:
@@ -242,8 +246,8 @@ def test_what_a_ledger_names_outside_the_folder_is_neither_done_nor_removed(tmp_
     write(out, [outcome("a", files={"overlay": name})], files=False)
     with Ledger(out, "j1", Outcome) as ledger:
         # The last is there and can be seen, but no more.
-        assert ledger.done("a", "10-20") == (name == "link/photo.png")
-        assert ledger.folder.inside(name) is None
+        assert ledger.is_done("a", "10-20") == (name == "link/photo.png")
+        assert ledger.folder.resolve_inside(name) is None
     write(out, [outcome("a", run="r2")])
     assert lines(out) == [("a", "r2")]
     assert outside.read_text() == "dear to me"
@@ -293,14 +297,14 @@ def test_outcomes_are_those_of_this_job_that_did_not_fail(tmp_path: Path) -> Non
     write(tmp_path, [outcome("a", job="j1")])
     write(tmp_path, [outcome("b", run="r2", job="j2", files={}, error="empty")], [kept], job="j2")
     with Ledger(tmp_path, "j2", Outcome) as ledger:
-        assert list(ledger.pictures()) == [[kept]]
+        assert list(ledger.iter_pictures()) == [[kept]]
 
 
 def test_outcomes_hold_only_the_last_line_of_a_picture_also_while_the_run_goes_on(tmp_path: Path) -> None:
     with Ledger(tmp_path, "j1", Outcome) as ledger:
         ledger.append([outcome("a", run="r1")])
         ledger.append([outcome("a", run="r2")], replacing=True)
-        assert [one.run for (one,) in ledger.pictures()] == ["r2"]
+        assert [one.run for (one,) in ledger.iter_pictures()] == ["r2"]
         ledger.append([outcome("b", run="r2")])
     assert lines(tmp_path) == [("a", "r2"), ("b", "r2")]
 
@@ -384,7 +388,7 @@ def test_a_line_whose_inside_is_wrong_is_refused_when_it_is_read(tmp_path: Path)
     path = tmp_path / FILE
     path.write_text(path.read_text().replace('"concepts": []', '"concepts": [{}]'))
     with Ledger(tmp_path, "j1", Outcome) as ledger, pytest.raises(RequestError, match="the line of 'a' is not an out"):
-        list(ledger.pictures())
+        list(ledger.iter_pictures())
 
 
 def test_what_a_killed_run_left_half_written_goes_and_nothing_else(tmp_path: Path) -> None:
@@ -396,14 +400,14 @@ def test_what_a_killed_run_left_half_written_goes_and_nothing_else(tmp_path: Pat
     link.symlink_to(tmp_path / "a.tmp")
     with Folder(tmp_path):
         assert not left.exists()
-        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, LOCK, link.name])
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, LOCK_FILE, link.name])
 
 
 def test_a_lock_that_is_a_link_harms_nothing_and_is_said(tmp_path: Path) -> None:
     dear = tmp_path / "photo.jpg"
     dear.write_text("dear to me")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / LOCK).symlink_to(dear)
+    (tmp_path / "out" / LOCK_FILE).symlink_to(dear)
     with pytest.raises(RequestError, match="is a link, and camcli makes none"):
         Folder(tmp_path / "out")
     assert dear.read_text() == "dear to me"
@@ -415,7 +419,7 @@ def test_the_locks_own_library_follows_no_link_either(tmp_path: Path, monkeypatc
     test = tmp_path / "photo.jpg"
     test.write_text("dear to me")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / LOCK).symlink_to(test)
+    (tmp_path / "out" / LOCK_FILE).symlink_to(test)
     with pytest.raises(OutputError, match="cannot be written to"):
         Folder(tmp_path / "out")
     assert test.read_text() == "dear to me"
@@ -457,5 +461,5 @@ def test_names_that_are_not_utf8_come_back_as_they_were(tmp_path: Path) -> None:
     assert "\u732b".encode() in raw
     assert is_done(tmp_path, name)
     with Ledger(tmp_path, "j1", Outcome) as ledger:
-        ((first,), _) = ledger.pictures()
+        ((first,), _) = ledger.iter_pictures()
     assert os.fsencode(first.name) == b"caf\xe9\n\xff.jpg"

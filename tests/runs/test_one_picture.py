@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import camcli
 from camcli import Explainer, Job, Run
 from camcli.base.errors import PictureError, RequestError
+from camcli.engine.speed.tune import optimize_weights
 from camcli.targets.target import Score
 from conftest import Paint
 
@@ -122,9 +123,9 @@ def test_a_box_of_a_class_that_nobody_named_is_that_images_failure() -> None:
                 for one, number in zip(said, numbers, strict=True)
             ]
 
-    prepare = camcli.Prepare((8, 8), (0.0,) * 3, (1.0,) * 3, (8, 8))
-    outlet, labels = camcli.Outlet("detect", min_score=0.1), camcli.Labels(("cat", "dog"))
-    network = camcli.Network("boxes", Boxes().eval(), prepare, labels, "pretrained", "here", outlet=outlet)
+    preprocess = camcli.Preprocess((8, 8), (0.0,) * 3, (1.0,) * 3, (8, 8))
+    output_spec, labels = camcli.OutputSpec("detect", min_score=0.1), camcli.Labels(("cat", "dog"))
+    network = camcli.Network("boxes", Boxes().eval(), preprocess, labels, "pretrained", "here", output_spec=output_spec)
     images = pictures(3, dtype=torch.float32)
     images[1] = 60
     one, two, three = Explainer(network, layers="conv", method="hirescam").results(images)
@@ -158,7 +159,7 @@ class Net(nn.Module):
         return torch.where(red[:, None], said ** 3, said)
 
 def make(flat=False):
-    prepare = camcli.Prepare((8, 8), (0.0,) * 3, (1.0,) * 3, (8, 8), "squash")
+    prepare = camcli.Preprocess((8, 8), (0.0,) * 3, (1.0,) * 3, (8, 8), "squash")
     return Net(flat).eval(), prepare, ["a", "b"]
 
 def flat():
@@ -206,7 +207,7 @@ def test_a_target_that_no_class_has_fails_its_picture(monkeypatch: pytest.Monkey
     job = Job(inputs=("in",), out="out", device="cpu", layers=("body",), save=("array",), model="m.py:make")
     with Run(job) as going:
         # As a target of another package may give.
-        going.worker.target = lambda path, scores: [9] if path.stem == "b" else [0]
+        going.worker.target_rule = lambda path, scores: [9] if path.stem == "b" else [0]
         outcomes = [one for [one] in going]
     assert [one.error is None for one in outcomes] == [True, False, True]
     assert outcomes[1].error == "there is no class 9 (the model has 2 classes, counted from 0 to 1)"
@@ -216,9 +217,9 @@ def test_a_target_that_no_class_has_fails_its_picture(monkeypatch: pytest.Monkey
 
 
 def test_the_strongest_rival_is_the_first_of_equal_ones() -> None:
-    margin = Score(against=True)
+    margin = Score(has_rivals=True)
     scores = torch.tensor([3.0, 7.0, -torch.inf, 7.0, 5.0, 7.0])
-    assert [margin.rivals(scores, index) for index in range(6)] == [(1,), (3,), (1,), (1,), (1,), (1,)]
+    assert [margin.find_rivals(scores, index) for index in range(6)] == [(1,), (3,), (1,), (1,), (1,), (1,)]
     generator = torch.Generator().manual_seed(0)
     for count in (2, 5, 300):
         many = torch.randint(0, 4, (count,), generator=generator).float()
@@ -227,10 +228,10 @@ def test_the_strongest_rival_is_the_first_of_equal_ones() -> None:
             order = many.argsort(descending=True, stable=True).tolist()
             others = [one for one in order if one != index and many[one] > -torch.inf][:1]
             if others:
-                assert margin.rivals(many, index) == tuple(others)
+                assert margin.find_rivals(many, index) == tuple(others)
             else:
                 with pytest.raises(PictureError, match="no other class"):
-                    margin.rivals(many, index)
+                    margin.find_rivals(many, index)
 
 
 # ---- a layer of two names
@@ -259,7 +260,7 @@ def test_by_its_second_name_a_layer_says_the_same(second: str, first: str) -> No
     plain = Explainer(Twice(), layers=first, method="hirescam")(images, 1)
     explainer = Explainer(Twice(), layers=[second, first], method="hirescam")
     assert explainer.layers == (first,)
-    explainer.rearrange(noise)  # as a run does, which folds
+    optimize_weights(explainer, noise)  # as a run does, which folds
     for [one], [other] in zip(explainer(images, 1), plain, strict=True):
         assert one.layer == first
         np.testing.assert_allclose(one.map, other.map, rtol=1e-4, atol=1e-6)

@@ -17,11 +17,11 @@ from typer.testing import CliRunner, Result
 from camcli.cli import app
 from camcli.images.find import find
 from camcli.metrics import similarity
-from camcli.outputs.matrix import NUMBERS, matrix
-from camcli.outputs.sheet import SIDE
+from camcli.outputs.matrix import NUMBERS_ROOM, draw_matrix
+from camcli.outputs.sheet import THUMBNAIL_SIDE
 from camcli.runs.job.job import Job
-from camcli.runs.prompts import Compared, Inquiry
-from camcli.runs.prompts.run import LINES, Sensitivity
+from camcli.runs.prompts import PromptComparison, PromptJob
+from camcli.runs.prompts.run import LINES_FILE, PromptRun
 from conftest import BLUE, GREEN, RED, Paint
 
 TOWERS = {
@@ -69,16 +69,16 @@ def ask(clip: str) -> Ask:
 
 
 def lines(out: str = "out") -> list[dict]:
-    return [json.loads(line) for line in Path(out, LINES).read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in Path(out, LINES_FILE).read_text(encoding="utf-8").splitlines()]
 
 
 def facts(out: str = "out") -> dict:
     return json.loads(Path(out, "prompts.json").read_text(encoding="utf-8"))
 
 
-def inquiry(model: str, *inputs: str, **options) -> Inquiry:
+def inquiry(model: str, *inputs: str, **options) -> PromptJob:
     job = {"out": "out", "device": "cpu", "save": ("sheet",), **options}
-    return Inquiry(job=Job(model=model, text=TEXTS, inputs=inputs, **job))
+    return PromptJob(job=Job(model=model, text=TEXTS, inputs=inputs, **job))
 
 
 def arrays(path: str | Path) -> dict[str, np.ndarray]:
@@ -140,11 +140,11 @@ def test_every_number_follows_from_the_maps(three: None, ask: Ask) -> None:
         np.testing.assert_allclose(row["similarity"]["ssim"], similarity.ssim(large), atol=1e-5)
         # What is drawn: above zero, the strongest 1.
         small = np.maximum(maps, 0)
-        heats = np.stack([upsampled(one / (one.max() or 1)) for one in small])
-        np.testing.assert_allclose(found["mean"], heats.mean(0), atol=1e-5)
-        np.testing.assert_allclose(found["deviation"], heats.std(0), atol=1e-5)
-        assert row["deviation"]["mean"] == pytest.approx(heats.std(0).mean(), abs=1e-5)
-        assert row["deviation"]["greatest"] == pytest.approx(heats.std(0).max(), abs=1e-5)
+        heatmaps = np.stack([upsampled(one / (one.max() or 1)) for one in small])
+        np.testing.assert_allclose(found["mean"], heatmaps.mean(0), atol=1e-5)
+        np.testing.assert_allclose(found["deviation"], heatmaps.std(0), atol=1e-5)
+        assert row["deviation"]["mean"] == pytest.approx(heatmaps.std(0).mean(), abs=1e-5)
+        assert row["deviation"]["greatest"] == pytest.approx(heatmaps.std(0).max(), abs=1e-5)
         for name, values in row["similarity"].items():
             values = np.array(values)
             assert row["agreement"][name] == pytest.approx(values[~shown].mean(), abs=1e-6)
@@ -269,7 +269,7 @@ def test_a_map_without_shape_has_no_similarity_and_json_no_nan(three: None, ask:
     assert summary["defined"]["pearson"] == [[3, 0, 3], [0, 0, 0], [3, 0, 3]]
     assert summary["similarity"]["pearson"][1] == [None, None, None]
     assert result.stdout.splitlines()[1].split("\t")[4:] == ["", "", "", "", "", ""]
-    for line in Path("out", LINES).read_text().splitlines():
+    for line in Path("out", LINES_FILE).read_text().splitlines():
         json.loads(line, parse_constant=not_a_number)
     json.loads(Path("out/prompts.json").read_text(), parse_constant=not_a_number)
 
@@ -307,7 +307,7 @@ def test_where_no_prompt_has_a_map_nothing_is_summed_up(three: None, ask: Ask, b
     assert "failed: in/a.png: no prompt has a map; of the first: the map of" in result.stderr
     assert "no picture could be done, so there is nothing to sum up" in result.stderr
     assert [row["prompts"] for row in lines()] == [[], [], []]
-    assert written() == ["prompts.json", LINES]
+    assert written() == ["prompts.json", LINES_FILE]
 
 
 # ---- the command
@@ -317,7 +317,7 @@ def test_what_is_written_and_what_is_said(three: None, ask: Ask) -> None:
     result = ask(*SAY, "in")
     assert result.exit_code == 0, result.output
     sheets = [f"in/{name}.png.prompts.png" for name in "abc"]
-    assert written() == sorted([*sheets, "prompts.json", LINES, "prompts.png"])
+    assert written() == sorted([*sheets, "prompts.json", LINES_FILE, "prompts.png"])
     rows = [line.split("\t") for line in result.stdout.splitlines()]
     assert [row[:2] for row in rows] == [["1", TEXTS[0]], ["2", TEXTS[1]], ["3", TEXTS[2]]]
     summary = facts()["summary"]
@@ -345,8 +345,8 @@ def test_what_is_written_and_what_is_said(three: None, ask: Ask) -> None:
 
 def test_json_gives_a_line_for_each_picture_and_no_table(three: None, ask: Ask) -> None:
     result = ask(*SAY, "in", "--json", "--measure", "ssim")
-    assert result.stdout == Path("out", LINES).read_text()
-    assert [Compared.read(json.loads(line)).as_line().decode() for line in result.stdout.splitlines()] == [
+    assert result.stdout == Path("out", LINES_FILE).read_text()
+    assert [PromptComparison.read(json.loads(line)).as_line().decode() for line in result.stdout.splitlines()] == [
         line + "\n" for line in result.stdout.splitlines()
     ]
     assert facts()["summary"]["measure"] == "ssim"
@@ -400,12 +400,12 @@ def test_what_was_done_before_counts_and_what_changed_is_done_again(three: None,
 
 def test_an_interrupted_run_loses_nothing_that_was_done(three: None, clip: str) -> None:
     asked = inquiry(clip, "in", batch_size=1)
-    with pytest.raises(KeyboardInterrupt), Sensitivity(asked) as sensitivity:
+    with pytest.raises(KeyboardInterrupt), PromptRun(asked) as sensitivity:
         next(iter(sensitivity))
         raise KeyboardInterrupt
     assert [row["source"] for row in lines()] == ["in/a.png"]
     assert "summary" not in facts()
-    with Sensitivity(asked) as sensitivity:
+    with PromptRun(asked) as sensitivity:
         assert [len(records) for records in sensitivity] == [0, 1, 1]
         assert sensitivity.finish().pictures == 3
 
@@ -455,7 +455,12 @@ def test_random_weights_are_marked_everywhere(three: None, ask: Ask) -> None:
     assert result.exit_code == 0, result.output
     assert "these maps mean nothing, and every output says so" in result.stderr
     assert written() == sorted(
-        [*(f"in/{name}.png.untrained.prompts.png" for name in "abc"), "prompts.json", LINES, "prompts.untrained.png"]
+        [
+            *(f"in/{name}.png.untrained.prompts.png" for name in "abc"),
+            "prompts.json",
+            LINES_FILE,
+            "prompts.untrained.png",
+        ]
     )
     assert all(row["untrained"] for row in lines())
     assert facts()["untrained"]
@@ -525,28 +530,29 @@ def test_a_sheet_holds_every_map_and_of_a_text_with_several_prompts_a_row(three:
     assert ask(*SAY, *more, "in/a.png", "--overwrite").exit_code == 0
     many = pixels("out/in/a.png.prompts.png")
     # Three texts of seven prompts each: a row of six and one of one for each.
-    assert len(many) - len(few) > 5 * SIDE
+    assert len(many) - len(few) > 5 * THUMBNAIL_SIDE
     assert many.shape[1] > few.shape[1]
     assert (few[-10:] == 255).all()
 
 
 def test_a_matrix_has_its_values_colours(pixels) -> None:
     values = np.array([[1, 0.5, np.nan], [0.5, 1, -1], [np.nan, -1, 1]])
-    drawn = matrix(values, 400, "viridis")
-    cell = (len(drawn) - NUMBERS) // 3
+    drawn = draw_matrix(values, 400, "viridis")
+    cell = (len(drawn) - NUMBERS_ROOM) // 3
     corner = [
-        [tuple(drawn[NUMBERS + row * cell + 2, NUMBERS + column * cell + 2]) for column in range(3)] for row in range(3)
+        [tuple(drawn[NUMBERS_ROOM + row * cell + 2, NUMBERS_ROOM + column * cell + 2]) for column in range(3)]
+        for row in range(3)
     ]
     assert corner[0][1] == corner[1][0]
     assert corner[0][0] == corner[1][1] == (250, 250, 250)
     assert corner[0][2] == corner[2][0] == (224, 224, 224)
     assert corner[1][2] == (68, 1, 84)  # viridis at zero, and below
     # Of many there is no room for numbers, and none for more than one pixel each.
-    assert matrix(np.eye(80), 160, "viridis").shape == (NUMBERS + 80, NUMBERS + 80, 3)
+    assert draw_matrix(np.eye(80), 160, "viridis").shape == (NUMBERS_ROOM + 80, NUMBERS_ROOM + 80, 3)
 
 
 def test_a_picture_that_is_gone_is_said_to_be(three: None, clip: str) -> None:
-    with Sensitivity(inquiry(clip, "in")) as sensitivity:
+    with PromptRun(inquiry(clip, "in")) as sensitivity:
         list(sensitivity)
         Path("in/a.png").unlink()
         sensitivity.finish()
@@ -567,7 +573,7 @@ def test_memory_does_not_grow_with_the_folder(here: Path, clip: str) -> None:
     peaks = []
     for name in ("few.txt", "few.txt", "all.txt"):
         some = {"batch_size": 4, "workers": 1, "save": ("array",)}
-        sensitivity = Sensitivity(inquiry(clip, f"@{name}", out=f"out-{len(peaks)}", **some))
+        sensitivity = PromptRun(inquiry(clip, f"@{name}", out=f"out-{len(peaks)}", **some))
         tracemalloc.start()
         with sensitivity:
             count = sum(1 for _ in sensitivity)

@@ -19,7 +19,7 @@ from camcli.cli import app
 from camcli.images.decode import decode
 from camcli.models import load
 from camcli.runs.job.job import Job
-from camcli.runs.worker.resolve import asked
+from camcli.runs.worker.resolve import resolve_job
 from conftest import ROOT
 
 SAMPLES = ROOT / "sample_images"
@@ -46,7 +46,7 @@ def network() -> Callable[..., camcli.Network]:
 
 
 def shown(network: camcli.Network, picture: Path) -> torch.Tensor:
-    image, _ = network.prepare(decode(picture, "#ffffff"))
+    image, _ = network.preprocess(decode(picture, "#ffffff"))
     return image[None]
 
 
@@ -151,7 +151,7 @@ def test_the_three_ways_to_a_channel_agree() -> None:
 
 def test_the_channels_that_matter_most_add_up_to_the_score() -> None:
     model = load.load("bundled:efficientnet-lite0")
-    [ones] = camcli.Explainer(model, channels=1280)(shown(model, COFFEE))
+    [ones] = camcli.Explainer(model, top_channels=1280)(shown(model, COFFEE))
     weights = [one.weight for one in ones]
     assert weights == sorted(weights, reverse=True)
     assert len({one.channel for one in ones}) == len(ones) == 1280
@@ -255,9 +255,9 @@ def test_a_reference_that_changes_is_another_job(here: Path) -> None:
 
 
 def test_a_question_names_what_it_asks_about() -> None:
-    question = asked(Job(target=("channels:top:3:tabby",)))
-    assert (question.strongest, question.network.headless) == (3, False)
-    assert list(question.target(CAT, torch.zeros(1000))) == [281]
-    question = asked(Job(target=("channel:3",)))
-    assert question.network.headless
+    resolved = resolve_job(Job(target=("channels:top:3:tabby",)))
+    assert (resolved.top_channels, resolved.network.headless) == (3, False)
+    assert list(resolved.target_rule(CAT, torch.zeros(1000))) == [281]
+    resolved = resolve_job(Job(target=("channel:3",)))
+    assert resolved.network.headless
     assert json.dumps(Job(target=("channel:3",)).as_dict())

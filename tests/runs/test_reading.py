@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from camcli.runs.worker.decode_ahead import Hold, Reading
-from camcli.runs.worker.threads import ahead, batched
+from camcli.runs.worker.decode_ahead import Prefetcher, Reservation
+from camcli.runs.worker.threads import batched, map_ahead
 
 
 class Result:
@@ -17,8 +17,14 @@ class Result:
 
 
 def reading(work, **more):
-    options = {"workers": 3, "depth": 6, "most": 100, "late": lambda item: Result(item, word="late"), **more}
-    return Reading(work, **options)
+    options = {
+        "workers": 3,
+        "depth": 6,
+        "max_pixels": 100,
+        "on_timeout": lambda item: Result(item, word="late"),
+        **more,
+    }
+    return Prefetcher(work, **options)
 
 
 def sized(item, admit):
@@ -80,7 +86,7 @@ def test_what_needs_more_than_all_the_room_goes_alone():
 
 def test_room_is_free_again_when_nobody_has_the_result_any_more():
     # Nothing is released by hand.
-    results, count = reading(sized, kept=600.0, patience=600.0)([60] * 20), 0
+    results, count = reading(sized, stall_seconds=600.0, patience=600.0)([60] * 20), 0
     while next(results, "end") != "end":
         count += 1
     assert count == 20
@@ -88,21 +94,21 @@ def test_room_is_free_again_when_nobody_has_the_result_any_more():
 
 def test_whoever_keeps_all_results_does_not_wait_for_ever():
     began = time.monotonic()
-    kept = [one for one in reading(sized, kept=0.05, patience=0.01)([60] * 5) if one]
+    kept = [one for one in reading(sized, stall_seconds=0.05, patience=0.01)([60] * 5) if one]
     assert [one.item for one in kept] == [60] * 5
     assert time.monotonic() - began < 5
 
 
 def test_who_can_give_nothing_back_before_it_has_all_is_not_made_to_wait():
     began = time.monotonic()
-    kept = list(reading(sized, kept=0.0)([60] * 20 + [1000] * 3))
+    kept = list(reading(sized, stall_seconds=0.0)([60] * 20 + [1000] * 3))
     assert [one.item for one in kept] == [60] * 20 + [1000] * 3
     assert time.monotonic() - began < 5
 
 
 def test_a_hold_is_given_back_once():
     given = []
-    hold = Hold(7, given.append)
+    hold = Reservation(7, given.append)
     hold.release()
     hold.release()
     del hold
@@ -119,7 +125,7 @@ def test_an_item_that_takes_too_long_is_left_to_its_thread_and_the_others_go_on(
         return Result(item, admit(1))
 
     began = time.monotonic()
-    results = [(one.item, one.word) for one in reading(work, workers=workers, seconds=0.1, patience=60.0)(range(16))]
+    results = [(one.item, one.word) for one in reading(work, workers=workers, timeout=0.1, patience=60.0)(range(16))]
     assert results == [(n, "late" if n % 4 == 1 else "") for n in range(16)]
     assert time.monotonic() - began < 10
     go_on.set()
@@ -130,7 +136,7 @@ def test_an_item_that_takes_too_long_is_left_to_its_thread_and_the_others_go_on(
 
 def test_waiting_for_room_is_no_time_of_ones_own():
     results = []
-    for one in reading(sized, seconds=0.1, patience=60.0)([90, 90, 90]):
+    for one in reading(sized, timeout=0.1, patience=60.0)([90, 90, 90]):
         time.sleep(0.3)
         results.append(one.word)
         one.hold.release()
@@ -158,7 +164,7 @@ def test_where_memory_was_short_an_item_is_done_again_with_nothing_beside_it():
         return Memory(item, hold if fits else None, "" if fits else "short")
 
     found = []
-    for one in reading(work, again=lambda result: result.word == "short")([60, 61, 120, 62, 63, 64]):
+    for one in reading(work, should_retry=lambda result: result.word == "short")([60, 61, 120, 62, 63, 64]):
         if one:
             found.append((one.item, one.word))
         one = None
@@ -172,7 +178,7 @@ def test_a_pause_gives_all_that_is_under_way_and_says_so():
         yield "pause"
         yield 4
 
-    found = list(reading(sized, depth=50, kept=1.0, pauses=lambda item: item == "pause")(items()))
+    found = list(reading(sized, depth=50, stall_seconds=1.0, is_pause=lambda item: item == "pause")(items()))
     assert [one and one.item for one in found] == [1, 2, 3, None, None, 4]
 
 
@@ -210,7 +216,7 @@ def test_when_the_items_are_interrupted_what_was_under_way_is_handed_over():
 
 
 def test_closing_early_ends_the_threads_also_those_that_wait_for_room():
-    results = reading(sized, depth=10, kept=600.0)([60] * 10)
+    results = reading(sized, depth=10, stall_seconds=600.0)([60] * 10)
     first = next(results)
     results.close()
     assert first.item == 60
@@ -221,11 +227,13 @@ def test_closing_early_ends_the_threads_also_those_that_wait_for_room():
 
 
 def test_a_batch_weighs_no_more_than_it_may_and_a_heavy_item_is_alone():
-    weighed = [list(batch) for batch in batched([3, 3, 3, 20, 1, 9, 4, 4, 4], 10, weight=lambda item: item, most=10)]
+    weighed = [
+        list(batch) for batch in batched([3, 3, 3, 20, 1, 9, 4, 4, 4], 10, weight=lambda item: item, max_weight=10)
+    ]
     assert weighed == [[3, 3, 3], [20], [1, 9], [4, 4], [4]]
     # A full one does not wait for what comes behind it.
     ahead = iter([10])
-    assert next(batched(ahead, 10, weight=lambda item: item, most=10)) == [10]
+    assert next(batched(ahead, 10, weight=lambda item: item, max_weight=10)) == [10]
 
 
 def test_none_ends_a_batch_and_is_in_none():
@@ -240,6 +248,6 @@ def test_what_is_written_behind_is_handed_over_at_a_pause():
             drawn.append(item)
             yield item
 
-    results = ahead(str.upper, items(), workers=2, depth=50)
+    results = map_ahead(str.upper, items(), workers=2, depth=50)
     assert [next(results), next(results), drawn] == ["A", "B", ["a", "b", None]]
     assert list(results) == ["C"]

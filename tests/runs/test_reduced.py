@@ -11,14 +11,14 @@ from PIL import Image
 
 import camcli
 from camcli.base.errors import PictureError
-from camcli.images.decode import PARTS, decode, decode_reduced, undivided
-from camcli.images.transform import Prepare
-from camcli.images.view import GAP
-from camcli.outputs.sheet import small
+from camcli.images.decode import DIVISORS, decode, decode_reduced, never_reduce
+from camcli.images.transform import Preprocess
+from camcli.images.view import REDUCING_GAP
+from camcli.outputs.sheet import make_thumbnail
 
 HERE = pytest.mark.usefixtures("here")
 # A timm model's usual preparation, at a size that small pictures are large for.
-SMALL = Prepare((56, 56), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (64, 64))
+SMALL = Preprocess((56, 56), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (64, 64))
 TURNS = range(1, 9)
 
 
@@ -39,12 +39,12 @@ def size_of(path: Path) -> tuple[int, int]:
         return image.size
 
 
-def levels(prepare: Prepare, path: Path) -> np.ndarray:
+def levels(preprocess: Preprocess, path: Path) -> np.ndarray:
     """By how many of 255 levels the input differs when the picture is reduced."""
-    full, view = prepare(decode(path))
-    reduced = decode_reduced(path, prepare.spare)
+    full, view = preprocess(decode(path))
+    reduced = decode_reduced(path, preprocess.max_divisor)
     assert reduced.image.size < decode(path).size
-    values, same = prepare.reduced(reduced.image, reduced.size, reduced.box)
+    values, same = preprocess.from_reduced(reduced.image, reduced.size, reduced.box)
     assert same == view
     return 255 * (values - full).abs().numpy()
 
@@ -60,7 +60,7 @@ def test_a_reduced_picture_lies_where_the_full_one_does_whichever_way_it_is_held
 
 @HERE
 @pytest.mark.parametrize("orientation", TURNS)
-@pytest.mark.parametrize("parts", PARTS)
+@pytest.mark.parametrize("parts", DIVISORS)
 def test_size_and_box_are_those_of_the_upright_picture(parts, orientation):
     path = saved(photograph(803, 606), orientation)
     reduced = decode_reduced(path, lambda width, height: float(parts))
@@ -117,7 +117,7 @@ def test_a_cut_file_is_refused_in_the_same_words(share, progressive):
     path = saved(photograph(800, 600), progressive=progressive)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     said = []
-    for way in (decode, functools.partial(decode_reduced, spare=lambda *size: 8.0)):
+    for way in (decode, functools.partial(decode_reduced, max_divisor=lambda *size: 8.0)):
         with pytest.raises(PictureError) as caught:
             way(path)
         said.append(caught.value.message.partition("(")[0])
@@ -129,7 +129,7 @@ def test_a_cut_file_is_refused_in_the_same_words(share, progressive):
 def test_a_picture_that_is_not_large_is_prepared_as_ever(size):
     picture = photograph(*size)
     whole = (0.0, 0.0, float(size[0]), float(size[1]))
-    values, view = SMALL.reduced(picture, size, whole)
+    values, view = SMALL.from_reduced(picture, size, whole)
     expected, same = SMALL(picture)
     assert values.equal(expected)
     assert view == same
@@ -137,21 +137,21 @@ def test_a_picture_that_is_not_large_is_prepared_as_ever(size):
 
 def test_a_reduced_strip_is_made_in_part_where_the_full_one_is():
     strip = photograph(40_000, 8)
-    prepare = replace(SMALL, resize=(256, 256), size=(224, 224))
+    preprocess = replace(SMALL, resize=(256, 256), size=(224, 224))
     whole = (0.0, 0.0, 40_000.0, 8.0)
-    assert 255 * (prepare.reduced(strip, strip.size, whole)[0] - prepare(strip)[0]).abs().max() < 2
+    assert 255 * (preprocess.from_reduced(strip, strip.size, whole)[0] - preprocess(strip)[0]).abs().max() < 2
 
 
 @pytest.mark.parametrize("sample", sorted(path.name for path in SAMPLES.glob("*.[jp][pn]g")))
 def test_the_input_differs_by_as_little_as_the_documentation_says(sample, here):
     picture = Image.open(SAMPLES / sample).convert("RGB")
     # The smallest that is halved, which is where it differs most; and as sharp as it is.
-    side = min(picture.size) / (2 * GAP)
-    prepare = replace(SMALL, size=(int(side), int(side)), resize=(int(side), int(side)))
+    side = min(picture.size) / (2 * REDUCING_GAP)
+    preprocess = replace(SMALL, size=(int(side), int(side)), resize=(int(side), int(side)))
     path = saved(picture)
     whole = decode_reduced(path, lambda width, height: 2.0)
-    values, _ = prepare.reduced(whole.image, whole.size, whole.box)
-    differences = 255 * (values - prepare(decode(path))[0]).abs()
+    values, _ = preprocess.from_reduced(whole.image, whole.size, whole.box)
+    differences = 255 * (values - preprocess(decode(path))[0]).abs()
     assert differences.max() < 9.5
     assert differences.mean() < 0.45
 
@@ -173,7 +173,7 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     asked: list[float] = []
 
     def noted(path, spare, background, *more, **named):
-        if spare is not undivided:
+        if spare is not never_reduce:
             asked.append(spare(1600, 1200))
         return decode_reduced(path, spare, background, *more, **named)
 
@@ -189,8 +189,8 @@ def test_maps_and_places_of_reduced_pictures_are_nearly_those_of_full_ones(soft,
     assert full.peak == reduced.peak
     maps = [np.load(here / way / full.files["array"]) for way in ("full", "reduced")]
     assert 0 < np.abs(maps[0] - maps[1]).max() < 0.02 * maps[0].max()
-    heats = [size_of(here / way / full.files["heatmap"]) for way in ("full", "reduced")]
-    assert heats == [(1200, 1600)] * 2
+    heatmaps = [size_of(here / way / full.files["heatmap"]) for way in ("full", "reduced")]
+    assert heatmaps == [(1200, 1600)] * 2
     assert len(ways) == 1
 
 
@@ -223,12 +223,12 @@ def test_pictures_in_memory_and_from_python(soft, ways):
 def test_on_contact_sheets_a_reduced_picture_stands_where_the_full_one_does():
     picture = photograph(1003, 774)
     view = SMALL.view(*picture.size)
-    full, seen = small(np.asarray(picture), view)
-    drawn, same = small(np.asarray(picture.reduce(2)), view)
+    full, seen = make_thumbnail(np.asarray(picture), view)
+    drawn, same = make_thumbnail(np.asarray(picture.reduce(2)), view)
     assert drawn.shape == pytest.approx(full.shape, abs=1)
     assert same.box == pytest.approx(seen.box, abs=1)
 
 
 def test_where_single_pixels_are_picked_nothing_is_reduced():
-    assert replace(SMALL, interpolation="nearest").spare(8000, 6000) == 1
-    assert SMALL.spare(8000, 6000) == pytest.approx(min(6000 / 256, 6000 / 64 / GAP))
+    assert replace(SMALL, interpolation="nearest").max_divisor(8000, 6000) == 1
+    assert SMALL.max_divisor(8000, 6000) == pytest.approx(min(6000 / 256, 6000 / 64 / REDUCING_GAP))

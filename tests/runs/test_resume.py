@@ -15,7 +15,7 @@ from camcli.engine.explanation import Explanation
 from camcli.runs.explain import writer
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
-from camcli.runs.record.failures import OUTDATED, STANDS
+from camcli.runs.record.failures import RESULT_OUTDATED, RESULT_STAYS
 from conftest import GREEN, Go, Paint
 
 
@@ -186,7 +186,7 @@ def test_pictures_that_cannot_be_reached_lose_nothing(paint: Paint, go: Go, here
         with Run(Job(model=tiny, inputs=("@list.txt",), out="out", device="cpu", **both)) as run:
             outcomes = [one for [one] in run]
         assert all("there is no such file" in (one.error or "") for one in outcomes)
-        assert all(one.notes == (STANDS,) for one in outcomes)
+        assert all(one.notes == (RESULT_STAYS,) for one in outcomes)
         assert run.notes[-1] == "8 picture(s) that failed keep the results of an earlier run"
         assert (changes(before), len(times())) == (set(), 16)
         assert ledger()[:8] == lines
@@ -207,7 +207,7 @@ def test_a_picture_that_changed_and_fails_keeps_its_old_result_and_says_so(go: G
     before = times()
     (here / "in/b.png").write_bytes(b"no picture any more")
     [], [failed] = go("in")
-    assert failed.notes == (OUTDATED,)
+    assert failed.notes == (RESULT_OUTDATED,)
     assert changes(before) == set()
     assert [row["error"] is None for row in ledger()] == [True, True, False]
     [], [failed] = go("in")
@@ -220,7 +220,7 @@ def test_overwrite_of_what_cannot_be_done_keeps_what_another_job_did(go: Go, her
     (here / "in/b.png").unlink()
     (here / "list.txt").write_text("in/a.png\nin/b.png\n")
     [done], [failed] = go("@list.txt", colormap="jet", overwrite=True)
-    assert (done.error, failed.notes) == (None, (STANDS,))
+    assert (done.error, failed.notes) == (None, (RESULT_STAYS,))
     assert files() == ["in/a.png.overlay.jpg", "in/b.png.overlay.jpg"]
     assert [row["name"] for row in ledger()] == ["in/b.png", "in/a.png", "in/b.png"]
     assert [len(each) for each in go("@list.txt", colormap="jet")] == [0, 1]

@@ -82,7 +82,7 @@ def test_zero_shot_says_of_the_samples_what_the_classifier_says(everything, rows
     own = load.load(BUNDLED_MODEL)
     for name, (label, _) in FOUND.items():
         with Image.open(sample_images / name) as picture:
-            images = [one.prepare(picture.convert("RGB"))[0][None] for one in (own, network)]
+            images = [one.preprocess(picture.convert("RGB"))[0][None] for one in (own, network)]
         with torch.no_grad():
             # As the bundled model sees the picture, with an eighth left outside.
             assert network.labels.names[network.module(images[0]).argmax()] == prompt(UNLIKE.get(name, label)), name

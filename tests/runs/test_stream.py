@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from camcli.runs.worker.threads import ahead, batched
+from camcli.runs.worker.threads import batched, map_ahead
 
 
 def test_results_keep_their_order_although_early_ones_take_longer() -> None:
@@ -12,7 +12,7 @@ def test_results_keep_their_order_although_early_ones_take_longer() -> None:
         time.sleep(0.03 if number % 4 == 0 else 0)
         return number * number
 
-    assert list(ahead(work, range(20), workers=4, depth=6)) == [n * n for n in range(20)]
+    assert list(map_ahead(work, range(20), workers=4, depth=6)) == [n * n for n in range(20)]
 
 
 def test_no_more_than_depth_items_are_drawn_before_the_first_result_is_taken() -> None:
@@ -23,7 +23,7 @@ def test_no_more_than_depth_items_are_drawn_before_the_first_result_is_taken() -
             drawn.append(number)
             yield number
 
-    results = ahead(lambda item: item, items(), workers=2, depth=5)
+    results = map_ahead(lambda item: item, items(), workers=2, depth=5)
     assert next(results) == 0
     assert drawn == [0, 1, 2, 3, 4]  # one handed over, four under way
     assert next(results) == 1
@@ -34,14 +34,14 @@ def test_no_more_than_depth_items_are_drawn_before_the_first_result_is_taken() -
 def test_the_work_of_several_threads_overlaps() -> None:
     together = threading.Barrier(3, timeout=5)
     # Each waits until three are at work: with fewer threads the barrier would break.
-    assert list(ahead(lambda item: together.wait() >= 0, range(6), workers=3, depth=3)) == [True] * 6
+    assert list(map_ahead(lambda item: together.wait() >= 0, range(6), workers=3, depth=3)) == [True] * 6
 
 
 def test_an_error_is_raised_at_its_items_turn_after_all_results_before_it() -> None:
     def work(number: int) -> float:
         return 6 / number
 
-    results = ahead(work, [3, 2, 0, 1], workers=2, depth=4)
+    results = map_ahead(work, [3, 2, 0, 1], workers=2, depth=4)
     assert [next(results), next(results)] == [2, 3]
     with pytest.raises(ZeroDivisionError):
         next(results)
@@ -55,7 +55,7 @@ def test_what_is_under_way_is_handed_over_before_the_sources_own_error(trouble: 
         yield from "abc"
         raise trouble
 
-    results = ahead(str.upper, items(), workers=1, depth=10)
+    results = map_ahead(str.upper, items(), workers=1, depth=10)
     assert [next(results), next(results), next(results)] == ["A", "B", "C"]
     with pytest.raises(type(trouble)):
         next(results)
@@ -72,7 +72,7 @@ def test_closing_drops_what_has_not_begun_and_waits_for_what_has() -> None:
         ended.append(item)
         return item
 
-    results = ahead(work, range(100), workers=1, depth=50)
+    results = map_ahead(work, range(100), workers=1, depth=50)
     assert next(results) == 0
     assert first.wait(5)
     results.close()
@@ -83,7 +83,7 @@ def test_closing_drops_what_has_not_begun_and_waits_for_what_has() -> None:
 
 
 def test_no_items_no_results() -> None:
-    assert list(ahead(str, [], workers=2, depth=2)) == []
+    assert list(map_ahead(str, [], workers=2, depth=2)) == []
 
 
 def test_batches_hold_at_most_so_many_and_keep_the_order() -> None:

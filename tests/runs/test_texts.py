@@ -25,13 +25,13 @@ from camcli.images.decode import decode
 from camcli.methods import METHODS
 from camcli.models import load
 from camcli.models.adapters import templates, zero_shot
-from camcli.models.adapters.zero_shot import Prompted, embedded
+from camcli.models.adapters.zero_shot import ZeroShotClassifier, embed_prompts
 from camcli.models.sources import tokenizer
 from camcli.runs.job.job import Job
-from camcli.runs.job.prompts import Prompts, prompts
-from camcli.targets import gives_several, resolve
+from camcli.runs.job.prompts import Prompts, read_prompts
+from camcli.targets import is_multi_target, resolve
 from camcli.targets.scores import SCORES
-from camcli.targets.target import Score, competing
+from camcli.targets.target import Score, mask_competing
 from conftest import ROOT
 
 SAMPLES = ROOT / "sample_images"
@@ -48,10 +48,10 @@ def written(name: str, content: str | bytes) -> str:
 
 @pytest.mark.parametrize("content", ["a dog\na cat\n", "\ufeffa dog\r\n\r\n  a cat \r\n", "\n\na dog\n \na cat"])
 def test_a_plain_file_has_one_prompt_a_line(here: Path, content: str) -> None:
-    found = prompts(Job(texts=written("words.txt", content)))
+    found = read_prompts(Job(texts=written("words.txt", content)))
     assert found == Prompts(("a dog", "a cat"))
-    assert prompts(Job(text=("a bird",), texts="words.txt")).words == ("a bird", "a dog", "a cat")
-    assert prompts(Job()) is None
+    assert read_prompts(Job(text=("a bird",), texts="words.txt")).explained == ("a bird", "a dog", "a cat")
+    assert read_prompts(Job()) is None
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_file_of_prompts_that_cannot_be_used(here: Path, options: dict[str, An
     written("number.jsonl", '{"picture": "a.jpg", "text": 1.5}\n')
     written("nothing.csv", "\n")
     with pytest.raises(RequestError, match=message) as caught:
-        prompts(Job(**options))
+        read_prompts(Job(**options))
     assert hint in caught.value.hint
 
 
@@ -94,20 +94,20 @@ def test_a_file_of_prompts_that_cannot_be_used(here: Path, options: dict[str, An
 def test_each_picture_has_prompts_of_its_own(here: Path, name: str, content: str) -> None:
     written("a.jpg", "")
     written("b.jpg", "")
-    found = prompts(Job(texts=written(name, content)))
-    own = {found.words[number] for number in found.among(Path("a.jpg"))}
+    found = read_prompts(Job(texts=written(name, content)))
+    own = {found.explained[number] for number in found.find_competing(Path("a.jpg"))}
     assert own == {"a dog", "a cup"}
-    assert [found.words[number] for number in found.among(Path("b.jpg"))] == ["a cat, asleep", "a cup"]
-    assert found.fewest == 2
+    assert [found.explained[number] for number in found.find_competing(Path("b.jpg"))] == ["a cat, asleep", "a cup"]
+    assert found.min_competing == 2
     with pytest.raises(PictureError, match="lists no prompt for this picture"):
-        found.among(Path("c.jpg"))
+        found.find_competing(Path("c.jpg"))
 
 
 def test_a_word_that_is_a_prompt_means_it_and_any_other_is_one_for_contrast(here: Path) -> None:
-    found = prompts(Job(text=("a dog", "a cat"), versus=("A  Cat", "a wall", "", "A wall")))
+    found = read_prompts(Job(text=("a dog", "a cat"), versus=("A  Cat", "a wall", "", "A wall")))
     assert (found.contrast, found.versus) == (("a wall", ""), (1, 2, 3))
-    assert found.among(PICTURE) == ()
-    assert found.fewest == 4
+    assert found.find_competing(PICTURE) == ()
+    assert found.min_competing == 4
     assert str(found) == "'a dog', 'a cat'; for contrast 'a wall', ''"
 
 
@@ -115,10 +115,10 @@ def test_a_prompt_of_some_pictures_is_for_contrast_in_the_others(here: Path) -> 
     written("a.jpg", "")
     written("b.jpg", "")
     file = written("own.csv", "a.jpg,a dog\na.jpg,a cat\nb.jpg,a cup\n")
-    found = prompts(Job(texts=file, versus=("a cat", "a wall")))
-    assert (found.words, found.contrast) == (("a dog", "a cat", "a cup"), ("a cat", "a wall"))
-    assert found.among(Path("a.jpg")) == (0, 1, 4)  # of which the cat is its own
-    assert found.among(Path("b.jpg")) == (2, 3, 4)
+    found = read_prompts(Job(texts=file, versus=("a cat", "a wall")))
+    assert (found.explained, found.contrast) == (("a dog", "a cat", "a cup"), ("a cat", "a wall"))
+    assert found.find_competing(Path("a.jpg")) == (0, 1, 4)  # of which the cat is its own
+    assert found.find_competing(Path("b.jpg")) == (2, 3, 4)
     assert found.versus == (1, 3, 4)
 
 
@@ -142,7 +142,7 @@ def test_what_only_competes_is_never_explained() -> None:
     for word, message in (("a wall", "no prompt 'a wall'"), ("2", "no prompt 2"), ("top:3", "not a number of prompts")):
         with pytest.raises(RequestError, match=message):
             resolve([word], NETWORK)
-    assert gives_several("all")
+    assert is_multi_target("all")
 
 
 def test_the_predicted_one_is_the_best_of_those_that_can_be_explained() -> None:
@@ -157,7 +157,7 @@ def test_the_predicted_one_is_the_best_of_those_that_can_be_explained() -> None:
 
 
 def test_every_class_in_order_without_those_that_are_not_there() -> None:
-    assert list(resolve(["all"], NETWORK)(PICTURE, competing(SCORES_OF, [1, 2]))) == [1]
+    assert list(resolve(["all"], NETWORK)(PICTURE, mask_competing(SCORES_OF, [1, 2]))) == [1]
     plain = replace(named(nn.Identity(), 2), activation="none")
     assert list(resolve(["all"], plain)(PICTURE, torch.tensor([3.0, 4.0]))) == [0, 1]
 
@@ -178,8 +178,8 @@ class Mean(nn.Module):
         return self.layer(x).mean((2, 3))
 
 
-def of_prompts(vectors: Tensor, scale: float = 10.0, bias: float = 0.0) -> Prompted:
-    module = Prompted(Mean(), F.normalize(vectors, dim=1), torch.tensor(scale), torch.tensor(bias))
+def of_prompts(vectors: Tensor, scale: float = 10.0, bias: float = 0.0) -> ZeroShotClassifier:
+    module = ZeroShotClassifier(Mean(), F.normalize(vectors, dim=1), torch.tensor(scale), torch.tensor(bias))
     return module.double().eval()
 
 
@@ -213,7 +213,7 @@ def explained(
     network: camcli.Network, images: Tensor, index: int, among: tuple[int, ...] = (), **options: Any
 ) -> list[camcli.Explanation]:
     explainer = Explainer(network, layers=["visual.layer"], layout="nchw", **options)
-    found = explainer.results(images, lambda row, scores: [index], among=lambda row: among)
+    found = explainer.results(images, lambda row, scores: [index], competing=lambda row: among)
     return [one for [one] in found]
 
 
@@ -245,7 +245,7 @@ def test_the_cosine_alone_is_the_score_without_scale_and_bias(images: Tensor) ->
 @pytest.mark.parametrize("among", [(), (0, 1), (1, 3), (3, 2, 1)])
 def test_a_probability_is_the_softmax_over_those_that_compete(images: Tensor, among: tuple[int, ...]) -> None:
     network = of_three()
-    hidden = torch.stack([competing(row, among) for row in answers(network, images)])
+    hidden = torch.stack([mask_competing(row, among) for row in answers(network, images)])
     sure = hidden.softmax(1)
     one_hot = F.one_hot(torch.tensor([1, 1, 1]), 4).double()
     maps = gradcam_of(network, images, sure[:, [1]] * (one_hot - sure))
@@ -267,14 +267,14 @@ def test_a_rival_is_one_of_those_that_compete(images: Tensor) -> None:
     agree(ones, gradcam_of(network, images, contrast), scores[:, 1] - scores[:, 3])
     assert {one.versus for one in ones} == {"blue"}
     # Named are two of which one is not there.
-    assert Score(against=True, versus=(0, 3)).rivals(competing(scores[0], (1, 3)), 1) == (3,)
+    assert Score(has_rivals=True, fixed_rivals=(0, 3)).find_rivals(mask_competing(scores[0], (1, 3)), 1) == (3,)
     ones = explained(network, images, 1, (1, 0, 2), score="margin", versus=[0, 3])
     agree(ones, gradcam_of(network, images, torch.tensor([[-1.0, 1, 0, 0]] * 3).double()), scores[:, 1] - scores[:, 0])
 
 
 def test_what_does_not_compete_in_a_picture_is_not_explained_in_it(images: Tensor) -> None:
     [found] = Explainer(of_three(), layers=["visual.layer"], layout="nchw").results(
-        images[:1], lambda row, scores: [2], among=lambda row: [0]
+        images[:1], lambda row, scores: [2], competing=lambda row: [0]
     )
     assert isinstance(found[0], PictureError)
     assert "'yellow' is none of its own prompts" in found[0].message
@@ -284,7 +284,7 @@ def test_what_does_not_compete_in_a_picture_is_not_explained_in_it(images: Tenso
 def test_methods_that_ask_again_ask_about_the_same_competition(images: Tensor, score: str) -> None:
     network = of_three()
     options = {"method": "occlusion", "options": {"window": 2, "stride": 2}, "score": score}
-    found = Explainer(network, **options).results(images[:1], lambda row, scores: [1], among=lambda row: (1, 3))
+    found = Explainer(network, **options).results(images[:1], lambda row, scores: [1], competing=lambda row: (1, 3))
     # The same question where there is no other prompt.
     vectors = network.module.prompts[[1, 3]]
     other = named(of_prompts(vectors), 2, cosine=(10.0, 0.0))
@@ -293,7 +293,7 @@ def test_methods_that_ask_again_ask_about_the_same_competition(images: Tensor, s
     assert found[0][0].score == pytest.approx(wanted.score)
     # And over a flipped picture, whose map comes back.
     [[turned]] = Explainer(network, layers=["visual.layer"], layout="nchw", score=score, flips=["flip"]).results(
-        images[:1], lambda row, scores: [1], among=lambda row: (1, 3)
+        images[:1], lambda row, scores: [1], competing=lambda row: (1, 3)
     )
     [[same]] = Explainer(other, layers=["visual.layer"], layout="nchw", score=score, flips=["flip"])(images[:1], 0)
     np.testing.assert_allclose(turned.map, same.map, rtol=1e-5, atol=1e-7)
@@ -301,18 +301,24 @@ def test_methods_that_ask_again_ask_about_the_same_competition(images: Tensor, s
 
 def test_what_is_explained_is_said_of_prompts() -> None:
     network = of_three(100.0, -10.5)
-    assert Explainer(network).says() == "prompt logit: 100 times its cosine with the image minus 10.5, before softmax"
-    assert "cosine" in Explainer(network, score="similarity").says()
-    assert Explainer(network, score="probability").says() == "a prompt's probability: what softmax makes of its score"
-    assert Explainer(network, score="margin", versus=[3]).says() == "a prompt's margin over blue"
-    assert Explainer(network, score="margin").says().endswith("the strongest other prompt")
+    assert (
+        Explainer(network).describe_target()
+        == "prompt logit: 100 times its cosine with the image minus 10.5, before softmax"
+    )
+    assert "cosine" in Explainer(network, score="similarity").describe_target()
+    assert (
+        Explainer(network, score="probability").describe_target()
+        == "a prompt's probability: what softmax makes of its score"
+    )
+    assert Explainer(network, score="margin", versus=[3]).describe_target() == "a prompt's margin over blue"
+    assert Explainer(network, score="margin").describe_target().endswith("the strongest other prompt")
 
 
 def test_networks_without_prompts_have_no_cosine() -> None:
     with pytest.raises(RequestError, match="compares pictures with no prompts") as caught:
         Explainer(named(Mean(), 3), score="similarity")
     assert "--text-tower" in caught.value.hint
-    assert SCORES.find("similarity").cosine
+    assert SCORES.find("similarity").is_cosine
 
 
 # ---- templates
@@ -326,7 +332,7 @@ def test_by_hand_the_mean_of_unit_vectors_is_normalised_again() -> None:
         seen.append(texts)
         return torch.tensor([vectors[text] for text in texts])
 
-    found = embedded(embed, ["dog", "cat"], ["a {}.", "{}s"])
+    found = embed_prompts(embed, ["dog", "cat"], ["a {}.", "{}s"])
     # (0.6, 0.8) and (0, 1): their sum is (0.6, 1.8).
     assert found[0].tolist() == pytest.approx([0.6 / math.sqrt(3.6), 1.8 / math.sqrt(3.6)])
     assert found[1].tolist() == [1, 0]
@@ -343,16 +349,16 @@ def test_by_hand_the_mean_of_unit_vectors_is_normalised_again() -> None:
 )
 def test_an_embedding_without_a_direction_is_refused(vectors: list[list[float]], message: str) -> None:
     with pytest.raises(RequestError, match=f"the prompt 'dog' .*{message}"):
-        embedded(lambda texts: torch.tensor(vectors), ["dog"], ["{}", "a {}"])
+        embed_prompts(lambda texts: torch.tensor(vectors), ["dog"], ["{}", "a {}"])
 
 
 def test_open_clips_own_templates_have_names() -> None:
-    many, few = templates.templates(["imagenet"]), templates.templates(["imagenet-simple"])
+    many, few = templates.expand_templates(["imagenet"]), templates.expand_templates(["imagenet-simple"])
     assert (len(many), len(few)) == (80, 7)
     assert "a bad photo of a {}." in many
     assert all(one.count("{}") == 1 for one in many)
-    assert templates.templates(["imagenet-simple", "{}!", "{}!"]) == (*few, "{}!")
-    assert templates.templates([]) == ("{}",)
+    assert templates.expand_templates(["imagenet-simple", "{}!", "{}!"]) == (*few, "{}!")
+    assert templates.expand_templates([]) == ("{}",)
 
 
 # ---- what is read of a prompt
@@ -361,11 +367,11 @@ def test_open_clips_own_templates_have_names() -> None:
 def test_what_a_prompt_is_too_long_for_is_said() -> None:
     tokenize = open_clip.get_tokenizer("ViT-B-32")
     fits = "cat " * 75
-    assert not [*tokenizer.notes(tokenize, [fits], [fits])]
+    assert not [*tokenizer.write_notes(tokenize, [fits], [fits])]
     long = fits + "tail end"
-    [note] = tokenizer.notes(tokenize, [long], [long])
+    [note] = tokenizer.write_notes(tokenize, [long], [long])
     assert "is 77 tokens long and the model reads 75: it does not read 'tail end'" in note
-    *first, more = tokenizer.notes(tokenize, [long], [f"{number} {long}" for number in range(5)])
+    *first, more = tokenizer.write_notes(tokenize, [long], [f"{number} {long}" for number in range(5)])
     assert len(first) == 3
     assert more.startswith("2 more prompts are longer")
 
@@ -384,7 +390,7 @@ def test_what_a_prompt_is_too_long_for_is_said() -> None:
     ],
 )
 def test_a_prompt_in_letters_that_are_not_latin_is_remarked_on(prompt: str, foreign: bool) -> None:
-    notes = [*tokenizer.notes(open_clip.get_tokenizer("ViT-B-32"), [prompt], [prompt])]
+    notes = [*tokenizer.write_notes(open_clip.get_tokenizer("ViT-B-32"), [prompt], [prompt])]
     assert ["captions" in note for note in notes] == [True] * foreign
 
 
@@ -415,16 +421,16 @@ class Sentences:
 
 def test_other_tokenizers_are_asked_too() -> None:
     tokenize = Sentences()
-    assert not [*tokenizer.notes(tokenize, ["one two"], ["one two three four five"])]
-    [note] = tokenizer.notes(tokenize, ["one"], ["One two, three four five: six seven!"])
+    assert not [*tokenizer.write_notes(tokenize, ["one two"], ["one two three four five"])]
+    [note] = tokenizer.write_notes(tokenize, ["one"], ["One two, three four five: six seven!"])
     assert "is 7 tokens long and the model reads 5: it does not read 'six seven'" in note
     tokenize.tokenizer_mode = "clips"
-    [note] = tokenizer.notes(tokenize, ["one"], ["one two three four"])
+    [note] = tokenizer.write_notes(tokenize, ["one"], ["one two three four"])
     assert "does not read 'four'" in note
-    [note] = tokenizer.notes(tokenize, ["зонт красный one"], [])
+    [note] = tokenizer.write_notes(tokenize, ["зонт красный one"], [])
     assert "'зонт красный one'" in note
     with pytest.raises(RequestError, match="leaves nothing of the prompt '!!'"):
-        tokenizer.check(tokenize, ["a dog", "!!"], "open_clip:SigLIP")
+        tokenizer.check_prompts(tokenize, ["a dog", "!!"], "open_clip:SigLIP")
 
 
 # ---- of open_clip
@@ -447,7 +453,7 @@ def siglip(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_templates_are_averaged_as_open_clip_does_it(clip: str) -> None:
     folder = clip.removeprefix("open_clip:")
     model = open_clip.create_model(folder).eval()
-    patterns = templates.templates(["imagenet"])
+    patterns = templates.expand_templates(["imagenet"])
     wanted = open_clip.build_zero_shot_classifier(
         model,
         open_clip.get_tokenizer(folder),
@@ -464,7 +470,7 @@ def test_contrast_prompts_stand_behind_the_others(clip: str) -> None:
     whole = load.load(clip, text=("the a cat", "the a dog", "the a wall"))
     torch.testing.assert_close(network.module.prompts[:3], whole.module.prompts, atol=1e-6, rtol=1e-5)
     assert network.labels.names == ("a cat", "a dog", "a wall", '""')
-    assert (network.labels.open, len(network.labels)) == (2, 4)
+    assert (network.labels.explainable_count, len(network.labels)) == (2, 4)
     assert network.cosine == (pytest.approx(1 / 0.07), 0.0)
     assert network.activation == "softmax"
 
@@ -516,7 +522,7 @@ def lines(*words: Any) -> list[dict[str, Any]]:
 
 def scored(model: str, picture: Path, *texts: str, **options: Any) -> Tensor:
     network = load.load(model, text=texts, **options)
-    image, _ = network.prepare(decode(picture, "#ffffff"))
+    image, _ = network.preprocess(decode(picture, "#ffffff"))
     with torch.no_grad():
         return network.module(image[None])[0]
 
@@ -683,7 +689,10 @@ def test_a_run_is_repeated_by_its_record(clip: str) -> None:
 
 def test_finer_cam_compares_with_what_is_for_contrast_too(images: Tensor) -> None:
     assert (
-        "logits" in Explainer(of_three(), layers=["visual.layer"], layout="nchw", method="finer-cam").recipes[0].wants
+        "logits"
+        in Explainer(of_three(), layers=["visual.layer"], layout="nchw", method="finer-cam")
+        .bound_methods[0]
+        .signal_names
     )
     [one, *_] = explained(of_three(), images, 0, method="finer-cam")
     assert np.isfinite(one.map).all()
@@ -691,14 +700,14 @@ def test_finer_cam_compares_with_what_is_for_contrast_too(images: Tensor) -> Non
 
 
 def test_many_texts_go_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zero_shot, "AT_ONCE", 2)
+    monkeypatch.setattr(zero_shot, "BATCH_SIZE", 2)
     sizes: list[int] = []
 
     def embed(texts: list[str]) -> Tensor:
         sizes.append(len(texts))
         return torch.tensor([[float(len(text)), 1.0] for text in texts])
 
-    found = embedded(embed, ["a", "bb", "ccc"], ["{}", "{}!", "the {}"])
+    found = embed_prompts(embed, ["a", "bb", "ccc"], ["{}", "{}!", "the {}"])
     assert sizes == [2, 2, 2, 2, 1]
     wanted = F.normalize(F.normalize(torch.tensor([[2.0, 1], [3, 1], [6, 1]]), dim=1).sum(0), dim=0)
     torch.testing.assert_close(found[1], wanted)

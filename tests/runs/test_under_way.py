@@ -14,13 +14,13 @@ import torch
 import camcli
 from camcli.images import decode
 from camcli.images.find import find
-from camcli.images.name_stream import entries
-from camcli.images.source import PAUSE, Source
+from camcli.images.name_stream import read_entries
+from camcli.images.source import PAUSE, PictureSource
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
 from camcli.runs.worker import pipeline, prepare, resources
 from camcli.runs.worker.item import Item
-from camcli.runs.worker.pipeline import decoded_batches, stream
+from camcli.runs.worker.pipeline import decode_batches, stream_results
 from camcli.runs.worker.worker import Worker
 from conftest import Paint
 
@@ -30,7 +30,7 @@ def made(model: str, **more) -> Worker:
 
 
 def items(*paths) -> list[Item]:
-    return [Item(Source(Path(path), str(path))) for path in paths]
+    return [Item(PictureSource(Path(path), str(path))) for path in paths]
 
 
 # ---- pixels
@@ -39,7 +39,7 @@ def items(*paths) -> list[Item]:
 @pytest.fixture
 def small_room(monkeypatch):
     """Pictures of 40 x 40 are what those of 179 megapixels are to a machine."""
-    monkeypatch.setattr(resources, "PIXELS", 1_000)
+    monkeypatch.setattr(resources, "BATCH_PIXELS", 1_000)
 
 
 def test_pixels_under_way_are_bounded_whatever_the_first_picture_is(paint: Paint, tiny: str, small_room, monkeypatch):
@@ -60,11 +60,11 @@ def test_pixels_under_way_are_bounded_whatever_the_first_picture_is(paint: Paint
 
     monkeypatch.setattr(prepare, "decode_reduced", counted)
     sizes = []
-    for batch in decoded_batches(made(tiny, workers=4), items(*paths)):
+    for batch in decode_batches(made(tiny, workers=4), items(*paths)):
         sizes.append(len(batch))
         while batch:
             with lock:
-                decoding[0] -= batch[0].pixels
+                decoding[0] -= batch[0].held_pixels
             del batch[0]
     assert sizes == [1, *[1] * 12]
     # The room is for three batches of 1,000 pixels, and a picture of 1,600 is beside no other.
@@ -73,14 +73,14 @@ def test_pixels_under_way_are_bounded_whatever_the_first_picture_is(paint: Paint
 
 def test_ordinary_pictures_fill_their_batches(paint: Paint, tiny: str):
     path = paint("a.png", size=(300, 200))
-    assert [len(batch) for batch in decoded_batches(made(tiny, batch_size=8), items(*[path] * 40))] == [8] * 5
+    assert [len(batch) for batch in decode_batches(made(tiny, batch_size=8), items(*[path] * 40))] == [8] * 5
 
 
 def test_a_batch_ends_where_the_next_picture_would_make_it_too_large(paint: Paint, tiny: str, monkeypatch):
-    monkeypatch.setattr(resources, "PIXELS", 10_000)
+    monkeypatch.setattr(resources, "BATCH_PIXELS", 10_000)
     sides = [50, 50, 50, 50, 90, 50, 30, 120, 10, 10]
     paths = [paint(f"{n}.png", size=(side, side)) for n, side in enumerate(sides)]
-    batches = decoded_batches(made(tiny), items(*paths))
+    batches = decode_batches(made(tiny), items(*paths))
     assert [[int(item.source.path.stem) for item in batch] for batch in batches] == [
         [0, 1, 2, 3],
         [4],
@@ -228,7 +228,7 @@ def test_what_fits_is_remembered_and_said_once(paint: Paint, tiny: str, error, m
         return results(worker, explainer, ready)
 
     monkeypatch.setattr(pipeline, "find_results", short)
-    found = list(stream(one, items(*paths)))
+    found = list(stream_results(one, items(*paths)))
     assert [item.source.path for item in found] == paths
     assert all(len(item.results) == 1 and isinstance(item.results[0], camcli.Explanation) for item in found)
     # 16 do not fit, nor do 8; then no more than 4 are tried, of the second batch too.
@@ -249,7 +249,7 @@ def test_a_picture_for_which_memory_is_never_enough_fails_and_no_other(paint: Pa
         return results(worker, explainer, ready)
 
     monkeypatch.setattr(pipeline, "find_results", short)
-    went = [isinstance(item.results[0], camcli.Explanation) for item in stream(one, items(*paths))]
+    went = [isinstance(item.results[0], camcli.Explanation) for item in stream_results(one, items(*paths))]
     assert went == [number != 2 for number in range(8)]
 
 
@@ -259,7 +259,7 @@ def test_a_picture_for_which_memory_is_never_enough_fails_and_no_other(paint: Pa
 def test_names_come_as_they_are_written_and_a_pause_is_told():
     read, write = os.pipe()
     with os.fdopen(read, "rb") as stream, os.fdopen(write, "wb", buffering=0) as pipe:
-        names = entries(stream, b"\n", patience=0.05)
+        names = read_entries(stream, b"\n", timeout=0.05)
         pipe.write(b"\xef\xbb\xbfa\r\nb\n\nc")
         assert [next(names), next(names), next(names)] == [b"a", b"b", None]
         pipe.write(b"d\n")
@@ -270,10 +270,10 @@ def test_names_come_as_they_are_written_and_a_pause_is_told():
 
 
 def test_bytes_and_files_have_no_pauses(tmp_path):
-    assert list(entries(io.BytesIO(b"a\0b\n\0\0c"), b"\0")) == [b"a", b"b\n", b"c"]
+    assert list(read_entries(io.BytesIO(b"a\0b\n\0\0c"), b"\0")) == [b"a", b"b\n", b"c"]
     (tmp_path / "list").write_bytes(b"a\r\nb\n")
     with (tmp_path / "list").open("rb") as stream:
-        assert list(entries(stream, b"\n")) == [b"a", b"b"]
+        assert list(read_entries(stream, b"\n")) == [b"a", b"b"]
 
 
 def test_a_pause_is_no_picture_and_is_not_dropped_as_one_named_twice(here: Path):

@@ -69,8 +69,8 @@ def test_a_long_list_of_candidates_says_how_many_more():
     with pytest.raises(RequestError, match=r"'terrier' is ambiguous: (\d+) classes") as caught:
         IMAGENET.find("terrier")
     lines = caught.value.hint.splitlines()[1:]
-    assert len(lines) == labels.LISTED + 1
-    assert lines[-1] == f"and {sum('terrier' in name.lower().split() for name in words()) - labels.LISTED} more"
+    assert len(lines) == labels.MAX_LISTED + 1
+    assert lines[-1] == f"and {sum('terrier' in name.lower().split() for name in words()) - labels.MAX_LISTED} more"
 
 
 def words():

@@ -9,10 +9,10 @@ import torch
 from networks import Small, Through, named, pictures, same, untouched
 from torch import nn
 
-from camcli import Explainer, Labels, Network, Outlet, PictureError, Prepare, RequestError
-from camcli.engine.choose import found
+from camcli import Explainer, Labels, Network, OutputSpec, PictureError, Preprocess, RequestError
+from camcli.engine.choose import select_detected
 from camcli.targets.readers.detection import unfiltered
-from camcli.targets.readers.find import at, chosen, parts
+from camcli.targets.readers.find import find_scores, get_path, named_tensors
 
 SCORES = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
 OTHER = -SCORES
@@ -53,14 +53,14 @@ class Answer:
 )
 def test_the_scores_are_found_where_one_thing_can_be_meant(output, classes):
     wanted = OTHER if isinstance(output, dict) and len(output) == 3 and "logits" in output else SCORES
-    assert chosen(output, 2, classes) is wanted
+    assert find_scores(output, 2, classes) is wanted
 
 
 @pytest.mark.parametrize("output", [(SCORES, OTHER), Distilled(SCORES, OTHER), {"a": SCORES, "b": OTHER}])
 def test_what_could_be_either_is_refused_with_paths_types_and_shapes(output):
     with pytest.raises(RequestError, match="gives 2 tensors that could be its scores") as caught:
-        chosen(output, 2, 3)
-    first, second = [part.path for part in parts(output)]
+        find_scores(output, 2, 3)
+    first, second = [part.path for part in named_tensors(output)]
     assert f"--output {first}" in caught.value.hint
     assert f"{first}: float32 2x3" in caught.value.hint
     assert f"{second}: float32 2x3" in caught.value.hint
@@ -80,22 +80,22 @@ def test_what_could_be_either_is_refused_with_paths_types_and_shapes(output):
     ],
 )
 def test_a_path_says_which(output, path, wanted):
-    assert chosen(output, 2, path=path) is wanted
+    assert find_scores(output, 2, path=path) is wanted
 
 
 def test_a_path_to_nothing_lists_what_there_is():
     with pytest.raises(RequestError, match=r"has no 'logit'") as caught:
-        at(Pair(SCORES, OTHER), "logit")
+        get_path(Pair(SCORES, OTHER), "logit")
     assert "logits: float32 2x3" in caught.value.hint
     with pytest.raises(RequestError, match="gives 2x3x4 for 2 image"):
-        chosen(torch.ones(2, 3, 4), 2)
+        find_scores(torch.ones(2, 3, 4), 2)
 
 
 def test_a_map_for_each_pixel_is_no_row_of_scores():
     with pytest.raises(RequestError, match="gives 2x3x4x4 for 2 image") as caught:
-        chosen(torch.ones(2, 3, 4, 4), 2)
-    assert "camcli.Outlet('segment')" in caught.value.hint
-    assert chosen({"out": torch.ones(2, 3, 4, 4), "x": SCORES}, 2, task="segment").shape == (2, 3, 4, 4)
+        find_scores(torch.ones(2, 3, 4, 4), 2)
+    assert "camcli.OutputSpec('segment')" in caught.value.hint
+    assert find_scores({"out": torch.ones(2, 3, 4, 4), "x": SCORES}, 2, task="segment").shape == (2, 3, 4, 4)
 
 
 # ---- through the explainer
@@ -142,7 +142,7 @@ def test_a_regression_has_no_probability():
     network = named(Small(1), 1, 16, activation="none")
     [[one]] = Explainer(network, layers=["conv2"])(pictures(1, 16))
     assert one.probability is None
-    assert "what raises it is warm" in network.outlet.says("none", 1)
+    assert "what raises it is warm" in network.output_spec.describe_score("none", 1)
 
 
 # ---- one score for each class and pixel
@@ -169,8 +169,10 @@ IMAGE = torch.tensor([[[3.0, 1.0], [5.0, 0.0]], [[1.0, 2.0], [1.0, 4.0]], [[0.0,
 
 def painted(**facts):
     labels = Labels(("red", "green"))
-    prepare = Prepare((2, 2), (0.0,) * 3, (1.0,) * 3, (2, 2), "squash", "nearest")
-    return Network("tests:painted", Painted(), prepare, labels, "random", "here", outlet=Outlet("segment"), **facts)
+    preprocess = Preprocess((2, 2), (0.0,) * 3, (1.0,) * 3, (2, 2), "squash", "nearest")
+    return Network(
+        "tests:painted", Painted(), preprocess, labels, "random", "here", output_spec=OutputSpec("segment"), **facts
+    )
 
 
 def test_the_score_is_summed_where_the_class_is_predicted():
@@ -204,7 +206,7 @@ def test_a_region_replaces_the_prediction():
 
 def test_padding_is_no_part_of_a_class():
     upper = torch.tensor([[[True, True], [False, False]]])
-    [[red]] = Explainer(painted(), layers=["layer"]).results(IMAGE, lambda row, scores: [0], seen=upper)
+    [[red]] = Explainer(painted(), layers=["layer"]).results(IMAGE, lambda row, scores: [0], picture_mask=upper)
     assert red.score == 3
 
 
@@ -270,9 +272,9 @@ SCENE = torch.tensor([[[0.9, 0.1], [1.6, 0.0]], [[0.1, 1.2], [0.1, 0.2]], [[0.0,
 
 def finder(min_score=0.4):
     labels = Labels(("__background__", "red", "green"))
-    prepare = Prepare((2, 2), (0.0,) * 3, (1.0,) * 3, (2, 2), "squash", "nearest")
-    outlet = Outlet("detect", min_score=min_score)
-    return Network("tests:finder", Finder(), prepare, labels, "random", "here", outlet=outlet)
+    preprocess = Preprocess((2, 2), (0.0,) * 3, (1.0,) * 3, (2, 2), "squash", "nearest")
+    output_spec = OutputSpec("detect", min_score=min_score)
+    return Network("tests:finder", Finder(), preprocess, labels, "random", "here", output_spec=output_spec)
 
 
 def test_each_box_has_a_map_of_its_own_the_best_first():
@@ -337,32 +339,32 @@ def test_masks_are_brought_to_the_scores_once_for_all_classes(monkeypatch):
     seen, region = torch.ones(2, 16, 16, dtype=torch.bool), torch.zeros(2, 16, 16, dtype=torch.bool)
     region[:, :8, 4:] = True
     scores = torch.arange(2 * 5 * 8 * 8.0).reshape(2, 5, 8, 8)
-    reading = Outlet("segment").read({"out": scores}, 2, tuple("abcde"), seen=seen, region=region)
+    predictions = OutputSpec("segment").read({"out": scores}, 2, tuple("abcde"), picture_mask=seen, region_mask=region)
     for row in range(2):
         # At half the size the region is rows 0 to 3, columns 2 to 7.
-        assert torch.equal(reading.scores(row), scores[row, :, :4, 2:].sum((1, 2)))
+        assert torch.equal(predictions.scores(row), scores[row, :, :4, 2:].sum((1, 2)))
         for index in range(5):
-            [subject] = reading.subjects(row, index)
-            assert torch.equal(reading.answer(row, subject), subject.score)
+            [target] = predictions.find_targets(row, index)
+            assert torch.equal(predictions.score_target(row, target), target.score)
     assert len(brought) == 2
 
 
 def test_every_class_found_is_what_a_detector_predicts():
-    assert found(0, torch.tensor([-torch.inf, 0.2, -torch.inf, 0.9])) == [3, 1]
+    assert select_detected(0, torch.tensor([-torch.inf, 0.2, -torch.inf, 0.9])) == [3, 1]
 
 
 def test_what_is_no_detection_is_refused():
     with pytest.raises(RequestError, match="does not give boxes, labels and scores for each of 1"):
-        Outlet("detect").read([{"boxes": torch.ones(1, 4)}], 1, ("a",))
+        OutputSpec("detect").read([{"boxes": torch.ones(1, 4)}], 1, ("a",))
 
 
 # ---- in words
 
 
 def test_the_run_says_what_is_explained():
-    assert Outlet().says("softmax", 1000) == "class logit (before softmax)"
-    assert "before sigmoid" in Outlet().says("softmax", 1)
-    assert "do not exclude" in Outlet().says("sigmoid", 20)
-    assert "summed over the pixels where the model predicts it" in Outlet("segment").says("softmax", 21)
-    assert "the region given" in Outlet("segment").says("softmax", 21, region=True)
-    assert "at least 0.5" in Outlet("detect").says("softmax", 91)
+    assert OutputSpec().describe_score("softmax", 1000) == "class logit (before softmax)"
+    assert "before sigmoid" in OutputSpec().describe_score("softmax", 1)
+    assert "do not exclude" in OutputSpec().describe_score("sigmoid", 20)
+    assert "summed over the pixels where the model predicts it" in OutputSpec("segment").describe_score("softmax", 21)
+    assert "the region given" in OutputSpec("segment").describe_score("softmax", 21, region=True)
+    assert "at least 0.5" in OutputSpec("detect").describe_score("softmax", 91)

@@ -81,7 +81,7 @@ def test_a_detector_finds_in_a_square_picture_what_torchvisions_own_finds(sample
     own.load_state_dict(network.module.state_dict())
     with Image.open(sample_images / "coffee.png") as file:
         picture = file.convert("RGB").resize((320, 320))
-    image, _ = network.prepare(picture)
+    image, _ = network.preprocess(picture)
     with torch.no_grad():
         [ours], [theirs] = network.module(image[None]), own([torchvision.transforms.functional.to_tensor(picture)])
     assert all(torch.equal(ours[part], theirs[part]) for part in ("boxes", "labels", "scores"))
@@ -95,9 +95,9 @@ def test_a_segmentation_is_prepared_as_torchvision_does_but_for_the_padding(samp
     with Image.open(sample_images / "coffee.png") as file:
         picture = file.convert("RGB")
     square = picture.crop((0, 0, 300, 300))
-    assert torch.equal(network.prepare(square)[0], steps(square))
-    image, view = network.prepare(picture)
-    assert view.whole
+    assert torch.equal(network.preprocess(square)[0], steps(square))
+    image, view = network.preprocess(picture)
+    assert view.sees_whole_picture
     # The padding is the mean colour, which the model sees as zero but for rounding.
     assert image[:, 0].abs().max() < 0.01
     assert any("padded" in note for note in network.notes)
@@ -167,9 +167,9 @@ class Halves(Colours):
         return found
 
 def network(module, task):
-    prepare = camcli.Prepare((16, 16), (0.0,) * 3, (1.0,) * 3, (16, 16), "longer", "nearest")
+    prepare = camcli.Preprocess((16, 16), (0.0,) * 3, (1.0,) * 3, (16, 16), "longer", "nearest")
     labels = camcli.Labels(("red", "green", "blue"))
-    return camcli.Network("mine", module, prepare, labels, "pretrained", "my own", outlet=camcli.Outlet(task))
+    return camcli.Network("mine", module, prepare, labels, "pretrained", "my own", output_spec=camcli.OutputSpec(task))
 
 def pixels():
     return network(Pixels(), "segment")

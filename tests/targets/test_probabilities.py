@@ -11,10 +11,10 @@ from networks import named, pictures, untouched
 from torch import nn
 from typer.testing import CliRunner
 
-from camcli import Explainer, Labels, Network, Outlet, PictureError, Prepare, RequestError, targets
+from camcli import Explainer, Labels, Network, OutputSpec, PictureError, Preprocess, RequestError, targets
 from camcli.cli import app
 from camcli.targets.readers import probabilities
-from camcli.targets.readers.find import chosen
+from camcli.targets.readers.find import find_scores
 
 # What a softmax gives of the logarithms of these is these.
 P = (0.45, 0.25, 0.2, 0.1)
@@ -62,7 +62,7 @@ def test_probabilities_are_shown_as_given_and_are_what_is_explained(end):
         assert one.probability == pytest.approx(p)
         assert one.score == pytest.approx(p)
     assert explain.activation == explain.network.activation == "probabilities"
-    assert explain.says() == "a class's probability, as the model gives it"
+    assert explain.describe_target() == "a class's probability, as the model gives it"
     [note] = explain.notes
     assert note.startswith("the model's outputs are probabilities already (from 0 to 1 on noise")
     assert ("summing to 1" in note) == ("sigmoid" not in end)
@@ -75,7 +75,7 @@ def test_the_probability_of_a_binary_network_is_its_output_and_no_sigmoid_of_it(
         explain = Explainer(model, layers=["layer"])
         [[one]] = explain(WHITE)
         assert (one.probability, one.score) == (pytest.approx(0.025), pytest.approx(0.025))
-        assert "before" not in explain.says()
+        assert "before" not in explain.describe_target()
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_what_only_happens_to_lie_between_0_and_1_is_no_probability(end):
 
 def test_what_made_numbers_is_read_off_their_graph():
     x = torch.randn(2, 4, requires_grad=True)
-    squashed = probabilities.squashed
+    squashed = probabilities.is_bounded
     assert squashed(F.linear(x, torch.ones(3, 4)).sigmoid()) is True
     assert squashed(1 - F.interpolate(x[:, :, None, None].softmax(1), scale_factor=2)) is True
     assert squashed(F.linear(x.sigmoid(), torch.ones(3, 4))) is False
@@ -134,7 +134,7 @@ def test_the_scores_are_numbers_of_probabilities():
         [[one]] = explain(WHITE, 1)
         assert one.score == pytest.approx(wanted)
         assert one.probability == pytest.approx(0.25)
-        assert explain.says() == said
+        assert explain.describe_target() == said
 
 
 def test_all_above_a_probability_counts_what_the_model_gives():
@@ -192,13 +192,13 @@ def test_a_picture_whose_outputs_leave_the_range_fails_alone_and_says_how():
 @pytest.mark.parametrize("end", [lambda s: s.softmax(1), torch.sigmoid])
 def test_of_two_outputs_of_which_one_is_made_of_the_other_the_logits_are_meant(end):
     scores = torch.tensor([LOGS, ODDS])
-    assert chosen((end(scores), scores), 2) is scores
-    assert chosen((scores, end(scores)), 2) is scores
-    assert chosen({"scores": end(scores), "raw": scores}, 2) is scores
+    assert find_scores((end(scores), scores), 2) is scores
+    assert find_scores((scores, end(scores)), 2) is scores
+    assert find_scores({"scores": end(scores), "raw": scores}, 2) is scores
     half = scores.bfloat16()
-    assert chosen((end(half), half), 2) is half
+    assert find_scores((end(half), half), 2) is half
     with pytest.raises(RequestError, match="gives 2 tensors"):
-        chosen((end(scores), scores + torch.arange(4)), 2)
+        find_scores((end(scores), scores + torch.arange(4)), 2)
 
 
 def test_a_classifier_that_gives_both_is_explained_by_its_logits():
@@ -236,8 +236,10 @@ def test_pixels_of_a_segmentation_that_gives_probabilities_are_those_above_a_hal
     picture = torch.zeros(1, 3, 2, 2)
     picture[0, 0] = torch.tensor([[2.0, -1.0], [1.0, -3.0]])
     picture[0, 1] = torch.tensor([[3.0, -2.0], [-1.0, 4.0]])
-    prepare = Prepare((2, 2), (0.0,) * 3, (1.0,) * 3, (2, 2))
-    network = Network("painted", Painted(end), prepare, Labels(("red", "green")), "file", "", outlet=Outlet("segment"))
+    preprocess = Preprocess((2, 2), (0.0,) * 3, (1.0,) * 3, (2, 2))
+    network = Network(
+        "painted", Painted(end), preprocess, Labels(("red", "green")), "file", "", output_spec=OutputSpec("segment")
+    )
     explain = Explainer(network, layers=["layer"])
     [[red, green]] = explain(picture, [[0, 1]])
     given = end(picture[:, :2])[0]
@@ -245,7 +247,7 @@ def test_pixels_of_a_segmentation_that_gives_probabilities_are_those_above_a_hal
     for one, table, pixels in zip((red, green), given, inside, strict=True):
         assert one.score == pytest.approx(float(table[pixels].sum()))
         assert one.probability == pytest.approx(float(table[pixels].mean()))
-    assert explain.says() == (
+    assert explain.describe_target() == (
         "a class's probabilities, as the model gives them, summed over the pixels where the model predicts it"
     )
 
@@ -265,7 +267,7 @@ def test_the_command_shows_what_a_network_with_a_sigmoid_gives(tmp_path):
         "        red = self.conv(x).mean((2, 3))[:, :1] * 0 + x.mean((1, 2, 3))[:, None]\n"
         "        return torch.cat([-math.log(39) * red, math.log(4) * red], 1).sigmoid()\n"
         "def make():\n"
-        "    return Net(), camcli.Prepare((32, 32), (0.0,) * 3, (1.0,) * 3, (32, 32)), ['dog', 'cat']\n"
+        "    return Net(), camcli.Preprocess((32, 32), (0.0,) * 3, (1.0,) * 3, (32, 32)), ['dog', 'cat']\n"
     )
     from PIL import Image
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from camcli import Explainer
 from camcli.base.errors import PictureError, RequestError
-from camcli.targets.readers.spec import Outlet
+from camcli.targets.readers.spec import OutputSpec
 from camcli.targets.scores import SCORES
 from camcli.targets.target import LOGIT, Score
 
@@ -82,21 +82,21 @@ def test_a_model_without_probabilities_has_none(name):
 
 
 def test_the_rival_is_the_strongest_other_class_or_those_named():
-    margin = Score("margin", SCORES.load("margin"), against=True)
-    assert margin.rivals(LOGITS, 2) == (1,)
-    assert margin.rivals(LOGITS, 1) == (2,)
-    assert Score(against=True, versus=(0, 1)).rivals(LOGITS, 1) == (0,)
-    assert LOGIT.rivals(LOGITS, 1) == ()
+    margin = Score("margin", SCORES.load("margin"), has_rivals=True)
+    assert margin.find_rivals(LOGITS, 2) == (1,)
+    assert margin.find_rivals(LOGITS, 1) == (2,)
+    assert Score(has_rivals=True, fixed_rivals=(0, 1)).find_rivals(LOGITS, 1) == (0,)
+    assert LOGIT.find_rivals(LOGITS, 1) == ()
 
 
 def test_nobody_to_compare_with_is_an_error():
     with pytest.raises(PictureError, match="compared with itself"):
-        Score(against=True, versus=(1,)).rivals(LOGITS, 1)
+        Score(has_rivals=True, fixed_rivals=(1,)).find_rivals(LOGITS, 1)
     with pytest.raises(PictureError, match="no other class"):
-        Score(against=True).rivals(LOGITS[:1], 0)
+        Score(has_rivals=True).find_rivals(LOGITS[:1], 0)
     # What a segmentation finds nowhere is no rival.
     with pytest.raises(PictureError, match="no other class"):
-        Score(against=True).rivals(torch.tensor([1.0, -torch.inf]), 0)
+        Score(has_rivals=True).find_rivals(torch.tensor([1.0, -torch.inf]), 0)
 
 
 # ---- maps
@@ -216,7 +216,7 @@ def test_a_region_s_margin_is_the_sum_over_its_pixels():
             return self.layer(x)
 
     torch.manual_seed(0)  # scores are summed in float32, where by chance they may cancel out
-    network = named(Dense().double(), 3, outlet=Outlet("segment"))
+    network = named(Dense().double(), 3, output_spec=OutputSpec("segment"))
     image = pictures(1, 8)
     region = torch.zeros(1, 8, 8, dtype=torch.bool)
     region[0, 2:5, 1:7] = True
@@ -246,17 +246,17 @@ def test_a_rival_for_a_score_that_has_none_is_refused():
 
 
 def test_boxes_have_one_score():
-    network = named(MODEL, 3, outlet=Outlet("detect"))
+    network = named(MODEL, 3, output_spec=OutputSpec("detect"))
     with pytest.raises(RequestError, match="there is no margin of it"):
         Explainer(network, score="margin")
 
 
 def test_what_is_explained_is_said():
     network = named(MODEL, 3)
-    assert Explainer(network).says() == "class logit (before softmax)"
-    assert "probability" in Explainer(network, score="probability").says()
-    assert Explainer(network, score="margin", versus=[2]).says() == "a class's margin over thing 2"
-    assert Explainer(network, counterfactual=True).says().endswith("what lowers it is warm")
+    assert Explainer(network).describe_target() == "class logit (before softmax)"
+    assert "probability" in Explainer(network, score="probability").describe_target()
+    assert Explainer(network, score="margin", versus=[2]).describe_target() == "a class's margin over thing 2"
+    assert Explainer(network, counterfactual=True).describe_target().endswith("what lowers it is warm")
 
 
 # ---- the channels that matter most
@@ -273,7 +273,7 @@ def test_the_strongest_channels_are_those_of_the_greatest_share(method):
     image = IMAGES[:1]
     act, weights, share = shares(image, 2)
     order = share.argsort(descending=True).tolist()
-    [ones] = Explainer(named(MODEL, 3), layers=["last"], method=method, channels=3)(image, 2)
+    [ones] = Explainer(named(MODEL, 3), layers=["last"], method=method, top_channels=3)(image, 2)
     assert [one.channel for one in ones] == order[:3]
     assert [one.weight for one in ones] == pytest.approx(share[order[:3]].tolist())
     assert {(one.index, one.label) for one in ones} == {(2, "thing 2")}
@@ -283,7 +283,7 @@ def test_the_strongest_channels_are_those_of_the_greatest_share(method):
 
 
 def test_all_channels_together_are_the_map():
-    explain = Explainer(MODEL, layers=["last"], channels=4)
+    explain = Explainer(MODEL, layers=["last"], top_channels=4)
     [[whole]] = Explainer(MODEL, layers=["last"])(IMAGES[:1], 1)
     [ones] = explain(IMAGES[:1], 1)
     np.testing.assert_allclose(sum(one.map for one in ones), whole.map, rtol=1e-5, atol=1e-7)
@@ -293,7 +293,7 @@ def test_all_channels_together_are_the_map():
 
 
 def test_mirrored_pictures_have_the_same_channels():
-    explain = Explainer(MODEL, layers=["last"], channels=2, flips=["flip"])
+    explain = Explainer(MODEL, layers=["last"], top_channels=2, flips=["flip"])
     [ones] = explain(IMAGES[:1], 1)
     both = torch.cat([IMAGES[:1], IMAGES[:1].flip(-1)])
     share = torch.stack([shares(one[None], 1)[2] for one in both]).mean(0)
@@ -302,9 +302,9 @@ def test_mirrored_pictures_have_the_same_channels():
 
 
 def test_each_picture_has_its_own_channels():
-    together = Explainer(MODEL, layers=["last"], channels=2)(IMAGES, [0, 2])
+    together = Explainer(MODEL, layers=["last"], top_channels=2)(IMAGES, [0, 2])
     for row, index in ((0, 0), (1, 2)):
-        [alone] = Explainer(MODEL, layers=["last"], channels=2)(IMAGES[row : row + 1], index)
+        [alone] = Explainer(MODEL, layers=["last"], top_channels=2)(IMAGES[row : row + 1], index)
         assert [one.channel for one in alone] == [one.channel for one in together[row]]
 
 
@@ -312,14 +312,14 @@ def test_each_picture_has_its_own_channels():
 def test_a_map_that_is_no_sum_of_channels_has_no_strongest(method):
     layers = [] if method == "guided-backprop" else ["conv2"]
     with pytest.raises(RequestError, match=r"layer's channels"):
-        Explainer(Small(), layers=layers, method=method, channels=2)(pictures(1, 16), 1)
+        Explainer(Small(), layers=layers, method=method, top_channels=2)(pictures(1, 16), 1)
 
 
 def test_more_channels_than_there_are_is_refused():
     with pytest.raises(RequestError, match="the layer 'last' has 4"):
-        Explainer(MODEL, layers=["last"], channels=5).check(IMAGES[:1])
+        Explainer(MODEL, layers=["last"], top_channels=5).check(IMAGES[:1])
     with pytest.raises(RequestError, match="neither fused nor smoothed"):
-        Explainer(MODEL, layers=["last", "features.0"], channels=2, fuse="mean")
+        Explainer(MODEL, layers=["last", "features.0"], top_channels=2, fuse="mean")
 
 
 # ---- a channel of the layer
@@ -380,7 +380,7 @@ def likeness(reference, **options):
     headless = nn.Sequential(MODEL.features, MODEL.last, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with torch.no_grad():
         features = headless(reference)
-    network = named(headless, len(features), outlet=Outlet(references=features))
+    network = named(headless, len(features), output_spec=OutputSpec(references=features))
     return headless, features, Explainer(network, layers=["1"], **options)
 
 

@@ -7,11 +7,11 @@ import torch
 
 from camcli.base.errors import PictureError, RequestError
 from camcli.engine.network import Network
-from camcli.images.transform import Prepare
-from camcli.targets import gives_several, resolve, strongest
+from camcli.images.transform import Preprocess
+from camcli.targets import count_top_channels, is_multi_target, resolve
 from camcli.targets.labels import Labels
-from camcli.targets.named import Listed
-from camcli.targets.readers.spec import Outlet
+from camcli.targets.named import TargetManifest
+from camcli.targets.readers.spec import OutputSpec
 
 LABELS = Labels(
     ("tench, Tinca tinca", "crane", "tabby, tabby cat", "crane", "tiger cat"),
@@ -23,8 +23,8 @@ PICTURE = Path("a.jpg")
 
 
 def of(labels: Labels, activation: str = "softmax", **more: object) -> Network:
-    prepare = Prepare((4, 4), (0.0,) * 3, (1.0,) * 3, (4, 4), "squash")
-    return Network("a network", torch.nn.Identity(), prepare, labels, "random", "nowhere", activation, **more)
+    preprocess = Preprocess((4, 4), (0.0,) * 3, (1.0,) * 3, (4, 4), "squash")
+    return Network("a network", torch.nn.Identity(), preprocess, labels, "random", "nowhere", activation, **more)
 
 
 def chosen(*words: str, path: Path = PICTURE, scores: torch.Tensor = SCORES) -> list[int]:
@@ -96,7 +96,7 @@ def test_all_above_a_probability_is_best_first() -> None:
     assert list(resolve(["all>2"], of(LABELS, "none"))(PICTURE, scores)) == [4]
     # Of a softmax at most one is above a half.
     assert list(resolve(["all>0.5"], of(LABELS))(PICTURE, SCORES)) == [2]
-    assert gives_several("all>0.5")
+    assert is_multi_target("all>0.5")
 
 
 def test_one_logit_has_a_sigmoid_whatever_the_model_says() -> None:
@@ -115,7 +115,7 @@ def test_a_threshold_that_no_probability_has_is_refused(word: str) -> None:
 
 def test_boxes_have_a_threshold_of_their_own() -> None:
     with pytest.raises(RequestError, match="one probability for a picture") as caught:
-        resolve(["all>0.5"], of(LABELS, outlet=Outlet("detect")))
+        resolve(["all>0.5"], of(LABELS, output_spec=OutputSpec("detect")))
     assert "--min-score" in caught.value.hint
 
 
@@ -125,8 +125,8 @@ def test_boxes_have_a_threshold_of_their_own() -> None:
 def test_channels_by_their_numbers_each_once() -> None:
     features = Labels.numbered(5)
     assert list(resolve(["channel:3, 1,3", "channel:0"], of(features, headless=True))(PICTURE, SCORES)) == [3, 1, 0]
-    assert gives_several("channel:3,1")
-    assert not gives_several("channel:3")
+    assert is_multi_target("channel:3,1")
+    assert not is_multi_target("channel:3")
     # Of a layer nobody knows yet how many it has.
     assert list(resolve(["channel:99"], of(features))(PICTURE, SCORES)) == [99]
     with pytest.raises(RequestError, match="there is no channel 5") as caught:
@@ -141,25 +141,25 @@ def test_what_is_no_number_names_no_channel(word: str) -> None:
 
 
 def test_the_strongest_channels_of_a_class() -> None:
-    assert strongest(["channels:top:5"]) == 5
-    assert strongest(["channels:top:5:tabby", "channels:top:5:top:2"]) == 5
-    assert strongest(["tabby", "predicted"]) == strongest([]) == 0
+    assert count_top_channels(["channels:top:5"]) == 5
+    assert count_top_channels(["channels:top:5:tabby", "channels:top:5:top:2"]) == 5
+    assert count_top_channels(["tabby", "predicted"]) == count_top_channels([]) == 0
     assert chosen("channels:top:5") == [2]
     assert chosen("channels:top:5:tiger cat", "channels:top:5:top:2") == [4, 2, 1]
-    assert gives_several("channels:top:5:top:2")
-    assert not gives_several("channels:top:5")
+    assert is_multi_target("channels:top:5:top:2")
+    assert not is_multi_target("channels:top:5")
 
 
 @pytest.mark.parametrize("words", [("channels:top:5", "tabby"), ("channels:top:5", "channels:top:4:tabby")])
 def test_channels_and_classes_do_not_go_together(words: tuple[str, ...]) -> None:
     with pytest.raises(RequestError, match="ask for different things"):
-        strongest(words)
+        count_top_channels(words)
 
 
 @pytest.mark.parametrize("word", ["channels:", "channels:5", "channels:top", "channels:top:0", "channels:top:x"])
 def test_how_many_channels_must_be_said(word: str) -> None:
     with pytest.raises(RequestError, match="does not say how many channels"):
-        strongest([word])
+        count_top_channels([word])
 
 
 # ---- by folder
@@ -220,10 +220,10 @@ def photos(here: Path) -> Path:
     return here
 
 
-def listed(text: str, file: str = "t.csv", folders: tuple[str, ...] = ()) -> Listed:
+def listed(text: str, file: str = "t.csv", folders: tuple[str, ...] = ()) -> TargetManifest:
     Path(file).parent.mkdir(exist_ok=True)
     Path(file).write_text(text, encoding="utf-8")
-    return Listed(Path(file), LABELS, [Path(folder) for folder in folders])
+    return TargetManifest(Path(file), LABELS, [Path(folder) for folder in folders])
 
 
 @pytest.mark.usefixtures("photos")
@@ -241,7 +241,7 @@ def test_csv_with_and_without_a_heading(text: str) -> None:
     target = listed(text)
     assert target(Path("photos/a.jpg"), SCORES) == [2]
     assert target(Path("photos/b.jpg"), SCORES) == [4]
-    assert target.surplus == []
+    assert target.unmatched == []
 
 
 def test_under_a_heading_other_columns_are_no_targets_and_without_one_all_are(photos: Path) -> None:
@@ -288,8 +288,8 @@ def test_a_picture_that_is_not_listed_fails_and_is_not_guessed(photos: Path) -> 
 
 def test_what_is_listed_and_not_among_the_pictures_is_surplus(photos: Path) -> None:
     target = listed("photos/a.jpg,2\nnowhere.jpg,1\nphotos/b.jpg,2\n")
-    assert target.surplus == ["nowhere.jpg"]
-    unused = target.unused(iter([Path("photos/a.jpg")]))
+    assert target.unmatched == ["nowhere.jpg"]
+    unused = target.find_unused(iter([Path("photos/a.jpg")]))
     assert unused == ["nowhere.jpg", str(photos / "photos" / "b.jpg")]
 
 
@@ -334,9 +334,9 @@ def test_a_row_that_is_wrong_is_named_by_its_line(file: str, text: str, message:
 def test_a_file_that_is_no_text_or_not_there_is_refused(here: Path) -> None:
     (here / "t.csv").write_bytes(b"caf\xe9.jpg,2\n")
     with pytest.raises(RequestError, match="not UTF-8"):
-        Listed(Path("t.csv"), LABELS)
+        TargetManifest(Path("t.csv"), LABELS)
     with pytest.raises(RequestError, match="cannot be read: No such file"):
-        Listed(Path("nowhere.csv"), LABELS)
+        TargetManifest(Path("nowhere.csv"), LABELS)
 
 
 def test_a_file_of_the_run_that_json_can_only_escape_is_still_found(photos: Path) -> None:

@@ -31,7 +31,7 @@ REFUSED = {
 @pytest.mark.parametrize("kind", OPEN_CLIP)
 def test_a_tower_gives_a_map_or_a_reason(kind):
     network = load.load(f"open_clip:{OPEN_CLIP[kind]}", weights="random")
-    images = pictures(2, network.prepare.size, dtype=torch.float32)
+    images = pictures(2, network.preprocess.size, dtype=torch.float32)
 
     def embedded():
         with torch.no_grad():

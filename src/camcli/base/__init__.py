@@ -1,1 +1,1 @@
-"""Plain Python that knows neither torch nor pictures."""
+"""General helpers that depend neither on torch nor on pictures."""

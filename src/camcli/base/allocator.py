@@ -1,18 +1,18 @@
-"""The C library told to keep memory that it was given back, instead of having the system clear it anew each time."""
+"""Setting of the C allocator to keep freed memory instead of returning it to the system."""
 
 import ctypes
 import os
 
 # mallopt's names for its parameters, in glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
-NEVER = 2**31 - 1
+MAX_INT32 = 2**31 - 1
 
 
 def keep_memory() -> bool:
-    """From now on, keep what is freed for the next to be allocated; gives whether that is so.
+    """Keep freed memory for later allocations, and return whether the allocator can do so.
 
     A network's activations are tens of megabytes each. By default glibc has the system map fresh pages for every one,
-    and cleared pages cost as much as the convolution that fills them: millions of page faults a batch. Only glibc knows
+    and clearing pages costs as much as the convolution that fills them: millions of page faults a batch. Only glibc has
     this setting; with another C library, or where the user has set one of glibc's own (``MALLOC_...``,
     ``GLIBC_TUNABLES``), nothing is changed.
     """
@@ -24,5 +24,5 @@ def keep_memory() -> bool:
         mallopt = library.mallopt
     except (OSError, AttributeError, TypeError):
         return False
-    # Nothing is mapped apart from the heap, and the heap is never given back.
-    return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, NEVER))
+    # All allocations come from the heap, and the heap is never trimmed.
+    return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, MAX_INT32))

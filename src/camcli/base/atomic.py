@@ -1,4 +1,4 @@
-"""Write a file whole or not at all."""
+"""Atomic writing of files."""
 
 import errno
 import os
@@ -7,44 +7,44 @@ import secrets
 from itertools import takewhile
 from pathlib import Path
 
-# What a temporary file is called, and nothing else is: those of killed runs are known by it.
-TEMPORARY = re.compile(r"\.camcli-[0-9a-f]{16}\.tmp", re.ASCII)
+# Name of temporary files and of nothing else, so that those of killed runs can be recognised.
+TEMPORARY_NAME = re.compile(r"\.camcli-[0-9a-f]{16}\.tmp", re.ASCII)
 
 
 def write(path: Path, content: bytes, top: Path | None = None, durable: bool = False) -> None:
     """Write ``content`` under a temporary name, then move it to ``path`` in one step.
 
     Args:
-        path: where it belongs; its folder is made if need be.
-        content: all of it.
-        top: the folder of the temporary file, which must be there; default: the one of ``path``.
-        durable: come back only when the disk has the content, and its name.
+        path: path of the file; its folder is created if necessary.
+        content: bytes of the whole file.
+        top: existing folder for the temporary file; default: the folder of ``path``.
+        durable: return only when content and name are on disk.
 
     Raises:
-        OSError: the folder cannot be made or written to, or the disk is full; nothing is left behind.
+        OSError: the folder cannot be created or written to, or the disk is full; nothing is left behind.
     """
     if top is None:
-        _made(path.parent)
-    holder = temporary(top or path.parent)
+        _make_folders(path.parent)
+    temporary_file = make_temporary_path(top or path.parent)
     try:
-        fill(holder, content, durable)
-        made = [path.parent, *(folder.parent for folder in _made(path.parent, top))]
-        holder.replace(path)
+        fill(temporary_file, content, durable)
+        made = [path.parent, *(folder.parent for folder in _make_folders(path.parent, top))]
+        temporary_file.replace(path)
         for folder in made if durable else ():
             sync(folder)
     except OSError as error:
-        holder.unlink(missing_ok=True)
+        temporary_file.unlink(missing_ok=True)
         if top is None or error.errno != errno.EXDEV:
             raise
-        # A folder below is a link to another file system.
+        # A folder below `top` is a link to another file system.
         write(path, content, durable=durable)
     except BaseException:
-        holder.unlink(missing_ok=True)
+        temporary_file.unlink(missing_ok=True)
         raise
 
 
-def temporary(folder: Path) -> Path:
-    """A name in a folder that nothing has: short, so that a file name of any length has a temporary one."""
+def make_temporary_path(folder: Path) -> Path:
+    """Return a new temporary path in a folder, short enough for any file system."""
     return folder / f".camcli-{secrets.token_hex(8)}.tmp"
 
 
@@ -52,7 +52,7 @@ def fill(path: Path, content: bytes, durable: bool = False) -> None:
     """Write a new file.
 
     Raises:
-        OSError: it is there, or cannot be written; then some of it may be.
+        OSError: the file exists, or cannot be written, perhaps after a part of it was.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
@@ -66,7 +66,7 @@ def fill(path: Path, content: bytes, durable: bool = False) -> None:
 
 
 def sync(folder: Path) -> None:
-    """Come back when the disk has the names in a folder, where the system knows how."""
+    """Flush the names in a folder to disk, where the system supports it."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -79,8 +79,11 @@ def sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _made(folder: Path, top: Path | None = None) -> list[Path]:
-    """Make a folder, but none that ``top`` lies in, nor itself: these may have been moved away. Which that took."""
+def _make_folders(folder: Path, top: Path | None = None) -> list[Path]:
+    """Create a folder and its parents below ``top``, and return those that were missing.
+
+    Neither ``top`` nor its parents are created: they may have been moved away on purpose.
+    """
     missing = list(takewhile(lambda one: one != top and not one.is_dir(), (folder, *folder.parents)))
     for one in reversed(missing):
         one.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
-"""Python's garbage collector, which has nothing to find while a process starts, kept out of the way until then.
+"""Suspension of Python's garbage collector while a process starts.
 
-Imports make half a million objects that stay. Left alone, the collector goes over all of them again and again while
-they are made, and once more when the process ends: a third of what a short run takes.
+Imports create half a million objects that stay. By default the collector scans all of them again and again while they
+are created, and once more when the process ends: a third of the time of a short run.
 """
 
 import gc
@@ -10,20 +10,20 @@ _paused = False
 
 
 def pause() -> None:
-    """Collect nothing from now on: for a process of camcli's own, when it begins."""
+    """Suspend collection; only for camcli's own process, when it starts."""
     global _paused
     gc.disable()
     _paused = True
 
 
-def keep() -> None:
-    """What there is stays until the process ends, and is looked at no more; where :func:`pause` was called."""
+def freeze() -> None:
+    """Exempt all existing objects from collection if :func:`pause` was called."""
     if _paused:
         gc.freeze()
 
 
 def resume() -> None:
-    """Collect again, but for what is still there after a last look at it; where :func:`pause` was called."""
+    """Collect once, exempt the objects that remain, and resume collection if :func:`pause` was called."""
     global _paused
     if _paused:
         gc.collect()

@@ -1,4 +1,4 @@
-"""Text tables whose cells are parted by a comma, a semicolon, a tab or a blank: which of them, their content says."""
+"""Text tables whose delimiter (comma, semicolon, tab or blank) is detected from their content."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 from camcli.base.errors import RequestError
 
 DELIMITERS = (",", ";", "\t")
-# A list of pairs without any of these, such as `ILSVRC2012_val_00000001.JPEG 65`, has blanks.
+# The delimiter of pairs without any of these, such as `ILSVRC2012_val_00000001.JPEG 65`.
 BLANK = " "
-# So many rows are looked at to find the delimiter.
-SAMPLE = 50
+# Number of rows that the delimiter is detected from.
+SAMPLE_ROWS = 50
 
 
-def rows(text: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a table that are not empty: the number of the line that each ends in, and its cells, stripped.
+def read_rows(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Iterate over the non-empty rows of a table: the number of the line that each ends in, and its stripped cells.
 
     Raises:
-        ValueError: a row is no CSV; the message says which.
+        ValueError: a row is not CSV; the message gives its line.
     """
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter(text), skipinitialspace=True, strict=True)
+    reader = csv.reader(io.StringIO(text), delimiter=detect_delimiter(text), skipinitialspace=True, strict=True)
     try:
         for row in reader:
             cells = [cell.strip() for cell in row]
@@ -33,47 +33,47 @@ def rows(text: str) -> Iterator[tuple[int, list[str]]]:
         raise ValueError(f"line {reader.line_num} is not CSV ({error})") from error
 
 
-def delimiter(text: str) -> str:
-    """What parts the cells of a table: what is in its first rows, and as often in each; of several what comes first.
+def detect_delimiter(text: str) -> str:
+    """Detect the delimiter of a table: one that its first rows hold equally often; of several, the first to occur.
 
-    A cell in quotes may hold any of them. Without one of :data:`DELIMITERS` in it, a table whose rows are all two words
-    is parted by blanks.
+    Delimiters in quoted cells do not count. A table without any of :data:`DELIMITERS` is delimited by blanks if all
+    rows are two words.
     """
-    widths = {one: list(_widths(text, one)) for one in DELIMITERS}
+    widths = {one: list(_count_cells(text, one)) for one in DELIMITERS}
     first = next((line for line in io.StringIO(text) if line.strip()), "")
-    there = [one for one in DELIMITERS if widths[one] and widths[one][0] > 1]
-    even = [one for one in there if len(set(widths[one])) == 1]
-    if there:
-        return min(even or there, key=first.index)
+    present = [one for one in DELIMITERS if widths[one] and widths[one][0] > 1]
+    even = [one for one in present if len(set(widths[one])) == 1]
+    if present:
+        return min(even or present, key=first.index)
     anywhere = any(width > 1 for found in widths.values() for width in found)
-    pairs = [len(line.split()) == 2 for line in islice(filter(str.strip, io.StringIO(text)), SAMPLE)]
+    pairs = [len(line.split()) == 2 for line in islice(filter(str.strip, io.StringIO(text)), SAMPLE_ROWS)]
     return BLANK if pairs and all(pairs) and not anywhere else DELIMITERS[0]
 
 
-def _widths(text: str, delimiter: str) -> Iterator[int]:
-    """How many cells the first rows have."""
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
+def _count_cells(text: str, separator: str) -> Iterator[int]:
+    """Iterate over the numbers of cells in the first rows."""
+    reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
     try:
-        yield from islice((len(row) for row in reader if any(map(str.strip, row))), SAMPLE)
-    except csv.Error:  # such as a NUL, or a field that never ends: told when the table is read
+        yield from islice((len(row) for row in reader if any(map(str.strip, row))), SAMPLE_ROWS)
+    except csv.Error:  # such as a NUL, or an unterminated quote: reported when the table is read
         return
 
 
-def title(cell: str) -> str:
-    """A column's title as titles are compared: ``Image Path`` is ``image_path``."""
+def normalize_title(cell: str) -> str:
+    """Normalize a column's title for comparison: ``Image Path`` becomes ``image_path``."""
     return "_".join(cell.casefold().replace("-", " ").replace("_", " ").split())
 
 
-def column(titles: Sequence[str], known: Iterable[str]) -> int | None:
-    """Which of the titles, as :func:`title` has them, is the first of those known; None if none is."""
+def find_column(titles: Sequence[str], known: Iterable[str]) -> int | None:
+    """Return the position of the first known name among normalized titles; None if there is none."""
     return next((titles.index(name) for name in known if name in titles), None)
 
 
 def read_text(file: Path, what: str, hint: str = "") -> str:
-    """The text of a file.
+    """Read a text file.
 
     Raises:
-        RequestError: it cannot be read, or is no text; of the message ``what`` is the beginning.
+        RequestError: the file cannot be read, or is not UTF-8; its message begins with ``what``.
     """
     try:
         return file.read_text(encoding="utf-8-sig")

@@ -1,15 +1,15 @@
-"""What the user can put right: each error says what was given, what exists, and what to do."""
+"""Errors that the user can fix, each with what was given, what exists, and what to do."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class CamcliError(Exception):
-    """An error with a reason for people.
+    """An error with a message for the user.
 
     Args:
         message: what was given and why it cannot be done.
-        hint: what to do instead, or what exists; may span lines.
+        hint: what to do instead, or what exists; may have several lines.
     """
 
     exit_code = 2
@@ -24,42 +24,42 @@ class CamcliError(Exception):
 
 
 class RequestError(CamcliError):
-    """The request itself is wrong; nothing was started. Exit code 2."""
+    """The request itself is invalid; nothing was started. Exit code 2."""
 
     exit_code = 2
 
 
 class PictureError(CamcliError):
-    """This picture (or this target of it) cannot be done; the others can. Exit code 1."""
+    """One picture, or one of its targets, cannot be processed; others can. Exit code 1."""
 
     exit_code = 1
 
 
 class OutputError(CamcliError):
-    """What belongs to the run as a whole cannot be written, so the run ends; what was done stays. Exit code 1."""
+    """A file of the whole run cannot be written, so the run ends; finished results stay. Exit code 1."""
 
     exit_code = 1
 
 
 class NothingFoundError(CamcliError):
-    """The request is sound, but there is nothing to do. Exit code 3."""
+    """The request is valid, but there is nothing to do. Exit code 3."""
 
     exit_code = 3
 
 
-def nearest(word: str, known: Iterable[str], most: int = 3) -> list[str]:
-    """The known names most like ``word``, best first; case does not count."""
+def find_nearest(word: str, known: Iterable[str], limit: int = 3) -> list[str]:
+    """Return the known names most similar to ``word``, best first, ignoring case."""
     by_folded: dict[str, str] = {}
     for name in known:
         by_folded.setdefault(name.casefold(), name)
-    close = difflib.get_close_matches(word.casefold(), by_folded, n=most, cutoff=0.6)
+    close = difflib.get_close_matches(word.casefold(), by_folded, n=limit, cutoff=0.6)
     within = [folded for folded in by_folded if word.casefold() in folded and folded not in close] if word else []
-    return [by_folded[folded] for folded in [*close, *sorted(within, key=len)][:most]]
+    return [by_folded[folded] for folded in [*close, *sorted(within, key=len)][:limit]]
 
 
-def did_you_mean(word: str, known: Iterable[str], most: int = 3) -> str:
-    """A line for a hint: ``did you mean 'resnet50'?``, or nothing if no name is near."""
-    close = [repr(name) for name in nearest(word, known, most)]
+def did_you_mean(word: str, known: Iterable[str], limit: int = 3) -> str:
+    """Return a line for a hint, ``did you mean 'resnet50'?``; empty if no name is similar."""
+    close = [repr(name) for name in find_nearest(word, known, limit)]
     if not close:
         return ""
     return "did you mean " + (" or ".join(filter(None, [", ".join(close[:-1]), close[-1]]))) + "?"

@@ -1,4 +1,4 @@
-"""A table of alternatives: its rows are strings, so names are known before anything heavy is imported."""
+"""Registries of alternatives by name, whose functions are imported only on use."""
 
 import importlib
 import importlib.metadata
@@ -12,14 +12,14 @@ from camcli.base.errors import RequestError, did_you_mean
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One alternative. A registry whose alternatives say more has a row type of its own beside it.
+    """One alternative of a registry. Registries with further fields have a row type of their own.
 
     Attributes:
-        kind: the file of the registry's folder that holds it, which is also its kind.
-        name: what the user calls it.
-        summary: one line for people.
-        function: the function's name, where it is not ``name`` with ``-`` as ``_``.
-        module: the full module path; set for rows that other packages bring.
+        kind: kind of the alternative, and the name of the file that holds its function.
+        name: name that the user writes.
+        summary: description of one line.
+        function: name of the function, if it is not ``name`` with ``_`` for ``-``.
+        module: full module path of a row from another package; empty for built-in rows.
     """
 
     kind: str
@@ -30,25 +30,24 @@ class Row:
 
     @property
     def function_name(self) -> str:
-        """The name of the row's function in its file."""
+        """Name of the row's function in its file."""
         return self.function or self.name.replace("-", "_")
 
 
 R = TypeVar("R", bound=Row)
 
 
-class Table(Generic[R]):
-    """Rows found by name and loaded on use; other packages add rows by entry points.
+class Registry(Generic[R]):
+    """Rows that are found by name and loaded on use; other packages add rows by entry points.
 
     An entry point of group ``camcli.<folder>`` is named ``<kind>.<name>`` and points at the function.
 
     Args:
-        row_type: what each row is.
-        package: the group of entry points, and the folder's import path where ``folder`` names none, such as
-            ``camcli.methods``.
-        noun: what one row is called in messages.
-        rows: our own rows.
-        folder: the import path of the folder that holds their files, where that is not ``package``.
+        row_type: type of the rows.
+        package: group of entry points, such as ``camcli.methods``, and default of ``folder``.
+        noun: name of a row in messages.
+        rows: built-in rows.
+        folder: import path of the folder that holds their files; empty for ``package``.
     """
 
     def __init__(self, row_type: type[R], package: str, noun: str, *rows: R, folder: str = "") -> None:
@@ -56,15 +55,15 @@ class Table(Generic[R]):
         self.package = package
         self.folder = folder or package
         self.noun = noun
-        self.own = rows
+        self.builtin_rows = rows
 
     @cached_property
     def rows(self) -> tuple[R, ...]:
-        """Our own rows, then those of installed packages."""
-        return self.own + tuple(self._brought())
+        """Built-in rows, then those of installed packages."""
+        return self.builtin_rows + tuple(self._read_entry_points())
 
-    def _brought(self) -> Iterator[R]:
-        taken = {row.name for row in self.own}
+    def _read_entry_points(self) -> Iterator[R]:
+        taken = {row.name for row in self.builtin_rows}
         for point in sorted(importlib.metadata.entry_points(group=self.package), key=lambda point: point.name):
             kind, _, name = point.name.partition(".")
             if not name or name in taken:
@@ -77,14 +76,14 @@ class Table(Generic[R]):
             yield self.row_type(kind, name, f"from {distribution}", module=point.module, function=point.attr)
 
     def names(self) -> list[str]:
-        """The names of all rows, in order."""
+        """Return the names of all rows, in order."""
         return [row.name for row in self.rows]
 
     def find(self, name: str) -> R:
-        """The row of this name.
+        """Return the row of this name.
 
         Raises:
-            RequestError: there is none; the hint names the nearest and lists all.
+            RequestError: there is no such row; the hint names the nearest and lists all.
         """
         for row in self.rows:
             if row.name == name:
@@ -96,15 +95,15 @@ class Table(Generic[R]):
         )
 
     def load(self, name: str) -> Callable[..., Any]:
-        """The function of the row of this name; its file is imported now."""
+        """Import and return the function of the row of this name."""
         row = self.find(name)
-        return self.beside(row, row.function_name)
+        return self.load_function(row, row.function_name)
 
-    def beside(self, row: R, function: str) -> Callable[..., Any]:
-        """A function in the file that holds a row's own."""
-        found: Callable[..., Any] = getattr(importlib.import_module(self.home(row)), function)
+    def load_function(self, row: R, function: str) -> Callable[..., Any]:
+        """Import and return another function from the file of a row."""
+        found: Callable[..., Any] = getattr(importlib.import_module(self.module_path(row)), function)
         return found
 
-    def home(self, row: R) -> str:
-        """The import path of the file that holds a row's function."""
+    def module_path(self, row: R) -> str:
+        """Return the import path of the file that holds a row's function."""
         return row.module or f"{self.folder}.{row.kind}"

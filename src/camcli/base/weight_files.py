@@ -1,4 +1,4 @@
-"""Files of weights, told by their names and by how they begin; nothing in a file runs for that."""
+"""Detection of files of weights by their names and first bytes, without running anything in them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-# What training and exporting programs call their files.
-PYTORCH = (".ckpt", ".pth", ".pt", ".safetensors", ".bin", ".pth.tar", ".pt.tar", ".ckpt.tar", ".pkl", ".pickle")
-# Of other libraries, by the file's suffix; PyTorch cannot run them, so they have no gradients here.
-OTHERS = {
+# Suffixes of files that training and export programs write.
+PYTORCH_SUFFIXES = (
+    ".ckpt",
+    ".pth",
+    ".pt",
+    ".safetensors",
+    ".bin",
+    ".pth.tar",
+    ".pt.tar",
+    ".ckpt.tar",
+    ".pkl",
+    ".pickle",
+)
+# Formats of other libraries by suffix; PyTorch cannot run them, so there are no gradients.
+FOREIGN_FORMATS = {
     ".onnx": "an ONNX model",
     ".h5": "an HDF5 file, as Keras writes it",
     ".hdf5": "an HDF5 file, as Keras writes it",
@@ -30,14 +41,14 @@ OTHERS = {
     ".pt2": "a program of torch.export",
     ".mar": "a TorchServe archive",
 }
-# How much of a file is looked at.
-START = 512
-NO_GRADIENT = (
+# Number of bytes read to identify a file.
+HEADER_BYTES = 512
+NO_GRADIENT_HINT = (
     "camcli explains PyTorch networks, since a map needs gradients: give the network that it was exported from, "
     "-m NAME --weights FILE; or one converted to PyTorch, returned by a function of yours: -m my_model.py:make"
 )
-FETCH = "fetch the file itself, then name it again"
-EXPORTED = (
+FETCH_HINT = "fetch the file itself, then name it again"
+TORCHSCRIPT_HINT = (
     "it is a program: if you trust it, take the weights out of it, for a network built in Python, and give those:\n"
     "  import torch\n"
     "  torch.save(torch.jit.load({path!r}, map_location='cpu').state_dict(), 'weights.pth')\n"
@@ -46,32 +57,32 @@ EXPORTED = (
     "  import torch, camcli\n"
     "  def make():\n"
     "      net = torch.jit.load({path!r}, map_location='cpu').eval()\n"
-    "      prepare = camcli.Prepare(size=(224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), "
+    "      preprocess = camcli.Preprocess(size=(224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), "
     "resize=(256, 256))  # as it was trained\n"
-    "      return net, prepare"
+    "      return net, preprocess"
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """What a file is that holds no weights which can be read here.
+class UnusableFile:
+    """Description of a file that has no readable weights.
 
     Attributes:
-        what: in words, with its article: ``an ONNX model``.
+        description: kind of file with its article: ``an ONNX model``.
         hint: what to do instead.
     """
 
-    what: str
+    description: str
     hint: str
 
 
-# How files begin that are given as weights and are none, and what they are.
-BEGINNINGS = (
+# First bytes of files that are mistaken for weights, with their descriptions and hints.
+FILE_SIGNATURES = (
     (b"version https://git-lfs", "a Git LFS pointer: it stands for a file that was not fetched", "git lfs pull"),
-    (b"\x89HDF\r\n\x1a\n", OTHERS[".h5"], NO_GRADIENT),
-    (b"GGUF", OTHERS[".gguf"], NO_GRADIENT),
-    (b"ptrt", OTHERS[".engine"], NO_GRADIENT),
-    (b"ftrt", OTHERS[".engine"], NO_GRADIENT),
+    (b"\x89HDF\r\n\x1a\n", FOREIGN_FORMATS[".h5"], NO_GRADIENT_HINT),
+    (b"GGUF", FOREIGN_FORMATS[".gguf"], NO_GRADIENT_HINT),
+    (b"ptrt", FOREIGN_FORMATS[".engine"], NO_GRADIENT_HINT),
+    (b"ftrt", FOREIGN_FORMATS[".engine"], NO_GRADIENT_HINT),
     (b"\x1f\x8b", "compressed by gzip", "unpack it: gunzip, or tar xzf"),
     (b"BZh", "compressed by bzip2", "unpack it: bunzip2, or tar xjf"),
     (b"\xfd7zXZ", "compressed by xz", "unpack it: unxz, or tar xJf"),
@@ -80,142 +91,147 @@ BEGINNINGS = (
     (b"Rar!", "a RAR archive", "unpack it"),
     (b"\x89PNG", "a picture (PNG)", "pictures are arguments, without a flag"),
     (b"\xff\xd8\xff", "a picture (JPEG)", "pictures are arguments, without a flag"),
-    (b"%PDF", "a PDF document", FETCH),
+    (b"%PDF", "a PDF document", FETCH_HINT),
     (b"\x93NUMPY", "an array of NumPy", "give a state dict of PyTorch: safetensors or .pth"),
 )
 
 
-def suffix(name: str) -> str:
-    """The suffix by which a file's name says that it holds weights or a whole network; empty if it does not."""
+def weight_suffix(name: str) -> str:
+    """Return the suffix of a file name if it is one of weights or of a whole network; else an empty string."""
     lower = PurePath(name).name.lower()
-    return next((end for end in (*PYTORCH, *OTHERS) if lower.endswith(end) and lower != end), "")
+    return next((end for end in (*PYTORCH_SUFFIXES, *FOREIGN_FORMATS) if lower.endswith(end) and lower != end), "")
 
 
-def kind(path: Path) -> Kind | None:
-    """What a file is, if it begins as no file of weights does that is read here.
+def identify_file(path: Path) -> UnusableFile | None:
+    """Identify a file whose first bytes are not those of readable weights; None if they may be.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
-        start = file.read(START)
+        start = file.read(HEADER_BYTES)
     if not start:
-        return Kind("empty", "was it saved or fetched to the end?")
+        return UnusableFile("empty", "was it saved or fetched to the end?")
     if start[:2] == b"PK":
-        return _archive(path)
-    for beginning, what, hint in BEGINNINGS:
-        if start.startswith(beginning):
-            return Kind(what, hint)
+        return _identify_archive(path)
+    for signature, what, hint in FILE_SIGNATURES:
+        if start.startswith(signature):
+            return UnusableFile(what, hint)
     if start[4:8] == b"TFL3":
-        return Kind(OTHERS[".tflite"], NO_GRADIENT)
+        return UnusableFile(FOREIGN_FORMATS[".tflite"], NO_GRADIENT_HINT)
     if _is_onnx(start):
-        return Kind(OTHERS[".onnx"], NO_GRADIENT)
+        return UnusableFile(FOREIGN_FORMATS[".onnx"], NO_GRADIENT_HINT)
     if start[257:262] == b"ustar" and path.suffix != ".tar":
-        return Kind("a tar archive", "unpack it: tar xf")
+        return UnusableFile("a tar archive", "unpack it: tar xf")
     if not any(start):
-        return Kind("nothing but zeros at its beginning: its download was not finished", FETCH)
-    if other := OTHERS.get(path.suffix.lower()):
-        return Kind(other, NO_GRADIENT)
-    return _text(start)
+        return UnusableFile("nothing but zeros at its beginning: its download was not finished", FETCH_HINT)
+    if other := FOREIGN_FORMATS.get(path.suffix.lower()):
+        return UnusableFile(other, NO_GRADIENT_HINT)
+    return _identify_text(start)
 
 
 def _is_onnx(start: bytes) -> bool:
-    """Whether a file begins as an ONNX model: the version of its format, then who made it."""
+    """Return whether a file begins like an ONNX model: version of the format, then producer."""
     return start[0] == 8 and 1 <= start[1] < 32 and start[2] in (0x12, 0x1A, 0x22, 0x3A)
 
 
-def _text(start: bytes) -> Kind | None:
+def _identify_text(start: bytes) -> UnusableFile | None:
     if b"\0" in start:
         return None
     try:
         text = start.decode("utf-8").strip()
     except UnicodeDecodeError as error:
-        if error.start < len(start) - 3:  # else a character is cut where the look ends
+        if error.start < len(start) - 3:  # otherwise a character is cut at the end of the header
             return None
         text = start[: error.start].decode("utf-8").strip()
     if any(ord(character) < 32 and character not in "\t\n\r" for character in text):
         return None
     if text.lower().startswith(("<!doctype", "<html", "<?xml")):
-        return Kind("a web page: what was fetched is the page about the file, or an error", FETCH)
+        return UnusableFile("a web page: what was fetched is the page about the file, or an error", FETCH_HINT)
     line = text.splitlines()[0][:60] if text else ""
-    return Kind(f"text, which begins {line!r}" if line else "blank text", FETCH)
+    return UnusableFile(f"text, which begins {line!r}" if line else "blank text", FETCH_HINT)
 
 
-def _archive(path: Path) -> Kind | None:
+def _identify_archive(path: Path) -> UnusableFile | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return None  # a damaged one; what reads it says so
+        return None  # a damaged archive: reading it reports the error
     inside = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
-        return Kind("a TorchScript archive, no state dict", EXPORTED.format(path=str(path)))
+        return UnusableFile("a TorchScript archive, no state dict", TORCHSCRIPT_HINT.format(path=str(path)))
     if "data.pkl" in inside:
         return None
     if any(name.endswith("exported_program.json") or "/models/" in f"/{name}" for name in names):
-        return Kind(OTHERS[".pt2"], NO_GRADIENT)
+        return UnusableFile(FOREIGN_FORMATS[".pt2"], NO_GRADIENT_HINT)
     if "model.weights.h5" in names:
-        return Kind(OTHERS[".keras"], NO_GRADIENT)
+        return UnusableFile(FOREIGN_FORMATS[".keras"], NO_GRADIENT_HINT)
     if names and all(name.endswith(".npy") for name in names):
-        return Kind("an archive of NumPy's (npz)", "give a state dict of PyTorch: safetensors or .pth")
-    found = [name for name in names if suffix(name)]
-    return Kind("a zip archive, no file of weights", f"unpack it{f', and name {_some(found)}' if found else ''}")
+        return UnusableFile("an archive of NumPy's (npz)", "give a state dict of PyTorch: safetensors or .pth")
+    found = [name for name in names if weight_suffix(name)]
+    return UnusableFile(
+        "a zip archive, no file of weights", f"unpack it{f', and name {_list_some(found)}' if found else ''}"
+    )
 
 
-def _some(names: Iterable[str]) -> str:
+def _list_some(names: Iterable[str]) -> str:
     names = list(names)
     return ", ".join(map(repr, names[:3])) + (f" or one of {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def not_a_picture(given: str) -> Kind | None:
-    """What a name given as a picture is, if it says that it holds weights or a whole network."""
-    end = suffix(given)
+def identify_non_picture(given: str) -> UnusableFile | None:
+    """Identify an input that is not a picture but has the suffix of weights or of a network; None otherwise."""
+    end = weight_suffix(given)
     if not end or Path(given).is_dir():
         return None
-    if end in OTHERS:
-        return Kind(f"{OTHERS[end]}, not a picture", NO_GRADIENT)
-    return Kind("a file of weights, not a picture", f"name the network and its weights: -m resnet50 --weights {given}")
+    if end in FOREIGN_FORMATS:
+        return UnusableFile(f"{FOREIGN_FORMATS[end]}, not a picture", NO_GRADIENT_HINT)
+    return UnusableFile(
+        "a file of weights, not a picture", f"name the network and its weights: -m resnet50 --weights {given}"
+    )
 
 
-def not_a_model(given: str) -> Kind | None:
-    """What a name given as a model is, if it is a file of weights, a file of another library, or a folder."""
-    path, end = Path(given), suffix(given)
+def identify_non_model(given: str) -> UnusableFile | None:
+    """Identify a model name that is a file of weights, a file of another library, or a folder; None otherwise."""
+    path, end = Path(given), weight_suffix(given)
     if path.is_dir():
-        return folder(path)
-    if end in OTHERS:
-        return Kind(OTHERS[end], NO_GRADIENT)
+        return identify_folder(path)
+    if end in FOREIGN_FORMATS:
+        return UnusableFile(FOREIGN_FORMATS[end], NO_GRADIENT_HINT)
     if not end and not path.is_file():
         return None
     try:
-        other = kind(path)
+        other = identify_file(path)
     except OSError:
         other = None
     if other:
         return other
-    own = "a network of your own: -m my_model.py:make"
+    own_network = "a network of your own: -m my_model.py:make"
     if not end:
-        return Kind(
-            "a file, and no model's name", f"weights need the network they are of: -m resnet50 --weights FILE; {own}"
+        return UnusableFile(
+            "a file, and no model's name",
+            f"weights need the network they are of: -m resnet50 --weights FILE; {own_network}",
         )
-    return Kind(
+    return UnusableFile(
         "a file of weights, which does not say of which network",
-        f"name both: -m resnet50 --weights {given}; the names: camcli models; {own} --weights {given}",
+        f"name both: -m resnet50 --weights {given}; the names: camcli models; {own_network} --weights {given}",
     )
 
 
-def folder(folder: Path) -> Kind:
-    """What a folder is that is given for a file of weights or a model's name."""
-    there = sorted(one.name for one in folder.iterdir()) if os.access(folder, os.R_OK) else []
-    if "saved_model.pb" in there:
-        return Kind("a TensorFlow model (a folder)", NO_GRADIENT)
-    if "open_clip_config.json" in there:
-        return Kind("a folder", f"open_clip's folders are named -m open_clip:local-dir:{folder}")
-    if "config.json" in there:
-        return Kind("a folder", f"timm's folders are named -m local-dir:{folder}")
-    found = [str(folder / name) for name in there if suffix(name)]
+def identify_folder(folder: Path) -> UnusableFile:
+    """Identify a folder that is given in place of a file of weights or a model's name."""
+    names = sorted(one.name for one in folder.iterdir()) if os.access(folder, os.R_OK) else []
+    if "saved_model.pb" in names:
+        return UnusableFile("a TensorFlow model (a folder)", NO_GRADIENT_HINT)
+    if "open_clip_config.json" in names:
+        return UnusableFile("a folder", f"open_clip's folders are named -m open_clip:local-dir:{folder}")
+    if "config.json" in names:
+        return UnusableFile("a folder", f"timm's folders are named -m local-dir:{folder}")
+    found = [str(folder / name) for name in names if weight_suffix(name)]
     hint = (
         f"name the network and a file of weights: -m resnet50 --weights {found[0]}"
         if found
         else ("name a network: resnet50, hf-hub:OWNER/NAME, local-dir:FOLDER (with a config.json), or my_model.py:make")
     )
-    return Kind("a folder", hint)
+    return UnusableFile("a folder", hint)

@@ -1,17 +1,17 @@
-"""Words for messages: a list that is cut short, the first line of an error."""
+"""Text for messages: shortened lists and the first line of an error."""
 
 from collections.abc import Sequence
 
-# How many names a message lists.
-MOST_NAMES = 5
+# Number of names that a message lists.
+MAX_NAMES = 5
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says; its type where it says nothing."""
+    """Return the first line of an error's message, or its type where the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def several(names: Sequence[str], count: int) -> str:
-    """The first names of so many, in words."""
-    shown = names[:MOST_NAMES]
+def shorten(names: Sequence[str], count: int) -> str:
+    """Return the first of ``count`` names, and the number of the others."""
+    shown = names[:MAX_NAMES]
     return ", ".join(shown) + (f" and {count - len(shown)} more" if count > len(shown) else "")

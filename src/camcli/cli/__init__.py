@@ -1,4 +1,4 @@
-"""The command line: words in, a job out, an exit code back. Nothing here imports torch at the top."""
+"""Command line: parse arguments into a job, run it, exit with a code. No module here imports torch at the top."""
 
 from typing import Annotated
 
@@ -36,7 +36,7 @@ def _show_version(wanted: bool) -> bool:
 
 
 @app.callback()
-def _top(
+def _root(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit", callback=_show_version, is_eager=True)
     ] = False,
@@ -45,5 +45,5 @@ def _top(
 
 
 def main() -> None:
-    """Run the command line; ends the process with the command's exit code."""
+    """Run the command line and exit with the command's exit code."""
     app(prog_name="camcli")

@@ -1,32 +1,36 @@
-"""``camcli channels``."""
+"""The ``camcli channels`` command."""
 
 import re
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from camcli.base.errors import RequestError
-from camcli.cli.console import Voice, print_table
-from camcli.cli.exit import ending
+from camcli.cli.console import Console, print_table
+from camcli.cli.exit import exit_codes
 from camcli.cli.loading import loading
-from camcli.cli.options import Session, add_options, build, open_session, split_words
-from camcli.cli.streams import standard_output
-from camcli.runs.channels import Contest
+from camcli.cli.options import CommonOptions, add_options, apply_common_options, build, split_words
+from camcli.cli.streams import get_standard_output
+from camcli.runs.channels import ChannelJob
 from camcli.runs.job.job import Job
-from camcli.runs.record.outcome import Tally
+from camcli.runs.record.outcome import Counts
 
-NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
+if TYPE_CHECKING:
+    from camcli.runs.channels.run import ChannelRun
+    from camcli.runs.channels.table import ChannelStats
 
-# The options of the command, in the help's order: a job's that it shares, and its own.
+NUMBER_PATTERN = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+# The command's options in the order of its help: those shared with a job, and its own.
 OPTIONS = (
     *("model", "inputs", "layers", "channels", "values", "weights", "size", "crop", "layout", "call", "placement"),
     *("output", "out", "sort", "top", "pictures", "colormap", "alpha", "decode", "background", "range", "pages"),
     *("overwrite", "batch_size", "workers", "timeout", "device", "precision"),
     *("keep_memory", "no_keep_memory", "seed", "null_separated", "as_json", "quiet"),
 )
-OTHER_WORDS: dict[str, dict[str, Any]] = {
+OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
     "model": {
         "help": "Model name, as for camcli explain --model",
         "positional": True,
@@ -45,7 +49,7 @@ OTHER_WORDS: dict[str, dict[str, Any]] = {
 }
 
 
-@add_options(Session, Contest, Job, names=OPTIONS, reworded=OTHER_WORDS)
+@add_options(CommonOptions, ChannelJob, Job, names=OPTIONS, overrides=OPTION_OVERRIDES)
 def channels(**words: Any) -> None:
     """Rank the channels of a layer over images, with a contact sheet of the images that activate each most.
 
@@ -55,66 +59,68 @@ def channels(**words: Any) -> None:
 
     Exit codes: 0 = all done, 1 = some images failed, 2 = invalid request, 3 = nothing to do, 130 = interrupted.
     """
-    session = open_session(Session, words)
-    voice = Voice(session.quiet, ledger="")
-    with ending(voice, "nothing is written before the last picture"):
-        numbers = _numbers(words["channels"] or ())
+    session = apply_common_options(CommonOptions, words)
+    console = Console(session.quiet, ledger="")
+    with exit_codes(console, "nothing is written before the last picture"):
+        numbers = _parse_channels(words["channels"] or ())
         target = f"channel:{','.join(map(str, numbers or (0,)))}"
         job = build(Job, words, method="activation", target=(target,))
-        contest = build(Contest, {**words, "channels": numbers}, job=job)
-        tally = _rank(contest, voice, session.as_json)
-    raise typer.Exit(tally.exit_code)
+        channel_job = build(ChannelJob, {**words, "channels": numbers}, job=job)
+        counts = _rank(channel_job, console, session.as_json)
+    raise typer.Exit(counts.exit_code)
 
 
-def _numbers(given: Sequence[str]) -> tuple[int, ...]:
+def _parse_channels(given: Sequence[str]) -> tuple[int, ...]:
     words = split_words(given)
     for word in words:
-        if not NUMBER.fullmatch(word):
+        if not NUMBER_PATTERN.fullmatch(word):
             raise RequestError(f"--channel {word!r} is not a channel's number", "say --channel 12,99, counted from 0")
     return tuple(dict.fromkeys(map(int, words)))
 
 
-def _rank(contest: Contest, voice: Voice, as_json: bool) -> Tally:
-    with loading(voice, f"loading {contest.job.model}"):
-        from camcli.runs.channels.run import Ranking
+def _rank(channel_job: ChannelJob, console: Console, as_json: bool) -> Counts:
+    with loading(console, f"loading {channel_job.job.model}"):
+        from camcli.runs.channels.run import ChannelRun
 
-        ranking = Ranking(contest)
-    _introduce(ranking, voice)
-    told = len(ranking.notes)
-    tally, began = Tally(), time.monotonic()
-    with ranking:
-        with voice.progress(ranking.total, tally) as reporter:
-            for outcomes in ranking:
-                reporter.picture(outcomes)
-        with voice.working("drawing the contact sheet"):
-            ranked = ranking.write()
+        run = ChannelRun(channel_job)
+    _introduce(run, console)
+    printed = len(run.notes)
+    counts, began = Counts(), time.monotonic()
+    with run:
+        with console.progress(run.total, counts) as reporter:
+            for outcomes in run:
+                reporter.add_picture(outcomes)
+        with console.working("drawing the contact sheet"):
+            ranked = run.write()
     if as_json:
-        standard_output().buffer.writelines(one.as_line() for one in ranked)
-        standard_output().buffer.flush()
-    elif not voice.quiet:
-        with_values = ranking.values is not None
+        get_standard_output().buffer.writelines(one.as_line() for one in ranked)
+        get_standard_output().buffer.flush()
+    elif not console.quiet:
+        with_values = run.values is not None
         headings = ["channel", "mean", "max", "std", "active", *["r"] * with_values, "strongest picture"]
-        print_table(headings, _cells(ranked, with_values))
-    for note in ranking.notes[told:]:
-        voice.note(note)
-    voice.summary([], tally, time.monotonic() - began, ", ".join(f"{contest.job.out}/{file}" for file in ranking.files))
-    return tally
+        print_table(headings, _make_rows(ranked, with_values))
+    for note in run.notes[printed:]:
+        console.note(note)
+    console.print_summary(
+        [], counts, time.monotonic() - began, ", ".join(f"{channel_job.job.out}/{file}" for file in run.files)
+    )
+    return counts
 
 
-def _cells(ranked: Sequence[Any], with_values: bool) -> Iterator[list[str]]:
+def _make_rows(ranked: Sequence["ChannelStats"], with_values: bool) -> Iterator[list[str]]:
     for one in ranked:
         numbers = [f"{value:.4g}" for value in (one.mean, one.max, one.std)]
         r = [] if not with_values else [f"{one.correlation:+.3f}" if one.correlation is not None else ""]
-        first = one.strongest[0][0].shown if one.strongest else ""
+        first = one.strongest[0][0].display_name if one.strongest else ""
         yield [str(one.channel), *numbers, f"{one.active:.3f}", *r, first]
 
 
-def _introduce(ranking: Any, voice: Voice) -> None:
-    worker = ranking.worker
-    voice.say(f"model: {worker.network.name}, {worker.network.origin}")
-    chosen = "" if ranking.contest.job.layers else " (chosen; --layer names another)"
-    voice.say(f"channels: of {ranking.layer}{chosen}, on {worker.where}")
+def _introduce(run: "ChannelRun", console: Console) -> None:
+    worker = run.worker
+    console.say(f"model: {worker.network.name}, {worker.network.origin}")
+    chosen = "" if run.channel_job.job.layers else " (chosen; --layer names another)"
+    console.say(f"channels: of {run.layer}{chosen}, on {worker.device_names}")
     if worker.network.untrained:
-        voice.note("the weights are random: this ranking means nothing, and every file says so")
-    for note in ranking.notes:
-        voice.note(note)
+        console.note("the weights are random: this ranking means nothing, and every file says so")
+    for note in run.notes:
+        console.note(note)

@@ -1,4 +1,4 @@
-"""How a command ends: every error a user can put right becomes words and an exit code."""
+"""Exit codes: turn interrupts, and errors that a user can fix, into a message and an exit code."""
 
 import errno
 import os
@@ -12,97 +12,97 @@ from types import FrameType
 import typer
 
 from camcli.base.errors import CamcliError, OutputError, RequestError
-from camcli.cli.console import Voice
-from camcli.cli.streams import prints_aside
+from camcli.cli.console import Console
+from camcli.cli.streams import redirect_prints_to_stderr
 
 INTERRUPTED = 130
-TERMINATED = 143  # what a shell reports for a process that SIGTERM ended
-# What Python says where the system starts no more threads; it has no class of its own.
-NO_THREAD = "can't start new thread"
-PIPE_CLOSED = 141  # what a shell reports for a process that SIGPIPE ended
+TERMINATED = 143  # the exit code that a shell reports for a process ended by SIGTERM
+# Python's message if the system starts no more threads; the error has no class of its own.
+NO_THREAD_MESSAGE = "can't start new thread"
+PIPE_CLOSED = 141  # the exit code that a shell reports for a process ended by SIGPIPE
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, as cluster schedulers send it before they kill: ends a run as gently as Ctrl-C."""
+    """SIGTERM, which cluster schedulers send before SIGKILL; ends a run as gently as Ctrl-C."""
 
 
-WAITING = "stopping: what is being read and written is finished first; Ctrl-C once more ends it at once"
-GO_ON = "what was done stays, and the same command (without --overwrite) goes on"
+STOPPING_NOTE = "stopping: what is being read and written is finished first; Ctrl-C once more ends it at once"
+RESUME_NOTE = "what was done stays, and the same command (without --overwrite) goes on"
 
 
-class _Interrupts:
-    """What signals do: the first ends the command gently, Ctrl-C after it at once.
+class _SignalHandler:
+    """Handler of signals: the first ends the command gently, Ctrl-C after it at once.
 
-    What is gentle takes its time: pictures that are being read and written are finished.
+    A gentle end takes time: pictures that are being read and written are finished.
     """
 
-    def __init__(self, voice: Voice) -> None:
-        self.voice = voice
-        self.struck = False
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.interrupted = False
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
-        if self.struck:
+        if self.interrupted:
             if number == signal.SIGINT:
-                self.voice.cut()
-                # Nothing is waited for: no thread, no file, no clean-up of Python's.
+                self.console.restore_terminal()
+                # Wait for nothing: no threads, no files, no clean-up by Python.
                 os._exit(INTERRUPTED)
             return
-        self.struck = True
-        if any(_works(thread) for thread in threading.enumerate()):
-            self.voice.say(WAITING, style="bold")
+        self.interrupted = True
+        if any(_is_worker(thread) for thread in threading.enumerate()):
+            self.console.say(STOPPING_NOTE, style="bold")
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
-def _works(thread: threading.Thread) -> bool:
-    """Whether it is one that reads or writes pictures; those that draw on the terminal need no end."""
+def _is_worker(thread: threading.Thread) -> bool:
+    """Return whether a thread reads or writes pictures; those that draw on the terminal need not be waited for."""
     return thread is not threading.main_thread() and (not thread.daemon or thread.name.startswith("camcli"))
 
 
 @contextmanager
-def ending(voice: Voice, interrupted: str = GO_ON) -> Iterator[None]:
-    """Turns what ends a command early into its exit code: errors of camcli, Ctrl-C, SIGTERM, a closed pipe.
+def exit_codes(console: Console, interrupted_note: str = RESUME_NOTE) -> Iterator[None]:
+    """Turn what ends the block early into an exit code: errors of camcli, Ctrl-C, SIGTERM, a closed pipe.
 
     Args:
-        voice: says it.
-        interrupted: what an interrupted command leaves behind.
+        console: prints the messages.
+        interrupted_note: says what an interrupted command leaves behind.
     """
-    interrupts = _Interrupts(voice)
-    heard = [signal.SIGTERM]
-    # Where nobody is to interrupt it, as a shell has it of what runs in the background, it stays so.
+    interrupts = _SignalHandler(console)
+    handled = [signal.SIGTERM]
+    # Where SIGINT is ignored, as a shell does for background processes, it stays ignored.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        heard.append(signal.SIGINT)
-    before = {number: signal.signal(number, interrupts) for number in heard}
+        handled.append(signal.SIGINT)
+    before = {number: signal.signal(number, interrupts) for number in handled}
     try:
-        with prints_aside():
+        with redirect_prints_to_stderr():
             yield
         sys.stdout.flush()
     except CamcliError as error:
-        voice.error(error)
+        console.error(error)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt as interrupt:
-        voice.say(f"interrupted; {interrupted}", style="bold")
+        console.say(f"interrupted; {interrupted_note}", style="bold")
         raise typer.Exit(TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED) from None
     except BrokenPipeError:
-        # Nobody reads on. Python would complain once more when it flushes at the end.
+        # The reader is gone. Python would report that again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(PIPE_CLOSED) from None
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            voice.error(
+            console.error(
                 RequestError(f"{str(error.filename)!r} is too long a name for any file", "is it a file's name?")
             )
             raise typer.Exit(RequestError.exit_code) from None
-        # Of a file the command has told it already; this is standard output, which Python would flush once more.
+        # Errors of files are reported elsewhere; this one is of standard output, which Python would flush again.
         if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        voice.error(OutputError(f"standard output cannot be written to: {error.strerror}"))
+        console.error(OutputError(f"standard output cannot be written to: {error.strerror}"))
         raise typer.Exit(OutputError.exit_code) from None
     except RuntimeError as error:
-        if NO_THREAD not in str(error):
+        if NO_THREAD_MESSAGE not in str(error):
             raise
         hint = "end other processes, raise the limit (ulimit -u), or ask for fewer: --workers 1"
-        voice.error(OutputError("the system starts no more threads: its limit of them is reached", hint))
+        console.error(OutputError("the system starts no more threads: its limit of them is reached", hint))
         raise typer.Exit(OutputError.exit_code) from None
     finally:
         for number, handler in before.items():

@@ -1,31 +1,34 @@
-"""``camcli explain``."""
+"""The ``camcli explain`` command."""
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from camcli.base import weight_files
 from camcli.base.errors import RequestError
 from camcli.cli.config import check_code, load_config
-from camcli.cli.console import LISTED, Voice
-from camcli.cli.exit import ending
+from camcli.cli.console import MAX_LISTED, Console
+from camcli.cli.exit import exit_codes
 from camcli.cli.loading import loading
-from camcli.cli.options import Session, add_options, build, open_session
-from camcli.cli.streams import standard_output
+from camcli.cli.options import CommonOptions, add_options, apply_common_options, build
+from camcli.cli.streams import get_standard_output
 from camcli.models import BUNDLED_MODEL
 from camcli.runs.job.job import Job
 from camcli.runs.job.option import COMPUTE, LOGGING, MODEL, option
-from camcli.runs.record.outcome import Outcome, Tally
+from camcli.runs.record.outcome import Counts, Outcome
 from camcli.targets import AUTO
+
+if TYPE_CHECKING:
+    from camcli.runs.explain.run import Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Explain(Session):
-    """What ``camcli explain`` is asked beside its job."""
+class ExplainOptions(CommonOptions):
+    """Options of ``camcli explain`` besides those of its job."""
 
     contrast: str = option(
         "",
@@ -54,7 +57,7 @@ class Explain(Session):
     verbose: bool = option(False, LOGGING, help="Print a line for each map", short="-v", env=False)
 
 
-@add_options(Explain, Job)
+@add_options(ExplainOptions, Job)
 def explain(context: typer.Context, **words: Any) -> None:
     """Write heatmaps of what a model looks at in images.
 
@@ -62,22 +65,22 @@ def explain(context: typer.Context, **words: Any) -> None:
 
     Exit codes: 0 = all done, 1 = some images failed, 2 = invalid request, 3 = nothing to do, 130 = interrupted.
     """
-    session = open_session(Explain, words)
-    voice = Voice(session.quiet, session.verbose)
-    with ending(voice):
-        check_code(context, session.config, session.trust_config, voice)
+    session = apply_common_options(ExplainOptions, words)
+    console = Console(session.quiet, session.verbose)
+    with exit_codes(console):
+        check_code(context, session.config, session.trust_config, console)
         if session.contrast:
             words |= _read_contrast(session.contrast, words)
         if session.checkpoint:
-            _check_old_recompute(words["inputs"] or (), voice)
+            _check_old_recompute(words["inputs"] or (), console)
             words["recompute"] = True
         job = build(Job, words)
-        tally = _explain(job, voice, session.as_json)
-    raise typer.Exit(tally.exit_code)
+        counts = _explain(job, console, session.as_json)
+    raise typer.Exit(counts.exit_code)
 
 
 def _read_contrast(contrast: str, words: Mapping[str, Any]) -> dict[str, Any]:
-    """The target, the score and the class that it is compared with."""
+    """Return the target, score and rival that ``--contrast A,B`` stands for."""
     if words["target"] or words["versus"] or words["score"] not in (AUTO, "margin"):
         raise RequestError(
             "--contrast says target, score and rival at once, and one of them is given too",
@@ -92,57 +95,57 @@ def _read_contrast(contrast: str, words: Mapping[str, Any]) -> dict[str, Any]:
     return {"target": [this], "versus": [that], "score": "margin"}
 
 
-def _check_old_recompute(inputs: Sequence[str], voice: Voice) -> None:
-    """Refuse what --checkpoint means elsewhere, a file of weights, and say what it is called."""
-    if given := next(filter(weight_files.not_a_picture, inputs), ""):
+def _check_old_recompute(inputs: Sequence[str], console: Console) -> None:
+    """Refuse a file of weights after --checkpoint, the old name of --recompute, and note the new name."""
+    if given := next(filter(weight_files.identify_non_picture, inputs), ""):
         raise RequestError(
             f"--checkpoint takes no file such as {given!r}: it is the old name of --recompute, gradient checkpointing",
             f"a file of weights is named by --weights, and with it the network: -m resnet50 --weights {given}",
         )
-    voice.note("--checkpoint is called --recompute now")
+    console.note("--checkpoint is called --recompute now")
 
 
-def _explain(job: Job, voice: Voice, as_json: bool) -> Tally:
-    with loading(voice, f"loading {job.model}"):
+def _explain(job: Job, console: Console, as_json: bool) -> Counts:
+    with loading(console, f"loading {job.model}"):
         from camcli.runs.explain.run import Run
 
         run = Run(job)
-    _introduce(run, voice)
-    told = len(run.notes)
-    tally, shown, began = Tally(), list[Outcome](), time.monotonic()
-    with run, voice.progress(run.total, tally) as reporter:
+    _introduce(run, console)
+    printed = len(run.notes)
+    counts, shown, began = Counts(), list[Outcome](), time.monotonic()
+    with run, console.progress(run.total, counts) as reporter:
         for outcomes in run:
-            reporter.picture(outcomes)
-            if len(shown) <= LISTED:
+            reporter.add_picture(outcomes)
+            if len(shown) <= MAX_LISTED:
                 shown += outcomes
             if as_json:
-                standard_output().buffer.writelines(outcome.as_line() for outcome in outcomes)
-                standard_output().buffer.flush()
-    for note in run.notes[told:]:
-        voice.note(note)
-    voice.summary(shown, tally, time.monotonic() - began, job.out)
-    return tally
+                get_standard_output().buffer.writelines(outcome.as_line() for outcome in outcomes)
+                get_standard_output().buffer.flush()
+    for note in run.notes[printed:]:
+        console.note(note)
+    console.print_summary(shown, counts, time.monotonic() - began, job.out)
+    return counts
 
 
-def _introduce(run: Any, voice: Voice) -> None:
+def _introduce(run: "Run", console: Console) -> None:
     worker = run.worker
     explainer = worker.explainer
     if run.job.model == BUNDLED_MODEL:
-        voice.say("model: the bundled EfficientNet-Lite0 (--model names another)")
+        console.say("model: the bundled EfficientNet-Lite0 (--model names another)")
     else:
-        voice.say(f"model: {worker.network.name}, {worker.network.origin}")
+        console.say(f"model: {worker.network.name}, {worker.network.origin}")
     if worker.prompts:
         by = f", embedded by {run.job.text_tower}" if run.job.text_tower else ""
         within = f" (in {', '.join(map(repr, run.job.template))})" if run.job.template else ""
-        voice.say(f"prompts: {worker.prompts}{within}{by}")
+        console.say(f"prompts: {worker.prompts}{within}{by}")
     if run.job.wrap:
-        voice.say(f"wrapped by: {run.job.wrap}")
+        console.say(f"wrapped by: {run.job.wrap}")
     where = f" at {', '.join(explainer.layers)}" if explainer.layers else ""
     chosen = " (chosen; --layer names another)" if explainer.layers and not run.job.layers else ""
     names = ", ".join(row.name for row in explainer.methods)
-    voice.say(f"method{'s' * (len(explainer.methods) > 1)}: {names}{where}{chosen}, on {worker.where}")
-    voice.say(f"target: {worker.explains}")
+    console.say(f"method{'s' * (len(explainer.methods) > 1)}: {names}{where}{chosen}, on {worker.device_names}")
+    console.say(f"target: {worker.score_description}")
     if worker.network.untrained:
-        voice.note("the weights are random: these maps mean nothing, and every output says so")
+        console.note("the weights are random: these maps mean nothing, and every output says so")
     for note in run.notes:
-        voice.note(note)
+        console.note(note)

@@ -1,11 +1,11 @@
-"""``camcli layers``."""
+"""The ``camcli layers`` command."""
 
 from typing import Annotated
 
 import typer
 
-from camcli.cli.console import Voice, print_table
-from camcli.cli.exit import ending
+from camcli.cli.console import Console, print_table
+from camcli.cli.exit import exit_codes
 from camcli.cli.loading import loading
 
 
@@ -19,12 +19,12 @@ def layers(
     output: Annotated[str, typer.Option(metavar="PATH", help="Path to the logits, as for explain --output")] = "",
 ) -> None:
     """Show a model's layers: type, output shape, layout, whether a map can be made there, and the default."""
-    voice = Voice()
-    with ending(voice, "nothing was to be written"):
-        with loading(voice, f"building {model}"):
-            from camcli.runs.layers import tree
+    console = Console()
+    with exit_codes(console, "nothing was to be written"):
+        with loading(console, f"building {model}"):
+            from camcli.runs.layers import list_layers
 
-            rows, wrong = tree(model, layer, depth, size, output)
+            rows, wrong = list_layers(model, layer, depth, size, output)
         print_table(("layer", "type", "output", "layout", "map"), rows)
         if wrong is not None:
             raise wrong

@@ -1,4 +1,4 @@
-"""While a command loads."""
+"""Loading of PyTorch and a model by a command."""
 
 import sys
 import warnings
@@ -6,22 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from camcli.base import collector
-from camcli.cli.console import Voice
+from camcli.cli.console import Console
 
 
 @contextmanager
-def loading(voice: Voice, what: str) -> Iterator[None]:
-    """Around what imports torch, for the first time in a process, and loads a model; ``what`` says so meanwhile."""
-    with voice.working(what):
+def loading(console: Console, message: str) -> Iterator[None]:
+    """Show ``message`` while the block imports torch, for the first time in a process, and loads a model."""
+    with console.working(message):
         try:
             import torch  # noqa: F401 - the seam: torch comes in here
 
-            collector.keep()
-            # Pillow warns of metadata it cannot read; what makes a picture fail is told as that picture's failure.
+            collector.freeze()
+            # Pillow warns of metadata it cannot read; whatever makes a picture fail is reported as its failure.
             warnings.filterwarnings("ignore", module="PIL")
             yield
             if "cv2" in sys.modules:
-                # Several pictures are drawn at a time; threads of OpenCV's own for each would only get into their way.
+                # Several pictures are drawn at a time; OpenCV's own threads for each would only get in the way.
                 sys.modules["cv2"].setNumThreads(1)
         finally:
             collector.resume()

@@ -1,13 +1,13 @@
-"""``camcli methods``."""
+"""The ``camcli methods`` command."""
 
 from typing import Annotated
 
 import typer
 
-from camcli.cli.console import Voice, print_table
-from camcli.cli.exit import ending
+from camcli.cli.console import Console, print_table
+from camcli.cli.exit import exit_codes
 from camcli.cli.loading import loading
-from camcli.cli.streams import standard_output
+from camcli.cli.streams import get_standard_output
 from camcli.methods import METHODS, MethodRow, works_at
 
 
@@ -15,30 +15,30 @@ def methods(
     name: Annotated[str | None, typer.Argument(help="Show only this method, with its parameters")] = None,
 ) -> None:
     """List the methods: the layers each works at, its cost, a summary, and its paper."""
-    voice = Voice()
-    with ending(voice, "nothing was to be written"):
+    console = Console()
+    with exit_codes(console, "nothing was to be written"):
         rows = [METHODS.find(name)] if name else METHODS.rows
         print_table(
             ("method", "works at", "cost", "what it is", "paper"),
             [(row.name, works_at(row), row.cost, row.summary, row.paper) for row in rows],
         )
         if name:
-            _tell(rows[0], voice)
+            _print_details(rows[0], console)
             if rows[0].caveat:
-                voice.note(rows[0].caveat)
+                console.note(rows[0].caveat)
 
 
-def _tell(row: MethodRow, voice: Voice) -> None:
-    """What the method's docstring says, and its options with their values, defaults and meanings."""
-    with loading(voice, f"loading {row.name}"):
-        from camcli.engine.maps import method as recipe
+def _print_details(row: MethodRow, console: Console) -> None:
+    """Print the method's docstring, and its options with their values, defaults and meanings."""
+    with loading(console, f"loading {row.name}"):
+        from camcli.engine.maps import method as method_module
 
-    for text in recipe.descriptions(row):
-        typer.echo(f"\n{text}", file=standard_output())
-    options = recipe.options_of(row).values()
+    for text in method_module.describe_method(row):
+        typer.echo(f"\n{text}", file=get_standard_output())
+    options = method_module.read_method_options(row).values()
     if options:
-        typer.echo("\nOptions, by -o name=value:", file=standard_output())
+        typer.echo("\nOptions, by -o name=value:", file=get_standard_output())
         print_table(
             ("option", "values", "default", "meaning"),
-            [(one.name, one.values, one.written, one.meaning) for one in options],
+            [(one.name, one.allowed_values, one.default_text, one.meaning) for one in options],
         )

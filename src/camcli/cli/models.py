@@ -1,11 +1,11 @@
-"""``camcli models``."""
+"""The ``camcli models`` command."""
 
 from typing import Annotated
 
 import typer
 
-from camcli.cli.console import Voice, print_table
-from camcli.cli.exit import ending
+from camcli.cli.console import Console, print_table
+from camcli.cli.exit import exit_codes
 from camcli.cli.loading import loading
 
 
@@ -14,10 +14,10 @@ def models(
     cached: Annotated[bool, typer.Option("--cached", help="Only models whose weights are on this machine")] = False,
 ) -> None:
     """List the available models by source, and which have their weights on this machine."""
-    voice = Voice()
-    with ending(voice, "nothing was to be written"):
-        with loading(voice, "reading the libraries' lists"):
-            from camcli.models.listing import listing
+    console = Console()
+    with exit_codes(console, "nothing was to be written"):
+        with loading(console, "reading the libraries' lists"):
+            from camcli.models.listing import find_models
 
-            rows = listing(pattern, cached)
+            rows = find_models(pattern, cached)
         print_table(("model", "weights at hand"), [(name, "yes" if at_hand else "no") for name, at_hand in rows])

@@ -1,4 +1,4 @@
-"""Progress of a run: a bar, or plain lines; the rate, and the time that is left."""
+"""Progress of a run, as a bar or plain lines, with the rate and the time left."""
 
 from __future__ import annotations
 
@@ -7,151 +7,151 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console as RichConsole
 from rich.progress import Progress, ProgressColumn, Task
 from rich.table import Column
 from rich.text import Text
 
-from camcli.cli.streams import elided, printable
+from camcli.cli.streams import elide, to_printable
 
 if TYPE_CHECKING:
-    from camcli.cli.console import Voice
-    from camcli.runs.record.outcome import Outcome, Tally
+    from camcli.cli.console import Console
+    from camcli.runs.record.outcome import Counts, Outcome
 
-# Without a terminal: a plain line every so many seconds.
-LINE_EVERY = 5.0
-# Pictures come batch by batch: after a pause of so many seconds one that comes is the first of its batch.
-PAUSE = 0.2
-# A rate is told that was measured over so many seconds, the first batch and all before it left out.
-MEASURED = 2.0
-# The narrowest bar, picture's name and column of files worth their place on a terminal.
-BAR, NAME, FILE = 8, 12, 24
-# What is kept for the numbers beside the bar: "1000/1000 3 failed 123.4/s 12:34 eta 12:34".
-NUMBERS = 42
+# Seconds between plain lines, without a terminal.
+LINE_INTERVAL = 5.0
+# Pictures arrive batch by batch: one that arrives after a gap of this many seconds is the first of its batch.
+BATCH_GAP = 0.2
+# Seconds, from the first batch on, over which a rate is measured before it is shown.
+MIN_MEASURED = 2.0
+# Minimum widths of the bar, the picture's name and the column of files.
+BAR_WIDTH, NAME_WIDTH, FILE_WIDTH = 8, 12, 24
+# Width reserved for the numbers beside the bar: "1000/1000 3 failed 123.4/s 12:34 eta 12:34".
+NUMBERS_WIDTH = 42
 
 
 class Reporter(Protocol):
-    """What is told of a run while it goes on."""
+    """Receiver of a run's progress."""
 
-    def picture(self, outcomes: Sequence[Outcome]) -> None:
-        """One picture is done, has failed, or (no outcomes) was done before."""
+    def add_picture(self, outcomes: Sequence[Outcome]) -> None:
+        """Add a picture that is done, has failed, or (no outcomes) was done before."""
 
 
 class FailureReporter:
-    """Counts, and says what failed."""
+    """Reporter that counts pictures and prints failures."""
 
-    def __init__(self, voice: Voice, tally: Tally) -> None:
-        self.voice = voice
-        self.tally = tally
+    def __init__(self, console: Console, counts: Counts) -> None:
+        self.console = console
+        self.counts = counts
 
-    def picture(self, outcomes: Sequence[Outcome]) -> None:
-        self.tally.count(outcomes)
+    def add_picture(self, outcomes: Sequence[Outcome]) -> None:
+        self.counts.add(outcomes)
         for outcome in outcomes:
             if outcome.error:
-                self.voice.failure(outcome)
-            elif self.voice.verbose:
-                self.voice.say(describe_outcome(outcome))
+                self.console.failure(outcome)
+            elif self.console.verbose:
+                self.console.say(describe_outcome(outcome))
 
 
-class _Pace:
-    """How fast pictures are done, measured from batch to batch.
+class _RateMeter:
+    """Rate at which pictures are done, measured from batch to batch.
 
     Attributes:
-        rate: pictures in a second, without those that were done before; None until it means something.
+        rate: pictures per second, without those that were done before; None until it is meaningful.
     """
 
     def __init__(self) -> None:
         self.rate: float | None = None
         self._count = 0
-        self._first = self._last = self._marked = 0.0
+        self._first = self._last = self._last_update = 0.0
 
-    def picture(self) -> None:
-        """One picture has come that was not done before."""
+    def add_picture(self) -> None:
+        """Add a picture that was not done before."""
         now = time.monotonic()
         if not self._count:
-            self._first = self._marked = now
-        # Since the first batch came as many were done as came before this batch: one batch in, one batch out.
-        elif now - self._last >= PAUSE or now - self._marked >= 1:
-            self._marked = now
-            if now - self._first >= MEASURED:
+            self._first = self._last_update = now
+        # As many are done since the first batch arrived as had arrived before this one: one batch in, one batch out.
+        elif now - self._last >= BATCH_GAP or now - self._last_update >= 1:
+            self._last_update = now
+            if now - self._first >= MIN_MEASURED:
                 self.rate = self._count / (now - self._first)
         self._last = now
         self._count += 1
 
-    def left(self, pictures: int) -> float | None:
-        """Seconds until so many more are done."""
+    def estimate_seconds(self, pictures: int) -> float | None:
+        """Return the seconds until this many more pictures are done."""
         return pictures / self.rate if self.rate else None
 
 
 class LineReporter(FailureReporter):
-    """A plain line every few seconds."""
+    """Reporter that prints a plain line every few seconds."""
 
-    def __init__(self, voice: Voice, tally: Tally, total: int | None) -> None:
-        super().__init__(voice, tally)
+    def __init__(self, console: Console, counts: Counts, total: int | None) -> None:
+        super().__init__(console, counts)
         self.total = total
-        self.pace = _Pace()
-        self.last = time.monotonic()
+        self.pace = _RateMeter()
+        self.last_line = time.monotonic()
 
-    def picture(self, outcomes: Sequence[Outcome]) -> None:
-        super().picture(outcomes)
+    def add_picture(self, outcomes: Sequence[Outcome]) -> None:
+        super().add_picture(outcomes)
         if outcomes:
-            self.pace.picture()
+            self.pace.add_picture()
         now = time.monotonic()
-        if now - self.last >= LINE_EVERY:
-            self.last = now
-            self.voice.say(self.line())
+        if now - self.last_line >= LINE_INTERVAL:
+            self.last_line = now
+            self.console.say(self.format_line())
 
-    def line(self) -> str:
-        met = self.tally.met
-        words = [f"{met}/{self.total} pictures" if self.total else f"{met} pictures"]
-        words += [f"{self.tally.failed} failed"] if self.tally.failed else []
+    def format_line(self) -> str:
+        processed = self.counts.processed
+        words = [f"{processed}/{self.total} pictures" if self.total else f"{processed} pictures"]
+        words += [f"{self.counts.failed} failed"] if self.counts.failed else []
         words += [f"{self.pace.rate:.1f}/s"] if self.pace.rate else []
-        left = self.pace.left(self.total - met) if self.total else None
+        left = self.pace.estimate_seconds(self.total - processed) if self.total else None
         words += [f"{left:.0f} s left"] if left is not None else []
         return ", ".join(words)
 
 
 class BarReporter(FailureReporter):
-    """A bar with the picture under way, rate and time left."""
+    """Reporter that shows a bar with the last picture, rate and time left."""
 
-    def __init__(self, voice: Voice, tally: Tally, total: int | None, bar: Progress) -> None:
-        super().__init__(voice, tally)
+    def __init__(self, console: Console, counts: Counts, total: int | None, bar: Progress) -> None:
+        super().__init__(console, counts)
         self.bar = bar
         self.total = total
-        self.pace = _Pace()
+        self.pace = _RateMeter()
         self.task = bar.add_task("", total=total, failed=0, rate=None, due=None)
 
-    def picture(self, outcomes: Sequence[Outcome]) -> None:
-        super().picture(outcomes)
+    def add_picture(self, outcomes: Sequence[Outcome]) -> None:
+        super().add_picture(outcomes)
         before = self.pace.rate
         if outcomes:
-            self.pace.picture()
-        met = self.tally.met
-        fields: dict[str, Any] = {"failed": self.tally.failed, "rate": self.pace.rate}
-        left = self.pace.left(self.total - met) if self.total else None
+            self.pace.add_picture()
+        processed = self.counts.processed
+        fields: dict[str, Any] = {"failed": self.counts.failed, "rate": self.pace.rate}
+        left = self.pace.estimate_seconds(self.total - processed) if self.total else None
         if left is not None and self.pace.rate != before:
             fields["due"] = time.monotonic() + left
-        self.bar.update(self.task, completed=met, description=self._name(outcomes), **fields)
+        self.bar.update(self.task, completed=processed, description=self._describe_last(outcomes), **fields)
 
-    def _name(self, outcomes: Sequence[Outcome]) -> str:
-        """What was done last, always as wide, or nothing where there is no place for it."""
-        width = _name_width(self.bar.console)
-        if not width or self.tally.met == self.total:
+    def _describe_last(self, outcomes: Sequence[Outcome]) -> str:
+        """Return the name of the last picture, padded to a fixed width; empty if there is no room for it."""
+        width = _fit_name_width(self.bar.console)
+        if not width or self.counts.processed == self.total:
             return ""
-        shown = elided(printable(outcomes[0].shown) if outcomes else "done before", width)
+        shown = elide(to_printable(outcomes[0].shown) if outcomes else "done before", width)
         return shown + " " * (width - cell_len(shown))
 
 
-def _name_width(console: Console) -> int:
-    """The width of the picture's name before the bar; 0 where there is no place for it."""
-    width = min(40, console.width - NUMBERS - BAR - 2)
-    return width if width >= NAME else 0
+def _fit_name_width(console: RichConsole) -> int:
+    """Return the width of the picture's name before the bar; 0 if there is no room for it."""
+    width = min(40, console.width - NUMBERS_WIDTH - BAR_WIDTH - 2)
+    return width if width >= NAME_WIDTH else 0
 
 
 class StatusColumn(ProgressColumn):
-    """Pictures done, failures, rate, time taken and time left: as much of it as fits."""
+    """Column of pictures done, failures, rate, time taken and time left: as many of these as fit."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: RichConsole) -> None:
         super().__init__(Column(no_wrap=True))
         self.console = console
 
@@ -162,14 +162,14 @@ class StatusColumn(ProgressColumn):
             "count": (f"{task.completed:.0f}/{'?' if task.total is None else f'{task.total:.0f}'}", "green"),
             "failed": (f"{task.fields['failed']} failed" if task.fields["failed"] else "", "red"),
             "rate": (f"{rate:.1f}/s" if rate else "", "magenta"),
-            "elapsed": (_clock(task.elapsed or 0.0), "yellow"),
-            "left": (f"eta {_clock(left)}" if left is not None else "", "cyan"),
+            "elapsed": (_format_clock(task.elapsed or 0.0), "yellow"),
+            "left": (f"eta {_format_clock(left)}" if left is not None else "", "cyan"),
         }
         if task.finished:  # what follows is short, but with --normalize run all pictures are drawn now
             words.pop("rate")
             words["left"] = ("finishing", "cyan")
-        name = _name_width(self.console)
-        room = self.console.width - BAR - 1 - (name + 1)
+        name = _fit_name_width(self.console)
+        room = self.console.width - BAR_WIDTH - 1 - (name + 1)
         for least in ("", "rate", "elapsed", "left"):
             words.pop(least, None)
             shown = [word for word in words.values() if word[0]]
@@ -178,16 +178,18 @@ class StatusColumn(ProgressColumn):
         return Text(" ").join(Text(*word) for word in shown)
 
 
-def _clock(seconds: float) -> str:
+def _format_clock(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 def describe_outcome(outcome: Outcome) -> str:
-    """One line about a map."""
+    """Describe a map on one line."""
     place = f" at {outcome.layer}" if outcome.layer else ""
-    # Of a model that gives no probability the score is all there is.
-    said = outcome.score if outcome.probability is None else outcome.probability
+    # Models that give no probability have only a score.
+    value = outcome.score if outcome.probability is None else outcome.probability
     box = f" box {outcome.number} ({', '.join(f'{edge:.0f}' for edge in outcome.box)})" if outcome.box else ""
-    return f"{printable(outcome.shown)}: {printable(outcome.about)} {said:.3f}{box}{place}, {outcome.seconds:.2f} s"
+    return (
+        f"{to_printable(outcome.shown)}: {to_printable(outcome.about)} {value:.3f}{box}{place}, {outcome.seconds:.2f} s"
+    )

@@ -1,26 +1,30 @@
-"""``camcli prompts``."""
+"""The ``camcli prompts`` command."""
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from camcli.cli.console import Voice, print_table
-from camcli.cli.exit import ending
+from camcli.cli.console import Console, print_table
+from camcli.cli.exit import exit_codes
 from camcli.cli.loading import loading
-from camcli.cli.options import Session, add_options, build, open_session
-from camcli.cli.streams import standard_output
-from camcli.images import page_of
+from camcli.cli.options import CommonOptions, add_options, apply_common_options, build
+from camcli.cli.streams import get_standard_output
+from camcli.images import describe_page
 from camcli.runs.job.job import Job
-from camcli.runs.prompts import Inquiry, Measure
-from camcli.runs.record.outcome import Tally
+from camcli.runs.prompts import Measure, PromptJob
+from camcli.runs.record.outcome import Counts
 from camcli.targets import AUTO
 
-# The matrix of more prompts than this is no part of the table; prompts.json has it.
-COLUMNS = 8
+if TYPE_CHECKING:
+    from camcli.runs.prompts.run import PromptRun
+    from camcli.runs.prompts.summary import Summary
 
-# The options of the command, in the help's order: a job's that it shares, and its own.
+# With more prompts than this the table leaves out their similarity matrix, which prompts.json has.
+MAX_MATRIX_COLUMNS = 8
+
+# The command's options in the order of its help: those shared with a job, and its own.
 OPTIONS = (
     *("inputs", "model", "text", "texts", "paraphrases", "template", "text_tower", "weights", "size", "crop", "layers"),
     *("layout", "call", "method", "options", "fuse", "scales", "augment", "placement", "eigen_smooth", "score"),
@@ -28,7 +32,7 @@ OPTIONS = (
     *("pages", "overwrite", "drop_others", "accept_versions", "durable", "batch_size", "workers", "timeout", "device"),
     *("precision", "compile", "keep_memory", "no_keep_memory", "seed", "null_separated", "as_json", "quiet"),
 )
-OTHER_WORDS: dict[str, dict[str, Any]] = {
+OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
     "inputs": {"type": list[str], "default": ...},
     "model": {
         "default": ...,
@@ -54,7 +58,7 @@ OTHER_WORDS: dict[str, dict[str, Any]] = {
 }
 
 
-@add_options(Session, Inquiry, Job, names=OPTIONS, reworded=OTHER_WORDS)
+@add_options(CommonOptions, PromptJob, Job, names=OPTIONS, overrides=OPTION_OVERRIDES)
 def prompts(**words: Any) -> None:
     """Compare the maps of several prompts in each image: do other words for the same thing point elsewhere?
 
@@ -64,80 +68,80 @@ def prompts(**words: Any) -> None:
 
     Exit codes: 0 = all done, 1 = some images failed, 2 = invalid request, 3 = nothing to do, 130 = interrupted.
     """
-    session = open_session(Session, words)
-    voice = Voice(session.quiet, ledger="prompts.jsonl")
-    with ending(voice):
+    session = apply_common_options(CommonOptions, words)
+    console = Console(session.quiet, ledger="prompts.jsonl")
+    with exit_codes(console):
         job = build(Job, {**words, "save": words["save"] or ["sheet"]})
-        inquiry = build(Inquiry, words, job=job)
-        tally = _compare(inquiry, voice, session.as_json)
-    raise typer.Exit(tally.exit_code)
+        prompt_job = build(PromptJob, words, job=job)
+        counts = _compare(prompt_job, console, session.as_json)
+    raise typer.Exit(counts.exit_code)
 
 
-def _compare(inquiry: Inquiry, voice: Voice, as_json: bool) -> Tally:
-    with loading(voice, f"loading {inquiry.job.model}"):
-        from camcli.runs.prompts.run import Sensitivity
+def _compare(prompt_job: PromptJob, console: Console, as_json: bool) -> Counts:
+    with loading(console, f"loading {prompt_job.job.model}"):
+        from camcli.runs.prompts.run import PromptRun
 
-        sensitivity = Sensitivity(inquiry)
-    _introduce(sensitivity, voice)
-    told = len(sensitivity.notes)
-    tally, began = Tally(), time.monotonic()
-    with sensitivity:
-        with voice.progress(sensitivity.total, tally) as reporter:
-            for records in sensitivity:
-                reporter.picture([record.outcome() for record in records])
+        run = PromptRun(prompt_job)
+    _introduce(run, console)
+    printed = len(run.notes)
+    counts, began = Counts(), time.monotonic()
+    with run:
+        with console.progress(run.total, counts) as reporter:
+            for records in run:
+                reporter.add_picture([record.to_outcome() for record in records])
                 if as_json:
-                    standard_output().buffer.writelines(record.as_line() for record in records)
-                    standard_output().buffer.flush()
-        with voice.working("drawing the summary"):
-            summary = sensitivity.finish()
-    if not as_json and not voice.quiet:
-        _show(summary, inquiry.measure, voice)
-    for note in sensitivity.notes[told:]:
-        voice.note(note)
-    voice.summary(
-        [], tally, time.monotonic() - began, ", ".join(f"{inquiry.job.out}/{one}" for one in sensitivity.files)
+                    get_standard_output().buffer.writelines(record.as_line() for record in records)
+                    get_standard_output().buffer.flush()
+        with console.working("drawing the summary"):
+            summary = run.finish()
+    if not as_json and not console.quiet:
+        _print_summary(summary, prompt_job.measure, console)
+    for note in run.notes[printed:]:
+        console.note(note)
+    console.print_summary(
+        [], counts, time.monotonic() - began, ", ".join(f"{prompt_job.job.out}/{one}" for one in run.files)
     )
-    return tally
+    return counts
 
 
-def _introduce(sensitivity: Any, voice: Voice) -> None:
-    worker = sensitivity.worker
-    explainer, job = worker.explainer, sensitivity.job
-    voice.say(f"model: {worker.network.name}, {worker.network.origin}")
+def _introduce(run: "PromptRun", console: Console) -> None:
+    worker = run.worker
+    explainer, job = worker.explainer, run.job
+    console.say(f"model: {worker.network.name}, {worker.network.origin}")
     where = f" at {', '.join(explainer.layers)}" if explainer.layers else ""
     chosen = " (chosen; --layer names another)" if explainer.layers and not job.layers else ""
-    voice.say(f"method: {explainer.methods[0].name}{where}{chosen}, on {worker.where}")
-    voice.say(f"target: {worker.explains}, of {len(sensitivity.prompts)} prompts")
+    console.say(f"method: {explainer.methods[0].name}{where}{chosen}, on {worker.device_names}")
+    console.say(f"target: {worker.score_description}, of {len(run.prompts)} prompts")
     if worker.network.untrained:
-        voice.note("the weights are random: these maps mean nothing, and every output says so")
-    for note in sensitivity.notes:
-        voice.note(note)
+        console.note("the weights are random: these maps mean nothing, and every output says so")
+    for note in run.notes:
+        console.note(note)
 
 
-def _show(summary: Any, measure: Measure, voice: Voice) -> None:
-    """The prompts as a table, with their mean similarity by one measure where they are few; and where they disagree."""
-    few = len(summary.prompts) <= COLUMNS
+def _print_summary(summary: "Summary", measure: Measure, console: Console) -> None:
+    """Print a table of the prompts, with their similarity by one measure if they are few, and the unstable pictures."""
+    few = len(summary.prompts) <= MAX_MATRIX_COLUMNS
     numbers = [str(number) for number, _ in enumerate(summary.prompts, start=1)]
     headings = ["", "prompt", "score", "best", "r", "SSIM", "top 20%", *(numbers if few else [])]
-    print_table(headings, _cells(summary, summary.similarity[measure] if few else []))
+    print_table(headings, _make_rows(summary, summary.similarity[measure] if few else []))
     named = ", ".join(
-        f"{page_of(one.source, one.page)} ({_number(one.agreement[measure])})" for one in summary.unstable
+        f"{describe_page(one.source, one.page)} ({_format_number(one.agreement[measure])})" for one in summary.unstable
     )
     if named:
-        voice.say(f"least stable, by mean {measure} of the prompts' maps: {named}")
+        console.say(f"least stable, by mean {measure} of the prompts' maps: {named}")
 
 
-def _cells(summary: Any, similarity: list[list[float | None]]) -> Iterator[list[str]]:
+def _make_rows(summary: "Summary", similarity: list[list[float | None]]) -> Iterator[list[str]]:
     for place, one in enumerate(summary.prompts):
-        means = [_number(one.agreement[name]) for name in ("pearson", "ssim", "overlap")]
+        means = [_format_number(one.agreement[name]) for name in ("pearson", "ssim", "overlap")]
         score = "" if one.score is None else f"{one.score:.4g}"
         row = (
-            [_number(value) if place != other else "" for other, value in enumerate(similarity[place])]
+            [_format_number(value) if place != other else "" for other, value in enumerate(similarity[place])]
             if similarity
             else []
         )
         yield [str(place + 1), one.prompt, score, f"{one.best} of {summary.pictures}", *means, *row]
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "" if value is None else f"{value:+.3f}"

@@ -1,4 +1,4 @@
-"""Standard output and what is printable on it."""
+"""Standard output, and text that is printable on it."""
 
 from __future__ import annotations
 
@@ -11,54 +11,54 @@ from typing import Any
 from rich.cells import cell_len
 
 
-def printable(text: str) -> str:
-    """The text on one line, without anything a terminal would obey: control characters are written as escapes."""
+def to_printable(text: str) -> str:
+    """Return the text on one line, with control characters, which a terminal would obey, written as escapes."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape", "backslashreplace").decode()
         for character in text
     )
 
 
-# Standard output, while `sys.stdout` is somebody else's.
-_ours: list[Any] = []
+# Standard outputs saved while `sys.stdout` is redirected.
+_saved_outputs: list[Any] = []
 
 
-def standard_output() -> Any:
-    """Where what machines read is written: standard output, whatever :func:`prints_aside` has done with it."""
-    return _ours[-1] if _ours else sys.stdout
+def get_standard_output() -> Any:
+    """Return standard output, for machine-readable lines, also inside :func:`redirect_prints_to_stderr`."""
+    return _saved_outputs[-1] if _saved_outputs else sys.stdout
 
 
 @contextmanager
-def prints_aside() -> Iterator[None]:
-    """While it lasts, what others' code prints, in Python or in C, goes to standard error."""
+def redirect_prints_to_stderr() -> Iterator[None]:
+    """Send what other code prints, in Python or in C, to standard error while the block runs."""
     before = sys.stdout
     before.flush()
-    saved = os.dup(1) if _descriptor(before) == 1 and _descriptor(sys.stderr) == 2 else None
+    saved = os.dup(1) if _get_descriptor(before) == 1 and _get_descriptor(sys.stderr) == 2 else None
     ours: Any = before
     if saved is not None:
         os.dup2(2, 1)
         ours = open(saved, "w", encoding=before.encoding, errors=before.errors)  # noqa: PTH123, SIM115 - a descriptor
-    _ours.append(ours)
+    _saved_outputs.append(ours)
     sys.stdout = sys.stderr
     try:
         yield
     finally:
         sys.stdout = before
-        _ours.pop()
+        _saved_outputs.pop()
         if saved is not None:
             os.dup2(saved, 1)
             ours.close()
 
 
-def _descriptor(stream: Any) -> int | None:
+def _get_descriptor(stream: Any) -> int | None:
     try:
         return int(stream.fileno())
-    except (OSError, ValueError, AttributeError):  # what tests and notebooks put in its place
+    except (OSError, ValueError, AttributeError):  # a replacement without a descriptor, as in tests and notebooks
         return None
 
 
-def elided(text: str, width: int) -> str:
-    """The text, with ``…`` in its middle where it is wider than so many cells of a terminal."""
+def elide(text: str, width: int) -> str:
+    """Return the text, with ``…`` in its middle if it is wider than ``width`` cells of a terminal."""
     if cell_len(text) <= width:
         return text
     head, tail = "", ""

@@ -1,4 +1,4 @@
-"""Which classes of each image are explained: from a call's targets and the image's scores to their numbers."""
+"""Choice of the classes that are explained of each image, from a call's targets and the image's scores."""
 
 from __future__ import annotations
 
@@ -13,88 +13,94 @@ from torch import Tensor
 
 from camcli.base.errors import PictureError, RequestError
 from camcli.engine.forward import Plan
-from camcli.engine.maps.result import where_not_finite
+from camcli.engine.maps.result import locate_not_finite
 from camcli.engine.setup import Setup
-from camcli.images.features import Features, one_of
+from camcli.images.features import Features, select_image
 from camcli.targets.labels import Labels
 from camcli.targets.readers.classification import GroupPredictions
-from camcli.targets.target import Reading, Subject, competing
+from camcli.targets.target import Predictions, Target, mask_competing
 
 T = TypeVar("T")
-# A class by its number: of Python, of NumPy, or a tensor or array of one.
-Class = int | np.integer | Tensor | np.ndarray
+# A class by its number: a Python or NumPy number, or a tensor or array with a single number.
+ClassIndex = int | np.integer | Tensor | np.ndarray
 # From an image's row in the batch and its scores (classes,) to the classes explained; PictureError if it has none.
-# The score of a class that is not in the image, where the model says such a thing, is -inf.
-Choose = Callable[[int, Tensor], Sequence[int] | Class]
-# What a call takes for the classes of a batch.
-Targets = Class | Sequence[Class] | Sequence[Sequence[Class]] | Choose | None
+# Models that know which classes are in the image give the others the score -inf.
+TargetSelector = Callable[[int, Tensor], Sequence[int] | ClassIndex]
+# The targets of a batch, as a call takes them.
+TargetsArgument = ClassIndex | Sequence[ClassIndex] | Sequence[Sequence[ClassIndex]] | TargetSelector | None
 
-ONE_TARGET = "give all pictures of a group the same targets"
+ONE_TARGET_HINT = "give all pictures of a group the same targets"
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Images, and what is said of each of them.
+    """Images with the arguments of their call.
 
     Attributes:
-        images: prepared as the model wants them.
-        choose: from an image's row and its scores to its classes.
-        seen: for models that score every pixel: which part of each image is picture, and not padding.
-        region: likewise, over what is summed.
+        images: preprocessed for the model.
+        select: from an image's row and its scores to its classes.
+        picture_mask: for models that score every pixel: True where an image shows the picture and not padding.
+        region_mask: for models that score every pixel: the pixels to sum over.
         extras: features of the images.
-        among: from an image's row to the classes that compete in it, which alone can be explained; empty: all.
+        competing: from an image's row to the classes that compete in it, the only ones that can be explained; empty for
+            all.
     """
 
     images: Tensor
-    choose: Choose
-    seen: Tensor | None = None
-    region: Tensor | None = None
+    select: TargetSelector
+    picture_mask: Tensor | None = None
+    region_mask: Tensor | None = None
     extras: Features | None = None
-    among: Callable[[int], Sequence[int]] = lambda row: ()
+    competing: Callable[[int], Sequence[int]] = lambda row: ()
 
-    def alone(self, row: int) -> Batch:
-        """One of the images."""
-        seen, region = (None if some is None else some[row : row + 1] for some in (self.seen, self.region))
-        own = None if self.extras is None else one_of(self.extras, row)
-        choose, among = self.choose, self.among
+    def single(self, row: int) -> Batch:
+        """Return a batch of one of the images."""
+        picture_mask, region_mask = (
+            None if mask is None else mask[row : row + 1] for mask in (self.picture_mask, self.region_mask)
+        )
         return Batch(
-            self.images[row : row + 1], lambda _, scores: choose(row, scores), seen, region, own, lambda _: among(row)
+            self.images[row : row + 1],
+            lambda _, scores: self.select(row, scores),
+            picture_mask,
+            region_mask,
+            None if self.extras is None else select_image(self.extras, row),
+            lambda _: self.competing(row),
         )
 
 
-def predicted(row: int, scores: Tensor) -> Sequence[int]:  # noqa: ARG001
-    """The class with the greatest score."""
+def select_highest(row: int, scores: Tensor) -> Sequence[int]:  # noqa: ARG001
+    """Select the class with the greatest score."""
     return [int(scores.argmax())] if len(scores) and scores.max() > -torch.inf else []
 
 
-def found(row: int, scores: Tensor) -> Sequence[int]:  # noqa: ARG001
-    """Every class that is in the image, that with the greatest score first: what a detector predicts."""
+def select_detected(row: int, scores: Tensor) -> Sequence[int]:  # noqa: ARG001
+    """Select all classes that are in the image, by descending score: the prediction of a detector."""
     order = scores.sort(descending=True, stable=True).indices.tolist()
     return [index for index in order if scores[index] > -torch.inf]
 
 
-def choice(targets: Any, images: int, shared: bool = False) -> Choose | None:
-    """The function that the targets of a call amount to; None where the model's own prediction counts.
+def as_selector(targets: Any, images: int, shares_prediction: bool = False) -> TargetSelector | None:
+    """Convert the targets of a call to a function; None if the model's own prediction is explained.
 
     Args:
-        targets: :data:`Targets`, as :meth:`camcli.Explainer.__call__` takes them; anything else is refused.
-        images: how many there are.
-        shared: the images have one prediction together, so that one target will do.
+        targets: :data:`TargetsArgument`, as :meth:`camcli.Explainer.__call__` takes them; anything else is refused.
+        images: number of images.
+        shares_prediction: True if the images share one prediction, so that one target is enough.
 
     Raises:
-        RequestError: there are not as many targets as images, or one is no whole number.
+        RequestError: the numbers of targets and of images differ, or a target is no whole number.
     """
     if targets is None:
         return None
     if callable(targets) and not isinstance(targets, Tensor):
-        return cast("Choose", targets)
-    if _is_one(targets):
-        alone = classes_of(targets)
-        return lambda row, scores: alone
-    if not _is_several(targets):
-        raise _no_class(targets)
-    wanted = [classes_of(one) for one in targets]
-    if shared and len(wanted) == 1:
+        return cast("TargetSelector", targets)
+    if _is_class(targets):
+        classes = parse_classes(targets)
+        return lambda row, scores: classes
+    if not _is_class_sequence(targets):
+        raise _no_class_error(targets)
+    wanted = [parse_classes(one) for one in targets]
+    if shares_prediction and len(wanted) == 1:
         return lambda row, scores: wanted[0]
     if len(wanted) != images:
         raise RequestError(
@@ -104,58 +110,58 @@ def choice(targets: Any, images: int, shared: bool = False) -> Choose | None:
     return lambda row, scores: wanted[row]
 
 
-def classes_of(given: Any) -> tuple[int, ...]:
-    """The classes that are given by number: one, or several in a sequence, tensor or array.
+def parse_classes(given: Any) -> tuple[int, ...]:
+    """Convert classes given by number to a tuple of ints: one, or several in a sequence, tensor or array.
 
     Raises:
         RequestError: one of them is no whole number.
     """
-    several = given if not _is_one(given) and _is_several(given) else [given]
-    return tuple(map(_class, several))
+    several = given if not _is_class(given) and _is_class_sequence(given) else [given]
+    return tuple(map(_to_class, several))
 
 
-def one_or_several(given: T | Iterable[T]) -> tuple[T, ...]:
-    """What may be given alone or in a sequence, as one; a string is no sequence."""
+def as_tuple(given: T | Iterable[T]) -> tuple[T, ...]:
+    """Return a single value or an iterable of values as a tuple; a string is a single value."""
     if isinstance(given, str) or not isinstance(given, Iterable):
         return (given,)
     return tuple(given)
 
 
-def plain(given: Any) -> Any:
-    """Numbers of NumPy and PyTorch as Python's; anything else as it is."""
+def to_python(given: Any) -> Any:
+    """Convert numbers of NumPy and PyTorch to Python's; return anything else unchanged."""
     return given.tolist() if isinstance(given, Tensor | np.ndarray | np.generic) else given
 
 
-def _is_one(given: Any) -> bool:
+def _is_class(given: Any) -> bool:
     return isinstance(given, Integral | float) or (isinstance(given, Tensor | np.ndarray) and not given.ndim)
 
 
-def _is_several(given: Any) -> bool:
+def _is_class_sequence(given: Any) -> bool:
     return isinstance(given, Iterable) and not isinstance(given, str | bytes)
 
 
-def _class(given: Any) -> int:
-    value = plain(given)
+def _to_class(given: Any) -> int:
+    value = to_python(given)
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise _no_class(given)
+        raise _no_class_error(given)
     return int(value)
 
 
-def _no_class(given: Any) -> RequestError:
+def _no_class_error(given: Any) -> RequestError:
     kind = str(given.dtype).removeprefix("torch.") if isinstance(given, Tensor | np.ndarray) else type(given).__name__
-    what = repr(given if not isinstance(given, Tensor | np.ndarray) else given.tolist())[:80]
+    value = repr(given if not isinstance(given, Tensor | np.ndarray) else given.tolist())[:80]
     return RequestError(
-        f"{what} ({kind}) is no class's number",
+        f"{value} ({kind}) is no class's number",
         "give whole numbers, counted from 0: network.labels.find('tabby') gives that of a name, one_hot.argmax(1) that "
         "of a row of 0 and 1",
     )
 
 
 def check_classes(indices: Sequence[int], classes: int, labels: Labels) -> None:
-    """See that the model has these classes.
+    """Check that the model has these classes.
 
     Raises:
-        RequestError: it has not.
+        RequestError: it does not have one of them.
     """
     for index in indices:
         if not 0 <= index < classes:
@@ -165,116 +171,121 @@ def check_classes(indices: Sequence[int], classes: int, labels: Labels) -> None:
             )
 
 
-def disagreement(said: Sequence[tuple[int, ...]]) -> str:
-    """That pictures have different targets, in words."""
-    first, second, *_ = dict.fromkeys(said)
+def describe_disagreement(choices: Sequence[tuple[int, ...]]) -> str:
+    """Describe in words that pictures have different targets."""
+    first, second, *_ = dict.fromkeys(choices)
     one, other = (", ".join(map(str, classes)) or "none" for classes in (first, second))
     return f"its pictures have different targets: {one} and {other}"
 
 
-def predicted_by(setup: Setup) -> Choose:
-    """The function that gives what the network itself predicts, of those classes that can be explained."""
-    if setup.outlet.task == "detect":
-        return found
+def default_selector(setup: Setup) -> TargetSelector:
+    """Return a function that selects the network's own prediction among the classes that can be explained."""
+    if setup.output_spec.task == "detect":
+        return select_detected
     network = setup.network
-    return lambda row, scores: predicted(row, scores[: network.labels.open] if network else scores)
+    return lambda row, scores: select_highest(row, scores[: network.labels.explainable_count] if network else scores)
 
 
-def choose_targets(setup: Setup, plan: Plan, reading: Reading, batch: Batch) -> list[list[Subject | PictureError]]:
-    """What is explained of each image; of a class of which there is nothing, the reason stands in its place.
+def choose_targets(
+    setup: Setup, plan: Plan, predictions: Predictions, batch: Batch
+) -> list[list[Target | PictureError]]:
+    """Choose the targets of each image; an error takes the place of a target that cannot be explained.
 
     Args:
-        setup: what is asked.
+        setup: settings of the explainer.
         plan: for images of this size.
-        reading: what the network says of them.
+        predictions: of the images.
         batch: the images.
     """
-    agreed = replace(batch, choose=_agreed(batch.choose, reading, len(batch.images)))
-    return [_chosen(setup, plan, reading, agreed, row) for row in range(len(batch.images))]
+    agreed = replace(batch, select=_select_agreed(batch.select, predictions, len(batch.images)))
+    return [_choose_for_image(setup, plan, predictions, agreed, row) for row in range(len(batch.images))]
 
 
-def _agreed(choose: Choose, reading: Reading, images: int) -> Choose:
-    """Of a group with one prediction, what those of its images say that say anything, if they agree."""
-    if not isinstance(reading, GroupPredictions):
-        return choose
+def _select_agreed(select: TargetSelector, predictions: Predictions, images: int) -> TargetSelector:
+    """Return a selector for a group with one prediction: the common choice of its images, if they agree."""
+    if not isinstance(predictions, GroupPredictions):
+        return select
 
-    scores = reading.scores(0)
-    said: list[tuple[int, ...]] = []
-    trouble: list[PictureError] = []
-    if bool(scores.isfinite().all()):  # else the scores themselves are the trouble, and that is said of each image
+    scores = predictions.scores(0)
+    choices: list[tuple[int, ...]] = []
+    errors: list[PictureError] = []
+    if bool(scores.isfinite().all()):  # otherwise _check_finite reports the scores, for each image
         for row in range(images):
             try:
-                said.append(tuple(dict.fromkeys(classes_of(choose(row, scores)))))
+                choices.append(tuple(dict.fromkeys(parse_classes(select(row, scores)))))
             except PictureError as error:
-                trouble.append(error)
-    if len(set(said)) > 1:
-        reason = f"the model gives one prediction for the group, and {disagreement(said)}"
-        said, trouble = [], [PictureError(reason, ONE_TARGET)]
+                errors.append(error)
+    if len(set(choices)) > 1:
+        reason = f"the model gives one prediction for the group, and {describe_disagreement(choices)}"
+        choices, errors = [], [PictureError(reason, ONE_TARGET_HINT)]
 
-    def agreed(row: int, scores: Tensor) -> Sequence[int]:  # noqa: ARG001
-        if trouble and not said:
-            raise PictureError(trouble[0].message, trouble[0].hint)
-        return said[0] if said else ()
+    def select_common(row: int, scores: Tensor) -> Sequence[int]:  # noqa: ARG001
+        if errors and not choices:
+            raise PictureError(errors[0].message, errors[0].hint)
+        return choices[0] if choices else ()
 
-    return agreed
+    return select_common
 
 
-def _chosen(setup: Setup, plan: Plan, reading: Reading, batch: Batch, row: int) -> list[Subject | PictureError]:
-    """What is explained of one image."""
+def _choose_for_image(
+    setup: Setup, plan: Plan, predictions: Predictions, batch: Batch, row: int
+) -> list[Target | PictureError]:
+    """Choose the targets of one image."""
     labels = setup.network.labels if setup.network else Labels(())
-    among = batch.among(row)
+    competing = batch.competing(row)
     try:
-        scores = reading.scores(row)
+        scores = predictions.scores(row)
         _check_finite(setup, scores, batch.images, row)
-        if setup.of_no_class:
+        if setup.finds_concepts:
             return []
-        indices = list(dict.fromkeys(classes_of(batch.choose(row, competing(scores, among)))))
+        indices = list(dict.fromkeys(parse_classes(batch.select(row, mask_competing(scores, competing)))))
         if not indices:
-            raise PictureError(setup.outlet.nothing())
-        if setup.of_layer:
-            return [_of_channel(plan, index) for index in indices]
+            raise PictureError(setup.output_spec.describe_no_target())
+        if setup.explains_channels:
+            return [_make_channel_target(plan, index) for index in indices]
         check_classes(indices, len(scores), labels)
     except PictureError as error:
         return [error]
     nouns = labels.nouns if setup.network else "classes"
-    subjects: list[Subject | PictureError] = []
+    targets: list[Target | PictureError] = []
     for index in indices:
         try:
-            if among and index not in among:
+            if competing and index not in competing:
                 raise PictureError(f"{setup.label(index)!r} is none of its own {nouns}", "name one of them")
-            subjects += reading.subjects(row, index, among)
+            targets += predictions.find_targets(row, index, competing)
         except PictureError as error:
-            subjects.append(error)
-    return subjects
+            targets.append(error)
+    return targets
 
 
 def _check_finite(setup: Setup, scores: Tensor, images: Tensor, row: int) -> None:
-    """See that an image's scores are numbers; where a model says what is in an image, -inf is what is not."""
+    """Check that an image's scores are finite; -inf is allowed from models that use it for classes not in the image."""
     broken = (
         scores.isfinite().logical_not()
-        if setup.outlet.task in ("classify", "features")
+        if setup.output_spec.task in ("classify", "features")
         else scores.isnan() | (scores == torch.inf)
     )
     if broken.any():
         raise PictureError(
-            "the network's scores contain NaN or infinite values for this image" + where_not_finite(setup, images, row),
+            "the network's scores contain NaN or infinite values for this image"
+            + locate_not_finite(setup, images, row),
             "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
         )
 
 
-def _of_channel(plan: Plan, index: int) -> Subject:
-    """A channel of the layer, of each if there are several."""
+def _make_channel_target(plan: Plan, index: int) -> Target:
+    """Build the target for a channel of the layer, or of each layer if there are several."""
     check_channel(plan, index)
-    return Subject(index, torch.zeros((), device="cpu"), None, of_layer=True)
+    return Target(index, torch.zeros((), device="cpu"), None, is_layer_channel=True)
 
 
 def check_channel(plan: Plan, index: int) -> None:
-    """See that every layer has a channel.
+    """Check that every layer has a channel of this index.
 
     Raises:
-        RequestError: one has not.
+        RequestError: a layer has not.
     """
-    for name, count in plan.channels.items():
+    for name, count in plan.channel_counts.items():
         if not 0 <= index < count:
             raise RequestError(
                 f"there is no channel {index} at the layer {name!r}",

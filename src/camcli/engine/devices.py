@@ -1,4 +1,4 @@
-"""Devices of one machine: what they are called, and what is to be done about several."""
+"""Devices of one machine, and copies of tensors and networks on them."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from torch import Tensor, nn
 from camcli.base.errors import RequestError
 
 ALL_GPUS = "cuda:all"
-# Threads that decode pictures: on the CPU, which computes too, and for each GPU, which would wait for them.
-DECODERS, GPU_DECODERS = 4, 16
+# Decoding threads: in all where the CPU computes too, and for each GPU, which would otherwise wait for pictures.
+CPU_DECODERS, GPU_DECODERS = 4, 16
 
 
-def named(words: str) -> tuple[torch.device, ...]:
-    """The devices that these words name, joined by commas; the same one may be named several times.
+def parse_devices(text: str) -> tuple[torch.device, ...]:
+    """Parse device names joined by commas; a device may be named several times.
 
-    ``auto`` is the best there is, ``cuda`` the first GPU, ``cuda:all`` every one.
+    ``auto`` is the best device available, ``cuda`` the first GPU, ``cuda:all`` all GPUs.
 
     Raises:
-        RequestError: there is no such device here, or they do not go together.
+        RequestError: there is no such device, or the devices cannot be combined.
     """
-    here = _here()
+    here = _list_devices()
     gpus = [name for name in here if name.startswith("cuda")]
-    words_in_turn = [word.strip() for word in words.split(",")]
+    words_in_turn = [word.strip() for word in text.split(",")]
     if len(words_in_turn) > 1 and "auto" in words_in_turn:
         raise RequestError(
-            f"--device {words} names auto among others, which chooses one", f"name each: {', '.join(here)}"
+            f"--device {text} names auto among others, which chooses one", f"name each: {', '.join(here)}"
         )
     names: list[str] = []
     for word in words_in_turn:
@@ -49,67 +49,67 @@ def named(words: str) -> tuple[torch.device, ...]:
     found = tuple(map(torch.device, names))
     if len({one.type for one in found}) > 1:
         raise RequestError(
-            f"--device {words} names devices of several kinds, which round differently: a picture's map would depend "
+            f"--device {text} names devices of several kinds, which round differently: a picture's map would depend "
             "on which was free",
             "name devices of one kind, or one alone",
         )
     if len(found) > 1 and found[0].type == "mps":
-        raise RequestError(f"--device {words} names mps several times, and it does one thing at a time", "name it once")
+        raise RequestError(f"--device {text} names mps several times, and it does one thing at a time", "name it once")
     return found
 
 
-def _here() -> list[str]:
-    """The names of all devices, the CPU first."""
+def _list_devices() -> list[str]:
+    """Return the names of all devices, the CPU first."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return ["cpu", *(f"cuda:{number}" for number in range(gpus)), *mps]
 
 
-def decoders(several: Sequence[torch.device]) -> int:
-    """How many threads decode pictures for these: copies on the CPU share what there is of it, each GPU wants its own.
+def count_decoders(several: Sequence[torch.device]) -> int:
+    """Count the decoding threads for these devices: each GPU needs its own, copies on the CPU share theirs.
 
-    No more than there are cores.
+    There are never more threads than cores.
     """
-    most = DECODERS if several[0].type == "cpu" else GPU_DECODERS * len(several)
+    most = CPU_DECODERS if several[0].type == "cpu" else GPU_DECODERS * len(several)
     return min(most, os.cpu_count() or 1)
 
 
-def batch_for(device: torch.device, images: Sequence[Tensor]) -> Tensor:
-    """Images of one size as a batch ``(n, ...)`` in main memory, for a GPU where it can fetch them by itself."""
+def stack_for(device: torch.device, images: Sequence[Tensor]) -> Tensor:
+    """Stack images of one size to a batch ``(n, ...)`` in main memory, pinned if it is for a GPU."""
     if device.type != "cuda":
         return torch.stack(list(images))
     pinned = torch.empty((len(images), *images[0].shape), dtype=images[0].dtype, device="cpu", pin_memory=True)
     return torch.stack(list(images), out=pinned)
 
 
-def home(module: nn.Module) -> torch.device:
-    """Where a network is; one that holds nothing is on the CPU."""
+def device_of(module: nn.Module) -> torch.device:
+    """Return the device of a network; the CPU if it has no parameters or buffers."""
     return next((one.device for one in chain(module.parameters(), module.buffers())), torch.device("cpu"))
 
 
-def like(module: nn.Module, otherwise: torch.dtype = torch.float32) -> Tensor:
-    """An empty tensor where a network is, of the real numbers that it counts in; else of those."""
-    dtype = next((one.dtype for one in module.parameters() if one.is_floating_point()), otherwise)
-    return torch.empty(0, dtype=dtype, device=home(module))
+def reference_tensor(module: nn.Module, default: torch.dtype = torch.float32) -> Tensor:
+    """Return an empty tensor of a network's device and floating-point dtype; ``default`` if it has none."""
+    dtype = next((one.dtype for one in module.parameters() if one.is_floating_point()), default)
+    return torch.empty(0, dtype=dtype, device=device_of(module))
 
 
-def cast(module: nn.Module, dtype: torch.dtype) -> None:
-    """Give the real numbers of a network this type. ``Module.to`` would make complex ones real, and so others."""
+def cast_floats(module: nn.Module, dtype: torch.dtype) -> None:
+    """Cast a network's real floating-point tensors; ``Module.to`` would cast complex ones too, and make them real."""
     module._apply(lambda one: one.to(dtype) if one.is_floating_point() else one)  # type: ignore[no-untyped-call]
 
 
-def copied_to(module: nn.Module, images: Tensor) -> Tensor:
-    """A copy of images where a network is, as it counts; a GPU fetches pinned ones while this thread goes on."""
-    own = like(module, images.dtype)
+def copy_to_module(module: nn.Module, images: Tensor) -> Tensor:
+    """Copy images to a network's device and dtype; from pinned memory to a GPU asynchronously."""
+    own = reference_tensor(module, images.dtype)
     device, dtype = own.device, own.dtype
     if device.type == "cuda" and images.device.type == "cpu" and images.is_pinned():
-        # In two steps, since in one the CPU would convert them, into memory that is not pinned.
+        # In two steps, since in one the CPU would convert them first, into memory that is not pinned.
         return images.to(device, non_blocking=True).to(dtype)
     return images.to(device, dtype, copy=True)
 
 
-def moved(module: nn.Module, device: torch.device) -> dict[int, Any]:
-    """What a network holds, copied to a device, by the identity of each: ``deepcopy`` then copies it nowhere else."""
+def copy_tensors_to(module: nn.Module, device: torch.device) -> dict[int, Any]:
+    """Copy a network's parameters and buffers to a device, by ``id``, as a memo for ``deepcopy``."""
     there: dict[int, Any] = {id(one): one.detach().to(device, copy=True) for one in module.buffers()}
     for one in module.parameters():
         if type(one) is nn.Parameter:
@@ -117,8 +117,8 @@ def moved(module: nn.Module, device: torch.device) -> dict[int, Any]:
     return there
 
 
-def lacks_memory(error: BaseException) -> bool:
-    """Whether something failed because there was not enough memory, on whatever device."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error was caused by a lack of memory, on any device."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     if isinstance(error, OSError):

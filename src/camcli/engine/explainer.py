@@ -1,9 +1,8 @@
-"""Model, layer, target and method meet here: images in, maps out."""
+"""The explainer, which turns batches of images into maps for given layers, targets and methods."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import copy
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any, Generic, TypeVar, cast, overload
@@ -12,150 +11,152 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from camcli.base.deprecated import warn_renamed, with_old_names
 from camcli.base.errors import PictureError
-from camcli.engine import Place
-from camcli.engine.checks.compatibility import check_setup, words_of
+from camcli.engine import OLD_ARGUMENTS, OLD_ATTRIBUTES, Place
+from camcli.engine.checks.compatibility import check_setup, list_caveats
 from camcli.engine.checks.dry_run import prepare, prepare_for
 from camcli.engine.checks.findings import Findings
 from camcli.engine.checks.images import check_batch, check_call, check_input_channels
 from camcli.engine.checks.places import locate_layers
 from camcli.engine.choose import (
     Batch,
-    Choose,
-    Class,
-    Targets,
+    ClassIndex,
+    TargetsArgument,
+    TargetSelector,
+    as_selector,
+    as_tuple,
     check_channel,
-    choice,
     choose_targets,
-    classes_of,
-    one_or_several,
-    predicted_by,
+    default_selector,
+    parse_classes,
 )
 from camcli.engine.explanation import Explanation
 from camcli.engine.layers.layout import Layout
-from camcli.engine.layers.locate import Located
-from camcli.engine.maps.compute import compute_maps, evidence_of_total
-from camcli.engine.maps.concepts import Fitted, find_concepts, fitted, sampled
-from camcli.engine.maps.method import Recipe, recipes
-from camcli.engine.maps.places import Prepared
+from camcli.engine.layers.locate import GridLocation
+from camcli.engine.maps.compute import compute_maps, make_total_signals
+from camcli.engine.maps.concepts import FittedConcepts, find_concepts, fit_concepts, sample_cells
+from camcli.engine.maps.method import BoundMethod, bind_methods
+from camcli.engine.maps.places import PreparedPlan
 from camcli.engine.maps.result import Result, to_results
 from camcli.engine.network import Network
-from camcli.engine.setup import Setup, explained_in_words, score_of
+from camcli.engine.setup import Setup, describe_target, make_score
 from camcli.engine.speed import tune
-from camcli.engine.speed.compiling import Compilation
+from camcli.engine.speed.compiling import CompileReport
 from camcli.images.features import Features
 from camcli.targets import AUTO
-from camcli.targets.readers.spec import Outlet
+from camcli.targets.readers.spec import OutputSpec
 from camcli.targets.target import Activation
 
 T = TypeVar("T")
 
 
-class _Of(Generic[T]):
-    """An attribute that is kept elsewhere: in the setup, or in what was found out."""
+class _Delegated(Generic[T]):
+    """An attribute that is stored elsewhere: in the setup, or in the findings."""
 
     def __init__(self, place: str = "setup") -> None:
-        self._place = place
+        self._path = place
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
     @overload
-    def __get__(self, explainer: None, owner: type) -> _Of[T]: ...
+    def __get__(self, explainer: None, owner: type) -> _Delegated[T]: ...
 
     @overload
     def __get__(self, explainer: Explainer, owner: type) -> T: ...
 
-    def __get__(self, explainer: Explainer | None, owner: type) -> T | _Of[T]:
-        return self if explainer is None else cast("T", getattr(attrgetter(self._place)(explainer), self._name))
+    def __get__(self, explainer: Explainer | None, owner: type) -> T | _Delegated[T]:
+        return self if explainer is None else cast("T", getattr(attrgetter(self._path)(explainer), self._name))
 
     def __set__(self, explainer: Explainer, value: T) -> None:
-        setattr(attrgetter(self._place)(explainer), self._name, value)
+        setattr(attrgetter(self._path)(explainer), self._name, value)
 
 
+@with_old_names(OLD_ARGUMENTS, OLD_ATTRIBUTES)
 class Explainer:
     """Explains batches of images by one or several methods, at one or several layers of one network.
 
-    The network is used as it stands, on its device and in its precision, and is left exactly as it was.
+    The network is used as it is, on its device and in its precision, and is left unchanged.
 
     Args:
-        model: a network, or a bare module that takes ``(n, 3, h, w)`` (or as many other channels as it likes) to scores
-            ``(n, classes)``, perhaps somewhere in tuples, mappings or dataclasses.
-        layers: layer paths (see :func:`camcli.engine.layers.paths.resolve`); empty for the default layer, chosen at the
-            first batch, or where hirescam explains boxes for the levels that they are read from. Must be empty for
+        model: a network, or a bare module that maps ``(n, 3, h, w)`` (or another number of channels) to scores
+            ``(n, classes)``, possibly nested in tuples, mappings or dataclasses.
+        layers: layer paths (see :func:`camcli.engine.layers.paths.resolve`). Empty for the default layer, which is
+            chosen at the first batch; for hirescam on boxes, the levels that the boxes are read from. Must be empty for
             methods that work at the input alone.
-        method: a row of ``camcli methods``, or several: they share the forward, and the backward where they want one;
-            ``auto``: gradcam, and for boxes hirescam.
+        method: one or several rows of ``camcli methods``; several share the forward, and the backward where they need
+            one. ``auto`` is gradcam, and hirescam for boxes.
         options: of the methods: ``{"samples": 8}``, or words such as ``samples=8`` and ``smoothgrad.samples=8``.
-        output: where in what the model returns its scores are, such as ``logits`` or ``0``, if that is not plain.
-        layout: how the layers' output lies in memory (see :attr:`camcli.Job.layout`); empty to read it.
-        call: which run of a layer counts that runs several times in one forward, from 1 on; 0 for the last.
-        fuse: how the maps of several layers become one: ``none``, ``mean``, ``max``, ``product``, ``sum``, or
+        output: path of the scores in the model's output, such as ``logits`` or ``0``, where it is not obvious.
+        layout: memory layout of the layers' output (see :attr:`camcli.Job.layout`); empty to detect it.
+        call: the call that counts of a layer that is called several times in one forward, from 1 on; 0 for the last.
+        fuse: how the maps of several layers are joined: ``none``, ``mean``, ``max``, ``product``, ``sum``, or
             ``paper``.
-        scales: factors of the input's size at which the maps are made; their mean is given.
-        flips: which mirrored images are explained too: ``flip``, ``flip-vertical``; likewise.
-        eigen_smooth: of the channels' parts of a map the first principal component, instead of their sum.
-        rows: how many images the network is given at once where a method asks about variants of them.
-        score: which number of a class's is explained: a row of :data:`camcli.targets.scores.SCORES`.
-        versus: the classes that a ``margin`` is over; empty for the strongest other class of each image.
-        counterfactual: turn the score's sign, to explain what lowers it.
-        channels: instead of the map the parts of so many of the layer's channels: those of the greatest share in the
-            score, to first order (the sum over the cells of activation times gradient).
-        recompute: compute parts of the network again on the way back instead of keeping what they need for it: slower,
-            less memory. Parts and their saving are found out for each size of images.
-        group: whether the images of a call belong together: the model is given exactly these at once, and may give one
-            row of scores for all of them. Of scores that depend on several images each is explained by itself, with a
-            backward of its own.
-        placement: where the layer's cells are taken to lie in the input: ``measured`` on noise, or ``even``, as if they
-            shared it evenly whatever the network's padding.
+        scales: factors of the input's size at which maps are made; the result is their mean.
+        flips: mirrored images to explain too: ``flip``, ``flip-vertical``; the result is the mean of all maps.
+        eigen_smooth: replace the sum of the channels' parts of a map by their first principal component.
+        batch_size: number of images per forward where a method scores variants of the images.
+        score: the number of a class that is explained: a row of :data:`camcli.targets.scores.SCORES`.
+        versus: the classes that a ``margin`` is over; empty for the highest-scoring other class of each image.
+        counterfactual: negate the score, to explain what lowers it.
+        top_channels: instead of the map, return the parts of this many of the layer's channels: those that contribute
+            most to the score, to first order (activation times gradient, summed over the cells).
+        recompute: checkpoint parts of the network, i.e. recompute them in the backward: slower, less memory. The parts
+            are chosen, and the saving measured, for each size of images.
+        group: True if the images of a call belong together: the model is given exactly these at once, and may give one
+            row of scores for all of them. Where scores depend on several images, each score has a backward of its own.
+        placement: position of the layer's cells in the input: ``measured`` on noise, or ``even``, as if they shared the
+            input evenly whatever the network's padding.
 
     Attributes:
-        layers: the full names of the layers explained.
-        methods: the rows of the methods.
-        recipes: these, with their functions and options.
-        strongest: of how many channels the parts are given, instead of the map; 0 for the map.
-        fuse: how the maps of several layers become one; ``sum`` where the levels of a pyramid were chosen.
-        fits: whether a method finds concepts in several pictures together.
-        fitted: by method and layer, what such a method was fitted to; while it is empty, the images of each call are
-            taken together. Filled by :meth:`fit`, and may be set.
-        activation: what makes probabilities of the scores; what was found out about them at the first check.
-        one_by_one: whether each image is explained in a batch of its own, since others would change what is said of it.
-        keeps_much: whether more of each image is kept than what belongs to the last part of the network.
-        device: where the network is.
-        notes: what a reader of all the maps must know.
-        layouts: how each layer's output lies in memory, for images of the size that was checked last.
-        runs: which of each layer's runs is explained, from 1 on, likewise; the layers in running order.
-        located: where each layer's cells lie in the input, likewise, if that was measured.
-        channels: how many channels each layer has, likewise.
-        grids: rows and columns of each layer's maps, and ("") of those over tokens, likewise.
-        shared: whether the model gives one prediction for the whole group, likewise.
-        places: of layers that give several tensors, which of them is explained, from 0 on; the first where none stands.
+        layers: full names of the layers explained.
+        methods: rows of the methods.
+        bound_methods: the methods with their functions and options.
+        top_channels: number of channels whose parts are returned instead of the map; 0 for the map.
+        fuse: how the maps of several layers are joined; ``sum`` where the levels of a pyramid were chosen.
+        fits_concepts: True if a method finds concepts in several images together.
+        fitted_concepts: by method and layer, what such a method was fitted to; while it is empty, the method is fitted
+            to the images of each call. Filled by :meth:`fit`, and may be set.
+        activation: the function that turns scores into probabilities; may be corrected by the first check.
+        one_by_one: True if each image is explained in a batch of its own, since other images would change its scores.
+        keeps_much: True if more of each image is kept than belongs to the last part of the network.
+        device: device of the network.
+        notes: remarks that hold for all maps.
+        layouts: layout of each layer's output, for the image size that was checked last.
+        calls: for that size, the call of each layer that is explained, from 1 on; the layers in running order.
+        locations: for that size, where each layer's cells lie in the input, if that was measured.
+        channel_counts: for that size, the number of channels of each layer.
+        grids: for that size, rows and columns of each layer's maps, and (key "") of maps over tokens.
+        shares_prediction: for that size, True if the model gives one prediction for the whole group.
+        tensor_indices: for layers that return several tensors, the index of the one explained, from 0 on; the first if
+            a layer is missing.
 
     Raises:
         RequestError: there is no such method, option or layer, or they do not go together.
     """
 
-    network = _Of[Network | None]()
-    module = _Of[nn.Module]()
-    outlet = _Of[Outlet]()
-    activation = _Of[Activation]()
-    recipes = _Of[tuple[Recipe, ...]]()
-    strongest = _Of[int]()
-    fuse = _Of[str]()
-    layers = _Of[tuple[str, ...]]()
-    fits = _Of[bool]()
-    fitted = _Of[Fitted]()
-    one_by_one = _Of[bool]()
-    keeps_much = _Of[bool]()
-    device = _Of[torch.device]()
-    notes = _Of[tuple[str, ...]]()
-    layouts = _Of[dict[str, Layout]]("findings.plan")
-    runs = _Of[dict[str, int]]("findings.plan")
-    located = _Of[dict[str, Located]]("findings.plan")
-    channels = _Of[dict[str, int]]("findings.plan")
-    grids = _Of[dict[str, tuple[int, int]]]("findings")
-    shared = _Of[bool]("findings")
-    places = _Of[dict[str, int]]("setup.witness")
+    network = _Delegated[Network | None]()
+    module = _Delegated[nn.Module]()
+    output_spec = _Delegated[OutputSpec]()
+    activation = _Delegated[Activation]()
+    bound_methods = _Delegated[tuple[BoundMethod, ...]]()
+    top_channels = _Delegated[int]()
+    fuse = _Delegated[str]()
+    layers = _Delegated[tuple[str, ...]]()
+    fits_concepts = _Delegated[bool]()
+    fitted_concepts = _Delegated[FittedConcepts]()
+    one_by_one = _Delegated[bool]()
+    keeps_much = _Delegated[bool]()
+    device = _Delegated[torch.device]()
+    notes = _Delegated[tuple[str, ...]]()
+    layouts = _Delegated[dict[str, Layout]]("findings.plan")
+    calls = _Delegated[dict[str, int]]("findings.plan")
+    locations = _Delegated[dict[str, GridLocation]]("findings.plan")
+    channel_counts = _Delegated[dict[str, int]]("findings.plan")
+    grids = _Delegated[dict[str, tuple[int, int]]]("findings")
+    shares_prediction = _Delegated[bool]("findings")
+    tensor_indices = _Delegated[dict[str, int]]("setup.runner")
 
     def __init__(
         self,
@@ -171,78 +172,79 @@ class Explainer:
         scales: int | float | Sequence[int | float] = (1.0,),
         flips: str | Sequence[str] = (),
         eigen_smooth: bool = False,
-        rows: int = 8,
+        batch_size: int = 8,
         score: str = "logit",
-        versus: Class | Sequence[Class] = (),
+        versus: ClassIndex | Sequence[ClassIndex] = (),
         counterfactual: bool = False,
-        channels: int = 0,
+        top_channels: int = 0,
         recompute: bool = False,
         group: bool = False,
         placement: Place = "measured",
     ) -> None:
         network = model if isinstance(model, Network) else None
-        outlet = network.outlet if network else Outlet()
-        scored = score, classes_of(versus), counterfactual
-        explained = score_of(*scored, network, network.activation if network else "none")
-        named = recipes(method, options, outlet.task == "detect")
-        self.methods = tuple(recipe.row for recipe in named)
+        output_spec = network.output_spec if network else OutputSpec()
+        score_args = score, parse_classes(versus), counterfactual
+        score_spec = make_score(*score_args, network, network.activation if network else "none")
+        bound_methods = bind_methods(method, options, output_spec.task == "detect")
+        self.methods = tuple(bound.row for bound in bound_methods)
         self.setup = Setup(
             module=model.module if isinstance(model, Network) else model,
             network=network,
-            outlet=replace(outlet, path=output or outlet.path, score=explained, group=group),
+            output_spec=replace(output_spec, path=output or output_spec.path, score=score_spec, group=group),
             activation=network.activation if network else "softmax",
-            recipes=named,
-            score=scored,
+            bound_methods=bound_methods,
+            score_args=score_args,
             fuse=fuse,
-            smooth=eigen_smooth,
-            scales=one_or_several(scales),
-            flips=one_or_several(flips),
-            strongest=channels,
+            eigen_smooth=eigen_smooth,
+            scales=as_tuple(scales),
+            flips=as_tuple(flips),
+            top_channels=top_channels,
             group=group,
             layout=layout,
             call=call,
             recompute=recompute,
-            place=placement,
-            rows=rows,
+            placement=placement,
+            batch_size=batch_size,
         )
         self.findings = Findings()
-        self.setup.layers = check_setup(self.setup, one_or_several(layers))
-        for words in words_of(self.setup):
-            self.setup.note(words)
+        self.setup.layers = check_setup(self.setup, as_tuple(layers))
+        for words in list_caveats(self.setup):
+            self.setup.add_note(words)
 
     def __call__(
         self,
         images: Float[Tensor, "n d h w"],
-        targets: Targets = None,
+        targets: TargetsArgument = None,
         region: Bool[Tensor, "n h w"] | None = None,
         extras: Features | None = None,
     ) -> list[list[Explanation]]:
         """Explain a batch.
 
         Args:
-            images: prepared as the model wants them.
-            targets: None for the predicted class, of a detector for each box; one class for all; one class an image (a
-                list, tensor or array); several classes an image; or a function from the image's row and its scores to
-                its classes. For a group with one prediction, a list of one will do, and longer ones must agree.
-            region: for models that score every pixel: over what is summed, at the images' size; None for where the
-                class is predicted.
+            images: preprocessed for the model.
+            targets: None for the predicted class, and for each box of a detector; one class for all images; one class
+                per image (a list, tensor or array); several classes per image; or a function from the image's row and
+                its scores to its classes. For a group with one prediction a list of one is enough, and longer ones must
+                agree.
+            region: for models that score every pixel: the pixels to sum over, at the images' size; None for those where
+                the class is predicted.
             extras: for a model that takes (images, features): a tensor ``(n, ...)``, or several by name.
 
         Returns:
-            For each image its explanations: those that are of no class, then class by class (box by box), method by
-            method, layer by layer.
+            For each image its explanations: those that belong to no class first, then class by class (box by box),
+                method by method, layer by layer.
 
         Raises:
-            RequestError: these are no images, the targets do not fit them or the classes, or no map can be made at
-                the layer.
-            PictureError: an image has no map, with its row and the reason.
+            RequestError: these are no images, the targets do not fit them or the classes, or no map can be made at the
+                layer.
+            PictureError: an image has no map; the message names its row and the reason.
         """
         everything: list[list[Explanation]] = []
         check_batch(images, self.network)
         if len(images):
             prepare_for(self.setup, self.findings, images, extras)
-        choose = choice(targets, len(images), self.shared)
-        for row, results in enumerate(self.results(images, choose, region=region, extras=extras)):
+        select = as_selector(targets, len(images), self.shares_prediction)
+        for row, results in enumerate(self.results(images, select, region=region, extras=extras)):
             for result in results:
                 if isinstance(result, PictureError):
                     raise PictureError(f"image {row} of the batch: {result.message}", result.hint)
@@ -252,111 +254,105 @@ class Explainer:
     def results(
         self,
         images: Float[Tensor, "n d h w"],
-        choose: Choose | None = None,
-        seen: Bool[Tensor, "n h w"] | None = None,
+        select: TargetSelector | None = None,
+        picture_mask: Bool[Tensor, "n h w"] | None = None,
         region: Bool[Tensor, "n h w"] | None = None,
         extras: Features | None = None,
-        among: Callable[[int], Sequence[int]] = lambda row: (),
+        competing: Callable[[int], Sequence[int]] = lambda row: (),
     ) -> list[list[Result]]:
-        """Like a call, but where a map cannot be made the reason stands in its place; nothing else is lost.
+        """Explain a batch like a call, but return the error in the place of a map that cannot be made.
 
         Args:
             images: as in a call.
-            choose: from an image's row and its scores to its classes; None for the predicted.
-            seen: for models that score every pixel: which part of each image is picture, and not padding.
+            select: from an image's row and its scores to its classes; None for the predicted classes.
+            picture_mask: for models that score every pixel: True where an image shows the picture and not padding.
             region: as in a call.
             extras: as in a call.
-            among: from an image's row to the classes that compete in it, which alone can be explained; empty: all.
+            competing: from an image's row to the classes that compete in it, the only ones that can be explained; empty
+                for all.
         """
         check_batch(images, self.network)
         if not len(images):
             return []
-        check_call(self.setup, choose is not None, region)
-        return self._results(Batch(images, choose or predicted_by(self.setup), seen, region, extras, among))
+        check_call(self.setup, select is not None, region)
+        return self._explain_or_split(
+            Batch(images, select or default_selector(self.setup), picture_mask, region, extras, competing)
+        )
 
-    def _results(self, batch: Batch) -> list[list[Result]]:
-        """The results of a batch; image by image where others would change them, or one is in trouble."""
+    def _explain_or_split(self, batch: Batch) -> list[list[Result]]:
+        """Explain a batch, or image by image if images affect each other or one of them fails."""
         setup, several = self.setup, len(batch.images) > 1
         prepared = prepare_for(setup, self.findings, batch.images, batch.extras)
         reason = ""
         if not (setup.one_by_one and several):
             try:
-                return self._explain(prepared, batch)
+                return self._explain_batch(prepared, batch)
             except PictureError as error:
-                # One image's trouble: it is found, and the others stand. A group fails as a whole.
+                # Explaining one by one isolates the image that fails. A group fails as a whole.
                 if setup.group or not several:
                     raise
                 reason = error.message
-        alone = [self._results(batch.alone(row))[0] for row in range(len(batch.images))]
-        if reason and not any(isinstance(one, PictureError) for some in alone for one in some):
-            setup.note(f"a batch failed and was done picture by picture: {reason}")
-        return alone
+        one_by_one = [self._explain_or_split(batch.single(row))[0] for row in range(len(batch.images))]
+        if reason and not any(isinstance(one, PictureError) for some in one_by_one for one in some):
+            setup.add_note(f"a batch failed and was done picture by picture: {reason}")
+        return one_by_one
 
-    def _explain(self, prepared: Prepared, batch: Batch) -> list[list[Result]]:
-        """Explain a batch whose size was tried.
+    def _explain_batch(self, prepared: PreparedPlan, batch: Batch) -> list[list[Result]]:
+        """Explain a batch of a size that was checked.
 
         Raises:
             PictureError: one of several images has no map by one of the methods.
         """
         setup, plan, images = self.setup, prepared.plan, batch.images
-        with setup.witness.ready(), setup.witness.feed.giving(batch.extras):
-            forward = setup.witness.forward(images, batch.seen, batch.region, plan)
-            targets = choose_targets(setup, plan, forward.reading, batch)
-            concepts = find_concepts(setup, plan, forward, batch.seen)
+        with setup.runner.ready(), setup.runner.extra_inputs.providing(batch.extras):
+            forward = setup.runner.run(images, batch.picture_mask, batch.region_mask, plan)
+            targets = choose_targets(setup, plan, forward.predictions, batch)
+            concepts = find_concepts(setup, plan, forward, batch.picture_mask)
             maps = compute_maps(setup, prepared, images, forward, targets)
             return to_results(setup, prepared, images, forward, targets, maps, concepts)
 
-    def cells(self, images: Float[Tensor, "n d h w"], pictures: int) -> dict[str, Float[Tensor, "m c"]]:
-        """Of each layer cells of a batch, for :meth:`fit`; ``pictures`` is how many are looked at in all."""
+    def sample_cells(self, images: Float[Tensor, "n d h w"], pictures: int) -> dict[str, Float[Tensor, "m c"]]:
+        """Sample cells of each layer's output for :meth:`fit`; ``pictures`` is the number of images used in all."""
         check_batch(images, self.network)
         plan = prepare_for(self.setup, self.findings, images).plan
-        with self.setup.witness.ready():
-            evidence = evidence_of_total(self.setup, plan, self.setup.witness.forward(images))
-            return {layer: sampled(evidence.get("act", layer), pictures) for layer in self.layers}
+        with self.setup.runner.ready():
+            signals = make_total_signals(self.setup, plan, self.setup.runner.run(images))
+            return {layer: sample_cells(signals.get("act", layer), pictures) for layer in self.layers}
 
     def fit(self, samples: Iterable[Mapping[str, Float[Tensor, "m c"]]]) -> None:
-        """Find concepts in cells of several pictures; those of every image explained from now on.
+        """Fit concepts to cells of several images; they are used for every image explained from now on.
 
-        ``explainer.fit(explainer.cells(batch, 500) for batch in batches)``
+        ``explainer.fit(explainer.sample_cells(batch, 500) for batch in batches)``
 
         Args:
-            samples: what :meth:`cells` gives, batch by batch.
+            samples: the results of :meth:`sample_cells`, batch by batch.
         """
-        self.fitted = fitted(self.recipes, samples)
+        self.fitted_concepts = fit_concepts(self.bound_methods, samples)
 
     def rearrange(self, image: Float[Tensor, "n d h w"], extras: Features | None = None) -> int:
-        """Make the network faster and its numbers the same to rounding: :func:`camcli.engine.speed.tune.rearrange`."""
-        return tune.rearrange(self.setup, self.findings, image, extras)
+        """Deprecated: use :func:`camcli.engine.speed.tune.optimize_weights`."""
+        warn_renamed("Explainer.rearrange", "camcli.engine.speed.tune.optimize_weights")
+        return tune.optimize_weights(self, image, extras)
 
-    def compile(self, images: Float[Tensor, "n d h w"], least: float = 0.0) -> Compilation:
-        """Compile what no gradient passes, where that is faster: :func:`camcli.engine.speed.tune.compile_prefix`."""
-        return tune.compile_prefix(self.setup, self.findings, images, least)
+    def compile(self, images: Float[Tensor, "n d h w"], least: float = 0.0) -> CompileReport:
+        """Deprecated: use :func:`camcli.engine.speed.tune.compile_prefix`."""
+        warn_renamed("Explainer.compile", "camcli.engine.speed.tune.compile_prefix")
+        return tune.compile_prefix(self, images, least)
 
     def on(self, device: torch.device, image: Float[Tensor, "n d h w"], extras: Features | None = None) -> Explainer:
-        """Another explainer like this one, whose network is a copy on a device; the two may work at the same time.
-
-        Args:
-            device: where the copy is.
-            image: noise to try it with, as for :meth:`check`.
-            extras: likewise.
-
-        Raises:
-            RequestError: no map can be made with the copy: see :func:`camcli.engine.speed.tune.copy_to`.
-            Exception: whatever a network says that cannot be copied, or has no place on the device.
-        """
-        other = copy(self)
-        other.setup, other.findings = tune.copy_to(self.setup, self.findings, device, image, extras)
-        return other
+        """Deprecated: use :func:`camcli.engine.speed.tune.copy_to`."""
+        warn_renamed("Explainer.on", "camcli.engine.speed.tune.copy_to")
+        return tune.copy_to(self, device, image, extras)
 
     def check(self, image: Float[Tensor, "n d h w"], extras: Features | None = None) -> None:
-        """Try everything on one image or one group: choose the layer, read its layout, see that gradient reaches it.
+        """Try everything on one image or group: choose the layer, detect its layout, check that gradients reach it.
 
-        Done by itself at the first batch of each size, on noise, so that nothing hangs on its first image; done
-        before, it finds mistakes before the first picture.
+        Runs automatically at the first batch of each size, on noise. Called earlier, it finds mistakes before the first
+        image.
 
         Args:
             image: noise.
-            extras: features of these images, or of others, of which the first count.
+            extras: features of these images, or of more images, of which the first are used.
 
         Raises:
             RequestError: no map can be made, with the reason.
@@ -364,35 +360,35 @@ class Explainer:
         prepare(self.setup, self.findings, image, extras)
 
     def check_channels(self, image: Float[Tensor, "n d h w"]) -> None:
-        """Where the network fails on images, see that it is not for their channels.
+        """Check, after the network has failed on images, that their number of channels is not the reason.
 
         Raises:
-            RequestError: it takes another number of them.
+            RequestError: the network takes another number of channels.
         """
         check_input_channels(self.setup, image)
 
     def locate(self, image: Float[Tensor, "n d h w"], extras: Features | None = None) -> None:
-        """Measure where the layers' cells lie in the input, in the precision that the network has now.
+        """Measure where the layers' cells lie in the input, in the network's current precision.
 
-        Done by :meth:`check` where it was not done before.
+        Runs in :meth:`check` unless it was called before.
 
         Args:
             image: noise, as for :meth:`check`.
-            extras: likewise.
+            extras: features, as for :meth:`check`.
 
         Raises:
             RequestError: the layer cannot be chosen or read.
         """
         locate_layers(self.setup, self.findings, image, extras)
 
-    def says(self, region: bool = False) -> str:
-        """What is explained, in words for people."""
-        return explained_in_words(self.setup, region)
+    def describe_target(self, region: bool = False) -> str:
+        """Describe in words what is explained."""
+        return describe_target(self.setup, region)
 
     def check_channel(self, index: int) -> None:
-        """See that every layer has a channel.
+        """Check that every layer has a channel of this index.
 
         Raises:
-            RequestError: one has not.
+            RequestError: a layer has not.
         """
         check_channel(self.findings.plan, index)

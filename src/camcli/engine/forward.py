@@ -1,4 +1,4 @@
-"""The network as it is asked: what is prepared for images of a size, one forward, and parts of it again."""
+"""Forwards of a network with what methods need captured, and reruns of parts of it."""
 
 from __future__ import annotations
 
@@ -13,359 +13,387 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from camcli.base.errors import RequestError
 from camcli.engine import devices
-from camcli.engine.hooks.attention import Attending
-from camcli.engine.hooks.attention_override import Ruled, twice_differentiable
-from camcli.engine.hooks.biases import Biases
-from camcli.engine.hooks.capture import Taps, at_layer, run_until, tapped
-from camcli.engine.hooks.checkpointing import recomputed
-from camcli.engine.hooks.relu import RuledActivations
-from camcli.engine.hooks.replay import IMAGES, Recording, Way, expanded, recorded, replayed
-from camcli.engine.hooks.state import frozen, lent
-from camcli.engine.hooks.watch import at_work
-from camcli.engine.layers.blocks import Call, Trunk, heard
-from camcli.engine.layers.layout import Layout, canonical
-from camcli.engine.layers.locate import Located
-from camcli.images.features import Feed
-from camcli.targets.target import Reading
+from camcli.engine.hooks.attention import AttentionCapture
+from camcli.engine.hooks.attention_override import AttentionOverride, twice_differentiable
+from camcli.engine.hooks.biases import BiasCapture
+from camcli.engine.hooks.capture import Activations, capture_activations, find_layer, run_until
+from camcli.engine.hooks.checkpointing import checkpointed
+from camcli.engine.hooks.relu import BackwardRules
+from camcli.engine.hooks.replay import IMAGES, Recording, ReplayPlan, record, repeat_for_variants, replay
+from camcli.engine.hooks.state import frozen, swap_buffer
+from camcli.engine.hooks.watch import module_stack
+from camcli.engine.layers.blocks import BlockCall, BlockStack, record_blocks
+from camcli.engine.layers.layout import Layout, to_nchw
+from camcli.engine.layers.locate import GridLocation
+from camcli.engine.needs import (
+    NEEDS_ATTENTION,
+    NEEDS_BLOCKS,
+    NEEDS_INPUT_GRAPH,
+    NEEDS_LAST_ATTENTION,
+    NEEDS_QUERY,
+    RERUNS_FROM_LAYER,
+)
+from camcli.images.features import ExtraInputs
+from camcli.targets.target import Predictions
 
-# What needs a graph from the input on.
-FROM_INPUT = frozenset({"input_grad", "biases"})
-# What needs the one token that the score reads behind the last attention, and what it looks for.
-LOOKED = frozenset({"query", "key", "value", "told_grad"})
-# What needs the blocks of attention, or what lies behind them, to run again.
-ALONE = frozenset({"alone", "alone_cosines", "alone_blank"})
-BLOCKS = frozenset({"stopped", "own", "path"}) | ALONE
-# What needs scores that are cosines.
-COSINES = frozenset({"cosines", "alone_cosines", "alone_blank"})
-# What is seen of attention.
-ATTENTION = frozenset({"attn", "attn_grad", "spread", "cells"}) | LOOKED | BLOCKS
-# Of these, what needs the gradient at the last attention alone.
-LAST_ATTENTION = frozenset({"spread"}) | LOOKED
-# And what needs every attention to be one of a chain over the same tokens.
-CHAIN = frozenset({"attn", "attn_grad", "spread"})
-# What asks for the score again, of something changed.
-AGAIN = frozenset({"ask", "slopes", "responses", "rest"})
-# What runs again only what lies behind a layer.
-BEHIND = frozenset({"rest", "rest_scores"})
-# Of the score, how far a replay may be off.
-SAME = 1e-4
-COLOURS = 3
-# In units of rounding, how far the scores of few and of many copies of a token may differ.
-ROUNDED = 8
+RGB_CHANNELS = 3
+# Greatest difference between the scores of few and of many copies of a token, in units of rounding.
+COPY_TOLERANCE_EPS = 8
 
 
 @dataclass(slots=True)
 class Plan:
-    """What was found out about a network for one size of images.
+    """Facts about a network that hold for one size of images.
 
     Attributes:
-        layouts: of each layer's output.
-        runs: which of each layer's runs counts, from 1 on; the layers in running order.
-        ways: how the part behind each layer is run again, if a method asks for that.
-        rows: how many variants of each layer's output that takes at once.
-        channels: of each layer, how many it has.
-        tokens: how the tokens of attention lie on their grid, if a method asks for that.
-        attentions: how many there are in one forward.
-        parts: the modules that are computed again on the way back, if that is asked for.
-        trunk: their blocks, if a method asks for what these say.
-        mixes: whether the score of one picture of a group was seen to depend on another.
-        located: where each layer's cells lie in the input, if that was measured.
+        layouts: layout of each layer's output.
+        calls: the call of each layer that counts, from 1 on; the layers in running order.
+        replay_plans: by layer, how the part behind it is rerun, if a method needs that.
+        batch_sizes: by layer, how many variants of its output a rerun takes at once.
+        channel_counts: number of channels of each layer.
+        token_layout: how the tokens of attention lie on their grid, if a method needs that.
+        attention_count: number of attentions in one forward.
+        checkpointed_modules: the modules that are recomputed in the backward, if recomputing was requested.
+        block_stack: the attention blocks, if a method needs their activations.
+        mixes_images: True if a score of a group was seen to depend on several images.
+        locations: where each layer's cells lie in the input, if that was measured.
     """
 
     layouts: dict[str, Layout] = field(default_factory=dict)
-    runs: dict[str, int] = field(default_factory=dict)
-    ways: dict[str, Way] = field(default_factory=dict)
-    rows: dict[str, int] = field(default_factory=dict)
-    channels: dict[str, int] = field(default_factory=dict)
-    tokens: Layout | None = None
-    attentions: int = 0
-    parts: tuple[nn.Module, ...] = ()
-    trunk: Trunk | None = None
-    mixes: bool = False
-    located: dict[str, Located] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
+    replay_plans: dict[str, ReplayPlan] = field(default_factory=dict)
+    batch_sizes: dict[str, int] = field(default_factory=dict)
+    channel_counts: dict[str, int] = field(default_factory=dict)
+    token_layout: Layout | None = None
+    attention_count: int = 0
+    checkpointed_modules: tuple[nn.Module, ...] = ()
+    block_stack: BlockStack | None = None
+    mixes_images: bool = False
+    locations: dict[str, GridLocation] = field(default_factory=dict)
 
     @property
-    def pooled(self) -> bool:
-        """Whether blocks were asked for, and the only attention is a pooling."""
-        return self.trunk is not None and not self.trunk.blocks
+    def has_only_pooling(self) -> bool:
+        """True if attention blocks are needed and the only attention is a pooling."""
+        return self.block_stack is not None and not self.block_stack.blocks
 
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """One forward of a batch, and what is needed to go back.
+    """One forward of a batch, and what its backward and reruns need.
 
     Attributes:
-        image: what the network was given; the start of the graph if something at the input is wanted.
-        reading: what the network returned, read.
-        taps: the output of each layer that ran.
-        ruled: how gradients pass the activations, if a method has a rule for them.
-        biases: what is added on the way, if a method wants to know.
-        recordings: by layer, what is needed to run again what lies behind it.
-        attending: the attentions that were met, if a method wants to know.
-        calls: how each block was called, if a method wants to run it again.
-        ending: what is needed to run again what lies behind the last block.
-        kept: what was made of these for all images, by what it is.
-        alone: for tokens the answers for each by itself, and how many tokens each answer is for.
+        images: the network's input; the start of the graph if a method works at the input.
+        predictions: the network's output, parsed.
+        activations: the output of each layer.
+        backward_rules: how gradients pass activation functions, if a method has a rule for them.
+        bias_capture: the biases and where they are added, if a method needs them.
+        recordings: by layer, what a rerun of the part behind it needs.
+        attention_capture: the attentions of the forward, if a method needs them.
+        block_calls: the arguments of each block's call, if a method reruns blocks.
+        tail_recording: what a rerun of the part behind the last block needs.
+        token_cache: tokens computed from the blocks for all images, by key.
+        answer_cache: by tokens, the predictions for each token alone, with the number of tokens in each batch.
     """
 
-    image: Tensor
-    reading: Reading
-    taps: Taps
-    ruled: RuledActivations | None
-    biases: Biases | None
+    images: Tensor
+    predictions: Predictions
+    activations: Activations
+    backward_rules: BackwardRules | None
+    bias_capture: BiasCapture | None
     recordings: Mapping[str, Recording]
-    attending: Attending | None = None
-    calls: Mapping[nn.Module, Call] = field(default_factory=dict)
-    ending: Recording | None = None
-    kept: dict[Any, Tensor] = field(default_factory=dict)
-    alone: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
+    attention_capture: AttentionCapture | None = None
+    block_calls: Mapping[nn.Module, BlockCall] = field(default_factory=dict)
+    tail_recording: Recording | None = None
+    token_cache: dict[Any, Tensor] = field(default_factory=dict)
+    answer_cache: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
 
 
-class Witness:
-    """A network that gives evidence: every run of it is made here.
+class Runner:
+    """Runs a network, and captures the signals that methods need. Every forward of the network starts here.
 
     Args:
         module: takes ``(n, 3, h, w)``.
-        read: from what it returns for a number of images to what can be explained.
-        wants: the names of all evidence that any method wants.
-        ruled: whether a method has a rule for the gradient at ReLUs.
-        everywhere: whether it has one for other activations too.
-        call: which run of a layer counts that runs several times; 0 for the last.
-        rows: how many images are given to the network at once where a method asks about variants of them.
-        cosine: the scale and the bias by which scores follow from cosines, if they do.
-        shift: what every score has beyond what a picture says, which is no place's.
+        read_predictions: from the module's output and the number of images to the predictions.
+        signal_names: names of all signals that any method needs.
+        has_rules: True if a method has a backward rule for ReLUs.
+        rules_everywhere: True if a method has a backward rule for other activation functions too.
+        call: the call that counts of a layer that is called several times; 0 for the last.
+        batch_size: number of images per forward where a method scores variants of the images.
+        cosine_scaling: scale and bias that turn cosines into scores, if the scores are made of cosines.
+        score_shift: constant part of every score, which does not depend on the image.
 
     Attributes:
-        layers: the names of the layers that are looked at; may be set later.
-        places: of those that give several tensors, which is looked at, from 0 on; the first where none is named.
-        feed: hands the module extra features of the images, if there are some.
+        layers: names of the layers explained; may be set later.
+        tensor_indices: for layers that return several tensors, the index of the one explained, from 0 on; the first if
+            a layer is missing.
+        extra_inputs: passes extra features of the images to the module, if there are some.
     """
 
     def __init__(
         self,
         module: nn.Module,
-        read: Callable[..., Reading],
-        wants: frozenset[str],
-        ruled: bool = False,
-        everywhere: bool = False,
+        read_predictions: Callable[..., Predictions],
+        signal_names: frozenset[str],
+        has_rules: bool = False,
+        rules_everywhere: bool = False,
         call: int = 0,
-        rows: int = 8,
-        cosine: tuple[float, float] | None = None,
-        shift: float = 0.0,
+        batch_size: int = 8,
+        cosine_scaling: tuple[float, float] | None = None,
+        score_shift: float = 0.0,
     ) -> None:
-        self.module, self.read, self.wants, self.call, self.rows = module, read, wants, call, rows
-        self.cosine, self.shift = cosine, shift
-        self.feed = Feed(module)
-        self.format = _quickest(module)
-        self.ruled, self.everywhere = ruled, everywhere
+        self.module, self.read_predictions, self.signal_names, self.call, self.batch_size = (
+            module,
+            read_predictions,
+            signal_names,
+            call,
+            batch_size,
+        )
+        self.cosine_scaling, self.score_shift = cosine_scaling, score_shift
+        self.extra_inputs = ExtraInputs(module)
+        self.memory_format = _choose_memory_format(module)
+        self.has_rules, self.rules_everywhere = has_rules, rules_everywhere
         self.layers: tuple[str, ...] = ()
-        self.places: dict[str, int] = {}
+        self.tensor_indices: dict[str, int] = {}
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """The network frozen, and the graph on, whatever the caller has switched off.
+        """Freeze the network and enable gradients while the block runs, whatever the caller has disabled.
 
-        Attention is computed so that its gradient has one too, if a method asks for curvature.
+        Attention is computed in a twice differentiable way if a method needs second derivatives.
         """
-        twice = twice_differentiable() if "curve" in self.wants else nullcontext()
+        twice = twice_differentiable() if "hvp" in self.signal_names else nullcontext()
         with torch.inference_mode(False), torch.enable_grad(), frozen(self.module), twice:
             yield
 
-    def leaf(self, images: Tensor, from_input: bool = False) -> Tensor:
-        """The images where the network is and as it counts; the start of the graph if that is at the input."""
-        from_input |= self.from_input
-        return self.laid(devices.copied_to(self.module, images.detach())).requires_grad_(from_input)
+    def make_leaf(self, images: Tensor, from_input: bool = False) -> Tensor:
+        """Copy the images to the network's device and dtype, requiring grad if the graph starts at the input."""
+        from_input |= self.starts_at_input
+        return self.to_fast_layout(devices.copy_to_module(self.module, images.detach())).requires_grad_(from_input)
 
     @property
-    def from_input(self) -> bool:
-        """Whether the graph starts at the images."""
-        return self.ruled or bool(self.wants & FROM_INPUT)
+    def starts_at_input(self) -> bool:
+        """True if the graph starts at the images."""
+        return self.has_rules or bool(self.signal_names & NEEDS_INPUT_GRAPH)
 
-    def laid(self, images: Tensor) -> Tensor:
-        """The images in the order in memory in which the network is fastest; what it says changes by rounding alone."""
-        return images.contiguous(memory_format=self.format)
+    def to_fast_layout(self, images: Tensor) -> Tensor:
+        """Return the images in the network's fastest memory format; the output changes by rounding alone."""
+        return images.contiguous(memory_format=self.memory_format)
 
-    def settle(self, run: Callable[[], None], always: bool = False) -> None:
-        """Have the weights of convolutions lie in memory as their input does, if the network takes it so.
+    def settle_memory_format(self, run: Callable[[], None], always: bool = False) -> None:
+        """Store the weights of convolutions in the memory format of their input, if the network runs with that.
 
         Args:
-            run: one forward, to see that.
-            always: run it also where nothing is to be seen.
+            run: one forward, to try it.
+            always: call ``run`` even if there is nothing to try.
         """
-        if self.format == torch.contiguous_format:
+        if self.memory_format == torch.contiguous_format:
             return run() if always else None
-        self.module.to(memory_format=self.format)
+        self.module.to(memory_format=self.memory_format)
         try:
             return run()
-        except RuntimeError:  # if it is another one, it comes again
-            self.format = torch.contiguous_format
-            self.module.to(memory_format=self.format)
+        except RuntimeError:  # an unrelated error is raised again by the rerun
+            self.memory_format = torch.contiguous_format
+            self.module.to(memory_format=self.memory_format)
             return run()
 
-    def forward(
+    def run(
         self,
         images: Tensor,
-        seen: Tensor | None = None,
-        region: Tensor | None = None,
+        picture_mask: Tensor | None = None,
+        region_mask: Tensor | None = None,
         plan: Plan | None = None,
         from_input: bool = False,
     ) -> Forward:
-        """One forward that keeps what the evidence wanted needs, and no more; perhaps all from the input on.
+        """Run one forward that keeps what the signals need, with the whole graph from the input on if ``from_input``.
 
-        The first (without a plan) finds out whether the network takes its channels last in memory: one that looks at
-        how its features lie, as ``view`` does, may refuse that.
+        The first forward (without a plan) finds out whether the network runs with channels-last input: modules that
+        depend on strides, as ``view`` does, may fail with it.
         """
-        if plan is None and self.format == torch.channels_last:
+        if plan is None and self.memory_format == torch.channels_last:
             try:
-                return self._forward(images, seen, region, plan, from_input)
-            except RuntimeError:  # if it is another one, it comes again
-                self.format = torch.contiguous_format
-        return self._forward(images, seen, region, plan, from_input)
+                return self._run(images, picture_mask, region_mask, plan, from_input)
+            except RuntimeError:  # an unrelated error is raised again by the rerun
+                self.memory_format = torch.contiguous_format
+        return self._run(images, picture_mask, region_mask, plan, from_input)
 
-    def _forward(
-        self, images: Tensor, seen: Tensor | None, region: Tensor | None, plan: Plan | None, from_input: bool
+    def _run(
+        self,
+        images: Tensor,
+        picture_mask: Tensor | None,
+        region_mask: Tensor | None,
+        plan: Plan | None,
+        from_input: bool,
     ) -> Forward:
-        leaf = self.leaf(images, from_input)
-        layers = {name: at_layer(self.module, name)[0] for name in self.layers}
-        with ExitStack() as watch:
+        leaf = self.make_leaf(images, from_input)
+        layers = {name: find_layer(self.module, name)[0] for name in self.layers}
+        with ExitStack() as stack:
             recordings: dict[str, Recording] = {}
-            if plan and self.wants & BEHIND:
-                # Before its way is found out nothing behind a layer runs again.
-                for name, way in plan.ways.items():
-                    part = self.places.get(name, 0)
-                    record = recorded(self.module, layers[name], plan.runs[name], len(leaf), way.owned, part)
-                    recordings[name] = watch.enter_context(record)
-            taps = watch.enter_context(self.tapping(self.layers))
-            ruled = watch.enter_context(RuledActivations(self.everywhere)) if self.ruled else None
-            biases = watch.enter_context(Biases()) if "biases" in self.wants else None
-            calls: Mapping[nn.Module, Call] = {}
-            ending = None
-            if plan and (trunk := plan.trunk):
-                calls = watch.enter_context(heard(trunk.blocks, trunk.copies))
-                ending = watch.enter_context(recorded(self.module, trunk.end, 1, len(leaf), trunk.way.owned))
+            if plan and self.signal_names & RERUNS_FROM_LAYER:
+                # A layer has no replay plan yet while the size is being checked.
+                for name, replay_plan in plan.replay_plans.items():
+                    part = self.tensor_indices.get(name, 0)
+                    recorder = record(self.module, layers[name], plan.calls[name], len(leaf), replay_plan.copied, part)
+                    recordings[name] = stack.enter_context(recorder)
+            activations = stack.enter_context(self.capturing(self.layers))
+            backward_rules = stack.enter_context(BackwardRules(self.rules_everywhere)) if self.has_rules else None
+            bias_capture = stack.enter_context(BiasCapture()) if "biases" in self.signal_names else None
+            block_calls: Mapping[nn.Module, BlockCall] = {}
+            tail_recording = None
+            if plan and (block_stack := plan.block_stack):
+                block_calls = stack.enter_context(record_blocks(block_stack.blocks, block_stack.keep_copies))
+                tail_recording = stack.enter_context(
+                    record(self.module, block_stack.tail, 1, len(leaf), block_stack.replay_plan.copied)
+                )
             if plan:
-                watch.enter_context(recomputed(plan.parts, ruled.again if ruled else nullcontext))
-            attending = None
-            if self.wants & ATTENTION:
-                running = watch.enter_context(at_work(self.module)) if plan is None else []
-                attending = watch.enter_context(self._attending(len(leaf), plan, running))
+                stack.enter_context(
+                    checkpointed(
+                        plan.checkpointed_modules, backward_rules.recomputing if backward_rules else nullcontext
+                    )
+                )
+            attention_capture = None
+            if self.signal_names & NEEDS_ATTENTION:
+                running = stack.enter_context(module_stack(self.module)) if plan is None else []
+                attention_capture = stack.enter_context(self._capture_attention(len(leaf), plan, running))
             # A network may change its input in place, which a leaf of the graph does not allow.
             output = self.module(leaf.clone())
-        reading = self.read(output, len(images), seen, region)
-        return Forward(leaf, reading, taps, ruled, biases, recordings, attending, calls, ending)
+        predictions = self.read_predictions(output, len(images), picture_mask, region_mask)
+        return Forward(
+            leaf,
+            predictions,
+            activations,
+            backward_rules,
+            bias_capture,
+            recordings,
+            attention_capture,
+            block_calls,
+            tail_recording,
+        )
 
-    def tapping(self, names: Iterable[str]) -> AbstractContextManager[Taps]:
-        """While it lasts, forwards leave these layers' outputs: see :func:`camcli.engine.hooks.capture.tapped`."""
-        places = {name: at_layer(self.module, name) for name in names}
-        layers, parts = ({name: place[turn] for name, place in places.items()} for turn in (0, 1))
-        return tapped(cast("dict[str, nn.Module]", layers), self.call, self.places, cast("dict[str, str]", parts))
+    def capturing(self, names: Iterable[str]) -> AbstractContextManager[Activations]:
+        """Capture these layers' outputs while the block runs."""
+        pairs = {name: find_layer(self.module, name) for name in names}
+        layers, parts = ({name: pair[index] for name, pair in pairs.items()} for index in (0, 1))
+        return capture_activations(
+            cast("dict[str, nn.Module]", layers), self.call, self.tensor_indices, cast("dict[str, str]", parts)
+        )
 
-    def cells(self, images: Tensor, layouts: Mapping[str, Layout], once: bool = False) -> dict[str, Tensor]:
-        """Each layer's cells ``(n, c, h, w)`` for images, in the graph that starts at these if they ask for one.
+    def compute_cells(
+        self, images: Tensor, layouts: Mapping[str, Layout], stop_early: bool = False
+    ) -> dict[str, Tensor]:
+        """Compute each layer's cells ``(n, c, h, w)``, in the graph that starts at the images if they require grad.
 
         Args:
-            images: what the network is given.
+            images: input of the network.
             layouts: of the layers.
-            once: whether each of them runs once, so that nothing need be computed when all have.
+            stop_early: True if each layer is called once, so that the forward can stop when all have run.
 
         Raises:
-            ValueError: they do not go by images.
+            ValueError: the first dimension of a layer's output is not that of the images.
         """
-        with self.tapping(layouts) as taps:
-            if once:
-                run_until({at_layer(self.module, name)[0] for name in layouts}, lambda: self.module(images.clone()))
+        with self.capturing(layouts) as activations:
+            if stop_early:
+                run_until({find_layer(self.module, name)[0] for name in layouts}, lambda: self.module(images.clone()))
             else:
                 self.module(images.clone())
-        found = {name: canonical(taps[name], layout) for name, layout in layouts.items()}
+        found = {name: to_nchw(activations[name], layout) for name, layout in layouts.items()}
         if any(len(cells) != len(images) for cells in found.values()):
             raise ValueError("what it gives does not go by images")
         return found
 
-    def _attending(self, images: int, plan: Plan | None, running: Sequence[nn.Module]) -> Attending:
-        """Of the first forward the chain is checked; then only the last attention need be in the graph, if any."""
-        values = bool(self.wants & {"attn_grad", "value"} or (self.wants & BLOCKS and (plan is None or plan.pooled)))
-        queries = bool(self.wants & LOOKED)
-        if plan is None or "attn_grad" in self.wants:
-            return Attending(images, values, queries=queries, running=running)
-        last = self.wants & LAST_ATTENTION or plan.pooled
-        return Attending(images, values, graph_from=plan.attentions - 1 if last else -1, queries=queries)
+    def _capture_attention(self, images: int, plan: Plan | None, running: Sequence[nn.Module]) -> AttentionCapture:
+        """Capture attention: all of it in the first forward, to check the chain; later only what the methods need."""
+        values = bool(
+            self.signal_names & {"attn_grad", "value"}
+            or (self.signal_names & NEEDS_BLOCKS and (plan is None or plan.has_only_pooling))
+        )
+        queries = bool(self.signal_names & NEEDS_QUERY)
+        if plan is None or "attn_grad" in self.signal_names:
+            return AttentionCapture(images, values, with_queries=queries, module_stack=running)
+        last = self.signal_names & NEEDS_LAST_ATTENTION or plan.has_only_pooling
+        return AttentionCapture(
+            images, values, graph_from=plan.attention_count - 1 if last else -1, with_queries=queries
+        )
 
-    # ---- what lies behind a layer, or behind the blocks, run again
+    # ---- reruns of the part behind a layer, or behind the blocks
 
-    def again(
-        self, layer: nn.Module, recording: Recording, given: Tensor, images: Tensor, way: Way, graph: bool = False
-    ) -> Reading:
-        """The answer for each of ``given``, which the layer says in place of its own output."""
-        with nullcontext() if graph else torch.inference_mode(), replayed(layer, recording, given, way):
-            return self._behind(recording, len(given), images, way)
+    def run_from_layer(
+        self,
+        layer: nn.Module,
+        recording: Recording,
+        given: Tensor,
+        images: Tensor,
+        replay_plan: ReplayPlan,
+        with_graph: bool = False,
+    ) -> Predictions:
+        """Rerun the part behind a layer, with ``given`` in place of its output, and return the predictions."""
+        with nullcontext() if with_graph else torch.inference_mode(), replay(layer, recording, given, replay_plan):
+            return self._run_replayed(recording, len(given), images, replay_plan)
 
-    def _behind(self, recording: Recording, count: int, images: Tensor, way: Way) -> Reading:
-        if way.whole or way.needed is None or IMAGES in way.needed:
-            images = expanded(images, recording.images, count // recording.images)
-        # The copy is the network's own, to change in place.
-        return self.read(self.module(images.clone()), count)
+    def _run_replayed(self, recording: Recording, count: int, images: Tensor, replay_plan: ReplayPlan) -> Predictions:
+        if replay_plan.whole_network or replay_plan.required is None or IMAGES in replay_plan.required:
+            images = repeat_for_variants(images, recording.images, count // recording.images)
+        # The network may change its input in place.
+        return self.read_predictions(self.module(images.clone()), count)
 
-    def of_blank(self) -> AbstractContextManager[None]:
-        """While it lasts, a network of one prompt answers for the empty prompt in its place.
+    def with_blank_prompt(self) -> AbstractContextManager[None]:
+        """Use the empty prompt in place of the only prompt of a network while the block runs.
 
         Raises:
-            RequestError: it does not know that.
+            RequestError: the network has no embedding of the empty prompt.
         """
         for part in self.module.modules():
             blank = part._buffers.get("blank")
             if blank is not None and "prompts" in part._buffers:
-                return lent(part, "prompts", blank.reshape(1, -1))
+                return swap_buffer(part, "prompts", blank.reshape(1, -1))
         raise RequestError(
             "there is one prompt, and the network does not know the empty one, which it is compared with",
             "give several: --text 'a cat' --text 'a dog'",
         )
 
-    def at_end(
+    def run_tail(
         self,
-        trunk: Trunk,
+        block_stack: BlockStack,
         recording: Recording,
         given: Tensor,
         images: Tensor,
-        way: Way | None = None,
-        graph: bool = False,
-    ) -> Reading:
-        """The answer for tokens behind the last block ``(m, t, c)``; or for O of a pooling ``(m, heads, q, d)``."""
-        way = way or trunk.way
-        if trunk.blocks:
-            return self.again(trunk.end, recording, given, images, way, graph)
+        replay_plan: ReplayPlan | None = None,
+        with_graph: bool = False,
+    ) -> Predictions:
+        """Predict from tokens behind the last block ``(m, t, c)``, or from a pooling's output ``(m, heads, q, d)``."""
+        replay_plan = replay_plan or block_stack.replay_plan
+        if block_stack.blocks:
+            return self.run_from_layer(block_stack.tail, recording, given, images, replay_plan, with_graph)
         with (
             torch.inference_mode(),
-            Ruled(given),
-            replayed(trunk.end, recording, None, way, len(given) // recording.images),
+            AttentionOverride(given),
+            replay(block_stack.tail, recording, None, replay_plan, len(given) // recording.images),
         ):
-            return self._behind(recording, len(given), images, way)
+            return self._run_replayed(recording, len(given), images, replay_plan)
 
 
-def _quickest(module: nn.Module) -> torch.memory_format:
-    """Channels last where a convolution looks at features, and not at the image alone as that of patches does."""
+def _choose_memory_format(module: nn.Module) -> torch.memory_format:
+    """Choose channels last if a convolution takes features, and not only the image, as a patch embedding does."""
     if any(parameter.device.type == "mps" for parameter in module.parameters()):
         return torch.contiguous_format
-    looks = any(isinstance(one, nn.Conv2d) and one.in_channels > COLOURS for one in module.modules())
-    return torch.channels_last if looks else torch.contiguous_format
+    convolves_features = any(isinstance(one, nn.Conv2d) and one.in_channels > RGB_CHANNELS for one in module.modules())
+    return torch.channels_last if convolves_features else torch.contiguous_format
 
 
-def points_of(forward: Forward) -> list[Tensor]:
-    """Where gradients can be taken, the layers first."""
-    points = list(forward.taps.values()) + ([forward.image] if forward.image.requires_grad else [])
-    if forward.attending is not None:
-        points += [one.output for one in forward.attending.seen if one.output is not None]
+def gradient_points(forward: Forward) -> list[Tensor]:
+    """List the tensors by which gradients can be taken, the layers first."""
+    points = list(forward.activations.values()) + ([forward.images] if forward.images.requires_grad else [])
+    if forward.attention_capture is not None:
+        points += [one.output for one in forward.attention_capture.attentions if one.output is not None]
     return points
 
 
-def gradients_at(score: Tensor, points: Sequence[Tensor], keep: bool = False, curved: bool = False) -> list[Tensor]:
-    """The gradient of a score by each point; zeros where it owes nothing to it."""
+def compute_gradients(
+    score: Tensor, points: Sequence[Tensor], retain_graph: bool = False, create_graph: bool = False
+) -> list[Tensor]:
+    """Compute the gradient of a score by each point; zeros where the score does not depend on it."""
     found: Sequence[Tensor | None] = [None] * len(points)
     if score.requires_grad and points:
-        found = torch.autograd.grad(score, points, retain_graph=keep, create_graph=curved, allow_unused=True)
+        found = torch.autograd.grad(
+            score, points, retain_graph=retain_graph, create_graph=create_graph, allow_unused=True
+        )
     return [torch.zeros_like(one) if back is None else back for one, back in zip(points, found, strict=True)]
-
-
-def alike(one: Tensor, other: Tensor, same: float = SAME) -> bool:
-    """Whether two tensors are the same to rounding, where they are finite."""
-    finite = one.isfinite() & other.isfinite()
-    return bool(finite.any()) and bool((one - other)[finite].abs().max() <= same * one[finite].abs().max())

@@ -1,4 +1,4 @@
-"""How many channels the images have that a network takes."""
+"""The number of input channels of a network."""
 
 from __future__ import annotations
 
@@ -8,36 +8,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# What is told of a layer by its own numbers, and where in its input its channels are.
+# Modules whose attributes give the number of channels of their input.
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def taken(
-    module: nn.Module, size: tuple[int, int], given: int, run: Callable[[Tensor], Any] | None = None
+def find_input_channels(
+    module: nn.Module, size: tuple[int, int], expected: int, run: Callable[[Tensor], Any] | None = None
 ) -> int | None:
-    """How many channels a network takes images of: tried on noise, never guessed.
+    """Find the number of channels of a network's images, by trying it on noise.
 
-    Where it fails on images of ``given`` channels, it is tried with those that the layer wants that it failed at: a
-    convolution, a linear layer (over patches or whole images) or a norm.
+    Where the network fails on images of ``expected`` channels, it is tried with the number that the failing layer (a
+    convolution, a norm, or a linear layer over patches or whole images) requires.
 
     Args:
         module: the network.
         size: height and width of its input.
-        given: what is tried first.
-        run: what is called with the noise; default: the module.
+        expected: the number of channels to try first.
+        run: the function to call with the noise; default: the module.
 
     Returns:
-        The number, or None where it takes neither.
+        The number of channels; None where both fail.
     """
-    wanted = _fails(module, size, given, run or module)
+    wanted = _try_channels(module, size, expected, run or module)
     if wanted is None:
-        return given
-    return wanted if wanted and wanted != given and _fails(module, size, wanted, run or module) is None else None
+        return expected
+    return (
+        wanted if wanted and wanted != expected and _try_channels(module, size, wanted, run or module) is None else None
+    )
 
 
-def _fails(module: nn.Module, size: tuple[int, int], channels: int, run: Callable[[Tensor], Any]) -> int | None:
-    """None if it takes so many channels, else how many the layer wants that it fails at; 0 if that says nothing."""
+def _try_channels(module: nn.Module, size: tuple[int, int], channels: int, run: Callable[[Tensor], Any]) -> int | None:
+    """Return None if the network takes this many channels; else the number the failing layer requires, 0 if unknown."""
     at: list[tuple[nn.Module, tuple[int, ...]]] = []
 
     def enter(part: nn.Module, given: tuple[Any, ...]) -> None:
@@ -50,24 +52,24 @@ def _fails(module: nn.Module, size: tuple[int, int], channels: int, run: Callabl
     try:
         with torch.no_grad():
             run(noise.to(like.device, like.dtype))
-    except Exception:  # what it says is told by whoever calls it in earnest
-        return _wanted(*at[-1], channels) if at else 0
+    except Exception:  # reported when the network runs on real images
+        return _channels_wanted_by(*at[-1], channels) if at else 0
     finally:
         for hook in hooks:
             hook.remove()
     return None
 
 
-def _wanted(part: nn.Module, shape: tuple[int, ...], channels: int) -> int:
+def _channels_wanted_by(part: nn.Module, shape: tuple[int, ...], channels: int) -> int:
     if isinstance(part, CONVOLUTIONS):
         return part.in_channels
     if isinstance(part, NORMS):
         return part.num_features
-    # Its input's values are the channels times whatever it takes of each.
+    # A linear layer's input features are the channels times the values of each channel.
     wanted, given = int(part.in_features), shape[-1]  # type: ignore[arg-type]
     return wanted * channels // given if given and not wanted * channels % given else 0
 
 
-def channels_in_words(count: int) -> str:
-    """``1 channel``, ``4 channels``."""
+def format_channels(count: int) -> str:
+    """Format a number of channels: ``1 channel``, ``4 channels``."""
     return f"{count} channel{'s' * (count != 1)}"

@@ -1,4 +1,4 @@
-"""A model with everything that is needed to use it and to say where it came from."""
+"""A model with everything that is needed to run it and to trace where it came from."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -6,44 +6,50 @@ from typing import Any, Literal
 
 import torch
 
+from camcli.base.deprecated import with_old_names
 from camcli.engine import stored
-from camcli.engine.layers.layout import scaled
-from camcli.images.transform import Prepare
+from camcli.engine.layers.layout import scale_grid
+from camcli.images.transform import Preprocess
 from camcli.targets.labels import Labels
-from camcli.targets.readers.spec import PLAIN, Outlet
-from camcli.targets.target import Activation, Reading
+from camcli.targets.readers.spec import DEFAULT_OUTPUT_SPEC, OutputSpec
+from camcli.targets.target import Activation, Predictions
+
+# Argument and attribute names of the last release.
+RENAMED = {"outlet": "output_spec", "prepare": "preprocess", "wrapped": "wrapped_module"}
 
 
+@with_old_names(RENAMED, RENAMED)
 @dataclass(frozen=True)
 class Network:
-    """A model that says which classes are in pictures, and perhaps where.
+    """A model that predicts which classes are in pictures, and perhaps where.
 
     Attributes:
-        name: its full name, such as ``timm:resnet50.a1_in1k``.
-        module: takes images ``(n, 3, h, w)`` to what ``outlet`` reads; in evaluation mode.
-        prepare: from an upright picture to one image.
-        labels: the names of the classes, in the order of the scores.
+        name: full name, such as ``timm:resnet50.a1_in1k``.
+        module: takes images ``(n, 3, h, w)``; its output is parsed by ``output_spec``; in evaluation mode.
+        preprocess: from an upright picture to one image.
+        labels: names of the classes, in the order of the scores.
         weights: ``pretrained``, ``random`` or ``file``.
-        origin: a sentence for people: where the weights came from.
-        activation: what makes probabilities of the scores; ``none`` if nothing does, as in regression;
-            ``probabilities`` if they are some.
-        prefix: how many tokens stand in front of the patch tokens, if the source says so.
-        grid: the patch grid ``(rows, columns)`` of an image of the size that ``prepare`` gives, if the source says so.
-        notes: what a user of this model must know.
-        outlet: how what the module returns is read; by default as one score for each class.
-        layer: the layer that is explained when none is named, if the source knows one.
-        pyramid: of a detector the module that gives the maps of several grids that boxes are read from, likewise.
-        headless: whether it gives features and not scores of classes: each "class" is then a channel.
-        wrapped: the source's own module, where ``module`` is another around it; its layers can be named as if it stood
-            alone.
-        activation_asked: whether a person said what makes probabilities, so that it is not looked for.
+        origin: a sentence for users: where the weights came from.
+        activation: the function that turns scores into probabilities; ``none`` if there is none, as in regression;
+            ``probabilities`` if the scores are probabilities.
+        prefix: number of tokens before the patch tokens, if the source knows it.
+        grid: the patch grid ``(rows, columns)`` of an image of the size that ``preprocess`` gives, if the source knows
+            it.
+        notes: remarks for users of this model.
+        output_spec: how the module's output is parsed; by default as one score per class.
+        layer: the default layer, if the source knows one.
+        headless: True if the model gives features instead of class scores: each "class" is then a channel.
+        wrapped_module: the source's own module, if ``module`` wraps it; its layers can be named as if it stood alone.
         cosine: of a network that compares pictures with prompts, ``(scale, bias)``: a score is scale * cosine + bias.
-        shared: why the module cannot be changed, where somebody else holds it too; empty if it can.
+        pyramid: of a detector, the module whose output are the feature maps that boxes are read from, if the source
+            knows it.
+        activation_asked: True if the user chose the activation, so that it is not detected.
+        shared: reason why the module cannot be changed, if it is in use elsewhere; empty if it can.
     """
 
     name: str
     module: torch.nn.Module
-    prepare: Prepare
+    preprocess: Preprocess
     labels: Labels
     weights: Literal["pretrained", "random", "file"]
     origin: str
@@ -51,44 +57,48 @@ class Network:
     prefix: int | None = None
     grid: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
-    outlet: Outlet = PLAIN
+    output_spec: OutputSpec = DEFAULT_OUTPUT_SPEC
     layer: str = ""
     headless: bool = False
-    wrapped: torch.nn.Module | None = None
+    wrapped_module: torch.nn.Module | None = None
     cosine: tuple[float, float] | None = None
     pyramid: str = ""
     activation_asked: bool = False
     shared: str = ""
 
     def read(
-        self, output: Any, images: int, seen: torch.Tensor | None = None, region: torch.Tensor | None = None
-    ) -> Reading:
-        """What the module returned for a batch, read: see :meth:`camcli.targets.readers.spec.Outlet.read`."""
-        return self.outlet.read(output, images, self.labels.names, self.activation, seen, region)
+        self,
+        output: Any,
+        images: int,
+        picture_mask: torch.Tensor | None = None,
+        region_mask: torch.Tensor | None = None,
+    ) -> Predictions:
+        """Parse the module's output for a batch: see :meth:`camcli.targets.readers.spec.OutputSpec.read`."""
+        return self.output_spec.read(output, images, self.labels.names, self.activation, picture_mask, region_mask)
 
     def grid_at(self, size: tuple[int, int]) -> tuple[int, int] | None:
-        """The patch grid of an image of any size ``(h, w)``, if it follows from what the source says."""
-        return scaled(self.grid, self.prepare.size, size)
+        """Return the patch grid of an image of any size ``(h, w)``, if it follows from that of the source."""
+        return scale_grid(self.grid, self.preprocess.size, size)
 
     @property
     def untrained(self) -> bool:
-        """Whether the weights are random, so that no map of this model means anything."""
+        """True if the weights are random, so that no map of this model means anything."""
         return self.weights == "random"
 
     def sha256(self) -> str:
-        """The SHA-256 of all weights and stored buffers: their names, types, shapes and bytes, in order of name.
+        """Compute the SHA-256 of all weights and stored buffers: names, types, shapes and bytes, in order of name.
 
-        Equal on every device and for every way the same weights were loaded. What modules store beside tensors
-        (``get_extra_state``, how they are quantised) counts too.
+        It is the same on every device, however the weights were loaded. What modules store beside tensors
+        (``get_extra_state``, the quantisation) counts too.
         """
         digest = hashlib.sha256()
         for name, value in sorted(self.module.state_dict().items()):
-            for piece in stored.pieces(name, value):
+            for piece in stored.iter_bytes(name, value):
                 digest.update(piece)
         return digest.hexdigest()
 
     def unsaved_sha256(self) -> str:
-        """The same of the buffers that no file of weights holds, and that change what the network says all the same."""
+        """Compute the SHA-256 of the buffers that no file of weights holds, though they affect the network's output."""
         digest, saved = hashlib.sha256(), self.module.state_dict().keys()
         for name, tensor in sorted(self.module.named_buffers()):
             if name not in saved:
@@ -97,18 +107,18 @@ class Network:
         return digest.hexdigest()
 
 
-def tells_apart(network: Network, names: Labels) -> bool:
-    """Whether the single score of a network tells two classes apart, since so many are named."""
-    plain = network.outlet.task == "classify" and network.outlet.references is None
+def is_two_sided(network: Network, names: Labels) -> bool:
+    """Return whether the network has a single score that separates two classes, since two are named."""
+    plain = network.output_spec.task == "classify" and network.output_spec.references is None
     return plain and len(names) == 2 and network.activation != "none" and not network.headless and not network.cosine
 
 
-def two_sided(network: Network, names: Labels) -> Network:
-    """The network as one whose single score is that of the second class, and turned round that of the first."""
+def make_two_sided(network: Network, names: Labels) -> Network:
+    """Return the network with its single score as that of the second class, and its negative as that of the first."""
     note = (
         f"the model's one score tells two classes apart: what raises it speaks for {names.short(1)!r}, what lowers it "
         f"for {names.short(0)!r}"
     )
     given: Activation = "probabilities" if network.activation == "probabilities" else "sigmoid"
-    outlet = replace(network.outlet, two_sided=True)
-    return replace(network, labels=names, activation=given, outlet=outlet, notes=(*network.notes, note))
+    output_spec = replace(network.output_spec, two_sided=True)
+    return replace(network, labels=names, activation=given, output_spec=output_spec, notes=(*network.notes, note))

@@ -1,4 +1,4 @@
-"""In which precision a network computes: its dtype, and for float32 whether a GPU may round to TF32's ten bits."""
+"""Precision of a network's computation: its dtype, and for float32 whether a GPU may round to TF32's ten bits."""
 
 from __future__ import annotations
 
@@ -13,44 +13,47 @@ import torch
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class _Switch:
-    """What of the whole process says how float32 is rounded, set for a time; the last to leave puts it back.
+class _PrecisionSwitch:
+    """Process-wide switch of float32 rounding; the last thread to leave restores the settings.
 
-    PyTorch has two ways to say it, an older one (``allow_tf32``) and a newer one (``fp32_precision``), and where only
-    the newer was used the older cannot be read, which its compiler does: so both are told the same.
+    PyTorch has an older setting (``allow_tf32``) and a newer one (``fp32_precision``). If only the newer one is set,
+    reading the older one, as PyTorch's compiler does, fails; so both are set.
     """
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._inside: list[str] = []
-        self._new: list[str] = []
-        self._old: tuple[bool, str] | None = None
+        self._entered: list[str] = []
+        self._saved_precisions: list[str] = []
+        self._saved_legacy: tuple[bool, str] | None = None
 
     @contextmanager
     def __call__(self, precision: str) -> Iterator[None]:
-        """While it lasts, float32 is IEEE's, or TF32 where ``precision`` is ``tf32``."""
+        """Compute float32 as TF32 if ``precision`` is ``tf32``, else by IEEE 754, while the block runs."""
         with self._lock:
-            if not self._inside:
-                self._old, self._new = _old(), [one.fp32_precision for one in _switches()]
-            self._inside.append(precision)
+            if not self._entered:
+                self._saved_legacy, self._saved_precisions = (
+                    _read_legacy(),
+                    [one.fp32_precision for one in _list_backends()],
+                )
+            self._entered.append(precision)
             self._set(precision)
         try:
             yield
         finally:
             with self._lock:
-                self._inside.remove(precision)
-                if self._inside:
-                    self._set(self._inside[-1])
+                self._entered.remove(precision)
+                if self._entered:
+                    self._set(self._entered[-1])
                 else:
-                    _tell(self._old, self._new)
+                    _apply(self._saved_legacy, self._saved_precisions)
 
     def _set(self, precision: str) -> None:
         allowed = precision == "tf32"
         word = "tf32" if allowed else "ieee"
-        _tell(self._old and (allowed, "high" if allowed else "highest"), [word] * len(_switches()))
+        _apply(self._saved_legacy and (allowed, "high" if allowed else "highest"), [word] * len(_list_backends()))
 
 
-def _switches() -> list[Any]:
+def _list_backends() -> list[Any]:
     backends: Any = torch.backends
     return [
         *(backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul),
@@ -58,8 +61,8 @@ def _switches() -> list[Any]:
     ]
 
 
-def _old() -> tuple[bool, str] | None:
-    """The older switches; None where they cannot be read, since somebody used the newer ones alone."""
+def _read_legacy() -> tuple[bool, str] | None:
+    """Return the older settings; None where they cannot be read, since only the newer ones were set."""
     backends: Any = torch.backends
     try:
         with warnings.catch_warnings():
@@ -69,16 +72,16 @@ def _old() -> tuple[bool, str] | None:
         return None
 
 
-def _tell(old: tuple[bool, str] | None, new: list[str]) -> None:
+def _apply(legacy: tuple[bool, str] | None, precisions: list[str]) -> None:
     backends: Any = torch.backends
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if old is not None:
-            backends.cudnn.allow_tf32 = old[0]
-            torch.set_float32_matmul_precision(old[1])
-        for one, word in zip(_switches(), new, strict=True):
+        if legacy is not None:
+            backends.cudnn.allow_tf32 = legacy[0]
+            torch.set_float32_matmul_precision(legacy[1])
+        for one, word in zip(_list_backends(), precisions, strict=True):
             one.fp32_precision = word
 
 
-# While it lasts, in any thread, float32 is computed as a precision says.
-arithmetic = _Switch()
+# While this context is entered in any thread, float32 is computed in the given precision.
+float32_precision = _PrecisionSwitch()

@@ -1,4 +1,4 @@
-"""What is asked of one network, and what all that explain with it know of it."""
+"""The settings of an explainer for one network, and the facts that follow from them."""
 
 from __future__ import annotations
 
@@ -11,218 +11,243 @@ from torch import Tensor, nn
 
 from camcli.base.errors import RequestError
 from camcli.engine import Place, devices
-from camcli.engine.forward import ATTENTION, BLOCKS, LOOKED, Witness
-from camcli.engine.hooks.capture import at_layer
-from camcli.engine.hooks.opaque import closed_parts
+from camcli.engine.forward import Runner
+from camcli.engine.hooks.capture import find_layer
+from camcli.engine.hooks.opaque import find_opaque_modules
+from camcli.engine.needs import NEEDS_ATTENTION, NEEDS_BLOCKS, NEEDS_QUERY
 from camcli.engine.network import Network
-from camcli.targets.readers.detection import NO_BOX_AGAIN
-from camcli.targets.readers.spec import Outlet
+from camcli.targets.readers.detection import CANNOT_RESCORE_BOXES
+from camcli.targets.readers.spec import OutputSpec
 from camcli.targets.scores import SCORES
-from camcli.targets.target import Activation, Reading, Score
+from camcli.targets.target import Activation, Predictions, Score
 
 if TYPE_CHECKING:
-    from camcli.engine.maps.concepts import Fitted
-    from camcli.engine.maps.method import Recipe
+    from camcli.engine.maps.concepts import FittedConcepts
+    from camcli.engine.maps.method import BoundMethod
 
-# How many images are given at once (1 where they are no group), and their rows and columns.
-Key = tuple[int, int, int]
-# Evidence that is a gradient.
-GOES_BACK = frozenset(
-    {"grad", "curve", "grad_of", "input_grad", "slopes", "responses", "biases", "attn_grad", "told_grad", "stopped"}
+# Number of images given at once (1 unless they are a group), and their rows and columns.
+SizeKey = tuple[int, int, int]
+# Signals that are a gradient.
+GRADIENT_SIGNALS = frozenset(
+    {
+        "grad",
+        "hvp",
+        "grad_of",
+        "input_grad",
+        "score_and_grad",
+        "act_and_grad",
+        "biases",
+        "attn_grad",
+        "attn_out_grad",
+        "early_exit_grads",
+    }
 )
-# Evidence that needs a gradient, whatever it is.
-NEEDS_GRAPH = GOES_BACK | {"spread"} | LOOKED | BLOCKS
-# What a channel's share in the score is made of.
-SHARE = frozenset({"act", "grad"})
-# Of a network's modules, how many come before a layer behind which little is left.
-LATE = 0.7
+# Signals that need a gradient.
+NEEDS_GRAPH = GRADIENT_SIGNALS | {"rows_to_grid"} | NEEDS_QUERY | NEEDS_BLOCKS
+# Signals that a channel's contribution to the score is made of.
+CONTRIBUTION_SIGNALS = frozenset({"act", "grad"})
+# Share of a network's modules that come before a layer for the layer to count as late.
+LATE_SHARE = 0.7
 
 
 @dataclass(slots=True)
 class Setup:
-    """What is asked of one network.
+    """Settings of an explainer for one network.
 
     Attributes:
-        module: that runs.
-        network: of which it is, if more is known than the module.
-        outlet: where its scores are, and which number of them is explained.
-        activation: what makes probabilities of the scores.
-        recipes: the methods.
-        score: the words for the number of a class that is explained, as :func:`score_of` takes them.
-        fuse: how the maps of several layers become one.
-        smooth: of the channels' parts of a map the first principal component is wanted, instead of their sum.
-        scales, flips: how the images are changed before they are explained too.
-        strongest: of how many channels the parts are wanted, instead of the map; 0 for the map.
-        group: whether the images of a call belong together.
-        layout: how the layers' output lies in memory, if somebody said so.
-        call: which run of a layer counts that runs several times in one forward, from 1 on; 0 for the last.
-        recompute: whether parts of the network are computed again on the way back.
-        place: where the layers' cells are taken to lie in the input.
-        rows: how many variants of images the network is given at once.
-        fitted: what methods that find concepts in several pictures together were fitted to.
-        one_by_one: whether each image is explained in a batch of its own.
-        notes: what a reader of all the maps must know.
-        wants: the names of all evidence.
-        witness: the network as it is run.
+        module: the module that runs.
+        network: the network of the module, if more is known than the module.
+        output_spec: where the scores are in the module's output, and which number of a class is explained.
+        activation: the function that turns scores into probabilities.
+        bound_methods: the methods.
+        score_args: name, compared classes and sign of the score, as :func:`make_score` takes them.
+        fuse: how the maps of several layers are joined.
+        eigen_smooth: True to replace the sum of the channels' parts of a map by their first principal component.
+        scales, flips: augmentations whose maps are averaged with that of the image.
+        top_channels: number of channels whose parts are returned instead of the map; 0 for the map.
+        group: True if the images of a call belong together.
+        layout: memory layout of the layers' output, if it was given.
+        call: the call that counts of a layer that is called several times in one forward, from 1 on; 0 for the last.
+        recompute: True to recompute parts of the network in the backward.
+        placement: position of the layers' cells in the input: measured or even.
+        batch_size: number of variants of images per forward.
+        fitted_concepts: what methods that find concepts in several images together were fitted to.
+        one_by_one: True if each image is explained in a batch of its own.
+        notes: remarks that hold for all maps.
+        signal_names: names of all signals that the methods need.
+        runner: runs the module.
     """
 
     module: nn.Module
     network: Network | None
-    outlet: Outlet
+    output_spec: OutputSpec
     activation: Activation
-    recipes: tuple[Recipe, ...]
-    score: tuple[str, tuple[int, ...], bool]
+    bound_methods: tuple[BoundMethod, ...]
+    score_args: tuple[str, tuple[int, ...], bool]
     fuse: str
-    smooth: bool
+    eigen_smooth: bool
     scales: tuple[int | float, ...]
     flips: tuple[str, ...]
-    strongest: int
+    top_channels: int
     group: bool
     layout: str
     call: int
     recompute: bool
-    place: Place
-    rows: int
-    fitted: Fitted = field(default_factory=dict)
+    placement: Place
+    batch_size: int
+    fitted_concepts: FittedConcepts = field(default_factory=dict)
     one_by_one: bool = False
     notes: tuple[str, ...] = ()
-    wants: frozenset[str] = field(init=False)
-    witness: Witness = field(init=False)
+    signal_names: frozenset[str] = field(init=False)
+    runner: Runner = field(init=False)
 
     def __post_init__(self) -> None:
-        wanted = frozenset(name for recipe in self.recipes for name in recipe.wants)
-        self.wants = (wanted | (SHARE if self.strongest else set())) - ({"rest_scores"} if self.unnamed else set())
-        ruled, everywhere = (any(getattr(one, what) for one in self.recipes) for what in ("ruled", "everywhere"))
+        wanted = frozenset(name for method in self.bound_methods for name in method.signal_names)
+        self.signal_names = (wanted | (CONTRIBUTION_SIGNALS if self.top_channels else set())) - (
+            {"logits_from_layer"} if self.why_concepts_unnamed else set()
+        )
+        has_rules = any(method.has_rule for method in self.bound_methods)
+        rules_everywhere = any(method.rule_is_everywhere for method in self.bound_methods)
         cosine = self.network.cosine if self.network else None
-        shift = cosine[1] if cosine and self.outlet.score.plain else 0.0
-        self.witness = Witness(
-            self.module, self.read, self.wants, ruled, everywhere, self.call, self.rows, cosine, shift
+        shift = cosine[1] if cosine and self.output_spec.score.is_plain_logit else 0.0
+        self.runner = Runner(
+            self.module,
+            self.read_predictions,
+            self.signal_names,
+            has_rules,
+            rules_everywhere,
+            self.call,
+            self.batch_size,
+            cosine,
+            shift,
         )
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The full names of the layers explained."""
-        return self.witness.layers
+        """Full names of the layers explained."""
+        return self.runner.layers
 
     @layers.setter
     def layers(self, names: tuple[str, ...]) -> None:
-        self.witness.layers = names
+        self.runner.layers = names
 
     @property
-    def at_layer(self) -> bool:
-        """Whether a method looks at a layer."""
-        return any(recipe.at_layer for recipe in self.recipes)
+    def uses_layer(self) -> bool:
+        """True if a method uses a layer."""
+        return any(method.uses_layer for method in self.bound_methods)
 
     @property
-    def of_layer(self) -> bool:
-        """Whether channels of the layer are asked for, and no scores."""
-        return not self.strongest and all(recipe.of_channel for recipe in self.recipes)
+    def explains_channels(self) -> bool:
+        """True if the methods explain a channel of the layer instead of a score."""
+        return not self.top_channels and all(method.explains_channel for method in self.bound_methods)
 
     @property
-    def of_no_class(self) -> bool:
-        """Whether concepts are asked for, and no scores."""
-        return all(recipe.of_concepts for recipe in self.recipes)
+    def finds_concepts(self) -> bool:
+        """True if the methods find concepts instead of explaining a score."""
+        return all(method.finds_concepts for method in self.bound_methods)
 
     @property
-    def fits(self) -> bool:
-        """Whether a method finds concepts in several pictures together."""
-        return any(recipe.fit for recipe in self.recipes)
+    def fits_concepts(self) -> bool:
+        """True if a method finds concepts in several images together."""
+        return any(method.fit for method in self.bound_methods)
 
     @property
     def needs_graph(self) -> bool:
-        """Whether a method needs a gradient."""
-        return self.witness.ruled or bool(self.wants & NEEDS_GRAPH)
+        """True if a method needs a gradient."""
+        return self.runner.has_rules or bool(self.signal_names & NEEDS_GRAPH)
 
     @property
-    def unnamed(self) -> str:
-        """Why the classes cannot be named that a concept speaks for; empty where they can, or there are none."""
-        if not any(recipe.of_concepts for recipe in self.recipes):
+    def why_concepts_unnamed(self) -> str:
+        """Reason why concepts cannot be labelled with classes; empty if they can, or if there are no concepts."""
+        if not any(method.finds_concepts for method in self.bound_methods):
             return ""
-        if self.outlet.task == "detect":
-            return NO_BOX_AGAIN[0]
+        if self.output_spec.task == "detect":
+            return CANNOT_RESCORE_BOXES[0]
         if self.network and self.network.headless:
             return "the network has no head, and so no classes"
-        closed = closed_parts(self.module)
-        return f"{closed[0].words}, so what lies behind the layer cannot be run alone" if closed else ""
+        closed = find_opaque_modules(self.module)
+        return f"{closed[0].description}, so what lies behind the layer cannot be run alone" if closed else ""
 
     @property
     def keeps_much(self) -> bool:
-        """Whether more than what belongs to the last part of the network is kept of each image until its map is made.
+        """True if more than the last part of the network is kept of each image until its map is made.
 
-        So it is with attention, with a graph from the images on, or from an early layer on, as far as that can be told
-        by the order in which the modules were made.
+        That is so with attention, with a graph from the images on, or with an early layer, as far as the order of the
+        modules' creation tells.
         """
-        if self.witness.from_input or self.wants & ({"slopes"} | ATTENTION) or not self.layers:
+        if self.runner.starts_at_input or self.signal_names & ({"score_and_grad"} | NEEDS_ATTENTION) or not self.layers:
             return True
         places = {module: place for place, module in enumerate(self.module.modules())}
-        ends = [max(places[part] for part in at_layer(self.module, name)[0].modules()) for name in self.layers]
-        return min(ends) < LATE * len(places)
+        ends = [max(places[part] for part in find_layer(self.module, name)[0].modules()) for name in self.layers]
+        return min(ends) < LATE_SHARE * len(places)
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
-        return devices.home(self.module)
+        """Device of the network."""
+        return devices.device_of(self.module)
 
-    def key(self, images: Tensor) -> Key:
-        """What things are found out for once, of images like these."""
+    def size_key(self, images: Tensor) -> SizeKey:
+        """Return the key under which facts about images of this size are stored."""
         return len(images) if self.group else 1, images.shape[2], images.shape[3]
 
-    def note(self, text: str) -> None:
-        """Say this to a reader of all the maps, once."""
+    def add_note(self, text: str) -> None:
+        """Add a remark for all maps, unless it is there already."""
         self.notes = (*(one for one in self.notes if one != text), text)
 
-    def read(self, output: Any, images: int, seen: Tensor | None = None, region: Tensor | None = None) -> Reading:
-        """What the module returned for a batch, read."""
+    def read_predictions(
+        self, output: Any, images: int, picture_mask: Tensor | None = None, region_mask: Tensor | None = None
+    ) -> Predictions:
+        """Parse the module's output for a batch."""
         names = self.network.labels.names if self.network else ()
-        return self.outlet.read(output, images, names, self.activation, seen, region)
+        return self.output_spec.read(output, images, names, self.activation, picture_mask, region_mask)
 
     def label(self, index: int) -> str:
-        """The name of a class, or its number."""
+        """Return the name of a class, or its index."""
         return self.network.labels.short(index) if self.network else str(index)
 
 
-def explained_in_words(setup: Setup, region: bool = False) -> str:
-    """What is explained, in words for people."""
-    if setup.of_layer:
+def describe_target(setup: Setup, region: bool = False) -> str:
+    """Describe in words what is explained."""
+    if setup.explains_channels:
         return "the channel named, of the layer, as it is"
-    if setup.of_no_class:
+    if setup.finds_concepts:
         return "the layer's activations as a sum of concepts; no class"
     network = setup.network
-    what = setup.outlet.says(
+    what = setup.output_spec.describe_score(
         setup.activation,
         len(network.labels) if network else 0,
         region,
         headless=network is not None and network.headless,
         cosine=network.cosine if network else None,
     )
-    if setup.strongest:
-        return f"of {what}, what each of the {setup.strongest} channels has in it that have most (act * grad)"
+    if setup.top_channels:
+        return f"of {what}, what each of the {setup.top_channels} channels has in it that have most (act * grad)"
     return what
 
 
-def score_of(
+def make_score(
     name: str, versus: Sequence[int], counterfactual: bool, network: Network | None, activation: Activation = "none"
 ) -> Score:
-    """The number of a class that is explained.
+    """Build the score of a class that is explained.
 
     Args:
         name: a row of :data:`camcli.targets.scores.SCORES`.
-        versus: the classes that it is over, if it is over any.
-        counterfactual: its sign is turned.
-        network: of which it is, if that is known.
-        activation: what makes probabilities of its scores; ``none`` also where that is not known.
+        versus: the classes that the score is compared with, if it is compared with any.
+        counterfactual: negate the score.
+        network: the network, if it is known.
+        activation: the function that turns the network's scores into probabilities; ``none`` also if it is unknown.
 
     Raises:
-        RequestError: there is no such score, of this network; or it is over no others.
+        RequestError: there is no such score, or the network does not have it; or it compares a class with no others.
     """
     row = SCORES.find(name)
-    if versus and not row.against:
-        able = ", ".join(one.name for one in SCORES.rows if one.against)
+    if versus and not row.has_rivals:
+        able = ", ".join(one.name for one in SCORES.rows if one.has_rivals)
         raise RequestError(
             f"the score {name!r} compares a class with no other, so --versus means nothing to it",
             f"leave it out, or choose --score {able}",
         )
-    if row.cosine and (network is None or network.cosine is None):
+    if row.is_cosine and (network is None or network.cosine is None):
         raise RequestError(
             f"the score {name!r} is the cosine of a picture and a prompt, and "
             f"{network.name if network else 'this model'} compares pictures with no prompts",
@@ -239,5 +264,5 @@ def score_of(
     if versus:
         named = " and ".join(dict.fromkeys(network.labels.short(one) if network else str(one) for one in versus))
         words = f"a {noun}'s {name} over {named}"
-    cosine = network.cosine if network and row.cosine else None
-    return Score(name, SCORES.load(name), words, row.against, tuple(versus), cosine, -1 if counterfactual else 1)
+    cosine = network.cosine if network and row.is_cosine else None
+    return Score(name, SCORES.load(name), words, row.has_rivals, tuple(versus), cosine, -1 if counterfactual else 1)

@@ -1,4 +1,4 @@
-"""Picture files to tensors and back: the words for it."""
+"""Reading of picture files, and the parsing of its options."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from camcli.base.errors import RequestError
 
 Decode = Literal["full", "reduced"]
 Crop = Literal["model", "center", "none", "squash"]
-# What makes a group: so many pictures, or those of a folder.
+# A group is a number of pictures, or the pictures of one folder.
 BY_FOLDER = "folder"
-GROUP = re.compile(rf"[1-9]\d{{0,5}}|{BY_FOLDER}", re.ASCII)
+GROUP_PATTERN = re.compile(rf"[1-9]\d{{0,5}}|{BY_FOLDER}", re.ASCII)
 
-# Which values of a picture of more than 8 bits become black and white: all that there are in it.
-ALL_THERE_IS = "auto"
-# Of a file with several pages: the first, or every one; others are named by their numbers.
-FIRST, EVERY = "first", "all"
-PAGES = re.compile(r"[1-9]\d{0,8}(-[1-9]\d{0,8})?", re.ASCII)
+# The value range of a picture of more than 8 bits that is taken from its own least and greatest value.
+AUTO_RANGE = "auto"
+# Pages of a file with several: the first, or all; others are given by number.
+FIRST_PAGE, ALL_PAGES = "first", "all"
+PAGES_PATTERN = re.compile(r"[1-9]\d{0,8}(-[1-9]\d{0,8})?", re.ASCII)
 
 
-def value_range(words: str) -> tuple[float, float] | None:
-    """The least and the greatest value meant by ``0,4095``; None if none is named (``auto``, or nothing).
+def parse_value_range(words: str) -> tuple[float, float] | None:
+    """Return the least and greatest value of a range such as ``0,4095``; None for ``auto`` or an empty text.
 
     Raises:
-        RequestError: it is no range.
+        RequestError: the text is not a range.
     """
-    if words in ("", ALL_THERE_IS):
+    if words in ("", AUTO_RANGE):
         return None
     try:
         low, high = (float(word) for word in words.split(","))
@@ -37,35 +37,36 @@ def value_range(words: str) -> tuple[float, float] | None:
         raise RequestError(
             f"range cannot be {words!r}",
             "give the values that become black and white, the smaller first: 0,4095 (of 12 bits), -1000,400; or "
-            f"{ALL_THERE_IS} for each file's own least and greatest",
+            f"{AUTO_RANGE} for each file's own least and greatest",
         )
     return low, high
 
 
-def page_ranges(words: str) -> tuple[tuple[int, int | None], ...]:
-    """The first and the last of each range of pages meant by ``1,3``, ``2-5`` or ``all`` (with None for the end).
+def parse_page_ranges(words: str) -> tuple[tuple[int, int | None], ...]:
+    """Return the first and last page of each range in ``1,3``, ``2-5`` or ``all`` (whose end is None).
 
-    Nothing is meant by ``first``: the first page then stands for its file.
+    ``first`` gives no ranges: the first page then stands for its file.
 
     Raises:
-        RequestError: these are no pages.
+        RequestError: the text does not name pages.
     """
-    if words == FIRST:
+    if words == FIRST_PAGE:
         return ()
-    if words == EVERY:
+    if words == ALL_PAGES:
         return ((1, None),)
     found = []
     for word in words.split(","):
         first, _, last = word.strip().partition("-")
-        if not PAGES.fullmatch(word.strip()) or int(last or first) < int(first):
+        if not PAGES_PATTERN.fullmatch(word.strip()) or int(last or first) < int(first):
             raise RequestError(
                 f"pages cannot be {words!r}",
-                f"give {FIRST}, {EVERY}, or numbers from 1 on, joined by commas, and ranges of them: 1,3 or 2-5",
+                f"give {FIRST_PAGE}, {ALL_PAGES}, or numbers from 1 on, joined by commas, and ranges of them: "
+                "1,3 or 2-5",
             )
         found.append((int(first), int(last or first)))
     return tuple(found)
 
 
-def page_of(path: str, page: int) -> str:
-    """A file, or a page of it, in words."""
+def describe_page(path: str, page: int) -> str:
+    """Return the name of a file, or of one of its pages, for messages."""
     return f"{path}, page {page}" if page else path

@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits: how their values become 0 to 255."""
+"""Conversion of pictures of more than 8 bits to values from 0 to 255."""
 
 from __future__ import annotations
 
@@ -11,185 +11,191 @@ import numpy as np
 from PIL import Image
 
 from camcli.base.errors import PictureError
-from camcli.images import ALL_THERE_IS, value_range
+from camcli.images import AUTO_RANGE, parse_value_range
 
-WIDEST = 65535
-# Of the range that becomes 0 to 255, a picture that uses less than this part is drawn in a few levels alone.
-LITTLE = 0.1
-# How the notes begin.
-NARROW, EIGHT = "uses only", "has 8 bits"
-EIGHT_BITS = f"{EIGHT} a colour, so --range means nothing to it"
-GIVE_RANGE = "say which values are black and white: --range LOW,HIGH, or --range auto for the file's least and greatest"
+MAX_UINT16 = 65535
+# A picture that uses less than this share of the range has only a few grey levels left, and gets a note.
+NARROW_SHARE = 0.1
+# Prefixes of the notes.
+NARROW_RANGE_NOTE, EIGHT_BITS_NOTE = "uses only", "has 8 bits"
+RANGE_IGNORED_NOTE = f"{EIGHT_BITS_NOTE} a colour, so --range means nothing to it"
+RANGE_HINT = "say which values are black and white: --range LOW,HIGH, or --range auto for the file's least and greatest"
 
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """What a file's header says of its values.
+    """Value depth of a file, from its header.
 
     Attributes:
-        full: the greatest value of their type: 65535, of 12 bits 4095; 1 of floating-point numbers.
-        scaled: Pillow brings them to 0..65535 by itself.
-        colours: there are several a pixel, each of more than 8 bits, of which Pillow keeps the upper 8.
+        max_value: the greatest value of the type: 65535, 4095 for 12 bits, 1 for floating-point numbers.
+        scaled_by_pillow: True if Pillow itself scales the values to 0..65535.
+        deep_colours: True if pixels have several channels of more than 8 bits, of which Pillow keeps the upper 8.
     """
 
-    full: int
-    scaled: bool = False
-    colours: bool = False
+    max_value: int
+    scaled_by_pillow: bool = False
+    deep_colours: bool = False
 
 
-def depth_of(image: Image.Image) -> Depth | None:
-    """The depth of an opened picture that is not loaded yet; None if it has 8 bits or fewer."""
+def read_depth(image: Image.Image) -> Depth | None:
+    """Return the depth of an opened picture that is not loaded yet; None if it has 8 bits or fewer."""
     grey = image.mode == "I" or image.mode.startswith("I;")
     said = next((tile[3] for tile in getattr(image, "tile", ())), None)
     if image.mode == "F":
         return Depth(1)
     if image.format == "PPM" and isinstance(said, tuple) and len(said) == 2 and said[1] > 255:
-        return Depth(int(said[1]), scaled=grey, colours=not grey)
+        return Depth(int(said[1]), scaled_by_pillow=grey, deep_colours=not grey)
     tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
     bits = max(tags.get(258, (16,)))
     if grey:
-        return Depth(2**bits - 1 if image.mode.startswith("I;") and bits < 16 else WIDEST)
+        return Depth(2**bits - 1 if image.mode.startswith("I;") and bits < 16 else MAX_UINT16)
     raw = said[0] if isinstance(said, tuple) and said else said
     if isinstance(raw, str) and ";16" in raw:
-        return Depth(WIDEST, colours=True)
+        return Depth(MAX_UINT16, deep_colours=True)
     return None
 
 
-def eight_bits(
-    image: Image.Image, depth: Depth | None, words: str, path: Path | None = None, page: int = 0
+def to_eight_bits(
+    image: Image.Image, depth: Depth | None, value_range: str, path: Path | None = None, page: int = 0
 ) -> tuple[Image.Image, tuple[str, ...]]:
-    """A loaded picture with its values brought to 0 to 255, and what is to be said of that.
+    """Scale the values of a loaded picture to 0..255, and return it with notes.
 
     Args:
-        image: as Pillow has it.
-        depth: what it was opened as.
-        words: which values become 0 and 255: ``LOW,HIGH``; ``auto``, the least and the greatest of this picture;
-            empty for 0 and the greatest of their type. What lies beyond is clipped. Of a picture of 8 bits it is not
-            asked.
-        path: of the file, where it has one, to read what Pillow cuts off.
-        page: which of the file's, from 1 on; 0 for the first.
+        image: the image that Pillow loaded.
+        depth: its depth before loading.
+        value_range: the values that become 0 and 255: ``LOW,HIGH``; ``auto`` for the least and greatest of this
+            picture; empty for 0 and the greatest of the type. Values beyond are clipped. Ignored for 8 bits.
+        path: path of the file, if there is one, to read the bits that Pillow cuts off.
+        page: number of the page, from 1; 0 for the first.
 
     Raises:
-        PictureError: its values are no finite numbers, or nothing says what they mean.
+        PictureError: values are not finite, or their range is unknown.
     """
     if depth is None:
-        return image, (EIGHT_BITS,) if words else ()
-    if depth.colours:
-        return _colours(image, depth, words, path, page)
+        return image, (RANGE_IGNORED_NOTE,) if value_range else ()
+    if depth.deep_colours:
+        return _colours_to_eight_bits(image, depth, value_range, path, page)
     values = np.asarray(image)
-    if depth.scaled:
-        values = np.rint(values * (depth.full / WIDEST)).astype(np.int32)
+    if depth.scaled_by_pillow:
+        values = np.rint(values * (depth.max_value / MAX_UINT16)).astype(np.int32)
     if values.dtype.kind == "f" and (wrong := int(values.size - np.isfinite(values).sum())):
         raise PictureError(f"has floating-point values that are NaN or infinite, at {wrong} of {values.size} pixels")
     clear = image.info.get("transparency")
     known = values if clear is None or not (values != clear).any() else values[values != clear]
     extremes = float(known.min()), float(known.max())
-    low, high = _limits(extremes, depth, words)
-    grey = Image.fromarray(_levels(values, low, high))
+    low, high = _find_limits(extremes, depth, value_range)
+    grey = Image.fromarray(_to_levels(values, low, high))
     if clear is not None:
         grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
-    return grey, _narrow(extremes, low, high, words, whole=values.dtype.kind != "f")
+    return grey, _note_narrow_range(extremes, low, high, value_range, whole=values.dtype.kind != "f")
 
 
-def unit_values(values: np.ndarray, words: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Values of an array brought to 0..1 (float32), by the same rules and without rounding to levels, and its notes.
+def to_unit_values(values: np.ndarray, value_range: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Scale the values of an array to 0..1 (float32) without rounding, and return them with notes.
+
+    The range is found as in :func:`to_eight_bits`.
 
     Raises:
-        PictureError: they are no finite numbers, or nothing says what they mean.
+        PictureError: values are not finite numbers, or their range is unknown.
     """
     if values.dtype == np.uint8:
-        return values.astype(np.float32) / 255, (EIGHT_BITS,) if words else ()
+        return values.astype(np.float32) / 255, (RANGE_IGNORED_NOTE,) if value_range else ()
     whole = values.dtype.kind in "iu"
     if not whole and values.dtype.kind != "f":
         raise PictureError(f"has values of type {values.dtype}, which are no numbers of a picture")
     if not np.isfinite(values).all():
         raise PictureError("has floating-point values that are NaN or infinite")
     extremes = float(values.min()), float(values.max())
-    low, high = _limits(extremes, Depth(WIDEST if whole else 1), words)
+    low, high = _find_limits(extremes, Depth(MAX_UINT16 if whole else 1), value_range)
     share = np.clip((values.astype(np.float64) - low) / ((high - low) or 1.0), 0, 1)
-    return share.astype(np.float32), _narrow(extremes, low, high, words, whole=whole)
+    return share.astype(np.float32), _note_narrow_range(extremes, low, high, value_range, whole=whole)
 
 
-def _limits(extremes: tuple[float, float], depth: Depth, words: str) -> tuple[float, float]:
-    """Which values become 0 and 255.
+def _find_limits(extremes: tuple[float, float], depth: Depth, value_range: str) -> tuple[float, float]:
+    """Return the values that become 0 and 255.
 
     Raises:
-        PictureError: nothing says so, and some are beyond those that their type is known to have.
+        PictureError: no range is given, and values lie outside that of their type.
     """
-    if words == ALL_THERE_IS:
+    if value_range == AUTO_RANGE:
         return extremes
-    if given := value_range(words):
+    if given := parse_value_range(value_range):
         return given
     least, most = extremes
-    if least < 0 or most > depth.full:
-        kind = "floating-point" if depth.full == 1 else "grey"
+    if least < 0 or most > depth.max_value:
+        kind = "floating-point" if depth.max_value == 1 else "grey"
         raise PictureError(
-            f"has {kind} values from {least:g} to {most:g}, and only 0 to {depth.full} say what is black and white",
-            GIVE_RANGE,
+            f"has {kind} values from {least:g} to {most:g}, and only 0 to {depth.max_value} say what is black and "
+            "white",
+            RANGE_HINT,
         )
-    return 0.0, float(depth.full)
+    return 0.0, float(depth.max_value)
 
 
-def _levels(values: np.ndarray, low: int | float, high: int | float) -> np.ndarray:
-    """Each value's level: ``low`` and what is below it 0, ``high`` and what is above it 255; uint8."""
-    if values.dtype == np.uint16:  # a table is many times as fast, and needs no memory
-        return np.asarray(_levels(np.arange(WIDEST + 1, dtype=np.float64), low, high)[values])
-    # A picture that is all one value has nothing above its least.
+def _to_levels(values: np.ndarray, low: int | float, high: int | float) -> np.ndarray:
+    """Map values linearly to uint8 levels: 0 at ``low`` and below, 255 at ``high`` and above."""
+    if values.dtype == np.uint16:  # a lookup table is many times as fast, and needs no memory
+        return np.asarray(_to_levels(np.arange(MAX_UINT16 + 1, dtype=np.float64), low, high)[values])
+    # The range of a constant picture is empty: avoid dividing by zero.
     share = (values.astype(np.float64) - low) / ((high - low) or 1.0)
     return np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
 
 
-def _narrow(extremes: tuple[float, float], low: float, high: float, words: str, whole: bool) -> tuple[str, ...]:
-    """That a picture uses little of the range, if it does: it is then seen in a few levels."""
+def _note_narrow_range(
+    extremes: tuple[float, float], low: float, high: float, value_range: str, whole: bool
+) -> tuple[str, ...]:
+    """Return a note if a picture uses so little of the range that only a few levels are left."""
     least, most = extremes
     used = min(max(most, low), high) - min(max(least, low), high)
-    if words == ALL_THERE_IS or least == most or used >= LITTLE * (high - low):
+    if value_range == AUTO_RANGE or least == most or used >= NARROW_SHARE * (high - low):
         return ()
-    # The bits that whole numbers fill are a better guess than one picture's own values.
+    # For whole numbers the next power of two is a better guess of the range than one picture's extremes.
     better = (0, 2 ** max(1, math.ceil(math.log2(most + 1))) - 1) if whole and least >= 0 else extremes
     levels = round(255 * used / (high - low)) + 1
     return (
-        f"{NARROW} {used / (high - low):.1%} of the values from {low:g} to {high:g} ({least:g} to {most:g}), "
-        f"which leaves about {levels} of 256 levels: --range {better[0]:g},{better[1]:g}, or --range auto",
+        f"{NARROW_RANGE_NOTE} {used / (high - low):.1%} of the values from {low:g} to {high:g} ({least:g} to "
+        f"{most:g}), which leaves about {levels} of 256 levels: --range {better[0]:g},{better[1]:g}, or --range auto",
     )
 
 
-# ---- several colours of 16 bits
+# ---- colours of 16 bits
 
 
-def _colours(
-    image: Image.Image, depth: Depth, words: str, path: Path | None, page: int
+def _colours_to_eight_bits(
+    image: Image.Image, depth: Depth, value_range: str, path: Path | None, page: int
 ) -> tuple[Image.Image, tuple[str, ...]]:
-    """Likewise; without a range the upper 8 bits, as Pillow has them and so every other program that uses it."""
+    """Scale deep colours as :func:`to_eight_bits` does; without a range keep the upper 8 bits, as Pillow does."""
     upper = np.asarray(image.convert("RGB"))
     spread = int(upper.max()) - int(upper.min())
-    if not words and (spread > LITTLE * 255 + 1 or not spread):
+    if not value_range and (spread > NARROW_SHARE * 255 + 1 or not spread):
         return image, ()
-    wide = _wide(image, depth, path, page) if path else None
+    wide = _read_deep_colours(image, depth, path, page) if path else None
     if wide is None:
-        if not words:
-            return image, (f"{NARROW} about {(spread + 1) / 256:.0%} of its values: --range LOW,HIGH, or --range auto",)
+        if not value_range:
+            return image, (
+                f"{NARROW_RANGE_NOTE} about {(spread + 1) / 256:.0%} of its values: --range LOW,HIGH, or --range auto",
+            )
         raise PictureError(
             f"has colours of more than 8 bits, of which no more can be read of this {image.format or 'picture'}",
             "leave --range out, or save it as an upright PNG of 16 bits",
         )
     colours, alpha = wide[..., :3], wide[..., 3:]
     extremes = float(colours.min()), float(colours.max())
-    low, high = _limits(extremes, depth, words)
-    notes = _narrow(extremes, low, high, words, whole=True)
-    if not words:
+    low, high = _find_limits(extremes, depth, value_range)
+    notes = _note_narrow_range(extremes, low, high, value_range, whole=True)
+    if not value_range:
         return image, notes
-    levels = _levels(colours, low, high)
+    levels = _to_levels(colours, low, high)
     if alpha.size:
-        levels = np.concatenate([levels, _levels(alpha, 0, depth.full)], axis=2)
+        levels = np.concatenate([levels, _to_levels(alpha, 0, depth.max_value)], axis=2)
     return Image.fromarray(levels), notes
 
 
-def _wide(image: Image.Image, depth: Depth, path: Path, page: int) -> np.ndarray | None:
-    """The values ``(h, w, 3)``, or with alpha ``(h, w, 4)``, that Pillow has cut to 8 bits; None if nothing has them.
+def _read_deep_colours(image: Image.Image, depth: Depth, path: Path, page: int) -> np.ndarray | None:
+    """Read the full values, ``(h, w, 3)`` or with alpha ``(h, w, 4)``, of which Pillow kept 8 bits; None on failure.
 
-    Read by OpenCV, which may know a format otherwise than Pillow (its turns, its order of colours); only what agrees
-    with Pillow's own upper bits is taken.
+    They are read by OpenCV, which may treat orientation and channel order differently from Pillow; they are used only
+    if they agree with Pillow's upper bits.
     """
     content = np.fromfile(path, np.uint8)
     if page > 1:
@@ -203,5 +209,5 @@ def _wide(image: Image.Image, depth: Depth, path: Path, page: int) -> np.ndarray
     own = np.asarray(image.convert("RGB" if wide.shape[2] == 3 else "RGBA"))
     if own.shape != wide.shape:
         return None
-    apart = np.abs(_levels(wide, 0, depth.full).astype(np.int16) - own)
+    apart = np.abs(_to_levels(wide, 0, depth.max_value).astype(np.int16) - own)
     return wide if int(apart.max()) <= 1 else None

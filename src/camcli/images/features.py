@@ -1,4 +1,4 @@
-"""Extra features of pictures: read from a file, and handed to a module beside its images."""
+"""Extra features of pictures, read from a file and passed to a module with its images."""
 
 from __future__ import annotations
 
@@ -11,58 +11,59 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from camcli.base.delimited import column, read_text, rows, title
+from camcli.base.delimited import find_column, normalize_title, read_rows, read_text
 from camcli.base.errors import PictureError, RequestError
-from camcli.base.words import several
-from camcli.images.manifest import PICTURE_COLUMNS, Names, lacking, normal
+from camcli.base.words import shorten
+from camcli.images.manifest import PathIndex, missing_from, normalize
+from camcli.images.manifest_rows import PICTURE_COLUMNS
 
-# Features of several pictures, the first dimension: one tensor, or several by name.
+# Features of several pictures along the first dimension: one tensor, or several by name.
 Features = Tensor | Mapping[str, Tensor]
 
-FORMS = (
+FORMAT_HINT = (
     "give a .csv or .tsv file (a header picture,age,height; then a picture and its numbers a line) or an .npz file (an "
     "array picture of names, and other arrays with as many rows)"
 )
 
 
-class Extras:
-    """Features that a file lists picture by picture.
+class FeatureFile:
+    """A file of features, with a row for each picture.
 
-    CSV: the first column, or the one that the header calls ``picture``, names the picture; all others are numbers; a
-    first row with such a word is a header, any other is data. They become one tensor, float32 ``(n, columns)``. NPZ: an
-    array ``picture`` of names and one other array ``(n, ...)``, which becomes a tensor, or several, which become a dict
-    of tensors by their names. Real numbers become float32; whole numbers stay whole. A picture is named by its path: as
-    it stands, from the file's folder, or from one of ``folders``.
+    CSV: the first column, or the one that the header calls ``picture``, names the picture; all others are numbers. A
+    first row with such a title is a header, any other is data. The numbers become one tensor, float32
+    ``(n, columns)``. NPZ: an array ``picture`` of names and one other array ``(n, ...)``, which becomes a tensor, or
+    several, which become a dict of tensors. Real numbers become float32, integers int64. A picture is named by its
+    path: from the current folder, from the file's folder, or from one of ``folders``.
 
     Args:
-        file: the file.
-        folders: the folders that pictures are taken from.
+        file: path of the file.
+        folders: folders that pictures are taken from.
 
     Attributes:
-        surplus: what the file lists and nobody can find.
+        unmatched: names in the file that match no picture.
 
     Raises:
         RequestError: the file cannot be read or is of another type; a picture is listed twice; a value is missing, is
-            no number, or not finite; or none of the names is a picture.
+            not a number, or not finite; or none of the names is a picture.
     """
 
     def __init__(self, file: Path, folders: Sequence[Path] = ()) -> None:
         self.file = file
         readers: dict[str, Callable[[Path], tuple[list[tuple[str, str]], dict[str, np.ndarray]]]] = {
-            ".csv": _csv,
-            ".tsv": _csv,
-            ".npz": _npz,
+            ".csv": _read_csv,
+            ".tsv": _read_csv,
+            ".npz": _read_npz,
         }
         if file.suffix.lower() not in readers:
-            raise RequestError(f"the file of features {str(file)!r} is neither .csv nor .npz, nor .tsv", FORMS)
+            raise RequestError(f"the file of features {str(file)!r} is neither .csv nor .npz, nor .tsv", FORMAT_HINT)
         try:
             listed, arrays = readers[file.suffix.lower()](file)
         except OSError as error:
             raise RequestError(
-                f"the file of features {str(file)!r} cannot be read: {error.strerror or error}", FORMS
+                f"the file of features {str(file)!r} cannot be read: {error.strerror or error}", FORMAT_HINT
             ) from error
-        names = Names(file, folders)
-        self.surplus = names.surplus
+        names = PathIndex(file, folders)
+        self.unmatched = names.unmatched
         self._rows: dict[Path, int] = {}
         for row, (where, name) in enumerate(listed):
             place = names.find(name, where)
@@ -76,57 +77,59 @@ class Extras:
                 f"none of the {len(listed)} names in {file} is a picture that can be found{first}",
                 "name pictures by their paths: from here, from the file's folder, or from a folder that is explained",
             )
-        self._arrays = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        self._tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
 
-    def of(self, paths: Sequence[Path]) -> Features:
-        """The features of these pictures, ``(n, ...)``.
+    def get(self, paths: Sequence[Path]) -> Features:
+        """Return the features of these pictures, ``(n, ...)``.
 
         Raises:
-            PictureError: one is not listed.
+            PictureError: a picture is not listed.
         """
-        return self._at([self._row(path) for path in paths])
+        return self._take_rows([self._find_row(path) for path in paths])
 
-    def some(self, count: int, paths: Sequence[Path] = ()) -> Features:
-        """The features of so many pictures, to try a network with: of these if they are listed, and others' if need be.
+    def sample(self, count: int, paths: Sequence[Path] = ()) -> Features:
+        """Return features of ``count`` pictures to try a network with, of ``paths`` if any of them is listed.
 
-        Where there are fewer pictures, theirs come again.
+        They are repeated where there are fewer pictures.
         """
-        known = [self._rows[normal(path)] for path in paths if normal(path) in self._rows] or [*self._rows.values()]
-        return self._at([known[number % len(known)] for number in range(count)])
+        known = [self._rows[normalize(path)] for path in paths if normalize(path) in self._rows] or [
+            *self._rows.values()
+        ]
+        return self._take_rows([known[number % len(known)] for number in range(count)])
 
     def check(self, paths: Iterator[Path]) -> None:
-        """See that every picture is listed.
+        """Check that every picture is listed.
 
         Raises:
             RequestError: some are not.
         """
-        names, missing, met = lacking(self._rows, paths)
+        names, missing, met = missing_from(self._rows, paths)
         if missing:
             raise RequestError(
-                f"{self.file} has features of {met} of the {met + missing} pictures; not of {several(names, missing)}",
+                f"{self.file} has features of {met} of the {met + missing} pictures; not of {shorten(names, missing)}",
                 "add a line for each, or leave those pictures out",
             )
 
-    def _row(self, path: Path) -> int:
+    def _find_row(self, path: Path) -> int:
         try:
-            return self._rows[normal(path)]
+            return self._rows[normalize(path)]
         except KeyError:
             raise PictureError(f"{self.file} has no features of this picture", "add a line for it") from None
 
-    def _at(self, rows: list[int]) -> Features:
-        found = {name: array[rows] for name, array in self._arrays.items()}
+    def _take_rows(self, rows: list[int]) -> Features:
+        found = {name: array[rows] for name, array in self._tensors.items()}
         return found.get("", found)
 
 
-def _csv(file: Path) -> tuple[list[tuple[str, str]], dict[str, np.ndarray]]:
+def _read_csv(file: Path) -> tuple[list[tuple[str, str]], dict[str, np.ndarray]]:
     listed: list[tuple[str, str]] = []
     table: list[list[float]] = []
     titles: list[str] = []
     picture = 0
     try:
-        for line, cells in rows(read_text(file, f"the file of features {str(file)!r}", FORMS)):
+        for line, cells in read_rows(read_text(file, f"the file of features {str(file)!r}", FORMAT_HINT)):
             where = f"line {line}"
-            named = column(list(map(title, cells)), PICTURE_COLUMNS)
+            named = find_column(list(map(normalize_title, cells)), PICTURE_COLUMNS)
             if not titles and not listed and named is not None:
                 titles, picture = cells, named
                 continue
@@ -139,15 +142,17 @@ def _csv(file: Path) -> tuple[list[tuple[str, str]], dict[str, np.ndarray]]:
             name = cells.pop(picture)
             others = [one for at, one in enumerate(titles) if at != picture]
             listed.append((where, name))
-            table.append([_number(cell, file, where, others[at : at + 1]) for at, cell in enumerate(cells)])
+            table.append([_parse_number(cell, file, where, others[at : at + 1]) for at, cell in enumerate(cells)])
     except ValueError as error:
-        raise RequestError(f"{file}, {error}", FORMS) from error
+        raise RequestError(f"{file}, {error}", FORMAT_HINT) from error
     if not table or not table[0]:
-        raise RequestError(f"the file of features {str(file)!r} lists {'nothing' if not table else 'no number'}", FORMS)
+        raise RequestError(
+            f"the file of features {str(file)!r} lists {'nothing' if not table else 'no number'}", FORMAT_HINT
+        )
     return listed, {"": np.array(table, np.float32)}
 
 
-def _number(cell: str, file: Path, where: str, title: Sequence[str]) -> float:
+def _parse_number(cell: str, file: Path, where: str, title: Sequence[str]) -> float:
     column = "".join(f" in column {one!r}" for one in title)
     try:
         value = float(cell)
@@ -162,27 +167,27 @@ def _number(cell: str, file: Path, where: str, title: Sequence[str]) -> float:
     return value
 
 
-def _npz(file: Path) -> tuple[list[tuple[str, str]], dict[str, np.ndarray]]:
+def _read_npz(file: Path) -> tuple[list[tuple[str, str]], dict[str, np.ndarray]]:
     try:
         with np.load(file, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
     except OSError:
         raise
-    except Exception as error:  # NumPy says it in many ways that this is no NPZ, or that it holds Python objects
+    except Exception as error:  # NumPy has many errors for a file that is no NPZ, or holds Python objects
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RequestError(f"the file of features {str(file)!r} cannot be read: {said}", FORMS) from error
+        raise RequestError(f"the file of features {str(file)!r} cannot be read: {said}", FORMAT_HINT) from error
     names = arrays.pop("picture", None)
     if names is None or names.ndim != 1 or names.dtype.kind not in "US":
-        what = "no array 'picture'" if names is None else f"an array 'picture' of {names.dtype}, {_form(names)}"
+        what = "no array 'picture'" if names is None else f"an array 'picture' of {names.dtype}, {_format_shape(names)}"
         raise RequestError(f"{file} has {what}", "picture is a list of the pictures' names, one for each row")
     if not arrays:
-        raise RequestError(f"{file} has no array beside 'picture'", FORMS)
+        raise RequestError(f"{file} has no array beside 'picture'", FORMAT_HINT)
     for name, array in arrays.items():
         if array.dtype.kind not in "fiub":
-            raise RequestError(f"{file}: the array {name!r} holds {array.dtype}, not numbers", FORMS)
+            raise RequestError(f"{file}: the array {name!r} holds {array.dtype}, not numbers", FORMAT_HINT)
         if not array.ndim or len(array) != len(names):
             raise RequestError(
-                f"{file}: the array {name!r} is {_form(array)}, and {len(names)} pictures are named",
+                f"{file}: the array {name!r} is {_format_shape(array)}, and {len(names)} pictures are named",
                 "give it one row for each picture",
             )
         if array.dtype.kind == "f":
@@ -196,28 +201,27 @@ def _npz(file: Path) -> tuple[list[tuple[str, str]], dict[str, np.ndarray]]:
                 )
         elif array.dtype.kind in "iu":
             if array.size and int(array.max()) > np.iinfo(np.int64).max:
-                raise RequestError(f"{file}: the array {name!r} holds whole numbers above 2^63", FORMS)
+                raise RequestError(f"{file}: the array {name!r} holds whole numbers above 2^63", FORMAT_HINT)
             arrays[name] = array.astype(np.int64)
     words = [name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else str(name) for name in names]
     listed = [(f"row {row}", name) for row, name in enumerate(words)]
     return listed, {"" if len(arrays) == 1 else name: array for name, array in arrays.items()}
 
 
-def _form(array: np.ndarray) -> str:
+def _format_shape(array: np.ndarray) -> str:
     return "x".join(map(str, array.shape)) or "one value"
 
 
-# ---- to the module
+# ---- passing features to the module
 
 
-class Feed:
-    """Hands a module the features of the images at hand, as its second argument.
+class ExtraInputs:
+    """Extra features that a hook passes to a module as its second argument.
 
-    Whoever runs the module calls it with images alone, perhaps several variants of each image, those of the first
-    together.
+    The module itself is called with images alone, perhaps with several variants of each, those of one image together.
 
     Args:
-        module: takes images, and features of as many.
+        module: a module called as ``module(images, features)``.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -226,19 +230,19 @@ class Feed:
         self._rows: list[int] | None = None
 
     @property
-    def on(self) -> bool:
-        """Whether it hands anything on."""
+    def is_active(self) -> bool:
+        """True if features are being passed to the module."""
         return self._features is not None
 
     @contextmanager
-    def giving(self, features: Features | None) -> Iterator[None]:
-        """While it lasts, the module is handed these features, of the images of a batch."""
+    def providing(self, features: Features | None) -> Iterator[None]:
+        """Pass the features of a batch to the module while the block runs."""
         if features is None:
             yield
             return
         before = self._features, self._rows
         self._features, self._rows = features, None
-        handle = self._module.register_forward_pre_hook(self._beside) if before[0] is None else None
+        handle = self._module.register_forward_pre_hook(self._append_features) if before[0] is None else None
         try:
             yield
         finally:
@@ -247,22 +251,22 @@ class Feed:
                 handle.remove()
 
     @contextmanager
-    def about(self, rows: Sequence[int] | None) -> Iterator[None]:
-        """While it lasts, the module is run on variants of these images of the batch alone; None: of all."""
+    def restricted_to(self, rows: Sequence[int] | None) -> Iterator[None]:
+        """Pass only the features of these rows of the batch while the block runs; None for all."""
         before, self._rows = self._rows, None if rows is None else list(rows)
         try:
             yield
         finally:
             self._rows = before
 
-    def _beside(self, _module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _append_features(self, _module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         images: Tensor = inputs[0]
         assert self._features is not None
         if isinstance(self._features, Tensor):
-            return images, self._spread(self._features, images)
-        return images, {name: self._spread(one, images) for name, one in self._features.items()}
+            return images, self._repeat_features(self._features, images)
+        return images, {name: self._repeat_features(one, images) for name, one in self._features.items()}
 
-    def _spread(self, features: Tensor, images: Tensor) -> Tensor:
+    def _repeat_features(self, features: Tensor, images: Tensor) -> Tensor:
         own = features if self._rows is None else features[self._rows]
         if len(images) % len(own):
             raise ValueError(f"features of {len(own)} pictures cannot be handed on with {len(images)} images")
@@ -270,17 +274,17 @@ class Feed:
         return own.repeat_interleave(len(images) // len(own), 0)
 
 
-def count_of(features: Features) -> int:
-    """Of how many images there are features."""
+def count_images(features: Features) -> int:
+    """Return the number of images that features belong to."""
     return len(features) if isinstance(features, Tensor) else min(map(len, features.values()), default=0)
 
 
-def one_of(features: Features, row: int) -> Features:
-    """The features of one image alone."""
+def select_image(features: Features, row: int) -> Features:
+    """Return the features of one image, as a batch of one."""
     some = slice(row, row + 1)
     return features[some] if isinstance(features, Tensor) else {name: one[some] for name, one in features.items()}
 
 
-def first_of(features: Features, count: int) -> Features:
-    """The features of the first images."""
+def take_first(features: Features, count: int) -> Features:
+    """Return the features of the first ``count`` images."""
     return features[:count] if isinstance(features, Tensor) else {name: one[:count] for name, one in features.items()}

@@ -1,6 +1,6 @@
-"""Find pictures: files, folders, globs and lists."""
+"""Search for pictures in files, folders, globs and lists."""
 
-# Paths stay strings while they are sought: no link is resolved, no step is lost.
+# Paths stay strings during the search, so that no link is resolved and no part normalised away.
 # ruff: noqa: PTH112, PTH116, PTH118, PTH120, PTH121, PTH208
 
 import fnmatch
@@ -18,14 +18,14 @@ from camcli.base import paths, weight_files
 from camcli.base.errors import RequestError, did_you_mean
 from camcli.images import BY_FOLDER
 from camcli.images.decode import T
-from camcli.images.formats import SUFFIXES, Unread, suffix_of
-from camcli.images.name_stream import entries
+from camcli.images.formats import SUFFIXES, SkippedFiles, suffix_of
+from camcli.images.name_stream import read_entries
 from camcli.images.naming import output_name
-from camcli.images.source import PAUSE, Bytes, Source
-from camcli.images.written import Written
+from camcli.images.source import PAUSE, ByteStream, PictureSource
+from camcli.images.written import WrittenFiles
 
-# What has both of a pair in it is a folder that camcli wrote.
-OUTPUT_MARKS = (
+# A folder that holds both files of a pair was written by camcli.
+OUTPUT_FOLDER_MARKS = (
     ("run.json", "outcomes.jsonl"),
     ("channels.json", "channels.csv"),
     ("channels.json", "channels.untrained.csv"),
@@ -40,51 +40,51 @@ def find(
     inputs: Sequence[str],
     *,
     out: Path,
-    stdin: Bytes | None = None,
+    stdin: ByteStream | None = None,
     null_separated: bool = False,
     root: Path | None = None,
-    unread: Unread | None = None,
-) -> Iterator[Source]:
-    """The pictures that are asked for, one after the other, always in the same order.
+    skipped: SkippedFiles | None = None,
+) -> Iterator[PictureSource]:
+    """Iterate over the pictures that the inputs name, always in the same order.
 
-    An input is a file (tried whatever its suffix, but for those of weights), a folder (everything below it with a
-    picture's suffix, nothing hidden, links followed but never in circles), a glob pattern (``**`` too; what exists
-    under that very name comes first; what matches counts as if given by name), ``@list.txt`` or ``-`` (file and folder
-    names, one a line). Folders that camcli wrote, ``out`` among them, are left out unless they are given by name; so is
-    every single file that it wrote among others. A picture that is reached twice is yielded once.
+    An input is a file (of any suffix except those of weights), a folder (all files below it with a picture's suffix, no
+    hidden ones, links followed but never in circles), a glob pattern (with ``**``; a file of that very name takes
+    precedence; matches count as given by name), ``@list.txt`` or ``-`` (names of files and folders, one a line).
+    Folders that camcli wrote, ``out`` among them, are left out unless given by name; so are single files that it wrote
+    among others. A picture that is reached twice is yielded once.
 
-    What was given is checked now, what is listed or found is checked when its turn comes: one folder's names are held
-    at a time, never the whole tree's. Where names come from a pipe and none comes for a while, ``PAUSE`` is given, as
-    often as that is so.
+    The inputs are checked at once, entries of lists and folders when they are reached: the names of one folder are held
+    at a time, never those of the whole tree. ``PAUSE`` is yielded whenever names come from a pipe and none comes for a
+    while.
 
     Args:
-        inputs: what the user gave.
+        inputs: paths, patterns and lists as given.
         out: the output folder; it need not exist.
-        stdin: what ``-`` reads; default: the process's standard input.
-        null_separated: names in lists end in NUL instead of a newline.
-        root: output names are relative to this folder; default: the current one.
-        unread: counts what is left out though it is a picture, or was named.
+        stdin: the stream that ``-`` reads; default: the process's standard input.
+        null_separated: True if names in lists end in NUL instead of a newline.
+        root: the folder that output names are relative to; default: the current one.
+        skipped: counter of the pictures and named files that are left out.
 
     Raises:
         RequestError: an input does not exist, matches nothing, cannot be read as a list, is the output folder, or is a
             file of weights.
     """
-    search = _Search(out, paths.absolute(root or ""), null_separated, unread)
-    sources = [search.input(given, stdin) for given in inputs]
+    search = _Search(out, paths.absolute(root or ""), null_separated, skipped)
+    sources = [search.expand_input(given, stdin) for given in inputs]
     found = itertools.chain.from_iterable(sources)
-    # One file or folder cannot name a picture twice: no set of names then grows with the run.
-    return found if len(inputs) == 1 and os.path.lexists(inputs[0]) else _once(found, unread)
+    # One file or folder cannot name a picture twice; no set of names then grows with the run.
+    return found if len(inputs) == 1 and os.path.lexists(inputs[0]) else _drop_duplicates(found, skipped)
 
 
-def grouped(items: Iterable[T], group: str, path: Callable[[T], Path]) -> Iterator[list[T]]:
-    """Items in groups: so many after one another, or those of one folder.
+def group_items(items: Iterable[T], group: str, path: Callable[[T], Path]) -> Iterator[list[T]]:
+    """Split items into groups of a fixed number, or of one folder each.
 
-    A folder's group ends where its folder does, so that folders inside it, which come between its pictures, end before.
+    The group of a folder ends after its last picture; groups of folders inside it end earlier.
 
     Args:
-        items: in the order of :func:`find`.
-        group: a number, the last group then being perhaps smaller, or ``folder``.
-        path: of an item's picture.
+        items: items in the order of :func:`find`.
+        group: the number of items in a group (the last may have fewer), or ``folder``.
+        path: from an item to the path of its picture.
     """
     if group != BY_FOLDER:
         rest = iter(items)
@@ -100,8 +100,8 @@ def grouped(items: Iterable[T], group: str, path: Callable[[T], Path]) -> Iterat
     yield from reversed(begun.values())
 
 
-def _once(sources: Iterable[Source], unread: Unread | None) -> Iterator[Source]:
-    seen: set[int] = set()  # hashes, since a run may have a million names
+def _drop_duplicates(sources: Iterable[PictureSource], skipped: SkippedFiles | None) -> Iterator[PictureSource]:
+    seen: set[int] = set()  # hashes, because a run may have a million names
     for source in sources:
         name = hash(source.name)
         if source is PAUSE:
@@ -109,12 +109,12 @@ def _once(sources: Iterable[Source], unread: Unread | None) -> Iterator[Source]:
         elif name not in seen:
             seen.add(name)
             yield source
-        elif unread is not None:
-            unread.twice += 1
+        elif skipped is not None:
+            skipped.duplicates += 1
 
 
-# A path and why it cannot be read; the path of a folder ends in `/`.
-_Found = tuple[str, str]
+# A path and the reason why it cannot be read, or an empty string; the path of a folder ends in `/`.
+_PathAndError = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,94 +122,94 @@ class _Search:
     out: Path
     root: str
     null_separated: bool
-    unread: Unread | None = None
-    written: Written = field(default_factory=Written)
+    skipped: SkippedFiles | None = None
+    written_files: WrittenFiles = field(default_factory=WrittenFiles)
 
-    def source(self, path: str, error: str = "") -> Source:
-        return Source(Path(path), output_name(path, self.root), error)
+    def make_source(self, path: str, error: str = "") -> PictureSource:
+        return PictureSource(Path(path), output_name(path, self.root), error)
 
-    def input(self, given: str, stdin: Bytes | None) -> Iterator[Source]:
-        """What one input stands for; whether it stands for anything is checked before this returns."""
+    def expand_input(self, given: str, stdin: ByteStream | None) -> Iterator[PictureSource]:
+        """Return the pictures of one input; raise before returning if there can be none."""
         if given == "-":
-            return self.listed(stdin or sys.stdin.buffer)
+            return self.read_names(stdin or sys.stdin.buffer)
         if given.startswith("@"):
-            return self.list_file(given[1:])
+            return self.open_list(given[1:])
         if os.path.lexists(given):
-            if self.is_out(given):
+            if self.is_own_out(given):
                 raise RequestError(
                     f"the input {given!r} is the output folder", "name another output folder with --out FOLDER"
                 )
-            _check_is_no_weights(given)
-            return self.named(given)
+            _check_not_weights(given)
+            return self.list_path(given)
         if _is_pattern(given):
-            return self.pattern(given)
-        _check_is_no_weights(given)
-        raise _missing(given)
+            return self.expand_pattern(given)
+        _check_not_weights(given)
+        raise _missing_error(given)
 
-    def named(self, path: str) -> Iterator[Source]:
+    def list_path(self, path: str) -> Iterator[PictureSource]:
         if not os.path.isdir(path):
-            if not self.is_written(path):
-                yield self.source(path)
+            if not self.skip_if_written(path):
+                yield self.make_source(path)
             return
-        # Who names a folder that camcli wrote means what is in it.
-        wanted = self.is_output(path)
-        for found, error in self.tree(_as_folder(path), self.keep):
-            if error or not (found.endswith("/") or (not wanted and self.is_written(found))):
-                yield self.source(found, error)
+        # A folder that camcli wrote and that is given by name is read.
+        wanted = self.is_output_folder(path)
+        for found, error in self.walk(_as_folder(path), self.should_read):
+            if error or not (found.endswith("/") or (not wanted and self.skip_if_written(found))):
+                yield self.make_source(found, error)
 
-    def is_written(self, path: str) -> bool:
-        """Whether a file is an output of camcli, which then is counted."""
-        written = self.written(path)
-        if written and self.unread is not None:
-            self.unread.written += 1
+    def skip_if_written(self, path: str) -> bool:
+        """Return whether a file is an output of camcli, and count it if so."""
+        written = self.written_files(path)
+        if written and self.skipped is not None:
+            self.skipped.written += 1
         return written
 
-    def keep(self, folder: str, name: str) -> bool:
-        """Whether a file in a folder is a picture that is read; one that is not is counted."""
+    def should_read(self, folder: str, name: str) -> bool:
+        """Return whether a file found in a folder is a readable picture, and count an unreadable one."""
         if not _is_visible(name):
             return False
         read = suffix_of(name) in SUFFIXES
-        if not read and self.unread is not None:
-            self.unread(folder + name)
+        if not read and self.skipped is not None:
+            self.skipped(folder + name)
         return read
 
-    def list_file(self, path: str) -> Iterator[Source]:
+    def open_list(self, path: str) -> Iterator[PictureSource]:
         try:
-            if stat.S_ISFIFO(os.stat(path).st_mode):  # as a shell's <(...); lists are read twice, first to count
+            if stat.S_ISFIFO(os.stat(path).st_mode):  # such as a shell's <(...); lists are read twice, first to count
                 raise RequestError(f"the list {path!r} is a pipe, which can be read only once", "pipe the names into -")
             with Path(path).open("rb"):
                 pass
         except FileNotFoundError:
-            raise _missing(path, "list", "a picture whose name begins with @ is given as ./@name") from None
+            raise _missing_error(path, "list", "a picture whose name begins with @ is given as ./@name") from None
         except OSError as error:
             raise RequestError(f"the list {path!r} cannot be read: {error.strerror}") from error
-        return self.from_list(path)
+        return self.read_list(path)
 
-    def from_list(self, path: str) -> Iterator[Source]:
+    def read_list(self, path: str) -> Iterator[PictureSource]:
         with Path(path).open("rb") as file:
-            yield from self.listed(file)
+            yield from self.read_names(file)
 
-    def listed(self, stream: Bytes) -> Iterator[Source]:
-        for entry in entries(stream, b"\0" if self.null_separated else b"\n"):
+    def read_names(self, stream: ByteStream) -> Iterator[PictureSource]:
+        for entry in read_entries(stream, b"\0" if self.null_separated else b"\n"):
             if entry is None:
                 yield PAUSE
                 continue
             path = os.fsdecode(entry)
             if os.path.lexists(path):
-                error = "is the output folder" if self.is_out(path) else ""
-                yield from [self.source(path, error)] if error else self.named(path)
+                error = "is the output folder" if self.is_own_out(path) else ""
+                yield from [self.make_source(path, error)] if error else self.list_path(path)
             elif "\0" in path:
-                yield self.source(
+                yield self.make_source(
                     path.replace("\0", "\N{REPLACEMENT CHARACTER}"), "the name has a NUL in it: is -0 missing?"
                 )
             else:
                 lines = self.null_separated and "\n" in path
                 hint = ": are the names separated by newlines, and -0 too much?" if lines else ""
-                yield self.source(path, "there is no such file or folder" + hint)
+                yield self.make_source(path, "there is no such file or folder" + hint)
 
-    def pattern(self, pattern: str) -> Iterator[Source]:
+    def expand_pattern(self, pattern: str) -> Iterator[PictureSource]:
         start, parts = ("/", pattern.lstrip("/")) if pattern.startswith("/") else ("", pattern)
-        found = self.expanded(start, [part for part in parts.split("/") if part])
+        found = self.list_matches(start, [part for part in parts.split("/") if part])
         first = next(found, None)
         if first is None:
             raise RequestError(
@@ -218,12 +218,12 @@ class _Search:
             )
         return itertools.chain([first], found)
 
-    def expanded(self, start: str, parts: list[str]) -> Iterator[Source]:
-        for path, error in self.matches(start, parts):
-            yield from [self.source(path, error)] if error else self.named(path)
+    def list_matches(self, start: str, parts: list[str]) -> Iterator[PictureSource]:
+        for path, error in self.match_parts(start, parts):
+            yield from [self.make_source(path, error)] if error else self.list_path(path)
 
-    def matches(self, path: str, parts: list[str]) -> Iterator[_Found]:
-        """What the rest of a pattern stands for at ``path``."""
+    def match_parts(self, path: str, parts: list[str]) -> Iterator[_PathAndError]:
+        """Iterate over the matches of the remaining parts of a pattern below ``path``."""
         if not parts or parts == ["**"]:
             yield path or "./", ""
             return
@@ -231,27 +231,29 @@ class _Search:
         if not os.path.isdir(path or "."):
             return
         if part == "**":
-            for folder, error in self.tree(_as_folder(path or "."), _never):
-                yield from [(folder, error)] if error else self.matches(folder, rest)
+            for folder, error in self.walk(_as_folder(path or "."), _keep_none):
+                yield from [(folder, error)] if error else self.match_parts(folder, rest)
         elif not _is_pattern(part):
             if os.path.lexists(step := os.path.join(path, part)):
-                yield from self.matches(step, rest)
+                yield from self.match_parts(step, rest)
         else:
-            yield from self.matching(_as_folder(path) if path else "", part, rest)
+            yield from self.match_in_folder(_as_folder(path) if path else "", part, rest)
 
-    def matching(self, folder: str, part: str, rest: list[str]) -> Iterator[_Found]:
+    def match_in_folder(self, folder: str, part: str, rest: list[str]) -> Iterator[_PathAndError]:
         try:
-            names = _names(folder or ".", lambda name: _fits(name, part), lambda name: _fits(name, part))
+            names = _list_names(
+                folder or ".", lambda name: _matches_pattern(name, part), lambda name: _matches_pattern(name, part)
+            )
         except OSError as error:
-            yield folder or "./", _unreadable(error)
+            yield folder or "./", _describe_error(error)
             return
         for name in names:
             is_folder = name.endswith("/")
-            if not (rest and not is_folder) and not (is_folder and self.is_output(folder + name)):
-                yield from self.matches(folder + name, rest)
+            if not (rest and not is_folder) and not (is_folder and self.is_output_folder(folder + name)):
+                yield from self.match_parts(folder + name, rest)
 
-    def tree(self, top: str, keep: Callable[[str, str], bool]) -> Iterator[_Found]:
-        """All folders, and the files to keep, from ``top`` downwards, each folder before what is in it."""
+    def walk(self, top: str, keep: Callable[[str, str], bool]) -> Iterator[_PathAndError]:
+        """Iterate over all folders and the files to keep from ``top`` downwards, each folder before its contents."""
         levels = [iter([top])]
         above: list[tuple[int, int]] = []
         while levels:
@@ -263,29 +265,31 @@ class _Search:
                 yield path, ""
             else:
                 try:
-                    identity = _identity(path)
-                    if identity in above or (above and self.is_output(path)):
+                    identity = _read_inode(path)
+                    if identity in above or (above and self.is_output_folder(path)):
                         continue
-                    names = _names(path, partial(keep, path), _is_visible)
+                    names = _list_names(path, partial(keep, path), _is_visible)
                 except OSError as error:
-                    yield path, _unreadable(error)
+                    yield path, _describe_error(error)
                     continue
                 above.append(identity)
-                levels.append(_below(path, names))
+                levels.append(_join_names(path, names))
                 yield path, ""
 
-    def is_output(self, folder: str) -> bool:
-        return self.is_out(folder) or any(all(Path(folder, mark).is_file() for mark in marks) for marks in OUTPUT_MARKS)
+    def is_output_folder(self, folder: str) -> bool:
+        return self.is_own_out(folder) or any(
+            all(Path(folder, mark).is_file() for mark in marks) for marks in OUTPUT_FOLDER_MARKS
+        )
 
-    def is_out(self, folder: str) -> bool:
+    def is_own_out(self, folder: str) -> bool:
         try:
             return os.path.samefile(folder, self.out)
         except (OSError, ValueError):
             return False
 
 
-def _names(folder: str, keep: Callable[[str], bool], enter: Callable[[str], bool]) -> list[str]:
-    """The files to keep and, marked by a final `/`, the folders to enter, as a person would order them."""
+def _list_names(folder: str, keep: Callable[[str], bool], enter: Callable[[str], bool]) -> list[str]:
+    """Return the files to keep and, with a final `/`, the folders to enter, in natural order."""
     with os.scandir(folder) as entries:
         names = [
             entry.name + "/" * is_folder
@@ -293,27 +297,27 @@ def _names(folder: str, keep: Callable[[str], bool], enter: Callable[[str], bool
             for is_folder in [_is_folder(entry)]
             if (enter if is_folder else keep)(entry.name)
         ]
-    return sorted(names, key=_natural)
+    return sorted(names, key=_natural_key)
 
 
-def _below(folder: str, names: list[str]) -> Iterator[str]:
+def _join_names(folder: str, names: list[str]) -> Iterator[str]:
     return (folder + name for name in names)
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads in a circle to itself
+    except OSError:  # a link that leads back to itself
         return False
 
 
-def _identity(folder: str) -> tuple[int, int]:
+def _read_inode(folder: str) -> tuple[int, int]:
     status = os.stat(folder)
     return status.st_dev, status.st_ino
 
 
-def _natural(name: str) -> tuple[str, str]:
-    """2 before 10; each run of digits is preceded by its length."""
+def _natural_key(name: str) -> tuple[str, str]:
+    """Return a sort key that puts 2 before 10: each run of digits is preceded by its length."""
     return re.sub("[0-9]+", lambda run: f"{len(run[0].lstrip('0')):03}{run[0].lstrip('0')}", name.casefold()), name
 
 
@@ -321,7 +325,7 @@ def _is_visible(name: str) -> bool:
     return not name.startswith(".")
 
 
-def _never(_folder: str, _name: str) -> bool:
+def _keep_none(_folder: str, _name: str) -> bool:
     return False
 
 
@@ -329,8 +333,8 @@ def _is_pattern(text: str) -> bool:
     return any(character in text for character in "*?[")
 
 
-def _fits(name: str, pattern: str) -> bool:
-    """As in a shell, a hidden name fits only a pattern that begins with a dot."""
+def _matches_pattern(name: str, pattern: str) -> bool:
+    """Return whether a name matches; as in a shell, a hidden one only where the pattern begins with a dot."""
     return (_is_visible(name) or pattern.startswith(".")) and fnmatch.fnmatchcase(name, pattern)
 
 
@@ -338,18 +342,18 @@ def _as_folder(path: str) -> str:
     return path if path.endswith("/") else path + "/"
 
 
-def _unreadable(error: OSError) -> str:
+def _describe_error(error: OSError) -> str:
     return f"the folder cannot be read: {error.strerror or error}"
 
 
-def _check_is_no_weights(given: str) -> None:
-    other = weight_files.not_a_picture(given)
+def _check_not_weights(given: str) -> None:
+    other = weight_files.identify_non_picture(given)
     if other:
-        raise RequestError(f"the input {given!r} is {other.what}", other.hint)
+        raise RequestError(f"the input {given!r} is {other.description}", other.hint)
 
 
-def _missing(given: str, what: str = "file or folder", hint: str = "") -> RequestError:
-    """The first step of a path that does not exist, and what it may have been meant to be."""
+def _missing_error(given: str, what: str = "file or folder", hint: str = "") -> RequestError:
+    """Return the error for a missing path, with suggestions for the first part that does not exist."""
     folder, name = os.path.split(os.path.normpath(given))
     while folder and not os.path.isdir(folder) and folder != os.path.dirname(folder):
         folder, name = os.path.split(folder)

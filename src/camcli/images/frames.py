@@ -1,33 +1,33 @@
-"""Files with several pages or frames: how many there are, and which is read."""
+"""Pages and frames of picture files: counting them and choosing one."""
 
 from PIL import Image
 
 from camcli.base.errors import PictureError
 
-# How the note begins.
-ONE_OF = "page 1 of"
-# Behind the picture in these lies the other eye's, a preview or a table of brightness, and no other page.
-ALONE = frozenset({"JPEG", "MPO"})
+# Prefix of the note.
+FIRST_PAGE_NOTE = "page 1 of"
+# In these, what follows the picture is that of the other eye, a preview or a gain map, not another page.
+SINGLE_PAGE_FORMATS = frozenset({"JPEG", "MPO"})
 
 
-def pages_in(image: Image.Image) -> int:
-    """How many pages an opened picture's file has, that is frames of an animation or directories of a TIFF.
+def count_pages(image: Image.Image) -> int:
+    """Count the pages of an opened picture's file: frames of an animation or directories of a TIFF.
 
     Raises:
-        Exception: whatever Pillow says of a file that ends in the middle of one.
+        Exception: whatever Pillow raises for a file that is cut short.
     """
-    if image.format in ALONE:
+    if image.format in SINGLE_PAGE_FORMATS:
         return 1
-    # Of a GIF whether there are two is known sooner than how many there are.
+    # For a GIF `is_animated` is quicker than `n_frames`.
     return int(getattr(image, "n_frames", 1)) if getattr(image, "is_animated", False) else 1
 
 
-def turn_to(image: Image.Image, page: int) -> tuple[str, ...]:
-    """Have this page read of an opened picture; what is to be said of those that are not.
+def seek_page(image: Image.Image, page: int) -> tuple[str, ...]:
+    """Select a page of an opened picture, and return notes on pages that are not read.
 
     Args:
-        image: not loaded yet.
-        page: from 1 on; 0 for the first, of which then is said if it is not the only one.
+        image: an image that is not loaded yet.
+        page: number of the page, from 1; 0 for the first, with a note if there are others.
 
     Raises:
         PictureError: there is no such page.
@@ -39,8 +39,8 @@ def turn_to(image: Image.Image, page: int) -> tuple[str, ...]:
             raise PictureError(f"has no page {page}") from None
         return ()
     try:
-        count = pages_in(image)
-    except Exception as error:  # whatever is wrong with what follows, the first page may be whole
+        count = count_pages(image)
+    except Exception as error:  # the first page may be intact even if those after it are damaged
         image.seek(0)
         return (f"the pages behind its first cannot be counted: {error or type(error).__name__}",)
-    return (f"{ONE_OF} {count}: --pages all for each",) if count > 1 else ()
+    return (f"{FIRST_PAGE_NOTE} {count}: --pages all for each",) if count > 1 else ()

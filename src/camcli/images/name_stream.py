@@ -1,28 +1,30 @@
-"""Names read from a stream as they come, and the word that none comes for a while."""
+"""Reading of names from a stream as they arrive, with a signal while none arrives."""
 
 import io
 import select
 from collections.abc import Iterator
 from typing import BinaryIO
 
-# Seconds without a name after which whoever waits for more of them is told.
-PATIENCE = 0.5
+# Seconds without a name after which None is yielded.
+DEFAULT_TIMEOUT = 0.5
 BOM = b"\xef\xbb\xbf"
 
 
-def entries(stream: BinaryIO | io.BufferedIOBase, end: bytes, patience: float = PATIENCE) -> Iterator[bytes | None]:
-    """What stands between ends, empty names left out; None each time that nothing comes for as long as patience lasts.
+def read_entries(
+    stream: BinaryIO | io.BufferedIOBase, end: bytes, timeout: float = DEFAULT_TIMEOUT
+) -> Iterator[bytes | None]:
+    """Iterate over the non-empty names in a stream; None each time that nothing arrives for ``timeout`` seconds.
 
     Args:
-        stream: a file, a pipe or bytes; a pipe that nobody else reads.
-        end: NUL, or a newline, before which a carriage return belongs to it too.
-        patience: seconds.
+        stream: a file, a pipe that nothing else reads, or bytes.
+        end: the separator: NUL, or a newline, which may follow a carriage return.
+        timeout: seconds to wait.
     """
-    # read1 hands over what a pipe has now, and does not wait for a full block.
+    # read1 returns what a pipe has now, and does not wait for a full block.
     read = getattr(stream, "read1", stream.read)
     rest, began = b"", True
     while True:
-        while not _comes(stream, patience):
+        while not _wait_for_input(stream, timeout):
             yield None
         block = read(1 << 16)
         *whole, rest = (rest + block).split(end)
@@ -39,9 +41,9 @@ def entries(stream: BinaryIO | io.BufferedIOBase, end: bytes, patience: float = 
             return
 
 
-def _comes(stream: BinaryIO | io.BufferedIOBase, patience: float) -> bool:
-    """Whether something can be read, or the end is there; of what cannot be asked it is taken for granted."""
+def _wait_for_input(stream: BinaryIO | io.BufferedIOBase, timeout: float) -> bool:
+    """Return whether there is input, or the end, within the timeout; True where that cannot be known."""
     try:
-        return bool(select.select([stream.fileno()], [], [], patience)[0])
-    except (OSError, ValueError):  # no file at all, or one that this system cannot be asked about
+        return bool(select.select([stream.fileno()], [], [], timeout)[0])
+    except (OSError, ValueError):  # not a file, or one that this system cannot select on
         return True

@@ -1,4 +1,4 @@
-"""The name of a picture under the output folder."""
+"""Names of pictures under the output folder."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 from camcli.base import paths
 
-LONGEST_COMPONENT = 180
+MAX_COMPONENT_BYTES = 180
 
 
 def output_name(path: str | Path, root: str | Path) -> str:
-    """The name a picture has under the output folder: a function of its path alone.
+    """Return the name of a picture under the output folder, a function of its path alone.
 
-    Relative to ``root``; outside it ``%root/`` and the absolute path. A first part that begins with ``%`` has it
-    written ``%25``, so that two paths never share a name. Links are not resolved, but before ``..``. A part of more
+    It is relative to ``root``; outside of it, ``%root/`` and the absolute path. A first part that begins with ``%`` is
+    written with ``%25``, so that two paths never share a name. Links are only resolved before ``..``. A part of more
     than 180 bytes is cut and ends in ``~`` and 12 hex digits of its SHA-256.
     """
     absolute = paths.absolute(path)
@@ -24,11 +24,11 @@ def output_name(path: str | Path, root: str | Path) -> str:
         parts = ("%root", *Path(absolute).parts[1:])
     elif parts and parts[0].startswith("%"):
         parts = ("%25" + parts[0][1:], *parts[1:])
-    return "/".join(map(_short, parts)) or "."
+    return "/".join(map(_shorten_component, parts)) or "."
 
 
-def stamp(path: Path) -> str:
-    """The file's size and time of change, to see later whether it is still the same; empty if it is not there."""
+def read_stamp(path: Path) -> str:
+    """Return a file's size and time of change, to detect changes later; empty if the file is missing."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -36,24 +36,24 @@ def stamp(path: Path) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def _short(part: str) -> str:
+def _shorten_component(part: str) -> str:
     full = os.fsencode(part)
-    if len(full) <= LONGEST_COMPONENT:
+    if len(full) <= MAX_COMPONENT_BYTES:
         return part
     mark = "~" + hashlib.sha256(full).hexdigest()[:12]
-    kept = part[:LONGEST_COMPONENT]
-    while len(os.fsencode(kept)) + len(mark) > LONGEST_COMPONENT:
+    kept = part[:MAX_COMPONENT_BYTES]
+    while len(os.fsencode(kept)) + len(mark) > MAX_COMPONENT_BYTES:
         kept = kept[:-1]
     return kept + mark
 
 
-LONGEST_FILE_NAME = 255  # bytes, on every common file system
+MAX_FILE_NAME_BYTES = 255  # bytes, on every common file system
 
 
 def fit_path(stem: str, suffix: str) -> str:
-    """A path whose last part no file system finds too long; what is cut off is replaced by its hash."""
+    """Return a path whose last part is short enough for any file system; a hash replaces what is cut off."""
     folder, slash, name = stem.rpartition("/")
-    if len(os.fsencode(name + suffix)) > LONGEST_FILE_NAME:
+    if len(os.fsencode(name + suffix)) > MAX_FILE_NAME_BYTES:
         mark = "~" + hashlib.sha256(os.fsencode(name)).hexdigest()[:12]
-        name = os.fsencode(name)[: LONGEST_FILE_NAME - len(suffix) - len(mark)].decode("utf-8", "ignore") + mark
+        name = os.fsencode(name)[: MAX_FILE_NAME_BYTES - len(suffix) - len(mark)].decode("utf-8", "ignore") + mark
     return folder + slash + name + suffix

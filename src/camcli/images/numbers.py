@@ -1,4 +1,4 @@
-"""A number for each picture, such as a regression's label, out of a column of a CSV file."""
+"""Numbers of pictures, such as labels of a regression, from a column of a CSV file."""
 
 from __future__ import annotations
 
@@ -6,43 +6,44 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from camcli.base.delimited import column, read_text, rows, title
+from camcli.base.delimited import find_column, normalize_title, read_rows, read_text
 from camcli.base.errors import PictureError, RequestError, did_you_mean
-from camcli.base.words import several
-from camcli.images.manifest import PICTURE_COLUMNS, Names, lacking, normal
+from camcli.base.words import shorten
+from camcli.images.manifest import PathIndex, missing_from, normalize
+from camcli.images.manifest_rows import PICTURE_COLUMNS
 
-FORM = "write picture,age above, and a picture and its number a line"
+FORMAT_HINT = "write picture,age above, and a picture and its number a line"
 
 
-class Values:
-    """Numbers that a column of a CSV file gives picture by picture.
+class NumberColumn:
+    """A column of a CSV file with a number for each picture.
 
-    A first row that has a word for the pictures (``picture``, ``image``, ``file``, ...) names the columns; without one
-    the picture is the first cell of a row, its number the second. A picture is named by its path: as it stands, from
-    the file's folder, or from one of ``folders``.
+    A first row with a title for the pictures (``picture``, ``image``, ``file``, ...) names the columns; without one
+    the picture is the first cell of a row, its number the second. A picture is named by its path: from the current
+    folder, from the file's folder, or from one of ``folders``.
 
     Args:
-        asked: the file; or the file, a colon and the column, which is needed where there are several.
-        folders: the folders that pictures are taken from.
+        spec: the file; or the file, a colon and the column, which is needed where there are several.
+        folders: folders that pictures are taken from.
 
     Attributes:
-        file: the file.
-        column: what the numbers are; ``values`` where no row of titles says it.
-        surplus: what the file lists and nobody can find.
+        file: path of the file.
+        column: title of the column; ``values`` where there are no titles.
+        unmatched: names in the file that match no picture.
 
     Raises:
         RequestError: the file cannot be read; it has no such column, or several and none is named; a number is
-            missing, is none, or is not finite; a picture is listed twice, or two folders have it.
+            missing, malformed or not finite; a picture is listed twice, or two folders have it.
     """
 
-    def __init__(self, asked: str, folders: Sequence[Path] = ()) -> None:
-        self.file, self.column = _parted(asked)
-        names = Names(self.file, folders)
-        self.surplus = names.surplus
+    def __init__(self, spec: str, folders: Sequence[Path] = ()) -> None:
+        self.file, self.column = _split_spec(spec)
+        names = PathIndex(self.file, folders)
+        self.unmatched = names.unmatched
         self._values: dict[Path, float] = {}
         self._lines: dict[Path, int] = {}
-        for line, picture, cell in self._rows():
-            value = self._number(line, picture, cell)
+        for line, picture, cell in self._read_rows():
+            value = self._parse_number(line, picture, cell)
             place = names.find(picture, f"line {line}")
             if place is None:
                 continue
@@ -55,47 +56,47 @@ class Values:
         del self._lines
 
     def __call__(self, path: Path) -> float:
-        """The number of a picture.
+        """Return the number of a picture.
 
         Raises:
             PictureError: the file does not list it.
         """
         try:
-            return self._values[normal(path)]
+            return self._values[normalize(path)]
         except KeyError:
             raise PictureError(f"{self.file} has no value for this picture", "add a line with its path") from None
 
     def check(self, paths: Iterator[Path]) -> None:
-        """See that every picture of a run is listed.
+        """Check that every picture of a run is listed.
 
         Raises:
             RequestError: some are not.
         """
-        names, missing, met = lacking(self._values, paths)
+        names, missing, met = missing_from(self._values, paths)
         if missing:
             raise RequestError(
-                f"{self.file} has values for {met} of the {met + missing} pictures; not for {several(names, missing)}",
+                f"{self.file} has values for {met} of the {met + missing} pictures; not for {shorten(names, missing)}",
                 "add a line with path and number for each, or leave those pictures out",
             )
 
-    def unused(self, paths: Iterator[Path]) -> list[str]:
-        """What the file lists and none of the pictures of a run is."""
-        left = set(self._values) - {normal(path) for path in paths}
-        return [*self.surplus, *sorted(map(str, left))]
+    def find_unused(self, paths: Iterator[Path]) -> list[str]:
+        """Return the names in the file that belong to none of the pictures of a run."""
+        left = set(self._values) - {normalize(path) for path in paths}
+        return [*self.unmatched, *sorted(map(str, left))]
 
-    def _rows(self) -> Iterator[tuple[int, str, str]]:
-        """Line number, picture and number of each row, as written."""
+    def _read_rows(self) -> Iterator[tuple[int, str, str]]:
+        """Iterate over line number, picture and number of each row, as written."""
         picture, value, width, count = 0, 1, 0, 0
         try:
-            for line, cells in rows(read_text(self.file, f"the values file {str(self.file)!r}", FORM)):
+            for line, cells in read_rows(read_text(self.file, f"the values file {str(self.file)!r}", FORMAT_HINT)):
                 if not width:
                     width = len(cells)
-                    named = column(list(map(title, cells)), PICTURE_COLUMNS)
+                    named = find_column(list(map(normalize_title, cells)), PICTURE_COLUMNS)
                     if named is not None:
-                        picture, value = named, self._chosen(cells, named)
+                        picture, value = named, self._find_column(cells, named)
                         self.column = cells[value]
                         continue
-                    self._check_plain(width)
+                    self._check_two_columns(width)
                 if len(cells) != width:
                     raise RequestError(
                         f"{self.file}, line {line}: {len(cells)} cells, and the first row has {width}",
@@ -104,13 +105,13 @@ class Values:
                 count += 1
                 yield line, cells[picture], cells[value]
         except ValueError as error:
-            raise RequestError(f"{self.file}, {error}", FORM) from error
+            raise RequestError(f"{self.file}, {error}", FORMAT_HINT) from error
         if not count:
-            raise RequestError(f"the values file {str(self.file)!r} lists nothing", FORM)
+            raise RequestError(f"the values file {str(self.file)!r} lists nothing", FORMAT_HINT)
         self.column = self.column or "values"
 
-    def _chosen(self, titles: list[str], picture: int) -> int:
-        """Which column is meant."""
+    def _find_column(self, titles: list[str], picture: int) -> int:
+        """Find the position of the column of numbers."""
         others = {at: title for at, title in enumerate(titles) if at != picture}
         there = ", ".join(filter(None, others.values())) or "none"
         meant = [at for at, title in others.items() if title == self.column] if self.column else list(others)
@@ -123,7 +124,7 @@ class Values:
             raise RequestError(f"{self.file} has {what}", f"name one: {self.file}:COLUMN; there are: {there}")
         return meant[0]
 
-    def _check_plain(self, width: int) -> None:
+    def _check_two_columns(self, width: int) -> None:
         if self.column:
             raise RequestError(
                 f"{self.file} has no first row that names columns, so none is called {self.column!r}",
@@ -132,10 +133,10 @@ class Values:
         if width != 2:
             raise RequestError(
                 f"{self.file} has {width} cells a row and no first row that says what they are",
-                f"{FORM}; or name columns there, and one of them: {self.file}:COLUMN",
+                f"{FORMAT_HINT}; or name columns there, and one of them: {self.file}:COLUMN",
             )
 
-    def _number(self, line: int, picture: str, cell: str) -> float:
+    def _parse_number(self, line: int, picture: str, cell: str) -> float:
         try:
             value = float(cell)
         except ValueError:
@@ -143,14 +144,14 @@ class Values:
         if not picture or not math.isfinite(value):
             what = f"{cell!r} is not a finite number" if cell else "the number is missing"
             raise RequestError(
-                f"{self.file}, line {line} ({picture!r}): {what if picture else 'the picture is missing'}", FORM
+                f"{self.file}, line {line} ({picture!r}): {what if picture else 'the picture is missing'}", FORMAT_HINT
             )
         return value
 
 
-def _parted(asked: str) -> tuple[Path, str]:
-    """The file and the column, perhaps empty; a file whose own name has a colon comes first."""
-    name, colon, column = asked.rpartition(":")
-    if not colon or not name or Path(asked).is_file() or not column:
-        return Path(asked), ""
+def _split_spec(spec: str) -> tuple[Path, str]:
+    """Split a spec into file and column (or empty); an existing file with a colon in its name takes precedence."""
+    name, colon, column = spec.rpartition(":")
+    if not colon or not name or Path(spec).is_file() or not column:
+        return Path(spec), ""
     return Path(name), column

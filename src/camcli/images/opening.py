@@ -1,4 +1,4 @@
-"""A picture's file opened by camcli's own limits: those of Pillow are one for the process, which may be another's."""
+"""Opening of picture files under camcli's own limits, since Pillow's hold for the whole process."""
 
 import io
 import struct
@@ -9,31 +9,31 @@ from PIL import Image, UnidentifiedImageError
 
 from camcli.base.errors import PictureError
 
-# The scans of a progressive JPEG: encoders make about ten. Each goes over the whole picture, so that some kilobytes can
-# ask for minutes; libjpeg-turbo's own limit against that (TJPARAM_SCANLIMIT in its tools) is as high.
-MOST_SCANS = 500
+# Encoders write about ten scans of a progressive JPEG. Each covers the whole picture, so that a few kilobytes can take
+# minutes; libjpeg-turbo's tools have the same limit against that (TJPARAM_SCANLIMIT).
+MAX_SCANS = 500
 START_OF_SCAN = b"\xff\xda"
 
-PNG = b"\x89PNG\r\n\x1a\n"
-# Chunks of a PNG that say nothing of its pixels, as camcli shows them, and that Pillow unpacks.
-TEXTS = frozenset({b"iCCP", b"iTXt", b"tEXt", b"zTXt"})
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Compressed chunks of a PNG that do not affect the pixels that camcli shows.
+TEXT_CHUNKS = frozenset({b"iCCP", b"iTXt", b"tEXt", b"zTXt"})
 
-ORIENTATION = 0x0112
+ORIENTATION_TAG = 0x0112
 
 
-def opened(file: IO[bytes] | io.BufferedIOBase, formats: Sequence[str]) -> Image.Image:
-    """The picture in a file, its pixels not yet read: as ``Image.open`` does it, but whatever the picture's size.
+def open_image(file: IO[bytes] | io.BufferedIOBase, formats: Sequence[str]) -> Image.Image:
+    """Open a picture of any size without reading its pixels, as ``Image.open`` does.
 
-    ``Image.open`` warns or refuses by ``Image.MAX_IMAGE_PIXELS``, which is one for the whole process: changing it would
-    change what other code in it gets, and keeping it would make that code's choice ours.
+    ``Image.open`` warns or fails above ``Image.MAX_IMAGE_PIXELS``, which holds for the whole process: camcli neither
+    changes it for other code nor depends on what other code sets.
 
     Args:
-        file: from its beginning on; it stays the caller's.
-        formats: names of Pillow's formats, tried in this order; one that Pillow was built without is passed over.
+        file: a file at its beginning; closing it is left to the caller.
+        formats: names of Pillow's formats in the order to try; those that Pillow was built without are skipped.
 
     Raises:
-        UnidentifiedImageError: it is a picture of none of these formats.
-        Exception: whatever a damaged file makes Pillow raise.
+        UnidentifiedImageError: the file is of none of these formats.
+        Exception: whatever Pillow raises for a damaged file.
     """
     Image.preinit()
     start = file.read(16)
@@ -44,61 +44,61 @@ def opened(file: IO[bytes] | io.BufferedIOBase, formats: Sequence[str]) -> Image
         if make is None:
             continue
         try:
-            # A text instead of a yes says why Pillow cannot read what it knows.
+            # A text instead of True is the reason why Pillow cannot read a format that it knows.
             if accept is None or accept(start) is True:
                 file.seek(0)
                 return make(cast("IO[bytes]", file), "")
-        except (SyntaxError, IndexError, TypeError, struct.error):  # as Pillow has it: not of this format
+        except (SyntaxError, IndexError, TypeError, struct.error):  # what Pillow itself takes for "not this format"
             continue
     raise UnidentifiedImageError("no format fits")
 
 
 def check_scans(image: Image.Image, file: IO[bytes] | io.BufferedIOBase) -> None:
-    """See that a progressive JPEG has no more scans than can be decoded in reasonable time.
+    """Check that a progressive JPEG has no more scans than can be decoded in reasonable time.
 
     Raises:
-        PictureError: it has.
+        PictureError: it has more.
     """
     if not image.info.get("progressive"):
         return
     place = file.tell()
     file.seek(0)
-    # In the data of a scan these two bytes cannot follow one another.
+    # These two bytes cannot occur in the data of a scan.
     scans = file.read().count(START_OF_SCAN)
     file.seek(place)
-    if scans > MOST_SCANS:
+    if scans > MAX_SCANS:
         raise PictureError(
             f"is a JPEG of {scans:,} scans, each of which goes over the whole picture; real ones have about ten, and "
-            f"more than {MOST_SCANS} are refused",
+            f"more than {MAX_SCANS} are refused",
             "save it anew if you trust it",
         )
 
 
-def orientation(image: Image.Image) -> tuple[int, str]:
-    """The EXIF orientation, 1 if there is none; and what is to be said where EXIF is there and cannot be read."""
+def read_orientation(image: Image.Image) -> tuple[int, str]:
+    """Return the EXIF orientation (1 if there is none) and a note if EXIF cannot be read."""
     try:
         exif = image.getexif()
-        # Of a JPEG Pillow has tried it before, and kept quiet.
+        # For a JPEG Pillow has already tried it and hidden the error.
         if not exif and (given := image.info.get("exif")):
             Image.Exif().load(given)
-        turned = exif.get(ORIENTATION, 1)
-    except Exception as error:  # what a writer got wrong there can fail in any way
+        turned = exif.get(ORIENTATION_TAG, 1)
+    except Exception as error:  # malformed EXIF can raise anything
         said = (str(error) or type(error).__name__).splitlines()[0]
         return 1, f"the file's EXIF cannot be read ({said}): the picture is shown as it is stored, perhaps not upright"
     return (turned, "") if isinstance(turned, int) else (1, "")
 
 
-def without_texts(file: IO[bytes] | io.BufferedIOBase) -> io.BytesIO | None:
-    """A PNG without its texts and colour profile, which Pillow refuses above a megabyte; None of any other file."""
+def strip_text_chunks(file: IO[bytes] | io.BufferedIOBase) -> io.BytesIO | None:
+    """Return a PNG without texts and colour profile, which Pillow limits to a megabyte; None for other files."""
     file.seek(0)
     content = file.read()
-    if not content.startswith(PNG):
+    if not content.startswith(PNG_SIGNATURE):
         return None
-    kept, place = [PNG], len(PNG)
+    kept, place = [PNG_SIGNATURE], len(PNG_SIGNATURE)
     while place < len(content):
-        # Length, name, data, checksum; of a file that is cut short the rest, whatever it is.
+        # Length, name, data, checksum; the rest of the file where it is cut short.
         end = place + 12 + int.from_bytes(content[place : place + 4], "big")
-        if content[place + 4 : place + 8] not in TEXTS:
+        if content[place + 4 : place + 8] not in TEXT_CHUNKS:
             kept.append(content[place:end])
         place = end
     return io.BytesIO(b"".join(kept))

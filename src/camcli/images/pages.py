@@ -1,4 +1,4 @@
-"""The pages of files that have several, each a picture of its own."""
+"""Pages of files that have several, each as a picture of its own."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -7,37 +7,40 @@ from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
-from camcli.images import page_ranges
+from camcli.images import parse_page_ranges
 from camcli.images.formats import FORMATS
-from camcli.images.frames import pages_in
-from camcli.images.naming import stamp
-from camcli.images.opening import opened
-from camcli.images.source import Source
+from camcli.images.frames import count_pages
+from camcli.images.naming import read_stamp
+from camcli.images.opening import open_image
+from camcli.images.source import PictureSource
 
 
-def paged(sources: Iterable[Source], words: str) -> Iterator[Source]:
-    """The sources, those of several pages once for each page asked for.
+def expand_pages(sources: Iterable[PictureSource], words: str) -> Iterator[PictureSource]:
+    """Replace each source of several pages by one source for each requested page.
 
-    A page's name is that of its file and ``.page3``; of a file with one page the file's own. Files are opened for
-    their number of pages when their turn comes, and not at all for ``first``.
+    The name of a page is that of its file and ``.page3``; in a file with one page it is the file's own. Files are
+    opened to count their pages when they are reached, and not at all for ``first``.
 
     Args:
-        sources: pictures, as :func:`camcli.images.find.find` gives them.
-        words: ``first``, ``all``, or numbers and ranges: ``1,3``, ``2-5``, of which the part counts that a file has. A
-            number that a file of several pages lacks is told as a failure; so is one of which none is left.
+        sources: pictures, as from :func:`camcli.images.find.find`.
+        words: ``first``, ``all``, or numbers and ranges: ``1,3``, ``2-5``. A range is cut to the pages of the file; a
+            single number that a file of several pages lacks gives a source with an error, as does a file that has none
+            of the pages.
     """
-    ranges = page_ranges(words)
+    ranges = parse_page_ranges(words)
     if not ranges:
         return iter(sources)
-    return chain.from_iterable(_pages(source, ranges, words) for source in sources)
+    return chain.from_iterable(_expand_source(source, ranges, words) for source in sources)
 
 
-def _pages(source: Source, ranges: Sequence[tuple[int, int | None]], words: str) -> Iterator[Source]:
-    count = 1 if source.error else _count(source.path, stamp(source.path))
+def _expand_source(
+    source: PictureSource, ranges: Sequence[tuple[int, int | None]], words: str
+) -> Iterator[PictureSource]:
+    count = 1 if source.error else _count_file_pages(source.path, read_stamp(source.path))
     if isinstance(count, str):
         yield replace(source, error=count)
         return
-    if count == 0 or source.error:  # what is wrong with it is told when it is decoded
+    if count == 0 or source.error:  # decoding reports the error
         yield source
         return
     numbers = dict.fromkeys(
@@ -57,14 +60,14 @@ def _pages(source: Source, ranges: Sequence[tuple[int, int | None]], words: str)
 
 
 @lru_cache(maxsize=100_000)
-def _count(path: Path, _stamp: str) -> int | str:
-    """How many pages a file has; 0 if it is no picture, and a reason if they cannot be counted."""
+def _count_file_pages(path: Path, _stamp: str) -> int | str:
+    """Count the pages of a file; 0 if it is not a picture, or the reason why they cannot be counted."""
     with ExitStack() as held:
         try:
-            image = opened(held.enter_context(path.open("rb")), FORMATS)
+            image = open_image(held.enter_context(path.open("rb")), FORMATS)
         except Exception:
             return 0
         try:
-            return pages_in(image)
-        except Exception as error:  # a damaged file can make a decoder stumble in any way
+            return count_pages(image)
+        except Exception as error:  # a damaged file can make a decoder raise anything
             return f"its pages cannot be counted: {error or type(error).__name__}"

@@ -1,4 +1,4 @@
-"""Where a layer's cells lie in the model's input, and maps brought from one grid to another by that."""
+"""Placement of a layer's cells in the model's input, and resampling of maps between grids."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-# The dimensions of a map that a mirrored pass turns: down and across.
-DIMENSIONS = (-2, -1)
+# The dimensions of a map that can be mirrored: rows and columns.
+SPATIAL_DIMS = (-2, -1)
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the centres of a grid's cells lie, in pixels of the model's input; down before across.
+    """Centres of a grid's cells in pixels of the model's input, vertical before horizontal.
 
-    Counted from the input's upper left corner to the edges (not the centres) of pixels, as a :class:`View` counts.
+    Coordinates start at the input's upper left corner and refer to the edges (not the centres) of pixels, as in
+    :class:`camcli.images.view.View`.
 
     Attributes:
-        first: of the first cell; outside of the input where its receptive field lies mostly in the padding.
-        stride: from each cell to the next.
+        first: centre of the first cell; outside of the input where its receptive field lies mostly in the padding.
+        stride: distance from each cell to the next.
     """
 
     first: tuple[float, float]
@@ -30,22 +31,22 @@ class Placement:
 
     @classmethod
     def even(cls, grid: tuple[int, ...], size: tuple[int, int]) -> Placement:
-        """Of cells that share the input evenly, as ``align_corners=False`` has them."""
+        """Return the placement of cells that divide the input evenly, as with ``align_corners=False``."""
         down, across = (side / cells for side, cells in zip(size, grid[-2:], strict=True))
         return cls((down / 2, across / 2), (down, across))
 
-    def mirrored(self, grid: tuple[int, ...], size: tuple[int, int], dimensions: Collection[int]) -> Placement:
-        """Of the cells of a mirrored map, over the input mirrored likewise."""
+    def mirror(self, grid: tuple[int, ...], size: tuple[int, int], dimensions: Collection[int]) -> Placement:
+        """Return the placement for a map and an input that are both mirrored along these dimensions."""
         y, x = (
             side - (first + (cells - 1) * stride) if dimension in dimensions else first
             for side, first, stride, cells, dimension in zip(
-                size, self.first, self.stride, grid[-2:], DIMENSIONS, strict=True
+                size, self.first, self.stride, grid[-2:], SPATIAL_DIMS, strict=True
             )
         )
         return Placement((y, x), self.stride)
 
-    def scaled(self, before: tuple[int, int], after: tuple[int, int]) -> Placement:
-        """Of the same cells, where an input of the size ``before`` is stretched to the size ``after``."""
+    def scale(self, before: tuple[int, int], after: tuple[int, int]) -> Placement:
+        """Return the placement of the same cells in an input resized from ``before`` to ``after``."""
         down, across = (new / old for old, new in zip(before, after, strict=True))
         return Placement(
             (self.first[0] * down, self.first[1] * across), (self.stride[0] * down, self.stride[1] * across)
@@ -53,47 +54,49 @@ class Placement:
 
     @property
     def numbers(self) -> tuple[float, float, float, float]:
-        """X and y of the first cell's centre, and the strides across and down."""
+        """Placement as four numbers: x and y of the first cell's centre, horizontal and vertical stride."""
         return self.first[1], self.first[0], self.stride[1], self.stride[0]
 
     @classmethod
-    def of(cls, numbers: tuple[float, float, float, float]) -> Placement:
-        """The inverse of :attr:`numbers`."""
+    def from_numbers(cls, numbers: tuple[float, float, float, float]) -> Placement:
+        """Make a placement from the four values of :attr:`numbers`."""
         x, y, across, down = numbers
         return cls((y, x), (down, across))
 
 
-def moved(
-    maps: Float[Tensor, "n c h w"], own: Placement, onto: Placement, grid: tuple[int, int]
+def resample(
+    maps: Float[Tensor, "n c h w"], source: Placement, destination: Placement, grid: tuple[int, int]
 ) -> Float[Tensor, "n c h2 w2"]:
-    """Maps at the centres of another grid's cells: bilinear between their own, constant beyond the outermost.
+    """Resample maps at the cell centres of another grid: bilinear between cells, constant beyond the outermost.
 
     Args:
-        maps: of some channels.
-        own: where their cells lie.
-        onto: where the other grid's cells lie.
-        grid: rows and columns of that.
+        maps: maps, of any channels.
+        source: placement of their cells.
+        destination: placement of the other grid's cells.
+        grid: rows and columns of the other grid.
     """
     rows, columns = (
-        _shares(cells, own.first[axis], own.stride[axis], onto.first[axis], onto.stride[axis], count).to(maps)
+        _bilinear_weights(
+            cells, source.first[axis], source.stride[axis], destination.first[axis], destination.stride[axis], count
+        ).to(maps)
         for axis, (cells, count) in enumerate(zip(maps.shape[2:], grid, strict=True))
     )
     return rows @ maps @ columns.mT
 
 
-def at_pixels(
-    maps: Float[Tensor, "n c h w"], size: tuple[int, int], own: Placement | None = None
+def upsample(
+    maps: Float[Tensor, "n c h w"], size: tuple[int, int], placement: Placement | None = None
 ) -> Float[Tensor, "n c H W"]:
-    """Maps at every pixel of an input of this size, likewise; with no placement their cells share it evenly."""
-    if own is None:
+    """Resample maps at every pixel of an input of this size; without a placement, cells divide it evenly."""
+    if placement is None:
         return F.interpolate(maps, size, mode="bilinear", align_corners=False)
-    return moved(maps, own, Placement((0.5, 0.5), (1.0, 1.0)), size)
+    return resample(maps, placement, Placement((0.5, 0.5), (1.0, 1.0)), size)
 
 
-def _shares(
+def _bilinear_weights(
     cells: int, first: float, stride: float, start: float, step: float, count: int
 ) -> Float[Tensor, "count cells"]:
-    """What each of ``count`` places, from ``start`` on, has of each cell."""
+    """Return the weight of each cell at each of ``count`` positions from ``start`` on."""
     places = ((start + step * torch.arange(count, dtype=torch.float64, device="cpu") - first) / stride).clamp(
         0, cells - 1
     )

@@ -1,4 +1,4 @@
-"""A part of pictures that a person names: a rectangle, or a mask."""
+"""Regions of pictures given by the user: a rectangle or a mask."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _RECTANGLE = re.compile(",".join([_NUMBER] * 4))
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """The same part of every picture, in pixels of the upright picture.
+    """A region that is the same in every picture, in pixels of the upright picture.
 
     Attributes:
-        corners: x0, y0, x1, y1, of a rectangle: the edges of pixels.
-        mask: else, of a picture of this size the pixels that are inside.
+        corners: x0, y0, x1, y1 of a rectangle, at the edges of pixels.
+        mask: the pixels inside, for pictures of the mask's size; None for a rectangle.
     """
 
     corners: tuple[float, float, float, float] | None = None
     mask: Bool[np.ndarray, "H W"] | None = None
 
-    def at(
+    def contains(
         self, xs: Float[np.ndarray, " w"], ys: Float[np.ndarray, " h"], picture: tuple[int, int]
     ) -> Bool[np.ndarray, "h w"]:
-        """Which points of a grid over a picture of this height and width are inside; none beyond the picture.
+        """Return the points of a grid that are inside, over a picture of this height and width; none beyond it.
 
         Raises:
             PictureError: the picture's size is not that of the mask.
@@ -55,11 +55,11 @@ class Region:
         return inside
 
 
-def rectangle(text: str) -> Region | None:
-    """The rectangle that ``x0,y0,x1,y1`` is; None if the text is none.
+def parse_rectangle(text: str) -> Region | None:
+    """Parse a rectangle ``x0,y0,x1,y1``; None if the text is not one.
 
     Raises:
-        RequestError: it is one without pixels.
+        RequestError: the rectangle is empty.
     """
     found = _RECTANGLE.fullmatch(text)
     if not found:

@@ -1,4 +1,4 @@
-"""A picture to be done, and a decoded one."""
+"""Sources of pictures, and decoded pictures."""
 
 import io
 from dataclasses import dataclass
@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from jaxtyping import UInt8
 
-from camcli.images import page_of
+from camcli.images import describe_page
 
 if TYPE_CHECKING:
     from camcli.images.view import View
 
-# `sys.stdin.buffer` is declared as the first and is the second.
-Bytes = BinaryIO | io.BufferedIOBase
+# `sys.stdin.buffer` is declared as the first but is the second.
+ByteStream = BinaryIO | io.BufferedIOBase
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A picture to be done, or the reason why something that was asked for cannot be.
+class PictureSource:
+    """A picture to process, or the reason why an input cannot be processed.
 
     Attributes:
-        path: as given, or as found below what was given.
-        name: its name under the output folder: relative, ``/`` between parts.
-        error: why nothing can be read here; it rides along to be reported in its place.
-        page: which of the file's pages, from 1 on, where several are asked for; 0 for the first.
+        path: path as given, or as found below a given folder.
+        name: name under the output folder: relative, ``/`` between parts.
+        error: reason why nothing can be read here, to be reported in place of the picture.
+        page: number of the page, from 1, where several are requested; 0 for the first.
     """
 
     path: Path
@@ -34,13 +34,13 @@ class Source:
     page: int = 0
 
     @property
-    def shown(self) -> str:
-        """It in words for people: its path, and its page if that matters."""
-        return page_of(str(self.path), self.page)
+    def display_name(self) -> str:
+        """Path, and page if there are several, for messages."""
+        return describe_page(str(self.path), self.page)
 
 
-# No picture, but the word that no name comes for a while.
-PAUSE = Source(Path(), "")
+# Stands for no picture: yielded while names from a pipe are awaited.
+PAUSE = PictureSource(Path(), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,11 @@ class Picture:
     """A decoded picture.
 
     Attributes:
-        source: where it came from.
-        pixels: upright, red green blue; fewer than the file has, where it was decoded at reduced size.
-        view: which part of it the model saw, in pixels of the file.
+        source: the source that it was decoded from.
+        pixels: upright RGB pixels; fewer than in the file where it was decoded at reduced size.
+        view: the part that the model saw, in pixels of the file.
     """
 
-    source: Source
+    source: PictureSource
     pixels: UInt8[np.ndarray, "h w 3"]
     view: "View"

@@ -1,4 +1,4 @@
-"""Where the part of a picture that the model sees lies in it, and the way back."""
+"""View of a picture that the model sees, and the mapping of maps back onto the picture."""
 
 import math
 from dataclasses import dataclass, replace
@@ -8,25 +8,24 @@ from jaxtyping import Bool, Float, Float32
 
 from camcli.images.placement import Placement
 
-# A picture that may be shrunk in two steps is so many times as large after the first as it is in the end.
-# docs/outputs.md has what was measured: with 2 twice the difference of 3, which leaves photographs of 12 megapixels at
-# a half where 2.5 quarters them.
-GAP = 2.5
-# And its shorter side is no shorter than this before it: on contact sheets pictures have some hundred pixels.
-LEAST = 256
+# A picture that is reduced in two steps keeps at least this multiple of its final size after the first. Measurements
+# are in docs/outputs.md: 2 gives twice the error of 3, but 3 leaves photographs of 12 megapixels at a half where 2.5
+# quarters them.
+REDUCING_GAP = 2.5
+# The shorter side after the first step is at least this, since contact sheets show pictures of some hundred pixels.
+MIN_REDUCED_SIDE = 256
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Which part of a picture the model saw.
+    """Part of a picture that the model saw.
 
     Attributes:
         picture: height and width of the upright picture, in pixels.
         input: height and width of the model's input.
-        box: x0, y0, x1, y1 of what the input covers, in picture pixels, counted from the picture's upper left corner
-            to the edges (not the centres) of pixels. It reaches outside the picture where the input was padded.
-        placement: where the cells of the maps lie that are brought onto the picture; None: they share the input
-            evenly.
+        box: x0, y0, x1, y1 of the input in picture pixels, counted from the picture's upper left corner to the edges
+            (not the centres) of pixels. It extends outside the picture where the input was padded.
+        placement: placement of the maps' cells in the input; None where they divide it evenly.
     """
 
     picture: tuple[int, int]
@@ -35,31 +34,31 @@ class View:
     placement: Placement | None = None
 
     def placed(self, placement: Placement | None) -> "View":
-        """The same view, for maps whose cells lie there."""
+        """Return the same view for maps of another placement."""
         return self if placement == self.placement else replace(self, placement=placement)
 
     def onto_picture(self, map: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "H W"]:
-        """A map over the model's input, brought to the picture's own pixels.
+        """Resample a map over the model's input to the pixels of the picture.
 
         Bilinear between the centres of the map's cells, constant beyond the outermost centres. The map may have any
-        size; its cells lie where :attr:`placement` says, or share the input evenly (``align_corners=False``).
+        size; :attr:`placement` gives its cells, or they divide the input evenly (``align_corners=False``).
 
         Returns:
             One value for each pixel of the picture; NaN where the model did not see the pixel's centre.
         """
         x0, y0, x1, y1 = self.box
         height, width = self.picture
-        rows, columns = _seen(y0, y1, height), _seen(x0, x1, width)
+        rows, columns = _visible_pixels(y0, y1, height), _visible_pixels(x0, x1, width)
         onto = np.empty(self.picture, np.float32)
         for beside in (np.s_[: rows.start], np.s_[rows.stop :], np.s_[:, : columns.start], np.s_[:, columns.stop :]):
             onto[beside] = np.nan
         wide = np.empty((map.shape[0], columns.stop - columns.start), np.float32)
-        _stretch(map.T, self._cells(columns, 1, map.shape[1]), wide.T)
-        _stretch(wide, self._cells(rows, 0, map.shape[0]), onto[rows, columns])
+        _interpolate_rows(map.T, self._cell_positions(columns, 1, map.shape[1]), wide.T)
+        _interpolate_rows(wide, self._cell_positions(rows, 0, map.shape[0]), onto[rows, columns])
         return onto
 
-    def _cells(self, pixels: slice, axis: int, count: int) -> Float[np.ndarray, " n"]:
-        """Where the centres of these pixels lie among ``count`` cells along an axis: 0 is the first cell's centre."""
+    def _cell_positions(self, pixels: slice, axis: int, count: int) -> Float[np.ndarray, " n"]:
+        """Return the pixel centres in units of ``count`` cells along an axis: 0 is the first cell's centre."""
         low, high = self.box[1 - axis], self.box[3 - axis]
         centres = (np.arange(pixels.start, pixels.stop) + 0.5 - low) / (high - low)
         if self.placement is None:
@@ -68,23 +67,23 @@ class View:
         return np.clip((centres * self.input[axis] - first) / stride, 0, count - 1)
 
     @property
-    def whole(self) -> bool:
-        """Whether the model saw every pixel (its centre) of the picture."""
+    def sees_whole_picture(self) -> bool:
+        """True if the model saw (the centre of) every pixel of the picture."""
         x0, y0, x1, y1 = self.box
         height, width = self.picture
-        return (_seen(y0, y1, height), _seen(x0, x1, width)) == (slice(0, height), slice(0, width))
+        return (_visible_pixels(y0, y1, height), _visible_pixels(x0, x1, width)) == (slice(0, height), slice(0, width))
 
-    def cut(self) -> tuple[slice, slice, "View"]:
-        """Rows and columns of the pixels that the model saw (their centres), and the view of these alone."""
+    def crop(self) -> tuple[slice, slice, "View"]:
+        """Return rows and columns of the pixels whose centres the model saw, and the view of these alone."""
         x0, y0, x1, y1 = self.box
         height, width = self.picture
-        rows, columns = _seen(y0, y1, height), _seen(x0, x1, width)
+        rows, columns = _visible_pixels(y0, y1, height), _visible_pixels(x0, x1, width)
         box = (x0 - columns.start, y0 - rows.start, x1 - columns.start, y1 - rows.start)
         cut = (rows.stop - rows.start, columns.stop - columns.start)
         return rows, columns, replace(self, picture=cut, box=box)
 
-    def position(self, row: int, column: int, shape: tuple[int, int]) -> tuple[float, float]:
-        """The centre of one cell of a map of this shape, as x and y in picture pixels."""
+    def cell_centre(self, row: int, column: int, shape: tuple[int, int]) -> tuple[float, float]:
+        """Return the centre of a cell of a map of this shape, as x and y in picture pixels."""
         x0, y0, x1, y1 = self.box
         down, across = (row + 0.5) / shape[0], (column + 0.5) / shape[1]
         if self.placement is not None:
@@ -93,25 +92,25 @@ class View:
         return x0 + across * (x1 - x0), y0 + down * (y1 - y0)
 
     def peak(self, map: Float32[np.ndarray, "h w"]) -> tuple[float, float]:
-        """The centre of the map's strongest cell among those that show any of the picture, as x and y in its pixels.
+        """Return the centre of the strongest cell that shows any of the picture, as x and y in picture pixels.
 
-        A cell of padding is passed over, and a centre in the padding is moved to the picture's edge.
+        Cells of padding alone are ignored, and a centre in the padding is moved to the picture's edge.
         """
-        row, column = np.unravel_index(np.where(self.shown(map.shape), map, -np.inf).argmax(), map.shape)
-        x, y = self.position(int(row), int(column), map.shape)
+        row, column = np.unravel_index(np.where(self.visible_cells(map.shape), map, -np.inf).argmax(), map.shape)
+        x, y = self.cell_centre(int(row), int(column), map.shape)
         height, width = self.picture
         return min(max(x, 0.0), float(width)), min(max(y, 0.0), float(height))
 
-    def shown(self, shape: tuple[int, ...]) -> Bool[np.ndarray, "h w"]:
-        """Which cells of a map of this shape show any of the picture, and not padding alone."""
+    def visible_cells(self, shape: tuple[int, ...]) -> Bool[np.ndarray, "h w"]:
+        """Return a mask of the cells, in a map of this shape, that show any of the picture."""
         rows, columns = (
             (edges[1:] > 0) & (edges[:-1] < length)
-            for edges, length in ((self._edges(axis, shape[axis]), self.picture[axis]) for axis in (0, 1))
+            for edges, length in ((self._cell_edges(axis, shape[axis]), self.picture[axis]) for axis in (0, 1))
         )
         return np.asarray(rows[:, np.newaxis] & columns)
 
-    def _edges(self, axis: int, count: int) -> Float[np.ndarray, " n"]:
-        """Where ``count`` cells begin and end along an axis, in picture pixels; the outermost reach to the input's."""
+    def _cell_edges(self, axis: int, count: int) -> Float[np.ndarray, " n"]:
+        """Return the edges of ``count`` cells along an axis in picture pixels, the outermost at the input's edges."""
         low, high = self.box[1 - axis], self.box[3 - axis]
         if self.placement is None:
             return np.linspace(low, high, count + 1)
@@ -120,14 +119,14 @@ class View:
         edges[0], edges[-1] = min(edges[0], 0), max(edges[-1], self.input[axis])
         return np.asarray(low + edges / self.input[axis] * (high - low))
 
-    def centres(self) -> tuple[Float[np.ndarray, " w"], Float[np.ndarray, " h"]]:
-        """Where the centres of the input's columns lie (x, in picture pixels), and of its rows (y)."""
+    def pixel_centres(self) -> tuple[Float[np.ndarray, " w"], Float[np.ndarray, " h"]]:
+        """Return x of the input's columns and y of its rows, at their centres, in picture pixels."""
         x0, y0, x1, y1 = self.box
         down, across = ((np.arange(length) + 0.5) / length for length in self.input)
         return x0 + across * (x1 - x0), y0 + down * (y1 - y0)
 
-    def corners(self, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-        """A box in pixels of the input, in pixels of the picture; cut off where the picture ends."""
+    def box_to_picture(self, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+        """Convert a box from pixels of the input to pixels of the picture, clipped to the picture."""
         x0, y0, x1, y1 = self.box
         down, across = (y1 - y0) / self.input[0], (x1 - x0) / self.input[1]
         height, width = self.picture
@@ -136,39 +135,39 @@ class View:
         (left, right), (top, bottom) = xs, ys
         return left, top, right, bottom
 
-    def window(self, shape: tuple[int, ...]) -> tuple[slice, slice]:
-        """The rows and columns of a map of this shape that show any of the picture."""
-        shown = self.shown(shape)
+    def visible_window(self, shape: tuple[int, ...]) -> tuple[slice, slice]:
+        """Return the rows and columns of a map of this shape that show any of the picture."""
+        shown = self.visible_cells(shape)
         rows, columns = (np.flatnonzero(shown.any(axis)) for axis in (1, 0))
         return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
-    def whole_input(self) -> "View":
-        """The view of the model's input itself, as if it were a picture."""
+    def view_of_input(self) -> "View":
+        """Return the view of the model's input itself, as if it were a picture."""
         height, width = self.input
         return replace(self, picture=self.input, box=(0.0, 0.0, float(width), float(height)))
 
-    def scaled(self, height: int, width: int) -> "View":
-        """The same view of the same picture, drawn at another size."""
+    def scale(self, height: int, width: int) -> "View":
+        """Return the same view of the picture drawn at another size."""
         x0, y0, x1, y1 = self.box
         down, across = height / self.picture[0], width / self.picture[1]
         return replace(self, picture=(height, width), box=(x0 * across, y0 * down, x1 * across, y1 * down))
 
 
-def _seen(low: float, high: float, length: int) -> slice:
-    """The pixels of 0..length whose centres lie between two edges."""
+def _visible_pixels(low: float, high: float, length: int) -> slice:
+    """Return the pixels of 0..length whose centres lie between two edges."""
     return slice(max(0, math.ceil(low - 0.5)), min(length, math.ceil(high - 0.5)))
 
 
-def _stretch(
+def _interpolate_rows(
     rows: Float32[np.ndarray, "h w"],
     positions: Float[np.ndarray, " n"],
     onto: Float32[np.ndarray, "n w"],
 ) -> None:
-    """Rows at fractional positions (ascending) between the given rows, linearly.
+    """Interpolate linearly between rows at ascending fractional positions, into ``onto``.
 
-    All rows between the same two are made at once, so that a large picture costs two passes over its memory.
+    All rows between the same two are computed at once, so that a large picture costs two passes over its memory.
     """
-    if not len(positions):  # of a strip of one pixel, whose centre the model did not see
+    if not len(positions):  # a strip of one pixel whose centre the model did not see
         return
     below = np.floor(positions).astype(int)
     share = (positions - below).astype(np.float32)[:, np.newaxis]

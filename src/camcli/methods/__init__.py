@@ -1,58 +1,58 @@
-"""The table of methods.
+"""Registry of methods.
 
-A method is one function, and its signature says everything: **its positional parameters name the evidence it is
-handed** (the names of :data:`EVIDENCE`), its keyword-only parameters are its options (``-o name=value``). It returns
-maps ``(n, h, w)`` at the layer or at the input, or ``(n, 3, H, W)`` at the input; signed, neither normalised nor
-rectified unless its paper says so. A row's kind is the file that holds the function: a family of methods.
+A method is one function, defined by its signature: **its positional parameters name the signals that it is given**
+(the names of :data:`SIGNALS`), its keyword-only parameters are its options (``-o name=value``). It returns maps
+``(n, h, w)`` at the layer or at the input, or ``(n, 3, H, W)`` at the input; signed, neither normalised nor rectified
+unless its paper does so. A row's kind is the file that holds the function: a family of methods.
 
 Three kinds have a form of their own:
 
-- ``backprop``: ``(grad, passes) -> grad``, what happens to the gradient at a ReLU on its way to the input; the map is
-  the gradient by the input, ``(n, 3, H, W)``. A rule with an option ``activations`` takes a third tensor, ``slope``: at
-  ``activations=all`` it is handed phi'(x) of every other element-wise activation phi.
-- ``concept``: finds what a layer's output is made of, whatever the class, and returns
-  :class:`camcli.methods.concept.Concepts`: all that it finds in a picture is one explanation. It can be handed ``act``,
-  ``fitted`` and ``rest_scores``, the latter two None where there are none.
+- ``backprop``: ``(grad, passes) -> grad``, the backward rule of a ReLU; the map is the gradient by the input,
+  ``(n, 3, H, W)``. A rule with an option ``activations`` takes a third tensor, ``slope``: at ``activations=all`` it is
+  phi'(x) of every other element-wise activation phi.
+- ``concept``: decomposes a layer's output, whatever the class, and returns
+  :class:`camcli.methods.concept.Concepts`: all concepts of an image are one explanation. It can take ``act``, ``basis``
+  and ``logits_from_layer``, the latter two None where there are none.
 - ``product``: two rows multiplied at the input's resolution, the map ``(n, 3, H, W)``; no function of its own.
 """
 
 from dataclasses import dataclass
 
-from camcli.base.registry import Row, Table
-from camcli.base.signature import evidence_in
+from camcli.base.registry import Registry, Row
+from camcli.base.signature import read_positional_names
 
-# By its name, what a method can be handed: where it is found, and what it is for n pictures.
-EVIDENCE = {
+# Signals by name: the place that they belong to, and their meaning and shape for n images.
+SIGNALS = {
     "act": ("layer", "the layer's output A, (n, c, h, w)"),
     "grad": ("layer", "the gradient of the score by A, (n, c, h, w)"),
-    "curve": ("layer", "H A, the Hessian of the score by A times A, (n, c, h, w)"),
+    "hvp": ("layer", "H A, the Hessian of the score by A times A, (n, c, h, w)"),
     "grad_of": ("layer", "from weights (n, classes) of the scores to the gradient of their sum by A, (n, c, h, w)"),
-    "responses": ("layer", "from variants of the images to A and its gradient, one after the other"),
-    "rest": ("layer", "from variants of A to the score; only what lies behind the layer runs again"),
-    "rest_scores": (
+    "act_and_grad": ("layer", "from variants of the images to A and its gradient, one after the other"),
+    "score_from_layer": ("layer", "from variants of A to the score; only what lies behind the layer runs again"),
+    "logits_from_layer": (
         "layer",
         "from variants of A to the scores of every class, likewise; None where that cannot be had",
     ),
-    "fitted": ("layer", "what the row's ``fit`` made of cells of several pictures; None where each stands for itself"),
+    "basis": ("layer", "what the row's ``fit`` made of cells of several pictures; None where each stands for itself"),
     "onto_input": (
         "layer",
         "from maps of the layer's cells (n, k, h, w) to the input's pixels (n, k, H, W), bilinearly",
     ),
     "images": ("input", "what the model is given, (n, 3, H, W), of a grey model (n, 1, H, W)"),
     "input_grad": ("input", "the gradient of the score by the images, likewise"),
-    "ask": ("input", "from variants of the images to the score, one after the other"),
-    "slopes": ("input", "from variants of the images to the score and its gradient by them"),
+    "score_of": ("input", "from variants of the images to the score, one after the other"),
+    "score_and_grad": ("input", "from variants of the images to the score and its gradient by them"),
     "biases": ("input", "for each bias of the network bias times gradient, (n, c, ...)"),
     "attn": (
         "attention",
         "of each attention its weights, a list of (n, heads, t, t); last perhaps a pooling (n, heads, q, t)",
     ),
     "attn_grad": ("attention", "the gradients of the score by them, a list likewise"),
-    "spread": (
+    "rows_to_grid": (
         "attention",
         "from relevance (n, t), or (n, q, t) of which the rows that the score reads count, to (n, h, w)",
     ),
-    "cells": ("attention", "from a number for each token, (n, t), to (n, h, w)"),
+    "to_grid": ("attention", "from a number for each token, (n, t), to (n, h, w)"),
     "query": (
         "attention",
         "the query, as it meets the keys, of the one token that the score reads behind the last attention, "
@@ -60,29 +60,52 @@ EVIDENCE = {
     ),
     "key": ("attention", "the keys that this query meets, (n, heads, t, d)"),
     "value": ("attention", "the values of the tokens that it looks at, likewise"),
-    "told_grad": ("attention", "the gradient of the score by o, the values weighted by attention, (n, heads, d)"),
-    "stopped": (
+    "attn_out_grad": ("attention", "the gradient of the score by o, the values weighted by attention, (n, heads, d)"),
+    "early_exit_grads": (
         "attention",
         "from how tokens are pooled (head, or mean) to the gradients, by their attention, (n, heads, q, t), of the "
         "scores that a network has which ends behind each block, the last first",
     ),
-    "own": (
+    "value_tokens": (
         "attention",
-        "what the last attention adds to each token if every token looks at itself alone, for alone, (n, t, c)",
+        "what the last attention adds to each token if every token looks at itself alone, for token_score, (n, t, c)",
     ),
-    "path": (
+    "value_path": (
         "attention",
         "from a rule, V to what stands for A V, and a number of last blocks to the tokens of a path beside them, to "
-        "which attention by this rule adds, the MLPs nothing, for alone, (n, t, c)",
+        "which attention by this rule adds, the MLPs nothing, for token_score, (n, t, c)",
     ),
-    "alone": ("attention", "from tokens (n, t, c) to the score that each has by itself, without its bias, (n, t)"),
-    "alone_cosines": ("attention", "from tokens to the cosines that each has by itself, (n, t, prompts)"),
-    "alone_blank": ("attention", "from tokens to the cosine of each with the empty prompt, (n, t)"),
+    "token_score": (
+        "attention",
+        "from tokens (n, t, c) to the score that each has by itself, without its bias, (n, t)",
+    ),
+    "token_cosines": ("attention", "from tokens to the cosines that each has by itself, (n, t, prompts)"),
+    "token_cosine_blank": ("attention", "from tokens to the cosine of each with the empty prompt, (n, t)"),
     "cosines": ("score", "the cosine of the picture and every prompt, -inf for one that is not its, (n, prompts)"),
     "score": ("score", "the score that is explained, (n,)"),
     "logits": ("score", "the score of every class, (n, classes)"),
     "index": ("score", "the class that is explained, (n,)"),
     "channel": ("score", "the channel of the layer that is asked for, (n,)"),
+}
+
+# Old names of signals, from the last release, that methods of other packages may still use.
+RENAMED_SIGNALS = {
+    "curve": "hvp",
+    "ask": "score_of",
+    "slopes": "score_and_grad",
+    "responses": "act_and_grad",
+    "rest": "score_from_layer",
+    "rest_scores": "logits_from_layer",
+    "fitted": "basis",
+    "stopped": "early_exit_grads",
+    "own": "value_tokens",
+    "path": "value_path",
+    "alone": "token_score",
+    "alone_cosines": "token_cosines",
+    "alone_blank": "token_cosine_blank",
+    "told_grad": "attn_out_grad",
+    "cells": "to_grid",
+    "spread": "rows_to_grid",
 }
 
 
@@ -91,13 +114,13 @@ class MethodRow(Row):
     """One method.
 
     Attributes:
-        paper: where it comes from.
-        parts: the rows it is made of, if it is a combination and has no function of its own.
-        caveat: what a person who chooses it must know.
-        cost: in words for people: "1 forward, 1 backward to the layer".
-        fuse: the function in the same file that joins the maps of several layers as the paper says.
-        fit: for methods that can be fitted on several pictures together (``-o over=set``), the function in the same
-            file that does it: from cells of the layer's output ``(m, c)`` to what the method is handed as ``fitted``.
+        paper: the paper that it comes from.
+        parts: the rows that a combination, which has no function of its own, consists of.
+        caveat: limitation that the user must know.
+        cost: cost in words: "1 forward, 1 backward to the layer".
+        fuse: name of the function in the same file that fuses the maps of several layers as in the paper.
+        fit: for methods that can be fitted on several pictures together (``-o over=set``), name of the function in the
+            same file that does so, from cells of the layer's output ``(m, c)`` to the signal ``basis``.
     """
 
     paper: str = ""
@@ -108,20 +131,20 @@ class MethodRow(Row):
     fit: str = ""
 
 
-WORKS_AT = {"backprop": "input", "product": "layer and input"}
+PLACES_BY_KIND = {"backprop": "input", "product": "layer and input"}
 
 
 def works_at(row: MethodRow) -> str:
-    """Whether a method looks at a layer, at the input, or at both; read from its signature without running anything."""
-    if row.kind in WORKS_AT:
-        return WORKS_AT[row.kind]
-    names = evidence_in(METHODS.home(row), row.function_name) or ()
-    found = {EVIDENCE.get(name, ("",))[0] for name in names}
+    """Return whether a method works at a layer, at the input, or at both, from its signature without importing it."""
+    if row.kind in PLACES_BY_KIND:
+        return PLACES_BY_KIND[row.kind]
+    names = read_positional_names(METHODS.module_path(row), row.function_name) or ()
+    found = {SIGNALS.get(RENAMED_SIGNALS.get(name, name), ("",))[0] for name in names}
     places = [place for place in ("layer", "input", "attention") if place in found]
     return " and ".join(places) or "input"
 
 
-METHODS = Table(
+METHODS = Registry(
     MethodRow,
     "camcli.methods",
     "method",

@@ -1,25 +1,25 @@
-"""What options of methods may be, beyond their types."""
+"""Checks of the values of method options."""
 
 from camcli.base.errors import RequestError
 
 
-def at_least(least: float | int, **options: float | int) -> None:
-    """Refuse options below ``least``.
+def check_at_least(minimum: float | int, **options: float | int) -> None:
+    """Check that options are not below ``minimum``.
 
     Raises:
         RequestError: one is.
     """
     for name, value in options.items():
-        if not value >= least:
-            raise RequestError(f"{name}={value:g} was asked for", f"{name} must be at least {least:g}")
+        if not value >= minimum:
+            raise RequestError(f"{name}={value:g} was asked for", f"{name} must be at least {minimum:g}")
 
 
-def above(least: float | int, **options: float | int) -> None:
-    """Refuse options that are not above ``least``.
+def check_above(minimum: float | int, **options: float | int) -> None:
+    """Check that options are above ``minimum``.
 
     Raises:
         RequestError: one is not.
     """
     for name, value in options.items():
-        if not value > least:
-            raise RequestError(f"{name}={value:g} was asked for", f"{name} must be above {least:g}")
+        if not value > minimum:
+            raise RequestError(f"{name}={value:g} was asked for", f"{name} must be above {minimum:g}")

@@ -8,24 +8,26 @@ from torch import Tensor
 
 from camcli.base.errors import RequestError
 
-# Below this part of what it could be, an agreement of two maps is rounding.
-UNDECIDED = 1e-4
+# Below this share of its greatest possible value, the agreement of two maps is rounding.
+SIGN_TOLERANCE = 1e-4
 # A kernel has an entry for each pair of cells: at this many it takes 64 MiB a picture in float32.
-MOST_KERNEL_CELLS = 4096
+MAX_KERNEL_CELLS = 4096
 
 
-def cells(act: Float[Tensor, "n c h w"]) -> Float[Tensor, "n hw c"]:
-    """Every cell's channels as a row."""
+def flatten_cells(act: Float[Tensor, "n c h w"]) -> Float[Tensor, "n hw c"]:
+    """Return every cell's channels as a row."""
     return act.flatten(2).mT
 
 
-def on_grid(map: Float[Tensor, "*n hw"], act: Float[Tensor, "_ c h w"]) -> Float[Tensor, "*n h w"]:
-    """A row of cells on the layer's grid."""
+def unflatten_cells(map: Float[Tensor, "*n hw"], act: Float[Tensor, "_ c h w"]) -> Float[Tensor, "*n h w"]:
+    """Return rows of cells as maps on the layer's grid."""
     return map.reshape(*map.shape[:-1], *act.shape[2:])
 
 
-def largest(gram: Float[Tensor, "*n m m"], k: int = 1) -> tuple[Float[Tensor, "*n k"], Float[Tensor, "*n m k"]]:
-    """The k largest eigenvalues of symmetric matrices, falling, and their eigenvectors as columns.
+def top_eigenvectors(
+    gram: Float[Tensor, "*n m m"], k: int = 1
+) -> tuple[Float[Tensor, "*n k"], Float[Tensor, "*n m k"]]:
+    """Compute the k largest eigenvalues of symmetric matrices, descending, and their eigenvectors as columns.
 
     In float64: in float32 the decomposition of a matrix of nearly equal rows may not converge.
     """
@@ -34,8 +36,8 @@ def largest(gram: Float[Tensor, "*n m m"], k: int = 1) -> tuple[Float[Tensor, "*
     return values[..., -k:].flip(-1).to(gram), vectors[..., -k:].flip(-1).to(gram)
 
 
-def unit(rows: Float[Tensor, "n m c"]) -> tuple[Float[Tensor, "n m c"], Float[Tensor, "n 1 1"]]:
-    """Each picture's rows over their greatest value, and that value.
+def scale_to_unit(rows: Float[Tensor, "n m c"]) -> tuple[Float[Tensor, "n m c"], Float[Tensor, "n 1 1"]]:
+    """Return each image's rows divided by their greatest magnitude, and that magnitude.
 
     Squares of small gradients would underflow otherwise. A picture with values that are not finite becomes zeros, and
     its greatest value NaN: a decomposition would fail for the whole batch.
@@ -47,19 +49,19 @@ def unit(rows: Float[Tensor, "n m c"]) -> tuple[Float[Tensor, "n m c"], Float[Te
 
 
 def first_component(rows: Float[Tensor, "n m c"]) -> Float[Tensor, "n m"]:
-    """The rows projected on their first right singular vector; the sign is whatever comes.
+    """Project the rows on their first right singular vector, whose sign is arbitrary.
 
-    It is read off the smaller of the two Gram matrices, for all pictures at once.
+    It is computed from the smaller of the two Gram matrices, for all images at once.
     """
     if rows.shape[1] <= rows.shape[2]:
-        values, left = largest(rows @ rows.mT)
+        values, left = top_eigenvectors(rows @ rows.mT)
         return left.squeeze(-1) * values.clamp(min=0).sqrt()
-    _, right = largest(rows.mT @ rows)
+    _, right = top_eigenvectors(rows.mT @ rows)
     return (rows @ right).squeeze(-1)
 
 
-def turned(component: Float[Tensor, "n m"], rows: Float[Tensor, "n m c"]) -> Float[Tensor, "n m"]:
-    """The component with the sign that makes it agree with how strong each cell is.
+def fix_sign(component: Float[Tensor, "n m"], rows: Float[Tensor, "n m c"]) -> Float[Tensor, "n m"]:
+    """Give a component the sign that makes it agree with the strength of each cell.
 
     A component has no sign of its own. The rule: ``sum_i component_i |row_i|`` is not negative, so what is active is
     positive. Where all cells are equally strong (tokens behind a LayerNorm) that sum is nothing for a centred
@@ -67,21 +69,21 @@ def turned(component: Float[Tensor, "n m"], rows: Float[Tensor, "n m c"]) -> Flo
     """
     strength = rows.norm(dim=2)
     agreement = (component * strength).sum(1)
-    decided = agreement.abs() > UNDECIDED * component.norm(dim=1) * strength.norm(dim=1)
+    decided = agreement.abs() > SIGN_TOLERANCE * component.norm(dim=1) * strength.norm(dim=1)
     sign = agreement.where(decided, component.pow(3).sum(1))
     return component.where(sign[:, None] >= 0, -component)
 
 
-def principal(act: Float[Tensor, "n c h w"], *, center: bool = False) -> Float[Tensor, "n h w"]:
-    """The first principal component of each picture's cells, with the sign of :func:`turned`.
+def principal_component(act: Float[Tensor, "n c h w"], *, center: bool = False) -> Float[Tensor, "n h w"]:
+    """Compute the first principal component of each image's cells, with the sign of :func:`fix_sign`.
 
     Args:
-        act: what is decomposed.
+        act: activations to decompose.
         center: subtract each channel's mean first, as principal components analysis does.
     """
-    rows, greatest = unit(cells(act))
+    rows, greatest = scale_to_unit(flatten_cells(act))
     component = first_component(rows - rows.mean(1, keepdim=True) if center else rows)
-    return on_grid(turned(component, rows) * greatest.squeeze(2), act)
+    return unflatten_cells(fix_sign(component, rows) * greatest.squeeze(2), act)
 
 
 def eigencam(act: Float[Tensor, "n c h w"], *, center: bool = False) -> Float[Tensor, "n h w"]:
@@ -99,10 +101,10 @@ def eigencam(act: Float[Tensor, "n c h w"], *, center: bool = False) -> Float[Te
     Args:
         center: subtract each channel's mean first, as pytorch-grad-cam does; the map then has both signs.
     """
-    return principal(act, center=center)
+    return principal_component(act, center=center)
 
 
-def _kernel(rows: Float[Tensor, "m c"], kernel: str, gamma: float) -> Float[Tensor, "m m"]:
+def _kernel_matrix(rows: Float[Tensor, "m c"], kernel: str, gamma: float) -> Float[Tensor, "m m"]:
     products = rows @ rows.T
     if kernel == "sigmoid":
         return (gamma * products + 1).tanh()
@@ -119,11 +121,11 @@ def _kernel(rows: Float[Tensor, "m c"], kernel: str, gamma: float) -> Float[Tens
 
 
 def _first_kernel_component(kernel: Float[Tensor, "m m"]) -> Float[Tensor, " m"]:
-    """Of points in the kernel's space, centred there: their projections on the first component."""
-    # Where all points are one, only rounding is left of the centred kernel.
+    """Project points, centred in the kernel's space, on their first component."""
+    # If all points are equal, the centred kernel is only rounding.
     rounding = 4 * len(kernel) * torch.finfo(kernel.dtype).eps * kernel.abs().amax()
     kernel = kernel - kernel.mean(0) - kernel.mean(1, keepdim=True) + kernel.mean()
-    values, vectors = largest((kernel + kernel.T) / 2)
+    values, vectors = top_eigenvectors((kernel + kernel.T) / 2)
     return vectors.squeeze(-1) * values.where(values > rounding, 0).sqrt()
 
 
@@ -148,20 +150,20 @@ def kpca_cam(
         kernel: how alike two cells are.
         gamma: the scale in the kernel; 0 for one over the number of channels.
     """
-    if (count := act.shape[2] * act.shape[3]) > MOST_KERNEL_CELLS:
+    if (count := act.shape[2] * act.shape[3]) > MAX_KERNEL_CELLS:
         raise RequestError(
             f"kernel components of a layer with {count} cells ({act.shape[2]} x {act.shape[3]}) need a value for each "
             f"of {count**2} pairs",
-            f"choose a layer with at most {MOST_KERNEL_CELLS} cells, or eigencam",
+            f"choose a layer with at most {MAX_KERNEL_CELLS} cells, or eigencam",
         )
     gamma = gamma or 1 / act.shape[1]
-    rows = cells(act)
+    rows = flatten_cells(act)
     usable = rows.isfinite().all(2).all(1)[:, None]
     rows = rows.where(usable[..., None], 0)
     centred = rows - rows.mean(1, keepdim=True)
     # Picture by picture, so that only one kernel is in memory.
-    component = torch.stack([_first_kernel_component(_kernel(one, kernel, gamma)) for one in centred])
-    return on_grid(turned(component, rows).where(usable, torch.nan), act)
+    component = torch.stack([_first_kernel_component(_kernel_matrix(one, kernel, gamma)) for one in centred])
+    return unflatten_cells(fix_sign(component, rows).where(usable, torch.nan), act)
 
 
 def fem(act: Float[Tensor, "n c h w"], *, k: float = 2.0) -> Float[Tensor, "n h w"]:

@@ -1,8 +1,8 @@
-"""What a transformer's attention says of the patches.
+"""Maps from a transformer's attention.
 
-``attn`` holds A of each block, ``(n, heads, t, t)``, in running order; behind them may stand the pooling of an
-attention head, ``(n, heads, queries, t)``. ``spread`` reads the rows of a relevance that the score reads, and puts the
-patches among its columns on their grid; ``cells`` does that with one number a token.
+``attn`` holds A of each block, ``(n, heads, t, t)``, in order of execution, perhaps followed by an attention pooling,
+``(n, heads, queries, t)``. ``rows_to_grid`` takes the rows of a relevance that the score depends on, and puts the
+patches among the columns on their grid; ``to_grid`` does so with one number a token.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,15 +16,15 @@ from torch import Tensor
 
 from camcli.base.errors import RequestError
 
-# How many heads and queries there are may differ from attention to attention.
-Weights = Float[Tensor, "n _ _ t"]
-Spread = Callable[[Float[Tensor, "n q t"]], Float[Tensor, "n h w"]]
-Cells = Callable[[Float[Tensor, "n t"]], Float[Tensor, "n h w"]]
+# The numbers of heads and queries may differ between attentions.
+AttentionWeights = Float[Tensor, "n _ _ t"]
+RowsToGrid = Callable[[Float[Tensor, "n q t"]], Float[Tensor, "n h w"]]
+ToGrid = Callable[[Float[Tensor, "n t"]], Float[Tensor, "n h w"]]
 
 
 def rollout(
-    attn: Sequence[Weights],
-    spread: Spread,
+    attn: Sequence[AttentionWeights],
+    rows_to_grid: RowsToGrid,
     *,
     head_fusion: Literal["mean", "max", "min"] = "mean",
     discard: float = 0.0,
@@ -46,17 +46,17 @@ def rollout(
         raise RequestError(f"discard is {discard}", "give the share of the weights to leave out: 0 or more, below 1")
     relevance = _identity(attn[0])
     for weights in attn:
-        fused = _without_smallest(_fused(weights, head_fusion), discard)
+        fused = _zero_smallest(_fuse_heads(weights, head_fusion), discard)
         if _is_square(fused):
             fused = fused + _identity(weights)
         relevance = fused / fused.sum(-1, keepdim=True) @ relevance
-    return spread(relevance)
+    return rows_to_grid(relevance)
 
 
 def gae(
-    attn: Sequence[Weights],
-    attn_grad: Sequence[Weights],
-    spread: Spread,
+    attn: Sequence[AttentionWeights],
+    attn_grad: Sequence[AttentionWeights],
+    rows_to_grid: RowsToGrid,
 ) -> Float[Tensor, "n h w"]:
     """R = R + mean_h relu(dy/dA * A) R, block by block from R = I (Chefer 2021, eq. 5 and 6).
 
@@ -72,12 +72,12 @@ def gae(
         passed = (grad * weights).relu().mean(1)
         pooled = not _is_square(passed)
         relevance = passed @ relevance if pooled else relevance + passed @ relevance
-    return spread(relevance if pooled else relevance - _identity(attn[0]))
+    return rows_to_grid(relevance if pooled else relevance - _identity(attn[0]))
 
 
 def attention(
-    attn: Sequence[Weights],
-    spread: Spread,
+    attn: Sequence[AttentionWeights],
+    rows_to_grid: RowsToGrid,
     *,
     head_fusion: Literal["mean", "max", "min"] = "mean",
 ) -> Float[Tensor, "n h w"]:
@@ -89,12 +89,12 @@ def attention(
     Args:
         head_fusion: how heads become one.
     """
-    return spread(_fused(attn[-1], head_fusion))
+    return rows_to_grid(_fuse_heads(attn[-1], head_fusion))
 
 
 def legrad(
-    stopped: Callable[[str], Iterator[Weights]],
-    cells: Cells,
+    early_exit_grads: Callable[[str], Iterator[AttentionWeights]],
+    to_grid: ToGrid,
     *,
     layers: int = 0,
     pool: Literal["head", "mean"] = "head",
@@ -115,16 +115,16 @@ def legrad(
     """
     if layers < 0:
         raise RequestError(f"layers is {layers}", "give how many of the last blocks count, or 0 for all")
-    blocks = [gradient.relu().mean((1, 2)) for gradient in islice(stopped(pool), layers or None)]
-    return cells(torch.stack(blocks).mean(0))
+    blocks = [gradient.relu().mean((1, 2)) for gradient in islice(early_exit_grads(pool), layers or None)]
+    return to_grid(torch.stack(blocks).mean(0))
 
 
 def grad_eclip(
     query: Float[Tensor, "n heads d"],
     key: Float[Tensor, "n heads t d"],
     value: Float[Tensor, "n heads t d2"],
-    told_grad: Float[Tensor, "n heads d2"],
-    cells: Cells,
+    attn_out_grad: Float[Tensor, "n heads d2"],
+    to_grid: ToGrid,
     *,
     similarity: bool = True,
 ) -> Float[Tensor, "n h w"]:
@@ -141,19 +141,19 @@ def grad_eclip(
     Args:
         similarity: false leaves lambda out.
     """
-    terms = cells(torch.einsum("nhtd,nhd->nt", value, told_grad))
+    terms = to_grid(torch.einsum("nhtd,nhd->nt", value, attn_out_grad))
     if similarity:
-        likeness = cells(F.cosine_similarity(key.transpose(1, 2).flatten(2), query.flatten(1).unsqueeze(1), dim=2))
-        least, most = (edge.unsqueeze(-1).unsqueeze(-1) for edge in likeness.flatten(1).aminmax(dim=1))
-        terms = terms * (likeness - least) / (most - least).clamp(min=torch.finfo(likeness.dtype).tiny)
+        cosine = to_grid(F.cosine_similarity(key.transpose(1, 2).flatten(2), query.flatten(1).unsqueeze(1), dim=2))
+        least, most = (edge.unsqueeze(-1).unsqueeze(-1) for edge in cosine.flatten(1).aminmax(dim=1))
+        terms = terms * (cosine - least) / (most - least).clamp(min=torch.finfo(cosine.dtype).tiny)
     map: Tensor = terms.relu()
     return map
 
 
 def maskclip(
-    own: Float[Tensor, "n t c"],
-    alone: Callable[[Float[Tensor, "n t c"]], Float[Tensor, "n t"]],
-    cells: Cells,
+    value_tokens: Float[Tensor, "n t c"],
+    token_score: Callable[[Float[Tensor, "n t c"]], Float[Tensor, "n t"]],
+    to_grid: ToGrid,
 ) -> Float[Tensor, "n h w"]:
     """The score of W_o v_i + b by itself, patch by patch, signed (Zhou 2022).
 
@@ -166,16 +166,16 @@ def maskclip(
     Not for: the prediction for the whole picture, of which the class token's own part and the other blocks' are left
     out. All patches can be alike to any prompt: --normalize range shows what differs.
     """
-    return cells(alone(own))
+    return to_grid(token_score(value_tokens))
 
 
 def clip_surgery(
-    path: Callable[[Callable[[Tensor], Tensor], int], Float[Tensor, "n t c"]],
-    alone_cosines: Callable[[Float[Tensor, "n t c"]], Float[Tensor, "n t prompts"]],
-    alone_blank: Callable[[Float[Tensor, "n t c"]], Float[Tensor, "n t"]],
+    value_path: Callable[[Callable[[Tensor], Tensor], int], Float[Tensor, "n t c"]],
+    token_cosines: Callable[[Float[Tensor, "n t c"]], Float[Tensor, "n t prompts"]],
+    token_cosine_blank: Callable[[Float[Tensor, "n t c"]], Float[Tensor, "n t"]],
     cosines: Float[Tensor, "n prompts"],
     index: Int[Tensor, " n"],
-    cells: Cells,
+    to_grid: ToGrid,
     *,
     depth: int = 6,
 ) -> Float[Tensor, "n h w"]:
@@ -194,30 +194,30 @@ def clip_surgery(
     """
     if depth < 1:
         raise RequestError(f"depth is {depth}", "give how many of the last blocks the path goes along: 1 or more")
-    tokens = path(_by_values, depth)
+    tokens = value_path(_attend_by_values, depth)
     prompts = cosines.isfinite().sum(1, keepdim=True)
     # Over its mean: the softmax sums to 1.
     shares = (2 * cosines).softmax(1) * prompts
-    weighted = alone_cosines(tokens) * shares.unsqueeze(1)
+    weighted = token_cosines(tokens) * shares.unsqueeze(1)
     redundant = weighted.sum(2) / prompts
     if bool((prompts == 1).any()):
-        redundant = torch.where(prompts == 1, alone_blank(tokens), redundant)
-    return cells(weighted[torch.arange(len(index), device=index.device), :, index] - redundant)
+        redundant = torch.where(prompts == 1, token_cosine_blank(tokens), redundant)
+    return to_grid(weighted[torch.arange(len(index), device=index.device), :, index] - redundant)
 
 
-def _by_values(values: Float[Tensor, "n heads t d"]) -> Float[Tensor, "n heads t d"]:
-    """Attention whose queries and keys are the values themselves."""
-    said: Tensor = (values @ values.transpose(-2, -1) * values.shape[-1] ** -0.5).softmax(-1) @ values
-    return said
+def _attend_by_values(values: Float[Tensor, "n heads t d"]) -> Float[Tensor, "n heads t d"]:
+    """Compute attention whose queries and keys are the values themselves."""
+    attended: Tensor = (values @ values.transpose(-2, -1) * values.shape[-1] ** -0.5).softmax(-1) @ values
+    return attended
 
 
-def _fused(weights: Weights, fusion: str) -> Float[Tensor, "n q t"]:
+def _fuse_heads(weights: AttentionWeights, fusion: str) -> Float[Tensor, "n q t"]:
     if fusion == "mean":
         return weights.mean(1)
     return weights.amax(1) if fusion == "max" else weights.amin(1)
 
 
-def _without_smallest(weights: Float[Tensor, "n q t"], share: float) -> Float[Tensor, "n q t"]:
+def _zero_smallest(weights: Float[Tensor, "n q t"], share: float) -> Float[Tensor, "n q t"]:
     count = int(share * weights[0].numel())
     if not count:
         return weights

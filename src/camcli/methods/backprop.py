@@ -35,7 +35,7 @@ def guided_backprop(
         activations: where the rule holds: relu, as the paper defines it; or all, at GELU, SiLU, Hardswish and their kin
             too, which no paper defines.
     """
-    positive = where_open(grad, passes).clamp_(min=0)
+    positive = mask_gradient(grad, passes).clamp_(min=0)
     return positive if slope is None else positive * slope
 
 
@@ -61,11 +61,11 @@ def deconvnet(
     return grad.clamp(min=0)
 
 
-def where_open(grad: Tensor, passes: Tensor) -> Tensor:
-    """The gradient where a mask is true, else 0; not times the mask, since infinity times 0 is not 0.
+def mask_gradient(grad: Tensor, passes: Tensor) -> Tensor:
+    """Set the gradient to 0 where a mask is false, without a product, since infinity times 0 is not 0.
 
-    ``grad.where(passes, 0)`` by the way back of torch's own ReLU, with the mask as bytes of 0 and 1: on a CPU 8 times
-    as fast, since torch has quick kernels for these and none for ``where`` and truth values.
+    It equals ``grad.where(passes, 0)``, computed by the backward of torch's ReLU: 8 times as fast on a CPU, where torch
+    has no quick kernel for ``where`` with a boolean mask.
     """
     below: Tensor = torch.ops.aten.threshold_backward(grad, passes.view(torch.int8).to(grad.dtype), 0)
     return below

@@ -1,4 +1,4 @@
-"""Concepts: a layer's output A as a few directions of channels, and how much of each every cell has."""
+"""Concepts: a layer's output A as a few directions of channels, and the amount of each in every cell."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple
@@ -8,43 +8,43 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from camcli.base.errors import RequestError
-from camcli.methods.activation import cells, largest, on_grid, unit
+from camcli.methods.activation import flatten_cells, scale_to_unit, top_eigenvectors, unflatten_cells
 
 # From variants of A to the scores of every class, one after the other.
-Asked = Callable[[Iterable[Tensor]], Iterator[Tensor]]
+LogitsFromLayer = Callable[[Iterable[Tensor]], Iterator[Tensor]]
 
 
 class Concepts(NamedTuple):
-    """What a method of kind ``concept`` returns.
+    """Result of a method of kind ``concept``.
 
     Attributes:
-        maps: how much of each concept every cell has, ``(n, k, h, w)``; nowhere negative.
-        held: the share of the activation's positive part that they hold together, ``(n,)``: 1 minus the sum of squares
-            of what they miss over that of this part.
-        negative: the share of the activation that is negative and left out, ``(n,)``, likewise of squares.
-        classes: those that each speaks for, strongest first, ``(n, k, m)``; m is 0 where none can be named.
-        rises: by how much each raises their scores, likewise.
+        maps: the amount of each concept in every cell, ``(n, k, h, w)``; nowhere negative.
+        kept_share: share of the activation's positive part that the concepts hold together, ``(n,)``: 1 minus the sum
+            of squares of the remainder over that of the positive part.
+        negative_share: share of the activation, by sum of squares, that is negative and left out, ``(n,)``.
+        classes: the classes whose scores each concept raises, strongest first, ``(n, k, m)``; m is 0 without classes.
+        score_gains: the increases of their scores, ``(n, k, m)``.
     """
 
     maps: Float[Tensor, "n k h w"]
-    held: Float[Tensor, " n"]
-    negative: Float[Tensor, " n"]
+    kept_share: Float[Tensor, " n"]
+    negative_share: Float[Tensor, " n"]
     classes: Int[Tensor, "n k m"]
-    rises: Float[Tensor, "n k m"]
+    score_gains: Float[Tensor, "n k m"]
 
 
-def _non_negative_start(rows: Float[Tensor, "n m c"], k: int) -> tuple[Float[Tensor, "n m k"], Float[Tensor, "n k c"]]:
-    """Where to begin a non-negative factorisation: the singular vectors' stronger side (Boutsidis 2008, NNDSVDa).
+def _initialize_factors(rows: Float[Tensor, "n m c"], k: int) -> tuple[Float[Tensor, "n m k"], Float[Tensor, "n k c"]]:
+    """Initialize a non-negative factorisation by the singular vectors' stronger sides (Boutsidis 2008, NNDSVDa).
 
-    It depends on the rows alone, so neither a draw nor the order of channels or cells matters.
+    It depends on the rows alone, neither on random numbers nor on the order of channels or cells.
     """
     if rows.shape[1] <= rows.shape[2]:
-        _, left = largest(rows @ rows.mT, k)
+        _, left = top_eigenvectors(rows @ rows.mT, k)
         right = rows.mT @ left
     else:
-        _, right = largest(rows.mT @ rows, k)
+        _, right = top_eigenvectors(rows.mT @ rows, k)
         left = rows @ right
-    # One side is of length 1, the other as long as the singular value: side for side they make up for each other.
+    # One side has length 1, the other that of the singular value, so only their product matters.
     up = left.clamp(min=0), right.clamp(min=0)
     down = (-left).clamp(min=0), (-right).clamp(min=0)
 
@@ -55,25 +55,25 @@ def _non_negative_start(rows: Float[Tensor, "n m c"], k: int) -> tuple[Float[Ten
     upper = weight(up) >= weight(down)
     size = torch.maximum(weight(up), weight(down)).sqrt()
 
-    def started(one: Tensor, other: Tensor) -> Tensor:
+    def scale_side(one: Tensor, other: Tensor) -> Tensor:
         side = one.where(upper, other)
         length: Tensor = side.norm(dim=1, keepdim=True)
         return side / length.where(length > 0, 1) * size
 
-    # What is zero stays zero in multiplicative updates, so nothing begins at zero.
+    # Zeros stay zero in multiplicative updates, so none are allowed at the start.
     floor = 0.1 * (rows.mean((1, 2), keepdim=True) / k).sqrt()
-    return torch.maximum(started(up[0], down[0]), floor), torch.maximum(started(up[1], down[1]), floor).mT
+    return torch.maximum(scale_side(up[0], down[0]), floor), torch.maximum(scale_side(up[1], down[1]), floor).mT
 
 
-def factorised(
+def factorize(
     rows: Float[Tensor, "n m c"], k: int, updates: int
 ) -> tuple[Float[Tensor, "n m k"], Float[Tensor, "n k c"]]:
-    """Rows that are not negative as H W with H, W >= 0, by the multiplicative updates of Lee and Seung (2001).
+    """Factorize non-negative rows as H W with H, W >= 0, by the multiplicative updates of Lee and Seung (2001).
 
     The rows of W have length 1. The concept with most in H (the greatest length of its column) comes first.
     """
-    rows, greatest = unit(rows)
-    maps, parts = _non_negative_start(rows, k)
+    rows, greatest = scale_to_unit(rows)
+    maps, parts = _initialize_factors(rows, k)
     tiny = torch.finfo(rows.dtype).tiny
     for _ in range(updates):
         parts = parts * (maps.mT @ rows) / (maps.mT @ maps @ parts + tiny)
@@ -85,31 +85,33 @@ def factorised(
     return maps.gather(2, order[:, None].expand_as(maps)), parts.gather(1, order[..., None].expand_as(parts))
 
 
-def weighed(rows: Float[Tensor, "n m c"], directions: Float[Tensor, "k c"], sweeps: int) -> Float[Tensor, "n m k"]:
-    """H >= 0 with the least |rows - H W|, W given: coordinate descent, one concept after the other, in sweeps."""
-    alike = directions @ directions.mT
+def solve_weights(
+    rows: Float[Tensor, "n m c"], directions: Float[Tensor, "k c"], sweeps: int
+) -> Float[Tensor, "n m k"]:
+    """Find H >= 0 with the least |rows - H W| for a given W, by coordinate descent over the concepts in sweeps."""
+    gram = directions @ directions.mT
     products = rows @ directions.mT
     maps = torch.zeros_like(products)
     for _ in range(sweeps):
         for one in range(len(directions)):
-            if alike[one, one] > 0:
-                missed = products[..., one] - maps @ alike[:, one]
-                maps[..., one] = (maps[..., one] + missed / alike[one, one]).clamp(min=0)
+            if gram[one, one] > 0:
+                missed = products[..., one] - maps @ gram[:, one]
+                maps[..., one] = (maps[..., one] + missed / gram[one, one]).clamp(min=0)
     return maps
 
 
-def spoken_for(
-    parts: Iterable[Float[Tensor, "n c h w"]], rest_scores: Asked, count: int
+def find_raised_classes(
+    parts: Iterable[Float[Tensor, "n c h w"]], logits_from_layer: LogitsFromLayer, count: int
 ) -> tuple[Int[Tensor, "n k m"], Float[Tensor, "n k m"]]:
-    """The classes whose scores rise most where the layer gives one part alone, over where it gives nothing.
+    """Find the classes whose scores rise most from a layer output of zero to one with a single concept's part.
 
     Args:
-        parts: what each concept has in the layer's output, one after the other.
-        rest_scores: from variants of the layer's output to the scores of every class.
-        count: how many classes are named.
+        parts: each concept's part of the layer's output, one after the other.
+        logits_from_layer: from variants of the layer's output to the scores of every class.
+        count: number of classes to return.
 
     Returns:
-        The classes and their rises, strongest first.
+        The classes and the increases of their scores, strongest first.
     """
 
     def variants() -> Iterator[Tensor]:
@@ -118,24 +120,24 @@ def spoken_for(
                 yield torch.zeros_like(part)
             yield part
 
-    nothing, *scores = rest_scores(variants())
+    nothing, *scores = logits_from_layer(variants())
     rises = torch.stack(scores, 1) - nothing[:, None]
-    # Stable, so that of equal rises the first class counts on every machine.
+    # Stable, so that the first of equal classes counts on every machine.
     found = rises.sort(dim=2, descending=True, stable=True)
     return found.indices[..., :count], found.values[..., :count]
 
 
 def dff_directions(act: Float[Tensor, "m c"], *, concepts: int = 4, iterations: int = 200) -> Float[Tensor, "k c"]:
     """W of cells of many pictures, factorised together: the concepts of :func:`dff` at ``over=set``."""
-    _check(concepts, iterations, act.shape[1], len(act), f"{len(act)} cells")
-    _, directions = factorised(act[None].clamp(min=0), concepts, iterations)
+    _check_counts(concepts, iterations, act.shape[1], len(act), f"{len(act)} cells")
+    _, directions = factorize(act[None].clamp(min=0), concepts, iterations)
     return directions[0]
 
 
 def dff(
     act: Float[Tensor, "n c h w"],
-    fitted: Float[Tensor, "k c"] | None,
-    rest_scores: Asked | None,
+    basis: Float[Tensor, "k c"] | None,
+    logits_from_layer: LogitsFromLayer | None,
     *,
     concepts: int = 4,
     over: Literal["set", "picture"] = "set",
@@ -166,30 +168,30 @@ def dff(
         iterations: how many updates.
     """
     count, channels, height, width = act.shape
-    _check(concepts, iterations, channels, height * width, f"{height} x {width} cells")
+    _check_counts(concepts, iterations, channels, height * width, f"{height} x {width} cells")
     if classes < 0:
         raise RequestError(f"{classes} classes cannot be named", "choose 0 or more")
-    rows, greatest = unit(cells(act))
+    rows, greatest = scale_to_unit(flatten_cells(act))
     below, rows = rows.clamp(max=0), rows.clamp(min=0)
-    if over == "picture" or fitted is None:
-        maps, directions = factorised(rows, concepts, iterations)
+    if over == "picture" or basis is None:
+        maps, directions = factorize(rows, concepts, iterations)
     else:
-        maps, directions = weighed(rows, fitted.to(rows), iterations), fitted.to(rows).expand(count, -1, -1)
+        maps, directions = solve_weights(rows, basis.to(rows), iterations), basis.to(rows).expand(count, -1, -1)
     total, missed, left = ((one**2).sum((1, 2)) for one in (rows, rows - maps @ directions, below))
-    held, negative = 1 - missed / total.where(total > 0, 1), left / (total + left).where(total + left > 0, 1)
+    kept, negative = 1 - missed / total.where(total > 0, 1), left / (total + left).where(total + left > 0, 1)
     maps = maps * greatest
-    shown = on_grid(maps.mT, act)
-    named = (
+    grids = unflatten_cells(maps.mT, act)
+    raised = (
         torch.empty(count, concepts, 0, dtype=torch.long, device="cpu"),
         torch.empty(count, concepts, 0, device="cpu"),
     )
-    if rest_scores is not None and classes:
-        parts = (shown[:, one, None] * directions[:, one, :, None, None] for one in range(concepts))
-        named = spoken_for(parts, rest_scores, classes)
-    return Concepts(shown, held, negative, *named)
+    if logits_from_layer is not None and classes:
+        parts = (grids[:, one, None] * directions[:, one, :, None, None] for one in range(concepts))
+        raised = find_raised_classes(parts, logits_from_layer, classes)
+    return Concepts(grids, kept, negative, *raised)
 
 
-def _check(concepts: int, iterations: int, channels: int, places: int, words: str) -> None:
+def _check_counts(concepts: int, iterations: int, channels: int, places: int, words: str) -> None:
     most = min(channels, places)
     if not 1 <= concepts <= most:
         raise RequestError(

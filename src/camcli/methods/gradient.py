@@ -1,4 +1,4 @@
-"""Closed forms over a layer's output A and g, the gradient of the class score by it."""
+"""Closed forms of a layer's output A and g, the gradient of the class score by A."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
@@ -9,8 +9,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from camcli.base.errors import RequestError
-from camcli.methods.activation import cells, first_component, on_grid, principal, unit
-from camcli.methods.rounding import coarse
+from camcli.methods.activation import (
+    first_component,
+    flatten_cells,
+    principal_component,
+    scale_to_unit,
+    unflatten_cells,
+)
+from camcli.methods.rounding import reduced_precision_eps
 
 
 def gradcam(act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
@@ -40,7 +46,7 @@ def cam(
     act: Float[Tensor, "n c h w"],
     grad: Float[Tensor, "n c h w"],
     score: Float[Tensor, " n"],
-    rest: Callable[[Iterable[Tensor]], Iterator[Tensor]],
+    score_from_layer: Callable[[Iterable[Tensor]], Iterator[Tensor]],
 ) -> Float[Tensor, "n h w"]:
     """Sum over k of w_k A_k with w_k the class's weight in the head behind average pooling (Zhou 2016, eq. 2).
 
@@ -52,7 +58,7 @@ def cam(
     Use: networks that end in average pooling and one linear layer, at the layer before the pooling.
     Not for: any other network or layer; hirescam is CAM where CAM is defined, and is defined everywhere.
     """
-    tolerance = _grain(act) ** 0.5
+    tolerance = _native_eps(act) ** 0.5
     weight = grad.sum((2, 3), keepdim=True)
     uneven = (grad - weight / (grad.shape[2] * grad.shape[3])).abs().amax((1, 2, 3))
     if (uneven > tolerance * grad.abs().amax((1, 2, 3))).any():
@@ -66,7 +72,7 @@ def cam(
     ).to(act)
     variants = {"zeroed": torch.zeros_like(act), "doubled": 2 * act, "negated": -act}
     variants["noise"] = act.square().mean((1, 2, 3), keepdim=True).sqrt() * noise
-    for (name, variant), found in zip(variants.items(), rest(variants.values()), strict=True):
+    for (name, variant), found in zip(variants.items(), score_from_layer(variants.values()), strict=True):
         steps = grad * (variant - act)
         wanted = score + steps.sum((1, 2, 3))
         size = steps.abs().sum((1, 2, 3)) + score.abs()
@@ -79,15 +85,15 @@ def cam(
     return (weight * act).sum(1)
 
 
-def _grain(act: Tensor) -> float:
-    """The precision that the network counts in, told by its values, since half precision is widened on the way."""
+def _native_eps(act: Tensor) -> float:
+    """Return the epsilon of the network's own precision, found by the values, since half precision is widened."""
     kinds = (torch.bfloat16, torch.float16)
     kind = next((kind for kind in kinds if torch.equal(act.to(kind).to(act), act)), act.dtype)
-    return max(torch.finfo(kind).eps, coarse(act.device))
+    return max(torch.finfo(kind).eps, reduced_precision_eps(act.device))
 
 
-def _not_infinite(tensor: Tensor) -> Tensor:
-    """The tensor, with NaN where a division by zero made it infinite."""
+def _infinite_to_nan(tensor: Tensor) -> Tensor:
+    """Replace infinite values, from divisions by zero, by NaN."""
     return tensor.where(tensor.isfinite(), torch.nan)
 
 
@@ -109,7 +115,7 @@ def gradcam_plus_plus(
             does and the paper does not.
     """
     total = act.sum((2, 3), keepdim=True)
-    alpha = _not_infinite((2 + grad * total).reciprocal()).where(grad > 0, 0)
+    alpha = _infinite_to_nan((2 + grad * total).reciprocal()).where(grad > 0, 0)
     if normalize:
         whole = alpha.sum((2, 3), keepdim=True)
         alpha = alpha / whole.where(whole != 0, 1)
@@ -120,7 +126,7 @@ def gradcam_plus_plus(
 def smooth_gradcam_plus_plus(
     act: Float[Tensor, "n c h w"],
     images: Float[Tensor, "n d H W"],
-    responses: Callable[[Iterable[Tensor]], Iterator[tuple[Tensor, Tensor]]],
+    act_and_grad: Callable[[Iterable[Tensor]], Iterator[tuple[Tensor, Tensor]]],
     *,
     samples: int = 5,
     sigma: float = 0.3,
@@ -149,10 +155,10 @@ def smooth_gradcam_plus_plus(
             yield images + sigma * torch.randn((1, *images.shape[1:]), generator=draw, device="cpu").to(images)
 
     first, second, third = (torch.zeros_like(act) for _ in range(3))
-    for _, grad in responses(noisy()):
+    for _, grad in act_and_grad(noisy()):
         first, second, third = first + grad, second + grad**2, third + grad**3
     total = act.sum((2, 3), keepdim=True)
-    alpha = _not_infinite(second / (2 * second + third * total)).where(first > 0, 0)
+    alpha = _infinite_to_nan(second / (2 * second + third * total)).where(first > 0, 0)
     weight = (alpha * first).sum((2, 3), keepdim=True) / samples
     return (weight * act).sum(1)
 
@@ -168,7 +174,7 @@ def xgradcam(act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"]) -> F
     Not for: layers whose activations can be negative.
     """
     total = act.sum((2, 3), keepdim=True)
-    weight = _not_infinite((grad * act).sum((2, 3), keepdim=True) / total)
+    weight = _infinite_to_nan((grad * act).sum((2, 3), keepdim=True) / total)
     weight = weight.where(act.abs().amax((2, 3), keepdim=True) > 0, 0)
     return (weight * act).sum(1)
 
@@ -187,7 +193,7 @@ def layercam(act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"]) -> F
 
 def layercam_fusion(
     maps: Sequence[Float[Tensor, "n _ _"]],
-    grown: Callable[[Tensor, int], Tensor] | None = None,
+    to_finest_grid: Callable[[Tensor, int], Tensor] | None = None,
     *,
     gamma: float = 2.0,
 ) -> Float[Tensor, "n H W"]:
@@ -198,7 +204,7 @@ def layercam_fusion(
 
     Args:
         maps: from the shallowest layer to the deepest.
-        grown: what brings the map of this number to the finest grid; None: their cells share the input evenly.
+        to_finest_grid: what brings the map of this number to the finest grid; None: their cells share the input evenly.
         gamma: how much the shallow ones are raised.
     """
     if not maps:
@@ -211,8 +217,8 @@ def layercam_fusion(
         map = map / most.where(most > 0, 1)
         if depth < len(maps):
             map = (gamma * map).tanh()
-        if grown is not None:
-            map = grown(map, depth - 1)
+        if to_finest_grid is not None:
+            map = to_finest_grid(map, depth - 1)
         else:
             map = F.interpolate(map[:, None], size, mode="bilinear", align_corners=False)[:, 0]
         fused = map if fused is None else torch.maximum(fused, map)
@@ -245,7 +251,7 @@ def eigen_gradcam(
     Args:
         center: subtract each channel's mean first, as pytorch-grad-cam does; the map then has both signs.
     """
-    return principal(grad * act, center=center)
+    return principal_component(grad * act, center=center)
 
 
 def seg_eigen_cam(
@@ -261,16 +267,16 @@ def seg_eigen_cam(
     Args:
         center: subtract each channel's mean first, as the released code does.
     """
-    rows, greatest = unit(cells(grad.abs() * act))
+    rows, greatest = scale_to_unit(flatten_cells(grad.abs() * act))
     map = first_component(rows - rows.mean(1, keepdim=True) if center else rows)
     over = map.amin(1, keepdim=True).abs() > map.amax(1, keepdim=True).abs()
-    return on_grid(map.where(~over, -map) * greatest.squeeze(2), act)
+    return unflatten_cells(map.where(~over, -map) * greatest.squeeze(2), act)
 
 
 def shapleycam(
     act: Float[Tensor, "n c h w"],
     grad: Float[Tensor, "n c h w"],
-    curve: Float[Tensor, "n c h w"],
+    hvp: Float[Tensor, "n c h w"],
     *,
     cellwise: bool = False,
 ) -> Float[Tensor, "n h w"]:
@@ -286,7 +292,7 @@ def shapleycam(
     Args:
         cellwise: do not average over a channel's cells: what ShapleyCAM is to HiResCAM.
     """
-    alpha = grad - curve / 2
+    alpha = grad - hvp / 2
     return (hirescam if cellwise else gradcam)(act, alpha)
 
 

@@ -1,7 +1,7 @@
-"""Ask the network again: about the image under masks, or about the layer with a part left out.
+"""Maps from scores of changed inputs: the image under masks, or the layer without a part.
 
-No function here holds all its variants. ``ask`` and ``rest`` draw them from a generator as far ahead as they like; what
-is drawn never depends on what was answered.
+No function here holds all its variants. ``score_of`` and ``score_from_layer`` take them from a generator as far ahead
+as they like; variants never depend on earlier scores.
 """
 
 import itertools
@@ -15,16 +15,16 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from camcli.methods._options import above, at_least
+from camcli.methods._options import check_above, check_at_least
 
-Ask = Callable[[Iterable[Tensor]], Iterator[Tensor]]
+ScoreOf = Callable[[Iterable[Tensor]], Iterator[Tensor]]
 # From maps of the layer's cells (n, k, h, w) to the input's pixels (n, k, H, W).
-Grow = Callable[[Tensor], Tensor]
+OntoInput = Callable[[Tensor], Tensor]
 # From a mask (n, 1, H, W) to the images under it (n, d, H, W).
-Masking = Callable[[Tensor], Tensor]
+ApplyMask = Callable[[Tensor], Tensor]
 
-# Masks of the input's size that are made at once: enough to be quick, few enough to be small.
-CHUNK = 32
+# Number of masks of the input's size made at once, to balance speed and memory.
+MASKS_AT_ONCE = 32
 
 
 # ---- Score-CAM and its relatives
@@ -33,8 +33,8 @@ CHUNK = 32
 def scorecam(
     act: Float[Tensor, "n c h w"],
     images: Float[Tensor, "n d H W"],
-    ask: Ask,
-    onto_input: Grow | None = None,
+    score_of: ScoreOf,
+    onto_input: OntoInput | None = None,
     *,
     softmax: bool = True,
 ) -> Float[Tensor, "n h w"]:
@@ -51,15 +51,15 @@ def scorecam(
     Args:
         softmax: whether the weights are softmaxed over the channels; else they are S_k itself (definition 3).
     """
-    return _by_confidence(act, images, ask, onto_input, [lambda mask: images * mask], 1, softmax)
+    return _weight_by_confidence(act, images, score_of, onto_input, [lambda mask: images * mask], 1, softmax)
 
 
 def gscorecam(
     act: Float[Tensor, "n c h w"],
     grad: Float[Tensor, "n c h w"],
     images: Float[Tensor, "n d H W"],
-    ask: Ask,
-    onto_input: Grow | None = None,
+    score_of: ScoreOf,
+    onto_input: OntoInput | None = None,
     *,
     top: int = 300,
     softmax: bool = True,
@@ -76,16 +76,16 @@ def gscorecam(
         top: how many channels.
         softmax: as in scorecam.
     """
-    at_least(1, top=top)
+    check_at_least(1, top=top)
     chosen = grad.mean((2, 3)).topk(min(top, act.shape[1]), dim=1).indices
-    return scorecam(act.take_along_dim(chosen[:, :, None, None], 1), images, ask, onto_input, softmax=softmax)
+    return scorecam(act.take_along_dim(chosen[:, :, None, None], 1), images, score_of, onto_input, softmax=softmax)
 
 
 def ss_cam(
     act: Float[Tensor, "n c h w"],
     images: Float[Tensor, "n d H W"],
-    ask: Ask,
-    onto_input: Grow | None = None,
+    score_of: ScoreOf,
+    onto_input: OntoInput | None = None,
     *,
     samples: int = 35,
     sigma: float = 2.0,
@@ -108,23 +108,23 @@ def ss_cam(
         softmax: as in scorecam.
         seed: of the noise.
     """
-    at_least(1, samples=samples)
-    at_least(0, sigma=sigma)
+    check_at_least(1, samples=samples)
+    check_at_least(0, sigma=sigma)
     source = torch.Generator().manual_seed(seed)
 
-    def draw() -> Masking:
+    def draw() -> ApplyMask:
         shape = 1, images.shape[1] if on == "image" else 1, *images.shape[2:]
         noise = sigma * torch.randn(shape, generator=source, device="cpu").to(images)
         return lambda mask: images * mask + noise if on == "image" else images * (mask + noise)
 
-    return _by_confidence(act, images, ask, onto_input, (draw() for _ in range(samples)), samples, softmax)
+    return _weight_by_confidence(act, images, score_of, onto_input, (draw() for _ in range(samples)), samples, softmax)
 
 
 def is_cam(
     act: Float[Tensor, "n c h w"],
     images: Float[Tensor, "n d H W"],
-    ask: Ask,
-    onto_input: Grow | None = None,
+    score_of: ScoreOf,
+    onto_input: OntoInput | None = None,
     *,
     samples: int = 10,
     path: Literal["summed", "straight"] = "summed",
@@ -144,38 +144,38 @@ def is_cam(
         path: summed, the paper's, or straight, from 0 to the masked image itself; then ``samples=1`` is Score-CAM.
         softmax: as in scorecam.
     """
-    at_least(2 if path == "summed" else 1, samples=samples)
+    check_at_least(2 if path == "summed" else 1, samples=samples)
     steps = [step * (step - 1) / 2 if path == "summed" else step for step in range(1, samples + 1)]
 
-    def faded(share: float) -> Masking:
+    def fade(share: float) -> ApplyMask:
         return lambda mask: images * (share * mask)
 
-    # At 0 there is no increase to ask for.
-    rounds = [faded(step / samples) for step in steps if step]
-    return _by_confidence(act, images, ask, onto_input, rounds, samples, softmax)
+    # At 0 there is no increase to compute.
+    rounds = [fade(step / samples) for step in steps if step]
+    return _weight_by_confidence(act, images, score_of, onto_input, rounds, samples, softmax)
 
 
-def _by_confidence(
+def _weight_by_confidence(
     act: Float[Tensor, "n c h w"],
     images: Float[Tensor, "n d H W"],
-    ask: Ask,
-    onto_input: Grow | None,
-    rounds: Iterable[Masking],
+    score_of: ScoreOf,
+    onto_input: OntoInput | None,
+    rounds: Iterable[ApplyMask],
     count: int,
     softmax: bool,
 ) -> Float[Tensor, "n h w"]:
-    """The sum of the channels weighted by their increase of confidence, summed over rounds and divided by count.
+    """Sum the channels weighted by their increase of confidence, which is summed over rounds and divided by count.
 
-    Round by round every channel is asked about, so what a round draws need not be kept for the next channel.
+    Each round scores every channel, so that its random numbers need not be kept for the next channel.
     """
-    varied = _varies(act)
+    varied = _find_varying(act)
     if not varied.any():
         return act.new_full((len(act), *act.shape[2:]), math.nan)
-    # Channels that are flat in every picture need no question.
+    # Channels that are constant in every image need no score.
     some = varied.any(0)
     act, varied = act[:, some], varied[:, some]
-    variants = (masked(mask) for masked in rounds for mask in _masks(act, images, onto_input))
-    scores = ask(itertools.chain([torch.zeros_like(images)], variants))
+    variants = (masked(mask) for masked in rounds for mask in _make_masks(act, images, onto_input))
+    scores = score_of(itertools.chain([torch.zeros_like(images)], variants))
     blank = next(scores)
     increases = torch.stack([score - blank for score in scores], 1)
     increase = increases.reshape(len(act), -1, act.shape[1]).sum(1) / count
@@ -183,26 +183,26 @@ def _by_confidence(
         weights = increase.masked_fill(~varied, -math.inf).softmax(1)
     else:
         weights = increase.masked_fill(~varied, 0).masked_fill(~varied.any(1, keepdim=True), math.nan)
-    return _weighted(weights, act)
+    return _weighted_sum(weights, act)
 
 
-def _weighted(weights: Float[Tensor, "n c"], act: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
+def _weighted_sum(weights: Float[Tensor, "n c"], act: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
     return (weights[:, :, None, None] * act).sum(1)
 
 
-def _varies(act: Float[Tensor, "n c h w"]) -> Bool[Tensor, "n c"]:
-    """Whether a channel has more than one value, rounding aside: only then can it be min-maxed."""
+def _find_varying(act: Float[Tensor, "n c h w"]) -> Bool[Tensor, "n c"]:
+    """Return a mask of the channels that are not constant up to rounding, and so can be min-maxed."""
     low, high = act.amin((2, 3)), act.amax((2, 3))
     return high - low > 16 * torch.finfo(act.dtype).eps * torch.maximum(low.abs(), high.abs())
 
 
-def _masks(
-    act: Float[Tensor, "n c h w"], images: Float[Tensor, "n d H W"], onto_input: Grow | None = None
+def _make_masks(
+    act: Float[Tensor, "n c h w"], images: Float[Tensor, "n d H W"], onto_input: OntoInput | None = None
 ) -> Iterator[Float[Tensor, "n 1 H W"]]:
-    """Channel by channel H_k: upsampled, then min-maxed; a flat one is all 0."""
+    """Iterate over the masks H_k: channels upsampled, then min-maxed; a constant one is all 0."""
     size = images.shape[2:]
     grow = onto_input or partial(F.interpolate, size=size, mode="bilinear", align_corners=False)
-    for some in torch.split(act.to(images.dtype).contiguous(), max(1, CHUNK // len(act)), 1):
+    for some in torch.split(act.to(images.dtype).contiguous(), max(1, MASKS_AT_ONCE // len(act)), 1):
         maps = grow(some)
         low = maps.amin((2, 3), keepdim=True)
         reach = maps.amax((2, 3), keepdim=True) - low
@@ -213,7 +213,11 @@ def _masks(
 
 
 def ablation_cam(
-    act: Float[Tensor, "n c h w"], score: Float[Tensor, " n"], rest: Ask, *, per: Literal["score", "norm"] = "score"
+    act: Float[Tensor, "n c h w"],
+    score: Float[Tensor, " n"],
+    score_from_layer: ScoreOf,
+    *,
+    per: Literal["score", "norm"] = "score",
 ) -> Float[Tensor, "n h w"]:
     """sum_k w_k A_k with w_k = (y - y_k) / y, y_k the score when channel k is 0 (Desai 2020, before its ReLU).
 
@@ -226,20 +230,22 @@ def ablation_cam(
     Args:
         per: what the drop of the score is divided by: score, or norm, the channel's Euclidean norm.
     """
-    # A channel that is 0 already takes nothing with it.
+    # A channel that is 0 already does not change the score.
     channels = (act != 0).any(3).any(2).any(0).nonzero().flatten().tolist()
     drop = act.new_zeros(act.shape[:2])
-    for channel, left in zip(channels, rest(_without(act, channel) for channel in channels), strict=True):
+    for channel, left in zip(
+        channels, score_from_layer(_ablate_channel(act, channel) for channel in channels), strict=True
+    ):
         drop[:, channel] = score - left
     if per == "norm":
         norm = act.flatten(2).norm(dim=2)
         weights = drop / norm.masked_fill(norm == 0, 1)
     else:
         weights = drop / score[:, None]
-    return _weighted(weights, act)
+    return _weighted_sum(weights, act)
 
 
-def _without(act: Float[Tensor, "n c h w"], channel: int) -> Float[Tensor, "n c h w"]:
+def _ablate_channel(act: Float[Tensor, "n c h w"], channel: int) -> Float[Tensor, "n c h w"]:
     ablated = act.clone()
     ablated[:, channel] = 0
     return ablated
@@ -251,7 +257,7 @@ def _without(act: Float[Tensor, "n c h w"], channel: int) -> Float[Tensor, "n c 
 def occlusion(
     images: Float[Tensor, "n d H W"],
     score: Float[Tensor, " n"],
-    ask: Ask,
+    score_of: ScoreOf,
     *,
     window: int = 0,
     stride: int = 0,
@@ -271,22 +277,22 @@ def occlusion(
         stride: pixels from one square to the next; 0 for half the window.
         value: what the square is filled with, in units of the normalised image: 0 is the mean colour.
     """
-    at_least(0, window=window, stride=stride)
+    check_at_least(0, window=window, stride=stride)
     size = images.shape[2:]
     window = min(window or max(1, min(size) // 7), *size)
     stride = stride or max(1, window // 2)
-    down, across = (_starts(side, window, stride) for side in size)
+    down, across = (_window_starts(side, window, stride) for side in size)
     places = list(itertools.product(down, across))
     total, count = images.new_zeros(len(images), *size), images.new_zeros(size)
-    for (top, left), hidden in zip(places, ask(_occluded(images, places, window, value)), strict=True):
+    for (top, left), hidden in zip(places, score_of(_occlude(images, places, window, value)), strict=True):
         square = (..., slice(top, top + window), slice(left, left + window))
         total[square] += (score - hidden)[:, None, None]
         count[square] += 1
-    # A stride above the window leaves gaps, about which nothing was asked.
+    # A stride above the window leaves gaps without scores.
     return total / count.clamp(min=1)
 
 
-def _occluded(
+def _occlude(
     images: Float[Tensor, "n d H W"], places: Iterable[tuple[int, int]], window: int, value: float
 ) -> Iterator[Float[Tensor, "n d H W"]]:
     for top, left in places:
@@ -295,12 +301,12 @@ def _occluded(
         yield variant
 
 
-def _starts(side: int, window: int, stride: int) -> list[int]:
-    """Where windows start: from edge to edge, at most a stride apart, and the same seen from the other side."""
+def _window_starts(side: int, window: int, stride: int) -> list[int]:
+    """Return the starts of windows from edge to edge, at most a stride apart, and symmetric."""
     span = side - window
     steps = math.ceil(span / stride)
     if steps % 2 == 0 and span % 2:
-        # An odd span has no middle to put a window in.
+        # An odd span has no middle for a window.
         steps += 1
     half = steps // 2
     middle = (span - stride + 1) // 2 if steps % 2 else span // 2
@@ -314,7 +320,7 @@ def _starts(side: int, window: int, stride: int) -> list[int]:
 
 def rise(
     images: Float[Tensor, "n d H W"],
-    ask: Ask,
+    score_of: ScoreOf,
     *,
     samples: int = 4000,
     cells: int = 7,
@@ -340,12 +346,12 @@ def rise(
         center: count each score from the mean of all, y - mean y.
         seed: of the masks.
     """
-    at_least(1, samples=samples, cells=cells)
-    above(0, p=p)
-    drawn, again = itertools.tee(itertools.islice(_grids(images, cells, p, seed), samples))
+    check_at_least(1, samples=samples, cells=cells)
+    check_above(0, p=p)
+    drawn, masks = itertools.tee(itertools.islice(_random_masks(images, cells, p, seed), samples))
     total = images.new_zeros(len(images), *images.shape[2:])
     opened, scores = torch.zeros_like(total), images.new_zeros(len(images), 1, 1)
-    for score, mask in zip(ask(images * mask for mask in drawn), again, strict=True):
+    for score, mask in zip(score_of(images * mask for mask in drawn), masks, strict=True):
         total += score[:, None, None] * mask[0]
         opened += mask[0]
         scores += score[:, None, None]
@@ -354,16 +360,19 @@ def rise(
     return total / (samples * p)
 
 
-def _grids(images: Float[Tensor, "n d H W"], cells: int, p: float, seed: int) -> Iterator[Float[Tensor, "1 1 H W"]]:
-    """Masks without end, one generator's; the first ones are the same however many follow."""
+def _random_masks(
+    images: Float[Tensor, "n d H W"], cells: int, p: float, seed: int
+) -> Iterator[Float[Tensor, "1 1 H W"]]:
+    """Generate masks without end; the first ones do not depend on how many are taken."""
     source = torch.Generator().manual_seed(seed)
     height, width = images.shape[2:]
     cell = math.ceil(height / cells), math.ceil(width / cells)
     size = [(cells + 1) * side for side in cell]
     while True:
-        grids = (torch.rand(CHUNK, 1, cells, cells, generator=source, device="cpu") < p).to(images)
+        grids = (torch.rand(MASKS_AT_ONCE, 1, cells, cells, generator=source, device="cpu") < p).to(images)
         shifts = zip(
-            *(torch.randint(side, (CHUNK,), generator=source, device="cpu").tolist() for side in cell), strict=True
+            *(torch.randint(side, (MASKS_AT_ONCE,), generator=source, device="cpu").tolist() for side in cell),
+            strict=True,
         )
         grown = F.interpolate(grids, size, mode="bilinear", align_corners=False)
         for mask, (top, left) in zip(torch.split(grown, 1), shifts, strict=True):

@@ -1,4 +1,4 @@
-"""Maps at the input, made of gradients by it."""
+"""Maps at the input from the gradient by the input."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from camcli.methods._options import at_least
+from camcli.methods._options import check_at_least
 
-Slopes = Callable[[Iterable[Tensor]], Iterator[tuple[Tensor, Tensor]]]
+ScoreAndGrad = Callable[[Iterable[Tensor]], Iterator[tuple[Tensor, Tensor]]]
 
 
 def saliency(input_grad: Float[Tensor, "n d H W"]) -> Float[Tensor, "n H W"]:
@@ -38,7 +38,12 @@ def input_x_gradient(
 
 
 def smoothgrad(
-    images: Float[Tensor, "n d H W"], slopes: Slopes, *, samples: int = 50, sigma: float = 0.15, seed: int = 0
+    images: Float[Tensor, "n d H W"],
+    score_and_grad: ScoreAndGrad,
+    *,
+    samples: int = 50,
+    sigma: float = 0.15,
+    seed: int = 0,
 ) -> Float[Tensor, "n d H W"]:
     """The mean of dy/dX over noisy copies of the image, N(0, (sigma (max X - min X))^2) (Smilkov 2017).
 
@@ -53,21 +58,21 @@ def smoothgrad(
             the gradient.
         seed: of the noise.
     """
-    at_least(1, samples=samples)
-    at_least(0, sigma=sigma)
+    check_at_least(1, samples=samples)
+    check_at_least(0, sigma=sigma)
     source = torch.Generator().manual_seed(seed)
-    spread = sigma * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
-    # One noise serves all pictures of a batch, so that each gets what it would get alone.
+    std = sigma * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
+    # All images of a batch share the noise, so that a map does not depend on the batch.
     noises = (torch.randn(1, *images.shape[1:], generator=source, device="cpu").to(images) for _ in range(samples))
     total = torch.zeros_like(images)
-    for _, grad in slopes(images + spread * noise for noise in noises):
+    for _, grad in score_and_grad(images + std * noise for noise in noises):
         total += grad
     return total / samples
 
 
 def integrated_gradients(
     images: Float[Tensor, "n d H W"],
-    slopes: Slopes,
+    score_and_grad: ScoreAndGrad,
     *,
     steps: int = 50,
     rule: Literal["gauss", "midpoint", "right"] = "gauss",
@@ -87,17 +92,17 @@ def integrated_gradients(
         baseline: what every colour is in X', in units of the normalised image: 0 is the mean colour, about -2 black and
             2 white.
     """
-    at_least(1, steps=steps)
+    check_at_least(1, steps=steps)
     nodes, weights = _quadrature(rule, steps)
-    way = images - baseline
+    difference = images - baseline
     total = torch.zeros_like(images)
-    for weight, (_, grad) in zip(weights, slopes(baseline + node * way for node in nodes), strict=True):
+    for weight, (_, grad) in zip(weights, score_and_grad(baseline + node * difference for node in nodes), strict=True):
         total += weight * grad
-    return way * total
+    return difference * total
 
 
 def _quadrature(rule: str, steps: int) -> tuple[Sequence[float], Sequence[float]]:
-    """Nodes and weights for an integral from 0 to 1."""
+    """Return nodes and weights for an integral from 0 to 1."""
     if rule == "gauss":
         nodes, weights = np.polynomial.legendre.leggauss(steps)
         return ((1 + nodes) / 2).tolist(), (weights / 2).tolist()
@@ -129,18 +134,18 @@ def fullgrad(
     # Upsampling is linear, so the channels of a layer are summed first.
     return sum(
         (
-            F.interpolate(_rescaled(part.abs(), rescale).sum(1, keepdim=True), images.shape[2:], mode="bilinear")
+            F.interpolate(_rescale(part.abs(), rescale).sum(1, keepdim=True), images.shape[2:], mode="bilinear")
             for part in maps
         ),
         images.new_zeros(len(images), 1, *images.shape[2:]),
     ).squeeze(1)
 
 
-def _rescaled(maps: Float[Tensor, "n c h w"], what: str) -> Float[Tensor, "n c h w"]:
-    """From 0 to 1; what is the same everywhere is 0."""
-    if what == "none":
+def _rescale(maps: Float[Tensor, "n c h w"], unit: str) -> Float[Tensor, "n c h w"]:
+    """Rescale maps to 0..1; constant ones become 0."""
+    if unit == "none":
         return maps
-    over = (2, 3) if what == "map" else (1, 2, 3)
+    over = (2, 3) if unit == "map" else (1, 2, 3)
     low = maps.amin(over, keepdim=True)
     reach = maps.amax(over, keepdim=True) - low
     return (maps - low) / reach.masked_fill(reach == 0, 1)

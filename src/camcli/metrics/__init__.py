@@ -1,1 +1,1 @@
-"""Numbers about maps and channels; no torch."""
+"""Statistics of channels and similarity of maps, without torch."""

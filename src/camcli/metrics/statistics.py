@@ -1,4 +1,4 @@
-"""What is kept of many numbers that come batch by batch: statistics, and which were the greatest."""
+"""Running statistics and greatest values of numbers that come batch by batch."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from jaxtyping import Float, Float64, Int64
 
 T = TypeVar("T", bound=Hashable)
 
-# What differs by less than this part of the greatest value is float32's rounding, and no spread.
-FLAT = 1e-6
+# A standard deviation below this share of the greatest value is rounding of float32: the channel is constant.
+CONSTANT_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Of each of ``c`` channels over ``count`` pictures.
+    """Statistics of each of ``c`` channels over ``count`` pictures.
 
     Attributes:
-        count: n.
-        mean: of the values.
-        max: the greatest.
-        std: sqrt(sum (x - mean)^2 / n), that of these pictures; NumPy's ``std``.
-        active: the share of values above zero.
-        correlation: Pearson's r with the other number; NaN where it is undefined, since one of the two is constant.
+        count: number of pictures n.
+        mean: mean of the values.
+        max: greatest value.
+        std: sqrt(sum (x - mean)^2 / n), as NumPy's ``std``.
+        active: share of values above zero.
+        correlation: Pearson's r with the paired number; NaN where one of the two is constant.
     """
 
     count: int
@@ -38,134 +38,140 @@ class Statistics:
     correlation: Float64[np.ndarray, " c"]
 
 
-class Moments:
-    """Statistics of ``c`` channels, in one pass and in double precision; memory does not grow with the pictures.
+class RunningStats:
+    """Statistics of ``c`` channels, in one pass, double precision and constant memory.
 
-    Each batch's mean and sum of squared (and mixed) deviations are merged into those of all before it, by the pairwise
-    updating formulas of Chan, Golub and LeVeque 1983 (Algorithms for computing the sample variance, The American
-    Statistician 37). Sums of squares are never formed, so a large mean costs no digits.
+    The mean and the sum of squared (and mixed) deviations of each batch are merged into those of the batches before, by
+    the pairwise updating formulas of Chan, Golub and LeVeque 1983 (Algorithms for computing the sample variance, The
+    American Statistician 37). Sums of squares are never formed, so that a large mean costs no digits.
 
     Args:
-        channels: c.
+        channels: number of channels c.
     """
 
     def __init__(self, channels: int) -> None:
         self.count = 0
         self._mean = np.zeros(channels)
-        self._squares = np.zeros(channels)
-        self._least = np.full(channels, np.inf)
-        self._most = np.full(channels, -np.inf)
-        self._above = np.zeros(channels, np.int64)
-        self._other = Beside()
-        self._mixed = np.zeros(channels)
+        self._squared_deviations = np.zeros(channels)
+        self._min = np.full(channels, np.inf)
+        self._max = np.full(channels, -np.inf)
+        self._positive_count = np.zeros(channels, np.int64)
+        self._paired = RunningScalar()
+        self._mixed_deviations = np.zeros(channels)
 
-    def add(self, values: Float[np.ndarray, "n c"], beside: Float[np.ndarray, " n"] | None = None) -> None:
-        """Take in a batch.
+    def add(self, values: Float[np.ndarray, "n c"], paired: Float[np.ndarray, " n"] | None = None) -> None:
+        """Add a batch.
 
         Args:
-            values: finite.
-            beside: for each picture the number that the channels are compared with, in every batch or in none.
+            values: finite values.
+            paired: the number of each picture to correlate the channels with, in every batch or in none.
         """
         if not len(values):
             return
         values = np.asarray(values, np.float64)
-        own = values.mean(0)
-        around = values - own
+        batch_mean = values.mean(0)
+        deviations = values - batch_mean
         before, count = self.count, len(values)
         after = before + count
-        step = own - self._mean
+        step = batch_mean - self._mean
         weight = before * count / after
-        if beside is not None:
-            other = np.asarray(beside, np.float64)
-            apart = other - other.mean()
-            self._mixed += apart @ around + step * (other.mean() - self._other.mean) * weight
-            self._other.add(other, before)
-        self._squares += (around * around).sum(0) + step * step * weight
+        if paired is not None:
+            paired_values = np.asarray(paired, np.float64)
+            paired_deviations = paired_values - paired_values.mean()
+            self._mixed_deviations += (
+                paired_deviations @ deviations + step * (paired_values.mean() - self._paired.mean) * weight
+            )
+            self._paired.add(paired_values, before)
+        self._squared_deviations += (deviations * deviations).sum(0) + step * step * weight
         self._mean += step * (count / after)
-        self._least = np.minimum(self._least, values.min(0))
-        self._most = np.maximum(self._most, values.max(0))
-        self._above += (values > 0).sum(0)
+        self._min = np.minimum(self._min, values.min(0))
+        self._max = np.maximum(self._max, values.max(0))
+        self._positive_count += (values > 0).sum(0)
         self.count = after
 
-    def statistics(self) -> Statistics:
-        """What was found.
+    def compute(self) -> Statistics:
+        """Return the statistics of all batches.
 
         Raises:
-            ValueError: nothing was taken in.
+            ValueError: no batch was added.
         """
         if not self.count:
             raise ValueError("no values were taken in")
-        # Rounding of the mean must not give a constant channel a spread.
-        spread = np.where(self._least == self._most, 0.0, np.sqrt(self._squares / self.count))
-        size = np.maximum(np.abs(self._least), np.abs(self._most))
-        known = (spread > FLAT * size) & (self._other.least < self._other.most)
-        scale = np.where(known, np.sqrt(self._squares) * math.sqrt(self._other.squares), 1.0)
-        correlation = np.where(known, np.clip(self._mixed / scale, -1, 1), np.nan)
+        # Rounding of the mean must not give a constant channel a standard deviation.
+        std = np.where(self._min == self._max, 0.0, np.sqrt(self._squared_deviations / self.count))
+        size = np.maximum(np.abs(self._min), np.abs(self._max))
+        is_defined = (std > CONSTANT_TOLERANCE * size) & (self._paired.min < self._paired.max)
+        scale = np.where(
+            is_defined, np.sqrt(self._squared_deviations) * math.sqrt(self._paired.squared_deviations), 1.0
+        )
+        correlation = np.where(is_defined, np.clip(self._mixed_deviations / scale, -1, 1), np.nan)
         return Statistics(
-            self.count, self._mean.copy(), self._most.copy(), spread, self._above / self.count, correlation
+            self.count, self._mean.copy(), self._max.copy(), std, self._positive_count / self.count, correlation
         )
 
 
-class Beside:
-    """The same of one number a picture."""
+class RunningScalar:
+    """Running statistics of a single number a picture."""
 
     def __init__(self) -> None:
-        self.mean = self.squares = 0.0
-        self.least, self.most = math.inf, -math.inf
+        self.mean = self.squared_deviations = 0.0
+        self.min, self.max = math.inf, -math.inf
 
-    def add(self, values: Float64[np.ndarray, " n"], before: int) -> None:
-        """Take in a batch, after so many others."""
-        own, count = float(values.mean()), len(values)
-        step = own - self.mean
-        self.squares += float(((values - own) ** 2).sum()) + step * step * before * count / (before + count)
-        self.mean += step * count / (before + count)
-        self.least, self.most = min(self.least, float(values.min())), max(self.most, float(values.max()))
+    def add(self, values: Float64[np.ndarray, " n"], count_before: int) -> None:
+        """Add a batch of values after ``count_before`` others."""
+        batch_mean, count = float(values.mean()), len(values)
+        step = batch_mean - self.mean
+        self.squared_deviations += float(((values - batch_mean) ** 2).sum()) + step * step * count_before * count / (
+            count_before + count
+        )
+        self.mean += step * count / (count_before + count)
+        self.min, self.max = min(self.min, float(values.min())), max(self.max, float(values.max()))
 
 
-class Greatest(Generic[T]):
-    """For each of ``c`` channels the pictures with its greatest values; of equal ones the earlier.
+class TopK(Generic[T]):
+    """Pictures of the ``k`` greatest values for each of ``c`` channels; of equal values the earlier.
 
-    A value of exactly zero counts for nothing: where a channel says nothing at all, no picture drives it.
+    Values of exactly zero are ignored: no picture activates a channel there.
 
     Args:
-        channels: c.
-        most: how many are kept of each.
+        channels: number of channels c.
+        k: number of pictures kept for each.
     """
 
-    def __init__(self, channels: int, most: int) -> None:
-        self._values = np.full((channels, most), -np.inf)
-        self._numbers = np.full((channels, most), -1, np.int64)
-        self._known: dict[int, T] = {}
-        self._met = 0
+    def __init__(self, channels: int, k: int) -> None:
+        self._values = np.full((channels, k), -np.inf)
+        self._numbers = np.full((channels, k), -1, np.int64)
+        self._items: dict[int, T] = {}
+        self._count = 0
 
     def add(self, values: Float[np.ndarray, "n c"], pictures: Sequence[T]) -> None:
-        """Take in a batch of pictures and what each channel says of them."""
-        most = self._values.shape[1]
+        """Add a batch of pictures and each channel's values for them."""
+        k = self._values.shape[1]
         fresh = np.where(values == 0, -np.inf, values).T.astype(np.float64)
-        numbers = np.arange(self._met, self._met + len(pictures))
-        self._known |= dict(zip(numbers.tolist(), pictures, strict=True))
-        self._met += len(pictures)
+        numbers = np.arange(self._count, self._count + len(pictures))
+        self._items |= dict(zip(numbers.tolist(), pictures, strict=True))
+        self._count += len(pictures)
         all_values = np.concatenate([self._values, fresh], axis=1)
         all_numbers = np.concatenate([self._numbers, np.broadcast_to(numbers, fresh.shape)], axis=1)
-        # Stable, so that of equal values the earlier picture stays.
-        order = np.argsort(-all_values, axis=1, kind="stable")[:, :most]
+        # Stable, so that the earlier picture of two with equal values is kept.
+        order = np.argsort(-all_values, axis=1, kind="stable")[:, :k]
         self._values = np.take_along_axis(all_values, order, 1)
         self._numbers = np.take_along_axis(all_numbers, order, 1)
-        if len(self._known) > 2 * self._numbers.size:
+        if len(self._items) > 2 * self._numbers.size:
             kept: Int64[np.ndarray, " k"] = np.unique(self._numbers)
-            self._known = {number: self._known[number] for number in kept.tolist() if number in self._known}
+            self._items = {number: self._items[number] for number in kept.tolist() if number in self._items}
 
-    def of(self, channel: int) -> list[tuple[T, float]]:
-        """A channel's pictures with their values, the greatest first."""
+    def top_of(self, channel: int) -> list[tuple[T, float]]:
+        """Return a channel's pictures with their values, the greatest first."""
         pairs = zip(self._numbers[channel].tolist(), self._values[channel].tolist(), strict=True)
-        return [(self._known[number], value) for number, value in pairs if value > -math.inf]
+        return [(self._items[number], value) for number, value in pairs if value > -math.inf]
 
 
-def chance(channels: int, count: int) -> float | None:
-    """The |r| that the best of so many channels reaches about every other time though none has to do with the number.
+def chance_correlation(channels: int, count: int) -> float | None:
+    """Return the median of the greatest |r| among so many channels that are independent of the number.
 
-    Of ``channels`` independent normal variables and one more, over ``count`` pictures: the median of the greatest
-    ``|r|``, by Fisher's z, whose standard deviation is 1 / sqrt(count - 3). None where that is not defined.
+    It is that of ``channels`` independent normal variables with one more, over ``count`` pictures, by Fisher's z, whose
+    standard deviation is 1 / sqrt(count - 3). None where that is undefined.
     """
     if count <= 3:
         return None

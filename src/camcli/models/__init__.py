@@ -1,4 +1,4 @@
-"""Where networks come from: the sources, and the words for weights, heads and templates."""
+"""Registry of model sources, and the option values for weights, heads, pooling and templates."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from camcli.base.errors import RequestError
-from camcli.base.registry import Row, Table
+from camcli.base.registry import Registry, Row
 
-SOURCES = Table(
+SOURCES = Registry(
     Row,
     "camcli.models",
     "model source",
@@ -23,45 +23,45 @@ SOURCES = Table(
 
 BUNDLED_MODEL = "bundled:efficientnet-lite0"
 RANDOM_WEIGHTS = "random"
-Head = Literal["auto", "keep", "none"]
-Pool = Literal["keep", "none"]
-Activations = Literal["model", "softmax", "sigmoid", "none", "probabilities"]
-WRAPPERS = "a wrapper is named path/to/file.py:Class, or package.module:Class where it is installed"
-TOWERS = "a text tower is named path/to/file.py:function, or package.module:function where it is installed"
-# Templates for prompts that open_clip knows; any other has the prompt's place in it.
-TEMPLATES = ("imagenet", "imagenet-simple")
-PLACE = "{}"
+HeadOption = Literal["auto", "keep", "none"]
+PoolOption = Literal["keep", "none"]
+ActivationOption = Literal["model", "softmax", "sigmoid", "none", "probabilities"]
+WRAPPER_USAGE = "a wrapper is named path/to/file.py:Class, or package.module:Class where it is installed"
+TEXT_TOWER_USAGE = "a text tower is named path/to/file.py:function, or package.module:function where it is installed"
+# open_clip's sets of prompt templates; any other template holds the placeholder.
+TEMPLATE_SETS = ("imagenet", "imagenet-simple")
+PLACEHOLDER = "{}"
 
-SIZE = re.compile(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?")
+SIZE_PATTERN = re.compile(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?")
 
 
-def input_size(words: str) -> tuple[int, int] | None:
-    """Height and width meant by ``256`` (a square) or ``256x384``; None if nothing is asked.
+def parse_size(text: str) -> tuple[int, int] | None:
+    """Parse ``256`` (a square) or ``256x384`` into height and width; return None for an empty text.
 
     Raises:
-        RequestError: it is no size.
+        RequestError: the text is not a size.
     """
-    if not words:
+    if not text:
         return None
-    match = SIZE.fullmatch(words)
+    match = SIZE_PATTERN.fullmatch(text)
     if match is None:
         raise RequestError(
-            f"size cannot be {words!r}", "give one number for a square, or height x width: 256, or 256x384"
+            f"size cannot be {text!r}", "give one number for a square, or height x width: 256, or 256x384"
         )
     height, width = int(match[1]), int(match[2] or match[1])
     return height, width
 
 
 def check_templates(templates: Sequence[str]) -> None:
-    """See that each has one place for a prompt.
+    """Check that each template has exactly one placeholder for the prompt.
 
     Raises:
-        RequestError: one has none, or several.
+        RequestError: a template has none, or several.
     """
     for template in templates:
-        if template not in TEMPLATES and template.count(PLACE) != 1:
+        if template not in TEMPLATE_SETS and template.count(PLACEHOLDER) != 1:
             raise RequestError(
-                f"the template {template!r} has {template.count(PLACE) or 'no'} places for a prompt",
-                f"write {PLACE} once where the prompt goes, as in 'a photo of a {PLACE}.'; open_clip's own are "
-                f"called {' and '.join(TEMPLATES)}",
+                f"the template {template!r} has {template.count(PLACEHOLDER) or 'no'} places for a prompt",
+                f"write {PLACEHOLDER} once where the prompt goes, as in 'a photo of a {PLACEHOLDER}.'; "
+                f"open_clip's own are called {' and '.join(TEMPLATE_SETS)}",
             )

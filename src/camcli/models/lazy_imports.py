@@ -1,4 +1,4 @@
-"""The model libraries imported without PyTorch's compiler, which takes a second and which few runs use."""
+"""Import of the model libraries without PyTorch's compiler, which takes a second to load and which few runs use."""
 
 from __future__ import annotations
 
@@ -11,46 +11,47 @@ from typing import Any
 from unittest import mock
 
 COMPILER = "torch._dynamo"
-TOOLS = f"{COMPILER}.utils"
+COMPILER_UTILS = f"{COMPILER}.utils"
 
 
 @contextmanager
-def light() -> Iterator[None]:
-    """What is imported inside gets the compiler only when it is used.
+def without_compiler() -> Iterator[None]:
+    """Defer the import of PyTorch's compiler for modules imported in the block until they use it.
 
-    Two lines of the libraries load all of it, whoever uses them: torchvision asks it for a function that one of its
-    operators calls on a GPU, if algorithms are to be deterministic; timm has it leave a method alone, of models with
-    inputs of many sizes. Both get what does the same when it is called. Whatever else is asked of the compiler inside
-    is answered by the compiler itself, imported then.
+    Two lines of the libraries import all of it unconditionally: torchvision, for a function that one of its operators
+    calls on a GPU under deterministic algorithms; timm, to exclude a method of models with inputs of many sizes from
+    compilation. Both get a substitute that does the same when called. Any other access to the compiler imports it.
     """
     if COMPILER in sys.modules:
         yield
         return
     import torch.compiler
 
-    tools = _Later(TOOLS)
+    tools = _LazyModule(COMPILER_UTILS)
     try:
-        sys.modules[TOOLS] = tools
-        with mock.patch.object(torch.compiler, "disable", _left_alone):
+        sys.modules[COMPILER_UTILS] = tools
+        with mock.patch.object(torch.compiler, "disable", _disable_without_compiler):
             yield
     finally:
-        if sys.modules.get(TOOLS) is tools:
-            del sys.modules[TOOLS]
+        if sys.modules.get(COMPILER_UTILS) is tools:
+            del sys.modules[COMPILER_UTILS]
 
 
-def _left_alone(function: Callable[..., Any] | None = None, recursive: bool = True, **_options: Any) -> Any:
-    """``torch.compiler.disable``, as PyTorch itself does it where the compiler is not to be imported for that alone."""
+def _disable_without_compiler(
+    function: Callable[..., Any] | None = None, recursive: bool = True, **_options: Any
+) -> Any:
+    """Do what ``torch.compiler.disable`` does, in the way PyTorch itself does it without importing the compiler."""
     import torch
 
     return torch._disable_dynamo(function, recursive)  # type: ignore[attr-defined]
 
 
 def _is_compile_supported(device: Any) -> Any:
-    return importlib.import_module(TOOLS).is_compile_supported(device)
+    return importlib.import_module(COMPILER_UTILS).is_compile_supported(device)
 
 
-class _Later(ModuleType):
-    """In a module's place until something is asked of it that is not known here."""
+class _LazyModule(ModuleType):
+    """Stand-in for a module, replaced by the module itself when any other attribute is accessed."""
 
     is_compile_supported = staticmethod(_is_compile_supported)
 

@@ -1,4 +1,4 @@
-"""Names of models: which there are, which source has one, and what was meant."""
+"""Lookup of model names: listing them, finding the source of one, and suggesting the nearest."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ import re
 from typing import TYPE_CHECKING, cast
 
 from camcli.base import weight_files
-from camcli.base.errors import NothingFoundError, RequestError, did_you_mean, nearest
+from camcli.base.errors import NothingFoundError, RequestError, did_you_mean, find_nearest
 from camcli.models import SOURCES
 
 if TYPE_CHECKING:
-    from camcli.models.spec import Source
+    from camcli.models.spec import ModelSource
 
-SEARCHED = ("timm", "torchvision", "open_clip", "bundled")  # for a name without a source, in this order
-LISTED = ("bundled", "timm", "torchvision", "open_clip")
-TIMM_SCHEMES = ("hf-hub", "hf_hub", "local-dir")  # timm's own words for a model elsewhere
-
-
-def source(name: str) -> Source:
-    """The file of one of our own sources, imported now."""
-    from camcli.models.lazy_imports import light
-
-    home = SOURCES.home(SOURCES.find(name))
-    with light():
-        return cast("Source", importlib.import_module(home))
+SEARCH_ORDER = ("timm", "torchvision", "open_clip", "bundled")  # for a name without a source
+LIST_ORDER = ("bundled", "timm", "torchvision", "open_clip")
+TIMM_SCHEMES = ("hf-hub", "hf_hub", "local-dir")  # timm's own prefixes for models outside its registry
 
 
-def runs_code(model: str) -> bool:
-    """Whether a model string names Python code of somebody's own, by a file or a module; nothing is looked up."""
+def import_source(name: str) -> ModelSource:
+    """Import and return the module of one of our own sources."""
+    from camcli.models.lazy_imports import without_compiler
+
+    home = SOURCES.module_path(SOURCES.find(name))
+    with without_compiler():
+        return cast("ModelSource", importlib.import_module(home))
+
+
+def names_user_code(model: str) -> bool:
+    """Return whether a model string names a file or module of the user's own, without looking anything up."""
     prefix, colon, name = model.partition(":")
-    own = prefix in SOURCES.names() or prefix in TIMM_SCHEMES
-    return model.rpartition(":")[0].endswith(".py") or prefix == "local" or (bool(colon) and not own and bool(name))
+    is_ours = prefix in SOURCES.names() or prefix in TIMM_SCHEMES
+    return model.rpartition(":")[0].endswith(".py") or prefix == "local" or (bool(colon) and not is_ours and bool(name))
 
 
 def resolve(model: str) -> tuple[str, str]:
-    """The source of a model string, and the name within it.
+    """Split a model string into its source and the name within that source.
 
     Raises:
-        RequestError: no source has that model; the hint names the nearest. Or it is a file of weights, or a folder.
+        RequestError: no source has that model (the hint names the nearest), or it is a weights file or a folder.
     """
     if model.rpartition(":")[0].endswith(".py"):
         return "local", model
@@ -47,9 +47,9 @@ def resolve(model: str) -> tuple[str, str]:
         raise RequestError(f"{model!r} does not say which function makes the model", f"name it: {model}:function")
     prefix, colon, name = model.partition(":")
     if not colon:
-        if weight_files.suffix(model):
+        if weight_files.weight_suffix(model):
             _check_is_no_file(model)
-        return _searched(model)
+        return _search_sources(model)
     if prefix in TIMM_SCHEMES:
         return "timm", model
     if prefix in SOURCES.names():
@@ -60,65 +60,66 @@ def resolve(model: str) -> tuple[str, str]:
         return "local", model
     known = [*SOURCES.names(), *TIMM_SCHEMES]
     near = did_you_mean(prefix, known)
-    own = "path/to/file.py:function and package.module:function"
+    usage = "path/to/file.py:function and package.module:function"
     raise RequestError(
         f"{model!r} begins with {prefix!r}, which is no source of models, nor a module that can be imported from here",
-        "\n".join(filter(None, (near, f"there are: {', '.join(known)}, and {own}"))),
+        "\n".join(filter(None, (near, f"there are: {', '.join(known)}, and {usage}"))),
     )
 
 
 def _check_is_no_file(name: str) -> None:
-    if other := weight_files.not_a_model(name):
-        raise RequestError(f"the model {name!r} is {other.what}", other.hint)
+    if other := weight_files.identify_non_model(name):
+        raise RequestError(f"the model {name!r} is {other.description}", other.hint)
 
 
-def _searched(name: str) -> tuple[str, str]:
-    for place in SEARCHED:
-        if source(place).has(name):
+def _search_sources(name: str) -> tuple[str, str]:
+    for place in SEARCH_ORDER:
+        if import_source(place).has(name):
             return place, name
     _check_is_no_file(name)
-    known = {known: f"{place}:{known}" for place in reversed(SEARCHED) for known in _spellings(place)}
-    close = [known[near] for near in nearest(name, known)]
+    known = {known: f"{place}:{known}" for place in reversed(SEARCH_ORDER) for known in _known_names(place)}
+    close = [known[near] for near in find_nearest(name, known)]
     hint = f"did you mean {' or '.join(close)}?\n" if close else ""
     raise RequestError(
-        f"there is no model {name!r} in {', '.join(SEARCHED)}", hint + "list them: camcli models [PATTERN]"
+        f"there is no model {name!r} in {', '.join(SEARCH_ORDER)}", hint + "list them: camcli models [PATTERN]"
     )
 
 
-def _spellings(place: str) -> set[str]:
-    """A source's names, with tags and without."""
-    names = source(place).names()
+def _known_names(source: str) -> set[str]:
+    """Return a source's model names, with and without their tags."""
+    names = import_source(source).names()
     return {*names, *(re.split(r"[./]", name)[0] for name in names)}
 
 
-def listing(pattern: str = "", cached: bool = False) -> list[tuple[str, bool]]:
-    """Every model that can be loaded by name, source by source, and whether its weights are at hand.
+def find_models(pattern: str = "", only_cached: bool = False) -> list[tuple[str, bool]]:
+    """List the models that can be loaded by name, source by source, and whether their weights are on this machine.
 
     Args:
         pattern: a glob such as ``resnet*`` or a part of a name, with or without the source; empty for all.
-        cached: only those whose weights are at hand.
+        only_cached: leave out models whose weights would have to be downloaded.
 
     Returns:
-        Full names such as ``timm:resnet50.a1_in1k``, each with whether its weights are on this machine.
+        Pairs of a full name, such as ``timm:resnet50.a1_in1k``, and whether its weights are on this machine.
 
     Raises:
-        NothingFoundError: there is none.
+        NothingFoundError: no model matches.
     """
     found = []
-    for place in LISTED:
-        there = source(place)
+    for place in LIST_ORDER:
+        there = import_source(place)
         for name in there.names():
             full = f"{place}:{name}"
             if not _matches(pattern, name) and not _matches(pattern, full):
                 continue
             at_hand = there.cached(name)
-            if at_hand or not cached:
+            if at_hand or not only_cached:
                 found.append((full, at_hand))
     if not found:
-        names = {name for place in LISTED for name in _spellings(place)}
+        names = {name for place in LIST_ORDER for name in _known_names(place)}
         of = f" like {pattern!r}" if pattern else ""
         raise NothingFoundError(
-            f"there is no model{of}" + (" whose weights are at hand" if cached else ""), did_you_mean(pattern, names)
+            f"there is no model{of}" + (" whose weights are at hand" if only_cached else ""),
+            did_you_mean(pattern, names),
         )
     return found
 

@@ -1,4 +1,4 @@
-"""A model by its name: from its source, with what is put around it, and the names of its classes."""
+"""Loading of a model by name, with the user's wrapper, text tower, activation and class names applied."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 from camcli.base.errors import RequestError
 from camcli.images import Crop
-from camcli.models import SOURCES, Activations, Pool, input_size
+from camcli.models import SOURCES, ActivationOption, PoolOption, parse_size
 from camcli.models.listing import resolve
-from camcli.models.spec import Request
+from camcli.models.spec import ModelSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from camcli.engine.network import Network
     from camcli.images.features import Features
 
-TEXTLESS = ("bundled", "timm", "torchvision", "local")
+SOURCES_WITHOUT_TEXT = ("bundled", "timm", "torchvision", "local")
 
 
 def load(
@@ -40,55 +40,55 @@ def load(
     output: str = "",
     min_score: float = 0.5,
     head: Literal["keep", "none"] = "keep",
-    pool: Pool = "keep",
-    activation: Activations = "model",
+    pool: PoolOption = "keep",
+    activation: ActivationOption = "model",
     wrap: str = "",
     group: int = 0,
     extras: Features | None = None,
 ) -> Network:
-    """The model of this name, ready to use. Only the libraries it needs are imported.
+    """Load a model by name, ready to use, importing only the libraries that it needs.
 
     Args:
         model: ``source:name``; a bare name, looked for in timm, torchvision and open_clip; timm's ``hf-hub:`` and
             ``local-dir:``; or ``path/to/file.py:function`` or ``package.module:function``.
-        weights: empty for the model's own, ``random``, or a file with a state dict.
-        labels: a file with the names of the classes, if the model's own do not fit.
-        text: prompts that are the classes, for an open_clip model or beside a text tower.
-        contrast: prompts that only compete with these: in the softmax, and as rivals. They stand behind the others.
-        template: what each prompt is put into, such as ``a photo of a {}.``, or ``imagenet`` or ``imagenet-simple``; of
-            several the mean of the embeddings counts.
-        text_tower: ``path/to/file.py:function`` or ``package.module:function``, which embeds texts, for a model without
-            a text tower of its own: its head is left out, and its pooled features are compared with these.
-        seed: of random weights; the caller's random state stays as it is.
-        size: of the input, ``256`` or ``256x384`` (height x width); empty for the model's own.
-        crop: which part of a picture the model sees, as in :meth:`camcli.Prepare.changed`.
-        output: where in what the model returns its scores are, such as ``logits`` or ``0``, if that is not plain.
-        min_score: boxes of a detector below it are left out.
-        head: ``none`` for the model without its classifier: it gives features, and its channels are its "classes".
-        pool: ``none`` for these features before they are pooled.
-        activation: what makes probabilities of the scores, if not what the model's source says: ``softmax``; for
-            several labels at once ``sigmoid``; for regression ``none``; of outputs that are some ``probabilities``.
+        weights: empty for the model's own, ``random``, or the path of a file with a state dict.
+        labels: the path of a file with the class names, if the model's own do not fit.
+        text: prompts that are the classes, for an open_clip model or with ``text_tower``.
+        contrast: prompts that only compete with those of ``text``: in the softmax, and as rivals. They come last.
+        template: templates for the prompts, such as ``a photo of a {}.``, or ``imagenet`` or ``imagenet-simple``;
+            embeddings are averaged over several.
+        text_tower: ``path/to/file.py:function`` or ``package.module:function``, a function that embeds texts, for a
+            model without a text tower: its head is removed, and its pooled features are compared with the embeddings.
+        seed: seed of random weights; the caller's random state is left unchanged.
+        size: the input size, ``256`` or ``256x384`` (height x width); empty for the model's own.
+        crop: the part of a picture that the model sees, as in :meth:`camcli.Preprocess.adapt`.
+        output: path to the scores in the model's output, such as ``logits`` or ``0``; empty to find them automatically.
+        min_score: threshold below which a detector's boxes are dropped.
+        head: ``none`` for the model without its classifier: its output is features, and its channels the "classes".
+        pool: ``none`` for the features before pooling.
+        activation: the activation that turns scores into probabilities, if not the model's own: ``softmax``;
+            ``sigmoid`` for multi-label; ``none`` for regression; ``probabilities`` for outputs that already are.
         wrap: ``path/to/file.py:Class`` or ``package.module:Class``, a module of the user's own around the model's.
-        group: how many pictures that is handed as one group; 0 if it takes batches of any size.
-        extras: features of as many pictures (of two, if ``group`` is 0), its second argument, to try it with.
+        group: number of pictures passed to the wrapper as one group; 0 if it takes batches of any size.
+        extras: features of that many pictures (of two, if ``group`` is 0), the wrapper's second argument in its trial.
 
     Returns:
-        The network, in evaluation mode, with what its libraries warned of among its notes.
+        The network, in evaluation mode, with the warnings of its libraries among its notes.
 
     Raises:
-        RequestError: there is no such model, its weights cannot be had or do not fit, it does not take pictures of
-            that size, its head or its pooling cannot be taken off, or the request contradicts itself.
+        RequestError: there is no such model, its weights are unavailable or do not fit, it does not take pictures of
+            that size, its head or pooling cannot be removed, or the arguments contradict each other.
     """
     text, contrast, template = ((one,) if isinstance(one, str) else tuple(one) for one in (text, contrast, template))
     if text_tower:
-        head = "none"  # what it gives is compared with the texts
+        head = "none"  # the features are compared with the texts
     else:
         _check_head(head, pool, activation, text)
     place, name = resolve(model)
     _check_prompts(model, place, text, contrast or template, text_tower)
-    # What a wrapper gives may lie elsewhere than what the model gives.
+    # A wrapper's scores may be at another path than the model's, so `output` is then the wrapper's.
     own_output = "" if wrap else output
-    request = Request(
+    spec = ModelSpec(
         name=name,
         weights=weights,
         labels=labels,
@@ -97,80 +97,85 @@ def load(
         template=template,
         text_tower=text_tower,
         seed=seed,
-        size=input_size(size),
+        size=parse_size(size),
         output=own_output,
         min_score=min_score,
         head=head,
         pool=pool,
-        wrapped=bool(wrap),
+        has_wrapper=bool(wrap),
     )
-    with _seeded(seed), _in_main_memory(), _heard() as said:
-        network = _make(place, request)
+    with _seeded(seed), _on_cpu(), _captured_warnings() as messages:
+        network = _load_from_source(place, spec)
         if wrap:
-            network = _wrapped(network, wrap, output, group, extras)
-        if request.random:
-            _awaken(network.module)
-    # What lies at a path in what the model gives, a text tower has read already.
+            network = _wrap(network, wrap, output, group, extras)
+        if spec.is_random:
+            _randomize_zero_weights(network.module)
+    # With a text tower, `output` has been applied already, to the features.
     path = "" if text_tower and not wrap else output
-    return _labelled(_activated(_finished(network, said, path, min_score, crop), activation), labels)
+    return _set_labels(_set_activation(_complete(network, messages, path, min_score, crop), activation), labels)
 
 
-def _make(place: str, request: Request) -> Network:
-    """The network of a source, with the texts of a text tower for classes if there is one."""
-    from camcli.models.lazy_imports import light
+def _load_from_source(source: str, spec: ModelSpec) -> Network:
+    """Load a network from its source, with the embedded prompts as classes if there is a text tower."""
+    from camcli.models.lazy_imports import without_compiler
 
-    with light():
-        make = SOURCES.load(place)
-    network: Network = make(request)
-    if not request.text_tower:
+    with without_compiler():
+        make = SOURCES.load(source)
+    network: Network = make(spec)
+    if not spec.text_tower:
         return network
-    from camcli.models.adapters.text_tower import prompted
+    from camcli.models.adapters.text_tower import compare_with_prompts
 
-    _evaluating(network)
-    outlet = dataclasses.replace(network.outlet, path=request.output or network.outlet.path)
-    return prompted(dataclasses.replace(network, outlet=outlet), request)
+    _set_eval(network)
+    output_spec = dataclasses.replace(network.output_spec, path=spec.output or network.output_spec.path)
+    return compare_with_prompts(dataclasses.replace(network, output_spec=output_spec), spec)
 
 
-def _finished(network: Network, said: Iterable[str], path: str, min_score: float, crop: Crop) -> Network:
-    """A network with what its libraries said, where its scores are, and what it is shown of pictures."""
-    _evaluating(network)
+def _complete(network: Network, messages: Iterable[str], path: str, min_score: float, crop: Crop) -> Network:
+    """Add the libraries' messages, the path to the scores and the crop to a network."""
+    _set_eval(network)
     return dataclasses.replace(
         network,
-        notes=tuple(dict.fromkeys((*network.notes, *said))),
-        prepare=network.prepare.changed(crop=crop),
-        outlet=dataclasses.replace(network.outlet, path=path or network.outlet.path, min_score=min_score),
+        notes=tuple(dict.fromkeys((*network.notes, *messages))),
+        preprocess=network.preprocess.adapt(crop=crop),
+        output_spec=dataclasses.replace(
+            network.output_spec, path=path or network.output_spec.path, min_score=min_score
+        ),
     )
 
 
-def _wrapped(network: Network, wrap: str, output: str, group: int, extras: Features | None) -> Network:
-    from camcli.models.adapters.wrapper import wrapped
+def _wrap(network: Network, wrap: str, output: str, group: int, extras: Features | None) -> Network:
+    from camcli.models.adapters.wrapper import wrap_network
 
-    _evaluating(network)
-    network = dataclasses.replace(network, outlet=dataclasses.replace(network.outlet, path=output))
-    return wrapped(network, wrap, group, extras)
+    _set_eval(network)
+    network = dataclasses.replace(network, output_spec=dataclasses.replace(network.output_spec, path=output))
+    return wrap_network(network, wrap, group, extras)
 
 
-def _evaluating(network: Network) -> None:
-    """Its module in evaluation mode, if that is nobody else's; else it is so whenever it is explained."""
+def _set_eval(network: Network) -> None:
+    """Set the module to evaluation mode unless it is shared, in which case that is done for each explanation."""
     if not network.shared:
         network.module.eval()
 
 
-def _check_prompts(model: str, place: str, text: Sequence[str], around: Sequence[str], text_tower: str) -> None:
-    """See that there is something that reads prompts, and something for it to read."""
-    if text and place in TEXTLESS and not text_tower:
+def _check_prompts(
+    model: str, source: str, text: Sequence[str], contrast_or_template: Sequence[str], text_tower: str
+) -> None:
+    """Check that something can embed the prompts, and that there are prompts for a text tower or template."""
+    if text and source in SOURCES_WITHOUT_TEXT and not text_tower:
         raise RequestError(
             f"prompts are for models with a text encoder, and {model!r} has classes of its own",
             "choose a model of open_clip, or leave --text and --texts out; or bring something that embeds them: "
             "--text-tower path/to/file.py:function",
         )
-    if text_tower and place not in TEXTLESS:
+    if text_tower and source not in SOURCES_WITHOUT_TEXT:
         raise RequestError(f"{model!r} has a text tower of its own", "leave --text-tower out")
     if text_tower and not text:
         raise RequestError(f"{text_tower} has nothing to embed", "give prompts: --text 'a photo of a cat'")
-    if around and not text:
+    if contrast_or_template and not text:
         raise RequestError(
-            f"{', '.join(map(repr, around))} means nothing without prompts", "give prompts: --text 'a cat'"
+            f"{', '.join(map(repr, contrast_or_template))} means nothing without prompts",
+            "give prompts: --text 'a cat'",
         )
 
 
@@ -191,11 +196,11 @@ def _check_head(head: str, pool: str, activation: str, text: tuple[str, ...]) ->
         )
 
 
-def _activated(network: Network, activation: Activations) -> Network:
-    """The network with what makes probabilities of its scores, if that is asked for."""
+def _set_activation(network: Network, activation: ActivationOption) -> Network:
+    """Replace the network's activation, unless ``model`` asks for its own."""
     if activation == "model":
         return network
-    if network.outlet.task == "detect":
+    if network.output_spec.task == "detect":
         raise RequestError(
             f"{network.name} gives each box a probability already, so there is nothing to be made of its scores",
             "leave --activation out",
@@ -204,8 +209,8 @@ def _activated(network: Network, activation: Activations) -> Network:
 
 
 @contextmanager
-def _in_main_memory() -> Iterator[None]:
-    """While it lasts, what is built is built there, whatever device the caller builds things on."""
+def _on_cpu() -> Iterator[None]:
+    """Build modules on the CPU while the block runs, whatever the default device is."""
     import torch
 
     with nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu"):
@@ -214,7 +219,7 @@ def _in_main_memory() -> Iterator[None]:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Random numbers from this seed inside; the caller's go on outside as if nothing had been drawn."""
+    """Seed the CPU's random numbers while the block runs, and restore the caller's generator state afterwards."""
     import torch
 
     before = torch.random.get_rng_state()
@@ -225,56 +230,56 @@ def _seeded(seed: int) -> Iterator[None]:
         torch.random.set_rng_state(before)
 
 
-def _awaken(module: nn.Module) -> None:
-    """Draws the weights that libraries start at zero, such as heads and the last scale of a residual branch.
+def _randomize_zero_weights(module: nn.Module) -> None:
+    """Randomise the weights that libraries start at zero, such as heads and the last scale of a residual branch.
 
-    Training moves them away from zero at once; until then no gradient passes, and an untrained network would show
-    less of its structure than any trained one.
+    Training moves them away from zero at once; at zero no gradient passes, and an untrained network would show less
+    of its structure than any trained one.
     """
     for name, parameter in module.named_parameters():
         if not name.endswith("bias") and parameter.is_floating_point() and not bool(parameter.any()):
             parameter.data.normal_(std=0.02)
 
 
-class _Notes(logging.Handler):
-    def __init__(self, said: list[str]) -> None:
+class _MessageHandler(logging.Handler):
+    def __init__(self, messages: list[str]) -> None:
         super().__init__(logging.WARNING)
-        self.said = said
+        self.messages = messages
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(record.getMessage())
+        self.messages.append(record.getMessage())
 
 
 @contextmanager
-def _heard() -> Iterator[list[str]]:
-    """What libraries warn of, by warnings or by logging, as a list; without it they would write to the terminal."""
-    said: list[str] = []
-    handler = _Notes(said)
+def _captured_warnings() -> Iterator[list[str]]:
+    """Collect what libraries log or warn of while the block runs, and keep it from the terminal."""
+    messages: list[str] = []
+    handler = _MessageHandler(messages)
     logging.getLogger().addHandler(handler)
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("default")
-            yield said
-        said += [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
+            yield messages
+        messages += [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
     finally:
         logging.getLogger().removeHandler(handler)
 
 
-def _labelled(network: Network, file: str) -> Network:
-    """The network with the names in the file, if one is given; without any names it says so."""
-    from camcli.engine.network import tells_apart, two_sided
+def _set_labels(network: Network, file: str) -> Network:
+    """Name the network's classes from a file if one is given; add a note if their names are unknown."""
+    from camcli.engine.network import is_two_sided, make_two_sided
     from camcli.targets import labels
     from camcli.targets.class_list import is_title
 
     if not file:
         count = len(network.labels)
-        if network.labels != labels.Labels.numbered(count):  # channels have no other names
+        if network.labels != labels.Labels.numbered(count):  # they have names, or are channels, which are only numbered
             return network
         note = f"the names of the {count} classes are unknown, so they are called class 0, class 1, ...: --labels FILE"
         return dataclasses.replace(network, notes=(*network.notes, note))
     names = dataclasses.replace(labels.read(Path(file)), noun=network.labels.noun, asked=network.labels.asked)
-    if len(network.labels) == 1 and tells_apart(network, names):
-        return two_sided(network, names)
+    if len(network.labels) == 1 and is_two_sided(network, names):
+        return make_two_sided(network, names)
     if len(names) != len(network.labels):
         headed = len(names) == len(network.labels) + 1 and is_title(names.names[0])
         raise RequestError(

@@ -1,35 +1,35 @@
-"""What is asked of a source of models, and what a source must offer."""
+"""Description of a requested model, and the interface that a model source implements."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-from camcli.models import RANDOM_WEIGHTS, Pool
+from camcli.models import RANDOM_WEIGHTS, PoolOption
 
 if TYPE_CHECKING:
     from camcli.engine.network import Network
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What is asked of a source.
+class ModelSpec:
+    """Request for a model, as its source gets it.
 
     Attributes:
         name: the model's name within its source.
-        weights: empty for the model's own, ``random``, or a file.
-        labels: a file with the names of the classes, or empty.
+        weights: empty for the model's own, ``random``, or the path of a weights file.
+        labels: the path of a file with the class names, or empty.
         text: prompts that are the classes.
-        contrast: prompts that only compete with these.
-        template: what each prompt is put into.
+        contrast: prompts that only compete with those of ``text``.
+        template: templates that each prompt is put into.
         text_tower: a function of the user's own that embeds prompts, or empty.
-        seed: of random weights.
+        seed: seed of random weights.
         size: height and width of the input; None for the model's own.
-        output: where in what the model returns its scores are, if that is not plain.
-        min_score: boxes of a detector below it are left out.
-        head: ``none`` for the model without its classifier, which gives features.
-        pool: ``none`` for its features before they are pooled.
-        wrapped: whether a module of the user's own comes around it, so that its own inputs and outputs may be any.
+        output: path to the scores in the model's output, or empty to find them automatically.
+        min_score: threshold below which a detector's boxes are dropped.
+        head: ``none`` for the model without its classifier, whose output is features.
+        pool: ``none`` for the features before pooling.
+        has_wrapper: whether a module of the user's own wraps it, so that its own inputs and outputs are unconstrained.
     """
 
     name: str
@@ -44,42 +44,42 @@ class Request:
     output: str = ""
     min_score: float = 0.5
     head: Literal["keep", "none"] = "keep"
-    pool: Pool = "keep"
-    wrapped: bool = False
+    pool: PoolOption = "keep"
+    has_wrapper: bool = False
 
     @property
     def headless(self) -> bool:
-        """Whether the model is asked for without its classifier."""
+        """True if the model is requested without its classifier."""
         return self.head == "none"
 
     @property
-    def random(self) -> bool:
-        """Whether untrained weights are asked for."""
+    def is_random(self) -> bool:
+        """True if untrained weights are requested."""
         return self.weights == RANDOM_WEIGHTS
 
     @property
-    def file(self) -> str:
-        """The file of weights, or empty."""
-        return "" if self.random else self.weights
+    def weights_file(self) -> str:
+        """The path of the weights file, or empty."""
+        return "" if self.is_random else self.weights
 
     @property
-    def kind(self) -> Literal["pretrained", "random", "file"]:
-        """Where the weights come from, in the word that ``Network.weights`` has for it."""
-        return "random" if self.random else "file" if self.file else "pretrained"
+    def weights_kind(self) -> Literal["pretrained", "random", "file"]:
+        """The kind of weights, as in ``Network.weights``."""
+        return "random" if self.is_random else "file" if self.weights_file else "pretrained"
 
 
 @runtime_checkable
-class Source(Protocol):
-    """What a source's file offers."""
+class ModelSource(Protocol):
+    """Interface of a model source's module."""
 
-    def load(self, request: Request) -> Network:
-        """The model of this name."""
+    def load(self, spec: ModelSpec) -> Network:
+        """Load the requested model."""
 
     def names(self) -> list[str]:
-        """Every name that can be loaded."""
+        """List every name that can be loaded."""
 
     def has(self, name: str) -> bool:
-        """Whether a name is one of this source's, perhaps with a tag it does not have."""
+        """Return whether this source has the model, whatever the tag."""
 
     def cached(self, name: str) -> bool:
-        """Whether the model's weights are at hand."""
+        """Return whether the model's weights are on this machine."""

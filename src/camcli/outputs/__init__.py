@@ -1,11 +1,11 @@
-"""Output formats: ``(picture, explanation, style)`` to the bytes of a file."""
+"""Output formats: functions from ``(picture, explanation, style)`` to the bytes of a file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from camcli.base.registry import Row, Table
+from camcli.base.registry import Registry, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,15 +13,15 @@ class FormatRow(Row):
     """One output format.
 
     Attributes:
-        suffix: how its files end.
-        pixels: whether they show the picture's own pixels.
+        suffix: suffix of the files.
+        pixels: True if they show the picture's own pixels.
     """
 
     suffix: str = ""
     pixels: bool = True
 
 
-OUTPUTS = Table(
+OUTPUTS = Registry(
     FormatRow,
     "camcli.outputs",
     "output format",
@@ -32,7 +32,7 @@ OUTPUTS = Table(
     FormatRow("panel", "panel", "image, heatmap and overlay side by side, with class and score", suffix=".panel.png"),
 )
 
-# All but the last four are perceptually even, or nearly: equal steps of heat look equally large.
+# All but the last four are perceptually uniform, or nearly so.
 COLORMAPS = ("inferno", "magma", "plasma", "viridis", "cividis", "turbo", "jet", "hot", "bone")
 
 Normalize = Literal["image", "range", "run", "none"]

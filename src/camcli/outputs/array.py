@@ -1,4 +1,4 @@
-"""The map itself."""
+"""Output of the raw map."""
 
 import io
 
@@ -10,7 +10,7 @@ from camcli.outputs.style import Style
 
 
 def array(picture: Picture, explanation: Explanation, style: Style) -> bytes:  # noqa: ARG001
-    """A NumPy file (``.npy``) of the map as the method gave it: signed, float32, at the layer's size."""
+    """Encode the map as the method gave it as a NumPy file (``.npy``): signed, float32, at the layer's size."""
     file = io.BytesIO()
     np.save(file, explanation.map, allow_pickle=False)
     return file.getvalue()

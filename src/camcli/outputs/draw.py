@@ -1,4 +1,4 @@
-"""From 0..1 to pixels: colours, and a map over a picture. Pixels are red green blue throughout."""
+"""Drawing of maps with values in 0..1, alone or over a picture. Pixels are RGB throughout."""
 
 import functools
 
@@ -6,29 +6,29 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8, UInt16
 
-from camcli.outputs.style import Style, strongest
+from camcli.outputs.style import Style, peak_value
 
-# What the model did not see is hatched in these two greys, whatever the colour map and whatever the picture.
-GROUND, LINE = 150, 124
-FOG = 0.55
-# How fast the picture's own colours fade below the heat, in units of the heat's opacity.
+# Pixels that the model did not see are hatched in these two greys, whatever the colour map.
+HATCH_GROUND, HATCH_LINE = 150, 124
+FOG_OPACITY = 0.55
+# Rate at which the picture's own colours fade below the heat, in units of the heat's opacity.
 FADING = 1.5
-# Pixels that are blended at a time, so that what is computed on the way stays in the processor's cache.
-STRIP = 2**18
+# Number of pixels blended at a time, so that intermediate results stay in the processor's cache.
+STRIP_PIXELS = 2**18
 
 
-def colours(heat: Float32[np.ndarray, "h w"], colormap: str) -> UInt8[np.ndarray, "h w 3"]:
-    """Values in 0..1 through a colour map; NaN, what the model did not see, is hatched grey."""
-    levels, seen = _levels(heat)
-    coloured = cv2.applyColorMap(levels, _table(colormap))
-    return coloured if seen.all() else _where(seen, coloured, _hatched(*heat.shape))
+def apply_colormap(heat: Float32[np.ndarray, "h w"], colormap: str) -> UInt8[np.ndarray, "h w 3"]:
+    """Colour values in 0..1 by a colour map; NaN, where the model did not see, is hatched grey."""
+    levels, seen = _to_levels(heat)
+    coloured = cv2.applyColorMap(levels, _colormap_table(colormap))
+    return coloured if seen.all() else _composite(seen, coloured, _hatch(*heat.shape))
 
 
-def shaded(heat: Float32[np.ndarray, "h w"], colours: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    """Colours as strong as the heat, on black; NaN is hatched grey."""
-    levels, seen = _levels(heat)
-    lit = _mixed(np.zeros_like(colours), colours, cv2.LUT(levels, (np.arange(256) / 255).astype(np.float32)))
-    return lit if seen.all() else _where(seen, lit, _hatched(*heat.shape))
+def shade(heat: Float32[np.ndarray, "h w"], colours: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Draw colours on black, as strong as the heat; NaN is hatched grey."""
+    levels, seen = _to_levels(heat)
+    lit = _mix(np.zeros_like(colours), colours, cv2.LUT(levels, (np.arange(256) / 255).astype(np.float32)))
+    return lit if seen.all() else _composite(seen, lit, _hatch(*heat.shape))
 
 
 def blend(
@@ -37,64 +37,68 @@ def blend(
     style: Style,
     colours: UInt8[np.ndarray, "h w 3"] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The map over its picture.
+    """Draw a map over its picture.
 
-    The colour's opacity is ``style.alpha`` times heat to the power 3/4: where the map is zero the picture is
-    untouched, where it is strongest the colour has the opacity ``alpha``. As the heat grows the picture below loses
-    its own colours, so that an orange is not taken for heat. What the model did not see is grey, dull and hatched.
-    ``colours`` are those of concepts, which lie over a picture without colours of its own, or nobody could tell them
-    apart from it; otherwise the style's colour map says them.
+    The colour's opacity is ``style.alpha`` times heat to the power 3/4: the picture is unchanged where the map is zero,
+    and covered with opacity ``alpha`` where it is strongest. As the heat grows the picture below loses its own colours,
+    so that an orange is not taken for heat. Pixels that the model did not see are grey, dull and hatched.
+
+    Args:
+        pixels: the picture.
+        heat: the map, from 0 to 1.
+        style: colour map and opacity.
+        colours: colours of concepts, drawn over the picture in grey so that they stand out; None for the colour map.
     """
     drawn = np.empty_like(pixels)
     height, width = heat.shape
-    strip = max(1, STRIP // max(1, width))
-    own, grey, colour = _shares(style.alpha, keep=colours is None)
+    strip = max(1, STRIP_PIXELS // max(1, width))
+    own, grey, colour = _blend_weights(style.alpha, keep=colours is None)
     for top in range(0, height, strip):
         rows = slice(top, top + strip)
-        levels, seen = _levels(heat[rows])
+        levels, seen = _to_levels(heat[rows])
         below = cv2.cvtColor(pixels[rows], cv2.COLOR_RGB2GRAY)
-        over = cv2.applyColorMap(levels, _table(style.colormap)) if colours is None else colours[rows]
-        # Products of two bytes, of shares that are 255 together: no sum is too large for two bytes.
-        mixed = _rgb(np.multiply(below, cv2.LUT(levels, grey), dtype=np.uint16))
-        mixed += np.multiply(over, _rgb(cv2.LUT(levels, colour)), dtype=np.uint16)
+        over = cv2.applyColorMap(levels, _colormap_table(style.colormap)) if colours is None else colours[rows]
+        # Products of two bytes, with weights that sum to 255: no sum overflows two bytes.
+        mixed = _to_rgb(np.multiply(below, cv2.LUT(levels, grey), dtype=np.uint16))
+        mixed += np.multiply(over, _to_rgb(cv2.LUT(levels, colour)), dtype=np.uint16)
         if colours is None:
-            mixed += np.multiply(pixels[rows], _rgb(cv2.LUT(levels, own)), dtype=np.uint16)
+            mixed += np.multiply(pixels[rows], _to_rgb(cv2.LUT(levels, own)), dtype=np.uint16)
         drawn[rows] = cv2.convertScaleAbs(mixed, alpha=1 / 255)
         if not seen.all():
-            fog = cv2.addWeighted(_rgb(below), 1 - FOG, _hatched(height, width, rows), FOG, 0)
-            drawn[rows] = _where(seen, drawn[rows], fog)
+            fog = cv2.addWeighted(_to_rgb(below), 1 - FOG_OPACITY, _hatch(height, width, rows), FOG_OPACITY, 0)
+            drawn[rows] = _composite(seen, drawn[rows], fog)
     return drawn
 
 
-def gradient_picture(gradient: Float32[np.ndarray, "d h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    """A signed gradient of red, green and blue around mid-grey, equally far to both sides; NaN is hatched.
+def draw_gradient(gradient: Float32[np.ndarray, "d h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Draw a signed gradient in RGB around mid-grey, on a symmetric scale; NaN is hatched.
 
-    The 99.5th percentile of its magnitude becomes black or white. Of one channel it is grey.
+    The 99.5th percentile of its magnitude becomes black or white. A single channel is drawn in grey.
     """
     if len(gradient) == 1:
         gradient = gradient.repeat(3, 0)
     seen = ~np.isnan(gradient[0])
     known = gradient[:, seen]
-    scale = strongest(known[:, np.newaxis]) if known.size else 0.0
+    scale = peak_value(known[:, np.newaxis]) if known.size else 0.0
     shares = np.clip(np.moveaxis(np.nan_to_num(gradient), 0, 2) / (scale or 1), -1, 1)
-    return _where(seen, np.rint(127.5 + 127.5 * shares).astype(np.uint8), _hatched(*seen.shape))
+    return _composite(seen, np.rint(127.5 + 127.5 * shares).astype(np.uint8), _hatch(*seen.shape))
 
 
-def _levels(heat: Float32[np.ndarray, "h w"]) -> tuple[UInt8[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
-    """Values in 0..1 as 0..255, and where they are not NaN."""
+def _to_levels(heat: Float32[np.ndarray, "h w"]) -> tuple[UInt8[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
+    """Return values in 0..1 as 0..255, and a mask that is False at NaN."""
     seen = ~np.isnan(heat)
     return cv2.convertScaleAbs(heat if seen.all() else cv2.patchNaNs(heat.copy(), 0), alpha=255), seen
 
 
 @functools.cache
-def _shares(
+def _blend_weights(
     alpha: float, keep: bool
 ) -> tuple[UInt8[np.ndarray, " 256"], UInt8[np.ndarray, " 256"], UInt8[np.ndarray, " 256"]]:
-    """Of how much a blended pixel is made at each level of heat, in 255ths: of its own colour, its grey, the heat's.
+    """Return a blended pixel's weights, in 255ths by level of heat, of its own colour, its grey and the heat's colour.
 
     Args:
-        alpha: the opacity of the heat's colour at its strongest.
-        keep: the picture has colours of its own where there is little heat.
+        alpha: opacity of the heat's colour at its strongest.
+        keep: True to keep the picture's own colours where there is little heat.
     """
     opacity = alpha * (np.arange(256) / 255) ** 0.75
     colour = np.rint(255 * opacity)
@@ -102,34 +106,36 @@ def _shares(
     return own.astype(np.uint8), (255 - colour - own).astype(np.uint8), colour.astype(np.uint8)
 
 
-def _rgb(grey: UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"]) -> np.ndarray:
-    """The same value for red, green and blue."""
+def _to_rgb(grey: UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"]) -> np.ndarray:
+    """Return grey values as RGB."""
     return np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB))
 
 
 @functools.cache
-def _table(colormap: str) -> UInt8[np.ndarray, "256 1 3"]:
+def _colormap_table(colormap: str) -> UInt8[np.ndarray, "256 1 3"]:
     levels = np.arange(256, dtype=np.uint8)[:, np.newaxis]
     blue_first = cv2.applyColorMap(levels, getattr(cv2, f"COLORMAP_{colormap.upper()}"))
     return np.asarray(cv2.cvtColor(blue_first, cv2.COLOR_BGR2RGB))
 
 
-def _mixed(
+def _mix(
     under: UInt8[np.ndarray, "h w 3"], over: UInt8[np.ndarray, "h w 3"], opacity: Float32[np.ndarray, "h w"]
 ) -> UInt8[np.ndarray, "h w 3"]:
     return np.asarray(cv2.blendLinear(under, over, 1 - opacity, opacity))
 
 
-def _where(
+def _composite(
     seen: Bool[np.ndarray, "h w"], pixels: UInt8[np.ndarray, "h w 3"], ground: UInt8[np.ndarray, "h w 3"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """``pixels`` where seen, on ``ground``, which is painted over."""
+    """Copy ``pixels`` onto ``ground`` where seen, in place, and return it."""
     return np.asarray(cv2.copyTo(pixels, seen.view(np.uint8), ground))
 
 
-def _hatched(height: int, width: int, rows: slice = slice(None)) -> UInt8[np.ndarray, "h w 3"]:
-    """Diagonal lines whose distance follows the picture's size; all of them, or some rows."""
+def _hatch(height: int, width: int, rows: slice = slice(None)) -> UInt8[np.ndarray, "h w 3"]:
+    """Draw diagonal lines spaced by the picture's size, for all rows or some."""
     period = max(6, round(max(height, width) / 56))
-    line = np.where(np.arange(width + period) % period < max(1, period // 5), np.uint8(LINE), np.uint8(GROUND))
+    line = np.where(
+        np.arange(width + period) % period < max(1, period // 5), np.uint8(HATCH_LINE), np.uint8(HATCH_GROUND)
+    )
     shifted = np.lib.stride_tricks.sliding_window_view(line, width)
-    return _rgb(shifted[np.arange(height)[rows] % period])
+    return _to_rgb(shifted[np.arange(height)[rows] % period])

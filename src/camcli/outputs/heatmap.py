@@ -1,18 +1,18 @@
-"""The heat alone."""
+"""Output of the heatmap alone."""
 
 from camcli.engine.explanation import Explanation
 from camcli.images.source import Picture
 from camcli.outputs import draw, encode, warn
-from camcli.outputs.style import Style, by_concept, unit
+from camcli.outputs.style import Style, draw_concepts, to_unit_range
 
 
 def heatmap(picture: Picture, explanation: Explanation, style: Style) -> bytes:
-    """A PNG of the picture's own size with the map's colours alone; hatched where the model did not see.
+    """Draw the map in colours as a PNG of the picture's own size; hatched where the model did not see.
 
-    Of concepts the colour of the strongest, on black.
+    Of concepts each place has the colour of the strongest, on black.
     """
     if explanation.concepts:
-        coloured = draw.shaded(*by_concept(explanation.map, style, picture.view.onto_picture))
+        coloured = draw.shade(*draw_concepts(explanation.map, style, picture.view.onto_picture))
     else:
-        coloured = draw.colours(picture.view.onto_picture(unit(explanation.map, style)), style.colormap)
+        coloured = draw.apply_colormap(picture.view.onto_picture(to_unit_range(explanation.map, style)), style.colormap)
     return encode.png(warn.stamp_untrained(coloured) if style.untrained else coloured)

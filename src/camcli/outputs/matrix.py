@@ -1,4 +1,4 @@
-"""A symmetric matrix of similarities as a drawing."""
+"""Drawing of a symmetric matrix of similarities."""
 
 from __future__ import annotations
 
@@ -6,51 +6,53 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from camcli.outputs.draw import colours
+from camcli.outputs.draw import apply_colormap
 from camcli.outputs.panel import BLACK, GREY
-from camcli.outputs.sheet import SIDE
+from camcli.outputs.sheet import THUMBNAIL_SIDE
 
-# A cell's side, if not more is needed to be as wide as a picture; that of one whose value can be read in it, and whose
-# number beside it; the room for these numbers.
-CELL, READABLE, NUMBERED, NUMBERS = 34, 24, 15, 22
+# Side of a cell, unless more is needed to be as wide as a picture; least side for a value in the cell, and for a number
+# beside it; room for these numbers.
+CELL_SIDE, MIN_SIDE_FOR_VALUES, MIN_SIDE_FOR_NUMBERS, NUMBERS_ROOM = 34, 24, 15, 22
 TEXT = 12
-# What is not defined, and the diagonal, which says nothing.
-UNDEFINED, ITSELF = (224, 224, 224), (250, 250, 250)
-# Colours whose red, green and blue come to less than this are dark.
+# Colours of undefined values, and of the diagonal, which is trivial.
+UNDEFINED_COLOUR, DIAGONAL_COLOUR = (224, 224, 224), (250, 250, 250)
+# Colours are dark if red, green and blue sum to less than this.
 DARK = 330
 
 
-def matrix(values: Float[np.ndarray, "k k"], widest: int, colormap: str) -> UInt8[np.ndarray, "h w 3"]:
-    """A matrix of values from 0 to 1, in colours, with the values in the cells where there is room.
+def draw_matrix(values: Float[np.ndarray, "k k"], max_width: int, colormap: str) -> UInt8[np.ndarray, "h w 3"]:
+    """Draw a matrix of values from 0 to 1 in colours, with the values in the cells where there is room.
 
-    Rows and columns are numbered from 1 on. What is below zero has zero's colour; what is not defined is grey.
+    Rows and columns are numbered from 1. Values below zero have the colour of zero, undefined ones are grey.
 
     Args:
-        values: NaN where not defined.
-        widest: in pixels.
+        values: the matrix; NaN where undefined.
+        max_width: greatest width in pixels.
         colormap: a name from ``camcli.outputs.COLORMAPS``.
     """
     count = len(values)
-    cell = max(1, min(max(CELL, (SIDE - NUMBERS) // count), (widest - NUMBERS) // count))
-    side = NUMBERS + cell * count
+    cell = max(1, min(max(CELL_SIDE, (THUMBNAIL_SIDE - NUMBERS_ROOM) // count), (max_width - NUMBERS_ROOM) // count))
+    side = NUMBERS_ROOM + cell * count
     page = Image.new("RGB", (side, side), "white")
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(TEXT)
-    coloured = colours(np.clip(np.nan_to_num(values), 0, 1).astype(np.float32), colormap)
-    coloured[np.isnan(values)] = UNDEFINED
-    coloured[np.eye(count, dtype=bool)] = ITSELF
-    page.paste(Image.fromarray(coloured).resize((cell * count,) * 2, Image.Resampling.NEAREST), (NUMBERS, NUMBERS))
-    for place in range(count) if cell >= NUMBERED else ():
-        middle = NUMBERS + place * cell + cell / 2
-        draw.text((middle, NUMBERS / 2), str(place + 1), GREY, font, anchor="mm")
-        draw.text((NUMBERS / 2, middle), str(place + 1), GREY, font, anchor="mm")
-        for other in range(count) if cell >= READABLE else ():
+    coloured = apply_colormap(np.clip(np.nan_to_num(values), 0, 1).astype(np.float32), colormap)
+    coloured[np.isnan(values)] = UNDEFINED_COLOUR
+    coloured[np.eye(count, dtype=bool)] = DIAGONAL_COLOUR
+    page.paste(
+        Image.fromarray(coloured).resize((cell * count,) * 2, Image.Resampling.NEAREST), (NUMBERS_ROOM, NUMBERS_ROOM)
+    )
+    for place in range(count) if cell >= MIN_SIDE_FOR_NUMBERS else ():
+        middle = NUMBERS_ROOM + place * cell + cell / 2
+        draw.text((middle, NUMBERS_ROOM / 2), str(place + 1), GREY, font, anchor="mm")
+        draw.text((NUMBERS_ROOM / 2, middle), str(place + 1), GREY, font, anchor="mm")
+        for other in range(count) if cell >= MIN_SIDE_FOR_VALUES else ():
             if other != place:
                 ink = "white" if int(coloured[place, other].sum()) < DARK else BLACK
-                centre = (NUMBERS + other * cell + cell / 2, middle)
-                draw.text(centre, _short(values[place, other]), ink, font, anchor="mm")
+                centre = (NUMBERS_ROOM + other * cell + cell / 2, middle)
+                draw.text(centre, _format_value(values[place, other]), ink, font, anchor="mm")
     return np.asarray(page)
 
 
-def _short(value: float) -> str:
-    """The value to two decimals, without the zero before them."""
+def _format_value(value: float) -> str:
+    """Return the value to two decimals, without a leading zero."""
     return "-" if np.isnan(value) else f"{round(value, 2) + 0.0:.2f}".replace("0.", ".", 1)

@@ -1,4 +1,4 @@
-"""From a map's values to 0..1, and the colours of concepts."""
+"""Scaling of maps to 0..1, and the colours of concepts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,29 +10,29 @@ from jaxtyping import Float32, UInt8
 from camcli.base.errors import PictureError
 from camcli.outputs import Normalize
 
-# Single pixels dominate a gradient: the value that 99.5 % of them stay below is drawn as the strongest.
-ROBUST = 99.5
-# Over a photograph a gradient's pixels are lost one by one. An overlay spreads them with a Gaussian whose standard
-# deviation is this share of the input's shorter side: 3.4 of 224 pixels, where eye and nose of a cat are still apart.
-SPREAD = 0.015
+# Single pixels dominate a gradient, so that its 99.5th percentile is drawn at full strength.
+ROBUST_PERCENTILE = 99.5
+# Single pixels of a gradient are hard to see over a photograph. An overlay smooths them with a Gaussian whose standard
+# deviation is this share of the input's shorter side: 3.4 of 224 pixels, which still keeps a cat's eye and nose apart.
+SMOOTHING = 0.015
 
-# The colours of concepts: those of Okabe and Ito (2008), which colour-blind people can tell apart, without black;
-# beyond the seventh they come again darker, and then lighter.
+# Colours of concepts: those of Okabe and Ito (2008), which colour-blind people can tell apart, without black; after the
+# seventh they repeat in a darker shade, and then in a lighter one.
 PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167), (240, 228, 66), (0, 114, 178), (213, 94, 0))
 SHADES = ((0, 0.0), (0, 0.5), (255, 0.55))
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How maps are drawn.
+    """Style of drawn maps.
 
     Attributes:
         colormap: a name from ``camcli.outputs.COLORMAPS``.
-        alpha: the opacity of the colour in an overlay where the map is at its strongest; see ``blend``.
-        normalize: what becomes 1: ``image`` the map's own strongest value, ``run`` the value ``scale``, ``none`` 1.
-            ``range`` is ``image``, and what becomes 0 is the least value shown.
-        scale: for ``run``.
-        untrained: the weights are random, and every picture says so.
+        alpha: opacity of the colour in an overlay where the map is strongest; see :func:`camcli.outputs.draw.blend`.
+        normalize: the value that becomes 1: ``image`` for the map's own peak, ``run`` for ``scale``, ``none`` for 1.
+            ``range`` is ``image`` with the least value shown as 0.
+        scale: the run's peak value, for ``run``.
+        untrained: True if the weights are random; every picture then has a warning.
     """
 
     colormap: str
@@ -42,38 +42,38 @@ class Style:
     untrained: bool = False
 
 
-def display(
+def rectify(
     map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "d h w"],
 ) -> Float32[np.ndarray, "h w"]:
-    """What is shown of a signed map: nothing below zero.
+    """Rectify a signed map for drawing.
 
-    A layer's map is rectified (Selvaraju et al. 2017, arXiv:1610.02391, eq. 2); of a gradient at the input the
+    A layer's map is cut off below zero (Selvaraju et al. 2017, arXiv:1610.02391, eq. 2); of a gradient at the input the
     greatest magnitude over the three colours is taken (Simonyan et al. 2013, arXiv:1312.6034, sec. 3.1).
 
     Raises:
-        PictureError: the map has values that are not finite; they are not drawn as if they were zero.
+        PictureError: the map has values that are not finite, which must not be drawn as zero.
     """
     if not np.isfinite(map).all():
         raise PictureError("the map has values that are not finite")
     return np.asarray(np.abs(map).max(0) if map.ndim == 3 else np.maximum(map, 0))
 
 
-def strongest(map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "d h w"]) -> float:
-    """The value that becomes 1 when a map is normalised by itself; the greatest of these is a run's ``scale``.
+def peak_value(map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "d h w"]) -> float:
+    """Return the value that becomes 1 when a map is normalized by itself; a run's ``scale`` is the greatest of these.
 
-    Of a layer's map the greatest value shown, of a gradient at the input the 99.5th percentile (or the greatest
-    value, where so few are not zero that the percentile is).
+    It is the greatest value of a rectified layer map, and the 99.5th percentile of a gradient at the input (or its
+    greatest value where the percentile is zero).
     """
-    shown = display(map)
-    robust = float(np.percentile(shown, ROBUST)) if map.ndim == 3 else 0.0
+    shown = rectify(map)
+    robust = float(np.percentile(shown, ROBUST_PERCENTILE)) if map.ndim == 3 else 0.0
     return robust or float(shown.max())
 
 
 def full_scale(map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "d h w"], style: Style) -> float:
-    """The value that becomes 1 when this map is drawn in this style."""
+    """Return the value that becomes 1 when a map is drawn in a style."""
     match style.normalize:
         case "image" | "range":
-            return strongest(map)
+            return peak_value(map)
         case "run":
             if style.scale is None:
                 raise ValueError("normalize='run' needs the run's scale")
@@ -82,49 +82,48 @@ def full_scale(map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "d h w"], s
             return 1.0
 
 
-def unit(
-    map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "d h w"], style: Style, spread: bool = False
+def to_unit_range(
+    map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "d h w"], style: Style, smooth: bool = False
 ) -> Float32[np.ndarray, "h w"]:
-    """What is shown of a map, between 0 and 1, at the map's own size. A map without anything to show stays zero.
+    """Rectify a map and scale it to 0..1, at its own size. A map without positive values becomes zero.
 
     Args:
-        map: as the method gave it.
-        style: says what becomes 1.
-        spread: for overlays: what is shown of a gradient at the input is smoothed (``SPREAD``) and then brought back
-            to the strength it had, so that one scale serves it and the unsmoothed heatmap. A layer's map, which is
-            smooth already, stays as it is.
+        map: the map as the method gave it.
+        style: style that sets the value that becomes 1.
+        smooth: True to smooth a gradient at the input (by ``SMOOTHING``) for overlays; its strength is kept, so that
+            one scale holds for the overlay and the unsmoothed heatmap. A layer's map is not smoothed.
     """
-    shown = display(map)
-    if spread and map.ndim == 3:
-        shown = _spread(shown, strongest(map))
+    shown = rectify(map)
+    if smooth and map.ndim == 3:
+        shown = _smooth(shown, peak_value(map))
     scale = full_scale(map, style)
     least = float(shown.min()) if style.normalize == "range" else 0.0
-    # What is the same everywhere is as strong everywhere.
+    # A constant map is all 1, or all 0.
     if scale <= least:
         return np.full_like(shown, float(scale > 0))
     drawn: np.ndarray = np.clip((shown - np.float32(least)) / np.float32(scale - least), 0, 1)
     return drawn
 
 
-def hue(number: int) -> tuple[int, int, int]:
-    """The colour of a concept, from 1 on; after 21 they come again."""
+def concept_colour(number: int) -> tuple[int, int, int]:
+    """Return the colour of a concept, numbered from 1; colours repeat after 21."""
     turn, place = divmod((number - 1) % (len(PALETTE) * len(SHADES)), len(PALETTE))
     towards, part = SHADES[turn]
     red, green, blue = (round(value + part * (towards - value)) for value in PALETTE[place])
     return red, green, blue
 
 
-def by_concept(
+def draw_concepts(
     maps: Float32[np.ndarray, "k h w"], style: Style, onto: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[Float32[np.ndarray, "H W"], UInt8[np.ndarray, "H W 3"]]:
-    """Concepts on one sheet: the heat of the strongest at each place, and its colour there at full strength.
+    """Combine the maps of concepts: the heat of the strongest at each pixel, and its colour at full strength.
 
-    All have one scale, so that they compare.
+    All concepts share one scale.
 
     Args:
-        maps: of each concept how much of it every cell has.
-        style: says what becomes 1.
-        onto: from a map's cells to the sheet's pixels.
+        maps: the amount of each concept in each cell.
+        style: style that sets the value that becomes 1.
+        onto: from a map's cells to the pixels of the drawing.
     """
     most = maps.max(0)
     scale = full_scale(most, style)
@@ -137,20 +136,20 @@ def by_concept(
         if heat is None:
             heat, which = own, np.zeros(own.shape, np.int64)
         else:
-            # What is not seen is NaN, and greater than nothing.
+            # Unseen pixels are NaN, and no comparison with NaN is true.
             which[own > heat] = number
             heat = np.maximum(heat, own)
     assert heat is not None
-    colours = np.array([hue(number + 1) for number in range(len(maps))], np.uint8)
+    colours = np.array([concept_colour(number + 1) for number in range(len(maps))], np.uint8)
     return heat, colours[which]
 
 
-def _spread(shown: Float32[np.ndarray, "h w"], strength: float) -> Float32[np.ndarray, "h w"]:
-    """Smoothed, with ``strength`` where 99.5 % of its values stay below.
+def _smooth(shown: Float32[np.ndarray, "h w"], strength: float) -> Float32[np.ndarray, "h w"]:
+    """Smooth a map and rescale its 99.5th percentile to ``strength``.
 
-    But at most twice that: of a gradient of few pixels nearly all is zero, smoothed too, and its percentile would draw
-    the last traces of each pixel at full strength.
+    The greatest value is at most twice that: a gradient of few pixels is nearly all zero even when smoothed, and its
+    percentile would draw faint traces of each pixel at full strength.
     """
-    smooth = np.asarray(cv2.GaussianBlur(shown, (0, 0), SPREAD * min(shown.shape), borderType=cv2.BORDER_REFLECT))
-    top = max(float(np.percentile(smooth, ROBUST)), float(smooth.max()) / 2)
+    smooth = np.asarray(cv2.GaussianBlur(shown, (0, 0), SMOOTHING * min(shown.shape), borderType=cv2.BORDER_REFLECT))
+    top = max(float(np.percentile(smooth, ROBUST_PERCENTILE)), float(smooth.max()) / 2)
     return np.asarray(smooth * np.float32(strength / top)) if top > 0 else smooth

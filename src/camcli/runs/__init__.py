@@ -1,1 +1,1 @@
-"""A job over many pictures."""
+"""Runs of a job over many pictures."""

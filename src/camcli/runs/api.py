@@ -1,4 +1,4 @@
-"""``camcli.explain``: pictures in, explanations out."""
+"""``camcli.explain``: an iterator over the explanations of pictures."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ import torch
 from PIL import Image
 
 from camcli.base.errors import PictureError, RequestError, did_you_mean
-from camcli.base.signature import written
-from camcli.engine.choose import one_or_several, plain
+from camcli.base.signature import format_value
+from camcli.engine.choose import as_tuple, to_python
 from camcli.engine.explanation import Explanation
-from camcli.engine.maps.concepts import spread_first
-from camcli.images import page_of
-from camcli.images.decode import from_array, in_memory
+from camcli.engine.maps.concepts import put_even_sample_first
+from camcli.images import describe_page
+from camcli.images.decode import from_array, from_image
 from camcli.images.find import find
-from camcli.images.pages import paged
-from camcli.images.source import Source
-from camcli.runs.job.job import RENAMED, Job
+from camcli.images.pages import expand_pages
+from camcli.images.source import PictureSource
+from camcli.runs.job.job import RENAMED_OPTIONS, Job
 from camcli.runs.worker.fit_concepts import fit_concepts
 from camcli.runs.worker.item import Item
-from camcli.runs.worker.pipeline import stream
+from camcli.runs.worker.pipeline import stream_results
 from camcli.runs.worker.worker import Worker
 
-# What is one picture to `explain`.
-Given = str | Path | Image.Image | np.ndarray
+# Inputs that are one picture to `explain`.
+PictureInput = str | Path | Image.Image | np.ndarray
 
 
 def explain(
-    images: Given | Iterable[Given],
+    images: PictureInput | Iterable[PictureInput],
     *,
     on_error: Callable[[str, PictureError], Any] | None = None,
     **options: Any,
@@ -43,7 +43,7 @@ def explain(
     ``for explanation in camcli.explain("photos", model="resnet50", layer="layer4", target="top:2"): ...``
 
     Args:
-        images: a file, folder, glob or ``@list``; a picture of Pillow's; an array ``(h, w)`` or ``(h, w, channels)``
+        images: a file, folder, glob or ``@list``; a Pillow image; an array ``(h, w)`` or ``(h, w, channels)``
             with values of 0 to 255 (uint8), 0 to 65535 (other integers) or 0 to 1 (floating point), unless ``range``
             says otherwise; or several of these.
         on_error: called with the picture's name and the reason for each map that cannot be made; default: raise it.
@@ -56,26 +56,26 @@ def explain(
         ``explanation.view.onto_picture(explanation.map)`` is the map at the picture's own pixels.
 
     Raises:
-        RequestError: anything in the options that cannot be, before the first picture.
+        RequestError: an option is invalid; raised before the first picture.
         PictureError: a picture has no map, unless ``on_error`` is given.
     """
-    alone = isinstance(images, Given) and not (isinstance(images, np.ndarray) and images.ndim > 3)
-    several = cast("Iterable[Given]", [images] if alone else images)
+    is_single = isinstance(images, PictureInput) and not (isinstance(images, np.ndarray) and images.ndim > 3)
+    several = cast("Iterable[PictureInput]", [images] if is_single else images)
     named = [str(one) for one in several if isinstance(one, str | Path)] if isinstance(several, Sequence) else []
-    job = _job(options, named)
+    job = _make_job(options, named)
     known = len(named) == (len(several) if isinstance(several, Sequence) else -1)
 
-    def sources() -> Iterator[Source]:
-        return (source for path in named for source in _found(path, job, checked=isinstance(images, str | Path)))
+    def iter_sources() -> Iterator[PictureSource]:
+        return (source for path in named for source in _find_sources(path, job, checked=isinstance(images, str | Path)))
 
-    worker = Worker(job, sources if known else None)
+    worker = Worker(job, iter_sources if known else None)
 
-    def items() -> Iterator[Item]:
+    def iter_items() -> Iterator[Item]:
         for number, one in enumerate(several):
             if isinstance(one, Image.Image | np.ndarray):
-                yield _in_memory(one, f"image-{number}", worker.job)
+                yield _make_item(one, f"image-{number}", worker.job)
             elif isinstance(one, str | Path):
-                yield from map(Item, _found(one, job, checked=one is images))
+                yield from map(Item, _find_sources(one, job, checked=one is images))
             else:
                 raise RequestError(
                     f"a {type(one).__name__} is no picture",
@@ -83,38 +83,40 @@ def explain(
                     "(n, channels, height, width) are explained by camcli.Explainer",
                 )
 
-    if worker.explainer.fits:
+    if worker.explainer.fits_concepts:
         if not isinstance(several, Sequence):
             raise RequestError(
                 "concepts are found in several pictures together before the first is explained, and these come one by "
                 "one",
                 "give a list of them; or let each picture have concepts of its own: options={'over': 'picture'}",
             )
-        fit_concepts(worker, spread_first(items, sum(1 for _ in items())))
-    return _explanations(stream(worker, items()), on_error)
+        fit_concepts(worker, put_even_sample_first(iter_items, sum(1 for _ in iter_items())))
+    return _iter_explanations(stream_results(worker, iter_items()), on_error)
 
 
-def _found(path: str | Path, job: Job, checked: bool) -> Iterator[Source]:
-    """The pictures that one path stands for; one of several that stands for nothing is reported in its place."""
+def _find_sources(path: str | Path, job: Job, checked: bool) -> Iterator[PictureSource]:
+    """Return the pictures that a path stands for; if there are none and not ``checked``, an erroneous one."""
     try:
-        return paged(find([str(path)], out=Path(job.out)), job.pages)
+        return expand_pages(find([str(path)], out=Path(job.out)), job.pages)
     except RequestError as error:
         if checked:
             raise
-        return iter([Source(Path(path), str(path), error.message)])
+        return iter([PictureSource(Path(path), str(path), error.message)])
 
 
-def _in_memory(image: Image.Image | np.ndarray, name: str, job: Job) -> Item:
-    # Converted before the next is drawn, since the caller may then close it.
+def _make_item(image: Image.Image | np.ndarray, name: str, job: Job) -> Item:
+    # Converted before the next is taken, since the caller may then close it.
     try:
         if isinstance(image, np.ndarray):
-            return Item(Source(Path(name), name), image=from_array(image, job.background, job.range))
-        return Item(Source(Path(name), name), image=in_memory(image, job.background, job.range))
+            return Item(PictureSource(Path(name), name), decoded=from_array(image, job.background, job.range))
+        return Item(PictureSource(Path(name), name), decoded=from_image(image, job.background, job.range))
     except PictureError as error:
-        return Item(Source(Path(name), name, error.message))
+        return Item(PictureSource(Path(name), name, error.message))
 
 
-def _explanations(items: Iterator[Item], on_error: Callable[[str, PictureError], Any] | None) -> Iterator[Explanation]:
+def _iter_explanations(
+    items: Iterator[Item], on_error: Callable[[str, PictureError], Any] | None
+) -> Iterator[Explanation]:
     for item in items:
         name = str(item.source.path)
         for result in [item.error] if item.error else item.results:
@@ -122,14 +124,14 @@ def _explanations(items: Iterator[Item], on_error: Callable[[str, PictureError],
                 view = item.picture.view.placed(result.placement) if item.picture else None
                 yield replace(result, source=name, view=view, page=item.source.page)
             elif on_error is None:
-                raise PictureError(f"{page_of(name, item.source.page)}: {result.message}", result.hint)
+                raise PictureError(f"{describe_page(name, item.source.page)}: {result.message}", result.hint)
             else:
                 on_error(name, result)
 
 
-def _job(options: dict[str, Any], inputs: Sequence[str]) -> Job:
-    """The job that keyword options amount to; a single value will do where a job has several."""
-    named = {{"layer": "layers"}.get(name, name): value for name, value in _current(options).items()}
+def _make_job(options: dict[str, Any], inputs: Sequence[str]) -> Job:
+    """Make a job from keyword options; a single value will do for an option that takes several."""
+    named = {{"layer": "layers"}.get(name, name): value for name, value in _apply_new_names(options).items()}
     known = Job.__dataclass_fields__
     for name, value in named.items():
         if name not in known or name == "inputs":
@@ -138,8 +140,8 @@ def _job(options: dict[str, Any], inputs: Sequence[str]) -> Job:
             )
         if known[name].type.startswith("tuple"):
             if isinstance(value, Mapping):
-                value = [f"{option}={written(given)}" for option, given in value.items()]
-            named[name] = tuple(str(plain(one)) for one in one_or_several(plain(value)))
+                value = [f"{option}={format_value(given)}" for option, given in value.items()]
+            named[name] = tuple(str(to_python(one)) for one in as_tuple(to_python(value)))
         if name in ("method", "scales", "device") and not isinstance(value, str):
             named[name] = ",".join(map(str, [value] if isinstance(value, int | float | torch.device) else value))
         if name == "group" and isinstance(value, int):
@@ -153,13 +155,14 @@ def _job(options: dict[str, Any], inputs: Sequence[str]) -> Job:
     return Job(**named, inputs=tuple(inputs))
 
 
-def _current(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options by their names of today; an old one is warned of."""
-    for old in RENAMED.keys() & options.keys():
+def _apply_new_names(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options by their current names, with a warning for each old one."""
+    for old in RENAMED_OPTIONS.keys() & options.keys():
         if not isinstance(options[old], bool):
             raise RequestError(
-                f"{old} is not a file but true or false: the old name of {RENAMED[old]}, gradient checkpointing",
+                f"{old} is not a file but true or false: the old name of {RENAMED_OPTIONS[old]}, gradient "
+                "checkpointing",
                 f"weights are named by weights={str(options[old])!r}",
             )
-        warnings.warn(f"{old} is called {RENAMED[old]} now", FutureWarning, stacklevel=4)
-    return {RENAMED.get(name, name): value for name, value in options.items()}
+        warnings.warn(f"{old} is called {RENAMED_OPTIONS[old]} now", FutureWarning, stacklevel=4)
+    return {RENAMED_OPTIONS.get(name, name): value for name, value in options.items()}

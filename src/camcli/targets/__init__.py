@@ -1,8 +1,8 @@
-"""The table of targets: which classes of a picture are explained.
+"""Registry of targets: rules that choose the classes of a picture to explain.
 
-Each row is a function ``(argument, network) -> Target``; a ``Target`` goes from a picture's path and scores to classes,
-and raises PictureError if this picture has none. What a user writes is ``row`` or ``row:argument``; anything else is a
-class.
+Each row is a function ``(argument, network) -> TargetRule``; a ``TargetRule`` goes from a picture's path and scores to
+classes, and raises PictureError if the picture has none. The user writes ``row`` or ``row:argument``; any other word is
+a class.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from camcli.base.errors import RequestError
-from camcli.base.registry import Row, Table
+from camcli.base.registry import Registry, Row
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from camcli.engine.network import Network
 
-Target = Callable[[Path, "Tensor"], Sequence[int]]
+TargetRule = Callable[[Path, "Tensor"], Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +29,17 @@ class TargetRow(Row):
     """One kind of target.
 
     Attributes:
-        several: whether it can give a picture more than one class; then each map's name says which class it is of.
+        multi_target: True if it can give a picture several classes; the name of each map then contains the class.
     """
 
-    several: bool = True
+    multi_target: bool = True
 
 
-TARGETS = Table(
+TARGETS = Registry(
     TargetRow,
     "camcli.targets",
     "target",
-    TargetRow("logits", "predicted", "the class with the highest score", several=False),
+    TargetRow("logits", "predicted", "the class with the highest score", multi_target=False),
     TargetRow("logits", "top", "top:5, the classes with the highest scores, a map for each"),
     TargetRow(
         "logits",
@@ -51,63 +51,66 @@ TARGETS = Table(
         "named",
         "class",
         "class:NAME, by index, name, part of a name or WordNet id; class: may be left out",
-        several=False,
+        multi_target=False,
         function="named_class",
     ),
     TargetRow(
-        "named", "folder", "the class that the image's folder is named after", several=False, function="of_folder"
+        "named", "folder", "the class that the image's folder is named after", multi_target=False, function="of_folder"
     ),
     TargetRow(
         "features",
         "channel",
         "channel:12,99, features of a backbone without its head, or channels of the layer",
-        several=False,
+        multi_target=False,
     ),
     TargetRow(
         "features",
         "channels",
         "channels:top:5[:CLASS], the layer's channels that matter most to the class",
-        several=False,
+        multi_target=False,
     ),
     TargetRow(
-        "features", "similar", "similar:FILE, similarity to another image: the cosine of their features", several=False
+        "features",
+        "similar",
+        "similar:FILE, similarity to another image: the cosine of their features",
+        multi_target=False,
     ),
 )
-# Rows that ask about features, and not about classes.
-FEATURES = ("channel", "similar")
-ABOVE = re.compile(r"all\s*(>.*)", re.DOTALL)
-STRONGEST = re.compile(r"top:([0-9]{1,6})(?::(.+))?", re.ASCII | re.DOTALL)
+# Rows whose targets are features instead of classes.
+FEATURE_TARGETS = ("channel", "similar")
+ALL_ABOVE = re.compile(r"all\s*(>.*)", re.DOTALL)
+TOP_CHANNELS = re.compile(r"top:([0-9]{1,6})(?::(.+))?", re.ASCII | re.DOTALL)
 
 
-def resolve(words: Sequence[str], network: Network) -> Target:
-    """One target of all the words a user gave: their classes in order, each once.
+def resolve(words: Sequence[str], network: Network) -> TargetRule:
+    """Combine all target words into one rule that gives their classes in order, without repetitions.
 
     Raises:
         RequestError: a word names no class, several, or is malformed.
     """
-    parts = [_resolve_one(word, network) for word in words]
+    rules = [_resolve_one(word, network) for word in words]
 
-    def target(path: Path, scores: Tensor) -> list[int]:
-        return list(dict.fromkeys(index for part in parts for index in part(path, scores)))
+    def rule(path: Path, scores: Tensor) -> list[int]:
+        return list(dict.fromkeys(index for part in rules for index in part(path, scores)))
 
-    return target
+    return rule
 
 
-def gives_several(word: str) -> bool:
-    """Whether what a user wrote can give a picture more than one class."""
-    row, argument = parsed(word)
+def is_multi_target(word: str) -> bool:
+    """Return whether a target word can give a picture more than one class."""
+    row, argument = parse_target(word)
     if row == "channels":
-        return gives_several(strongest_of(argument)[1])
-    return TARGETS.find(row).several or (row == "channel" and "," in argument)
+        return is_multi_target(parse_top_channels(argument)[1])
+    return TARGETS.find(row).multi_target or (row == "channel" and "," in argument)
 
 
-def strongest(words: Sequence[str]) -> int:
-    """How many of the layer's channels are asked for, of the class that each word names; 0 if it is classes.
+def count_top_channels(words: Sequence[str]) -> int:
+    """Return the number of top channels that ``channels:top:N`` words request; 0 for other targets.
 
     Raises:
-        RequestError: one word asks for channels and another does not, or for another number.
+        RequestError: the words request different numbers, or only some of them request channels.
     """
-    counts = {strongest_of(argument)[0] if row == "channels" else 0 for row, argument in map(parsed, words)}
+    counts = {parse_top_channels(argument)[0] if row == "channels" else 0 for row, argument in map(parse_target, words)}
     if len(counts) > 1:
         raise RequestError(
             f"the targets {', '.join(words)} ask for different things of the layer's channels",
@@ -116,13 +119,13 @@ def strongest(words: Sequence[str]) -> int:
     return counts.pop() if counts else 0
 
 
-def strongest_of(argument: str) -> tuple[int, str]:
-    """How many channels ``top:5:tabby`` asks for, and of which class; of the predicted one if none is named.
+def parse_top_channels(argument: str) -> tuple[int, str]:
+    """Return the number of channels and the class in ``top:5:tabby``, by default the predicted class.
 
     Raises:
-        RequestError: it is malformed.
+        RequestError: the argument is malformed.
     """
-    match = STRONGEST.fullmatch(argument)
+    match = TOP_CHANNELS.fullmatch(argument)
     if match is None or int(match[1]) < 1:
         raise RequestError(
             f"the target 'channels:{argument}' does not say how many channels",
@@ -131,22 +134,22 @@ def strongest_of(argument: str) -> tuple[int, str]:
     return int(match[1]), match[2] or "predicted"
 
 
-def parsed(word: str) -> tuple[str, str]:
-    """The row that a word names, and its argument."""
-    if match := ABOVE.fullmatch(word):
+def parse_target(word: str) -> tuple[str, str]:
+    """Split a target word into the name of a row and its argument."""
+    if match := ALL_ABOVE.fullmatch(word):
         return "all", match[1]
     name, _, argument = word.partition(":")
     return (name, argument) if name in TARGETS.names() else ("class", word)
 
 
-def _resolve_one(word: str, network: Network) -> Target:
-    row, argument = parsed(word)
-    target: Target = TARGETS.load(row)(argument, network)
-    return target
+def _resolve_one(word: str, network: Network) -> TargetRule:
+    row, argument = parse_target(word)
+    rule: TargetRule = TARGETS.load(row)(argument, network)
+    return rule
 
 
-# What is explained, which number of it and by which method, where nobody says so.
+# Value of the options for target, score and method that stands for a default chosen by the model.
 AUTO = "auto"
 
-# How a target begins that names a picture to compare with.
-LIKE = "similar:"
+# Prefix of a target that names a picture to compare with.
+SIMILAR_PREFIX = "similar:"

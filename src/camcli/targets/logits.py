@@ -1,4 +1,4 @@
-"""Targets that follow from the picture's own scores."""
+"""Targets chosen by the picture's own scores."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from camcli.engine.network import Network
-    from camcli.targets import Target
+    from camcli.targets import TargetRule
 
 
-def predicted(argument: str, network: Network) -> Target:
-    """The class with the highest score, of those that can be explained.
+def predicted(argument: str, network: Network) -> TargetRule:
+    """Select the class with the highest score, of those that can be explained.
 
     Raises:
-        RequestError: an argument was given; it takes none.
+        RequestError: an argument was given.
     """
     if argument:
         raise RequestError(
@@ -29,76 +29,78 @@ def predicted(argument: str, network: Network) -> Target:
     return top("1", network)
 
 
-def top(argument: str, network: Network) -> Target:
-    """The ``argument`` classes with the highest scores, best first.
+def top(argument: str, network: Network) -> TargetRule:
+    """Select the ``argument`` classes with the highest scores, best first.
 
     Raises:
-        RequestError: the argument is no number from 1 to the number of classes.
+        RequestError: the argument is not a number from 1 to the number of classes.
     """
-    there = network.labels.open
-    if not (argument.isascii() and argument.isdecimal() and 1 <= int(argument) <= there):
+    available = network.labels.explainable_count
+    if not (argument.isascii() and argument.isdecimal() and 1 <= int(argument) <= available):
         raise RequestError(
             f"the target 'top:{argument}' is not a number of {network.labels.nouns}",
-            f"say top:N with N from 1 to {there}",
+            f"say top:N with N from 1 to {available}",
         )
     count = int(argument)
 
-    def target(path: Path, scores: Tensor) -> list[int]:  # noqa: ARG001
-        # Stable, so that of equal scores the first class wins, as with argmax.
-        best = scores[:there].sort(descending=True, stable=True).indices[:count]
-        # What a detector has not found, or a segmentation nowhere predicted.
+    def rule(path: Path, scores: Tensor) -> list[int]:  # noqa: ARG001
+        # Stable, so that the first of equal classes wins, as with argmax.
+        best = scores[:available].sort(descending=True, stable=True).indices[:count]
+        # Without classes that a detector did not find, or that a segmentation predicts nowhere.
         return [int(index) for index in best if scores[index] > float("-inf")]
 
-    return target
+    return rule
 
 
-def every(argument: str, network: Network) -> Target:
-    """Every class, in order; of ``>0.5`` those whose probability is above it.
+def every(argument: str, network: Network) -> TargetRule:
+    """Select every class in order, or for ``>0.5`` those whose probability is above it.
 
     Raises:
-        RequestError: as of :func:`above`.
+        RequestError: see :func:`above_threshold`.
     """
     if argument:
-        return above(argument.removeprefix(">"), network)
-    there = network.labels.open
-    return lambda path, scores: [index for index in range(there) if scores[index] > float("-inf")]
+        return above_threshold(argument.removeprefix(">"), network)
+    available = network.labels.explainable_count
+    return lambda path, scores: [index for index in range(available) if scores[index] > float("-inf")]
 
 
-def above(argument: str, network: Network) -> Target:
-    """Every class whose probability is above ``argument``, the highest first; where there is none, whose output is.
+def above_threshold(argument: str, network: Network) -> TargetRule:
+    """Select every class whose probability, or raw output if there is none, exceeds ``argument``, highest first.
 
-    A picture in which no class is has a PictureError.
+    The rule raises PictureError for a picture without such a class.
 
     Raises:
-        RequestError: the argument is no number, or none that a probability can be above.
+        RequestError: the argument is not a number that a probability can exceed.
     """
-    alike = network.activation == "none"
-    given = alike or network.activation == "probabilities"
+    is_raw_output = network.activation == "none"
+    as_given = is_raw_output or network.activation == "probabilities"
     try:
-        least = float(argument)
+        threshold = float(argument)
     except ValueError:
-        least = float("nan")
-    if not (-math.inf < least < math.inf and (alike or 0 <= least < 1)):
+        threshold = float("nan")
+    if not (-math.inf < threshold < math.inf and (is_raw_output or 0 <= threshold < 1)):
         raise RequestError(
             f"the target 'all>{argument}' does not say above which probability a class is explained",
-            "say all>0.5" + ("" if alike else ", with a number from 0 to below 1"),
+            "say all>0.5" + ("" if is_raw_output else ", with a number from 0 to below 1"),
         )
-    if network.outlet.task not in ("classify", "features"):
+    if network.output_spec.task not in ("classify", "features"):
         raise RequestError(
             f"{network.name} does not give each class one probability for a picture",
             "for boxes: --min-score; for segmentation: --target top:5",
         )
-    what = "output" if alike else "probability"
+    noun_of_value = "output" if is_raw_output else "probability"
 
-    def target(path: Path, scores: Tensor) -> list[int]:  # noqa: ARG001
-        alone = network.activation == "sigmoid" or len(scores) == 1
-        sure = scores if given else scores.sigmoid() if alone else scores.softmax(0)
-        order = sure[: network.labels.open].sort(descending=True, stable=True).indices
-        found: list[int] = order[sure[order].double() > least].tolist()
+    def rule(path: Path, scores: Tensor) -> list[int]:  # noqa: ARG001
+        is_independent = network.activation == "sigmoid" or len(scores) == 1
+        probabilities = scores if as_given else scores.sigmoid() if is_independent else scores.softmax(0)
+        order = probabilities[: network.labels.explainable_count].sort(descending=True, stable=True).indices
+        found: list[int] = order[probabilities[order].double() > threshold].tolist()
         if not found:
-            best = f"{network.labels.short(int(order[0]))!r} has {float(sure[order[0]]):.3g}"
+            best = f"{network.labels.short(int(order[0]))!r} has {float(probabilities[order[0]]):.3g}"
             noun = network.labels.noun
-            raise PictureError(f"no {noun} has a {what} above {least:g} here: {best}", "lower it, or say predicted")
+            raise PictureError(
+                f"no {noun} has a {noun_of_value} above {threshold:g} here: {best}", "lower it, or say predicted"
+            )
         return found
 
-    return target
+    return rule

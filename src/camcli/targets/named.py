@@ -1,4 +1,4 @@
-"""Targets that somebody named: for all pictures, by the picture's folder, or in a file picture by picture."""
+"""Targets given by name: for all pictures, by the picture's folder, or for each picture in a file."""
 
 from __future__ import annotations
 
@@ -9,78 +9,79 @@ from typing import TYPE_CHECKING
 
 from camcli.base.errors import PictureError, RequestError
 from camcli.base.paths import absolute
-from camcli.images.manifest import Kind, Listing
+from camcli.images.manifest import Manifest
+from camcli.images.manifest_rows import Column
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from camcli.engine.network import Network
-    from camcli.targets import Target
+    from camcli.targets import TargetRule
     from camcli.targets.labels import Labels
 
 CLASS_COLUMNS = (
     *("target", "targets", "class", "classes", "label", "labels", "category", "categories", "y", "class_name"),
     *("label_name", "category_name", "classname", "class_id", "label_id", "category_id", "class_label", "class_idx"),
 )
-TARGETS = Kind("target", "class", CLASS_COLUMNS, "tabby", one_hot=True)
+TARGET_COLUMN = Column("target", "class", CLASS_COLUMNS, "tabby", one_hot=True)
 
 
-def named_class(argument: str, network: Network) -> Target:
-    """The class that the argument names, for every picture.
+def named_class(argument: str, network: Network) -> TargetRule:
+    """Select the class that the argument names, for every picture.
 
     Raises:
-        RequestError: it names no class, or several.
+        RequestError: the argument names no class, or several.
     """
     index = network.labels.find(argument)
     return lambda path, scores: [index]
 
 
-def of_folder(argument: str, network: Network) -> Target:
-    """The class that the picture's folder is named after: an index, a name or a WordNet id.
+def of_folder(argument: str, network: Network) -> TargetRule:
+    """Select the class that the picture's folder is named after: an index, a name or a WordNet id.
 
-    A picture whose folder names no class, or several, has a PictureError.
+    The rule raises PictureError for a picture whose folder names no class, or several.
 
     Raises:
-        RequestError: an argument was given; it takes none.
+        RequestError: an argument was given.
     """
     if argument:
         raise RequestError(f"the target 'folder' takes no argument, but {argument!r} was given")
 
     @cache
-    def named(folder: str) -> int | PictureError:
+    def find_class(folder: str) -> int | PictureError:
         try:
             return network.labels.find(folder)
         except RequestError as error:
             return PictureError(f"its folder {folder!r} names no class: {error.message}", error.hint)
 
-    def target(path: Path, scores: Tensor) -> list[int]:  # noqa: ARG001
-        found = named(Path(absolute(path)).parent.name)
+    def rule(path: Path, scores: Tensor) -> list[int]:  # noqa: ARG001
+        found = find_class(Path(absolute(path)).parent.name)
         if isinstance(found, PictureError):
             raise PictureError(found.message, found.hint)
         return [found]
 
-    return target
+    return rule
 
 
-class Listed(Listing[int]):
-    """Targets that a file lists picture by picture.
+class TargetManifest(Manifest[int]):
+    """A file that lists the targets of each picture.
 
     Args:
-        file: the file.
-        labels: the classes.
-        folders: the folders that pictures are taken from.
+        file: path of the file.
+        labels: names of the classes.
+        folders: folders that pictures are taken from.
 
     Raises:
-        RequestError: as of :class:`camcli.images.manifest.Listing`; a word names no class, or several.
+        RequestError: as in :class:`camcli.images.manifest.Manifest`; or a word names no class, or several.
     """
 
     def __init__(self, file: Path, labels: Labels, folders: Sequence[Path] = ()) -> None:
-        super().__init__(file, TARGETS, labels.find, folders)
+        super().__init__(file, TARGET_COLUMN, labels.find, folders)
 
     def __call__(self, path: Path, scores: Tensor) -> Sequence[int]:  # noqa: ARG002
-        """The classes listed for a picture.
+        """Return the classes listed for a picture.
 
         Raises:
             PictureError: the file does not list it.
         """
-        return list(self.wanted(path))
+        return list(self.require(path))

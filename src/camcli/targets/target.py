@@ -1,4 +1,4 @@
-"""What is explained: a class with its score in the graph, and which number of it."""
+"""Targets of explanations, the scores that are explained, and the protocol of predictions."""
 
 from __future__ import annotations
 
@@ -12,68 +12,70 @@ from torch import Tensor
 from camcli.base.errors import PictureError
 
 Task = Literal["classify", "segment", "detect", "features"]
-# What makes probabilities of scores; "probabilities": nothing need, since the scores are some.
+# The function from scores to probabilities; "probabilities" if the scores are probabilities already.
 Activation = Literal["softmax", "sigmoid", "none", "probabilities"]
 Box = tuple[float, float, float, float]
-NO_CLASS = -torch.inf
+NO_SCORE = -torch.inf
 
 
-def as_given(scores: Tensor, index: int, rivals: Sequence[int], activation: Activation) -> Tensor:
-    """The class's score as the model gives it, ``(...)`` of scores ``(classes, ...)``."""
+def logit(scores: Tensor, index: int, rivals: Sequence[int], activation: Activation) -> Tensor:
+    """Return the class's score as the model gives it, ``(...)`` of scores ``(classes, ...)``."""
     del rivals, activation
     return scores[index]
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Which number of a class's is explained.
+    """Kind of score that is explained.
 
     Attributes:
-        name: what it is called.
-        function: from the scores of all classes ``(classes, ...)``, the class, its rivals and what makes probabilities
-            to that number ``(...)``.
-        words: what it is, for people; empty for the score as it stands.
-        against: whether it compares with rivals.
-        versus: the rivals; empty for the strongest other class of each image.
-        cosine: by which scale and bias scores follow from cosines, if it is these that the function is handed.
-        sign: -1 to explain what lowers it (Selvaraju 2017, sec. 3.3: counterfactual explanations).
+        name: name of the score.
+        function: from the scores of all classes ``(classes, ...)``, the class, its rivals and the activation to the
+            explained number ``(...)``.
+        description: description for the user; empty for the plain logit.
+        has_rivals: True if the class is compared with rivals.
+        fixed_rivals: the rivals; empty for the strongest other class of each image.
+        cosine_scaling: scale and bias between cosines and scores, if the function takes cosines; else None.
+        sign: -1 to explain what lowers the score (Selvaraju 2017, sec. 3.3: counterfactual explanations).
     """
 
     name: str = "logit"
-    function: Callable[[Tensor, int, Sequence[int], Activation], Tensor] = as_given
-    words: str = ""
-    against: bool = False
-    versus: tuple[int, ...] = ()
-    cosine: tuple[float, float] | None = None
+    function: Callable[[Tensor, int, Sequence[int], Activation], Tensor] = logit
+    description: str = ""
+    has_rivals: bool = False
+    fixed_rivals: tuple[int, ...] = ()
+    cosine_scaling: tuple[float, float] | None = None
     sign: Literal[1, -1] = 1
 
     @property
-    def plain(self) -> bool:
-        """Whether it is the class's score as it stands."""
-        return self.function is as_given and self.cosine is None and self.sign == 1
+    def is_plain_logit(self) -> bool:
+        """True if the class's score is explained as it is."""
+        return self.function is logit and self.cosine_scaling is None and self.sign == 1
 
-    def rivals(self, scores: Tensor, index: int) -> tuple[int, ...]:
-        """The classes that a class is compared with, by an image's scores; raises PictureError if there are none."""
-        if not self.against:
+    def find_rivals(self, scores: Tensor, index: int) -> tuple[int, ...]:
+        """Return the classes to compare a class with, by an image's scores; raise PictureError if there are none."""
+        if not self.has_rivals:
             return ()
-        if self.versus:
-            others = tuple(other for other in self.versus if other != index and scores[other] > NO_CLASS)
+        if self.fixed_rivals:
+            others = tuple(other for other in self.fixed_rivals if other != index and scores[other] > NO_SCORE)
         else:
             rest = scores.detach().clone()
-            rest[index] = NO_CLASS
-            best = int(rest.argmax())  # of equal ones the first
-            others = (best,) if rest[best] > NO_CLASS else ()
+            rest[index] = NO_SCORE
+            best = int(rest.argmax())  # the first of equal ones
+            others = (best,) if rest[best] > NO_SCORE else ()
         if not others:
             raise PictureError(
-                f"class {index} is compared with itself alone" if self.versus else "there is no other class in it",
+                f"class {index} is compared with itself alone"
+                if self.fixed_rivals
+                else "there is no other class in it",
                 "name another class: --versus CLASS",
             )
         return others
 
     def __call__(self, scores: Tensor, index: int, rivals: Sequence[int], activation: Activation) -> Tensor:
-        """The number, with its sign."""
-        if self.cosine is not None:
-            scale, bias = self.cosine
+        """Compute the explained number, with its sign."""
+        if self.cosine_scaling is not None:
+            scale, bias = self.cosine_scaling
             scores = (scores - bias) / scale
         found = self.function(scores, index, rivals, activation)
         return found if self.sign > 0 else -found
@@ -83,70 +85,70 @@ LOGIT = Score()
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """One thing to explain in one image.
+class Target:
+    """Target of an explanation in one image: a class, a box, a region or a channel.
 
     Attributes:
-        index: its class.
-        score: the number whose gradient is taken; a scalar in the graph.
-        probability: what the model makes of it; None if nothing does.
-        number: which of the image's boxes it is, the best being 1; 0 if it is none.
-        box: x0, y0, x1, y1 in pixels of the model's input, if it is a box.
-        inside: where every pixel has a score, over which of them is summed, ``(h, w)``.
-        rivals: the classes that it is compared with.
-        among: the classes that it competes with in this image, itself among them; empty for all there are.
-        length: of the image's features, where their inner product with a reference is explained; 0 elsewhere.
-        note: what a reader of the map must know.
-        of_layer: whether it is a channel of the layer that is looked at, and no class: it has no score.
+        index: index of the class.
+        score: the number whose gradient is taken, a scalar in the graph.
+        probability: probability of the class; None if the model gives none.
+        box_number: number of the box in the image, 1 for the best; 0 if the target is not a box.
+        box: x0, y0, x1, y1 of the box in pixels of the model's input.
+        region_mask: the pixels that a score of each pixel is summed over, ``(h, w)``.
+        rivals: the classes that the class is compared with.
+        competing: the classes that compete in this image, this one among them; empty for all.
+        feature_norm: norm of the image's features, where their inner product with a reference is explained; else 0.
+        note: remark for the reader of the map.
+        is_layer_channel: True for a channel of the explained layer, which has no score, instead of a class.
     """
 
     index: int
     score: Tensor
     probability: float | None
-    number: int = 0
+    box_number: int = 0
     box: Box | None = None
-    inside: Tensor | None = None
+    region_mask: Tensor | None = None
     rivals: tuple[int, ...] = ()
-    among: tuple[int, ...] = ()
-    length: float = 0.0
+    competing: tuple[int, ...] = ()
+    feature_norm: float = 0.0
     note: str = ""
-    of_layer: bool = False
+    is_layer_channel: bool = False
 
 
 @runtime_checkable
-class Reading(Protocol):
-    """A batch's answer."""
+class Predictions(Protocol):
+    """Predictions of a network for a batch."""
 
     @property
     def classes(self) -> int | None:
-        """How many classes there are; None if the answer does not tell."""
+        """Number of classes; None if the predictions do not determine it."""
 
     def scores(self, row: int) -> Tensor:
-        """The score of every class in an image, ``(classes,)``; -inf for one that is not in it, and for background."""
+        """Return an image's score of every class, ``(classes,)``; -inf for background and classes not in it."""
 
-    def subjects(self, row: int, index: int, among: Sequence[int] = ()) -> Sequence[Subject]:
-        """What is explained of a class in an image; raises PictureError if there is nothing.
+    def find_targets(self, row: int, index: int, competing: Sequence[int] = ()) -> Sequence[Target]:
+        """Return the targets of a class in an image; raise PictureError if there are none.
 
-        Where a row of scores is what the image has, ``among`` can say which classes compete in it; empty: all.
+        For one row of scores an image, ``competing`` limits the classes that compete in it; empty for all.
         """
 
-    def total(self) -> Tensor:
-        """A sum that the gradient can be tried with."""
+    def sum_scores(self) -> Tensor:
+        """Return a sum of scores to try a gradient with."""
 
-    def answer(self, row: int, subject: Subject) -> Tensor:
-        """The score, in an image of this answer, of what was explained in another: a scalar in the graph."""
+    def score_target(self, row: int, target: Target) -> Tensor:
+        """Return the score in these predictions of a target from others, a scalar in the graph."""
 
-    def answers(self, row: int, subject: Subject) -> Tensor:
-        """Likewise the score of every class, ``(classes,)``."""
+    def score_classes(self, row: int, target: Target) -> Tensor:
+        """Return the scores of every class for a target from other predictions, ``(classes,)``."""
 
 
 # ---- one score for each class
 
 
-def competing(scores: Tensor, among: Sequence[int]) -> Tensor:
-    """Scores ``(classes,)``, -inf where a class does not compete; all of them where ``among`` names none."""
-    if not among:
+def mask_competing(scores: Tensor, competing_classes: Sequence[int]) -> Tensor:
+    """Set the scores ``(classes,)`` of classes that do not compete to -inf; an empty sequence keeps all."""
+    if not competing_classes:
         return scores
-    hidden = torch.full_like(scores, NO_CLASS)
-    hidden[list(among)] = scores[list(among)]
-    return hidden
+    masked = torch.full_like(scores, NO_SCORE)
+    masked[list(competing_classes)] = scores[list(competing_classes)]
+    return masked

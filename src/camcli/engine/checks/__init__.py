@@ -1,1 +1,1 @@
-"""What is tried on noise before the first picture."""
+"""Checks that run on noise before the first picture."""

@@ -1,96 +1,106 @@
-"""What the methods can have of this network's attention."""
+"""Check that the network's attention provides what the methods need."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from camcli.base.errors import RequestError
-from camcli.engine.checks.attention_chain import check_chain, check_last, remarks
-from camcli.engine.checks.layouts import counted, source_facts, survey_layers
-from camcli.engine.checks.rerun import prepare_trunk
-from camcli.engine.forward import ALONE, ATTENTION, BLOCKS, CHAIN, COSINES, LAST_ATTENTION, LOOKED, Forward, Plan
-from camcli.engine.hooks.attention import Attending
-from camcli.engine.layers.probe import token_layout
-from camcli.engine.maps.compute import evidence_of_total
-from camcli.engine.maps.method import Recipe
+from camcli.engine.checks.attention_chain import check_attention_chain, check_last_attention, list_notes
+from camcli.engine.checks.layouts import pluralize, probe_network, read_source_layout
+from camcli.engine.checks.rerun import prepare_blocks
+from camcli.engine.forward import Forward, Plan
+from camcli.engine.hooks.attention import AttentionCapture
+from camcli.engine.layers.probe import find_token_layout
+from camcli.engine.maps.compute import make_total_signals
+from camcli.engine.maps.method import BoundMethod
+from camcli.engine.needs import (
+    NEEDS_ATTENTION,
+    NEEDS_ATTENTION_CHAIN,
+    NEEDS_BLOCKS,
+    NEEDS_COSINES,
+    NEEDS_LAST_ATTENTION,
+    NEEDS_QUERY,
+    NEEDS_TOKEN_SCORES,
+)
 from camcli.engine.setup import Setup
-from camcli.engine.signals.evidence import Evidence
+from camcli.engine.signals.lookup import Signals
 
-# A cosine is at most 1, but for the rounding of half precision.
-FARTHEST = 1.01
-OTHERS = "choose legrad or gae, or a method that works at a layer, such as gradcam"
+# Greatest cosine: 1, with room for the rounding of half precision.
+MAX_COSINE = 1.01
+OTHER_METHODS = "choose legrad or gae, or a method that works at a layer, such as gradcam"
 
 
-def plan_attention(setup: Setup, plan: Plan, attending: Attending, image: Tensor) -> None:
-    """See that as much of the attention can be read as the methods look at, and how its tokens lie."""
-    wants, size = setup.wants, (image.shape[2], image.shape[3])
-    if wants & CHAIN or (wants & BLOCKS and len(attending.seen) > 1):
-        check_chain(attending)
+def plan_attention(setup: Setup, plan: Plan, capture: AttentionCapture, image: Tensor) -> None:
+    """Check that the attention that the methods need was captured, and find the layout of its tokens."""
+    signal_names, size = setup.signal_names, (image.shape[2], image.shape[3])
+    if signal_names & NEEDS_ATTENTION_CHAIN or (signal_names & NEEDS_BLOCKS and len(capture.attentions) > 1):
+        check_attention_chain(capture)
     else:
-        check_last(attending)
-    plan.tokens = token_layout(
-        survey_layers(setup, image), attending.tokens, size, *source_facts(setup, image), len(image)
+        check_last_attention(capture)
+    plan.token_layout = find_token_layout(
+        probe_network(setup, image), capture.token_count, size, *read_source_layout(setup, image), len(image)
     )
-    plan.attentions = len(attending.seen)
-    if wants & BLOCKS and (note := prepare_trunk(setup.witness, plan, attending, image)):
-        setup.note(note)
+    plan.attention_count = len(capture.attentions)
+    if signal_names & NEEDS_BLOCKS and (note := prepare_blocks(setup.runner, plan, capture, image)):
+        setup.add_note(note)
 
 
 def try_attention(setup: Setup, plan: Plan, image: Tensor) -> None:
-    """Explain noise by the methods that look at attention: what they cannot have of this network shows here."""
-    forward = setup.witness.forward(image, plan=plan)
-    evidence = evidence_of_total(setup, plan, forward)
-    for recipe in setup.recipes:
-        if recipe.wants & LOOKED:
-            _check_looked(recipe, evidence, forward)
-        if recipe.wants & ALONE and plan.trunk and plan.trunk.alone:
+    """Run the methods that use attention on noise, to find signals that this network cannot provide."""
+    forward = setup.runner.run(image, plan=plan)
+    signals = make_total_signals(setup, plan, forward)
+    for method in setup.bound_methods:
+        if method.signal_names & NEEDS_QUERY:
+            _check_query(method, signals, forward)
+        if method.signal_names & NEEDS_TOKEN_SCORES and plan.block_stack and plan.block_stack.no_token_score:
             raise RequestError(
-                f"{recipe.row.name} asks for the score of each token by itself, and {plan.trunk.alone}", OTHERS
+                f"{method.row.name} asks for the score of each token by itself, and {plan.block_stack.no_token_score}",
+                OTHER_METHODS,
             )
-        if recipe.wants & COSINES and evidence.get("cosines", "").abs().max() > FARTHEST:
+        if method.signal_names & NEEDS_COSINES and signals.get("cosines", "").abs().max() > MAX_COSINE:
             raise RequestError(
-                f"{recipe.row.name} compares cosines, and the scores that the model gives here come of none",
+                f"{method.row.name} compares cosines, and the scores that the model gives here come of none",
                 "leave the wrapper out that changes them, or choose legrad or maskclip",
             )
-        if recipe.wants & ATTENTION:
-            recipe(evidence, "")
+        if method.signal_names & NEEDS_ATTENTION:
+            method(signals, "")
 
 
-def _check_looked(recipe: Recipe, evidence: Evidence, forward: Forward) -> None:
-    """See that the score reads one token behind the last attention, whose query is seen."""
-    assert forward.attending is not None
-    read = int(evidence.get("read", "")[0].sum())
+def _check_query(method: BoundMethod, signals: Signals, forward: Forward) -> None:
+    """Check that the score depends on one token behind the last attention, and that its query was captured."""
+    assert forward.attention_capture is not None
+    read = int(signals.get("read", "")[0].sum())
     if read != 1:
         raise RequestError(
-            f"{recipe.row.name} follows the one token that the score reads behind the last attention, and this "
+            f"{method.row.name} follows the one token that the score reads behind the last attention, and this "
             f"network's reads {read or 'none'}",
-            OTHERS,
+            OTHER_METHODS,
         )
-    if forward.attending.seen[-1].queries is None:
+    if forward.attention_capture.attentions[-1].queries is None:
         raise RequestError(
-            f"{recipe.row.name} needs the queries and keys of the last attention, and what its softmax is of is no "
+            f"{method.row.name} needs the queries and keys of the last attention, and what its softmax is of is no "
             "product of two factors",
-            OTHERS,
+            OTHER_METHODS,
         )
 
 
-def note_attention(setup: Setup, plan: Plan, attending: Attending, evidence: Evidence) -> None:
-    """Say which attentions and which rows of theirs the maps are made of."""
-    assert plan.tokens is not None
-    every = setup.wants & (CHAIN | BLOCKS) and plan.attentions > 1
-    pooled = not attending.seen[-1].square
-    blocks = f"attention of {counted(plan.attentions - pooled, 'block')}" + (" and a pooling" if pooled else "")
+def note_attention(setup: Setup, plan: Plan, capture: AttentionCapture, signals: Signals) -> None:
+    """Add a note on the attentions, and the rows of them, that the maps are made of."""
+    assert plan.token_layout is not None
+    every = setup.signal_names & (NEEDS_ATTENTION_CHAIN | NEEDS_BLOCKS) and plan.attention_count > 1
+    pooled = not capture.attentions[-1].is_square
+    blocks = f"attention of {pluralize(plan.attention_count - pooled, 'block')}" + (" and a pooling" if pooled else "")
     used = blocks if every else "the last attention"
-    note = f"{used} is used, {plan.tokens}"
-    if setup.wants & LAST_ATTENTION:
-        rows = evidence.get("read", "")[0].nonzero().flatten().tolist()
-        if not attending.seen[-1].square:
-            read = f"{counted(len(rows), 'query', 'queries')} of the pooling behind them"
-        elif all(row < plan.tokens.prefix for row in rows):
+    note = f"{used} is used, {plan.token_layout}"
+    if setup.signal_names & NEEDS_LAST_ATTENTION:
+        rows = signals.get("read", "")[0].nonzero().flatten().tolist()
+        if not capture.attentions[-1].is_square:
+            read = f"{pluralize(len(rows), 'query', 'queries')} of the pooling behind them"
+        elif all(row < plan.token_layout.prefix for row in rows):
             read = f"the token{'' if len(rows) == 1 else 's'} {', '.join(map(str, rows))}"
         else:
-            read = f"{len(rows)} of {attending.tokens} tokens, the mean of whose rows is shown"
+            read = f"{len(rows)} of {capture.token_count} tokens, the mean of whose rows is shown"
         note += f"; the score reads {read}"
-    setup.note(note)
-    for remark in remarks(attending) if setup.wants & CHAIN else ():
-        setup.note(remark)
+    setup.add_note(note)
+    for remark in list_notes(capture) if setup.signal_names & NEEDS_ATTENTION_CHAIN else ():
+        setup.add_note(remark)

@@ -1,4 +1,4 @@
-"""What does not go together: all that is known before the network has run."""
+"""Checks of a setup that need no forward."""
 
 from __future__ import annotations
 
@@ -6,57 +6,57 @@ from collections.abc import Sequence
 
 from camcli.base.errors import RequestError
 from camcli.engine import FUSES
-from camcli.engine.forward import AGAIN, ATTENTION, BEHIND, BLOCKS, COSINES
-from camcli.engine.hooks.opaque import closed_parts
-from camcli.engine.layers.paths import first_names, resolve
+from camcli.engine.hooks.opaque import find_opaque_modules
+from camcli.engine.layers.paths import canonicalize_names, resolve
+from camcli.engine.needs import NEEDS_ATTENTION, NEEDS_BLOCKS, NEEDS_COSINES, RERUNS_FROM_LAYER, RESCORES
 from camcli.engine.setup import Setup
-from camcli.targets.readers.detection import NO_BOX_AGAIN
+from camcli.targets.readers.detection import CANNOT_RESCORE_BOXES
 
-# Methods that give each channel one weight: what all its cells' gradients come to.
-ONE_WEIGHT = frozenset({"gradcam", "gradcam++", "xgradcam", "shapleycam"})
-# Evidence that is found by seeing every operation of a network, and why.
-_SEES_ALL = {
-    ATTENTION: "follows attention through every operation",
-    frozenset({"rest"}): "runs the part of the network behind a layer alone",
+# Methods that give each channel one weight, from the gradients of all its cells.
+ONE_WEIGHT_PER_CHANNEL = frozenset({"gradcam", "gradcam++", "xgradcam", "shapleycam"})
+# Signals that need to see every operation of a network, with the reason.
+_NEEDS_ALL_OPERATIONS = {
+    NEEDS_ATTENTION: "follows attention through every operation",
+    frozenset({"score_from_layer"}): "runs the part of the network behind a layer alone",
     frozenset({"biases"}): "needs the bias of every operation",
 }
 
 
 def check_setup(setup: Setup, layers: Sequence[str]) -> tuple[str, ...]:
-    """See that all that is asked for goes together; gives the full names of the layers.
+    """Check that all settings go together; return the full names of the layers.
 
     Raises:
-        RequestError: something does not, or there is no such layer.
+        RequestError: some do not, or there is no such layer.
     """
-    check_meant(setup, layers)
-    check_open(setup)
-    named = resolve(setup.module, layers, setup.network.wrapped if setup.network else None)
-    names = tuple(first_names(setup.module, named))
-    check_layers_open(setup, names)
-    check_together(setup, names)
+    check_arguments(setup, layers)
+    check_not_opaque(setup)
+    named = resolve(setup.module, layers, setup.network.wrapped_module if setup.network else None)
+    names = tuple(canonicalize_names(setup.module, named))
+    check_layers_not_opaque(setup, names)
+    check_combination(setup, names)
     return names
 
 
-def words_of(setup: Setup) -> list[str]:
-    """What a reader of all maps must know of the methods asked for, whatever the network says."""
-    rows = [recipe.row for recipe in setup.recipes]
+def list_caveats(setup: Setup) -> list[str]:
+    """List remarks on the methods that hold for all maps, whatever the network's output."""
+    rows = [method.row for method in setup.bound_methods]
     notes = [row.caveat if len(rows) == 1 else f"{row.name}: {row.caveat}" for row in rows if row.caveat]
-    if forgotten := forgotten_places(setup):
+    if forgotten := describe_lost_box_places(setup):
         notes.append(forgotten)
-    if unnamed := setup.unnamed:
+    if unnamed := setup.why_concepts_unnamed:
         notes.append(f"no classes are named that a concept speaks for: {unnamed}")
     return list(dict.fromkeys(notes))
 
 
-def check_meant(setup: Setup, layers: Sequence[str]) -> None:
-    """See that layers, and what is said of them, mean something to the methods.
+def check_arguments(setup: Setup, layers: Sequence[str]) -> None:
+    """Check that the layers, their layout and their call mean something to the methods.
 
     Raises:
         RequestError: they do not.
     """
-    if layers and not setup.at_layer:
-        named = " and ".join(repr(recipe.row.name) for recipe in setup.recipes)
-        of_tokens = any(recipe.wants & ATTENTION for recipe in setup.recipes)
+    if layers and not setup.uses_layer:
+        named = " and ".join(repr(method.row.name) for method in setup.bound_methods)
+        of_tokens = any(method.signal_names & NEEDS_ATTENTION for method in setup.bound_methods)
         place = "with all attention of a network" if of_tokens else "at the input"
         raise RequestError(
             f"the method {named} works {place}, so a layer ({', '.join(layers)}) means nothing to it",
@@ -70,36 +70,41 @@ def check_meant(setup: Setup, layers: Sequence[str]) -> None:
         )
 
 
-def check_open(setup: Setup) -> None:
-    """Refuse what has to see every operation of a network where some are hidden in compiled or scripted code.
+def check_not_opaque(setup: Setup) -> None:
+    """Refuse methods that need to see every operation if compiled or scripted code hides some.
 
     Raises:
-        RequestError: that is so.
+        RequestError: a method needs that, and code is hidden.
     """
-    closed = closed_parts(setup.module)
-    for recipe in setup.recipes:
-        needs = next((why for names, why in _SEES_ALL.items() if recipe.wants & names), "")
-        needs = "changes how gradients pass each ReLU" if recipe.ruled else needs
+    closed = find_opaque_modules(setup.module)
+    for method in setup.bound_methods:
+        needs = next((why for names, why in _NEEDS_ALL_OPERATIONS.items() if method.signal_names & names), "")
+        needs = "changes how gradients pass each ReLU" if method.has_rule else needs
         if closed and needs:
             raise RequestError(
-                f"{recipe.row.name} {needs}, and {closed[0].words}, which hides what happens inside",
+                f"{method.row.name} {needs}, and {closed[0].description}, which hides what happens inside",
                 f"{closed[0].remedy}, or choose a method that needs no more than a layer, such as gradcam",
             )
-    if setup.at_layer and closed and not closed[0].name:
-        raise RequestError(f"no layer can be looked at: {closed[0].words}", closed[0].remedy)
+    if setup.uses_layer and closed and not closed[0].name:
+        raise RequestError(f"no layer can be looked at: {closed[0].description}", closed[0].remedy)
 
 
-def levelled(setup: Setup) -> bool:
-    """Whether boxes are explained in the way that keeps their place: HiResCAM at every level of the pyramid."""
-    named = [recipe.row.name for recipe in setup.recipes]
-    return setup.outlet.task == "detect" and named == ["hirescam"] and not setup.smooth and not setup.strongest
+def explains_pyramid(setup: Setup) -> bool:
+    """Return whether boxes are explained in the way that keeps their place: HiResCAM at every level of the pyramid."""
+    named = [method.row.name for method in setup.bound_methods]
+    return (
+        setup.output_spec.task == "detect"
+        and named == ["hirescam"]
+        and not setup.eigen_smooth
+        and not setup.top_channels
+    )
 
 
-def forgotten_places(setup: Setup) -> str:
-    """What is to be said where a method forgets where a box is; empty where none does."""
-    if setup.outlet.task != "detect":
+def describe_lost_box_places(setup: Setup) -> str:
+    """Describe in words that a method forgets where a box is; empty if none does."""
+    if setup.output_spec.task != "detect":
         return ""
-    formulas = {one.row.name for recipe in setup.recipes for one in recipe.formulas} & ONE_WEIGHT
+    formulas = {one.row.name for method in setup.bound_methods for one in method.formulas} & ONE_WEIGHT_PER_CHANNEL
     if not formulas:
         return ""
     return (
@@ -108,15 +113,19 @@ def forgotten_places(setup: Setup) -> str:
     )
 
 
-def check_tensors(setup: Setup, layers: Sequence[str]) -> None:
-    """Refuse methods that change what a layer says where it is one of several tensors that a module gives.
+def check_single_tensors(setup: Setup, layers: Sequence[str]) -> None:
+    """Refuse methods that change a layer's output if the layer is one of several tensors that a module returns.
 
     Raises:
-        RequestError: such a method is asked for at such a layer.
+        RequestError: such a method is used at such a layer.
     """
     module_names = {name for name, _ in setup.module.named_modules()}
     named = next((name for name in layers if name not in module_names), "")
-    changing = [recipe.row.name for recipe in setup.recipes if recipe.wants & (BEHIND | {"responses"})]
+    changing = [
+        method.row.name
+        for method in setup.bound_methods
+        if method.signal_names & (RERUNS_FROM_LAYER | {"act_and_grad"})
+    ]
     if named and changing:
         raise RequestError(
             f"{' and '.join(changing)} changes a layer's output, and {named!r} is one of several tensors that a "
@@ -125,41 +134,41 @@ def check_tensors(setup: Setup, layers: Sequence[str]) -> None:
         )
 
 
-def check_layers_open(setup: Setup, layers: Sequence[str]) -> None:
-    """See that nothing hides these layers, by their full names.
+def check_layers_not_opaque(setup: Setup, layers: Sequence[str]) -> None:
+    """Check that no compiled or scripted code hides these layers, by their full names.
 
     Raises:
-        RequestError: something does.
+        RequestError: some does.
     """
     for name in layers:
-        for closed in closed_parts(setup.module):
+        for closed in find_opaque_modules(setup.module):
             if closed.hides(name):
                 raise RequestError(
-                    f"the layer {name!r} cannot be looked at: {closed.words}",
+                    f"the layer {name!r} cannot be looked at: {closed.description}",
                     f"{closed.remedy}, or choose a layer outside",
                 )
 
 
-def check_together(setup: Setup, layers: Sequence[str]) -> None:
-    """Refuse what does not go together; of ``layers`` their full names, none where one will be chosen.
+def check_combination(setup: Setup, layers: Sequence[str]) -> None:
+    """Refuse settings that do not go together; ``layers`` are full names, empty for the default layer.
 
     Raises:
-        RequestError: something does not.
+        RequestError: some settings do not go together.
     """
-    _check_asking_again(setup)
+    _check_rescoring(setup)
     _check_scores(setup)
-    _check_strongest(setup)
-    _check_concepts_alone(setup)
+    _check_top_channels(setup)
+    _check_concepts(setup)
     _check_channels(setup)
-    check_tensors(setup, layers)
+    check_single_tensors(setup, layers)
     _check_fuse(setup, layers)
 
 
-def check_fused(setup: Setup, layers: Sequence[str]) -> None:
-    """See that there is something to fuse, once the layers are known.
+def check_fusion(setup: Setup, layers: Sequence[str]) -> None:
+    """Check that there are several layers to fuse, once the layers are known.
 
     Raises:
-        RequestError: there is one layer, and maps of several are to be fused.
+        RequestError: maps of several layers are to be fused, but there is only one.
     """
     if setup.fuse != "none" and len(layers) < 2:
         raise RequestError(
@@ -168,52 +177,54 @@ def check_fused(setup: Setup, layers: Sequence[str]) -> None:
         )
 
 
-def _check_asking_again(setup: Setup) -> None:
-    wants = setup.wants
-    again = wants & (AGAIN | BLOCKS | {"logits", "grad_of"}) or setup.scales != (1.0,) or setup.flips
-    if again and setup.outlet.task == "detect":
-        raise RequestError(*NO_BOX_AGAIN)
-    if setup.group and setup.outlet.task == "detect":
+def _check_rescoring(setup: Setup) -> None:
+    signal_names = setup.signal_names
+    rescores = signal_names & (RESCORES | NEEDS_BLOCKS | {"logits", "grad_of"}) or setup.scales != (1.0,) or setup.flips
+    if rescores and setup.output_spec.task == "detect":
+        raise RequestError(*CANNOT_RESCORE_BOXES)
+    if setup.group and setup.output_spec.task == "detect":
         raise RequestError(
             "a detector looks at each picture by itself, so a group means nothing to it", "leave --group out"
         )
-    if setup.group and (parts := [one.row.name for one in setup.recipes if one.wants & BLOCKS]):
+    if setup.group and (parts := [one.row.name for one in setup.bound_methods if one.signal_names & NEEDS_BLOCKS]):
         raise RequestError(
             f"{' and '.join(parts)} runs parts of the network again by themselves, and a group's score is of "
             "exactly its pictures together",
             "choose a method that needs one forward, such as gradcam or gae, or leave --group out",
         )
-    if setup.group and (asking := [one.row.name for one in setup.recipes if one.wants & (AGAIN | BEHIND)]):
+    if setup.group and (
+        rescoring := [one.row.name for one in setup.bound_methods if one.signal_names & (RESCORES | RERUNS_FROM_LAYER)]
+    ):
         raise RequestError(
-            f"{' and '.join(asking)} asks for the score of changed pictures, many at a time, and a group's score "
+            f"{' and '.join(rescoring)} asks for the score of changed pictures, many at a time, and a group's score "
             "is of exactly its pictures together",
             "choose a method that needs one forward, such as gradcam or hirescam, or leave --group out",
         )
 
 
 def _check_scores(setup: Setup) -> None:
-    wants = setup.wants
-    if wants & COSINES and (setup.network is None or setup.network.cosine is None):
-        named = " and ".join(recipe.row.name for recipe in setup.recipes if recipe.wants & COSINES)
+    signal_names = setup.signal_names
+    if signal_names & NEEDS_COSINES and (setup.network is None or setup.network.cosine is None):
+        named = " and ".join(method.row.name for method in setup.bound_methods if method.signal_names & NEEDS_COSINES)
         raise RequestError(
             f"{named} compares a picture with prompts, and this network has none",
             "choose it for a CLIP model with prompts (--text), or another method, such as legrad or maskclip",
         )
-    if not setup.outlet.score.plain and (own := wants & ({"logits", "grad_of"} | COSINES)):
-        named = " and ".join(recipe.row.name for recipe in setup.recipes if own & recipe.wants)
+    if not setup.output_spec.score.is_plain_logit and (own := signal_names & ({"logits", "grad_of"} | NEEDS_COSINES)):
+        named = " and ".join(method.row.name for method in setup.bound_methods if own & method.signal_names)
         raise RequestError(
             f"{named} makes what it explains of all classes' scores itself, so it goes with --score logit alone",
             "leave --score, --versus and --counterfactual out, or choose another method, such as gradcam",
         )
-    if setup.outlet.task == "detect" and setup.outlet.score.name != "logit":
+    if setup.output_spec.task == "detect" and setup.output_spec.score.name != "logit":
         raise RequestError(
-            f"a box has one score, which is a probability already: there is no {setup.outlet.score.name} of it",
+            f"a box has one score, which is a probability already: there is no {setup.output_spec.score.name} of it",
             "leave --score out",
         )
 
 
-def _check_strongest(setup: Setup) -> None:
-    if setup.strongest and (setup.fuse != "none" or setup.smooth):
+def _check_top_channels(setup: Setup) -> None:
+    if setup.top_channels and (setup.fuse != "none" or setup.eigen_smooth):
         raise RequestError(
             "the strongest channels are shown each by itself, neither fused nor smoothed",
             "leave --fuse and --eigen-smooth out, or name a class as the target",
@@ -221,9 +232,9 @@ def _check_strongest(setup: Setup) -> None:
 
 
 def _check_channels(setup: Setup) -> None:
-    shown = [recipe.row.name for recipe in setup.recipes if recipe.of_channel]
-    of_classes = setup.network and not setup.network.headless and not setup.strongest
-    if of_classes and 0 < len(shown) < len(setup.recipes):
+    shown = [method.row.name for method in setup.bound_methods if method.explains_channel]
+    of_classes = setup.network and not setup.network.headless and not setup.top_channels
+    if of_classes and 0 < len(shown) < len(setup.bound_methods):
         raise RequestError(
             f"{shown[0]} shows a channel of the layer, and the other methods explain a class",
             "ask for them one after the other; or for features: --head none --target channel:12",
@@ -233,35 +244,35 @@ def _check_channels(setup: Setup) -> None:
 def _check_fuse(setup: Setup, layers: Sequence[str]) -> None:
     if setup.fuse not in FUSES:
         raise RequestError(f"fuse cannot be {setup.fuse!r}", f"there are: {', '.join(FUSES)}")
-    if setup.fuse != "none" and not setup.at_layer:
+    if setup.fuse != "none" and not setup.uses_layer:
         raise RequestError("the maps of several layers can be fused, but the method works at the input")
     if layers:
-        check_fused(setup, layers)
-    for recipe in setup.recipes:
-        if setup.fuse == "paper" and recipe.at_layer and recipe.fusion is None:
-            able = ", ".join(one.row.name for one in setup.recipes if one.row.fuse) or "none of those asked for"
+        check_fusion(setup, layers)
+    for method in setup.bound_methods:
+        if setup.fuse == "paper" and method.uses_layer and method.fusion is None:
+            able = ", ".join(one.row.name for one in setup.bound_methods if one.row.fuse) or "none of those asked for"
             raise RequestError(
-                f"the paper of {recipe.row.name} does not say how maps of several layers are fused (it does of: "
+                f"the paper of {method.row.name} does not say how maps of several layers are fused (it does of: "
                 f"{able})",
                 "choose --fuse mean, max or product",
             )
-        if setup.fuse != "none" and recipe.ruled and recipe.at_layer:
+        if setup.fuse != "none" and method.has_rule and method.uses_layer:
             raise RequestError(
-                f"the maps of {recipe.row.name} are signed, for each colour at the input, and are not fused",
+                f"the maps of {method.row.name} are signed, for each colour at the input, and are not fused",
                 "leave --fuse out, or choose a method that works at a layer alone",
             )
 
 
-def _check_concepts_alone(setup: Setup) -> None:
-    """What does not go together with methods that find concepts."""
-    named = next((recipe.row.name for recipe in setup.recipes if recipe.of_concepts), "")
+def _check_concepts(setup: Setup) -> None:
+    """Check settings that do not go together with methods that find concepts."""
+    named = next((method.row.name for method in setup.bound_methods if method.finds_concepts), "")
     around = {
         "--scales": setup.scales != (1.0,),
         "--augment": bool(setup.flips),
         "--fuse": setup.fuse != "none",
-        "--eigen-smooth": setup.smooth,
-        "--target channels:top:N": bool(setup.strongest),
-        "--score, --versus or --counterfactual": setup.of_no_class and not setup.outlet.score.plain,
+        "--eigen-smooth": setup.eigen_smooth,
+        "--target channels:top:N": bool(setup.top_channels),
+        "--score, --versus or --counterfactual": setup.finds_concepts and not setup.output_spec.score.is_plain_logit,
     }
     if asked := [words for words, is_asked in around.items() if named and is_asked]:
         raise RequestError(

@@ -1,4 +1,4 @@
-"""Gradients that reach the layers, and scores that depend on them."""
+"""Check that gradients reach the layers and that the scores depend on them."""
 
 from __future__ import annotations
 
@@ -6,70 +6,70 @@ from torch import Tensor
 
 from camcli.base.errors import PictureError, RequestError
 from camcli.engine.checks.findings import Findings
-from camcli.engine.checks.layouts import survey_layers
+from camcli.engine.checks.layouts import probe_network
 from camcli.engine.forward import Plan
-from camcli.engine.layers.nan import depends
-from camcli.engine.layers.probe import Layer
-from camcli.engine.layers.refusals import cut_off, no_gradient
+from camcli.engine.layers.nan import score_depends_on
+from camcli.engine.layers.probe import LayerInfo
+from camcli.engine.layers.refusals import cut_off_error, no_gradient_error
 from camcli.engine.setup import Setup
-from camcli.engine.signals.evidence import Evidence
+from camcli.engine.signals.lookup import Signals
 
 
-def check_gradient(setup: Setup, findings: Findings, evidence: Evidence, image: Tensor) -> None:
-    """See that the score's gradient reaches the layers.
+def check_gradient(setup: Setup, findings: Findings, signals: Signals, image: Tensor) -> None:
+    """Check that the score's gradient reaches the layers.
 
     Raises:
         LayerError: it does not.
     """
-    if setup.wants & {"grad", "curve"}:
-        reached = [name for name in setup.layers if evidence.get("grad", name).any()]
-        # Where maps are summed up a layer may say nothing, as levels do that no box is read from.
+    if setup.signal_names & {"grad", "hvp"}:
+        reached = [name for name in setup.layers if signals.get("grad", name).any()]
+        # In a sum of maps a layer may be zero, as a pyramid level is that no box comes from.
         for name in () if reached and setup.fuse == "sum" else setup.layers:
             if name not in reached:
-                _check_zero(setup, findings, name, image)
+                _check_zero_gradient(setup, findings, name, image)
 
 
-def check_behind(setup: Setup, plan: Plan, image: Tensor) -> None:
-    """See that the score depends on the layers behind which the network is to run again.
+def check_score_depends(setup: Setup, plan: Plan, image: Tensor) -> None:
+    """Check that the score depends on the layers whose following part is rerun.
 
     Raises:
         LayerError: it does not.
     """
-    images = setup.witness.leaf(image).detach()
-    for name in setup.layers if "rest" in setup.wants else ():
-        here = Layer(name, "", layout=plan.layouts[name], part=setup.witness.places.get(name, 0))
-        if not depends(setup.module, here, images, setup.read):
-            raise cut_off(setup.module, survey_layers(setup, image), name, gradient=False)
+    images = setup.runner.make_leaf(image).detach()
+    for name in setup.layers if "score_from_layer" in setup.signal_names else ():
+        here = LayerInfo(name, "", layout=plan.layouts[name], tensor_index=setup.runner.tensor_indices.get(name, 0))
+        if not score_depends_on(setup.module, here, images, setup.read_predictions):
+            raise cut_off_error(setup.module, probe_network(setup, image), name, gradient=False)
 
 
-def _check_zero(setup: Setup, findings: Findings, name: str, image: Tensor) -> None:
-    """See whether a gradient that is zero on noise may be another on pictures, which decide then.
+def _check_zero_gradient(setup: Setup, findings: Findings, name: str, image: Tensor) -> None:
+    """Check whether a gradient that is zero on noise may be non-zero on pictures; if so, add a note.
 
     Raises:
-        LayerError: it is cut.
+        LayerError: the gradient is cut off.
     """
-    layers = survey_layers(setup, image)
+    layers = probe_network(setup, image)
     owner, _, part = name.partition(":")
     here = next(layer for layer in layers if layer.name == owner)
-    images = setup.witness.leaf(image).detach()
-    if part or not here.vanished or not depends(setup.module, here, images, setup.read):
-        raise no_gradient(setup.module, layers, owner)
-    findings.vanished.add(name)
-    setup.note(
+    images = setup.runner.make_leaf(image).detach()
+    if part or not here.vanished or not score_depends_on(setup.module, here, images, setup.read_predictions):
+        raise no_gradient_error(setup.module, layers, owner)
+    findings.vanished_layers.add(name)
+    setup.add_note(
         f"on noise the score's gradient by the layer {name!r} is zero everywhere, though the score is made of it: "
         "by weights that are zero, a ReLU that is shut, or a sigmoid or softmax that is sure; each picture decides "
         "whether it has a map"
     )
 
 
-def check_complete(setup: Setup, evidence: Evidence) -> None:
-    """See that the score is the sum of what its biases and the input have in it.
+def check_completeness(setup: Setup, signals: Signals) -> None:
+    """Check that the score is the sum of the contributions of biases and input.
 
     Raises:
         RequestError: it is not.
     """
     try:
-        evidence.get("biases", "")
+        signals.get("biases", "")
     except PictureError as error:
-        named = " and ".join(recipe.row.name for recipe in setup.recipes if "biases" in recipe.wants)
+        named = " and ".join(method.row.name for method in setup.bound_methods if "biases" in method.signal_names)
         raise RequestError(f"{named} cannot be had of this network: {error.message}", error.hint) from None

@@ -1,4 +1,4 @@
-"""Images that the network takes."""
+"""Check that the network takes the images."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from torch import Tensor
 
 from camcli.base.errors import RequestError
 from camcli.engine.hooks.state import frozen
-from camcli.engine.input_channels import channels_in_words, taken
+from camcli.engine.input_channels import find_input_channels, format_channels
 from camcli.engine.network import Network
 from camcli.engine.setup import Setup
-from camcli.images.features import Features, first_of
+from camcli.images.features import Features, take_first
 
 
 def check_batch(images: Tensor, network: Network | None) -> None:
-    """See that these are images, of as many channels as a network takes.
+    """Check that these are images with the network's number of channels.
 
     Raises:
         RequestError: they are not.
     """
-    wanted = network.prepare.channels if network else None
+    wanted = network.preprocess.channels if network else None
     if images.ndim != 4 or not images.shape[1] or wanted not in (None, images.shape[1]):
         form = "x".join(map(str, images.shape))
-        takes = f", and {network.name} takes {channels_in_words(wanted)}" if network and wanted else ""
+        takes = f", and {network.name} takes {format_channels(wanted)}" if network and wanted else ""
         kind = f"(n, {wanted}, h, w)" if wanted else "(n, 3, h, w), or grey ones (n, 1, h, w)"
         raise RequestError(f"images of shape {form} were given{takes}", f"give a batch of images: {kind}")
 
 
-def check_call(setup: Setup, chosen: bool, region: Tensor | None) -> None:
-    """See that what a call gives beside the images means something to the model and the methods.
+def check_call(setup: Setup, has_targets: bool, region: Tensor | None) -> None:
+    """Check that the arguments of a call beside the images suit the model and the methods.
 
     Args:
-        setup: what is asked.
-        chosen: whether it says what is explained of each image.
-        region: over what is summed.
+        setup: settings of the explainer.
+        has_targets: True if targets are given.
+        region: the pixels to sum over.
 
     Raises:
-        RequestError: it means nothing, or something is missing.
+        RequestError: an argument means nothing here, or one is missing.
     """
-    if region is not None and setup.outlet.task != "segment":
+    if region is not None and setup.output_spec.task != "segment":
         raise RequestError(
             "a region is given, but the model does not score every pixel", "leave the region out: --region"
         )
-    if not chosen and setup.of_layer:
-        named = " and ".join(recipe.row.name for recipe in setup.recipes)
+    if not has_targets and setup.explains_channels:
+        named = " and ".join(method.row.name for method in setup.bound_methods)
         raise RequestError(
             f"{named} shows a channel of the layer, and none is named",
             "name some: --target channel:12,99; or those that matter most to the class: --target channels:top:5",
@@ -53,21 +53,21 @@ def check_call(setup: Setup, chosen: bool, region: Tensor | None) -> None:
 
 
 def check_input_channels(setup: Setup, image: Float[Tensor, "n d h w"]) -> None:
-    """Where the network fails on images, see that it is not for their channels.
+    """Check, after the network has failed on images, that their number of channels is not the reason.
 
     Raises:
-        RequestError: it takes another number of them.
+        RequestError: the network takes another number of channels.
     """
     given = image.shape[1]
     with frozen(setup.module):
-        wanted = taken(setup.module, (image.shape[2], image.shape[3]), given)
+        wanted = find_input_channels(setup.module, (image.shape[2], image.shape[3]), given)
     if wanted not in (None, given):
         raise RequestError(
-            f"the network takes images of {channels_in_words(wanted)}, and these have {given}",
+            f"the network takes images of {format_channels(wanted)}, and these have {given}",
             f"give a batch of such: (n, {wanted}, h, w)",
         )
 
 
-def feeding(setup: Setup, image: Tensor, extras: Features | None) -> AbstractContextManager[None]:
-    """While it lasts, the network is given features beside each of these images, if there are some."""
-    return setup.witness.feed.giving(None if extras is None else first_of(extras, len(image)))
+def providing_extras(setup: Setup, image: Tensor, extras: Features | None) -> AbstractContextManager[None]:
+    """Pass features beside these images to the network while the block runs, if there are any."""
+    return setup.runner.extra_inputs.providing(None if extras is None else take_first(extras, len(image)))

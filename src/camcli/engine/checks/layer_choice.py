@@ -1,4 +1,4 @@
-"""The layer that is explained where none is named, and which of its tensors."""
+"""Choice of the default layer, and of one of several tensors that a layer returns."""
 
 from __future__ import annotations
 
@@ -9,67 +9,69 @@ import torch
 from torch import Tensor
 
 from camcli.base.errors import RequestError
-from camcli.engine.checks.compatibility import check_fused, levelled
+from camcli.engine.checks.compatibility import check_fusion, explains_pyramid
 from camcli.engine.checks.findings import Findings
-from camcli.engine.checks.layouts import survey_layers
-from camcli.engine.hooks.capture import Taps
-from camcli.engine.hooks.state import quantised
-from camcli.engine.layers.default_layer import found_default
-from camcli.engine.layers.levels import levels
-from camcli.engine.layers.paths import first_names
-from camcli.engine.setup import GOES_BACK, Setup
+from camcli.engine.checks.layouts import probe_network
+from camcli.engine.hooks.capture import Activations
+from camcli.engine.hooks.state import find_quantised_modules
+from camcli.engine.layers.default_layer import find_default_layer
+from camcli.engine.layers.levels import find_pyramid_levels
+from camcli.engine.layers.paths import canonicalize_names
+from camcli.engine.setup import GRADIENT_SIGNALS, Setup
 
 
 def choose_layer(setup: Setup, findings: Findings, image: Tensor) -> None:
-    """Choose the default layer, where a method wants one and none is named."""
-    if not findings.plans and setup.wants & GOES_BACK:
-        _check_floats(setup, image)
-    if setup.at_layer and not setup.layers:
-        if levelled(setup) and (found := _levels(setup, image)):
+    """Choose the default layer if a method needs one and none is named."""
+    if not findings.plans and setup.signal_names & GRADIENT_SIGNALS:
+        _check_not_quantised(setup, image)
+    if setup.uses_layer and not setup.layers:
+        if explains_pyramid(setup) and (found := _find_pyramid_levels(setup, image)):
             setup.layers = found
             setup.fuse = "sum" if setup.fuse == "none" else setup.fuse
             return
         known = setup.network.layer if setup.network else ""
-        first = first_names(setup.module, [known] if known else [])
-        findings.default = True
-        take_default(setup, findings, first[0] if first else "", image)
-        check_fused(setup, setup.layers)
+        first = canonicalize_names(setup.module, [known] if known else [])
+        findings.takes_default_layer = True
+        take_default_layer(setup, findings, first[0] if first else "", image)
+        check_fusion(setup, setup.layers)
 
 
-def is_searched(setup: Setup) -> bool:
-    """Whether the default layer is still to be found among all."""
+def needs_layer_search(setup: Setup) -> bool:
+    """Return whether the default layer still has to be searched for."""
     known = setup.network.layer if setup.network else ""
-    return setup.at_layer and not setup.layers and not known
+    return setup.uses_layer and not setup.layers and not known
 
 
-def take_default(setup: Setup, findings: Findings, name: str, image: Tensor) -> None:
-    """Take this layer as the default, or the first that will do and has not failed."""
+def take_default_layer(setup: Setup, findings: Findings, name: str, image: Tensor) -> None:
+    """Use this layer as the default, or the first one that works and has not failed."""
     if not name:
-        layers = findings.surveyed.pop(setup.key(image), []) or survey_layers(setup, image)
-        images = setup.witness.leaf(image).detach()
-        name = found_default(setup.module, layers, images, setup.read, setup.needs_graph, findings.failed)
-        setup.witness.places[name] = next(layer.part for layer in layers if layer.name == name)
+        layers = findings.layer_infos.pop(setup.size_key(image), []) or probe_network(setup, image)
+        images = setup.runner.make_leaf(image).detach()
+        name = find_default_layer(
+            setup.module, layers, images, setup.read_predictions, setup.needs_graph, findings.failed_layers
+        )
+        setup.runner.tensor_indices[name] = next(layer.tensor_index for layer in layers if layer.name == name)
     setup.layers = (name,)
 
 
-def _levels(setup: Setup, image: Tensor) -> tuple[str, ...]:
-    """The levels that boxes are read from, where the source names no other layer."""
+def _find_pyramid_levels(setup: Setup, image: Tensor) -> tuple[str, ...]:
+    """Find the levels that boxes are read from, unless the source names another layer."""
     pyramid = setup.network.pyramid if setup.network else ""
     if setup.network and setup.network.layer and not pyramid:
         return ()
-    return levels(setup.module, setup.witness.leaf(image).detach(), setup.read, pyramid)
+    return find_pyramid_levels(setup.module, setup.runner.make_leaf(image).detach(), setup.read_predictions, pyramid)
 
 
-def _check_floats(setup: Setup, image: Tensor) -> None:
-    """See that gradients pass a network of which parts are quantised."""
-    parts = quantised(setup.module)
+def _check_not_quantised(setup: Setup, image: Tensor) -> None:
+    """Check that gradients pass a network with quantised modules."""
+    parts = find_quantised_modules(setup.module)
     if not parts:
         return
-    with setup.witness.ready(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch's, of operations that no gradient is known of
-        leaf, passes = setup.witness.leaf(image, from_input=True), False
-        with suppress(RuntimeError):  # their operations may refuse what has a gradient
-            total = setup.witness.read(setup.module(leaf), len(image)).total()
+    with setup.runner.ready(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch warns about operations without a gradient
+        leaf, passes = setup.runner.make_leaf(image, from_input=True), False
+        with suppress(RuntimeError):  # quantised operations may refuse tensors that require grad
+            total = setup.runner.read_predictions(setup.module(leaf), len(image)).sum_scores()
             passes = torch.autograd.grad(total, leaf, allow_unused=True)[0] is not None
     if not passes:
         raise RequestError(
@@ -79,11 +81,11 @@ def _check_floats(setup: Setup, image: Tensor) -> None:
         )
 
 
-def choose_tensors(setup: Setup, taps: Taps, image: Tensor) -> bool:
-    """Of layers that give several tensors, choose the first that the score depends on; whether one changes."""
-    places = setup.witness.places
-    several = [name for name in taps if taps.parts[name] > 1 and name not in places]
+def choose_tensors(setup: Setup, activations: Activations, image: Tensor) -> bool:
+    """Choose the first tensor that the score depends on, for layers that return several; return True if one changes."""
+    indices = setup.runner.tensor_indices
+    several = [name for name in activations if activations.tensor_counts[name] > 1 and name not in indices]
     if several:
-        known = {layer.name: layer.part for layer in survey_layers(setup, image)}
-        places |= {name: known[name] for name in several}
-    return any(places[name] for name in several)
+        known = {layer.name: layer.tensor_index for layer in probe_network(setup, image)}
+        indices |= {name: known[name] for name in several}
+    return any(indices[name] for name in several)

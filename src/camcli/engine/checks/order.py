@@ -1,4 +1,4 @@
-"""The order of a group: each row of a layer is of the picture in that place."""
+"""Check that each row of a layer's output belongs to the picture in that place of the group."""
 
 from __future__ import annotations
 
@@ -6,37 +6,38 @@ import torch
 from torch import Tensor
 
 from camcli.base.errors import RequestError
-from camcli.engine.forward import ROUNDED, Forward, Plan
-from camcli.engine.hooks.tensors import wide
-from camcli.engine.layers.layout import canonical
+from camcli.engine.forward import COPY_TOLERANCE_EPS, Forward, Plan
+from camcli.engine.hooks.tensors import at_least_float32
+from camcli.engine.layers.layout import to_nchw
 from camcli.engine.layers.probe import noise_like
 from camcli.engine.setup import Setup
-from camcli.methods.rounding import coarse
+from camcli.methods.rounding import reduced_precision_eps
 
-# Of what a layer says of a picture, how much has to change where the picture is another one.
-MOVED = 1e-4
+# Least relative change of a layer's output for a picture that is replaced.
+ORDER_TOLERANCE = 1e-4
 
 
 def check_order(setup: Setup, plan: Plan, images: Tensor) -> None:
-    """See that each row of the layers is of the picture in that place of the group.
+    """Check that each row of the layers' output belongs to the picture in that place of the group.
 
-    Pictures are changed in turns such that each has turns of its own, as the bits of its number say.
+    One run per bit replaces the pictures whose number has that bit, so that the runs that change a row identify its
+    picture.
     """
     count = len(images)
     others = noise_like(images, seed=1)
     numbers = torch.arange(1, count + 1, device="cpu")
-    before = _rows_of(setup.witness.forward(images, plan=plan), plan)
-    seen = {name: torch.zeros(count, dtype=torch.long, device="cpu") for name in before}
-    least = max(MOVED, ROUNDED * coarse(setup.device))
+    before = _flatten_outputs(setup.runner.run(images, plan=plan), plan)
+    codes_by_name = {name: torch.zeros(count, dtype=torch.long, device="cpu") for name in before}
+    least = max(ORDER_TOLERANCE, COPY_TOLERANCE_EPS * reduced_precision_eps(setup.device))
     for bit in range(count.bit_length()):
-        turned = (numbers >> bit) & 1 == 1
-        mixed = torch.where(turned.to(images.device)[:, None, None, None], others, images)
-        for name, rows in _rows_of(setup.witness.forward(mixed, plan=plan), plan).items():
+        replaced = (numbers >> bit) & 1 == 1
+        mixed = torch.where(replaced.to(images.device)[:, None, None, None], others, images)
+        for name, rows in _flatten_outputs(setup.runner.run(mixed, plan=plan), plan).items():
             was, change = before[name].norm(dim=1), (rows - before[name]).norm(dim=1)
-            # What is silent either way says nothing of where it comes from.
-            moved = (change > least * was).cpu() | (((was == 0) & (change == 0)).cpu() & turned)
-            seen[name] += moved.long() << bit
-    for name, codes in seen.items():
+            # A row that is zero in both runs does not tell where it comes from.
+            changed = (change > least * was).cpu() | (((was == 0) & (change == 0)).cpu() & replaced)
+            codes_by_name[name] += changed.long() << bit
+    for name, codes in codes_by_name.items():
         where = f"the layer {name!r}" if name in setup.layers else name
         if bool((codes & numbers != numbers).any()):
             row = int((codes != numbers).nonzero()[0])
@@ -46,16 +47,16 @@ def check_order(setup: Setup, plan: Plan, images: Tensor) -> None:
                 "keep their order on the way there: reshape without transposing",
             )
         if bool((codes != numbers).any()):
-            setup.note(
+            setup.add_note(
                 f"the images of a group meet before {where}: its output for one depends on the others, and so "
                 "do the maps"
             )
 
 
-def _rows_of(forward: Forward, plan: Plan) -> dict[str, Tensor]:
-    """What each layer and each attention says of each image, ``(n, ...)`` in one piece."""
-    count = len(forward.image)
-    found = {name: canonical(forward.taps[name].detach(), plan.layouts[name]) for name in forward.taps}
-    seen = forward.attending.seen if forward.attending is not None else []
-    found |= {f"attention {turn}": one.weights for turn, one in enumerate(seen, start=1)}
-    return {name: wide(tensor).reshape(count, -1) for name, tensor in found.items()}
+def _flatten_outputs(forward: Forward, plan: Plan) -> dict[str, Tensor]:
+    """Return the output of each layer and the weights of each attention, flattened by image to ``(n, ...)``."""
+    count = len(forward.images)
+    found = {name: to_nchw(forward.activations[name].detach(), plan.layouts[name]) for name in forward.activations}
+    attentions = forward.attention_capture.attentions if forward.attention_capture is not None else []
+    found |= {f"attention {turn}": one.weights for turn, one in enumerate(attentions, start=1)}
+    return {name: at_least_float32(tensor).reshape(count, -1) for name, tensor in found.items()}

@@ -1,4 +1,4 @@
-"""Which parts of a network can run again by themselves: found, and proven on one image before the first picture."""
+"""Find the parts of a network that can be rerun alone, and check the reruns on one image before the first picture."""
 
 from __future__ import annotations
 
@@ -10,69 +10,79 @@ import torch
 from torch import Tensor, nn
 
 from camcli.engine import devices
-from camcli.engine.forward import ALONE, ROUNDED, SAME, Plan, Witness, alike, gradients_at, points_of
-from camcli.engine.hooks.attention import Attending
-from camcli.engine.hooks.checkpointing import WORTH, saving, weighed
-from camcli.engine.hooks.replay import Recording, Way, needed, recorded
-from camcli.engine.layers.blocks import Call, Trunk, behind_attention, blocks_of, heard, no_blocks
-from camcli.engine.layers.layout import canonical, restored
-from camcli.methods.rounding import coarse
-from camcli.targets.target import Reading
+from camcli.engine.forward import COPY_TOLERANCE_EPS, Plan, Runner, compute_gradients, gradient_points
+from camcli.engine.hooks.attention import AttentionCapture
+from camcli.engine.hooks.checkpointing import MIN_SAVING, choose_parts, measure_kept
+from camcli.engine.hooks.replay import Recording, ReplayPlan, record, required_outputs
+from camcli.engine.hooks.tensors import REPLAY_TOLERANCE, are_close
+from camcli.engine.layers.blocks import (
+    BlockCall,
+    BlockStack,
+    find_blocks,
+    module_after_attention,
+    no_blocks_error,
+    record_blocks,
+)
+from camcli.engine.layers.layout import from_nchw, to_nchw
+from camcli.engine.needs import NEEDS_TOKEN_SCORES
+from camcli.methods.rounding import reduced_precision_eps
+from camcli.targets.target import Predictions
 
-# Variants of an activation in one forward, however small they are.
-MOST_ROWS = 1024
+# Greatest number of variants of an activation in one forward, however small they are.
+MAX_BATCH_SIZE = 1024
 
 
-def prepare_parts(witness: Witness, plan: Plan, images: Tensor) -> str:
-    """Choose the parts that are computed again on the way back, and prove them on one image or group.
+def prepare_checkpointing(runner: Runner, plan: Plan, images: Tensor) -> str:
+    """Choose the modules that are recomputed in the backward, and check them on one image or group.
 
     Returns:
-        A note: what they are and save, or why there are none.
+        A note: the modules and their saving, or the reason why there are none.
     """
-    with weighed(witness.module) as whole:
-        before = _gradients_of(witness, plan, images)
-    best = saving(whole)
-    if not best.before:
-        return _without_parts(plan, "nothing is kept for a way back")
-    if best.after > (1 - WORTH) * best.before:
-        return _without_parts(plan, "no part of the network keeps much more than what it is given")
-    plan.parts = best.parts
+    with measure_kept(runner.module) as whole:
+        before = _compute_gradients(runner, plan, images)
+    best = choose_parts(whole)
+    if not best.bytes_before:
+        return _skip_checkpointing(plan, "nothing is kept for a way back")
+    if best.bytes_after > (1 - MIN_SAVING) * best.bytes_before:
+        return _skip_checkpointing(plan, "no part of the network keeps much more than what it is given")
+    plan.checkpointed_modules = best.parts
     try:
-        same = all(map(partial(_agree, witness), before, _gradients_of(witness, plan, images)))
-    except Exception as error:  # whatever it is, these parts cannot be computed again
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return _without_parts(plan, f"the parts of the network cannot be computed again: {said}")
+        same = all(map(partial(_agrees, runner), before, _compute_gradients(runner, plan, images)))
+    except Exception as error:  # any error means that these parts cannot be recomputed
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return _skip_checkpointing(plan, f"the parts of the network cannot be computed again: {reason}")
     if not same:
-        return _without_parts(plan, "the parts of the network give another output when they are computed again")
-    return best.words(witness.module, "group" if len(images) > 1 else "picture")
+        return _skip_checkpointing(plan, "the parts of the network give another output when they are computed again")
+    return best.describe(runner.module, "group" if len(images) > 1 else "picture")
 
 
-def _without_parts(plan: Plan, reason: str) -> str:
-    plan.parts = ()
+def _skip_checkpointing(plan: Plan, reason: str) -> str:
+    plan.checkpointed_modules = ()
     return f"--recompute changes nothing here: {reason}"
 
 
-def _gradients_of(witness: Witness, plan: Plan, images: Tensor) -> list[Tensor]:
-    """Gradients of all that the network says, where methods take them."""
-    forward = witness.forward(images, plan=plan, from_input="slopes" in witness.wants)
-    return gradients_at(forward.reading.total(), points_of(forward))
+def _compute_gradients(runner: Runner, plan: Plan, images: Tensor) -> list[Tensor]:
+    """Compute the gradients of the sum of all scores, at the points that methods use."""
+    forward = runner.run(images, plan=plan, from_input="score_and_grad" in runner.signal_names)
+    return compute_gradients(forward.predictions.sum_scores(), gradient_points(forward))
 
 
-def prepare_rest(witness: Witness, plan: Plan, name: str, images: Tensor) -> str:
-    """Find the way for one layer, and prove it on one image; a note if the whole network must run.
+def prepare_replay(runner: Runner, plan: Plan, name: str, images: Tensor) -> str:
+    """Find and check the replay plan of a layer on one image; return a note if the whole network must be rerun.
 
-    The unchanged activation must bring the scores back, and the halved one those of the whole network.
+    The unchanged activation must give the same scores again, and the halved one those of a rerun of the whole network.
     """
-    layer, leaf = witness.module.get_submodule(name), witness.leaf(images).detach()
-    reading, recording, owned = _record(witness, layer, plan.runs[name], leaf, witness.places.get(name, 0))
+    layer, leaf = runner.module.get_submodule(name), runner.make_leaf(images).detach()
+    predictions, recording, copied = _record(runner, layer, plan.calls[name], leaf, runner.tensor_indices.get(name, 0))
     act = recording.tensor
-    pair = restored(torch.cat([cells := canonical(act, plan.layouts[name]), cells / 2]), plan.layouts[name], act)
-    run = partial(witness.again, layer, recording, images=leaf)
-    way = plan.ways[name] = _find_way(witness, layer, reading, recording, owned, leaf, pair, run)
-    before, behind = recording.biggest
-    larger = 1 if way.whole else max(before, behind) // behind
-    plan.rows[name] = min(MOST_ROWS, witness.rows * larger)
-    if not way.whole:
+    pair = from_nchw(torch.cat([cells := to_nchw(act, plan.layouts[name]), cells / 2]), plan.layouts[name], act)
+    run = partial(runner.run_from_layer, layer, recording, images=leaf)
+    replay_plan = _find_replay_plan(runner, layer, predictions, recording, copied, leaf, pair, run)
+    plan.replay_plans[name] = replay_plan
+    before, behind = recording.largest_sizes
+    larger = 1 if replay_plan.whole_network else max(before, behind) // behind
+    plan.batch_sizes[name] = min(MAX_BATCH_SIZE, runner.batch_size * larger)
+    if not replay_plan.whole_network:
         return ""
     return (
         f"what lies behind the layer {name!r} cannot be run alone, so the whole network runs again for each "
@@ -81,141 +91,177 @@ def prepare_rest(witness: Witness, plan: Plan, name: str, images: Tensor) -> str
 
 
 def _record(
-    witness: Witness, layer: nn.Module, call: int, leaf: Tensor, part: int = 0
-) -> tuple[Reading, Recording, frozenset[nn.Module]]:
-    """What the network says, what is needed to run again what lies behind a layer, and which outputs are copies."""
-    owned: frozenset[nn.Module] = frozenset()
+    runner: Runner, layer: nn.Module, call: int, leaf: Tensor, part: int = 0
+) -> tuple[Predictions, Recording, frozenset[nn.Module]]:
+    """Run the network and record what a rerun behind a layer needs; return also the modules whose output is copied."""
+    copied: frozenset[nn.Module] = frozenset()
     for _ in range(3):
-        with recorded(witness.module, layer, call, 1, owned, part) as recording, torch.no_grad():
-            reading = witness.read(witness.module(leaf.clone()), 1)
-        if not (changed := recording.changed()):
+        with record(runner.module, layer, call, 1, copied, part) as recording, torch.no_grad():
+            predictions = runner.read_predictions(runner.module(leaf.clone()), 1)
+        if not (changed := recording.find_changed_modules()):
             break
-        owned |= changed
-    return reading, recording, owned
+        copied |= changed
+    return predictions, recording, copied
 
 
-def _find_way(
-    witness: Witness,
+def _find_replay_plan(
+    runner: Runner,
     layer: nn.Module,
-    reading: Reading,
+    predictions: Predictions,
     recording: Recording,
-    owned: frozenset[nn.Module],
+    copied: frozenset[nn.Module],
     leaf: Tensor,
     pair: Tensor,
-    run: Callable[..., Reading],
-) -> Way:
-    """How what lies behind a layer is run again: of a pair the first is what is, the second is changed."""
-    changed = run(given=pair[1:], way=Way(whole=True)).scores(0)
+    run: Callable[..., Predictions],
+) -> ReplayPlan:
+    """Find a plan that correctly reruns the part behind a layer, for a pair of an unchanged and a changed output."""
+    changed = run(given=pair[1:], replay_plan=ReplayPlan(whole_network=True)).scores(0)
 
-    def proven(way: Way) -> bool:
+    def is_correct(replay_plan: ReplayPlan) -> bool:
         try:
-            again = run(given=pair, way=way)
-            pairs = [(reading.scores(0), again.scores(0)), (changed, again.scores(1))]
-        except Exception:  # whatever it is, this way is none
+            replayed = run(given=pair, replay_plan=replay_plan)
+            pairs = [(predictions.scores(0), replayed.scores(0)), (changed, replayed.scores(1))]
+        except Exception:  # any error means that this plan does not work
             return False
-        return all(map(partial(_agree, witness), *zip(*pairs, strict=True)))
+        return all(map(partial(_agrees, runner), *zip(*pairs, strict=True)))
 
-    # Features come with the images, so these are given anew for each variant.
-    ways = [Way(owned)] if witness.feed.on else [Way(owned, _find_needed(witness, layer, recording, leaf)), Way(owned)]
-    return next((way for way in ways if proven(way)), Way(whole=True))
+    # Extra features belong to the images, so the images are given again for each variant.
+    candidates = (
+        [ReplayPlan(copied)]
+        if runner.extra_inputs.is_active
+        else [ReplayPlan(copied, _find_required_calls(runner, layer, recording, leaf)), ReplayPlan(copied)]
+    )
+    return next((plan for plan in candidates if is_correct(plan)), ReplayPlan(whole_network=True))
 
 
-def _find_needed(witness: Witness, layer: nn.Module, recording: Recording, leaf: Tensor) -> frozenset[int] | None:
+def _find_required_calls(runner: Runner, layer: nn.Module, recording: Recording, leaf: Tensor) -> frozenset[int] | None:
     try:
-        return needed(layer, recording, leaf, lambda images: witness.read(witness.module(images), 1).total())
-    except Exception:  # the way that needs to know this will not do then
+        return required_outputs(
+            layer, recording, leaf, lambda images: runner.read_predictions(runner.module(images), 1).sum_scores()
+        )
+    except Exception:  # the plan without required calls is checked next
         return None
 
 
-def prepare_trunk(witness: Witness, plan: Plan, attending: Attending, images: Tensor) -> str:
-    """Find the blocks, and prove on one image that they and their end can be run again; a note if all must run.
+def prepare_blocks(runner: Runner, plan: Plan, capture: AttentionCapture, images: Tensor) -> str:
+    """Find the attention blocks and check their reruns on one image; return a note if the whole network must be rerun.
 
-    Each block must hand on again what it did, the unchanged tokens bring the scores back, and the halved ones those
-    of the whole network.
+    Each block must return the same output again, the unchanged tokens must give the same scores again, and the halved
+    ones those of a rerun of the whole network.
 
     Raises:
-        RequestError: they cannot be told apart, or not be run again.
+        RequestError: the blocks cannot be found, or cannot be rerun.
     """
-    leaf, met = witness.leaf(images).detach(), attending.seen
-    blocks = tuple(blocks_of(met)) if len(met) > 1 else ()
-    end = blocks[-1] if blocks else met[0].inside[-1]
-    with heard(blocks) as calls, Attending(1, values=False, graph_from=-1):
-        reading, recording, owned = _record(witness, end, 1, leaf)
+    leaf, attentions = runner.make_leaf(images).detach(), capture.attentions
+    blocks = tuple(find_blocks(attentions)) if len(attentions) > 1 else ()
+    tail = blocks[-1] if blocks else attentions[0].module_stack[-1]
+    with record_blocks(blocks) as calls, AttentionCapture(1, with_values=False, graph_from=-1):
+        predictions, recording, copied = _record(runner, tail, 1, leaf)
     copies = any(call.changed for call in calls.values())
     if copies:
-        with heard(blocks, copies) as calls, torch.no_grad():
-            witness.module(leaf.clone())
-    _check_blocks(witness, blocks, calls, recording.tensor)
-    trunk = Trunk(blocks, end, Way(whole=True), witness.rows, pools=not met[-1].square, copies=copies)
-    values = met[-1].of_heads(met[-1].values) if met[-1].values is not None else None
+        with record_blocks(blocks, copies) as calls, torch.no_grad():
+            runner.module(leaf.clone())
+    _check_blocks(runner, blocks, calls, recording.tensor)
+    block_stack = BlockStack(
+        blocks,
+        tail,
+        ReplayPlan(whole_network=True),
+        runner.batch_size,
+        pools_by_attention=not attentions[-1].is_square,
+        keep_copies=copies,
+    )
+    last = attentions[-1]
+    values = last.expand_to_heads(last.values) if last.values is not None else None
     if blocks:
         pair = torch.cat([recording.tensor, recording.tensor / 2])
         own = recording.tensor[0].numel()
     else:
         assert values is not None
-        pair = torch.cat([met[0].weights @ values, values[:, :, :1].expand_as(values)])
+        pair = torch.cat([attentions[0].weights @ values, values[:, :, :1].expand_as(values)])
         own = values[0].numel()
-    run = partial(witness.at_end, trunk, recording, images=leaf)
-    way = _find_way(witness, end, reading, recording, owned, leaf, pair, run)
-    larger = 1 if way.whole else max(1, max(recording.biggest) // own)
-    trunk = replace(trunk, way=way, rows=min(MOST_ROWS, witness.rows * larger))
-    if blocks and witness.wants & {"own", "path"}:
-        asked = blocks if "path" in witness.wants else () if trunk.pools else blocks[-1:]
-        trunk = replace(trunk, behind={block: behind_attention(block, calls[block]) for block in asked})
-    plan.trunk = _see_alone(witness, trunk, recording, leaf, plan) if witness.wants & ALONE else trunk
+    run = partial(runner.run_tail, block_stack, recording, images=leaf)
+    replay_plan = _find_replay_plan(runner, tail, predictions, recording, copied, leaf, pair, run)
+    larger = 1 if replay_plan.whole_network else max(1, max(recording.largest_sizes) // own)
+    batch_size = min(MAX_BATCH_SIZE, runner.batch_size * larger)
+    block_stack = replace(block_stack, replay_plan=replay_plan, batch_size=batch_size)
+    if blocks and runner.signal_names & {"value_tokens", "value_path"}:
+        last_block = () if block_stack.pools_by_attention else blocks[-1:]
+        needed = blocks if "value_path" in runner.signal_names else last_block
+        block_stack = replace(
+            block_stack, after_attention={block: module_after_attention(block, calls[block]) for block in needed}
+        )
+    plan.block_stack = (
+        _probe_single_token(runner, block_stack, recording, leaf, plan)
+        if runner.signal_names & NEEDS_TOKEN_SCORES
+        else block_stack
+    )
     return (
         "what lies behind the last block cannot be run alone, so the whole network runs again for all that is "
         "asked of it: slower, and the same maps"
-        if way.whole
+        if replay_plan.whole_network
         else ""
     )
 
 
-def _check_blocks(witness: Witness, blocks: Sequence[nn.Module], calls: Mapping[nn.Module, Call], said: Tensor) -> None:
-    if not blocks and said.ndim != 2:
-        raise no_blocks("it has one attention alone, so nothing tells which of the modules around it is its block")
+def _check_blocks(
+    runner: Runner, blocks: Sequence[nn.Module], calls: Mapping[nn.Module, BlockCall], output: Tensor
+) -> None:
+    if not blocks and output.ndim != 2:
+        raise no_blocks_error(
+            "it has one attention alone, so nothing tells which of the modules around it is its block"
+        )
     shapes = {tuple(tensor.shape) for call in calls.values() for tensor in (call.tokens, call.output)}
     forms = " and ".join("x".join(map(str, shape)) for shape in sorted(shapes))
     if len(shapes) > 1:
-        raise no_blocks(f"what they are handed and hand on has several shapes ({forms})")
+        raise no_blocks_error(f"what they are handed and hand on has several shapes ({forms})")
     if any(shape[0] != 1 for shape in shapes):
-        raise no_blocks(f"what they hand on is {forms} for one image, so its rows are no images")
+        raise no_blocks_error(f"what they hand on is {forms} for one image, so its rows are no images")
     for block in blocks:
-        with torch.no_grad(), Attending(1, values=False, graph_from=-1):
-            again = calls[block].run(block)
-        if not _agree(witness, again, calls[block].output):
-            raise no_blocks(f"run again on the same tokens, a {type(block).__name__} hands on others")
+        with torch.no_grad(), AttentionCapture(1, with_values=False, graph_from=-1):
+            rerun_output = calls[block].run(block)
+        if not _agrees(runner, rerun_output, calls[block].output):
+            raise no_blocks_error(f"run again on the same tokens, a {type(block).__name__} hands on others")
 
 
-def _see_alone(witness: Witness, trunk: Trunk, recording: Recording, leaf: Tensor, plan: Plan) -> Trunk:
-    """See what a token by itself is to the end: as few copies as there are tokens for one patch, or as many as all.
+def _probe_single_token(
+    runner: Runner, block_stack: BlockStack, recording: Recording, leaf: Tensor, plan: Plan
+) -> BlockStack:
+    """Find how many copies of a single token the tail needs: the least number for one patch, or as many as all tokens.
 
-    Where both can be, they must come to the same.
+    If both work, they must give the same scores.
     """
-    if not trunk.blocks:
-        return trunk
-    tokens, layout = recording.tensor, plan.tokens
+    if not block_stack.blocks:
+        return block_stack
+    tokens, layout = recording.tensor, plan.token_layout
     assert layout is not None
     if tokens.ndim != 3:
-        return replace(trunk, alone="its blocks hand on maps, and no sequences of which one token could be all")
+        return replace(
+            block_stack, no_token_score="its blocks hand on maps, and no sequences of which one token could be all"
+        )
     found: dict[int, Tensor] = {}
-    # A patch that is not the first, since the first token may be the one that the end reads anyhow.
+    # A patch that is not the first, since the tail may read only the first token.
     token = tokens[:, layout.prefix + 1]
     for length in (layout.prefix + 1 + layout.suffix, tokens.shape[1]):
         try:
             given = token.unsqueeze(1).expand(-1, length, -1)
-            found[length] = witness.at_end(trunk, recording, given, leaf).scores(0)
-        except Exception:  # whatever it is, so many will not do
+            found[length] = runner.run_tail(block_stack, recording, given, leaf).scores(0)
+        except Exception:  # any error means that this number of copies does not work
             continue
     if not found:
-        return replace(trunk, alone="what lies behind its blocks cannot be run on copies of one token")
+        return replace(block_stack, no_token_score="what lies behind its blocks cannot be run on copies of one token")
     few, many = found[min(found)], found[max(found)]
-    if not _agree(witness, few, many, max(SAME, ROUNDED * torch.finfo(tokens.dtype).eps)):
-        return replace(trunk, alone="what lies behind its blocks tells tokens by their places, or mixes neighbours")
-    shorter = 1 if trunk.way.whole else tokens.shape[1] // min(found)
-    return replace(trunk, length=min(found), rows=min(MOST_ROWS, trunk.rows * shorter))
+    if not _agrees(runner, few, many, max(REPLAY_TOLERANCE, COPY_TOLERANCE_EPS * torch.finfo(tokens.dtype).eps)):
+        return replace(
+            block_stack, no_token_score="what lies behind its blocks tells tokens by their places, or mixes neighbours"
+        )
+    shorter = 1 if block_stack.replay_plan.whole_network else tokens.shape[1] // min(found)
+    return replace(
+        block_stack, single_token_length=min(found), batch_size=min(MAX_BATCH_SIZE, block_stack.batch_size * shorter)
+    )
 
 
-def _agree(witness: Witness, one: Tensor, other: Tensor, same: float = SAME) -> bool:
-    """Whether what the network said twice is the same to the rounding with which it counts."""
-    return alike(one, other, max(same, ROUNDED * coarse(devices.home(witness.module))))
+def _agrees(runner: Runner, one: Tensor, other: Tensor, tolerance: float = REPLAY_TOLERANCE) -> bool:
+    """Return whether two outputs of the network are equal up to the rounding of its precision."""
+    return are_close(
+        one, other, max(tolerance, COPY_TOLERANCE_EPS * reduced_precision_eps(devices.device_of(runner.module)))
+    )

@@ -1,4 +1,4 @@
-"""The scores: what they are, and whether the network says the same twice."""
+"""Check of the scores: their kind, and whether a second run gives the same."""
 
 from __future__ import annotations
 
@@ -12,107 +12,114 @@ from torch import Tensor
 from camcli.base.errors import RequestError
 from camcli.engine import devices
 from camcli.engine.checks.findings import Findings
-from camcli.engine.checks.images import feeding
-from camcli.engine.checks.layer_choice import is_searched
-from camcli.engine.checks.layouts import survey_layers
-from camcli.engine.checks.trial import drawn, tried
-from camcli.engine.hooks.opaque import closed_parts
-from camcli.engine.hooks.state import quantised
+from camcli.engine.checks.images import providing_extras
+from camcli.engine.checks.layer_choice import needs_layer_search
+from camcli.engine.checks.layouts import probe_network
+from camcli.engine.checks.trial import try_boxes_on_noise, try_scores_on_noise
+from camcli.engine.hooks.opaque import find_opaque_modules
+from camcli.engine.hooks.state import find_quantised_modules
 from camcli.engine.layers.even_steps import EvenSteps
 from camcli.engine.layers.probe import noise_like
-from camcli.engine.network import tells_apart, two_sided
-from camcli.engine.setup import Setup, score_of
-from camcli.images.features import Features, count_of
+from camcli.engine.network import is_two_sided, make_two_sided
+from camcli.engine.setup import Setup, make_score
+from camcli.images.features import Features, count_images
 from camcli.targets.readers import probabilities
-from camcli.targets.readers.spec import of_boxes, table_of
-from camcli.targets.target import Reading
+from camcli.targets.readers.spec import get_boxes, get_score_tensor
+from camcli.targets.target import Predictions
 
 
 def try_scores(setup: Setup, findings: Findings, image: Tensor, extras: Features | None) -> None:
-    """Find out, once, what the scores are, and whether the network says the same twice and beside other images."""
-    if findings.tried or setup.outlet.task == "detect":
+    """Find out, once, the kind of the scores, and whether a second run or other images in the batch change them."""
+    if findings.scores_tried or setup.output_spec.task == "detect":
         return
 
-    def table(output: Any, images: int) -> Tensor:
-        # What the model gives, and not what is made of one score for two classes.
-        outlet, names = replace(setup.outlet, two_sided=False), setup.network.labels.names if setup.network else ()
-        found = table_of(outlet.read(output, images, names, setup.activation))
+    def read_scores(output: Any, images: int) -> Tensor:
+        # The model's own scores, also where one score stands for two classes.
+        output_spec, names = (
+            replace(setup.output_spec, two_sided=False),
+            setup.network.labels.names if setup.network else (),
+        )
+        found = get_score_tensor(output_spec.read(output, images, names, setup.activation))
         assert found is not None
         return found
 
     def run(images: Tensor) -> Tensor:
-        with feeding(setup, images, extras), nullcontext() if closed else EvenSteps() as steps:
-            # As the survey had it, which the network took.
-            own = devices.copied_to(setup.module, images) if first is None else setup.witness.leaf(images).detach()
+        with providing_extras(setup, images, extras), nullcontext() if closed else EvenSteps() as steps:
+            # In the memory format of the probe, if that ran.
+            own = (
+                devices.copy_to_module(setup.module, images)
+                if first is None
+                else setup.runner.make_leaf(images).detach()
+            )
             output = setup.module(own)
         if steps is not None:
-            findings.even[setup.key(images)] = steps.even
-        return table(output, len(images))
+            findings.even_steps[setup.size_key(images)] = steps.even
+        return read_scores(output, len(images))
 
-    closed = closed_parts(setup.module)
+    closed = find_opaque_modules(setup.module)
     first: Tensor | None = None
-    if is_searched(setup) and not closed and not quantised(setup.module):
-        heard: list[Any] = []
-        with feeding(setup, image, extras), suppress(Exception):  # said where the layer is chosen
-            findings.surveyed[setup.key(image)] = survey_layers(setup, image, heard)
-            first = table(heard[0], len(image))
+    if needs_layer_search(setup) and not closed and not find_quantised_modules(setup.module):
+        outputs: list[Any] = []
+        with providing_extras(setup, image, extras), suppress(Exception):  # raised again by the layer's choice
+            findings.layer_infos[setup.size_key(image)] = probe_network(setup, image, outputs)
+            first = read_scores(outputs[0], len(image))
 
-    alone = setup.group or (extras is not None and count_of(extras) < len(image) + 1)
-    other = None if alone else noise_like(image, seed=1)
-    with setup.witness.ready():
+    is_single = setup.group or (extras is not None and count_images(extras) < len(image) + 1)
+    other = None if is_single else noise_like(image, seed=1)
+    with setup.runner.ready():
         pair = None if other is None else torch.cat([image, other])
-        trial = tried(setup.module, run, image, pair, first)
-    findings.tried = True
+        trial = try_scores_on_noise(setup.module, run, image, pair, first)
+    findings.scores_tried = True
     asked = setup.network is not None and setup.network.activation_asked
-    if trial.probabilities and not asked and setup.activation in ("softmax", "sigmoid"):
+    if trial.gives_probabilities and not asked and setup.activation in ("softmax", "sigmoid"):
         setup.activation = "probabilities"
         if setup.network is not None:
             setup.network = replace(setup.network, activation="probabilities")
-        score = score_of(*setup.score, setup.network, setup.activation)
-        setup.outlet = replace(setup.outlet, score=score)
-    elif setup.activation == "probabilities" and not trial.within:
+        score = make_score(*setup.score_args, setup.network, setup.activation)
+        setup.output_spec = replace(setup.output_spec, score=score)
+    elif setup.activation == "probabilities" and not trial.in_unit_range:
         raise RequestError(
             "the model's outputs are declared as probabilities, and on noise some lie outside of 0 to 1",
-            probabilities.INSTEAD,
+            probabilities.ACTIVATION_HINT,
         )
-    if trial.mixed or trial.single:
-        setup.one_by_one, setup.witness.rows = True, 1
-    for words in trial.notes(setup.activation, asked):
-        setup.note(words)
+    if trial.change_in_batch or trial.batch_error:
+        setup.one_by_one, setup.runner.batch_size = True, 1
+    for words in trial.list_notes(setup.activation, asked):
+        setup.add_note(words)
 
 
-def try_boxes(setup: Setup, findings: Findings, reading: Reading, image: Tensor) -> None:
-    """Find out, once, whether a detector finds the same boxes in the same image."""
-    before = of_boxes(reading)
-    if findings.tried or before is None or not before.isfinite().all():
+def try_boxes(setup: Setup, findings: Findings, predictions: Predictions, image: Tensor) -> None:
+    """Find out, once, whether a detector finds the same boxes in the same image again."""
+    before = get_boxes(predictions)
+    if findings.scores_tried or before is None or not before.isfinite().all():
         return
 
     def run(_boxes: Tensor) -> Tensor:
-        output = setup.module(setup.witness.leaf(image).detach().clone())
-        found = of_boxes(setup.read(output, len(image)))
+        output = setup.module(setup.runner.make_leaf(image).detach().clone())
+        found = get_boxes(setup.read_predictions(output, len(image)))
         assert found is not None
         return found
 
-    findings.tried = True
-    for words in drawn(setup.module, run, before).notes(setup.activation, asked=True):
-        setup.note(words)
+    findings.scores_tried = True
+    for words in try_boxes_on_noise(setup.module, run, before).list_notes(setup.activation, asked=True):
+        setup.add_note(words)
 
 
-def turn_two_sided(setup: Setup, classes: int | None) -> bool:
-    """Read one score for two classes as both of them; whether the network gives that."""
-    if classes != 1 or setup.network is None or not tells_apart(setup.network, setup.network.labels):
+def read_as_two_sided(setup: Setup, classes: int | None) -> bool:
+    """Read one score for two classes as both of them; return whether the network has such a score."""
+    if classes != 1 or setup.network is None or not is_two_sided(setup.network, setup.network.labels):
         return False
-    setup.network = two_sided(setup.network, setup.network.labels)
-    setup.outlet, setup.activation = replace(setup.outlet, two_sided=True), setup.network.activation
-    setup.note(setup.network.notes[-1])
+    setup.network = make_two_sided(setup.network, setup.network.labels)
+    setup.output_spec, setup.activation = replace(setup.output_spec, two_sided=True), setup.network.activation
+    setup.add_note(setup.network.notes[-1])
     return True
 
 
 def check_labels(setup: Setup, classes: int | None) -> None:
-    """See that as many classes are named as the network has scores.
+    """Check that the number of labels is the number of scores.
 
     Raises:
-        RequestError: they are not.
+        RequestError: it is not.
     """
     if classes is not None and setup.network and len(setup.network.labels) != classes:
         raise RequestError(

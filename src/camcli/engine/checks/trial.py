@@ -1,4 +1,4 @@
-"""What a network says of noise, and of the same noise again: before anything is asked of it."""
+"""Trial of a network on noise: whether its scores are probabilities, and whether they stay the same in another run."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from camcli.base.errors import CamcliError
-from camcli.engine.hooks.opaque import closed_parts
-from camcli.engine.hooks.watch import at_work
+from camcli.engine.hooks.opaque import find_opaque_modules
+from camcli.engine.hooks.watch import module_stack
 from camcli.targets.readers import probabilities
 from camcli.targets.target import Activation
 
-# Of the scores, how far they may move when nothing changes: at least, and in units of rounding.
-STILL, ROUNDED = 1e-4, 8
-# So strong is the noise that shows whether outputs keep within [0, 1] whatever comes.
-STRONG = 100
-# So often the same is given again where it may make a difference.
-TURNS = 3
+# Greatest relative change of scores when nothing changes: at least, and in units of rounding.
+CHANGE_TOLERANCE, CHANGE_TOLERANCE_EPS = 1e-4, 8
+# Factor of the noise that shows whether outputs stay within [0, 1] for any input.
+NOISE_FACTOR = 100
+# Number of further runs on the same image if draws may be the same by chance.
+MAX_REPEATS = 3
 _DROPOUTS = {
     function: name
     for name in ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
     if (function := getattr(nn.functional, name, None))
 }
-_DRAWS = frozenset(
+_RANDOM_FUNCTIONS = frozenset(
     [
         "bernoulli",
         "rand",
@@ -48,142 +48,149 @@ _DRAWS = frozenset(
     ]
 )
 
-# From images to the scores, as the network gives them: (n, classes) or (n, classes, h, w).
-Run = Callable[[Tensor], Tensor]
+# From images to the network's scores: (n, classes) or (n, classes, h, w).
+RunScores = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What was found.
+    """Result of a trial.
 
     Attributes:
-        probabilities: the scores are probabilities already.
-        within: they are from 0 to 1.
-        sums: they sum to 1 over the classes.
-        moved: by what part of their size the scores move when the same is given again; 0 if by rounding alone.
-        mixed: by what part they move when another image is beside it in the batch; likewise.
-        cause: why that is so, if it was found.
-        single: what the network says against two images at once; empty if it takes them.
-        noun: what moves.
+        gives_probabilities: True if the scores are probabilities already.
+        in_unit_range: True if they lie from 0 to 1.
+        sums_to_one: True if they sum to 1 over the classes.
+        change_between_runs: relative change of the scores in another run on the same image; 0 if by rounding alone.
+        change_in_batch: relative change of the scores with another image in the batch; 0 if by rounding alone.
+        cause: cause of the change, if it was found.
+        batch_error: the error of the network on two images at once; empty if there is none.
+        noun: noun for what changes.
     """
 
-    probabilities: bool = False
-    within: bool = False
-    sums: bool = False
-    moved: float = 0.0
-    mixed: float = 0.0
+    gives_probabilities: bool = False
+    in_unit_range: bool = False
+    sums_to_one: bool = False
+    change_between_runs: float = 0.0
+    change_in_batch: float = 0.0
     cause: str = ""
-    single: str = ""
+    batch_error: str = ""
     noun: str = "scores"
 
     @property
-    def words(self) -> str:
-        """That the scores are probabilities, for people."""
-        return f"the model's outputs are probabilities already (from 0 to 1 on noise{', summing to 1' * self.sums})"
+    def probabilities_note(self) -> str:
+        """Statement that the scores are probabilities, in words."""
+        return (
+            f"the model's outputs are probabilities already (from 0 to 1 on noise{', summing to 1' * self.sums_to_one})"
+        )
 
-    def notes(self, activation: Activation, asked: bool) -> list[str]:
-        """What a user must know.
+    def list_notes(self, activation: Activation, asked: bool) -> list[str]:
+        """List remarks for users.
 
         Args:
-            activation: what makes probabilities of the scores now.
-            asked: somebody said so.
+            activation: the function that turns scores into probabilities.
+            asked: True if the user chose it.
         """
         found = []
-        if self.probabilities and asked and activation in ("softmax", "sigmoid"):
+        if self.gives_probabilities and asked and activation in ("softmax", "sigmoid"):
             found.append(
-                f"{self.words}, and --activation {activation} makes probabilities of them once more, as it says; leave "
-                "it out to have them as they are"
+                f"{self.probabilities_note}, and --activation {activation} makes probabilities of them once more, "
+                "as it says; leave it out to have them as they are"
             )
-        elif self.probabilities and activation == "probabilities" and not asked:
+        elif self.gives_probabilities and activation == "probabilities" and not asked:
             found.append(
-                f"{self.words}: they are shown as given, and they are what is explained, not logits; where one is "
-                "nearly 0 or 1 its gradient vanishes; if they are scores after all, say what makes probabilities of "
-                "them: --activation"
+                f"{self.probabilities_note}: they are shown as given, and they are what is explained, not logits; "
+                "where one is nearly 0 or 1 its gradient vanishes; if they are scores after all, say what makes "
+                "probabilities of them: --activation"
             )
-        if self.moved:
+        if self.change_between_runs:
             found.append(
                 f"the model does not give the same output twice for one image: on noise its {self.noun} move by "
-                f"{self.moved:.0%}{self.cause}; so every run draws other maps, and what was done before is one draw of "
-                "many"
+                f"{self.change_between_runs:.0%}{self.cause}; so every run draws other maps, and what was done before "
+                "is one draw of many"
             )
-        if self.mixed:
+        if self.change_in_batch:
             found.append(
                 "the model's output for an image depends on the others in its batch: on noise its scores move by "
-                f"{self.mixed:.0%} beside another{self.cause}; each picture is explained in a batch of its own "
-                "(pictures that belong together: --group)"
+                f"{self.change_in_batch:.0%} beside another{self.cause}; each picture is explained in a batch of its "
+                "own (pictures that belong together: --group)"
             )
-        if self.single:
+        if self.batch_error:
             found.append(
-                f"the model fails on two pictures at once ({self.single}), so each is explained in a batch of its own"
+                f"the model fails on two pictures at once ({self.batch_error}), so each is explained in a batch of its "
+                "own"
             )
         return found
 
 
-def tried(module: nn.Module, run: Run, image: Tensor, pair: Tensor | None, first: Tensor | None = None) -> Trial:
-    """Try a network on noise.
+def try_scores_on_noise(
+    module: nn.Module, run: RunScores, image: Tensor, pair: Tensor | None, first: Tensor | None = None
+) -> Trial:
+    """Try a classifier on noise.
 
     Args:
-        module: the network, in evaluation mode, its parameters outside of the graph.
-        run: from images to the scores that it gives; no layer is looked at meanwhile.
+        module: the network, in evaluation mode; its parameters do not require grad.
+        run: from images to the network's scores; no layer is captured meanwhile.
         image: one image, or one group.
-        pair: this image and another, where a batch is no group.
-        first: the scores of the image with the form of their graph, if they are known.
+        pair: this image and another; None for a group.
+        first: the scores of the image with their graph, if they are known.
     """
-    first = _with_form(module, run, image) if first is None else first
-    form, squashed = first, probabilities.squashed(first)
+    first = _run_without_storage(module, run, image) if first is None else first
+    with_graph, is_bounded = first, probabilities.is_bounded(first)
     first = first.detach()
-    found = _likelihood(run, first, squashed, image)
-    within, sums = probabilities.within(first), found and probabilities.exclusive(first)
+    found = _are_probabilities(run, first, is_bounded, image)
+    within, sums = probabilities.are_in_unit_range(first), found and probabilities.sum_to_one(first)
     if not bool(first.isfinite().all()):
         return Trial(found, within, sums)
     first = first.float()
     with torch.no_grad():
         try:
-            again, watch = _watched(module, run, image if pair is None else pair)
+            again, watch = _run_watched(module, run, image if pair is None else pair)
         except CamcliError:
             raise
-        except Exception as error:  # whatever it is, one image alone was no trouble
+        except Exception as error:  # any error, since one image alone has caused none
             if pair is None:
                 raise
             single = (str(error).strip() or type(error).__name__).splitlines()[0]
-            return replace(tried(module, run, image, None, form), single=single)
-        # Scores may cancel out in one image.
+            return replace(try_scores_on_noise(module, run, image, None, with_graph), batch_error=single)
+        # The scores of one image may cancel out.
         size = again if again.isfinite().all() else None
-        mixed = _distance(first, again[: len(first)], size)
-        # Draws may be the same by chance.
-        more = TURNS if watch.draws or (mixed and pair is not None) else 0
-        moved = max([mixed * (pair is None), *(_distance(first, run(image), size) for _ in range(more))])
-    # What changes by itself says nothing of the batch.
-    mixed = 0.0 if moved or pair is None else mixed
-    cause = _cause(watch.draws if moved else watch.norms) if moved or mixed else ""
-    return Trial(found, within, sums, moved, mixed, cause)
+        mixed = _relative_change(first, again[: len(first)], size)
+        # Random draws may be the same by chance.
+        more = MAX_REPEATS if watch.draws or (mixed and pair is not None) else 0
+        changed = max([mixed * (pair is None), *(_relative_change(first, run(image), size) for _ in range(more))])
+    # Scores that change between runs tell nothing about the batch.
+    mixed = 0.0 if changed or pair is None else mixed
+    cause = _find_cause(watch.draws if changed else watch.batch_norms) if changed or mixed else ""
+    return Trial(found, within, sums, changed, mixed, cause)
 
 
-def drawn(module: nn.Module, run: Run, before: Tensor) -> Trial:
-    """Whether a detector finds the same boxes again in one image; of others nobody knows what moved to where.
+def try_boxes_on_noise(module: nn.Module, run: RunScores, before: Tensor) -> Trial:
+    """Try a detector on noise: whether it finds the same boxes again in one image; batches of several are not tried.
 
     Args:
         module: the network.
-        run: gives the boxes ``(boxes, 6)`` of an image that it is not handed here.
-        before: what it gave.
+        run: returns the boxes ``(boxes, 6)`` of the same image again, whatever its argument.
+        before: the boxes of the first run.
     """
     with torch.no_grad():
-        again, watch = _watched(module, run, before)
-        # Sides are of pixels, scores of less than one: each counts by its own greatest. Draws may be alike by chance.
+        again, watch = _run_watched(module, run, before)
+        # Sides are in pixels and scores below 1, so each column has its own scale. Draws may be the same by chance.
         size = before.abs().amax(0).clamp(min=torch.finfo(before.dtype).tiny) if len(before) else before.new_ones(6)
-        others = [again, *(run(before) for _ in range(TURNS if watch.draws else 0))]
-    moved = max(_distance(before / size, one / size) for one in others) if len(before) or len(again) else 0.0
-    return Trial(moved=moved, cause=_cause(watch.draws) if moved else "", noun="boxes and their scores")
+        others = [again, *(run(before) for _ in range(MAX_REPEATS if watch.draws else 0))]
+    changed = max(_relative_change(before / size, one / size) for one in others) if len(before) or len(again) else 0.0
+    return Trial(
+        change_between_runs=changed, cause=_find_cause(watch.draws) if changed else "", noun="boxes and their scores"
+    )
 
 
-def _with_form(module: nn.Module, run: Run, image: Tensor) -> Tensor:
-    """The scores of an image with the form of their graph, of which nothing is kept for a way back."""
-    if closed_parts(module):
+def _run_without_storage(module: nn.Module, run: RunScores, image: Tensor) -> Tensor:
+    """Return the scores of an image with their graph, without storing tensors for a backward."""
+    if find_opaque_modules(module):
         with torch.no_grad():
             return run(image)
     given = image.detach().clone().requires_grad_().clone()
     try:
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda _tensor: None, _gone):
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda _tensor: None, _drop):
             return run(given)
     except _GradientTakenError:
         with torch.enable_grad():
@@ -191,53 +198,53 @@ def _with_form(module: nn.Module, run: Run, image: Tensor) -> Tensor:
 
 
 class _GradientTakenError(RuntimeError):
-    """The network takes a gradient within its own forward."""
+    """Raised when the network computes a gradient within its own forward."""
 
 
-def _gone(_nothing: Any) -> Tensor:
+def _drop(_nothing: Any) -> Tensor:
     raise _GradientTakenError("nothing was kept for a way back")
 
 
-def _likelihood(run: Run, first: Tensor, squashed: bool | None, image: Tensor) -> bool:
-    """Whether the scores of an image are probabilities.
+def _are_probabilities(run: RunScores, first: Tensor, is_bounded: bool | None, image: Tensor) -> bool:
+    """Return whether the scores of an image are probabilities.
 
-    Those are that a sigmoid or a softmax made; others that sum to 1, and those of which nobody can tell what made them,
-    if they stay so however strong the noise is. By chance one or two logits lie from 0 to 1 too.
+    They are if a sigmoid or softmax made them. Scores that sum to 1, and scores of unknown origin, are if they keep
+    their range and sum however strong the noise is: one or two logits may lie from 0 to 1 by chance.
     """
-    if squashed or not probabilities.within(first):
-        return bool(squashed) and probabilities.within(first)
-    sums = probabilities.exclusive(first)
-    if squashed is False and not sums:
+    if is_bounded or not probabilities.are_in_unit_range(first):
+        return bool(is_bounded) and probabilities.are_in_unit_range(first)
+    sums = probabilities.sum_to_one(first)
+    if is_bounded is False and not sums:
         return False
     with torch.no_grad():
-        others = [run(strength * image) for strength in (STRONG, -STRONG)]
+        others = [run(strength * image) for strength in (NOISE_FACTOR, -NOISE_FACTOR)]
     others = [one for one in others if one.isfinite().all()]
-    return all(probabilities.within(one) and (not sums or probabilities.exclusive(one)) for one in others)
+    return all(probabilities.are_in_unit_range(one) and (not sums or probabilities.sum_to_one(one)) for one in others)
 
 
-def _distance(one: Tensor, other: Tensor, more: Tensor | None = None) -> float:
-    """By what part of the greatest score, in these and in ``more``, scores differ; 0 if by rounding alone."""
+def _relative_change(one: Tensor, other: Tensor, more: Tensor | None = None) -> float:
+    """Return the difference of scores relative to the greatest, in these and in ``more``; 0 if by rounding alone."""
     if one.shape != other.shape:
         return 1.0
     if not bool(other.isfinite().all()):
         return 0.0
     eps = torch.finfo(other.dtype).eps
     size = max(float(some.abs().max()) for some in (one, other, one if more is None else more))
-    apart = float((one - other.float()).abs().max()) / size if size else 0.0
-    return apart if apart > max(STILL, ROUNDED * eps) else 0.0
+    change = float((one - other.float()).abs().max()) / size if size else 0.0
+    return change if change > max(CHANGE_TOLERANCE, CHANGE_TOLERANCE_EPS * eps) else 0.0
 
 
-# ---- why
+# ---- causes of a change
 
 
-class _Watch(TorchFunctionMode):
-    """Notes what draws numbers, and what takes its statistics from the batch, and in which module."""
+class _RandomnessWatch(TorchFunctionMode):
+    """Records random draws and batch norms that use batch statistics, with their modules."""
 
-    def __init__(self, running: Sequence[nn.Module], names: dict[nn.Module, str]) -> None:
+    def __init__(self, running_modules: Sequence[nn.Module], names: dict[nn.Module, str]) -> None:
         super().__init__()
-        self._running, self._names = running, names
+        self._running_modules, self._names = running_modules, names
         self.draws: list[str] = []
-        self.norms: list[str] = []
+        self.batch_norms: list[str] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -245,29 +252,29 @@ class _Watch(TorchFunctionMode):
             training = kwargs.get("training", args[2] if len(args) > 2 else True)
             if training and kwargs.get("p", args[1] if len(args) > 1 else 0.5):
                 self.draws.append(f"{_DROPOUTS[func]} is called with training=True{self._where}")
-        elif (name := getattr(func, "__name__", "")) in _DRAWS:
+        elif (name := getattr(func, "__name__", "")) in _RANDOM_FUNCTIONS:
             self.draws.append(f"{name} draws random numbers{self._where}")
         elif func is nn.functional.batch_norm and kwargs.get("training", args[5] if len(args) > 5 else False):
-            self.norms.append(f"a batch norm takes its statistics from the batch{self._where}")
+            self.batch_norms.append(f"a batch norm takes its statistics from the batch{self._where}")
         return func(*args, **kwargs)
 
     @property
     def _where(self) -> str:
-        named = [one for one in self._running if self._names.get(one)]
+        named = [one for one in self._running_modules if self._names.get(one)]
         return f" in {self._names[named[-1]]!r} ({type(named[-1]).__name__})" if named else ""
 
 
-def _watched(module: nn.Module, run: Run, images: Tensor) -> tuple[Tensor, _Watch]:
-    """The scores of images, and what was seen on the way to them; nothing in code that is closed."""
+def _run_watched(module: nn.Module, run: RunScores, images: Tensor) -> tuple[Tensor, _RandomnessWatch]:
+    """Run on images, and watch for random draws and batch statistics; nothing is seen in opaque code."""
     with ExitStack() as stack:
-        running = [] if closed_parts(module) else stack.enter_context(at_work(module))
-        watch = _Watch(running, {part: name for name, part in module.named_modules()})
-        if not closed_parts(module):
+        running = [] if find_opaque_modules(module) else stack.enter_context(module_stack(module))
+        watch = _RandomnessWatch(running, {part: name for name, part in module.named_modules()})
+        if not find_opaque_modules(module):
             stack.enter_context(watch)
         return run(images), watch
 
 
-def _cause(seen: Sequence[str]) -> str:
-    found = list(dict.fromkeys(seen))
+def _find_cause(watch: Sequence[str]) -> str:
+    found = list(dict.fromkeys(watch))
     more = f", and {len(found) - 1} more such" if len(found) > 1 else ""
     return f" ({found[0]}{more})" if found else ""

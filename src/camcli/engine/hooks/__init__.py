@@ -1,1 +1,1 @@
-"""What is seen or changed while a network runs; each restores it."""
+"""Hooks and function modes that observe or change a forward pass, and restore the network afterwards."""

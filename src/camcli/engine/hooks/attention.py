@@ -1,4 +1,4 @@
-"""Attention weights and the score's gradient by them, fused attention included; the model and its result untouched."""
+"""Attention weights, of fused attention too, and the score's gradient by them; the model's output is unchanged."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from camcli.engine.hooks.attention_weights import (
-    MULTI_HEAD,
-    for_heads,
-    heads_of,
-    mask_of,
-    projected,
-    softmax_of,
-    transposed,
+    MULTI_HEAD_SIGNATURE,
+    combine_masks,
+    compute_weights,
+    expand_heads,
+    project,
+    split_heads,
+    transpose_last,
 )
-from camcli.engine.hooks.tensors import tensors, wide
+from camcli.engine.hooks.tensors import at_least_float32, iter_tensors
 
 _SOFTMAXES = frozenset({F.softmax, torch.softmax, Tensor.softmax})
-_PRODUCTS = frozenset({torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm})
-# What turns a product over, so that its factors change places; __get__ is Tensor.mT among others.
-_TURNS = frozenset({"transpose", "swapaxes", "swapdims", "permute", "movedim", "__get__"})
-# What mixes neighbouring tokens outside attention, if its window is more than one cell.
+_MATMULS = frozenset({torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm})
+# Functions that may transpose a product, which would swap its factors; __get__ is Tensor.mT among others.
+_TRANSPOSES = frozenset({"transpose", "swapaxes", "swapdims", "permute", "movedim", "__get__"})
+# Functions that mix neighbouring tokens outside attention, if their window is larger than one cell.
 _CONVOLUTIONS = frozenset({F.conv1d, F.conv2d, F.conv_transpose2d})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attention:
-    """One attention: its weights A, and what is needed for the gradient of a score by them.
+    """One attention: its weights A, and the tensors needed for the gradient of a score by them.
 
     Attributes:
         weights: A after the softmax, ``(n, heads, queries, keys)``, detached, at least float32.
-        values: V, ``(n, heads, keys, d)`` or with fewer heads, detached; None where only A was asked.
+        values: V, ``(n, heads, keys, d)`` or with fewer heads, detached; None if not captured.
         output: a point of the graph that depends on O = A V linearly; None where the graph starts later.
         to_heads: from the gradient at ``output`` to that at O, ``(n, heads, queries, d)``.
-        queries: Q as it meets the keys, ``(n, heads, queries, d)``, detached; None where it was not asked or not seen.
-        keys: K likewise, ``(n, heads, keys, d)`` or with fewer heads.
-        inside: the modules that were running, the outermost first, if that is known.
+        queries: Q as multiplied with the keys, ``(n, heads, queries, d)``, detached; None if not captured or unknown.
+        keys: K as multiplied with the queries, ``(n, heads, keys, d)`` or with fewer heads; None as ``queries``.
+        module_stack: the modules that were running, the outermost first; empty if not captured.
     """
 
     weights: Float[Tensor, "n heads q k"]
@@ -52,148 +52,150 @@ class Attention:
     to_heads: Callable[[Tensor], Tensor]
     queries: Tensor | None = None
     keys: Tensor | None = None
-    inside: tuple[nn.Module, ...] = ()
+    module_stack: tuple[nn.Module, ...] = ()
 
     def gradient(self, grad: Tensor) -> Float[Tensor, "n heads q k"]:
-        """dy/dA = dy/dO V^T, since O = A V; ``grad`` is the gradient at ``output``."""
+        """Compute dy/dA = dy/dO V^T, since O = A V; ``grad`` is the gradient at ``output``."""
         assert self.values is not None
-        return wide(self.to_heads(grad)) @ self.of_heads(self.values).transpose(-2, -1)
+        return at_least_float32(self.to_heads(grad)) @ self.expand_to_heads(self.values).transpose(-2, -1)
 
-    def of_heads(self, shared: Tensor) -> Float[Tensor, "n heads k d"]:
-        """Keys or values, perhaps shared by several heads, for each of them; at least float32."""
-        return wide(for_heads(shared, self.weights.shape[1]))
+    def expand_to_heads(self, shared: Tensor) -> Float[Tensor, "n heads k d"]:
+        """Expand keys or values that several heads share to all heads, in at least float32."""
+        return at_least_float32(expand_heads(shared, self.weights.shape[1]))
 
-    def read(self, grad: Tensor) -> Bool[Tensor, "n q"]:
-        """Which rows of the output the score reads: those with a gradient that is not zero."""
+    def find_used_rows(self, grad: Tensor) -> Bool[Tensor, "n q"]:
+        """Find the rows of the output that the score depends on: those with a nonzero gradient."""
         return self.to_heads(grad).ne(0).any(dim=3).any(dim=1)
 
     @property
-    def square(self) -> bool:
-        """Whether the tokens look at themselves: as many queries as keys."""
+    def is_square(self) -> bool:
+        """True if there are as many queries as keys, as in self-attention."""
         return self.weights.shape[2] == self.weights.shape[3]
 
 
-class Attending(TorchFunctionMode):
-    """While it is entered, every attention of a forward leaves its weights here.
+class AttentionCapture(TorchFunctionMode):
+    """Mode that captures the weights of every attention of a forward.
 
-    Attention is seen where it is computed, so no module is touched and none needs to be known: fused attention by its
-    call, of which the weights are computed once more on the side; ``nn.MultiheadAttention`` likewise; attention written
-    out by its softmax, which is followed (through masks, dropout, mixtures of heads) until a matrix product puts it to
-    use. The model's own calls run as they are, so its result is the same to the bit as without this. (Of a
-    ``nn.MultiheadAttention`` in evaluation mode that is the result of the path which takes gradients.)
+    Attention is recognised where it is computed, in any module: fused attention and ``nn.MultiheadAttention`` by their
+    calls, whose weights are computed separately from the arguments; attention written out by its softmax, which is
+    tracked (through masks, dropout, mixtures of heads) until a matrix product uses it. The model's own calls run
+    unchanged, so its output is the same to the bit as without the mode. (For ``nn.MultiheadAttention`` in evaluation
+    mode this is the output of the path that supports gradients.)
 
-    The graph starts at the output of the first attention that it is asked for: nothing before is kept.
+    The graph starts at the output of the attention ``graph_from``: nothing before it is kept.
 
     Args:
-        images: how many are in the batch.
-        values: whether V is kept too, which :meth:`Attention.gradient` needs.
+        images: the batch size.
+        with_values: whether V is captured too, which :meth:`Attention.gradient` needs.
         graph_from: the first attention whose output is a point of the graph, from 0 on; -1 for none.
-        queries: whether Q and K are kept too, where the output is a point of the graph.
-        running: the modules at work, see :func:`camcli.engine.hooks.watch.at_work`; empty if nobody asks where an
-            attention is.
+        with_queries: whether Q and K are captured too, where the output is a point of the graph.
+        module_stack: the running modules, see :func:`camcli.engine.hooks.watch.module_stack`; empty if not needed.
 
     Attributes:
-        seen: the attentions in running order.
-        unread: of those that are no ``(n, heads, queries, keys)``, what they are, and how many were seen before.
-        unused: of softmaxes, as wide as high, that no product has used yet, the shapes, and how many attentions were
-            seen before.
-        convolved: how many attentions had been when each convolution came.
+        attentions: the attentions in running order.
+        unsupported: a description of each attention whose weights are not ``(n, heads, queries, keys)``, and the number
+            of attentions before it.
+        unused_softmaxes: the shape of each square softmax that no product has used yet, and the number of attentions
+            before it.
+        conv_positions: the number of attentions before each convolution.
     """
 
     def __init__(
         self,
         images: int,
-        values: bool = True,
+        with_values: bool = True,
         graph_from: int = 0,
-        queries: bool = False,
-        running: Sequence[nn.Module] = (),
+        with_queries: bool = False,
+        module_stack: Sequence[nn.Module] = (),
     ) -> None:
         super().__init__()
-        self.seen: list[Attention] = []
-        self.unread: list[tuple[str, int]] = []
-        self._images, self._values, self._graph_from = images, values, graph_from
-        self._queries, self._running = queries, running
-        # Softmaxes and what was made of them: of which softmaxes, by their numbers.
-        self._made_of: WeakIdKeyDictionary = WeakIdKeyDictionary()
-        self.unused: dict[int, tuple[str, int]] = {}
-        self._softmaxes = 0
-        # Products and what was made of them on the way to a softmax: of which factors; and those of each softmax.
+        self.attentions: list[Attention] = []
+        self.unsupported: list[tuple[str, int]] = []
+        self._images, self._with_values, self._graph_from = images, with_values, graph_from
+        self._with_queries, self._module_stack = with_queries, module_stack
+        # The numbers of the softmaxes that a tensor was computed from, by the tensor.
+        self._softmax_sources: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self.unused_softmaxes: dict[int, tuple[str, int]] = {}
+        self._softmax_count = 0
+        # The factors of the products that a tensor was computed from; and Q and K by a softmax's number.
         self._factors: WeakIdKeyDictionary = WeakIdKeyDictionary()
-        self._looked: dict[int, tuple[Tensor, Tensor]] = {}
-        self.convolved: list[int] = []
+        self._query_and_key: dict[int, tuple[Tensor, Tensor]] = {}
+        self.conv_positions: list[int] = []
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run the call as it is; note the weights if it is attention."""
+        """Run the call unchanged, and capture the weights if it is attention."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if func in _CONVOLUTIONS:
             weight = kwargs["weight"] if "weight" in kwargs else args[1]
             if weight.shape[2:].numel() > 1:
-                self.convolved.append(len(self.seen))
+                self.conv_positions.append(len(self.attentions))
         if func is F.scaled_dot_product_attention:
-            return self._fused(result, *args, **kwargs)
+            return self._handle_fused(result, *args, **kwargs)
         if func is F.multi_head_attention_forward:
-            return self._multi_head(result, MULTI_HEAD.bind(*args, **kwargs).arguments)
-        operands = list(tensors([*args, *kwargs.values()]))
+            return self._handle_multi_head(result, MULTI_HEAD_SIGNATURE.bind(*args, **kwargs).arguments)
+        operands = list(iter_tensors([*args, *kwargs.values()]))
         if func in _SOFTMAXES:
-            self._follow(operands[0], result)
+            self._track_softmax(operands[0], result)
             return result
-        followed = [operand for operand in operands if operand in self._made_of]
+        followed = [operand for operand in operands if operand in self._softmax_sources]
         if not followed:
-            if self._queries:
-                self._trace(func, operands, result)
+            if self._with_queries:
+                self._track_factors(func, operands, result)
             return result
-        if func in _PRODUCTS:
+        if func in _MATMULS:
             left, right = operands
             for operand in followed:
-                self._close(operand)
-            looked = self._looks(followed)
-            if left in self._made_of:
-                return self._written_out(left, right, result, *looked)
-            # (A V)^T = V^T A^T, as attention over maps (n, heads, d, h w) has it.
-            return transposed(self._written_out(transposed(right), transposed(left), transposed(result), *looked))
-        self._pass_on(self._made_of, followed, result)
+                self._mark_used(operand)
+            query_and_key = self._find_query_and_key(followed)
+            if left in self._softmax_sources:
+                return self._handle_matmul(left, right, result, *query_and_key)
+            # (A V)^T = V^T A^T, as in attention over maps (n, heads, d, h w).
+            return transpose_last(
+                self._handle_matmul(transpose_last(right), transpose_last(left), transpose_last(result), *query_and_key)
+            )
+        self._propagate(self._softmax_sources, followed, result)
         return result
 
-    def _pass_on(self, known: WeakIdKeyDictionary, sources: Sequence[Tensor], result: Any) -> None:
-        """What is known of some tensors holds of what was made of them, if that is like them."""
-        for tensor in tensors([result]):
-            likes = [one for one in sources if _is_like(tensor, one)]
+    def _propagate(self, known: WeakIdKeyDictionary, sources: Sequence[Tensor], result: Any) -> None:
+        """Carry what is known of some tensors over to a result computed from them, if it is shaped like them."""
+        for tensor in iter_tensors([result]):
+            likes = [one for one in sources if _could_be_weights(tensor, one)]
             if likes and tensor.is_floating_point():
                 known[tensor] = frozenset().union(*(known[one] for one in likes))
 
-    def _trace(self, func: Any, operands: Sequence[Tensor], result: Any) -> None:
-        """Keep of which factors a tensor was made that may become a softmax: Q and K transposed, if it is attention."""
-        if func in _PRODUCTS and result.ndim > 2:
+    def _track_factors(self, func: Any, operands: Sequence[Tensor], result: Any) -> None:
+        """Track the factors of a tensor that may become a softmax's input: in attention Q and K transposed."""
+        if func in _MATMULS and result.ndim > 2:
             self._factors[result] = frozenset({_Factors(*(operand.detach() for operand in operands))})
-        elif func.__name__ not in _TURNS:
+        elif func.__name__ not in _TRANSPOSES:
             made = [operand for operand in operands if operand in self._factors]
-            self._pass_on(self._factors, made, result)
+            self._propagate(self._factors, made, result)
 
-    def _follow(self, source: Tensor, softmax: Tensor) -> None:
+    def _track_softmax(self, source: Tensor, softmax: Tensor) -> None:
         if softmax.ndim < 3:
             return
-        self._made_of[softmax] = frozenset({self._softmaxes})
+        self._softmax_sources[softmax] = frozenset({self._softmax_count})
         if softmax.shape[-1] == softmax.shape[-2] > 1:
-            self.unused[self._softmaxes] = form(softmax), len(self.seen)
-        # A sum of several products, as with relative positions, has no one pair of factors.
+            self.unused_softmaxes[self._softmax_count] = format_shape(softmax), len(self.attentions)
+        # A sum of several products, as with relative positions, has no single pair of factors.
         if source in self._factors and len(self._factors[source]) == 1:
             [factors] = self._factors[source]
-            self._looked[self._softmaxes] = factors.left, transposed(factors.right)
-        self._softmaxes += 1
+            self._query_and_key[self._softmax_count] = factors.left, transpose_last(factors.right)
+        self._softmax_count += 1
 
-    def _looks(self, weights: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Q and K of weights, if they are of one softmax alone."""
-        numbers = {number for one in weights for number in self._made_of[one]}
-        return self._looked.get(numbers.pop(), ()) if len(numbers) == 1 else ()
+    def _find_query_and_key(self, weights: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return Q and K of attention weights that come from one softmax alone; else an empty tuple."""
+        numbers = {number for one in weights for number in self._softmax_sources[one]}
+        return self._query_and_key.get(numbers.pop(), ()) if len(numbers) == 1 else ()
 
-    def _close(self, weights: Tensor) -> None:
-        for number in self._made_of[weights]:
-            self.unused.pop(number, None)
+    def _mark_used(self, weights: Tensor) -> None:
+        for number in self._softmax_sources[weights]:
+            self.unused_softmaxes.pop(number, None)
 
-    def _fused(
+    def _handle_fused(
         self,
         result: Tensor,
         query: Tensor,
@@ -206,90 +208,98 @@ class Attending(TorchFunctionMode):
         enable_gqa: bool = False,  # noqa: ARG002 - read from the shapes
     ) -> Tensor:
         with torch.no_grad():
-            weights = softmax_of(query.detach(), key.detach(), scale, attn_mask, is_causal)
-        return self._used(weights, value, result, query, key)
+            weights = compute_weights(query.detach(), key.detach(), scale, attn_mask, is_causal)
+        return self._capture(weights, value, result, query, key)
 
-    def _multi_head(self, result: tuple[Tensor, Any], given: dict[str, Any]) -> tuple[Tensor, Any]:
-        """From the arguments of ``F.multi_head_attention_forward``, whose own calls inside no mode sees."""
+    def _handle_multi_head(self, result: tuple[Tensor, Any], given: dict[str, Any]) -> tuple[Tensor, Any]:
+        """Capture ``F.multi_head_attention_forward`` by its arguments, since modes do not see the calls inside."""
         output, *others = result
         query = given["query"]
         extra = any(given.get(name) is not None for name in ("bias_k", "bias_v", "static_k", "static_v"))
         if query.ndim != 3 or extra or given.get("add_zero_attn"):
-            self._unread("nn.MultiheadAttention without a batch, or with keys of its own beside the tokens'")
+            self._add_unsupported("nn.MultiheadAttention without a batch, or with keys of its own beside the tokens'")
             return result
         if query.shape[1] != self._images:
-            self._unread(f"attention in windows ({query.shape[1]} of them for {number_of(self._images, 'image')})")
+            self._add_unsupported(
+                f"attention in windows ({query.shape[1]} of them for {format_count(self._images, 'image')})"
+            )
             return result
         heads = given["num_heads"]
         with torch.no_grad():
-            q, k, v = (projected(given, name) for name in ("query", "key", "value"))
-            weights = softmax_of(q, k, None, *mask_of(given, len(q), heads))
+            q, k, v = (project(given, name) for name in ("query", "key", "value"))
+            weights = compute_weights(q, k, None, *combine_masks(given, len(q), heads))
         onward = given["out_proj_weight"].detach()
 
         def to_heads(grad: Tensor) -> Tensor:
             # The output is W O + b.
-            return heads_of(wide(grad) @ wide(onward), heads)
+            return split_heads(at_least_float32(grad) @ at_least_float32(onward), heads)
 
-        return (self._note(weights, v, output, to_heads, q, k), *others)
+        return (self._add_attention(weights, v, output, to_heads, q, k), *others)
 
-    def _written_out(self, weights: Tensor, values: Tensor, result: Tensor, *looked: Tensor) -> Tensor:
-        return self._used(wide(weights.detach()), values, result, *looked)
+    def _handle_matmul(self, weights: Tensor, values: Tensor, result: Tensor, *query_and_key: Tensor) -> Tensor:
+        return self._capture(at_least_float32(weights.detach()), values, result, *query_and_key)
 
-    def _used(self, weights: Tensor, values: Tensor, output: Tensor, *looked: Tensor) -> Tensor:
-        """Note weights (n, heads, q, k) or (n, q, k); what is returned goes onward in the place of ``output``."""
+    def _capture(self, weights: Tensor, values: Tensor, output: Tensor, *query_and_key: Tensor) -> Tensor:
+        """Capture weights (n, heads, q, k) or (n, q, k), and return the tensor that replaces ``output``."""
         if len(weights) != self._images or weights.ndim not in (3, 4):
             pieces = "over parts of the image"
             if len(weights) > self._images:
                 pieces = "in windows" if weights.ndim > 3 else "with windows or heads among the samples"
-            self._unread(
-                f"attention {pieces} (weights of shape {form(weights)} for {number_of(self._images, 'image')})"
+            self._add_unsupported(
+                f"attention {pieces} (weights of shape {format_shape(weights)} "
+                f"for {format_count(self._images, 'image')})"
             )
             return output
         if weights.ndim == 3:
-            weights, values, *looks = (one.unsqueeze(1) for one in (weights, values, *looked))
-            return self._note(weights, values, output, lambda grad: grad.unsqueeze(1), *looks)
-        return self._note(weights, values, output, lambda grad: grad, *looked)
+            weights, values, *looks = (one.unsqueeze(1) for one in (weights, values, *query_and_key))
+            return self._add_attention(weights, values, output, lambda grad: grad.unsqueeze(1), *looks)
+        return self._add_attention(weights, values, output, lambda grad: grad, *query_and_key)
 
-    def _unread(self, what: str) -> None:
-        self.unread.append((what, len(self.seen)))
+    def _add_unsupported(self, description: str) -> None:
+        self.unsupported.append((description, len(self.attentions)))
 
-    def _note(
-        self, weights: Tensor, values: Tensor, output: Tensor, to_heads: Callable[[Tensor], Tensor], *looked: Tensor
+    def _add_attention(
+        self,
+        weights: Tensor,
+        values: Tensor,
+        output: Tensor,
+        to_heads: Callable[[Tensor], Tensor],
+        *query_and_key: Tensor,
     ) -> Tensor:
         point = None
-        if 0 <= self._graph_from <= len(self.seen):
+        if 0 <= self._graph_from <= len(self.attentions):
             point = output if output.requires_grad else output.detach().requires_grad_()
-        kept = values.detach() if self._values and point is not None else None
-        asked = [one.detach() for one in looked] if self._queries and point is not None else []
+        kept = values.detach() if self._with_values and point is not None else None
+        asked = [one.detach() for one in query_and_key] if self._with_queries and point is not None else []
         queries, keys = asked or (None, None)
-        self.seen.append(Attention(weights, kept, point, to_heads, queries, keys, tuple(self._running)))
-        # What goes onward is a clone, so that nothing behind can change the point in place.
+        self.attentions.append(Attention(weights, kept, point, to_heads, queries, keys, tuple(self._module_stack)))
+        # The forward continues with a clone, so that nothing later can change the point in place.
         return output if point is None else point.clone()
 
     @property
-    def tokens(self) -> int:
-        """How many tokens the attentions are over, or the last of them, if that alone counts."""
-        return self.seen[-1].weights.shape[3]
+    def token_count(self) -> int:
+        """The number of tokens that the last attention attends to."""
+        return self.attentions[-1].weights.shape[3]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Factors:
-    """The two tensors that a product was made of."""
+    """The two factors of a matrix product."""
 
     left: Tensor
     right: Tensor
 
 
-def _is_like(tensor: Tensor, weights: Tensor) -> bool:
-    """Whether what was made of weights can still be weights: as many numbers, or a part over the same tokens."""
+def _could_be_weights(tensor: Tensor, weights: Tensor) -> bool:
+    """Return whether a tensor computed from weights can be weights too: of the same size, or over the same tokens."""
     return tensor.ndim >= 3 and (tensor.numel() == weights.numel() or tensor.shape[-2:] == weights.shape[-2:])
 
 
-def form(tensor: Tensor) -> str:
-    """The shape of a tensor in words."""
+def format_shape(tensor: Tensor) -> str:
+    """Format the shape of a tensor, as ``2x3x4``."""
     return "x".join(map(str, tensor.shape))
 
 
-def number_of(count: int, one: str) -> str:
-    """So many of something, in words."""
-    return f"{count} {one if count == 1 else f'{one}s'}"
+def format_count(count: int, noun: str) -> str:
+    """Format a count with its noun, as ``3 images``."""
+    return f"{count} {noun if count == 1 else f'{noun}s'}"

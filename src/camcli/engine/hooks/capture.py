@@ -11,14 +11,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from camcli.base.errors import RequestError
-from camcli.engine.hooks.tensors import count_tensors, no_numbers, replaced, tensor_at, tensors_by_name
-from camcli.engine.hooks.watch import Enough
+from camcli.engine.hooks.tensors import count_tensors, no_tensor_error, replace_tensor, tensor_at, tensors_by_name
+from camcli.engine.hooks.watch import StopForward
 
 
-def at_layer(model: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """The module that a layer's name stands for, and which of the tensors that it gives.
+def find_layer(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """Find the module of a layer's name, and the name of the tensor in its output, empty for the first tensor.
 
-    ``backbone:p3`` is the tensor ``p3`` among those of ``backbone``; other names say nothing of that: the first.
+    ``backbone:p3`` is the tensor ``p3`` of the output of ``backbone``.
     """
     try:
         return model.get_submodule(name), ""
@@ -29,102 +29,103 @@ def at_layer(model: nn.Module, name: str) -> tuple[nn.Module, str]:
         return model.get_submodule(place), part
 
 
-class Taps(dict[str, Tensor]):
-    """The outputs of layers, by their names.
+class Activations(dict[str, Tensor]):
+    """Activations of layers, by the layers' names.
 
     Attributes:
         calls: how often each layer has run.
-        parts: how many tensors each one's output holds.
+        tensor_counts: the number of tensors in each layer's output.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: Counter[str] = Counter()
-        self.parts: dict[str, int] = {}
+        self.tensor_counts: dict[str, int] = {}
 
 
-def _no_part(name: str, part: str, output: object) -> RequestError:
+def _no_such_tensor(name: str, tensor_name: str, output: object) -> RequestError:
     there = ", ".join(tensors_by_name(output)) or "none by name"
     return RequestError(
-        f"the layer {name!r} names the tensor {part!r} of what its module gives, and there is none of that name",
+        f"the layer {name!r} names the tensor {tensor_name!r} of what its module gives, and there is none of that name",
         f"there are: {there}",
     )
 
 
 @contextmanager
-def tapped(
+def capture_activations(
     layers: Mapping[str, nn.Module],
     call: int = 0,
-    places: Mapping[str, int] = MappingProxyType({}),
-    parts: Mapping[str, str] = MappingProxyType({}),
-) -> Iterator[Taps]:
-    """While it lasts, each forward leaves every layer's output in the dictionary, as a point of the graph.
+    tensor_indices: Mapping[str, int] = MappingProxyType({}),
+    tensor_names: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Activations]:
+    """Capture each layer's activations as a point of the graph while the block runs.
 
-    The graph starts at the earliest layer: nothing before it is kept for the backward. What the layer hands on is a
-    clone, so that an in-place operation behind it cannot change what it said.
+    The graph starts at the earliest layer: nothing before it is kept for the backward. The forward continues with a
+    clone, so that later in-place operations cannot change the captured activations.
 
-    Of a module's several tensors that are tapped by name each is a point to itself: the gradient by one holds nothing
-    of the way through another that was made of it within the module.
+    Several tensors of one module that are captured by name are separate points: the gradient by one does not include
+    paths through another that the module computed from it.
 
     Args:
-        layers: by name.
-        call: which of its runs counts where a layer runs several times in one forward, from 1 on; 0 for the last.
-        places: of a layer that gives several tensors, which of them is kept, from 0 on; the first where none is named.
-        parts: by a layer's name which of its module's tensors it is, where it is not the first.
+        layers: the modules, by the layers' names.
+        call: which run counts where a layer runs several times in one forward, from 1 on; 0 for the last.
+        tensor_indices: the index of the tensor to capture in a layer's output, from 0 on; default: the first.
+        tensor_names: the name of the tensor to capture in a layer's output, where it has one.
 
     Yields:
-        The outputs by layer name, filled by the forward. With ``torch.autograd.grad(score, outputs)`` their
-        gradients follow.
+        The activations by layer name, filled by the forward; ``torch.autograd.grad(score, activations.values())``
+        gives their gradients.
     """
-    taps = Taps()
+    activations = Activations()
 
-    def tap(name: str) -> Callable[[nn.Module, Any, Any], Any]:
+    def make_hook(name: str) -> Callable[[nn.Module, Any, Any], Any]:
         def hook(module: nn.Module, _inputs: Any, output: Any) -> Any:
-            taps.calls[name] += 1
-            if call not in (0, taps.calls[name]):
+            activations.calls[name] += 1
+            if call not in (0, activations.calls[name]):
                 return output
-            part = parts.get(name, "")
-            tensor = tensors_by_name(output).get(part) if part else tensor_at(output, places.get(name, 0))
-            taps.parts[name] = 1 if part else count_tensors(output)
+            part = tensor_names.get(name, "")
+            tensor = tensors_by_name(output).get(part) if part else tensor_at(output, tensor_indices.get(name, 0))
+            activations.tensor_counts[name] = 1 if part else count_tensors(output)
             if part and tensor is None:
-                raise _no_part(name, part, output)
+                raise _no_such_tensor(name, part, output)
             if tensor is None or not tensor.is_floating_point():
-                raise no_numbers(name, module, output)
-            taps[name] = point_of(tensor, alone=taps.parts[name] == 1 and not part)
-            return replaced(output, tensor, taps[name].clone())
+                raise no_tensor_error(name, module, output)
+            activations[name] = as_graph_point(tensor, is_only_tensor=activations.tensor_counts[name] == 1 and not part)
+            return replace_tensor(output, tensor, activations[name].clone())
 
         return hook
 
     with ExitStack() as hooks:
         for name, layer in layers.items():
-            hooks.callback(layer.register_forward_hook(tap(name)).remove)
-        yield taps
+            hooks.callback(layer.register_forward_hook(make_hook(name)).remove)
+        yield activations
 
 
-def point_of(tensor: Tensor, alone: bool = True) -> Tensor:
-    """Where the gradient by what a layer hands on can be taken: a leaf where there is no graph yet.
+def as_graph_point(tensor: Tensor, is_only_tensor: bool = True) -> Tensor:
+    """Return a tensor of a layer's output as a point to take gradients at: a leaf where there is no graph yet.
 
     Args:
-        tensor: what it says.
-        alone: whether it is all that it says. Else others may be made of it, on a way around what is handed on.
+        tensor: the tensor.
+        is_only_tensor: whether it is the only tensor of the output. Otherwise the point is a clone, since others may
+            have been computed from the tensor.
     """
     if not tensor.requires_grad:
-        # What torch.inference_mode gives takes no gradient outside of it; its copy does.
+        # Inference tensors cannot require a gradient, but their copies can.
         return (tensor.clone() if tensor.is_inference() else tensor).detach().requires_grad_()
-    return tensor if alone else tensor.clone()
+    return tensor if is_only_tensor else tensor.clone()
 
 
 def run_until(modules: Iterable[nn.Module], run: Callable[[], Any]) -> None:
-    """Run a forward, which ends as soon as all of these modules have run."""
+    """Run a forward that ends as soon as all of these modules have run."""
     left = set(modules)
 
     def hook(module: nn.Module, _inputs: Any, _output: Any) -> None:
         left.discard(module)
         if not left:
-            raise Enough
+            raise StopForward
 
     with ExitStack() as hooks:
         for module in set(left):
             hooks.callback(module.register_forward_hook(hook).remove)
-        with suppress(Enough):
+        with suppress(StopForward):
             run()

@@ -1,4 +1,4 @@
-"""Parts of a network that are computed again on the way back, instead of being kept for it: gradient checkpointing."""
+"""Gradient checkpointing: parts of a network are recomputed in the backward, instead of keeping their activations."""
 
 from __future__ import annotations
 
@@ -12,208 +12,206 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from camcli.engine.hooks.opaque import closed_parts
+from camcli.engine.hooks.opaque import find_opaque_modules
+from camcli.engine.hooks.patch import patched_forward
 from camcli.engine.hooks.state import Snapshot
-from camcli.engine.hooks.tensors import tensors
+from camcli.engine.hooks.tensors import iter_tensors
 
-# Of what is kept for the way back, which share must go for it to be worth the time.
-WORTH = 0.1
+# The share of the memory kept for the backward that must be saved for checkpointing to be worth its time.
+MIN_SAVING = 0.1
 
 
 @dataclass(eq=False)
-class Call:
-    """One run of a module in a forward, and what it keeps for the way back, in bytes.
+class CallMemory:
+    """Memory that one run of a module in a forward keeps for the backward, in bytes.
 
     Attributes:
         module: the module.
-        given: what it was handed.
-        able: whether it can be computed again: it is plain Python, and what it was handed has a gradient and is as it
-            was handed.
-        own: what it keeps itself, outside of the calls in it.
-        calls: those of the modules that it ran.
+        input_bytes: the size of its inputs.
+        can_recompute: True if the call can be recomputed: the module is plain Python, and its inputs need a gradient
+            and are not changed in place.
+        own_bytes: what the call keeps itself, outside its children.
+        children: the calls of the modules that it ran.
     """
 
     module: nn.Module
-    given: int = 0
-    able: bool = False
-    own: int = 0
-    calls: list[Call] = field(default_factory=list)
+    input_bytes: int = 0
+    can_recompute: bool = False
+    own_bytes: int = 0
+    children: list[CallMemory] = field(default_factory=list)
 
     @cached_property
-    def kept(self) -> int:
-        """What is kept in all, when it has ended."""
-        return self.own + sum(call.kept for call in self.calls)
+    def kept_bytes(self) -> int:
+        """The bytes that the call and its children keep, known once it has ended."""
+        return self.own_bytes + sum(call.kept_bytes for call in self.children)
 
 
 @dataclass(frozen=True, slots=True)
-class Saving:
-    """The parts of a network that are computed again, and what that saves.
+class CheckpointPlan:
+    """The parts of a network to recompute in the backward, and the memory that this saves.
 
     Attributes:
-        parts: in running order; none holds another.
-        before: bytes kept without that.
-        after: bytes kept with it, those of the largest part while it is computed again among them.
+        parts: modules in running order; none contains another.
+        bytes_before: bytes kept without checkpointing.
+        bytes_after: bytes kept with it, including those of the largest part while it is recomputed.
     """
 
     parts: tuple[nn.Module, ...]
-    before: int
-    after: int
+    bytes_before: int
+    bytes_after: int
 
-    def words(self, model: nn.Module, each: str) -> str:
-        """It, in words for people; ``each`` is what that was found out for, a picture or a group."""
+    def describe(self, model: nn.Module, unit: str) -> str:
+        """Describe the plan for a message; ``unit`` is what the sizes are for, a picture or a group."""
         first = next(name for name, part in model.named_modules() if part is self.parts[0])
         several = f"{len(self.parts)} parts of the network, from {first!r} on, are"
-        what = several if len(self.parts) > 1 else f"the part {first!r} of the network is"
-        after, before = _mebibytes(self.after), _mebibytes(self.before)
+        parts = several if len(self.parts) > 1 else f"the part {first!r} of the network is"
+        after, before = _format_mebibytes(self.bytes_after), _format_mebibytes(self.bytes_before)
         return (
-            f"{what} computed again on the way back, for which about {after} are kept for a {each} instead of {before}"
+            f"{parts} computed again on the way back, for which about {after} are kept for a {unit} instead of {before}"
         )
 
 
 @contextmanager
-def weighed(model: nn.Module) -> Iterator[Call]:
-    """While it lasts, one forward of the model leaves here what each of its modules keeps for the way back.
+def measure_kept(model: nn.Module) -> Iterator[CallMemory]:
+    """Measure, while the block runs one forward, the memory that each module keeps for the backward.
 
-    What is kept anyway does not count: parameters and buffers, and what was kept before.
+    Parameters, buffers and tensors that were kept before do not count.
     """
-    closed = closed_parts(model)
-    # What is compiled or scripted cannot be stopped half-way, when all that is needed is there.
-    holding = {part for name, part in model.named_modules() if any(one.name.startswith(f"{name}.") for one in closed)}
-    root = Call(model)
+    opaque = find_opaque_modules(model)
+    # A recomputation stops as soon as it has all tensors it needs, which compiled or scripted code cannot do.
+    holding = {part for name, part in model.named_modules() if any(one.name.startswith(f"{name}.") for one in opaque)}
+    root = CallMemory(model)
     running = [root]
-    handed: list[list[tuple[int, int]]] = []
-    seen = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    input_versions: list[list[tuple[int, int]]] = []
+    seen_storages = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
 
     def begin(module: nn.Module, inputs: Any, named: Any) -> None:
-        given = list(tensors((inputs, named)))
+        given = list(iter_tensors((inputs, named)))
         able = module not in holding and any(one.requires_grad for one in given)
-        called = Call(module, sum(map(_size, given)), able)
-        running[-1].calls.append(called)
+        called = CallMemory(module, sum(map(_count_bytes, given)), able)
+        running[-1].children.append(called)
         running.append(called)
-        handed.append(_states(given))
+        input_versions.append(_read_versions(given))
 
     def end(_module: nn.Module, inputs: Any, named: Any, _output: Any) -> None:
         called = running.pop()
-        # What a module changes in place, be it a tensor or a list of them, cannot be handed to it again.
-        called.able &= handed.pop() == _states(tensors((inputs, named)))
+        # An input that the module changes in place (a tensor, or a list of tensors) cannot be given to it again.
+        called.can_recompute &= input_versions.pop() == _read_versions(iter_tensors((inputs, named)))
 
     def keep(tensor: Tensor) -> Tensor:
         place = tensor.untyped_storage().data_ptr()
-        if place not in seen:
-            seen.add(place)
-            running[-1].own += _size(tensor)
+        if place not in seen_storages:
+            seen_storages.add(place)
+            running[-1].own_bytes += _count_bytes(tensor)
         return tensor
 
     with ExitStack() as hooks:
         for name, module in model.named_modules():
-            if name and not any(one.hides(name) or one.name == name for one in closed):
+            if name and not any(one.hides(name) or one.name == name for one in opaque):
                 hooks.callback(module.register_forward_pre_hook(begin, with_kwargs=True).remove)
                 hooks.callback(module.register_forward_hook(end, with_kwargs=True).remove)
         hooks.enter_context(torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor))
         yield root
 
 
-def saving(whole: Call) -> Saving:
-    """The parts that are best computed again: for which least is kept, counting the largest while it is computed.
+def choose_parts(whole: CallMemory) -> CheckpointPlan:
+    """Choose the parts to recompute so that least memory is kept, counting the largest part while it is recomputed.
 
-    With a limit for what a part may keep, the parts are the largest calls within it that are handed less than they
-    keep. Every limit that makes a difference is tried.
+    For a given limit on what a part may keep, the parts are the largest calls within it whose inputs are smaller than
+    what they keep. Every limit that makes a difference is tried.
     """
-    limits = sorted({call.kept for call in _all(whole) if call.able})
-    best = Saving((), whole.kept, whole.kept)
+    limits = sorted({call.kept_bytes for call in _walk_calls(whole) if call.can_recompute})
+    best = CheckpointPlan((), whole.kept_bytes, whole.kept_bytes)
     for limit in limits:
-        parts, kept = _within(whole, limit)
-        most = max((part.kept for part in parts), default=0)
-        if kept + most < best.after:
-            best = Saving(tuple(dict.fromkeys(part.module for part in parts)), whole.kept, kept + most)
+        parts, kept = _find_parts_within(whole, limit)
+        most = max((part.kept_bytes for part in parts), default=0)
+        if kept + most < best.bytes_after:
+            best = CheckpointPlan(tuple(dict.fromkeys(part.module for part in parts)), whole.kept_bytes, kept + most)
     return best
 
 
-def _all(call: Call) -> Iterator[Call]:
+def _walk_calls(call: CallMemory) -> Iterator[CallMemory]:
     yield call
-    for one in call.calls:
-        yield from _all(one)
+    for one in call.children:
+        yield from _walk_calls(one)
 
 
-def _within(call: Call, limit: int) -> tuple[list[Call], int]:
-    """The largest calls that keep no more than the limit, and what is kept if these are computed again."""
-    kept = call.kept
-    if call.able and call.given < kept <= limit:
-        return [call], call.given
-    found = [_within(one, limit) for one in call.calls]
-    return [part for parts, _ in found for part in parts], call.own + sum(size for _, size in found)
+def _find_parts_within(call: CallMemory, limit: int) -> tuple[list[CallMemory], int]:
+    """Find the largest calls that keep no more than the limit, and the bytes kept if these are recomputed."""
+    kept = call.kept_bytes
+    if call.can_recompute and call.input_bytes < kept <= limit:
+        return [call], call.input_bytes
+    found = [_find_parts_within(one, limit) for one in call.children]
+    return [part for parts, _ in found for part in parts], call.own_bytes + sum(size for _, size in found)
 
 
 @contextmanager
-def recomputed(parts: Sequence[nn.Module], again: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
-    """While it lasts, these modules keep for the way back only what they are handed, and run again when it comes.
+def checkpointed(
+    parts: Sequence[nn.Module], recompute_context: Callable[[], AbstractContextManager[Any]]
+) -> Iterator[None]:
+    """Checkpoint these modules while the block runs: only their inputs are kept, and the backward recomputes the rest.
 
-    What they are handed without a gradient, before the earliest layer that is explained, they run as ever. When they
-    run again, random numbers and what the modules were are those of the first time.
+    Calls whose inputs need no gradient, before the earliest explained layer, run as usual. A recomputation uses the
+    random numbers and the module state of the first run.
 
     Args:
-        parts: modules, none in another.
-        again: gives a context in which they run again, for what changes what they keep.
+        parts: modules, none inside another.
+        recompute_context: makes the context in which a part is recomputed, for modes that change what it keeps.
     """
     with ExitStack() as patches:
         for part in parts:
-            patches.enter_context(_patched(part, again))
+            patches.enter_context(_checkpoint(part, recompute_context))
         yield
 
 
-@contextmanager
-def _patched(part: nn.Module, again: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
-    own, before = part.forward, vars(part).get("forward")
+def _checkpoint(
+    part: nn.Module, recompute_context: Callable[[], AbstractContextManager[Any]]
+) -> AbstractContextManager[None]:
+    """Checkpoint one module while the block runs."""
+    original = part.forward
 
     def forward(*inputs: Any, **named: Any) -> Any:
-        if not torch.is_grad_enabled() or not any(one.requires_grad for one in tensors((inputs, named))):
-            return own(*inputs, **named)
-        contexts = nullcontext(), _Again(Snapshot(part), again)
-        # Whoever runs the part may go on to fill a list that it has handed over.
-        inputs, named = _apart(inputs), _apart(named)
-        return checkpoint(own, *inputs, use_reentrant=False, context_fn=lambda: contexts, **named)
+        if not torch.is_grad_enabled() or not any(one.requires_grad for one in iter_tensors((inputs, named))):
+            return original(*inputs, **named)
+        contexts = nullcontext(), _RecomputeContext(Snapshot(part), recompute_context)
+        # The caller may append to a list after it has passed it to the part.
+        inputs, named = _copy_containers(inputs), _copy_containers(named)
+        return checkpoint(original, *inputs, use_reentrant=False, context_fn=lambda: contexts, **named)
 
-    vars(part)["forward"] = forward
-    try:
-        yield
-    finally:
-        if before is None:
-            del vars(part)["forward"]
-        else:
-            vars(part)["forward"] = before
+    return patched_forward(part, forward)
 
 
-class _Again:
-    """The context in which a part runs again; entered anew for each way back."""
+class _RecomputeContext:
+    """The context in which a part is recomputed; entered once per backward."""
 
-    def __init__(self, then: Snapshot, again: Callable[[], AbstractContextManager[Any]]) -> None:
-        self._then, self._again, self._open = then, again, list[ExitStack]()
+    def __init__(self, snapshot: Snapshot, make_context: Callable[[], AbstractContextManager[Any]]) -> None:
+        self._snapshot, self._make_context, self._entered = snapshot, make_context, list[ExitStack]()
 
     def __enter__(self) -> None:
         with ExitStack() as opening:
-            opening.enter_context(self._then.again())
-            opening.enter_context(self._again())
-            self._open.append(opening.pop_all())
+            opening.enter_context(self._snapshot.applied())
+            opening.enter_context(self._make_context())
+            self._entered.append(opening.pop_all())
 
     def __exit__(self, *error: Any) -> None:
-        self._open.pop().__exit__(*error)
+        self._entered.pop().__exit__(*error)
 
 
-def _apart(given: Any) -> Any:
-    """The same tensors in lists, tuples and dictionaries that are nobody else's."""
+def _copy_containers(given: Any) -> Any:
+    """Copy lists, tuples and dictionaries, but not the tensors in them."""
     if type(given) in (list, tuple):
-        return type(given)(_apart(part) for part in given)
-    return {name: _apart(part) for name, part in given.items()} if type(given) is dict else given
+        return type(given)(_copy_containers(part) for part in given)
+    return {name: _copy_containers(part) for name, part in given.items()} if type(given) is dict else given
 
 
-def _states(of: Iterable[Tensor]) -> list[tuple[int, int]]:
-    """Which tensors these are, and how often each has been changed in place."""
-    return [(id(tensor), tensor._version) for tensor in of]
+def _read_versions(given: Iterable[Tensor]) -> list[tuple[int, int]]:
+    """Return the identity of each tensor, and how often it has been changed in place."""
+    return [(id(tensor), tensor._version) for tensor in given]
 
 
-def _size(tensor: Tensor) -> int:
+def _count_bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _mebibytes(size: int) -> str:
+def _format_mebibytes(size: int) -> str:
     return f"{size / 2**20:{'.1f' if size < 10 * 2**20 else '.0f'}} MiB"

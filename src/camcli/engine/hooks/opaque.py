@@ -12,57 +12,57 @@ from torch.jit._script import RecursiveScriptModule
 
 
 @dataclass(frozen=True, slots=True)
-class Closed:
-    """A module that does not run as Python, so that neither hooks nor function modes are sure to see what it does.
+class OpaqueModule:
+    """A module that does not run as Python code, so that hooks and function modes may miss what it computes.
 
     Attributes:
-        name: its full name; empty for the model itself.
-        how: what made it so: ``torch.compile`` or ``torch.jit``.
-        itself: whether the module itself cannot be hooked either.
+        name: the module's full name; empty for the model itself.
+        made_by: ``torch.compile`` or ``torch.jit``.
+        hides_itself: True if the module itself cannot be hooked either.
     """
 
     name: str
-    how: str
-    itself: bool
+    made_by: str
+    hides_itself: bool
 
     def hides(self, name: str) -> bool:
-        """Whether a module of this name cannot be hooked, because of this one."""
-        return self.itself if name == self.name else not self.name or name.startswith(f"{self.name}.")
+        """Return whether the module ``name`` cannot be hooked because of this one."""
+        return self.hides_itself if name == self.name else not self.name or name.startswith(f"{self.name}.")
 
     @property
-    def words(self) -> str:
-        """It, in words for people."""
-        done = "compiled by torch.compile" if self.how == "torch.compile" else "scripted or traced by torch.jit"
+    def description(self) -> str:
+        """The description of the module in messages."""
+        done = "compiled by torch.compile" if self.made_by == "torch.compile" else "scripted or traced by torch.jit"
         return f"{f'the module {self.name!r}' if self.name else 'the model'} is {done}"
 
     @property
     def remedy(self) -> str:
-        """What to do about it."""
-        if self.how == "torch.compile":
+        """The hint how the model can be explained anyway."""
+        if self.made_by == "torch.compile":
             return "explain the model before torch.compile, which has the same weights (compiled._orig_mod)"
         return "explain the model as Python code, with the same weights"
 
 
-def closed_parts(model: nn.Module) -> list[Closed]:
-    """The compiled, scripted and traced modules of a model, without those inside others.
+def find_opaque_modules(model: nn.Module) -> list[OpaqueModule]:
+    """Find the compiled, scripted and traced modules of a model, without those inside others.
 
-    Hooks inside compiled code run or not as its cache has it, those inside scripted code never. A compiled module by
-    itself (``torch.compile(part)``) and a traced one are called from Python and can be hooked as wholes; a scripted one
-    cannot, and of one compiled in place (``part.compile()``) the hooks are compiled with it.
+    Hooks inside compiled code run or not depending on the compiler's cache, those inside scripted code never run.
+    A compiled module (``torch.compile(part)``) and a traced one are called from Python and can be hooked as wholes; a
+    scripted one cannot, and the hooks of one compiled in place (``part.compile()``) are compiled with it.
     """
-    found: list[Closed] = []
+    found: list[OpaqueModule] = []
     for name, module in model.named_modules():
         if any(not one.name or name.startswith(f"{one.name}.") for one in found):
             continue
         if isinstance(module, torch.jit.ScriptModule):
-            found.append(Closed(name, "torch.jit", isinstance(module, RecursiveScriptModule)))
+            found.append(OpaqueModule(name, "torch.jit", isinstance(module, RecursiveScriptModule)))
         elif "_orig_mod" in module._modules or _is_compiled(module.forward):
-            found.append(Closed(name, "torch.compile", False))
+            found.append(OpaqueModule(name, "torch.compile", False))
         elif module._compiled_call_impl is not None:
-            found.append(Closed(name, "torch.compile", True))
+            found.append(OpaqueModule(name, "torch.compile", True))
     return found
 
 
 def _is_compiled(function: Callable[..., Any]) -> bool:
-    # What torch.compiler.disable returns bears the first mark too.
+    # Functions returned by torch.compiler.disable have the first attribute too.
     return hasattr(function, "_torchdynamo_orig_callable") and not hasattr(function, "_torchdynamo_disable")

@@ -1,10 +1,10 @@
-"""Running only what comes behind a layer: what ran before it answers from memory."""
+"""Rerun of the part of a network behind a layer, with recorded outputs for everything before it."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -12,103 +12,104 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camcli.engine.hooks.tensors import first_tensor, replaced, tensor_at
+from camcli.engine.hooks.patch import patched_forward
+from camcli.engine.hooks.tensors import first_tensor, replace_tensor, tensor_at, tree_map
 
-# What a module says instead of running; None: it runs.
+# Gives a module's output instead of running it; None: the module runs.
 Answer = Callable[[], Any] | None
 Answers = dict[nn.Module, deque[Answer]]
-# In the place of a recorded call: what the network was given.
+# Stands for the network's input among the indices of recorded calls.
 IMAGES = -1
 
 
 @dataclass(slots=True)
 class Recording:
-    """What a forward said up to a layer.
+    """Outputs recorded in a forward up to a layer.
 
-    The calls kept are the largest that ended before the layer began: the calls made directly by those modules that
-    were still at work when the layer ran. Without them a module's own code runs again, but meets only answers.
+    The calls kept are the outermost that ended before the layer began: those made directly by the modules that were
+    still running when the layer ran. In a replay such a module's own code runs, but every call in it is answered.
 
     Attributes:
-        images: how many the network was given.
+        images: the batch size.
         call: which of the layer's runs counts, from 1 on.
-        before: those calls in their order, each a module and its output.
-        output: the layer's own.
-        part: which of the tensors in it is looked at, from 0 on.
-        biggest: the values per image of the largest output before the layer, and behind it.
-        versions: how often each output had been changed in place when it was kept.
+        earlier_calls: the calls kept, in order, each a module and its output.
+        output: the layer's output.
+        tensor_index: which tensor of the layer's output is explained, from 0 on.
+        largest_sizes: the values per image of the largest output up to the layer, and from it on.
+        versions: how often each kept output had been changed in place when it was recorded.
     """
 
     images: int
     call: int = 1
-    before: list[tuple[nn.Module, Any]] = field(default_factory=list)
+    earlier_calls: list[tuple[nn.Module, Any]] = field(default_factory=list)
     output: Any = None
-    part: int = 0
-    biggest: tuple[int, int] = (1, 1)
+    tensor_index: int = 0
+    largest_sizes: tuple[int, int] = (1, 1)
     versions: list[int] = field(default_factory=list)
 
     @property
     def tensor(self) -> Tensor:
-        """The tensor that the layer gave."""
-        found = tensor_at(self.output, self.part)
+        """The explained tensor of the layer's output."""
+        found = tensor_at(self.output, self.tensor_index)
         assert found is not None
         return found
 
-    def changed(self) -> frozenset[nn.Module]:
-        """The modules whose output was changed in place after it was kept."""
-        pairs = zip(self.before, self.versions, strict=True)
-        return frozenset(module for (module, output), version in pairs if changes(output) != version)
+    def find_changed_modules(self) -> frozenset[nn.Module]:
+        """Return the modules whose output was changed in place after it was recorded."""
+        pairs = zip(self.earlier_calls, self.versions, strict=True)
+        return frozenset(module for (module, output), version in pairs if count_inplace_writes(output) != version)
 
-    def of(self, rows: Sequence[int]) -> Recording:
-        """The same of some of the images alone."""
-        if list(rows) == list(range(self.images)):
+    def select(self, indices: Sequence[int]) -> Recording:
+        """Return the recording for some of the images only."""
+        if list(indices) == list(range(self.images)):
             return self
 
-        def some(tensor: Tensor) -> Tensor:
+        def select_rows(tensor: Tensor) -> Tensor:
             if not tensor.ndim or len(tensor) % self.images:
                 return tensor
             pieces = tensor.reshape(self.images, -1, *tensor.shape[1:])
-            return pieces[list(rows)].flatten(0, 1)
+            return pieces[list(indices)].flatten(0, 1)
 
-        before = [(module, mapped(output, some)) for module, output in self.before]
-        return replace(self, images=len(rows), before=before, output=mapped(self.output, some))
+        before = [(module, tree_map(output, select_rows)) for module, output in self.earlier_calls]
+        return replace(self, images=len(indices), earlier_calls=before, output=tree_map(self.output, select_rows))
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """How the part of a network behind a layer is run again.
+class ReplayPlan:
+    """Plan for rerunning the part of a network behind a layer.
 
     Attributes:
-        owned: the modules whose output something changes in place, so that copies are kept and handed out.
-        needed: which of the recorded calls the score depends on, by their place, and ``IMAGES`` if on the images; only
-            these are repeated for every variant. None: on any.
-        whole: nothing answers from memory; only the layer's own output is replaced.
+        copied: the modules whose output is changed in place later, so that copies of it are kept and handed out.
+        required: indices of the recorded calls that the score depends on, and ``IMAGES`` if it depends on the images;
+            only these are repeated for every variant. None: all of them.
+        whole_network: True to run the whole network and replace the layer's output only.
     """
 
-    owned: frozenset[nn.Module] = frozenset()
-    needed: frozenset[int] | None = None
-    whole: bool = False
+    copied: frozenset[nn.Module] = frozenset()
+    required: frozenset[int] | None = None
+    whole_network: bool = False
 
 
 @contextmanager
-def recorded(
+def record(
     model: nn.Module,
     layer: nn.Module,
     call: int,
     images: int,
-    owned: frozenset[nn.Module] = frozenset(),
-    part: int = 0,
+    copied: frozenset[nn.Module] = frozenset(),
+    tensor_index: int = 0,
 ) -> Iterator[Recording]:
-    """While it lasts, a forward of the model leaves in the recording what is needed to run the rest behind the layer.
+    """Record, while the block runs, the outputs that a replay from the layer on needs.
 
     Args:
         model: the network.
         layer: one of its modules.
         call: which of the layer's runs counts, from 1 on.
-        images: how many the network is given.
-        owned: modules whose output is kept as a copy, since something changes it in place.
-        part: which of the tensors that the layer gives is looked at.
+        images: the batch size.
+        copied: modules whose output is kept as a copy, since it is changed in place later.
+        tensor_index: which tensor of the layer's output is explained, from 0 on.
     """
-    recording = Recording(images, call, part=part)
+    recording = Recording(images, call, tensor_index=tensor_index)
     frames: list[list[tuple[nn.Module, Any]]] = []
     runs = 0
 
@@ -118,22 +119,22 @@ def recorded(
 
     def end(module: nn.Module, _inputs: Any, output: Any) -> None:
         nonlocal runs
-        before, behind = recording.biggest
+        before, behind = recording.largest_sizes
         tensor = first_tensor(output)
         size = 0 if tensor is None else tensor.numel() // images
         if recording.output is not None:
-            recording.biggest = before, max(behind, size)
+            recording.largest_sizes = before, max(behind, size)
             return
-        recording.biggest = max(before, size), behind
+        recording.largest_sizes = max(before, size), behind
         frames.pop()
         runs += module is layer
         if module is layer and runs == call:
-            recording.before = [one for frame in frames for one in frame]
-            recording.versions = [changes(one) for _, one in recording.before]
-            recording.output = mapped(output, Tensor.detach)
-            recording.biggest = max(before, size), size
+            recording.earlier_calls = [one for frame in frames for one in frame]
+            recording.versions = [count_inplace_writes(one) for _, one in recording.earlier_calls]
+            recording.output = tree_map(output, Tensor.detach)
+            recording.largest_sizes = max(before, size), size
         elif frames:
-            frames[-1].append((module, mapped(output, _copy if module in owned else Tensor.detach)))
+            frames[-1].append((module, tree_map(output, _copy if module in copied else Tensor.detach)))
 
     with ExitStack() as hooks:
         for module in model.modules():
@@ -143,69 +144,74 @@ def recorded(
 
 
 @contextmanager
-def replayed(
-    layer: nn.Module, recording: Recording, given: Tensor | None, way: Way, variants: int = 0
+def replay(
+    layer: nn.Module, recording: Recording, given: Tensor | None, plan: ReplayPlan, variants: int = 0
 ) -> Iterator[None]:
-    """While it lasts, one forward runs only what comes behind the layer, which says ``given``.
+    """Replay the recorded outputs while the block runs, so that one forward computes only what is behind the layer.
 
-    Every module of the recording answers with what it said, for each of the variants of each image: ``given`` has
-    ``k`` for each image, those of the first image first. Modules are exactly as before afterwards.
+    Every recorded call returns its recorded output, repeated for each of the ``k`` variants of each image; the
+    variants of one image are consecutive. Afterwards all modules are restored.
 
     Args:
         layer: the layer.
-        recording: of an ordinary forward.
-        given: in place of what the layer said, ``(images * k, ...)``, as it lies in memory; None if it runs too.
-        way: how.
-        variants: ``k``, where nothing is given.
+        recording: the recording of an ordinary forward.
+        given: what replaces the layer's output, ``(images * k, ...)``, in its memory layout; None to run the layer.
+        plan: the replay plan.
+        variants: ``k``, where ``given`` is None.
     """
     variants = variants if given is None else len(given) // recording.images
 
-    def said(place: int, module: nn.Module, output: Any) -> Any:
-        if way.needed is None or place in way.needed:
-            output = expanded(output, recording.images, variants)
-        return mapped(output, Tensor.clone) if module in way.owned else output
+    def give_output(place: int, module: nn.Module, output: Any) -> Any:
+        if plan.required is None or place in plan.required:
+            output = repeat_for_variants(output, recording.images, variants)
+        return tree_map(output, Tensor.clone) if module in plan.copied else output
 
     answers: Answers = {}
-    if way.whole:
+    if plan.whole_network:
         answers[layer] = deque([None] * (recording.call - 1))
     else:
-        for place, (module, output) in enumerate(recording.before):
-            answers.setdefault(module, deque()).append(partial(said, place, module, output))
-    own = None if given is None else partial(_swapped, recording, given, variants)
-    answers.setdefault(layer, deque()).append(own)
+        for place, (module, output) in enumerate(recording.earlier_calls):
+            answers.setdefault(module, deque()).append(partial(give_output, place, module, output))
+    layer_answer = None if given is None else partial(_replace_output, recording, given, variants)
+    answers.setdefault(layer, deque()).append(layer_answer)
     with ExitStack() as patches:
         for module, queue in answers.items():
-            patches.enter_context(_patched(module, queue))
+            patches.enter_context(_answer_from_queue(module, queue))
         yield
     if answers[layer]:
         raise RuntimeError("the layer did not run again")
 
 
-def needed(layer: nn.Module, recording: Recording, images: Tensor, run: Callable[[Tensor], Tensor]) -> frozenset[int]:
-    """Which of the recorded calls the score depends on when only what comes behind the layer runs.
+def required_outputs(
+    layer: nn.Module, recording: Recording, images: Tensor, run: Callable[[Tensor], Tensor]
+) -> frozenset[int]:
+    """Find the recorded calls that the score depends on when only the part behind the layer runs.
 
     Args:
         layer: the layer.
-        recording: of an ordinary forward.
-        images: what the network was given.
-        run: the forward, from the images to a scalar.
+        recording: the recording of an ordinary forward.
+        images: the network's input.
+        run: the forward, from the images to a scalar score.
+
+    Returns:
+        The indices of the calls, and ``IMAGES`` if the score depends on the images directly.
     """
     leaves: dict[int, list[Tensor]] = {}
     answers: Answers = {}
 
-    def leaf(place: int, tensor: Tensor) -> Tensor:
+    def make_leaf(place: int, tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point():
             return tensor
         leaves.setdefault(place, []).append(tensor.detach().clone().requires_grad_())
         return leaves[place][-1].clone()
 
-    for place, (module, output) in enumerate(recording.before):
-        answers.setdefault(module, deque()).append(partial(mapped, output, partial(leaf, place)))
-    answers.setdefault(layer, deque()).append(lambda: mapped(recording.output, Tensor.clone))
+    for place, (module, output) in enumerate(recording.earlier_calls):
+        answers.setdefault(module, deque()).append(partial(tree_map, output, partial(make_leaf, place)))
+    answers.setdefault(layer, deque()).append(lambda: tree_map(recording.output, Tensor.clone))
     with ExitStack() as patches:
         for module, queue in answers.items():
-            patches.enter_context(_patched(module, queue))
-        score = run(leaf(IMAGES, images))
+            patches.enter_context(_answer_from_queue(module, queue))
+        score = run(make_leaf(IMAGES, images))
     points = [(place, one) for place, some in leaves.items() for one in some]
     if not points or not score.requires_grad:
         return frozenset()
@@ -213,27 +219,19 @@ def needed(layer: nn.Module, recording: Recording, images: Tensor, run: Callable
     return frozenset(place for (place, _), gradient in zip(points, found, strict=True) if gradient is not None)
 
 
-@contextmanager
-def _patched(module: nn.Module, queue: deque[Answer]) -> Iterator[None]:
-    """While it lasts, the module's first calls are answered from the queue; its own code runs where it says None."""
-    own, before = module.forward, vars(module).get("forward")
+def _answer_from_queue(module: nn.Module, queue: deque[Answer]) -> AbstractContextManager[None]:
+    """Answer the module's calls from the queue while the block runs; the module itself runs where an entry is None."""
+    original = module.forward
 
     def forward(*inputs: Any, **named: Any) -> Any:
         answer = queue.popleft() if queue else None
-        return own(*inputs, **named) if answer is None else answer()
+        return original(*inputs, **named) if answer is None else answer()
 
-    vars(module)["forward"] = forward
-    try:
-        yield
-    finally:
-        if before is None:
-            del vars(module)["forward"]
-        else:
-            vars(module)["forward"] = before
+    return patched_forward(module, forward)
 
 
-def expanded(output: Any, images: int, variants: int) -> Any:
-    """Every tensor of an output repeated for each variant of its image; a view where one image is one row."""
+def repeat_for_variants(output: Any, images: int, variants: int) -> Any:
+    """Repeat every tensor of an output for each variant of its image."""
 
     def expand(tensor: Tensor) -> Tensor:
         if variants == 1 or not tensor.ndim or len(tensor) % images:
@@ -241,42 +239,29 @@ def expanded(output: Any, images: int, variants: int) -> Any:
         pieces = tensor.reshape(images, 1, len(tensor) // images, *tensor.shape[1:])
         return pieces.expand(-1, variants, *pieces.shape[2:]).reshape(-1, *tensor.shape[1:])
 
-    return mapped(output, expand)
+    return tree_map(output, expand)
 
 
-def _swapped(recording: Recording, given: Tensor, variants: int) -> Any:
-    """The layer's whole output with another tensor in the place of its own."""
-    own = recording.tensor
-    output = replaced(recording.output, own, given)
+def _replace_output(recording: Recording, given: Tensor, variants: int) -> Any:
+    """Return the layer's whole recorded output with ``given`` in place of its explained tensor."""
+    output = replace_tensor(recording.output, recording.tensor, given)
     if isinstance(output, Tensor):
         return output
-    return mapped(output, lambda one: one if one is given else expanded(one, recording.images, variants))
-
-
-def mapped(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """An output with each of its tensors changed."""
-    if isinstance(output, Tensor):
-        return change(output)
-    if isinstance(output, Mapping):
-        return type(output)({key: mapped(part, change) for key, part in output.items()})  # type: ignore[call-arg]
-    if isinstance(output, list | tuple):
-        parts: list[Any] = [mapped(part, change) for part in output]
-        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
-    return output
+    return tree_map(output, lambda one: one if one is given else repeat_for_variants(one, recording.images, variants))
 
 
 def _copy(tensor: Tensor) -> Tensor:
     return tensor.detach().clone()
 
 
-def changes(output: Any) -> int:
-    """How often the tensors of an output were changed in place."""
+def count_inplace_writes(output: Any) -> int:
+    """Count how often the tensors of an output have been changed in place."""
     found: list[int] = []
 
     def add(tensor: Tensor) -> Tensor:
-        # What torch.inference_mode gives counts no changes; whether it can be replayed is proven anyhow.
+        # Inference tensors have no version counter; a replay is compared with the ordinary forward anyway.
         found.append(0 if tensor.is_inference() else tensor._version)
         return tensor
 
-    mapped(output, add)
+    tree_map(output, add)
     return sum(found)

@@ -1,4 +1,4 @@
-"""The state of a model that is put back: evaluation mode, attributes, borrowed buffers."""
+"""Contexts that change the state of a model (evaluation mode, attributes, buffers) and restore it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, its parameters outside the graph; flags as they were afterwards."""
-    # What torch.jit.freeze gives has no such flag.
+    """Put the model in evaluation mode, without gradients by its parameters, while the block runs."""
+    # Modules made by torch.jit.freeze have no such flag.
     training = [module for module in model.modules() if getattr(module, "training", False)]
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
@@ -27,29 +27,33 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def quantised(model: nn.Module) -> list[str]:
-    """The names of the modules that compute in whole numbers, by PyTorch's own kinds of them."""
+def find_quantised_modules(model: nn.Module) -> list[str]:
+    """Return the names of the quantised modules, of PyTorch's own classes."""
     return [name for name, part in model.named_modules() if ".quantized." in f"{type(part).__module__}."]
 
 
 class Snapshot:
-    """What modules are: their attributes, parameters, buffers and children, each by reference.
+    """Snapshot of a module and all its submodules: their attributes, parameters, buffers and children, by reference.
 
-    Hooks are not among it, since they come and go with those who want to know something.
+    Hooks are not included, since they are added and removed independently.
 
     Args:
-        module: of it and all within.
+        module: the module.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
         self._parts = [
-            (part, dict(vars(part)), {name: dict(held) for name, held in vars(part).items() if _holds(name, held)})
+            (
+                part,
+                dict(vars(part)),
+                {name: dict(held) for name, held in vars(part).items() if _is_saved_dict(name, held)},
+            )
             for part in module.modules()
         ]
 
-    def put_back(self) -> None:
-        """Make the modules what they were; the values of tensors are as they are."""
+    def restore(self) -> None:
+        """Restore the modules; the values of tensors are not restored."""
         for part, attributes, dictionaries in self._parts:
             vars(part).clear()
             vars(part).update(attributes)
@@ -58,33 +62,33 @@ class Snapshot:
                 attributes[name].update(held)
 
     @contextmanager
-    def again(self) -> Iterator[None]:
-        """While it lasts, the modules are what they were when this was taken."""
-        with as_before(self._module):
-            self.put_back()
+    def applied(self) -> Iterator[None]:
+        """Restore the modules to the snapshot while the block runs."""
+        with preserved(self._module):
+            self.restore()
             yield
 
 
-def _holds(name: str, held: object) -> bool:
+def _is_saved_dict(name: str, held: object) -> bool:
     return isinstance(held, dict) and "hooks" not in name
 
 
 @contextmanager
-def as_before(module: nn.Module) -> Iterator[None]:
-    """While it lasts, anything but the values of its tensors may be changed; afterwards it is what it was."""
+def preserved(module: nn.Module) -> Iterator[None]:
+    """Restore a module after the block, except for the values of its tensors."""
     before = Snapshot(module)
     try:
         yield
     finally:
-        before.put_back()
+        before.restore()
 
 
 @contextmanager
-def lent(module: nn.Module, name: str, buffer: Tensor) -> Iterator[None]:
-    """While it lasts, a buffer of a module is another tensor."""
-    own = module._buffers[name]
+def swap_buffer(module: nn.Module, name: str, buffer: Tensor) -> Iterator[None]:
+    """Replace a buffer of a module while the block runs."""
+    original = module._buffers[name]
     module._buffers[name] = buffer
     try:
         yield
     finally:
-        module._buffers[name] = own
+        module._buffers[name] = original

@@ -1,8 +1,8 @@
-"""Tensors in nested outputs, which are tuples, lists and mappings; and the precision in which they are added up."""
+"""Tensors in nested outputs (tuples, lists and mappings), and the precision in which they are summed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -11,33 +11,36 @@ from torch import Tensor, nn
 
 from camcli.base.errors import RequestError
 
+# Greatest deviation of what is computed again, relative to the greatest value.
+REPLAY_TOLERANCE = 1e-4
 
-def tensors(given: Any) -> Iterator[Tensor]:
-    """All of them, in order, however deep they lie."""
+
+def iter_tensors(given: Any) -> Iterator[Tensor]:
+    """Yield all tensors of a nested structure, in order."""
     if isinstance(given, Tensor):
         yield given
     elif isinstance(given, list | tuple | Mapping):
         for part in given.values() if isinstance(given, Mapping) else given:
-            yield from tensors(part)
+            yield from iter_tensors(part)
 
 
-def tensor_at(output: object, place: int = 0) -> Tensor | None:
-    """The tensor that a module's output is, or the one at this place in it, counted from 0 (a tuple, list or dict)."""
-    return next(islice(tensors(output), place, None), None)
+def tensor_at(output: object, index: int = 0) -> Tensor | None:
+    """Return the tensor at an index (from 0) among all those of a module's output; None if there is none."""
+    return next(islice(iter_tensors(output), index, None), None)
 
 
 def first_tensor(output: object) -> Tensor | None:
-    """The tensor that a module's output is, or the first one in it (a tuple, list or dict)."""
+    """Return the first tensor of a module's output; None if there is none."""
     return tensor_at(output)
 
 
 def count_tensors(output: object) -> int:
-    """How many tensors a module's output holds."""
-    return sum(1 for _ in tensors(output))
+    """Count the tensors of a module's output."""
+    return sum(1 for _ in iter_tensors(output))
 
 
 def tensors_by_name(output: object) -> dict[str, Tensor]:
-    """The tensors that a module's output holds side by side, by their keys, or their places from 0 on."""
+    """Return the tensors at the top level of a module's output, by their keys or their indices."""
     if isinstance(output, Mapping):
         parts = list(output.items())
     else:
@@ -45,26 +48,37 @@ def tensors_by_name(output: object) -> dict[str, Tensor]:
     return {str(name): tensor for name, tensor in parts if isinstance(tensor, Tensor)}
 
 
-def replaced(output: object, old: Tensor, new: Tensor) -> object:
-    """``output`` with ``new`` where ``old`` stood."""
-    if output is old:
-        return new
+def tree_map(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Apply a function to each tensor of a nested output."""
+    if isinstance(output, Tensor):
+        return change(output)
     if isinstance(output, Mapping):
-        return type(output)({key: replaced(part, old, new) for key, part in output.items()})  # type: ignore[call-arg]
+        return type(output)({key: tree_map(part, change) for key, part in output.items()})  # type: ignore[call-arg]
     if isinstance(output, list | tuple):
-        parts: list[Any] = [replaced(part, old, new) for part in output]
+        parts: list[Any] = [tree_map(part, change) for part in output]
         return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
     return output
 
 
-def no_numbers(name: str, layer: nn.Module, output: object) -> RequestError:
-    """The error for a layer that gives no tensor of numbers."""
+def replace_tensor(output: object, old: Tensor, new: Tensor) -> object:
+    """Return ``output`` with ``new`` in the place of ``old``."""
+    return tree_map(output, lambda tensor: new if tensor is old else tensor)
+
+
+def no_tensor_error(name: str, layer: nn.Module, output: object) -> RequestError:
+    """Return the error for a layer whose output holds no floating-point tensor."""
     return RequestError(
         f"the layer {name!r} ({type(layer).__name__}) gives {type(output).__name__}, not a tensor of numbers",
         "choose another layer; `camcli layers MODEL` lists them",
     )
 
 
-def wide(tensor: Tensor) -> Tensor:
-    """At least float32, since sums over half-precision products lose the map."""
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Convert half precision to float32, since sums over half-precision products lose the map."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def are_close(one: Tensor, other: Tensor, tolerance: float = REPLAY_TOLERANCE) -> bool:
+    """Return whether two tensors are equal up to rounding where both are finite."""
+    finite = one.isfinite() & other.isfinite()
+    return bool(finite.any()) and bool((one - other)[finite].abs().max() <= tolerance * one[finite].abs().max())

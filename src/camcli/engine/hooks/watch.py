@@ -1,4 +1,4 @@
-"""Watch what modules are given and give, without a graph."""
+"""Hooks that observe the inputs and outputs of modules, without a graph."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import torch
 from torch import Tensor, nn
 
 from camcli.base.errors import RequestError
-from camcli.engine.hooks.opaque import closed_parts
+from camcli.engine.hooks.opaque import find_opaque_modules
 from camcli.engine.hooks.state import frozen
-from camcli.engine.hooks.tensors import first_tensor, no_numbers, tensor_at
+from camcli.engine.hooks.tensors import first_tensor, no_tensor_error, tensor_at
 
 
-class Enough(BaseException):
-    """Ends a forward whose rest nobody needs; no ``except Exception`` of a model's own stops it."""
+class StopForward(BaseException):
+    """Ends a forward early; a BaseException, so that no ``except Exception`` in the model's code catches it."""
 
 
-def output_of(model: nn.Module, name: str, images: Tensor, turn: int = 0, place: int = 0) -> Tensor:
-    """What a layer gives for a batch, without a graph; what lies behind it is not computed.
+def layer_output(model: nn.Module, name: str, images: Tensor, call: int = 0, tensor_index: int = 0) -> Tensor:
+    """Return a layer's output for a batch, without a graph; the forward ends there.
 
     Args:
-        model: takes the images.
-        name: of the layer.
-        images: the batch, where the model is and in its precision.
-        turn: which of the layer's runs counts, from 1 on, and the forward ends there; 0 for the last of a whole one.
-        place: which of the tensors that it gives, from 0 on.
+        model: the network.
+        name: the layer's name.
+        images: the batch, on the model's device and in its precision.
+        call: which of the layer's runs counts, from 1 on; 0 for the last, for which the whole forward runs.
+        tensor_index: which tensor of its output, from 0 on.
 
     Raises:
-        RequestError: there is no such run, or it gives no tensor of numbers.
+        RequestError: there is no such run, or it gives no floating-point tensor.
     """
     layer = model.get_submodule(name)
     found: list[Tensor] = []
@@ -39,47 +39,47 @@ def output_of(model: nn.Module, name: str, images: Tensor, turn: int = 0, place:
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
         nonlocal runs
         runs += 1
-        if turn not in (0, runs):
+        if call not in (0, runs):
             return
-        tensor = tensor_at(output, place)
+        tensor = tensor_at(output, tensor_index)
         if tensor is None or not tensor.is_floating_point():
-            raise no_numbers(name, layer, output)
-        if turn:
+            raise no_tensor_error(name, layer, output)
+        if call:
             found[:] = [tensor]
-            raise Enough
-        # A copy, since what lies behind may change it in place.
+            raise StopForward
+        # A copy, since later operations may change it in place.
         found[:] = [tensor.clone()]
 
     handle = layer.register_forward_hook(hook)
     try:
         with torch.inference_mode(), frozen(model):
             model(images)
-    except Enough:
+    except StopForward:
         pass
     finally:
         handle.remove()
     if not found:
         raise RequestError(
-            f"the layer {name!r} {f'has no run {turn}' if runs else 'does not run'} on these pictures",
+            f"the layer {name!r} {f'has no run {call}' if runs else 'does not run'} on these pictures",
             "choose another layer; `camcli layers MODEL` lists them",
         )
     return found[0]
 
 
-def handed(module: nn.Module, run: Callable[[], Any]) -> Tensor:
-    """The first tensor that a module is handed in a run, which ends there."""
+def capture_input(module: nn.Module, run: Callable[[], Any]) -> Tensor:
+    """Return the first tensor among a module's inputs in a run, which ends there."""
     found: list[Tensor] = []
 
     def hook(_module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         tensor = first_tensor([*inputs, *named.values()])
         if tensor is not None:
             found.append(tensor)
-        raise Enough
+        raise StopForward
 
     handle = module.register_forward_pre_hook(hook, with_kwargs=True)
     try:
         run()
-    except Enough:
+    except StopForward:
         pass
     finally:
         handle.remove()
@@ -88,28 +88,28 @@ def handed(module: nn.Module, run: Callable[[], Any]) -> Tensor:
 
 
 @contextmanager
-def listened(model: nn.Module, hear: Callable[[str, Any], Any]) -> Iterator[None]:
-    """While it lasts, every module's output is told to ``hear(name, output)``, in the order of their ends.
+def watch_outputs(model: nn.Module, callback: Callable[[str, Any], Any]) -> Iterator[None]:
+    """Call ``callback(name, output)`` after every module's run while the block runs.
 
-    What that gives, if it is not None, is handed on in the output's place. What is closed (see :func:`closed_parts`)
-    is not listened to.
+    A result other than None replaces the module's output. Modules hidden in opaque ones (see
+    :func:`~camcli.engine.hooks.opaque.find_opaque_modules`) are left out.
     """
-    closed = closed_parts(model)
+    opaque = find_opaque_modules(model)
     with ExitStack() as hooks:
         for name, module in model.named_modules():
-            if any(one.hides(name) for one in closed):
+            if any(one.hides(name) for one in opaque):
                 continue
 
             def hook(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> Any:
-                return hear(name, output)
+                return callback(name, output)
 
             hooks.callback(module.register_forward_hook(hook).remove)
         yield
 
 
 @contextmanager
-def at_work(model: nn.Module) -> Iterator[list[nn.Module]]:
-    """While it lasts, the list holds the modules that are running, the outermost first."""
+def module_stack(model: nn.Module) -> Iterator[list[nn.Module]]:
+    """Keep, while the block runs, a list of the modules that are running, the outermost first."""
     running: list[nn.Module] = []
 
     def begin(module: nn.Module, _inputs: Any) -> None:

@@ -1,1 +1,1 @@
-"""The layers of a network: by path, by what they give, by where they look."""
+"""Layers of a network: their paths, the layout of their outputs, and the position of their cells in the input."""

@@ -1,4 +1,4 @@
-"""The blocks of a transformer, found by where its attentions run, and each run again by itself."""
+"""Blocks of a transformer, found by the modules that its attentions run in, and rerun one by one."""
 
 from __future__ import annotations
 
@@ -13,80 +13,80 @@ from torch import Tensor, nn
 
 from camcli.base.errors import RequestError
 from camcli.engine.hooks.attention import Attention
-from camcli.engine.hooks.attention_override import Rule, Ruled
-from camcli.engine.hooks.replay import Way, changes, mapped
-from camcli.engine.hooks.tensors import first_tensor, replaced
-from camcli.engine.hooks.watch import handed
+from camcli.engine.hooks.attention_override import AttentionOverride, AttentionRule
+from camcli.engine.hooks.replay import ReplayPlan, count_inplace_writes
+from camcli.engine.hooks.tensors import first_tensor, replace_tensor, tree_map
+from camcli.engine.hooks.watch import capture_input
 
-# Of what is added up, in units of rounding, how far a sum may be off.
-ROUNDED = 8
+# The tolerance of a sum, in units of its rounding.
+TOLERANCE_EPS = 8
 _OTHER_METHODS = "choose gae or rollout, or a method that works at a layer, such as gradcam"
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One run of a block, as it was met in a forward.
+class BlockCall:
+    """One recorded run of a block.
 
     Attributes:
-        inputs: what it was handed, detached.
-        named: likewise, by name.
-        output: the tokens that it handed on.
-        versions: how often each of these had been changed in place when it was kept, in all.
+        args: its positional arguments, detached.
+        kwargs: its keyword arguments, detached.
+        output: the tokens of its output.
+        versions: how often these tensors had been changed in place when they were recorded, in total.
     """
 
-    inputs: tuple[Any, ...]
-    named: Mapping[str, Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
     output: Tensor
     versions: int
 
     @property
     def tokens(self) -> Tensor:
-        """Those that it was handed."""
-        found = first_tensor([*self.inputs, *self.named.values()])
+        """The tokens of its input."""
+        found = first_tensor([*self.args, *self.kwargs.values()])
         assert found is not None
         return found
 
     @property
     def changed(self) -> bool:
-        """Whether something changed in place what is kept here."""
-        return changes([self.inputs, dict(self.named), self.output]) != self.versions
+        """True if a recorded tensor has been changed in place since."""
+        return count_inplace_writes([self.args, dict(self.kwargs), self.output]) != self.versions
 
     def run(self, block: nn.Module, tokens: Tensor | None = None) -> Tensor:
-        """What the block hands on if it is handed the same again, or these tokens in the place of its own."""
-        given: Any = (self.inputs, dict(self.named))
+        """Rerun the block on the recorded input, or on these tokens in its place."""
+        given: Any = (self.args, dict(self.kwargs))
         if tokens is not None:
-            given = replaced(given, self.tokens, tokens)
-        # Copies, which are the block's own, to change in place.
-        inputs, named = mapped(given, Tensor.clone)
+            given = replace_tensor(given, self.tokens, tokens)
+        # Copies, since the block may change its inputs in place.
+        inputs, named = tree_map(given, Tensor.clone)
         found = first_tensor(block(*inputs, **named))
         assert found is not None
         return found
 
 
 @contextmanager
-def heard(blocks: Sequence[nn.Module], copies: bool = False) -> Iterator[dict[nn.Module, Call]]:
-    """While it lasts, a forward leaves here how each block was called.
+def record_blocks(blocks: Sequence[nn.Module], keep_copies: bool = False) -> Iterator[dict[nn.Module, BlockCall]]:
+    """Record each block's call while the block of code runs a forward.
 
     Args:
         blocks: modules that run once.
-        copies: whether copies are kept, since something changes in place what a block is handed.
+        keep_copies: whether to keep copies, since the blocks' inputs are changed in place.
     """
-    calls: dict[nn.Module, Call] = {}
+    calls: dict[nn.Module, BlockCall] = {}
     begun: dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any], int]] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        return tensor.detach().clone() if copies else tensor.detach()
+        return tensor.detach().clone() if keep_copies else tensor.detach()
 
     def begin(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        kept = mapped(inputs, keep), mapped(named, keep)
-        begun[module] = *kept, changes(list(kept))
+        kept = tree_map(inputs, keep), tree_map(named, keep)
+        begun[module] = *kept, count_inplace_writes(list(kept))
 
     def end(module: nn.Module, _inputs: Any, output: Any) -> None:
         inputs, named, versions = begun.pop(module)
         tensor = first_tensor(output)
         if tensor is not None:
             tokens = keep(tensor)
-            calls[module] = Call(inputs, named, tokens, versions + changes(tokens))
+            calls[module] = BlockCall(inputs, named, tokens, versions + count_inplace_writes(tokens))
 
     with ExitStack() as hooks:
         for block in blocks:
@@ -95,112 +95,115 @@ def heard(blocks: Sequence[nn.Module], copies: bool = False) -> Iterator[dict[nn
         yield calls
 
 
-def blocks_of(attentions: Sequence[Attention]) -> list[nn.Module]:
-    """The block of each attention: the outermost module that ran for it and for no other.
+def find_blocks(attentions: Sequence[Attention]) -> list[nn.Module]:
+    """Find the block of each attention: the outermost module that ran for it and for no other.
 
     Args:
-        attentions: of one forward that was told which modules were at work; several, the last perhaps a pooling, which
-            has no block.
+        attentions: several, of one forward with a module stack; the last may be an attention pooling, without a block.
 
     Raises:
         RequestError: some are computed in the same module.
     """
-    body = attentions if attentions[-1].square else attentions[:-1]
+    body = attentions if attentions[-1].is_square else attentions[:-1]
     blocks = []
     for number, one in enumerate(body, start=1):
-        others = {module for other in attentions if other is not one for module in other.inside}
-        own = [module for module in one.inside if module not in others]
+        others = {module for other in attentions if other is not one for module in other.module_stack}
+        own = [module for module in one.module_stack if module not in others]
         if not own:
-            raise no_blocks(
-                f"its attention {number} is computed in {type(one.inside[-1]).__name__} itself, which computes others "
-                "too"
+            raise no_blocks_error(
+                f"its attention {number} is computed in {type(one.module_stack[-1]).__name__} itself, "
+                "which computes others too"
             )
         blocks.append(own[0])
     return blocks
 
 
-def behind_attention(block: nn.Module, call: Call) -> nn.Module:
-    """The module in a block that is handed the tokens as its attention left them: what it was handed, and the addition.
+def module_after_attention(block: nn.Module, call: BlockCall) -> nn.Module:
+    """Find the module in a block whose input is the residual sum: the block's tokens plus the attention's output.
 
-    If attention says the same and the tokens are others, what this module is handed changes by as much.
+    If the tokens change and the attention's output is held fixed, this module's input changes by the same amount.
 
     Raises:
-        RequestError: there is none.
+        RequestError: there is no such module.
     """
-    said: list[Tensor] = []
+    recorded_values: list[Tensor] = []
 
-    def first(values: Tensor) -> Tensor:
-        said.append(values)
+    def record_values(values: Tensor) -> Tensor:
+        recorded_values.append(values)
         return values
 
-    plain = _handed_on(block, call, call.tokens, first)
+    plain = _inputs_after_attention(block, call, call.tokens, record_values)
     noise = torch.randn(call.tokens.shape, generator=torch.Generator().manual_seed(0), device="cpu")
     noise = noise.to(call.tokens) * call.tokens.std()
-    moved = _handed_on(block, call, call.tokens + noise, lambda _: said[0])
+    moved = _inputs_after_attention(block, call, call.tokens + noise, lambda _: recorded_values[0])
     for (module, tokens), (_, others) in zip(plain, moved, strict=True):
         if tokens.shape != noise.shape:
             continue
-        allowed = ROUNDED * torch.finfo(tokens.dtype).eps * (tokens.abs() + others.abs()).max()
+        allowed = TOLERANCE_EPS * torch.finfo(tokens.dtype).eps * (tokens.abs() + others.abs()).max()
         if bool((others - tokens - noise).abs().max() <= allowed):
             return module
-    raise no_blocks(
+    raise no_blocks_error(
         f"in a {type(block).__name__} no module is handed the tokens as attention left them, so what attention adds to "
         "them cannot be told from what else is added"
     )
 
 
-def _handed_on(block: nn.Module, call: Call, tokens: Tensor, rule: Rule) -> list[tuple[nn.Module, Tensor]]:
-    """What each module inside a block is handed that begins behind its attention, in their order."""
+def _inputs_after_attention(
+    block: nn.Module, call: BlockCall, tokens: Tensor, rule: AttentionRule
+) -> list[tuple[nn.Module, Tensor]]:
+    """Return the first input of each module in a block that starts after its attention, in running order."""
     found: list[tuple[nn.Module, Tensor]] = []
     begun: set[nn.Module] = set()
 
     def begin(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         tensor = first_tensor([*inputs, *named.values()])
-        if ruled.met and tensor is not None and module not in begun:
+        if ruled.count and tensor is not None and module not in begun:
             found.append((module, tensor.detach().clone()))
         begun.add(module)
 
     with ExitStack() as hooks, torch.no_grad():
         for module in block.modules():
             hooks.callback(module.register_forward_pre_hook(begin, with_kwargs=True).remove)
-        with Ruled(rule) as ruled:
+        with AttentionOverride(rule) as ruled:
             call.run(block, tokens)
     return found
 
 
-def added(block: nn.Module, behind: nn.Module, call: Call, rule: Rule) -> Float[Tensor, "n t c"]:
-    """What a block's attention adds to the tokens if it follows a rule."""
-    with torch.no_grad(), Ruled(rule):
-        return handed(behind, lambda: call.run(block)) - call.tokens
+def attention_update(
+    block: nn.Module, after: nn.Module, call: BlockCall, rule: AttentionRule
+) -> Float[Tensor, "n t c"]:
+    """Compute what a block's attention adds to the tokens if its output follows a rule."""
+    with torch.no_grad(), AttentionOverride(rule):
+        return capture_input(after, lambda: call.run(block)) - call.tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Trunk:
-    """The blocks of a network, and its end, which is what lies behind the last of them.
+class BlockStack:
+    """Blocks of a network, and the part behind the last of them.
 
     Attributes:
-        blocks: in running order; none where the only attention is a pooling, which is then the end.
-        behind: of the blocks that this was asked of, the module that is handed the tokens as attention left them.
-        end: the last block, behind which the end begins; or the pooling.
-        way: how the end is run again.
-        rows: how many sequences of tokens the end takes at once.
-        pools: whether the end looks at the tokens of the blocks by attention.
-        length: how many copies of a token are a sequence that holds nothing but this one.
-        alone: why a token has no score of its own; empty where it has.
-        copies: whether copies are kept of what the blocks are handed.
+        blocks: in running order; empty where the only attention is a pooling.
+        tail: the last block, behind which the network is replayed; or the attention pooling.
+        replay_plan: the plan for replaying the part behind ``tail``.
+        batch_size: the number of token sequences that this part takes at once.
+        pools_by_attention: whether this part pools the blocks' tokens by attention.
+        after_attention: by block the module whose input is the residual sum after attention, where it is needed.
+        single_token_length: how many copies of a token make a sequence that holds this token only.
+        no_token_score: why a single token has no score; empty where it has one.
+        keep_copies: whether copies of the blocks' inputs are kept.
     """
 
     blocks: tuple[nn.Module, ...]
-    end: nn.Module
-    way: Way
-    rows: int
-    pools: bool = False
-    behind: Mapping[nn.Module, nn.Module] = field(default_factory=dict)
-    length: int = 1
-    alone: str = ""
-    copies: bool = False
+    tail: nn.Module
+    replay_plan: ReplayPlan
+    batch_size: int
+    pools_by_attention: bool = False
+    after_attention: Mapping[nn.Module, nn.Module] = field(default_factory=dict)
+    single_token_length: int = 1
+    no_token_score: str = ""
+    keep_copies: bool = False
 
 
-def no_blocks(reason: str) -> RequestError:
-    """That something cannot be had of this network's blocks."""
+def no_blocks_error(reason: str) -> RequestError:
+    """Return the error for a network whose blocks cannot be rerun by themselves."""
     return RequestError(f"the blocks of this network cannot be run by themselves: {reason}", _OTHER_METHODS)

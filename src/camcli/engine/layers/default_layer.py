@@ -1,4 +1,4 @@
-"""The layer that is explained when none is named."""
+"""Choice of the layer to explain when none is named."""
 
 from __future__ import annotations
 
@@ -9,51 +9,51 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from camcli.base.errors import RequestError
-from camcli.engine.layers.nan import depends
-from camcli.engine.layers.probe import Layer
-from camcli.engine.layers.ranking import normalises, ranked
-from camcli.engine.layers.refusals import no_grad_fn, no_graph, no_layer
-from camcli.targets.readers.spec import PLAIN
-from camcli.targets.target import Reading
+from camcli.engine.layers.nan import score_depends_on
+from camcli.engine.layers.probe import LayerInfo
+from camcli.engine.layers.ranking import is_token_norm, rank_layers
+from camcli.engine.layers.refusals import lacks_graph, no_grad_fn_error, no_layer_error
+from camcli.targets.readers.spec import DEFAULT_OUTPUT_SPEC
+from camcli.targets.target import Predictions
 
 
-def found_default(
+def find_default_layer(
     module: nn.Module,
-    layers: Sequence[Layer],
+    layers: Sequence[LayerInfo],
     image: Float[Tensor, "n d h w"],
-    read: Callable[[Any, int], Reading] = PLAIN.read,
-    graph: bool = True,
-    failed: Sequence[str] = (),
+    read: Callable[[Any, int], Predictions] = DEFAULT_OUTPUT_SPEC.read,
+    needs_graph: bool = True,
+    excluded: Sequence[str] = (),
 ) -> str:
-    """The layer that is explained when none is named: the first of :func:`ranked` that the score depends on.
+    """Find the default layer: the first of :func:`~camcli.engine.layers.ranking.rank_layers` that the score depends on.
 
-    It is tried where the gradient does not tell: it vanishes on noise, or nobody asks for it.
+    Where no gradient shows that (it vanishes on noise, or is not needed), the layer's cells are set to NaN to find out.
 
     Args:
         module: the network.
-        layers: as :func:`camcli.engine.layers.probe.survey` found them.
+        layers: as :func:`camcli.engine.layers.probe.probe_layers` found them.
         image: noise.
-        read: as there.
-        graph: whether the layer must be one that the gradient reaches.
-        failed: layers that will not do.
+        read: from the module's output for a number of images to predictions.
+        needs_graph: whether the gradient must reach the layer.
+        excluded: layers that cannot be used.
 
     Raises:
-        RequestError: there is none.
+        RequestError: there is no such layer.
     """
-    if graph and no_graph(layers):
-        raise no_grad_fn()
+    if needs_graph and lacks_graph(layers):
+        raise no_grad_fn_error()
     known = {layer.name: layer for layer in layers}
     cut = False
-    for name in ranked(module, layers, graph):
+    for name in rank_layers(module, layers, needs_graph):
         layer = known[name]
-        if name in failed or (cut and not normalises(layer)):
+        if name in excluded or (cut and not is_token_norm(layer)):
             continue
-        if layer.reached or depends(module, layer, image, read):
+        if layer.reached or score_depends_on(module, layer, image, read):
             return name
-        # Behind the last attention the patches speak to nobody: then, as ever, its input.
+        # Behind the last attention the patches have no effect: then the input of that attention is taken.
         cut |= bool(layer.layout and layer.layout.prefix)
-    if graph:
-        raise no_layer(module, layers)
+    if needs_graph:
+        raise no_layer_error(module, layers)
     raise RequestError(
         f"no layer of this network ({type(module).__name__}) has a spatial grid that the score depends on",
         "use a method that works at the input and needs no gradient: --method rise",

@@ -1,4 +1,4 @@
-"""Every layout becomes ``(n, c, h, w)`` here; no method knows what a token is."""
+"""Layouts of layers' outputs, and their conversion to ``(n, c, h, w)``, so that no method needs to know of tokens."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from camcli.base.errors import RequestError
 Order = Literal["nchw", "nhwc", "tokens", "ncl", "ncthw"]
 
 # Class, distillation and register tokens: no published vision transformer has more in front.
-MOST_PREFIX_TOKENS = 8
+MAX_PREFIX_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a layer's output lies in memory.
+    """Memory layout of a layer's output.
 
     Attributes:
         order: channels first, channels last, a sequence of tokens ``(n, t, c)``, one with its channels first
@@ -40,8 +40,8 @@ class Layout:
         return f"{self.order} {rows}x{columns}{before}{behind}"
 
 
-def canonical(tensor: Float[Tensor, "m *dims"], layout: Layout) -> Float[Tensor, "n c h w"]:
-    """The layer's output as channels over a grid, a view where possible; of films frame by frame."""
+def to_nchw(tensor: Float[Tensor, "m *dims"], layout: Layout) -> Float[Tensor, "n c h w"]:
+    """Convert a layer's output to channels over a grid, a view where possible; films frame by frame."""
     if layout.order == "ncthw":
         return tensor.transpose(1, 2).flatten(0, 1)
     if layout.order == "nchw":
@@ -53,15 +53,15 @@ def canonical(tensor: Float[Tensor, "m *dims"], layout: Layout) -> Float[Tensor,
     return patches.transpose(1, 2).reshape(len(patches), -1, *layout.grid)
 
 
-def restored(
+def from_nchw(
     cells: Float[Tensor, "m c h w"], layout: Layout, like: Float[Tensor, "n *dims"]
 ) -> Float[Tensor, "m *dims"]:
-    """Channels over a grid, back as the layer's output lies in memory: the inverse of :func:`canonical`.
+    """Convert channels over a grid back to the layer's layout: the inverse of :func:`to_nchw`.
 
     Args:
         cells: ``m`` outputs, ``m / n`` of each image, those of the first image first.
-        layout: how the layer's output lies.
-        like: its own output for the ``n`` images, whose tokens in front of and behind the patches are kept.
+        layout: the layout of the layer's output.
+        like: the layer's output for the ``n`` images, whose prefix and suffix tokens are kept.
     """
     cells = cells.to(like.dtype)
     if layout.order == "nchw":
@@ -75,38 +75,38 @@ def restored(
     return whole.transpose(1, 2) if layout.order == "ncl" else whole
 
 
-def readings(
+def possible_layouts(
     shape: Sequence[int],
     input_size: tuple[int, int],
     prefix: int | None = None,
     grid: tuple[int, int] | None = None,
     images: int = 1,
 ) -> list[Layout]:
-    """All layouts that a layer's output of this shape can have, for inputs of ``input_size`` (h, w) pixels.
+    """List the layouts that a layer's output of this shape can have, for inputs of ``input_size`` (h, w) pixels.
 
-    A grid must have the input's aspect: one stride must explain its rows and its columns. An output that has cut the
-    image into several samples, as attention in windows does, is no grid over it and has no reading. Tokens that are no
-    patches are taken to stand in front, as in every published transformer; :func:`asked` reads those behind. That a
-    sequence has its channels first is only possible; :func:`settled` asks the other layers.
+    A grid must have the input's aspect: one stride must explain its rows and its columns. An output that cuts the image
+    into several samples, as attention in windows does, has no layout. Tokens that are not patches are taken for a
+    prefix, as in every published transformer; :func:`parse_layout` supports a suffix. Sequences with their channels
+    first are only candidates; :func:`narrow` decides by the other layers.
 
     Args:
-        shape: of the output, batch first.
-        input_size: of the model's input.
-        prefix: how many tokens the model's metadata puts before the patches, if it says.
-        grid: the patch grid its metadata names, if it does.
-        images: how many it was given; if there are several, as many frames in films are read as images.
+        shape: the shape of the output, batch first.
+        input_size: the height and width of the model's input.
+        prefix: the number of prefix tokens by the model's metadata, if known.
+        grid: the patch grid by the model's metadata, if known.
+        images: the batch size; if more than one, films with as many frames are read as images.
     """
     if images > 1 and len(shape) == 5 and shape[0] * shape[2] == images:
         frame = (shape[3], shape[4])
-        return [Layout("ncthw", frame)] if _covers(frame, input_size) else []
+        return [Layout("ncthw", frame)] if _fits_input(frame, input_size) else []
     if not shape or shape[0] != images:
         return []
     if len(shape) == 4:
         _, a, b, c = shape
         found: list[Layout] = []
-        if _covers((b, c), input_size):
+        if _fits_input((b, c), input_size):
             found.append(Layout("nchw", (b, c)))
-        if _covers((a, b), input_size):
+        if _fits_input((a, b), input_size):
             found.append(Layout("nhwc", (a, b)))
         return found
     if len(shape) == 3:
@@ -116,29 +116,29 @@ def readings(
             if known:
                 return known
         before = {
-            "tokens": range(MOST_PREFIX_TOKENS + 1) if prefix is None else [prefix],
+            "tokens": range(MAX_PREFIX_TOKENS + 1) if prefix is None else [prefix],
             # A few tokens of many channels are class tokens, whatever square the channels happen to make.
-            "ncl": [prefix or 0] if shape[1] > MOST_PREFIX_TOKENS else [],
+            "ncl": [prefix or 0] if shape[1] > MAX_PREFIX_TOKENS else [],
         }
         return [
             Layout(order, cells, count)
             for order, length in lengths
             for count in before[order]
-            if (cells := _grid_of(length - count, input_size)) is not None
+            if (cells := _find_grid(length - count, input_size)) is not None
         ]
     return []
 
 
-def asked(word: str, shape: Sequence[int], images: int = 1) -> Layout:
-    """The layout that ``--layout`` names, for an output of this shape.
+def parse_layout(word: str, shape: Sequence[int], images: int = 1) -> Layout:
+    """Parse a ``--layout`` option, for an output of this shape.
 
     Args:
-        word: ``nchw``, ``nhwc``, ``tokens:PREFIX:HxW`` or ``ncl:PREFIX:HxW``; what is left of a sequence stands behind.
-        shape: of the output, batch first.
-        images: how many it was given.
+        word: ``nchw``, ``nhwc``, ``tokens:PREFIX:HxW`` or ``ncl:PREFIX:HxW``; the rest of a sequence is its suffix.
+        shape: the shape of the output, batch first.
+        images: the batch size.
 
     Raises:
-        RequestError: the output cannot be read in this way.
+        RequestError: the output cannot have this layout.
     """
     form = "x".join(map(str, shape))
     order, _, rest = word.partition(":")
@@ -157,7 +157,7 @@ def asked(word: str, shape: Sequence[int], images: int = 1) -> Layout:
     rows, columns = map(int, cells.split("x"))
     length = shape[1] if order == "tokens" else shape[2]
     behind = length - int(before) - rows * columns
-    if not 0 <= behind <= MOST_PREFIX_TOKENS:
+    if not 0 <= behind <= MAX_PREFIX_TOKENS:
         raise RequestError(
             f"its output of shape {form} cannot be read as {word}: of {length} tokens, {before} + {rows} x {columns} "
             + (f"leave {behind}" if behind > 0 else f"are {-behind} too many"),
@@ -166,13 +166,13 @@ def asked(word: str, shape: Sequence[int], images: int = 1) -> Layout:
     return Layout("tokens" if order == "tokens" else "ncl", (rows, columns), int(before), behind)
 
 
-def scaled(grid: tuple[int, int] | None, before: tuple[int, int], after: tuple[int, int]) -> tuple[int, int] | None:
-    """The patch grid for input of another size; None where it is not known, or whole patches do not cover that input.
+def scale_grid(grid: tuple[int, int] | None, before: tuple[int, int], after: tuple[int, int]) -> tuple[int, int] | None:
+    """Scale the patch grid to input of another size; None if it is unknown, or whole patches do not cover that input.
 
     Args:
-        grid: for input of the size ``before``, if it is known.
-        before: height and width.
-        after: likewise.
+        grid: the patch grid for input of the size ``before``, if known.
+        before: the height and width that ``grid`` is for.
+        after: the height and width wanted.
     """
     if grid is None or before == after:
         return grid
@@ -181,8 +181,8 @@ def scaled(grid: tuple[int, int] | None, before: tuple[int, int], after: tuple[i
     return None if above or beside else (rows, columns)
 
 
-def _grid_of(patches: int, input_size: tuple[int, int]) -> tuple[int, int] | None:
-    """The grid with this many cells and exactly the input's aspect, if there is one with more than one cell."""
+def _find_grid(patches: int, input_size: tuple[int, int]) -> tuple[int, int] | None:
+    """Find the grid with this many cells and exactly the input's aspect, if there is one with more than one cell."""
     height, width = input_size
     rows = round((patches * height / width) ** 0.5) if patches > 1 else 0
     if rows and patches % rows == 0 and rows * width == (patches // rows) * height:
@@ -190,29 +190,31 @@ def _grid_of(patches: int, input_size: tuple[int, int]) -> tuple[int, int] | Non
     return None
 
 
-def _covers(grid: tuple[int, int], input_size: tuple[int, int]) -> bool:
-    """Whether one stride, with a cell lost or gained at the border, explains both sides of the grid."""
+def _fits_input(grid: tuple[int, int], input_size: tuple[int, int]) -> bool:
+    """Return whether one stride, with a cell lost or gained at the border, explains both sides of the grid."""
     if min(grid) < 1 or max(grid) == 1:
         return False
-    least, most = zip(*(_strides(cells, pixels) for cells, pixels in zip(grid, input_size, strict=True)), strict=True)
+    least, most = zip(
+        *(_stride_bounds(cells, pixels) for cells, pixels in zip(grid, input_size, strict=True)), strict=True
+    )
     return bool(max(least) <= min(most))
 
 
-def _strides(cells: int, pixels: int) -> tuple[float, float]:
+def _stride_bounds(cells: int, pixels: int) -> tuple[float, float]:
     return pixels / (cells + 1), pixels / (cells - 1) if cells > 1 else float("inf")
 
 
-def settled(candidates: Sequence[Layout], plain: frozenset[Layout]) -> list[Layout]:
-    """The readings that remain in view of how the model's other layers are read.
+def narrow(candidates: Sequence[Layout], unambiguous: frozenset[Layout]) -> list[Layout]:
+    """Narrow the possible layouts of an output by the layouts of the model's other layers.
 
     A sequence with its channels first must have a grid that another layer has, since many numbers of channels are
-    squares. Beyond that the others settle a tie: by their grids, by their order, by their tokens in front.
+    squares. Beyond that the other layers settle a tie: by their grids, by their order, by their prefix.
 
     Args:
-        candidates: what :func:`readings` gave.
-        plain: the layouts of the layers that can be read in one way only.
+        candidates: the layouts found by :func:`possible_layouts`.
+        unambiguous: the layouts of the layers that have only one possible layout.
     """
-    grids = {one.grid for one in plain}
+    grids = {one.grid for one in unambiguous}
     remaining = [one for one in candidates if one.order != "ncl" or one.grid in grids]
     likenesses: list[Callable[[Layout], object]] = [
         lambda one: one.grid,
@@ -220,23 +222,23 @@ def settled(candidates: Sequence[Layout], plain: frozenset[Layout]) -> list[Layo
         lambda one: (one.order, one.prefix),
     ]
     for likeness in likenesses:
-        known = {likeness(one) for one in plain}
+        known = {likeness(one) for one in unambiguous}
         remaining = [one for one in remaining if likeness(one) in known] or remaining
     return remaining
 
 
-def decide(candidates: Sequence[Layout], shape: Sequence[int], plain: frozenset[Layout] = frozenset()) -> Layout:
-    """The one layout among the readings of a shape.
+def decide(candidates: Sequence[Layout], shape: Sequence[int], unambiguous: frozenset[Layout] = frozenset()) -> Layout:
+    """Decide on one of the possible layouts of an output.
 
     Args:
-        candidates: what :func:`readings` gave.
-        shape: for the message.
-        plain: the layouts of the layers that can be read in one way only; see :func:`settled`.
+        candidates: the layouts found by :func:`possible_layouts`.
+        shape: the shape of the output, for the message.
+        unambiguous: the layouts of the layers that have only one possible layout; see :func:`narrow`.
 
     Raises:
-        RequestError: the output has no grid, or two readings remain.
+        RequestError: the output has no grid, or several layouts remain.
     """
-    candidates = settled(candidates, plain)
+    candidates = narrow(candidates, unambiguous)
     if len(candidates) == 1:
         return candidates[0]
     form = "x".join(map(str, shape))

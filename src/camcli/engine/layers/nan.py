@@ -1,4 +1,4 @@
-"""What NaN tells: whether the score depends on a layer, and where a network begins to give it."""
+"""Tests with NaN: dependence of the score on a layer, and the first layer with NaN in its output."""
 
 from __future__ import annotations
 
@@ -10,50 +10,53 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from camcli.engine.hooks.state import frozen
-from camcli.engine.hooks.tensors import first_tensor, replaced, tensor_at
-from camcli.engine.hooks.watch import listened
-from camcli.engine.layers.layout import canonical
-from camcli.engine.layers.probe import Layer
+from camcli.engine.hooks.tensors import first_tensor, replace_tensor, tensor_at
+from camcli.engine.hooks.watch import watch_outputs
+from camcli.engine.layers.layout import to_nchw
+from camcli.engine.layers.probe import LayerInfo
 from camcli.targets.readers.detection import unfiltered
-from camcli.targets.readers.spec import PLAIN
-from camcli.targets.target import Reading
+from camcli.targets.readers.spec import DEFAULT_OUTPUT_SPEC
+from camcli.targets.target import Predictions
 
 
-def depends(
-    module: nn.Module, layer: Layer, image: Float[Tensor, "n d h w"], read: Callable[[Any, int], Reading] = PLAIN.read
+def score_depends_on(
+    module: nn.Module,
+    layer: LayerInfo,
+    image: Float[Tensor, "n d h w"],
+    read: Callable[[Any, int], Predictions] = DEFAULT_OUTPUT_SPEC.read,
 ) -> bool:
-    """Whether the score depends on the cells of what a layer hands on, whatever its gradient is: NaN goes all the way.
+    """Return whether the score depends on a layer's cells, whatever the gradient: NaN in them makes it NaN.
 
-    Where the network fails on that, nobody can tell, and it counts as so.
+    Where the network fails on NaN, the score counts as dependent.
     """
 
-    def hear(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        tensor = tensor_at(output, layer.part)
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        tensor = tensor_at(output, layer.tensor_index)
         assert tensor is not None
         spoilt = tensor.clone()
-        (canonical(spoilt, layer.layout) if layer.layout and layer.layout.order != "ncthw" else spoilt).fill_(torch.nan)
-        return replaced(output, tensor, spoilt)
+        (to_nchw(spoilt, layer.layout) if layer.layout and layer.layout.order != "ncthw" else spoilt).fill_(torch.nan)
+        return replace_tensor(output, tensor, spoilt)
 
-    handle = module.get_submodule(layer.name).register_forward_hook(hear)
+    handle = module.get_submodule(layer.name).register_forward_hook(hook)
     try:
         with torch.inference_mode(False), torch.no_grad(), frozen(module), unfiltered(module):
-            return bool(read(module(image.detach().clone()), len(image)).total().isnan())
-    except Exception:  # whatever it is, it comes of the NaN
+            return bool(read(module(image.detach().clone()), len(image)).sum_scores().isnan())
+    except Exception:  # any error comes from the NaN
         return True
     finally:
         handle.remove()
 
 
-def first_not_finite(module: nn.Module, image: Float[Tensor, "1 d h w"]) -> str:
-    """The first module whose output holds NaN or infinite values, as words for a message; empty if none does."""
+def find_first_non_finite(module: nn.Module, image: Float[Tensor, "1 d h w"]) -> str:
+    """Describe the first module whose output holds NaN or infinite values, for a message; empty if none does."""
     found: list[str] = []
     kinds = dict(module.named_modules())
 
-    def hear(name: str, output: Any) -> None:
+    def hook(name: str, output: Any) -> None:
         tensor = first_tensor(output)
         if not found and tensor is not None and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             found.append(f"{name!r} ({type(kinds[name]).__name__})" if name else "the model itself")
 
-    with torch.no_grad(), frozen(module), listened(module, hear):
+    with torch.no_grad(), frozen(module), watch_outputs(module, hook):
         module(image)
     return found[0] if found else ""

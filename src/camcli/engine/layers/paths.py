@@ -1,4 +1,4 @@
-"""Layer paths: ``layer4.-1`` to the names of modules, and what to suggest when there are none."""
+"""Layer paths such as ``layer4.-1``, resolved to the names of modules, with suggestions where there are none."""
 
 import re
 from collections.abc import Sequence
@@ -12,21 +12,21 @@ from camcli.base.errors import RequestError, did_you_mean
 _PART = re.compile(r"(?P<name>[^\[\]]*)(?P<brackets>(?:\[[^\[\]]+\])*)")
 _SLICE = re.compile(r"(?:-?\d+)?:(?:-?\d+)?(?::(?:-?[1-9]\d*)?)?")
 _INDEX = re.compile(r"-?\d+")
-# Behind a path: which of the tensors that the module gives.
+# A path and the name of a tensor in the module's output.
 _TENSOR = re.compile(r"(?P<path>.+):(?P<name>[^\[\]:]+)")
 
 
 def resolve(model: nn.Module, paths: Sequence[str], wrapped: nn.Module | None = None) -> list[str]:
-    """The full names of the layers that the paths name, in the order asked, each once.
+    """Resolve layer paths to full names, in the order given, each once.
 
     The grammar: dotted names (``layer4``, ``blocks.11.norm1``); indices from either end, as ``layer4.-1`` or
     ``layer4[-1]``; slices (``blocks[-3:].norm1``); globs within one step (``layer*``). Of a module that gives several
     tensors ``backbone:p3`` is the one called ``p3``; without that the first is meant.
 
     Args:
-        model: whose names are given.
-        paths: of layers in it, or in ``wrapped``.
-        wrapped: a model that it was built around, whose own paths count too, wherever it is kept.
+        model: the model whose names are returned.
+        paths: paths of layers in ``model`` or in ``wrapped``.
+        wrapped: a model that ``model`` wraps, whose paths are valid too.
 
     Raises:
         RequestError: a step does not exist; the message names it, and the hint what exists there.
@@ -35,19 +35,19 @@ def resolve(model: nn.Module, paths: Sequence[str], wrapped: nn.Module | None = 
     return list(dict.fromkeys(names))
 
 
-def first_names(model: nn.Module, names: Sequence[str]) -> list[str]:
-    """The layers of these full names by the first that each has, each once.
+def canonicalize_names(model: nn.Module, names: Sequence[str]) -> list[str]:
+    """Replace full names by the first name that each layer has, each once.
 
-    Whatever looks for a module's name finds the first, so no two parts of a run may call it differently.
+    A search by module finds the first name, so all parts of a run must use it.
     """
-    return list(dict.fromkeys(_first_name(model, name) for name in names))
+    return list(dict.fromkeys(_canonical_name(model, name) for name in names))
 
 
-def _first_name(model: nn.Module, name: str) -> str:
+def _canonical_name(model: nn.Module, name: str) -> str:
     match = _TENSOR.fullmatch(name)
     if match is None or any(one == name for one, _ in model.named_modules(remove_duplicate=False)):
-        return renamed(model, model, name) or name
-    return f"{_first_name(model, match['path'])}:{match['name']}"
+        return find_outer_name(model, model, name) or name
+    return f"{_canonical_name(model, match['path'])}:{match['name']}"
 
 
 def _resolve_tensor(model: nn.Module, path: str, wrapped: nn.Module | None) -> list[str]:
@@ -57,8 +57,8 @@ def _resolve_tensor(model: nn.Module, path: str, wrapped: nn.Module | None) -> l
     return [f"{name}:{match['name']}" for name in _resolve_either(model, match["path"], wrapped)]
 
 
-def renamed(model: nn.Module, wrapped: nn.Module, name: str) -> str | None:
-    """The name that a layer of ``wrapped`` has in a model built around it; None if that does not hold it."""
+def find_outer_name(model: nn.Module, wrapped: nn.Module, name: str) -> str | None:
+    """Return the name that a layer of ``wrapped`` has in the model wrapping it; None if it has none."""
     part = wrapped.get_submodule(name)
     return next((full for full, one in model.named_modules() if one is part), None)
 
@@ -72,35 +72,35 @@ def _resolve_either(model: nn.Module, path: str, wrapped: nn.Module | None) -> l
         try:
             inner = _resolve_one(wrapped, path)
         except RequestError as error:
-            # Of the two the wrapped model's own words help more, unless the path begins in the wrapper.
-            step = _steps(path)[0].strip("[]")
-            if step in _named(model, ""):
+            # The wrapped model's error helps more, unless the path begins in the wrapper.
+            step = _split_path(path)[0].strip("[]")
+            if step in _child_names(model, ""):
                 raise outer from None
-            around = f"; nor has the wrapper ({type(model).__name__}): {_listing(_named(model, ''))}"
+            around = f"; nor has the wrapper ({type(model).__name__}): {_shorten(_child_names(model, ''))}"
             raise RequestError(error.message + around, error.hint) from None
-    found = [(name, renamed(model, wrapped, name)) for name in inner]
+    found = [(name, find_outer_name(model, wrapped, name)) for name in inner]
     lost = [name for name, full in found if full is None]
     if lost:
         raise RequestError(
             f"the layer {lost[0]!r} is the wrapped model's, and the wrapper ({type(model).__name__}) does not hold it",
-            f"it holds: {_listing(_named(model, ''))}",
+            f"it holds: {_shorten(_child_names(model, ''))}",
         )
     return [full for _, full in found if full]
 
 
 def _resolve_one(model: nn.Module, path: str) -> list[str]:
     here = [""]
-    steps = _steps(path)
+    steps = _split_path(path)
     for step in steps:
-        reached = [_join(name, child) for name in here for child in _children(model, name, step)]
+        reached = [_join(name, child) for name in here for child in _match_children(model, name, step)]
         if not reached:
             raise _no_such_step(model, path, here, step)
         here = reached
     return here
 
 
-def _steps(path: str) -> list[str]:
-    """The single steps of a path; brackets keep theirs: ``a.-1[2:]`` is ``a``, ``-1``, ``[2:]``."""
+def _split_path(path: str) -> list[str]:
+    """Split a path into its steps; brackets are kept: ``a.-1[2:]`` gives ``a``, ``-1``, ``[2:]``."""
     steps: list[str] = []
     for part in path.split("."):
         match = _PART.fullmatch(part)
@@ -114,9 +114,9 @@ def _steps(path: str) -> list[str]:
     return steps
 
 
-def _children(model: nn.Module, parent: str, step: str) -> list[str]:
-    """The names of the parent's children that one step names."""
-    names = _named(model, parent)
+def _match_children(model: nn.Module, parent: str, step: str) -> list[str]:
+    """Return the names of the parent's children that one step matches."""
+    names = _child_names(model, parent)
     word = step.strip("[]")
     if step.startswith("[") and _SLICE.fullmatch(word):
         return names[slice(*(int(bound) if bound else None for bound in word.split(":")))]
@@ -130,8 +130,8 @@ def _children(model: nn.Module, parent: str, step: str) -> list[str]:
     return []
 
 
-def _named(model: nn.Module, parent: str) -> list[str]:
-    """The names of the parent's children; one that stands in two places (``named_children`` skips it) has both."""
+def _child_names(model: nn.Module, parent: str) -> list[str]:
+    """Return the names of the parent's children, with duplicates, which ``named_children`` skips."""
     return [name for name, child in model.get_submodule(parent)._modules.items() if child is not None]
 
 
@@ -140,8 +140,8 @@ def _join(parent: str, child: str) -> str:
 
 
 def _no_such_step(model: nn.Module, path: str, parents: list[str], step: str) -> RequestError:
-    parent = next((one for one in parents if _named(model, one)), parents[0])
-    names = _named(model, parent)
+    parent = next((one for one in parents if _child_names(model, one)), parents[0])
+    names = _child_names(model, parent)
     where = f"{parent!r}" if parent else f"the model ({type(model).__name__})"
     if not names:
         return RequestError(
@@ -150,12 +150,12 @@ def _no_such_step(model: nn.Module, path: str, parents: list[str], step: str) ->
     whole = [name for name, _ in model.named_modules() if name]
     hints = [
         did_you_mean(step.strip("[]"), names) or did_you_mean(path, whole),
-        f"{where} has {len(names)}: {_listing(names)}",
+        f"{where} has {len(names)}: {_shorten(names)}",
     ]
     return RequestError(f"the layer {path!r} does not exist: {where} has no {step!r}", "\n".join(filter(None, hints)))
 
 
-def _listing(names: list[str], most: int = 12) -> str:
-    if len(names) <= most:
+def _shorten(names: list[str], limit: int = 12) -> str:
+    if len(names) <= limit:
         return ", ".join(names)
-    return f"{', '.join(names[: most - 3])}, ..., {', '.join(names[-2:])}"
+    return f"{', '.join(names[: limit - 3])}, ..., {', '.join(names[-2:])}"

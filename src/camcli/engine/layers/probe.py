@@ -1,4 +1,4 @@
-"""What every layer of a network gives for one input, and whether a map can be made there."""
+"""Probe of a network's layers with noise: the shape, layout and gradient of each output."""
 
 from __future__ import annotations
 
@@ -11,42 +11,41 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from camcli.base.errors import RequestError
-from camcli.engine.hooks.capture import point_of
-from camcli.engine.hooks.opaque import closed_parts
+from camcli.engine.hooks.capture import as_graph_point
+from camcli.engine.hooks.opaque import find_opaque_modules
 from camcli.engine.hooks.state import frozen
-from camcli.engine.hooks.tensors import replaced, tensor_at, tensors
-from camcli.engine.hooks.watch import listened
-from camcli.engine.layers.layout import Layout, canonical, decide, readings, settled
+from camcli.engine.hooks.tensors import iter_tensors, replace_tensor, tensor_at
+from camcli.engine.hooks.watch import watch_outputs
+from camcli.engine.layers.layout import Layout, decide, narrow, possible_layouts, to_nchw
 from camcli.targets.readers.detection import unfiltered
-from camcli.targets.readers.spec import PLAIN, table_of
-from camcli.targets.target import Reading
+from camcli.targets.readers.spec import DEFAULT_OUTPUT_SPEC, get_score_tensor
+from camcli.targets.target import Predictions
 
-# Why no map can be made at a layer that has a grid: for methods that need no gradient this is no reason.
+# Reasons against a layer with a grid that count only for methods that need gradients.
 NO_GRAPH = "no gradient: the model's output has no grad_fn"
 UNREACHED = "no gradient reaches it"
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
-    """One module of a network, as it was met in a forward of one image.
+class LayerInfo:
+    """One module of a network, as observed in a forward of one image.
 
     Attributes:
-        name: its full name.
-        type: its class's name.
-        shape: of its output, or of the tensor in it that is looked at, batch first; empty if it gives none.
-        layout: how the output is read as a grid, if it can be.
-        reason: why no map can be made here, or empty.
-        turn: its place in the order in which modules ended; None if it did not run.
-        calls: how often it ran; the last time is what the rest describes.
-        reached: whether the gradient of the score reaches anything of what it hands on; of a grid's, its cells.
-        vanished: whether the score's graph leads there, and the gradient is zero all over: on noise, perhaps not on
-            pictures.
-        part: which of the tensors in its output is looked at, from 0 on: the first on which the score depends.
-        aside: whether the score depends on another of them, which has no grid.
-        channels: how many it has, if it is read as a grid.
-        scores: whether it has as many channels as there are classes, where the model scores every pixel.
-        final: whether it then has the rows and columns of these scores too.
-        graph: whether the score has a graph at all, of all layers alike.
+        name: the module's full name.
+        type: the name of its class.
+        shape: the shape of its output, or of the explained tensor in it, batch first; empty if there is none.
+        layout: the layout of the output as a grid, if it has one.
+        reason: why no map can be made here; empty if one can.
+        position: its index in the order in which modules ended; None if it did not run.
+        calls: how often it ran; the other attributes describe the last run.
+        reached: whether the score's gradient is nonzero at its output; with a grid, at the cells.
+        vanished: whether the graph connects it with the score but the gradient is zero everywhere, on noise.
+        tensor_index: the index of the explained tensor in its output: the first on which the score depends.
+        is_bypassed: whether the score depends on another of these tensors, which has no grid.
+        channels: the number of channels, if it has a grid.
+        gives_scores: whether it has one channel per class, where the model scores every pixel.
+        is_score_map: whether it then has the rows and columns of these scores too.
+        has_graph: whether the score has a graph at all; the same for all layers.
     """
 
     name: str
@@ -54,22 +53,22 @@ class Layer:
     shape: tuple[int, ...] = ()
     layout: Layout | None = None
     reason: str = ""
-    turn: int | None = None
+    position: int | None = None
     calls: int = 1
     reached: bool = False
     vanished: bool = False
-    part: int = 0
-    aside: bool = False
+    tensor_index: int = 0
+    is_bypassed: bool = False
     channels: int = 0
-    scores: bool = False
-    final: bool = False
-    graph: bool = True
+    gives_scores: bool = False
+    is_score_map: bool = False
+    has_graph: bool = True
 
 
 def probe_image(
     size: tuple[int, int], dtype: torch.dtype, device: torch.device, count: int = 1, seed: int = 0, channels: int = 3
 ) -> Float[Tensor, "n d h w"]:
-    """Seeded noise to try a network on: unlike a blank image it drives every channel."""
+    """Make seeded noise to try a network on; unlike a blank image it activates every channel."""
     noise = torch.randn(count, channels, *size, generator=torch.Generator().manual_seed(seed), device="cpu")
     return noise.to(device, dtype)
 
@@ -77,267 +76,273 @@ def probe_image(
 def noise_like(
     images: Float[Tensor, "n d h w"], size: tuple[int, int] | None = None, count: int = 0, seed: int = 0
 ) -> Float[Tensor, "m d h2 w2"]:
-    """Likewise, of these images' kind; of another size, or as many as ``count``, if they are given."""
+    """Make seeded noise like these images; ``size`` and ``count``, if given, replace theirs."""
     own = (images.shape[2], images.shape[3])
     return probe_image(size or own, images.dtype, images.device, count or len(images), seed, images.shape[1])
 
 
-def survey(
+def probe_layers(
     module: nn.Module,
     image: Float[Tensor, "n d h w"],
     prefix: int | None = None,
     grid: tuple[int, int] | None = None,
-    read: Callable[[Any, int], Reading] = PLAIN.read,
-) -> list[Layer]:
-    """Every layer below the module, in the order of ``named_modules``; one forward and one backward.
+    read: Callable[[Any, int], Predictions] = DEFAULT_OUTPUT_SPEC.read,
+) -> list[LayerInfo]:
+    """Probe every layer of a network by one forward and one backward, in the order of ``named_modules``.
 
     Args:
-        module: takes the image to what ``read`` reads.
+        module: the network.
         image: one input, or those of a group.
-        prefix: how many tokens stand before the patches, if the source says so.
-        grid: the patch grid, if the source says so.
+        prefix: the number of tokens before the patches, if known.
+        grid: the patch grid, if known.
         read: from what the module returns for a number of images to what can be explained.
 
     Raises:
         RequestError: what the module returns cannot be read.
     """
-    met = _met(module, image, read)
+    result = _run_probe(module, image, read)
     size = (image.shape[2], image.shape[3])
     layers = []
-    closed = closed_parts(module)
+    opaque = find_opaque_modules(module)
     for name, part in module.named_modules():
         if not name:
             continue
-        layer = Layer(name, type(part).__name__, turn=met.turns.get(name))
-        hidden = next((one for one in closed if one.hides(name)), None)
+        layer = LayerInfo(name, type(part).__name__, position=result.positions.get(name))
+        hidden = next((one for one in opaque if one.hides(name)), None)
         if hidden:
-            layer = replace(layer, reason=hidden.words)
-        elif name not in met.turns:
+            layer = replace(layer, reason=hidden.description)
+        elif name not in result.positions:
             layer = replace(layer, reason="does not run")
-        elif name not in met.points:
+        elif name not in result.points:
             layer = replace(layer, reason="gives no tensor")
         else:
-            shape = tuple(met.points[name][met.used(name)].shape)
-            layer = replace(layer, shape=shape, calls=met.calls[name], part=met.used(name))
+            shape = tuple(result.points[name][result.find_used_tensor(name)].shape)
+            layer = replace(layer, shape=shape, calls=result.calls[name], tensor_index=result.find_used_tensor(name))
         layers.append(layer)
 
     images = len(image)
-    plain = plain_layouts(layers, size, prefix, grid, images)
+    plain = unambiguous_layouts(layers, size, prefix, grid, images)
 
-    def described(layer: Layer) -> Layer:
+    def describe(layer: LayerInfo) -> LayerInfo:
         if layer.reason:
             return layer
-        found = [_with_layout(one, met, size, prefix, grid, plain, images) for one in _parts(layer, met)]
-        # Of several tensors the first of which a map can be made; else one that has a grid, aside of the way.
+        found = [_add_layout(one, result, size, prefix, grid, plain, images) for one in _iter_tensors_of(layer, result)]
+        # Of several tensors the first usable for a map; else the first with a grid.
         usable = [one for one in found if not one.reason] or [one for one in found if one.layout] or found
-        best = replace(usable[0], graph=met.graph)
-        return replace(best, aside=best.part != layer.part)
+        best = replace(usable[0], has_graph=result.has_graph)
+        return replace(best, is_bypassed=best.tensor_index != layer.tensor_index)
 
-    found = [described(layer) for layer in layers]
-    still = _still(module, image, [layer for layer in found if met.started(layer)])
+    found = [describe(layer) for layer in layers]
+    still = _find_constant_layers(module, image, [layer for layer in found if result.starts_graph(layer)])
     return [
         replace(one, reason="the same for every picture", reached=False) if one.name in still else one for one in found
     ]
 
 
 @dataclass(slots=True)
-class _Met:
-    """What was met in one forward and one backward.
+class _ProbeResult:
+    """Observations of one forward and one backward.
 
     Attributes:
-        turns: the place of each module in the order in which they ended.
-        calls: how often each gave tensors.
-        points: of each module's last run the tensors of numbers, where the gradient is taken as at a tap.
-        places: of these, their places among all tensors of its output.
-        fresh: of these, whether the graph begins there.
-        gradients: by those; None where no graph leads from the score.
-        graph: whether one leads from the score to the image, or to anything that has more than channels.
-        table: the scores' shape, if there is one for each class and pixel.
+        positions: the index of each module in the order in which they ended.
+        calls: how often each module gave tensors.
+        points: the floating-point tensors of each module's last run by their indices in its output, as graph points.
+        graph_starts: the indices of those tensors at which the graph starts.
+        gradients: the score's gradient by each point; None where the graph does not connect them.
+        has_graph: whether the graph connects the score with the image, or with any tensor of more than two dimensions.
+        score_map_shape: the scores' shape, if there is one for each class and pixel.
     """
 
-    turns: dict[str, int] = field(default_factory=dict)
+    positions: dict[str, int] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
     points: dict[str, dict[int, Tensor]] = field(default_factory=dict)
-    fresh: dict[str, frozenset[int]] = field(default_factory=dict)
+    graph_starts: dict[str, frozenset[int]] = field(default_factory=dict)
     gradients: dict[tuple[str, int], Tensor | None] = field(default_factory=dict)
-    graph: bool = False
-    table: tuple[int, ...] = ()
+    has_graph: bool = False
+    score_map_shape: tuple[int, ...] = ()
 
-    def used(self, name: str) -> int:
-        """The place of the first tensor that the score depends on, else of the first."""
+    def find_used_tensor(self, name: str) -> int:
+        """Return the index of the first tensor that the score depends on, else of the first."""
         places = list(self.points[name])
         gradients = {place: self.gradients.get((name, place)) for place in places}
         led = [place for place, gradient in gradients.items() if gradient is not None]
-        moved = [place for place, gradient in gradients.items() if gradient is not None and _is_felt(gradient)]
+        moved = [place for place, gradient in gradients.items() if gradient is not None and _is_nonzero(gradient)]
         return [*moved, *led, *places][0]
 
-    def started(self, layer: Layer) -> bool:
-        """Whether the graph starts at a layer of which a map can be made."""
-        return not layer.reason and layer.part in self.fresh.get(layer.name, ())
+    def starts_graph(self, layer: LayerInfo) -> bool:
+        """Return whether the graph starts at this layer, and a map can be made there."""
+        return not layer.reason and layer.tensor_index in self.graph_starts.get(layer.name, ())
 
 
-def _met(module: nn.Module, image: Tensor, read: Callable[[Any, int], Reading]) -> _Met:
-    met = _Met()
+def _run_probe(module: nn.Module, image: Tensor, read: Callable[[Any, int], Predictions]) -> _ProbeResult:
+    result = _ProbeResult()
 
-    def hear(name: str, output: Any) -> Any:
-        met.turns[name] = len(met.turns)
+    def hook(name: str, output: Any) -> Any:
+        result.positions[name] = len(result.positions)
         if not name:
             return None
-        found = {place: one for place, one in enumerate(tensors(output)) if one.is_floating_point()}
+        found = {place: one for place, one in enumerate(iter_tensors(output)) if one.is_floating_point()}
         if not found:
             return None
-        # As a tap does it, so that what a layer hands on is found where a tap will look for it.
-        alone = sum(1 for _ in tensors(output)) == 1
-        met.points[name] = {place: point_of(one, alone) for place, one in found.items()}
-        met.fresh[name] = frozenset(place for place, one in found.items() if not one.requires_grad)
-        met.calls[name] = met.calls.get(name, 0) + 1
+        # The same points as capture_activations takes, so that the probe finds what it will find.
+        is_only_tensor = sum(1 for _ in iter_tensors(output)) == 1
+        result.points[name] = {place: as_graph_point(one, is_only_tensor) for place, one in found.items()}
+        result.graph_starts[name] = frozenset(place for place, one in found.items() if not one.requires_grad)
+        result.calls[name] = result.calls.get(name, 0) + 1
         for place, one in found.items():
-            output = replaced(output, one, met.points[name][place].clone())
+            output = replace_tensor(output, one, result.points[name][place].clone())
         return output
 
-    with torch.inference_mode(False), torch.enable_grad(), frozen(module), unfiltered(module), listened(module, hear):
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        frozen(module),
+        unfiltered(module),
+        watch_outputs(module, hook),
+    ):
         leaf = image.detach().clone().requires_grad_()
-        reading = read(module(leaf.clone()), len(image))
-        score = reading.total()
-        table = table_of(reading)
-        met.table = tuple(table.shape) if table is not None and table.ndim == 4 else ()
+        predictions = read(module(leaf.clone()), len(image))
+        score = predictions.sum_scores()
+        table = get_score_tensor(predictions)
+        result.score_map_shape = tuple(table.shape) if table is not None and table.ndim == 4 else ()
         if score.requires_grad:
-            wanted = [(name, place) for name, some in met.points.items() for place in some]
-            points = [met.points[name][place] for name, place in wanted]
+            wanted = [(name, place) for name, some in result.points.items() for place in some]
+            points = [result.points[name][place] for name, place in wanted]
             found: Sequence[Tensor | None] = torch.autograd.grad(score, [leaf, *points], allow_unused=True)
-            met.gradients = dict(zip(wanted, found[1:], strict=True))
-            met.graph = found[0] is not None or any(one is not None and one.ndim > 2 for one in found)
-    return met
+            result.gradients = dict(zip(wanted, found[1:], strict=True))
+            result.has_graph = found[0] is not None or any(one is not None and one.ndim > 2 for one in found)
+    return result
 
 
-def _parts(layer: Layer, met: _Met) -> Iterator[Layer]:
-    """The layer with each tensor that it gives, that on the way to the score first."""
-    places = list(met.points[layer.name])
-    for place in sorted(places, key=lambda one: one != layer.part):
-        yield replace(layer, shape=tuple(met.points[layer.name][place].shape), part=place)
+def _iter_tensors_of(layer: LayerInfo, result: _ProbeResult) -> Iterator[LayerInfo]:
+    """Yield the layer with each tensor of its output, the one that the score depends on first."""
+    places = list(result.points[layer.name])
+    for place in sorted(places, key=lambda one: one != layer.tensor_index):
+        yield replace(layer, shape=tuple(result.points[layer.name][place].shape), tensor_index=place)
 
 
-def _still(module: nn.Module, image: Tensor, layers: Sequence[Layer]) -> set[str]:
-    """The layers that say the same of another image: what they give is no picture's."""
+def _find_constant_layers(module: nn.Module, image: Tensor, layers: Sequence[LayerInfo]) -> set[str]:
+    """Find the layers whose output is the same for another image."""
     if not layers:
         return set()
-    said: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
-    parts = {layer.name: layer.part for layer in layers}
+    outputs: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
+    parts = {layer.name: layer.tensor_index for layer in layers}
 
-    def hear(name: str, output: Any) -> None:
-        if name in said and (tensor := tensor_at(output, parts[name])) is not None:
-            said[name].append(tensor.detach().clone())
+    def hook(name: str, output: Any) -> None:
+        if name in outputs and (tensor := tensor_at(output, parts[name])) is not None:
+            outputs[name].append(tensor.detach().clone())
 
-    with torch.no_grad(), frozen(module), unfiltered(module), listened(module, hear):
+    with torch.no_grad(), frozen(module), unfiltered(module), watch_outputs(module, hook):
         for one in (image, image.flip(3)):
             module(one.clone())
-    halves = {name: (some[: len(some) // 2], some[len(some) // 2 :]) for name, some in said.items()}
+    halves = {name: (some[: len(some) // 2], some[len(some) // 2 :]) for name, some in outputs.items()}
     return {name for name, (one, other) in halves.items() if all(map(torch.equal, one, other))}
 
 
-def _is_felt(gradient: Tensor) -> bool:
-    """Whether a gradient is anything but zero: mostly a part of it tells."""
+def _is_nonzero(gradient: Tensor) -> bool:
+    """Return whether a gradient has a nonzero value; a slice is tested first, which mostly suffices."""
     part = gradient.select(-1, gradient.shape[-1] // 2) if gradient.ndim and gradient.shape[-1] else gradient
     return bool(part.any()) or bool(gradient.any())
 
 
-def plain_layouts(
-    layers: Sequence[Layer],
+def unambiguous_layouts(
+    layers: Sequence[LayerInfo],
     size: tuple[int, int],
     prefix: int | None,
     grid: tuple[int, int] | None,
     images: int = 1,
 ) -> frozenset[Layout]:
-    """The layouts of the layers that can be read in one way only, whatever the others do."""
+    """Return the layouts of the layers that have only one possible layout by themselves."""
     read = (
-        [one for one in readings(layer.shape, size, prefix, grid, images) if one.order != "ncl"] for layer in layers
+        [one for one in possible_layouts(layer.shape, size, prefix, grid, images) if one.order != "ncl"]
+        for layer in layers
     )
-    return frozenset(ways[0] for ways in read if len(ways) == 1)
+    return frozenset(layouts[0] for layouts in read if len(layouts) == 1)
 
 
-def _with_layout(
-    layer: Layer,
-    met: _Met,
+def _add_layout(
+    layer: LayerInfo,
+    result: _ProbeResult,
     size: tuple[int, int],
     prefix: int | None,
     grid: tuple[int, int] | None,
-    plain: frozenset[Layout],
+    unambiguous: frozenset[Layout],
     images: int = 1,
-) -> Layer:
-    gradient = met.gradients.get((layer.name, layer.part))
-    vanished = gradient is not None and not _is_felt(gradient)
+) -> LayerInfo:
+    gradient = result.gradients.get((layer.name, layer.tensor_index))
+    vanished = gradient is not None and not _is_nonzero(gradient)
     layer = replace(layer, reached=gradient is not None and not vanished, vanished=vanished)
-    ways = settled(readings(layer.shape, size, prefix, grid, images), plain)
-    if not ways:
+    layouts = narrow(possible_layouts(layer.shape, size, prefix, grid, images), unambiguous)
+    if not layouts:
         pieces = layer.shape[0] if layer.shape else images
         if pieces == images and len(layer.shape) == 5:
             return replace(layer, reason="a volume or a video: no grid in the image plane")
         if images > 1 and pieces != images:
             return replace(layer, reason=f"gives {pieces} rows for {images} pictures")
         return replace(layer, reason="no grid" if pieces == images else f"cuts the image into {pieces} samples")
-    if len(ways) > 1:
-        return replace(layer, reason="ambiguous: " + " or ".join(map(str, ways)))
-    [layout] = ways
-    form = canonical(torch.empty(layer.shape, device="meta"), layout).shape
-    scores = bool(met.table) and form[1] == met.table[1]
-    reached = gradient is not None and _is_felt(canonical(gradient, layout))
-    reason = "" if reached or vanished else UNREACHED if met.graph else NO_GRAPH
+    if len(layouts) > 1:
+        return replace(layer, reason="ambiguous: " + " or ".join(map(str, layouts)))
+    [layout] = layouts
+    form = to_nchw(torch.empty(layer.shape, device="meta"), layout).shape
+    scores = bool(result.score_map_shape) and form[1] == result.score_map_shape[1]
+    reached = gradient is not None and _is_nonzero(to_nchw(gradient, layout))
+    reason = "" if reached or vanished else UNREACHED if result.has_graph else NO_GRAPH
     return replace(
         layer,
         layout=layout,
         reached=reached,
         reason=reason,
         channels=form[1],
-        scores=scores,
-        final=scores and form[2:] == met.table[2:],
+        gives_scores=scores,
+        is_score_map=scores and form[2:] == result.score_map_shape[2:],
     )
 
 
-def token_layout(
-    layers: Sequence[Layer],
+def find_token_layout(
+    layers: Sequence[LayerInfo],
     tokens: int,
     size: tuple[int, int],
     prefix: int | None,
     grid: tuple[int, int] | None,
     images: int = 1,
 ) -> Layout:
-    """How the tokens of a network's attention lie on a grid: as in the layers that give as many tokens, or the cells.
+    """Find the layout of the attention's tokens on a grid, by the layers with as many tokens or with the same cells.
 
     Args:
-        layers: the network's, as :func:`survey` found them.
-        tokens: how many the attention is over.
-        size: of the model's input.
-        prefix: how many tokens stand before the patches, if the source says so.
-        grid: the patch grid, if the source says so.
-        images: how many the network was given.
+        layers: the network's layers, as :func:`probe_layers` found them.
+        tokens: the number of tokens that attention is over.
+        size: the height and width of the model's input.
+        prefix: the number of tokens before the patches, if known.
+        grid: the patch grid, if known.
+        images: the batch size.
 
     Raises:
-        RequestError: no layer gives that many, or a grid of them behind a few others; or several readings remain.
+        RequestError: no layer has that many tokens, or a grid of them behind prefix tokens; or several layouts remain.
     """
-    lengths = {length for layer in layers for length in _lengths(layer.shape, images)}
-    # A layer with rows and columns says the grid, one with tokens what stands before it too.
-    plain = plain_layouts(layers, size, prefix, grid, images)
+    lengths = {length for layer in layers for length in _token_counts(layer.shape, images)}
+    # A layer with rows and columns shows the grid, a layer with tokens the prefix too.
+    plain = unambiguous_layouts(layers, size, prefix, grid, images)
     grids = {one.grid for one in plain}
-    ways = [
+    layouts = [
         one
-        for one in readings((1, tokens, 1), size, prefix, grid)
+        for one in possible_layouts((1, tokens, 1), size, prefix, grid)
         # A pooling by attention may put a token of its own before the cells of a map.
         if one.order == "tokens" and (tokens in lengths or one.grid in grids)
     ]
-    if not ways:
+    if not layouts:
         raise RequestError(
             f"its attention is over {tokens} things that are no patches of the image, perhaps channels",
             "choose a method that works at a layer, such as gradcam",
         )
-    return decide(ways, (1, tokens, 1), plain)
+    return decide(layouts, (1, tokens, 1), plain)
 
 
-def _lengths(shape: tuple[int, ...], images: int = 1) -> tuple[int, ...]:
-    """How many tokens an output of this shape can hold: of a sequence its length, of a map its cells.
+def _token_counts(shape: tuple[int, ...], images: int = 1) -> tuple[int, ...]:
+    """Return the possible token counts of an output: the length of a sequence, or the number of a map's cells.
 
-    Channels do not count: some networks have attention among them, over what is no place.
+    Channels do not count, since attention among channels has no positions.
     """
     if len(shape) == 3:
-        # Behind nn.MultiheadAttention the images may be second.
+        # The batch may be the second dimension, as in nn.MultiheadAttention.
         return shape[:2] if shape[1] == images else shape[1:2]
     return (shape[1] * shape[2], shape[2] * shape[3]) if len(shape) == 4 else ()

@@ -1,4 +1,4 @@
-"""The layers that can be explained when none is named, best first."""
+"""Ranking of the layers that can be explained when none is named."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from camcli.engine.layers.probe import NO_GRAPH, UNREACHED, Layer
+from camcli.engine.layers.probe import NO_GRAPH, UNREACHED, LayerInfo
 
 
-def ranked(module: nn.Module, layers: Sequence[Layer], graph: bool = True) -> list[str]:
-    """The layers that can be the default, best first.
+def rank_layers(module: nn.Module, layers: Sequence[LayerInfo], needs_graph: bool = True) -> list[str]:
+    """Rank the layers that can be the default, best first.
 
-    Among the layers of which a map can be made and that run once, without poolings and what is inside them, without
-    modules that only pass on (dropout, identity), and without auxiliary heads (``aux...``): the one that ends last.
-    Where patches speak to the class only through prefix tokens, so that behind that layer there are patches that no
-    gradient reaches, the last normalisation among those with such tokens, which is the input of the last attention. A
-    container counts as its last module unless that is a pooling, since it gives the same tensor. Of a network that
-    scores every pixel none at the end that has as many channels as there are classes: its map is that of the scores.
+    The best is the layer that ends last among those that a map can be made of and that run once, without poolings and
+    modules inside them, modules that only pass their input on (dropout, identity), and auxiliary heads (``aux...``).
+    Where patches reach the class only through prefix tokens, so that the gradient reaches no patch behind that layer,
+    it is the last normalisation of such tokens, the input of the last attention. A container counts as its last module,
+    whose output it returns, unless that is a pooling. In a network that scores every pixel, layers at the end with one
+    channel per class are left out, since their map is that of the scores.
 
     Args:
         module: the network.
-        layers: as :func:`camcli.engine.layers.probe.survey` found them.
-        graph: whether those do not count at which there is no gradient since the score has no graph.
+        layers: as :func:`camcli.engine.layers.probe.probe_layers` found them.
+        needs_graph: whether to leave out layers without a gradient because the score has no graph.
     """
     kinds = dict(module.named_modules())
     pools = {name for name, part in kinds.items() if "pool" in type(part).__name__.lower()}
@@ -33,25 +33,27 @@ def ranked(module: nn.Module, layers: Sequence[Layer], graph: bool = True) -> li
         last = list(kinds[name].named_children()) if isinstance(kinds[name], nn.Sequential) else []
         return inside or bool(last and is_pooled(f"{name}.{last[-1][0]}"))
 
-    def passes_on(name: str) -> bool:
+    def is_passthrough(name: str) -> bool:
         aside = any(step.startswith("aux") for step in name.split("."))
         return aside or type(kinds[name]).__name__.startswith(("Dropout", "DropPath", "Identity"))
 
-    usable = [layer for layer in layers if not layer.reason or (not graph and layer.reason == NO_GRAPH)]
-    # Where others have a gradient, none is chosen unasked whose own vanishes on noise.
+    usable = [layer for layer in layers if not layer.reason or (not needs_graph and layer.reason == NO_GRAPH)]
+    # A layer whose gradient vanishes on noise is no default while others have a gradient.
     usable = [layer for layer in usable if not layer.vanished] or usable
-    able = [layer for layer in usable if not is_pooled(layer.name) and not passes_on(layer.name)]
-    able = [layer for layer in able if layer.calls == 1] or able
-    able = sorted((layer for layer in able if not layer.final), key=lambda layer: layer.turn or 0)
-    while able and able[-1].scores:
-        able.pop()
-    end = max((layer.turn or 0 for layer in able), default=0)
+    candidates = [layer for layer in usable if not is_pooled(layer.name) and not is_passthrough(layer.name)]
+    candidates = [layer for layer in candidates if layer.calls == 1] or candidates
+    candidates = sorted(
+        (layer for layer in candidates if not layer.is_score_map), key=lambda layer: layer.position or 0
+    )
+    while candidates and candidates[-1].gives_scores:
+        candidates.pop()
+    end = max((layer.position or 0 for layer in candidates), default=0)
     cut_off = [layer for layer in layers if layer.layout and layer.layout.prefix and layer.reason == UNREACHED]
-    through_prefix = any((layer.turn or 0) > end for layer in cut_off)
-    norms = [layer for layer in able if normalises(layer)]
-    return [layer.name for layer in reversed((norms if through_prefix else []) or able)]
+    through_prefix = any((layer.position or 0) > end for layer in cut_off)
+    norms = [layer for layer in candidates if is_token_norm(layer)]
+    return [layer.name for layer in reversed((norms if through_prefix else []) or candidates)]
 
 
-def normalises(layer: Layer) -> bool:
-    """Whether a layer is a normalisation of tokens some of which are a prefix."""
+def is_token_norm(layer: LayerInfo) -> bool:
+    """Return whether a layer is a normalisation of tokens with a prefix."""
     return bool(layer.layout and layer.layout.prefix and "norm" in layer.type.lower())

@@ -1,1 +1,1 @@
-"""From signals to maps."""
+"""Maps from signals."""

@@ -1,4 +1,4 @@
-"""Concepts: found in several pictures together, and what each picture holds of them."""
+"""Concepts found in several images together, and the share of each concept in an image."""
 
 from __future__ import annotations
 
@@ -12,145 +12,145 @@ from jaxtyping import Float
 from torch import Tensor
 
 from camcli.base.errors import PictureError
-from camcli.engine.explanation import Concept, Explanation, Spoken
+from camcli.engine.explanation import Concept, ConceptClass, Explanation
 from camcli.engine.forward import Forward, Plan
-from camcli.engine.maps.method import Recipe
-from camcli.engine.maps.places import placement_of
-from camcli.engine.maps.result import Result, scores_of
+from camcli.engine.maps.method import BoundMethod
+from camcli.engine.maps.places import find_map_placement
+from camcli.engine.maps.result import Result, read_scores
 from camcli.engine.setup import Setup
-from camcli.engine.signals.evidence import Evidence
+from camcli.engine.signals.lookup import Signals
 from camcli.engine.signals.scored import ScoredForward
 from camcli.methods.concept import Concepts
-from camcli.targets.target import Subject
+from camcli.targets.target import Target
 
-# In so many pictures of a run concepts are found, at most.
-MOST_PICTURES = 100
-# Of their cells as many are kept as hold so many values: 64 MiB in float32.
-MOST_VALUES = 2**24
-# A layer of which more than this is negative says much that concepts leave out.
-MUCH = 0.1
+# Greatest number of pictures that concepts are fitted to.
+MAX_PICTURES = 100
+# Greatest number of values in the sampled cells: 64 MiB in float32.
+MAX_VALUES = 2**24
+# Negative share of a layer's activations from which on concepts, which are not negative, miss much of them.
+LARGE_NEGATIVE_SHARE = 0.1
 
 T = TypeVar("T")
-# By method and layer, what a method that can be fitted on several pictures is handed as ``fitted``.
-Fitted = dict[tuple[str, str], Tensor]
+# By method and layer, the ``basis`` of a method that can be fitted on several images.
+FittedConcepts = dict[tuple[str, str], Tensor]
 
 
-def spread(total: int, most: int = MOST_PICTURES) -> list[int]:
-    """Which of so many pictures are looked at, evenly spread."""
-    count = min(total, most)
+def pick_evenly(total: int, limit: int = MAX_PICTURES) -> list[int]:
+    """Return the numbers of at most ``limit`` of ``total`` pictures, evenly spaced."""
+    count = min(total, limit)
     return [number * total // count for number in range(count)]
 
 
-def spread_first(pictures: Callable[[], Iterable[T]], total: int) -> Iterator[T]:
-    """Those of the pictures that are looked at, then the others, in whose place they may have to stand."""
-    first = set(spread(total))
+def put_even_sample_first(pictures: Callable[[], Iterable[T]], total: int) -> Iterator[T]:
+    """Iterate over an evenly spaced sample of the pictures, then over the others, which replace those that fail."""
+    first = set(pick_evenly(total))
     yield from (one for number, one in enumerate(pictures()) if number in first)
     yield from (one for number, one in enumerate(pictures()) if number not in first)
 
 
-def sampled(act: Float[Tensor, "n c h w"], pictures: int) -> Float[Tensor, "m c"]:
-    """Cells of a batch, as many of each image as there is room for where so many pictures are looked at.
+def sample_cells(act: Float[Tensor, "n c h w"], pictures: int) -> Float[Tensor, "m c"]:
+    """Sample cells of a batch, as many per image as fit into memory for this number of pictures.
 
-    Where that is not all of them, they are the same places of every image, drawn once and for all.
+    If not all cells fit, the same random positions are used for every image.
     """
     rows = act.flatten(2).mT
-    share = max(1, MOST_VALUES // (rows.shape[2] * max(1, pictures)))
+    share = max(1, MAX_VALUES // (rows.shape[2] * max(1, pictures)))
     if share < rows.shape[1]:
-        places = (
-            torch.randperm(rows.shape[1], generator=torch.Generator().manual_seed(0), device="cpu")[:share]
-            .sort()
-            .values
-        )
-        rows = rows[:, places.to(rows.device)]
+        generator = torch.Generator().manual_seed(0)
+        positions = torch.randperm(rows.shape[1], generator=generator, device="cpu")[:share].sort().values
+        rows = rows[:, positions.to(rows.device)]
     return rows.flatten(0, 1).cpu()
 
 
-def fitted(recipes: Sequence[Recipe], samples: Iterable[Mapping[str, Tensor]]) -> Fitted:
-    """What each method makes of cells of several pictures, of each layer; nothing where no cell is a number.
+def fit_concepts(methods: Sequence[BoundMethod], samples: Iterable[Mapping[str, Tensor]]) -> FittedConcepts:
+    """Fit each method to cells of several images, layer by layer; skip layers whose cells are all NaN or infinite.
 
     Args:
-        recipes: the methods.
-        samples: by layer cells ``(m, c)``, of one batch after the other.
+        methods: the methods.
+        samples: cells ``(m, c)`` by layer, batch by batch.
     """
     gathered: dict[str, list[Tensor]] = {}
     for sample in samples:
         for layer, cells in sample.items():
             gathered.setdefault(layer, []).append(cells[cells.isfinite().all(1)])
-    found: Fitted = {}
+    found: FittedConcepts = {}
     for layer, some in gathered.items():
         cells = torch.cat(some)
-        for recipe in recipes:
-            if recipe.fit and len(cells):
-                found[recipe.row.name, layer] = recipe.fit(cells)
+        for method in methods:
+            if method.fit and len(cells):
+                found[method.row.name, layer] = method.fit(cells)
     return found
 
 
-def find_concepts(setup: Setup, plan: Plan, forward: Forward, seen: Tensor | None) -> list[list[Result]]:
-    """For each image its concepts, method by method, layer by layer; none of which the network says nothing.
+def find_concepts(setup: Setup, plan: Plan, forward: Forward, picture_mask: Tensor | None) -> list[list[Result]]:
+    """Find the concepts of each image, method by method, layer by layer; none for images whose scores are NaN.
 
     Args:
-        setup: what is asked.
+        setup: settings of the explainer.
         plan: for images of this size.
         forward: of the images.
-        seen: which part of each is picture, and not padding.
+        picture_mask: True where an image shows the picture and not padding.
     """
-    results: list[list[Result]] = [[] for _ in range(len(forward.image))]
-    if not any(recipe.of_concepts for recipe in setup.recipes):
+    results: list[list[Result]] = [[] for _ in range(len(forward.images))]
+    if not any(method.finds_concepts for method in setup.bound_methods):
         return results
-    rows = [row for row in range(len(results)) if not scores_of(forward.reading, row).isnan().any()]
-    for some in concepts_of(setup, plan, forward, rows, seen) if rows else ():
+    rows = [row for row in range(len(results)) if not read_scores(forward.predictions, row).isnan().any()]
+    for some in find_concepts_in_rows(setup, plan, forward, rows, picture_mask) if rows else ():
         for row, result in zip(rows, some, strict=True):
             if isinstance(result, Explanation):
-                result = replace(result, placement=placement_of(plan, result.layer, result.map))
+                result = replace(result, placement=find_map_placement(plan, result.layer, result.map))
             results[row].append(result)
     return results
 
 
-def concepts_of(
-    setup: Setup, plan: Plan, forward: Forward, rows: Sequence[int], seen: Tensor | None = None
+def find_concepts_in_rows(
+    setup: Setup, plan: Plan, forward: Forward, rows: Sequence[int], picture_mask: Tensor | None = None
 ) -> list[list[Result]]:
-    """Method by method, layer by layer, the concepts of some of the images."""
-    # Where the scores are, so that masks are not brought there for each concept.
-    images = forward.image
-    all_of_it = torch.ones(images.shape[0], *images.shape[2:], dtype=torch.bool, device=images.device)
-    inside = all_of_it if seen is None else seen.to(images.device)
-    subjects = [Subject(0, torch.zeros((), device="cpu"), None, inside=inside[row], of_layer=True) for row in rows]
-    evidence = Evidence(ScoredForward(setup.witness, plan, forward, subjects, rows))
+    """Find the concepts of some of the images, method by method, layer by layer."""
+    # On the network's device, so that masks are not copied there for each concept.
+    images = forward.images
+    everywhere = torch.ones(images.shape[0], *images.shape[2:], dtype=torch.bool, device=images.device)
+    mask = everywhere if picture_mask is None else picture_mask.to(images.device)
+    targets = [
+        Target(0, torch.zeros((), device="cpu"), None, region_mask=mask[row], is_layer_channel=True) for row in rows
+    ]
+    signals = Signals(ScoredForward(setup.runner, plan, forward, targets, rows))
     return [
-        found(recipe, layer, evidence, setup.fitted, len(rows), setup.label)
-        for recipe in setup.recipes
-        if recipe.of_concepts
+        find_layer_concepts(method, layer, signals, setup.fitted_concepts, len(rows), setup.label)
+        for method in setup.bound_methods
+        if method.finds_concepts
         for layer in setup.layers
     ]
 
 
-def found(
-    recipe: Recipe,
+def find_layer_concepts(
+    method: BoundMethod,
     layer: str,
-    evidence: Evidence,
-    known: Fitted,
+    signals: Signals,
+    fitted: FittedConcepts,
     images: int,
     label: Callable[[int], str] = str,
 ) -> list[Result]:
-    """What a method finds in each image at a layer.
+    """Find the concepts of each image by one method at one layer.
 
     Args:
-        recipe: the method.
-        layer: where.
-        evidence: of the images.
-        known: what it was fitted to before; otherwise it is fitted to these images, if it asks for that.
-        images: how many they are.
-        label: of a class.
+        method: the method.
+        layer: full name of the layer.
+        signals: of the images.
+        fitted: what methods were fitted to, by method and layer; if this method is missing, it is fitted to these
+            images.
+        images: number of images.
+        label: from a class to its name.
     """
-    key = recipe.row.name, layer
-    if recipe.fit and key not in known:
-        known = fitted([recipe], [{layer: sampled(evidence.get("act", layer), images)}])
-    concepts = recipe.concepts(evidence, layer, known.get(key))
-    return [_explained(recipe.row.name, layer, concepts, row, label) for row in range(images)]
+    key = method.row.name, layer
+    if method.fit and key not in fitted:
+        fitted = fit_concepts([method], [{layer: sample_cells(signals.get("act", layer), images)}])
+    concepts = method.find_concepts(signals, layer, fitted.get(key))
+    return [_to_result(method.row.name, layer, concepts, row, label) for row in range(images)]
 
 
-def _explained(method: str, layer: str, found: Concepts, row: int, label: Callable[[int], str]) -> Result:
-    map = found.maps[row].float().numpy(force=True)
+def _to_result(method: str, layer: str, concepts: Concepts, row: int, label: Callable[[int], str]) -> Result:
+    map = concepts.maps[row].float().numpy(force=True)
     if not np.isfinite(map).all():
         return PictureError(
             f"the concepts' maps at the layer {layer!r} contain NaN or infinite values",
@@ -161,13 +161,13 @@ def _explained(method: str, layer: str, found: Concepts, row: int, label: Callab
             f"the layer {layer!r} has none of the concepts here: their maps are zero everywhere",
             "try another layer, or let each picture have concepts of its own: -o over=picture",
         )
-    held, sums = float(found.held[row]), map.sum((1, 2), dtype=np.float64)
-    concepts = []
+    sums = map.sum((1, 2), dtype=np.float64)
+    found = []
     for number, share in enumerate(sums / sums.sum()):
-        named = zip(found.classes[row, number].tolist(), found.rises[row, number].tolist(), strict=True)
-        spoken = (Spoken(index, label(index), rise) for index, rise in named if rise > 0)
-        concepts.append(Concept(number + 1, round(float(share), 4), tuple(spoken)))
-    negative = float(found.negative[row])
+        named = zip(concepts.classes[row, number].tolist(), concepts.score_gains[row, number].tolist(), strict=True)
+        raised = (ConceptClass(index, label(index), rise) for index, rise in named if rise > 0)
+        found.append(Concept(number + 1, round(float(share), 4), tuple(raised)))
+    negative = float(concepts.negative_share[row])
     note = (
         f"{negative:.0%} of the activations of the layer {layer!r} are negative, which concepts leave out: a "
         "layer behind a ReLU has more of it in them"
@@ -178,8 +178,8 @@ def _explained(method: str, layer: str, found: Concepts, row: int, label: Callab
         layer=layer,
         index=None,
         label=f"{len(map)} concept{'s' * (len(map) > 1)}",
-        score=held,
+        score=float(concepts.kept_share[row]),
         probability=None,
-        notes=(note,) if negative > MUCH else (),
-        concepts=tuple(concepts),
+        notes=(note,) if negative > LARGE_NEGATIVE_SHARE else (),
+        concepts=tuple(found),
     )

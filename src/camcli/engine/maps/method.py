@@ -1,4 +1,4 @@
-"""A method as it was asked for: its function, the evidence it wants, the values of its options."""
+"""A method bound to its function, the signals that the function takes, and the values of its options."""
 
 from __future__ import annotations
 
@@ -12,64 +12,65 @@ from jaxtyping import Float
 from torch import Tensor
 
 from camcli.base import signature
+from camcli.base.deprecated import warn_renamed
 from camcli.base.errors import RequestError
-from camcli.engine.signals.evidence import Evidence
-from camcli.methods import EVIDENCE, METHODS, MethodRow
+from camcli.engine.signals.lookup import Signals
+from camcli.methods import METHODS, RENAMED_SIGNALS, SIGNALS, MethodRow
 from camcli.methods.concept import Concepts
 from camcli.targets import AUTO
 
-# What a method can be handed that asks for no class.
-OF_NO_CLASS = frozenset({"act", "fitted", "rest_scores"})
-# Of which a map can be made that is the same for every class.
-CLASSLESS = OF_NO_CLASS | {"images", "attn", "spread", "channel"}
+# Signals that a method without a class can take.
+CONCEPT_SIGNALS = frozenset({"act", "basis", "logits_from_layer"})
+# Signals whose maps are the same for every class.
+CLASSLESS_SIGNALS = CONCEPT_SIGNALS | {"images", "attn", "rows_to_grid", "channel"}
 
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """One function of the table.
+    """One function of the table of methods.
 
     Attributes:
-        row: where it stands.
-        function: from evidence to maps; of kind ``backprop`` a rule for the gradient at ReLUs.
-        wants: the names of the evidence, in order; of a rule none.
+        row: the function's row.
+        function: from signals to maps; for kind ``backprop`` a backward rule for ReLUs.
+        signal_names: names of the signals that the function takes, in order; none for a rule.
         options: values of its options; the others keep their defaults.
     """
 
     row: MethodRow
     function: Callable[..., Any]
-    wants: tuple[str, ...] = ()
+    signal_names: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def __call__(self, evidence: Evidence, layer: str) -> Tensor:
-        """The maps."""
+    def __call__(self, signals: Signals, layer: str) -> Tensor:
+        """Compute the maps."""
         if self.row.kind == "backprop":
             name = f"{self.row.name} {sorted(self.options.items())}"
-            return evidence.ruled(name, partial(self.function, **self.options), self.everywhere)
-        map: Tensor = self.found(evidence, layer)
+            return signals.gradient_by_rule(name, partial(self.function, **self.options), self.rule_is_everywhere)
+        map: Tensor = self.compute(signals, layer)
         return map
 
-    def found(self, evidence: Evidence, layer: str, **more: Any) -> Any:
-        """What the function returns; ``more`` is evidence that somebody else has."""
-        given = (more[name] if name in more else evidence.get(name, layer) for name in self.wants)
+    def compute(self, signals: Signals, layer: str, **more: Any) -> Any:
+        """Call the function; signals in ``more`` take precedence over ``signals``."""
+        given = (more[name] if name in more else signals.get(name, layer) for name in self.signal_names)
         return self.function(*given, **self.options)
 
     @property
-    def everywhere(self) -> bool:
-        """Whether it is a rule that holds at every element-wise activation, and not at ReLUs alone."""
-        known = signature.options(self.function) if self.row.kind == "backprop" else {}
+    def rule_is_everywhere(self) -> bool:
+        """True for a backward rule that holds at every element-wise activation function, not at ReLUs alone."""
+        known = signature.read_options(self.function) if self.row.kind == "backprop" else {}
         return "activations" in known and self.options.get("activations", known["activations"].default) == "all"
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """One method, of one formula or the product of several.
+class BoundMethod:
+    """A method with its options: one formula, or the product of several.
 
     Attributes:
-        row: of the method.
-        formulas: what it is made of.
-        fusion: how its paper fuses the maps of several layers, if it says.
-        fit: from cells of a layer's output ``(m, c)`` to what the method is handed as ``fitted``, if it was asked to
-            be fitted on several pictures together.
+        row: the method's row.
+        formulas: the formulas that the method multiplies.
+        fusion: the paper's fusion of the maps of several layers, if there is one.
+        fit: from cells of a layer's output ``(m, c)`` to the method's ``basis``, if the method is to be fitted on
+            several images together.
     """
 
     row: MethodRow
@@ -77,92 +78,96 @@ class Recipe:
     fusion: Callable[..., Tensor] | None = None
     fit: Callable[[Tensor], Tensor] | None = None
 
-    def __call__(self, evidence: Evidence, layer: str) -> Tensor:
-        """The maps: ``(n, h, w)``; with colours at the input ``(n, 3, H, W)``."""
-        maps = [formula(evidence, layer) for formula in self.formulas]
-        return maps[0] if len(maps) == 1 else _product(maps, evidence.get("onto_input", layer))
+    def __call__(self, signals: Signals, layer: str) -> Tensor:
+        """Compute the maps: ``(n, h, w)``; ``(n, 3, H, W)`` if they have colours at the input."""
+        maps = [formula(signals, layer) for formula in self.formulas]
+        return maps[0] if len(maps) == 1 else _multiply_maps(maps, signals.get("onto_input", layer))
 
-    def concepts(self, evidence: Evidence, layer: str, fitted: Tensor | None) -> Concepts:
-        """What it finds, if it is a method that finds concepts."""
-        found: Concepts = self.formulas[0].found(evidence, layer, fitted=fitted)
+    def find_concepts(self, signals: Signals, layer: str, basis: Tensor | None) -> Concepts:
+        """Find concepts, if this is a method that does."""
+        found: Concepts = self.formulas[0].compute(signals, layer, basis=basis)
         return found
 
     @property
-    def of_concepts(self) -> bool:
-        """Whether it finds concepts, and explains no class."""
+    def finds_concepts(self) -> bool:
+        """True if the method finds concepts and explains no class."""
         return self.row.kind == "concept"
 
     @property
-    def wants(self) -> frozenset[str]:
-        """The names of all evidence it wants."""
-        return frozenset(name for formula in self.formulas for name in formula.wants)
+    def signal_names(self) -> frozenset[str]:
+        """Names of all signals that the method needs."""
+        return frozenset(name for formula in self.formulas for name in formula.signal_names)
 
     @property
-    def at_layer(self) -> bool:
-        """Whether it looks at a layer."""
-        return any(EVIDENCE[name][0] == "layer" for name in self.wants)
+    def uses_layer(self) -> bool:
+        """True if the method uses a layer."""
+        return any(SIGNALS[name][0] == "layer" for name in self.signal_names)
 
     @property
-    def at_input(self) -> bool:
-        """Whether it looks at the input, so that its maps there have colours."""
-        return self.ruled or any(EVIDENCE[name][0] == "input" for name in self.wants)
+    def uses_input(self) -> bool:
+        """True if the method uses the input, so that its maps there have colours."""
+        return self.has_rule or any(SIGNALS[name][0] == "input" for name in self.signal_names)
 
     @property
-    def of_channel(self) -> bool:
-        """Whether it shows a channel of the layer, and no class."""
-        return "channel" in self.wants
+    def explains_channel(self) -> bool:
+        """True if the method shows a channel of the layer and no class."""
+        return "channel" in self.signal_names
 
     @property
-    def classless(self) -> bool:
-        """Whether nothing that it is handed depends on the class, so that its map is the same for every one."""
-        return self.of_concepts or (not self.ruled and self.wants <= CLASSLESS)
+    def is_classless(self) -> bool:
+        """True if no signal depends on the class, so that the map is the same for every class."""
+        return self.finds_concepts or (not self.has_rule and self.signal_names <= CLASSLESS_SIGNALS)
 
     @property
-    def ruled(self) -> bool:
-        """Whether it has a rule for the gradient at ReLUs."""
+    def has_rule(self) -> bool:
+        """True if the method has a backward rule for ReLUs."""
         return any(formula.row.kind == "backprop" for formula in self.formulas)
 
     @property
-    def everywhere(self) -> bool:
-        """Whether that rule holds at every element-wise activation, and not at ReLUs alone."""
-        return any(formula.everywhere for formula in self.formulas)
+    def rule_is_everywhere(self) -> bool:
+        """True if that rule holds at every element-wise activation function, not at ReLUs alone."""
+        return any(formula.rule_is_everywhere for formula in self.formulas)
 
     @property
     def options(self) -> dict[str, Any]:
-        """Every option with the value it has."""
+        """Every option with its value."""
         return {
             name: formula.options.get(name, option.default)
             for formula in self.formulas
-            for name, option in signature.options(formula.function).items()
+            for name, option in signature.read_options(formula.function).items()
         }
 
 
-def parts(row: MethodRow) -> list[MethodRow]:
-    """The rows with functions that a method is made of."""
+def list_parts(row: MethodRow) -> list[MethodRow]:
+    """List the rows of the functions that a method is made of."""
     return [METHODS.find(name) for name in row.parts or (row.name,)]
 
 
-def options_of(row: MethodRow) -> dict[str, signature.Option]:
-    """The options of a method, by name."""
-    return {name: option for part in parts(row) for name, option in signature.options(METHODS.load(part.name)).items()}
+def read_method_options(row: MethodRow) -> dict[str, signature.Option]:
+    """Return the options of a method, by name."""
+    return {
+        name: option
+        for part in list_parts(row)
+        for name, option in signature.read_options(METHODS.load(part.name)).items()
+    }
 
 
-def descriptions(row: MethodRow) -> list[str]:
-    """What the docstring of each of a method's functions says, without its options."""
-    functions = [METHODS.load(part.name) for part in parts(row)]
-    return [signature.description(inspect.getdoc(function) or "") for function in functions]
+def describe_method(row: MethodRow) -> list[str]:
+    """Return the docstring of each of a method's functions, without its options."""
+    functions = [METHODS.load(part.name) for part in list_parts(row)]
+    return [signature.strip_arguments(inspect.getdoc(function) or "") for function in functions]
 
 
-def recipes(
+def bind_methods(
     method: str | Sequence[str], options: Mapping[str, Any] | Sequence[str] = (), boxes: bool = False
-) -> tuple[Recipe, ...]:
-    """The methods of these names (or of one, perhaps several joined by commas), each once, with their options.
+) -> tuple[BoundMethod, ...]:
+    """Bind the methods of these names (or of one, perhaps several joined by commas), each once, to their options.
 
     ``auto`` is Grad-CAM, and HiResCAM where ``boxes`` are explained: a channel's mean gradient forgets where one is.
 
     Raises:
-        RequestError: there is no such method or option, an option cannot have its value, or a method's function asks
-            for evidence that does not exist.
+        RequestError: there is no such method or option, an option cannot have its value, or a method's function names a
+            signal that does not exist.
     """
     words = [method] if isinstance(method, str) else method
     given = (name.strip() for word in words for name in word.split(",") if name.strip())
@@ -172,48 +177,55 @@ def recipes(
         raise RequestError("no method is named", f"there are: {', '.join(METHODS.names())}")
     rows = [METHODS.find(name) for name in names]
     if isinstance(options, Mapping):
-        options = [f"{name}={signature.written(value)}" for name, value in options.items()]
-    values = signature.given(options, {row.name: options_of(row) for row in rows})
-    return tuple(_recipe(row, values[row.name]) for row in rows)
+        options = [f"{name}={signature.format_value(value)}" for name, value in options.items()]
+    values = signature.parse_options(options, {row.name: read_method_options(row) for row in rows})
+    return tuple(_bind_method(row, values[row.name]) for row in rows)
 
 
-def _recipe(row: MethodRow, values: Mapping[str, Any]) -> Recipe:
-    fusion = METHODS.beside(row, row.fuse) if row.fuse else None
-    recipe = Recipe(row, tuple(_formula(part, values) for part in parts(row)), fusion)
-    if not row.fit or recipe.options.get("over") != "set":
-        return recipe
-    fit = METHODS.beside(row, row.fit)
-    own = {name: recipe.options[name] for name in signature.options(fit)}
-    return replace(recipe, fit=partial(fit, **own))
+def _bind_method(row: MethodRow, values: Mapping[str, Any]) -> BoundMethod:
+    fusion = METHODS.load_function(row, row.fuse) if row.fuse else None
+    method = BoundMethod(row, tuple(_bind_formula(part, values) for part in list_parts(row)), fusion)
+    if not row.fit or method.options.get("over") != "set":
+        return method
+    fit = METHODS.load_function(row, row.fit)
+    own = {name: method.options[name] for name in signature.read_options(fit)}
+    return replace(method, fit=partial(fit, **own))
 
 
-def _formula(row: MethodRow, values: Mapping[str, Any]) -> Formula:
+def _bind_formula(row: MethodRow, values: Mapping[str, Any]) -> Formula:
     function = METHODS.load(row.name)
-    own = {name: values[name] for name in signature.options(function) if name in values}
+    own = {name: values[name] for name in signature.read_options(function) if name in values}
     if row.kind == "backprop":
         return Formula(row, function, (), own)
-    wants = signature.evidence(function)
-    if row.kind == "concept" and (other := set(wants) - OF_NO_CLASS):
+    signal_names = tuple(_find_signal(row, name) for name in signature.positional_names(function))
+    if row.kind == "concept" and (other := set(signal_names) - CONCEPT_SIGNALS):
         raise RequestError(
             f"the method {row.name!r} finds concepts, which are of no class, and asks for {', '.join(sorted(other))}",
-            f"such a method can be handed {', '.join(sorted(OF_NO_CLASS))}",
+            f"such a method can be handed {', '.join(sorted(CONCEPT_SIGNALS))}",
         )
-    if row.kind != "concept" and "fitted" in wants:
+    if row.kind != "concept" and "basis" in signal_names:
         raise RequestError(
-            f"the method {row.name!r} asks for 'fitted', and is of kind {row.kind}",
+            f"the method {row.name!r} asks for 'basis', and is of kind {row.kind}",
             "what is fitted on several pictures is handed to methods of kind concept",
         )
-    for name in wants:
-        if name not in EVIDENCE:
-            raise RequestError(
-                f"the function of the method {row.name!r} asks for {name!r}, and there is no such evidence",
-                "there are:\n" + "\n".join(f"  {known}: {what}" for known, (_, what) in EVIDENCE.items()),
-            )
-    return Formula(row, function, wants, own)
+    return Formula(row, function, signal_names, own)
 
 
-def _product(maps: Sequence[Tensor], onto_input: Callable[[Tensor], Tensor]) -> Float[Tensor, "n d h w"]:
-    """Maps multiplied at the input's size (Selvaraju 2017, sec. 3.2): those of a layer rectified, then bilinear."""
+def _find_signal(row: MethodRow, name: str) -> str:
+    """Return the signal that a parameter of a method's function names."""
+    if name in RENAMED_SIGNALS:
+        warn_renamed(f"the signal {name!r}, for which the method {row.name!r} asks,", repr(RENAMED_SIGNALS[name]))
+        return RENAMED_SIGNALS[name]
+    if name not in SIGNALS:
+        raise RequestError(
+            f"the function of the method {row.name!r} asks for {name!r}, and there is no such signal",
+            "there are:\n" + "\n".join(f"  {known}: {what}" for known, (_, what) in SIGNALS.items()),
+        )
+    return name
+
+
+def _multiply_maps(maps: Sequence[Tensor], onto_input: Callable[[Tensor], Tensor]) -> Float[Tensor, "n d h w"]:
+    """Multiply maps at the input's size (Selvaraju 2017, sec. 3.2); those of a layer are rectified, then upsampled."""
     result: Tensor | None = None
     for map in maps:
         if map.ndim == 3:

@@ -1,4 +1,4 @@
-"""One image's map, or the reason why there is none."""
+"""The result for one image: a map with its notes, or an error."""
 
 from __future__ import annotations
 
@@ -11,196 +11,214 @@ from torch import Tensor
 
 from camcli.base.errors import PictureError
 from camcli.engine.explanation import Explanation
-from camcli.engine.forward import ATTENTION, Forward
-from camcli.engine.layers.nan import first_not_finite
-from camcli.engine.maps.compute import Targets, subjects_of
-from camcli.engine.maps.fuse import ByMethod, Maps, join_maps
-from camcli.engine.maps.method import Recipe
-from camcli.engine.maps.places import Prepared, placement_of
-from camcli.engine.setup import GOES_BACK, NEEDS_GRAPH, Setup
-from camcli.targets.target import Reading, Subject
+from camcli.engine.forward import Forward
+from camcli.engine.layers.nan import find_first_non_finite
+from camcli.engine.maps.compute import TargetsByImage, keep_targets
+from camcli.engine.maps.fuse import MapBatch, MapsByMethod, join_maps
+from camcli.engine.maps.method import BoundMethod
+from camcli.engine.maps.places import PreparedPlan, find_map_placement
+from camcli.engine.needs import NEEDS_ATTENTION
+from camcli.engine.setup import GRADIENT_SIGNALS, NEEDS_GRAPH, Setup
+from camcli.targets.target import Predictions, Target
 
-# One map, or why there is none.
+# One map, or the error in its place.
 Result = Explanation | PictureError
 
-# What only methods ask for whose papers rectify what they make of it.
-RECTIFIED = frozenset({"attn_grad", "told_grad", "stopped"})
-# A map whose least value is above this part of its greatest is mostly ground.
-MOSTLY_GROUND = 0.5
-# A map whose values differ by less than this part of them is constant: what differs is rounding.
-FLAT = 1e-6
-# A probability from which on a softmax leaves hardly any gradient.
-SATURATED = 0.999
-# Or so near to 0 or 1 that there is none left.
-SURE = 1e-6
+# Signals of methods whose papers rectify the map.
+RECTIFIED_SIGNALS = frozenset({"attn_grad", "attn_out_grad", "early_exit_grads"})
+# Least value of a map, relative to its greatest, from which on it is mostly background.
+HIGH_FLOOR_RATIO = 0.5
+# Relative range of a map up to which it is constant, apart from rounding.
+CONSTANT_TOLERANCE = 1e-6
+# Probability from which on a softmax passes hardly any gradient.
+SATURATED_PROBABILITY = 0.999
+# Distance of a probability from 0 or 1 up to which no gradient is left.
+CERTAIN_TOLERANCE = 1e-6
 
 
 def to_results(
     setup: Setup,
-    prepared: Prepared,
+    prepared: PreparedPlan,
     images: Tensor,
     forward: Forward,
-    targets: Targets,
-    maps: Sequence[ByMethod],
+    targets: TargetsByImage,
+    maps: Sequence[MapsByMethod],
     concepts: Sequence[Sequence[Result]],
 ) -> list[list[Result]]:
-    """For each image its concepts, then of each class asked for its maps, or the reasons that stand in their place.
+    """Collect for each image its concepts, then the maps of each of its targets; errors take the place of missing maps.
 
     Args:
-        setup: what is asked.
-        prepared: what was found out for images of this size.
-        images: prepared as the model wants them.
-        forward: of them.
-        targets: of each image what is explained, or why it cannot be.
-        maps: for each rank of those that can be.
+        setup: settings of the explainer.
+        prepared: facts about images of this size.
+        images: preprocessed for the model.
+        forward: of the images.
+        targets: of each image; an error for a target that cannot be explained.
+        maps: for each rank of the targets that can be explained.
         concepts: of each image, which come first.
     """
     places: list[list[list[Result]]] = [
         [[one] if isinstance(one, PictureError) else [] for one in some] for some in targets
     ]
-    subjects = subjects_of(targets)
-    of_subjects = [[place for place in some if not place] for some in places]
-    said = [scores_of(forward.reading, row) for row in range(len(images))]
+    explained = keep_targets(targets)
+    by_target = [[place for place in some if not place] for some in places]
+    scores = [read_scores(forward.predictions, row) for row in range(len(images))]
     for rank, made in enumerate(maps):
-        rows = [row for row, some in enumerate(subjects) if rank < len(some)]
+        rows = [row for row, some in enumerate(explained) if rank < len(some)]
         for some in join_maps(setup, prepared, made):
-            for at, row in enumerate(rows):
-                place = of_subjects[row][rank]
+            for position, row in enumerate(rows):
+                place, target = by_target[row][rank], explained[row][rank]
                 if isinstance(some, PictureError):
                     place.append(some)
                 else:
-                    place.append(to_result(setup, prepared, some, at, subjects[row][rank], said[row], images, row))
+                    place.append(to_result(setup, prepared, some, position, target, scores[row], images, row))
     return [[*own, *chain.from_iterable(some)] for own, some in zip(concepts, places, strict=True)]
 
 
 def to_result(
     setup: Setup,
-    prepared: Prepared,
-    maps: Maps,
-    at: int,
-    subject: Subject,
+    prepared: PreparedPlan,
+    maps: MapBatch,
+    position: int,
+    target: Target,
     scores: Tensor,
     images: Tensor,
     row: int,
 ) -> Result:
-    """One image's map of several, or why it is none.
+    """Build the result for one of several images from its map.
 
     Args:
-        setup: what is asked.
-        prepared: what was found out for images of this size.
+        setup: settings of the explainer.
+        prepared: facts about images of this size.
         maps: of several images.
-        at: the place of this one's map among them.
-        subject: what is explained of it.
-        scores: of all its classes.
+        position: index of this image's map among them.
+        target: the target that the map explains.
+        scores: of all classes in this image.
         images: the batch.
-        row: its place in the batch.
+        row: index of the image in the batch.
     """
-    recipe, map, index = maps.recipe, maps.map[at], subject.index
-    layer = maps.layers[at] if maps.layers else maps.layer
+    method, map, index = maps.method, maps.map[position], target.index
+    layer = maps.layers[position] if maps.layers else maps.layer
     network = setup.network
-    alone = subject.of_layer or (recipe.of_channel and not setup.strongest)
+    alone = target.is_layer_channel or (method.explains_channel and not setup.top_channels)
     label = f"channel {index}" if alone else setup.label(index)
     noun = network.labels.noun if network else "class"
-    of = label if label == f"channel {index}" else f"{noun} {index} ({label})"
+    target_name = label if label == f"channel {index}" else f"{noun} {index} ({label})"
     if not np.isfinite(map).all():
-        return _not_finite(recipe, of, where_not_finite(setup, images, row))
-    channel = maps.channels[at] if maps.channels else None
+        return _not_finite_error(method, target_name, locate_not_finite(setup, images, row))
+    channel = maps.channels[position] if maps.channels else None
     if alone or (network and network.headless and channel is None):
         channel = index
-    # A part of nothing, or of what the score owes nothing to, is a result: that the channel says nothing here.
+    # A zero map of a channel is a result: the channel is not active here.
     silent = (
-        channel is not None and not map.any() and (recipe.of_channel or bool(maps.weights) or not subject.score.any())
+        channel is not None
+        and not map.any()
+        and (method.explains_channel or bool(maps.weights) or not target.score.any())
     )
     if not map.any() and not silent:
-        return _zero(setup, prepared, recipe, layer, subject, of)
+        return _zero_map_error(setup, prepared, method, layer, target, target_name)
     return Explanation(
         map=map.astype(np.float32),
-        method=recipe.row.name,
+        method=method.row.name,
         layer=layer,
         index=index,
         label=label,
-        score=float(map.mean() if alone else subject.score.detach()),
-        probability=None if alone else subject.probability,
+        score=float(map.mean() if alone else target.score.detach()),
+        probability=None if alone else target.probability,
         notes=(
             *([f"channel {channel} is silent here: it is zero everywhere, and so is its map"] if silent else ()),
-            *(() if silent else remarks(map, _where(recipe, layer), scores)),
-            *((subject.note,) if subject.note else ()),
+            *(() if silent else list_map_notes(map, _describe_place(method, layer), scores)),
+            *((target.note,) if target.note else ()),
         ),
-        number=subject.number,
-        box=subject.box,
-        versus="" if alone else ", ".join(setup.label(rival) for rival in subject.rivals),
+        number=target.box_number,
+        box=target.box,
+        versus="" if alone else ", ".join(setup.label(rival) for rival in target.rivals),
         channel=channel,
-        weight=maps.weights[at] if maps.weights else None,
-        placement=placement_of(prepared.plan, layer, map) if map.ndim == 2 else None,
+        weight=maps.weights[position] if maps.weights else None,
+        placement=find_map_placement(prepared.plan, layer, map) if map.ndim == 2 else None,
     )
 
 
-def _where(recipe: Recipe, layer: str) -> str:
-    """The place of a method's maps, in words."""
+def _describe_place(method: BoundMethod, layer: str) -> str:
+    """Describe in words where a method's maps are made."""
     if layer:
         return f"the layer{'s' * ('+' in layer)} {layer!r}"
-    return "the attention" if recipe.wants & ATTENTION else "the input"
+    return "the attention" if method.signal_names & NEEDS_ATTENTION else "the input"
 
 
-def _not_finite(recipe: Recipe, of: str, culprit: str) -> PictureError:
-    """Why a map holds NaN or infinite values; ``culprit`` is where they come up in the forward, if they do there."""
-    back = recipe.ruled or (recipe.wants & GOES_BACK and not recipe.wants & {"ask", "rest"})
+def _not_finite_error(method: BoundMethod, target_name: str, culprit: str) -> PictureError:
+    """Build the error for a map with NaN or infinite values; ``culprit`` says where they arise in the forward."""
+    back = method.has_rule or (
+        method.signal_names & GRADIENT_SIGNALS and not method.signal_names & {"score_of", "score_from_layer"}
+    )
     cause = "they come up on the way back from the score" if back else "what it divides by is nothing here"
     return PictureError(
-        f"the map of {of} contains NaN or infinite values" + (culprit or f"; {recipe.row.caveat or cause}"),
+        f"the map of {target_name} contains NaN or infinite values" + (culprit or f"; {method.row.caveat or cause}"),
         "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
     )
 
 
-def _zero(setup: Setup, prepared: Prepared, recipe: Recipe, layer: str, subject: Subject, of: str) -> PictureError:
-    """Why a map is zero everywhere, and what can be done, as far as that is known."""
-    rectified = len(recipe.formulas) > 1 or setup.fuse not in ("none", "sum") or recipe.wants & RECTIFIED
+def _zero_map_error(
+    setup: Setup, prepared: PreparedPlan, method: BoundMethod, layer: str, target: Target, target_name: str
+) -> PictureError:
+    """Build the error for a map that is zero everywhere, with a hint if the cause is known."""
+    rectified = len(method.formulas) > 1 or setup.fuse not in ("none", "sum") or method.signal_names & RECTIFIED_SIGNALS
     why = "nothing at {} speaks for it here" if rectified else "{} has no part in its score here"
     hint = "try an earlier layer" if layer else "try a method that works at a layer"
-    sure = subject.probability
-    if not (recipe.wants & NEEDS_GRAPH or recipe.ruled):
+    sure = target.probability
+    if not (method.signal_names & NEEDS_GRAPH or method.has_rule):
         pass
-    elif setup.activation == "probabilities" and sure is not None and not SURE < sure < 1 - SURE:
+    elif (
+        setup.activation == "probabilities"
+        and sure is not None
+        and not CERTAIN_TOLERANCE < sure < 1 - CERTAIN_TOLERANCE
+    ):
         why = f"its probability is {sure:.7g}, where the gradient of a sigmoid or softmax vanishes"
         hint = "explain the model without its last sigmoid or softmax, or choose a method that needs no gradient"
-    elif layer in prepared.vanished:
+    elif layer in prepared.vanished_layers:
         why = f"{why}, nor on noise"
         hint = "see what makes the score: a head that is not trained, or a ReLU that is shut"
-    return PictureError(f"the map of {of} is zero everywhere: {why.format(_where(recipe, layer))}", hint)
+    return PictureError(
+        f"the map of {target_name} is zero everywhere: {why.format(_describe_place(method, layer))}", hint
+    )
 
 
-def where_not_finite(setup: Setup, images: Tensor, row: int) -> str:
-    """Where NaN or infinite values come up in a forward of an image of a batch, as the end of a message."""
+def locate_not_finite(setup: Setup, images: Tensor, row: int) -> str:
+    """Find where NaN or infinite values arise in the forward of an image; returns the end of an error message."""
     if not images[row].isfinite().all():
         return "; the image itself contains some"
-    # The images of a group are seen together.
+    # The images of a group go through the network together.
     given = images if setup.group else images[row : row + 1]
-    with setup.witness.feed.about(None if setup.group else [row]):
-        first = first_not_finite(setup.module, setup.witness.leaf(given).detach())
+    with setup.runner.extra_inputs.restricted_to(None if setup.group else [row]):
+        first = find_first_non_finite(setup.module, setup.runner.make_leaf(given).detach())
     return f"; they come up at {first}" if first else ""
 
 
-def scores_of(reading: Reading, row: int) -> Tensor:
-    """The scores of an image; NaN where they cannot be read, which is told as that image's failure."""
+def read_scores(predictions: Predictions, row: int) -> Tensor:
+    """Return the scores of an image; NaN where they cannot be read, for which the image's error gives the reason."""
     try:
-        return reading.scores(row)
+        return predictions.scores(row)
     except PictureError:
         return torch.full((1,), torch.nan)
 
 
-def remarks(map: np.ndarray, where: str, scores: Tensor) -> tuple[str, ...]:
-    """What a reader of one map must know."""
+def list_map_notes(map: np.ndarray, where: str, scores: Tensor) -> tuple[str, ...]:
+    """List remarks that help to read one map."""
     remarks = []
     if map.ndim == 2 and map.max() <= 0:
         remarks.append(f"nothing at {where} speaks for it: the whole map is negative (--save array keeps its values)")
-    if np.ptp(map) <= FLAT * np.abs(map).max():
+    if np.ptp(map) <= CONSTANT_TOLERANCE * np.abs(map).max():
         remarks.append(f"the map is the same everywhere at {where}, so it names no place")
-    elif map.ndim == 2 and map.min() > MOSTLY_GROUND * map.max():
+    elif map.ndim == 2 and map.min() > HIGH_FLOOR_RATIO * map.max():
         remarks.append(
-            f"every value is above {MOSTLY_GROUND:.0%} of the greatest, so the drawing is nearly one colour: "
+            f"every value is above {HIGH_FLOOR_RATIO:.0%} of the greatest, so the drawing is nearly one colour: "
             "--normalize range draws it from its least value on"
         )
-    if len(scores) > 1 and scores.min() >= 0 and abs(float(scores.sum()) - 1) < 1e-3 and scores.max() > SATURATED:
+    if (
+        len(scores) > 1
+        and scores.min() >= 0
+        and abs(float(scores.sum()) - 1) < 1e-3
+        and scores.max() > SATURATED_PROBABILITY
+    ):
         remarks.append(
             "the model's scores are probabilities and one is nearly 1, where their gradient vanishes: "
             "the map may be mostly rounding; a model that ends before its softmax is explained better"

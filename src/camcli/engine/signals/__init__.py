@@ -1,1 +1,1 @@
-"""Signals: what the parameters of methods name, got from the network when it is asked for, and once."""
+"""Signals: the values that a method's parameters name, computed from the network on demand and once."""

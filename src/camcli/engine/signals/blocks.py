@@ -1,4 +1,4 @@
-"""Signals of the blocks of attention and of what lies behind them: early exits, value paths, a token by itself."""
+"""Signals of attention blocks and of the part behind them: early exits, value paths, scores of single tokens."""
 
 from __future__ import annotations
 
@@ -10,184 +10,198 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from camcli.base.errors import RequestError
-from camcli.engine.forward import gradients_at
-from camcli.engine.hooks.attention import Attending
-from camcli.engine.hooks.attention_override import Rule
-from camcli.engine.hooks.tensors import wide
-from camcli.engine.layers.blocks import Call, Trunk, added
-from camcli.engine.signals.attention import last_gradient, last_values
+from camcli.engine.forward import compute_gradients
+from camcli.engine.hooks.attention import AttentionCapture
+from camcli.engine.hooks.attention_override import AttentionRule
+from camcli.engine.hooks.tensors import at_least_float32
+from camcli.engine.layers.blocks import BlockCall, BlockStack, attention_update
+from camcli.engine.signals.attention import get_last_gradient, get_last_values
 from camcli.engine.signals.gradients import logits
-from camcli.engine.signals.scored import ScoredForward, answers, score_in, scores_in
-from camcli.targets.target import Reading, Subject
+from camcli.engine.signals.scored import ScoredForward, read_class_scores, read_target_score, score_variants
+from camcli.targets.target import Predictions, Target
 
-# For each batch of tokens the answers, and how many tokens of an image they are for.
-Answers = Sequence[tuple[Reading, int]]
+# For each batch of tokens the predictions, and the number of tokens per image.
+TokenAnswers = Sequence[tuple[Predictions, int]]
 
 
-def stopped(scored: ScoredForward) -> Callable[[str], Iterator[Tensor]]:
-    """From how tokens are pooled to the gradients, by their own attention, of scores that end behind each block."""
-    trunk = _trunk(scored)
+def early_exit_grads(scored: ScoredForward) -> Callable[[str], Iterator[Tensor]]:
+    """Return a function from a pooling to the gradients, by each block's attention, of the score behind that block."""
+    block_stack = _get_block_stack(scored)
 
-    def stopped(pool: str = "head") -> Iterator[Float[Tensor, "n heads q t"]]:
-        """The last block first; ``pool`` is head, or mean for the mean of all tokens in the place of each."""
-        if pool == "mean" and (trunk.pools or not trunk.blocks):
+    def early_exit_grads(pool: str = "head") -> Iterator[Float[Tensor, "n heads q t"]]:
+        """Iterate from the last block to the first; ``pool="mean"`` replaces every token by the mean of all tokens."""
+        if pool == "mean" and (block_stack.pools_by_attention or not block_stack.blocks):
             raise RequestError(
                 "this network pools its tokens by attention, which a mean in their place would leave nothing to do",
                 "leave pool=head",
             )
-        if not trunk.blocks:
-            yield scored.select(scored.attentions[-1].gradient(last_gradient(scored)))
-        for block in reversed(trunk.blocks):
-            yield _stopped_behind(scored, block, scored.forward.calls[block], pool)
+        if not block_stack.blocks:
+            yield scored.select(scored.attentions[-1].gradient(get_last_gradient(scored)))
+        for block in reversed(block_stack.blocks):
+            yield _compute_early_exit_gradient(scored, block, scored.forward.block_calls[block], pool)
 
-    return stopped
+    return early_exit_grads
 
 
-def _stopped_behind(scored: ScoredForward, block: nn.Module, call: Call, pool: str) -> Float[Tensor, "n heads q t"]:
-    trunk = _trunk(scored)
-    with torch.enable_grad(), scored.feeding():
-        if trunk.pools:
+def _compute_early_exit_gradient(
+    scored: ScoredForward, block: nn.Module, call: BlockCall, pool: str
+) -> Float[Tensor, "n heads q t"]:
+    block_stack = _get_block_stack(scored)
+    with torch.enable_grad(), scored.restricting_extras():
+        if block_stack.pools_by_attention:
             tokens = scored.select(call.output)
-            with Attending(len(tokens)) as met:
-                scores = _run_end(scored, tokens, graph=True)
+            with AttentionCapture(len(tokens)) as capture:
+                predictions = _run_tail(scored, tokens, with_graph=True)
         else:
-            with Attending(len(call.tokens)) as met:
+            with AttentionCapture(len(call.tokens)) as capture:
                 tokens = scored.select(call.run(block))
             if pool == "mean":
                 tokens = tokens.mean(1, keepdim=True).expand_as(tokens)
-            scores = _run_end(scored, tokens, graph=True)
-        [seen] = met.seen
-        assert seen.output is not None
-        (grad,) = gradients_at(answers(scores, scored.subjects, 1).sum(), [seen.output])
-    gradient = seen.gradient(grad)
-    return gradient if trunk.pools else scored.select(gradient)
+            predictions = _run_tail(scored, tokens, with_graph=True)
+        [attention] = capture.attentions
+        assert attention.output is not None
+        (grad,) = compute_gradients(score_variants(predictions, scored.targets, 1).sum(), [attention.output])
+    gradient = attention.gradient(grad)
+    return gradient if block_stack.pools_by_attention else scored.select(gradient)
 
 
-def own(scored: ScoredForward) -> Float[Tensor, "n t c"]:
-    """What the last attention adds to each token if this looks at itself alone; of a pooling, each token."""
-    trunk, calls = _trunk(scored), scored.forward.calls
-    if not trunk.blocks:
-        return _kept(scored, "own", lambda: _joined(last_values(scored)))
-    block = trunk.blocks[-1]
-    if trunk.pools:
-        return _kept(scored, "own", lambda: wide(calls[block].output))
-    return _kept(scored, "own", lambda: wide(added(block, trunk.behind[block], calls[block], _itself)))
+def value_tokens(scored: ScoredForward) -> Float[Tensor, "n t c"]:
+    """Return what the last attention adds to each token if each attends to itself alone; for a pooling, each token."""
+    block_stack, calls = _get_block_stack(scored), scored.forward.block_calls
+    if not block_stack.blocks:
+        return _get_or_make(scored, "value_tokens", lambda: _join_heads(get_last_values(scored)))
+    block = block_stack.blocks[-1]
+    if block_stack.pools_by_attention:
+        return _get_or_make(scored, "value_tokens", lambda: at_least_float32(calls[block].output))
+    return _get_or_make(
+        scored,
+        "value_tokens",
+        lambda: at_least_float32(
+            attention_update(block, block_stack.after_attention[block], calls[block], _attend_to_itself)
+        ),
+    )
 
 
-def path(scored: ScoredForward) -> Callable[[Rule, int], Tensor]:
-    """From a rule and a number of blocks to the tokens of a path beside them, to which attention adds by it."""
-    trunk, calls = _trunk(scored), scored.forward.calls
+def value_path(scored: ScoredForward) -> Callable[[AttentionRule, int], Tensor]:
+    """Return a function from a rule and a number of blocks to the tokens of a parallel path, updated by that rule."""
+    block_stack, calls = _get_block_stack(scored), scored.forward.block_calls
 
-    def sums(rule: Rule, blocks: Sequence[nn.Module]) -> Tensor:
-        tokens = wide(calls[blocks[0]].tokens)
+    def sum_updates(rule: AttentionRule, blocks: Sequence[nn.Module]) -> Tensor:
+        tokens = at_least_float32(calls[blocks[0]].tokens)
         for block in blocks:
-            tokens = tokens + wide(added(block, trunk.behind[block], calls[block], rule))
+            tokens = tokens + at_least_float32(
+                attention_update(block, block_stack.after_attention[block], calls[block], rule)
+            )
         return tokens
 
-    def path(rule: Rule, depth: int) -> Float[Tensor, "n t c"]:
-        if not trunk.blocks:
-            return _kept(scored, (rule, 0), lambda: _joined(rule(last_values(scored))))
-        return _kept(scored, (rule, depth), lambda: sums(rule, trunk.blocks[-depth:]))
+    def value_path(rule: AttentionRule, depth: int) -> Float[Tensor, "n t c"]:
+        if not block_stack.blocks:
+            return _get_or_make(scored, (rule, 0), lambda: _join_heads(rule(get_last_values(scored))))
+        return _get_or_make(scored, (rule, depth), lambda: sum_updates(rule, block_stack.blocks[-depth:]))
 
-    return path
-
-
-def alone(scored: ScoredForward) -> Callable[[Tensor], Tensor]:
-    """From tokens to the score of each by itself."""
-
-    def alone(tokens: Float[Tensor, "n t c"]) -> Float[Tensor, "n t"]:
-        return _by_token(scored, _answers_alone(scored, tokens)) - scored.witness.shift
-
-    return alone
+    return value_path
 
 
-def alone_cosines(scored: ScoredForward) -> Callable[[Tensor], Tensor]:
-    """From tokens to the cosines of each with every prompt."""
+def token_score(scored: ScoredForward) -> Callable[[Tensor], Tensor]:
+    """Return a function from tokens to the score of each token alone."""
 
-    def alone_cosines(tokens: Float[Tensor, "n t c"]) -> Float[Tensor, "n t prompts"]:
-        return _to_cosines(scored, _by_token(scored, _answers_alone(scored, tokens), scores_in))
+    def token_score(tokens: Float[Tensor, "n t c"]) -> Float[Tensor, "n t"]:
+        return _score_by_token(scored, _get_single_token_answers(scored, tokens)) - scored.runner.score_shift
 
-    return alone_cosines
+    return token_score
 
 
-def alone_blank(scored: ScoredForward) -> Callable[[Tensor], Tensor]:
-    """From tokens to the cosine of each with the empty prompt."""
+def token_cosines(scored: ScoredForward) -> Callable[[Tensor], Tensor]:
+    """Return a function from tokens to the cosines of each with every prompt."""
 
-    def alone_blank(tokens: Float[Tensor, "n t c"]) -> Float[Tensor, "n t"]:
-        with scored.witness.of_blank():
-            answered = _run_alone(scored, tokens)
-        return _to_cosines(scored, _by_token(scored, answered, scores_in)).squeeze(2)
+    def token_cosines(tokens: Float[Tensor, "n t c"]) -> Float[Tensor, "n t prompts"]:
+        return _to_cosines(
+            scored, _score_by_token(scored, _get_single_token_answers(scored, tokens), read_class_scores)
+        )
 
-    return alone_blank
+    return token_cosines
+
+
+def token_cosine_blank(scored: ScoredForward) -> Callable[[Tensor], Tensor]:
+    """Return a function from tokens to the cosine of each with the empty prompt."""
+
+    def token_cosine_blank(tokens: Float[Tensor, "n t c"]) -> Float[Tensor, "n t"]:
+        with scored.runner.with_blank_prompt():
+            answered = _run_single_tokens(scored, tokens)
+        return _to_cosines(scored, _score_by_token(scored, answered, read_class_scores)).squeeze(2)
+
+    return token_cosine_blank
 
 
 def cosines(scored: ScoredForward) -> Float[Tensor, "n prompts"]:
-    """The cosines of the images with every prompt."""
+    """Return the cosines of the images with every prompt."""
     return _to_cosines(scored, logits(scored))
 
 
 def _to_cosines(scored: ScoredForward, scores: Tensor) -> Tensor:
-    assert scored.witness.cosine is not None
-    scale, bias = scored.witness.cosine
+    assert scored.runner.cosine_scaling is not None
+    scale, bias = scored.runner.cosine_scaling
     return (scores - bias) / scale
 
 
-def _trunk(scored: ScoredForward) -> Trunk:
-    assert scored.plan.trunk is not None
-    return scored.plan.trunk
+def _get_block_stack(scored: ScoredForward) -> BlockStack:
+    assert scored.plan.block_stack is not None
+    return scored.plan.block_stack
 
 
-def _kept(scored: ScoredForward, key: Any, make: Callable[[], Tensor]) -> Tensor:
-    """Tokens of the images that are explained, made once for all of the forward."""
-    kept = scored.forward.kept
-    if key not in kept:
-        kept[key] = make()
-    return scored.select(kept[key])
+def _get_or_make(scored: ScoredForward, key: Any, make: Callable[[], Tensor]) -> Tensor:
+    """Return tokens of the explained images, computed once for all images of the forward."""
+    cache = scored.forward.token_cache
+    if key not in cache:
+        cache[key] = make()
+    return scored.select(cache[key])
 
 
-def _answers_alone(scored: ScoredForward, tokens: Tensor) -> Answers:
-    """The answers for each token alone, kept as long as the tokens are: every class asks the same."""
-    known = scored.forward.alone
-    if tokens not in known:
-        known[tokens] = _run_alone(scored, tokens)
-    answered: Answers = known[tokens]
-    return answered
+def _get_single_token_answers(scored: ScoredForward, tokens: Tensor) -> TokenAnswers:
+    """Return the predictions for each token alone, cached as long as the tokens live: all classes use the same."""
+    cache = scored.forward.answer_cache
+    if tokens not in cache:
+        cache[tokens] = _run_single_tokens(scored, tokens)
+    answers: TokenAnswers = cache[tokens]
+    return answers
 
 
-def _run_alone(scored: ScoredForward, tokens: Tensor) -> Answers:
-    trunk = _trunk(scored)
+def _run_single_tokens(scored: ScoredForward, tokens: Tensor) -> TokenAnswers:
+    block_stack = _get_block_stack(scored)
     answered = []
-    with scored.feeding():
-        for some in scored.batches(tokens.unbind(1), trunk.rows):
-            if trunk.blocks:
-                given = some.unsqueeze(1).expand(-1, trunk.length, -1)
+    with scored.restricting_extras():
+        for some in scored.batch_variants(tokens.unbind(1), block_stack.batch_size):
+            if block_stack.blocks:
+                given = some.unsqueeze(1).expand(-1, block_stack.single_token_length, -1)
             else:
                 _, heads, queries, _ = scored.attentions[-1].weights.shape
                 given = some.reshape(len(some), heads, 1, -1).expand(-1, -1, queries, -1)
-            answered.append((_run_end(scored, given), len(given) // len(scored.rows)))
+            answered.append((_run_tail(scored, given), len(given) // len(scored.rows)))
     return answered
 
 
-def _by_token(
-    scored: ScoredForward, answered: Answers, what: Callable[[Reading, int, Subject], Tensor] = score_in
+def _score_by_token(
+    scored: ScoredForward,
+    answered: TokenAnswers,
+    score_in: Callable[[Predictions, int, Target], Tensor] = read_target_score,
 ) -> Float[Tensor, "n t *classes"]:
     with torch.inference_mode():
-        scores = [answers(reading, scored.subjects, each, what) for reading, each in answered]
-    # Copies outside of inference mode.
-    return torch.cat([wide(one.clone()).reshape(len(scored.rows), -1, *one.shape[1:]) for one in scores], 1)
+        scores = [score_variants(predictions, scored.targets, each, score_in) for predictions, each in answered]
+    # Copies outside inference mode.
+    return torch.cat([at_least_float32(one.clone()).reshape(len(scored.rows), -1, *one.shape[1:]) for one in scores], 1)
 
 
-def _run_end(scored: ScoredForward, given: Tensor, graph: bool = False) -> Reading:
-    """What the network says of tokens behind its last block, of the images that are explained."""
-    assert scored.forward.ending is not None
-    recording = scored.forward.ending.of(scored.rows)
-    return scored.witness.at_end(_trunk(scored), recording, given, scored.images(), graph=graph)
+def _run_tail(scored: ScoredForward, given: Tensor, with_graph: bool = False) -> Predictions:
+    """Predict from tokens behind the last block, for the images that are explained."""
+    assert scored.forward.tail_recording is not None
+    recording = scored.forward.tail_recording.select(scored.rows)
+    return scored.runner.run_tail(_get_block_stack(scored), recording, given, scored.images(), with_graph=with_graph)
 
 
-def _itself(values: Tensor) -> Tensor:
-    """What attention says if every token looks at itself alone."""
+def _attend_to_itself(values: Tensor) -> Tensor:
+    """Return attention's output if every token attends to itself alone: the values."""
     return values
 
 
-def _joined(heads: Float[Tensor, "n heads t d"]) -> Float[Tensor, "n t c"]:
+def _join_heads(heads: Float[Tensor, "n heads t d"]) -> Float[Tensor, "n t c"]:
     return heads.transpose(1, 2).flatten(2)

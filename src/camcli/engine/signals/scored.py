@@ -1,4 +1,4 @@
-"""A forward with the scores of it that are explained: what every signal is made of."""
+"""A forward with the scores that are explained, from which all signals are computed."""
 
 from __future__ import annotations
 
@@ -12,88 +12,90 @@ from jaxtyping import Float
 from torch import Tensor
 
 from camcli.base.errors import PictureError
-from camcli.engine.forward import FROM_INPUT, Forward, Plan, Witness, gradients_at
+from camcli.engine.forward import Forward, Plan, Runner, compute_gradients
 from camcli.engine.hooks.attention import Attention
-from camcli.engine.hooks.tensors import wide
-from camcli.engine.layers.layout import canonical
-from camcli.targets.target import Reading, Subject
+from camcli.engine.hooks.tensors import at_least_float32
+from camcli.engine.layers.layout import to_nchw
+from camcli.engine.needs import NEEDS_INPUT_GRAPH
+from camcli.targets.target import Predictions, Target
 
 
 class ScoredForward:
-    """One class's score of each image, in the graph of the forward that it comes from.
+    """One class's score of each image, in the graph of its forward.
 
     Args:
-        witness: the network.
+        runner: the network.
         plan: for this size of images.
         forward: of the batch.
-        subjects: what is explained, one for each of ``rows``.
-        rows: which images of the batch.
-        last: whether nothing else goes back from this forward.
+        targets: the targets explained, one for each of ``rows``.
+        rows: indices of the images in the batch.
+        is_last: True if this is the last backward through the forward's graph.
 
     Attributes:
-        distinct: of the subjects, by number, one for each score: images of a group may share theirs.
-        total: the sum of these scores. Samples do not mix in evaluation mode, so its gradient holds every image's own.
+        distinct_indices: indices of the targets, one for each distinct score: images of a group may share a score.
+        total: sum of the distinct scores. Images do not mix in evaluation mode, so its gradient is the gradient of
+            every image's own score.
     """
 
     def __init__(
         self,
-        witness: Witness,
+        runner: Runner,
         plan: Plan,
         forward: Forward,
-        subjects: Sequence[Subject],
+        targets: Sequence[Target],
         rows: Sequence[int],
-        last: bool = False,
+        is_last: bool = False,
     ) -> None:
-        self.witness, self.plan, self.forward, self._last = witness, plan, forward, last
-        self.subjects, self.rows = list(subjects), list(rows)
-        turns = {id(subject.score): turn for turn, subject in reversed(list(enumerate(self.subjects)))}
-        self.distinct = sorted(turns.values())
-        self.total = torch.stack([self.subjects[turn].score for turn in self.distinct]).sum()
+        self.runner, self.plan, self.forward, self._is_last = runner, plan, forward, is_last
+        self.targets, self.rows = list(targets), list(rows)
+        first_indices = {id(target.score): index for index, target in reversed(list(enumerate(self.targets)))}
+        self.distinct_indices = sorted(first_indices.values())
+        self.total = torch.stack([self.targets[index].score for index in self.distinct_indices]).sum()
 
     @cached_property
     def gradients(self) -> dict[str, Tensor]:
-        """Of all that is wanted in one backward: by each layer, by the input (""), by what has a bias."""
-        wants, forward = self.witness.wants, self.forward
+        """The gradients, all by one backward, at each layer, the input (key ""), the biases and the attentions."""
+        signal_names, forward = self.runner.signal_names, self.forward
         points: dict[str, Tensor] = {}
-        if wants & {"grad", "curve"}:
-            points = {name: forward.taps[name] for name in self.witness.layers}
-        if wants & FROM_INPUT:
-            points[""] = forward.image
-        if forward.biases is not None:
-            points |= {f"bias {number}": output for number, (output, _) in enumerate(forward.biases.points)}
-        if forward.attending is not None:
-            met = enumerate(forward.attending.seen)
-            points |= {f"attention {number}": one.output for number, one in met if one.output is not None}
-        curved = "curve" in wants
-        keep = not self._last or curved or "grad_of" in wants or forward.ruled is not None
-        return dict(zip(points, gradients_at(self.total, list(points.values()), keep, curved), strict=True))
+        if signal_names & {"grad", "hvp"}:
+            points = {name: forward.activations[name] for name in self.runner.layers}
+        if signal_names & NEEDS_INPUT_GRAPH:
+            points[""] = forward.images
+        if forward.bias_capture is not None:
+            points |= {f"bias {number}": output for number, (output, _) in enumerate(forward.bias_capture.points)}
+        if forward.attention_capture is not None:
+            attentions = enumerate(forward.attention_capture.attentions)
+            points |= {f"attention {number}": one.output for number, one in attentions if one.output is not None}
+        create_graph = "hvp" in signal_names
+        keep = not self._is_last or create_graph or "grad_of" in signal_names or forward.backward_rules is not None
+        return dict(zip(points, compute_gradients(self.total, list(points.values()), keep, create_graph), strict=True))
 
     @property
     def attentions(self) -> list[Attention]:
         """The attentions of the forward, in running order."""
-        assert self.forward.attending is not None
-        return self.forward.attending.seen
+        assert self.forward.attention_capture is not None
+        return self.forward.attention_capture.attentions
 
-    def scores_of_all(self) -> Float[Tensor, "n classes"]:
-        """The score of every class, in the graph."""
-        reading, pairs = self.forward.reading, zip(self.rows, self.subjects, strict=True)
-        return torch.stack([reading.answers(row, subject) for row, subject in pairs])
+    def score_classes(self) -> Float[Tensor, "n classes"]:
+        """Return the scores of all classes, in the graph."""
+        predictions, pairs = self.forward.predictions, zip(self.rows, self.targets, strict=True)
+        return torch.stack([predictions.score_classes(row, target) for row, target in pairs])
 
     def select(self, tensor: Tensor) -> Tensor:
-        """The rows that are explained."""
+        """Select the rows of the images that are explained."""
         return tensor if len(self.rows) == len(tensor) else tensor[self.rows]
 
     def images(self) -> Tensor:
-        """The images that are explained, without the graph."""
-        return self.select(self.forward.image.detach())
+        """Return the images that are explained, detached from the graph."""
+        return self.select(self.forward.images.detach())
 
-    def grid_of(self, tensor: Tensor, layer: str) -> Float[Tensor, "n c h w"]:
-        """A layer's output, or what has its form, as cells of the images that are explained.
+    def to_cells(self, tensor: Tensor, layer: str) -> Float[Tensor, "n c h w"]:
+        """Convert a layer's output, or a tensor of its shape, to cells of the images that are explained.
 
         Raises:
-            PictureError: it does not go by images.
+            PictureError: its first dimension is not that of the images.
         """
-        cells, images = canonical(wide(tensor), self.plan.layouts[layer]), len(self.forward.image)
+        cells, images = to_nchw(at_least_float32(tensor), self.plan.layouts[layer]), len(self.forward.images)
         if len(cells) != images:
             raise PictureError(
                 f"the layer {layer!r} gives {len(cells)} row(s) for {images} images: the network takes them one by "
@@ -102,39 +104,43 @@ class ScoredForward:
             )
         return self.select(cells)
 
-    def feeding(self) -> AbstractContextManager[None]:
-        """Hand the network the features of the images that are explained, while it runs on variants of these."""
-        return self.witness.feed.about(self.rows)
+    def restricting_extras(self) -> AbstractContextManager[None]:
+        """Pass the network the features of the explained images while the block runs it on variants of these."""
+        return self.runner.extra_inputs.restricted_to(self.rows)
 
-    def batches(self, variants: Iterable[Tensor], rows: int) -> Iterator[Tensor]:
-        """Variants ``(n, ...)`` of all images together, as many as fit, those of the first image first."""
-        like, source = self.forward.image, iter(variants)
+    def batch_variants(self, variants: Iterable[Tensor], rows: int) -> Iterator[Tensor]:
+        """Batch variants ``(n, ...)`` of all images, as many as fit, those of the first image first."""
+        like, source = self.forward.images, iter(variants)
         while some := list(islice(source, max(1, rows // len(self.rows)))):
             yield torch.stack(some, 1).flatten(0, 1).detach().to(like.device, like.dtype)
 
-    def each(self, values: Tensor) -> Iterator[Tensor]:
-        """Values of a batch of variants, variant by variant: each ``(n, ...)``."""
-        # A copy outside of inference mode, so that a method may change it in place.
-        values, images = wide(values.detach().clone()), len(self.rows)
+    def split_variants(self, values: Tensor) -> Iterator[Tensor]:
+        """Split the values of a batch of variants into variants: each ``(n, ...)``."""
+        # A copy outside inference mode, which a method may change in place.
+        values, images = at_least_float32(values.detach().clone()), len(self.rows)
         return iter(values.reshape(images, -1, *values.shape[1:]).unbind(1))
 
 
-def score_in(reading: Reading, row: int, subject: Subject) -> Tensor:
-    """The score of a subject in one row of what the network answers."""
-    return reading.answer(row, subject)
+def read_target_score(predictions: Predictions, row: int, target: Target) -> Tensor:
+    """Return the score of a target in one row of the predictions."""
+    return predictions.score_target(row, target)
 
 
-def scores_in(reading: Reading, row: int, subject: Subject) -> Tensor:
-    """The scores of every class, as :func:`score_in`."""
-    return reading.answers(row, subject)
+def read_class_scores(predictions: Predictions, row: int, target: Target) -> Tensor:
+    """Return the scores of all classes in one row of the predictions."""
+    return predictions.score_classes(row, target)
 
 
-def answers(
-    reading: Reading,
-    subjects: Sequence[Subject],
-    each: int,
-    what: Callable[[Reading, int, Subject], Tensor] = score_in,
+def score_variants(
+    predictions: Predictions,
+    targets: Sequence[Target],
+    variants_per_target: int,
+    read_score: Callable[[Predictions, int, Target], Tensor] = read_target_score,
 ) -> Tensor:
-    """The score of each subject in each of its variants, those of the first together: ``(n * each,)``."""
-    rows = ((row * each + turn, subject) for row, subject in enumerate(subjects) for turn in range(each))
-    return torch.stack([what(reading, row, subject) for row, subject in rows])
+    """Return the score of each target in each of its variants, those of the first target first: ``(n * k,)``."""
+    rows = (
+        (row * variants_per_target + turn, target)
+        for row, target in enumerate(targets)
+        for turn in range(variants_per_target)
+    )
+    return torch.stack([read_score(predictions, row, target) for row, target in rows])

@@ -1,4 +1,4 @@
-"""Signals of changed images and of changed activations: the score again, and its gradient."""
+"""Signals of changed images and of changed activations: their scores and gradients."""
 
 from __future__ import annotations
 
@@ -9,97 +9,107 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from camcli.engine.forward import gradients_at
-from camcli.engine.hooks.capture import tapped
-from camcli.engine.hooks.checkpointing import recomputed
-from camcli.engine.layers.layout import canonical, restored
-from camcli.engine.signals.scored import ScoredForward, answers, score_in, scores_in
-from camcli.targets.target import Reading, Subject
+from camcli.engine.forward import compute_gradients
+from camcli.engine.hooks.capture import capture_activations
+from camcli.engine.hooks.checkpointing import checkpointed
+from camcli.engine.layers.layout import from_nchw, to_nchw
+from camcli.engine.signals.scored import ScoredForward, read_class_scores, read_target_score, score_variants
+from camcli.targets.target import Predictions, Target
 
-# From variants, one after the other, to an answer for each.
-Ask = Callable[[Iterable[Tensor]], Iterator[Tensor]]
-AskTwo = Callable[[Iterable[Tensor]], Iterator[tuple[Tensor, Tensor]]]
-
-
-def ask(scored: ScoredForward) -> Ask:
-    """From variants of the images to the score of each."""
-    witness = scored.witness
-
-    def ask(variants: Iterable[Tensor]) -> Iterator[Tensor]:
-        for images in _laid(scored, variants):
-            with torch.inference_mode(), scored.feeding():
-                scores = _scores(scored, images, witness.module(images))
-            yield from scored.each(scores)
-
-    return ask
+# From variants to a result for each.
+ScoreVariants = Callable[[Iterable[Tensor]], Iterator[Tensor]]
+ComputeVariantPairs = Callable[[Iterable[Tensor]], Iterator[tuple[Tensor, Tensor]]]
 
 
-def slopes(scored: ScoredForward) -> AskTwo:
-    """From variants of the images to the score of each, and its gradient by it."""
-    witness = scored.witness
+def score_of(scored: ScoredForward) -> ScoreVariants:
+    """Return a function from variants of the images to the score of each."""
+    runner = scored.runner
 
-    def slopes(variants: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        for images in _laid(scored, variants):
+    def score_of(variants: Iterable[Tensor]) -> Iterator[Tensor]:
+        for images in _batch_images(scored, variants):
+            with torch.inference_mode(), scored.restricting_extras():
+                scores = _read_scores(scored, images, runner.module(images))
+            yield from scored.split_variants(scores)
+
+    return score_of
+
+
+def score_and_grad(scored: ScoredForward) -> ComputeVariantPairs:
+    """Return a function from variants of the images to the score of each and its gradient by the variant."""
+    runner = scored.runner
+
+    def score_and_grad(variants: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        for images in _batch_images(scored, variants):
             images.requires_grad_()
-            with torch.enable_grad(), scored.feeding(), recomputed(scored.plan.parts, nullcontext):
-                scores = _scores(scored, images, witness.module(images.clone()))
-                (gradients,) = gradients_at(scores.sum(), [images])
-            yield from zip(scored.each(scores), scored.each(gradients), strict=True)
+            with (
+                torch.enable_grad(),
+                scored.restricting_extras(),
+                checkpointed(scored.plan.checkpointed_modules, nullcontext),
+            ):
+                scores = _read_scores(scored, images, runner.module(images.clone()))
+                (gradients,) = compute_gradients(scores.sum(), [images])
+            yield from zip(scored.split_variants(scores), scored.split_variants(gradients), strict=True)
 
-    return slopes
-
-
-def responses(scored: ScoredForward, layer: str) -> AskTwo:
-    """From variants of the images to the layer's output for each, and its gradient."""
-    witness = scored.witness
-    module = {layer: witness.module.get_submodule(layer)}
-
-    def responses(variants: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        for images in _laid(scored, variants):
-            with torch.enable_grad(), scored.feeding():
-                tap = tapped(module, witness.call, witness.places)
-                with recomputed(scored.plan.parts, nullcontext), tap as taps:
-                    scores = _scores(scored, images, witness.module(images))
-                (gradients,) = gradients_at(scores.sum(), [taps[layer]])
-            pair = (canonical(one, scored.plan.layouts[layer]) for one in (taps[layer].detach(), gradients))
-            yield from zip(*map(scored.each, pair), strict=True)
-
-    return responses
+    return score_and_grad
 
 
-def rest(scored: ScoredForward, layer: str) -> Ask:
-    """From variants of the layer's output to the score where the layer says this."""
-    return _behind(scored, layer, score_in)
+def act_and_grad(scored: ScoredForward, layer: str) -> ComputeVariantPairs:
+    """Return a function from variants of the images to the layer's output for each and the score's gradient by it."""
+    runner = scored.runner
+    module = {layer: runner.module.get_submodule(layer)}
+
+    def act_and_grad(variants: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        for images in _batch_images(scored, variants):
+            with torch.enable_grad(), scored.restricting_extras():
+                capturing = capture_activations(module, runner.call, runner.tensor_indices)
+                with checkpointed(scored.plan.checkpointed_modules, nullcontext), capturing as activations:
+                    scores = _read_scores(scored, images, runner.module(images))
+                (gradients,) = compute_gradients(scores.sum(), [activations[layer]])
+            pair = (to_nchw(one, scored.plan.layouts[layer]) for one in (activations[layer].detach(), gradients))
+            yield from zip(*map(scored.split_variants, pair), strict=True)
+
+    return act_and_grad
 
 
-def rest_scores(scored: ScoredForward, layer: str) -> Ask | None:
-    """From variants of the layer's output to the scores of every class, ``(n, classes)`` for each."""
-    return _behind(scored, layer, scores_in) if "rest_scores" in scored.witness.wants else None
+def score_from_layer(scored: ScoredForward, layer: str) -> ScoreVariants:
+    """Return a function from variants of the layer's output to the score of each."""
+    return _make_score_from_layer(scored, layer, read_target_score)
 
 
-def _behind(scored: ScoredForward, layer: str, what: Callable[[Reading, int, Subject], Tensor]) -> Ask:
-    module, plan = scored.witness.module.get_submodule(layer), scored.plan
-    recording = scored.forward.recordings[layer].of(scored.rows)
+def logits_from_layer(scored: ScoredForward, layer: str) -> ScoreVariants | None:
+    """Return a function from variants of the layer's output to the scores of all classes, ``(n, classes)`` for each."""
+    return (
+        _make_score_from_layer(scored, layer, read_class_scores)
+        if "logits_from_layer" in scored.runner.signal_names
+        else None
+    )
+
+
+def _make_score_from_layer(
+    scored: ScoredForward, layer: str, read_score: Callable[[Predictions, int, Target], Tensor]
+) -> ScoreVariants:
+    module, plan = scored.runner.module.get_submodule(layer), scored.plan
+    recording = scored.forward.recordings[layer].select(scored.rows)
     images = scored.images()
 
-    def rest(variants: Iterable[Tensor]) -> Iterator[Tensor]:
-        for cells in scored.batches(variants, plan.rows[layer]):
-            given = restored(cells, plan.layouts[layer], recording.tensor)
-            with scored.feeding():
-                reading = scored.witness.again(module, recording, given, images, plan.ways[layer])
+    def score_variant_cells(variants: Iterable[Tensor]) -> Iterator[Tensor]:
+        for cells in scored.batch_variants(variants, plan.batch_sizes[layer]):
+            given = from_nchw(cells, plan.layouts[layer], recording.tensor)
+            with scored.restricting_extras():
+                predictions = scored.runner.run_from_layer(module, recording, given, images, plan.replay_plans[layer])
             with torch.inference_mode():
-                scores = answers(reading, scored.subjects, len(given) // len(scored.rows), what)
-            yield from scored.each(scores)
+                scores = score_variants(predictions, scored.targets, len(given) // len(scored.rows), read_score)
+            yield from scored.split_variants(scores)
 
-    return rest
-
-
-def _laid(scored: ScoredForward, variants: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Variants of the images, as many as the network takes at once, in the order in memory that it is fast with."""
-    return map(scored.witness.laid, scored.batches(variants, scored.witness.rows))
+    return score_variant_cells
 
 
-def _scores(scored: ScoredForward, images: Tensor, output: Any) -> Tensor:
-    """What is explained, in each of the variants of each image: ``(n * k,)``."""
-    reading = scored.witness.read(output, len(images))
-    return answers(reading, scored.subjects, len(images) // len(scored.subjects))
+def _batch_images(scored: ScoredForward, variants: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Batch variants of the images, ``batch_size`` at once, in the network's fastest memory format."""
+    return map(scored.runner.to_fast_layout, scored.batch_variants(variants, scored.runner.batch_size))
+
+
+def _read_scores(scored: ScoredForward, images: Tensor, output: Any) -> Tensor:
+    """Read the explained score of each variant of each image: ``(n * k,)``."""
+    predictions = scored.runner.read_predictions(output, len(images))
+    return score_variants(predictions, scored.targets, len(images) // len(scored.targets))

@@ -1,4 +1,4 @@
-"""The part of a network that no gradient passes, compiled; the rest runs as it is."""
+"""Compilation of the part of a network that no gradient passes."""
 
 from __future__ import annotations
 
@@ -13,66 +13,71 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camcli.engine.devices import home
-from camcli.engine.hooks.replay import recorded
-from camcli.methods.rounding import coarse
+from camcli.engine.devices import device_of
+from camcli.engine.hooks.patch import replace_forward
+from camcli.engine.hooks.replay import record
+from camcli.methods.rounding import reduced_precision_eps
 
-# Parts that hold less of the weights than this are left as they are: each costs seconds to compile.
-WORTH = 0.02
-# How often each way is timed; the quickest counts.
+# Parts with a smaller share of the weights are not compiled, since each takes seconds to compile.
+MIN_WEIGHT_SHARE = 0.02
+# The number of timed runs, of which the fastest counts.
 ROUNDS = 3
-# Of what the network says, how far it may move: in units of its own rounding, or of its weights', if that is more.
-SAME, ROUNDED = 256, 8
+# The tolerance of the output, in units of its own rounding, or of the weights', whichever is larger.
+OUTPUT_TOLERANCE_EPS, WEIGHT_TOLERANCE_EPS = 256, 8
 
 
 @dataclass(frozen=True, slots=True)
-class Compilation:
-    """What came of it.
+class CompileReport:
+    """Result of a compilation.
 
     Attributes:
-        parts: the names of the modules that run compiled; empty if none does.
-        seconds: what it took.
-        before: seconds for a forward of the batch as the network was.
-        after: likewise with its parts compiled.
-        reason: why none is.
+        parts: the names of the compiled modules; empty if there are none.
+        compile_seconds: the duration of the compilation.
+        seconds_before: the duration of a batch's forward without compiled modules.
+        seconds_after: the duration of a batch's forward with them.
+        reason: why no module is compiled.
     """
 
     parts: tuple[str, ...] = ()
-    seconds: float = 0.0
-    before: float = 0.0
-    after: float = 0.0
+    compile_seconds: float = 0.0
+    seconds_before: float = 0.0
+    seconds_after: float = 0.0
     reason: str = ""
 
     @property
-    def pays_after(self) -> float:
-        """After how many batches it has cost nothing."""
-        return self.seconds / (self.before - self.after) if self.parts else float("inf")
+    def break_even_batches(self) -> float:
+        """The number of batches after which the compilation has saved the time it took."""
+        return self.compile_seconds / (self.seconds_before - self.seconds_after) if self.parts else float("inf")
 
 
-def compiled(model: nn.Module, layer: str, turn: int, run: Callable[[], Tensor], least: float = 0.0) -> Compilation:
-    """Compile the largest modules that end before a layer begins, and the layer; kept where that is faster.
+def compile_modules(
+    model: nn.Module, layer: str, call: int, run: Callable[[], Tensor], min_seconds: float = 0.0
+) -> CompileReport:
+    """Compile the largest modules that end before a layer begins, and the layer; undone where that is not faster.
 
-    Their weights become constants. What comes in another shape, or needs a gradient, goes through their own code.
+    Their weights become constants. Inputs of another shape, or that need a gradient, run through the original code.
 
     Args:
-        model: in evaluation mode.
-        layer: the first in running order of those that are looked at.
-        turn: which of its runs counts.
-        run: one forward of a batch as large as all will be, which gives the scores.
-        least: seconds that it must take, or nothing is compiled.
+        model: the network, in evaluation mode.
+        layer: the first explained layer in running order.
+        call: which of the layer's runs counts, from 1 on.
+        run: one forward of a batch of the usual size, which returns the scores.
+        min_seconds: nothing is compiled if a batch takes less.
     """
     first = model.get_submodule(layer)
-    with torch.no_grad(), recorded(model, first, turn, 1) as recording:
+    with torch.no_grad(), record(model, first, call, 1) as recording:
         run()
     names = {module: name for name, module in model.named_modules()}
-    modules = dict.fromkeys([module for module, _ in recording.before] + [first])
+    modules = dict.fromkeys([module for module, _ in recording.earlier_calls] + [first])
     weights = {module: sum(one.numel() for one in module.parameters()) for module in modules}
-    parts = [_Part(one) for one in modules if weights[one] > WORTH * sum(weights.values())]
+    parts = [_CompiledModule(one) for one in modules if weights[one] > MIN_WEIGHT_SHARE * sum(weights.values())]
     if not parts:
-        return Compilation(reason="no part before the layer is large enough")
-    said, before = _timed(run)
-    if before < least:
-        return Compilation(reason=f"a batch takes {1000 * before:.0f} ms, and is worth it from {1000 * least:.0f} on")
+        return CompileReport(reason="no part before the layer is large enough")
+    output, before = _time_run(run)
+    if before < min_seconds:
+        return CompileReport(
+            reason=f"a batch takes {1000 * before:.0f} ms, and is worth it from {1000 * min_seconds:.0f} on"
+        )
     began = time.perf_counter()
     try:
         for part in parts:
@@ -80,72 +85,64 @@ def compiled(model: nn.Module, layer: str, turn: int, run: Callable[[], Tensor],
         with _quiet(), torch._inductor.config.patch(freezing=True):
             run().cpu()
         seconds = time.perf_counter() - began
-        again, after = _timed(run)
-    except Exception as error:  # a compiler that is missing, and whatever a compiler cannot do
-        return _taken_back(parts, (str(error).strip() or type(error).__name__).splitlines()[0])
+        compiled_output, after = _time_run(run)
+    except Exception as error:  # a missing compiler, and any failure of it
+        return _undo(parts, (str(error).strip() or type(error).__name__).splitlines()[0])
     dtypes = [one.dtype for one in model.parameters() if one.is_floating_point()]
     roundings = [
-        SAME * torch.finfo(said.dtype).eps,
-        ROUNDED * coarse(home(model)),
-        *(ROUNDED * torch.finfo(dtype).eps for dtype in dtypes),
+        OUTPUT_TOLERANCE_EPS * torch.finfo(output.dtype).eps,
+        WEIGHT_TOLERANCE_EPS * reduced_precision_eps(device_of(model)),
+        *(WEIGHT_TOLERANCE_EPS * torch.finfo(dtype).eps for dtype in dtypes),
     ]
-    allowed = max(roundings) * said.abs().max()
-    if not bool((said - again).abs().max() <= allowed):
-        return _taken_back(parts, "compiled, the network gives another output")
+    allowed = max(roundings) * output.abs().max()
+    if not bool((output - compiled_output).abs().max() <= allowed):
+        return _undo(parts, "compiled, the network gives another output")
     if after >= before:
-        return _taken_back(
-            parts, f"compiled it is no faster ({1000 * after:.0f} ms a batch, {1000 * before:.0f} before)"
-        )
-    return Compilation(tuple(names[part.module] for part in parts), seconds, before, after)
+        return _undo(parts, f"compiled it is no faster ({1000 * after:.0f} ms a batch, {1000 * before:.0f} before)")
+    return CompileReport(tuple(names[part.module] for part in parts), seconds, before, after)
 
 
-class _Part:
-    """A module's forward, compiled for the shapes that it is first given."""
+class _CompiledModule:
+    """A module's forward, compiled for the shapes of its first inputs."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.module, self._own, self._before = module, module.forward, vars(module).get("forward")
+        self.module, self._original_forward = module, module.forward
         self._compiled = torch.compile(module.forward, dynamic=False)
         self._shapes: tuple[Any, ...] = ()
 
     def install(self) -> None:
-        vars(self.module)["forward"] = self
-
-    def remove(self) -> None:
-        if self._before is None:
-            del vars(self.module)["forward"]
-        else:
-            vars(self.module)["forward"] = self._before
+        self.remove = replace_forward(self.module, self)
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         tensors = [one for one in (*inputs, *named.values()) if isinstance(one, Tensor)]
         shapes = tuple((one.shape, one.stride(), one.dtype) for one in tensors)
         self._shapes = self._shapes or shapes
         if shapes != self._shapes or any(one.requires_grad for one in tensors):
-            return self._own(*inputs, **named)
+            return self._original_forward(*inputs, **named)
         with torch.inference_mode(False), torch.no_grad():
             return self._compiled(*inputs, **named)
 
 
-def _taken_back(parts: Sequence[_Part], reason: str) -> Compilation:
+def _undo(parts: Sequence[_CompiledModule], reason: str) -> CompileReport:
     for part in parts:
         part.remove()
-    return Compilation(reason=reason)
+    return CompileReport(reason=reason)
 
 
-def _timed(run: Callable[[], Tensor]) -> tuple[Tensor, float]:
-    """What a run gives, and the seconds of the quickest of several."""
+def _time_run(run: Callable[[], Tensor]) -> tuple[Tensor, float]:
+    """Return a run's output, and the seconds of the fastest of several runs."""
     seconds = []
     with torch.no_grad():
         for _ in range(ROUNDS):
             began = time.perf_counter()
-            said = run().cpu()  # a GPU has then done what it was asked
+            output = run().cpu()  # waits for the GPU
             seconds.append(time.perf_counter() - began)
-    return said, min(seconds)
+    return output, min(seconds)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Compilers talk to their authors; what fails is told as such."""
+    """Silence the compiler's logs and warnings; its failures are reported as such."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""A convolution and the batch norm behind it as one convolution: the same numbers to rounding, and less to compute."""
+"""Folding of batch norms into the convolutions before them: the same output up to rounding, with less to compute."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from camcli.engine.hooks.tensors import tensors
+from camcli.engine.hooks.tensors import iter_tensors
 
 _BATCH_NORM = inspect.signature(F.batch_norm)
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """A convolution whose output one batch norm is given, and nothing else.
+class ConvNormPair:
+    """A convolution whose output only one batch norm uses.
 
     Attributes:
-        convolution: the full name of its module.
-        norm: likewise of the batch norm's. What that does behind its norm, its children do, one after the other.
+        convolution: the full name of the convolution.
+        norm: the full name of the batch norm; its children, if any, are applied to its output in order.
     """
 
     convolution: str
     norm: str
 
     def touches(self, layer: str) -> bool:
-        """Whether folding it could change what a layer says beyond rounding: one of the two is it, or in it.
+        """Return whether folding may change a layer's output beyond rounding: the layer is or holds one of the two.
 
-        Of a tensor that a module gives, as ``backbone:p3``: it may lie between the two, if one is in the module.
+        A tensor of a module, as ``backbone:p3``, may lie between the two if only one of them is in the module.
         """
         module, colon, _ = layer.partition(":")
         if colon:
@@ -44,39 +44,39 @@ class Pair:
         )
 
 
-def pairs(model: nn.Module, run: Callable[[], object]) -> list[Pair]:
-    """The pairs of a network, seen where they are computed, so that nobody's code needs to be known.
+def find_conv_bn_pairs(model: nn.Module, run: Callable[[], object]) -> list[ConvNormPair]:
+    """Find the pairs of a network by watching one forward, whatever its code.
 
     Args:
-        model: in evaluation mode.
-        run: one forward of it.
+        model: the network, in evaluation mode.
+        run: runs one forward of it.
     """
-    with torch.no_grad(), _Watch() as watch:
+    with torch.no_grad(), _ConvNormCapture() as watch:
         run()
-    # Weights that are made anew in each forward, as where they are standardised, are no module's.
+    # Weights computed in each forward, as in weight standardisation, belong to no module.
     convolutions = {id(one.weight): name for name, one in model.named_modules() if isinstance(one, nn.Conv2d)}
     norms = {id(one.running_var): name for name, one in model.named_modules() if isinstance(one, nn.BatchNorm2d)}
     return [
-        Pair(convolutions[id(weight)], norms[id(variance)])
-        for weight, variance in watch.alone()
+        ConvNormPair(convolutions[id(weight)], norms[id(variance)])
+        for weight, variance in watch.find_exclusive_pairs()
         if id(weight) in convolutions and id(variance) in norms
     ]
 
 
-def fold(model: nn.Module, found: Sequence[Pair]) -> Callable[[], None]:
-    """Make one convolution of each pair.
+def fold_batch_norms(model: nn.Module, pairs: Sequence[ConvNormPair]) -> Callable[[], None]:
+    """Fold the batch norm of each pair into its convolution.
 
     Returns:
-        What makes the model again what it was.
+        A function that restores the model.
     """
     before: list[tuple[Any, Any, Any, str, nn.Module]] = []
-    for pair in found:
+    for pair in pairs:
         convolution: Any = model.get_submodule(pair.convolution)
         norm: Any = model.get_submodule(pair.norm)
         home, _, name = pair.norm.rpartition(".")
         parent = model.get_submodule(home)
         before.append((convolution, (convolution.weight, convolution.bias), parent, name, norm))
-        convolution.weight, convolution.bias = folded(convolution, norm)
+        convolution.weight, convolution.bias = fuse_conv_bn_weights(convolution, norm)
         behind = OrderedDict(norm.named_children())
         setattr(parent, name, nn.Sequential(behind) if behind else nn.Identity())
 
@@ -88,8 +88,8 @@ def fold(model: nn.Module, found: Sequence[Pair]) -> Callable[[], None]:
     return unfold
 
 
-def folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[nn.Parameter, nn.Parameter]:
-    """W' = W gamma / sqrt(var + eps), and b' = beta + (b - mean) gamma / sqrt(var + eps), as parameters."""
+def fuse_conv_bn_weights(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[nn.Parameter, nn.Parameter]:
+    """Compute W' = W gamma / sqrt(var + eps), and b' = beta + (b - mean) gamma / sqrt(var + eps), as parameters."""
     assert norm.running_var is not None
     assert norm.running_mean is not None
     scale = (norm.running_var + norm.eps).rsqrt()
@@ -100,37 +100,39 @@ def folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[nn.Parameter, 
     return nn.Parameter(weight.detach(), requires_grad=False), nn.Parameter(bias.detach(), requires_grad=False)
 
 
-class _Watch(TorchFunctionMode):
-    """While it is entered, sees which batch norm is given what which convolution gave, and what else is given it."""
+class _ConvNormCapture(TorchFunctionMode):
+    """Mode that captures which batch norm uses which convolution's output, and counts all uses of that output."""
 
     def __init__(self) -> None:
         super().__init__()
         self._pairs: list[tuple[Tensor, Tensor]] = []  # a convolution's weight, a batch norm's running variance
-        self._of: WeakIdKeyDictionary = WeakIdKeyDictionary()  # by what a convolution gave, its weight
-        self._uses: Counter[int] = Counter()  # of a weight in convolutions, or of what they gave in anything
+        self._weight_of: WeakIdKeyDictionary = WeakIdKeyDictionary()  # a convolution's weight by its output
+        self._uses: Counter[int] = Counter()  # by weight: uses in convolutions, and of their outputs in anything
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run the call as it is, and note what it was given."""
+        """Run the call unchanged, and note its inputs."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        # Nothing is done with a tensor by asking for its shape.
-        if next(tensors([result]), None) is not None:
-            self._uses.update(id(self._of[one]) for one in tensors([*args, *kwargs.values()]) if one in self._of)
+        # Reading a tensor's shape is no use of it.
+        if next(iter_tensors([result]), None) is not None:
+            self._uses.update(
+                id(self._weight_of[one]) for one in iter_tensors([*args, *kwargs.values()]) if one in self._weight_of
+            )
         if func is F.conv2d:
             weight = kwargs["weight"] if "weight" in kwargs else args[1]
-            self._of[result] = weight
+            self._weight_of[result] = weight
             self._uses[id(weight)] += 1
         elif func is F.batch_norm:
             given = _BATCH_NORM.bind(*args, **kwargs).arguments
             self._uses[id(given["running_var"])] += 1
-            if given["input"] in self._of and not given.get("training", False):
-                self._pairs.append((self._of[given["input"]], given["running_var"]))
+            if given["input"] in self._weight_of and not given.get("training", False):
+                self._pairs.append((self._weight_of[given["input"]], given["running_var"]))
         return result
 
-    def alone(self) -> list[tuple[Tensor, Tensor]]:
-        """The pairs whose convolution ran once and gave what it gave to the norm alone, which ran once too."""
+    def find_exclusive_pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """Return the pairs whose convolution ran once, with its output used by the norm only, which ran once too."""
         return [
             (weight, variance)
             for weight, variance in self._pairs

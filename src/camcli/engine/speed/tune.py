@@ -1,9 +1,10 @@
-"""A network made faster, and copied to other devices."""
+"""Optimisation of a network's speed, and copies of it on other devices."""
 
 from __future__ import annotations
 
+from copy import copy as shallow_copy
 from copy import deepcopy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -13,179 +14,176 @@ from camcli.base.errors import RequestError
 from camcli.engine import devices
 from camcli.engine.checks.dry_run import prepare
 from camcli.engine.checks.findings import Findings
-from camcli.engine.checks.images import feeding
+from camcli.engine.checks.images import providing_extras
 from camcli.engine.checks.layer_choice import choose_layer
 from camcli.engine.checks.scores import try_scores
-from camcli.engine.forward import ATTENTION, ROUNDED, SAME, alike
+from camcli.engine.forward import COPY_TOLERANCE_EPS
 from camcli.engine.hooks.state import frozen
-from camcli.engine.hooks.watch import listened
+from camcli.engine.hooks.tensors import REPLAY_TOLERANCE, are_close
+from camcli.engine.hooks.watch import watch_outputs
 from camcli.engine.layers.probe import noise_like
+from camcli.engine.needs import NEEDS_ATTENTION
 from camcli.engine.setup import Setup
-from camcli.engine.speed.compiling import Compilation, compiled
-from camcli.engine.speed.folding import Pair, fold, pairs
+from camcli.engine.speed.compiling import CompileReport, compile_modules
+from camcli.engine.speed.folding import ConvNormPair, find_conv_bn_pairs, fold_batch_norms
 from camcli.images.features import Features
-from camcli.methods.rounding import rounding
-from camcli.targets.readers.find import parts
+from camcli.methods.rounding import unit_roundoff
+from camcli.targets.readers.find import named_tensors
+
+if TYPE_CHECKING:
+    from camcli.engine.explainer import Explainer
 
 
-def rearrange(setup: Setup, findings: Findings, image: Float[Tensor, "n d h w"], extras: Features | None = None) -> int:
-    """Make the network faster and its numbers the same to rounding: of no use to anyone else who holds it.
+def optimize_weights(explainer: Explainer, image: Float[Tensor, "n d h w"], extras: Features | None = None) -> int:
+    """Optimise the network's weights in place for speed, with the same output up to rounding.
 
-    Convolutions and the batch norms behind them are folded into one, but for those at or in a layer that is looked
-    at, and not where a method wants every bias. On a CPU the weights of convolutions get the order in memory that
-    their input will have.
+    Batch norms are folded into the convolutions before them, except at or in an explained layer, and not at all where a
+    method needs every bias. On a CPU the weights of convolutions get the memory format of their input.
 
     Args:
-        setup: what is asked.
-        findings: what is known so far; what is found out is added.
-        image: noise to try it with.
-        extras: features of these images, or of others, of which the first count.
+        explainer: the explainer of the network.
+        image: noise to try the network on.
+        extras: features of these images, or of others, of which the first are used.
 
     Returns:
-        How many batch norms are left out from now on.
+        The number of folded batch norms.
 
     Raises:
         RequestError: the layer cannot be chosen.
     """
+    setup, findings = explainer.setup, explainer.findings
     try_scores(setup, findings, image, extras)
-    with feeding(setup, image, extras):
+    with providing_extras(setup, image, extras):
         choose_layer(setup, findings, image)
         with torch.inference_mode(False), torch.no_grad(), frozen(setup.module):
-            return _fold(setup, findings, image)
+            return _fold_and_check(setup, findings, image)
 
 
-def _fold(setup: Setup, findings: Findings, image: Tensor) -> int:
-    """Settle the weights, and fold what can be; taken back if what is said moves by more than rounding."""
+def _fold_and_check(setup: Setup, findings: Findings, image: Tensor) -> int:
+    """Settle the weights' memory format and fold the pairs; undone if the output changes by more than rounding."""
     norms = any(isinstance(one, nn.BatchNorm2d) for one in setup.module.modules())
-    folds = norms and "biases" not in setup.wants
-    said: list[Any] = []
-    found: list[Pair] = []
+    folds = norms and "biases" not in setup.signal_names
+    output: list[Any] = []
+    pairs: list[ConvNormPair] = []
 
     def run() -> None:
-        said[:] = [setup.module(setup.witness.leaf(image))]
+        output[:] = [setup.module(setup.runner.make_leaf(image))]
 
-    def look() -> None:
+    def find_pairs() -> None:
         if folds:
-            found[:] = pairs(setup.module, run)
+            pairs[:] = find_conv_bn_pairs(setup.module, run)
         else:
             run()
 
-    setup.witness.settle(look, always=folds)
-    found = [one for one in found if not any(map(one.touches, setup.layers))]
-    if not found:
+    setup.runner.settle_memory_format(find_pairs, always=folds)
+    pairs = [one for one in pairs if not any(map(one.touches, setup.layers))]
+    if not pairs:
         return 0
-    [before] = said
-    unfold = fold(setup.module, found)
-    with setup.witness.tapping(setup.layers) as taps:
+    [before] = output
+    unfold = fold_batch_norms(setup.module, pairs)
+    with setup.runner.capturing(setup.layers) as activations:
         run()
-    findings.taps[setup.key(image)] = taps
-    if not _same(before, *said):
+    findings.activations[setup.size_key(image)] = activations
+    if not _have_same_tensors(before, *output):
         unfold()
         return 0
-    return len(found)
+    return len(pairs)
 
 
-def compile_prefix(
-    setup: Setup, findings: Findings, images: Float[Tensor, "n d h w"], least: float = 0.0
-) -> Compilation:
-    """Compile the part of the network that no gradient passes, for batches of this size, where that is faster.
-
-    Of no use to anyone else who holds the network.
+def compile_prefix(explainer: Explainer, images: Float[Tensor, "n d h w"], min_seconds: float = 0.0) -> CompileReport:
+    """Compile the part of the network that no gradient passes, in place, for batches of this size, if that is faster.
 
     Args:
-        setup: what is asked.
-        findings: what is known so far; what is found out is added.
-        images: noise, as many as a batch will have.
-        least: seconds that a forward of them must take, or nothing is compiled.
+        explainer: the explainer of the network.
+        images: noise of the batch size to compile for.
+        min_seconds: nothing is compiled if a forward of the batch takes less.
 
     Raises:
         RequestError: no map can be made.
     """
+    setup = explainer.setup
     if why := _why_not_compiled(setup):
-        return Compilation(reason=why)
-    plan = prepare(setup, findings, noise_like(images, count=1)).plan
-    first, turn = next(iter(plan.runs.items()))
-    given = setup.witness.leaf(images)
+        return CompileReport(reason=why)
+    plan = prepare(setup, explainer.findings, noise_like(images, count=1)).plan
+    first, turn = next(iter(plan.calls.items()))
+    given = setup.runner.make_leaf(images)
 
     def run() -> Tensor:
-        # No inference tensors: a compiled part would be compiled once more for tensors that are none.
-        reading = setup.witness.read(setup.module(given.clone()), len(given))
-        return torch.stack([reading.scores(row) for row in range(len(given))])
+        # No inference tensors, since a part compiled for them would be compiled again for ordinary ones.
+        predictions = setup.runner.read_predictions(setup.module(given.clone()), len(given))
+        return torch.stack([predictions.scores(row) for row in range(len(given))])
 
     with torch.inference_mode(False), frozen(setup.module):
-        return compiled(setup.module, first, turn, run, least)
+        return compile_modules(setup.module, first, turn, run, min_seconds)
 
 
 def _why_not_compiled(setup: Setup) -> str:
-    """Why nothing of the network can be compiled; empty if something can."""
-    wants = setup.wants
-    if not setup.at_layer:
+    """Return the reason why no part of the network can be compiled; empty if one can."""
+    signal_names = setup.signal_names
+    if not setup.uses_layer:
         return "no layer is looked at, so no part of the network lies before it"
-    if setup.witness.from_input or wants & {"slopes"}:
+    if setup.runner.starts_at_input or signal_names & {"score_and_grad"}:
         return "a method takes the gradient by the images, so it passes every part of the network"
-    if wants & ATTENTION:
+    if signal_names & NEEDS_ATTENTION:
         return "a method follows attention through every operation"
     if setup.recompute:
         return "parts of the network are computed again on the way back"
     if setup.group:
         return "groups may be of several sizes"
-    return "a detector's boxes are no scores to compare" if setup.outlet.task == "detect" else ""
+    return "a detector's boxes are no scores to compare" if setup.output_spec.task == "detect" else ""
 
 
 def copy_to(
-    setup: Setup,
-    findings: Findings,
-    device: torch.device,
-    image: Float[Tensor, "n d h w"],
-    extras: Features | None = None,
-) -> tuple[Setup, Findings]:
-    """Copy the network to a device; gives what is asked of the copy, and what was found out about it anew.
+    explainer: Explainer, device: torch.device, image: Float[Tensor, "n d h w"], extras: Features | None = None
+) -> Explainer:
+    """Copy an explainer with its network to a device; the two may work at the same time.
 
     Args:
-        setup: what is asked.
-        findings: what is known so far.
-        device: where the copy is.
-        image: noise to try it with.
-        extras: features of these images, or of others, of which the first count.
+        explainer: the explainer to copy.
+        device: the device of the copy.
+        image: noise to try the copy on.
+        extras: features of these images, or of others, of which the first are used.
 
     Raises:
-        RequestError: the copy runs modules of the network that it was made of, or says something else than it; or
-            no map can be made with it.
-        Exception: whatever a network says that cannot be copied, or has no place on the device.
+        RequestError: the copy runs modules of the original network, or gives another output; or no map can be made.
+        Exception: any error of a network that cannot be copied, or does not fit on the device.
     """
-    # What stands for these is left out of the copy.
-    memo = {id(findings.plans): {}, id(findings.passes): {}, **devices.moved(setup.module, device)}
+    setup, findings = explainer.setup, explainer.findings
+    # These caches are left out of the copy.
+    memo = {id(findings.plans): {}, id(findings.augmentations): {}, **devices.copy_tensors_to(setup.module, device)}
     other, anew = deepcopy((setup, findings), memo)
-    anew.checked = None
+    anew.last_key = None
     other.module.to(device)
     ran: list[str] = []
-    with listened(setup.module, lambda name, _output: ran.append(name)):
+    with watch_outputs(setup.module, lambda name, _output: ran.append(name)):
         prepare(other, anew, image, extras)
     if ran:
         raise RequestError(f"copied, the network still runs modules of the one that it was copied from: {ran[0]!r}")
-    # Of another image than that of the check, since the copy may remember what was said of that.
-    own, again, copied = (_outputs(one, image.flip(3), extras) for one in (setup, setup, other))
-    if _same(own, again) and not _same(own, copied):
+    # Compared on another image than that of the check, whose output the copy may have stored.
+    first, second, copied = (_run_network(one, image.flip(3), extras) for one in (setup, setup, other))
+    if _have_same_tensors(first, second) and not _have_same_tensors(first, copied):
         raise RequestError(
             "copied, the network gives another output: what it remembers of an image is not copied with it, such as "
             "by a hook that is a function within a function"
         )
-    return other, anew
+    copy = shallow_copy(explainer)
+    copy.setup, copy.findings = other, anew
+    return copy
 
 
-def _outputs(setup: Setup, images: Tensor, extras: Features | None) -> Any:
-    """What the network returns for images."""
-    with feeding(setup, images, extras), torch.inference_mode(False), torch.no_grad(), frozen(setup.module):
-        return setup.module(setup.witness.leaf(images))
+def _run_network(setup: Setup, images: Tensor, extras: Features | None) -> Any:
+    """Run the network, and return its output."""
+    with providing_extras(setup, images, extras), torch.inference_mode(False), torch.no_grad(), frozen(setup.module):
+        return setup.module(setup.runner.make_leaf(images))
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Whether two answers of a network to the same images differ by rounding alone."""
-    pairs = zip(parts(one), parts(other), strict=False)
-    return all(_alike(first.tensor, second.tensor) for first, second in pairs)
+def _have_same_tensors(one: Any, other: Any) -> bool:
+    """Return whether two outputs of a network for the same images differ by rounding only."""
+    pairs = zip(named_tensors(one), named_tensors(other), strict=False)
+    return all(_are_close(first.tensor, second.tensor) for first, second in pairs)
 
 
-def _alike(one: Tensor, other: Tensor) -> bool:
+def _are_close(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape:
         return False
-    return alike(one.cpu(), other.cpu(), max(SAME, ROUNDED * rounding(one)))
+    return are_close(one.cpu(), other.cpu(), max(REPLAY_TOLERANCE, COPY_TOLERANCE_EPS * unit_roundoff(one)))

@@ -1,1 +1,1 @@
-"""What is put around a loaded model."""
+"""Adapters around a loaded model: wrapper, text tower, input size, head removal."""

@@ -1,4 +1,4 @@
-"""Models at another input size than their own: tried before they are trusted."""
+"""Models at another input size than their own, verified by a trial forward pass."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ import torch
 from torch import nn
 
 from camcli.base.errors import RequestError
-from camcli.engine.devices import like
+from camcli.engine.devices import reference_tensor
 
-SAME_COUNT = "it would have as many patches as before in another grid, and its positions are not interpolated"
+SAME_PATCH_COUNT = "it would have as many patches as before in another grid, and its positions are not interpolated"
 
 
-def resized(
+def resize_module(
     module: nn.Module,
-    own: tuple[int, int],
+    native_size: tuple[int, int],
     size: tuple[int, int],
     name: str,
-    ways: Sequence[Callable[[], nn.Module]] = (),
+    candidates: Sequence[Callable[[], nn.Module]] = (),
     channels: int = 3,
 ) -> nn.Module:
-    """The module for input of this size, by the first of several ways that survives a forward of one picture.
+    """Make a module work at another input size, by the first candidate whose forward pass succeeds.
 
     Args:
-        module: as it is for its own size.
-        own: the height and width that it is made for.
-        size: height and width wanted.
-        name: what the model is called in messages.
-        ways: each gives the module for that size, with the same weights; none: as it is.
-        channels: of its input.
+        module: the module at its native size.
+        native_size: the height and width that it is made for.
+        size: the height and width requested.
+        name: the model's name, for messages.
+        candidates: functions that build the module for that size, with the same weights; if empty, the module itself.
+        channels: number of channels of its input.
 
     Raises:
-        RequestError: no way works, with the first one's reason.
+        RequestError: no candidate works; the message has the first one's error.
     """
     reasons = []
-    # What is built anew draws random weights that are not kept; those of the seed go on as if it had not.
+    # Rebuilding draws random weights that are then replaced; the generator's state must not depend on them.
     with torch.random.fork_rng(devices=[]):
-        for way in ways or [lambda: module]:
+        for build in candidates or [lambda: module]:
             try:
-                made = way().eval()
-                _try(made, size, channels)
-                if made is module and size != own:
-                    _check_not_tied(made, own, size, channels)
-            except Exception as error:  # whatever a model says of a size that it was not made for
-                reasons.append(_said(error))
+                made = build().eval()
+                _try_forward(made, size, channels)
+                if made is module and size != native_size:
+                    _check_not_tied(made, native_size, size, channels)
+            except Exception as error:  # models fail in all kinds of ways at a size they were not made for
+                reasons.append(_summarize_error(error))
             else:
                 return made
     raise RequestError(
@@ -55,41 +55,41 @@ def resized(
     )
 
 
-def transplanted(state: dict[str, torch.Tensor], into: nn.Module) -> nn.Module:
-    """The module with these weights, all of them.
+def transplant_weights(state: dict[str, torch.Tensor], module: nn.Module) -> nn.Module:
+    """Load all of a state dict's weights into a module.
 
     Raises:
-        ValueError: some have another shape there, so they are tied to the size they were made for.
+        ValueError: some have another shape in the module, so they are tied to the input size.
     """
-    own = into.state_dict()
-    tied = [name for name, value in state.items() if name in own and own[name].shape != value.shape]
+    model_state = module.state_dict()
+    tied = [name for name, value in state.items() if name in model_state and model_state[name].shape != value.shape]
     if tied:
         more = f" and {len(tied) - 1} more" if len(tied) > 1 else ""
         raise ValueError(
             f"its weights are tied to its own size ({tied[0]}{more}), and its library cannot interpolate them"
         )
-    into.load_state_dict(state)
-    return into
+    module.load_state_dict(state)
+    return module
 
 
-def _try(module: nn.Module, size: tuple[int, int], channels: int) -> None:
+def _try_forward(module: nn.Module, size: tuple[int, int], channels: int) -> None:
     with torch.no_grad():
-        module(torch.zeros(1, channels, *size).to(like(module)))
+        module(torch.zeros(1, channels, *size).to(reference_tensor(module)))
 
 
-def _check_not_tied(module: nn.Module, own: tuple[int, int], size: tuple[int, int], channels: int) -> None:
-    """See that a network that takes as many pixels in another shape does not do so by their number alone.
+def _check_not_tied(module: nn.Module, native_size: tuple[int, int], size: tuple[int, int], channels: int) -> None:
+    """Check that a network accepts a size with the native number of pixels not just because of their number.
 
     Raises:
-        ValueError: it does not take a larger input of its own shape, so something in it belongs to places.
+        ValueError: it does not accept a larger input of the native shape, so some weights are tied to positions.
     """
-    if math.prod(size) == math.prod(own):
+    if math.prod(size) == math.prod(native_size):
         try:
-            _try(module, (2 * own[0], 2 * own[1]), channels)
-        except Exception as error:  # whatever a model says of a size that it was not made for
-            raise ValueError(SAME_COUNT) from error
+            _try_forward(module, (2 * native_size[0], 2 * native_size[1]), channels)
+        except Exception as error:  # models fail in all kinds of ways at a size they were not made for
+            raise ValueError(SAME_PATCH_COUNT) from error
 
 
-def _said(error: Exception) -> str:
-    said = str(error).strip().splitlines()
-    return said[0] if said else f"{type(error).__name__} in {traceback.extract_tb(error.__traceback__)[-1].name}()"
+def _summarize_error(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else f"{type(error).__name__} in {traceback.extract_tb(error.__traceback__)[-1].name}()"

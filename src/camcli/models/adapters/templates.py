@@ -1,26 +1,28 @@
-"""Templates that prompts are put into."""
+"""Prompt templates and their expansion."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from camcli.models import PLACE, TEMPLATES
+from camcli.models import PLACEHOLDER, TEMPLATE_SETS
 
 
-def templates(words: Sequence[str]) -> tuple[str, ...]:
-    """The templates that words mean: each with one place for a prompt, each once; the bare prompt if there are none."""
-    return tuple(dict.fromkeys(template for word in words for template in _templates(word))) or (PLACE,)
+def expand_templates(words: Sequence[str]) -> tuple[str, ...]:
+    """Expand names of template sets, without duplicates; return the bare placeholder if there are no templates."""
+    return tuple(dict.fromkeys(template for word in words for template in _expand(word))) or (PLACEHOLDER,)
 
 
-def filled(prompts: Sequence[str], patterns: Sequence[str]) -> list[tuple[int, str]]:
-    """Every prompt in every template, with the prompt's number."""
-    return [(number, pattern.replace(PLACE, prompt)) for number, prompt in enumerate(prompts) for pattern in patterns]
+def fill_templates(prompts: Sequence[str], templates: Sequence[str]) -> list[tuple[int, str]]:
+    """Put every prompt into every template; return pairs of the prompt's index and the text."""
+    return [
+        (number, pattern.replace(PLACEHOLDER, prompt)) for number, prompt in enumerate(prompts) for pattern in templates
+    ]
 
 
-def _templates(word: str) -> Sequence[str]:
-    if word not in TEMPLATES:
+def _expand(word: str) -> Sequence[str]:
+    if word not in TEMPLATE_SETS:
         return (word,)
     from open_clip import zero_shot_metadata as known
 
-    named = dict(zip(TEMPLATES, (known.OPENAI_IMAGENET_TEMPLATES, known.SIMPLE_IMAGENET_TEMPLATES), strict=True))
-    return [fill(PLACE) for fill in named[word]]
+    named = dict(zip(TEMPLATE_SETS, (known.OPENAI_IMAGENET_TEMPLATES, known.SIMPLE_IMAGENET_TEMPLATES), strict=True))
+    return [fill(PLACEHOLDER) for fill in named[word]]

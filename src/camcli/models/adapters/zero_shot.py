@@ -1,4 +1,4 @@
-"""Prompts as the classes of a network: texts in templates, their embeddings, and pictures compared with these."""
+"""Zero-shot classification: embeddings of prompts, and a module that compares images with them."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from camcli.base.errors import RequestError
-from camcli.models import PLACE
-from camcli.models.adapters.templates import filled
-from camcli.models.spec import Request
+from camcli.models import PLACEHOLDER
+from camcli.models.adapters.templates import fill_templates
+from camcli.models.spec import ModelSpec
 from camcli.targets.labels import Labels
 from camcli.targets.target import Activation
 
-# From texts to their embeddings, not normalised.
-Embed = Callable[[list[str]], Float[Tensor, "k d"]]
+# A function from texts to their embeddings, not normalised.
+EmbedTexts = Callable[[list[str]], Float[Tensor, "k d"]]
 
-AT_ONCE = 64
-# How the empty prompt is shown, which is none that can be seen.
-EMPTY = '""'
+BATCH_SIZE = 64
+# The label of the empty prompt, which would be invisible.
+EMPTY_PROMPT = '""'
 
 
-def first(features: Tensor | tuple[Tensor, ...], images: int) -> Tensor:  # noqa: ARG001
-    """The features among what an image tower gives: CoCa's gives its tokens too."""
+def take_features(features: Tensor | tuple[Tensor, ...], images: int) -> Tensor:  # noqa: ARG001
+    """Return the features in an image tower's output: CoCa's also returns its tokens."""
     return features[0] if isinstance(features, tuple) else features
 
 
-class Prompted(nn.Module):
-    """Pictures to how well each prompt describes them.
+class ZeroShotClassifier(nn.Module):
+    """Classifier whose scores are scaled cosines between images and prompts.
 
     Attributes:
         visual: the image tower; layers are named from here, such as ``visual.transformer.resblocks.-1.ln_1``.
-        projection: from its features to the space of the texts, if they are not in it.
+        projection: maps its features into the text embedding space; None if they are in it already.
         prompts: one unit vector for each prompt, ``(prompts, d)``.
-        blank: the unit vector of the empty prompt, ``(d,)``; None if the text tower gives none.
-        scale: what cosines are multiplied by.
-        bias: what is then added; zero for models without one.
+        blank: the unit vector of the empty prompt, ``(d,)``; None if the text tower has none.
+        scale: the factor of the cosines.
+        bias: the term added to them; zero for models without one.
     """
 
     prompts: Tensor
@@ -55,65 +55,67 @@ class Prompted(nn.Module):
         bias: Tensor,
         blank: Tensor | None = None,
         projection: nn.Module | None = None,
-        read: Callable[[Any, int], Tensor] = first,
+        read_features: Callable[[Any, int], Tensor] = take_features,
     ) -> None:
         super().__init__()
-        self.visual, self.projection, self._read = visual, projection, read
+        self.visual, self.projection, self._read_features = visual, projection, read_features
         for name, value in (("prompts", prompts), ("blank", blank), ("scale", scale), ("bias", bias)):
             self.register_buffer(name, value)
 
     def forward(self, images: Float[Tensor, "n d h w"]) -> Float[Tensor, "n prompts"]:
-        """Scaled cosines between pictures and prompts (Radford et al. 2021, arXiv:2103.00020, figure 3)."""
-        features = self._read(self.visual(images), len(images))
+        """Compute scaled cosines between images and prompts (Radford et al. 2021, arXiv:2103.00020, figure 3)."""
+        features = self._read_features(self.visual(images), len(images))
         if self.projection is not None:
             features = self.projection(features)
         return self.scale * F.normalize(features, dim=-1) @ self.prompts.T + self.bias
 
 
-def check(request: Request) -> None:
-    """See that prompts can be classes.
+def check_prompts(spec: ModelSpec) -> None:
+    """Check that the prompts can be classes.
 
     Raises:
-        RequestError: one is empty, or given twice.
+        RequestError: a prompt is empty, or given twice.
     """
-    if not all(prompt.strip() for prompt in request.text):
+    if not all(prompt.strip() for prompt in spec.text):
         raise RequestError(
             "an empty prompt describes nothing", "write what may be in the picture; as a contrast it may be empty"
         )
-    twice = [prompt for prompt in dict.fromkeys(request.text) if request.text.count(prompt) > 1]
+    twice = [prompt for prompt in dict.fromkeys(spec.text) if spec.text.count(prompt) > 1]
     if twice:
         raise RequestError(f"the prompt {twice[0]!r} is given more than once", "each prompt is a class of its own")
 
 
-def labels(request: Request) -> Labels:
-    """The prompts as names of classes; those for contrast stand at the end, and cannot be explained."""
-    names = (*request.text, *(prompt if prompt.strip() else EMPTY for prompt in request.contrast))
-    return Labels(names, synonyms=False, noun="prompt", asked=len(request.text))
+def make_labels(spec: ModelSpec) -> Labels:
+    """Make class names of the prompts; contrast prompts come last, and cannot be explained."""
+    names = (*spec.text, *(prompt if prompt.strip() else EMPTY_PROMPT for prompt in spec.contrast))
+    return Labels(names, synonyms=False, noun="prompt", asked=len(spec.text))
 
 
-def activation(prompts: int, sigmoid: bool) -> Activation:
-    """What makes probabilities of so many prompts' scores; a single one has nothing that it could compete with."""
+def choose_activation(prompts: int, sigmoid: bool) -> Activation:
+    """Choose the activation for a number of prompts; a softmax over a single one would be constant."""
     return "sigmoid" if sigmoid else "softmax" if prompts > 1 else "none"
 
 
 @torch.no_grad()
-def embedded(embed: Embed, prompts: Sequence[str], patterns: Sequence[str] = (PLACE,)) -> Float[Tensor, "k d"]:
-    """A unit vector for each prompt: its embeddings in all templates, normalised, their mean, normalised again.
+def embed_prompts(
+    embed: EmbedTexts, prompts: Sequence[str], templates: Sequence[str] = (PLACEHOLDER,)
+) -> Float[Tensor, "k d"]:
+    """Compute a unit vector for each prompt: the normalised mean of its normalised embeddings in all templates.
 
-    Radford et al. 2021, arXiv:2103.00020, section 3.1.4 (its prompt ensembles).
+    Prompt ensembles of Radford et al. 2021, arXiv:2103.00020, section 3.1.4.
 
     Raises:
         RequestError: a prompt's embeddings hold NaN or infinite values, or have no direction.
     """
-    texts = filled(prompts, patterns)
+    texts = fill_templates(prompts, templates)
     sums: Tensor | None = None
-    for start in range(0, len(texts), AT_ONCE):
-        some = texts[start : start + AT_ONCE]
+    for start in range(0, len(texts), BATCH_SIZE):
+        some = texts[start : start + BATCH_SIZE]
         found = F.normalize(embed([text for _, text in some]).float(), dim=-1)
         if sums is None:
             sums = torch.zeros(len(prompts), found.shape[1])
         sums.index_add_(0, torch.tensor([number for number, _ in some]), found.cpu())
-    assert sums is not None  # or there would be no prompts
+    assert sums is not None  # there is at least one prompt
     for prompt, row in zip(prompts, sums, strict=True):
         if not row.isfinite().all() or not row.any():
             what = "is zero" if row.isfinite().all() else "holds NaN or infinite values"

@@ -1,1 +1,1 @@
-"""Where models come from: a file for each source."""
+"""Model sources, one module each."""

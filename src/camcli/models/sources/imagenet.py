@@ -1,15 +1,15 @@
-"""The names of ImageNet's classes, which timm carries along."""
+"""Names of ImageNet's classes, as timm has them."""
 
 import re
 
 from camcli.targets.labels import Labels
 
 
-def named(tag: str, classes: int) -> Labels | None:
-    """ImageNet's names for a model with this tag and number of classes; None if that is not what it was trained on.
+def find_labels(tag: str, classes: int) -> Labels | None:
+    """Return ImageNet's class names for a model with this tag and number of classes; None if it is no ImageNet model.
 
-    The number alone would take any model with a thousand classes for an ImageNet model, so the tag must say so too
-    (``a1_in1k``, ``augreg_in21k``): in timm's registry every such model's does.
+    By the number alone, any model with a thousand classes would count as one, so the tag must name ImageNet too
+    (``a1_in1k``, ``augreg_in21k``), as it does for all such models in timm's registry.
     """
     from timm.data import ImageNetInfo, infer_imagenet_subset
 
@@ -20,8 +20,8 @@ def named(tag: str, classes: int) -> Labels | None:
     return Labels(tuple(info.label_descriptions()), tuple(info.label_names()))
 
 
-def wordnet() -> tuple[str, ...]:
-    """The WordNet ids of the thousand classes, in the usual order."""
+def list_wordnet_ids() -> tuple[str, ...]:
+    """List the WordNet ids of ImageNet-1k's classes, in the usual order."""
     from timm.data import ImageNetInfo
 
     return tuple(ImageNetInfo("imagenet-1k").label_names())

@@ -1,4 +1,4 @@
-"""A model of the user's own: ``path/to/file.py:function``, or ``package.module:function``."""
+"""Models of the user's own: ``path/to/file.py:function``, or ``package.module:function``."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,174 +11,176 @@ from torch import nn
 
 from camcli.base.errors import RequestError
 from camcli.engine import input_channels
-from camcli.engine.devices import like
+from camcli.engine.devices import reference_tensor
 from camcli.engine.hooks.state import frozen
-from camcli.engine.network import Network, tells_apart, two_sided
-from camcli.images.transform import Prepare
+from camcli.engine.network import Network, is_two_sided, make_two_sided
+from camcli.images.transform import Preprocess
 from camcli.models import user_code
 from camcli.models.adapters import headless, owning, resize
-from camcli.models.spec import Request
+from camcli.models.spec import ModelSpec
 from camcli.models.weights import checkpoint, fit
 from camcli.targets.labels import Labels
 
-NAMED = "a model of your own is named path/to/file.py:function, or package.module:function"
-RETURNS = (
+MODEL_USAGE = "a model of your own is named path/to/file.py:function, or package.module:function"
+RETURN_USAGE = (
     "it returns one of:\n"
-    '  (module, camcli.Prepare(size=(224, 224), mean=(...), std=(...), resize=(256, 256)), ["cat", "dog", ...])\n'
-    "  (module, prepare)  without the names of the classes\n"
+    '  (module, camcli.Preprocess(size=(224, 224), mean=(...), std=(...), resize=(256, 256)), ["cat", "dog", ...])\n'
+    "  (module, preprocess)  without the names of the classes\n"
     "  a model made by timm.create_model, which carries its preprocessing\n"
     "  a camcli.Network"
 )
 
 
 def names() -> list[str]:
-    """None: files are not listed."""
+    """Return an empty list, since files are not listed."""
     return []
 
 
 def has(name: str) -> bool:
-    """Whether the name is that of a Python file and a function in it."""
+    """Return whether the name is that of a Python file and a function in it."""
     return name.rpartition(":")[0].endswith(".py")
 
 
 def cached(name: str) -> bool:
-    """Whether the file, or the module, is there."""
+    """Return whether the file or module exists."""
     place = name.rpartition(":")[0]
     return Path(place).is_file() if place.endswith(".py") else user_code.is_module(place)
 
 
-def load(request: Request) -> Network:
-    """What the function of the file makes, with weights from a file or at random if asked for.
+def load(spec: ModelSpec) -> Network:
+    """Load the model that the user's function returns, with weights from a file or random ones if requested.
 
     Raises:
-        RequestError: there is no such file or function, it fails, or what it returns lacks the preprocessing; or it is
-            asked for without its head, and is no model of timm's.
+        RequestError: there is no such file or function, it fails, or its result lacks the preprocessing; or the model
+            is requested without its head, and is neither timm's nor headless already.
     """
-    with user_code.neighbours(request.name):
-        function = user_code.found(request.name, "function", NAMED)
-        made = user_code.called(function, request.name)
-        # What is loaded may be changed, and others may hold what was made.
-        again = partial(user_code.called, function, request.name)
-        made, shared = owning.owned(made, again, deep=bool(request.weights))
-    if shared and (request.weights or request.headless):
+    with user_code.neighbours_importable(spec.name):
+        function = user_code.import_callable(spec.name, "function", MODEL_USAGE)
+        made = user_code.call_user_code(function, spec.name)
+        # Loaded models may be changed, and the user's code may hold this one.
+        remake = partial(user_code.call_user_code, function, spec.name)
+        made, shared = owning.copy_module(made, remake, deep=bool(spec.weights))
+    if shared and (spec.weights or spec.headless):
         raise RequestError(
-            f"{request.name} hands out the same network each time, which must stay as it is, and {shared}",
+            f"{spec.name} hands out the same network each time, which must stay as it is, and {shared}",
             "build a new one in each call; or return it with its weights loaded, without its head",
         )
-    if request.headless and isinstance(made, nn.Module):
-        return _checked(_without_head(made, request))
-    network = replace(_network(made, request.name), shared=shared)
+    if spec.headless and isinstance(made, nn.Module):
+        return _try_and_name(_load_headless(made, spec))
+    network = replace(_as_network(made, spec.name), shared=shared)
     if shared:
-        note = f"{request.name} hands out the same network each time, and {shared}: it is used as it stands, and slower"
+        note = f"{spec.name} hands out the same network each time, and {shared}: it is used as it stands, and slower"
         network = replace(network, notes=(*network.notes, note))
     else:
         network.module.eval()
-    _check_head(network, request)
-    if request.file:
-        content = checkpoint.read(request.file)
-        module, notes = fit.fit(lambda _classes: network.module, content, request.name)
-        network = replace(network, module=module, weights="file", origin=f"the file {request.file}")
+    _check_head(network, spec)
+    if spec.weights_file:
+        content = checkpoint.read(spec.weights_file)
+        module, notes = fit.load_weights(lambda _classes: network.module, content, spec.name)
+        network = replace(network, module=module, weights="file", origin=f"the file {spec.weights_file}")
         network = replace(network, notes=(*network.notes, *notes))
-    if request.random:
-        _reset(network.module, request.name)
-        network = replace(network, weights="random", origin=f"random numbers from seed {request.seed}")
-    if request.output:
-        network = replace(network, outlet=replace(network.outlet, path=request.output))
-    if request.wrapped:  # then the wrapper is what takes pictures, and is tried
-        prepare = network.prepare.changed(request.size) if request.size else network.prepare
-        return replace(network, prepare=prepare)
-    return _checked(_sized(network, request.size) if request.size else network)
+    if spec.is_random:
+        _randomize(network.module, spec.name)
+        network = replace(network, weights="random", origin=f"random numbers from seed {spec.seed}")
+    if spec.output:
+        network = replace(network, output_spec=replace(network.output_spec, path=spec.output))
+    if spec.has_wrapper:  # then the wrapper takes the images, and is tried itself
+        preprocess = network.preprocess.adapt(spec.size) if spec.size else network.preprocess
+        return replace(network, preprocess=preprocess)
+    return _try_and_name(_resize(network, spec.size) if spec.size else network)
 
 
-# What the function returned
+# The function's result
 
 
-def _network(made: Any, name: str) -> Network:
+def _as_network(made: Any, name: str) -> Network:
     if isinstance(made, Network):
         return made
     origin = f"as built by {name}"
     if isinstance(made, nn.Module):
-        return _carrying(made, name, origin)
+        return _from_timm_module(made, name, origin)
     if isinstance(made, tuple) and len(made) in (2, 3) and isinstance(made[0], nn.Module):
-        module, prepare, *labels = made
-        if isinstance(prepare, Prepare):
-            return Network(name, module, prepare, _labels(labels[0] if labels else [], name), "pretrained", origin)
-    raise RequestError(f"{name} returned {_described(made)}", RETURNS)
+        module, preprocess, *labels = made
+        if isinstance(preprocess, Preprocess):
+            return Network(
+                name, module, preprocess, _as_labels(labels[0] if labels else [], name), "pretrained", origin
+            )
+    raise RequestError(f"{name} returned {_describe(made)}", RETURN_USAGE)
 
 
-def _carrying(module: nn.Module, name: str, origin: str) -> Network:
-    """A bare module, if it carries timm's configuration; ImageNet's preprocessing is never assumed."""
-    _check_carrying(module, name)
-    from camcli.models.sources.timm import network
+def _from_timm_module(module: nn.Module, name: str, origin: str) -> Network:
+    """Make a network of a bare module by its timm configuration; ImageNet's preprocessing is never assumed."""
+    _check_has_timm_config(module, name)
+    from camcli.models.sources.timm import build_network
 
-    return replace(network(module, name, Request(name), origin), name=name)
+    return replace(build_network(module, name, ModelSpec(name), origin), name=name)
 
 
-def _check_carrying(module: nn.Module, name: str) -> None:
+def _check_has_timm_config(module: nn.Module, name: str) -> None:
     if not getattr(module, "pretrained_cfg", None):
-        raise RequestError(f"{name} returned a model that does not say how pictures are prepared for it", RETURNS)
+        raise RequestError(f"{name} returned a model that does not say how pictures are prepared for it", RETURN_USAGE)
 
 
-def _without_head(module: nn.Module, request: Request) -> Network:
-    """A bare module that carries timm's configuration, with the weights asked for and without its head."""
-    _check_carrying(module, request.name)
-    from camcli.models.sources.timm import network, without_head
+def _load_headless(module: nn.Module, spec: ModelSpec) -> Network:
+    """Make a network of a bare module with timm configuration, with the requested weights and without its head."""
+    _check_has_timm_config(module, spec.name)
+    from camcli.models.sources.timm import build_network, remove_head
 
-    origin, notes = f"as built by {request.name}", tuple[str, ...]()
-    if request.file:
-        content, origin = checkpoint.read(request.file), f"the file {request.file}"
-        module, notes = fit.fit(lambda _classes: module, content, request.name, beheaded=without_head)
-    if request.random:
-        _reset(module, request.name)
-        origin = f"random numbers from seed {request.seed}"
-    return replace(network(module, request.name, request, origin, notes), name=request.name)
-
-
-def _check_head(network: Network, request: Request) -> None:
-    """See that what is asked about the head is so already: only of timm's models is it known how to take it off."""
-    if request.headless and not network.headless:
-        raise RequestError(f"nothing says where the head of {request.name} is", headless.OWN)
-    if request.pool == "none" and network.outlet.task != "features":
-        raise RequestError(f"nothing says where the pooling of {request.name} is", headless.OWN)
+    origin, notes = f"as built by {spec.name}", tuple[str, ...]()
+    if spec.weights_file:
+        content, origin = checkpoint.read(spec.weights_file), f"the file {spec.weights_file}"
+        module, notes = fit.load_weights(lambda _classes: module, content, spec.name, remove_head=remove_head)
+    if spec.is_random:
+        _randomize(module, spec.name)
+        origin = f"random numbers from seed {spec.seed}"
+    return replace(build_network(module, spec.name, spec, origin, notes), name=spec.name)
 
 
-def _labels(given: Any, name: str) -> Labels:
+def _check_head(network: Network, spec: ModelSpec) -> None:
+    """Check that a requested removal of head or pooling is done already: only timm's models have a way to do it."""
+    if spec.headless and not network.headless:
+        raise RequestError(f"nothing says where the head of {spec.name} is", headless.HEADLESS_HINT)
+    if spec.pool == "none" and network.output_spec.task != "features":
+        raise RequestError(f"nothing says where the pooling of {spec.name} is", headless.HEADLESS_HINT)
+
+
+def _as_labels(given: Any, name: str) -> Labels:
     if isinstance(given, Labels):
         return given
     if isinstance(given, Sequence) and not isinstance(given, str) and all(isinstance(label, str) for label in given):
         return Labels(tuple(given))
     raise RequestError(
-        f"the names of the classes that {name} returned are {_described(given)}", "give a list of strings"
+        f"the names of the classes that {name} returned are {_describe(given)}", "give a list of strings"
     )
 
 
-def _sized(network: Network, size: tuple[int, int]) -> Network:
-    """The network for another input size, as it is; how its patches lie then is read from what it gives."""
+def _resize(network: Network, size: tuple[int, int]) -> Network:
+    """Use the unchanged module at another input size; its patch grid is then inferred from its activations."""
     return replace(
         network,
-        module=resize.resized(
-            network.module, network.prepare.size, size, network.name, channels=network.prepare.channels
+        module=resize.resize_module(
+            network.module, network.preprocess.size, size, network.name, channels=network.preprocess.channels
         ),
-        prepare=network.prepare.changed(size),
+        preprocess=network.preprocess.adapt(size),
         grid=None,
     )
 
 
-def _described(made: Any) -> str:
+def _describe(made: Any) -> str:
     if isinstance(made, tuple):
         return f"a tuple of {', '.join(type(part).__name__ for part in made)}"
     return f"a {type(made).__name__}"
 
 
-def _checked(network: Network) -> Network:
-    """The network, once it has shown on an empty picture that it gives scores; named by number if it must be."""
-    classes = _classes(network)
+def _try_and_name(network: Network) -> Network:
+    """Check on a blank image that the network gives scores, and number its classes if they have no names."""
+    classes = _count_classes(network)
     if classes is None:
         return network
     if not len(network.labels):
         return replace(network, labels=Labels.numbered(classes, "channel" if network.headless else "class"))
-    if classes == 1 and tells_apart(network, network.labels):
-        return two_sided(network, network.labels)
+    if classes == 1 and is_two_sided(network, network.labels):
+        return make_two_sided(network, network.labels)
     if len(network.labels) != classes:
         raise RequestError(
             f"{network.name} gives {classes} scores, and names {len(network.labels)} classes",
@@ -187,44 +189,44 @@ def _checked(network: Network) -> Network:
     return network
 
 
-def _classes(network: Network) -> int | None:
-    """How many classes an empty picture is scored for; None if boxes are found."""
-    size, channels = network.prepare.size, network.prepare.channels
-    picture = torch.zeros(1, channels, *size).to(like(network.module))
+def _count_classes(network: Network) -> int | None:
+    """Count the scores of a blank image; return None for a detector."""
+    size, channels = network.preprocess.size, network.preprocess.channels
+    picture = torch.zeros(1, channels, *size).to(reference_tensor(network.module))
     try:
         with torch.no_grad(), frozen(network.module):
             output = network.module(picture)
     except Exception as error:
-        _check_channels(network, input_channels.taken(network.module, size, channels))
+        _check_channels(network, input_channels.find_input_channels(network.module, size, channels))
         raise RequestError(
-            f"{network.name} fails on a picture of {tuple(picture.shape)}: {user_code.said(error)}",
-            "does the Prepare's size fit the model?",
+            f"{network.name} fails on a picture of {tuple(picture.shape)}: {user_code.format_error(error)}",
+            "does the Preprocess's size fit the model?",
         ) from error
-    if network.outlet.task == "detect" and not len(network.labels):
+    if network.output_spec.task == "detect" and not len(network.labels):
         raise RequestError(
             f"nothing says what the classes of {network.name}'s boxes are", "give the names of all as labels, in order"
         )
     try:
-        return network.read(output, 1).classes if network.outlet.task != "detect" else None
+        return network.read(output, 1).classes if network.output_spec.task != "detect" else None
     except RequestError as error:
         raise RequestError(f"{network.name}: {error.message}", error.hint) from None
 
 
-def _check_channels(network: Network, taken: int | None) -> None:
-    """Where a network fails, see that it is not for the channels of its images."""
-    made = network.prepare.channels
-    if taken not in (None, made):
-        assert taken is not None
-        numbers = ", ".join(["0.5"] * taken) + "," * (taken == 1)
+def _check_channels(network: Network, in_channels: int | None) -> None:
+    """Raise an error if a network fails because it takes images with another number of channels."""
+    made = network.preprocess.channels
+    if in_channels not in (None, made):
+        assert in_channels is not None
+        numbers = ", ".join(["0.5"] * in_channels) + "," * (in_channels == 1)
         raise RequestError(
-            f"{network.name} takes images of {input_channels.channels_in_words(taken)}, and its Prepare makes "
-            f"{input_channels.channels_in_words(made)}: so many numbers its mean and std have",
-            f"give one mean and one std for each channel: camcli.Prepare(..., mean=({numbers}), std=({numbers}))",
+            f"{network.name} takes images of {input_channels.format_channels(in_channels)}, and its Preprocess makes "
+            f"{input_channels.format_channels(made)}: so many numbers its mean and std have",
+            f"give one mean and one std for each channel: camcli.Preprocess(..., mean=({numbers}), std=({numbers}))",
         )
 
 
-def _reset(module: nn.Module, name: str) -> None:
-    """Random numbers in every layer, drawn as each layer draws its own."""
+def _randomize(module: nn.Module, name: str) -> None:
+    """Randomise every layer by its own initialisation."""
     for path, part in module.named_modules():
         reset = getattr(part, "reset_parameters", None) or getattr(part, "_reset_parameters", None)
         if callable(reset):

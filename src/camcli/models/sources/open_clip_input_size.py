@@ -1,4 +1,4 @@
-"""An image tower of open_clip for input of another size."""
+"""Support for other input sizes in open_clip's image towers."""
 
 import math
 from typing import Any
@@ -8,39 +8,39 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
-from camcli.engine.hooks.input_size import follow, interpolated
+from camcli.engine.hooks.input_size import adapt_to_input_size, resample_positions
 from camcli.models.sources import timm_input_size
 
-POSITIONS = "positions are interpolated to the cells of each input (bicubic, antialiased)"
+POSITIONS_NOTE = "positions are interpolated to the cells of each input (bicubic, antialiased)"
 
 
-def follow_size(visual: Any) -> None:
-    """Have an image tower follow the size of its input."""
+def make_resizable(visual: Any) -> None:
+    """Make an image tower adapt to the size of its input."""
     if isinstance(visual, TimmModel):
-        timm_input_size.follow_size(visual.trunk)
+        timm_input_size.make_resizable(visual.trunk)
     elif isinstance(visual, VisionTransformer):
-        follow(visual, tuple(visual.image_size), _change, POSITIONS)
+        adapt_to_input_size(visual, tuple(visual.image_size), _set_input_size, POSITIONS_NOTE)
     elif isinstance(visual, ModifiedResNet):
-        # It looks at the cells of its input, which the convolutions before take of any size.
+        # Only the attention pooling depends on the size; the convolutions before it do not.
         side = math.isqrt(len(visual.attnpool.positional_embedding) - 1)
-        follow(visual.attnpool, (side, side), _change_cells, POSITIONS)
+        adapt_to_input_size(visual.attnpool, (side, side), _set_pool_grid, POSITIONS_NOTE)
 
 
-def _change(visual: Any, size: tuple[int, int]) -> None:
-    """Make a vision transformer what it must be for input of this size."""
+def _set_input_size(visual: Any, size: tuple[int, int]) -> None:
+    """Adapt a vision transformer to an input size, interpolating its position embeddings."""
     rows, columns = visual.patch_size
     if size[0] % rows or size[1] % columns:
         raise ValueError(f"it cuts pictures into patches of {rows}x{columns}, which do not go into it evenly")
     grid = size[0] // rows, size[1] // columns
-    visual.positional_embedding = _interpolated(visual.positional_embedding, visual.grid_size, grid)
+    visual.positional_embedding = _resample(visual.positional_embedding, visual.grid_size, grid)
     visual.grid_size, visual.image_size = grid, size
 
 
-def _change_cells(pool: Any, cells: tuple[int, int]) -> None:
-    """Make a pooling by attention what it must be for so many cells; the first position is that of their mean."""
+def _set_pool_grid(pool: Any, grid: tuple[int, int]) -> None:
+    """Adapt an attention pooling to a grid of cells; its first position embedding is for their mean, and is kept."""
     side = math.isqrt(len(pool.positional_embedding) - 1)
-    pool.positional_embedding = _interpolated(pool.positional_embedding, (side, side), cells)
+    pool.positional_embedding = _resample(pool.positional_embedding, (side, side), grid)
 
 
-def _interpolated(table: nn.Parameter, before: tuple[int, int], after: tuple[int, int]) -> nn.Parameter:
-    return nn.Parameter(interpolated(table, before, after, 1), table.requires_grad)
+def _resample(table: nn.Parameter, before: tuple[int, int], after: tuple[int, int]) -> nn.Parameter:
+    return nn.Parameter(resample_positions(table, before, after, 1), table.requires_grad)

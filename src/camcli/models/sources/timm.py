@@ -7,18 +7,18 @@ from pathlib import Path
 from torch import nn
 
 from camcli.base.errors import RequestError
-from camcli.engine.layers.layout import scaled
+from camcli.engine.layers.layout import scale_grid
 from camcli.engine.network import Network
-from camcli.models import Pool
+from camcli.models import PoolOption
 from camcli.models.adapters import headless
 from camcli.models.sources.timm_config import (
     count_prefix_tokens,
-    patch_grid,
-    pretrained_config,
+    find_patch_grid,
     read_labels,
-    read_prepare,
+    read_preprocess,
+    read_pretrained_config,
 )
-from camcli.models.sources.timm_input_size import follow_size, input_size, resize_model
+from camcli.models.sources.timm_input_size import make_resizable, read_native_size, resize_model
 from camcli.models.sources.timm_weights import (
     build_model,
     convert_state,
@@ -28,118 +28,124 @@ from camcli.models.sources.timm_weights import (
     resolve_registered,
     resolve_weights,
 )
-from camcli.models.spec import Request
+from camcli.models.spec import ModelSpec
 from camcli.models.weights import checkpoint, fit, skip_init
-from camcli.targets.readers.spec import PLAIN
+from camcli.targets.readers.spec import DEFAULT_OUTPUT_SPEC
 
-# Of the classifier that an architecture gets that has none, where all weights are random.
-ANY_CLASSES = 10
+# Number of classes of the classifier added to an untrained architecture that has none.
+RANDOM_CLASSES = 10
 
 
 def names() -> list[str]:
-    """Every architecture with each of its tags; those without weights by their bare name."""
+    """List every architecture with each of its tags; those without weights by their bare name."""
     return list_names()
 
 
 def has(name: str) -> bool:
-    """Whether timm has this architecture; the tag is checked by ``load``."""
+    """Return whether timm has this architecture; the tag is checked by :func:`load`."""
     return is_known(name)
 
 
 def cached(name: str) -> bool:
-    """Whether the model's weights are at hand."""
+    """Return whether the model's weights are on this machine."""
     weights = resolve_registered(name).weights
-    return isinstance(weights, Path) or (weights is not None and weights.cached() is not None)
+    return isinstance(weights, Path) or (weights is not None and weights.find_cached() is not None)
 
 
-def load(request: Request) -> Network:
-    """A model by timm's own words: ``resnet50``, ``resnet50.a1_in1k``, ``hf-hub:owner/model``, ``local-dir:folder``.
+def load(spec: ModelSpec) -> Network:
+    """Load a timm model: ``resnet50``, ``resnet50.a1_in1k``, ``hf-hub:owner/model`` or ``local-dir:folder``.
 
     Raises:
-        RequestError: there is no such model or tag, or its weights cannot be had or do not fit.
+        RequestError: there is no such model or tag, or its weights are unavailable or do not fit.
     """
-    choice = resolve_weights(request.name, own_weights=not request.weights)
-    if request.file:
-        build, beheaded = partial(build_model, choice), without_head if request.headless else None
-        module, notes = skip_init.built(
-            lambda: fit.fit(build, checkpoint.read(request.file), choice.name, convert_state, beheaded)
+    choice = resolve_weights(spec.name, own_weights=not spec.weights)
+    if spec.weights_file:
+        build, remove_head_fn = partial(build_model, choice), remove_head if spec.headless else None
+        module, notes = skip_init.build_without_init(
+            lambda: fit.load_weights(
+                build, checkpoint.read(spec.weights_file), choice.name, convert_state, remove_head_fn
+            )
         )
-        return network(module, choice.name, request, f"the file {request.file}", notes, choice.create)
-    if request.random:
+        return build_network(module, choice.name, spec, f"the file {spec.weights_file}", notes, choice.create_name)
+    if spec.is_random:
         module, about = build_model(choice), tuple[str, ...]()
-        if not request.headless and not getattr(module, "num_classes", 0):
-            module = build_model(choice, ANY_CLASSES)
-            about = (f"{choice.name} has no classifier of its own; a random one of {ANY_CLASSES} classes is put on it",)
-        origin = f"random numbers from seed {request.seed}"
-        return network(module, choice.name, request, origin, about, create=choice.create)
-    return network(load_pretrained(choice), choice.name, request, choice.origin, create=choice.create)
+        if not spec.headless and not getattr(module, "num_classes", 0):
+            module = build_model(choice, RANDOM_CLASSES)
+            about = (
+                f"{choice.name} has no classifier of its own; a random one of {RANDOM_CLASSES} classes is put on it",
+            )
+        origin = f"random numbers from seed {spec.seed}"
+        return build_network(module, choice.name, spec, origin, about, create_name=choice.create_name)
+    return build_network(load_pretrained(choice), choice.name, spec, choice.origin, create_name=choice.create_name)
 
 
-def network(
-    module: nn.Module, name: str, request: Request, origin: str, notes: tuple[str, ...] = (), create: str = ""
+def build_network(
+    module: nn.Module, name: str, spec: ModelSpec, origin: str, notes: tuple[str, ...] = (), create_name: str = ""
 ) -> Network:
-    """A network of a module that carries timm's configuration.
+    """Make a network of a module by its timm configuration.
 
     Args:
         module: the model, with its weights.
         name: its full name.
-        request: what was asked of it.
-        origin: where its weights come from.
-        notes: what a user of it must know.
-        create: what timm builds it by, for another input size.
+        spec: the requested model.
+        origin: the origin of its weights.
+        notes: notes for the user.
+        create_name: its name for ``timm.create_model``, to rebuild it for another input size.
 
     Raises:
-        RequestError: the model has no classes, or nothing says how pictures become its channels, or it takes none of
-            the size asked; or its head or its pooling cannot be taken off.
+        RequestError: the model has no classes, the preprocessing for its channels is unknown, it does not take the
+            requested size, or its head or pooling cannot be removed.
     """
-    config = pretrained_config(module)
+    config = read_pretrained_config(module)
     classes = int(getattr(module, "num_classes", config.get("num_classes", 0)))
-    if classes < 1 and not request.headless:
+    if classes < 1 and not spec.headless:
         raise RequestError(
             f"{name} gives features, no class scores",
             "explain its features: --head none; or choose one with a classifier, or give its weights with one: "
             "--weights FILE",
         )
-    own, prefix, grid = input_size(module), count_prefix_tokens(module), patch_grid(module)
-    follow_size(module, create)
-    if request.size:
-        module, grid = resize_model(module, request.size, name, create), scaled(grid, own, request.size)
-    prepare = read_prepare(module, name, request.size)
-    if request.headless:
-        without_head(module, name, request.pool)
-        # Of models whose class token joins late too: at the end it is there.
-        before = getattr(module, "num_prefix_tokens", None)
-        labels, outlet = headless.channels(module, prepare.size, name, request.pool, before, grid, prepare.channels)
+    native_size, prefix, grid = read_native_size(module), count_prefix_tokens(module), find_patch_grid(module)
+    make_resizable(module, create_name)
+    if spec.size:
+        module, grid = resize_model(module, spec.size, name, create_name), scale_grid(grid, native_size, spec.size)
+    preprocess = read_preprocess(module, name, spec.size)
+    if spec.headless:
+        remove_head(module, name, spec.pool)
+        # Includes class tokens that join in late blocks, since features are read at the end.
+        final_prefix = getattr(module, "num_prefix_tokens", None)
+        labels, output_spec = headless.probe_channels(
+            module, preprocess.size, name, spec.pool, final_prefix, grid, preprocess.channels
+        )
         about_labels: tuple[str, ...] = ()
     else:
-        (labels, about_labels), outlet = read_labels(config, classes, request.file), PLAIN
+        (labels, about_labels), output_spec = read_labels(config, classes, spec.weights_file), DEFAULT_OUTPUT_SPEC
     return Network(
         name=name,
         module=module.eval(),
-        prepare=prepare,
+        preprocess=preprocess,
         labels=labels,
-        weights=request.kind,
+        weights=spec.weights_kind,
         origin=origin,
-        activation="none" if request.headless else "softmax",
+        activation="none" if spec.headless else "softmax",
         prefix=prefix,
         grid=grid,
         notes=notes + about_labels,
-        outlet=outlet,
-        headless=request.headless,
+        output_spec=output_spec,
+        headless=spec.headless,
     )
 
 
-def without_head(module: nn.Module, name: str = "the model", pool: Pool = "keep") -> nn.Module:
-    """The module itself, its classifier taken off; of ``pool="none"`` its pooling too.
+def remove_head(module: nn.Module, name: str = "the model", pool: PoolOption = "keep") -> nn.Module:
+    """Remove a module's classifier in place, and for ``pool="none"`` its pooling too.
 
     Raises:
         RequestError: timm cannot do that with this model.
     """
     reset: Callable[..., object] | None = getattr(module, "reset_classifier", None)
     if reset is None:
-        raise RequestError(f"{name} has no reset_classifier, by which timm takes a head off", headless.AT_A_LAYER)
+        raise RequestError(f"{name} has no reset_classifier, by which timm takes a head off", headless.LAYER_HINT)
     if pool == "keep":
-        headless.removed(lambda: reset(0), "head", name, headless.AT_A_LAYER)
+        headless.remove_part(lambda: reset(0), "head", name, headless.LAYER_HINT)
     else:
-        headless.removed(lambda: reset(0, ""), "pooling", name, f"leave --pool none out; {headless.AT_A_LAYER}")
+        headless.remove_part(lambda: reset(0, ""), "pooling", name, f"leave --pool none out; {headless.LAYER_HINT}")
     return module

@@ -1,4 +1,4 @@
-"""A model of timm for input of another size, what belongs to positions interpolated by timm itself."""
+"""Support for other input sizes in timm models, with position embeddings interpolated by timm itself."""
 
 import inspect
 import math
@@ -12,58 +12,58 @@ from timm.layers import PatchEmbed
 from torch import nn
 
 from camcli.base.errors import RequestError
-from camcli.engine.hooks.input_size import follow
+from camcli.engine.hooks.input_size import adapt_to_input_size
 from camcli.models.adapters import resize
-from camcli.models.sources.timm_config import count_channels, pretrained_config
+from camcli.models.sources.timm_config import count_channels, read_pretrained_config
 from camcli.models.sources.timm_weights import convert_state
 
-# What interpolates its positions in its forward, whatever its configuration says of its size.
-INTERPOLATING = ("VisionTransformerSAM",)
-POSITIONS = "what belongs to positions is interpolated to each input's size by timm (set_input_size)"
+# Classes that interpolate positions in their forward, although their configuration says fixed size.
+SELF_RESAMPLING = ("VisionTransformerSAM",)
+POSITIONS_NOTE = "what belongs to positions is interpolated to each input's size by timm (set_input_size)"
 
 
-def follow_size(module: nn.Module, create: str = "", own: tuple[int, int] | None = None) -> None:
-    """Have a model of timm follow the size of its input, what belongs to positions interpolated by timm itself.
+def make_resizable(module: nn.Module, create_name: str = "", native_size: tuple[int, int] | None = None) -> None:
+    """Make a timm model adapt to the size of its input, with position embeddings interpolated by timm.
 
-    A model that timm calls of fixed size and cannot change is refused input of another size, unless it is seen to be
-    right as it is: CrossViT would scale any input to its own size, and MViTv2 look up the wrong places, unseen.
+    A model that timm declares to be of fixed size and cannot resize is refused other input sizes, unless its output is
+    verified: CrossViT would silently scale any input to its own size, and MViTv2 look up wrong positions.
 
     Args:
         module: the model.
-        create: what timm builds it by.
-        own: what it was built for, if that is not what its configuration says.
+        create_name: its name for ``timm.create_model``.
+        native_size: the size it was built for, if not that of its configuration.
     """
-    own = own or input_size(module)
+    native_size = native_size or read_native_size(module)
     if hasattr(module, "set_input_size"):
-        follow(module, own, _change, POSITIONS)
-    elif _is_fixed(module):
-        follow(module, own, _Unchanged(own, create), "")
+        adapt_to_input_size(module, native_size, _set_input_size, POSITIONS_NOTE)
+    elif _is_fixed_size(module):
+        adapt_to_input_size(module, native_size, _SizeCheck(native_size, create_name), "")
 
 
-def _is_fixed(module: nn.Module) -> bool:
-    return bool(pretrained_config(module).get("fixed_input_size")) and type(module).__name__ not in INTERPOLATING
+def _is_fixed_size(module: nn.Module) -> bool:
+    return bool(read_pretrained_config(module).get("fixed_input_size")) and type(module).__name__ not in SELF_RESAMPLING
 
 
-def input_size(module: nn.Module) -> tuple[int, int]:
-    """Height and width of the input that a model is made for."""
+def read_native_size(module: nn.Module) -> tuple[int, int]:
+    """Read the height and width of the input that a model is made for."""
     size = getattr(getattr(module, "patch_embed", None), "img_size", None)
     height, width = size if isinstance(size, tuple) else timm.data.resolve_model_data_config(module)["input_size"][1:]
     return int(height), int(width)
 
 
-def _change(module: Any, size: tuple[int, int]) -> None:
-    """Make a model what it must be for input of this size, by timm's own means."""
-    if patches := _uneven(module, size):
+def _set_input_size(module: Any, size: tuple[int, int]) -> None:
+    """Adapt a model to an input size with its own ``set_input_size``."""
+    if patches := _find_uneven_patches(module, size):
         raise ValueError(f"it cuts pictures into patches of {patches}, which do not go into it evenly")
-    windows = _windows(module)
+    windows = _find_trained_windows(module)
     with warnings.catch_warnings():
-        # torch's, of how timm looks up tables of relative positions.
+        # torch's, about timm's interpolation of relative position tables.
         warnings.simplefilter("ignore", UserWarning)
         module.set_input_size(img_size=size, **({"window_size": windows} if windows else {}))
 
 
-def _uneven(module: nn.Module, size: tuple[int, int]) -> str:
-    """The patches that pictures are cut into, if they do not go into this size evenly."""
+def _find_uneven_patches(module: nn.Module, size: tuple[int, int]) -> str:
+    """Format the patch size if it does not divide an input size evenly; else return an empty text."""
     embed = getattr(module, "patch_embed", None)
     if not isinstance(embed, PatchEmbed):
         return ""
@@ -71,8 +71,8 @@ def _uneven(module: nn.Module, size: tuple[int, int]) -> str:
     return f"{rows}x{columns}" if size[0] % rows or size[1] % columns else ""
 
 
-def _windows(module: Any) -> Any:
-    """The windows of attention that the weights were trained for, which stay; None where they go by the input's size.
+def _find_trained_windows(module: Any) -> Any:
+    """Return the attention windows that the weights were trained with; None if they depend on the input size.
 
     Raises:
         ValueError: this version of timm cannot keep them.
@@ -88,79 +88,87 @@ def _windows(module: Any) -> Any:
     return windows.pop()
 
 
-class _Unchanged:
-    """Lets a model of fixed size be as it is for input of another, if that is right.
+class _SizeCheck:
+    """Check that a model of fixed size gives correct outputs at another input size without being resized.
 
-    It is, if the model that is built for that size, its weights interpolated, says the same.
+    They are correct if a model built for that size, with interpolated weights, gives the same outputs.
 
     Args:
-        own: the input that the model is made for.
-        create: what timm builds it by; empty if that is not known.
+        native_size: the input size that the model is made for.
+        create_name: its name for ``timm.create_model``; empty if unknown.
     """
 
-    def __init__(self, own: tuple[int, int], create: str) -> None:
-        self._own, self._create = own, create
-        self._right: set[tuple[int, int]] = set()
+    def __init__(self, native_size: tuple[int, int], create_name: str) -> None:
+        self._native_size, self._create_name = native_size, create_name
+        self._valid_sizes: set[tuple[int, int]] = set()
 
     def __call__(self, module: nn.Module, size: tuple[int, int]) -> None:
-        if size in self._right:
+        if size in self._valid_sizes:
             return
-        if _is_built_for(module, self._create):
-            # Two others with its weights, since somebody may be listening to the module itself.
+        if _takes_img_size(module, self._create_name):
+            # Two copies with its weights, since the module itself may have hooks.
             with torch.random.fork_rng(devices=[]):
-                own, made = (_rebuilt(module, self._own, each, self._create).eval() for each in (self._own, size))
+                unchanged, rebuilt = (
+                    _rebuild(module, self._native_size, each, self._create_name).eval()
+                    for each in (self._native_size, size)
+                )
             noise = torch.randn(1, count_channels(module), *size, generator=torch.Generator().manual_seed(0))
-            if not torch.equal(own(noise), made(noise)):
+            if not torch.equal(unchanged(noise), rebuilt(noise)):
                 raise ValueError("timm interpolates its positions only where it builds the model for one size (--size)")
-        elif math.prod(size) == math.prod(self._own):
-            raise ValueError(resize.SAME_COUNT)
-        self._right.add(size)
+        elif math.prod(size) == math.prod(self._native_size):
+            raise ValueError(resize.SAME_PATCH_COUNT)
+        self._valid_sizes.add(size)
 
 
-def resize_model(module: nn.Module, size: tuple[int, int], name: str, create: str) -> nn.Module:
-    """The model for pictures of this size, its weights interpolated by timm where they belong to positions."""
-    if patches := _uneven(module, size):
+def resize_model(module: nn.Module, size: tuple[int, int], name: str, create_name: str) -> nn.Module:
+    """Resize a model to an input size, with position embeddings interpolated by timm."""
+    if patches := _find_uneven_patches(module, size):
         rows, columns = map(int, patches.split("x"))
         near = f"{max(1, round(size[0] / rows)) * rows}x{max(1, round(size[1] / columns)) * columns}"
         raise RequestError(
             f"{name} cuts pictures into patches of {patches}, and {size[0]}x{size[1]} is no multiple",
             f"the nearest: --size {near}",
         )
-    own = input_size(module)
-    ways = [lambda: module]
-    if _is_fixed(module) and _is_built_for(module, create):
-        # Built for the size comes first where timm has no better way, so that its reason is told.
-        ways.insert(len(ways) if hasattr(module, "set_input_size") else 0, lambda: _rebuilt(module, own, size, create))
-    made = resize.resized(module, own, size, name, ways, count_channels(module))
+    native_size = read_native_size(module)
+    candidates = [lambda: module]
+    if _is_fixed_size(module) and _takes_img_size(module, create_name):
+        # Rebuilding comes first if timm has no set_input_size, so that its error is the one reported.
+        candidates.insert(
+            len(candidates) if hasattr(module, "set_input_size") else 0,
+            lambda: _rebuild(module, native_size, size, create_name),
+        )
+    made = resize.resize_module(module, native_size, size, name, candidates, count_channels(module))
     if made is not module:
-        follow_size(made, create, size)
+        make_resizable(made, create_name, size)
     return made
 
 
-def _is_built_for(module: nn.Module, create: str) -> bool:
-    """Whether timm can build a model for an input size."""
-    return bool(create) and "img_size" in inspect.signature(type(module)).parameters
+def _takes_img_size(module: nn.Module, create_name: str) -> bool:
+    """Return whether timm can build a model for a given input size."""
+    return bool(create_name) and "img_size" in inspect.signature(type(module)).parameters
 
 
-def _rebuilt(module: nn.Module, own: tuple[int, int], size: tuple[int, int], create: str) -> nn.Module:
-    """The model built for another input size, with its weights.
+def _rebuild(module: nn.Module, native_size: tuple[int, int], size: tuple[int, int], create_name: str) -> nn.Module:
+    """Rebuild a model for another input size, with its weights.
 
     Raises:
-        ValueError: timm does not interpolate those that belong to positions.
+        ValueError: timm does not interpolate its position embeddings.
     """
 
     def build(height: int, width: int) -> nn.Module:
-        # Some classes take no pair.
+        # Some classes do not accept a pair.
         side = height if height == width else (height, width)
-        made: nn.Module = timm.create_model(create, pretrained=False, num_classes=module.num_classes, img_size=side)
+        made: nn.Module = timm.create_model(
+            create_name, pretrained=False, num_classes=module.num_classes, img_size=side
+        )
         return made
 
     made, before = build(*size), dict(module.state_dict())
     after = convert_state(dict(before), made)
-    if size != own and math.prod(size) == math.prod(own):
-        # Where the number of patches stays, timm takes a table over them as it is, though rows begin elsewhere.
-        larger = build(2 * own[0], 2 * own[1]).state_dict()
+    if size != native_size and math.prod(size) == math.prod(native_size):
+        # With the same number of patches, timm keeps a table over them as it is, although the grid differs.
+        larger = build(2 * native_size[0], 2 * native_size[1]).state_dict()
         tables = [name for name in before if name in larger and larger[name].shape != before[name].shape]
         if any(after[name] is before[name] for name in tables if name in after):
-            raise ValueError(resize.SAME_COUNT)
-    return resize.transplanted(after, made)
+            raise ValueError(resize.SAME_PATCH_COUNT)
+    return resize.transplant_weights(after, made)

@@ -1,4 +1,4 @@
-"""Which model of timm is meant, and where its weights are: by name and tag, on the Hugging Face hub, or in a folder."""
+"""Resolution and loading of timm models: by name and tag, from the Hugging Face hub, or from a folder."""
 
 import json
 import sys
@@ -12,74 +12,74 @@ from torch import nn
 
 from camcli.base.errors import RequestError, did_you_mean
 from camcli.models.weights import checkpoint, fit, hub, skip_init
-from camcli.models.weights.published import unreadable
+from camcli.models.weights.published import unreadable_error
 
-CONFIG = ("config.json",)
-# What transformers calls a model of timm's in the folders that it writes.
-TRANSFORMERS = "timm_wrapper"
-# What files of weights are called on the hub; safetensors first, as in timm.
-FILES = ("model.safetensors", "pytorch_model.bin")
+CONFIG_FILES = ("config.json",)
+# The model type in folders that transformers wrote for a timm model.
+TRANSFORMERS_MODEL_TYPE = "timm_wrapper"
+# Names of weights files on the hub; safetensors first, as in timm.
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class TimmModelInfo:
     """A model that timm can build.
 
     Attributes:
-        name: its full name, with our prefix.
-        create: what timm's ``create_model`` is called with.
-        weights: its weights: a file here, a file on a hub, or None if nobody has any.
-        custom: whether the file is of a format that only the model itself can read.
-        origin: where the weights come from, for people.
-        fetched: whether they lie in a cache; else they are the user's own.
-        wrapped: whether transformers wrote them, as those of a model around timm's.
+        name: its full name, with the source's prefix.
+        create_name: its name for ``timm.create_model``.
+        weights: its weights: a local file, a file on a hub, or None if none are published.
+        custom_load: True if only the model itself can read the file's format.
+        origin: the origin of the weights, for people.
+        fetched: True if the weights are in a cache; False if they are the user's own.
+        from_transformers: True if transformers wrote them, for its wrapper of a timm model.
     """
 
     name: str
-    create: str
-    weights: Path | hub.Remote | None
-    custom: bool
+    create_name: str
+    weights: Path | hub.RemoteFile | None
+    custom_load: bool
     origin: str
     fetched: bool = True
-    wrapped: bool = False
+    from_transformers: bool = False
 
 
 def list_names() -> list[str]:
-    """Every architecture with each of its tags; those without weights by their bare name."""
+    """List every architecture with each of its tags; those without weights by their bare name."""
     return list(timm.list_models(include_tags=True))
 
 
 def is_known(name: str) -> bool:
-    """Whether timm has this architecture, whatever the tag."""
-    return bool(timm.is_model(name.partition(".")[0])) if _is_plain(name) else False
+    """Return whether timm has this architecture, whatever the tag."""
+    return bool(timm.is_model(name.partition(".")[0])) if _is_registry_name(name) else False
 
 
-def _is_plain(name: str) -> bool:
-    """Whether a name stands in timm's registry, rather than for a repository or a folder."""
+def _is_registry_name(name: str) -> bool:
+    """Return whether a name may be in timm's registry, and is not that of a repository or folder."""
     return not any(mark in name for mark in "/\\:")
 
 
-def resolve_weights(name: str, *, own_weights: bool) -> Choice:
-    """The model meant by a name, and where its weights are.
+def resolve_weights(name: str, *, own_weights: bool) -> TimmModelInfo:
+    """Resolve a name to a model and the place of its weights.
 
     Args:
-        name: as timm has it: ``resnet50.a1_in1k``, ``hf-hub:owner/model``, ``local-dir:folder``.
-        own_weights: whether its own weights are asked for, and not a file of the user's.
+        name: a name as in timm: ``resnet50.a1_in1k``, ``hf-hub:owner/model``, ``local-dir:folder``.
+        own_weights: True if the model's own weights are requested, and neither a file's nor random ones.
 
     Raises:
-        RequestError: there is no such model or tag, or its files cannot be had or read.
+        RequestError: there is no such model or tag, or its files are unavailable or unreadable.
     """
     scheme, colon, place = name.partition(":")
     if colon and scheme == "local-dir":
-        return _folder(Path(place), f"timm:{name}", f"the folder {place}")
+        return _resolve_folder(Path(place), f"timm:{name}", f"the folder {place}")
     if colon and scheme in ("hf-hub", "hf_hub"):
-        return _repository(place, own_weights=own_weights)
+        return _resolve_repository(place, own_weights=own_weights)
     return resolve_registered(name)
 
 
-def resolve_registered(name: str) -> Choice:
-    """The model meant by a name in timm's registry, perhaps with a tag."""
-    name = _current(name)
+def resolve_registered(name: str) -> TimmModelInfo:
+    """Resolve a name in timm's registry, with or without a tag."""
+    name = _resolve_retired(name)
     architecture, _, tag = name.partition(".")
     if not is_known(name):
         near = did_you_mean(name, list_names())
@@ -92,42 +92,42 @@ def resolve_registered(name: str) -> Choice:
         )
     config = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
     full = f"{architecture}.{config.tag}" if config.tag else architecture
-    weights = _location(config)
+    weights = _find_weights(config)
     custom = bool(config.custom_load) if isinstance(weights, hub.UrlFile) else config.custom_load == "hf"
-    return Choice(f"timm:{full}", full, weights, custom, _origin(weights))
+    return TimmModelInfo(f"timm:{full}", full, weights, custom, _describe_origin(weights))
 
 
-def _current(name: str) -> str:
-    """The name that stands for a retired one today, as timm itself would take it."""
+def _resolve_retired(name: str) -> str:
+    """Replace a retired name by its successor, as timm does."""
     retired: dict[str, str | None] = timm.models._registry._deprecated_models
     if name not in retired:
         return name
     current = retired[name]
     if current is None:
-        raise RequestError(f"timm has retired the model {name!r} without a successor", _update())
+        raise RequestError(f"timm has retired the model {name!r} without a successor", _update_hint())
     return current
 
 
-def _location(config: Any) -> Path | hub.Remote | None:
-    """Where timm itself would look for the weights: a file, then the hub, then an address."""
+def _find_weights(config: Any) -> Path | hub.RemoteFile | None:
+    """Find the place of the weights in timm's own order: a file, then the hub, then a URL."""
     if config.file:
         return Path(config.file)
     if config.hf_hub_id:
         repository, _, revision = config.hf_hub_id.partition("@")
-        return hub.HubFile(repository, _alternatives(config.hf_hub_filename), revision or None)
+        return hub.HubFile(repository, _file_names(config.hf_hub_filename), revision or None)
     return hub.UrlFile(config.url) if config.url else None
 
 
-def _alternatives(name: str | None) -> tuple[str, ...]:
-    """A file of weights on the hub, after its safetensors version."""
-    if not name or name == FILES[-1]:
-        return FILES
+def _file_names(name: str | None) -> tuple[str, ...]:
+    """Return the names of a weights file on the hub, its safetensors version first."""
+    if not name or name == WEIGHT_FILES[-1]:
+        return WEIGHT_FILES
     if name == "open_clip_pytorch_model.bin":
         return "open_clip_model.safetensors", name
     return (f"{name.removesuffix('.bin')}.safetensors", name) if name.endswith(".bin") else (name,)
 
 
-def _origin(weights: Path | hub.Remote | None) -> str:
+def _describe_origin(weights: Path | hub.RemoteFile | None) -> str:
     if isinstance(weights, hub.HubFile):
         return f"{weights.repository} on the Hugging Face hub"
     if isinstance(weights, hub.UrlFile):
@@ -135,19 +135,19 @@ def _origin(weights: Path | hub.Remote | None) -> str:
     return f"the file {weights}" if weights else "nowhere"
 
 
-def _repository(place: str, *, own_weights: bool) -> Choice:
-    """A model on the hub, brought here: a cached one is a folder, which timm loads without asking the network."""
-    repository, revision = hub.repository(place)
-    name = f"timm:hf-hub:{place}"
-    wanted = [CONFIG, FILES] if own_weights else [CONFIG]
+def _resolve_repository(repository_name: str, *, own_weights: bool) -> TimmModelInfo:
+    """Download a model from the hub if needed; its cache folder is then loaded without network access."""
+    repository, revision = hub.parse_repository(repository_name)
+    name = f"timm:hf-hub:{repository_name}"
+    wanted = [CONFIG_FILES, WEIGHT_FILES] if own_weights else [CONFIG_FILES]
     parts = [hub.HubFile(repository, files, revision) for files in wanted]
     folder = {hub.fetch(part, f"the files of {name}").parent for part in parts}
-    if len(folder) > 1:  # an old configuration in the cache, and weights of a newer commit
+    if len(folder) > 1:  # the cache has the configuration and the weights of different commits
         folder = {part.download().parent for part in parts}
-    return replace(_folder(folder.pop(), name, f"{place} on the Hugging Face hub"), fetched=True)
+    return replace(_resolve_folder(folder.pop(), name, f"{repository_name} on the Hugging Face hub"), fetched=True)
 
 
-def _folder(folder: Path, name: str, origin: str) -> Choice:
+def _resolve_folder(folder: Path, name: str, origin: str) -> TimmModelInfo:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         architecture = config["architecture"]
@@ -162,26 +162,33 @@ def _folder(folder: Path, name: str, origin: str) -> Choice:
             f"the config.json of {name} is not timm's: it names no architecture", "see timm.models.save_for_hf"
         ) from error
     if not timm.is_model(architecture):
-        raise RequestError(f"timm has no architecture {architecture!r}, which {name} is built on", _update())
-    wrapped = config.get("model_type") == TRANSFORMERS
-    return Choice(name, f"local-dir:{folder}", folder, custom=False, origin=origin, fetched=False, wrapped=wrapped)
+        raise RequestError(f"timm has no architecture {architecture!r}, which {name} is built on", _update_hint())
+    return TimmModelInfo(
+        name,
+        f"local-dir:{folder}",
+        folder,
+        custom_load=False,
+        origin=origin,
+        fetched=False,
+        from_transformers=config.get("model_type") == TRANSFORMERS_MODEL_TYPE,
+    )
 
 
-def _update() -> str:
+def _update_hint() -> str:
     return f"timm {timm.__version__} is installed; another version may have it"
 
 
-def build_model(choice: Choice, classes: int | None = None) -> nn.Module:
-    """The model without its weights, perhaps with another number of classes."""
-    module: nn.Module = timm.create_model(choice.create, pretrained=False, num_classes=classes)
+def build_model(choice: TimmModelInfo, classes: int | None = None) -> nn.Module:
+    """Build the model without its weights, optionally with another number of classes."""
+    module: nn.Module = timm.create_model(choice.create_name, pretrained=False, num_classes=classes)
     return module
 
 
-def load_pretrained(choice: Choice) -> nn.Module:
-    """The model with its own weights.
+def load_pretrained(choice: TimmModelInfo) -> nn.Module:
+    """Load the model with its own weights.
 
     Raises:
-        RequestError: there are none, or they cannot be had or read.
+        RequestError: none are published, or they are unavailable or unreadable.
     """
     if choice.weights is None:
         raise RequestError(
@@ -194,29 +201,29 @@ def load_pretrained(choice: Choice) -> nn.Module:
         if isinstance(choice.weights, Path)
         else hub.fetch(choice.weights, f"the weights of {choice.name}")
     )
-    if choice.wrapped and isinstance(choice.weights, Path):
-        return _of_transformers(choice, choice.weights)
-    # Told of a file, timm neither asks the network nor forgets what it does to weights of its own: rename, adapt.
-    overlay = None if file.is_dir() else {"file": str(file), "custom_load": choice.custom}
+    if choice.from_transformers and isinstance(choice.weights, Path):
+        return _load_from_transformers(choice, choice.weights)
+    # With a file in its config, timm needs no network, and still renames and adapts the weights as its own.
+    overlay = None if file.is_dir() else {"file": str(file), "custom_load": choice.custom_load}
     try:
-        module: nn.Module = skip_init.built(
-            lambda: timm.create_model(choice.create, pretrained=True, pretrained_cfg_overlay=overlay)
+        module: nn.Module = skip_init.build_without_init(
+            lambda: timm.create_model(choice.create_name, pretrained=True, pretrained_cfg_overlay=overlay)
         )
-    except Exception as error:  # what a damaged file ends in depends on where the damage is
-        raise unreadable(choice.name, file, error, fetched=choice.fetched, files=FILES) from error
+    except Exception as error:  # damaged files raise all kinds of errors
+        raise unreadable_error(choice.name, file, error, fetched=choice.fetched, files=WEIGHT_FILES) from error
     return module
 
 
-def _of_transformers(choice: Choice, folder: Path) -> nn.Module:
-    """The model of a folder that transformers wrote around timm's, whose weights all have a prefix there."""
-    file = next((folder / one for one in FILES if (folder / one).is_file()), None)
+def _load_from_transformers(choice: TimmModelInfo, folder: Path) -> nn.Module:
+    """Load a timm model from a folder that transformers wrote, in which all weights have a prefix."""
+    file = next((folder / one for one in WEIGHT_FILES if (folder / one).is_file()), None)
     if file is None:
-        raise RequestError(f"{choice.name} has no weights", f"there should be one of: {', '.join(FILES)}")
+        raise RequestError(f"{choice.name} has no weights", f"there should be one of: {', '.join(WEIGHT_FILES)}")
     build = partial(build_model, choice)
-    return skip_init.built(lambda: fit.fit(build, checkpoint.read(file), choice.name))[0]
+    return skip_init.build_without_init(lambda: fit.load_weights(build, checkpoint.read(file), choice.name))[0]
 
 
-def convert_state(state: checkpoint.State, module: nn.Module) -> checkpoint.State:
-    """The state in timm's names, by the converter that sits beside each architecture."""
+def convert_state(state: checkpoint.StateDict, module: nn.Module) -> checkpoint.StateDict:
+    """Convert a state to timm's names, with the converter in the architecture's module."""
     convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
     return convert(state, module) if convert else state

@@ -1,4 +1,4 @@
-"""Models of torchvision without their classifier, without their pooling, or without their own resizing."""
+"""Removal of the classifier, the pooling or the resizing from torchvision models."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,69 +8,69 @@ from torch import Tensor, nn
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from camcli.base.errors import RequestError
-from camcli.engine.hooks.watch import listened
+from camcli.engine.hooks.watch import watch_outputs
 from camcli.models.adapters import headless
 
-# Where models have a pooling to one cell that can be left out.
-POOLINGS = ("avgpool", "classifier.0")
+# Names of poolings to one cell that can be removed.
+POOLING_LAYERS = ("avgpool", "classifier.0")
 
 
 @dataclass(slots=True)
-class _Form:
-    """Of the map that is taken apart, images, rows and columns."""
+class _MapShape:
+    """Shape of a feature map: images, rows and columns."""
 
     images: int = 0
     rows: int = 0
     columns: int = 0
 
 
-class _Apart(nn.Module):
-    """In place of a pooling: every cell goes on as an image of its own, ``(n, c, h, w)`` to ``(n h w, c, 1, 1)``.
+class _CellsToBatch(nn.Module):
+    """Replacement of a pooling that moves cells into the batch, ``(n, c, h, w)`` to ``(n h w, c, 1, 1)``.
 
-    So whatever stands between pooling and classifier (flattening, norms, linear layers) is done cell by cell.
+    The layers between pooling and classifier (flattening, norms, linear layers) then work cell by cell.
     """
 
-    def __init__(self, form: _Form) -> None:
+    def __init__(self, map_shape: _MapShape) -> None:
         super().__init__()
-        self.form = form
+        self.map_shape = map_shape
 
     def forward(self, map: Float[Tensor, "n c h w"]) -> Float[Tensor, "m c 1 1"]:
-        """The cells, those of the first image first, row by row."""
-        self.form.images, _, self.form.rows, self.form.columns = map.shape
+        """Return the cells, those of the first image first, row by row."""
+        self.map_shape.images, _, self.map_shape.rows, self.map_shape.columns = map.shape
         return map.permute(0, 2, 3, 1).reshape(-1, map.shape[1], 1, 1)
 
 
-class _Together(nn.Module):
-    """In place of the classifier: the cells as a map again, ``(n h w, c)`` to ``(n, c, h, w)``."""
+class _BatchToCells(nn.Module):
+    """Replacement of the classifier that restores the map from the cells, ``(n h w, c)`` to ``(n, c, h, w)``."""
 
-    def __init__(self, form: _Form) -> None:
+    def __init__(self, map_shape: _MapShape) -> None:
         super().__init__()
-        self.form = form
+        self.map_shape = map_shape
 
     def forward(self, cells: Float[Tensor, "m c"]) -> Float[Tensor, "n c h w"]:
-        """The map of the last call of :class:`_Apart`."""
-        form = self.form
-        return cells.reshape(form.images, form.rows, form.columns, -1).permute(0, 3, 1, 2)
+        """Restore the map of the last call of :class:`_CellsToBatch`."""
+        shape = self.map_shape
+        return cells.reshape(shape.images, shape.rows, shape.columns, -1).permute(0, 3, 1, 2)
 
 
-def without_head(module: nn.Module) -> nn.Module:
-    """The module itself, its classifier replaced by what passes on; the names of the others stay."""
-    module.set_submodule(classifier_name(module), nn.Identity())
+def remove_head(module: nn.Module) -> nn.Module:
+    """Replace the module's classifier by the identity, in place; the other layers keep their names."""
+    module.set_submodule(find_classifier_name(module), nn.Identity())
     return module
 
 
-def without_pooling(module: nn.Module, name: str, model: str, size: tuple[int, int]) -> str:
-    """Take off a model's pooling and its classifier, so that it gives a map of features ``(n, c, h, w)``.
+def remove_pooling(module: nn.Module, name: str, model: str, size: tuple[int, int]) -> str:
+    """Remove a model's pooling and classifier, so that its output is a feature map ``(n, c, h, w)``.
 
     Returns:
-        The layer that gives this map: the one before the pooling, or where something with weights stands between, the
-        module in the classifier's place.
+        The name of the layer whose output is this map: the one before the pooling, or if layers with weights come
+        after the pooling, the module in the classifier's place.
 
     Raises:
-        RequestError: it has no module that pools to one cell.
+        RequestError: the model has no module that pools to one cell.
     """
     parts = dict(module.named_modules())
-    place = next((one for one in POOLINGS if isinstance(parts.get(one), nn.AdaptiveAvgPool2d)), "")
+    place = next((one for one in POOLING_LAYERS if isinstance(parts.get(one), nn.AdaptiveAvgPool2d)), "")
     cells = parts[place].output_size if place else None
     if cells not in (1, (1, 1)):
         import timm
@@ -81,42 +81,44 @@ def without_pooling(module: nn.Module, name: str, model: str, size: tuple[int, i
             + (
                 f"{place!r} pools to {cells[0]}x{cells[1]} cells" if cells else "no module of its own pools to one cell"
             ),
-            f"leave --pool none out; {theirs}{headless.AT_A_LAYER}",
+            f"leave --pool none out; {theirs}{headless.LAYER_HINT}",
         )
-    head, form, names = classifier_name(module), _Form(), list(parts)
+    head, map_shape, names = find_classifier_name(module), _MapShape(), list(parts)
     between = names[names.index(place) + 1 : names.index(head)]
-    alone = any(True for one in between for _ in parts[one].parameters(recurse=False))
-    module.set_submodule(place, _Apart(form))
-    module.set_submodule(head, _Together(form))
-    return head if alone else _before(module, place, size)
+    has_weights = any(True for one in between for _ in parts[one].parameters(recurse=False))
+    module.set_submodule(place, _CellsToBatch(map_shape))
+    module.set_submodule(head, _BatchToCells(map_shape))
+    return head if has_weights else _find_layer_before(module, place, size)
 
 
-def _before(module: nn.Module, place: str, size: tuple[int, int]) -> str:
-    """The layer whose output a module is given as it is; of one inside another the outer; nothing if there is none."""
+def _find_layer_before(module: nn.Module, module_name: str, size: tuple[int, int]) -> str:
+    """Find the outermost layer whose output is a module's input, unchanged; return an empty name if there is none."""
     given: list[Tensor] = []
-    said: dict[str, Any] = {}
-    watch = module.get_submodule(place).register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
-    with listened(module, said.__setitem__):
-        headless.tried(module, size)
+    outputs: dict[str, Any] = {}
+    watch = module.get_submodule(module_name).register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    with watch_outputs(module, outputs.__setitem__):
+        headless.run_on_noise(module, size)
     watch.remove()
-    return next((name for name, output in reversed(said.items()) if output is given[0]), "")
+    return next((name for name, output in reversed(outputs.items()) if output is given[0]), "")
 
 
-def classifier_name(module: nn.Module) -> str:
-    """The name of a classifier's last layer with weights, which gives the scores."""
+def find_classifier_name(module: nn.Module) -> str:
+    """Find the name of a model's last linear or convolutional layer, whose output is the scores."""
     names: list[str] = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     return names[-1]
 
 
-class SizeAsGiven(GeneralizedRCNNTransform):  # type: ignore[misc]
-    """A detector's own preparation, but for the size: the pictures come as large as they shall be."""
+class TransformWithoutResize(GeneralizedRCNNTransform):  # type: ignore[misc]
+    """A detector's own preprocessing without its resizing, since images already have the final size."""
 
-    def __init__(self, like: Any) -> None:
-        super().__init__(like.min_size, like.max_size, like.image_mean, like.image_std, like.size_divisible)
-        self.fixed_size = like.fixed_size
+    def __init__(self, original: Any) -> None:
+        super().__init__(
+            original.min_size, original.max_size, original.image_mean, original.image_std, original.size_divisible
+        )
+        self.fixed_size = original.fixed_size
 
     def resize(self, image: Any, target: Any = None) -> tuple[Any, Any]:
-        """The image as it is; padded to whole cells of the pyramid, its grid would reach beyond it."""
+        """Return the image unchanged; raise an error if it would need padding, whose cells lie outside the image."""
         height, width = image.shape[-2:]
         if height % self.size_divisible or width % self.size_divisible:
             raise RequestError(

@@ -1,1 +1,1 @@
-"""Files of weights: read, fetched, fitted to a model."""
+"""Reading, downloading and loading of weights files."""

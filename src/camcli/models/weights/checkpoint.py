@@ -1,4 +1,4 @@
-"""A user's file of weights, read without running any code in it, or refused with what it is and what to do."""
+"""Reading of users' weights files without running code in them, or refusal with an explanation."""
 
 import pickle
 import re
@@ -15,16 +15,18 @@ from torch import Tensor
 from camcli.base import weight_files
 from camcli.base.errors import RequestError
 
-# Where training scripts put the weights inside what they save. Averaged weights come first, as in timm: they are the
-# ones such scripts evaluate.
-AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
-WRAPPERS = (*AVERAGED, "state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params")
-# What else lies beside them, and is never a network's.
-NEVER = re.compile(r"optim|^opts?(_|$)|sched|scaler|amp$|rng|callbacks|loops|hparams|hyper_param", re.IGNORECASE)
-LISTED = 8  # names shown in a message; a longer list hides the point
-# Beside the weights lie numbers of NumPy, paths, dates, settings. What makes them is not called: whatever stands in its
-# place holds nothing and does nothing.
-INERT = """
+# Keys under which training scripts save the weights. Averaged weights come first, as in timm, since scripts evaluate
+# those.
+EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
+WRAPPER_KEYS = (*EMA_KEYS, "state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params")
+# Keys of other content, which never holds a network's weights.
+NON_MODEL_KEYS = re.compile(
+    r"optim|^opts?(_|$)|sched|scaler|amp$|rng|callbacks|loops|hparams|hyper_param", re.IGNORECASE
+)
+MAX_NAMES = 8  # names shown in a message; a longer list hides the point
+# Checkpoints also hold NumPy numbers, paths, dates and settings. Their constructors are not called, but replaced by an
+# object that holds nothing and does nothing.
+INERT_GLOBALS = """
 numpy.core.multiarray.scalar numpy._core.multiarray.scalar numpy.core.multiarray._reconstruct
 numpy._core.multiarray._reconstruct numpy.core.numeric._frombuffer numpy._core.numeric._frombuffer
 numpy.dtype numpy.ndarray numpy.bool numpy.bool_ numpy.str_ numpy.int8 numpy.int16 numpy.int32 numpy.int64 numpy.uint8
@@ -41,15 +43,15 @@ omegaconf.dictconfig.DictConfig omegaconf.listconfig.ListConfig omegaconf.base.C
 omegaconf.nodes.AnyNode omegaconf.nodes.StringNode omegaconf.nodes.IntegerNode omegaconf.nodes.FloatNode
 omegaconf.nodes.BooleanNode omegaconf.nodes.PathNode omegaconf.nodes.BytesNode
 """
-# Likewise, but these are dictionaries, which may hold weights.
-TABLES = """
+# Dictionary types, which may hold weights, are replaced by plain dictionaries.
+DICT_GLOBALS = """
 collections.defaultdict easydict.EasyDict addict.addict.Dict ml_collections.config_dict.config_dict.ConfigDict
 pytorch_lightning.utilities.parsing.AttributeDict lightning.pytorch.utilities.parsing.AttributeDict
 lightning_fabric.utilities.data.AttributeDict lightning.fabric.utilities.data.AttributeDict
 mmengine.config.config.ConfigDict mmcv.utils.config.ConfigDict
 """
-# Turns anything that torch.save wrote into something that can be read without running code.
-CONVERSION = """
+# Converts anything that torch.save wrote into a file that can be read without running code.
+CONVERSION_SCRIPT = """
   import torch
   def plain(one):
       one = one.state_dict() if hasattr(one, 'state_dict') else one
@@ -60,101 +62,102 @@ CONVERSION = """
   content = torch.load({path!r}, map_location='cpu', weights_only=False)
   torch.save(plain(content), 'weights.pth')"""
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a file of weights holds.
+    """Content of a weights file.
 
     Attributes:
         path: the file.
-        state: parameter and buffer names to tensors, on the CPU, freed from the usual wrappers.
-        notes: what was chosen among several things in the file.
-        rest: what else is named there and is no tensor: ``get_extra_state`` and quantised modules have such.
+        state: tensors by parameter or buffer name, on the CPU, without the usual wrappers.
+        notes: remarks on choices between several contents of the file.
+        non_tensors: other named values, such as those of ``get_extra_state`` and of quantised modules.
     """
 
     path: Path
-    state: State
+    state: StateDict
     notes: tuple[str, ...] = ()
-    rest: Mapping[str, Any] = field(default_factory=dict)
+    non_tensors: Mapping[str, Any] = field(default_factory=dict)
 
 
-class _Inert:
-    """Stands for what lies beside the weights, whatever it was made of."""
+class _InertObject:
+    """Placeholder for any object in a checkpoint other than tensors and dictionaries."""
 
-    def __new__(cls, *_given: Any, **_named: Any) -> "_Inert":
+    def __new__(cls, *_given: Any, **_named: Any) -> "_InertObject":
         return super().__new__(cls)
 
     def __setstate__(self, _state: Any) -> None:
         pass
 
 
-class _Table:
-    """Stands for a kind of dictionary: a plain one comes of it."""
+class _PlainDict:
+    """Placeholder for a dictionary type, which constructs a plain ``dict``."""
 
     def __new__(cls, *_given: Any, **_named: Any) -> Any:
         return {}
 
 
-def listed(names: Iterable[str]) -> str:
-    """The first names, and how many more there are."""
+def shorten_names(names: Iterable[str]) -> str:
+    """Join the first names, followed by the number of names left out."""
     names = list(names)
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
 
 
-BESIDE: list[Any] = [*((_Inert, name) for name in INERT.split()), *((_Table, name) for name in TABLES.split())]
+SAFE_GLOBALS: list[Any] = [
+    *((_InertObject, name) for name in INERT_GLOBALS.split()),
+    *((_PlainDict, name) for name in DICT_GLOBALS.split()),
+]
 
 # Reading
 
 
 def read(path: str | Path) -> Checkpoint:
-    """Read a state dict from a safetensors file or from what ``torch.save`` wrote, without running code in it.
+    """Read a state dict from a safetensors file or one written by ``torch.save``, without running code in it.
 
     Raises:
-        RequestError: there is no such file, it is damaged, it is something else, or it could only be read by running
-            code that it names.
+        RequestError: there is no such file, it is damaged or of another kind, or reading it would run code.
     """
     path = Path(path)
     notes: list[str] = []
-    content = _flat(_unwrapped(_content(path), notes))
+    content = _flatten(_unwrap(_read_content(path), notes))
     state = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     if not state:
-        raise _without_tensors(path, content)
+        raise _no_tensors_error(path, content)
     rest = {name: value for name, value in content.items() if name not in state}
     return Checkpoint(path, state, tuple(notes), rest)
 
 
-def _without_tensors(path: Path, content: Mapping[str, Any]) -> RequestError:
+def _no_tensors_error(path: Path, content: Mapping[str, Any]) -> RequestError:
     message = f"the weights file {str(path)!r} holds no state dict"
     if _holds_inert(content):
         return RequestError(
             f"{message}, that is no tensors by name: where they would stand are arrays of NumPy, or objects",
-            _conversion(path),
+            _conversion_hint(path),
         )
-    return RequestError(message, f"it holds: {listed(content)}" if content else "it is empty")
+    return RequestError(message, f"it holds: {shorten_names(content)}" if content else "it is empty")
 
 
 def _holds_inert(content: Mapping[Any, Any]) -> bool:
     values = content.values()
-    return any(_holds_inert(one) if isinstance(one, Mapping) else isinstance(one, _Inert) for one in values)
+    return any(_holds_inert(one) if isinstance(one, Mapping) else isinstance(one, _InertObject) for one in values)
 
 
-def _content(path: Path) -> Mapping[Any, Any]:
+def _read_content(path: Path) -> Mapping[Any, Any]:
     try:
         with path.open("rb") as file:
             start = file.read(9)
-        # What a file is, is told by how it begins: people rename them. A safetensors file has 8 bytes of length, then
-        # JSON.
+        # The content decides, since files get renamed. A safetensors file starts with 8 bytes of length, then JSON.
         safe = start[8:] == b"{" and not start.startswith(b"PK")
-        other = None if safe else weight_files.kind(path)
+        other = None if safe else weight_files.identify_file(path)
     except OSError as error:
-        hint = weight_files.folder(path).hint if path.is_dir() else ""
+        hint = weight_files.identify_folder(path).hint if path.is_dir() else ""
         raise RequestError(f"the weights file {str(path)!r} cannot be read: {error.strerror}", hint) from error
     if other:
-        raise RequestError(f"the weights file {str(path)!r} is {other.what}", other.hint)
-    content = _safetensors(path) if safe else _pickled(path)
+        raise RequestError(f"the weights file {str(path)!r} is {other.description}", other.hint)
+    content = _read_safetensors(path) if safe else _read_pickle(path)
     if not isinstance(content, Mapping):
         raise RequestError(
             f"the weights file {str(path)!r} holds a {type(content).__name__}, not a state dict",
@@ -163,97 +166,101 @@ def _content(path: Path) -> Mapping[Any, Any]:
     return content
 
 
-def _safetensors(path: Path) -> State:
+def _read_safetensors(path: Path) -> StateDict:
     try:
         return safetensors.torch.load_file(path, device="cpu")
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, error) from error
+        raise _damaged_error(path, error) from error
 
 
-def _pickled(path: Path) -> Any:
+def _read_pickle(path: Path) -> Any:
     try:
-        # Training scripts, timm's among them, save their arguments and more beside the weights.
-        with torch.serialization.safe_globals(BESIDE):
+        # Training scripts, including timm's, save their arguments and more with the weights.
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise _refused(path, error) from error
-    except Exception as error:  # a file of another kind fails in as many ways as there are kinds
-        raise _damaged(path, error) from error
+        raise _unsafe_error(path, error) from error
+    except Exception as error:  # files of other kinds raise all kinds of errors
+        raise _damaged_error(path, error) from error
 
 
-def _refused(path: Path, error: Exception) -> RequestError:
-    code = _code_named(path, error)
+def _unsafe_error(path: Path, error: Exception) -> RequestError:
+    code = _find_unsafe_globals(path, error)
     if not code:
-        return _damaged(path, error)
+        return _damaged_error(path, error)
     return RequestError(
-        f"the weights file {str(path)!r} is refused: to read it, code that it names would have to run ({listed(code)})",
-        _conversion(path),
+        f"the weights file {str(path)!r} is refused: to read it, code that it names would have to run "
+        f"({shorten_names(code)})",
+        _conversion_hint(path),
     )
 
 
-def _conversion(path: Path) -> str:
-    """How the weights get into a file that holds nothing else."""
+def _conversion_hint(path: Path) -> str:
+    """Explain how to convert the file into one that holds weights only."""
     return (
         "reading all of it runs whatever the file says, with all that you may do: only if you trust who wrote it, and "
         "where its modules can be imported, make a file of it that holds weights only, in Python:"
-        + CONVERSION.format(path=str(path))
+        + CONVERSION_SCRIPT.format(path=str(path))
     )
 
 
-def _code_named(path: Path, error: Exception) -> list[str]:
-    """The functions and classes that unpickling would call; none if it failed for another reason."""
+def _find_unsafe_globals(path: Path, error: Exception) -> list[str]:
+    """List the functions and classes that unpickling would call; empty if it failed for another reason."""
     try:
-        with torch.serialization.safe_globals(BESIDE):
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
             return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
-    except Exception:  # files of the format before PyTorch 1.6 cannot be asked
+    except Exception:  # unsupported for the file format before PyTorch 1.6
         return re.findall(r"Unsupported (?:global: GLOBAL|operand|class) (\S+)", str(error))
 
 
-def _damaged(path: Path, error: Exception) -> RequestError:
-    # PyTorch's own advice, to read it without its protection, is left out.
-    told = re.search(r"WeightsUnpickler error: (.*)", str(error))
-    reason = told[1] if told else (str(error).splitlines() or [""])[0].split(". ")[0] or type(error).__name__
+def _damaged_error(path: Path, error: Exception) -> RequestError:
+    # PyTorch's own advice, to disable weights_only, is left out.
+    match = re.search(r"WeightsUnpickler error: (.*)", str(error))
+    reason = match[1] if match else (str(error).splitlines() or [""])[0].split(". ")[0] or type(error).__name__
     return RequestError(
         f"the weights file {str(path)!r} is damaged, or neither safetensors nor written by torch.save",
         f"reading it ended with: {type(error).__name__}: {reason}",
     )
 
 
-def _unwrapped(content: Mapping[Any, Any], notes: list[str]) -> Mapping[Any, Any]:
-    for name in WRAPPERS:
+def _unwrap(content: Mapping[Any, Any], notes: list[str]) -> Mapping[Any, Any]:
+    for name in WRAPPER_KEYS:
         inner = content.get(name)
         if isinstance(inner, Mapping) and _holds_tensors(inner):
-            if name in AVERAGED:
+            if name in EMA_KEYS:
                 notes.append(f"averaged (EMA) weights {name!r} were taken")
-            return _unwrapped(inner, notes)
+            return _unwrap(inner, notes)
     return content
 
 
-def _flat(content: Mapping[Any, Any]) -> dict[str, Any]:
-    """Names to values; of mappings within, where these hold most of the tensors, by names joined with dots."""
+def _flatten(content: Mapping[Any, Any]) -> dict[str, Any]:
+    """Flatten nested mappings that hold most of the tensors, joining their names with dots."""
     parts = {
         str(name): value
         for name, value in content.items()
-        if isinstance(value, Mapping) and _holds_tensors(value) and not _is_leaf(name) and not NEVER.search(str(name))
+        if isinstance(value, Mapping)
+        and _holds_tensors(value)
+        and not _is_extra_state(name)
+        and not NON_MODEL_KEYS.search(str(name))
     }
-    own = {str(name): value for name, value in content.items() if str(name) not in parts}
-    if sum(map(_tensors, parts.values())) <= sum(isinstance(value, Tensor) for value in own.values()):
+    others = {str(name): value for name, value in content.items() if str(name) not in parts}
+    if sum(map(_count_tensors, parts.values())) <= sum(isinstance(value, Tensor) for value in others.values()):
         return {str(name): value for name, value in content.items()}
-    inside = [(name, _flat(value)) for name, value in parts.items()]
-    if len(parts) == 1 and not any(isinstance(value, Tensor) for value in own.values()):
+    inside = [(name, _flatten(value)) for name, value in parts.items()]
+    if len(parts) == 1 and not any(isinstance(value, Tensor) for value in others.values()):
         return inside[0][1]
-    return own | {f"{name}.{key}": value for name, values in inside for key, value in values.items()}
+    return others | {f"{name}.{key}": value for name, values in inside for key, value in values.items()}
 
 
-def _is_leaf(name: Any) -> bool:
+def _is_extra_state(name: Any) -> bool:
     return str(name).rpartition(".")[2] == "_extra_state"
 
 
-def _tensors(content: Mapping[Any, Any]) -> int:
-    """How many tensors there are in it, at any depth."""
+def _count_tensors(content: Mapping[Any, Any]) -> int:
+    """Count the tensors in a mapping, at any depth."""
     values = content.values()
-    return sum(_tensors(one) if isinstance(one, Mapping) else isinstance(one, Tensor) for one in values)
+    return sum(_count_tensors(one) if isinstance(one, Mapping) else isinstance(one, Tensor) for one in values)
 
 
 def _holds_tensors(content: Mapping[Any, Any]) -> bool:
-    return _tensors(content) > 0
+    return _count_tensors(content) > 0

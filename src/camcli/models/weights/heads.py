@@ -1,4 +1,4 @@
-"""The head of a network in a file of weights, where it has another name or form than the model's own."""
+"""Heads in weights files whose name or structure differs from the model's own head."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -9,73 +9,78 @@ import torch
 from torch import Tensor, nn
 
 # Sources whose models can be built without their weights.
-LIBRARIES = ("bundled", "timm", "torchvision", "open_clip")
-# What has the width of a head and is none: it is used in training alone.
-TRAINING = re.compile(r"loss|criterion|metric", re.IGNORECASE)
+LIBRARY_SOURCES = ("bundled", "timm", "torchvision", "open_clip")
+# Layers as wide as a head that are none, since they are used in training only.
+TRAINING_ONLY = re.compile(r"loss|criterion|metric", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """One linear layer of a file.
+class LinearHead:
+    """Linear layer in a weights file that serves as the head.
 
     Attributes:
-        stem: its name there, without ``.weight``.
-        weight: ``(classes, features)``, or of a 1 x 1 convolution ``(classes, features, 1, 1)``.
-        bias: ``(classes,)``, if it has one.
-        others: the names of all that is left out beside it.
+        name: its name in the file, without ``.weight``.
+        weight: ``(classes, features)``, or for a 1 x 1 convolution ``(classes, features, 1, 1)``.
+        bias: ``(classes,)``; None without one.
+        unused_names: names of the file's other tensors that are not used.
     """
 
-    stem: str
+    name: str
     weight: Tensor
     bias: Tensor | None
-    others: tuple[str, ...]
+    unused_names: tuple[str, ...]
 
     @property
-    def classes(self) -> int:
-        """How many it scores."""
+    def num_classes(self) -> int:
+        """The number of classes that it scores."""
         return len(self.weight)
 
     @property
-    def features(self) -> int:
-        """Of how many features."""
+    def num_features(self) -> int:
+        """The number of input features."""
         return self.weight.shape[1]
 
 
-def found(state: Mapping[str, Tensor], prefix: str, module: nn.Module) -> Head | None:
-    """The one linear layer among what a model has no place for; None if there are several, or what belongs to it.
+def find_head(state: Mapping[str, Tensor], prefix: str, module: nn.Module) -> LinearHead | None:
+    """Find the only linear layer among the tensors that a model does not have.
 
     Args:
-        state: all that the file has.
-        prefix: what stands there before the names that the model knows.
+        state: all tensors of the file.
+        prefix: the prefix in the file of the names that the model has.
         module: the model.
+
+    Returns:
+        The layer; None if there are several, or other tensors that may belong to it.
     """
-    rest = _rest(state, prefix, module)
+    rest = _find_unmatched(state, prefix, module)
     linear = [name for name, value in rest.items() if name.endswith("weight") and _is_linear(value)]
-    linear = [name for name in linear if not TRAINING.search(name)]
+    linear = [name for name in linear if not TRAINING_ONLY.search(name)]
     if len(linear) != 1:
         return None
     stem = linear[0].removesuffix("weight").removesuffix(".")
     weight, bias = rest.pop(linear[0]), rest.pop(f"{stem}.bias" if stem else "bias", None)
     widths = set(weight.shape[:2])
-    # A norm beside it, or another layer, belongs to what it is given or to what comes of it.
-    doubtful = [name for name, value in rest.items() if widths & set(value.shape) and not TRAINING.search(name)]
+    # A norm or another layer of its width may process its input or its output.
+    doubtful = [name for name, value in rest.items() if widths & set(value.shape) and not TRAINING_ONLY.search(name)]
     if doubtful or (bias is not None and bias.shape != weight.shape[:1]):
         return None
-    return Head(stem, weight, bias, tuple(rest))
+    return LinearHead(stem, weight, bias, tuple(rest))
 
 
-def said(head: Head) -> tuple[str, ...]:
-    """What is to be told of a head that was taken."""
-    words = (
-        f"the head is {head.stem!r} in the weights file, its one linear layer that fits: {head.features} features to "
-        f"{head.classes} classes",
+def describe_head(head: LinearHead) -> tuple[str, ...]:
+    """Describe a head taken from the file, as notes for the user."""
+    notes = (
+        f"the head is {head.name!r} in the weights file, its one linear layer that fits: {head.num_features} features "
+        f"to {head.num_classes} classes",
     )
-    return (*words, f"not taken from the weights file: {', '.join(head.others[:8])}") if head.others else words
+    return (
+        (*notes, f"not taken from the weights file: {', '.join(head.unused_names[:8])}") if head.unused_names else notes
+    )
 
 
-def place(module: nn.Module, lacking: Iterable[str]) -> str | None:
-    """Where a model's head is, if weights for it are all that it lacks: its last linear layer. Else None."""
-    stems = {name.rpartition(".")[0] for name in lacking}
+def locate_head(module: nn.Module, missing: Iterable[str]) -> str | None:
+    """Return the name of a model's head, its last linear layer, if only weights of the head are missing; else None."""
+    stems = {name.rpartition(".")[0] for name in missing}
     if len(stems) != 1:
         return None
     [stem] = stems
@@ -87,63 +92,65 @@ def place(module: nn.Module, lacking: Iterable[str]) -> str | None:
     return stem if isinstance(part, nn.Linear) or (isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1)) else None
 
 
-def put(module: nn.Module, place: str, head: Head) -> bool:
-    """Put a head into a model's own; whether it fits. A bias that it lacks is zero."""
-    own: Any = module.get_submodule(place)
-    if own.weight.shape[:2] != head.weight.shape[:2] or (own.bias is None and head.bias is not None):
+def copy_head(module: nn.Module, head_name: str, head: LinearHead) -> bool:
+    """Copy a head into a model's own, a missing bias as zero; return False if it does not fit."""
+    layer: Any = module.get_submodule(head_name)
+    if layer.weight.shape[:2] != head.weight.shape[:2] or (layer.bias is None and head.bias is not None):
         return False
     with torch.no_grad():
-        own.weight.copy_(head.weight.reshape(own.weight.shape))
-        if own.bias is not None:
-            own.bias.copy_(head.bias) if head.bias is not None else own.bias.zero_()
+        layer.weight.copy_(head.weight.reshape(layer.weight.shape))
+        if layer.bias is not None:
+            layer.bias.copy_(head.bias) if head.bias is not None else layer.bias.zero_()
     return True
 
 
-def program(state: Mapping[str, Tensor], prefix: str, place: str, path: str, name: str, module: nn.Module) -> str:
-    """The Python by which this file's body and head make up the model: what a user puts into a file and names.
+def write_head_script(
+    state: Mapping[str, Tensor], prefix: str, head_name: str, path: str, name: str, module: nn.Module
+) -> str:
+    """Write Python code that builds the model from this file's body and head, for a file of the user's own.
 
     Args:
-        state: all that the file has.
-        prefix: what stands there before the names of the body.
-        place: where the model's head is.
-        path: the file.
-        name: what the model is called.
+        state: all tensors of the file.
+        prefix: the prefix in the file of the body's names.
+        head_name: the name of the model's head.
+        path: the weights file.
+        name: the model's name for :func:`camcli.load`.
         module: the model.
     """
-    rest = _rest(state, prefix, module) | {
-        one: value for one, value in state.items() if one.startswith(f"{prefix}{place}.")
+    rest = _find_unmatched(state, prefix, module) | {
+        one: value for one, value in state.items() if one.startswith(f"{prefix}{head_name}.")
     }
     body = (
         f"{{n.removeprefix({prefix!r}): v for n, v in state.items() if n.startswith({prefix!r})}}",
-        f"{{n: v for n, v in body.items() if n in net.state_dict() and not n.startswith('{place}.')}}",
+        f"{{n: v for n, v in body.items() if n in net.state_dict() and not n.startswith('{head_name}.')}}",
     )
-    return _program(rest, body, place, path, name)
+    return _write_script(rest, body, head_name, path, name)
 
 
-def in_order(state: Mapping[str, Tensor], path: str, name: str, module: nn.Module) -> str:
-    """Likewise, where the names of the body are others but its tensors are the model's, in order and by shape.
+def write_script_by_order(state: Mapping[str, Tensor], path: str, name: str, module: nn.Module) -> str:
+    """Write such code as :func:`write_head_script` for a body with other names but the model's order and shapes.
 
-    So they are where a body was put together of a model's children. Empty if they are not.
+    A body made of a model's children has such names. Return an empty text if order or shapes differ.
     """
     linear = [one for one, part in module.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)]
     place = linear[-1] if linear else ""
-    own = [(one, value) for one, value in module.state_dict().items() if not one.startswith(f"{place}.")]
+    model_body = [(one, value) for one, value in module.state_dict().items() if not one.startswith(f"{place}.")]
     there = list(state.items())
-    ends = [(one.rpartition(".")[2], getattr(value, "shape", None)) for one, value in own]
-    if not own or ends != [(one.rpartition(".")[2], value.shape) for one, value in there[: len(own)]]:
+    ends = [(one.rpartition(".")[2], getattr(value, "shape", None)) for one, value in model_body]
+    if not model_body or ends != [(one.rpartition(".")[2], value.shape) for one, value in there[: len(model_body)]]:
         return ""
     body = (f"zip([n for n in net.state_dict() if not n.startswith('{place}.')], state.values())", "dict(body)")
-    return _program(dict(there[len(own) :]), body, place, path, name)
+    return _write_script(dict(there[len(model_body) :]), body, place, path, name)
 
 
-def _program(rest: Mapping[str, Tensor], body: tuple[str, str], place: str, path: str, name: str) -> str:
-    rest = {one: value for one, value in rest.items() if not TRAINING.search(one)}
+def _write_script(rest: Mapping[str, Tensor], body: tuple[str, str], head_name: str, path: str, name: str) -> str:
+    rest = {one: value for one, value in rest.items() if not TRAINING_ONLY.search(one)}
     if not rest:
         return "the file has no head: give one that has, or put what makes scores on it in a function of yours"
-    root = _root(rest)
+    root = _shared_prefix(rest)
     inside = {one.removeprefix(root): value for one, value in rest.items()}
     shapes = ", ".join(f"{one} {tuple(value.shape)}" for one, value in inside.items())
-    weights = ", weights='random'" if name.partition(":")[0] in LIBRARIES else ""
+    weights = ", weights='random'" if name.partition(":")[0] in LIBRARY_SOURCES else ""
     which = f"n.startswith({root!r})" if root else f"n in {[*rest]}"
     return "\n".join(
         (
@@ -158,20 +165,21 @@ def _program(rest: Mapping[str, Tensor], body: tuple[str, str], place: str, path
             f"      net, state = network.module, read({path!r}).state",
             f"      body = {body[0]}",
             f"      body = {body[1]}",
-            f"      head = {{{place!r} + '.' + n.removeprefix({root!r}): v for n, v in state.items() if {which}}}",
-            f"      net.set_submodule({place!r}, nn.Sequential(OrderedDict({_layers(inside)})))  # and what is between",
+            f"      head = {{{head_name!r} + '.' + n.removeprefix({root!r}): v for n, v in state.items() if {which}}}",
+            f"      net.set_submodule({head_name!r}, nn.Sequential(OrderedDict({_write_layers(inside)})))"
+            "  # and what is between",
             "      net.load_state_dict({**body, **head})",
-            "      return net.eval(), network.prepare",
+            "      return net.eval(), network.preprocess",
         )
     )
 
 
-def _rest(state: Mapping[str, Tensor], prefix: str, module: nn.Module) -> dict[str, Tensor]:
-    """What a file has that a model has no place for, of any shape; numbers alone, such as counters, aside."""
-    own = module.state_dict()
+def _find_unmatched(state: Mapping[str, Tensor], prefix: str, module: nn.Module) -> dict[str, Tensor]:
+    """Return the file's tensors that do not match one of the model's by name and shape, except scalars (counters)."""
+    model_state = module.state_dict()
 
     def fits(name: str, value: Tensor) -> bool:
-        there = own.get(name.removeprefix(prefix)) if name.startswith(prefix) else None
+        there = model_state.get(name.removeprefix(prefix)) if name.startswith(prefix) else None
         return isinstance(there, Tensor) and there.shape == value.shape
 
     return {name: value for name, value in state.items() if value.ndim and not fits(name, value)}
@@ -181,8 +189,8 @@ def _is_linear(value: Tensor) -> bool:
     return value.ndim == 2 or (value.ndim == 4 and value.shape[2:] == (1, 1))
 
 
-def _root(names: Iterable[str]) -> str:
-    """The dotted beginning that all names share, their own last parts aside."""
+def _shared_prefix(names: Iterable[str]) -> str:
+    """Return the dotted prefix that all names share, without the last two parts of each."""
     parts = [name.split(".")[:-2] for name in names]
     shared = []
     for some in zip(*parts, strict=False):
@@ -192,8 +200,8 @@ def _root(names: Iterable[str]) -> str:
     return "".join(f"{one}." for one in shared)
 
 
-def _layers(inside: Mapping[str, Tensor]) -> str:
-    """The layers of a head by their weights, in the order of the file, with what stands between them left to check."""
+def _write_layers(inside: Mapping[str, Tensor]) -> str:
+    """Write a head's layers in the file's order, guessed from their weights, with guesses for those in between."""
     stems = list(dict.fromkeys(name.rpartition(".")[0] for name in inside))
     layers: list[tuple[str, str]] = []
     for stem in stems:
@@ -203,11 +211,11 @@ def _layers(inside: Mapping[str, Tensor]) -> str:
                 layers.append((str(gap), "nn.ReLU()" if after else "nn.Identity()"))
         elif layers:
             layers.append((f"between{len(layers)}", "nn.ReLU()"))
-        layers.append((stem or "0", _layer(stem, inside)))
+        layers.append((stem or "0", _write_layer(stem, inside)))
     return f"[{', '.join(f'({name!r}, {layer})' for name, layer in layers)}]"
 
 
-def _layer(stem: str, inside: Mapping[str, Tensor]) -> str:
+def _write_layer(stem: str, inside: Mapping[str, Tensor]) -> str:
     dot = f"{stem}." if stem else ""
     weight, bias = inside.get(f"{dot}weight"), f"{dot}bias" in inside
     if weight is not None and weight.ndim == 2:

@@ -1,4 +1,4 @@
-"""Files on model hubs: from the cache without a word to the network, or fetched, or refused within seconds."""
+"""Files on model hubs: taken from the cache without network access, or downloaded, with an error within seconds."""
 
 import hashlib
 import http.client
@@ -20,20 +20,20 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from camcli.base.errors import RequestError
 
-REVISION = re.compile(r"[\w./-]+", re.ASCII)
-SHA256 = re.compile(r"[0-9a-f]{64}")
-PATIENCE = 3.0  # seconds in which a host must answer; the libraries would try for 46
+REVISION_PATTERN = re.compile(r"[\w./-]+", re.ASCII)
+SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
+TIMEOUT = 3.0  # seconds that a host has to answer; the libraries would retry for 46
 
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
     """A file in a repository of the Hugging Face hub.
 
-    The user's settings hold: ``HF_HOME``, ``HF_HUB_CACHE``, ``HF_HUB_OFFLINE``, ``HF_ENDPOINT``, ``HF_TOKEN``.
+    The user's settings apply: ``HF_HOME``, ``HF_HUB_CACHE``, ``HF_HUB_OFFLINE``, ``HF_ENDPOINT``, ``HF_TOKEN``.
 
     Attributes:
-        repository: such as ``timm/resnet50.a1_in1k``.
-        names: the file's name, and others that serve as well; the first that exists is taken.
+        repository: the repository's name, such as ``timm/resnet50.a1_in1k``.
+        names: names of equivalent files; the first that exists is used.
         revision: a branch, tag or commit; the main branch if None.
     """
 
@@ -47,31 +47,31 @@ class HubFile:
         return constants.ENDPOINT
 
     @property
-    def offline(self) -> str:
-        """Whether the user forbade the network."""
+    def offline_reason(self) -> str:
+        """The user's setting that forbids network access, or empty."""
         return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
 
     @property
-    def instead(self) -> str:
-        """How the user puts the file into the cache by hand."""
+    def manual_download_hint(self) -> str:
+        """Instructions for putting the file into the cache by hand."""
         revision = f" --revision {self.revision}" if self.revision else ""
         return (
             f"or fill the cache, {constants.HF_HUB_CACHE} (moved by HF_HOME), where there is a network: "
             f"hf download {self.repository}{revision}"
         )
 
-    def cached(self) -> Path | None:
-        """The file in the cache, found without the network; None if it is not there."""
+    def find_cached(self) -> Path | None:
+        """Find the file in the cache, without network access; None if it is missing."""
         for name in self.names:
             found = huggingface_hub.try_to_load_from_cache(self.repository, name, revision=self.revision)
             if isinstance(found, str):
                 return Path(found)
         return None
 
-    def digest(self, path: Path) -> str:
-        """The SHA-256 that a cached file was published with: the hub's cache names large files by it."""
+    def published_sha256(self, path: Path) -> str:
+        """Return the published SHA-256 of a cached file, by which the hub's cache names large files; else empty."""
         name = path.resolve().name
-        return name if SHA256.fullmatch(name) else ""
+        return name if SHA256_PATTERN.fullmatch(name) else ""
 
     def download(self) -> Path:
         """Fetch the file into the cache."""
@@ -79,7 +79,7 @@ class HubFile:
         for name in others:
             try:
                 return self._download(name)
-            except LocalEntryNotFoundError:  # the network failed: that says nothing about the other names
+            except LocalEntryNotFoundError:  # the network failed; the file may still exist
                 raise
             except EntryNotFoundError:
                 continue
@@ -91,62 +91,66 @@ class HubFile:
 
 @dataclass(frozen=True, slots=True)
 class UrlFile:
-    """A file at an address, cached where ``torch.hub`` caches (``TORCH_HOME``).
+    """A file at a URL, cached in the folder of ``torch.hub`` (``TORCH_HOME``).
 
     Attributes:
-        url: its address.
-        hashed: whether its name ends in the beginning of its SHA-256, which is then checked.
+        url: its URL.
+        check_hash: True if its name ends with the first digits of its SHA-256, which are then checked.
     """
 
     url: str
-    hashed: bool = False
+    check_hash: bool = False
 
     @property
     def host(self) -> str:
-        """Scheme and host of the address."""
+        """Scheme and host of the URL."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc}"
 
     @property
-    def offline(self) -> str:
-        """Nothing forbids the network here."""
+    def offline_reason(self) -> str:
+        """Empty, since no setting forbids network access here."""
         return ""
 
     @property
-    def instead(self) -> str:
-        """How the user puts the file into the cache by hand."""
-        return f"or fill the cache (moved by TORCH_HOME) where there is a network: save {self.url} as {self._place}"
+    def manual_download_hint(self) -> str:
+        """Instructions for putting the file into the cache by hand."""
+        return (
+            f"or fill the cache (moved by TORCH_HOME) where there is a network: save {self.url} as {self._cache_path}"
+        )
 
-    def cached(self) -> Path | None:
-        """The file in the cache; None if it is not there."""
-        return self._place if self._place.is_file() else None
+    def find_cached(self) -> Path | None:
+        """Find the file in the cache; None if it is missing."""
+        return self._cache_path if self._cache_path.is_file() else None
 
-    def digest(self, path: Path) -> str:
-        """The beginning of the SHA-256 that a file was published with, if its name has it."""
-        marked = torch.hub.HASH_REGEX.search(path.name) if self.hashed else None
+    def published_sha256(self, path: Path) -> str:
+        """Return the first digits of the published SHA-256, if the file's name has them; else empty."""
+        marked = torch.hub.HASH_REGEX.search(path.name) if self.check_hash else None
         return marked.group(1) if marked else ""
 
     def download(self) -> Path:
         """Fetch the file into the cache."""
-        self._place.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(self.url, str(self._place), self.digest(self._place) or None, progress=False)
-        return self._place
+        self._cache_path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(
+            self.url, str(self._cache_path), self.published_sha256(self._cache_path) or None, progress=False
+        )
+        return self._cache_path
 
     @property
-    def _place(self) -> Path:
+    def _cache_path(self) -> Path:
         return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(self.url).path).name
 
 
-Remote = HubFile | UrlFile
+RemoteFile = HubFile | UrlFile
 
 
-def repository(place: str) -> tuple[str, str | None]:
-    """Repository and revision meant by ``owner/name`` or ``owner/name@revision``.
+def parse_repository(text: str) -> tuple[str, str | None]:
+    """Parse ``owner/name`` or ``owner/name@revision`` into repository and revision.
 
     Raises:
-        RequestError: no repository of the hub can be called that.
+        RequestError: the name or the revision is not valid on the hub.
     """
-    name, _, revision = place.partition("@")
+    name, _, revision = text.partition("@")
     try:
         validate_repo_id(name)
     except HFValidationError as error:
@@ -154,64 +158,66 @@ def repository(place: str) -> tuple[str, str | None]:
             f"no repository of the Hugging Face hub is called {name!r}",
             "say hf-hub:OWNER/NAME, or hf-hub:OWNER/NAME@REVISION: letters, digits, '-', '_' and '.', one '/' between",
         ) from error
-    if revision and (not REVISION.fullmatch(revision) or ".." in revision):
+    if revision and (not REVISION_PATTERN.fullmatch(revision) or ".." in revision):
         raise RequestError(f"no revision is called {revision!r}", "say a branch, a tag or a commit: @main")
     return name, revision or None
 
 
-def fetch(file: Remote, what: str) -> Path:
-    """The file's place in the cache; it is downloaded if it is not there yet, and it is what was published.
+def fetch(file: RemoteFile, what: str) -> Path:
+    """Return the path of a file in the cache, after downloading it if needed and checking its hash.
 
-    A cached file is found without any network call. Otherwise the host has three seconds to answer.
+    A cached file is found without network access. Otherwise the host has three seconds to answer.
 
     Args:
-        file: what is needed.
-        what: what the user is told is missing, such as ``the weights of timm:resnet50.a1_in1k``.
+        file: the file.
+        what: its description for messages, such as ``the weights of timm:resnet50.a1_in1k``.
 
     Raises:
-        RequestError: the file is neither cached nor to be had, or the cached one is another than was published; the
-            hint gives the ways out.
+        RequestError: the file is neither cached nor available, or the cached file is not the published one; the hint
+            lists the alternatives.
     """
-    found = file.cached()
+    found = file.find_cached()
     if found is not None:
         _check_digest(file, found, what)
         return found
-    reason = file.offline or silence(file.host)
+    reason = file.offline_reason or why_unreachable(file.host)
     if reason:
-        raise _out_of_reach(file, what, reason)
+        raise _unavailable_error(file, what, reason)
     try:
         return file.download()
-    except Exception as error:  # each hub and each of its versions has errors of its own
-        raise _out_of_reach(file, what, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}") from error
+    except Exception as error:  # errors differ between hubs and their versions
+        raise _unavailable_error(
+            file, what, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        ) from error
 
 
-def _check_digest(file: Remote, path: Path, what: str) -> None:
-    published = file.digest(path)
+def _check_digest(file: RemoteFile, path: Path, what: str) -> None:
+    published = file.published_sha256(path)
     if not published:
         return
     with path.open("rb") as content:
-        own = hashlib.file_digest(content, "sha256").hexdigest()
-    if not own.startswith(published):
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if not digest.startswith(published):
         raise RequestError(
             f"{what} in the cache, {str(path)!r}, are not those that were published: their SHA-256 begins with "
-            f"{own[: len(published)][:16]}, not with {published[:16]}",
-            f"{anew(path)}; or use this very file, if you know what it is: --weights {shlex.quote(str(path))}",
+            f"{digest[: len(published)][:16]}, not with {published[:16]}",
+            f"{refetch_hint(path)}; or use this very file, if you know what it is: --weights {shlex.quote(str(path))}",
         )
 
 
-def anew(path: Path) -> str:
-    """How a file of a cache is fetched anew."""
+def refetch_hint(path: Path) -> str:
+    """Explain how to make a cached file be downloaded again."""
     old = shlex.quote(str(path))
     return f"put it aside, and it is fetched anew: mv {old} {shlex.quote(f'{path}.bad')}"
 
 
-def _out_of_reach(file: Remote, what: str, reason: str) -> RequestError:
+def _unavailable_error(file: RemoteFile, what: str, reason: str) -> RequestError:
     return RequestError(
         f"{what} are not in the cache and cannot be fetched from {file.host}: {reason}",
         "\n".join(
             (
                 "give them yourself: --weights FILE (safetensors or a .pth state dict)",
-                file.instead,
+                file.manual_download_hint,
                 "or leave --model out: the bundled model needs no network",
                 "or try the command on an untrained network, whose maps mean nothing: --weights random",
             )
@@ -219,33 +225,33 @@ def _out_of_reach(file: Remote, what: str, reason: str) -> RequestError:
     )
 
 
-def silence(url: str, seconds: float = PATIENCE) -> str:
-    """Why nobody answers at an address; empty if somebody does.
+def why_unreachable(url: str, seconds: float = TIMEOUT) -> str:
+    """Return the reason why a host does not answer; empty if it does.
 
-    Any answer counts but a server's own error, and the user's proxies are asked as a download would ask them. The
-    time holds whatever hangs: name resolution cannot be interrupted, so a thread that may be left behind does it.
+    Any answer counts except a server error (5xx), and the user's proxies are used as in a download. The time limit
+    also covers name resolution, which cannot be interrupted, so a thread does it that may be left behind.
     """
     reasons: list[str] = []
-    asking = threading.Thread(target=lambda: reasons.append(_ask(url, seconds)), daemon=True)
-    asking.start()
-    asking.join(seconds)
+    thread = threading.Thread(target=lambda: reasons.append(_probe(url, seconds)), daemon=True)
+    thread.start()
+    thread.join(seconds)
     return reasons[0] if reasons else f"no answer within {seconds:g} seconds"
 
 
-def _ask(url: str, seconds: float) -> str:
+def _probe(url: str, seconds: float) -> str:
     try:
-        # An opener of its own: the shared one keeps the proxies it saw first.
+        # A new opener, since the shared one keeps the proxies of its first use.
         with urllib.request.build_opener().open(urllib.request.Request(url, method="HEAD"), timeout=seconds):
             return ""
     except urllib.error.HTTPError as error:
         error.close()
         return f"the server says {error.code} {error.reason}" if error.code >= 500 else ""
     except urllib.error.URLError as error:
-        # Somebody answered; whether the certificate is good is for the download to judge, by its own store.
-        return "" if isinstance(error.reason, ssl.SSLError) else _plain(error.reason)
+        # The host answered; the download itself verifies the certificate, with its own store.
+        return "" if isinstance(error.reason, ssl.SSLError) else _reason_text(error.reason)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        return _plain(error) or type(error).__name__
+        return _reason_text(error) or type(error).__name__
 
 
-def _plain(reason: object) -> str:
+def _reason_text(reason: object) -> str:
     return str(getattr(reason, "strerror", None) or reason)

@@ -1,4 +1,4 @@
-"""Published weights that cannot be loaded: why, and how they are had anew."""
+"""Errors for published weights that cannot be loaded."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from camcli.base.errors import RequestError
 from camcli.models.weights import checkpoint, hub
 
 
-def unreadable(name: str, place: Path, error: Exception, *, fetched: bool, files: tuple[str, ...] = ()) -> RequestError:
-    """Why the weights of a model cannot be loaded: what is wrong with the file itself, or what the library says.
+def unreadable_error(
+    name: str, path: Path, error: Exception, *, fetched: bool, files: tuple[str, ...] = ()
+) -> RequestError:
+    """Make the error for a model's unreadable weights, with the reason in the file itself or the library's message.
 
     Args:
-        name: of the model.
-        place: the file, or the folder that it lies in.
-        error: what loading it ended with.
-        fetched: whether it lies in a cache, and comes again if it is not there; else it is the user's own.
-        files: what files of weights are called in such a folder.
+        name: the model's name.
+        path: the weights file, or its folder.
+        error: the library's error.
+        fetched: True if the file is in a cache, and can be downloaded again; False if it is the user's own.
+        files: possible names of the weights file in a folder.
     """
-    file = next((place / one for one in files if (place / one).is_file()), place)
+    file = next((path / one for one in files if (path / one).is_file()), path)
     reason, hint = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}", ""
     if file.is_file() and file.suffix not in (".npz", ".npy"):
         try:
             checkpoint.read(file)
-        except RequestError as told:
-            reason, hint = told.message, told.hint
+        except RequestError as read_error:
+            reason, hint = read_error.message, read_error.hint
     if fetched:
-        hint = hub.anew(file)
-    return RequestError(f"the weights of {name} in {str(place)!r} cannot be loaded: {reason}", hint)
+        hint = hub.refetch_hint(file)
+    return RequestError(f"the weights of {name} in {str(path)!r} cannot be loaded: {reason}", hint)

@@ -1,8 +1,8 @@
-"""A network built without drawing the random weights that those of a file replace.
+"""Construction of networks without drawing the random weights that a file's weights replace.
 
-Drawing them takes longer than reading the file: 5 s for a ViT-L. Which values are replaced is not looked up in names:
-every value that was not drawn is followed through whatever is made of it, until something else is written over it. If
-one is left at the end, the network is built again, drawn as usual. So no value differs from what it would have been.
+Drawing them takes longer than reading the file: 5 s for a ViT-L. Replaced values are not found by name: every value
+that was not drawn is tracked through all operations until it is overwritten. If one is left at the end, the network is
+built again with random weights as usual. So no value differs from a plain construction.
 """
 
 import gc
@@ -20,191 +20,200 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from camcli.engine.hooks.tensors import tensors
+from camcli.engine.hooks.tensors import iter_tensors
 
-Built = TypeVar("Built")
+BuiltT = TypeVar("BuiltT")
 
-# In place of what is there already, or of nothing; by their names in PyTorch's own list of operations.
-DRAWS = ("aten::normal_", "aten::uniform_")
-# What initialisers do to numbers that they drew. Done to what was not drawn, it is work for nothing.
-SHAPING = ("aten::erfinv_", "aten::mul_", "aten::add_", "aten::sub_", "aten::div_", "aten::clamp_")
-# What leaves nothing of the values before.
-OVERWRITES = ("aten::copy_", "aten::fill_", "aten::zero_")
-# How numbers get out of tensors without an operation of PyTorch's.
-WAYS_OUT = frozenset({Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.data_ptr})
+# In-place operations that fill a tensor with random values, by their names in PyTorch's operator schemas.
+RANDOM_FILL_OPS = ("aten::normal_", "aten::uniform_")
+# In-place operations of initialisers on the values they drew; they are skipped for values that were not drawn.
+RESCALE_OPS = ("aten::erfinv_", "aten::mul_", "aten::add_", "aten::sub_", "aten::div_", "aten::clamp_")
+# In-place operations after which nothing of the previous values is left.
+OVERWRITE_OPS = ("aten::copy_", "aten::fill_", "aten::zero_")
+# Methods that read values out of tensors without a PyTorch operation.
+READ_METHODS = frozenset({Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.data_ptr})
 
 
-def built(make: Callable[[], Built]) -> Built:
-    """What a function makes, with every value that it would have had, and random numbers drawn only if some are left.
+def build_without_init(build: Callable[[], BuiltT]) -> BuiltT:
+    """Run a function that builds a network, skipping random initialisation unless some of its values are kept.
 
-    The generator's state afterwards is that before, so that what is drawn next does not depend on what was drawn here.
+    The result is the same as without skipping. The generator's state is restored afterwards, so that later random
+    numbers do not depend on those drawn here.
 
     Args:
-        make: builds a network and puts a file's weights into it. It may be called twice, so it changes nothing else.
+        build: builds a network and loads a file's weights. It may be called twice, so it must have no side effects.
 
     Raises:
-        Exception: what the function raises.
+        Exception: any error of the function.
     """
     before = torch.random.get_rng_state()
     try:
-        made = _undrawn(make)
+        made = _try_without_init(build)
         if made is None:
             torch.random.set_rng_state(before)
-            return make()
+            return build()
         return made[0]
     finally:
         torch.random.set_rng_state(before)
 
 
-def _undrawn(make: Callable[[], Built]) -> tuple[Built] | None:
-    """What a function makes without drawing; None if a value that should have been drawn is left or was looked at."""
-    follower = _Follower()
+def _try_without_init(build: Callable[[], BuiltT]) -> tuple[BuiltT] | None:
+    """Run a function without random initialisation; return None if an uninitialised value is left or was read."""
+    tracker = _UninitializedTracker()
     try:
         with ExitStack() as stack:
-            # It decides by the numbers that it drew whether to draw again.
-            plain = nn.init._no_grad_trunc_normal_
-            stack.enter_context(mock.patch.object(nn.init, "_no_grad_trunc_normal_", _here(_drawn, plain)))
-            stack.enter_context(_Outlook(follower))
-            stack.enter_context(follower)
-            made = make()
-    except _LookedAtError:
+            # The original reads the values that it drew, to decide whether to draw again.
+            original = nn.init._no_grad_trunc_normal_
+            stack.enter_context(
+                mock.patch.object(nn.init, "_no_grad_trunc_normal_", _in_this_thread_only(_fill_normal, original))
+            )
+            stack.enter_context(_ReadGuard(tracker))
+            stack.enter_context(tracker)
+            made = build()
+    except _ValueReadError:
         return None
-    except Exception:  # if it is no fault of what was not drawn, it comes again
+    except Exception:  # an error of the function itself is raised again by the plain construction
         return None
-    return None if follower.looked_at or follower.left() else (made,)
+    return None if tracker.was_read or tracker.any_left() else (made,)
 
 
-def _here(function: Callable[..., Tensor], elsewhere: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A function in this thread, and another one in all others, which may be building networks too."""
+def _in_this_thread_only(function: Callable[..., Tensor], elsewhere: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a function that calls one function in this thread, and another in all others, which may also build."""
     thread = get_ident()
     return lambda *given, **named: (function if get_ident() == thread else elsewhere)(*given, **named)
 
 
-def _drawn(tensor: Tensor, *_args: Any, **_options: Any) -> Tensor:
+def _fill_normal(tensor: Tensor, *_args: Any, **_options: Any) -> Tensor:
     with torch.no_grad():
         return tensor.normal_()
 
 
-class _LookedAtError(BaseException):
-    """A value that was not drawn was to decide something; not for libraries to catch."""
+class _ValueReadError(BaseException):
+    """Raised when an uninitialised value is read; a ``BaseException`` so that libraries do not catch it."""
 
 
-class _Kind(Enum):
-    """What an operation has to do with values that were not drawn."""
+class _OpKind(Enum):
+    """Effect of an operation on uninitialised values, which were not drawn."""
 
-    OTHER = 0  # what it makes of them is not drawn either
-    DRAW = 1  # it draws in place, and need not
-    SHAPE = 2  # it shapes in place what was drawn, and need not
-    RANDOM = 3  # it draws otherwise
+    OTHER = 0  # its output is uninitialised too
+    RANDOM_FILL = 1  # draws in place, and can be skipped
+    RESCALE = 2  # changes drawn values in place, and can be skipped
+    OTHER_RANDOM = 3  # draws in another way
     OVERWRITE = 4
-    LOOK = 5  # what comes out of it decides what Python does next
+    READ = 5  # Python code may depend on its result
 
 
 @cache
-def _kind(operation: Any) -> _Kind:
+def _classify_op(operation: Any) -> _OpKind:
     name = operation._schema.name
-    if name in DRAWS:
-        return _Kind.DRAW
+    if name in RANDOM_FILL_OPS:
+        return _OpKind.RANDOM_FILL
     if torch.Tag.nondeterministic_seeded in operation.tags:
-        return _Kind.RANDOM
-    if name in SHAPING:
-        return _Kind.SHAPE
-    if name in OVERWRITES:
-        return _Kind.OVERWRITE
-    looks = torch.Tag.data_dependent_output in operation.tags or torch.Tag.dynamic_output_shape in operation.tags
-    return _Kind.LOOK if looks else _Kind.OTHER
+        return _OpKind.OTHER_RANDOM
+    if name in RESCALE_OPS:
+        return _OpKind.RESCALE
+    if name in OVERWRITE_OPS:
+        return _OpKind.OVERWRITE
+    reads = torch.Tag.data_dependent_output in operation.tags or torch.Tag.dynamic_output_shape in operation.tags
+    return _OpKind.READ if reads else _OpKind.OTHER
 
 
 @cache
-def _written(operation: Any) -> tuple[tuple[int, str], ...]:
-    """Places and names of the arguments that an operation writes into."""
+def _find_written_arguments(operation: Any) -> tuple[tuple[int, str], ...]:
+    """Return positions and names of the arguments that an operation writes into."""
     arguments = enumerate(operation._schema.arguments)
-    return tuple((place, one.name) for place, one in arguments if one.alias_info and one.alias_info.is_write)
+    return tuple((index, one.name) for index, one in arguments if one.alias_info and one.alias_info.is_write)
 
 
-class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees every operation, leaves out those that draw, and keeps which memory therefore holds no values.
+class _UninitializedTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Dispatch mode that skips random fills and tracks the storages that are therefore uninitialised.
 
     Attributes:
-        looked_at: whether such a value has decided something.
+        was_read: True once an uninitialised value has been read.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.looked_at = False
-        # By address, which stays taken while somebody holds a weak reference.
-        self._undrawn: dict[int, StorageWeakRef] = {}
+        self.was_read = False
+        # By address, which is not reused while a weak reference exists.
+        self._uninitialized: dict[int, StorageWeakRef] = {}
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # PyTorch would import its compiler, for a second, only to keep it from compiling what is below.
+        # Otherwise PyTorch imports its compiler, which takes a second, only to exclude the method below from it.
         return False
 
-    def left(self) -> bool:
-        """Whether anything that is still in use holds a value that was not drawn."""
-        if not self._in_use():
+    def any_left(self) -> bool:
+        """Return whether any storage that is still alive is uninitialised."""
+        if not self._any_alive():
             return False
-        gc.collect()  # a module that was made and replaced may hold itself
-        return self._in_use()
+        gc.collect()  # a discarded module may be part of a reference cycle
+        return self._any_alive()
 
-    def holds_none(self, tensors: Iterable[Tensor]) -> bool:
-        """Whether any of these holds a value that was not drawn."""
-        return bool(self._undrawn) and any(_memory(one)._cdata in self._undrawn for one in tensors)
+    def any_uninitialized(self, tensors: Iterable[Tensor]) -> bool:
+        """Return whether any of the tensors is uninitialised."""
+        return bool(self._uninitialized) and any(_storage_of(one)._cdata in self._uninitialized for one in tensors)
 
-    def look(self) -> None:
-        """Say that such a value decides something."""
-        self.looked_at = True
-        raise _LookedAtError
+    def fail_read(self) -> None:
+        """Record that an uninitialised value is read, and raise."""
+        self.was_read = True
+        raise _ValueReadError
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Do an operation, unless it draws in place."""
+        """Run an operation, unless it draws in place or rescales uninitialised values."""
         kwargs = kwargs or {}
-        kind = _kind(func)
-        if kind is _Kind.DRAW:
+        kind = _classify_op(func)
+        if kind is _OpKind.RANDOM_FILL:
             self._mark(args[:1])
             return args[0]
-        if kind is not _Kind.RANDOM and not self.holds_none(tensors((args, kwargs))):
+        if kind is not _OpKind.OTHER_RANDOM and not self.any_uninitialized(iter_tensors((args, kwargs))):
             return func(*args, **kwargs)
-        if kind is _Kind.LOOK:
-            self.look()
-        if kind is _Kind.SHAPE and self.holds_none(args[:1]):
+        if kind is _OpKind.READ:
+            self.fail_read()
+        if kind is _OpKind.RESCALE and self.any_uninitialized(args[:1]):
             return args[0]
         made = func(*args, **kwargs)
-        if kind is _Kind.OVERWRITE and _is_whole(args[0]) and not self.holds_none(tensors((args[1:], kwargs))):
-            del self._undrawn[_memory(args[0])._cdata]
+        if (
+            kind is _OpKind.OVERWRITE
+            and _fills_storage(args[0])
+            and not self.any_uninitialized(iter_tensors((args[1:], kwargs)))
+        ):
+            del self._uninitialized[_storage_of(args[0])._cdata]
             return made
-        into = [args[place] if place < len(args) else kwargs.get(name) for place, name in _written(func)]
-        self._mark(tensors((into, made)))
+        written = [
+            args[index] if index < len(args) else kwargs.get(name) for index, name in _find_written_arguments(func)
+        ]
+        self._mark(iter_tensors((written, made)))
         return made
 
     def _mark(self, tensors: Iterable[Tensor]) -> None:
         for one in tensors:
-            memory = _memory(one)
-            if memory._cdata not in self._undrawn:
-                self._undrawn[memory._cdata] = StorageWeakRef(memory)  # type: ignore[no-untyped-call]
+            storage = _storage_of(one)
+            if storage._cdata not in self._uninitialized:
+                self._uninitialized[storage._cdata] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
 
-    def _in_use(self) -> bool:
-        return any(not memory.expired() for memory in self._undrawn.values())  # type: ignore[no-untyped-call]
+    def _any_alive(self) -> bool:
+        return any(not storage.expired() for storage in self._uninitialized.values())  # type: ignore[no-untyped-call]
 
 
-class _Outlook(TorchFunctionMode):
-    """Sees numbers leave tensors by ways that are no operations."""
+class _ReadGuard(TorchFunctionMode):
+    """Function mode that detects values read from tensors without an operation."""
 
-    def __init__(self, follower: _Follower) -> None:
+    def __init__(self, tracker: _UninitializedTracker) -> None:
         super().__init__()
-        self._follower = follower
+        self._tracker = tracker
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Do as asked, unless it is to look at what was not drawn."""
-        if func in WAYS_OUT and self._follower.holds_none(args[:1]):
-            self._follower.look()
+        """Call the function, unless it reads an uninitialised tensor."""
+        if func in READ_METHODS and self._tracker.any_uninitialized(args[:1]):
+            self._tracker.fail_read()
         return func(*args, **(kwargs or {}))
 
 
-def _memory(tensor: Tensor) -> torch.UntypedStorage:
+def _storage_of(tensor: Tensor) -> torch.UntypedStorage:
     return tensor.untyped_storage()
 
 
-def _is_whole(tensor: Tensor) -> bool:
-    """Whether a tensor is all that there is in its memory."""
-    return tensor.is_contiguous() and tensor.numel() * tensor.element_size() == _memory(tensor).nbytes()
+def _fills_storage(tensor: Tensor) -> bool:
+    """Return whether a tensor covers its whole storage."""
+    return tensor.is_contiguous() and tensor.numel() * tensor.element_size() == _storage_of(tensor).nbytes()

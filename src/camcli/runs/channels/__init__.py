@@ -1,4 +1,4 @@
-"""``camcli channels``: what is asked of it."""
+"""Job of ``camcli channels``."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Sort = Literal["mean", "max", "std", "active", "correlation"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contest:
-    """What is asked of ``camcli channels``: the channels of one layer, ranked over pictures.
+class ChannelJob:
+    """Job of ``camcli channels``: rank the channels of one layer over pictures.
 
     Attributes:
-        job: model, layer, pictures, and how they are done; its target names channels, ``channel:12,99``.
-        top: how many are shown; 0 for 16, or for all that ``channels`` names.
-        sort: None for ``correlation`` where there are values, else ``mean``.
+        job: model, layer, pictures, and how they are processed; its target names channels, ``channel:12,99``.
+        top: number of channels shown; 0 for 16, or for all that ``channels`` names.
+        sort: statistic to sort by; None for ``correlation`` if there are values, else ``mean``.
     """
 
     job: Job
@@ -68,7 +68,7 @@ class Contest:
     )
 
     def __post_init__(self) -> None:
-        """Raises RequestError for what cannot be asked."""
+        """Raise RequestError for invalid options."""
         if self.sort is not None and self.sort not in get_args(Sort):
             raise RequestError(f"sort cannot be {self.sort!r}", f"there are: {', '.join(get_args(Sort))}")
         if self.sort == "correlation" and not self.values:
@@ -83,6 +83,6 @@ class Contest:
             )
 
     @property
-    def shown(self) -> int:
-        """How many channels are shown at most."""
+    def max_shown(self) -> int:
+        """Maximum number of channels shown."""
         return self.top or len(self.channels) or 16

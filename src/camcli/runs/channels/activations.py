@@ -1,4 +1,4 @@
-"""The activations of one layer, picture by picture."""
+"""Activations of one layer, picture by picture."""
 
 from __future__ import annotations
 
@@ -11,124 +11,126 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from camcli.base.errors import PictureError, RequestError
-from camcli.base.words import first_line, several
+from camcli.base.words import first_line, shorten
 from camcli.engine import devices
 from camcli.engine.explainer import Explainer
-from camcli.engine.hooks.watch import output_of
-from camcli.engine.layers.layout import Layout, canonical
+from camcli.engine.hooks.watch import layer_output
+from camcli.engine.layers.layout import Layout, to_nchw
 from camcli.images.placement import Placement
 from camcli.images.view import View
 from camcli.runs.worker.item import Item
-from camcli.runs.worker.pipeline import explain_apart, spread_batches
+from camcli.runs.worker.pipeline import map_batches, run_in_fitting_batches
 from camcli.runs.worker.worker import Worker
 
-# From the activations of pictures (n, c, h, w) to what is kept of them, picture by picture.
-Kept = Callable[[Tensor, Sequence[Item]], Sequence[np.ndarray]]
-# That of one picture, or why there is none; None of a picture that cannot be seen.
-Said = np.ndarray | PictureError | None
+# Reduces the activations of pictures (n, c, h, w) to what is kept of each.
+ReduceActivations = Callable[[Tensor, Sequence[Item]], Sequence[np.ndarray]]
+# Result for one picture, or why there is none; None for a picture that cannot be read.
+ActivationResult = np.ndarray | PictureError | None
 
 
 @dataclass(frozen=True, slots=True)
 class WatchedLayer:
-    """The one layer whose channels are ranked.
+    """Layer whose channels are ranked.
 
     Attributes:
         name: its path.
-        layout: how its output lies in memory.
-        turn: which of its runs in a forward counts; 0 for the last.
-        placement: where its cells lie in the model's input, where that was measured.
-        channels: how many it has.
+        layout: memory layout of its output.
+        call: which of its calls in a forward pass counts; 0 for the last.
+        placement: where its cells lie in the model's input, if that was measured.
+        channels: number of its channels.
     """
 
     name: str
     layout: Layout
-    turn: int
+    call: int
     placement: Placement | None
     channels: int
 
     @classmethod
-    def of(cls, worker: Worker) -> WatchedLayer:
-        """The layer of a job.
+    def from_worker(cls, worker: Worker) -> WatchedLayer:
+        """Return the layer of a job.
 
         Raises:
-            RequestError: there are several.
+            RequestError: the job names several layers.
         """
         explainer = worker.explainer
         layers = explainer.layers
         if len(layers) > 1:
             raise RequestError(
-                f"the channels of one layer are ranked, and {len(layers)} are named: {several(layers, len(layers))}",
+                f"the channels of one layer are ranked, and {len(layers)} are named: {shorten(layers, len(layers))}",
                 "name one, and give the command again for the others",
             )
         name = layers[0]
-        located = explainer.located.get(name)
+        located = explainer.locations.get(name)
         return cls(
             name,
             explainer.layouts[name],
-            # A layer that runs once ends the forward; of several runs the last is known at the end only.
-            worker.job.call or int(explainer.runs[name] == 1),
+            # The forward pass stops at a layer that is called once; the last of several calls is known only at its end.
+            worker.job.call or int(explainer.calls[name] == 1),
             located.placement if located else None,
-            explainer.channels[name],
+            explainer.channel_counts[name],
         )
 
 
 def watch_batches(
-    worker: Worker, layer: WatchedLayer, batches: Iterable[list[Item]], kept: Kept
-) -> Iterator[list[tuple[Item, Said]]]:
-    """Batch by batch each picture, with what is kept of its activations; None where it cannot be seen."""
-    return spread_batches(worker, lambda explainer, batch: _watch_batch(worker, layer, explainer, batch, kept), batches)
+    worker: Worker, layer: WatchedLayer, batches: Iterable[list[Item]], reduce: ReduceActivations
+) -> Iterator[list[tuple[Item, ActivationResult]]]:
+    """Yield each batch's pictures with what is kept of their activations; None for one that cannot be read."""
+    return map_batches(worker, lambda explainer, batch: _watch_batch(worker, layer, explainer, batch, reduce), batches)
 
 
 def _watch_batch(
-    worker: Worker, layer: WatchedLayer, explainer: Explainer, batch: Sequence[Item], kept: Kept
-) -> list[tuple[Item, Said]]:
+    worker: Worker, layer: WatchedLayer, explainer: Explainer, batch: Sequence[Item], reduce: ReduceActivations
+) -> list[tuple[Item, ActivationResult]]:
     ready = [item for item in batch if item.input is not None]
-    found = explain_apart(
+    found = run_in_fitting_batches(
         worker,
         explainer,
         ready,
-        lambda some: read_activations(worker, layer, explainer, some, kept),
-        lambda item: _watch_alone(worker, layer, explainer, item, kept),
+        lambda some: read_activations(worker, layer, explainer, some, reduce),
+        lambda item: _watch_one(worker, layer, explainer, item, reduce),
     )
-    said = iter(found)
-    pairs = [(item, None if item.input is None else next(said)) for item in batch]
+    results = iter(found)
+    pairs = [(item, None if item.input is None else next(results)) for item in batch]
     for item in ready:
         item.input = None
     return pairs
 
 
-def _watch_alone(worker: Worker, layer: WatchedLayer, explainer: Explainer, item: Item, kept: Kept) -> Said:
+def _watch_one(
+    worker: Worker, layer: WatchedLayer, explainer: Explainer, item: Item, reduce: ReduceActivations
+) -> ActivationResult:
     try:
-        return read_activations(worker, layer, explainer, [item], kept)[0]
+        return read_activations(worker, layer, explainer, [item], reduce)[0]
     except RequestError:
         raise
-    except Exception as error:  # whatever it is, it is this picture's, and the others go on
+    except Exception as error:  # any error is this picture's alone, and the others go on
         return PictureError(f"the network fails on this picture: {first_line(error)}")
 
 
 def read_activations(
-    worker: Worker, layer: WatchedLayer, explainer: Explainer, items: Sequence[Item], kept: Kept
-) -> list[Said]:
-    """What is kept of the activations of pictures in one batch; may raise anything."""
+    worker: Worker, layer: WatchedLayer, explainer: Explainer, items: Sequence[Item], reduce: ReduceActivations
+) -> list[ActivationResult]:
+    """Return what is kept of the activations of pictures in one batch; may raise anything."""
     module = explainer.module
-    images = devices.batch_for(explainer.device, [item.input for item in items if item.input is not None])
-    place = explainer.places.get(layer.name, 0)
+    images = devices.stack_for(explainer.device, [item.input for item in items if item.input is not None])
+    place = explainer.tensor_indices.get(layer.name, 0)
     with worker.computing():
-        said = output_of(module, layer.name, devices.copied_to(module, images), layer.turn, place)
-    cells = canonical(said, layer.layout).float()
+        output = layer_output(module, layer.name, devices.copy_to_module(module, images), layer.call, place)
+    cells = to_nchw(output, layer.layout).float()
     if len(cells) != len(items):
         raise ValueError(f"the layer {layer.name!r} gives {len(cells)} outputs for {len(items)} pictures")
-    sound = cells.isfinite().flatten(1).all(1).tolist()
+    finite = cells.isfinite().flatten(1).all(1).tolist()
     broken = PictureError(
         f"the layer {layer.name!r} gives NaN or infinite values for this image",
         "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
     )
-    return [own if good else broken for own, good in zip(kept(cells, items), sound, strict=True)]
+    return [kept if ok else broken for kept, ok in zip(reduce(cells, items), finite, strict=True)]
 
 
-def pooled(cells: Float[Tensor, "n c h w"], views: Sequence[View]) -> Float32[np.ndarray, "n c"]:
-    """The mean of each channel over the cells that show any of the picture, and not padding alone."""
-    shown = torch.from_numpy(np.stack([view.shown(tuple(cells.shape[2:])) for view in views])).to(cells.device)
+def pool_channels(cells: Float[Tensor, "n c h w"], views: Sequence[View]) -> Float32[np.ndarray, "n c"]:
+    """Return the mean of each channel over the cells that show any of the picture, and not padding alone."""
+    shown = torch.from_numpy(np.stack([view.visible_cells(tuple(cells.shape[2:])) for view in views])).to(cells.device)
     if bool(shown.all()):
         return np.asarray(cells.mean((2, 3)).numpy(force=True))
     sums = cells.where(shown[:, None], 0).sum((2, 3))

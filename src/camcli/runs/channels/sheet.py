@@ -6,64 +6,64 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from camcli.images import page_of
-from camcli.images.numbers import Values
-from camcli.images.source import Source
+from camcli.images import describe_page
+from camcli.images.numbers import NumberColumn
+from camcli.images.source import PictureSource
 from camcli.images.view import View
 from camcli.outputs import encode
-from camcli.outputs.sheet import Row, Tile, sheet
+from camcli.outputs.sheet import SheetRow, SheetTile, compose_sheet
 from camcli.outputs.style import Style
-from camcli.runs.channels.table import Ranked
+from camcli.runs.channels.table import ChannelStats
 
-# A picture, small, and where it lies in the model's input.
-Small = tuple[np.ndarray, View]
+# A small copy of a picture, and where it lies in the model's input.
+Thumbnail = tuple[np.ndarray, View]
 
 
 def draw_sheet(
-    ranked: Sequence[Ranked],
-    seen: dict[Source, Small],
-    maps: dict[tuple[int, Source], np.ndarray],
+    ranked: Sequence[ChannelStats],
+    thumbnails: dict[PictureSource, Thumbnail],
+    maps: dict[tuple[int, PictureSource], np.ndarray],
     layer: str,
     heading: Sequence[str],
-    values: Values | None,
+    values: NumberColumn | None,
     notes: Sequence[str],
     style: Style,
     pictures: int,
 ) -> bytes:
-    """A PNG of channels with their strongest pictures.
+    """Draw channels with their strongest pictures, as a PNG.
 
     Args:
         ranked: the channels.
-        seen: their pictures, small; those that could not be read again are missing.
-        maps: of each channel its activation in each of its pictures.
-        layer: whose channels they are.
-        heading: what was done.
-        values: the numbers that channels are compared with, if there are some.
-        notes: what a reader must know.
+        thumbnails: their pictures, small; those that could not be read again are missing.
+        maps: activation of each channel in each of its pictures.
+        layer: path of the layer.
+        heading: lines that describe the run.
+        values: numbers that channels are correlated with, if given.
+        notes: notes for the reader.
         style: of the maps.
-        pictures: how many stand in a row.
+        pictures: number of pictures in a row.
     """
     rows = [
-        Row(
+        SheetRow(
             f"channel {one.channel}",
-            _lines(one, values),
+            _describe_channel(one, values),
             [
-                Tile(_caption(source, value), *seen[source], maps[one.channel, source])
-                if source in seen
-                else Tile(_caption(source, value))
+                SheetTile(_make_caption(source, value), *thumbnails[source], maps[one.channel, source])
+                if source in thumbnails
+                else SheetTile(_make_caption(source, value))
                 for source, value in one.strongest
             ],
             () if one.strongest else ("zero in every picture",),
         )
         for one in ranked
     ]
-    return encode.png(sheet(f"Channels of {layer}", heading, rows, _footing(notes), style, pictures))
+    return encode.png(compose_sheet(f"Channels of {layer}", heading, rows, _make_footer(notes), style, pictures))
 
 
-def _lines(one: Ranked, values: Values | None) -> list[str]:
+def _describe_channel(one: ChannelStats, values: NumberColumn | None) -> list[str]:
     lines = [
         f"mean {one.mean:.3g}, std {one.std:.3g}",
-        f"max {one.max:.3g}, active in {_share(one.active, one.pictures)}",
+        f"max {one.max:.3g}, active in {_format_share(one.active, one.pictures)}",
     ]
     if values:
         r = "undefined" if one.correlation is None else f"{one.correlation:+.2f}"
@@ -71,7 +71,7 @@ def _lines(one: Ranked, values: Values | None) -> list[str]:
     return lines
 
 
-def _footing(notes: Sequence[str]) -> list[str]:
+def _make_footer(notes: Sequence[str]) -> list[str]:
     return [
         "In each row the pictures of the channel's greatest pooled activation (the mean over the cells that show "
         "the picture), which stands below with the picture's name. Over each the channel's activation, cell by "
@@ -80,9 +80,9 @@ def _footing(notes: Sequence[str]) -> list[str]:
     ]
 
 
-def _caption(source: Source, value: float) -> str:
-    return f"{value:.3g}  {page_of(source.path.name, source.page)}"
+def _make_caption(source: PictureSource, value: float) -> str:
+    return f"{value:.3g}  {describe_page(source.path.name, source.page)}"
 
 
-def _share(active: float, pictures: int) -> str:
+def _format_share(active: float, pictures: int) -> str:
     return f"{round(active * pictures)} of {pictures}" if pictures < 1000 else f"{active:.1%}"

@@ -1,4 +1,4 @@
-"""The channels ranked, and ``channels.csv``."""
+"""Statistics and order of channels, and ``channels.csv``."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from camcli.images.numbers import Values
-from camcli.images.source import Source
-from camcli.metrics.statistics import Greatest, Statistics, chance
+from camcli.images.numbers import NumberColumn
+from camcli.images.source import PictureSource
+from camcli.metrics.statistics import Statistics, TopK, chance_correlation
 from camcli.runs.channels import Sort
 
 
 @dataclass(frozen=True, slots=True)
-class Ranked:
-    """One channel over all pictures.
+class ChannelStats:
+    """Statistics of one channel over all pictures.
 
     The pooled activation of a picture is the mean over the cells of the layer's grid that show any of it; cells of
     padding alone are left out, as ``--crop none`` has them. Without padding it is what global average pooling gives.
@@ -29,12 +29,12 @@ class Ranked:
         mean, max, std: of the pooled activation over the pictures; ``std`` divides by their number.
         active: the share of pictures whose pooled activation is above zero: of a rectified layer, those in which any
             cell is.
-        pictures: over how many all this is, the correlation too.
+        pictures: number of pictures that all of these are over, the correlation too.
         correlation: Pearson's r of the pooled activation with the values; None without values, or where it is
             undefined because one of the two is constant.
         strongest: the pictures of the greatest pooled activation, with it, the greatest first; of equal ones those that
-            come first. A picture in which it is zero counts for nothing.
-        untrained: the weights are random, and none of it means anything.
+            come first. A picture in which it is zero is left out.
+        untrained: the weights are random, and the statistics mean nothing.
     """
 
     channel: int
@@ -44,11 +44,11 @@ class Ranked:
     active: float
     pictures: int
     correlation: float | None
-    strongest: tuple[tuple[Source, float], ...]
+    strongest: tuple[tuple[PictureSource, float], ...]
     untrained: bool = False
 
     def as_line(self) -> bytes:
-        """It as one JSON line, ended by a newline."""
+        """Return the statistics as one JSON line, ended by a newline."""
         line = {name: getattr(self, name) for name in self.__dataclass_fields__}
         line["strongest"] = [
             {"source": str(source.path), "page": source.page, "value": value} for source, value in self.strongest
@@ -56,10 +56,12 @@ class Ranked:
         return json.dumps(line, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
-def rank_channel(channel: int, statistics: Statistics, greatest: Greatest[Source], untrained: bool) -> Ranked:
-    """One channel with its statistics and its strongest pictures."""
+def compute_channel_stats(
+    channel: int, statistics: Statistics, top_pictures: TopK[PictureSource], untrained: bool
+) -> ChannelStats:
+    """Return the statistics of one channel, with its strongest pictures."""
     r = float(statistics.correlation[channel])
-    return Ranked(
+    return ChannelStats(
         channel,
         float(statistics.mean[channel]),
         float(statistics.max[channel]),
@@ -67,46 +69,46 @@ def rank_channel(channel: int, statistics: Statistics, greatest: Greatest[Source
         float(statistics.active[channel]),
         statistics.count,
         None if math.isnan(r) else r,
-        tuple(greatest.of(channel)),
+        tuple(top_pictures.top_of(channel)),
         untrained,
     )
 
 
 def order_channels(statistics: Statistics, sort: Sort) -> list[int]:
-    """Channels, first those of the greatest statistic (of the greatest |r|), of equal ones the lower number."""
+    """Return the channels in order: greatest statistic (or |r|) first, of equal ones the lower number first."""
     keys = getattr(statistics, sort)
     strength = np.nan_to_num(np.abs(keys), nan=-np.inf) if sort == "correlation" else keys
     order: list[int] = np.argsort(-strength, kind="stable").tolist()
     return order
 
 
-def note_correlation(statistics: Statistics, values: Values | None) -> Iterator[str]:
-    """Note what correlations mean, if there are values."""
+def note_correlation(statistics: Statistics, values: NumberColumn | None) -> Iterator[str]:
+    """Yield a note on what the correlations mean, if there are values."""
     if values is None:
         return
     undefined = int(np.isnan(statistics.correlation).sum())
     channels = len(statistics.correlation)
     if undefined == channels:
         yield (
-            f"no correlation with {values.column!r} is defined: over {count_pictures(statistics.count)} it, or "
+            f"no correlation with {values.column!r} is defined: over {format_picture_count(statistics.count)} it, or "
             "every channel, is constant"
         )
         return
-    luck = chance(channels - undefined, statistics.count)
+    luck = chance_correlation(channels - undefined, statistics.count)
     reached = f"reaches |r| of about {luck:.2f}" if luck is not None else "correlates with anything"
     yield (
-        f"by chance alone, the best of {channels - undefined} channels over {count_pictures(statistics.count)} "
+        f"by chance alone, the best of {channels - undefined} channels over {format_picture_count(statistics.count)} "
         f"{reached}: test what is found on other pictures"
     )
 
 
-def write_table(rank: Callable[[int], Ranked], channels: int, pictures: int) -> bytes:
-    """``channels.csv``: every channel; what is undefined is empty.
+def encode_table(stats_of: Callable[[int], ChannelStats], channels: int, pictures: int) -> bytes:
+    """Encode ``channels.csv``: every channel; undefined values are empty.
 
     Args:
-        rank: gives a channel by its number.
-        channels: how many there are.
-        pictures: how many pictures of each are named.
+        stats_of: returns a channel's statistics by its number.
+        channels: number of channels.
+        pictures: number of pictures named for each.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -114,14 +116,14 @@ def write_table(rank: Callable[[int], Ranked], channels: int, pictures: int) -> 
     names = [name for rank in ranks for name in (f"picture_{rank}", f"value_{rank}")]
     writer.writerow(["channel", "mean", "max", "std", "active", "pictures", "correlation", *names])
     for channel in range(channels):
-        one = rank(channel)
-        strongest = [cell for source, value in one.strongest for cell in (source.shown, repr(value))]
+        one = stats_of(channel)
+        strongest = [cell for source, value in one.strongest for cell in (source.display_name, repr(value))]
         numbers = map(repr, (one.mean, one.max, one.std, one.active, one.pictures))
         r = "" if one.correlation is None else repr(one.correlation)
         writer.writerow([channel, *numbers, r, *strongest, *[""] * (len(names) - len(strongest))])
     return text.getvalue().encode("utf-8", "backslashreplace")
 
 
-def count_pictures(count: int) -> str:
-    """A number of pictures, in words."""
+def format_picture_count(count: int) -> str:
+    """Format a number of pictures, with the noun."""
     return f"{count} picture{'' if count == 1 else 's'}"

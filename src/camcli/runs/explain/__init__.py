@@ -1,1 +1,1 @@
-"""``camcli explain``."""
+"""Runs of ``camcli explain``."""

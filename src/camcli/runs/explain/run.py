@@ -1,4 +1,4 @@
-"""A job from beginning to end: find, skip what is done, explain, write behind, record."""
+"""Run of ``camcli explain``: find pictures, skip those that are done, explain, write behind, record."""
 
 from __future__ import annotations
 
@@ -8,41 +8,41 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import BinaryIO
 
-from camcli.base.words import several
-from camcli.images.manifest import Listing
-from camcli.runs.explain.concepts import announce_concepts, share_concepts
-from camcli.runs.explain.redraw import MATES, draw_all
+from camcli.base.words import shorten
+from camcli.images.manifest import Manifest
+from camcli.runs.explain.concepts import announce_concepts, load_or_fit_concepts
+from camcli.runs.explain.redraw import STAMP_SEPARATOR, draw_all
 from camcli.runs.explain.writer import Formats, Writer
 from camcli.runs.job.job import Job
 from camcli.runs.record import provenance
 from camcli.runs.record.inputs import Inputs
 from camcli.runs.record.outcome import Outcome
-from camcli.runs.record.preflight import check_apart
+from camcli.runs.record.preflight import check_output_folder
 from camcli.runs.record.session import Session
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.worker import Worker
 
 
 class Run:
-    """A job under way.
+    """Run of a job that writes maps of pictures.
 
-    Made in a ``with`` block, which holds the output folder for this run alone. Everything that is wrong with the
-    request is found while it is made, before the first picture. Iterating does the work and yields each picture's
-    outcomes, in order; those of a picture that is done already are empty.
+    Used as a ``with`` block, which locks the output folder for this run. An invalid request raises on construction,
+    before the first picture. Iterating does the work and yields each picture's outcomes, in order; those of a picture
+    that is done already are empty.
 
     Args:
-        job: what is asked.
-        stdin: what the input ``-`` reads; default: the process's own.
+        job: the job.
+        stdin: stream for the input ``-``; default: the process's own.
 
     Attributes:
-        session: what lies in the output folder, and this run's part in it.
-        worker: the job resolved.
-        total: the number of pictures; None if they come from standard input.
-        unread: what is in folders and is left out though it is a picture.
-        notes: what the user must know about this run; may grow while it goes on.
+        session: the run's session in the output folder.
+        worker: the resolved job.
+        total: number of pictures; None if they come from standard input.
+        unread: counts of pictures in folders that are left out.
+        notes: notes for the user about this run; may grow while it goes on.
 
     Raises:
-        RequestError: anything in the job that cannot be.
+        RequestError: the job is invalid.
         NothingFoundError: there is no picture.
     """
 
@@ -50,16 +50,18 @@ class Run:
         self.job = job
         inputs = Inputs(job, stdin)
         self.total, self.unread = inputs.total, inputs.unread
-        formats = Formats.of(job)
-        check_apart(job)
-        self.worker = Worker(job, inputs.known, self.total)
-        self.worker.shows_pixels = formats.show_pixels
+        formats = Formats.from_job(job)
+        check_output_folder(job)
+        self.worker = Worker(job, inputs.source_factory, self.total)
+        self.worker.shows_pixels = formats.shows_pixels
         self.notes = self.worker.notes
-        self.notes += inputs.notes()
+        self.notes += inputs.note_unread()
         self.notes += _note_unused(self.worker, inputs)
-        if self.worker.explainer.fits:
+        if self.worker.explainer.fits_concepts:
             self.notes.append(announce_concepts(self.total))
-        self.session = Session(self.worker, inputs, Outcome, kept=formats.needed, begin=self._begin)
+        self.session = Session(
+            self.worker, inputs, Outcome, required_files=formats.select_required, on_open=self._start
+        )
         self._writer = Writer(self.session, formats)
 
     def __enter__(self) -> Run:
@@ -73,16 +75,16 @@ class Run:
 
     def __iter__(self) -> Iterator[list[Outcome]]:
         session, writer = self.session, self._writer
-        yield from session.pictures(writer.write, writer.beside, self._begin_group)
-        self.notes += session.inputs.late_notes()
-        if writer.formats.later:
+        yield from session.process_pictures(writer.write, writer.stamp_suffix, self._stamp_group)
+        self.notes += session.inputs.note_unread_late()
+        if writer.formats.draws_later:
             for outcomes in draw_all(writer):
                 session.failed += 1
                 yield outcomes
         session.drop_others()
         session.record(
-            finished=provenance.now(),
-            pictures=session.met,
+            finished=provenance.format_now(),
+            pictures=session.processed,
             failed=session.failed,
             skipped=session.skipped,
             unread=self.unread.as_dict(),
@@ -90,27 +92,31 @@ class Run:
             scale=writer.scale,
         )
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         """Find concepts, if pictures share them, and record that the run began."""
         session = self.session
-        if self.worker.explainer.fits:
-            session.facts["concepts"] = share_concepts(session)
-            self._writer.beside = f"{MATES}{session.facts['concepts']['sha256'][:16]}"
-        # At which scale the pictures of this job were drawn last, if they were.
-        self._writer.scale = session.before.record.get("scale") if session.before.own else None
+        if self.worker.explainer.fits_concepts:
+            session.facts["concepts"] = load_or_fit_concepts(session)
+            self._writer.stamp_suffix = f"{STAMP_SEPARATOR}{session.facts['concepts']['sha256'][:16]}"
+        # The scale at which the pictures of this job were drawn last, if they were.
+        self._writer.scale = session.previous.record.get("scale") if session.previous.is_own else None
         session.record(scale=self._writer.scale)
 
-    def _begin_group(self, group: Sequence[Item]) -> None:
-        """Mark each picture of a group with all their marks, since its maps depend on all of them."""
+    def _stamp_group(self, group: Sequence[Item]) -> None:
+        """Stamp each picture of a group with the stamps of all, since its maps depend on all of them."""
         marks = "\n".join(f"{item.source.name} {item.stamp}" for item in group)
         digest = hashlib.sha256(os.fsencode(marks)).hexdigest()[:16]
         for item in group:
-            item.stamp = f"{item.stamp}{MATES}{digest}" if all(one.stamp for one in group) else ""
+            item.stamp = f"{item.stamp}{STAMP_SEPARATOR}{digest}" if all(one.stamp for one in group) else ""
             item.skipped = self.session.is_done(item.source.name, item.stamp)
 
 
 def _note_unused(worker: Worker, inputs: Inputs) -> Iterator[str]:
-    """Note what files of targets and prompts list that is not among the pictures, if these are known."""
-    for listing in (worker.target, worker.prompts and worker.prompts.own):
-        if isinstance(listing, Listing) and inputs.total is not None and (unused := listing.unused(inputs.paths())):
-            yield f"{listing.file} lists {len(unused)} that are not among the pictures: {several(unused, len(unused))}"
+    """Yield notes on entries in files of targets and prompts that are not among the pictures, if these are known."""
+    for listing in (worker.target_rule, worker.prompts and worker.prompts.per_picture):
+        if (
+            isinstance(listing, Manifest)
+            and inputs.total is not None
+            and (unused := listing.find_unused(inputs.iter_paths()))
+        ):
+            yield f"{listing.file} lists {len(unused)} that are not among the pictures: {shorten(unused, len(unused))}"

@@ -1,1 +1,1 @@
-"""What is asked."""
+"""Jobs: the options of a run, how they are given, and their fingerprint."""

@@ -1,4 +1,4 @@
-"""The refusal of what no job can be, whatever its pictures and its model."""
+"""Checks of a job's options that need neither its pictures nor its model."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 from camcli.base.errors import RequestError
 from camcli.engine import FLIPS, LAYOUT, LAYOUTS, factors
-from camcli.images import BY_FOLDER, GROUP, page_ranges, value_range
-from camcli.models import TOWERS, WRAPPERS, check_templates, input_size
+from camcli.images import BY_FOLDER, GROUP_PATTERN, parse_page_ranges, parse_value_range
+from camcli.models import TEXT_TOWER_USAGE, WRAPPER_USAGE, check_templates, parse_size
 from camcli.targets import AUTO
 
 if TYPE_CHECKING:
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def check_options(job: Job) -> None:
-    """Refuse what no job can be; what depends on libraries or files is checked later.
+    """Check a job's options, except what depends on libraries or files.
 
     Raises:
-        RequestError: an option cannot be what it is, or two cannot be together.
+        RequestError: an option is invalid, or two exclude each other.
     """
     owner: Any = type(job)
     for name, choices in _find_choices(owner).items():
@@ -35,10 +35,10 @@ def check_options(job: Job) -> None:
             )
     if not 0 <= job.timeout < math.inf:
         raise RequestError(f"timeout cannot be {job.timeout}", "give seconds, or 0 for as long as it takes")
-    input_size(job.size)
+    parse_size(job.size)
     factors(job.scales)
-    value_range(job.range)
-    page_ranges(job.pages)
+    parse_value_range(job.range)
+    parse_page_ranges(job.pages)
     for flip in job.augment:
         if flip not in FLIPS:
             raise RequestError(f"augment cannot be {flip!r}", f"there are: {', '.join(FLIPS)}")
@@ -61,11 +61,11 @@ def check_options(job: Job) -> None:
 def _check_user_code(job: Job) -> None:
     check_templates(job.template)
     if job.text_tower and not all(job.text_tower.rpartition(":")[::2]):
-        raise RequestError(f"text_tower cannot be {job.text_tower!r}", TOWERS)
+        raise RequestError(f"text_tower cannot be {job.text_tower!r}", TEXT_TOWER_USAGE)
     place, _, name = job.wrap.rpartition(":")
     if job.wrap and not (place and name):
-        raise RequestError(f"wrap cannot be {job.wrap!r}", WRAPPERS)
-    if job.group and not GROUP.fullmatch(job.group):
+        raise RequestError(f"wrap cannot be {job.wrap!r}", WRAPPER_USAGE)
+    if job.group and not GROUP_PATTERN.fullmatch(job.group):
         raise RequestError(
             f"group cannot be {job.group!r}",
             f"give the number of pictures that belong together, or {BY_FOLDER} for those of one folder",
@@ -74,5 +74,5 @@ def _check_user_code(job: Job) -> None:
 
 @cache
 def _find_choices(owner: Any) -> dict[str, tuple[Any, ...]]:
-    """The words that each field takes which takes only some."""
+    """Return the allowed values of each ``Literal`` field, by name."""
     return {name: get_args(kind) for name, kind in get_type_hints(owner).items() if get_origin(kind) is Literal}

@@ -1,4 +1,4 @@
-"""What counts of a job in its fingerprint: its options, and the content of the files that they name."""
+"""Options of a job that count in its fingerprint, with the content of the files that they name."""
 
 from __future__ import annotations
 
@@ -11,84 +11,84 @@ from typing import TYPE_CHECKING, Any
 
 from camcli.base.errors import RequestError
 from camcli.engine import factors
-from camcli.images import value_range
-from camcli.models import RANDOM_WEIGHTS, TOWERS, WRAPPERS, input_size
-from camcli.targets import AUTO, LIKE
+from camcli.images import parse_value_range
+from camcli.models import RANDOM_WEIGHTS, TEXT_TOWER_USAGE, WRAPPER_USAGE, parse_size
+from camcli.targets import AUTO, SIMILAR_PREFIX
 
 if TYPE_CHECKING:
     from camcli.runs.job.job import Job
 
-# How a run goes about its work, or what it works on: neither changes what one picture's files hold. The seed does, by
-# way of the weights, whose hash counts in the worker's fingerprint.
+# Options for how a run works, or on which pictures: they do not change the content of a picture's files. The seed does,
+# through the weights, whose hash counts in the worker's fingerprint.
 NOT_IN_FINGERPRINT = frozenset(
     {
         *("inputs", "null_separated", "out", "root", "overwrite", "drop_others", "accept_versions", "durable", "pages"),
         *("batch_size", "recompute", "workers", "timeout", "device", "compile", "seed"),
     }
 )
-# Files whose content is part of what is asked.
-FILES = ("weights", "labels", "texts", "targets", "region", "extras")
+# Options that name files, whose content counts.
+FILE_OPTIONS = ("weights", "labels", "texts", "targets", "region", "extras")
 
 
 def hash_options(job: Job, default: Job) -> str:
-    """16 hex digits of what a job asks beside the default.
+    """Return 16 hex digits that stand for the options in which a job differs from the default.
 
     Raises:
         RequestError: a file that the job names cannot be read.
     """
     default_options = collect_options(default)
-    asked = {
+    options = {
         name: value
         for name, value in collect_options(job).items()
         if name not in default_options or value != default_options[name]
     }
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def collect_options(job: Job) -> dict[str, Any]:
-    """What counts of what is asked, by its name."""
-    asked = {name: value for name, value in asdict(job).items() if name not in NOT_IN_FINGERPRINT}
-    for name in FILES:
-        if asked[name] and asked[name] != RANDOM_WEIGHTS and not _is_rectangle(name, asked[name]):
-            asked[name] = _hash_content(asked[name], name)
-    if job.texts:  # its type says whether it lists prompts or pictures with theirs
-        asked["texts"] = [asked["texts"], Path(job.texts).suffix.lower()]
+    """Return the options that count, by name, with hashes of the files that they name."""
+    options = {name: value for name, value in asdict(job).items() if name not in NOT_IN_FINGERPRINT}
+    for name in FILE_OPTIONS:
+        if options[name] and options[name] != RANDOM_WEIGHTS and not _is_rectangle(name, options[name]):
+            options[name] = _hash_content(options[name], name)
+    if job.texts:  # its suffix says whether it lists prompts, or pictures with their own
+        options["texts"] = [options["texts"], Path(job.texts).suffix.lower()]
     for word in (*job.target, *job.versus):
-        if word.startswith(LIKE):
-            asked[word] = _hash_content(word.removeprefix(LIKE), "target")
-    asked |= _resolve_defaults(job)
-    asked["save"] = sorted(set(job.save))
-    asked["size"] = input_size(job.size)
-    asked["range"] = value_range(job.range) or job.range
-    asked["scales"] = sorted(set(factors(job.scales)))
-    asked["augment"] = sorted(set(job.augment))
+        if word.startswith(SIMILAR_PREFIX):
+            options[word] = _hash_content(word.removeprefix(SIMILAR_PREFIX), "target")
+    options |= _resolve_defaults(job)
+    options["save"] = sorted(set(job.save))
+    options["size"] = parse_size(job.size)
+    options["range"] = parse_value_range(job.range) or job.range
+    options["scales"] = sorted(set(factors(job.scales)))
+    options["augment"] = sorted(set(job.augment))
     source, _, function = job.model.rpartition(":")
     if source.endswith(".py") and function:
-        asked["model"] = [_hash_content(source, "model"), function]
+        options["model"] = [_hash_content(source, "model"), function]
     source, _, function = job.wrap.rpartition(":")
     if job.wrap:
-        asked["wrap"] = [_hash_content(_find_python_file(source, WRAPPERS), "wrap"), function]
+        options["wrap"] = [_hash_content(_find_python_file(source, WRAPPER_USAGE), "wrap"), function]
     source, _, function = job.text_tower.rpartition(":")
     if job.text_tower:
-        asked["text_tower"] = [_hash_content(_find_python_file(source, TOWERS), "text_tower"), function]
-    return asked
+        options["text_tower"] = [_hash_content(_find_python_file(source, TEXT_TOWER_USAGE), "text_tower"), function]
+    return options
 
 
 def _resolve_defaults(job: Job) -> dict[str, Any]:
-    """What target and score come to, where the job alone tells."""
-    meant: dict[str, Any] = {}
+    """Return the target and score that ``auto`` stands for, where the job alone decides."""
+    resolved: dict[str, Any] = {}
     if job.target == (AUTO,) and not job.prompted:
-        meant["target"] = ("predicted",)
+        resolved["target"] = ("predicted",)
     if job.score == AUTO and not (job.versus and job.prompted):
-        meant["score"] = "margin" if job.versus else "logit"
-    return meant
+        resolved["score"] = "margin" if job.versus else "logit"
+    return resolved
 
 
 def _find_python_file(place: str, usage: str) -> str:
-    """The file that ``path/to/file.py`` or ``package.module`` stands for.
+    """Return the file that ``path/to/file.py`` or ``package.module`` stands for.
 
     Raises:
-        RequestError: there is no such module, or it is no file.
+        RequestError: there is no such module, or it is not in a file.
     """
     if place.endswith(".py"):
         return place
@@ -105,9 +105,9 @@ def _is_rectangle(name: str, value: str) -> bool:
     return name == "region" and value.count(",") == 3 and not Path(value).is_file()
 
 
-def _hash_content(path: str, what: str) -> str:
+def _hash_content(path: str, kind: str) -> str:
     try:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise RequestError(f"the {what} file {path!r} cannot be read: {error.strerror}") from error
+        raise RequestError(f"the {kind} file {path!r} cannot be read: {error.strerror}") from error

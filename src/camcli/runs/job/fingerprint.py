@@ -1,4 +1,4 @@
-"""What makes a job the same one: everything that changes a picture's files, part by part."""
+"""Fingerprint of a job: everything that changes a picture's files, part by part."""
 
 from __future__ import annotations
 
@@ -12,111 +12,117 @@ from pathlib import Path
 import torch
 
 from camcli import __version__, models
-from camcli.base.registry import R, Row, Table
+from camcli.base.registry import R, Registry, Row
 from camcli.engine.network import Network
 from camcli.models import imported_files, listing
 from camcli.outputs import OUTPUTS
 from camcli.runs.job.job import Job
-from camcli.targets import TARGETS, parsed
+from camcli.targets import TARGETS, parse_target
 from camcli.targets.scores import SCORES
 
-# Before a part that nobody can read.
-DIGEST = "sha256:"
-# Parts that are no versions; nor is what begins with CODE.
-OF_THE_JOB = frozenset({"job", "weights", "buffers", "preprocessing", "labels", "layers", "batches of"})
-CODE = "code of "
-# What a network's modules come from, by the first word of where they are imported from.
+# Prefix of parts that are hashes.
+DIGEST_PREFIX = "sha256:"
+# Parts that are not versions; nor are those that begin with CODE_PREFIX.
+JOB_PARTS = frozenset({"job", "weights", "buffers", "preprocessing", "labels", "layers", "batches of"})
+CODE_PREFIX = "code of "
+# Distributions of a network's modules by the package that they are imported from, where the two names differ.
 DISTRIBUTIONS = {"open_clip": "open_clip_torch"}
-# Their third number mends builds and faults, and comes often.
-TWO_NUMBERS = ("torch", "torchvision")
+# Packages of which only two version numbers count: the third changes often, for builds and bug fixes.
+TWO_NUMBER_VERSIONS = ("torch", "torchvision")
 
 
-def parts(job: Job, network: Network, sha256: str) -> dict[str, str]:
-    """What a job and its network are, as it was loaded; to be asked before anything changes it.
+def collect_parts(job: Job, network: Network, sha256: str) -> dict[str, str]:
+    """Collect the parts of a job and its network as loaded; to be called before anything changes the network.
 
     Args:
-        job: what is asked.
-        network: what it was resolved to.
-        sha256: of its weights.
+        job: the job.
+        network: its network.
+        sha256: of the network's weights.
     """
     return {
-        "job": digest(job.fingerprint),
-        "weights": DIGEST + sha256,
-        "buffers": DIGEST + network.unsaved_sha256(),
-        "preprocessing": digest(repr(network.prepare)),
-        "labels": digest(repr(network.labels)),
-        **versions(network.module),
+        "job": hash_part(job.fingerprint),
+        "weights": DIGEST_PREFIX + sha256,
+        "buffers": DIGEST_PREFIX + network.unsaved_sha256(),
+        "preprocessing": hash_part(repr(network.preprocess)),
+        "labels": hash_part(repr(network.labels)),
+        **find_versions(network.module),
     }
 
 
-def code(job: Job, rows: Iterable[Row]) -> dict[str, str]:
-    """The user's own files, and other packages', that the job's model, wrapper, text tower and table rows run.
+def collect_code(job: Job, rows: Iterable[Row]) -> dict[str, str]:
+    """Collect hashes of the user's and other packages' files that the job's model, wrapper, text tower and rows run.
 
     Args:
-        job: what is asked; everything it names is loaded.
-        rows: of the methods.
+        job: the job; everything that it names is loaded.
+        rows: registry rows of the methods.
     """
     found: dict[str, str] = {}
-    tables = [*rows, *_named(OUTPUTS, job.save), *_named(SCORES, [job.score]), *_named(TARGETS, _targets(job))]
-    tables += _named(models.SOURCES, [listing.resolve(job.model)[0]])
-    modules = [row.module for row in tables if row.module]
-    for start in [*_files(job), *filter(None, map(_home, modules))]:
-        for name, sha256 in imported_files.imported(start).items():
-            found[f"{CODE}{name}"] = DIGEST + sha256
+    all_rows = [
+        *rows,
+        *_select_rows(OUTPUTS, job.save),
+        *_select_rows(SCORES, [job.score]),
+        *_select_rows(TARGETS, _find_target_rows(job)),
+    ]
+    all_rows += _select_rows(models.SOURCES, [listing.resolve(job.model)[0]])
+    modules = [row.module for row in all_rows if row.module]
+    for start in [*_find_python_files(job), *filter(None, map(_find_module_file, modules))]:
+        for name, sha256 in imported_files.hash_imported_files(start).items():
+            found[f"{CODE_PREFIX}{name}"] = DIGEST_PREFIX + sha256
     return found
 
 
-def fingerprint(counted: Mapping[str, str]) -> str:
-    """16 hex digits that change when any part does."""
-    words = "\n".join(f"{name}: {value}" for name, value in sorted(counted.items()))
+def compute_fingerprint(parts: Mapping[str, str]) -> str:
+    """Return 16 hex digits that change when any part does."""
+    words = "\n".join(f"{name}: {value}" for name, value in sorted(parts.items()))
     return hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def digest(text: str) -> str:
-    """A text as a part that nobody can read."""
-    return DIGEST + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+def hash_part(text: str) -> str:
+    """Return the hash of a text, as a part."""
+    return DIGEST_PREFIX + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def versions(module: torch.nn.Module) -> dict[str, str]:
-    """Of camcli, PyTorch, and the libraries whose classes a network is made of."""
+def find_versions(module: torch.nn.Module) -> dict[str, str]:
+    """Return the versions of camcli, PyTorch, and the libraries whose classes a network is made of."""
     found = {"camcli": __version__, "torch": torch.__version__.partition("+")[0]}
     for name in sorted({type(part).__module__.partition(".")[0] for part in module.modules()} - {"camcli", "torch"}):
         try:
             found[name] = importlib.metadata.version(DISTRIBUTIONS.get(name, name))
-        except importlib.metadata.PackageNotFoundError:  # the user's own
+        except importlib.metadata.PackageNotFoundError:  # the user's own code
             continue
     return {
-        name: ".".join(version.split(".")[:2]) if name in TWO_NUMBERS else version for name, version in found.items()
+        name: ".".join(version.split(".")[:2]) if name in TWO_NUMBER_VERSIONS else version
+        for name, version in found.items()
     }
 
 
-def versions_in(parts: Mapping[str, str]) -> dict[str, str]:
-    """Those of the parts that are versions."""
-    return {name: value for name, value in parts.items() if name not in OF_THE_JOB and not name.startswith(CODE)}
+def select_versions(parts: Mapping[str, str]) -> dict[str, str]:
+    """Return those of the parts that are versions."""
+    return {name: value for name, value in parts.items() if name not in JOB_PARTS and not name.startswith(CODE_PREFIX)}
 
 
-def _named(table: Table[R], names: Iterable[str]) -> list[R]:
+def _select_rows(table: Registry[R], names: Iterable[str]) -> list[R]:
     return [row for row in table.rows if row.name in frozenset(names)]
 
 
-def _targets(job: Job) -> list[str]:
-    return [parsed(word)[0] for word in job.target]
+def _find_target_rows(job: Job) -> list[str]:
+    return [parse_target(word)[0] for word in job.target]
 
 
-def _files(job: Job) -> Iterator[Path]:
-    """The Python files that a job names, in whichever way."""
+def _find_python_files(job: Job) -> Iterator[Path]:
+    """Yield the Python files that a job names, as paths or as modules."""
     for words in (job.model, job.wrap, job.text_tower):
         place = words.rpartition(":")[0]
         if place.endswith(".py"):
             yield Path(place)
         elif place and (words != job.model or listing.resolve(words)[0] == "local"):
-            home = _home(place)
+            home = _find_module_file(place)
             if home:
                 yield home
 
 
-def _home(module: str) -> Path | None:
-    """The file of a module, if it has one."""
+def _find_module_file(module: str) -> Path | None:
+    """Return the Python file of a module, if it has one."""
     loaded = sys.modules.get(module)
     place = loaded.__file__ if loaded else getattr(importlib.util.find_spec(module), "origin", None)
     return Path(place) if place and place.endswith(".py") else None

@@ -1,4 +1,4 @@
-"""A job: everything that is asked of a run, and how each option of it is asked for."""
+"""Job: the options of a run, each with its flag and help."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from camcli.engine import FLIPS, LAYOUTS, Compile, Fuse, Place, Precision
-from camcli.images import FIRST, Crop, Decode
+from camcli.images import FIRST_PAGE, Crop, Decode
 from camcli.methods import METHODS
-from camcli.models import BUNDLED_MODEL, PLACE, TEMPLATES, Activations, Head, Pool
+from camcli.models import BUNDLED_MODEL, PLACEHOLDER, TEMPLATE_SETS, ActivationOption, HeadOption, PoolOption
 from camcli.outputs import COLORMAPS, OUTPUTS, Normalize
 from camcli.runs.job.check import check_options
 from camcli.runs.job.content import hash_options
@@ -16,15 +16,15 @@ from camcli.runs.job.option import COMPUTE, MODEL, OUTPUT, option
 from camcli.targets import AUTO
 from camcli.targets.scores import SCORES
 
-# Options by the names that they had before.
-RENAMED = {"checkpoint": "recompute"}
+# Current names of options, by their old names.
+RENAMED_OPTIONS = {"checkpoint": "recompute"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Everything that is asked of a run. Same job, same picture: same files.
+    """Options of a run. Same job, same picture: same files.
 
-    Each field is an option of ``camcli explain``, whose help says what it is: docs/cli.md has them all.
+    Each field is an option of ``camcli explain``, described in its help and in docs/cli.md.
     """
 
     model: str = option(
@@ -60,8 +60,8 @@ class Job:
     template: tuple[str, ...] = option(
         (),
         MODEL,
-        help=f"Prompt template, such as 'a photo of a {PLACE}.', or open_clip's {' or '.join(TEMPLATES)}; repeat to "
-        "average the embeddings of several",
+        help=f"Prompt template, such as 'a photo of a {PLACEHOLDER}.', or open_clip's {' or '.join(TEMPLATE_SETS)}; "
+        "repeat to average the embeddings of several",
         metavar="TEXT",
         show_default="the bare prompt",
         env=False,
@@ -172,7 +172,7 @@ class Job:
     target: tuple[str, ...] = option(
         (AUTO,),
         MODEL,
-        # Without the tag Rich would show a picture of `:top:`.
+        # Without the tag Rich would show an emoji for `:top:`.
         help="Target: predicted, top:5, all, all>0.5, folder (name of the parent folder), a class (281, 'tabby cat', "
         "n02123045), channel:12,99 (features), channels:[none]top[/none]:5 (most important channels), similar:FILE; "
         "repeat for several",
@@ -188,16 +188,16 @@ class Job:
         metavar="FILE",
         env=False,
     )
-    head: Head = option(
+    head: HeadOption = option(
         "auto",
         MODEL,
         help="Classifier head: keep, none = remove it to explain features, auto = remove it if a target needs that",
         metavar="MODE",
     )
-    pool: Pool = option(
+    pool: PoolOption = option(
         "keep", MODEL, help="Pooling with --head none: keep, none = remove it, to get feature maps", metavar="MODE"
     )
-    activation: Activations = option(
+    activation: ActivationOption = option(
         "model",
         MODEL,
         help="What turns logits into probabilities: model = as its source says, softmax, sigmoid, none = nothing "
@@ -310,7 +310,7 @@ class Job:
         show_default="full range of the data type",
     )
     pages: str = option(
-        FIRST,
+        FIRST_PAGE,
         MODEL,
         help="Pages or frames of files with several: first, all, or numbers such as 1,3 or 2-5; each is an image",
         metavar="PAGES",
@@ -367,24 +367,24 @@ class Job:
     seed: int = option(0, COMPUTE, help="Random seed for --weights random", metavar="N")
 
     def __post_init__(self) -> None:
-        """Raises RequestError for what no job can be; what depends on libraries or files is checked later."""
+        """Raise RequestError for invalid options; what depends on libraries or files is checked later."""
         for one in fields(self):
             given = getattr(self, one.name)
-            if str(one.type).startswith("tuple"):  # a list will do, and a string is no list of its letters
+            if str(one.type).startswith("tuple"):  # a list will do, and a string is not a list of its letters
                 object.__setattr__(self, one.name, (given,) if isinstance(given, str) else tuple(given))
         check_options(self)
 
     @property
     def prompted(self) -> bool:
-        """Whether there are prompts, which are then the classes."""
+        """True if there are prompts, which are then the classes."""
         return bool(self.text or self.texts)
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits that change when anything that is asked for changes that could change a picture's files.
+        """Fingerprint of 16 hex digits that changes with every option that could change a picture's files.
 
-        Files named in the job (weights, labels, targets, features, Python files) count by their content. What is as it
-        is by default does not count, so that a version with more options has the same digits.
+        Files named in the job (weights, labels, targets, features, Python files) count by their content. Options at
+        their defaults do not count, so that a version with more options gives the same digits.
 
         Raises:
             RequestError: such a file cannot be read.
@@ -392,5 +392,5 @@ class Job:
         return hash_options(self, Job())
 
     def as_dict(self) -> dict[str, Any]:
-        """The job in the words of a job file: what ``--config`` reads back."""
+        """Return the job as the options of a job file, which ``--config`` reads back."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}

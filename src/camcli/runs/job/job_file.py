@@ -1,4 +1,4 @@
-"""Job files under the flags: defaults < file < environment < flags."""
+"""Job files, whose options rank below the flags: defaults < file < environment < flags."""
 
 import json
 import tomllib
@@ -7,22 +7,28 @@ from pathlib import Path
 from typing import Any
 
 from camcli.base.errors import RequestError, did_you_mean
-from camcli.models.listing import runs_code
-from camcli.runs.job.job import RENAMED
+from camcli.models.listing import names_user_code
+from camcli.runs.job.job import RENAMED_OPTIONS
 
-KINDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list of strings"}
+KIND_NAMES = {
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    tuple: "a list of strings",
+}
 
 
 def read(path: Path, defaults: Mapping[str, Any], note: Callable[[str], object] = lambda text: None) -> dict[str, Any]:
-    """The options in a job file: TOML, or the ``run.json`` of an earlier run.
+    """Read the options in a job file: TOML, or the ``run.json`` of an earlier run.
 
     Args:
         path: the file.
-        defaults: the options there are, each with a value of its kind.
-        note: is told what the user should know, such as that an option has another name now.
+        defaults: the options that exist, each with a value of its type.
+        note: called with notes for the user, such as that an option has another name now.
 
     Raises:
-        RequestError: the file cannot be read, names an option that does not exist, or gives one another kind of value.
+        RequestError: the file cannot be read, names an option that does not exist, or has a value of a wrong type.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -35,35 +41,35 @@ def read(path: Path, defaults: Mapping[str, Any], note: Callable[[str], object] 
         ) from error
     if not isinstance(options, dict):
         raise RequestError(f"{str(path)!r} holds no job", "give a TOML job file, or the run.json of an earlier run")
-    for old in RENAMED.keys() & options.keys():
-        options = _renamed(path, options, old)
-        if path.suffix != ".json":  # what an earlier version wrote, nobody need change
-            note(f"{path}: {old} is called {RENAMED[old]} now")
+    for old in RENAMED_OPTIONS.keys() & options.keys():
+        options = _rename_option(path, options, old)
+        if path.suffix != ".json":  # nobody needs to change what an earlier version wrote
+            note(f"{path}: {old} is called {RENAMED_OPTIONS[old]} now")
     for name, value in options.items():
         if name not in defaults:
             near = did_you_mean(name, defaults)
             raise RequestError(f"{path}: there is no option {name!r}", near or f"there are: {', '.join(defaults)}")
-        if not _is_like(value, defaults[name]):
-            raise RequestError(f"{path}: {name} is {KINDS[type(defaults[name])]}, not {value!r}")
+        if not _is_same_kind(value, defaults[name]):
+            raise RequestError(f"{path}: {name} is {KIND_NAMES[type(defaults[name])]}, not {value!r}")
     return options
 
 
-def code_in(options: Mapping[str, Any]) -> dict[str, str]:
-    """The options of a job file that name Python code, which would be run: the model, a wrapper, a text tower."""
+def find_code(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the options of a job file that name Python code to run: the model, a wrapper, a text tower."""
     named = {name: str(options.get(name, "")) for name in ("model", "wrap", "text_tower")}
-    return {name: words for name, words in named.items() if words and (name != "model" or runs_code(words))}
+    return {name: words for name, words in named.items() if words and (name != "model" or names_user_code(words))}
 
 
 def check_trusted(path: Path, code: Mapping[str, str], trusted: bool) -> None:
-    """See that the code that a job file names may be run.
+    """Check that the code that a job file names may be run.
 
     Args:
         path: the job file.
-        code: as :func:`code_in` has it, without what was named anew elsewhere.
-        trusted: whether the user says so.
+        code: as returned by :func:`find_code`, without options that are overridden elsewhere.
+        trusted: the user allows it.
 
     Raises:
-        RequestError: nobody said so.
+        RequestError: the user does not allow it.
     """
     for name, words in code.items():
         if not trusted:
@@ -74,9 +80,9 @@ def check_trusted(path: Path, code: Mapping[str, str], trusted: bool) -> None:
             )
 
 
-def _renamed(path: Path, options: Mapping[str, Any], old: str) -> dict[str, Any]:
-    """The options with one of them by its name of today."""
-    new, value = RENAMED[old], options[old]
+def _rename_option(path: Path, options: Mapping[str, Any], old: str) -> dict[str, Any]:
+    """Return the options with one of them under its current name."""
+    new, value = RENAMED_OPTIONS[old], options[old]
     if new in options:
         raise RequestError(f"{path}: {new} is given twice, once by its old name {old}", f"leave {old} out")
     if not isinstance(value, bool):
@@ -87,8 +93,8 @@ def _renamed(path: Path, options: Mapping[str, Any], old: str) -> dict[str, Any]
     return {new if name == old else name: one for name, one in options.items()}
 
 
-def _is_like(value: Any, default: Any) -> bool:
+def _is_same_kind(value: Any, default: Any) -> bool:
     if isinstance(default, tuple):
         return isinstance(value, list) and all(isinstance(one, str) for one in value)
-    # A flag is no number, though Python's is one.
+    # A bool is no number here, though it is one in Python.
     return type(value) is type(default) or (type(default) is float and type(value) is int)

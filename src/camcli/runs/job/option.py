@@ -1,4 +1,4 @@
-"""An option: a field of a job, or of what is asked beside it, with its flag and its help."""
+"""Options: fields of a job or of another dataclass, with their flags and help."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ LOGGING = "Logging"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """How a field is asked for on the command line, and the one text about it.
+    """Flag, help and other settings of a field that is a command-line option.
 
     Attributes:
-        panel: the part of the help that it stands in.
-        help: what it is; ``{names}`` stands for the words that there are.
-        flag: its long name, where that is not the field's.
-        short: its one-letter name.
-        positional: it is no flag but a word by its place.
-        metavar: what the help shows for its value, where that is not its type or its choices.
-        show_default: what the help shows for the default, where that is not the field's; an empty one is not shown.
-        min: the smallest number that will do.
-        max: the greatest.
-        env: it can also be given as an environment variable, ``CAMCLI_`` and its long name.
-        several: one string in the field, joined by commas; on the command line as many as are given.
-        commas: words may be joined by commas.
-        unset: the field's default has no word of its own on the command line.
-        names: the words there are, for the help and for completion.
-        after: the field that it stands behind in the help, where that is not the one before it.
-        more: what else typer is told.
+        panel: panel of the help that lists it.
+        help: help text; ``{names}`` stands for the allowed names.
+        flag: long name, if not the field's.
+        short: one-letter name.
+        positional: it is a positional argument, not a flag.
+        metavar: text for its value in the help, if not its type or its choices.
+        show_default: text for the default in the help, if not the field's; an empty default is not shown.
+        min: smallest number allowed.
+        max: greatest number allowed.
+        env: it can also be set by an environment variable, ``CAMCLI_`` and its long name.
+        several: the field is one string joined by commas; on the command line the option can be repeated.
+        commas: values may be joined by commas.
+        unset: the field's default cannot be given on the command line.
+        names: returns the allowed names, for the help and for completion.
+        after: field that it follows in the help, if not the one before it.
+        more: further arguments for typer.
     """
 
     panel: str = ""
@@ -55,16 +55,16 @@ class Option:
     after: str = ""
     more: Mapping[str, Any] | None = None
 
-    def text(self) -> str:
-        """The help, with the words that there are."""
+    def format_help(self) -> str:
+        """Return the help text with the allowed names filled in."""
         return self.help.replace("{names}", ", ".join(self.names())) if self.names else self.help
 
 
 def option(default: T, panel: str = "", **words: Any) -> T:
-    """A dataclass's field with what :class:`Option` says of it."""
+    """Make a dataclass field that is an :class:`Option`."""
     return field(default=default, metadata={"option": Option(panel=panel, **words)})
 
 
 def get_option(one: Field[Any]) -> Option | None:
-    """What a field says of itself as an option; None for a field that is none."""
+    """Return a field's option; None for a field that is none."""
     return one.metadata.get("option")

@@ -1,4 +1,4 @@
-"""The prompts of a job: those that are explained, those that only compete with them, and which picture has which."""
+"""Prompts of a job: those that are explained, those that only compete with them, and each picture's own."""
 
 from __future__ import annotations
 
@@ -8,96 +8,99 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from camcli.base.errors import RequestError
-from camcli.base.words import MOST_NAMES, several
-from camcli.images.manifest import JSON_LINES, Kind, Listing
+from camcli.base.words import MAX_NAMES, shorten
+from camcli.images.manifest import Manifest
+from camcli.images.manifest_rows import JSON_SUFFIXES, Column
 from camcli.runs.job.job import Job
-from camcli.targets.labels import folded
+from camcli.targets.labels import normalize_name
 
-PROMPTS = Kind(
+PROMPT_COLUMN = Column(
     "prompt",
     "text",
     ("prompt", "prompts", "text", "texts", "caption", "captions", "description", "sentence"),
     "a red umbrella",
 )
 # Files of these types list each picture's own prompts.
-PICTURE_BY_PICTURE = (".csv", ".tsv", *JSON_LINES)
-# How much of each is shown in a list of them.
-WIDTH = 60
+PER_PICTURE_SUFFIXES = (".csv", ".tsv", *JSON_SUFFIXES)
+# Width to which each prompt is shortened in a list.
+PROMPT_WIDTH = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """What a job compares pictures with; the prompts are numbered, those in ``words`` first.
+    """Prompts that a job compares pictures with, numbered: those in ``explained`` first.
 
     Attributes:
-        words: that can be explained, in the user's order.
-        contrast: that only compete with them.
-        versus: the numbers of those that the user named as what others are compared with.
-        own: the numbers of a picture's own prompts, if a file says so; None if all are every picture's.
+        explained: prompts that can be explained, in the user's order.
+        contrast: prompts that only compete with them.
+        versus: numbers of the prompts that the user named for others to be compared with.
+        per_picture: numbers of each picture's own prompts, if a file lists them; None if all pictures have all prompts.
     """
 
-    words: tuple[str, ...]
+    explained: tuple[str, ...]
     contrast: tuple[str, ...] = ()
     versus: tuple[int, ...] = ()
-    own: Listing[int] | None = None
+    per_picture: Manifest[int] | None = None
 
-    def among(self, path: Path) -> tuple[int, ...]:
-        """The prompts that compete in a picture: its own and those for contrast; none where that is all of them.
+    def find_competing(self, path: Path) -> tuple[int, ...]:
+        """Return the prompts that compete in a picture: its own and those for contrast; empty if all prompts do.
 
         Raises:
-            PictureError: it has none.
+            PictureError: the picture has no prompts.
         """
-        if self.own is None:
+        if self.per_picture is None:
             return ()
-        own = self.own.wanted(path)
-        known = {folded(self.words[number]) for number in own}
-        contrast = enumerate(self.contrast, start=len(self.words))
-        return (*own, *(number for number, prompt in contrast if folded(prompt) not in known))
+        numbers = self.per_picture.require(path)
+        known = {normalize_name(self.explained[number]) for number in numbers}
+        contrast = enumerate(self.contrast, start=len(self.explained))
+        return (*numbers, *(number for number, prompt in contrast if normalize_name(prompt) not in known))
 
     def __str__(self) -> str:
-        words = f"each picture's own of {len(self.words)}" if self.own else _several(self.words)
-        return f"{words}; for contrast {_several(self.contrast)}" if self.contrast else words
+        words = f"each picture's own of {len(self.explained)}" if self.per_picture else _format_prompts(self.explained)
+        return f"{words}; for contrast {_format_prompts(self.contrast)}" if self.contrast else words
 
     @property
-    def fewest(self) -> int:
-        """How many compete in a picture, at least."""
-        if self.own is None:
-            return len(self.words) + len(self.contrast)
-        return min((len(self.among(path)) for path in self.own.pictures()), default=0)
+    def min_competing(self) -> int:
+        """Minimum number of prompts that compete in a picture."""
+        if self.per_picture is None:
+            return len(self.explained) + len(self.contrast)
+        return min((len(self.find_competing(path)) for path in self.per_picture.paths()), default=0)
 
 
-def _several(words: Sequence[str]) -> str:
-    return several([repr(textwrap.shorten(word, WIDTH, placeholder=" …")) for word in words[:MOST_NAMES]], len(words))
+def _format_prompts(words: Sequence[str]) -> str:
+    return shorten(
+        [repr(textwrap.shorten(word, PROMPT_WIDTH, placeholder=" …")) for word in words[:MAX_NAMES]], len(words)
+    )
 
 
-def prompts(job: Job) -> Prompts | None:
-    """The prompts that a job names; None if it names none.
+def read_prompts(job: Job) -> Prompts | None:
+    """Read the prompts that a job names; None if it names none.
 
     A word of ``--versus`` that is a prompt means that prompt; any other is a contrast prompt. Where pictures have
     prompts of their own, a prompt that only some have is a contrast prompt of the others.
 
     Raises:
-        RequestError: a file of prompts cannot be read, or prompts for all pictures are given beside those of each.
+        RequestError: a file of prompts cannot be read, or prompts for all pictures are given besides those of each.
     """
     if not job.prompted:
         return None
-    own: Listing[int] | None = None
+    per_picture: Manifest[int] | None = None
     words = job.text
-    if Path(job.texts).suffix.lower() in PICTURE_BY_PICTURE:
-        words, own = _own(job)
+    if Path(job.texts).suffix.lower() in PER_PICTURE_SUFFIXES:
+        words, per_picture = _read_per_picture(job)
     elif job.texts:
-        words += _lines(Path(job.texts))
+        words += _read_lines(Path(job.texts))
     named: dict[str, str] = {}
     for word in job.versus:
-        named.setdefault(folded(word), word)
-    there = set(map(folded, words))
-    contrast = tuple(word for key, word in named.items() if own is not None or key not in there)
-    versus = [number for number, prompt in enumerate(words) if folded(prompt) in named]
-    return Prompts(words, contrast, (*versus, *range(len(words), len(words) + len(contrast))), own)
+        named.setdefault(normalize_name(word), word)
+    known = set(map(normalize_name, words))
+    contrast = tuple(word for key, word in named.items() if per_picture is not None or key not in known)
+    versus = [number for number, prompt in enumerate(words) if normalize_name(prompt) in named]
+    return Prompts(words, contrast, (*versus, *range(len(words), len(words) + len(contrast))), per_picture)
 
 
-def _own(job: Job) -> tuple[tuple[str, ...], Listing[int]]:
-    """Each picture's own prompts: all there are, and their numbers by picture."""
+def _read_per_picture(job: Job) -> tuple[tuple[str, ...], Manifest[int]]:
+    """Read each picture's own prompts: return all of them, and their numbers by picture."""
     file = Path(job.texts)
     if job.text:
         raise RequestError(
@@ -112,12 +115,12 @@ def _own(job: Job) -> tuple[tuple[str, ...], Listing[int]]:
         )
     numbers: dict[str, int] = {}
     folders = [Path(given) for given in job.inputs if Path(given).is_dir()]
-    own = Listing(file, PROMPTS, lambda prompt: numbers.setdefault(prompt, len(numbers)), folders)
-    return tuple(numbers), own
+    manifest = Manifest(file, PROMPT_COLUMN, lambda prompt: numbers.setdefault(prompt, len(numbers)), folders)
+    return tuple(numbers), manifest
 
 
-def _lines(file: Path) -> tuple[str, ...]:
-    """The prompts in a plain file, one a line; blank lines do not count."""
+def _read_lines(file: Path) -> tuple[str, ...]:
+    """Read the prompts in a plain file, one a line; blank lines do not count."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""``camcli prompts``: what is asked of it, and what comes out."""
+"""Job and results of ``camcli prompts``."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from camcli.base.errors import RequestError
 from camcli.models import check_templates
 from camcli.runs.job.job import Job
 from camcli.runs.job.option import MODEL, OUTPUT, option
-from camcli.runs.record.outcome import Outcome, with_tuples
+from camcli.runs.record.outcome import Outcome, restore_tuples
 
-Kept = Literal["sheet", "array"]
+SaveKind = Literal["sheet", "array"]
 Measure = Literal["pearson", "ssim", "overlap"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inquiry:
-    """What is asked of ``camcli prompts``: the maps of several prompts in each picture, compared.
+class PromptJob:
+    """Job of ``camcli prompts``: compare the maps of several prompts in each picture.
 
     Attributes:
-        job: model, layer, method, pictures, and how they are done; its prompts are what is asked about, and its
-            ``save`` says what is written for each picture: ``sheet``, and ``array`` for the maps themselves.
+        job: model, layer, method, pictures, and how they are processed; its prompts are the texts, and its ``save``
+            names what is written for each picture: ``sheet``, and ``array`` for the maps themselves.
     """
 
     job: Job
@@ -45,7 +45,7 @@ class Inquiry:
     pictures: int = option(5, OUTPUT, help="Number of least stable images to show", metavar="N", min=1, env=False)
 
     def __post_init__(self) -> None:
-        """Raises RequestError for what cannot be asked."""
+        """Raise RequestError for invalid options."""
         if not self.job.prompted:
             raise RequestError(
                 "no prompts were given",
@@ -55,24 +55,24 @@ class Inquiry:
         check_templates(self.paraphrases)
         if self.measure not in get_args(Measure):
             raise RequestError(f"measure cannot be {self.measure!r}", f"there are: {', '.join(get_args(Measure))}")
-        if unknown := [kind for kind in self.job.save if kind not in get_args(Kept)]:
-            raise RequestError(f"{unknown[0]!r} cannot be saved", f"there are: {', '.join(get_args(Kept))}")
+        if unknown := [kind for kind in self.job.save if kind not in get_args(SaveKind)]:
+            raise RequestError(f"{unknown[0]!r} cannot be saved", f"there are: {', '.join(get_args(SaveKind))}")
         if self.pictures < 1:
             raise RequestError(f"{self.pictures} pictures cannot be shown", "give a number from 1 on")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
-    """What one prompt says of a picture.
+class PromptResult:
+    """Result of one prompt in a picture.
 
     Attributes:
-        prompt: its words.
-        text: which of the texts asked about it says, from 0 on.
+        prompt: the prompt.
+        text: index of the text that it words.
         score, probability: of the prompt, as in :class:`camcli.runs.record.outcome.Outcome`.
         strongest: the map's value that is drawn at full strength.
         peak: x and y of its greatest value, in pixels of the upright picture.
-        agreement: for each measure the mean similarity of its map to the others that it is compared with.
-        notes: what a reader of the map must know.
+        agreement: for each measure the mean similarity of its map to those that it is compared with.
+        notes: notes for the reader of the map.
         error: why there is no map, and then all of the above from ``score`` on is empty.
     """
 
@@ -88,27 +88,27 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
-    """The maps of several prompts in one picture, compared: one line of ``prompts.jsonl``.
+class PromptComparison:
+    """Comparison of the maps of several prompts in one picture: one line of ``prompts.jsonl``.
 
-    What is not defined is None: the similarity of a map that is the same everywhere, or that there is none of.
+    Undefined values are None: the similarity of a map that is constant or missing.
 
     Attributes:
         source, name, stamp, job, run, part, page: as in :class:`camcli.runs.record.outcome.Outcome`.
         files: kind to path, relative to ``out``.
         sizes: kind to bytes, of these files.
         layer, method: what made the maps.
-        prompts: what each says, in the order of rows and columns.
+        prompts: result of each prompt, in the order of rows and columns.
         similarity: for each measure a symmetric matrix.
         agreement: for each measure its mean over the pairs that are compared: those of one text where there are
             paraphrases, else all.
         apart: for each measure its mean over the pairs of different texts, where there are paraphrases.
-        deviation: of what is drawn, the standard deviation over the prompts, pixel by pixel: its mean and its greatest
-            value; empty where only one prompt has a map.
-        disagreement: x and y of the latter, in pixels of the upright picture, if it is anywhere.
-        seconds: decoding, its share of its batch, comparing and writing.
+        deviation: mean and greatest value of the standard deviation over the prompts, pixel by pixel, of the drawn
+            maps; empty if only one prompt has a map.
+        disagreement: x and y of the greatest deviation, in pixels of the upright picture, if that is above zero.
+        seconds: time for decoding, its share of its batch, comparing and writing.
         untrained: the weights are random and the maps mean nothing.
-        notes: what a reader of all the maps must know.
+        notes: notes for the reader of all the maps.
         error: why the picture, or the map of one of its prompts, could not be done.
     """
 
@@ -123,7 +123,7 @@ class Compared:
     sizes: dict[str, int] = field(default_factory=dict)
     layer: str | None = None
     method: str | None = None
-    prompts: tuple[Said, ...] = ()
+    prompts: tuple[PromptResult, ...] = ()
     similarity: dict[str, list[list[float | None]]] = field(default_factory=dict)
     agreement: dict[str, float | None] = field(default_factory=dict)
     apart: dict[str, float | None] = field(default_factory=dict)
@@ -135,18 +135,18 @@ class Compared:
     error: str | None = None
 
     def as_line(self) -> bytes:
-        """It as one JSON line, ended by a newline; also for names that are not valid UTF-8."""
+        """Return the comparison as one JSON line, ended by a newline; also for names that are not valid UTF-8."""
         text = json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
         return text.encode("utf-8", "backslashreplace") + b"\n"
 
     @classmethod
-    def read(cls, values: dict[str, Any]) -> Compared:
-        """It as JSON has it, with lists for tuples."""
-        said = tuple(Said(**with_tuples(one)) for one in values["prompts"])
-        return cls(**{**with_tuples(values), "prompts": said})
+    def read(cls, values: dict[str, Any]) -> PromptComparison:
+        """Make a comparison from JSON values, which have lists for tuples."""
+        results = tuple(PromptResult(**restore_tuples(one)) for one in values["prompts"])
+        return cls(**{**restore_tuples(values), "prompts": results})
 
-    def outcome(self) -> Outcome:
-        """How the picture went, for those who count and tell."""
+    def to_outcome(self) -> Outcome:
+        """Return the picture's outcome, for counting and messages."""
         return Outcome(
             source=self.source,
             name=self.name,

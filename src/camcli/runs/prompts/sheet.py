@@ -1,4 +1,4 @@
-"""The maps of several prompts side by side: a sheet for a picture, and one for all of them."""
+"""Sheets that show the maps of several prompts side by side, for one picture and for all of them."""
 
 from __future__ import annotations
 
@@ -10,22 +10,31 @@ import numpy as np
 from jaxtyping import Float32
 
 from camcli.engine.explanation import Explanation
-from camcli.images import page_of
+from camcli.images import describe_page
 from camcli.images.source import Picture
 from camcli.images.view import View
 from camcli.metrics import similarity
-from camcli.metrics.similarity import NAMES
+from camcli.metrics.similarity import MEASURE_NAMES
 from camcli.outputs import encode, style
-from camcli.outputs.matrix import matrix
-from camcli.outputs.sheet import GAP, SIDE, SMALL, Row, Tile, folded, sheet, small
+from camcli.outputs.matrix import draw_matrix
+from camcli.outputs.sheet import (
+    GAP,
+    SMALL,
+    THUMBNAIL_SIDE,
+    SheetRow,
+    SheetTile,
+    compose_sheet,
+    make_thumbnail,
+    wrap_text,
+)
 from camcli.outputs.style import Style
-from camcli.runs.prompts import Compared
-from camcli.runs.prompts.summary import MEASURES, PromptSummary, Summary, with_nan
+from camcli.runs.prompts import PromptComparison
+from camcli.runs.prompts.summary import MEASURES, PromptSummary, Summary, none_to_nan
 
-# Pictures in a row of a picture's sheet, and of the summary's: picture, mean, deviation, and the two maps least alike.
-FEWEST, MOST, ACROSS = 3, 6, 5
-SHORT = {"pearson": "r", "ssim": "SSIM", "overlap": f"top {similarity.TOP:.0%}"}
-DRAWN = (
+# Tiles in a row of a picture's sheet, and of the summary's: picture, mean, deviation, and the two least similar maps.
+MIN_COLUMNS, MAX_COLUMNS, SUMMARY_COLUMNS = 3, 6, 5
+SHORT_NAMES = {"pearson": "r", "ssim": "SSIM", "overlap": f"top {similarity.TOP_SHARE:.0%}"}
+DRAWN_NOTE = (
     "Mean and deviation, pixel by pixel over the prompts, are of the maps as they are drawn: what is above zero, each "
     "from 0 to its own strongest value. Below each map stand the prompt's score and the mean r of its map with those "
     "that it is compared with."
@@ -33,12 +42,12 @@ DRAWN = (
 
 
 @dataclass(frozen=True, slots=True)
-class Heats:
-    """What is drawn of a picture's maps: values above zero, the strongest of each 1; at the model's input size.
+class PromptHeatmaps:
+    """Maps of a picture as drawn: values above zero, the strongest of each 1; at the model's input size.
 
     Attributes:
-        maps: by the prompt's number.
-        mean, deviation: over the prompts, pixel by pixel; the deviation is divided by their number.
+        maps: the maps, by the prompt's number.
+        mean, deviation: mean and standard deviation over the prompts, pixel by pixel; divided by their number.
     """
 
     maps: dict[int, Float32[np.ndarray, "h w"]]
@@ -46,17 +55,17 @@ class Heats:
     deviation: Float32[np.ndarray, "h w"]
 
     @classmethod
-    def of(cls, explained: dict[int, Explanation], view: View) -> Heats:
-        """Those of a picture.
+    def from_explanations(cls, explained: dict[int, Explanation], view: View) -> PromptHeatmaps:
+        """Make the maps of a picture.
 
         Args:
-            explained: what has a map, by the prompt's number.
-            view: of the picture.
+            explained: its explanations, by the prompt's number.
+            view: view of the picture.
         """
-        own = Style("", 1.0, "image")
-        whole = view.whole_input()
+        own_scale = Style("", 1.0, "image")
+        whole = view.view_of_input()
         maps = {
-            number: whole.placed(one.placement).onto_picture(style.unit(one.map, own, spread=True))
+            number: whole.placed(one.placement).onto_picture(style.to_unit_range(one.map, own_scale, smooth=True))
             for number, one in explained.items()
         }
         stacked = np.stack([*maps.values()])
@@ -64,124 +73,142 @@ class Heats:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """A compared picture, small, and what is drawn over it."""
+class SheetPicture:
+    """Thumbnail of a compared picture, and the maps drawn over it."""
 
-    record: Compared
+    record: PromptComparison
     pixels: np.ndarray
     view: View
-    heats: Heats
+    heatmaps: PromptHeatmaps
 
     @classmethod
-    def of(cls, record: Compared, picture: Picture, heats: Heats) -> Seen:
-        """As it stands on a sheet."""
-        return cls(record, *small(picture.pixels, picture.view), heats)
+    def from_picture(cls, record: PromptComparison, picture: Picture, heatmaps: PromptHeatmaps) -> SheetPicture:
+        """Make the thumbnail of a picture."""
+        return cls(record, *make_thumbnail(picture.pixels, picture.view), heatmaps)
 
-    def common(self, name: str) -> list[Tile]:
-        """The picture, the mean of its maps, and their deviation."""
-        mean, deviation = float(self.heats.mean.max()), self.record.deviation
+    def make_common_tiles(self, name: str) -> list[SheetTile]:
+        """Make tiles of the picture, the mean of its maps, and their deviation."""
+        mean, deviation = float(self.heatmaps.mean.max()), self.record.deviation
         tiles = [
-            Tile(name, self.pixels),
-            Tile(f"mean of the maps\nat most {mean:.2f}", self.pixels, self.view, self.heats.mean, mean),
+            SheetTile(name, self.pixels),
+            SheetTile(f"mean of the maps\nat most {mean:.2f}", self.pixels, self.view, self.heatmaps.mean, mean),
         ]
         if deviation:
             words = f"deviation\nat most {deviation['greatest']:.2f}, mean {deviation['mean']:.2f}"
-            tiles.append(Tile(words, self.pixels, self.view, self.heats.deviation, deviation["greatest"]))
+            tiles.append(SheetTile(words, self.pixels, self.view, self.heatmaps.deviation, deviation["greatest"]))
         return tiles
 
-    def map(self, number: int) -> Tile:
-        """The map of one prompt."""
-        said = self.record.prompts[number]
-        words = _captioned(f"{number + 1}  {said.prompt}")
-        if said.score is None:
-            return Tile(f"{words}\nno map")
-        numbers = f"score {said.score:.3g}, r {decimal(said.agreement['pearson'])}"
-        return Tile(f"{words}\n{numbers}", self.pixels, self.view, self.heats.maps[number], 1.0)
+    def make_map_tile(self, number: int) -> SheetTile:
+        """Make the tile of one prompt's map."""
+        result = self.record.prompts[number]
+        words = _wrap_caption(f"{number + 1}  {result.prompt}")
+        if result.score is None:
+            return SheetTile(f"{words}\nno map")
+        numbers = f"score {result.score:.3g}, r {format_decimal(result.agreement['pearson'])}"
+        return SheetTile(f"{words}\n{numbers}", self.pixels, self.view, self.heatmaps.maps[number], 1.0)
 
 
-def picture_sheet(seen: Seen, heading: Sequence[str], texts: Sequence[str], style: Style) -> bytes:
-    """A PNG of one picture: its maps side by side, their mean and deviation, and how alike each two are.
+def draw_picture_sheet(picture: SheetPicture, heading: Sequence[str], texts: Sequence[str], style: Style) -> bytes:
+    """Draw one picture as a PNG: its maps side by side, their mean and deviation, and each two maps' similarity.
 
     Args:
-        seen: the picture.
-        heading: what made the maps.
-        texts: where there are several ways to say each of several texts, these texts.
-        style: of the maps.
+        picture: the picture.
+        heading: lines that describe the run.
+        texts: texts with several prompts each, if there are several such texts.
+        style: style of the maps.
     """
-    record = seen.record
-    across = min(MOST, max(FEWEST, len(record.prompts)))
+    record = picture.record
+    columns = min(MAX_COLUMNS, max(MIN_COLUMNS, len(record.prompts)))
     rows = [
-        Row("all prompts", _lines(record.agreement, record.apart), seen.common("picture")),
-        *_map_rows(seen, texts, across),
-        Row("similarity", ["of each two prompts", "by their numbers"], _matrices(record.similarity, across, style)),
+        SheetRow("all prompts", _format_means(record.agreement, record.apart), picture.make_common_tiles("picture")),
+        *_make_map_rows(picture, texts, columns),
+        SheetRow(
+            "similarity", ["of each two prompts", "by their numbers"], _draw_matrices(record.similarity, columns, style)
+        ),
     ]
-    notes = [*record.notes, *dict.fromkeys(note for said in record.prompts for note in said.notes)]
+    notes = [*record.notes, *dict.fromkeys(note for result in record.prompts for note in result.notes)]
     notes += [record.error] if record.error else []
-    footing = [DRAWN, *_measures(bool(texts)), *(f"Note: {note}" for note in notes)]
-    return encode.png(sheet(page_of(Path(record.source).name, record.page), heading, rows, footing, style, across))
+    footing = [DRAWN_NOTE, *_describe_measures(bool(texts)), *(f"Note: {note}" for note in notes)]
+    return encode.png(
+        compose_sheet(describe_page(Path(record.source).name, record.page), heading, rows, footing, style, columns)
+    )
 
 
-def summary_sheet(
+def draw_summary_sheet(
     summary: Summary,
-    unstable: Sequence[tuple[Compared, Seen | None, tuple[int, int]]],
+    unstable: Sequence[tuple[PromptComparison, SheetPicture | None, tuple[int, int]]],
     heading: Sequence[str],
     sorted_by: str,
     notes: Sequence[str],
     style: Style,
 ) -> bytes:
-    """A PNG of all pictures: the prompts, how alike their maps are in the mean, and where they are least so.
+    """Draw a PNG of all pictures: the prompts, the mean similarity of their maps, and the least stable pictures.
 
     Args:
-        summary: of all pictures.
-        unstable: the least stable, if they could be seen again; and in each the two prompts least alike.
-        heading: what made the maps.
+        summary: summary of all pictures.
+        unstable: lines of the least stable pictures, each with the picture, if it could be explained again, and the
+            numbers of the two least similar prompts.
+        heading: lines that describe the run.
         sorted_by: the measure by which they are the least stable.
-        notes: what a reader must know.
-        style: of the maps.
+        notes: notes for the reader.
+        style: style of the maps.
     """
     rows = [
-        Row("prompts", ["mean score, and mean r with", "those compared with"], words=_listing(summary.prompts)),
-        Row("similarity", _lines(summary.agreement, summary.apart), _matrices(summary.similarity, ACROSS, style)),
+        SheetRow(
+            "prompts", ["mean score, and mean r with", "those compared with"], words=_format_prompts(summary.prompts)
+        ),
+        SheetRow(
+            "similarity",
+            _format_means(summary.agreement, summary.apart),
+            _draw_matrices(summary.similarity, SUMMARY_COLUMNS, style),
+        ),
     ]
     for record, seen, two in unstable:
-        name = page_of(Path(record.source).name, record.page)
-        tiles = [*seen.common(name), *map(seen.map, two)] if seen else [Tile(f"{name}\ngone or changed")]
-        rows.append(Row(name, _lines(record.agreement, record.apart), tiles))
+        name = describe_page(Path(record.source).name, record.page)
+        tiles = (
+            [*seen.make_common_tiles(name), *map(seen.make_map_tile, two)]
+            if seen
+            else [SheetTile(f"{name}\ngone or changed")]
+        )
+        rows.append(SheetRow(name, _format_means(record.agreement, record.apart), tiles))
     footing = [
-        f"The pictures are those of the lowest mean {similarity.NAMES[sorted_by]}, the lowest first, each with the two "
-        "maps least alike by it.",
-        DRAWN,
-        *_measures(bool(summary.apart)),
+        f"The pictures are those of the lowest mean {similarity.MEASURE_NAMES[sorted_by]}, the lowest first, each with "
+        "the two maps least alike by it.",
+        DRAWN_NOTE,
+        *_describe_measures(bool(summary.apart)),
         *(f"Note: {note}" for note in notes),
     ]
-    return encode.png(sheet("Prompts compared", heading, rows, footing, style, ACROSS))
+    return encode.png(compose_sheet("Prompts compared", heading, rows, footing, style, SUMMARY_COLUMNS))
 
 
-def decimal(value: float | None) -> str:
-    """A similarity for people."""
+def format_decimal(value: float | None) -> str:
+    """Format a similarity for people."""
     return "undefined" if value is None else f"{round(value, 2) + 0.0:.2f}"
 
 
-def _map_rows(seen: Seen, texts: Sequence[str], across: int) -> Iterator[Row]:
-    """The maps, those of each text by themselves where there are several."""
-    of = {
-        text: [number for number, said in enumerate(seen.record.prompts) if said.text == at]
+def _make_map_rows(picture: SheetPicture, texts: Sequence[str], columns: int) -> Iterator[SheetRow]:
+    """Yield rows of the maps, those of each text by themselves if there are several."""
+    numbers_by_text = {
+        text: [number for number, result in enumerate(picture.record.prompts) if result.text == at]
         for at, text in enumerate(texts)
     }
-    for name, numbers in (of or {"prompts": [*range(len(seen.record.prompts))]}).items():
-        for start in range(0, len(numbers), across):
-            yield Row("" if start else name, [], [*map(seen.map, numbers[start : start + across])])
+    for name, numbers in (numbers_by_text or {"prompts": [*range(len(picture.record.prompts))]}).items():
+        for start in range(0, len(numbers), columns):
+            yield SheetRow("" if start else name, [], [*map(picture.make_map_tile, numbers[start : start + columns])])
 
 
-def _matrices(similarity: dict[str, list[list[float | None]]], across: int, style: Style) -> list[Tile]:
-    widest = (across * (SIDE + GAP) - len(MEASURES) * GAP) // len(MEASURES)
-    return [Tile(NAMES[name], matrix(with_nan(similarity[name]), widest, style.colormap)) for name in MEASURES]
+def _draw_matrices(similarity: dict[str, list[list[float | None]]], columns: int, style: Style) -> list[SheetTile]:
+    widest = (columns * (THUMBNAIL_SIDE + GAP) - len(MEASURES) * GAP) // len(MEASURES)
+    return [
+        SheetTile(MEASURE_NAMES[name], draw_matrix(none_to_nan(similarity[name]), widest, style.colormap))
+        for name in MEASURES
+    ]
 
 
-def _measures(texts: bool) -> Iterator[str]:
-    """What the numbers are."""
+def _describe_measures(texts: bool) -> Iterator[str]:
+    """Yield descriptions of the numbers."""
     for name in MEASURES:
-        yield f"{similarity.NAMES[name]}: {similarity.MEANINGS[name]}."
+        yield f"{similarity.MEASURE_NAMES[name]}: {similarity.MEASURE_MEANINGS[name]}."
     yield (
         "The matrices' colours go from 0 to 1; what is below zero has zero's. What is not defined is grey: a map that "
         "is the same everywhere is like none and unlike none."
@@ -190,18 +217,20 @@ def _measures(texts: bool) -> Iterator[str]:
         yield "Compared are the prompts of one text; beside it stands the same of prompts of different texts."
 
 
-def _lines(mean: dict[str, float | None], apart: dict[str, float | None]) -> list[str]:
-    beside = {name: f", across texts {decimal(value)}" for name, value in apart.items()}
-    return [f"{SHORT[name]} {decimal(mean[name])}{beside.get(name, '')}" for name in MEASURES]
+def _format_means(mean: dict[str, float | None], apart: dict[str, float | None]) -> list[str]:
+    beside = {name: f", across texts {format_decimal(value)}" for name, value in apart.items()}
+    return [f"{SHORT_NAMES[name]} {format_decimal(mean[name])}{beside.get(name, '')}" for name in MEASURES]
 
 
-def _listing(prompts: Sequence[PromptSummary]) -> list[str]:
+def _format_prompts(prompts: Sequence[PromptSummary]) -> list[str]:
     scores = ("no score" if one.score is None else f"{one.score:.2f}" for one in prompts)
     numbered = enumerate(zip(prompts, scores, strict=True), start=1)
-    return [f"{at}   {score}   r {decimal(one.agreement['pearson'])}   {one.prompt}" for at, (one, score) in numbered]
+    return [
+        f"{at}   {score}   r {format_decimal(one.agreement['pearson'])}   {one.prompt}" for at, (one, score) in numbered
+    ]
 
 
-def _captioned(text: str) -> str:
-    """A text below a picture, in at most two lines."""
-    first, *rest = folded(text, SMALL, SIDE)
+def _wrap_caption(text: str) -> str:
+    """Wrap a text below a picture into at most two lines."""
+    first, *rest = wrap_text(text, SMALL, THUMBNAIL_SIDE)
     return "\n".join([first, *([" ".join(rest)] if rest else [])])

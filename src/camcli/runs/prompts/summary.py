@@ -1,4 +1,4 @@
-"""What all pictures of an inquiry say together: which prompts agree, and in which pictures they do not."""
+"""Summary of a job's pictures: which prompts agree, and in which pictures they do not."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any, get_args
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
-from camcli.runs.prompts import Compared, Measure
+from camcli.runs.prompts import Measure, PromptComparison
 
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 DIGITS = 6
 
-# A similarity of each two prompts, NaN where it is not defined; which pairs are meant.
+# A similarity of each two prompts, NaN where undefined; a mask of pairs.
 Matrix = Float64[np.ndarray, "k k"]
 Pairs = Bool[np.ndarray, "k k"]
 
 
 @dataclass(frozen=True, slots=True)
 class PromptSummary:
-    """One prompt over all pictures.
+    """Summary of one prompt over all pictures.
 
     Attributes:
-        prompt, text: as in :class:`camcli.runs.prompts.Said`.
-        score: the mean of its scores; None where it has none.
-        best: in how many pictures it is the highest, of those in which every prompt has a map.
+        prompt, text: as in :class:`camcli.runs.prompts.PromptResult`.
+        score: the mean of its scores; None if it has none.
+        best: number of pictures in which its score is the highest, of those in which every prompt has a map.
         agreement: for each measure the mean similarity to the prompts that it is compared with.
     """
 
@@ -40,15 +40,15 @@ class PromptSummary:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """All pictures of an inquiry.
+    """Summary of all pictures of a job.
 
     Attributes:
-        pictures: how many have a map at all.
+        pictures: number of pictures that have any map.
         similarity: for each measure the mean over the pictures, None where it is defined in none.
-        defined: for each measure in how many pictures each pair has it.
+        defined: for each measure and pair the number of pictures in which it is defined.
         agreement, apart: for each measure the means over all pairs and pictures: see
-            :class:`camcli.runs.prompts.Compared`.
-        prompts: in order.
+            :class:`camcli.runs.prompts.PromptComparison`.
+        prompts: summaries of the prompts, in order.
         unstable: the pictures of the lowest agreement by one measure, the lowest first.
     """
 
@@ -58,66 +58,72 @@ class Summary:
     agreement: dict[str, float | None]
     apart: dict[str, float | None]
     prompts: tuple[PromptSummary, ...]
-    unstable: tuple[Compared, ...]
+    unstable: tuple[PromptComparison, ...]
 
 
-def compared_pairs(texts: Sequence[int]) -> Pairs:
-    """Which pairs of prompts shall agree: those of one text, where any has several; else all."""
+def find_compared_pairs(texts: Sequence[int]) -> Pairs:
+    """Return the pairs of prompts that should agree: those of one text, if any text has several; else all."""
     others = ~np.eye(len(texts), dtype=bool)
     same = np.equal.outer(texts, texts) & others
     return np.asarray(same if same.any() else others)
 
 
-def several_texts(pairs: Pairs) -> bool:
-    """Whether there are pairs that need not agree, being of different texts."""
+def has_several_texts(pairs: Pairs) -> bool:
+    """Return whether there are pairs of different texts, which need not agree."""
     return not bool((pairs | np.eye(len(pairs), dtype=bool)).all())
 
 
-def means(similarity: dict[str, Matrix], pairs: Pairs) -> dict[str, float | None]:
-    """For each measure the mean over these pairs, as far as it is defined; None where it is for none."""
+def average_pairs(similarity: dict[str, Matrix], pairs: Pairs) -> dict[str, float | None]:
+    """Return, for each measure, the mean over these pairs where it is defined; None if it is for none."""
     known = {name: values[pairs & ~np.isnan(values)] for name, values in similarity.items()}
-    return {name: rounded(values.mean()) if values.size else None for name, values in known.items()}
+    return {name: round_value(values.mean()) if values.size else None for name, values in known.items()}
 
 
-def of_one(pairs: Pairs, number: int) -> Pairs:
-    """The pairs of one prompt."""
+def select_prompt_pairs(pairs: Pairs, number: int) -> Pairs:
+    """Return the pairs of one prompt."""
     return np.asarray(pairs & (np.arange(len(pairs)) == number)[:, np.newaxis])
 
 
-def least_alike(values: Matrix, pairs: Pairs) -> tuple[int, int]:
-    """The pair of the lowest similarity; of equal ones the first."""
+def find_least_alike(values: Matrix, pairs: Pairs) -> tuple[int, int]:
+    """Return the pair of the lowest similarity; of equal ones the first."""
     one, other = np.unravel_index(np.where(pairs & ~np.isnan(values), values, np.inf).argmin(), values.shape)
     return int(one), int(other)
 
 
-def summary(
-    pictures: Callable[[], Iterable[Compared]],
+def summarize(
+    pictures: Callable[[], Iterable[PromptComparison]],
     prompts: Sequence[str],
     texts: Sequence[int],
     measure: Measure,
     shown: int,
 ) -> Summary:
-    """What all pictures say together; what is held does not grow with them.
+    """Summarize all pictures; memory does not grow with them.
 
     Args:
-        pictures: goes over their lines, anew each time that it is called; all of them have maps.
-        prompts: in order.
-        texts: for each which of the texts asked about it says.
-        measure: by which pictures are unstable.
-        shown: how many of the least stable are given.
+        pictures: iterates over their lines, anew at each call; all of them have maps.
+        prompts: the prompts, in order.
+        texts: for each prompt the index of its text.
+        measure: measure of stability.
+        shown: number of least stable pictures to return.
     """
-    pairs, sums = compared_pairs(texts), _Sums(len(prompts))
+    pairs, sums = find_compared_pairs(texts), _Sums(len(prompts))
     for one in pictures():
         sums.add(one)
     defined = (one for one in pictures() if one.agreement[measure] is not None)
     return Summary(
         pictures=sums.pictures,
-        similarity={name: plain(values) for name, values in sums.similarity().items()},
+        similarity={name: nan_to_none(values) for name, values in sums.average_similarity().items()},
         defined={name: counts.tolist() for name, counts in sums.counts.items()},
-        agreement=sums.means(pairs),
-        apart=sums.means(~pairs & ~np.eye(len(pairs), dtype=bool)) if several_texts(pairs) else {},
+        agreement=sums.average_pairs(pairs),
+        apart=sums.average_pairs(~pairs & ~np.eye(len(pairs), dtype=bool)) if has_several_texts(pairs) else {},
         prompts=tuple(
-            PromptSummary(prompt, text, sums.score(number), int(sums.best[number]), sums.means(of_one(pairs, number)))
+            PromptSummary(
+                prompt,
+                text,
+                sums.average_score(number),
+                int(sums.best[number]),
+                sums.average_pairs(select_prompt_pairs(pairs, number)),
+            )
             for number, (prompt, text) in enumerate(zip(prompts, texts, strict=True))
         ),
         unstable=tuple(heapq.nsmallest(shown, defined, key=lambda one: one.agreement[measure] or 0.0)),
@@ -125,7 +131,7 @@ def summary(
 
 
 class _Sums:
-    """What is kept of all pictures: sums, and how many numbers are in them."""
+    """Sums over all pictures, with the number of values in each."""
 
     def __init__(self, prompts: int) -> None:
         self.pictures = 0
@@ -134,48 +140,49 @@ class _Sums:
         self._sums = {name: np.zeros((prompts, prompts)) for name in MEASURES}
         self._scores, self._scored = np.zeros(prompts), np.zeros(prompts, np.int64)
 
-    def add(self, record: Compared) -> None:
-        """One more picture."""
+    def add(self, record: PromptComparison) -> None:
+        """Add a picture."""
         self.pictures += 1
         for name in MEASURES:
-            values = with_nan(record.similarity[name])
+            values = none_to_nan(record.similarity[name])
             self._sums[name] += np.nan_to_num(values)
             self.counts[name] += ~np.isnan(values)
-        scores = with_nan([said.score for said in record.prompts])
+        scores = none_to_nan([result.score for result in record.prompts])
         self._scores += np.nan_to_num(scores)
         self._scored += ~np.isnan(scores)
         if not np.isnan(scores).any():
             self.best[scores.argmax()] += 1
 
-    def similarity(self) -> dict[str, Matrix]:
-        """For each measure the mean over the pictures; NaN where it is defined in none."""
+    def average_similarity(self) -> dict[str, Matrix]:
+        """Return, for each measure, the mean over the pictures; NaN where it is defined in none."""
         return {
             name: np.where(self.counts[name] > 0, self._sums[name] / np.maximum(self.counts[name], 1), np.nan)
             for name in MEASURES
         }
 
-    def means(self, pairs: Pairs) -> dict[str, float | None]:
-        """For each measure the mean over pairs and pictures; None where it is defined for none."""
+    def average_pairs(self, pairs: Pairs) -> dict[str, float | None]:
+        """Return, for each measure, the mean over pairs and pictures; None where it is defined for none."""
         counts = {name: self.counts[name][pairs].sum() for name in MEASURES}
         return {
-            name: rounded(self._sums[name][pairs].sum() / counts[name]) if counts[name] else None for name in MEASURES
+            name: round_value(self._sums[name][pairs].sum() / counts[name]) if counts[name] else None
+            for name in MEASURES
         }
 
-    def score(self, number: int) -> float | None:
-        """The mean of a prompt's scores."""
-        return rounded(self._scores[number] / self._scored[number]) if self._scored[number] else None
+    def average_score(self, number: int) -> float | None:
+        """Return the mean of a prompt's scores."""
+        return round_value(self._scores[number] / self._scored[number]) if self._scored[number] else None
 
 
-def rounded(value: float | np.floating[Any]) -> float:
-    """A number as it stands in the files."""
+def round_value(value: float | np.floating[Any]) -> float:
+    """Round a number as in the files."""
     return round(float(value), DIGITS)
 
 
-def plain(values: Matrix) -> list[list[float | None]]:
-    """A matrix for JSON, which knows no NaN."""
-    return [[None if np.isnan(value) else rounded(value) for value in row] for row in values]
+def nan_to_none(values: Matrix) -> list[list[float | None]]:
+    """Convert a matrix for JSON, with None in place of NaN."""
+    return [[None if np.isnan(value) else round_value(value) for value in row] for row in values]
 
 
-def with_nan(values: Sequence[Any]) -> Float[np.ndarray, "..."]:
-    """The other way."""
+def none_to_nan(values: Sequence[Any]) -> Float[np.ndarray, "..."]:
+    """Convert values from JSON, with NaN in place of None."""
     return np.array(values, np.float64)

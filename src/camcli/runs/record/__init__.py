@@ -1,1 +1,1 @@
-"""What is on disk."""
+"""Records of runs on disk."""

@@ -1,4 +1,4 @@
-"""What methods were fitted to on several pictures, kept in the output folder."""
+"""Concepts that methods found in several pictures, kept in the output folder."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from camcli.base.errors import RequestError
 from camcli.runs.record.folder import Folder
 
 if TYPE_CHECKING:
-    from camcli.engine.maps.concepts import Fitted
+    from camcli.engine.maps.concepts import FittedConcepts
 
 FILE = "concepts.npz"
 JOB = "job"
 
 
-def digest(known: Fitted) -> str:
-    """The SHA-256 of what methods were fitted to."""
+def hash_concepts(concepts: FittedConcepts) -> str:
+    """Return the SHA-256 of concepts."""
     hashed = hashlib.sha256()
-    for (method, layer), tensor in sorted(known.items()):
+    for (method, layer), tensor in sorted(concepts.items()):
         hashed.update(f"{method}@{layer} {tuple(tensor.shape)}\n".encode())
         hashed.update(tensor.numpy(force=True).tobytes())
     return hashed.hexdigest()
 
 
-def save(folder: Folder, known: Fitted, job: str) -> None:
-    """Write what a job's methods were fitted to into its folder: an array for each method and layer.
+def save(folder: Folder, concepts: FittedConcepts, job: str) -> None:
+    """Write the concepts of a job's methods into its folder: an array for each method and layer.
 
     Raises:
         OSError: it cannot be written.
         OutputError: the folder is gone.
     """
-    arrays: dict[str, Any] = {f"{method}@{layer}": one.numpy(force=True) for (method, layer), one in known.items()}
+    arrays: dict[str, Any] = {f"{method}@{layer}": one.numpy(force=True) for (method, layer), one in concepts.items()}
     content = io.BytesIO()
     np.savez(content, **{JOB: np.array(job), **arrays})
     folder.write(FILE, content.getvalue())
 
 
-def load(folder: Path, jobs: Container[str]) -> Fitted:
-    """What the methods of one of these jobs were fitted to by an earlier run; empty if there is none.
+def load(folder: Path, jobs: Container[str]) -> FittedConcepts:
+    """Load the concepts that an earlier run of one of these jobs wrote; empty if there are none.
 
     Raises:
         RequestError: the file cannot be read.

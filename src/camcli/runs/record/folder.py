@@ -1,4 +1,4 @@
-"""The output folder: held by one run at a time, and still the same one when something is written."""
+"""Output folder: locked by one run at a time, and checked to be the same one at each write."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import filelock
 from camcli.base import atomic
 from camcli.base.errors import OutputError, RequestError
 
-LOCK = ".camcli.lock"
+LOCK_FILE = ".camcli.lock"
 
 
 class Folder:
-    """An output folder that this run alone writes to, from when it is made until it is closed.
+    """Output folder, locked for this run until it is closed.
 
-    What a killed run left half written at its top is removed.
+    Temporary files at its top, left by a killed run, are removed.
 
     Args:
-        path: where it is; made if need be.
-        durable: what is written is on the disk before :meth:`write` comes back.
+        path: path of the folder; made if need be.
+        durable: files are flushed to the disk before :meth:`write` returns.
 
     Raises:
         RequestError: another run writes here now, or its lock is a link.
@@ -32,7 +32,7 @@ class Folder:
     def __init__(self, path: Path, durable: bool = False) -> None:
         self.path = path
         self.durable = durable
-        lock = path / LOCK
+        lock = path / LOCK_FILE
         try:
             path.mkdir(parents=True, exist_ok=True)
             if lock.is_symlink():
@@ -48,8 +48,8 @@ class Folder:
             ) from None
         except OSError as error:
             raise OutputError(f"the output folder {str(path)!r} cannot be written to: {error.strerror}") from error
-        self._identity = _identity(path)
-        self._sweep()
+        self._identity = _find_identity(path)
+        self._remove_temporary_files()
 
     def __enter__(self) -> Folder:
         return self
@@ -60,21 +60,21 @@ class Folder:
         self.close()
 
     def close(self) -> None:
-        """Let others write here. The lock's file stays: deleted, it could be held by two at a time."""
+        """Release the lock. Its file stays: if it were deleted, two runs could hold it at a time."""
         self._lock.release()
 
     @property
-    def gone(self) -> bool:
-        """Whether the path leads elsewhere by now, or nowhere."""
-        return _identity(self.path) != self._identity
+    def is_gone(self) -> bool:
+        """True if the path leads elsewhere by now, or nowhere."""
+        return _find_identity(self.path) != self._identity
 
     def check(self) -> None:
-        """See that the folder is the one that was opened.
+        """Check that the folder is still the one that was opened.
 
         Raises:
             OutputError: it was moved or deleted.
         """
-        if self.gone:
+        if self.is_gone:
             raise OutputError(
                 f"the output folder {str(self.path)!r} is gone: it was moved or deleted, or its drive was detached, "
                 "while this run was writing to it",
@@ -85,8 +85,8 @@ class Folder:
         """Write a file whole or not at all.
 
         Args:
-            name: its path from here; folders are made if need be.
-            content: all of it.
+            name: path relative to the folder; folders are made if need be.
+            content: content of the file.
 
         Raises:
             OSError: it cannot be written.
@@ -99,9 +99,9 @@ class Folder:
             self.check()
             raise
 
-    def inside(self, name: str) -> Path | None:
-        """The file of a name that somebody wrote down; None where it would lie outside, also by way of a link."""
-        if not plain(name):
+    def resolve_inside(self, name: str) -> Path | None:
+        """Return the path of a file by its recorded name; None if it would lie outside, also through a link."""
+        if not is_plain_path(name):
             return None
         file = self.path / name
         try:
@@ -109,20 +109,20 @@ class Folder:
         except (OSError, RuntimeError):  # links in a circle
             return None
 
-    def _sweep(self) -> None:
+    def _remove_temporary_files(self) -> None:
         with suppress(OSError), os.scandir(self.path) as entries:
             for entry in entries:
-                if atomic.TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                if atomic.TEMPORARY_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                     Path(entry.path).unlink(missing_ok=True)
 
 
-def plain(name: str) -> bool:
-    """Whether a name goes down only, from the folder that it belongs to."""
+def is_plain_path(name: str) -> bool:
+    """Return whether a name is a relative path that only goes down."""
     path = PurePath(name)
     return bool(path.name) and not path.anchor and ".." not in path.parts and "\0" not in name
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _find_identity(path: Path) -> tuple[int, int] | None:
     try:
         found = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""The pictures of a run: counted before its model is loaded, gone over as often as need be."""
+"""Pictures of a run: counted before its model is loaded, iterated over as often as need be."""
 
 from __future__ import annotations
 
@@ -6,59 +6,59 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from camcli.images.formats import Unread
-from camcli.images.source import Source
+from camcli.images.formats import SkippedFiles
+from camcli.images.source import PictureSource
 from camcli.runs.job.job import Job
-from camcli.runs.record.preflight import check, found
+from camcli.runs.record.preflight import check_and_count, find_sources
 
 
 class Inputs:
-    """The pictures that a job names.
+    """Pictures that a job names.
 
     Args:
-        job: what is asked.
-        stdin: what the input ``-`` reads; default: the process's own.
+        job: the job.
+        stdin: stream for the input ``-``; default: the process's own.
 
     Attributes:
         total: their number; None if they come from standard input.
-        unread: what is in folders and is left out though it is a picture.
+        unread: counts of pictures in folders that are left out.
 
     Raises:
-        RequestError: the job names no pictures, or what can be said of it before its model is loaded cannot be.
+        RequestError: the job names no pictures, or is invalid as far as that shows before its model is loaded.
         NothingFoundError: there is no picture.
     """
 
     def __init__(self, job: Job, stdin: BinaryIO | None = None) -> None:
         self._job = job
         self._stdin = stdin
-        self.unread = Unread()
-        self.total = check(job, self.unread)
+        self.unread = SkippedFiles()
+        self.total = check_and_count(job, self.unread)
 
     @property
-    def known(self) -> Callable[[], Iterator[Source]] | None:
-        """Goes over all pictures, anew each time that it is called; None if they come from standard input."""
-        return None if self.total is None else self.sources
+    def source_factory(self) -> Callable[[], Iterator[PictureSource]] | None:
+        """Function that iterates over all pictures, anew at each call; None if they come from standard input."""
+        return None if self.total is None else self.iter_sources
 
-    def sources(self) -> Iterator[Source]:
-        """All pictures, in order."""
-        return found(self._job, self._stdin)
+    def iter_sources(self) -> Iterator[PictureSource]:
+        """Iterate over all pictures, in order."""
+        return find_sources(self._job, self._stdin)
 
-    def names(self) -> Iterator[str]:
-        """Their output names."""
-        return (source.name for source in self.sources())
+    def iter_names(self) -> Iterator[str]:
+        """Iterate over the output names of all pictures."""
+        return (source.name for source in self.iter_sources())
 
-    def paths(self) -> Iterator[Path]:
-        """Where they are."""
-        return (source.path for source in self.sources())
+    def iter_paths(self) -> Iterator[Path]:
+        """Iterate over the paths of all pictures."""
+        return (source.path for source in self.iter_sources())
 
-    def stream(self) -> Iterator[Source]:
-        """All pictures, as they come; of those from standard input it is counted now what is left out."""
-        return found(self._job, self._stdin, self.unread if self.total is None else None)
+    def stream(self) -> Iterator[PictureSource]:
+        """Iterate over all pictures as they come; for standard input, count what is left out meanwhile."""
+        return find_sources(self._job, self._stdin, self.unread if self.total is None else None)
 
-    def notes(self) -> list[str]:
-        """Note what is left out."""
-        return list(filter(None, [self.unread.words()]))
+    def note_unread(self) -> list[str]:
+        """Return a note on the pictures that are left out, if any."""
+        return list(filter(None, [self.unread.describe()]))
 
-    def late_notes(self) -> list[str]:
-        """Note what is left out, if that is known behind the last picture only."""
-        return self.notes() if self.total is None else []
+    def note_unread_late(self) -> list[str]:
+        """Return a note on the pictures that are left out, if these are known only after the last picture."""
+        return self.note_unread() if self.total is None else []

@@ -1,4 +1,4 @@
-"""Files with one JSON line for each picture and target, read block by block: the lines of one picture from one run."""
+"""Files with a JSON line for each picture and target, read by blocks: the lines of one picture from one run."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from camcli.base.errors import RequestError
 
 @runtime_checkable
 class Line(Protocol):
-    """What a ledger needs of its lines, which are dataclasses of plain values."""
+    """Protocol of a ledger's lines, which are dataclasses of plain values."""
 
     @property
     def name(self) -> str:
-        """The picture's output name."""
+        """Output name of the picture."""
 
     @property
     def stamp(self) -> str:
-        """The picture's size and time of change."""
+        """Size and modification time of the picture's file."""
 
     @property
     def run(self) -> str:
-        """The run that wrote the line."""
+        """Id of the run that wrote the line."""
 
     @property
     def files(self) -> dict[str, str]:
-        """Kind to path, relative to the output folder."""
+        """Paths of the files by kind, relative to the output folder."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know."""
+        """Notes for the reader."""
 
     @property
     def error(self) -> str | None:
-        """Why there is nothing, or not all."""
+        """Reason why there is no result, or not all of it."""
 
     def as_line(self) -> bytes:
-        """It as one JSON line, ended by a newline."""
+        """Return it as one JSON line, ended by a newline."""
 
     @classmethod
     def read(cls, values: dict[str, Any]) -> Self:
-        """One as JSON has it."""
+        """Make a line from its JSON values."""
 
 
 R = TypeVar("R", bound=Line)
@@ -55,27 +55,27 @@ Block = list[tuple[dict[str, Any], bytes]]
 
 
 class LineFile(Generic[R]):
-    """A file of lines; read again each time that it is asked for its blocks, so that memory does not grow with it.
+    """File of lines, read again for each iteration over its blocks, so that memory does not grow with it.
 
     Args:
-        path: where it is.
-        kind: what a line is, which is a dataclass.
+        path: path of the file.
+        line_type: type of the lines, a dataclass.
     """
 
-    def __init__(self, path: Path, kind: Callable[..., R]) -> None:
+    def __init__(self, path: Path, line_type: Callable[..., R]) -> None:
         self.path = path
-        self._kind = cast("Any", kind)
-        self._names = frozenset(one.name for one in fields(self._kind))
-        self._defaults = _defaults(self._kind)
+        self._line_type = cast("Any", line_type)
+        self._field_names = frozenset(one.name for one in fields(self._line_type))
+        self._defaults = _find_defaults(self._line_type)
 
-    def blocks(self) -> Iterator[Block]:
-        """Picture by picture its lines, a run's at a time.
+    def iter_blocks(self) -> Iterator[Block]:
+        """Yield the lines of each picture from each run.
 
         Raises:
-            RequestError: the file cannot be read, or is none of such lines.
+            RequestError: the file cannot be read, or has other lines.
         """
         block: Block = []
-        for values, line in self._lines():
+        for values, line in self._iter_lines():
             last = block[0][0] if block else values
             if block and (
                 values["part"].startswith("1/") or values["name"] != last["name"] or values["run"] != last["run"]
@@ -87,18 +87,18 @@ class LineFile(Generic[R]):
             yield block
 
     def parse(self, values: dict[str, Any]) -> R:
-        """A line as the value that it was written of.
+        """Return the object that a line was written from.
 
         Raises:
             RequestError: it is not of this version.
         """
         try:
-            found: R = self._kind.read(values)
+            found: R = self._line_type.read(values)
             return found
         except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise self._unknown(f": the line of {values['name']!r}") from error
+            raise self._make_error(f": the line of {values['name']!r}") from error
 
-    def _lines(self) -> Iterator[tuple[dict[str, Any], bytes]]:
+    def _iter_lines(self) -> Iterator[tuple[dict[str, Any], bytes]]:
         path = self.path
         try:
             if not os.path.lexists(path):
@@ -109,22 +109,22 @@ class LineFile(Generic[R]):
                 for number, line in enumerate(file, start=1):
                     if not line.endswith(b"\n"):
                         return  # torn by a crash; its picture is not whole and will be done again
-                    yield self._values(line, number), line
+                    yield self._parse_line(line, number), line
         except OSError as error:
             raise RequestError(
                 f"{path} cannot be read: {error.strerror}", "choose another --out, or move the file away"
             ) from error
 
-    def _values(self, line: bytes, number: int) -> dict[str, Any]:
+    def _parse_line(self, line: bytes, number: int) -> dict[str, Any]:
         try:
             values = json.loads(line)
         except (ValueError, RecursionError):
             values = None
-        if isinstance(values, dict) and _is_sound(found := {**self._defaults, **values}, self._names):
+        if isinstance(values, dict) and _is_valid_line(found := {**self._defaults, **values}, self._field_names):
             return found
-        raise self._unknown(f", line {number},")
+        raise self._make_error(f", line {number},")
 
-    def _unknown(self, where: str) -> RequestError:
+    def _make_error(self, where: str) -> RequestError:
         return RequestError(
             f"{self.path}{where} is not an outcome of this version of camcli",
             "choose another --out, or move the file away",
@@ -132,31 +132,31 @@ class LineFile(Generic[R]):
 
 
 def is_whole(block: Block) -> bool:
-    """Whether a picture was done with all its maps."""
+    """Return whether a picture was done with all its maps."""
     return block[0][0]["part"] == f"1/{len(block)}" and not any(values["error"] for values, _ in block)
 
 
 def has_result(block: Block) -> bool:
-    """Whether anything of a picture was done."""
+    """Return whether any map of a picture was done."""
     return any(values["files"] or not values["error"] for values, _ in block)
 
 
 def hash_text(text: str) -> int:
-    """An odd number that stands for a text."""
-    # 63 bits: two of a million pictures collide with a chance of 1 in 10 million. Odd, since even numbers are words.
+    """Return an odd number that stands for a text."""
+    # 63 bits: two of a million pictures collide with a chance of 1 in 10 million. Odd, since even numbers are states.
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") | 1
 
 
-def _defaults(kind: Any) -> dict[str, Any]:
-    """What a line need not say, as one of an earlier version, with what it then means."""
-    made = ((one.name, one.default_factory) for one in fields(kind) if one.default_factory is not MISSING)
-    given = {one.name: one.default for one in fields(kind) if one.default is not MISSING}
+def _find_defaults(line_type: Any) -> dict[str, Any]:
+    """Return the defaults of fields that a line may lack, as one of an earlier version does."""
+    made = ((one.name, one.default_factory) for one in fields(line_type) if one.default_factory is not MISSING)
+    given = {one.name: one.default for one in fields(line_type) if one.default is not MISSING}
     return given | {name: make() for name, make in made}
 
 
-def _is_sound(values: dict[str, Any], names: frozenset[str]) -> bool:
-    """Whether these are a line's values, as far as a ledger has to do with them."""
+def _is_valid_line(values: dict[str, Any], names: frozenset[str]) -> bool:
+    """Return whether these are a line's values, as far as a ledger uses them."""
     words = ("source", "name", "stamp", "job", "run", "part")
     files, sizes, error = values.get("files"), values.get("sizes"), values.get("error")
     return (

@@ -1,4 +1,4 @@
-"""What lies in an output folder of other jobs: told apart, named, and never replaced unasked."""
+"""Results of other jobs in an output folder: told apart, described, and never replaced unasked."""
 
 from __future__ import annotations
 
@@ -8,53 +8,57 @@ from functools import cached_property
 from typing import Any
 
 from camcli.base.errors import RequestError
-from camcli.base.words import several
+from camcli.base.words import shorten
 from camcli.runs.job.content import NOT_IN_FINGERPRINT
-from camcli.runs.job.fingerprint import DIGEST, fingerprint, versions_in
+from camcli.runs.job.fingerprint import DIGEST_PREFIX, compute_fingerprint, select_versions
 from camcli.runs.job.job import Job
 from camcli.runs.record.ledger import Ledger
 
-# In a run's record: by their fingerprints the jobs whose results count as its own, each with its versions.
-ACCEPTED = "accepted"
-KEEP = "keep them beside the new ones with --accept-versions, "
-BEHIND_THE_WORDS = "the weights or a file named in it were changed, or the last run here was not its"
+# Key, in a run's record, of the jobs whose results count as its own: their versions by fingerprint.
+ACCEPTED_KEY = "accepted"
+KEEP_HINT = "keep them beside the new ones with --accept-versions, "
+HIDDEN_DIFFERENCE = "the weights or a file named in it were changed, or the last run here was not its"
 
 
-class Before:
-    """The last run in an output folder, beside what is asked now.
+class PreviousRun:
+    """Last run in an output folder, compared with the current job.
 
     Args:
-        job: what is asked now.
-        counted: what its fingerprint is made of.
-        record: what the last run here recorded of itself.
-        of: makes a fingerprint of what it is made of.
+        job: the current job.
+        fingerprint_parts: parts of its fingerprint.
+        record: what the last run in the folder recorded of itself.
+        make_fingerprint: makes a fingerprint from its parts.
     """
 
     def __init__(
         self,
         job: Job,
-        counted: Mapping[str, str],
+        fingerprint_parts: Mapping[str, str],
         record: Mapping[str, Any],
-        of: Callable[[Mapping[str, str]], str] = fingerprint,
+        make_fingerprint: Callable[[Mapping[str, str]], str] = compute_fingerprint,
     ) -> None:
         self.job = job
-        self.counted = counted
+        self.fingerprint_parts = fingerprint_parts
         self.record = record
-        self._of = of
+        self._make_fingerprint = make_fingerprint
 
     @property
-    def own(self) -> bool:
-        """Whether it was this job's, or counts as this job's."""
+    def is_own(self) -> bool:
+        """True if it was a run of this job, or counts as one."""
         last = self.record.get("fingerprint")
-        return last == self._of(self.counted) or last in self.accepted
+        return last == self._make_fingerprint(self.fingerprint_parts) or last in self.accepted_jobs
 
     @cached_property
-    def accepted(self) -> dict[str, dict[str, str]]:
-        """The versions of the jobs whose results count as this one's, by fingerprint.
+    def accepted_jobs(self) -> dict[str, dict[str, str]]:
+        """Versions of the jobs whose results count as this one's, by fingerprint.
 
-        An earlier run of the job accepted them; or this one does, and versions are all that differs.
+        An earlier run of the job accepted them; or this one does, and only versions differ.
         """
-        now, last, then = self._of(self.counted), self.record.get("fingerprint"), self.record.get(ACCEPTED)
+        now, last, then = (
+            self._make_fingerprint(self.fingerprint_parts),
+            self.record.get("fingerprint"),
+            self.record.get(ACCEPTED_KEY),
+        )
         earlier = {
             name: {str(part): str(version) for part, version in versions.items()}
             for name, versions in (then.items() if isinstance(then, Mapping) else ())
@@ -62,31 +66,33 @@ class Before:
         }
         if last == now:
             return earlier
-        if not self.job.accept_versions or not self.by_versions:
+        if not self.job.accept_versions or not self.differs_by_versions:
             return {}
-        return {**earlier, str(last): versions_in(self.record["counted"])}
+        return {**earlier, str(last): select_versions(self.record["counted"])}
 
     @cached_property
-    def by_versions(self) -> bool:
-        """Whether it was this job's but for the versions of the same libraries."""
+    def differs_by_versions(self) -> bool:
+        """True if it was a run of this job but for the versions of the same libraries."""
         then = self.record.get("counted")
         if not isinstance(then, Mapping) or not all(isinstance(part, str) for part in then.values()):
             return False
-        was, now = versions_in(then), versions_in(self.counted)
+        was, now = select_versions(then), select_versions(self.fingerprint_parts)
         return (
             was.keys() == now.keys()
-            and {**then, **now} == self.counted
-            and self._of(then) == self.record.get("fingerprint")
-            and not self._asked_otherwise()
+            and {**then, **now} == self.fingerprint_parts
+            and self._make_fingerprint(then) == self.record.get("fingerprint")
+            and not self._describe_changed_options()
         )
 
-    def difference(self) -> str:
-        """How the job differs from the one that ran before, in words for people."""
-        # What differs behind other words follows from them, and need not be said.
-        unlike = self._asked_otherwise() or _unlike(self.record.get("counted"), self.counted)
-        return "; ".join(unlike) or BEHIND_THE_WORDS
+    def describe_difference(self) -> str:
+        """Describe how the job differs from the one that ran before."""
+        # Other differences follow from those of the options, and need not be named.
+        unlike = self._describe_changed_options() or _describe_changed_parts(
+            self.record.get("counted"), self.fingerprint_parts
+        )
+        return "; ".join(unlike) or HIDDEN_DIFFERENCE
 
-    def _asked_otherwise(self) -> list[str]:
+    def _describe_changed_options(self) -> list[str]:
         then, now = self.record.get("job"), self.job.as_dict()
         then = then if isinstance(then, Mapping) else {}
         names = [field.name for field in fields(Job) if field.name not in NOT_IN_FINGERPRINT]
@@ -94,36 +100,36 @@ class Before:
         return [f"{name} was {then[name]!r}, is {now[name]!r}" for name in unlike]
 
 
-def check_others(ledger: Ledger[Any], before: Before, names: Callable[[], Iterable[str]] | None) -> None:
-    """See that no result of another job goes unless that was asked for.
+def check_other_jobs(ledger: Ledger[Any], previous: PreviousRun, names: Callable[[], Iterable[str]] | None) -> None:
+    """Check that no result of another job would be lost, unless that is asked for.
 
     Args:
-        ledger: of the output folder.
-        before: the last run there.
-        names: of the pictures that are named now; None if that is not known beforehand.
+        ledger: the ledger of the output folder.
+        previous: the last run there.
+        names: returns the output names of this run's pictures; None if they are not known beforehand.
 
     Raises:
-        RequestError: one would go; or the last run here was another job's and did not come to its end, so that its
-            files may lie where the ledger has those of this job.
+        RequestError: one would be lost; or the last run here was another job's and did not finish, so that its files
+            may lie where the ledger has those of this job.
     """
-    if before.own:
-        return  # what there still is of other jobs its run has agreed to replace, and has not reached yet
-    begun = "fingerprint" in before.record and "finished" not in before.record and not ledger.empty
-    if not ledger.others and not begun:
+    if previous.is_own:
+        return  # the last run was allowed to replace what remains of other jobs, and has not reached it yet
+    begun = "fingerprint" in previous.record and "finished" not in previous.record and not ledger.empty
+    if not ledger.other_jobs and not begun:
         return
-    out, unlike = before.job.out, before.difference()
-    keep = KEEP if before.by_versions else ""
-    if before.job.accept_versions:
+    out, unlike = previous.job.out, previous.describe_difference()
+    keep = KEEP_HINT if previous.differs_by_versions else ""
+    if previous.job.accept_versions:
         unlike += "; --accept-versions is for results that differ in nothing but versions"
-    if not before.job.overwrite:
+    if not previous.job.overwrite:
         raise RequestError(
             f"{out!r} holds the results of another job: {unlike}",
             f"{keep}choose another folder with --out, or replace them with --overwrite",
         )
-    left = ledger.left(names() if names else ())
-    if left and not before.job.drop_others:
+    left = ledger.find_unnamed(names() if names else ())
+    if left and not previous.job.drop_others:
         which = (
-            f"that are not named now: {several(left, len(left))}" if names else "and standard input may not name all"
+            f"that are not named now: {shorten(left, len(left))}" if names else "and standard input may not name all"
         )
         raise RequestError(
             f"{out!r} holds another job's results of {len(left)} picture{'s' * (len(left) > 1)} {which} ({unlike})",
@@ -132,27 +138,27 @@ def check_others(ledger: Ledger[Any], before: Before, names: Callable[[], Iterab
         )
 
 
-def note_accepted(before: Before, met: set[str]) -> tuple[dict[str, Any], list[str]]:
-    """What a run records, and what it says, of results that were made by other versions.
+def note_accepted(previous: PreviousRun, jobs_found: set[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return what a run records of accepted results of other versions, and notes on them.
 
     Args:
-        before: the last run in the folder.
-        met: fingerprints of the jobs whose results lie there.
+        previous: the last run in the folder.
+        jobs_found: fingerprints of the jobs that have results there.
     """
-    there = {name: versions for name, versions in before.accepted.items() if name in met}
+    there = {name: versions for name, versions in previous.accepted_jobs.items() if name in jobs_found}
     if not there:
         return {}, []
     made = " and by ".join(", ".join(" ".join(part) for part in versions.items()) for versions in there.values())
-    return {ACCEPTED: there}, [f"earlier results made by {made} count as done, as --accept-versions has it"]
+    return {ACCEPTED_KEY: there}, [f"earlier results made by {made} count as done, as --accept-versions has it"]
 
 
-def _unlike(then: Any, now: Mapping[str, str]) -> Iterator[str]:
+def _describe_changed_parts(then: Any, now: Mapping[str, str]) -> Iterator[str]:
     then = then if isinstance(then, Mapping) else {}
     for name in dict.fromkeys([*now, *then]):
         was, is_now = then.get(name), now.get(name)
         if not then or name == "job" or was == is_now:
             continue
-        if any(str(one).startswith(DIGEST) for one in (was, is_now)):
+        if any(str(one).startswith(DIGEST_PREFIX) for one in (was, is_now)):
             yield f"the {name} changed"
         else:
             yield f"{name} was {was or 'nothing'}, is {is_now or 'nothing'}"

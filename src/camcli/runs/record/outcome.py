@@ -1,4 +1,4 @@
-"""How one picture went: a line of what is kept on disk."""
+"""Outcomes of pictures, kept on disk as lines of JSON."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from camcli.engine.explanation import Concept
-from camcli.images import page_of
+from camcli.images import describe_page
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How one picture and target went: one line of ``outcomes.jsonl``.
+    """Outcome of one picture and target: one line of ``outcomes.jsonl``.
 
     Attributes:
         source: the picture, as it was given.
         name: the output name it has under ``out``.
-        stamp: the picture's size and time of change, to see that it is still the same.
+        stamp: the picture's file size and modification time, to see that it is still the same.
         job: the job's fingerprint.
         run: the run that wrote this.
         part: this line among the picture's lines, such as ``1/5``.
-        page: which page of the file it is, from 1 on, where several are asked for; else 0.
+        page: page of the file, from 1 on, where several are asked for; else 0.
         files: format to path, relative to ``out``.
-        sizes: format to bytes, of the files that were written when the line was.
-        index, label, score, probability: the class explained; no probability where the model gives none. Of concepts
-            no class, how many they are, and the share of the layer's positive activation that they hold.
+        sizes: format to bytes, of the files that were written with the line.
+        index, label, score, probability: the class explained; no probability if the model gives none. For concepts: no
+            class, their number, and the share of the layer's positive activation that they hold.
         number, box: which of the picture's boxes, the best being 1, and its x0, y0, x1, y1 in pixels of the upright
-            picture; 0 and nothing if none is explained.
+            picture; 0 and None if none is explained.
         layer, method: what made the map; several layers, if they were fused, joined by ``+``.
         concepts: the concepts of the picture, in the order of the map's first dimension.
-        versus: what the class is compared with, where the score is a margin.
-        channel, weight: which channel is shown, and its share in the class's score; nothing for a class's whole map.
+        versus: classes that the class is compared with, if the score is a margin.
+        channel, weight: the channel shown, and its share in the class's score; None for a class's whole map.
         low, high: the raw map's least and greatest value.
         strongest: the value that is drawn at full strength when a map is normalised by itself.
         peak: x and y of its greatest value, in pixels of the upright picture.
         placement: x and y of the first cell's centre, and from each cell to the next across and down, in pixels of the
-            model's input; nothing where the cells share it evenly.
-        seconds: decoding, its share of its batch, and writing.
+            model's input; None where the cells divide it evenly.
+        seconds: time for decoding, its share of its batch, and writing.
         untrained: the weights are random and the map means nothing.
-        notes: what a reader of the map must know.
+        notes: notes for the reader of the map.
         error: why there is no map, and then all of the above from ``files`` on is empty; or why it is not drawn.
     """
 
@@ -77,12 +77,12 @@ class Outcome:
 
     @property
     def shown(self) -> str:
-        """The picture, in words for people: its path, and its page if that matters."""
-        return page_of(self.source, self.page)
+        """Picture in words for people: its path, and its page if that matters."""
+        return describe_page(self.source, self.page)
 
     @property
     def about(self) -> str:
-        """What is explained, in words for people: ``281 tabby``, ``281 tabby over tiger cat``, ``5 concepts``."""
+        """Target in words for people: ``281 tabby``, ``281 tabby over tiger cat``, ``5 concepts``."""
         if self.channel is not None and self.weight is None:
             return self.label or ""
         words = self.label or "" if self.index is None else f"{self.index} {self.label or ''}"
@@ -90,34 +90,34 @@ class Outcome:
         return words if self.channel is None else f"{words}, channel {self.channel}"
 
     def as_line(self) -> bytes:
-        """The outcome as one JSON line, ended by a newline; also for names that are not valid UTF-8."""
+        """Return the outcome as one JSON line, ended by a newline; also for names that are not valid UTF-8."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return json.dumps(values, ensure_ascii=False, default=asdict).encode("utf-8", "backslashreplace") + b"\n"
 
     @classmethod
     def read(cls, values: dict[str, Any]) -> Outcome:
-        """An outcome as JSON has it, with lists for tuples."""
-        given = with_tuples(values)
-        return cls(**{**given, "concepts": tuple(map(Concept.read, given.get("concepts", ())))})
+        """Make an outcome from JSON values, which have lists for tuples."""
+        given = restore_tuples(values)
+        return cls(**{**given, "concepts": tuple(map(Concept.from_dict, given.get("concepts", ())))})
 
 
-def with_tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """Give fields as JSON has them, which knows no tuples, their tuples back."""
+def restore_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with tuples in place of lists, since JSON has no tuples."""
     return {name: tuple(one) if isinstance(one, list) else one for name, one in values.items()}
 
 
 @dataclass(slots=True)
-class Tally:
-    """How a run went so far, in pictures."""
+class Counts:
+    """Numbers of pictures that a run has processed so far."""
 
     done: int = 0
     failed: int = 0
     skipped: int = 0
 
-    def count(self, outcomes: Sequence[Outcome]) -> None:
-        """One more picture: without outcomes it was done before; one failed map makes it a failure.
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        """Add a picture: without outcomes it was done before; one failed map makes it a failure.
 
-        A picture counted as done that cannot be drawn comes a second time: an error, but a map.
+        A picture counted as done that cannot be drawn is added a second time: with an error, but a map.
         """
         if not outcomes:
             self.skipped += 1
@@ -130,11 +130,11 @@ class Tally:
             self.done += 1
 
     @property
-    def met(self) -> int:
-        """All pictures so far."""
+    def processed(self) -> int:
+        """Number of all pictures so far."""
         return self.done + self.failed + self.skipped
 
     @property
     def exit_code(self) -> int:
-        """0 if every picture is done, 1 if some failed."""
+        """Exit code: 0 if every picture is done, 1 if some failed."""
         return 1 if self.failed else 0

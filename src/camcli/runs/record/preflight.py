@@ -1,4 +1,4 @@
-"""A job against its pictures and its output folder, before its model is loaded."""
+"""Checks of a job against its pictures and its output folder, before its model is loaded."""
 
 from __future__ import annotations
 
@@ -8,36 +8,38 @@ from typing import BinaryIO
 
 from camcli.base.errors import NothingFoundError, RequestError, did_you_mean
 from camcli.images.find import find
-from camcli.images.formats import Unread
+from camcli.images.formats import SkippedFiles
 from camcli.images.naming import output_name
-from camcli.images.pages import paged
-from camcli.images.source import Source
+from camcli.images.pages import expand_pages
+from camcli.images.source import PictureSource
 from camcli.outputs import COLORMAPS
 from camcli.runs.job.job import Job
 
 
-def found(job: Job, stdin: BinaryIO | None = None, unread: Unread | None = None) -> Iterator[Source]:
-    """The pictures that a job names; ``stdin`` is what its input ``-`` reads, by default the process's own."""
+def find_sources(
+    job: Job, stdin: BinaryIO | None = None, unread: SkippedFiles | None = None
+) -> Iterator[PictureSource]:
+    """Find the pictures that a job names; its input ``-`` reads from ``stdin``, by default the process's own."""
     sources = find(
         job.inputs,
         out=Path(job.out),
         stdin=stdin,
         null_separated=job.null_separated,
         root=Path(job.root) if job.root else None,
-        unread=unread,
+        skipped=unread,
     )
-    return paged(sources, job.pages)
+    return expand_pages(sources, job.pages)
 
 
-def check(job: Job, unread: Unread) -> int | None:
-    """What can be said of a job before its model is loaded; how many pictures it names, None if they come from stdin.
+def check_and_count(job: Job, unread: SkippedFiles) -> int | None:
+    """Check a job before its model is loaded; return its number of pictures, None if they come from standard input.
 
     Args:
-        job: what is asked.
-        unread: counts what is in folders and is left out though it is a picture, unless names come from stdin.
+        job: the job.
+        unread: counts pictures in folders that are left out, unless names come from standard input.
 
     Raises:
-        RequestError: it names no pictures, its output folder is none, or there is no such colour map.
+        RequestError: it names no pictures, its output folder is not a folder, or there is no such colour map.
         NothingFoundError: there is no picture.
     """
     if job.drop_others and not job.overwrite:
@@ -51,15 +53,15 @@ def check(job: Job, unread: Unread) -> int | None:
     if job.colormap not in COLORMAPS:
         hint = did_you_mean(job.colormap, COLORMAPS) or f"there are: {', '.join(COLORMAPS)}"
         raise RequestError(f"there is no colour map {job.colormap!r}", hint)
-    total = None if "-" in job.inputs else sum(1 for _ in found(job, unread=unread))
+    total = None if "-" in job.inputs else sum(1 for _ in find_sources(job, unread=unread))
     if total == 0:
-        beside = f"; {words}" if (words := unread.words()) else ""
+        beside = f"; {words}" if (words := unread.describe()) else ""
         raise NothingFoundError(f"there is no picture in {', '.join(job.inputs)}{beside}")
     return total
 
 
-def check_apart(job: Job) -> None:
-    """See that outputs do not lie among the pictures of a folder, where the next run would find them.
+def check_output_folder(job: Job) -> None:
+    """Check that outputs do not lie among the pictures of a folder, where the next run would find them.
 
     Raises:
         RequestError: they would.

@@ -1,4 +1,4 @@
-"""What made the files of a run: ``run.json``, everything needed to repeat it."""
+"""Provenance of a run's files: ``run.json``, with everything needed to repeat the run."""
 
 from __future__ import annotations
 
@@ -13,84 +13,86 @@ from typing import Any
 from camcli import __version__
 from camcli.base.errors import OutputError
 from camcli.images.placement import Placement
-from camcli.models.adapters.templates import templates
+from camcli.models.adapters.templates import expand_templates
 from camcli.runs.record.folder import Folder
 from camcli.runs.worker.worker import Worker
 
 FILE = "run.json"
-VERSIONS_OF = ("torch", "torchvision", "timm", "open_clip_torch", "numpy", "pillow", "opencv-python-headless")
+RECORDED_PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "numpy", "pillow", "opencv-python-headless")
 
 
-def facts(worker: Worker) -> dict[str, Any]:
-    """The job and what it was resolved to: weights by their hash, preprocessing, layers, versions."""
+def collect_facts(worker: Worker) -> dict[str, Any]:
+    """Collect the job and its resolution: the weights' hash, preprocessing, layers, versions."""
     network, explainer = worker.network, worker.explainer
     return {
         "camcli": __version__,
         "job": worker.job.as_dict(),
         "fingerprint": worker.fingerprint,
-        "counted": worker.counted,
+        "counted": worker.fingerprint_parts,
         "model": {
             "name": network.name,
             "weights": network.weights,
             "origin": network.origin,
             "sha256": worker.sha256,
             "classes": len(network.labels),
-            "preprocessing": asdict(network.prepare),
+            "preprocessing": asdict(network.preprocess),
             "notes": list(network.notes),
         },
         "methods": [
-            {"name": recipe.row.name, "paper": recipe.row.paper, "options": recipe.options}
-            for recipe in explainer.recipes
+            {"name": method.row.name, "paper": method.row.paper, "options": method.options}
+            for method in explainer.bound_methods
         ],
-        **_prompts(worker),
+        **_describe_prompts(worker),
         "layers": list(explainer.layers),
-        "placement": _placement(worker),
-        "explained": worker.explains,
+        "placement": _describe_placement(worker),
+        "explained": worker.score_description,
         "notes": list(worker.notes),
         "precision": worker.job.precision,
         "device": ",".join(map(str, worker.devices)),
         "batch_size": worker.batch_size,
         "versions": {
             "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in VERSIONS_OF},
+            **{name: importlib.metadata.version(name) for name in RECORDED_PACKAGES},
         },
         "platform": platform.platform(),
     }
 
 
-def _placement(worker: Worker) -> dict[str, Any]:
-    """Of each layer where its cells lie in the model's input, and what was measured of that: x before y, in pixels."""
+def _describe_placement(worker: Worker) -> dict[str, Any]:
+    """Describe where each layer's cells lie in the model's input, as measured: x before y, in pixels."""
     found: dict[str, Any] = {}
-    for name, one in worker.explainer.located.items():
-        placement = one.placement or Placement.even(one.grid, worker.network.prepare.size)
+    for name, one in worker.explainer.locations.items():
+        placement = one.placement or Placement.even(one.grid, worker.network.preprocess.size)
         x, y, across, down = placement.numbers
         found[name] = {"cells": one.grid[::-1], "first": (x, y), "stride": (across, down)}
         measured = {"offset": one.offset[::-1], "error": one.error[::-1]}
-        found[name] |= {"unknown": one.unknown} if one.unknown else measured
+        found[name] |= {"unknown": one.unknown_reason} if one.unknown_reason else measured
     return found
 
 
-def _prompts(worker: Worker) -> dict[str, Any]:
-    """What the pictures were compared with, if that is texts: as they were given, and in which templates."""
+def _describe_prompts(worker: Worker) -> dict[str, Any]:
+    """Describe the prompts, if any, as given, and the templates that they were put in."""
     if worker.prompts is None:
         return {}
-    words, contrast = list(worker.prompts.words), list(worker.prompts.contrast)
-    return {"prompts": {"explained": words, "contrast": contrast, "templates": list(templates(worker.job.template))}}
+    words, contrast = list(worker.prompts.explained), list(worker.prompts.contrast)
+    return {
+        "prompts": {"explained": words, "contrast": contrast, "templates": list(expand_templates(worker.job.template))}
+    }
 
 
-def now() -> str:
-    """The time, in UTC, to the second."""
+def format_now() -> str:
+    """Format the current time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def write(folder: Folder, content: dict[str, Any], file: str = FILE) -> None:
-    """Write ``run.json``, or another such file, into an output folder.
+    """Write ``run.json``, or a similar file, into an output folder.
 
     Raises:
         OutputError: it cannot be written, or the folder is gone.
     """
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    # File names need not be valid UTF-8; JSON's own escape for what is not is the one that this handler writes.
+    # File names need not be valid UTF-8; this handler writes what is not as JSON's own escapes.
     try:
         folder.write(file, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
@@ -98,7 +100,7 @@ def write(folder: Folder, content: dict[str, Any], file: str = FILE) -> None:
 
 
 def read(folder: Path, file: str = FILE) -> dict[str, Any]:
-    """What the last run wrote there; empty if there is nothing."""
+    """Read what the last run wrote; empty if there is nothing."""
     try:
         content = json.loads((folder / file).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""A run that writes files and lines for each picture: takes its folder, explains, writes behind, records, and ends."""
+"""Session of a run that writes files and lines for each picture: locks the folder, explains, writes, records."""
 
 from __future__ import annotations
 
@@ -12,118 +12,125 @@ from types import TracebackType
 from typing import Any, Generic
 
 from camcli.base.errors import NothingFoundError
-from camcli.images.naming import stamp
-from camcli.images.source import Source
-from camcli.runs.job.fingerprint import fingerprint
+from camcli.images.naming import read_stamp
+from camcli.images.source import PictureSource
+from camcli.runs.job.fingerprint import compute_fingerprint
 from camcli.runs.record import ledger, provenance
-from camcli.runs.record.failures import NONE_DROPPED, OUTDATED, STANDS
+from camcli.runs.record.failures import NONE_DROPPED, RESULT_OUTDATED, RESULT_STAYS
 from camcli.runs.record.inputs import Inputs
 from camcli.runs.record.ledger import Ledger
 from camcli.runs.record.lines import R
-from camcli.runs.record.other_jobs import Before, check_others, note_accepted
+from camcli.runs.record.other_jobs import PreviousRun, check_other_jobs, note_accepted
 from camcli.runs.worker.item import Item
-from camcli.runs.worker.pipeline import paused_stream
-from camcli.runs.worker.threads import ahead
+from camcli.runs.worker.pipeline import stream_with_pauses
+from camcli.runs.worker.threads import map_ahead
 from camcli.runs.worker.worker import Worker
 
 
 class Session(Generic[R]):
-    """A run under way, in a ``with`` block, which holds the output folder for this run alone.
+    """Run under way, as a ``with`` block, which locks the output folder for this run.
 
     Args:
-        worker: the job resolved.
+        worker: the resolved job.
         inputs: its pictures.
-        kind: what a line is, which is a dataclass.
-        file: where lines are, in the output folder.
-        facts_file: where the run is recorded, likewise.
-        of: makes the fingerprint of the parts that the worker counted.
-        kept: which of a picture's files must still be there for it to count as done; default: all.
-        begin: is called when the folder is held, and records the run's beginning.
+        line_type: type of the lines, a dataclass.
+        file: file of the lines, in the output folder.
+        facts_file: file of the run's record, in the output folder.
+        make_fingerprint: makes the job's fingerprint from the worker's ``fingerprint_parts``.
+        required_files: selects those of a picture's files that must exist for it to count as done; default: all.
+        on_open: called once the folder is locked; records that the run began.
 
     Attributes:
-        id: of the run, in its lines.
-        out: the output folder.
-        fingerprint: of the job, in its lines.
-        facts: what is recorded of the run, since the folder is held.
-        ledger, folder: of the output folder, likewise.
-        met, failed, skipped: pictures so far; what is done was skipped.
+        id: id of the run, in its lines.
+        out: path of the output folder.
+        fingerprint: fingerprint of the job, in its lines.
+        facts: what is recorded of the run; set once the folder is locked.
+        ledger, folder: the ledger and the output folder; set once the folder is locked.
+        processed, failed, skipped: numbers of pictures so far; skipped are those that were done before.
     """
 
     def __init__(
         self,
         worker: Worker,
         inputs: Inputs,
-        kind: Callable[..., R],
+        line_type: Callable[..., R],
         *,
         file: str = ledger.FILE,
         facts_file: str = provenance.FILE,
-        of: Callable[[Mapping[str, str]], str] = fingerprint,
-        kept: Callable[[dict[str, str]], Sequence[str]] = lambda files: [*files.values()],
-        begin: Callable[[], None],
+        make_fingerprint: Callable[[Mapping[str, str]], str] = compute_fingerprint,
+        required_files: Callable[[dict[str, str]], Sequence[str]] = lambda files: [*files.values()],
+        on_open: Callable[[], None],
     ) -> None:
         self.worker, self.inputs = worker, inputs
         self.job, self.out = worker.job, Path(worker.job.out)
         self.id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-        self.fingerprint = of(worker.counted)
-        self._kind = kind
+        self.fingerprint = make_fingerprint(worker.fingerprint_parts)
+        self._line_type = line_type
         self._file, self._facts_file = file, facts_file
-        self._of, self._kept, self._begin = of, kept, begin
+        self._make_fingerprint, self._required_files, self._on_open = make_fingerprint, required_files, on_open
         self.facts: dict[str, Any] = {}
-        self.met = self.failed = self.skipped = 0
-        self._held = ExitStack()
+        self.processed = self.failed = self.skipped = 0
+        self._stack = ExitStack()
 
     def __enter__(self) -> Session[R]:
         with ExitStack() as held:
             opened = Ledger(
                 self.out,
                 self.fingerprint,
-                self._kind,
-                self._kept,
+                self._line_type,
+                self._required_files,
                 file=self._file,
                 durable=self.job.durable,
-                accepted=lambda: self.before.accepted,
+                accepted=lambda: self.previous.accepted_jobs,
             )
             self.ledger = held.enter_context(opened)
             self.folder = opened.folder
-            check_others(opened, self.before, None if self.inputs.total is None else self.inputs.names)
-            accepted, notes = note_accepted(self.before, opened.met)
+            check_other_jobs(opened, self.previous, None if self.inputs.total is None else self.inputs.iter_names)
+            accepted, notes = note_accepted(self.previous, opened.jobs_found)
             self.worker.notes += notes
-            self.facts = {"run": self.id, "began": provenance.now(), **provenance.facts(self.worker), **accepted}
-            self._begin()
-            self._held = held.pop_all()
+            self.facts = {
+                "run": self.id,
+                "began": provenance.format_now(),
+                **provenance.collect_facts(self.worker),
+                **accepted,
+            }
+            self._on_open()
+            self._stack = held.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._held.__exit__(kind, error, trace)
+        self._stack.__exit__(kind, error, trace)
 
     @cached_property
-    def before(self) -> Before:
-        """The last run in the output folder; to be read when that is held."""
-        return Before(self.job, self.worker.counted, provenance.read(self.out, self._facts_file), self._of)
+    def previous(self) -> PreviousRun:
+        """Last run in the output folder; to be read once the folder is locked."""
+        return PreviousRun(
+            self.job, self.worker.fingerprint_parts, provenance.read(self.out, self._facts_file), self._make_fingerprint
+        )
 
     def record(self, **more: Any) -> None:
-        """Write down the facts, and more that hold now."""
+        """Write the facts of the run to its record, with further ones."""
         provenance.write(self.folder, {**self.facts, **more}, self._facts_file)
 
-    def item(self, source: Source, beside: str = "") -> Item:
-        """A picture on its way.
+    def make_item(self, source: PictureSource, stamp_suffix: str = "") -> Item:
+        """Make the item of a picture.
 
         Args:
             source: the picture.
-            beside: what its files depend on that is not its own, for its stamp.
+            stamp_suffix: suffix of its stamp for what else its files depend on.
         """
-        mark = stamp(source.path)
-        mark += beside if mark else ""
+        mark = read_stamp(source.path)
+        mark += stamp_suffix if mark else ""
         return Item(source, stamp=mark, skipped=self.is_done(source.name, mark))
 
     def is_done(self, name: str, mark: str) -> bool:
-        """Whether a picture need not be done."""
-        return not self.job.overwrite and self.ledger.done(name, mark)
+        """Return whether a picture is done and need not be done again."""
+        return not self.job.overwrite and self.ledger.is_done(name, mark)
 
-    def about(self, item: Item) -> dict[str, Any]:
-        """What a line says of any picture."""
+    def make_line_fields(self, item: Item) -> dict[str, Any]:
+        """Return the fields that a line of any picture has."""
         return {
             "source": str(item.source.path),
             "name": item.source.name,
@@ -135,50 +142,52 @@ class Session(Generic[R]):
         }
 
     def note_earlier(self, item: Item, own_stamp: bool = True) -> tuple[str, ...]:
-        """Note that a picture which failed keeps the result of an earlier run, if it does.
+        """Return a note if a picture that failed keeps the result of an earlier run.
 
         Args:
             item: the picture.
-            own_stamp: its stamp changes with itself alone.
+            own_stamp: its stamp depends on the picture alone.
         """
-        if not self.ledger.stands(item.source.name):
+        if not self.ledger.has_earlier_result(item.source.name):
             return ()
-        return (OUTDATED if own_stamp and self.ledger.changed(item.source.name, item.stamp) else STANDS,)
+        return (
+            RESULT_OUTDATED if own_stamp and self.ledger.is_changed(item.source.name, item.stamp) else RESULT_STAYS,
+        )
 
-    def pictures(
+    def process_pictures(
         self,
         write: Callable[[Item], list[R]],
-        beside: str = "",
-        begin: Callable[[Sequence[Item]], None] = lambda group: None,
+        stamp_suffix: str = "",
+        on_group: Callable[[Sequence[Item]], None] = lambda group: None,
     ) -> Iterator[list[R]]:
-        """Explain all pictures, write behind, and record; gives the lines of each in order, none if it was done before.
+        """Explain, write and record all pictures; yield the lines of each in order, none if it was done before.
 
         Args:
-            write: writes a picture's files and gives its lines; in a thread.
-            beside: as in :meth:`item`.
-            begin: is told each group before it is begun, and may mark its items.
+            write: writes a picture's files and returns its lines; called in a thread.
+            stamp_suffix: as in :meth:`make_item`.
+            on_group: called with each group before it is started; may mark its items.
         """
-        self.met = self.failed = self.skipped = 0
+        self.processed = self.failed = self.skipped = 0
         standing = 0
-        items = map(partial(self.item, beside=beside), self.inputs.stream())
-        explained = paused_stream(self.worker, items, begin)
+        items = map(partial(self.make_item, stamp_suffix=stamp_suffix), self.inputs.stream())
+        explained = stream_with_pauses(self.worker, items, on_group)
         workers = self.worker.workers
-        for lines in ahead(write, explained, workers, 2 * workers):
-            self.met += 1
+        for lines in map_ahead(write, explained, workers, 2 * workers):
+            self.processed += 1
             self.skipped += not lines
             self.failed += any(line.error for line in lines)
-            standing += any(note in (STANDS, OUTDATED) for line in lines for note in line.notes)
+            standing += any(note in (RESULT_STAYS, RESULT_OUTDATED) for line in lines for note in line.notes)
             if lines:
                 self.ledger.append(lines)
             yield lines
-        if not self.met:
+        if not self.processed:
             raise NothingFoundError("standard input named no picture")
         if standing:
             self.worker.notes.append(f"{standing} picture(s) that failed keep the results of an earlier run")
 
     def drop_others(self) -> None:
         """Drop the results of other jobs, if that is asked for and any picture could be done."""
-        if self.job.drop_others and self.failed < self.met:
+        if self.job.drop_others and self.failed < self.processed:
             self.ledger.drop_others()
         elif self.job.drop_others:
             self.worker.notes.append(NONE_DROPPED)

@@ -1,1 +1,1 @@
-"""A job resolved, and pictures streaming through it."""
+"""Resolved jobs, and the pictures that stream through them."""

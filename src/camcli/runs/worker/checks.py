@@ -1,4 +1,4 @@
-"""A job against its pictures, its files and its model."""
+"""Checks of a job against its pictures, its files and its model."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import numpy as np
 import torch
 
 from camcli.base.errors import PictureError, RequestError
-from camcli.base.words import several
+from camcli.base.words import shorten
 from camcli.engine import devices
-from camcli.engine.choose import ONE_TARGET, disagreement
+from camcli.engine.choose import ONE_TARGET_HINT, describe_disagreement
 from camcli.engine.explainer import Explainer
-from camcli.engine.input_channels import channels_in_words
+from camcli.engine.input_channels import format_channels
 from camcli.engine.network import Network
 from camcli.engine.precision import DTYPES
 from camcli.images.decode import decode
-from camcli.images.find import grouped
-from camcli.images.region import Region, rectangle
-from camcli.images.source import Source
-from camcli.images.transform import PICTURES
+from camcli.images.find import group_items
+from camcli.images.region import Region, parse_rectangle
+from camcli.images.source import PictureSource
+from camcli.images.transform import PICTURE_CHANNELS
 from camcli.runs.job.job import Job
 from camcli.runs.job.prompts import Prompts
-from camcli.runs.worker.item import Pictures
-from camcli.targets import Target, parsed
-from camcli.targets.named import Listed
+from camcli.runs.worker.item import SourceFactory
+from camcli.targets import TargetRule, parse_target
+from camcli.targets.named import TargetManifest
 
 
 def check_wrapping(job: Job) -> None:
-    """See that options go together, before the network is loaded."""
+    """Check that options go together, before the network is loaded."""
     if job.group and job.batch_size:
         raise RequestError(
             f"both a group ({job.group}) and a batch size ({job.batch_size}) were given",
@@ -43,14 +43,14 @@ def check_wrapping(job: Job) -> None:
 
 
 def read_region(job: Job) -> Region | None:
-    """The region that the job names.
+    """Read the region that the job names, if any.
 
     Raises:
-        RequestError: it names none.
+        RequestError: it is neither a rectangle nor a readable mask.
     """
     if not job.region:
         return None
-    found = rectangle(job.region)
+    found = parse_rectangle(job.region)
     if found:
         return found
     try:
@@ -64,97 +64,97 @@ def read_region(job: Job) -> Region | None:
 
 
 def check_fits(job: Job, network: Network) -> None:
-    """See that the model gives a meaning to options that only some models do."""
-    if job.region and network.outlet.task != "segment":
+    """Check that the model supports the options that only some models do."""
+    if job.region and network.output_spec.task != "segment":
         raise RequestError(
             f"{network.name} does not score every pixel, so a region means nothing to it", "leave --region out"
         )
-    if job.min_score != Job().min_score and network.outlet.task != "detect":
+    if job.min_score != Job().min_score and network.output_spec.task != "detect":
         raise RequestError(
             f"{network.name} finds no boxes, so a least score means nothing to it", "leave --min-score out"
         )
 
 
 def check_image_channels(job: Job, network: Network) -> None:
-    """See that the model takes pictures, which are grey or of three colours; one of other channels takes arrays."""
-    count = network.prepare.channels
-    if job.inputs and count not in PICTURES:
+    """Check that the model takes grey or colour pictures; one with other channels takes arrays only."""
+    count = network.preprocess.channels
+    if job.inputs and count not in PICTURE_CHANNELS:
         raise RequestError(
-            f"{network.name} takes images of {channels_in_words(count)}, and pictures have 3, or 1 where they are grey",
+            f"{network.name} takes images of {format_channels(count)}, and pictures have 3, or 1 where they are grey",
             f"give it arrays (height, width, {count}) from Python: camcli.explain(arrays, model=...); or batches "
             f"(n, {count}, h, w): camcli.Explainer(network)(images)",
         )
 
 
 def check_shared(job: Job, network: Network, device: torch.device) -> None:
-    """See that a network that must stay as it is can be used so."""
-    own = devices.like(network.module)
-    rounded = job.precision not in ("fp32", "tf32") and own.dtype != DTYPES[job.precision]
-    if network.shared and (own.device != device or rounded):
+    """Check that a network that must stay as it is can be used so."""
+    reference = devices.reference_tensor(network.module)
+    rounded = job.precision not in ("fp32", "tf32") and reference.dtype != DTYPES[job.precision]
+    if network.shared and (reference.device != device or rounded):
         raise RequestError(
-            f"{network.name} hands out the same network each time, which must stay as it is (on {own.device}, in "
-            f"{own.dtype}), and {network.shared}",
-            f"build a new one in each call; or --device {own.device} --precision fp32",
+            f"{network.name} hands out the same network each time, which must stay as it is (on {reference.device}, in "
+            f"{reference.dtype}), and {network.shared}",
+            f"build a new one in each call; or --device {reference.device} --precision fp32",
         )
 
 
 def check_layer_channels(job: Job, explainer: Explainer) -> None:
-    """See that the layer has the channels asked for, before the first picture."""
-    if any(recipe.of_channel for recipe in explainer.recipes) and not explainer.strongest:
+    """Check that the layer has the channels named, before the first picture."""
+    if any(method.explains_channel for method in explainer.bound_methods) and not explainer.top_channels:
         for word in job.target:
-            row, argument = parsed(word)
+            row, argument = parse_target(word)
             for number in argument.split(",") if row == "channel" else ():
                 explainer.check_channel(int(number))
 
 
-def check_prompts(prompts: Prompts | None, explainer: Explainer, pictures: Pictures | None) -> None:
-    """See that every picture has prompts of its own, if these are known, and that the methods can do with them."""
-    own = prompts.own if prompts else None
-    if own is None:
+def check_prompts(prompts: Prompts | None, explainer: Explainer, pictures: SourceFactory | None) -> None:
+    """Check that every picture has its own prompts, if a file lists them, and that the methods support this."""
+    manifest = prompts.per_picture if prompts else None
+    if manifest is None:
         return
-    if named := [recipe.row.name for recipe in explainer.recipes if "logits" in recipe.wants]:
+    if named := [method.row.name for method in explainer.bound_methods if "logits" in method.signal_names]:
         raise RequestError(
-            f"{' and '.join(named)} finds rivals among all prompts, and {own.file} gives each picture its own",
+            f"{' and '.join(named)} finds rivals among all prompts, and {manifest.file} gives each picture its own",
             "choose another method, such as gradcam; or give all pictures the same prompts",
         )
     if pictures is not None:
-        own.check(source.path for source in pictures() if not source.error)
+        manifest.check(source.path for source in pictures() if not source.error)
 
 
-def check_targets(job: Job, target: Target, explainer: Explainer, pictures: Pictures | None) -> None:
-    """See that the file of targets fits the pictures, if these are known.
+def check_targets(job: Job, target: TargetRule, explainer: Explainer, pictures: SourceFactory | None) -> None:
+    """Check that the file of targets fits the pictures, if these are known.
 
     Raises:
         RequestError: it lacks some; or lists others too, where pictures are grouped; or the pictures of a group
             with one prediction do not agree, or none of them is listed.
     """
-    if not isinstance(target, Listed) or pictures is None:
+    if not isinstance(target, TargetManifest) or pictures is None:
         return
-    if not (job.group and explainer.shared):
+    if not (job.group and explainer.shares_prediction):
         target.check(source.path for source in pictures() if not source.error)
-        unused = target.unused(source.path for source in pictures()) if job.group else []
+        unused = target.find_unused(source.path for source in pictures()) if job.group else []
         if unused:
             total = sum(1 for _ in pictures())
             raise RequestError(
                 f"{target.file} lists targets of {total + len(unused)} pictures, and there are {total}: not among "
-                f"them {'is' if len(unused) == 1 else 'are'} {several(unused, len(unused))}",
+                f"them {'is' if len(unused) == 1 else 'are'} {shorten(unused, len(unused))}",
                 "give one target for each picture of the groups",
             )
         return
-    for number, group in enumerate(grouped(pictures(), job.group, lambda one: one.path), start=1):
-        said = [found for one in group if (found := target.of(one.path))]
-        if not said:
+    for number, group in enumerate(group_items(pictures(), job.group, lambda one: one.path), start=1):
+        choices = [found for one in group if (found := target.get(one.path))]
+        if not choices:
             raise RequestError(
-                f"{target.file} lists no target for group {number}, {_names(group)}", "list one of its pictures"
+                f"{target.file} lists no target for group {number}, {_format_range(group)}", "list one of its pictures"
             )
-        if len(set(said)) > 1:
+        if len(set(choices)) > 1:
             raise RequestError(
-                f"the model gives one prediction for a group, and of group {number}, {_names(group)}, in "
-                f"{target.file} {disagreement(said)}",
-                ONE_TARGET,
+                f"the model gives one prediction for a group, and of group {number}, {_format_range(group)}, in "
+                f"{target.file} {describe_disagreement(choices)}",
+                ONE_TARGET_HINT,
             )
 
 
-def _names(group: Sequence[Source]) -> str:
+def _format_range(group: Sequence[PictureSource]) -> str:
     first, last = str(group[0].path), str(group[-1].path)
     return first if len(group) == 1 else f"{first} to {last}"

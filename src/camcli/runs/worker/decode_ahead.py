@@ -1,7 +1,7 @@
-"""Pictures read ahead of whoever takes them, in order: bounded in number, in pixels, and in seconds for each.
+"""Prefetching of pictures in order, bounded in number, in pixels, and in seconds for each.
 
-What decodes is C code, which nobody can stop, and how much memory it takes is known only when a file's header is read.
-So each picture asks to be let in when its size is known, in order, and one that takes too long is left to its thread.
+Decoding is C code that cannot be stopped, and the memory it needs is known only when a file's header is read. So each
+picture is admitted, in order, when its size is known, and one that takes too long is left to its thread.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-# Seconds that an end waits for pictures under way: none is needed any more, and some may never end.
-CLOSING = 5.0
-# Seconds without any room given back after which the next picture is let in, since somebody keeps what was handed over.
-KEPT = 30.0
+# Seconds that closing waits for pictures under way: none is needed any more, and some may never end.
+CLOSE_SECONDS = 5.0
+# Seconds without a release after which the next picture is admitted anyway, since the consumer may keep its results.
+STALL_SECONDS = 30.0
 
 
-class Hold:
-    """So many pixels of the room there is, until they are given back: by :meth:`release`, or when nobody has it."""
+class Reservation:
+    """Number of pixels reserved until :meth:`release`, or until the reservation is garbage-collected."""
 
     __slots__ = ("_leave", "pixels")
 
@@ -34,7 +34,7 @@ class Hold:
         self._leave = leave
 
     def release(self) -> None:
-        """Give the pixels back; once."""
+        """Return the pixels; a second call does nothing."""
         pixels, self.pixels = self.pixels, 0
         if pixels:
             self._leave(pixels)
@@ -43,61 +43,61 @@ class Hold:
         self.release()
 
 
-Admit = Callable[[int], Hold]
+Admit = Callable[[int], Reservation]
 
 
 @dataclass(slots=True, eq=False)
 class _Task(Generic[T, R]):
-    """One item on its way.
+    """Item under way.
 
     Attributes:
-        number: its turn to be let in.
-        began: when it began, or went on after it was let in; None while nothing runs.
-        waits: it waits to be let in.
-        hold: its pixels, since it was let in.
-        asked: since when it is waited for.
-        dropped: nobody waits for its result any more.
-        late: since it took too long; its thread is not counted on any more.
-        thread: that works on it.
+        number: its turn to be admitted.
+        began: when it started, or continued after it was admitted; None while nothing runs.
+        is_waiting: it waits to be admitted.
+        reservation: its pixels, once it was admitted.
+        wanted_since: when the consumer began to wait for it.
+        cancelled: its result is not needed any more.
+        timed_out: it was cancelled because it took too long; its thread is abandoned.
+        thread: the thread that works on it.
     """
 
     item: T
     number: int
-    asked: float = 0.0
+    wanted_since: float = 0.0
     began: float | None = None
-    waits: bool = False
-    hold: Hold | None = None
+    is_waiting: bool = False
+    reservation: Reservation | None = None
     result: R | None = None
     error: BaseException | None = None
     done: bool = False
-    dropped: bool = False
-    late: bool = False
+    cancelled: bool = False
+    timed_out: bool = False
     thread: threading.Thread | None = None
 
 
-class _Dropped(Exception):  # noqa: N818  it is no error
-    """Nobody waits for it."""
+class _Cancelled(Exception):  # noqa: N818  it is no error
+    """Signal to a thread that its task was cancelled."""
 
 
-class Reading(Generic[T, R]):
-    """``work(item, admit)`` of each item, in order, in threads ahead of whoever takes the results.
+class Prefetcher(Generic[T, R]):
+    """Computation of ``work(item, admit)`` for each item, in order, in threads ahead of the consumer.
 
-    Items are drawn in the caller's thread. ``work`` calls ``admit(pixels)`` when it knows how many it needs, waits
-    there until there is room, and keeps the :class:`Hold` with its result; the room is free again when the hold is
-    released or gone. Items are let in in their order, so the one that is waited for is never behind others; one that
-    needs more than all the room goes when there is nothing else.
+    Items are taken in the caller's thread. ``work`` calls ``admit(pixels)`` when it knows how many it needs, waits
+    there until there is room, and keeps the :class:`Reservation` with its result; the room is free again when the
+    reservation is released or garbage-collected. Items are admitted in order, so the one that the consumer waits for is
+    never behind others; one that needs more than all the room is admitted when there is nothing else.
 
     Args:
-        work: must not change its item, which may be done again.
-        workers: threads.
-        depth: results under way.
-        most: pixels of all results that are not released, in threads, waiting or handed over.
-        seconds: for one item, what it waits for room left out; 0 for any number.
-        late: what is given for an item that took longer. Its thread goes on alone, and another takes its place.
-        again: whether a result says that memory was short; then everything else is put off and the item done by itself.
-        patience: seconds without a result after which None is given, so that who collects results can go on with them.
-        kept: seconds without room given back after which the item that is waited for is let in all the same.
-        pauses: whether an item is none, but says that no other will come for a while: all results are given, then None.
+        work: computes a result; must not change its item, which may be retried.
+        workers: number of threads.
+        depth: maximum number of results under way.
+        max_pixels: maximum pixels of all results that are not released: in threads, waiting or yielded.
+        timeout: seconds for one item, without its wait for admission; 0 for no limit.
+        on_timeout: makes the result of an item that took longer. Its thread runs on, and another takes its place.
+        should_retry: true of a result that failed for lack of memory; its item is retried with nothing beside it.
+        patience: seconds without a result after which None is yielded, so that the consumer can use what it has.
+        stall_seconds: seconds without a release after which the item that the consumer waits for is admitted anyway.
+        is_pause: true of an item that only says that no other comes for a while: all results are yielded, then None.
     """
 
     def __init__(
@@ -106,31 +106,31 @@ class Reading(Generic[T, R]):
         *,
         workers: int,
         depth: int,
-        most: int,
-        seconds: float = 0.0,
-        late: Callable[[T], R],
-        again: Callable[[R], bool] = lambda result: False,
+        max_pixels: int,
+        timeout: float = 0.0,
+        on_timeout: Callable[[T], R],
+        should_retry: Callable[[R], bool] = lambda result: False,
         patience: float = 3.0,
-        kept: float = KEPT,
-        pauses: Callable[[T], bool] = lambda item: False,
+        stall_seconds: float = STALL_SECONDS,
+        is_pause: Callable[[T], bool] = lambda item: False,
     ) -> None:
-        self._work, self._late, self._again, self._pauses = work, late, again, pauses
-        self._workers, self._depth, self._most = workers, depth, most
-        self._seconds, self._patience, self._kept = seconds, patience, kept
-        # Reentrant: a hold may be given back by the garbage collector at any moment.
-        self._changed = threading.Condition(threading.RLock())
+        self._work, self._on_timeout, self._should_retry, self._is_pause = work, on_timeout, should_retry, is_pause
+        self._workers, self._depth, self._max_pixels = workers, depth, max_pixels
+        self._timeout, self._patience, self._stall_seconds = timeout, patience, stall_seconds
+        # Reentrant: the garbage collector may release a reservation at any moment.
+        self._condition = threading.Condition(threading.RLock())
         self._queue = SimpleQueue[_Task[T, R] | None]()
         self._threads: list[threading.Thread] = []
-        self._count = self._turn = self._held = 0
-        self._passed: set[int] = set()
-        self._let_in: _Task[T, R] | None = None
-        self._left = time.monotonic()
+        self._count = self._turn = self._pixels_held = 0
+        self._turns_over: set[int] = set()
+        self._admitted_anyway: _Task[T, R] | None = None
+        self._last_release = time.monotonic()
 
     def __call__(self, items: Iterable[T]) -> Iterator[R | None]:
-        """The results in order, and None where there is nothing for a while.
+        """Yield the results in order, and None where there is nothing for a while.
 
         An error of ``work`` is raised at its item's turn. When ``items`` itself fails or is interrupted, what was under
-        way is handed over first, then the error is raised.
+        way is yielded first, then the error is raised.
         """
         rest = iter(items)
         under_way: deque[_Task[T, R]] = deque()
@@ -147,13 +147,13 @@ class Reading(Generic[T, R]):
                     except BaseException as error:
                         trouble, ended = error, True
                     else:
-                        pause = self._pauses(item)
+                        pause = self._is_pause(item)
                         if not pause:
-                            under_way.append(self._begin(item))
+                            under_way.append(self._submit(item))
                 if ended and not under_way:
                     break
                 for _ in range(len(under_way) if pause or ended else 1):
-                    yield from self._first(under_way)
+                    yield from self._wait_for_first(under_way)
                 if pause:
                     yield None
             if trouble is not None:
@@ -163,109 +163,109 @@ class Reading(Generic[T, R]):
 
     # ---- in the caller's thread
 
-    def _begin(self, item: T) -> _Task[T, R]:
+    def _submit(self, item: T) -> _Task[T, R]:
         task: _Task[T, R] = _Task(item, self._count)
         self._count += 1
         if len(self._threads) < self._workers:
-            self._hire()
+            self._start_thread()
         self._queue.put(task)
         return task
 
-    def _hire(self) -> None:
+    def _start_thread(self) -> None:
         thread = threading.Thread(target=self._serve, name="camcli reading", daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # the system gives no more of them; fewer will do
+        except RuntimeError:  # the system starts no more threads; fewer will do
             if not self._threads:
                 raise
             self._workers = len(self._threads)
         else:
             self._threads.append(thread)
 
-    def _first(self, under_way: deque[_Task[T, R]]) -> Iterator[R | None]:
-        """The first result under way, when it is there."""
+    def _wait_for_first(self, under_way: deque[_Task[T, R]]) -> Iterator[R | None]:
+        """Yield the first result under way when it is ready, and None after each wait without it."""
         task = under_way[0]
-        task.asked = time.monotonic()
-        while not self._is_there(task):
+        task.wanted_since = time.monotonic()
+        while not self._wait_until_ready(task):
             yield None
         under_way.popleft()
-        if task.result is not None and not task.late and self._again(task.result):
+        if task.result is not None and not task.timed_out and self._should_retry(task.result):
             yield None
-            yield self._alone(task, under_way)
+            yield self._retry_serially(task, under_way)
         else:
-            yield self._taken(task)
+            yield self._take_result(task)
 
-    def _taken(self, task: _Task[T, R]) -> R:
-        if task.late:
-            return self._late(task.item)
+    def _take_result(self, task: _Task[T, R]) -> R:
+        if task.timed_out:
+            return self._on_timeout(task.item)
         if task.error is not None:
             raise task.error
-        result, task.result, task.hold = task.result, None, None
+        result, task.result, task.reservation = task.result, None, None
         assert result is not None
         return result
 
-    def _is_there(self, task: _Task[T, R]) -> bool:
-        """Wait for a result, for as long as patience lasts; whether it, or the end of its time, is there."""
+    def _wait_until_ready(self, task: _Task[T, R]) -> bool:
+        """Wait up to ``patience`` seconds for a result; return whether it is ready or has timed out."""
         until = time.monotonic() + self._patience
-        with self._changed:
+        with self._condition:
             while not task.done:
                 now = time.monotonic()
                 ends = [until]
-                if self._seconds and task.began is not None:
-                    ends.append(task.began + self._seconds)
+                if self._timeout and task.began is not None:
+                    ends.append(task.began + self._timeout)
                     if now >= ends[-1]:
-                        self._leave_behind(task)
+                        self._abandon(task)
                         return True
-                if task.waits and self._let_in is not task:
-                    ends.append(max(self._left, task.asked) + self._kept)
+                if task.is_waiting and self._admitted_anyway is not task:
+                    ends.append(max(self._last_release, task.wanted_since) + self._stall_seconds)
                     if now >= ends[-1]:
-                        self._let_in = task
-                        self._changed.notify_all()
+                        self._admitted_anyway = task
+                        self._condition.notify_all()
                         ends.pop()
                 if now >= until:
                     return False
-                self._changed.wait(min(ends) - now)
+                self._condition.wait(min(ends) - now)
         return True
 
-    def _leave_behind(self, task: _Task[T, R]) -> None:
-        """Go on without a task, whose thread ends when it is done with it."""
-        task.dropped = task.late = True
+    def _abandon(self, task: _Task[T, R]) -> None:
+        """Abandon a task, whose thread ends when it is done with it."""
+        task.cancelled = task.timed_out = True
         self._threads = [thread for thread in self._threads if thread is not task.thread]
-        self._pass(task)
-        self._hire()
+        self._end_turn(task)
+        self._start_thread()
 
-    def _alone(self, task: _Task[T, R], under_way: deque[_Task[T, R]]) -> R:
-        """An item done once more, with nothing beside it; what comes behind it is begun anew."""
+    def _retry_serially(self, task: _Task[T, R], under_way: deque[_Task[T, R]]) -> R:
+        """Retry an item with nothing beside it, then submit those behind it again."""
         later = [other.item for other in under_way]
-        with self._changed:
-            self._most = max(1, self._most // 2)  # what was too much once would be too much again
+        with self._condition:
+            self._max_pixels = max(1, self._max_pixels // 2)  # what was too much once would be too much again
             for other in under_way:
-                other.dropped = True
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: all(other.done for other in under_way), self._seconds or None)
+                other.cancelled = True
+            self._condition.notify_all()
+            self._condition.wait_for(lambda: all(other.done for other in under_way), self._timeout or None)
             for other in under_way:
                 if not other.done:
-                    self._leave_behind(other)
-                other.result, other.hold = None, None
-            task.result, task.hold = None, None
-            self._changed.wait_for(lambda: not self._held, self._kept)
+                    self._abandon(other)
+                other.result, other.reservation = None, None
+            task.result, task.reservation = None, None
+            self._condition.wait_for(lambda: not self._pixels_held, self._stall_seconds)
         under_way.clear()
-        again = self._begin(task.item)
-        again.asked = time.monotonic()
-        while not self._is_there(again):
+        retry = self._submit(task.item)
+        retry.wanted_since = time.monotonic()
+        while not self._wait_until_ready(retry):
             pass
-        result = self._taken(again)
-        under_way.extend(map(self._begin, later))
+        result = self._take_result(retry)
+        under_way.extend(map(self._submit, later))
         return result
 
     def _close(self, under_way: Iterable[_Task[T, R]]) -> None:
-        with self._changed:
+        with self._condition:
             for task in under_way:
-                task.dropped = True
-            self._changed.notify_all()
+                task.cancelled = True
+            self._condition.notify_all()
         for _ in self._threads:
             self._queue.put(None)
-        end = time.monotonic() + CLOSING
+        end = time.monotonic() + CLOSE_SECONDS
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
 
@@ -273,56 +273,58 @@ class Reading(Generic[T, R]):
 
     def _serve(self) -> None:
         while (task := self._queue.get()) is not None:
-            self._do(task)
-            if task.late:
+            self._run_task(task)
+            if task.timed_out:
                 return
-            del task  # or it would keep the result until the next one comes
+            del task  # else it would keep the result until the next one comes
 
-    def _do(self, task: _Task[T, R]) -> None:
+    def _run_task(self, task: _Task[T, R]) -> None:
         result: R | None = None
         error: BaseException | None = None
-        if not task.dropped:
+        if not task.cancelled:
             task.began, task.thread = time.monotonic(), threading.current_thread()
             try:
                 result = self._work(task.item, partial(self._admit, task))
             except BaseException as trouble:
                 error = trouble
-        with self._changed:
-            if not task.dropped:
+        with self._condition:
+            if not task.cancelled:
                 task.result, task.error = result, error
             task.done, task.began = True, None
-            self._pass(task)
+            self._end_turn(task)
 
-    def _admit(self, task: _Task[T, R], pixels: int) -> Hold:
+    def _admit(self, task: _Task[T, R], pixels: int) -> Reservation:
         def fits() -> bool:
-            return not self._held or self._held + pixels <= self._most or self._let_in is task
+            return (
+                not self._pixels_held or self._pixels_held + pixels <= self._max_pixels or self._admitted_anyway is task
+            )
 
-        with self._changed:
-            if task.hold is not None:  # it was let in, failed, and is read in another way
-                return task.hold
-            task.began, task.waits = None, True
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: task.dropped or (task.number == self._turn and fits()))
-            task.waits = False
-            if task.dropped:
-                raise _Dropped
+        with self._condition:
+            if task.reservation is not None:  # it was admitted, failed, and is decoded in another way
+                return task.reservation
+            task.began, task.is_waiting = None, True
+            self._condition.notify_all()
+            self._condition.wait_for(lambda: task.cancelled or (task.number == self._turn and fits()))
+            task.is_waiting = False
+            if task.cancelled:
+                raise _Cancelled
             task.began = time.monotonic()
-            task.hold = Hold(pixels, self._leave)
-            self._held += pixels
-            self._pass(task)
-            return task.hold
+            task.reservation = Reservation(pixels, self._return_pixels)
+            self._pixels_held += pixels
+            self._end_turn(task)
+            return task.reservation
 
-    def _pass(self, task: _Task[T, R]) -> None:
-        """The turn of a task is over: it was let in, or needs no room."""
+    def _end_turn(self, task: _Task[T, R]) -> None:
+        """End the turn of a task, which was admitted or needs no room."""
         if task.number >= self._turn:
-            self._passed.add(task.number)
-        while self._turn in self._passed:
-            self._passed.remove(self._turn)
+            self._turns_over.add(task.number)
+        while self._turn in self._turns_over:
+            self._turns_over.remove(self._turn)
             self._turn += 1
-        self._changed.notify_all()
+        self._condition.notify_all()
 
-    def _leave(self, pixels: int) -> None:
-        with self._changed:
-            self._held -= pixels
-            self._left = time.monotonic()
-            self._changed.notify_all()
+    def _return_pixels(self, pixels: int) -> None:
+        with self._condition:
+            self._pixels_held -= pixels
+            self._last_release = time.monotonic()
+            self._condition.notify_all()

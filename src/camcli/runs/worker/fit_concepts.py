@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from camcli.base.errors import RequestError
-from camcli.engine.maps.concepts import MOST_PICTURES
+from camcli.engine.maps.concepts import MAX_PICTURES
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.pipeline import read_ahead
 from camcli.runs.worker.threads import batched
@@ -16,10 +16,10 @@ from camcli.runs.worker.worker import Worker
 
 
 def fit_concepts(worker: Worker, items: Iterable[Item]) -> int:
-    """Find concepts in the first pictures that can be used, before any is explained; returns how many they were.
+    """Find concepts in the first usable pictures, before any is explained; return how many were used.
 
     Raises:
-        RequestError: what the layers say of them are no numbers; or the model needs more than pictures.
+        RequestError: the layers' activations are not finite; or the model needs features besides the pictures.
     """
     if worker.extras:
         raise RequestError(
@@ -30,16 +30,16 @@ def fit_concepts(worker: Worker, items: Iterable[Item]) -> int:
 
     def samples() -> Iterator[dict[str, Tensor]]:
         nonlocal used
-        inputs = (item.drop() for item in filter(None, read_ahead(worker, items)))
+        inputs = (item.release_pixels() for item in filter(None, read_ahead(worker, items)))
         for batch in batched((one for one in inputs if one is not None), worker.batch_size):
-            for count, cells in _cells(worker, batch[: MOST_PICTURES - used]):
+            for count, cells in _compute_cells(worker, batch[: MAX_PICTURES - used]):
                 used += count
                 yield cells
-            if used >= MOST_PICTURES:
+            if used >= MAX_PICTURES:
                 return
 
     worker.explainer.fit(samples())
-    if used and not worker.explainer.fitted:
+    if used and not worker.explainer.fitted_concepts:
         raise RequestError(
             f"the activations of {', '.join(worker.explainer.layers)} contain NaN or infinite values in {used} "
             "picture(s), so there are no concepts in them",
@@ -48,14 +48,14 @@ def fit_concepts(worker: Worker, items: Iterable[Item]) -> int:
     return used
 
 
-def _cells(worker: Worker, images: Sequence[Tensor]) -> list[tuple[int, dict[str, Tensor]]]:
-    """Cells of so many images; what the network fails on is left out, and told when it is explained."""
+def _compute_cells(worker: Worker, images: Sequence[Tensor]) -> list[tuple[int, dict[str, Tensor]]]:
+    """Sample cells of images; those on which the network fails are left out, and reported when explained."""
     try:
         with worker.computing():
-            return [(len(images), worker.explainer.cells(torch.stack(list(images)), MOST_PICTURES))]
+            return [(len(images), worker.explainer.sample_cells(torch.stack(list(images)), MAX_PICTURES))]
     except RequestError:
         raise
-    except Exception:  # whatever it is, it is one image's
+    except Exception:  # any error is one image's alone
         if len(images) == 1:
             return []
-    return [one for image in images for one in _cells(worker, [image])]
+    return [one for image in images for one in _compute_cells(worker, [image])]

@@ -1,4 +1,4 @@
-"""Pictures that belong together."""
+"""Groups of pictures that the model takes together."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from camcli.base.errors import PictureError, RequestError
 from camcli.base.paths import absolute
 from camcli.images import BY_FOLDER
-from camcli.images.find import grouped
-from camcli.images.source import PAUSE, Source
-from camcli.runs.worker.item import Item, Pictures
+from camcli.images.find import group_items
+from camcli.images.source import PAUSE, PictureSource
+from camcli.runs.worker.item import Item, SourceFactory
 
 
-def first_group(group: str, pictures: Pictures | None) -> list[Path]:
-    """The pictures to try the network with: those of the first group (of several, if there is one), or the first.
+def find_first_group(group: str, pictures: SourceFactory | None) -> list[Path]:
+    """Return the pictures to try the network with: the first group (of several pictures, if any), or the first one.
 
     Raises:
         RequestError: the pictures do not make whole groups.
@@ -26,42 +26,42 @@ def first_group(group: str, pictures: Pictures | None) -> list[Path]:
         return [source.path for source in islice(pictures(), 1)]
     first: list[Path] = []
     folders: set[int] = set()
-    met = 0
-    for some in grouped(pictures(), group, lambda one: one.path):
-        met += len(some)
-        # Of a single picture nobody can say whether its scores are its own or its group's.
+    count = 0
+    for some in group_items(pictures(), group, lambda one: one.path):
+        count += len(some)
+        # The scores of a single picture cannot be told from its group's.
         if not first or len(first) == 1 < len(some):
             first = [source.path for source in some]
-        if wrong := _find_fault(group, some, folders, met):
+        if wrong := _find_fault(group, some, folders, count):
             raise RequestError(*wrong)
     return first
 
 
-def form_groups(group_by: str, items: Iterable[Item], begin: Callable[[Sequence[Item]], None]) -> Iterator[Item]:
-    """Items group by group; a group of which one must be done is done as a whole.
+def form_groups(group_by: str, items: Iterable[Item], on_group: Callable[[Sequence[Item]], None]) -> Iterator[Item]:
+    """Yield items group by group; a group of which one must be done is done as a whole.
 
     Args:
-        group_by: what makes a group.
+        group_by: the job's ``group``.
         items: the pictures.
-        begin: is told each group before it is begun, and may mark its items.
+        on_group: called with each group before it is started; may mark its items.
     """
     folders: set[int] = set()
     items = (item for item in items if item.source is not PAUSE)
-    for group in grouped(items, group_by, lambda item: item.source.path):
-        begin(group)
+    for group in group_items(items, group_by, lambda item: item.source.path):
+        on_group(group)
         wrong = _find_fault(group_by, [item.source for item in group], folders)
         skipped = all(item.skipped for item in group)
         for item in group:
-            item.mates, item.skipped = len(group), skipped
+            item.group_size, item.skipped = len(group), skipped
             item.error = item.error or (PictureError(*wrong) if wrong else None)
         yield from group
 
 
-def fail_together(group: Sequence[Item]) -> None:
-    """Give each picture of a group the error of one that cannot be used, since then none can."""
+def fail_whole_group(group: Sequence[Item]) -> None:
+    """Give each picture of a group the error of one that cannot be used, if any, since then none can."""
     bad = next((item for item in group if item.error), None)
     for item in group if bad and bad.error else ():
-        item.input = item.seen = item.region = None
+        item.input = item.picture_mask = item.region_mask = None
         if item.error is None:
             assert bad is not None
             assert bad.error is not None
@@ -70,26 +70,30 @@ def fail_together(group: Sequence[Item]) -> None:
             )
 
 
-def _find_fault(group: str, sources: Sequence[Source], folders: set[int], total: int = 0) -> tuple[str, str] | None:
-    """Reason why these are no group, as a message and its hint.
+def _find_fault(
+    group: str, sources: Sequence[PictureSource], folders: set[int], total: int = 0
+) -> tuple[str, str] | None:
+    """Return the reason why pictures are not a group, as a message and its hint.
 
     Args:
-        group: what makes one.
+        group: the job's ``group``.
         sources: the pictures.
-        folders: hashes of the folders met so far.
-        total: of pictures, if it is known.
+        folders: hashes of the folders seen so far.
+        total: number of all pictures, if known.
     """
     if group == BY_FOLDER:
         folder = sources[0].path.parent
         place = absolute(folder)
-        again = hash(place) in folders
+        is_repeated = hash(place) in folders
         folders.add(hash(place))
         return (
             (f"the pictures of {str(folder)!r} come in two parts", "name the folder once, as a whole")
-            if again
+            if is_repeated
             else None
         )
     if len(sources) == int(group):
         return None
-    of = f"{total} pictures do not make groups of {group}" if total else f"pictures do not end with a group of {group}"
-    return f"{of}: {len(sources)} left over", "leave those out, or give as many as are missing"
+    fault = (
+        f"{total} pictures do not make groups of {group}" if total else f"pictures do not end with a group of {group}"
+    )
+    return f"{fault}: {len(sources)} left over", "leave those out, or give as many as are missing"

@@ -1,4 +1,4 @@
-"""One picture on its way through a run."""
+"""Picture under way in a run."""
 
 from __future__ import annotations
 
@@ -9,63 +9,63 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from camcli.base.errors import PictureError
-from camcli.images.source import Picture, Source
+from camcli.images.source import Picture, PictureSource
 
 if TYPE_CHECKING:
     from camcli.engine.maps.result import Result
-    from camcli.images.decode import Reduced
-    from camcli.runs.worker.decode_ahead import Hold
+    from camcli.images.decode import DecodedPicture
+    from camcli.runs.worker.decode_ahead import Reservation
 
-# Goes over the pictures of a run, anew each time that it is called.
-Pictures = Callable[[], Iterator[Source]]
+# Iterates over the pictures of a run, from the first at each call.
+SourceFactory = Callable[[], Iterator[PictureSource]]
 
 
 @dataclass(slots=True)
 class Item:
-    """One picture on its way.
+    """Picture under way in a run.
 
     Attributes:
         source: where it is.
-        image: the decoded upright picture, where the caller has it already.
-        stamp: its file's size and time of change.
-        skipped: nothing is to be done for it; it rides along.
+        decoded: the decoded upright picture, if the caller has it already.
+        stamp: its file's size and modification time.
+        skipped: nothing is to be done for it; it only keeps its place.
         error: why it cannot be explained at all.
-        picture: its pixels, and what the model sees of them.
+        picture: its pixels, and the part of them that the model sees.
         input: the model's input, ``(3, h, w)``.
-        seen: for models that score every pixel: which part of the input is picture, ``(h, w)``.
-        region: likewise, over which part is summed, if one is given.
+        picture_mask: for models that score every pixel, the part of the input that is picture, ``(h, w)``.
+        region_mask: for such models, the part of the input that is summed over, if one is given, ``(h, w)``.
         results: class by class, layer by layer, a map or why there is none.
-        notes: what a reader of any of its maps must know.
-        seconds: what it has taken so far.
-        mates: how many pictures its group has, itself among them.
-        hold: the room that its pixels take among those under way.
-        short: it failed for lack of memory.
+        notes: notes for the reader of any of its maps.
+        seconds: time that it has taken so far.
+        group_size: number of pictures in its group, itself included.
+        reservation: reservation of its pixels among those under way.
+        out_of_memory: it failed for lack of memory.
     """
 
-    source: Source
-    image: Reduced | None = None
+    source: PictureSource
+    decoded: DecodedPicture | None = None
     stamp: str = ""
     skipped: bool = False
     error: PictureError | None = None
     picture: Picture | None = None
     input: Tensor | None = None
-    seen: Tensor | None = None
-    region: Tensor | None = None
+    picture_mask: Tensor | None = None
+    region_mask: Tensor | None = None
     results: Sequence[Result] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
-    mates: int = 1
-    hold: Hold | None = None
-    short: bool = False
+    group_size: int = 1
+    reservation: Reservation | None = None
+    out_of_memory: bool = False
 
     @property
-    def pixels(self) -> int:
-        """How many pixels of it are held."""
-        return self.hold.pixels if self.hold else 0
+    def held_pixels(self) -> int:
+        """Number of its pixels that are held."""
+        return self.reservation.pixels if self.reservation else 0
 
-    def drop(self) -> Tensor | None:
-        """Let go of its pixels, so that there is room for others'; gives its input."""
+    def release_pixels(self) -> Tensor | None:
+        """Release its pixels, to make room for others; return its input."""
         self.picture = None
-        if self.hold:
-            self.hold.release()
+        if self.reservation:
+            self.reservation.release()
         return self.input

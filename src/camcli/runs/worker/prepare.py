@@ -1,4 +1,4 @@
-"""One picture made the model's input: decoded, resized, normalised; or the reason why it cannot be."""
+"""Preparation of a picture as the model's input: decoded, resized, normalised; or the reason why it fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from camcli.base.errors import PictureError
 from camcli.base.words import first_line
 from camcli.engine import devices
-from camcli.images.decode import Reduced, decode_reduced, undivided
+from camcli.images.decode import DecodedPicture, decode_reduced, never_reduce
 from camcli.images.region import Region
 from camcli.images.source import Picture
 from camcli.images.view import View
@@ -29,71 +29,71 @@ ONE_COLOUR = "the picture is one colour: what is drawn comes from the network's 
 
 
 def prepare_item(worker: Worker, given: Item, admit: Admit) -> Item:
-    """A copy of an item with its picture and input; ``admit`` waits until there is room for so many pixels."""
+    """Return a copy of an item with its picture and input; ``admit`` waits until there is room for its pixels."""
     item = replace(given)
     if item.skipped or item.error:
         return item
     began = time.perf_counter()
 
-    def admitted(pixels: int) -> None:
+    def wait_for_room(pixels: int) -> None:
         nonlocal began
-        asked = time.perf_counter()
-        item.hold = admit(pixels)
-        began += time.perf_counter() - asked
+        started = time.perf_counter()
+        item.reservation = admit(pixels)
+        began += time.perf_counter() - started
 
     try:
         if item.source.error:
             raise PictureError(item.source.error)
-        opened = _open(worker, item, admitted)
+        opened = _decode(worker, item, wait_for_room)
         image = opened.image
         if worker.extras:
-            worker.extras.of([item.source.path])
+            worker.extras.get([item.source.path])
         if worker.prompts:
-            worker.prompts.among(item.source.path)
-        prepare = worker.network.prepare
+            worker.prompts.find_competing(item.source.path)
+        preprocess = worker.network.preprocess
         full = worker.job.decode == "full"
         if opened.planes is not None:
-            item.input, view = prepare.planes(opened.planes)
+            item.input, view = preprocess.from_planes(opened.planes)
         else:
-            item.input, view = prepare(image) if full else prepare.reduced(image, opened.size, opened.box)
+            item.input, view = preprocess(image) if full else preprocess.from_reduced(image, opened.size, opened.box)
         item.picture = Picture(item.source, np.asarray(image), view)
-        item.notes = opened.notes + ((ONE_COLOUR,) if _one_colour(item.picture.pixels) else ())
-        if worker.network.outlet.task == "segment":
-            item.seen = _inside(Region(), view)
-            item.region = _inside(worker.region, view) if worker.region else None
+        item.notes = opened.notes + ((ONE_COLOUR,) if _is_one_colour(item.picture.pixels) else ())
+        if worker.network.output_spec.task == "segment":
+            item.picture_mask = _make_mask(Region(), view)
+            item.region_mask = _make_mask(worker.region, view) if worker.region else None
     except PictureError as error:
         _fail(item, error.message, error.hint, error.__cause__)
-    except Exception as error:  # whatever it is, it is this picture's, and the others go on
+    except Exception as error:  # any error is this picture's alone, and the others go on
         _fail(item, f"it cannot be prepared for the model: {first_line(error)}", "", error)
     item.seconds += time.perf_counter() - began
     return item
 
 
-def _open(worker: Worker, item: Item, admit: Callable[[int], None]) -> Reduced:
-    if item.image:
-        admit(math.prod(item.image.size))
-        return item.image
+def _decode(worker: Worker, item: Item, admit: Callable[[int], None]) -> DecodedPicture:
+    if item.decoded:
+        admit(math.prod(item.decoded.size))
+        return item.decoded
     full = worker.job.decode == "full" or worker.shows_pixels
-    spare = undivided if full else worker.network.prepare.spare
+    spare = never_reduce if full else worker.network.preprocess.max_divisor
     return decode_reduced(
         item.source.path, spare, worker.job.background, worker.job.range, item.source.page, admit=admit
     )
 
 
 def _fail(item: Item, message: str, hint: str, cause: BaseException | None) -> None:
-    """Keep nothing of the picture but an error of its own, since the one that was raised holds on to the pixels."""
+    """Drop all of the picture but a new error, since the one that was raised keeps the pixels alive."""
     item.error = PictureError(message, hint)
-    item.short = cause is not None and devices.lacks_memory(cause)
-    item.input = item.seen = item.region = item.picture = None
-    if item.hold:
-        item.hold.release()
+    item.out_of_memory = cause is not None and devices.is_out_of_memory(cause)
+    item.input = item.picture_mask = item.region_mask = item.picture = None
+    if item.reservation:
+        item.reservation.release()
 
 
-def _inside(region: Region, view: View) -> Tensor:
-    """Which pixels of the model's input lie in a region of the picture."""
-    return torch.from_numpy(region.at(*view.centres(), view.picture))
+def _make_mask(region: Region, view: View) -> Tensor:
+    """Return a mask of the model's input, true where a region of the picture lies."""
+    return torch.from_numpy(region.contains(*view.pixel_centres(), view.picture))
 
 
-def _one_colour(pixels: np.ndarray) -> bool:
-    # Every 16th pixel first, which tells nearly every other picture.
+def _is_one_colour(pixels: np.ndarray) -> bool:
+    # Every 16th pixel first, which is enough for nearly every picture of more colours.
     return all(bool((some == pixels[0, 0]).all()) for some in (pixels[::16, ::16], pixels))

@@ -1,4 +1,4 @@
-"""What a job uses of the machine: batch size, memory for pixels, devices, compiling."""
+"""Use of the machine: batch size, memory for pixels, devices, compiling."""
 
 from __future__ import annotations
 
@@ -15,64 +15,65 @@ from camcli.base.words import first_line
 from camcli.engine.explainer import Explainer
 from camcli.engine.layers.probe import probe_image
 from camcli.engine.network import Network
-from camcli.engine.speed.compiling import Compilation
-from camcli.images.decode import pixels_of
+from camcli.engine.speed.compiling import CompileReport
+from camcli.engine.speed.tune import compile_prefix, copy_to
+from camcli.images.decode import count_pixels
 from camcli.images.features import Features
 
 if TYPE_CHECKING:
     from camcli.runs.worker.worker import Worker
 
-# Images that go through a network at once where much is kept of each. With one thread PyTorch leaves 1 x 1 convolutions
-# to oneDNN only from 16 images on, and its own code takes 1.6 times as long for all of a ResNet-50.
-CPU_ROWS, ONE_THREAD_ROWS, GPU_ROWS = 8, 16, 32
-# Where little is kept, on a CPU: 16 are up to a quarter faster than 8, and more of them little faster, if at all.
+# Batch sizes where much is kept of each image. With one thread PyTorch leaves 1 x 1 convolutions to oneDNN only from 16
+# images on, and its own code takes 1.6 times as long for all of a ResNet-50.
+CPU_BATCH, ONE_THREAD_BATCH, GPU_BATCH = 8, 16, 32
+# Batch size on a CPU where little is kept: 16 is up to a quarter faster than 8, and more is hardly faster.
 LIGHT_BATCH = 16
-# As many pixels the pictures of a batch have together, which wait for what is drawn over them: 288 MB. Where a batch's
-# size is somebody's word, or a GPU's, as many as so many photographs have.
-PIXELS = 96_000_000
-PHOTOGRAPH = 12_000_000
-# Seconds of a run's forwards from which on compiling is tried unasked: it takes up to 16 of them, and wins of the rest
-# 5 % (AVX-512) to 40 % (AMX, bf16).
-COMPILED_FROM = 300
+# Maximum pixels of a batch's pictures, which are kept until maps are drawn over them: 288 MB. Where the user gives the
+# batch size, or on a GPU, it is at least PHOTO_PIXELS for each picture.
+BATCH_PIXELS = 96_000_000
+PHOTO_PIXELS = 12_000_000
+# Seconds of a run's forward passes from which on compiling is tried by default: it takes up to 16 s, and saves 5 %
+# (AVX-512) to 40 % (AMX, bf16) of the rest.
+COMPILE_FROM_SECONDS = 300
 ONE_DEVICE = "name one device: --device cuda:0, or --device cpu"
 
 
-def default_rows(device: torch.device) -> int:
-    """How many images at once are fast, for little memory where much is kept of each."""
+def default_batch_size(device: torch.device) -> int:
+    """Return a batch size that is fast, and takes little memory where much is kept of each image."""
     if device.type != "cpu":
-        return GPU_ROWS
-    return CPU_ROWS if torch.get_num_threads() > 1 else ONE_THREAD_ROWS
+        return GPU_BATCH
+    return CPU_BATCH if torch.get_num_threads() > 1 else ONE_THREAD_BATCH
 
 
-def choose_batch_size(explainer: Explainer, device: torch.device, rows: int, first: Sequence[Path]) -> int:
-    """How many pictures in one forward are fast, for little memory: fewer if the first is large."""
+def choose_batch_size(explainer: Explainer, device: torch.device, preferred: int, first: Sequence[Path]) -> int:
+    """Return a batch size that is fast and takes little memory: smaller if the first pictures are large."""
     if device.type != "cpu":
-        return rows
-    most = rows if explainer.keeps_much else LIGHT_BATCH
-    pixels = max(map(pixels_of, first), default=0)
-    return max(1, min(most, PIXELS // pixels)) if pixels else most
+        return preferred
+    most = preferred if explainer.keeps_much else LIGHT_BATCH
+    pixels = max(map(count_pixels, first), default=0)
+    return max(1, min(most, BATCH_PIXELS // pixels)) if pixels else most
 
 
-def most_pixels(batch_size: int, device: torch.device, given: bool) -> int:
-    """Pixels that the pictures of a batch have together at most.
+def limit_batch_pixels(batch_size: int, device: torch.device, given: bool) -> int:
+    """Return the maximum pixels that the pictures of a batch have together.
 
     Args:
-        batch_size: pictures in it.
-        device: where it goes.
-        given: its size is somebody's word.
+        batch_size: number of pictures in it.
+        device: device that it runs on.
+        given: the user gave the batch size.
     """
-    return max(PIXELS, batch_size * PHOTOGRAPH if given or device.type != "cpu" else 0)
+    return max(BATCH_PIXELS, batch_size * PHOTO_PIXELS if given or device.type != "cpu" else 0)
 
 
-def pixels_under_way(worker: Worker) -> int:
-    """Pixels of all pictures of a run that are held at a time, at most."""
-    # A batch is explained while the next is collected, and others are written; of several devices each has two.
+def limit_run_pixels(worker: Worker) -> int:
+    """Return the maximum pixels of all pictures of a run that are held at a time."""
+    # A batch is explained while the next is collected, and others are written; each of several devices has two.
     under_way = 2 * len(worker.devices) if len(worker.devices) > 1 else 1
-    return (under_way + 1) * worker.most_pixels + PIXELS
+    return (under_way + 1) * worker.max_batch_pixels + BATCH_PIXELS
 
 
 def copy_explainer(worker: Worker, device: torch.device, noise: Tensor, features: Features | None) -> Explainer:
-    """An explainer with a network of its own on another device.
+    """Copy the explainer, with its network, to another device.
 
     Raises:
         RequestError: the network cannot be copied, or fails there.
@@ -80,41 +81,41 @@ def copy_explainer(worker: Worker, device: torch.device, noise: Tensor, features
     name = worker.network.name
     try:
         with worker.computing():
-            return worker.explainer.on(device, noise, features)
+            return copy_to(worker.explainer, device, noise, features)
     except CamcliError as error:
         raise RequestError(f"{name} cannot be copied to {device}: {error.message}", ONE_DEVICE) from error
-    except Exception as error:  # whatever it is, the network works where it is
+    except Exception as error:  # any error, since the network works on its own device
         raise RequestError(f"{name} cannot be copied to {device}: {first_line(error)}", ONE_DEVICE) from error
 
 
-def compile_explainer(worker: Worker, total: int, tried: float) -> list[str]:
-    """Compile what can be, if it is asked for or the run is long; what the user must know of it.
+def compile_explainer(worker: Worker, total: int, trial_seconds: float) -> list[str]:
+    """Compile what can be, if it is asked for or the run is long; return notes for the user.
 
     Args:
-        total: how many pictures there are; 0 if that is not known.
-        tried: seconds that noise took, alone, which is longer than a picture takes in a batch.
+        total: number of pictures; 0 if that is not known.
+        trial_seconds: seconds that one image of noise took, which is longer than a picture takes in a batch.
     """
     wanted = worker.job.compile == "on"
-    if not wanted and total * tried < COMPILED_FROM:
+    if not wanted and total * trial_seconds < COMPILE_FROM_SECONDS:
         return []
-    least = 0.0 if wanted else COMPILED_FROM * worker.batch_size / total
+    least = 0.0 if wanted else COMPILE_FROM_SECONDS * worker.batch_size / total
     noise = make_noise(worker.network, worker.batch_size)
     why = "features come with the pictures" if worker.extras else ""
     if len(worker.devices) > 1:
         why = "whether it pays is measured on one device, and several are named, which must say the same"
     with worker.computing():
-        done = Compilation(reason=why) if why else worker.explainer.compile(noise, least)
+        done = CompileReport(reason=why) if why else compile_prefix(worker.explainer, noise, least)
     if done.reason:
         return [f"nothing is compiled: {done.reason}"] if wanted else []
-    pays = math.ceil(done.pays_after * worker.batch_size)
-    before, after = (1000 * seconds / worker.batch_size for seconds in (done.before, done.after))
+    pays = math.ceil(done.break_even_batches * worker.batch_size)
+    before, after = (1000 * seconds / worker.batch_size for seconds in (done.seconds_before, done.seconds_after))
     return [
-        f"compiled in {done.seconds:.0f} s: {', '.join(done.parts)}; {before:.1f} ms a picture became {after:.1f}, "
-        f"which pays from {pays} pictures on"
+        f"compiled in {done.compile_seconds:.0f} s: {', '.join(done.parts)}; {before:.1f} ms a picture "
+        f"became {after:.1f}, which pays from {pays} pictures on"
     ]
 
 
 def make_noise(network: Network, count: int) -> Tensor:
-    """Images of noise, as the network takes them."""
-    prepare = network.prepare
-    return probe_image(prepare.size, torch.float32, torch.device("cpu"), count, channels=prepare.channels)
+    """Return images of noise, as the network takes them."""
+    preprocess = network.preprocess
+    return probe_image(preprocess.size, torch.float32, torch.device("cpu"), count, channels=preprocess.channels)

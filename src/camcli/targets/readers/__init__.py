@@ -1,1 +1,1 @@
-"""From what a model returns to the scores that are explained."""
+"""Readers of model outputs: from what a model returns to the scores that are explained."""

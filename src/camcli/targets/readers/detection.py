@@ -1,4 +1,4 @@
-"""Boxes of a detector."""
+"""Predictions of a detector."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from camcli.base.errors import PictureError, RequestError
 from camcli.targets.readers import probabilities
-from camcli.targets.readers.find import list_parts, parts
-from camcli.targets.target import NO_CLASS, Subject
+from camcli.targets.readers.find import list_tensors, named_tensors
+from camcli.targets.target import NO_SCORE, Target
 
 # A message and its hint.
-NO_BOX_AGAIN = (
+CANNOT_RESCORE_BOXES = (
     "a detector finds other boxes in a changed image, so a box's score cannot be computed again",
     "choose a method that needs one forward, such as gradcam or hirescam, without --scales and --augment",
 )
@@ -27,27 +27,29 @@ NO_BOX_AGAIN = (
 
 @dataclass(frozen=True, slots=True)
 class BoxPredictions:
-    """The boxes of each image."""
+    """Predictions with boxes for each image."""
 
-    found: Sequence[Mapping[str, Tensor]]
+    detections: Sequence[Mapping[str, Tensor]]
     classes: int | None
     min_score: float
     sign: int = 1
 
     def scores(self, row: int) -> Tensor:
-        best = torch.full((self.classes or 0,), NO_CLASS, device="cpu")
-        for subject in self._all(row):
-            if not 0 <= subject.index < len(best):
+        best = torch.full((self.classes or 0,), NO_SCORE, device="cpu")
+        for target in self._list_targets(row):
+            if not 0 <= target.index < len(best):
                 raise PictureError(
-                    f"the model finds a box of class {subject.index} in it, but {len(best)} classes are named",
+                    f"the model finds a box of class {target.index} in it, but {len(best)} classes are named",
                     "give the names of all its classes: --labels FILE, one name a line",
                 )
-            best[subject.index] = max(best[subject.index], subject.score.detach().float().cpu())
+            best[target.index] = max(best[target.index], target.score.detach().float().cpu())
         return best
 
-    def subjects(self, row: int, index: int, among: Sequence[int] = ()) -> Sequence[Subject]:  # noqa: ARG002
+    def find_targets(self, row: int, index: int, competing: Sequence[int] = ()) -> Sequence[Target]:  # noqa: ARG002
         of_class = [
-            replace(subject, score=self.sign * subject.score) for subject in self._all(row) if subject.index == index
+            replace(target, score=self.sign * target.score)
+            for target in self._list_targets(row)
+            if target.index == index
         ]
         if not of_class:
             raise PictureError(
@@ -56,41 +58,41 @@ class BoxPredictions:
             )
         return of_class
 
-    def total(self) -> Tensor:
-        return torch.cat([one["scores"] for one in self.found]).sum()
+    def sum_scores(self) -> Tensor:
+        return torch.cat([one["scores"] for one in self.detections]).sum()
 
-    def answer(self, row: int, subject: Subject) -> Tensor:  # noqa: ARG002
-        raise RequestError(*NO_BOX_AGAIN)
+    def score_target(self, row: int, target: Target) -> Tensor:  # noqa: ARG002
+        raise RequestError(*CANNOT_RESCORE_BOXES)
 
-    def answers(self, row: int, subject: Subject) -> Tensor:
-        return self.answer(row, subject)
+    def score_classes(self, row: int, target: Target) -> Tensor:
+        return self.score_target(row, target)
 
-    def _all(self, row: int) -> list[Subject]:
-        """The image's boxes, best first."""
-        one = self.found[row]
+    def _list_targets(self, row: int) -> list[Target]:
+        """Return the image's boxes as targets, best first."""
+        one = self.detections[row]
         order = one["scores"].detach().sort(descending=True, stable=True).indices.tolist()
         return [
-            _subject(one, at, number)
+            _make_target(one, at, number)
             for number, at in enumerate(order, start=1)
             if float(one["scores"][at].detach()) >= self.min_score
         ]
 
 
-def _subject(one: Mapping[str, Tensor], at: int, number: int) -> Subject:
-    x0, y0, x1, y1 = one["boxes"][at].detach().float().tolist()
-    score = one["scores"][at]
-    # Most detectors give probabilities; what lies outside of 0 to 1 is none.
-    probability = float(score.detach()) if probabilities.within(score[None]) else None
-    return Subject(int(one["labels"][at]), score, probability, number, (x0, y0, x1, y1))
+def _make_target(detections: Mapping[str, Tensor], position: int, box_number: int) -> Target:
+    x0, y0, x1, y1 = detections["boxes"][position].detach().float().tolist()
+    score = detections["scores"][position]
+    # Most detectors give probabilities; a score outside of 0 to 1 is not one.
+    probability = float(score.detach()) if probabilities.are_in_unit_range(score[None]) else None
+    return Target(int(detections["labels"][position]), score, probability, box_number, (x0, y0, x1, y1))
 
 
 def read_detections(output: Any, images: int) -> Sequence[Mapping[str, Tensor]]:
-    """The boxes of each image; raises RequestError if a detector does not give them."""
+    """Return the boxes of each image; raise RequestError if the output does not hold them."""
     good = isinstance(output, list | tuple) and len(output) == images
     if not good or not all(isinstance(one, Mapping) and {"boxes", "labels", "scores"} <= one.keys() for one in output):
         raise RequestError(
             f"the model does not give boxes, labels and scores for each of {images} image(s)",
-            list_parts(list(parts(output))),
+            list_tensors(list(named_tensors(output))),
         )
     found: Sequence[Mapping[str, Tensor]] = output
     return found
@@ -98,7 +100,7 @@ def read_detections(output: Any, images: int) -> Sequence[Mapping[str, Tensor]]:
 
 @contextmanager
 def unfiltered(module: nn.Module) -> Iterator[None]:
-    """While it lasts, a torchvision detector gives boxes of any score: on noise there may be no others."""
+    """Let a torchvision detector give boxes of any score while the block runs: on noise there may be no others."""
     owners: list[Any] = [part for part in (module, getattr(module, "roi_heads", None)) if hasattr(part, "score_thresh")]
     before = [owner.score_thresh for owner in owners]
     try:

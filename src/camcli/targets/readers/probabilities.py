@@ -1,4 +1,4 @@
-"""Outputs that are probabilities already: told by their values, and by the operation that they come from."""
+"""Detection of outputs that are probabilities already, by their values and their autograd graph."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 
 from camcli.base.errors import PictureError
 
-# How far the sum of a softmax may be from 1, and a probability outside of [0, 1]: at least, and in units of rounding.
-OFF, ROUNDED = 1e-2, 8
-# How far, of itself, one output may be from what softmax or sigmoid makes of another: at least, and likewise.
-UNLIKE = 1e-3
-# The names of the graph's nodes: what gives numbers from 0 to 1 whatever it is given; ...
-_SQUASHES = ("SigmoidBackward", "SoftmaxBackward", "HardsigmoidBackward")
-# ... what gives any number, whatever it is given; ...
-_OPEN = (
+# Tolerances for the sum of a softmax and the range of probabilities: absolute for the sum, and in units of eps.
+SUM_TOLERANCE, TOLERANCE_EPS = 1e-2, 8
+# Relative tolerance between an output and the softmax or sigmoid of another; in units of eps it is TOLERANCE_EPS.
+MATCH_TOLERANCE = 1e-3
+# Names of graph nodes: operations whose results are always from 0 to 1; ...
+_BOUNDED_OPS = ("SigmoidBackward", "SoftmaxBackward", "HardsigmoidBackward")
+# ... operations whose results can be any number; ...
+_UNBOUNDED_OPS = (
     "Addmm",
     "Addmv",
     "Mm",
@@ -34,82 +34,82 @@ _OPEN = (
     "NativeLayerNorm",
     "NativeGroupNorm",
 )
-# ... and what does not tell, since it may be a sigmoid or a softmax written out, or hides what is inside.
-_CLOSED = ("Exp", "Tanh", "Erf", "Compiled", "DifferentiableGraph")
-INSTEAD = "say what makes probabilities of them: --activation softmax or sigmoid; or none, if nothing does"
+# ... and undecided ones, which may be a part of a sigmoid or a softmax, or hide their operations.
+_OPAQUE_OPS = ("Exp", "Tanh", "Erf", "Compiled", "DifferentiableGraph")
+ACTIVATION_HINT = "say what makes probabilities of them: --activation softmax or sigmoid; or none, if nothing does"
 
 
-def within(values: Tensor) -> bool:
-    """Whether all numbers are from 0 to 1, but for rounding; of no numbers or of NaN not."""
+def are_in_unit_range(values: Tensor) -> bool:
+    """Return whether all values are from 0 to 1 up to rounding; False for NaN and for no values."""
     values = values.detach()
-    off = ROUNDED * torch.finfo(values.dtype).eps
+    off = TOLERANCE_EPS * torch.finfo(values.dtype).eps
     return bool(values.numel()) and bool(((values >= -off) & (values <= 1 + off)).all())
 
 
-def exclusive(values: Tensor, dim: int = 1) -> bool:
-    """Whether probabilities of several classes, which lie along ``dim``, sum to 1: those of a softmax."""
+def sum_to_one(values: Tensor, dim: int = 1) -> bool:
+    """Return whether values of several classes along ``dim`` sum to 1, as those of a softmax do."""
     if values.shape[dim] < 2:
         return False
     values = values.detach()
-    off = max(OFF, ROUNDED * torch.finfo(values.dtype).eps)
+    off = max(SUM_TOLERANCE, TOLERANCE_EPS * torch.finfo(values.dtype).eps)
     return bool(((values.float().sum(dim) - 1).abs() <= off).all())
 
 
 def check(values: Tensor) -> None:
-    """See that an image's outputs, which are taken for probabilities, can be some.
+    """Check that an image's outputs can be the probabilities that they are taken for.
 
     Raises:
-        PictureError: they cannot.
+        PictureError: they cannot be.
     """
-    if not within(values):
+    if not are_in_unit_range(values):
         least, most = (float(value) for value in values.detach().float().aminmax())
         raise PictureError(
             "the model's outputs are taken for probabilities, and those of this picture go from "
             f"{least:.4g} to {most:.4g}",
-            INSTEAD,
+            ACTIVATION_HINT,
         )
 
 
-def squashed(values: Tensor) -> bool | None:
-    """Whether the operations that made some numbers leave them no way out of a bounded range; None if nobody can tell.
+def is_bounded(values: Tensor) -> bool | None:
+    """Return whether the operations that made a tensor bound its values; None if that is unknown.
 
-    So it is if a sigmoid or a softmax lies on every way back, before anything that may give any number.
+    They do if every path back through the graph meets a sigmoid or a softmax before an unbounded operation.
     """
     if values.grad_fn is None:
         return None
-    todo, met, sure = [values.grad_fn], {values.grad_fn}, True
+    todo, seen, sure = [values.grad_fn], {values.grad_fn}, True
     while todo:
         node = todo.pop()
         name = node.name()
-        if name.startswith(_OPEN):
+        if name.startswith(_UNBOUNDED_OPS):
             return False
-        if name.startswith(_SQUASHES):
+        if name.startswith(_BOUNDED_OPS):
             continue
         before = [one for one, _ in node.next_functions if one is not None]
-        # A function of somebody's own has no number behind its name.
-        if name.startswith(_CLOSED) or not name[-1].isdecimal() or not before:
+        # The name of a custom autograd function does not end in a digit.
+        if name.startswith(_OPAQUE_OPS) or not name[-1].isdecimal() or not before:
             sure = False
             continue
-        todo += [one for one in before if one not in met]
-        met.update(before)
+        todo += [one for one in before if one not in seen]
+        seen.update(before)
     return True if sure else None
 
 
-def of_another(tensors: Sequence[Tensor]) -> list[bool]:
-    """Of each of several outputs, whether it is the softmax or the sigmoid of another of them."""
+def are_derived(tensors: Sequence[Tensor]) -> list[bool]:
+    """Return for each of several outputs whether it is the softmax or the sigmoid of another."""
     found = [
-        any(other is not one and other.shape == one.shape and _made_of(other, one) for other in tensors)
+        any(other is not one and other.shape == one.shape and _is_source_of(other, one) for other in tensors)
         for one in tensors
     ]
-    # Each of the other: then they do not tell which is meant.
+    # If all are derived from each other, there is no original among them.
     return [False] * len(found) if all(found) else found
 
 
-def _made_of(scores: Tensor, values: Tensor) -> bool:
-    if scores.ndim < 2 and not within(values):
+def _is_source_of(source: Tensor, values: Tensor) -> bool:
+    if source.ndim < 2 and not are_in_unit_range(values):
         return False
-    scores, wide = scores.detach().float(), values.detach().float()
-    # Of numbers in half precision, their rounding before the exponential counts.
-    same = max(UNLIKE, ROUNDED * torch.finfo(values.dtype).eps)
-    ways = [scores.sigmoid(), *([scores.softmax(1)] if scores.ndim > 1 else [])]
-    return any(torch.allclose(wide, made, rtol=same, atol=1e-6, equal_nan=True) for made in ways)
+    source, wide = source.detach().float(), values.detach().float()
+    # In half precision the scores are rounded before the exponential.
+    same = max(MATCH_TOLERANCE, TOLERANCE_EPS * torch.finfo(values.dtype).eps)
+    activated = [source.sigmoid(), *([source.softmax(1)] if source.ndim > 1 else [])]
+    return any(torch.allclose(wide, made, rtol=same, atol=1e-6, equal_nan=True) for made in activated)

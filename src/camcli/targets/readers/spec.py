@@ -1,4 +1,4 @@
-"""How what a model returns is read."""
+"""Specification of a model's output, and the reading of outputs as predictions."""
 
 from __future__ import annotations
 
@@ -11,32 +11,33 @@ from torch import Tensor
 
 from camcli.targets.readers.classification import ClassPredictions, GroupPredictions, SimilarityPredictions
 from camcli.targets.readers.detection import BoxPredictions, read_detections
-from camcli.targets.readers.find import at, chosen, pooled
+from camcli.targets.readers.find import find_scores, get_path, pool_features
 from camcli.targets.readers.segmentation import PixelPredictions, resize_masks
 from camcli.targets.target import LOGIT
 
 if TYPE_CHECKING:
-    from camcli.targets.target import Activation, Reading, Score, Task
+    from camcli.targets.target import Activation, Predictions, Score, Task
 
 
 @dataclass(frozen=True, slots=True)
-class Outlet:
-    """How what a model returns is read.
+class OutputSpec:
+    """Specification of how a model's output is read.
 
     Attributes:
         task: ``classify``: one score for each class. ``segment``: one for each class and pixel. ``detect``: boxes, each
             with its class and score, a mapping of ``boxes``, ``labels`` and ``scores`` for each image. ``features``:
-            channels over cells, perhaps not pooled; a channel's score is its mean over them (see :func:`pooled`).
-        path: where in the output the answer lies, such as ``logits``, ``0`` or ``aux.0``; empty for the rule of
-            :func:`chosen`.
-        min_score: boxes below it are left out.
-        score: which number of a class's is explained.
-        references: of a network that gives features, those of other pictures ``(r, c)``: each "class" is then the
-            likeness to one of them, the cosine.
-        prefix: of features that are tokens, how many stand before those of the patches: they are no cells.
-        group: whether the images of a batch belong together, so that one row of scores may answer for all of them.
-        two_sided: whether a single score tells two classes apart: it is that of the second, and minus it (1 minus
-            it, where it is a probability) that of the first.
+            channels over cells, perhaps not pooled; a channel's score is its mean over them (see
+            :func:`camcli.targets.readers.find.pool_features`).
+        path: path of the scores in the output, such as ``logits``, ``0`` or ``aux.0``; empty for the rule of
+            :func:`camcli.targets.readers.find.find_scores`.
+        min_score: least score of boxes to keep.
+        score: kind of score that is explained.
+        references: for a network that gives features, those of other pictures ``(r, c)``: each "class" is then the
+            cosine similarity to one of them.
+        prefix: for features that are tokens, the number of tokens before those of the patches, which are not cells.
+        group: True if the images of a batch belong together and may share one row of scores.
+        two_sided: True if a single score separates two classes: it is the score of the second, and its negative (1
+            minus it for a probability) that of the first.
     """
 
     task: Task = "classify"
@@ -48,7 +49,7 @@ class Outlet:
     group: bool = False
     two_sided: bool = False
 
-    def says(
+    def describe_score(
         self,
         activation: Activation,
         classes: int,
@@ -56,12 +57,16 @@ class Outlet:
         headless: bool = False,
         cosine: tuple[float, float] | None = None,
     ) -> str:
-        """What is explained, in words for people; where scores follow from ``cosine`` the classes are prompts."""
-        own = _of_prompts(activation, *cosine) if cosine else self._says(activation, classes, region, headless)
-        said = self.score.words or own
-        return said if self.score.sign > 0 else f"{said}, negated: what lowers it is warm"
+        """Describe the explained score; given the scale and bias ``cosine``, classes are prompts."""
+        default = (
+            _describe_prompt_score(activation, *cosine)
+            if cosine
+            else self._describe_default_score(activation, classes, region, headless)
+        )
+        description = self.score.description or default
+        return description if self.score.sign > 0 else f"{description}, negated: what lowers it is warm"
 
-    def _says(self, activation: Activation, classes: int, region: bool, headless: bool) -> str:
+    def _describe_default_score(self, activation: Activation, classes: int, region: bool, headless: bool) -> str:
         if self.task == "detect":
             return f"the score of each box of at least {self.min_score:g}, a map for each"
         if self.task == "segment":
@@ -91,8 +96,8 @@ class Outlet:
             return "class logit (before sigmoid): classes do not exclude one another"
         return "class logit (before softmax)"
 
-    def nothing(self) -> str:
-        """Why an image has no class of its own accord."""
+    def describe_no_target(self) -> str:
+        """Return the reason why an image has no target."""
         if self.task == "detect":
             return f"the model finds no box with a score of at least {self.min_score:g} in it"
         return (
@@ -105,75 +110,77 @@ class Outlet:
         images: int,
         names: Sequence[str] = (),
         activation: Activation = "softmax",
-        seen: Tensor | None = None,
-        region: Tensor | None = None,
-    ) -> Reading:
-        """What a model returned for a batch, read.
+        picture_mask: Tensor | None = None,
+        region_mask: Tensor | None = None,
+    ) -> Predictions:
+        """Read a model's output for a batch as predictions.
 
         Args:
-            output: what it returned.
-            images: how many it was given.
-            names: of the classes, if they are known.
-            activation: what makes probabilities of the scores.
-            seen: for ``segment``: which part of each input is picture and not padding, ``(n, h, w)``.
-            region: for ``segment``: over what is summed, ``(n, h, w)``; None for where the class is predicted.
+            output: what the model returned.
+            images: number of images in the batch.
+            names: names of the classes, if known.
+            activation: function from scores to probabilities.
+            picture_mask: for ``segment``: the pixels of each input that are not padding, ``(n, h, w)``.
+            region_mask: for ``segment``: the region to sum over, ``(n, h, w)``; None for where the class is predicted.
 
         Raises:
-            RequestError: there is no answer in it, or several things could be the answer.
+            RequestError: there are no scores in the output, or several tensors could be the scores.
         """
         if self.task == "detect":
-            found_boxes = read_detections(at(output, self.path), images)
+            found_boxes = read_detections(get_path(output, self.path), images)
             return BoxPredictions(found_boxes, len(names) or None, self.min_score, self.score.sign)
         width = len(names) if self.references is None else self.references.shape[1]
         if self.task == "segment":
-            found = chosen(output, images, width, self.path, self.task, self.group)
-            # Once for all classes: to the scores' device, and to their size.
-            inside, where = (None if masks is None else resize_masks(masks, found) for masks in (seen, region))
+            found = find_scores(output, images, width, self.path, self.task, self.group)
+            # Once for all classes.
+            inside, where = (
+                None if masks is None else resize_masks(masks, found) for masks in (picture_mask, region_mask)
+            )
             return PixelPredictions(found.float(), activation, tuple(names), inside, where, self.score)
-        found = self.row(output, images, width)
+        found = self.read_rows(output, images, width)
         if self.two_sided and found.shape[1] == 1:
             found = torch.cat([1 - found if activation == "probabilities" else -found, found], 1)
-        reading: Reading = ClassPredictions(found, activation, self.score)
+        predictions: Predictions = ClassPredictions(found, activation, self.score)
         if self.references is not None:
-            reading = SimilarityPredictions.to(found, self.references, self.score)
-        return GroupPredictions(reading) if len(found) < images else reading
+            predictions = SimilarityPredictions.from_features(found, self.references, self.score)
+        return GroupPredictions(predictions) if len(found) < images else predictions
 
-    def row(self, output: Any, images: int, width: int = 0) -> Tensor:
-        """The scores or pooled features in what a model returned, ``(n, width)``.
+    def read_rows(self, output: Any, images: int, width: int = 0) -> Tensor:
+        """Read the scores or pooled features in a model's output, ``(n, width)``.
 
         Args:
-            output: what it returned.
-            images: how many it was given.
-            width: how many scores or channels there are; 0 if nobody knows.
+            output: what the model returned.
+            images: number of images in the batch.
+            width: number of scores or channels; 0 if unknown.
 
         Raises:
-            RequestError: there are none in it, or several things could be them.
+            RequestError: there are none in the output, or several tensors could be them.
         """
-        found = chosen(output, images, width, self.path, self.task, self.group)
+        found = find_scores(output, images, width, self.path, self.task, self.group)
         if self.task == "features":
-            found = pooled(found, width, self.prefix)
+            found = pool_features(found, width, self.prefix)
         return found.reshape(len(found), -1)
 
 
-PLAIN = Outlet()
+DEFAULT_OUTPUT_SPEC = OutputSpec()
 
 
-def _of_prompts(activation: Activation, scale: float, bias: float) -> str:
+def _describe_prompt_score(activation: Activation, scale: float, bias: float) -> str:
     added = f"{'plus' if bias > 0 else 'minus'} {abs(bias):.4g}" if bias else ""
     before = f", before {activation}" if activation != "none" else ""
     return " ".join(filter(None, [f"prompt logit: {scale:.4g} times its cosine with the image", added])) + before
 
 
-def table_of(reading: Reading) -> Tensor | None:
-    """The scores of a batch, ``(n, classes)`` or ``(n, classes, h, w)``, as the model gives them; None of boxes."""
-    one = reading._one if isinstance(reading, GroupPredictions) else reading
-    return one.table if isinstance(one, ClassPredictions | PixelPredictions) else None
+def get_score_tensor(predictions: Predictions) -> Tensor | None:
+    """Return a batch's scores as the model gives them, ``(n, classes)`` or ``(n, classes, h, w)``; None for boxes."""
+    one = predictions._predictions if isinstance(predictions, GroupPredictions) else predictions
+    return one.score_tensor if isinstance(one, ClassPredictions | PixelPredictions) else None
 
 
-def of_boxes(reading: Reading, row: int = 0) -> Tensor | None:
-    """Of each box in an image its four sides, class and score ``(boxes, 6)``, as given; None where there are none."""
-    if not isinstance(reading, BoxPredictions):
+def get_boxes(predictions: Predictions, row: int = 0) -> Tensor | None:
+    """Return corners, class and score of each box in an image, ``(boxes, 6)``; None if not from a detector."""
+    if not isinstance(predictions, BoxPredictions):
         return None
-    one = reading.found[row]
+    one = predictions.detections[row]
     found = [one["boxes"].detach(), one["labels"].detach()[:, None], one["scores"].detach()[:, None]]
     return torch.cat([part.float().cpu() for part in found], dim=1)

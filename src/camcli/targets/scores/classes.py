@@ -1,4 +1,4 @@
-"""Scores of classes, as small functions of what the model says of all of them."""
+"""Scores of classes, as functions of the model's scores of all classes."""
 
 from collections.abc import Sequence
 
@@ -7,55 +7,54 @@ from jaxtyping import Float
 from torch import Tensor
 
 from camcli.base.errors import RequestError
-from camcli.targets.target import Activation, as_given
+from camcli.targets.target import Activation, logit
 
-logit = as_given
-similarity = as_given  # where the scores are cosines
+similarity = logit  # where the scores are cosines
 
 
 def probability(
     scores: Float[Tensor, "classes *rest"], index: int, rivals: Sequence[int], activation: Activation
 ) -> Float[Tensor, "*rest"]:
-    """Softmax or sigmoid of the scores, at the class; the score itself where that is a probability.
+    """Compute softmax or sigmoid of the scores at the class; return a score that is a probability itself.
 
     Raises:
-        RequestError: nothing makes probabilities of this model's scores.
+        RequestError: the model's scores have no activation.
     """
     del rivals
     if activation == "probabilities":
         return scores[index]
-    return scores.sigmoid()[index] if _alone(scores, activation) else scores.softmax(0)[index]
+    return scores.sigmoid()[index] if _is_independent(scores, activation) else scores.softmax(0)[index]
 
 
 def logprob(
     scores: Float[Tensor, "classes *rest"], index: int, rivals: Sequence[int], activation: Activation
 ) -> Float[Tensor, "*rest"]:
-    """The logarithm of the class's probability, computed without it unless the model gives no more than that.
+    """Compute the log-probability of the class, from its score unless the model gives probabilities alone.
 
     Its gradient does not vanish where the probability is nearly 0.
 
     Raises:
-        RequestError: nothing makes probabilities of this model's scores.
+        RequestError: the model's scores have no activation.
     """
     del rivals
     if activation == "probabilities":
         return scores[index].log()
-    return F.logsigmoid(scores)[index] if _alone(scores, activation) else scores.log_softmax(0)[index]
+    return F.logsigmoid(scores)[index] if _is_independent(scores, activation) else scores.log_softmax(0)[index]
 
 
 def margin(
     scores: Float[Tensor, "classes *rest"], index: int, rivals: Sequence[int], activation: Activation
 ) -> Float[Tensor, "*rest"]:
-    """The class's score minus the greatest of its rivals': why this class and not that.
+    """Compute the class's score minus the greatest of its rivals': why this class and not that.
 
-    The gradient is the difference of the two classes' gradients, so what speaks for both cancels.
+    The gradient is the difference of the two classes' gradients, so that contributions to both cancel.
     """
     del activation
     return scores[index] - scores[list(rivals)].amax(0)
 
 
-def _alone(scores: Tensor, activation: Activation) -> bool:
-    """Whether each class has a probability of its own; softmax of a single score is 1 whatever it says."""
+def _is_independent(scores: Tensor, activation: Activation) -> bool:
+    """Return whether classes have independent probabilities; a single score has, as its softmax is always 1."""
     if activation == "none":
         raise RequestError(
             "nothing makes probabilities of this model's scores",
