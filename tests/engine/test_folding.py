@@ -11,7 +11,7 @@ from torch import nn
 import camcli
 from camcli import Explainer
 from camcli.engine.layers.probe import probe_image
-from camcli.engine.speed.folding import ConvNormPair, find_conv_bn_pairs, fold_batch_norms, fuse_conv_bn_weights
+from camcli.engine.speed.folding import ConvNormPair, find_conv_bn_pairs, fold_batch_norms, fuse
 from camcli.engine.speed.tune import optimize_weights
 from camcli.images.decode import decode
 from camcli.models import BUNDLED_MODEL
@@ -91,7 +91,7 @@ def test_the_formula_by_hand():
     behind.running_var.fill_(4)
     nn.init.constant_(behind.weight, 5)
     nn.init.constant_(behind.bias, 7)
-    weight, bias = fuse_conv_bn_weights(convolution, behind)
+    weight, bias = fuse(convolution, behind)
     # 5 ((2 x + 1) - 3) / 2 + 7 = 5 x + 2
     assert (weight.item(), bias.item()) == (5, 2)
 
@@ -104,7 +104,7 @@ def test_eps_is_part_of_the_formula():
     behind.running_var.fill_(1)
     nn.init.constant_(behind.weight, 5)
     nn.init.constant_(behind.bias, 7)
-    weight, bias = fuse_conv_bn_weights(convolution, behind)
+    weight, bias = fuse(convolution, behind)
     # 5 ((2 x + 1) - 3) / sqrt(1 + 3) + 7 = 5 x + 2
     assert (weight.item(), bias.item()) == (5, 2)
 

@@ -12,11 +12,14 @@ from readback import facts, ledger
 from torch import nn
 
 from camcli.base.errors import RequestError
+from camcli.engine.network import Network
+from camcli.images.transform import Preprocess
 from camcli.models import imported_files
 from camcli.runs.explain.run import Run
 from camcli.runs.job import fingerprint
 from camcli.runs.job.job import Job
 from camcli.runs.worker.worker import Worker
+from camcli.targets.labels import Labels
 from conftest import Bring, Go, Paint
 
 MADE = """
@@ -339,3 +342,13 @@ def test_a_row_brought_in_by_a_test_has_no_file(bring: Bring, paint: Paint, go: 
     paint("a.png")
     ((one,),) = go("a.png", method=bring(own))
     assert one.error is None
+
+
+def test_the_preprocessing_counts_as_it_did_under_its_classs_first_name() -> None:
+    preprocess = Preprocess(size=(16, 16), mean=(0.0,), std=(1.0,), resize=(16, 16), fit="squash")
+    network = Network("n", nn.Identity(), preprocess, Labels(("a",)), "pretrained", "here")
+    written = fingerprint.collect_parts(Job(), network, "0")["preprocessing"]
+    assert written == fingerprint.hash_part(
+        "Prepare(size=(16, 16), mean=(0.0,), std=(1.0,), resize=(16, 16), fit='squash', "
+        "interpolation='bicubic', fill=0)"
+    )

@@ -43,7 +43,8 @@ def collect_parts(job: Job, network: Network, sha256: str) -> dict[str, str]:
         "job": hash_part(job.fingerprint),
         "weights": DIGEST_PREFIX + sha256,
         "buffers": DIGEST_PREFIX + network.unsaved_sha256(),
-        "preprocessing": hash_part(repr(network.preprocess)),
+        # By the class's first name, so that a folder begun under that is resumed.
+        "preprocessing": hash_part(repr(network.preprocess).replace("Preprocess", "Prepare", 1)),
         "labels": hash_part(repr(network.labels)),
         **find_versions(network.module),
     }
