@@ -11,7 +11,7 @@ from PIL import Image
 from camcli.engine.explanation import Explanation
 from camcli.images.source import Picture, PictureSource
 from camcli.images.transform import Preprocess
-from camcli.outputs import COLORMAPS, OUTPUTS, draw, panel, warn
+from camcli.outputs import COLORMAPS, OUTPUTS, banner, draw, panel
 from camcli.outputs.style import Style
 
 STYLE = Style("inferno", 0.6, "image")
@@ -112,12 +112,12 @@ def test_what_the_model_did_not_see_is_hatched_in_the_heatmap_and_grey_in_the_ov
 @pytest.mark.parametrize("name", ["overlay", "heatmap", "panel"])
 @pytest.mark.parametrize("map_", [None, GRADIENT], ids=["layer", "input"])
 def test_untrained_weights_are_said_on_every_picture(name, map_):
-    def banner(style):
-        off = np.abs(drawn(name, picture(), explanation(map_), style) - np.array(warn.BANNER_COLOUR))
+    def distance(style):
+        off = np.abs(drawn(name, picture(), explanation(map_), style) - np.array(banner.BANNER_COLOUR))
         return (off <= (12 if name == "overlay" else 0)).all(2).sum()  # JPEG moves colours by a few levels
 
-    assert banner(STYLE) < 50
-    assert banner(UNTRAINED) > 2000
+    assert distance(STYLE) < 50
+    assert distance(UNTRAINED) > 2000
 
 
 @pytest.mark.parametrize("name", ["overlay", "heatmap", "panel"])

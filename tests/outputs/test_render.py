@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from camcli.base.errors import PictureError
-from camcli.outputs import COLORMAPS, draw, style, warn
+from camcli.outputs import COLORMAPS, banner, draw, style
+from camcli.outputs.banner import stamp_untrained
 from camcli.outputs.draw import apply_colormap, blend, draw_gradient
 from camcli.outputs.encode import png
 from camcli.outputs.style import Style, peak_value, rectify, to_unit_range
-from camcli.outputs.warn import stamp_untrained
 
 STYLE = Style("inferno", 0.6, "image")
 
@@ -319,17 +319,17 @@ def test_the_banner_is_there_at_any_size(shape):
     pixels = np.zeros((*shape, 3), np.uint8)
     stamped = stamp_untrained(pixels)
     assert stamped.shape == pixels.shape
-    banner = (stamped == warn.BANNER_COLOUR).all(2)
-    assert banner[-1].any()
+    striped = (stamped == banner.BANNER_COLOUR).all(2)
+    assert striped[-1].any()
     if shape[0] > 60:
-        assert not banner[: shape[0] // 2].any()
+        assert not striped[: shape[0] // 2].any()
 
 
 @pytest.mark.parametrize(("width", "says"), [(1000, "means nothing"), (150, "random weights"), (50, "random")])
 def test_the_banner_says_as_much_as_fits(width, says):
-    text, size = warn._fit_text(float(width), 40)
+    text, size = banner._fit_text(float(width), 40)
     assert says in text
-    assert size >= warn.MIN_TEXT_SIZE
+    assert size >= banner.MIN_TEXT_SIZE
 
 
 def test_the_banners_text_is_legible():

@@ -25,7 +25,7 @@ from camcli.images.numbers import NumberColumn
 from camcli.images.transform import Preprocess
 from camcli.images.view import View
 from camcli.metrics.statistics import RunningStats, TopK, chance_correlation
-from camcli.outputs import draw, warn
+from camcli.outputs import banner, draw
 from camcli.outputs.sheet import THUMBNAIL_SIDE, SheetRow, SheetTile, compose_sheet, make_thumbnail
 from camcli.outputs.style import Style
 from camcli.runs.channels import ChannelJob, activations
@@ -555,7 +555,7 @@ def test_what_an_untrained_network_gives_says_so(paint: Paint, tiny: str, pixels
     assert result.exit_code == 0, result.output
     # What was there of the other ranking is gone.
     assert files() == ["channels.json", "channels.untrained.csv", "channels.untrained.png"]
-    assert (pixels("out/channels.untrained.png")[-5, 5] == warn.BANNER_COLOUR).all()
+    assert (pixels("out/channels.untrained.png")[-5, 5] == banner.BANNER_COLOUR).all()
     assert json.loads(Path("out/channels.json").read_text())["untrained"]
     assert all(json.loads(line)["untrained"] for line in result.stdout.splitlines())
     assert "this ranking means nothing, and every file says so" in result.stderr

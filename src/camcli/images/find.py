@@ -21,8 +21,8 @@ from camcli.images.decode import T
 from camcli.images.formats import SUFFIXES, SkippedFiles, suffix_of
 from camcli.images.name_stream import read_entries
 from camcli.images.naming import output_name
+from camcli.images.own_outputs import WrittenFiles
 from camcli.images.source import PAUSE, ByteStream, PictureSource
-from camcli.images.written import WrittenFiles
 
 # A folder that holds both files of a pair was written by camcli.
 OUTPUT_FOLDER_MARKS = (

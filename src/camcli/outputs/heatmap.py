@@ -2,7 +2,8 @@
 
 from camcli.engine.explanation import Explanation
 from camcli.images.source import Picture
-from camcli.outputs import draw, encode, warn
+from camcli.outputs import draw, encode
+from camcli.outputs.banner import stamp_untrained
 from camcli.outputs.style import Style, draw_concepts, to_unit_range
 
 
@@ -15,4 +16,4 @@ def heatmap(picture: Picture, explanation: Explanation, style: Style) -> bytes:
         coloured = draw.shade(*draw_concepts(explanation.map, style, picture.view.onto_picture))
     else:
         coloured = draw.apply_colormap(picture.view.onto_picture(to_unit_range(explanation.map, style)), style.colormap)
-    return encode.png(warn.stamp_untrained(coloured) if style.untrained else coloured)
+    return encode.png(stamp_untrained(coloured) if style.untrained else coloured)

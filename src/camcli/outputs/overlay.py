@@ -5,7 +5,8 @@ from jaxtyping import UInt8
 
 from camcli.engine.explanation import Explanation
 from camcli.images.source import Picture
-from camcli.outputs import draw, encode, warn
+from camcli.outputs import draw, encode
+from camcli.outputs.banner import stamp_untrained
 from camcli.outputs.style import Style, draw_concepts, to_unit_range
 
 
@@ -31,4 +32,4 @@ def draw_overlay(picture: Picture, explanation: Explanation, style: Style) -> UI
     else:
         heat = picture.view.onto_picture(to_unit_range(explanation.map, style, smooth=True))
         blended = draw.blend(picture.pixels, heat, style)
-    return warn.stamp_untrained(blended) if style.untrained else blended
+    return stamp_untrained(blended) if style.untrained else blended

@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from camcli.engine.explanation import Concept, Explanation
 from camcli.images.source import Picture
 from camcli.images.view import View
-from camcli.outputs import draw, encode, style, warn
+from camcli.outputs import draw, encode, style
+from camcli.outputs.banner import stamp_untrained
 from camcli.outputs.draw import apply_colormap
 from camcli.outputs.style import Style, concept_colour, draw_concepts, full_scale, peak_value, rectify, to_unit_range
 
@@ -96,7 +97,7 @@ def _draw_tiles(picture: Picture, explanation: Explanation, style: Style) -> Ite
     height, width = _find_tile_size(*picture.pixels.shape[:2])
     pixels = np.asarray(Image.fromarray(picture.pixels).resize((width, height), Image.Resampling.BICUBIC))
     view = picture.view.scale(height, width)
-    stamped = warn.stamp_untrained if style.untrained else lambda drawn: drawn
+    stamped = stamp_untrained if style.untrained else lambda drawn: drawn
     if explanation.concepts:
         heat, colours = draw_concepts(explanation.map, style, view.onto_picture)
         yield _PanelTile("picture", pixels)

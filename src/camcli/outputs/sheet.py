@@ -10,7 +10,8 @@ from jaxtyping import Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from camcli.images.view import View
-from camcli.outputs import draw, warn
+from camcli.outputs import draw
+from camcli.outputs.banner import stamp_untrained
 from camcli.outputs.draw import apply_colormap
 from camcli.outputs.panel import BLACK, GREY, shorten_text
 from camcli.outputs.style import Style, to_unit_range
@@ -113,7 +114,7 @@ def compose_sheet(
     draw.line((MARGIN, top - ROW_GAP // 2, width - MARGIN, top - ROW_GAP // 2), RULE_COLOUR)
     _write_lines(draw, below, SMALL, (MARGIN, top), room)
     drawn = np.array(page)
-    return warn.stamp_untrained(drawn) if style.untrained else drawn
+    return stamp_untrained(drawn) if style.untrained else drawn
 
 
 def _line_height(size: int) -> int:

@@ -16,7 +16,7 @@ from camcli.engine.hooks.state import frozen
 from camcli.engine.network import Network, is_two_sided, make_two_sided
 from camcli.images.transform import Preprocess
 from camcli.models import user_code
-from camcli.models.adapters import headless, owning, resize
+from camcli.models.adapters import copying, headless, resize
 from camcli.models.spec import ModelSpec
 from camcli.models.weights import checkpoint, fit
 from camcli.targets.labels import Labels
@@ -59,7 +59,7 @@ def load(spec: ModelSpec) -> Network:
         made = user_code.call_user_code(function, spec.name)
         # Loaded models may be changed, and the user's code may hold this one.
         remake = partial(user_code.call_user_code, function, spec.name)
-        made, shared = owning.copy_module(made, remake, deep=bool(spec.weights))
+        made, shared = copying.copy_module(made, remake, deep=bool(spec.weights))
     if shared and (spec.weights or spec.headless):
         raise RequestError(
             f"{spec.name} hands out the same network each time, which must stay as it is, and {shared}",
