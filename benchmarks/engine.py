@@ -19,8 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from camcli.engine.speed.tune import compile_prefix, optimize_weights
-
 CLASS = 3
 # The layer of each; of others the default one.
 LAYERS = {"resnet50": "layer4"}
@@ -96,6 +94,7 @@ def ours(who: str, made: Any, layer: str, images: Any) -> Callable[[], Any]:
     import torch
 
     from camcli import Explainer
+    from camcli.engine.speed.tune import compile_prefix, optimize_weights
 
     method = "guided-gradcam" if "guided" in who else "gradcam"
     explainer = Explainer(made, layers=[layer], method=method)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from camcli import Explainer, Labels, Network, Preprocess
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "kit"))
 import dino
 
 # A picture that is itself composed of two of the others is left out.

@@ -8,6 +8,7 @@ import torch
 import camcli
 from camcli.engine.explainer import Explainer
 from camcli.images.transform import Preprocess
+from camcli.methods.concept import Concepts
 from camcli.targets.readers.spec import OutputSpec
 from kit.networks import Small, named, pictures
 
@@ -45,6 +46,32 @@ def test_an_explainer_has_its_old_arguments_and_attributes() -> None:
         assert explainer.recipes == explainer.bound_methods
     with pytest.warns(DeprecationWarning, match=r"use Explainer\.fitted_concepts"):
         explainer.fitted = {}
+
+
+def test_old_arguments_of_methods() -> None:
+    explainer = Explainer(Small(), layers="conv2")
+    with pytest.warns(DeprecationWarning, match=r"Explainer\.results\(choose=\.\.\.\) is deprecated .*; use select="):
+        [[one], _] = explainer.results(IMAGES, choose=lambda row, scores: [1])
+    assert one.index == 1
+    network = named(Small(), 3)
+    with torch.no_grad(), pytest.warns(DeprecationWarning, match="use region_mask="):
+        network.read(network.module(IMAGES), 2, region=None)
+
+
+def test_values_have_their_old_attributes_and_methods() -> None:
+    preprocess = named(Small(), 3).preprocess
+    with pytest.warns(DeprecationWarning, match=r"use Preprocess\.max_divisor"):
+        assert preprocess.spare(100, 100) == preprocess.max_divisor(100, 100)
+    view = preprocess.view(100, 100)
+    with pytest.warns(DeprecationWarning, match=r"use View\.sees_whole_picture"):
+        assert view.whole is view.sees_whole_picture
+    with pytest.warns(DeprecationWarning, match=r"use OutputSpec\.describe_no_target"):
+        assert OutputSpec().nothing() == OutputSpec().describe_no_target()
+    zeros = torch.zeros(1)
+    with pytest.warns(DeprecationWarning, match=r"Concepts\(held=\.\.\.\) is deprecated"):
+        concepts = Concepts(maps=zeros, held=zeros + 1, negative_share=zeros, classes=zeros, score_gains=zeros)
+    with pytest.warns(DeprecationWarning, match=r"use Concepts\.kept_share"):
+        assert concepts.held == 1
 
 
 def test_an_explainers_old_methods_are_functions() -> None:

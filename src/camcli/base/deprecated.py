@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 C = TypeVar("C", bound=type)
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def warn_renamed(old: str, new: str, depth: int = 1) -> None:
@@ -19,30 +20,42 @@ def warn_renamed(old: str, new: str, depth: int = 1) -> None:
     )
 
 
+def accept_old_arguments(names: Mapping[str, str]) -> Callable[[F], F]:
+    """Let a function take keyword arguments by old names too.
+
+    Args:
+        names: new names by their old ones. An old one counts where both are given, as ``dataclasses.replace`` does.
+    """
+
+    def decorate(function: F) -> F:
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            for old, new in names.items():
+                if old in kwargs:
+                    owner = function.__qualname__.removesuffix(".__init__").removesuffix(".__new__")
+                    warn_renamed(f"{owner}({old}=...)", f"{new}=")
+                    kwargs[new] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return cast("F", call)
+
+    return decorate
+
+
 def with_old_names(
     arguments: Mapping[str, str] | None = None, attributes: Mapping[str, str] | None = None
 ) -> Callable[[C], C]:
-    """Make a class decorator that keeps old keyword arguments of the constructor and old attributes working.
+    """Give a class's constructor its old keyword arguments, and its instances their old attributes and methods.
 
     Args:
-        arguments: new names of keyword arguments by their old ones. The old one wins where both are given, as
-            ``dataclasses.replace`` does.
-        attributes: new names of attributes by their old ones.
+        arguments: new names of keyword arguments by their old ones.
+        attributes: new names of attributes and methods by their old ones.
     """
 
     def decorate(cls: C) -> C:
-        construct = cls.__init__  # type: ignore[misc]
-
-        @wraps(construct)
-        def initialize(self: Any, *args: Any, **kwargs: Any) -> None:
-            for old, new in (arguments or {}).items():
-                if old in kwargs:
-                    warn_renamed(f"{cls.__name__}({old}=...)", f"{new}=")
-                    kwargs[new] = kwargs.pop(old)
-            construct(self, *args, **kwargs)
-
         if arguments:
-            cls.__init__ = initialize  # type: ignore[misc]
+            constructor = "__new__" if issubclass(cls, tuple) else "__init__"
+            setattr(cls, constructor, accept_old_arguments(arguments)(getattr(cls, constructor)))
         for old, new in (attributes or {}).items():
             setattr(cls, old, _make_property(cls.__name__, old, new))
         return cls

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from camcli.base.deprecated import warn_renamed, with_old_names
+from camcli.base.deprecated import accept_old_arguments, warn_renamed, with_old_names
 from camcli.base.errors import PictureError
 from camcli.engine import OLD_ARGUMENTS, OLD_ATTRIBUTES, Place
 from camcli.engine.checks.compatibility import check_setup, list_caveats
@@ -251,6 +251,7 @@ class Explainer:
             everything.append(cast("list[Explanation]", results))
         return everything
 
+    @accept_old_arguments({"choose": "select", "seen": "picture_mask", "among": "competing"})
     def results(
         self,
         images: Float[Tensor, "n d h w"],

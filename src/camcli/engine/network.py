@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from camcli.base.deprecated import with_old_names
+from camcli.base.deprecated import accept_old_arguments, with_old_names
 from camcli.engine import stored
 from camcli.engine.layers.layout import scale_grid
 from camcli.images.transform import Preprocess
@@ -66,6 +66,7 @@ class Network:
     activation_asked: bool = False
     shared: str = ""
 
+    @accept_old_arguments({"seen": "picture_mask", "region": "region_mask"})
     def read(
         self,
         output: Any,

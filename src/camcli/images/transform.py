@@ -9,6 +9,7 @@ from jaxtyping import Float, Float32
 from PIL import Image
 from torch import Tensor
 
+from camcli.base.deprecated import with_old_names
 from camcli.images import Crop
 from camcli.images.view import MIN_REDUCED_SIDE, REDUCING_GAP, View
 
@@ -23,6 +24,11 @@ PICTURE_CHANNELS = (1, 3)
 MAX_RESIZED_PIXELS = 2**26
 
 
+# Names of the last release.
+OLD_NAMES = {"planes": "from_planes", "reduced": "from_reduced", "spare": "max_divisor", "changed": "adapt"}
+
+
+@with_old_names(attributes=OLD_NAMES)
 @dataclass(frozen=True, slots=True)
 class Preprocess:
     """Preprocessing of an upright RGB picture to the model's input: resize, centre crop, normalize.

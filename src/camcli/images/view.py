@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
+from camcli.base.deprecated import with_old_names
 from camcli.images.placement import Placement
 
 # A picture that is reduced in two steps keeps at least this multiple of its final size after the first. Measurements
@@ -16,6 +17,21 @@ REDUCING_GAP = 2.5
 MIN_REDUCED_SIDE = 256
 
 
+# Names of the last release.
+OLD_NAMES = {
+    "whole": "sees_whole_picture",
+    "cut": "crop",
+    "position": "cell_centre",
+    "shown": "visible_cells",
+    "centres": "pixel_centres",
+    "corners": "box_to_picture",
+    "window": "visible_window",
+    "whole_input": "view_of_input",
+    "scaled": "scale",
+}
+
+
+@with_old_names(attributes=OLD_NAMES)
 @dataclass(frozen=True, slots=True)
 class View:
     """Part of a picture that the model saw.

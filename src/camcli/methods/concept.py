@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from camcli.base.deprecated import with_old_names
 from camcli.base.errors import RequestError
 from camcli.methods.activation import flatten_cells, scale_to_unit, top_eigenvectors, unflatten_cells
 
@@ -14,6 +15,11 @@ from camcli.methods.activation import flatten_cells, scale_to_unit, top_eigenvec
 LogitsFromLayer = Callable[[Iterable[Tensor]], Iterator[Tensor]]
 
 
+# Names of the last release.
+OLD_NAMES = {"held": "kept_share", "negative": "negative_share", "rises": "score_gains"}
+
+
+@with_old_names(OLD_NAMES, OLD_NAMES)
 class Concepts(NamedTuple):
     """Result of a method of kind ``concept``.
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
+from camcli.base.deprecated import with_old_names
 from camcli.models import RANDOM_WEIGHTS, PoolOption
 
 if TYPE_CHECKING:
     from camcli.engine.network import Network
 
 
+# Names of the last release.
+OLD_NAMES = {"random": "is_random", "file": "weights_file", "kind": "weights_kind", "wrapped": "has_wrapper"}
+
+
+@with_old_names(attributes=OLD_NAMES)
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """Request for a model, as its source gets it.

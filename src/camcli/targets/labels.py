@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+from camcli.base.deprecated import with_old_names
 from camcli.base.errors import RequestError, find_nearest
 from camcli.targets import class_list
 from camcli.targets.class_list import WORDNET_ID
@@ -18,6 +19,11 @@ Noun = Literal["class", "channel", "prompt"]
 PLURALS: dict[Noun, str] = {"class": "classes", "channel": "channels", "prompt": "prompts"}
 
 
+# Names of the last release.
+OLD_NAMES = {"open": "explainable_count"}
+
+
+@with_old_names(attributes=OLD_NAMES)
 @dataclass(frozen=True, slots=True)
 class Labels:
     """Names of classes, in the order of the model's scores.

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -90,19 +89,15 @@ def fold_batch_norms(model: nn.Module, pairs: Sequence[ConvNormPair]) -> Callabl
 
 
 def fuse(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[nn.Parameter, nn.Parameter]:
-    """Compute weight and bias of a convolution that does what both do, as parameters without a gradient."""
-    assert norm.running_mean is not None
+    """Compute W' = W gamma / sqrt(var + eps), and b' = beta + (b - mean) gamma / sqrt(var + eps), as parameters."""
     assert norm.running_var is not None
-    weight, bias = fuse_conv_bn_weights(
-        convolution.weight,
-        convolution.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias,
-    )
-    return nn.Parameter(weight, requires_grad=False), nn.Parameter(bias, requires_grad=False)
+    assert norm.running_mean is not None
+    scale = (norm.running_var + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight
+    bias = -norm.running_mean if convolution.bias is None else convolution.bias - norm.running_mean
+    bias = bias * scale if norm.bias is None else norm.bias + bias * scale
+    weight = convolution.weight * scale.reshape(-1, 1, 1, 1)
+    return nn.Parameter(weight.detach(), requires_grad=False), nn.Parameter(bias.detach(), requires_grad=False)
 
 
 class _ConvNormCapture(TorchFunctionMode):

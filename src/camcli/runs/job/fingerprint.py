@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -44,7 +45,7 @@ def collect_parts(job: Job, network: Network, sha256: str) -> dict[str, str]:
         "weights": DIGEST_PREFIX + sha256,
         "buffers": DIGEST_PREFIX + network.unsaved_sha256(),
         # By the class's first name, so that a folder begun under that is resumed.
-        "preprocessing": hash_part(repr(network.preprocess).replace("Preprocess", "Prepare", 1)),
+        "preprocessing": hash_part(re.sub(r"^Preprocess\(", "Prepare(", repr(network.preprocess))),
         "labels": hash_part(repr(network.labels)),
         **find_versions(network.module),
     }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from camcli.base.deprecated import accept_old_arguments, with_old_names
 from camcli.targets.readers.classification import ClassPredictions, GroupPredictions, SimilarityPredictions
 from camcli.targets.readers.detection import BoxPredictions, read_detections
 from camcli.targets.readers.find import find_scores, get_path, pool_features
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from camcli.targets.target import Activation, Predictions, Score, Task
 
 
+# Names of the last release.
+OLD_NAMES = {"says": "describe_score", "nothing": "describe_no_target", "row": "read_rows"}
+
+
+@with_old_names(attributes=OLD_NAMES)
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
     """Specification of how a model's output is read.
@@ -104,6 +110,7 @@ class OutputSpec:
             "the model predicts nothing but background in it" if self.task == "segment" else "its target gives no class"
         )
 
+    @accept_old_arguments({"seen": "picture_mask", "region": "region_mask"})
     def read(
         self,
         output: Any,
