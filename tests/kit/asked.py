@@ -1,4 +1,4 @@
-"""Evidence of a small network for the methods that ask again, without the explainer: plainly written, unbatched."""
+"""Signals of a small network for the methods that ask again, without the explainer: plainly written, unbatched."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -36,7 +36,7 @@ class Two(nn.Module):
 
 
 class Asked:
-    """The evidence by its names, for pictures and the class explained of each."""
+    """The signals by their names, for pictures and the class explained of each."""
 
     def __init__(self, model: Two, images: Tensor, index: list[int]) -> None:
         self.model, self.images, self.index = model, images, torch.tensor(index)
@@ -49,15 +49,15 @@ class Asked:
     def chosen(self, logits: Tensor) -> Tensor:
         return logits.gather(1, self.index[:, None])[:, 0]
 
-    def ask(self, variants: Iterable[Tensor]) -> Iterator[Tensor]:
+    def score_of(self, variants: Iterable[Tensor]) -> Iterator[Tensor]:
         for variant in variants:
             yield self.chosen(self.model(variant)).detach()
 
-    def rest(self, variants: Iterable[Tensor]) -> Iterator[Tensor]:
+    def score_from_layer(self, variants: Iterable[Tensor]) -> Iterator[Tensor]:
         for variant in variants:
             yield self.chosen(self.model.head(variant)).detach()
 
-    def slopes(self, variants: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    def score_and_grad(self, variants: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         for variant in variants:
             leaf = variant.detach().requires_grad_()
             score = self.chosen(self.model(leaf))
@@ -82,7 +82,7 @@ class Asked:
 
 
 def asking(score: Callable[[Tensor], Tensor], ahead: int = 1) -> Callable[[Iterable[Tensor]], Iterator[Tensor]]:
-    """Evidence ``ask`` of a function (n, 3, H, W) -> (n,), answered in batches of ``ahead`` variants."""
+    """The signal ``score_of`` of a function (n, 3, H, W) -> (n,), answered in batches of ``ahead`` variants."""
 
     def ask(variants: Iterable[Tensor]) -> Iterator[Tensor]:
         variants = iter(variants)
@@ -93,7 +93,7 @@ def asking(score: Callable[[Tensor], Tensor], ahead: int = 1) -> Callable[[Itera
 
 
 def sloping(score: Callable[[Tensor], Tensor]) -> Callable[[Iterable[Tensor]], Iterator[tuple[Tensor, Tensor]]]:
-    """Evidence ``slopes`` of a function (n, 3, H, W) -> (n,)."""
+    """The signal ``score_and_grad`` of a function (n, 3, H, W) -> (n,)."""
 
     def slopes(variants: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         for variant in variants:

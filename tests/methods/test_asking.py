@@ -299,20 +299,20 @@ def test_options_out_of_range_are_refused():
 
 # Each is called with evidence as its attributes; where it draws, it draws little.
 CALLS = {
-    "scorecam": lambda e: scorecam(e.act, e.images, e.ask),
-    "scorecam-signed": lambda e: scorecam(e.act, e.images, e.ask, softmax=False),
-    "gscorecam": lambda e: gscorecam(e.act, e.grad, e.images, e.ask, top=3),
-    "ss-cam": lambda e: ss_cam(e.act, e.images, e.ask, samples=3),
-    "ss-cam-image": lambda e: ss_cam(e.act, e.images, e.ask, samples=3, on="image"),
-    "is-cam": lambda e: is_cam(e.act, e.images, e.ask, samples=4),
-    "ablation-cam": lambda e: ablation_cam(e.act, e.score, e.rest),
-    "ablation-cam-norm": lambda e: ablation_cam(e.act, e.score, e.rest, per="norm"),
-    "occlusion": lambda e: occlusion(e.images, e.score, e.ask, window=3, stride=2),
-    "rise": lambda e: rise(e.images, e.ask, samples=50, cells=3),
+    "scorecam": lambda e: scorecam(e.act, e.images, e.score_of),
+    "scorecam-signed": lambda e: scorecam(e.act, e.images, e.score_of, softmax=False),
+    "gscorecam": lambda e: gscorecam(e.act, e.grad, e.images, e.score_of, top=3),
+    "ss-cam": lambda e: ss_cam(e.act, e.images, e.score_of, samples=3),
+    "ss-cam-image": lambda e: ss_cam(e.act, e.images, e.score_of, samples=3, on="image"),
+    "is-cam": lambda e: is_cam(e.act, e.images, e.score_of, samples=4),
+    "ablation-cam": lambda e: ablation_cam(e.act, e.score, e.score_from_layer),
+    "ablation-cam-norm": lambda e: ablation_cam(e.act, e.score, e.score_from_layer, per="norm"),
+    "occlusion": lambda e: occlusion(e.images, e.score, e.score_of, window=3, stride=2),
+    "rise": lambda e: rise(e.images, e.score_of, samples=50, cells=3),
     "saliency": lambda e: saliency(e.input_grad),
     "input-x-gradient": lambda e: input_x_gradient(e.images, e.input_grad),
-    "smoothgrad": lambda e: smoothgrad(e.images, e.slopes, samples=3),
-    "integrated-gradients": lambda e: integrated_gradients(e.images, e.slopes, steps=5),
+    "smoothgrad": lambda e: smoothgrad(e.images, e.score_and_grad, samples=3),
+    "integrated-gradients": lambda e: integrated_gradients(e.images, e.score_and_grad, steps=5),
     "fullgrad": lambda e: fullgrad(e.images, e.input_grad, e.biases),
 }
 CHANNELS = ["scorecam", "scorecam-signed", "gscorecam", "ss-cam", "ss-cam-image", "is-cam", "ablation-cam"]
@@ -370,7 +370,7 @@ def test_a_mirrored_picture_has_the_mirrored_map(name):
 
 
 def watched(ahead):
-    """``ask``, ``rest`` and ``slopes`` that read ahead, and what they saw: [drawn, answered, most alive at once]."""
+    """Signals that ask again, reading ahead, and what they saw: [drawn, answered, most alive at once]."""
     seen = {"drawn": 0, "answered": 0, "alive": 0, "ahead": 0}
     alive = weakref.WeakSet()
 
@@ -408,8 +408,10 @@ def test_variants_are_drawn_as_they_are_asked_for_and_not_kept(name, ahead):
     plain = evidence()
     wanted = CALLS[name](plain)
     gc.collect()
-    seen, predictions = watched(ahead)
-    plain.ask, plain.rest, plain.slopes = map(predictions, (plain.ask, plain.rest, plain.slopes))
+    seen, read_ahead = watched(ahead)
+    plain.score_of, plain.score_from_layer, plain.score_and_grad = map(
+        read_ahead, (plain.score_of, plain.score_from_layer, plain.score_and_grad)
+    )
     # Read one by one or all ahead of the first answer, the map is the same.
     assert torch.equal(CALLS[name](plain), wanted)
     assert seen["drawn"] == seen["answered"] > 2
@@ -420,10 +422,10 @@ def test_variants_are_drawn_as_they_are_asked_for_and_not_kept(name, ahead):
 
 def test_ss_cam_without_noise_is_scorecam():
     e = evidence()
-    wanted = scorecam(e.act, e.images, e.ask)
+    wanted = scorecam(e.act, e.images, e.score_of)
     for on in ("mask", "image"):
-        close(ss_cam(e.act, e.images, e.ask, samples=2, sigma=0.0, on=on), wanted)
-        assert (ss_cam(e.act, e.images, e.ask, samples=2, on=on) - wanted).abs().max() > 0.01 * wanted.abs().max()
+        close(ss_cam(e.act, e.images, e.score_of, samples=2, sigma=0.0, on=on), wanted)
+        assert (ss_cam(e.act, e.images, e.score_of, samples=2, on=on) - wanted).abs().max() > 0.01 * wanted.abs().max()
 
 
 def test_ss_cam_of_a_linear_score_is_scorecam():
@@ -439,8 +441,8 @@ def test_ss_cam_of_a_linear_score_is_scorecam():
 
 def test_is_cam_in_one_straight_step_is_scorecam():
     e = evidence()
-    wanted = scorecam(e.act, e.images, e.ask)
-    close(is_cam(e.act, e.images, e.ask, samples=1, path="straight"), wanted)
+    wanted = scorecam(e.act, e.images, e.score_of)
+    close(is_cam(e.act, e.images, e.score_of, samples=1, path="straight"), wanted)
 
 
 def test_is_cam_of_a_linear_score_is_scorecam_times_a_factor():
@@ -453,7 +455,7 @@ def test_is_cam_of_a_linear_score_is_scorecam_times_a_factor():
 
 def test_gscorecam_of_all_channels_is_scorecam():
     e = evidence()
-    close(gscorecam(e.act, e.grad, e.images, e.ask), scorecam(e.act, e.images, e.ask))
+    close(gscorecam(e.act, e.grad, e.images, e.score_of), scorecam(e.act, e.images, e.score_of))
 
 
 def test_ablation_cam_of_a_linear_head_without_bias_is_gradcam_up_to_scale():
@@ -519,8 +521,8 @@ def test_rise_of_a_linear_score_tends_to_its_expectation():
 
 def test_smoothgrad_without_noise_is_the_gradient():
     e = evidence()
-    close(smoothgrad(e.images, e.slopes, samples=1, sigma=0.0), e.input_grad)
-    close(smoothgrad(e.images, e.slopes, samples=3, sigma=0.0), e.input_grad)
+    close(smoothgrad(e.images, e.score_and_grad, samples=1, sigma=0.0), e.input_grad)
+    close(smoothgrad(e.images, e.score_and_grad, samples=3, sigma=0.0), e.input_grad)
 
 
 def test_integrated_gradients_of_a_quadratic_are_complete():
@@ -541,11 +543,11 @@ def test_integrated_gradients_of_a_quadratic_are_complete():
 @pytest.mark.parametrize("rule", ["gauss", "midpoint", "right"])
 def test_integrated_gradients_of_a_network_are_complete_in_the_limit(rule):
     e = evidence()
-    (blank,) = e.ask([torch.zeros_like(e.images)])
+    (blank,) = e.score_of([torch.zeros_like(e.images)])
     difference = e.score - blank
 
     def gap(steps):
-        map = integrated_gradients(e.images, e.slopes, steps=steps, rule=rule)
+        map = integrated_gradients(e.images, e.score_and_grad, steps=steps, rule=rule)
         return ((map.sum((1, 2, 3)) - difference).abs() / difference.abs()).max()
 
     assert gap(50) < 0.05
