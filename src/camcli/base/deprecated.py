@@ -11,12 +11,12 @@ C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def warn_renamed(old: str, new: str, depth: int = 1) -> None:
-    """Warn that a name has changed; ``depth`` is the number of calls between this one and the user's code."""
+def warn_renamed(old: str, new: str) -> None:
+    """Warn the caller of the function that calls this one that a name has changed."""
     warnings.warn(
         f"{old} is deprecated and will be removed in the next release; use {new}",
         DeprecationWarning,
-        stacklevel=depth + 2,
+        stacklevel=3,
     )
 
 
