@@ -15,6 +15,7 @@ import psutil
 import pytest
 import torch
 from PIL import Image
+from shared import BLACK, BLUE, RED, ROOT, Bring, Go, Paint
 
 from camcli.runs.job.job import Job
 from camcli.runs.record.outcome import Outcome
@@ -23,7 +24,6 @@ from camcli.runs.record.outcome import Outcome
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # likewise for the commands that tests start
 
-ROOT = Path(__file__).resolve().parent.parent
 MUCH_MEMORY = 2 * 2**30  # bytes
 
 # A classifier by colour, whose numbers can be worked out by hand. The picture is squashed to 16 x 16 and its values
@@ -115,9 +115,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in others]
 
 
-RED, GREEN, BLUE, BLACK = (250, 0, 0), (0, 250, 0), (0, 0, 250), (0, 0, 0)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def commands_keep_no_memory() -> Iterator[None]:
     """Commands that tests run in their own process do not set its allocator for all tests after them.
@@ -199,9 +196,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-Paint = Callable[..., Path]
-
-
 @pytest.fixture
 def paint(here: Path) -> Paint:
     """Writes a picture of one colour, perhaps with a box of another: ``paint("a.png", RED, box=(x0, y0, x1, y1))``."""
@@ -248,9 +242,6 @@ def two(paint: Paint) -> None:
     paint("in/b.png", BLUE)
 
 
-Bring = Callable[..., str]
-
-
 @pytest.fixture
 def bring(monkeypatch: pytest.MonkeyPatch) -> Bring:
     """Brings a function into the table of methods for one test: ``bring(function, fuse=...)`` gives its name."""
@@ -274,9 +265,6 @@ def bring(monkeypatch: pytest.MonkeyPatch) -> Bring:
         return name
 
     return bring
-
-
-Go = Callable[..., "list[list[Outcome]]"]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import zipfile
 
 import pytest
 import torch
+from shared import ROOT
 from typer.testing import CliRunner
 
 import camcli
@@ -14,7 +15,6 @@ from camcli.base import weight_files
 from camcli.base.errors import RequestError
 from camcli.cli import app
 from camcli.models.listing import resolve
-from conftest import ROOT
 
 SAMPLES = ROOT / "sample_images"
 

@@ -11,12 +11,12 @@ from typing import Literal
 import numpy as np
 import pytest
 from readback import facts, files, ledger
+from shared import BLUE, GREEN, RED, Bring, Paint
 from typer.testing import CliRunner, Result
 
 import camcli
 from camcli.cli import app
 from camcli.methods import METHODS
-from conftest import BLUE, GREEN, RED, Bring, Paint
 
 
 def do(*words: str, stdin: bytes | None = None, **environment: str) -> Result:

@@ -11,6 +11,7 @@ import torch
 from networks import Pooled, Small, named, pictures, untouched
 from PIL import Image
 from readback import facts, files, ledger
+from shared import BLUE, GREEN, RED, Bring, Go, Paint
 from torch import nn
 
 import camcli
@@ -26,7 +27,6 @@ from camcli.outputs import OUTPUTS, draw, panel
 from camcli.outputs.style import Style, concept_colour
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
-from conftest import BLUE, GREEN, RED, Bring, Go, Paint
 
 STYLE = Style("inferno", 0.6, "image")
 

@@ -13,6 +13,7 @@ from clips import PROMPTS, tiny_clip
 from open_clip.model import resize_pos_embed
 from PIL import Image
 from readback import facts, ledger
+from shared import BLUE, RED
 from timm.layers import resample_abs_pos_embed
 from torchvision.models.vision_transformer import interpolate_embeddings
 from typer.testing import CliRunner, Result
@@ -28,7 +29,6 @@ from camcli.engine.network import Network
 from camcli.images.decode import decode
 from camcli.images.transform import Preprocess
 from camcli.models.load import load
-from conftest import BLUE, RED
 
 
 def do(*words: str) -> Result:

@@ -5,13 +5,13 @@ import re
 import torch
 from jaxtyping import Float
 from networks import Small, pictures
+from shared import ROOT
 from torch import Tensor
 
 from camcli import Explainer
 from camcli.engine.maps.method import describe_method, read_method_options
 from camcli.methods import METHODS, MethodRow
 from camcli.methods.gradient import gradcam
-from conftest import ROOT
 
 
 def block(what: str) -> str:

@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+from shared import ROOT
 
 import camcli
-from conftest import ROOT
 
 PAGES = sorted(path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")))
 LINK = re.compile(r"\]\(\s*<?([^)\s>]+)>?[^)]*\)")

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from conftest import ROOT
+from shared import ROOT
 
 FILES = sorted((ROOT / "src" / "camcli").rglob("*.py"))
 SECTIONS = ("Args:", "Attributes:", "Raises:", "Returns:", "Yields:")

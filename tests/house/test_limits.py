@@ -4,8 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
-
-from conftest import ROOT
+from shared import ROOT
 
 SOURCE = ROOT / "src" / "camcli"
 FILES = sorted(SOURCE.rglob("*.py"))

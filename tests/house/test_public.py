@@ -5,10 +5,10 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from shared import BLUE, GREEN, RED, Paint
 
 import camcli
 from camcli.base.errors import PictureError, RequestError
-from conftest import BLUE, GREEN, RED, Paint
 
 HEAVY = {"torch", "torchvision", "timm", "open_clip", "cv2", "numpy", "PIL", "rich", "typer"}
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from shared import Paint
 from typer.testing import CliRunner
 
 import camcli
 from camcli.base.errors import RequestError
 from camcli.cli import app
-from conftest import Paint
 
 NETS = """
 from dataclasses import dataclass

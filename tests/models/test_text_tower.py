@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from click.testing import Result
 from networks import untouched
 from readback import facts, ledger
+from shared import ROOT
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -21,7 +22,6 @@ from camcli.cli import app
 from camcli.images.decode import decode
 from camcli.models.load import load as load_model
 from camcli.runs.job.job import Job
-from conftest import ROOT
 
 SAMPLES = ROOT / "sample_images"
 COFFEE, CAT, BOTH = SAMPLES / "coffee.png", SAMPLES / "chelsea.png", SAMPLES / "cat-and-espresso.jpg"

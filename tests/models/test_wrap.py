@@ -11,6 +11,7 @@ import torch
 from networks import Small, pictures, seeded
 from PIL import Image
 from readback import facts, ledger
+from shared import BLUE, RED, ROOT, Paint
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -22,7 +23,6 @@ from camcli.images.features import ExtraInputs, FeatureFile
 from camcli.methods import METHODS, works_at
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
-from conftest import BLUE, RED, ROOT, Paint
 
 WRAPPERS = '''
 import torch

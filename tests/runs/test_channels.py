@@ -12,6 +12,7 @@ import torch
 from networks import Small, pictures, unruly, untouched
 from PIL import Image
 from readback import files
+from shared import BLACK, BLUE, GREEN, RED, Paint
 from torch import nn
 from typer.testing import CliRunner, Result
 
@@ -32,7 +33,6 @@ from camcli.runs.channels import ChannelJob, activations
 from camcli.runs.channels.activations import pool_channels
 from camcli.runs.channels.run import ChannelRun
 from camcli.runs.job.job import Job
-from conftest import BLACK, BLUE, GREEN, RED, Paint
 
 MODELS = '''
 """Models whose layers can be worked out by hand."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from readback import facts, files
+from shared import ROOT, Go, Paint
 from typer.testing import CliRunner
 
 from camcli.base.errors import RequestError
@@ -14,7 +15,6 @@ from camcli.cli import app
 from camcli.runs.job import job_file
 from camcli.runs.job.job import Job
 from camcli.runs.record.outcome import Counts
-from conftest import ROOT, Go, Paint
 
 DEFAULTS = asdict(Job())
 Ask = Callable[..., Job]

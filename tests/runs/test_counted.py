@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from readback import facts, ledger
+from shared import Bring, Go, Paint
 from torch import nn
 
 from camcli.base.errors import RequestError
@@ -20,7 +21,6 @@ from camcli.runs.job import fingerprint
 from camcli.runs.job.job import Job
 from camcli.runs.worker.worker import Worker
 from camcli.targets.labels import Labels
-from conftest import Bring, Go, Paint
 
 MADE = """
 from camcli import Labels, Preprocess

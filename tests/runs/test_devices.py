@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from networks import Small, explainer, named, pictures, same, small
 from readback import facts, files, ledger
+from shared import BLUE, GREEN, RED, Go, Paint
 from test_group import MEAN
 from test_prompts import SAY, clip  # noqa: F401  a fixture
 from torch import nn
@@ -28,7 +29,6 @@ from camcli.engine.speed.tune import copy_to
 from camcli.methods import METHODS
 from camcli.runs.explain.run import Run
 from camcli.runs.worker.threads import map_over
-from conftest import BLUE, GREEN, RED, Go, Paint
 
 CPU = torch.device("cpu")
 ON_A_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

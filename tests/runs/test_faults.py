@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from readback import facts, files, ledger
+from shared import Go, Paint
 
 from camcli.base import atomic
 from camcli.base.errors import OutputError
@@ -17,7 +18,6 @@ from camcli.runs.job.job import Job
 from camcli.runs.record.folder import LOCK_FILE, Folder
 from camcli.runs.record.ledger import FILE, Ledger
 from camcli.runs.record.outcome import Outcome
-from conftest import Go, Paint
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 BROKEN = OSError(errno.EIO, "Input/output error")

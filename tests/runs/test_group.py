@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from networks import Small, pictures, seeded
 from readback import facts, files, ledger
+from shared import BLUE, GREEN, RED, Paint
 from torch import Tensor, nn
 
 import camcli
@@ -15,7 +16,6 @@ from camcli.images.find import group_items
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
 from camcli.runs.worker.threads import split_by_length
-from conftest import BLUE, GREEN, RED, Paint
 
 COUNT = 3
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from networks import Pooled, Small, pictures, seeded
+from shared import Paint
 from torch import Tensor, nn
 
 import camcli
@@ -13,7 +14,6 @@ from camcli import Explainer, Job, Run
 from camcli.base.errors import PictureError, RequestError
 from camcli.engine.speed.tune import optimize_weights
 from camcli.targets.target import Score
-from conftest import Paint
 
 BLACK, RED, WHITE = (0, 0, 0), (255, 0, 0), (255, 255, 255)
 

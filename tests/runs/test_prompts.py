@@ -11,6 +11,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from shared import BLUE, GREEN, RED, Paint
 from standin import prompt as sentence
 from typer.testing import CliRunner, Result
 
@@ -22,7 +23,6 @@ from camcli.outputs.sheet import THUMBNAIL_SIDE
 from camcli.runs.job.job import Job
 from camcli.runs.prompts import PromptComparison, PromptJob
 from camcli.runs.prompts.run import LINES_FILE, PromptRun
-from conftest import BLUE, GREEN, RED, Paint
 
 TOWERS = {
     "embed_dim": 16,

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from click.testing import Result
 from readback import ledger
+from shared import ROOT
 from typer.testing import CliRunner
 
 import camcli
@@ -20,7 +21,6 @@ from camcli.images.decode import decode
 from camcli.models import load
 from camcli.runs.job.job import Job
 from camcli.runs.worker.resolve import resolve_job
-from conftest import ROOT
 
 SAMPLES = ROOT / "sample_images"
 COFFEE, CAT = SAMPLES / "coffee.png", SAMPLES / "chelsea.png"

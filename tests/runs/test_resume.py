@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from readback import facts, files, ledger
+from shared import GREEN, Go, Paint
 
 from camcli.base import atomic
 from camcli.base.errors import OutputError, RequestError
@@ -16,7 +17,6 @@ from camcli.runs.explain import writer
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
 from camcli.runs.record.failures import RESULT_OUTDATED, RESULT_STAYS
-from conftest import GREEN, Go, Paint
 
 
 def changes(before: dict[str, int]) -> set[str]:

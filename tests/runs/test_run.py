@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from readback import facts, files, ledger
+from shared import BLUE, GREEN, RED, Go, Paint
 
 from camcli.base.errors import NothingFoundError, RequestError
 from camcli.images.source import PictureSource
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
 from camcli.runs.worker.worker import Worker
-from conftest import BLUE, GREEN, RED, Go, Paint
 
 # ---- what comes out
 

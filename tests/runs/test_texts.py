@@ -14,6 +14,7 @@ from click.testing import Result
 from clips import tiny_clip
 from networks import named, pictures
 from readback import facts, files, ledger
+from shared import ROOT
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -32,7 +33,6 @@ from camcli.runs.job.prompts import Prompts, read_prompts
 from camcli.targets import is_multi_target, resolve
 from camcli.targets.scores import SCORES
 from camcli.targets.target import Score, mask_competing
-from conftest import ROOT
 
 SAMPLES = ROOT / "sample_images"
 COFFEE, CAT = SAMPLES / "coffee.png", SAMPLES / "chelsea.png"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from shared import Paint
 
 import camcli
 from camcli.images import decode
@@ -22,7 +23,6 @@ from camcli.runs.worker import pipeline, prepare, resources
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.pipeline import decode_batches, stream_results
 from camcli.runs.worker.worker import Worker
-from conftest import Paint
 
 
 def made(model: str, **more) -> Worker:
