@@ -1,3 +1,5 @@
+"""Errors keep what they say, and name the nearest of what there is."""
+
 import pickle
 
 import pytest

@@ -1,3 +1,5 @@
+"""The console: progress, summaries and what goes to which stream."""
+
 import io
 import re
 import sys

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from networks import Small, Stacked, named, pictures, unruly, untouched
-from test_attention import MODELS, SIZE, attended, timm_vit
+from vision_transformers import MODELS, SIZE, attended, timm_vit
 
 from camcli import Explainer, PictureError, RequestError
 from camcli.methods.attention import attention, gae, rollout

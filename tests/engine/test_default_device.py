@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from networks import Small, Stacked, pictures, seeded
-from test_arithmetic import Pooled
+from pooled_network import Pooled
 
 import camcli
 from camcli import Explainer, Job

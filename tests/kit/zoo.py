@@ -281,8 +281,8 @@ larger variants of a torchvision model only have their maps and their placement 
   was not tried.
 
 torchvision's segmentation and detection models are compared with gradients written out by hand instead, in
-`tests/targets/test_places.py` and `tests/targets/test_outlet.py`. Volumes and videos are refused, because a map lies in
-the image plane.
+`tests/targets/test_segmentation_and_detection.py` and `tests/targets/test_output_spec.py`. Volumes and videos are
+refused, because a map lies in the image plane.
 
 ## A family that needs special treatment
 

@@ -1,42 +1,16 @@
-"""Each output holds what it says, at the size it says, with the same view of the picture."""
+"""Each output holds what it says, at the size it says, with the same view of the image."""
 
 import io
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from drawings import GRADIENT, SQUASH, STYLE, UNTRAINED, drawn, explanation, picture
 from PIL import Image
 
-from camcli.engine.explanation import Explanation
-from camcli.images.source import Picture, PictureSource
-from camcli.images.transform import Preprocess
-from camcli.outputs import COLORMAPS, OUTPUTS, banner, draw, panel
+from camcli.images.source import Picture
+from camcli.outputs import COLORMAPS, OUTPUTS, banner, draw
 from camcli.outputs.style import Style
-
-STYLE = Style("inferno", 0.6, "image")
-UNTRAINED = Style("inferno", 0.6, "image", untrained=True)
-HALF = (0.5, 0.5, 0.5)
-PREPARE = Preprocess((224, 224), HALF, HALF, (256, 256))
-SQUASH = Preprocess((224, 224), HALF, HALF, (224, 224), "squash")
-
-
-def picture(width=300, height=200, preprocess=PREPARE):
-    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Picture(PictureSource(Path("in/a.jpg"), "in/a.jpg"), pixels, preprocess.view(width, height))
-
-
-def explanation(map_=None, label="tabby, tabby cat", notes=()):
-    if map_ is None:
-        map_ = np.random.default_rng(1).standard_normal((7, 7)).astype(np.float32)
-    return Explanation(map_, "gradcam", "blocks.6.0.bn3", 281, label, 9.25, 0.391, notes)
-
-
-GRADIENT = np.random.default_rng(2).standard_normal((3, 224, 224)).astype(np.float32)
-
-
-def drawn(name, *args):
-    return np.asarray(Image.open(io.BytesIO(OUTPUTS.load(name)(*args))))
 
 
 @pytest.mark.parametrize("name", OUTPUTS.names())
@@ -143,112 +117,3 @@ def test_a_gradient_is_spread_in_the_overlay_only():
     assert (over == square.pixels).all(2).mean() < 0.05
     raw = np.load(io.BytesIO(OUTPUTS.load("array")(square, explanation(dust), STYLE)))
     assert np.array_equal(raw, dust)
-
-
-# --- the panel ------------------------------------------------------------------------------------------------------
-
-
-def captions(map_, style=STYLE):
-    return [tile.caption for tile in panel._draw_tiles(picture(), explanation(map_), style)]
-
-
-def test_the_panel_shows_the_gradient_of_a_map_at_the_input():
-    assert captions(None) == ["picture", "heatmap", "overlay"]
-    assert captions(GRADIENT) == ["picture", "heatmap", "overlay, smoothed", "signed gradient, on its own scale"]
-
-
-@pytest.mark.parametrize("size", [(300, 200), (4000, 3000), (16, 16), (5000, 20), (20, 5000), (1, 1)])
-def test_the_panels_pictures_are_of_moderate_size(size):
-    for tile in panel._draw_tiles(panel._crop_around_view(picture(*size)), explanation(), STYLE):
-        assert min(tile.pixels.shape[:2]) >= panel.MIN_TILE_SIDE
-        assert tile.pixels.shape[0] == panel.TILE_HEIGHT or tile.pixels.shape[1] == panel.MAX_TILE_WIDTH
-        assert tile.pixels.shape[0] <= panel.TILE_HEIGHT
-        assert tile.pixels.shape[1] <= panel.MAX_TILE_WIDTH
-    sheet = drawn("panel", picture(*size), explanation(), STYLE)
-    assert panel.MIN_WIDTH <= sheet.shape[1] <= 3 * panel.MAX_TILE_WIDTH + 200
-
-
-def test_the_panel_says_class_index_score_probability_method_layer_and_notes():
-    heading = " ".join(text for _, _, text in panel._heading(explanation()))
-    assert heading == "tabby, tabby cat class 281, score 9.25, probability 0.391"
-    footing = [text for _, _, text in panel._footing(picture(), picture(), explanation(notes=("a note",)), UNTRAINED)]
-    assert footing == [
-        "gradcam at blocks.6.0.bn3: in/a.jpg",
-        "a note",
-        "hatched: not seen by the model",
-        "the weights are random: the map means nothing",
-    ]
-    squashed = picture(preprocess=SQUASH)
-    assert len(panel._footing(squashed, squashed, explanation(), STYLE)) == 1
-
-
-@pytest.mark.parametrize(
-    ("style", "says"),
-    [
-        (STYLE, "1 = 0.72, this map's strongest"),
-        (Style("inferno", 0.6, "run", 1.5), "1 = 1.5, the run's strongest (this map's is 0.72)"),
-        (Style("inferno", 0.6, "none"), "1 = 1, not normalised (this map's strongest is 0.72)"),
-    ],
-)
-def test_the_panel_says_what_full_colour_is(style, says):
-    assert panel._describe_scale(np.array([[-9, 0.72]], np.float32), style) == says
-
-
-@pytest.mark.parametrize("style", [STYLE, Style("inferno", 0.6, "run", 0.0)])
-def test_the_panel_says_where_there_is_nothing_to_show(style):
-    assert panel._describe_scale(np.array([[-9, 0]], np.float32), style) == "nothing to show: no value is above zero"
-
-
-def strip(width, height, preprocess=PREPARE):
-    """What the panel shows of a strip, and what it says of it."""
-    whole = picture(width, height, preprocess)
-    shown = panel._crop_around_view(whole)
-    return shown, [text for _, _, text in panel._footing(whole, shown, explanation(), STYLE)][1:]
-
-
-def test_a_picture_of_usual_proportions_is_shown_whole():
-    for size in ((300, 200), (200, 300), (800, 200), (1, 1)):
-        shown, _ = strip(*size)
-        assert (shown.view, shown.pixels.shape) == (picture(*size).view, (size[1], size[0], 3))
-
-
-@pytest.mark.parametrize("upright", [False, True])
-def test_of_a_strip_the_surroundings_of_the_view_are_shown(upright):
-    whole = picture(20, 5000) if upright else picture(5000, 20)
-    shown = panel._crop_around_view(whole)
-    pixels = whole.pixels[2460:2540] if upright else whole.pixels[:, 2460:2540]
-    assert np.array_equal(shown.pixels, pixels)
-    _, words = strip(*((20, 5000) if upright else (5000, 20)))
-    size, of = ("20 x 80", "20 x 5000") if upright else ("80 x 20", "5000 x 20")
-    assert words == [f"shown: the {size} pixels around the model's view, of {of}", "hatched: not seen by the model"]
-    # The map lies on the same pixels as before.
-    map_ = explanation().map
-    onto = whole.view.onto_picture(map_)
-    onto = onto[2460:2540] if upright else onto[:, 2460:2540]
-    np.testing.assert_allclose(shown.view.onto_picture(map_), onto, rtol=1e-4, atol=1e-5)
-
-
-def test_a_strip_that_the_model_saw_whole_is_shown_whole_and_stretched():
-    shown, words = strip(5000, 20, SQUASH)
-    assert shown.pixels.shape == (20, 5000, 3)
-    assert words == ["drawn stretched: 5000 x 20 pixels as 896 x 72"]
-
-
-def test_words_too_long_for_the_sheet_are_shortened():
-    assert panel.shorten_text("short", 20, 500) == "short"
-    shortened = panel.shorten_text("a very long label " * 40, 20, 500)
-    assert shortened.endswith("…")
-    assert 400 < panel.ImageFont.load_default(20).getlength(shortened) <= 500
-
-
-@pytest.mark.parametrize("label", ["", "line\nbreak\tand \x1b[31mescape", "猫 ünïcødé", "lone \udcff", "x" * 5000])
-def test_any_label_can_be_written(label):
-    sheet = drawn("panel", picture(), explanation(label=label), STYLE)
-    assert sheet.shape[0] == drawn("panel", picture(), explanation(), STYLE).shape[0]
-
-
-def test_nothing_is_written_beyond_the_margin():
-    sheet = drawn("panel", picture(), explanation(label="W" * 500, notes=("n" * 900,)), UNTRAINED)
-    margin = panel.MARGIN - 4
-    for edge in (sheet[:margin], sheet[-margin:], sheet[:, :margin], sheet[:, -margin:]):
-        assert (edge == 255).all()

@@ -1,4 +1,4 @@
-"""Which number is explained: scores worked by hand, and what becomes of them on the way to a map."""
+"""Which number is explained: scores worked out by hand, and what becomes of them on the way to a map."""
 
 import math
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import ByHand, Pooled, Small, named, pictures
+from networks import ByHand, Small, named, pictures
+from scored import IMAGES, MODEL
 from torch import nn
 
 from camcli import Explainer
@@ -97,13 +98,6 @@ def test_nobody_to_compare_with_is_an_error():
     # What a segmentation finds nowhere is no rival.
     with pytest.raises(PictureError, match="no other class"):
         Score(has_rivals=True).find_rivals(torch.tensor([1.0, -torch.inf]), 0)
-
-
-# ---- maps
-
-# Pooling and a linear head: Grad-CAM's channel weights are the gradient by the scores times the head's weights.
-MODEL = Pooled(3)
-IMAGES = pictures(2, 8)
 
 
 def wanted(gradient):
@@ -257,168 +251,3 @@ def test_what_is_explained_is_said():
     assert "probability" in Explainer(network, score="probability").describe_target()
     assert Explainer(network, score="margin", versus=[2]).describe_target() == "a class's margin over thing 2"
     assert Explainer(network, counterfactual=True).describe_target().endswith("what lowers it is warm")
-
-
-# ---- the channels that matter most
-
-
-def shares(image, index):
-    act = MODEL.last(MODEL.features(image)).detach()
-    weights = MODEL.fc.weight.detach()[index] / act[0, 0].numel()
-    return act, weights, (weights[:, None, None] * act[0]).sum((1, 2))
-
-
-@pytest.mark.parametrize("method", ["gradcam", "hirescam", "activation"])
-def test_the_strongest_channels_are_those_of_the_greatest_share(method):
-    image = IMAGES[:1]
-    act, weights, share = shares(image, 2)
-    order = share.argsort(descending=True).tolist()
-    [ones] = Explainer(named(MODEL, 3), layers=["last"], method=method, top_channels=3)(image, 2)
-    assert [one.channel for one in ones] == order[:3]
-    assert [one.weight for one in ones] == pytest.approx(share[order[:3]].tolist())
-    assert {(one.index, one.label) for one in ones} == {(2, "thing 2")}
-    for one in ones:
-        part = act[0, one.channel] * (1 if method == "activation" else weights[one.channel])
-        np.testing.assert_allclose(one.map, part.numpy(), rtol=1e-5)
-
-
-def test_all_channels_together_are_the_map():
-    explain = Explainer(MODEL, layers=["last"], top_channels=4)
-    [[whole]] = Explainer(MODEL, layers=["last"])(IMAGES[:1], 1)
-    [ones] = explain(IMAGES[:1], 1)
-    np.testing.assert_allclose(sum(one.map for one in ones), whole.map, rtol=1e-5, atol=1e-7)
-    # And their weights are the score, but for the head's bias.
-    score = float(MODEL(IMAGES[:1])[0, 1].detach() - MODEL.fc.bias[1].detach())
-    assert sum(one.weight for one in ones) == pytest.approx(score)
-
-
-def test_mirrored_pictures_have_the_same_channels():
-    explain = Explainer(MODEL, layers=["last"], top_channels=2, flips=["flip"])
-    [ones] = explain(IMAGES[:1], 1)
-    both = torch.cat([IMAGES[:1], IMAGES[:1].flip(-1)])
-    share = torch.stack([shares(one[None], 1)[2] for one in both]).mean(0)
-    assert [one.channel for one in ones] == share.argsort(descending=True)[:2].tolist()
-    assert [one.weight for one in ones] == pytest.approx(share.sort(descending=True).values[:2].tolist())
-
-
-def test_each_picture_has_its_own_channels():
-    together = Explainer(MODEL, layers=["last"], top_channels=2)(IMAGES, [0, 2])
-    for row, index in ((0, 0), (1, 2)):
-        [alone] = Explainer(MODEL, layers=["last"], top_channels=2)(IMAGES[row : row + 1], index)
-        assert [one.channel for one in alone] == [one.channel for one in together[row]]
-
-
-@pytest.mark.parametrize("method", ["eigencam", "scorecam", "guided-backprop", "guided-gradcam"])
-def test_a_map_that_is_no_sum_of_channels_has_no_strongest(method):
-    layers = [] if method == "guided-backprop" else ["conv2"]
-    with pytest.raises(RequestError, match=r"layer's channels"):
-        Explainer(Small(), layers=layers, method=method, top_channels=2)(pictures(1, 16), 1)
-
-
-def test_more_channels_than_there_are_is_refused():
-    with pytest.raises(RequestError, match="the layer 'last' has 4"):
-        Explainer(MODEL, layers=["last"], top_channels=5).check(IMAGES[:1])
-    with pytest.raises(RequestError, match="neither fused nor smoothed"):
-        Explainer(MODEL, layers=["last", "features.0"], top_channels=2, fuse="mean")
-
-
-# ---- a channel of the layer
-
-
-def test_a_channel_is_shown_as_the_layer_gives_it():
-    act = MODEL.last(MODEL.features(IMAGES)).detach()
-    found = Explainer(named(MODEL, 3), layers=["last"], method="activation")(IMAGES, [[3, 0], [1]])
-    assert [[(one.index, one.label, one.channel) for one in ones] for ones in found] == [
-        [(3, "channel 3", 3), (0, "channel 0", 0)],
-        [(1, "channel 1", 1)],
-    ]
-    np.testing.assert_allclose(found[0][0].map, act[0, 3].numpy(), rtol=1e-6)
-    assert found[1][0].score == pytest.approx(float(act[1, 1].mean()))
-    assert found[1][0].probability is None
-
-
-@pytest.mark.parametrize("method", ["activation", "gradcam"])
-def test_a_silent_channel_is_shown_as_it_is_and_said(method):
-    headless = nn.Sequential(nn.Conv2d(3, 12, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
-    with torch.no_grad():
-        headless[0].bias[2] = -1000
-    [[silent, loud]] = Explainer(named(headless, 12, headless=True), layers=["1"], method=method)(IMAGES[:1], [[2, 1]])
-    assert not silent.map.any()
-    assert silent.notes == ("channel 2 is silent here: it is zero everywhere, and so is its map",)
-    assert (silent.channel, silent.score) == (2, 0)
-    assert loud.map.any()
-    assert not loud.notes
-    # A class whose map is zero is still a failure.
-    [[one]] = Explainer(named(headless, 12), layers=["1"]).results(IMAGES[:1], lambda row, scores: [2])
-    assert isinstance(one, PictureError)
-
-
-def test_a_channel_that_the_layer_does_not_have_is_refused():
-    explain = Explainer(MODEL, layers=["last", "features.0"], method="activation")
-    with pytest.raises(RequestError, match="there is no channel 4 at the layer 'last'") as caught:
-        explain(IMAGES, 4)
-    assert "4 channels, counted from 0 to 3" in caught.value.hint
-    with pytest.raises(RequestError, match="none is named"):
-        explain(IMAGES)
-
-
-def test_a_channel_and_a_class_are_not_one_target():
-    with pytest.raises(RequestError, match="the other methods explain a class"):
-        Explainer(named(MODEL, 3), layers=["last"], method=["activation", "gradcam"])
-    headless = nn.Sequential(MODEL.features, MODEL.last, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    network = named(headless, 4, headless=True)
-    [[shown, explained]] = Explainer(network, layers=["1"], method=["activation", "gradcam"])(IMAGES[:1], 2)
-    # Grad-CAM of a pooled channel is that channel over the number of cells.
-    np.testing.assert_allclose(explained.map * shown.map.size, shown.map, rtol=1e-5)
-    assert (explained.channel, shown.channel, shown.label) == (2, 2, "channel 2")
-
-
-# ---- likeness
-
-
-def likeness(reference, **options):
-    headless = nn.Sequential(MODEL.features, MODEL.last, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    with torch.no_grad():
-        features = headless(reference)
-    network = named(headless, len(features), output_spec=OutputSpec(references=features))
-    return headless, features, Explainer(network, layers=["1"], **options)
-
-
-def test_likeness_is_the_cosine_and_its_map_is_of_its_gradient():
-    reference = pictures(2, 8, seed=5)
-    model, features, explain = likeness(reference)
-    for row, index in ((0, 1), (1, 0)):
-        image = IMAGES[row : row + 1]
-        [[one]] = explain(image, index)
-        act = model[:2](image).detach().requires_grad_()
-        cosine = F.cosine_similarity(model[2:](act), features[[index]])[0]
-        (gradient,) = torch.autograd.grad(cosine, act)
-        np.testing.assert_allclose(
-            one.map, (gradient.mean((2, 3), True) * act).sum(1)[0].detach(), rtol=1e-4, atol=1e-7
-        )
-        assert one.score == pytest.approx(float(cosine.detach()))
-        assert one.probability is None
-
-
-def test_why_more_like_one_than_like_the_other():
-    reference = pictures(2, 8, seed=5)
-    _, _, explain = likeness(reference, score="margin")
-    _, _, plain = likeness(reference)
-    [[margin]] = explain(IMAGES[:1], 0)
-    [[first, second]] = plain(IMAGES[:1], [[0, 1]])
-    np.testing.assert_allclose(margin.map, first.map - second.map, rtol=1e-4, atol=1e-7)
-
-
-def test_the_reference_itself_is_explained_by_the_inner_product():
-    model, features, explain = likeness(IMAGES[:1])
-    [[one]] = explain(IMAGES[:1], 0)
-    assert one.score == pytest.approx(1)
-    assert "it is the reference itself" in " ".join(one.notes)
-    act = model[:2](IMAGES[:1]).detach()
-    weights = features[0] / features[0].square().sum() / act[0, 0].numel()
-    np.testing.assert_allclose(one.map, (weights[:, None, None] * act[0]).sum(0), rtol=1e-4)
-    # What the places have in it adds up to it.
-    assert one.map.sum() == pytest.approx(1, rel=1e-5)
-    # Mirrored, it is asked for in the same way.
-    [[mirrored]] = likeness(IMAGES[:1], flips=["flip"])[2](IMAGES[:1], 0)
-    assert mirrored.score == pytest.approx(1)

@@ -1,0 +1,14 @@
+"""Factorizations to test: of random activations, of one image, through the explainer."""
+
+import torch
+
+from camcli.methods.concept import dff
+
+
+def drawn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def alone(act, **options):
+    """Each picture by itself, and no classes."""
+    return dff(act, None, None, **options)

@@ -1,0 +1,14 @@
+"""Image files, found, written and read back."""
+
+from pathlib import Path
+
+import numpy as np
+
+
+def lay(*names):
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(b"x")
+
+
+SMALL = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)

@@ -1,0 +1,7 @@
+"""What methods of transformer blocks are tried on."""
+
+import pytest
+
+NEW = ["legrad", "grad-eclip", "maskclip", "clip-surgery"]
+# What needs blocks, but for what needs prompts too.
+OF_BLOCKS = pytest.mark.parametrize("method", ["legrad", "maskclip"])
