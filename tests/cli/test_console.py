@@ -136,7 +136,7 @@ def test_without_a_terminal_a_plain_line_every_few_seconds(piped: Stream, monkey
 def test_a_rate_is_measured_from_batch_to_batch(monkeypatch) -> None:
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    pace = progress._RateMeter()
+    pace = progress.RateMeter()
     rates = []
     for began in (30.0, 40.0, 50.0):  # the first batch took 30 s, each of the others 10
         for number in range(8):
@@ -151,7 +151,7 @@ def test_a_rate_is_measured_from_batch_to_batch(monkeypatch) -> None:
 def test_no_rate_is_told_before_it_means_something(monkeypatch) -> None:
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    pace = progress._RateMeter()
+    pace = progress.RateMeter()
     for _ in range(200):
         now[0] += 0.01
         pace.add_picture()

@@ -10,7 +10,7 @@ import camcli
 from camcli import Explainer, Job
 from camcli.engine import devices
 from camcli.methods import METHODS
-from camcli.runs.worker.resolve import _make_similarity_network
+from camcli.runs.worker.resolve import make_similarity_network
 from camcli.runs.worker.worker import Worker
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -80,7 +80,7 @@ def test_a_gpu_is_fed_by_as_many_threads_as_there_are_cores(monkeypatch, cores, 
 def test_a_reference_goes_where_the_network_is_and_as_it_counts(sample_images):
     """Of a network in double precision, as of one on another device, what it is handed is not what was decoded."""
     network = camcli.load("bundled:efficientnet-lite0", head="none")
-    plain = _make_similarity_network(network, [str(sample_images / "chelsea.png")], Job())
+    plain = make_similarity_network(network, [str(sample_images / "chelsea.png")], Job())
     network.module.double()
-    wide = _make_similarity_network(network, [str(sample_images / "chelsea.png")], Job())
+    wide = make_similarity_network(network, [str(sample_images / "chelsea.png")], Job())
     assert torch.allclose(plain.output_spec.references, wide.output_spec.references.float(), atol=1e-4)

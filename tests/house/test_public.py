@@ -1,3 +1,5 @@
+"""The public names of the package: what they need, what they give, and that there are no others."""
+
 import inspect
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Runs of ``camcli channels`` on small models."""
+"""Models whose channels can be worked out by hand, and a job that ranks them."""
 
 from camcli.runs.channels import ChannelJob
 from camcli.runs.job.job import Job

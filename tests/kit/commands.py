@@ -1,4 +1,4 @@
-"""Commands run in this process."""
+"""Commands run in the tests' own process."""
 
 from typer.testing import CliRunner, Result
 

@@ -1,4 +1,4 @@
-"""Factorizations to test: of random activations, of one image, through the explainer."""
+"""Random activations, and deep feature factorization image by image."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Networks that cannot be copied, and what needs a GPU."""
+"""A network that cannot be copied, and what needs a GPU."""
 
 import pytest
 import torch

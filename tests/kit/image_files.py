@@ -1,4 +1,4 @@
-"""Image files, found, written and read back."""
+"""Files to find, and an image to write."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Labels of a few classes, and targets in words."""
+"""Labels of a few classes, and scores for them."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""A pooled network, and maps of what it scores."""
+"""A pooled network, and images for it."""
 
 from networks import Pooled, pictures
 

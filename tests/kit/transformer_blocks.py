@@ -1,4 +1,4 @@
-"""What methods of transformer blocks are tried on."""
+"""Methods that need transformer blocks."""
 
 import pytest
 

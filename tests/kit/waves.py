@@ -1,4 +1,4 @@
-"""A network of parts that change the size of what they are given."""
+"""A network without weights that keeps three tensors for the way back."""
 
 from torch import nn
 

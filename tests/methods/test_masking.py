@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-from asked import asking, sloping
 from by_hand import EXACT, IMAGE, equal, layer, red, squares, total
+from plain_signals import asking, sloping
 
 from camcli import RequestError
-from camcli.methods.masking import _window_starts, ablation_cam, gscorecam, is_cam, occlusion, rise, scorecam, ss_cam
+from camcli.methods.masking import ablation_cam, gscorecam, is_cam, occlusion, place_windows, rise, scorecam, ss_cam
 from camcli.methods.pixel import integrated_gradients, smoothgrad
 
 # Min-maxed, the first is itself, the second [[0, 0], [1, 0]]; the third has no range.
@@ -129,14 +129,14 @@ def test_occlusion_by_hand():
 
 
 def test_occlusions_windows():
-    assert _window_starts(224, 32, 16) == list(range(0, 193, 16))
-    assert _window_starts(3, 3, 1) == [0]
+    assert place_windows(224, 32, 16) == list(range(0, 193, 16))
+    assert place_windows(3, 3, 1) == [0]
     # 209 pixels, at most 8 apart: 27 steps.
-    assert len(_window_starts(224, 15, 8)) == 28
+    assert len(place_windows(224, 15, 8)) == 28
     for side in range(1, 40):
         for window in range(1, side + 1):
             for stride in range(1, 12):
-                starts = _window_starts(side, window, stride)
+                starts = place_windows(side, window, stride)
                 assert starts[0] == 0
                 assert starts[-1] == side - window
                 assert [side - window - start for start in reversed(starts)] == starts

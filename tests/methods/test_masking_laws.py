@@ -7,9 +7,9 @@ import weakref
 import pytest
 import torch
 import torch.nn.functional as F
-from asked import Asked, Two, asking
 from by_hand import close, evidence, total
 from networks import pictures
+from plain_signals import Asked, Two, asking
 
 from camcli.methods.masking import ablation_cam, gscorecam, is_cam, occlusion, rise, scorecam, ss_cam
 from camcli.methods.pixel import fullgrad, input_x_gradient, integrated_gradients, saliency, smoothgrad

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from asked import Asked, Two, sloping
 from by_hand import EXACT, IMAGE, close, equal, evidence, layer, red, squares
 from networks import pictures
+from plain_signals import Asked, Two, sloping
 
 from camcli.methods.backprop import deconvnet
 from camcli.methods.pixel import fullgrad, input_x_gradient, integrated_gradients, saliency, smoothgrad

@@ -1,5 +1,7 @@
 """Statistics of channels in one pass: by hand, and those of NumPy over the whole matrix."""
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -103,12 +105,19 @@ def test_where_a_channel_says_nothing_no_picture_drives_it_and_what_is_negative_
     assert [greatest.top_of(channel) for channel in range(3)] == [[], [("b", -0.5), ("a", -1.0)], [("a", 2.0)]]
 
 
+class Name:
+    """A name that can be seen to be kept."""
+
+
 def test_names_are_kept_of_as_many_pictures_as_can_be_shown_and_no_more() -> None:
-    greatest = TopK[str](5, 3)
+    greatest, kept = TopK[Name](5, 3), weakref.WeakSet[Name]()
     random = np.random.default_rng(0)
-    for batch in range(500):
-        greatest.add(random.normal(size=(8, 5)), [f"{batch}-{row}" for row in range(8)])
-        assert len(greatest._items) <= 2 * 5 * 3 + 8
+    for _ in range(500):
+        names = [Name() for _ in range(8)]
+        kept.update(names)
+        greatest.add(random.normal(size=(8, 5)), names)
+        del names
+        assert 5 <= len(kept) <= 2 * 5 * 3 + 8
 
 
 def test_what_chance_alone_reaches() -> None:

@@ -22,7 +22,7 @@ def test_the_banner_is_there_at_any_size(shape):
 
 @pytest.mark.parametrize(("width", "says"), [(1000, "means nothing"), (150, "random weights"), (50, "random")])
 def test_the_banner_says_as_much_as_fits(width, says):
-    text, size = banner._fit_text(float(width), 40)
+    text, size = banner.fit_text(float(width), 40)
     assert says in text
     assert size >= banner.MIN_TEXT_SIZE
 

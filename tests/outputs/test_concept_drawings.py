@@ -68,12 +68,12 @@ def test_the_panel_has_a_legend():
     sheet = image("panel")
     for number in (1, 2):
         assert ((sheet == concept_colour(number)).all(2)).sum() >= panel.PATCH_SIDE**2
-    assert panel._describe_classes(CONCEPTS[0]) == "tabby +5.2, tiger cat +3"
-    assert [text for _, _, text in panel._heading(of_two())] == [
+    assert panel.describe_classes(CONCEPTS[0]) == "tabby +5.2, tiger cat +3"
+    assert [text for _, _, text in panel.heading(of_two())] == [
         "2 concepts",
         "they hold 80% of what the layer says here",
     ]
-    tiles = [tile.caption for tile in panel._draw_tiles(picture(), of_two(), STYLE)]
+    tiles = [tile.caption for tile in panel.draw_tiles(picture(), of_two(), STYLE)]
     assert tiles == ["picture", "overlay"]
     longer = replace(of_two(), concepts=(replace(CONCEPTS[0], classes=(ConceptClass(1, "W" * 900, 1.0),)), CONCEPTS[1]))
     edges = np.asarray(Image.open(io.BytesIO(OUTPUTS.load("panel")(picture(), longer, STYLE))))

@@ -9,7 +9,7 @@ from camcli.outputs.style import Style
 
 
 def captions(map_, style=STYLE):
-    return [tile.caption for tile in panel._draw_tiles(picture(), explanation(map_), style)]
+    return [tile.caption for tile in panel.draw_tiles(picture(), explanation(map_), style)]
 
 
 def test_the_panel_shows_the_gradient_of_a_map_at_the_input():
@@ -19,7 +19,7 @@ def test_the_panel_shows_the_gradient_of_a_map_at_the_input():
 
 @pytest.mark.parametrize("size", [(300, 200), (4000, 3000), (16, 16), (5000, 20), (20, 5000), (1, 1)])
 def test_the_panels_pictures_are_of_moderate_size(size):
-    for tile in panel._draw_tiles(panel._crop_around_view(picture(*size)), explanation(), STYLE):
+    for tile in panel.draw_tiles(panel.crop_around_view(picture(*size)), explanation(), STYLE):
         assert min(tile.pixels.shape[:2]) >= panel.MIN_TILE_SIDE
         assert tile.pixels.shape[0] == panel.TILE_HEIGHT or tile.pixels.shape[1] == panel.MAX_TILE_WIDTH
         assert tile.pixels.shape[0] <= panel.TILE_HEIGHT
@@ -29,9 +29,9 @@ def test_the_panels_pictures_are_of_moderate_size(size):
 
 
 def test_the_panel_says_class_index_score_probability_method_layer_and_notes():
-    heading = " ".join(text for _, _, text in panel._heading(explanation()))
+    heading = " ".join(text for _, _, text in panel.heading(explanation()))
     assert heading == "tabby, tabby cat class 281, score 9.25, probability 0.391"
-    footing = [text for _, _, text in panel._footing(picture(), picture(), explanation(notes=("a note",)), UNTRAINED)]
+    footing = [text for _, _, text in panel.footing(picture(), picture(), explanation(notes=("a note",)), UNTRAINED)]
     assert footing == [
         "gradcam at blocks.6.0.bn3: in/a.jpg",
         "a note",
@@ -39,7 +39,7 @@ def test_the_panel_says_class_index_score_probability_method_layer_and_notes():
         "the weights are random: the map means nothing",
     ]
     squashed = picture(preprocess=SQUASH)
-    assert len(panel._footing(squashed, squashed, explanation(), STYLE)) == 1
+    assert len(panel.footing(squashed, squashed, explanation(), STYLE)) == 1
 
 
 @pytest.mark.parametrize(
@@ -51,19 +51,19 @@ def test_the_panel_says_class_index_score_probability_method_layer_and_notes():
     ],
 )
 def test_the_panel_says_what_full_colour_is(style, says):
-    assert panel._describe_scale(np.array([[-9, 0.72]], np.float32), style) == says
+    assert panel.describe_scale(np.array([[-9, 0.72]], np.float32), style) == says
 
 
 @pytest.mark.parametrize("style", [STYLE, Style("inferno", 0.6, "run", 0.0)])
 def test_the_panel_says_where_there_is_nothing_to_show(style):
-    assert panel._describe_scale(np.array([[-9, 0]], np.float32), style) == "nothing to show: no value is above zero"
+    assert panel.describe_scale(np.array([[-9, 0]], np.float32), style) == "nothing to show: no value is above zero"
 
 
 def strip(width, height, preprocess=PREPARE):
     """What the panel shows of a strip, and what it says of it."""
     whole = picture(width, height, preprocess)
-    shown = panel._crop_around_view(whole)
-    return shown, [text for _, _, text in panel._footing(whole, shown, explanation(), STYLE)][1:]
+    shown = panel.crop_around_view(whole)
+    return shown, [text for _, _, text in panel.footing(whole, shown, explanation(), STYLE)][1:]
 
 
 def test_a_picture_of_usual_proportions_is_shown_whole():
@@ -75,7 +75,7 @@ def test_a_picture_of_usual_proportions_is_shown_whole():
 @pytest.mark.parametrize("upright", [False, True])
 def test_of_a_strip_the_surroundings_of_the_view_are_shown(upright):
     whole = picture(20, 5000) if upright else picture(5000, 20)
-    shown = panel._crop_around_view(whole)
+    shown = panel.crop_around_view(whole)
     pixels = whole.pixels[2460:2540] if upright else whole.pixels[:, 2460:2540]
     assert np.array_equal(shown.pixels, pixels)
     _, words = strip(*((20, 5000) if upright else (5000, 20)))

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from networks import Pooled, Small, pictures
+from other_libraries import pytorch_grad_cam, their_dff, torchcam
 from parity_networks import fresh
-from peers import pytorch_grad_cam, their_dff, torchcam
 from planted import objects
 
 from camcli.engine.hooks.capture import capture_activations

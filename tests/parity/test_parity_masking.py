@@ -13,10 +13,10 @@ import captum.attr
 import pytest
 import torch
 import torch.nn.functional as F
-from asked import Asked, Two
 from networks import pictures
+from other_libraries import pytorch_grad_cam, torchcam
 from parity_networks import fresh, replace
-from peers import pytorch_grad_cam, torchcam
+from plain_signals import Asked, Two
 
 from camcli import Explainer
 from camcli.methods.masking import ablation_cam, is_cam, occlusion, scorecam, ss_cam

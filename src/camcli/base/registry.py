@@ -60,9 +60,14 @@ class Registry(Generic[R]):
     @cached_property
     def rows(self) -> tuple[R, ...]:
         """Built-in rows, then those of installed packages."""
-        return self.builtin_rows + tuple(self._read_entry_points())
+        return self.builtin_rows + tuple(self.read_entry_points())
 
-    def _read_entry_points(self) -> Iterator[R]:
+    def read_entry_points(self) -> Iterator[R]:
+        """Read the rows that installed packages bring.
+
+        Raises:
+            RequestError: an entry point has no kind or no name, or a name that is taken.
+        """
         taken = {row.name for row in self.builtin_rows}
         for point in sorted(importlib.metadata.entry_points(group=self.package), key=lambda point: point.name):
             kind, _, name = point.name.partition(".")

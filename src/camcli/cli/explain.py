@@ -75,7 +75,7 @@ def explain(context: typer.Context, **words: Any) -> None:
             _check_old_recompute(words["inputs"] or (), console)
             words["recompute"] = True
         job = build(Job, words)
-        counts = _explain(job, console, session.as_json)
+        counts = run_job(job, console, session.as_json)
     raise typer.Exit(counts.exit_code)
 
 
@@ -105,7 +105,8 @@ def _check_old_recompute(inputs: Sequence[str], console: Console) -> None:
     console.note("--checkpoint is called --recompute now")
 
 
-def _explain(job: Job, console: Console, as_json: bool) -> Counts:
+def run_job(job: Job, console: Console, as_json: bool) -> Counts:
+    """Run a job, and say on the console what comes of it."""
     with loading(console, f"loading {job.model}"):
         from camcli.runs.explain.run import Run
 

@@ -53,7 +53,7 @@ class FailureReporter:
                 self.console.say(describe_outcome(outcome))
 
 
-class _RateMeter:
+class RateMeter:
     """Rate at which pictures are done, measured from batch to batch.
 
     Attributes:
@@ -89,7 +89,7 @@ class LineReporter(FailureReporter):
     def __init__(self, console: Console, counts: Counts, total: int | None) -> None:
         super().__init__(console, counts)
         self.total = total
-        self.pace = _RateMeter()
+        self.pace = RateMeter()
         self.last_line = time.monotonic()
 
     def add_picture(self, outcomes: Sequence[Outcome]) -> None:
@@ -118,7 +118,7 @@ class BarReporter(FailureReporter):
         super().__init__(console, counts)
         self.bar = bar
         self.total = total
-        self.pace = _RateMeter()
+        self.pace = RateMeter()
         self.task = bar.add_task("", total=total, failed=0, rate=None, due=None)
 
     def add_picture(self, outcomes: Sequence[Outcome]) -> None:

@@ -246,7 +246,7 @@ def _load_upright(
     image.load()
     levelled, about_levels = to_eight_bits(image, depth, value_range, path, page)
     orientation, note = opening.read_orientation(image)
-    return _apply_orientation(_rgb(levelled, behind), orientation), (*about_levels, *((note,) if note else ()))
+    return _apply_orientation(to_rgb(levelled, behind), orientation), (*about_levels, *((note,) if note else ()))
 
 
 def _reduce_jpeg(image: Image.Image, max_divisor: float) -> int:
@@ -300,7 +300,8 @@ def _describe_error(error: Exception) -> str:
     return f"is damaged or cut short: {error or type(error).__name__}"
 
 
-def _rgb(image: Image.Image, behind: tuple[int, int, int]) -> Image.Image:
+def to_rgb(image: Image.Image, behind: tuple[int, int, int]) -> Image.Image:
+    """Convert a picture to RGB, with the colour ``behind`` where it is transparent."""
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
     canvas = Image.new("RGBA", image.size, behind)

@@ -281,7 +281,7 @@ def occlusion(
     size = images.shape[2:]
     window = min(window or max(1, min(size) // 7), *size)
     stride = stride or max(1, window // 2)
-    down, across = (_window_starts(side, window, stride) for side in size)
+    down, across = (place_windows(side, window, stride) for side in size)
     places = list(itertools.product(down, across))
     total, count = images.new_zeros(len(images), *size), images.new_zeros(size)
     for (top, left), hidden in zip(places, score_of(_occlude(images, places, window, value)), strict=True):
@@ -301,7 +301,7 @@ def _occlude(
         yield variant
 
 
-def _window_starts(side: int, window: int, stride: int) -> list[int]:
+def place_windows(side: int, window: int, stride: int) -> list[int]:
     """Return the starts of windows from edge to edge, at most a stride apart, and symmetric."""
     span = side - window
     steps = math.ceil(span / stride)

@@ -23,14 +23,14 @@ def stamp_untrained(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h 
 
 @functools.lru_cache(4)
 def _draw_banner(height: int, width: int) -> UInt8[np.ndarray, "rows w 3"]:
-    text, size = _fit_text(width * 0.94, max(MIN_TEXT_SIZE, min(width // 24, height // 8)))
+    text, size = fit_text(width * 0.94, max(MIN_TEXT_SIZE, min(width // 24, height // 8)))
     band = min(height, max(3, round(size * 1.7)) if text else max(1, height // 5))
     banner = Image.new("RGB", (width, band), BANNER_COLOUR)
     ImageDraw.Draw(banner).text((width / 2, band / 2), text, (0, 0, 0), ImageFont.load_default(size), anchor="mm")
     return np.asarray(banner)
 
 
-def _fit_text(width: float, wanted: int) -> tuple[str, int]:
+def fit_text(width: float, wanted: int) -> tuple[str, int]:
     """Return the longest warning that fits, and the largest size at which it does."""
     for text in WARNINGS:
         for size in range(wanted, MIN_TEXT_SIZE - 1, -1):

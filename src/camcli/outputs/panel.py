@@ -51,11 +51,11 @@ def panel(picture: Picture, explanation: Explanation, style: Style) -> bytes:
     at the model's input has its signed gradient beside it. Concepts have a legend of colour, number, share of the
     picture and the classes whose scores they raise. Texts too long for the sheet end in ``…``.
     """
-    shown = _crop_around_view(picture)
-    tiles = list(_draw_tiles(shown, explanation, style))
+    shown = crop_around_view(picture)
+    tiles = list(draw_tiles(shown, explanation, style))
     width = max(MIN_WIDTH, sum(tile.pixels.shape[1] + GAP for tile in tiles) - GAP) + 2 * MARGIN
-    above = _shorten_lines(_heading(explanation), width - 2 * MARGIN)
-    below = _shorten_lines(_footing(picture, shown, explanation, style), width - 2 * MARGIN)
+    above = _shorten_lines(heading(explanation), width - 2 * MARGIN)
+    below = _shorten_lines(footing(picture, shown, explanation, style), width - 2 * MARGIN)
     row = tiles[0].pixels.shape[0] + GAP + SMALL
     scale = round(SMALL * 1.4) + GAP // 2
     scale += ENTRY_HEIGHT * len(explanation.concepts) + (round(SMALL * 1.4) if explanation.concepts else 0)
@@ -68,12 +68,12 @@ def panel(picture: Picture, explanation: Explanation, style: Style) -> bytes:
     if explanation.concepts:
         _place_legend(sheet, explanation, style, top)
     else:
-        _place_scale(sheet, _describe_scale(explanation.map, style), top, style.colormap)
+        _place_scale(sheet, describe_scale(explanation.map, style), top, style.colormap)
     _write_lines(sheet, below, _text_height(above) + row + scale + MARGIN + 2 * GAP)
     return encode.png(np.asarray(sheet))
 
 
-def _crop_around_view(picture: Picture) -> Picture:
+def crop_around_view(picture: Picture) -> Picture:
     """Crop a strip to ``MAX_ASPECT`` times its shorter side around the model's view, or to the view if longer."""
     height, width = picture.pixels.shape[:2]
     x0, y0, x1, y1 = picture.view.box
@@ -93,7 +93,8 @@ def _fit_window(low: float, high: float, length: int, longest: int) -> tuple[int
     return start, start + shown
 
 
-def _draw_tiles(picture: Picture, explanation: Explanation, style: Style) -> Iterator[_PanelTile]:
+def draw_tiles(picture: Picture, explanation: Explanation, style: Style) -> Iterator[_PanelTile]:
+    """Draw the pictures that stand side by side, with their captions."""
     height, width = _find_tile_size(*picture.pixels.shape[:2])
     pixels = np.asarray(Image.fromarray(picture.pixels).resize((width, height), Image.Resampling.BICUBIC))
     view = picture.view.scale(height, width)
@@ -143,7 +144,7 @@ def _fit_size(height: int, width: int) -> tuple[int, int]:
     return round(height * scale), round(width * scale)
 
 
-def _describe_scale(map: np.ndarray, style: Style) -> str:
+def describe_scale(map: np.ndarray, style: Style) -> str:
     """Describe the value of full colour; two panels are comparable where it is the same."""
     full, own = full_scale(map, style), peak_value(map)
     if style.normalize == "none":
@@ -157,7 +158,8 @@ def _describe_scale(map: np.ndarray, style: Style) -> str:
     return f"1 = {full:.3g}, this map's strongest"
 
 
-def _heading(explanation: Explanation) -> list[_Line]:
+def heading(explanation: Explanation) -> list[_Line]:
+    """Return the lines above the pictures: what is explained, and its numbers."""
     if explanation.concepts:
         held = f"they hold {explanation.score:.0%} of what the layer says here"
         return [(TITLE, BLACK, explanation.label), (TEXT, GREY, held)]
@@ -173,7 +175,8 @@ def _heading(explanation: Explanation) -> list[_Line]:
     return [(TITLE, BLACK, title), (TEXT, GREY, numbers)]
 
 
-def _footing(picture: Picture, shown: Picture, explanation: Explanation, style: Style) -> list[_Line]:
+def footing(picture: Picture, shown: Picture, explanation: Explanation, style: Style) -> list[_Line]:
+    """Return the lines below the scale: how the map was made, its notes, and what is not shown as it is."""
     made = f"{explanation.method} at {explanation.layer or 'the input'}"
     words = [f"{made}: {picture.source.name}", *explanation.notes]
     words += _describe_proportions(picture.view.picture, shown.view.picture)
@@ -248,15 +251,15 @@ def _place_legend(sheet: Image.Image, explanation: Explanation, style: Style, to
         draw.rectangle((MARGIN, edge, MARGIN + PATCH_SIDE, edge + PATCH_SIDE), concept_colour(concept.number))
         draw.text((number, middle), str(concept.number), colour, font, anchor="lm")
         draw.text((share, middle), f"{concept.share:.0%}", colour, font, anchor="rm")
-        words = shorten_text(_describe_classes(concept), TEXT, width - LEGEND_COLUMNS[2])
+        words = shorten_text(describe_classes(concept), TEXT, width - LEGEND_COLUMNS[2])
         draw.text((classes, middle), words, colour, font, anchor="lm")
         top += ENTRY_HEIGHT
-    for line, text in enumerate((LEGEND, f"strength of colour: {_describe_scale(explanation.drawn, style)}")):
+    for line, text in enumerate((LEGEND, f"strength of colour: {describe_scale(explanation.drawn, style)}")):
         below = top + GAP // 2 + line * round(SMALL * 1.4)
         draw.text((MARGIN, below), shorten_text(text, SMALL, width), GREY, small)
 
 
-def _describe_classes(concept: Concept) -> str:
+def describe_classes(concept: Concept) -> str:
     """List the classes whose scores a concept raises, with the increases."""
     return ", ".join(f"{one.label} +{one.rise:.2g}" for one in concept.classes)
 

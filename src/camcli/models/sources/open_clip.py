@@ -120,7 +120,7 @@ def _build_network(
     cosine = None
     if spec.headless:
         if spec.pool == "none":
-            _remove_pooling(model, choice.name)
+            remove_pooling(model, choice.name)
         module = _take_image_tower(model).eval()
         labels, output_spec = headless.probe_channels(module, preprocess.size, choice.name, spec.pool, prefix, grid)
     else:
@@ -148,7 +148,7 @@ def _take_image_tower(model: Any) -> nn.Module:
     return ImageTower(model.visual)
 
 
-def _remove_pooling(model: Any, name: str) -> None:
+def remove_pooling(model: Any, name: str) -> None:
     """Remove the pooling and the projection after it from the image tower, so that its output is a feature map.
 
     Raises:

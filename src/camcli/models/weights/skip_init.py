@@ -48,7 +48,7 @@ def build_without_init(build: Callable[[], BuiltT]) -> BuiltT:
     """
     before = torch.random.get_rng_state()
     try:
-        made = _try_without_init(build)
+        made = try_without_init(build)
         if made is None:
             torch.random.set_rng_state(before)
             return build()
@@ -57,9 +57,9 @@ def build_without_init(build: Callable[[], BuiltT]) -> BuiltT:
         torch.random.set_rng_state(before)
 
 
-def _try_without_init(build: Callable[[], BuiltT]) -> tuple[BuiltT] | None:
+def try_without_init(build: Callable[[], BuiltT]) -> tuple[BuiltT] | None:
     """Run a function without random initialisation; return None if an uninitialised value is left or was read."""
-    tracker = _UninitializedTracker()
+    tracker = UninitializedTracker()
     try:
         with ExitStack() as stack:
             # The original reads the values that it drew, to decide whether to draw again.
@@ -125,7 +125,7 @@ def _find_written_arguments(operation: Any) -> tuple[tuple[int, str], ...]:
     return tuple((index, one.name) for index, one in arguments if one.alias_info and one.alias_info.is_write)
 
 
-class _UninitializedTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class UninitializedTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Dispatch mode that skips random fills and tracks the storages that are therefore uninitialised.
 
     Attributes:
@@ -199,7 +199,7 @@ class _UninitializedTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 class _ReadGuard(TorchFunctionMode):
     """Function mode that detects values read from tensors without an operation."""
 
-    def __init__(self, tracker: _UninitializedTracker) -> None:
+    def __init__(self, tracker: UninitializedTracker) -> None:
         super().__init__()
         self._tracker = tracker
 

@@ -103,7 +103,7 @@ def resolve_job(job: Job, group: int = 0, extras: Features | None = None) -> Res
                 f"{', '.join((*job.target, *job.versus))} cannot be had in one run: likeness to a picture is no class",
                 "give similar:FILE alone, as --target and as --versus",
             )
-        network = _make_similarity_network(network, [parse_target(word)[1] for word in similar_words], job)
+        network = make_similarity_network(network, [parse_target(word)[1] for word in similar_words], job)
     score = _choose_score(job, network, given)
     return ResolvedJob(
         network=network,
@@ -241,8 +241,17 @@ def _find_versus(job: Job, network: Network, given: Prompts | None) -> tuple[int
     return tuple(dict.fromkeys(map(network.labels.find, words)))
 
 
-def _make_similarity_network(network: Network, references: Sequence[str], job: Job) -> Network:
-    """Return the network with similarity to each of these pictures as its scores."""
+def make_similarity_network(network: Network, references: Sequence[str], job: Job) -> Network:
+    """Return the network with similarity to each of these pictures as its scores.
+
+    Args:
+        network: the network without its head, whose scores are features.
+        references: files of pictures.
+        job: says how they are decoded.
+
+    Raises:
+        RequestError: a picture cannot be read, does not fit the network, or has no active feature.
+    """
     files = list(dict.fromkeys(references))
     images = torch.stack([_load_reference(network.preprocess, file, job) for file in files])
     with torch.inference_mode():
