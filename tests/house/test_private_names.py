@@ -1,9 +1,7 @@
 """No test uses a private name of the package's modules and classes."""
 
 import ast
-from pathlib import Path
 
-import pytest
 from shared import ROOT
 
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
@@ -45,6 +43,6 @@ def uses(node: ast.AST) -> set[str]:
     return set()
 
 
-@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.relative_to(ROOT / "tests").as_posix())
-def test_no_test_uses_a_private_name(path: Path) -> None:
-    assert not set().union(*map(uses, ast.walk(ast.parse(path.read_text(encoding="utf-8")))))
+def test_no_test_uses_a_private_name() -> None:
+    found = {path: set().union(*map(uses, ast.walk(ast.parse(path.read_text("utf-8"))))) for path in TESTS}
+    assert not {path.relative_to(ROOT).as_posix(): sorted(names) for path, names in found.items() if names}
