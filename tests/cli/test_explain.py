@@ -34,11 +34,11 @@ def test_the_chosen_layer_is_printed(paint: Paint, tiny: str) -> None:
 def test_some_failed_ends_with_1_each_with_its_reason_the_rest_done(paint: Paint, here: Path, tiny: str) -> None:
     paint("in/a.png")
     (here / "in/[b].jpg").write_bytes(b"")
-    (here / "in/c\n.png").write_text("no picture")
+    (here / "in/c\n.png").write_text("no image")
     result = explain(tiny, "in")
     assert result.exit_code == 1
     assert "failed: in/[b].jpg: the file is empty\n" in result.stderr
-    assert "failed: in/c\\n.png: is not a picture" in result.stderr
+    assert "failed: in/c\\n.png: is not an image" in result.stderr
     assert "1 done, 2 failed in" in result.stderr
     assert files() == ["in/a.png.overlay.jpg"]
 
@@ -56,7 +56,7 @@ def test_some_failed_ends_with_1_each_with_its_reason_the_rest_done(paint: Paint
         (["a.png", "--model", "tim:resnet50"], "did you mean 'timm'?"),
         (["a.png", "--device", "gpu"], "there is no device 'gpu' here"),
         (["a.png", "-t", "red", "--targets", "t.csv"], "both a target (red) and a file of targets (t.csv)"),
-        ([], "no pictures were named"),
+        ([], "no images were named"),
         (["a.png", "--alpha", "2"], "--alpha"),
         (["a.png", "--normalize", "sometimes"], "--normalize"),
         (["a.png", "--nonsense"], "--nonsense"),
@@ -83,7 +83,7 @@ def test_nothing_found_ends_with_3(here: Path, tiny: str) -> None:
     for words, stdin in ((["in"], None), (["@none.txt"], None), (["-"], b"")):
         result = explain(tiny, *words, stdin=stdin)
         assert result.exit_code == 3, result.stderr
-        assert "no picture" in result.stderr
+        assert "no image" in result.stderr
 
 
 def test_errors_are_said_when_quiet_and_nothing_else_is(paint: Paint, here: Path, tiny: str) -> None:
@@ -166,7 +166,7 @@ def test_a_dead_layer_ends_layers_and_explain_alike(here: Path, paint: Paint) ->
     for words in (["layers", "timm:test_vit", "blocks.-1"], ["explain", *asked]):
         result = do(*words)
         assert result.exit_code == 2
-        assert "is given only the prefix tokens of 'norm'" in result.stderr
+        assert "takes only the prefix tokens of 'norm'" in result.stderr
         assert "'blocks.5.norm1' works" in result.stderr
     # The tree is shown all the same.
     assert "blocks.5.norm1" in do("layers", "timm:test_vit", "blocks.-1").stdout
@@ -181,8 +181,8 @@ def test_layout_and_call_can_be_given(here: Path, paint: Paint) -> None:
     for words, said in (
         ((*named, "nchw"), "1x101x64 cannot be read as nchw"),
         ((*named, "grid"), "layout cannot be 'grid'"),
-        (("--layout", "nchw"), "without the layer it is meant for"),
-        (("--layer", "blocks.-1.norm1", "--call", "2"), "has no run 2: it runs once"),
+        (("--layout", "nchw"), "was given without a layer"),
+        (("--layer", "blocks.-1.norm1", "--call", "2"), "has no call 2: it is called once"),
     ):
         result = do(*asked, *words, "--overwrite")
         assert result.exit_code == 2

@@ -36,10 +36,8 @@ def test_interrupted_it_says_so_and_what_was_done_stays(
         said = process.stderr.read().decode()
     assert process.returncode == code, said
     assert time.monotonic() - sent < 5
-    assert said.index("stopping: what is being read and written is finished first") < said.index(
-        "interrupted; what was"
-    )
-    assert "interrupted; what was done stays" in said
+    assert said.index("stopping after the images in progress") < said.index("interrupted; finished")
+    assert "interrupted; finished results are kept" in said
     assert "Traceback" not in said
     done = [row["name"] for row in ledger()]
     assert done[0] == first["name"] == "in/0.png"
@@ -56,7 +54,7 @@ def test_interrupted_it_says_so_and_what_was_done_stays(
     assert len(files()) == len(ledger()) == 60
 
 
-# A picture that is never written to its end.
+# An image that is never written to its end.
 HANGING = HEARING.replace(
     "from camcli.cli",
     "import threading; from camcli.runs.explain import writer; "
@@ -76,7 +74,7 @@ def test_a_second_interrupt_ends_it_at_once(paint: Paint, tiny: str) -> None:
             said += process.stderr.readline()
         time.sleep(2)
         process.send_signal(signal.SIGINT)
-        while "stopping: what is being read and written" not in said:
+        while "stopping after the images in progress" not in said:
             said += process.stderr.readline()
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)  # it is stopping already

@@ -18,7 +18,7 @@ def test_version_and_help() -> None:
         result = do(*words)
         assert result.exit_code == 0
         assert "Usage:" in result.stdout
-        # `:top:` and the like are pictures to Rich.
+        # `:top:` and the like are images to Rich.
         assert max(result.stdout) < "\U0001f000"
     assert "channels:top:5" in do("explain", "-h", COLUMNS="300").stdout
 

@@ -13,7 +13,7 @@ import camcli
 
 
 def smooth(images, score_of, *, samples: int = 4, sigma: float = 0.5, mean: bool = True, way: Literal["a", "b"] = "a"):
-    """Means over noisy pictures (Nobody 2026, eq. 1).
+    """Means over noisy images (Nobody 2026, eq. 1).
 
     Use: in tests.
     Not for: anything else.
@@ -37,13 +37,13 @@ def test_a_method_is_told_with_its_options_whatever_the_terminal(bring: Bring, m
     assert tables[0].splitlines() == [
         "smooth\tinput\t4 forwards\tbrought in by a test\t",
         "",
-        "Means over noisy pictures (Nobody 2026, eq. 1).",
+        "Means over noisy images (Nobody 2026, eq. 1).",
         "",
         "Use: in tests.",
         "Not for: anything else.",
         "",
         "Options, by -o name=value:",
-        "samples\ta whole number\t4\thow many are drawn.",
+        "samples\tan integer\t4\thow many are drawn.",
         "sigma\ta number\t0.5\tof the noise, in units of the input.",
         "mean\ttrue or false\ttrue\t",
         "way\ta, b\ta\tone of two.",
@@ -78,12 +78,16 @@ def test_options_change_the_map_the_fingerprint_and_run_json(bring: Bring, paint
     [
         (["-o", "sample=8"], "smooth has no option 'sample'", "did you mean 'samples'?"),
         (["-o", "x=8"], "smooth has no option 'x'", "there are: mean, samples, sigma, way"),
-        (["-o", "samples=a few"], "smooth: samples cannot be 'a few'", "a whole number"),
-        (["-o", "samples=1.5"], "smooth: samples cannot be '1.5'", "a whole number"),
+        (["-o", "samples=a few"], "smooth: samples cannot be 'a few'", "an integer"),
+        (["-o", "samples=1.5"], "smooth: samples cannot be '1.5'", "an integer"),
         (["-o", "sigma=nan"], "smooth: sigma cannot be 'nan'", "finite"),
         (["-o", "mean=perhaps"], "smooth: mean cannot be 'perhaps'", "true or false"),
         (["-o", "way=c"], "smooth: way cannot be 'c'", "there are: a, b"),
-        (["-o", "gradcam.samples=8"], "the method 'gradcam', which is not asked for", "asked for: smooth"),
+        (
+            ["-o", "gradcam.samples=8"],
+            "the method 'gradcam', which this run does not use",
+            "methods of this run: smooth",
+        ),
         (["-o", "maps"], "the option 'maps' is not name=value", "--out"),
         (["-o", "=3"], "the option '=3' is not name=value", ""),
         (["--method", "gradcam", "-o", "samples=8"], "gradcam has no option 'samples'", "there are none"),
@@ -95,12 +99,12 @@ def test_options_change_the_map_the_fingerprint_and_run_json(bring: Bring, paint
         (["--fuse", "max"], "the maps of several layers can be fused", ""),
         (
             ["--fuse", "paper", "--method", "gradcam", "-l", "stem", "-l", "body"],
-            "does not say how maps",
+            "does not define how maps",
             "--fuse mean",
         ),
         (["--scales", "0.5,x"], "scales cannot be '0.5,x'", "0.75,1,1.25"),
         (["--augment", "turn"], "augment cannot be 'turn'", "flip, flip-vertical"),
-        (["--eigen-smooth"], "not made of activation and gradient alone", "gradcam or hirescam"),
+        (["--eigen-smooth"], "not computed from activations and gradient alone", "gradcam or hirescam"),
     ],
 )
 def test_what_cannot_be_asked_of_a_method_is_refused_before_the_first_picture(

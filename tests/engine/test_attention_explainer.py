@@ -77,7 +77,7 @@ def test_the_notes_say_what_was_used(method):
         (timm_vit(), "attention of 3 blocks is used, tokens 4x4 after 1 prefix; the score reads the token 0"),
         (MODELS["timm distilled"][0](), "the score reads the tokens 0, 1"),
         (timm_vit(class_token=False, global_pool="avg"), "16 of 16 tokens, the mean of whose rows is shown"),
-        (timm_vit(class_token=False, global_pool="map"), "the score reads 1 query of the pooling behind them"),
+        (timm_vit(class_token=False, global_pool="map"), "the score reads 1 query of the pooling after them"),
     ):
         explain = Explainer(model, method=method)
         explain(pictures(1, SIZE), 0)
@@ -86,7 +86,7 @@ def test_the_notes_say_what_was_used(method):
 
 @every_method
 def test_a_network_without_attention_is_refused_before_the_first_picture(method):
-    with pytest.raises(RequestError, match="no attention that can be seen"):
+    with pytest.raises(RequestError, match="no attention was found in it"):
         Explainer(Small(), method=method)(pictures(1), 0)
 
 
@@ -98,7 +98,7 @@ def test_attention_among_channels_is_refused(method):
             mixed = F.scaled_dot_product_attention(cells, cells, cells)
             return self.fc(mixed.squeeze(1).square().mean(2))
 
-    with pytest.raises(RequestError, match="over 6 things that are no patches of the image"):
+    with pytest.raises(RequestError, match="over 6 items that are not image patches"):
         Explainer(Channels(), method=method)(pictures(1, 16), 0)
 
 
@@ -125,7 +125,7 @@ def test_an_unruly_model_is_left_as_it_was_also_after_an_error(method):
 
 @every_method
 def test_a_layer_means_nothing_to_it(method):
-    with pytest.raises(RequestError, match="works with all attention of a network, so a layer"):
+    with pytest.raises(RequestError, match="works with all attention of a network, and takes no layer"):
         Explainer(timm_vit(), method=method, layers=["blocks.1"])
 
 

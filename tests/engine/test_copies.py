@@ -142,7 +142,7 @@ class Bound(Small):
 
 
 def test_a_network_whose_copies_run_its_own_modules_is_refused() -> None:
-    with pytest.raises(RequestError, match="still runs modules of the one that it was copied from: 'conv1'"):
+    with pytest.raises(RequestError, match="still runs modules of the original: 'conv1'"):
         copy_to(Explainer(Bound(), layers=["conv2"]), CPU, probe_image((16, 16), torch.float64, CPU))
 
 
@@ -167,7 +167,7 @@ def test_a_network_whose_copies_remember_in_it_is_refused() -> None:
     first = Explainer(Remembering(), layers=["conv2"])
     noise = probe_image((16, 16), torch.float64, CPU)
     first.check(noise)
-    with pytest.raises(RequestError, match="copied, the network gives another output"):
+    with pytest.raises(RequestError, match="the copied network gives a different output"):
         copy_to(first, CPU, noise)
 
 

@@ -52,7 +52,7 @@ def test_names(machine, gpus: int, words: str, names: list[str]) -> None:
         (0, "cuda:all", "there is no device 'cuda:all' here", "there are: auto, cpu"),
         (2, "cuda:0,cuda:2", "there is no device 'cuda:2' here", "there are: auto, cpu, cuda:0, cuda:1, cuda:all"),
         (0, "cpu,", "there is no device '' here", "there are: auto, cpu"),
-        (2, "auto,cuda:1", "names auto among others, which chooses one", "name each: cpu, cuda:0, cuda:1"),
+        (2, "auto,cuda:1", "combines auto, which chooses one, with others", "name each: cpu, cuda:0, cuda:1"),
         (1, "cuda:0,cpu", "names devices of several kinds, which round differently", "name devices of one kind"),
     ],
 )

@@ -164,7 +164,7 @@ def test_a_colour_that_is_none_is_a_wrong_request():
         decode(Path("a.png"), "#ggg")
 
 
-# What a camera stores for an upright picture, held in each of the eight ways.
+# What a camera stores for an upright image, held in each of the eight ways.
 STORED = {
     1: lambda upright: upright,
     2: np.fliplr,

@@ -60,7 +60,7 @@ def test_features_of_an_npz_are_a_tensor_or_several_by_name(paint: Paint) -> Non
         ("picture,age\n", "lists nothing"),
         ("a.png\nb.png\n", "lists no number"),
         ("", "lists nothing"),
-        ("x.png,1\ny.png,2\n", r"none of the 2 names in x\.csv is a picture that can be found, such as 'x.png'"),
+        ("x.png,1\ny.png,2\n", r"none of the 2 names in x\.csv is an image that can be found, such as 'x.png'"),
         ('a.png,1\n"b.png,2\n', "is not CSV"),
     ],
 )
@@ -79,10 +79,10 @@ def test_a_table_that_is_wrong_is_refused_with_its_line(paint: Paint, text: str,
         ({"picture": np.array(["a.png"])}, "no array beside 'picture'"),
         (
             {"picture": np.array(["a.png", "b.png"]), "heat": np.zeros((3, 4))},
-            "'heat' is 3x4, and 2 pictures are named",
+            "'heat' is 3x4, and 2 images are named",
         ),
         ({"picture": np.array(["a.png", "b.png"]), "heat": np.array([1, np.inf])}, "the first for 'b.png'"),
-        ({"picture": np.array(["a.png"]), "heat": np.array(["hot"])}, "'heat' holds <U3, not numbers"),
+        ({"picture": np.array(["a.png"]), "heat": np.array(["hot"])}, "'heat' contains <U3, not numbers"),
         ({"picture": np.array(["a.png"]), "heat": np.array([{}], object)}, "cannot be read"),
     ],
 )
@@ -99,7 +99,7 @@ def test_files_of_other_types_are_refused(here: Path) -> None:
     (here / "x.npz").write_text("no archive")
     (here / "x.csv").write_bytes(b"caf\xe9.png,1\n")
     for name, message in (
-        ("x.json", "neither .csv nor .npz"),
+        ("x.json", "not .csv, .tsv or .npz"),
         ("x.npz", "cannot be read"),
         ("x.csv", "not UTF-8"),
         ("nowhere.csv", "No such file"),

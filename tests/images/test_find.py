@@ -83,7 +83,7 @@ def test_a_link_to_nothing_is_a_picture_that_fails():
 
 @pytest.fixture
 def abyss(here):
-    """A picture below more folders than the interpreter recurses; taken away again, which pytest itself cannot."""
+    """An image below more folders than the interpreter recurses; taken away again, which pytest itself cannot."""
     # Python's own, since libraries raise it, to more than a path can be long.
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(1000)
@@ -282,7 +282,7 @@ def test_behind_a_link_dots_lead_where_the_system_has_them_lead(here, tmp_path):
     assert output_name("link/../x.jpg", here) == "other/x.jpg"
     assert output_name("link/../../x.jpg", here) == "x.jpg"
     assert output_name("link/y.jpg", here) == "link/y.jpg"
-    # Two files, and of neither one is dropped; a link is a picture of its own; another spelling of a file is not.
+    # Two files, and of neither one is dropped; a link is an image of its own; another spelling of a file is not.
     assert names("link/../x.jpg", "x.jpg", "one", "./x.jpg") == ["other/x.jpg", "x.jpg", "one"]
 
 
@@ -360,4 +360,4 @@ def test_what_is_named_twice_is_done_once_and_said():
     lay("a.jpg", "p/b.jpg")
     unread = SkippedFiles()
     assert names("a.jpg", "./a.jpg", "p/../a.jpg", "p", "p/b.jpg", skipped=unread) == ["a.jpg", "p/b.jpg"]
-    assert unread.describe() == "3 picture(s) are named more than once, and each is done once"
+    assert unread.describe() == "3 image(s) are named more than once, and each is processed once"

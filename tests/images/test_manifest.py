@@ -77,10 +77,10 @@ def test_an_id_is_the_picture_where_nothing_better_names_it(here: Path) -> None:
     assert listed("id,path,label\n7,a.jpg,bee\n").get(A) == (1,)
     assert listed("label,image_id\nbee,a\nwasp,b\n").get(B) == (2,)
     assert listed("image_id,label\na,bee\n").get(A) == (1,)
-    (here / "a.txt").write_text("beside it")  # no picture
+    (here / "a.txt").write_text("beside it")  # no image
     assert listed("a,bee\n").get(A) == (1,)
     (here / "a.png").write_bytes(b"")
-    with pytest.raises(RequestError, match=r"line 1: 'a' can be 2 pictures"):
+    with pytest.raises(RequestError, match=r"line 1: 'a' can be 2 images"):
         listed("a,bee\n")
 
 
@@ -91,11 +91,11 @@ def test_two_columns_that_can_both_be_the_class_are_told() -> None:
 
 
 def test_titles_nobody_knows_are_shown_and_are_no_data() -> None:
-    with pytest.raises(RequestError, match=r"line 2: under 'wasp', .* is neither 0 nor 1: 'a.jpg,bee'"):
+    with pytest.raises(RequestError, match=r"line 2: the column 'wasp' .* is neither 0 nor 1: 'a.jpg,bee'"):
         listed("image,wasp\na.jpg,bee\n")
     # A prompt may be any text, so nothing else would have told.
     Path("p.csv").write_text("image,remark\na.jpg,a red car\n")
-    with pytest.raises(RequestError, match="line 1: 'image,remark' is a row of titles") as caught:
+    with pytest.raises(RequestError, match="line 1: 'image,remark' is a header row") as caught:
         Manifest(Path("p.csv"), PROMPT_COLUMN, str)
     assert "caption" in caught.value.hint
 
@@ -109,17 +109,20 @@ def test_one_hot_the_titles_are_the_classes() -> None:
     # As a data frame writes it, with numbers for titles, and beside a column that is of no class.
     target = listed("age,wasp,image,0\n31,1.0,a.jpg,0.0\n70,0.0,b.jpg,1.0\n")
     assert (target.get(A), target.get(B)) == ((2,), (0,))
-    # A picture that is of none of them is not listed.
+    # An image that is of none of them is not listed.
     assert listed("image;ant;bee\na.jpg;0;0\nb.jpg;0;1\n").get(A) == ()
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image,ant,sex\na.jpg,1,0\n", r"line 1: the column 'sex' has 0 and 1 in it, and names no class: 'image,ant,s"),
-        ("image,ant,bee\na.jpg,0,1\nb.jpg,0.3,1\n", r"line 3: under 'ant', .* is neither 0 nor 1: 'b.jpg,0.3,1'"),
-        ("image,ant,bee\na.jpg,0,1\nb.jpg,1\n", r"line 3: under 'bee', .* is neither 0 nor 1: 'b.jpg,1'"),
-        ("a.jpg,0,1,0\nb.jpg,1,0,0\n", r"line 1: 0 and 1 can be classes, or say of each class .*: 'a.jpg,0,1,0'"),
+        (
+            "image,ant,sex\na.jpg,1,0\n",
+            r"line 1: the column 'sex' has 0 and 1 in it, and its name is no class: 'image,ant,s",
+        ),
+        ("image,ant,bee\na.jpg,0,1\nb.jpg,0.3,1\n", r"line 3: the column 'ant' .* is neither 0 nor 1: 'b.jpg,0.3,1'"),
+        ("image,ant,bee\na.jpg,0,1\nb.jpg,1\n", r"line 3: the column 'bee' .* is neither 0 nor 1: 'b.jpg,1'"),
+        ("a.jpg,0,1,0\nb.jpg,1,0,0\n", r"line 1: 0 and 1 can be class indices or .*: 'a.jpg,0,1,0'"),
         ("image,label\na.jpg,bee,0\n", r"line 2: 3 cells under 2 titles: 'a.jpg,bee,0'"),
     ],
 )
@@ -129,7 +132,7 @@ def test_what_can_be_one_hot_or_not_is_refused_with_its_line(text: str, message:
 
 
 def test_one_hot_in_json_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"line 1: \[0, 1, 0\] says of each class"):
+    with pytest.raises(RequestError, match=r"line 1: \[0, 1, 0\] is one-hot"):
         listed(json.dumps({"image": "a.jpg", "label": [0, 1, 0]}), "t.jsonl")
 
 
@@ -190,7 +193,7 @@ def test_what_only_looks_like_numbers_or_brackets_is_a_name() -> None:
         ("n.txt", "1 ant\n2 bee\n", r"for 2 classes counted from 0: 2 is none of 0 to 1: line 2: '2 bee'"),
         ("n.txt", "0 ant\n0 bee\n", r"0 comes twice: line 2: '0 bee'"),
         ("n.json", '{"ant": 1, "bee": 2}', r"2 is none of 0 to 1: 'bee': 2"),
-        ("n.json", '{"num_labels": 3, "model": "vit"}', "it holds 'num_labels': 3"),
+        ("n.json", '{"num_labels": 3, "model": "vit"}', "it contains 'num_labels': 3"),
         ("n.yaml", "names: [ant", "is not YAML"),
         ("n.yaml", "nc: 3\n", "is not a list of names"),
     ],
@@ -206,7 +209,7 @@ def test_a_title_above_the_names_is_told(tiny: str) -> None:
     Path("n.txt").write_text("label\n" + "".join(f"insect {number}\n" for number in "abcdefghij"[:count]))
     with pytest.raises(RequestError, match=f"has {count + 1} names, and .* has {count} classes") as caught:
         camcli.load(tiny, labels="n.txt")
-    assert caught.value.hint == "its first line, 'label', looks like a title: take it out"
+    assert caught.value.hint == "its first line, 'label', looks like a header: remove it"
 
 
 # ---- two names for one logit
@@ -252,7 +255,7 @@ def test_of_two_names_for_one_logit_the_first_is_minus_it(squeezed: bool) -> Non
         [best] = explainer(images)[row]
         assert best.label == ("sick" if logit[row] > 0 else "healthy")
     assert "its negative for the first" in explainer.describe_target()
-    assert any("what raises it speaks for 'sick', what lowers it for 'healthy'" in one for one in explainer.notes)
+    assert any("raising it is evidence for 'sick', lowering it for 'healthy'" in one for one in explainer.notes)
 
 
 def test_of_two_names_for_one_probability_the_first_is_what_is_left_of_1() -> None:

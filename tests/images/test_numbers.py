@@ -21,7 +21,7 @@ def test_values_are_found_by_paths_as_targets_are(paint: Paint, here: Path) -> N
     assert found.column == "Age"
     assert [found(Path("in/a.png")), found(here / "in/b.png")] == [3.5, -1000]
     assert found.find_unused(iter([Path("in/a.png")])) == ["nobody.png", str(here / "in/b.png")]
-    with pytest.raises(PictureError, match="no value for this picture"):
+    with pytest.raises(PictureError, match="no value for this image"):
         found(Path("in/c.png"))
 
 
@@ -43,17 +43,17 @@ def test_a_file_whose_name_has_a_colon_is_a_file(paint: Paint, here: Path) -> No
     [
         ("", "v.csv", "'v.csv' lists nothing"),
         ("picture,age\n", "v.csv", "'v.csv' lists nothing"),
-        ("picture\na.png\n", "v.csv", "no column beside that of the pictures"),
+        ("picture\na.png\n", "v.csv", "no column beside that of the images"),
         ("picture,age\na.png,\n", "v.csv", r"line 2 \('a.png'\): the number is missing"),
-        ("picture,age\n,3\n", "v.csv", "the picture is missing"),
+        ("picture,age\n,3\n", "v.csv", "the image is missing"),
         ("picture,age\na.png,nan\n", "v.csv", "'nan' is not a finite number"),
         ("picture,age\na.png,inf\n", "v.csv", "'inf' is not a finite number"),
         ("name,age\na.png,3\n", "v.csv", r"line 1 \('name'\): 'age' is not a finite number"),
         ("picture,age\na.png,3,5\n", "v.csv", "line 2: 3 cells, and the first row has 2"),
         ("picture,age\na.png,3\na.png,3\n", "v.csv", "line 3: 'a.png' is listed twice, first in line 2"),
         ("picture,age,age\na.png,3,4\n", "v.csv:age", "2 columns 'age'"),
-        ("a.png,3\n", "v.csv:age", "no first row that names columns, so none is called 'age'"),
-        ("a.png,3,4\n", "v.csv", "3 cells a row and no first row"),
+        ("a.png,3\n", "v.csv:age", "no header row, so there is no column 'age'"),
+        ("a.png,3,4\n", "v.csv", "3 cells a row and no header row"),
         ('picture,age\n"a.png,3\n', "v.csv", "is not CSV"),
     ],
 )

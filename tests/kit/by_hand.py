@@ -8,7 +8,7 @@ EXACT = {"rtol": 0, "atol": 1e-12}
 
 
 def total(x):
-    """The sum of all pixels of each picture, and 5, which is what the empty picture gives."""
+    """The sum of all pixels of each image, and 5, which is what the empty image gives."""
     return x.sum((1, 2, 3)) + 5
 
 

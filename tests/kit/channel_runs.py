@@ -40,7 +40,7 @@ def tokens():
 
 
 class Holed(nn.Module):
-    """The picture as it is; where it is wholly green, NaN."""
+    """The image as it is; where it is wholly green, NaN."""
 
     def __init__(self):
         super().__init__()

@@ -10,5 +10,5 @@ def drawn(*shape, seed=0):
 
 
 def alone(act, **options):
-    """Each picture by itself, and no classes."""
+    """Each image by itself, and no classes."""
     return dff(act, None, None, **options)

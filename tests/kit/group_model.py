@@ -5,7 +5,7 @@ from torch import nn
 
 
 class Mean(nn.Module):
-    """The mean of what is said of each picture."""
+    """The mean of what is said of each image."""
 
     def __init__(self, network):
         super().__init__()

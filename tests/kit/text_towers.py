@@ -186,7 +186,7 @@ def shown(network: camcli.Network, picture: Path) -> Tensor:
 
 
 def cosines(vectors: Tensor, projection: Tensor | None = None) -> Tensor:
-    """Of the cup's picture with these vectors, worked out of the model without its head."""
+    """Of the cup's image with these vectors, worked out of the model without its head."""
     headless = load_model("own.py:make", head="none")
     with torch.no_grad():
         features = headless.module(shown(headless, COFFEE))

@@ -18,7 +18,7 @@ from camcli.methods import METHODS
 from camcli.methods.backprop import guided_backprop
 from camcli.methods.gradient import gradcam, hirescam
 
-NO_CLASS = "it asks for no class"
+NO_CLASS = "it does not depend on the class"
 SOFTMAX = "its weights are a softmax over channels"
 # row: why twice the gradient is not twice the map.
 NOT_PROPORTIONAL: dict[str, str] = {
@@ -43,7 +43,7 @@ WITHOUT_GRADIENT: dict[str, str] = {
     **dict.fromkeys(["rise", "maskclip"], "it sees the score, which is not zero"),
 }
 NOISE = "its noise is not mirrored"
-# row: why a mirrored picture has no mirrored map.
+# row: why a mirrored image has no mirrored map.
 NOT_MIRRORED: dict[str, str] = {
     **dict.fromkeys(["random", "rise", "smoothgrad", "smooth-gradcam++", "ss-cam"], NOISE),
     "deconvnet": "of a pooling's window that is zero everywhere the first cell counts, and closed ReLUs let pass",

@@ -129,7 +129,7 @@ COMPONENTS = {
 
 
 @pytest.mark.parametrize("signed", [False, True])
-@pytest.mark.parametrize("size", [(6, 7), (10, 11)], ids=["small", "up to most of the picture"])
+@pytest.mark.parametrize("size", [(6, 7), (10, 11)], ids=["small", "up to most of the image"])
 @pytest.mark.parametrize("form", COMPONENTS)
 def test_an_object_is_positive(form, size, signed):
     act, place = objects(200, size, signed, seed=7)

@@ -89,7 +89,7 @@ def test_cam_is_refused_where_it_is_not_defined(kind):
 
 
 def test_cam_is_refused_for_one_picture_of_a_batch():
-    # A clamp that only one picture reaches.
+    # A clamp that only one image reaches.
     index = torch.tensor([2, 0])
     act = torch.full((2, 4, 8, 8), 0.1).double()
     act[1] = 50

@@ -28,13 +28,13 @@ def test_dff_by_hand():
     torch.testing.assert_close(found.maps, MAPS, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(found.kept_share, torch.ones(1).double())
     assert found.classes.shape == found.score_gains.shape == (1, 2, 0)
-    # One concept of a picture of rank one is EigenCAM.
+    # One concept of an image of rank one is EigenCAM.
     act = two_places()
     torch.testing.assert_close(alone(act[:, :1], concepts=1).maps[:, 0], eigencam(act[:, :1]))
 
 
 def test_the_directions_of_several_pictures_by_hand():
-    # The left column in one picture, the right one in another: together they are the picture above.
+    # The left column in one image, the right one in another: together they are the image above.
     act = two_places()
     cells = act.flatten(2).mT.flatten(0, 1)
     torch.testing.assert_close(dff_directions(cells, concepts=2), DIRECTIONS, rtol=1e-6, atol=1e-6)

@@ -33,7 +33,7 @@ CALLS = {
     "fullgrad": lambda e: fullgrad(e.images, e.input_grad, e.biases),
 }
 CHANNELS = ["scorecam", "scorecam-signed", "gscorecam", "ss-cam", "ss-cam-image", "is-cam", "ablation-cam"]
-# Their noise and masks lie as they lie, however the picture is turned.
+# Their noise and masks lie as they lie, however the image is turned.
 DRAWN = {"ss-cam", "ss-cam-image", "rise", "smoothgrad"}
 
 

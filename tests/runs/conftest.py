@@ -29,7 +29,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def three(paint: Paint) -> None:
-    """Three pictures below ``in``."""
+    """Three images below ``in``."""
     paint("in/a.png", RED, box=(4, 4, 20, 20), ground=BLUE)
     paint("in/b.png", GREEN, box=(10, 16, 30, 30), ground=RED, size=(48, 32))
     paint("in/c.png", BLUE, box=(0, 0, 9, 32), ground=GREEN)

@@ -67,7 +67,7 @@ def test_a_map_that_is_no_sum_of_channels_has_no_strongest(method):
 def test_more_channels_than_there_are_is_refused():
     with pytest.raises(RequestError, match="the layer 'last' has 4"):
         Explainer(MODEL, layers=["last"], top_channels=5).check(IMAGES[:1])
-    with pytest.raises(RequestError, match="neither fused nor smoothed"):
+    with pytest.raises(RequestError, match="cannot be fused or smoothed"):
         Explainer(MODEL, layers=["last", "features.0"], top_channels=2, fuse="mean")
 
 
@@ -93,7 +93,7 @@ def test_a_silent_channel_is_shown_as_it_is_and_said(method):
         headless[0].bias[2] = -1000
     [[silent, loud]] = Explainer(named(headless, 12, headless=True), layers=["1"], method=method)(IMAGES[:1], [[2, 1]])
     assert not silent.map.any()
-    assert silent.notes == ("channel 2 is silent here: it is zero everywhere, and so is its map",)
+    assert silent.notes == ("channel 2 is inactive here: it is zero everywhere, and so is its map",)
     assert (silent.channel, silent.score) == (2, 0)
     assert loud.map.any()
     assert not loud.notes

@@ -58,7 +58,7 @@ def test_the_scores_are_found_where_one_thing_can_be_meant(output, classes):
 
 @pytest.mark.parametrize("output", [(SCORES, OTHER), Distilled(SCORES, OTHER), {"a": SCORES, "b": OTHER}])
 def test_what_could_be_either_is_refused_with_paths_types_and_shapes(output):
-    with pytest.raises(RequestError, match="gives 2 tensors that could be its scores") as caught:
+    with pytest.raises(RequestError, match="returns 2 tensors that could be its scores") as caught:
         find_scores(output, 2, 3)
     first, second = [part.path for part in named_tensors(output)]
     assert f"--output {first}" in caught.value.hint
@@ -87,12 +87,12 @@ def test_a_path_to_nothing_lists_what_there_is():
     with pytest.raises(RequestError, match=r"has no 'logit'") as caught:
         get_path(Pair(SCORES, OTHER), "logit")
     assert "logits: float32 2x3" in caught.value.hint
-    with pytest.raises(RequestError, match="gives 2x3x4 for 2 image"):
+    with pytest.raises(RequestError, match="returns 2x3x4 for 2 image"):
         find_scores(torch.ones(2, 3, 4), 2)
 
 
 def test_a_map_for_each_pixel_is_no_row_of_scores():
-    with pytest.raises(RequestError, match="gives 2x3x4x4 for 2 image") as caught:
+    with pytest.raises(RequestError, match="returns 2x3x4x4 for 2 image") as caught:
         find_scores(torch.ones(2, 3, 4, 4), 2)
     assert "camcli.OutputSpec('segment')" in caught.value.hint
     assert find_scores({"out": torch.ones(2, 3, 4, 4), "x": SCORES}, 2, task="segment").shape == (2, 3, 4, 4)
@@ -142,7 +142,7 @@ def test_a_regression_has_no_probability():
     network = named(Small(1), 1, 16, activation="none")
     [[one]] = Explainer(network, layers=["conv2"])(pictures(1, 16))
     assert one.probability is None
-    assert "what raises it is warm" in network.output_spec.describe_score("none", 1)
+    assert "regions that raise it are highlighted" in network.output_spec.describe_score("none", 1)
 
 
 # ---- one score for each class and pixel
@@ -354,7 +354,7 @@ def test_every_class_found_is_what_a_detector_predicts():
 
 
 def test_what_is_no_detection_is_refused():
-    with pytest.raises(RequestError, match="does not give boxes, labels and scores for each of 1"):
+    with pytest.raises(RequestError, match="does not return boxes, labels and scores for each of 1"):
         OutputSpec("detect").read([{"boxes": torch.ones(1, 4)}], 1, ("a",))
 
 
@@ -364,7 +364,7 @@ def test_what_is_no_detection_is_refused():
 def test_the_run_says_what_is_explained():
     assert OutputSpec().describe_score("softmax", 1000) == "class logit (before softmax)"
     assert "before sigmoid" in OutputSpec().describe_score("softmax", 1)
-    assert "do not exclude" in OutputSpec().describe_score("sigmoid", 20)
+    assert "of independent classes" in OutputSpec().describe_score("sigmoid", 20)
     assert "summed over the pixels where the model predicts it" in OutputSpec("segment").describe_score("softmax", 21)
     assert "the region given" in OutputSpec("segment").describe_score("softmax", 21, region=True)
     assert "at least 0.5" in OutputSpec("detect").describe_score("softmax", 91)

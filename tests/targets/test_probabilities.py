@@ -23,7 +23,7 @@ Both = namedtuple("Both", ["probs", "raw"])
 
 
 class Scored(nn.Module):
-    """Of a white picture the logits are those given; of any other these times the mean of its red squared."""
+    """Of a white image the logits are those given; of any other these times the mean of its red squared."""
 
     def __init__(self, logits, end):
         super().__init__()
@@ -62,7 +62,7 @@ def test_probabilities_are_shown_as_given_and_are_what_is_explained(end):
         assert one.probability == pytest.approx(p)
         assert one.score == pytest.approx(p)
     assert explain.activation == explain.network.activation == "probabilities"
-    assert explain.describe_target() == "a class's probability, as the model gives it"
+    assert explain.describe_target() == "class probability, as returned by the model"
     [note] = explain.notes
     assert note.startswith("the model's outputs are probabilities already (from 0 to 1 on noise")
     assert ("summing to 1" in note) == ("sigmoid" not in end)
@@ -121,13 +121,13 @@ def test_a_map_of_a_probability_is_that_of_its_gradient():
 def test_the_scores_are_numbers_of_probabilities():
     model = named(Scored(LOGS, lambda s: s.softmax(1)), 4)
     for score, wanted, said in [
-        ("logit", 0.25, "a class's probability, as the model gives it"),
-        ("probability", 0.25, "a class's probability, as the model gives it"),
-        ("logprob", math.log(0.25), "the logarithm of a class's probability"),
+        ("logit", 0.25, "class probability, as returned by the model"),
+        ("probability", 0.25, "class probability, as returned by the model"),
+        ("logprob", math.log(0.25), "logarithm of the class probability"),
         (
             "margin",
             0.25 - 0.45,
-            "a class's probability, as the model gives it, minus that of the strongest other class",
+            "class probability, as returned by the model, minus that of the strongest other class",
         ),
     ]:
         explain = Explainer(model, layers=["layer"], score=score)
@@ -155,7 +155,7 @@ def test_what_is_asked_for_is_done_and_noted(activation, shown):
     explain = Explainer(network, layers=["layer"])
     [[one]] = explain(WHITE)
     assert one.probability == (None if shown is None else pytest.approx(shown))
-    assert any("makes probabilities of them once more" in note for note in explain.notes) == (activation == "sigmoid")
+    assert any("is applied to them again" in note for note in explain.notes) == (activation == "sigmoid")
 
 
 def test_said_to_be_probabilities_and_none_on_noise_is_refused_before_the_first_picture():
@@ -182,7 +182,7 @@ def test_a_picture_whose_outputs_leave_the_range_fails_alone_and_says_how():
     [[good], [bad]] = explain.results(torch.cat([pictures(1), WHITE]))
     assert good.probability == 0.25
     assert isinstance(bad, PictureError)
-    assert "those of this picture go from 3.5 to 3.5" in bad.message
+    assert "those of this image range from 3.5 to 3.5" in bad.message
     assert "--activation" in bad.hint
 
 
@@ -197,7 +197,7 @@ def test_of_two_outputs_of_which_one_is_made_of_the_other_the_logits_are_meant(e
     assert find_scores({"scores": end(scores), "raw": scores}, 2) is scores
     half = scores.bfloat16()
     assert find_scores((end(half), half), 2) is half
-    with pytest.raises(RequestError, match="gives 2 tensors"):
+    with pytest.raises(RequestError, match="returns 2 tensors"):
         find_scores((end(scores), scores + torch.arange(4)), 2)
 
 
@@ -248,7 +248,7 @@ def test_pixels_of_a_segmentation_that_gives_probabilities_are_those_above_a_hal
         assert one.score == pytest.approx(float(table[pixels].sum()))
         assert one.probability == pytest.approx(float(table[pixels].mean()))
     assert explain.describe_target() == (
-        "a class's probabilities, as the model gives them, summed over the pixels where the model predicts it"
+        "class probabilities, as returned by the model, summed over the pixels where the model predicts it"
     )
 
 

@@ -183,7 +183,7 @@ def test_methods_that_ask_again_ask_about_the_same_competition(images: Tensor, s
     [[wanted]] = Explainer(other, **options)(images[:1], 0)
     np.testing.assert_allclose(found[0][0].map, wanted.map, rtol=1e-5, atol=1e-7)
     assert found[0][0].score == pytest.approx(wanted.score)
-    # And over a flipped picture, whose map comes back.
+    # And over a flipped image, whose map comes back.
     [[turned]] = Explainer(network, layers=["visual.layer"], layout="nchw", score=score, flips=["flip"]).results(
         images[:1], lambda row, scores: [1], competing=lambda row: (1, 3)
     )
@@ -198,16 +198,13 @@ def test_what_is_explained_is_said_of_prompts() -> None:
         == "prompt logit: 100 times its cosine with the image minus 10.5, before softmax"
     )
     assert "cosine" in Explainer(network, score="similarity").describe_target()
-    assert (
-        Explainer(network, score="probability").describe_target()
-        == "a prompt's probability: what softmax makes of its score"
-    )
-    assert Explainer(network, score="margin", versus=[3]).describe_target() == "a prompt's margin over blue"
+    assert Explainer(network, score="probability").describe_target() == "prompt probability (softmax of the logits)"
+    assert Explainer(network, score="margin", versus=[3]).describe_target() == "prompt margin over blue"
     assert Explainer(network, score="margin").describe_target().endswith("the strongest other prompt")
 
 
 def test_networks_without_prompts_have_no_cosine() -> None:
-    with pytest.raises(RequestError, match="compares pictures with no prompts") as caught:
+    with pytest.raises(RequestError, match="compares images with no prompts") as caught:
         Explainer(named(Mean(), 3), score="similarity")
     assert "--text-tower" in caught.value.hint
     assert SCORES.find("similarity").is_cosine

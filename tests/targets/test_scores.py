@@ -74,7 +74,7 @@ def test_pixels_behind_the_classes_are_carried_along():
 
 @pytest.mark.parametrize("name", ["probability", "logprob"])
 def test_a_model_without_probabilities_has_none(name):
-    with pytest.raises(RequestError, match="nothing makes probabilities") as caught:
+    with pytest.raises(RequestError, match="the scores of this model have no probabilities") as caught:
         given(name, 0, activation="none")
     assert "--activation" in caught.value.hint
 
@@ -91,7 +91,7 @@ def test_the_rival_is_the_strongest_other_class_or_those_named():
 
 
 def test_nobody_to_compare_with_is_an_error():
-    with pytest.raises(PictureError, match="compared with itself"):
+    with pytest.raises(PictureError, match="compared only with itself"):
         Score(has_rivals=True, fixed_rivals=(1,)).find_rivals(LOGITS, 1)
     with pytest.raises(PictureError, match="no other class"):
         Score(has_rivals=True).find_rivals(LOGITS[:1], 0)
@@ -180,7 +180,7 @@ def test_integrated_gradients_add_up_to_the_difference_of_the_scores(score):
 
 
 def test_methods_that_ask_again_keep_the_picture_s_own_rival():
-    # The runner-up of what is left when half of the picture is hidden is another class.
+    # The runner-up of what is left when half of the image is hidden is another class.
     class Halves(nn.Module):
         def __init__(self):
             super().__init__()
@@ -226,12 +226,12 @@ def test_a_region_s_margin_is_the_sum_over_its_pixels():
 
 def test_what_makes_its_own_contrast_goes_with_logits_alone():
     for options in ({"score": "probability"}, {"counterfactual": True}):
-        with pytest.raises(RequestError, match="finer-cam makes what it explains of all classes' scores itself"):
+        with pytest.raises(RequestError, match="finer-cam builds its own score from those of all classes"):
             Explainer(MODEL, layers=["last"], method="finer-cam", **options)
 
 
 def test_a_rival_for_a_score_that_has_none_is_refused():
-    with pytest.raises(RequestError, match="compares a class with no other") as caught:
+    with pytest.raises(RequestError, match="does not compare classes") as caught:
         Explainer(MODEL, score="logprob", versus=[1])
     assert "margin" in caught.value.hint
     with pytest.raises(RequestError, match="there is no score 'logits'") as caught:
@@ -249,5 +249,5 @@ def test_what_is_explained_is_said():
     network = named(MODEL, 3)
     assert Explainer(network).describe_target() == "class logit (before softmax)"
     assert "probability" in Explainer(network, score="probability").describe_target()
-    assert Explainer(network, score="margin", versus=[2]).describe_target() == "a class's margin over thing 2"
-    assert Explainer(network, counterfactual=True).describe_target().endswith("what lowers it is warm")
+    assert Explainer(network, score="margin", versus=[2]).describe_target() == "class margin over thing 2"
+    assert Explainer(network, counterfactual=True).describe_target().endswith("regions that lower it are highlighted")

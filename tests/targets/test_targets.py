@@ -25,7 +25,7 @@ def chosen(*words: str, path: Path = PICTURE, scores: torch.Tensor = SCORES) -> 
     return list(resolve(words, of(LABELS))(path, scores))
 
 
-# ---- what is said for all pictures
+# ---- what is said for all images
 
 
 def test_predicted_is_the_greatest_score_and_of_equal_ones_the_first() -> None:
@@ -64,7 +64,7 @@ def test_a_class_whose_name_is_a_rows_can_still_be_said() -> None:
         ("cat", "ambiguous: 2 classes", "2 tabby, tabby cat\n4 tiger cat"),
         ("5", "there is no class 5", "5 classes, counted from 0 to 4"),
         ("taby", "there is no class 'taby'", "2 tabby, tabby cat"),
-        ("", "an empty word", "0 to 4"),
+        ("", "an empty name", "0 to 4"),
         ("predicted:2", "takes no argument", "top:N"),
         ("folder:x", "takes no argument", ""),
     ],
@@ -102,13 +102,13 @@ def test_one_logit_has_a_sigmoid_whatever_the_model_says() -> None:
 
 @pytest.mark.parametrize("word", ["all>", "all>x", "all>1", "all>-0.1", "all>nan", "all>inf", "all>0.5.5"])
 def test_a_threshold_that_no_probability_has_is_refused(word: str) -> None:
-    with pytest.raises(RequestError, match="does not say above which probability") as caught:
+    with pytest.raises(RequestError, match="needs a probability as threshold") as caught:
         resolve([word], of(LABELS, "sigmoid"))
     assert "all>0.5" in caught.value.hint
 
 
 def test_boxes_have_a_threshold_of_their_own() -> None:
-    with pytest.raises(RequestError, match="one probability for a picture") as caught:
+    with pytest.raises(RequestError, match="one probability per class for an image") as caught:
         resolve(["all>0.5"], of(LABELS, output_spec=OutputSpec("detect")))
     assert "--min-score" in caught.value.hint
 
@@ -130,7 +130,7 @@ def test_channels_by_their_numbers_each_once() -> None:
 
 @pytest.mark.parametrize("word", ["channel:", "channel:x", "channel:1,", "channel:-1", "channel:1-3", "channel:1.0"])
 def test_what_is_no_number_names_no_channel(word: str) -> None:
-    with pytest.raises(RequestError, match="does not name channels by their numbers"):
+    with pytest.raises(RequestError, match="does not name channels by index"):
         resolve([word], of(LABELS))
 
 
@@ -146,13 +146,13 @@ def test_the_strongest_channels_of_a_class() -> None:
 
 @pytest.mark.parametrize("words", [("channels:top:5", "tabby"), ("channels:top:5", "channels:top:4:tabby")])
 def test_channels_and_classes_do_not_go_together(words: tuple[str, ...]) -> None:
-    with pytest.raises(RequestError, match="ask for different things"):
+    with pytest.raises(RequestError, match="select the layer's channels in different ways"):
         count_top_channels(words)
 
 
 @pytest.mark.parametrize("word", ["channels:", "channels:5", "channels:top", "channels:top:0", "channels:top:x"])
 def test_how_many_channels_must_be_said(word: str) -> None:
-    with pytest.raises(RequestError, match="does not say how many channels"):
+    with pytest.raises(RequestError, match="does not give a number of channels"):
         count_top_channels([word])
 
 

@@ -31,18 +31,18 @@ def refuses(model, method, message, images=None, **options):
 
 @OF_BLOCKS
 def test_attentions_in_one_module_are_refused(method):
-    message = "cannot be run by themselves: its attention 1 is computed in Looking itself, which computes others too"
+    message = "cannot be run separately: its attention 1 is computed by Looking, which computes others too"
     refuses(Looking(), method, message, pictures(1, 16))
 
 
 @OF_BLOCKS
 def test_one_attention_alone_that_is_no_pooling_is_refused(method):
-    refuses(timm_vit(depth=1), method, "it has one attention alone, so nothing tells which")
+    refuses(timm_vit(depth=1), method, "it has a single attention, so it is unknown which")
 
 
 def test_an_mlp_beside_attention_is_refused_where_it_must_be_left_out():
     model = timm_vit(block_fn=ParallelScalingBlock)
-    refuses(model, "maskclip", "in a ParallelScalingBlock no module is handed the tokens as attention left them")
+    refuses(model, "maskclip", "in a ParallelScalingBlock no module takes the tokens right after attention is added")
     assert Explainer(model, method="legrad")(pictures(1, SIZE), 0)
 
 
@@ -60,7 +60,7 @@ def test_a_block_that_does_not_repeat_itself_is_refused(method):
             super().__init__()
             self.blocks = nn.Sequential(Block(), Counting())
 
-    message = "run again on the same tokens, a Counting hands on others"
+    message = "rerun on the same tokens, a Counting returns different ones"
     with pytest.raises(RequestError, match=message):
         Explainer(Restless(), method=method)(pictures(1, 16), 0)
 
@@ -79,7 +79,7 @@ def test_tokens_that_change_their_form_are_refused(method):
         def forward(self, x):
             return self.fc(self.feature(x)[:, :6])
 
-    refuses(Widening(), method, r"has several shapes \(1x65x6 and 1x65x12\)", pictures(1, 16))
+    refuses(Widening(), method, r"have several shapes \(1x65x6 and 1x65x12\)", pictures(1, 16))
 
 
 def test_tokens_that_the_end_tells_by_their_places_have_no_score_of_their_own():
@@ -101,7 +101,7 @@ def test_tokens_that_the_end_tells_by_their_places_have_no_score_of_their_own():
     refuses(
         Placed(places=False),
         "maskclip",
-        "asks for the score of each token by itself, and what lies behind its blocks tells tokens by their places",
+        "needs the score of each single token, and the part of the network after its blocks depends on token positions",
         pictures(1, 16),
     )
     # A weighted mean of copies is the token itself.
@@ -127,17 +127,17 @@ def test_an_end_that_takes_as_many_tokens_as_ever_is_handed_as_many_copies():
 
 
 def test_clip_surgery_needs_prompts():
-    said = refuses(timm_vit(), "clip-surgery", "compares a picture with prompts, and this network has none")
+    said = refuses(timm_vit(), "clip-surgery", "compares an image with prompts, and this network has none")
     assert "--text" in said.hint
     network = explainer(Compared(), "clip-surgery").network
     for options in ({"score": "probability"}, {"counterfactual": True}):
-        with pytest.raises(RequestError, match="goes with --score logit alone"):
+        with pytest.raises(RequestError, match="supports --score logit only"):
             Explainer(network, method="clip-surgery", **options)
 
 
 def test_clip_surgery_of_one_prompt_needs_the_empty_one():
     model = Compared(classes=1)
-    with untouched(model), pytest.raises(RequestError, match="does not know the empty one") as raised:
+    with untouched(model), pytest.raises(RequestError, match="cannot embed the empty prompt") as raised:
         explainer(model, "clip-surgery")(pictures(1, 16), 0)
     assert "--text 'a cat' --text 'a dog'" in raised.value.hint
 
@@ -145,7 +145,7 @@ def test_clip_surgery_of_one_prompt_needs_the_empty_one():
 def test_scores_that_a_wrapper_changes_are_no_cosines():
     model = Compared()
     network = named(nn.Sequential(model, Through10()), 4, cosine=Compared.COSINE)
-    with pytest.raises(RequestError, match="the scores that the model gives here come of none"):
+    with pytest.raises(RequestError, match="the model's scores are not computed from any"):
         Explainer(network, method="clip-surgery")(pictures(1, 16), 0)
 
 
@@ -160,13 +160,13 @@ def test_a_group_is_refused_where_parts_run_again(method):
     if method == "grad-eclip":
         Explainer(network, method=method, group=True)
         return
-    with pytest.raises(RequestError, match=f"{method} runs parts of the network again by themselves"):
+    with pytest.raises(RequestError, match=f"{method} reruns parts of the network"):
         Explainer(network, method=method, group=True)
 
 
 @pytest.mark.parametrize("method", NEW)
 def test_a_layer_means_nothing_to_it(method):
-    with pytest.raises(RequestError, match="works with all attention of a network, so a layer"):
+    with pytest.raises(RequestError, match="works with all attention of a network, and takes no layer"):
         Explainer(explainer(small(method), method).network or small(method), method=method, layers=["conv2"])
 
 
@@ -186,7 +186,7 @@ def test_grad_eclip_needs_queries_and_keys():
 
     model = Stacked()
     model.blocks = nn.Sequential(Relative(), Relative())
-    refuses(model, "grad-eclip", "what its softmax is of is no product of two factors", pictures(1, 16))
+    refuses(model, "grad-eclip", "the input of its softmax is not a product of two tensors", pictures(1, 16))
 
 
 def test_options_that_cannot_be_are_said_before_the_first_picture():

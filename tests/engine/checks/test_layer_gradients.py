@@ -92,7 +92,7 @@ def test_the_layer_that_only_looks_as_if_it_worked_is_refused_and_the_hint_names
     model = Pooler(pooled_of)
     with pytest.raises(RequestError, match=r"no gradient .* at the layer 'body'") as caught:
         Explainer(model, layers=["body"]).check(IMAGES[:1])
-    assert "the score is made of another of the tensors that it gives, which has no grid" in caught.value.message
+    assert "the score depends on another of the tensors that it returns, which has no grid" in caught.value.message
     assert "'body.conv2' works" in caught.value.hint
     with pytest.raises(RequestError, match="does not depend on the map's cells at the layer 'body'") as caught:
         Explainer(model, layers=["body"], method="ablation-cam").check(IMAGES[:1])
@@ -112,7 +112,7 @@ def test_of_several_tensors_the_one_is_tapped_that_the_score_depends_on(method):
     explain = Explainer(model, layers=["two"], method=method)
     with untouched(model):
         ones = explain(IMAGES, 1)
-    assert any("gives 2 tensors; number 2, on which the score depends, is explained" in note for note in explain.notes)
+    assert any("returns 2 tensors; number 2, on which the score depends, is" in note for note in explain.notes)
     if method == "gradcam":
         for [one], map in zip(ones, gradient_by(model, "two", 1), strict=True):
             np.testing.assert_allclose(one.map, map, rtol=1e-5, atol=1e-9)
@@ -160,7 +160,7 @@ def test_a_layer_that_is_the_same_for_every_picture_is_no_candidate():
         def forward(self, x):
             return super().forward(x + self.places(x))
 
-    assert surveyed(Positioned())["places"].reason == "the same for every picture"
+    assert surveyed(Positioned())["places"].reason == "the same for every image"
 
 
 @pytest.mark.parametrize("kind", GRAPHLESS)
@@ -232,7 +232,7 @@ def test_without_a_grid_and_without_relus_the_hints_do_not_go_in_a_circle():
     with pytest.raises(RequestError, match="no layer of this network") as caught:
         Explainer(model).check(IMAGES[:1])
     assert "--method integrated-gradients" in caught.value.hint
-    with pytest.raises(RequestError, match="meets none") as caught:
+    with pytest.raises(RequestError, match="has none") as caught:
         Explainer(model, method="guided-backprop").check(IMAGES[:1])
     assert "such as integrated-gradients" in caught.value.hint
     Explainer(model, method="integrated-gradients")(IMAGES, 1)

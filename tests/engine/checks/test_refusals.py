@@ -59,9 +59,9 @@ def test_a_layout_that_does_not_fit_is_refused(layout, message):
 
 
 def test_a_layout_or_call_needs_its_layer():
-    with pytest.raises(RequestError, match="the layout nchw was given without the layer"):
+    with pytest.raises(RequestError, match="the layout nchw was given without a layer"):
         Explainer(Small(), layout="nchw")
-    with pytest.raises(RequestError, match="call 2 was given without the layer"):
+    with pytest.raises(RequestError, match="call 2 was given without a layer"):
         Explainer(Small(), call=2)
 
 
@@ -79,11 +79,11 @@ def test_which_run_of_a_layer_is_explained_is_said_and_can_be_chosen():
     for call in (0, 1, 2):
         explain = Explainer(model, layers=["act"], call=call)
         [[by_call[call]]] = explain(image, 1)
-        said = f"run {call}" if call else "the last"
-        assert explain.notes == (f"the layer 'act' runs 2 times in one forward; {said} is explained (--call N)",)
+        said = f"call {call}" if call else "the last"
+        assert explain.notes == (f"the layer 'act' is called 2 times per forward pass; {said} is explained (--call N)",)
     same(by_call[0], by_call[2])
     assert np.abs(by_call[1].map - by_call[2].map).max() > 0.01 * np.abs(by_call[2].map).max()
-    with pytest.raises(RequestError, match="'act' has no run 3: it runs 2 times"):
+    with pytest.raises(RequestError, match="'act' has no call 3: it is called 2 times"):
         Explainer(model, layers=["act"], call=3)(image, 1)
 
 
@@ -132,7 +132,7 @@ def test_a_grid_that_can_be_read_in_two_ways_is_settled_by_the_other_layers():
 @pytest.mark.parametrize("method", ["guided-backprop", "guided-gradcam"])
 def test_guided_backprop_needs_relus(method):
     model = timm.create_model("test_vit")
-    with untouched(model), pytest.raises(RequestError, match=r"guided-.* at ReLUs, .* meets none.* GELU") as caught:
+    with untouched(model), pytest.raises(RequestError, match=r"guided-.* for ReLUs, .* has none.* GELU") as caught:
         Explainer(model, method=method)(torch.zeros(1, 3, 160, 160))
     assert "gradcam" in caught.value.hint
 
@@ -170,7 +170,7 @@ def test_activations_are_named_where_they_are_called_and_not_where_they_only_sta
 
 
 def test_a_layer_means_nothing_to_a_method_at_the_input():
-    with pytest.raises(RequestError, match=r"'guided-backprop' works at the input, so a layer \(conv2\)"):
+    with pytest.raises(RequestError, match=r"'guided-backprop' works at the input, and takes no layer \(conv2\)"):
         Explainer(Small(), layers=["conv2"], method="guided-backprop")
 
 
@@ -193,7 +193,7 @@ def test_unknown_methods_are_answered_with_the_nearest():
 )
 def test_a_model_that_is_no_classifier_is_refused(function, message):
     model = nn.Sequential(Small(), Through(function))
-    with pytest.raises(RequestError, match=f"the model gives {message}"):
+    with pytest.raises(RequestError, match=f"the model returns {message}"):
         Explainer(model, layers=["0.conv2"])(pictures(2, 16))
 
 
@@ -215,7 +215,7 @@ def test_a_layer_beside_the_score_is_refused_and_a_better_one_named():
 
 
 def test_labels_must_be_as_many_as_scores():
-    with pytest.raises(RequestError, match="gives 4 scores, but 5 classes are named"):
+    with pytest.raises(RequestError, match="returns 4 scores, but 5 classes are named"):
         Explainer(named(Small(), 5))(pictures(1, 16))
 
 

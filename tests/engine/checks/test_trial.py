@@ -47,10 +47,10 @@ def test_a_network_that_draws_is_told_of_with_how_much_and_why():
     explain = Explainer(model, layers=["conv2"])
     with untouched(model):
         explain.check(pictures(1, 16))
-    start = "the model does not give the same output twice for one image: on noise its scores move by "
+    start = "the model's output is not deterministic: on noise its scores change between runs by "
     [note] = [note for note in explain.notes if note.startswith(start)]
     assert "(dropout is called with training=True in 'head' (Through))" in note
-    assert "every run draws other maps" in note
+    assert "maps differ from run to run" in note
     assert not explain.one_by_one
 
 
@@ -62,7 +62,7 @@ def test_dropout_that_evaluation_switches_off_is_nothing_to_tell():
 
 @pytest.mark.parametrize(
     ("kind", "why"),
-    [(Normed, " (a batch norm takes its statistics from the batch in 'norm1' (BatchNorm2d))"), (Centred, "")],
+    [(Normed, " (a batch norm uses batch statistics in 'norm1' (BatchNorm2d))"), (Centred, "")],
 )
 def test_where_the_batch_matters_each_image_is_explained_by_itself(kind, why):
     model, images = kind(), pictures(3, 16)
@@ -71,7 +71,7 @@ def test_where_the_batch_matters_each_image_is_explained_by_itself(kind, why):
         together = explain(images, [1, 2, 3])
     [note] = [note for note in explain.notes if "depends on the others in its batch" in note]
     assert explain.one_by_one
-    assert f"beside another{why}; each picture is explained in a batch of its own" in note
+    assert f"beside another{why}; each image is explained in a batch of its own" in note
     for row, [one] in enumerate(together):
         image = images[row : row + 1]
         with torch.no_grad():
@@ -110,7 +110,7 @@ def test_rounding_is_no_movement(dtype):
     explain = Explainer(model, layers=["0.10"])
     explain.check(pictures(1, 32, dtype=dtype))
     assert not explain.one_by_one
-    assert not any("scores move" in note for note in explain.notes)
+    assert not any("scores change" in note for note in explain.notes)
 
 
 def test_scores_that_cancel_out_in_one_image_are_compared_with_those_of_another():
@@ -174,7 +174,7 @@ def test_a_network_that_takes_one_image_at_a_time_is_given_one_at_a_time():
     explain.check(pictures(1, 16))
     assert explain.one_by_one
     assert any(
-        note.startswith("the model fails on two pictures at once (shape '[1, 3, 16, 16]'") for note in explain.notes
+        note.startswith("the model fails on two images at once (shape '[1, 3, 16, 16]'") for note in explain.notes
     )
 
 
@@ -217,15 +217,15 @@ def test_a_detector_that_draws_is_told_of():
     torch.manual_seed(0)
     explain = detecting(torch.sigmoid, Through(lambda x: F.dropout(x, 0.5)))
     explain.check(pictures(1, 16))
-    [note] = [note for note in explain.notes if "does not give the same output twice" in note]
-    assert "on noise its boxes and their scores move by " in note
+    [note] = [note for note in explain.notes if "is not deterministic" in note]
+    assert "on noise its boxes and their scores change between runs by " in note
     assert "(dropout is called with training=True in 'before' (Through))" in note
 
 
 def test_a_detector_that_draws_nothing_has_nothing_told():
     explain = detecting(torch.sigmoid)
     explain.check(pictures(1, 16))
-    assert not any("twice" in note for note in explain.notes)
+    assert not any("deterministic" in note for note in explain.notes)
 
 
 @pytest.mark.parametrize(("head", "squashed"), [(torch.sigmoid, True), (lambda x: 5 + x, False)])

@@ -9,14 +9,14 @@ from camcli import Explainer, PictureError, RequestError
 
 
 class Sure(Small):
-    """A softmax so sure that it leaves no gradient, but where a picture is faint."""
+    """A softmax so sure that it leaves no gradient, but where an image is faint."""
 
     def forward(self, x):
         return (super().forward(x) * 1e4 * x.abs().amax()).softmax(1)
 
 
 class Shut(Small):
-    """Logits that a ReLU holds at zero, but where a picture is strong."""
+    """Logits that a ReLU holds at zero, but where an image is strong."""
 
     def forward(self, x):
         return (super().forward(x) - 5).relu()
@@ -36,12 +36,12 @@ def test_a_gradient_that_is_zero_on_noise_is_said_and_pictures_decide(kind, laye
     with untouched(model):
         explain.check(IMAGES[:1])
     assert explain.layers == (layers or ("relu2",))
-    assert any("on noise the score's gradient by the layer" in note for note in explain.notes)
+    assert any("on noise, the gradient of the score at the layer" in note for note in explain.notes)
     weak_or_strong = IMAGES * (1e-4 if kind is Sure else 10)
     for [result] in explain.results(weak_or_strong, lambda row, scores: [0]):
         if kind is Untrained:
             assert isinstance(result, PictureError)
-            assert "has no part in its score here, nor on noise" in result.message
+            assert "does not contribute to its score here, nor on noise" in result.message
         else:
             assert result.map.any()
 
@@ -84,4 +84,4 @@ def test_branches_that_begin_at_nothing_are_no_reason_to_refuse_a_layer():
     assert found["branch.0"].vanished
     explain = Explainer(Residual(), layers=["branch.0"])
     explain.check(IMAGES[:1])
-    assert "by weights that are zero" in explain.notes[0]
+    assert "weights of zero" in explain.notes[0]

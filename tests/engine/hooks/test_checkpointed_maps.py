@@ -78,7 +78,7 @@ def test_maps_are_the_same(tmp_path, name, methods, layers, dtype):
             assert (one.method, one.layer, one.score) == (other.method, other.layer, other.score)
             assert np.abs(one.map - other.map).max() <= 1e-6 * np.abs(one.map).max()
     assert made
-    assert any("computed again on the way back" in note for note in explain.notes)
+    assert any("recomputed in the backward pass" in note for note in explain.notes)
 
 
 def test_maps_are_the_same_around_a_method_at_other_sizes(tmp_path):

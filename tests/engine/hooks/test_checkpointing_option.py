@@ -43,12 +43,16 @@ class Around(nn.Module):
 @pytest.mark.parametrize(
     ("model", "method", "words"),
     [
-        (Around(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)), "saliency", "no part of the network keeps much more"),
-        (Around(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1)), "rise", "nothing is kept for a way back"),
+        (Around(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)), "saliency", "no part of the network stores much more"),
+        (
+            Around(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1)),
+            "rise",
+            "no activations are stored for a backward pass",
+        ),
         (
             Around(Counting(), Counting()),
             "saliency",
-            "the parts of the network give another output when they are computed again",
+            "the parts of the network give a different output when they are recomputed",
         ),
     ],
 )
@@ -56,7 +60,7 @@ def test_where_it_changes_nothing_that_is_said(model, method, words):
     model = model.double().eval()
     explain = Explainer(model, method=method, recompute=True, options={"samples": 20} if method == "rise" else {})
     explain.check(pictures(1, 16))
-    assert f"--recompute changes nothing here: {words}" in " ".join(explain.notes)
+    assert f"--recompute has no effect here: {words}" in " ".join(explain.notes)
     assert explain.findings.plan.checkpointed_modules == ()
     assert not any("recompute" in note for note in Explainer(model, method="saliency").notes)
 
@@ -82,7 +86,7 @@ def test_parts_that_fail_when_they_run_again_are_left_as_they_are():
     model = Turning(*(Once() for _ in range(4)))
     explain = Explainer(model, method="saliency", recompute=True)
     [[one]] = explain(pictures(1, 16), 1)
-    assert "--recompute changes nothing here: the parts of the network cannot be computed again" in explain.notes[-1]
+    assert "--recompute has no effect here: the parts of the network cannot be recomputed" in explain.notes[-1]
     [[plain]] = Explainer(model, method="saliency")(pictures(1, 16), 1)
     assert np.array_equal(one.map, plain.map)
 
@@ -133,10 +137,10 @@ def test_from_the_shell_to_run_json(here, paint):
     result = CliRunner().invoke(app, [*asked, "b.png", "--out", "again", "--recompute"])
     assert result.exit_code == 0, result.output
     said = " ".join(result.stderr.split())
-    assert "7 parts of the network, from 'blocks.0' on, are computed again on the way back, for which about" in said
+    assert "7 parts of the network, from 'blocks.0' on, are recomputed in the backward pass: about" in said
     assert facts("again")["job"]["recompute"] is True
     assert facts("again")["fingerprint"] == facts("plain")["fingerprint"]
-    assert any("computed again" in note for note in facts("again")["notes"])
+    assert any("recomputed" in note for note in facts("again")["notes"])
     for name in ("a.png.untrained.npy", "b.png.untrained.npy"):
         one, other = np.load(Path("plain") / name), np.load(Path("again") / name)
         assert np.abs(one - other).max() <= 1e-6 * np.abs(one).max()
@@ -145,7 +149,7 @@ def test_from_the_shell_to_run_json(here, paint):
     assert "computed again" in " ".join(result.stderr.split())
     result = CliRunner().invoke(app, [*asked, "b.png", "--out", "third"])
     assert result.exit_code == 0
-    assert "computed again" not in result.stderr
+    assert "recomputed" not in result.stderr
     assert "1 done before" in " ".join(result.stderr.split())
 
 

@@ -246,7 +246,7 @@ def test_networks_of_other_activations_are_explained_with_the_switch(name):
             assert map.any()
             [alone], _ = explained(model, images[row : row + 1], method, activations="all")
             assert np.abs(map - alone).max() <= 1e-4 * np.abs(map).max()
-        [note] = [one for one in notes if "extended" in one]
+        [note] = [one for one in notes if "extension" in one]
         assert note.startswith(f"the paper of {method} defines its rule at ReLUs only")
         assert NETWORKS[name] in note
     if name == "mobilenetv3_small_050":
@@ -254,7 +254,7 @@ def test_networks_of_other_activations_are_explained_with_the_switch(name):
         assert any("Hardswish pass the plain gradient" in note for note in notes)
         assert not np.array_equal(off[0], maps[0])
         return
-    with pytest.raises(RequestError, match="meets none") as caught:
+    with pytest.raises(RequestError, match="has none") as caught:
         explained(model, images)
     assert "-o activations=all" in caught.value.hint
 
@@ -296,7 +296,7 @@ def test_in_one_run_a_rule_may_hold_at_relus_and_another_everywhere():
         assert np.array_equal(other.map, explained(net(), images, "deconvnet")[0][row])
     assert [note for note in both.notes if "ReLUs" in note] == [
         "1 ReLUs follow the rule of deconvnet; SiLU pass the plain gradient",
-        "the paper of guided-backprop defines its rule at ReLUs only (1 here); extended by us, it is followed at "
+        "the paper of guided-backprop defines its rule at ReLUs only (1 here); as our extension, it is applied at "
         "SiLU (1) too",
     ]
 
@@ -340,7 +340,9 @@ def test_a_relu_in_a_scripted_function_is_missed_and_said_so():
     assert count_hidden_relus(y.sum()) == 1
     model = Small()
     model.relu1 = Through(scripted_relu)
-    with pytest.raises(RequestError, match=r"guided-backprop needs to see every ReLU, and 1 of this network's"):
+    with pytest.raises(
+        RequestError, match=r"guided-backprop changes the gradient of every ReLU, and 1 of this network's"
+    ):
         explained(model, pictures(1, 16))
     [map], _ = explained(model, pictures(1, 16), "gradcam", ["conv2"])
     assert np.array_equal(map, explained(Small(), pictures(1, 16), "gradcam", ["conv2"])[0][0])

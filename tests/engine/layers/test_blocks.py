@@ -76,7 +76,7 @@ def test_a_block_run_again_hands_on_the_same_and_has_its_addition(name):
         with untouched(model), frozen(model), AttentionCapture(2, graph_from=-1):
             assert torch.equal(call.run(block), call.output)
         if name == "timm parallel mlp":
-            with pytest.raises(RequestError, match="in a ParallelScalingBlock no module is handed"):
+            with pytest.raises(RequestError, match="in a ParallelScalingBlock no module takes"):
                 module_after_attention(block, call)
             continue
         with untouched(model), frozen(model):

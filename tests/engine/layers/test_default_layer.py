@@ -107,7 +107,7 @@ def test_a_segmentation_that_is_nothing_but_its_scores_says_so_and_the_hint_work
     from camcli import OutputSpec
 
     network = named(seeded(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1))), 4, 16, output_spec=OutputSpec("segment"))
-    with pytest.raises(RequestError, match="has a grid but those that give the scores themselves") as caught:
+    with pytest.raises(RequestError, match="with a grid compute the scores themselves") as caught:
         Explainer(network).check(IMAGES[:1])
     assert "--layer 0" in caught.value.hint
     [[one], _] = Explainer(network, layers=["0"]).results(IMAGES)

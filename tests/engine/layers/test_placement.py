@@ -212,7 +212,7 @@ def test_masks_and_products_lie_where_the_layer_looks(method):
         chain.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach().clone()))
     [[one]] = explain(bright(96, 32.5, 48.5) + 0.01, 0)
     if method == "scorecam":
-        # The last variants are the picture under each channel's mask: brightest where the object is.
+        # The last variants are the image under each channel's mask: brightest where the object is.
         onto = seen[-1][-1].sum(0).numpy()
     else:
         onto = np.abs(one.map).sum(0)
@@ -223,7 +223,7 @@ def test_masks_and_products_lie_where_the_layer_looks(method):
 
 
 def test_another_picture_size_and_padding_shift_the_peak_alike():
-    # Of a picture of 192 x 96, seen as its right half: input pixel x is 96 + x.
+    # Of an image of 192 x 96, seen as its right half: input pixel x is 96 + x.
     view = View((96, 192), (96, 96), (96.0, 0.0, 192.0, 96.0), Placement((0.5, 8.5), (16.0, 16.0)))
     assert view.cell_centre(1, 2, (6, 6)) == (96 + 8.5 + 32, 16.5)
     half = view.scale(48, 96)
@@ -297,8 +297,8 @@ def test_where_a_layer_looks_is_said_where_it_cannot_be_measured():
     explain = Explainer(Blind(*RESNET), layers=["last"])
     [[one]] = explain(torch.rand(1, 3, 32, 32), 0)
     assert one.placement is None
-    assert explain.locations["last"].unknown_reason == "no gradient goes back from it to the input"
-    assert any("where the layer 'last' looks cannot be measured" in note for note in explain.notes)
+    assert explain.locations["last"].unknown_reason == "no gradient flows from it to the input"
+    assert any("the receptive fields of the layer 'last' cannot be located" in note for note in explain.notes)
 
 
 def test_groups_are_measured_as_groups():
@@ -318,12 +318,15 @@ def test_what_is_said_of_places():
     [note] = describe_locations(chain.locations, (96, 96))
     y, x = chain.locations["last"].offset
     assert (y, x) == pytest.approx((7.5, 7.5), abs=1)
-    assert f"looks {x:g} pixels left and {y:g} pixels up of where its cells of 16x16 pixels would lie evenly" in note
+    assert f"shifted by {x:g} pixels left and {y:g} pixels up from an even grid of 16x16 pixels a cell" in note
     assert note in chain.notes
     uneven = Explainer(Chain(*VALID), layers=["last"])
     uneven(torch.rand(1, 3, 95, 95), 0)
     [note] = describe_locations(uneven.locations, (95, 95))
-    assert "the 5x5 cells of last do not divide 95x95 evenly: they are drawn where they look, 16 pixels apart" in note
+    assert (
+        "the 5x5 cells of last do not divide 95x95 evenly: they are drawn at their receptive fields, 16 pixels apart"
+        in note
+    )
     even = Explainer(Chain(*RESNET), layers=["last"], placement="even")
     even(torch.rand(1, 3, 96, 96), 0)
     assert even.locations == {}

@@ -74,7 +74,7 @@ def test_no_classes_are_named_where_there_are_none():
     model = Pooled()
     headless = named(model, 3, headless=True)
     explainer = explained(headless)
-    assert any("no classes are named" in note and "no head" in note for note in explainer.notes)
+    assert any("concepts are not labelled" in note and "no head" in note for note in explainer.notes)
     assert all(concept.classes == () for concept in explainer(pictures(1, 16))[0][0].concepts)
     [[none]] = explained(model, classes=0)(pictures(1, 16))
     assert all(concept.classes == () for concept in none.concepts)
@@ -134,7 +134,7 @@ def test_of_a_segmentation_the_scores_are_summed_over_the_picture():
                 assert spoken.rise == pytest.approx(float(linear[spoken.index]), rel=1e-4)
 
 
-# ---- one explanation a picture, of no class
+# ---- one explanation an image, of no class
 
 
 def test_a_picture_has_one_explanation_whatever_is_asked_for():
@@ -144,9 +144,9 @@ def test_a_picture_has_one_explanation_whatever_is_asked_for():
     assert [len(one) for one in found] == [1, 1, 1]
     assert {(one.index, one.label, one.probability) for [one] in found} == {(None, "2 concepts", None)}
     np.testing.assert_array_equal(found[0][0].map, explainer(images, 1)[0][0].map)
-    assert "a target changes nothing" in " ".join(explainer.notes)
+    assert "a target has no effect" in " ".join(explainer.notes)
     assert explainer.describe_target() == "the layer's activations as a sum of concepts; no class"
-    # A picture whose target gives no class has its concepts too.
+    # An image whose target gives no class has its concepts too.
     assert [len(one) for one in explainer.results(images, lambda row, scores: [])] == [1, 1, 1]
     both = Explainer(model, layers=["last"], method=["dff", "gradcam"], options={"concepts": 2})
     assert [(one.method, one.index) for one in both(images, [[2, 0]] * 3)[1]] == [
@@ -193,7 +193,10 @@ def test_a_layer_that_is_mostly_negative_is_told():
     act = model.last(model.features(pictures(1, 16))).detach()
     share = float(act.clamp(max=0).square().sum() / act.square().sum())
     assert share > 0.1
-    assert f"{share:.0%} of the activations of the layer 'last' are negative, which concepts leave out" in one.notes[0]
+    assert (
+        f"{share:.0%} of the activations of the layer 'last' are negative, which the factorisation ignores"
+        in one.notes[0]
+    )
     [[positive]] = explained(model, ["features"])(pictures(1, 16))
     assert positive.notes == ()
 
@@ -211,7 +214,7 @@ def test_a_layer_that_is_mostly_negative_is_told():
     ],
 )
 def test_what_has_no_meaning_for_concepts_is_refused(more, word):
-    with pytest.raises(RequestError, match=f"{word} means nothing to it"):
+    with pytest.raises(RequestError, match=f"cannot be combined with {word}"):
         Explainer(Pooled(), layers=["last", "features"], method="dff", **more)
 
 
@@ -225,15 +228,15 @@ def test_other_methods_have_one_map_and_methods_of_concepts_ask_for_no_class(bri
     def fitted_to(act, basis):
         return act[:, 0]
 
-    with pytest.raises(RequestError, match=r"gives maps of shape \(n, 2, 8, 8\)"):
+    with pytest.raises(RequestError, match=r"returns maps of shape \(n, 2, 8, 8\)"):
         Explainer(Pooled(), layers=["last"], method=bring(several))(pictures(1, 16))
-    with pytest.raises(RequestError, match="are of no class, and asks for grad"):
+    with pytest.raises(RequestError, match="belong to no class, and takes grad"):
         Explainer(Pooled(), method=bring(asking, kind="concept"))
-    with pytest.raises(RequestError, match="asks for 'basis', and is of kind gradient"):
+    with pytest.raises(RequestError, match="takes 'basis', and is of kind gradient"):
         Explainer(Pooled(), method=bring(fitted_to))
 
 
-# ---- which pictures, and which of their cells
+# ---- which images, and which of their cells
 
 
 def test_pictures_are_spread_and_others_stand_in():

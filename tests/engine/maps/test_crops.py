@@ -9,7 +9,7 @@ from shared import RED
 
 import camcli
 
-# ---- hand-worked: a classifier by colour, whose picture is squashed to 16 x 16 unless told otherwise. At `stem` the
+# ---- hand-worked: a classifier by colour, whose image is squashed to 16 x 16 unless told otherwise. At `stem` the
 # map of a colour is that channel times 10 / (height x width of the input).
 
 
@@ -19,7 +19,7 @@ def stem(*inputs, **options) -> list[camcli.Explanation]:
 
 @pytest.mark.parametrize("left", [0, 16, 40])
 def test_a_moved_object_moves_in_a_map_that_is_not_square(paint, tiny: str, left: int) -> None:
-    # 48 x 32 picture, squashed to 24 columns and 8 rows: 2 x 4 pixels to a cell.
+    # 48 x 32 image, squashed to 24 columns and 8 rows: 2 x 4 pixels to a cell.
     path = paint("a.png", RED, box=(left, 8, left + 8, 16), size=(48, 32))
     (one,) = stem(path, model=tiny, size="8x24", crop="squash")
     expected = np.zeros((8, 24), np.float32)
@@ -47,7 +47,7 @@ def test_no_crop_fits_the_picture_between_two_paddings(paint, tiny: str) -> None
 
 
 def test_a_centre_crop_to_what_is_not_square(paint, tiny: str) -> None:
-    # A square that covers 8 x 24 is 24 x 24, of which rows 8 to 16 stay: the middle third of the picture.
+    # A square that covers 8 x 24 is 24 x 24, of which rows 8 to 16 stay: the middle third of the image.
     path = paint("a.png", RED, box=(0, 20, 96, 48), size=(96, 96))
     (one,) = stem(path, model=tiny, size="8x24", crop="center")
     assert one.view.box == (0, 32, 96, 64)
@@ -57,7 +57,7 @@ def test_a_centre_crop_to_what_is_not_square(paint, tiny: str) -> None:
 
 
 def test_strength_in_the_padding_is_told_and_the_peak_stays_in_the_picture(here: Path, paint, go, tiny: str) -> None:
-    # The same classifier, whose padding is red: brighter than the picture.
+    # The same classifier, whose padding is red: brighter than the image.
     file = Path(tiny.rpartition(":")[0])
     (here / "padded.py").write_text(
         file.read_text() + "\n\ndef padded():\n    module, prepare, labels = make()\n"
@@ -66,7 +66,7 @@ def test_strength_in_the_padding_is_told_and_the_peak_stays_in_the_picture(here:
     )
     path = paint("a.png", (90, 0, 0), box=(8, 4, 16, 8), size=(32, 8))
     ((outcome,),) = go(str(path), model="padded.py:padded", layers=("stem",), target=("red",))
-    # 2 x 2 pixels to a cell: the strongest cells of the picture begin at 8, 4.
+    # 2 x 2 pixels to a cell: the strongest cells of the image begin at 8, 4.
     assert outcome.peak == (9, 5)
     assert any("in the padding" in note for note in outcome.notes)
     ((same,),) = go(str(path), model="padded.py:padded", layers=("stem",), target=("red",), crop="squash", out="other")

@@ -12,7 +12,7 @@ COUNT = 3
 
 
 class Grouped(nn.Module):
-    """Small's features of each picture, and a head that sees the pictures together."""
+    """Small's features of each image, and a head that sees the images together."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class Grouped(nn.Module):
         return net.conv2(net.pool(net.relu1(net.norm1(net.conv1(images)))))
 
     def tail(self, cells: Tensor) -> Tensor:
-        """One row of scores a picture, each by itself."""
+        """One row of scores an image, each by itself."""
         return self.network.fc(self.network.relu2(cells.clone()).square().mean((2, 3)))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ class Grouped(nn.Module):
 
 
 class One(Grouped):
-    """One prediction for all, not linear in what each picture says, nor alike in all of them."""
+    """One prediction for all, not linear in what each image says, nor alike in all of them."""
 
     def head(self, rows: Tensor) -> Tensor:
         weights = torch.linspace(1, 2, len(rows), dtype=rows.dtype)[:, None]
@@ -42,7 +42,7 @@ class One(Grouped):
 
 
 class Mixed(Grouped):
-    """One prediction a picture, which depends on the picture before too."""
+    """One prediction an image, which depends on the image before too."""
 
     def head(self, rows: Tensor) -> Tensor:
         return rows.square() + 0.5 * rows * rows.roll(1, 0)
@@ -112,7 +112,7 @@ def test_a_mirrored_group_is_mirrored_as_a_whole() -> None:
 
 
 def test_the_comparison_of_finer_cam_counts_once() -> None:
-    # Of twice the same picture each has half a part in the mean.
+    # Of twice the same image each has half a part in the mean.
     images = pictures(1, 16).expand(2, -1, -1, -1).contiguous()
 
     class Twice(nn.Module):
@@ -151,7 +151,7 @@ def test_targets_of_one_prediction_are_one_or_agree() -> None:
     wanted = maps(explain(images, 2))
     close(maps(explain(images, [2])), wanted)
     close(maps(explain(images, [2, 2, 2])), wanted)
-    with pytest.raises(PictureError, match="one prediction for the group, and its pictures have different targets: 2"):
+    with pytest.raises(PictureError, match="one prediction for the group, and its images have different targets: 2"):
         explain(images, [2, 2, 1])
     for targets in ([2, 2], [2] * 4):
         with pytest.raises(RequestError, match=f"{len(targets)} targets were given for 3 images"):
@@ -167,7 +167,7 @@ def test_groups_of_several_sizes_may_follow_one_another() -> None:
         close(maps(explain(images, 0)), gradcams(*by_hand(model, images, 0, 0)))
 
 
-# ---- one prediction a picture
+# ---- one prediction an image
 
 
 def test_pictures_that_do_not_mix_are_as_if_alone() -> None:
@@ -186,7 +186,7 @@ def test_of_scores_that_depend_on_several_pictures_each_is_explained_by_itself(c
     explain = Explainer(model, **LAYER)
     by_row = [gradcams(*by_hand(model, images, targets[row], row))[row] for row in range(count)]
     close(maps(explain(images, targets)), torch.stack(by_row))
-    # The gradient of the sum is another: it holds what a picture does for the next one's score.
+    # The gradient of the sum is another: it holds what an image does for the next one's score.
     cells = model.features(images).detach().requires_grad_()
     total = model.head(model.tail(cells))[range(count), targets].sum()
     (mixed,) = torch.autograd.grad(total, cells)
@@ -217,7 +217,7 @@ def test_targets_of_one_prediction_a_picture_must_be_as_many() -> None:
 
 
 class Film(nn.Module):
-    """The pictures of a group are the frames of one film (1, 3, t, h, w)."""
+    """The images of a group are the frames of one film (1, 3, t, h, w)."""
 
     def __init__(self, stride: int = 1) -> None:
         super().__init__()
@@ -237,11 +237,11 @@ def test_the_frames_of_a_film_are_the_pictures_of_its_group() -> None:
     (gradient,) = torch.autograd.grad(score, cells)
     frames = [one[0].transpose(0, 1) for one in (cells.detach(), gradient)]
     close(maps(explain(images, 2)), gradcams(*frames))
-    assert any("the images of a group meet before the layer 'conv'" in note for note in explain.notes)
+    assert any("the images of a group are mixed before the layer 'conv'" in note for note in explain.notes)
 
 
 class Cut(Grouped):
-    """Every picture is cut into two, one above the other."""
+    """Every image is cut into two, one above the other."""
 
     def features(self, images: Tensor) -> Tensor:
         return super().features(torch.cat(images.chunk(2, 2)))
@@ -261,11 +261,11 @@ class Shuffled(Grouped):
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        (Cut(), {}, r"'network.conv2': its output has 8 rows \(8x6x4x8\) for a group of 4 pictures"),
-        (Film(2), {"layers": ["conv"]}, r"'conv': its output has 2 frames \(1x5x2x16x16\) for a group of 4 pictures"),
-        (Shuffled(), {}, "another order at the layer 'network.conv2': row 2 of 4 is of picture 3"),
-        (One(), {"method": "scorecam"}, "scorecam asks for the score of changed pictures"),
-        (One(), {"method": "smoothgrad", "layers": []}, "smoothgrad asks for the score of changed pictures"),
+        (Cut(), {}, r"'network.conv2': its output has 8 rows \(8x6x4x8\) for a group of 4 images"),
+        (Film(2), {"layers": ["conv"]}, r"'conv': its output has 2 frames \(1x5x2x16x16\) for a group of 4 images"),
+        (Shuffled(), {}, "another order at the layer 'network.conv2': row 2 of 4 is of image 3"),
+        (One(), {"method": "scorecam"}, "scorecam scores many changed images"),
+        (One(), {"method": "smoothgrad", "layers": []}, "smoothgrad scores many changed images"),
     ],
 )
 def test_what_cannot_be_said_of_each_picture_is_refused(model, options, message) -> None:
@@ -278,7 +278,7 @@ def test_what_cannot_be_said_of_each_picture_is_refused(model, options, message)
     [
         (lambda rows: rows[:2], "gives 2x4 for a group of 4 picture.s., neither one row of class scores for the group"),
         (lambda rows: rows.sum(), "gives one number|gives  for a group"),
-        (lambda rows: {"a": rows, "b": rows[:1] * 2}, "gives 2 tensors that could be its scores"),
+        (lambda rows: {"a": rows, "b": rows[:1] * 2}, "returns 2 tensors that could be its scores"),
     ],
 )
 def test_what_is_no_answer_for_a_group_is_refused(gives, message) -> None:

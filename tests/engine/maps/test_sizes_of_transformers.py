@@ -132,7 +132,7 @@ def test_a_run_says_how_positions_were_interpolated(towers, here, paint):
     result = do(*asked, *layers, "a.png", "--save", "array", "-t", "predicted")
     assert result.exit_code == 0, result.output
     said = " ".join(result.stderr.split())
-    assert "explained at other input sizes too: 24x24, 40x40" in said
-    assert "positions are interpolated to the cells of each input (bicubic, antialiased)" in said
-    assert "positions are interpolated" in json.dumps(facts("camcli-out"))
+    assert "averaged over further input sizes: 24x24, 40x40" in said
+    assert "position embeddings are interpolated to each input's grid (bicubic, antialiased)" in said
+    assert "position embeddings are interpolated" in json.dumps(facts("camcli-out"))
     assert np.load("camcli-out/a.png.npy").shape == (4, 4)

@@ -85,7 +85,7 @@ def test_a_blank_image_fails_alone_wherever_it_stands(method):
         of_concepts = METHODS.find(method).kind == "concept"
         said = "their maps are zero everywhere" if of_concepts else f"map of class 1 (1) {wanted}"
         assert said in results[blank][0].message
-        assert "way back" not in results[blank][0].message
+        assert "backward pass" not in results[blank][0].message
         same(results[1 - blank][0], explainer(model, method, ["0"])(images[[1 - blank]], 1)[0][0])
 
 
@@ -95,7 +95,7 @@ def test_a_class_without_gradient_is_a_picture_error_that_names_it():
     [[one, two]] = Explainer(network, layers=["layer"]).results(image, lambda row, scores: [2, 0])
     assert isinstance(one, PictureError)
     assert one.message == (
-        "the map of class 2 (thing 2) is zero everywhere: the layer 'layer' has no part in its score here"
+        "the map of class 2 (thing 2) is zero everywhere: the layer 'layer' does not contribute to its score here"
     )
     assert two.index == 0
 
@@ -109,10 +109,10 @@ def test_a_guided_gradcam_of_what_speaks_only_against_says_so():
     explain = Explainer(model, layers=["last"], method="guided-gradcam")
     [[one]] = explain.results(pictures(1, 16), lambda row, scores: [0])
     assert isinstance(one, PictureError)
-    assert "nothing at the layer 'last' speaks for it here" in one.message
+    assert "nothing at the layer 'last' raises its score here" in one.message
     [[plain]] = Explainer(model, layers=["last"])(pictures(1, 16), 0)
     assert plain.notes == (
-        "nothing at the layer 'last' speaks for it: the whole map is negative (--save array keeps its values)",
+        "nothing at the layer 'last' raises its score: the whole map is negative (--save array keeps its values)",
     )
 
 
@@ -130,7 +130,7 @@ def test_where_nan_comes_up_is_said():
     with untouched(model):
         [[fine], [bad]] = Explainer(model, layers=["conv2"]).results(images)
     assert not isinstance(fine, PictureError)
-    assert bad.message.endswith("NaN or infinite values for this image; they come up at 'root' (Through)")
+    assert bad.message.endswith("NaN or infinite values for this image; they first occur at 'root' (Through)")
     [[given]] = explainer(Small()).results(nan_where(pictures(1, 16), 0))
     assert given.message.endswith("the image itself contains some")
 

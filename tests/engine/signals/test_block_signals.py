@@ -165,5 +165,5 @@ def test_an_end_that_cannot_be_run_alone_is_run_with_all_before_it(method):
     explain, other = Explainer(Batched(), method=method), Explainer(Known(), method=method)
     for [one], [wanted] in zip(explain(images, 1), other(images, 1), strict=True):
         same(one, wanted)
-    words = "the whole network runs again for all that is asked of it"
+    words = "the whole network runs for each of its evaluations"
     assert [any(words in note for note in one.notes) for one in (explain, other)] == [True, False]

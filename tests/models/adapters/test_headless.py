@@ -25,7 +25,7 @@ def test_an_architecture_that_has_no_head():
     with_one = load_model(name, weights="random", size="56")
     assert len(with_one.labels) == 10
     headless = timm.create_model("test_vit", num_classes=0)
-    with pytest.raises(RequestError, match="gives features, no class scores") as caught:
+    with pytest.raises(RequestError, match="returns features, not class scores") as caught:
         timm_source.build_network(headless, "timm:test_vit", spec.ModelSpec("test_vit"), "")
     assert "--head none" in caught.value.hint
 
@@ -154,9 +154,9 @@ def test_ones_own_headless_network_says_so_itself(own):
 @pytest.mark.parametrize(
     ("name", "pool", "message"),
     [
-        ("mine", "keep", "nothing says where the head of"),
-        ("beheaded", "none", "nothing says where the pooling of"),
-        ("bare", "keep", "does not say how pictures are prepared"),
+        ("mine", "keep", "the head of"),
+        ("beheaded", "none", "the pooling of"),
+        ("bare", "keep", "returned a model without its preprocessing"),
     ],
 )
 def test_ones_own_model_of_another_kind_is_refused(own, name, pool, message):
@@ -176,7 +176,7 @@ def test_channels_are_found_by_their_numbers():
     assert caught.value.hint == "the model has 96 channels, counted from 0 to 95"
     with pytest.raises(RequestError, match="there is no channel 'tabby'") as caught:
         network.labels.find("tabby")
-    assert "a channel is named by its number (0 to 95)" in caught.value.hint
+    assert "a channel is given by its index (0 to 95)" in caught.value.hint
     with pytest.raises(RequestError, match="there is no channel 96") as caught:
         Explainer(network)(pictures(1, 160, dtype=torch.float32), 96)
     assert "96 channels" in caught.value.hint
@@ -200,8 +200,16 @@ def test_channels_can_have_names(tmp_path):
     ("options", "message", "hint"),
     [
         ({"pool": "none"}, "only together with the head", "--head none"),
-        ({"head": "none", "activation": "softmax"}, "nothing makes probabilities", "leave --activation out"),
-        ({"head": "none", "activation": "sigmoid"}, "nothing makes probabilities", "leave --activation out"),
+        (
+            {"head": "none", "activation": "softmax"},
+            "the scores of this model have no probabilities",
+            "leave --activation out",
+        ),
+        (
+            {"head": "none", "activation": "sigmoid"},
+            "the scores of this model have no probabilities",
+            "leave --activation out",
+        ),
     ],
 )
 def test_what_contradicts_itself(options, message, hint):
@@ -252,7 +260,7 @@ def test_what_makes_probabilities_can_be_said():
         assert found[activation].probability == (None if wanted is None else pytest.approx(float(wanted), rel=1e-4))
         # What is explained is the score, whatever is made of it.
         np.testing.assert_array_equal(found[activation].map, found["model"].map)
-    with pytest.raises(RequestError, match="each box a probability already"):
+    with pytest.raises(RequestError, match="a probability for each box already"):
         load_model("torchvision:ssdlite320_mobilenet_v3_large", weights="random", activation="sigmoid")
 
 

@@ -101,7 +101,7 @@ def has_a_map(name, image, same_count=True, **options):
 def test_families_of_timm(name):
     holds(f"timm:{name}", pool_too=name not in NO_MAP)
     if name in NO_MAP:
-        with pytest.raises(RequestError, match=r"without its pooling|no map of the picture") as caught:
+        with pytest.raises(RequestError, match=r"without its pooling|no map of the image") as caught:
             load(f"timm:{name}", pool="none")
         assert "leave --pool none out" in caught.value.hint
 
@@ -213,7 +213,7 @@ def test_towers_need_no_prompts_and_take_none():
         load("open_clip:ViT-S-32-alt", text=("a cat",))
     assert "leave --text out" in caught.value.hint
     # Nor are they missed where there are weights: what is missed is the weights.
-    with pytest.raises(RequestError, match="does not say which weights"):
+    with pytest.raises(RequestError, match="does not name its weights"):
         load_model("open_clip:ViT-B-32", head="none")
     with pytest.raises(RequestError, match="no classes of its own") as caught:
         load_model("open_clip:ViT-B-32")

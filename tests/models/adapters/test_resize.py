@@ -183,7 +183,7 @@ def test_torchvisions_vision_transformers_by_torchvisions_own_interpolation() ->
         assert torch.equal(asked.module(images), made(images))
     assert (asked.prefix, asked.grid, asked.preprocess.resize) == (1, (8, 8), (292, 292))
     assert all(in_its_place(asked))
-    with pytest.raises(RequestError, match=r"torchvision:vit_b_32\S* does not take pictures of 256x384.*squares only"):
+    with pytest.raises(RequestError, match=r"torchvision:vit_b_32\S* does not take images of 256x384.*squares only"):
         load("torchvision:vit_b_32", weights="random", size="256x384")
     with pytest.raises(RequestError, match="patches of 32x32"):
         load("torchvision:vit_b_32", weights="random", size="250")
@@ -210,7 +210,7 @@ def test_open_clips_positions_are_interpolated_as_it_loads_them(tmp_path: Path, 
 
 def test_a_size_that_an_open_clip_tower_does_not_cut_evenly_is_refused(tmp_path: Path) -> None:
     tiny_clip(tmp_path)
-    with pytest.raises(RequestError, match=r"does not take pictures of 40x40: .*patches of 16x16"):
+    with pytest.raises(RequestError, match=r"does not take images of 40x40: .*patches of 16x16"):
         load(f"open_clip:local-dir:{tmp_path}", text=PROMPTS, size="40")
 
 
@@ -251,8 +251,8 @@ def test_a_fully_convolutional_model_keeps_its_weights(sample_images: Path) -> N
     [
         ("timm:crossvit_tiny_240", "256", "weights are tied to its own size"),  # it would scale any input, unseen
         ("timm:convit_tiny", "256", r"weights are tied to its own size \(pos_embed\)"),
-        ("timm:convit_tiny", "112x448", "as many patches as before in another grid"),
-        ("timm:levit_128s", "112x448", "as many patches as before in another grid"),
+        ("timm:convit_tiny", "112x448", "as many patches in another grid"),
+        ("timm:levit_128s", "112x448", "as many patches in another grid"),
         ("timm:efficientformer_l1", "256", "must match the size of tensor"),
         ("timm:test_vit", "100", "patches of 16x16, and 100x100 is no multiple"),
         ("timm:test_vit", "96x100", "patches of 16x16, and 96x100 is no multiple"),

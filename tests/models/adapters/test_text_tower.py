@@ -36,7 +36,7 @@ def test_scores_are_cosines_between_features_and_texts(tower: str) -> None:
     plain = load(tower, "plain")
     torch.testing.assert_close(answers(plain), wanted, atol=1e-5, rtol=1e-4)
     assert plain.cosine == (1.0, 0.0)
-    assert "gives no scale" in plain.notes[-1]
+    assert "returns no scale" in plain.notes[-1]
     assert plain.module.blank is None  # it says nothing of an empty text
     scaled = load(tower, "scaled")
     torch.testing.assert_close(answers(scaled), 20 * wanted, atol=1e-4, rtol=1e-4)
@@ -80,7 +80,7 @@ def test_layers_are_named_as_if_the_model_stood_alone(tower: str) -> None:
 
 
 def test_a_text_that_stands_for_a_picture_is_as_like_as_the_picture(here: Path) -> None:
-    """Where texts are embedded as the features of pictures, scores and maps are those of likeness to the pictures."""
+    """Where texts are embedded as the features of images, scores and maps are those of likeness to the images."""
     headless = load_model(BUNDLED, head="none")
     with torch.no_grad():
         known = {
@@ -126,7 +126,7 @@ def test_any_model_that_can_be_had_without_its_head(here: Path, model: str) -> N
     [
         ("raises", "raises failed: IndexError", "texts[99]"),
         ("nowhere", "has no function 'nowhere'", "there are: "),
-        ("nan", "embedding of the prompt 'a cup' holds NaN or infinite values", ""),
+        ("nan", "embedding of the prompt 'a cup' contains NaN or infinite values", ""),
         ("zero", "embedding of the prompt 'a cup' is zero", ""),
         ("few", "embeddings of shape 1x12 for 2 texts", r"(2, d)"),
         ("flat", "embeddings of shape 24 for 2 texts", r"(2, d)"),
@@ -137,12 +137,12 @@ def test_any_model_that_can_be_had_without_its_head(here: Path, model: str) -> N
         ("negative", "a scale of -1", "above zero"),
         ("scales", "a float32 Tensor of shape 2 for the scale", "one finite number"),
         ("infinite", "inf for the bias", "one finite number"),
-        ("small", "without its head has 12 features for a picture, and .*:small gives 8 for a text", "(12, 8)"),
+        ("small", "without its head has 12 features for an image, and .*:small returns 8 for a text", "(12, 8)"),
         ("turned", "a float32 Tensor of shape 8x12 for the projection, and the model has 12", "(12, d)"),
-        ("broken", "the projection of .*:broken holds NaN", ""),
+        ("broken", "the projection of .*:broken contains NaN", ""),
         ("narrow", "the projection of .*:narrow fails on features of shape 1x12", "pooled features"),
-        ("other", "the projection of .*:other gives 9 features for a picture, and .* gives 8", "let it give 8"),
-        ("tuples", "the projection of .*:tuples gives a tuple", "(n, features) to (n, d)"),
+        ("other", "the projection of .*:other returns 9 features for an image, and .* returns 8", "let it return 8"),
+        ("tuples", "the projection of .*:tuples returns a tuple", "(n, features) to (n, d)"),
     ],
 )
 def test_every_misuse_is_said_with_a_way_out(tower: str, function: str, message: str, hint: str) -> None:

@@ -23,9 +23,9 @@ def do(*words: Any) -> Result:
         (("--text-tower", "tower.py:plain"), "tower.py:plain has nothing to embed"),
         (("--text", "a", "--text-tower", "nowhere.py:f"), "there is no file 'nowhere.py'"),
         (("--text", "a", "--text-tower", "tower.py"), "text_tower cannot be 'tower.py'"),
-        (("--text", "a", "--text-tower", "tower.py:plain", "--head", "keep"), "--head keep leaves the classifier"),
-        (("--text", "a", "--text-tower", "tower.py:plain", "-t", "channel:1"), "'channel:1' asks about features"),
-        (("--text", "a", "--text-tower", "tower.py:small"), "12 features for a picture"),
+        (("--text", "a", "--text-tower", "tower.py:plain", "--head", "keep"), "--head keep keeps the classifier"),
+        (("--text", "a", "--text-tower", "tower.py:plain", "-t", "channel:1"), "'channel:1' is a feature"),
+        (("--text", "a", "--text-tower", "tower.py:small"), "12 features for an image"),
         (("--text", "a"), "prompts are for models with a text encoder"),
     ],
 )

@@ -45,13 +45,13 @@ def test_a_model_that_takes_pictures_one_after_another_is_given_one_at_a_time(
     job = Job(model=tiny, inputs=("in",), out="out", wrap=wrap + "Listing", layers=("stem",), save=("array",))
     with Run(job) as under_way:
         outcomes = [some[0] for some in under_way]
-    assert any("gives 1 row(s) for 2 images" in note for note in under_way.notes)
+    assert any("returns 1 row(s) for 2 images" in note for note in under_way.notes)
     alone = [some[0] for some in run(tiny, "in", layers=("stem",), out="alone")]
     assert [one.error for one in outcomes] == [None, None]
     assert [one.strongest for one in outcomes] == pytest.approx([one.strongest for one in alone])
     explain = Explainer(camcli.load(tiny, wrap=wrap + "Listing"), layers=["stem"])
     assert [one.index for [one] in explain(torch.rand(2, 3, 16, 16), [0, 2])] == [0, 2]
-    assert any("gives 1 row(s) for 2 images" in note for note in explain.notes)
+    assert any("returns 1 row(s) for 2 images" in note for note in explain.notes)
 
 
 def test_an_installed_module_will_do(
@@ -85,7 +85,7 @@ def test_a_part_of_the_model_will_do_and_its_other_layers_are_refused(paint: Pai
     ((one,),) = run(tiny, "a.png", wrap=wrap + "Body", layers=("stem",))
     assert one.layer == "part"
     with pytest.raises(
-        RequestError, match=r"the layer 'body' is the wrapped model's, and the wrapper \(Body\) does not"
+        RequestError, match=r"the layer 'body' belongs to the wrapped model, which the wrapper \(Body\) does not"
     ):
         run(tiny, "a.png", wrap=wrap + "Body", layers=("body",))
     with pytest.raises(
@@ -147,12 +147,12 @@ class Frames(nn.Module):
         ("wrap.py:Plane", "'wrap.py' has no class 'Plane'", "did you mean 'Plain'"),
         ("wrap.py:number", "'wrap.py' has no class 'number'", "there are: "),
         ("wrap.py:Raises", "wrap.py:Raises failed: ValueError: I do not like this model", 'raise ValueError("I do not'),
-        ("wrap.py:no_module", "wrap.py:no_module gives a function, no torch.nn.Module", "takes images"),
-        ("wrap.py:Empty", "does not hold the model", "self.network = network"),
+        ("wrap.py:no_module", "wrap.py:no_module returns a function, not a torch.nn.Module", "from images"),
+        ("wrap.py:Empty", "does not contain the model", "self.network = network"),
         ("wrap.py:Fails", "wrap.py:Fails fails on images of shape 2x3x16x16: RuntimeError", "images.flatten(1)"),
-        ("wrap.py:First", "given images of shape 2x3x16x16: the model gives 1x3 for 2 image", "--group N"),
-        ("wrap.py:Words", "given images of shape 2x3x16x16: the model gives str for 2 image", ""),
-        ("wrap.py:Map", "given images of shape 2x3x16x16: the model gives 2x3x16x16 for 2 image", ""),
+        ("wrap.py:First", "given images of shape 2x3x16x16: the model returns 1x3 for 2 image", "--group N"),
+        ("wrap.py:Words", "given images of shape 2x3x16x16: the model returns str for 2 image", ""),
+        ("wrap.py:Map", "given images of shape 2x3x16x16: the model returns 2x3x16x16 for 2 image", ""),
         ("wrap.py:Scaled", "wrap.py:Scaled fails on images of shape 2x3x16x16: TypeError", "--group"),
         ("broken.py:Plain", "importing 'broken.py' failed: SyntaxError", ""),
     ],
@@ -183,7 +183,7 @@ def test_an_edited_wrapper_makes_another_job(paint: Paint, tiny: str, wrap: str,
 
 @pytest.fixture
 def examples(here: Path, sample_images: Path) -> Path:
-    """The job files and their wrappers, with small copies of the sample pictures."""
+    """The job files and their wrappers, with small copies of the sample images."""
     shutil.copytree(ROOT / "configs", here / "configs")
     (here / "sample_images").mkdir()
     for path in sample_images.iterdir():

@@ -53,8 +53,8 @@ def test_pictures_without_features_and_features_without_a_wrapper_are_refused(
         paint(f"in/{name}.png", RED)
     Path("x.csv").write_text("a.png,1,2\n")
     for options, message in (
-        ({"wrap": wrap + "Scaled"}, r"x\.csv has features of 1 of the 3 pictures; not of in/b.png, in/c.png"),
-        ({}, r"features of the pictures \(x\.csv\) were given, and nothing that takes them"),
+        ({"wrap": wrap + "Scaled"}, r"x\.csv has features of 1 of the 3 images; not of in/b.png, in/c.png"),
+        ({}, r"features of the images \(x\.csv\) were given, but no wrapper takes them"),
     ):
         with pytest.raises(RequestError, match=message):
             run(tiny, "in", extras="x.csv", **options)
@@ -72,7 +72,7 @@ def test_from_standard_input_only_the_picture_without_features_fails(paint: Pain
     job = Job(model=tiny, inputs=("-",), out="out", wrap=wrap + "Scaled", extras="x.csv", layers=("stem",))
     with Path("names").open("rb") as names, Run(job, names) as under_way:
         (bad,), (good,) = list(under_way)
-    assert "x.csv has no features of this picture" in bad.error
+    assert "x.csv has no features of this image" in bad.error
     assert good.error is None
 
 
@@ -140,7 +140,7 @@ def test_features_are_spread_over_the_variants_of_each_image() -> None:
         with feed.restricted_to([2, 0]):
             assert module(torch.zeros(4, 3, 2, 2)).flatten().tolist() == [3, 3, 1, 1]
         assert module(torch.zeros(3, 3, 2, 2).half()).dtype == torch.float16
-        with pytest.raises(ValueError, match="features of 3 pictures cannot be handed on with 4 images"):
+        with pytest.raises(ValueError, match="features of 3 images cannot be used with 4 images"):
             module(torch.zeros(4, 3, 2, 2))
     assert not module._forward_pre_hooks
 

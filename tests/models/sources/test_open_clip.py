@@ -103,7 +103,7 @@ class TestOpenClip:
         (folder / "open_clip_pytorch_model.bin").write_bytes(b"not what it should be")
         with pytest.raises(RequestError, match="cannot be loaded") as caught:
             load("open_clip:hf-hub:someone/clip", text=PROMPTS)
-        assert "it is fetched anew: mv " in caught.value.hint
+        assert "to download it again: mv " in caught.value.hint
 
     @pytest.mark.parametrize(
         ("text", "said"),

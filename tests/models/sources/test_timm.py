@@ -47,7 +47,7 @@ class TestTimm:
         with pytest.raises(RequestError, match=r"cannot be loaded.*") as caught:
             load("test_efficientnet")
         assert str(folder) in caught.value.message
-        assert "it is fetched anew: mv " in caught.value.hint
+        assert "to download it again: mv " in caught.value.hint
 
     def test_a_damaged_file_of_the_users_own_is_not_to_be_put_aside(self, tmp_path):
         timm.models.save_for_hf(timm.create_model("test_vit"), tmp_path, safe_serialization=False)
@@ -73,9 +73,9 @@ class TestTimm:
     @pytest.mark.parametrize("name", ["a/b/c", "", "a b", "ä/b", "a//b", "../x", "-a/b", "a/b@../../x", "a--b/c"])
     @pytest.mark.parametrize("source", ["", "timm:", "open_clip:"])
     def test_names_that_no_repository_can_have(self, name, source):
-        with pytest.raises(RequestError, match="is called") as caught:
+        with pytest.raises(RequestError, match=r"is not a repository name|there is no revision") as caught:
             load(f"{source}hf-hub:{name}", text=("a cat",) if source == "open_clip:" else ())
-        assert "say " in caught.value.hint
+        assert caught.value.hint.startswith(("write ", "give "))
 
     def test_a_folder_that_transformers_wrote_around_a_model_of_timms(self, tmp_path, no_network):
         made = timm.create_model("test_resnet", num_classes=2).eval()
@@ -179,7 +179,7 @@ class TestTimm:
 
     def test_a_model_without_a_head_gives_no_scores(self):
         headless = timm.create_model("test_vit", num_classes=0)
-        with pytest.raises(RequestError, match="timm:test_vit gives features, no class scores"):
+        with pytest.raises(RequestError, match="timm:test_vit returns features, not class scores"):
             timm_source.build_network(headless, "timm:test_vit", ModelSpec("test_vit"), "")
 
     def test_retired_names_lead_to_todays(self):

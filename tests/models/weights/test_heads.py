@@ -55,7 +55,9 @@ def test_a_dropout_before_the_linear_layer():
     module, notes = fit.load_weights(build, held(made.state_dict()), "Net")
     images = torch.rand(2, 3, 8, 8)
     assert torch.equal(module.eval()(images), made(images))
-    assert notes == ("the head is 'fc.1' in the weights file, its one linear layer that fits: 6 features to 3 classes",)
+    assert notes == (
+        "the head is 'fc.1' in the weights file, its only linear layer that fits: 6 features to 3 classes",
+    )
 
 
 @pytest.mark.parametrize(("body", "head"), [("backbone", "classifier"), ("model", "head"), ("encoder", "fc")])
@@ -74,7 +76,7 @@ def test_what_only_training_uses_is_left_out_and_said():
     state = {**made.state_dict(), "criterion.weight": torch.ones(4), "arc_loss.weight": torch.ones(4, 6)}
     module, notes = fit.load_weights(build, held(state), "Net")
     assert torch.equal(module.fc.weight, made.classifier.weight)
-    assert notes[1] == "not taken from the weights file: criterion.weight, arc_loss.weight"
+    assert notes[1] == "not loaded from the weights file: criterion.weight, arc_loss.weight"
 
 
 def test_a_linear_layer_without_bias_gives_a_bias_of_zero():
@@ -150,7 +152,7 @@ def test_a_body_made_of_a_models_children(tmp_path, monkeypatch):
     body = nn.Sequential(*list(made.children())[:-1])
     net = nn.ModuleDict({"features": body, "classifier": nn.Linear(512, 3)}).eval()
     torch.save(net.state_dict(), tmp_path / "best.pth")
-    with pytest.raises(RequestError, match="by the order and the shapes") as caught:
+    with pytest.raises(RequestError, match="by order and shape of the layers") as caught:
         load("torchvision:resnet18", weights=str(tmp_path / "best.pth"))
     network = ran(caught.value.hint, tmp_path, monkeypatch)
     images = torch.rand(1, 3, 64, 64)

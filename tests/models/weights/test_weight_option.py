@@ -42,7 +42,7 @@ class TestWeights:
         assert network.weights == "file"
         assert network.origin == f"the file {tmp_path / 'w.safetensors'}"
         assert network.labels.find("tabby") == 281
-        assert any("taken to be the model's usual ones" in note for note in network.notes)
+        assert any("assumed to be the model's usual ones" in note for note in network.notes)
 
     @pytest.mark.parametrize("model", ["timm:test_resnet", "torchvision:squeezenet1_1", BUNDLED])
     def test_a_file_with_other_classes_and_their_names(self, tmp_path, model):

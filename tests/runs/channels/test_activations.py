@@ -24,7 +24,7 @@ from camcli.runs.channels.run import ChannelRun
 def test_pooled_is_the_mean_over_the_cells_that_show_the_picture() -> None:
     cells = torch.arange(32.0).reshape(2, 1, 4, 4)
     whole = View((8, 8), (8, 8), (0.0, 0.0, 8.0, 8.0))
-    # Of a wide picture, padded above and below, the rows in the middle show something.
+    # Of a wide image, padded above and below, the rows in the middle show something.
     wide = View((4, 8), (8, 8), (0.0, -2.0, 8.0, 6.0))
     assert pool_channels(cells, [whole, wide]).tolist() == [[7.5], [23.5]]
     assert pool_channels(cells[:1] + torch.tensor([[1e6], [0], [0], [1e6]]), [wide]).tolist() == [[7.5]]
@@ -80,7 +80,7 @@ def test_the_run_that_is_asked_for_counts() -> None:
     images = torch.tensor([0.5, 3.0]).reshape(1, 1, 1, 2)
     said = [layer_output(Twice(), "layer", images, turn).flatten().tolist() for turn in (1, 2, 0)]
     assert said == [[0.5, 3], [0, 2], [0, 2]]
-    with pytest.raises(RequestError, match="has no run 3 on these pictures"):
+    with pytest.raises(RequestError, match="has no call 3 for these images"):
         layer_output(Twice(), "layer", images, 3)
 
 

@@ -135,18 +135,18 @@ def test_correlation_is_numpys_over_all_pictures(paint: Paint, here: Path, tiny:
     assert column("correlation") == pytest.approx(wanted, abs=1e-6)
     order = [int(line.split("\t")[0]) for line in result.stdout.splitlines()]
     assert order == sorted(range(3), key=lambda channel: -abs(wanted[channel]))
-    assert "by chance alone, the best of 3 channels over 23 pictures reaches |r| of about" in result.stderr
+    assert "by chance alone, the best of 3 channels over 23 images reaches |r| of about" in result.stderr
     assert json.loads(Path("out/channels.json").read_text())["values"] == {"file": "people.csv", "column": "age"}
 
 
 def test_tokens_are_read_as_a_grid_and_what_is_no_patch_is_left_out(paint: Paint, models_file: Path) -> None:
-    paint("a.png", (255, 0, 51), box=(0, 0, 8, 8))  # a sixteenth of the picture
+    paint("a.png", (255, 0, 51), box=(0, 0, 8, 8))  # a sixteenth of the image
     paint("b.png", (0, 255, 0))
     result = rank(f"{models_file}:tokens", "a.png", "b.png", "--layer", "norm1", "--layout", "tokens:1:4x4")
     assert result.exit_code == 0, result.output
     rows = table()
     assert column("mean", rows) == pytest.approx([(1 / 16 - 0.5 - 0.5) / 2, 0.5, 0.2 / 16 / 2])
-    # A channel that is below zero has its strongest pictures too, and a note says what active means then.
+    # A channel that is below zero has its strongest images too, and a note says what active means then.
     assert rows[0]["picture_1"] == "a.png"
     assert float(rows[0]["active"]) == 0
     assert "values below zero" in result.stderr
@@ -176,7 +176,7 @@ def test_if_no_picture_can_be_done_nothing_is_written(here: Path, tiny: str) -> 
     (here / "a.png").write_bytes(b"")
     result = rank(tiny, "a.png")
     assert result.exit_code == 1
-    assert "no picture could be done, so there is nothing to rank" in result.stderr
+    assert "no image could be processed, so there is nothing to rank" in result.stderr
     assert not Path("out").exists()
 
 
@@ -185,7 +185,7 @@ def test_a_picture_of_which_the_layer_says_no_number_has_failed(paint: Paint, mo
     paint("b.png", GREEN)
     result = rank(f"{models_file}:holed", "a.png", "b.png", "--layer", "holes")
     assert result.exit_code == 1
-    assert "failed: b.png: the layer 'holes' gives NaN or infinite values for this image" in result.stderr
+    assert "failed: b.png: the layer 'holes' returns NaN or infinite values for this image" in result.stderr
     assert [row["pictures"] for row in table()] == ["1"] * 3
 
 
@@ -202,8 +202,8 @@ def test_a_batch_that_fails_is_done_picture_by_picture(paint: Paint, tiny_file: 
 
     monkeypatch.setattr(activations, "read_activations", forward)
     outcomes = [one for [one] in ranking]
-    assert [one.error for one in outcomes] == [None, "the network fails on this picture: too bright for me"]
-    assert "a batch failed and was done picture by picture: too bright for me" in ranking.notes
+    assert [one.error for one in outcomes] == [None, "the network fails on this image: too bright for me"]
+    assert "a batch failed and was processed image by image: too bright for me" in ranking.notes
     assert ranking.write()[0].pictures == 1
 
 
@@ -215,7 +215,7 @@ def test_a_picture_that_is_gone_when_the_sheet_is_drawn_is_a_note(paint: Paint, 
     gone.unlink()
     [first, *_] = ranking.write()
     assert [source.path.name for source, _ in first.strongest] == ["a.png", "b.png"]
-    assert "1 picture(s) could not be read again for the contact sheet: in/b.png" in ranking.notes
+    assert "1 image(s) could not be read again for the contact sheet: in/b.png" in ranking.notes
 
 
 def test_names_come_from_standard_input(paint: Paint, here: Path, tiny: str) -> None:
@@ -227,7 +227,7 @@ def test_names_come_from_standard_input(paint: Paint, here: Path, tiny: str) -> 
     assert column("mean")[0] == 0.5
     some = rank(tiny, "-", "-l", "stem", "--values", "v.csv", "--overwrite", stdin=b"a.png\nb.png\n")
     assert some.exit_code == 1
-    assert "failed: b.png: v.csv has no value for this picture" in some.stderr
+    assert "failed: b.png: v.csv has no value for this image" in some.stderr
     assert rank(tiny, "-", "--overwrite", stdin=b"").exit_code == 3
 
 
@@ -242,7 +242,7 @@ def test_what_an_untrained_network_gives_says_so(paint: Paint, tiny: str, pixels
     assert (pixels("out/channels.untrained.png")[-5, 5] == banner.BANNER_COLOUR).all()
     assert json.loads(Path("out/channels.json").read_text())["untrained"]
     assert all(json.loads(line)["untrained"] for line in result.stdout.splitlines())
-    assert "this ranking means nothing, and every file says so" in result.stderr
+    assert "this ranking means nothing, and every file is marked so" in result.stderr
 
 
 def test_another_ranking_is_not_replaced_unasked_the_same_is(paint: Paint, tiny: str) -> None:
@@ -253,7 +253,7 @@ def test_another_ranking_is_not_replaced_unasked_the_same_is(paint: Paint, tiny:
     assert [row["pictures"] for row in table()] == ["2"] * 3
     other = rank(tiny, "a.png", "-l", "body")
     assert other.exit_code == 2
-    assert "'out' holds another ranking of channels: of 'stem'" in other.stderr
+    assert "'out' contains another ranking of channels: of 'stem'" in other.stderr
     assert len(table()) == 3
     assert rank(tiny, "a.png", "-l", "body", "--overwrite").exit_code == 0
 
@@ -271,7 +271,7 @@ def test_the_output_folder_is_held_while_it_is_ranked_and_two_rankings_do_not_mi
             other.write()
         one.write()
     # Free again, but by now there is a ranking of something else.
-    with pytest.raises(RequestError, match="holds another ranking of channels: of 'stem'"):
+    with pytest.raises(RequestError, match="contains another ranking of channels: of 'stem'"):
         other.write()
     assert len(table()) == 3
 
@@ -287,17 +287,17 @@ def test_a_folder_with_a_ranking_holds_no_pictures(paint: Paint, tiny: str) -> N
     ("words", "said"),
     [
         (["-l", "stem", "-l", "body"], "'body'"),
-        (["-l", "*"], "the channels of one layer are ranked, and 2 are named: stem, body"),
+        (["-l", "*"], "channels are ranked for one layer, and 2 are named: stem, body"),
         (["-l", "sten"], "did you mean 'stem'?"),
         (["-l", "stem", "--channel", "3"], "there is no channel 3 at the layer 'stem'"),
-        (["-l", "stem", "--channel", "red"], "--channel 'red' is not a channel's number"),
-        (["-l", "stem", "--sort", "correlation"], "nothing says with what"),
+        (["-l", "stem", "--channel", "red"], "--channel 'red' is not a channel index"),
+        (["-l", "stem", "--sort", "correlation"], "needs values to correlate with"),
         (["-l", "stem", "--sort", "beauty"], "--sort"),
         (["-l", "stem", "--top", "0"], "--top"),
         (["-l", "stem", "--pictures", "0"], "--pictures"),
         (["-l", "stem", "--colormap", "virids"], "did you mean 'viridis' or"),
         (["-l", "stem", "--values", "nowhere.csv"], "'nowhere.csv' cannot be read"),
-        (["-l", "stem", "--values", "some.csv"], "some.csv has values for 1 of the 2 pictures; not for b.png"),
+        (["-l", "stem", "--values", "some.csv"], "some.csv has values for 1 of the 2 images; not for b.png"),
         (["-l", "stem", "--values", "words.csv"], "words.csv, line 2 ('b.png'): 'old' is not a finite number"),
         (["-l", "stem", "--values", "titled.csv:agee"], "did you mean 'age'?"),
         (["-l", "stem", "--values", "titled.csv"], "titled.csv has 2 columns of values"),
@@ -326,7 +326,7 @@ def test_a_wrong_request_ends_with_2_says_what_there_is_and_writes_nothing(
 def test_a_contest_that_cannot_be_is_refused_in_python_too() -> None:
     with pytest.raises(RequestError, match="cannot be shown"):
         ChannelJob(job=Job(), pictures=0)
-    with pytest.raises(RequestError, match="nothing says with what"):
+    with pytest.raises(RequestError, match="needs values to correlate with"):
         ChannelJob(job=Job(), sort="correlation")
     assert ChannelJob(job=Job(), channels=(1, 2)).max_shown == 2
     assert ChannelJob(job=Job()).max_shown == 16
@@ -349,7 +349,7 @@ def test_memory_does_not_grow_with_the_folder(here: Path, tiny: str) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert count == 240
-    # 200 pictures more, of 12 KB each as pixels: what grows is a hash of each one's name.
+    # 200 images more, of 12 KB each as pixels: what grows is a hash of each one's name.
     assert peaks[2] - peaks[1] < 200 * 600
 
 

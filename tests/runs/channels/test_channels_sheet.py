@@ -45,7 +45,7 @@ def test_what_is_not_above_zero_is_not_drawn() -> None:
 def test_a_sheet_has_room_for_every_row_and_line() -> None:
     style = Style("viridis", 0.6, "run")
     one = compose_sheet("t", ["a"], [SheetRow("channel", ["x"], [tile(1.0)])], ["word " * 300], style, 3)
-    empty = SheetRow("channel 7", [], [], ["zero in every picture"])
+    empty = SheetRow("channel 7", [], [], ["zero in every image"])
     two = compose_sheet("t", ["a"], [SheetRow("channel", ["x"], [tile(1.0)]), empty], ["word " * 300], style, 3)
     assert one.shape[1] == two.shape[1]
     assert len(two) > len(one)

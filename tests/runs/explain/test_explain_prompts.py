@@ -89,8 +89,8 @@ def test_a_prompt_that_is_cut_is_a_note(clip: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"contrast": ("a wall",)}, "'a wall' means nothing without prompts"),
-        ({"template": ("a {}",)}, "'a {}' means nothing without prompts"),
+        ({"contrast": ("a wall",)}, "'a wall' has no effect without prompts"),
+        ({"template": ("a {}",)}, "'a {}' has no effect without prompts"),
         ({"text": ("a cat",), "text_tower": "t.py:f"}, "has a text tower of its own"),
         ({"text": ("a cat",), "head": "none"}, "prompts are the classes of a model"),
     ],
@@ -196,25 +196,25 @@ def test_a_picture_without_prompts_of_its_own_is_found_before_the_first(clip: st
     file = written("own.csv", f"{COFFEE},a cup\n{COFFEE},a cat\n{SAMPLES / 'camera.png'},a man\n")
     result = do(COFFEE, CAT, "-m", clip, "--texts", file)
     assert result.exit_code == 2
-    assert "own.csv lists prompts of 1 of the 2 pictures" in result.stderr
+    assert "own.csv lists prompts of 1 of the 2 images" in result.stderr
     assert not Path("out").exists()
     result = do(COFFEE, "-m", clip, "--texts", file)
     assert result.exit_code == 0
-    assert "own.csv lists 1 that are not among the pictures" in result.stderr
-    assert "prompts: each picture's own of 3" in result.stderr
+    assert "own.csv lists 1 that are not among the images" in result.stderr
+    assert "prompts: 3, listed for each image" in result.stderr
     # Of names on standard input only those fail that are not listed.
     words = ["explain", "-", "-m", clip, "--texts", file, "--root", str(SAMPLES), "--out", "in"]
     result = CliRunner().invoke(app, words, input=f"{COFFEE}\n{CAT}\n")
     assert result.exit_code == 1
     assert [one["error"] is None for one in ledger("in")] == [True, True, False]
-    assert "picture by picture" not in result.stderr
+    assert "image by image" not in result.stderr
 
 
 @pytest.mark.usefixtures("here")
 def test_many_prompts_are_remarked_on(clip: str) -> None:
     file = written("many.txt", "\n".join(f"thing {number}" for number in range(21)))
-    assert "21 prompts are explained in every picture" in do(COFFEE, "-m", clip, "--texts", file).stderr
-    assert "in every picture" not in do(COFFEE, "-m", clip, "--texts", file, "-t", "predicted").stderr
+    assert "21 prompts are explained for every image" in do(COFFEE, "-m", clip, "--texts", file).stderr
+    assert "for every image" not in do(COFFEE, "-m", clip, "--texts", file, "-t", "predicted").stderr
 
 
 @pytest.mark.usefixtures("here")
@@ -228,7 +228,7 @@ def test_a_sigmoid_has_no_place_for_contrast(siglip: str) -> None:
     for score in ("probability", "logprob"):
         result = do(*words, "--versus", "wall", "--score", score)
         assert result.exit_code == 2
-        assert "which contrast prompts ('wall') do not enter" in result.stderr
+        assert "so contrast prompts ('wall') have no effect" in result.stderr
         assert "--score margin, or let them compete: --activation softmax" in result.stderr
     found = lines(*words, "--versus", "wall")
     assert [one["score"] for one in found] == pytest.approx((scores[:2] - scores[2]).tolist(), rel=1e-2, abs=1e-5)
@@ -239,17 +239,21 @@ def test_a_sigmoid_has_no_place_for_contrast(siglip: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message", "hint"),
     [
-        (("--text", "a", "--versus", "b", "--score", "logit"), "'logit' compares a prompt with no other", "logprob"),
-        (("--text", "a", "--versus", "b", "--score", "similarity"), "'similarity' compares a prompt with", "margin"),
+        (("--text", "a", "--versus", "b", "--score", "logit"), "'logit' does not compare prompts", "logprob"),
+        (("--text", "a", "--versus", "b", "--score", "similarity"), "'similarity' does not compare prompts", "margin"),
         (("--text", "a", "--score", "margin"), "the job has a single prompt", "--versus"),
         (("--text", "a", "--score", "probability"), "the job has a single prompt", "--versus"),
-        (("--text", "a", "--text", "b", "--versus", "a", "--versus", "b"), "every prompt is one that", "--text"),
-        (("--text", "a", "-t", "channel:3"), "'channel:3' asks about features", "the one or the other"),
+        (
+            ("--text", "a", "--text", "b", "--versus", "a", "--versus", "b"),
+            "every prompt is also a contrast prompt",
+            "--text",
+        ),
+        (("--text", "a", "-t", "channel:3"), "'channel:3' is a feature", "one of them"),
         (("--text", "a", "-t", "b"), "there is no prompt 'b'", "a prompt is named by its number"),
         (("--text", "a", "--text", "b", "--targets", "t.csv", "-t", "all"), "both a target", ""),
         (("--texts", "own.csv", "--method", "finer-cam"), "finds rivals among all prompts", "gradcam"),
-        (("--texts", "own.csv", "--score", "logprob"), "a picture in own.csv has a single prompt", "--versus"),
-        (("--template", "a {}"), "means nothing without prompts", "--text"),
+        (("--texts", "own.csv", "--score", "logprob"), "an image in own.csv has a single prompt", "--versus"),
+        (("--template", "a {}"), "has no effect without prompts", "--text"),
         (("--text", "a", "--template", "photo"), "'photo' has no places for a prompt", "imagenet and imagenet-simple"),
     ],
 )

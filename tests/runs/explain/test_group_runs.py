@@ -42,7 +42,7 @@ def run(tiny: str, *inputs: str, stdin: bytes = b"", **options) -> list:
 
 
 def test_groups_of_pictures_from_the_shell_to_the_disk(paint: Paint, tiny: str, mean: str) -> None:
-    # The group's score of red is 10 times the mean over 2 pictures x 256 pixels, so every cell's part is 10/512.
+    # The group's score of red is 10 times the mean over 2 images x 256 pixels, so every cell's part is 10/512.
     for name, colour in (("1", RED), ("2", BLUE), ("3", RED), ("4", GREEN)):
         paint(f"in/{name}.png", colour, box=(0, 0, 16, 32))
     outcomes = run(tiny, "in", wrap=mean, group="2", target=("red",))
@@ -51,10 +51,10 @@ def test_groups_of_pictures_from_the_shell_to_the_disk(paint: Paint, tiny: str, 
     red = 250 / 255
     assert [some[0].score for some in outcomes[::2]] == pytest.approx([10 * red / 4] * 2)
     np.testing.assert_allclose(np.load("out/in/1.png.npy")[:, :8], 10 / 512 * red, rtol=1e-5)
-    # A picture without any red has no part in it.
+    # An image without any red has no part in it.
     assert ["zero everywhere" in (some[0].error or "") for some in outcomes] == [False, True, False, True]
     assert facts()["batch_size"] == 2
-    assert facts()["explained"].endswith("; one for all pictures of a group")
+    assert facts()["explained"].endswith("; one for all images of a group")
 
 
 def test_folders_are_groups(paint: Paint, tiny: str, mean: str) -> None:
@@ -82,15 +82,15 @@ def test_a_group_on_which_the_network_fails_fails_as_a_whole(paint: Paint, tiny:
     for number, colour in enumerate([RED, RED, (255, 255, 255), RED]):
         paint(f"in/{number}.png", colour)
     outcomes = [some[0] for some in run(tiny, "in", wrap="wrap.py:Moody", group="2", target=("red",))]
-    reason = "the network fails on its group of 2 pictures: too bright for us"
+    reason = "the network fails on its group of 2 images: too bright for us"
     assert [one.error for one in outcomes] == [None, None, reason, reason]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"group": "2"}, "3 pictures do not make groups of 2: 1 left over"),
-        ({"group": "5"}, "3 pictures do not make groups of 5: 3 left over"),
+        ({"group": "2"}, "3 images do not make groups of 2: 1 left over"),
+        ({"group": "5"}, "3 images do not make groups of 5: 3 left over"),
         ({"group": "3", "batch_size": 2}, r"both a group \(3\) and a batch size \(2\)"),
         ({"group": "3", "wrap": ""}, None),
     ],
@@ -100,7 +100,7 @@ def test_an_incomplete_group_is_refused_before_anything_is_written(
 ) -> None:
     for number in range(3):
         paint(f"in/{number}.png", RED)
-    if message is None:  # one prediction a picture will do as well
+    if message is None:  # one prediction an image will do as well
         assert not any(some[0].error for some in run(tiny, "in", **options))
         return
     with pytest.raises(RequestError, match=message):
@@ -111,7 +111,7 @@ def test_an_incomplete_group_is_refused_before_anything_is_written(
 def test_a_folder_in_two_parts_is_refused(paint: Paint, tiny: str, mean: str) -> None:
     for name in ("a/1.png", "b/1.png", "a/2.png"):
         paint(name, RED)
-    with pytest.raises(RequestError, match="the pictures of 'a' come in two parts"):
+    with pytest.raises(RequestError, match="the images of 'a' come in two parts"):
         run(tiny, "a/1.png", "b", "a/2.png", wrap=mean, group="folder")
 
 
@@ -134,7 +134,7 @@ def test_of_standard_input_an_incomplete_last_group_fails_with_the_reason(paint:
         ("0.png,red\n1.png,red\n2.png,green\n3.png,green\nnowhere.png,red\n", ["red", "red", "green", "green"]),
         (
             "0.png,red\n1.png,green\n2.png,green\n",
-            "of group 1, in/0.png to in/1.png, in t.csv its pictures have different",
+            "of group 1, in/0.png to in/1.png, in t.csv its images have different",
         ),
         ("0.png,red\n", "t.csv lists no target for group 2, in/2.png to in/3.png"),
     ],
@@ -158,10 +158,10 @@ def test_the_pictures_of_a_group_with_one_prediction_have_one_target(
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("0.png,red\n1.png,green\n2.png,red\n", "t.csv lists targets of 3 of the 4 pictures; not of in/3.png"),
+        ("0.png,red\n1.png,green\n2.png,red\n", "t.csv lists targets of 3 of the 4 images; not of in/3.png"),
         (
             "".join(f"{name}.png,red\n" for name in ("0", "1", "2", "3", "x")),
-            "t.csv lists targets of 5 pictures, and there are 4: not among them is x.png",
+            "t.csv lists targets of 5 images, and there are 4: not among them is x.png",
         ),
         ("".join(f"{name}.png,red\n" for name in ("0", "1", "2", "3")), None),
     ],
@@ -238,5 +238,5 @@ def test_groups_in_python(paint: Paint, tiny: str, mean: str) -> None:
     assert len(found) == 4
     np.testing.assert_allclose(found[0].map, alone.map / 2, rtol=1e-5)
     several = [Path(f"in/{number}.png") for number in range(3)]
-    with pytest.raises(RequestError, match="3 pictures do not make groups of 2"):
+    with pytest.raises(RequestError, match="3 images do not make groups of 2"):
         list(camcli.explain(several, model=tiny, wrap=mean, group=2))

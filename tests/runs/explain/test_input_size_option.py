@@ -22,7 +22,7 @@ def test_a_model_of_ones_own_that_cannot_is_refused_before_the_first_picture(her
     paint("a.png")
     result = do("explain", "-m", "flat.py:make", "--size", "8x16", "a.png", "--out", "out")
     assert result.exit_code == 2
-    assert "flat.py:make does not take pictures of 8x16: " in result.stderr
+    assert "flat.py:make does not take images of 8x16: " in result.stderr
     assert "mat1 and mat2 shapes cannot be multiplied" in result.stderr  # torch may name the operation before it
     assert "--size" in result.stderr
     assert not Path("out").exists()

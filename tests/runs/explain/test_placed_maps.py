@@ -43,7 +43,7 @@ def ran(**more):
 def test_a_run_draws_and_records_where_the_layer_looks(tmp_path, monkeypatch):
     planted(tmp_path, monkeypatch)
     first, second = ran(out="own", save=("overlay-png", "array"))
-    # Cells at 0.5 + 8 j of 48 pixels, in pictures of twice that.
+    # Cells at 0.5 + 8 j of 48 pixels, in images of twice that.
     assert first.peak == pytest.approx((33, 49), abs=2)
     assert second.peak == pytest.approx((65, 33), abs=2)
     assert first.placement == pytest.approx((0.5, 0.5, 8, 8), abs=1)
@@ -62,7 +62,7 @@ def test_drawn_after_the_last_picture_a_map_lies_where_it_did(tmp_path, monkeypa
     ran(out="image", save=("heatmap",))
     ran(out="run", save=("heatmap",), normalize="run")
     drawn = [np.asarray(Image.open(f"{folder}/a.png.heatmap.png")).astype(int) for folder in ("image", "run")]
-    # The two pictures' maps are as strong, so one scale serves both.
+    # The two images' maps are as strong, so one scale serves both.
     assert np.abs(drawn[0] - drawn[1]).max() <= 3
 
 

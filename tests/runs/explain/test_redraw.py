@@ -125,7 +125,7 @@ def test_a_picture_of_an_earlier_run_that_is_gone_keeps_its_drawing_and_a_note_s
     paint("in/c.png", (240, 0, 0))
     with Run(Job(model=tiny, inputs=("in",), out="out", device="cpu", **NORMALIZED)) as run:
         assert [[one.error for one in outcomes] for outcomes in run] == [[], [None]]
-        assert run.notes[-1] == "1 picture(s) of earlier runs are gone or changed and stay drawn at another scale"
+        assert run.notes[-1] == "1 image(s) of earlier runs are gone or changed and stay drawn at another scale"
     assert times()["in/a.png.heatmap.png"] == before["in/a.png.heatmap.png"]
     assert changes(before) == {"in/b.png.heatmap.png", "in/c.png.heatmap.png", "in/c.png.npy"}
 
@@ -139,7 +139,7 @@ def test_a_picture_that_changes_while_the_run_goes_on_fails_and_is_done_again(pa
         paint("in/0.png", (61, 0, 7), size=(40, 40))
         *_, (failed,) = outcomes
     assert failed.name == "in/0.png"
-    assert failed.error == "it cannot be drawn: the picture was changed since"
+    assert failed.error == "it cannot be drawn: the image was changed since"
     assert (facts()["failed"], facts()["pictures"]) == (1, 2)
     assert files() == ["in/0.png.npy", "in/1.png.heatmap.png", "in/1.png.npy"]
     assert [len(each) for each in go("in", **NORMALIZED)] == [1, 0]

@@ -45,7 +45,7 @@ def test_a_picture_of_one_colour_has_a_note_and_others_have_not(paint: Paint, go
     paint("b.png", RED, box=(0, 31, 32, 32), ground=RED)
     paint("c.png", RED, box=(0, 31, 1, 32), ground=BLUE)
     outcomes = [one for (one,) in go("a.png", "b.png", "c.png", layers=("stem",), target=("red",))]
-    flat = "the map is the same everywhere at the layer 'stem', so it names no place"
+    flat = "the map is constant at the layer 'stem', so it locates nothing"
     assert [one.notes for one in outcomes] == [(flat, ONE_COLOUR), (flat, ONE_COLOUR), ()]
 
 
@@ -139,7 +139,7 @@ def test_targets_of_a_file_picture_by_picture(paint: Paint, tiny: str, here: Pat
     (here / "t.csv").write_text("picture,target,target\na.png,green,red\nb.png,n00000003\nnowhere.png,red\n")
     job = Job(model=tiny, inputs=("in",), targets="t.csv", out="out")
     with Run(job) as run:
-        assert list(run.notes) == ["t.csv lists 1 that are not among the pictures: nowhere.png"]
+        assert list(run.notes) == ["t.csv lists 1 that are not among the images: nowhere.png"]
         first, second = list(run)
     assert [one.label for one in first] == ["green", "red"]
     assert [one.label for one in second] == ["blue"]
@@ -154,7 +154,7 @@ def test_a_file_of_targets_that_lacks_pictures_is_refused_with_both_counts(paint
     for name in "abcdefgh":
         paint(f"in/{name}.png", (200, 100, 0))
     (here / "t.csv").write_text("a.png,green\n")
-    message = r"t\.csv lists targets of 1 of the 8 pictures; not of in/b.png, .*, in/f.png and 2 more"
+    message = r"t\.csv lists targets of 1 of the 8 images; not of in/b.png, .*, in/f.png and 2 more"
     with pytest.raises(RequestError, match=message):
         go("in", targets="t.csv")
     assert not Path("out").exists()
@@ -169,7 +169,7 @@ def test_of_pictures_on_standard_input_each_that_is_not_listed_fails(paint: Pain
     with Path("names").open("rb") as names, Run(job, names) as run:
         (good,), (bad,) = list(run)
     assert good.label == "green"
-    assert "t.csv lists no target for this picture" in (bad.error or "")
+    assert "t.csv lists no target for this image" in (bad.error or "")
 
 
 def test_the_folder_as_target(paint: Paint, go: Go) -> None:
@@ -234,7 +234,7 @@ def test_one_seed_one_network(paint: Paint, go: Go) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"inputs": ()}, "no pictures were named"),
+        ({"inputs": ()}, "no images were named"),
         ({"inputs": ("nowhere.png",)}, "there is no file or folder 'nowhere.png'"),
         ({"inputs": ("out",)}, "is the output folder"),
         ({"colormap": "infern"}, "there is no colour map 'infern'"),
@@ -261,14 +261,14 @@ def test_what_is_wrong_is_said_before_anything_is_written(
 
 def test_outputs_do_not_come_to_lie_among_the_pictures(paint: Paint, go: Go, here: Path) -> None:
     paint("in/a.png")
-    with pytest.raises(RequestError, match="the outputs would lie among the pictures in 'in'"):
+    with pytest.raises(RequestError, match="the outputs would lie among the images in 'in'"):
         go("in", out=".")
     assert [path.name for path in (here / "in").iterdir()] == ["a.png"]
 
 
 def test_nothing_to_do_is_said(go: Go, here: Path) -> None:
     (here / "in").mkdir()
-    with pytest.raises(NothingFoundError, match="no picture in in"):
+    with pytest.raises(NothingFoundError, match="no image in in"):
         go("in")
     assert not (here / "out").exists()
 

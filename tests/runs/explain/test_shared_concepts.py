@@ -25,7 +25,7 @@ DFF = {"method": "dff", "layers": ("stem",), "options": ("concepts=3",)}
 
 
 def where(name: str, out: str = "out") -> dict[str, str]:
-    """By the class that it speaks for, on which side of a picture a concept is."""
+    """By the class that it speaks for, on which side of an image a concept is."""
     row = next(one for one in ledger(out) if one["name"] == name)
     maps = np.load(Path(out, row["files"]["array"]))
     return {
@@ -36,7 +36,7 @@ def where(name: str, out: str = "out") -> dict[str, str]:
 
 
 def numbers(out: str = "out") -> dict[str, set[int]]:
-    """By class, the numbers of the concepts that speak for it, where they have a part in a picture."""
+    """By class, the numbers of the concepts that speak for it, where they have a part in an image."""
     found: dict[str, set[int]] = {}
     for row in ledger(out):
         for concept in row["concepts"]:
@@ -65,7 +65,7 @@ def test_a_run_has_one_picture_each_and_the_same_concepts_in_all(go: Go) -> None
     maps = np.load("out/in/a.png.npy")
     assert maps.shape == (3, 16, 16)
     assert (row["low"], row["high"], row["strongest"]) == pytest.approx((0, maps.max(), maps.max()), abs=1e-6)
-    # Red in half of the picture: 10 times its mean.
+    # Red in half of the image: 10 times its mean.
     red = next(one for one in row["concepts"] if [spoken["label"] for spoken in one["classes"]][:1] == ["red"])
     assert red["classes"] == [{"index": 0, "label": "red", "rise": pytest.approx(10 * 250 / 255 / 2, rel=1e-2)}]
     assert red["share"] == pytest.approx(0.5, abs=0.01)
@@ -103,11 +103,11 @@ def test_what_other_concepts_drew_is_not_done_after_an_interruption(go: Go, pain
         next(outcomes)
         outcomes.close()  # type: ignore[attr-defined]
     assert [len(one) for one in go("in", **DFF)] == [0, 1, 1, 1]
-    # Nor are pictures that are not named left with concepts of before.
+    # Nor are images that are not named left with concepts of before.
     paint("in/d.png", GREEN)
-    with pytest.raises(RequestError, match=r"concepts are found anew, and 2 picture\(s\) in 'out'") as caught:
+    with pytest.raises(RequestError, match=r"concepts are computed again, and 2 image\(s\) in 'out'") as caught:
         go("in/a.png", "in/d.png", **DFF, overwrite=True)
-    assert "name those pictures too" in caught.value.hint
+    assert "name those images too" in caught.value.hint
 
 
 @pytest.mark.usefixtures("set_of_three")
@@ -136,7 +136,7 @@ def test_the_concepts_do_not_hang_on_batches_or_threads(go: Go) -> None:
 
 @pytest.mark.usefixtures("set_of_three")
 def test_broken_pictures_are_passed_over(go: Go) -> None:
-    Path("in/aa.png").write_text("no picture")
+    Path("in/aa.png").write_text("no image")
     outcomes = go("in", **DFF)
     assert [bool(one.error) for [one] in outcomes] == [False, True, False, False]
     assert facts()["concepts"]["pictures"] == 3
@@ -154,7 +154,7 @@ def test_each_picture_may_have_concepts_of_its_own(go: Go) -> None:
 
 
 def test_pictures_on_standard_input_are_refused(go: Go) -> None:
-    with pytest.raises(RequestError, match="standard input come one by one") as caught:
+    with pytest.raises(RequestError, match="standard input arrive one by one") as caught:
         go("-", **DFF)
     assert "over=picture" in caught.value.hint
 

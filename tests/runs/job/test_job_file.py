@@ -91,7 +91,7 @@ def test_formats_may_be_joined_by_commas_and_repeated(ask: Ask) -> None:
         ("job.toml", "seed = ", "cannot be read", "write TOML"),
         ("run.json", "{", "cannot be read", ""),
         ("run.json", "[]", "cannot be read", ""),
-        ("run.json", "{}", "holds no job", "run.json"),
+        ("run.json", "{}", "contains no job", "run.json"),
         ("run.json", '{"job": {"sed": 1}}', "there is no option 'sed'", "'seed'"),
     ],
 )
@@ -114,9 +114,9 @@ def test_a_job_file_that_is_not_there_or_no_text(here: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('seed = "many"', "seed is a whole number, not 'many'"),
-        ("seed = true", "seed is a whole number, not True"),
-        ("seed = 1.5", "seed is a whole number, not 1.5"),
+        ('seed = "many"', "seed must be an integer, not 'many'"),
+        ("seed = true", "seed must be an integer, not True"),
+        ("seed = 1.5", "seed must be an integer, not 1.5"),
         ('alpha = "half"', "alpha is a number, not 'half'"),
         ('overwrite = "no"', "overwrite is true or false, not 'no'"),
         ('layers = "layer4"', "layers is a list of strings, not 'layer4'"),

@@ -25,9 +25,9 @@ def test_a_plain_file_has_one_prompt_a_line(here: Path, content: str) -> None:
         ({"texts": "nowhere.txt"}, "'nowhere.txt' cannot be read: No such file", ""),
         ({"texts": "latin.txt"}, "is not UTF-8 text", "one prompt a line"),
         ({"texts": "blank.txt"}, "'blank.txt' is empty", ".csv or .jsonl"),
-        ({"texts": "own.csv", "text": ("a dog",)}, "both prompts for every picture", "--versus"),
+        ({"texts": "own.csv", "text": ("a dog",)}, "both prompts for every image", "--versus"),
         ({"texts": "own.csv", "group": "2"}, "one sample", "plain file"),
-        ({"texts": "half.csv"}, "line 2: a picture and its prompt are needed", 'picture,prompt or {"picture": "a.jpg"'),
+        ({"texts": "half.csv"}, "line 2: an image and its prompt are needed", 'picture,prompt or {"picture": "a.jpg"'),
         ({"texts": "number.jsonl"}, "its prompt a text or a list", ""),
         ({"texts": "nothing.csv"}, "the prompts file 'nothing.csv' lists nothing", ""),
     ],
@@ -64,7 +64,7 @@ def test_each_picture_has_prompts_of_its_own(here: Path, name: str, content: str
     assert own == {"a dog", "a cup"}
     assert [found.explained[number] for number in found.find_competing(Path("b.jpg"))] == ["a cat, asleep", "a cup"]
     assert found.min_competing == 2
-    with pytest.raises(PictureError, match="lists no prompt for this picture"):
+    with pytest.raises(PictureError, match="lists no prompt for this image"):
         found.find_competing(Path("c.jpg"))
 
 

@@ -76,7 +76,7 @@ def test_every_number_follows_from_the_maps(three: None, ask: Ask) -> None:
             for number, said in enumerate(row["prompts"]):
                 rest = [values[number, other] for other in range(3) if other != number]
                 assert said["agreement"][name] == pytest.approx(np.mean(rest), abs=1e-6)
-    # And what all pictures say is the mean of what each says.
+    # And what all images say is the mean of what each says.
     summary = facts()["summary"]
     for name in ("pearson", "ssim", "overlap"):
         wanted = np.mean([row["similarity"][name] for row in rows], axis=0)
@@ -120,7 +120,7 @@ def test_maps_and_scores_are_those_of_explain(three: None, ask: Ask, clip: str) 
 
 
 def test_padding_is_no_part_of_the_maps(paint: Paint, ask: Ask) -> None:
-    # Twice as wide as high: the first and the last row of cells show no picture.
+    # Twice as wide as high: the first and the last row of cells show no image.
     paint("wide.png", RED, size=(64, 32), box=(8, 8, 40, 20), ground=BLUE)
     assert ask(*SAY, "wide.png", "--crop", "none", "--save", "array").exit_code == 0
     row, maps = lines()[0], arrays("out/wide.png.prompts.npz")["maps"]
@@ -229,7 +229,7 @@ def test_where_no_prompt_has_a_map_nothing_is_summed_up(three: None, ask: Ask, b
 
     result = ask(*SAY, "in", "--method", bring(nothing))
     assert result.exit_code == 1
-    assert "failed: in/a.png: no prompt has a map; of the first: the map of" in result.stderr
-    assert "no picture could be done, so there is nothing to sum up" in result.stderr
+    assert "failed: in/a.png: no prompt has a map; the first failed with: the map of" in result.stderr
+    assert "no image could be processed, so there is nothing to summarise" in result.stderr
     assert [row["prompts"] for row in lines()] == [[], [], []]
     assert written() == ["prompts.json", LINES_FILE]

@@ -130,7 +130,7 @@ def test_other_prompts_need_another_folder(three: None, ask: Ask) -> None:
     assert ask(*SAY, "in/a.png").exit_code == 0
     other = ask(*SAY, "--text", "one more", "in/a.png")
     assert other.exit_code == 2
-    assert "'out' holds the results of another job: text was" in other.stderr
+    assert "'out' contains the results of another job: text was" in other.stderr
     assert "choose another folder with --out, or replace them with --overwrite" in other.stderr
     assert ask(*SAY, "--text", "one more", "in/a.png", "--overwrite").exit_code == 0
     assert len(lines()) == 1
@@ -169,7 +169,7 @@ def test_explain_may_write_to_the_same_folder_and_neither_finds_the_others_pictu
 def test_random_weights_are_marked_everywhere(three: None, ask: Ask) -> None:
     result = ask(*SAY, "in", "--weights", "random")
     assert result.exit_code == 0, result.output
-    assert "these maps mean nothing, and every output says so" in result.stderr
+    assert "these maps mean nothing, and every output is marked so" in result.stderr
     assert written() == sorted(
         [
             *(f"in/{name}.png.untrained.prompts.png" for name in "abc"),
@@ -204,20 +204,20 @@ def test_several_layers_make_one_map_and_maps_at_the_input_are_compared_too(thre
     ("words", "said"),
     [
         ([], "no prompts were given"),
-        (["--text", "dog"], "'dog' is one prompt, and its map has nothing to be compared with"),
-        (["--text", "dog", "--paraphrase", "a {}"], "'a dog' is one prompt"),
+        (["--text", "dog"], "'dog' is the only prompt, so there is nothing to compare its map with"),
+        (["--text", "dog", "--paraphrase", "a {}"], "'a dog' is the only prompt"),
         (["--text", "dog", "--paraphrase", "a dog"], "the template 'a dog' has no places for a prompt"),
         (["--text", "dog", "--paraphrase", "{} and {}"], "has 2 places for a prompt"),
         (["--text", "dog", "--text", "dog"], "'dog' is given more than once"),
         (["--text", "dog", "--text", " "], "an empty"),
-        (["--texts", "own.csv"], "the prompts of all pictures are compared, and own.csv lists each picture's own"),
+        (["--texts", "own.csv"], "the prompts of all images are compared, and own.csv lists each image's own"),
         (["--texts", "nowhere.txt"], "'nowhere.txt' cannot be read"),
         ([*SAY, "--save", "overlay"], "'overlay' cannot be saved"),
-        ([*SAY, "--method", "gradcam,hirescam"], "the maps of one method are compared, and 2 are named"),
-        ([*SAY, "--method", "eigencam"], "eigencam asks for no class: its map is the same for every prompt"),
-        ([*SAY, "--method", "rollout"], "rollout asks for no class"),
-        ([*SAY, "--method", "dff"], "dff asks for no class"),
-        ([*SAY, "-l", "visual.transformer.resblocks.*.ln_1"], "the maps of one layer are compared, and 2 are named"),
+        ([*SAY, "--method", "gradcam,hirescam"], "maps are compared for one method, and 2 are named"),
+        ([*SAY, "--method", "eigencam"], "eigencam does not depend on the class: its map is the same for every prompt"),
+        ([*SAY, "--method", "rollout"], "rollout does not depend on the class"),
+        ([*SAY, "--method", "dff"], "dff does not depend on the class"),
+        ([*SAY, "-l", "visual.transformer.resblocks.*.ln_1"], "maps are compared for one layer, and 2 are named"),
         ([*SAY, "--colormap", "virids"], "did you mean 'viridis'"),
         ([*SAY, "--measure", "beauty"], "--measure"),
         ([*SAY, "--pictures", "0"], "--pictures"),
@@ -272,7 +272,7 @@ def test_a_picture_that_is_gone_is_said_to_be(three: None, clip: str) -> None:
         list(sensitivity)
         Path("in/a.png").unlink()
         sensitivity.finish()
-    assert sensitivity.notes[-1] == "1 picture(s) could not be seen again for the summary: in/a.png"
+    assert sensitivity.notes[-1] == "1 image(s) could not be read again for the summary: in/a.png"
     assert facts()["notes"][-1] == sensitivity.notes[-1]
 
 
@@ -296,7 +296,7 @@ def test_memory_does_not_grow_with_the_folder(here: Path, clip: str) -> None:
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
             assert sensitivity.finish().pictures == count
-    # 60 pictures more, of 12 KB each as pixels and more as maps: what grows is a hash of each one's name; how many
+    # 60 images more, of 12 KB each as pixels and more as maps: what grows is a hash of each one's name; how many
     # are under way at once depends on the threads.
     assert peaks[2] - peaks[1] < 60 * 5000
 

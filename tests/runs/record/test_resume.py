@@ -116,7 +116,7 @@ def test_pictures_that_cannot_be_reached_lose_nothing(paint: Paint, go: Go, here
             outcomes = [one for [one] in run]
         assert all("there is no such file" in (one.error or "") for one in outcomes)
         assert all(one.notes == (RESULT_STAYS,) for one in outcomes)
-        assert run.notes[-1] == "8 picture(s) that failed keep the results of an earlier run"
+        assert run.notes[-1] == "8 image(s) that failed keep the results of an earlier run"
         assert (changes(before), len(times())) == (set(), 16)
         assert ledger()[:8] == lines
         assert [row["error"] is None for row in ledger()] == [True] * 8 + [False] * 8
@@ -201,7 +201,7 @@ def test_a_targets_file_that_was_changed_makes_it_another_job(go: Go, here: Path
     (here / "t.csv").write_text("a.png,red\nb.png,blue\n")
     go("in", targets="t.csv")
     (here / "t.csv").write_text("a.png,red\nb.png,red\n")
-    with pytest.raises(RequestError, match="another job: the weights or a file named in it were changed"):
+    with pytest.raises(RequestError, match="another job: the weights or a file that the job names changed"):
         go("in", targets="t.csv")
 
 
@@ -276,7 +276,7 @@ def test_of_a_picture_of_which_one_map_fails_the_others_are_drawn(paint: Paint, 
     assert facts()["failed"] == 1
     assert at_middle("in/a.png.0-red.heatmap.png") == 255
     assert 90 < at_middle("in/a.png.1-green.heatmap.png") < 150  # half as strong
-    # The picture that failed in part is tried again, whether or not the scale changes.
+    # The image that failed in part is tried again, whether or not the scale changes.
     assert [len(each) for each in go("in", **{**NORMALIZED, "target": ("red", "green", "blue")})] == [3, 0]
 
 
@@ -288,7 +288,7 @@ def test_a_map_that_cannot_be_drawn_where_another_failed_is_counted_once(paint: 
         next(outcomes)
         paint("in/a.png", (201, 101, 1), size=(40, 40))
         assert list(outcomes) == []
-    assert run.notes[-1] == "1 picture(s) of which some maps failed could not be drawn either"
+    assert run.notes[-1] == "1 image(s) of which some maps failed could not be drawn either"
     assert facts()["failed"] == 1
     assert [row["error"] is None for row in ledger()] == [False, False]
 
@@ -341,8 +341,8 @@ def test_a_ledger_that_somebody_changed_makes_it_write_and_read_nothing_outside(
         list(run)
     assert outside.read_bytes() == before
     assert not Path("/tmp/stolen-by-camcli").exists()
-    assert run.notes[-1] == "1 picture(s) of earlier runs are gone or changed and stay drawn at another scale"
-    # When the picture is done again its old line goes, and nothing of what that named.
+    assert run.notes[-1] == "1 image(s) of earlier runs are gone or changed and stay drawn at another scale"
+    # When the image is done again its old line goes, and nothing of what that named.
     go("in", **NORMALIZED, overwrite=True)
     assert outside.read_bytes() == before
 

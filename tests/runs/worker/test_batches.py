@@ -19,14 +19,14 @@ def test_bad_pictures_are_named_with_their_reason_and_the_good_ones_done(paint: 
     whole = (here / paint("cut.jpg", size=(400, 400))).read_bytes()
     (here / "in/cut.jpg").write_bytes(whole[: len(whole) // 2])
     (here / "in/empty.jpg").write_bytes(b"")
-    (here / "in/text.jpg").write_text("I am not a picture")
+    (here / "in/text.jpg").write_text("I am not an image")
     (here / "in/link.jpg").symlink_to("nowhere")
     outcomes = [one for (one,) in go("in")]
     errors = {one.name: one.error for one in outcomes if one.error}
     assert [one.name for one in outcomes if not one.error] == ["in/a.png", "in/z.png"]
     assert "cut short" in (errors["in/cut.jpg"] or "")
     assert "empty" in (errors["in/empty.jpg"] or "")
-    assert "not a picture" in (errors["in/text.jpg"] or "")
+    assert "not an image" in (errors["in/text.jpg"] or "")
     assert "a link to a file that does not exist" in (errors["in/link.jpg"] or "")
     assert len(errors) == 4
     assert [row["error"] is None for row in ledger()].count(False) == 4
@@ -43,7 +43,7 @@ def test_a_network_that_fails_on_one_picture_of_a_batch_fails_on_that_one_only(
     paint("in/c.png", GREEN)
     (a,), (b,), (c,) = go("in", model=f"{tiny_file}:moody", batch_size=3)
     assert (a.label, c.label) == ("red", "green")
-    assert b.error == "the network fails on this picture: too bright for me"
+    assert b.error == "the network fails on this image: too bright for me"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_batch_on_a_cpu_is_large_unless_much_is_kept_of_each_picture(
 
 def test_of_large_pictures_fewer_go_together(tiny: str, paint: Paint, monkeypatch) -> None:
     paint("a.png", size=(30, 20))
-    Path("b.jpg").write_text("no picture")
+    Path("b.jpg").write_text("no image")
     sources = {name: [PictureSource(Path(name), name)] for name in ("a.png", "b.jpg")}
     for pixels, name, pictures in ((6000, "a.png", 10), (500, "a.png", 1), (10**6, "a.png", 16), (500, "b.jpg", 16)):
         monkeypatch.setattr("camcli.runs.worker.resources.BATCH_PIXELS", pixels)
