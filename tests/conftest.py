@@ -26,12 +26,12 @@ os.environ["OMP_NUM_THREADS"] = "1"  # likewise for the commands that tests star
 ROOT = Path(__file__).resolve().parent.parent
 MUCH_MEMORY = 2 * 2**30  # bytes
 
-# A classifier by colour, whose numbers can be worked out by hand. The picture is squashed to 16 x 16 and its values
+# A classifier by colour, whose numbers can be worked out by hand. The image is squashed to 16 x 16 and its values
 # are left in 0..1. `stem` hands every pixel on (16 x 16), `body` means over 2 x 2 (8 x 8), and the score of a colour
 # is 10 times its mean. So d score / d stem = 10/256 in every cell of the colour's channel, and Grad-CAM at `stem` is
 # 10/256 times that channel; at `body` it is 10/64 times it.
 TINY = '''
-"""Which colour a picture has."""
+"""Which colour an image has."""
 
 import torch
 from torch import nn
@@ -78,7 +78,7 @@ def slow():
 
 class Moody(Tiny):
     def forward(self, images):
-        if images.amin() >= 0 and images.amax() > 0.99:  # a white picture, not the noise that networks are tried on
+        if images.amin() >= 0 and images.amax() > 0.99:  # a white image, not the noise that networks are tried on
             raise RuntimeError("too bright for me")
         return super().forward(images)
 
@@ -154,7 +154,7 @@ def places_are_measured_in_everyday_tests_alone(
 
 @pytest.fixture(scope="session")
 def sample_images() -> Path:
-    """The folder of sample pictures."""
+    """The folder of sample images."""
     return ROOT / "sample_images"
 
 
@@ -204,7 +204,7 @@ Paint = Callable[..., Path]
 
 @pytest.fixture
 def paint(here: Path) -> Paint:
-    """Writes a picture of one colour, perhaps with a box of another: ``paint("a.png", RED, box=(x0, y0, x1, y1))``."""
+    """Writes an image of one colour, perhaps with a box of another: ``paint("a.png", RED, box=(x0, y0, x1, y1))``."""
 
     def paint(
         name: str,
@@ -226,7 +226,7 @@ def paint(here: Path) -> Paint:
 
 @pytest.fixture
 def pixels() -> Callable[[Path | str], np.ndarray]:
-    """Reads a picture back: uint8 ``(h, w, 3)``."""
+    """Reads an image back: uint8 ``(h, w, 3)``."""
 
     def pixels(path: Path | str) -> np.ndarray:
         with Image.open(path) as picture:
@@ -243,7 +243,7 @@ def command() -> list[str]:
 
 @pytest.fixture
 def two(paint: Paint) -> None:
-    """Two pictures below ``in``."""
+    """Two images below ``in``."""
     paint("in/a.png", RED)
     paint("in/b.png", BLUE)
 
@@ -281,7 +281,7 @@ Go = Callable[..., "list[list[Outcome]]"]
 
 @pytest.fixture
 def go(tiny: str) -> Go:
-    """Runs a job on the small model of colour, from beginning to end; gives each picture's outcomes."""
+    """Runs a job on the small model of colour, from beginning to end; gives each image's outcomes."""
     from camcli.runs.explain.run import Run
 
     def go(*inputs: str, **options) -> list[list[Outcome]]:

@@ -40,7 +40,7 @@ KINDS = {
     "npz": (zipped(["weight.npy", "bias.npy"]), "NumPy's"),
     "zip": (zipped(["run/best.ckpt", "run/log.txt"]), "a zip archive"),
     "gzip": (b"\x1f\x8b\x08" + bytes(64), "gzip"),
-    "picture": (b"\x89PNG\r\n\x1a\n" + bytes(64), "a picture"),
+    "picture": (b"\x89PNG\r\n\x1a\n" + bytes(64), "an image"),
 }
 
 
@@ -78,7 +78,7 @@ def test_names_that_do_not(name):
     assert weight_files.weight_suffix(name) == ""
 
 
-# ---- as a picture, and as a model
+# ---- as an image, and as a model
 
 
 def asked(*words):

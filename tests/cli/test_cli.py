@@ -55,11 +55,11 @@ def test_the_chosen_layer_is_printed(paint: Paint, tiny: str) -> None:
 def test_some_failed_ends_with_1_each_with_its_reason_the_rest_done(paint: Paint, here: Path, tiny: str) -> None:
     paint("in/a.png")
     (here / "in/[b].jpg").write_bytes(b"")
-    (here / "in/c\n.png").write_text("no picture")
+    (here / "in/c\n.png").write_text("no image")
     result = explain(tiny, "in")
     assert result.exit_code == 1
     assert "failed: in/[b].jpg: the file is empty\n" in result.stderr
-    assert "failed: in/c\\n.png: is not a picture" in result.stderr
+    assert "failed: in/c\\n.png: is not an image" in result.stderr
     assert "1 done, 2 failed in" in result.stderr
     assert files() == ["in/a.png.overlay.jpg"]
 
@@ -77,7 +77,7 @@ def test_some_failed_ends_with_1_each_with_its_reason_the_rest_done(paint: Paint
         (["a.png", "--model", "tim:resnet50"], "did you mean 'timm'?"),
         (["a.png", "--device", "gpu"], "there is no device 'gpu' here"),
         (["a.png", "-t", "red", "--targets", "t.csv"], "both a target (red) and a file of targets (t.csv)"),
-        ([], "no pictures were named"),
+        ([], "no images were named"),
         (["a.png", "--alpha", "2"], "--alpha"),
         (["a.png", "--normalize", "sometimes"], "--normalize"),
         (["a.png", "--nonsense"], "--nonsense"),
@@ -104,7 +104,7 @@ def test_nothing_found_ends_with_3(here: Path, tiny: str) -> None:
     for words, stdin in ((["in"], None), (["@none.txt"], None), (["-"], b"")):
         result = explain(tiny, *words, stdin=stdin)
         assert result.exit_code == 3, result.stderr
-        assert "no picture" in result.stderr
+        assert "no image" in result.stderr
 
 
 def test_errors_are_said_when_quiet_and_nothing_else_is(paint: Paint, here: Path, tiny: str) -> None:
@@ -191,7 +191,7 @@ def test_version_and_help() -> None:
         result = do(*words)
         assert result.exit_code == 0
         assert "Usage:" in result.stdout
-        # `:top:` and the like are pictures to Rich.
+        # `:top:` and the like are images to Rich.
         assert max(result.stdout) < "\U0001f000"
     assert "channels:top:5" in do("explain", "-h", COLUMNS="300").stdout
 
@@ -305,7 +305,7 @@ def test_interrupted_it_says_so_and_what_was_done_stays(
     assert len(files()) == len(ledger()) == 60
 
 
-# A picture that is never written to its end.
+# An image that is never written to its end.
 HANGING = HEARING.replace(
     "from camcli.cli",
     "import threading; from camcli.runs.explain import writer; "
@@ -429,7 +429,7 @@ def test_layout_and_call_can_be_given(here: Path, paint: Paint) -> None:
 
 
 def smooth(images, score_of, *, samples: int = 4, sigma: float = 0.5, mean: bool = True, way: Literal["a", "b"] = "a"):
-    """Means over noisy pictures (Nobody 2026, eq. 1).
+    """Means over noisy images (Nobody 2026, eq. 1).
 
     Use: in tests.
     Not for: anything else.
@@ -453,7 +453,7 @@ def test_a_method_is_told_with_its_options_whatever_the_terminal(bring: Bring, m
     assert tables[0].splitlines() == [
         "smooth\tinput\t4 forwards\tbrought in by a test\t",
         "",
-        "Means over noisy pictures (Nobody 2026, eq. 1).",
+        "Means over noisy images (Nobody 2026, eq. 1).",
         "",
         "Use: in tests.",
         "Not for: anything else.",

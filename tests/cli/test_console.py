@@ -123,10 +123,10 @@ def test_without_a_terminal_a_plain_line_every_few_seconds(piped: Stream, monkey
             reporter.add_picture([outcome()])
         now[0] += 4.9
         reporter.add_picture([outcome(error="empty")])
-    # After 5 and 10 s; each picture took 1 s.
+    # After 5 and 10 s; each image took 1 s.
     assert stream.getvalue().splitlines() == [
-        "5/40 pictures, 1.0/s, 35 s left",
-        "10/40 pictures, 1.0/s, 30 s left",
+        "5/40 images, 1.0/s, 35 s left",
+        "10/40 images, 1.0/s, 30 s left",
         "failed: a.png: empty",
     ]
 
@@ -141,7 +141,7 @@ def test_a_rate_is_measured_from_batch_to_batch(monkeypatch) -> None:
             now[0] = began + number / 100
             pace.add_picture()
             rates.append(pace.rate)
-    # Nothing after the first batch; then 8 in 10 s from the first picture to the last.
+    # Nothing after the first batch; then 8 in 10 s from the first image to the last.
     assert rates == [None] * 8 + [0.8] * 16
     assert pace.estimate_seconds(16) == 20
 
@@ -171,7 +171,7 @@ def test_pictures_done_before_do_not_count_as_speed(piped: Stream, monkeypatch) 
         for _ in range(6):
             now[0] += 1
             reporter.add_picture([outcome()])
-    assert stream.getvalue().splitlines() == ["905/1000 pictures, 1.0/s, 95 s left"]
+    assert stream.getvalue().splitlines() == ["905/1000 images, 1.0/s, 95 s left"]
 
 
 def bars(width: int, terminal: Stream, monkeypatch, total: int | None = 1000, failed: bool = False) -> list[str]:
@@ -260,7 +260,7 @@ def test_without_a_total_no_time_left_is_made_up(piped: Stream, monkeypatch) -> 
     with Console().progress(None, Counts()) as reporter:
         now[0] = 10.0
         reporter.add_picture([outcome(error="empty")])
-    assert stream.getvalue().splitlines()[-1] == "1 pictures, 1 failed"
+    assert stream.getvalue().splitlines()[-1] == "1 images, 1 failed"
 
 
 def test_quiet_says_errors_and_failures_only(piped: Stream) -> None:

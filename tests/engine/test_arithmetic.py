@@ -135,7 +135,7 @@ def test_folding_is_proven_to_the_rounding_in_use(allowed):
 
 
 class Together(nn.Module):
-    """A score for each picture of a group; with ``mean`` less that of all."""
+    """A score for each image of a group; with ``mean`` less that of all."""
 
     def __init__(self, mean: bool) -> None:
         super().__init__()

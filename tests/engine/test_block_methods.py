@@ -447,7 +447,7 @@ def test_grad_eclip_of_a_pooling_is_its_paper_written_out(name):
     for index in range(5):
         (gradient,) = torch.autograd.grad(score[:, index].sum(), told, retain_graph=True)
         wanted = eclipsed(name, q, k, v, gradient, similarity=True)
-        if wanted.flatten(1).any(1).all():  # it speaks for this one in both pictures
+        if wanted.flatten(1).any(1).all():  # it speaks for this one in both images
             break
     close(explained(name, model, "grad-eclip", images, index, labels=outputs(model))[0], wanted)
 

@@ -479,7 +479,7 @@ def test_an_end_that_takes_as_many_tokens_as_ever_is_handed_as_many_copies():
 
 
 def test_clip_surgery_needs_prompts():
-    said = refuses(timm_vit(), "clip-surgery", "compares a picture with prompts, and this network has none")
+    said = refuses(timm_vit(), "clip-surgery", "compares an image with prompts, and this network has none")
     assert "--text" in said.hint
     network = explainer(Compared(), "clip-surgery").network
     for options in ({"score": "probability"}, {"counterfactual": True}):

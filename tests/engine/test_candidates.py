@@ -209,7 +209,7 @@ def test_a_layer_that_is_the_same_for_every_picture_is_no_candidate():
         def forward(self, x):
             return super().forward(x + self.places(x))
 
-    assert surveyed(Positioned())["places"].reason == "the same for every picture"
+    assert surveyed(Positioned())["places"].reason == "the same for every image"
 
 
 @pytest.mark.parametrize("kind", GRAPHLESS)
@@ -291,14 +291,14 @@ def test_without_a_grid_and_without_relus_the_hints_do_not_go_in_a_circle():
 
 
 class Sure(Small):
-    """A softmax so sure that it leaves no gradient, but where a picture is faint."""
+    """A softmax so sure that it leaves no gradient, but where an image is faint."""
 
     def forward(self, x):
         return (super().forward(x) * 1e4 * x.abs().amax()).softmax(1)
 
 
 class Shut(Small):
-    """Logits that a ReLU holds at zero, but where a picture is strong."""
+    """Logits that a ReLU holds at zero, but where an image is strong."""
 
     def forward(self, x):
         return (super().forward(x) - 5).relu()

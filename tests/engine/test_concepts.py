@@ -1,4 +1,4 @@
-"""Concepts: factorisations worked out by hand, the classes they speak for, and what the pictures of a run share."""
+"""Concepts: factorisations worked out by hand, the classes they speak for, and what the images of a run share."""
 
 import io
 import json
@@ -36,7 +36,7 @@ def drawn(*shape, seed=0):
 
 
 def alone(act, **options):
-    """Each picture by itself, and no classes."""
+    """Each image by itself, and no classes."""
     return dff(act, None, None, **options)
 
 
@@ -66,13 +66,13 @@ def test_dff_by_hand():
     torch.testing.assert_close(found.maps, MAPS, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(found.kept_share, torch.ones(1).double())
     assert found.classes.shape == found.score_gains.shape == (1, 2, 0)
-    # One concept of a picture of rank one is EigenCAM.
+    # One concept of an image of rank one is EigenCAM.
     act = two_places()
     torch.testing.assert_close(alone(act[:, :1], concepts=1).maps[:, 0], eigencam(act[:, :1]))
 
 
 def test_the_directions_of_several_pictures_by_hand():
-    # The left column in one picture, the right one in another: together they are the picture above.
+    # The left column in one image, the right one in another: together they are the image above.
     act = two_places()
     cells = act.flatten(2).mT.flatten(0, 1)
     torch.testing.assert_close(dff_directions(cells, concepts=2), DIRECTIONS, rtol=1e-6, atol=1e-6)
@@ -290,7 +290,7 @@ def test_of_a_segmentation_the_scores_are_summed_over_the_picture():
                 assert spoken.rise == pytest.approx(float(linear[spoken.index]), rel=1e-4)
 
 
-# ---- one explanation a picture, of no class
+# ---- one explanation an image, of no class
 
 
 def test_a_picture_has_one_explanation_whatever_is_asked_for():
@@ -302,7 +302,7 @@ def test_a_picture_has_one_explanation_whatever_is_asked_for():
     np.testing.assert_array_equal(found[0][0].map, explainer(images, 1)[0][0].map)
     assert "a target changes nothing" in " ".join(explainer.notes)
     assert explainer.describe_target() == "the layer's activations as a sum of concepts; no class"
-    # A picture whose target gives no class has its concepts too.
+    # An image whose target gives no class has its concepts too.
     assert [len(one) for one in explainer.results(images, lambda row, scores: [])] == [1, 1, 1]
     both = Explainer(model, layers=["last"], method=["dff", "gradcam"], options={"concepts": 2})
     assert [(one.method, one.index) for one in both(images, [[2, 0]] * 3)[1]] == [
@@ -389,7 +389,7 @@ def test_other_methods_have_one_map_and_methods_of_concepts_ask_for_no_class(bri
         Explainer(Pooled(), method=bring(fitted_to))
 
 
-# ---- which pictures, and which of their cells
+# ---- which images, and which of their cells
 
 
 def test_pictures_are_spread_and_others_stand_in():
@@ -426,7 +426,7 @@ DFF = {"method": "dff", "layers": ("stem",), "options": ("concepts=3",)}
 
 
 def where(name: str, out: str = "out") -> dict[str, str]:
-    """By the class that it speaks for, on which side of a picture a concept is."""
+    """By the class that it speaks for, on which side of an image a concept is."""
     row = next(one for one in ledger(out) if one["name"] == name)
     maps = np.load(Path(out, row["files"]["array"]))
     return {
@@ -437,7 +437,7 @@ def where(name: str, out: str = "out") -> dict[str, str]:
 
 
 def numbers(out: str = "out") -> dict[str, set[int]]:
-    """By class, the numbers of the concepts that speak for it, where they have a part in a picture."""
+    """By class, the numbers of the concepts that speak for it, where they have a part in an image."""
     found: dict[str, set[int]] = {}
     for row in ledger(out):
         for concept in row["concepts"]:
@@ -466,7 +466,7 @@ def test_a_run_has_one_picture_each_and_the_same_concepts_in_all(go: Go) -> None
     maps = np.load("out/in/a.png.npy")
     assert maps.shape == (3, 16, 16)
     assert (row["low"], row["high"], row["strongest"]) == pytest.approx((0, maps.max(), maps.max()), abs=1e-6)
-    # Red in half of the picture: 10 times its mean.
+    # Red in half of the image: 10 times its mean.
     red = next(one for one in row["concepts"] if [spoken["label"] for spoken in one["classes"]][:1] == ["red"])
     assert red["classes"] == [{"index": 0, "label": "red", "rise": pytest.approx(10 * 250 / 255 / 2, rel=1e-2)}]
     assert red["share"] == pytest.approx(0.5, abs=0.01)
@@ -504,11 +504,11 @@ def test_what_other_concepts_drew_is_not_done_after_an_interruption(go: Go, pain
         next(outcomes)
         outcomes.close()  # type: ignore[attr-defined]
     assert [len(one) for one in go("in", **DFF)] == [0, 1, 1, 1]
-    # Nor are pictures that are not named left with concepts of before.
+    # Nor are images that are not named left with concepts of before.
     paint("in/d.png", GREEN)
     with pytest.raises(RequestError, match=r"concepts are found anew, and 2 picture\(s\) in 'out'") as caught:
         go("in/a.png", "in/d.png", **DFF, overwrite=True)
-    assert "name those pictures too" in caught.value.hint
+    assert "name those images too" in caught.value.hint
 
 
 @pytest.mark.usefixtures("set_of_three")
@@ -537,7 +537,7 @@ def test_the_concepts_do_not_hang_on_batches_or_threads(go: Go) -> None:
 
 @pytest.mark.usefixtures("set_of_three")
 def test_broken_pictures_are_passed_over(go: Go) -> None:
-    Path("in/aa.png").write_text("no picture")
+    Path("in/aa.png").write_text("no image")
     outcomes = go("in", **DFF)
     assert [bool(one.error) for [one] in outcomes] == [False, True, False, False]
     assert facts()["concepts"]["pictures"] == 3

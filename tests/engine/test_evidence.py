@@ -405,7 +405,7 @@ def test_of_a_segmentation_the_score_over_its_own_region_is_asked_for(bring, reg
 
     def asks(images, score_of, score, logits):
         half, flipped = score_of([images / 2, -images])
-        # The pixels stay those of the picture itself, though the other class is predicted in the opposite.
+        # The pixels stay those of the image itself, though the other class is predicted in the opposite.
         torch.testing.assert_close(half, score / 2)
         torch.testing.assert_close(flipped, -score)
         torch.testing.assert_close(logits[:, 1], score)

@@ -35,7 +35,7 @@ def test_a_batch_of_n_equals_n_singles(method):
         [single] = explainer(model, method)(images[row : row + 1], asked)
         assert len(together[row]) == len(single) == 1
         same(together[row][0], single[0])
-    # They are different pictures with different maps, unless they are all the same noise.
+    # They are different images with different maps, unless they are all the same noise.
     assert (
         method == "random"
         or np.abs(together[0][0].map - together[1][0].map).max() > 0.01 * np.abs(together[0][0].map).max()
@@ -337,12 +337,12 @@ def test_a_model_may_change_its_input_in_place():
     before = images.clone()
     for method in METHODS.names():
         if method == "smooth-gradcam++":
-            continue  # its noise is as strong whatever the picture, so half a picture has half of it
+            continue  # its noise is as strong whatever the image, so half an image has half of it
         model = small(method)
         model.conv1.register_forward_pre_hook(lambda module, inputs: (inputs[0].mul_(0.5),))
         [[one]] = explainer(model, method)(images, 1)
         [[half]] = explainer(small(method), method)(images * 0.5, 1)
-        # By the picture itself a gradient is half as great.
+        # By the image itself a gradient is half as great.
         ours, theirs = (found.map / np.abs(found.map).max() for found in (one, half))
         assert np.abs(ours - theirs).max() <= 1e-6, method
     assert torch.equal(images, before)

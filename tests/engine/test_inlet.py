@@ -1,4 +1,4 @@
-"""Networks of one channel, and of any: tried and not guessed; the right pictures, and errors that name channels."""
+"""Networks of one channel, and of any: tried and not guessed; the right images, and errors that name channels."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from camcli import Preprocess
 
 
 class Bright(nn.Module):
-    """How bright a picture is, and how dark: 10 times the mean of its values, and minus that."""
+    """How bright an image is, and how dark: 10 times the mean of its values, and minus that."""
 
     def __init__(self, channels):
         super().__init__()
@@ -164,7 +164,7 @@ def test_what_fails_for_another_reason_says_nothing():
     )
 
 
-# --- grey pictures ----------------------------------------------------------------------------------------------------
+# --- grey images ----------------------------------------------------------------------------------------------------
 
 
 def test_grey_is_pillows_before_anything_else():
@@ -262,7 +262,7 @@ def test_another_trouble_is_not_called_one_of_channels(code):
 
 def test_pictures_are_no_images_of_four_channels(code, paint):
     paint("in/a.png")
-    with pytest.raises(RequestError, match="takes images of 4 channels, and pictures have 3") as caught:
+    with pytest.raises(RequestError, match="takes 4 channels, and image files have 3") as caught:
         Run(Job(model=code("four"), inputs=("in",), out="out"))
     assert "camcli.explain(arrays" in caught.value.hint
 
@@ -270,7 +270,7 @@ def test_pictures_are_no_images_of_four_channels(code, paint):
 def test_a_picture_to_compare_with_is_no_image_of_four_channels(code, paint):
     model = f"{code('four')}_features"
     paint("in/a.png")
-    with pytest.raises(RequestError, match="a picture has 3 channels, and the model takes 4"):
+    with pytest.raises(RequestError, match="an image has 3 channels, and the model takes 4"):
         Run(Job(model=model, inputs=("in",), target=("similar:in/a.png",), out="out"))
 
 
@@ -314,7 +314,7 @@ def test_timm_with_one_channel(code, paint):
 
 
 def test_a_model_whose_first_convolution_takes_folded_pictures():
-    # 4 x 4 pixels of 3 channels are 48 to its convolution, and the pictures still have 3.
+    # 4 x 4 pixels of 3 channels are 48 to its convolution, and the images still have 3.
     assert load("timm:tresnet_m", weights="random").preprocess.channels == 3
 
 
@@ -353,7 +353,7 @@ def test_arrays_are_levelled_like_pictures(code):
     for given in (grey, grey[..., None], Image.fromarray(grey)):
         [one] = camcli.explain(given, model=code("grey"), layer="stem", range=(0, 4095))
         assert one.score == pytest.approx(10 * 64 / 255, abs=1e-4)
-    # Finer than 255 levels where it is no picture.
+    # Finer than 255 levels where it is no image.
     [one] = camcli.explain(np.full((8, 8, 4), 1024, np.uint16), model=code("four"), range=(0, 4095))
     assert one.score == pytest.approx(10 * 1024 / 4095, rel=1e-5)
     [one] = camcli.explain(np.full((8, 8, 4), 51, np.uint8), model=code("four"))
@@ -367,7 +367,7 @@ def test_several_arrays_and_arrays_that_do_not_fit(code):
     assert [one.score for one in camcli.explain(batch, model=code("four"))] == pytest.approx([2, 4], rel=1e-5)
     with pytest.raises(PictureError, match="it has 5 channels, and the model takes 4"):
         list(camcli.explain(np.zeros((8, 8, 5), np.float32), model=code("four")))
-    with pytest.raises(PictureError, match="a picture has 3 channels, and the model takes 4"):
+    with pytest.raises(PictureError, match="an image has 3 channels, and the model takes 4"):
         list(camcli.explain(np.zeros((8, 8, 3), np.uint8), model=code("four")))
     with pytest.raises(PictureError, match="is no image"):
         list(camcli.explain(np.zeros(8, np.uint8), model=code("grey")))

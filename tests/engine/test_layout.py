@@ -27,7 +27,7 @@ SQUARE = (224, 224)
         ((1, 96, 55, 55), SQUARE, ["nchw 55x55"]),
         # As many channels as cells.
         ((1, 7, 7, 7), SQUARE, ["nchw 7x7", "nhwc 7x7"]),
-        # Pooled to one cell, or never a picture at all.
+        # Pooled to one cell, or never an image at all.
         ((1, 512, 1, 1), SQUARE, []),
         ((1, 1, 1, 512), SQUARE, []),
         ((1, 1000), SQUARE, []),

@@ -1,4 +1,4 @@
-"""A map lies where its layer looks: by padding's arithmetic, on planted objects, in mirrored pictures, when fused."""
+"""A map lies where its layer looks: by padding's arithmetic, on planted objects, in mirrored images, when fused."""
 
 import json
 from pathlib import Path
@@ -219,7 +219,7 @@ def test_masks_and_products_lie_where_the_layer_looks(method):
         chain.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach().clone()))
     [[one]] = explain(bright(96, 32.5, 48.5) + 0.01, 0)
     if method == "scorecam":
-        # The last variants are the picture under each channel's mask: brightest where the object is.
+        # The last variants are the image under each channel's mask: brightest where the object is.
         onto = seen[-1][-1].sum(0).numpy()
     else:
         onto = np.abs(one.map).sum(0)
@@ -230,7 +230,7 @@ def test_masks_and_products_lie_where_the_layer_looks(method):
 
 
 def test_another_picture_size_and_padding_shift_the_peak_alike():
-    # Of a picture of 192 x 96, seen as its right half: input pixel x is 96 + x.
+    # Of an image of 192 x 96, seen as its right half: input pixel x is 96 + x.
     view = View((96, 192), (96, 96), (96.0, 0.0, 192.0, 96.0), Placement((0.5, 8.5), (16.0, 16.0)))
     assert view.cell_centre(1, 2, (6, 6)) == (96 + 8.5 + 32, 16.5)
     half = view.scale(48, 96)
@@ -370,7 +370,7 @@ def ran(**more):
 def test_a_run_draws_and_records_where_the_layer_looks(tmp_path, monkeypatch):
     planted(tmp_path, monkeypatch)
     first, second = ran(out="own", save=("overlay-png", "array"))
-    # Cells at 0.5 + 8 j of 48 pixels, in pictures of twice that.
+    # Cells at 0.5 + 8 j of 48 pixels, in images of twice that.
     assert first.peak == pytest.approx((33, 49), abs=2)
     assert second.peak == pytest.approx((65, 33), abs=2)
     assert first.placement == pytest.approx((0.5, 0.5, 8, 8), abs=1)
@@ -389,7 +389,7 @@ def test_drawn_after_the_last_picture_a_map_lies_where_it_did(tmp_path, monkeypa
     ran(out="image", save=("heatmap",))
     ran(out="run", save=("heatmap",), normalize="run")
     drawn = [np.asarray(Image.open(f"{folder}/a.png.heatmap.png")).astype(int) for folder in ("image", "run")]
-    # The two pictures' maps are as strong, so one scale serves both.
+    # The two images' maps are as strong, so one scale serves both.
     assert np.abs(drawn[0] - drawn[1]).max() <= 3
 
 

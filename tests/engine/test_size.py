@@ -77,7 +77,7 @@ def test_crops_of_the_bundled_model() -> None:
     assert (squash.size, squash.resize, squash.fit) == ((192, 256), (192, 256), "squash")
 
 
-# ---- hand-worked: a classifier by colour, whose picture is squashed to 16 x 16 unless told otherwise. At `stem` the
+# ---- hand-worked: a classifier by colour, whose image is squashed to 16 x 16 unless told otherwise. At `stem` the
 # map of a colour is that channel times 10 / (height x width of the input).
 
 
@@ -87,7 +87,7 @@ def stem(*inputs, **options) -> list[camcli.Explanation]:
 
 @pytest.mark.parametrize("left", [0, 16, 40])
 def test_a_moved_object_moves_in_a_map_that_is_not_square(paint, tiny: str, left: int) -> None:
-    # 48 x 32 picture, squashed to 24 columns and 8 rows: 2 x 4 pixels to a cell.
+    # 48 x 32 image, squashed to 24 columns and 8 rows: 2 x 4 pixels to a cell.
     path = paint("a.png", RED, box=(left, 8, left + 8, 16), size=(48, 32))
     (one,) = stem(path, model=tiny, size="8x24", crop="squash")
     expected = np.zeros((8, 24), np.float32)
@@ -115,7 +115,7 @@ def test_no_crop_fits_the_picture_between_two_paddings(paint, tiny: str) -> None
 
 
 def test_a_centre_crop_to_what_is_not_square(paint, tiny: str) -> None:
-    # A square that covers 8 x 24 is 24 x 24, of which rows 8 to 16 stay: the middle third of the picture.
+    # A square that covers 8 x 24 is 24 x 24, of which rows 8 to 16 stay: the middle third of the image.
     path = paint("a.png", RED, box=(0, 20, 96, 48), size=(96, 96))
     (one,) = stem(path, model=tiny, size="8x24", crop="center")
     assert one.view.box == (0, 32, 96, 64)
@@ -125,7 +125,7 @@ def test_a_centre_crop_to_what_is_not_square(paint, tiny: str) -> None:
 
 
 def test_strength_in_the_padding_is_told_and_the_peak_stays_in_the_picture(here: Path, paint, go, tiny: str) -> None:
-    # The same classifier, whose padding is red: brighter than the picture.
+    # The same classifier, whose padding is red: brighter than the image.
     file = Path(tiny.rpartition(":")[0])
     (here / "padded.py").write_text(
         file.read_text() + "\n\ndef padded():\n    module, prepare, labels = make()\n"
@@ -134,7 +134,7 @@ def test_strength_in_the_padding_is_told_and_the_peak_stays_in_the_picture(here:
     )
     path = paint("a.png", (90, 0, 0), box=(8, 4, 16, 8), size=(32, 8))
     ((outcome,),) = go(str(path), model="padded.py:padded", layers=("stem",), target=("red",))
-    # 2 x 2 pixels to a cell: the strongest cells of the picture begin at 8, 4.
+    # 2 x 2 pixels to a cell: the strongest cells of the image begin at 8, 4.
     assert outcome.peak == (9, 5)
     assert any("in the padding" in note for note in outcome.notes)
     ((same,),) = go(str(path), model="padded.py:padded", layers=("stem",), target=("red",), crop="squash", out="other")
@@ -298,7 +298,7 @@ def test_torchvisions_vision_transformers_by_torchvisions_own_interpolation() ->
         assert torch.equal(asked.module(images), made(images))
     assert (asked.prefix, asked.grid, asked.preprocess.resize) == (1, (8, 8), (292, 292))
     assert all(in_its_place(asked))
-    with pytest.raises(RequestError, match=r"torchvision:vit_b_32\S* does not take pictures of 256x384.*squares only"):
+    with pytest.raises(RequestError, match=r"torchvision:vit_b_32\S* does not take images of 256x384.*squares only"):
         load("torchvision:vit_b_32", weights="random", size="256x384")
     with pytest.raises(RequestError, match="patches of 32x32"):
         load("torchvision:vit_b_32", weights="random", size="250")
@@ -325,7 +325,7 @@ def test_open_clips_positions_are_interpolated_as_it_loads_them(tmp_path: Path, 
 
 def test_a_size_that_an_open_clip_tower_does_not_cut_evenly_is_refused(tmp_path: Path) -> None:
     tiny_clip(tmp_path)
-    with pytest.raises(RequestError, match=r"does not take pictures of 40x40: .*patches of 16x16"):
+    with pytest.raises(RequestError, match=r"does not take images of 40x40: .*patches of 16x16"):
         load(f"open_clip:local-dir:{tmp_path}", text=PROMPTS, size="40")
 
 
@@ -396,7 +396,7 @@ def test_a_model_of_ones_own_that_cannot_is_refused_before_the_first_picture(her
     paint("a.png")
     result = do("explain", "-m", "flat.py:make", "--size", "8x16", "a.png", "--out", "out")
     assert result.exit_code == 2
-    assert "flat.py:make does not take pictures of 8x16: " in result.stderr
+    assert "flat.py:make does not take images of 8x16: " in result.stderr
     assert "mat1 and mat2 shapes cannot be multiplied" in result.stderr  # torch may name the operation before it
     assert "--size" in result.stderr
     assert not Path("out").exists()

@@ -69,7 +69,7 @@ def test_where_the_batch_matters_each_image_is_explained_by_itself(kind, why):
         together = explain(images, [1, 2, 3])
     [note] = [note for note in explain.notes if "depends on the others in its batch" in note]
     assert explain.one_by_one
-    assert f"beside another{why}; each picture is explained in a batch of its own" in note
+    assert f"beside another{why}; each image is explained in a batch of its own" in note
     for row, [one] in enumerate(together):
         image = images[row : row + 1]
         with torch.no_grad():
@@ -172,7 +172,7 @@ def test_a_network_that_takes_one_image_at_a_time_is_given_one_at_a_time():
     explain.check(pictures(1, 16))
     assert explain.one_by_one
     assert any(
-        note.startswith("the model fails on two pictures at once (shape '[1, 3, 16, 16]'") for note in explain.notes
+        note.startswith("the model fails on two images at once (shape '[1, 3, 16, 16]'") for note in explain.notes
     )
 
 

@@ -1,4 +1,4 @@
-"""docs/methods.md is what the code says, and its pictures are there."""
+"""docs/methods.md is what the code says, and its images are there."""
 
 import re
 

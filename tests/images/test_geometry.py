@@ -197,7 +197,7 @@ def test_a_mark_in_the_picture_is_found_in_the_input_where_the_view_says(fit, si
     width, height = size
     view = preprocess.view(width, height)
     x0, y0, x1, y1 = view.box
-    # A white square about the centre of one cell of the input, well inside the picture.
+    # A white square about the centre of one cell of the input, well inside the image.
     row, column = 40, 70
     x, y = view.cell_centre(row, column, (96, 128))
     picture = np.zeros((height, width, 3), np.uint8)
@@ -217,7 +217,7 @@ def test_position_is_the_centre_of_the_cell():
 
 
 def test_the_peak_is_the_strongest_cell_that_shows_the_picture():
-    # A 12 x 3 picture in 4 x 4 cells of 3 pixels: it lies across the middle two rows, half in each.
+    # A 12 x 3 image in 4 x 4 cells of 3 pixels: it lies across the middle two rows, half in each.
     view = seen((3, 12), 0, -4.5, 12, 7.5)
     assert view.visible_cells((4, 4)).tolist() == [[False] * 4, [True] * 4, [True] * 4, [False] * 4]
     heat = np.zeros((4, 4), np.float32)
@@ -235,7 +235,7 @@ def test_scaled_view_covers_the_same_part():
     assert scaled.box == pytest.approx(LITE0.view(1000, 750).box)
 
 
-# --- maps back onto the picture -------------------------------------------------------------------------------------
+# --- maps back onto the image -------------------------------------------------------------------------------------
 
 
 def random_map(*shape):
@@ -274,7 +274,7 @@ def test_a_pixel_is_seen_when_its_centre_is(edge, inside):
 
 
 def test_padding_is_left_behind():
-    # A 4 x 2 picture in a 4 x 4 input: of a map's four rows the middle two lie on it.
+    # A 4 x 2 image in a 4 x 4 input: of a map's four rows the middle two lie on it.
     view = Preprocess((4, 4), HALF, HALF, (4, 4), "longer").view(4, 2)
     grid = np.repeat(np.arange(4, dtype=np.float32)[:, None], 4, 1)
     assert view.onto_picture(grid).tolist() == [[1] * 4, [2] * 4]
@@ -325,11 +325,11 @@ def test_of_a_strip_of_one_pixel_nothing_is_seen_and_nothing_fails(size):
 
 
 def test_corners_of_a_box_in_pictures_that_are_not_square_by_hand():
-    # An input of 100 rows and 200 columns over the part from x 20 to 60, y 10 to 130 of a picture of 160 x 64: a pixel
+    # An input of 100 rows and 200 columns over the part from x 20 to 60, y 10 to 130 of an image of 160 x 64: a pixel
     # of the input is 0.2 wide and 1.2 high.
     view = View((160, 64), (100, 200), (20.0, 10.0, 60.0, 130.0))
     assert view.box_to_picture((50.0, 10.0, 150.0, 75.0)) == (30, 22, 50, 100)
-    # What lies beyond the picture is cut off at its own edges: 64 to the right, 160 below.
+    # What lies beyond the image is cut off at its own edges: 64 to the right, 160 below.
     assert view.box_to_picture((-200.0, -100.0, 400.0, 300.0)) == (0, 0, 64, 160)
     assert View((64, 160), (100, 200), (0.0, 0.0, 160.0, 64.0)).box_to_picture((0.0, 0.0, 200.0, 100.0)) == (
         0,
@@ -340,14 +340,14 @@ def test_corners_of_a_box_in_pictures_that_are_not_square_by_hand():
 
 
 def test_cells_that_are_placed_lie_by_rows_and_columns_of_an_input_that_is_no_square() -> None:
-    # Two pixels of the picture for each of the input: 2 (4 + 8) down, 2 (10 + 2 * 20) across.
+    # Two pixels of the image for each of the input: 2 (4 + 8) down, 2 (10 + 2 * 20) across.
     placement = Placement(first=(4.0, 10.0), stride=(8.0, 20.0))
     view = View((60, 200), (30, 100), (0.0, 0.0, 200.0, 60.0), placement)
     assert view.cell_centre(1, 2, (3, 5)) == pytest.approx((100, 24))
 
 
 def test_the_outermost_of_cells_that_are_placed_show_what_lies_between_them_and_the_inputs_edge() -> None:
-    # Cells of 8 pixels around 8, 16 and 24 end at 28, and the picture is the input's last three columns.
+    # Cells of 8 pixels around 8, 16 and 24 end at 28, and the image is the input's last three columns.
     view = View((32, 3), (32, 32), (-29.0, 0.0, 3.0, 32.0), Placement(first=(8.0, 8.0), stride=(8.0, 8.0)))
     assert view.visible_cells((3, 3)).tolist() == [[False, False, True]] * 3
     assert view.visible_window((3, 3)) == (slice(0, 3), slice(2, 3))

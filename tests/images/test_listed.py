@@ -77,10 +77,10 @@ def test_an_id_is_the_picture_where_nothing_better_names_it(here: Path) -> None:
     assert listed("id,path,label\n7,a.jpg,bee\n").get(A) == (1,)
     assert listed("label,image_id\nbee,a\nwasp,b\n").get(B) == (2,)
     assert listed("image_id,label\na,bee\n").get(A) == (1,)
-    (here / "a.txt").write_text("beside it")  # no picture
+    (here / "a.txt").write_text("beside it")  # no image
     assert listed("a,bee\n").get(A) == (1,)
     (here / "a.png").write_bytes(b"")
-    with pytest.raises(RequestError, match=r"line 1: 'a' can be 2 pictures"):
+    with pytest.raises(RequestError, match=r"line 1: 'a' can be 2 images"):
         listed("a,bee\n")
 
 
@@ -109,7 +109,7 @@ def test_one_hot_the_titles_are_the_classes() -> None:
     # As a data frame writes it, with numbers for titles, and beside a column that is of no class.
     target = listed("age,wasp,image,0\n31,1.0,a.jpg,0.0\n70,0.0,b.jpg,1.0\n")
     assert (target.get(A), target.get(B)) == ((2,), (0,))
-    # A picture that is of none of them is not listed.
+    # An image that is of none of them is not listed.
     assert listed("image;ant;bee\na.jpg;0;0\nb.jpg;0;1\n").get(A) == ()
 
 

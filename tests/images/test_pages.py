@@ -1,4 +1,4 @@
-"""Each page of a file is a picture of its own, where that is asked for; else the first is, and it is said."""
+"""Each page of a file is an image of its own, where that is asked for; else the first is, and it is said."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Each picture is found once, in order, under its own name; decoded upright and whole, or refused with a reason."""
+"""Each image is found once, in order, under its own name; decoded upright and whole, or refused with a reason."""
 
 import io
 import json
@@ -102,7 +102,7 @@ def test_a_link_to_nothing_is_a_picture_that_fails():
 
 @pytest.fixture
 def abyss(here):
-    """A picture below more folders than the interpreter recurses; taken away again, which pytest itself cannot."""
+    """An image below more folders than the interpreter recurses; taken away again, which pytest itself cannot."""
     # Python's own, since libraries raise it, to more than a path can be long.
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(1000)
@@ -301,7 +301,7 @@ def test_behind_a_link_dots_lead_where_the_system_has_them_lead(here, tmp_path):
     assert output_name("link/../x.jpg", here) == "other/x.jpg"
     assert output_name("link/../../x.jpg", here) == "x.jpg"
     assert output_name("link/y.jpg", here) == "link/y.jpg"
-    # Two files, and of neither one is dropped; a link is a picture of its own; another spelling of a file is not.
+    # Two files, and of neither one is dropped; a link is an image of its own; another spelling of a file is not.
     assert names("link/../x.jpg", "x.jpg", "one", "./x.jpg") == ["other/x.jpg", "x.jpg", "one"]
 
 
@@ -492,7 +492,7 @@ def test_a_colour_that_is_none_is_a_wrong_request():
         decode(Path("a.png"), "#ggg")
 
 
-# What a camera stores for an upright picture, held in each of the eight ways.
+# What a camera stores for an upright image, held in each of the eight ways.
 STORED = {
     1: lambda upright: upright,
     2: np.fliplr,
@@ -557,7 +557,7 @@ def test_a_progressive_jpeg_cut_short_is_refused():
 
 def test_reasons(monkeypatch, here):
     lay("text.jpg")
-    assert "not a picture" in refusal("text.jpg")
+    assert "not an image" in refusal("text.jpg")
     Path("empty.jpg").touch()
     assert refusal("empty.jpg") == "the file is empty"
     Path("folder.jpg").mkdir()

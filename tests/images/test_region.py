@@ -1,4 +1,4 @@
-"""Parts of pictures that a person names, brought to the model's input."""
+"""Parts of images that a person names, brought to the model's input."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from camcli.base.errors import PictureError, RequestError
 from camcli.images.region import Region, parse_rectangle
 from camcli.images.view import View
 
-# A picture of 8x4 pixels (w x h) in an input of 4x4: half as large, a row of padding above and below.
+# An image of 8x4 pixels (w x h) in an input of 4x4: half as large, a row of padding above and below.
 VIEW = View((4, 8), (4, 4), (0.0, -2.0, 8.0, 6.0))
 
 

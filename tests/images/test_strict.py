@@ -65,7 +65,7 @@ def test_damage_in_the_middle_is_noted_and_the_picture_counts(sample_images: Pat
         noted += any("the file is damaged" in note for note in found.notes)
         with Image.open(tmp_path / "a.jpg") as image:
             assert np.array_equal(np.asarray(found.image), np.asarray(image.convert("RGB")))
-    # What libjpeg does not warn of is another picture, as good as any.
+    # What libjpeg does not warn of is another image, as good as any.
     assert done >= 24
     assert noted >= done // 3
 

@@ -36,7 +36,7 @@ class Two(nn.Module):
 
 
 class Asked:
-    """The signals by their names, for pictures and the class explained of each."""
+    """The signals by their names, for images and the class explained of each."""
 
     def __init__(self, model: Two, images: Tensor, index: list[int]) -> None:
         self.model, self.images, self.index = model, images, torch.tensor(index)

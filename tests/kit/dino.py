@@ -111,7 +111,7 @@ def write(path: Path, samples: Path) -> None:
 
 
 class Compared(torch.nn.Module):
-    """The classifier as a network that compares pictures with prompts, which are the rows of its head.
+    """The classifier as a network that compares images with prompts, which are the rows of its head.
 
     Scores are cosines of these and the features, less what the head's bias takes of them: its classes have a mean of 0.
     """

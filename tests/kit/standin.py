@@ -32,8 +32,8 @@ WIDTH = 1024
 TOKENS = 32
 RIDGE = 1e-3
 SEED = 0
-# What the bundled model multiplies cosines by: the length of a class's row times that of a picture's features,
-# measured on the sample pictures at 30 to 41. CLIPs end near 100.
+# What the bundled model multiplies cosines by: the length of a class's row times that of an image's features,
+# measured on the sample images at 30 to 41. CLIPs end near 100.
 SCALE = 35.0
 AT_ONCE = 100
 
@@ -87,7 +87,7 @@ def _towers(features: int, size: int) -> dict[str, Any]:
 
 
 def _preprocessing(network: Network) -> dict[str, Any]:
-    # open_clip cuts out the middle of a picture whose shorter side is as long as the input; the bundled model's own
+    # open_clip cuts out the middle of an image whose shorter side is as long as the input; the bundled model's own
     # preprocessing leaves an eighth of that outside, which open_clip has no word for.
     preprocess = network.preprocess
     return {

@@ -96,7 +96,7 @@ def family(model: str) -> Family:
 
 
 def classifiers() -> list[str]:
-    """torchvision's models that classify pictures."""
+    """torchvision's models that classify images."""
     return sorted(torchvision.models.list_models(module=torchvision.models))
 
 
@@ -173,7 +173,7 @@ def _small(model: str) -> Network:
         try:
             return load(model, str(side))
         except RequestError as error:
-            assert "does not take pictures of" in error.message
+            assert "does not take images of" in error.message
     return load(model)
 
 
@@ -231,7 +231,7 @@ def _oblong(model: str, network: Network, layer: str) -> str:
             continue
         _hold_place(other, model, layer, (rows, width))
         return "x".join(map(str, explain.layouts[layer].grid))
-    square = all("does not take pictures of" in reason or "no multiple" in reason for reason in reasons)
+    square = all("does not take images of" in reason or "no multiple" in reason for reason in reasons)
     return "square only" if square else f"refused: {reasons[0].partition(': ')[2].partition(', so')[0]}"
 
 

@@ -43,7 +43,7 @@ WITHOUT_GRADIENT: dict[str, str] = {
     **dict.fromkeys(["rise", "maskclip"], "it sees the score, which is not zero"),
 }
 NOISE = "its noise is not mirrored"
-# row: why a mirrored picture has no mirrored map.
+# row: why a mirrored image has no mirrored map.
 NOT_MIRRORED: dict[str, str] = {
     **dict.fromkeys(["random", "rise", "smoothgrad", "smooth-gradcam++", "ss-cam"], NOISE),
     "deconvnet": "of a pooling's window that is zero everywhere the first cell counts, and closed ReLUs let pass",

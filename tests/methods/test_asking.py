@@ -23,7 +23,7 @@ EXACT = {"rtol": 0, "atol": 1e-12}
 
 
 def total(x):
-    """The sum of all pixels of each picture, and 5, which is what the empty picture gives."""
+    """The sum of all pixels of each image, and 5, which is what the empty image gives."""
     return x.sum((1, 2, 3)) + 5
 
 
@@ -316,7 +316,7 @@ CALLS = {
     "fullgrad": lambda e: fullgrad(e.images, e.input_grad, e.biases),
 }
 CHANNELS = ["scorecam", "scorecam-signed", "gscorecam", "ss-cam", "ss-cam-image", "is-cam", "ablation-cam"]
-# Their noise and masks lie as they lie, however the picture is turned.
+# Their noise and masks lie as they lie, however the image is turned.
 DRAWN = {"ss-cam", "ss-cam-image", "rise", "smoothgrad"}
 
 

@@ -420,7 +420,7 @@ def test_cam_is_refused_where_it_is_not_defined(kind):
 
 
 def test_cam_is_refused_for_one_picture_of_a_batch():
-    # A clamp that only one picture reaches.
+    # A clamp that only one image reaches.
     index = torch.tensor([2, 0])
     act = torch.full((2, 4, 8, 8), 0.1).double()
     act[1] = 50
@@ -622,7 +622,7 @@ COMPONENTS = {
 
 
 @pytest.mark.parametrize("signed", [False, True])
-@pytest.mark.parametrize("size", [(6, 7), (10, 11)], ids=["small", "up to most of the picture"])
+@pytest.mark.parametrize("size", [(6, 7), (10, 11)], ids=["small", "up to most of the image"])
 @pytest.mark.parametrize("form", COMPONENTS)
 def test_an_object_is_positive(form, size, signed):
     act, place = objects(200, size, signed, seed=7)

@@ -225,7 +225,7 @@ def has_a_map(name, image, same_count=True, **options):
 def test_families_of_timm(name):
     holds(f"timm:{name}", pool_too=name not in NO_MAP)
     if name in NO_MAP:
-        with pytest.raises(RequestError, match=r"without its pooling|no map of the picture") as caught:
+        with pytest.raises(RequestError, match=r"without its pooling|no map of the image") as caught:
             load(f"timm:{name}", pool="none")
         assert "leave --pool none out" in caught.value.hint
 
@@ -503,7 +503,7 @@ def test_ones_own_headless_network_says_so_itself(own):
     [
         ("mine", "keep", "nothing says where the head of"),
         ("beheaded", "none", "nothing says where the pooling of"),
-        ("bare", "keep", "does not say how pictures are prepared"),
+        ("bare", "keep", "does not say how images are prepared"),
     ],
 )
 def test_ones_own_model_of_another_kind_is_refused(own, name, pool, message):

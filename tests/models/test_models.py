@@ -835,14 +835,14 @@ class TestLocal:
     @pytest.mark.parametrize(
         ("function", "said", "hinted"),
         [
-            ("bare", "does not say how pictures are prepared", "camcli.Preprocess("),
+            ("bare", "does not say how images are prepared", "camcli.Preprocess("),
             ("number", "returned a int", "camcli.Network"),
             ("pieces", "returned a tuple of Net, str", "camcli.Network"),
             ("no_names", "are a str", "list of strings"),
             ("wrong_names", "gives 2 scores, and names 1", "one name for each"),
             ("fails", "failed: ZeroDivisionError: division by zero", "return 1 / 0"),
             ("two_outputs", "gives 2 tensors that could be its scores", "--output first"),
-            ("wrong_size", r"fails on a picture of \(1, 3, 8, 8\)", "size"),
+            ("wrong_size", r"fails on an image of \(1, 3, 8, 8\)", "size"),
             ("namd", "has no function 'namd'", "did you mean 'named'"),
             ("PREPARE.size", "has no function", ""),
         ],

@@ -211,7 +211,7 @@ def load(tower: str, function: str, **options: Any) -> camcli.Network:
 
 
 def cosines(vectors: Tensor, projection: Tensor | None = None) -> Tensor:
-    """Of the cup's picture with these vectors, worked out of the model without its head."""
+    """Of the cup's image with these vectors, worked out of the model without its head."""
     headless = load_model("own.py:make", head="none")
     with torch.no_grad():
         features = headless.module(shown(headless, COFFEE))
@@ -272,7 +272,7 @@ def test_layers_are_named_as_if_the_model_stood_alone(tower: str) -> None:
 
 
 def test_a_text_that_stands_for_a_picture_is_as_like_as_the_picture(here: Path) -> None:
-    """Where texts are embedded as the features of pictures, scores and maps are those of likeness to the pictures."""
+    """Where texts are embedded as the features of images, scores and maps are those of likeness to the images."""
     headless = load_model(BUNDLED, head="none")
     with torch.no_grad():
         known = {
@@ -329,11 +329,11 @@ def test_any_model_that_can_be_had_without_its_head(here: Path, model: str) -> N
         ("negative", "a scale of -1", "above zero"),
         ("scales", "a float32 Tensor of shape 2 for the scale", "one finite number"),
         ("infinite", "inf for the bias", "one finite number"),
-        ("small", "without its head has 12 features for a picture, and .*:small gives 8 for a text", "(12, 8)"),
+        ("small", "without its head has 12 features for an image, and .*:small gives 8 for a text", "(12, 8)"),
         ("turned", "a float32 Tensor of shape 8x12 for the projection, and the model has 12", "(12, d)"),
         ("broken", "the projection of .*:broken holds NaN", ""),
         ("narrow", "the projection of .*:narrow fails on features of shape 1x12", "pooled features"),
-        ("other", "the projection of .*:other gives 9 features for a picture, and .* gives 8", "let it give 8"),
+        ("other", "the projection of .*:other gives 9 features for an image, and .* gives 8", "let it give 8"),
         ("tuples", "the projection of .*:tuples gives a tuple", "(n, features) to (n, d)"),
     ],
 )
@@ -355,7 +355,7 @@ def do(*words: Any) -> Result:
         (("--text", "a", "--text-tower", "tower.py"), "text_tower cannot be 'tower.py'"),
         (("--text", "a", "--text-tower", "tower.py:plain", "--head", "keep"), "--head keep leaves the classifier"),
         (("--text", "a", "--text-tower", "tower.py:plain", "-t", "channel:1"), "'channel:1' asks about features"),
-        (("--text", "a", "--text-tower", "tower.py:small"), "12 features for a picture"),
+        (("--text", "a", "--text-tower", "tower.py:small"), "12 features for an image"),
         (("--text", "a"), "prompts are for models with a text encoder"),
     ],
 )

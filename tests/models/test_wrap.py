@@ -1,4 +1,4 @@
-"""Wrappers: a module of the user's own around a model, and extra features beside the pictures."""
+"""Wrappers: a module of the user's own around a model, and extra features beside the images."""
 
 import importlib
 import itertools
@@ -351,7 +351,7 @@ def test_features_of_an_npz_are_a_tensor_or_several_by_name(paint: Paint) -> Non
         ("picture,age\n", "lists nothing"),
         ("a.png\nb.png\n", "lists no number"),
         ("", "lists nothing"),
-        ("x.png,1\ny.png,2\n", r"none of the 2 names in x\.csv is a picture that can be found, such as 'x.png'"),
+        ("x.png,1\ny.png,2\n", r"none of the 2 names in x\.csv is an image that can be found, such as 'x.png'"),
         ('a.png,1\n"b.png,2\n', "is not CSV"),
     ],
 )
@@ -370,7 +370,7 @@ def test_a_table_that_is_wrong_is_refused_with_its_line(paint: Paint, text: str,
         ({"picture": np.array(["a.png"])}, "no array beside 'picture'"),
         (
             {"picture": np.array(["a.png", "b.png"]), "heat": np.zeros((3, 4))},
-            "'heat' is 3x4, and 2 pictures are named",
+            "'heat' is 3x4, and 2 images are named",
         ),
         ({"picture": np.array(["a.png", "b.png"]), "heat": np.array([1, np.inf])}, "the first for 'b.png'"),
         ({"picture": np.array(["a.png"]), "heat": np.array(["hot"])}, "'heat' holds <U3, not numbers"),
@@ -432,8 +432,8 @@ def test_pictures_without_features_and_features_without_a_wrapper_are_refused(
         paint(f"in/{name}.png", RED)
     Path("x.csv").write_text("a.png,1,2\n")
     for options, message in (
-        ({"wrap": wrap + "Scaled"}, r"x\.csv has features of 1 of the 3 pictures; not of in/b.png, in/c.png"),
-        ({}, r"features of the pictures \(x\.csv\) were given, and nothing that takes them"),
+        ({"wrap": wrap + "Scaled"}, r"x\.csv has features of 1 of the 3 images; not of in/b.png, in/c.png"),
+        ({}, r"features of the images \(x\.csv\) were given, and nothing that takes them"),
     ):
         with pytest.raises(RequestError, match=message):
             run(tiny, "in", extras="x.csv", **options)
@@ -451,7 +451,7 @@ def test_from_standard_input_only_the_picture_without_features_fails(paint: Pain
     job = Job(model=tiny, inputs=("-",), out="out", wrap=wrap + "Scaled", extras="x.csv", layers=("stem",))
     with Path("names").open("rb") as names, Run(job, names) as under_way:
         (bad,), (good,) = list(under_way)
-    assert "x.csv has no features of this picture" in bad.error
+    assert "x.csv has no features of this image" in bad.error
     assert good.error is None
 
 
@@ -519,7 +519,7 @@ def test_features_are_spread_over_the_variants_of_each_image() -> None:
         with feed.restricted_to([2, 0]):
             assert module(torch.zeros(4, 3, 2, 2)).flatten().tolist() == [3, 3, 1, 1]
         assert module(torch.zeros(3, 3, 2, 2).half()).dtype == torch.float16
-        with pytest.raises(ValueError, match="features of 3 pictures cannot be handed on with 4 images"):
+        with pytest.raises(ValueError, match="features of 3 images cannot be handed on with 4 images"):
             module(torch.zeros(4, 3, 2, 2))
     assert not module._forward_pre_hooks
 
@@ -554,7 +554,7 @@ def test_features_go_with_groups(paint: Paint, tiny: str, wrap: str, here: Path)
 
 @pytest.fixture
 def examples(here: Path, sample_images: Path) -> Path:
-    """The job files and their wrappers, with small copies of the sample pictures."""
+    """The job files and their wrappers, with small copies of the sample images."""
     shutil.copytree(ROOT / "configs", here / "configs")
     (here / "sample_images").mkdir()
     for path in sample_images.iterdir():

@@ -1,4 +1,4 @@
-"""Each output holds what it says, at the size it says, with the same view of the picture."""
+"""Each output holds what it says, at the size it says, with the same view of the image."""
 
 import io
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A token model with real weights: on a picture of two objects the map peaks on the one that is asked for."""
+"""A token model with real weights: on an image of two objects the map peaks on the one that is asked for."""
 
 import importlib.util
 from pathlib import Path

@@ -32,7 +32,7 @@ INDEX = [0, 3]
 
 
 def evidence(pool=1, dead=False, size=(8, 12)):
-    """A network, whose layer has the input's size if pool is 1, and all evidence of two pictures."""
+    """A network, whose layer has the input's size if pool is 1, and all evidence of two images."""
     model = Two(pool)
     if dead:
         torch.nn.init.zeros_(model.features[4].weight[2])
@@ -130,7 +130,7 @@ def test_captums_occlusion_cuts_its_last_windows_where_the_stride_does_not_fit()
 
 
 def test_smoothgrad_is_captums_noise_tunnel_with_the_same_noise(monkeypatch):
-    # One picture, since Captum takes the standard deviation as a number.
+    # One image, since Captum takes the standard deviation as a number.
     model, images = Two(), pictures(1, 8)
     e = Asked(model, images, [3])
     source = torch.Generator().manual_seed(2)
@@ -210,7 +210,7 @@ def test_ss_cam_is_torchcams_with_the_same_noise():
     source = torch.Generator().manual_seed(0)
 
     def sample(size):
-        # torchcam would draw anew for every channel and picture.
+        # torchcam would draw anew for every channel and image.
         return (2 * torch.randn(1, 1, *size[2:], generator=source).double()).expand(size)
 
     theirs = torchcams("SSCAM", e, SimpleNamespace(sample=sample), num_samples=4)

@@ -96,7 +96,7 @@ def behind_relu(resnet):
 
 
 def apart(ours, theirs):
-    """The greatest difference of two maps, by each picture's own scale, of the pictures the worst."""
+    """The greatest difference of two maps, by each image's own scale, of the images the worst."""
     assert ours.shape == theirs.shape
     scale = theirs.abs().flatten(1).amax(1)
     assert (scale > 0).all()
@@ -108,7 +108,7 @@ def agree(ours, theirs):
 
 
 def up_to_sign(ours, theirs):
-    """Their map, each picture's turned to agree with ours."""
+    """Their map, each image's turned to agree with ours."""
     return theirs * torch.where((ours * theirs).sum((1, 2)) < 0, -1, 1)[:, None, None]
 
 

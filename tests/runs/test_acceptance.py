@@ -1,4 +1,4 @@
-"""What a person sees on the bundled model and the sample pictures: the list of the issue, point by point."""
+"""What a person sees on the bundled model and the sample images: the list of the issue, point by point."""
 
 import json
 import os
@@ -83,7 +83,7 @@ def test_the_map_follows_the_class_asked_for(samples: Path, method: str) -> None
 
 @pytest.fixture
 def nasty(here: Path) -> Path:
-    """Good pictures and bad ones; the good ones' left half is red."""
+    """Good images and bad ones; the good ones' left half is red."""
     folder = here / "in"
     folder.mkdir()
     picture = Image.new("RGB", (64, 48), (0, 0, 200))
@@ -122,7 +122,7 @@ GOOD = {
 BAD = {
     "bad-cut.jpg": "cut short",
     "bad-empty.jpg": "the file is empty",
-    "bad-text.jpg": "not a picture",
+    "bad-text.jpg": "not an image",
     "bad-link.png": "a link to a file that does not exist",
     "bad-secret.png": "permission denied",
     "bad-closed": "permission denied",
@@ -143,7 +143,7 @@ def test_a_nasty_folder_every_good_one_done_every_bad_one_named(nasty: Path) -> 
     # Nobody's outputs are anybody else's.
     assert len(files("camcli-out")) == 4 * len(GOOD)
     assert [json.loads(line) for line in result.stdout.splitlines()] == ledger("camcli-out")
-    # Upright, and of the picture's own size.
+    # Upright, and of the image's own size.
     for name, size in {"rotated.jpg": (48, 64), "a.jpg": (64, 48), "deep.png": (64, 48)}.items():
         with Image.open(Path("camcli-out", rows[name]["files"]["overlay"])) as overlay:
             assert overlay.size == size, name

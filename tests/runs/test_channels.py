@@ -1,4 +1,4 @@
-"""``camcli channels``: statistics of channels over pictures, worked out by hand and held against NumPy."""
+"""``camcli channels``: statistics of channels over images, worked out by hand and held against NumPy."""
 
 import csv
 import io
@@ -71,7 +71,7 @@ def tokens():
 
 
 class Holed(nn.Module):
-    """The picture as it is; where it is wholly green, NaN."""
+    """The image as it is; where it is wholly green, NaN."""
 
     def __init__(self):
         super().__init__()
@@ -265,13 +265,13 @@ def test_what_chance_alone_reaches() -> None:
     assert chance_correlation(50, 3) is None
 
 
-# ---- where a picture is pooled
+# ---- where an image is pooled
 
 
 def test_pooled_is_the_mean_over_the_cells_that_show_the_picture() -> None:
     cells = torch.arange(32.0).reshape(2, 1, 4, 4)
     whole = View((8, 8), (8, 8), (0.0, 0.0, 8.0, 8.0))
-    # Of a wide picture, padded above and below, the rows in the middle show something.
+    # Of a wide image, padded above and below, the rows in the middle show something.
     wide = View((4, 8), (8, 8), (0.0, -2.0, 8.0, 6.0))
     assert pool_channels(cells, [whole, wide]).tolist() == [[7.5], [23.5]]
     assert pool_channels(cells[:1] + torch.tensor([[1e6], [0], [0], [1e6]]), [wide]).tolist() == [[7.5]]
@@ -327,7 +327,7 @@ def test_the_run_that_is_asked_for_counts() -> None:
     images = torch.tensor([0.5, 3.0]).reshape(1, 1, 1, 2)
     said = [layer_output(Twice(), "layer", images, turn).flatten().tolist() for turn in (1, 2, 0)]
     assert said == [[0.5, 3], [0, 2], [0, 2]]
-    with pytest.raises(RequestError, match="has no run 3 on these pictures"):
+    with pytest.raises(RequestError, match="has no run 3 on these images"):
         layer_output(Twice(), "layer", images, 3)
 
 
@@ -451,18 +451,18 @@ def test_correlation_is_numpys_over_all_pictures(paint: Paint, here: Path, tiny:
     assert column("correlation") == pytest.approx(wanted, abs=1e-6)
     order = [int(line.split("\t")[0]) for line in result.stdout.splitlines()]
     assert order == sorted(range(3), key=lambda channel: -abs(wanted[channel]))
-    assert "by chance alone, the best of 3 channels over 23 pictures reaches |r| of about" in result.stderr
+    assert "by chance alone, the best of 3 channels over 23 images reaches |r| of about" in result.stderr
     assert json.loads(Path("out/channels.json").read_text())["values"] == {"file": "people.csv", "column": "age"}
 
 
 def test_tokens_are_read_as_a_grid_and_what_is_no_patch_is_left_out(paint: Paint, models_file: Path) -> None:
-    paint("a.png", (255, 0, 51), box=(0, 0, 8, 8))  # a sixteenth of the picture
+    paint("a.png", (255, 0, 51), box=(0, 0, 8, 8))  # a sixteenth of the image
     paint("b.png", (0, 255, 0))
     result = rank(f"{models_file}:tokens", "a.png", "b.png", "--layer", "norm1", "--layout", "tokens:1:4x4")
     assert result.exit_code == 0, result.output
     rows = table()
     assert column("mean", rows) == pytest.approx([(1 / 16 - 0.5 - 0.5) / 2, 0.5, 0.2 / 16 / 2])
-    # A channel that is below zero has its strongest pictures too, and a note says what active means then.
+    # A channel that is below zero has its strongest images too, and a note says what active means then.
     assert rows[0]["picture_1"] == "a.png"
     assert float(rows[0]["active"]) == 0
     assert "values below zero" in result.stderr
@@ -492,7 +492,7 @@ def test_if_no_picture_can_be_done_nothing_is_written(here: Path, tiny: str) -> 
     (here / "a.png").write_bytes(b"")
     result = rank(tiny, "a.png")
     assert result.exit_code == 1
-    assert "no picture could be done, so there is nothing to rank" in result.stderr
+    assert "no image could be done, so there is nothing to rank" in result.stderr
     assert not Path("out").exists()
 
 
@@ -518,8 +518,8 @@ def test_a_batch_that_fails_is_done_picture_by_picture(paint: Paint, tiny_file: 
 
     monkeypatch.setattr(activations, "read_activations", forward)
     outcomes = [one for [one] in ranking]
-    assert [one.error for one in outcomes] == [None, "the network fails on this picture: too bright for me"]
-    assert "a batch failed and was done picture by picture: too bright for me" in ranking.notes
+    assert [one.error for one in outcomes] == [None, "the network fails on this image: too bright for me"]
+    assert "a batch failed and was done image by image: too bright for me" in ranking.notes
     assert ranking.write()[0].pictures == 1
 
 
@@ -543,7 +543,7 @@ def test_names_come_from_standard_input(paint: Paint, here: Path, tiny: str) -> 
     assert column("mean")[0] == 0.5
     some = rank(tiny, "-", "-l", "stem", "--values", "v.csv", "--overwrite", stdin=b"a.png\nb.png\n")
     assert some.exit_code == 1
-    assert "failed: b.png: v.csv has no value for this picture" in some.stderr
+    assert "failed: b.png: v.csv has no value for this image" in some.stderr
     assert rank(tiny, "-", "--overwrite", stdin=b"").exit_code == 3
 
 
@@ -613,7 +613,7 @@ def test_a_folder_with_a_ranking_holds_no_pictures(paint: Paint, tiny: str) -> N
         (["-l", "stem", "--pictures", "0"], "--pictures"),
         (["-l", "stem", "--colormap", "virids"], "did you mean 'viridis' or"),
         (["-l", "stem", "--values", "nowhere.csv"], "'nowhere.csv' cannot be read"),
-        (["-l", "stem", "--values", "some.csv"], "some.csv has values for 1 of the 2 pictures; not for b.png"),
+        (["-l", "stem", "--values", "some.csv"], "some.csv has values for 1 of the 2 images; not for b.png"),
         (["-l", "stem", "--values", "words.csv"], "words.csv, line 2 ('b.png'): 'old' is not a finite number"),
         (["-l", "stem", "--values", "titled.csv:agee"], "did you mean 'age'?"),
         (["-l", "stem", "--values", "titled.csv"], "titled.csv has 2 columns of values"),
@@ -648,7 +648,7 @@ def test_a_contest_that_cannot_be_is_refused_in_python_too() -> None:
     assert ChannelJob(job=Job()).max_shown == 16
 
 
-# ---- a number for each picture
+# ---- a number for each image
 
 
 def values(here: Path, text: str, asked: str = "v.csv", folders: tuple[str, ...] = ()) -> NumberColumn:
@@ -663,7 +663,7 @@ def test_values_are_found_by_paths_as_targets_are(paint: Paint, here: Path) -> N
     assert found.column == "Age"
     assert [found(Path("in/a.png")), found(here / "in/b.png")] == [3.5, -1000]
     assert found.find_unused(iter([Path("in/a.png")])) == ["nobody.png", str(here / "in/b.png")]
-    with pytest.raises(PictureError, match="no value for this picture"):
+    with pytest.raises(PictureError, match="no value for this image"):
         found(Path("in/c.png"))
 
 
@@ -685,9 +685,9 @@ def test_a_file_whose_name_has_a_colon_is_a_file(paint: Paint, here: Path) -> No
     [
         ("", "v.csv", "'v.csv' lists nothing"),
         ("picture,age\n", "v.csv", "'v.csv' lists nothing"),
-        ("picture\na.png\n", "v.csv", "no column beside that of the pictures"),
+        ("picture\na.png\n", "v.csv", "no column beside that of the images"),
         ("picture,age\na.png,\n", "v.csv", r"line 2 \('a.png'\): the number is missing"),
-        ("picture,age\n,3\n", "v.csv", "the picture is missing"),
+        ("picture,age\n,3\n", "v.csv", "the image is missing"),
         ("picture,age\na.png,nan\n", "v.csv", "'nan' is not a finite number"),
         ("picture,age\na.png,inf\n", "v.csv", "'inf' is not a finite number"),
         ("name,age\na.png,3\n", "v.csv", r"line 1 \('name'\): 'age' is not a finite number"),
@@ -751,7 +751,7 @@ def test_what_is_not_above_zero_is_not_drawn() -> None:
 def test_a_sheet_has_room_for_every_row_and_line() -> None:
     style = Style("viridis", 0.6, "run")
     one = compose_sheet("t", ["a"], [SheetRow("channel", ["x"], [tile(1.0)])], ["word " * 300], style, 3)
-    empty = SheetRow("channel 7", [], [], ["zero in every picture"])
+    empty = SheetRow("channel 7", [], [], ["zero in every image"])
     two = compose_sheet("t", ["a"], [SheetRow("channel", ["x"], [tile(1.0)]), empty], ["word " * 300], style, 3)
     assert one.shape[1] == two.shape[1]
     assert len(two) > len(one)
@@ -777,7 +777,7 @@ def test_memory_does_not_grow_with_the_folder(here: Path, tiny: str) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert count == 240
-    # 200 pictures more, of 12 KB each as pixels: what grows is a hash of each one's name.
+    # 200 images more, of 12 KB each as pixels: what grows is a hash of each one's name.
     assert peaks[2] - peaks[1] < 200 * 600
 
 

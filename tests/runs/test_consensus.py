@@ -1,4 +1,4 @@
-"""What all pictures say together, held against NumPy; and which pairs count."""
+"""What all images say together, held against NumPy; and which pairs count."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from camcli.runs.prompts.summary import (
 def record(
     name: str, values: np.ndarray, scores: list[float | None], texts: list[int] | None = None
 ) -> PromptComparison:
-    """A picture's line in which every measure has the same matrix."""
+    """An image's line in which every measure has the same matrix."""
     similarity = dict.fromkeys(MEASURES, values)
     said = tuple(
         PromptResult(prompt=f"p{number}", text=text, score=score, error=None if score is not None else "no")
@@ -99,7 +99,7 @@ def test_a_summary_by_hand() -> None:
         assert found.agreement[name] == pytest.approx(2 / 7, abs=1e-6)
         assert found.prompts[0].agreement[name] == pytest.approx((0.8 + 0.2 - 0.4 + 0.0 + 0.6) / 5, abs=1e-6)
     assert found.apart == {}
-    # The picture in which a prompt has no map tells nothing of who is best; of equal scores the first is.
+    # The image in which a prompt has no map tells nothing of who is best; of equal scores the first is.
     assert [one.best for one in found.prompts] == [1, 1, 0]
     assert [one.score for one in found.prompts] == pytest.approx([5 / 3, 8 / 3, 2], abs=1e-6)
     assert [one.source for one in found.unstable] == ["b", "c"]

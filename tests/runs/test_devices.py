@@ -345,11 +345,11 @@ def test_a_copy_holds_all_of_the_first_and_nothing_of_it() -> None:
 
 @pytest.fixture
 def nine(paint: Paint) -> None:
-    """Nine pictures below ``in``, all different, one of them broken."""
+    """Nine images below ``in``, all different, one of them broken."""
     for number in range(8):
         colour = [(250, 10 * number, 0), (0, 250, 10 * number), (10 * number, 0, 250)][number % 3]
         paint(f"in/{number}.png", colour, box=(number, 4, number + 16, 20), ground=(40, 10, 90))
-    Path("in/broken.png").write_text("no picture")
+    Path("in/broken.png").write_text("no image")
 
 
 def said(out: str) -> list[dict]:
@@ -424,7 +424,7 @@ def test_the_channels_are_those_of_one_device(tiny: str) -> None:
     for device, out in (("cpu", "one"), ("cpu,cpu", "two")):
         words = ["channels", tiny, "in", "--layer", "stem", "--out", out, "--batch-size", "1", "--device", device]
         done = CliRunner().invoke(app, words)
-        assert done.exit_code == 1, done.output  # one picture is broken
+        assert done.exit_code == 1, done.output  # one image is broken
         assert f"on {device.replace(',', ', ')}" in done.stderr
     for name in ("channels.csv", "channels.png"):
         assert Path("one", name).read_bytes() == Path("two", name).read_bytes()
@@ -458,7 +458,7 @@ def test_a_batch_that_fails_on_one_copy_is_done_picture_by_picture_with_one_note
         with Run(job) as run:
             outcomes = [one for [one] in run]
         assert [bool(one.error) for one in outcomes] == [number % 4 == 1 for number in range(12)]
-        assert run.notes.count("a batch failed and was done picture by picture: too bright for me") == 1
+        assert run.notes.count("a batch failed and was done image by image: too bright for me") == 1
         ledgers.append(said(device))
     assert ledgers[0] == ledgers[1]
 
@@ -473,7 +473,7 @@ def test_what_a_copy_cannot_do_is_each_pictures_failure(go: Go, bring) -> None:
     outcomes = go("in", method=bring(fussy), layers=("stem",), device="cpu,cpu", batch_size=1)
     *drawn, [broken] = [[one.error for one in some] for some in outcomes]
     assert drawn == [["no map of these (choose another method)"]] * 8
-    assert "is not a picture" in broken
+    assert "is not an image" in broken
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("spread")]
 
 

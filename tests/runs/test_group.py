@@ -21,7 +21,7 @@ COUNT = 3
 
 
 class Grouped(nn.Module):
-    """Small's features of each picture, and a head that sees the pictures together."""
+    """Small's features of each image, and a head that sees the images together."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Grouped(nn.Module):
         return net.conv2(net.pool(net.relu1(net.norm1(net.conv1(images)))))
 
     def tail(self, cells: Tensor) -> Tensor:
-        """One row of scores a picture, each by itself."""
+        """One row of scores an image, each by itself."""
         return self.network.fc(self.network.relu2(cells.clone()).square().mean((2, 3)))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class Grouped(nn.Module):
 
 
 class One(Grouped):
-    """One prediction for all, not linear in what each picture says, nor alike in all of them."""
+    """One prediction for all, not linear in what each image says, nor alike in all of them."""
 
     def head(self, rows: Tensor) -> Tensor:
         weights = torch.linspace(1, 2, len(rows), dtype=rows.dtype)[:, None]
@@ -51,7 +51,7 @@ class One(Grouped):
 
 
 class Mixed(Grouped):
-    """One prediction a picture, which depends on the picture before too."""
+    """One prediction an image, which depends on the image before too."""
 
     def head(self, rows: Tensor) -> Tensor:
         return rows.square() + 0.5 * rows * rows.roll(1, 0)
@@ -121,7 +121,7 @@ def test_a_mirrored_group_is_mirrored_as_a_whole() -> None:
 
 
 def test_the_comparison_of_finer_cam_counts_once() -> None:
-    # Of twice the same picture each has half a part in the mean.
+    # Of twice the same image each has half a part in the mean.
     images = pictures(1, 16).expand(2, -1, -1, -1).contiguous()
 
     class Twice(nn.Module):
@@ -160,7 +160,7 @@ def test_targets_of_one_prediction_are_one_or_agree() -> None:
     wanted = maps(explain(images, 2))
     close(maps(explain(images, [2])), wanted)
     close(maps(explain(images, [2, 2, 2])), wanted)
-    with pytest.raises(PictureError, match="one prediction for the group, and its pictures have different targets: 2"):
+    with pytest.raises(PictureError, match="one prediction for the group, and its images have different targets: 2"):
         explain(images, [2, 2, 1])
     for targets in ([2, 2], [2] * 4):
         with pytest.raises(RequestError, match=f"{len(targets)} targets were given for 3 images"):
@@ -176,7 +176,7 @@ def test_groups_of_several_sizes_may_follow_one_another() -> None:
         close(maps(explain(images, 0)), gradcams(*by_hand(model, images, 0, 0)))
 
 
-# ---- one prediction a picture
+# ---- one prediction an image
 
 
 def test_pictures_that_do_not_mix_are_as_if_alone() -> None:
@@ -195,7 +195,7 @@ def test_of_scores_that_depend_on_several_pictures_each_is_explained_by_itself(c
     explain = Explainer(model, **LAYER)
     by_row = [gradcams(*by_hand(model, images, targets[row], row))[row] for row in range(count)]
     close(maps(explain(images, targets)), torch.stack(by_row))
-    # The gradient of the sum is another: it holds what a picture does for the next one's score.
+    # The gradient of the sum is another: it holds what an image does for the next one's score.
     cells = model.features(images).detach().requires_grad_()
     total = model.head(model.tail(cells))[range(count), targets].sum()
     (mixed,) = torch.autograd.grad(total, cells)
@@ -226,7 +226,7 @@ def test_targets_of_one_prediction_a_picture_must_be_as_many() -> None:
 
 
 class Film(nn.Module):
-    """The pictures of a group are the frames of one film (1, 3, t, h, w)."""
+    """The images of a group are the frames of one film (1, 3, t, h, w)."""
 
     def __init__(self, stride: int = 1) -> None:
         super().__init__()
@@ -250,7 +250,7 @@ def test_the_frames_of_a_film_are_the_pictures_of_its_group() -> None:
 
 
 class Cut(Grouped):
-    """Every picture is cut into two, one above the other."""
+    """Every image is cut into two, one above the other."""
 
     def features(self, images: Tensor) -> Tensor:
         return super().features(torch.cat(images.chunk(2, 2)))
@@ -270,11 +270,11 @@ class Shuffled(Grouped):
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        (Cut(), {}, r"'network.conv2': its output has 8 rows \(8x6x4x8\) for a group of 4 pictures"),
-        (Film(2), {"layers": ["conv"]}, r"'conv': its output has 2 frames \(1x5x2x16x16\) for a group of 4 pictures"),
-        (Shuffled(), {}, "another order at the layer 'network.conv2': row 2 of 4 is of picture 3"),
-        (One(), {"method": "scorecam"}, "scorecam asks for the score of changed pictures"),
-        (One(), {"method": "smoothgrad", "layers": []}, "smoothgrad asks for the score of changed pictures"),
+        (Cut(), {}, r"'network.conv2': its output has 8 rows \(8x6x4x8\) for a group of 4 images"),
+        (Film(2), {"layers": ["conv"]}, r"'conv': its output has 2 frames \(1x5x2x16x16\) for a group of 4 images"),
+        (Shuffled(), {}, "another order at the layer 'network.conv2': row 2 of 4 is of image 3"),
+        (One(), {"method": "scorecam"}, "scorecam asks for the score of changed images"),
+        (One(), {"method": "smoothgrad", "layers": []}, "smoothgrad asks for the score of changed images"),
     ],
 )
 def test_what_cannot_be_said_of_each_picture_is_refused(model, options, message) -> None:
@@ -299,7 +299,7 @@ def test_what_is_no_answer_for_a_group_is_refused(gives, message) -> None:
         Explainer(Wrong(), **LAYER)(pictures(4, 16), 0)
 
 
-# ---- pictures in groups
+# ---- images in groups
 
 
 def test_items_in_groups() -> None:
@@ -318,7 +318,7 @@ from torch import nn
 
 
 class Mean(nn.Module):
-    """The mean of what is said of each picture."""
+    """The mean of what is said of each image."""
 
     def __init__(self, network):
         super().__init__()
@@ -356,7 +356,7 @@ def run(tiny: str, *inputs: str, stdin: bytes = b"", **options) -> list:
 
 
 def test_groups_of_pictures_from_the_shell_to_the_disk(paint: Paint, tiny: str, mean: str) -> None:
-    # The group's score of red is 10 times the mean over 2 pictures x 256 pixels, so every cell's part is 10/512.
+    # The group's score of red is 10 times the mean over 2 images x 256 pixels, so every cell's part is 10/512.
     for name, colour in (("1", RED), ("2", BLUE), ("3", RED), ("4", GREEN)):
         paint(f"in/{name}.png", colour, box=(0, 0, 16, 32))
     outcomes = run(tiny, "in", wrap=mean, group="2", target=("red",))
@@ -365,10 +365,10 @@ def test_groups_of_pictures_from_the_shell_to_the_disk(paint: Paint, tiny: str, 
     red = 250 / 255
     assert [some[0].score for some in outcomes[::2]] == pytest.approx([10 * red / 4] * 2)
     np.testing.assert_allclose(np.load("out/in/1.png.npy")[:, :8], 10 / 512 * red, rtol=1e-5)
-    # A picture without any red has no part in it.
+    # An image without any red has no part in it.
     assert ["zero everywhere" in (some[0].error or "") for some in outcomes] == [False, True, False, True]
     assert facts()["batch_size"] == 2
-    assert facts()["explained"].endswith("; one for all pictures of a group")
+    assert facts()["explained"].endswith("; one for all images of a group")
 
 
 def test_folders_are_groups(paint: Paint, tiny: str, mean: str) -> None:
@@ -396,15 +396,15 @@ def test_a_group_on_which_the_network_fails_fails_as_a_whole(paint: Paint, tiny:
     for number, colour in enumerate([RED, RED, (255, 255, 255), RED]):
         paint(f"in/{number}.png", colour)
     outcomes = [some[0] for some in run(tiny, "in", wrap="wrap.py:Moody", group="2", target=("red",))]
-    reason = "the network fails on its group of 2 pictures: too bright for us"
+    reason = "the network fails on its group of 2 images: too bright for us"
     assert [one.error for one in outcomes] == [None, None, reason, reason]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"group": "2"}, "3 pictures do not make groups of 2: 1 left over"),
-        ({"group": "5"}, "3 pictures do not make groups of 5: 3 left over"),
+        ({"group": "2"}, "3 images do not make groups of 2: 1 left over"),
+        ({"group": "5"}, "3 images do not make groups of 5: 3 left over"),
         ({"group": "3", "batch_size": 2}, r"both a group \(3\) and a batch size \(2\)"),
         ({"group": "3", "wrap": ""}, None),
     ],
@@ -414,7 +414,7 @@ def test_an_incomplete_group_is_refused_before_anything_is_written(
 ) -> None:
     for number in range(3):
         paint(f"in/{number}.png", RED)
-    if message is None:  # one prediction a picture will do as well
+    if message is None:  # one prediction an image will do as well
         assert not any(some[0].error for some in run(tiny, "in", **options))
         return
     with pytest.raises(RequestError, match=message):
@@ -425,7 +425,7 @@ def test_an_incomplete_group_is_refused_before_anything_is_written(
 def test_a_folder_in_two_parts_is_refused(paint: Paint, tiny: str, mean: str) -> None:
     for name in ("a/1.png", "b/1.png", "a/2.png"):
         paint(name, RED)
-    with pytest.raises(RequestError, match="the pictures of 'a' come in two parts"):
+    with pytest.raises(RequestError, match="the images of 'a' come in two parts"):
         run(tiny, "a/1.png", "b", "a/2.png", wrap=mean, group="folder")
 
 
@@ -448,7 +448,7 @@ def test_of_standard_input_an_incomplete_last_group_fails_with_the_reason(paint:
         ("0.png,red\n1.png,red\n2.png,green\n3.png,green\nnowhere.png,red\n", ["red", "red", "green", "green"]),
         (
             "0.png,red\n1.png,green\n2.png,green\n",
-            "of group 1, in/0.png to in/1.png, in t.csv its pictures have different",
+            "of group 1, in/0.png to in/1.png, in t.csv its images have different",
         ),
         ("0.png,red\n", "t.csv lists no target for group 2, in/2.png to in/3.png"),
     ],
@@ -472,10 +472,10 @@ def test_the_pictures_of_a_group_with_one_prediction_have_one_target(
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("0.png,red\n1.png,green\n2.png,red\n", "t.csv lists targets of 3 of the 4 pictures; not of in/3.png"),
+        ("0.png,red\n1.png,green\n2.png,red\n", "t.csv lists targets of 3 of the 4 images; not of in/3.png"),
         (
             "".join(f"{name}.png,red\n" for name in ("0", "1", "2", "3", "x")),
-            "t.csv lists targets of 5 pictures, and there are 4: not among them is x.png",
+            "t.csv lists targets of 5 images, and there are 4: not among them is x.png",
         ),
         ("".join(f"{name}.png,red\n" for name in ("0", "1", "2", "3")), None),
     ],
@@ -552,5 +552,5 @@ def test_groups_in_python(paint: Paint, tiny: str, mean: str) -> None:
     assert len(found) == 4
     np.testing.assert_allclose(found[0].map, alone.map / 2, rtol=1e-5)
     several = [Path(f"in/{number}.png") for number in range(3)]
-    with pytest.raises(RequestError, match="3 pictures do not make groups of 2"):
+    with pytest.raises(RequestError, match="3 images do not make groups of 2"):
         list(camcli.explain(several, model=tiny, wrap=mean, group=2))

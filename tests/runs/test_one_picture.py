@@ -1,4 +1,4 @@
-"""What fails for one picture fails for it alone; what fails for all is told before the first."""
+"""What fails for one image fails for it alone; what fails for all is told before the first."""
 
 from pathlib import Path
 

@@ -49,7 +49,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def three(paint: Paint) -> None:
-    """Three pictures below ``in``."""
+    """Three images below ``in``."""
     paint("in/a.png", RED, box=(4, 4, 20, 20), ground=BLUE)
     paint("in/b.png", GREEN, box=(10, 16, 30, 30), ground=RED, size=(48, 32))
     paint("in/c.png", BLUE, box=(0, 0, 9, 32), ground=GREEN)
@@ -151,7 +151,7 @@ def test_every_number_follows_from_the_maps(three: None, ask: Ask) -> None:
             for number, said in enumerate(row["prompts"]):
                 rest = [values[number, other] for other in range(3) if other != number]
                 assert said["agreement"][name] == pytest.approx(np.mean(rest), abs=1e-6)
-    # And what all pictures say is the mean of what each says.
+    # And what all images say is the mean of what each says.
     summary = facts()["summary"]
     for name in ("pearson", "ssim", "overlap"):
         wanted = np.mean([row["similarity"][name] for row in rows], axis=0)
@@ -195,7 +195,7 @@ def test_maps_and_scores_are_those_of_explain(three: None, ask: Ask, clip: str) 
 
 
 def test_padding_is_no_part_of_the_maps(paint: Paint, ask: Ask) -> None:
-    # Twice as wide as high: the first and the last row of cells show no picture.
+    # Twice as wide as high: the first and the last row of cells show no image.
     paint("wide.png", RED, size=(64, 32), box=(8, 8, 40, 20), ground=BLUE)
     assert ask(*SAY, "wide.png", "--crop", "none", "--save", "array").exit_code == 0
     row, maps = lines()[0], arrays("out/wide.png.prompts.npz")["maps"]
@@ -305,7 +305,7 @@ def test_where_no_prompt_has_a_map_nothing_is_summed_up(three: None, ask: Ask, b
     result = ask(*SAY, "in", "--method", bring(nothing))
     assert result.exit_code == 1
     assert "failed: in/a.png: no prompt has a map; of the first: the map of" in result.stderr
-    assert "no picture could be done, so there is nothing to sum up" in result.stderr
+    assert "no image could be done, so there is nothing to sum up" in result.stderr
     assert [row["prompts"] for row in lines()] == [[], [], []]
     assert written() == ["prompts.json", LINES_FILE]
 
@@ -494,7 +494,7 @@ def test_several_layers_make_one_map_and_maps_at_the_input_are_compared_too(thre
         (["--text", "dog", "--paraphrase", "{} and {}"], "has 2 places for a prompt"),
         (["--text", "dog", "--text", "dog"], "'dog' is given more than once"),
         (["--text", "dog", "--text", " "], "an empty"),
-        (["--texts", "own.csv"], "the prompts of all pictures are compared, and own.csv lists each picture's own"),
+        (["--texts", "own.csv"], "the prompts of all images are compared, and own.csv lists each image's own"),
         (["--texts", "nowhere.txt"], "'nowhere.txt' cannot be read"),
         ([*SAY, "--save", "overlay"], "'overlay' cannot be saved"),
         ([*SAY, "--method", "gradcam,hirescam"], "the maps of one method are compared, and 2 are named"),
@@ -580,7 +580,7 @@ def test_memory_does_not_grow_with_the_folder(here: Path, clip: str) -> None:
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
             assert sensitivity.finish().pictures == count
-    # 60 pictures more, of 12 KB each as pixels and more as maps: what grows is a hash of each one's name; how many
+    # 60 images more, of 12 KB each as pixels and more as maps: what grows is a hash of each one's name; how many
     # are under way at once depends on the threads.
     assert peaks[2] - peaks[1] < 60 * 5000
 

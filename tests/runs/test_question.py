@@ -218,7 +218,7 @@ def test_in_python_too() -> None:
         ({"target": ("predicted",), "method": "activation"}, "shows a channel of the layer", "channels:top:5"),
         ({"target": ("tabby",), "method": "activation"}, "name none", "channel:12,99"),
         ({"target": ("channels:top:5", "tabby")}, "ask for different things", "same N"),
-        ({"target": ("similar:",)}, "names no picture", "similar:path"),
+        ({"target": ("similar:",)}, "names no image", "similar:path"),
         ({"target": ("similar:nowhere.png",)}, r"nowhere.png", ""),
         ({"target": (f"similar:{COFFEE}", "channel:1")}, "cannot be had in one run", "similar:FILE alone"),
         ({"pool": "none"}, "head", ""),

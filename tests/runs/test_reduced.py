@@ -1,4 +1,4 @@
-"""Pictures decoded at a part of their size: what the model sees is nearly the same, and lies at the same place."""
+"""Images decoded at a part of their size: what the model sees is nearly the same, and lies at the same place."""
 
 import functools
 from dataclasses import replace
@@ -17,7 +17,7 @@ from camcli.images.view import REDUCING_GAP
 from camcli.outputs.sheet import make_thumbnail
 
 HERE = pytest.mark.usefixtures("here")
-# A timm model's usual preparation, at a size that small pictures are large for.
+# A timm model's usual preparation, at a size that small images are large for.
 SMALL = Preprocess((56, 56), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (64, 64))
 TURNS = range(1, 9)
 
@@ -40,7 +40,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def levels(preprocess: Preprocess, path: Path) -> np.ndarray:
-    """By how many of 255 levels the input differs when the picture is reduced."""
+    """By how many of 255 levels the input differs when the image is reduced."""
     full, view = preprocess(decode(path))
     reduced = decode_reduced(path, preprocess.max_divisor)
     assert reduced.image.size < decode(path).size
@@ -169,7 +169,7 @@ def soft(here: Path, tiny_file: Path) -> str:
 
 @pytest.fixture
 def ways(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """By how much each picture of a run could have been divided that was not decoded for its own pixels."""
+    """By how much each image of a run could have been divided that was not decoded for its own pixels."""
     asked: list[float] = []
 
     def noted(path, spare, background, *more, **named):

@@ -96,7 +96,7 @@ def test_overwrite_does_the_same_again_and_replaces_another_job(go: Go) -> None:
 def test_what_another_job_did_of_pictures_not_named_goes_only_by_a_word_of_its_own(go: Go) -> None:
     go("in")
     before, lines = times(), ledger()
-    message = r"'out' holds another job's results of 1 picture that are not named now: in/b.png \(colormap was"
+    message = r"'out' holds another job's results of 1 image that are not named now: in/b.png \(colormap was"
     with pytest.raises(RequestError, match=message) as caught:
         go("in/a.png", colormap="jet", overwrite=True)
     assert "--overwrite --drop-others" in caught.value.hint
@@ -113,11 +113,11 @@ def test_what_another_job_did_of_pictures_not_named_goes_only_by_a_word_of_its_o
 def test_nothing_is_dropped_for_a_run_that_did_nothing(go: Go, here: Path, tiny: str) -> None:
     go("in")
     before, lines = times(), ledger()
-    (here / "c.png").write_text("no picture")
+    (here / "c.png").write_text("no image")
     job = Job(model=tiny, inputs=("c.png",), out="out", device="cpu", colormap="jet", overwrite=True, drop_others=True)
     with Run(job) as run:
         list(run)
-    assert run.notes[-1] == "no picture could be done, so the results of other jobs stay"
+    assert run.notes[-1] == "no image could be done, so the results of other jobs stay"
     assert (changes(before), ledger()[:2]) == (set(), lines)
 
 
@@ -126,7 +126,7 @@ def test_of_names_on_standard_input_nobody_knows_which_they_replace(tiny: str, g
     go("in")
     (here / "names").write_text("in/a.png\n")
     job = Job(model=tiny, inputs=("-",), out="out", device="cpu", colormap="jet", overwrite=True)
-    message = "results of 2 pictures and standard input may not name all"
+    message = "results of 2 images and standard input may not name all"
     with pytest.raises(RequestError, match=message), Run(job):
         pass
     with (here / "names").open("rb") as names, Run(replace(job, drop_others=True), names) as run:
@@ -458,7 +458,7 @@ def test_a_picture_that_changes_while_the_run_goes_on_fails_and_is_done_again(pa
         paint("in/0.png", (61, 0, 7), size=(40, 40))
         *_, (failed,) = outcomes
     assert failed.name == "in/0.png"
-    assert failed.error == "it cannot be drawn: the picture was changed since"
+    assert failed.error == "it cannot be drawn: the image was changed since"
     assert (facts()["failed"], facts()["pictures"]) == (1, 2)
     assert files() == ["in/0.png.npy", "in/1.png.heatmap.png", "in/1.png.npy"]
     assert [len(each) for each in go("in", **NORMALIZED)] == [1, 0]
@@ -512,7 +512,7 @@ def test_of_a_picture_of_which_one_map_fails_the_others_are_drawn(paint: Paint, 
     assert facts()["failed"] == 1
     assert at_middle("in/a.png.0-red.heatmap.png") == 255
     assert 90 < at_middle("in/a.png.1-green.heatmap.png") < 150  # half as strong
-    # The picture that failed in part is tried again, whether or not the scale changes.
+    # The image that failed in part is tried again, whether or not the scale changes.
     assert [len(each) for each in go("in", **{**NORMALIZED, "target": ("red", "green", "blue")})] == [3, 0]
 
 
@@ -578,7 +578,7 @@ def test_a_ledger_that_somebody_changed_makes_it_write_and_read_nothing_outside(
     assert outside.read_bytes() == before
     assert not Path("/tmp/stolen-by-camcli").exists()
     assert run.notes[-1] == "1 picture(s) of earlier runs are gone or changed and stay drawn at another scale"
-    # When the picture is done again its old line goes, and nothing of what that named.
+    # When the image is done again its old line goes, and nothing of what that named.
     go("in", **NORMALIZED, overwrite=True)
     assert outside.read_bytes() == before
 

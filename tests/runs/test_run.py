@@ -142,7 +142,7 @@ def test_targets_of_a_file_picture_by_picture(paint: Paint, tiny: str, here: Pat
     (here / "t.csv").write_text("picture,target,target\na.png,green,red\nb.png,n00000003\nnowhere.png,red\n")
     job = Job(model=tiny, inputs=("in",), targets="t.csv", out="out")
     with Run(job) as run:
-        assert list(run.notes) == ["t.csv lists 1 that are not among the pictures: nowhere.png"]
+        assert list(run.notes) == ["t.csv lists 1 that are not among the images: nowhere.png"]
         first, second = list(run)
     assert [one.label for one in first] == ["green", "red"]
     assert [one.label for one in second] == ["blue"]
@@ -157,7 +157,7 @@ def test_a_file_of_targets_that_lacks_pictures_is_refused_with_both_counts(paint
     for name in "abcdefgh":
         paint(f"in/{name}.png", (200, 100, 0))
     (here / "t.csv").write_text("a.png,green\n")
-    message = r"t\.csv lists targets of 1 of the 8 pictures; not of in/b.png, .*, in/f.png and 2 more"
+    message = r"t\.csv lists targets of 1 of the 8 images; not of in/b.png, .*, in/f.png and 2 more"
     with pytest.raises(RequestError, match=message):
         go("in", targets="t.csv")
     assert not Path("out").exists()
@@ -172,7 +172,7 @@ def test_of_pictures_on_standard_input_each_that_is_not_listed_fails(paint: Pain
     with Path("names").open("rb") as names, Run(job, names) as run:
         (good,), (bad,) = list(run)
     assert good.label == "green"
-    assert "t.csv lists no target for this picture" in (bad.error or "")
+    assert "t.csv lists no target for this image" in (bad.error or "")
 
 
 def test_the_folder_as_target(paint: Paint, go: Go) -> None:
@@ -243,14 +243,14 @@ def test_bad_pictures_are_named_with_their_reason_and_the_good_ones_done(paint: 
     whole = (here / paint("cut.jpg", size=(400, 400))).read_bytes()
     (here / "in/cut.jpg").write_bytes(whole[: len(whole) // 2])
     (here / "in/empty.jpg").write_bytes(b"")
-    (here / "in/text.jpg").write_text("I am not a picture")
+    (here / "in/text.jpg").write_text("I am not an image")
     (here / "in/link.jpg").symlink_to("nowhere")
     outcomes = [one for (one,) in go("in")]
     errors = {one.name: one.error for one in outcomes if one.error}
     assert [one.name for one in outcomes if not one.error] == ["in/a.png", "in/z.png"]
     assert "cut short" in (errors["in/cut.jpg"] or "")
     assert "empty" in (errors["in/empty.jpg"] or "")
-    assert "not a picture" in (errors["in/text.jpg"] or "")
+    assert "not an image" in (errors["in/text.jpg"] or "")
     assert "a link to a file that does not exist" in (errors["in/link.jpg"] or "")
     assert len(errors) == 4
     assert [row["error"] is None for row in ledger()].count(False) == 4
@@ -267,7 +267,7 @@ def test_a_network_that_fails_on_one_picture_of_a_batch_fails_on_that_one_only(
     paint("in/c.png", GREEN)
     (a,), (b,), (c,) = go("in", model=f"{tiny_file}:moody", batch_size=3)
     assert (a.label, c.label) == ("red", "green")
-    assert b.error == "the network fails on this picture: too bright for me"
+    assert b.error == "the network fails on this image: too bright for me"
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_a_batch_on_a_cpu_is_large_unless_much_is_kept_of_each_picture(
 
 def test_of_large_pictures_fewer_go_together(tiny: str, paint: Paint, monkeypatch) -> None:
     paint("a.png", size=(30, 20))
-    Path("b.jpg").write_text("no picture")
+    Path("b.jpg").write_text("no image")
     sources = {name: [PictureSource(Path(name), name)] for name in ("a.png", "b.jpg")}
     for pixels, name, pictures in ((6000, "a.png", 10), (500, "a.png", 1), (10**6, "a.png", 16), (500, "b.jpg", 16)):
         monkeypatch.setattr("camcli.runs.worker.resources.BATCH_PIXELS", pixels)
@@ -326,7 +326,7 @@ def test_a_file_that_cannot_be_written_fails_its_picture_only(paint: Paint, go: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"inputs": ()}, "no pictures were named"),
+        ({"inputs": ()}, "no images were named"),
         ({"inputs": ("nowhere.png",)}, "there is no file or folder 'nowhere.png'"),
         ({"inputs": ("out",)}, "is the output folder"),
         ({"colormap": "infern"}, "there is no colour map 'infern'"),
@@ -353,14 +353,14 @@ def test_what_is_wrong_is_said_before_anything_is_written(
 
 def test_outputs_do_not_come_to_lie_among_the_pictures(paint: Paint, go: Go, here: Path) -> None:
     paint("in/a.png")
-    with pytest.raises(RequestError, match="the outputs would lie among the pictures in 'in'"):
+    with pytest.raises(RequestError, match="the outputs would lie among the images in 'in'"):
         go("in", out=".")
     assert [path.name for path in (here / "in").iterdir()] == ["a.png"]
 
 
 def test_nothing_to_do_is_said(go: Go, here: Path) -> None:
     (here / "in").mkdir()
-    with pytest.raises(NothingFoundError, match="no picture in in"):
+    with pytest.raises(NothingFoundError, match="no image in in"):
         go("in")
     assert not (here / "out").exists()
 

@@ -1,6 +1,6 @@
 """From a prompt to a map on real weights: the stand-in of tests/kit/standin.py, made, saved and read back.
 
-What it says of pictures is the bundled classifier's, and none of it is CLIP's.
+What it says of images is the bundled classifier's, and none of it is CLIP's.
 """
 
 from collections.abc import Callable
@@ -21,12 +21,12 @@ from camcli.models import BUNDLED_MODEL, load
 pytestmark = pytest.mark.slow
 
 BOTH = "cat-and-espresso.jpg"
-# Once the mean of its rows is taken off and their lengths are made equal, the classifier says pier of this picture.
+# Once the mean of its rows is taken off and their lengths are made equal, the classifier says pier of this image.
 UNLIKE = {"cincinnati-bridge.jpg": "pier"}
 
 
 def cup(source: Path) -> tuple[float, float, float, float]:
-    """Where the cup is in the picture of both, in pixels: where it is in its own picture, as that was cut."""
+    """Where the cup is in the image of both, in pixels: where it is in its own image, as that was cut."""
     name, (left, top, right, bottom) = ESPRESSO
     with Image.open(source / name) as picture:
         x0, y0, x1, y1 = (part * side for part, side in zip(BOXES[name], picture.size * 2, strict=True))
@@ -36,7 +36,7 @@ def cup(source: Path) -> tuple[float, float, float, float]:
 
 @pytest.fixture
 def maps(standin: str, sample_images: Path) -> Callable[..., dict[str, Explanation]]:
-    """The maps of espresso and tabby in the picture of both."""
+    """The maps of espresso and tabby in the image of both."""
 
     def maps(method: str, crop: str = "model") -> dict[str, Explanation]:
         text = {prompt(name): name for name in ("espresso", "tabby")}
@@ -84,7 +84,7 @@ def test_zero_shot_says_of_the_samples_what_the_classifier_says(everything, rows
         with Image.open(sample_images / name) as picture:
             images = [one.preprocess(picture.convert("RGB"))[0][None] for one in (own, network)]
         with torch.no_grad():
-            # As the bundled model sees the picture, with an eighth left outside.
+            # As the bundled model sees the image, with an eighth left outside.
             assert network.labels.names[network.module(images[0]).argmax()] == prompt(UNLIKE.get(name, label)), name
             # As open_clip sees it: what the classifier's own rows would say, less their mean and at unit length.
             features = own.module.forward_head(own.module.forward_features(images[1]), pre_logits=True)

@@ -97,7 +97,7 @@ def test_riders_do_not_count_and_stay_in_their_place() -> None:
 
 
 def test_riders_alone_do_not_pile_up() -> None:
-    # 4 * 2 riders are a batch even without one that counts; a folder of a million done pictures stays a stream.
+    # 4 * 2 riders are a batch even without one that counts; a folder of a million done images stays a stream.
     assert [len(batch) for batch in batched("a" * 20, 2, str.isupper)] == [8, 8, 4]
 
 

@@ -60,9 +60,9 @@ def test_a_plain_file_has_one_prompt_a_line(here: Path, content: str) -> None:
         ({"texts": "nowhere.txt"}, "'nowhere.txt' cannot be read: No such file", ""),
         ({"texts": "latin.txt"}, "is not UTF-8 text", "one prompt a line"),
         ({"texts": "blank.txt"}, "'blank.txt' is empty", ".csv or .jsonl"),
-        ({"texts": "own.csv", "text": ("a dog",)}, "both prompts for every picture", "--versus"),
+        ({"texts": "own.csv", "text": ("a dog",)}, "both prompts for every image", "--versus"),
         ({"texts": "own.csv", "group": "2"}, "one sample", "plain file"),
-        ({"texts": "half.csv"}, "line 2: a picture and its prompt are needed", 'picture,prompt or {"picture": "a.jpg"'),
+        ({"texts": "half.csv"}, "line 2: an image and its prompt are needed", 'picture,prompt or {"picture": "a.jpg"'),
         ({"texts": "number.jsonl"}, "its prompt a text or a list", ""),
         ({"texts": "nothing.csv"}, "the prompts file 'nothing.csv' lists nothing", ""),
     ],
@@ -99,7 +99,7 @@ def test_each_picture_has_prompts_of_its_own(here: Path, name: str, content: str
     assert own == {"a dog", "a cup"}
     assert [found.explained[number] for number in found.find_competing(Path("b.jpg"))] == ["a cat, asleep", "a cup"]
     assert found.min_competing == 2
-    with pytest.raises(PictureError, match="lists no prompt for this picture"):
+    with pytest.raises(PictureError, match="lists no prompt for this image"):
         found.find_competing(Path("c.jpg"))
 
 
@@ -291,7 +291,7 @@ def test_methods_that_ask_again_ask_about_the_same_competition(images: Tensor, s
     [[wanted]] = Explainer(other, **options)(images[:1], 0)
     np.testing.assert_allclose(found[0][0].map, wanted.map, rtol=1e-5, atol=1e-7)
     assert found[0][0].score == pytest.approx(wanted.score)
-    # And over a flipped picture, whose map comes back.
+    # And over a flipped image, whose map comes back.
     [[turned]] = Explainer(network, layers=["visual.layer"], layout="nchw", score=score, flips=["flip"]).results(
         images[:1], lambda row, scores: [1], competing=lambda row: (1, 3)
     )
@@ -315,7 +315,7 @@ def test_what_is_explained_is_said_of_prompts() -> None:
 
 
 def test_networks_without_prompts_have_no_cosine() -> None:
-    with pytest.raises(RequestError, match="compares pictures with no prompts") as caught:
+    with pytest.raises(RequestError, match="compares images with no prompts") as caught:
         Explainer(named(Mean(), 3), score="similarity")
     assert "--text-tower" in caught.value.hint
     assert SCORES.find("similarity").is_cosine
@@ -603,25 +603,25 @@ def test_a_picture_without_prompts_of_its_own_is_found_before_the_first(clip: st
     file = written("own.csv", f"{COFFEE},a cup\n{COFFEE},a cat\n{SAMPLES / 'camera.png'},a man\n")
     result = do(COFFEE, CAT, "-m", clip, "--texts", file)
     assert result.exit_code == 2
-    assert "own.csv lists prompts of 1 of the 2 pictures" in result.stderr
+    assert "own.csv lists prompts of 1 of the 2 images" in result.stderr
     assert not Path("out").exists()
     result = do(COFFEE, "-m", clip, "--texts", file)
     assert result.exit_code == 0
-    assert "own.csv lists 1 that are not among the pictures" in result.stderr
-    assert "prompts: each picture's own of 3" in result.stderr
+    assert "own.csv lists 1 that are not among the images" in result.stderr
+    assert "prompts: each image's own of 3" in result.stderr
     # Of names on standard input only those fail that are not listed.
     words = ["explain", "-", "-m", clip, "--texts", file, "--root", str(SAMPLES), "--out", "in"]
     result = CliRunner().invoke(app, words, input=f"{COFFEE}\n{CAT}\n")
     assert result.exit_code == 1
     assert [one["error"] is None for one in ledger("in")] == [True, True, False]
-    assert "picture by picture" not in result.stderr
+    assert "image by image" not in result.stderr
 
 
 @pytest.mark.usefixtures("here")
 def test_many_prompts_are_remarked_on(clip: str) -> None:
     file = written("many.txt", "\n".join(f"thing {number}" for number in range(21)))
-    assert "21 prompts are explained in every picture" in do(COFFEE, "-m", clip, "--texts", file).stderr
-    assert "in every picture" not in do(COFFEE, "-m", clip, "--texts", file, "-t", "predicted").stderr
+    assert "21 prompts are explained in every image" in do(COFFEE, "-m", clip, "--texts", file).stderr
+    assert "in every image" not in do(COFFEE, "-m", clip, "--texts", file, "-t", "predicted").stderr
 
 
 @pytest.mark.usefixtures("here")
@@ -655,7 +655,7 @@ def test_a_sigmoid_has_no_place_for_contrast(siglip: str) -> None:
         (("--text", "a", "-t", "b"), "there is no prompt 'b'", "a prompt is named by its number"),
         (("--text", "a", "--text", "b", "--targets", "t.csv", "-t", "all"), "both a target", ""),
         (("--texts", "own.csv", "--method", "finer-cam"), "finds rivals among all prompts", "gradcam"),
-        (("--texts", "own.csv", "--score", "logprob"), "a picture in own.csv has a single prompt", "--versus"),
+        (("--texts", "own.csv", "--score", "logprob"), "an image in own.csv has a single prompt", "--versus"),
         (("--template", "a {}"), "means nothing without prompts", "--text"),
         (("--text", "a", "--template", "photo"), "'photo' has no places for a prompt", "imagenet and imagenet-simple"),
     ],

@@ -1,4 +1,4 @@
-"""What is under way of a run is bounded: in pixels, in seconds, in pictures on the device; names may come slowly."""
+"""What is under way of a run is bounded: in pixels, in seconds, in images on the device; names may come slowly."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def items(*paths) -> list[Item]:
 
 @pytest.fixture
 def small_room(monkeypatch):
-    """Pictures of 40 x 40 are what those of 179 megapixels are to a machine."""
+    """Images of 40 x 40 are what those of 179 megapixels are to a machine."""
     monkeypatch.setattr(resources, "BATCH_PIXELS", 1_000)
 
 
@@ -67,7 +67,7 @@ def test_pixels_under_way_are_bounded_whatever_the_first_picture_is(paint: Paint
                 decoding[0] -= batch[0].held_pixels
             del batch[0]
     assert sizes == [1, *[1] * 12]
-    # The room is for three batches of 1,000 pixels, and a picture of 1,600 is beside no other.
+    # The room is for three batches of 1,000 pixels, and an image of 1,600 is beside no other.
     assert decoding[1] <= 3_000
 
 
@@ -103,7 +103,7 @@ def test_a_group_larger_than_the_room_is_done_as_a_whole(paint: Paint, go, small
         paint(f"in/{number}.png", size=(40, 40))
     outcomes = go("in", layers=("stem",), group="6")
     assert [one.error for [one] in outcomes] == [None] * 6
-    assert time.monotonic() - began < 25  # it does not wait for what its own pictures hold
+    assert time.monotonic() - began < 25  # it does not wait for what its own images hold
 
 
 # ---- seconds
@@ -234,7 +234,7 @@ def test_what_fits_is_remembered_and_said_once(paint: Paint, tiny: str, error, m
     # 16 do not fit, nor do 8; then no more than 4 are tried, of the second batch too.
     assert sizes == [16, 8, *[4] * 4, *[4] * 4, *[4] * 2]
     assert [note for note in one.notes if "memory" in note] == [
-        "cpu has not enough memory for 16 pictures at a time: 4 went at a time from then on (--batch-size 4)"
+        "cpu has not enough memory for 16 images at a time: 4 went at a time from then on (--batch-size 4)"
     ]
 
 

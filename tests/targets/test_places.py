@@ -136,7 +136,7 @@ def test_nothing_is_fetched_for_random_weights(monkeypatch):
         assert name in source.names()
 
 
-# ---- from pictures to files, with small models
+# ---- from images to files, with small models
 
 SMALL = '''
 import torch
@@ -181,7 +181,7 @@ def halves():
 
 @pytest.fixture
 def small(here: Path) -> Path:
-    """A file with a small segmentation and a small detector; the pictures lie beside it."""
+    """A file with a small segmentation and a small detector; the images lie beside it."""
     (here / "small.py").write_text(SMALL)
     picture = np.zeros((32, 64, 3), np.uint8)
     picture[:, :32, 0], picture[:, 32:, 1] = 255, 204
@@ -197,7 +197,7 @@ def outcomes(**options):
 
 def test_a_region_of_the_picture_is_summed_over(small):
     [red] = outcomes(model="small.py:pixels", target=("red",), method="hirescam", save=("array",))
-    # The picture fills 16x8 pixels of the input; red is predicted in the left half: 8x8 pixels.
+    # The image fills 16x8 pixels of the input; red is predicted in the left half: 8x8 pixels.
     assert red.score == pytest.approx(64)
     assert red.probability == pytest.approx(np.e / (np.e + 2), rel=1e-6)
     map = np.load(f"out/{red.files['array']}")
@@ -257,7 +257,7 @@ def test_the_least_score_and_the_class_choose_boxes(small):
     [
         ({"model": "small.py:halves", "region": "0,0,1,1"}, "does not score every pixel"),
         ({"model": "small.py:pixels", "min_score": 0.3}, "finds no boxes"),
-        ({"model": "small.py:pixels", "region": "nowhere.png"}, "is neither x0,y0,x1,y1 nor a picture"),
+        ({"model": "small.py:pixels", "region": "nowhere.png"}, "is neither x0,y0,x1,y1 nor an image"),
         ({"model": "small.py:pixels", "region": "3,3,1,1"}, "is empty"),
         ({"model": "small.py:pixels", "output": "outt"}, "has no 'outt'"),
         ({"model": "small.py:pixels", "min_score": 1.5}, "min_score cannot be 1.5"),

@@ -23,7 +23,7 @@ Both = namedtuple("Both", ["probs", "raw"])
 
 
 class Scored(nn.Module):
-    """Of a white picture the logits are those given; of any other these times the mean of its red squared."""
+    """Of a white image the logits are those given; of any other these times the mean of its red squared."""
 
     def __init__(self, logits, end):
         super().__init__()
@@ -182,7 +182,7 @@ def test_a_picture_whose_outputs_leave_the_range_fails_alone_and_says_how():
     [[good], [bad]] = explain.results(torch.cat([pictures(1), WHITE]))
     assert good.probability == 0.25
     assert isinstance(bad, PictureError)
-    assert "those of this picture go from 3.5 to 3.5" in bad.message
+    assert "those of this image go from 3.5 to 3.5" in bad.message
     assert "--activation" in bad.hint
 
 

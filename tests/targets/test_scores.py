@@ -186,7 +186,7 @@ def test_integrated_gradients_add_up_to_the_difference_of_the_scores(score):
 
 
 def test_methods_that_ask_again_keep_the_picture_s_own_rival():
-    # The runner-up of what is left when half of the picture is hidden is another class.
+    # The runner-up of what is left when half of the image is hidden is another class.
     class Halves(nn.Module):
         def __init__(self):
             super().__init__()

@@ -31,7 +31,7 @@ def chosen(*words: str, path: Path = PICTURE, scores: torch.Tensor = SCORES) -> 
     return list(resolve(words, of(LABELS))(path, scores))
 
 
-# ---- what is said for all pictures
+# ---- what is said for all images
 
 
 def test_predicted_is_the_greatest_score_and_of_equal_ones_the_first() -> None:
@@ -114,7 +114,7 @@ def test_a_threshold_that_no_probability_has_is_refused(word: str) -> None:
 
 
 def test_boxes_have_a_threshold_of_their_own() -> None:
-    with pytest.raises(RequestError, match="one probability for a picture") as caught:
+    with pytest.raises(RequestError, match="one probability for an image") as caught:
         resolve(["all>0.5"], of(LABELS, output_spec=OutputSpec("detect")))
     assert "--min-score" in caught.value.hint
 
@@ -282,7 +282,7 @@ def test_a_link_is_a_picture_of_its_own(photos: Path) -> None:
 
 
 def test_a_picture_that_is_not_listed_fails_and_is_not_guessed(photos: Path) -> None:
-    with pytest.raises(PictureError, match=r"t\.csv lists no target for this picture"):
+    with pytest.raises(PictureError, match=r"t\.csv lists no target for this image"):
         listed("photos/a.jpg,2\n")(Path("photos/b.jpg"), SCORES)
 
 
@@ -295,7 +295,7 @@ def test_what_is_listed_and_not_among_the_pictures_is_surplus(photos: Path) -> N
 
 def test_a_name_that_two_folders_have_is_refused(photos: Path) -> None:
     (photos / "a.jpg").write_bytes(b"")
-    with pytest.raises(RequestError, match=r"t\.csv, line 2: 'a.jpg' can be 2 pictures") as caught:
+    with pytest.raises(RequestError, match=r"t\.csv, line 2: 'a.jpg' can be 2 images") as caught:
         listed("photos/b.jpg,2\na.jpg,2\n", folders=("photos",))
     assert f"{photos}/a.jpg, {photos}/photos/a.jpg" in caught.value.message
     assert "whole path" in caught.value.hint
@@ -308,8 +308,8 @@ def test_a_name_that_two_folders_have_is_refused(photos: Path) -> None:
         ("t.csv", "photos/a.jpg,2\nphotos/b.jpg,zebra\n", r"line 2 \('photos/b.jpg'\): there is no class 'zebra'"),
         ("t.csv", "photos/a.jpg,crane\n", r"line 1 \('photos/a.jpg'\): 'crane' is ambiguous"),
         ("t.csv", "photos/a.jpg,7\n", "line 1 .*: there is no class 7"),
-        ("t.csv", "photos/a.jpg,2\n\nphotos/b.jpg\n", "line 3: a picture and its target are needed"),
-        ("t.csv", "photos/a.jpg,2\n,3\n", "line 2: a picture and its target are needed"),
+        ("t.csv", "photos/a.jpg,2\n\nphotos/b.jpg\n", "line 3: an image and its target are needed"),
+        ("t.csv", "photos/a.jpg,2\n,3\n", "line 2: an image and its target are needed"),
         ("t.csv", 'photos/a.jpg,2\n"photos"/b.jpg,2\n', "line 2 is not CSV"),
         ("t.csv", 'photos/a.jpg,2\n"photos/b.jpg,2\n', "line 2 is not CSV"),
         ("t.csv", "image,klass\nphotos/a.jpg,2\n", "line 1 .*: there is no class 'klass'"),
@@ -317,12 +317,12 @@ def test_a_name_that_two_folders_have_is_refused(photos: Path) -> None:
         ("t.csv", "picture,target\n", "lists nothing"),
         ("t.jsonl", '{"picture": "photos/a.jpg", "target": 2}\n{"picture"', "line 2 is not JSON"),
         ("t.jsonl", '["photos/a.jpg", 2]', "line 1 is not an object"),
-        ("t.jsonl", '{"picture": "photos/a.jpg"}', "line 1: a picture and its target are needed"),
-        ("t.jsonl", '{"picture": "photos/a.jpg", "target": []}', "line 1: a picture and its target are needed"),
-        ("t.jsonl", '{"picture": "photos/a.jpg", "target": null}', "line 1: a picture is a path"),
-        ("t.jsonl", '{"picture": "photos/a.jpg", "target": true}', "line 1: a picture is a path"),
-        ("t.jsonl", '{"picture": "photos/a.jpg", "target": 2.0}', "line 1: a picture is a path"),
-        ("t.jsonl", '{"picture": 3, "target": 2}', "line 1: a picture is a path"),
+        ("t.jsonl", '{"picture": "photos/a.jpg"}', "line 1: an image and its target are needed"),
+        ("t.jsonl", '{"picture": "photos/a.jpg", "target": []}', "line 1: an image and its target are needed"),
+        ("t.jsonl", '{"picture": "photos/a.jpg", "target": null}', "line 1: an image is a path"),
+        ("t.jsonl", '{"picture": "photos/a.jpg", "target": true}', "line 1: an image is a path"),
+        ("t.jsonl", '{"picture": "photos/a.jpg", "target": 2.0}', "line 1: an image is a path"),
+        ("t.jsonl", '{"picture": 3, "target": 2}', "line 1: an image is a path"),
     ],
 )
 def test_a_row_that_is_wrong_is_named_by_its_line(file: str, text: str, message: str) -> None:

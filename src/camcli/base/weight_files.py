@@ -89,8 +89,8 @@ FILE_SIGNATURES = (
     (b"\x28\xb5\x2f\xfd", "compressed by Zstandard", "unpack it: unzstd"),
     (b"7z\xbc\xaf", "a 7z archive", "unpack it"),
     (b"Rar!", "a RAR archive", "unpack it"),
-    (b"\x89PNG", "a picture (PNG)", "pictures are arguments, without a flag"),
-    (b"\xff\xd8\xff", "a picture (JPEG)", "pictures are arguments, without a flag"),
+    (b"\x89PNG", "an image (PNG)", "images are arguments, without a flag"),
+    (b"\xff\xd8\xff", "an image (JPEG)", "images are arguments, without a flag"),
     (b"%PDF", "a PDF document", FETCH_HINT),
     (b"\x93NUMPY", "an array of NumPy", "give a state dict of PyTorch: safetensors or .pth"),
 )
@@ -181,14 +181,14 @@ def _list_some(names: Iterable[str]) -> str:
 
 
 def identify_non_picture(given: str) -> UnusableFile | None:
-    """Identify an input that is not a picture but has the suffix of weights or of a network; None otherwise."""
+    """Identify an input that is not an image but has the suffix of weights or of a network; None otherwise."""
     end = weight_suffix(given)
     if not end or Path(given).is_dir():
         return None
     if end in FOREIGN_FORMATS:
-        return UnusableFile(f"{FOREIGN_FORMATS[end]}, not a picture", NO_GRADIENT_HINT)
+        return UnusableFile(f"{FOREIGN_FORMATS[end]}, not an image", NO_GRADIENT_HINT)
     return UnusableFile(
-        "a file of weights, not a picture", f"name the network and its weights: -m resnet50 --weights {given}"
+        "a file of weights, not an image", f"name the network and its weights: -m resnet50 --weights {given}"
     )
 
 

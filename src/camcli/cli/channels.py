@@ -61,7 +61,7 @@ def channels(**words: Any) -> None:
     """
     session = apply_common_options(CommonOptions, words)
     console = Console(session.quiet, ledger="")
-    with exit_codes(console, "nothing is written before the last picture"):
+    with exit_codes(console, "nothing is written before the last image"):
         numbers = _parse_channels(words["channels"] or ())
         target = f"channel:{','.join(map(str, numbers or (0,)))}"
         job = build(Job, words, method="activation", target=(target,))
@@ -97,7 +97,7 @@ def _rank(channel_job: ChannelJob, console: Console, as_json: bool) -> Counts:
         get_standard_output().buffer.flush()
     elif not console.quiet:
         with_values = run.values is not None
-        headings = ["channel", "mean", "max", "std", "active", *["r"] * with_values, "strongest picture"]
+        headings = ["channel", "mean", "max", "std", "active", *["r"] * with_values, "strongest image"]
         print_table(headings, _make_rows(ranked, with_values))
     for note in run.notes[printed:]:
         console.note(note)

@@ -33,7 +33,7 @@ RESUME_NOTE = "what was done stays, and the same command (without --overwrite) g
 class _SignalHandler:
     """Handler of signals: the first ends the command gently, Ctrl-C after it at once.
 
-    A gentle end takes time: pictures that are being read and written are finished.
+    A gentle end takes time: images that are being read and written are finished.
     """
 
     def __init__(self, console: Console) -> None:
@@ -54,7 +54,7 @@ class _SignalHandler:
 
 
 def _is_worker(thread: threading.Thread) -> bool:
-    """Return whether a thread reads or writes pictures; those that draw on the terminal need not be waited for."""
+    """Return whether a thread reads or writes images; those that draw on the terminal need not be waited for."""
     return thread is not threading.main_thread() and (not thread.daemon or thread.name.startswith("camcli"))
 
 

@@ -119,7 +119,7 @@ def _introduce(run: "PromptRun", console: Console) -> None:
 
 
 def _print_summary(summary: "Summary", measure: Measure, console: Console) -> None:
-    """Print a table of the prompts, with their similarity by one measure if they are few, and the unstable pictures."""
+    """Print a table of the prompts, with their similarity by one measure if they are few, and the unstable images."""
     few = len(summary.prompts) <= MAX_MATRIX_COLUMNS
     numbers = [str(number) for number, _ in enumerate(summary.prompts, start=1)]
     headings = ["", "prompt", "score", "best", "r", "SSIM", "top 20%", *(numbers if few else [])]

@@ -29,7 +29,7 @@ TargetSelector = Callable[[int, Tensor], Sequence[int] | ClassIndex]
 # The targets of a batch, as a call takes them.
 TargetsArgument = ClassIndex | Sequence[ClassIndex] | Sequence[Sequence[ClassIndex]] | TargetSelector | None
 
-ONE_TARGET_HINT = "give all pictures of a group the same targets"
+ONE_TARGET_HINT = "give all images of a group the same targets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Batch:
     Attributes:
         images: preprocessed for the model.
         select: from an image's row and its scores to its classes.
-        picture_mask: for models that score every pixel: True where an image shows the picture and not padding.
+        picture_mask: for models that score every pixel: True where the input shows the image and not padding.
         region_mask: for models that score every pixel: the pixels to sum over.
         extras: features of the images.
         competing: from an image's row to the classes that compete in it, the only ones that can be explained; empty for
@@ -172,10 +172,10 @@ def check_classes(indices: Sequence[int], classes: int, labels: Labels) -> None:
 
 
 def describe_disagreement(choices: Sequence[tuple[int, ...]]) -> str:
-    """Describe in words that pictures have different targets."""
+    """Describe in words that images have different targets."""
     first, second, *_ = dict.fromkeys(choices)
     one, other = (", ".join(map(str, classes)) or "none" for classes in (first, second))
-    return f"its pictures have different targets: {one} and {other}"
+    return f"its images have different targets: {one} and {other}"
 
 
 def default_selector(setup: Setup) -> TargetSelector:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from camcli.base.errors import RequestError
 
 ALL_GPUS = "cuda:all"
-# Decoding threads: in all where the CPU computes too, and for each GPU, which would otherwise wait for pictures.
+# Decoding threads: in all where the CPU computes too, and for each GPU, which would otherwise wait for images.
 CPU_DECODERS, GPU_DECODERS = 4, 16
 
 
@@ -49,7 +49,7 @@ def parse_devices(text: str) -> tuple[torch.device, ...]:
     found = tuple(map(torch.device, names))
     if len({one.type for one in found}) > 1:
         raise RequestError(
-            f"--device {text} names devices of several kinds, which round differently: a picture's map would depend "
+            f"--device {text} names devices of several kinds, which round differently: an image's map would depend "
             "on which was free",
             "name devices of one kind, or one alone",
         )

@@ -249,8 +249,8 @@ def make_score(
         )
     if row.is_cosine and (network is None or network.cosine is None):
         raise RequestError(
-            f"the score {name!r} is the cosine of a picture and a prompt, and "
-            f"{network.name if network else 'this model'} compares pictures with no prompts",
+            f"the score {name!r} is the cosine of an image and a prompt, and "
+            f"{network.name if network else 'this model'} compares images with no prompts",
             "leave it out, or choose a model of open_clip with --text, or give prompts and a text tower: --text-tower",
         )
     noun = network.labels.noun if network else "class"

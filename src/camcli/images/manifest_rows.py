@@ -1,4 +1,4 @@
-"""Rows of files that list pictures: CSV, TSV, one-hot tables, JSON and JSON lines."""
+"""Rows of files that list images: CSV, TSV, one-hot tables, JSON and JSON lines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from camcli.base.delimited import find_column, normalize_title, read_rows, read_text
 from camcli.base.errors import RequestError
 
-# Titles that a table may give the column of pictures; the first of these that is present counts.
+# Titles that a table may give the column of images; the first of these that is present counts.
 PICTURE_COLUMNS = (
     *("picture", "path", "filepath", "file_path", "image_path", "img_path", "picture_path"),
     *("file", "filename", "file_name", "fname", "image_file", "image", "image_name", "img", "img_name", "photo"),
@@ -21,7 +21,7 @@ PICTURE_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Kind of value that a file lists for pictures.
+    """Kind of value that a file lists for images.
 
     Attributes:
         noun: name of a value: ``target``.
@@ -42,7 +42,7 @@ class Column:
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 
-# Line number, picture and words.
+# Line number, image and words.
 _Row = tuple[int, str, list[str]]
 # Cells of a one-hot table for yes and no.
 YES, NO = frozenset({"1", "1.0", "true"}), frozenset({"0", "0.0", "false"})
@@ -63,7 +63,7 @@ def read_manifest_rows(file: Path, column_type: Column, is_known: Callable[[str]
             empty = False
             if not picture or not all(words):
                 raise RequestError(
-                    f"{file}, line {line}: a picture and its {column_type.noun} are needed, but one is missing: "
+                    f"{file}, line {line}: an image and its {column_type.noun} are needed, but one is missing: "
                     f"{_quote_line(text, line)!r}",
                     f"write picture,{column_type.noun} or "
                     f'{{"picture": "a.jpg", "{column_type.noun}": "{column_type.example}"}}',
@@ -81,13 +81,13 @@ def _quote_line(text: str, number: int) -> str:
 
 
 class _TextTable:
-    """A text table of pictures and words."""
+    """A text table of images and words."""
 
     def __init__(self, text: str, file: Path, column_type: Column) -> None:
         self.text, self.file, self.column_type = text, file, column_type
 
     def read_rows(self, is_known: Callable[[str], bool]) -> Iterator[_Row]:
-        """Iterate over the rows: of a table with titles, of a one-hot table, or of a picture and its words each."""
+        """Iterate over the rows: of a table with titles, of a one-hot table, or of an image and its words each."""
         table = read_rows(self.text)
         first = next(table, None)
         if first is None:
@@ -185,7 +185,7 @@ def _check_not_one_hot(table: Sequence[_Row], text: str, file: Path) -> None:
     if all(len(words) > 1 and set(words) <= YES | NO for _, _, words in table):
         line = table[0][0] if table else 1
         raise RequestError(
-            f"{file}, line {line}: 0 and 1 can be classes, or say of each class whether the picture has it: "
+            f"{file}, line {line}: 0 and 1 can be classes, or say of each class whether the image has it: "
             f"{_quote_line(text, line)!r}",
             "write a first row: picture,ant,bee,... with the classes' names, or picture,target,target",
         )
@@ -207,12 +207,12 @@ def _read_json_rows(text: str, column_type: Column) -> Iterator[_Row]:
         words = given if isinstance(given, list) else [given]
         if not isinstance(picture, str) or not all(type(word) in (str, int) for word in words):
             raise ValueError(
-                f"line {number}: a picture is a path, its {column_type.noun} a {column_type.meaning} or a list of "
+                f"line {number}: an image is a path, its {column_type.noun} a {column_type.meaning} or a list of "
                 "several"
             )
         if column_type.one_hot and len(words) > len(set(words)) and set(words) <= {0, 1}:
             raise ValueError(
-                f"line {number}: {words} says of each {column_type.meaning} whether the picture has it; write the "
+                f"line {number}: {words} says of each {column_type.meaning} whether the image has it; write the "
                 f"{column_type.meaning}es that it has: {line.strip()[:200]!r}"
             )
         yield number, picture, [str(word) for word in words] or [""]

@@ -33,7 +33,7 @@ SIGNALS = {
         "layer",
         "from variants of A to the scores of every class, likewise; None where that cannot be had",
     ),
-    "basis": ("layer", "what the row's ``fit`` made of cells of several pictures; None where each stands for itself"),
+    "basis": ("layer", "what the row's ``fit`` made of cells of several images; None where each stands for itself"),
     "onto_input": (
         "layer",
         "from maps of the layer's cells (n, k, h, w) to the input's pixels (n, k, H, W), bilinearly",
@@ -81,7 +81,7 @@ SIGNALS = {
     ),
     "token_cosines": ("attention", "from tokens to the cosines that each has by itself, (n, t, prompts)"),
     "token_cosine_blank": ("attention", "from tokens to the cosine of each with the empty prompt, (n, t)"),
-    "cosines": ("score", "the cosine of the picture and every prompt, -inf for one that is not its, (n, prompts)"),
+    "cosines": ("score", "the cosine of the image and every prompt, -inf for one that is not its, (n, prompts)"),
     "score": ("score", "the score that is explained, (n,)"),
     "logits": ("score", "the score of every class, (n, classes)"),
     "index": ("score", "the class that is explained, (n,)"),
@@ -119,7 +119,7 @@ class MethodRow(Row):
         caveat: limitation that the user must know.
         cost: cost in words: "1 forward, 1 backward to the layer".
         fuse: name of the function in the same file that fuses the maps of several layers as in the paper.
-        fit: for methods that can be fitted on several pictures together (``-o over=set``), name of the function in the
+        fit: for methods that can be fitted on several images together (``-o over=set``), name of the function in the
             same file that does so, from cells of the layer's output ``(m, c)`` to the signal ``basis``.
     """
 
@@ -348,7 +348,7 @@ METHODS = Registry(
         "dff",
         "the activations as a few concepts, a colour each, and the classes they speak for",
         "Collins 2018, arXiv:1806.10206",
-        cost="1 forward, 1 of the part behind the layer for each concept; before, 1 for each of up to 100 pictures",
+        cost="1 forward, 1 of the part behind the layer for each concept; before, 1 for each of up to 100 images",
         caveat="concepts are found without asking for a class: a target changes nothing",
         fit="dff_directions",
     ),

@@ -10,7 +10,7 @@ from camcli.base.errors import RequestError
 
 # Below this share of its greatest possible value, the agreement of two maps is rounding.
 SIGN_TOLERANCE = 1e-4
-# A kernel has an entry for each pair of cells: at this many it takes 64 MiB a picture in float32.
+# A kernel has an entry for each pair of cells: at this many it takes 64 MiB an image in float32.
 MAX_KERNEL_CELLS = 4096
 
 
@@ -39,7 +39,7 @@ def top_eigenvectors(
 def scale_to_unit(rows: Float[Tensor, "n m c"]) -> tuple[Float[Tensor, "n m c"], Float[Tensor, "n 1 1"]]:
     """Return each image's rows divided by their greatest magnitude, and that magnitude.
 
-    Squares of small gradients would underflow otherwise. A picture with values that are not finite becomes zeros, and
+    Squares of small gradients would underflow otherwise. An image with values that are not finite becomes zeros, and
     its greatest value NaN: a decomposition would fail for the whole batch.
     """
     greatest = rows.abs().amax((1, 2), keepdim=True)
@@ -93,7 +93,7 @@ def eigencam(act: Float[Tensor, "n c h w"], *, center: bool = False) -> Float[Te
     of map times |A_ij| is not negative. On activations that are not negative the map is therefore nowhere negative.
     The paper does not centre; pytorch-grad-cam does, and leaves the sign to the linear algebra library.
 
-    Use: a network without a class score, or a wrong prediction: what is in the picture for the network, whatever the
+    Use: a network without a class score, or a wrong prediction: what is in the image for the network, whatever the
         class.
     Not for: telling classes apart (the map is the same for all), or several objects: only the strongest pattern is
         shown.
@@ -161,7 +161,7 @@ def kpca_cam(
     usable = rows.isfinite().all(2).all(1)[:, None]
     rows = rows.where(usable[..., None], 0)
     centred = rows - rows.mean(1, keepdim=True)
-    # Picture by picture, so that only one kernel is in memory.
+    # Image by image, so that only one kernel is in memory.
     component = torch.stack([_first_kernel_component(_kernel_matrix(one, kernel, gamma)) for one in centred])
     return unflatten_cells(fix_sign(component, rows).where(usable, torch.nan), act)
 
@@ -205,7 +205,7 @@ def activation(act: Float[Tensor, "n c h w"], channel: Int[Tensor, " n"]) -> Flo
 
 
 def random(act: Float[Tensor, "n c h w"], *, seed: int = 0) -> Float[Tensor, "n h w"]:
-    """Uniform noise in 0..1 on the layer's grid, the same for every picture.
+    """Uniform noise in 0..1 on the layer's grid, the same for every image.
 
     Use: the floor that every measure of a method is to be compared with.
     Not for: explaining anything.

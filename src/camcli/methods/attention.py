@@ -104,7 +104,7 @@ def legrad(
     The score s_l is what the network's own head makes of the tokens behind block l. Where the head pools these by
     attention, A_l is this attention over the tokens of block l, its one query or several; else that of the block.
 
-    Use: where in a picture a CLIP vision transformer sees a prompt. By its paper the strongest of the attention methods
+    Use: where in an image a CLIP vision transformer sees a prompt. By its paper the strongest of the attention methods
     there: 58.7 mIoU on ImageNet-Segmentation, where gae has 47.5 and rollout 40.6.
     Not for: evidence against a class; networks without attention over all patches.
 
@@ -134,7 +134,7 @@ def grad_eclip(
     heads together, brought to 0..1 over the patches: softmax leaves nearly everything to a few patches, and this does
     not. Queries and keys are taken as they meet, with norms and rotations.
 
-    Use: where a picture speaks for a prompt, of CLIP models that read a class token or pool by attention (also the
+    Use: where an image speaks for a prompt, of CLIP models that read a class token or pool by attention (also the
     pooling of CLIP's ResNets). Its paper finds it strong where attention is sparse, as it is in CLIP.
     Not for: networks that read the mean of the patches, where no one query asks; evidence against a class.
 
@@ -162,8 +162,8 @@ def maskclip(
     tokens by attention, the pooling is the last attention, and looks at one token alone.
 
     Use: what each place is, asked of a CLIP model with the names of things; no gradient is needed. Its paper segments
-    pictures so, with the greatest of all prompts at each place.
-    Not for: the prediction for the whole picture, of which the class token's own part and the other blocks' are left
+    images so, with the greatest of all prompts at each place.
+    Not for: the prediction for the whole image, of which the class token's own part and the other blocks' are left
     out. All patches can be alike to any prompt: --normalize range shows what differs.
     """
     return to_grid(token_score(value_tokens))
@@ -183,10 +183,10 @@ def clip_surgery(
 
     The path begins as what the first of the last blocks is handed. Each block adds its attention, told the tokens of
     the network's own path, with softmax(v v^T / sqrt(d)) in the place of A; no MLP adds. w_t is the softmax over the
-    prompts of twice the picture's own cosines, over its mean. With one prompt: s_i less the cosine with the empty one.
+    prompts of twice the image's own cosines, over its mean. With one prompt: s_i less the cosine with the empty one.
 
     Use: several prompts at once, each where the others are not: its paper calls what all share redundant, and takes it
-    away, of CLIP's transformers and ResNets; so it segments pictures, and points for another model to segment.
+    away, of CLIP's transformers and ResNets; so it segments images, and points for another model to segment.
     Not for: classes without prompts; the network's decision, whose own attention and MLPs are left out.
 
     Args:

@@ -51,7 +51,7 @@ def deconvnet(
     With activations=all, at any other activation too: g where g > 0, else 0. A deconvnet takes nothing of the forward
     at an activation, so no slope phi'(x) either: at a ReLU that would be guided backprop.
 
-    Use: to see what pattern in the picture a deconvnet takes for the class.
+    Use: to see what pattern in the image a deconvnet takes for the class.
     Not for: telling classes apart, or judging a model: it hardly depends on the class or the weights.
 
     Args:

@@ -51,7 +51,7 @@ def cam(
     """Sum over k of w_k A_k with w_k the class's weight in the head behind average pooling (Zhou 2016, eq. 2).
 
     The weights are read from the gradient: behind pooling over N cells it is w_k / N in each. That the score is affine
-    in the channels' means, and nothing else, is tried for every picture before it is believed: the gradient must be
+    in the channels' means, and nothing else, is tried for every image before it is believed: the gradient must be
     the same in all cells, and ``score + sum g (B - A)`` must be the score where the layer says B: zeros, 2A, -A, and
     noise. Otherwise the method is refused.
 
@@ -107,7 +107,7 @@ def gradcam_plus_plus(
     paper's score is the exponential of y, whose factor exp(y) is the same everywhere and left out. Where A_k sums to
     less than zero, alpha has a pole, and its sign turns beyond it.
 
-    Use: several objects of the class in one picture, behind a ReLU.
+    Use: several objects of the class in one image, behind a ReLU.
     Not for: layers whose activations can be negative; counterfactual maps (only positive gradients count).
 
     Args:
@@ -132,7 +132,7 @@ def smooth_gradcam_plus_plus(
     sigma: float = 0.3,
     seed: int = 0,
 ) -> Float[Tensor, "n h w"]:
-    """Grad-CAM++ with g, g^2 and g^3 averaged over noisy copies of the picture, A from the clean one (Omeiza 2019).
+    """Grad-CAM++ with g, g^2 and g^3 averaged over noisy copies of the image, A from the clean one (Omeiza 2019).
 
     alpha = mean g^2 / (2 mean g^2 + mean g^3 sum A_k), w_k = sum of alpha relu(mean g). The paper prints the mean of g
     in alpha's numerator, which contradicts the Grad-CAM++ it extends; one sample without noise is Grad-CAM++ here.
@@ -144,7 +144,7 @@ def smooth_gradcam_plus_plus(
     Args:
         samples: how many noisy copies.
         sigma: the noise's standard deviation, in the units of the model's input (after normalisation).
-        seed: which noise; it is the same for every picture.
+        seed: which noise; it is the same for every image.
     """
     if samples < 1:
         raise RequestError(f"{samples} samples are too few", "choose 1 or more")

@@ -61,7 +61,7 @@ def load(
             model without a text tower: its head is removed, and its pooled features are compared with the embeddings.
         seed: seed of random weights; the caller's random state is left unchanged.
         size: the input size, ``256`` or ``256x384`` (height x width); empty for the model's own.
-        crop: the part of a picture that the model sees, as in :meth:`camcli.Preprocess.adapt`.
+        crop: the part of an image that the model sees, as in :meth:`camcli.Preprocess.adapt`.
         output: path to the scores in the model's output, such as ``logits`` or ``0``; empty to find them automatically.
         min_score: threshold below which a detector's boxes are dropped.
         head: ``none`` for the model without its classifier: its output is features, and its channels the "classes".
@@ -69,14 +69,14 @@ def load(
         activation: the activation that turns scores into probabilities, if not the model's own: ``softmax``;
             ``sigmoid`` for multi-label; ``none`` for regression; ``probabilities`` for outputs that already are.
         wrap: ``path/to/file.py:Class`` or ``package.module:Class``, a module of the user's own around the model's.
-        group: number of pictures passed to the wrapper as one group; 0 if it takes batches of any size.
-        extras: features of that many pictures (of two, if ``group`` is 0), the wrapper's second argument in its trial.
+        group: number of images passed to the wrapper as one group; 0 if it takes batches of any size.
+        extras: features of that many images (of two, if ``group`` is 0), the wrapper's second argument in its trial.
 
     Returns:
         The network, in evaluation mode, with the warnings of its libraries among its notes.
 
     Raises:
-        RequestError: there is no such model, its weights are unavailable or do not fit, it does not take pictures of
+        RequestError: there is no such model, its weights are unavailable or do not fit, it does not take images of
             that size, its head or pooling cannot be removed, or the arguments contradict each other.
     """
     text, contrast, template = ((one,) if isinstance(one, str) else tuple(one) for one in (text, contrast, template))

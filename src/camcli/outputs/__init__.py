@@ -14,7 +14,7 @@ class FormatRow(Row):
 
     Attributes:
         suffix: suffix of the files.
-        pixels: True if they show the picture's own pixels.
+        pixels: True if they show the image's own pixels.
     """
 
     suffix: str = ""

@@ -27,12 +27,12 @@ TITLE, TEXT, SMALL = 30, 19, 15
 BLACK, GREY = (20, 20, 20), (96, 96, 96)
 BAR = (112, 10)
 # In a legend: height of an entry, side of its patch of colour, and offsets of its number, its share (right-aligned) and
-# its classes. Concepts of a smaller share than the minimum are listed in grey, and not marked in the picture.
+# its classes. Concepts of a smaller share than the minimum are listed in grey, and not marked in the image.
 ENTRY_HEIGHT, PATCH_SIDE, LEGEND_COLUMNS = 28, 18, (30, 98, 114)
 MIN_SHARE = 0.05
 # Colours are dark if red, green and blue sum to less than this.
 DARK = 330
-LEGEND = "concept, its part in this picture, and the classes whose scores rise most by this part of the layer alone"
+LEGEND = "concept, its part in this image, and the classes whose scores rise most by this part of the layer alone"
 
 # A line of text: size, colour and words.
 _Line = tuple[int, tuple[int, int, int], str]
@@ -45,11 +45,11 @@ class _PanelTile:
 
 
 def panel(picture: Picture, explanation: Explanation, style: Style) -> bytes:
-    """Draw picture, heatmap and overlay side by side as a PNG, at one moderate height on white.
+    """Draw image, heatmap and overlay side by side as a PNG, at one moderate height on white.
 
     Class, index, score and probability stand above them, the scale of the colours and how the map was made below. A map
     at the model's input has its signed gradient beside it. Concepts have a legend of colour, number, share of the
-    picture and the classes whose scores they raise. Texts too long for the sheet end in ``…``.
+    image and the classes whose scores they raise. Texts too long for the sheet end in ``…``.
     """
     shown = _crop_around_view(picture)
     tiles = list(_draw_tiles(shown, explanation, style))
@@ -100,7 +100,7 @@ def _draw_tiles(picture: Picture, explanation: Explanation, style: Style) -> Ite
     stamped = stamp_untrained if style.untrained else lambda drawn: drawn
     if explanation.concepts:
         heat, colours = draw_concepts(explanation.map, style, view.onto_picture)
-        yield _PanelTile("picture", pixels)
+        yield _PanelTile("image", pixels)
         yield _PanelTile(
             "overlay", stamped(_mark_concepts(draw.blend(pixels, heat, style, colours), view, explanation))
         )
@@ -108,7 +108,7 @@ def _draw_tiles(picture: Picture, explanation: Explanation, style: Style) -> Ite
     heat = view.onto_picture(to_unit_range(explanation.map, style))
     at_input = explanation.map.ndim == 3
     over = view.onto_picture(to_unit_range(explanation.map, style, smooth=True)) if at_input else heat
-    yield _PanelTile("picture", _draw_box(pixels, picture, explanation))
+    yield _PanelTile("image", _draw_box(pixels, picture, explanation))
     yield _PanelTile("heatmap", stamped(draw.apply_colormap(heat, style.colormap)))
     drawn = _draw_box(draw.blend(pixels, over, style), picture, explanation)
     yield _PanelTile("overlay, smoothed" if at_input else "overlay", stamped(drawn))
@@ -120,7 +120,7 @@ def _draw_tiles(picture: Picture, explanation: Explanation, style: Style) -> Ite
 def _draw_box(
     pixels: UInt8[np.ndarray, "h w 3"], picture: Picture, explanation: Explanation
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Draw the explained box, if there is one, in white between black lines to be visible on any picture."""
+    """Draw the explained box, if there is one, in white between black lines to be visible on any image."""
     if explanation.box is None:
         return pixels
     down, across = (drawn / own for drawn, own in zip(pixels.shape[:2], picture.pixels.shape[:2], strict=True))

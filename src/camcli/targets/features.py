@@ -1,4 +1,4 @@
-"""Targets other than classes: features of a backbone, channels of a layer, similarity to a picture."""
+"""Targets other than classes: features of a backbone, channels of a layer, similarity to an image."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def channels(argument: str, network: Network) -> TargetRule:
 
 
 def similar(argument: str, network: Network) -> TargetRule:
-    """Select a reference picture of the network, which others are compared with.
+    """Select a reference image of the network, which others are compared with.
 
     Raises:
         RequestError: the file is not one of the references.
@@ -57,5 +57,5 @@ def similar(argument: str, network: Network) -> TargetRule:
 
 
 def name_similarity(file: str) -> str:
-    """Return the name of the score of similarity to a picture."""
+    """Return the name of the score of similarity to an image."""
     return f"similar to {file}"

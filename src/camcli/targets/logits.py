@@ -1,4 +1,4 @@
-"""Targets chosen by the picture's own scores."""
+"""Targets chosen by the image's own scores."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def every(argument: str, network: Network) -> TargetRule:
 def above_threshold(argument: str, network: Network) -> TargetRule:
     """Select every class whose probability, or raw output if there is none, exceeds ``argument``, highest first.
 
-    The rule raises PictureError for a picture without such a class.
+    The rule raises PictureError for an image without such a class.
 
     Raises:
         RequestError: the argument is not a number that a probability can exceed.
@@ -85,7 +85,7 @@ def above_threshold(argument: str, network: Network) -> TargetRule:
         )
     if network.output_spec.task not in ("classify", "features"):
         raise RequestError(
-            f"{network.name} does not give each class one probability for a picture",
+            f"{network.name} does not give each class one probability for an image",
             "for boxes: --min-score; for segmentation: --target top:5",
         )
     noun_of_value = "output" if is_raw_output else "probability"

@@ -184,20 +184,20 @@ def _check_rescoring(setup: Setup) -> None:
         raise RequestError(*CANNOT_RESCORE_BOXES)
     if setup.group and setup.output_spec.task == "detect":
         raise RequestError(
-            "a detector looks at each picture by itself, so a group means nothing to it", "leave --group out"
+            "a detector looks at each image by itself, so a group means nothing to it", "leave --group out"
         )
     if setup.group and (parts := [one.row.name for one in setup.bound_methods if one.signal_names & NEEDS_BLOCKS]):
         raise RequestError(
             f"{' and '.join(parts)} runs parts of the network again by themselves, and a group's score is of "
-            "exactly its pictures together",
+            "exactly its images together",
             "choose a method that needs one forward, such as gradcam or gae, or leave --group out",
         )
     if setup.group and (
         rescoring := [one.row.name for one in setup.bound_methods if one.signal_names & (RESCORES | RERUNS_FROM_LAYER)]
     ):
         raise RequestError(
-            f"{' and '.join(rescoring)} asks for the score of changed pictures, many at a time, and a group's score "
-            "is of exactly its pictures together",
+            f"{' and '.join(rescoring)} asks for the score of changed images, many at a time, and a group's score "
+            "is of exactly its images together",
             "choose a method that needs one forward, such as gradcam or hirescam, or leave --group out",
         )
 
@@ -207,7 +207,7 @@ def _check_scores(setup: Setup) -> None:
     if signal_names & NEEDS_COSINES and (setup.network is None or setup.network.cosine is None):
         named = " and ".join(method.row.name for method in setup.bound_methods if method.signal_names & NEEDS_COSINES)
         raise RequestError(
-            f"{named} compares a picture with prompts, and this network has none",
+            f"{named} compares an image with prompts, and this network has none",
             "choose it for a CLIP model with prompts (--text), or another method, such as legrad or maskclip",
         )
     if not setup.output_spec.score.is_plain_logit and (own := signal_names & ({"logits", "grad_of"} | NEEDS_COSINES)):

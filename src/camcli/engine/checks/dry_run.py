@@ -1,4 +1,4 @@
-"""Dry run: try everything on noise before the first picture."""
+"""Dry run: try everything on noise before the first image."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def _note_better_method(setup: Setup, plan: Plan) -> None:
 
 
 def _try_methods(setup: Setup, plan: Plan, forward: Forward) -> None:
-    """Run the methods on noise, with a few queries at most, so that their errors show before the first picture.
+    """Run the methods on noise, with a few queries at most, so that their errors show before the first image.
 
     Methods of other packages, which may count their calls or keep state, are left out.
 

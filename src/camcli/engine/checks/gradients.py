@@ -43,7 +43,7 @@ def check_score_depends(setup: Setup, plan: Plan, image: Tensor) -> None:
 
 
 def _check_zero_gradient(setup: Setup, findings: Findings, name: str, image: Tensor) -> None:
-    """Check whether a gradient that is zero on noise may be non-zero on pictures; if so, add a note.
+    """Check whether a gradient that is zero on noise may be non-zero on images; if so, add a note.
 
     Raises:
         LayerError: the gradient is cut off.
@@ -57,7 +57,7 @@ def _check_zero_gradient(setup: Setup, findings: Findings, name: str, image: Ten
     findings.vanished_layers.add(name)
     setup.add_note(
         f"on noise the score's gradient by the layer {name!r} is zero everywhere, though the score is made of it: "
-        "by weights that are zero, a ReLU that is shut, or a sigmoid or softmax that is sure; each picture decides "
+        "by weights that are zero, a ReLU that is shut, or a sigmoid or softmax that is sure; each image decides "
         "whether it has a map"
     )
 

@@ -83,11 +83,10 @@ def _check_rows(setup: Setup, shape: tuple[int, ...], count: int) -> None:
         return
     form = "x".join(map(str, shape))
     rows = f"{frames} frames ({form})" if frames else f"{pluralize(shape[0], 'row')} ({form})"
-    pictures = f"a group of {pluralize(count, 'picture')}" if setup.group else pluralize(count, "picture")
+    pictures = f"a group of {pluralize(count, 'image')}" if setup.group else pluralize(count, "image")
     raise RequestError(
-        f"its output has {rows} for {pictures}, so its rows are no pictures",
-        "choose a layer where each picture has a row of its own; a wrapper may reshape before and behind it as it "
-        "likes",
+        f"its output has {rows} for {pictures}, so its rows are no images",
+        "choose a layer where each image has a row of its own; a wrapper may reshape before and behind it as it likes",
     )
 
 

@@ -1,4 +1,4 @@
-"""Find the parts of a network that can be rerun alone, and check the reruns on one image before the first picture."""
+"""Find the parts of a network that can be rerun alone, and check the reruns on noise before the first image."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def prepare_checkpointing(runner: Runner, plan: Plan, images: Tensor) -> str:
         return _skip_checkpointing(plan, f"the parts of the network cannot be computed again: {reason}")
     if not same:
         return _skip_checkpointing(plan, "the parts of the network give another output when they are computed again")
-    return best.describe(runner.module, "group" if len(images) > 1 else "picture")
+    return best.describe(runner.module, "group" if len(images) > 1 else "image")
 
 
 def _skip_checkpointing(plan: Plan, reason: str) -> str:

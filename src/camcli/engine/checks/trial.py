@@ -111,12 +111,12 @@ class Trial:
         if self.change_in_batch:
             found.append(
                 "the model's output for an image depends on the others in its batch: on noise its scores move by "
-                f"{self.change_in_batch:.0%} beside another{self.cause}; each picture is explained in a batch of its "
-                "own (pictures that belong together: --group)"
+                f"{self.change_in_batch:.0%} beside another{self.cause}; each image is explained in a batch of its "
+                "own (images that belong together: --group)"
             )
         if self.batch_error:
             found.append(
-                f"the model fails on two pictures at once ({self.batch_error}), so each is explained in a batch of its "
+                f"the model fails on two images at once ({self.batch_error}), so each is explained in a batch of its "
                 "own"
             )
         return found

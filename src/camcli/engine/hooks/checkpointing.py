@@ -61,7 +61,7 @@ class CheckpointPlan:
     bytes_after: int
 
     def describe(self, model: nn.Module, unit: str) -> str:
-        """Describe the plan for a message; ``unit`` is what the sizes are for, a picture or a group."""
+        """Describe the plan for a message; ``unit`` is what the sizes are for, an image or a group."""
         first = next(name for name, part in model.named_modules() if part is self.parts[0])
         several = f"{len(self.parts)} parts of the network, from {first!r} on, are"
         parts = several if len(self.parts) > 1 else f"the part {first!r} of the network is"

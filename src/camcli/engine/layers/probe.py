@@ -135,7 +135,7 @@ def probe_layers(
     found = [describe(layer) for layer in layers]
     still = _find_constant_layers(module, image, [layer for layer in found if result.starts_graph(layer)])
     return [
-        replace(one, reason="the same for every picture", reached=False) if one.name in still else one for one in found
+        replace(one, reason="the same for every image", reached=False) if one.name in still else one for one in found
     ]
 
 
@@ -278,7 +278,7 @@ def _add_layout(
         if pieces == images and len(layer.shape) == 5:
             return replace(layer, reason="a volume or a video: no grid in the image plane")
         if images > 1 and pieces != images:
-            return replace(layer, reason=f"gives {pieces} rows for {images} pictures")
+            return replace(layer, reason=f"gives {pieces} rows for {images} images")
         return replace(layer, reason="no grid" if pieces == images else f"cuts the image into {pieces} samples")
     if len(layouts) > 1:
         return replace(layer, reason="ambiguous: " + " or ".join(map(str, layouts)))

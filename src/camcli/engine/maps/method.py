@@ -206,7 +206,7 @@ def _bind_formula(row: MethodRow, values: Mapping[str, Any]) -> Formula:
     if row.kind != "concept" and "basis" in signal_names:
         raise RequestError(
             f"the method {row.name!r} asks for 'basis', and is of kind {row.kind}",
-            "what is fitted on several pictures is handed to methods of kind concept",
+            "what is fitted on several images is handed to methods of kind concept",
         )
     return Formula(row, function, signal_names, own)
 

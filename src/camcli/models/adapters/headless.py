@@ -84,14 +84,14 @@ def _read_layout(
     layouts = narrow(find_layouts(shapes[0]), unambiguous) if len(shapes) == 1 else []
     if not layouts:
         raise RequestError(
-            f"{name} without its head and its pooling gives {_describe(output)}, which is no map of the picture",
+            f"{name} without its head and its pooling gives {_describe(output)}, which is no map of the image",
             f"leave --pool none out; {LAYER_HINT}",
         )
     if len(layouts) > 1:
         raise RequestError(
             f"{name} without its head and its pooling gives {_describe(output)}, which can be read in {len(layouts)} "
             f"ways: {', or '.join(map(str, layouts))}",
-            f"give it pictures of another size: --size; {LAYER_HINT}",
+            f"give it images of another size: --size; {LAYER_HINT}",
         )
     [layout] = layouts
     return layout, shapes[0][1] if layout.order == "nchw" else shapes[0][-1]

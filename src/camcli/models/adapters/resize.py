@@ -50,7 +50,7 @@ def resize_module(
             else:
                 return made
     raise RequestError(
-        f"{name} does not take pictures of {size[0]}x{size[1]}: {reasons[0]}",
+        f"{name} does not take images of {size[0]}x{size[1]}: {reasons[0]}",
         "try another size, in multiples of its patches or strides; or leave --size out",
     )
 

@@ -153,7 +153,7 @@ def _match_device_and_dtype(projection: nn.Module, example: Tensor) -> nn.Module
 
 
 def _as_projection(given: Any, features: Tensor, reference: str) -> nn.Module:
-    """Convert a projection to a module on the CPU, and check its output for the features of one picture."""
+    """Convert a projection to a module on the CPU, and check its output for the features of one image."""
     if isinstance(given, nn.Module):
         module = deepcopy(given).cpu().eval()  # the user's code may hold the original
         try:
@@ -194,7 +194,7 @@ def _check_width(
         return
     whose = f"the projection of {reference} gives" if projection else f"{network.name} without its head has"
     raise RequestError(
-        f"{whose} {features.shape[1]} features for a picture, and {reference} gives {prompts.shape[1]} for a text",
+        f"{whose} {features.shape[1]} features for an image, and {reference} gives {prompts.shape[1]} for a text",
         f"give a 'projection' between them, ({features.shape[1]}, {prompts.shape[1]})"
         if projection is None
         else f"let it give {prompts.shape[1]}",

@@ -30,15 +30,15 @@ def wrap_network(
         network: the network as its source returned it.
         reference: ``path/to/file.py:Class`` or ``package.module:Class``; the class, or function, is called with the
             network's module and returns a module from images ``(n, 3, h, w)`` to scores.
-        group: number of pictures passed to it as one group; 0 if it takes batches of any size.
-        extras: features of that many pictures (of two, if ``group`` is 0), its second argument.
+        group: number of images passed to it as one group; 0 if it takes batches of any size.
+        extras: features of that many images (of two, if ``group`` is 0), its second argument.
 
     Returns:
         The network; its classes keep their names if there are as many scores as names.
 
     Raises:
         RequestError: there is no such class; it raises; or its result is not a module, does not contain the model,
-            raises on a batch, or does not return scores for each picture (or one row for a group).
+            raises on a batch, or does not return scores for each image (or one row for a group).
     """
     with user_code.neighbours_importable(reference):
         module = user_code.call_user_code(
@@ -92,9 +92,9 @@ def _count_classes(
             output: Any = network.module(*given)
     except Exception as error:
         several = (
-            "is it meant for several pictures at once? --group N hands it N at a time"
+            "is it meant for several images at once? --group N hands it N at a time"
             if not group
-            else f"it is handed {group} pictures at a time (--group)"
+            else f"it is handed {group} images at a time (--group)"
         )
         hint = user_code.format_user_traceback(error, user_code.source_file(reference)) or several
         raise RequestError(
@@ -108,7 +108,7 @@ def _count_classes(
         rows = count_rows(output)
         hint = error.hint
         if not group and rows == 1:
-            hint = "for one prediction for several pictures say how many make a group: --group N, or --group folder"
+            hint = "for one prediction for several images say how many make a group: --group N, or --group folder"
         raise RequestError(f"{reference}, given images of shape {shape}{beside}: {error.message}", hint) from None
 
 

@@ -78,7 +78,7 @@ def check_prompts(spec: ModelSpec) -> None:
     """
     if not all(prompt.strip() for prompt in spec.text):
         raise RequestError(
-            "an empty prompt describes nothing", "write what may be in the picture; as a contrast it may be empty"
+            "an empty prompt describes nothing", "write what may be in the image; as a contrast it may be empty"
         )
     twice = [prompt for prompt in dict.fromkeys(spec.text) if spec.text.count(prompt) > 1]
     if twice:

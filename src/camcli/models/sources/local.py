@@ -118,7 +118,7 @@ def _from_timm_module(module: nn.Module, name: str, origin: str) -> Network:
 
 def _check_has_timm_config(module: nn.Module, name: str) -> None:
     if not getattr(module, "pretrained_cfg", None):
-        raise RequestError(f"{name} returned a model that does not say how pictures are prepared for it", RETURN_USAGE)
+        raise RequestError(f"{name} returned a model that does not say how images are prepared for it", RETURN_USAGE)
 
 
 def _load_headless(module: nn.Module, spec: ModelSpec) -> Network:
@@ -199,7 +199,7 @@ def _count_classes(network: Network) -> int | None:
     except Exception as error:
         _check_channels(network, input_channels.find_input_channels(network.module, size, channels))
         raise RequestError(
-            f"{network.name} fails on a picture of {tuple(picture.shape)}: {user_code.format_error(error)}",
+            f"{network.name} fails on an image of {tuple(picture.shape)}: {user_code.format_error(error)}",
             "does the Preprocess's size fit the model?",
         ) from error
     if network.output_spec.task == "detect" and not len(network.labels):

@@ -62,7 +62,7 @@ def _unknown_model_error(model: str) -> RequestError:
     known = [name for home in TASK_MODULES.values() for name in torchvision.models.list_models(module=home)]
     near = did_you_mean(model, known) or "list them: camcli models [PATTERN]"
     if model in torchvision.models.list_models():
-        return RequestError(f"torchvision:{model} gives no class scores for a picture that a map could explain", near)
+        return RequestError(f"torchvision:{model} gives no class scores for an image that a map could explain", near)
     return RequestError(f"torchvision has no model {model!r}", near)
 
 

@@ -1,4 +1,4 @@
-"""Checks of a job's options that need neither its pictures nor its model."""
+"""Checks of a job's options that need neither its images nor its model."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _check_user_code(job: Job) -> None:
     if job.group and not GROUP_PATTERN.fullmatch(job.group):
         raise RequestError(
             f"group cannot be {job.group!r}",
-            f"give the number of pictures that belong together, or {BY_FOLDER} for those of one folder",
+            f"give the number of images that belong together, or {BY_FOLDER} for those of one folder",
         )
 
 

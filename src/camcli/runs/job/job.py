@@ -22,7 +22,7 @@ RENAMED_OPTIONS = {"checkpoint": "recompute"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Options of a run. Same job, same picture: same files.
+    """Options of a run. Same job, same image: same files.
 
     Each field is an option of ``camcli explain``, described in its help and in docs/cli.md.
     """
@@ -381,7 +381,7 @@ class Job:
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of 16 hex digits that changes with every option that could change a picture's files.
+        """Fingerprint of 16 hex digits that changes with every option that could change an image's files.
 
         Files named in the job (weights, labels, targets, features, Python files) count by their content. Options at
         their defaults do not count, so that a version with more options gives the same digits.

@@ -42,7 +42,7 @@ class PromptSet:
         """Return the prompts of a job.
 
         Raises:
-            RequestError: there is one prompt alone, or each picture has its own.
+            RequestError: there is one prompt alone, or each image has its own.
         """
         words = read_shared_prompts(prompt_job.job)
         worded = templates.fill_templates(words, templates.expand_templates(prompt_job.paraphrases))
@@ -65,20 +65,20 @@ class PromptSet:
         return np.asarray(~self.pairs & ~np.eye(len(self.pairs), dtype=bool))
 
     def compute_fingerprint(self, parts: Mapping[str, str]) -> str:
-        """Return 16 hex digits that change with anything that could change a picture's line or files."""
+        """Return 16 hex digits that change with anything that could change an image's line or files."""
         content = [compute_fingerprint(parts), self.text_indices]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def read_shared_prompts(job: Job) -> tuple[str, ...]:
-    """Read the prompts that a job names, the same for all pictures.
+    """Read the prompts that a job names, the same for all images.
 
     Raises:
-        RequestError: the job names none, or each picture's own.
+        RequestError: the job names none, or each image's own.
     """
     if Path(job.texts).suffix.lower() in prompts.PER_PICTURE_SUFFIXES:
         raise RequestError(
-            f"the prompts of all pictures are compared, and {job.texts} lists each picture's own",
+            f"the prompts of all images are compared, and {job.texts} lists each image's own",
             "give a plain file with one prompt a line, or --text",
         )
     named = prompts.read_prompts(job)
@@ -109,7 +109,7 @@ def check_one_map(explainer: Explainer) -> None:
 
 
 def check_rivals(explainer: Explainer, prompts: Sequence[str]) -> None:
-    """Check that no prompt is compared only with itself, since then no picture could be done whole."""
+    """Check that no prompt is compared only with itself, since then no image could be done whole."""
     score, numbers = explainer.output_spec.score, set(range(len(prompts)))
     if score.has_rivals and len(score.fixed_rivals) == 1 and numbers.intersection(score.fixed_rivals):
         rival = prompts[score.fixed_rivals[0]]

@@ -106,7 +106,7 @@ def check_other_jobs(ledger: Ledger[Any], previous: PreviousRun, names: Callable
     Args:
         ledger: the ledger of the output folder.
         previous: the last run there.
-        names: returns the output names of this run's pictures; None if they are not known beforehand.
+        names: returns the output names of this run's images; None if they are not known beforehand.
 
     Raises:
         RequestError: one would be lost; or the last run here was another job's and did not finish, so that its files
@@ -132,8 +132,8 @@ def check_other_jobs(ledger: Ledger[Any], previous: PreviousRun, names: Callable
             f"that are not named now: {shorten(left, len(left))}" if names else "and standard input may not name all"
         )
         raise RequestError(
-            f"{out!r} holds another job's results of {len(left)} picture{'s' * (len(left) > 1)} {which} ({unlike})",
-            f"name those pictures too, {keep}choose another folder with --out, or drop their results with --overwrite "
+            f"{out!r} holds another job's results of {len(left)} image{'s' * (len(left) > 1)} {which} ({unlike})",
+            f"name those images too, {keep}choose another folder with --out, or drop their results with --overwrite "
             "--drop-others",
         )
 

@@ -1,4 +1,4 @@
-"""Resolution of a job: its network, and the targets and score that are explained of each picture."""
+"""Resolution of a job: its network, and the targets and score that are explained of each image."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from camcli.targets.scores import SCORES
 # Scores of a prompt that are relative to others; those of them that a softmax makes.
 COMPETING_SCORES = ("probability", "logprob", "margin")
 SOFTMAX_SCORES = ("probability", "logprob")
-# More maps of each picture than this are noted.
+# More maps of each image than this are noted.
 MANY_MAPS = 20
 
 
@@ -37,12 +37,12 @@ class ResolvedJob:
     """Job whose model and targets are resolved.
 
     Attributes:
-        network: gives scores of classes, features, or similarity to other pictures, as the targets need.
-        target_rule: maps a picture's path and scores to the classes that are explained.
+        network: gives scores of classes, features, or similarity to other images, as the targets need.
+        target_rule: maps an image's path and scores to the classes that are explained.
         target_words: words of the targets, with the default in place of ``auto``.
         score: name of the score that is explained.
         versus: classes that a margin is over.
-        prompts: prompts that pictures are compared with, if any.
+        prompts: prompts that images are compared with, if any.
         top_channels: number of the layer's channels to explain for each class; 0 for the class itself.
         notes: notes for the user.
     """
@@ -64,11 +64,11 @@ def resolve_job(job: Job, group: int = 0, extras: Features | None = None) -> Res
 
     Args:
         job: the job.
-        group: number of pictures that a wrapper takes as one group; 0 if it takes batches of any size.
-        extras: features of as many pictures, to try the wrapper with.
+        group: number of images that a wrapper takes as one group; 0 if it takes batches of any size.
+        extras: features of as many images, to try the wrapper with.
 
     Raises:
-        RequestError: the model, a target, a prompt or a picture to compare with is not available, or they do not go
+        RequestError: the model, a target, a prompt or an image to compare with is not available, or they do not go
             together.
     """
     given = read_prompts(job)
@@ -100,7 +100,7 @@ def resolve_job(job: Job, group: int = 0, extras: Features | None = None) -> Res
     if similar_words:
         if len(similar_words) < len(job.target) + len(job.versus):
             raise RequestError(
-                f"{', '.join((*job.target, *job.versus))} cannot be had in one run: likeness to a picture is no class",
+                f"{', '.join((*job.target, *job.versus))} cannot be had in one run: likeness to an image is no class",
                 "give similar:FILE alone, as --target and as --versus",
             )
         network = _make_similarity_network(network, [parse_target(word)[1] for word in similar_words], job)
@@ -131,7 +131,7 @@ def _check_features(job: Job, words: Sequence[str], given: Prompts | None) -> No
     named = next(word for word in words if parse_target(word)[0] in FEATURE_TARGETS)
     if given:
         raise RequestError(
-            f"{named!r} asks about features of a picture, and there are prompts to compare it with",
+            f"{named!r} asks about features of an image, and there are prompts to compare it with",
             "leave out the one or the other",
         )
     if job.head == "keep":
@@ -197,7 +197,7 @@ def _choose_score(job: Job, network: Network, given: Prompts | None) -> str:
         name == "margin" or (name in SOFTMAX_SCORES and network.activation != "sigmoid")
     )
     if has_no_rival:
-        whose = f"a picture in {job.texts}" if given.per_picture else "the job"
+        whose = f"an image in {job.texts}" if given.per_picture else "the job"
         raise RequestError(
             f"{whose} has a single prompt, and {name} is what a prompt has over others",
             "give more prompts, or what it shall be compared with: --versus 'a background'",
@@ -206,12 +206,12 @@ def _choose_score(job: Job, network: Network, given: Prompts | None) -> str:
 
 
 def _note_many_maps(job: Job, wanted: Sequence[str], network: Network, given: Prompts | None) -> list[str]:
-    """Return a note if each picture has many maps, one for every class or prompt."""
+    """Return a note if each image has many maps, one for every class or prompt."""
     count, each = network.labels.explainable_count, given is None or given.per_picture is None
     if job.targets or "all" not in wanted or count <= MANY_MAPS or not each or network.output_spec.task == "detect":
         return []
     nouns = network.labels.nouns
-    return [f"{count} {nouns} are explained in every picture, a map each; the best one alone: --target predicted"]
+    return [f"{count} {nouns} are explained in every image, a map each; the best one alone: --target predicted"]
 
 
 def _make_target_rule(job: Job, wanted: Sequence[str], network: Network, given: Prompts | None) -> TargetRule:
@@ -242,7 +242,7 @@ def _find_versus(job: Job, network: Network, given: Prompts | None) -> tuple[int
 
 
 def _make_similarity_network(network: Network, references: Sequence[str], job: Job) -> Network:
-    """Return the network with similarity to each of these pictures as its scores."""
+    """Return the network with similarity to each of these images as its scores."""
     files = list(dict.fromkeys(references))
     images = torch.stack([_load_reference(network.preprocess, file, job) for file in files])
     with torch.inference_mode():
@@ -250,7 +250,7 @@ def _make_similarity_network(network: Network, references: Sequence[str], job: J
         features = torch.stack([predictions.scores(row) for row in range(len(images))]).clone()
     silent = [file for file, one in zip(files, features, strict=True) if not one.any()]
     if silent:
-        raise RequestError(f"no feature of {silent[0]!r} is active, so nothing is like it", "name another picture")
+        raise RequestError(f"no feature of {silent[0]!r} is active, so nothing is like it", "name another image")
     return replace(
         network,
         labels=Labels(tuple(map(name_similarity, files)), synonyms=False),
@@ -262,13 +262,13 @@ def _make_similarity_network(network: Network, references: Sequence[str], job: J
 
 def _load_reference(preprocess: Preprocess, file: str, job: Job) -> torch.Tensor:
     if not file:
-        raise RequestError("the target 'similar:' names no picture", "say similar:path/to/picture.jpg")
+        raise RequestError("the target 'similar:' names no image", "say similar:path/to/picture.jpg")
     try:
         image, _ = preprocess(decode(Path(file), job.background, job.range))
     except PictureError as error:
         raise RequestError(
-            f"the picture {file!r} of the target similar: cannot be read: {error.message}", error.hint
+            f"the image {file!r} of the target similar: cannot be read: {error.message}", error.hint
         ) from error
     except ValueError as error:  # it has other channels than the model's images
-        raise RequestError(f"the picture {file!r} cannot be compared with: {error}", "name a class") from error
+        raise RequestError(f"the image {file!r} cannot be compared with: {error}", "name a class") from error
     return image

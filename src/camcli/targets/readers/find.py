@@ -170,7 +170,7 @@ def pool_features(features: Tensor, channels: int = 0, prefix: int = 0) -> Tenso
             form = "x".join(map(str, features.shape))
             raise RequestError(
                 f"the model's features of shape {form} have {channels} channels, which may be the first or the last",
-                "give it pictures of another size: --size",
+                "give it images of another size: --size",
             )
         return features.mean((1, 2) if last and not first else (2, 3))
     return features
@@ -215,8 +215,8 @@ def _unreadable_error(
     form = ("x".join(map(str, output.shape)) or "one number") if isinstance(output, Tensor) else type(output).__name__
     if group:
         return RequestError(
-            f"the model gives {form} for a group of {images} picture(s), neither one row of class scores for the group "
-            "nor one for each of its pictures",
+            f"the model gives {form} for a group of {images} image(s), neither one row of class scores for the group "
+            "nor one for each of its images",
             f"give (1, classes) or ({images}, classes)"
             + ("" if isinstance(output, Tensor) or not everything else f"\n{list_tensors(everything)}"),
         )

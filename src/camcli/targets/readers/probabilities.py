@@ -64,7 +64,7 @@ def check(values: Tensor) -> None:
     if not are_in_unit_range(values):
         least, most = (float(value) for value in values.detach().float().aminmax())
         raise PictureError(
-            "the model's outputs are taken for probabilities, and those of this picture go from "
+            "the model's outputs are taken for probabilities, and those of this image go from "
             f"{least:.4g} to {most:.4g}",
             ACTIVATION_HINT,
         )

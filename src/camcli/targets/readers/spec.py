@@ -38,7 +38,7 @@ class OutputSpec:
             :func:`camcli.targets.readers.find.find_scores`.
         min_score: least score of boxes to keep.
         score: kind of score that is explained.
-        references: for a network that gives features, those of other pictures ``(r, c)``: each "class" is then the
+        references: for a network that gives features, those of other images ``(r, c)``: each "class" is then the
             cosine similarity to one of them.
         prefix: for features that are tokens, the number of tokens before those of the patches, which are not cells.
         group: True if the images of a batch belong together and may share one row of scores.
