@@ -556,7 +556,7 @@ def test_a_picture_that_is_gone_is_said_to_be(three: None, clip: str) -> None:
         list(sensitivity)
         Path("in/a.png").unlink()
         sensitivity.finish()
-    assert sensitivity.notes[-1] == "1 picture(s) could not be seen again for the summary: in/a.png"
+    assert sensitivity.notes[-1] == "1 image(s) could not be seen again for the summary: in/a.png"
     assert facts()["notes"][-1] == sensitivity.notes[-1]
 
 

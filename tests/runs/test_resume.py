@@ -187,7 +187,7 @@ def test_pictures_that_cannot_be_reached_lose_nothing(paint: Paint, go: Go, here
             outcomes = [one for [one] in run]
         assert all("there is no such file" in (one.error or "") for one in outcomes)
         assert all(one.notes == (RESULT_STAYS,) for one in outcomes)
-        assert run.notes[-1] == "8 picture(s) that failed keep the results of an earlier run"
+        assert run.notes[-1] == "8 image(s) that failed keep the results of an earlier run"
         assert (changes(before), len(times())) == (set(), 16)
         assert ledger()[:8] == lines
         assert [row["error"] is None for row in ledger()] == [True] * 8 + [False] * 8
@@ -444,7 +444,7 @@ def test_a_picture_of_an_earlier_run_that_is_gone_keeps_its_drawing_and_a_note_s
     paint("in/c.png", (240, 0, 0))
     with Run(Job(model=tiny, inputs=("in",), out="out", device="cpu", **NORMALIZED)) as run:
         assert [[one.error for one in outcomes] for outcomes in run] == [[], [None]]
-        assert run.notes[-1] == "1 picture(s) of earlier runs are gone or changed and stay drawn at another scale"
+        assert run.notes[-1] == "1 image(s) of earlier runs are gone or changed and stay drawn at another scale"
     assert times()["in/a.png.heatmap.png"] == before["in/a.png.heatmap.png"]
     assert changes(before) == {"in/b.png.heatmap.png", "in/c.png.heatmap.png", "in/c.png.npy"}
 
@@ -524,7 +524,7 @@ def test_a_map_that_cannot_be_drawn_where_another_failed_is_counted_once(paint: 
         next(outcomes)
         paint("in/a.png", (201, 101, 1), size=(40, 40))
         assert list(outcomes) == []
-    assert run.notes[-1] == "1 picture(s) of which some maps failed could not be drawn either"
+    assert run.notes[-1] == "1 image(s) of which some maps failed could not be drawn either"
     assert facts()["failed"] == 1
     assert [row["error"] is None for row in ledger()] == [False, False]
 
@@ -577,7 +577,7 @@ def test_a_ledger_that_somebody_changed_makes_it_write_and_read_nothing_outside(
         list(run)
     assert outside.read_bytes() == before
     assert not Path("/tmp/stolen-by-camcli").exists()
-    assert run.notes[-1] == "1 picture(s) of earlier runs are gone or changed and stay drawn at another scale"
+    assert run.notes[-1] == "1 image(s) of earlier runs are gone or changed and stay drawn at another scale"
     # When the image is done again its old line goes, and nothing of what that named.
     go("in", **NORMALIZED, overwrite=True)
     assert outside.read_bytes() == before

@@ -74,7 +74,7 @@ def _parse_channels(given: Sequence[str]) -> tuple[int, ...]:
     words = split_words(given)
     for word in words:
         if not NUMBER_PATTERN.fullmatch(word):
-            raise RequestError(f"--channel {word!r} is not a channel's number", "say --channel 12,99, counted from 0")
+            raise RequestError(f"--channel {word!r} is not a channel index", "give indices from 0 on: --channel 12,99")
     return tuple(dict.fromkeys(map(int, words)))
 
 
@@ -121,6 +121,6 @@ def _introduce(run: "ChannelRun", console: Console) -> None:
     chosen = "" if run.channel_job.job.layers else " (chosen; --layer names another)"
     console.say(f"channels: of {run.layer}{chosen}, on {worker.device_names}")
     if worker.network.untrained:
-        console.note("the weights are random: this ranking means nothing, and every file says so")
+        console.note("the weights are random: this ranking means nothing, and every file is marked so")
     for note in run.notes:
         console.note(note)

@@ -113,7 +113,7 @@ def _introduce(run: "PromptRun", console: Console) -> None:
     console.say(f"method: {explainer.methods[0].name}{where}{chosen}, on {worker.device_names}")
     console.say(f"target: {worker.score_description}, of {len(run.prompts)} prompts")
     if worker.network.untrained:
-        console.note("the weights are random: these maps mean nothing, and every output says so")
+        console.note("the weights are random: these maps mean nothing, and every output is marked so")
     for note in run.notes:
         console.note(note)
 

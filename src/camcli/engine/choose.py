@@ -151,9 +151,9 @@ def _no_class_error(given: Any) -> RequestError:
     kind = str(given.dtype).removeprefix("torch.") if isinstance(given, Tensor | np.ndarray) else type(given).__name__
     value = repr(given if not isinstance(given, Tensor | np.ndarray) else given.tolist())[:80]
     return RequestError(
-        f"{value} ({kind}) is no class's number",
-        "give whole numbers, counted from 0: network.labels.find('tabby') gives that of a name, one_hot.argmax(1) that "
-        "of a row of 0 and 1",
+        f"{value} ({kind}) is not a class index",
+        "give integers from 0 on: network.labels.find('tabby') returns the index of a name, one_hot.argmax(1) that of "
+        "a one-hot row",
     )
 
 
@@ -269,7 +269,7 @@ def _check_finite(setup: Setup, scores: Tensor, images: Tensor, row: int) -> Non
         raise PictureError(
             "the network's scores contain NaN or infinite values for this image"
             + locate_not_finite(setup, images, row),
-            "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
+            "the weights contain such values, or half precision overflows (then --precision fp32 helps)",
         )
 
 

@@ -295,7 +295,7 @@ class Explainer:
                 reason = error.message
         one_by_one = [self._explain_or_split(batch.single(row))[0] for row in range(len(batch.images))]
         if reason and not any(isinstance(one, PictureError) for some in one_by_one for one in some):
-            setup.add_note(f"a batch failed and was done image by image: {reason}")
+            setup.add_note(f"a batch failed and was processed image by image: {reason}")
         return one_by_one
 
     def _explain_batch(self, prepared: PreparedPlan, batch: Batch) -> list[list[Result]]:

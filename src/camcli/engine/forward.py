@@ -297,7 +297,7 @@ class Runner:
                 self.module(images.clone())
         found = {name: to_nchw(activations[name], layout) for name, layout in layouts.items()}
         if any(len(cells) != len(images) for cells in found.values()):
-            raise ValueError("what it gives does not go by images")
+            raise ValueError("its output does not have one row per image")
         return found
 
     def _capture_attention(self, images: int, plan: Plan | None, running: Sequence[nn.Module]) -> AttentionCapture:
@@ -346,7 +346,7 @@ class Runner:
             if blank is not None and "prompts" in part._buffers:
                 return swap_buffer(part, "prompts", blank.reshape(1, -1))
         raise RequestError(
-            "there is one prompt, and the network does not know the empty one, which it is compared with",
+            "there is a single prompt, and the network cannot embed the empty prompt that it is compared with",
             "give several: --text 'a cat' --text 'a dog'",
         )
 

@@ -117,7 +117,7 @@ def is_two_sided(network: Network, names: Labels) -> bool:
 def make_two_sided(network: Network, names: Labels) -> Network:
     """Return the network with its single score as that of the second class, and its negative as that of the first."""
     note = (
-        f"the model's one score tells two classes apart: what raises it speaks for {names.short(1)!r}, what lowers it "
+        f"the model's single score separates two classes: raising it is evidence for {names.short(1)!r}, lowering it "
         f"for {names.short(0)!r}"
     )
     given: Activation = "probabilities" if network.activation == "probabilities" else "sigmoid"

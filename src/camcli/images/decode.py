@@ -213,7 +213,9 @@ def from_array(values: np.ndarray, background: str = "#ffffff", value_range: str
         values = values[..., 0]
     if values.ndim not in (2, 3) or not values.size:
         form = "x".join(map(str, values.shape))
-        raise PictureError(f"an array of {form} is no image", "give (height, width), or (height, width, channels)")
+        raise PictureError(
+            f"an array of shape {form} is not an image", "give (height, width), or (height, width, channels)"
+        )
     known = {"u": np.uint8 if values.dtype == np.uint8 else np.uint16, "i": np.int32, "f": np.float32}
     kind = known.get(values.dtype.kind)
     if values.ndim == 2 and kind and values.dtype.itemsize <= np.dtype(kind).itemsize:
@@ -261,7 +263,7 @@ def _as_picture_error(error: Exception) -> PictureError:
     """Turn any decoder error into a PictureError: a damaged file can raise anything, and must not end the run."""
     if isinstance(error, UnidentifiedImageError):
         formats = f"formats: {', '.join(FORMATS)}"
-        return PictureError("is not an image that can be read, or only the beginning of one", formats)
+        return PictureError("is not an image that can be read, or an incomplete one", formats)
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return PictureError(f"is too large: {error}")
     if isinstance(error, MemoryError):

@@ -18,8 +18,8 @@ MAX_UINT16 = 65535
 NARROW_SHARE = 0.1
 # Prefixes of the notes.
 NARROW_RANGE_NOTE, EIGHT_BITS_NOTE = "uses only", "has 8 bits"
-RANGE_IGNORED_NOTE = f"{EIGHT_BITS_NOTE} a colour, so --range means nothing to it"
-RANGE_HINT = "say which values are black and white: --range LOW,HIGH, or --range auto for the file's least and greatest"
+RANGE_IGNORED_NOTE = f"{EIGHT_BITS_NOTE} per colour channel, so --range does not apply"
+RANGE_HINT = "set the values of black and white: --range LOW,HIGH, or --range auto for the file's minimum and maximum"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def to_unit_values(values: np.ndarray, value_range: str) -> tuple[np.ndarray, tu
         return values.astype(np.float32) / 255, (RANGE_IGNORED_NOTE,) if value_range else ()
     whole = values.dtype.kind in "iu"
     if not whole and values.dtype.kind != "f":
-        raise PictureError(f"has values of type {values.dtype}, which are no numbers of an image")
+        raise PictureError(f"has values of type {values.dtype}, which images do not have")
     if not np.isfinite(values).all():
         raise PictureError("has floating-point values that are NaN or infinite")
     extremes = float(values.min()), float(values.max())
@@ -125,8 +125,8 @@ def _find_limits(extremes: tuple[float, float], depth: Depth, value_range: str) 
     if least < 0 or most > depth.max_value:
         kind = "floating-point" if depth.max_value == 1 else "grey"
         raise PictureError(
-            f"has {kind} values from {least:g} to {most:g}, and only 0 to {depth.max_value} say what is black and "
-            "white",
+            f"has {kind} values from {least:g} to {most:g}, and black and white are defined for 0 to "
+            f"{depth.max_value} only",
             RANGE_HINT,
         )
     return 0.0, float(depth.max_value)
@@ -176,8 +176,8 @@ def _colours_to_eight_bits(
                 f"{NARROW_RANGE_NOTE} about {(spread + 1) / 256:.0%} of its values: --range LOW,HIGH, or --range auto",
             )
         raise PictureError(
-            f"has colours of more than 8 bits, of which no more can be read of this {image.format or 'image'}",
-            "leave --range out, or save it as an upright PNG of 16 bits",
+            f"has colours of more than 8 bits, of which only 8 can be read from this {image.format or 'image'}",
+            "leave --range out, or save it as an upright 16-bit PNG",
         )
     colours, alpha = wide[..., :3], wide[..., 3:]
     extremes = float(colours.min()), float(colours.max())

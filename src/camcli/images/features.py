@@ -55,7 +55,7 @@ class FeatureFile:
             ".npz": _read_npz,
         }
         if file.suffix.lower() not in readers:
-            raise RequestError(f"the file of features {str(file)!r} is neither .csv nor .npz, nor .tsv", FORMAT_HINT)
+            raise RequestError(f"the file of features {str(file)!r} is not .csv, .tsv or .npz", FORMAT_HINT)
         try:
             listed, arrays = readers[file.suffix.lower()](file)
         except OSError as error:

@@ -29,7 +29,7 @@ OTHER_SUFFIXES = {
 HINTS = {
     "HEIC: pip install 'camcli-vision[heif]'": HEIF,
     "raw: develop it to TIFF or JPEG first": RAW,
-    "AVIF and JPEG 2000: an own build of Pillow lacks them": AVIF | JPEG_2000,
+    "AVIF and JPEG 2000: this build of Pillow lacks them": AVIF | JPEG_2000,
     "others: convert them to PNG or TIFF first": OTHER_SUFFIXES,
 }
 
@@ -89,7 +89,7 @@ class SkippedFiles:
     def _describe_names(self) -> str:
         said = []
         if self.duplicates:
-            said.append(f"{self.duplicates} image(s) are named more than once, and each is done once")
+            said.append(f"{self.duplicates} image(s) are named more than once, and each is processed once")
         if self.written:
             said.append(f"{self.written} file(s) that camcli wrote are left out")
         return "; ".join(said)

@@ -139,8 +139,8 @@ class Manifest(Generic[T]):
                 self._values.setdefault(place, []).extend(found)
             elif not turn and any(normalize_title(one) in PICTURE_COLUMNS for one in (picture, *words)):
                 raise RequestError(
-                    f"{file}, line {line}: {','.join((picture, *words))!r} is a row of titles, and none of them is "
-                    f"that of the {column_type.noun}",
+                    f"{file}, line {line}: {','.join((picture, *words))!r} is a header row without a column for the "
+                    f"{column_type.noun}",
                     f"call it {column_type.noun}; there are: {', '.join(column_type.columns)}",
                 )
 

@@ -120,7 +120,7 @@ class _TextTable:
             raise RequestError(
                 f"{self.file}, line 1: the columns {titles[meant]!r} and {others[0]!r} can both be the "
                 f"{self.column_type.noun}: {_quote_line(self.text, 1)!r}",
-                f"call the one that is meant {self.column_type.noun}",
+                f"rename the intended one to {self.column_type.noun}",
             )
         return [at for at, one in enumerate(titles) if one == titles[meant]]
 
@@ -132,7 +132,7 @@ class _TextTable:
                 raise RequestError(
                     f"{self.file}, line {line}: {len(cells)} cells under {len(titles)} titles: "
                     f"{_quote_line(self.text, line)!r}",
-                    "put what has the delimiter in it in quotes",
+                    "quote cells that contain the delimiter",
                 )
             words = [cells[at] for at in columns if at < len(cells) and cells[at]]
             yield line, cells[picture] if picture < len(cells) else "", words or [""]
@@ -156,20 +156,17 @@ class _TextTable:
             odd = next((line for line, cells in table if "".join(cells[at : at + 1]).lower() not in YES | NO), 0)
             if not odd and not is_known(name):
                 raise RequestError(
-                    f"{self.file}, line 1: the column {name!r} has 0 and 1 in it, and names no "
-                    f"{self.column_type.meaning}: "
-                    f"{_quote_line(self.text, 1)!r}",
-                    f"call it by a {self.column_type.meaning}'s name or number, or leave it out; a column that "
-                    "says which "
-                    f"{self.column_type.meaning} it is, is called {self.column_type.noun}",
+                    f"{self.file}, line 1: the column {name!r} has 0 and 1 in it, and its name is no "
+                    f"{self.column_type.meaning}: {_quote_line(self.text, 1)!r}",
+                    f"rename it to a {self.column_type.meaning} (name or number), or remove it; a column that lists "
+                    f"the {self.column_type.meaning} is called {self.column_type.noun}",
                 )
             if odd and is_known(name):
                 raise RequestError(
-                    f"{self.file}, line {odd}: under {name!r}, which names a {self.column_type.meaning}, is "
-                    "neither 0 nor 1: "
-                    f"{_quote_line(self.text, odd)!r}",
-                    f"write 0 or 1; or picture,{self.column_type.noun} above, and the {self.column_type.meaning} "
-                    "in a column",
+                    f"{self.file}, line {odd}: the column {name!r} is a {self.column_type.meaning}, and its value is "
+                    f"neither 0 nor 1: {_quote_line(self.text, odd)!r}",
+                    f"write 0 or 1; or picture,{self.column_type.noun} as the header, and the "
+                    f"{self.column_type.meaning} in a column",
                 )
             if not odd:
                 hot.append(at)
@@ -185,9 +182,8 @@ def _check_not_one_hot(table: Sequence[_Row], text: str, file: Path) -> None:
     if all(len(words) > 1 and set(words) <= YES | NO for _, _, words in table):
         line = table[0][0] if table else 1
         raise RequestError(
-            f"{file}, line {line}: 0 and 1 can be classes, or say of each class whether the image has it: "
-            f"{_quote_line(text, line)!r}",
-            "write a first row: picture,ant,bee,... with the classes' names, or picture,target,target",
+            f"{file}, line {line}: 0 and 1 can be class indices or one-hot values: {_quote_line(text, line)!r}",
+            "add a header row: picture,ant,bee,... with the class names, or picture,target,target",
         )
 
 
@@ -212,7 +208,7 @@ def _read_json_rows(text: str, column_type: Column) -> Iterator[_Row]:
             )
         if column_type.one_hot and len(words) > len(set(words)) and set(words) <= {0, 1}:
             raise ValueError(
-                f"line {number}: {words} says of each {column_type.meaning} whether the image has it; write the "
-                f"{column_type.meaning}es that it has: {line.strip()[:200]!r}"
+                f"line {number}: {words} is one-hot; write the {column_type.meaning}es of the image instead: "
+                f"{line.strip()[:200]!r}"
             )
         yield number, picture, [str(word) for word in words] or [""]

@@ -12,7 +12,7 @@ from camcli.base.words import shorten
 from camcli.images.manifest import PathIndex, missing_from, normalize
 from camcli.images.manifest_rows import PICTURE_COLUMNS
 
-FORMAT_HINT = "write picture,age above, and an image and its number a line"
+FORMAT_HINT = "write the header picture,age, then an image and its number per line"
 
 
 class NumberColumn:
@@ -100,7 +100,7 @@ class NumberColumn:
                 if len(cells) != width:
                     raise RequestError(
                         f"{self.file}, line {line}: {len(cells)} cells, and the first row has {width}",
-                        "give every image as many; a number has a decimal point, since a comma parts cells",
+                        "give every image as many; a comma separates cells, so decimals need a point",
                     )
                 count += 1
                 yield line, cells[picture], cells[value]
@@ -127,12 +127,12 @@ class NumberColumn:
     def _check_two_columns(self, width: int) -> None:
         if self.column:
             raise RequestError(
-                f"{self.file} has no first row that names columns, so none is called {self.column!r}",
-                f"write a header row: picture,{self.column}",
+                f"{self.file} has no header row, so there is no column {self.column!r}",
+                f"add a header row: picture,{self.column}",
             )
         if width != 2:
             raise RequestError(
-                f"{self.file} has {width} cells a row and no first row that says what they are",
+                f"{self.file} has {width} cells a row and no header row",
                 f"{FORMAT_HINT}; or name columns there, and one of them: {self.file}:COLUMN",
             )
 

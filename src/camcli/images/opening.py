@@ -68,9 +68,8 @@ def check_scans(image: Image.Image, file: IO[bytes] | io.BufferedIOBase) -> None
     file.seek(place)
     if scans > MAX_SCANS:
         raise PictureError(
-            f"is a JPEG of {scans:,} scans, each of which goes over the whole image; real ones have about ten, and "
-            f"more than {MAX_SCANS} are refused",
-            "save it anew if you trust it",
+            f"is a JPEG of {scans:,} scans; real ones have about ten, and more than {MAX_SCANS} are refused",
+            "if you trust it, save it again in another program",
         )
 
 

@@ -65,7 +65,7 @@ class Preprocess:
         """Check that mean, std and fill are of one number of channels; raise ValueError if not."""
         counts = {len(self.mean), len(self.std)} | (set() if isinstance(self.fill, int) else {len(self.fill)})
         if len(counts) > 1 or not self.mean:
-            raise ValueError(f"mean, std and fill are of one number a channel each, and here of {sorted(counts)}")
+            raise ValueError(f"mean, std and fill need one number per channel, and have {sorted(counts)}")
 
     @property
     def channels(self) -> int:

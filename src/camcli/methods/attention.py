@@ -114,7 +114,7 @@ def legrad(
             code has it.
     """
     if layers < 0:
-        raise RequestError(f"layers is {layers}", "give how many of the last blocks count, or 0 for all")
+        raise RequestError(f"layers is {layers}", "give the number of last blocks to use, or 0 for all")
     blocks = [gradient.relu().mean((1, 2)) for gradient in islice(early_exit_grads(pool), layers or None)]
     return to_grid(torch.stack(blocks).mean(0))
 
@@ -193,7 +193,7 @@ def clip_surgery(
         depth: how many of the last blocks the path goes along, or all where there are fewer.
     """
     if depth < 1:
-        raise RequestError(f"depth is {depth}", "give how many of the last blocks the path goes along: 1 or more")
+        raise RequestError(f"depth is {depth}", "give the number of last blocks on the path: 1 or more")
     tokens = value_path(_attend_by_values, depth)
     prompts = cosines.isfinite().sum(1, keepdim=True)
     # Over its mean: the softmax sums to 1.

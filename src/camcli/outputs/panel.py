@@ -32,7 +32,7 @@ ENTRY_HEIGHT, PATCH_SIDE, LEGEND_COLUMNS = 28, 18, (30, 98, 114)
 MIN_SHARE = 0.05
 # Colours are dark if red, green and blue sum to less than this.
 DARK = 330
-LEGEND = "concept, its part in this image, and the classes whose scores rise most by this part of the layer alone"
+LEGEND = "concept, its share of this image, and the classes whose scores it raises most"
 
 # A line of text: size, colour and words.
 _Line = tuple[int, tuple[int, int, int], str]
@@ -147,19 +147,19 @@ def _describe_scale(map: np.ndarray, style: Style) -> str:
     """Describe the value of full colour; two panels are comparable where it is the same."""
     full, own = full_scale(map, style), peak_value(map)
     if style.normalize == "none":
-        return f"1 = 1, not normalised (this map's strongest is {own:.3g})"
+        return f"1 = 1, not normalised (maximum of this map: {own:.3g})"
     if not full:
         return "nothing to show: no value is above zero"
     if style.normalize == "run":
-        return f"1 = {full:.3g}, the run's strongest (this map's is {own:.3g})"
+        return f"1 = {full:.3g}, maximum of the run (of this map: {own:.3g})"
     if style.normalize == "range":
-        return f"0 = {rectify(map).min():.3g}, 1 = {full:.3g}, this map's least and strongest"
-    return f"1 = {full:.3g}, this map's strongest"
+        return f"0 = {rectify(map).min():.3g}, 1 = {full:.3g}: minimum and maximum of this map"
+    return f"1 = {full:.3g}, maximum of this map"
 
 
 def _heading(explanation: Explanation) -> list[_Line]:
     if explanation.concepts:
-        held = f"they hold {explanation.score:.0%} of what the layer says here"
+        held = f"they make up {explanation.score:.0%} of the layer's activations"
         return [(TITLE, BLACK, explanation.label), (TEXT, GREY, held)]
     shown = explanation.channel is not None and explanation.weight is None
     numbers = f"value {explanation.score:.4g}" if shown else f"class {explanation.index}, score {explanation.score:.4g}"
@@ -168,7 +168,7 @@ def _heading(explanation: Explanation) -> list[_Line]:
     elif explanation.probability is not None:
         numbers += f", probability {explanation.probability:.3g}"
     if explanation.weight is not None:
-        numbers = f"channel {explanation.channel}, with {explanation.weight:.3g} of it; {numbers}"
+        numbers = f"channel {explanation.channel}, contribution {explanation.weight:.3g}; {numbers}"
     title = f"{explanation.label} over {explanation.versus}" if explanation.versus else explanation.label
     return [(TITLE, BLACK, title), (TEXT, GREY, numbers)]
 

@@ -78,7 +78,7 @@ def explain(
                 yield from map(Item, _find_sources(one, job, checked=one is images))
             else:
                 raise RequestError(
-                    f"a {type(one).__name__} is no image",
+                    f"a {type(one).__name__} is not an image",
                     "give a path, a PIL image, or an array (height, width, channels); batches of tensors "
                     "(n, channels, height, width) are explained by camcli.Explainer",
                 )
@@ -88,7 +88,7 @@ def explain(
             raise RequestError(
                 "concepts are found in several images together before the first is explained, and these come one by "
                 "one",
-                "give a list of them; or let each image have concepts of its own: options={'over': 'picture'}",
+                "give a list of them; or find the concepts of each image separately: options={'over': 'picture'}",
             )
         fit_concepts(worker, put_even_sample_first(iter_items, sum(1 for _ in iter_items())))
     return _iter_explanations(stream_results(worker, iter_items()), on_error)
@@ -162,7 +162,7 @@ def _apply_new_names(options: Mapping[str, Any]) -> dict[str, Any]:
             raise RequestError(
                 f"{old} is not a file but true or false: the old name of {RENAMED_OPTIONS[old]}, gradient "
                 "checkpointing",
-                f"weights are named by weights={str(options[old])!r}",
+                f"load weights by weights={str(options[old])!r}",
             )
         warnings.warn(f"{old} is called {RENAMED_OPTIONS[old]} now", FutureWarning, stacklevel=4)
     return {RENAMED_OPTIONS.get(name, name): value for name, value in options.items()}

@@ -113,7 +113,7 @@ def count_top_channels(words: Sequence[str]) -> int:
     counts = {parse_top_channels(argument)[0] if row == "channels" else 0 for row, argument in map(parse_target, words)}
     if len(counts) > 1:
         raise RequestError(
-            f"the targets {', '.join(words)} ask for different things of the layer's channels",
+            f"the targets {', '.join(words)} select the layer's channels in different ways",
             "give channels:top:N with the same N for every class, and no other target beside it",
         )
     return counts.pop() if counts else 0
@@ -128,8 +128,8 @@ def parse_top_channels(argument: str) -> tuple[int, str]:
     match = TOP_CHANNELS.fullmatch(argument)
     if match is None or int(match[1]) < 1:
         raise RequestError(
-            f"the target 'channels:{argument}' does not say how many channels",
-            "say channels:top:5, or channels:top:5:CLASS; channel:12,99 names some by their numbers",
+            f"the target 'channels:{argument}' does not give a number of channels",
+            "write channels:top:5, or channels:top:5:CLASS; channel:12,99 selects by index",
         )
     return int(match[1]), match[2] or "predicted"
 

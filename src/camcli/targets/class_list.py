@@ -156,7 +156,7 @@ def _parse_lines(lines: Sequence[str], what: str) -> Sequence[str]:
             [(number, name.strip("\"'")) for number, name in pairs],
             what,
             lambda turn: f"line {filled[turn][0]}: {filled[turn][1]!r}",
-            'where the numbers are no classes but part of the names, write JSON: ["1 ant", "2 bee"]',
+            'if the numbers are part of the names, write JSON: ["1 ant", "2 bee"]',
         )
     return lines
 

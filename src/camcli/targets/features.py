@@ -23,8 +23,8 @@ def channel(argument: str, network: Network) -> TargetRule:
     """
     if not CHANNEL_NUMBERS.fullmatch(argument.strip()):
         raise RequestError(
-            f"the target 'channel:{argument}' does not name channels by their numbers",
-            "say channel:12, or channel:12,99 for several; channels:top:5 finds those that matter most to a class",
+            f"the target 'channel:{argument}' does not name channels by index",
+            "write channel:12, or channel:12,99 for several; channels:top:5 finds those that matter most to a class",
         )
     indices = list(dict.fromkeys(map(int, argument.split(","))))
     if network.headless:

@@ -65,9 +65,7 @@ class Score:
             others = (best,) if rest[best] > NO_SCORE else ()
         if not others:
             raise PictureError(
-                f"class {index} is compared with itself alone"
-                if self.fixed_rivals
-                else "there is no other class in it",
+                f"class {index} is compared only with itself" if self.fixed_rivals else "there is no other class in it",
                 "name another class: --versus CLASS",
             )
         return others

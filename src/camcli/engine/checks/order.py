@@ -44,12 +44,12 @@ def check_order(setup: Setup, plan: Plan, images: Tensor) -> None:
             of = f"is of image {int(codes[row])}" if 1 <= int(codes[row]) <= count else "is not of that image"
             raise RequestError(
                 f"the images of a group are in another order at {where}: row {row + 1} of {count} {of}",
-                "keep their order on the way there: reshape without transposing",
+                "keep their order up to there: reshape without transposing",
             )
         if bool((codes != numbers).any()):
             setup.add_note(
-                f"the images of a group meet before {where}: its output for one depends on the others, and so "
-                "do the maps"
+                f"the images of a group are mixed before {where}: its output for one depends on the others, and so do "
+                "the maps"
             )
 
 

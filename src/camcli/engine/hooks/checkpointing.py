@@ -66,9 +66,7 @@ class CheckpointPlan:
         several = f"{len(self.parts)} parts of the network, from {first!r} on, are"
         parts = several if len(self.parts) > 1 else f"the part {first!r} of the network is"
         after, before = _format_mebibytes(self.bytes_after), _format_mebibytes(self.bytes_before)
-        return (
-            f"{parts} computed again on the way back, for which about {after} are kept for a {unit} instead of {before}"
-        )
+        return f"{parts} recomputed in the backward pass: about {after} are stored for each {unit} instead of {before}"
 
 
 @contextmanager

@@ -111,8 +111,8 @@ def find_blocks(attentions: Sequence[Attention]) -> list[nn.Module]:
         own = [module for module in one.module_stack if module not in others]
         if not own:
             raise no_blocks_error(
-                f"its attention {number} is computed in {type(one.module_stack[-1]).__name__} itself, "
-                "which computes others too"
+                f"its attention {number} is computed by {type(one.module_stack[-1]).__name__}, which computes others "
+                "too"
             )
         blocks.append(own[0])
     return blocks
@@ -143,8 +143,8 @@ def module_after_attention(block: nn.Module, call: BlockCall) -> nn.Module:
         if bool((others - tokens - noise).abs().max() <= allowed):
             return module
     raise no_blocks_error(
-        f"in a {type(block).__name__} no module is handed the tokens as attention left them, so what attention adds to "
-        "them cannot be told from what else is added"
+        f"in a {type(block).__name__} no module takes the tokens right after attention is added, so the contribution "
+        "of attention cannot be separated"
     )
 
 
@@ -206,4 +206,4 @@ class BlockStack:
 
 def no_blocks_error(reason: str) -> RequestError:
     """Return the error for a network whose blocks cannot be rerun by themselves."""
-    return RequestError(f"the blocks of this network cannot be run by themselves: {reason}", _OTHER_METHODS)
+    return RequestError(f"the blocks of this network cannot be run separately: {reason}", _OTHER_METHODS)

@@ -278,8 +278,8 @@ def _add_layout(
         if pieces == images and len(layer.shape) == 5:
             return replace(layer, reason="a volume or a video: no grid in the image plane")
         if images > 1 and pieces != images:
-            return replace(layer, reason=f"gives {pieces} rows for {images} images")
-        return replace(layer, reason="no grid" if pieces == images else f"cuts the image into {pieces} samples")
+            return replace(layer, reason=f"returns {pieces} rows for {images} images")
+        return replace(layer, reason="no grid" if pieces == images else f"splits the image into {pieces} samples")
     if len(layouts) > 1:
         return replace(layer, reason="ambiguous: " + " or ".join(map(str, layouts)))
     [layout] = layouts
@@ -331,7 +331,7 @@ def find_token_layout(
     ]
     if not layouts:
         raise RequestError(
-            f"its attention is over {tokens} things that are no patches of the image, perhaps channels",
+            f"its attention is over {tokens} items that are not image patches, perhaps channels",
             "choose a method that works at a layer, such as gradcam",
         )
     return decide(layouts, (1, tokens, 1), plain)

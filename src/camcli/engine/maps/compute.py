@@ -149,6 +149,6 @@ def _check_shape(method: BoundMethod, map: Tensor) -> None:
     if map.ndim != 3 and not (map.ndim == 4 and method.uses_input):
         form = ", ".join(str(size) for size in ("n", *map.shape[1:]))
         raise RequestError(
-            f"the method {method.row.name!r} gives maps of shape ({form}), and not one for each image: (n, h, w)",
+            f"the method {method.row.name!r} returns maps of shape ({form}), not one for each image: (n, h, w)",
             "a method that finds several concepts in an image is of kind concept, and returns Concepts",
         )

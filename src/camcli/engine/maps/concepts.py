@@ -154,12 +154,12 @@ def _to_result(method: str, layer: str, concepts: Concepts, row: int, label: Cal
     if not np.isfinite(map).all():
         return PictureError(
             f"the concepts' maps at the layer {layer!r} contain NaN or infinite values",
-            "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
+            "the weights contain such values, or half precision overflows (then --precision fp32 helps)",
         )
     if not map.any():
         return PictureError(
-            f"the layer {layer!r} has none of the concepts here: their maps are zero everywhere",
-            "try another layer, or let each image have concepts of its own: -o over=picture",
+            f"none of the concepts occurs at the layer {layer!r} here: their maps are zero everywhere",
+            "try another layer, or find the concepts of each image separately: -o over=picture",
         )
     sums = map.sum((1, 2), dtype=np.float64)
     found = []
@@ -169,8 +169,8 @@ def _to_result(method: str, layer: str, concepts: Concepts, row: int, label: Cal
         found.append(Concept(number + 1, round(float(share), 4), tuple(raised)))
     negative = float(concepts.negative_share[row])
     note = (
-        f"{negative:.0%} of the activations of the layer {layer!r} are negative, which concepts leave out: a "
-        "layer behind a ReLU has more of it in them"
+        f"{negative:.0%} of the activations of the layer {layer!r} are negative, which the factorisation ignores: a "
+        "layer after a ReLU suits it better"
     )
     return Explanation(
         map=map,

@@ -32,8 +32,8 @@ def early_exit_grads(scored: ScoredForward) -> Callable[[str], Iterator[Tensor]]
         """Iterate from the last block to the first; ``pool="mean"`` replaces every token by the mean of all tokens."""
         if pool == "mean" and (block_stack.pools_by_attention or not block_stack.blocks):
             raise RequestError(
-                "this network pools its tokens by attention, which a mean in their place would leave nothing to do",
-                "leave pool=head",
+                "this network pools its tokens by attention, which pool=mean would bypass",
+                "keep pool=head",
             )
         if not block_stack.blocks:
             yield scored.select(scored.attentions[-1].gradient(get_last_gradient(scored)))

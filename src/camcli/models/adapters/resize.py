@@ -12,7 +12,9 @@ from torch import nn
 from camcli.base.errors import RequestError
 from camcli.engine.devices import reference_tensor
 
-SAME_PATCH_COUNT = "it would have as many patches as before in another grid, and its positions are not interpolated"
+SAME_PATCH_COUNT = (
+    "it would have as many patches in another grid, and its position embeddings would not be interpolated"
+)
 
 
 def resize_module(

@@ -46,15 +46,15 @@ def wrap_network(
         )
     if not isinstance(module, nn.Module):
         raise RequestError(
-            f"{reference} gives a {type(module).__name__}, no torch.nn.Module",
-            "it is called with the model's module, and gives a module that takes images (n, 3, h, w) and gives scores",
+            f"{reference} returns a {type(module).__name__}, not a torch.nn.Module",
+            "it is called with the model's module, and returns a module from images (n, 3, h, w) to scores",
         )
     module.eval()
     inner = {id(part) for part in network.module.modules()} | {id(one) for one in network.module.parameters()}
     if not any(id(part) in inner for part in (*module.modules(), *module.parameters())):
         raise RequestError(
-            f"the module that {reference} gives does not hold the model, so neither its weights nor its layers can be "
-            "seen",
+            f"the module that {reference} returns does not contain the model, so its weights and layers cannot be "
+            "found",
             "keep it as an attribute of the module: self.network = network",
         )
     layer, pyramid = (
@@ -92,9 +92,9 @@ def _count_classes(
             output: Any = network.module(*given)
     except Exception as error:
         several = (
-            "is it meant for several images at once? --group N hands it N at a time"
+            "is it meant for several images at once? --group N passes it N at a time"
             if not group
-            else f"it is handed {group} images at a time (--group)"
+            else f"it is called with {group} images at a time (--group)"
         )
         hint = user_code.format_user_traceback(error, user_code.source_file(reference)) or several
         raise RequestError(
@@ -108,7 +108,7 @@ def _count_classes(
         rows = count_rows(output)
         hint = error.hint
         if not group and rows == 1:
-            hint = "for one prediction for several images say how many make a group: --group N, or --group folder"
+            hint = "for one prediction for several images, set the size of a group: --group N, or --group folder"
         raise RequestError(f"{reference}, given images of shape {shape}{beside}: {error.message}", hint) from None
 
 

@@ -36,7 +36,7 @@ from camcli.models.spec import ModelSpec
 from camcli.models.weights import hub, skip_init
 from camcli.targets.readers.spec import OutputSpec
 
-POSITIONS_NOTE = "positions are interpolated to the cells of each input as torchvision does it (bicubic)"
+POSITIONS_NOTE = "position embeddings are interpolated to each input's grid as in torchvision (bicubic)"
 
 
 def names() -> list[str]:
@@ -136,7 +136,7 @@ def _set_input_size(module: Any, size: tuple[int, int]) -> None:
     if side != size[1]:
         raise ValueError("torchvision's vision transformers take squares only (timm's do not)")
     if side % patch:
-        raise ValueError(f"it cuts images into patches of {patch}x{patch}, which does not go into it evenly")
+        raise ValueError(f"it cuts images into patches of {patch}x{patch}, which does not divide it evenly")
     state = interpolate_embeddings(side, patch, OrderedDict({"encoder.pos_embedding": positions}))
     module.image_size = side
     module.encoder.pos_embedding = nn.Parameter(state["encoder.pos_embedding"], positions.requires_grad)

@@ -31,7 +31,7 @@ def read_preprocess(module: nn.Module, weights: WeightsEnum, task: Task) -> tupl
         if not isinstance(steps, SemanticSegmentation):
             raise RequestError(f"the preprocessing of {weights} is not that of a segmentation")
         (side,) = steps.resize_size
-        note = f"the image's longer side is brought to {side} pixels and the rest padded; torchvision: the shorter side"
+        note = f"the image's longer side is resized to {side} pixels and the rest padded; torchvision: the shorter side"
         mean, std = _as_rgb(steps.mean), _as_rgb(steps.std)
         return Preprocess(
             (side, side), mean, std, (side, side), "longer", steps.interpolation.value, _fill_colour(mean)
@@ -42,7 +42,7 @@ def read_preprocess(module: nn.Module, weights: WeightsEnum, task: Task) -> tupl
         width, height = transform.fixed_size
         return Preprocess((height, width), mean, std, (height, width), "squash", "bilinear"), ()
     side = transform.min_size[-1]
-    note = f"the image's longer side is brought to {side} pixels and the rest padded; torchvision: the shorter side"
+    note = f"the image's longer side is resized to {side} pixels and the rest padded; torchvision: the shorter side"
     fill = _fill_colour(_as_rgb(transform.image_mean))
     return Preprocess((side, side), mean, std, (side, side), "longer", "bilinear", fill), (note,)
 

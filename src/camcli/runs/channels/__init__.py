@@ -73,7 +73,7 @@ class ChannelJob:
             raise RequestError(f"sort cannot be {self.sort!r}", f"there are: {', '.join(get_args(Sort))}")
         if self.sort == "correlation" and not self.values:
             raise RequestError(
-                "channels are to be sorted by their correlation, and nothing says with what",
+                "sorting channels by correlation needs values to correlate with",
                 "give each image a number: --values FILE.csv:COLUMN",
             )
         if self.top < 0 or self.pictures < 1:

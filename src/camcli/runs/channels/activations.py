@@ -57,8 +57,8 @@ class WatchedLayer:
         layers = explainer.layers
         if len(layers) > 1:
             raise RequestError(
-                f"the channels of one layer are ranked, and {len(layers)} are named: {shorten(layers, len(layers))}",
-                "name one, and give the command again for the others",
+                f"channels are ranked for one layer, and {len(layers)} are named: {shorten(layers, len(layers))}",
+                "name one, and run the command again for the others",
             )
         name = layers[0]
         located = explainer.locations.get(name)
@@ -123,7 +123,7 @@ def read_activations(
     finite = cells.isfinite().flatten(1).all(1).tolist()
     broken = PictureError(
         f"the layer {layer.name!r} gives NaN or infinite values for this image",
-        "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
+        "the weights contain such values, or half precision overflows (then --precision fp32 helps)",
     )
     return [kept if ok else broken for kept, ok in zip(reduce(cells, items), finite, strict=True)]
 

@@ -49,8 +49,8 @@ from camcli.runs.worker.worker import Worker
 STEM = "channels"
 FACTS_FILE = f"{STEM}.json"
 NEGATIVE_NOTE = (
-    "the layer has values below zero, so zero is no threshold of its own: `active` is the share of images whose "
-    "pooled value is above it, and what is below it is not drawn"
+    "the layer has negative values: `active` is the share of images whose pooled value is above zero, and negative "
+    "values are not drawn"
 )
 
 
@@ -137,7 +137,7 @@ class ChannelRun:
             raise NothingFoundError("standard input named no image")
         self.notes += self._inputs.note_unread_late()
         if not self._running_stats.count:
-            raise PictureError("no image could be done, so there is nothing to rank")
+            raise PictureError("no image could be processed, so there is nothing to rank")
 
     def write(self) -> list[ChannelStats]:
         """Write the files and return the channels that are shown, in order.
@@ -203,8 +203,8 @@ class ChannelRun:
             model = before.get("model")
             name = model.get("name") if isinstance(model, dict) else None
             raise RequestError(
-                f"{self.channel_job.job.out!r} holds another ranking of channels: of {before.get('layer')!r} of "
-                f"{name!r}, or asked in other words",
+                f"{self.channel_job.job.out!r} contains another ranking of channels: of {before.get('layer')!r} of "
+                f"{name!r}, or one with other options",
                 "choose another folder with --out, or replace it with --overwrite",
             )
 

@@ -73,9 +73,9 @@ def _describe_channel(one: ChannelStats, values: NumberColumn | None) -> list[st
 
 def _make_footer(notes: Sequence[str]) -> list[str]:
     return [
-        "In each row the images of the channel's greatest pooled activation (the mean over the cells that show "
-        "the image), which stands below with the image's name. Over each the channel's activation, cell by "
-        "cell, on one scale a row, which the bar gives. Images are shown as far as the model saw them.",
+        "Each row shows the images with the channel's highest pooled activation (the mean over the cells that show "
+        "the image), given below each image with its name. The overlay is the channel's activation, cell by cell, on "
+        "one scale per row, shown by the bar. Images are cropped to what the model saw.",
         *(f"Note: {note}" for note in notes),
     ]
 

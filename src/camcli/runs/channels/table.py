@@ -98,7 +98,7 @@ def note_correlation(statistics: Statistics, values: NumberColumn | None) -> Ite
     reached = f"reaches |r| of about {luck:.2f}" if luck is not None else "correlates with anything"
     yield (
         f"by chance alone, the best of {channels - undefined} channels over {format_picture_count(statistics.count)} "
-        f"{reached}: test what is found on other images"
+        f"{reached}: verify findings on other images"
     )
 
 

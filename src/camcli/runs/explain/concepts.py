@@ -23,9 +23,9 @@ def announce_concepts(total: int | None) -> str:
     """
     if total is None:
         raise RequestError(
-            "concepts are found in the images of a run before the first is explained, and those named on "
-            "standard input come one by one",
-            "give them as files, folders or @list.txt; or let each image have concepts of its own: -o over=picture",
+            "concepts are found in all images of a run before the first is explained, and names on standard input "
+            "arrive one by one",
+            "give them as files, folders or @list.txt; or find the concepts of each image separately: -o over=picture",
         )
     many = "the image" if total == 1 else f"{min(total, concepts.MAX_PICTURES)} images together"
     return f"concepts are found in {many} first, unless {concept_file.FILE} has them from an earlier run"
@@ -66,13 +66,13 @@ def _check_no_stale_pictures(session: Session[Outcome]) -> None:
         left = session.ledger.find_unnamed(session.inputs.iter_names(), own=True)
         if left:
             raise RequestError(
-                f"concepts are found anew, and {len(left)} image(s) in {session.job.out!r} that are not named now "
-                f"were drawn with those of before: {shorten(left, len(left))}",
+                f"concepts are computed again, and {len(left)} image(s) in {session.job.out!r} that are not in this "
+                f"run were drawn with the previous ones: {shorten(left, len(left))}",
                 "name those images too, leave --overwrite out, or choose another folder with --out",
             )
     elif next(iter(session.ledger.iter_pictures()), None):
         raise RequestError(
-            f"images in {session.job.out!r} were drawn with concepts that are gone: {concept_file.FILE} was "
-            "deleted, and the images named now have others",
-            "do all again with --overwrite, or choose another folder with --out",
+            f"images in {session.job.out!r} were drawn with concepts that are lost: {concept_file.FILE} was deleted, "
+            "and the images of this run have others",
+            "process all again with --overwrite, or choose another folder with --out",
         )

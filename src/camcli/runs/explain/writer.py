@@ -129,7 +129,7 @@ class Writer:
         x, y = view.peak(shown)
         notes = explanation.notes
         if shown.max() > shown[view.visible_cells(shown.shape)].max():
-            notes += ("the strongest place lies in the padding beside the image; the peak is the strongest in it",)
+            notes += ("the maximum of the map lies in the padding; the peak is the maximum inside the image",)
         return Outcome(
             **session.make_line_fields(item),
             part=part,

@@ -280,8 +280,10 @@ class Job:
     placement: Place = option(
         "measured",
         MODEL,
-        help="Where a layer's cells are drawn: measured = where they look (tested with noise), even = spread evenly "
-        "over the input, as other tools do",
+        help=(
+            "Where a layer's cells are drawn: measured = at their receptive fields (tested with noise), even = spread "
+            "evenly over the input, as other tools do"
+        ),
         metavar="MODE",
         after="augment",
     )

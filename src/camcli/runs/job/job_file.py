@@ -50,7 +50,7 @@ def read(path: Path, defaults: Mapping[str, Any], note: Callable[[str], object] 
             near = did_you_mean(name, defaults)
             raise RequestError(f"{path}: there is no option {name!r}", near or f"there are: {', '.join(defaults)}")
         if not _is_same_kind(value, defaults[name]):
-            raise RequestError(f"{path}: {name} is {KIND_NAMES[type(defaults[name])]}, not {value!r}")
+            raise RequestError(f"{path}: {name} must be {KIND_NAMES[type(defaults[name])]}, not {value!r}")
     return options
 
 
@@ -88,7 +88,7 @@ def _rename_option(path: Path, options: Mapping[str, Any], old: str) -> dict[str
     if not isinstance(value, bool):
         raise RequestError(
             f"{path}: {old} is not a file but true or false: the old name of {new}, gradient checkpointing",
-            f"weights are named by weights = {value!r}",
+            f"load weights by weights = {value!r}",
         )
     return {new if name == old else name: one for name, one in options.items()}
 

@@ -56,7 +56,7 @@ class Prompts:
         return (*numbers, *(number for number, prompt in contrast if normalize_name(prompt) not in known))
 
     def __str__(self) -> str:
-        words = f"each image's own of {len(self.explained)}" if self.per_picture else _format_prompts(self.explained)
+        words = f"{len(self.explained)}, listed for each image" if self.per_picture else _format_prompts(self.explained)
         return f"{words}; for contrast {_format_prompts(self.contrast)}" if self.contrast else words
 
     @property
@@ -105,7 +105,7 @@ def _read_per_picture(job: Job) -> tuple[tuple[str, ...], Manifest[int]]:
     if job.text:
         raise RequestError(
             f"both prompts for every image (--text {job.text[0]!r}) and a file of each image's own ({file}) were given",
-            "leave --text out; what shall only compete with them is given by --versus",
+            "leave --text out; give prompts that only compete with them by --versus",
         )
     if job.group:
         raise RequestError(

@@ -49,8 +49,8 @@ class PromptJob:
         if not self.job.prompted:
             raise RequestError(
                 "no prompts were given",
-                "name several: --text dog --text puppy; or one, and ways to say it: --text dog --paraphrase "
-                "'a photo of a {}.' --paraphrase 'a drawing of a {}.'",
+                "give several: --text dog --text puppy; or one with paraphrases: --text dog --paraphrase 'a photo of "
+                "a {}.' --paraphrase 'a drawing of a {}.'",
             )
         check_templates(self.paraphrases)
         if self.measure not in get_args(Measure):

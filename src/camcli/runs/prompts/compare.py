@@ -72,7 +72,9 @@ def find_explained(results: Sequence[Result]) -> dict[int, Explanation]:
     if not explained:
         trouble = next(one for one in results if isinstance(one, PictureError))
         # A single reason is the image's own.
-        words = trouble.message if len(results) == 1 else f"no prompt has a map; of the first: {trouble.message}"
+        words = (
+            trouble.message if len(results) == 1 else (f"no prompt has a map; the first failed with: {trouble.message}")
+        )
         raise PictureError(words, trouble.hint)
     return explained
 

@@ -41,8 +41,10 @@ SUFFIXES = {"sheet": f".{STEM}.png", "array": f".{STEM}.npz"}
 # Descriptions of the numbers, for readers of the files.
 MEANINGS = {
     **similarity.MEASURE_MEANINGS,
-    "deviation": "of what is drawn (values above zero, each map's strongest 1), at the model's input size, pixel by "
-    "pixel over the prompts; divided by their number",
+    "deviation": (
+        "of the maps as drawn (positive values, the maximum of each map 1), at the model's input size, pixel by pixel "
+        "over the prompts; divided by their number"
+    ),
     "best": "in how many images the prompt's score is the highest, of those in which every prompt has a map",
 }
 
@@ -129,7 +131,7 @@ class PromptRun:
             self.prompt_job.pictures,
         )
         if not whole.pictures:
-            raise PictureError("no image could be done, so there is nothing to sum up")
+            raise PictureError("no image could be processed, so there is nothing to summarise")
         stem = f"{STEM}.untrained" if self.worker.network.untrained else STEM
         name = f"{stem}.png"
         drawn = self._draw_summary(whole)
@@ -264,7 +266,7 @@ class PromptRun:
                 )
         if gone:
             self.notes.append(
-                f"{len(gone)} image(s) could not be seen again for the summary: {shorten(gone, len(gone))}"
+                f"{len(gone)} image(s) could not be read again for the summary: {shorten(gone, len(gone))}"
             )
 
 

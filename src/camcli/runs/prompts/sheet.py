@@ -35,9 +35,9 @@ from camcli.runs.prompts.summary import MEASURES, PromptSummary, Summary, none_t
 MIN_COLUMNS, MAX_COLUMNS, SUMMARY_COLUMNS = 3, 6, 5
 SHORT_NAMES = {"pearson": "r", "ssim": "SSIM", "overlap": f"top {similarity.TOP_SHARE:.0%}"}
 DRAWN_NOTE = (
-    "Mean and deviation, pixel by pixel over the prompts, are of the maps as they are drawn: what is above zero, each "
-    "from 0 to its own strongest value. Below each map stand the prompt's score and the mean r of its map with those "
-    "that it is compared with."
+    "Mean and deviation, pixel by pixel over the prompts, are of the maps as drawn: positive values, each map scaled "
+    "to its own maximum. Below each map: the prompt's score, and the mean r of its map with the maps it is compared "
+    "with."
 )
 
 
@@ -172,8 +172,8 @@ def draw_summary_sheet(
         )
         rows.append(SheetRow(name, _format_means(record.agreement, record.apart), tiles))
     footing = [
-        f"The images are those of the lowest mean {similarity.MEASURE_NAMES[sorted_by]}, the lowest first, each with "
-        "the two maps least alike by it.",
+        f"These images have the lowest mean {similarity.MEASURE_NAMES[sorted_by]}, lowest first; each is shown with "
+        "its two least similar maps.",
         DRAWN_NOTE,
         *_describe_measures(bool(summary.apart)),
         *(f"Note: {note}" for note in notes),
@@ -210,11 +210,11 @@ def _describe_measures(texts: bool) -> Iterator[str]:
     for name in MEASURES:
         yield f"{similarity.MEASURE_NAMES[name]}: {similarity.MEASURE_MEANINGS[name]}."
     yield (
-        "The matrices' colours go from 0 to 1; what is below zero has zero's. What is not defined is grey: a map that "
-        "is the same everywhere is like none and unlike none."
+        "The colours of the matrices range from 0 to 1; negative values have the colour of 0. Undefined values, of "
+        "maps that are constant, are grey."
     )
     if texts:
-        yield "Compared are the prompts of one text; beside it stands the same of prompts of different texts."
+        yield "The prompts of the same text are compared; the value for prompts of different texts is given beside it."
 
 
 def _format_means(mean: dict[str, float | None], apart: dict[str, float | None]) -> list[str]:

@@ -62,5 +62,5 @@ def load(folder: Path, jobs: Container[str]) -> FittedConcepts:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise RequestError(
             f"the concepts of an earlier run in {str(path)!r} cannot be read: {error}",
-            "find them anew, and do all images again, with --overwrite",
+            "compute them and all images again with --overwrite",
         ) from error

@@ -6,12 +6,12 @@ import errno
 
 from camcli.base.errors import CamcliError, OutputError
 
-RESULT_STAYS = "the result of an earlier run stays"
-NONE_DROPPED = "no image could be done, so the results of other jobs stay"
-RESULT_OUTDATED = f"{RESULT_STAYS}, of the image as it was then: it was changed since"
+RESULT_STAYS = "the result of an earlier run is kept"
+NONE_DROPPED = "no image could be processed, so the results of other jobs are kept"
+RESULT_OUTDATED = f"{RESULT_STAYS}, of the image before it was changed"
 # Errors that would be every image's: the disk is full, the quota spent, the folder read-only.
 FATAL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-RESUME_HINT = "what was done stays; make room and give the same command again"
+RESUME_HINT = "finished results are kept; free some space and run the same command again"
 
 
 def format_error(error: Exception) -> str:

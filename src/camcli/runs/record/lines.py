@@ -104,7 +104,7 @@ class LineFile(Generic[R]):
             if not os.path.lexists(path):
                 return
             if not path.is_file():
-                raise RequestError(f"{path} is no file", "choose another --out, or move it away")
+                raise RequestError(f"{path} is not a file", "choose another --out, or move it away")
             with path.open("rb") as file:
                 for number, line in enumerate(file, start=1):
                     if not line.endswith(b"\n"):
@@ -126,7 +126,7 @@ class LineFile(Generic[R]):
 
     def _make_error(self, where: str) -> RequestError:
         return RequestError(
-            f"{self.path}{where} is not an outcome of this version of camcli",
+            f"{self.path}{where} is not a record of this version of camcli",
             "choose another --out, or move the file away",
         )
 

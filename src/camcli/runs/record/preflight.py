@@ -43,13 +43,13 @@ def check_and_count(job: Job, unread: SkippedFiles) -> int | None:
         NothingFoundError: there is no image.
     """
     if job.drop_others and not job.overwrite:
-        raise RequestError("other jobs' results are to be dropped, and nothing overwritten", "say --overwrite too")
+        raise RequestError("--drop-others has no effect without --overwrite", "add --overwrite")
     if not job.inputs:
         raise RequestError("no images were named", "name files, folders, globs, @list.txt, or - for standard input")
     there = next(path for path in (Path(job.out), *Path(job.out).absolute().parents) if path.exists())
     if not there.is_dir():
         where = "is a file, not a folder" if there == Path(job.out) else f"would lie in {there}, which is a file"
-        raise RequestError(f"--out {job.out} {where}", "name a folder; it is made if need be")
+        raise RequestError(f"--out {job.out} {where}", "name a folder; it is created if it does not exist")
     if job.colormap not in COLORMAPS:
         hint = did_you_mean(job.colormap, COLORMAPS) or f"there are: {', '.join(COLORMAPS)}"
         raise RequestError(f"there is no colour map {job.colormap!r}", hint)

@@ -37,7 +37,7 @@ def check_wrapping(job: Job) -> None:
         )
     if job.extras and not job.wrap:
         raise RequestError(
-            f"features of the images ({job.extras}) were given, and nothing that takes them",
+            f"features of the images ({job.extras}) were given, but no wrapper takes them",
             "name a wrapper that does: --wrap path/to/file.py:Class, whose forward takes (images, features)",
         )
 
@@ -67,12 +67,10 @@ def check_fits(job: Job, network: Network) -> None:
     """Check that the model supports the options that only some models do."""
     if job.region and network.output_spec.task != "segment":
         raise RequestError(
-            f"{network.name} does not score every pixel, so a region means nothing to it", "leave --region out"
+            f"{network.name} does not score every pixel, so --region cannot be used", "leave --region out"
         )
     if job.min_score != Job().min_score and network.output_spec.task != "detect":
-        raise RequestError(
-            f"{network.name} finds no boxes, so a least score means nothing to it", "leave --min-score out"
-        )
+        raise RequestError(f"{network.name} finds no boxes, so --min-score cannot be used", "leave --min-score out")
 
 
 def check_image_channels(job: Job, network: Network) -> None:
@@ -92,8 +90,8 @@ def check_shared(job: Job, network: Network, device: torch.device) -> None:
     rounded = job.precision not in ("fp32", "tf32") and reference.dtype != DTYPES[job.precision]
     if network.shared and (reference.device != device or rounded):
         raise RequestError(
-            f"{network.name} hands out the same network each time, which must stay as it is (on {reference.device}, in "
-            f"{reference.dtype}), and {network.shared}",
+            f"{network.name} returns the same network in each call, which must not be changed (on {reference.device}, "
+            f"in {reference.dtype}), and {network.shared}",
             f"build a new one in each call; or --device {reference.device} --precision fp32",
         )
 

@@ -23,8 +23,8 @@ def fit_concepts(worker: Worker, items: Iterable[Item]) -> int:
     """
     if worker.extras:
         raise RequestError(
-            "concepts of several images are found without the features beside them (--extras), which the model needs",
-            "let each image have concepts of its own: -o over=picture",
+            "concepts of several images cannot be found for a model that needs extra features (--extras)",
+            "find the concepts of each image separately: -o over=picture",
         )
     used = 0
 
@@ -43,7 +43,7 @@ def fit_concepts(worker: Worker, items: Iterable[Item]) -> int:
         raise RequestError(
             f"the activations of {', '.join(worker.explainer.layers)} contain NaN or infinite values in {used} "
             "image(s), so there are no concepts in them",
-            "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
+            "the weights contain such values, or half precision overflows (then --precision fp32 helps)",
         )
     return used
 

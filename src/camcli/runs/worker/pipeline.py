@@ -111,13 +111,13 @@ def read_ahead(worker: Worker, items: Iterable[Item]) -> Iterator[Item | None]:
 
 
 def _mark_timed_out(seconds: float, item: Item) -> Item:
-    why = f"is not decoded after {seconds:g} s"
-    return replace(item, error=PictureError(why, "--timeout SECONDS gives it more, 0 as many as it takes"))
+    why = f"was not decoded within {seconds:g} s"
+    return replace(item, error=PictureError(why, "raise --timeout SECONDS, or set it to 0 for no limit"))
 
 
 def _was_out_of_memory(worker: Worker, item: Item) -> bool:
     if item.out_of_memory:
-        worker.note("memory was short while several images were decoded, so fewer are at a time from then on")
+        worker.note("memory ran short while several images were decoded, so fewer are decoded at a time from then on")
     return item.out_of_memory
 
 
@@ -188,8 +188,8 @@ def run_in_fitting_batches(
     if fits < before:
         worker.fitting_batch_sizes[id(explainer)] = fits
         worker.note(
-            f"{explainer.device} has not enough memory for {min(before, len(items))} images at a time: {fits} "
-            f"went at a time from then on (--batch-size {fits})"
+            f"{explainer.device} does not have enough memory for {min(before, len(items))} images at a time: {fits} "
+            f"from then on (--batch-size {fits})"
         )
     return done
 
@@ -208,7 +208,7 @@ def _try_batch(
         trouble = first_line(error)
     # Not in the handler, which would keep the failed batch's memory alive.
     if len(some) > 1 and trouble:
-        worker.note(f"a batch failed and was done image by image: {trouble}")
+        worker.note(f"a batch failed and was processed image by image: {trouble}")
     return [run_one(item) for item in some]
 
 
@@ -222,7 +222,7 @@ def _explain_group(worker: Worker, explainer: Explainer, group: Sequence[Item]) 
     except PictureError as error:
         reason = error
     except torch.OutOfMemoryError:
-        reason = PictureError(f"{explainer.device} has not enough memory for its group of {len(group)} images")
+        reason = PictureError(f"{explainer.device} does not have enough memory for its group of {len(group)} images")
     except Exception as error:
         reason = PictureError(f"the network fails on its group of {len(group)} images: {first_line(error)}")
     return [[reason] for _ in group]

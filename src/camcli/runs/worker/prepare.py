@@ -25,7 +25,7 @@ from camcli.runs.worker.item import Item
 if TYPE_CHECKING:
     from camcli.runs.worker.worker import Worker
 
-ONE_COLOUR = "the image is one colour: what is drawn comes from the network's borders"
+ONE_COLOUR = "the image is a single colour: the map shows border effects of the network"
 
 
 def prepare_item(worker: Worker, given: Item, admit: Admit) -> Item:

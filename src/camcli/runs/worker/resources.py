@@ -100,9 +100,9 @@ def compile_explainer(worker: Worker, total: int, trial_seconds: float) -> list[
         return []
     least = 0.0 if wanted else COMPILE_FROM_SECONDS * worker.batch_size / total
     noise = make_noise(worker.network, worker.batch_size)
-    why = "features come with the images" if worker.extras else ""
+    why = "the model takes extra features" if worker.extras else ""
     if len(worker.devices) > 1:
-        why = "whether it pays is measured on one device, and several are named, which must say the same"
+        why = "whether it pays is measured on one device, and several devices must compute the same"
     with worker.computing():
         done = CompileReport(reason=why) if why else compile_prefix(worker.explainer, noise, least)
     if done.reason:
@@ -110,8 +110,8 @@ def compile_explainer(worker: Worker, total: int, trial_seconds: float) -> list[
     pays = math.ceil(done.break_even_batches * worker.batch_size)
     before, after = (1000 * seconds / worker.batch_size for seconds in (done.seconds_before, done.seconds_after))
     return [
-        f"compiled in {done.compile_seconds:.0f} s: {', '.join(done.parts)}; {before:.1f} ms an image "
-        f"became {after:.1f}, which pays from {pays} images on"
+        f"compiled in {done.compile_seconds:.0f} s: {', '.join(done.parts)}; {before:.1f} ms per image became "
+        f"{after:.1f}, which pays from {pays} images on"
     ]
 
 

@@ -133,7 +133,7 @@ class Worker:
         explainer_notes = dict.fromkeys(note for explainer in self.explainers for note in explainer.notes)
         self.notes = [*network.notes, *resolved.notes, *explainer_notes]
         if job.precision == "tf32" and device.type != "cuda":
-            self.notes.append(f"TF32 is an arithmetic of GPUs: on {device} this is fp32")
+            self.notes.append(f"TF32 is for GPUs: on {device}, fp32 is used")
         self._notes_lock = Lock()
         self.decoding_notes: set[str] = set()
         if job.compile != "off":
@@ -257,7 +257,7 @@ def _describe_score(job: Job, explainer: Explainer) -> str:
 def _suggest_fixes(precision: str, device: torch.device) -> str:
     """Suggest options with which a network that fails may work."""
     ways = ["--precision fp32"] * (precision != "fp32") + ["--device cpu"] * (device.type != "cpu")
-    return f"try {', or '.join(ways)}" if ways else "call the model itself on such an image to see where"
+    return f"try {', or '.join(ways)}" if ways else "call the model itself on such an image to find out where"
 
 
 def _note_uneven(explainer: Explainer, size: tuple[int, int]) -> list[str]:
