@@ -503,7 +503,7 @@ def test_options_change_the_map_the_fingerprint_and_run_json(bring: Bring, paint
         (["-o", "sigma=nan"], "smooth: sigma cannot be 'nan'", "finite"),
         (["-o", "mean=perhaps"], "smooth: mean cannot be 'perhaps'", "true or false"),
         (["-o", "way=c"], "smooth: way cannot be 'c'", "there are: a, b"),
-        (["-o", "gradcam.samples=8"], "the method 'gradcam', which is not asked for", "asked for: smooth"),
+        (["-o", "gradcam.samples=8"], "the method 'gradcam', which this run does not use", "asked for: smooth"),
         (["-o", "maps"], "the option 'maps' is not name=value", "--out"),
         (["-o", "=3"], "the option '=3' is not name=value", ""),
         (["--method", "gradcam", "-o", "samples=8"], "gradcam has no option 'samples'", "there are none"),

@@ -306,7 +306,7 @@ def refused():
 
     many = seeded(nn.MultiheadAttention(8, 2, batch_first=True))
     return {
-        "with windows or heads among the samples": lambda x: x.flatten(0, 1).softmax(-1) @ x.flatten(0, 1),
+        "with windows or heads in the batch dimension": lambda x: x.flatten(0, 1).softmax(-1) @ x.flatten(0, 1),
         r"attention in windows \(3 of them for 1 image\)": lambda x: many(x[0], x[0], x[0])[0],
         "no attention that can be seen": Small(),
         r"attention in windows \(weights of shape 2x3x4x4 for 1 image\)": windows,
@@ -319,7 +319,7 @@ def refused():
         r"changes from attention to attention \(8, 4\)": lambda x: look(*[look(x, x, x)[:, :, ::2].clone()] * 3),
         "attentions 1 and 2 stand side by side": side_by_side,
         "mixed behind the softmax": lambda x: ((x @ x.transpose(-2, -1)).softmax(-1) * 2) @ x,
-        "whose use cannot be seen": lambda x: torch.einsum(
+        "whose use could not be traced": lambda x: torch.einsum(
             "nhqk,nhkd->nhqd", (x @ x.transpose(-2, -1)).softmax(-1), look(x, x, x)
         ),
         "over parts of the image": lambda x: look(*[x.unsqueeze(2)] * 3),

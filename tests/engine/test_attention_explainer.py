@@ -77,7 +77,7 @@ def test_the_notes_say_what_was_used(method):
         (timm_vit(), "attention of 3 blocks is used, tokens 4x4 after 1 prefix; the score reads the token 0"),
         (MODELS["timm distilled"][0](), "the score reads the tokens 0, 1"),
         (timm_vit(class_token=False, global_pool="avg"), "16 of 16 tokens, the mean of whose rows is shown"),
-        (timm_vit(class_token=False, global_pool="map"), "the score reads 1 query of the pooling behind them"),
+        (timm_vit(class_token=False, global_pool="map"), "the score reads 1 query of the pooling after them"),
     ):
         explain = Explainer(model, method=method)
         explain(pictures(1, SIZE), 0)

@@ -453,7 +453,7 @@ def test_tokens_that_the_end_tells_by_their_places_have_no_score_of_their_own():
     refuses(
         Placed(places=False),
         "maskclip",
-        "asks for the score of each token by itself, and what lies behind its blocks tells tokens by their places",
+        "needs the score of each single token, and what lies behind its blocks tells tokens by their places",
         pictures(1, 16),
     )
     # A weighted mean of copies is the token itself.

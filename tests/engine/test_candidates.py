@@ -141,7 +141,7 @@ def test_the_layer_that_only_looks_as_if_it_worked_is_refused_and_the_hint_names
     model = Pooler(pooled_of)
     with pytest.raises(RequestError, match=r"no gradient .* at the layer 'body'") as caught:
         Explainer(model, layers=["body"]).check(IMAGES[:1])
-    assert "the score is made of another of the tensors that it gives, which has no grid" in caught.value.message
+    assert "the score depends on another of the tensors that it returns, which has no grid" in caught.value.message
     assert "'body.conv2' works" in caught.value.hint
     with pytest.raises(RequestError, match="does not depend on the map's cells at the layer 'body'") as caught:
         Explainer(model, layers=["body"], method="ablation-cam").check(IMAGES[:1])

@@ -92,7 +92,7 @@ def test_a_closed_module_itself_is_explained_or_refused(way):
     if way in WHOLE:
         alike(maps(Stemmed(way), layers=["stem"]), maps(Stemmed(), layers=["stem"]))
         return
-    with pytest.raises(RequestError, match="the layer 'stem' cannot be looked at: the module 'stem' is") as caught:
+    with pytest.raises(RequestError, match="the layer 'stem' cannot be hooked: the module 'stem' is") as caught:
         maps(Stemmed(way), layers=["stem"])
     assert "or choose a layer outside" in caught.value.hint
 
@@ -116,7 +116,7 @@ def test_a_layer_inside_is_refused_with_the_reason(way):
         ("guided-gradcam", "changes how gradients pass each ReLU"),
         ("rollout", "follows attention through every operation"),
         ("gae", "follows attention through every operation"),
-        ("ablation-cam", "runs the part of the network behind a layer alone"),
+        ("ablation-cam", "reruns only the part of the network after a layer"),
         ("fullgrad", "needs the bias of every operation"),
     ],
 )
@@ -129,7 +129,7 @@ def test_what_must_see_everything_is_refused_with_the_reason(way, method, why):
 @every_way
 def test_a_model_closed_as_a_whole_has_no_layers_to_look_at(way):
     model = CLOSED[way](Stemmed().requires_grad_(False))
-    with pytest.raises(RequestError, match="no layer can be looked at: the model is") as caught:
+    with pytest.raises(RequestError, match="no layer can be hooked: the model is") as caught:
         maps(model, layers=["conv"])
     assert "before torch.compile" in caught.value.hint or "as Python code" in caught.value.hint
     with pytest.raises(RequestError, match=r"guided-backprop .*, and the model is"):

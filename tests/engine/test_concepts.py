@@ -385,7 +385,7 @@ def test_other_methods_have_one_map_and_methods_of_concepts_ask_for_no_class(bri
         Explainer(Pooled(), layers=["last"], method=bring(several))(pictures(1, 16))
     with pytest.raises(RequestError, match="are of no class, and asks for grad"):
         Explainer(Pooled(), method=bring(asking, kind="concept"))
-    with pytest.raises(RequestError, match="asks for 'basis', and is of kind gradient"):
+    with pytest.raises(RequestError, match="takes 'basis', and is of kind gradient"):
         Explainer(Pooled(), method=bring(fitted_to))
 
 

@@ -92,7 +92,7 @@ def test_several_paths_keep_the_order_asked_and_each_layer_once():
         ("blocks.0.norm3", "'blocks.0' has no 'norm3'", "'blocks.0' has 3: norm1, attn, norm2"),
         ("blocks.x", "'blocks' has no 'x'", "'blocks' has 12: 0, 1, 2"),
         ("blocks[12:]", "'blocks' has no '[12:]'", "'blocks' has 12: 0, 1, 2"),
-        ("stem.conv", "'stem' has nothing inside, so no 'conv'", "use 'stem' itself"),
+        ("stem.conv", "'stem' has no submodules, so no 'conv'", "use 'stem' itself"),
         ("stage*", "the model (Model) has no 'stage*'", "stem, layer1"),
         ("layer*.norm1", "'layer1' has no 'norm1'", "'layer1' has 2: 0, 1"),
         ("*.norm1", "'layer1' has no 'norm1'", "'layer1' has 2: 0, 1"),

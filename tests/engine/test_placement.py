@@ -304,7 +304,7 @@ def test_where_a_layer_looks_is_said_where_it_cannot_be_measured():
     explain = Explainer(Blind(*RESNET), layers=["last"])
     [[one]] = explain(torch.rand(1, 3, 32, 32), 0)
     assert one.placement is None
-    assert explain.locations["last"].unknown_reason == "no gradient goes back from it to the input"
+    assert explain.locations["last"].unknown_reason == "no gradient flows from it to the input"
     assert any("where the layer 'last' looks cannot be measured" in note for note in explain.notes)
 
 

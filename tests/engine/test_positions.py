@@ -188,7 +188,7 @@ def test_nothing_is_left_behind_by_a_forward_that_fails_or_ends_early(towers, ki
 def test_a_size_that_is_cut_into_no_whole_patches_is_refused_with_its_patches(towers):
     with (
         untouched(module := clip(towers, "class token").module),
-        pytest.raises(ValueError, match="patches of 8x8, which do not go into it evenly"),
+        pytest.raises(ValueError, match="patches of 8x8, which do not divide it evenly"),
     ):
         module(torch.rand(1, 3, 36, 32))
 
@@ -449,6 +449,6 @@ def test_a_run_says_how_positions_were_interpolated(towers, here, paint):
     assert result.exit_code == 0, result.output
     said = " ".join(result.stderr.split())
     assert "explained at other input sizes too: 24x24, 40x40" in said
-    assert "positions are interpolated to the cells of each input (bicubic, antialiased)" in said
+    assert "position embeddings are interpolated to each input's grid (bicubic, antialiased)" in said
     assert "positions are interpolated" in json.dumps(facts("camcli-out"))
     assert np.load("camcli-out/a.png.npy").shape == (4, 4)

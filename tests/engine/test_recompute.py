@@ -460,11 +460,15 @@ class Around(nn.Module):
     ("model", "method", "words"),
     [
         (Around(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)), "saliency", "no part of the network keeps much more"),
-        (Around(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1)), "rise", "nothing is kept for a way back"),
+        (
+            Around(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1)),
+            "rise",
+            "no activations are stored for a backward pass",
+        ),
         (
             Around(Counting(), Counting()),
             "saliency",
-            "the parts of the network give another output when they are computed again",
+            "the parts of the network give a different output when they are recomputed",
         ),
     ],
 )
@@ -472,7 +476,7 @@ def test_where_it_changes_nothing_that_is_said(model, method, words):
     model = model.double().eval()
     explain = Explainer(model, method=method, recompute=True, options={"samples": 20} if method == "rise" else {})
     explain.check(pictures(1, 16))
-    assert f"--recompute changes nothing here: {words}" in " ".join(explain.notes)
+    assert f"--recompute has no effect here: {words}" in " ".join(explain.notes)
     assert explain.findings.plan.checkpointed_modules == ()
     assert not any("recompute" in note for note in Explainer(model, method="saliency").notes)
 
@@ -498,7 +502,7 @@ def test_parts_that_fail_when_they_run_again_are_left_as_they_are():
     model = Turning(*(Once() for _ in range(4)))
     explain = Explainer(model, method="saliency", recompute=True)
     [[one]] = explain(pictures(1, 16), 1)
-    assert "--recompute changes nothing here: the parts of the network cannot be computed again" in explain.notes[-1]
+    assert "--recompute has no effect here: the parts of the network cannot be computed again" in explain.notes[-1]
     [[plain]] = Explainer(model, method="saliency")(pictures(1, 16), 1)
     assert np.array_equal(one.map, plain.map)
 

@@ -60,7 +60,7 @@ def test_dropout_that_evaluation_switches_off_is_nothing_to_tell():
 
 @pytest.mark.parametrize(
     ("kind", "why"),
-    [(Normed, " (a batch norm takes its statistics from the batch in 'norm1' (BatchNorm2d))"), (Centred, "")],
+    [(Normed, " (a batch norm uses batch statistics in 'norm1' (BatchNorm2d))"), (Centred, "")],
 )
 def test_where_the_batch_matters_each_image_is_explained_by_itself(kind, why):
     model, images = kind(), pictures(3, 16)

@@ -206,7 +206,7 @@ def test_a_title_above_the_names_is_told(tiny: str) -> None:
     Path("n.txt").write_text("label\n" + "".join(f"insect {number}\n" for number in "abcdefghij"[:count]))
     with pytest.raises(RequestError, match=f"has {count + 1} names, and .* has {count} classes") as caught:
         camcli.load(tiny, labels="n.txt")
-    assert caught.value.hint == "its first line, 'label', looks like a title: take it out"
+    assert caught.value.hint == "its first line, 'label', looks like a header: remove it"
 
 
 # ---- two names for one logit

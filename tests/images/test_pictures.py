@@ -705,4 +705,4 @@ def test_what_is_named_twice_is_done_once_and_said():
     lay("a.jpg", "p/b.jpg")
     unread = SkippedFiles()
     assert names("a.jpg", "./a.jpg", "p/../a.jpg", "p", "p/b.jpg", skipped=unread) == ["a.jpg", "p/b.jpg"]
-    assert unread.describe() == "3 image(s) are named more than once, and each is done once"
+    assert unread.describe() == "3 image(s) are named more than once, and each is processed once"

@@ -337,7 +337,7 @@ def test_towers_need_no_prompts_and_take_none():
         load("open_clip:ViT-S-32-alt", text=("a cat",))
     assert "leave --text out" in caught.value.hint
     # Nor are they missed where there are weights: what is missed is the weights.
-    with pytest.raises(RequestError, match="does not say which weights"):
+    with pytest.raises(RequestError, match="does not name its weights"):
         load_model("open_clip:ViT-B-32", head="none")
     with pytest.raises(RequestError, match="no classes of its own") as caught:
         load_model("open_clip:ViT-B-32")
@@ -372,7 +372,7 @@ def test_an_architecture_that_has_no_head():
     with_one = load_model(name, weights="random", size="56")
     assert len(with_one.labels) == 10
     headless = timm.create_model("test_vit", num_classes=0)
-    with pytest.raises(RequestError, match="gives features, no class scores") as caught:
+    with pytest.raises(RequestError, match="returns features, not class scores") as caught:
         timm_source.build_network(headless, "timm:test_vit", spec.ModelSpec("test_vit"), "")
     assert "--head none" in caught.value.hint
 
@@ -523,7 +523,7 @@ def test_channels_are_found_by_their_numbers():
     assert caught.value.hint == "the model has 96 channels, counted from 0 to 95"
     with pytest.raises(RequestError, match="there is no channel 'tabby'") as caught:
         network.labels.find("tabby")
-    assert "a channel is named by its number (0 to 95)" in caught.value.hint
+    assert "a channel is given by its index (0 to 95)" in caught.value.hint
     with pytest.raises(RequestError, match="there is no channel 96") as caught:
         Explainer(network)(pictures(1, 160, dtype=torch.float32), 96)
     assert "96 channels" in caught.value.hint

@@ -55,7 +55,9 @@ def test_a_dropout_before_the_linear_layer():
     module, notes = fit.load_weights(build, held(made.state_dict()), "Net")
     images = torch.rand(2, 3, 8, 8)
     assert torch.equal(module.eval()(images), made(images))
-    assert notes == ("the head is 'fc.1' in the weights file, its one linear layer that fits: 6 features to 3 classes",)
+    assert notes == (
+        "the head is 'fc.1' in the weights file, its only linear layer that fits: 6 features to 3 classes",
+    )
 
 
 @pytest.mark.parametrize(("body", "head"), [("backbone", "classifier"), ("model", "head"), ("encoder", "fc")])
@@ -74,7 +76,7 @@ def test_what_only_training_uses_is_left_out_and_said():
     state = {**made.state_dict(), "criterion.weight": torch.ones(4), "arc_loss.weight": torch.ones(4, 6)}
     module, notes = fit.load_weights(build, held(state), "Net")
     assert torch.equal(module.fc.weight, made.classifier.weight)
-    assert notes[1] == "not taken from the weights file: criterion.weight, arc_loss.weight"
+    assert notes[1] == "not loaded from the weights file: criterion.weight, arc_loss.weight"
 
 
 def test_a_linear_layer_without_bias_gives_a_bias_of_zero():

@@ -201,7 +201,7 @@ class TestResolve:
             ("torchvision:fasterrcnn_resnet50_fpm", "torchvision has no model", "'fasterrcnn_resnet50_fpn'"),
             ("open_clip:ViT-B-3", "open_clip has no model", "'ViT-B-32'"),
             ("open_clip:ViT-B-32/openay", "no weights 'openay'", "did you mean 'openai'"),
-            ("open_clip:ViT-B-32", "does not say which weights", "laion2b_s34b_b79k"),
+            ("open_clip:ViT-B-32", "does not name its weights", "laion2b_s34b_b79k"),
             ("open_clip:ViT-B-16-SigLIP/webli", "transformers", "pip install transformers"),
             ("local-dir:/does/not/exist", "config.json", "save_for_hf"),
             ("open_clip:local-dir:/does/not/exist", "open_clip_config.json", "leave open_clip: out"),
@@ -415,7 +415,7 @@ class TestTimm:
 
     def test_a_model_without_a_head_gives_no_scores(self):
         headless = timm.create_model("test_vit", num_classes=0)
-        with pytest.raises(RequestError, match="timm:test_vit gives features, no class scores"):
+        with pytest.raises(RequestError, match="timm:test_vit returns features, not class scores"):
             timm_source.build_network(headless, "timm:test_vit", ModelSpec("test_vit"), "")
 
     def test_retired_names_lead_to_todays(self):

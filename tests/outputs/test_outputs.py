@@ -153,8 +153,8 @@ def captions(map_, style=STYLE):
 
 
 def test_the_panel_shows_the_gradient_of_a_map_at_the_input():
-    assert captions(None) == ["picture", "heatmap", "overlay"]
-    assert captions(GRADIENT) == ["picture", "heatmap", "overlay, smoothed", "signed gradient, on its own scale"]
+    assert captions(None) == ["image", "heatmap", "overlay"]
+    assert captions(GRADIENT) == ["image", "heatmap", "overlay, smoothed", "signed gradient, on its own scale"]
 
 
 @pytest.mark.parametrize("size", [(300, 200), (4000, 3000), (16, 16), (5000, 20), (20, 5000), (1, 1)])
@@ -185,7 +185,7 @@ def test_the_panel_says_class_index_score_probability_method_layer_and_notes():
 @pytest.mark.parametrize(
     ("style", "says"),
     [
-        (STYLE, "1 = 0.72, this map's strongest"),
+        (STYLE, "1 = 0.72, maximum of this map"),
         (Style("inferno", 0.6, "run", 1.5), "1 = 1.5, the run's strongest (this map's is 0.72)"),
         (Style("inferno", 0.6, "none"), "1 = 1, not normalised (this map's strongest is 0.72)"),
     ],

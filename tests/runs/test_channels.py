@@ -492,7 +492,7 @@ def test_if_no_picture_can_be_done_nothing_is_written(here: Path, tiny: str) -> 
     (here / "a.png").write_bytes(b"")
     result = rank(tiny, "a.png")
     assert result.exit_code == 1
-    assert "no image could be done, so there is nothing to rank" in result.stderr
+    assert "no image could be processed, so there is nothing to rank" in result.stderr
     assert not Path("out").exists()
 
 
@@ -519,7 +519,7 @@ def test_a_batch_that_fails_is_done_picture_by_picture(paint: Paint, tiny_file: 
     monkeypatch.setattr(activations, "read_activations", forward)
     outcomes = [one for [one] in ranking]
     assert [one.error for one in outcomes] == [None, "the network fails on this image: too bright for me"]
-    assert "a batch failed and was done image by image: too bright for me" in ranking.notes
+    assert "a batch failed and was processed image by image: too bright for me" in ranking.notes
     assert ranking.write()[0].pictures == 1
 
 
@@ -558,7 +558,7 @@ def test_what_an_untrained_network_gives_says_so(paint: Paint, tiny: str, pixels
     assert (pixels("out/channels.untrained.png")[-5, 5] == banner.BANNER_COLOUR).all()
     assert json.loads(Path("out/channels.json").read_text())["untrained"]
     assert all(json.loads(line)["untrained"] for line in result.stdout.splitlines())
-    assert "this ranking means nothing, and every file says so" in result.stderr
+    assert "this ranking means nothing, and every file is marked so" in result.stderr
 
 
 def test_another_ranking_is_not_replaced_unasked_the_same_is(paint: Paint, tiny: str) -> None:
@@ -606,7 +606,7 @@ def test_a_folder_with_a_ranking_holds_no_pictures(paint: Paint, tiny: str) -> N
         (["-l", "*"], "the channels of one layer are ranked, and 2 are named: stem, body"),
         (["-l", "sten"], "did you mean 'stem'?"),
         (["-l", "stem", "--channel", "3"], "there is no channel 3 at the layer 'stem'"),
-        (["-l", "stem", "--channel", "red"], "--channel 'red' is not a channel's number"),
+        (["-l", "stem", "--channel", "red"], "--channel 'red' is not a channel index"),
         (["-l", "stem", "--sort", "correlation"], "nothing says with what"),
         (["-l", "stem", "--sort", "beauty"], "--sort"),
         (["-l", "stem", "--top", "0"], "--top"),

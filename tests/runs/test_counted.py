@@ -197,7 +197,7 @@ def test_results_of_other_versions_stay_where_that_is_asked_for(paint: Paint, go
         go("in", save=("array",))
     assert caught.value.hint.startswith("keep them beside the new ones with --accept-versions, choose another folder")
     run = done("in", model=tiny, save=("array",), accept_versions=True)
-    note = "earlier results made by camcli 0.0.9, torch 1.0 count as done, as --accept-versions has it"
+    note = "earlier results made by camcli 0.0.9, torch 1.0 count as done (--accept-versions)"
     assert note in run.notes
     assert note in facts()["notes"]
     assert (facts()["skipped"], facts()["pictures"]) == (2, 3)

@@ -77,7 +77,7 @@ def test_names(machine, gpus: int, words: str, names: list[str]) -> None:
         (0, "cuda:all", "there is no device 'cuda:all' here", "there are: auto, cpu"),
         (2, "cuda:0,cuda:2", "there is no device 'cuda:2' here", "there are: auto, cpu, cuda:0, cuda:1, cuda:all"),
         (0, "cpu,", "there is no device '' here", "there are: auto, cpu"),
-        (2, "auto,cuda:1", "names auto among others, which chooses one", "name each: cpu, cuda:0, cuda:1"),
+        (2, "auto,cuda:1", "combines auto, which chooses one, with others", "name each: cpu, cuda:0, cuda:1"),
         (1, "cuda:0,cpu", "names devices of several kinds, which round differently", "name devices of one kind"),
     ],
 )
@@ -458,7 +458,7 @@ def test_a_batch_that_fails_on_one_copy_is_done_picture_by_picture_with_one_note
         with Run(job) as run:
             outcomes = [one for [one] in run]
         assert [bool(one.error) for one in outcomes] == [number % 4 == 1 for number in range(12)]
-        assert run.notes.count("a batch failed and was done image by image: too bright for me") == 1
+        assert run.notes.count("a batch failed and was processed image by image: too bright for me") == 1
         ledgers.append(said(device))
     assert ledgers[0] == ledgers[1]
 

@@ -225,5 +225,5 @@ def test_a_system_out_of_threads_is_said(paint: Paint, tiny: str, monkeypatch) -
     monkeypatch.setattr("concurrent.futures.ThreadPoolExecutor.submit", none)
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 1
-    assert "error: the system starts no more threads: its limit of them is reached" in result.stderr
+    assert "error: the system cannot start more threads: its limit is reached" in result.stderr
     assert "--workers 1" in result.stderr

@@ -137,12 +137,12 @@ def test_every_field_is_tried_here() -> None:
         ({"alpha": -0.1}, "alpha cannot be -0.1"),
         ({"alpha": float("nan")}, "alpha cannot be nan"),
         ({"min_score": 1.01}, "min_score cannot be 1.01"),
-        ({"target": ()}, "no target is named"),
+        ({"target": ()}, "no target is given"),
         *(
             ({"size": size}, f"size cannot be '{size}'")
             for size in ("0", "-1", "x", "256x", "x256", "1x2x3", "256 x 384", "0x224", "224.0", "big", "1000000")
         ),
-        ({"save": ()}, "nothing is to be saved"),
+        ({"save": ()}, "no output format is given"),
         *(({"wrap": words}, f"wrap cannot be '{words}'") for words in ("w.py", "w.py:", ":Wrapper")),
         *(({"text_tower": words}, f"text_tower cannot be '{words}'") for words in ("w.py", "w.py:", ":embed")),
         ({"template": ("a photo",)}, "'a photo' has no places for a prompt"),

@@ -304,8 +304,8 @@ def test_where_no_prompt_has_a_map_nothing_is_summed_up(three: None, ask: Ask, b
 
     result = ask(*SAY, "in", "--method", bring(nothing))
     assert result.exit_code == 1
-    assert "failed: in/a.png: no prompt has a map; of the first: the map of" in result.stderr
-    assert "no image could be done, so there is nothing to sum up" in result.stderr
+    assert "failed: in/a.png: no prompt has a map; the first failed with: the map of" in result.stderr
+    assert "no image could be processed, so there is nothing to summarise" in result.stderr
     assert [row["prompts"] for row in lines()] == [[], [], []]
     assert written() == ["prompts.json", LINES_FILE]
 
@@ -453,7 +453,7 @@ def test_explain_may_write_to_the_same_folder_and_neither_finds_the_others_pictu
 def test_random_weights_are_marked_everywhere(three: None, ask: Ask) -> None:
     result = ask(*SAY, "in", "--weights", "random")
     assert result.exit_code == 0, result.output
-    assert "these maps mean nothing, and every output says so" in result.stderr
+    assert "these maps mean nothing, and every output is marked so" in result.stderr
     assert written() == sorted(
         [
             *(f"in/{name}.png.untrained.prompts.png" for name in "abc"),
@@ -556,7 +556,7 @@ def test_a_picture_that_is_gone_is_said_to_be(three: None, clip: str) -> None:
         list(sensitivity)
         Path("in/a.png").unlink()
         sensitivity.finish()
-    assert sensitivity.notes[-1] == "1 image(s) could not be seen again for the summary: in/a.png"
+    assert sensitivity.notes[-1] == "1 image(s) could not be read again for the summary: in/a.png"
     assert facts()["notes"][-1] == sensitivity.notes[-1]
 
 

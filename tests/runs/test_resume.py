@@ -117,7 +117,7 @@ def test_nothing_is_dropped_for_a_run_that_did_nothing(go: Go, here: Path, tiny:
     job = Job(model=tiny, inputs=("c.png",), out="out", device="cpu", colormap="jet", overwrite=True, drop_others=True)
     with Run(job) as run:
         list(run)
-    assert run.notes[-1] == "no image could be done, so the results of other jobs stay"
+    assert run.notes[-1] == "no image could be processed, so the results of other jobs are kept"
     assert (changes(before), ledger()[:2]) == (set(), lines)
 
 

@@ -496,8 +496,8 @@ def test_a_prompt_that_is_cut_is_a_note(clip: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"contrast": ("a wall",)}, "'a wall' means nothing without prompts"),
-        ({"template": ("a {}",)}, "'a {}' means nothing without prompts"),
+        ({"contrast": ("a wall",)}, "'a wall' has no effect without prompts"),
+        ({"template": ("a {}",)}, "'a {}' has no effect without prompts"),
         ({"text": ("a cat",), "text_tower": "t.py:f"}, "has a text tower of its own"),
         ({"text": ("a cat",), "head": "none"}, "prompts are the classes of a model"),
     ],

@@ -62,7 +62,7 @@ def test_probabilities_are_shown_as_given_and_are_what_is_explained(end):
         assert one.probability == pytest.approx(p)
         assert one.score == pytest.approx(p)
     assert explain.activation == explain.network.activation == "probabilities"
-    assert explain.describe_target() == "a class's probability, as the model gives it"
+    assert explain.describe_target() == "class probability, as returned by the model"
     [note] = explain.notes
     assert note.startswith("the model's outputs are probabilities already (from 0 to 1 on noise")
     assert ("summing to 1" in note) == ("sigmoid" not in end)
@@ -121,13 +121,13 @@ def test_a_map_of_a_probability_is_that_of_its_gradient():
 def test_the_scores_are_numbers_of_probabilities():
     model = named(Scored(LOGS, lambda s: s.softmax(1)), 4)
     for score, wanted, said in [
-        ("logit", 0.25, "a class's probability, as the model gives it"),
-        ("probability", 0.25, "a class's probability, as the model gives it"),
+        ("logit", 0.25, "class probability, as returned by the model"),
+        ("probability", 0.25, "class probability, as returned by the model"),
         ("logprob", math.log(0.25), "the logarithm of a class's probability"),
         (
             "margin",
             0.25 - 0.45,
-            "a class's probability, as the model gives it, minus that of the strongest other class",
+            "class probability, as returned by the model, minus that of the strongest other class",
         ),
     ]:
         explain = Explainer(model, layers=["layer"], score=score)
@@ -248,7 +248,7 @@ def test_pixels_of_a_segmentation_that_gives_probabilities_are_those_above_a_hal
         assert one.score == pytest.approx(float(table[pixels].sum()))
         assert one.probability == pytest.approx(float(table[pixels].mean()))
     assert explain.describe_target() == (
-        "a class's probabilities, as the model gives them, summed over the pixels where the model predicts it"
+        "class probabilities, as returned by the model, summed over the pixels where the model predicts it"
     )
 
 

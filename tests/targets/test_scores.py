@@ -344,7 +344,7 @@ def test_a_silent_channel_is_shown_as_it_is_and_said(method):
         headless[0].bias[2] = -1000
     [[silent, loud]] = Explainer(named(headless, 12, headless=True), layers=["1"], method=method)(IMAGES[:1], [[2, 1]])
     assert not silent.map.any()
-    assert silent.notes == ("channel 2 is silent here: it is zero everywhere, and so is its map",)
+    assert silent.notes == ("channel 2 is inactive here: it is zero everywhere, and so is its map",)
     assert (silent.channel, silent.score) == (2, 0)
     assert loud.map.any()
     assert not loud.notes

@@ -136,7 +136,7 @@ def test_channels_by_their_numbers_each_once() -> None:
 
 @pytest.mark.parametrize("word", ["channel:", "channel:x", "channel:1,", "channel:-1", "channel:1-3", "channel:1.0"])
 def test_what_is_no_number_names_no_channel(word: str) -> None:
-    with pytest.raises(RequestError, match="does not name channels by their numbers"):
+    with pytest.raises(RequestError, match="does not name channels by index"):
         resolve([word], of(LABELS))
 
 
@@ -158,7 +158,7 @@ def test_channels_and_classes_do_not_go_together(words: tuple[str, ...]) -> None
 
 @pytest.mark.parametrize("word", ["channels:", "channels:5", "channels:top", "channels:top:0", "channels:top:x"])
 def test_how_many_channels_must_be_said(word: str) -> None:
-    with pytest.raises(RequestError, match="does not say how many channels"):
+    with pytest.raises(RequestError, match="does not give a number of channels"):
         count_top_channels([word])
 
 

@@ -213,7 +213,7 @@ def _check_blocks(
     if len(shapes) > 1:
         raise no_blocks_error(f"their inputs and outputs have several shapes ({forms})")
     if any(shape[0] != 1 for shape in shapes):
-        raise no_blocks_error(f"what they hand on is {forms} for one image, so its rows do not correspond to images")
+        raise no_blocks_error(f"their output is {forms} for one image, so its rows do not correspond to images")
     for block in blocks:
         with torch.no_grad(), AttentionCapture(1, with_values=False, graph_from=-1):
             rerun_output = calls[block].run(block)
@@ -248,13 +248,13 @@ def _probe_single_token(
     if not found:
         return replace(
             block_stack,
-            no_token_score=("the part of the network after its blocks cannot be run on copies of one token"),
+            no_token_score="the part of the network after its blocks cannot be run on copies of one token",
         )
     few, many = found[min(found)], found[max(found)]
     if not _agrees(runner, few, many, max(REPLAY_TOLERANCE, COPY_TOLERANCE_EPS * torch.finfo(tokens.dtype).eps)):
         return replace(
             block_stack,
-            no_token_score=("the part of the network after its blocks depends on token positions or mixes neighbours"),
+            no_token_score="the part of the network after its blocks depends on token positions or mixes neighbours",
         )
     shorter = 1 if block_stack.replay_plan.whole_network else tokens.shape[1] // min(found)
     return replace(
