@@ -285,10 +285,8 @@ def test_interrupted_it_says_so_and_what_was_done_stays(
         said = process.stderr.read().decode()
     assert process.returncode == code, said
     assert time.monotonic() - sent < 5
-    assert said.index("stopping: what is being read and written is finished first") < said.index(
-        "interrupted; what was"
-    )
-    assert "interrupted; what was done stays" in said
+    assert said.index("stopping after the images in progress") < said.index("interrupted; what was")
+    assert "interrupted; finished results are kept" in said
     assert "Traceback" not in said
     done = [row["name"] for row in ledger()]
     assert done[0] == first["name"] == "in/0.png"
@@ -325,7 +323,7 @@ def test_a_second_interrupt_ends_it_at_once(paint: Paint, tiny: str) -> None:
             said += process.stderr.readline()
         time.sleep(2)
         process.send_signal(signal.SIGINT)
-        while "stopping: what is being read and written" not in said:
+        while "stopping after the images in progress" not in said:
             said += process.stderr.readline()
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)  # it is stopping already
@@ -402,7 +400,7 @@ def test_a_dead_layer_ends_layers_and_explain_alike(here: Path, paint: Paint) ->
     for words in (["layers", "timm:test_vit", "blocks.-1"], ["explain", *asked]):
         result = do(*words)
         assert result.exit_code == 2
-        assert "is given only the prefix tokens of 'norm'" in result.stderr
+        assert "takes only the prefix tokens of 'norm'" in result.stderr
         assert "'blocks.5.norm1' works" in result.stderr
     # The tree is shown all the same.
     assert "blocks.5.norm1" in do("layers", "timm:test_vit", "blocks.-1").stdout
@@ -417,8 +415,8 @@ def test_layout_and_call_can_be_given(here: Path, paint: Paint) -> None:
     for words, said in (
         ((*named, "nchw"), "1x101x64 cannot be read as nchw"),
         ((*named, "grid"), "layout cannot be 'grid'"),
-        (("--layout", "nchw"), "without the layer it is meant for"),
-        (("--layer", "blocks.-1.norm1", "--call", "2"), "has no run 2: it runs once"),
+        (("--layout", "nchw"), "was given without a layer"),
+        (("--layer", "blocks.-1.norm1", "--call", "2"), "has no call 2: it is called once"),
     ):
         result = do(*asked, *words, "--overwrite")
         assert result.exit_code == 2
@@ -459,7 +457,7 @@ def test_a_method_is_told_with_its_options_whatever_the_terminal(bring: Bring, m
         "Not for: anything else.",
         "",
         "Options, by -o name=value:",
-        "samples\ta whole number\t4\thow many are drawn.",
+        "samples\tan integer\t4\thow many are drawn.",
         "sigma\ta number\t0.5\tof the noise, in units of the input.",
         "mean\ttrue or false\ttrue\t",
         "way\ta, b\ta\tone of two.",
@@ -498,8 +496,8 @@ def test_options_change_the_map_the_fingerprint_and_run_json(bring: Bring, paint
     [
         (["-o", "sample=8"], "smooth has no option 'sample'", "did you mean 'samples'?"),
         (["-o", "x=8"], "smooth has no option 'x'", "there are: mean, samples, sigma, way"),
-        (["-o", "samples=a few"], "smooth: samples cannot be 'a few'", "a whole number"),
-        (["-o", "samples=1.5"], "smooth: samples cannot be '1.5'", "a whole number"),
+        (["-o", "samples=a few"], "smooth: samples cannot be 'a few'", "an integer"),
+        (["-o", "samples=1.5"], "smooth: samples cannot be '1.5'", "an integer"),
         (["-o", "sigma=nan"], "smooth: sigma cannot be 'nan'", "finite"),
         (["-o", "mean=perhaps"], "smooth: mean cannot be 'perhaps'", "true or false"),
         (["-o", "way=c"], "smooth: way cannot be 'c'", "there are: a, b"),
@@ -515,12 +513,12 @@ def test_options_change_the_map_the_fingerprint_and_run_json(bring: Bring, paint
         (["--fuse", "max"], "the maps of several layers can be fused", ""),
         (
             ["--fuse", "paper", "--method", "gradcam", "-l", "stem", "-l", "body"],
-            "does not say how maps",
+            "does not define how maps",
             "--fuse mean",
         ),
         (["--scales", "0.5,x"], "scales cannot be '0.5,x'", "0.75,1,1.25"),
         (["--augment", "turn"], "augment cannot be 'turn'", "flip, flip-vertical"),
-        (["--eigen-smooth"], "not made of activation and gradient alone", "gradcam or hirescam"),
+        (["--eigen-smooth"], "not computed from activations and gradient alone", "gradcam or hirescam"),
     ],
 )
 def test_what_cannot_be_asked_of_a_method_is_refused_before_the_first_picture(

@@ -117,7 +117,7 @@ def test_a_run_says_its_precision(sample_images: Path, tmp_path: Path):
         assert not [one.error for some in run for one in some if one.error]
     said = json.loads((tmp_path / "run.json").read_text())
     assert said["precision"] == said["job"]["precision"] == "tf32"
-    assert any("on cpu this is fp32" in note for note in said["notes"])
+    assert any("on cpu, fp32 is used" in note for note in said["notes"])
 
 
 def test_folding_is_proven_to_the_rounding_in_use(allowed):
@@ -177,6 +177,6 @@ def test_proofs_hold_to_the_rounding_in_use(allowed, method):
     with Rounding(), float32_precision("tf32"):
         explainer = Explainer(model, method=method, layers=layers, recompute=True)
         found = explainer(images, 1)
-    assert not any("cannot be run alone" in note or "give another output" in note for note in explainer.notes)
+    assert not any("cannot be run alone" in note or "give a different output" in note for note in explainer.notes)
     for [one], [other] in zip(exact, found, strict=True):
         assert np.abs(one.map - other.map).max() <= 0.05 * np.ptp(one.map)

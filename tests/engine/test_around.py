@@ -76,7 +76,7 @@ def test_what_cannot_be_fused_is_refused():
         Explainer(Small(), layers=["conv2"], fuse="mean")
     with pytest.raises(RequestError, match="but there is one"):
         Explainer(Small(), fuse="mean")(pictures(1, 16))
-    with pytest.raises(RequestError, match="of gradcam does not say"):
+    with pytest.raises(RequestError, match="of gradcam does not define"):
         Explainer(Small(), layers=["conv2", "conv1"], fuse="paper")
     with pytest.raises(RequestError, match="guided-gradcam are signed"):
         Explainer(Small(), layers=["conv2", "conv1"], method="guided-gradcam", fuse="mean")
@@ -183,7 +183,7 @@ def test_a_model_of_one_size_is_refused_with_its_words():
             return super().forward(x)
 
     explain = Explainer(Strict(), layers=["conv2"], scales=(1.0, 0.75))
-    with pytest.raises(RequestError, match=r"not take its input of 32x32 scaled by 0.75: height 24 is not") as caught:
+    with pytest.raises(RequestError, match=r"not accept its input of 32x32 scaled by 0.75: height 24 is not") as caught:
         explain.check(pictures(1, 32))
     assert "--scales" in caught.value.hint
 
@@ -244,12 +244,14 @@ def test_what_has_no_channels_parts_cannot_be_smoothed(bring, method):
     bring(lambda act, score_of: act.sum(1), "asker")
     bring(lambda act: act.sum(1) / act.shape[1], "mean")
     layers = [] if method == "guided-backprop" else ["conv2"]
-    with pytest.raises(RequestError, match=r"of each of the layer's channels|made of activation and gradient alone"):
+    with pytest.raises(
+        RequestError, match=r"is not a sum over the layer's channels|computed from activations and gradient alone"
+    ):
         Explainer(Small(), layers=layers, method=method, eigen_smooth=True).check(pictures(1, 16))
 
 
 def test_a_fused_map_that_is_zero_says_so_of_its_layers(bring):
     name = bring(lambda act: -act.square().mean(1), "negative")
     explain = Explainer(Small(), layers=["conv2", "relu1"], method=name, fuse="max")
-    with pytest.raises(PictureError, match=r"nothing at the layers 'conv2\+relu1' speaks for it here"):
+    with pytest.raises(PictureError, match=r"nothing at the layers 'conv2\+relu1' raises its score here"):
         explain(pictures(1, 16), 1)

@@ -308,17 +308,19 @@ def refused():
     return {
         "with windows or heads in the batch dimension": lambda x: x.flatten(0, 1).softmax(-1) @ x.flatten(0, 1),
         r"attention in windows \(3 of them for 1 image\)": lambda x: many(x[0], x[0], x[0])[0],
-        "no attention that can be seen": Small(),
+        "no attention was found in it": Small(),
         r"attention in windows \(weights of shape 2x3x4x4 for 1 image\)": windows,
-        r"whose keys are thinned out \(8 queries, 4 keys\)": lambda x: look(look(x, x[:, :, ::2], x[:, :, ::2]), x, x),
-        r"thins its tokens out \(4 queries, 8 keys\)": lambda x: look(look(x[:, :, ::2], x, x), x, x),
+        r"with a reduced number of keys \(8 queries, 4 keys\)": lambda x: look(
+            look(x, x[:, :, ::2], x[:, :, ::2]), x, x
+        ),
+        r"reduces the number of tokens \(4 queries, 8 keys\)": lambda x: look(look(x[:, :, ::2], x, x), x, x),
         "only attention is a pooling": lambda x: look(x[:, :, :1], x, x),
         r"class attention or pooling \(1 query, 9 keys\), and not over the 8 tokens before": lambda x: look(
             x[:, :, :1], *[torch.cat([x[:, :, :1], look(x, x, x)], 2)] * 2
         ),
-        r"changes from attention to attention \(8, 4\)": lambda x: look(*[look(x, x, x)[:, :, ::2].clone()] * 3),
-        "attentions 1 and 2 stand side by side": side_by_side,
-        "mixed behind the softmax": lambda x: ((x @ x.transpose(-2, -1)).softmax(-1) * 2) @ x,
+        r"changes between its attentions \(8, 4\)": lambda x: look(*[look(x, x, x)[:, :, ::2].clone()] * 3),
+        "attentions 1 and 2 are parallel": side_by_side,
+        "changed after the softmax": lambda x: ((x @ x.transpose(-2, -1)).softmax(-1) * 2) @ x,
         "whose use could not be traced": lambda x: torch.einsum(
             "nhqk,nhkd->nhqd", (x @ x.transpose(-2, -1)).softmax(-1), look(x, x, x)
         ),
@@ -336,7 +338,7 @@ def test_what_cannot_be_followed_is_refused_with_the_reason(reason):
 
 def test_a_multi_head_attention_with_keys_of_its_own_is_refused():
     module = seeded(nn.MultiheadAttention(8, 2, add_bias_kv=True, batch_first=True))
-    with pytest.raises(RequestError, match="keys of its own beside the tokens'"):
+    with pytest.raises(RequestError, match="extra keys besides the tokens'"):
         checked(lambda x: module(x, x, x)[0], pictures(1, 8)[:, 0])
 
 
@@ -350,7 +352,7 @@ def test_convolutions_between_attentions_are_remarked():
         inside(look(x, x, x))
     check_attention_chain(met)
     [remark] = list_notes(met)
-    assert remark.startswith("neighbouring tokens are also mixed by 1 convolution between")
+    assert remark.startswith("1 convolution between the attentions also mix neighbouring")
 
 
 # ---- the methods, by hand

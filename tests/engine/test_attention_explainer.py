@@ -86,7 +86,7 @@ def test_the_notes_say_what_was_used(method):
 
 @every_method
 def test_a_network_without_attention_is_refused_before_the_first_picture(method):
-    with pytest.raises(RequestError, match="no attention that can be seen"):
+    with pytest.raises(RequestError, match="no attention was found in it"):
         Explainer(Small(), method=method)(pictures(1), 0)
 
 
@@ -98,7 +98,7 @@ def test_attention_among_channels_is_refused(method):
             mixed = F.scaled_dot_product_attention(cells, cells, cells)
             return self.fc(mixed.squeeze(1).square().mean(2))
 
-    with pytest.raises(RequestError, match="over 6 things that are no patches of the image"):
+    with pytest.raises(RequestError, match="over 6 items that are not image patches"):
         Explainer(Channels(), method=method)(pictures(1, 16), 0)
 
 
@@ -125,7 +125,7 @@ def test_an_unruly_model_is_left_as_it_was_also_after_an_error(method):
 
 @every_method
 def test_a_layer_means_nothing_to_it(method):
-    with pytest.raises(RequestError, match="works with all attention of a network, so a layer"):
+    with pytest.raises(RequestError, match="works with all attention of a network, and takes no layer"):
         Explainer(timm_vit(), method=method, layers=["blocks.1"])
 
 

@@ -335,7 +335,7 @@ def test_grad_eclip_is_its_paper_written_out(name, similarity):
     reads = {"timm distilled": 2} | dict.fromkeys([*MEANS, "open_clip mean, scaled"], 16)
     if name in reads:
         with pytest.raises(
-            RequestError, match=f"grad-eclip follows the one token .* this network's reads {reads[name]}"
+            RequestError, match=f"grad-eclip needs a score that reads one token .* this network's reads {reads[name]}"
         ):
             explained(name, model, "grad-eclip", images, labels=outputs(model))
         return

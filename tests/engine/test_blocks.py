@@ -101,7 +101,7 @@ def test_a_block_run_again_hands_on_the_same_and_has_its_addition(name):
         with untouched(model), frozen(model), AttentionCapture(2, graph_from=-1):
             assert torch.equal(call.run(block), call.output)
         if name == "timm parallel mlp":
-            with pytest.raises(RequestError, match="in a ParallelScalingBlock no module is handed"):
+            with pytest.raises(RequestError, match="in a ParallelScalingBlock no module takes"):
                 module_after_attention(block, call)
             continue
         with untouched(model), frozen(model):
@@ -367,7 +367,7 @@ def test_an_end_that_cannot_be_run_alone_is_run_with_all_before_it(method):
     explain, other = Explainer(Batched(), method=method), Explainer(Known(), method=method)
     for [one], [wanted] in zip(explain(images, 1), other(images, 1), strict=True):
         same(one, wanted)
-    words = "the whole network runs again for all that is asked of it"
+    words = "the whole network runs for each of its evaluations"
     assert [any(words in note for note in one.notes) for one in (explain, other)] == [True, False]
 
 
@@ -383,18 +383,18 @@ def refuses(model, method, message, images=None, **options):
 
 @OF_BLOCKS
 def test_attentions_in_one_module_are_refused(method):
-    message = "cannot be run by themselves: its attention 1 is computed in Looking itself, which computes others too"
+    message = "cannot be run separately: its attention 1 is computed by Looking, which computes others too"
     refuses(Looking(), method, message, pictures(1, 16))
 
 
 @OF_BLOCKS
 def test_one_attention_alone_that_is_no_pooling_is_refused(method):
-    refuses(timm_vit(depth=1), method, "it has one attention alone, so nothing tells which")
+    refuses(timm_vit(depth=1), method, "it has a single attention, so it is unknown which")
 
 
 def test_an_mlp_beside_attention_is_refused_where_it_must_be_left_out():
     model = timm_vit(block_fn=ParallelScalingBlock)
-    refuses(model, "maskclip", "in a ParallelScalingBlock no module is handed the tokens as attention left them")
+    refuses(model, "maskclip", "in a ParallelScalingBlock no module takes the tokens right after attention is added")
     assert Explainer(model, method="legrad")(pictures(1, SIZE), 0)
 
 
@@ -412,7 +412,7 @@ def test_a_block_that_does_not_repeat_itself_is_refused(method):
             super().__init__()
             self.blocks = nn.Sequential(Block(), Counting())
 
-    message = "run again on the same tokens, a Counting hands on others"
+    message = "rerun on the same tokens, a Counting returns different ones"
     with pytest.raises(RequestError, match=message):
         Explainer(Restless(), method=method)(pictures(1, 16), 0)
 
@@ -431,7 +431,7 @@ def test_tokens_that_change_their_form_are_refused(method):
         def forward(self, x):
             return self.fc(self.feature(x)[:, :6])
 
-    refuses(Widening(), method, r"has several shapes \(1x65x6 and 1x65x12\)", pictures(1, 16))
+    refuses(Widening(), method, r"have several shapes \(1x65x6 and 1x65x12\)", pictures(1, 16))
 
 
 def test_tokens_that_the_end_tells_by_their_places_have_no_score_of_their_own():
@@ -453,7 +453,7 @@ def test_tokens_that_the_end_tells_by_their_places_have_no_score_of_their_own():
     refuses(
         Placed(places=False),
         "maskclip",
-        "needs the score of each single token, and what lies behind its blocks tells tokens by their places",
+        "needs the score of each single token, and the part of the network after its blocks depends on token positions",
         pictures(1, 16),
     )
     # A weighted mean of copies is the token itself.
@@ -483,13 +483,13 @@ def test_clip_surgery_needs_prompts():
     assert "--text" in said.hint
     network = explainer(Compared(), "clip-surgery").network
     for options in ({"score": "probability"}, {"counterfactual": True}):
-        with pytest.raises(RequestError, match="goes with --score logit alone"):
+        with pytest.raises(RequestError, match="supports --score logit only"):
             Explainer(network, method="clip-surgery", **options)
 
 
 def test_clip_surgery_of_one_prompt_needs_the_empty_one():
     model = Compared(classes=1)
-    with untouched(model), pytest.raises(RequestError, match="does not know the empty one") as raised:
+    with untouched(model), pytest.raises(RequestError, match="cannot embed the empty prompt") as raised:
         explainer(model, "clip-surgery")(pictures(1, 16), 0)
     assert "--text 'a cat' --text 'a dog'" in raised.value.hint
 
@@ -497,7 +497,7 @@ def test_clip_surgery_of_one_prompt_needs_the_empty_one():
 def test_scores_that_a_wrapper_changes_are_no_cosines():
     model = Compared()
     network = named(nn.Sequential(model, Through10()), 4, cosine=Compared.COSINE)
-    with pytest.raises(RequestError, match="the scores that the model gives here come of none"):
+    with pytest.raises(RequestError, match="the model's scores are not computed from any"):
         Explainer(network, method="clip-surgery")(pictures(1, 16), 0)
 
 
@@ -512,13 +512,13 @@ def test_a_group_is_refused_where_parts_run_again(method):
     if method == "grad-eclip":
         Explainer(network, method=method, group=True)
         return
-    with pytest.raises(RequestError, match=f"{method} runs parts of the network again by themselves"):
+    with pytest.raises(RequestError, match=f"{method} reruns parts of the network"):
         Explainer(network, method=method, group=True)
 
 
 @pytest.mark.parametrize("method", NEW)
 def test_a_layer_means_nothing_to_it(method):
-    with pytest.raises(RequestError, match="works with all attention of a network, so a layer"):
+    with pytest.raises(RequestError, match="works with all attention of a network, and takes no layer"):
         Explainer(explainer(small(method), method).network or small(method), method=method, layers=["conv2"])
 
 
@@ -538,7 +538,7 @@ def test_grad_eclip_needs_queries_and_keys():
 
     model = Stacked()
     model.blocks = nn.Sequential(Relative(), Relative())
-    refuses(model, "grad-eclip", "what its softmax is of is no product of two factors", pictures(1, 16))
+    refuses(model, "grad-eclip", "the input of its softmax is not a product of two tensors", pictures(1, 16))
 
 
 def test_options_that_cannot_be_are_said_before_the_first_picture():

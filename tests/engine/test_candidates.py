@@ -318,12 +318,12 @@ def test_a_gradient_that_is_zero_on_noise_is_said_and_pictures_decide(kind, laye
     with untouched(model):
         explain.check(IMAGES[:1])
     assert explain.layers == (layers or ("relu2",))
-    assert any("on noise the score's gradient by the layer" in note for note in explain.notes)
+    assert any("on noise, the gradient of the score at the layer" in note for note in explain.notes)
     weak_or_strong = IMAGES * (1e-4 if kind is Sure else 10)
     for [result] in explain.results(weak_or_strong, lambda row, scores: [0]):
         if kind is Untrained:
             assert isinstance(result, PictureError)
-            assert "has no part in its score here, nor on noise" in result.message
+            assert "does not contribute to its score here, nor on noise" in result.message
         else:
             assert result.map.any()
 
@@ -366,7 +366,7 @@ def test_branches_that_begin_at_nothing_are_no_reason_to_refuse_a_layer():
     assert found["branch.0"].vanished
     explain = Explainer(Residual(), layers=["branch.0"])
     explain.check(IMAGES[:1])
-    assert "by weights that are zero" in explain.notes[0]
+    assert "weights of zero" in explain.notes[0]
 
 
 # ---- the default
@@ -465,7 +465,7 @@ def test_a_segmentation_that_is_nothing_but_its_scores_says_so_and_the_hint_work
     from camcli import OutputSpec
 
     network = named(seeded(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1))), 4, 16, output_spec=OutputSpec("segment"))
-    with pytest.raises(RequestError, match="has a grid but those that give the scores themselves") as caught:
+    with pytest.raises(RequestError, match="with a grid compute the scores themselves") as caught:
         Explainer(network).check(IMAGES[:1])
     assert "--layer 0" in caught.value.hint
     [[one], _] = Explainer(network, layers=["0"]).results(IMAGES)

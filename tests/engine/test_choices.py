@@ -57,7 +57,7 @@ def test_several_classes_an_image_may_be_of_different_number() -> None:
 @pytest.mark.parametrize(
     ("targets", "said"),
     [
-        (3.0, r"3.0 \(float\) is no class's number"),
+        (3.0, r"3.0 \(float\) is not a class index"),
         (True, r"True \(bool\)"),
         ("tabby", r"'tabby' \(str\)"),
         (["tabby", "crane"], r"'tabby' \(str\)"),
@@ -65,7 +65,7 @@ def test_several_classes_an_image_may_be_of_different_number() -> None:
         (np.array([0.0, 1.0]), "0.0"),
         (torch.tensor([[0.0, 1.0], [1.0, 0.0]]), r"0.0 \(float32\)"),
         (np.array([[True, False], [False, True]]), "True"),
-        (object(), r"object\) is no class"),
+        (object(), r"object\) is not a class"),
     ],
 )
 def test_what_is_no_number_of_a_class_is_refused(targets: Any, said: str) -> None:

@@ -71,7 +71,7 @@ def test_what_takes_too_little_to_be_worth_it_is_not_compiled(quick):
     explainer = Explainer(Deep().eval(), layers=["last"])
     assert (
         compile_prefix(explainer, noise(4), min_seconds=2.5).reason
-        == "a batch takes 2000 ms, and is worth it from 2500 on"
+        == "a batch takes 2000 ms, and compiling pays from 2500 ms on"
     )
     explainer(noise(4), 1)
     assert quick == []
@@ -109,9 +109,9 @@ def test_only_what_lies_before_the_first_layer_is_compiled(quick):
 @pytest.mark.parametrize(
     ("method", "why"),
     [
-        ("saliency", "no layer is looked at"),
+        ("saliency", "no layer is explained"),
         ("guided-gradcam", "passes every part of the network"),
-        ("fullgrad", "no layer is looked at"),
+        ("fullgrad", "no layer is explained"),
     ],
 )
 def test_what_needs_a_gradient_everywhere_is_not_compiled(method, why):

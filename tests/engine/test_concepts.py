@@ -230,7 +230,7 @@ def test_no_classes_are_named_where_there_are_none():
     model = Pooled()
     headless = named(model, 3, headless=True)
     explainer = explained(headless)
-    assert any("no classes are named" in note and "no head" in note for note in explainer.notes)
+    assert any("concepts are not labelled" in note and "no head" in note for note in explainer.notes)
     assert all(concept.classes == () for concept in explainer(pictures(1, 16))[0][0].concepts)
     [[none]] = explained(model, classes=0)(pictures(1, 16))
     assert all(concept.classes == () for concept in none.concepts)
@@ -300,7 +300,7 @@ def test_a_picture_has_one_explanation_whatever_is_asked_for():
     assert [len(one) for one in found] == [1, 1, 1]
     assert {(one.index, one.label, one.probability) for [one] in found} == {(None, "2 concepts", None)}
     np.testing.assert_array_equal(found[0][0].map, explainer(images, 1)[0][0].map)
-    assert "a target changes nothing" in " ".join(explainer.notes)
+    assert "a target has no effect" in " ".join(explainer.notes)
     assert explainer.describe_target() == "the layer's activations as a sum of concepts; no class"
     # An image whose target gives no class has its concepts too.
     assert [len(one) for one in explainer.results(images, lambda row, scores: [])] == [1, 1, 1]
@@ -349,7 +349,10 @@ def test_a_layer_that_is_mostly_negative_is_told():
     act = model.last(model.features(pictures(1, 16))).detach()
     share = float(act.clamp(max=0).square().sum() / act.square().sum())
     assert share > 0.1
-    assert f"{share:.0%} of the activations of the layer 'last' are negative, which concepts leave out" in one.notes[0]
+    assert (
+        f"{share:.0%} of the activations of the layer 'last' are negative, which the factorisation ignores"
+        in one.notes[0]
+    )
     [[positive]] = explained(model, ["features"])(pictures(1, 16))
     assert positive.notes == ()
 
@@ -367,7 +370,7 @@ def test_a_layer_that_is_mostly_negative_is_told():
     ],
 )
 def test_what_has_no_meaning_for_concepts_is_refused(more, word):
-    with pytest.raises(RequestError, match=f"{word} means nothing to it"):
+    with pytest.raises(RequestError, match=f"cannot be combined with {word}"):
         Explainer(Pooled(), layers=["last", "features"], method="dff", **more)
 
 
@@ -381,9 +384,9 @@ def test_other_methods_have_one_map_and_methods_of_concepts_ask_for_no_class(bri
     def fitted_to(act, basis):
         return act[:, 0]
 
-    with pytest.raises(RequestError, match=r"gives maps of shape \(n, 2, 8, 8\)"):
+    with pytest.raises(RequestError, match=r"returns maps of shape \(n, 2, 8, 8\)"):
         Explainer(Pooled(), layers=["last"], method=bring(several))(pictures(1, 16))
-    with pytest.raises(RequestError, match="are of no class, and asks for grad"):
+    with pytest.raises(RequestError, match="belong to no class, and takes grad"):
         Explainer(Pooled(), method=bring(asking, kind="concept"))
     with pytest.raises(RequestError, match="takes 'basis', and is of kind gradient"):
         Explainer(Pooled(), method=bring(fitted_to))
@@ -506,7 +509,7 @@ def test_what_other_concepts_drew_is_not_done_after_an_interruption(go: Go, pain
     assert [len(one) for one in go("in", **DFF)] == [0, 1, 1, 1]
     # Nor are images that are not named left with concepts of before.
     paint("in/d.png", GREEN)
-    with pytest.raises(RequestError, match=r"concepts are found anew, and 2 picture\(s\) in 'out'") as caught:
+    with pytest.raises(RequestError, match=r"concepts are computed again, and 2 image\(s\) in 'out'") as caught:
         go("in/a.png", "in/d.png", **DFF, overwrite=True)
     assert "name those images too" in caught.value.hint
 
@@ -555,7 +558,7 @@ def test_each_picture_may_have_concepts_of_its_own(go: Go) -> None:
 
 
 def test_pictures_on_standard_input_are_refused(go: Go) -> None:
-    with pytest.raises(RequestError, match="standard input come one by one") as caught:
+    with pytest.raises(RequestError, match="standard input arrive one by one") as caught:
         go("-", **DFF)
     assert "over=picture" in caught.value.hint
 
@@ -637,7 +640,7 @@ def test_the_panel_has_a_legend():
     assert panel._describe_classes(CONCEPTS[0]) == "tabby +5.2, tiger cat +3"
     assert [text for _, _, text in panel._heading(of_two())] == [
         "2 concepts",
-        "they hold 80% of what the layer says here",
+        "they make up 80% of the layer's activations",
     ]
     tiles = [tile.caption for tile in panel._draw_tiles(picture(), of_two(), STYLE)]
     assert tiles == ["picture", "overlay"]

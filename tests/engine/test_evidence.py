@@ -229,7 +229,7 @@ def test_biases_of_what_multiplies_values_are_refused_with_the_share_that_is_mis
             return self.fc(x.square().mean((2, 3)))
 
     model = Multiplied()
-    with untouched(model), pytest.raises(RequestError, match=r"cannot be had of this network: .* \d+% of it is"):
+    with untouched(model), pytest.raises(RequestError, match=r"cannot be computed for this network: .* \d+% of it is"):
         heard(bring, model, pictures(1, 16), 0, "biases")
 
 

@@ -190,7 +190,7 @@ def test_padding_of_grey_is_its_mean():
 
 
 def test_numbers_of_channels_go_together():
-    with pytest.raises(ValueError, match=r"one number a channel each, and here of \[1, 3\]"):
+    with pytest.raises(ValueError, match=r"one number per channel, and have \[1, 3\]"):
         Preprocess(size=(8, 8), mean=(0.5,), std=(1.0, 1.0, 1.0), resize=(8, 8))
 
 

@@ -248,7 +248,7 @@ def test_one_of_several_tensors_is_named_by_its_key():
     found = network(module)
     with pytest.raises(RequestError, match="no 'bakbone'"):
         Explainer(found, layers=["bakbone:fine"])
-    with pytest.raises(RequestError, match=r"'p9' .* none of that name") as error:
+    with pytest.raises(RequestError, match=r"'p9' .* has no such tensor") as error:
         Explainer(found, layers=["backbone:p9"])(pictures(1, SIZE))
     assert error.value.hint == "there are: fine, coarse"
     with pytest.raises(RequestError, match="one of several tensors"):
@@ -271,4 +271,4 @@ def test_a_level_of_one_cell_says_that_it_names_no_place():
     module.backbone.coarser = nn.Conv2d(8, 8, 16, stride=16)
     [[one]] = Explainer(network(module))(pictures(1, SIZE))
     assert one.map.shape == (1, 1)
-    assert any("names no place" in note for note in one.notes)
+    assert any("locates nothing" in note for note in one.notes)

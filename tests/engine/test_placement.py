@@ -305,7 +305,7 @@ def test_where_a_layer_looks_is_said_where_it_cannot_be_measured():
     [[one]] = explain(torch.rand(1, 3, 32, 32), 0)
     assert one.placement is None
     assert explain.locations["last"].unknown_reason == "no gradient flows from it to the input"
-    assert any("where the layer 'last' looks cannot be measured" in note for note in explain.notes)
+    assert any("the receptive fields of the layer 'last' cannot be located" in note for note in explain.notes)
 
 
 def test_groups_are_measured_as_groups():
@@ -325,12 +325,15 @@ def test_what_is_said_of_places():
     [note] = describe_locations(chain.locations, (96, 96))
     y, x = chain.locations["last"].offset
     assert (y, x) == pytest.approx((7.5, 7.5), abs=1)
-    assert f"looks {x:g} pixels left and {y:g} pixels up of where its cells of 16x16 pixels would lie evenly" in note
+    assert f"shifted by {x:g} pixels left and {y:g} pixels up from an even grid of 16x16 pixels a cell" in note
     assert note in chain.notes
     uneven = Explainer(Chain(*VALID), layers=["last"])
     uneven(torch.rand(1, 3, 95, 95), 0)
     [note] = describe_locations(uneven.locations, (95, 95))
-    assert "the 5x5 cells of last do not divide 95x95 evenly: they are drawn where they look, 16 pixels apart" in note
+    assert (
+        "the 5x5 cells of last do not divide 95x95 evenly: they are drawn at their receptive fields, 16 pixels apart"
+        in note
+    )
     even = Explainer(Chain(*RESNET), layers=["last"], placement="even")
     even(torch.rand(1, 3, 96, 96), 0)
     assert even.locations == {}

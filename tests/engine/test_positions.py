@@ -410,9 +410,9 @@ def test_windows_of_attention_stay_as_they_were_trained(name):
     ("name", "size", "reason"),
     [
         ("crossvit_tiny_240", (192, 192), "weights are tied to its own size"),
-        ("levit_128s", (112, 448), "as many patches as before in another grid"),
+        ("levit_128s", (112, 448), "as many patches in another grid"),
         pytest.param("mvitv2_tiny", (160, 160), "only where it builds the model", marks=pytest.mark.slow),
-        pytest.param("hiera_tiny_224", (112, 448), "as many patches as before", marks=pytest.mark.slow),
+        pytest.param("hiera_tiny_224", (112, 448), "as many patches", marks=pytest.mark.slow),
     ],
 )
 def test_models_that_would_take_another_size_and_be_wrong_are_refused(name, size, reason):
@@ -448,7 +448,7 @@ def test_a_run_says_how_positions_were_interpolated(towers, here, paint):
     result = do(*asked, *layers, "a.png", "--save", "array", "-t", "predicted")
     assert result.exit_code == 0, result.output
     said = " ".join(result.stderr.split())
-    assert "explained at other input sizes too: 24x24, 40x40" in said
+    assert "averaged over further input sizes: 24x24, 40x40" in said
     assert "position embeddings are interpolated to each input's grid (bicubic, antialiased)" in said
-    assert "positions are interpolated" in json.dumps(facts("camcli-out"))
+    assert "position embeddings are interpolated" in json.dumps(facts("camcli-out"))
     assert np.load("camcli-out/a.png.npy").shape == (4, 4)

@@ -1,4 +1,4 @@
-"""Parts computed again on the way back: the same maps, less kept, and nothing before the earliest layer explained."""
+"""Parts recomputed in the backward pass: the same maps, less kept, and nothing before the earliest layer explained."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -297,7 +297,7 @@ def test_maps_are_the_same(tmp_path, name, methods, layers, dtype):
             assert (one.method, one.layer, one.score) == (other.method, other.layer, other.score)
             assert np.abs(one.map - other.map).max() <= 1e-6 * np.abs(one.map).max()
     assert made
-    assert any("computed again on the way back" in note for note in explain.notes)
+    assert any("recomputed in the backward pass" in note for note in explain.notes)
 
 
 def test_maps_are_the_same_around_a_method_at_other_sizes(tmp_path):
@@ -459,7 +459,7 @@ class Around(nn.Module):
 @pytest.mark.parametrize(
     ("model", "method", "words"),
     [
-        (Around(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)), "saliency", "no part of the network keeps much more"),
+        (Around(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)), "saliency", "no part of the network stores much more"),
         (
             Around(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1)),
             "rise",
@@ -502,7 +502,7 @@ def test_parts_that_fail_when_they_run_again_are_left_as_they_are():
     model = Turning(*(Once() for _ in range(4)))
     explain = Explainer(model, method="saliency", recompute=True)
     [[one]] = explain(pictures(1, 16), 1)
-    assert "--recompute has no effect here: the parts of the network cannot be computed again" in explain.notes[-1]
+    assert "--recompute has no effect here: the parts of the network cannot be recomputed" in explain.notes[-1]
     [[plain]] = Explainer(model, method="saliency")(pictures(1, 16), 1)
     assert np.array_equal(one.map, plain.map)
 
@@ -553,7 +553,7 @@ def test_from_the_shell_to_run_json(here, paint):
     result = CliRunner().invoke(app, [*asked, "b.png", "--out", "again", "--recompute"])
     assert result.exit_code == 0, result.output
     said = " ".join(result.stderr.split())
-    assert "7 parts of the network, from 'blocks.0' on, are computed again on the way back, for which about" in said
+    assert "7 parts of the network, from 'blocks.0' on, are recomputed in the backward pass: about" in said
     assert facts("again")["job"]["recompute"] is True
     assert facts("again")["fingerprint"] == facts("plain")["fingerprint"]
     assert any("computed again" in note for note in facts("again")["notes"])

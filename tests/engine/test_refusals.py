@@ -98,7 +98,7 @@ def test_a_class_without_gradient_is_a_picture_error_that_names_it():
     [[one, two]] = Explainer(network, layers=["layer"]).results(image, lambda row, scores: [2, 0])
     assert isinstance(one, PictureError)
     assert one.message == (
-        "the map of class 2 (thing 2) is zero everywhere: the layer 'layer' has no part in its score here"
+        "the map of class 2 (thing 2) is zero everywhere: the layer 'layer' does not contribute to its score here"
     )
     assert two.index == 0
 
@@ -112,10 +112,10 @@ def test_a_guided_gradcam_of_what_speaks_only_against_says_so():
     explain = Explainer(model, layers=["last"], method="guided-gradcam")
     [[one]] = explain.results(pictures(1, 16), lambda row, scores: [0])
     assert isinstance(one, PictureError)
-    assert "nothing at the layer 'last' speaks for it here" in one.message
+    assert "nothing at the layer 'last' raises its score here" in one.message
     [[plain]] = Explainer(model, layers=["last"])(pictures(1, 16), 0)
     assert plain.notes == (
-        "nothing at the layer 'last' speaks for it: the whole map is negative (--save array keeps its values)",
+        "nothing at the layer 'last' raises its score: the whole map is negative (--save array keeps its values)",
     )
 
 
@@ -133,7 +133,7 @@ def test_where_nan_comes_up_is_said():
     with untouched(model):
         [[fine], [bad]] = Explainer(model, layers=["conv2"]).results(images)
     assert not isinstance(fine, PictureError)
-    assert bad.message.endswith("NaN or infinite values for this image; they come up at 'root' (Through)")
+    assert bad.message.endswith("NaN or infinite values for this image; they first occur at 'root' (Through)")
     [[given]] = explainer(Small()).results(nan_where(pictures(1, 16), 0))
     assert given.message.endswith("the image itself contains some")
 
@@ -210,9 +210,9 @@ def test_a_layout_that_does_not_fit_is_refused(layout, message):
 
 
 def test_a_layout_or_call_needs_its_layer():
-    with pytest.raises(RequestError, match="the layout nchw was given without the layer"):
+    with pytest.raises(RequestError, match="the layout nchw was given without a layer"):
         Explainer(Small(), layout="nchw")
-    with pytest.raises(RequestError, match="call 2 was given without the layer"):
+    with pytest.raises(RequestError, match="call 2 was given without a layer"):
         Explainer(Small(), call=2)
 
 
@@ -234,7 +234,7 @@ def test_which_run_of_a_layer_is_explained_is_said_and_can_be_chosen():
         assert explain.notes == (f"the layer 'act' runs 2 times in one forward; {said} is explained (--call N)",)
     same(by_call[0], by_call[2])
     assert np.abs(by_call[1].map - by_call[2].map).max() > 0.01 * np.abs(by_call[2].map).max()
-    with pytest.raises(RequestError, match="'act' has no run 3: it runs 2 times"):
+    with pytest.raises(RequestError, match="'act' has no call 3: it is called 2 times"):
         Explainer(model, layers=["act"], call=3)(image, 1)
 
 
@@ -321,7 +321,7 @@ def test_activations_are_named_where_they_are_called_and_not_where_they_only_sta
 
 
 def test_a_layer_means_nothing_to_a_method_at_the_input():
-    with pytest.raises(RequestError, match=r"'guided-backprop' works at the input, so a layer \(conv2\)"):
+    with pytest.raises(RequestError, match=r"'guided-backprop' works at the input, and takes no layer \(conv2\)"):
         Explainer(Small(), layers=["conv2"], method="guided-backprop")
 
 

@@ -31,7 +31,7 @@ def both(bring, model, layer, images, whole=False, call=0):
         replays, notes = found["score_from_layer"], explain.notes
         plan = explain.findings.plans[1, images.shape[2], images.shape[3]]
         assert plan.replay_plans[layer].whole_network == whole, notes
-        assert any("whole network runs again" in note for note in notes) == whole
+        assert any("whole network runs for each" in note for note in notes) == whole
         plan.replay_plans[layer] = type(plan.replay_plans[layer])(whole_network=True)
         explain(images, [1, 2, 3][: len(images)])
     scale = found["score_from_layer"].abs().max()

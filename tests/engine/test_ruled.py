@@ -463,7 +463,7 @@ def test_in_one_run_a_rule_may_hold_at_relus_and_another_everywhere():
         assert np.array_equal(other.map, explained(net(), images, "deconvnet")[0][row])
     assert [note for note in both.notes if "ReLUs" in note] == [
         "1 ReLUs follow the rule of deconvnet; SiLU pass the plain gradient",
-        "the paper of guided-backprop defines its rule at ReLUs only (1 here); extended by us, it is followed at "
+        "the paper of guided-backprop defines its rule at ReLUs only (1 here); as our extension, it is applied at "
         "SiLU (1) too",
     ]
 
@@ -507,7 +507,9 @@ def test_a_relu_in_a_scripted_function_is_missed_and_said_so():
     assert count_hidden_relus(y.sum()) == 1
     model = Small()
     model.relu1 = Through(scripted_relu)
-    with pytest.raises(RequestError, match=r"guided-backprop needs to see every ReLU, and 1 of this network's"):
+    with pytest.raises(
+        RequestError, match=r"guided-backprop changes the gradient of every ReLU, and 1 of this network's"
+    ):
         explained(model, pictures(1, 16))
     [map], _ = explained(model, pictures(1, 16), "gradcam", ["conv2"])
     assert np.array_equal(map, explained(Small(), pictures(1, 16), "gradcam", ["conv2"])[0][0])

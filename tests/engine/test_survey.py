@@ -108,7 +108,7 @@ def test_where_the_class_token_alone_goes_on_the_cut_is_named():
     model = timm.create_model("test_vit")
     layers = list(surveyed(model, 160, prefix=1, grid=(10, 10)).values())
     error = no_gradient_error(model, layers, "blocks.5")
-    assert "'fc_norm' (Identity) is given only the prefix tokens of 'norm'" in error.message
+    assert "'fc_norm' (Identity) takes only the prefix tokens of 'norm'" in error.message
     assert "'blocks.5.norm1' works" in error.hint
 
 

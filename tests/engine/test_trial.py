@@ -45,10 +45,10 @@ def test_a_network_that_draws_is_told_of_with_how_much_and_why():
     explain = Explainer(model, layers=["conv2"])
     with untouched(model):
         explain.check(pictures(1, 16))
-    start = "the model does not give the same output twice for one image: on noise its scores move by "
+    start = "the model's output is not deterministic: on noise its scores change between runs by "
     [note] = [note for note in explain.notes if note.startswith(start)]
     assert "(dropout is called with training=True in 'head' (Through))" in note
-    assert "every run draws other maps" in note
+    assert "maps differ from run to run" in note
     assert not explain.one_by_one
 
 
@@ -215,8 +215,8 @@ def test_a_detector_that_draws_is_told_of():
     torch.manual_seed(0)
     explain = detecting(torch.sigmoid, Through(lambda x: F.dropout(x, 0.5)))
     explain.check(pictures(1, 16))
-    [note] = [note for note in explain.notes if "does not give the same output twice" in note]
-    assert "on noise its boxes and their scores move by " in note
+    [note] = [note for note in explain.notes if "is not deterministic" in note]
+    assert "on noise its boxes and their scores change between runs by " in note
     assert "(dropout is called with training=True in 'before' (Through))" in note
 
 

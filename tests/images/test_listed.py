@@ -95,7 +95,7 @@ def test_titles_nobody_knows_are_shown_and_are_no_data() -> None:
         listed("image,wasp\na.jpg,bee\n")
     # A prompt may be any text, so nothing else would have told.
     Path("p.csv").write_text("image,remark\na.jpg,a red car\n")
-    with pytest.raises(RequestError, match="line 1: 'image,remark' is a row of titles") as caught:
+    with pytest.raises(RequestError, match="line 1: 'image,remark' is a header row") as caught:
         Manifest(Path("p.csv"), PROMPT_COLUMN, str)
     assert "caption" in caught.value.hint
 
@@ -116,10 +116,13 @@ def test_one_hot_the_titles_are_the_classes() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image,ant,sex\na.jpg,1,0\n", r"line 1: the column 'sex' has 0 and 1 in it, and names no class: 'image,ant,s"),
-        ("image,ant,bee\na.jpg,0,1\nb.jpg,0.3,1\n", r"line 3: under 'ant', .* is neither 0 nor 1: 'b.jpg,0.3,1'"),
+        (
+            "image,ant,sex\na.jpg,1,0\n",
+            r"line 1: the column 'sex' has 0 and 1 in it, and its name is no class: 'image,ant,s",
+        ),
+        ("image,ant,bee\na.jpg,0,1\nb.jpg,0.3,1\n", r"line 3: the column 'ant' .* is neither 0 nor 1: 'b.jpg,0.3,1'"),
         ("image,ant,bee\na.jpg,0,1\nb.jpg,1\n", r"line 3: under 'bee', .* is neither 0 nor 1: 'b.jpg,1'"),
-        ("a.jpg,0,1,0\nb.jpg,1,0,0\n", r"line 1: 0 and 1 can be classes, or say of each class .*: 'a.jpg,0,1,0'"),
+        ("a.jpg,0,1,0\nb.jpg,1,0,0\n", r"line 1: 0 and 1 can be class indices or .*: 'a.jpg,0,1,0'"),
         ("image,label\na.jpg,bee,0\n", r"line 2: 3 cells under 2 titles: 'a.jpg,bee,0'"),
     ],
 )
@@ -129,7 +132,7 @@ def test_what_can_be_one_hot_or_not_is_refused_with_its_line(text: str, message:
 
 
 def test_one_hot_in_json_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"line 1: \[0, 1, 0\] says of each class"):
+    with pytest.raises(RequestError, match=r"line 1: \[0, 1, 0\] is one-hot"):
         listed(json.dumps({"image": "a.jpg", "label": [0, 1, 0]}), "t.jsonl")
 
 
@@ -252,7 +255,7 @@ def test_of_two_names_for_one_logit_the_first_is_minus_it(squeezed: bool) -> Non
         [best] = explainer(images)[row]
         assert best.label == ("sick" if logit[row] > 0 else "healthy")
     assert "its negative for the first" in explainer.describe_target()
-    assert any("what raises it speaks for 'sick', what lowers it for 'healthy'" in one for one in explainer.notes)
+    assert any("raising it is evidence for 'sick', lowering it for 'healthy'" in one for one in explainer.notes)
 
 
 def test_of_two_names_for_one_probability_the_first_is_what_is_left_of_1() -> None:

@@ -98,7 +98,7 @@ def test_pages_that_cannot_be_counted_are_a_failure_where_they_are_asked_for(mon
     monkeypatch.setattr(TiffImageFile, "_seek", torn)
     assert named("all")[0][2] == "its pages cannot be counted: torn"
     image = decode_reduced(Path("p/x.tif"), never_reduce)  # the first is whole
-    assert image.notes == ("the pages behind its first cannot be counted: torn",)
+    assert image.notes == ("the pages after its first cannot be counted: torn",)
 
 
 def test_no_file_is_opened_for_the_first_page(monkeypatch):

@@ -32,7 +32,7 @@ REFUSED = {
     "timm:test_convnext": dict.fromkeys((*OF_ATTENTION, "grad-eclip"), "no attention") | NO_PROMPTS,
     "timm:swin_tiny_patch4_window7_224": dict.fromkeys(OF_ATTENTION, "windows")
     | NO_PROMPTS
-    | {"grad-eclip": "follows the one token that the score reads"},
+    | {"grad-eclip": "needs a score that reads one token"},
 }
 
 

@@ -18,7 +18,7 @@ from camcli.methods import METHODS
 from camcli.methods.backprop import guided_backprop
 from camcli.methods.gradient import gradcam, hirescam
 
-NO_CLASS = "it asks for no class"
+NO_CLASS = "it does not depend on the class"
 SOFTMAX = "its weights are a softmax over channels"
 # row: why twice the gradient is not twice the map.
 NOT_PROPORTIONAL: dict[str, str] = {

@@ -291,7 +291,7 @@ def test_options_out_of_range_are_refused():
         lambda: smoothgrad(IMAGE, sloping(total), sigma=math.nan),
         lambda: integrated_gradients(IMAGE, sloping(total), steps=0),
     ):
-        with pytest.raises(RequestError, match="was asked for"):
+        with pytest.raises(RequestError, match="is out of range"):
             call()
 
 

@@ -501,9 +501,9 @@ def test_ones_own_headless_network_says_so_itself(own):
 @pytest.mark.parametrize(
     ("name", "pool", "message"),
     [
-        ("mine", "keep", "nothing says where the head of"),
-        ("beheaded", "none", "nothing says where the pooling of"),
-        ("bare", "keep", "does not say how images are prepared"),
+        ("mine", "keep", "the head of"),
+        ("beheaded", "none", "the pooling of"),
+        ("bare", "keep", "returned a model without its preprocessing"),
     ],
 )
 def test_ones_own_model_of_another_kind_is_refused(own, name, pool, message):
@@ -547,8 +547,16 @@ def test_channels_can_have_names(tmp_path):
     ("options", "message", "hint"),
     [
         ({"pool": "none"}, "only together with the head", "--head none"),
-        ({"head": "none", "activation": "softmax"}, "nothing makes probabilities", "leave --activation out"),
-        ({"head": "none", "activation": "sigmoid"}, "nothing makes probabilities", "leave --activation out"),
+        (
+            {"head": "none", "activation": "softmax"},
+            "the scores of this model have no probabilities",
+            "leave --activation out",
+        ),
+        (
+            {"head": "none", "activation": "sigmoid"},
+            "the scores of this model have no probabilities",
+            "leave --activation out",
+        ),
     ],
 )
 def test_what_contradicts_itself(options, message, hint):
@@ -599,7 +607,7 @@ def test_what_makes_probabilities_can_be_said():
         assert found[activation].probability == (None if wanted is None else pytest.approx(float(wanted), rel=1e-4))
         # What is explained is the score, whatever is made of it.
         np.testing.assert_array_equal(found[activation].map, found["model"].map)
-    with pytest.raises(RequestError, match="each box a probability already"):
+    with pytest.raises(RequestError, match="a probability for each box already"):
         load_model("torchvision:ssdlite320_mobilenet_v3_large", weights="random", activation="sigmoid")
 
 

@@ -153,7 +153,7 @@ class TestRead:
 
     def test_arrays_of_numpy_as_weights_are_said_and_can_be_converted(self, tmp_path, monkeypatch):
         path = saved(tmp_path, {"state_dict": {"a": np.arange(3.0)}})
-        with pytest.raises(RequestError, match="arrays of NumPy") as caught:
+        with pytest.raises(RequestError, match="NumPy arrays") as caught:
             checkpoint.read(path)
         assert torch.equal(converted(caught.value.hint, tmp_path, monkeypatch).state["a"], torch.arange(3.0).double())
 
@@ -166,7 +166,7 @@ class TestRead:
             path = saved(tmp_path, content)
             with pytest.raises(RequestError) as caught:
                 checkpoint.read(path)
-            assert "only if you trust who wrote it" in caught.value.hint
+            assert "Only if you trust its author" in caught.value.hint
             module, _ = fit.load_weights(build, converted(caught.value.hint, tmp_path, monkeypatch), "Net")
             assert states_equal(module, net)
 
@@ -282,7 +282,7 @@ class TestFit:
     def test_what_stands_outside_the_prefix_is_named(self, net):
         state = {f"model.{name}": value for name, value in net.state_dict().items()}
         _, notes = fit.load_weights(build, held({**state, "loss.weight": torch.ones(2)}), "Net")
-        assert notes == ("only what the file has under 'model.' was taken, not loss.weight",)
+        assert notes == ("only the weights under 'model.' in the file were loaded, not loss.weight",)
 
     def test_an_averaged_model_beside_the_plain_one(self, net):
         plain = {f"model.{name}": value for name, value in net.state_dict().items()}

@@ -152,7 +152,7 @@ def test_a_body_made_of_a_models_children(tmp_path, monkeypatch):
     body = nn.Sequential(*list(made.children())[:-1])
     net = nn.ModuleDict({"features": body, "classifier": nn.Linear(512, 3)}).eval()
     torch.save(net.state_dict(), tmp_path / "best.pth")
-    with pytest.raises(RequestError, match="by the order and the shapes") as caught:
+    with pytest.raises(RequestError, match="by order and shape of the layers") as caught:
         load("torchvision:resnet18", weights=str(tmp_path / "best.pth"))
     network = ran(caught.value.hint, tmp_path, monkeypatch)
     images = torch.rand(1, 3, 64, 64)

@@ -142,7 +142,7 @@ def test_a_wrapper_of_a_project(project: Path, tiny: str) -> None:
         ("ownlib.nets:mak", "'ownlib.nets' has no function 'mak'", "did you mean 'make'"),
         (
             "ownlib.nothing:make",
-            "'ownlib.nothing:make' begins with 'ownlib.nothing', which is no source",
+            "'ownlib.nothing:make' begins with 'ownlib.nothing', which is neither a model source",
             "file.py:func",
         ),
         ("tim:resnet50", "nor a module that can be imported from here", "did you mean 'timm'"),

@@ -180,8 +180,8 @@ class TestResolve:
             ("resnt50", "no model 'resnt50'", "timm:resnet50 "),
             ("vit_b16", "no model 'vit_b16'", "torchvision:vit_b_16"),
             ("ViT-B32", "no model 'ViT-B32'", "open_clip:ViT-B-32"),
-            ("timmm:resnet50", "'timmm', which is no source", "did you mean 'timm'"),
-            ("net.py", "does not say which function", "net.py:function"),
+            ("timmm:resnet50", "'timmm', which is neither a model source", "did you mean 'timm'"),
+            ("net.py", "does not name the function", "net.py:function"),
         ],
     )
     def test_what_leads_nowhere_names_the_nearest(self, model, said, hinted):
@@ -196,8 +196,8 @@ class TestResolve:
             ("timm:resnet50.a1_in2k", "no weights 'a1_in2k' for resnet50", "resnet50.tv_in1k"),
             ("torchvision:resnt50", "torchvision has no model", "'resnet50'"),
             ("torchvision:resnet50/IMAGENET1K_V3", "no weights 'IMAGENET1K_V3'", "IMAGENET1K_V1, IMAGENET1K_V2"),
-            ("torchvision:vgg16/IMAGENET1K_FEATURES", "that know classes", "IMAGENET1K_V1"),
-            ("torchvision:raft_small", "gives no class scores", ""),
+            ("torchvision:vgg16/IMAGENET1K_FEATURES", "with classes", "IMAGENET1K_V1"),
+            ("torchvision:raft_small", "does not return class scores", ""),
             ("torchvision:fasterrcnn_resnet50_fpm", "torchvision has no model", "'fasterrcnn_resnet50_fpn'"),
             ("open_clip:ViT-B-3", "open_clip has no model", "'ViT-B-32'"),
             ("open_clip:ViT-B-32/openay", "no weights 'openay'", "did you mean 'openai'"),
@@ -283,7 +283,7 @@ class TestTimm:
         with pytest.raises(RequestError, match=r"cannot be loaded.*") as caught:
             load("test_efficientnet")
         assert str(folder) in caught.value.message
-        assert "it is fetched anew: mv " in caught.value.hint
+        assert "to download it again: mv " in caught.value.hint
 
     def test_a_damaged_file_of_the_users_own_is_not_to_be_put_aside(self, tmp_path):
         timm.models.save_for_hf(timm.create_model("test_vit"), tmp_path, safe_serialization=False)
@@ -578,7 +578,7 @@ class TestWeights:
         assert network.weights == "file"
         assert network.origin == f"the file {tmp_path / 'w.safetensors'}"
         assert network.labels.find("tabby") == 281
-        assert any("taken to be the model's usual ones" in note for note in network.notes)
+        assert any("assumed to be the model's usual ones" in note for note in network.notes)
 
     @pytest.mark.parametrize("model", ["timm:test_resnet", "torchvision:squeezenet1_1", BUNDLED])
     def test_a_file_with_other_classes_and_their_names(self, tmp_path, model):
@@ -705,7 +705,7 @@ class TestOpenClip:
         (folder / "open_clip_pytorch_model.bin").write_bytes(b"not what it should be")
         with pytest.raises(RequestError, match="cannot be loaded") as caught:
             load("open_clip:hf-hub:someone/clip", text=PROMPTS)
-        assert "it is fetched anew: mv " in caught.value.hint
+        assert "to download it again: mv " in caught.value.hint
 
     @pytest.mark.parametrize(
         ("text", "said"),
@@ -835,7 +835,7 @@ class TestLocal:
     @pytest.mark.parametrize(
         ("function", "said", "hinted"),
         [
-            ("bare", "does not say how images are prepared", "camcli.Preprocess("),
+            ("bare", "returned a model without its preprocessing", "camcli.Preprocess("),
             ("number", "returned a int", "camcli.Network"),
             ("pieces", "returned a tuple of Net, str", "camcli.Network"),
             ("no_names", "are a str", "list of strings"),

@@ -119,11 +119,11 @@ def test_one_that_cannot_be_copied_is_used_as_it_stands(kept, sample_images):
     assert state(kept.TIED) == before
     assert [type(part) for part in kept.TIED.modules()] == types
     network = load("f.py:tied")
-    assert "hands out the same network each time" in network.shared + " ".join(network.notes)
-    with pytest.raises(RequestError, match="hands out the same network each time") as caught:
+    assert "returns the same network in each call" in network.shared + " ".join(network.notes)
+    with pytest.raises(RequestError, match="returns the same network in each call") as caught:
         explained("tied", sample_images, precision="bf16")
     assert "build a new one" in caught.value.hint
-    with pytest.raises(RequestError, match="hands out the same network"):
+    with pytest.raises(RequestError, match="returns the same network"):
         load("f.py:tied", weights="random")
 
 

@@ -228,7 +228,7 @@ def test_scores_are_cosines_between_features_and_texts(tower: str) -> None:
     plain = load(tower, "plain")
     torch.testing.assert_close(answers(plain), wanted, atol=1e-5, rtol=1e-4)
     assert plain.cosine == (1.0, 0.0)
-    assert "gives no scale" in plain.notes[-1]
+    assert "returns no scale" in plain.notes[-1]
     assert plain.module.blank is None  # it says nothing of an empty text
     scaled = load(tower, "scaled")
     torch.testing.assert_close(answers(scaled), 20 * wanted, atol=1e-4, rtol=1e-4)
@@ -333,7 +333,7 @@ def test_any_model_that_can_be_had_without_its_head(here: Path, model: str) -> N
         ("turned", "a float32 Tensor of shape 8x12 for the projection, and the model has 12", "(12, d)"),
         ("broken", "the projection of .*:broken holds NaN", ""),
         ("narrow", "the projection of .*:narrow fails on features of shape 1x12", "pooled features"),
-        ("other", "the projection of .*:other gives 9 features for an image, and .* gives 8", "let it give 8"),
+        ("other", "the projection of .*:other gives 9 features for an image, and .* gives 8", "let it return 8"),
         ("tuples", "the projection of .*:tuples gives a tuple", "(n, features) to (n, d)"),
     ],
 )
@@ -353,8 +353,8 @@ def do(*words: Any) -> Result:
         (("--text-tower", "tower.py:plain"), "tower.py:plain has nothing to embed"),
         (("--text", "a", "--text-tower", "nowhere.py:f"), "there is no file 'nowhere.py'"),
         (("--text", "a", "--text-tower", "tower.py"), "text_tower cannot be 'tower.py'"),
-        (("--text", "a", "--text-tower", "tower.py:plain", "--head", "keep"), "--head keep leaves the classifier"),
-        (("--text", "a", "--text-tower", "tower.py:plain", "-t", "channel:1"), "'channel:1' asks about features"),
+        (("--text", "a", "--text-tower", "tower.py:plain", "--head", "keep"), "--head keep keeps the classifier"),
+        (("--text", "a", "--text-tower", "tower.py:plain", "-t", "channel:1"), "'channel:1' is a feature"),
         (("--text", "a", "--text-tower", "tower.py:small"), "12 features for an image"),
         (("--text", "a"), "prompts are for models with a text encoder"),
     ],

@@ -207,7 +207,7 @@ def test_a_part_of_the_model_will_do_and_its_other_layers_are_refused(paint: Pai
     ((one,),) = run(tiny, "a.png", wrap=wrap + "Body", layers=("stem",))
     assert one.layer == "part"
     with pytest.raises(
-        RequestError, match=r"the layer 'body' is the wrapped model's, and the wrapper \(Body\) does not"
+        RequestError, match=r"the layer 'body' belongs to the wrapped model, which the wrapper \(Body\) does not"
     ):
         run(tiny, "a.png", wrap=wrap + "Body", layers=("body",))
     with pytest.raises(
@@ -270,7 +270,7 @@ class Frames(nn.Module):
         ("wrap.py:number", "'wrap.py' has no class 'number'", "there are: "),
         ("wrap.py:Raises", "wrap.py:Raises failed: ValueError: I do not like this model", 'raise ValueError("I do not'),
         ("wrap.py:no_module", "wrap.py:no_module gives a function, no torch.nn.Module", "takes images"),
-        ("wrap.py:Empty", "does not hold the model", "self.network = network"),
+        ("wrap.py:Empty", "does not contain the model", "self.network = network"),
         ("wrap.py:Fails", "wrap.py:Fails fails on images of shape 2x3x16x16: RuntimeError", "images.flatten(1)"),
         ("wrap.py:First", "given images of shape 2x3x16x16: the model gives 1x3 for 2 image", "--group N"),
         ("wrap.py:Words", "given images of shape 2x3x16x16: the model gives str for 2 image", ""),
@@ -390,7 +390,7 @@ def test_files_of_other_types_are_refused(here: Path) -> None:
     (here / "x.npz").write_text("no archive")
     (here / "x.csv").write_bytes(b"caf\xe9.png,1\n")
     for name, message in (
-        ("x.json", "neither .csv nor .npz"),
+        ("x.json", "not .csv, .tsv or .npz"),
         ("x.npz", "cannot be read"),
         ("x.csv", "not UTF-8"),
         ("nowhere.csv", "No such file"),
@@ -433,7 +433,7 @@ def test_pictures_without_features_and_features_without_a_wrapper_are_refused(
     Path("x.csv").write_text("a.png,1,2\n")
     for options, message in (
         ({"wrap": wrap + "Scaled"}, r"x\.csv has features of 1 of the 3 images; not of in/b.png, in/c.png"),
-        ({}, r"features of the images \(x\.csv\) were given, and nothing that takes them"),
+        ({}, r"features of the images \(x\.csv\) were given, but no wrapper takes them"),
     ):
         with pytest.raises(RequestError, match=message):
             run(tiny, "in", extras="x.csv", **options)

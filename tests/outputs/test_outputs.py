@@ -186,8 +186,8 @@ def test_the_panel_says_class_index_score_probability_method_layer_and_notes():
     ("style", "says"),
     [
         (STYLE, "1 = 0.72, maximum of this map"),
-        (Style("inferno", 0.6, "run", 1.5), "1 = 1.5, the run's strongest (this map's is 0.72)"),
-        (Style("inferno", 0.6, "none"), "1 = 1, not normalised (this map's strongest is 0.72)"),
+        (Style("inferno", 0.6, "run", 1.5), "1 = 1.5, maximum of the run (of this map: 0.72)"),
+        (Style("inferno", 0.6, "none"), "1 = 1, not normalised (maximum of this map: 0.72)"),
     ],
 )
 def test_the_panel_says_what_full_colour_is(style, says):

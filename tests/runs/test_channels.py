@@ -327,7 +327,7 @@ def test_the_run_that_is_asked_for_counts() -> None:
     images = torch.tensor([0.5, 3.0]).reshape(1, 1, 1, 2)
     said = [layer_output(Twice(), "layer", images, turn).flatten().tolist() for turn in (1, 2, 0)]
     assert said == [[0.5, 3], [0, 2], [0, 2]]
-    with pytest.raises(RequestError, match="has no run 3 on these images"):
+    with pytest.raises(RequestError, match="has no call 3 for these images"):
         layer_output(Twice(), "layer", images, 3)
 
 
@@ -603,11 +603,11 @@ def test_a_folder_with_a_ranking_holds_no_pictures(paint: Paint, tiny: str) -> N
     ("words", "said"),
     [
         (["-l", "stem", "-l", "body"], "'body'"),
-        (["-l", "*"], "the channels of one layer are ranked, and 2 are named: stem, body"),
+        (["-l", "*"], "channels are ranked for one layer, and 2 are named: stem, body"),
         (["-l", "sten"], "did you mean 'stem'?"),
         (["-l", "stem", "--channel", "3"], "there is no channel 3 at the layer 'stem'"),
         (["-l", "stem", "--channel", "red"], "--channel 'red' is not a channel index"),
-        (["-l", "stem", "--sort", "correlation"], "nothing says with what"),
+        (["-l", "stem", "--sort", "correlation"], "needs values to correlate with"),
         (["-l", "stem", "--sort", "beauty"], "--sort"),
         (["-l", "stem", "--top", "0"], "--top"),
         (["-l", "stem", "--pictures", "0"], "--pictures"),
@@ -642,7 +642,7 @@ def test_a_wrong_request_ends_with_2_says_what_there_is_and_writes_nothing(
 def test_a_contest_that_cannot_be_is_refused_in_python_too() -> None:
     with pytest.raises(RequestError, match="cannot be shown"):
         ChannelJob(job=Job(), pictures=0)
-    with pytest.raises(RequestError, match="nothing says with what"):
+    with pytest.raises(RequestError, match="needs values to correlate with"):
         ChannelJob(job=Job(), sort="correlation")
     assert ChannelJob(job=Job(), channels=(1, 2)).max_shown == 2
     assert ChannelJob(job=Job()).max_shown == 16
@@ -694,8 +694,8 @@ def test_a_file_whose_name_has_a_colon_is_a_file(paint: Paint, here: Path) -> No
         ("picture,age\na.png,3,5\n", "v.csv", "line 2: 3 cells, and the first row has 2"),
         ("picture,age\na.png,3\na.png,3\n", "v.csv", "line 3: 'a.png' is listed twice, first in line 2"),
         ("picture,age,age\na.png,3,4\n", "v.csv:age", "2 columns 'age'"),
-        ("a.png,3\n", "v.csv:age", "no first row that names columns, so none is called 'age'"),
-        ("a.png,3,4\n", "v.csv", "3 cells a row and no first row"),
+        ("a.png,3\n", "v.csv:age", "no header row, so there is no column 'age'"),
+        ("a.png,3,4\n", "v.csv", "3 cells a row and no header row"),
         ('picture,age\n"a.png,3\n', "v.csv", "is not CSV"),
     ],
 )

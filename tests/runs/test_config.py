@@ -112,9 +112,9 @@ def test_a_job_file_that_is_not_there_or_no_text(here: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('seed = "many"', "seed is a whole number, not 'many'"),
-        ("seed = true", "seed is a whole number, not True"),
-        ("seed = 1.5", "seed is a whole number, not 1.5"),
+        ('seed = "many"', "seed must be an integer, not 'many'"),
+        ("seed = true", "seed must be an integer, not True"),
+        ("seed = 1.5", "seed must be an integer, not 1.5"),
         ('alpha = "half"', "alpha is a number, not 'half'"),
         ('overwrite = "no"', "overwrite is true or false, not 'no'"),
         ('layers = "layer4"', "layers is a list of strings, not 'layer4'"),

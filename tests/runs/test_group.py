@@ -246,7 +246,7 @@ def test_the_frames_of_a_film_are_the_pictures_of_its_group() -> None:
     (gradient,) = torch.autograd.grad(score, cells)
     frames = [one[0].transpose(0, 1) for one in (cells.detach(), gradient)]
     close(maps(explain(images, 2)), gradcams(*frames))
-    assert any("the images of a group meet before the layer 'conv'" in note for note in explain.notes)
+    assert any("the images of a group are mixed before the layer 'conv'" in note for note in explain.notes)
 
 
 class Cut(Grouped):
@@ -273,8 +273,8 @@ class Shuffled(Grouped):
         (Cut(), {}, r"'network.conv2': its output has 8 rows \(8x6x4x8\) for a group of 4 images"),
         (Film(2), {"layers": ["conv"]}, r"'conv': its output has 2 frames \(1x5x2x16x16\) for a group of 4 images"),
         (Shuffled(), {}, "another order at the layer 'network.conv2': row 2 of 4 is of image 3"),
-        (One(), {"method": "scorecam"}, "scorecam asks for the score of changed images"),
-        (One(), {"method": "smoothgrad", "layers": []}, "smoothgrad asks for the score of changed images"),
+        (One(), {"method": "scorecam"}, "scorecam scores many changed images"),
+        (One(), {"method": "smoothgrad", "layers": []}, "smoothgrad scores many changed images"),
     ],
 )
 def test_what_cannot_be_said_of_each_picture_is_refused(model, options, message) -> None:

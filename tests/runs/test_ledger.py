@@ -355,7 +355,7 @@ def test_a_file_that_is_not_a_ledger_is_refused_with_its_line_and_left_alone(tmp
     path = tmp_path / FILE
     path.write_bytes(path.read_bytes() + line.encode("utf-8", "surrogatepass") + b"\n")
     before = path.read_bytes()
-    with pytest.raises(RequestError, match=r"outcomes\.jsonl, line 2, is not an outcome") as caught:
+    with pytest.raises(RequestError, match=r"outcomes\.jsonl, line 2, is not a record") as caught:
         Ledger(tmp_path, "j1", Outcome)
     assert path.read_bytes() == before
     # The lock was let go, not only forgotten (the traceback still holds it): the next attempt has the same reason.
@@ -408,7 +408,7 @@ def test_a_lock_that_is_a_link_harms_nothing_and_is_said(tmp_path: Path) -> None
     dear.write_text("dear to me")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / LOCK_FILE).symlink_to(dear)
-    with pytest.raises(RequestError, match="is a link, and camcli makes none"):
+    with pytest.raises(RequestError, match="is a link, which camcli does not create"):
         Folder(tmp_path / "out")
     assert dear.read_text() == "dear to me"
 
@@ -440,7 +440,7 @@ def test_a_folder_that_is_moved_away_is_told_and_not_made_anew(tmp_path: Path, i
         with pytest.raises(OutputError, match="is gone"):
             one.folder.write("in/b.png", b"good")
         one.append([outcome("b")])
-    assert "put it back" in caught.value.hint
+    assert "move it back" in caught.value.hint
     assert lines(away) == [("a", "r1")]
     assert (away / "in/a.png").read_bytes() == b"good"
     assert (list(out.iterdir()) == []) if instead else (not out.exists())

@@ -81,7 +81,7 @@ def test_fullgrad_of_one_image_fails_and_the_others_stand() -> None:
         [alone] = explainer(images[row : row + 1], [[0, 1]])
         for result, other in zip(results, alone, strict=True):
             np.testing.assert_allclose(result.map, other.map, rtol=1e-5, atol=1e-7)
-    with pytest.raises(PictureError, match="image 1 of the batch: input times gradient and biases"):
+    with pytest.raises(PictureError, match="image 1 of the batch: input times gradient and bias"):
         explainer(images, 0)
 
 
@@ -94,7 +94,9 @@ class Windows(Gated):
 
 
 def test_a_bias_of_pieces_of_an_image_has_no_place_for_fullgrad() -> None:
-    with pytest.raises(RequestError, match=r"fullgrad cannot be had .* added to 4x4x4x4 for 1 image\(s\), such as"):
+    with pytest.raises(
+        RequestError, match=r"fullgrad cannot be computed .* added to a tensor 4x4x4x4 for 1 image\(s\), such as"
+    ):
         Explainer(Windows(), method="fullgrad")(pictures(2), 0)
 
 

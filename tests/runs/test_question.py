@@ -70,7 +70,7 @@ def test_a_contrast_is_a_margin_over_the_class_named() -> None:
 def test_a_contrast_says_it_all(words: tuple[str, ...]) -> None:
     result = do(str(COFFEE), "--contrast", "espresso,tabby", *words)
     assert result.exit_code == 2
-    assert "--contrast says target, score and rival at once" in result.stderr
+    assert "--contrast sets --target, --score and --versus" in result.stderr
 
 
 @pytest.mark.usefixtures("here")
@@ -106,7 +106,7 @@ def test_probabilities_are_as_the_user_says() -> None:
     assert number["probability"] is None
     result = do(str(COFFEE), "--activation", "none", "--score", "logprob", "--overwrite")
     assert result.exit_code == 2
-    assert "nothing makes probabilities" in result.stderr
+    assert "the scores of this model have no probabilities" in result.stderr
 
 
 # ---- features
@@ -133,7 +133,7 @@ def test_a_channel_of_the_backbone(network: Callable[..., camcli.Network]) -> No
 def test_the_head_is_left_out_where_a_target_asks_for_a_feature() -> None:
     [named] = maps(COFFEE, "--head", "none", "-t", "channel:565")
     result = do(str(COFFEE), "-t", "channel:565", "--save", "array", "--overwrite")
-    assert "the model's head is left out" in result.stderr
+    assert "the model's head is removed" in result.stderr
     [one] = ledger(Path("out"))
     np.testing.assert_array_equal(np.load(Path("out") / one["files"]["array"]), named)
 
@@ -159,7 +159,7 @@ def test_the_channels_that_matter_most_add_up_to_the_score() -> None:
     # Those that are zero everywhere are shown as such.
     silent = [one for one in ones if not one.map.any()]
     assert silent
-    assert all("is silent here" in one.notes[0] for one in silent)
+    assert all("is inactive here" in one.notes[0] for one in silent)
 
 
 @pytest.mark.usefixtures("here")
@@ -212,18 +212,18 @@ def test_in_python_too() -> None:
 @pytest.mark.parametrize(
     ("options", "message", "hint"),
     [
-        ({"target": ("channel:1",), "head": "keep"}, "asks about features, and --head keep", "leave --head out"),
+        ({"target": ("channel:1",), "head": "keep"}, "is a feature, and --head keep", "leave --head out"),
         ({"target": ("channel:1280",)}, "there is no channel 1280", "1280 features"),
         ({"target": ("channel:1", "tabby")}, "tabby", ""),
         ({"target": ("predicted",), "method": "activation"}, "shows a channel of the layer", "channels:top:5"),
         ({"target": ("tabby",), "method": "activation"}, "name none", "channel:12,99"),
-        ({"target": ("channels:top:5", "tabby")}, "ask for different things", "same N"),
+        ({"target": ("channels:top:5", "tabby")}, "select the layer's channels in different ways", "same N"),
         ({"target": ("similar:",)}, "names no image", "similar:path"),
         ({"target": ("similar:nowhere.png",)}, r"nowhere.png", ""),
-        ({"target": (f"similar:{COFFEE}", "channel:1")}, "cannot be had in one run", "similar:FILE alone"),
+        ({"target": (f"similar:{COFFEE}", "channel:1")}, "cannot be combined in one run", "similar:FILE alone"),
         ({"pool": "none"}, "head", ""),
         ({"score": "logits"}, "there is no score 'logits'", "did you mean"),
-        ({"versus": ("tabby",), "score": "logit"}, "--versus means nothing to it", "margin"),
+        ({"versus": ("tabby",), "score": "logit"}, "--versus cannot be used with it", "margin"),
         ({"score": "margin", "versus": ("nothing",)}, "there is no class 'nothing'", ""),
     ],
 )

@@ -96,7 +96,7 @@ def test_overwrite_does_the_same_again_and_replaces_another_job(go: Go) -> None:
 def test_what_another_job_did_of_pictures_not_named_goes_only_by_a_word_of_its_own(go: Go) -> None:
     go("in")
     before, lines = times(), ledger()
-    message = r"'out' holds another job's results of 1 image that are not named now: in/b.png \(colormap was"
+    message = r"'out' holds another job's results of 1 image that are not in this run: in/b.png \(colormap was"
     with pytest.raises(RequestError, match=message) as caught:
         go("in/a.png", colormap="jet", overwrite=True)
     assert "--overwrite --drop-others" in caught.value.hint
@@ -292,7 +292,7 @@ def test_a_targets_file_that_was_changed_makes_it_another_job(go: Go, here: Path
     (here / "t.csv").write_text("a.png,red\nb.png,blue\n")
     go("in", targets="t.csv")
     (here / "t.csv").write_text("a.png,red\nb.png,red\n")
-    with pytest.raises(RequestError, match="another job: the weights or a file named in it were changed"):
+    with pytest.raises(RequestError, match="another job: the weights or a file that the job names changed"):
         go("in", targets="t.csv")
 
 

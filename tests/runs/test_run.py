@@ -48,7 +48,7 @@ def test_a_picture_of_one_colour_has_a_note_and_others_have_not(paint: Paint, go
     paint("b.png", RED, box=(0, 31, 32, 32), ground=RED)
     paint("c.png", RED, box=(0, 31, 1, 32), ground=BLUE)
     outcomes = [one for (one,) in go("a.png", "b.png", "c.png", layers=("stem",), target=("red",))]
-    flat = "the map is the same everywhere at the layer 'stem', so it names no place"
+    flat = "the map is constant at the layer 'stem', so it locates nothing"
     assert [one.notes for one in outcomes] == [(flat, ONE_COLOUR), (flat, ONE_COLOUR), ()]
 
 

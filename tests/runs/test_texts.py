@@ -306,11 +306,8 @@ def test_what_is_explained_is_said_of_prompts() -> None:
         == "prompt logit: 100 times its cosine with the image minus 10.5, before softmax"
     )
     assert "cosine" in Explainer(network, score="similarity").describe_target()
-    assert (
-        Explainer(network, score="probability").describe_target()
-        == "a prompt's probability: what softmax makes of its score"
-    )
-    assert Explainer(network, score="margin", versus=[3]).describe_target() == "a prompt's margin over blue"
+    assert Explainer(network, score="probability").describe_target() == "prompt probability (softmax of the logits)"
+    assert Explainer(network, score="margin", versus=[3]).describe_target() == "prompt margin over blue"
     assert Explainer(network, score="margin").describe_target().endswith("the strongest other prompt")
 
 
@@ -620,8 +617,8 @@ def test_a_picture_without_prompts_of_its_own_is_found_before_the_first(clip: st
 @pytest.mark.usefixtures("here")
 def test_many_prompts_are_remarked_on(clip: str) -> None:
     file = written("many.txt", "\n".join(f"thing {number}" for number in range(21)))
-    assert "21 prompts are explained in every image" in do(COFFEE, "-m", clip, "--texts", file).stderr
-    assert "in every image" not in do(COFFEE, "-m", clip, "--texts", file, "-t", "predicted").stderr
+    assert "21 prompts are explained for every image" in do(COFFEE, "-m", clip, "--texts", file).stderr
+    assert "for every image" not in do(COFFEE, "-m", clip, "--texts", file, "-t", "predicted").stderr
 
 
 @pytest.mark.usefixtures("here")
@@ -635,7 +632,7 @@ def test_a_sigmoid_has_no_place_for_contrast(siglip: str) -> None:
     for score in ("probability", "logprob"):
         result = do(*words, "--versus", "wall", "--score", score)
         assert result.exit_code == 2
-        assert "which contrast prompts ('wall') do not enter" in result.stderr
+        assert "so contrast prompts ('wall') have no effect" in result.stderr
         assert "--score margin, or let them compete: --activation softmax" in result.stderr
     found = lines(*words, "--versus", "wall")
     assert [one["score"] for one in found] == pytest.approx((scores[:2] - scores[2]).tolist(), rel=1e-2, abs=1e-5)
@@ -646,17 +643,21 @@ def test_a_sigmoid_has_no_place_for_contrast(siglip: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message", "hint"),
     [
-        (("--text", "a", "--versus", "b", "--score", "logit"), "'logit' compares a prompt with no other", "logprob"),
-        (("--text", "a", "--versus", "b", "--score", "similarity"), "'similarity' compares a prompt with", "margin"),
+        (("--text", "a", "--versus", "b", "--score", "logit"), "'logit' does not compare prompts", "logprob"),
+        (("--text", "a", "--versus", "b", "--score", "similarity"), "'similarity' does not compare prompts", "margin"),
         (("--text", "a", "--score", "margin"), "the job has a single prompt", "--versus"),
         (("--text", "a", "--score", "probability"), "the job has a single prompt", "--versus"),
-        (("--text", "a", "--text", "b", "--versus", "a", "--versus", "b"), "every prompt is one that", "--text"),
-        (("--text", "a", "-t", "channel:3"), "'channel:3' asks about features", "the one or the other"),
+        (
+            ("--text", "a", "--text", "b", "--versus", "a", "--versus", "b"),
+            "every prompt is also a contrast prompt",
+            "--text",
+        ),
+        (("--text", "a", "-t", "channel:3"), "'channel:3' is a feature", "one of them"),
         (("--text", "a", "-t", "b"), "there is no prompt 'b'", "a prompt is named by its number"),
         (("--text", "a", "--text", "b", "--targets", "t.csv", "-t", "all"), "both a target", ""),
         (("--texts", "own.csv", "--method", "finer-cam"), "finds rivals among all prompts", "gradcam"),
         (("--texts", "own.csv", "--score", "logprob"), "an image in own.csv has a single prompt", "--versus"),
-        (("--template", "a {}"), "means nothing without prompts", "--text"),
+        (("--template", "a {}"), "has no effect without prompts", "--text"),
         (("--text", "a", "--template", "photo"), "'photo' has no places for a prompt", "imagenet and imagenet-simple"),
     ],
 )

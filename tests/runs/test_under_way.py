@@ -124,7 +124,7 @@ def test_a_picture_that_takes_too_long_fails_and_the_others_are_done(paint: Pain
     outcomes = go("in", layers=("stem",), timeout=0.3, workers=2)
     went = {one.name: one.error for [one] in outcomes}
     assert [name for name, error in went.items() if error] == ["in/c.png", "in/e.png"]
-    assert "is not decoded after 0.3 s (--timeout SECONDS gives it more" in went["in/c.png"]
+    assert "was not decoded within 0.3 s (raise --timeout SECONDS" in went["in/c.png"]
     go_on.set()
 
 
@@ -162,7 +162,7 @@ def test_a_process_ends_whatever_hangs(paint: Paint, tiny: str, command: list[st
     ]
     ended = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 1, ended.stderr
-    assert "in/b.png: is not decoded after 0.5 s" in ended.stderr
+    assert "in/b.png: was not decoded within 0.5 s" in ended.stderr
     assert "2 done, 1 failed" in ended.stderr
 
 
@@ -189,7 +189,7 @@ def test_a_picture_that_lacked_memory_beside_others_is_decoded_by_itself(paint: 
         outcomes = [one for [one] in run]
     assert [one.error for one in outcomes] == [None] * 6
     assert tries.count("2") == tries.count("5") == 2
-    assert len([note for note in run.notes if "memory was short" in note]) == 1
+    assert len([note for note in run.notes if "memory ran short" in note]) == 1
 
 
 def test_a_picture_that_never_fits_fails_alone(paint: Paint, go, monkeypatch):
@@ -234,7 +234,7 @@ def test_what_fits_is_remembered_and_said_once(paint: Paint, tiny: str, error, m
     # 16 do not fit, nor do 8; then no more than 4 are tried, of the second batch too.
     assert sizes == [16, 8, *[4] * 4, *[4] * 4, *[4] * 2]
     assert [note for note in one.notes if "memory" in note] == [
-        "cpu has not enough memory for 16 images at a time: 4 went at a time from then on (--batch-size 4)"
+        "cpu does not have enough memory for 16 images at a time: 4 from then on (--batch-size 4)"
     ]
 
 

@@ -142,7 +142,7 @@ def test_a_regression_has_no_probability():
     network = named(Small(1), 1, 16, activation="none")
     [[one]] = Explainer(network, layers=["conv2"])(pictures(1, 16))
     assert one.probability is None
-    assert "what raises it is warm" in network.output_spec.describe_score("none", 1)
+    assert "regions that raise it are highlighted" in network.output_spec.describe_score("none", 1)
 
 
 # ---- one score for each class and pixel
@@ -354,7 +354,7 @@ def test_every_class_found_is_what_a_detector_predicts():
 
 
 def test_what_is_no_detection_is_refused():
-    with pytest.raises(RequestError, match="does not give boxes, labels and scores for each of 1"):
+    with pytest.raises(RequestError, match="does not return boxes, labels and scores for each of 1"):
         OutputSpec("detect").read([{"boxes": torch.ones(1, 4)}], 1, ("a",))
 
 
@@ -364,7 +364,7 @@ def test_what_is_no_detection_is_refused():
 def test_the_run_says_what_is_explained():
     assert OutputSpec().describe_score("softmax", 1000) == "class logit (before softmax)"
     assert "before sigmoid" in OutputSpec().describe_score("softmax", 1)
-    assert "do not exclude" in OutputSpec().describe_score("sigmoid", 20)
+    assert "of independent classes" in OutputSpec().describe_score("sigmoid", 20)
     assert "summed over the pixels where the model predicts it" in OutputSpec("segment").describe_score("softmax", 21)
     assert "the region given" in OutputSpec("segment").describe_score("softmax", 21, region=True)
     assert "at least 0.5" in OutputSpec("detect").describe_score("softmax", 91)

@@ -123,7 +123,7 @@ def test_the_scores_are_numbers_of_probabilities():
     for score, wanted, said in [
         ("logit", 0.25, "class probability, as returned by the model"),
         ("probability", 0.25, "class probability, as returned by the model"),
-        ("logprob", math.log(0.25), "the logarithm of a class's probability"),
+        ("logprob", math.log(0.25), "logarithm of the class probability"),
         (
             "margin",
             0.25 - 0.45,
@@ -155,7 +155,7 @@ def test_what_is_asked_for_is_done_and_noted(activation, shown):
     explain = Explainer(network, layers=["layer"])
     [[one]] = explain(WHITE)
     assert one.probability == (None if shown is None else pytest.approx(shown))
-    assert any("makes probabilities of them once more" in note for note in explain.notes) == (activation == "sigmoid")
+    assert any("is applied to them again" in note for note in explain.notes) == (activation == "sigmoid")
 
 
 def test_said_to_be_probabilities_and_none_on_noise_is_refused_before_the_first_picture():

@@ -73,7 +73,7 @@ def test_pixels_behind_the_classes_are_carried_along():
 
 @pytest.mark.parametrize("name", ["probability", "logprob"])
 def test_a_model_without_probabilities_has_none(name):
-    with pytest.raises(RequestError, match="nothing makes probabilities") as caught:
+    with pytest.raises(RequestError, match="the scores of this model have no probabilities") as caught:
         given(name, 0, activation="none")
     assert "--activation" in caught.value.hint
 
@@ -90,7 +90,7 @@ def test_the_rival_is_the_strongest_other_class_or_those_named():
 
 
 def test_nobody_to_compare_with_is_an_error():
-    with pytest.raises(PictureError, match="compared with itself"):
+    with pytest.raises(PictureError, match="compared only with itself"):
         Score(has_rivals=True, fixed_rivals=(1,)).find_rivals(LOGITS, 1)
     with pytest.raises(PictureError, match="no other class"):
         Score(has_rivals=True).find_rivals(LOGITS[:1], 0)
@@ -232,12 +232,12 @@ def test_a_region_s_margin_is_the_sum_over_its_pixels():
 
 def test_what_makes_its_own_contrast_goes_with_logits_alone():
     for options in ({"score": "probability"}, {"counterfactual": True}):
-        with pytest.raises(RequestError, match="finer-cam makes what it explains of all classes' scores itself"):
+        with pytest.raises(RequestError, match="finer-cam builds its own score from those of all classes"):
             Explainer(MODEL, layers=["last"], method="finer-cam", **options)
 
 
 def test_a_rival_for_a_score_that_has_none_is_refused():
-    with pytest.raises(RequestError, match="compares a class with no other") as caught:
+    with pytest.raises(RequestError, match="does not compare classes") as caught:
         Explainer(MODEL, score="logprob", versus=[1])
     assert "margin" in caught.value.hint
     with pytest.raises(RequestError, match="there is no score 'logits'") as caught:
@@ -255,8 +255,8 @@ def test_what_is_explained_is_said():
     network = named(MODEL, 3)
     assert Explainer(network).describe_target() == "class logit (before softmax)"
     assert "probability" in Explainer(network, score="probability").describe_target()
-    assert Explainer(network, score="margin", versus=[2]).describe_target() == "a class's margin over thing 2"
-    assert Explainer(network, counterfactual=True).describe_target().endswith("what lowers it is warm")
+    assert Explainer(network, score="margin", versus=[2]).describe_target() == "class margin over thing 2"
+    assert Explainer(network, counterfactual=True).describe_target().endswith("regions that lower it are highlighted")
 
 
 # ---- the channels that matter most
@@ -318,7 +318,7 @@ def test_a_map_that_is_no_sum_of_channels_has_no_strongest(method):
 def test_more_channels_than_there_are_is_refused():
     with pytest.raises(RequestError, match="the layer 'last' has 4"):
         Explainer(MODEL, layers=["last"], top_channels=5).check(IMAGES[:1])
-    with pytest.raises(RequestError, match="neither fused nor smoothed"):
+    with pytest.raises(RequestError, match="cannot be fused or smoothed"):
         Explainer(MODEL, layers=["last", "features.0"], top_channels=2, fuse="mean")
 
 

@@ -70,7 +70,7 @@ def test_a_class_whose_name_is_a_rows_can_still_be_said() -> None:
         ("cat", "ambiguous: 2 classes", "2 tabby, tabby cat\n4 tiger cat"),
         ("5", "there is no class 5", "5 classes, counted from 0 to 4"),
         ("taby", "there is no class 'taby'", "2 tabby, tabby cat"),
-        ("", "an empty word", "0 to 4"),
+        ("", "an empty name", "0 to 4"),
         ("predicted:2", "takes no argument", "top:N"),
         ("folder:x", "takes no argument", ""),
     ],
@@ -108,13 +108,13 @@ def test_one_logit_has_a_sigmoid_whatever_the_model_says() -> None:
 
 @pytest.mark.parametrize("word", ["all>", "all>x", "all>1", "all>-0.1", "all>nan", "all>inf", "all>0.5.5"])
 def test_a_threshold_that_no_probability_has_is_refused(word: str) -> None:
-    with pytest.raises(RequestError, match="does not say above which probability") as caught:
+    with pytest.raises(RequestError, match="needs a probability as threshold") as caught:
         resolve([word], of(LABELS, "sigmoid"))
     assert "all>0.5" in caught.value.hint
 
 
 def test_boxes_have_a_threshold_of_their_own() -> None:
-    with pytest.raises(RequestError, match="one probability for an image") as caught:
+    with pytest.raises(RequestError, match="one probability per class for an image") as caught:
         resolve(["all>0.5"], of(LABELS, output_spec=OutputSpec("detect")))
     assert "--min-score" in caught.value.hint
 
@@ -152,7 +152,7 @@ def test_the_strongest_channels_of_a_class() -> None:
 
 @pytest.mark.parametrize("words", [("channels:top:5", "tabby"), ("channels:top:5", "channels:top:4:tabby")])
 def test_channels_and_classes_do_not_go_together(words: tuple[str, ...]) -> None:
-    with pytest.raises(RequestError, match="ask for different things"):
+    with pytest.raises(RequestError, match="select the layer's channels in different ways"):
         count_top_channels(words)
 
 

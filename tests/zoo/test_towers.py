@@ -14,13 +14,13 @@ from zoo import OPEN_CLIP
 METHODS = ["gradcam", "gscorecam", "gae", "rollout", "legrad", "grad-eclip", "maskclip", "clip-surgery"]
 OF_ATTENTION = METHODS[2:]
 # The score reads the mean of all patches.
-MEAN = {"grad-eclip": "follows the one token that the score reads behind the last attention"}
+MEAN = {"grad-eclip": "needs a score that reads one token after the last attention"}
 # What a tower refuses, and a word of the reason.
 REFUSED = {
-    "ConvNeXt of timm": dict.fromkeys(OF_ATTENTION, "it has no attention that can be seen"),
+    "ConvNeXt of timm": dict.fromkeys(OF_ATTENTION, "no attention was found in it"),
     "Swin of timm": dict.fromkeys(OF_ATTENTION, "it has attention in windows") | MEAN,
     "MobileCLIP (FastViT of timm)": MEAN
-    | dict.fromkeys(["maskclip", "clip-surgery"], "hand on maps, and no sequences of which one token could be all"),
+    | dict.fromkeys(["maskclip", "clip-surgery"], "return maps, not sequences, so single tokens cannot be scored"),
     "ViT of timm, mean of patches": MEAN,
     "ViTamin": MEAN,
 }

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 from camcli.base.errors import RequestError, did_you_mean
 
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a word"}
 
 
 @dataclass(frozen=True, slots=True)

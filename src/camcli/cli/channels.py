@@ -51,7 +51,7 @@ OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
 
 @add_options(CommonOptions, ChannelJob, Job, names=OPTIONS, overrides=OPTION_OVERRIDES)
 def channels(**words: Any) -> None:
-    """Rank the channels of a layer over images, with a contact sheet of the images that activate each most.
+    """Rank the channels of a layer over images, with a contact sheet of the images that activate each channel most.
 
     Statistics are of the pooled activation: the mean over the cells that show any of the image.
 

@@ -64,7 +64,7 @@ def exit_codes(console: Console, interrupted_note: str = RESUME_NOTE) -> Iterato
 
     Args:
         console: prints the messages.
-        interrupted_note: says what an interrupted command leaves behind.
+        interrupted_note: describes what an interrupted command leaves.
     """
     interrupts = _SignalHandler(console)
     handled = [signal.SIGTERM]

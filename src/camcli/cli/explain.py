@@ -61,7 +61,7 @@ class ExplainOptions(CommonOptions):
 def explain(context: typer.Context, **words: Any) -> None:
     """Write heatmaps of what a model looks at in images.
 
-    The same command again resumes where it stopped: finished images are skipped.
+    Running the same command again resumes it: finished images are skipped.
 
     Exit codes: 0 = all done, 1 = some images failed, 2 = invalid request, 3 = nothing to do, 130 = interrupted.
     """

@@ -60,11 +60,11 @@ OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
 
 @add_options(CommonOptions, PromptJob, Job, names=OPTIONS, overrides=OPTION_OVERRIDES)
 def prompts(**words: Any) -> None:
-    """Compare the maps of several prompts in each image: do other words for the same thing point elsewhere?
+    """Compare the heatmaps of several prompts in each image: does the wording change them?
 
     Output: a sheet for each image, prompts.jsonl (all numbers), prompts.png and prompts.json (the summary).
 
-    The same command again resumes where it stopped: finished images are skipped.
+    Running the same command again resumes it: finished images are skipped.
 
     Exit codes: 0 = all done, 1 = some images failed, 2 = invalid request, 3 = nothing to do, 130 = interrupted.
     """

@@ -88,7 +88,7 @@ def as_selector(targets: Any, images: int, shares_prediction: bool = False) -> T
         shares_prediction: True if the images share one prediction, so that one target is enough.
 
     Raises:
-        RequestError: the numbers of targets and of images differ, or a target is no whole number.
+        RequestError: the numbers of targets and of images differ, or a target is not an integer.
     """
     if targets is None:
         return None
@@ -114,7 +114,7 @@ def parse_classes(given: Any) -> tuple[int, ...]:
     """Convert classes given by number to a tuple of ints: one, or several in a sequence, tensor or array.
 
     Raises:
-        RequestError: one of them is no whole number.
+        RequestError: one of them is not an integer.
     """
     several = given if not _is_class(given) and _is_class_sequence(given) else [given]
     return tuple(map(_to_class, several))

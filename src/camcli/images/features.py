@@ -201,7 +201,7 @@ def _read_npz(file: Path) -> tuple[list[tuple[str, str]], dict[str, np.ndarray]]
                 )
         elif array.dtype.kind in "iu":
             if array.size and int(array.max()) > np.iinfo(np.int64).max:
-                raise RequestError(f"{file}: the array {name!r} holds whole numbers above 2^63", FORMAT_HINT)
+                raise RequestError(f"{file}: the array {name!r} contains integers above 2^63", FORMAT_HINT)
             arrays[name] = array.astype(np.int64)
     words = [name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else str(name) for name in names]
     listed = [(f"row {row}", name) for row, name in enumerate(words)]

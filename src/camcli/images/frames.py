@@ -42,5 +42,5 @@ def seek_page(image: Image.Image, page: int) -> tuple[str, ...]:
         count = count_pages(image)
     except Exception as error:  # the first page may be intact even if those after it are damaged
         image.seek(0)
-        return (f"the pages behind its first cannot be counted: {error or type(error).__name__}",)
+        return (f"the pages after its first cannot be counted: {error or type(error).__name__}",)
     return (f"{FIRST_PAGE_NOTE} {count}: --pages all for each",) if count > 1 else ()

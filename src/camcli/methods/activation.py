@@ -64,7 +64,7 @@ def fix_sign(component: Float[Tensor, "n m"], rows: Float[Tensor, "n m c"]) -> F
     """Give a component the sign that makes it agree with the strength of each cell.
 
     A component has no sign of its own. The rule: ``sum_i component_i |row_i|`` is not negative, so what is active is
-    positive. Where all cells are equally strong (tokens behind a LayerNorm) that sum is nothing for a centred
+    positive. Where all cells are equally strong (tokens after a LayerNorm) that sum is nothing for a centred
     component; then the cells that stand out are positive: ``sum_i component_i^3`` is not negative.
     """
     strength = rows.norm(dim=2)

@@ -79,7 +79,7 @@ def cam(
         if not ((found - wanted).abs() <= tolerance * size).all():
             raise RequestError(
                 f"CAM is not defined here: with the layer's activations {name}, the score is not what a linear layer "
-                "behind average pooling gives",
+                "after average pooling gives",
                 "choose the layer before the pooling, or the method hirescam, which is CAM wherever CAM is defined",
             )
     return (weight * act).sum(1)
@@ -307,8 +307,7 @@ def finer_cam(
     references: int = 3,
     weights: Literal["softmax", "mean", "softmax-gradient"] = "softmax",
 ) -> Float[Tensor, "n h w"]:
-    """Grad-CAM of what distinguishes a class from its rivals: y_c - alpha sum of q_d y_d over similar classes d (Zhang
-    2025).
+    """Grad-CAM of a class against similar classes d: of the score y_c - alpha sum of q_d y_d (Zhang 2025).
 
     The similar classes are those whose scores are nearest to y_c. ``softmax`` weights them by their probabilities,
     scaled to sum 1; ``mean`` gives each the same; ``softmax-gradient`` also lets the gradient pass through those

@@ -67,7 +67,7 @@ def try_attention(setup: Setup, plan: Plan, image: Tensor) -> None:
 
 
 def _check_query(method: BoundMethod, signals: Signals, forward: Forward) -> None:
-    """Check that the score depends on one token behind the last attention, and that its query was captured."""
+    """Check that the score depends on one token after the last attention, and that its query was captured."""
     assert forward.attention_capture is not None
     read = int(signals.get("read", "")[0].sum())
     if read != 1:

@@ -93,7 +93,7 @@ def prepare_replay(runner: Runner, plan: Plan, name: str, images: Tensor) -> str
 def _record(
     runner: Runner, layer: nn.Module, call: int, leaf: Tensor, part: int = 0
 ) -> tuple[Predictions, Recording, frozenset[nn.Module]]:
-    """Run the network and record what a rerun behind a layer needs; return also the modules whose output is copied."""
+    """Run the network and record what a rerun after a layer needs; return also the modules whose output is copied."""
     copied: frozenset[nn.Module] = frozenset()
     for _ in range(3):
         with record(runner.module, layer, call, 1, copied, part) as recording, torch.no_grad():
@@ -114,7 +114,7 @@ def _find_replay_plan(
     pair: Tensor,
     run: Callable[..., Predictions],
 ) -> ReplayPlan:
-    """Find a plan that correctly reruns the part behind a layer, for a pair of an unchanged and a changed output."""
+    """Find a plan that correctly reruns the part after a layer, for a pair of an unchanged and a changed output."""
     changed = run(given=pair[1:], replay_plan=ReplayPlan(whole_network=True)).scores(0)
 
     def is_correct(replay_plan: ReplayPlan) -> bool:

@@ -179,12 +179,12 @@ def attention_update(
 
 @dataclass(frozen=True, slots=True)
 class BlockStack:
-    """Blocks of a network, and the part behind the last of them.
+    """Blocks of a network, and the part after the last of them.
 
     Attributes:
         blocks: in running order; empty where the only attention is a pooling.
-        tail: the last block, behind which the network is replayed; or the attention pooling.
-        replay_plan: the plan for replaying the part behind ``tail``.
+        tail: the last block, after which the network is replayed; or the attention pooling.
+        replay_plan: the plan for replaying the part after ``tail``.
         batch_size: the number of token sequences that this part takes at once.
         pools_by_attention: whether this part pools the blocks' tokens by attention.
         after_attention: by block the module whose input is the residual sum after attention, where it is needed.

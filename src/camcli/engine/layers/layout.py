@@ -25,7 +25,7 @@ class Layout:
             ``(n, c, t)``, or films ``(g, c, t, h, w)`` whose ``n = g t`` frames are the images of a group.
         grid: rows and columns of the map.
         prefix: tokens before the first patch.
-        suffix: tokens behind the last patch.
+        suffix: tokens after the last patch.
     """
 
     order: Order

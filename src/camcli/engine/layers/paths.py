@@ -8,7 +8,7 @@ from torch import nn
 
 from camcli.base.errors import RequestError, did_you_mean
 
-# One dotted part: a name, index or glob, and any number of [index] or [slice] behind it.
+# One dotted part: a name, index or glob, and any number of [index] or [slice] after it.
 _PART = re.compile(r"(?P<name>[^\[\]]*)(?P<brackets>(?:\[[^\[\]]+\])*)")
 _SLICE = re.compile(r"(?:-?\d+)?:(?:-?\d+)?(?::(?:-?[1-9]\d*)?)?")
 _INDEX = re.compile(r"-?\d+")

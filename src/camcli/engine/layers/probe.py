@@ -317,7 +317,7 @@ def find_token_layout(
         images: the batch size.
 
     Raises:
-        RequestError: no layer has that many tokens, or a grid of them behind prefix tokens; or several layouts remain.
+        RequestError: no layer has that many tokens, or a grid of them after prefix tokens; or several layouts remain.
     """
     lengths = {length for layer in layers for length in _token_counts(layer.shape, images)}
     # A layer with rows and columns shows the grid, a layer with tokens the prefix too.

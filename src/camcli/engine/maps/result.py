@@ -146,7 +146,7 @@ def _describe_place(method: BoundMethod, layer: str) -> str:
 
 
 def _not_finite_error(method: BoundMethod, target_name: str, culprit: str) -> PictureError:
-    """Build the error for a map with NaN or infinite values; ``culprit`` says where they arise in the forward."""
+    """Build the error for a map with NaN or infinite values; ``culprit`` names where they arise in the forward."""
     back = method.has_rule or (
         method.signal_names & GRADIENT_SIGNALS and not method.signal_names & {"score_of", "score_from_layer"}
     )

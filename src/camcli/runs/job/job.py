@@ -39,7 +39,8 @@ class Job:
     weights: str = option(
         "",
         MODEL,
-        help="Checkpoint to load instead of the model's own weights: a state dict (safetensors or .pth); or 'random'",
+        help="Checkpoint to load instead of the model's own weights: a state dict (safetensors or .pth); "
+        "or 'random' for an untrained model",
         metavar="FILE",
     )
     labels: str = option("", MODEL, help="Class names: a text file with one a line, JSON or YAML", metavar="FILE")
@@ -200,7 +201,7 @@ class Job:
     activation: ActivationOption = option(
         "model",
         MODEL,
-        help="What turns logits into probabilities: model = as its source says, softmax, sigmoid, none = nothing "
+        help="What turns logits into probabilities: model = the model's own, softmax, sigmoid, none = nothing "
         "(regression), probabilities = the outputs already are",
         metavar="MODE",
     )

@@ -12,7 +12,7 @@ from camcli.runs.job.job import RENAMED_OPTIONS
 
 KIND_NAMES = {
     str: "a string",
-    int: "a whole number",
+    int: "an integer",
     float: "a number",
     bool: "true or false",
     tuple: "a list of strings",

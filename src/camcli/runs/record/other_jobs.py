@@ -1,4 +1,4 @@
-"""Results of other jobs in an output folder: told apart, described, and never replaced unasked."""
+"""Results of other jobs in an output folder: recognised, described, and replaced only on request."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def check_image_channels(job: Job, network: Network) -> None:
 
 
 def check_shared(job: Job, network: Network, device: torch.device) -> None:
-    """Check that a network that must stay as it is can be used so."""
+    """Check that a network that must not be changed can be used on this device and in this precision."""
     reference = devices.reference_tensor(network.module)
     rounded = job.precision not in ("fp32", "tf32") and reference.dtype != DTYPES[job.precision]
     if network.shared and (reference.device != device or rounded):

@@ -13,8 +13,8 @@ from camcli.base.registry import Registry, Row
 class ScoreRow(Row):
     """One score.
 
-    In ``summary`` and ``of_probabilities``, ``{noun}`` stands for "class", or what takes its place, and ``{activation}``
-    for what turns the model's scores into probabilities.
+    In ``summary`` and ``of_probabilities``, ``{noun}`` stands for "class" or "prompt", and ``{activation}`` for the
+    function that turns the model's scores into probabilities.
 
     Attributes:
         of_probabilities: the summary for models that return probabilities; empty if it is the same.
