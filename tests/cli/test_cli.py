@@ -285,7 +285,7 @@ def test_interrupted_it_says_so_and_what_was_done_stays(
         said = process.stderr.read().decode()
     assert process.returncode == code, said
     assert time.monotonic() - sent < 5
-    assert said.index("stopping after the images in progress") < said.index("interrupted; what was")
+    assert said.index("stopping after the images in progress") < said.index("interrupted; finished")
     assert "interrupted; finished results are kept" in said
     assert "Traceback" not in said
     done = [row["name"] for row in ledger()]
@@ -501,7 +501,11 @@ def test_options_change_the_map_the_fingerprint_and_run_json(bring: Bring, paint
         (["-o", "sigma=nan"], "smooth: sigma cannot be 'nan'", "finite"),
         (["-o", "mean=perhaps"], "smooth: mean cannot be 'perhaps'", "true or false"),
         (["-o", "way=c"], "smooth: way cannot be 'c'", "there are: a, b"),
-        (["-o", "gradcam.samples=8"], "the method 'gradcam', which this run does not use", "asked for: smooth"),
+        (
+            ["-o", "gradcam.samples=8"],
+            "the method 'gradcam', which this run does not use",
+            "methods of this run: smooth",
+        ),
         (["-o", "maps"], "the option 'maps' is not name=value", "--out"),
         (["-o", "=3"], "the option '=3' is not name=value", ""),
         (["--method", "gradcam", "-o", "samples=8"], "gradcam has no option 'samples'", "there are none"),

@@ -156,7 +156,7 @@ def test_pictures_of_a_group_are_found_to_mix_only_if_they_do(allowed, mean):
         explainer(images, 1)
         assert mode.rounded
     assert any("depends on others" in note for note in explainer.notes) == mean
-    assert not any("meet before" in note for note in explainer.notes)
+    assert not any("are mixed before" in note for note in explainer.notes)
 
 
 class Pooled(Small):

@@ -281,7 +281,7 @@ def test_without_a_grid_and_without_relus_the_hints_do_not_go_in_a_circle():
     with pytest.raises(RequestError, match="no layer of this network") as caught:
         Explainer(model).check(IMAGES[:1])
     assert "--method integrated-gradients" in caught.value.hint
-    with pytest.raises(RequestError, match="meets none") as caught:
+    with pytest.raises(RequestError, match="has none") as caught:
         Explainer(model, method="guided-backprop").check(IMAGES[:1])
     assert "such as integrated-gradients" in caught.value.hint
     Explainer(model, method="integrated-gradients")(IMAGES, 1)

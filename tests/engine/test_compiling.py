@@ -134,7 +134,7 @@ def test_what_a_compiler_cannot_do_is_said_and_the_network_runs(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "slow", "reason"), [(True, False, "gives another output"), (False, True, "no faster")]
+    ("wrong", "slow", "reason"), [(True, False, "gives a different output"), (False, True, "not faster")]
 )
 def test_what_is_wrong_or_no_faster_is_taken_back(monkeypatch, wrong, slow, reason):
     def compile(function, dynamic):

@@ -565,7 +565,7 @@ def test_from_the_shell_to_run_json(here, paint):
     assert "computed again" in " ".join(result.stderr.split())
     result = CliRunner().invoke(app, [*asked, "b.png", "--out", "third"])
     assert result.exit_code == 0
-    assert "computed again" not in result.stderr
+    assert "recomputed" not in result.stderr
     assert "1 done before" in " ".join(result.stderr.split())
 
 

@@ -88,7 +88,7 @@ def test_a_blank_image_fails_alone_wherever_it_stands(method):
         of_concepts = METHODS.find(method).kind == "concept"
         said = "their maps are zero everywhere" if of_concepts else f"map of class 1 (1) {wanted}"
         assert said in results[blank][0].message
-        assert "way back" not in results[blank][0].message
+        assert "backward pass" not in results[blank][0].message
         same(results[1 - blank][0], explainer(model, method, ["0"])(images[[1 - blank]], 1)[0][0])
 
 
@@ -230,8 +230,8 @@ def test_which_run_of_a_layer_is_explained_is_said_and_can_be_chosen():
     for call in (0, 1, 2):
         explain = Explainer(model, layers=["act"], call=call)
         [[by_call[call]]] = explain(image, 1)
-        said = f"run {call}" if call else "the last"
-        assert explain.notes == (f"the layer 'act' runs 2 times in one forward; {said} is explained (--call N)",)
+        said = f"call {call}" if call else "the last"
+        assert explain.notes == (f"the layer 'act' is called 2 times per forward pass; {said} is explained (--call N)",)
     same(by_call[0], by_call[2])
     assert np.abs(by_call[1].map - by_call[2].map).max() > 0.01 * np.abs(by_call[2].map).max()
     with pytest.raises(RequestError, match="'act' has no call 3: it is called 2 times"):
@@ -283,7 +283,7 @@ def test_a_grid_that_can_be_read_in_two_ways_is_settled_by_the_other_layers():
 @pytest.mark.parametrize("method", ["guided-backprop", "guided-gradcam"])
 def test_guided_backprop_needs_relus(method):
     model = timm.create_model("test_vit")
-    with untouched(model), pytest.raises(RequestError, match=r"guided-.* at ReLUs, .* meets none.* GELU") as caught:
+    with untouched(model), pytest.raises(RequestError, match=r"guided-.* at ReLUs, .* has none.* GELU") as caught:
         Explainer(model, method=method)(torch.zeros(1, 3, 160, 160))
     assert "gradcam" in caught.value.hint
 

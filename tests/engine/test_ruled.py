@@ -421,7 +421,7 @@ def test_networks_of_other_activations_are_explained_with_the_switch(name):
         assert any("Hardswish pass the plain gradient" in note for note in notes)
         assert not np.array_equal(off[0], maps[0])
         return
-    with pytest.raises(RequestError, match="meets none") as caught:
+    with pytest.raises(RequestError, match="has none") as caught:
         explained(model, images)
     assert "-o activations=all" in caught.value.hint
 

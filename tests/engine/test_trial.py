@@ -108,7 +108,7 @@ def test_rounding_is_no_movement(dtype):
     explain = Explainer(model, layers=["0.10"])
     explain.check(pictures(1, 32, dtype=dtype))
     assert not explain.one_by_one
-    assert not any("scores move" in note for note in explain.notes)
+    assert not any("scores change" in note for note in explain.notes)
 
 
 def test_scores_that_cancel_out_in_one_image_are_compared_with_those_of_another():
@@ -223,7 +223,7 @@ def test_a_detector_that_draws_is_told_of():
 def test_a_detector_that_draws_nothing_has_nothing_told():
     explain = detecting(torch.sigmoid)
     explain.check(pictures(1, 16))
-    assert not any("twice" in note for note in explain.notes)
+    assert not any("deterministic" in note for note in explain.notes)
 
 
 @pytest.mark.parametrize(("head", "squashed"), [(torch.sigmoid, True), (lambda x: 5 + x, False)])

@@ -91,7 +91,7 @@ def test_two_columns_that_can_both_be_the_class_are_told() -> None:
 
 
 def test_titles_nobody_knows_are_shown_and_are_no_data() -> None:
-    with pytest.raises(RequestError, match=r"line 2: under 'wasp', .* is neither 0 nor 1: 'a.jpg,bee'"):
+    with pytest.raises(RequestError, match=r"line 2: the column 'wasp' .* is neither 0 nor 1: 'a.jpg,bee'"):
         listed("image,wasp\na.jpg,bee\n")
     # A prompt may be any text, so nothing else would have told.
     Path("p.csv").write_text("image,remark\na.jpg,a red car\n")
@@ -121,7 +121,7 @@ def test_one_hot_the_titles_are_the_classes() -> None:
             r"line 1: the column 'sex' has 0 and 1 in it, and its name is no class: 'image,ant,s",
         ),
         ("image,ant,bee\na.jpg,0,1\nb.jpg,0.3,1\n", r"line 3: the column 'ant' .* is neither 0 nor 1: 'b.jpg,0.3,1'"),
-        ("image,ant,bee\na.jpg,0,1\nb.jpg,1\n", r"line 3: under 'bee', .* is neither 0 nor 1: 'b.jpg,1'"),
+        ("image,ant,bee\na.jpg,0,1\nb.jpg,1\n", r"line 3: the column 'bee' .* is neither 0 nor 1: 'b.jpg,1'"),
         ("a.jpg,0,1,0\nb.jpg,1,0,0\n", r"line 1: 0 and 1 can be class indices or .*: 'a.jpg,0,1,0'"),
         ("image,label\na.jpg,bee,0\n", r"line 2: 3 cells under 2 titles: 'a.jpg,bee,0'"),
     ],

@@ -309,9 +309,9 @@ class TestTimm:
     @pytest.mark.parametrize("name", ["a/b/c", "", "a b", "ä/b", "a//b", "../x", "-a/b", "a/b@../../x", "a--b/c"])
     @pytest.mark.parametrize("source", ["", "timm:", "open_clip:"])
     def test_names_that_no_repository_can_have(self, name, source):
-        with pytest.raises(RequestError, match="is called") as caught:
+        with pytest.raises(RequestError, match="is not a repository name|there is no revision") as caught:
             load(f"{source}hf-hub:{name}", text=("a cat",) if source == "open_clip:" else ())
-        assert "say " in caught.value.hint
+        assert caught.value.hint.startswith(("write ", "give "))
 
     def test_a_folder_that_transformers_wrote_around_a_model_of_timms(self, tmp_path, no_network):
         made = timm.create_model("test_resnet", num_classes=2).eval()

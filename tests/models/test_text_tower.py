@@ -329,12 +329,12 @@ def test_any_model_that_can_be_had_without_its_head(here: Path, model: str) -> N
         ("negative", "a scale of -1", "above zero"),
         ("scales", "a float32 Tensor of shape 2 for the scale", "one finite number"),
         ("infinite", "inf for the bias", "one finite number"),
-        ("small", "without its head has 12 features for an image, and .*:small gives 8 for a text", "(12, 8)"),
+        ("small", "without its head has 12 features for an image, and .*:small returns 8 for a text", "(12, 8)"),
         ("turned", "a float32 Tensor of shape 8x12 for the projection, and the model has 12", "(12, d)"),
         ("broken", "the projection of .*:broken holds NaN", ""),
         ("narrow", "the projection of .*:narrow fails on features of shape 1x12", "pooled features"),
-        ("other", "the projection of .*:other gives 9 features for an image, and .* gives 8", "let it return 8"),
-        ("tuples", "the projection of .*:tuples gives a tuple", "(n, features) to (n, d)"),
+        ("other", "the projection of .*:other returns 9 features for an image, and .* returns 8", "let it return 8"),
+        ("tuples", "the projection of .*:tuples returns a tuple", "(n, features) to (n, d)"),
     ],
 )
 def test_every_misuse_is_said_with_a_way_out(tower: str, function: str, message: str, hint: str) -> None:

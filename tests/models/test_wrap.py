@@ -269,7 +269,7 @@ class Frames(nn.Module):
         ("wrap.py:Plane", "'wrap.py' has no class 'Plane'", "did you mean 'Plain'"),
         ("wrap.py:number", "'wrap.py' has no class 'number'", "there are: "),
         ("wrap.py:Raises", "wrap.py:Raises failed: ValueError: I do not like this model", 'raise ValueError("I do not'),
-        ("wrap.py:no_module", "wrap.py:no_module gives a function, no torch.nn.Module", "takes images"),
+        ("wrap.py:no_module", "wrap.py:no_module returns a function, not a torch.nn.Module", "takes images"),
         ("wrap.py:Empty", "does not contain the model", "self.network = network"),
         ("wrap.py:Fails", "wrap.py:Fails fails on images of shape 2x3x16x16: RuntimeError", "images.flatten(1)"),
         ("wrap.py:First", "given images of shape 2x3x16x16: the model gives 1x3 for 2 image", "--group N"),

@@ -220,7 +220,7 @@ def test_in_python_too() -> None:
         ({"target": ("channels:top:5", "tabby")}, "select the layer's channels in different ways", "same N"),
         ({"target": ("similar:",)}, "names no image", "similar:path"),
         ({"target": ("similar:nowhere.png",)}, r"nowhere.png", ""),
-        ({"target": (f"similar:{COFFEE}", "channel:1")}, "cannot be combined in one run", "similar:FILE alone"),
+        ({"target": (f"similar:{COFFEE}", "channel:1")}, "cannot be combined in one run", "use only similar:FILE"),
         ({"pool": "none"}, "head", ""),
         ({"score": "logits"}, "there is no score 'logits'", "did you mean"),
         ({"versus": ("tabby",), "score": "logit"}, "--versus cannot be used with it", "margin"),

@@ -105,7 +105,7 @@ def test_what_another_job_did_of_pictures_not_named_goes_only_by_a_word_of_its_o
     assert files() == ["in/a.png.overlay.jpg"]
     assert [row["name"] for row in ledger()] == ["in/a.png"]
     assert go("in/a.png", colormap="jet") == [[]]
-    with pytest.raises(RequestError, match="nothing overwritten"):
+    with pytest.raises(RequestError, match="no effect without --overwrite"):
         go("in/a.png", colormap="jet", drop_others=True)
 
 

@@ -605,7 +605,7 @@ def test_a_picture_without_prompts_of_its_own_is_found_before_the_first(clip: st
     result = do(COFFEE, "-m", clip, "--texts", file)
     assert result.exit_code == 0
     assert "own.csv lists 1 that are not among the images" in result.stderr
-    assert "prompts: each image's own of 3" in result.stderr
+    assert "prompts: 3, listed for each image" in result.stderr
     # Of names on standard input only those fail that are not listed.
     words = ["explain", "-", "-m", clip, "--texts", file, "--root", str(SAMPLES), "--out", "in"]
     result = CliRunner().invoke(app, words, input=f"{COFFEE}\n{CAT}\n")

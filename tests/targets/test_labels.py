@@ -115,7 +115,7 @@ class TestNamesThatAreNumbers:
     def test_where_they_differ_it_is_ambiguous(self):
         with pytest.raises(RequestError, match="ambiguous") as caught:
             self.LABELS.find("2")
-        assert caught.value.hint == "say index:2 or name:2"
+        assert caught.value.hint == "write index:2 or name:2"
 
     def test_and_both_can_be_said(self):
         assert self.LABELS.find("index:2") == 2

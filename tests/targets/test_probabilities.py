@@ -182,7 +182,7 @@ def test_a_picture_whose_outputs_leave_the_range_fails_alone_and_says_how():
     [[good], [bad]] = explain.results(torch.cat([pictures(1), WHITE]))
     assert good.probability == 0.25
     assert isinstance(bad, PictureError)
-    assert "those of this image go from 3.5 to 3.5" in bad.message
+    assert "those of this image range from 3.5 to 3.5" in bad.message
     assert "--activation" in bad.hint
 
 
