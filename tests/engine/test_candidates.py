@@ -161,7 +161,7 @@ def test_of_several_tensors_the_one_is_tapped_that_the_score_depends_on(method):
     explain = Explainer(model, layers=["two"], method=method)
     with untouched(model):
         ones = explain(IMAGES, 1)
-    assert any("gives 2 tensors; number 2, on which the score depends, is explained" in note for note in explain.notes)
+    assert any("returns 2 tensors; number 2, on which the score depends, is" in note for note in explain.notes)
     if method == "gradcam":
         for [one], map in zip(ones, gradient_by(model, "two", 1), strict=True):
             np.testing.assert_allclose(one.map, map, rtol=1e-5, atol=1e-9)

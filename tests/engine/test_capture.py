@@ -233,7 +233,7 @@ def test_the_tensors_of_an_output_are_counted():
 )
 def test_a_layer_without_a_tensor_of_numbers_is_refused(output, said):
     layer = Through(lambda x: output)
-    with capture_activations({"odd": layer}), pytest.raises(RequestError, match=rf"'odd' \(Through\) gives {said}"):
+    with capture_activations({"odd": layer}), pytest.raises(RequestError, match=rf"'odd' \(Through\) returns {said}"):
         layer(torch.zeros(1))
 
 

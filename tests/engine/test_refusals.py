@@ -344,7 +344,7 @@ def test_unknown_methods_are_answered_with_the_nearest():
 )
 def test_a_model_that_is_no_classifier_is_refused(function, message):
     model = nn.Sequential(Small(), Through(function))
-    with pytest.raises(RequestError, match=f"the model gives {message}"):
+    with pytest.raises(RequestError, match=f"the model returns {message}"):
         Explainer(model, layers=["0.conv2"])(pictures(2, 16))
 
 
@@ -366,7 +366,7 @@ def test_a_layer_beside_the_score_is_refused_and_a_better_one_named():
 
 
 def test_labels_must_be_as_many_as_scores():
-    with pytest.raises(RequestError, match="gives 4 scores, but 5 classes are named"):
+    with pytest.raises(RequestError, match="returns 4 scores, but 5 classes are named"):
         Explainer(named(Small(), 5))(pictures(1, 16))
 
 

@@ -56,7 +56,7 @@ def test_reasons():
         "relu": "",
         "aside": "no gradient reaches it",
         "unused": "does not run",
-        "sized": "gives no tensor",
+        "sized": "returns no tensor",
         "six": "",
         "fc": "no grid",
     }

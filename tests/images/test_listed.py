@@ -193,7 +193,7 @@ def test_what_only_looks_like_numbers_or_brackets_is_a_name() -> None:
         ("n.txt", "1 ant\n2 bee\n", r"for 2 classes counted from 0: 2 is none of 0 to 1: line 2: '2 bee'"),
         ("n.txt", "0 ant\n0 bee\n", r"0 comes twice: line 2: '0 bee'"),
         ("n.json", '{"ant": 1, "bee": 2}', r"2 is none of 0 to 1: 'bee': 2"),
-        ("n.json", '{"num_labels": 3, "model": "vit"}', "it holds 'num_labels': 3"),
+        ("n.json", '{"num_labels": 3, "model": "vit"}', "it contains 'num_labels': 3"),
         ("n.yaml", "names: [ant", "is not YAML"),
         ("n.yaml", "nc: 3\n", "is not a list of names"),
     ],

@@ -640,7 +640,7 @@ def test_features_are_read_in_every_layout():
 def test_features_that_lie_both_ways_or_nowhere():
     with pytest.raises(RequestError, match="may be the first or the last"):
         read(torch.zeros(1, 6, 6, 6), 6)
-    with pytest.raises(RequestError, match="gives 4 tokens, of which 4 are declared"):
+    with pytest.raises(RequestError, match="returns 4 tokens, of which 4 are declared"):
         read(torch.zeros(1, 4, 6), 6, prefix=4)
     with pytest.raises(RequestError, match="not features for each"):
         read(torch.zeros(3, 4, 6), 6)

@@ -248,7 +248,7 @@ class TestRead:
 
     @pytest.mark.parametrize("content", [torch.ones(3), [torch.ones(3)], {"epoch": 3}, {}])
     def test_what_is_no_state_dict(self, tmp_path, content):
-        with pytest.raises(RequestError, match=r"not a state dict|holds no state dict"):
+        with pytest.raises(RequestError, match=r"not a state dict|contains no state dict"):
             checkpoint.read(saved(tmp_path, content))
 
 

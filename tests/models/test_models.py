@@ -309,7 +309,7 @@ class TestTimm:
     @pytest.mark.parametrize("name", ["a/b/c", "", "a b", "ä/b", "a//b", "../x", "-a/b", "a/b@../../x", "a--b/c"])
     @pytest.mark.parametrize("source", ["", "timm:", "open_clip:"])
     def test_names_that_no_repository_can_have(self, name, source):
-        with pytest.raises(RequestError, match="is not a repository name|there is no revision") as caught:
+        with pytest.raises(RequestError, match=r"is not a repository name|there is no revision") as caught:
             load(f"{source}hf-hub:{name}", text=("a cat",) if source == "open_clip:" else ())
         assert caught.value.hint.startswith(("write ", "give "))
 
@@ -839,9 +839,9 @@ class TestLocal:
             ("number", "returned a int", "camcli.Network"),
             ("pieces", "returned a tuple of Net, str", "camcli.Network"),
             ("no_names", "are a str", "list of strings"),
-            ("wrong_names", "gives 2 scores, and names 1", "one name for each"),
+            ("wrong_names", "returns 2 scores, and names 1", "one name for each"),
             ("fails", "failed: ZeroDivisionError: division by zero", "return 1 / 0"),
-            ("two_outputs", "gives 2 tensors that could be its scores", "--output first"),
+            ("two_outputs", "returns 2 tensors that could be its scores", "--output first"),
             ("wrong_size", r"fails on an image of \(1, 3, 8, 8\)", "size"),
             ("namd", "has no function 'namd'", "did you mean 'named'"),
             ("PREPARE.size", "has no function", ""),

@@ -318,7 +318,7 @@ def test_any_model_that_can_be_had_without_its_head(here: Path, model: str) -> N
     [
         ("raises", "raises failed: IndexError", "texts[99]"),
         ("nowhere", "has no function 'nowhere'", "there are: "),
-        ("nan", "embedding of the prompt 'a cup' holds NaN or infinite values", ""),
+        ("nan", "embedding of the prompt 'a cup' contains NaN or infinite values", ""),
         ("zero", "embedding of the prompt 'a cup' is zero", ""),
         ("few", "embeddings of shape 1x12 for 2 texts", r"(2, d)"),
         ("flat", "embeddings of shape 24 for 2 texts", r"(2, d)"),
@@ -331,7 +331,7 @@ def test_any_model_that_can_be_had_without_its_head(here: Path, model: str) -> N
         ("infinite", "inf for the bias", "one finite number"),
         ("small", "without its head has 12 features for an image, and .*:small returns 8 for a text", "(12, 8)"),
         ("turned", "a float32 Tensor of shape 8x12 for the projection, and the model has 12", "(12, d)"),
-        ("broken", "the projection of .*:broken holds NaN", ""),
+        ("broken", "the projection of .*:broken contains NaN", ""),
         ("narrow", "the projection of .*:narrow fails on features of shape 1x12", "pooled features"),
         ("other", "the projection of .*:other returns 9 features for an image, and .* returns 8", "let it return 8"),
         ("tuples", "the projection of .*:tuples returns a tuple", "(n, features) to (n, d)"),

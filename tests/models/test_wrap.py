@@ -167,13 +167,13 @@ def test_a_model_that_takes_pictures_one_after_another_is_given_one_at_a_time(
     job = Job(model=tiny, inputs=("in",), out="out", wrap=wrap + "Listing", layers=("stem",), save=("array",))
     with Run(job) as under_way:
         outcomes = [some[0] for some in under_way]
-    assert any("gives 1 row(s) for 2 images" in note for note in under_way.notes)
+    assert any("returns 1 row(s) for 2 images" in note for note in under_way.notes)
     alone = [some[0] for some in run(tiny, "in", layers=("stem",), out="alone")]
     assert [one.error for one in outcomes] == [None, None]
     assert [one.strongest for one in outcomes] == pytest.approx([one.strongest for one in alone])
     explain = Explainer(camcli.load(tiny, wrap=wrap + "Listing"), layers=["stem"])
     assert [one.index for [one] in explain(torch.rand(2, 3, 16, 16), [0, 2])] == [0, 2]
-    assert any("gives 1 row(s) for 2 images" in note for note in explain.notes)
+    assert any("returns 1 row(s) for 2 images" in note for note in explain.notes)
 
 
 def test_an_installed_module_will_do(
@@ -272,9 +272,9 @@ class Frames(nn.Module):
         ("wrap.py:no_module", "wrap.py:no_module returns a function, not a torch.nn.Module", "takes images"),
         ("wrap.py:Empty", "does not contain the model", "self.network = network"),
         ("wrap.py:Fails", "wrap.py:Fails fails on images of shape 2x3x16x16: RuntimeError", "images.flatten(1)"),
-        ("wrap.py:First", "given images of shape 2x3x16x16: the model gives 1x3 for 2 image", "--group N"),
-        ("wrap.py:Words", "given images of shape 2x3x16x16: the model gives str for 2 image", ""),
-        ("wrap.py:Map", "given images of shape 2x3x16x16: the model gives 2x3x16x16 for 2 image", ""),
+        ("wrap.py:First", "given images of shape 2x3x16x16: the model returns 1x3 for 2 image", "--group N"),
+        ("wrap.py:Words", "given images of shape 2x3x16x16: the model returns str for 2 image", ""),
+        ("wrap.py:Map", "given images of shape 2x3x16x16: the model returns 2x3x16x16 for 2 image", ""),
         ("wrap.py:Scaled", "wrap.py:Scaled fails on images of shape 2x3x16x16: TypeError", "--group"),
         ("broken.py:Plain", "importing 'broken.py' failed: SyntaxError", ""),
     ],
@@ -519,7 +519,7 @@ def test_features_are_spread_over_the_variants_of_each_image() -> None:
         with feed.restricted_to([2, 0]):
             assert module(torch.zeros(4, 3, 2, 2)).flatten().tolist() == [3, 3, 1, 1]
         assert module(torch.zeros(3, 3, 2, 2).half()).dtype == torch.float16
-        with pytest.raises(ValueError, match="features of 3 images cannot be handed on with 4 images"):
+        with pytest.raises(ValueError, match="features of 3 images cannot be used with 4 images"):
             module(torch.zeros(4, 3, 2, 2))
     assert not module._forward_pre_hooks
 

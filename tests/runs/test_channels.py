@@ -501,7 +501,7 @@ def test_a_picture_of_which_the_layer_says_no_number_has_failed(paint: Paint, mo
     paint("b.png", GREEN)
     result = rank(f"{models_file}:holed", "a.png", "b.png", "--layer", "holes")
     assert result.exit_code == 1
-    assert "failed: b.png: the layer 'holes' gives NaN or infinite values for this image" in result.stderr
+    assert "failed: b.png: the layer 'holes' returns NaN or infinite values for this image" in result.stderr
     assert [row["pictures"] for row in table()] == ["1"] * 3
 
 
@@ -569,7 +569,7 @@ def test_another_ranking_is_not_replaced_unasked_the_same_is(paint: Paint, tiny:
     assert [row["pictures"] for row in table()] == ["2"] * 3
     other = rank(tiny, "a.png", "-l", "body")
     assert other.exit_code == 2
-    assert "'out' holds another ranking of channels: of 'stem'" in other.stderr
+    assert "'out' contains another ranking of channels: of 'stem'" in other.stderr
     assert len(table()) == 3
     assert rank(tiny, "a.png", "-l", "body", "--overwrite").exit_code == 0
 
@@ -587,7 +587,7 @@ def test_the_output_folder_is_held_while_it_is_ranked_and_two_rankings_do_not_mi
             other.write()
         one.write()
     # Free again, but by now there is a ranking of something else.
-    with pytest.raises(RequestError, match="holds another ranking of channels: of 'stem'"):
+    with pytest.raises(RequestError, match="contains another ranking of channels: of 'stem'"):
         other.write()
     assert len(table()) == 3
 

@@ -89,7 +89,7 @@ def test_formats_may_be_joined_by_commas_and_repeated(ask: Ask) -> None:
         ("job.toml", "seed = ", "cannot be read", "write TOML"),
         ("run.json", "{", "cannot be read", ""),
         ("run.json", "[]", "cannot be read", ""),
-        ("run.json", "{}", "holds no job", "run.json"),
+        ("run.json", "{}", "contains no job", "run.json"),
         ("run.json", '{"job": {"sed": 1}}', "there is no option 'sed'", "'seed'"),
     ],
 )

@@ -164,7 +164,7 @@ def test_what_differs_behind_the_same_words_is_named(paint: Paint, go: Go, name:
     ledger = Path("out/outcomes.jsonl")
     ledger.write_text(ledger.read_text().replace(facts()["fingerprint"], run["fingerprint"]))
     Path("out/run.json").write_text(json.dumps(run))
-    with pytest.raises(RequestError, match="'out' holds the results of another job") as caught:
+    with pytest.raises(RequestError, match="'out' contains the results of another job") as caught:
         go("a.png")
     assert said in caught.value.message
 

@@ -414,7 +414,7 @@ def test_other_prompts_need_another_folder(three: None, ask: Ask) -> None:
     assert ask(*SAY, "in/a.png").exit_code == 0
     other = ask(*SAY, "--text", "one more", "in/a.png")
     assert other.exit_code == 2
-    assert "'out' holds the results of another job: text was" in other.stderr
+    assert "'out' contains the results of another job: text was" in other.stderr
     assert "choose another folder with --out, or replace them with --overwrite" in other.stderr
     assert ask(*SAY, "--text", "one more", "in/a.png", "--overwrite").exit_code == 0
     assert len(lines()) == 1

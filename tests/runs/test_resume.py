@@ -73,7 +73,7 @@ def test_another_class_of_a_changed_picture_leaves_no_orphan(paint: Paint, go: G
 def test_another_job_is_refused_with_what_is_different_and_nothing_is_touched(go: Go) -> None:
     go("in")
     before, lines, run = times(), ledger(), facts()
-    with pytest.raises(RequestError, match="holds the results of another job") as caught:
+    with pytest.raises(RequestError, match="contains the results of another job") as caught:
         go("in", colormap="jet", target=("red",))
     assert f"target was ['auto'], is ['red']; colormap was {Job().colormap!r}, is 'jet'" in caught.value.message
     assert "--overwrite" in caught.value.hint
@@ -96,7 +96,7 @@ def test_overwrite_does_the_same_again_and_replaces_another_job(go: Go) -> None:
 def test_what_another_job_did_of_pictures_not_named_goes_only_by_a_word_of_its_own(go: Go) -> None:
     go("in")
     before, lines = times(), ledger()
-    message = r"'out' holds another job's results of 1 image that are not in this run: in/b.png \(colormap was"
+    message = r"'out' contains another job's results of 1 image that are not in this run: in/b.png \(colormap was"
     with pytest.raises(RequestError, match=message) as caught:
         go("in/a.png", colormap="jet", overwrite=True)
     assert "--overwrite --drop-others" in caught.value.hint

@@ -58,7 +58,7 @@ def test_the_scores_are_found_where_one_thing_can_be_meant(output, classes):
 
 @pytest.mark.parametrize("output", [(SCORES, OTHER), Distilled(SCORES, OTHER), {"a": SCORES, "b": OTHER}])
 def test_what_could_be_either_is_refused_with_paths_types_and_shapes(output):
-    with pytest.raises(RequestError, match="gives 2 tensors that could be its scores") as caught:
+    with pytest.raises(RequestError, match="returns 2 tensors that could be its scores") as caught:
         find_scores(output, 2, 3)
     first, second = [part.path for part in named_tensors(output)]
     assert f"--output {first}" in caught.value.hint
@@ -87,12 +87,12 @@ def test_a_path_to_nothing_lists_what_there_is():
     with pytest.raises(RequestError, match=r"has no 'logit'") as caught:
         get_path(Pair(SCORES, OTHER), "logit")
     assert "logits: float32 2x3" in caught.value.hint
-    with pytest.raises(RequestError, match="gives 2x3x4 for 2 image"):
+    with pytest.raises(RequestError, match="returns 2x3x4 for 2 image"):
         find_scores(torch.ones(2, 3, 4), 2)
 
 
 def test_a_map_for_each_pixel_is_no_row_of_scores():
-    with pytest.raises(RequestError, match="gives 2x3x4x4 for 2 image") as caught:
+    with pytest.raises(RequestError, match="returns 2x3x4x4 for 2 image") as caught:
         find_scores(torch.ones(2, 3, 4, 4), 2)
     assert "camcli.OutputSpec('segment')" in caught.value.hint
     assert find_scores({"out": torch.ones(2, 3, 4, 4), "x": SCORES}, 2, task="segment").shape == (2, 3, 4, 4)

@@ -197,7 +197,7 @@ def test_of_two_outputs_of_which_one_is_made_of_the_other_the_logits_are_meant(e
     assert find_scores({"scores": end(scores), "raw": scores}, 2) is scores
     half = scores.bfloat16()
     assert find_scores((end(half), half), 2) is half
-    with pytest.raises(RequestError, match="gives 2 tensors"):
+    with pytest.raises(RequestError, match="returns 2 tensors"):
         find_scores((end(scores), scores + torch.arange(4)), 2)
 
 

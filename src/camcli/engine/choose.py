@@ -216,7 +216,7 @@ def _select_agreed(select: TargetSelector, predictions: Predictions, images: int
             except PictureError as error:
                 errors.append(error)
     if len(set(choices)) > 1:
-        reason = f"the model gives one prediction for the group, and {describe_disagreement(choices)}"
+        reason = f"the model returns one prediction for the group, and {describe_disagreement(choices)}"
         choices, errors = [], [PictureError(reason, ONE_TARGET_HINT)]
 
     def select_common(row: int, scores: Tensor) -> Sequence[int]:  # noqa: ARG001

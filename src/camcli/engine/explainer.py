@@ -128,7 +128,7 @@ class Explainer:
         locations: for that size, where each layer's cells lie in the input, if that was measured.
         channel_counts: for that size, the number of channels of each layer.
         grids: for that size, rows and columns of each layer's maps, and (key "") of maps over tokens.
-        shares_prediction: for that size, True if the model gives one prediction for the whole group.
+        shares_prediction: for that size, True if the model returns one prediction for the whole group.
         tensor_indices: for layers that return several tensors, the index of the one explained, from 0 on; the first if
             a layer is missing.
 

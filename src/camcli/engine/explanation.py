@@ -62,7 +62,7 @@ class Explanation:
             summed over a region, or the score of a box, for models with such; for a channel of the layer its mean; for
             concepts their share of the layer's positive activation (1 minus the sum of squares of what they miss over
             that of the activation).
-        probability: the class's probability; the mean over the region; None if the model gives no probabilities.
+        probability: the class's probability; the mean over the region; None if the model returns no probabilities.
         notes: remarks that help to read the map.
         number: number of the image's box that is explained, the best being 1; 0 if none is.
         box: its x0, y0, x1, y1, in pixels of the image (of the model's input, if there is no image).

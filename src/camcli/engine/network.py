@@ -38,7 +38,7 @@ class Network:
         notes: remarks for users of this model.
         output_spec: how the module's output is parsed; by default as one score per class.
         layer: the default layer, if the source knows one.
-        headless: True if the model gives features instead of class scores: each "class" is then a channel.
+        headless: True if the model returns features instead of class scores: each "class" is then a channel.
         wrapped_module: the source's own module, if ``module`` wraps it; its layers can be named as if it stood alone.
         cosine: of a network that compares images with prompts, ``(scale, bias)``: a score is scale * cosine + bias.
         pyramid: of a detector, the module whose output are the feature maps that boxes are read from, if the source

@@ -184,7 +184,7 @@ def _read_npz(file: Path) -> tuple[list[tuple[str, str]], dict[str, np.ndarray]]
         raise RequestError(f"{file} has no array beside 'picture'", FORMAT_HINT)
     for name, array in arrays.items():
         if array.dtype.kind not in "fiub":
-            raise RequestError(f"{file}: the array {name!r} holds {array.dtype}, not numbers", FORMAT_HINT)
+            raise RequestError(f"{file}: the array {name!r} contains {array.dtype}, not numbers", FORMAT_HINT)
         if not array.ndim or len(array) != len(names):
             raise RequestError(
                 f"{file}: the array {name!r} is {_format_shape(array)}, and {len(names)} images are named",
@@ -196,7 +196,7 @@ def _read_npz(file: Path) -> tuple[list[tuple[str, str]], dict[str, np.ndarray]]
             if not np.isfinite(arrays[name]).all():
                 row = int(np.argwhere(~np.isfinite(arrays[name]))[0][0])
                 raise RequestError(
-                    f"{file}: the array {name!r} holds NaN or infinite values, the first for {str(names[row])!r}",
+                    f"{file}: the array {name!r} contains NaN or infinite values, the first for {str(names[row])!r}",
                     "features are finite numbers",
                 )
         elif array.dtype.kind in "iu":
@@ -269,7 +269,7 @@ class ExtraInputs:
     def _repeat_features(self, features: Tensor, images: Tensor) -> Tensor:
         own = features if self._rows is None else features[self._rows]
         if len(images) % len(own):
-            raise ValueError(f"features of {len(own)} images cannot be handed on with {len(images)} images")
+            raise ValueError(f"features of {len(own)} images cannot be used with {len(images)} images")
         own = own.to(images.device, images.dtype if own.is_floating_point() else None)
         return own.repeat_interleave(len(images) // len(own), 0)
 

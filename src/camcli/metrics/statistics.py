@@ -96,7 +96,7 @@ class RunningStats:
             ValueError: no batch was added.
         """
         if not self.count:
-            raise ValueError("no values were taken in")
+            raise ValueError("no values were added")
         # Rounding of the mean must not give a constant channel a standard deviation.
         std = np.where(self._min == self._max, 0.0, np.sqrt(self._squared_deviations / self.count))
         size = np.maximum(np.abs(self._min), np.abs(self._max))

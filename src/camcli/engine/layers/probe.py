@@ -114,7 +114,7 @@ def probe_layers(
         elif name not in result.positions:
             layer = replace(layer, reason="does not run")
         elif name not in result.points:
-            layer = replace(layer, reason="gives no tensor")
+            layer = replace(layer, reason="returns no tensor")
         else:
             shape = tuple(result.points[name][result.find_used_tensor(name)].shape)
             layer = replace(layer, shape=shape, calls=result.calls[name], tensor_index=result.find_used_tensor(name))

@@ -181,7 +181,7 @@ def _as_projection(given: Any, features: Tensor, reference: str) -> nn.Module:
             f"give a module, or a matrix ({features.shape[1]}, d)",
         )
     if not matrix.isfinite().all():
-        raise RequestError(f"the projection of {reference} holds NaN or infinite values")
+        raise RequestError(f"the projection of {reference} contains NaN or infinite values")
     module = nn.Linear(matrix.shape[0], matrix.shape[1], bias=False)
     with torch.no_grad():
         module.weight.copy_(matrix.T)

@@ -118,6 +118,6 @@ def embed_prompts(
     assert sums is not None  # there is at least one prompt
     for prompt, row in zip(prompts, sums, strict=True):
         if not row.isfinite().all() or not row.any():
-            what = "is zero" if row.isfinite().all() else "holds NaN or infinite values"
+            what = "is zero" if row.isfinite().all() else "contains NaN or infinite values"
             raise RequestError(f"the embedding of the prompt {prompt!r} {what}", "try other words, or other weights")
     return F.normalize(sums, dim=-1)

@@ -183,7 +183,7 @@ def _try_and_name(network: Network) -> Network:
         return make_two_sided(network, network.labels)
     if len(network.labels) != classes:
         raise RequestError(
-            f"{network.name} gives {classes} scores, and names {len(network.labels)} classes",
+            f"{network.name} returns {classes} scores, and names {len(network.labels)} classes",
             "return one name for each score",
         )
     return network

@@ -61,7 +61,7 @@ def load(spec: ModelSpec) -> Network:
     """Load a torchvision model with the preprocessing and class names of its weights.
 
     Raises:
-        RequestError: there is no such model or weights, the model gives no class scores, the weights are unavailable
+        RequestError: there is no such model or weights, the model returns no class scores, the weights are unavailable
             or do not fit, or its head or pooling cannot be removed.
     """
     weights = resolve_weights(spec.name)

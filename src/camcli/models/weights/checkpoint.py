@@ -131,13 +131,13 @@ def read(path: str | Path) -> Checkpoint:
 
 
 def _no_tensors_error(path: Path, content: Mapping[str, Any]) -> RequestError:
-    message = f"the weights file {str(path)!r} holds no state dict"
+    message = f"the weights file {str(path)!r} contains no state dict"
     if _holds_inert(content):
         return RequestError(
             f"{message}: instead of tensors by name, it contains NumPy arrays or objects",
             _conversion_hint(path),
         )
-    return RequestError(message, f"it holds: {shorten_names(content)}" if content else "it is empty")
+    return RequestError(message, f"it contains: {shorten_names(content)}" if content else "it is empty")
 
 
 def _holds_inert(content: Mapping[Any, Any]) -> bool:
@@ -160,7 +160,7 @@ def _read_content(path: Path) -> Mapping[Any, Any]:
     content = _read_safetensors(path) if safe else _read_pickle(path)
     if not isinstance(content, Mapping):
         raise RequestError(
-            f"the weights file {str(path)!r} holds a {type(content).__name__}, not a state dict",
+            f"the weights file {str(path)!r} contains a {type(content).__name__}, not a state dict",
             "save model.state_dict()",
         )
     return content

@@ -244,7 +244,7 @@ def _find_prefix(checkpoint: Checkpoint, wanted: set[str]) -> str:
     found = averaged or whole or [""]
     if len(found) > 1:
         raise RequestError(
-            f"the weights file {str(checkpoint.path)!r} holds the model {len(found)} times: "
+            f"the weights file {str(checkpoint.path)!r} contains the model {len(found)} times: "
             f"under {shorten_names(map(repr, found))}",
             "save the one you want to a separate file, in Python:\n  import torch\n  from "
             f"camcli.models.weights.checkpoint import read\n  state = read({str(checkpoint.path)!r}).state\n  mine = "

@@ -119,10 +119,10 @@ def read_activations(
         output = layer_output(module, layer.name, devices.copy_to_module(module, images), layer.call, place)
     cells = to_nchw(output, layer.layout).float()
     if len(cells) != len(items):
-        raise ValueError(f"the layer {layer.name!r} gives {len(cells)} outputs for {len(items)} images")
+        raise ValueError(f"the layer {layer.name!r} returns {len(cells)} outputs for {len(items)} images")
     finite = cells.isfinite().flatten(1).all(1).tolist()
     broken = PictureError(
-        f"the layer {layer.name!r} gives NaN or infinite values for this image",
+        f"the layer {layer.name!r} returns NaN or infinite values for this image",
         "the weights contain such values, or half precision overflows (then --precision fp32 helps)",
     )
     return [kept if ok else broken for kept, ok in zip(reduce(cells, items), finite, strict=True)]

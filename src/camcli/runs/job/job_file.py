@@ -40,7 +40,7 @@ def read(path: Path, defaults: Mapping[str, Any], note: Callable[[str], object] 
             f"the job file {str(path)!r} cannot be read: {error}", "write TOML: model = 'resnet50'"
         ) from error
     if not isinstance(options, dict):
-        raise RequestError(f"{str(path)!r} holds no job", "give a TOML job file, or the run.json of an earlier run")
+        raise RequestError(f"{str(path)!r} contains no job", "give a TOML job file, or the run.json of an earlier run")
     for old in RENAMED_OPTIONS.keys() & options.keys():
         options = _rename_option(path, options, old)
         if path.suffix != ".json":  # nobody needs to change what an earlier version wrote

@@ -123,7 +123,7 @@ def check_other_jobs(ledger: Ledger[Any], previous: PreviousRun, names: Callable
         unlike += "; --accept-versions is for results that differ only in versions"
     if not previous.job.overwrite:
         raise RequestError(
-            f"{out!r} holds the results of another job: {unlike}",
+            f"{out!r} contains the results of another job: {unlike}",
             f"{keep}choose another folder with --out, or replace them with --overwrite",
         )
     left = ledger.find_unnamed(names() if names else ())
@@ -132,7 +132,7 @@ def check_other_jobs(ledger: Ledger[Any], previous: PreviousRun, names: Callable
             f"that are not in this run: {shorten(left, len(left))}" if names else "and standard input may not name all"
         )
         raise RequestError(
-            f"{out!r} holds another job's results of {len(left)} image{'s' * (len(left) > 1)} {which} ({unlike})",
+            f"{out!r} contains another job's results of {len(left)} image{'s' * (len(left) > 1)} {which} ({unlike})",
             f"name those images too, {keep}choose another folder with --out, or drop their results with --overwrite "
             "--drop-others",
         )

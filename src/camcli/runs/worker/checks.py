@@ -147,7 +147,7 @@ def check_targets(job: Job, target: TargetRule, explainer: Explainer, pictures: 
             )
         if len(set(choices)) > 1:
             raise RequestError(
-                f"the model gives one prediction for a group, and of group {number}, {_format_range(group)}, in "
+                f"the model returns one prediction for a group, and of group {number}, {_format_range(group)}, in "
                 f"{target.file} {describe_disagreement(choices)}",
                 ONE_TARGET_HINT,
             )

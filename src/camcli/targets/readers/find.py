@@ -111,7 +111,7 @@ def find_scores(
 
     Returns:
         ``(n, classes)``, or ``(n,)`` or ``(n, classes, 1, 1)`` if there is nothing else, or of one image ``(1,
-        classes)`` where the model gives ``(classes,)`` or a number; ``(n, classes, h, w)`` for ``segment``; for
+        classes)`` where the model returns ``(classes,)`` or a number; ``(n, classes, h, w)`` for ``segment``; for
         ``features`` a shape that :func:`pool_features` takes; for ``group`` perhaps with one row.
 
     Raises:

@@ -179,7 +179,7 @@ def _describe_prompt_score(activation: Activation, scale: float, bias: float) ->
 
 
 def get_score_tensor(predictions: Predictions) -> Tensor | None:
-    """Return a batch's scores as the model gives them, ``(n, classes)`` or ``(n, classes, h, w)``; None for boxes."""
+    """Return a batch's scores as the model returns them, ``(n, classes)`` or ``(n, classes, h, w)``; None for boxes."""
     one = predictions._predictions if isinstance(predictions, GroupPredictions) else predictions
     return one.score_tensor if isinstance(one, ClassPredictions | PixelPredictions) else None
 

@@ -29,7 +29,7 @@ def probability(
 def logprob(
     scores: Float[Tensor, "classes *rest"], index: int, rivals: Sequence[int], activation: Activation
 ) -> Float[Tensor, "*rest"]:
-    """Compute the log-probability of the class, from its score unless the model gives probabilities alone.
+    """Compute the log-probability of the class, from its score unless the model returns probabilities alone.
 
     Its gradient does not vanish where the probability is nearly 0.
 
