@@ -643,7 +643,7 @@ def test_the_panel_has_a_legend():
         "they make up 80% of the layer's activations",
     ]
     tiles = [tile.caption for tile in panel._draw_tiles(picture(), of_two(), STYLE)]
-    assert tiles == ["picture", "overlay"]
+    assert tiles == ["image", "overlay"]
     longer = replace(of_two(), concepts=(replace(CONCEPTS[0], classes=(ConceptClass(1, "W" * 900, 1.0),)), CONCEPTS[1]))
     edges = np.asarray(Image.open(io.BytesIO(OUTPUTS.load("panel")(picture(), longer, STYLE))))
     assert (edges[:, -panel.MARGIN + 4 :] == 255).all()

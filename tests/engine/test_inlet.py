@@ -369,7 +369,7 @@ def test_several_arrays_and_arrays_that_do_not_fit(code):
         list(camcli.explain(np.zeros((8, 8, 5), np.float32), model=code("four")))
     with pytest.raises(PictureError, match="an image has 3 channels, and the model takes 4"):
         list(camcli.explain(np.zeros((8, 8, 3), np.uint8), model=code("four")))
-    with pytest.raises(PictureError, match="is no image"):
+    with pytest.raises(PictureError, match="is not an image"):
         list(camcli.explain(np.zeros(8, np.uint8), model=code("grey")))
     with pytest.raises(PictureError, match="values from 0 to 7"):
         list(camcli.explain(np.full((8, 8, 4), [0, 1, 2, 7], np.float32), model=code("four")))

@@ -283,7 +283,7 @@ def test_a_grid_that_can_be_read_in_two_ways_is_settled_by_the_other_layers():
 @pytest.mark.parametrize("method", ["guided-backprop", "guided-gradcam"])
 def test_guided_backprop_needs_relus(method):
     model = timm.create_model("test_vit")
-    with untouched(model), pytest.raises(RequestError, match=r"guided-.* at ReLUs, .* has none.* GELU") as caught:
+    with untouched(model), pytest.raises(RequestError, match=r"guided-.* for ReLUs, .* has none.* GELU") as caught:
         Explainer(model, method=method)(torch.zeros(1, 3, 160, 160))
     assert "gradcam" in caught.value.hint
 

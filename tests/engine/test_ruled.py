@@ -413,7 +413,7 @@ def test_networks_of_other_activations_are_explained_with_the_switch(name):
             assert map.any()
             [alone], _ = explained(model, images[row : row + 1], method, activations="all")
             assert np.abs(map - alone).max() <= 1e-4 * np.abs(map).max()
-        [note] = [one for one in notes if "extended" in one]
+        [note] = [one for one in notes if "extension" in one]
         assert note.startswith(f"the paper of {method} defines its rule at ReLUs only")
         assert NETWORKS[name] in note
     if name == "mobilenetv3_small_050":

@@ -25,7 +25,7 @@ class Outcome:
         page: page of the file, from 1 on, where several are asked for; else 0.
         files: format to path, relative to ``out``.
         sizes: format to bytes, of the files that were written with the line.
-        index, label, score, probability: the class explained; no probability if the model returns none. For concepts: no
+        index, label, score, probability: the class explained; no probability if there is none. For concepts: no
             class, their number, and the share of the layer's positive activation that they hold.
         number, box: which of the image's boxes, the best being 1, and its x0, y0, x1, y1 in pixels of the upright
             image; 0 and None if none is explained.
