@@ -2,7 +2,7 @@
 
     python benchmarks/asking.py [--channels 2048] [--rounds 2] [--methods ablation-cam scorecam] [--json FILE]
 
-One picture of 224 x 224, two threads, the layer `layer4`, each library at its own batch size. Times are taken A B A B
+One image of 224 x 224, two threads, the layer `layer4`, each library at its own batch size. Times are taken A B A B
 in one process after a short run of both, and printed as ratios of neighbours; memory is the peak above the model, each
 in a process of its own (Linux). With fewer channels a 1 x 1 convolution to that many is put behind the layer.
 
@@ -29,7 +29,7 @@ MEMORY_BAR = 1 / 3
 
 
 def build(channels: int) -> tuple[nn.Module, torch.Tensor]:
-    """The network and the picture, the same in every process."""
+    """The network and the image, the same in every process."""
     torch.manual_seed(0)
     torch.set_num_threads(2)
     model = torchvision.models.resnet50(weights=None)

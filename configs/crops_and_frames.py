@@ -1,7 +1,7 @@
 """A model with odd inputs, for `camcli explain --config configs/crops-and-frames.toml`: crops, each a film of frames.
 
 The model takes a tuple with a tensor `(frames, 3, h, w)` for each crop and gives one row of scores. The wrapper hands
-it the pictures of a group in that form. Pictures come crop by crop, and frame by frame within each.
+it the images of a group in that form. Images come crop by crop, and frame by frame within each.
 """
 
 import torch
@@ -19,7 +19,7 @@ class Film(nn.Module):
 
     def forward(self, crops: tuple[Tensor, ...]) -> dict[str, Tensor]:
         """Crops, each `(frames, 3, h, w)`, to one row of scores `(1, classes)`, and what each crop says."""
-        # One run for all crops, so that a layer sees every picture in it.
+        # One run for all crops, so that a layer sees every image in it.
         lengths = [len(frames) for frames in crops]
         scores = self.backbone(torch.cat(crops)).split(lengths)
         said = torch.stack([frames.mean(0) for frames in scores])
@@ -27,7 +27,7 @@ class Film(nn.Module):
 
 
 class Wrapper(nn.Module):
-    """Pictures `(crops * frames, 3, h, w)` to one row of scores `(1, classes)`."""
+    """Images `(crops * frames, 3, h, w)` to one row of scores `(1, classes)`."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

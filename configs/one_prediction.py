@@ -1,13 +1,13 @@
-"""One prediction for several pictures, for `camcli explain --config configs/one-prediction.toml --trust-config`.
+"""One prediction for several images, for `camcli explain --config configs/one-prediction.toml --trust-config`.
 
-Each picture has a weight by how sure the model is of it, and the group's scores are the weighted mean.
+Each image has a weight by how sure the model is of it, and the group's scores are the weighted mean.
 """
 
 from torch import Tensor, nn
 
 
 class Wrapper(nn.Module):
-    """Pictures `(n, 3, h, w)`, any number of them, to one row of scores `(1, classes)`."""
+    """Images `(n, 3, h, w)`, any number of them, to one row of scores `(1, classes)`."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

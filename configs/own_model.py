@@ -1,6 +1,6 @@
 """A model of your own for `camcli explain --model configs/own_model.py:make`: ImageNet's classes, grouped.
 
-A function without arguments returns the module, how pictures are prepared for it, and the names of its classes.
+A function without arguments returns the module, how images are prepared for it, and the names of its classes.
 """
 
 import torch

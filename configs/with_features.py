@@ -1,6 +1,6 @@
-"""Extra features per picture, for `camcli explain --config configs/with-features.toml --trust-config`.
+"""Extra features per image, for `camcli explain --config configs/with-features.toml --trust-config`.
 
-The features say how likely a picture is one of food and of an animal, as a caption or a sensor might. They scale the
+The features say how likely an image is one of food and of an animal, as a caption or a sensor might. They scale the
 scores of the classes that they speak for.
 """
 
@@ -12,7 +12,7 @@ ANIMALS = range(398)
 
 
 class Wrapper(nn.Module):
-    """Pictures `(n, 3, h, w)` and features `(n, 2)` to scores `(n, 1000)`."""
+    """Images `(n, 3, h, w)` and features `(n, 2)` to scores `(n, 1000)`."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

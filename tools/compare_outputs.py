@@ -1,6 +1,6 @@
 """Whether two checkouts of camcli write the same files: ``python tools/compare_outputs.py BEFORE AFTER``.
 
-Each runs the same commands over the sample images with the bundled model, in a folder of its own. Pictures and arrays
+Each runs the same commands over the sample images with the bundled model, in a folder of its own. Images and arrays
 are compared byte for byte; of the records everything but times, run numbers and what made them. Then the second
 checkout goes on where the first one ended, and has to find everything done.
 """

@@ -1,7 +1,7 @@
 """Makes sample_images/cat-and-espresso.jpg: a cat on the left, a cup of espresso on the right.
 
-Run from anywhere: ``python tools/compose_sample.py``. Both halves come from the sample pictures beside it; where they
-are cut was chosen so that the bundled model finds both a cat and an espresso in the picture.
+Run from anywhere: ``python tools/compose_sample.py``. Both halves come from the sample images beside it; where they
+are cut was chosen so that the bundled model finds both a cat and an espresso in the image.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ ESPRESSO = ("coffee.png", (180, 0, 446, 399))
 
 
 def half(name: str, box: tuple[int, int, int, int]) -> Image.Image:
-    """A cut from a sample picture at the size of one half."""
+    """A cut from a sample image at the size of one half."""
     with Image.open(SAMPLES / name) as picture:
         return picture.convert("RGB").resize(HALF, Image.Resampling.LANCZOS, box=box)
 

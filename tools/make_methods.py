@@ -38,7 +38,7 @@ BY_CHANNEL = ("activation",)
 BY_RANGE = ("attention", "fullgrad", "rollout", "gae", "legrad", "maskclip", "clip-surgery", "lafam", "fem", "ss-cam")
 # What the bundled model cannot show is drawn by a transformer with real weights: see dino.py.
 BY_TRANSFORMER = ("rollout", "gae", "attention", "legrad", "grad-eclip", "maskclip", "clip-surgery")
-# Of these, what compares pictures with prompts.
+# Of these, what compares images with prompts.
 BY_PROMPTS = ("clip-surgery",)
 
 HEAD = """# Methods
@@ -160,7 +160,7 @@ def _linked(paper: str) -> str:
 
 
 def draw(name: str) -> None:
-    """The picture of a method: what the command line draws, made small."""
+    """The image of a method: what the command line draws, made small."""
     from camcli.runs.explain.run import Run
 
     with tempfile.TemporaryDirectory() as out:
@@ -195,7 +195,7 @@ def draw(name: str) -> None:
 
 
 def draw_sheet(columns: int = 5) -> None:
-    """All pictures side by side, each under its name."""
+    """All images side by side, each under its name."""
     names = [row.name for row in METHODS.builtin_rows if (PICTURES / f"{row.name}.jpg").exists()]
     tiles = [Image.open(PICTURES / f"{name}.jpg").crop((0, 0, WIDTH, 240)).resize((240, 180)) for name in names]
     height = tiles[0].height + 18

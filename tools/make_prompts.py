@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/prompts.md and docs/prompt-sensitivity.md: ``python tools/make_prompts.py``.
+"""Draw the images of docs/prompts.md and docs/prompt-sensitivity.md: ``python tools/make_prompts.py``.
 
 By the stand-in for CLIP.
 """
@@ -44,7 +44,7 @@ def sheets(out: Path) -> None:
 
 
 def panels(out: Path) -> None:
-    """What ``camcli explain`` draws of two prompts in one picture, one above the other."""
+    """What ``camcli explain`` draws of two prompts in one image, one above the other."""
     from camcli.runs.explain.run import Run
 
     job = Job(
@@ -68,7 +68,7 @@ def panels(out: Path) -> None:
 
 
 def shown(sheet: Path, name: str) -> None:
-    """A sheet as a picture of the page."""
+    """A sheet as an image of the page."""
     with Image.open(sheet) as page:
         page.convert("RGB").save(PICTURES / f"{name}.jpg", quality=80)
 

@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/targets.md: ``python tools/make_targets.py``, with the bundled model on the samples."""
+"""Draw the images of docs/targets.md: ``python tools/make_targets.py``, with the bundled model on the samples."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -71,7 +71,7 @@ def channels() -> None:
 
 
 def backbone() -> None:
-    """One channel in several pictures."""
+    """One channel in several images."""
     tiles = [
         (f"channel {one.channel}: {one.score:.2f}{', silent' if one.high == 0 else ''}", image)
         for one, image in drawn(CUP, BOTH, CAT, method="activation", target=("channel:112,565",))

@@ -1,1 +1,1 @@
-"""General helpers that depend neither on torch nor on pictures."""
+"""General helpers that depend neither on torch nor on images."""

@@ -30,7 +30,7 @@ class RequestError(CamcliError):
 
 
 class PictureError(CamcliError):
-    """One picture, or one of its targets, cannot be processed; others can. Exit code 1."""
+    """One image, or one of its targets, cannot be processed; others can. Exit code 1."""
 
     exit_code = 1
 

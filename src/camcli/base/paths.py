@@ -7,7 +7,7 @@ from pathlib import Path
 def absolute(path: str | Path) -> str:
     """Return an absolute path without ``.`` and ``..`` to the same file.
 
-    Links are kept, since a link is a picture of its own in a folder of its own; but a link before ``..`` is followed,
+    Links are kept, since a link is an image of its own in a folder of its own; but a link before ``..`` is followed,
     as the system does: ``link/..`` is the parent of the link's target.
     """
     steps = Path(path).parts

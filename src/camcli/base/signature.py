@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 from camcli.base.errors import RequestError, did_you_mean
 
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a word"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,9 @@ class Option:
         try:
             value = BOOLEANS[text.lower()] if self.value_type is bool else self.value_type(text)
         except (KeyError, ValueError):
-            raise RequestError(f"{self.name} cannot be {text!r}", f"it is {self.allowed_values}") from None
+            raise RequestError(f"{self.name} cannot be {text!r}", f"it must be {self.allowed_values}") from None
         if isinstance(value, float) and not math.isfinite(value):
-            raise RequestError(f"{self.name} cannot be {text!r}", f"it is {self.allowed_values}, and finite")
+            raise RequestError(f"{self.name} cannot be {text!r}", f"it must be {self.allowed_values}, and finite")
         return value
 
 
@@ -162,8 +162,8 @@ def parse_options(
             )
         method, dot, name = left.strip().rpartition(".")
         if dot and method not in options_by_method:
-            hint = did_you_mean(method, options_by_method) or f"asked for: {', '.join(options_by_method)}"
-            raise RequestError(f"the option {word!r} is for the method {method!r}, which is not asked for", hint)
+            hint = did_you_mean(method, options_by_method) or f"methods of this run: {', '.join(options_by_method)}"
+            raise RequestError(f"the option {word!r} is for the method {method!r}, which this run does not use", hint)
         owners = [one for one in ([method] if dot else options_by_method) if name in options_by_method[one]]
         if not owners:
             raise _unknown_option_error(name, method, options_by_method)

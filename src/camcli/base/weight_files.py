@@ -35,31 +35,26 @@ FOREIGN_FORMATS = {
     ".mlmodel": "a Core ML model",
     ".mlpackage": "a Core ML model",
     ".gguf": "a GGUF model",
-    ".msgpack": "a file of Flax weights",
-    ".pdparams": "a file of PaddlePaddle weights",
+    ".msgpack": "a Flax weights file",
+    ".pdparams": "a PaddlePaddle weights file",
     ".caffemodel": "a Caffe model",
-    ".pt2": "a program of torch.export",
+    ".pt2": "a torch.export program",
     ".mar": "a TorchServe archive",
 }
 # Number of bytes read to identify a file.
 HEADER_BYTES = 512
 NO_GRADIENT_HINT = (
-    "camcli explains PyTorch networks, since a map needs gradients: give the network that it was exported from, "
-    "-m NAME --weights FILE; or one converted to PyTorch, returned by a function of yours: -m my_model.py:make"
+    "camcli explains PyTorch models, since maps need gradients: use the model that it was exported from, -m NAME "
+    "--weights FILE; or one converted to PyTorch, returned by a function of yours: -m my_model.py:make"
 )
-FETCH_HINT = "fetch the file itself, then name it again"
+FETCH_HINT = "download the file itself"
 TORCHSCRIPT_HINT = (
-    "it is a program: if you trust it, take the weights out of it, for a network built in Python, and give those:\n"
-    "  import torch\n"
-    "  torch.save(torch.jit.load({path!r}, map_location='cpu').state_dict(), 'weights.pth')\n"
-    "or explain the program at its input (nothing inside it can be looked at), with --method saliency or alike and "
-    "-m my_model.py:make, where my_model.py is:\n"
-    "  import torch, camcli\n"
-    "  def make():\n"
-    "      net = torch.jit.load({path!r}, map_location='cpu').eval()\n"
-    "      preprocess = camcli.Preprocess(size=(224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), "
-    "resize=(256, 256))  # as it was trained\n"
-    "      return net, preprocess"
+    "it is a program: if you trust it, save its weights and load them into a model built in Python:\n  import torch\n "
+    " torch.save(torch.jit.load({path!r}, map_location='cpu').state_dict(), 'weights.pth')\nor explain the program at "
+    "its input (its layers are not accessible), with a method such as --method saliency, and -m my_model.py:make, "
+    "where my_model.py is:\n  import torch, camcli\n  def make():\n      net = torch.jit.load({path!r}, "
+    "map_location='cpu').eval()\n      preprocess = camcli.Preprocess(size=(224, 224), mean=(0.485, 0.456, 0.406), "
+    "std=(0.229, 0.224, 0.225), resize=(256, 256))  # as in training\n      return net, preprocess"
 )
 
 
@@ -78,7 +73,7 @@ class UnusableFile:
 
 # First bytes of files that are mistaken for weights, with their descriptions and hints.
 FILE_SIGNATURES = (
-    (b"version https://git-lfs", "a Git LFS pointer: it stands for a file that was not fetched", "git lfs pull"),
+    (b"version https://git-lfs", "a Git LFS pointer to a file that was not downloaded", "git lfs pull"),
     (b"\x89HDF\r\n\x1a\n", FOREIGN_FORMATS[".h5"], NO_GRADIENT_HINT),
     (b"GGUF", FOREIGN_FORMATS[".gguf"], NO_GRADIENT_HINT),
     (b"ptrt", FOREIGN_FORMATS[".engine"], NO_GRADIENT_HINT),
@@ -89,10 +84,10 @@ FILE_SIGNATURES = (
     (b"\x28\xb5\x2f\xfd", "compressed by Zstandard", "unpack it: unzstd"),
     (b"7z\xbc\xaf", "a 7z archive", "unpack it"),
     (b"Rar!", "a RAR archive", "unpack it"),
-    (b"\x89PNG", "a picture (PNG)", "pictures are arguments, without a flag"),
-    (b"\xff\xd8\xff", "a picture (JPEG)", "pictures are arguments, without a flag"),
+    (b"\x89PNG", "an image (PNG)", "images are arguments, without a flag"),
+    (b"\xff\xd8\xff", "an image (JPEG)", "images are arguments, without a flag"),
     (b"%PDF", "a PDF document", FETCH_HINT),
-    (b"\x93NUMPY", "an array of NumPy", "give a state dict of PyTorch: safetensors or .pth"),
+    (b"\x93NUMPY", "a NumPy array", "give a PyTorch state dict: safetensors or .pth"),
 )
 
 
@@ -111,7 +106,7 @@ def identify_file(path: Path) -> UnusableFile | None:
     with path.open("rb") as file:
         start = file.read(HEADER_BYTES)
     if not start:
-        return UnusableFile("empty", "was it saved or fetched to the end?")
+        return UnusableFile("empty", "was it saved or downloaded completely?")
     if start[:2] == b"PK":
         return _identify_archive(path)
     for signature, what, hint in FILE_SIGNATURES:
@@ -147,7 +142,7 @@ def _identify_text(start: bytes) -> UnusableFile | None:
     if any(ord(character) < 32 and character not in "\t\n\r" for character in text):
         return None
     if text.lower().startswith(("<!doctype", "<html", "<?xml")):
-        return UnusableFile("a web page: what was fetched is the page about the file, or an error", FETCH_HINT)
+        return UnusableFile("a web page, such as the file's description or an error, instead of the file", FETCH_HINT)
     line = text.splitlines()[0][:60] if text else ""
     return UnusableFile(f"text, which begins {line!r}" if line else "blank text", FETCH_HINT)
 
@@ -160,7 +155,7 @@ def _identify_archive(path: Path) -> UnusableFile | None:
         return None  # a damaged archive: reading it reports the error
     inside = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
-        return UnusableFile("a TorchScript archive, no state dict", TORCHSCRIPT_HINT.format(path=str(path)))
+        return UnusableFile("a TorchScript archive, not a state dict", TORCHSCRIPT_HINT.format(path=str(path)))
     if "data.pkl" in inside:
         return None
     if any(name.endswith("exported_program.json") or "/models/" in f"/{name}" for name in names):
@@ -168,10 +163,10 @@ def _identify_archive(path: Path) -> UnusableFile | None:
     if "model.weights.h5" in names:
         return UnusableFile(FOREIGN_FORMATS[".keras"], NO_GRADIENT_HINT)
     if names and all(name.endswith(".npy") for name in names):
-        return UnusableFile("an archive of NumPy's (npz)", "give a state dict of PyTorch: safetensors or .pth")
+        return UnusableFile("a NumPy archive (npz)", "give a PyTorch state dict: safetensors or .pth")
     found = [name for name in names if weight_suffix(name)]
     return UnusableFile(
-        "a zip archive, no file of weights", f"unpack it{f', and name {_list_some(found)}' if found else ''}"
+        "a zip archive, not a weights file", f"unpack it{f', and name {_list_some(found)}' if found else ''}"
     )
 
 
@@ -181,14 +176,14 @@ def _list_some(names: Iterable[str]) -> str:
 
 
 def identify_non_picture(given: str) -> UnusableFile | None:
-    """Identify an input that is not a picture but has the suffix of weights or of a network; None otherwise."""
+    """Identify an input that is not an image but has the suffix of weights or of a network; None otherwise."""
     end = weight_suffix(given)
     if not end or Path(given).is_dir():
         return None
     if end in FOREIGN_FORMATS:
-        return UnusableFile(f"{FOREIGN_FORMATS[end]}, not a picture", NO_GRADIENT_HINT)
+        return UnusableFile(f"{FOREIGN_FORMATS[end]}, not an image", NO_GRADIENT_HINT)
     return UnusableFile(
-        "a file of weights, not a picture", f"name the network and its weights: -m resnet50 --weights {given}"
+        "a weights file, not an image", f"name the model and its weights: -m resnet50 --weights {given}"
     )
 
 
@@ -207,15 +202,15 @@ def identify_non_model(given: str) -> UnusableFile | None:
         other = None
     if other:
         return other
-    own_network = "a network of your own: -m my_model.py:make"
+    own_network = "your own model: -m my_model.py:make"
     if not end:
         return UnusableFile(
-            "a file, and no model's name",
-            f"weights need the network they are of: -m resnet50 --weights FILE; {own_network}",
+            "a file, not the name of a model",
+            f"name the model that the weights belong to: -m resnet50 --weights FILE; {own_network}",
         )
     return UnusableFile(
-        "a file of weights, which does not say of which network",
-        f"name both: -m resnet50 --weights {given}; the names: camcli models; {own_network} --weights {given}",
+        "a weights file, which does not name its model",
+        f"name both: -m resnet50 --weights {given} (camcli models lists the names); {own_network} --weights {given}",
     )
 
 
@@ -225,13 +220,13 @@ def identify_folder(folder: Path) -> UnusableFile:
     if "saved_model.pb" in names:
         return UnusableFile("a TensorFlow model (a folder)", NO_GRADIENT_HINT)
     if "open_clip_config.json" in names:
-        return UnusableFile("a folder", f"open_clip's folders are named -m open_clip:local-dir:{folder}")
+        return UnusableFile("a folder", f"for a folder of open_clip: -m open_clip:local-dir:{folder}")
     if "config.json" in names:
-        return UnusableFile("a folder", f"timm's folders are named -m local-dir:{folder}")
+        return UnusableFile("a folder", f"for a folder of timm: -m local-dir:{folder}")
     found = [str(folder / name) for name in names if weight_suffix(name)]
     hint = (
-        f"name the network and a file of weights: -m resnet50 --weights {found[0]}"
+        f"name the model and a weights file: -m resnet50 --weights {found[0]}"
         if found
-        else ("name a network: resnet50, hf-hub:OWNER/NAME, local-dir:FOLDER (with a config.json), or my_model.py:make")
+        else ("name a model: resnet50, hf-hub:OWNER/NAME, local-dir:FOLDER (with a config.json), or my_model.py:make")
     )
     return UnusableFile("a folder", hint)

@@ -14,7 +14,7 @@ from camcli.cli.prompts import prompts
 
 app = typer.Typer(
     name="camcli",
-    help="See what a vision model looks at: heatmaps for one photo or a folder of a million.",
+    help="Explain vision models: heatmaps of what a model looks at, for one image or millions.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,

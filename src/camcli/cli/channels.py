@@ -51,7 +51,7 @@ OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
 
 @add_options(CommonOptions, ChannelJob, Job, names=OPTIONS, overrides=OPTION_OVERRIDES)
 def channels(**words: Any) -> None:
-    """Rank the channels of a layer over images, with a contact sheet of the images that activate each most.
+    """Rank the channels of a layer over images, with a contact sheet of the images that activate each channel most.
 
     Statistics are of the pooled activation: the mean over the cells that show any of the image.
 
@@ -61,7 +61,7 @@ def channels(**words: Any) -> None:
     """
     session = apply_common_options(CommonOptions, words)
     console = Console(session.quiet, ledger="")
-    with exit_codes(console, "nothing is written before the last picture"):
+    with exit_codes(console, "nothing is written before the last image"):
         numbers = _parse_channels(words["channels"] or ())
         target = f"channel:{','.join(map(str, numbers or (0,)))}"
         job = build(Job, words, method="activation", target=(target,))
@@ -74,7 +74,7 @@ def _parse_channels(given: Sequence[str]) -> tuple[int, ...]:
     words = split_words(given)
     for word in words:
         if not NUMBER_PATTERN.fullmatch(word):
-            raise RequestError(f"--channel {word!r} is not a channel's number", "say --channel 12,99, counted from 0")
+            raise RequestError(f"--channel {word!r} is not a channel index", "give indices from 0 on: --channel 12,99")
     return tuple(dict.fromkeys(map(int, words)))
 
 
@@ -97,7 +97,7 @@ def _rank(channel_job: ChannelJob, console: Console, as_json: bool) -> Counts:
         get_standard_output().buffer.flush()
     elif not console.quiet:
         with_values = run.values is not None
-        headings = ["channel", "mean", "max", "std", "active", *["r"] * with_values, "strongest picture"]
+        headings = ["channel", "mean", "max", "std", "active", *["r"] * with_values, "strongest image"]
         print_table(headings, _make_rows(ranked, with_values))
     for note in run.notes[printed:]:
         console.note(note)
@@ -121,6 +121,6 @@ def _introduce(run: "ChannelRun", console: Console) -> None:
     chosen = "" if run.channel_job.job.layers else " (chosen; --layer names another)"
     console.say(f"channels: of {run.layer}{chosen}, on {worker.device_names}")
     if worker.network.untrained:
-        console.note("the weights are random: this ranking means nothing, and every file says so")
+        console.note("the weights are random: this ranking means nothing, and every file is marked so")
     for note in run.notes:
         console.note(note)

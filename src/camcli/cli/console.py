@@ -74,7 +74,7 @@ class Console:
             self._print_line("       " + to_printable(line), "")
 
     def failure(self, outcome: Outcome) -> None:
-        """Print a picture's failure and its reason; after many, if a ledger lists them, only count it."""
+        """Print an image's failure and its reason; after many, if a ledger lists them, only count it."""
         self._failures += 1
         if self._failures <= FAILURES_SHOWN or not self.ledger:
             reason = to_printable((outcome.error or "").splitlines()[0])
@@ -93,7 +93,7 @@ class Console:
 
     @contextmanager
     def progress(self, total: int | None, counts: Counts) -> Iterator[Reporter]:
-        """Report progress over pictures while the block runs: a bar on a terminal, else a line every few seconds."""
+        """Report progress over images while the block runs: a bar on a terminal, else a line every few seconds."""
         if self.quiet:
             yield FailureReporter(self, counts)
         elif not self._rich.is_terminal:
@@ -123,7 +123,7 @@ class Console:
         """Print a line for each map; on a narrow terminal shorten or drop the files first, then shorten the rest."""
         if not outcomes:
             return
-        rows = [("picture", "class", "probability", "file")]
+        rows = [("image", "class", "probability", "file")]
         for one in outcomes:
             file = f"{out}/{next(iter(one.files.values()), '')}"
             probability = "" if one.probability is None else f"{one.probability:.2f}"
@@ -146,7 +146,7 @@ class Console:
 
 
 def _fit_widths(wanted: Sequence[int], width: int) -> list[int]:
-    """Return widths for as many of the columns picture, class, probability and file as fit, two cells apart."""
+    """Return widths for as many of the columns image, class, probability and file as fit, two cells apart."""
     picture, label, probability, file = wanted
     beside = picture + label + probability + 6
     if beside + min(file, FILE_WIDTH) <= width:

@@ -26,14 +26,14 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, which cluster schedulers send before SIGKILL; ends a run as gently as Ctrl-C."""
 
 
-STOPPING_NOTE = "stopping: what is being read and written is finished first; Ctrl-C once more ends it at once"
-RESUME_NOTE = "what was done stays, and the same command (without --overwrite) goes on"
+STOPPING_NOTE = "stopping after the images in progress; press Ctrl-C again to stop at once"
+RESUME_NOTE = "finished results are kept, and the same command (without --overwrite) continues"
 
 
 class _SignalHandler:
     """Handler of signals: the first ends the command gently, Ctrl-C after it at once.
 
-    A gentle end takes time: pictures that are being read and written are finished.
+    A gentle end takes time: images that are being read and written are finished.
     """
 
     def __init__(self, console: Console) -> None:
@@ -54,7 +54,7 @@ class _SignalHandler:
 
 
 def _is_worker(thread: threading.Thread) -> bool:
-    """Return whether a thread reads or writes pictures; those that draw on the terminal need not be waited for."""
+    """Return whether a thread reads or writes images; those that draw on the terminal need not be waited for."""
     return thread is not threading.main_thread() and (not thread.daemon or thread.name.startswith("camcli"))
 
 
@@ -64,7 +64,7 @@ def exit_codes(console: Console, interrupted_note: str = RESUME_NOTE) -> Iterato
 
     Args:
         console: prints the messages.
-        interrupted_note: says what an interrupted command leaves behind.
+        interrupted_note: describes what an interrupted command leaves.
     """
     interrupts = _SignalHandler(console)
     handled = [signal.SIGTERM]
@@ -89,7 +89,7 @@ def exit_codes(console: Console, interrupted_note: str = RESUME_NOTE) -> Iterato
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             console.error(
-                RequestError(f"{str(error.filename)!r} is too long a name for any file", "is it a file's name?")
+                RequestError(f"{str(error.filename)!r} is too long for a file name", "is it meant as a file name?")
             )
             raise typer.Exit(RequestError.exit_code) from None
         # Errors of files are reported elsewhere; this one is of standard output, which Python would flush again.
@@ -101,8 +101,8 @@ def exit_codes(console: Console, interrupted_note: str = RESUME_NOTE) -> Iterato
     except RuntimeError as error:
         if NO_THREAD_MESSAGE not in str(error):
             raise
-        hint = "end other processes, raise the limit (ulimit -u), or ask for fewer: --workers 1"
-        console.error(OutputError("the system starts no more threads: its limit of them is reached", hint))
+        hint = "end other processes, raise the limit (ulimit -u), or use fewer: --workers 1"
+        console.error(OutputError("the system cannot start more threads: its limit is reached", hint))
         raise typer.Exit(OutputError.exit_code) from None
     finally:
         for number, handler in before.items():

@@ -61,7 +61,7 @@ class ExplainOptions(CommonOptions):
 def explain(context: typer.Context, **words: Any) -> None:
     """Write heatmaps of what a model looks at in images.
 
-    The same command again resumes where it stopped: finished images are skipped.
+    Running the same command again resumes it: finished images are skipped.
 
     Exit codes: 0 = all done, 1 = some images failed, 2 = invalid request, 3 = nothing to do, 130 = interrupted.
     """
@@ -83,14 +83,14 @@ def _read_contrast(contrast: str, words: Mapping[str, Any]) -> dict[str, Any]:
     """Return the target, score and rival that ``--contrast A,B`` stands for."""
     if words["target"] or words["versus"] or words["score"] not in (AUTO, "margin"):
         raise RequestError(
-            "--contrast says target, score and rival at once, and one of them is given too",
-            "leave --target, --score and --versus out, or say it with them alone",
+            "--contrast sets --target, --score and --versus, and one of them is given too",
+            "leave --target, --score and --versus out, or use them without --contrast",
         )
     this, _, that = (part.strip() for part in contrast.partition(","))
     if not this or not that:
         raise RequestError(
             f"--contrast {contrast!r} does not name two classes",
-            "say --contrast A,B: why A and not B; or their numbers",
+            "write --contrast A,B (why A and not B), with names or indices",
         )
     return {"target": [this], "versus": [that], "score": "margin"}
 
@@ -99,8 +99,8 @@ def _check_old_recompute(inputs: Sequence[str], console: Console) -> None:
     """Refuse a file of weights after --checkpoint, the old name of --recompute, and note the new name."""
     if given := next(filter(weight_files.identify_non_picture, inputs), ""):
         raise RequestError(
-            f"--checkpoint takes no file such as {given!r}: it is the old name of --recompute, gradient checkpointing",
-            f"a file of weights is named by --weights, and with it the network: -m resnet50 --weights {given}",
+            f"--checkpoint takes no file ({given!r}): it is the old name of --recompute, gradient checkpointing",
+            f"load weights by --weights, and name their model: -m resnet50 --weights {given}",
         )
     console.note("--checkpoint is called --recompute now")
 
@@ -147,6 +147,6 @@ def _introduce(run: "Run", console: Console) -> None:
     console.say(f"method{'s' * (len(explainer.methods) > 1)}: {names}{where}{chosen}, on {worker.device_names}")
     console.say(f"target: {worker.score_description}")
     if worker.network.untrained:
-        console.note("the weights are random: these maps mean nothing, and every output says so")
+        console.note("the weights are random: these maps mean nothing, and every output is marked so")
     for note in run.notes:
         console.note(note)

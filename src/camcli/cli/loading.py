@@ -17,11 +17,11 @@ def loading(console: Console, message: str) -> Iterator[None]:
             import torch  # noqa: F401 - the seam: torch comes in here
 
             collector.freeze()
-            # Pillow warns of metadata it cannot read; whatever makes a picture fail is reported as its failure.
+            # Pillow warns of metadata it cannot read; whatever makes an image fail is reported as its failure.
             warnings.filterwarnings("ignore", module="PIL")
             yield
             if "cv2" in sys.modules:
-                # Several pictures are drawn at a time; OpenCV's own threads for each would only get in the way.
+                # Several images are drawn at a time; OpenCV's own threads for each would only get in the way.
                 sys.modules["cv2"].setNumThreads(1)
         finally:
             collector.resume()

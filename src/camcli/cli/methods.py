@@ -14,7 +14,7 @@ from camcli.methods import METHODS, MethodRow, works_at
 def methods(
     name: Annotated[str | None, typer.Argument(help="Show only this method, with its parameters")] = None,
 ) -> None:
-    """List the methods: the layers each works at, its cost, a summary, and its paper."""
+    """List the methods: where each works (layer, input, attention), its cost, a summary, and its paper."""
     console = Console()
     with exit_codes(console, "nothing was to be written"):
         rows = [METHODS.find(name)] if name else METHODS.rows

@@ -20,4 +20,6 @@ def models(
             from camcli.models.listing import find_models
 
             rows = find_models(pattern, cached)
-        print_table(("model", "weights at hand"), [(name, "yes" if at_hand else "no") for name, at_hand in rows])
+        print_table(
+            ("model", "weights on this machine"), [(name, "yes" if at_hand else "no") for name, at_hand in rows]
+        )

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 # Seconds between plain lines, without a terminal.
 LINE_INTERVAL = 5.0
-# Pictures arrive batch by batch: one that arrives after a gap of this many seconds is the first of its batch.
+# Images arrive batch by batch: one that arrives after a gap of this many seconds is the first of its batch.
 BATCH_GAP = 0.2
 # Seconds, from the first batch on, over which a rate is measured before it is shown.
 MIN_MEASURED = 2.0
-# Minimum widths of the bar, the picture's name and the column of files.
+# Minimum widths of the bar, the image's name and the column of files.
 BAR_WIDTH, NAME_WIDTH, FILE_WIDTH = 8, 12, 24
 # Width reserved for the numbers beside the bar: "1000/1000 3 failed 123.4/s 12:34 eta 12:34".
 NUMBERS_WIDTH = 42
@@ -34,11 +34,11 @@ class Reporter(Protocol):
     """Receiver of a run's progress."""
 
     def add_picture(self, outcomes: Sequence[Outcome]) -> None:
-        """Add a picture that is done, has failed, or (no outcomes) was done before."""
+        """Add an image that is done, has failed, or (no outcomes) was done before."""
 
 
 class FailureReporter:
-    """Reporter that counts pictures and prints failures."""
+    """Reporter that counts images and prints failures."""
 
     def __init__(self, console: Console, counts: Counts) -> None:
         self.console = console
@@ -54,10 +54,10 @@ class FailureReporter:
 
 
 class RateMeter:
-    """Rate at which pictures are done, measured from batch to batch.
+    """Rate at which images are done, measured from batch to batch.
 
     Attributes:
-        rate: pictures per second, without those that were done before; None until it is meaningful.
+        rate: images per second, without those that were done before; None until it is meaningful.
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class RateMeter:
         self._first = self._last = self._last_update = 0.0
 
     def add_picture(self) -> None:
-        """Add a picture that was not done before."""
+        """Add an image that was not done before."""
         now = time.monotonic()
         if not self._count:
             self._first = self._last_update = now
@@ -79,7 +79,7 @@ class RateMeter:
         self._count += 1
 
     def estimate_seconds(self, pictures: int) -> float | None:
-        """Return the seconds until this many more pictures are done."""
+        """Return the seconds until this many more images are done."""
         return pictures / self.rate if self.rate else None
 
 
@@ -103,7 +103,7 @@ class LineReporter(FailureReporter):
 
     def format_line(self) -> str:
         processed = self.counts.processed
-        words = [f"{processed}/{self.total} pictures" if self.total else f"{processed} pictures"]
+        words = [f"{processed}/{self.total} images" if self.total else f"{processed} images"]
         words += [f"{self.counts.failed} failed"] if self.counts.failed else []
         words += [f"{self.pace.rate:.1f}/s"] if self.pace.rate else []
         left = self.pace.estimate_seconds(self.total - processed) if self.total else None
@@ -112,7 +112,7 @@ class LineReporter(FailureReporter):
 
 
 class BarReporter(FailureReporter):
-    """Reporter that shows a bar with the last picture, rate and time left."""
+    """Reporter that shows a bar with the last image, rate and time left."""
 
     def __init__(self, console: Console, counts: Counts, total: int | None, bar: Progress) -> None:
         super().__init__(console, counts)
@@ -134,7 +134,7 @@ class BarReporter(FailureReporter):
         self.bar.update(self.task, completed=processed, description=self._describe_last(outcomes), **fields)
 
     def _describe_last(self, outcomes: Sequence[Outcome]) -> str:
-        """Return the name of the last picture, padded to a fixed width; empty if there is no room for it."""
+        """Return the name of the last image, padded to a fixed width; empty if there is no room for it."""
         width = _fit_name_width(self.bar.console)
         if not width or self.counts.processed == self.total:
             return ""
@@ -143,13 +143,13 @@ class BarReporter(FailureReporter):
 
 
 def _fit_name_width(console: RichConsole) -> int:
-    """Return the width of the picture's name before the bar; 0 if there is no room for it."""
+    """Return the width of the image's name before the bar; 0 if there is no room for it."""
     width = min(40, console.width - NUMBERS_WIDTH - BAR_WIDTH - 2)
     return width if width >= NAME_WIDTH else 0
 
 
 class StatusColumn(ProgressColumn):
-    """Column of pictures done, failures, rate, time taken and time left: as many of these as fit."""
+    """Column of images done, failures, rate, time taken and time left: as many of these as fit."""
 
     def __init__(self, console: RichConsole) -> None:
         super().__init__(Column(no_wrap=True))
@@ -165,7 +165,7 @@ class StatusColumn(ProgressColumn):
             "elapsed": (_format_clock(task.elapsed or 0.0), "yellow"),
             "left": (f"eta {_format_clock(left)}" if left is not None else "", "cyan"),
         }
-        if task.finished:  # what follows is short, but with --normalize run all pictures are drawn now
+        if task.finished:  # what follows is short, but with --normalize run all images are drawn now
             words.pop("rate")
             words["left"] = ("finishing", "cyan")
         name = _fit_name_width(self.console)

@@ -60,11 +60,11 @@ OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
 
 @add_options(CommonOptions, PromptJob, Job, names=OPTIONS, overrides=OPTION_OVERRIDES)
 def prompts(**words: Any) -> None:
-    """Compare the maps of several prompts in each image: do other words for the same thing point elsewhere?
+    """Compare the heatmaps of several prompts in each image: does the wording change them?
 
     Output: a sheet for each image, prompts.jsonl (all numbers), prompts.png and prompts.json (the summary).
 
-    The same command again resumes where it stopped: finished images are skipped.
+    Running the same command again resumes it: finished images are skipped.
 
     Exit codes: 0 = all done, 1 = some images failed, 2 = invalid request, 3 = nothing to do, 130 = interrupted.
     """
@@ -113,13 +113,13 @@ def _introduce(run: "PromptRun", console: Console) -> None:
     console.say(f"method: {explainer.methods[0].name}{where}{chosen}, on {worker.device_names}")
     console.say(f"target: {worker.score_description}, of {len(run.prompts)} prompts")
     if worker.network.untrained:
-        console.note("the weights are random: these maps mean nothing, and every output says so")
+        console.note("the weights are random: these maps mean nothing, and every output is marked so")
     for note in run.notes:
         console.note(note)
 
 
 def _print_summary(summary: "Summary", measure: Measure, console: Console) -> None:
-    """Print a table of the prompts, with their similarity by one measure if they are few, and the unstable pictures."""
+    """Print a table of the prompts, with their similarity by one measure if they are few, and the unstable images."""
     few = len(summary.prompts) <= MAX_MATRIX_COLUMNS
     numbers = [str(number) for number, _ in enumerate(summary.prompts, start=1)]
     headings = ["", "prompt", "score", "best", "r", "SSIM", "top 20%", *(numbers if few else [])]

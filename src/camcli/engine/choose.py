@@ -29,7 +29,7 @@ TargetSelector = Callable[[int, Tensor], Sequence[int] | ClassIndex]
 # The targets of a batch, as a call takes them.
 TargetsArgument = ClassIndex | Sequence[ClassIndex] | Sequence[Sequence[ClassIndex]] | TargetSelector | None
 
-ONE_TARGET_HINT = "give all pictures of a group the same targets"
+ONE_TARGET_HINT = "give all images of a group the same targets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Batch:
     Attributes:
         images: preprocessed for the model.
         select: from an image's row and its scores to its classes.
-        picture_mask: for models that score every pixel: True where an image shows the picture and not padding.
+        picture_mask: for models that score every pixel: True where the input shows the image and not padding.
         region_mask: for models that score every pixel: the pixels to sum over.
         extras: features of the images.
         competing: from an image's row to the classes that compete in it, the only ones that can be explained; empty for
@@ -88,7 +88,7 @@ def as_selector(targets: Any, images: int, shares_prediction: bool = False) -> T
         shares_prediction: True if the images share one prediction, so that one target is enough.
 
     Raises:
-        RequestError: the numbers of targets and of images differ, or a target is no whole number.
+        RequestError: the numbers of targets and of images differ, or a target is not an integer.
     """
     if targets is None:
         return None
@@ -114,7 +114,7 @@ def parse_classes(given: Any) -> tuple[int, ...]:
     """Convert classes given by number to a tuple of ints: one, or several in a sequence, tensor or array.
 
     Raises:
-        RequestError: one of them is no whole number.
+        RequestError: one of them is not an integer.
     """
     several = given if not _is_class(given) and _is_class_sequence(given) else [given]
     return tuple(map(_to_class, several))
@@ -151,9 +151,9 @@ def _no_class_error(given: Any) -> RequestError:
     kind = str(given.dtype).removeprefix("torch.") if isinstance(given, Tensor | np.ndarray) else type(given).__name__
     value = repr(given if not isinstance(given, Tensor | np.ndarray) else given.tolist())[:80]
     return RequestError(
-        f"{value} ({kind}) is no class's number",
-        "give whole numbers, counted from 0: network.labels.find('tabby') gives that of a name, one_hot.argmax(1) that "
-        "of a row of 0 and 1",
+        f"{value} ({kind}) is not a class index",
+        "give integers from 0 on: network.labels.find('tabby') returns the index of a name, one_hot.argmax(1) that of "
+        "a one-hot row",
     )
 
 
@@ -172,10 +172,10 @@ def check_classes(indices: Sequence[int], classes: int, labels: Labels) -> None:
 
 
 def describe_disagreement(choices: Sequence[tuple[int, ...]]) -> str:
-    """Describe in words that pictures have different targets."""
+    """Describe in words that images have different targets."""
     first, second, *_ = dict.fromkeys(choices)
     one, other = (", ".join(map(str, classes)) or "none" for classes in (first, second))
-    return f"its pictures have different targets: {one} and {other}"
+    return f"its images have different targets: {one} and {other}"
 
 
 def default_selector(setup: Setup) -> TargetSelector:
@@ -216,7 +216,7 @@ def _select_agreed(select: TargetSelector, predictions: Predictions, images: int
             except PictureError as error:
                 errors.append(error)
     if len(set(choices)) > 1:
-        reason = f"the model gives one prediction for the group, and {describe_disagreement(choices)}"
+        reason = f"the model returns one prediction for the group, and {describe_disagreement(choices)}"
         choices, errors = [], [PictureError(reason, ONE_TARGET_HINT)]
 
     def select_common(row: int, scores: Tensor) -> Sequence[int]:  # noqa: ARG001
@@ -269,7 +269,7 @@ def _check_finite(setup: Setup, scores: Tensor, images: Tensor, row: int) -> Non
         raise PictureError(
             "the network's scores contain NaN or infinite values for this image"
             + locate_not_finite(setup, images, row),
-            "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
+            "the weights contain such values, or half precision overflows (then --precision fp32 helps)",
         )
 
 

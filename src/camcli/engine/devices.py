@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from camcli.base.errors import RequestError
 
 ALL_GPUS = "cuda:all"
-# Decoding threads: in all where the CPU computes too, and for each GPU, which would otherwise wait for pictures.
+# Decoding threads: in all where the CPU computes too, and for each GPU, which would otherwise wait for images.
 CPU_DECODERS, GPU_DECODERS = 4, 16
 
 
@@ -31,7 +31,7 @@ def parse_devices(text: str) -> tuple[torch.device, ...]:
     words_in_turn = [word.strip() for word in text.split(",")]
     if len(words_in_turn) > 1 and "auto" in words_in_turn:
         raise RequestError(
-            f"--device {text} names auto among others, which chooses one", f"name each: {', '.join(here)}"
+            f"--device {text} combines auto, which chooses one, with others", f"name each: {', '.join(here)}"
         )
     names: list[str] = []
     for word in words_in_turn:
@@ -49,12 +49,12 @@ def parse_devices(text: str) -> tuple[torch.device, ...]:
     found = tuple(map(torch.device, names))
     if len({one.type for one in found}) > 1:
         raise RequestError(
-            f"--device {text} names devices of several kinds, which round differently: a picture's map would depend "
-            "on which was free",
-            "name devices of one kind, or one alone",
+            f"--device {text} names devices of several kinds, which round differently: an image's map would depend on "
+            "which one was free",
+            "name devices of one kind, or a single one",
         )
     if len(found) > 1 and found[0].type == "mps":
-        raise RequestError(f"--device {text} names mps several times, and it does one thing at a time", "name it once")
+        raise RequestError(f"--device {text} names mps several times, and there is only one", "name it once")
     return found
 
 

@@ -128,7 +128,7 @@ class Explainer:
         locations: for that size, where each layer's cells lie in the input, if that was measured.
         channel_counts: for that size, the number of channels of each layer.
         grids: for that size, rows and columns of each layer's maps, and (key "") of maps over tokens.
-        shares_prediction: for that size, True if the model gives one prediction for the whole group.
+        shares_prediction: for that size, True if the model returns one prediction for the whole group.
         tensor_indices: for layers that return several tensors, the index of the one explained, from 0 on; the first if
             a layer is missing.
 
@@ -266,7 +266,7 @@ class Explainer:
         Args:
             images: as in a call.
             select: from an image's row and its scores to its classes; None for the predicted classes.
-            picture_mask: for models that score every pixel: True where an image shows the picture and not padding.
+            picture_mask: for models that score every pixel: True where the input shows the image and not padding.
             region: as in a call.
             extras: as in a call.
             competing: from an image's row to the classes that compete in it, the only ones that can be explained; empty
@@ -295,7 +295,7 @@ class Explainer:
                 reason = error.message
         one_by_one = [self._explain_or_split(batch.single(row))[0] for row in range(len(batch.images))]
         if reason and not any(isinstance(one, PictureError) for some in one_by_one for one in some):
-            setup.add_note(f"a batch failed and was done picture by picture: {reason}")
+            setup.add_note(f"a batch failed and was processed image by image: {reason}")
         return one_by_one
 
     def _explain_batch(self, prepared: PreparedPlan, batch: Batch) -> list[list[Result]]:

@@ -1,4 +1,4 @@
-"""The explanation of a picture: a map with all facts about it."""
+"""The explanation of an image: a map with all facts about it."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class ConceptClass:
 
 @dataclass(frozen=True, slots=True)
 class Concept:
-    """One of the concepts that a layer's activation consists of in a picture.
+    """One of the concepts that a layer's activation consists of in an image.
 
     Attributes:
-        number: from 1 on, the same in all pictures that were factorised together; its place in the map.
-        share: share of the concept in the picture: the sum of its map over the sum of all concepts' maps.
+        number: from 1 on, the same in all images that were factorised together; its place in the map.
+        share: share of the concept in the image: the sum of its map over the sum of all concepts' maps.
         classes: those whose scores it raises, strongest first; empty if it raises none, or none can be named.
     """
 
@@ -49,7 +49,7 @@ class Concept:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """One map of one picture for one class at one layer; or the concepts of a picture, which belong to no class.
+    """One map of one image for one class at one layer; or the concepts of an image, which belong to no class.
 
     Attributes:
         map: float32, signed, as the method gave it: ``(h, w)`` at the layer's size, or ``(3, H, W)`` at the model's
@@ -62,17 +62,17 @@ class Explanation:
             summed over a region, or the score of a box, for models with such; for a channel of the layer its mean; for
             concepts their share of the layer's positive activation (1 minus the sum of squares of what they miss over
             that of the activation).
-        probability: the class's probability; the mean over the region; None if the model gives no probabilities.
+        probability: the class's probability; the mean over the region; None if the model returns no probabilities.
         notes: remarks that help to read the map.
-        number: number of the picture's box that is explained, the best being 1; 0 if none is.
-        box: its x0, y0, x1, y1, in pixels of the picture (of the model's input, if there is no picture).
+        number: number of the image's box that is explained, the best being 1; 0 if none is.
+        box: its x0, y0, x1, y1, in pixels of the image (of the model's input, if there is no image).
         concepts: one for each entry of the map's first dimension, if the method finds concepts.
         versus: the classes that the class is compared with, if the score is a margin.
         channel: the channel of the layer or of the backbone that is shown; None for a class's whole map.
         weight: the channel's contribution to the class's score, to first order: activation times gradient, summed over
             the layer's cells.
-        source: the picture, if the map came from a stream of pictures.
-        view: the part of the picture that the model saw, and where the map's cells lie in it, if the map came from a
+        source: the image file, if the map came from a stream of files.
+        view: the part of the image that the model saw, and where the map's cells lie in it, if the map came from a
             stream.
         placement: where the map's cells lie in the model's input; None if they share it evenly.
         page: page of the file, from 1 on, if several are explained; else 0.

@@ -48,7 +48,7 @@ class Plan:
     Attributes:
         layouts: layout of each layer's output.
         calls: the call of each layer that counts, from 1 on; the layers in running order.
-        replay_plans: by layer, how the part behind it is rerun, if a method needs that.
+        replay_plans: by layer, how the part after it is rerun, if a method needs that.
         batch_sizes: by layer, how many variants of its output a rerun takes at once.
         channel_counts: number of channels of each layer.
         token_layout: how the tokens of attention lie on their grid, if a method needs that.
@@ -87,10 +87,10 @@ class Forward:
         activations: the output of each layer.
         backward_rules: how gradients pass activation functions, if a method has a rule for them.
         bias_capture: the biases and where they are added, if a method needs them.
-        recordings: by layer, what a rerun of the part behind it needs.
+        recordings: by layer, what a rerun of the part after it needs.
         attention_capture: the attentions of the forward, if a method needs them.
         block_calls: the arguments of each block's call, if a method reruns blocks.
-        tail_recording: what a rerun of the part behind the last block needs.
+        tail_recording: what a rerun of the part after the last block needs.
         token_cache: tokens computed from the blocks for all images, by key.
         answer_cache: by tokens, the predictions for each token alone, with the number of tokens in each batch.
     """
@@ -297,7 +297,7 @@ class Runner:
                 self.module(images.clone())
         found = {name: to_nchw(activations[name], layout) for name, layout in layouts.items()}
         if any(len(cells) != len(images) for cells in found.values()):
-            raise ValueError("what it gives does not go by images")
+            raise ValueError("its output does not have one row per image")
         return found
 
     def _capture_attention(self, images: int, plan: Plan | None, running: Sequence[nn.Module]) -> AttentionCapture:
@@ -314,7 +314,7 @@ class Runner:
             images, values, graph_from=plan.attention_count - 1 if last else -1, with_queries=queries
         )
 
-    # ---- reruns of the part behind a layer, or behind the blocks
+    # ---- reruns of the part after a layer, or after the blocks
 
     def run_from_layer(
         self,
@@ -325,7 +325,7 @@ class Runner:
         replay_plan: ReplayPlan,
         with_graph: bool = False,
     ) -> Predictions:
-        """Rerun the part behind a layer, with ``given`` in place of its output, and return the predictions."""
+        """Rerun the part after a layer, with ``given`` in place of its output, and return the predictions."""
         with nullcontext() if with_graph else torch.inference_mode(), replay(layer, recording, given, replay_plan):
             return self._run_replayed(recording, len(given), images, replay_plan)
 
@@ -346,7 +346,7 @@ class Runner:
             if blank is not None and "prompts" in part._buffers:
                 return swap_buffer(part, "prompts", blank.reshape(1, -1))
         raise RequestError(
-            "there is one prompt, and the network does not know the empty one, which it is compared with",
+            "there is a single prompt, and the network cannot embed the empty prompt that it is compared with",
             "give several: --text 'a cat' --text 'a dog'",
         )
 
@@ -359,7 +359,7 @@ class Runner:
         replay_plan: ReplayPlan | None = None,
         with_graph: bool = False,
     ) -> Predictions:
-        """Predict from tokens behind the last block ``(m, t, c)``, or from a pooling's output ``(m, heads, q, d)``."""
+        """Predict from tokens after the last block ``(m, t, c)``, or from a pooling's output ``(m, heads, q, d)``."""
         replay_plan = replay_plan or block_stack.replay_plan
         if block_stack.blocks:
             return self.run_from_layer(block_stack.tail, recording, given, images, replay_plan, with_graph)

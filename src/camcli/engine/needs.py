@@ -2,9 +2,9 @@
 
 # Signals that need a graph from the input on.
 NEEDS_INPUT_GRAPH = frozenset({"input_grad", "biases"})
-# Signals of the one token that the score is read from behind the last attention, and of its query.
+# Signals of the one token that the score is read from after the last attention, and of its query.
 NEEDS_QUERY = frozenset({"query", "key", "value", "attn_out_grad"})
-# Signals that need a rerun of the attention blocks, or of the part behind them.
+# Signals that need a rerun of the attention blocks, or of the part after them.
 NEEDS_TOKEN_SCORES = frozenset({"token_score", "token_cosines", "token_cosine_blank"})
 NEEDS_BLOCKS = frozenset({"early_exit_grads", "value_tokens", "value_path"}) | NEEDS_TOKEN_SCORES
 # Signals that need scores that are cosines.
@@ -17,5 +17,5 @@ NEEDS_LAST_ATTENTION = frozenset({"rows_to_grid"}) | NEEDS_QUERY
 NEEDS_ATTENTION_CHAIN = frozenset({"attn", "attn_grad", "rows_to_grid"})
 # Signals that score changed images or changed activations.
 RESCORES = frozenset({"score_of", "score_and_grad", "act_and_grad", "score_from_layer"})
-# Signals that rerun only the part behind a layer.
+# Signals that rerun only the part after a layer.
 RERUNS_FROM_LAYER = frozenset({"score_from_layer", "logits_from_layer"})

@@ -21,12 +21,12 @@ RENAMED = {"outlet": "output_spec", "prepare": "preprocess", "wrapped": "wrapped
 @with_old_names(RENAMED, RENAMED)
 @dataclass(frozen=True)
 class Network:
-    """A model that predicts which classes are in pictures, and perhaps where.
+    """A model that predicts which classes are in images, and perhaps where.
 
     Attributes:
         name: full name, such as ``timm:resnet50.a1_in1k``.
         module: takes images ``(n, 3, h, w)``; its output is parsed by ``output_spec``; in evaluation mode.
-        preprocess: from an upright picture to one image.
+        preprocess: from an upright image to the model's input.
         labels: names of the classes, in the order of the scores.
         weights: ``pretrained``, ``random`` or ``file``.
         origin: a sentence for users: where the weights came from.
@@ -38,9 +38,9 @@ class Network:
         notes: remarks for users of this model.
         output_spec: how the module's output is parsed; by default as one score per class.
         layer: the default layer, if the source knows one.
-        headless: True if the model gives features instead of class scores: each "class" is then a channel.
+        headless: True if the model returns features instead of class scores: each "class" is then a channel.
         wrapped_module: the source's own module, if ``module`` wraps it; its layers can be named as if it stood alone.
-        cosine: of a network that compares pictures with prompts, ``(scale, bias)``: a score is scale * cosine + bias.
+        cosine: of a network that compares images with prompts, ``(scale, bias)``: a score is scale * cosine + bias.
         pyramid: of a detector, the module whose output are the feature maps that boxes are read from, if the source
             knows it.
         activation_asked: True if the user chose the activation, so that it is not detected.
@@ -117,7 +117,7 @@ def is_two_sided(network: Network, names: Labels) -> bool:
 def make_two_sided(network: Network, names: Labels) -> Network:
     """Return the network with its single score as that of the second class, and its negative as that of the first."""
     note = (
-        f"the model's one score tells two classes apart: what raises it speaks for {names.short(1)!r}, what lowers it "
+        f"the model's single score separates two classes: raising it is evidence for {names.short(1)!r}, lowering it "
         f"for {names.short(0)!r}"
     )
     given: Activation = "probabilities" if network.activation == "probabilities" else "sigmoid"

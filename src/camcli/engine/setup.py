@@ -166,7 +166,7 @@ class Setup:
         if self.network and self.network.headless:
             return "the network has no head, and so no classes"
         closed = find_opaque_modules(self.module)
-        return f"{closed[0].description}, so what lies behind the layer cannot be run alone" if closed else ""
+        return f"{closed[0].description}, so the part after the layer cannot be run alone" if closed else ""
 
     @property
     def keeps_much(self) -> bool:
@@ -209,7 +209,7 @@ class Setup:
 def describe_target(setup: Setup, region: bool = False) -> str:
     """Describe in words what is explained."""
     if setup.explains_channels:
-        return "the channel named, of the layer, as it is"
+        return "the named channel of the layer, unchanged"
     if setup.finds_concepts:
         return "the layer's activations as a sum of concepts; no class"
     network = setup.network
@@ -221,7 +221,7 @@ def describe_target(setup: Setup, region: bool = False) -> str:
         cosine=network.cosine if network else None,
     )
     if setup.top_channels:
-        return f"of {what}, what each of the {setup.top_channels} channels has in it that have most (act * grad)"
+        return f"the contribution (act * grad) of each of the {setup.top_channels} strongest channels to: {what}"
     return what
 
 
@@ -244,25 +244,19 @@ def make_score(
     if versus and not row.has_rivals:
         able = ", ".join(one.name for one in SCORES.rows if one.has_rivals)
         raise RequestError(
-            f"the score {name!r} compares a class with no other, so --versus means nothing to it",
+            f"the score {name!r} does not compare classes, so --versus cannot be used with it",
             f"leave it out, or choose --score {able}",
         )
     if row.is_cosine and (network is None or network.cosine is None):
         raise RequestError(
-            f"the score {name!r} is the cosine of a picture and a prompt, and "
-            f"{network.name if network else 'this model'} compares pictures with no prompts",
+            f"the score {name!r} is the cosine of an image and a prompt, and "
+            f"{network.name if network else 'this model'} compares images with no prompts",
             "leave it out, or choose a model of open_clip with --text, or give prompts and a text tower: --text-tower",
         )
     noun = network.labels.noun if network else "class"
-    summary = row.summary.replace("a class's", f"a {noun}'s").replace("other class", f"other {noun}")
-    if activation == "probabilities":
-        summary = summary.replace(": what softmax or sigmoid makes of its score", ", as the model gives it")
-        summary = summary.replace("score minus", "probability, as the model gives it, minus")
-    elif activation != "none":
-        summary = summary.replace("softmax or sigmoid", activation)
-    words = "" if name == "logit" else summary
+    words = "" if name == "logit" else row.describe(noun, activation)
     if versus:
         named = " and ".join(dict.fromkeys(network.labels.short(one) if network else str(one) for one in versus))
-        words = f"a {noun}'s {name} over {named}"
+        words = f"{noun} {name} over {named}"
     cosine = network.cosine if network and row.is_cosine else None
     return Score(name, SCORES.load(name), words, row.has_rivals, tuple(versus), cosine, -1 if counterfactual else 1)

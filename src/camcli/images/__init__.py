@@ -1,4 +1,4 @@
-"""Reading of picture files, and the parsing of its options."""
+"""Reading of image files, and the parsing of its options."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from camcli.base.errors import RequestError
 
 Decode = Literal["full", "reduced"]
 Crop = Literal["model", "center", "none", "squash"]
-# A group is a number of pictures, or the pictures of one folder.
+# A group is a number of images, or the images of one folder.
 BY_FOLDER = "folder"
 GROUP_PATTERN = re.compile(rf"[1-9]\d{{0,5}}|{BY_FOLDER}", re.ASCII)
 
-# The value range of a picture of more than 8 bits that is taken from its own least and greatest value.
+# The value range of an image of more than 8 bits that is taken from its own least and greatest value.
 AUTO_RANGE = "auto"
 # Pages of a file with several: the first, or all; others are given by number.
 FIRST_PAGE, ALL_PAGES = "first", "all"

@@ -1,4 +1,4 @@
-"""Decoding of picture files to upright RGB pixels."""
+"""Decoding of image files to upright RGB pixels."""
 
 import stat
 from collections.abc import Callable
@@ -41,15 +41,15 @@ REDUCIBLE_FORMATS, DIVISORS = frozenset({"JPEG", "MPO"}), (8, 4, 2)
 
 @dataclass(frozen=True, slots=True)
 class DecodedPicture:
-    """A decoded picture, perhaps at a fraction of its size.
+    """A decoded image, perhaps at a fraction of its size.
 
     Attributes:
         image: upright, RGB.
-        size: width and height of the whole upright picture, in the file's pixels.
-        box: x0, y0, x1, y1 of the whole picture in ``image``, whose last pixels stand for fewer of the file's where the
+        size: width and height of the whole upright image, in the file's pixels.
+        box: x0, y0, x1, y1 of the whole image in ``image``, whose last pixels stand for fewer of the file's where the
             size is not a multiple of the divisor.
-        notes: remarks on how the picture was read.
-        planes: the values in 0..1, ``(h, w, channels)``, of an array with other channels than a picture; ``image`` then
+        notes: remarks on how the image was read.
+        planes: the values in 0..1, ``(h, w, channels)``, of an array with channels other than 1 or 3; ``image`` then
             shows the first of them.
     """
 
@@ -61,7 +61,7 @@ class DecodedPicture:
 
     @classmethod
     def at_full_size(cls, image: Image.Image, notes: tuple[str, ...] = ()) -> "DecodedPicture":
-        """Return a picture that was decoded at its full size."""
+        """Return an image that was decoded at its full size."""
         return cls(image, image.size, (0.0, 0.0, float(image.width), float(image.height)), notes)
 
 
@@ -69,20 +69,20 @@ class DecodedPicture:
 
 
 def decode(path: Path, background: str = "#ffffff", value_range: str = "", page: int = 0) -> Image.Image:
-    """Decode a picture file to an upright 8-bit RGB image.
+    """Decode an image file to an upright 8-bit RGB image.
 
     EXIF orientation is applied. Values of more than 8 bits are scaled by the full range of their type (65535 becomes
     255). Transparent pixels are composited onto ``background``.
 
     Args:
-        path: a picture of one of ``FORMATS``, whatever its suffix.
+        path: an image of one of ``FORMATS``, whatever its suffix.
         background: a colour such as ``#ffffff``.
-        value_range: for pictures of more than 8 bits, the values that become 0 and 255: ``LOW,HIGH``, or ``auto``; see
+        value_range: for images of more than 8 bits, the values that become 0 and 255: ``LOW,HIGH``, or ``auto``; see
             :func:`camcli.images.depth.to_eight_bits`.
         page: number of the page, from 1; 0 for the first.
 
     Raises:
-        PictureError: the file holds no complete picture; the message gives the reason without the path.
+        PictureError: the file holds no complete image; the message gives the reason without the path.
         RequestError: ``background`` is not a colour.
     """
     return decode_reduced(path, never_reduce, background, value_range, page).image
@@ -96,13 +96,13 @@ def decode_reduced(
     page: int = 0,
     admit: Callable[[int], object] = lambda pixels: None,
 ) -> DecodedPicture:
-    """Decode a picture file as :func:`decode` does, a JPEG perhaps at a half, a quarter or an eighth of its size.
+    """Decode an image file as :func:`decode` does, a JPEG perhaps at a half, a quarter or an eighth of its size.
 
     The JPEG decoder then transforms fewer frequencies, so that each pixel is about the mean of those it stands for.
 
     Args:
         path, background, value_range, page: see :func:`decode`.
-        max_divisor: from the width and height of the upright picture to the greatest divisor allowed.
+        max_divisor: from the width and height of the upright image to the greatest divisor allowed.
         admit: called with the number of pixels before they are decoded; may wait until there is memory for them.
 
     Raises:
@@ -151,7 +151,7 @@ def _decode_file(
         notes = (*about_pages, *notes, *filter(None, [damage]))
         if parts == 1:
             return DecodedPicture.at_full_size(whole, notes)
-        # The part of the last pixels that lies beyond the picture is on the side that the orientation moved them to.
+        # The part of the last pixels that lies beyond the image is on the side that the orientation moved them to.
         across, down = (height, width) if turned else (width, height)
         left = whole.width - across / parts if orientation in FLIPS_X else 0.0
         top = whole.height - down / parts if orientation in FLIPS_Y else 0.0
@@ -183,7 +183,7 @@ def upright(image: Image.Image, background: str = "#ffffff", value_range: str = 
 
 
 def from_image(image: Image.Image, background: str = "#ffffff", value_range: str = "") -> DecodedPicture:
-    """Return a Pillow image as an upright 8-bit RGB picture, with notes.
+    """Return a Pillow image as an upright 8-bit RGB image, with notes.
 
     Raises:
         PictureError: the image cannot be loaded or understood.
@@ -200,7 +200,7 @@ def from_image(image: Image.Image, background: str = "#ffffff", value_range: str
 
 
 def from_array(values: np.ndarray, background: str = "#ffffff", value_range: str = "") -> DecodedPicture:
-    """Return an array ``(h, w)`` or ``(h, w, channels)`` as a picture.
+    """Return an array ``(h, w)`` or ``(h, w, channels)`` as an image.
 
     Arrays that Pillow can hold are handled as images in memory: grey of any type, and 8-bit RGB. Other channels, or
     deeper ones, are kept as they are.
@@ -213,7 +213,9 @@ def from_array(values: np.ndarray, background: str = "#ffffff", value_range: str
         values = values[..., 0]
     if values.ndim not in (2, 3) or not values.size:
         form = "x".join(map(str, values.shape))
-        raise PictureError(f"an array of {form} is no image", "give (height, width), or (height, width, channels)")
+        raise PictureError(
+            f"an array of shape {form} is not an image", "give (height, width), or (height, width, channels)"
+        )
     known = {"u": np.uint8 if values.dtype == np.uint8 else np.uint16, "i": np.int32, "f": np.float32}
     kind = known.get(values.dtype.kind)
     if values.ndim == 2 and kind and values.dtype.itemsize <= np.dtype(kind).itemsize:
@@ -261,7 +263,7 @@ def _as_picture_error(error: Exception) -> PictureError:
     """Turn any decoder error into a PictureError: a damaged file can raise anything, and must not end the run."""
     if isinstance(error, UnidentifiedImageError):
         formats = f"formats: {', '.join(FORMATS)}"
-        return PictureError("is not a picture that can be read, or only the beginning of one", formats)
+        return PictureError("is not an image that can be read, or an incomplete one", formats)
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return PictureError(f"is too large: {error}")
     if isinstance(error, MemoryError):

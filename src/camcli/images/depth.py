@@ -1,4 +1,4 @@
-"""Conversion of pictures of more than 8 bits to values from 0 to 255."""
+"""Conversion of images of more than 8 bits to values from 0 to 255."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from camcli.base.errors import PictureError
 from camcli.images import AUTO_RANGE, parse_value_range
 
 MAX_UINT16 = 65535
-# A picture that uses less than this share of the range has only a few grey levels left, and gets a note.
+# An image that uses less than this share of the range has only a few grey levels left, and gets a note.
 NARROW_SHARE = 0.1
 # Prefixes of the notes.
 NARROW_RANGE_NOTE, EIGHT_BITS_NOTE = "uses only", "has 8 bits"
-RANGE_IGNORED_NOTE = f"{EIGHT_BITS_NOTE} a colour, so --range means nothing to it"
-RANGE_HINT = "say which values are black and white: --range LOW,HIGH, or --range auto for the file's least and greatest"
+RANGE_IGNORED_NOTE = f"{EIGHT_BITS_NOTE} per colour channel, so --range does not apply"
+RANGE_HINT = "set the values of black and white: --range LOW,HIGH, or --range auto for the file's minimum and maximum"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Depth:
 
 
 def read_depth(image: Image.Image) -> Depth | None:
-    """Return the depth of an opened picture that is not loaded yet; None if it has 8 bits or fewer."""
+    """Return the depth of an opened image that is not loaded yet; None if it has 8 bits or fewer."""
     grey = image.mode == "I" or image.mode.startswith("I;")
     said = next((tile[3] for tile in getattr(image, "tile", ())), None)
     if image.mode == "F":
@@ -58,13 +58,13 @@ def read_depth(image: Image.Image) -> Depth | None:
 def to_eight_bits(
     image: Image.Image, depth: Depth | None, value_range: str, path: Path | None = None, page: int = 0
 ) -> tuple[Image.Image, tuple[str, ...]]:
-    """Scale the values of a loaded picture to 0..255, and return it with notes.
+    """Scale the values of a loaded image to 0..255, and return it with notes.
 
     Args:
         image: the image that Pillow loaded.
         depth: its depth before loading.
         value_range: the values that become 0 and 255: ``LOW,HIGH``; ``auto`` for the least and greatest of this
-            picture; empty for 0 and the greatest of the type. Values beyond are clipped. Ignored for 8 bits.
+            image; empty for 0 and the greatest of the type. Values beyond are clipped. Ignored for 8 bits.
         path: path of the file, if there is one, to read the bits that Pillow cuts off.
         page: number of the page, from 1; 0 for the first.
 
@@ -102,7 +102,7 @@ def to_unit_values(values: np.ndarray, value_range: str) -> tuple[np.ndarray, tu
         return values.astype(np.float32) / 255, (RANGE_IGNORED_NOTE,) if value_range else ()
     whole = values.dtype.kind in "iu"
     if not whole and values.dtype.kind != "f":
-        raise PictureError(f"has values of type {values.dtype}, which are no numbers of a picture")
+        raise PictureError(f"has values of type {values.dtype}, which images do not have")
     if not np.isfinite(values).all():
         raise PictureError("has floating-point values that are NaN or infinite")
     extremes = float(values.min()), float(values.max())
@@ -125,8 +125,8 @@ def _find_limits(extremes: tuple[float, float], depth: Depth, value_range: str) 
     if least < 0 or most > depth.max_value:
         kind = "floating-point" if depth.max_value == 1 else "grey"
         raise PictureError(
-            f"has {kind} values from {least:g} to {most:g}, and only 0 to {depth.max_value} say what is black and "
-            "white",
+            f"has {kind} values from {least:g} to {most:g}, and black and white are defined for 0 to "
+            f"{depth.max_value} only",
             RANGE_HINT,
         )
     return 0.0, float(depth.max_value)
@@ -136,7 +136,7 @@ def _to_levels(values: np.ndarray, low: int | float, high: int | float) -> np.nd
     """Map values linearly to uint8 levels: 0 at ``low`` and below, 255 at ``high`` and above."""
     if values.dtype == np.uint16:  # a lookup table is many times as fast, and needs no memory
         return np.asarray(_to_levels(np.arange(MAX_UINT16 + 1, dtype=np.float64), low, high)[values])
-    # The range of a constant picture is empty: avoid dividing by zero.
+    # The range of a constant image is empty: avoid dividing by zero.
     share = (values.astype(np.float64) - low) / ((high - low) or 1.0)
     return np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
 
@@ -144,12 +144,12 @@ def _to_levels(values: np.ndarray, low: int | float, high: int | float) -> np.nd
 def _note_narrow_range(
     extremes: tuple[float, float], low: float, high: float, value_range: str, whole: bool
 ) -> tuple[str, ...]:
-    """Return a note if a picture uses so little of the range that only a few levels are left."""
+    """Return a note if an image uses so little of the range that only a few levels are left."""
     least, most = extremes
     used = min(max(most, low), high) - min(max(least, low), high)
     if value_range == AUTO_RANGE or least == most or used >= NARROW_SHARE * (high - low):
         return ()
-    # For whole numbers the next power of two is a better guess of the range than one picture's extremes.
+    # For whole numbers the next power of two is a better guess of the range than one image's extremes.
     better = (0, 2 ** max(1, math.ceil(math.log2(most + 1))) - 1) if whole and least >= 0 else extremes
     levels = round(255 * used / (high - low)) + 1
     return (
@@ -176,8 +176,8 @@ def _colours_to_eight_bits(
                 f"{NARROW_RANGE_NOTE} about {(spread + 1) / 256:.0%} of its values: --range LOW,HIGH, or --range auto",
             )
         raise PictureError(
-            f"has colours of more than 8 bits, of which no more can be read of this {image.format or 'picture'}",
-            "leave --range out, or save it as an upright PNG of 16 bits",
+            f"has colours of more than 8 bits, of which only 8 can be read from this {image.format or 'image'}",
+            "leave --range out, or save it as an upright 16-bit PNG",
         )
     colours, alpha = wide[..., :3], wide[..., 3:]
     extremes = float(colours.min()), float(colours.max())

@@ -1,4 +1,4 @@
-"""Extra features of pictures, read from a file and passed to a module with its images."""
+"""Extra features of images, read from a file and passed to a module with its images."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from camcli.base.words import shorten
 from camcli.images.manifest import PathIndex, missing_from, normalize
 from camcli.images.manifest_rows import PICTURE_COLUMNS
 
-# Features of several pictures along the first dimension: one tensor, or several by name.
+# Features of several images along the first dimension: one tensor, or several by name.
 Features = Tensor | Mapping[str, Tensor]
 
 FORMAT_HINT = (
-    "give a .csv or .tsv file (a header picture,age,height; then a picture and its numbers a line) or an .npz file (an "
-    "array picture of names, and other arrays with as many rows)"
+    "give a .csv or .tsv file (a header picture,age,height; then an image and its numbers a line) or an .npz file (an "
+    "array 'picture' of names, and other arrays with as many rows)"
 )
 
 
 class FeatureFile:
-    """A file of features, with a row for each picture.
+    """A file of features, with a row for each image.
 
-    CSV: the first column, or the one that the header calls ``picture``, names the picture; all others are numbers. A
+    CSV: the first column, or the one that the header calls ``picture``, names the image; all others are numbers. A
     first row with such a title is a header, any other is data. The numbers become one tensor, float32
     ``(n, columns)``. NPZ: an array ``picture`` of names and one other array ``(n, ...)``, which becomes a tensor, or
-    several, which become a dict of tensors. Real numbers become float32, integers int64. A picture is named by its
+    several, which become a dict of tensors. Real numbers become float32, integers int64. An image is named by its
     path: from the current folder, from the file's folder, or from one of ``folders``.
 
     Args:
         file: path of the file.
-        folders: folders that pictures are taken from.
+        folders: folders that images are taken from.
 
     Attributes:
-        unmatched: names in the file that match no picture.
+        unmatched: names in the file that match no image.
 
     Raises:
-        RequestError: the file cannot be read or is of another type; a picture is listed twice; a value is missing, is
-            not a number, or not finite; or none of the names is a picture.
+        RequestError: the file cannot be read or is of another type; an image is listed twice; a value is missing, is
+            not a number, or not finite; or none of the names is an image.
     """
 
     def __init__(self, file: Path, folders: Sequence[Path] = ()) -> None:
@@ -55,7 +55,7 @@ class FeatureFile:
             ".npz": _read_npz,
         }
         if file.suffix.lower() not in readers:
-            raise RequestError(f"the file of features {str(file)!r} is neither .csv nor .npz, nor .tsv", FORMAT_HINT)
+            raise RequestError(f"the file of features {str(file)!r} is not .csv, .tsv or .npz", FORMAT_HINT)
         try:
             listed, arrays = readers[file.suffix.lower()](file)
         except OSError as error:
@@ -74,23 +74,23 @@ class FeatureFile:
         if not self._rows:
             first = f", such as {listed[0][1]!r}" if listed else ""
             raise RequestError(
-                f"none of the {len(listed)} names in {file} is a picture that can be found{first}",
-                "name pictures by their paths: from here, from the file's folder, or from a folder that is explained",
+                f"none of the {len(listed)} names in {file} is an image that can be found{first}",
+                "name images by their paths: from here, from the file's folder, or from a folder that is explained",
             )
         self._tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def get(self, paths: Sequence[Path]) -> Features:
-        """Return the features of these pictures, ``(n, ...)``.
+        """Return the features of these images, ``(n, ...)``.
 
         Raises:
-            PictureError: a picture is not listed.
+            PictureError: an image is not listed.
         """
         return self._take_rows([self._find_row(path) for path in paths])
 
     def sample(self, count: int, paths: Sequence[Path] = ()) -> Features:
-        """Return features of ``count`` pictures to try a network with, of ``paths`` if any of them is listed.
+        """Return features of ``count`` images to try a network with, of ``paths`` if any of them is listed.
 
-        They are repeated where there are fewer pictures.
+        They are repeated where there are fewer images.
         """
         known = [self._rows[normalize(path)] for path in paths if normalize(path) in self._rows] or [
             *self._rows.values()
@@ -98,7 +98,7 @@ class FeatureFile:
         return self._take_rows([known[number % len(known)] for number in range(count)])
 
     def check(self, paths: Iterator[Path]) -> None:
-        """Check that every picture is listed.
+        """Check that every image is listed.
 
         Raises:
             RequestError: some are not.
@@ -106,15 +106,15 @@ class FeatureFile:
         names, missing, met = missing_from(self._rows, paths)
         if missing:
             raise RequestError(
-                f"{self.file} has features of {met} of the {met + missing} pictures; not of {shorten(names, missing)}",
-                "add a line for each, or leave those pictures out",
+                f"{self.file} has features of {met} of the {met + missing} images; not of {shorten(names, missing)}",
+                "add a line for each, or leave those images out",
             )
 
     def _find_row(self, path: Path) -> int:
         try:
             return self._rows[normalize(path)]
         except KeyError:
-            raise PictureError(f"{self.file} has no features of this picture", "add a line for it") from None
+            raise PictureError(f"{self.file} has no features of this image", "add a line for it") from None
 
     def _take_rows(self, rows: list[int]) -> Features:
         found = {name: array[rows] for name, array in self._tensors.items()}
@@ -137,7 +137,7 @@ def _read_csv(file: Path) -> tuple[list[tuple[str, str]], dict[str, np.ndarray]]
             if len(cells) != width:
                 raise RequestError(
                     f"{file}, {where}: {len(cells)} cells, and the lines above have {width}",
-                    "give every picture as many numbers",
+                    "give every image as many numbers",
                 )
             name = cells.pop(picture)
             others = [one for at, one in enumerate(titles) if at != picture]
@@ -162,7 +162,7 @@ def _parse_number(cell: str, file: Path, where: str, title: Sequence[str]) -> fl
         finite = value is not None and bool(np.isfinite(np.float32(value)))
     if value is None or not finite:
         what = f"{cell!r}{column} is no finite number" if cell else f"a value{column} is missing"
-        hint = "features are numbers; a row of titles begins with picture"
+        hint = "features are numbers; a header row begins with 'picture'"
         raise RequestError(f"{file}, {where}: {what}", hint)
     return value
 
@@ -179,16 +179,16 @@ def _read_npz(file: Path) -> tuple[list[tuple[str, str]], dict[str, np.ndarray]]
     names = arrays.pop("picture", None)
     if names is None or names.ndim != 1 or names.dtype.kind not in "US":
         what = "no array 'picture'" if names is None else f"an array 'picture' of {names.dtype}, {_format_shape(names)}"
-        raise RequestError(f"{file} has {what}", "picture is a list of the pictures' names, one for each row")
+        raise RequestError(f"{file} has {what}", "'picture' is a list of the images' names, one for each row")
     if not arrays:
         raise RequestError(f"{file} has no array beside 'picture'", FORMAT_HINT)
     for name, array in arrays.items():
         if array.dtype.kind not in "fiub":
-            raise RequestError(f"{file}: the array {name!r} holds {array.dtype}, not numbers", FORMAT_HINT)
+            raise RequestError(f"{file}: the array {name!r} contains {array.dtype}, not numbers", FORMAT_HINT)
         if not array.ndim or len(array) != len(names):
             raise RequestError(
-                f"{file}: the array {name!r} is {_format_shape(array)}, and {len(names)} pictures are named",
-                "give it one row for each picture",
+                f"{file}: the array {name!r} is {_format_shape(array)}, and {len(names)} images are named",
+                "give it one row for each image",
             )
         if array.dtype.kind == "f":
             with np.errstate(over="ignore"):
@@ -196,12 +196,12 @@ def _read_npz(file: Path) -> tuple[list[tuple[str, str]], dict[str, np.ndarray]]
             if not np.isfinite(arrays[name]).all():
                 row = int(np.argwhere(~np.isfinite(arrays[name]))[0][0])
                 raise RequestError(
-                    f"{file}: the array {name!r} holds NaN or infinite values, the first for {str(names[row])!r}",
+                    f"{file}: the array {name!r} contains NaN or infinite values, the first for {str(names[row])!r}",
                     "features are finite numbers",
                 )
         elif array.dtype.kind in "iu":
             if array.size and int(array.max()) > np.iinfo(np.int64).max:
-                raise RequestError(f"{file}: the array {name!r} holds whole numbers above 2^63", FORMAT_HINT)
+                raise RequestError(f"{file}: the array {name!r} contains integers above 2^63", FORMAT_HINT)
             arrays[name] = array.astype(np.int64)
     words = [name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else str(name) for name in names]
     listed = [(f"row {row}", name) for row, name in enumerate(words)]
@@ -269,7 +269,7 @@ class ExtraInputs:
     def _repeat_features(self, features: Tensor, images: Tensor) -> Tensor:
         own = features if self._rows is None else features[self._rows]
         if len(images) % len(own):
-            raise ValueError(f"features of {len(own)} pictures cannot be handed on with {len(images)} images")
+            raise ValueError(f"features of {len(own)} images cannot be used with {len(images)} images")
         own = own.to(images.device, images.dtype if own.is_floating_point() else None)
         return own.repeat_interleave(len(images) // len(own), 0)
 

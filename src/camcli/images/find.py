@@ -1,4 +1,4 @@
-"""Search for pictures in files, folders, globs and lists."""
+"""Search for images in files, folders, globs and lists."""
 
 # Paths stay strings during the search, so that no link is resolved and no part normalised away.
 # ruff: noqa: PTH112, PTH116, PTH118, PTH120, PTH121, PTH208
@@ -45,13 +45,13 @@ def find(
     root: Path | None = None,
     skipped: SkippedFiles | None = None,
 ) -> Iterator[PictureSource]:
-    """Iterate over the pictures that the inputs name, always in the same order.
+    """Iterate over the images that the inputs name, always in the same order.
 
-    An input is a file (of any suffix except those of weights), a folder (all files below it with a picture's suffix, no
+    An input is a file (of any suffix except those of weights), a folder (all files below it with an image's suffix, no
     hidden ones, links followed but never in circles), a glob pattern (with ``**``; a file of that very name takes
     precedence; matches count as given by name), ``@list.txt`` or ``-`` (names of files and folders, one a line).
     Folders that camcli wrote, ``out`` among them, are left out unless given by name; so are single files that it wrote
-    among others. A picture that is reached twice is yielded once.
+    among others. An image that is reached twice is yielded once.
 
     The inputs are checked at once, entries of lists and folders when they are reached: the names of one folder are held
     at a time, never those of the whole tree. ``PAUSE`` is yielded whenever names come from a pipe and none comes for a
@@ -63,7 +63,7 @@ def find(
         stdin: the stream that ``-`` reads; default: the process's standard input.
         null_separated: True if names in lists end in NUL instead of a newline.
         root: the folder that output names are relative to; default: the current one.
-        skipped: counter of the pictures and named files that are left out.
+        skipped: counter of the images and named files that are left out.
 
     Raises:
         RequestError: an input does not exist, matches nothing, cannot be read as a list, is the output folder, or is a
@@ -72,19 +72,19 @@ def find(
     search = _Search(out, paths.absolute(root or ""), null_separated, skipped)
     sources = [search.expand_input(given, stdin) for given in inputs]
     found = itertools.chain.from_iterable(sources)
-    # One file or folder cannot name a picture twice; no set of names then grows with the run.
+    # One file or folder cannot name an image twice; no set of names then grows with the run.
     return found if len(inputs) == 1 and os.path.lexists(inputs[0]) else _drop_duplicates(found, skipped)
 
 
 def group_items(items: Iterable[T], group: str, path: Callable[[T], Path]) -> Iterator[list[T]]:
     """Split items into groups of a fixed number, or of one folder each.
 
-    The group of a folder ends after its last picture; groups of folders inside it end earlier.
+    The group of a folder ends after its last image; groups of folders inside it end earlier.
 
     Args:
         items: items in the order of :func:`find`.
         group: the number of items in a group (the last may have fewer), or ``folder``.
-        path: from an item to the path of its picture.
+        path: from an item to the path of its image.
     """
     if group != BY_FOLDER:
         rest = iter(items)
@@ -129,7 +129,7 @@ class _Search:
         return PictureSource(Path(path), output_name(path, self.root), error)
 
     def expand_input(self, given: str, stdin: ByteStream | None) -> Iterator[PictureSource]:
-        """Return the pictures of one input; raise before returning if there can be none."""
+        """Return the images of one input; raise before returning if there can be none."""
         if given == "-":
             return self.read_names(stdin or sys.stdin.buffer)
         if given.startswith("@"):
@@ -165,7 +165,7 @@ class _Search:
         return written
 
     def should_read(self, folder: str, name: str) -> bool:
-        """Return whether a file found in a folder is a readable picture, and count an unreadable one."""
+        """Return whether a file found in a folder is a readable image, and count an unreadable one."""
         if not _is_visible(name):
             return False
         read = suffix_of(name) in SUFFIXES
@@ -180,7 +180,7 @@ class _Search:
             with Path(path).open("rb"):
                 pass
         except FileNotFoundError:
-            raise _missing_error(path, "list", "a picture whose name begins with @ is given as ./@name") from None
+            raise _missing_error(path, "list", "an image whose name begins with @ is given as ./@name") from None
         except OSError as error:
             raise RequestError(f"the list {path!r} cannot be read: {error.strerror}") from error
         return self.read_list(path)

@@ -1,4 +1,4 @@
-"""Picture formats that can be read, and suffixes of those that cannot."""
+"""Image formats that can be read, and suffixes of those that cannot."""
 
 import importlib.util
 import os
@@ -20,7 +20,7 @@ RAW = {
     *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".k25", ".kdc", ".mef", ".mos"),
     *(".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
 }
-# Pictures of other kinds: from medicine, microscopy, film and games, and outdated formats.
+# Images of other kinds: from medicine, microscopy, film and games, and outdated formats.
 OTHER_SUFFIXES = {
     *(".dcm", ".dicom", ".nii", ".nrrd", ".mha", ".czi", ".lif", ".nd2", ".ndpi", ".mrxs", ".svs", ".scn", ".vsi"),
     *(".bpg", ".dds", ".exr", ".fit", ".fits", ".flif", ".hdr", ".icns", ".ico", ".jls", ".jxl", ".jxr", ".pcx"),
@@ -29,7 +29,7 @@ OTHER_SUFFIXES = {
 HINTS = {
     "HEIC: pip install 'camcli-vision[heif]'": HEIF,
     "raw: develop it to TIFF or JPEG first": RAW,
-    "AVIF and JPEG 2000: an own build of Pillow lacks them": AVIF | JPEG_2000,
+    "AVIF and JPEG 2000: this build of Pillow lacks them": AVIF | JPEG_2000,
     "others: convert them to PNG or TIFF first": OTHER_SUFFIXES,
 }
 
@@ -62,11 +62,11 @@ def suffix_of(name: str) -> str:
 
 
 class SkippedFiles:
-    """Counts of pictures in folders that cannot be read, and of other files left out.
+    """Counts of images in folders that cannot be read, and of other files left out.
 
     Attributes:
-        counts: number of unreadable pictures by suffix.
-        duplicates: number of times that a picture was reached again.
+        counts: number of unreadable images by suffix.
+        duplicates: number of times that an image was reached again.
         written: number of files that camcli itself wrote.
     """
 
@@ -76,7 +76,7 @@ class SkippedFiles:
         self._seen: set[int] = set()
 
     def __call__(self, path: str) -> None:
-        """Count an unread file of a folder if it is a picture; each file counts once."""
+        """Count an unread file of a folder if it is an image; each file counts once."""
         suffix, mark = suffix_of(path), hash(os.path.abspath(path))  # noqa: PTH100
         if suffix in UNREADABLE_SUFFIXES and mark not in self._seen:
             self._seen.add(mark)
@@ -89,7 +89,7 @@ class SkippedFiles:
     def _describe_names(self) -> str:
         said = []
         if self.duplicates:
-            said.append(f"{self.duplicates} picture(s) are named more than once, and each is done once")
+            said.append(f"{self.duplicates} image(s) are named more than once, and each is processed once")
         if self.written:
             said.append(f"{self.written} file(s) that camcli wrote are left out")
         return "; ".join(said)

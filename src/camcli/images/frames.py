@@ -1,4 +1,4 @@
-"""Pages and frames of picture files: counting them and choosing one."""
+"""Pages and frames of image files: counting them and choosing one."""
 
 from PIL import Image
 
@@ -6,12 +6,12 @@ from camcli.base.errors import PictureError
 
 # Prefix of the note.
 FIRST_PAGE_NOTE = "page 1 of"
-# In these, what follows the picture is that of the other eye, a preview or a gain map, not another page.
+# In these, what follows the image is that of the other eye, a preview or a gain map, not another page.
 SINGLE_PAGE_FORMATS = frozenset({"JPEG", "MPO"})
 
 
 def count_pages(image: Image.Image) -> int:
-    """Count the pages of an opened picture's file: frames of an animation or directories of a TIFF.
+    """Count the pages of an opened image's file: frames of an animation or directories of a TIFF.
 
     Raises:
         Exception: whatever Pillow raises for a file that is cut short.
@@ -23,7 +23,7 @@ def count_pages(image: Image.Image) -> int:
 
 
 def seek_page(image: Image.Image, page: int) -> tuple[str, ...]:
-    """Select a page of an opened picture, and return notes on pages that are not read.
+    """Select a page of an opened image, and return notes on pages that are not read.
 
     Args:
         image: an image that is not loaded yet.
@@ -42,5 +42,5 @@ def seek_page(image: Image.Image, page: int) -> tuple[str, ...]:
         count = count_pages(image)
     except Exception as error:  # the first page may be intact even if those after it are damaged
         image.seek(0)
-        return (f"the pages behind its first cannot be counted: {error or type(error).__name__}",)
+        return (f"the pages after its first cannot be counted: {error or type(error).__name__}",)
     return (f"{FIRST_PAGE_NOTE} {count}: --pages all for each",) if count > 1 else ()

@@ -35,7 +35,7 @@ def load(image: Image.Image, file: IO[bytes] | io.BufferedIOBase) -> str:
     except ValueError as error:
         said = str(error)
         return (
-            f"the file is damaged, and parts of the picture are wrong ({said})"
+            f"the file is damaged, and parts of the image are wrong ({said})"
             if said.startswith(DAMAGE_WARNINGS)
             else ""
         )

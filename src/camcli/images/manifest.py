@@ -1,4 +1,4 @@
-"""Files that list values for each picture, and the lookup of the pictures that they name."""
+"""Files that list values for each image, and the lookup of the images that they name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from camcli.images.manifest_rows import PICTURE_COLUMNS, Column, read_manifest_r
 
 T = TypeVar("T")
 
-# Files that lie beside pictures under the same name.
+# Files that lie beside images under the same name.
 SIDECAR_SUFFIXES = frozenset(
     {
         *(".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".xml", ".yaml", ".yml", ".caption", ".md"),
@@ -26,17 +26,17 @@ SIDECAR_SUFFIXES = frozenset(
 
 
 class PathIndex:
-    """Lookup of the pictures that a file names.
+    """Lookup of the images that a file names.
 
-    A picture is named by its path: from the current folder, from the file's folder, or from one of ``folders``; the
+    An image is named by its path: from the current folder, from the file's folder, or from one of ``folders``; the
     suffix may be left out.
 
     Args:
         file: path of the file.
-        folders: folders that pictures are taken from.
+        folders: folders that images are taken from.
 
     Attributes:
-        unmatched: names that match no picture.
+        unmatched: names that match no image.
     """
 
     def __init__(self, file: Path, folders: Sequence[Path] = ()) -> None:
@@ -46,14 +46,14 @@ class PathIndex:
         self._stems: dict[Path, dict[str, list[Path]]] = {}
 
     def find(self, name: str, where: str) -> Path | None:
-        """Return the normalized path of the named picture; if there is none, None, and add the name to ``unmatched``.
+        """Return the normalized path of the named image; if there is none, None, and add the name to ``unmatched``.
 
         Args:
             name: name as written in the file.
             where: place in the file, such as ``line 3``, for messages.
 
         Raises:
-            RequestError: the name fits several pictures.
+            RequestError: the name fits several images.
         """
         # A name with a NUL in it cannot be a path.
         bases = self._bases if name and "\0" not in name else []
@@ -61,7 +61,7 @@ class PathIndex:
         places = places or {normalize(one) for base in bases for one in self._without_suffix(base / name)}
         if len(places) > 1:
             raise RequestError(
-                f"{self.file}, {where}: {name!r} can be {len(places)} pictures: " + ", ".join(sorted(map(str, places))),
+                f"{self.file}, {where}: {name!r} can be {len(places)} images: " + ", ".join(sorted(map(str, places))),
                 "write its whole path",
             )
         if not places:
@@ -70,7 +70,7 @@ class PathIndex:
         return places.pop()
 
     def _without_suffix(self, path: Path) -> list[Path]:
-        """Return the pictures whose path without suffix is this one; each folder is read once."""
+        """Return the images whose path without suffix is this one; each folder is read once."""
         folder = path.parent
         if folder not in self._stems:
             stems = self._stems[folder] = defaultdict(list)
@@ -91,25 +91,25 @@ def _exists(path: Path) -> bool:
 
 
 class Manifest(Generic[T]):
-    """A file that lists one or several values for each picture.
+    """A file that lists one or several values for each image.
 
-    The file is a table with a picture and a word a row (with a first row ``picture,target`` or without; further columns
+    The file is a table with an image and a word a row (with a first row ``picture,target`` or without; further columns
     are further words, unless the first row names one), or JSONL with ``{"picture": ..., "target": ...}`` a line, where
-    the target is a word or a list of words. Several rows of one picture are several words. If the column type allows
-    it, the table may be one-hot, its first row naming the column of pictures and one column for each word. Pictures are
+    the target is a word or a list of words. Several rows of one image are several words. If the column type allows
+    it, the table may be one-hot, its first row naming the column of images and one column for each word. Images are
     named as for :class:`PathIndex`.
 
     Args:
         file: path of the file.
         column_type: kind of value that the file lists.
         parse: from a word to its value.
-        folders: folders that pictures are taken from.
+        folders: folders that images are taken from.
 
     Attributes:
-        unmatched: names in the file that match no picture.
+        unmatched: names in the file that match no image.
 
     Raises:
-        RequestError: the file cannot be read; a row is malformed, has an unknown word, or names a picture that two
+        RequestError: the file cannot be read; a row is malformed, has an unknown word, or names an image that two
             folders have.
     """
 
@@ -139,21 +139,21 @@ class Manifest(Generic[T]):
                 self._values.setdefault(place, []).extend(found)
             elif not turn and any(normalize_title(one) in PICTURE_COLUMNS for one in (picture, *words)):
                 raise RequestError(
-                    f"{file}, line {line}: {','.join((picture, *words))!r} is a row of titles, and none of them is "
-                    f"that of the {column_type.noun}",
+                    f"{file}, line {line}: {','.join((picture, *words))!r} is a header row without a column for the "
+                    f"{column_type.noun}",
                     f"call it {column_type.noun}; there are: {', '.join(column_type.columns)}",
                 )
 
     def get(self, path: Path) -> tuple[T, ...]:
-        """Return the values of a picture in order, without repetitions; empty if the file does not list it."""
+        """Return the values of an image in order, without repetitions; empty if the file does not list it."""
         return tuple(dict.fromkeys(self._values.get(normalize(path), ())))
 
     def paths(self) -> list[Path]:
-        """Return the normalized paths of the listed pictures that were found."""
+        """Return the normalized paths of the listed images that were found."""
         return list(self._values)
 
     def require(self, path: Path) -> tuple[T, ...]:
-        """Return the values of a picture.
+        """Return the values of an image.
 
         Raises:
             PictureError: the file does not list it.
@@ -161,18 +161,18 @@ class Manifest(Generic[T]):
         found = self.get(path)
         if not found:
             raise PictureError(
-                f"{self.file} lists no {self.column_type.noun} for this picture",
+                f"{self.file} lists no {self.column_type.noun} for this image",
                 f"add a line with its path and {self.column_type.meaning}",
             )
         return found
 
     def find_unused(self, paths: Iterator[Path]) -> list[str]:
-        """Return the names in the file that belong to none of the pictures of the run."""
+        """Return the names in the file that belong to none of the images of the run."""
         left = set(self._values) - {normalize(path) for path in paths}
         return [*self.unmatched, *sorted(map(str, left))]
 
     def check(self, paths: Iterator[Path]) -> None:
-        """Check that every picture is listed.
+        """Check that every image is listed.
 
         Raises:
             RequestError: some are not.
@@ -180,23 +180,23 @@ class Manifest(Generic[T]):
         names, missing, met = missing_from(self._values, paths)
         if missing:
             raise RequestError(
-                f"{self.file} lists {self.column_type.noun}s of {met} of the {met + missing} pictures; not of "
+                f"{self.file} lists {self.column_type.noun}s of {met} of the {met + missing} images; not of "
                 f"{shorten(names, missing)}",
-                f"add a line with path and {self.column_type.meaning} for each, or leave those pictures out",
+                f"add a line with path and {self.column_type.meaning} for each, or leave those images out",
             )
 
 
 def normalize(path: Path) -> Path:
-    """Return the absolute path, by which a picture is known however it was named."""
+    """Return the absolute path, by which an image is known however it was named."""
     return Path(absolute(path))
 
 
 def missing_from(known: Iterable[Path], paths: Iterator[Path]) -> tuple[list[str], int, int]:
-    """Return the first names of missing pictures, the number of missing ones, and the number of known ones.
+    """Return the first names of missing images, the number of missing ones, and the number of known ones.
 
     Args:
         known: normalized paths.
-        paths: paths of the pictures of a run.
+        paths: paths of the images of a run.
     """
     there = frozenset(known)
     names: list[str] = []

@@ -1,4 +1,4 @@
-"""Rows of files that list pictures: CSV, TSV, one-hot tables, JSON and JSON lines."""
+"""Rows of files that list images: CSV, TSV, one-hot tables, JSON and JSON lines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from camcli.base.delimited import find_column, normalize_title, read_rows, read_text
 from camcli.base.errors import RequestError
 
-# Titles that a table may give the column of pictures; the first of these that is present counts.
+# Titles that a table may give the column of images; the first of these that is present counts.
 PICTURE_COLUMNS = (
     *("picture", "path", "filepath", "file_path", "image_path", "img_path", "picture_path"),
     *("file", "filename", "file_name", "fname", "image_file", "image", "image_name", "img", "img_name", "photo"),
@@ -21,7 +21,7 @@ PICTURE_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Kind of value that a file lists for pictures.
+    """Kind of value that a file lists for images.
 
     Attributes:
         noun: name of a value: ``target``.
@@ -42,7 +42,7 @@ class Column:
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 
-# Line number, picture and words.
+# Line number, image and words.
 _Row = tuple[int, str, list[str]]
 # Cells of a one-hot table for yes and no.
 YES, NO = frozenset({"1", "1.0", "true"}), frozenset({"0", "0.0", "false"})
@@ -63,7 +63,7 @@ def read_manifest_rows(file: Path, column_type: Column, is_known: Callable[[str]
             empty = False
             if not picture or not all(words):
                 raise RequestError(
-                    f"{file}, line {line}: a picture and its {column_type.noun} are needed, but one is missing: "
+                    f"{file}, line {line}: an image and its {column_type.noun} are needed, but one is missing: "
                     f"{_quote_line(text, line)!r}",
                     f"write picture,{column_type.noun} or "
                     f'{{"picture": "a.jpg", "{column_type.noun}": "{column_type.example}"}}',
@@ -81,13 +81,13 @@ def _quote_line(text: str, number: int) -> str:
 
 
 class _TextTable:
-    """A text table of pictures and words."""
+    """A text table of images and words."""
 
     def __init__(self, text: str, file: Path, column_type: Column) -> None:
         self.text, self.file, self.column_type = text, file, column_type
 
     def read_rows(self, is_known: Callable[[str], bool]) -> Iterator[_Row]:
-        """Iterate over the rows: of a table with titles, of a one-hot table, or of a picture and its words each."""
+        """Iterate over the rows: of a table with titles, of a one-hot table, or of an image and its words each."""
         table = read_rows(self.text)
         first = next(table, None)
         if first is None:
@@ -120,7 +120,7 @@ class _TextTable:
             raise RequestError(
                 f"{self.file}, line 1: the columns {titles[meant]!r} and {others[0]!r} can both be the "
                 f"{self.column_type.noun}: {_quote_line(self.text, 1)!r}",
-                f"call the one that is meant {self.column_type.noun}",
+                f"rename the intended one to {self.column_type.noun}",
             )
         return [at for at, one in enumerate(titles) if one == titles[meant]]
 
@@ -132,7 +132,7 @@ class _TextTable:
                 raise RequestError(
                     f"{self.file}, line {line}: {len(cells)} cells under {len(titles)} titles: "
                     f"{_quote_line(self.text, line)!r}",
-                    "put what has the delimiter in it in quotes",
+                    "quote cells that contain the delimiter",
                 )
             words = [cells[at] for at in columns if at < len(cells) and cells[at]]
             yield line, cells[picture] if picture < len(cells) else "", words or [""]
@@ -156,20 +156,17 @@ class _TextTable:
             odd = next((line for line, cells in table if "".join(cells[at : at + 1]).lower() not in YES | NO), 0)
             if not odd and not is_known(name):
                 raise RequestError(
-                    f"{self.file}, line 1: the column {name!r} has 0 and 1 in it, and names no "
-                    f"{self.column_type.meaning}: "
-                    f"{_quote_line(self.text, 1)!r}",
-                    f"call it by a {self.column_type.meaning}'s name or number, or leave it out; a column that "
-                    "says which "
-                    f"{self.column_type.meaning} it is, is called {self.column_type.noun}",
+                    f"{self.file}, line 1: the column {name!r} has 0 and 1 in it, and its name is no "
+                    f"{self.column_type.meaning}: {_quote_line(self.text, 1)!r}",
+                    f"rename it to a {self.column_type.meaning} (name or number), or remove it; a column that lists "
+                    f"the {self.column_type.meaning} is called {self.column_type.noun}",
                 )
             if odd and is_known(name):
                 raise RequestError(
-                    f"{self.file}, line {odd}: under {name!r}, which names a {self.column_type.meaning}, is "
-                    "neither 0 nor 1: "
-                    f"{_quote_line(self.text, odd)!r}",
-                    f"write 0 or 1; or picture,{self.column_type.noun} above, and the {self.column_type.meaning} "
-                    "in a column",
+                    f"{self.file}, line {odd}: the column {name!r} is a {self.column_type.meaning}, and its value is "
+                    f"neither 0 nor 1: {_quote_line(self.text, odd)!r}",
+                    f"write 0 or 1; or picture,{self.column_type.noun} as the header, and the "
+                    f"{self.column_type.meaning} in a column",
                 )
             if not odd:
                 hot.append(at)
@@ -185,9 +182,8 @@ def _check_not_one_hot(table: Sequence[_Row], text: str, file: Path) -> None:
     if all(len(words) > 1 and set(words) <= YES | NO for _, _, words in table):
         line = table[0][0] if table else 1
         raise RequestError(
-            f"{file}, line {line}: 0 and 1 can be classes, or say of each class whether the picture has it: "
-            f"{_quote_line(text, line)!r}",
-            "write a first row: picture,ant,bee,... with the classes' names, or picture,target,target",
+            f"{file}, line {line}: 0 and 1 can be class indices or one-hot values: {_quote_line(text, line)!r}",
+            "add a header row: picture,ant,bee,... with the class names, or picture,target,target",
         )
 
 
@@ -207,12 +203,12 @@ def _read_json_rows(text: str, column_type: Column) -> Iterator[_Row]:
         words = given if isinstance(given, list) else [given]
         if not isinstance(picture, str) or not all(type(word) in (str, int) for word in words):
             raise ValueError(
-                f"line {number}: a picture is a path, its {column_type.noun} a {column_type.meaning} or a list of "
+                f"line {number}: an image is a path, its {column_type.noun} a {column_type.meaning} or a list of "
                 "several"
             )
         if column_type.one_hot and len(words) > len(set(words)) and set(words) <= {0, 1}:
             raise ValueError(
-                f"line {number}: {words} says of each {column_type.meaning} whether the picture has it; write the "
-                f"{column_type.meaning}es that it has: {line.strip()[:200]!r}"
+                f"line {number}: {words} is one-hot; write the {column_type.meaning}es of the image instead: "
+                f"{line.strip()[:200]!r}"
             )
         yield number, picture, [str(word) for word in words] or [""]

@@ -1,4 +1,4 @@
-"""Names of pictures under the output folder."""
+"""Names of images under the output folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_COMPONENT_BYTES = 180
 
 
 def output_name(path: str | Path, root: str | Path) -> str:
-    """Return the name of a picture under the output folder, a function of its path alone.
+    """Return the name of an image under the output folder, a function of its path alone.
 
     It is relative to ``root``; outside of it, ``%root/`` and the absolute path. A first part that begins with ``%`` is
     written with ``%25``, so that two paths never share a name. Links are only resolved before ``..``. A part of more

@@ -1,4 +1,4 @@
-"""Numbers of pictures, such as labels of a regression, from a column of a CSV file."""
+"""Numbers of images, such as labels of a regression, from a column of a CSV file."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from camcli.base.words import shorten
 from camcli.images.manifest import PathIndex, missing_from, normalize
 from camcli.images.manifest_rows import PICTURE_COLUMNS
 
-FORMAT_HINT = "write picture,age above, and a picture and its number a line"
+FORMAT_HINT = "write the header picture,age, then an image and its number per line"
 
 
 class NumberColumn:
-    """A column of a CSV file with a number for each picture.
+    """A column of a CSV file with a number for each image.
 
-    A first row with a title for the pictures (``picture``, ``image``, ``file``, ...) names the columns; without one
-    the picture is the first cell of a row, its number the second. A picture is named by its path: from the current
+    A first row with a title for the images (``picture``, ``image``, ``file``, ...) names the columns; without one
+    the image is the first cell of a row, its number the second. An image is named by its path: from the current
     folder, from the file's folder, or from one of ``folders``.
 
     Args:
         spec: the file; or the file, a colon and the column, which is needed where there are several.
-        folders: folders that pictures are taken from.
+        folders: folders that images are taken from.
 
     Attributes:
         file: path of the file.
         column: title of the column; ``values`` where there are no titles.
-        unmatched: names in the file that match no picture.
+        unmatched: names in the file that match no image.
 
     Raises:
         RequestError: the file cannot be read; it has no such column, or several and none is named; a number is
-            missing, malformed or not finite; a picture is listed twice, or two folders have it.
+            missing, malformed or not finite; an image is listed twice, or two folders have it.
     """
 
     def __init__(self, spec: str, folders: Sequence[Path] = ()) -> None:
@@ -56,7 +56,7 @@ class NumberColumn:
         del self._lines
 
     def __call__(self, path: Path) -> float:
-        """Return the number of a picture.
+        """Return the number of an image.
 
         Raises:
             PictureError: the file does not list it.
@@ -64,10 +64,10 @@ class NumberColumn:
         try:
             return self._values[normalize(path)]
         except KeyError:
-            raise PictureError(f"{self.file} has no value for this picture", "add a line with its path") from None
+            raise PictureError(f"{self.file} has no value for this image", "add a line with its path") from None
 
     def check(self, paths: Iterator[Path]) -> None:
-        """Check that every picture of a run is listed.
+        """Check that every image of a run is listed.
 
         Raises:
             RequestError: some are not.
@@ -75,17 +75,17 @@ class NumberColumn:
         names, missing, met = missing_from(self._values, paths)
         if missing:
             raise RequestError(
-                f"{self.file} has values for {met} of the {met + missing} pictures; not for {shorten(names, missing)}",
-                "add a line with path and number for each, or leave those pictures out",
+                f"{self.file} has values for {met} of the {met + missing} images; not for {shorten(names, missing)}",
+                "add a line with path and number for each, or leave those images out",
             )
 
     def find_unused(self, paths: Iterator[Path]) -> list[str]:
-        """Return the names in the file that belong to none of the pictures of a run."""
+        """Return the names in the file that belong to none of the images of a run."""
         left = set(self._values) - {normalize(path) for path in paths}
         return [*self.unmatched, *sorted(map(str, left))]
 
     def _read_rows(self) -> Iterator[tuple[int, str, str]]:
-        """Iterate over line number, picture and number of each row, as written."""
+        """Iterate over line number, image and number of each row, as written."""
         picture, value, width, count = 0, 1, 0, 0
         try:
             for line, cells in read_rows(read_text(self.file, f"the values file {str(self.file)!r}", FORMAT_HINT)):
@@ -100,7 +100,7 @@ class NumberColumn:
                 if len(cells) != width:
                     raise RequestError(
                         f"{self.file}, line {line}: {len(cells)} cells, and the first row has {width}",
-                        "give every picture as many; a number has a decimal point, since a comma parts cells",
+                        "give every image as many; a comma separates cells, so decimals need a point",
                     )
                 count += 1
                 yield line, cells[picture], cells[value]
@@ -117,7 +117,7 @@ class NumberColumn:
         meant = [at for at, title in others.items() if title == self.column] if self.column else list(others)
         if not meant:
             near = did_you_mean(self.column, others.values())
-            missing = f"no column {self.column!r}" if self.column else "no column beside that of the pictures"
+            missing = f"no column {self.column!r}" if self.column else "no column beside that of the images"
             raise RequestError(f"{self.file} has {missing}", "\n".join(filter(None, (near, f"there are: {there}"))))
         if len(meant) > 1:
             what = f"{len(meant)} columns {self.column!r}" if self.column else f"{len(meant)} columns of values"
@@ -127,12 +127,12 @@ class NumberColumn:
     def _check_two_columns(self, width: int) -> None:
         if self.column:
             raise RequestError(
-                f"{self.file} has no first row that names columns, so none is called {self.column!r}",
-                f"write one with the word picture in it: picture,{self.column}",
+                f"{self.file} has no header row, so there is no column {self.column!r}",
+                f"add a header row: picture,{self.column}",
             )
         if width != 2:
             raise RequestError(
-                f"{self.file} has {width} cells a row and no first row that says what they are",
+                f"{self.file} has {width} cells a row and no header row",
                 f"{FORMAT_HINT}; or name columns there, and one of them: {self.file}:COLUMN",
             )
 
@@ -144,7 +144,7 @@ class NumberColumn:
         if not picture or not math.isfinite(value):
             what = f"{cell!r} is not a finite number" if cell else "the number is missing"
             raise RequestError(
-                f"{self.file}, line {line} ({picture!r}): {what if picture else 'the picture is missing'}", FORMAT_HINT
+                f"{self.file}, line {line} ({picture!r}): {what if picture else 'the image is missing'}", FORMAT_HINT
             )
         return value
 

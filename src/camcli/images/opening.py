@@ -1,4 +1,4 @@
-"""Opening of picture files under camcli's own limits, since Pillow's hold for the whole process."""
+"""Opening of image files under camcli's own limits, since Pillow's hold for the whole process."""
 
 import io
 import struct
@@ -9,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from camcli.base.errors import PictureError
 
-# Encoders write about ten scans of a progressive JPEG. Each covers the whole picture, so that a few kilobytes can take
+# Encoders write about ten scans of a progressive JPEG. Each covers the whole image, so that a few kilobytes can take
 # minutes; libjpeg-turbo's tools have the same limit against that (TJPARAM_SCANLIMIT).
 MAX_SCANS = 500
 START_OF_SCAN = b"\xff\xda"
@@ -22,7 +22,7 @@ ORIENTATION_TAG = 0x0112
 
 
 def open_image(file: IO[bytes] | io.BufferedIOBase, formats: Sequence[str]) -> Image.Image:
-    """Open a picture of any size without reading its pixels, as ``Image.open`` does.
+    """Open an image of any size without reading its pixels, as ``Image.open`` does.
 
     ``Image.open`` warns or fails above ``Image.MAX_IMAGE_PIXELS``, which holds for the whole process: camcli neither
     changes it for other code nor depends on what other code sets.
@@ -68,9 +68,8 @@ def check_scans(image: Image.Image, file: IO[bytes] | io.BufferedIOBase) -> None
     file.seek(place)
     if scans > MAX_SCANS:
         raise PictureError(
-            f"is a JPEG of {scans:,} scans, each of which goes over the whole picture; real ones have about ten, and "
-            f"more than {MAX_SCANS} are refused",
-            "save it anew if you trust it",
+            f"is a JPEG of {scans:,} scans; real ones have about ten, and more than {MAX_SCANS} are refused",
+            "if you trust it, save it again in another program",
         )
 
 
@@ -84,7 +83,7 @@ def read_orientation(image: Image.Image) -> tuple[int, str]:
         turned = exif.get(ORIENTATION_TAG, 1)
     except Exception as error:  # malformed EXIF can raise anything
         said = (str(error) or type(error).__name__).splitlines()[0]
-        return 1, f"the file's EXIF cannot be read ({said}): the picture is shown as it is stored, perhaps not upright"
+        return 1, f"the file's EXIF cannot be read ({said}): the image is shown as it is stored, perhaps not upright"
     return (turned, "") if isinstance(turned, int) else (1, "")
 
 

@@ -1,4 +1,4 @@
-"""Detection of pictures that camcli wrote, by the records in their folders."""
+"""Detection of images that camcli wrote, by the records in their folders."""
 
 import json
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from camcli.base.paths import absolute
 
-# Records with a line for each picture, and the fixed names of files that other records come with.
+# Records with a line for each image, and the fixed names of files that other records come with.
 LINE_RECORDS = ("outcomes.jsonl", "prompts.jsonl")
 FILES_BY_RECORD = {
     "channels.json": ("channels.png", "channels.untrained.png"),

@@ -1,4 +1,4 @@
-"""Pages of files that have several, each as a picture of its own."""
+"""Pages of files that have several, each as an image of its own."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -22,7 +22,7 @@ def expand_pages(sources: Iterable[PictureSource], words: str) -> Iterator[Pictu
     opened to count their pages when they are reached, and not at all for ``first``.
 
     Args:
-        sources: pictures, as from :func:`camcli.images.find.find`.
+        sources: images, as from :func:`camcli.images.find.find`.
         words: ``first``, ``all``, or numbers and ranges: ``1,3``, ``2-5``. A range is cut to the pages of the file; a
             single number that a file of several pages lacks gives a source with an error, as does a file that has none
             of the pages.
@@ -61,7 +61,7 @@ def _expand_source(
 
 @lru_cache(maxsize=100_000)
 def _count_file_pages(path: Path, _stamp: str) -> int | str:
-    """Count the pages of a file; 0 if it is not a picture, or the reason why they cannot be counted."""
+    """Count the pages of a file; 0 if it is not an image, or the reason why they cannot be counted."""
     with ExitStack() as held:
         try:
             image = open_image(held.enter_context(path.open("rb")), FORMATS)

@@ -1,4 +1,4 @@
-"""Regions of pictures given by the user: a rectangle or a mask."""
+"""Regions of images given by the user: a rectangle or a mask."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _RECTANGLE = re.compile(",".join([_NUMBER] * 4))
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A region that is the same in every picture, in pixels of the upright picture.
+    """A region that is the same in every image, in pixels of the upright image.
 
     Attributes:
         corners: x0, y0, x1, y1 of a rectangle, at the edges of pixels.
-        mask: the pixels inside, for pictures of the mask's size; None for a rectangle.
+        mask: the pixels inside, for images of the mask's size; None for a rectangle.
     """
 
     corners: tuple[float, float, float, float] | None = None
@@ -29,10 +29,10 @@ class Region:
     def contains(
         self, xs: Float[np.ndarray, " w"], ys: Float[np.ndarray, " h"], picture: tuple[int, int]
     ) -> Bool[np.ndarray, "h w"]:
-        """Return the points of a grid that are inside, over a picture of this height and width; none beyond it.
+        """Return the points of a grid that are inside, over an image of this height and width; none beyond it.
 
         Raises:
-            PictureError: the picture's size is not that of the mask.
+            PictureError: the image's size is not that of the mask.
         """
         height, width = picture
         across, down = (xs >= 0) & (xs < width), (ys >= 0) & (ys < height)
@@ -46,7 +46,7 @@ class Region:
                 there = "x".join(map(str, self.mask.shape[::-1]))
                 raise PictureError(
                     f"it is {width}x{height} pixels, but the mask of the region is {there}",
-                    "give a mask of the picture's own size",
+                    "give a mask of the image's own size",
                 )
             columns, rows = (
                 np.clip(np.floor(one), 0, most - 1).astype(int) for one, most in ((xs, width), (ys, height))

@@ -1,4 +1,4 @@
-"""Sources of pictures, and decoded pictures."""
+"""Sources of images, and decoded images."""
 
 import io
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ ByteStream = BinaryIO | io.BufferedIOBase
 
 @dataclass(frozen=True, slots=True)
 class PictureSource:
-    """A picture to process, or the reason why an input cannot be processed.
+    """An image to process, or the reason why an input cannot be processed.
 
     Attributes:
         path: path as given, or as found below a given folder.
         name: name under the output folder: relative, ``/`` between parts.
-        error: reason why nothing can be read here, to be reported in place of the picture.
+        error: reason why nothing can be read here, to be reported in place of the image.
         page: number of the page, from 1, where several are requested; 0 for the first.
     """
 
@@ -39,13 +39,13 @@ class PictureSource:
         return describe_page(str(self.path), self.page)
 
 
-# Stands for no picture: yielded while names from a pipe are awaited.
+# Stands for no image: yielded while names from a pipe are awaited.
 PAUSE = PictureSource(Path(), "")
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded picture.
+    """A decoded image.
 
     Attributes:
         source: the source that it was decoded from.

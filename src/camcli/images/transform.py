@@ -1,4 +1,4 @@
-"""Preprocessing of pictures to the model's input, and the position of that input in the picture."""
+"""Preprocessing of images to the model's input, and the position of that input in the image."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -16,10 +16,10 @@ from camcli.images.view import MIN_REDUCED_SIDE, REDUCING_GAP, View
 Fit = Literal["shorter", "longer", "squash"]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
-# Numbers of input channels that a picture can be converted to: grey and RGB.
+# Numbers of input channels that an image can be converted to: grey and RGB.
 PICTURE_CHANNELS = (1, 3)
 
-# Larger resized pictures are not built whole: a strip of 100,000 x 1 pixels, its shorter side resized to 256, would
+# Larger resized images are not built whole: a strip of 100,000 x 1 pixels, its shorter side resized to 256, would
 # take 20 GB.
 MAX_RESIZED_PIXELS = 2**26
 
@@ -31,15 +31,15 @@ OLD_NAMES = {"planes": "from_planes", "reduced": "from_reduced", "spare": "max_d
 @with_old_names(attributes=OLD_NAMES)
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """Preprocessing of an upright RGB picture to the model's input: resize, centre crop, normalize.
+    """Preprocessing of an upright RGB image to the model's input: resize, centre crop, normalize.
 
-    For one channel the picture is first converted to grey, by Pillow's ``L`` (ITU-R 601-2: 0.299 of red, 0.587 of
+    For one channel the image is first converted to grey, by Pillow's ``L`` (ITU-R 601-2: 0.299 of red, 0.587 of
     green, 0.114 of blue), as timm's datasets do. Other numbers of channels than 1 and 3 need arrays: see
     :meth:`from_planes`.
 
     Equal to the last bit to timm's ``create_transform`` (evaluation; crop modes center, squash, border), to
-    torchvision's ``weights.transforms()`` on PIL pictures and to open_clip's ``image_transform`` (shortest, squash,
-    longest; for shortest and not square it is always bicubic there). Only for a strip so thin that the resized picture
+    torchvision's ``weights.transforms()`` on PIL images and to open_clip's ``image_transform`` (shortest, squash,
+    longest; for shortest and not square it is always bicubic there). Only for a strip so thin that the resized image
     would have more than ``MAX_RESIZED_PIXELS`` is the kept part made alone, which differs by rounding.
 
     Attributes:
@@ -48,9 +48,9 @@ class Preprocess:
         std: divisor of each channel after that.
         resize: height and width before the centre crop.
         fit: how ``resize`` is reached: ``shorter`` keeps the aspect ratio and covers it, ``longer`` keeps the ratio and
-            stays inside it, ``squash`` stretches the picture to it.
+            stays inside it, ``squash`` stretches the image to it.
         interpolation: name of Pillow's filter.
-        fill: value 0..255, one for all or one for each channel, where the input extends beyond the resized picture.
+        fill: value 0..255, one for all or one for each channel, where the input extends beyond the resized image.
     """
 
     size: tuple[int, int]
@@ -65,7 +65,7 @@ class Preprocess:
         """Check that mean, std and fill are of one number of channels; raise ValueError if not."""
         counts = {len(self.mean), len(self.std)} | (set() if isinstance(self.fill, int) else {len(self.fill)})
         if len(counts) > 1 or not self.mean:
-            raise ValueError(f"mean, std and fill are of one number a channel each, and here of {sorted(counts)}")
+            raise ValueError(f"mean, std and fill need one number per channel, and have {sorted(counts)}")
 
     @property
     def channels(self) -> int:
@@ -73,13 +73,13 @@ class Preprocess:
         return len(self.mean)
 
     def __call__(self, picture: Image.Image) -> tuple[Float[Tensor, "d h w"], View]:
-        """Return a picture as the model's input (float32), and the view of the picture that it shows.
+        """Return an image as the model's input (float32), and the view of the image that it shows.
 
         Raises:
-            ValueError: the picture is not RGB, or the model takes neither 1 nor 3 channels.
+            ValueError: the image is not RGB, or the model takes neither 1 nor 3 channels.
         """
         if picture.mode != "RGB":
-            raise ValueError(f"an RGB picture is needed, not {picture.mode}")
+            raise ValueError(f"an RGB image is needed, not {picture.mode}")
         return self._to_tensor(self._resize_and_crop(self._to_model_channels(picture))), self.view(
             picture.width, picture.height
         )
@@ -107,25 +107,25 @@ class Preprocess:
     def from_reduced(
         self, picture: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float]
     ) -> tuple[Float[Tensor, "d h w"], View]:
-        """Preprocess a picture that may have been decoded at a fraction of its size, faster and in two steps.
+        """Preprocess an image that may have been decoded at a fraction of its size, faster and in two steps.
 
-        The picture is first reduced by the integer that leaves it at least ``REDUCING_GAP`` times its final size, each
+        The image is first reduced by the integer that leaves it at least ``REDUCING_GAP`` times its final size, each
         pixel the mean of those it stands for.
 
         Args:
-            picture: an RGB picture.
-            size: width and height of the whole picture.
-            box: x0, y0, x1, y1 of the whole picture in ``picture``.
+            picture: an RGB image.
+            size: width and height of the whole image.
+            box: x0, y0, x1, y1 of the whole image in ``picture``.
 
         Returns:
-            Input and view; the view is in pixels of the whole picture.
+            Input and view; the view is in pixels of the whole image.
         """
         return self._to_tensor(
             self._resize_and_crop(self._to_model_channels(picture), size, box, REDUCING_GAP)
         ), self.view(*size)
 
     def max_divisor(self, width: int, height: int) -> float:
-        """Return the greatest divisor that leaves a picture of this size ``REDUCING_GAP`` times its final size."""
+        """Return the greatest divisor that leaves an image of this size ``REDUCING_GAP`` times its final size."""
         if self.interpolation == "nearest":  # single pixels are picked: means must not replace them
             return 1.0
         resized_height, resized_width = self._find_resized_size(width, height)
@@ -136,14 +136,14 @@ class Preprocess:
         )
 
     def adapt(self, size: tuple[int, int] | None = None, crop: Crop = "model") -> "Preprocess":
-        """Return the same preprocessing for another input size, or for another part of the picture.
+        """Return the same preprocessing for another input size, or for another part of the image.
 
         Args:
             size: height and width of the input; None keeps it. ``resize`` changes in proportion, rounded down, so that
-                the same share of a picture is cropped away (as timm keeps its ``crop_pct``).
-            crop: ``model`` keeps ``fit``; ``center`` covers ``resize`` at the picture's aspect ratio; ``none`` fits the
-                whole picture into the input at its aspect ratio, and pads both sides equally with the mean colour;
-                ``squash`` stretches the whole picture to the input.
+                the same share of an image is cropped away (as timm keeps its ``crop_pct``).
+            crop: ``model`` keeps ``fit``; ``center`` covers ``resize`` at the image's aspect ratio; ``none`` fits the
+                whole image into the input at its aspect ratio, and pads both sides equally with the mean colour;
+                ``squash`` stretches the whole image to the input.
         """
         changed = self
         if size is not None and size != self.size:
@@ -159,14 +159,14 @@ class Preprocess:
         return changed
 
     def view(self, width: int, height: int) -> View:
-        """Return the view that the model has of a picture of this size."""
+        """Return the view that the model has of an image of this size."""
         (resized_height, resized_width), (top, left) = self._plan(width, height)
         across, down = width / resized_width, height / resized_height
         bottom, right = top + self.size[0], left + self.size[1]
         return View((height, width), self.size, (left * across, top * down, right * across, bottom * down))
 
     def _plan(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Return height and width of the resized picture, and top and left of the input in it."""
+        """Return height and width of the resized image, and top and left of the input in it."""
         resized = self._find_resized_size(width, height)
         return resized, (_offset(resized[0], self.size[0]), _offset(resized[1], self.size[1]))
 
@@ -208,13 +208,13 @@ class Preprocess:
         return cut
 
     def _to_model_channels(self, picture: Image.Image) -> Image.Image:
-        """Return the picture in the channels that the model takes.
+        """Return the image in the channels that the model takes.
 
         Raises:
             ValueError: these are neither grey nor RGB.
         """
         if self.channels not in PICTURE_CHANNELS:
-            raise ValueError(f"a picture has 3 channels, and the model takes {self.channels}")
+            raise ValueError(f"an image has 3 channels, and the model takes {self.channels}")
         return picture if self.channels == 3 else picture.convert("L")
 
     def _to_tensor(self, cut: Image.Image) -> Float[Tensor, "d h w"]:

@@ -1,4 +1,4 @@
-"""View of a picture that the model sees, and the mapping of maps back onto the picture."""
+"""View of an image that the model sees, and the mapping of maps back onto the image."""
 
 import math
 from dataclasses import dataclass, replace
@@ -9,11 +9,11 @@ from jaxtyping import Bool, Float, Float32
 from camcli.base.deprecated import with_old_names
 from camcli.images.placement import Placement
 
-# A picture that is reduced in two steps keeps at least this multiple of its final size after the first. Measurements
+# An image that is reduced in two steps keeps at least this multiple of its final size after the first. Measurements
 # are in docs/outputs.md: 2 gives twice the error of 3, but 3 leaves photographs of 12 megapixels at a half where 2.5
 # quarters them.
 REDUCING_GAP = 2.5
-# The shorter side after the first step is at least this, since contact sheets show pictures of some hundred pixels.
+# The shorter side after the first step is at least this, since contact sheets show images of some hundred pixels.
 MIN_REDUCED_SIDE = 256
 
 
@@ -34,13 +34,13 @@ OLD_NAMES = {
 @with_old_names(attributes=OLD_NAMES)
 @dataclass(frozen=True, slots=True)
 class View:
-    """Part of a picture that the model saw.
+    """Part of an image that the model saw.
 
     Attributes:
-        picture: height and width of the upright picture, in pixels.
+        picture: height and width of the upright image, in pixels.
         input: height and width of the model's input.
-        box: x0, y0, x1, y1 of the input in picture pixels, counted from the picture's upper left corner to the edges
-            (not the centres) of pixels. It extends outside the picture where the input was padded.
+        box: x0, y0, x1, y1 of the input in image pixels, counted from the image's upper left corner to the edges
+            (not the centres) of pixels. It extends outside the image where the input was padded.
         placement: placement of the maps' cells in the input; None where they divide it evenly.
     """
 
@@ -54,13 +54,13 @@ class View:
         return self if placement == self.placement else replace(self, placement=placement)
 
     def onto_picture(self, map: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "H W"]:
-        """Resample a map over the model's input to the pixels of the picture.
+        """Resample a map over the model's input to the pixels of the image.
 
         Bilinear between the centres of the map's cells, constant beyond the outermost centres. The map may have any
         size; :attr:`placement` gives its cells, or they divide the input evenly (``align_corners=False``).
 
         Returns:
-            One value for each pixel of the picture; NaN where the model did not see the pixel's centre.
+            One value for each pixel of the image; NaN where the model did not see the pixel's centre.
         """
         x0, y0, x1, y1 = self.box
         height, width = self.picture
@@ -84,7 +84,7 @@ class View:
 
     @property
     def sees_whole_picture(self) -> bool:
-        """True if the model saw (the centre of) every pixel of the picture."""
+        """True if the model saw (the centre of) every pixel of the image."""
         x0, y0, x1, y1 = self.box
         height, width = self.picture
         return (_visible_pixels(y0, y1, height), _visible_pixels(x0, x1, width)) == (slice(0, height), slice(0, width))
@@ -99,7 +99,7 @@ class View:
         return rows, columns, replace(self, picture=cut, box=box)
 
     def cell_centre(self, row: int, column: int, shape: tuple[int, int]) -> tuple[float, float]:
-        """Return the centre of a cell of a map of this shape, as x and y in picture pixels."""
+        """Return the centre of a cell of a map of this shape, as x and y in image pixels."""
         x0, y0, x1, y1 = self.box
         down, across = (row + 0.5) / shape[0], (column + 0.5) / shape[1]
         if self.placement is not None:
@@ -108,9 +108,9 @@ class View:
         return x0 + across * (x1 - x0), y0 + down * (y1 - y0)
 
     def peak(self, map: Float32[np.ndarray, "h w"]) -> tuple[float, float]:
-        """Return the centre of the strongest cell that shows any of the picture, as x and y in picture pixels.
+        """Return the centre of the strongest cell that shows any of the image, as x and y in image pixels.
 
-        Cells of padding alone are ignored, and a centre in the padding is moved to the picture's edge.
+        Cells of padding alone are ignored, and a centre in the padding is moved to the image's edge.
         """
         row, column = np.unravel_index(np.where(self.visible_cells(map.shape), map, -np.inf).argmax(), map.shape)
         x, y = self.cell_centre(int(row), int(column), map.shape)
@@ -118,7 +118,7 @@ class View:
         return min(max(x, 0.0), float(width)), min(max(y, 0.0), float(height))
 
     def visible_cells(self, shape: tuple[int, ...]) -> Bool[np.ndarray, "h w"]:
-        """Return a mask of the cells, in a map of this shape, that show any of the picture."""
+        """Return a mask of the cells, in a map of this shape, that show any of the image."""
         rows, columns = (
             (edges[1:] > 0) & (edges[:-1] < length)
             for edges, length in ((self._cell_edges(axis, shape[axis]), self.picture[axis]) for axis in (0, 1))
@@ -126,7 +126,7 @@ class View:
         return np.asarray(rows[:, np.newaxis] & columns)
 
     def _cell_edges(self, axis: int, count: int) -> Float[np.ndarray, " n"]:
-        """Return the edges of ``count`` cells along an axis in picture pixels, the outermost at the input's edges."""
+        """Return the edges of ``count`` cells along an axis in image pixels, the outermost at the input's edges."""
         low, high = self.box[1 - axis], self.box[3 - axis]
         if self.placement is None:
             return np.linspace(low, high, count + 1)
@@ -136,13 +136,13 @@ class View:
         return np.asarray(low + edges / self.input[axis] * (high - low))
 
     def pixel_centres(self) -> tuple[Float[np.ndarray, " w"], Float[np.ndarray, " h"]]:
-        """Return x of the input's columns and y of its rows, at their centres, in picture pixels."""
+        """Return x of the input's columns and y of its rows, at their centres, in image pixels."""
         x0, y0, x1, y1 = self.box
         down, across = ((np.arange(length) + 0.5) / length for length in self.input)
         return x0 + across * (x1 - x0), y0 + down * (y1 - y0)
 
     def box_to_picture(self, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-        """Convert a box from pixels of the input to pixels of the picture, clipped to the picture."""
+        """Convert a box from pixels of the input to pixels of the image, clipped to the image."""
         x0, y0, x1, y1 = self.box
         down, across = (y1 - y0) / self.input[0], (x1 - x0) / self.input[1]
         height, width = self.picture
@@ -152,18 +152,18 @@ class View:
         return left, top, right, bottom
 
     def visible_window(self, shape: tuple[int, ...]) -> tuple[slice, slice]:
-        """Return the rows and columns of a map of this shape that show any of the picture."""
+        """Return the rows and columns of a map of this shape that show any of the image."""
         shown = self.visible_cells(shape)
         rows, columns = (np.flatnonzero(shown.any(axis)) for axis in (1, 0))
         return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
     def view_of_input(self) -> "View":
-        """Return the view of the model's input itself, as if it were a picture."""
+        """Return the view of the model's input itself, as if it were an image."""
         height, width = self.input
         return replace(self, picture=self.input, box=(0.0, 0.0, float(width), float(height)))
 
     def scale(self, height: int, width: int) -> "View":
-        """Return the same view of the picture drawn at another size."""
+        """Return the same view of the image drawn at another size."""
         x0, y0, x1, y1 = self.box
         down, across = height / self.picture[0], width / self.picture[1]
         return replace(self, picture=(height, width), box=(x0 * across, y0 * down, x1 * across, y1 * down))
@@ -181,7 +181,7 @@ def _interpolate_rows(
 ) -> None:
     """Interpolate linearly between rows at ascending fractional positions, into ``onto``.
 
-    All rows between the same two are computed at once, so that a large picture costs two passes over its memory.
+    All rows between the same two are computed at once, so that a large image costs two passes over its memory.
     """
     if not len(positions):  # a strip of one pixel whose centre the model did not see
         return

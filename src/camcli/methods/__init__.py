@@ -24,68 +24,74 @@ from camcli.base.signature import read_positional_names
 # Signals by name: the place that they belong to, and their meaning and shape for n images.
 SIGNALS = {
     "act": ("layer", "the layer's output A, (n, c, h, w)"),
-    "grad": ("layer", "the gradient of the score by A, (n, c, h, w)"),
-    "hvp": ("layer", "H A, the Hessian of the score by A times A, (n, c, h, w)"),
-    "grad_of": ("layer", "from weights (n, classes) of the scores to the gradient of their sum by A, (n, c, h, w)"),
+    "grad": ("layer", "the gradient of the score with respect to A, (n, c, h, w)"),
+    "hvp": ("layer", "H A, the Hessian of the score with respect to A times A, (n, c, h, w)"),
+    "grad_of": (
+        "layer",
+        "from weights (n, classes) of the scores to the gradient of their sum with respect to A, (n, c, h, w)",
+    ),
     "act_and_grad": ("layer", "from variants of the images to A and its gradient, one after the other"),
-    "score_from_layer": ("layer", "from variants of A to the score; only what lies behind the layer runs again"),
+    "score_from_layer": ("layer", "from variants of A to the score; only the part after the layer is rerun"),
     "logits_from_layer": (
         "layer",
-        "from variants of A to the scores of every class, likewise; None where that cannot be had",
+        "from variants of A to the scores of every class, rerun in the same way; None where that is not possible",
     ),
-    "basis": ("layer", "what the row's ``fit`` made of cells of several pictures; None where each stands for itself"),
+    "basis": ("layer", "the result of the row's ``fit`` on cells of several images; None where each image is separate"),
     "onto_input": (
         "layer",
         "from maps of the layer's cells (n, k, h, w) to the input's pixels (n, k, H, W), bilinearly",
     ),
-    "images": ("input", "what the model is given, (n, 3, H, W), of a grey model (n, 1, H, W)"),
-    "input_grad": ("input", "the gradient of the score by the images, likewise"),
+    "images": ("input", "the model's input, (n, 3, H, W), or (n, 1, H, W) for a greyscale model"),
+    "input_grad": ("input", "the gradient of the score with respect to the images, of the same shape"),
     "score_of": ("input", "from variants of the images to the score, one after the other"),
-    "score_and_grad": ("input", "from variants of the images to the score and its gradient by them"),
-    "biases": ("input", "for each bias of the network bias times gradient, (n, c, ...)"),
+    "score_and_grad": ("input", "from variants of the images to the score and its gradient with respect to them"),
+    "biases": ("input", "bias times gradient for each bias of the network, (n, c, ...)"),
     "attn": (
         "attention",
-        "of each attention its weights, a list of (n, heads, t, t); last perhaps a pooling (n, heads, q, t)",
+        "the weights of each attention, a list of (n, heads, t, t); last perhaps a pooling (n, heads, q, t)",
     ),
-    "attn_grad": ("attention", "the gradients of the score by them, a list likewise"),
+    "attn_grad": ("attention", "the gradients of the score with respect to them, also a list"),
     "rows_to_grid": (
         "attention",
-        "from relevance (n, t), or (n, q, t) of which the rows that the score reads count, to (n, h, w)",
+        "from relevance (n, t), or from the rows of (n, q, t) that the score reads, to (n, h, w)",
     ),
     "to_grid": ("attention", "from a number for each token, (n, t), to (n, h, w)"),
     "query": (
         "attention",
-        "the query, as it meets the keys, of the one token that the score reads behind the last attention, "
-        "(n, heads, d)",
+        "the query of the one token that the score reads after the last attention, as multiplied with the keys, (n, "
+        "heads, d)",
     ),
-    "key": ("attention", "the keys that this query meets, (n, heads, t, d)"),
-    "value": ("attention", "the values of the tokens that it looks at, likewise"),
-    "attn_out_grad": ("attention", "the gradient of the score by o, the values weighted by attention, (n, heads, d)"),
+    "key": ("attention", "the keys that this query is multiplied with, (n, heads, t, d)"),
+    "value": ("attention", "the values of the tokens that it attends to, (n, heads, t, d)"),
+    "attn_out_grad": (
+        "attention",
+        "the gradient of the score with respect to o, the values weighted by attention, (n, heads, d)",
+    ),
     "early_exit_grads": (
         "attention",
-        "from how tokens are pooled (head, or mean) to the gradients, by their attention, (n, heads, q, t), of the "
-        "scores that a network has which ends behind each block, the last first",
+        "from how tokens are pooled (head, or mean) to the gradients with respect to attention, (n, heads, q, t), of "
+        "the scores of the network cut after each block, the last first",
     ),
     "value_tokens": (
         "attention",
-        "what the last attention adds to each token if every token looks at itself alone, for token_score, (n, t, c)",
+        "what the last attention adds to each token if every token attends only to itself, for token_score, (n, t, c)",
     ),
     "value_path": (
         "attention",
-        "from a rule, V to what stands for A V, and a number of last blocks to the tokens of a path beside them, to "
-        "which attention by this rule adds, the MLPs nothing, for token_score, (n, t, c)",
+        "from a rule (V to a replacement of A V) and a number of last blocks to the tokens of a parallel path, with "
+        "attention by this rule and without MLPs, for token_score, (n, t, c)",
     ),
     "token_score": (
         "attention",
-        "from tokens (n, t, c) to the score that each has by itself, without its bias, (n, t)",
+        "from tokens (n, t, c) to the score of each token alone, without its bias, (n, t)",
     ),
-    "token_cosines": ("attention", "from tokens to the cosines that each has by itself, (n, t, prompts)"),
+    "token_cosines": ("attention", "from tokens to the cosines of each token alone and the prompts, (n, t, prompts)"),
     "token_cosine_blank": ("attention", "from tokens to the cosine of each with the empty prompt, (n, t)"),
-    "cosines": ("score", "the cosine of the picture and every prompt, -inf for one that is not its, (n, prompts)"),
+    "cosines": ("score", "the cosine of the image and every prompt, -inf for prompts of other images, (n, prompts)"),
     "score": ("score", "the score that is explained, (n,)"),
     "logits": ("score", "the score of every class, (n, classes)"),
     "index": ("score", "the class that is explained, (n,)"),
-    "channel": ("score", "the channel of the layer that is asked for, (n,)"),
+    "channel": ("score", "the channel of the layer that is requested, (n,)"),
 }
 
 # Old names of signals, from the last release, that methods of other packages may still use.
@@ -119,7 +125,7 @@ class MethodRow(Row):
         caveat: limitation that the user must know.
         cost: cost in words: "1 forward, 1 backward to the layer".
         fuse: name of the function in the same file that fuses the maps of several layers as in the paper.
-        fit: for methods that can be fitted on several pictures together (``-o over=set``), name of the function in the
+        fit: for methods that can be fitted on several images together (``-o over=set``), name of the function in the
             same file that does so, from cells of the layer's output ``(m, c)`` to the signal ``basis``.
     """
 
@@ -177,8 +183,10 @@ METHODS = Registry(
         "guided backprop where Grad-CAM is positive",
         "Selvaraju 2017, arXiv:1610.02391",
         parts=("guided-backprop", "gradcam"),
-        caveat="its place comes from Grad-CAM, its fine detail from guided backprop, which hardly depends on the "
-        "weights (Adebayo et al. 2018, arXiv:1810.03292)",
+        caveat=(
+            "its location comes from Grad-CAM, its fine detail from guided backprop, which hardly depends on the "
+            "weights (Adebayo et al. 2018, arXiv:1810.03292)"
+        ),
         cost="1 forward, 1 backward to the layer, 1 to the input",
     ),
     MethodRow(
@@ -186,7 +194,7 @@ METHODS = Registry(
         "rollout",
         "attention multiplied through all blocks, with each residual connection",
         "Abnar 2020, arXiv:2005.00928",
-        caveat="attention rollout asks for no class: its map is the same for every one",
+        caveat="attention rollout does not depend on the class: its map is the same for every class",
         cost="1 forward, 1 backward through the head",
     ),
     MethodRow(
@@ -201,13 +209,13 @@ METHODS = Registry(
         "attention",
         "the last block's attention of the token that the score reads",
         "Dosovitskiy 2021, arXiv:2010.11929",
-        caveat="raw attention asks for no class, and shows one block of many",
+        caveat="raw attention does not depend on the class, and shows one block of many",
         cost="1 forward, 1 backward through the head",
     ),
     MethodRow(
         "attention",
         "legrad",
-        "positive gradient of the attention, block by block, with the head applied behind each block",
+        "positive gradient of the attention, block by block, with the head applied after each block",
         "Bousselham 2024, arXiv:2404.03214",
         cost="2 forwards, 1 backward through each block and the head",
     ),
@@ -221,7 +229,7 @@ METHODS = Registry(
     MethodRow(
         "attention",
         "maskclip",
-        "the score of what the last attention makes of each patch alone",
+        "the class score of each patch's own value in the last attention",
         "Zhou 2022, arXiv:2112.01071",
         cost="1 forward, 1 of the last block and 1 of the head for each patch",
     ),
@@ -237,7 +245,7 @@ METHODS = Registry(
         "cam",
         "channels weighted by the class's weights in the head",
         "Zhou 2016, arXiv:1512.04150",
-        cost="1 forward, 1 backward to the layer, 4 forwards behind the layer",
+        cost="1 forward, 1 backward to the layer, 4 forwards of the part after the layer",
     ),
     MethodRow(
         "gradient",
@@ -263,8 +271,10 @@ METHODS = Registry(
         "channels weighted by their share of the score",
         "Fu 2020, arXiv:2008.02312",
         cost="1 forward, 1 backward to the layer",
-        caveat="its weights divide by each channel's sum, and mean nothing where that is near zero: take a layer "
-        "behind a ReLU",
+        caveat=(
+            "its weights are divided by each channel's sum, and are meaningless where that is near zero: choose a "
+            "layer after a ReLU"
+        ),
     ),
     MethodRow(
         "gradient",
@@ -287,7 +297,7 @@ METHODS = Registry(
         "first principal component of gradient times activation",
         "no paper; pytorch-grad-cam 2021",
         cost="1 forward, 1 backward to the layer",
-        caveat="what speaks for the class and what speaks against it can both be positive",
+        caveat="evidence for and against the class can both be positive",
     ),
     MethodRow(
         "gradient",
@@ -295,7 +305,7 @@ METHODS = Registry(
         "first principal component of |gradient| times activation",
         "Chung 2025, doi:10.3390/app15137562",
         cost="1 forward, 1 backward to the layer",
-        caveat="what speaks for the class and what speaks against it can both be positive",
+        caveat="evidence for and against the class can both be positive",
     ),
     MethodRow(
         "gradient",
@@ -346,16 +356,16 @@ METHODS = Registry(
     MethodRow(
         "concept",
         "dff",
-        "the activations as a few concepts, a colour each, and the classes they speak for",
+        "the activations as a few concepts, a colour each, and the classes whose scores they raise",
         "Collins 2018, arXiv:1806.10206",
-        cost="1 forward, 1 of the part behind the layer for each concept; before, 1 for each of up to 100 pictures",
-        caveat="concepts are found without asking for a class: a target changes nothing",
+        cost="1 forward, 1 of the part after the layer for each concept; beforehand, 1 for each of up to 100 images",
+        caveat="concepts do not depend on a class: a target has no effect",
         fit="dff_directions",
     ),
     MethodRow(
         "activation",
         "activation",
-        "a channel of the layer, as it is",
+        "a channel of the layer, unchanged",
         "no paper; the activation A_k itself",
         cost="1 forward",
         caveat="it shows where a channel is active, and not whether that matters to a class",
@@ -363,7 +373,7 @@ METHODS = Registry(
     MethodRow(
         "activation",
         "random",
-        "noise, the floor of every comparison",
+        "noise, a baseline for comparisons",
         "no paper; uniform noise",
         cost="1 forward",
         caveat="it explains nothing: it is noise",
@@ -371,7 +381,7 @@ METHODS = Registry(
     MethodRow(
         "backprop",
         "deconvnet",
-        "input gradient, only positive signals passing back, whether a ReLU was open or not",
+        "input gradient, only positive signals passing back, whether a ReLU was active or not",
         "Zeiler 2014, arXiv:1311.2901",
         caveat="a deconvnet shows edges that hardly depend on the class or the weights (Nie et al. 2018, "
         "arXiv:1805.07039)",
@@ -408,11 +418,13 @@ METHODS = Registry(
     MethodRow(
         "masking",
         "ablation-cam",
-        "channels weighted by the share of the score that goes with them",
+        "channels weighted by the share of the score that is lost without them",
         "Desai 2020, doi:10.1109/WACV45572.2020.9093360",
-        caveat="its weights are shares of the score: where the score is negative the map's sign turns over "
-        "(-o per=norm keeps it)",
-        cost="1 forward, and 1 of the part behind the layer for each channel",
+        caveat=(
+            "its weights are shares of the score: where the score is negative the map's sign flips (-o per=norm keeps "
+            "it)"
+        ),
+        cost="1 forward, and 1 of the part after the layer for each channel",
     ),
     MethodRow(
         "masking",
@@ -431,7 +443,7 @@ METHODS = Registry(
     MethodRow(
         "pixel",
         "saliency",
-        "size of the input gradient, greatest over the colours",
+        "magnitude of the input gradient, maximum over the colour channels",
         "Simonyan 2013, arXiv:1312.6034",
         cost="1 forward, 1 backward to the input",
     ),
@@ -452,7 +464,8 @@ METHODS = Registry(
     MethodRow(
         "pixel",
         "integrated-gradients",
-        "input gradient averaged on the way from grey to the image, times the way; sums to the score's difference",
+        "input gradient averaged on the path from grey to the image, times the difference; sums to the score's "
+        "difference",
         "Sundararajan 2017, arXiv:1703.01365",
         cost="1 forward, and 50 with a backward to the input",
     ),

@@ -11,7 +11,7 @@ def check_at_least(minimum: float | int, **options: float | int) -> None:
     """
     for name, value in options.items():
         if not value >= minimum:
-            raise RequestError(f"{name}={value:g} was asked for", f"{name} must be at least {minimum:g}")
+            raise RequestError(f"{name}={value:g} is out of range", f"{name} must be at least {minimum:g}")
 
 
 def check_above(minimum: float | int, **options: float | int) -> None:
@@ -22,4 +22,4 @@ def check_above(minimum: float | int, **options: float | int) -> None:
     """
     for name, value in options.items():
         if not value > minimum:
-            raise RequestError(f"{name}={value:g} was asked for", f"{name} must be above {minimum:g}")
+            raise RequestError(f"{name}={value:g} is out of range", f"{name} must be above {minimum:g}")

@@ -10,7 +10,7 @@ from camcli.base.errors import RequestError
 
 # Below this share of its greatest possible value, the agreement of two maps is rounding.
 SIGN_TOLERANCE = 1e-4
-# A kernel has an entry for each pair of cells: at this many it takes 64 MiB a picture in float32.
+# A kernel has an entry for each pair of cells: at this many it takes 64 MiB an image in float32.
 MAX_KERNEL_CELLS = 4096
 
 
@@ -39,7 +39,7 @@ def top_eigenvectors(
 def scale_to_unit(rows: Float[Tensor, "n m c"]) -> tuple[Float[Tensor, "n m c"], Float[Tensor, "n 1 1"]]:
     """Return each image's rows divided by their greatest magnitude, and that magnitude.
 
-    Squares of small gradients would underflow otherwise. A picture with values that are not finite becomes zeros, and
+    Squares of small gradients would underflow otherwise. An image with values that are not finite becomes zeros, and
     its greatest value NaN: a decomposition would fail for the whole batch.
     """
     greatest = rows.abs().amax((1, 2), keepdim=True)
@@ -64,7 +64,7 @@ def fix_sign(component: Float[Tensor, "n m"], rows: Float[Tensor, "n m c"]) -> F
     """Give a component the sign that makes it agree with the strength of each cell.
 
     A component has no sign of its own. The rule: ``sum_i component_i |row_i|`` is not negative, so what is active is
-    positive. Where all cells are equally strong (tokens behind a LayerNorm) that sum is nothing for a centred
+    positive. Where all cells are equally strong (tokens after a LayerNorm) that sum is nothing for a centred
     component; then the cells that stand out are positive: ``sum_i component_i^3`` is not negative.
     """
     strength = rows.norm(dim=2)
@@ -89,11 +89,11 @@ def principal_component(act: Float[Tensor, "n c h w"], *, center: bool = False) 
 def eigencam(act: Float[Tensor, "n c h w"], *, center: bool = False) -> Float[Tensor, "n h w"]:
     """A projected on its first right singular vector: A V_1 with A = U S V^T, cells by channels (Muhammad 2020).
 
-    The sign of a singular vector is arbitrary. Here the map agrees with how strong each cell is: the sum over the cells
-    of map times |A_ij| is not negative. On activations that are not negative the map is therefore nowhere negative.
-    The paper does not centre; pytorch-grad-cam does, and leaves the sign to the linear algebra library.
+    The sign of a singular vector is arbitrary. Here it follows the magnitude of the cells: the sum over the cells of
+    map times |A_ij| is not negative. On activations that are not negative the map is therefore nowhere negative. The
+    paper does not centre; pytorch-grad-cam does, and leaves the sign to the linear algebra library.
 
-    Use: a network without a class score, or a wrong prediction: what is in the picture for the network, whatever the
+    Use: a network without a class score, or a wrong prediction: what is in the image for the network, whatever the
         class.
     Not for: telling classes apart (the map is the same for all), or several objects: only the strongest pattern is
         shown.
@@ -138,16 +138,16 @@ def kpca_cam(
     """The first component of kernel principal components analysis over A's cells (Karmani 2024).
 
     Each channel's mean is subtracted, k(x, y) taken for every pair of cells, the kernel centred, and the map is its
-    first eigenvector times the root of its eigenvalue. The kernels: ``sigmoid`` tanh(gamma x.y + 1), ``rbf``
-    exp(-gamma |x - y|^2), ``poly`` (gamma x.y + 1)^3, ``cosine`` x.y / |x||y|, ``linear`` x.y, which is EigenCAM with
-    ``center``. The sign is EigenCAM's: the map agrees with how strong each cell is.
+    first eigenvector times the root of its eigenvalue. The kernels: ``sigmoid`` tanh(gamma x.y + 1), ``rbf`` exp(-gamma
+    |x - y|^2), ``poly`` (gamma x.y + 1)^3, ``cosine`` x.y / |x||y|, ``linear`` x.y, which is EigenCAM with ``center``.
+    The sign is EigenCAM's: it follows the magnitude of the cells.
 
-    Use: like EigenCAM, where one straight direction among the channels does not hold the object.
+    Use: like EigenCAM, where no linear combination of channels isolates the object.
     Not for: telling classes apart; layers with more than 4096 cells, which are refused: the kernel has an entry for
         each pair.
 
     Args:
-        kernel: how alike two cells are.
+        kernel: the similarity of two cells.
         gamma: the scale in the kernel; 0 for one over the number of channels.
     """
     if (count := act.shape[2] * act.shape[3]) > MAX_KERNEL_CELLS:
@@ -161,7 +161,7 @@ def kpca_cam(
     usable = rows.isfinite().all(2).all(1)[:, None]
     rows = rows.where(usable[..., None], 0)
     centred = rows - rows.mean(1, keepdim=True)
-    # Picture by picture, so that only one kernel is in memory.
+    # Image by image, so that only one kernel is in memory.
     component = torch.stack([_first_kernel_component(_kernel_matrix(one, kernel, gamma)) for one in centred])
     return unflatten_cells(fix_sign(component, rows).where(usable, torch.nan), act)
 
@@ -169,12 +169,12 @@ def kpca_cam(
 def fem(act: Float[Tensor, "n c h w"], *, k: float = 2.0) -> Float[Tensor, "n h w"]:
     """Sum over the channels of mean(A_k) [A_k >= mean(A_k) + k std(A_k)] (Fuad 2020).
 
-    Each channel says where it is unusually active, yes or no; its mean is its weight. pytorch-grad-cam weights the
+    Each channel is thresholded where it is unusually active; its weight is its mean. pytorch-grad-cam weights the
     activations instead, by the share of cells that pass.
 
-    Use: a quick look at what stands out for the network, without a class.
-    Not for: telling classes apart; layers whose channels can be negative in the mean, since their weight then is too;
-        grids of few cells: with k = 2 no cell can pass on fewer than 5.
+    Use: a quick look at what is salient to the network, without a class.
+    Not for: telling classes apart; layers whose channels can have a negative mean, and so a negative weight; grids of
+        few cells: with k = 2 no cell can pass on fewer than 5.
 
     Args:
         k: how many standard deviations above the channel's mean a cell must be.
@@ -189,7 +189,7 @@ def fem(act: Float[Tensor, "n c h w"], *, k: float = 2.0) -> Float[Tensor, "n h 
 def lafam(act: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
     """The mean of A over the channels (Karjauv 2024).
 
-    Use: networks without a class score, and a first look at any layer: nothing is cheaper.
+    Use: networks without a class score, and a first look at any layer: no method is cheaper.
     Not for: telling classes apart; layers whose channels have both signs, where they cancel.
     """
     return act.mean(1)
@@ -198,16 +198,16 @@ def lafam(act: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
 def activation(act: Float[Tensor, "n c h w"], channel: Int[Tensor, " n"]) -> Float[Tensor, "n h w"]:
     """A_k: where the channel that the target names is active. Signed, in the layer's own units.
 
-    Use: what a feature of a backbone answers to (``--target channel:12``), without a class.
-    Not for: why a class was chosen: ``--target channels:top:5`` finds the channels that speak for it.
+    Use: what a feature of a backbone responds to (``--target channel:12``), without a class.
+    Not for: why a class was chosen: ``--target channels:top:5`` finds the channels that contribute most to it.
     """
     return act[torch.arange(len(act), device=act.device), channel]
 
 
 def random(act: Float[Tensor, "n c h w"], *, seed: int = 0) -> Float[Tensor, "n h w"]:
-    """Uniform noise in 0..1 on the layer's grid, the same for every picture.
+    """Uniform noise in 0..1 on the layer's grid, the same for every image.
 
-    Use: the floor that every measure of a method is to be compared with.
+    Use: the baseline for every measure of a method.
     Not for: explaining anything.
 
     Args:

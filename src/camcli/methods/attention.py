@@ -31,14 +31,14 @@ def rollout(
 ) -> Float[Tensor, "n h w"]:
     """Product over the blocks of (A + I) / 2, A the mean over heads, each row with sum 1 (Abnar 2020, eq. 1).
 
-    The half of I is the way around the attention. Behind the blocks a pooling by attention has no such way, so there it
-    is A alone. With another fusion than the paper's, or with something discarded, rows are brought back to sum 1.
+    The half of I is the residual connection. A pooling by attention after the blocks has none, so there it is A alone.
+    With another fusion than the paper's, or with discarded weights, rows are renormalised to sum 1.
 
-    Use: how far each patch can reach the token that the score reads, through all attentions.
-    Not for: telling classes apart: no class is asked.
+    Use: how much each patch can contribute to the token that the score reads, through all attentions.
+    Not for: telling classes apart: it does not depend on the class.
 
     Args:
-        head_fusion: how heads become one; the paper's is mean.
+        head_fusion: how heads are combined; the paper's is mean.
         discard: the share of each block's fused weights, the smallest, that count as zero, from 0 to below 1; an
             addition of Gildenblat 2020, not the paper's.
     """
@@ -60,10 +60,10 @@ def gae(
 ) -> Float[Tensor, "n h w"]:
     """R = R + mean_h relu(dy/dA * A) R, block by block from R = I (Chefer 2021, eq. 5 and 6).
 
-    The map is R without the I from which it started: to the class token's row that makes no difference, and to a mean
-    over the patches only that of a constant. A pooling by attention behind the blocks passes mean_h relu(dy/dA * A) R.
+    The map is R without the initial I: for the class token's row that makes no difference, and for a mean over the
+    patches only a constant. A pooling by attention after the blocks passes mean_h relu(dy/dA * A) R.
 
-    Use: what in a vision transformer speaks for a class.
+    Use: evidence for a class in a vision transformer.
     Not for: evidence against a class: only positive products count.
     """
     relevance = _identity(attn[0])
@@ -87,7 +87,7 @@ def attention(
     Not for: explaining a class, or more of the network than its last attention.
 
     Args:
-        head_fusion: how heads become one.
+        head_fusion: how heads are combined.
     """
     return rows_to_grid(_fuse_heads(attn[-1], head_fusion))
 
@@ -99,22 +99,22 @@ def legrad(
     layers: int = 0,
     pool: Literal["head", "mean"] = "head",
 ) -> Float[Tensor, "n h w"]:
-    """Mean over blocks l, heads and queries of relu(ds_l/dA_l), s_l the score behind block l (Bousselham 2024).
+    """Mean over blocks l, heads and queries of relu(ds_l/dA_l), s_l the score after block l (Bousselham 2024).
 
-    The score s_l is what the network's own head makes of the tokens behind block l. Where the head pools these by
-    attention, A_l is this attention over the tokens of block l, its one query or several; else that of the block.
+    The score s_l is computed by the network's own head from the tokens after block l. Where the head pools these by
+    attention, A_l is this attention over the tokens of block l, with one query or several; else that of the block.
 
-    Use: where in a picture a CLIP vision transformer sees a prompt. By its paper the strongest of the attention methods
+    Use: where in an image a CLIP vision transformer sees a prompt. By its paper the strongest of the attention methods
     there: 58.7 mIoU on ImageNet-Segmentation, where gae has 47.5 and rollout 40.6.
     Not for: evidence against a class; networks without attention over all patches.
 
     Args:
-        layers: how many blocks count, the last ones; 0 for all.
-        pool: head, the network's own; or mean, the mean of all tokens in the place of the class token, as the authors'
-            code has it.
+        layers: how many of the last blocks are used; 0 for all.
+        pool: head, the network's own; or mean, the mean of all tokens instead of the class token, as in the authors'
+            code.
     """
     if layers < 0:
-        raise RequestError(f"layers is {layers}", "give how many of the last blocks count, or 0 for all")
+        raise RequestError(f"layers is {layers}", "give the number of last blocks to use, or 0 for all")
     blocks = [gradient.relu().mean((1, 2)) for gradient in islice(early_exit_grads(pool), layers or None)]
     return to_grid(torch.stack(blocks).mean(0))
 
@@ -131,15 +131,15 @@ def grad_eclip(
     """relu(sum over channels of w lambda_i v_i) with w = dy/do, o = sum_i softmax(q k_i) v_i (Zhao 2024).
 
     In the last attention, q the query of the token that the score reads. lambda_i is the cosine of q and k_i over all
-    heads together, brought to 0..1 over the patches: softmax leaves nearly everything to a few patches, and this does
-    not. Queries and keys are taken as they meet, with norms and rotations.
+    heads together, scaled to 0..1 over the patches: softmax concentrates on a few patches, and this does not. Queries
+    and keys are those of the product, after norms and rotations.
 
-    Use: where a picture speaks for a prompt, of CLIP models that read a class token or pool by attention (also the
+    Use: evidence for a prompt in an image, for CLIP models that read a class token or pool by attention (also the
     pooling of CLIP's ResNets). Its paper finds it strong where attention is sparse, as it is in CLIP.
-    Not for: networks that read the mean of the patches, where no one query asks; evidence against a class.
+    Not for: networks that read the mean of the patches, which have no single query; evidence against a class.
 
     Args:
-        similarity: false leaves lambda out.
+        similarity: false omits lambda.
     """
     terms = to_grid(torch.einsum("nhtd,nhd->nt", value, attn_out_grad))
     if similarity:
@@ -155,16 +155,16 @@ def maskclip(
     token_score: Callable[[Float[Tensor, "n t c"]], Float[Tensor, "n t"]],
     to_grid: ToGrid,
 ) -> Float[Tensor, "n h w"]:
-    """The score of W_o v_i + b by itself, patch by patch, signed (Zhou 2022).
+    """The score of W_o v_i + b alone, patch by patch, signed (Zhou 2022).
 
-    The last attention with every token looking at itself alone, so that its values go through the projection (and the
-    scale of its layer) without the way around and without the MLP; then the head on each. Where the network pools its
-    tokens by attention, the pooling is the last attention, and looks at one token alone.
+    The last attention with every token attending only to itself, so that its values go through the projection (and the
+    layer scale) without the residual connection and without the MLP; then the head on each. Where the network pools its
+    tokens by attention, the pooling is the last attention, and attends to one token alone.
 
-    Use: what each place is, asked of a CLIP model with the names of things; no gradient is needed. Its paper segments
-    pictures so, with the greatest of all prompts at each place.
-    Not for: the prediction for the whole picture, of which the class token's own part and the other blocks' are left
-    out. All patches can be alike to any prompt: --normalize range shows what differs.
+    Use: what is at each position, by a CLIP model with the names of objects; no gradient is needed. Its paper segments
+        images in this way, by the prompt of the highest score at each position.
+    Not for: the prediction for the whole image, since the contributions of the class token and the other blocks are
+        left out. All patches can be similar to any prompt: --normalize range shows the differences.
     """
     return to_grid(token_score(value_tokens))
 
@@ -179,21 +179,23 @@ def clip_surgery(
     *,
     depth: int = 6,
 ) -> Float[Tensor, "n h w"]:
-    """w_t s_it less its mean over the prompts t; s_it the cosine of patch i on a second path (Li 2023).
+    """w_t s_it minus its mean over the prompts t; s_it the cosine of patch i on a second path (Li 2023).
 
-    The path begins as what the first of the last blocks is handed. Each block adds its attention, told the tokens of
-    the network's own path, with softmax(v v^T / sqrt(d)) in the place of A; no MLP adds. w_t is the softmax over the
-    prompts of twice the picture's own cosines, over its mean. With one prompt: s_i less the cosine with the empty one.
+    The path begins with the input of the first of the last blocks. Each block adds its attention, computed from the
+    tokens of the network's own path, with softmax(v v^T / sqrt(d)) instead of A; the MLPs are skipped. w_t is the
+    softmax over the prompts of twice the image's own cosines, over its mean. With one prompt: s_i minus the cosine with
+    the empty one.
 
-    Use: several prompts at once, each where the others are not: its paper calls what all share redundant, and takes it
-    away, of CLIP's transformers and ResNets; so it segments pictures, and points for another model to segment.
-    Not for: classes without prompts; the network's decision, whose own attention and MLPs are left out.
+    Use: several prompts at once, each where the others are not: its paper calls what all share redundant, and subtracts
+        it, for CLIP's transformers and ResNets; it is used to segment images, or for point prompts of another
+        segmentation model.
+    Not for: classes without prompts; the network's decision, since its own attention and MLPs are left out.
 
     Args:
-        depth: how many of the last blocks the path goes along, or all where there are fewer.
+        depth: how many of the last blocks the path includes, or all where there are fewer.
     """
     if depth < 1:
-        raise RequestError(f"depth is {depth}", "give how many of the last blocks the path goes along: 1 or more")
+        raise RequestError(f"depth is {depth}", "give the number of last blocks on the path: 1 or more")
     tokens = value_path(_attend_by_values, depth)
     prompts = cosines.isfinite().sum(1, keepdim=True)
     # Over its mean: the softmax sums to 1.

@@ -21,12 +21,12 @@ def guided_backprop(
     *,
     activations: Literal["relu", "all"] = "relu",  # noqa: ARG001 - read by the engine, which then hands the slope
 ) -> Float[Tensor, "*dims"]:
-    """The gradient passes where the ReLU was open and the gradient is positive (Springenberg 2015, fig. 1).
+    """The gradient passes where the ReLU was active and the gradient is positive (Springenberg 2015, fig. 1).
 
     With activations=all, at any other activation phi of an input x: phi'(x) g where x > 0 and g > 0, else 0. That is
     backprop itself (phi'(x) g) under both of the paper's masks. It is the paper's rule at a ReLU, and at ELU, CELU and
     LeakyReLU too, whose slope is 1 where x > 0; where phi falls (GELU and SiLU, x < 0) a positive signal would turn
-    negative, and the mask keeps it out.
+    negative, and the mask removes it.
 
     Use: for the fine structure that a unit can respond to.
     Not for: telling classes apart, or judging a model: it hardly depends on the class or the weights.
@@ -46,12 +46,12 @@ def deconvnet(
     *,
     activations: Literal["relu", "all"] = "relu",  # noqa: ARG001 - read by the engine, which then hands the slope
 ) -> Float[Tensor, "*dims"]:
-    """The gradient passes where it is positive, wherever the ReLU was open (Zeiler 2014, sec. 2.1).
+    """The gradient passes where it is positive, whether or not the ReLU was active (Zeiler 2014, sec. 2.1).
 
-    With activations=all, at any other activation too: g where g > 0, else 0. A deconvnet takes nothing of the forward
-    at an activation, so no slope phi'(x) either: at a ReLU that would be guided backprop.
+    With activations=all, at any other activation too: g where g > 0, else 0. A deconvnet uses nothing of the forward
+    pass at an activation, so no slope phi'(x) either: at a ReLU that would be guided backprop.
 
-    Use: to see what pattern in the picture a deconvnet takes for the class.
+    Use: to see what pattern in the image a deconvnet takes for the class.
     Not for: telling classes apart, or judging a model: it hardly depends on the class or the weights.
 
     Args:

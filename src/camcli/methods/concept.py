@@ -134,7 +134,7 @@ def find_raised_classes(
 
 
 def dff_directions(act: Float[Tensor, "m c"], *, concepts: int = 4, iterations: int = 200) -> Float[Tensor, "k c"]:
-    """W of cells of many pictures, factorised together: the concepts of :func:`dff` at ``over=set``."""
+    """W of cells of many images, factorised together: the concepts of :func:`dff` at ``over=set``."""
     _check_counts(concepts, iterations, act.shape[1], len(act), f"{len(act)} cells")
     _, directions = factorize(act[None].clamp(min=0), concepts, iterations)
     return directions[0]
@@ -150,27 +150,27 @@ def dff(
     classes: int = 3,
     iterations: int = 200,
 ) -> Concepts:
-    """A as a sum of few concepts, A ~ H W with H, W >= 0 (Collins 2018); one picture shows them all, a colour each.
+    """A as a sum of few concepts, A ~ H W with H, W >= 0 (Collins 2018); one image shows them all, a colour each.
 
-    A concept is a direction of channels, a row of W, of length 1; its map, a column of H, says how much of it each cell
-    has. As in the paper the pictures of a run are factorised together, so that a concept, its number and its colour
-    mean the same in each; with ``over=picture`` each picture is factorised by itself. The updates are those of Lee and
-    Seung; where W is found already, H is the non-negative least squares fit to it. The concept with most in its map
-    comes first. Negative activations are rectified before, as the paper takes layers behind a ReLU. The start is the
-    singular vectors of A and not a draw, as in the authors' code, so the concepts do not hang on luck.
+    A concept is a direction of channels, a row of W, of length 1; its map, a column of H, is its strength in each cell.
+    As in the paper the images of a run are factorised together, so that a concept, its number and its colour mean the
+    same in each; with ``over=picture`` each image is factorised by itself. The updates are those of Lee and Seung;
+    where W is known already, H is the non-negative least squares fit to it. The concept with most in its map comes
+    first. Negative activations are rectified before, since the paper uses layers after a ReLU. The initialisation is by
+    the singular vectors of A, as in the authors' code, so the concepts do not depend on random numbers.
 
-    The classes that a concept speaks for are not in the paper. Here they are those whose scores rise most when the
-    layer gives that concept's part alone, H_k W_k, over what they are when it gives nothing. Where pooling and a linear
-    layer follow, that is the mean of H_k times the class's weights applied to W_k; pytorch-grad-cam applies them so.
+    The classes of a concept are not in the paper. Here they are those whose scores rise most when the layer's output is
+    that concept's part alone, H_k W_k, compared with an output of zero. Where pooling and a linear layer follow, that
+    is the mean of H_k times the class's weights applied to W_k; pytorch-grad-cam applies them so.
 
-    Use: which parts the network tells apart in pictures, and whether it tells the same parts apart in each.
-    Not for: why a class was chosen: concepts are found without it, and what they leave out may have decided.
+    Use: which parts the network distinguishes in images, and whether they are the same in each.
+    Not for: why a class was chosen: concepts do not depend on it, and what they leave out may be decisive.
 
     Args:
         concepts: how many.
-        over: what is factorised together: ``set``: the pictures of the run (of the call, in Python), at most 100 of
-            them; ``picture``: each by itself.
-        classes: how many are named for each concept, at most.
+        over: what is factorised together: ``set``: the images of the run (of the call, in Python), at most 100 of them;
+            ``picture``: each image separately.
+        classes: maximum number of classes named for each concept.
         iterations: how many updates.
     """
     count, channels, height, width = act.shape

@@ -23,8 +23,8 @@ def gradcam(act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"]) -> Fl
     """Sum over k of alpha_k A_k with alpha_k the mean of g_k, signed (Selvaraju 2017, eq. 1 and 2 before the ReLU).
 
     Use: first. It is quick, robust, and depends on both the model and the class.
-    Not for: several small objects far apart, or layers early in the network, where one weight a channel is too coarse;
-        there it may light places that do not raise the score at all (see hirescam).
+    Not for: several small objects far apart, or early layers, where one weight per channel is too coarse; there it may
+        highlight positions that do not raise the score at all (see hirescam).
     """
     alpha = grad.mean((2, 3), keepdim=True)
     return (alpha * act).sum(1)
@@ -33,11 +33,11 @@ def gradcam(act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"]) -> Fl
 def hirescam(act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
     """Sum over k of g_k A_k, cell by cell (Draelos and Carin 2020, eq. 4).
 
-    For a network that ends in pooling and one linear layer it is exactly the places' contribution to the score; there
-    it equals Grad-CAM, and CAM up to scale.
+    For a network that ends in pooling and one linear layer it is exactly the contribution of each position to the
+    score; there it equals Grad-CAM, and CAM up to scale.
 
-    Use: where a map must not light places that the model does not use.
-    Not for: layers early in the network, where gradients cell by cell are noisy.
+    Use: where a map must not highlight positions that the model does not use.
+    Not for: early layers, where gradients cell by cell are noisy.
     """
     return (grad * act).sum(1)
 
@@ -48,12 +48,12 @@ def cam(
     score: Float[Tensor, " n"],
     score_from_layer: Callable[[Iterable[Tensor]], Iterator[Tensor]],
 ) -> Float[Tensor, "n h w"]:
-    """Sum over k of w_k A_k with w_k the class's weight in the head behind average pooling (Zhou 2016, eq. 2).
+    """Sum over k of w_k A_k with w_k the class's weight in the head after average pooling (Zhou 2016, eq. 2).
 
-    The weights are read from the gradient: behind pooling over N cells it is w_k / N in each. That the score is affine
-    in the channels' means, and nothing else, is tried for every picture before it is believed: the gradient must be
-    the same in all cells, and ``score + sum g (B - A)`` must be the score where the layer says B: zeros, 2A, -A, and
-    noise. Otherwise the method is refused.
+    The weights are read from the gradient: after pooling over N cells it is w_k / N in each. That the score is affine
+    in the channels' means, and depends on nothing else, is tested for every image: the gradient must be the same in all
+    cells, and ``score + sum g (B - A)`` must be the score where the layer's output is B: zeros, 2A, -A, and noise.
+    Otherwise the method is refused.
 
     Use: networks that end in average pooling and one linear layer, at the layer before the pooling.
     Not for: any other network or layer; hirescam is CAM where CAM is defined, and is defined everywhere.
@@ -79,7 +79,7 @@ def cam(
         if not ((found - wanted).abs() <= tolerance * size).all():
             raise RequestError(
                 f"CAM is not defined here: with the layer's activations {name}, the score is not what a linear layer "
-                "behind average pooling gives",
+                "after average pooling gives",
                 "choose the layer before the pooling, or the method hirescam, which is CAM wherever CAM is defined",
             )
     return (weight * act).sum(1)
@@ -103,11 +103,11 @@ def gradcam_plus_plus(
     """Sum over k of w_k A_k with w_k the sum of alpha relu(g), before the ReLU (Chattopadhyay 2018, eq. 19).
 
     alpha = g^2 / (2 g^2 + g^3 sum A_k). Where g is not 0 that is 1 / (2 + g sum A_k), and so it is computed: g^2 is
-    often below 1e-6, and a small number added to the denominator, as in other libraries, would decide the map. The
+    often below 1e-6, and a small number added to the denominator, as in other libraries, would determine the map. The
     paper's score is the exponential of y, whose factor exp(y) is the same everywhere and left out. Where A_k sums to
-    less than zero, alpha has a pole, and its sign turns beyond it.
+    less than zero, alpha has a pole, and its sign flips beyond it.
 
-    Use: several objects of the class in one picture, behind a ReLU.
+    Use: several objects of the class in one image, at a layer after a ReLU.
     Not for: layers whose activations can be negative; counterfactual maps (only positive gradients count).
 
     Args:
@@ -132,7 +132,7 @@ def smooth_gradcam_plus_plus(
     sigma: float = 0.3,
     seed: int = 0,
 ) -> Float[Tensor, "n h w"]:
-    """Grad-CAM++ with g, g^2 and g^3 averaged over noisy copies of the picture, A from the clean one (Omeiza 2019).
+    """Grad-CAM++ with g, g^2 and g^3 averaged over noisy copies of the image, A from the clean one (Omeiza 2019).
 
     alpha = mean g^2 / (2 mean g^2 + mean g^3 sum A_k), w_k = sum of alpha relu(mean g). The paper prints the mean of g
     in alpha's numerator, which contradicts the Grad-CAM++ it extends; one sample without noise is Grad-CAM++ here.
@@ -144,7 +144,7 @@ def smooth_gradcam_plus_plus(
     Args:
         samples: how many noisy copies.
         sigma: the noise's standard deviation, in the units of the model's input (after normalisation).
-        seed: which noise; it is the same for every picture.
+        seed: which noise; it is the same for every image.
     """
     if samples < 1:
         raise RequestError(f"{samples} samples are too few", "choose 1 or more")
@@ -167,10 +167,10 @@ def xgradcam(act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"]) -> F
     """Sum over k of w_k A_k with w_k = sum g_k A_k / sum A_k (Fu 2020), before the ReLU.
 
     A channel that is zero everywhere adds nothing. Where a channel that is not sums to zero, there is no map; where it
-    sums to nearly zero, its weight is as great as it is meaningless. Behind a ReLU neither happens.
+    sums to nearly zero, its weight is large and meaningless. After a ReLU neither happens.
 
-    Use: Grad-CAM with weights that keep the sum: at the last stage the map's sum is as near to the score as one weight
-        a channel can bring it.
+    Use: Grad-CAM with weights that preserve the sum: at the last stage the map's sum is as close to the score as one
+        weight per channel allows.
     Not for: layers whose activations can be negative.
     """
     total = act.sum((2, 3), keepdim=True)
@@ -185,8 +185,8 @@ def layercam(act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"]) -> F
     Maps of several layers are fused by :func:`layercam_fusion`.
 
     Use: fine maps from layers early in the network, alone or fused with the last one's.
-    Not for: what speaks against a class: negative gradients do not count. Nor layers whose output can be negative, such
-        as a transformer's tokens: positive gradients then also count what lowers the score.
+    Not for: evidence against a class: negative gradients do not count. Nor layers whose output can be negative, such as
+        a transformer's tokens: positive gradients then also count what lowers the score.
     """
     return (grad.clamp(min=0) * act).sum(1)
 
@@ -197,15 +197,16 @@ def layercam_fusion(
     *,
     gamma: float = 2.0,
 ) -> Float[Tensor, "n H W"]:
-    """LayerCAM's maps of several layers as one: the greatest of them in each cell (Jiang 2021).
+    """LayerCAM's maps of several layers as one: their maximum in each cell (Jiang 2021).
 
     Each map is rectified and divided by its maximum; all but the deepest, whose values are weak, become
     ``tanh(gamma M / max M)`` (eq. 9). Coarser maps are upsampled to the finest grid. torchcam scales the deepest too.
 
     Args:
         maps: from the shallowest layer to the deepest.
-        to_finest_grid: what brings the map of this number to the finest grid; None: their cells share the input evenly.
-        gamma: how much the shallow ones are raised.
+        to_finest_grid: resamples the map of this number to the finest grid; None: their cells are spread evenly over
+            the input.
+        gamma: how much the shallow maps are amplified.
     """
     if not maps:
         raise RequestError("there is no map to fuse", "name a layer")
@@ -229,10 +230,10 @@ def layercam_fusion(
 def gradcam_elementwise(act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
     """Sum over k of relu(g_k A_k), cell by cell (Pillai and Pirsiavash 2021).
 
-    HiResCAM without what speaks against the class: the ReLU comes before the sum.
+    HiResCAM without evidence against the class: the ReLU comes before the sum.
 
-    Use: where contributions of both signs in one place cancel, and the positive ones are asked for.
-    Not for: what speaks against a class, or sums: nothing is ever subtracted.
+    Use: where contributions of both signs cancel in one cell, and the positive ones are of interest.
+    Not for: evidence against a class, or sums: nothing is ever subtracted.
     """
     return (grad * act).clamp(min=0).sum(1)
 
@@ -242,8 +243,8 @@ def eigen_gradcam(
 ) -> Float[Tensor, "n h w"]:
     """The first principal component of g A, cells by channels: EigenCAM of HiResCAM's terms (pytorch-grad-cam 2021).
 
-    It has no paper. The sign is EigenCAM's: the map agrees with how strong each cell is, here with |g A|. What speaks
-    for a class and what speaks against it can therefore both be positive.
+    It has no paper. The sign is EigenCAM's: it follows the magnitude of the cells, here |g A|. Evidence for and against
+    a class can therefore both be positive.
 
     Use: EigenCAM that depends on the class, often cleaner than Grad-CAM.
     Not for: what raises the score against what lowers it.
@@ -257,11 +258,11 @@ def eigen_gradcam(
 def seg_eigen_cam(
     act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"], *, center: bool = True
 ) -> Float[Tensor, "n h w"]:
-    """The first principal component of |g| A, turned over where |min| > |max| (Chung 2025, eq. 10 to 13).
+    """The first principal component of |g| A, negated where |min| > |max| (Chung 2025, eq. 10 to 13).
 
     The sign is this paper's rule and not EigenCAM's.
 
-    Use: models of segmentation, whose backgrounds disturb maps by plain gradients.
+    Use: segmentation models, whose backgrounds disturb maps of plain gradients.
     Not for: what raises the score against what lowers it: the gradient's sign is dropped.
 
     Args:
@@ -280,17 +281,17 @@ def shapleycam(
     *,
     cellwise: bool = False,
 ) -> Float[Tensor, "n h w"]:
-    """Sum over k of alpha_k A_k with alpha_k the mean of g - 1/2 H A, H the Hessian of the score by A (Cai 2025).
+    """Sum over k of alpha_k A_k with alpha_k the mean of g - 1/2 H A, H the Hessian of the score in A (Cai 2025).
 
-    The Shapley value of each activation, with the score to second order around A and 0 for an activation taken away.
-    Where the network behind the layer is piecewise linear (ReLUs alone), H is 0 and the map is Grad-CAM's. The paper
-    pairs it with a score of its own (ReST); here the score is the target's.
+    The Shapley value of each activation, with the score to second order around A and 0 for a removed activation. Where
+    the network after the layer is piecewise linear (ReLUs alone), H is 0 and the map is Grad-CAM's. The paper pairs it
+    with a score of its own (ReST); here the score is the target's.
 
-    Use: networks with smooth activations or attention behind the layer, where a gradient alone misses the curvature.
-    Not for: ReLU networks, where it is Grad-CAM at a higher price.
+    Use: networks with smooth activations or attention after the layer, where a gradient alone misses the curvature.
+    Not for: ReLU networks, where it is Grad-CAM at a higher cost.
 
     Args:
-        cellwise: do not average over a channel's cells: what ShapleyCAM is to HiResCAM.
+        cellwise: do not average over a channel's cells, as HiResCAM does.
     """
     alpha = grad - hvp / 2
     return (hirescam if cellwise else gradcam)(act, alpha)
@@ -306,19 +307,19 @@ def finer_cam(
     references: int = 3,
     weights: Literal["softmax", "mean", "softmax-gradient"] = "softmax",
 ) -> Float[Tensor, "n h w"]:
-    """Grad-CAM of what tells a class from its rivals: y_c - alpha sum of q_d y_d over similar classes d (Zhang 2025).
+    """Grad-CAM of a class against similar classes d: of the score y_c - alpha sum of q_d y_d (Zhang 2025).
 
     The similar classes are those whose scores are nearest to y_c. ``softmax`` weights them by their probabilities,
     scaled to sum 1; ``mean`` gives each the same; ``softmax-gradient`` also lets the gradient pass through those
     weights, which is what the authors' code and pytorch-grad-cam explain.
 
     Use: fine-grained classes: which detail makes it this bird and not its neighbours.
-    Not for: classes unlike all others: what is subtracted is then no rival.
+    Not for: classes unlike all others, which have no real rivals to subtract.
 
     Args:
         alpha: how much of the rivals is subtracted; 0 is Grad-CAM.
         references: how many rivals.
-        weights: how they share.
+        weights: how the rivals are weighted.
     """
     if logits.shape[1] < 2:
         raise RequestError("the model has one class, so there is none to compare it with", "choose another method")

@@ -41,12 +41,12 @@ def scorecam(
     """sum_k w_k A_k with w = softmax over k of S_k = y(X * H_k) - y(0) (Wang 2020, definitions 2 and 3, algorithm 1).
 
     H_k is A_k, upsampled bilinearly to the input and then min-maxed to 0..1; the baseline X_b is the mean colour, 0 in
-    the normalised image. A channel that has one value everywhere has no H_k: it takes no part, neither in the sum nor
-    in the softmax; where all are so, there is no map. Scores are those before the network's softmax, as in the paper;
-    the authors' code takes the probability of the class as w_k, without a softmax over channels.
+    the normalised image. A channel that has one value everywhere has no H_k: it is left out of the sum and the softmax;
+    where all are constant, there is no map. Scores are those before the network's softmax, as in the paper; the
+    authors' code takes the probability of the class as w_k, without a softmax over channels.
 
-    Use: where gradients are noisy or cannot be had.
-    Not for: haste. And where scores are large, the softmax leaves a handful of channels; then ``softmax=false``.
+    Use: where gradients are noisy or not available.
+    Not for: quick results. Where scores are large, the softmax leaves only a few channels; then use ``softmax=false``.
 
     Args:
         softmax: whether the weights are softmaxed over the channels; else they are S_k itself (definition 3).
@@ -66,8 +66,8 @@ def gscorecam(
 ) -> Float[Tensor, "n h w"]:
     """Score-CAM of the channels whose mean gradient is greatest (Chen 2022).
 
-    The gradient counts with its sign. Channels that are not chosen take no part; in the authors' code they stay in the
-    softmax with a score of 0. With ``top`` at or above the number of channels it is Score-CAM.
+    The gradient counts with its sign. Channels that are not selected are left out; in the authors' code they stay in
+    the softmax with a score of 0. With ``top`` at or above the number of channels it is Score-CAM.
 
     Use: for layers of many noisy channels, as in CLIP's ResNets, for which it was made.
     Not for: layers of few channels, where it saves nothing.
@@ -95,14 +95,14 @@ def ss_cam(
 ) -> Float[Tensor, "n h w"]:
     """Score-CAM with S_k averaged over noise: mean of y(X * (H_k + noise)) - y(0) (Wang 2020b, types 1 and 2).
 
-    The same noises serve every channel, so that channels differ by what they show and not by what they drew. In the
-    authors' code sigma is first divided by the range of the map and then squared.
+    The same noise is used for every channel, so that channels do not differ by random numbers. In the authors' code
+    sigma is first divided by the range of the map and then squared.
 
-    Use: to see whether Score-CAM's channels hold under noise.
-    Not for: haste: it costs ``samples`` times as much as Score-CAM.
+    Use: to see whether Score-CAM's channels are stable under noise.
+    Not for: quick results: it costs ``samples`` times as much as Score-CAM.
 
     Args:
-        samples: how many noises.
+        samples: number of noise samples.
         sigma: standard deviation of the noise; masks run from 0 to 1. With 0 it is Score-CAM.
         on: where the noise is added: mask, H_k + noise (type 1), or image, X * H_k + noise (type 2).
         softmax: as in scorecam.
@@ -134,10 +134,10 @@ def is_cam(
 
     As the paper has it, M_i sums the steps j/N below i, so the path runs past the image, to (N-1)/2 times X * H_k: with
     its N = 10 through 0, 0.1, 0.3, 0.6, 1, ... to 4.5. ``path=straight`` is the integral from 0 to 1 that the name
-    promises: M_i = i/N X * H_k.
+    suggests: M_i = i/N X * H_k.
 
-    Use: to see whether Score-CAM's channels hold while the image fades in.
-    Not for: haste: it costs ``samples`` times as much as Score-CAM.
+    Use: to see whether Score-CAM's channels are stable while the image fades in.
+    Not for: quick results: it costs ``samples`` times as much as Score-CAM.
 
     Args:
         samples: N, how many steps.
@@ -221,10 +221,10 @@ def ablation_cam(
 ) -> Float[Tensor, "n h w"]:
     """sum_k w_k A_k with w_k = (y - y_k) / y, y_k the score when channel k is 0 (Desai 2020, before its ReLU).
 
-    Where y is 0 there is no map; where it is negative the weights, and with them the whole map, change their sign. The
-    paper derives the weight as a slope, (y - y_k) / |A_k|, and then puts y for the norm: ``per=norm`` keeps it.
+    Where y is 0 there is no map; where it is negative the weights, and with them the whole map, change sign. The paper
+    derives the weight as a slope, (y - y_k) / |A_k|, and then replaces the norm by y: ``per=norm`` keeps it.
 
-    Use: where gradients are noisy, saturated or cannot be had.
+    Use: where gradients are noisy, saturated or not available.
     Not for: classes whose score is near 0 or negative.
 
     Args:
@@ -265,17 +265,17 @@ def occlusion(
 ) -> Float[Tensor, "n H W"]:
     """At each pixel, y - y' averaged over the windows that cover it; y' is the score when one is grey (Zeiler 2014).
 
-    The paper draws the score against the place of a grey square, sec. 4.2; here its drop is put where the square was,
-    so that the map has the input's size and what speaks for the class is positive. The windows reach from edge to edge
-    and lie symmetrically, at most a stride apart: where the stride does not fit, they lie a little closer.
+    The paper plots the score against the position of a grey square, sec. 4.2; here the drop is assigned to the pixels
+    of the square, so that the map has the input's size and evidence for the class is positive. The windows reach from
+    edge to edge and lie symmetrically, at most a stride apart: where the stride does not fit, they are a little closer.
 
-    Use: to check another map against the plain question, what happens without this part?
-    Not for: evidence that two places give alike: each alone can be missed.
+    Use: to check another map by a direct test: what happens without this part?
+    Not for: redundant evidence: with two sufficient parts, occluding either changes little.
 
     Args:
         window: side of the square in pixels of the input; 0 for a seventh of the shorter side, 32 of 224.
         stride: pixels from one square to the next; 0 for half the window.
-        value: what the square is filled with, in units of the normalised image: 0 is the mean colour.
+        value: fill value of the square, in units of the normalised image: 0 is the mean colour.
     """
     check_at_least(0, window=window, stride=stride)
     size = images.shape[2:]
@@ -331,19 +331,19 @@ def rise(
     """1 / (N p) sum_i y(X * M_i) M_i over N random masks (Petsiuk 2018, sec. 3).
 
     A mask is a grid of cells, each open with probability p, upsampled bilinearly to one cell more than the input and
-    cut out at a random shift. The paper takes 4000 masks for VGG16 and 8000 for ResNet50, and y is its
-    probability; here it is the score explained. The map's mean is about the mean score of masked images and tells
-    nothing: only differences do, and their noise shrinks with the root of N. Drawn as it is the map is therefore nearly
-    one colour; ``center=true`` takes that part off, and what is positive raises the score.
+    cut out at a random shift. The paper takes 4000 masks for VGG16 and 8000 for ResNet50, and y is its probability;
+    here it is the score explained. The map's mean is about the mean score of masked images and carries no information:
+    only differences do, and their noise shrinks with the root of N. The plain map is therefore nearly one colour;
+    ``center=true`` subtracts that part, and positive values raise the score.
 
-    Use: for black boxes, where even the layer is out of reach, and time is not.
-    Not for: small objects, below the size of a cell; haste.
+    Use: for black boxes, where even the layers are not accessible, if time allows.
+    Not for: small objects, below the size of a cell; quick results.
 
     Args:
         samples: N, how many masks.
-        cells: how many cells a side of the image has.
+        cells: number of cells along each side of the image.
         p: the probability that a cell is open.
-        center: count each score from the mean of all, y - mean y.
+        center: subtract the mean of all scores, y - mean y.
         seed: of the masks.
     """
     check_at_least(1, samples=samples, cells=cells)

@@ -15,10 +15,10 @@ ScoreAndGrad = Callable[[Iterable[Tensor]], Iterator[tuple[Tensor, Tensor]]]
 
 
 def saliency(input_grad: Float[Tensor, "n d H W"]) -> Float[Tensor, "n H W"]:
-    """The greatest |dy/dX| over the colours (Simonyan 2013, sec. 3.1).
+    """The maximum of |dy/dX| over the colours (Simonyan 2013, sec. 3.1).
 
     Use: to see which pixels, changed a little, change the score most.
-    Not for: what speaks for and what against: signs are gone. It is noisy.
+    Not for: evidence for and against a class: the sign is lost. It is noisy.
     """
     return input_grad.abs().amax(1)
 
@@ -31,7 +31,7 @@ def input_x_gradient(
     X is the normalised image: a pixel of the mean colour is 0 whatever the gradient. In a network of ReLUs without
     biases the map sums to the score.
 
-    Use: as the cheapest map whose sum means something.
+    Use: as the cheapest map whose sum has a meaning.
     Not for: pixels near the mean colour; noise.
     """
     return images * input_grad
@@ -50,7 +50,7 @@ def smoothgrad(
     Signed; the paper draws absolute values.
 
     Use: where the plain gradient is a scatter of dots.
-    Not for: fine judgements: what is left of the noise depends on ``sigma``.
+    Not for: fine details: the remaining noise depends on ``sigma``.
 
     Args:
         samples: how many noisy copies; the paper sees little gain beyond 50.
@@ -83,14 +83,14 @@ def integrated_gradients(
     Complete: the map sums to y(X) - y(X'), up to the error of the quadrature. The paper's X' is a black image; here it
     is the mean colour, 0 in the normalised image.
 
-    Use: where shares of the score are wanted that add up.
+    Use: where contributions must add up to the score.
     Not for: pixels of the baseline's colour: they get 0, whatever they mean.
 
     Args:
         steps: gradients along the path; the paper finds 20 to 300 enough.
         rule: the quadrature: gauss (Gauss and Legendre), midpoint, or right, the Riemann sum of the paper's eq. 3.
-        baseline: what every colour is in X', in units of the normalised image: 0 is the mean colour, about -2 black and
-            2 white.
+        baseline: value of every colour channel in X', in units of the normalised image: 0 is the mean colour, about -2
+            black and 2 white.
     """
     check_at_least(1, steps=steps)
     nodes, weights = _quadrature(rule, steps)
@@ -119,13 +119,13 @@ def fullgrad(
 ) -> Float[Tensor, "n H W"]:
     """psi(X * dy/dX) + sum over layers and channels of psi(b * dy/db), psi = upsampled, rescaled |.| (Srinivas 2019).
 
-    psi takes absolute values, min-maxes each map to 0..1 and upsamples it bilinearly (sec. 4). The authors'
-    code min-maxes all channels of a layer together: ``rescale=layer``. Biases without a place, those of linear layers,
-    have a share in the score but none in the map. What is summed is complete before psi: X * dy/dX and all b * dy/db
+    psi takes absolute values, min-maxes each map to 0..1 and upsamples it bilinearly (sec. 4). The authors' code
+    min-maxes all channels of a layer together: ``rescale=layer``. Biases without a position, those of linear layers,
+    contribute to the score but not to the map. What is summed is complete before psi: X * dy/dX and all b * dy/db
     together sum to y.
 
-    Use: for sharp maps that heed every layer.
-    Not for: what speaks for and what against: signs are gone. Nor for comparing layers: each map counts alike.
+    Use: for sharp maps that take every layer into account.
+    Not for: evidence for and against a class: the sign is lost. Nor for comparing layers: each map counts alike.
 
     Args:
         rescale: what is min-maxed to 0..1: each map, each layer as a whole, or none.

@@ -21,8 +21,8 @@ K1, K2 = 0.01, 0.03
 
 MEASURE_NAMES = {"pearson": "Pearson's r", "ssim": "SSIM", "overlap": f"overlap of the top {TOP_SHARE:.0%}"}
 MEASURE_MEANINGS = {
-    "pearson": "of the maps as the method gave them, over the cells that show the picture",
-    "ssim": "of these maps at the model's input size, each from 0 to 1, over the pixels that show the picture; Wang et "
+    "pearson": "of the maps as the method gave them, over the cells that show the image",
+    "ssim": "of these maps at the model's input size, each from 0 to 1, over the pixels that show the image; Wang et "
     f"al. 2004, window {WINDOW} x {WINDOW}, Gaussian of {SIGMA}, K1 {K1}, K2 {K2}",
     "overlap": f"intersection over union of the {TOP_SHARE:.0%} of the cells of greatest value; cells that tie for the "
     "last places share them",

@@ -19,10 +19,10 @@ CONSTANT_TOLERANCE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Statistics of each of ``c`` channels over ``count`` pictures.
+    """Statistics of each of ``c`` channels over ``count`` images.
 
     Attributes:
-        count: number of pictures n.
+        count: number of images n.
         mean: mean of the values.
         max: greatest value.
         std: sqrt(sum (x - mean)^2 / n), as NumPy's ``std``.
@@ -64,7 +64,7 @@ class RunningStats:
 
         Args:
             values: finite values.
-            paired: the number of each picture to correlate the channels with, in every batch or in none.
+            paired: the number of each image to correlate the channels with, in every batch or in none.
         """
         if not len(values):
             return
@@ -96,7 +96,7 @@ class RunningStats:
             ValueError: no batch was added.
         """
         if not self.count:
-            raise ValueError("no values were taken in")
+            raise ValueError("no values were added")
         # Rounding of the mean must not give a constant channel a standard deviation.
         std = np.where(self._min == self._max, 0.0, np.sqrt(self._squared_deviations / self.count))
         size = np.maximum(np.abs(self._min), np.abs(self._max))
@@ -111,7 +111,7 @@ class RunningStats:
 
 
 class RunningScalar:
-    """Running statistics of a single number a picture."""
+    """Running statistics of a single number an image."""
 
     def __init__(self) -> None:
         self.mean = self.squared_deviations = 0.0
@@ -129,13 +129,13 @@ class RunningScalar:
 
 
 class TopK(Generic[T]):
-    """Pictures of the ``k`` greatest values for each of ``c`` channels; of equal values the earlier.
+    """Images of the ``k`` greatest values for each of ``c`` channels; of equal values the earlier.
 
-    Values of exactly zero are ignored: no picture activates a channel there.
+    Values of exactly zero are ignored: no image activates a channel there.
 
     Args:
         channels: number of channels c.
-        k: number of pictures kept for each.
+        k: number of images kept for each.
     """
 
     def __init__(self, channels: int, k: int) -> None:
@@ -145,7 +145,7 @@ class TopK(Generic[T]):
         self._count = 0
 
     def add(self, values: Float[np.ndarray, "n c"], pictures: Sequence[T]) -> None:
-        """Add a batch of pictures and each channel's values for them."""
+        """Add a batch of images and each channel's values for them."""
         k = self._values.shape[1]
         fresh = np.where(values == 0, -np.inf, values).T.astype(np.float64)
         numbers = np.arange(self._count, self._count + len(pictures))
@@ -153,7 +153,7 @@ class TopK(Generic[T]):
         self._count += len(pictures)
         all_values = np.concatenate([self._values, fresh], axis=1)
         all_numbers = np.concatenate([self._numbers, np.broadcast_to(numbers, fresh.shape)], axis=1)
-        # Stable, so that the earlier picture of two with equal values is kept.
+        # Stable, so that the earlier image of two with equal values is kept.
         order = np.argsort(-all_values, axis=1, kind="stable")[:, :k]
         self._values = np.take_along_axis(all_values, order, 1)
         self._numbers = np.take_along_axis(all_numbers, order, 1)
@@ -162,7 +162,7 @@ class TopK(Generic[T]):
             self._items = {number: self._items[number] for number in kept.tolist() if number in self._items}
 
     def top_of(self, channel: int) -> list[tuple[T, float]]:
-        """Return a channel's pictures with their values, the greatest first."""
+        """Return a channel's images with their values, the greatest first."""
         pairs = zip(self._numbers[channel].tolist(), self._values[channel].tolist(), strict=True)
         return [(self._items[number], value) for number, value in pairs if value > -math.inf]
 
@@ -170,7 +170,7 @@ class TopK(Generic[T]):
 def chance_correlation(channels: int, count: int) -> float | None:
     """Return the median of the greatest |r| among so many channels that are independent of the number.
 
-    It is that of ``channels`` independent normal variables with one more, over ``count`` pictures, by Fisher's z, whose
+    It is that of ``channels`` independent normal variables with one more, over ``count`` images, by Fisher's z, whose
     standard deviation is 1 / sqrt(count - 3). None where that is undefined.
     """
     if count <= 3:

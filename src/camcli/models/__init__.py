@@ -13,7 +13,7 @@ SOURCES = Registry(
     Row,
     "camcli.models",
     "model source",
-    Row("bundled", "bundled", "comes with camcli and needs no network", function="load"),
+    Row("bundled", "bundled", "comes with camcli, without a download", function="load"),
     Row("timm", "timm", "PyTorch Image Models: resnet50, vit_base_patch16_224.augreg_in21k, ...", function="load"),
     Row("torchvision", "torchvision", "resnet50, resnet50/IMAGENET1K_V2, ...", function="load"),
     Row("open_clip", "open_clip", "ViT-B-32/laion2b_s34b_b79k, ...; --text gives the classes", function="load"),

@@ -44,7 +44,7 @@ def resolve(model: str) -> tuple[str, str]:
     if model.rpartition(":")[0].endswith(".py"):
         return "local", model
     if model.endswith(".py"):
-        raise RequestError(f"{model!r} does not say which function makes the model", f"name it: {model}:function")
+        raise RequestError(f"{model!r} does not name the function that returns the model", f"name it: {model}:function")
     prefix, colon, name = model.partition(":")
     if not colon:
         if weight_files.weight_suffix(model):
@@ -62,7 +62,8 @@ def resolve(model: str) -> tuple[str, str]:
     near = did_you_mean(prefix, known)
     usage = "path/to/file.py:function and package.module:function"
     raise RequestError(
-        f"{model!r} begins with {prefix!r}, which is no source of models, nor a module that can be imported from here",
+        f"{model!r} begins with {prefix!r}, which is neither a model source nor a module that can be imported from "
+        "here",
         "\n".join(filter(None, (near, f"there are: {', '.join(known)}, and {usage}"))),
     )
 
@@ -118,7 +119,7 @@ def find_models(pattern: str = "", only_cached: bool = False) -> list[tuple[str,
         names = {name for place in LIST_ORDER for name in _known_names(place)}
         of = f" like {pattern!r}" if pattern else ""
         raise NothingFoundError(
-            f"there is no model{of}" + (" whose weights are at hand" if only_cached else ""),
+            f"there is no model{of}" + (" with weights on this machine" if only_cached else ""),
             did_you_mean(pattern, names),
         )
     return found

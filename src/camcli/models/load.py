@@ -61,7 +61,7 @@ def load(
             model without a text tower: its head is removed, and its pooled features are compared with the embeddings.
         seed: seed of random weights; the caller's random state is left unchanged.
         size: the input size, ``256`` or ``256x384`` (height x width); empty for the model's own.
-        crop: the part of a picture that the model sees, as in :meth:`camcli.Preprocess.adapt`.
+        crop: the part of an image that the model sees, as in :meth:`camcli.Preprocess.adapt`.
         output: path to the scores in the model's output, such as ``logits`` or ``0``; empty to find them automatically.
         min_score: threshold below which a detector's boxes are dropped.
         head: ``none`` for the model without its classifier: its output is features, and its channels the "classes".
@@ -69,14 +69,14 @@ def load(
         activation: the activation that turns scores into probabilities, if not the model's own: ``softmax``;
             ``sigmoid`` for multi-label; ``none`` for regression; ``probabilities`` for outputs that already are.
         wrap: ``path/to/file.py:Class`` or ``package.module:Class``, a module of the user's own around the model's.
-        group: number of pictures passed to the wrapper as one group; 0 if it takes batches of any size.
-        extras: features of that many pictures (of two, if ``group`` is 0), the wrapper's second argument in its trial.
+        group: number of images passed to the wrapper as one group; 0 if it takes batches of any size.
+        extras: features of that many images (of two, if ``group`` is 0), the wrapper's second argument in its trial.
 
     Returns:
         The network, in evaluation mode, with the warnings of its libraries among its notes.
 
     Raises:
-        RequestError: there is no such model, its weights are unavailable or do not fit, it does not take pictures of
+        RequestError: there is no such model, its weights are unavailable or do not fit, it does not take images of
             that size, its head or pooling cannot be removed, or the arguments contradict each other.
     """
     text, contrast, template = ((one,) if isinstance(one, str) else tuple(one) for one in (text, contrast, template))
@@ -165,8 +165,8 @@ def _check_prompts(
     if text and source in SOURCES_WITHOUT_TEXT and not text_tower:
         raise RequestError(
             f"prompts are for models with a text encoder, and {model!r} has classes of its own",
-            "choose a model of open_clip, or leave --text and --texts out; or bring something that embeds them: "
-            "--text-tower path/to/file.py:function",
+            "choose a model of open_clip, or leave --text and --texts out; or add a text encoder: --text-tower "
+            "path/to/file.py:function",
         )
     if text_tower and source not in SOURCES_WITHOUT_TEXT:
         raise RequestError(f"{model!r} has a text tower of its own", "leave --text-tower out")
@@ -174,7 +174,7 @@ def _check_prompts(
         raise RequestError(f"{text_tower} has nothing to embed", "give prompts: --text 'a photo of a cat'")
     if contrast_or_template and not text:
         raise RequestError(
-            f"{', '.join(map(repr, contrast_or_template))} means nothing without prompts",
+            f"{', '.join(map(repr, contrast_or_template))} has no effect without prompts",
             "give prompts: --text 'a cat'",
         )
 
@@ -182,12 +182,12 @@ def _check_prompts(
 def _check_head(head: str, pool: str, activation: str, text: tuple[str, ...]) -> None:
     if pool == "none" and head != "none":
         raise RequestError(
-            "the pooling can be left out only together with the head, which takes what is pooled",
+            "the pooling can be removed only together with the head, which takes its output",
             "add --head none, or leave --pool none out",
         )
     if head == "none" and activation not in ("model", "none"):
         raise RequestError(
-            f"without its head the model gives features, of which nothing makes probabilities ({activation})",
+            f"without its head the model returns features, which have no probabilities ({activation})",
             "leave --activation out, or --head none",
         )
     if head == "none" and text:
@@ -202,7 +202,7 @@ def _set_activation(network: Network, activation: ActivationOption) -> Network:
         return network
     if network.output_spec.task == "detect":
         raise RequestError(
-            f"{network.name} gives each box a probability already, so there is nothing to be made of its scores",
+            f"{network.name} returns a probability for each box already, so no activation applies to its scores",
             "leave --activation out",
         )
     return dataclasses.replace(network, activation=activation, activation_asked=True)
@@ -275,7 +275,10 @@ def _set_labels(network: Network, file: str) -> Network:
         count = len(network.labels)
         if network.labels != labels.Labels.numbered(count):  # they have names, or are channels, which are only numbered
             return network
-        note = f"the names of the {count} classes are unknown, so they are called class 0, class 1, ...: --labels FILE"
+        note = (
+            f"the names of the {count} classes are unknown, so they are called class 0, class 1, ...; --labels FILE "
+            "names them"
+        )
         return dataclasses.replace(network, notes=(*network.notes, note))
     names = dataclasses.replace(labels.read(Path(file)), noun=network.labels.noun, asked=network.labels.asked)
     if len(network.labels) == 1 and is_two_sided(network, names):
@@ -285,7 +288,7 @@ def _set_labels(network: Network, file: str) -> Network:
         raise RequestError(
             f"the labels file {file!r} has {len(names)} names, and {network.name} has {len(network.labels)} "
             f"{names.nouns}",
-            f"its first line, {names.names[0]!r}, looks like a title: take it out"
+            f"its first line, {names.names[0]!r}, looks like a header: remove it"
             if headed
             else f"write one name for each {names.noun}, in the model's order",
         )

@@ -14,7 +14,7 @@ class FormatRow(Row):
 
     Attributes:
         suffix: suffix of the files.
-        pixels: True if they show the picture's own pixels.
+        pixels: True if they show the image's own pixels.
     """
 
     suffix: str = ""
@@ -26,9 +26,9 @@ OUTPUTS = Registry(
     "camcli.outputs",
     "output format",
     FormatRow("overlay", "overlay", "the heatmap over the image, at the image's own size", suffix=".overlay.jpg"),
-    FormatRow("overlay", "overlay-png", "the same without loss: larger, and slower to write", suffix=".overlay.png"),
+    FormatRow("overlay", "overlay-png", "the same, lossless: larger, and slower to write", suffix=".overlay.png"),
     FormatRow("heatmap", "heatmap", "the heatmap alone, at the image's own size", suffix=".heatmap.png", pixels=False),
-    FormatRow("array", "array", "the raw signed map as the method gave it, float32", suffix=".npy", pixels=False),
+    FormatRow("array", "array", "the raw signed map as the method returned it, float32", suffix=".npy", pixels=False),
     FormatRow("panel", "panel", "image, heatmap and overlay side by side, with class and score", suffix=".panel.png"),
 )
 

@@ -1,4 +1,4 @@
-"""Warning banner on pictures of untrained models."""
+"""Warning banner on images of untrained models."""
 
 import functools
 
@@ -14,7 +14,7 @@ MIN_TEXT_SIZE = 9
 def stamp_untrained(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
     """Draw a warning banner onto the lower edge of the pixels, in place, and return them.
 
-    It holds the longest text that fits; in a picture too small for any it is a plain stripe.
+    It holds the longest text that fits; in an image too small for any it is a plain stripe.
     """
     banner = _draw_banner(*pixels.shape[:2])
     pixels[-len(banner) :] = banner

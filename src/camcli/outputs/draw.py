@@ -1,4 +1,4 @@
-"""Drawing of maps with values in 0..1, alone or over a picture. Pixels are RGB throughout."""
+"""Drawing of maps with values in 0..1, alone or over an image. Pixels are RGB throughout."""
 
 import functools
 
@@ -11,7 +11,7 @@ from camcli.outputs.style import Style, peak_value
 # Pixels that the model did not see are hatched in these two greys, whatever the colour map.
 HATCH_GROUND, HATCH_LINE = 150, 124
 FOG_OPACITY = 0.55
-# Rate at which the picture's own colours fade below the heat, in units of the heat's opacity.
+# Rate at which the image's own colours fade below the heat, in units of the heat's opacity.
 FADING = 1.5
 # Number of pixels blended at a time, so that intermediate results stay in the processor's cache.
 STRIP_PIXELS = 2**18
@@ -37,17 +37,17 @@ def blend(
     style: Style,
     colours: UInt8[np.ndarray, "h w 3"] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Draw a map over its picture.
+    """Draw a map over its image.
 
-    The colour's opacity is ``style.alpha`` times heat to the power 3/4: the picture is unchanged where the map is zero,
-    and covered with opacity ``alpha`` where it is strongest. As the heat grows the picture below loses its own colours,
+    The colour's opacity is ``style.alpha`` times heat to the power 3/4: the image is unchanged where the map is zero,
+    and covered with opacity ``alpha`` where it is strongest. As the heat grows the image below loses its own colours,
     so that an orange is not taken for heat. Pixels that the model did not see are grey, dull and hatched.
 
     Args:
-        pixels: the picture.
+        pixels: the image.
         heat: the map, from 0 to 1.
         style: colour map and opacity.
-        colours: colours of concepts, drawn over the picture in grey so that they stand out; None for the colour map.
+        colours: colours of concepts, drawn over the image in grey so that they stand out; None for the colour map.
     """
     drawn = np.empty_like(pixels)
     height, width = heat.shape
@@ -98,7 +98,7 @@ def _blend_weights(
 
     Args:
         alpha: opacity of the heat's colour at its strongest.
-        keep: True to keep the picture's own colours where there is little heat.
+        keep: True to keep the image's own colours where there is little heat.
     """
     opacity = alpha * (np.arange(256) / 255) ** 0.75
     colour = np.rint(255 * opacity)
@@ -132,7 +132,7 @@ def _composite(
 
 
 def _hatch(height: int, width: int, rows: slice = slice(None)) -> UInt8[np.ndarray, "h w 3"]:
-    """Draw diagonal lines spaced by the picture's size, for all rows or some."""
+    """Draw diagonal lines spaced by the image's size, for all rows or some."""
     period = max(6, round(max(height, width) / 56))
     line = np.where(
         np.arange(width + period) % period < max(1, period // 5), np.uint8(HATCH_LINE), np.uint8(HATCH_GROUND)

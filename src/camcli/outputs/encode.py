@@ -19,7 +19,7 @@ def png(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
     """
     done, encoded = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
     if not done:
-        raise OSError(f"a picture of {pixels.shape[1]} x {pixels.shape[0]} pixels cannot be encoded as PNG")
+        raise OSError(f"an image of {pixels.shape[1]} x {pixels.shape[0]} pixels cannot be encoded as PNG")
     return bytes(encoded)
 
 
@@ -39,4 +39,4 @@ def jpeg(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
         done, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), settings)
         if done:
             return bytes(encoded)
-    raise OSError(f"a picture of {width} x {height} pixels cannot be encoded as JPEG: --save overlay-png")
+    raise OSError(f"an image of {width} x {height} pixels cannot be encoded as JPEG: --save overlay-png")

@@ -8,7 +8,7 @@ from camcli.outputs.style import Style, draw_concepts, to_unit_range
 
 
 def heatmap(picture: Picture, explanation: Explanation, style: Style) -> bytes:
-    """Draw the map in colours as a PNG of the picture's own size; hatched where the model did not see.
+    """Draw the map in colours as a PNG of the image's own size; hatched where the model did not see.
 
     Of concepts each place has the colour of the strongest, on black.
     """

@@ -10,7 +10,7 @@ from camcli.outputs.draw import apply_colormap
 from camcli.outputs.panel import BLACK, GREY
 from camcli.outputs.sheet import THUMBNAIL_SIDE
 
-# Side of a cell, unless more is needed to be as wide as a picture; least side for a value in the cell, and for a number
+# Side of a cell, unless more is needed to be as wide as an image; least side for a value in the cell, and for a number
 # beside it; room for these numbers.
 CELL_SIDE, MIN_SIDE_FOR_VALUES, MIN_SIDE_FOR_NUMBERS, NUMBERS_ROOM = 34, 24, 15, 22
 TEXT = 12

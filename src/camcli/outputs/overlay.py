@@ -1,4 +1,4 @@
-"""Output of the heatmap over the picture."""
+"""Output of the heatmap over the image."""
 
 import numpy as np
 from jaxtyping import UInt8
@@ -11,7 +11,7 @@ from camcli.outputs.style import Style, draw_concepts, to_unit_range
 
 
 def overlay(picture: Picture, explanation: Explanation, style: Style) -> bytes:
-    """Draw the map over the picture as a JPEG of the picture's own size."""
+    """Draw the map over the image as a JPEG of the image's own size."""
     return encode.jpeg(draw_overlay(picture, explanation, style))
 
 
@@ -21,7 +21,7 @@ def overlay_png(picture: Picture, explanation: Explanation, style: Style) -> byt
 
 
 def draw_overlay(picture: Picture, explanation: Explanation, style: Style) -> UInt8[np.ndarray, "h w 3"]:
-    """Draw the map over the picture; see :func:`camcli.outputs.draw.blend`.
+    """Draw the map over the image; see :func:`camcli.outputs.draw.blend`.
 
     A gradient at the input is smoothed first; see :func:`camcli.outputs.style.to_unit_range`. Of concepts each place
     has the colour of the strongest.

@@ -27,12 +27,12 @@ TITLE, TEXT, SMALL = 30, 19, 15
 BLACK, GREY = (20, 20, 20), (96, 96, 96)
 BAR = (112, 10)
 # In a legend: height of an entry, side of its patch of colour, and offsets of its number, its share (right-aligned) and
-# its classes. Concepts of a smaller share than the minimum are listed in grey, and not marked in the picture.
+# its classes. Concepts of a smaller share than the minimum are listed in grey, and not marked in the image.
 ENTRY_HEIGHT, PATCH_SIDE, LEGEND_COLUMNS = 28, 18, (30, 98, 114)
 MIN_SHARE = 0.05
 # Colours are dark if red, green and blue sum to less than this.
 DARK = 330
-LEGEND = "concept, its part in this picture, and the classes whose scores rise most by this part of the layer alone"
+LEGEND = "concept, its share of this image, and the classes whose scores it raises most"
 
 # A line of text: size, colour and words.
 _Line = tuple[int, tuple[int, int, int], str]
@@ -45,11 +45,11 @@ class _PanelTile:
 
 
 def panel(picture: Picture, explanation: Explanation, style: Style) -> bytes:
-    """Draw picture, heatmap and overlay side by side as a PNG, at one moderate height on white.
+    """Draw image, heatmap and overlay side by side as a PNG, at one moderate height on white.
 
     Class, index, score and probability stand above them, the scale of the colours and how the map was made below. A map
     at the model's input has its signed gradient beside it. Concepts have a legend of colour, number, share of the
-    picture and the classes whose scores they raise. Texts too long for the sheet end in ``…``.
+    image and the classes whose scores they raise. Texts too long for the sheet end in ``…``.
     """
     shown = crop_around_view(picture)
     tiles = list(draw_tiles(shown, explanation, style))
@@ -101,7 +101,7 @@ def draw_tiles(picture: Picture, explanation: Explanation, style: Style) -> Iter
     stamped = stamp_untrained if style.untrained else lambda drawn: drawn
     if explanation.concepts:
         heat, colours = draw_concepts(explanation.map, style, view.onto_picture)
-        yield _PanelTile("picture", pixels)
+        yield _PanelTile("image", pixels)
         yield _PanelTile(
             "overlay", stamped(_mark_concepts(draw.blend(pixels, heat, style, colours), view, explanation))
         )
@@ -109,7 +109,7 @@ def draw_tiles(picture: Picture, explanation: Explanation, style: Style) -> Iter
     heat = view.onto_picture(to_unit_range(explanation.map, style))
     at_input = explanation.map.ndim == 3
     over = view.onto_picture(to_unit_range(explanation.map, style, smooth=True)) if at_input else heat
-    yield _PanelTile("picture", _draw_box(pixels, picture, explanation))
+    yield _PanelTile("image", _draw_box(pixels, picture, explanation))
     yield _PanelTile("heatmap", stamped(draw.apply_colormap(heat, style.colormap)))
     drawn = _draw_box(draw.blend(pixels, over, style), picture, explanation)
     yield _PanelTile("overlay, smoothed" if at_input else "overlay", stamped(drawn))
@@ -121,7 +121,7 @@ def draw_tiles(picture: Picture, explanation: Explanation, style: Style) -> Iter
 def _draw_box(
     pixels: UInt8[np.ndarray, "h w 3"], picture: Picture, explanation: Explanation
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Draw the explained box, if there is one, in white between black lines to be visible on any picture."""
+    """Draw the explained box, if there is one, in white between black lines to be visible on any image."""
     if explanation.box is None:
         return pixels
     down, across = (drawn / own for drawn, own in zip(pixels.shape[:2], picture.pixels.shape[:2], strict=True))
@@ -148,20 +148,20 @@ def describe_scale(map: np.ndarray, style: Style) -> str:
     """Describe the value of full colour; two panels are comparable where it is the same."""
     full, own = full_scale(map, style), peak_value(map)
     if style.normalize == "none":
-        return f"1 = 1, not normalised (this map's strongest is {own:.3g})"
+        return f"1 = 1, not normalised (maximum of this map: {own:.3g})"
     if not full:
         return "nothing to show: no value is above zero"
     if style.normalize == "run":
-        return f"1 = {full:.3g}, the run's strongest (this map's is {own:.3g})"
+        return f"1 = {full:.3g}, maximum of the run (of this map: {own:.3g})"
     if style.normalize == "range":
-        return f"0 = {rectify(map).min():.3g}, 1 = {full:.3g}, this map's least and strongest"
-    return f"1 = {full:.3g}, this map's strongest"
+        return f"0 = {rectify(map).min():.3g}, 1 = {full:.3g}: minimum and maximum of this map"
+    return f"1 = {full:.3g}, maximum of this map"
 
 
 def heading(explanation: Explanation) -> list[_Line]:
     """Return the lines above the pictures: what is explained, and its numbers."""
     if explanation.concepts:
-        held = f"they hold {explanation.score:.0%} of what the layer says here"
+        held = f"they make up {explanation.score:.0%} of the layer's activations"
         return [(TITLE, BLACK, explanation.label), (TEXT, GREY, held)]
     shown = explanation.channel is not None and explanation.weight is None
     numbers = f"value {explanation.score:.4g}" if shown else f"class {explanation.index}, score {explanation.score:.4g}"
@@ -170,7 +170,7 @@ def heading(explanation: Explanation) -> list[_Line]:
     elif explanation.probability is not None:
         numbers += f", probability {explanation.probability:.3g}"
     if explanation.weight is not None:
-        numbers = f"channel {explanation.channel}, with {explanation.weight:.3g} of it; {numbers}"
+        numbers = f"channel {explanation.channel}, contribution {explanation.weight:.3g}; {numbers}"
     title = f"{explanation.label} over {explanation.versus}" if explanation.versus else explanation.label
     return [(TITLE, BLACK, title), (TEXT, GREY, numbers)]
 

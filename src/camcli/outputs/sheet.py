@@ -1,4 +1,4 @@
-"""Contact sheets: rows of pictures with a text beside each row."""
+"""Contact sheets: rows of images with a text beside each row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from camcli.outputs.draw import apply_colormap
 from camcli.outputs.panel import BLACK, GREY, shorten_text
 from camcli.outputs.style import Style, to_unit_range
 
-THUMBNAIL_SIDE = 152  # longer side of a picture
+THUMBNAIL_SIDE = 152  # longer side of an image
 MARGIN, GAP, ROW_GAP = 28, 8, 18
 TEXT_WIDTH = 236  # width of the text beside a row
 TITLE, NAME, TEXT, SMALL = 28, 24, 15, 13
@@ -27,12 +27,12 @@ BAR = (96, 9)
 
 @dataclass(frozen=True, slots=True)
 class SheetTile:
-    """One picture of a row.
+    """One image of a row.
 
     Attributes:
         caption: text below it, of one or several lines.
         pixels: thumbnail of the part that the model saw (see :func:`make_thumbnail`), or a drawing; None where the
-            picture is missing.
+            image is missing.
         view: view of these pixels.
         map: map to draw over them, at the layer's size; None for the pixels alone.
         full_scale: the map's value at full strength; None for the greatest of the row's maps.
@@ -52,7 +52,7 @@ class SheetTile:
 
 @dataclass(frozen=True, slots=True)
 class SheetRow:
-    """One row: a name, lines below the name, and pictures drawn on one scale, or words in place of pictures."""
+    """One row: a name, lines below the name, and images drawn on one scale, or words in place of images."""
 
     name: str
     lines: Sequence[str]
@@ -61,11 +61,11 @@ class SheetRow:
 
 
 def make_thumbnail(pixels: UInt8[np.ndarray, "h w 3"], view: View) -> tuple[UInt8[np.ndarray, "H W 3"], View]:
-    """Return the part of a picture that the model saw, resized to ``THUMBNAIL_SIDE``, and its view.
+    """Return the part of an image that the model saw, resized to ``THUMBNAIL_SIDE``, and its view.
 
     Args:
-        pixels: pixels of the picture, perhaps at reduced size.
-        view: view of the picture.
+        pixels: pixels of the image, perhaps at reduced size.
+        view: view of the image.
     """
     rows, columns, seen = view.scale(*pixels.shape[:2]).crop()
     height, width = seen.picture
@@ -94,7 +94,7 @@ def compose_sheet(
         rows: rows from top to bottom.
         footing: lines at the end; long ones are wrapped.
         style: colour map and opacity; an untrained model gets a banner at the end.
-        tiles_per_row: number of pictures that fit in a row.
+        tiles_per_row: number of images that fit in a row.
     """
     width = 2 * MARGIN + TEXT_WIDTH + tiles_per_row * (THUMBNAIL_SIDE + GAP) - GAP
     room = width - 2 * MARGIN
@@ -128,7 +128,7 @@ def _row_height(row: SheetRow) -> int:
 
 
 def _tile_height(row: SheetRow) -> int:
-    """Return the height of a row's pictures."""
+    """Return the height of a row's images."""
     return max((len(tile.pixels) for tile in row.tiles if tile.pixels is not None), default=THUMBNAIL_SIDE // 2)
 
 

@@ -32,7 +32,7 @@ class Style:
         normalize: the value that becomes 1: ``image`` for the map's own peak, ``run`` for ``scale``, ``none`` for 1.
             ``range`` is ``image`` with the least value shown as 0.
         scale: the run's peak value, for ``run``.
-        untrained: True if the weights are random; every picture then has a warning.
+        untrained: True if the weights are random; every image then has a warning.
     """
 
     colormap: str

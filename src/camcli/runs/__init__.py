@@ -1,1 +1,1 @@
-"""Runs of a job over many pictures."""
+"""Runs of a job over many images."""

@@ -1,4 +1,4 @@
-"""``camcli.explain``: an iterator over the explanations of pictures."""
+"""``camcli.explain``: an iterator over the explanations of images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from camcli.runs.worker.item import Item
 from camcli.runs.worker.pipeline import stream_results
 from camcli.runs.worker.worker import Worker
 
-# Inputs that are one picture to `explain`.
+# Inputs that are one image to `explain`.
 PictureInput = str | Path | Image.Image | np.ndarray
 
 
@@ -38,7 +38,7 @@ def explain(
     on_error: Callable[[str, PictureError], Any] | None = None,
     **options: Any,
 ) -> Iterator[Explanation]:
-    """Explain pictures one after the other, lazily: each is read when its turn comes; nothing is written.
+    """Explain images one after the other, lazily: each is read when its turn comes; nothing is written.
 
     ``for explanation in camcli.explain("photos", model="resnet50", layer="layer4", target="top:2"): ...``
 
@@ -46,18 +46,18 @@ def explain(
         images: a file, folder, glob or ``@list``; a Pillow image; an array ``(h, w)`` or ``(h, w, channels)``
             with values of 0 to 255 (uint8), 0 to 65535 (other integers) or 0 to 1 (floating point), unless ``range``
             says otherwise; or several of these.
-        on_error: called with the picture's name and the reason for each map that cannot be made; default: raise it.
+        on_error: called with the image's name and the reason for each map that cannot be made; default: raise it.
         **options: fields of :class:`camcli.Job`, as ``model``, ``method``, ``text``, ``targets``, ``batch_size``;
             ``layer``, ``method``, ``target`` and ``device`` may be one or several, ``options`` of methods a dict
             (``{"samples": 8}``), ``scales`` numbers, and ``size`` a number or height and width.
 
     Yields:
-        For each picture its explanations, class by class, layer by layer, with ``source`` and ``view`` set:
-        ``explanation.view.onto_picture(explanation.map)`` is the map at the picture's own pixels.
+        For each image its explanations, class by class, layer by layer, with ``source`` and ``view`` set:
+        ``explanation.view.onto_picture(explanation.map)`` is the map at the image's own pixels.
 
     Raises:
-        RequestError: an option is invalid; raised before the first picture.
-        PictureError: a picture has no map, unless ``on_error`` is given.
+        RequestError: an option is invalid; raised before the first image.
+        PictureError: an image has no map, unless ``on_error`` is given.
     """
     is_single = isinstance(images, PictureInput) and not (isinstance(images, np.ndarray) and images.ndim > 3)
     several = cast("Iterable[PictureInput]", [images] if is_single else images)
@@ -78,24 +78,24 @@ def explain(
                 yield from map(Item, _find_sources(one, job, checked=one is images))
             else:
                 raise RequestError(
-                    f"a {type(one).__name__} is no picture",
-                    "give a path, a picture of Pillow's, or an array (height, width, channels); batches of tensors "
+                    f"a {type(one).__name__} is not an image",
+                    "give a path, a PIL image, or an array (height, width, channels); batches of tensors "
                     "(n, channels, height, width) are explained by camcli.Explainer",
                 )
 
     if worker.explainer.fits_concepts:
         if not isinstance(several, Sequence):
             raise RequestError(
-                "concepts are found in several pictures together before the first is explained, and these come one by "
+                "concepts are found in several images together before the first is explained, and these come one by "
                 "one",
-                "give a list of them; or let each picture have concepts of its own: options={'over': 'picture'}",
+                "give a list of them; or find the concepts of each image separately: options={'over': 'picture'}",
             )
         fit_concepts(worker, put_even_sample_first(iter_items, sum(1 for _ in iter_items())))
     return _iter_explanations(stream_results(worker, iter_items()), on_error)
 
 
 def _find_sources(path: str | Path, job: Job, checked: bool) -> Iterator[PictureSource]:
-    """Return the pictures that a path stands for; if there are none and not ``checked``, an erroneous one."""
+    """Return the images that a path stands for; if there are none and not ``checked``, an erroneous one."""
     try:
         return expand_pages(find([str(path)], out=Path(job.out)), job.pages)
     except RequestError as error:
@@ -162,7 +162,7 @@ def _apply_new_names(options: Mapping[str, Any]) -> dict[str, Any]:
             raise RequestError(
                 f"{old} is not a file but true or false: the old name of {RENAMED_OPTIONS[old]}, gradient "
                 "checkpointing",
-                f"weights are named by weights={str(options[old])!r}",
+                f"load weights by weights={str(options[old])!r}",
             )
         warnings.warn(f"{old} is called {RENAMED_OPTIONS[old]} now", FutureWarning, stacklevel=4)
     return {RENAMED_OPTIONS.get(name, name): value for name, value in options.items()}

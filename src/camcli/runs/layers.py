@@ -89,4 +89,4 @@ def _describe_missing_gradient(layer: LayerInfo) -> str:
 def _describe_map_support(layer: LayerInfo) -> str:
     if layer.vanished:
         return "yes, but on noise its gradient is zero"
-    return "yes" if layer.calls == 1 else f"yes: the last of {layer.calls} runs"
+    return "yes" if layer.calls == 1 else f"yes: the last of {layer.calls} calls"

@@ -1,7 +1,7 @@
-"""Registry of targets: rules that choose the classes of a picture to explain.
+"""Registry of targets: rules that choose the classes of an image to explain.
 
-Each row is a function ``(argument, network) -> TargetRule``; a ``TargetRule`` goes from a picture's path and scores to
-classes, and raises PictureError if the picture has none. The user writes ``row`` or ``row:argument``; any other word is
+Each row is a function ``(argument, network) -> TargetRule``; a ``TargetRule`` goes from an image's path and scores to
+classes, and raises PictureError if the image has none. The user writes ``row`` or ``row:argument``; any other word is
 a class.
 """
 
@@ -29,7 +29,7 @@ class TargetRow(Row):
     """One kind of target.
 
     Attributes:
-        multi_target: True if it can give a picture several classes; the name of each map then contains the class.
+        multi_target: True if it can give an image several classes; the name of each map then contains the class.
     """
 
     multi_target: bool = True
@@ -97,7 +97,7 @@ def resolve(words: Sequence[str], network: Network) -> TargetRule:
 
 
 def is_multi_target(word: str) -> bool:
-    """Return whether a target word can give a picture more than one class."""
+    """Return whether a target word can give an image more than one class."""
     row, argument = parse_target(word)
     if row == "channels":
         return is_multi_target(parse_top_channels(argument)[1])
@@ -113,7 +113,7 @@ def count_top_channels(words: Sequence[str]) -> int:
     counts = {parse_top_channels(argument)[0] if row == "channels" else 0 for row, argument in map(parse_target, words)}
     if len(counts) > 1:
         raise RequestError(
-            f"the targets {', '.join(words)} ask for different things of the layer's channels",
+            f"the targets {', '.join(words)} select the layer's channels in different ways",
             "give channels:top:N with the same N for every class, and no other target beside it",
         )
     return counts.pop() if counts else 0
@@ -128,8 +128,8 @@ def parse_top_channels(argument: str) -> tuple[int, str]:
     match = TOP_CHANNELS.fullmatch(argument)
     if match is None or int(match[1]) < 1:
         raise RequestError(
-            f"the target 'channels:{argument}' does not say how many channels",
-            "say channels:top:5, or channels:top:5:CLASS; channel:12,99 names some by their numbers",
+            f"the target 'channels:{argument}' does not give a number of channels",
+            "write channels:top:5, or channels:top:5:CLASS; channel:12,99 selects by index",
         )
     return int(match[1]), match[2] or "predicted"
 
@@ -151,5 +151,5 @@ def _resolve_one(word: str, network: Network) -> TargetRule:
 # Value of the options for target, score and method that stands for a default chosen by the model.
 AUTO = "auto"
 
-# Prefix of a target that names a picture to compare with.
+# Prefix of a target that names an image to compare with.
 SIMILAR_PREFIX = "similar:"

@@ -91,7 +91,7 @@ def _extract_names(content: Any, what: str) -> list[str]:
     lines = [" ".join(item) if _is_pair(item) else item for item in content] if isinstance(content, list) else [None]
     odd = next((line for line in lines if not isinstance(line, str)), None)
     if not all(isinstance(line, str) for line in lines):
-        shown = f": {odd!r} is no name" if isinstance(content, list) else f": it holds {_format_excerpt(content)}"
+        shown = f": {odd!r} is no name" if isinstance(content, list) else f": it contains {_format_excerpt(content)}"
         raise RequestError(f"{what} is not a list of names{shown}", JSON_HINT)
     return [line for line in lines if isinstance(line, str)]
 
@@ -113,7 +113,7 @@ def _order_mapping(content: Mapping[Any, Any], what: str) -> list[Any]:
     number_first = all(map(_is_number, content)) and not all(type(value) is int for value in content.values())
     pairs = [(key, name) if number_first else (name, key) for key, name in content.items()]
     if not content or not all(_is_number(number) for number, _ in pairs):
-        raise RequestError(f"{what} is not a list of names: it holds {_format_excerpt(content)}", JSON_HINT)
+        raise RequestError(f"{what} is not a list of names: it contains {_format_excerpt(content)}", JSON_HINT)
     return _order_by_number(
         [(int(number), name) for number, name in pairs], what, lambda turn: _format_excerpt(content, turn), JSON_HINT
     )
@@ -156,7 +156,7 @@ def _parse_lines(lines: Sequence[str], what: str) -> Sequence[str]:
             [(number, name.strip("\"'")) for number, name in pairs],
             what,
             lambda turn: f"line {filled[turn][0]}: {filled[turn][1]!r}",
-            'where the numbers are no classes but part of the names, write JSON: ["1 ant", "2 bee"]',
+            'if the numbers are part of the names, write JSON: ["1 ant", "2 bee"]',
         )
     return lines
 

@@ -1,4 +1,4 @@
-"""Targets other than classes: features of a backbone, channels of a layer, similarity to a picture."""
+"""Targets other than classes: features of a backbone, channels of a layer, similarity to an image."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def channel(argument: str, network: Network) -> TargetRule:
     """
     if not CHANNEL_NUMBERS.fullmatch(argument.strip()):
         raise RequestError(
-            f"the target 'channel:{argument}' does not name channels by their numbers",
-            "say channel:12, or channel:12,99 for several; channels:top:5 finds those that matter most to a class",
+            f"the target 'channel:{argument}' does not name channels by index",
+            "write channel:12, or channel:12,99 for several; channels:top:5 finds those that matter most to a class",
         )
     indices = list(dict.fromkeys(map(int, argument.split(","))))
     if network.headless:
@@ -47,7 +47,7 @@ def channels(argument: str, network: Network) -> TargetRule:
 
 
 def similar(argument: str, network: Network) -> TargetRule:
-    """Select a reference picture of the network, which others are compared with.
+    """Select a reference image of the network, which others are compared with.
 
     Raises:
         RequestError: the file is not one of the references.
@@ -57,5 +57,5 @@ def similar(argument: str, network: Network) -> TargetRule:
 
 
 def name_similarity(file: str) -> str:
-    """Return the name of the score of similarity to a picture."""
+    """Return the name of the score of similarity to an image."""
     return f"similar to {file}"

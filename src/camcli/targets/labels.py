@@ -113,7 +113,7 @@ class Labels:
             raise RequestError(
                 f"{word!r} is ambiguous: {self.noun} {int(word)} is {self.names[int(word)]!r}, "
                 f"and {self.names[others[0]]!r} is {self.noun} {others[0]}",
-                f"say index:{word} or name:{word}",
+                f"write index:{word} or name:{word}",
             )
         return self._find_name(word) if others else self._check_index(word)
 
@@ -129,15 +129,15 @@ class Labels:
     def _find_name(self, word: str) -> int:
         wanted = normalize_name(word)
         if not wanted:
-            raise RequestError(f"an empty word names no {self.noun}", self._describe_naming())
+            raise RequestError(f"an empty name is not a {self.noun}", self._describe_naming())
         for rule in MATCHERS:
             meant = [index for index in rule(self, wanted) if index < self.explainable_count]
             if len(meant) == 1:
                 return meant[0]
             if meant:
                 raise RequestError(
-                    f"{word!r} is ambiguous: {len(meant)} {self.nouns} are called so",
-                    "name one of them by its number:\n" + self._list_entries(meant),
+                    f"{word!r} is ambiguous: {len(meant)} {self.nouns} have this name",
+                    "give one of them by its index:\n" + self._list_entries(meant),
                 )
         raise RequestError(f"there is no {self.noun} {word!r}", self._suggest_nearest(word) + self._describe_naming())
 
@@ -157,8 +157,8 @@ class Labels:
     def _describe_naming(self) -> str:
         ids = ", a WordNet id such as " + self.wordnet[0] if self.wordnet else ""
         return (
-            f"a {self.noun} is named by its number (0 to {self.explainable_count - 1}){ids}, its name, or a part that "
-            "no other name has"
+            f"a {self.noun} is given by its index (0 to {self.explainable_count - 1}){ids}, its name, or a part that "
+            "is in no other name"
         )
 
 

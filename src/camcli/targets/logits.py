@@ -1,4 +1,4 @@
-"""Targets chosen by the picture's own scores."""
+"""Targets chosen by the image's own scores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def predicted(argument: str, network: Network) -> TargetRule:
     """
     if argument:
         raise RequestError(
-            f"the target 'predicted' takes no argument, but {argument!r} was given", "say top:N for several"
+            f"the target 'predicted' takes no argument, but {argument!r} was given", "use top:N for several"
         )
     return top("1", network)
 
@@ -39,7 +39,7 @@ def top(argument: str, network: Network) -> TargetRule:
     if not (argument.isascii() and argument.isdecimal() and 1 <= int(argument) <= available):
         raise RequestError(
             f"the target 'top:{argument}' is not a number of {network.labels.nouns}",
-            f"say top:N with N from 1 to {available}",
+            f"use top:N with N from 1 to {available}",
         )
     count = int(argument)
 
@@ -67,7 +67,7 @@ def every(argument: str, network: Network) -> TargetRule:
 def above_threshold(argument: str, network: Network) -> TargetRule:
     """Select every class whose probability, or raw output if there is none, exceeds ``argument``, highest first.
 
-    The rule raises PictureError for a picture without such a class.
+    The rule raises PictureError for an image without such a class.
 
     Raises:
         RequestError: the argument is not a number that a probability can exceed.
@@ -80,12 +80,12 @@ def above_threshold(argument: str, network: Network) -> TargetRule:
         threshold = float("nan")
     if not (-math.inf < threshold < math.inf and (is_raw_output or 0 <= threshold < 1)):
         raise RequestError(
-            f"the target 'all>{argument}' does not say above which probability a class is explained",
-            "say all>0.5" + ("" if is_raw_output else ", with a number from 0 to below 1"),
+            f"the target 'all>{argument}' needs a probability as threshold",
+            "write all>0.5" + ("" if is_raw_output else ", with a number from 0 to below 1"),
         )
     if network.output_spec.task not in ("classify", "features"):
         raise RequestError(
-            f"{network.name} does not give each class one probability for a picture",
+            f"{network.name} does not return one probability per class for an image",
             "for boxes: --min-score; for segmentation: --target top:5",
         )
     noun_of_value = "output" if is_raw_output else "probability"
@@ -99,7 +99,7 @@ def above_threshold(argument: str, network: Network) -> TargetRule:
             best = f"{network.labels.short(int(order[0]))!r} has {float(probabilities[order[0]]):.3g}"
             noun = network.labels.noun
             raise PictureError(
-                f"no {noun} has a {noun_of_value} above {threshold:g} here: {best}", "lower it, or say predicted"
+                f"no {noun} has a {noun_of_value} above {threshold:g} here: {best}", "lower it, or use predicted"
             )
         return found
 

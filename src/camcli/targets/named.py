@@ -1,4 +1,4 @@
-"""Targets given by name: for all pictures, by the picture's folder, or for each picture in a file."""
+"""Targets given by name: for all images, by the image's folder, or for each image in a file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TARGET_COLUMN = Column("target", "class", CLASS_COLUMNS, "tabby", one_hot=True)
 
 
 def named_class(argument: str, network: Network) -> TargetRule:
-    """Select the class that the argument names, for every picture.
+    """Select the class that the argument names, for every image.
 
     Raises:
         RequestError: the argument names no class, or several.
@@ -37,9 +37,9 @@ def named_class(argument: str, network: Network) -> TargetRule:
 
 
 def of_folder(argument: str, network: Network) -> TargetRule:
-    """Select the class that the picture's folder is named after: an index, a name or a WordNet id.
+    """Select the class that the image's folder is named after: an index, a name or a WordNet id.
 
-    The rule raises PictureError for a picture whose folder names no class, or several.
+    The rule raises PictureError for an image whose folder names no class, or several.
 
     Raises:
         RequestError: an argument was given.
@@ -64,12 +64,12 @@ def of_folder(argument: str, network: Network) -> TargetRule:
 
 
 class TargetManifest(Manifest[int]):
-    """A file that lists the targets of each picture.
+    """A file that lists the targets of each image.
 
     Args:
         file: path of the file.
         labels: names of the classes.
-        folders: folders that pictures are taken from.
+        folders: folders that images are taken from.
 
     Raises:
         RequestError: as in :class:`camcli.images.manifest.Manifest`; or a word names no class, or several.
@@ -79,7 +79,7 @@ class TargetManifest(Manifest[int]):
         super().__init__(file, TARGET_COLUMN, labels.find, folders)
 
     def __call__(self, path: Path, scores: Tensor) -> Sequence[int]:  # noqa: ARG002
-        """Return the classes listed for a picture.
+        """Return the classes listed for an image.
 
         Raises:
             PictureError: the file does not list it.

@@ -19,7 +19,7 @@ NO_SCORE = -torch.inf
 
 
 def logit(scores: Tensor, index: int, rivals: Sequence[int], activation: Activation) -> Tensor:
-    """Return the class's score as the model gives it, ``(...)`` of scores ``(classes, ...)``."""
+    """Return the class's score as the model returns it, ``(...)`` of scores ``(classes, ...)``."""
     del rivals, activation
     return scores[index]
 
@@ -65,9 +65,7 @@ class Score:
             others = (best,) if rest[best] > NO_SCORE else ()
         if not others:
             raise PictureError(
-                f"class {index} is compared with itself alone"
-                if self.fixed_rivals
-                else "there is no other class in it",
+                f"class {index} is compared only with itself" if self.fixed_rivals else "there is no other class in it",
                 "name another class: --versus CLASS",
             )
         return others
@@ -91,7 +89,7 @@ class Target:
     Attributes:
         index: index of the class.
         score: the number whose gradient is taken, a scalar in the graph.
-        probability: probability of the class; None if the model gives none.
+        probability: probability of the class; None if the model returns none.
         box_number: number of the box in the image, 1 for the best; 0 if the target is not a box.
         box: x0, y0, x1, y1 of the box in pixels of the model's input.
         region_mask: the pixels that a score of each pixel is summed over, ``(h, w)``.

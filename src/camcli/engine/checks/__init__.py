@@ -1,1 +1,1 @@
-"""Checks that run on noise before the first picture."""
+"""Checks that run on noise before the first image."""

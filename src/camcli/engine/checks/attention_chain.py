@@ -36,28 +36,31 @@ def check_attention_chain(capture: AttentionCapture) -> None:
         [gradient] = torch.autograd.grad(after.output.sum(), [before.output], retain_graph=True, allow_unused=True)
         if gradient is None:
             raise _refusal(
-                f"its attentions {number} and {number + 1} stand side by side, and the methods know only one after "
-                "the other"
+                f"its attentions {number} and {number + 1} are parallel, and the methods support sequential "
+                "attentions only"
             )
     for number, one in enumerate(capture.attentions, start=1):
         deviation = (one.weights.sum(-1) - 1).abs().max()
         if not deviation <= ROWS_SUM_TO_ONE or one.weights.min() < 0:
-            raise _refusal(f"the weights of its attention {number} are no averages: they are mixed behind the softmax")
+            raise _refusal(
+                f"the weights of its attention {number} are changed after the softmax: they do not sum to 1, or are "
+                "negative"
+            )
 
 
 def _check_seen(capture: AttentionCapture, start: int) -> None:
     """Check that there is attention, and that all of it was captured from number ``start`` on."""
     unused = [form for form, before in capture.unused_softmaxes.values() if before >= start]
     if unused:
-        raise _refusal(f"it has a softmax of shape {unused[0]} whose use cannot be seen")
+        raise _refusal(f"it has a softmax of shape {unused[0]} whose use could not be traced")
     unsupported = [kind for kind, before in capture.unsupported if before >= start]
     if unsupported:
         more = len(unsupported) - 1
         raise _refusal(f"it has {unsupported[0]}" + (f", and {more} more that are not over all tokens" if more else ""))
     if not capture.attentions:
         raise _refusal(
-            "it has no attention that can be seen (fused attention, nn.MultiheadAttention, or a softmax and then a "
-            "matrix product)"
+            "no attention was found in it (fused attention, nn.MultiheadAttention, or a softmax followed by a matrix "
+            "product)"
         )
 
 
@@ -66,15 +69,20 @@ def _check_shapes(capture: AttentionCapture) -> None:
     body = capture.attentions if last.is_square else body
     for one in body:
         if not one.is_square:
-            raise _refusal(f"it has {_describe_kind(*one.weights.shape[2:])}, where tokens do not look at one another")
+            raise _refusal(
+                f"it has {_describe_kind(*one.weights.shape[2:])}, where tokens do not attend to one another"
+            )
     if not body:
-        raise _refusal("its only attention is a pooling at the end, where tokens do not look at one another")
+        raise _refusal("its only attention is a pooling at the end, where tokens do not attend to one another")
     if not last.is_square and last.weights.shape[3] != body[0].weights.shape[3]:
         before = body[0].weights.shape[3]
-        raise _refusal(f"it ends in {_describe_kind(*last.weights.shape[2:])}, and not over the {before} tokens before")
+        raise _refusal(
+            f"it ends in {_describe_kind(*last.weights.shape[2:])}, and not over the {before} tokens of the blocks "
+            "before"
+        )
     counts = list(dict.fromkeys(one.weights.shape[3] for one in capture.attentions))
     if len(counts) > 1:
-        raise _refusal(f"the number of tokens changes from attention to attention ({', '.join(map(str, counts))})")
+        raise _refusal(f"the number of tokens changes between its attentions ({', '.join(map(str, counts))})")
 
 
 def list_notes(capture: AttentionCapture) -> tuple[str, ...]:
@@ -83,8 +91,8 @@ def list_notes(capture: AttentionCapture) -> tuple[str, ...]:
     if not between:
         return ()
     return (
-        f"neighbouring tokens are also mixed by {format_count(between, 'convolution')} between the attentions, "
-        "which relevance passed along attention does not see",
+        f"{format_count(between, 'convolution')} between the attentions also mix neighbouring tokens, which relevance "
+        "along attention does not account for",
     )
 
 
@@ -96,5 +104,7 @@ def _describe_kind(queries: int, keys: int) -> str:
     """Describe in words attention whose numbers of queries and keys differ."""
     if queries == 1:
         return f"class attention or pooling (1 query, {format_count(keys, 'key')})"
-    kind = "attention that thins its tokens out" if queries < keys else "attention whose keys are thinned out"
+    kind = (
+        "attention that reduces the number of tokens" if queries < keys else "attention with a reduced number of keys"
+    )
     return f"{kind} ({queries} queries, {format_count(keys, 'key')})"

@@ -54,32 +54,32 @@ def try_attention(setup: Setup, plan: Plan, image: Tensor) -> None:
             _check_query(method, signals, forward)
         if method.signal_names & NEEDS_TOKEN_SCORES and plan.block_stack and plan.block_stack.no_token_score:
             raise RequestError(
-                f"{method.row.name} asks for the score of each token by itself, and {plan.block_stack.no_token_score}",
+                f"{method.row.name} needs the score of each single token, and {plan.block_stack.no_token_score}",
                 OTHER_METHODS,
             )
         if method.signal_names & NEEDS_COSINES and signals.get("cosines", "").abs().max() > MAX_COSINE:
             raise RequestError(
-                f"{method.row.name} compares cosines, and the scores that the model gives here come of none",
-                "leave the wrapper out that changes them, or choose legrad or maskclip",
+                f"{method.row.name} compares cosine similarities, and the model's scores are not computed from any",
+                "leave out the wrapper that changes them, or choose legrad or maskclip",
             )
         if method.signal_names & NEEDS_ATTENTION:
             method(signals, "")
 
 
 def _check_query(method: BoundMethod, signals: Signals, forward: Forward) -> None:
-    """Check that the score depends on one token behind the last attention, and that its query was captured."""
+    """Check that the score depends on one token after the last attention, and that its query was captured."""
     assert forward.attention_capture is not None
     read = int(signals.get("read", "")[0].sum())
     if read != 1:
         raise RequestError(
-            f"{method.row.name} follows the one token that the score reads behind the last attention, and this "
-            f"network's reads {read or 'none'}",
+            f"{method.row.name} needs a score that reads one token after the last attention, and this network's reads "
+            f"{read or 'none'}",
             OTHER_METHODS,
         )
     if forward.attention_capture.attentions[-1].queries is None:
         raise RequestError(
-            f"{method.row.name} needs the queries and keys of the last attention, and what its softmax is of is no "
-            "product of two factors",
+            f"{method.row.name} needs the queries and keys of the last attention, and the input of its softmax is not "
+            "a product of two tensors",
             OTHER_METHODS,
         )
 
@@ -95,7 +95,7 @@ def note_attention(setup: Setup, plan: Plan, capture: AttentionCapture, signals:
     if setup.signal_names & NEEDS_LAST_ATTENTION:
         rows = signals.get("read", "")[0].nonzero().flatten().tolist()
         if not capture.attentions[-1].is_square:
-            read = f"{pluralize(len(rows), 'query', 'queries')} of the pooling behind them"
+            read = f"{pluralize(len(rows), 'query', 'queries')} of the pooling after them"
         elif all(row < plan.token_layout.prefix for row in rows):
             read = f"the token{'' if len(rows) == 1 else 's'} {', '.join(map(str, rows))}"
         else:

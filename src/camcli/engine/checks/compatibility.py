@@ -17,7 +17,7 @@ ONE_WEIGHT_PER_CHANNEL = frozenset({"gradcam", "gradcam++", "xgradcam", "shapley
 # Signals that need to see every operation of a network, with the reason.
 _NEEDS_ALL_OPERATIONS = {
     NEEDS_ATTENTION: "follows attention through every operation",
-    frozenset({"score_from_layer"}): "runs the part of the network behind a layer alone",
+    frozenset({"score_from_layer"}): "reruns only the part of the network after a layer",
     frozenset({"biases"}): "needs the bias of every operation",
 }
 
@@ -44,7 +44,7 @@ def list_caveats(setup: Setup) -> list[str]:
     if forgotten := describe_lost_box_places(setup):
         notes.append(forgotten)
     if unnamed := setup.why_concepts_unnamed:
-        notes.append(f"no classes are named that a concept speaks for: {unnamed}")
+        notes.append(f"concepts are not labelled with classes: {unnamed}")
     return list(dict.fromkeys(notes))
 
 
@@ -59,13 +59,13 @@ def check_arguments(setup: Setup, layers: Sequence[str]) -> None:
         of_tokens = any(method.signal_names & NEEDS_ATTENTION for method in setup.bound_methods)
         place = "with all attention of a network" if of_tokens else "at the input"
         raise RequestError(
-            f"the method {named} works {place}, so a layer ({', '.join(layers)}) means nothing to it",
-            "name no layer, or choose another method",
+            f"the method {named} works {place}, and takes no layer ({', '.join(layers)})",
+            "leave the layer out, or choose another method",
         )
     if (setup.layout or setup.call) and not layers:
         given = f"the layout {setup.layout}" if setup.layout else f"call {setup.call}"
         raise RequestError(
-            f"{given} was given without the layer it is meant for",
+            f"{given} was given without a layer",
             "name the layer: --layer PATH",
         )
 
@@ -82,11 +82,11 @@ def check_not_opaque(setup: Setup) -> None:
         needs = "changes how gradients pass each ReLU" if method.has_rule else needs
         if closed and needs:
             raise RequestError(
-                f"{method.row.name} {needs}, and {closed[0].description}, which hides what happens inside",
-                f"{closed[0].remedy}, or choose a method that needs no more than a layer, such as gradcam",
+                f"{method.row.name} {needs}, and {closed[0].description}, which hides its operations",
+                f"{closed[0].remedy}, or choose a method that needs only a layer, such as gradcam",
             )
     if setup.uses_layer and closed and not closed[0].name:
-        raise RequestError(f"no layer can be looked at: {closed[0].description}", closed[0].remedy)
+        raise RequestError(f"no layer can be hooked: {closed[0].description}", closed[0].remedy)
 
 
 def explains_pyramid(setup: Setup) -> bool:
@@ -108,8 +108,8 @@ def describe_lost_box_places(setup: Setup) -> str:
     if not formulas:
         return ""
     return (
-        f"{' and '.join(sorted(formulas))} gives each channel one weight, which forgets where a box is, so maps of "
-        "boxes of one class look alike; hirescam, the default, keeps the place"
+        f"{' and '.join(sorted(formulas))} gives each channel a single weight, so maps of boxes of the same class "
+        "look alike; hirescam, the default, keeps their positions"
     )
 
 
@@ -129,8 +129,8 @@ def check_single_tensors(setup: Setup, layers: Sequence[str]) -> None:
     if named and changing:
         raise RequestError(
             f"{' and '.join(changing)} changes a layer's output, and {named!r} is one of several tensors that a "
-            "module gives",
-            "name the module inside that makes it, or choose another method, such as hirescam",
+            "module returns",
+            "name the inner module that computes it, or choose another method, such as hirescam",
         )
 
 
@@ -144,7 +144,7 @@ def check_layers_not_opaque(setup: Setup, layers: Sequence[str]) -> None:
         for closed in find_opaque_modules(setup.module):
             if closed.hides(name):
                 raise RequestError(
-                    f"the layer {name!r} cannot be looked at: {closed.description}",
+                    f"the layer {name!r} cannot be hooked: {closed.description}",
                     f"{closed.remedy}, or choose a layer outside",
                 )
 
@@ -183,22 +183,20 @@ def _check_rescoring(setup: Setup) -> None:
     if rescores and setup.output_spec.task == "detect":
         raise RequestError(*CANNOT_RESCORE_BOXES)
     if setup.group and setup.output_spec.task == "detect":
-        raise RequestError(
-            "a detector looks at each picture by itself, so a group means nothing to it", "leave --group out"
-        )
+        raise RequestError("a detector takes each image separately, so --group cannot be used", "leave --group out")
     if setup.group and (parts := [one.row.name for one in setup.bound_methods if one.signal_names & NEEDS_BLOCKS]):
         raise RequestError(
-            f"{' and '.join(parts)} runs parts of the network again by themselves, and a group's score is of "
-            "exactly its pictures together",
-            "choose a method that needs one forward, such as gradcam or gae, or leave --group out",
+            f"{' and '.join(parts)} reruns parts of the network on other batches, and a group's score needs exactly "
+            "its images",
+            "choose a method with a single forward pass, such as gradcam or gae, or leave --group out",
         )
     if setup.group and (
         rescoring := [one.row.name for one in setup.bound_methods if one.signal_names & (RESCORES | RERUNS_FROM_LAYER)]
     ):
         raise RequestError(
-            f"{' and '.join(rescoring)} asks for the score of changed pictures, many at a time, and a group's score "
-            "is of exactly its pictures together",
-            "choose a method that needs one forward, such as gradcam or hirescam, or leave --group out",
+            f"{' and '.join(rescoring)} scores many changed images at a time, and a group's score needs exactly its "
+            "images",
+            "choose a method with a single forward pass, such as gradcam or hirescam, or leave --group out",
         )
 
 
@@ -207,18 +205,18 @@ def _check_scores(setup: Setup) -> None:
     if signal_names & NEEDS_COSINES and (setup.network is None or setup.network.cosine is None):
         named = " and ".join(method.row.name for method in setup.bound_methods if method.signal_names & NEEDS_COSINES)
         raise RequestError(
-            f"{named} compares a picture with prompts, and this network has none",
-            "choose it for a CLIP model with prompts (--text), or another method, such as legrad or maskclip",
+            f"{named} compares an image with prompts, and this network has none",
+            "use it with a CLIP model and prompts (--text), or choose another method, such as legrad or maskclip",
         )
     if not setup.output_spec.score.is_plain_logit and (own := signal_names & ({"logits", "grad_of"} | NEEDS_COSINES)):
         named = " and ".join(method.row.name for method in setup.bound_methods if own & method.signal_names)
         raise RequestError(
-            f"{named} makes what it explains of all classes' scores itself, so it goes with --score logit alone",
+            f"{named} builds its own score from those of all classes, so it supports --score logit only",
             "leave --score, --versus and --counterfactual out, or choose another method, such as gradcam",
         )
     if setup.output_spec.task == "detect" and setup.output_spec.score.name != "logit":
         raise RequestError(
-            f"a box has one score, which is a probability already: there is no {setup.output_spec.score.name} of it",
+            f"a box has a single score, a probability: there is no {setup.output_spec.score.name} of it",
             "leave --score out",
         )
 
@@ -226,7 +224,7 @@ def _check_scores(setup: Setup) -> None:
 def _check_top_channels(setup: Setup) -> None:
     if setup.top_channels and (setup.fuse != "none" or setup.eigen_smooth):
         raise RequestError(
-            "the strongest channels are shown each by itself, neither fused nor smoothed",
+            "the strongest channels are shown separately, so they cannot be fused or smoothed",
             "leave --fuse and --eigen-smooth out, or name a class as the target",
         )
 
@@ -237,7 +235,7 @@ def _check_channels(setup: Setup) -> None:
     if of_classes and 0 < len(shown) < len(setup.bound_methods):
         raise RequestError(
             f"{shown[0]} shows a channel of the layer, and the other methods explain a class",
-            "ask for them one after the other; or for features: --head none --target channel:12",
+            "run them separately; or explain features: --head none --target channel:12",
         )
 
 
@@ -250,16 +248,16 @@ def _check_fuse(setup: Setup, layers: Sequence[str]) -> None:
         check_fusion(setup, layers)
     for method in setup.bound_methods:
         if setup.fuse == "paper" and method.uses_layer and method.fusion is None:
-            able = ", ".join(one.row.name for one in setup.bound_methods if one.row.fuse) or "none of those asked for"
+            able = ", ".join(one.row.name for one in setup.bound_methods if one.row.fuse) or "none of those named"
             raise RequestError(
-                f"the paper of {method.row.name} does not say how maps of several layers are fused (it does of: "
-                f"{able})",
+                f"the paper of {method.row.name} does not define how maps of several layers are fused (methods whose "
+                f"paper does: {able})",
                 "choose --fuse mean, max or product",
             )
         if setup.fuse != "none" and method.has_rule and method.uses_layer:
             raise RequestError(
-                f"the maps of {method.row.name} are signed, for each colour at the input, and are not fused",
-                "leave --fuse out, or choose a method that works at a layer alone",
+                f"the maps of {method.row.name} are signed and have colours at the input, so they cannot be fused",
+                "leave --fuse out, or choose a method that works only at a layer",
             )
 
 
@@ -276,7 +274,7 @@ def _check_concepts(setup: Setup) -> None:
     }
     if asked := [words for words, is_asked in around.items() if named and is_asked]:
         raise RequestError(
-            f"{named} finds concepts in a layer's activations of the unchanged image, and explains no class, so "
-            f"{asked[0]} means nothing to it",
+            f"{named} finds concepts in the activations of the unchanged image and explains no class, so it cannot be "
+            f"combined with {asked[0]}",
             f"leave {asked[0]} out, or choose another method",
         )

@@ -1,4 +1,4 @@
-"""Dry run: try everything on noise before the first picture."""
+"""Dry run: try everything on noise before the first image."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _try_augmentations(setup: Setup, findings: Findings, image: Tensor, key: Siz
             f"{one.size[0]}x{one.size[1]}" for one in findings.augmentations[key] if one.size not in (None, key[1:])
         }
         if others:
-            setup.add_note(f"explained at other input sizes too: {', '.join(sorted(others))}; the maps' mean is given")
+            setup.add_note(f"maps are averaged over further input sizes: {', '.join(sorted(others))}")
     for words in notes(setup.module):
         setup.add_note(words)
 
@@ -207,8 +207,8 @@ def _fit_augmentation(setup: Setup, findings: Findings, augmentation: Augmentati
             return replace(augmentation, size=size)
     reason = (str(first).strip() or type(first).__name__).splitlines()[0]
     raise RequestError(
-        f"the model does not take its input of {own[0]}x{own[1]} scaled by {augmentation.scale:g}: {reason}",
-        "leave --scales out, or choose a model that takes other sizes",
+        f"the model does not accept its input of {own[0]}x{own[1]} scaled by {augmentation.scale:g}: {reason}",
+        "leave --scales out, or choose a model that accepts other input sizes",
     ) from first
 
 
@@ -216,9 +216,9 @@ def _check_top_channels(setup: Setup, layer: str, plan: Plan) -> None:
     """Check that a layer has the requested number of channels."""
     if setup.top_channels > plan.channel_counts.get(layer, setup.top_channels):
         raise RequestError(
-            f"the {setup.top_channels} strongest channels are asked for, and the layer {layer!r} has "
+            f"the {setup.top_channels} strongest channels are requested, and the layer {layer!r} has "
             f"{plan.channel_counts[layer]}",
-            "ask for fewer: --target channels:top:5",
+            "request fewer: --target channels:top:5",
         )
 
 
@@ -228,13 +228,13 @@ def _note_better_method(setup: Setup, plan: Plan) -> None:
     tokens = any(layout.order == "tokens" for layout in plan.layouts.values())
     if tokens and "gradcam" in methods and "hirescam" not in methods:
         setup.add_note(
-            "of tokens hirescam costs the same as gradcam, with more of its heat on what is asked for, though not "
-            "more of its peaks: docs/methods.md"
+            "for tokens, hirescam costs the same as gradcam and puts more of its heat on the target, though not more "
+            "of its peaks: docs/methods.md"
         )
 
 
 def _try_methods(setup: Setup, plan: Plan, forward: Forward) -> None:
-    """Run the methods on noise, with a few queries at most, so that their errors show before the first picture.
+    """Run the methods on noise, with a few queries at most, so that their errors show before the first image.
 
     Methods of other packages, which may count their calls or keep state, are left out.
 

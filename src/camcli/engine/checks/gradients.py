@@ -43,7 +43,7 @@ def check_score_depends(setup: Setup, plan: Plan, image: Tensor) -> None:
 
 
 def _check_zero_gradient(setup: Setup, findings: Findings, name: str, image: Tensor) -> None:
-    """Check whether a gradient that is zero on noise may be non-zero on pictures; if so, add a note.
+    """Check whether a gradient that is zero on noise may be non-zero on images; if so, add a note.
 
     Raises:
         LayerError: the gradient is cut off.
@@ -56,9 +56,8 @@ def _check_zero_gradient(setup: Setup, findings: Findings, name: str, image: Ten
         raise no_gradient_error(setup.module, layers, owner)
     findings.vanished_layers.add(name)
     setup.add_note(
-        f"on noise the score's gradient by the layer {name!r} is zero everywhere, though the score is made of it: "
-        "by weights that are zero, a ReLU that is shut, or a sigmoid or softmax that is sure; each picture decides "
-        "whether it has a map"
+        f"on noise, the gradient of the score at the layer {name!r} is zero everywhere, though the score depends on "
+        "it: weights of zero, inactive ReLUs, or a saturated sigmoid or softmax; images may still have maps"
     )
 
 
@@ -72,4 +71,4 @@ def check_completeness(setup: Setup, signals: Signals) -> None:
         signals.get("biases", "")
     except PictureError as error:
         named = " and ".join(method.row.name for method in setup.bound_methods if "biases" in method.signal_names)
-        raise RequestError(f"{named} cannot be had of this network: {error.message}", error.hint) from None
+        raise RequestError(f"{named} cannot be computed for this network: {error.message}", error.hint) from None

@@ -47,8 +47,8 @@ def check_call(setup: Setup, has_targets: bool, region: Tensor | None) -> None:
     if not has_targets and setup.explains_channels:
         named = " and ".join(method.row.name for method in setup.bound_methods)
         raise RequestError(
-            f"{named} shows a channel of the layer, and none is named",
-            "name some: --target channel:12,99; or those that matter most to the class: --target channels:top:5",
+            f"{named} shows a channel of the layer, and no channel is given",
+            "give channels: --target channel:12,99; or those that matter most to the class: --target channels:top:5",
         )
 
 
@@ -63,8 +63,8 @@ def check_input_channels(setup: Setup, image: Float[Tensor, "n d h w"]) -> None:
         wanted = find_input_channels(setup.module, (image.shape[2], image.shape[3]), given)
     if wanted not in (None, given):
         raise RequestError(
-            f"the network takes images of {format_channels(wanted)}, and these have {given}",
-            f"give a batch of such: (n, {wanted}, h, w)",
+            f"the network takes images with {format_channels(wanted)}, and these have {given}",
+            f"give a batch (n, {wanted}, h, w)",
         )
 
 

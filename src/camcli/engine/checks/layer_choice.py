@@ -75,9 +75,9 @@ def _check_not_quantised(setup: Setup, image: Tensor) -> None:
             passes = torch.autograd.grad(total, leaf, allow_unused=True)[0] is not None
     if not passes:
         raise RequestError(
-            f"the network computes in whole numbers (quantised) at {parts[0]!r}, which no gradient passes",
-            "explain the network that it was made of, in floating point; or name a layer and a method that needs "
-            "no gradient: --method eigencam, scorecam, ablationcam, ...",
+            f"the network is quantised at {parts[0]!r}, and no gradient passes integer arithmetic",
+            "explain the floating-point model that it was made from; or name a layer and a method that needs no "
+            "gradient: --method eigencam, scorecam, ablationcam, ...",
         )
 
 

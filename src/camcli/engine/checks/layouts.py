@@ -40,14 +40,14 @@ def read_layout(setup: Setup, name: str, activations: Activations, image: Tensor
     """
     if name not in activations and activations.calls[name]:
         raise RequestError(
-            f"the layer {name!r} has no run {setup.call}: it runs {format_times(activations.calls[name])} in one "
-            "forward",
+            f"the layer {name!r} has no call {setup.call}: it is called {format_times(activations.calls[name])} per "
+            "forward pass",
             "give a smaller --call, or leave it out for the last",
         )
     if name not in activations:
         raise RequestError(
-            f"the layer {name!r} does not run when the model is given an image",
-            "choose another; `camcli layers MODEL` lists those that do",
+            f"the layer {name!r} is not called when the model is run on an image",
+            "choose another; `camcli layers MODEL` lists those that are",
         )
     _note_choice(setup, name, activations)
     shape = tuple(activations[name].shape)
@@ -69,8 +69,8 @@ def read_layout(setup: Setup, name: str, activations: Activations, image: Tensor
     if layout.prefix and facts[0] is None:
         cells = "x".join(map(str, layout.grid))
         setup.add_note(
-            f"the layer {name!r} is read as {layout}, by its shape; "
-            f"if those tokens stand behind the patches: --layout {layout.order}:0:{cells}"
+            f"the layer {name!r} is read as {layout}, by its shape; if those tokens come after the patches: --layout "
+            f"{layout.order}:0:{cells}"
         )
     return layout
 
@@ -83,11 +83,10 @@ def _check_rows(setup: Setup, shape: tuple[int, ...], count: int) -> None:
         return
     form = "x".join(map(str, shape))
     rows = f"{frames} frames ({form})" if frames else f"{pluralize(shape[0], 'row')} ({form})"
-    pictures = f"a group of {pluralize(count, 'picture')}" if setup.group else pluralize(count, "picture")
+    pictures = f"a group of {pluralize(count, 'image')}" if setup.group else pluralize(count, "image")
     raise RequestError(
-        f"its output has {rows} for {pictures}, so its rows are no pictures",
-        "choose a layer where each picture has a row of its own; a wrapper may reshape before and behind it as it "
-        "likes",
+        f"its output has {rows} for {pictures}, so its rows do not correspond to images",
+        "choose a layer with one row per image; a wrapper may reshape before and after it",
     )
 
 
@@ -95,12 +94,14 @@ def _note_choice(setup: Setup, name: str, activations: Activations) -> None:
     """Add notes on the call and the tensor of a layer that are explained, if there are several."""
     calls, parts = activations.calls[name], activations.tensor_counts[name]
     if calls > 1:
-        turn = f"run {setup.call}" if setup.call else "the last"
-        setup.add_note(f"the layer {name!r} runs {format_times(calls)} in one forward; {turn} is explained (--call N)")
+        turn = f"call {setup.call}" if setup.call else "the last"
+        setup.add_note(
+            f"the layer {name!r} is called {format_times(calls)} per forward pass; {turn} is explained (--call N)"
+        )
     if parts > 1:
         place = setup.runner.tensor_indices.get(name, 0)
         which = f"number {place + 1}, on which the score depends," if place else "the first"
-        setup.add_note(f"the layer {name!r} gives {parts} tensors; {which} is explained")
+        setup.add_note(f"the layer {name!r} returns {parts} tensors; {which} is explained")
 
 
 def format_times(count: int) -> str:

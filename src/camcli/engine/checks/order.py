@@ -1,4 +1,4 @@
-"""Check that each row of a layer's output belongs to the picture in that place of the group."""
+"""Check that each row of a layer's output belongs to the image in that place of the group."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from camcli.engine.layers.probe import noise_like
 from camcli.engine.setup import Setup
 from camcli.methods.rounding import reduced_precision_eps
 
-# Least relative change of a layer's output for a picture that is replaced.
+# Least relative change of a layer's output for an image that is replaced.
 ORDER_TOLERANCE = 1e-4
 
 
 def check_order(setup: Setup, plan: Plan, images: Tensor) -> None:
-    """Check that each row of the layers' output belongs to the picture in that place of the group.
+    """Check that each row of the layers' output belongs to the image in that place of the group.
 
-    One run per bit replaces the pictures whose number has that bit, so that the runs that change a row identify its
-    picture.
+    One run per bit replaces the images whose number has that bit, so that the runs that change a row identify its
+    image.
     """
     count = len(images)
     others = noise_like(images, seed=1)
@@ -41,15 +41,15 @@ def check_order(setup: Setup, plan: Plan, images: Tensor) -> None:
         where = f"the layer {name!r}" if name in setup.layers else name
         if bool((codes & numbers != numbers).any()):
             row = int((codes != numbers).nonzero()[0])
-            of = f"is of picture {int(codes[row])}" if 1 <= int(codes[row]) <= count else "is not of that picture"
+            of = f"is of image {int(codes[row])}" if 1 <= int(codes[row]) <= count else "is not of that image"
             raise RequestError(
-                f"the pictures of a group are in another order at {where}: row {row + 1} of {count} {of}",
-                "keep their order on the way there: reshape without transposing",
+                f"the images of a group are in another order at {where}: row {row + 1} of {count} {of}",
+                "keep their order up to there: reshape without transposing",
             )
         if bool((codes != numbers).any()):
             setup.add_note(
-                f"the images of a group meet before {where}: its output for one depends on the others, and so "
-                "do the maps"
+                f"the images of a group are mixed before {where}: its output for one depends on the others, and so do "
+                "the maps"
             )
 
 

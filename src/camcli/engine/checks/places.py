@@ -94,7 +94,7 @@ def locate_cells(
         if findings.even_steps[key]:
             found = {name: even_location(layout.grid, size) for name, layout in layouts.items()}
         else:
-            # If every layer runs once, the forward can stop behind the last.
+            # If every layer runs once, the forward can stop after the last.
             stop_early = all(activations.calls[name] == 1 for name in layouts) and not find_opaque_modules(setup.module)
             found = _measure(setup, layouts, image, stop_early)
         findings.locations[key] = found

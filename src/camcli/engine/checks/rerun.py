@@ -1,4 +1,4 @@
-"""Find the parts of a network that can be rerun alone, and check the reruns on one image before the first picture."""
+"""Find the parts of a network that can be rerun alone, and check the reruns on noise before the first image."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ def prepare_checkpointing(runner: Runner, plan: Plan, images: Tensor) -> str:
         before = _compute_gradients(runner, plan, images)
     best = choose_parts(whole)
     if not best.bytes_before:
-        return _skip_checkpointing(plan, "nothing is kept for a way back")
+        return _skip_checkpointing(plan, "no activations are stored for a backward pass")
     if best.bytes_after > (1 - MIN_SAVING) * best.bytes_before:
-        return _skip_checkpointing(plan, "no part of the network keeps much more than what it is given")
+        return _skip_checkpointing(plan, "no part of the network stores much more than its input")
     plan.checkpointed_modules = best.parts
     try:
         same = all(map(partial(_agrees, runner), before, _compute_gradients(runner, plan, images)))
     except Exception as error:  # any error means that these parts cannot be recomputed
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return _skip_checkpointing(plan, f"the parts of the network cannot be computed again: {reason}")
+        return _skip_checkpointing(plan, f"the parts of the network cannot be recomputed: {reason}")
     if not same:
-        return _skip_checkpointing(plan, "the parts of the network give another output when they are computed again")
-    return best.describe(runner.module, "group" if len(images) > 1 else "picture")
+        return _skip_checkpointing(plan, "the parts of the network give a different output when they are recomputed")
+    return best.describe(runner.module, "group" if len(images) > 1 else "image")
 
 
 def _skip_checkpointing(plan: Plan, reason: str) -> str:
     plan.checkpointed_modules = ()
-    return f"--recompute changes nothing here: {reason}"
+    return f"--recompute has no effect here: {reason}"
 
 
 def _compute_gradients(runner: Runner, plan: Plan, images: Tensor) -> list[Tensor]:
@@ -85,15 +85,15 @@ def prepare_replay(runner: Runner, plan: Plan, name: str, images: Tensor) -> str
     if not replay_plan.whole_network:
         return ""
     return (
-        f"what lies behind the layer {name!r} cannot be run alone, so the whole network runs again for each "
-        "change of what it says: slower, and the same maps"
+        f"the part of the network after the layer {name!r} cannot be run alone, so the whole network runs for each "
+        "change of its output: slower, with the same maps"
     )
 
 
 def _record(
     runner: Runner, layer: nn.Module, call: int, leaf: Tensor, part: int = 0
 ) -> tuple[Predictions, Recording, frozenset[nn.Module]]:
-    """Run the network and record what a rerun behind a layer needs; return also the modules whose output is copied."""
+    """Run the network and record what a rerun after a layer needs; return also the modules whose output is copied."""
     copied: frozenset[nn.Module] = frozenset()
     for _ in range(3):
         with record(runner.module, layer, call, 1, copied, part) as recording, torch.no_grad():
@@ -114,7 +114,7 @@ def _find_replay_plan(
     pair: Tensor,
     run: Callable[..., Predictions],
 ) -> ReplayPlan:
-    """Find a plan that correctly reruns the part behind a layer, for a pair of an unchanged and a changed output."""
+    """Find a plan that correctly reruns the part after a layer, for a pair of an unchanged and a changed output."""
     changed = run(given=pair[1:], replay_plan=ReplayPlan(whole_network=True)).scores(0)
 
     def is_correct(replay_plan: ReplayPlan) -> bool:
@@ -196,8 +196,8 @@ def prepare_blocks(runner: Runner, plan: Plan, capture: AttentionCapture, images
         else block_stack
     )
     return (
-        "what lies behind the last block cannot be run alone, so the whole network runs again for all that is "
-        "asked of it: slower, and the same maps"
+        "the part of the network after the last block cannot be run alone, so the whole network runs for each of its "
+        "evaluations: slower, with the same maps"
         if replay_plan.whole_network
         else ""
     )
@@ -207,20 +207,18 @@ def _check_blocks(
     runner: Runner, blocks: Sequence[nn.Module], calls: Mapping[nn.Module, BlockCall], output: Tensor
 ) -> None:
     if not blocks and output.ndim != 2:
-        raise no_blocks_error(
-            "it has one attention alone, so nothing tells which of the modules around it is its block"
-        )
+        raise no_blocks_error("it has a single attention, so it is unknown which of the modules around it is its block")
     shapes = {tuple(tensor.shape) for call in calls.values() for tensor in (call.tokens, call.output)}
     forms = " and ".join("x".join(map(str, shape)) for shape in sorted(shapes))
     if len(shapes) > 1:
-        raise no_blocks_error(f"what they are handed and hand on has several shapes ({forms})")
+        raise no_blocks_error(f"their inputs and outputs have several shapes ({forms})")
     if any(shape[0] != 1 for shape in shapes):
-        raise no_blocks_error(f"what they hand on is {forms} for one image, so its rows are no images")
+        raise no_blocks_error(f"their output is {forms} for one image, so its rows do not correspond to images")
     for block in blocks:
         with torch.no_grad(), AttentionCapture(1, with_values=False, graph_from=-1):
             rerun_output = calls[block].run(block)
         if not _agrees(runner, rerun_output, calls[block].output):
-            raise no_blocks_error(f"run again on the same tokens, a {type(block).__name__} hands on others")
+            raise no_blocks_error(f"rerun on the same tokens, a {type(block).__name__} returns different ones")
 
 
 def _probe_single_token(
@@ -236,7 +234,7 @@ def _probe_single_token(
     assert layout is not None
     if tokens.ndim != 3:
         return replace(
-            block_stack, no_token_score="its blocks hand on maps, and no sequences of which one token could be all"
+            block_stack, no_token_score="its blocks return maps, not sequences, so single tokens cannot be scored"
         )
     found: dict[int, Tensor] = {}
     # A patch that is not the first, since the tail may read only the first token.
@@ -248,11 +246,15 @@ def _probe_single_token(
         except Exception:  # any error means that this number of copies does not work
             continue
     if not found:
-        return replace(block_stack, no_token_score="what lies behind its blocks cannot be run on copies of one token")
+        return replace(
+            block_stack,
+            no_token_score="the part of the network after its blocks cannot be run on copies of one token",
+        )
     few, many = found[min(found)], found[max(found)]
     if not _agrees(runner, few, many, max(REPLAY_TOLERANCE, COPY_TOLERANCE_EPS * torch.finfo(tokens.dtype).eps)):
         return replace(
-            block_stack, no_token_score="what lies behind its blocks tells tokens by their places, or mixes neighbours"
+            block_stack,
+            no_token_score="the part of the network after its blocks depends on token positions or mixes neighbours",
         )
     shorter = 1 if block_stack.replay_plan.whole_network else tokens.shape[1] // min(found)
     return replace(

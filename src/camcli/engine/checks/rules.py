@@ -16,8 +16,8 @@ def check_rules(setup: Setup, rules: BackwardRules, score: Tensor, image: Tensor
     if unseen := count_hidden_relus(score):
         names = " and ".join(method.row.name for method in setup.bound_methods if method.has_rule)
         raise RequestError(
-            f"{names} needs to see every ReLU, and {unseen} of this network's are computed in compiled or scripted "
-            "code, which hides them",
+            f"{names} changes the gradient of every ReLU, and {unseen} of this network's are inside compiled or "
+            "scripted code",
             f"explain the network as Python code, or {_suggest_method(setup, image)}",
         )
     for everywhere in (False, True):
@@ -33,15 +33,15 @@ def _check_rule(setup: Setup, named: str, rules: BackwardRules, everywhere: bool
     if not rules.count and not (everywhere and others):
         extend = "extend it by -o activations=all, which no paper does, or " if others else ""
         raise RequestError(
-            f"{named} is defined by what it does at ReLUs, and this network meets none"
+            f"{named} is defined by a rule for ReLUs, and this network has none"
             + (f"; its activations are {others}" if others else ""),
             extend + _suggest_method(setup, image),
         )
     if others and everywhere:
         counts = ", ".join(f"{name} ({count})" for name, count in sorted(rules.other_activations.items()))
         setup.add_note(
-            f"the paper of {named} defines its rule at ReLUs only ({rules.count or 'none'} here); extended by us, it "
-            f"is followed at {counts} too"
+            f"the paper of {named} defines its rule at ReLUs only ({rules.count or 'none'} here); as our extension, "
+            f"it is applied at {counts} too"
         )
     elif others:
         setup.add_note(f"{rules.count} ReLUs follow the rule of {named}; {others} pass the plain gradient")

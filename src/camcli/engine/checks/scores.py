@@ -123,6 +123,6 @@ def check_labels(setup: Setup, classes: int | None) -> None:
     """
     if classes is not None and setup.network and len(setup.network.labels) != classes:
         raise RequestError(
-            f"the model gives {classes} scores, but {len(setup.network.labels)} classes are named",
+            f"the model returns {classes} scores, but {len(setup.network.labels)} classes are named",
             "give the names of all its classes: --labels FILE, one name a line",
         )

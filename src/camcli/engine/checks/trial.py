@@ -93,30 +93,28 @@ class Trial:
         found = []
         if self.gives_probabilities and asked and activation in ("softmax", "sigmoid"):
             found.append(
-                f"{self.probabilities_note}, and --activation {activation} makes probabilities of them once more, "
-                "as it says; leave it out to have them as they are"
+                f"{self.probabilities_note}, and --activation {activation} is applied to them again; leave it out to "
+                "use them unchanged"
             )
         elif self.gives_probabilities and activation == "probabilities" and not asked:
             found.append(
-                f"{self.probabilities_note}: they are shown as given, and they are what is explained, not logits; "
-                "where one is nearly 0 or 1 its gradient vanishes; if they are scores after all, say what makes "
-                "probabilities of them: --activation"
+                f"{self.probabilities_note}: they are shown and explained unchanged, instead of logits; where one is "
+                "nearly 0 or 1 its gradient vanishes; if they are logits after all, set --activation"
             )
         if self.change_between_runs:
             found.append(
-                f"the model does not give the same output twice for one image: on noise its {self.noun} move by "
-                f"{self.change_between_runs:.0%}{self.cause}; so every run draws other maps, and what was done before "
-                "is one draw of many"
+                f"the model's output is not deterministic: on noise its {self.noun} change between runs by "
+                f"{self.change_between_runs:.0%}{self.cause}; so maps differ from run to run"
             )
         if self.change_in_batch:
             found.append(
-                "the model's output for an image depends on the others in its batch: on noise its scores move by "
-                f"{self.change_in_batch:.0%} beside another{self.cause}; each picture is explained in a batch of its "
-                "own (pictures that belong together: --group)"
+                "the model's output for an image depends on the others in its batch: on noise its scores change by "
+                f"{self.change_in_batch:.0%} beside another{self.cause}; each image is explained in a batch of its "
+                "own (images that belong together: --group)"
             )
         if self.batch_error:
             found.append(
-                f"the model fails on two pictures at once ({self.batch_error}), so each is explained in a batch of its "
+                f"the model fails on two images at once ({self.batch_error}), so each is explained in a batch of its "
                 "own"
             )
         return found
@@ -202,7 +200,7 @@ class _GradientTakenError(RuntimeError):
 
 
 def _drop(_nothing: Any) -> Tensor:
-    raise _GradientTakenError("nothing was kept for a way back")
+    raise _GradientTakenError("no activations were stored for a backward pass")
 
 
 def _are_probabilities(run: RunScores, first: Tensor, is_bounded: bool | None, image: Tensor) -> bool:
@@ -255,7 +253,7 @@ class _RandomnessWatch(TorchFunctionMode):
         elif (name := getattr(func, "__name__", "")) in _RANDOM_FUNCTIONS:
             self.draws.append(f"{name} draws random numbers{self._where}")
         elif func is nn.functional.batch_norm and kwargs.get("training", args[5] if len(args) > 5 else False):
-            self.batch_norms.append(f"a batch norm takes its statistics from the batch{self._where}")
+            self.batch_norms.append(f"a batch norm uses batch statistics{self._where}")
         return func(*args, **kwargs)
 
     @property
@@ -276,5 +274,5 @@ def _run_watched(module: nn.Module, run: RunScores, images: Tensor) -> tuple[Ten
 
 def _find_cause(watch: Sequence[str]) -> str:
     found = list(dict.fromkeys(watch))
-    more = f", and {len(found) - 1} more such" if len(found) > 1 else ""
+    more = f", and {len(found) - 1} more" if len(found) > 1 else ""
     return f" ({found[0]}{more})" if found else ""

@@ -217,7 +217,7 @@ class AttentionCapture(TorchFunctionMode):
         query = given["query"]
         extra = any(given.get(name) is not None for name in ("bias_k", "bias_v", "static_k", "static_v"))
         if query.ndim != 3 or extra or given.get("add_zero_attn"):
-            self._add_unsupported("nn.MultiheadAttention without a batch, or with keys of its own beside the tokens'")
+            self._add_unsupported("nn.MultiheadAttention on unbatched tokens, or with extra keys besides the tokens'")
             return result
         if query.shape[1] != self._images:
             self._add_unsupported(
@@ -244,7 +244,7 @@ class AttentionCapture(TorchFunctionMode):
         if len(weights) != self._images or weights.ndim not in (3, 4):
             pieces = "over parts of the image"
             if len(weights) > self._images:
-                pieces = "in windows" if weights.ndim > 3 else "with windows or heads among the samples"
+                pieces = "in windows" if weights.ndim > 3 else "with windows or heads in the batch dimension"
             self._add_unsupported(
                 f"attention {pieces} (weights of shape {format_shape(weights)} "
                 f"for {format_count(self._images, 'image')})"

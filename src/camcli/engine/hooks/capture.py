@@ -46,7 +46,7 @@ class Activations(dict[str, Tensor]):
 def _no_such_tensor(name: str, tensor_name: str, output: object) -> RequestError:
     there = ", ".join(tensors_by_name(output)) or "none by name"
     return RequestError(
-        f"the layer {name!r} names the tensor {tensor_name!r} of what its module gives, and there is none of that name",
+        f"the layer {name!r} selects the tensor {tensor_name!r} of its module's output, which has no such tensor",
         f"there are: {there}",
     )
 

@@ -61,14 +61,12 @@ class CheckpointPlan:
     bytes_after: int
 
     def describe(self, model: nn.Module, unit: str) -> str:
-        """Describe the plan for a message; ``unit`` is what the sizes are for, a picture or a group."""
+        """Describe the plan for a message; ``unit`` is what the sizes are for, an image or a group."""
         first = next(name for name, part in model.named_modules() if part is self.parts[0])
         several = f"{len(self.parts)} parts of the network, from {first!r} on, are"
         parts = several if len(self.parts) > 1 else f"the part {first!r} of the network is"
         after, before = _format_mebibytes(self.bytes_after), _format_mebibytes(self.bytes_before)
-        return (
-            f"{parts} computed again on the way back, for which about {after} are kept for a {unit} instead of {before}"
-        )
+        return f"{parts} recomputed in the backward pass: about {after} are stored for each {unit} instead of {before}"
 
 
 @contextmanager

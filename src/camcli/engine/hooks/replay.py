@@ -1,4 +1,4 @@
-"""Rerun of the part of a network behind a layer, with recorded outputs for everything before it."""
+"""Rerun of the part of a network after a layer, with recorded outputs for everything before it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class ReplayPlan:
-    """Plan for rerunning the part of a network behind a layer.
+    """Plan for rerunning the part of a network after a layer.
 
     Attributes:
         copied: the modules whose output is changed in place later, so that copies of it are kept and handed out.
@@ -147,7 +147,7 @@ def record(
 def replay(
     layer: nn.Module, recording: Recording, given: Tensor | None, plan: ReplayPlan, variants: int = 0
 ) -> Iterator[None]:
-    """Replay the recorded outputs while the block runs, so that one forward computes only what is behind the layer.
+    """Replay the recorded outputs while the block runs, so that one forward computes only what is after the layer.
 
     Every recorded call returns its recorded output, repeated for each of the ``k`` variants of each image; the
     variants of one image are consecutive. Afterwards all modules are restored.
@@ -185,7 +185,7 @@ def replay(
 def required_outputs(
     layer: nn.Module, recording: Recording, images: Tensor, run: Callable[[Tensor], Tensor]
 ) -> frozenset[int]:
-    """Find the recorded calls that the score depends on when only the part behind the layer runs.
+    """Find the recorded calls that the score depends on when only the part after the layer runs.
 
     Args:
         layer: the layer.

@@ -68,7 +68,7 @@ def replace_tensor(output: object, old: Tensor, new: Tensor) -> object:
 def no_tensor_error(name: str, layer: nn.Module, output: object) -> RequestError:
     """Return the error for a layer whose output holds no floating-point tensor."""
     return RequestError(
-        f"the layer {name!r} ({type(layer).__name__}) gives {type(output).__name__}, not a tensor of numbers",
+        f"the layer {name!r} ({type(layer).__name__}) returns {type(output).__name__}, not a tensor of numbers",
         "choose another layer; `camcli layers MODEL` lists them",
     )
 

@@ -60,7 +60,7 @@ def layer_output(model: nn.Module, name: str, images: Tensor, call: int = 0, ten
         handle.remove()
     if not found:
         raise RequestError(
-            f"the layer {name!r} {f'has no run {call}' if runs else 'does not run'} on these pictures",
+            f"the layer {name!r} {f'has no call {call}' if runs else 'is not called'} for these images",
             "choose another layer; `camcli layers MODEL` lists them",
         )
     return found[0]

@@ -111,8 +111,8 @@ def find_blocks(attentions: Sequence[Attention]) -> list[nn.Module]:
         own = [module for module in one.module_stack if module not in others]
         if not own:
             raise no_blocks_error(
-                f"its attention {number} is computed in {type(one.module_stack[-1]).__name__} itself, "
-                "which computes others too"
+                f"its attention {number} is computed by {type(one.module_stack[-1]).__name__}, which computes others "
+                "too"
             )
         blocks.append(own[0])
     return blocks
@@ -143,8 +143,8 @@ def module_after_attention(block: nn.Module, call: BlockCall) -> nn.Module:
         if bool((others - tokens - noise).abs().max() <= allowed):
             return module
     raise no_blocks_error(
-        f"in a {type(block).__name__} no module is handed the tokens as attention left them, so what attention adds to "
-        "them cannot be told from what else is added"
+        f"in a {type(block).__name__} no module takes the tokens right after attention is added, so the contribution "
+        "of attention cannot be separated"
     )
 
 
@@ -179,12 +179,12 @@ def attention_update(
 
 @dataclass(frozen=True, slots=True)
 class BlockStack:
-    """Blocks of a network, and the part behind the last of them.
+    """Blocks of a network, and the part after the last of them.
 
     Attributes:
         blocks: in running order; empty where the only attention is a pooling.
-        tail: the last block, behind which the network is replayed; or the attention pooling.
-        replay_plan: the plan for replaying the part behind ``tail``.
+        tail: the last block, after which the network is replayed; or the attention pooling.
+        replay_plan: the plan for replaying the part after ``tail``.
         batch_size: the number of token sequences that this part takes at once.
         pools_by_attention: whether this part pools the blocks' tokens by attention.
         after_attention: by block the module whose input is the residual sum after attention, where it is needed.
@@ -206,4 +206,4 @@ class BlockStack:
 
 def no_blocks_error(reason: str) -> RequestError:
     """Return the error for a network whose blocks cannot be rerun by themselves."""
-    return RequestError(f"the blocks of this network cannot be run by themselves: {reason}", _OTHER_METHODS)
+    return RequestError(f"the blocks of this network cannot be run separately: {reason}", _OTHER_METHODS)

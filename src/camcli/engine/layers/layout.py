@@ -25,7 +25,7 @@ class Layout:
             ``(n, c, t)``, or films ``(g, c, t, h, w)`` whose ``n = g t`` frames are the images of a group.
         grid: rows and columns of the map.
         prefix: tokens before the first patch.
-        suffix: tokens behind the last patch.
+        suffix: tokens after the last patch.
     """
 
     order: Order
@@ -161,7 +161,7 @@ def parse_layout(word: str, shape: Sequence[int], images: int = 1) -> Layout:
         raise RequestError(
             f"its output of shape {form} cannot be read as {word}: of {length} tokens, {before} + {rows} x {columns} "
             + (f"leave {behind}" if behind > 0 else f"are {-behind} too many"),
-            "give the number of tokens in front of the patches, and the rows and columns of the patches",
+            "give the number of tokens before the patches, and the rows and columns of patches",
         )
     return Layout("tokens" if order == "tokens" else "ncl", (rows, columns), int(before), behind)
 
@@ -244,17 +244,17 @@ def decide(candidates: Sequence[Layout], shape: Sequence[int], unambiguous: froz
     form = "x".join(map(str, shape))
     if len(shape) == 5:
         raise RequestError(
-            f"its output of shape {form} is a volume or a video, and a map lies in the image plane",
+            f"its output of shape {form} is a volume or a video, and maps are two-dimensional",
             "choose a layer whose output has rows and columns only; `camcli layers MODEL` lists them",
         )
     if not candidates:
         raise RequestError(
             f"its output of shape {form} has no spatial grid, so no map can be made of it",
-            "choose a layer before pooling; `camcli layers MODEL` lists those with a grid; "
-            "or say how it is to be read: --layout tokens:PREFIX:HxW",
+            "choose a layer before pooling; `camcli layers MODEL` lists those with a grid; or give its layout: "
+            "--layout tokens:PREFIX:HxW",
         )
     raise RequestError(
         f"its output of shape {form} can be read in {len(candidates)} ways: {', or '.join(map(str, candidates))}",
-        "say which: --layout nchw, nhwc, tokens:PREFIX:HxW or ncl:PREFIX:HxW; or choose a neighbouring layer; "
+        "choose one: --layout nchw, nhwc, tokens:PREFIX:HxW or ncl:PREFIX:HxW; or choose a neighbouring layer; "
         "`camcli layers MODEL` shows how each is read",
     )

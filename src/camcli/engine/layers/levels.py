@@ -57,7 +57,7 @@ def _add_pyramid(found: dict[str, list[str]], name: str, output: Any, images: in
 def _find_used_pyramids(
     module: nn.Module, image: Tensor, read: Callable[[Any, int], Predictions], found: dict[str, list[str]]
 ) -> list[list[str]]:
-    """Return those pyramids that modules with weights behind them use, the last first."""
+    """Return those pyramids that modules with weights after them use, the last first."""
     names = [name for some in found.values() for name in some]
     places = {name: find_layer(module, name) for name in names}
     weighted = {name for name, part in module.named_modules() if any(True for _ in part.parameters(recurse=False))}

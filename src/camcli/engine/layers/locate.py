@@ -31,7 +31,7 @@ MAX_PIXELS, REDUCED_SIDE = 2**18, 224
 FEW_LAYERS = 2
 # The offset in strides from which on the layout of tokens is taken to be wrong.
 MISREAD_OFFSET = 0.75
-MISREAD = "its tokens look elsewhere by about a cell, as do tokens that are read wrongly"
+MISREAD = "the receptive fields of its tokens are off by about a cell, as with a wrong layout"
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +232,9 @@ def transfer_location(
     steps = zip(size, before, grid, found.grid, here.stride, strict=True)
     if any(side - old != (cells - fewer) * stride for side, old, cells, fewer, stride in steps):
         return GridLocation(
-            grid, stride=Placement.even(grid, size).stride, unknown_reason="its cells are others at other sizes"
+            grid,
+            stride=Placement.even(grid, size).stride,
+            unknown_reason=("its grid changes irregularly with the input size"),
         )
     y, x = (
         (side - (cells - 1) * stride) / 2 - first
@@ -258,27 +260,28 @@ def describe_locations(found: Mapping[str, GridLocation], size: tuple[int, int])
             continue  # an uncertain layout of tokens has a note of its own
         if one.unknown_reason:
             words.append(
-                f"where the layer {name!r} looks cannot be measured ({one.unknown_reason}): its cells are drawn "
-                "as if they shared the input evenly"
+                f"the receptive fields of the layer {name!r} cannot be located ({one.unknown_reason}): its cells are "
+                "drawn evenly spread over the input"
             )
         elif one.placement and one.stride == Placement.even(one.grid, size).stride:
             (y, x), (down, across) = one.offset, one.stride
             words.append(
-                f"the layer {name!r} looks {_describe_offset(x, 'left', 'right')} and "
-                f"{_describe_offset(y, 'up', 'down')} of where its cells of {across:g}x{down:g} pixels would lie "
-                "evenly, and its maps are drawn where it looks (--placement even: not)"
+                f"the receptive fields of the layer {name!r} are shifted by {_describe_offset(x, 'left', 'right')} "
+                f"and {_describe_offset(y, 'up', 'down')} from an even grid of {across:g}x{down:g} pixels a cell, and "
+                "its maps are drawn there (--placement even: on the even grid)"
             )
         elif one.placement:
             x, y, across, down = one.placement.numbers
             words.append(
-                f"the {rows}x{columns} cells of {name} do not divide {size[0]}x{size[1]} evenly: they are drawn where "
-                f"they look, {across:g} pixels apart from x {x:g} and {down:g} from y {y:g} on (--placement even: not)"
+                f"the {rows}x{columns} cells of {name} do not divide {size[0]}x{size[1]} evenly: they are drawn at "
+                f"their receptive fields, {across:g} pixels apart from x {x:g} and {down:g} from y {y:g} on "
+                "(--placement even: on an even grid)"
             )
     return words
 
 
 def _describe_offset(offset: float, before: str, behind: str) -> str:
-    return f"{abs(offset):g} pixels {before if offset > 0 else behind}" if offset else "0 pixels aside"
+    return f"{abs(offset):g} pixels {before if offset > 0 else behind}" if offset else "0 pixels"
 
 
 def _make_location(axes: Sequence[_Axis], size: tuple[int, int], unknown: str) -> GridLocation:
@@ -331,7 +334,7 @@ def _measure_lines(
             if total.requires_grad:
                 (back,) = torch.autograd.grad(total, [given], retain_graph=True, allow_unused=True)
             if back is None or not bool(back.any()):
-                unknown[name] = "no gradient goes back from it to the input"
+                unknown[name] = "no gradient flows from it to the input"
                 break
             squared = back.detach().double().square().sum((1, 3 - dimension)).cpu().numpy()
             axis.lines += [(line, _normalise_profile(squared[row])) for row, line in enumerate(lines)]

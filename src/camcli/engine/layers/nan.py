@@ -48,7 +48,7 @@ def score_depends_on(
 
 
 def find_first_non_finite(module: nn.Module, image: Float[Tensor, "1 d h w"]) -> str:
-    """Describe the first module whose output holds NaN or infinite values, for a message; empty if none does."""
+    """Describe the first module whose output contains NaN or infinite values, for a message; empty if none does."""
     found: list[str] = []
     kinds = dict(module.named_modules())
 

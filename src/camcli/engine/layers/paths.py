@@ -8,7 +8,7 @@ from torch import nn
 
 from camcli.base.errors import RequestError, did_you_mean
 
-# One dotted part: a name, index or glob, and any number of [index] or [slice] behind it.
+# One dotted part: a name, index or glob, and any number of [index] or [slice] after it.
 _PART = re.compile(r"(?P<name>[^\[\]]*)(?P<brackets>(?:\[[^\[\]]+\])*)")
 _SLICE = re.compile(r"(?:-?\d+)?:(?:-?\d+)?(?::(?:-?[1-9]\d*)?)?")
 _INDEX = re.compile(r"-?\d+")
@@ -82,8 +82,9 @@ def _resolve_either(model: nn.Module, path: str, wrapped: nn.Module | None) -> l
     lost = [name for name, full in found if full is None]
     if lost:
         raise RequestError(
-            f"the layer {lost[0]!r} is the wrapped model's, and the wrapper ({type(model).__name__}) does not hold it",
-            f"it holds: {_shorten(_child_names(model, ''))}",
+            f"the layer {lost[0]!r} belongs to the wrapped model, which the wrapper ({type(model).__name__}) does not "
+            "contain",
+            f"it has: {_shorten(_child_names(model, ''))}",
         )
     return [full for _, full in found if full]
 
@@ -106,7 +107,7 @@ def _split_path(path: str) -> list[str]:
         match = _PART.fullmatch(part)
         if match is None or not part:
             raise RequestError(
-                f"the layer path {path!r} cannot be read at {part!r}",
+                f"the layer path {path!r} cannot be parsed at {part!r}",
                 "join names, indices, slices and globs by dots: layer4.-1, layer4[-1], blocks[-3:].norm1, layer*",
             )
         steps += [match["name"]] if match["name"] else []
@@ -145,7 +146,7 @@ def _no_such_step(model: nn.Module, path: str, parents: list[str], step: str) ->
     where = f"{parent!r}" if parent else f"the model ({type(model).__name__})"
     if not names:
         return RequestError(
-            f"the layer {path!r} does not exist: {where} has nothing inside, so no {step!r}", f"use {parent!r} itself"
+            f"the layer {path!r} does not exist: {where} has no submodules, so no {step!r}", f"use {parent!r} itself"
         )
     whole = [name for name, _ in model.named_modules() if name]
     hints = [

@@ -114,7 +114,7 @@ def probe_layers(
         elif name not in result.positions:
             layer = replace(layer, reason="does not run")
         elif name not in result.points:
-            layer = replace(layer, reason="gives no tensor")
+            layer = replace(layer, reason="returns no tensor")
         else:
             shape = tuple(result.points[name][result.find_used_tensor(name)].shape)
             layer = replace(layer, shape=shape, calls=result.calls[name], tensor_index=result.find_used_tensor(name))
@@ -135,7 +135,7 @@ def probe_layers(
     found = [describe(layer) for layer in layers]
     still = _find_constant_layers(module, image, [layer for layer in found if result.starts_graph(layer)])
     return [
-        replace(one, reason="the same for every picture", reached=False) if one.name in still else one for one in found
+        replace(one, reason="the same for every image", reached=False) if one.name in still else one for one in found
     ]
 
 
@@ -278,8 +278,8 @@ def _add_layout(
         if pieces == images and len(layer.shape) == 5:
             return replace(layer, reason="a volume or a video: no grid in the image plane")
         if images > 1 and pieces != images:
-            return replace(layer, reason=f"gives {pieces} rows for {images} pictures")
-        return replace(layer, reason="no grid" if pieces == images else f"cuts the image into {pieces} samples")
+            return replace(layer, reason=f"returns {pieces} rows for {images} images")
+        return replace(layer, reason="no grid" if pieces == images else f"splits the image into {pieces} samples")
     if len(layouts) > 1:
         return replace(layer, reason="ambiguous: " + " or ".join(map(str, layouts)))
     [layout] = layouts
@@ -317,7 +317,7 @@ def find_token_layout(
         images: the batch size.
 
     Raises:
-        RequestError: no layer has that many tokens, or a grid of them behind prefix tokens; or several layouts remain.
+        RequestError: no layer has that many tokens, or a grid of them after prefix tokens; or several layouts remain.
     """
     lengths = {length for layer in layers for length in _token_counts(layer.shape, images)}
     # A layer with rows and columns shows the grid, a layer with tokens the prefix too.
@@ -331,7 +331,7 @@ def find_token_layout(
     ]
     if not layouts:
         raise RequestError(
-            f"its attention is over {tokens} things that are no patches of the image, perhaps channels",
+            f"its attention is over {tokens} items that are not image patches, perhaps channels",
             "choose a method that works at a layer, such as gradcam",
         )
     return decide(layouts, (1, tokens, 1), plain)

@@ -14,7 +14,7 @@ def rank_layers(module: nn.Module, layers: Sequence[LayerInfo], needs_graph: boo
 
     The best is the layer that ends last among those that a map can be made of and that run once, without poolings and
     modules inside them, modules that only pass their input on (dropout, identity), and auxiliary heads (``aux...``).
-    Where patches reach the class only through prefix tokens, so that the gradient reaches no patch behind that layer,
+    Where patches reach the class only through prefix tokens, so that the gradient reaches no patch after that layer,
     it is the last normalisation of such tokens, the input of the last attention. A container counts as its last module,
     whose output it returns, unless that is a pooling. In a network that scores every pixel, layers at the end with one
     channel per class are left out, since their map is that of the scores.

@@ -40,13 +40,13 @@ def cut_off_error(module: nn.Module, layers: Sequence[LayerInfo], name: str, gra
     ]
     last = before[-1] if before else here
     if here.is_bypassed:
-        cause = "the score is made of another of the tensors that it gives, which has no grid"
+        cause = "the score depends on another of the tensors that it returns, which has no grid"
     elif after is None:
-        cause = "behind it nothing that was seen leads to the score"
+        cause = "no module after it was found to lead to the score"
     elif last.layout and last.layout.prefix:
         cause = (
-            f"{after.name!r} ({after.type}) is given only the prefix tokens of {last.name!r}, "
-            "so the patches are cut off there"
+            f"{after.name!r} ({after.type}) takes only the prefix tokens of {last.name!r}, so the patches are dropped "
+            "there"
         )
     else:
         cause = f"it is cut between {last.name!r} and {after.name!r} ({after.type})"
@@ -68,9 +68,9 @@ def lacks_graph(layers: Sequence[LayerInfo]) -> bool:
 def no_grad_fn_error() -> LayerError:
     """Return the error for a score without a graph, so that there is no gradient at any layer."""
     return LayerError(
-        "the model's output has no grad_fn, so there is no gradient at any layer: its forward, or a part's, "
-        "runs under torch.no_grad or torch.inference_mode, or detaches what it returns",
-        "take that out of the model; or choose a method that needs no gradient, such as eigencam, ablation-cam, "
+        "the model's output has no grad_fn, so there is no gradient at any layer: its forward pass, or part of it, "
+        "runs under torch.no_grad or torch.inference_mode, or detaches its output",
+        "remove that from the model; or choose a method that needs no gradient, such as eigencam, ablation-cam, "
         "scorecam or rise",
     )
 
@@ -81,7 +81,7 @@ def no_layer_error(module: nn.Module, layers: Sequence[LayerInfo]) -> RequestErr
         return no_grad_fn_error()
     if scores := next((layer.name for layer in layers if layer.gives_scores and not layer.reason), ""):
         return RequestError(
-            f"no layer of this network ({type(module).__name__}) has a grid but those that give the scores themselves, "
+            f"the only layers of this network ({type(module).__name__}) with a grid compute the scores themselves, "
             "where a map is the class's own score map",
             f"{suggest_input_method(module)}; or for that map --layer {scores}",
         )

@@ -84,9 +84,7 @@ def _compute_rank(
         return compute_maps_by_method(setup, together, alone)
     if not plan.mixes_images:
         plan.mixes_images = True
-        setup.add_note(
-            "the score of a picture depends on others of its group; each map explains its own picture's score"
-        )
+        setup.add_note("the score of an image depends on others of its group; each map explains its own image's score")
     found = [
         compute_maps_by_method(setup, Signals(ScoredForward(setup.runner, plan, run, [target], [row])), is_single=False)
         for target, row in zip(targets, rows, strict=True)
@@ -151,6 +149,6 @@ def _check_shape(method: BoundMethod, map: Tensor) -> None:
     if map.ndim != 3 and not (map.ndim == 4 and method.uses_input):
         form = ", ".join(str(size) for size in ("n", *map.shape[1:]))
         raise RequestError(
-            f"the method {method.row.name!r} gives maps of shape ({form}), and not one for each image: (n, h, w)",
-            "a method that finds several concepts in a picture is of kind concept, and returns Concepts",
+            f"the method {method.row.name!r} returns maps of shape ({form}), not one for each image: (n, h, w)",
+            "a method that finds several concepts in an image is of kind concept, and returns Concepts",
         )

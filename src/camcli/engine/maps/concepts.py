@@ -23,7 +23,7 @@ from camcli.engine.signals.scored import ScoredForward
 from camcli.methods.concept import Concepts
 from camcli.targets.target import Target
 
-# Greatest number of pictures that concepts are fitted to.
+# Greatest number of images that concepts are fitted to.
 MAX_PICTURES = 100
 # Greatest number of values in the sampled cells: 64 MiB in float32.
 MAX_VALUES = 2**24
@@ -36,20 +36,20 @@ FittedConcepts = dict[tuple[str, str], Tensor]
 
 
 def pick_evenly(total: int, limit: int = MAX_PICTURES) -> list[int]:
-    """Return the numbers of at most ``limit`` of ``total`` pictures, evenly spaced."""
+    """Return the numbers of at most ``limit`` of ``total`` images, evenly spaced."""
     count = min(total, limit)
     return [number * total // count for number in range(count)]
 
 
 def put_even_sample_first(pictures: Callable[[], Iterable[T]], total: int) -> Iterator[T]:
-    """Iterate over an evenly spaced sample of the pictures, then over the others, which replace those that fail."""
+    """Iterate over an evenly spaced sample of the images, then over the others, which replace those that fail."""
     first = set(pick_evenly(total))
     yield from (one for number, one in enumerate(pictures()) if number in first)
     yield from (one for number, one in enumerate(pictures()) if number not in first)
 
 
 def sample_cells(act: Float[Tensor, "n c h w"], pictures: int) -> Float[Tensor, "m c"]:
-    """Sample cells of a batch, as many per image as fit into memory for this number of pictures.
+    """Sample cells of a batch, as many per image as fit into memory for this number of images.
 
     If not all cells fit, the same random positions are used for every image.
     """
@@ -89,7 +89,7 @@ def find_concepts(setup: Setup, plan: Plan, forward: Forward, picture_mask: Tens
         setup: settings of the explainer.
         plan: for images of this size.
         forward: of the images.
-        picture_mask: True where an image shows the picture and not padding.
+        picture_mask: True where the input shows the image and not padding.
     """
     results: list[list[Result]] = [[] for _ in range(len(forward.images))]
     if not any(method.finds_concepts for method in setup.bound_methods):
@@ -154,12 +154,12 @@ def _to_result(method: str, layer: str, concepts: Concepts, row: int, label: Cal
     if not np.isfinite(map).all():
         return PictureError(
             f"the concepts' maps at the layer {layer!r} contain NaN or infinite values",
-            "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
+            "the weights contain such values, or half precision overflows (then --precision fp32 helps)",
         )
     if not map.any():
         return PictureError(
-            f"the layer {layer!r} has none of the concepts here: their maps are zero everywhere",
-            "try another layer, or let each picture have concepts of its own: -o over=picture",
+            f"none of the concepts occurs at the layer {layer!r} here: their maps are zero everywhere",
+            "try another layer, or find the concepts of each image separately: -o over=picture",
         )
     sums = map.sum((1, 2), dtype=np.float64)
     found = []
@@ -169,8 +169,8 @@ def _to_result(method: str, layer: str, concepts: Concepts, row: int, label: Cal
         found.append(Concept(number + 1, round(float(share), 4), tuple(raised)))
     negative = float(concepts.negative_share[row])
     note = (
-        f"{negative:.0%} of the activations of the layer {layer!r} are negative, which concepts leave out: a "
-        "layer behind a ReLU has more of it in them"
+        f"{negative:.0%} of the activations of the layer {layer!r} are negative, which the factorisation ignores: a "
+        "layer after a ReLU suits it better"
     )
     return Explanation(
         map=map,

@@ -216,9 +216,10 @@ def split_by_channel(name: str, formulas: Sequence[Any], signals: Any, layer: st
         return shown
     if len(formulas) > 1 or not formula.signal_names or not set(formula.signal_names) <= {"act", "grad", "hvp"}:
         raise RequestError(
-            f"the map of {name} is not made of activation and gradient alone, so the layer's channels have no parts in "
-            "it",
-            "choose gradcam or hirescam; or leave out what asks for channels: --eigen-smooth, --target channels:top:N",
+            f"the map of {name} is not computed from activations and gradient alone, so it has no contributions of "
+            "single channels",
+            "choose gradcam or hirescam; or leave out options that need channels: --eigen-smooth, --target "
+            "channels:top:N",
         )
     given = [signals.get(one, layer) for one in formula.signal_names]
     count, channels = given[0].shape[:2]
@@ -227,8 +228,8 @@ def split_by_channel(name: str, formulas: Sequence[Any], signals: Any, layer: st
     whole = formula.function(*given, **formula.options)
     if bool(((parts.sum(1) - whole).abs() > SUM_TOLERANCE * parts.abs().sum(1).amax((1, 2), keepdim=True)).any()):
         raise RequestError(
-            f"the map of {name} is not the sum of what it makes of each of the layer's channels, so they have no parts "
-            "in it",
-            "choose gradcam or hirescam; or leave out what asks for channels: --eigen-smooth, --target channels:top:N",
+            f"the map of {name} is not a sum over the layer's channels, so it has no contributions of single channels",
+            "choose gradcam or hirescam; or leave out options that need channels: --eigen-smooth, --target "
+            "channels:top:N",
         )
     return parts

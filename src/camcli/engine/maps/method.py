@@ -200,13 +200,13 @@ def _bind_formula(row: MethodRow, values: Mapping[str, Any]) -> Formula:
     signal_names = tuple(_find_signal(row, name) for name in signature.positional_names(function))
     if row.kind == "concept" and (other := set(signal_names) - CONCEPT_SIGNALS):
         raise RequestError(
-            f"the method {row.name!r} finds concepts, which are of no class, and asks for {', '.join(sorted(other))}",
-            f"such a method can be handed {', '.join(sorted(CONCEPT_SIGNALS))}",
+            f"the method {row.name!r} finds concepts, which belong to no class, and takes {', '.join(sorted(other))}",
+            f"such a method can take {', '.join(sorted(CONCEPT_SIGNALS))}",
         )
     if row.kind != "concept" and "basis" in signal_names:
         raise RequestError(
-            f"the method {row.name!r} asks for 'basis', and is of kind {row.kind}",
-            "what is fitted on several pictures is handed to methods of kind concept",
+            f"the method {row.name!r} takes 'basis', and is of kind {row.kind}",
+            "only methods of kind concept can be fitted on several images",
         )
     return Formula(row, function, signal_names, own)
 
@@ -214,11 +214,11 @@ def _bind_formula(row: MethodRow, values: Mapping[str, Any]) -> Formula:
 def _find_signal(row: MethodRow, name: str) -> str:
     """Return the signal that a parameter of a method's function names."""
     if name in RENAMED_SIGNALS:
-        warn_renamed(f"the signal {name!r}, for which the method {row.name!r} asks,", repr(RENAMED_SIGNALS[name]))
+        warn_renamed(f"the signal {name!r}, which the method {row.name!r} takes,", repr(RENAMED_SIGNALS[name]))
         return RENAMED_SIGNALS[name]
     if name not in SIGNALS:
         raise RequestError(
-            f"the function of the method {row.name!r} asks for {name!r}, and there is no such signal",
+            f"the function of the method {row.name!r} takes {name!r}, and there is no such signal",
             "there are:\n" + "\n".join(f"  {known}: {what}" for known, (_, what) in SIGNALS.items()),
         )
     return name

@@ -125,7 +125,7 @@ def to_result(
         score=float(map.mean() if alone else target.score.detach()),
         probability=None if alone else target.probability,
         notes=(
-            *([f"channel {channel} is silent here: it is zero everywhere, and so is its map"] if silent else ()),
+            *([f"channel {channel} is inactive here: it is zero everywhere, and so is its map"] if silent else ()),
             *(() if silent else list_map_notes(map, _describe_place(method, layer), scores)),
             *((target.note,) if target.note else ()),
         ),
@@ -146,14 +146,14 @@ def _describe_place(method: BoundMethod, layer: str) -> str:
 
 
 def _not_finite_error(method: BoundMethod, target_name: str, culprit: str) -> PictureError:
-    """Build the error for a map with NaN or infinite values; ``culprit`` says where they arise in the forward."""
+    """Build the error for a map with NaN or infinite values; ``culprit`` names where they arise in the forward."""
     back = method.has_rule or (
         method.signal_names & GRADIENT_SIGNALS and not method.signal_names & {"score_of", "score_from_layer"}
     )
-    cause = "they come up on the way back from the score" if back else "what it divides by is nothing here"
+    cause = "they arise in the backward pass" if back else "it divides by zero here"
     return PictureError(
         f"the map of {target_name} contains NaN or infinite values" + (culprit or f"; {method.row.caveat or cause}"),
-        "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
+        "the weights contain such values, or half precision overflows (then --precision fp32 helps)",
     )
 
 
@@ -162,7 +162,7 @@ def _zero_map_error(
 ) -> PictureError:
     """Build the error for a map that is zero everywhere, with a hint if the cause is known."""
     rectified = len(method.formulas) > 1 or setup.fuse not in ("none", "sum") or method.signal_names & RECTIFIED_SIGNALS
-    why = "nothing at {} speaks for it here" if rectified else "{} has no part in its score here"
+    why = "nothing at {} raises its score here" if rectified else "{} does not contribute to its score here"
     hint = "try an earlier layer" if layer else "try a method that works at a layer"
     sure = target.probability
     if not (method.signal_names & NEEDS_GRAPH or method.has_rule):
@@ -176,7 +176,7 @@ def _zero_map_error(
         hint = "explain the model without its last sigmoid or softmax, or choose a method that needs no gradient"
     elif layer in prepared.vanished_layers:
         why = f"{why}, nor on noise"
-        hint = "see what makes the score: a head that is not trained, or a ReLU that is shut"
+        hint = "check the head of the model: it may be untrained, or end in an inactive ReLU"
     return PictureError(
         f"the map of {target_name} is zero everywhere: {why.format(_describe_place(method, layer))}", hint
     )
@@ -190,7 +190,7 @@ def locate_not_finite(setup: Setup, images: Tensor, row: int) -> str:
     given = images if setup.group else images[row : row + 1]
     with setup.runner.extra_inputs.restricted_to(None if setup.group else [row]):
         first = find_first_non_finite(setup.module, setup.runner.make_leaf(given).detach())
-    return f"; they come up at {first}" if first else ""
+    return f"; they first occur at {first}" if first else ""
 
 
 def read_scores(predictions: Predictions, row: int) -> Tensor:
@@ -205,13 +205,15 @@ def list_map_notes(map: np.ndarray, where: str, scores: Tensor) -> tuple[str, ..
     """List remarks that help to read one map."""
     remarks = []
     if map.ndim == 2 and map.max() <= 0:
-        remarks.append(f"nothing at {where} speaks for it: the whole map is negative (--save array keeps its values)")
+        remarks.append(
+            f"nothing at {where} raises its score: the whole map is negative (--save array keeps its values)"
+        )
     if np.ptp(map) <= CONSTANT_TOLERANCE * np.abs(map).max():
-        remarks.append(f"the map is the same everywhere at {where}, so it names no place")
+        remarks.append(f"the map is constant at {where}, so it locates nothing")
     elif map.ndim == 2 and map.min() > HIGH_FLOOR_RATIO * map.max():
         remarks.append(
-            f"every value is above {HIGH_FLOOR_RATIO:.0%} of the greatest, so the drawing is nearly one colour: "
-            "--normalize range draws it from its least value on"
+            f"every value is above {HIGH_FLOOR_RATIO:.0%} of the maximum, so the heatmap is nearly one colour: "
+            "--normalize range starts the scale at the minimum"
         )
     if (
         len(scores) > 1
@@ -220,7 +222,7 @@ def list_map_notes(map: np.ndarray, where: str, scores: Tensor) -> tuple[str, ..
         and scores.max() > SATURATED_PROBABILITY
     ):
         remarks.append(
-            "the model's scores are probabilities and one is nearly 1, where their gradient vanishes: "
-            "the map may be mostly rounding; a model that ends before its softmax is explained better"
+            "the model's scores are probabilities and one is nearly 1, where their gradient vanishes: the map may be "
+            "mostly rounding errors; a model without its final softmax is explained better"
         )
     return tuple(remarks)

@@ -65,7 +65,7 @@ def get_last_gradient(scored: ScoredForward) -> Tensor:
     return scored.gradients[f"attention {len(scored.attentions) - 1}"]
 
 
-# ---- the token that the score is read from behind the last attention
+# ---- the token that the score is read from after the last attention
 
 
 def query(scored: ScoredForward) -> Float[Tensor, "n heads d"]:

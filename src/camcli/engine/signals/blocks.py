@@ -1,4 +1,4 @@
-"""Signals of attention blocks and of the part behind them: early exits, value paths, scores of single tokens."""
+"""Signals of attention blocks and of the part after them: early exits, value paths, scores of single tokens."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ TokenAnswers = Sequence[tuple[Predictions, int]]
 
 
 def early_exit_grads(scored: ScoredForward) -> Callable[[str], Iterator[Tensor]]:
-    """Return a function from a pooling to the gradients, by each block's attention, of the score behind that block."""
+    """Return a function from a pooling to the gradients, by each block's attention, of the score after that block."""
     block_stack = _get_block_stack(scored)
 
     def early_exit_grads(pool: str = "head") -> Iterator[Float[Tensor, "n heads q t"]]:
         """Iterate from the last block to the first; ``pool="mean"`` replaces every token by the mean of all tokens."""
         if pool == "mean" and (block_stack.pools_by_attention or not block_stack.blocks):
             raise RequestError(
-                "this network pools its tokens by attention, which a mean in their place would leave nothing to do",
-                "leave pool=head",
+                "this network pools its tokens by attention, which pool=mean would bypass",
+                "keep pool=head",
             )
         if not block_stack.blocks:
             yield scored.select(scored.attentions[-1].gradient(get_last_gradient(scored)))
@@ -192,7 +192,7 @@ def _score_by_token(
 
 
 def _run_tail(scored: ScoredForward, given: Tensor, with_graph: bool = False) -> Predictions:
-    """Predict from tokens behind the last block, for the images that are explained."""
+    """Predict from tokens after the last block, for the images that are explained."""
     assert scored.forward.tail_recording is not None
     recording = scored.forward.tail_recording.select(scored.rows)
     return scored.runner.run_tail(_get_block_stack(scored), recording, given, scored.images(), with_graph=with_graph)

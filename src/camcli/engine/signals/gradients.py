@@ -123,8 +123,8 @@ def _check_by_image(scored: ScoredForward) -> None:
     if other is not None:
         form = "x".join(map(str, other.shape))
         raise PictureError(
-            f"one of its biases is added to {form} for {images} image(s), such as regions, windows or a table of "
-            "positions, which is no place of one image",
+            f"one of its biases is added to a tensor {form} for {images} image(s), such as windows or a position "
+            "table, and has no position in one image",
             "choose another method, such as gradcam or hirescam",
         )
 
@@ -136,7 +136,7 @@ def _check_complete(score: Float[Tensor, " n"], sums: Float[Tensor, "terms n"]) 
     if bool((missing.abs() > allowed).any()):
         share = float((missing / score).abs().max())
         raise PictureError(
-            f"input times gradient and biases times gradients are not the score: {share:.0%} of it is missing",
-            "layer norms, attention and gates (squeeze and excitation) multiply values, which is no bias; "
-            "choose another method, such as gradcam or hirescam",
+            f"input times gradient and bias times gradient do not sum to the score: {share:.0%} of it is missing",
+            "layer norms, attention and gates (squeeze and excitation) multiply values and have no bias; choose "
+            "another method, such as gradcam or hirescam",
         )

@@ -98,9 +98,9 @@ class ScoredForward:
         cells, images = to_nchw(at_least_float32(tensor), self.plan.layouts[layer]), len(self.forward.images)
         if len(cells) != images:
             raise PictureError(
-                f"the layer {layer!r} gives {len(cells)} row(s) for {images} images: the network takes them one by "
-                "one, or joins them",
-                "give it one at a time: --batch-size 1",
+                f"the layer {layer!r} returns {len(cells)} row(s) for {images} images: the network processes them one "
+                "by one, or merges them",
+                "use batches of one: --batch-size 1",
             )
         return self.select(cells)
 

@@ -76,7 +76,7 @@ def compile_modules(
     output, before = time_run(run)
     if before < min_seconds:
         return CompileReport(
-            reason=f"a batch takes {1000 * before:.0f} ms, and is worth it from {1000 * min_seconds:.0f} on"
+            reason=f"a batch takes {1000 * before:.0f} ms, and compiling pays from {1000 * min_seconds:.0f} ms on"
         )
     began = time.perf_counter()
     try:
@@ -96,9 +96,11 @@ def compile_modules(
     ]
     allowed = max(roundings) * output.abs().max()
     if not bool((output - compiled_output).abs().max() <= allowed):
-        return _undo(parts, "compiled, the network gives another output")
+        return _undo(parts, "the compiled network gives a different output")
     if after >= before:
-        return _undo(parts, f"compiled it is no faster ({1000 * after:.0f} ms a batch, {1000 * before:.0f} before)")
+        return _undo(
+            parts, f"the compiled network is not faster ({1000 * after:.0f} ms a batch, {1000 * before:.0f} before)"
+        )
     return CompileReport(tuple(names[part.module] for part in parts), seconds, before, after)
 
 

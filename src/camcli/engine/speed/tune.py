@@ -121,16 +121,16 @@ def _why_not_compiled(setup: Setup) -> str:
     """Return the reason why no part of the network can be compiled; empty if one can."""
     signal_names = setup.signal_names
     if not setup.uses_layer:
-        return "no layer is looked at, so no part of the network lies before it"
+        return "no layer is explained, so no part of the network lies before it"
     if setup.runner.starts_at_input or signal_names & {"score_and_grad"}:
-        return "a method takes the gradient by the images, so it passes every part of the network"
+        return "a method needs the gradient with respect to the input, which passes every part of the network"
     if signal_names & NEEDS_ATTENTION:
         return "a method follows attention through every operation"
     if setup.recompute:
-        return "parts of the network are computed again on the way back"
+        return "parts of the network are recomputed in the backward pass"
     if setup.group:
-        return "groups may be of several sizes"
-    return "a detector's boxes are no scores to compare" if setup.output_spec.task == "detect" else ""
+        return "groups may differ in size"
+    return "a detector's boxes cannot be compared like scores" if setup.output_spec.task == "detect" else ""
 
 
 def copy_to(
@@ -158,13 +158,13 @@ def copy_to(
     with watch_outputs(setup.module, lambda name, _output: ran.append(name)):
         prepare(other, anew, image, extras)
     if ran:
-        raise RequestError(f"copied, the network still runs modules of the one that it was copied from: {ran[0]!r}")
+        raise RequestError(f"the copied network still runs modules of the original: {ran[0]!r}")
     # Compared on another image than that of the check, whose output the copy may have stored.
     first, second, copied = (_run_network(one, image.flip(3), extras) for one in (setup, setup, other))
     if _have_same_tensors(first, second) and not _have_same_tensors(first, copied):
         raise RequestError(
-            "copied, the network gives another output: what it remembers of an image is not copied with it, such as "
-            "by a hook that is a function within a function"
+            "the copied network gives a different output: state that it keeps of an image is not copied, such as in "
+            "the closure of a hook"
         )
     copy = shallow_copy(explainer)
     copy.setup, copy.findings = other, anew

@@ -62,7 +62,7 @@ def probe_channels(
             row = find_scores(output, 1)
         except RequestError as error:
             raise RequestError(
-                f"{name} without its head gives {_describe(output)}: its features are not pooled",
+                f"{name} without its head returns {_describe(output)}: its features are not pooled",
                 "read them as a map: --pool none",
             ) from error
         return Labels.numbered(row.shape[1] if row.ndim > 1 else 1, "channel"), OutputSpec()
@@ -84,14 +84,14 @@ def _read_layout(
     layouts = narrow(find_layouts(shapes[0]), unambiguous) if len(shapes) == 1 else []
     if not layouts:
         raise RequestError(
-            f"{name} without its head and its pooling gives {_describe(output)}, which is no map of the picture",
+            f"{name} without its head and its pooling returns {_describe(output)}, which is not a feature map",
             f"leave --pool none out; {LAYER_HINT}",
         )
     if len(layouts) > 1:
         raise RequestError(
-            f"{name} without its head and its pooling gives {_describe(output)}, which can be read in {len(layouts)} "
-            f"ways: {', or '.join(map(str, layouts))}",
-            f"give it pictures of another size: --size; {LAYER_HINT}",
+            f"{name} without its head and its pooling returns {_describe(output)}, which can be read in "
+            f"{len(layouts)} ways: {', or '.join(map(str, layouts))}",
+            f"give it images of another size: --size; {LAYER_HINT}",
         )
     [layout] = layouts
     return layout, shapes[0][1] if layout.order == "nchw" else shapes[0][-1]
@@ -106,7 +106,7 @@ def remove_part(remove: Callable[[], object], what: str, name: str, hint: str) -
     try:
         remove()
     except Exception as error:  # libraries assert, raise, or lack the argument
-        raise RequestError(f"{name} cannot be had without its {what}: {summarize_error(error)}", hint) from error
+        raise RequestError(f"the {what} of {name} cannot be removed: {summarize_error(error)}", hint) from error
 
 
 def run_on_noise(module: nn.Module, size: tuple[int, int], channels: int = 3) -> Any:

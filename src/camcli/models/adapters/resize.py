@@ -12,7 +12,9 @@ from torch import nn
 from camcli.base.errors import RequestError
 from camcli.engine.devices import reference_tensor
 
-SAME_PATCH_COUNT = "it would have as many patches as before in another grid, and its positions are not interpolated"
+SAME_PATCH_COUNT = (
+    "it would have as many patches in another grid, and its position embeddings would not be interpolated"
+)
 
 
 def resize_module(
@@ -50,7 +52,7 @@ def resize_module(
             else:
                 return made
     raise RequestError(
-        f"{name} does not take pictures of {size[0]}x{size[1]}: {reasons[0]}",
+        f"{name} does not take images of {size[0]}x{size[1]}: {reasons[0]}",
         "try another size, in multiples of its patches or strides; or leave --size out",
     )
 

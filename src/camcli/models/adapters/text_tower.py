@@ -68,8 +68,8 @@ def compare_with_prompts(network: Network, spec: ModelSpec) -> Network:
         partial(network.output_spec.read_rows, width=count),
     )
     unscaled = (
-        f"{reference} gives no scale, so the scores are the cosines as they are, and their softmax is nearly even: "
-        "CLIP learns a scale of 100"
+        f"{reference} returns no scale, so the scores are plain cosines, and their softmax is nearly uniform: CLIP "
+        "learns a scale of 100"
     )
     return replace(
         network,
@@ -103,15 +103,15 @@ class _TextTower:
         unknown = [str(name) for name in given if name not in RETURN_KEYS]
         if unknown or "embeddings" not in given:
             what = f"a mapping with {', '.join(unknown)}" if unknown else "a mapping without 'embeddings'"
-            raise RequestError(f"{self.reference} gives {what}", RETURN_USAGE)
+            raise RequestError(f"{self.reference} returns {what}", RETURN_USAGE)
         found = given["embeddings"]
         if isinstance(found, np.ndarray):
             found = torch.from_numpy(found)
         if not isinstance(found, Tensor) or not found.is_floating_point():
-            raise RequestError(f"{self.reference} gives {_describe(found)} for the embeddings", RETURN_USAGE)
+            raise RequestError(f"{self.reference} returns {_describe(found)} for the embeddings", RETURN_USAGE)
         if found.ndim != 2 or len(found) != len(texts) or not found.shape[1]:
             raise RequestError(
-                f"{self.reference} gives embeddings of shape {_format_shape(found)} for {len(texts)} texts",
+                f"{self.reference} returns embeddings of shape {_format_shape(found)} for {len(texts)} texts",
                 f"return one row for each text: ({len(texts)}, d)",
             )
         if not self._was_called:
@@ -122,7 +122,7 @@ class _TextTower:
             self.bias = None if given.get("bias") is None else self._read_number(given, "bias")
             if self.scale <= 0:
                 raise RequestError(
-                    f"{self.reference} gives a scale of {self.scale:g}",
+                    f"{self.reference} returns a scale of {self.scale:g}",
                     "it is what cosines are multiplied by, and above zero: of CLIP exp(logit_scale)",
                 )
         return found.detach().cpu()
@@ -141,7 +141,7 @@ class _TextTower:
             number = nan
         if not isfinite(number):
             raise RequestError(
-                f"{self.reference} gives {_describe(given[name])} for the {name}", "give one finite number"
+                f"{self.reference} returns {_describe(given[name])} for the {name}", "give one finite number"
             )
         return number
 
@@ -153,7 +153,7 @@ def _match_device_and_dtype(projection: nn.Module, example: Tensor) -> nn.Module
 
 
 def _as_projection(given: Any, features: Tensor, reference: str) -> nn.Module:
-    """Convert a projection to a module on the CPU, and check its output for the features of one picture."""
+    """Convert a projection to a module on the CPU, and check its output for the features of one image."""
     if isinstance(given, nn.Module):
         module = deepcopy(given).cpu().eval()  # the user's code may hold the original
         try:
@@ -168,7 +168,7 @@ def _as_projection(given: Any, features: Tensor, reference: str) -> nn.Module:
             ) from error
         if not isinstance(made, Tensor) or made.ndim != 2 or len(made) != 1:
             raise RequestError(
-                f"the projection of {reference} gives {_describe(made)} for features of shape "
+                f"the projection of {reference} returns {_describe(made)} for features of shape "
                 f"{_format_shape(features)}",
                 "give a module from (n, features) to (n, d)",
             )
@@ -176,11 +176,12 @@ def _as_projection(given: Any, features: Tensor, reference: str) -> nn.Module:
     matrix = torch.from_numpy(given) if isinstance(given, np.ndarray) else given
     if not isinstance(matrix, Tensor) or matrix.ndim != 2 or matrix.shape[0] != features.shape[1]:
         raise RequestError(
-            f"{reference} gives {_describe(given)} for the projection, and the model has {features.shape[1]} features",
+            f"{reference} returns {_describe(given)} for the projection, and the model has {features.shape[1]} "
+            "features",
             f"give a module, or a matrix ({features.shape[1]}, d)",
         )
     if not matrix.isfinite().all():
-        raise RequestError(f"the projection of {reference} holds NaN or infinite values")
+        raise RequestError(f"the projection of {reference} contains NaN or infinite values")
     module = nn.Linear(matrix.shape[0], matrix.shape[1], bias=False)
     with torch.no_grad():
         module.weight.copy_(matrix.T)
@@ -192,12 +193,12 @@ def _check_width(
 ) -> None:
     if features.shape[1] == prompts.shape[1]:
         return
-    whose = f"the projection of {reference} gives" if projection else f"{network.name} without its head has"
+    whose = f"the projection of {reference} returns" if projection else f"{network.name} without its head has"
     raise RequestError(
-        f"{whose} {features.shape[1]} features for a picture, and {reference} gives {prompts.shape[1]} for a text",
+        f"{whose} {features.shape[1]} features for an image, and {reference} returns {prompts.shape[1]} for a text",
         f"give a 'projection' between them, ({features.shape[1]}, {prompts.shape[1]})"
         if projection is None
-        else f"let it give {prompts.shape[1]}",
+        else f"let it return {prompts.shape[1]}",
     )
 
 

@@ -30,15 +30,15 @@ def wrap_network(
         network: the network as its source returned it.
         reference: ``path/to/file.py:Class`` or ``package.module:Class``; the class, or function, is called with the
             network's module and returns a module from images ``(n, 3, h, w)`` to scores.
-        group: number of pictures passed to it as one group; 0 if it takes batches of any size.
-        extras: features of that many pictures (of two, if ``group`` is 0), its second argument.
+        group: number of images passed to it as one group; 0 if it takes batches of any size.
+        extras: features of that many images (of two, if ``group`` is 0), its second argument.
 
     Returns:
         The network; its classes keep their names if there are as many scores as names.
 
     Raises:
         RequestError: there is no such class; it raises; or its result is not a module, does not contain the model,
-            raises on a batch, or does not return scores for each picture (or one row for a group).
+            raises on a batch, or does not return scores for each image (or one row for a group).
     """
     with user_code.neighbours_importable(reference):
         module = user_code.call_user_code(
@@ -46,15 +46,15 @@ def wrap_network(
         )
     if not isinstance(module, nn.Module):
         raise RequestError(
-            f"{reference} gives a {type(module).__name__}, no torch.nn.Module",
-            "it is called with the model's module, and gives a module that takes images (n, 3, h, w) and gives scores",
+            f"{reference} returns a {type(module).__name__}, not a torch.nn.Module",
+            "it is called with the model's module, and returns a module from images (n, 3, h, w) to scores",
         )
     module.eval()
     inner = {id(part) for part in network.module.modules()} | {id(one) for one in network.module.parameters()}
     if not any(id(part) in inner for part in (*module.modules(), *module.parameters())):
         raise RequestError(
-            f"the module that {reference} gives does not hold the model, so neither its weights nor its layers can be "
-            "seen",
+            f"the module that {reference} returns does not contain the model, so its weights and layers cannot be "
+            "found",
             "keep it as an attribute of the module: self.network = network",
         )
     layer, pyramid = (
@@ -92,9 +92,9 @@ def _count_classes(
             output: Any = network.module(*given)
     except Exception as error:
         several = (
-            "is it meant for several pictures at once? --group N hands it N at a time"
+            "is it meant for several images at once? --group N passes it N at a time"
             if not group
-            else f"it is handed {group} pictures at a time (--group)"
+            else f"it is called with {group} images at a time (--group)"
         )
         hint = user_code.format_user_traceback(error, user_code.source_file(reference)) or several
         raise RequestError(
@@ -108,7 +108,7 @@ def _count_classes(
         rows = count_rows(output)
         hint = error.hint
         if not group and rows == 1:
-            hint = "for one prediction for several pictures say how many make a group: --group N, or --group folder"
+            hint = "for one prediction for several images, set the size of a group: --group N, or --group folder"
         raise RequestError(f"{reference}, given images of shape {shape}{beside}: {error.message}", hint) from None
 
 

@@ -78,7 +78,7 @@ def check_prompts(spec: ModelSpec) -> None:
     """
     if not all(prompt.strip() for prompt in spec.text):
         raise RequestError(
-            "an empty prompt describes nothing", "write what may be in the picture; as a contrast it may be empty"
+            "an empty prompt describes nothing", "write what may be in the image; as a contrast it may be empty"
         )
     twice = [prompt for prompt in dict.fromkeys(spec.text) if spec.text.count(prompt) > 1]
     if twice:
@@ -118,6 +118,6 @@ def embed_prompts(
     assert sums is not None  # there is at least one prompt
     for prompt, row in zip(prompts, sums, strict=True):
         if not row.isfinite().all() or not row.any():
-            what = "is zero" if row.isfinite().all() else "holds NaN or infinite values"
+            what = "is zero" if row.isfinite().all() else "contains NaN or infinite values"
             raise RequestError(f"the embedding of the prompt {prompt!r} {what}", "try other words, or other weights")
     return F.normalize(sums, dim=-1)

@@ -62,14 +62,14 @@ def load(spec: ModelSpec) -> Network:
         made, shared = copying.copy_module(made, remake, deep=bool(spec.weights))
     if shared and (spec.weights or spec.headless):
         raise RequestError(
-            f"{spec.name} hands out the same network each time, which must stay as it is, and {shared}",
+            f"{spec.name} returns the same network in each call, which must not be changed, and {shared}",
             "build a new one in each call; or return it with its weights loaded, without its head",
         )
     if spec.headless and isinstance(made, nn.Module):
         return _try_and_name(_load_headless(made, spec))
     network = replace(_as_network(made, spec.name), shared=shared)
     if shared:
-        note = f"{spec.name} hands out the same network each time, and {shared}: it is used as it stands, and slower"
+        note = f"{spec.name} returns the same network in each call, and {shared}: it is used unchanged, which is slower"
         network = replace(network, notes=(*network.notes, note))
     else:
         network.module.eval()
@@ -118,7 +118,7 @@ def _from_timm_module(module: nn.Module, name: str, origin: str) -> Network:
 
 def _check_has_timm_config(module: nn.Module, name: str) -> None:
     if not getattr(module, "pretrained_cfg", None):
-        raise RequestError(f"{name} returned a model that does not say how pictures are prepared for it", RETURN_USAGE)
+        raise RequestError(f"{name} returned a model without its preprocessing", RETURN_USAGE)
 
 
 def _load_headless(module: nn.Module, spec: ModelSpec) -> Network:
@@ -139,9 +139,9 @@ def _load_headless(module: nn.Module, spec: ModelSpec) -> Network:
 def _check_head(network: Network, spec: ModelSpec) -> None:
     """Check that a requested removal of head or pooling is done already: only timm's models have a way to do it."""
     if spec.headless and not network.headless:
-        raise RequestError(f"nothing says where the head of {spec.name} is", headless.HEADLESS_HINT)
+        raise RequestError(f"the head of {spec.name} is unknown", headless.HEADLESS_HINT)
     if spec.pool == "none" and network.output_spec.task != "features":
-        raise RequestError(f"nothing says where the pooling of {spec.name} is", headless.HEADLESS_HINT)
+        raise RequestError(f"the pooling of {spec.name} is unknown", headless.HEADLESS_HINT)
 
 
 def _as_labels(given: Any, name: str) -> Labels:
@@ -183,7 +183,7 @@ def _try_and_name(network: Network) -> Network:
         return make_two_sided(network, network.labels)
     if len(network.labels) != classes:
         raise RequestError(
-            f"{network.name} gives {classes} scores, and names {len(network.labels)} classes",
+            f"{network.name} returns {classes} scores, and names {len(network.labels)} classes",
             "return one name for each score",
         )
     return network
@@ -199,12 +199,13 @@ def _count_classes(network: Network) -> int | None:
     except Exception as error:
         _check_channels(network, input_channels.find_input_channels(network.module, size, channels))
         raise RequestError(
-            f"{network.name} fails on a picture of {tuple(picture.shape)}: {user_code.format_error(error)}",
+            f"{network.name} fails on an image of {tuple(picture.shape)}: {user_code.format_error(error)}",
             "does the Preprocess's size fit the model?",
         ) from error
     if network.output_spec.task == "detect" and not len(network.labels):
         raise RequestError(
-            f"nothing says what the classes of {network.name}'s boxes are", "give the names of all as labels, in order"
+            f"the names of the classes of {network.name}'s boxes are unknown",
+            "give the names of all as labels, in order",
         )
     try:
         return network.read(output, 1).classes if network.output_spec.task != "detect" else None
@@ -220,7 +221,7 @@ def _check_channels(network: Network, in_channels: int | None) -> None:
         numbers = ", ".join(["0.5"] * in_channels) + "," * (in_channels == 1)
         raise RequestError(
             f"{network.name} takes images of {input_channels.format_channels(in_channels)}, and its Preprocess makes "
-            f"{input_channels.format_channels(made)}: so many numbers its mean and std have",
+            f"{input_channels.format_channels(made)} (the length of its mean and std)",
             f"give one mean and one std for each channel: camcli.Preprocess(..., mean=({numbers}), std=({numbers}))",
         )
 

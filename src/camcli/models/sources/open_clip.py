@@ -169,7 +169,7 @@ def remove_pooling(model: Any, name: str) -> None:
         visual.pool_type, visual.proj = "none", None
     else:
         raise RequestError(
-            f"how the pooling is taken off the image tower of {name} ({type(visual).__name__}) is not known",
+            f"removing the pooling of the image tower of {name} ({type(visual).__name__}) is not supported",
             f"leave --pool none out; {headless.LAYER_HINT}",
         )
 

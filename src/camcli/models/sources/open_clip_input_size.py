@@ -11,7 +11,7 @@ from torch import nn
 from camcli.engine.hooks.input_size import adapt_to_input_size, resample_positions
 from camcli.models.sources import timm_input_size
 
-POSITIONS_NOTE = "positions are interpolated to the cells of each input (bicubic, antialiased)"
+POSITIONS_NOTE = "position embeddings are interpolated to each input's grid (bicubic, antialiased)"
 
 
 def make_resizable(visual: Any) -> None:
@@ -30,7 +30,7 @@ def _set_input_size(visual: Any, size: tuple[int, int]) -> None:
     """Adapt a vision transformer to an input size, interpolating its position embeddings."""
     rows, columns = visual.patch_size
     if size[0] % rows or size[1] % columns:
-        raise ValueError(f"it cuts pictures into patches of {rows}x{columns}, which do not go into it evenly")
+        raise ValueError(f"it cuts images into patches of {rows}x{columns}, which do not divide it evenly")
     grid = size[0] // rows, size[1] // columns
     visual.positional_embedding = _resample(visual.positional_embedding, visual.grid_size, grid)
     visual.grid_size, visual.image_size = grid, size

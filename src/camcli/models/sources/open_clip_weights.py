@@ -68,10 +68,10 @@ def resolve_weights(name: str, *, own_weights: bool) -> OpenClipModelInfo:
     if own_weights and choice.weights is None:
         tags = open_clip.list_pretrained_tags_by_model(name)
         raise RequestError(
-            f"open_clip:{name} does not say which weights",
+            f"open_clip:{name} does not name its weights",
             f"name one of them, as {name}/{tags[0]}; there are: {', '.join(tags)}"
             if tags
-            else "nobody has published any: give your own with --weights FILE",
+            else "none are published: give your own with --weights FILE",
         )
     return choice
 

@@ -71,9 +71,7 @@ def load(spec: ModelSpec) -> Network:
         module, about = build_model(choice), tuple[str, ...]()
         if not spec.headless and not getattr(module, "num_classes", 0):
             module = build_model(choice, RANDOM_CLASSES)
-            about = (
-                f"{choice.name} has no classifier of its own; a random one of {RANDOM_CLASSES} classes is put on it",
-            )
+            about = (f"{choice.name} has no classifier of its own; a random one of {RANDOM_CLASSES} classes is added",)
         origin = f"random numbers from seed {spec.seed}"
         return build_network(module, choice.name, spec, origin, about, create_name=choice.create_name)
     return build_network(load_pretrained(choice), choice.name, spec, choice.origin, create_name=choice.create_name)
@@ -100,7 +98,7 @@ def build_network(
     classes = int(getattr(module, "num_classes", config.get("num_classes", 0)))
     if classes < 1 and not spec.headless:
         raise RequestError(
-            f"{name} gives features, no class scores",
+            f"{name} returns features, not class scores",
             "explain its features: --head none; or choose one with a classifier, or give its weights with one: "
             "--weights FILE",
         )
@@ -143,7 +141,7 @@ def remove_head(module: nn.Module, name: str = "the model", pool: PoolOption = "
     """
     reset: Callable[..., object] | None = getattr(module, "reset_classifier", None)
     if reset is None:
-        raise RequestError(f"{name} has no reset_classifier, by which timm takes a head off", headless.LAYER_HINT)
+        raise RequestError(f"{name} has no reset_classifier, with which timm removes a head", headless.LAYER_HINT)
     if pool == "keep":
         headless.remove_part(lambda: reset(0), "head", name, headless.LAYER_HINT)
     else:

@@ -73,9 +73,9 @@ def _expand_to_channels(values: Any, channels: int, name: str) -> tuple[float, .
     raise RequestError(
         f"{name} takes images of {input_channels.format_channels(channels)}, and its configuration has a mean and "
         f"std of {len(numbers)} ({', '.join(f'{one:g}' for one in numbers)})",
-        "say how its images were prepared, with a number for each channel: by timm's "
-        "pretrained_cfg_overlay=dict(mean=(0.5,), std=(0.5,)); or return (module, camcli.Preprocess(size=(224, 224), "
-        "resize=(256, 256), mean=(0.5,), std=(0.5,))) from a file.py:function",
+        "give its preprocessing, with a number for each channel: by timm's pretrained_cfg_overlay=dict(mean=(0.5,), "
+        "std=(0.5,)); or return (module, camcli.Preprocess(size=(224, 224), resize=(256, 256), mean=(0.5,), "
+        "std=(0.5,))) from a file.py:function",
     )
 
 
@@ -90,7 +90,7 @@ def read_labels(config: dict[str, Any], classes: int, file: str) -> tuple[Labels
     if labels is None or len(labels) != classes:
         return Labels.numbered(classes), ()
     if file:
-        return labels, ("the classes are taken to be the model's usual ones; --labels FILE names others",)
+        return labels, ("the class names are assumed to be the model's usual ones; --labels FILE gives others",)
     return labels, ()
 
 

@@ -19,7 +19,7 @@ from camcli.models.sources.timm_weights import convert_state
 
 # Classes that interpolate positions in their forward, although their configuration says fixed size.
 SELF_RESAMPLING = ("VisionTransformerSAM",)
-POSITIONS_NOTE = "what belongs to positions is interpolated to each input's size by timm (set_input_size)"
+POSITIONS_NOTE = "position embeddings are interpolated to each input's size by timm (set_input_size)"
 
 
 def make_resizable(module: nn.Module, create_name: str = "", native_size: tuple[int, int] | None = None) -> None:
@@ -54,7 +54,7 @@ def read_native_size(module: nn.Module) -> tuple[int, int]:
 def _set_input_size(module: Any, size: tuple[int, int]) -> None:
     """Adapt a model to an input size with its own ``set_input_size``."""
     if patches := _find_uneven_patches(module, size):
-        raise ValueError(f"it cuts pictures into patches of {patches}, which do not go into it evenly")
+        raise ValueError(f"it cuts images into patches of {patches}, which do not divide it evenly")
     windows = _find_trained_windows(module)
     with warnings.catch_warnings():
         # torch's, about timm's interpolation of relative position tables.
@@ -126,7 +126,7 @@ def resize_model(module: nn.Module, size: tuple[int, int], name: str, create_nam
         rows, columns = map(int, patches.split("x"))
         near = f"{max(1, round(size[0] / rows)) * rows}x{max(1, round(size[1] / columns)) * columns}"
         raise RequestError(
-            f"{name} cuts pictures into patches of {patches}, and {size[0]}x{size[1]} is no multiple",
+            f"{name} cuts images into patches of {patches}, and {size[0]}x{size[1]} is no multiple",
             f"the nearest: --size {near}",
         )
     native_size = read_native_size(module)

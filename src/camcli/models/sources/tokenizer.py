@@ -27,7 +27,7 @@ def check_prompts(tokenize: Any, prompts: Sequence[str], name: str) -> None:
         if not _encode(tokenize, prompt):
             raise RequestError(
                 f"the tokenizer of {name} leaves nothing of the prompt {prompt!r}",
-                "write words: punctuation may be taken off before the model reads",
+                "write words: the tokenizer may remove punctuation",
             )
 
 
@@ -53,8 +53,8 @@ def write_notes(tokenize: Any, prompts: Sequence[str], texts: Sequence[str]) -> 
         named = ", ".join(repr(_shorten(prompt)) for prompt in foreign[:MAX_SHOWN])
         more = f" and {len(foreign) - MAX_SHOWN} more" if len(foreign) > MAX_SHOWN else ""
         yield (
-            f"the tokenizer knows little of the letters in {named}{more}: the model was probably trained on English "
-            "captions, and then such a score means little"
+            f"the tokenizer has few tokens for the letters in {named}{more}: the model was probably trained on English "
+            "captions, so such a score may mean little"
         )
 
 

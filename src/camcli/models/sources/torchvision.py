@@ -36,7 +36,7 @@ from camcli.models.spec import ModelSpec
 from camcli.models.weights import hub, skip_init
 from camcli.targets.readers.spec import OutputSpec
 
-POSITIONS_NOTE = "positions are interpolated to the cells of each input as torchvision does it (bicubic)"
+POSITIONS_NOTE = "position embeddings are interpolated to each input's grid as in torchvision (bicubic)"
 
 
 def names() -> list[str]:
@@ -61,7 +61,7 @@ def load(spec: ModelSpec) -> Network:
     """Load a torchvision model with the preprocessing and class names of its weights.
 
     Raises:
-        RequestError: there is no such model or weights, the model gives no class scores, the weights are unavailable
+        RequestError: there is no such model or weights, the model returns no class scores, the weights are unavailable
             or do not fit, or its head or pooling cannot be removed.
     """
     weights = resolve_weights(spec.name)
@@ -69,7 +69,7 @@ def load(spec: ModelSpec) -> Network:
     if spec.headless and find_task(model) != "classify":
         raise RequestError(
             f"torchvision:{model} {'scores every pixel' if find_task(model) == 'segment' else 'finds boxes'}, and a "
-            "backbone without its head gives features of the whole picture",
+            "backbone without its head gives features of the whole image",
             f"name the classifier of the same backbone, such as resnet50; {headless.LAYER_HINT}",
         )
     name = f"torchvision:{model}/{weights.name}"
@@ -136,7 +136,7 @@ def _set_input_size(module: Any, size: tuple[int, int]) -> None:
     if side != size[1]:
         raise ValueError("torchvision's vision transformers take squares only (timm's do not)")
     if side % patch:
-        raise ValueError(f"it cuts pictures into patches of {patch}x{patch}, which does not go into it evenly")
+        raise ValueError(f"it cuts images into patches of {patch}x{patch}, which does not divide it evenly")
     state = interpolate_embeddings(side, patch, OrderedDict({"encoder.pos_embedding": positions}))
     module.image_size = side
     module.encoder.pos_embedding = nn.Parameter(state["encoder.pos_embedding"], positions.requires_grad)

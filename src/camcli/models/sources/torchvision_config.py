@@ -20,9 +20,9 @@ SSD_STAGES = {"ssd300_vgg16": "backbone.features", "ssdlite320_mobilenet_v3_larg
 def read_preprocess(module: nn.Module, weights: WeightsEnum, task: Task) -> tuple[Preprocess, tuple[str, ...]]:
     """Read the preprocessing, and notes about it.
 
-    Pictures of all aspect ratios must fit into one batch. For segmentation and detection models (except SSD),
+    Images of all aspect ratios must fit into one batch. For segmentation and detection models (except SSD),
     torchvision fixes the shorter side only; here the longer side is fixed and the rest padded with the mean colour, so
-    that the model sees the whole picture.
+    that the model sees the whole image.
     """
     if task == "classify":
         return _read_classifier_preprocess(weights), ()
@@ -31,9 +31,7 @@ def read_preprocess(module: nn.Module, weights: WeightsEnum, task: Task) -> tupl
         if not isinstance(steps, SemanticSegmentation):
             raise RequestError(f"the preprocessing of {weights} is not that of a segmentation")
         (side,) = steps.resize_size
-        note = (
-            f"the picture's longer side is brought to {side} pixels and the rest padded; torchvision: the shorter side"
-        )
+        note = f"the image's longer side is resized to {side} pixels and the rest padded; torchvision: the shorter side"
         mean, std = _as_rgb(steps.mean), _as_rgb(steps.std)
         return Preprocess(
             (side, side), mean, std, (side, side), "longer", steps.interpolation.value, _fill_colour(mean)
@@ -44,7 +42,7 @@ def read_preprocess(module: nn.Module, weights: WeightsEnum, task: Task) -> tupl
         width, height = transform.fixed_size
         return Preprocess((height, width), mean, std, (height, width), "squash", "bilinear"), ()
     side = transform.min_size[-1]
-    note = f"the picture's longer side is brought to {side} pixels and the rest padded; torchvision: the shorter side"
+    note = f"the image's longer side is resized to {side} pixels and the rest padded; torchvision: the shorter side"
     fill = _fill_colour(_as_rgb(transform.image_mean))
     return Preprocess((side, side), mean, std, (side, side), "longer", "bilinear", fill), (note,)
 
@@ -72,7 +70,7 @@ def find_last_stage(module: nn.Module, model: str, task: Task) -> str:
 def _read_classifier_preprocess(weights: WeightsEnum) -> Preprocess:
     steps = weights.transforms()
     if not isinstance(steps, ImageClassification):
-        raise RequestError(f"the preprocessing of {weights} is not that of a picture classifier")
+        raise RequestError(f"the preprocessing of {weights} is not that of an image classifier")
     (crop,), (shorter,) = steps.crop_size, steps.resize_size
     interpolation: Interpolation = steps.interpolation.value
     return Preprocess(

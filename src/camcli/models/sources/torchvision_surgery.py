@@ -75,9 +75,9 @@ def remove_pooling(module: nn.Module, name: str, model: str, size: tuple[int, in
     if cells not in (1, (1, 1)):
         import timm
 
-        theirs = f"timm's model of that name may do: --model timm:{model}; " if timm.is_model(model) else ""
+        theirs = f"try timm's model of that name: --model timm:{model}; " if timm.is_model(model) else ""
         raise RequestError(
-            f"{name} cannot be had without its pooling: "
+            f"the pooling of {name} cannot be removed: "
             + (
                 f"{place!r} pools to {cells[0]}x{cells[1]} cells" if cells else "no module of its own pools to one cell"
             ),

@@ -39,7 +39,7 @@ def resolve_weights(name: str) -> WeightsEnum:
     tag = tag.rpartition(".")[2] or "DEFAULT"  # torchvision's own full form is ResNet50_Weights.IMAGENET1K_V2
     if tag not in published:
         raise RequestError(
-            f"torchvision has no weights {tag!r} for {model} that know classes",
+            f"torchvision has no weights {tag!r} for {model} with classes",
             "\n".join(filter(None, (did_you_mean(tag, published), f"there are: {', '.join(published)}"))),
         )
     return published[tag]
@@ -62,7 +62,7 @@ def _unknown_model_error(model: str) -> RequestError:
     known = [name for home in TASK_MODULES.values() for name in torchvision.models.list_models(module=home)]
     near = did_you_mean(model, known) or "list them: camcli models [PATTERN]"
     if model in torchvision.models.list_models():
-        return RequestError(f"torchvision:{model} gives no class scores for a picture that a map could explain", near)
+        return RequestError(f"torchvision:{model} does not return class scores for an image", near)
     return RequestError(f"torchvision has no model {model!r}", near)
 
 

@@ -131,13 +131,13 @@ def read(path: str | Path) -> Checkpoint:
 
 
 def _no_tensors_error(path: Path, content: Mapping[str, Any]) -> RequestError:
-    message = f"the weights file {str(path)!r} holds no state dict"
+    message = f"the weights file {str(path)!r} contains no state dict"
     if _holds_inert(content):
         return RequestError(
-            f"{message}, that is no tensors by name: where they would stand are arrays of NumPy, or objects",
+            f"{message}: instead of tensors by name, it contains NumPy arrays or objects",
             _conversion_hint(path),
         )
-    return RequestError(message, f"it holds: {shorten_names(content)}" if content else "it is empty")
+    return RequestError(message, f"it contains: {shorten_names(content)}" if content else "it is empty")
 
 
 def _holds_inert(content: Mapping[Any, Any]) -> bool:
@@ -160,7 +160,7 @@ def _read_content(path: Path) -> Mapping[Any, Any]:
     content = _read_safetensors(path) if safe else _read_pickle(path)
     if not isinstance(content, Mapping):
         raise RequestError(
-            f"the weights file {str(path)!r} holds a {type(content).__name__}, not a state dict",
+            f"the weights file {str(path)!r} contains a {type(content).__name__}, not a state dict",
             "save model.state_dict()",
         )
     return content
@@ -189,8 +189,7 @@ def _unsafe_error(path: Path, error: Exception) -> RequestError:
     if not code:
         return _damaged_error(path, error)
     return RequestError(
-        f"the weights file {str(path)!r} is refused: to read it, code that it names would have to run "
-        f"({shorten_names(code)})",
+        f"the weights file {str(path)!r} is refused: reading it would run code that it names ({shorten_names(code)})",
         _conversion_hint(path),
     )
 
@@ -198,8 +197,8 @@ def _unsafe_error(path: Path, error: Exception) -> RequestError:
 def _conversion_hint(path: Path) -> str:
     """Explain how to convert the file into one that holds weights only."""
     return (
-        "reading all of it runs whatever the file says, with all that you may do: only if you trust who wrote it, and "
-        "where its modules can be imported, make a file of it that holds weights only, in Python:"
+        "reading it in full runs any code in the file, with your permissions. Only if you trust its author, and where "
+        "its modules can be imported, convert it to a file with weights only, in Python:"
         + CONVERSION_SCRIPT.format(path=str(path))
     )
 
@@ -228,7 +227,7 @@ def _unwrap(content: Mapping[Any, Any], notes: list[str]) -> Mapping[Any, Any]:
         inner = content.get(name)
         if isinstance(inner, Mapping) and _holds_tensors(inner):
             if name in EMA_KEYS:
-                notes.append(f"averaged (EMA) weights {name!r} were taken")
+                notes.append(f"averaged (EMA) weights {name!r} were loaded")
             return _unwrap(inner, notes)
     return content
 

@@ -144,14 +144,14 @@ def _mismatch_error(
         hint = (
             f"make that model in a file of your own, my_model.py: with timm.create_model(..., in_chans={in_file}), or "
             f"with a first convolution of {format_channels(in_file)}; let its function make() return (module, "
-            f"camcli.Preprocess(size=..., resize=..., {each}), names of the classes); then say --model "
+            f"camcli.Preprocess(size=..., resize=..., {each}), names of the classes); then use --model "
             f"my_model.py:make --weights {path}"
         )
     elif place is not None:
-        message += f"; only its head {place!r} is another"
+        message += f"; only its head {place!r} differs"
         hint = heads.write_head_script(checkpoint.state, prefix, place, path, name, module)
     elif mismatch.missing and (hint := heads.write_script_by_order(checkpoint.state, path, name, module)):
-        message += "; by the order and the shapes of the layers they do, which have other names there"
+        message += "; by order and shape of the layers they do fit, under other names"
     else:
         hint = "are they of another architecture? --model names it"
     return RequestError(message, f"{mismatch.details}\n{hint}")
@@ -193,7 +193,8 @@ def _load_state(module: nn.Module, state: StateDict) -> StateMismatch:
         result = module.load_state_dict(given, strict=False)
     except Exception as error:  # a module's own code, such as set_extra_state, may raise anything
         raise RequestError(
-            f"the network does not take the weights: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            f"the weights cannot be loaded into the network: {type(error).__name__}: "
+            f"{(str(error).splitlines() or [''])[0]}"
         ) from error
     missing = tuple(name for name in result.missing_keys if name not in shapes)
     return StateMismatch(missing, tuple(result.unexpected_keys), shapes)
@@ -229,7 +230,9 @@ def _strip_prefix(checkpoint: Checkpoint, module: nn.Module) -> tuple[str, State
         if name.startswith(prefix) and there in model_state and not isinstance(model_state[there], Tensor):
             state[there] = value
     outside = [name for name in checkpoint.state if not name.startswith(prefix)]
-    notes = (f"only what the file has under {prefix!r} was taken, not {shorten_names(outside)}",) if outside else ()
+    notes = (
+        (f"only the weights under {prefix!r} in the file were loaded, not {shorten_names(outside)}",) if outside else ()
+    )
     return prefix, state, notes
 
 
@@ -241,14 +244,12 @@ def _find_prefix(checkpoint: Checkpoint, wanted: set[str]) -> str:
     found = averaged or whole or [""]
     if len(found) > 1:
         raise RequestError(
-            f"the weights file {str(checkpoint.path)!r} holds the model {len(found)} times: "
+            f"the weights file {str(checkpoint.path)!r} contains the model {len(found)} times: "
             f"under {shorten_names(map(repr, found))}",
-            "save the one you mean to a file of its own, in Python:\n"
-            "  import torch\n"
-            "  from camcli.models.weights.checkpoint import read\n"
-            f"  state = read({str(checkpoint.path)!r}).state\n"
-            f"  mine = {{name: value for name, value in state.items() if name.startswith({found[-1]!r})}}\n"
-            "  torch.save(mine, 'weights.pth')",
+            "save the one you want to a separate file, in Python:\n  import torch\n  from "
+            f"camcli.models.weights.checkpoint import read\n  state = read({str(checkpoint.path)!r}).state\n  mine = "
+            f"{{name: value for name, value in state.items() if name.startswith({found[-1]!r})}}\n  torch.save(mine, "
+            "'weights.pth')",
         )
     return found[0]
 

@@ -70,11 +70,13 @@ def find_head(state: Mapping[str, Tensor], prefix: str, module: nn.Module) -> Li
 def describe_head(head: LinearHead) -> tuple[str, ...]:
     """Describe a head taken from the file, as notes for the user."""
     notes = (
-        f"the head is {head.name!r} in the weights file, its one linear layer that fits: {head.num_features} features "
-        f"to {head.num_classes} classes",
+        f"the head is {head.name!r} in the weights file, its only linear layer that fits: {head.num_features} "
+        f"features to {head.num_classes} classes",
     )
     return (
-        (*notes, f"not taken from the weights file: {', '.join(head.unused_names[:8])}") if head.unused_names else notes
+        (*notes, f"not loaded from the weights file: {', '.join(head.unused_names[:8])}")
+        if head.unused_names
+        else notes
     )
 
 
@@ -146,7 +148,7 @@ def write_script_by_order(state: Mapping[str, Tensor], path: str, name: str, mod
 def _write_script(rest: Mapping[str, Tensor], body: tuple[str, str], head_name: str, path: str, name: str) -> str:
     rest = {one: value for one, value in rest.items() if not TRAINING_ONLY.search(one)}
     if not rest:
-        return "the file has no head: give one that has, or put what makes scores on it in a function of yours"
+        return "the file has no head: give a file with one, or add a head in a function of yours"
     root = _shared_prefix(rest)
     inside = {one.removeprefix(root): value for one, value in rest.items()}
     shapes = ", ".join(f"{one} {tuple(value.shape)}" for one, value in inside.items())
@@ -154,7 +156,7 @@ def _write_script(rest: Mapping[str, Tensor], body: tuple[str, str], head_name: 
     which = f"n.startswith({root!r})" if root else f"n in {[*rest]}"
     return "\n".join(
         (
-            f"its head is another one ({shapes}): build that as your training code does, and name the function",
+            f"its head differs ({shapes}): build it as in your training code, and name the function",
             "that does it, -m my_model.py:make, without --weights:",
             "  import camcli",
             "  from collections import OrderedDict",

@@ -56,8 +56,8 @@ class HubFile:
         """Instructions for putting the file into the cache by hand."""
         revision = f" --revision {self.revision}" if self.revision else ""
         return (
-            f"or fill the cache, {constants.HF_HUB_CACHE} (moved by HF_HOME), where there is a network: "
-            f"hf download {self.repository}{revision}"
+            f"or fill the cache, {constants.HF_HUB_CACHE} (set by HF_HOME), where the hub can be reached: hf download "
+            f"{self.repository}{revision}"
         )
 
     def find_cached(self) -> Path | None:
@@ -115,9 +115,7 @@ class UrlFile:
     @property
     def manual_download_hint(self) -> str:
         """Instructions for putting the file into the cache by hand."""
-        return (
-            f"or fill the cache (moved by TORCH_HOME) where there is a network: save {self.url} as {self._cache_path}"
-        )
+        return f"or fill the cache (set by TORCH_HOME): save {self.url} as {self._cache_path}"
 
     def find_cached(self) -> Path | None:
         """Find the file in the cache; None if it is missing."""
@@ -155,11 +153,12 @@ def parse_repository(text: str) -> tuple[str, str | None]:
         validate_repo_id(name)
     except HFValidationError as error:
         raise RequestError(
-            f"no repository of the Hugging Face hub is called {name!r}",
-            "say hf-hub:OWNER/NAME, or hf-hub:OWNER/NAME@REVISION: letters, digits, '-', '_' and '.', one '/' between",
+            f"{name!r} is not a repository name of the Hugging Face hub",
+            "write hf-hub:OWNER/NAME, or hf-hub:OWNER/NAME@REVISION: letters, digits, '-', '_' and '.', one '/' "
+            "between",
         ) from error
     if revision and (not REVISION_PATTERN.fullmatch(revision) or ".." in revision):
-        raise RequestError(f"no revision is called {revision!r}", "say a branch, a tag or a commit: @main")
+        raise RequestError(f"there is no revision {revision!r}", "give a branch, a tag or a commit: @main")
     return name, revision or None
 
 
@@ -201,24 +200,24 @@ def _check_digest(file: RemoteFile, path: Path, what: str) -> None:
         raise RequestError(
             f"{what} in the cache, {str(path)!r}, are not those that were published: their SHA-256 begins with "
             f"{digest[: len(published)][:16]}, not with {published[:16]}",
-            f"{refetch_hint(path)}; or use this very file, if you know what it is: --weights {shlex.quote(str(path))}",
+            f"{refetch_hint(path)}; or use this file anyway, if you trust it: --weights {shlex.quote(str(path))}",
         )
 
 
 def refetch_hint(path: Path) -> str:
     """Explain how to make a cached file be downloaded again."""
     old = shlex.quote(str(path))
-    return f"put it aside, and it is fetched anew: mv {old} {shlex.quote(f'{path}.bad')}"
+    return f"move it away to download it again: mv {old} {shlex.quote(f'{path}.bad')}"
 
 
 def _unavailable_error(file: RemoteFile, what: str, reason: str) -> RequestError:
     return RequestError(
-        f"{what} are not in the cache and cannot be fetched from {file.host}: {reason}",
+        f"{what} are not in the cache and cannot be downloaded from {file.host}: {reason}",
         "\n".join(
             (
-                "give them yourself: --weights FILE (safetensors or a .pth state dict)",
+                "give a file of your own: --weights FILE (safetensors or a .pth state dict)",
                 file.manual_download_hint,
-                "or leave --model out: the bundled model needs no network",
+                "or leave --model out: the bundled model needs no download",
                 "or try the command on an untrained network, whose maps mean nothing: --weights random",
             )
         ),
@@ -245,7 +244,7 @@ def _probe(url: str, seconds: float) -> str:
             return ""
     except urllib.error.HTTPError as error:
         error.close()
-        return f"the server says {error.code} {error.reason}" if error.code >= 500 else ""
+        return f"the server answered {error.code} {error.reason}" if error.code >= 500 else ""
     except urllib.error.URLError as error:
         # The host answered; the download itself verifies the certificate, with its own store.
         return "" if isinstance(error.reason, ssl.SSLError) else _reason_text(error.reason)

@@ -14,10 +14,10 @@ Sort = Literal["mean", "max", "std", "active", "correlation"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelJob:
-    """Job of ``camcli channels``: rank the channels of one layer over pictures.
+    """Job of ``camcli channels``: rank the channels of one layer over images.
 
     Attributes:
-        job: model, layer, pictures, and how they are processed; its target names channels, ``channel:12,99``.
+        job: model, layer, images, and how they are processed; its target names channels, ``channel:12,99``.
         top: number of channels shown; 0 for 16, or for all that ``channels`` names.
         sort: statistic to sort by; None for ``correlation`` if there are values, else ``mean``.
     """
@@ -73,12 +73,12 @@ class ChannelJob:
             raise RequestError(f"sort cannot be {self.sort!r}", f"there are: {', '.join(get_args(Sort))}")
         if self.sort == "correlation" and not self.values:
             raise RequestError(
-                "channels are to be sorted by their correlation, and nothing says with what",
-                "give each picture a number: --values FILE.csv:COLUMN",
+                "sorting channels by correlation needs values to correlate with",
+                "give each image a number: --values FILE.csv:COLUMN",
             )
         if self.top < 0 or self.pictures < 1:
             raise RequestError(
-                f"{self.top} channels with {self.pictures} pictures each cannot be shown",
+                f"{self.top} channels with {self.pictures} images each cannot be shown",
                 "give numbers from 1 on",
             )
 

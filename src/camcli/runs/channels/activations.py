@@ -1,4 +1,4 @@
-"""Activations of one layer, picture by picture."""
+"""Activations of one layer, image by image."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from camcli.runs.worker.item import Item
 from camcli.runs.worker.pipeline import map_batches, run_in_fitting_batches
 from camcli.runs.worker.worker import Worker
 
-# Reduces the activations of pictures (n, c, h, w) to what is kept of each.
+# Reduces the activations of images (n, c, h, w) to what is kept of each.
 ReduceActivations = Callable[[Tensor, Sequence[Item]], Sequence[np.ndarray]]
-# Result for one picture, or why there is none; None for a picture that cannot be read.
+# Result for one image, or why there is none; None for an image that cannot be read.
 ActivationResult = np.ndarray | PictureError | None
 
 
@@ -57,8 +57,8 @@ class WatchedLayer:
         layers = explainer.layers
         if len(layers) > 1:
             raise RequestError(
-                f"the channels of one layer are ranked, and {len(layers)} are named: {shorten(layers, len(layers))}",
-                "name one, and give the command again for the others",
+                f"channels are ranked for one layer, and {len(layers)} are named: {shorten(layers, len(layers))}",
+                "name one, and run the command again for the others",
             )
         name = layers[0]
         located = explainer.locations.get(name)
@@ -75,7 +75,7 @@ class WatchedLayer:
 def watch_batches(
     worker: Worker, layer: WatchedLayer, batches: Iterable[list[Item]], reduce: ReduceActivations
 ) -> Iterator[list[tuple[Item, ActivationResult]]]:
-    """Yield each batch's pictures with what is kept of their activations; None for one that cannot be read."""
+    """Yield each batch's images with what is kept of their activations; None for one that cannot be read."""
     return map_batches(worker, lambda explainer, batch: _watch_batch(worker, layer, explainer, batch, reduce), batches)
 
 
@@ -104,14 +104,14 @@ def _watch_one(
         return read_activations(worker, layer, explainer, [item], reduce)[0]
     except RequestError:
         raise
-    except Exception as error:  # any error is this picture's alone, and the others go on
-        return PictureError(f"the network fails on this picture: {first_line(error)}")
+    except Exception as error:  # any error is this image's alone, and the others go on
+        return PictureError(f"the network fails on this image: {first_line(error)}")
 
 
 def read_activations(
     worker: Worker, layer: WatchedLayer, explainer: Explainer, items: Sequence[Item], reduce: ReduceActivations
 ) -> list[ActivationResult]:
-    """Return what is kept of the activations of pictures in one batch; may raise anything."""
+    """Return what is kept of the activations of images in one batch; may raise anything."""
     module = explainer.module
     images = devices.stack_for(explainer.device, [item.input for item in items if item.input is not None])
     place = explainer.tensor_indices.get(layer.name, 0)
@@ -119,17 +119,17 @@ def read_activations(
         output = layer_output(module, layer.name, devices.copy_to_module(module, images), layer.call, place)
     cells = to_nchw(output, layer.layout).float()
     if len(cells) != len(items):
-        raise ValueError(f"the layer {layer.name!r} gives {len(cells)} outputs for {len(items)} pictures")
+        raise ValueError(f"the layer {layer.name!r} returns {len(cells)} outputs for {len(items)} images")
     finite = cells.isfinite().flatten(1).all(1).tolist()
     broken = PictureError(
-        f"the layer {layer.name!r} gives NaN or infinite values for this image",
-        "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
+        f"the layer {layer.name!r} returns NaN or infinite values for this image",
+        "the weights contain such values, or half precision overflows (then --precision fp32 helps)",
     )
     return [kept if ok else broken for kept, ok in zip(reduce(cells, items), finite, strict=True)]
 
 
 def pool_channels(cells: Float[Tensor, "n c h w"], views: Sequence[View]) -> Float32[np.ndarray, "n c"]:
-    """Return the mean of each channel over the cells that show any of the picture, and not padding alone."""
+    """Return the mean of each channel over the cells that show any of the image, and not padding alone."""
     shown = torch.from_numpy(np.stack([view.visible_cells(tuple(cells.shape[2:])) for view in views])).to(cells.device)
     if bool(shown.all()):
         return np.asarray(cells.mean((2, 3)).numpy(force=True))

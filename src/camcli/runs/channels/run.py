@@ -1,4 +1,4 @@
-"""Ranking of a layer's channels over pictures: a table, and a contact sheet of their strongest pictures."""
+"""Ranking of a layer's channels over images: a table, and a contact sheet of their strongest images."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ from camcli.runs.worker.worker import Worker
 STEM = "channels"
 FACTS_FILE = f"{STEM}.json"
 NEGATIVE_NOTE = (
-    "the layer has values below zero, so zero is no threshold of its own: `active` is the share of pictures whose "
-    "pooled value is above it, and what is below it is not drawn"
+    "the layer has negative values: `active` is the share of images whose pooled value is above zero, and negative "
+    "values are not drawn"
 )
 
 
 class ChannelRun:
-    """Run that ranks the channels of a layer over pictures.
+    """Run that ranks the channels of a layer over images.
 
-    An invalid request raises on construction. Iterating does the work and yields each picture's outcome in a list of
+    An invalid request raises on construction. Iterating does the work and yields each image's outcome in a list of
     one; then :meth:`write` writes ``channels.csv``, ``channels.png`` and ``channels.json`` and returns the channels
     that are shown. Nothing is written before. In a ``with`` block an existing output folder is locked for this run from
-    the start, else while it is written to. Memory does not grow with the pictures: for each channel a few numbers and
-    the names of its strongest pictures are kept.
+    the start, else while it is written to. Memory does not grow with the images: for each channel a few numbers and
+    the names of its strongest images are kept.
 
     Args:
         channel_job: the job.
@@ -71,14 +71,14 @@ class ChannelRun:
         worker: the resolved job.
         layer: path of the layer.
         values: numbers that channels are correlated with, if given.
-        total: number of pictures; None if they come from standard input.
+        total: number of images; None if they come from standard input.
         notes: notes for the user; may grow until all is written.
         files: files written, relative to the output folder.
-        unread: counts of pictures in folders that are left out.
+        unread: counts of images in folders that are left out.
 
     Raises:
         RequestError: the request is invalid.
-        NothingFoundError: there is no picture.
+        NothingFoundError: there is no image.
     """
 
     def __init__(self, channel_job: ChannelJob, stdin: BinaryIO | None = None) -> None:
@@ -107,8 +107,7 @@ class ChannelRun:
         self.notes += self._inputs.note_unread()
         if self.values and self.total is not None and (unused := self.values.find_unused(self._inputs.iter_paths())):
             self.notes.append(
-                f"{self.values.file} lists {len(unused)} that are not among the pictures: "
-                f"{shorten(unused, len(unused))}"
+                f"{self.values.file} lists {len(unused)} that are not among the images: {shorten(unused, len(unused))}"
             )
         self.files: list[str] = []
         self._folder: Folder | None = None
@@ -135,10 +134,10 @@ class ChannelRun:
             self._failed += item.error is not None
             yield [self._make_outcome(item)]
         if not self._running_stats.count + self._failed:
-            raise NothingFoundError("standard input named no picture")
+            raise NothingFoundError("standard input named no image")
         self.notes += self._inputs.note_unread_late()
         if not self._running_stats.count:
-            raise PictureError("no picture could be done, so there is nothing to rank")
+            raise PictureError("no image could be processed, so there is nothing to rank")
 
     def write(self) -> list[ChannelStats]:
         """Write the files and return the channels that are shown, in order.
@@ -179,7 +178,7 @@ class ChannelRun:
         self.files = [*content, FACTS_FILE]
         return ranked
 
-    # ---- before the first picture
+    # ---- before the first image
 
     def _read_values(self) -> NumberColumn | None:
         if not self.channel_job.values:
@@ -191,7 +190,7 @@ class ChannelRun:
         return values
 
     def _hash_request(self) -> str:
-        """Return 16 hex digits that change with anything in the request except the pictures."""
+        """Return 16 hex digits that change with anything in the request except the images."""
         request: dict[str, Any] = {**asdict(self.channel_job), "job": self.worker.fingerprint}
         if self.values:
             request["values"] = [hashlib.sha256(self.values.file.read_bytes()).hexdigest(), self.values.column]
@@ -204,15 +203,15 @@ class ChannelRun:
             model = before.get("model")
             name = model.get("name") if isinstance(model, dict) else None
             raise RequestError(
-                f"{self.channel_job.job.out!r} holds another ranking of channels: of {before.get('layer')!r} of "
-                f"{name!r}, or asked in other words",
+                f"{self.channel_job.job.out!r} contains another ranking of channels: of {before.get('layer')!r} of "
+                f"{name!r}, or one with other options",
                 "choose another folder with --out, or replace it with --overwrite",
             )
 
-    # ---- picture by picture
+    # ---- image by image
 
     def _add_batch(self, batch: Sequence[tuple[Item, ActivationResult]]) -> list[Item]:
-        """Add a batch's pooled activations and return its pictures; those without activations get an error."""
+        """Add a batch's pooled activations and return its images; those without activations get an error."""
         rows: list[np.ndarray] = []
         sources: list[PictureSource] = []
         for item, row in batch:
@@ -252,7 +251,7 @@ class ChannelRun:
         return self.channel_job.sort or ("correlation" if self.values else "mean")
 
     def _draw_sheet(self, ranked: Sequence[ChannelStats], statistics: Statistics) -> bytes:
-        """Draw ``channels.png``, for which the pictures are decoded and run through the network again."""
+        """Draw ``channels.png``, for which the images are decoded and run through the network again."""
         thumbnails: dict[PictureSource, Thumbnail] = {}
         maps: dict[tuple[int, PictureSource], np.ndarray] = {}
         wanted: dict[PictureSource, list[int]] = {source: [] for one in ranked for source, _ in one.strongest}
@@ -275,7 +274,7 @@ class ChannelRun:
                     }
         if gone := [source.display_name for source in wanted if source not in thumbnails]:
             self.notes.append(
-                f"{len(gone)} picture(s) could not be read again for the contact sheet: {shorten(gone, len(gone))}"
+                f"{len(gone)} image(s) could not be read again for the contact sheet: {shorten(gone, len(gone))}"
             )
         job, network = self.channel_job.job, self.worker.network
         style = Style(job.colormap, job.alpha, "run", untrained=network.untrained)
@@ -302,16 +301,16 @@ class ChannelRun:
             "pictures": statistics.count,
             "failed": self._failed,
             "unread": self.unread.as_dict(),
-            "pooled": "mean over the cells that show any of the picture",
-            "std": "divided by the number of pictures",
-            "active": "share of pictures whose pooled activation is above zero",
+            "pooled": "mean over the cells that show any of the image",
+            "std": "divided by the number of images",
+            "active": "share of images whose pooled activation is above zero",
             "notes": self.notes,
             "finished": provenance.format_now(),
         }
 
 
 def _fail_without_value(values: NumberColumn, batch: list[Item]) -> list[Item]:
-    """Give pictures without a value an error."""
+    """Give images without a value an error."""
     for item in batch:
         if item.input is not None:
             try:

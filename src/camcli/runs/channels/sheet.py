@@ -1,4 +1,4 @@
-"""``channels.png``: a row for each channel shown, with its strongest pictures."""
+"""``channels.png``: a row for each channel shown, with its strongest images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from camcli.outputs.sheet import SheetRow, SheetTile, compose_sheet
 from camcli.outputs.style import Style
 from camcli.runs.channels.table import ChannelStats
 
-# A small copy of a picture, and where it lies in the model's input.
+# A small copy of an image, and where it lies in the model's input.
 Thumbnail = tuple[np.ndarray, View]
 
 
@@ -30,18 +30,18 @@ def draw_sheet(
     style: Style,
     pictures: int,
 ) -> bytes:
-    """Draw channels with their strongest pictures, as a PNG.
+    """Draw channels with their strongest images, as a PNG.
 
     Args:
         ranked: the channels.
-        thumbnails: their pictures, small; those that could not be read again are missing.
-        maps: activation of each channel in each of its pictures.
+        thumbnails: their images, small; those that could not be read again are missing.
+        maps: activation of each channel in each of its images.
         layer: path of the layer.
         heading: lines that describe the run.
         values: numbers that channels are correlated with, if given.
         notes: notes for the reader.
         style: of the maps.
-        pictures: number of pictures in a row.
+        pictures: number of images in a row.
     """
     rows = [
         SheetRow(
@@ -53,7 +53,7 @@ def draw_sheet(
                 else SheetTile(_make_caption(source, value))
                 for source, value in one.strongest
             ],
-            () if one.strongest else ("zero in every picture",),
+            () if one.strongest else ("zero in every image",),
         )
         for one in ranked
     ]
@@ -73,9 +73,9 @@ def _describe_channel(one: ChannelStats, values: NumberColumn | None) -> list[st
 
 def _make_footer(notes: Sequence[str]) -> list[str]:
     return [
-        "In each row the pictures of the channel's greatest pooled activation (the mean over the cells that show "
-        "the picture), which stands below with the picture's name. Over each the channel's activation, cell by "
-        "cell, on one scale a row, which the bar gives. Pictures are shown as far as the model saw them.",
+        "Each row shows the images with the channel's highest pooled activation (the mean over the cells that show "
+        "the image), given below each image with its name. The overlay is the channel's activation, cell by cell, on "
+        "one scale per row, shown by the bar. Images are cropped to what the model saw.",
         *(f"Note: {note}" for note in notes),
     ]
 

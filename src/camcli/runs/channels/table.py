@@ -19,21 +19,21 @@ from camcli.runs.channels import Sort
 
 @dataclass(frozen=True, slots=True)
 class ChannelStats:
-    """Statistics of one channel over all pictures.
+    """Statistics of one channel over all images.
 
-    The pooled activation of a picture is the mean over the cells of the layer's grid that show any of it; cells of
+    The pooled activation of an image is the mean over the cells of the layer's grid that show any of it; cells of
     padding alone are left out, as ``--crop none`` has them. Without padding it is what global average pooling gives.
 
     Attributes:
         channel: its number in the layer, from 0 on.
-        mean, max, std: of the pooled activation over the pictures; ``std`` divides by their number.
-        active: the share of pictures whose pooled activation is above zero: of a rectified layer, those in which any
+        mean, max, std: of the pooled activation over the images; ``std`` divides by their number.
+        active: the share of images whose pooled activation is above zero: of a rectified layer, those in which any
             cell is.
-        pictures: number of pictures that all of these are over, the correlation too.
+        pictures: number of images that all of these are over, the correlation too.
         correlation: Pearson's r of the pooled activation with the values; None without values, or where it is
             undefined because one of the two is constant.
-        strongest: the pictures of the greatest pooled activation, with it, the greatest first; of equal ones those that
-            come first. A picture in which it is zero is left out.
+        strongest: the images of the greatest pooled activation, with it, the greatest first; of equal ones those that
+            come first. An image in which it is zero is left out.
         untrained: the weights are random, and the statistics mean nothing.
     """
 
@@ -59,7 +59,7 @@ class ChannelStats:
 def compute_channel_stats(
     channel: int, statistics: Statistics, top_pictures: TopK[PictureSource], untrained: bool
 ) -> ChannelStats:
-    """Return the statistics of one channel, with its strongest pictures."""
+    """Return the statistics of one channel, with its strongest images."""
     r = float(statistics.correlation[channel])
     return ChannelStats(
         channel,
@@ -98,7 +98,7 @@ def note_correlation(statistics: Statistics, values: NumberColumn | None) -> Ite
     reached = f"reaches |r| of about {luck:.2f}" if luck is not None else "correlates with anything"
     yield (
         f"by chance alone, the best of {channels - undefined} channels over {format_picture_count(statistics.count)} "
-        f"{reached}: test what is found on other pictures"
+        f"{reached}: verify findings on other images"
     )
 
 
@@ -108,7 +108,7 @@ def encode_table(stats_of: Callable[[int], ChannelStats], channels: int, picture
     Args:
         stats_of: returns a channel's statistics by its number.
         channels: number of channels.
-        pictures: number of pictures named for each.
+        pictures: number of images named for each.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -125,5 +125,5 @@ def encode_table(stats_of: Callable[[int], ChannelStats], channels: int, picture
 
 
 def format_picture_count(count: int) -> str:
-    """Format a number of pictures, with the noun."""
-    return f"{count} picture{'' if count == 1 else 's'}"
+    """Format a number of images, with the noun."""
+    return f"{count} image{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""Concepts that all pictures of a job share, from an earlier run or found before the first picture."""
+"""Concepts that all images of a job share, from an earlier run or found before the first image."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from camcli.runs.worker.item import Item
 
 
 def announce_concepts(total: int | None) -> str:
-    """Return a note on how many pictures concepts are found in.
+    """Return a note on how many images concepts are found in.
 
     Raises:
-        RequestError: the pictures are not known beforehand.
+        RequestError: the images are not known beforehand.
     """
     if total is None:
         raise RequestError(
-            "concepts are found in the pictures of a run before the first is explained, and those named on "
-            "standard input come one by one",
-            "give them as files, folders or @list.txt; or let each picture have concepts of its own: -o over=picture",
+            "concepts are found in all images of a run before the first is explained, and names on standard input "
+            "arrive one by one",
+            "give them as files, folders or @list.txt; or find the concepts of each image separately: -o over=picture",
         )
-    many = "the picture" if total == 1 else f"{min(total, concepts.MAX_PICTURES)} pictures together"
+    many = "the image" if total == 1 else f"{min(total, concepts.MAX_PICTURES)} images together"
     return f"concepts are found in {many} first, unless {concept_file.FILE} has them from an earlier run"
 
 
 def load_or_fit_concepts(session: Session[Outcome]) -> dict[str, Any]:
-    """Give the explainer the concepts that all pictures of this job share; return what is recorded of them."""
+    """Give the explainer the concepts that all images of this job share; return what is recorded of them."""
     explainer, job, before = session.worker.explainer, session.fingerprint, session.previous
     then = before.record.get("concepts") or {} if before.is_own else {}
     explainer.fitted_concepts = (
@@ -61,18 +61,18 @@ def load_or_fit_concepts(session: Session[Outcome]) -> dict[str, Any]:
 
 
 def _check_no_stale_pictures(session: Session[Outcome]) -> None:
-    """Check that no picture remains that was drawn with other concepts than those named now."""
+    """Check that no image remains that was drawn with other concepts than those named now."""
     if session.job.overwrite:
         left = session.ledger.find_unnamed(session.inputs.iter_names(), own=True)
         if left:
             raise RequestError(
-                f"concepts are found anew, and {len(left)} picture(s) in {session.job.out!r} that are not named now "
-                f"were drawn with those of before: {shorten(left, len(left))}",
-                "name those pictures too, leave --overwrite out, or choose another folder with --out",
+                f"concepts are computed again, and {len(left)} image(s) in {session.job.out!r} that are not in this "
+                f"run were drawn with the previous ones: {shorten(left, len(left))}",
+                "name those images too, leave --overwrite out, or choose another folder with --out",
             )
     elif next(iter(session.ledger.iter_pictures()), None):
         raise RequestError(
-            f"pictures in {session.job.out!r} were drawn with concepts that are gone: {concept_file.FILE} was "
-            "deleted, and the pictures named now have others",
-            "do all again with --overwrite, or choose another folder with --out",
+            f"images in {session.job.out!r} were drawn with concepts that are lost: {concept_file.FILE} was deleted, "
+            "and the images of this run have others",
+            "process all again with --overwrite, or choose another folder with --out",
         )

@@ -1,4 +1,4 @@
-"""Drawing at one scale for the whole run, after the last picture."""
+"""Drawing at one scale for the whole run, after the last image."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from camcli.runs.record.outcome import Outcome
 from camcli.runs.record.session import Session
 from camcli.runs.worker.threads import map_ahead
 
-# Separates, in a picture's stamp, what else its maps depend on: the pictures of its group, concepts found in several.
+# Separates, in an image's stamp, what else its maps depend on: the images of its group, concepts found in several.
 STAMP_SEPARATOR = "+"
 
 
 def draw_all(writer: Writer) -> Iterator[list[Outcome]]:
-    """Draw all pictures of this job at the scale of the strongest; yield those of this run that could not be.
+    """Draw all images of this job at the scale of the strongest; yield those of this run that could not be.
 
-    Pictures of earlier runs that are gone or changed since keep their files, which is noted.
+    Images of earlier runs that are gone or changed since keep their files, which is noted.
     """
     session = writer.session
     pictures = session.ledger.iter_pictures
@@ -45,21 +45,21 @@ def draw_all(writer: Writer) -> Iterator[list[Outcome]]:
             left += failed > 0
         elif failed:
             session.ledger.append(outcomes, replacing=True)
-            # A picture of which another map failed before was reported and counted then.
+            # An image of which another map failed before was reported and counted then.
             if failed == sum(outcome.error is not None for outcome in outcomes):
                 yield outcomes
             else:
                 failed_again += 1
     if failed_again:
-        session.worker.notes.append(f"{failed_again} picture(s) of which some maps failed could not be drawn either")
+        session.worker.notes.append(f"{failed_again} image(s) of which some maps failed could not be drawn either")
     if left:
         session.worker.notes.append(
-            f"{left} picture(s) of earlier runs are gone or changed and stay drawn at another scale"
+            f"{left} image(s) of earlier runs are gone or changed and stay drawn at another scale"
         )
 
 
 def _draw(writer: Writer, scale_changed: bool, outcomes: list[Outcome]) -> tuple[int, list[Outcome]]:
-    """Draw one picture's maps; return how many could not be drawn, and its outcomes, with errors for those."""
+    """Draw one image's maps; return how many could not be drawn, and its outcomes, with errors for those."""
     session, formats = writer.session, writer.formats
     old = outcomes[0].run != session.id
     wanted = [formats.select_later(one.files) for one in outcomes]
@@ -102,7 +102,7 @@ def _check_inside(folder: Folder, files: dict[str, str]) -> None:
 def _decode(session: Session[Outcome], outcome: Outcome) -> Picture:
     source = PictureSource(Path(outcome.source), outcome.name, page=outcome.page)
     if read_stamp(source.path) != outcome.stamp.partition(STAMP_SEPARATOR)[0]:
-        raise PictureError("the picture was changed since")
+        raise PictureError("the image was changed since")
     image = decode(source.path, session.job.background, session.job.range, source.page)
     return Picture(source, np.asarray(image), session.worker.network.preprocess.view(*image.size))
 
@@ -129,7 +129,7 @@ def _read_explanation(folder: Folder, outcome: Outcome) -> Explanation:
 
 
 def _select_drawable(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Return those of a picture's outcomes that have a map."""
+    """Return those of an image's outcomes that have a map."""
     return [outcome for outcome in outcomes if not outcome.error]
 
 

@@ -1,4 +1,4 @@
-"""Run of ``camcli explain``: find pictures, skip those that are done, explain, write behind, record."""
+"""Run of ``camcli explain``: find images, skip those that are done, explain, write behind, record."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from camcli.runs.worker.worker import Worker
 
 
 class Run:
-    """Run of a job that writes maps of pictures.
+    """Run of a job that writes maps of images.
 
     Used as a ``with`` block, which locks the output folder for this run. An invalid request raises on construction,
-    before the first picture. Iterating does the work and yields each picture's outcomes, in order; those of a picture
+    before the first image. Iterating does the work and yields each image's outcomes, in order; those of an image
     that is done already are empty.
 
     Args:
@@ -37,13 +37,13 @@ class Run:
     Attributes:
         session: the run's session in the output folder.
         worker: the resolved job.
-        total: number of pictures; None if they come from standard input.
-        unread: counts of pictures in folders that are left out.
+        total: number of images; None if they come from standard input.
+        unread: counts of images in folders that are left out.
         notes: notes for the user about this run; may grow while it goes on.
 
     Raises:
         RequestError: the job is invalid.
-        NothingFoundError: there is no picture.
+        NothingFoundError: there is no image.
     """
 
     def __init__(self, job: Job, stdin: BinaryIO | None = None) -> None:
@@ -93,17 +93,17 @@ class Run:
         )
 
     def _start(self) -> None:
-        """Find concepts, if pictures share them, and record that the run began."""
+        """Find concepts, if images share them, and record that the run began."""
         session = self.session
         if self.worker.explainer.fits_concepts:
             session.facts["concepts"] = load_or_fit_concepts(session)
             self._writer.stamp_suffix = f"{STAMP_SEPARATOR}{session.facts['concepts']['sha256'][:16]}"
-        # The scale at which the pictures of this job were drawn last, if they were.
+        # The scale at which the images of this job were drawn last, if they were.
         self._writer.scale = session.previous.record.get("scale") if session.previous.is_own else None
         session.record(scale=self._writer.scale)
 
     def _stamp_group(self, group: Sequence[Item]) -> None:
-        """Stamp each picture of a group with the stamps of all, since its maps depend on all of them."""
+        """Stamp each image of a group with the stamps of all, since its maps depend on all of them."""
         marks = "\n".join(f"{item.source.name} {item.stamp}" for item in group)
         digest = hashlib.sha256(os.fsencode(marks)).hexdigest()[:16]
         for item in group:
@@ -112,11 +112,11 @@ class Run:
 
 
 def _note_unused(worker: Worker, inputs: Inputs) -> Iterator[str]:
-    """Yield notes on entries in files of targets and prompts that are not among the pictures, if these are known."""
+    """Yield notes on entries in files of targets and prompts that are not among the images, if these are known."""
     for listing in (worker.target_rule, worker.prompts and worker.prompts.per_picture):
         if (
             isinstance(listing, Manifest)
             and inputs.total is not None
             and (unused := listing.find_unused(inputs.iter_paths()))
         ):
-            yield f"{listing.file} lists {len(unused)} that are not among the pictures: {shorten(unused, len(unused))}"
+            yield f"{listing.file} lists {len(unused)} that are not among the images: {shorten(unused, len(unused))}"

@@ -1,4 +1,4 @@
-"""Writing of a picture's files and lines."""
+"""Writing of an image's files and lines."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Formats:
 
     Attributes:
         suffixes: suffixes of all formats, by name.
-        at_once: formats that are written with each picture.
-        draws_later: the other formats are drawn after the last picture, from the arrays.
+        at_once: formats that are written with each image.
+        draws_later: the other formats are drawn after the last image, from the arrays.
     """
 
     suffixes: dict[str, str]
@@ -45,14 +45,14 @@ class Formats:
         Raises:
             RequestError: there is no such format.
         """
-        # Run-wide drawing waits for the last picture, and draws from the arrays.
+        # Run-wide drawing waits for the last image, and draws from the arrays.
         later = job.normalize == "run"
         names = tuple(dict.fromkeys([*job.save, *(["array"] if later else [])]))
         return cls({name: OUTPUTS.find(name).suffix for name in names}, ("array",) if later else names, later)
 
     @property
     def shows_pixels(self) -> bool:
-        """True if a file written with each picture shows it at its own size."""
+        """True if a file written with each image shows it at its own size."""
         return any(OUTPUTS.find(name).pixels for name in self.at_once)
 
     def select_required(self, files: dict[str, str]) -> list[str]:
@@ -60,20 +60,20 @@ class Formats:
         return [files[name] for name in self.at_once if name in files]
 
     def select_later(self, files: dict[str, str]) -> dict[str, str]:
-        """Return those of a map's files that are drawn after the last picture."""
+        """Return those of a map's files that are drawn after the last image."""
         return {name: file for name, file in files.items() if name not in self.at_once}
 
 
 class Writer:
-    """Writer of the files of a run's pictures.
+    """Writer of the files of a run's images.
 
     Args:
         session: the run.
         formats: the formats that are written.
 
     Attributes:
-        scale: maximum of the strongest map of the run, if pictures are drawn at it.
-        stamp_suffix: suffix of each picture's stamp for what else its maps depend on.
+        scale: maximum of the strongest map of the run, if images are drawn at it.
+        stamp_suffix: suffix of each image's stamp for what else its maps depend on.
     """
 
     def __init__(self, session: Session[Outcome], formats: Formats) -> None:
@@ -89,7 +89,7 @@ class Writer:
         return Style(job.colormap, job.alpha, job.normalize, self.scale, self.session.worker.network.untrained)
 
     def write(self, item: Item) -> list[Outcome]:
-        """Write one picture's files and return its lines, none if it was done before."""
+        """Write one image's files and return its lines, none if it was done before."""
         if item.skipped:
             return []
         began = time.perf_counter()
@@ -105,7 +105,7 @@ class Writer:
                 raise_if_fatal(error, self.session.job.out)
                 outcomes.append(Outcome(**self.session.make_line_fields(item), part=part, error=format_error(error)))
         if all(outcome.error for outcome in outcomes):
-            # A group or concepts can change the stamp without a change of the picture.
+            # A group or concepts can change the stamp without a change of the image.
             notes = self.session.note_earlier(item, own_stamp=not self.session.job.group and not self.stamp_suffix)
             outcomes = [replace(outcome, notes=(*outcome.notes, *notes)) for outcome in outcomes]
         seconds = (item.seconds + time.perf_counter() - began) / len(outcomes)
@@ -114,7 +114,7 @@ class Writer:
 
     def _write_map(self, item: Item, explanation: Explanation, part: str) -> Outcome:
         """Write one map's files."""
-        assert item.picture is not None  # without a picture there is no explanation
+        assert item.picture is not None  # without an image there is no explanation
         session, formats = self.session, self.formats
         stem = name_stem(session.worker, item.source.name, explanation, self._has_several_maps)
         files = {name: fit_path(stem, suffix) for name, suffix in formats.suffixes.items()}
@@ -129,7 +129,7 @@ class Writer:
         x, y = view.peak(shown)
         notes = explanation.notes
         if shown.max() > shown[view.visible_cells(shown.shape)].max():
-            notes += ("the strongest place lies in the padding beside the picture; the peak is the strongest in it",)
+            notes += ("the maximum of the map lies in the padding; the peak is the maximum inside the image",)
         return Outcome(
             **session.make_line_fields(item),
             part=part,
@@ -170,7 +170,7 @@ def write_files(
 
 
 def name_stem(worker: Worker, name: str, explanation: Explanation, several: bool) -> str:
-    """Return the output name of a picture, with the tags that tell its maps apart in this job."""
+    """Return the output name of an image, with the tags that tell its maps apart in this job."""
     # A channel shown for its own sake is named by its number; with a weight it is one of a class's.
     of_class = explanation.index is not None
     by_class = several and of_class and (explanation.channel is None or explanation.weight is not None)
@@ -186,7 +186,7 @@ def name_stem(worker: Worker, name: str, explanation: Explanation, several: bool
 
 
 def _may_have_several_maps(worker: Worker) -> bool:
-    """Return whether a picture may have maps of several classes, or of one class several times."""
+    """Return whether an image may have maps of several classes, or of one class several times."""
     # A detector may find several boxes of a class.
     boxes = worker.network.output_spec.task == "detect"
     wanted, many = worker.target_words, worker.network.labels.explainable_count > 1

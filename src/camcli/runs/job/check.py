@@ -1,4 +1,4 @@
-"""Checks of a job's options that need neither its pictures nor its model."""
+"""Checks of a job's options that need neither its images nor its model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check_options(job: Job) -> None:
                 f"{name} cannot be {getattr(job, name)}", "give a number from 1 on, or 0 for the default"
             )
     if not 0 <= job.timeout < math.inf:
-        raise RequestError(f"timeout cannot be {job.timeout}", "give seconds, or 0 for as long as it takes")
+        raise RequestError(f"timeout cannot be {job.timeout}", "give seconds, or 0 for no limit")
     parse_size(job.size)
     factors(job.scales)
     parse_value_range(job.range)
@@ -47,9 +47,9 @@ def check_options(job: Job) -> None:
     if not 0 <= job.min_score <= 1:
         raise RequestError(f"min_score cannot be {job.min_score}", "it is a box's score, from 0 to 1")
     if not job.target and not job.targets:
-        raise RequestError("no target is named", "say which class is explained: predicted, top:5, or a class")
+        raise RequestError("no target is given", "name the class to explain: predicted, top:5, or a class")
     if not job.save:
-        raise RequestError("nothing is to be saved", "name at least one format: --save overlay")
+        raise RequestError("no output format is given", "give at least one: --save overlay")
     _check_user_code(job)
     if job.targets and job.target != (AUTO,):
         raise RequestError(
@@ -68,7 +68,7 @@ def _check_user_code(job: Job) -> None:
     if job.group and not GROUP_PATTERN.fullmatch(job.group):
         raise RequestError(
             f"group cannot be {job.group!r}",
-            f"give the number of pictures that belong together, or {BY_FOLDER} for those of one folder",
+            f"give the number of images that belong together, or {BY_FOLDER} for those of one folder",
         )
 
 

@@ -18,7 +18,7 @@ from camcli.targets import AUTO, SIMILAR_PREFIX
 if TYPE_CHECKING:
     from camcli.runs.job.job import Job
 
-# Options for how a run works, or on which pictures: they do not change the content of a picture's files. The seed does,
+# Options for how a run works, or on which images: they do not change the content of an image's files. The seed does,
 # through the weights, whose hash counts in the worker's fingerprint.
 NOT_IN_FINGERPRINT = frozenset(
     {
@@ -51,7 +51,7 @@ def collect_options(job: Job) -> dict[str, Any]:
     for name in FILE_OPTIONS:
         if options[name] and options[name] != RANDOM_WEIGHTS and not _is_rectangle(name, options[name]):
             options[name] = _hash_content(options[name], name)
-    if job.texts:  # its suffix says whether it lists prompts, or pictures with their own
+    if job.texts:  # its suffix says whether it lists prompts, or images with their own
         options["texts"] = [options["texts"], Path(job.texts).suffix.lower()]
     for word in (*job.target, *job.versus):
         if word.startswith(SIMILAR_PREFIX):

@@ -1,4 +1,4 @@
-"""Fingerprint of a job: everything that changes a picture's files, part by part."""
+"""Fingerprint of a job: everything that changes an image's files, part by part."""
 
 from __future__ import annotations
 

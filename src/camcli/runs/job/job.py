@@ -22,7 +22,7 @@ RENAMED_OPTIONS = {"checkpoint": "recompute"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Options of a run. Same job, same picture: same files.
+    """Options of a run. Same job, same image: same files.
 
     Each field is an option of ``camcli explain``, described in its help and in docs/cli.md.
     """
@@ -39,7 +39,8 @@ class Job:
     weights: str = option(
         "",
         MODEL,
-        help="Checkpoint to load instead of the model's own weights: a state dict (safetensors or .pth); or 'random'",
+        help="Checkpoint to load instead of the model's own weights: a state dict (safetensors or .pth); "
+        "or 'random' for an untrained model",
         metavar="FILE",
     )
     labels: str = option("", MODEL, help="Class names: a text file with one a line, JSON or YAML", metavar="FILE")
@@ -200,7 +201,7 @@ class Job:
     activation: ActivationOption = option(
         "model",
         MODEL,
-        help="What turns logits into probabilities: model = as its source says, softmax, sigmoid, none = nothing "
+        help="What turns logits into probabilities: model = the model's own, softmax, sigmoid, none = nothing "
         "(regression), probabilities = the outputs already are",
         metavar="MODE",
     )
@@ -280,8 +281,10 @@ class Job:
     placement: Place = option(
         "measured",
         MODEL,
-        help="Where a layer's cells are drawn: measured = where they look (tested with noise), even = spread evenly "
-        "over the input, as other tools do",
+        help=(
+            "Where a layer's cells are drawn: measured = at their receptive fields (tested with noise), even = spread "
+            "evenly over the input, as other tools do"
+        ),
         metavar="MODE",
         after="augment",
     )
@@ -381,7 +384,7 @@ class Job:
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of 16 hex digits that changes with every option that could change a picture's files.
+        """Fingerprint of 16 hex digits that changes with every option that could change an image's files.
 
         Files named in the job (weights, labels, targets, features, Python files) count by their content. Options at
         their defaults do not count, so that a version with more options gives the same digits.

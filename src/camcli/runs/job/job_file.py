@@ -12,7 +12,7 @@ from camcli.runs.job.job import RENAMED_OPTIONS
 
 KIND_NAMES = {
     str: "a string",
-    int: "a whole number",
+    int: "an integer",
     float: "a number",
     bool: "true or false",
     tuple: "a list of strings",
@@ -40,7 +40,7 @@ def read(path: Path, defaults: Mapping[str, Any], note: Callable[[str], object] 
             f"the job file {str(path)!r} cannot be read: {error}", "write TOML: model = 'resnet50'"
         ) from error
     if not isinstance(options, dict):
-        raise RequestError(f"{str(path)!r} holds no job", "give a TOML job file, or the run.json of an earlier run")
+        raise RequestError(f"{str(path)!r} contains no job", "give a TOML job file, or the run.json of an earlier run")
     for old in RENAMED_OPTIONS.keys() & options.keys():
         options = _rename_option(path, options, old)
         if path.suffix != ".json":  # nobody needs to change what an earlier version wrote
@@ -50,7 +50,7 @@ def read(path: Path, defaults: Mapping[str, Any], note: Callable[[str], object] 
             near = did_you_mean(name, defaults)
             raise RequestError(f"{path}: there is no option {name!r}", near or f"there are: {', '.join(defaults)}")
         if not _is_same_kind(value, defaults[name]):
-            raise RequestError(f"{path}: {name} is {KIND_NAMES[type(defaults[name])]}, not {value!r}")
+            raise RequestError(f"{path}: {name} must be {KIND_NAMES[type(defaults[name])]}, not {value!r}")
     return options
 
 
@@ -88,7 +88,7 @@ def _rename_option(path: Path, options: Mapping[str, Any], old: str) -> dict[str
     if not isinstance(value, bool):
         raise RequestError(
             f"{path}: {old} is not a file but true or false: the old name of {new}, gradient checkpointing",
-            f"weights are named by weights = {value!r}",
+            f"load weights by weights = {value!r}",
         )
     return {new if name == old else name: one for name, one in options.items()}
 

@@ -1,4 +1,4 @@
-"""Prompts of a job: those that are explained, those that only compete with them, and each picture's own."""
+"""Prompts of a job: those that are explained, those that only compete with them, and each image's own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROMPT_COLUMN = Column(
     ("prompt", "prompts", "text", "texts", "caption", "captions", "description", "sentence"),
     "a red umbrella",
 )
-# Files of these types list each picture's own prompts.
+# Files of these types list each image's own prompts.
 PER_PICTURE_SUFFIXES = (".csv", ".tsv", *JSON_SUFFIXES)
 # Width to which each prompt is shortened in a list.
 PROMPT_WIDTH = 60
@@ -28,13 +28,13 @@ PROMPT_WIDTH = 60
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """Prompts that a job compares pictures with, numbered: those in ``explained`` first.
+    """Prompts that a job compares images with, numbered: those in ``explained`` first.
 
     Attributes:
         explained: prompts that can be explained, in the user's order.
         contrast: prompts that only compete with them.
         versus: numbers of the prompts that the user named for others to be compared with.
-        per_picture: numbers of each picture's own prompts, if a file lists them; None if all pictures have all prompts.
+        per_picture: numbers of each image's own prompts, if a file lists them; None if all images have all prompts.
     """
 
     explained: tuple[str, ...]
@@ -43,10 +43,10 @@ class Prompts:
     per_picture: Manifest[int] | None = None
 
     def find_competing(self, path: Path) -> tuple[int, ...]:
-        """Return the prompts that compete in a picture: its own and those for contrast; empty if all prompts do.
+        """Return the prompts that compete in an image: its own and those for contrast; empty if all prompts do.
 
         Raises:
-            PictureError: the picture has no prompts.
+            PictureError: the image has no prompts.
         """
         if self.per_picture is None:
             return ()
@@ -56,12 +56,12 @@ class Prompts:
         return (*numbers, *(number for number, prompt in contrast if normalize_name(prompt) not in known))
 
     def __str__(self) -> str:
-        words = f"each picture's own of {len(self.explained)}" if self.per_picture else _format_prompts(self.explained)
+        words = f"{len(self.explained)}, listed for each image" if self.per_picture else _format_prompts(self.explained)
         return f"{words}; for contrast {_format_prompts(self.contrast)}" if self.contrast else words
 
     @property
     def min_competing(self) -> int:
-        """Minimum number of prompts that compete in a picture."""
+        """Minimum number of prompts that compete in an image."""
         if self.per_picture is None:
             return len(self.explained) + len(self.contrast)
         return min((len(self.find_competing(path)) for path in self.per_picture.paths()), default=0)
@@ -76,11 +76,11 @@ def _format_prompts(words: Sequence[str]) -> str:
 def read_prompts(job: Job) -> Prompts | None:
     """Read the prompts that a job names; None if it names none.
 
-    A word of ``--versus`` that is a prompt means that prompt; any other is a contrast prompt. Where pictures have
+    A word of ``--versus`` that is a prompt means that prompt; any other is a contrast prompt. Where images have
     prompts of their own, a prompt that only some have is a contrast prompt of the others.
 
     Raises:
-        RequestError: a file of prompts cannot be read, or prompts for all pictures are given besides those of each.
+        RequestError: a file of prompts cannot be read, or prompts for all images are given besides those of each.
     """
     if not job.prompted:
         return None
@@ -100,17 +100,16 @@ def read_prompts(job: Job) -> Prompts | None:
 
 
 def _read_per_picture(job: Job) -> tuple[tuple[str, ...], Manifest[int]]:
-    """Read each picture's own prompts: return all of them, and their numbers by picture."""
+    """Read each image's own prompts: return all of them, and their numbers by image."""
     file = Path(job.texts)
     if job.text:
         raise RequestError(
-            f"both prompts for every picture (--text {job.text[0]!r}) and a file of each picture's own ({file}) were "
-            "given",
-            "leave --text out; what shall only compete with them is given by --versus",
+            f"both prompts for every image (--text {job.text[0]!r}) and a file of each image's own ({file}) were given",
+            "leave --text out; give prompts that only compete with them by --versus",
         )
     if job.group:
         raise RequestError(
-            f"{job.texts} lists each picture's own prompts, and the pictures of a group are one sample (--group)",
+            f"{job.texts} lists each image's own prompts, and the images of a group are one sample (--group)",
             "give prompts for all of them: --text, or a plain file with one a line",
         )
     numbers: dict[str, int] = {}
@@ -131,6 +130,6 @@ def _read_lines(file: Path) -> tuple[str, ...]:
     if not found:
         raise RequestError(
             f"the file of prompts {str(file)!r} is empty",
-            "write one prompt a line; a .csv or .jsonl file lists each picture's own",
+            "write one prompt a line; a .csv or .jsonl file lists each image's own",
         )
     return found

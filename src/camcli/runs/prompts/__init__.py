@@ -18,11 +18,11 @@ Measure = Literal["pearson", "ssim", "overlap"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptJob:
-    """Job of ``camcli prompts``: compare the maps of several prompts in each picture.
+    """Job of ``camcli prompts``: compare the maps of several prompts in each image.
 
     Attributes:
-        job: model, layer, method, pictures, and how they are processed; its prompts are the texts, and its ``save``
-            names what is written for each picture: ``sheet``, and ``array`` for the maps themselves.
+        job: model, layer, method, images, and how they are processed; its prompts are the texts, and its ``save``
+            names what is written for each image: ``sheet``, and ``array`` for the maps themselves.
     """
 
     job: Job
@@ -49,8 +49,8 @@ class PromptJob:
         if not self.job.prompted:
             raise RequestError(
                 "no prompts were given",
-                "name several: --text dog --text puppy; or one, and ways to say it: --text dog --paraphrase "
-                "'a photo of a {}.' --paraphrase 'a drawing of a {}.'",
+                "give several: --text dog --text puppy; or one with paraphrases: --text dog --paraphrase 'a photo of "
+                "a {}.' --paraphrase 'a drawing of a {}.'",
             )
         check_templates(self.paraphrases)
         if self.measure not in get_args(Measure):
@@ -58,19 +58,19 @@ class PromptJob:
         if unknown := [kind for kind in self.job.save if kind not in get_args(SaveKind)]:
             raise RequestError(f"{unknown[0]!r} cannot be saved", f"there are: {', '.join(get_args(SaveKind))}")
         if self.pictures < 1:
-            raise RequestError(f"{self.pictures} pictures cannot be shown", "give a number from 1 on")
+            raise RequestError(f"{self.pictures} images cannot be shown", "give a number from 1 on")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptResult:
-    """Result of one prompt in a picture.
+    """Result of one prompt in an image.
 
     Attributes:
         prompt: the prompt.
         text: index of the text that it words.
         score, probability: of the prompt, as in :class:`camcli.runs.record.outcome.Outcome`.
         strongest: the map's value that is drawn at full strength.
-        peak: x and y of its greatest value, in pixels of the upright picture.
+        peak: x and y of its greatest value, in pixels of the upright image.
         agreement: for each measure the mean similarity of its map to those that it is compared with.
         notes: notes for the reader of the map.
         error: why there is no map, and then all of the above from ``score`` on is empty.
@@ -89,7 +89,7 @@ class PromptResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptComparison:
-    """Comparison of the maps of several prompts in one picture: one line of ``prompts.jsonl``.
+    """Comparison of the maps of several prompts in one image: one line of ``prompts.jsonl``.
 
     Undefined values are None: the similarity of a map that is constant or missing.
 
@@ -105,11 +105,11 @@ class PromptComparison:
         apart: for each measure its mean over the pairs of different texts, where there are paraphrases.
         deviation: mean and greatest value of the standard deviation over the prompts, pixel by pixel, of the drawn
             maps; empty if only one prompt has a map.
-        disagreement: x and y of the greatest deviation, in pixels of the upright picture, if that is above zero.
+        disagreement: x and y of the greatest deviation, in pixels of the upright image, if that is above zero.
         seconds: time for decoding, its share of its batch, comparing and writing.
         untrained: the weights are random and the maps mean nothing.
         notes: notes for the reader of all the maps.
-        error: why the picture, or the map of one of its prompts, could not be done.
+        error: why the image, or the map of one of its prompts, could not be done.
     """
 
     source: str
@@ -146,7 +146,7 @@ class PromptComparison:
         return cls(**{**restore_tuples(values), "prompts": results})
 
     def to_outcome(self) -> Outcome:
-        """Return the picture's outcome, for counting and messages."""
+        """Return the image's outcome, for counting and messages."""
         return Outcome(
             source=self.source,
             name=self.name,

@@ -42,15 +42,15 @@ class PromptSet:
         """Return the prompts of a job.
 
         Raises:
-            RequestError: there is one prompt alone, or each picture has its own.
+            RequestError: there is one prompt alone, or each image has its own.
         """
         words = read_shared_prompts(prompt_job.job)
         worded = templates.fill_templates(words, templates.expand_templates(prompt_job.paraphrases))
         texts, all_prompts = tuple(number for number, _ in worded), tuple(prompt for _, prompt in worded)
         if len(all_prompts) < 2:
             raise RequestError(
-                f"{all_prompts[0]!r} is one prompt, and its map has nothing to be compared with",
-                "give more: --text puppy; or ways to say it: --paraphrase 'a photo of a {}.'",
+                f"{all_prompts[0]!r} is the only prompt, so there is nothing to compare its map with",
+                "give more: --text puppy; or paraphrases: --paraphrase 'a photo of a {}.'",
             )
         return cls(words, all_prompts, texts, find_compared_pairs(texts))
 
@@ -65,20 +65,20 @@ class PromptSet:
         return np.asarray(~self.pairs & ~np.eye(len(self.pairs), dtype=bool))
 
     def compute_fingerprint(self, parts: Mapping[str, str]) -> str:
-        """Return 16 hex digits that change with anything that could change a picture's line or files."""
+        """Return 16 hex digits that change with anything that could change an image's line or files."""
         content = [compute_fingerprint(parts), self.text_indices]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def read_shared_prompts(job: Job) -> tuple[str, ...]:
-    """Read the prompts that a job names, the same for all pictures.
+    """Read the prompts that a job names, the same for all images.
 
     Raises:
-        RequestError: the job names none, or each picture's own.
+        RequestError: the job names none, or each image's own.
     """
     if Path(job.texts).suffix.lower() in prompts.PER_PICTURE_SUFFIXES:
         raise RequestError(
-            f"the prompts of all pictures are compared, and {job.texts} lists each picture's own",
+            f"the prompts of all images are compared, and {job.texts} lists each image's own",
             "give a plain file with one prompt a line, or --text",
         )
     named = prompts.read_prompts(job)
@@ -91,29 +91,29 @@ def check_one_map(explainer: Explainer) -> None:
     names = ", ".join(row.name for row in explainer.methods)
     if len(explainer.bound_methods) > 1:
         raise RequestError(
-            f"the maps of one method are compared, and {len(explainer.bound_methods)} are named: {names}",
-            "name one, and give the command again for the others, each with a folder of its own: --out",
+            f"maps are compared for one method, and {len(explainer.bound_methods)} are named: {names}",
+            "name one, and run the command again for the others, each with its own --out",
         )
     if explainer.bound_methods[0].is_classless:
         raise RequestError(
-            f"the method {names} asks for no class: its map is the same for every prompt, so there is nothing to "
-            "compare",
+            f"the method {names} does not depend on the class: its map is the same for every prompt, so there is "
+            "nothing to compare",
             "choose one that does, such as gradcam",
         )
     layers = explainer.layers
     if len(layers) > 1 and explainer.fuse == "none":
         raise RequestError(
-            f"the maps of one layer are compared, and {len(layers)} are named: {shorten(layers, len(layers))}",
+            f"maps are compared for one layer, and {len(layers)} are named: {shorten(layers, len(layers))}",
             "name one, or make one map of them: --fuse mean",
         )
 
 
 def check_rivals(explainer: Explainer, prompts: Sequence[str]) -> None:
-    """Check that no prompt is compared only with itself, since then no picture could be done whole."""
+    """Check that no prompt is compared only with itself, since then no image could be done whole."""
     score, numbers = explainer.output_spec.score, set(range(len(prompts)))
     if score.has_rivals and len(score.fixed_rivals) == 1 and numbers.intersection(score.fixed_rivals):
         rival = prompts[score.fixed_rivals[0]]
         raise RequestError(
-            f"a prompt's score is its margin over {rival!r}, which is one of the prompts: it has none over itself",
+            f"a prompt's score is its margin over {rival!r}, which is one of the prompts: it has no margin over itself",
             "name another one by --versus; or leave it out, and each is compared with the strongest of the others",
         )

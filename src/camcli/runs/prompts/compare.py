@@ -1,4 +1,4 @@
-"""Comparison of one picture's maps, prompt by prompt."""
+"""Comparison of one image's maps, prompt by prompt."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def compare_maps(
     heatmaps: PromptHeatmaps,
     line_fields: dict[str, Any],
 ) -> PromptComparison:
-    """Compare a picture's maps; return its line, without files.
+    """Compare an image's maps; return its line, without files.
 
     Args:
         prompt_set: the prompts.
-        item: the picture.
+        item: the image.
         explained: its explanations, by the prompt's number.
         heatmaps: its maps as drawn.
-        line_fields: fields that a line of any picture has.
+        line_fields: fields that a line of any image has.
     """
-    assert item.picture is not None  # without a picture there is no explanation
+    assert item.picture is not None  # without an image there is no explanation
     view = item.picture.view
     similarity = _measure_similarity(explained, view, len(prompt_set.prompts))
     one = next(iter(explained.values()))
@@ -71,8 +71,10 @@ def find_explained(results: Sequence[Result]) -> dict[int, Explanation]:
     explained = {number: one for number, one in enumerate(results) if isinstance(one, Explanation)}
     if not explained:
         trouble = next(one for one in results if isinstance(one, PictureError))
-        # A single reason is the picture's own.
-        words = trouble.message if len(results) == 1 else f"no prompt has a map; of the first: {trouble.message}"
+        # A single reason is the image's own.
+        words = (
+            trouble.message if len(results) == 1 else (f"no prompt has a map; the first failed with: {trouble.message}")
+        )
         raise PictureError(words, trouble.hint)
     return explained
 

@@ -1,4 +1,4 @@
-"""Run of ``camcli prompts``: compare the maps of several prompts in each picture, and over all pictures."""
+"""Run of ``camcli prompts``: compare the maps of several prompts in each image, and over all images."""
 
 from __future__ import annotations
 
@@ -41,19 +41,21 @@ SUFFIXES = {"sheet": f".{STEM}.png", "array": f".{STEM}.npz"}
 # Descriptions of the numbers, for readers of the files.
 MEANINGS = {
     **similarity.MEASURE_MEANINGS,
-    "deviation": "of what is drawn (values above zero, each map's strongest 1), at the model's input size, pixel by "
-    "pixel over the prompts; divided by their number",
-    "best": "in how many pictures the prompt's score is the highest, of those in which every prompt has a map",
+    "deviation": (
+        "of the maps as drawn (positive values, the maximum of each map 1), at the model's input size, pixel by pixel "
+        "over the prompts; divided by their number"
+    ),
+    "best": "in how many images the prompt's score is the highest, of those in which every prompt has a map",
 }
 
 
 class PromptRun:
-    """Run that compares prompts picture by picture, and over all pictures.
+    """Run that compares prompts image by image, and over all images.
 
     Used as a ``with`` block, which locks the output folder for this run. An invalid request raises on construction.
-    Iterating does the work and yields each picture's line in a list of one, which is empty if it was done before; then
-    :meth:`finish` sums up. A picture's line is in ``prompts.jsonl``, and its files are written, before it is yielded.
-    Memory does not grow with the pictures.
+    Iterating does the work and yields each image's line in a list of one, which is empty if it was done before; then
+    :meth:`finish` sums up. An image's line is in ``prompts.jsonl``, and its files are written, before it is yielded.
+    Memory does not grow with the images.
 
     Args:
         prompt_job: the job.
@@ -64,14 +66,14 @@ class PromptRun:
         prompt_set: the prompts, with their texts and pairs.
         prompts: all prompts, in order.
         worker: the resolved job.
-        total: number of pictures; None if they come from standard input.
+        total: number of images; None if they come from standard input.
         notes: notes for the user; may grow until all is written.
-        files: files that belong to no single picture, relative to the output folder.
-        unread: counts of pictures in folders that are left out.
+        files: files that belong to no single image, relative to the output folder.
+        unread: counts of images in folders that are left out.
 
     Raises:
         RequestError: the request is invalid.
-        NothingFoundError: there is no picture.
+        NothingFoundError: there is no image.
     """
 
     def __init__(self, prompt_job: PromptJob, stdin: BinaryIO | None = None) -> None:
@@ -115,11 +117,11 @@ class PromptRun:
         session.facts |= {"pictures": session.processed, "failed": session.failed, "unread": self.unread.as_dict()}
 
     def finish(self) -> Summary:
-        """Summarize all pictures of this job in the output folder, also of earlier runs, and write the summary.
+        """Summarize all images of this job in the output folder, also of earlier runs, and write the summary.
 
         Raises:
             OutputError: it cannot be written.
-            PictureError: no picture could be done.
+            PictureError: no image could be done.
         """
         whole = summarize(
             self._iter_records,
@@ -129,7 +131,7 @@ class PromptRun:
             self.prompt_job.pictures,
         )
         if not whole.pictures:
-            raise PictureError("no picture could be done, so there is nothing to sum up")
+            raise PictureError("no image could be processed, so there is nothing to summarise")
         stem = f"{STEM}.untrained" if self.worker.network.untrained else STEM
         name = f"{stem}.png"
         drawn = self._draw_summary(whole)
@@ -159,10 +161,10 @@ class PromptRun:
         }
         self.session.record()
 
-    # ---- picture by picture
+    # ---- image by image
 
     def _process_item(self, item: Item) -> list[PromptComparison]:
-        """Compare and write a picture; called in a writer thread."""
+        """Compare and write an image; called in a writer thread."""
         if item.skipped:
             return []
         began = time.perf_counter()
@@ -170,7 +172,7 @@ class PromptRun:
             if item.error:
                 raise item.error
             record = self._compare_and_write(item)
-        except Exception as error:  # any error is this picture's alone, and the others go on
+        except Exception as error:  # any error is this image's alone, and the others go on
             raise_if_fatal(error, self.job.out)
             notes = self.session.note_earlier(item)
             record = PromptComparison(**self.session.make_line_fields(item), error=format_error(error), notes=notes)
@@ -178,9 +180,9 @@ class PromptRun:
         return [replace(record, seconds=round(item.seconds + time.perf_counter() - began, 4))]
 
     def _compare_and_write(self, item: Item) -> PromptComparison:
-        """Compare a picture's maps, and write its files."""
+        """Compare an image's maps, and write its files."""
         explained = find_explained(item.results)
-        assert item.picture is not None  # without a picture there is no explanation
+        assert item.picture is not None  # without an image there is no explanation
         heatmaps = PromptHeatmaps.from_explanations(explained, item.picture.view)
         record = compare_maps(self.prompt_set, item, explained, heatmaps, self.session.make_line_fields(item))
         files, sizes = self._write_files(SheetPicture.from_picture(record, item.picture, heatmaps), explained)
@@ -189,7 +191,7 @@ class PromptRun:
     def _write_files(
         self, picture: SheetPicture, explained: dict[int, Explanation]
     ) -> tuple[dict[str, str], dict[str, int]]:
-        """Write a picture's files; return their paths, and the size of each in bytes."""
+        """Write an image's files; return their paths, and the size of each in bytes."""
         stem = f"{picture.record.name}.untrained" if picture.record.untrained else picture.record.name
         files = {kind: fit_path(stem, SUFFIXES[kind]) for kind in dict.fromkeys(self.job.save)}
         sizes: dict[str, int] = {}
@@ -222,14 +224,14 @@ class PromptRun:
     def _style(self) -> Style:
         return Style(self.job.colormap, self.job.alpha, "image", untrained=self.worker.network.untrained)
 
-    # ---- all pictures
+    # ---- all images
 
     def _iter_records(self) -> Iterator[PromptComparison]:
-        """Iterate over the lines of pictures of this job that have any map, also of earlier runs."""
+        """Iterate over the lines of images of this job that have any map, also of earlier runs."""
         return (record for [record] in self.session.ledger.iter_pictures() if record.prompts)
 
     def _draw_summary(self, whole: Summary) -> bytes:
-        pictures = f"{whole.pictures} picture{'s' * (whole.pictures != 1)}"
+        pictures = f"{whole.pictures} image{'s' * (whole.pictures != 1)}"
         layers = "+".join(self.worker.explainer.layers) or "the input"
         heading = [
             f"{self.worker.network.name}, {self.worker.explainer.methods[0].name} at {layers}",
@@ -248,7 +250,7 @@ class PromptRun:
     def _explain_again(
         self, records: Sequence[PromptComparison]
     ) -> Iterator[tuple[PromptComparison, SheetPicture | None]]:
-        """Explain compared pictures again; yield each line with its picture, or None where that fails."""
+        """Explain compared images again; yield each line with its image, or None where that fails."""
         gone: list[str] = []
         for record, item in zip(records, stream_results(self.worker, map(_make_item, records)), strict=True):
             explained = {number: one for number, one in enumerate(item.results) if isinstance(one, Explanation)}
@@ -264,12 +266,12 @@ class PromptRun:
                 )
         if gone:
             self.notes.append(
-                f"{len(gone)} picture(s) could not be seen again for the summary: {shorten(gone, len(gone))}"
+                f"{len(gone)} image(s) could not be read again for the summary: {shorten(gone, len(gone))}"
             )
 
 
 def _make_item(record: PromptComparison) -> Item:
-    """Make the item of a compared picture, to explain it again."""
+    """Make the item of a compared image, to explain it again."""
     source = PictureSource(Path(record.source), record.name, page=record.page)
     changed = read_stamp(source.path) != record.stamp
-    return Item(source, error=PictureError("the picture was changed since") if changed else None)
+    return Item(source, error=PictureError("the image was changed since") if changed else None)

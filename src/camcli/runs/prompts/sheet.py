@@ -1,4 +1,4 @@
-"""Sheets that show the maps of several prompts side by side, for one picture and for all of them."""
+"""Sheets that show the maps of several prompts side by side, for one image and for all of them."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from camcli.outputs.style import Style
 from camcli.runs.prompts import PromptComparison
 from camcli.runs.prompts.summary import MEASURES, PromptSummary, Summary, none_to_nan
 
-# Tiles in a row of a picture's sheet, and of the summary's: picture, mean, deviation, and the two least similar maps.
+# Tiles in a row of an image's sheet, and of the summary's: image, mean, deviation, and the two least similar maps.
 MIN_COLUMNS, MAX_COLUMNS, SUMMARY_COLUMNS = 3, 6, 5
 SHORT_NAMES = {"pearson": "r", "ssim": "SSIM", "overlap": f"top {similarity.TOP_SHARE:.0%}"}
 DRAWN_NOTE = (
-    "Mean and deviation, pixel by pixel over the prompts, are of the maps as they are drawn: what is above zero, each "
-    "from 0 to its own strongest value. Below each map stand the prompt's score and the mean r of its map with those "
-    "that it is compared with."
+    "Mean and deviation, pixel by pixel over the prompts, are of the maps as drawn: positive values, each map scaled "
+    "to its own maximum. Below each map: the prompt's score, and the mean r of its map with the maps it is compared "
+    "with."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class PromptHeatmaps:
-    """Maps of a picture as drawn: values above zero, the strongest of each 1; at the model's input size.
+    """Maps of an image as drawn: values above zero, the strongest of each 1; at the model's input size.
 
     Attributes:
         maps: the maps, by the prompt's number.
@@ -56,11 +56,11 @@ class PromptHeatmaps:
 
     @classmethod
     def from_explanations(cls, explained: dict[int, Explanation], view: View) -> PromptHeatmaps:
-        """Make the maps of a picture.
+        """Make the maps of an image.
 
         Args:
             explained: its explanations, by the prompt's number.
-            view: view of the picture.
+            view: view of the image.
         """
         own_scale = Style("", 1.0, "image")
         whole = view.view_of_input()
@@ -74,7 +74,7 @@ class PromptHeatmaps:
 
 @dataclass(frozen=True, slots=True)
 class SheetPicture:
-    """Thumbnail of a compared picture, and the maps drawn over it."""
+    """Thumbnail of a compared image, and the maps drawn over it."""
 
     record: PromptComparison
     pixels: np.ndarray
@@ -83,11 +83,11 @@ class SheetPicture:
 
     @classmethod
     def from_picture(cls, record: PromptComparison, picture: Picture, heatmaps: PromptHeatmaps) -> SheetPicture:
-        """Make the thumbnail of a picture."""
+        """Make the thumbnail of an image."""
         return cls(record, *make_thumbnail(picture.pixels, picture.view), heatmaps)
 
     def make_common_tiles(self, name: str) -> list[SheetTile]:
-        """Make tiles of the picture, the mean of its maps, and their deviation."""
+        """Make tiles of the image, the mean of its maps, and their deviation."""
         mean, deviation = float(self.heatmaps.mean.max()), self.record.deviation
         tiles = [
             SheetTile(name, self.pixels),
@@ -109,10 +109,10 @@ class SheetPicture:
 
 
 def draw_picture_sheet(picture: SheetPicture, heading: Sequence[str], texts: Sequence[str], style: Style) -> bytes:
-    """Draw one picture as a PNG: its maps side by side, their mean and deviation, and each two maps' similarity.
+    """Draw one image as a PNG: its maps side by side, their mean and deviation, and each two maps' similarity.
 
     Args:
-        picture: the picture.
+        picture: the image.
         heading: lines that describe the run.
         texts: texts with several prompts each, if there are several such texts.
         style: style of the maps.
@@ -120,7 +120,7 @@ def draw_picture_sheet(picture: SheetPicture, heading: Sequence[str], texts: Seq
     record = picture.record
     columns = min(MAX_COLUMNS, max(MIN_COLUMNS, len(record.prompts)))
     rows = [
-        SheetRow("all prompts", _format_means(record.agreement, record.apart), picture.make_common_tiles("picture")),
+        SheetRow("all prompts", _format_means(record.agreement, record.apart), picture.make_common_tiles("image")),
         *_make_map_rows(picture, texts, columns),
         SheetRow(
             "similarity", ["of each two prompts", "by their numbers"], _draw_matrices(record.similarity, columns, style)
@@ -142,11 +142,11 @@ def draw_summary_sheet(
     notes: Sequence[str],
     style: Style,
 ) -> bytes:
-    """Draw a PNG of all pictures: the prompts, the mean similarity of their maps, and the least stable pictures.
+    """Draw a PNG of all images: the prompts, the mean similarity of their maps, and the least stable images.
 
     Args:
-        summary: summary of all pictures.
-        unstable: lines of the least stable pictures, each with the picture, if it could be explained again, and the
+        summary: summary of all images.
+        unstable: lines of the least stable images, each with the image, if it could be explained again, and the
             numbers of the two least similar prompts.
         heading: lines that describe the run.
         sorted_by: the measure by which they are the least stable.
@@ -172,8 +172,8 @@ def draw_summary_sheet(
         )
         rows.append(SheetRow(name, _format_means(record.agreement, record.apart), tiles))
     footing = [
-        f"The pictures are those of the lowest mean {similarity.MEASURE_NAMES[sorted_by]}, the lowest first, each with "
-        "the two maps least alike by it.",
+        f"These images have the lowest mean {similarity.MEASURE_NAMES[sorted_by]}, lowest first; each is shown with "
+        "its two least similar maps.",
         DRAWN_NOTE,
         *_describe_measures(bool(summary.apart)),
         *(f"Note: {note}" for note in notes),
@@ -210,11 +210,11 @@ def _describe_measures(texts: bool) -> Iterator[str]:
     for name in MEASURES:
         yield f"{similarity.MEASURE_NAMES[name]}: {similarity.MEASURE_MEANINGS[name]}."
     yield (
-        "The matrices' colours go from 0 to 1; what is below zero has zero's. What is not defined is grey: a map that "
-        "is the same everywhere is like none and unlike none."
+        "The colours of the matrices range from 0 to 1; negative values have the colour of 0. Undefined values, of "
+        "maps that are constant, are grey."
     )
     if texts:
-        yield "Compared are the prompts of one text; beside it stands the same of prompts of different texts."
+        yield "The prompts of the same text are compared; the value for prompts of different texts is given beside it."
 
 
 def _format_means(mean: dict[str, float | None], apart: dict[str, float | None]) -> list[str]:
@@ -231,6 +231,6 @@ def _format_prompts(prompts: Sequence[PromptSummary]) -> list[str]:
 
 
 def _wrap_caption(text: str) -> str:
-    """Wrap a text below a picture into at most two lines."""
+    """Wrap a text below an image into at most two lines."""
     first, *rest = wrap_text(text, SMALL, THUMBNAIL_SIDE)
     return "\n".join([first, *([" ".join(rest)] if rest else [])])

@@ -1,4 +1,4 @@
-"""Summary of a job's pictures: which prompts agree, and in which pictures they do not."""
+"""Summary of a job's images: which prompts agree, and in which images they do not."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Pairs = Bool[np.ndarray, "k k"]
 
 @dataclass(frozen=True, slots=True)
 class PromptSummary:
-    """Summary of one prompt over all pictures.
+    """Summary of one prompt over all images.
 
     Attributes:
         prompt, text: as in :class:`camcli.runs.prompts.PromptResult`.
         score: the mean of its scores; None if it has none.
-        best: number of pictures in which its score is the highest, of those in which every prompt has a map.
+        best: number of images in which its score is the highest, of those in which every prompt has a map.
         agreement: for each measure the mean similarity to the prompts that it is compared with.
     """
 
@@ -40,16 +40,16 @@ class PromptSummary:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Summary of all pictures of a job.
+    """Summary of all images of a job.
 
     Attributes:
-        pictures: number of pictures that have any map.
-        similarity: for each measure the mean over the pictures, None where it is defined in none.
-        defined: for each measure and pair the number of pictures in which it is defined.
-        agreement, apart: for each measure the means over all pairs and pictures: see
+        pictures: number of images that have any map.
+        similarity: for each measure the mean over the images, None where it is defined in none.
+        defined: for each measure and pair the number of images in which it is defined.
+        agreement, apart: for each measure the means over all pairs and images: see
             :class:`camcli.runs.prompts.PromptComparison`.
         prompts: summaries of the prompts, in order.
-        unstable: the pictures of the lowest agreement by one measure, the lowest first.
+        unstable: the images of the lowest agreement by one measure, the lowest first.
     """
 
     pictures: int
@@ -97,14 +97,14 @@ def summarize(
     measure: Measure,
     shown: int,
 ) -> Summary:
-    """Summarize all pictures; memory does not grow with them.
+    """Summarize all images; memory does not grow with them.
 
     Args:
         pictures: iterates over their lines, anew at each call; all of them have maps.
         prompts: the prompts, in order.
         texts: for each prompt the index of its text.
         measure: measure of stability.
-        shown: number of least stable pictures to return.
+        shown: number of least stable images to return.
     """
     pairs, sums = find_compared_pairs(texts), _Sums(len(prompts))
     for one in pictures():
@@ -131,7 +131,7 @@ def summarize(
 
 
 class _Sums:
-    """Sums over all pictures, with the number of values in each."""
+    """Sums over all images, with the number of values in each."""
 
     def __init__(self, prompts: int) -> None:
         self.pictures = 0
@@ -141,7 +141,7 @@ class _Sums:
         self._scores, self._scored = np.zeros(prompts), np.zeros(prompts, np.int64)
 
     def add(self, record: PromptComparison) -> None:
-        """Add a picture."""
+        """Add an image."""
         self.pictures += 1
         for name in MEASURES:
             values = none_to_nan(record.similarity[name])
@@ -154,14 +154,14 @@ class _Sums:
             self.best[scores.argmax()] += 1
 
     def average_similarity(self) -> dict[str, Matrix]:
-        """Return, for each measure, the mean over the pictures; NaN where it is defined in none."""
+        """Return, for each measure, the mean over the images; NaN where it is defined in none."""
         return {
             name: np.where(self.counts[name] > 0, self._sums[name] / np.maximum(self.counts[name], 1), np.nan)
             for name in MEASURES
         }
 
     def average_pairs(self, pairs: Pairs) -> dict[str, float | None]:
-        """Return, for each measure, the mean over pairs and pictures; None where it is defined for none."""
+        """Return, for each measure, the mean over pairs and images; None where it is defined for none."""
         counts = {name: self.counts[name][pairs].sum() for name in MEASURES}
         return {
             name: round_value(self._sums[name][pairs].sum() / counts[name]) if counts[name] else None

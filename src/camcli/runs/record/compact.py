@@ -48,15 +48,15 @@ def compact(lines: LineFile[Any], folder: Folder, keeps_line: LineFilter) -> OSE
 def make_line_filter(
     lines: LineFile[Any], is_unwanted: Callable[[int, dict[str, Any]], bool], cleared: Container[int]
 ) -> LineFilter:
-    """Find the lines that stay: of each picture the last whole ones, and those that later failures did not replace.
+    """Find the lines that stay: of each image the last whole ones, and those that later failures did not replace.
 
     Args:
         lines: all of them.
-        is_unwanted: returns whether to drop a line, given its picture's hash and its values.
-        cleared: hashes of pictures whose failures are dropped, since the pictures were done before.
+        is_unwanted: returns whether to drop a line, given its image's hash and its values.
+        cleared: hashes of images whose failures are dropped, since the images were done before.
     """
-    since: dict[int, int] = {}  # a picture to its last whole block, else its first block
-    trailing: dict[int, int] = {}  # a picture to its last block after that
+    since: dict[int, int] = {}  # an image to its last whole block, else its first block
+    trailing: dict[int, int] = {}  # an image to its last block after that
     for number, block in enumerate(lines.iter_blocks()):
         key = hash_text(block[0][0]["name"])
         if is_whole(block):

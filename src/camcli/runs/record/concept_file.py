@@ -1,4 +1,4 @@
-"""Concepts that methods found in several pictures, kept in the output folder."""
+"""Concepts that methods found in several images, kept in the output folder."""
 
 from __future__ import annotations
 
@@ -62,5 +62,5 @@ def load(folder: Path, jobs: Container[str]) -> FittedConcepts:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise RequestError(
             f"the concepts of an earlier run in {str(path)!r} cannot be read: {error}",
-            "find them anew, and do all pictures again, with --overwrite",
+            "compute them and all images again with --overwrite",
         ) from error

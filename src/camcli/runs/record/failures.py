@@ -1,4 +1,4 @@
-"""Reasons why a picture or a run failed, in words, and notes on earlier results."""
+"""Reasons why an image or a run failed, in words, and notes on earlier results."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import errno
 
 from camcli.base.errors import CamcliError, OutputError
 
-RESULT_STAYS = "the result of an earlier run stays"
-NONE_DROPPED = "no picture could be done, so the results of other jobs stay"
-RESULT_OUTDATED = f"{RESULT_STAYS}, of the picture as it was then: it was changed since"
-# Errors that would be every picture's: the disk is full, the quota spent, the folder read-only.
+RESULT_STAYS = "the result of an earlier run is kept"
+NONE_DROPPED = "no image could be processed, so the results of other jobs are kept"
+RESULT_OUTDATED = f"{RESULT_STAYS}, of the image before it was changed"
+# Errors that would be every image's: the disk is full, the quota spent, the folder read-only.
 FATAL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-RESUME_HINT = "what was done stays; make room and give the same command again"
+RESUME_HINT = "finished results are kept; free some space and run the same command again"
 
 
 def format_error(error: Exception) -> str:
@@ -27,10 +27,10 @@ def make_write_error(out: str, error: OSError, hint: str = "") -> OutputError:
 
 
 def raise_if_fatal(error: Exception, out: str) -> None:
-    """Check that an error is one picture's, and not the output folder's.
+    """Check that an error is one image's, and not the output folder's.
 
     Raises:
-        OutputError: it would be every picture's.
+        OutputError: it would be every image's.
     """
     if isinstance(error, OutputError):
         raise error

@@ -37,7 +37,7 @@ class Folder:
             path.mkdir(parents=True, exist_ok=True)
             if lock.is_symlink():
                 raise RequestError(
-                    f"{str(lock)!r} is a link, and camcli makes none: what it points to could be harmed",
+                    f"{str(lock)!r} is a link, which camcli does not create: its target could be damaged",
                     "delete the link, or choose another --out",
                 )
             self._lock = filelock.FileLock(lock, timeout=0)
@@ -78,7 +78,7 @@ class Folder:
             raise OutputError(
                 f"the output folder {str(self.path)!r} is gone: it was moved or deleted, or its drive was detached, "
                 "while this run was writing to it",
-                "what was done is where the folder is now; put it back, and give the same command again",
+                "finished results are where the folder is now; move it back, and run the same command again",
             )
 
     def write(self, name: str, content: bytes) -> None:

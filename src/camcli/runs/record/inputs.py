@@ -1,4 +1,4 @@
-"""Pictures of a run: counted before its model is loaded, iterated over as often as need be."""
+"""Images of a run: counted before its model is loaded, iterated over as often as need be."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from camcli.runs.record.preflight import check_and_count, find_sources
 
 
 class Inputs:
-    """Pictures that a job names.
+    """Images that a job names.
 
     Args:
         job: the job.
@@ -21,11 +21,11 @@ class Inputs:
 
     Attributes:
         total: their number; None if they come from standard input.
-        unread: counts of pictures in folders that are left out.
+        unread: counts of images in folders that are left out.
 
     Raises:
-        RequestError: the job names no pictures, or is invalid as far as that shows before its model is loaded.
-        NothingFoundError: there is no picture.
+        RequestError: the job names no images, or is invalid as far as that shows before its model is loaded.
+        NothingFoundError: there is no image.
     """
 
     def __init__(self, job: Job, stdin: BinaryIO | None = None) -> None:
@@ -36,29 +36,29 @@ class Inputs:
 
     @property
     def source_factory(self) -> Callable[[], Iterator[PictureSource]] | None:
-        """Function that iterates over all pictures, anew at each call; None if they come from standard input."""
+        """Function that iterates over all images, anew at each call; None if they come from standard input."""
         return None if self.total is None else self.iter_sources
 
     def iter_sources(self) -> Iterator[PictureSource]:
-        """Iterate over all pictures, in order."""
+        """Iterate over all images, in order."""
         return find_sources(self._job, self._stdin)
 
     def iter_names(self) -> Iterator[str]:
-        """Iterate over the output names of all pictures."""
+        """Iterate over the output names of all images."""
         return (source.name for source in self.iter_sources())
 
     def iter_paths(self) -> Iterator[Path]:
-        """Iterate over the paths of all pictures."""
+        """Iterate over the paths of all images."""
         return (source.path for source in self.iter_sources())
 
     def stream(self) -> Iterator[PictureSource]:
-        """Iterate over all pictures as they come; for standard input, count what is left out meanwhile."""
+        """Iterate over all images as they come; for standard input, count what is left out meanwhile."""
         return find_sources(self._job, self._stdin, self.unread if self.total is None else None)
 
     def note_unread(self) -> list[str]:
-        """Return a note on the pictures that are left out, if any."""
+        """Return a note on the images that are left out, if any."""
         return list(filter(None, [self.unread.describe()]))
 
     def note_unread_late(self) -> list[str]:
-        """Return a note on the pictures that are left out, if these are known only after the last picture."""
+        """Return a note on the images that are left out, if these are known only after the last image."""
         return self.note_unread() if self.total is None else []

@@ -1,4 +1,4 @@
-"""Ledger of the pictures that are done or failed: ``outcomes.jsonl``, or a similar file, read back to resume."""
+"""Ledger of the images that are done or failed: ``outcomes.jsonl``, or a similar file, read back to resume."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from camcli.runs.record.folder import Folder, is_plain_path
 from camcli.runs.record.lines import Block, LineFile, R, has_result, hash_text, is_whole
 
 FILE = "outcomes.jsonl"
-# States of a picture that is not done; done ones have their stamp's hash, which is odd.
+# States of an image that is not done; done ones have their stamp's hash, which is odd.
 FAILED, HAS_RESULT = 0, 2
 
 
 class Ledger(Generic[R]):
-    """Outcomes in an output folder, one JSON line for each picture and target.
+    """Outcomes in an output folder, one JSON line for each image and target.
 
-    All lines of a picture are written at once, so that after a crash it is recorded whole or is done again. A picture's
+    All lines of an image are written at once, so that after a crash it is recorded whole or is done again. An image's
     later lines replace its earlier ones, but a failure never replaces a result: a line stays as long as no later run
-    did the picture whole, or wrote over one of its files. Replaced lines are dropped, with the files that only they
-    name, when the ledger is closed or next opened. Memory: two numbers for each picture of earlier runs.
+    did the image whole, or wrote over one of its files. Replaced lines are dropped, with the files that only they
+    name, when the ledger is closed or next opened. Memory: two numbers for each image of earlier runs.
 
     Args:
         path: the output folder; made if need be, and locked for this run.
@@ -62,9 +62,9 @@ class Ledger(Generic[R]):
     ) -> None:
         self._lines = LineFile(path / file, line_type)
         self._states: dict[int, int] = {}  # hashed name to hashed stamp under this job, or a state
-        self._failed_later: set[int] = set()  # pictures whose last lines are a failure after a result
+        self._failed_later: set[int] = set()  # images whose last lines are a failure after a result
         self._found_done: set[int] = set()  # those of these that were found to be done
-        self._other_jobs: dict[int, str] = {}  # pictures with another job's lines, to its fingerprint
+        self._other_jobs: dict[int, str] = {}  # images with another job's lines, to its fingerprint
         self._to_drop: frozenset[int] = frozenset()  # those of these that are to be dropped
         self._needs_compacting = False
         self._file: IO[bytes] | None = None
@@ -99,7 +99,7 @@ class Ledger(Generic[R]):
         return set(self._other_jobs.values())
 
     def is_done(self, name: str, stamp: str) -> bool:
-        """Return whether a picture, unchanged, is done under this job, with all its files."""
+        """Return whether an image, unchanged, is done under this job, with all its files."""
         if not self.matches_stamp(name, stamp):
             return False
         key = hash_text(name)
@@ -110,20 +110,20 @@ class Ledger(Generic[R]):
         return True
 
     def matches_stamp(self, name: str, stamp: str) -> bool:
-        """Return whether a picture with this stamp was done under this job, even if it is to be done again."""
+        """Return whether an image with this stamp was done under this job, even if it is to be done again."""
         return bool(stamp) and self._states.get(hash_text(name)) == hash_text(stamp)
 
     def has_earlier_result(self, name: str) -> bool:
-        """Return whether an earlier run left a result of a picture, even if it is outdated or another job's."""
+        """Return whether an earlier run left a result of an image, even if it is outdated or another job's."""
         return bool(self._states.get(hash_text(name)))
 
     def is_changed(self, name: str, stamp: str) -> bool:
-        """Return whether a picture that was done under this job has changed since."""
+        """Return whether an image that was done under this job has changed since."""
         known = self._states.get(hash_text(name), FAILED)
         return bool(stamp) and known % 2 == 1 and known != hash_text(stamp)
 
     def find_unnamed(self, named: Iterable[str], own: bool = False) -> list[str]:
-        """Return the pictures with results of other jobs, or of this one, that are not among those named."""
+        """Return the images with results of other jobs, or of this one, that are not among those named."""
         there = self._states.keys() if own else self._other_jobs.keys()
         left = there - {hash_text(name) for name in named}
         found = (block[0][0] for block in (self._lines.iter_blocks() if left else ()) if has_result(block))
@@ -131,17 +131,17 @@ class Ledger(Generic[R]):
         return [name for name in names if hash_text(name) in left]
 
     def drop_others(self) -> None:
-        """Drop the results of other jobs, with their files, except for pictures that this run has processed."""
+        """Drop the results of other jobs, with their files, except for images that this run has processed."""
         self._to_drop = frozenset(self._other_jobs)
         self._needs_compacting |= bool(self._to_drop)
         self._compact_and_reopen()
 
     def append(self, outcomes: Sequence[R], replacing: bool = False) -> None:
-        """Record all outcomes of one picture.
+        """Record all outcomes of one image.
 
         Args:
             outcomes: all of them, in order.
-            replacing: this run has recorded the picture before.
+            replacing: this run has recorded the image before.
 
         Raises:
             OutputError: they cannot be written; earlier lines stay whole.
@@ -168,14 +168,14 @@ class Ledger(Generic[R]):
             self._update_state(key, failed, HAS_RESULT)
 
     def iter_pictures(self) -> Iterator[list[R]]:
-        """Yield the outcomes of this job, picture by picture, for pictures that have a result, whole or in part."""
+        """Yield the outcomes of this job, image by image, for images that have a result, whole or in part."""
         self._compact_and_reopen()
         for block in self._lines.iter_blocks():
             if block[0][0]["job"] in self._own_jobs and has_result(block):
                 yield [self._lines.parse(values) for values, _ in block]
 
     def _add_block(self, block: Block, required_files: Callable[[dict[str, str]], Sequence[str]]) -> None:
-        """Add one picture's lines to what is known."""
+        """Add one image's lines to what is known."""
         first = block[0][0]
         key = hash_text(first["name"])
         failed = not has_result(block)
@@ -190,7 +190,7 @@ class Ledger(Generic[R]):
             self._other_jobs.pop(key, None)
 
     def _update_state(self, key: int, failed: bool, state: int) -> None:
-        """Update a picture's state by one more block, and note if that replaces another."""
+        """Update an image's state by one more block, and note if that replaces another."""
         before = self._states.get(key)
         if failed and before:  # a failure replaces neither a result nor its line
             self._needs_compacting |= key in self._failed_later
@@ -227,7 +227,7 @@ class Ledger(Generic[R]):
 
 
 def _is_complete(folder: Folder, block: Block, required_files: Callable[[dict[str, str]], Sequence[str]]) -> bool:
-    """Return whether a picture was done whole, and all files exist that its lines require."""
+    """Return whether an image was done whole, and all files exist that its lines require."""
     return is_whole(block) and all(
         _has_files(folder, values, frozenset(required_files(values["files"]))) for values, _ in block
     )

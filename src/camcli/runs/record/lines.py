@@ -1,4 +1,4 @@
-"""Files with a JSON line for each picture and target, read by blocks: the lines of one picture from one run."""
+"""Files with a JSON line for each image and target, read by blocks: the lines of one image from one run."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Line(Protocol):
 
     @property
     def name(self) -> str:
-        """Output name of the picture."""
+        """Output name of the image."""
 
     @property
     def stamp(self) -> str:
-        """Size and modification time of the picture's file."""
+        """Size and modification time of the image's file."""
 
     @property
     def run(self) -> str:
@@ -50,7 +50,7 @@ class Line(Protocol):
 
 
 R = TypeVar("R", bound=Line)
-# The lines of one picture from one run, each as read and as written.
+# The lines of one image from one run, each as read and as written.
 Block = list[tuple[dict[str, Any], bytes]]
 
 
@@ -69,7 +69,7 @@ class LineFile(Generic[R]):
         self._defaults = _find_defaults(self._line_type)
 
     def iter_blocks(self) -> Iterator[Block]:
-        """Yield the lines of each picture from each run.
+        """Yield the lines of each image from each run.
 
         Raises:
             RequestError: the file cannot be read, or has other lines.
@@ -104,11 +104,11 @@ class LineFile(Generic[R]):
             if not os.path.lexists(path):
                 return
             if not path.is_file():
-                raise RequestError(f"{path} is no file", "choose another --out, or move it away")
+                raise RequestError(f"{path} is not a file", "choose another --out, or move it away")
             with path.open("rb") as file:
                 for number, line in enumerate(file, start=1):
                     if not line.endswith(b"\n"):
-                        return  # torn by a crash; its picture is not whole and will be done again
+                        return  # torn by a crash; its image is not whole and will be done again
                     yield self._parse_line(line, number), line
         except OSError as error:
             raise RequestError(
@@ -126,24 +126,24 @@ class LineFile(Generic[R]):
 
     def _make_error(self, where: str) -> RequestError:
         return RequestError(
-            f"{self.path}{where} is not an outcome of this version of camcli",
+            f"{self.path}{where} is not a record of this version of camcli",
             "choose another --out, or move the file away",
         )
 
 
 def is_whole(block: Block) -> bool:
-    """Return whether a picture was done with all its maps."""
+    """Return whether an image was done with all its maps."""
     return block[0][0]["part"] == f"1/{len(block)}" and not any(values["error"] for values, _ in block)
 
 
 def has_result(block: Block) -> bool:
-    """Return whether any map of a picture was done."""
+    """Return whether any map of an image was done."""
     return any(values["files"] or not values["error"] for values, _ in block)
 
 
 def hash_text(text: str) -> int:
     """Return an odd number that stands for a text."""
-    # 63 bits: two of a million pictures collide with a chance of 1 in 10 million. Odd, since even numbers are states.
+    # 63 bits: two of a million images collide with a chance of 1 in 10 million. Odd, since even numbers are states.
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") | 1
 

@@ -1,4 +1,4 @@
-"""Results of other jobs in an output folder: told apart, described, and never replaced unasked."""
+"""Results of other jobs in an output folder: recognised, described, and replaced only on request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from camcli.runs.record.ledger import Ledger
 # Key, in a run's record, of the jobs whose results count as its own: their versions by fingerprint.
 ACCEPTED_KEY = "accepted"
 KEEP_HINT = "keep them beside the new ones with --accept-versions, "
-HIDDEN_DIFFERENCE = "the weights or a file named in it were changed, or the last run here was not its"
+HIDDEN_DIFFERENCE = "the weights or a file that the job names changed, or the last run here was of another job"
 
 
 class PreviousRun:
@@ -106,7 +106,7 @@ def check_other_jobs(ledger: Ledger[Any], previous: PreviousRun, names: Callable
     Args:
         ledger: the ledger of the output folder.
         previous: the last run there.
-        names: returns the output names of this run's pictures; None if they are not known beforehand.
+        names: returns the output names of this run's images; None if they are not known beforehand.
 
     Raises:
         RequestError: one would be lost; or the last run here was another job's and did not finish, so that its files
@@ -120,20 +120,20 @@ def check_other_jobs(ledger: Ledger[Any], previous: PreviousRun, names: Callable
     out, unlike = previous.job.out, previous.describe_difference()
     keep = KEEP_HINT if previous.differs_by_versions else ""
     if previous.job.accept_versions:
-        unlike += "; --accept-versions is for results that differ in nothing but versions"
+        unlike += "; --accept-versions is for results that differ only in versions"
     if not previous.job.overwrite:
         raise RequestError(
-            f"{out!r} holds the results of another job: {unlike}",
+            f"{out!r} contains the results of another job: {unlike}",
             f"{keep}choose another folder with --out, or replace them with --overwrite",
         )
     left = ledger.find_unnamed(names() if names else ())
     if left and not previous.job.drop_others:
         which = (
-            f"that are not named now: {shorten(left, len(left))}" if names else "and standard input may not name all"
+            f"that are not in this run: {shorten(left, len(left))}" if names else "and standard input may not name all"
         )
         raise RequestError(
-            f"{out!r} holds another job's results of {len(left)} picture{'s' * (len(left) > 1)} {which} ({unlike})",
-            f"name those pictures too, {keep}choose another folder with --out, or drop their results with --overwrite "
+            f"{out!r} contains another job's results of {len(left)} image{'s' * (len(left) > 1)} {which} ({unlike})",
+            f"name those images too, {keep}choose another folder with --out, or drop their results with --overwrite "
             "--drop-others",
         )
 
@@ -149,7 +149,7 @@ def note_accepted(previous: PreviousRun, jobs_found: set[str]) -> tuple[dict[str
     if not there:
         return {}, []
     made = " and by ".join(", ".join(" ".join(part) for part in versions.items()) for versions in there.values())
-    return {ACCEPTED_KEY: there}, [f"earlier results made by {made} count as done, as --accept-versions has it"]
+    return {ACCEPTED_KEY: there}, [f"earlier results made by {made} count as done (--accept-versions)"]
 
 
 def _describe_changed_parts(then: Any, now: Mapping[str, str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Outcomes of pictures, kept on disk as lines of JSON."""
+"""Outcomes of images, kept on disk as lines of JSON."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from camcli.images import describe_page
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """Outcome of one picture and target: one line of ``outcomes.jsonl``.
+    """Outcome of one image and target: one line of ``outcomes.jsonl``.
 
     Attributes:
-        source: the picture, as it was given.
+        source: the image, as it was given.
         name: the output name it has under ``out``.
-        stamp: the picture's file size and modification time, to see that it is still the same.
+        stamp: the image's file size and modification time, to see that it is still the same.
         job: the job's fingerprint.
         run: the run that wrote this.
-        part: this line among the picture's lines, such as ``1/5``.
+        part: this line among the image's lines, such as ``1/5``.
         page: page of the file, from 1 on, where several are asked for; else 0.
         files: format to path, relative to ``out``.
         sizes: format to bytes, of the files that were written with the line.
-        index, label, score, probability: the class explained; no probability if the model gives none. For concepts: no
+        index, label, score, probability: the class explained; no probability if there is none. For concepts: no
             class, their number, and the share of the layer's positive activation that they hold.
-        number, box: which of the picture's boxes, the best being 1, and its x0, y0, x1, y1 in pixels of the upright
-            picture; 0 and None if none is explained.
+        number, box: which of the image's boxes, the best being 1, and its x0, y0, x1, y1 in pixels of the upright
+            image; 0 and None if none is explained.
         layer, method: what made the map; several layers, if they were fused, joined by ``+``.
-        concepts: the concepts of the picture, in the order of the map's first dimension.
+        concepts: the concepts of the image, in the order of the map's first dimension.
         versus: classes that the class is compared with, if the score is a margin.
         channel, weight: the channel shown, and its share in the class's score; None for a class's whole map.
         low, high: the raw map's least and greatest value.
         strongest: the value that is drawn at full strength when a map is normalised by itself.
-        peak: x and y of its greatest value, in pixels of the upright picture.
+        peak: x and y of its greatest value, in pixels of the upright image.
         placement: x and y of the first cell's centre, and from each cell to the next across and down, in pixels of the
             model's input; None where the cells divide it evenly.
         seconds: time for decoding, its share of its batch, and writing.
@@ -77,7 +77,7 @@ class Outcome:
 
     @property
     def shown(self) -> str:
-        """Picture in words for people: its path, and its page if that matters."""
+        """Image in words for people: its path, and its page if that matters."""
         return describe_page(self.source, self.page)
 
     @property
@@ -108,16 +108,16 @@ def restore_tuples(values: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Counts:
-    """Numbers of pictures that a run has processed so far."""
+    """Numbers of images that a run has processed so far."""
 
     done: int = 0
     failed: int = 0
     skipped: int = 0
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
-        """Add a picture: without outcomes it was done before; one failed map makes it a failure.
+        """Add an image: without outcomes it was done before; one failed map makes it a failure.
 
-        A picture counted as done that cannot be drawn is added a second time: with an error, but a map.
+        An image counted as done that cannot be drawn is added a second time: with an error, but a map.
         """
         if not outcomes:
             self.skipped += 1
@@ -131,10 +131,10 @@ class Counts:
 
     @property
     def processed(self) -> int:
-        """Number of all pictures so far."""
+        """Number of all images so far."""
         return self.done + self.failed + self.skipped
 
     @property
     def exit_code(self) -> int:
-        """Exit code: 0 if every picture is done, 1 if some failed."""
+        """Exit code: 0 if every image is done, 1 if some failed."""
         return 1 if self.failed else 0

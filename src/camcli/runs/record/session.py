@@ -1,4 +1,4 @@
-"""Session of a run that writes files and lines for each picture: locks the folder, explains, writes, records."""
+"""Session of a run that writes files and lines for each image: locks the folder, explains, writes, records."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Session(Generic[R]):
 
     Args:
         worker: the resolved job.
-        inputs: its pictures.
+        inputs: its images.
         line_type: type of the lines, a dataclass.
         file: file of the lines, in the output folder.
         facts_file: file of the run's record, in the output folder.
         make_fingerprint: makes the job's fingerprint from the worker's ``fingerprint_parts``.
-        required_files: selects those of a picture's files that must exist for it to count as done; default: all.
+        required_files: selects those of an image's files that must exist for it to count as done; default: all.
         on_open: called once the folder is locked; records that the run began.
 
     Attributes:
@@ -46,7 +46,7 @@ class Session(Generic[R]):
         fingerprint: fingerprint of the job, in its lines.
         facts: what is recorded of the run; set once the folder is locked.
         ledger, folder: the ledger and the output folder; set once the folder is locked.
-        processed, failed, skipped: numbers of pictures so far; skipped are those that were done before.
+        processed, failed, skipped: numbers of images so far; skipped are those that were done before.
     """
 
     def __init__(
@@ -115,10 +115,10 @@ class Session(Generic[R]):
         provenance.write(self.folder, {**self.facts, **more}, self._facts_file)
 
     def make_item(self, source: PictureSource, stamp_suffix: str = "") -> Item:
-        """Make the item of a picture.
+        """Make the item of an image.
 
         Args:
-            source: the picture.
+            source: the image.
             stamp_suffix: suffix of its stamp for what else its files depend on.
         """
         mark = read_stamp(source.path)
@@ -126,11 +126,11 @@ class Session(Generic[R]):
         return Item(source, stamp=mark, skipped=self.is_done(source.name, mark))
 
     def is_done(self, name: str, mark: str) -> bool:
-        """Return whether a picture is done and need not be done again."""
+        """Return whether an image is done and need not be done again."""
         return not self.job.overwrite and self.ledger.is_done(name, mark)
 
     def make_line_fields(self, item: Item) -> dict[str, Any]:
-        """Return the fields that a line of any picture has."""
+        """Return the fields that a line of any image has."""
         return {
             "source": str(item.source.path),
             "name": item.source.name,
@@ -142,11 +142,11 @@ class Session(Generic[R]):
         }
 
     def note_earlier(self, item: Item, own_stamp: bool = True) -> tuple[str, ...]:
-        """Return a note if a picture that failed keeps the result of an earlier run.
+        """Return a note if an image that failed keeps the result of an earlier run.
 
         Args:
-            item: the picture.
-            own_stamp: its stamp depends on the picture alone.
+            item: the image.
+            own_stamp: its stamp depends on the image alone.
         """
         if not self.ledger.has_earlier_result(item.source.name):
             return ()
@@ -160,10 +160,10 @@ class Session(Generic[R]):
         stamp_suffix: str = "",
         on_group: Callable[[Sequence[Item]], None] = lambda group: None,
     ) -> Iterator[list[R]]:
-        """Explain, write and record all pictures; yield the lines of each in order, none if it was done before.
+        """Explain, write and record all images; yield the lines of each in order, none if it was done before.
 
         Args:
-            write: writes a picture's files and returns its lines; called in a thread.
+            write: writes an image's files and returns its lines; called in a thread.
             stamp_suffix: as in :meth:`make_item`.
             on_group: called with each group before it is started; may mark its items.
         """
@@ -181,12 +181,12 @@ class Session(Generic[R]):
                 self.ledger.append(lines)
             yield lines
         if not self.processed:
-            raise NothingFoundError("standard input named no picture")
+            raise NothingFoundError("standard input named no image")
         if standing:
-            self.worker.notes.append(f"{standing} picture(s) that failed keep the results of an earlier run")
+            self.worker.notes.append(f"{standing} image(s) that failed keep the results of an earlier run")
 
     def drop_others(self) -> None:
-        """Drop the results of other jobs, if that is asked for and any picture could be done."""
+        """Drop the results of other jobs, if that is asked for and any image could be done."""
         if self.job.drop_others and self.failed < self.processed:
             self.ledger.drop_others()
         elif self.job.drop_others:

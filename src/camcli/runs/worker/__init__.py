@@ -1,1 +1,1 @@
-"""Resolved jobs, and the pictures that stream through them."""
+"""Resolved jobs, and the images that stream through them."""

@@ -1,4 +1,4 @@
-"""Checks of a job against its pictures, its files and its model."""
+"""Checks of a job against its images, its files and its model."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_wrapping(job: Job) -> None:
         )
     if job.extras and not job.wrap:
         raise RequestError(
-            f"features of the pictures ({job.extras}) were given, and nothing that takes them",
+            f"features of the images ({job.extras}) were given, but no wrapper takes them",
             "name a wrapper that does: --wrap path/to/file.py:Class, whose forward takes (images, features)",
         )
 
@@ -57,7 +57,7 @@ def read_region(job: Job) -> Region | None:
         pixels = np.asarray(decode(Path(job.region), "#000000"))
     except PictureError as error:
         raise RequestError(
-            f"the region {job.region!r} is neither x0,y0,x1,y1 nor a picture that can be read: {error.message}",
+            f"the region {job.region!r} is neither x0,y0,x1,y1 nor an image that can be read: {error.message}",
             "give a rectangle in pixels, or a mask that is black outside the region",
         ) from error
     return Region(mask=pixels.max(axis=2) > 0)
@@ -67,39 +67,37 @@ def check_fits(job: Job, network: Network) -> None:
     """Check that the model supports the options that only some models do."""
     if job.region and network.output_spec.task != "segment":
         raise RequestError(
-            f"{network.name} does not score every pixel, so a region means nothing to it", "leave --region out"
+            f"{network.name} does not score every pixel, so --region cannot be used", "leave --region out"
         )
     if job.min_score != Job().min_score and network.output_spec.task != "detect":
-        raise RequestError(
-            f"{network.name} finds no boxes, so a least score means nothing to it", "leave --min-score out"
-        )
+        raise RequestError(f"{network.name} finds no boxes, so --min-score cannot be used", "leave --min-score out")
 
 
 def check_image_channels(job: Job, network: Network) -> None:
-    """Check that the model takes grey or colour pictures; one with other channels takes arrays only."""
+    """Check that the model takes grey or colour images; one with other channels takes arrays only."""
     count = network.preprocess.channels
     if job.inputs and count not in PICTURE_CHANNELS:
         raise RequestError(
-            f"{network.name} takes images of {format_channels(count)}, and pictures have 3, or 1 where they are grey",
+            f"{network.name} takes {format_channels(count)}, and image files have 3, or 1 if they are grey",
             f"give it arrays (height, width, {count}) from Python: camcli.explain(arrays, model=...); or batches "
             f"(n, {count}, h, w): camcli.Explainer(network)(images)",
         )
 
 
 def check_shared(job: Job, network: Network, device: torch.device) -> None:
-    """Check that a network that must stay as it is can be used so."""
+    """Check that a network that must not be changed can be used on this device and in this precision."""
     reference = devices.reference_tensor(network.module)
     rounded = job.precision not in ("fp32", "tf32") and reference.dtype != DTYPES[job.precision]
     if network.shared and (reference.device != device or rounded):
         raise RequestError(
-            f"{network.name} hands out the same network each time, which must stay as it is (on {reference.device}, in "
-            f"{reference.dtype}), and {network.shared}",
+            f"{network.name} returns the same network in each call, which must not be changed (on {reference.device}, "
+            f"in {reference.dtype}), and {network.shared}",
             f"build a new one in each call; or --device {reference.device} --precision fp32",
         )
 
 
 def check_layer_channels(job: Job, explainer: Explainer) -> None:
-    """Check that the layer has the channels named, before the first picture."""
+    """Check that the layer has the channels named, before the first image."""
     if any(method.explains_channel for method in explainer.bound_methods) and not explainer.top_channels:
         for word in job.target:
             row, argument = parse_target(word)
@@ -108,24 +106,24 @@ def check_layer_channels(job: Job, explainer: Explainer) -> None:
 
 
 def check_prompts(prompts: Prompts | None, explainer: Explainer, pictures: SourceFactory | None) -> None:
-    """Check that every picture has its own prompts, if a file lists them, and that the methods support this."""
+    """Check that every image has its own prompts, if a file lists them, and that the methods support this."""
     manifest = prompts.per_picture if prompts else None
     if manifest is None:
         return
     if named := [method.row.name for method in explainer.bound_methods if "logits" in method.signal_names]:
         raise RequestError(
-            f"{' and '.join(named)} finds rivals among all prompts, and {manifest.file} gives each picture its own",
-            "choose another method, such as gradcam; or give all pictures the same prompts",
+            f"{' and '.join(named)} finds rivals among all prompts, and {manifest.file} gives each image its own",
+            "choose another method, such as gradcam; or give all images the same prompts",
         )
     if pictures is not None:
         manifest.check(source.path for source in pictures() if not source.error)
 
 
 def check_targets(job: Job, target: TargetRule, explainer: Explainer, pictures: SourceFactory | None) -> None:
-    """Check that the file of targets fits the pictures, if these are known.
+    """Check that the file of targets fits the images, if these are known.
 
     Raises:
-        RequestError: it lacks some; or lists others too, where pictures are grouped; or the pictures of a group
+        RequestError: it lacks some; or lists others too, where images are grouped; or the images of a group
             with one prediction do not agree, or none of them is listed.
     """
     if not isinstance(target, TargetManifest) or pictures is None:
@@ -136,20 +134,20 @@ def check_targets(job: Job, target: TargetRule, explainer: Explainer, pictures: 
         if unused:
             total = sum(1 for _ in pictures())
             raise RequestError(
-                f"{target.file} lists targets of {total + len(unused)} pictures, and there are {total}: not among "
+                f"{target.file} lists targets of {total + len(unused)} images, and there are {total}: not among "
                 f"them {'is' if len(unused) == 1 else 'are'} {shorten(unused, len(unused))}",
-                "give one target for each picture of the groups",
+                "give one target for each image of the groups",
             )
         return
     for number, group in enumerate(group_items(pictures(), job.group, lambda one: one.path), start=1):
         choices = [found for one in group if (found := target.get(one.path))]
         if not choices:
             raise RequestError(
-                f"{target.file} lists no target for group {number}, {_format_range(group)}", "list one of its pictures"
+                f"{target.file} lists no target for group {number}, {_format_range(group)}", "list one of its images"
             )
         if len(set(choices)) > 1:
             raise RequestError(
-                f"the model gives one prediction for a group, and of group {number}, {_format_range(group)}, in "
+                f"the model returns one prediction for a group, and of group {number}, {_format_range(group)}, in "
                 f"{target.file} {describe_disagreement(choices)}",
                 ONE_TARGET_HINT,
             )

@@ -1,7 +1,7 @@
-"""Prefetching of pictures in order, bounded in number, in pixels, and in seconds for each.
+"""Prefetching of images in order, bounded in number, in pixels, and in seconds for each.
 
 Decoding is C code that cannot be stopped, and the memory it needs is known only when a file's header is read. So each
-picture is admitted, in order, when its size is known, and one that takes too long is left to its thread.
+image is admitted, in order, when its size is known, and one that takes too long is left to its thread.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-# Seconds that closing waits for pictures under way: none is needed any more, and some may never end.
+# Seconds that closing waits for images under way: none is needed any more, and some may never end.
 CLOSE_SECONDS = 5.0
-# Seconds without a release after which the next picture is admitted anyway, since the consumer may keep its results.
+# Seconds without a release after which the next image is admitted anyway, since the consumer may keep its results.
 STALL_SECONDS = 30.0
 
 

@@ -1,4 +1,4 @@
-"""Concepts over a set of pictures, found before the first is explained."""
+"""Concepts over a set of images, found before the first is explained."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from camcli.runs.worker.worker import Worker
 
 
 def fit_concepts(worker: Worker, items: Iterable[Item]) -> int:
-    """Find concepts in the first usable pictures, before any is explained; return how many were used.
+    """Find concepts in the first usable images, before any is explained; return how many were used.
 
     Raises:
-        RequestError: the layers' activations are not finite; or the model needs features besides the pictures.
+        RequestError: the layers' activations are not finite; or the model needs features besides the images.
     """
     if worker.extras:
         raise RequestError(
-            "concepts of several pictures are found without the features beside them (--extras), which the model needs",
-            "let each picture have concepts of its own: -o over=picture",
+            "concepts of several images cannot be found for a model that needs extra features (--extras)",
+            "find the concepts of each image separately: -o over=picture",
         )
     used = 0
 
@@ -42,8 +42,8 @@ def fit_concepts(worker: Worker, items: Iterable[Item]) -> int:
     if used and not worker.explainer.fitted_concepts:
         raise RequestError(
             f"the activations of {', '.join(worker.explainer.layers)} contain NaN or infinite values in {used} "
-            "picture(s), so there are no concepts in them",
-            "the weights hold such values, or half precision overflows (then --precision fp32 helps)",
+            "image(s), so there are no concepts in them",
+            "the weights contain such values, or half precision overflows (then --precision fp32 helps)",
         )
     return used
 

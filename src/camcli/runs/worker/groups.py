@@ -1,4 +1,4 @@
-"""Groups of pictures that the model takes together."""
+"""Groups of images that the model takes together."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from camcli.runs.worker.item import Item, SourceFactory
 
 
 def find_first_group(group: str, pictures: SourceFactory | None) -> list[Path]:
-    """Return the pictures to try the network with: the first group (of several pictures, if any), or the first one.
+    """Return the images to try the network with: the first group (of several images, if any), or the first one.
 
     Raises:
-        RequestError: the pictures do not make whole groups.
+        RequestError: the images do not make whole groups.
     """
     if pictures is None:
         return [Path()] * (1 if group in ("", BY_FOLDER) else int(group))
@@ -29,7 +29,7 @@ def find_first_group(group: str, pictures: SourceFactory | None) -> list[Path]:
     count = 0
     for some in group_items(pictures(), group, lambda one: one.path):
         count += len(some)
-        # The scores of a single picture cannot be told from its group's.
+        # The scores of a single image cannot be told from its group's.
         if not first or len(first) == 1 < len(some):
             first = [source.path for source in some]
         if wrong := _find_fault(group, some, folders, count):
@@ -42,7 +42,7 @@ def form_groups(group_by: str, items: Iterable[Item], on_group: Callable[[Sequen
 
     Args:
         group_by: the job's ``group``.
-        items: the pictures.
+        items: the images.
         on_group: called with each group before it is started; may mark its items.
     """
     folders: set[int] = set()
@@ -58,7 +58,7 @@ def form_groups(group_by: str, items: Iterable[Item], on_group: Callable[[Sequen
 
 
 def fail_whole_group(group: Sequence[Item]) -> None:
-    """Give each picture of a group the error of one that cannot be used, if any, since then none can."""
+    """Give each image of a group the error of one that cannot be used, if any, since then none can."""
     bad = next((item for item in group if item.error), None)
     for item in group if bad and bad.error else ():
         item.input = item.picture_mask = item.region_mask = None
@@ -73,13 +73,13 @@ def fail_whole_group(group: Sequence[Item]) -> None:
 def _find_fault(
     group: str, sources: Sequence[PictureSource], folders: set[int], total: int = 0
 ) -> tuple[str, str] | None:
-    """Return the reason why pictures are not a group, as a message and its hint.
+    """Return the reason why images are not a group, as a message and its hint.
 
     Args:
         group: the job's ``group``.
-        sources: the pictures.
+        sources: the images.
         folders: hashes of the folders seen so far.
-        total: number of all pictures, if known.
+        total: number of all images, if known.
     """
     if group == BY_FOLDER:
         folder = sources[0].path.parent
@@ -87,13 +87,11 @@ def _find_fault(
         is_repeated = hash(place) in folders
         folders.add(hash(place))
         return (
-            (f"the pictures of {str(folder)!r} come in two parts", "name the folder once, as a whole")
+            (f"the images of {str(folder)!r} come in two parts", "name the folder once, as a whole")
             if is_repeated
             else None
         )
     if len(sources) == int(group):
         return None
-    fault = (
-        f"{total} pictures do not make groups of {group}" if total else f"pictures do not end with a group of {group}"
-    )
+    fault = f"{total} images do not make groups of {group}" if total else f"images do not end with a group of {group}"
     return f"{fault}: {len(sources)} left over", "leave those out, or give as many as are missing"

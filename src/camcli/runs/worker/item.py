@@ -1,4 +1,4 @@
-"""Picture under way in a run."""
+"""Image under way in a run."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ if TYPE_CHECKING:
     from camcli.images.decode import DecodedPicture
     from camcli.runs.worker.decode_ahead import Reservation
 
-# Iterates over the pictures of a run, from the first at each call.
+# Iterates over the images of a run, from the first at each call.
 SourceFactory = Callable[[], Iterator[PictureSource]]
 
 
 @dataclass(slots=True)
 class Item:
-    """Picture under way in a run.
+    """Image under way in a run.
 
     Attributes:
         source: where it is.
-        decoded: the decoded upright picture, if the caller has it already.
+        decoded: the decoded upright image, if the caller has it already.
         stamp: its file's size and modification time.
         skipped: nothing is to be done for it; it only keeps its place.
         error: why it cannot be explained at all.
         picture: its pixels, and the part of them that the model sees.
         input: the model's input, ``(3, h, w)``.
-        picture_mask: for models that score every pixel, the part of the input that is picture, ``(h, w)``.
+        picture_mask: for models that score every pixel, the part of the input that is image, ``(h, w)``.
         region_mask: for such models, the part of the input that is summed over, if one is given, ``(h, w)``.
         results: class by class, layer by layer, a map or why there is none.
         notes: notes for the reader of any of its maps.
         seconds: time that it has taken so far.
-        group_size: number of pictures in its group, itself included.
+        group_size: number of images in its group, itself included.
         reservation: reservation of its pixels among those under way.
         out_of_memory: it failed for lack of memory.
     """

@@ -1,4 +1,4 @@
-"""Stream of pictures through a resolved job: decoded ahead, explained in batches, each failing by itself."""
+"""Stream of images through a resolved job: decoded ahead, explained in batches, each failing by itself."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from camcli.runs.worker.resources import limit_run_pixels
 from camcli.runs.worker.threads import batched, map_over, split_by_length
 from camcli.runs.worker.worker import Worker
 
-# Beginnings of a picture's notes on its decoding, which the user can change.
+# Beginnings of an image's notes on its decoding, which the user can change.
 DECODING_NOTES = (depth.NARROW_RANGE_NOTE, depth.EIGHT_BITS_NOTE, frames.FIRST_PAGE_NOTE)
 NOTE_PREFIXES = {frames.FIRST_PAGE_NOTE: "is read as "}
 
@@ -47,13 +47,13 @@ def stream_results(
 def stream_with_pauses(
     worker: Worker, items: Iterable[Item], on_group: Callable[[Sequence[Item]], None] = lambda group: None
 ) -> Generator[Item | None, None, None]:
-    """Yield items with their results, in order; hold at most two batches of pictures and the threads' own.
+    """Yield items with their results, in order; hold at most two batches of images and the threads' own.
 
     With several devices these are two for each, and one more. None is yielded where no other comes for a while.
 
     Args:
         worker: the resolved job.
-        items: pictures; of a group all of them, also those that are done already.
+        items: images; of a group all of them, also those that are done already.
         on_group: called with each group before it is started; may mark its items.
     """
     # Concepts may have been found, or read from a file, since the copies were made.
@@ -74,7 +74,7 @@ def map_batches(
 
 
 def decode_batches(worker: Worker, items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Yield decoded items, in order, in batches of as many pictures as go through the network at once."""
+    """Yield decoded items, in order, in batches of as many images as go through the network at once."""
     with closing(_make_batches(worker, items)) as given:
         yield from filter(None, given)
 
@@ -111,18 +111,18 @@ def read_ahead(worker: Worker, items: Iterable[Item]) -> Iterator[Item | None]:
 
 
 def _mark_timed_out(seconds: float, item: Item) -> Item:
-    why = f"is not decoded after {seconds:g} s"
-    return replace(item, error=PictureError(why, "--timeout SECONDS gives it more, 0 as many as it takes"))
+    why = f"was not decoded within {seconds:g} s"
+    return replace(item, error=PictureError(why, "raise --timeout SECONDS, or set it to 0 for no limit"))
 
 
 def _was_out_of_memory(worker: Worker, item: Item) -> bool:
     if item.out_of_memory:
-        worker.note("memory was short while several pictures were decoded, so fewer are at a time from then on")
+        worker.note("memory ran short while several images were decoded, so fewer are decoded at a time from then on")
     return item.out_of_memory
 
 
 def _note_decoding(worker: Worker, item: Item | None) -> Item | None:
-    """Note once per run how pictures are decoded, where the user can change it; each has its own notes too."""
+    """Note once per run how images are decoded, where the user can change it; each has its own notes too."""
     if item is None:
         return None
     for note in item.notes:
@@ -167,14 +167,14 @@ def run_in_fitting_batches(
     run_batch: Callable[[Sequence[Item]], list[R]],
     run_one: Callable[[Item], R],
 ) -> list[R]:
-    """Run independent pictures in batches that are known to fit in memory, and return their results.
+    """Run independent images in batches that are known to fit in memory, and return their results.
 
     Args:
         worker: the resolved job.
         explainer: the explainer on the device that is used.
-        items: the pictures.
-        run_batch: returns the results of several pictures; may raise anything.
-        run_one: returns the result of one picture, or why there is none.
+        items: the images.
+        run_batch: returns the results of several images; may raise anything.
+        run_one: returns the result of one image, or why there is none.
     """
     done: list[R] = []
     before = fits = worker.fitting_batch_sizes.get(id(explainer), len(items))
@@ -188,8 +188,8 @@ def run_in_fitting_batches(
     if fits < before:
         worker.fitting_batch_sizes[id(explainer)] = fits
         worker.note(
-            f"{explainer.device} has not enough memory for {min(before, len(items))} pictures at a time: {fits} "
-            f"went at a time from then on (--batch-size {fits})"
+            f"{explainer.device} does not have enough memory for {min(before, len(items))} images at a time: {fits} "
+            f"from then on (--batch-size {fits})"
         )
     return done
 
@@ -197,18 +197,18 @@ def run_in_fitting_batches(
 def _try_batch(
     worker: Worker, some: Sequence[Item], run_batch: Callable[[Sequence[Item]], list[R]], run_one: Callable[[Item], R]
 ) -> list[R] | None:
-    """Return the results of some pictures; None if memory is short for so many, and may suffice for fewer."""
+    """Return the results of some images; None if memory is short for so many, and may suffice for fewer."""
     try:
         return run_batch(some)
     except CamcliError:
-        trouble = ""  # one picture's reason, which is reported with it
+        trouble = ""  # one image's reason, which is reported with it
     except Exception as error:
         if devices.is_out_of_memory(error) and len(some) > 1:
             return None
         trouble = first_line(error)
     # Not in the handler, which would keep the failed batch's memory alive.
     if len(some) > 1 and trouble:
-        worker.note(f"a batch failed and was done picture by picture: {trouble}")
+        worker.note(f"a batch failed and was processed image by image: {trouble}")
     return [run_one(item) for item in some]
 
 
@@ -218,18 +218,18 @@ def _explain_group(worker: Worker, explainer: Explainer, group: Sequence[Item]) 
         return find_results(worker, explainer, group)
     except RequestError as error:
         # Errors of all groups were raised before the first.
-        reason = PictureError(f"its group of {len(group)} pictures: {error.message}", error.hint)
+        reason = PictureError(f"its group of {len(group)} images: {error.message}", error.hint)
     except PictureError as error:
         reason = error
     except torch.OutOfMemoryError:
-        reason = PictureError(f"{explainer.device} has not enough memory for its group of {len(group)} pictures")
+        reason = PictureError(f"{explainer.device} does not have enough memory for its group of {len(group)} images")
     except Exception as error:
-        reason = PictureError(f"the network fails on its group of {len(group)} pictures: {first_line(error)}")
+        reason = PictureError(f"the network fails on its group of {len(group)} images: {first_line(error)}")
     return [[reason] for _ in group]
 
 
 def find_results(worker: Worker, explainer: Explainer, items: Sequence[Item]) -> list[list[Result]]:
-    """Explain pictures in one batch; may raise anything."""
+    """Explain images in one batch; may raise anything."""
     images = devices.stack_for(explainer.device, [item.input for item in items if item.input is not None])
     picture_masks, region_masks = (
         _stack_masks(masks) for masks in ([one.picture_mask for one in items], [one.region_mask for one in items])
@@ -252,10 +252,10 @@ def _explain_one(worker: Worker, explainer: Explainer, item: Item) -> list[Resul
     try:
         return find_results(worker, explainer, [item])[0]
     except CamcliError as error:
-        # Errors of all pictures were raised before the first.
+        # Errors of all images were raised before the first.
         return [error if isinstance(error, PictureError) else PictureError(error.message, error.hint)]
     except Exception as error:
-        return [PictureError(f"the network fails on this picture: {first_line(error)}")]
+        return [PictureError(f"the network fails on this image: {first_line(error)}")]
 
 
 def _stack_masks(masks: Sequence[Tensor | None]) -> Tensor | None:
@@ -268,7 +268,7 @@ def _batch_or_pause(batch: Sequence[Item]) -> Sequence[Item | None]:
 
 
 def _move_box_to_picture(result: Result, picture: Picture | None) -> Result:
-    """Return a result with its box in pixels of the picture."""
+    """Return a result with its box in pixels of the image."""
     if isinstance(result, PictureError) or result.box is None or picture is None:
         return result
     return replace(result, box=picture.view.box_to_picture(result.box))

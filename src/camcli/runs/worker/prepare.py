@@ -1,4 +1,4 @@
-"""Preparation of a picture as the model's input: decoded, resized, normalised; or the reason why it fails."""
+"""Preparation of an image as the model's input: decoded, resized, normalised; or the reason why it fails."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from camcli.runs.worker.item import Item
 if TYPE_CHECKING:
     from camcli.runs.worker.worker import Worker
 
-ONE_COLOUR = "the picture is one colour: what is drawn comes from the network's borders"
+ONE_COLOUR = "the image is a single colour: the map shows border effects of the network"
 
 
 def prepare_item(worker: Worker, given: Item, admit: Admit) -> Item:
-    """Return a copy of an item with its picture and input; ``admit`` waits until there is room for its pixels."""
+    """Return a copy of an item with its image and input; ``admit`` waits until there is room for its pixels."""
     item = replace(given)
     if item.skipped or item.error:
         return item
@@ -63,7 +63,7 @@ def prepare_item(worker: Worker, given: Item, admit: Admit) -> Item:
             item.region_mask = _make_mask(worker.region, view) if worker.region else None
     except PictureError as error:
         _fail(item, error.message, error.hint, error.__cause__)
-    except Exception as error:  # any error is this picture's alone, and the others go on
+    except Exception as error:  # any error is this image's alone, and the others go on
         _fail(item, f"it cannot be prepared for the model: {first_line(error)}", "", error)
     item.seconds += time.perf_counter() - began
     return item
@@ -81,7 +81,7 @@ def _decode(worker: Worker, item: Item, admit: Callable[[int], None]) -> Decoded
 
 
 def _fail(item: Item, message: str, hint: str, cause: BaseException | None) -> None:
-    """Drop all of the picture but a new error, since the one that was raised keeps the pixels alive."""
+    """Drop all of the image but a new error, since the one that was raised keeps the pixels alive."""
     item.error = PictureError(message, hint)
     item.out_of_memory = cause is not None and devices.is_out_of_memory(cause)
     item.input = item.picture_mask = item.region_mask = item.picture = None
@@ -90,10 +90,10 @@ def _fail(item: Item, message: str, hint: str, cause: BaseException | None) -> N
 
 
 def _make_mask(region: Region, view: View) -> Tensor:
-    """Return a mask of the model's input, true where a region of the picture lies."""
+    """Return a mask of the model's input, true where a region of the image lies."""
     return torch.from_numpy(region.contains(*view.pixel_centres(), view.picture))
 
 
 def _is_one_colour(pixels: np.ndarray) -> bool:
-    # Every 16th pixel first, which is enough for nearly every picture of more colours.
+    # Every 16th pixel first, which is enough for nearly every image of more colours.
     return all(bool((some == pixels[0, 0]).all()) for some in (pixels[::16, ::16], pixels))

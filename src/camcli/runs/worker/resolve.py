@@ -1,4 +1,4 @@
-"""Resolution of a job: its network, and the targets and score that are explained of each picture."""
+"""Resolution of a job: its network, and the targets and score that are explained of each image."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from camcli.targets.scores import SCORES
 # Scores of a prompt that are relative to others; those of them that a softmax makes.
 COMPETING_SCORES = ("probability", "logprob", "margin")
 SOFTMAX_SCORES = ("probability", "logprob")
-# More maps of each picture than this are noted.
+# More maps of each image than this are noted.
 MANY_MAPS = 20
 
 
@@ -37,12 +37,12 @@ class ResolvedJob:
     """Job whose model and targets are resolved.
 
     Attributes:
-        network: gives scores of classes, features, or similarity to other pictures, as the targets need.
-        target_rule: maps a picture's path and scores to the classes that are explained.
+        network: gives scores of classes, features, or similarity to other images, as the targets need.
+        target_rule: maps an image's path and scores to the classes that are explained.
         target_words: words of the targets, with the default in place of ``auto``.
         score: name of the score that is explained.
         versus: classes that a margin is over.
-        prompts: prompts that pictures are compared with, if any.
+        prompts: prompts that images are compared with, if any.
         top_channels: number of the layer's channels to explain for each class; 0 for the class itself.
         notes: notes for the user.
     """
@@ -64,11 +64,11 @@ def resolve_job(job: Job, group: int = 0, extras: Features | None = None) -> Res
 
     Args:
         job: the job.
-        group: number of pictures that a wrapper takes as one group; 0 if it takes batches of any size.
-        extras: features of as many pictures, to try the wrapper with.
+        group: number of images that a wrapper takes as one group; 0 if it takes batches of any size.
+        extras: features of as many images, to try the wrapper with.
 
     Raises:
-        RequestError: the model, a target, a prompt or a picture to compare with is not available, or they do not go
+        RequestError: the model, a target, a prompt or an image to compare with is not available, or they do not go
             together.
     """
     given = read_prompts(job)
@@ -84,24 +84,25 @@ def resolve_job(job: Job, group: int = 0, extras: Features | None = None) -> Res
         _check_features(job, (*wanted, *similar_words), given)
     if job.text_tower and job.head == "keep":
         raise RequestError(
-            f"{job.text_tower} is compared with the model's features, and --head keep leaves the classifier on them",
+            f"{job.text_tower} is compared with the model's features, and --head keep keeps the classifier",
             "leave --head out",
         )
     head = "none" if job.head == "none" or (job.head == "auto" and of_features) else "keep"
     if job.head == "auto" and head == "none":
-        notes = ("the model's head is left out, since the target asks about features (--head none)",)
+        notes = ("the model's head is removed, since the target is a feature (--head none)",)
     network = _load_network(job, head, given, group, extras)
     if channel_methods and not top_channels and not network.headless and (job.targets or set(rows) != {"channel"}):
         raise RequestError(
             f"{channel_methods[0]} shows a channel of the layer, and the targets "
             f"({job.targets or ', '.join(wanted)}) name none",
-            "say --target channel:12,99; or --target channels:top:5 for those that matter most to the predicted class",
+            "use --target channel:12,99; or --target channels:top:5 for those that matter most to the predicted class",
         )
     if similar_words:
         if len(similar_words) < len(job.target) + len(job.versus):
             raise RequestError(
-                f"{', '.join((*job.target, *job.versus))} cannot be had in one run: likeness to a picture is no class",
-                "give similar:FILE alone, as --target and as --versus",
+                f"{', '.join((*job.target, *job.versus))} cannot be combined in one run: similarity to an image is "
+                "not a class",
+                "use only similar:FILE, for --target and --versus",
             )
         network = make_similarity_network(network, [parse_target(word)[1] for word in similar_words], job)
     score = _choose_score(job, network, given)
@@ -131,12 +132,12 @@ def _check_features(job: Job, words: Sequence[str], given: Prompts | None) -> No
     named = next(word for word in words if parse_target(word)[0] in FEATURE_TARGETS)
     if given:
         raise RequestError(
-            f"{named!r} asks about features of a picture, and there are prompts to compare it with",
-            "leave out the one or the other",
+            f"the target {named!r} is a feature of the image, and prompts were given too",
+            "leave out one of them",
         )
     if job.head == "keep":
         raise RequestError(
-            f"the target {named!r} asks about features, and --head keep leaves the classifier on them",
+            f"the target {named!r} is a feature, and --head keep keeps the classifier",
             "leave --head out, or name a class",
         )
 
@@ -184,34 +185,34 @@ def _choose_score(job: Job, network: Network, given: Prompts | None) -> str:
         return name
     if job.versus and name not in COMPETING_SCORES:
         raise RequestError(
-            f"the score {name!r} compares a prompt with no other, so --versus means nothing to it",
+            f"the score {name!r} does not compare prompts, so --versus cannot be used with it",
             f"leave it out, or choose --score {', '.join(COMPETING_SCORES)}",
         )
     if job.versus and name in SOFTMAX_SCORES and network.activation == "sigmoid":
         raise RequestError(
-            f"{network.name} gives each prompt a probability of its own, a sigmoid, which contrast prompts "
-            f"({', '.join(map(repr, job.versus))}) do not enter",
+            f"{network.name} gives each prompt its own probability (sigmoid), so contrast prompts "
+            f"({', '.join(map(repr, job.versus))}) have no effect",
             "compare them by --score margin, or let them compete: --activation softmax",
         )
     has_no_rival = given.min_competing == 1 and (
         name == "margin" or (name in SOFTMAX_SCORES and network.activation != "sigmoid")
     )
     if has_no_rival:
-        whose = f"a picture in {job.texts}" if given.per_picture else "the job"
+        whose = f"an image in {job.texts}" if given.per_picture else "the job"
         raise RequestError(
-            f"{whose} has a single prompt, and {name} is what a prompt has over others",
-            "give more prompts, or what it shall be compared with: --versus 'a background'",
+            f"{whose} has a single prompt, and the score {name} compares it with others",
+            "give more prompts, or a contrast: --versus 'a background'",
         )
     return name
 
 
 def _note_many_maps(job: Job, wanted: Sequence[str], network: Network, given: Prompts | None) -> list[str]:
-    """Return a note if each picture has many maps, one for every class or prompt."""
+    """Return a note if each image has many maps, one for every class or prompt."""
     count, each = network.labels.explainable_count, given is None or given.per_picture is None
     if job.targets or "all" not in wanted or count <= MANY_MAPS or not each or network.output_spec.task == "detect":
         return []
     nouns = network.labels.nouns
-    return [f"{count} {nouns} are explained in every picture, a map each; the best one alone: --target predicted"]
+    return [f"{count} {nouns} are explained for every image, one map each; for the best one only: --target predicted"]
 
 
 def _make_target_rule(job: Job, wanted: Sequence[str], network: Network, given: Prompts | None) -> TargetRule:
@@ -227,7 +228,7 @@ def _make_target_rule(job: Job, wanted: Sequence[str], network: Network, given: 
     compared = frozenset(given.versus)
     if compared >= frozenset(range(network.labels.explainable_count)):
         raise RequestError(
-            f"every prompt is one that others are compared with: {', '.join(map(repr, job.versus))}",
+            f"every prompt is also a contrast prompt: {', '.join(map(repr, job.versus))}",
             "give one more by --text, or name fewer by --versus",
         )
     return lambda path, scores: [index for index in target(path, scores) if index not in compared]
@@ -242,15 +243,15 @@ def _find_versus(job: Job, network: Network, given: Prompts | None) -> tuple[int
 
 
 def make_similarity_network(network: Network, references: Sequence[str], job: Job) -> Network:
-    """Return the network with similarity to each of these pictures as its scores.
+    """Return the network with similarity to each of these images as its scores.
 
     Args:
         network: the network without its head, whose scores are features.
-        references: files of pictures.
+        references: files of images.
         job: says how they are decoded.
 
     Raises:
-        RequestError: a picture cannot be read, does not fit the network, or has no active feature.
+        RequestError: an image cannot be read, does not fit the network, or has no active feature.
     """
     files = list(dict.fromkeys(references))
     images = torch.stack([_load_reference(network.preprocess, file, job) for file in files])
@@ -259,7 +260,7 @@ def make_similarity_network(network: Network, references: Sequence[str], job: Jo
         features = torch.stack([predictions.scores(row) for row in range(len(images))]).clone()
     silent = [file for file, one in zip(files, features, strict=True) if not one.any()]
     if silent:
-        raise RequestError(f"no feature of {silent[0]!r} is active, so nothing is like it", "name another picture")
+        raise RequestError(f"no feature of {silent[0]!r} is active, so nothing is similar to it", "name another image")
     return replace(
         network,
         labels=Labels(tuple(map(name_similarity, files)), synonyms=False),
@@ -271,13 +272,13 @@ def make_similarity_network(network: Network, references: Sequence[str], job: Jo
 
 def _load_reference(preprocess: Preprocess, file: str, job: Job) -> torch.Tensor:
     if not file:
-        raise RequestError("the target 'similar:' names no picture", "say similar:path/to/picture.jpg")
+        raise RequestError("the target 'similar:' names no image", "write similar:path/to/image.jpg")
     try:
         image, _ = preprocess(decode(Path(file), job.background, job.range))
     except PictureError as error:
         raise RequestError(
-            f"the picture {file!r} of the target similar: cannot be read: {error.message}", error.hint
+            f"the image {file!r} of the target similar: cannot be read: {error.message}", error.hint
         ) from error
     except ValueError as error:  # it has other channels than the model's images
-        raise RequestError(f"the picture {file!r} cannot be compared with: {error}", "name a class") from error
+        raise RequestError(f"the image {file!r} cannot be compared with: {error}", "name a class") from error
     return image

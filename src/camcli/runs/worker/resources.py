@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 CPU_BATCH, ONE_THREAD_BATCH, GPU_BATCH = 8, 16, 32
 # Batch size on a CPU where little is kept: 16 is up to a quarter faster than 8, and more is hardly faster.
 LIGHT_BATCH = 16
-# Maximum pixels of a batch's pictures, which are kept until maps are drawn over them: 288 MB. Where the user gives the
-# batch size, or on a GPU, it is at least PHOTO_PIXELS for each picture.
+# Maximum pixels of a batch's images, which are kept until maps are drawn over them: 288 MB. Where the user gives the
+# batch size, or on a GPU, it is at least PHOTO_PIXELS for each image.
 BATCH_PIXELS = 96_000_000
 PHOTO_PIXELS = 12_000_000
 # Seconds of a run's forward passes from which on compiling is tried by default: it takes up to 16 s, and saves 5 %
@@ -46,7 +46,7 @@ def default_batch_size(device: torch.device) -> int:
 
 
 def choose_batch_size(explainer: Explainer, device: torch.device, preferred: int, first: Sequence[Path]) -> int:
-    """Return a batch size that is fast and takes little memory: smaller if the first pictures are large."""
+    """Return a batch size that is fast and takes little memory: smaller if the first images are large."""
     if device.type != "cpu":
         return preferred
     most = preferred if explainer.keeps_much else LIGHT_BATCH
@@ -55,10 +55,10 @@ def choose_batch_size(explainer: Explainer, device: torch.device, preferred: int
 
 
 def limit_batch_pixels(batch_size: int, device: torch.device, given: bool) -> int:
-    """Return the maximum pixels that the pictures of a batch have together.
+    """Return the maximum pixels that the images of a batch have together.
 
     Args:
-        batch_size: number of pictures in it.
+        batch_size: number of images in it.
         device: device that it runs on.
         given: the user gave the batch size.
     """
@@ -66,7 +66,7 @@ def limit_batch_pixels(batch_size: int, device: torch.device, given: bool) -> in
 
 
 def limit_run_pixels(worker: Worker) -> int:
-    """Return the maximum pixels of all pictures of a run that are held at a time."""
+    """Return the maximum pixels of all images of a run that are held at a time."""
     # A batch is explained while the next is collected, and others are written; each of several devices has two.
     under_way = 2 * len(worker.devices) if len(worker.devices) > 1 else 1
     return (under_way + 1) * worker.max_batch_pixels + BATCH_PIXELS
@@ -92,17 +92,17 @@ def compile_explainer(worker: Worker, total: int, trial_seconds: float) -> list[
     """Compile what can be, if it is asked for or the run is long; return notes for the user.
 
     Args:
-        total: number of pictures; 0 if that is not known.
-        trial_seconds: seconds that one image of noise took, which is longer than a picture takes in a batch.
+        total: number of images; 0 if that is not known.
+        trial_seconds: seconds that one image of noise took, which is longer than an image takes in a batch.
     """
     wanted = worker.job.compile == "on"
     if not wanted and total * trial_seconds < COMPILE_FROM_SECONDS:
         return []
     least = 0.0 if wanted else COMPILE_FROM_SECONDS * worker.batch_size / total
     noise = make_noise(worker.network, worker.batch_size)
-    why = "features come with the pictures" if worker.extras else ""
+    why = "the model takes extra features" if worker.extras else ""
     if len(worker.devices) > 1:
-        why = "whether it pays is measured on one device, and several are named, which must say the same"
+        why = "whether it pays is measured on one device, and several devices must compute the same"
     with worker.computing():
         done = CompileReport(reason=why) if why else compile_prefix(worker.explainer, noise, least)
     if done.reason:
@@ -110,8 +110,8 @@ def compile_explainer(worker: Worker, total: int, trial_seconds: float) -> list[
     pays = math.ceil(done.break_even_batches * worker.batch_size)
     before, after = (1000 * seconds / worker.batch_size for seconds in (done.seconds_before, done.seconds_after))
     return [
-        f"compiled in {done.compile_seconds:.0f} s: {', '.join(done.parts)}; {before:.1f} ms a picture "
-        f"became {after:.1f}, which pays from {pays} pictures on"
+        f"compiled in {done.compile_seconds:.0f} s: {', '.join(done.parts)}; {before:.1f} ms per image became "
+        f"{after:.1f}, which pays from {pays} images on"
     ]
 
 

@@ -1,4 +1,4 @@
-"""Resolved job, tried once before the first picture."""
+"""Resolved job, tried once before the first image."""
 
 from __future__ import annotations
 
@@ -48,34 +48,34 @@ from camcli.runs.worker.resources import (
 
 
 class Worker:
-    """Job, resolved and tried on noise, so that mistakes surface before the first picture.
+    """Job, resolved and tried on noise, so that mistakes surface before the first image.
 
     Args:
         job: the job.
-        pictures: iterates over all of them, if they are known beforehand; then pictures missing in the files of targets
+        pictures: iterates over all of them, if they are known beforehand; then images missing in the files of targets
             and features are found too.
-        total: number of pictures, if known.
+        total: number of images, if known.
 
     Attributes:
-        region: region of each picture that is summed over, for models that score every pixel.
-        extras: features that the model takes besides each picture.
+        region: region of each image that is summed over, for models that score every pixel.
+        extras: features that the model takes besides each image.
         network: the network, on its device, in its precision.
         explainer: the methods at the layers named.
         explainers: ``explainer``, and one for each further device, each with a copy of the network.
-        target_rule: maps a picture's path and scores to its classes.
+        target_rule: maps an image's path and scores to its classes.
         target_words: words of the targets, with the default in place of ``auto``.
-        prompts: prompts that pictures are compared with, if any.
+        prompts: prompts that images are compared with, if any.
         devices: devices of the network and its copies.
-        batch_size: number of pictures in one forward pass.
-        max_batch_pixels: maximum pixels that the pictures of a batch have together.
-        fitting_batch_sizes: by the id of an explainer, number of pictures that were found to fit its device's memory.
+        batch_size: number of images in one forward pass.
+        max_batch_pixels: maximum pixels that the images of a batch have together.
+        fitting_batch_sizes: by the id of an explainer, number of images that were found to fit its device's memory.
         workers: number of threads that decode.
-        shows_pixels: an output shows pictures at their own size, so that ``decode="reduced"`` must not reduce them.
+        shows_pixels: an output shows images at their own size, so that ``decode="reduced"`` must not reduce them.
         score_description: the score that the maps explain, in words for people.
-        notes: notes for the user about all maps; may grow while pictures are processed.
+        notes: notes for the user about all maps; may grow while images are processed.
         decoding_notes: kinds of notes on decoding that were made already.
         sha256: hash of the weights.
-        fingerprint_parts: parts of the job and its resolution that could change a picture's files, each as its value or
+        fingerprint_parts: parts of the job and its resolution that could change an image's files, each as its value or
             its SHA-256.
         fingerprint: 16 hex digits that change when any of these parts does.
 
@@ -133,7 +133,7 @@ class Worker:
         explainer_notes = dict.fromkeys(note for explainer in self.explainers for note in explainer.notes)
         self.notes = [*network.notes, *resolved.notes, *explainer_notes]
         if job.precision == "tf32" and device.type != "cuda":
-            self.notes.append(f"TF32 is an arithmetic of GPUs: on {device} this is fp32")
+            self.notes.append(f"TF32 is for GPUs: on {device}, fp32 is used")
         self._notes_lock = Lock()
         self.decoding_notes: set[str] = set()
         if job.compile != "off":
@@ -157,11 +157,11 @@ class Worker:
                 self.notes.append(text)
 
     def _try_on_noise(self, noise: Tensor, features: Features | None, count: int) -> float:
-        """Explain noise, to find errors that would concern all pictures; return the seconds that it took.
+        """Explain noise, to find errors that would concern all images; return the seconds that it took.
 
         Args:
             noise: an image, or a group of them.
-            features: features of as many pictures.
+            features: features of as many images.
             count: number of images in a group; 0 without groups.
         """
         network, explainer, job = self.network, self.explainer, self.job
@@ -191,10 +191,10 @@ class Worker:
 
 
 def _read_extras(job: Job, pictures: SourceFactory | None) -> FeatureFile | None:
-    """Read the features besides the pictures, if a file of them is named.
+    """Read the features besides the images, if a file of them is named.
 
     Raises:
-        RequestError: the file cannot be read, or lacks pictures.
+        RequestError: the file cannot be read, or lacks images.
     """
     if not job.extras:
         return None
@@ -250,14 +250,14 @@ def _describe_score(job: Job, explainer: Explainer) -> str:
     words = explainer.describe_target(bool(job.region))
     if not job.group:
         return words
-    each = "one for all pictures of a group" if explainer.shares_prediction else "one for each picture of a group"
+    each = "one for all images of a group" if explainer.shares_prediction else "one for each image of a group"
     return f"{words}; {each}"
 
 
 def _suggest_fixes(precision: str, device: torch.device) -> str:
     """Suggest options with which a network that fails may work."""
     ways = ["--precision fp32"] * (precision != "fp32") + ["--device cpu"] * (device.type != "cpu")
-    return f"try {', or '.join(ways)}" if ways else "call the model itself on such an image to see where"
+    return f"try {', or '.join(ways)}" if ways else "call the model itself on such an image to find out where"
 
 
 def _note_uneven(explainer: Explainer, size: tuple[int, int]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Predictions with one score for each class, of an image or a group, and similarity to other pictures."""
+"""Predictions with one score for each class, of an image or a group, and similarity to other images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from camcli.targets.target import LOGIT, Target, mask_competing
 if TYPE_CHECKING:
     from camcli.targets.target import Activation, Predictions, Score
 
-# Tolerance of the cosine, which is 1, between a picture and itself.
+# Tolerance of the cosine, which is 1, between an image and itself.
 SELF_TOLERANCE = 1e-5
 
 
@@ -69,15 +69,15 @@ class ClassPredictions:
         return float(scores.sigmoid()[index] if is_independent else scores.softmax(0)[index])
 
 
-# ---- similarity to other pictures
+# ---- similarity to other images
 
 
 @dataclass(frozen=True, slots=True)
 class SimilarityPredictions(ClassPredictions):
     """Cosines ``(n, r)`` between features ``(n, c)`` and those of references ``(r, c)``.
 
-    For the reference picture itself the cosine is at its maximum and has no gradient. There the inner product with the
-    reference is explained, divided by the norm of the picture's features, so that its value is the cosine too
+    For the reference image itself the cosine is at its maximum and has no gradient. There the inner product with the
+    reference is explained, divided by the norm of the image's features, so that its value is the cosine too
     (Stylianou et al. 2019, arXiv:1901.00536).
     """
 

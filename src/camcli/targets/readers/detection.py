@@ -18,7 +18,7 @@ from camcli.targets.target import NO_SCORE, Target
 # A message and its hint.
 CANNOT_RESCORE_BOXES = (
     "a detector finds other boxes in a changed image, so a box's score cannot be computed again",
-    "choose a method that needs one forward, such as gradcam or hirescam, without --scales and --augment",
+    "choose a method with a single forward pass, such as gradcam or hirescam, without --scales and --augment",
 )
 
 
@@ -91,7 +91,7 @@ def read_detections(output: Any, images: int) -> Sequence[Mapping[str, Tensor]]:
     good = isinstance(output, list | tuple) and len(output) == images
     if not good or not all(isinstance(one, Mapping) and {"boxes", "labels", "scores"} <= one.keys() for one in output):
         raise RequestError(
-            f"the model does not give boxes, labels and scores for each of {images} image(s)",
+            f"the model does not return boxes, labels and scores for each of {images} image(s)",
             list_tensors(list(named_tensors(output))),
         )
     found: Sequence[Mapping[str, Tensor]] = output

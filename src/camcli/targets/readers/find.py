@@ -111,7 +111,7 @@ def find_scores(
 
     Returns:
         ``(n, classes)``, or ``(n,)`` or ``(n, classes, 1, 1)`` if there is nothing else, or of one image ``(1,
-        classes)`` where the model gives ``(classes,)`` or a number; ``(n, classes, h, w)`` for ``segment``; for
+        classes)`` where the model returns ``(classes,)`` or a number; ``(n, classes, h, w)`` for ``segment``; for
         ``features`` a shape that :func:`pool_features` takes; for ``group`` perhaps with one row.
 
     Raises:
@@ -138,8 +138,8 @@ def find_scores(
             candidates = [part for part in candidates if part.path.rpartition(".")[2] == name] or candidates
     if len(candidates) > 1:
         raise RequestError(
-            f"the model gives {len(candidates)} tensors that could be its scores",
-            f"say which: --output {candidates[0].path}\n{list_tensors(candidates)}",
+            f"the model returns {len(candidates)} tensors that could be its scores",
+            f"choose one: --output {candidates[0].path}\n{list_tensors(candidates)}",
         )
     found = candidates[0].tensor
     return found.reshape(1, -1) if _classify_tensor(found, images, group) == "squeezed" else found
@@ -160,7 +160,7 @@ def pool_features(features: Tensor, channels: int = 0, prefix: int = 0) -> Tenso
     if features.ndim == 3:
         if features.shape[1] <= prefix:
             raise RequestError(
-                f"the model gives {features.shape[1]} tokens, of which {prefix} are declared as prefix tokens",
+                f"the model returns {features.shape[1]} tokens, of which {prefix} are declared as prefix tokens",
                 "give the output spec the right prefix: camcli.OutputSpec('features', prefix=1)",
             )
         return features[:, prefix:].mean(1)
@@ -170,7 +170,7 @@ def pool_features(features: Tensor, channels: int = 0, prefix: int = 0) -> Tenso
             form = "x".join(map(str, features.shape))
             raise RequestError(
                 f"the model's features of shape {form} have {channels} channels, which may be the first or the last",
-                "give it pictures of another size: --size",
+                "give it images of another size: --size",
             )
         return features.mean((1, 2) if last and not first else (2, 3))
     return features
@@ -215,8 +215,8 @@ def _unreadable_error(
     form = ("x".join(map(str, output.shape)) or "one number") if isinstance(output, Tensor) else type(output).__name__
     if group:
         return RequestError(
-            f"the model gives {form} for a group of {images} picture(s), neither one row of class scores for the group "
-            "nor one for each of its pictures",
+            f"the model returns {form} for a group of {images} image(s), neither one row of class scores for the "
+            "group nor one for each of its images",
             f"give (1, classes) or ({images}, classes)"
             + ("" if isinstance(output, Tensor) or not everything else f"\n{list_tensors(everything)}"),
         )
@@ -225,7 +225,7 @@ def _unreadable_error(
         hint += "; if it scores every pixel: camcli.Network(..., output_spec=camcli.OutputSpec('segment'))"
         hint += "; if these are features: camcli.Network(..., output_spec=camcli.OutputSpec('features'), headless=True)"
     return RequestError(
-        f"the model gives {form} for {images} image(s), not {what} for each",
+        f"the model returns {form} for {images} image(s), not {what} for each",
         hint + ("" if isinstance(output, Tensor) or not everything else f"\n{list_tensors(everything)}"),
     )
 

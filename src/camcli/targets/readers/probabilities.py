@@ -36,7 +36,7 @@ _UNBOUNDED_OPS = (
 )
 # ... and undecided ones, which may be a part of a sigmoid or a softmax, or hide their operations.
 _OPAQUE_OPS = ("Exp", "Tanh", "Erf", "Compiled", "DifferentiableGraph")
-ACTIVATION_HINT = "say what makes probabilities of them: --activation softmax or sigmoid; or none, if nothing does"
+ACTIVATION_HINT = "set --activation softmax or sigmoid; or none, if the outputs are not probabilities"
 
 
 def are_in_unit_range(values: Tensor) -> bool:
@@ -64,8 +64,8 @@ def check(values: Tensor) -> None:
     if not are_in_unit_range(values):
         least, most = (float(value) for value in values.detach().float().aminmax())
         raise PictureError(
-            "the model's outputs are taken for probabilities, and those of this picture go from "
-            f"{least:.4g} to {most:.4g}",
+            f"the model's outputs are assumed to be probabilities, and those of this image range from {least:.4g} to "
+            f"{most:.4g}",
             ACTIVATION_HINT,
         )
 

@@ -38,7 +38,7 @@ class OutputSpec:
             :func:`camcli.targets.readers.find.find_scores`.
         min_score: least score of boxes to keep.
         score: kind of score that is explained.
-        references: for a network that gives features, those of other pictures ``(r, c)``: each "class" is then the
+        references: for a network that gives features, those of other images ``(r, c)``: each "class" is then the
             cosine similarity to one of them.
         prefix: for features that are tokens, the number of tokens before those of the patches, which are not cells.
         group: True if the images of a batch belong together and may share one row of scores.
@@ -70,7 +70,7 @@ class OutputSpec:
             else self._describe_default_score(activation, classes, region, headless)
         )
         description = self.score.description or default
-        return description if self.score.sign > 0 else f"{description}, negated: what lowers it is warm"
+        return description if self.score.sign > 0 else f"{description}, negated: regions that lower it are highlighted"
 
     def _describe_default_score(self, activation: Activation, classes: int, region: bool, headless: bool) -> str:
         if self.task == "detect":
@@ -78,7 +78,7 @@ class OutputSpec:
         if self.task == "segment":
             where = "the region given" if region else "the pixels where the model predicts it"
             if activation == "probabilities":
-                return f"a class's probabilities, as the model gives them, summed over {where}"
+                return f"class probabilities, as returned by the model, summed over {where}"
             return f"class logits (before {activation}), summed over {where}"
         if self.references is not None:
             return "similarity to the reference: the cosine of their features"
@@ -87,19 +87,19 @@ class OutputSpec:
         if headless:
             return "a pooled feature of the backbone"
         if activation == "none":
-            return "the model's output: what raises it is warm"
+            return "the model's output: regions that raise it are highlighted"
         if activation == "probabilities":
             return (
-                "the model's single probability, as it gives it: what raises it is warm"
+                "the model's single probability, as returned: regions that raise it are highlighted"
                 if classes == 1
-                else "a class's probability, as the model gives it"
+                else "class probability, as returned by the model"
             )
         if classes == 1:
-            return "the model's single logit (before sigmoid): what raises it is warm"
+            return "the model's single logit (before sigmoid): regions that raise it are highlighted"
         if self.two_sided:
             return "the model's single logit (before sigmoid) for its second class, and its negative for the first"
         if activation == "sigmoid":
-            return "class logit (before sigmoid): classes do not exclude one another"
+            return "class logit (before sigmoid) of independent classes"
         return "class logit (before softmax)"
 
     def describe_no_target(self) -> str:
@@ -179,7 +179,7 @@ def _describe_prompt_score(activation: Activation, scale: float, bias: float) ->
 
 
 def get_score_tensor(predictions: Predictions) -> Tensor | None:
-    """Return a batch's scores as the model gives them, ``(n, classes)`` or ``(n, classes, h, w)``; None for boxes."""
+    """Return a batch's scores as the model returns them, ``(n, classes)`` or ``(n, classes, h, w)``; None for boxes."""
     one = predictions._predictions if isinstance(predictions, GroupPredictions) else predictions
     return one.score_tensor if isinstance(one, ClassPredictions | PixelPredictions) else None
 

@@ -13,25 +13,45 @@ from camcli.base.registry import Registry, Row
 class ScoreRow(Row):
     """One score.
 
+    In ``summary`` and ``of_probabilities``, ``{noun}`` stands for "class" or "prompt", and ``{activation}`` for the
+    function that turns the model's scores into probabilities.
+
     Attributes:
+        of_probabilities: the summary for models that return probabilities; empty if it is the same.
         has_rivals: True if classes are compared with rivals.
         is_cosine: True if it is computed from cosines, which only some networks have, instead of scores.
     """
 
+    of_probabilities: str = ""
     has_rivals: bool = False
     is_cosine: bool = False
+
+    def describe(self, noun: str, activation: str) -> str:
+        """Describe the score for a model with this noun for classes and this activation."""
+        returned = activation == "probabilities"
+        text = (self.of_probabilities if returned else "") or self.summary
+        return text.format(noun=noun, activation="softmax or sigmoid" if activation == "none" else activation)
 
 
 SCORES = Registry(
     ScoreRow,
     "camcli.scores",
     "score",
-    ScoreRow("classes", "logit", "a class's score as the model gives it, before softmax or sigmoid"),
-    ScoreRow("classes", "probability", "a class's probability: what softmax or sigmoid makes of its score"),
-    ScoreRow("classes", "logprob", "the logarithm of a class's probability"),
-    ScoreRow("classes", "margin", "a class's score minus that of the strongest other class", has_rivals=True),
+    ScoreRow("classes", "logit", "{noun} score as returned by the model, before {activation}"),
     ScoreRow(
-        "classes", "similarity", "the cosine similarity of the prompt's and the image's embeddings", is_cosine=True
+        "classes",
+        "probability",
+        "{noun} probability ({activation} of the logits)",
+        of_probabilities="{noun} probability, as returned by the model",
     ),
+    ScoreRow("classes", "logprob", "logarithm of the {noun} probability"),
+    ScoreRow(
+        "classes",
+        "margin",
+        "{noun} score minus that of the strongest other {noun}",
+        of_probabilities="{noun} probability, as returned by the model, minus that of the strongest other {noun}",
+        has_rivals=True,
+    ),
+    ScoreRow("classes", "similarity", "cosine similarity of the prompt's and the image's embeddings", is_cosine=True),
     folder="camcli.targets.scores",
 )

@@ -29,7 +29,7 @@ def probability(
 def logprob(
     scores: Float[Tensor, "classes *rest"], index: int, rivals: Sequence[int], activation: Activation
 ) -> Float[Tensor, "*rest"]:
-    """Compute the log-probability of the class, from its score unless the model gives probabilities alone.
+    """Compute the log-probability of the class, from its score unless the model returns probabilities alone.
 
     Its gradient does not vanish where the probability is nearly 0.
 
@@ -57,7 +57,7 @@ def _is_independent(scores: Tensor, activation: Activation) -> bool:
     """Return whether classes have independent probabilities; a single score has, as its softmax is always 1."""
     if activation == "none":
         raise RequestError(
-            "nothing makes probabilities of this model's scores",
-            "say what does: --activation softmax or sigmoid; or explain the score itself: --score logit",
+            "the scores of this model have no probabilities",
+            "set --activation softmax or sigmoid, or explain the score itself: --score logit",
         )
     return len(scores) == 1 or activation == "sigmoid"
