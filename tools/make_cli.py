@@ -31,12 +31,12 @@ def page() -> str:
     parts = [INTRODUCTION]
     for name, command in commands.items():
         parts += [f"## camcli {name}", inspect.cleandoc(command.help)]
-        for panel, options in _panels(command).items():
+        for panel, options in panels(command).items():
             parts += [f"### {panel} of `{name}`", "\n".join([HEAD, *(_row(one, name) for one in options)])]
     return "\n\n".join(parts) + "\n"
 
 
-def _panels(command: Any) -> dict[str, list[Any]]:
+def panels(command: Any) -> dict[str, list[Any]]:
     """The options of a command by the panels of its help, without hidden ones."""
     panels: dict[str, list[Any]] = {}
     for one in command.params:
