@@ -56,7 +56,7 @@ def load_or_fit_concepts(session: Session[Outcome]) -> dict[str, Any]:
         if explainer.fitted_concepts:
             concept_file.save(session.folder, explainer.fitted_concepts, job)
     except OSError as error:
-        raise make_write_error(session.job.out, error, RESUME_HINT) from error
+        raise make_write_error(str(session.out), error, RESUME_HINT) from error
     return facts
 
 
@@ -66,13 +66,13 @@ def _check_no_stale_pictures(session: Session[Outcome]) -> None:
         left = session.ledger.find_unnamed(session.inputs.iter_names(), own=True)
         if left:
             raise RequestError(
-                f"concepts are found anew, and {len(left)} picture(s) in {session.job.out!r} that are not named now "
+                f"concepts are found anew, and {len(left)} picture(s) in {str(session.out)!r} that are not named now "
                 f"were drawn with those of before: {shorten(left, len(left))}",
                 "name those pictures too, leave --overwrite out, or choose another folder with --out",
             )
     elif next(iter(session.ledger.iter_pictures()), None):
         raise RequestError(
-            f"pictures in {session.job.out!r} were drawn with concepts that are gone: {concept_file.FILE} was "
+            f"pictures in {str(session.out)!r} were drawn with concepts that are gone: {concept_file.FILE} was "
             "deleted, and the pictures named now have others",
             "do all again with --overwrite, or choose another folder with --out",
         )
