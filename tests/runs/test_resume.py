@@ -74,8 +74,8 @@ def test_another_job_is_refused_with_what_is_different_and_nothing_is_touched(go
     go("in")
     before, lines, run = times(), ledger(), facts()
     with pytest.raises(RequestError, match="holds the results of another job") as caught:
-        go("in", colormap="jet", target=("red",))
-    assert f"target was ['auto'], is ['red']; colormap was {Job().colormap!r}, is 'jet'" in caught.value.message
+        go("in", background="#000000", target=("red",))
+    assert f"target was ['auto'], is ['red']; background was {Job().background!r}, is '#000000'" in caught.value.message
     assert "--overwrite" in caught.value.hint
     assert (changes(before), ledger(), facts()) == (set(), lines, run)
 
@@ -96,17 +96,17 @@ def test_overwrite_does_the_same_again_and_replaces_another_job(go: Go) -> None:
 def test_what_another_job_did_of_pictures_not_named_goes_only_by_a_word_of_its_own(go: Go) -> None:
     go("in")
     before, lines = times(), ledger()
-    message = r"'out' holds another job's results of 1 picture that are not named now: in/b.png \(colormap was"
+    message = r"'out' holds another job's results of 1 picture that are not named now: in/b.png \(background was"
     with pytest.raises(RequestError, match=message) as caught:
-        go("in/a.png", colormap="jet", overwrite=True)
+        go("in/a.png", background="#000000", overwrite=True)
     assert "--overwrite --drop-others" in caught.value.hint
     assert (changes(before), ledger()) == (set(), lines)
-    go("in/a.png", colormap="jet", overwrite=True, drop_others=True)
+    go("in/a.png", background="#000000", overwrite=True, drop_others=True)
     assert files() == ["in/a.png.overlay.jpg"]
     assert [row["name"] for row in ledger()] == ["in/a.png"]
-    assert go("in/a.png", colormap="jet") == [[]]
+    assert go("in/a.png", background="#000000") == [[]]
     with pytest.raises(RequestError, match="nothing overwritten"):
-        go("in/a.png", colormap="jet", drop_others=True)
+        go("in/a.png", background="#000000", drop_others=True)
 
 
 @pytest.mark.usefixtures("two")
@@ -114,7 +114,7 @@ def test_nothing_is_dropped_for_a_run_that_did_nothing(go: Go, here: Path, tiny:
     go("in")
     before, lines = times(), ledger()
     (here / "c.png").write_text("no picture")
-    job = Job(model=tiny, inputs=("c.png",), out="out", device="cpu", colormap="jet", overwrite=True, drop_others=True)
+    job = Job(model=tiny, inputs=("c.png",), out="out", device="cpu", background="#000000", overwrite=True, drop_others=True)
     with Run(job) as run:
         list(run)
     assert run.notes[-1] == "no picture could be done, so the results of other jobs stay"
@@ -125,7 +125,7 @@ def test_nothing_is_dropped_for_a_run_that_did_nothing(go: Go, here: Path, tiny:
 def test_of_names_on_standard_input_nobody_knows_which_they_replace(tiny: str, go: Go, here: Path) -> None:
     go("in")
     (here / "names").write_text("in/a.png\n")
-    job = Job(model=tiny, inputs=("-",), out="out", device="cpu", colormap="jet", overwrite=True)
+    job = Job(model=tiny, inputs=("-",), out="out", device="cpu", background="#000000", overwrite=True)
     message = "results of 2 pictures and standard input may not name all"
     with pytest.raises(RequestError, match=message), Run(job):
         pass
@@ -147,7 +147,7 @@ def test_overwrite_replaces_the_named_picture_of_the_same_job_alone(go: Go) -> N
 def test_overwrite_that_is_interrupted_leaves_what_it_did_not_reach_and_goes_on(go: Go, tiny: str) -> None:
     go("in")
     before, old = times(), ledger()
-    job = Job(model=tiny, inputs=("in",), out="out", device="cpu", colormap="jet", batch_size=1, workers=1)
+    job = Job(model=tiny, inputs=("in",), out="out", device="cpu", background="#000000", batch_size=1, workers=1)
     with Run(replace(job, overwrite=True)) as run:
         outcomes = iter(run)
         next(outcomes)
@@ -155,19 +155,19 @@ def test_overwrite_that_is_interrupted_leaves_what_it_did_not_reach_and_goes_on(
     assert set(before) == set(files())
     assert [(row["name"], row["job"] == old[0]["job"]) for row in ledger()] == [("in/b.png", True), ("in/a.png", False)]
     # Files of the second job may lie under lines of the first one, had it been killed: that goes on only if asked.
-    with pytest.raises(RequestError, match="another job: colormap was 'jet'"):
+    with pytest.raises(RequestError, match="another job: background was '#000000'"):
         go("in")
-    assert [len(each) for each in go("in", colormap="jet")] == [0, 1]
+    assert [len(each) for each in go("in", background="#000000")] == [0, 1]
     assert {row["job"] for row in ledger()}.isdisjoint({row["job"] for row in old})
 
 
 @pytest.mark.usefixtures("two")
 def test_files_that_another_job_wrote_over_before_it_was_killed_do_not_pass_for_this_ones(go: Go, tiny: str) -> None:
     go("in")
-    with Run(Job(model=tiny, inputs=("in",), out="out", device="cpu", colormap="jet", overwrite=True)) as run:
+    with Run(Job(model=tiny, inputs=("in",), out="out", device="cpu", background="#000000", overwrite=True)) as run:
         # Killed behind the file and before its line: the ledger is that of the first job.
         run.session.folder.write("in/a.png.overlay.jpg", Path("out/in/b.png.overlay.jpg").read_bytes())
-    with pytest.raises(RequestError, match="another job: colormap was 'jet'"):
+    with pytest.raises(RequestError, match="another job: background was '#000000'"):
         go("in")
     assert [len(each) for each in go("in", overwrite=True)] == [1, 1]
     assert go("in") == [[], []]
@@ -577,7 +577,10 @@ def test_a_ledger_that_somebody_changed_makes_it_write_and_read_nothing_outside(
         list(run)
     assert outside.read_bytes() == before
     assert not Path("/tmp/stolen-by-camcli").exists()
-    assert run.notes[-1] == "1 picture(s) of earlier runs are gone or changed and stay drawn at another scale"
+    if kind == "array":
+        assert run.notes[-1] == "1 picture(s) of earlier runs are gone or changed and stay drawn at another scale"
+    else:  # drawn in its own place
+        assert "in/a.png.heatmap.png" in [row["files"]["heatmap"] for row in ledger()]
     # When the picture is done again its old line goes, and nothing of what that named.
     go("in", **NORMALIZED, overwrite=True)
     assert outside.read_bytes() == before

@@ -14,6 +14,7 @@ from camcli.runs.job.fingerprint import DIGEST_PREFIX, compute_fingerprint, sele
 from camcli.runs.job.job import Job
 from camcli.runs.record import provenance
 from camcli.runs.record.ledger import Ledger
+from camcli.runs.record.outcome import restore_tuples
 from camcli.targets import AUTO
 
 # Key, in a run's record, of the jobs whose results count as its own: their versions by fingerprint.
@@ -105,9 +106,9 @@ def describe_changed_options(record: Mapping[str, Any], job: Job) -> list[str]:
     then, now = record.get("job"), job.as_dict()
     then = then if isinstance(then, Mapping) else {}
     try:
-        before = Job(**{name: value for name, value in then.items() if name in now})
+        before = Job(**restore_tuples({name: value for name, value in then.items() if name in now}))
         was, is_now = collect_options(before), collect_options(job)
-    except (CamcliError, TypeError, ValueError):  # of another version, or a file that it names is gone
+    except (CamcliError, TypeError, ValueError, AttributeError):  # of another version, or a file that it names is gone
         return []
     unlike = {name for name in now if was.get(name) != is_now.get(name)}
     # The same method may have another name, or be the default; likewise a layer.
