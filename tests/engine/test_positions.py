@@ -450,5 +450,5 @@ def test_a_run_says_how_positions_were_interpolated(towers, here, paint):
     said = " ".join(result.stderr.split())
     assert "explained at other input sizes too: 24x24, 40x40" in said
     assert "positions are interpolated to the cells of each input (bicubic, antialiased)" in said
-    assert "positions are interpolated" in json.dumps(facts("camcli-out"))
-    assert np.load("camcli-out/a.png.npy").shape == (4, 4)
+    assert "positions are interpolated" in json.dumps(facts("camcli-out/latest"))
+    assert np.load("camcli-out/latest/a.png.npy").shape == (4, 4)

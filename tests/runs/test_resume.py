@@ -114,7 +114,9 @@ def test_nothing_is_dropped_for_a_run_that_did_nothing(go: Go, here: Path, tiny:
     go("in")
     before, lines = times(), ledger()
     (here / "c.png").write_text("no picture")
-    job = Job(model=tiny, inputs=("c.png",), out="out", device="cpu", background="#000000", overwrite=True, drop_others=True)
+    job = Job(
+        model=tiny, inputs=("c.png",), out="out", device="cpu", background="#000000", overwrite=True, drop_others=True
+    )
     with Run(job) as run:
         list(run)
     assert run.notes[-1] == "no picture could be done, so the results of other jobs stay"

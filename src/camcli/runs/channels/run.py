@@ -232,8 +232,8 @@ class ChannelRun:
             raise RequestError(
                 f"{str(self.out)!r} holds another ranking of channels: of {before.get('layer')!r} of "
                 f"{name!r}, or asked in other words",
-                "choose another folder with --out, leave --out out (then each ranking has a folder of its own), or "
-                "replace it with --overwrite",
+                "choose another folder with --out, or replace it with --overwrite; without --out each ranking has a "
+                "folder of its own",
             )
 
     # ---- picture by picture

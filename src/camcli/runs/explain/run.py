@@ -24,6 +24,8 @@ from camcli.runs.record.session import Session
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.worker import Worker
 
+REDRAWN = "images whose maps are in the output folder are drawn from these, and not computed again"
+
 
 class Run:
     """Run of a job that writes maps of pictures.
@@ -113,7 +115,11 @@ class Run:
         session.record(scale=self._writer.scale)
 
     def _write(self, item: Item) -> list[Outcome]:
-        return redraw(self._writer, item) if item.skipped and item.earlier else self._writer.write(item)
+        """Write a picture's files, from its kept maps where they suffice; called in a thread."""
+        if not item.skipped or not item.earlier:
+            return self._writer.write(item)
+        self.worker.note(REDRAWN)
+        return redraw(self._writer, item)
 
     def _stamp_group(self, group: Sequence[Item]) -> None:
         """Stamp each picture of a group with the stamps of all, since its maps depend on all of them."""

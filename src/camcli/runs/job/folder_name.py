@@ -64,11 +64,12 @@ def _describe_options(job: Job) -> Iterator[str]:
 def _name_model(model: str) -> str:
     """Return a model's name without its source, or that of the file or folder that it comes from."""
     source, _, name = model.rpartition(":")
+    if source.endswith(("local-dir", "hf-hub")):
+        return _make_word(Path(name).name, 2 * MAX_WORD_BYTES)
     if source.endswith(".py") or (source and source.partition(":")[0] not in SOURCES.names()):
         home = Path(source).stem if source.endswith(".py") else source.rpartition(".")[2]
         return _make_word(home if name == "make" else f"{home}-{name}")
-    of_file = source.endswith(("local-dir", "hf-hub"))
-    return _make_word(Path(name).name if of_file else name, 2 * MAX_WORD_BYTES)
+    return _make_word(name, 2 * MAX_WORD_BYTES)
 
 
 def _join(value: Any) -> str:

@@ -143,8 +143,8 @@ def _make_refusal(job: Job, unlike: str, keep: str = "") -> RequestError:
         unlike += "; --accept-versions is for results that differ in nothing but versions"
     return RequestError(
         f"{job.out!r} holds the results of another job: {unlike}",
-        f"{keep}choose another folder with --out, leave --out out (then each job has a folder of its own), or replace "
-        "them with --overwrite",
+        f"{keep}choose another folder with --out, or replace them with --overwrite; without --out each job has a "
+        "folder of its own",
     )
 
 
