@@ -20,10 +20,11 @@ def test_all_done_ends_with_0_and_says_what_was_found_where(paint: Paint, tiny: 
     assert lines[0] == f"model: {tiny}, as built by {tiny}"
     assert lines[1] == "method: gradcam at stem, on cpu"
     assert lines[2] == "target: class logit (before softmax)"
-    assert lines[4].split() == ["in/a.png", "0", "red", "1.00", "out/in/a.png.overlay.jpg"]
-    assert lines[5].split() == ["in/b.png", "2", "blue", "1.00", "out/in/b.png.overlay.jpg"]
-    assert lines[6].startswith("2 done in ")
-    assert lines[6].endswith(": out")
+    assert lines[3] == "output: out"
+    assert lines[5].split() == ["in/a.png", "0", "red", "1.00", "out/in/a.png.overlay.jpg"]
+    assert lines[6].split() == ["in/b.png", "2", "blue", "1.00", "out/in/b.png.overlay.jpg"]
+    assert lines[7].startswith("2 done in ")
+    assert lines[7].endswith(": out")
 
 
 def test_the_chosen_layer_is_printed(paint: Paint, tiny: str) -> None:

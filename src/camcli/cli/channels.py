@@ -101,9 +101,7 @@ def _rank(channel_job: ChannelJob, console: Console, as_json: bool) -> Counts:
         print_table(headings, _make_rows(ranked, with_values))
     for note in run.notes[printed:]:
         console.note(note)
-    console.print_summary(
-        [], counts, time.monotonic() - began, ", ".join(f"{channel_job.job.out}/{file}" for file in run.files)
-    )
+    console.print_summary([], counts, time.monotonic() - began, ", ".join(f"{run.out}/{file}" for file in run.files))
     return counts
 
 
@@ -120,6 +118,7 @@ def _introduce(run: "ChannelRun", console: Console) -> None:
     console.say(f"model: {worker.network.name}, {worker.network.origin}")
     chosen = "" if run.channel_job.job.layers else " (chosen; --layer names another)"
     console.say(f"channels: of {run.layer}{chosen}, on {worker.device_names}")
+    console.say(f"output: {run.out}")
     if worker.network.untrained:
         console.note("the weights are random: this ranking means nothing, and every file is marked so")
     for note in run.notes:

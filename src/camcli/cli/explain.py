@@ -124,7 +124,7 @@ def run_job(job: Job, console: Console, as_json: bool) -> Counts:
                 get_standard_output().buffer.flush()
     for note in run.notes[printed:]:
         console.note(note)
-    console.print_summary(shown, counts, time.monotonic() - began, job.out)
+    console.print_summary(shown, counts, time.monotonic() - began, str(run.session.out))
     return counts
 
 
@@ -146,6 +146,7 @@ def _introduce(run: "Run", console: Console) -> None:
     names = ", ".join(row.name for row in explainer.methods)
     console.say(f"method{'s' * (len(explainer.methods) > 1)}: {names}{where}{chosen}, on {worker.device_names}")
     console.say(f"target: {worker.score_description}")
+    console.say(f"output: {run.session.out}")
     if worker.network.untrained:
         console.note("the weights are random: these maps mean nothing, and every output is marked so")
     for note in run.notes:

@@ -99,7 +99,7 @@ def _compare(prompt_job: PromptJob, console: Console, as_json: bool) -> Counts:
     for note in run.notes[printed:]:
         console.note(note)
     console.print_summary(
-        [], counts, time.monotonic() - began, ", ".join(f"{prompt_job.job.out}/{one}" for one in run.files)
+        [], counts, time.monotonic() - began, ", ".join(f"{run.session.out}/{one}" for one in run.files)
     )
     return counts
 
@@ -112,6 +112,7 @@ def _introduce(run: "PromptRun", console: Console) -> None:
     chosen = " (chosen; --layer names another)" if explainer.layers and not job.layers else ""
     console.say(f"method: {explainer.methods[0].name}{where}{chosen}, on {worker.device_names}")
     console.say(f"target: {worker.score_description}, of {len(run.prompts)} prompts")
+    console.say(f"output: {run.session.out}")
     if worker.network.untrained:
         console.note("the weights are random: these maps mean nothing, and every output is marked so")
     for note in run.notes:

@@ -20,8 +20,8 @@ from camcli.images import BY_FOLDER
 from camcli.images.decode import T
 from camcli.images.formats import SUFFIXES, SkippedFiles, suffix_of
 from camcli.images.name_stream import read_entries
-from camcli.images.naming import output_name
 from camcli.images.own_outputs import WrittenFiles
+from camcli.images.roots import Roots
 from camcli.images.source import PAUSE, ByteStream, PictureSource
 
 # A folder that holds both files of a pair was written by camcli.
@@ -62,14 +62,15 @@ def find(
         out: the output folder; it need not exist.
         stdin: the stream that ``-`` reads; default: the process's standard input.
         null_separated: True if names in lists end in NUL instead of a newline.
-        root: the folder that output names are relative to; default: the current one.
+        root: the folder that output names are relative to, of pictures below it; default: the current one.
         skipped: counter of the images and named files that are left out.
 
     Raises:
         RequestError: an input does not exist, matches nothing, cannot be read as a list, is the output folder, or is a
             file of weights.
     """
-    search = _Search(out, paths.absolute(root or ""), null_separated, skipped)
+    roots = Roots.choose(inputs, paths.absolute(root or ""), null_separated)
+    search = _Search(out, roots, null_separated, skipped)
     sources = [search.expand_input(given, stdin) for given in inputs]
     found = itertools.chain.from_iterable(sources)
     # One file or folder cannot name an image twice; no set of names then grows with the run.
@@ -120,13 +121,14 @@ _PathAndError = tuple[str, str]
 @dataclass(frozen=True, slots=True)
 class _Search:
     out: Path
-    root: str
+    roots: Roots
     null_separated: bool
     skipped: SkippedFiles | None = None
     written_files: WrittenFiles = field(default_factory=WrittenFiles)
 
     def make_source(self, path: str, error: str = "") -> PictureSource:
-        return PictureSource(Path(path), output_name(path, self.root), error)
+        name, root = self.roots.name(path)
+        return PictureSource(Path(path), name, error, root=root)
 
     def expand_input(self, given: str, stdin: ByteStream | None) -> Iterator[PictureSource]:
         """Return the images of one input; raise before returning if there can be none."""

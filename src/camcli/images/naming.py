@@ -27,6 +27,13 @@ def output_name(path: str | Path, root: str | Path) -> str:
     return "/".join(map(_shorten_component, parts)) or "."
 
 
+def mark_name(name: str, path: str | Path) -> str:
+    """Return a picture's name with ``~`` and 12 hex digits of its path's SHA-256, where another has the name."""
+    mark = "~" + hashlib.sha256(os.fsencode(paths.absolute(path))).hexdigest()[:12]
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122  a name, no path
+    return f"{stem}{mark}{suffix}"
+
+
 def read_stamp(path: Path) -> str:
     """Return a file's size and time of change, to detect changes later; empty if the file is missing."""
     try:

@@ -26,12 +26,14 @@ class PictureSource:
         name: name under the output folder: relative, ``/`` between parts.
         error: reason why nothing can be read here, to be reported in place of the image.
         page: number of the page, from 1, where several are requested; 0 for the first.
+        root: folder that the name is relative to; empty if unknown.
     """
 
     path: Path
     name: str
     error: str = ""
     page: int = 0
+    root: str = ""
 
     @property
     def display_name(self) -> str:

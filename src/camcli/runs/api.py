@@ -22,6 +22,7 @@ from camcli.images.decode import from_array, from_image
 from camcli.images.find import find
 from camcli.images.pages import expand_pages
 from camcli.images.source import PictureSource
+from camcli.runs.job.folder_name import find_parent
 from camcli.runs.job.job import RENAMED_OPTIONS, Job
 from camcli.runs.worker.fit_concepts import fit_concepts
 from camcli.runs.worker.item import Item
@@ -97,7 +98,7 @@ def explain(
 def _find_sources(path: str | Path, job: Job, checked: bool) -> Iterator[PictureSource]:
     """Return the images that a path stands for; if there are none and not ``checked``, an erroneous one."""
     try:
-        return expand_pages(find([str(path)], out=Path(job.out)), job.pages)
+        return expand_pages(find([str(path)], out=find_parent(job)), job.pages)
     except RequestError as error:
         if checked:
             raise

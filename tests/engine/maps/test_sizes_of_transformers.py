@@ -134,5 +134,5 @@ def test_a_run_says_how_positions_were_interpolated(towers, here, paint):
     said = " ".join(result.stderr.split())
     assert "averaged over further input sizes: 24x24, 40x40" in said
     assert "position embeddings are interpolated to each input's grid (bicubic, antialiased)" in said
-    assert "position embeddings are interpolated" in json.dumps(facts("camcli-out"))
-    assert np.load("camcli-out/a.png.npy").shape == (4, 4)
+    assert "position embeddings are interpolated" in json.dumps(facts("camcli-out/latest"))
+    assert np.load("camcli-out/latest/a.png.npy").shape == (4, 4)

@@ -253,7 +253,7 @@ def test_another_ranking_is_not_replaced_unasked_the_same_is(paint: Paint, tiny:
     assert [row["pictures"] for row in table()] == ["2"] * 3
     other = rank(tiny, "a.png", "-l", "body")
     assert other.exit_code == 2
-    assert "'out' contains another ranking of channels: of 'stem'" in other.stderr
+    assert "'out' contains the results of another job: layers was ['stem'], is ['body']" in other.stderr
     assert len(table()) == 3
     assert rank(tiny, "a.png", "-l", "body", "--overwrite").exit_code == 0
 

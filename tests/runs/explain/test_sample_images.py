@@ -30,14 +30,14 @@ def test_the_first_line_of_the_readme_explains_every_sample_picture(samples: Pat
     result = explain("sample_images")
     assert result.exit_code == 0, result.stderr
     assert "model: the bundled EfficientNet-Lite0" in result.stderr
-    rows = {Path(row["source"]).name: row for row in ledger("camcli-out")}
+    rows = {Path(row["source"]).name: row for row in ledger("camcli-out/latest")}
     assert {name: row["label"] for name, row in rows.items()} == {name: label for name, (label, _) in FOUND.items()}
     for name, (label, probability) in FOUND.items():
         assert rows[name]["probability"] == pytest.approx(probability, abs=0.01), name
         assert label in result.stderr
         with (
             Image.open(samples / "sample_images" / name) as picture,
-            Image.open(samples / "camcli-out" / rows[name]["files"]["overlay"]) as overlay,
+            Image.open(samples / "camcli-out/latest" / rows[name]["files"]["overlay"]) as overlay,
         ):
             assert overlay.size == picture.size
     for name, (x0, y0, x1, y1) in BOXES.items():
@@ -59,7 +59,7 @@ def test_the_map_follows_the_class_asked_for(samples: Path, method: str) -> None
     assert result.exit_code == 0, result.stderr
     with Image.open(picture) as image:
         middle = image.width / 2
-    peaks = {row["label"]: row["peak"][0] for row in ledger("camcli-out")}
+    peaks = {row["label"]: row["peak"][0] for row in ledger("camcli-out/latest")}
     assert peaks["Egyptian cat"] < middle
     assert peaks["tabby"] < middle
     assert peaks["espresso"] > middle
@@ -116,7 +116,7 @@ BAD = {
 def test_a_nasty_folder_every_good_one_done_every_bad_one_named(nasty: Path) -> None:
     result = explain("in", "--save", "overlay,heatmap,array,panel", "--json")
     assert result.exit_code == 1, result.stderr
-    rows = {row["name"].removeprefix("in/").rstrip("/"): row for row in ledger("camcli-out")}
+    rows = {row["name"].removeprefix("in/").rstrip("/"): row for row in ledger("camcli-out/latest")}
     bad = {name for name in BAD if (nasty / name).is_symlink() or (nasty / name).exists()}
     assert {name for name, row in rows.items() if row["error"] is None} == GOOD
     assert {name for name, row in rows.items() if row["error"]} == bad
@@ -125,18 +125,18 @@ def test_a_nasty_folder_every_good_one_done_every_bad_one_named(nasty: Path) -> 
         assert f"failed: in/{name}" in result.stderr
     assert f"{len(GOOD)} done, {len(bad)} failed" in result.stderr
     # Nobody's outputs are anybody else's.
-    assert len(files("camcli-out")) == 4 * len(GOOD)
-    assert [json.loads(line) for line in result.stdout.splitlines()] == ledger("camcli-out")
+    assert len(files("camcli-out/latest")) == 4 * len(GOOD)
+    assert [json.loads(line) for line in result.stdout.splitlines()] == ledger("camcli-out/latest")
     # Upright, and of the image's own size.
     for name, size in {"rotated.jpg": (48, 64), "a.jpg": (64, 48), "deep.png": (64, 48)}.items():
-        with Image.open(Path("camcli-out", rows[name]["files"]["overlay"])) as overlay:
+        with Image.open(Path("camcli-out/latest", rows[name]["files"]["overlay"])) as overlay:
             assert overlay.size == size, name
     # The same again tries only the bad ones.
-    before = {name: Path("camcli-out", name).stat().st_mtime_ns for name in files("camcli-out")}
+    before = {name: Path("camcli-out/latest", name).stat().st_mtime_ns for name in files("camcli-out/latest")}
     again = explain("in", "--save", "overlay,heatmap,array,panel")
     assert again.exit_code == 1
     assert f"0 done, {len(bad)} failed, {len(GOOD)} done before" in again.stderr
-    assert {name: Path("camcli-out", name).stat().st_mtime_ns for name in files("camcli-out")} == before
+    assert {name: Path("camcli-out/latest", name).stat().st_mtime_ns for name in files("camcli-out/latest")} == before
 
 
 def offline(home: Path, **settings: str) -> dict[str, str]:
@@ -171,7 +171,7 @@ def test_weights_that_cannot_be_had_end_it_with_2_and_the_ways_out(
     assert said.startswith("error: ")
     for way in ("--weights", "--weights random", "HF_HOME", "bundled"):
         assert way in said, way
-    assert not Path("camcli-out").exists()
+    assert not Path("camcli-out/latest").exists()
 
 
 def test_random_weights_work_without_network_and_mark_every_output(samples: Path, tmp_path: Path, monkeypatch) -> None:
@@ -191,13 +191,13 @@ def test_random_weights_work_without_network_and_mark_every_output(samples: Path
     )
     assert result.exit_code == 0, result.stderr
     assert "the weights are random: these maps mean nothing" in result.stderr
-    assert len(files("camcli-out")) == 8
-    assert all(".untrained." in file for file in files("camcli-out"))
-    assert all(row["untrained"] for row in ledger("camcli-out"))
-    assert facts("camcli-out")["model"]["weights"] == "random"
-    for row in ledger("camcli-out"):
+    assert len(files("camcli-out/latest")) == 8
+    assert all(".untrained." in file for file in files("camcli-out/latest"))
+    assert all(row["untrained"] for row in ledger("camcli-out/latest"))
+    assert facts("camcli-out/latest")["model"]["weights"] == "random"
+    for row in ledger("camcli-out/latest"):
         for kind in ("overlay", "heatmap", "panel"):
-            with Image.open(Path("camcli-out", row["files"][kind])) as drawn:
+            with Image.open(Path("camcli-out/latest", row["files"][kind])) as drawn:
                 off = np.abs(np.asarray(drawn.convert("RGB"), int) - (255, 196, 0))
             banner = (off <= (12 if kind == "overlay" else 0)).all(2)  # JPEG moves colours by a few levels
             assert banner.mean() > 0.005, row["files"][kind]

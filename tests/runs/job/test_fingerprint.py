@@ -237,7 +237,7 @@ def test_overwriting_some_of_other_versions_results_keeps_the_rest_only_by_that_
         ({"weights": "sha256:00"}, {}),
         ({"camcli": "0.0.9", "layers": "stem"}, {}),
         ({"timm": "1.0"}, {}),
-        ({"camcli": "0.0.9"}, {"colormap": "jet"}),
+        ({"camcli": "0.0.9"}, {"background": "#000000"}),
         ({"camcli": "0.0.9", "code of tiny.py": "sha256:00"}, {}),
     ],
 )

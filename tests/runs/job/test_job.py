@@ -10,7 +10,7 @@ import pytest
 
 from camcli.base.errors import RequestError
 from camcli.runs.job import content
-from camcli.runs.job.content import NOT_IN_FINGERPRINT
+from camcli.runs.job.content import DRAWING_OPTIONS, NOT_IN_FINGERPRINT
 from camcli.runs.job.job import Job
 from camcli.runs.record.outcome import Counts, Outcome
 
@@ -76,8 +76,9 @@ CHANGED = {
 }
 HOW = {
     *("inputs", "null_separated", "out", "root", "overwrite", "drop_others", "accept_versions", "durable", "pages"),
-    *("batch_size", "recompute", "workers", "timeout", "device", "compile", "seed"),
+    *("batch_size", "recompute", "workers", "timeout", "device", "compile", "seed", "save"),
 }
+DRAWN = {"colormap", "alpha", "normalize"}
 
 
 @pytest.fixture
@@ -98,17 +99,17 @@ def files(here: Path) -> Path:
 
 def test_an_option_that_a_version_adds_changes_nothing_as_it_is_by_default(monkeypatch) -> None:
     asked = content.collect_options
-    before, other = Job(alpha=0.2).fingerprint, Job(alpha=0.3).fingerprint
+    before, other = Job(min_score=0.2).fingerprint, Job(min_score=0.3).fingerprint
     monkeypatch.setattr(content, "collect_options", lambda job: {**asked(job), "later": 0})
-    assert Job(alpha=0.2).fingerprint == before != other
-    monkeypatch.setattr(content, "collect_options", lambda job: {**asked(job), "later": int(job.alpha == 0.2)})
-    assert Job(alpha=0.2).fingerprint != before
+    assert Job(min_score=0.2).fingerprint == before != other
+    monkeypatch.setattr(content, "collect_options", lambda job: {**asked(job), "later": int(job.min_score == 0.2)})
+    assert Job(min_score=0.2).fingerprint != before
 
 
 def test_every_field_is_tried_here() -> None:
     assert set(CHANGED) == {field.name for field in fields(Job)}
     assert all(getattr(Job(), name) != value for name, value in CHANGED.items())
-    assert NOT_IN_FINGERPRINT == HOW
+    assert (NOT_IN_FINGERPRINT, set(DRAWING_OPTIONS)) == (HOW, DRAWN)
 
 
 @pytest.mark.parametrize(
@@ -167,13 +168,13 @@ def test_a_word_that_is_not_among_the_choices_is_refused(word: str) -> None:
 
 
 @pytest.mark.usefixtures("files")
-@pytest.mark.parametrize("name", sorted(set(CHANGED) - HOW))
+@pytest.mark.parametrize("name", sorted(set(CHANGED) - HOW - DRAWN))
 def test_the_fingerprint_changes_with_whatever_changes_a_pictures_files(name: str) -> None:
     assert replace(Job(), **{name: CHANGED[name]}).fingerprint != Job().fingerprint
 
 
 @pytest.mark.usefixtures("files")
-@pytest.mark.parametrize("name", sorted(HOW))
+@pytest.mark.parametrize("name", sorted(HOW | DRAWN))
 def test_the_fingerprint_does_not_change_with_how_or_where_the_work_is_done(name: str) -> None:
     assert replace(Job(), **{name: CHANGED[name]}).fingerprint == Job().fingerprint
 

@@ -34,7 +34,7 @@ def test_a_picture_whose_file_is_missing_is_not_done(tmp_path: Path) -> None:
     assert is_done(tmp_path, "a")
     (tmp_path / "a.npy").unlink()
     assert not is_done(tmp_path, "a")
-    assert is_done(tmp_path, "a", required_files=lambda files: [files["overlay"]])
+    assert is_done(tmp_path, "a", wanted={"overlay": ""})
 
 
 def test_a_failure_is_not_done_nor_is_a_picture_of_which_one_map_failed(tmp_path: Path) -> None:

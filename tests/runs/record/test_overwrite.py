@@ -19,8 +19,8 @@ def test_another_job_is_refused_with_what_is_different_and_nothing_is_touched(go
     go("in")
     before, lines, run = times(), ledger(), facts()
     with pytest.raises(RequestError, match="contains the results of another job") as caught:
-        go("in", colormap="jet", target=("red",))
-    assert f"target was ['auto'], is ['red']; colormap was {Job().colormap!r}, is 'jet'" in caught.value.message
+        go("in", background="#000000", target=("red",))
+    assert f"target was ['auto'], is ['red']; background was {Job().background!r}, is '#000000'" in caught.value.message
     assert "--overwrite" in caught.value.hint
     assert (changes(before), ledger(), facts()) == (set(), lines, run)
 
@@ -41,17 +41,17 @@ def test_overwrite_does_the_same_again_and_replaces_another_job(go: Go) -> None:
 def test_what_another_job_did_of_pictures_not_named_goes_only_by_a_word_of_its_own(go: Go) -> None:
     go("in")
     before, lines = times(), ledger()
-    message = r"'out' contains another job's results of 1 image that are not in this run: in/b.png \(colormap was"
+    message = r"'out' contains another job's results of 1 image that are not in this run: in/b.png \(background was"
     with pytest.raises(RequestError, match=message) as caught:
-        go("in/a.png", colormap="jet", overwrite=True)
+        go("in/a.png", background="#000000", overwrite=True)
     assert "--overwrite --drop-others" in caught.value.hint
     assert (changes(before), ledger()) == (set(), lines)
-    go("in/a.png", colormap="jet", overwrite=True, drop_others=True)
+    go("in/a.png", background="#000000", overwrite=True, drop_others=True)
     assert files() == ["in/a.png.overlay.jpg"]
     assert [row["name"] for row in ledger()] == ["in/a.png"]
-    assert go("in/a.png", colormap="jet") == [[]]
+    assert go("in/a.png", background="#000000") == [[]]
     with pytest.raises(RequestError, match="no effect without --overwrite"):
-        go("in/a.png", colormap="jet", drop_others=True)
+        go("in/a.png", background="#000000", drop_others=True)
 
 
 @pytest.mark.usefixtures("two")
@@ -59,7 +59,9 @@ def test_nothing_is_dropped_for_a_run_that_did_nothing(go: Go, here: Path, tiny:
     go("in")
     before, lines = times(), ledger()
     (here / "c.png").write_text("no image")
-    job = Job(model=tiny, inputs=("c.png",), out="out", device="cpu", colormap="jet", overwrite=True, drop_others=True)
+    job = Job(
+        model=tiny, inputs=("c.png",), out="out", device="cpu", background="#000000", overwrite=True, drop_others=True
+    )
     with Run(job) as run:
         list(run)
     assert run.notes[-1] == "no image could be processed, so the results of other jobs are kept"
@@ -70,7 +72,7 @@ def test_nothing_is_dropped_for_a_run_that_did_nothing(go: Go, here: Path, tiny:
 def test_of_names_on_standard_input_nobody_knows_which_they_replace(tiny: str, go: Go, here: Path) -> None:
     go("in")
     (here / "names").write_text("in/a.png\n")
-    job = Job(model=tiny, inputs=("-",), out="out", device="cpu", colormap="jet", overwrite=True)
+    job = Job(model=tiny, inputs=("-",), out="out", device="cpu", background="#000000", overwrite=True)
     message = "results of 2 images and standard input may not name all"
     with pytest.raises(RequestError, match=message), Run(job):
         pass

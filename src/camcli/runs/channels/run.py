@@ -36,12 +36,16 @@ from camcli.runs.channels.table import (
     note_correlation,
     order_channels,
 )
+from camcli.runs.job.folder_name import name_folder
+from camcli.runs.job.job import Job
 from camcli.runs.layers import PLACEHOLDER_PROMPTS
 from camcli.runs.record import provenance
 from camcli.runs.record.failures import format_error, make_write_error
 from camcli.runs.record.folder import Folder
 from camcli.runs.record.inputs import Inputs
+from camcli.runs.record.other_jobs import PreviousRun, check_recorded_options
 from camcli.runs.record.outcome import Outcome
+from camcli.runs.record.own_folder import choose_folder, link_latest
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.pipeline import decode_batches
 from camcli.runs.worker.worker import Worker
@@ -83,7 +87,6 @@ class ChannelRun:
 
     def __init__(self, channel_job: ChannelJob, stdin: BinaryIO | None = None) -> None:
         self.channel_job = channel_job
-        self._out = Path(channel_job.job.out)
         self._inputs = Inputs(channel_job.job, stdin)
         self.total, self.unread = self._inputs.total, self._inputs.unread
         self.values = self._read_values()
@@ -91,10 +94,12 @@ class ChannelRun:
         if not job.text and listing.resolve(job.model)[0] == "open_clip":
             # The image tower's activations do not depend on the prompts, but some are needed to build the model.
             job = replace(job, text=PLACEHOLDER_PROMPTS)
+        check_recorded_options(job, FACTS_FILE, FACTS_FILE)
         self.worker = Worker(job)
         self._watched_layer = WatchedLayer.from_worker(self.worker)
         self.layer = self._watched_layer.name
         self._fingerprint = self._hash_request()
+        self.out, folder_notes = self._choose_folder()
         self._check_other_rankings()
         channels = self._watched_layer.channels
         self._running_stats, self._top_pictures = (
@@ -104,6 +109,7 @@ class ChannelRun:
         self._has_negative = False
         self._failed = 0
         self.notes = self.worker.notes
+        self.notes += folder_notes
         self.notes += self._inputs.note_unread()
         if self.values and self.total is not None and (unused := self.values.find_unused(self._inputs.iter_paths())):
             self.notes.append(
@@ -113,8 +119,8 @@ class ChannelRun:
         self._folder: Folder | None = None
 
     def __enter__(self) -> ChannelRun:
-        if self._out.exists():
-            self._folder = Folder(self._out, self.channel_job.job.durable)
+        if self.out.exists():
+            self._folder = Folder(self.out, self.channel_job.job.durable)
         return self
 
     def __exit__(
@@ -146,9 +152,12 @@ class ChannelRun:
             RequestError: another run writes to the folder, or it holds another ranking by now.
             OutputError: the files cannot be written.
         """
-        with nullcontext(self._folder) if self._folder else Folder(self._out, self.channel_job.job.durable) as folder:
+        with nullcontext(self._folder) if self._folder else Folder(self.out, self.channel_job.job.durable) as folder:
             self._check_other_rankings()
-            return self._write_files(folder)
+            ranked = self._write_files(folder)
+        if not self.channel_job.job.out:
+            link_latest(self.out)
+        return ranked
 
     def _write_files(self, folder: Folder) -> list[ChannelStats]:
         statistics = self._running_stats.compute()
@@ -171,9 +180,9 @@ class ChannelRun:
             for name, data in content.items():
                 folder.write(name, data)
             for name in {f"{STEM}{tag}.{kind}" for tag in ("", ".untrained") for kind in ("csv", "png")} - {*content}:
-                (self._out / name).unlink(missing_ok=True)
+                (self.out / name).unlink(missing_ok=True)
         except OSError as error:
-            raise make_write_error(self.channel_job.job.out, error) from error
+            raise make_write_error(str(self.out), error) from error
         provenance.write(folder, self._collect_facts(statistics), FACTS_FILE)
         self.files = [*content, FACTS_FILE]
         return ranked
@@ -190,22 +199,40 @@ class ChannelRun:
         return values
 
     def _hash_request(self) -> str:
-        """Return 16 hex digits that change with anything in the request except the images."""
-        request: dict[str, Any] = {**asdict(self.channel_job), "job": self.worker.fingerprint}
+        """Return 16 hex digits that change with anything in the request except the images and what is shown."""
+        shown = {"top": 0, "sort": None}
+        request: dict[str, Any] = {**asdict(self.channel_job), **shown, "job": self.worker.fingerprint}
         if self.values:
             request["values"] = [hashlib.sha256(self.values.file.read_bytes()).hexdigest(), self.values.column]
         return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]
 
+    def _choose_folder(self) -> tuple[Path, list[str]]:
+        """Return the output folder, with notes on it: the one given, or the ranking's own."""
+        job, asked = self.channel_job.job, self.channel_job
+        if job.out:
+            return Path(job.out), []
+        more = [f"channel{number}" for number in asked.channels[:3]] + (
+            [Path(asked.values).stem] if asked.values else []
+        )
+        name = name_folder(replace(job, target=Job().target), [self.layer], [], STEM, more)
+
+        def compare(folder: Path) -> PreviousRun:
+            record = provenance.read(folder, FACTS_FILE)
+            return PreviousRun(job, self.worker.fingerprint_parts, record, lambda parts: self._fingerprint)
+
+        return choose_folder(name, compare)
+
     def _check_other_rankings(self) -> None:
         """Check that no other ranking would be replaced, unless with ``overwrite``."""
-        before = provenance.read(self._out, FACTS_FILE)
+        before = provenance.read(self.out, FACTS_FILE)
         if before and before.get("fingerprint") != self._fingerprint and not self.channel_job.job.overwrite:
             model = before.get("model")
             name = model.get("name") if isinstance(model, dict) else None
             raise RequestError(
-                f"{self.channel_job.job.out!r} contains another ranking of channels: of {before.get('layer')!r} of "
+                f"{str(self.out)!r} contains another ranking of channels: of {before.get('layer')!r} of "
                 f"{name!r}, or one with other options",
-                "choose another folder with --out, or replace it with --overwrite",
+                "choose another folder with --out, or replace it with --overwrite; without --out each ranking has a "
+                "folder of its own",
             )
 
     # ---- image by image

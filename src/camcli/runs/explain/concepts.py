@@ -56,7 +56,7 @@ def load_or_fit_concepts(session: Session[Outcome]) -> dict[str, Any]:
         if explainer.fitted_concepts:
             concept_file.save(session.folder, explainer.fitted_concepts, job)
     except OSError as error:
-        raise make_write_error(session.job.out, error, RESUME_HINT) from error
+        raise make_write_error(str(session.out), error, RESUME_HINT) from error
     return facts
 
 
@@ -66,13 +66,13 @@ def _check_no_stale_pictures(session: Session[Outcome]) -> None:
         left = session.ledger.find_unnamed(session.inputs.iter_names(), own=True)
         if left:
             raise RequestError(
-                f"concepts are computed again, and {len(left)} image(s) in {session.job.out!r} that are not in this "
+                f"concepts are computed again, and {len(left)} image(s) in {str(session.out)!r} that are not in this "
                 f"run were drawn with the previous ones: {shorten(left, len(left))}",
                 "name those images too, leave --overwrite out, or choose another folder with --out",
             )
     elif next(iter(session.ledger.iter_pictures()), None):
         raise RequestError(
-            f"images in {session.job.out!r} were drawn with concepts that are lost: {concept_file.FILE} was deleted, "
+            f"images in {str(session.out)!r} were drawn with concepts that are lost: {concept_file.FILE} was deleted, "
             "and the images of this run have others",
             "process all again with --overwrite, or choose another folder with --out",
         )

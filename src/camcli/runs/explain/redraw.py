@@ -1,10 +1,10 @@
-"""Drawing at one scale for the whole run, after the last image."""
+"""Drawing from kept arrays: at one scale for the whole run, after the last image, or in other looks or formats."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +12,36 @@ import numpy as np
 from camcli.base.errors import OutputError, PictureError
 from camcli.engine.explanation import Explanation
 from camcli.images.decode import decode
-from camcli.images.naming import read_stamp
+from camcli.images.naming import fit_path, read_stamp
 from camcli.images.placement import Placement
 from camcli.images.source import Picture, PictureSource
 from camcli.runs.explain import writer as writers
 from camcli.runs.explain.writer import Writer
+from camcli.runs.record.earlier import has_file, has_wanted_files
 from camcli.runs.record.failures import format_error
 from camcli.runs.record.folder import Folder
 from camcli.runs.record.outcome import Outcome
 from camcli.runs.record.session import Session
+from camcli.runs.worker.item import Item
 from camcli.runs.worker.threads import map_ahead
 
 # Separates, in an image's stamp, what else its maps depend on: the images of its group, concepts found in several.
 STAMP_SEPARATOR = "+"
+
+
+def can_redraw(folder: Folder, lines: Sequence[Outcome]) -> bool:
+    """Return whether all maps of a picture are kept, so that they can be drawn without the network."""
+    return all("array" in one.files and has_file(folder, one.files["array"], one.sizes.get("array")) for one in lines)
+
+
+def redraw(writer: Writer, item: Item) -> list[Outcome]:
+    """Draw what is wanted now of a picture's kept maps; return its lines anew."""
+    began = time.perf_counter()
+    _, drawn = _draw(writer, item.earlier, writer.formats.at_once, redraws_all=False)
+    seconds = round((time.perf_counter() - began) / len(drawn), 4)
+    fields = writer.session.make_line_fields(item)
+    new = {name: fields[name] for name in ("source", "root", "run")}
+    return [replace(one, **new, seconds=seconds) for one in drawn]
 
 
 def draw_all(writer: Writer) -> Iterator[list[Outcome]]:
@@ -40,9 +57,16 @@ def draw_all(writer: Writer) -> Iterator[list[Outcome]]:
     session.record(scale=None)
     left = failed_again = 0
     workers = session.worker.workers
-    for failed, outcomes in map_ahead(partial(_draw, writer, scale_changed), pictures(), workers, 2 * workers):
+
+    def draw(outcomes: list[Outcome]) -> tuple[int, list[Outcome], list[Outcome]]:
+        redraws_all = scale_changed or outcomes[0].run == session.id
+        return *_draw(writer, outcomes, writer.formats.later, redraws_all), outcomes
+
+    for failed, outcomes, before in map_ahead(draw, pictures(), workers, 2 * workers):
         if outcomes[0].run != session.id:
             left += failed > 0
+            if not failed and outcomes != before:
+                session.ledger.append(outcomes, replacing=True)
         elif failed:
             session.ledger.append(outcomes, replacing=True)
             # An image of which another map failed before was reported and counted then.
@@ -58,34 +82,69 @@ def draw_all(writer: Writer) -> Iterator[list[Outcome]]:
         )
 
 
-def _draw(writer: Writer, scale_changed: bool, outcomes: list[Outcome]) -> tuple[int, list[Outcome]]:
-    """Draw one image's maps; return how many could not be drawn, and its outcomes, with errors for those."""
-    session, formats = writer.session, writer.formats
-    old = outcomes[0].run != session.id
-    wanted = [formats.select_later(one.files) for one in outcomes]
-    files = [file for names in wanted for file in names.values()]
-    if not files or (
-        old and not scale_changed and all(_is_nonempty_file(session.folder.resolve_inside(file)) for file in files)
-    ):
-        return 0, outcomes
+def _draw(
+    writer: Writer, outcomes: Sequence[Outcome], formats: Sequence[str], redraws_all: bool
+) -> tuple[int, list[Outcome]]:
+    """Draw one image's maps; return how many could not be drawn, and its outcomes, with errors for those.
+
+    Args:
+        writer: the writer.
+        outcomes: the picture's outcomes.
+        formats: formats to draw.
+        redraws_all: also draw what is there as it is wanted.
+    """
+    session, looks = writer.session, writer.formats.looks
     drawn: list[Outcome] = []
     failed = 0
     picture: Picture | None = None
-    for outcome, names in zip(outcomes, wanted, strict=True):
-        try:
-            if names:
-                picture = picture or _decode(session, outcome)
-                explanation = _read_explanation(session.folder, outcome)
-                _check_inside(session.folder, names)
-                writers.write_files(session.folder, writer.style, picture, explanation, names)
+    for outcome in outcomes:
+        there = outcome.files, outcome.looks, outcome.sizes
+        names = [
+            name for name in formats if redraws_all or not has_wanted_files(session.folder, {name: looks[name]}, *there)
+        ]
+        if outcome.error or not names:
             drawn.append(outcome)
+            continue
+        try:
+            picture = picture or _decode(session, outcome)
+            explanation = _read_explanation(session.folder, outcome)
+            stem = writer.name_stem(outcome.name, explanation)
+            files = {name: fit_path(stem, writer.formats.suffixes[name]) for name in names}
+            _check_inside(session.folder, files)
+            sizes = writers.write_files(session.folder, writer.style, picture, explanation, files)
+            sizes = {} if writer.formats.draws_later else sizes
+            drawn.append(_add_files(outcome, files, sizes, looks, [*writer.formats.suffixes]))
         except OutputError:
             raise
         except Exception as error:  # any error is this map's alone, and the others go on
-            kept = {name: file for name, file in outcome.files.items() if name in formats.at_once}
-            drawn.append(replace(outcome, files=kept, error=f"it cannot be drawn: {format_error(error)}"))
+            there_yet = filter(
+                lambda one: one[0] not in names or has_file(session.folder, one[1]), outcome.files.items()
+            )
+            drawn.append(replace(outcome, files=dict(there_yet), error=f"it cannot be drawn: {format_error(error)}"))
             failed += 1
     return failed, drawn
+
+
+def _add_files(
+    outcome: Outcome, files: dict[str, str], sizes: dict[str, int], looks: dict[str, str], names: Sequence[str]
+) -> Outcome:
+    """Return an outcome with files that were drawn.
+
+    Args:
+        outcome: the outcome before.
+        files: the files drawn, by format.
+        sizes: their sizes; empty if they may be drawn again without a line.
+        looks: digits for their looks.
+        names: formats that are named first.
+    """
+    every = {**outcome.files, **files}
+    digits = {**outcome.looks, **{name: looks[name] for name in files}}
+    return replace(
+        outcome,
+        files={name: every[name] for name in dict.fromkeys([*names, *every]) if name in every},
+        sizes={**{name: size for name, size in outcome.sizes.items() if name not in files}, **sizes},
+        looks={name: one for name, one in digits.items() if one},
+    )
 
 
 def _check_inside(folder: Folder, files: dict[str, str]) -> None:
@@ -131,7 +190,3 @@ def _read_explanation(folder: Folder, outcome: Outcome) -> Explanation:
 def _select_drawable(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Return those of an image's outcomes that have a map."""
     return [outcome for outcome in outcomes if not outcome.error]
-
-
-def _is_nonempty_file(file: Path | None) -> bool:
-    return file is not None and file.is_file() and file.stat().st_size > 0

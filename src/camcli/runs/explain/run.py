@@ -11,16 +11,20 @@ from typing import BinaryIO
 from camcli.base.words import shorten
 from camcli.images.manifest import Manifest
 from camcli.runs.explain.concepts import announce_concepts, load_or_fit_concepts
-from camcli.runs.explain.redraw import STAMP_SEPARATOR, draw_all
+from camcli.runs.explain.redraw import STAMP_SEPARATOR, can_redraw, draw_all, redraw
 from camcli.runs.explain.writer import Formats, Writer
+from camcli.runs.job.folder_name import name_folder
 from camcli.runs.job.job import Job
-from camcli.runs.record import provenance
+from camcli.runs.record import ledger, provenance
 from camcli.runs.record.inputs import Inputs
+from camcli.runs.record.other_jobs import check_recorded_options
 from camcli.runs.record.outcome import Outcome
 from camcli.runs.record.preflight import check_output_folder
 from camcli.runs.record.session import Session
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.worker import Worker
+
+REDRAWN = "images whose maps are in the output folder are drawn from these, and not computed again"
 
 
 class Run:
@@ -52,6 +56,7 @@ class Run:
         self.total, self.unread = inputs.total, inputs.unread
         formats = Formats.from_job(job)
         check_output_folder(job)
+        check_recorded_options(job, provenance.FILE, ledger.FILE)
         self.worker = Worker(job, inputs.source_factory, self.total)
         self.worker.shows_pixels = formats.shows_pixels
         self.notes = self.worker.notes
@@ -59,8 +64,15 @@ class Run:
         self.notes += _note_unused(self.worker, inputs)
         if self.worker.explainer.fits_concepts:
             self.notes.append(announce_concepts(self.total))
+        explainer = self.worker.explainer
         self.session = Session(
-            self.worker, inputs, Outcome, required_files=formats.select_required, on_open=self._start
+            self.worker,
+            inputs,
+            Outcome,
+            wanted=formats.wanted,
+            name=name_folder(job, explainer.layers, [row.name for row in explainer.methods]),
+            can_redraw=lambda lines: can_redraw(self.session.folder, lines),
+            on_open=self._start,
         )
         self._writer = Writer(self.session, formats)
 
@@ -75,7 +87,7 @@ class Run:
 
     def __iter__(self) -> Iterator[list[Outcome]]:
         session, writer = self.session, self._writer
-        yield from session.process_pictures(writer.write, writer.stamp_suffix, self._stamp_group)
+        yield from session.process_pictures(self._write, writer.stamp_suffix, self._stamp_group)
         self.notes += session.inputs.note_unread_late()
         if writer.formats.draws_later:
             for outcomes in draw_all(writer):
@@ -102,13 +114,20 @@ class Run:
         self._writer.scale = session.previous.record.get("scale") if session.previous.is_own else None
         session.record(scale=self._writer.scale)
 
+    def _write(self, item: Item) -> list[Outcome]:
+        """Write a picture's files, from its kept maps where they suffice; called in a thread."""
+        if not item.skipped or not item.earlier:
+            return self._writer.write(item)
+        self.worker.note(REDRAWN)
+        return redraw(self._writer, item)
+
     def _stamp_group(self, group: Sequence[Item]) -> None:
         """Stamp each image of a group with the stamps of all, since its maps depend on all of them."""
         marks = "\n".join(f"{item.source.name} {item.stamp}" for item in group)
         digest = hashlib.sha256(os.fsencode(marks)).hexdigest()[:16]
         for item in group:
             item.stamp = f"{item.stamp}{STAMP_SEPARATOR}{digest}" if all(one.stamp for one in group) else ""
-            item.skipped = self.session.is_done(item.source.name, item.stamp)
+            self.session.mark_done(item)
 
 
 def _note_unused(worker: Worker, inputs: Inputs) -> Iterator[str]:

@@ -12,6 +12,7 @@ from camcli.images.naming import fit_path
 from camcli.images.source import Picture
 from camcli.outputs import OUTPUTS
 from camcli.outputs.style import Style, peak_value, rectify
+from camcli.runs.job.fingerprint import hash_looks
 from camcli.runs.job.job import Job
 from camcli.runs.record.failures import format_error, raise_if_fatal
 from camcli.runs.record.folder import Folder
@@ -22,6 +23,7 @@ from camcli.runs.worker.worker import Worker
 from camcli.targets import is_multi_target
 
 SLUG_BYTES = 40
+SUFFIXES = {row.name: row.suffix for row in OUTPUTS.rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +34,13 @@ class Formats:
         suffixes: suffixes of all formats, by name.
         at_once: formats that are written with each image.
         draws_later: the other formats are drawn after the last image, from the arrays.
+        looks: digits for all that the looks of each format's files depend on besides the map.
     """
 
     suffixes: dict[str, str]
     at_once: tuple[str, ...]
     draws_later: bool
+    looks: dict[str, str]
 
     @classmethod
     def from_job(cls, job: Job) -> Formats:
@@ -48,20 +52,23 @@ class Formats:
         # Run-wide drawing waits for the last image, and draws from the arrays.
         later = job.normalize == "run"
         names = tuple(dict.fromkeys([*job.save, *(["array"] if later else [])]))
-        return cls({name: OUTPUTS.find(name).suffix for name in names}, ("array",) if later else names, later)
+        suffixes = {name: OUTPUTS.find(name).suffix for name in names}
+        return cls(suffixes, ("array",) if later else names, later, hash_looks(replace(job, save=names)))
 
     @property
     def shows_pixels(self) -> bool:
         """True if a file written with each image shows it at its own size."""
         return any(OUTPUTS.find(name).pixels for name in self.at_once)
 
-    def select_required(self, files: dict[str, str]) -> list[str]:
-        """Return those of a map's files that must exist for it to count as done."""
-        return [files[name] for name in self.at_once if name in files]
+    @property
+    def wanted(self) -> dict[str, str]:
+        """Digits for the looks of the files that a map must have to count as done, by format."""
+        return {name: self.looks[name] for name in self.at_once}
 
-    def select_later(self, files: dict[str, str]) -> dict[str, str]:
-        """Return those of a map's files that are drawn after the last image."""
-        return {name: file for name, file in files.items() if name not in self.at_once}
+    @property
+    def later(self) -> list[str]:
+        """Formats that are drawn after the last image."""
+        return [name for name in self.suffixes if name not in self.at_once]
 
 
 class Writer:
@@ -88,6 +95,10 @@ class Writer:
         job = self.session.job
         return Style(job.colormap, job.alpha, job.normalize, self.scale, self.session.worker.network.untrained)
 
+    def name_stem(self, name: str, explanation: Explanation) -> str:
+        """Return the path of a map's files in the output folder, without their suffixes."""
+        return name_stem(self.session.worker, name, explanation, self._has_several_maps)
+
     def write(self, item: Item) -> list[Outcome]:
         """Write one image's files and return its lines, none if it was done before."""
         if item.skipped:
@@ -102,7 +113,7 @@ class Writer:
                     raise result
                 outcomes.append(self._write_map(item, result, part))
             except Exception as error:  # any error is this map's alone, and the others go on
-                raise_if_fatal(error, self.session.job.out)
+                raise_if_fatal(error, str(self.session.out))
                 outcomes.append(Outcome(**self.session.make_line_fields(item), part=part, error=format_error(error)))
         if all(outcome.error for outcome in outcomes):
             # A group or concepts can change the stamp without a change of the image.
@@ -116,14 +127,18 @@ class Writer:
         """Write one map's files."""
         assert item.picture is not None  # without an image there is no explanation
         session, formats = self.session, self.formats
-        stem = name_stem(session.worker, item.source.name, explanation, self._has_several_maps)
+        stem = self.name_stem(item.source.name, explanation)
         files = {name: fit_path(stem, suffix) for name, suffix in formats.suffixes.items()}
         now = {name: files[name] for name in formats.at_once}
         sizes = write_files(session.folder, self.style, item.picture, explanation, now)
-        if formats.draws_later and not session.ledger.matches_stamp(item.source.name, item.stamp):
-            # A drawing of an earlier result is not one of this map.
-            for file in formats.select_later(files).values():
-                (session.out / file).unlink(missing_ok=True)
+        for name in formats.later:  # a drawing of an earlier result is not one of this map
+            (session.out / files[name]).unlink(missing_ok=True)
+        looks = dict(formats.looks)
+        for one in item.earlier:  # files of formats that are not asked for now stay
+            for name, file in one.files.items():
+                if name not in files and fit_path(stem, SUFFIXES.get(name, "")) == file:
+                    files[name], looks[name] = file, one.looks.get(name, "")
+                    sizes |= {name: one.sizes[name]} if name in one.sizes else {}
         shown = rectify(explanation.drawn)
         view = item.picture.view.placed(explanation.placement)
         x, y = view.peak(shown)
@@ -135,6 +150,7 @@ class Writer:
             part=part,
             files=files,
             sizes=sizes,
+            looks={name: digits for name, digits in looks.items() if digits},
             index=explanation.index,
             label=explanation.label,
             score=explanation.score,

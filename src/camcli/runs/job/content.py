@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,19 +14,22 @@ from camcli.base.errors import RequestError
 from camcli.engine import factors
 from camcli.images import parse_value_range
 from camcli.models import RANDOM_WEIGHTS, TEXT_TOWER_USAGE, WRAPPER_USAGE, parse_size
+from camcli.outputs import OUTPUTS, FormatRow
 from camcli.targets import AUTO, SIMILAR_PREFIX
 
 if TYPE_CHECKING:
     from camcli.runs.job.job import Job
 
-# Options for how a run works, or on which images: they do not change the content of an image's files. The seed does,
-# through the weights, whose hash counts in the worker's fingerprint.
+# Options for how a run works, on which images, or which files of a map are written: they change neither maps nor the
+# content of a file. The seed does, through the weights, whose hash counts in the worker's fingerprint.
 NOT_IN_FINGERPRINT = frozenset(
     {
         *("inputs", "null_separated", "out", "root", "overwrite", "drop_others", "accept_versions", "durable", "pages"),
-        *("batch_size", "recompute", "workers", "timeout", "device", "compile", "seed"),
+        *("batch_size", "recompute", "workers", "timeout", "device", "compile", "seed", "save"),
     }
 )
+# Options for how maps are drawn, whose digest each drawn file has in its line: they make no other job.
+DRAWING_OPTIONS = ("colormap", "alpha", "normalize")
 # Options that name files, whose content counts.
 FILE_OPTIONS = ("weights", "labels", "texts", "targets", "region", "extras")
 
@@ -45,9 +49,16 @@ def hash_options(job: Job, default: Job) -> str:
     return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def hash_drawing(job: Job, default: Job) -> str:
+    """Return 12 hex digits that stand for how a job draws maps; empty where that is as by default."""
+    unlike = {name: getattr(job, name) for name in DRAWING_OPTIONS if getattr(job, name) != getattr(default, name)}
+    return hashlib.sha256(json.dumps(unlike, sort_keys=True).encode()).hexdigest()[:12] if unlike else ""
+
+
 def collect_options(job: Job) -> dict[str, Any]:
     """Return the options that count, by name, with hashes of the files that they name."""
-    options = {name: value for name, value in asdict(job).items() if name not in NOT_IN_FINGERPRINT}
+    left_out = {*NOT_IN_FINGERPRINT, *DRAWING_OPTIONS}
+    options = {name: value for name, value in asdict(job).items() if name not in left_out}
     for name in FILE_OPTIONS:
         if options[name] and options[name] != RANDOM_WEIGHTS and not _is_rectangle(name, options[name]):
             options[name] = _hash_content(options[name], name)
@@ -57,7 +68,8 @@ def collect_options(job: Job) -> dict[str, Any]:
         if word.startswith(SIMILAR_PREFIX):
             options[word] = _hash_content(word.removeprefix(SIMILAR_PREFIX), "target")
     options |= _resolve_defaults(job)
-    options["save"] = sorted(set(job.save))
+    if job.decode == "reduced" and job.normalize != "run" and any(row.pixels for row in find_formats(job.save)):
+        options["decode"] = "reduced, except where a JPEG's own pixels are shown"
     options["size"] = parse_size(job.size)
     options["range"] = parse_value_range(job.range) or job.range
     options["scales"] = sorted(set(factors(job.scales)))
@@ -72,6 +84,11 @@ def collect_options(job: Job) -> dict[str, Any]:
     if job.text_tower:
         options["text_tower"] = [_hash_content(_find_python_file(source, TEXT_TOWER_USAGE), "text_tower"), function]
     return options
+
+
+def find_formats(names: Sequence[str]) -> list[FormatRow]:
+    """Return the rows of output formats; other commands save files that are none."""
+    return [row for row in OUTPUTS.rows if row.name in names]
 
 
 def _resolve_defaults(job: Job) -> dict[str, Any]:

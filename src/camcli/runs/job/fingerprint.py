@@ -16,7 +16,7 @@ from camcli import __version__, models
 from camcli.base.registry import R, Registry, Row
 from camcli.engine.network import Network
 from camcli.models import imported_files, listing
-from camcli.outputs import OUTPUTS
+from camcli.runs.job.content import find_formats, hash_drawing
 from camcli.runs.job.job import Job
 from camcli.targets import TARGETS, parse_target
 from camcli.targets.scores import SCORES
@@ -61,7 +61,6 @@ def collect_code(job: Job, rows: Iterable[Row]) -> dict[str, str]:
     found: dict[str, str] = {}
     all_rows = [
         *rows,
-        *_select_rows(OUTPUTS, job.save),
         *_select_rows(SCORES, [job.score]),
         *_select_rows(TARGETS, _find_target_rows(job)),
     ]
@@ -71,6 +70,21 @@ def collect_code(job: Job, rows: Iterable[Row]) -> dict[str, str]:
         for name, sha256 in imported_files.hash_imported_files(start).items():
             found[f"{CODE_PREFIX}{name}"] = DIGEST_PREFIX + sha256
     return found
+
+
+def hash_looks(job: Job) -> dict[str, str]:
+    """Return, for each format that a job saves, digits for all that its file's looks depend on besides the map.
+
+    They are empty for what camcli draws as by default, and for arrays.
+    """
+    drawing = hash_drawing(job, Job())
+    looks = {name: "" if name == "array" else drawing for name in job.save}
+    for row in find_formats(job.save):
+        home = _find_module_file(row.module) if row.module else None
+        if home:
+            parts = {"drawing": drawing, **imported_files.hash_imported_files(home)}
+            looks[row.name] = compute_fingerprint(parts)
+    return looks
 
 
 def compute_fingerprint(parts: Mapping[str, str]) -> str:

@@ -261,13 +261,15 @@ class Job:
         env=False,
         after="seed",
     )
-    out: str = option("camcli-out", OUTPUT, help="Output folder", short="-O", metavar="FOLDER")
+    out: str = option(
+        "", OUTPUT, help="Output folder", short="-O", metavar="FOLDER", show_default="one for each job in camcli-out"
+    )
     root: str = option(
         "",
         OUTPUT,
         help="Name outputs by their image's path relative to this folder",
         metavar="FOLDER",
-        show_default="the current folder",
+        show_default="the current folder; of images outside, their common parent",
     )
     save: tuple[str, ...] = option(
         ("overlay",),

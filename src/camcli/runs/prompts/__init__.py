@@ -94,9 +94,10 @@ class PromptComparison:
     Undefined values are None: the similarity of a map that is constant or missing.
 
     Attributes:
-        source, name, stamp, job, run, part, page: as in :class:`camcli.runs.record.outcome.Outcome`.
+        source, name, stamp, job, run, part, page, root: as in :class:`camcli.runs.record.outcome.Outcome`.
         files: kind to path, relative to ``out``.
         sizes: kind to bytes, of these files.
+        looks: kind to digits for how its file was drawn, likewise.
         layer, method: what made the maps.
         prompts: result of each prompt, in the order of rows and columns.
         similarity: for each measure a symmetric matrix.
@@ -119,8 +120,10 @@ class PromptComparison:
     run: str
     part: str = "1/1"
     page: int = 0
+    root: str = ""
     files: dict[str, str] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+    looks: dict[str, str] = field(default_factory=dict)
     layer: str | None = None
     method: str | None = None
     prompts: tuple[PromptResult, ...] = ()

@@ -21,6 +21,8 @@ from camcli.images.source import PictureSource
 from camcli.metrics import similarity
 from camcli.models.adapters import templates
 from camcli.outputs.style import Style
+from camcli.runs.job.fingerprint import hash_looks
+from camcli.runs.job.folder_name import name_folder
 from camcli.runs.prompts import PromptComparison, PromptJob
 from camcli.runs.prompts.ask import PromptSet, check_one_map, check_rivals
 from camcli.runs.prompts.compare import compare_maps, find_explained
@@ -29,6 +31,7 @@ from camcli.runs.prompts.summary import Summary, find_least_alike, none_to_nan, 
 from camcli.runs.record import provenance
 from camcli.runs.record.failures import RESUME_HINT, format_error, make_write_error, raise_if_fatal
 from camcli.runs.record.inputs import Inputs
+from camcli.runs.record.other_jobs import check_recorded_options
 from camcli.runs.record.preflight import check_output_folder
 from camcli.runs.record.session import Session
 from camcli.runs.worker.item import Item
@@ -84,9 +87,11 @@ class PromptRun:
         self.prompt_set = PromptSet.from_job(prompt_job)
         self.prompts = self.prompt_set.prompts
         self.job = replace(prompt_job.job, text=self.prompts, texts="", target=("all",))
+        check_recorded_options(self.job, FACTS_FILE, LINES_FILE)
         self.worker = Worker(self.job, inputs.source_factory, self.total)
         check_one_map(self.worker.explainer)
         check_rivals(self.worker.explainer, self.prompts)
+        self._looks = hash_looks(self.job)
         self.session = Session(
             self.worker,
             inputs,
@@ -94,6 +99,14 @@ class PromptRun:
             file=LINES_FILE,
             facts_file=FACTS_FILE,
             make_fingerprint=self.prompt_set.compute_fingerprint,
+            wanted=self._looks,
+            name=name_folder(
+                prompt_job.job,
+                self.worker.explainer.layers,
+                [self.worker.explainer.methods[0].name],
+                STEM,
+                prompt_job.paraphrases,
+            ),
             on_open=self._start,
         )
         self.notes = self.worker.notes
@@ -140,7 +153,7 @@ class PromptRun:
             for other in {f"{STEM}.png", f"{STEM}.untrained.png"} - {name}:
                 (self.session.out / other).unlink(missing_ok=True)
         except OSError as error:
-            raise make_write_error(self.job.out, error, RESUME_HINT) from error
+            raise make_write_error(str(self.session.out), error, RESUME_HINT) from error
         unstable = [
             {"source": one.source, "page": one.page, "agreement": one.agreement, "deviation": one.deviation}
             for one in whole.unstable
@@ -173,7 +186,7 @@ class PromptRun:
                 raise item.error
             record = self._compare_and_write(item)
         except Exception as error:  # any error is this image's alone, and the others go on
-            raise_if_fatal(error, self.job.out)
+            raise_if_fatal(error, str(self.session.out))
             notes = self.session.note_earlier(item)
             record = PromptComparison(**self.session.make_line_fields(item), error=format_error(error), notes=notes)
         item.release_pixels()
@@ -186,7 +199,13 @@ class PromptRun:
         heatmaps = PromptHeatmaps.from_explanations(explained, item.picture.view)
         record = compare_maps(self.prompt_set, item, explained, heatmaps, self.session.make_line_fields(item))
         files, sizes = self._write_files(SheetPicture.from_picture(record, item.picture, heatmaps), explained)
-        return replace(record, files=files, sizes=sizes)
+        looks = {kind: self._looks[kind] for kind in files if self._looks[kind]}
+        for one in item.earlier:  # files of kinds that are not asked for now stay
+            kept = one.files.keys() - files.keys()
+            files |= {kind: one.files[kind] for kind in kept}
+            sizes |= {kind: size for kind, size in one.sizes.items() if kind in kept}
+            looks |= {kind: digits for kind, digits in one.looks.items() if kind in kept}
+        return replace(record, files=files, sizes=sizes, looks=looks)
 
     def _write_files(
         self, picture: SheetPicture, explained: dict[int, Explanation]

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Generic
+from typing import IO, Generic
 
 from camcli.base import atomic
 from camcli.base.errors import OutputError
 from camcli.runs.record.compact import compact, is_torn, make_line_filter
-from camcli.runs.record.folder import Folder, is_plain_path
-from camcli.runs.record.lines import Block, LineFile, R, has_result, hash_text, is_whole
+from camcli.runs.record.earlier import NameRoots, ResultIndex, has_wanted_files, is_result_of
+from camcli.runs.record.folder import Folder
+from camcli.runs.record.lines import Block, LineFile, R, has_result, hash_text
 
 FILE = "outcomes.jsonl"
 # States of an image that is not done; done ones have their stamp's hash, which is odd.
@@ -34,7 +34,8 @@ class Ledger(Generic[R]):
         path: the output folder; made if need be, and locked for this run.
         job: fingerprint of the job under way.
         line_type: type of the lines, a dataclass.
-        required_files: selects those of an outcome's files that must exist for it to count as done; default: all.
+        wanted: digits for the looks of each file that an outcome must have to count as done, by kind; default: all
+            files that it names, whatever their looks.
         file: name of the ledger in the folder.
         durable: flush lines and files to the disk before going on.
         accepted: returns the fingerprints of earlier jobs whose outcomes count as this one's; called once the folder is
@@ -43,6 +44,7 @@ class Ledger(Generic[R]):
     Attributes:
         folder: the output folder.
         empty: there were no outcomes when it was opened.
+        roots: folders that the names of pictures with a result are relative to.
         jobs_found: fingerprints of all jobs that had outcomes here when it was opened.
 
     Raises:
@@ -55,12 +57,13 @@ class Ledger(Generic[R]):
         path: Path,
         job: str,
         line_type: Callable[..., R],
-        required_files: Callable[[dict[str, str]], Sequence[str]] = lambda files: [*files.values()],
+        wanted: Mapping[str, str] | None = None,
         file: str = FILE,
         durable: bool = False,
         accepted: Callable[[], Iterable[str]] = lambda: (),
     ) -> None:
         self._lines = LineFile(path / file, line_type)
+        self._wanted = wanted
         self._states: dict[int, int] = {}  # hashed name to hashed stamp under this job, or a state
         self._failed_later: set[int] = set()  # images whose last lines are a failure after a result
         self._found_done: set[int] = set()  # those of these that were found to be done
@@ -69,11 +72,13 @@ class Ledger(Generic[R]):
         self._needs_compacting = False
         self._file: IO[bytes] | None = None
         self.jobs_found: set[str] = set()
+        self.roots = NameRoots()
         self.folder = Folder(path, durable)
         try:
             self._own_jobs = frozenset([job, *accepted()])
+            self._index = ResultIndex(self._lines, self._own_jobs)
             for block in self._lines.iter_blocks():
-                self._add_block(block, required_files)
+                self._add_block(block)
             self.empty = not self._states
             self._compact_and_reopen()
         except BaseException:
@@ -100,18 +105,21 @@ class Ledger(Generic[R]):
 
     def is_done(self, name: str, stamp: str) -> bool:
         """Return whether an image, unchanged, is done under this job, with all its files."""
-        if not self.matches_stamp(name, stamp):
-            return False
         key = hash_text(name)
+        if not stamp or self._states.get(key) != hash_text(stamp):
+            return False
         if key in self._failed_later:  # it failed in a later run, but need not be done again
             self._failed_later.discard(key)
             self._found_done.add(key)
             self._needs_compacting = True
         return True
 
-    def matches_stamp(self, name: str, stamp: str) -> bool:
-        """Return whether an image with this stamp was done under this job, even if it is to be done again."""
-        return bool(stamp) and self._states.get(hash_text(name)) == hash_text(stamp)
+    def find_result(self, name: str, stamp: str) -> list[R]:
+        """Return the outcomes of a picture, unchanged, that has a whole result of this job; empty if there is none.
+
+        Files that are wanted now may be missing, or drawn in another way.
+        """
+        return self._index.find(name, stamp) if stamp and self._states.get(hash_text(name)) else []
 
     def has_earlier_result(self, name: str) -> bool:
         """Return whether an earlier run left a result of an image, even if it is outdated or another job's."""
@@ -168,21 +176,27 @@ class Ledger(Generic[R]):
             self._update_state(key, failed, HAS_RESULT)
 
     def iter_pictures(self) -> Iterator[list[R]]:
-        """Yield the outcomes of this job, image by image, for images that have a result, whole or in part."""
+        """Yield the outcomes of this job, image by image, for images that have a result, whole or in part.
+
+        Those that are recorded meanwhile are left out.
+        """
         self._compact_and_reopen()
-        for block in self._lines.iter_blocks():
+        for block in self._lines.iter_blocks(self._lines.path.stat().st_size):
             if block[0][0]["job"] in self._own_jobs and has_result(block):
                 yield [self._lines.parse(values) for values, _ in block]
 
-    def _add_block(self, block: Block, required_files: Callable[[dict[str, str]], Sequence[str]]) -> None:
+    def _add_block(self, block: Block) -> None:
         """Add one image's lines to what is known."""
         first = block[0][0]
         key = hash_text(first["name"])
         failed = not has_result(block)
-        done = all(values["job"] in self._own_jobs for values, _ in block) and _is_complete(
-            self.folder, block, required_files
+        done = is_result_of(block, self._own_jobs) and all(
+            has_wanted_files(self.folder, self._wanted, values["files"], values["looks"], values["sizes"])
+            for values, _ in block
         )
         self._update_state(key, failed, hash_text(first["stamp"]) if done else HAS_RESULT)
+        if not failed:
+            self.roots.add(first["name"], first["root"])
         self.jobs_found.add(first["job"])
         if first["job"] not in self._own_jobs:
             self._other_jobs[key] = sys.intern(first["job"])
@@ -202,6 +216,7 @@ class Ledger(Generic[R]):
 
     def _compact_and_reopen(self) -> None:
         """Drop replaced lines and a torn end, and open the ledger for appending."""
+        self._index.clear()
         path = self._lines.path
         self.folder.check()
         try:
@@ -224,25 +239,3 @@ class Ledger(Generic[R]):
                 atomic.sync(self.folder.path)
         except OSError as error:
             raise OutputError(f"{path} cannot be written to: {error.strerror}") from error
-
-
-def _is_complete(folder: Folder, block: Block, required_files: Callable[[dict[str, str]], Sequence[str]]) -> bool:
-    """Return whether an image was done whole, and all files exist that its lines require."""
-    return is_whole(block) and all(
-        _has_files(folder, values, frozenset(required_files(values["files"]))) for values, _ in block
-    )
-
-
-def _has_files(folder: Folder, values: dict[str, Any], needed: frozenset[str]) -> bool:
-    """Return whether the files that a line needs exist and are no shorter than written: a crash can truncate them."""
-    for kind, file in values["files"].items():
-        if file not in needed:
-            continue
-        try:
-            found = (folder.path / file).stat() if is_plain_path(file) else None
-        except OSError:
-            found = None
-        least = max(1, values["sizes"].get(kind, 1))
-        if found is None or not stat.S_ISREG(found.st_mode) or found.st_size < least:
-            return False
-    return True

@@ -30,8 +30,20 @@ class Line(Protocol):
         """Id of the run that wrote the line."""
 
     @property
+    def root(self) -> str:
+        """Folder that the name is relative to."""
+
+    @property
     def files(self) -> dict[str, str]:
         """Paths of the files by kind, relative to the output folder."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the files by kind, where known."""
+
+    @property
+    def looks(self) -> dict[str, str]:
+        """Digits for how the files were drawn by kind, where that is not as by default."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -68,14 +80,17 @@ class LineFile(Generic[R]):
         self._field_names = frozenset(one.name for one in fields(self._line_type))
         self._defaults = _find_defaults(self._line_type)
 
-    def iter_blocks(self) -> Iterator[Block]:
+    def iter_blocks(self, end: int | None = None) -> Iterator[Block]:
         """Yield the lines of each image from each run.
+
+        Args:
+            end: bytes of the file that are read; default: all.
 
         Raises:
             RequestError: the file cannot be read, or has other lines.
         """
         block: Block = []
-        for values, line in self._iter_lines():
+        for values, line in self._iter_lines(end):
             last = block[0][0] if block else values
             if block and (
                 values["part"].startswith("1/") or values["name"] != last["name"] or values["run"] != last["run"]
@@ -85,6 +100,18 @@ class LineFile(Generic[R]):
             block.append((values, line))
         if block:
             yield block
+
+    def read_block(self, offset: int) -> list[R]:
+        """Return the lines of a picture from one run, which begin at a byte of the file."""
+        found: list[R] = []
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            count = 1
+            while len(found) < count:
+                values = self._parse_line(file.readline(), 0)
+                count = int(values["part"].partition("/")[2])
+                found.append(self.parse(values))
+        return found
 
     def parse(self, values: dict[str, Any]) -> R:
         """Return the object that a line was written from.
@@ -98,7 +125,7 @@ class LineFile(Generic[R]):
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise self._make_error(f": the line of {values['name']!r}") from error
 
-    def _iter_lines(self) -> Iterator[tuple[dict[str, Any], bytes]]:
+    def _iter_lines(self, end: int | None) -> Iterator[tuple[dict[str, Any], bytes]]:
         path = self.path
         try:
             if not os.path.lexists(path):
@@ -106,8 +133,10 @@ class LineFile(Generic[R]):
             if not path.is_file():
                 raise RequestError(f"{path} is not a file", "choose another --out, or move it away")
             with path.open("rb") as file:
+                read = 0
                 for number, line in enumerate(file, start=1):
-                    if not line.endswith(b"\n"):
+                    read += len(line)
+                    if not line.endswith(b"\n") or (end is not None and read > end):
                         return  # torn by a crash; its image is not whole and will be done again
                     yield self._parse_line(line, number), line
         except OSError as error:
@@ -157,7 +186,7 @@ def _find_defaults(line_type: Any) -> dict[str, Any]:
 
 def _is_valid_line(values: dict[str, Any], names: frozenset[str]) -> bool:
     """Return whether these are a line's values, as far as a ledger uses them."""
-    words = ("source", "name", "stamp", "job", "run", "part")
+    words = ("source", "name", "stamp", "job", "run", "part", "root")
     files, sizes, error = values.get("files"), values.get("sizes"), values.get("error")
     return (
         values.keys() == names
@@ -166,5 +195,6 @@ def _is_valid_line(values: dict[str, Any], names: frozenset[str]) -> bool:
         and all(isinstance(file, str) for file in files.values())
         and isinstance(sizes, dict)
         and all(isinstance(size, int) for size in sizes.values())
+        and isinstance(values.get("looks"), dict)
         and isinstance(error, str | None)
     )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from camcli.base.errors import RequestError
+from camcli.base.errors import CamcliError, RequestError
 from camcli.base.words import shorten
-from camcli.runs.job.content import NOT_IN_FINGERPRINT
+from camcli.runs.job.content import collect_options
 from camcli.runs.job.fingerprint import DIGEST_PREFIX, compute_fingerprint, select_versions
 from camcli.runs.job.job import Job
+from camcli.runs.record import provenance
 from camcli.runs.record.ledger import Ledger
+from camcli.runs.record.outcome import restore_tuples
+from camcli.targets import AUTO
 
 # Key, in a run's record, of the jobs whose results count as its own: their versions by fingerprint.
 ACCEPTED_KEY = "accepted"
@@ -43,10 +46,15 @@ class PreviousRun:
         self._make_fingerprint = make_fingerprint
 
     @property
+    def fingerprint(self) -> str:
+        """The current job's fingerprint."""
+        return self._make_fingerprint(self.fingerprint_parts)
+
+    @property
     def is_own(self) -> bool:
         """True if it was a run of this job, or counts as one."""
         last = self.record.get("fingerprint")
-        return last == self._make_fingerprint(self.fingerprint_parts) or last in self.accepted_jobs
+        return last == self.fingerprint or last in self.accepted_jobs
 
     @cached_property
     def accepted_jobs(self) -> dict[str, dict[str, str]]:
@@ -55,7 +63,7 @@ class PreviousRun:
         An earlier run of the job accepted them; or this one does, and only versions differ.
         """
         now, last, then = (
-            self._make_fingerprint(self.fingerprint_parts),
+            self.fingerprint,
             self.record.get("fingerprint"),
             self.record.get(ACCEPTED_KEY),
         )
@@ -81,23 +89,67 @@ class PreviousRun:
             was.keys() == now.keys()
             and {**then, **now} == self.fingerprint_parts
             and self._make_fingerprint(then) == self.record.get("fingerprint")
-            and not self._describe_changed_options()
+            and not describe_changed_options(self.record, self.job)
         )
 
     def describe_difference(self) -> str:
         """Describe how the job differs from the one that ran before."""
         # Other differences follow from those of the options, and need not be named.
-        unlike = self._describe_changed_options() or _describe_changed_parts(
+        unlike = describe_changed_options(self.record, self.job) or _describe_changed_parts(
             self.record.get("counted"), self.fingerprint_parts
         )
         return "; ".join(unlike) or HIDDEN_DIFFERENCE
 
-    def _describe_changed_options(self) -> list[str]:
-        then, now = self.record.get("job"), self.job.as_dict()
-        then = then if isinstance(then, Mapping) else {}
-        names = [field.name for field in fields(Job) if field.name not in NOT_IN_FINGERPRINT]
-        unlike = (name for name in names if then.get(name, now[name]) != now[name])
-        return [f"{name} was {then[name]!r}, is {now[name]!r}" for name in unlike]
+
+def describe_changed_options(record: Mapping[str, Any], job: Job) -> list[str]:
+    """Describe the options that count and that a run in a folder had other values of, as far as options show it."""
+    then, now = record.get("job"), job.as_dict()
+    then = then if isinstance(then, Mapping) else {}
+    try:
+        before = Job(**restore_tuples({name: value for name, value in then.items() if name in now}))
+        was, is_now = collect_options(before), collect_options(job)
+    except (CamcliError, TypeError, ValueError, AttributeError):  # of another version, or a file that it names is gone
+        return []
+    unlike = {name for name in now if was.get(name) != is_now.get(name)}
+    # The same method may have another name, or be the default; likewise a layer.
+    if AUTO in (before.method, job.method):
+        unlike.discard("method")
+    found = record.get("layers")
+    if not before.layers or not job.layers or list(job.layers) == found or not all(map(_is_plain_layer, job.layers)):
+        unlike.discard("layers")
+    return [f"{name} was {then.get(name, '')!r}, is {now[name]!r}" for name in now if name in unlike]
+
+
+def check_recorded_options(job: Job, facts_file: str, lines_file: str) -> None:
+    """Check, before the model is loaded, that a given output folder has no results of a job with other options.
+
+    Args:
+        job: the job.
+        facts_file: file of the last run's record.
+        lines_file: file that is there, and not empty, if there are results.
+
+    Raises:
+        RequestError: it has.
+    """
+    record = provenance.read(Path(job.out), facts_file) if job.out and not job.overwrite else {}
+    unlike = describe_changed_options(record, job) if "fingerprint" in record else []
+    lines = Path(job.out, lines_file)
+    if unlike and lines.is_file() and lines.stat().st_size:
+        raise _make_refusal(job, "; ".join(unlike))
+
+
+def _make_refusal(job: Job, unlike: str, keep: str = "") -> RequestError:
+    if job.accept_versions:
+        unlike += "; --accept-versions is for results that differ in nothing but versions"
+    return RequestError(
+        f"{job.out!r} contains the results of another job: {unlike}",
+        f"{keep}choose another folder with --out, or replace them with --overwrite; without --out each job has a "
+        "folder of its own",
+    )
+
+
+def _is_plain_layer(name: str) -> bool:
+    return not any(one in name for one in "*?[-:")
 
 
 def check_other_jobs(ledger: Ledger[Any], previous: PreviousRun, names: Callable[[], Iterable[str]] | None) -> None:
@@ -117,15 +169,11 @@ def check_other_jobs(ledger: Ledger[Any], previous: PreviousRun, names: Callable
     begun = "fingerprint" in previous.record and "finished" not in previous.record and not ledger.empty
     if not ledger.other_jobs and not begun:
         return
-    out, unlike = previous.job.out, previous.describe_difference()
+    unlike = previous.describe_difference()
+    out = str(ledger.folder.path)
     keep = KEEP_HINT if previous.differs_by_versions else ""
-    if previous.job.accept_versions:
-        unlike += "; --accept-versions is for results that differ only in versions"
     if not previous.job.overwrite:
-        raise RequestError(
-            f"{out!r} contains the results of another job: {unlike}",
-            f"{keep}choose another folder with --out, or replace them with --overwrite",
-        )
+        raise _make_refusal(previous.job, unlike, keep)
     left = ledger.find_unnamed(names() if names else ())
     if left and not previous.job.drop_others:
         which = (

@@ -23,8 +23,10 @@ class Outcome:
         run: the run that wrote this.
         part: this line among the image's lines, such as ``1/5``.
         page: page of the file, from 1 on, where several are asked for; else 0.
+        root: folder that the name is relative to, itself relative to ``out`` where that lies in it; empty if unknown.
         files: format to path, relative to ``out``.
         sizes: format to bytes, of the files that were written with the line.
+        looks: format to digits for how its file was drawn; empty for arrays, and for what is drawn as by default.
         index, label, score, probability: the class explained; no probability if there is none. For concepts: no
             class, their number, and the share of the layer's positive activation that they hold.
         number, box: which of the image's boxes, the best being 1, and its x0, y0, x1, y1 in pixels of the upright
@@ -51,8 +53,10 @@ class Outcome:
     run: str
     part: str = "1/1"
     page: int = 0
+    root: str = ""
     files: dict[str, str] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+    looks: dict[str, str] = field(default_factory=dict)
     index: int | None = None
     label: str | None = None
     score: float | None = None

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from camcli.base.errors import NothingFoundError, RequestError, did_you_mean
+from camcli.base.paths import absolute
 from camcli.images.find import find
 from camcli.images.formats import SkippedFiles
-from camcli.images.naming import output_name
 from camcli.images.pages import expand_pages
+from camcli.images.roots import Roots
 from camcli.images.source import PictureSource
 from camcli.outputs import COLORMAPS
+from camcli.runs.job.folder_name import find_parent
 from camcli.runs.job.job import Job
 
 
@@ -22,7 +24,7 @@ def find_sources(
     """Find the images that a job names; its input ``-`` reads from ``stdin``, by default the process's own."""
     sources = find(
         job.inputs,
-        out=Path(job.out),
+        out=find_parent(job),
         stdin=stdin,
         null_separated=job.null_separated,
         root=Path(job.root) if job.root else None,
@@ -46,10 +48,12 @@ def check_and_count(job: Job, unread: SkippedFiles) -> int | None:
         raise RequestError("--drop-others has no effect without --overwrite", "add --overwrite")
     if not job.inputs:
         raise RequestError("no images were named", "name files, folders, globs, @list.txt, or - for standard input")
-    there = next(path for path in (Path(job.out), *Path(job.out).absolute().parents) if path.exists())
+    out = find_parent(job)
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not there.is_dir():
-        where = "is a file, not a folder" if there == Path(job.out) else f"would lie in {there}, which is a file"
-        raise RequestError(f"--out {job.out} {where}", "name a folder; it is created if it does not exist")
+        where = "is a file, not a folder" if there == out else f"would lie in {there}, which is a file"
+        named = f"--out {job.out}" if job.out else f"the output folder {str(out)!r}"
+        raise RequestError(f"{named} {where}", "name a folder by --out; it is created if it does not exist")
     if job.colormap not in COLORMAPS:
         hint = did_you_mean(job.colormap, COLORMAPS) or f"there are: {', '.join(COLORMAPS)}"
         raise RequestError(f"there is no colour map {job.colormap!r}", hint)
@@ -66,9 +70,10 @@ def check_output_folder(job: Job) -> None:
     Raises:
         RequestError: they would.
     """
-    for given in job.inputs:
+    roots = Roots.choose(job.inputs, absolute(job.root), job.null_separated)
+    for given in job.inputs if job.out else ():
         folder = Path(given)
-        beside = Path(job.out) / output_name(folder, Path(job.root).absolute())
+        beside = Path(job.out) / roots.name(given)[0]
         if folder.is_dir() and beside.is_dir() and beside.samefile(folder):
             raise RequestError(
                 f"with --out {job.out} the outputs would lie among the images in {given!r}",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,7 +14,8 @@ from types import TracebackType
 from typing import Any, Generic
 
 from camcli.base.errors import NothingFoundError
-from camcli.images.naming import read_stamp
+from camcli.base.paths import absolute
+from camcli.images.naming import mark_name, read_stamp
 from camcli.images.source import PictureSource
 from camcli.runs.job.fingerprint import compute_fingerprint
 from camcli.runs.record import ledger, provenance
@@ -21,6 +24,7 @@ from camcli.runs.record.inputs import Inputs
 from camcli.runs.record.ledger import Ledger
 from camcli.runs.record.lines import R
 from camcli.runs.record.other_jobs import PreviousRun, check_other_jobs, note_accepted
+from camcli.runs.record.own_folder import choose_folder, link_latest
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.pipeline import stream_with_pauses
 from camcli.runs.worker.threads import map_ahead
@@ -37,12 +41,14 @@ class Session(Generic[R]):
         file: file of the lines, in the output folder.
         facts_file: file of the run's record, in the output folder.
         make_fingerprint: makes the job's fingerprint from the worker's ``fingerprint_parts``.
-        required_files: selects those of an image's files that must exist for it to count as done; default: all.
+        wanted: digits for the looks of each file that an image must have to count as done, by kind.
+        name: name of the job's own folder, where it has no other.
+        can_redraw: returns whether wanted files can be drawn from an image's earlier result, given its lines.
         on_open: called once the folder is locked; records that the run began.
 
     Attributes:
         id: id of the run, in its lines.
-        out: path of the output folder.
+        out: path of the output folder: the one given, or the job's own.
         fingerprint: fingerprint of the job, in its lines.
         facts: what is recorded of the run; set once the folder is locked.
         ledger, folder: the ledger and the output folder; set once the folder is locked.
@@ -58,16 +64,22 @@ class Session(Generic[R]):
         file: str = ledger.FILE,
         facts_file: str = provenance.FILE,
         make_fingerprint: Callable[[Mapping[str, str]], str] = compute_fingerprint,
-        required_files: Callable[[dict[str, str]], Sequence[str]] = lambda files: [*files.values()],
+        wanted: Mapping[str, str],
+        name: str,
+        can_redraw: Callable[[Sequence[R]], bool] = lambda lines: False,
         on_open: Callable[[], None],
     ) -> None:
         self.worker, self.inputs = worker, inputs
-        self.job, self.out = worker.job, Path(worker.job.out)
+        self.job = worker.job
         self.id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         self.fingerprint = make_fingerprint(worker.fingerprint_parts)
         self._line_type = line_type
         self._file, self._facts_file = file, facts_file
-        self._make_fingerprint, self._required_files, self._on_open = make_fingerprint, required_files, on_open
+        self._make_fingerprint, self._on_open = make_fingerprint, on_open
+        self._wanted, self._can_redraw = wanted, can_redraw
+        self.out, notes = (Path(self.job.out), []) if self.job.out else choose_folder(name, self._compare)
+        worker.notes += notes
+        self._namesakes: dict[str, int] = {}  # roots of earlier results with the names of other pictures, and how many
         self.facts: dict[str, Any] = {}
         self.processed = self.failed = self.skipped = 0
         self._stack = ExitStack()
@@ -78,7 +90,7 @@ class Session(Generic[R]):
                 self.out,
                 self.fingerprint,
                 self._line_type,
-                self._required_files,
+                self._wanted,
                 file=self._file,
                 durable=self.job.durable,
                 accepted=lambda: self.previous.accepted_jobs,
@@ -95,6 +107,8 @@ class Session(Generic[R]):
                 **accepted,
             }
             self._on_open()
+            if not self.job.out:
+                link_latest(self.out)
             self._stack = held.pop_all()
         return self
 
@@ -106,9 +120,7 @@ class Session(Generic[R]):
     @cached_property
     def previous(self) -> PreviousRun:
         """Last run in the output folder; to be read once the folder is locked."""
-        return PreviousRun(
-            self.job, self.worker.fingerprint_parts, provenance.read(self.out, self._facts_file), self._make_fingerprint
-        )
+        return self._compare(self.out)
 
     def record(self, **more: Any) -> None:
         """Write the facts of the run to its record, with further ones."""
@@ -123,11 +135,17 @@ class Session(Generic[R]):
         """
         mark = read_stamp(source.path)
         mark += stamp_suffix if mark else ""
-        return Item(source, stamp=mark, skipped=self.is_done(source.name, mark))
+        item = Item(self._rename_namesake(source, mark), stamp=mark)
+        self.mark_done(item)
+        return item
 
-    def is_done(self, name: str, mark: str) -> bool:
-        """Return whether an image is done and need not be done again."""
-        return not self.job.overwrite and self.ledger.is_done(name, mark)
+    def mark_done(self, item: Item) -> None:
+        """Mark an item as skipped if its image is done, or need only be drawn; else find its earlier result."""
+        name, overwrite = item.source.name, self.job.overwrite
+        item.skipped = not overwrite and self.ledger.is_done(name, item.stamp)
+        item.earlier = () if item.skipped else self.ledger.find_result(name, item.stamp)
+        if item.earlier and not overwrite:
+            item.skipped = self._can_redraw(item.earlier)
 
     def make_line_fields(self, item: Item) -> dict[str, Any]:
         """Return the fields that a line of any image has."""
@@ -135,6 +153,7 @@ class Session(Generic[R]):
             "source": str(item.source.path),
             "name": item.source.name,
             "page": item.source.page,
+            "root": self._describe_root(item.source),
             "stamp": item.stamp,
             "job": self.fingerprint,
             "run": self.id,
@@ -182,8 +201,34 @@ class Session(Generic[R]):
             yield lines
         if not self.processed:
             raise NothingFoundError("standard input named no image")
+        for root, many in self._namesakes.items():
+            self.worker.notes.append(
+                f"{many} image(s) have the names of others, of {root}, that have results here, so a mark is added to "
+                "theirs; --root FOLDER names images by their path from another folder"
+            )
         if standing:
             self.worker.notes.append(f"{standing} image(s) that failed keep the results of an earlier run")
+
+    def _compare(self, folder: Path) -> PreviousRun:
+        """Return the last run in a folder, compared with this one."""
+        record = provenance.read(folder, self._facts_file)
+        return PreviousRun(self.job, self.worker.fingerprint_parts, record, self._make_fingerprint)
+
+    def _rename_namesake(self, source: PictureSource, mark: str) -> PictureSource:
+        """Return a picture with a mark in its name if another one's result has that name."""
+        root = self._describe_root(source)
+        there = self.ledger.roots.find(source.name) if self.ledger.has_earlier_result(source.name) else ""
+        if not root or not there or root == there or self.ledger.is_done(source.name, mark):
+            return source
+        self._namesakes[there] = self._namesakes.get(there, 0) + 1
+        return replace(source, name=mark_name(source.name, source.path))
+
+    def _describe_root(self, source: PictureSource) -> str:
+        """Return the folder that a picture's name is relative to; relative to the output folder if that lies in it."""
+        if not source.root:
+            return ""
+        out = absolute(self.out)
+        return os.path.relpath(source.root, out) if Path(out).is_relative_to(source.root) else source.root
 
     def drop_others(self) -> None:
         """Drop the results of other jobs, if that is asked for and any image could be done."""

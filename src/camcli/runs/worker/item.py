@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -28,7 +28,8 @@ class Item:
         source: where it is.
         decoded: the decoded upright image, if the caller has it already.
         stamp: its file's size and modification time.
-        skipped: nothing is to be done for it; it only keeps its place.
+        skipped: the network has nothing to do for it; it only keeps its place.
+        earlier: lines of its earlier result under the same job, if it is not done as it is wanted now.
         error: why it cannot be explained at all.
         picture: its pixels, and the part of them that the model sees.
         input: the model's input, ``(3, h, w)``.
@@ -46,6 +47,7 @@ class Item:
     decoded: DecodedPicture | None = None
     stamp: str = ""
     skipped: bool = False
+    earlier: Sequence[Any] = ()
     error: PictureError | None = None
     picture: Picture | None = None
     input: Tensor | None = None

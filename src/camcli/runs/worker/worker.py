@@ -206,9 +206,9 @@ def _read_extras(job: Job, pictures: SourceFactory | None) -> FeatureFile | None
 
 def _collect_job_parts(job: Job, network: Network, sha256: str) -> dict[str, str]:
     """Collect the parts of the job and its network that count in the fingerprint."""
-    # The methods themselves, since a name may stand for another one.
+    # The methods themselves, since a name may stand for another one; the layers as resolved are a part of their own.
     methods = [one.row.name for one in bind_methods(job.method, job.options, network.output_spec.task == "detect")]
-    return fingerprint.collect_parts(replace(job, method=",".join(methods)), network, sha256)
+    return fingerprint.collect_parts(replace(job, method=",".join(methods), layers=()), network, sha256)
 
 
 def _collect_explainer_parts(job: Job, explainer: Explainer) -> dict[str, str]:

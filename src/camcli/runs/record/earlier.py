@@ -1,0 +1,106 @@
+"""Earlier results in a ledger: where they are, whether they have what is wanted now, and whose names they have."""
+
+from __future__ import annotations
+
+import stat
+import sys
+from collections.abc import Container, Mapping
+from typing import Generic
+
+from camcli.runs.record.folder import Folder, is_plain_path
+from camcli.runs.record.lines import Block, LineFile, R, hash_text, is_whole
+
+
+class ResultIndex(Generic[R]):
+    """Index of the whole results of a job in a file of lines, made when it is first asked for.
+
+    Args:
+        lines: the file.
+        jobs: fingerprints whose results count as the job's.
+    """
+
+    def __init__(self, lines: LineFile[R], jobs: Container[str]) -> None:
+        self._lines = lines
+        self._jobs = jobs
+        self._offsets: dict[int, int] | None = None  # hashed name to where the last result begins
+
+    def clear(self) -> None:
+        """Forget where results are, since the file is written anew."""
+        self._offsets = None
+
+    def find(self, name: str, stamp: str) -> list[R]:
+        """Return the lines of a picture's result; empty if it has none, or has changed since."""
+        if self._offsets is None:
+            self._offsets = self._find_offsets()
+        place = self._offsets.get(hash_text(name))
+        found = [] if place is None else self._lines.read_block(place)
+        return found if found and found[0].stamp == stamp else []
+
+    def _find_offsets(self) -> dict[int, int]:
+        found: dict[int, int] = {}
+        offset = 0
+        for block in self._lines.iter_blocks():
+            if is_result_of(block, self._jobs):
+                found[hash_text(block[0][0]["name"])] = offset
+            offset += sum(len(line) for _, line in block)
+        return found
+
+
+class NameRoots:
+    """Folders that the names of pictures with a result are relative to; all but the most common one by picture."""
+
+    def __init__(self) -> None:
+        self._first = ""
+        self._others: dict[int, str] = {}
+
+    def add(self, name: str, root: str) -> None:
+        """Add a picture; the folder is empty if it is not known."""
+        self._first = self._first or root
+        if root and root == self._first:
+            self._others.pop(hash_text(name), None)
+        else:
+            self._others[hash_text(name)] = sys.intern(root)
+
+    def find(self, name: str) -> str:
+        """Return the folder that the name of a picture that was added is relative to; empty if it is not known."""
+        return self._others.get(hash_text(name), self._first)
+
+
+def is_result_of(block: Block, jobs: Container[str]) -> bool:
+    """Return whether a picture was done whole by one of these jobs."""
+    return is_whole(block) and all(values["job"] in jobs for values, _ in block)
+
+
+def has_wanted_files(
+    folder: Folder,
+    wanted: Mapping[str, str] | None,
+    files: Mapping[str, str],
+    looks: Mapping[str, str],
+    sizes: Mapping[str, int],
+) -> bool:
+    """Return whether a line has the files that are wanted, drawn as they are wanted.
+
+    Args:
+        folder: the output folder.
+        wanted: digits for the looks of each file by kind; None for all that the line names, whatever their looks.
+        files, looks, sizes: those of the line, by kind.
+    """
+    wanted = {kind: looks.get(kind, "") for kind in files} if wanted is None else wanted
+    return all(
+        kind in files and looks.get(kind, "") == digits and has_file(folder, files[kind], sizes.get(kind))
+        for kind, digits in wanted.items()
+    )
+
+
+def has_file(folder: Folder, file: str, size: int | None = None) -> bool:
+    """Return whether a line's file exists, not empty, and has the size it was written with.
+
+    A crash can truncate a file. One of another size was written by a run that was killed before it wrote its line.
+    """
+    try:
+        found = (folder.path / file).stat() if is_plain_path(file) else None
+    except OSError:
+        found = None
+    if found is None or not stat.S_ISREG(found.st_mode) or not found.st_size:
+        return False
+    return size is None or found.st_size == size
