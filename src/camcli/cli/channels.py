@@ -79,6 +79,9 @@ def _parse_channels(given: Sequence[str]) -> tuple[int, ...]:
 
 
 def _rank(channel_job: ChannelJob, console: Console, as_json: bool) -> Counts:
+    from camcli.runs.record.preflight import check_early
+
+    check_early(channel_job.job)
     with loading(console, f"loading {channel_job.job.model}"):
         from camcli.runs.channels.run import ChannelRun
 

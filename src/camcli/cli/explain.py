@@ -106,6 +106,9 @@ def _check_old_recompute(inputs: Sequence[str], console: Console) -> None:
 
 
 def _explain(job: Job, console: Console, as_json: bool) -> Counts:
+    from camcli.runs.record.preflight import check_early
+
+    check_early(job, job.save)
     with loading(console, f"loading {job.model}"):
         from camcli.runs.explain.run import Run
 

@@ -78,6 +78,9 @@ def prompts(**words: Any) -> None:
 
 
 def _compare(prompt_job: PromptJob, console: Console, as_json: bool) -> Counts:
+    from camcli.runs.record.preflight import check_early
+
+    check_early(prompt_job.job)
     with loading(console, f"loading {prompt_job.job.model}"):
         from camcli.runs.prompts.run import PromptRun
 

@@ -352,8 +352,8 @@ def _check_not_weights(given: str) -> None:
         raise RequestError(f"the input {given!r} is {other.description}", other.hint)
 
 
-def _missing_error(given: str, what: str = "file or folder", hint: str = "") -> RequestError:
-    """Return the error for a missing path, with suggestions for the first part that does not exist."""
+def suggest_path(given: str) -> str:
+    """Return a line that suggests names like the first part of a missing path that does not exist; may be empty."""
     folder, name = os.path.split(os.path.normpath(given))
     while folder and not os.path.isdir(folder) and folder != os.path.dirname(folder):
         folder, name = os.path.split(folder)
@@ -361,5 +361,11 @@ def _missing_error(given: str, what: str = "file or folder", hint: str = "") -> 
         near = did_you_mean(name, os.listdir(folder or "."))
     except OSError:
         near = ""
-    where = f"in {folder!r}: {near}" if folder and near else near
+    return f"in {folder!r}: {near}" if folder and near else near
+
+
+def _missing_error(given: str, what: str = "file or folder", hint: str = "") -> RequestError:
+    where = suggest_path(given)
+    if re.match(r"\w+://", given):
+        return RequestError(f"{given!r} is an address, and camcli reads files", "fetch it first: curl -O " + given)
     return RequestError(f"there is no {what} {given!r}", "\n".join(filter(None, [where, hint])))

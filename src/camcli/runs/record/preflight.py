@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from camcli.base.errors import NothingFoundError, RequestError, did_you_mean
-from camcli.images.find import find
+from camcli.images.find import find, suggest_path
 from camcli.images.formats import SkippedFiles
 from camcli.images.naming import output_name
 from camcli.images.pages import expand_pages
 from camcli.images.source import PictureSource
-from camcli.outputs import COLORMAPS
+from camcli.models import RANDOM_WEIGHTS
+from camcli.models.check_name import check_name
+from camcli.outputs import COLORMAPS, OUTPUTS
+from camcli.runs.job.content import FILE_OPTIONS
 from camcli.runs.job.job import Job
+from camcli.runs.job.names import check_method_options
+from camcli.targets import AUTO
+from camcli.targets.scores import SCORES
 
 
 def find_sources(
     job: Job, stdin: BinaryIO | None = None, unread: SkippedFiles | None = None
 ) -> Iterator[PictureSource]:
     """Find the pictures that a job names; its input ``-`` reads from ``stdin``, by default the process's own."""
-    sources = find(
+    return expand_pages(_find(job, stdin, unread), job.pages)
+
+
+def _find(job: Job, stdin: BinaryIO | None = None, unread: SkippedFiles | None = None) -> Iterator[PictureSource]:
+    return find(
         job.inputs,
         out=Path(job.out),
         stdin=stdin,
@@ -28,7 +38,37 @@ def find_sources(
         root=Path(job.root) if job.root else None,
         skipped=unread,
     )
-    return expand_pages(sources, job.pages)
+
+
+def check_early(job: Job, formats: Sequence[str] = ()) -> None:
+    """Check a job as far as that goes without PyTorch, so that a typo is answered at once.
+
+    Args:
+        job: the job.
+        formats: names of output formats.
+
+    Raises:
+        RequestError: a model, a name of an option's value, a file or an input that the job names does not exist.
+        NothingFoundError: there is no picture.
+    """
+    check_name(job.model)
+    for name in formats:
+        OUTPUTS.find(name)
+    if job.score != AUTO:
+        SCORES.find(job.score)
+    check_method_options(job.method, job.options)
+    _check_request(job)
+    _check_files(job)
+    if "-" not in job.inputs and next(_find(job), None) is None:
+        check_and_count(job, SkippedFiles())  # says why, with what was left out
+
+
+def _check_files(job: Job) -> None:
+    for name in FILE_OPTIONS:
+        given = getattr(job, name)
+        is_file = given and given != RANDOM_WEIGHTS and not (name == "region" and given.count(",") == 3)
+        if is_file and not Path(given).exists():
+            raise RequestError(f"there is no file {given!r}, which --{name} names", suggest_path(given))
 
 
 def check_and_count(job: Job, unread: SkippedFiles) -> int | None:
@@ -42,6 +82,15 @@ def check_and_count(job: Job, unread: SkippedFiles) -> int | None:
         RequestError: it names no pictures, its output folder is not a folder, or there is no such colour map.
         NothingFoundError: there is no picture.
     """
+    _check_request(job)
+    total = None if "-" in job.inputs else sum(1 for _ in find_sources(job, unread=unread))
+    if total == 0:
+        beside = f"; {words}" if (words := unread.describe()) else ""
+        raise NothingFoundError(f"there is no picture in {', '.join(job.inputs)}{beside}")
+    return total
+
+
+def _check_request(job: Job) -> None:
     if job.drop_others and not job.overwrite:
         raise RequestError("other jobs' results are to be dropped, and nothing overwritten", "say --overwrite too")
     if not job.inputs:
@@ -53,11 +102,6 @@ def check_and_count(job: Job, unread: SkippedFiles) -> int | None:
     if job.colormap not in COLORMAPS:
         hint = did_you_mean(job.colormap, COLORMAPS) or f"there are: {', '.join(COLORMAPS)}"
         raise RequestError(f"there is no colour map {job.colormap!r}", hint)
-    total = None if "-" in job.inputs else sum(1 for _ in find_sources(job, unread=unread))
-    if total == 0:
-        beside = f"; {words}" if (words := unread.describe()) else ""
-        raise NothingFoundError(f"there is no picture in {', '.join(job.inputs)}{beside}")
-    return total
 
 
 def check_output_folder(job: Job) -> None:
