@@ -54,10 +54,12 @@ class CommandGroup(TyperGroup):
 
     def main(self, *given: Any, **words: Any) -> Any:
         """Run the command line; end the process with its exit code, unless ``standalone_mode`` is false."""
-        if not words.pop("standalone_mode", True):
-            return super().main(*given, **words, standalone_mode=False)
+        ends = words.pop("standalone_mode", True)
+        words["standalone_mode"] = False
+        if not ends:
+            return super().main(*given, **words)
         try:
-            code = super().main(*given, **words, standalone_mode=False)
+            code = super().main(*given, **words)
         except UsageError as error:
             if type(error).__name__ == "NoArgsIsHelpError":
                 error.show()

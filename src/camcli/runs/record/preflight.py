@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from camcli.base.errors import NothingFoundError, RequestError, did_you_mean
+from camcli.engine import check_device_words
 from camcli.images.find import find, suggest_path
 from camcli.images.formats import SkippedFiles
 from camcli.images.naming import output_name
@@ -56,10 +57,12 @@ def check_early(job: Job, formats: Sequence[str] = ()) -> None:
         OUTPUTS.find(name)
     if job.score != AUTO:
         SCORES.find(job.score)
+    check_device_words(job.device)
     check_method_options(job.method, job.options)
     _check_request(job)
     _check_files(job)
-    if "-" not in job.inputs and next(_find(job), None) is None:
+    sources = _find(job)
+    if "-" not in job.inputs and next(sources, None) is None:
         check_and_count(job, SkippedFiles())  # says why, with what was left out
 
 
