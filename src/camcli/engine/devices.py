@@ -72,7 +72,7 @@ def _make_missing_error(word: str, here: Sequence[str], known: Sequence[str]) ->
     elif folded in ("mps", "metal"):
         reason = "PyTorch has no Metal here, which takes a Mac with Apple silicon and macOS 14 or later"
     said = f": {reason}" if reason else ""
-    return RequestError(f"there is no device {word!r} here{said}", "\n".join(filter(None, [hint, there])))
+    return RequestError(f"there is no device {word!r} here{said}", "\n".join(filter(None, [there, hint])))
 
 
 def find_cuda_problem() -> tuple[str, str]:
