@@ -94,7 +94,7 @@ def describe_usage_error(error: Any) -> RequestError:
 
 def _describe_unknown_flag(error: Any, command: str) -> RequestError:
     flag = error.option_name
-    known = [name for one in error.ctx.command.params for name in one.opts] if error.ctx else []
+    known = ["--help", *(name for one in error.ctx.command.params for name in one.opts)] if error.ctx else []
     here = OTHER_FLAGS.get(flag)
     if here == "" and "--save" in known:
         hint = f"images are named without a flag: {command} photo.jpg"
@@ -125,7 +125,7 @@ def _describe_unknown_command(word: str, context: Any) -> RequestError:
 def _describe_missing(parameter: Any, command: str, context: Any) -> RequestError:
     flag = max(parameter.opts, key=len, default="") if parameter.param_type_name == "option" else ""
     name = flag or (parameter.metavar or parameter.name or "").strip("[]{}.").upper()
-    usage = re.sub("[{}]", "", " ".join(context.command.collect_usage_pieces(context))) if context else ""
+    usage = re.sub("[{}]", "", " ".join(context.command.collect_usage_pieces(context)).upper()) if context else ""
     return RequestError(f"{command} needs {name}, which is not given", f"usage: {command} {usage}\n{command} --help")
 
 

@@ -86,7 +86,7 @@ def find_cuda_problem() -> tuple[str, str]:
         if (visible := os.environ.get(variable)) is not None and visible.strip() in ("", "-1", "NoDevFiles"):
             return (f"{variable} is {visible!r}, which hides all GPUs", f"unset {variable}, or name one: {variable}=0")
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
         text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "no nvidia driver" in text.lower():
