@@ -557,7 +557,7 @@ def test_a_progressive_jpeg_cut_short_is_refused():
 
 def test_reasons(monkeypatch, here):
     lay("text.jpg")
-    assert "not a picture" in refusal("text.jpg")
+    assert "not an image" in refusal("text.jpg")
     Path("empty.jpg").touch()
     assert refusal("empty.jpg") == "the file is empty"
     Path("folder.jpg").mkdir()

@@ -122,7 +122,7 @@ GOOD = {
 BAD = {
     "bad-cut.jpg": "cut short",
     "bad-empty.jpg": "the file is empty",
-    "bad-text.jpg": "not a picture",
+    "bad-text.jpg": "not an image",
     "bad-link.png": "a link to a file that does not exist",
     "bad-secret.png": "permission denied",
     "bad-closed": "permission denied",

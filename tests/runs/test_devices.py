@@ -473,7 +473,7 @@ def test_what_a_copy_cannot_do_is_each_pictures_failure(go: Go, bring) -> None:
     outcomes = go("in", method=bring(fussy), layers=("stem",), device="cpu,cpu", batch_size=1)
     *drawn, [broken] = [[one.error for one in some] for some in outcomes]
     assert drawn == [["no map of these (choose another method)"]] * 8
-    assert "is not a picture" in broken
+    assert "is not an image" in broken
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("spread")]
 
 

@@ -250,7 +250,7 @@ def test_bad_pictures_are_named_with_their_reason_and_the_good_ones_done(paint: 
     assert [one.name for one in outcomes if not one.error] == ["in/a.png", "in/z.png"]
     assert "cut short" in (errors["in/cut.jpg"] or "")
     assert "empty" in (errors["in/empty.jpg"] or "")
-    assert "not a picture" in (errors["in/text.jpg"] or "")
+    assert "not an image" in (errors["in/text.jpg"] or "")
     assert "a link to a file that does not exist" in (errors["in/link.jpg"] or "")
     assert len(errors) == 4
     assert [row["error"] is None for row in ledger()].count(False) == 4

@@ -22,7 +22,7 @@ def layers(
     """Show a model's layers: type, output shape, layout, whether a map can be made there, and the default."""
     console = Console()
     with exit_codes(console, "nothing was to be written"):
-        check_name(model)
+        check_name(model, by_listing=True)
         with loading(console, f"building {model}"):
             from camcli.runs.layers import list_layers
 

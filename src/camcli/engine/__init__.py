@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 from camcli.base.errors import RequestError, did_you_mean
@@ -23,12 +24,26 @@ DEVICE_NAMES = ("auto", "cpu", "cuda", "cuda:0", "cuda:all", "mps")
 DEVICE = re.compile(r"auto|cpu|mps|metal|cuda(:\d+|:all)?|gpu(:\d+)?|nvidia|\d*", re.IGNORECASE)
 
 
+def check_device_combination(text: str, known: Sequence[str] = DEVICE_NAMES[1:]) -> None:
+    """Check that ``auto``, which chooses one device, is not named among others.
+
+    Raises:
+        RequestError: it is; the hint lists the ``known`` names.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if len(words) > 1 and "auto" in words:
+        raise RequestError(
+            f"--device {text} names auto among others, which chooses one", f"name each: {', '.join(known)}"
+        )
+
+
 def check_device_words(text: str) -> None:
     """Check that words joined by commas can be names of devices, whether or not these are here.
 
     Raises:
-        RequestError: one cannot.
+        RequestError: one cannot, or they do not go together.
     """
+    check_device_combination(text)
     for word in text.split(","):
         if not DEVICE.fullmatch(word.strip()):
             near = did_you_mean(word, DEVICE_NAMES)

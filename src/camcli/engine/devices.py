@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from camcli.base.errors import RequestError
+from camcli.engine import check_device_combination
 
 ALL_GPUS = "cuda:all"
 # Decoding threads: in all where the CPU computes too, and for each GPU, which would otherwise wait for pictures.
@@ -29,10 +30,7 @@ def parse_devices(text: str) -> tuple[torch.device, ...]:
     here = _list_devices()
     gpus = [name for name in here if name.startswith("cuda")]
     words_in_turn = [word.strip() for word in text.split(",")]
-    if len(words_in_turn) > 1 and "auto" in words_in_turn:
-        raise RequestError(
-            f"--device {text} names auto among others, which chooses one", f"name each: {', '.join(here)}"
-        )
+    check_device_combination(text, here)
     names: list[str] = []
     for word in words_in_turn:
         if word == "auto":
@@ -62,11 +60,11 @@ def _make_missing_error(word: str, here: Sequence[str], known: Sequence[str]) ->
     there = f"there are: {', '.join(known)}"
     folded = word.casefold()
     if word.isdigit() and f"cuda:{word}" in here:
-        return RequestError(f"there is no device {word!r}", f"did you mean 'cuda:{word}'?\n{there}")
+        return RequestError(f"there is no device {word!r}", f"{there}\ndid you mean 'cuda:{word}'?")
     wants_gpu = folded in ("gpu", "nvidia", "rocm") or folded.startswith(("cuda", "gpu:")) or word.isdigit()
     reason, hint = "", ""
     if wants_gpu and "cuda:0" in here:
-        return RequestError(f"there is no device {word!r} here", f"a GPU is named cuda, cuda:0, ...\n{there}")
+        return RequestError(f"there is no device {word!r} here", f"{there}\na GPU is named cuda, cuda:0, ...")
     if wants_gpu:
         reason, hint = find_cuda_problem()
     elif folded in ("mps", "metal"):

@@ -20,7 +20,7 @@ def is_image(start: bytes) -> bool:
 def peek(stream: BinaryIO | io.BufferedIOBase) -> bytes:
     """Return the first bytes of a stream, if some are there already, and leave them in it."""
     look = getattr(stream, "peek", None)
-    return look(16) if look and _wait_for_input(stream, 0) else b""
+    return look(16) if look and _wait_for_input(stream, 0.0) else b""
 
 
 def read_entries(

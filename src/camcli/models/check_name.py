@@ -29,10 +29,13 @@ YOLO_HINT = (
 )
 
 
-def check_name(model: str) -> None:
+def check_name(model: str, by_listing: bool = False) -> None:
     """Check a model string as far as that goes without importing a library.
 
-    A name that no library has is refused only if the libraries' names are at hand from an earlier listing.
+    Args:
+        model: the model string.
+        by_listing: refuse also a name that is not among those that an earlier listing left, if there was one. That is
+            not known of a process that may have added models to its libraries.
 
     Raises:
         RequestError: it is empty, an address, a file or folder, another library's name, or a typo.
@@ -49,7 +52,8 @@ def check_name(model: str) -> None:
     elif not colon:
         if weight_files.weight_suffix(model) or model.startswith((".", "/", "~")) or model.endswith("/"):
             check_is_no_file(model)
-        _check_known(model)
+        if by_listing:
+            _check_known(model)
     elif not name and prefix in SOURCES.names():
         raise RequestError(f"{model!r} names a source and no model", f"say {prefix}:NAME; {LIST_HINT}")
 
@@ -119,10 +123,9 @@ def _check_python_file(model: str) -> None:
             return
         model = place
     functions = _list_functions(Path(model))
-    if functions is None:
-        raise RequestError(f"there is no file {model!r}", f"{OWN_FUNCTION_HINT}, or package.module:function")
     there = f"there are: {', '.join(functions)}\n" if functions else ""
-    name = functions[0] if len(functions) == 1 else "function"
+    there = "there is no such file\n" if functions is None else there
+    name = functions[0] if functions and len(functions) == 1 else "function"
     raise RequestError(f"{model!r} does not say which function makes the model", f"{there}name it: {model}:{name}")
 
 

@@ -117,7 +117,7 @@ def find_models(pattern: str = "", only_cached: bool = False) -> list[tuple[str,
         of = f" like {pattern!r}" if pattern else ""
         raise NothingFoundError(
             f"there is no model{of}" + (" whose weights are at hand" if only_cached else ""),
-            did_you_mean(pattern, names),
+            did_you_mean(pattern, names) or "all of them: camcli models",
         )
     return found
 

@@ -36,7 +36,9 @@ def read(path: Path, defaults: Mapping[str, Any], note: Callable[[str], object] 
     except OSError as error:
         raise RequestError(f"the job file {str(path)!r} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise RequestError(f"the job file {str(path)!r} is not UTF-8 text", "write TOML: model = 'resnet50'") from error
+        raise RequestError(
+            f"the job file {str(path)!r} cannot be read: it is not UTF-8 text", "write TOML: model = 'resnet50'"
+        ) from error
     except (ValueError, AttributeError) as error:
         raise RequestError(
             f"the job file {str(path)!r} cannot be read: {error}", "write TOML: model = 'resnet50'"
@@ -49,7 +51,9 @@ def read(path: Path, defaults: Mapping[str, Any], note: Callable[[str], object] 
             note(f"{path}: {old} is called {RENAMED_OPTIONS[old]} now")
     for name, value in options.items():
         if isinstance(value, dict | list) and name not in defaults:
-            raise RequestError(f"{path}: there is no section {name!r}", "write options alone: model = 'resnet50'")
+            raise RequestError(
+                f"{path}: there is no option {name!r}", "it is a section: write options alone, model = 'resnet50'"
+            )
         if name not in defaults:
             near = did_you_mean(name, defaults)
             raise RequestError(f"{path}: there is no option {name!r}", near or f"there are: {', '.join(defaults)}")

@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from camcli.base.errors import NothingFoundError, RequestError, did_you_mean
 from camcli.engine import check_device_words
+from camcli.images.decode import parse_colour
 from camcli.images.find import find, suggest_path
 from camcli.images.formats import SkippedFiles
 from camcli.images.naming import output_name
@@ -52,12 +53,13 @@ def check_early(job: Job, formats: Sequence[str] = ()) -> None:
         RequestError: a model, a name of an option's value, a file or an input that the job names does not exist.
         NothingFoundError: there is no picture.
     """
-    check_name(job.model)
     for name in formats:
         OUTPUTS.find(name)
     if job.score != AUTO:
         SCORES.find(job.score)
     check_device_words(job.device)
+    check_name(job.model, by_listing=True)
+    parse_colour(job.background)
     check_method_options(job.method, job.options)
     _check_request(job)
     _check_files(job)
@@ -67,6 +69,8 @@ def check_early(job: Job, formats: Sequence[str] = ()) -> None:
 
 
 def _check_files(job: Job) -> None:
+    if job.root and not Path(job.root).is_dir():
+        raise RequestError(f"there is no folder {job.root!r}, which --root names", suggest_path(job.root))
     for name in FILE_OPTIONS:
         given = getattr(job, name)
         is_file = given and given != RANDOM_WEIGHTS and not (name == "region" and given.count(",") == 3)
@@ -96,6 +100,8 @@ def check_and_count(job: Job, unread: SkippedFiles) -> int | None:
 def _check_request(job: Job) -> None:
     if job.drop_others and not job.overwrite:
         raise RequestError("other jobs' results are to be dropped, and nothing overwritten", "say --overwrite too")
+    if not job.out:
+        raise RequestError("the output folder has an empty name", "name one: --out maps; the current one is --out .")
     if not job.inputs:
         raise RequestError("no pictures were named", "name files, folders, globs, @list.txt, or - for standard input")
     there = next(path for path in (Path(job.out), *Path(job.out).absolute().parents) if path.exists())
