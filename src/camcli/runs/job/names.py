@@ -1,11 +1,32 @@
-"""Names of methods' options, checked without importing a method."""
+"""Names in a job: of its model, device, formats, score and options of methods, checked without their libraries."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from camcli.base import signature
+from camcli.engine import check_device_words
 from camcli.methods import METHODS
+from camcli.models.check_name import check_name
+from camcli.outputs import OUTPUTS
+from camcli.runs.job.job import Job
+from camcli.targets import AUTO
+from camcli.targets.scores import SCORES
+
+
+def check_names(job: Job, formats: Sequence[str] = ()) -> None:
+    """Check the names in a job, and those of output formats.
+
+    Raises:
+        RequestError: there is nothing of such a name.
+    """
+    check_device_words(job.device)
+    check_name(job.model, by_listing=True)
+    for name in formats:
+        OUTPUTS.find(name)
+    if job.score != AUTO:
+        SCORES.find(job.score)
+    check_method_options(job.method, job.options)
 
 
 def check_method_options(methods: str, options: Sequence[str]) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from camcli.base.errors import NothingFoundError, RequestError, did_you_mean
-from camcli.engine import check_device_words
 from camcli.images.decode import parse_colour
 from camcli.images.find import find, suggest_path
 from camcli.images.formats import SkippedFiles
@@ -15,13 +14,9 @@ from camcli.images.naming import output_name
 from camcli.images.pages import expand_pages
 from camcli.images.source import PictureSource
 from camcli.models import RANDOM_WEIGHTS
-from camcli.models.check_name import check_name
-from camcli.outputs import COLORMAPS, OUTPUTS
+from camcli.outputs import COLORMAPS
 from camcli.runs.job.content import FILE_OPTIONS
 from camcli.runs.job.job import Job
-from camcli.runs.job.names import check_method_options
-from camcli.targets import AUTO
-from camcli.targets.scores import SCORES
 
 
 def find_sources(
@@ -42,25 +37,14 @@ def _find(job: Job, stdin: BinaryIO | None = None, unread: SkippedFiles | None =
     )
 
 
-def check_early(job: Job, formats: Sequence[str] = ()) -> None:
-    """Check a job as far as that goes without PyTorch, so that a typo is answered at once.
-
-    Args:
-        job: the job.
-        formats: names of output formats.
+def check_early(job: Job) -> None:
+    """Check a job's files and folders as far as that goes without PyTorch, so that a typo is answered at once.
 
     Raises:
-        RequestError: a model, a name of an option's value, a file or an input that the job names does not exist.
+        RequestError: a file or an input that the job names does not exist.
         NothingFoundError: there is no picture.
     """
-    for name in formats:
-        OUTPUTS.find(name)
-    if job.score != AUTO:
-        SCORES.find(job.score)
-    check_device_words(job.device)
-    check_name(job.model, by_listing=True)
     parse_colour(job.background)
-    check_method_options(job.method, job.options)
     _check_request(job)
     _check_files(job)
     sources = _find(job)
