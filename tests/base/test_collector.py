@@ -58,7 +58,7 @@ def test_where_nobody_paused_nothing_is_frozen():
     [
         ("layers", "timm:test_resnet"),
         ("layers", "timm:no_such_model"),
-        ("explain", "nowhere.jpg"),
+        ("explain", __file__, "-m", "nowhere.py:make"),
         ("methods", "gradcam"),
     ],
 )

@@ -39,7 +39,7 @@ def test_some_failed_ends_with_1_each_with_its_reason_the_rest_done(paint: Paint
     result = explain(tiny, "in")
     assert result.exit_code == 1
     assert "failed: in/[b].jpg: the file is empty\n" in result.stderr
-    assert "failed: in/c\\n.png: is not an image" in result.stderr
+    assert "failed: in/c\\n.png: is not an image: text, which begins 'no image'" in result.stderr
     assert "1 done, 2 failed in" in result.stderr
     assert files() == ["in/a.png.overlay.jpg"]
 

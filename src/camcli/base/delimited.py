@@ -80,4 +80,14 @@ def read_text(file: Path, what: str, hint: str = "") -> str:
     except OSError as error:
         raise RequestError(f"{what} cannot be read: {error.strerror}", hint) from error
     except UnicodeDecodeError as error:
-        raise RequestError(f"{what} is not UTF-8 text", hint) from error
+        advice = _describe_encoding(error.object)
+        raise RequestError(f"{what} is not UTF-8 text", "\n".join(filter(None, [advice, hint]))) from error
+
+
+def _describe_encoding(content: bytes) -> str:
+    """Return what to do about a file that is not UTF-8."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "it is UTF-16: save it as UTF-8, or: iconv -f utf-16 -t utf-8 FILE"
+    if b"\0" in content:
+        return "it is no text at all: is it the file that was meant?"
+    return "save it as UTF-8; if it is of Windows or Excel: iconv -f windows-1252 -t utf-8 FILE"

@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -120,8 +120,8 @@ def strip_arguments(docstring: str) -> str:
 
 
 @cache
-def _parse_functions(module: str) -> Mapping[str, tuple[str, ...]]:
-    """Return the positional parameters of a module's functions by name, read from the source without running it."""
+def _parse_functions(module: str) -> Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Return by name the positional and the keyword-only parameters of a module's functions, without running it."""
     found = importlib.util.find_spec(module)
     if found is None or not found.origin or not found.origin.endswith(".py"):
         return {}
@@ -130,12 +130,23 @@ def _parse_functions(module: str) -> Mapping[str, tuple[str, ...]]:
         for one in ast.parse(Path(found.origin).read_text(encoding="utf-8")).body
         if isinstance(one, ast.FunctionDef)
     ]
-    return {one.name: tuple(each.arg for each in [*one.args.posonlyargs, *one.args.args]) for one in functions}
+    return {
+        one.name: (
+            tuple(each.arg for each in [*one.args.posonlyargs, *one.args.args]),
+            tuple(each.arg for each in one.args.kwonlyargs),
+        )
+        for one in functions
+    }
 
 
 def read_positional_names(module: str, function: str) -> tuple[str, ...] | None:
     """Return a function's positional parameters without importing its module; None if its source is unavailable."""
-    return _parse_functions(module).get(function)
+    return _parse_functions(module).get(function, (None,))[0]
+
+
+def read_option_names(module: str, function: str) -> tuple[str, ...] | None:
+    """Return a function's options without importing its module; None if its source is unavailable."""
+    return _parse_functions(module).get(function, (None, None))[1]
 
 
 def parse_options(
@@ -154,6 +165,28 @@ def parse_options(
         RequestError: there is no such option, or it cannot have this value.
     """
     values: dict[str, dict[str, Any]] = {method: {} for method in options_by_method}
+    for owners, name, text in find_owners(words, options_by_method):
+        for one in owners:
+            try:
+                values[one][name] = options_by_method[one][name].parse(text)
+            except RequestError as error:
+                raise RequestError(f"{one}: {error.message}", error.hint) from None
+    return values
+
+
+def find_owners(
+    words: Sequence[str], names_by_method: Mapping[str, Collection[str]]
+) -> list[tuple[list[str], str, str]]:
+    """Return for each word the methods that have its option, the option's name, and its value as it is written.
+
+    Args:
+        words: each ``name=value``, or ``method.name=value`` for one of several methods.
+        names_by_method: names of options, for each method.
+
+    Raises:
+        RequestError: there is no such option.
+    """
+    found = []
     for word in words:
         left, equals, text = word.partition("=")
         if not equals or not left.strip():
@@ -161,21 +194,17 @@ def parse_options(
                 f"the option {word!r} is not name=value", "write -o samples=8; the folder for outputs is --out"
             )
         method, dot, name = left.strip().rpartition(".")
-        if dot and method not in options_by_method:
-            hint = did_you_mean(method, options_by_method) or f"methods of this run: {', '.join(options_by_method)}"
+        if dot and method not in names_by_method:
+            hint = did_you_mean(method, names_by_method) or f"methods of this run: {', '.join(names_by_method)}"
             raise RequestError(f"the option {word!r} is for the method {method!r}, which this run does not use", hint)
-        owners = [one for one in ([method] if dot else options_by_method) if name in options_by_method[one]]
+        owners = [one for one in ([method] if dot else names_by_method) if name in names_by_method[one]]
         if not owners:
-            raise _unknown_option_error(name, method, options_by_method)
-        for one in owners:
-            try:
-                values[one][name] = options_by_method[one][name].parse(text.strip())
-            except RequestError as error:
-                raise RequestError(f"{one}: {error.message}", error.hint) from None
-    return values
+            raise _unknown_option_error(name, method, names_by_method)
+        found.append((owners, name, text.strip()))
+    return found
 
 
-def _unknown_option_error(name: str, method: str, available: Mapping[str, Mapping[str, Option]]) -> RequestError:
+def _unknown_option_error(name: str, method: str, available: Mapping[str, Collection[str]]) -> RequestError:
     methods = [method] if method else list(available)
     names = sorted({option for one in methods for option in available[one]})
     hint = [did_you_mean(name, names), f"there are: {', '.join(names)}" if names else "there are none"]

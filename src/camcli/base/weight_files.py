@@ -127,7 +127,7 @@ def identify_file(path: Path) -> UnusableFile | None:
 
 def _is_onnx(start: bytes) -> bool:
     """Return whether a file begins like an ONNX model: version of the format, then producer."""
-    return start[0] == 8 and 1 <= start[1] < 32 and start[2] in (0x12, 0x1A, 0x22, 0x3A)
+    return len(start) > 3 and start[0] == 8 and 1 <= start[1] < 32 and start[2] in (0x12, 0x1A, 0x22, 0x3A)
 
 
 def _identify_text(start: bytes) -> UnusableFile | None:

@@ -11,9 +11,11 @@ from camcli.cli.layers import layers
 from camcli.cli.methods import methods
 from camcli.cli.models import models
 from camcli.cli.prompts import prompts
+from camcli.cli.usage import CommandGroup
 
 app = typer.Typer(
     name="camcli",
+    cls=CommandGroup,
     help="Explain vision models: heatmaps of what a model looks at, for one image or millions.",
     no_args_is_help=True,
     add_completion=True,

@@ -10,7 +10,7 @@ import typer
 from camcli.base.errors import RequestError
 from camcli.cli.console import Console, print_table
 from camcli.cli.exit import exit_codes
-from camcli.cli.loading import loading
+from camcli.cli.loading import check_job, loading
 from camcli.cli.options import CommonOptions, add_options, apply_common_options, build, split_words
 from camcli.cli.streams import get_standard_output
 from camcli.runs.channels import ChannelJob
@@ -79,6 +79,7 @@ def _parse_channels(given: Sequence[str]) -> tuple[int, ...]:
 
 
 def _rank(channel_job: ChannelJob, console: Console, as_json: bool) -> Counts:
+    check_job(channel_job.job)
     with loading(console, f"loading {channel_job.job.model}"):
         from camcli.runs.channels.run import ChannelRun
 

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
 from camcli.base.errors import CamcliError
-from camcli.cli.progress import FILE_WIDTH, NAME_WIDTH, BarReporter, FailureReporter, LineReporter, StatusColumn
+from camcli.cli.progress import (
+    FILE_WIDTH,
+    NAME_WIDTH,
+    SILENCE,
+    BarReporter,
+    FailureReporter,
+    LineReporter,
+    PassesProgress,
+    StatusColumn,
+    ticking,
+)
 from camcli.cli.streams import elide, get_standard_output, to_printable
 
 if TYPE_CHECKING:
@@ -84,9 +95,21 @@ class Console:
 
     @contextmanager
     def working(self, text: str) -> Iterator[None]:
-        """Show a spinner with a text while the block runs; nothing without a terminal."""
-        if self.quiet or not self._rich.is_terminal:
+        """Show a spinner with a text while the block runs; without a terminal a line every ten seconds."""
+        if self.quiet:
             yield
+            return
+        if not self._rich.is_terminal:
+            began = last = time.monotonic()
+
+            def tick() -> None:
+                nonlocal last
+                if (now := time.monotonic()) - last >= SILENCE:
+                    last = now
+                    self.say(f"{text}, {now - began:.0f} s so far")
+
+            with ticking(tick):
+                yield
             return
         with self._rich.status(Text(to_printable(text))):
             yield
@@ -97,14 +120,16 @@ class Console:
         if self.quiet:
             yield FailureReporter(self, counts)
         elif not self._rich.is_terminal:
-            yield LineReporter(self, counts, total)
+            reporter = LineReporter(self, counts, total)
+            with ticking(reporter.tick):
+                yield reporter
         else:
             columns = (
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=None, table_column=Column(ratio=1)),
                 StatusColumn(self._rich),
             )
-            with Progress(*columns, console=self._rich, transient=True, expand=True) as bar:
+            with PassesProgress(*columns, console=self._rich, transient=True, expand=True) as bar:
                 yield BarReporter(self, counts, total, bar)
 
     def print_summary(self, outcomes: Sequence[Outcome], counts: Counts, seconds: float, out: str) -> None:

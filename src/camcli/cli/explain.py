@@ -13,7 +13,7 @@ from camcli.base.errors import RequestError
 from camcli.cli.config import check_code, load_config
 from camcli.cli.console import MAX_LISTED, Console
 from camcli.cli.exit import exit_codes
-from camcli.cli.loading import loading
+from camcli.cli.loading import check_job, loading
 from camcli.cli.options import CommonOptions, add_options, apply_common_options, build
 from camcli.cli.streams import get_standard_output
 from camcli.models import BUNDLED_MODEL
@@ -107,6 +107,7 @@ def _check_old_recompute(inputs: Sequence[str], console: Console) -> None:
 
 def run_job(job: Job, console: Console, as_json: bool) -> Counts:
     """Run a job, and say on the console what comes of it."""
+    check_job(job, job.save)
     with loading(console, f"loading {job.model}"):
         from camcli.runs.explain.run import Run
 

@@ -7,6 +7,7 @@ import typer
 from camcli.cli.console import Console, print_table
 from camcli.cli.exit import exit_codes
 from camcli.cli.loading import loading
+from camcli.models.check_name import check_name
 
 
 def layers(
@@ -21,6 +22,7 @@ def layers(
     """Show a model's layers: type, output shape, layout, whether a map can be made there, and the default."""
     console = Console()
     with exit_codes(console, "nothing was to be written"):
+        check_name(model, by_listing=True)
         with loading(console, f"building {model}"):
             from camcli.runs.layers import list_layers
 

@@ -2,11 +2,21 @@
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from camcli.base import collector
 from camcli.cli.console import Console
+from camcli.runs.job.job import Job
+from camcli.runs.job.names import check_names
+
+
+def check_job(job: Job, formats: Sequence[str] = ()) -> None:
+    """Check a job, and names of output formats, as far as that goes without PyTorch: a typo is answered at once."""
+    check_names(job, formats)
+    from camcli.runs.record.preflight import check_early  # brings NumPy and Pillow
+
+    check_early(job)
 
 
 @contextmanager

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.cells import cell_len
 from rich.console import Console as RichConsole
+from rich.console import RenderableType
 from rich.progress import Progress, ProgressColumn, Task
 from rich.table import Column
 from rich.text import Text
 
+from camcli.base import passes
 from camcli.cli.streams import elide, to_printable
 
 if TYPE_CHECKING:
@@ -20,6 +24,11 @@ if TYPE_CHECKING:
 
 # Seconds between plain lines, without a terminal.
 LINE_INTERVAL = 5.0
+# Seconds without any line after which one comes all the same, while one image takes long; looked at every second.
+SILENCE = 9.0
+TICK = 1.0
+# Seconds that a method's loop over masks takes before a bar says how far it is.
+LONG_LOOP = 2.0
 # Images arrive batch by batch: one that arrives after a gap of this many seconds is the first of its batch.
 BATCH_GAP = 0.2
 # Seconds, from the first batch on, over which a rate is measured before it is shown.
@@ -90,7 +99,7 @@ class LineReporter(FailureReporter):
         super().__init__(console, counts)
         self.total = total
         self.pace = RateMeter()
-        self.last_line = time.monotonic()
+        self.began = self.last_line = time.monotonic()
 
     def add_picture(self, outcomes: Sequence[Outcome]) -> None:
         super().add_picture(outcomes)
@@ -100,6 +109,14 @@ class LineReporter(FailureReporter):
         if now - self.last_line >= LINE_INTERVAL:
             self.last_line = now
             self.console.say(self.format_line())
+
+    def tick(self) -> None:
+        """Print a line, from another thread, if there was none for long."""
+        now = time.monotonic()
+        if now - self.last_line >= SILENCE:
+            self.last_line = now
+            took = "" if self.pace.rate else f", {now - self.began:.0f} s so far"
+            self.console.say("; ".join([self.format_line() + took, *describe_passes(passes.list_running())]))
 
     def format_line(self) -> str:
         processed = self.counts.processed
@@ -140,6 +157,51 @@ class BarReporter(FailureReporter):
             return ""
         shown = elide(to_printable(outcomes[0].shown) if outcomes else "done before", width)
         return shown + " " * (width - cell_len(shown))
+
+
+class PassesProgress(Progress):
+    """Progress bar with a line below it on the masks of an image that takes long."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Return the bar, and the line where there is something to say."""
+        yield from super().get_renderables()
+        now = time.monotonic()
+        long = [one for one in passes.list_running() if now - one.began >= LONG_LOOP]
+        if long:
+            yield Text(elide("; ".join(describe_passes(long)), self.console.width), "cyan")
+
+
+def describe_passes(running: Sequence[passes.Passes]) -> list[str]:
+    """Describe how far methods are with the masks of their images: ``rise: 812/4000 masks, 62 s left for this image``.
+
+    Of several devices' loops the one that takes longest is described.
+    """
+    if not running:
+        return []
+    one = max(running, key=lambda one: one.estimate_seconds() or 0)
+    count = f"{one.done}/{one.total}" if one.total else f"{one.done}"
+    method = f"{to_printable(one.method)}: " if one.method else ""
+    left = one.estimate_seconds()
+    whose = "this image" if one.images == 1 else f"these {one.images} images"
+    return [f"{method}{count} {one.noun}" + (f", {left:.0f} s left for {whose}" if left is not None else "")]
+
+
+@contextmanager
+def ticking(call: Callable[[], object]) -> Iterator[None]:
+    """Call a function every second, in a thread of its own, while the block runs."""
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(TICK):
+            call()
+
+    thread = threading.Thread(target=run, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _fit_name_width(console: RichConsole) -> int:

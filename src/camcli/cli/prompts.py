@@ -8,7 +8,7 @@ import typer
 
 from camcli.cli.console import Console, print_table
 from camcli.cli.exit import exit_codes
-from camcli.cli.loading import loading
+from camcli.cli.loading import check_job, loading
 from camcli.cli.options import CommonOptions, add_options, apply_common_options, build
 from camcli.cli.streams import get_standard_output
 from camcli.images import describe_page
@@ -78,6 +78,7 @@ def prompts(**words: Any) -> None:
 
 
 def _compare(prompt_job: PromptJob, console: Console, as_json: bool) -> Counts:
+    check_job(prompt_job.job)
     with loading(console, f"loading {prompt_job.job.model}"):
         from camcli.runs.prompts.run import PromptRun
 

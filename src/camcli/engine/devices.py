@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from camcli.base.errors import RequestError
+from camcli.engine import check_device_combination
 
 ALL_GPUS = "cuda:all"
 # Decoding threads: in all where the CPU computes too, and for each GPU, which would otherwise wait for images.
@@ -29,10 +30,7 @@ def parse_devices(text: str) -> tuple[torch.device, ...]:
     here = _list_devices()
     gpus = [name for name in here if name.startswith("cuda")]
     words_in_turn = [word.strip() for word in text.split(",")]
-    if len(words_in_turn) > 1 and "auto" in words_in_turn:
-        raise RequestError(
-            f"--device {text} combines auto, which chooses one, with others", f"name each: {', '.join(here)}"
-        )
+    check_device_combination(text, here)
     names: list[str] = []
     for word in words_in_turn:
         if word == "auto":
@@ -44,8 +42,7 @@ def parse_devices(text: str) -> tuple[torch.device, ...]:
         elif word in here:
             names.append(word)
         else:
-            known = ["auto", *here, *([ALL_GPUS] if len(gpus) > 1 else [])]
-            raise RequestError(f"there is no device {word!r} here", f"there are: {', '.join(known)}")
+            raise _make_missing_error(word, here, ["auto", *here, *([ALL_GPUS] if len(gpus) > 1 else [])])
     found = tuple(map(torch.device, names))
     if len({one.type for one in found}) > 1:
         raise RequestError(
@@ -56,6 +53,52 @@ def parse_devices(text: str) -> tuple[torch.device, ...]:
     if len(found) > 1 and found[0].type == "mps":
         raise RequestError(f"--device {text} names mps several times, and there is only one", "name it once")
     return found
+
+
+def _make_missing_error(word: str, here: Sequence[str], known: Sequence[str]) -> RequestError:
+    """Return the error for a device that is not here, with the reason where it can be found."""
+    there = f"there are: {', '.join(known)}"
+    folded = word.casefold()
+    if word.isdigit() and f"cuda:{word}" in here:
+        return RequestError(f"there is no device {word!r}", f"{there}\ndid you mean 'cuda:{word}'?")
+    wants_gpu = folded in ("gpu", "nvidia", "rocm") or folded.startswith(("cuda", "gpu:")) or word.isdigit()
+    reason, hint = "", ""
+    if wants_gpu and "cuda:0" in here:
+        return RequestError(f"there is no device {word!r} here", f"{there}\na GPU is named cuda, cuda:0, ...")
+    if wants_gpu:
+        reason, hint = find_cuda_problem()
+    elif folded in ("mps", "metal"):
+        reason = "PyTorch has no Metal here, which takes a Mac with Apple silicon and macOS 14 or later"
+    said = f": {reason}" if reason else ""
+    return RequestError(f"there is no device {word!r} here{said}", "\n".join(filter(None, [there, hint])))
+
+
+def find_cuda_problem() -> tuple[str, str]:
+    """Return why there is no GPU for PyTorch, and what to do."""
+    if torch.version.cuda is None and getattr(torch.version, "hip", None) is None:
+        return (
+            f"this PyTorch ({torch.__version__}) is built for the CPU only",
+            "install a build for GPUs, as https://pytorch.org/get-started/locally says, or leave --device out",
+        )
+    for variable in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        if (visible := os.environ.get(variable)) is not None and visible.strip() in ("", "-1", "NoDevFiles"):
+            return (f"{variable} is {visible!r}, which hides all GPUs", f"unset {variable}, or name one: {variable}=0")
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "no nvidia driver" in text.lower():
+            return (
+                "no NVIDIA driver is found",
+                "install one, and see that nvidia-smi lists the GPU; a container needs docker run --gpus all",
+            )
+        if "driver" in text.lower() and "too old" in text.lower():
+            return (
+                f"the NVIDIA driver is too old for this PyTorch, which is built for CUDA {torch.version.cuda}",
+                "update the driver, or install PyTorch for an older CUDA",
+            )
+        return f"PyTorch cannot use one: {text}", "does nvidia-smi list a GPU?"
+    return "PyTorch finds a driver and no GPU", "does nvidia-smi list one? is CUDA_VISIBLE_DEVICES set?"
 
 
 def _list_devices() -> list[str]:

@@ -10,10 +10,11 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageColor, UnidentifiedImageError
 
+from camcli.base import weight_files
 from camcli.base.errors import PictureError, RequestError
 from camcli.images import jpeg, opening
 from camcli.images.depth import read_depth, to_eight_bits, to_unit_values
-from camcli.images.formats import FORMATS
+from camcli.images.formats import FORMATS, explain_unreadable, suffix_of
 from camcli.images.frames import seek_page
 from camcli.images.source import ByteStream
 
@@ -125,7 +126,7 @@ def decode_reduced(
     except PictureError:
         raise
     except Exception as error:
-        raise _as_picture_error(error) from error
+        raise _as_picture_error(error, path) from error
 
 
 def _decode_file(
@@ -259,16 +260,27 @@ def _reduce_jpeg(image: Image.Image, max_divisor: float) -> int:
     return parts if image.draft(None, (image.width // parts, image.height // parts)) else 1
 
 
-def _as_picture_error(error: Exception) -> PictureError:
+def _as_picture_error(error: Exception, path: Path | None = None) -> PictureError:
     """Turn any decoder error into a PictureError: a damaged file can raise anything, and must not end the run."""
     if isinstance(error, UnidentifiedImageError):
-        formats = f"formats: {', '.join(FORMATS)}"
-        return PictureError("is not an image that can be read, or an incomplete one", formats)
+        return _describe_unidentified(path)
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return PictureError(f"is too large: {error}")
     if isinstance(error, MemoryError):
         return PictureError("does not fit into memory")
     return PictureError(_describe_error(error))
+
+
+def _describe_unidentified(path: Path | None) -> PictureError:
+    """Return the error for a file in none of the formats, by its suffix, or by its first bytes."""
+    way = explain_unreadable(path.name) if path else ""
+    if path and way:
+        return PictureError(f"{suffix_of(path.name)} files are not read", way)
+    other = weight_files.identify_file(path) if path else None
+    if other and not other.description.startswith("an image ("):
+        return PictureError(f"is not an image: {other.description}")
+    formats = f"formats: {', '.join(FORMATS)}"
+    return PictureError("is not an image that can be read, or an incomplete one", formats)
 
 
 def _check_file(path: Path) -> None:
@@ -303,7 +315,7 @@ def _describe_error(error: Exception) -> str:
 
 
 def to_rgb(image: Image.Image, behind: tuple[int, int, int]) -> Image.Image:
-    """Convert a picture to RGB, with the colour ``behind`` where it is transparent."""
+    """Convert an image to RGB, with the colour ``behind`` where it is transparent."""
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
     canvas = Image.new("RGBA", image.size, behind)

@@ -19,7 +19,7 @@ from camcli.base.errors import RequestError, did_you_mean
 from camcli.images import BY_FOLDER
 from camcli.images.decode import T
 from camcli.images.formats import SUFFIXES, SkippedFiles, suffix_of
-from camcli.images.name_stream import read_entries
+from camcli.images.name_stream import is_image, peek, read_entries
 from camcli.images.own_outputs import WrittenFiles
 from camcli.images.roots import Roots
 from camcli.images.source import PAUSE, ByteStream, PictureSource
@@ -133,7 +133,9 @@ class _Search:
     def expand_input(self, given: str, stdin: ByteStream | None) -> Iterator[PictureSource]:
         """Return the images of one input; raise before returning if there can be none."""
         if given == "-":
-            return self.read_names(stdin or sys.stdin.buffer)
+            stream = stdin or sys.stdin.buffer
+            _check_names(peek(stream), "standard input")
+            return self.read_names(stream, "standard input")
         if given.startswith("@"):
             return self.open_list(given[1:])
         if os.path.lexists(given):
@@ -179,8 +181,8 @@ class _Search:
         try:
             if stat.S_ISFIFO(os.stat(path).st_mode):  # such as a shell's <(...); lists are read twice, first to count
                 raise RequestError(f"the list {path!r} is a pipe, which can be read only once", "pipe the names into -")
-            with Path(path).open("rb"):
-                pass
+            with Path(path).open("rb") as file:
+                _check_names(file.read(16), f"the list {path!r}", f"an image is named without @: {path}")
         except FileNotFoundError:
             raise _missing_error(path, "list", "an image whose name begins with @ is given as ./@name") from None
         except OSError as error:
@@ -189,13 +191,17 @@ class _Search:
 
     def read_list(self, path: str) -> Iterator[PictureSource]:
         with Path(path).open("rb") as file:
-            yield from self.read_names(file)
+            yield from self.read_names(file, f"the list {path!r}")
 
-    def read_names(self, stream: ByteStream) -> Iterator[PictureSource]:
+    def read_names(self, stream: ByteStream, what: str) -> Iterator[PictureSource]:
+        began = False
         for entry in read_entries(stream, b"\0" if self.null_separated else b"\n"):
             if entry is None:
                 yield PAUSE
                 continue
+            if not began:
+                _check_names(entry, what)
+                began = True
             path = os.fsdecode(entry)
             if os.path.lexists(path):
                 error = "is the output folder" if self.is_own_out(path) else ""
@@ -348,14 +354,19 @@ def _describe_error(error: OSError) -> str:
     return f"the folder cannot be read: {error.strerror or error}"
 
 
+def _check_names(start: bytes, what: str, hint: str = "save it and name the file: camcli explain photo.jpg") -> None:
+    if is_image(start):
+        raise RequestError(f"{what} holds an image, and is to hold names of images, one a line", hint)
+
+
 def _check_not_weights(given: str) -> None:
     other = weight_files.identify_non_picture(given)
     if other:
         raise RequestError(f"the input {given!r} is {other.description}", other.hint)
 
 
-def _missing_error(given: str, what: str = "file or folder", hint: str = "") -> RequestError:
-    """Return the error for a missing path, with suggestions for the first part that does not exist."""
+def suggest_path(given: str) -> str:
+    """Return a line that suggests names like the first part of a missing path that does not exist; may be empty."""
     folder, name = os.path.split(os.path.normpath(given))
     while folder and not os.path.isdir(folder) and folder != os.path.dirname(folder):
         folder, name = os.path.split(folder)
@@ -363,5 +374,11 @@ def _missing_error(given: str, what: str = "file or folder", hint: str = "") -> 
         near = did_you_mean(name, os.listdir(folder or "."))
     except OSError:
         near = ""
-    where = f"in {folder!r}: {near}" if folder and near else near
+    return f"in {folder!r}: {near}" if folder and near else near
+
+
+def _missing_error(given: str, what: str = "file or folder", hint: str = "") -> RequestError:
+    where = suggest_path(given)
+    if re.match(r"\w+://", given):
+        return RequestError(f"{given!r} is an address, and camcli reads files", "fetch it first: curl -O " + given)
     return RequestError(f"there is no {what} {given!r}", "\n".join(filter(None, [where, hint])))

@@ -26,10 +26,25 @@ OTHER_SUFFIXES = {
     *(".bpg", ".dds", ".exr", ".fit", ".fits", ".flif", ".hdr", ".icns", ".ico", ".jls", ".jxl", ".jxr", ".pcx"),
     *(".pfm", ".psb", ".psd", ".qoi", ".ras", ".rgb", ".sgi", ".tga", ".wdp", ".xcf", ".jng", ".mng", ".wbmp"),
 }
+DRAWINGS = {".svg", ".svgz", ".eps", ".ps", ".ai", ".cdr", ".emf", ".wmf", ".dxf"}
+DOCUMENTS = {".pdf", ".djvu", ".djv", ".xps"}
+VIDEOS = {
+    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".mts", ".m2ts", ".3gp"),
+    *(".ogv", ".mxf", ".vob", ".y4m"),
+}
+VOLUMES = {".dcm", ".dicom", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd"}
+ARRAYS = {".npy"}
+OTHER_SUFFIXES -= VOLUMES
+# What to do about files that are not read, by their suffixes.
 HINTS = {
     "HEIC: pip install 'camcli-vision[heif]'": HEIF,
     "raw: develop it to TIFF or JPEG first": RAW,
     "AVIF and JPEG 2000: this build of Pillow lacks them": AVIF | JPEG_2000,
+    "drawings: export them to PNG first": DRAWINGS,
+    "documents: turn their pages into PNG first, as pdftoppm -png does": DOCUMENTS,
+    "videos: take frames out first: ffmpeg -i FILE frame%05d.png": VIDEOS,
+    "medical: write slices to 16-bit PNG or TIFF first": VOLUMES,
+    "arrays: save them as PNG or TIFF first": ARRAYS,
     "others: convert them to PNG or TIFF first": OTHER_SUFFIXES,
 }
 
@@ -58,7 +73,15 @@ UNREADABLE_SUFFIXES = set().union(*HINTS.values()) - SUFFIXES
 
 def suffix_of(name: str) -> str:
     """Return the suffix of a file name in lower case, with its dot."""
+    if name.endswith((".nii.gz", ".NII.GZ")):
+        return ".nii.gz"
     return os.path.splitext(name)[1].lower()  # noqa: PTH122  names may be any bytes
+
+
+def explain_unreadable(name: str) -> str:
+    """Return what to do about a file whose suffix is that of a format that is not read; empty for another."""
+    suffix = suffix_of(name)
+    return next((way for way, suffixes in HINTS.items() if suffix in suffixes - SUFFIXES), "")
 
 
 class SkippedFiles:

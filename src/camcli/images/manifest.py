@@ -133,7 +133,10 @@ class Manifest(Generic[T]):
             try:
                 found = [find(word) for word in words]
             except RequestError as error:
-                raise RequestError(f"{file}, line {line} ({picture!r}): {error.message}", error.hint) from None
+                hint = error.hint
+                if not turn and names.find(picture, f"line {line}") is None:
+                    hint = f"is it a row of titles? call its columns image and {column_type.noun}\n{hint}"
+                raise RequestError(f"{file}, line {line} ({picture!r}): {error.message}", hint) from None
             place = names.find(picture, f"line {line}")
             if place is not None:
                 self._values.setdefault(place, []).extend(found)

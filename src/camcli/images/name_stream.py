@@ -8,6 +8,19 @@ from typing import BinaryIO
 # Seconds without a name after which None is yielded.
 DEFAULT_TIMEOUT = 0.5
 BOM = b"\xef\xbb\xbf"
+# First bytes of image files: JPEG, PNG, GIF, TIFF.
+IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
+
+
+def is_image(start: bytes) -> bool:
+    """Return whether what should be names begins like a file of an image."""
+    return start.startswith(IMAGE_STARTS) or (start[:4] == b"RIFF" and b"WEBP" in start[:16]) or start[4:8] == b"ftyp"
+
+
+def peek(stream: BinaryIO | io.BufferedIOBase) -> bytes:
+    """Return the first bytes of a stream, if some are there already, and leave them in it."""
+    look = getattr(stream, "peek", None)
+    return look(16) if look and _wait_for_input(stream, 0.0) else b""
 
 
 def read_entries(

@@ -28,7 +28,7 @@ def output_name(path: str | Path, root: str | Path) -> str:
 
 
 def mark_name(name: str, path: str | Path) -> str:
-    """Return a picture's name with ``~`` and 12 hex digits of its path's SHA-256, where another has the name."""
+    """Return an image's name with ``~`` and 12 hex digits of its path's SHA-256, where another has the name."""
     mark = "~" + hashlib.sha256(os.fsencode(paths.absolute(path))).hexdigest()[:12]
     stem, suffix = os.path.splitext(name)  # noqa: PTH122  a name, no path
     return f"{stem}{mark}{suffix}"

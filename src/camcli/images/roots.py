@@ -1,4 +1,4 @@
-"""Folders that output names are relative to: the current one, and another for pictures outside it."""
+"""Folders that output names are relative to: the current one, and another for images outside it."""
 
 # Paths stay strings, as in the search.
 # ruff: noqa: PTH116, PTH118, PTH120
@@ -16,7 +16,7 @@ from camcli.images.naming import output_name
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """Folders that output names are relative to, so that no two pictures of a run share a name.
+    """Folders that output names are relative to, so that no two images of a run share a name.
 
     Attributes:
         inner: the folder named by ``--root``, or the current one; pictures below it are named by their path from there.
@@ -61,7 +61,7 @@ class Roots:
         return cls(inner, outer)
 
     def name(self, path: str) -> tuple[str, str]:
-        """Return a picture's output name, and the folder that it is relative to; empty if it is none of the two."""
+        """Return an image's output name, and the folder that it is relative to; empty if it is none of the two."""
         absolute = paths.absolute(path)
         if _is_inside(absolute, self.inner):
             return output_name(absolute, self.inner), self.inner

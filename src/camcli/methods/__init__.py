@@ -16,8 +16,10 @@ Three kinds have a form of their own:
 - ``product``: two rows multiplied at the input's resolution, the map ``(n, 3, H, W)``; no function of its own.
 """
 
+import re
 from dataclasses import dataclass
 
+from camcli.base.errors import RequestError, did_you_mean
 from camcli.base.registry import Registry, Row
 from camcli.base.signature import read_positional_names
 
@@ -127,6 +129,7 @@ class MethodRow(Row):
         fuse: name of the function in the same file that fuses the maps of several layers as in the paper.
         fit: for methods that can be fitted on several images together (``-o over=set``), name of the function in the
             same file that does so, from cells of the layer's output ``(m, c)`` to the signal ``basis``.
+        aliases: other libraries' names of the method, apart from spellings that :func:`fold_name` makes equal.
     """
 
     paper: str = ""
@@ -135,6 +138,75 @@ class MethodRow(Row):
     cost: str = ""
     fuse: str = ""
     fit: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+# Methods of other libraries that are not here: by folded name, what is nearest.
+HIDING = "occlusion or rise, which also hide parts of the image and watch the score"
+ON_THE_WAY = "integrated-gradients, which also shares the score's difference from a baseline among the pixels"
+RELEVANCE = "input-x-gradient; for transformers gae, which also follows relevance through attention"
+ABSENT = {
+    **dict.fromkeys(("lime", "limeimageexplainer", "kernelshap", "featureablation", "shapleyvaluesampling"), HIDING),
+    **dict.fromkeys(("featurepermutation", "extremalperturbation", "meaningfulperturbation", "drise"), HIDING),
+    **dict.fromkeys(("shap", "gradientshap", "gradshap", "deepshap", "deeplift", "deepliftshap"), ON_THE_WAY),
+    **dict.fromkeys(("expectedgradients", "xrai", "guidedig", "blurig", "layerintegratedgradients"), ON_THE_WAY),
+    **dict.fromkeys(("lrp", "epsilonlrp", "layerlrp", "attnlrp", "relevance", "relevancecam"), RELEVANCE),
+    **dict.fromkeys(("layergradientxactivation", "layergradxact"), "hirescam, gradient times activation, or layercam"),
+    **dict.fromkeys(("noisetunnel", "vargrad", "squaregrad"), "smoothgrad, the mean over noisy copies"),
+    **dict.fromkeys(("transformerattribution", "chefer", "beyondattention"), "gae, by the same authors"),
+    **dict.fromkeys(("groupcam", "cameras", "opticam", "polycam", "reciprocam"), "scorecam, layercam or ablation-cam"),
+    **dict.fromkeys(("tcav", "craft", "ace"), "dff, which also finds concepts"),
+}
+
+
+def fold_name(name: str) -> str:
+    """Return what is the same in ``GradCAMPlusPlus``, ``grad_cam_pp`` and ``gradcam++``: ``gradcampp``."""
+    return re.sub(r"plus_?plus|\+\+", "pp", re.sub(r"[-\s.]", "_", name.casefold())).replace("_", "")
+
+
+class MethodRegistry(Registry[MethodRow]):
+    """The methods, found also by the spellings and names that other libraries have for them."""
+
+    def find(self, name: str) -> MethodRow:
+        """Return the row of this name, in any spelling, or of an alias.
+
+        Raises:
+            RequestError: there is no such method; the hint names the nearest.
+        """
+        if found := self._find(name):
+            return found
+        folded = fold_name(name)
+        near = did_you_mean(name, self.names())
+        if folded in ABSENT:
+            near = f"nearest to it: {ABSENT[folded]}"
+        raise RequestError(
+            f"there is no method {name!r}",
+            "\n".join(filter(None, [near, f"there are: {', '.join(self.names())}", "what each is: camcli methods"])),
+        )
+
+    def _find(self, name: str) -> MethodRow | None:
+        folded = fold_name(name)
+        same = (row for row in self.rows if row.name == name)
+        alike = (row for row in self.rows if folded == fold_name(row.name) or folded in row.aliases)
+        return next(same, None) or next(alike, None)
+
+    def canonical_names(self, names: str) -> str:
+        """Return names joined by commas, each as its row is called; ``auto`` stays.
+
+        Raises:
+            RequestError: there is no such method, or none is named.
+        """
+        words = [word.strip() for word in names.split(",") if word.strip()]
+        if not words:
+            raise RequestError("no method is named", f"there are: {', '.join(self.names())}")
+        return ",".join(word if word == "auto" else self.find(word).name for word in words)
+
+    def canonical_option(self, option: str) -> str:
+        """Return ``method.name=value`` with the method as its row is called; anything else as it is."""
+        left, equals, value = option.partition("=")
+        method, dot, name = left.strip().rpartition(".")
+        row = self._find(method) if dot and equals else None
+        return f"{row.name}.{name}={value}" if row else option
 
 
 PLACES_BY_KIND = {"backprop": "input", "product": "layer and input"}
@@ -150,7 +222,7 @@ def works_at(row: MethodRow) -> str:
     return " and ".join(places) or "input"
 
 
-METHODS = Registry(
+METHODS = MethodRegistry(
     MethodRow,
     "camcli.methods",
     "method",
@@ -160,6 +232,7 @@ METHODS = Registry(
         "channels weighted by their mean gradient",
         "Selvaraju 2017, arXiv:1610.02391",
         cost="1 forward, 1 backward to the layer",
+        aliases=("layergradcam",),
     ),
     MethodRow(
         "gradient",
@@ -176,6 +249,7 @@ METHODS = Registry(
         caveat="guided backprop shows edges that hardly depend on the class or the weights: "
         "it fails the randomisation test of Adebayo et al. 2018, arXiv:1810.03292",
         cost="1 forward, 1 backward to the input",
+        aliases=("guidedbackpropagation", "gbp"),
     ),
     MethodRow(
         "product",
@@ -196,6 +270,7 @@ METHODS = Registry(
         "Abnar 2020, arXiv:2005.00928",
         caveat="attention rollout does not depend on the class: its map is the same for every class",
         cost="1 forward, 1 backward through the head",
+        aliases=("attentionrollout",),
     ),
     MethodRow(
         "attention",
@@ -203,6 +278,7 @@ METHODS = Registry(
         "positive attention times gradient, added up through all blocks",
         "Chefer 2021, arXiv:2103.15679",
         cost="1 forward, 1 backward to the first attention",
+        aliases=("genericattention", "genericattentionexplainability"),
     ),
     MethodRow(
         "attention",
@@ -211,6 +287,7 @@ METHODS = Registry(
         "Dosovitskiy 2021, arXiv:2010.11929",
         caveat="raw attention does not depend on the class, and shows one block of many",
         cost="1 forward, 1 backward through the head",
+        aliases=("rawattention", "lastattention"),
     ),
     MethodRow(
         "attention",
@@ -246,6 +323,7 @@ METHODS = Registry(
         "channels weighted by the class's weights in the head",
         "Zhou 2016, arXiv:1512.04150",
         cost="1 forward, 1 backward to the layer, 4 forwards of the part after the layer",
+        aliases=("classactivationmap", "classactivationmapping"),
     ),
     MethodRow(
         "gradient",
@@ -361,6 +439,7 @@ METHODS = Registry(
         cost="1 forward, 1 of the part after the layer for each concept; beforehand, 1 for each of up to 100 images",
         caveat="concepts do not depend on a class: a target has no effect",
         fit="dff_directions",
+        aliases=("deepfeaturefactorization", "deepfeaturefactorisation"),
     ),
     MethodRow(
         "activation",
@@ -377,6 +456,7 @@ METHODS = Registry(
         "no paper; uniform noise",
         cost="1 forward",
         caveat="it explains nothing: it is noise",
+        aliases=("randomcam",),
     ),
     MethodRow(
         "backprop",
@@ -386,6 +466,7 @@ METHODS = Registry(
         caveat="a deconvnet shows edges that hardly depend on the class or the weights (Nie et al. 2018, "
         "arXiv:1805.07039)",
         cost="1 forward, 1 backward to the input",
+        aliases=("deconvolution", "deconv"),
     ),
     MethodRow(
         "masking",
@@ -432,6 +513,7 @@ METHODS = Registry(
         "how much the score drops when a grey square hides a place",
         "Zeiler 2014, arXiv:1311.2901",
         cost="1 forward, and 1 for each place of the square (169)",
+        aliases=("occlusionsensitivity",),
     ),
     MethodRow(
         "masking",
@@ -446,6 +528,7 @@ METHODS = Registry(
         "magnitude of the input gradient, maximum over the colour channels",
         "Simonyan 2013, arXiv:1312.6034",
         cost="1 forward, 1 backward to the input",
+        aliases=("vanillagradient", "vanillagradients", "vanillasaliency", "gradient", "gradients"),
     ),
     MethodRow(
         "pixel",
@@ -453,6 +536,7 @@ METHODS = Registry(
         "input times gradient",
         "Shrikumar 2016, arXiv:1605.01713",
         cost="1 forward, 1 backward to the input",
+        aliases=("gradientxinput", "gradientinput", "inputtimesgradient", "inputxgrad", "gradxinput"),
     ),
     MethodRow(
         "pixel",
@@ -468,6 +552,7 @@ METHODS = Registry(
         "difference",
         "Sundararajan 2017, arXiv:1703.01365",
         cost="1 forward, and 50 with a backward to the input",
+        aliases=("ig", "integratedgradient", "intgrad"),
     ),
     MethodRow(
         "pixel",
@@ -475,5 +560,6 @@ METHODS = Registry(
         "input times gradient and every bias times its gradient, each rescaled, all summed",
         "Srinivas 2019, arXiv:1905.00780",
         cost="1 forward, 1 backward to the input",
+        aliases=("fullgradient",),
     ),
 )

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from camcli.base.errors import RequestError
+from camcli.base.passes import Counted
 from camcli.methods.activation import (
     first_component,
     flatten_cells,
@@ -155,7 +156,7 @@ def smooth_gradcam_plus_plus(
             yield images + sigma * torch.randn((1, *images.shape[1:]), generator=draw, device="cpu").to(images)
 
     first, second, third = (torch.zeros_like(act) for _ in range(3))
-    for _, grad in act_and_grad(noisy()):
+    for _, grad in act_and_grad(Counted(noisy(), samples)):
         first, second, third = first + grad, second + grad**2, third + grad**3
     total = act.sum((2, 3), keepdim=True)
     alpha = _infinite_to_nan(second / (2 * second + third * total)).where(first > 0, 0)

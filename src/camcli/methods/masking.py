@@ -8,6 +8,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from operator import length_hint
 from typing import Literal
 
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from camcli.base.passes import Counted
 from camcli.methods._options import check_above, check_at_least
 
 ScoreOf = Callable[[Iterable[Tensor]], Iterator[Tensor]]
@@ -175,7 +177,8 @@ def _weight_by_confidence(
     some = varied.any(0)
     act, varied = act[:, some], varied[:, some]
     variants = (masked(mask) for masked in rounds for mask in _make_masks(act, images, onto_input))
-    scores = score_of(itertools.chain([torch.zeros_like(images)], variants))
+    total = 1 + length_hint(rounds, count) * act.shape[1]
+    scores = score_of(Counted(itertools.chain([torch.zeros_like(images)], variants), total))
     blank = next(scores)
     increases = torch.stack([score - blank for score in scores], 1)
     increase = increases.reshape(len(act), -1, act.shape[1]).sum(1) / count
@@ -233,9 +236,8 @@ def ablation_cam(
     # A channel that is 0 already does not change the score.
     channels = (act != 0).any(3).any(2).any(0).nonzero().flatten().tolist()
     drop = act.new_zeros(act.shape[:2])
-    for channel, left in zip(
-        channels, score_from_layer(_ablate_channel(act, channel) for channel in channels), strict=True
-    ):
+    ablated = Counted((_ablate_channel(act, channel) for channel in channels), len(channels))
+    for channel, left in zip(channels, score_from_layer(ablated), strict=True):
         drop[:, channel] = score - left
     if per == "norm":
         norm = act.flatten(2).norm(dim=2)
@@ -284,7 +286,8 @@ def occlusion(
     down, across = (place_windows(side, window, stride) for side in size)
     places = list(itertools.product(down, across))
     total, count = images.new_zeros(len(images), *size), images.new_zeros(size)
-    for (top, left), hidden in zip(places, score_of(_occlude(images, places, window, value)), strict=True):
+    occluded = Counted(_occlude(images, places, window, value), len(places))
+    for (top, left), hidden in zip(places, score_of(occluded), strict=True):
         square = (..., slice(top, top + window), slice(left, left + window))
         total[square] += (score - hidden)[:, None, None]
         count[square] += 1
@@ -351,7 +354,7 @@ def rise(
     drawn, masks = itertools.tee(itertools.islice(_random_masks(images, cells, p, seed), samples))
     total = images.new_zeros(len(images), *images.shape[2:])
     opened, scores = torch.zeros_like(total), images.new_zeros(len(images), 1, 1)
-    for score, mask in zip(score_of(images * mask for mask in drawn), masks, strict=True):
+    for score, mask in zip(score_of(Counted((images * mask for mask in drawn), samples)), masks, strict=True):
         total += score[:, None, None] * mask[0]
         opened += mask[0]
         scores += score[:, None, None]

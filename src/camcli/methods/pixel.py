@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from camcli.base.passes import Counted
 from camcli.methods._options import check_at_least
 
 ScoreAndGrad = Callable[[Iterable[Tensor]], Iterator[tuple[Tensor, Tensor]]]
@@ -65,7 +66,7 @@ def smoothgrad(
     # All images of a batch share the noise, so that a map does not depend on the batch.
     noises = (torch.randn(1, *images.shape[1:], generator=source, device="cpu").to(images) for _ in range(samples))
     total = torch.zeros_like(images)
-    for _, grad in score_and_grad(images + std * noise for noise in noises):
+    for _, grad in score_and_grad(Counted((images + std * noise for noise in noises), samples)):
         total += grad
     return total / samples
 
@@ -96,7 +97,8 @@ def integrated_gradients(
     nodes, weights = _quadrature(rule, steps)
     difference = images - baseline
     total = torch.zeros_like(images)
-    for weight, (_, grad) in zip(weights, score_and_grad(baseline + node * difference for node in nodes), strict=True):
+    way = Counted((baseline + node * difference for node in nodes), len(nodes))
+    for weight, (_, grad) in zip(weights, score_and_grad(way), strict=True):
         total += weight * grad
     return difference * total
 

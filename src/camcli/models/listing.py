@@ -7,16 +7,20 @@ import importlib
 import re
 from typing import TYPE_CHECKING, cast
 
-from camcli.base import weight_files
-from camcli.base.errors import NothingFoundError, RequestError, did_you_mean, find_nearest
-from camcli.models import SOURCES
+from camcli.base.errors import NothingFoundError, did_you_mean
+from camcli.models import SOURCES, names_cache
+from camcli.models.check_name import (
+    SEARCH_ORDER,
+    TIMM_SCHEMES,
+    check_is_no_file,
+    check_name,
+    make_unknown_error,
+)
 
 if TYPE_CHECKING:
     from camcli.models.spec import ModelSource
 
-SEARCH_ORDER = ("timm", "torchvision", "open_clip", "bundled")  # for a name without a source
 LIST_ORDER = ("bundled", "timm", "torchvision", "open_clip")
-TIMM_SCHEMES = ("hf-hub", "hf_hub", "local-dir")  # timm's own prefixes for models outside its registry
 
 
 def import_source(name: str) -> ModelSource:
@@ -41,48 +45,39 @@ def resolve(model: str) -> tuple[str, str]:
     Raises:
         RequestError: no source has that model (the hint names the nearest), or it is a weights file or a folder.
     """
+    check_name(model)
     if model.rpartition(":")[0].endswith(".py"):
         return "local", model
-    if model.endswith(".py"):
-        raise RequestError(f"{model!r} does not name the function that returns the model", f"name it: {model}:function")
     prefix, colon, name = model.partition(":")
     if not colon:
-        if weight_files.weight_suffix(model):
-            _check_is_no_file(model)
         return _search_sources(model)
     if prefix in TIMM_SCHEMES:
         return "timm", model
     if prefix in SOURCES.names():
         return prefix, name
-    from camcli.models import user_code as _importing
-
-    if name.isidentifier() and _importing.is_module(prefix):
-        return "local", model
-    known = [*SOURCES.names(), *TIMM_SCHEMES]
-    near = did_you_mean(prefix, known)
-    usage = "path/to/file.py:function and package.module:function"
-    raise RequestError(
-        f"{model!r} begins with {prefix!r}, which is neither a model source nor a module that can be imported from "
-        "here",
-        "\n".join(filter(None, (near, f"there are: {', '.join(known)}, and {usage}"))),
-    )
-
-
-def _check_is_no_file(name: str) -> None:
-    if other := weight_files.identify_non_model(name):
-        raise RequestError(f"the model {name!r} is {other.description}", other.hint)
+    return "local", model  # a module, as was checked
 
 
 def _search_sources(name: str) -> tuple[str, str]:
     for place in SEARCH_ORDER:
         if import_source(place).has(name):
             return place, name
-    _check_is_no_file(name)
-    known = {known: f"{place}:{known}" for place in reversed(SEARCH_ORDER) for known in _known_names(place)}
-    close = [known[near] for near in find_nearest(name, known)]
-    hint = f"did you mean {' or '.join(close)}?\n" if close else ""
-    raise RequestError(
-        f"there is no model {name!r} in {', '.join(SEARCH_ORDER)}", hint + "list them: camcli models [PATTERN]"
+    check_is_no_file(name)
+    raise make_unknown_error(name, list_all())
+
+
+def list_all() -> list[str]:
+    """Return the full names of all models, and leave them in the cache of names."""
+    known = [f"{place}:{name}" for place in LIST_ORDER for name in import_source(place).names()]
+    write_names(known)
+    return known
+
+
+def write_names(known: list[str]) -> None:
+    """Leave the full names of all models in the cache, with those that the libraries take and do not list."""
+    names_cache.write_names(known)
+    names_cache.write_unlisted(
+        {place: getattr(import_source(place), "list_unlisted", list[str])() for place in SEARCH_ORDER}
     )
 
 
@@ -105,22 +100,24 @@ def find_models(pattern: str = "", only_cached: bool = False) -> list[tuple[str,
     Raises:
         NothingFoundError: no model matches.
     """
-    found = []
+    found, known = [], []
     for place in LIST_ORDER:
         there = import_source(place)
         for name in there.names():
             full = f"{place}:{name}"
+            known.append(full)
             if not _matches(pattern, name) and not _matches(pattern, full):
                 continue
             at_hand = there.cached(name)
             if at_hand or not only_cached:
                 found.append((full, at_hand))
+    write_names(known)
     if not found:
         names = {name for place in LIST_ORDER for name in _known_names(place)}
         of = f" like {pattern!r}" if pattern else ""
         raise NothingFoundError(
             f"there is no model{of}" + (" with weights on this machine" if only_cached else ""),
-            did_you_mean(pattern, names),
+            did_you_mean(pattern, names) or "all of them: camcli models",
         )
     return found
 

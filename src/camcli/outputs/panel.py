@@ -94,7 +94,7 @@ def _fit_window(low: float, high: float, length: int, longest: int) -> tuple[int
 
 
 def draw_tiles(picture: Picture, explanation: Explanation, style: Style) -> Iterator[_PanelTile]:
-    """Draw the pictures that stand side by side, with their captions."""
+    """Draw the images that stand side by side, with their captions."""
     height, width = _find_tile_size(*picture.pixels.shape[:2])
     pixels = np.asarray(Image.fromarray(picture.pixels).resize((width, height), Image.Resampling.BICUBIC))
     view = picture.view.scale(height, width)
@@ -159,7 +159,7 @@ def describe_scale(map: np.ndarray, style: Style) -> str:
 
 
 def heading(explanation: Explanation) -> list[_Line]:
-    """Return the lines above the pictures: what is explained, and its numbers."""
+    """Return the lines above the images: what is explained, and its numbers."""
     if explanation.concepts:
         held = f"they make up {explanation.score:.0%} of the layer's activations"
         return [(TITLE, BLACK, explanation.label), (TEXT, GREY, held)]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from camcli.base.errors import RequestError
+from camcli.base.errors import RequestError, did_you_mean
 from camcli.base.registry import Registry, Row
 
 if TYPE_CHECKING:
@@ -144,8 +144,21 @@ def parse_target(word: str) -> tuple[str, str]:
 
 def _resolve_one(word: str, network: Network) -> TargetRule:
     row, argument = parse_target(word)
-    rule: TargetRule = TARGETS.load(row)(argument, network)
+    try:
+        rule: TargetRule = TARGETS.load(row)(argument, network)
+    except RequestError as error:
+        kind = _suggest_kind(word) if row == "class" else ""
+        if not kind:
+            raise
+        raise RequestError(error.message, f"{kind}\n{error.hint}") from None
     return rule
+
+
+def _suggest_kind(word: str) -> str:
+    """Return a line that suggests another kind of target for what is no class; empty if none is similar."""
+    if match := re.fullmatch(r"top\W?([0-9]+)", word, re.IGNORECASE):
+        return f"did you mean 'top:{match[1]}'?"
+    return did_you_mean(word, ("predicted", "folder", "channels:top:5"))
 
 
 # Value of the options for target, score and method that stands for a default chosen by the model.

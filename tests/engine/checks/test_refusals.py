@@ -175,8 +175,8 @@ def test_a_layer_means_nothing_to_a_method_at_the_input():
 
 
 def test_unknown_methods_are_answered_with_the_nearest():
-    with pytest.raises(RequestError, match="there is no method 'grad-cam'") as caught:
-        Explainer(Small(), method="grad-cam")
+    with pytest.raises(RequestError, match="there is no method 'gradcm'") as caught:
+        Explainer(Small(), method="gradcm")
     assert "did you mean 'gradcam'" in caught.value.hint
 
 

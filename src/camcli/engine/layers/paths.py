@@ -149,8 +149,10 @@ def _no_such_step(model: nn.Module, path: str, parents: list[str], step: str) ->
             f"the layer {path!r} does not exist: {where} has no submodules, so no {step!r}", f"use {parent!r} itself"
         )
     whole = [name for name, _ in model.named_modules() if name]
+    behind = path.partition(".")[2]  # of a wrapper's prefix, such as `model.` or `module.`
+    prefixed = re.split(r"[.\[]", behind)[0] in names and path.partition(".")[0] == step
     hints = [
-        did_you_mean(step.strip("[]"), names) or did_you_mean(path, whole),
+        f"did you mean {behind!r}?" if prefixed else did_you_mean(step.strip("[]"), names) or did_you_mean(path, whole),
         f"{where} has {len(names)}: {_shorten(names)}",
     ]
     return RequestError(f"the layer {path!r} does not exist: {where} has no {step!r}", "\n".join(filter(None, hints)))

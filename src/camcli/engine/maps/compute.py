@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from camcli.base.errors import CamcliError, PictureError, RequestError
+from camcli.base.passes import naming
 from camcli.engine.forward import Forward, Plan
 from camcli.engine.maps.fuse import CONTRIBUTIONS_KEY, MapsByMethod, eigen_smooth, split_by_channel
 from camcli.engine.maps.method import BoundMethod
@@ -128,11 +129,12 @@ def compute_maps_by_method(setup: Setup, signals: Signals, is_single: bool) -> M
 
 def compute_map(setup: Setup, method: BoundMethod, signals: Signals, layer: str) -> Tensor:
     """Compute one method's maps at one layer, or their channels' parts if the setup wants those."""
-    if setup.eigen_smooth:
-        return eigen_smooth(method.row.name, method.formulas, signals, layer)
-    if setup.top_channels:
-        return split_by_channel(method.row.name, method.formulas, signals, layer)
-    return method(signals, layer)
+    with naming(method.row.name):
+        if setup.eigen_smooth:
+            return eigen_smooth(method.row.name, method.formulas, signals, layer)
+        if setup.top_channels:
+            return split_by_channel(method.row.name, method.formulas, signals, layer)
+        return method(signals, layer)
 
 
 def make_total_signals(setup: Setup, plan: Plan, forward: Forward) -> Signals:

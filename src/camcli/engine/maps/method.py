@@ -175,7 +175,7 @@ def bind_methods(
     names = list(dict.fromkeys(auto if name == AUTO else name for name in given))
     if not names:
         raise RequestError("no method is named", f"there are: {', '.join(METHODS.names())}")
-    rows = [METHODS.find(name) for name in names]
+    rows = list(dict.fromkeys(METHODS.find(name) for name in names))
     if isinstance(options, Mapping):
         options = [f"{name}={signature.format_value(value)}" for name, value in options.items()]
     values = signature.parse_options(options, {row.name: read_method_options(row) for row in rows})

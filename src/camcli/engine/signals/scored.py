@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from camcli.base.errors import PictureError
+from camcli.base.passes import counting
 from camcli.engine.forward import Forward, Plan, Runner, compute_gradients
 from camcli.engine.hooks.attention import Attention
 from camcli.engine.hooks.tensors import at_least_float32
@@ -108,11 +109,13 @@ class ScoredForward:
         """Pass the network the features of the explained images while the block runs it on variants of these."""
         return self.runner.extra_inputs.restricted_to(self.rows)
 
-    def batch_variants(self, variants: Iterable[Tensor], rows: int) -> Iterator[Tensor]:
+    def batch_variants(self, variants: Iterable[Tensor], rows: int, noun: str = "masks") -> Iterator[Tensor]:
         """Batch variants ``(n, ...)`` of all images, as many as fit, those of the first image first."""
         like, source = self.forward.images, iter(variants)
-        while some := list(islice(source, max(1, rows // len(self.rows)))):
-            yield torch.stack(some, 1).flatten(0, 1).detach().to(like.device, like.dtype)
+        with counting(variants, noun, len(self.rows)) as passes:
+            while some := list(islice(source, max(1, rows // len(self.rows)))):
+                yield torch.stack(some, 1).flatten(0, 1).detach().to(like.device, like.dtype)
+                passes.done += len(some)
 
     def split_variants(self, values: Tensor) -> Iterator[Tensor]:
         """Split the values of a batch of variants into variants: each ``(n, ...)``."""

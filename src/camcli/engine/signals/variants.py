@@ -39,7 +39,7 @@ def score_and_grad(scored: ScoredForward) -> ComputeVariantPairs:
     runner = scored.runner
 
     def score_and_grad(variants: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        for images in _batch_images(scored, variants):
+        for images in _batch_images(scored, variants, "samples"):
             images.requires_grad_()
             with (
                 torch.enable_grad(),
@@ -59,7 +59,7 @@ def act_and_grad(scored: ScoredForward, layer: str) -> ComputeVariantPairs:
     module = {layer: runner.module.get_submodule(layer)}
 
     def act_and_grad(variants: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        for images in _batch_images(scored, variants):
+        for images in _batch_images(scored, variants, "samples"):
             with torch.enable_grad(), scored.restricting_extras():
                 capturing = capture_activations(module, runner.call, runner.tensor_indices)
                 with checkpointed(scored.plan.checkpointed_modules, nullcontext), capturing as activations:
@@ -104,9 +104,9 @@ def _make_score_from_layer(
     return score_variant_cells
 
 
-def _batch_images(scored: ScoredForward, variants: Iterable[Tensor]) -> Iterator[Tensor]:
+def _batch_images(scored: ScoredForward, variants: Iterable[Tensor], noun: str = "masks") -> Iterator[Tensor]:
     """Batch variants of the images, ``batch_size`` at once, in the network's fastest memory format."""
-    return map(scored.runner.to_fast_layout, scored.batch_variants(variants, scored.runner.batch_size))
+    return map(scored.runner.to_fast_layout, scored.batch_variants(variants, scored.runner.batch_size, noun))
 
 
 def _read_scores(scored: ScoredForward, images: Tensor, output: Any) -> Tensor:

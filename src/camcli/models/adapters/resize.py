@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from camcli.base.errors import RequestError
-from camcli.engine.devices import reference_tensor
+from camcli.engine.devices import is_out_of_memory, reference_tensor
 
 SAME_PATCH_COUNT = (
     "it would have as many patches in another grid, and its position embeddings would not be interpolated"
@@ -93,5 +93,7 @@ def _check_not_tied(module: nn.Module, native_size: tuple[int, int], size: tuple
 
 
 def _summarize_error(error: Exception) -> str:
+    if is_out_of_memory(error):
+        return "there is not enough memory for that"
     lines = str(error).strip().splitlines()
     return lines[0] if lines else f"{type(error).__name__} in {traceback.extract_tb(error.__traceback__)[-1].name}()"

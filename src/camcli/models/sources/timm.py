@@ -11,6 +11,7 @@ from camcli.engine.layers.layout import scale_grid
 from camcli.engine.network import Network
 from camcli.models import PoolOption
 from camcli.models.adapters import headless
+from camcli.models.sources import timm_weights
 from camcli.models.sources.timm_config import (
     count_prefix_tokens,
     find_patch_grid,
@@ -39,6 +40,11 @@ RANDOM_CLASSES = 10
 def names() -> list[str]:
     """List every architecture with each of its tags; those without weights by their bare name."""
     return list_names()
+
+
+def list_unlisted() -> list[str]:
+    """List the architectures that can be loaded and are not listed, such as retired ones."""
+    return timm_weights.list_unlisted()
 
 
 def has(name: str) -> bool:

@@ -49,6 +49,12 @@ def list_names() -> list[str]:
     return list(timm.list_models(include_tags=True))
 
 
+def list_unlisted() -> list[str]:
+    """List the architectures that are not listed, such as retired ones."""
+    listed = set(timm.list_models())
+    return [name for name in timm.models._registry._model_entrypoints if name not in listed]
+
+
 def is_known(name: str) -> bool:
     """Return whether timm has this architecture, whatever the tag."""
     return bool(timm.is_model(name.partition(".")[0])) if _is_registry_name(name) else False

@@ -47,6 +47,11 @@ def names() -> list[str]:
     return found
 
 
+def list_unlisted() -> list[str]:
+    """List the models that torchvision has and that are not listed, since they give no scores of classes."""
+    return list(torchvision.models.list_models())
+
+
 def has(name: str) -> bool:
     """Return whether torchvision has this model; the weights' name is checked by :func:`load`."""
     return name.partition("/")[0] in torchvision.models.list_models()

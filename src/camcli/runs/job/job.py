@@ -377,6 +377,9 @@ class Job:
             given = getattr(self, one.name)
             if str(one.type).startswith("tuple"):  # a list will do, and a string is not a list of its letters
                 object.__setattr__(self, one.name, (given,) if isinstance(given, str) else tuple(given))
+        # Under one name, however it was spelled, it is the same job.
+        object.__setattr__(self, "method", METHODS.canonical_names(self.method))
+        object.__setattr__(self, "options", tuple(map(METHODS.canonical_option, self.options)))
         check_options(self)
 
     @property

@@ -35,6 +35,10 @@ def read(path: Path, defaults: Mapping[str, Any], note: Callable[[str], object] 
         options = json.loads(text).get("job") if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise RequestError(f"the job file {str(path)!r} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RequestError(
+            f"the job file {str(path)!r} cannot be read: it is not UTF-8 text", "write TOML: model = 'resnet50'"
+        ) from error
     except (ValueError, AttributeError) as error:
         raise RequestError(
             f"the job file {str(path)!r} cannot be read: {error}", "write TOML: model = 'resnet50'"
@@ -46,6 +50,10 @@ def read(path: Path, defaults: Mapping[str, Any], note: Callable[[str], object] 
         if path.suffix != ".json":  # nobody needs to change what an earlier version wrote
             note(f"{path}: {old} is called {RENAMED_OPTIONS[old]} now")
     for name, value in options.items():
+        if isinstance(value, dict | list) and name not in defaults:
+            raise RequestError(
+                f"{path}: there is no option {name!r}", "it is a section: write options alone, model = 'resnet50'"
+            )
         if name not in defaults:
             near = did_you_mean(name, defaults)
             raise RequestError(f"{path}: there is no option {name!r}", near or f"there are: {', '.join(defaults)}")

@@ -8,12 +8,15 @@ from typing import BinaryIO
 
 from camcli.base.errors import NothingFoundError, RequestError, did_you_mean
 from camcli.base.paths import absolute
-from camcli.images.find import find
+from camcli.images.decode import parse_colour
+from camcli.images.find import find, suggest_path
 from camcli.images.formats import SkippedFiles
 from camcli.images.pages import expand_pages
 from camcli.images.roots import Roots
 from camcli.images.source import PictureSource
+from camcli.models import RANDOM_WEIGHTS
 from camcli.outputs import COLORMAPS
+from camcli.runs.job.content import FILE_OPTIONS
 from camcli.runs.job.folder_name import find_parent
 from camcli.runs.job.job import Job
 
@@ -22,7 +25,11 @@ def find_sources(
     job: Job, stdin: BinaryIO | None = None, unread: SkippedFiles | None = None
 ) -> Iterator[PictureSource]:
     """Find the images that a job names; its input ``-`` reads from ``stdin``, by default the process's own."""
-    sources = find(
+    return expand_pages(_find(job, stdin, unread), job.pages)
+
+
+def _find(job: Job, stdin: BinaryIO | None = None, unread: SkippedFiles | None = None) -> Iterator[PictureSource]:
+    return find(
         job.inputs,
         out=find_parent(job),
         stdin=stdin,
@@ -30,7 +37,31 @@ def find_sources(
         root=Path(job.root) if job.root else None,
         skipped=unread,
     )
-    return expand_pages(sources, job.pages)
+
+
+def check_early(job: Job) -> None:
+    """Check a job's files and folders as far as that goes without PyTorch, so that a typo is answered at once.
+
+    Raises:
+        RequestError: a file or an input that the job names does not exist.
+        NothingFoundError: there is no image.
+    """
+    parse_colour(job.background)
+    _check_request(job)
+    _check_files(job)
+    sources = _find(job)
+    if "-" not in job.inputs and next(sources, None) is None:
+        check_and_count(job, SkippedFiles())  # says why, with what was left out
+
+
+def _check_files(job: Job) -> None:
+    if job.root and not Path(job.root).is_dir():
+        raise RequestError(f"there is no folder {job.root!r}, which --root names", suggest_path(job.root))
+    for name in FILE_OPTIONS:
+        given = getattr(job, name)
+        is_file = given and given != RANDOM_WEIGHTS and not (name == "region" and given.count(",") == 3)
+        if is_file and not Path(given).exists():
+            raise RequestError(f"there is no file {given!r}, which --{name} names", suggest_path(given))
 
 
 def check_and_count(job: Job, unread: SkippedFiles) -> int | None:
@@ -44,6 +75,15 @@ def check_and_count(job: Job, unread: SkippedFiles) -> int | None:
         RequestError: it names no images, its output folder is not a folder, or there is no such colour map.
         NothingFoundError: there is no image.
     """
+    _check_request(job)
+    total = None if "-" in job.inputs else sum(1 for _ in find_sources(job, unread=unread))
+    if total == 0:
+        beside = f"; {words}" if (words := unread.describe()) else ""
+        raise NothingFoundError(f"there is no image in {', '.join(job.inputs)}{beside}")
+    return total
+
+
+def _check_request(job: Job) -> None:
     if job.drop_others and not job.overwrite:
         raise RequestError("--drop-others has no effect without --overwrite", "add --overwrite")
     if not job.inputs:
@@ -57,11 +97,6 @@ def check_and_count(job: Job, unread: SkippedFiles) -> int | None:
     if job.colormap not in COLORMAPS:
         hint = did_you_mean(job.colormap, COLORMAPS) or f"there are: {', '.join(COLORMAPS)}"
         raise RequestError(f"there is no colour map {job.colormap!r}", hint)
-    total = None if "-" in job.inputs else sum(1 for _ in find_sources(job, unread=unread))
-    if total == 0:
-        beside = f"; {words}" if (words := unread.describe()) else ""
-        raise NothingFoundError(f"there is no image in {', '.join(job.inputs)}{beside}")
-    return total
 
 
 def check_output_folder(job: Job) -> None:
