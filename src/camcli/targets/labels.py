@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -215,6 +215,20 @@ def read(path: Path) -> Labels:
         RequestError: the file cannot be read, or does not give every class one name.
     """
     return _split_wordnet(class_list.read(path))
+
+
+def as_labels(given: Labels | Sequence[str]) -> Labels:
+    """Return the names of classes as labels.
+
+    Raises:
+        RequestError: they are no list of strings.
+    """
+    if isinstance(given, Labels):
+        return given
+    if isinstance(given, Sequence) and not isinstance(given, str) and all(isinstance(label, str) for label in given):
+        return Labels(tuple(given))
+    what = f"{type(given).__name__}" if isinstance(given, str) or not isinstance(given, Sequence) else "list of others"
+    raise RequestError(f"the names of the classes are a {what}", "give a list of strings")
 
 
 def _split_wordnet(lines: list[str]) -> Labels:
