@@ -24,7 +24,7 @@ OLD_NAMES = {"open": "explainable_count"}
 
 
 @with_old_names(attributes=OLD_NAMES)
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Labels:
     """Names of classes, in the order of the model's scores.
 
@@ -52,6 +52,10 @@ class Labels:
     def numbered(cls, count: int, noun: Noun = "class") -> Labels:
         """Return placeholders for unknown names: ``class 0``, ``class 1``, ..."""
         return cls(tuple(f"{noun} {index}" for index in range(count)), noun=noun)
+
+    def __repr__(self) -> str:
+        first = ", ".join(map(repr, self.names[:3]))
+        return f"Labels({len(self)} {self.nouns}: {first}{', ...' if len(self) > 3 else ''})"
 
     @property
     def nouns(self) -> str:

@@ -18,8 +18,8 @@ PREPROCESS_USAGE = (
 )
 # Steps that turn an image into an RGB tensor with values in 0..1, by torchvision, timm and open_clip.
 CONVERSIONS = frozenset(
-    ("ToTensor", "MaybeToTensor", "PILToTensor", "ConvertImageDtype", "ToImage", "ToDtype")
-    + ("_convert_to_rgb", "MaybeConvertMode")
+    {"ToTensor", "MaybeToTensor", "PILToTensor", "ConvertImageDtype", "ToImage", "ToDtype"}
+    | {"_convert_to_rgb", "MaybeConvertMode"}
 )
 # Width and height of the images that a transform is tried on: upright, lying, square.
 TRIAL_SIZES = ((233, 321), (402, 260), (300, 300))

@@ -101,7 +101,9 @@ def prepare_module(model: Any, preprocess: Any = None, labels: str | Sequence[st
             )
         return name, model
     if not isinstance(model, nn.Module):
-        raise RequestError(f"model= is a {name}", "give a name such as 'resnet50', a torch.nn.Module or camcli.Network")
+        raise RequestError(
+            f"the model is of type {name}", "give a name such as 'resnet50', a torch.nn.Module or camcli.Network"
+        )
     if preprocess is None:
         if not getattr(model, "pretrained_cfg", None):
             raise RequestError(f"nothing says how images are prepared for this {name}", transforms.PREPROCESS_USAGE)

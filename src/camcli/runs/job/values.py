@@ -40,5 +40,5 @@ def _as_list(value: Any) -> list[Any]:
 
 def _to_word(value: Any) -> str:
     if isinstance(value, os.PathLike):
-        return os.fspath(value)
+        return str(os.fspath(value))
     return str(value.tolist() if hasattr(value, "tolist") else value)
