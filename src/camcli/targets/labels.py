@@ -19,6 +19,11 @@ Noun = Literal["class", "channel", "prompt"]
 PLURALS: dict[Noun, str] = {"class": "classes", "channel": "channels", "prompt": "prompts"}
 
 
+def _describe(labels: Labels) -> str:
+    first = ", ".join(map(repr, labels.names[:3]))
+    return f"Labels({len(labels)} {labels.nouns}: {first}{', ...' if len(labels) > 3 else ''})"
+
+
 # Names of the last release.
 OLD_NAMES = {"open": "explainable_count"}
 
@@ -53,9 +58,7 @@ class Labels:
         """Return placeholders for unknown names: ``class 0``, ``class 1``, ..."""
         return cls(tuple(f"{noun} {index}" for index in range(count)), noun=noun)
 
-    def __repr__(self) -> str:
-        first = ", ".join(map(repr, self.names[:3]))
-        return f"Labels({len(self)} {self.nouns}: {first}{', ...' if len(self) > 3 else ''})"
+    __repr__ = _describe
 
     @property
     def nouns(self) -> str:

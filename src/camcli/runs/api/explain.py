@@ -101,7 +101,7 @@ def explain(
     given = {name: value for name, value in options.items() if value is not None}
     if (whole := _as_single(target, targets)) is not None:
         given["target"] = whole
-    if names_file(targets):
+    elif names_file(targets):
         given["targets"] = targets
     given["layers"] = _name_layers(model, one_of("layer", layer, "layers", layers))
     job = _make_job(given, model, named)
@@ -112,7 +112,8 @@ def explain(
 
     worker = Worker(job, iter_sources if known else None, loading=loading, recorded=False)
     _log_job(worker)
-    own_targets = OwnTargets(targets, several, worker) if targets is not None and "target" not in given else None
+    listed = targets is not None and not {"target", "targets"} & given.keys()
+    own_targets = OwnTargets(targets, several, worker) if listed else None
 
     def iter_items() -> Iterator[Item]:
         if own_targets:

@@ -117,11 +117,8 @@ class Worker:
         given = job.batch_size or (int(job.group) if job.group and job.group != BY_FOLDER else 0)
         preferred = given or default_batch_size(device)
         self.explainer = _make_explainer(job, self.network, resolved, preferred)
-        self.target_rule, self.target_words, self.prompts = (
-            resolved.target_rule,
-            resolved.target_words,
-            resolved.prompts,
-        )
+        self.target_rule, self.target_words = resolved.target_rule, resolved.target_words
+        self.prompts = resolved.prompts
         self.shows_pixels = False
         self.workers = job.workers or devices.count_decoders(self.devices)
         noise = make_noise(network, count or 1)
