@@ -26,7 +26,9 @@ def explain_files(folder: Path) -> list[str]:
 
 
 def explain_arrays(network: camcli.Network, pixels: np.ndarray) -> camcli.ImageExplanation:
-    found = camcli.explain([pixels, torch.zeros(3, 8, 8), b"", "a.jpg"], model=network, targets=[281, "tabby", [1, 2], 3])
+    found = camcli.explain(
+        [pixels, torch.zeros(3, 8, 8), b"", "a.jpg"], model=network, targets=[281, "tabby", [1, 2], 3]
+    )
     first: list[camcli.ImageExplanation] = found[:2]
     return first[0]
 

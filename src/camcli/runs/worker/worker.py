@@ -137,7 +137,6 @@ class Worker:
         check_layer_channels(job, self.explainer)
         check_targets(job, self.target_rule, self.explainer, pictures)
         check_prompts(self.prompts, self.explainer, pictures)
-        # The explainers' notes about all maps so far, each once.
         explainer_notes = dict.fromkeys(note for explainer in self.explainers for note in explainer.notes)
         self.notes = [*network.notes, *resolved.notes, *explainer_notes]
         if job.precision == "tf32" and device.type != "cuda":
