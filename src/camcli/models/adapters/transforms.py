@@ -94,7 +94,8 @@ def _gives_the_same(preprocess: Preprocess, transform: Any, size: tuple[int, int
     image = Image.fromarray(noise)
     given = transform(image)
     ours, _ = preprocess(image)
-    return isinstance(given, Tensor) and given.shape == ours.shape and torch.allclose(given, ours, atol=TOLERANCE)
+    is_alike = isinstance(given, Tensor) and (given.shape, given.dtype) == (ours.shape, ours.dtype)
+    return is_alike and torch.allclose(given, ours, atol=TOLERANCE)
 
 
 def _unreadable(transform: Any, reason: str) -> RequestError:

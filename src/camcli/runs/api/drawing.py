@@ -57,7 +57,7 @@ class ImageExplanation(Explanation):
         return Image.fromarray(self._read_picture().pixels)
 
     def overlay(
-        self, *, colormap: str = "", alpha: float | None = None, normalize: Normalize | None = None
+        self, *, colormap: str = "", alpha: int | float | None = None, normalize: Normalize | None = None
     ) -> Image.Image:
         """Draw the heatmap over the image, at the image's own size.
 
@@ -73,7 +73,7 @@ class ImageExplanation(Explanation):
         return self._draw("heatmap", self._choose_style(colormap, None, normalize))
 
     def panel(
-        self, *, colormap: str = "", alpha: float | None = None, normalize: Normalize | None = None
+        self, *, colormap: str = "", alpha: int | float | None = None, normalize: Normalize | None = None
     ) -> Image.Image:
         """Draw image, heatmap and overlay side by side, with class and score."""
         return self._draw("panel", self._choose_style(colormap, alpha, normalize))
@@ -140,7 +140,7 @@ class ImageExplanation(Explanation):
         )
 
     def _choose_style(
-        self, colormap: str = "", alpha: float | None = None, normalize: Normalize | None = None
+        self, colormap: str = "", alpha: int | float | None = None, normalize: Normalize | None = None
     ) -> Style:
         if colormap:
             check_colormap(colormap)
