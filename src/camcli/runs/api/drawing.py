@@ -148,7 +148,7 @@ class ImageExplanation(Explanation):
             raise RequestError(f"alpha cannot be {alpha}", "it is an opacity, from 0 to 1")
         if normalize is not None:
             check_normalize(normalize)
-        given = {"colormap": colormap or None, "alpha": alpha, "normalize": normalize}
+        given = {"colormap": colormap or None, "alpha": None if alpha is None else float(alpha), "normalize": normalize}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return replace(self.style, **changes)
 
@@ -184,7 +184,7 @@ def attach_image(explanation: Explanation, item: Item, worker: Worker) -> ImageE
         pixels=item.picture.pixels if item.picture and item.decoded else None,
         reading=(job.background, job.range),
         style=Style(
-            colormap=job.colormap, alpha=job.alpha, normalize=job.normalize, untrained=worker.network.untrained
+            colormap=job.colormap, alpha=float(job.alpha), normalize=job.normalize, untrained=worker.network.untrained
         ),
     )
 
