@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from camcli.images.transform import Preprocess
     from camcli.images.view import View
     from camcli.models.load import load
-    from camcli.runs.api import explain
+    from camcli.runs.api.drawing import ImageExplanation
+    from camcli.runs.api.explain import explain
+    from camcli.runs.api.explanations import Explanations
     from camcli.runs.explain.run import Run
     from camcli.runs.job.job import Job
     from camcli.runs.record.outcome import Outcome
@@ -29,6 +31,8 @@ _HOMES = {
     "CamcliError": "base.errors",
     "Explainer": "engine.explainer",
     "Explanation": "engine.explanation",
+    "Explanations": "runs.api.explanations",
+    "ImageExplanation": "runs.api.drawing",
     "Job": "runs.job.job",
     "Labels": "targets.labels",
     "Network": "engine.network",
@@ -40,7 +44,7 @@ _HOMES = {
     "RequestError": "base.errors",
     "Run": "runs.explain.run",
     "View": "images.view",
-    "explain": "runs.api",
+    "explain": "runs.api.explain",
     "load": "models.load",
 }
 
@@ -51,6 +55,8 @@ __all__ = [
     "CamcliError",
     "Explainer",
     "Explanation",
+    "Explanations",
+    "ImageExplanation",
     "Job",
     "Labels",
     "Network",

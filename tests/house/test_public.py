@@ -1,6 +1,5 @@
 """The public names of the package: what they need, what they give, and that there are no others."""
 
-import inspect
 import subprocess
 import sys
 
@@ -50,7 +49,7 @@ def test_explanations_come_lazily_picture_by_picture(paint: Paint, tiny: str) ->
             yield path
 
     explanations = camcli.explain(names(), model=tiny, batch_size=2, workers=1)
-    assert inspect.isgenerator(explanations)
+    assert iter(explanations) is explanations
     assert drawn == []
     first = next(explanations)
     assert first.source == "0.png"

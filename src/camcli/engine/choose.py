@@ -110,6 +110,38 @@ def as_selector(targets: Any, images: int, shares_prediction: bool = False) -> T
     return lambda row, scores: wanted[row]
 
 
+def one_of(name: str, given: T, other: str, also: T) -> T:
+    """Return the one that is given of two names for an argument; the first where neither is.
+
+    Raises:
+        RequestError: both are.
+    """
+    empty = [isinstance(one, tuple | list) and not one for one in (given, also)]
+    if not any(empty):
+        raise RequestError(f"{name}= and {other}= are one argument, and both are given", "leave one out")
+    return also if empty[0] else given
+
+
+def as_shared_selector(target: Any, targets: Any, labels: Labels | None) -> TargetSelector | None:
+    """Convert the target of a call, which holds for every image, to a function; None if there is none.
+
+    Raises:
+        RequestError: there are targets too; it is a name that no class has, or no class's number.
+    """
+    if isinstance(target, tuple | list) and not target:
+        return None
+    if targets is not None:
+        raise RequestError(
+            "both target= and targets= are given",
+            "target= holds for every image, and targets= has an entry for each: leave one out",
+        )
+    given = as_tuple(to_python(target))
+    if labels is None and any(isinstance(one, str) for one in given):
+        raise RequestError(f"{given[0]!r} is a name, and a bare module has no names of classes", "give its number")
+    classes = tuple(labels.find(one) if labels and isinstance(one, str) else _to_class(one) for one in given)
+    return lambda row, scores: classes
+
+
 def parse_classes(given: Any) -> tuple[int, ...]:
     """Convert classes given by number to a tuple of ints: one, or several in a sequence, tensor or array.
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from operator import attrgetter
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -25,22 +24,26 @@ from camcli.engine.choose import (
     TargetsArgument,
     TargetSelector,
     as_selector,
+    as_shared_selector,
     as_tuple,
     check_channel,
     choose_targets,
     default_selector,
+    one_of,
     parse_classes,
 )
+from camcli.engine.delegated import Delegated
 from camcli.engine.explanation import Explanation
 from camcli.engine.layers.layout import Layout
 from camcli.engine.layers.locate import GridLocation
+from camcli.engine.layers.paths import name_modules
 from camcli.engine.maps.compute import compute_maps, make_total_signals
 from camcli.engine.maps.concepts import FittedConcepts, find_concepts, fit_concepts, sample_cells
 from camcli.engine.maps.method import BoundMethod, bind_methods
 from camcli.engine.maps.places import PreparedPlan
 from camcli.engine.maps.result import Result, to_results
 from camcli.engine.network import Network
-from camcli.engine.setup import Setup, describe_target, make_score
+from camcli.engine.setup import Setup, describe_explainer, describe_target, make_score
 from camcli.engine.speed import tune
 from camcli.engine.speed.compiling import CompileReport
 from camcli.images.features import Features
@@ -48,29 +51,8 @@ from camcli.targets import AUTO
 from camcli.targets.readers.spec import OutputSpec
 from camcli.targets.target import Activation
 
-T = TypeVar("T")
-
-
-class _Delegated(Generic[T]):
-    """An attribute that is stored elsewhere: in the setup, or in the findings."""
-
-    def __init__(self, place: str = "setup") -> None:
-        self._path = place
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    @overload
-    def __get__(self, explainer: None, owner: type) -> _Delegated[T]: ...
-
-    @overload
-    def __get__(self, explainer: Explainer, owner: type) -> T: ...
-
-    def __get__(self, explainer: Explainer | None, owner: type) -> T | _Delegated[T]:
-        return self if explainer is None else cast("T", getattr(attrgetter(self._path)(explainer), self._name))
-
-    def __set__(self, explainer: Explainer, value: T) -> None:
-        setattr(attrgetter(self._path)(explainer), self._name, value)
+# One layer or several: paths, or modules of the model.
+Layers = str | nn.Module | Sequence[str | nn.Module]
 
 
 @with_old_names(OLD_ARGUMENTS, OLD_ATTRIBUTES)
@@ -82,9 +64,10 @@ class Explainer:
     Args:
         model: a network, or a bare module that maps ``(n, 3, h, w)`` (or another number of channels) to scores
             ``(n, classes)``, possibly nested in tuples, mappings or dataclasses.
-        layers: layer paths (see :func:`camcli.engine.layers.paths.resolve`). Empty for the default layer, which is
-            chosen at the first batch; for hirescam on boxes, the levels that the boxes are read from. Must be empty for
-            methods that work at the input alone.
+        layer: one or several layers: paths (see :func:`camcli.engine.layers.paths.resolve`), or modules of the model.
+            Empty for the default layer, which is chosen at the first batch; for hirescam on boxes, the levels that the
+            boxes are read from. Must be empty for methods that work at the input alone.
+        layers: the same by another name.
         method: one or several rows of ``camcli methods``; several share the forward, and the backward where they need
             one. ``auto`` is gradcam, and hirescam for boxes.
         options: of the methods: ``{"samples": 8}``, or words such as ``samples=8`` and ``smoothgrad.samples=8``.
@@ -94,7 +77,8 @@ class Explainer:
         fuse: how the maps of several layers are joined: ``none``, ``mean``, ``max``, ``product``, ``sum``, or
             ``paper``.
         scales: factors of the input's size at which maps are made; the result is their mean.
-        flips: mirrored images to explain too: ``flip``, ``flip-vertical``; the result is the mean of all maps.
+        augment: mirrored images to explain too: ``flip``, ``flip-vertical``; the result is the mean of all maps.
+        flips: the same by another name.
         eigen_smooth: replace the sum of the channels' parts of a map by their first principal component.
         batch_size: number of images per forward where a method scores variants of the images.
         score: the number of a class that is explained: a row of :data:`camcli.targets.scores.SCORES`.
@@ -136,33 +120,36 @@ class Explainer:
         RequestError: there is no such method, option or layer, or they do not go together.
     """
 
-    network = _Delegated[Network | None]()
-    module = _Delegated[nn.Module]()
-    output_spec = _Delegated[OutputSpec]()
-    activation = _Delegated[Activation]()
-    bound_methods = _Delegated[tuple[BoundMethod, ...]]()
-    top_channels = _Delegated[int]()
-    fuse = _Delegated[str]()
-    layers = _Delegated[tuple[str, ...]]()
-    fits_concepts = _Delegated[bool]()
-    fitted_concepts = _Delegated[FittedConcepts]()
-    one_by_one = _Delegated[bool]()
-    keeps_much = _Delegated[bool]()
-    device = _Delegated[torch.device]()
-    notes = _Delegated[tuple[str, ...]]()
-    layouts = _Delegated[dict[str, Layout]]("findings.plan")
-    calls = _Delegated[dict[str, int]]("findings.plan")
-    locations = _Delegated[dict[str, GridLocation]]("findings.plan")
-    channel_counts = _Delegated[dict[str, int]]("findings.plan")
-    grids = _Delegated[dict[str, tuple[int, int]]]("findings")
-    shares_prediction = _Delegated[bool]("findings")
-    tensor_indices = _Delegated[dict[str, int]]("setup.runner")
+    network = Delegated[Network | None]()
+    module = Delegated[nn.Module]()
+    output_spec = Delegated[OutputSpec]()
+    activation = Delegated[Activation]()
+    bound_methods = Delegated[tuple[BoundMethod, ...]]()
+    top_channels = Delegated[int]()
+    fuse = Delegated[str]()
+    layers = Delegated[tuple[str, ...]]()
+    fits_concepts = Delegated[bool]()
+    fitted_concepts = Delegated[FittedConcepts]()
+    one_by_one = Delegated[bool]()
+    keeps_much = Delegated[bool]()
+    device = Delegated[torch.device]()
+    notes = Delegated[tuple[str, ...]]()
+    layouts = Delegated[dict[str, Layout]]("findings.plan")
+    calls = Delegated[dict[str, int]]("findings.plan")
+    locations = Delegated[dict[str, GridLocation]]("findings.plan")
+    channel_counts = Delegated[dict[str, int]]("findings.plan")
+    grids = Delegated[dict[str, tuple[int, int]]]("findings")
+    shares_prediction = Delegated[bool]("findings")
+    tensor_indices = Delegated[dict[str, int]]("setup.runner")
+
+    __repr__ = describe_explainer
 
     def __init__(
         self,
         model: Network | nn.Module,
         *,
-        layers: str | Sequence[str] = (),
+        layer: Layers = (),
+        layers: Layers = (),
         method: str | Sequence[str] = AUTO,
         options: Mapping[str, Any] | Sequence[str] = (),
         layout: str = "",
@@ -170,6 +157,7 @@ class Explainer:
         output: str = "",
         fuse: str = "none",
         scales: int | float | Sequence[int | float] = (1.0,),
+        augment: str | Sequence[str] = (),
         flips: str | Sequence[str] = (),
         eigen_smooth: bool = False,
         batch_size: int = 8,
@@ -197,7 +185,7 @@ class Explainer:
             fuse=fuse,
             eigen_smooth=eigen_smooth,
             scales=as_tuple(scales),
-            flips=as_tuple(flips),
+            flips=as_tuple(one_of("augment", augment, "flips", flips)),
             top_channels=top_channels,
             group=group,
             layout=layout,
@@ -207,7 +195,8 @@ class Explainer:
             batch_size=batch_size,
         )
         self.findings = Findings()
-        self.setup.layers = check_setup(self.setup, as_tuple(layers))
+        named = name_modules(self.setup.module, one_of("layer", layer, "layers", layers))
+        self.setup.layers = check_setup(self.setup, named)
         for words in list_caveats(self.setup):
             self.setup.add_note(words)
 
@@ -217,6 +206,8 @@ class Explainer:
         targets: TargetsArgument = None,
         region: Bool[Tensor, "n h w"] | None = None,
         extras: Features | None = None,
+        *,
+        target: ClassIndex | str | Sequence[ClassIndex | str] = (),
     ) -> list[list[Explanation]]:
         """Explain a batch.
 
@@ -229,6 +220,7 @@ class Explainer:
             region: for models that score every pixel: the pixels to sum over, at the images' size; None for those where
                 the class is predicted.
             extras: for a model that takes (images, features): a tensor ``(n, ...)``, or several by name.
+            target: one class or several, each explained in every image; by name too if the explainer has a network.
 
         Returns:
             For each image its explanations: those that belong to no class first, then class by class (box by box),
@@ -243,7 +235,9 @@ class Explainer:
         check_batch(images, self.network)
         if len(images):
             prepare_for(self.setup, self.findings, images, extras)
-        select = as_selector(targets, len(images), self.shares_prediction)
+        labels = self.network.labels if self.network else None
+        shared = as_shared_selector(target, targets, labels)
+        select = shared or as_selector(targets, len(images), self.shares_prediction)
         for row, results in enumerate(self.results(images, select, region=region, extras=extras)):
             for result in results:
                 if isinstance(result, PictureError):

@@ -97,6 +97,14 @@ class Explanation:
     placement: Placement | None = None
     page: int = 0
 
+    def __repr__(self) -> str:
+        about = f"{self.index} {self.label}" if self.index is not None else self.label
+        where = f" at {self.layer}" if self.layer else ""
+        size = "x".join(map(str, self.map.shape))
+        sure = "" if self.probability is None else f", probability {self.probability:.3g}"
+        source = f"{self.source}: " if self.source else ""
+        return f"{type(self).__name__}({source}{about}, {self.method}{where}, map {size}, score {self.score:.4g}{sure})"
+
     @property
     def drawn(self) -> np.ndarray:
         """The map; for concepts the strongest at each cell, ``(h, w)``."""

@@ -66,6 +66,11 @@ class Network:
     activation_asked: bool = False
     shared: str = ""
 
+    def __repr__(self) -> str:
+        height, width = self.preprocess.size
+        about = f"{type(self.module).__name__}, {len(self.labels)} {self.labels.nouns}, input {height}x{width}"
+        return f"Network({self.name}: {about}, weights {self.weights})"
+
     @accept_old_arguments({"seen": "picture_mask", "region": "region_mask"})
     def read(
         self,

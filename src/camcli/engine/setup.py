@@ -206,6 +206,14 @@ class Setup:
         return self.network.labels.short(index) if self.network else str(index)
 
 
+def describe_explainer(explainer: Any) -> str:
+    """Describe an explainer in one line, for its repr."""
+    setup: Setup = explainer.setup
+    name = setup.network.name if setup.network else type(setup.module).__name__
+    methods = ", ".join(one.row.name for one in setup.bound_methods)
+    return f"Explainer({name}: {methods}{f' at {chr(44).join(setup.layers)}' if setup.layers else ''})"
+
+
 def describe_target(setup: Setup, region: bool = False) -> str:
     """Describe in words what is explained."""
     if setup.explains_channels:

@@ -113,16 +113,32 @@ def decode_reduced(
     _check_file(path)
     try:
         with path.open("rb") as file:
-            read = partial(
-                _decode_file, spare=max_divisor, behind=behind, admit=admit, levels=value_range, path=path, page=page
-            )
-            try:
-                return read(file)
-            except ValueError:
-                bare = opening.strip_text_chunks(file)
-                if bare is None:
-                    raise
-                return read(bare)
+            return _decode_stream(file, max_divisor, behind, value_range, admit, path, page)
+    except OSError as error:
+        raise _as_picture_error(error) from error
+
+
+def _decode_stream(
+    file: ByteStream,
+    max_divisor: Callable[[int, int], float],
+    behind: tuple[int, int, int],
+    value_range: str,
+    admit: Callable[[int], object] = lambda pixels: None,
+    path: Path | None = None,
+    page: int = 0,
+) -> DecodedPicture:
+    """Decode a picture from a stream; any error of a decoder becomes the picture's."""
+    read = partial(
+        _decode_file, spare=max_divisor, behind=behind, admit=admit, levels=value_range, path=path, page=page
+    )
+    try:
+        try:
+            return read(file)
+        except ValueError:
+            bare = opening.strip_text_chunks(file)
+            if bare is None:
+                raise
+            return read(bare)
     except PictureError:
         raise
     except Exception as error:
@@ -135,7 +151,7 @@ def _decode_file(
     behind: tuple[int, int, int],
     admit: Callable[[int], object],
     levels: str,
-    path: Path,
+    path: Path | None,
     page: int,
 ) -> DecodedPicture:
     with opening.open_image(file, FORMATS) as image:
@@ -198,6 +214,15 @@ def from_image(image: Image.Image, background: str = "#ffffff", value_range: str
         raise
     except Exception as error:
         raise _as_picture_error(error) from error
+
+
+def from_file(file: ByteStream, background: str = "#ffffff", value_range: str = "") -> DecodedPicture:
+    """Decode a picture from a binary stream that can seek, as :func:`decode` does from a file.
+
+    Raises:
+        PictureError, RequestError: see :func:`decode`.
+    """
+    return _decode_stream(file, never_reduce, parse_colour(background), value_range)
 
 
 def from_array(values: np.ndarray, background: str = "#ffffff", value_range: str = "") -> DecodedPicture:

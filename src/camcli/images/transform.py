@@ -46,7 +46,7 @@ class Preprocess:
         size: height and width of the model's input.
         mean: mean of each channel, subtracted from values in 0..1.
         std: divisor of each channel after that.
-        resize: height and width before the centre crop.
+        resize: height and width before the centre crop; by default ``size``, so that nothing is cropped of a square.
         fit: how ``resize`` is reached: ``shorter`` keeps the aspect ratio and covers it, ``longer`` keeps the ratio and
             stays inside it, ``squash`` stretches the image to it.
         interpolation: name of Pillow's filter.
@@ -56,16 +56,18 @@ class Preprocess:
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    resize: tuple[int, int]
+    resize: tuple[int, int] = (0, 0)
     fit: Fit = "shorter"
     interpolation: Interpolation = "bicubic"
     fill: int | tuple[int, ...] = 0
 
     def __post_init__(self) -> None:
-        """Check that mean, std and fill are of one number of channels; raise ValueError if not."""
+        """Raise ValueError unless mean, std and fill are of one number of channels; set the default of ``resize``."""
         counts = {len(self.mean), len(self.std)} | (set() if isinstance(self.fill, int) else {len(self.fill)})
         if len(counts) > 1 or not self.mean:
             raise ValueError(f"mean, std and fill need one number per channel, and have {sorted(counts)}")
+        if self.resize == (0, 0):
+            object.__setattr__(self, "resize", self.size)
 
     @property
     def channels(self) -> int:

@@ -126,7 +126,9 @@ def _check_python_file(model: str) -> None:
     there = f"there are: {', '.join(functions)}\n" if functions else ""
     there = "there is no such file\n" if functions is None else there
     name = functions[0] if functions and len(functions) == 1 else "function"
-    raise RequestError(f"{model!r} does not name the function that returns the model", f"{there}name it: {model}:{name}")
+    raise RequestError(
+        f"{model!r} does not name the function that returns the model", f"{there}name it: {model}:{name}"
+    )
 
 
 def _list_functions(file: Path) -> list[str] | None:
@@ -158,7 +160,8 @@ def _check_foreign_prefix(model: str) -> None:
     known = [*SOURCES.names(), *TIMM_SCHEMES]
     usage = "path/to/file.py:function and package.module:function"
     raise RequestError(
-        f"{model!r} begins with {prefix!r}, which is neither a model source nor a module that can be imported from here",
+        f"{model!r} begins with {prefix!r}, which is neither a model source nor a module that can be imported from "
+        "here",
         "\n".join(filter(None, (did_you_mean(prefix, known), f"there are: {', '.join(known)}, and {usage}"))),
     )
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from camcli.base.errors import RequestError
 from camcli.images import Crop
@@ -21,15 +22,18 @@ if TYPE_CHECKING:
 
     from camcli.engine.network import Network
     from camcli.images.features import Features
+    from camcli.images.transform import Preprocess
+    from camcli.targets.labels import Labels
 
 SOURCES_WITHOUT_TEXT = ("bundled", "timm", "torchvision", "local")
 
 
 def load(
-    model: str,
+    model: str | Network | nn.Module,
     *,
+    preprocess: Preprocess | Callable[..., Any] | None = None,
     weights: str = "",
-    labels: str = "",
+    labels: str | Sequence[str] | Labels = "",
     text: str | Sequence[str] = (),
     contrast: str | Sequence[str] = (),
     template: str | Sequence[str] = (),
@@ -46,13 +50,18 @@ def load(
     group: int = 0,
     extras: Features | None = None,
 ) -> Network:
-    """Load a model by name, ready to use, importing only the libraries that it needs.
+    """Load a model by name, or make a :class:`camcli.Network` of a module, importing only the libraries it needs.
+
+    ``network = camcli.load(my_module, preprocess=camcli.Preprocess(...), labels=["cat", "dog"])``
 
     Args:
         model: ``source:name``; a bare name, looked for in timm, torchvision and open_clip; timm's ``hf-hub:`` and
-            ``local-dir:``; or ``path/to/file.py:function`` or ``package.module:function``.
+            ``local-dir:``; or ``path/to/file.py:function`` or ``package.module:function``. Or a module, or a network,
+            which stays as it is: the result shares its weights' memory and nothing else.
+        preprocess: how images are prepared for a module: a :class:`camcli.Preprocess`, or the torchvision transform
+            that evaluation uses (resize, centre crop, tensor, normalisation). timm's modules say it themselves.
         weights: empty for the model's own, ``random``, or the path of a file with a state dict.
-        labels: the path of a file with the class names, if the model's own do not fit.
+        labels: the class names, if the model's own do not fit: a list, or the path of a file with them.
         text: prompts that are the classes, for an open_clip model or with ``text_tower``.
         contrast: prompts that only compete with those of ``text``: in the softmax, and as rivals. They come last.
         template: templates for the prompts, such as ``a photo of a {}.``, or ``imagenet`` or ``imagenet-simple``;
@@ -84,14 +93,14 @@ def load(
         head = "none"  # the features are compared with the texts
     else:
         _check_head(head, pool, activation, text)
-    place, name = resolve(model)
+    place, name, make = _find_source(model, preprocess, labels)
     _check_prompts(model, place, text, contrast or template, text_tower)
     # A wrapper's scores may be at another path than the model's, so `output` is then the wrapper's.
     own_output = "" if wrap else output
     spec = ModelSpec(
         name=name,
         weights=weights,
-        labels=labels,
+        labels=labels if isinstance(labels, str) else "",
         text=text,
         contrast=contrast,
         template=template,
@@ -105,7 +114,7 @@ def load(
         has_wrapper=bool(wrap),
     )
     with _seeded(seed), _on_cpu(), _captured_warnings() as messages:
-        network = _load_from_source(place, spec)
+        network = _load_from_source(make, spec)
         if wrap:
             network = _wrap(network, wrap, output, group, extras)
         if spec.is_random:
@@ -115,13 +124,35 @@ def load(
     return _set_labels(_set_activation(_complete(network, messages, path, min_score, crop), activation), labels)
 
 
-def _load_from_source(source: str, spec: ModelSpec) -> Network:
-    """Load a network from its source, with the embedded prompts as classes if there is a text tower."""
+def _find_source(
+    model: str | Network | nn.Module,
+    preprocess: Preprocess | Callable[..., Any] | None,
+    labels: str | Sequence[str] | Labels,
+) -> tuple[str, str, Callable[[ModelSpec], Network]]:
+    """Return the source of a model, its name there, and the function that loads it; of one in memory too."""
+    if isinstance(model, str):
+        if preprocess is not None:
+            raise RequestError(
+                f"preprocess= is for a module, and {model!r} has its own", "change that by size= and crop=, or leave it"
+            )
+        place, name = resolve(model)
+        return place, name, lambda spec: _import_source(place)(spec)
+    from camcli.models.sources.local import adopt, prepare_module
+
+    name, made = prepare_module(model, preprocess, labels)
+    return "local", name, partial(adopt, made)
+
+
+def _import_source(source: str) -> Callable[[ModelSpec], Network]:
     from camcli.models.lazy_imports import without_compiler
 
     with without_compiler():
-        make = SOURCES.load(source)
-    network: Network = make(spec)
+        return SOURCES.load(source)
+
+
+def _load_from_source(make: Callable[[ModelSpec], Network], spec: ModelSpec) -> Network:
+    """Load a network from its source, with the embedded prompts as classes if there is a text tower."""
+    network = make(spec)
     if not spec.text_tower:
         return network
     from camcli.models.adapters.text_tower import compare_with_prompts
@@ -159,9 +190,19 @@ def _set_eval(network: Network) -> None:
 
 
 def _check_prompts(
-    model: str, source: str, text: Sequence[str], contrast_or_template: Sequence[str], text_tower: str
+    model: str | Network | nn.Module,
+    source: str,
+    text: Sequence[str],
+    contrast_or_template: Sequence[str],
+    text_tower: str,
 ) -> None:
     """Check that something can embed the prompts, and that there are prompts for a text tower or template."""
+    if text and not isinstance(model, str) and not text_tower:
+        raise RequestError(
+            "prompts become classes while a model is loaded, and this one is in memory already",
+            "load it with them: camcli.load('open_clip:...', text=['a cat', 'a dog']); or bring something that embeds "
+            "them: text_tower='path/to/file.py:function'",
+        )
     if text and source in SOURCES_WITHOUT_TEXT and not text_tower:
         raise RequestError(
             f"prompts are for models with a text encoder, and {model!r} has classes of its own",
@@ -265,13 +306,13 @@ def _captured_warnings() -> Iterator[list[str]]:
         logging.getLogger().removeHandler(handler)
 
 
-def _set_labels(network: Network, file: str) -> Network:
-    """Name the network's classes from a file if one is given; add a note if their names are unknown."""
+def _set_labels(network: Network, given: str | Sequence[str] | Labels) -> Network:
+    """Name the network's classes if names or a file of them are given; add a note if their names are unknown."""
     from camcli.engine.network import is_two_sided, make_two_sided
     from camcli.targets import labels
     from camcli.targets.class_list import is_title
 
-    if not file:
+    if not given:
         count = len(network.labels)
         if network.labels != labels.Labels.numbered(count):  # they have names, or are channels, which are only numbered
             return network
@@ -280,14 +321,15 @@ def _set_labels(network: Network, file: str) -> Network:
             "names them"
         )
         return dataclasses.replace(network, notes=(*network.notes, note))
-    names = dataclasses.replace(labels.read(Path(file)), noun=network.labels.noun, asked=network.labels.asked)
+    read = labels.read(Path(given)) if isinstance(given, str) else labels.as_labels(given)
+    names = dataclasses.replace(read, noun=network.labels.noun, asked=network.labels.asked)
     if len(network.labels) == 1 and is_two_sided(network, names):
         return make_two_sided(network, names)
     if len(names) != len(network.labels):
         headed = len(names) == len(network.labels) + 1 and is_title(names.names[0])
         raise RequestError(
-            f"the labels file {file!r} has {len(names)} names, and {network.name} has {len(network.labels)} "
-            f"{names.nouns}",
+            f"{f'the labels file {given!r} has' if isinstance(given, str) else 'labels= has'} {len(names)} names, and "
+            f"{network.name} has {len(network.labels)} {names.nouns}",
             f"its first line, {names.names[0]!r}, looks like a header: remove it"
             if headed
             else f"write one name for each {names.noun}, in the model's order",

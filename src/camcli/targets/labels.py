@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,12 +19,17 @@ Noun = Literal["class", "channel", "prompt"]
 PLURALS: dict[Noun, str] = {"class": "classes", "channel": "channels", "prompt": "prompts"}
 
 
+def _describe(labels: Labels) -> str:
+    first = ", ".join(map(repr, labels.names[:3]))
+    return f"Labels({len(labels)} {labels.nouns}: {first}{', ...' if len(labels) > 3 else ''})"
+
+
 # Names of the last release.
 OLD_NAMES = {"open": "explainable_count"}
 
 
 @with_old_names(attributes=OLD_NAMES)
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Labels:
     """Names of classes, in the order of the model's scores.
 
@@ -52,6 +57,8 @@ class Labels:
     def numbered(cls, count: int, noun: Noun = "class") -> Labels:
         """Return placeholders for unknown names: ``class 0``, ``class 1``, ..."""
         return cls(tuple(f"{noun} {index}" for index in range(count)), noun=noun)
+
+    __repr__ = _describe
 
     @property
     def nouns(self) -> str:
@@ -215,6 +222,20 @@ def read(path: Path) -> Labels:
         RequestError: the file cannot be read, or does not give every class one name.
     """
     return _split_wordnet(class_list.read(path))
+
+
+def as_labels(given: Labels | Sequence[str]) -> Labels:
+    """Return the names of classes as labels.
+
+    Raises:
+        RequestError: they are no list of strings.
+    """
+    if isinstance(given, Labels):
+        return given
+    if isinstance(given, Sequence) and not isinstance(given, str) and all(isinstance(label, str) for label in given):
+        return Labels(tuple(given))
+    what = f"{type(given).__name__}" if isinstance(given, str) or not isinstance(given, Sequence) else "list of others"
+    raise RequestError(f"the names of the classes are a {what}", "give a list of strings")
 
 
 def _split_wordnet(lines: list[str]) -> Labels:

@@ -119,8 +119,8 @@ def test_a_job_file_that_is_not_there_or_no_text(here: Path) -> None:
         ("seed = 1.5", "seed must be an integer, not 1.5"),
         ('alpha = "half"', "alpha is a number, not 'half'"),
         ('overwrite = "no"', "overwrite is true or false, not 'no'"),
-        ('layers = "layer4"', "layers is a list of strings, not 'layer4'"),
-        ("target = [281]", r"target is a list of strings, not \[281\]"),
+        ("layers = 4.5", "layers is a string or a list of strings, not 4.5"),
+        ("target = [true]", r"target is a string or a list of strings, not \[True\]"),
         ("out = [1]", r"out is a string, not \[1\]"),
     ],
 )

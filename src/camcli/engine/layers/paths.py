@@ -1,7 +1,7 @@
 """Layer paths such as ``layer4.-1``, resolved to the names of modules, with suggestions where there are none."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -33,6 +33,32 @@ def resolve(model: nn.Module, paths: Sequence[str], wrapped: nn.Module | None = 
     """
     names = [name for path in paths for name in _resolve_tensor(model, path, wrapped)]
     return list(dict.fromkeys(names))
+
+
+def name_modules(model: nn.Module, layers: object) -> tuple[str, ...]:
+    """Return layers as paths: a path or several, or modules of the model, which are found by identity.
+
+    Raises:
+        RequestError: a layer is neither, or no part of the model.
+    """
+    given = [layers] if isinstance(layers, str | nn.Module) or not isinstance(layers, Iterable) else layers
+    return tuple(one if isinstance(one, str) else _name_module(model, one) for one in given)
+
+
+def _name_module(model: nn.Module, layer: object) -> str:
+    if not isinstance(layer, nn.Module):
+        raise RequestError(
+            f"a layer cannot be a {type(layer).__name__}", "give its path, such as 'layer4', or a module"
+        )
+    name: str | None = next((name for name, one in model.named_modules() if one is layer), None)
+    if name:
+        return name
+    what = "the whole model" if layer is model else f"no part of the model ({type(model).__name__})"
+    raise RequestError(
+        f"the {type(layer).__name__} given as a layer is {what}",
+        "give a module inside it, or its path; a camcli.Network that was loaded from a module holds a copy: "
+        "network.module.layer4",
+    )
 
 
 def canonicalize_names(model: nn.Module, names: Sequence[str]) -> list[str]:

@@ -16,10 +16,10 @@ from camcli.engine.hooks.state import frozen
 from camcli.engine.network import Network, is_two_sided, make_two_sided
 from camcli.images.transform import Preprocess
 from camcli.models import user_code
-from camcli.models.adapters import copying, headless, resize
+from camcli.models.adapters import copying, headless, resize, transforms
 from camcli.models.spec import ModelSpec
 from camcli.models.weights import checkpoint, fit
-from camcli.targets.labels import Labels
+from camcli.targets.labels import Labels, as_labels
 
 MODEL_USAGE = "a model of your own is named path/to/file.py:function, or package.module:function"
 RETURN_USAGE = (
@@ -60,16 +60,97 @@ def load(spec: ModelSpec) -> Network:
         # Loaded models may be changed, and the user's code may hold this one.
         remake = partial(user_code.call_user_code, function, spec.name)
         made, shared = copying.copy_module(made, remake, deep=bool(spec.weights))
-    if shared and (spec.weights or spec.headless):
+    hint = "build a new one in each call; or return it with its weights loaded, without its head"
+    return _build_network(made, spec, f"{spec.name} returns the same network in each call", shared, hint)
+
+
+def adopt(made: Any, spec: ModelSpec) -> Network:
+    """Make a network of a model in memory, which stays as it is; ``spec.name`` is its name.
+
+    Args:
+        made: a :class:`Network`, a module with timm's configuration, or ``(module, preprocess)``.
+        spec: the other options of the requested model.
+
+    Raises:
+        RequestError: as in :func:`load`.
+    """
+    copied, shared = copying.copy_module(made, lambda: made, deep=bool(spec.weights))
+    hint = "load the weights, or remove the head, before you hand it over"
+    network = _build_network(copied, spec, f"{spec.name} is in use elsewhere", shared, hint)
+    keeps_origin = isinstance(made, Network) or bool(spec.weights)
+    return network if keeps_origin else replace(network, origin="a module in memory")
+
+
+def prepare_module(model: Any, preprocess: Any = None, labels: str | Sequence[str] | Labels = "") -> tuple[str, Any]:
+    """Return the name of a model in memory, and what :func:`adopt` takes of it.
+
+    Args:
+        model: a network or a module.
+        preprocess: of a module: a :class:`Preprocess`, or a torchvision transform that can be read as one.
+        labels: names of the classes.
+
+    Raises:
+        RequestError: it is no model; or nothing says how images are prepared for it, or two things do.
+    """
+    name = model.name if isinstance(model, Network) else type(model).__name__
+    if isinstance(model, Network):
+        if preprocess is not None:
+            raise RequestError(
+                f"preprocess= is for a module, and the network {name} has its own",
+                "leave it out; or change that: dataclasses.replace(network, preprocess=...)",
+            )
+        return name, model
+    if not isinstance(model, nn.Module):
         raise RequestError(
-            f"{spec.name} returns the same network in each call, which must not be changed, and {shared}",
-            "build a new one in each call; or return it with its weights loaded, without its head",
+            f"the model is of type {name}", "give a name such as 'resnet50', a torch.nn.Module or camcli.Network"
         )
+    if preprocess is None:
+        if not getattr(model, "pretrained_cfg", None):
+            raise RequestError(f"nothing says how images are prepared for this {name}", transforms.PREPROCESS_USAGE)
+        return name, model
+    read = preprocess if isinstance(preprocess, Preprocess) else transforms.read_transform(preprocess)
+    if getattr(model, "pretrained_cfg", None):
+        return name, _describe_timm_module(model, name, read)
+    return name, (model, read, as_labels(labels) if labels and not isinstance(labels, str) else Labels(()))
+
+
+def _describe_timm_module(module: nn.Module, name: str, preprocess: Preprocess) -> Network:
+    """Make a network of timm's module with another preprocessing, without touching the module."""
+    from camcli.models.sources import timm_config
+    from camcli.models.sources.timm_input_size import read_native_size
+
+    config = timm_config.read_pretrained_config(module)
+    labels, notes = timm_config.read_labels(config, int(getattr(module, "num_classes", 0)), "")
+    return Network(
+        name=name,
+        module=module,
+        preprocess=preprocess,
+        labels=labels,
+        weights="pretrained",
+        origin="a module in memory",
+        prefix=timm_config.count_prefix_tokens(module),
+        grid=timm_config.find_patch_grid(module) if read_native_size(module) == preprocess.size else None,
+        notes=notes,
+    )
+
+
+def _build_network(made: Any, spec: ModelSpec, holder: str, shared: str, hint: str) -> Network:
+    """Make a network of a copied model.
+
+    Args:
+        made: what :func:`_as_network` takes.
+        spec: the requested model.
+        holder: words that say who else may hold the model.
+        shared: reason why it is still shared; empty if it is not.
+        hint: what to do if it is shared and must be changed.
+    """
+    if shared and (spec.weights or spec.headless):
+        raise RequestError(f"{holder}, which must not be changed, and {shared}", hint)
     if spec.headless and isinstance(made, nn.Module):
         return _try_and_name(_load_headless(made, spec))
     network = replace(_as_network(made, spec.name), shared=shared)
     if shared:
-        note = f"{spec.name} returns the same network in each call, and {shared}: it is used unchanged, which is slower"
+        note = f"{holder}, and {shared}: it is used unchanged, which is slower"
         network = replace(network, notes=(*network.notes, note))
     else:
         network.module.eval()

@@ -8,6 +8,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from camcli.models import imported_files, listing
 from camcli.runs.job.content import find_formats, hash_drawing
 from camcli.runs.job.job import Job
 from camcli.targets import TARGETS, parse_target
+from camcli.targets.labels import Labels
 from camcli.targets.scores import SCORES
 
 # Prefix of parts that are hashes.
@@ -46,7 +48,7 @@ def collect_parts(job: Job, network: Network, sha256: str) -> dict[str, str]:
         "buffers": DIGEST_PREFIX + network.unsaved_sha256(),
         # By the class's first name, so that a folder begun under that is resumed.
         "preprocessing": hash_part(re.sub(r"^Preprocess\(", "Prepare(", repr(network.preprocess))),
-        "labels": hash_part(repr(network.labels)),
+        "labels": hash_part(_format_labels(network.labels)),
         **find_versions(network.module),
     }
 
@@ -110,6 +112,11 @@ def find_versions(module: torch.nn.Module) -> dict[str, str]:
         name: ".".join(version.split(".")[:2]) if name in TWO_NUMBER_VERSIONS else version
         for name, version in found.items()
     }
+
+
+def _format_labels(labels: Labels) -> str:
+    """Format all fields of the labels, as their repr did when the first folders were begun."""
+    return f"Labels({', '.join(f'{one.name}={getattr(labels, one.name)!r}' for one in fields(labels))})"
 
 
 def select_versions(parts: Mapping[str, str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from camcli.models import BUNDLED_MODEL, PLACEHOLDER, TEMPLATE_SETS, ActivationO
 from camcli.outputs import COLORMAPS, OUTPUTS, Normalize
 from camcli.runs.job.check import check_options
 from camcli.runs.job.content import hash_options
-from camcli.runs.job.option import COMPUTE, MODEL, OUTPUT, option
+from camcli.runs.job.option import COMPUTE, MODEL, OUTPUT, accept_flag_names, option
 from camcli.targets import AUTO
 from camcli.targets.scores import SCORES
 
@@ -20,6 +20,7 @@ from camcli.targets.scores import SCORES
 RENAMED_OPTIONS = {"checkpoint": "recompute"}
 
 
+@accept_flag_names
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """Options of a run. Same job, same image: same files.

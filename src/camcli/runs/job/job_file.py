@@ -8,14 +8,16 @@ from typing import Any
 
 from camcli.base.errors import RequestError, did_you_mean
 from camcli.models.listing import names_user_code
-from camcli.runs.job.job import RENAMED_OPTIONS
+from camcli.runs.job.job import RENAMED_OPTIONS, Job
+from camcli.runs.job.option import name_by_field
+from camcli.runs.job.values import SEPARATORS, convert_value
 
 KIND_NAMES = {
     str: "a string",
     int: "an integer",
     float: "a number",
     bool: "true or false",
-    tuple: "a list of strings",
+    tuple: "a string or a list of strings",
 }
 
 
@@ -49,6 +51,7 @@ def read(path: Path, defaults: Mapping[str, Any], note: Callable[[str], object] 
         options = _rename_option(path, options, old)
         if path.suffix != ".json":  # nobody needs to change what an earlier version wrote
             note(f"{path}: {old} is called {RENAMED_OPTIONS[old]} now")
+    options = name_by_field(Job, options)
     for name, value in options.items():
         if isinstance(value, dict | list) and name not in defaults:
             raise RequestError(
@@ -57,8 +60,9 @@ def read(path: Path, defaults: Mapping[str, Any], note: Callable[[str], object] 
         if name not in defaults:
             near = did_you_mean(name, defaults)
             raise RequestError(f"{path}: there is no option {name!r}", near or f"there are: {', '.join(defaults)}")
-        if not _is_same_kind(value, defaults[name]):
+        if not _is_same_kind(value, defaults[name], name in SEPARATORS):
             raise RequestError(f"{path}: {name} must be {KIND_NAMES[type(defaults[name])]}, not {value!r}")
+        options[name] = convert_value(name, value)
     return options
 
 
@@ -101,8 +105,17 @@ def _rename_option(path: Path, options: Mapping[str, Any], old: str) -> dict[str
     return {new if name == old else name: one for name, one in options.items()}
 
 
-def _is_same_kind(value: Any, default: Any) -> bool:
-    if isinstance(default, tuple):
-        return isinstance(value, list) and all(isinstance(one, str) for one in value)
-    # A bool is no number here, though it is one in Python.
+def _is_same_kind(value: Any, default: Any, joined: bool) -> bool:
+    """Return whether a value is of the default's type.
+
+    Args:
+        value: the value.
+        default: the default.
+        joined: True if several values are joined to one.
+    """
+    if isinstance(default, tuple) or (joined and not isinstance(value, str)):
+        # A bool is no number here, though it is one in Python.
+        single = str | int if isinstance(default, tuple) else str | int | float
+        several = value if isinstance(value, list) else [value]
+        return all(isinstance(one, single) and not isinstance(one, bool) for one in several)
     return type(value) is type(default) or (type(default) is float and type(value) is int)

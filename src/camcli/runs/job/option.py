@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, dataclass, field
+from dataclasses import Field, dataclass, field, fields
+from functools import wraps
 from typing import Any, TypeVar
 
+from camcli.base.errors import RequestError
+
 T = TypeVar("T")
+C = TypeVar("C", bound=type)
 
 # The panels of the help.
 MODEL = "Model and target"
@@ -68,3 +72,37 @@ def option(default: T, panel: str = "", **words: Any) -> T:
 def get_option(one: Field[Any]) -> Option | None:
     """Return a field's option; None for a field that is none."""
     return one.metadata.get("option")
+
+
+def name_by_field(owner: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options by their fields, where they may be named like their flags: ``layer``, ``batch-size``.
+
+    Raises:
+        RequestError: one is given twice.
+    """
+    named: dict[str, Any] = {}
+    for given, value in options.items():
+        plain = given.replace("-", "_")
+        name = _find_flags(owner).get(plain, plain)
+        if name in named:
+            raise RequestError(f"{name} is given twice: {given} is the same option", "leave one out")
+        named[name] = value
+    return named
+
+
+def accept_flag_names(owner: C) -> C:
+    """Let the constructor of a dataclass of options take them by the names of their flags too."""
+    construct: Any = owner.__init__  # type: ignore[misc]
+
+    @wraps(construct)
+    def init(self: Any, **given: Any) -> None:
+        construct(self, **name_by_field(owner, given))
+
+    owner.__init__ = init  # type: ignore[misc]
+    return owner
+
+
+def _find_flags(owner: Any) -> dict[str, str]:
+    """Return the fields whose flags are called otherwise, by the names of these."""
+    flags = {one.name: spec.flag for one in fields(owner) if (spec := get_option(one)) and spec.flag}
+    return {flag.strip("-").replace("-", "_"): name for name, flag in flags.items()}

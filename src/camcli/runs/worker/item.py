@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from camcli.engine.maps.result import Result
     from camcli.images.decode import DecodedPicture
     from camcli.runs.worker.decode_ahead import Reservation
+    from camcli.targets import TargetRule
 
 # Iterates over the images of a run, from the first at each call.
 SourceFactory = Callable[[], Iterator[PictureSource]]
@@ -27,6 +28,7 @@ class Item:
     Attributes:
         source: where it is.
         decoded: the decoded upright image, if the caller has it already.
+        target_rule: maps its path and scores to its classes, if it has targets of its own.
         stamp: its file's size and modification time.
         skipped: the network has nothing to do for it; it only keeps its place.
         earlier: lines of its earlier result under the same job, if it is not done as it is wanted now.
@@ -45,6 +47,7 @@ class Item:
 
     source: PictureSource
     decoded: DecodedPicture | None = None
+    target_rule: TargetRule | None = None
     stamp: str = ""
     skipped: bool = False
     earlier: Sequence[Any] = ()

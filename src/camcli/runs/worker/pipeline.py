@@ -240,7 +240,7 @@ def find_results(worker: Worker, explainer: Explainer, items: Sequence[Item]) ->
     with worker.computing():
         return explainer.results(
             images,
-            lambda row, scores: worker.target_rule(paths[row], scores),
+            lambda row, scores: (items[row].target_rule or worker.target_rule)(paths[row], scores),
             picture_masks,
             region_masks,
             extras,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -57,7 +58,9 @@ class ResolvedJob:
     notes: tuple[str, ...] = ()
 
 
-def resolve_job(job: Job, group: int = 0, extras: Features | None = None) -> ResolvedJob:
+def resolve_job(
+    job: Job, group: int = 0, extras: Features | None = None, loading: Mapping[str, Any] | None = None
+) -> ResolvedJob:
     """Resolve a job: load its network and find its targets, score and rivals.
 
     With ``head="auto"`` the model's head is removed if a target names features, which a head hides.
@@ -66,6 +69,7 @@ def resolve_job(job: Job, group: int = 0, extras: Features | None = None) -> Res
         job: the job.
         group: number of images that a wrapper takes as one group; 0 if it takes batches of any size.
         extras: features of as many images, to try the wrapper with.
+        loading: arguments of :func:`camcli.load` in place of the job's: what no job can hold, as a model in memory.
 
     Raises:
         RequestError: the model, a target, a prompt or an image to compare with is not available, or they do not go
@@ -90,7 +94,7 @@ def resolve_job(job: Job, group: int = 0, extras: Features | None = None) -> Res
     head = "none" if job.head == "none" or (job.head == "auto" and of_features) else "keep"
     if job.head == "auto" and head == "none":
         notes = ("the model's head is removed, since the target is a feature (--head none)",)
-    network = _load_network(job, head, given, group, extras)
+    network = _load_network(job, head, given, group, extras, loading or {})
     if channel_methods and not top_channels and not network.headless and (job.targets or set(rows) != {"channel"}):
         raise RequestError(
             f"{channel_methods[0]} shows a channel of the layer, and the targets "
@@ -108,7 +112,7 @@ def resolve_job(job: Job, group: int = 0, extras: Features | None = None) -> Res
     score = _choose_score(job, network, given)
     return ResolvedJob(
         network=network,
-        target_rule=_make_target_rule(job, wanted, network, given),
+        target_rule=make_target_rule(job, wanted, network, given),
         target_words=wanted,
         score=score,
         versus=_find_versus(job, network, given) if SCORES.find(score).has_rivals or not given else (),
@@ -142,33 +146,55 @@ def _check_features(job: Job, words: Sequence[str], given: Prompts | None) -> No
         )
 
 
-def _load_network(job: Job, head: str, given: Prompts | None, group: int, extras: Features | None) -> Network:
-    """Load the job's network."""
-    return load.load(
-        job.model,
-        weights=job.weights,
-        labels=job.labels,
-        text=given.explained if given else (),
-        contrast=given.contrast if given else (),
-        template=job.template,
-        text_tower=job.text_tower,
-        seed=job.seed,
-        size=job.size,
-        crop=job.crop,
-        output=job.output,
-        min_score=job.min_score,
-        head="none" if head == "none" else "keep",
-        pool=job.pool,
-        activation=job.activation,
-        wrap=job.wrap,
-        group=group,
-        extras=extras,
-    )
+def _load_network(
+    job: Job,
+    head: str,
+    given: Prompts | None,
+    group: int,
+    extras: Features | None,
+    loading: Mapping[str, Any],
+) -> Network:
+    """Load the job's network, or the one in memory that ``loading`` names."""
+    arguments: dict[str, Any] = {
+        "model": job.model,
+        "weights": job.weights,
+        "labels": job.labels,
+        "text": given.explained if given else (),
+        "contrast": given.contrast if given else (),
+        "template": job.template,
+        "text_tower": job.text_tower,
+        "seed": job.seed,
+        "size": job.size,
+        "crop": job.crop,
+        "output": job.output,
+        "min_score": job.min_score,
+        "head": "none" if head == "none" else "keep",
+        "pool": job.pool,
+        "activation": job.activation,
+        "wrap": job.wrap,
+        "group": group,
+        "extras": extras,
+    }
+    return load.load(**{**arguments, **loading})
 
 
 def resolve_target_rule(job: Job, resolved: ResolvedJob, network: Network) -> TargetRule:
     """Return the target rule for a network whose kind of scores has been found out by now."""
-    return _make_target_rule(job, resolved.target_words, network, resolved.prompts)
+    return make_target_rule(job, resolved.target_words, network, resolved.prompts)
+
+
+def make_own_rule(job: Job, word: str, network: Network, prompts: Prompts | None) -> TargetRule:
+    """Return the target rule of a single picture, which names a class of its own.
+
+    Raises:
+        RequestError: the word is not about classes.
+    """
+    row = parse_target(word)[0]
+    if row in (*FEATURE_TARGETS, "channels"):
+        raise RequestError(
+            f"{word!r} is no class, and each image's own target is one", f"target={word!r} holds for all images"
+        )
+    return make_target_rule(replace(job, target=(word,), targets=""), (word,), network, prompts)
 
 
 def _choose_score(job: Job, network: Network, given: Prompts | None) -> str:
@@ -215,7 +241,8 @@ def _note_many_maps(job: Job, wanted: Sequence[str], network: Network, given: Pr
     return [f"{count} {nouns} are explained for every image, one map each; for the best one only: --target predicted"]
 
 
-def _make_target_rule(job: Job, wanted: Sequence[str], network: Network, given: Prompts | None) -> TargetRule:
+def make_target_rule(job: Job, wanted: Sequence[str], network: Network, given: Prompts | None) -> TargetRule:
+    """Return the rule for target words, or for the job's file of targets."""
     if job.targets:
         folders = [Path(given) for given in job.inputs if Path(given).is_dir()]
         return TargetManifest(Path(job.targets), network.labels, folders)

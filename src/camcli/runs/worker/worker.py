@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,6 +57,8 @@ class Worker:
         pictures: iterates over all of them, if they are known beforehand; then images missing in the files of targets
             and features are found too.
         total: number of images, if known.
+        loading: arguments of :func:`camcli.load` in place of the job's; see :func:`resolve_job`.
+        recorded: False if nothing is written, so that no fingerprint is needed.
 
     Attributes:
         region: region of each image that is summed over, for models that score every pixel.
@@ -83,7 +87,14 @@ class Worker:
         RequestError: the job is invalid.
     """
 
-    def __init__(self, job: Job, pictures: SourceFactory | None = None, total: int | None = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        pictures: SourceFactory | None = None,
+        total: int | None = None,
+        loading: Mapping[str, Any] | None = None,
+        recorded: bool = True,
+    ) -> None:
         self.job = job
         self.devices = devices.parse_devices(job.device)
         parse_colour(job.background)
@@ -93,29 +104,26 @@ class Worker:
         first = find_first_group(job.group, pictures)
         count = len(first) if job.group else 0
         features = self.extras.sample(count or 2, first) if self.extras else None
-        resolved = resolve_job(job, count, features)
+        resolved = resolve_job(job, count, features, loading)
         network = resolved.network
         check_fits(job, network)
         check_image_channels(job, network)
         # Before the precision is changed, so that the same weights have the same hash in every run.
-        self.sha256 = network.sha256()
-        self.fingerprint_parts = _collect_job_parts(job, network, self.sha256)
+        self.sha256 = network.sha256() if recorded else ""
+        self.fingerprint_parts = _collect_job_parts(job, network, self.sha256) if recorded else {}
         device = self.devices[0]
         check_shared(job, network, device)
         self.network = replace(network, module=network.module.to(device))
         given = job.batch_size or (int(job.group) if job.group and job.group != BY_FOLDER else 0)
         preferred = given or default_batch_size(device)
         self.explainer = _make_explainer(job, self.network, resolved, preferred)
-        self.target_rule, self.target_words, self.prompts = (
-            resolved.target_rule,
-            resolved.target_words,
-            resolved.prompts,
-        )
+        self.target_rule, self.target_words = resolved.target_rule, resolved.target_words
+        self.prompts = resolved.prompts
         self.shows_pixels = False
         self.workers = job.workers or devices.count_decoders(self.devices)
         noise = make_noise(network, count or 1)
         trial_seconds = self._try_on_noise(noise, features, count)
-        self.fingerprint_parts |= _collect_explainer_parts(job, self.explainer)
+        self.fingerprint_parts |= _collect_explainer_parts(job, self.explainer) if recorded else {}
         self.fingerprint = fingerprint.compute_fingerprint(self.fingerprint_parts)
         one_by_one = self.explainer.one_by_one
         self.batch_size = 1 if one_by_one else given or choose_batch_size(self.explainer, device, preferred, first)
@@ -129,7 +137,6 @@ class Worker:
         check_layer_channels(job, self.explainer)
         check_targets(job, self.target_rule, self.explainer, pictures)
         check_prompts(self.prompts, self.explainer, pictures)
-        # The explainers' notes about all maps so far, each once.
         explainer_notes = dict.fromkeys(note for explainer in self.explainers for note in explainer.notes)
         self.notes = [*network.notes, *resolved.notes, *explainer_notes]
         if job.precision == "tf32" and device.type != "cuda":
