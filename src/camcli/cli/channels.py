@@ -13,6 +13,7 @@ from camcli.cli.exit import exit_codes
 from camcli.cli.loading import loading
 from camcli.cli.options import CommonOptions, add_options, apply_common_options, build, split_words
 from camcli.cli.streams import get_standard_output
+from camcli.models import names_cache
 from camcli.runs.channels import ChannelJob
 from camcli.runs.job.job import Job
 from camcli.runs.record.outcome import Counts
@@ -83,6 +84,7 @@ def _rank(channel_job: ChannelJob, console: Console, as_json: bool) -> Counts:
         from camcli.runs.channels.run import ChannelRun
 
         run = ChannelRun(channel_job)
+        names_cache.write_model(channel_job.job.model, run.worker.network)
     _introduce(run, console)
     printed = len(run.notes)
     counts, began = Counts(), time.monotonic()

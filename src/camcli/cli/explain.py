@@ -16,7 +16,7 @@ from camcli.cli.exit import exit_codes
 from camcli.cli.loading import loading
 from camcli.cli.options import CommonOptions, add_options, apply_common_options, build
 from camcli.cli.streams import get_standard_output
-from camcli.models import BUNDLED_MODEL
+from camcli.models import BUNDLED_MODEL, names_cache
 from camcli.runs.job.job import Job
 from camcli.runs.job.option import COMPUTE, LOGGING, MODEL, option
 from camcli.runs.record.outcome import Counts, Outcome
@@ -110,6 +110,7 @@ def _explain(job: Job, console: Console, as_json: bool) -> Counts:
         from camcli.runs.explain.run import Run
 
         run = Run(job)
+        names_cache.write_model(job.model, run.worker.network)
     _introduce(run, console)
     printed = len(run.notes)
     counts, shown, began = Counts(), list[Outcome](), time.monotonic()

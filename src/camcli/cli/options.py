@@ -124,6 +124,12 @@ def complete_from(names: Callable[[], Sequence[str]]) -> Callable[[str], list[st
     return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
 
 
+def find_comma_fields(*owners: type) -> frozenset[str]:
+    """Return the names of options of these dataclasses whose values may be joined by commas."""
+    found = ((name, get_option(one)) for owner in owners for name, one in _find_fields(owner).items())
+    return frozenset(name for name, one in found if one and (one.several or one.commas))
+
+
 def split_words(given: Sequence[str]) -> tuple[str, ...]:
     """Split words at commas; empty parts are dropped."""
     return tuple(word.strip() for words in given for word in words.split(",") if word.strip())

@@ -12,6 +12,7 @@ from camcli.cli.loading import loading
 from camcli.cli.options import CommonOptions, add_options, apply_common_options, build
 from camcli.cli.streams import get_standard_output
 from camcli.images import describe_page
+from camcli.models import names_cache
 from camcli.runs.job.job import Job
 from camcli.runs.prompts import Measure, PromptJob
 from camcli.runs.record.outcome import Counts
@@ -82,6 +83,7 @@ def _compare(prompt_job: PromptJob, console: Console, as_json: bool) -> Counts:
         from camcli.runs.prompts.run import PromptRun
 
         run = PromptRun(prompt_job)
+        names_cache.write_model(prompt_job.job.model, run.worker.network)
     _introduce(run, console)
     printed = len(run.notes)
     counts, began = Counts(), time.monotonic()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from camcli.base import weight_files
 from camcli.base.errors import NothingFoundError, RequestError, did_you_mean, find_nearest
-from camcli.models import SOURCES
+from camcli.models import SOURCES, names_cache
 
 if TYPE_CHECKING:
     from camcli.models.spec import ModelSource
@@ -104,16 +104,18 @@ def find_models(pattern: str = "", only_cached: bool = False) -> list[tuple[str,
     Raises:
         NothingFoundError: no model matches.
     """
-    found = []
+    found, known = [], []
     for place in LIST_ORDER:
         there = import_source(place)
         for name in there.names():
             full = f"{place}:{name}"
+            known.append(full)
             if not _matches(pattern, name) and not _matches(pattern, full):
                 continue
             at_hand = there.cached(name)
             if at_hand or not only_cached:
                 found.append((full, at_hand))
+    names_cache.write_names(known)
     if not found:
         names = {name for place in LIST_ORDER for name in _known_names(place)}
         of = f" like {pattern!r}" if pattern else ""
