@@ -14,6 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from camcli.base.errors import CamcliError
+from camcli.base.log import LOGGER
 from camcli.cli.progress import FILE_WIDTH, NAME_WIDTH, BarReporter, FailureReporter, LineReporter, StatusColumn
 from camcli.cli.streams import elide, get_standard_output, to_printable
 
@@ -59,16 +60,19 @@ class Console:
 
     def say(self, *parts: str, style: str = "") -> None:
         """Print a line, unless quiet."""
+        LOGGER.info("%s", to_printable(" ".join(parts)))
         if not self.quiet:
             self._print_line(to_printable(" ".join(parts)), style)
 
     def note(self, text: str) -> None:
         """Print a note, unless quiet."""
+        LOGGER.warning("%s", to_printable(text))
         if not self.quiet:
             self._print_labelled("note", "cyan", to_printable(text))
 
     def error(self, error: CamcliError) -> None:
         """Print an error, and below it what to do."""
+        LOGGER.error("%s", to_printable(f"{error.message} {error.hint}"), exc_info=error)
         self._print_labelled("error", "bold red", to_printable(error.message))
         for line in error.hint.splitlines():
             self._print_line("       " + to_printable(line), "")
@@ -76,6 +80,7 @@ class Console:
     def failure(self, outcome: Outcome) -> None:
         """Print a picture's failure and its reason; after many, if a ledger lists them, only count it."""
         self._failures += 1
+        LOGGER.warning("failed: %s: %s", to_printable(outcome.shown), to_printable(outcome.error or ""))
         if self._failures <= FAILURES_SHOWN or not self.ledger:
             reason = to_printable((outcome.error or "").splitlines()[0])
             self._print_labelled("failed", "red", f"{to_printable(outcome.shown)}: {reason}")
@@ -109,9 +114,7 @@ class Console:
 
     def print_summary(self, outcomes: Sequence[Outcome], counts: Counts, seconds: float, out: str) -> None:
         """Print a table of the maps, if they are few, then the run's counts, time and rate."""
-        if self.quiet:
-            return
-        if len(outcomes) <= MAX_LISTED:
+        if len(outcomes) <= MAX_LISTED and not self.quiet:
             self._print_outcomes([outcome for outcome in outcomes if not outcome.error], out)
         parts = [f"{counts.done} done"]
         parts += [f"{counts.failed} failed"] if counts.failed else []

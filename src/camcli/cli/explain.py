@@ -14,7 +14,9 @@ from camcli.cli.config import check_code, load_config
 from camcli.cli.console import MAX_LISTED, Console
 from camcli.cli.exit import exit_codes
 from camcli.cli.loading import loading
+from camcli.cli.log import CommandLog
 from camcli.cli.options import CommonOptions, add_options, apply_common_options, build
+from camcli.cli.plan import print_plan, without_compiling
 from camcli.cli.streams import get_standard_output
 from camcli.models import BUNDLED_MODEL, names_cache
 from camcli.runs.job.job import Job
@@ -67,7 +69,7 @@ def explain(context: typer.Context, **words: Any) -> None:
     """
     session = apply_common_options(ExplainOptions, words)
     console = Console(session.quiet, session.verbose)
-    with exit_codes(console):
+    with CommandLog(session.debug) as log, exit_codes(console):
         check_code(context, session.config, session.trust_config, console)
         if session.contrast:
             words |= _read_contrast(session.contrast, words)
@@ -75,7 +77,7 @@ def explain(context: typer.Context, **words: Any) -> None:
             _check_old_recompute(words["inputs"] or (), console)
             words["recompute"] = True
         job = build(Job, words)
-        counts = _explain(job, console, session.as_json)
+        counts = _explain(without_compiling(job) if session.dry_run else job, console, session, log)
     raise typer.Exit(counts.exit_code)
 
 
@@ -105,7 +107,7 @@ def _check_old_recompute(inputs: Sequence[str], console: Console) -> None:
     console.note("--checkpoint is called --recompute now")
 
 
-def _explain(job: Job, console: Console, as_json: bool) -> Counts:
+def _explain(job: Job, console: Console, session: ExplainOptions, log: CommandLog) -> Counts:
     with loading(console, f"loading {job.model}"):
         from camcli.runs.explain.run import Run
 
@@ -113,13 +115,17 @@ def _explain(job: Job, console: Console, as_json: bool) -> Counts:
         names_cache.write_model(job.model, run.worker.network)
     _introduce(run, console)
     printed = len(run.notes)
+    if session.dry_run:
+        print_plan(run, console)
+        return Counts()
     counts, shown, began = Counts(), list[Outcome](), time.monotonic()
     with run, console.progress(run.total, counts) as reporter:
+        log.open(job.out)
         for outcomes in run:
             reporter.add_picture(outcomes)
             if len(shown) <= MAX_LISTED:
                 shown += outcomes
-            if as_json:
+            if session.as_json:
                 get_standard_output().buffer.writelines(outcome.as_line() for outcome in outcomes)
                 get_standard_output().buffer.flush()
     for note in run.notes[printed:]:

@@ -34,8 +34,17 @@ class CommonOptions:
         env=False,
         after="compile",
     )
+    dry_run: bool = option(
+        False,
+        LOGGING,
+        help="Write nothing: show what would be done, and how long it would take by a batch that is tried",
+        env=False,
+    )
     as_json: bool = option(
         False, LOGGING, help="Print a line of JSON for each map to standard output", flag="--json", env=False
+    )
+    debug: bool = option(
+        False, LOGGING, help="Print tracebacks of errors and failed images, and the time of each stage", env=False
     )
     quiet: bool = option(False, LOGGING, help="Print errors and failures only", short="-q", env=False)
 

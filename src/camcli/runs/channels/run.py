@@ -42,6 +42,7 @@ from camcli.runs.record.failures import format_error, make_write_error
 from camcli.runs.record.folder import Folder
 from camcli.runs.record.inputs import Inputs
 from camcli.runs.record.outcome import Outcome
+from camcli.runs.record.plan import Plan, make_plan
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.pipeline import decode_batches
 from camcli.runs.worker.worker import Worker
@@ -139,6 +140,10 @@ class ChannelRun:
         self.notes += self._inputs.note_unread_late()
         if not self._running_stats.count:
             raise PictureError("no picture could be done, so there is nothing to rank")
+
+    def make_plan(self) -> Plan:
+        """Return what the run would do, and how long it would take; nothing is written."""
+        return make_plan(self.worker, self._inputs)
 
     def write(self) -> list[ChannelStats]:
         """Write the files and return the channels that are shown, in order.

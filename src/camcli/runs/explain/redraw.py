@@ -19,12 +19,10 @@ from camcli.runs.explain import writer as writers
 from camcli.runs.explain.writer import Writer
 from camcli.runs.record.failures import format_error
 from camcli.runs.record.folder import Folder
+from camcli.runs.record.ledger import STAMP_SEPARATOR
 from camcli.runs.record.outcome import Outcome
 from camcli.runs.record.session import Session
 from camcli.runs.worker.threads import map_ahead
-
-# Separates, in a picture's stamp, what else its maps depend on: the pictures of its group, concepts found in several.
-STAMP_SEPARATOR = "+"
 
 
 def draw_all(writer: Writer) -> Iterator[list[Outcome]]:

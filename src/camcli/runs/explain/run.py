@@ -11,12 +11,14 @@ from typing import BinaryIO
 from camcli.base.words import shorten
 from camcli.images.manifest import Manifest
 from camcli.runs.explain.concepts import announce_concepts, load_or_fit_concepts
-from camcli.runs.explain.redraw import STAMP_SEPARATOR, draw_all
+from camcli.runs.explain.redraw import draw_all
 from camcli.runs.explain.writer import Formats, Writer
 from camcli.runs.job.job import Job
 from camcli.runs.record import provenance
 from camcli.runs.record.inputs import Inputs
+from camcli.runs.record.ledger import STAMP_SEPARATOR
 from camcli.runs.record.outcome import Outcome
+from camcli.runs.record.plan import Plan, make_plan
 from camcli.runs.record.preflight import check_output_folder
 from camcli.runs.record.session import Session
 from camcli.runs.worker.item import Item
@@ -91,6 +93,10 @@ class Run:
             notes=list(self.notes),
             scale=writer.scale,
         )
+
+    def make_plan(self) -> Plan:
+        """Return what the run would do, and how long it would take; nothing is written."""
+        return make_plan(self.worker, self.session.inputs, self.session.peek(), self._writer.draw)
 
     def _start(self) -> None:
         """Find concepts, if pictures share them, and record that the run began."""

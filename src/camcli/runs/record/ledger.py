@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,8 @@ from camcli.runs.record.folder import Folder, is_plain_path
 from camcli.runs.record.lines import Block, LineFile, R, has_result, hash_text, is_whole
 
 FILE = "outcomes.jsonl"
+# Separates, in a picture's stamp, what else its maps depend on: the pictures of its group, concepts found in several.
+STAMP_SEPARATOR = "+"
 # States of a picture that is not done; done ones have their stamp's hash, which is odd.
 FAILED, HAS_RESULT = 0, 2
 
@@ -180,7 +182,7 @@ class Ledger(Generic[R]):
         key = hash_text(first["name"])
         failed = not has_result(block)
         done = all(values["job"] in self._own_jobs for values, _ in block) and _is_complete(
-            self.folder, block, required_files
+            self.folder.path, block, required_files
         )
         self._update_state(key, failed, hash_text(first["stamp"]) if done else HAS_RESULT)
         self.jobs_found.add(first["job"])
@@ -226,20 +228,46 @@ class Ledger(Generic[R]):
             raise OutputError(f"{path} cannot be written to: {error.strerror}") from error
 
 
-def _is_complete(folder: Folder, block: Block, required_files: Callable[[dict[str, str]], Sequence[str]]) -> bool:
+def read_stamps(
+    path: Path,
+    jobs: Container[str],
+    line_type: Callable[..., R],
+    required_files: Callable[[dict[str, str]], Sequence[str]],
+    file: str = FILE,
+) -> dict[int, str]:
+    """Return the stamps of the pictures that are done, by their hashed names, without locking or making the folder.
+
+    Args:
+        path: the output folder.
+        jobs: fingerprints of the jobs whose outcomes count.
+        line_type, required_files, file: as for :class:`Ledger`.
+
+    Raises:
+        RequestError: the file cannot be read, or is not a ledger.
+    """
+    stamps: dict[int, str] = {}
+    for block in LineFile(path / file, line_type).iter_blocks():
+        if has_result(block):  # a failure does not replace a result
+            first = block[0][0]
+            done = all(values["job"] in jobs for values, _ in block) and _is_complete(path, block, required_files)
+            stamps[hash_text(first["name"])] = first["stamp"] if done else ""
+    return stamps
+
+
+def _is_complete(folder: Path, block: Block, required_files: Callable[[dict[str, str]], Sequence[str]]) -> bool:
     """Return whether a picture was done whole, and all files exist that its lines require."""
     return is_whole(block) and all(
         _has_files(folder, values, frozenset(required_files(values["files"]))) for values, _ in block
     )
 
 
-def _has_files(folder: Folder, values: dict[str, Any], needed: frozenset[str]) -> bool:
+def _has_files(folder: Path, values: dict[str, Any], needed: frozenset[str]) -> bool:
     """Return whether the files that a line needs exist and are no shorter than written: a crash can truncate them."""
     for kind, file in values["files"].items():
         if file not in needed:
             continue
         try:
-            found = (folder.path / file).stat() if is_plain_path(file) else None
+            found = (folder / file).stat() if is_plain_path(file) else None
         except OSError:
             found = None
         least = max(1, values["sizes"].get(kind, 1))

@@ -11,7 +11,7 @@ from camcli.images.find import find
 from camcli.images.formats import SkippedFiles
 from camcli.images.naming import output_name
 from camcli.images.pages import expand_pages
-from camcli.images.source import PictureSource
+from camcli.images.source import PAUSE, PictureSource
 from camcli.outputs import COLORMAPS
 from camcli.runs.job.job import Job
 
@@ -28,7 +28,16 @@ def find_sources(
         root=Path(job.root) if job.root else None,
         skipped=unread,
     )
-    return expand_pages(sources, job.pages)
+    return _take(expand_pages(sources, job.pages), job.limit)
+
+
+def _take(sources: Iterator[PictureSource], limit: int) -> Iterator[PictureSource]:
+    """Yield the first pictures, as many as ``limit`` says; all for 0."""
+    for source in sources:
+        yield source
+        limit -= source is not PAUSE
+        if limit == 0:
+            return
 
 
 def check_and_count(job: Job, unread: SkippedFiles) -> int | None:

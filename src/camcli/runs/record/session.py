@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic
 
+from camcli.base import timing
 from camcli.base.errors import NothingFoundError
 from camcli.images.naming import read_stamp
 from camcli.images.source import PictureSource
@@ -19,7 +20,7 @@ from camcli.runs.record import ledger, provenance
 from camcli.runs.record.failures import NONE_DROPPED, RESULT_OUTDATED, RESULT_STAYS
 from camcli.runs.record.inputs import Inputs
 from camcli.runs.record.ledger import Ledger
-from camcli.runs.record.lines import R
+from camcli.runs.record.lines import R, hash_text
 from camcli.runs.record.other_jobs import PreviousRun, check_other_jobs, note_accepted
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.pipeline import stream_with_pauses
@@ -110,6 +111,27 @@ class Session(Generic[R]):
             self.job, self.worker.fingerprint_parts, provenance.read(self.out, self._facts_file), self._make_fingerprint
         )
 
+    def peek(self) -> Callable[[PictureSource], bool]:
+        """Return a function that says whether a picture is done; the folder is neither locked nor made.
+
+        Of a picture whose maps depend on others too, only its own file is looked at.
+        """
+        if self.job.overwrite:
+            return lambda source: False
+        if self.previous.record and not self.previous.is_own:
+            unlike = self.previous.describe_difference()
+            self.worker.note(
+                f"{self.out} has results of a different job ({unlike}), beside which this one may be refused"
+            )
+        jobs = {self.fingerprint, *self.previous.accepted_jobs}
+        stamps = ledger.read_stamps(self.out, jobs, self._line_type, self._required_files, self._file)
+
+        def is_done(source: PictureSource) -> bool:
+            stamp = stamps.get(hash_text(source.name), "")
+            return bool(stamp) and stamp.partition(ledger.STAMP_SEPARATOR)[0] == read_stamp(source.path)
+
+        return is_done
+
     def record(self, **more: Any) -> None:
         """Write the facts of the run to its record, with further ones."""
         provenance.write(self.folder, {**self.facts, **more}, self._facts_file)
@@ -172,7 +194,7 @@ class Session(Generic[R]):
         items = map(partial(self.make_item, stamp_suffix=stamp_suffix), self.inputs.stream())
         explained = stream_with_pauses(self.worker, items, on_group)
         workers = self.worker.workers
-        for lines in map_ahead(write, explained, workers, 2 * workers):
+        for lines in map_ahead(timing.measured("draw and write", write), explained, workers, 2 * workers):
             self.processed += 1
             self.skipped += not lines
             self.failed += any(line.error for line in lines)

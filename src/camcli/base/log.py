@@ -1,0 +1,12 @@
+"""Logger of the package, and failures of single images on it."""
+
+from __future__ import annotations
+
+import logging
+
+LOGGER = logging.getLogger("camcli")
+
+
+def log_failure(name: str, error: BaseException) -> None:
+    """Log the traceback of a failure that ends one image only; nothing of it is kept alive."""
+    LOGGER.debug("%s failed", name, exc_info=error)
