@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import Console as RichConsole
+from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
@@ -57,6 +58,20 @@ class Console:
         """Restore the terminal, for a process that is about to end at once."""
         self._rich.show_cursor()
         self._rich.file.flush()
+
+    @property
+    def is_terminal(self) -> bool:
+        """True if messages go to a terminal."""
+        return self._rich.is_terminal
+
+    @property
+    def width(self) -> int:
+        """Width of the terminal in cells."""
+        return self._rich.width
+
+    def show(self, what: RenderableType) -> None:
+        """Print an image or its caption, above a progress bar if there is one, also when quiet."""
+        self._rich.print(what)
 
     def say(self, *parts: str, style: str = "") -> None:
         """Print a line, unless quiet."""

@@ -18,6 +18,7 @@ from camcli.cli.log import CommandLog
 from camcli.cli.options import CommonOptions, add_options, apply_common_options, build
 from camcli.cli.plan import print_plan, without_compiling
 from camcli.cli.streams import get_standard_output
+from camcli.cli.viewer import RunViewer, Viewer
 from camcli.models import BUNDLED_MODEL, names_cache
 from camcli.runs.job.job import Job
 from camcli.runs.job.option import COMPUTE, LOGGING, MODEL, option
@@ -55,6 +56,9 @@ class ExplainOptions(CommonOptions):
         COMPUTE,
         help="Allow the job file to run Python code (its model, wrap or text_tower)",
         env=False,
+    )
+    show: bool = option(
+        False, LOGGING, help="Show the first overlays in the terminal as they are written; see camcli show", env=False
     )
     verbose: bool = option(False, LOGGING, help="Print a line for each map", short="-v", env=False)
 
@@ -108,6 +112,7 @@ def _check_old_recompute(inputs: Sequence[str], console: Console) -> None:
 
 
 def _explain(job: Job, console: Console, session: ExplainOptions, log: CommandLog) -> Counts:
+    viewer = RunViewer(Viewer(console) if session.show else None, job.out)
     with loading(console, f"loading {job.model}"):
         from camcli.runs.explain.run import Run
 
@@ -123,11 +128,13 @@ def _explain(job: Job, console: Console, session: ExplainOptions, log: CommandLo
         log.open(job.out)
         for outcomes in run:
             reporter.add_picture(outcomes)
+            viewer.add(outcomes)
             if len(shown) <= MAX_LISTED:
                 shown += outcomes
             if session.as_json:
                 get_standard_output().buffer.writelines(outcome.as_line() for outcome in outcomes)
                 get_standard_output().buffer.flush()
+    viewer.finish()
     for note in run.notes[printed:]:
         console.note(note)
     console.print_summary(shown, counts, time.monotonic() - began, job.out)
