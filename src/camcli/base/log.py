@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 
 LOGGER = logging.getLogger("camcli")
+# What the console says anyway: Python does not print it again where no command keeps a log.
+SAID = LOGGER.getChild("said")
+SAID.addHandler(logging.NullHandler())
 
 
 def log_failure(name: str, error: BaseException) -> None:

@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from camcli.base.errors import CamcliError
-from camcli.base.log import LOGGER
+from camcli.base.log import SAID
 from camcli.cli.progress import FILE_WIDTH, NAME_WIDTH, BarReporter, FailureReporter, LineReporter, StatusColumn
 from camcli.cli.streams import elide, get_standard_output, to_printable
 
@@ -75,19 +75,19 @@ class Console:
 
     def say(self, *parts: str, style: str = "") -> None:
         """Print a line, unless quiet."""
-        LOGGER.info("%s", to_printable(" ".join(parts)))
+        SAID.info("%s", to_printable(" ".join(parts)))
         if not self.quiet:
             self._print_line(to_printable(" ".join(parts)), style)
 
     def note(self, text: str) -> None:
         """Print a note, unless quiet."""
-        LOGGER.warning("%s", to_printable(text))
+        SAID.warning("%s", to_printable(text))
         if not self.quiet:
             self._print_labelled("note", "cyan", to_printable(text))
 
     def error(self, error: CamcliError) -> None:
         """Print an error, and below it what to do."""
-        LOGGER.error("%s", to_printable(f"{error.message} {error.hint}"), exc_info=error)
+        SAID.error("%s", to_printable(f"{error.message} {error.hint}"), exc_info=error)
         self._print_labelled("error", "bold red", to_printable(error.message))
         for line in error.hint.splitlines():
             self._print_line("       " + to_printable(line), "")
@@ -95,7 +95,7 @@ class Console:
     def failure(self, outcome: Outcome) -> None:
         """Print a picture's failure and its reason; after many, if a ledger lists them, only count it."""
         self._failures += 1
-        LOGGER.warning("failed: %s: %s", to_printable(outcome.shown), to_printable(outcome.error or ""))
+        SAID.warning("failed: %s: %s", to_printable(outcome.shown), to_printable(outcome.error or ""))
         if self._failures <= FAILURES_SHOWN or not self.ledger:
             reason = to_printable((outcome.error or "").splitlines()[0])
             self._print_labelled("failed", "red", f"{to_printable(outcome.shown)}: {reason}")

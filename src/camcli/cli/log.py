@@ -81,7 +81,8 @@ class CommandLog:
             if handler is not None:
                 LOGGER.removeHandler(handler)
                 handler.close()
-        LOGGER.level, LOGGER.propagate = self._before
+        LOGGER.setLevel(self._before[0])
+        LOGGER.propagate = self._before[1]
 
 
 class _Buffer(logging.Handler):
