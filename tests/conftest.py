@@ -127,6 +127,15 @@ def commands_keep_no_memory() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def names_are_cached_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Commands that tests run in their own process leave the user's cache of names alone."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("camcli.base.cache.find_folder", lambda: folder)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def memory_is_given_back() -> Iterator[None]:
     """Networks hold themselves in circles, and the C library what lay between them: gigabytes after some dozen."""

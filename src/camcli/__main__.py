@@ -16,6 +16,11 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        if shell := os.environ.get("_CAMCLI_COMPLETE"):
+            from camcli.completion.shells import answer
+
+            if answer(shell):
+                return
         from camcli.base import collector
 
         collector.pause()

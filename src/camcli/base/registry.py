@@ -1,7 +1,6 @@
 """Registries of alternatives by name, whose functions are imported only on use."""
 
 import importlib
-import importlib.metadata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -68,6 +67,8 @@ class Registry(Generic[R]):
         Raises:
             RequestError: an entry point has no kind or no name, or a name that is taken.
         """
+        import importlib.metadata  # a tenth of a second, which completion does not have
+
         taken = {row.name for row in self.builtin_rows}
         for point in sorted(importlib.metadata.entry_points(group=self.package), key=lambda point: point.name):
             kind, _, name = point.name.partition(".")

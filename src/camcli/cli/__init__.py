@@ -11,6 +11,7 @@ from camcli.cli.layers import layers
 from camcli.cli.methods import methods
 from camcli.cli.models import models
 from camcli.cli.prompts import prompts
+from camcli.cli.show import show
 from camcli.cli.usage import CommandGroup
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app.command()(prompts)
 app.command()(layers)
 app.command()(methods)
 app.command()(models)
+app.command()(show)
 
 
 def _show_version(wanted: bool) -> bool:

@@ -11,8 +11,11 @@ from camcli.base.errors import RequestError
 from camcli.cli.console import Console, print_table
 from camcli.cli.exit import exit_codes
 from camcli.cli.loading import check_job, loading
+from camcli.cli.log import CommandLog
 from camcli.cli.options import CommonOptions, add_options, apply_common_options, build, split_words
+from camcli.cli.plan import print_plan, without_compiling
 from camcli.cli.streams import get_standard_output
+from camcli.models import names_cache
 from camcli.runs.channels import ChannelJob
 from camcli.runs.job.job import Job
 from camcli.runs.record.outcome import Counts
@@ -27,8 +30,8 @@ NUMBER_PATTERN = re.compile(r"[0-9]{1,9}", re.ASCII)
 OPTIONS = (
     *("model", "inputs", "layers", "channels", "values", "weights", "size", "crop", "layout", "call", "placement"),
     *("output", "out", "sort", "top", "pictures", "colormap", "alpha", "decode", "background", "range", "pages"),
-    *("overwrite", "batch_size", "workers", "timeout", "device", "precision"),
-    *("keep_memory", "no_keep_memory", "seed", "null_separated", "as_json", "quiet"),
+    *("limit", "overwrite", "batch_size", "workers", "timeout", "device", "precision"),
+    *("keep_memory", "no_keep_memory", "seed", "null_separated", "dry_run", "as_json", "debug", "quiet"),
 )
 OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
     "model": {
@@ -61,12 +64,13 @@ def channels(**words: Any) -> None:
     """
     session = apply_common_options(CommonOptions, words)
     console = Console(session.quiet, ledger="")
-    with exit_codes(console, "nothing is written before the last image"):
+    with CommandLog(session.debug) as log, exit_codes(console, "nothing is written before the last image"):
         numbers = _parse_channels(words["channels"] or ())
         target = f"channel:{','.join(map(str, numbers or (0,)))}"
         job = build(Job, words, method="activation", target=(target,))
+        job = without_compiling(job) if session.dry_run else job
         channel_job = build(ChannelJob, {**words, "channels": numbers}, job=job)
-        counts = _rank(channel_job, console, session.as_json)
+        counts = _rank(channel_job, console, session, log)
     raise typer.Exit(counts.exit_code)
 
 
@@ -78,14 +82,18 @@ def _parse_channels(given: Sequence[str]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, words)))
 
 
-def _rank(channel_job: ChannelJob, console: Console, as_json: bool) -> Counts:
+def _rank(channel_job: ChannelJob, console: Console, session: CommonOptions, log: CommandLog) -> Counts:
     check_job(channel_job.job)
     with loading(console, f"loading {channel_job.job.model}"):
         from camcli.runs.channels.run import ChannelRun
 
         run = ChannelRun(channel_job)
+        names_cache.write_model(channel_job.job.model, run.worker.network)
     _introduce(run, console)
     printed = len(run.notes)
+    if session.dry_run:
+        print_plan(run, console)
+        return Counts()
     counts, began = Counts(), time.monotonic()
     with run:
         with console.progress(run.total, counts) as reporter:
@@ -93,7 +101,8 @@ def _rank(channel_job: ChannelJob, console: Console, as_json: bool) -> Counts:
                 reporter.add_picture(outcomes)
         with console.working("drawing the contact sheet"):
             ranked = run.write()
-    if as_json:
+        log.open(run.out)
+    if session.as_json:
         get_standard_output().buffer.writelines(one.as_line() for one in ranked)
         get_standard_output().buffer.flush()
     elif not console.quiet:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import Console as RichConsole
+from rich.console import RenderableType
 from rich.progress import BarColumn, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
 from camcli.base.errors import CamcliError
+from camcli.base.log import SAID
 from camcli.cli.progress import (
     FILE_WIDTH,
     NAME_WIDTH,
@@ -68,18 +70,35 @@ class Console:
         self._rich.show_cursor()
         self._rich.file.flush()
 
+    @property
+    def is_terminal(self) -> bool:
+        """True if messages go to a terminal."""
+        return self._rich.is_terminal
+
+    @property
+    def width(self) -> int:
+        """Width of the terminal in cells."""
+        return self._rich.width
+
+    def show(self, what: RenderableType) -> None:
+        """Print an image or its caption, above a progress bar if there is one, also when quiet."""
+        self._rich.print(what)
+
     def say(self, *parts: str, style: str = "") -> None:
         """Print a line, unless quiet."""
+        SAID.info("%s", to_printable(" ".join(parts)))
         if not self.quiet:
             self._print_line(to_printable(" ".join(parts)), style)
 
     def note(self, text: str) -> None:
         """Print a note, unless quiet."""
+        SAID.warning("%s", to_printable(text))
         if not self.quiet:
             self._print_labelled("note", "cyan", to_printable(text))
 
     def error(self, error: CamcliError) -> None:
         """Print an error, and below it what to do."""
+        SAID.error("%s", to_printable(f"{error.message} {error.hint}"), exc_info=error)
         self._print_labelled("error", "bold red", to_printable(error.message))
         for line in error.hint.splitlines():
             self._print_line("       " + to_printable(line), "")
@@ -87,6 +106,7 @@ class Console:
     def failure(self, outcome: Outcome) -> None:
         """Print an image's failure and its reason; after many, if a ledger lists them, only count it."""
         self._failures += 1
+        SAID.warning("failed: %s: %s", to_printable(outcome.shown), to_printable(outcome.error or ""))
         if self._failures <= FAILURES_SHOWN or not self.ledger:
             reason = to_printable((outcome.error or "").splitlines()[0])
             self._print_labelled("failed", "red", f"{to_printable(outcome.shown)}: {reason}")
@@ -134,9 +154,7 @@ class Console:
 
     def print_summary(self, outcomes: Sequence[Outcome], counts: Counts, seconds: float, out: str) -> None:
         """Print a table of the maps, if they are few, then the run's counts, time and rate."""
-        if self.quiet:
-            return
-        if len(outcomes) <= MAX_LISTED:
+        if len(outcomes) <= MAX_LISTED and not self.quiet:
             self._print_outcomes([outcome for outcome in outcomes if not outcome.error], out)
         parts = [f"{counts.done} done"]
         parts += [f"{counts.failed} failed"] if counts.failed else []

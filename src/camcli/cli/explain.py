@@ -14,9 +14,12 @@ from camcli.cli.config import check_code, load_config
 from camcli.cli.console import MAX_LISTED, Console
 from camcli.cli.exit import exit_codes
 from camcli.cli.loading import check_job, loading
+from camcli.cli.log import CommandLog
 from camcli.cli.options import CommonOptions, add_options, apply_common_options, build
+from camcli.cli.plan import print_plan, without_compiling
 from camcli.cli.streams import get_standard_output
-from camcli.models import BUNDLED_MODEL
+from camcli.cli.viewer import RunViewer, Viewer
+from camcli.models import BUNDLED_MODEL, names_cache
 from camcli.runs.job.job import Job
 from camcli.runs.job.option import COMPUTE, LOGGING, MODEL, option
 from camcli.runs.record.outcome import Counts, Outcome
@@ -54,6 +57,9 @@ class ExplainOptions(CommonOptions):
         help="Allow the job file to run Python code (its model, wrap or text_tower)",
         env=False,
     )
+    show: bool = option(
+        False, LOGGING, help="Show the first overlays in the terminal as they are written; see camcli show", env=False
+    )
     verbose: bool = option(False, LOGGING, help="Print a line for each map", short="-v", env=False)
 
 
@@ -67,7 +73,7 @@ def explain(context: typer.Context, **words: Any) -> None:
     """
     session = apply_common_options(ExplainOptions, words)
     console = Console(session.quiet, session.verbose)
-    with exit_codes(console):
+    with CommandLog(session.debug) as log, exit_codes(console):
         check_code(context, session.config, session.trust_config, console)
         if session.contrast:
             words |= _read_contrast(session.contrast, words)
@@ -75,7 +81,7 @@ def explain(context: typer.Context, **words: Any) -> None:
             _check_old_recompute(words["inputs"] or (), console)
             words["recompute"] = True
         job = build(Job, words)
-        counts = run_job(job, console, session.as_json)
+        counts = run_job(without_compiling(job) if session.dry_run else job, console, session, log)
     raise typer.Exit(counts.exit_code)
 
 
@@ -105,24 +111,33 @@ def _check_old_recompute(inputs: Sequence[str], console: Console) -> None:
     console.note("--checkpoint is called --recompute now")
 
 
-def run_job(job: Job, console: Console, as_json: bool) -> Counts:
+def run_job(job: Job, console: Console, session: ExplainOptions, log: CommandLog) -> Counts:
     """Run a job, and say on the console what comes of it."""
     check_job(job, job.save)
+    shown_by = Viewer(console) if session.show else None
     with loading(console, f"loading {job.model}"):
         from camcli.runs.explain.run import Run
 
         run = Run(job)
+        names_cache.write_model(job.model, run.worker.network)
     _introduce(run, console)
     printed = len(run.notes)
+    if session.dry_run:
+        print_plan(run, console)
+        return Counts()
     counts, shown, began = Counts(), list[Outcome](), time.monotonic()
+    viewer = RunViewer(shown_by, run.session.out)
     with run, console.progress(run.total, counts) as reporter:
+        log.open(run.session.out)
         for outcomes in run:
             reporter.add_picture(outcomes)
+            viewer.add(outcomes)
             if len(shown) <= MAX_LISTED:
                 shown += outcomes
-            if as_json:
+            if session.as_json:
                 get_standard_output().buffer.writelines(outcome.as_line() for outcome in outcomes)
                 get_standard_output().buffer.flush()
+    viewer.finish()
     for note in run.notes[printed:]:
         console.note(note)
     console.print_summary(shown, counts, time.monotonic() - began, str(run.session.out))

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from camcli.base import collector
+from camcli.base import collector, timing
 from camcli.cli.console import Console
 from camcli.runs.job.job import Job
 from camcli.runs.job.names import check_names
@@ -24,7 +24,8 @@ def loading(console: Console, message: str) -> Iterator[None]:
     """Show ``message`` while the block imports torch, for the first time in a process, and loads a model."""
     with console.working(message):
         try:
-            import torch  # noqa: F401 - the seam: torch comes in here
+            with timing.measure("import"):
+                import torch  # noqa: F401 - the seam: torch comes in here
 
             collector.freeze()
             # Pillow warns of metadata it cannot read; whatever makes an image fail is reported as its failure.

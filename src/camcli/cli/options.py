@@ -34,8 +34,17 @@ class CommonOptions:
         env=False,
         after="compile",
     )
+    dry_run: bool = option(
+        False,
+        LOGGING,
+        help="Write nothing: show what would be done, and how long it would take by a batch that is tried",
+        env=False,
+    )
     as_json: bool = option(
         False, LOGGING, help="Print a line of JSON for each map to standard output", flag="--json", env=False
+    )
+    debug: bool = option(
+        False, LOGGING, help="Print tracebacks of errors and failed images, and the time of each stage", env=False
     )
     quiet: bool = option(False, LOGGING, help="Print errors and failures only", short="-q", env=False)
 
@@ -122,6 +131,12 @@ def apply_common_options(kind: type[S], words: Mapping[str, Any]) -> S:
 def complete_from(names: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]:
     """Return a function that completes a word to the names that begin with it."""
     return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
+
+
+def find_comma_fields(*owners: type) -> frozenset[str]:
+    """Return the names of options of these dataclasses whose values may be joined by commas."""
+    found = ((name, get_option(one)) for owner in owners for name, one in _find_fields(owner).items())
+    return frozenset(name for name, one in found if one and (one.several or one.commas))
 
 
 def split_words(given: Sequence[str]) -> tuple[str, ...]:

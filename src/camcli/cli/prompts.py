@@ -9,9 +9,12 @@ import typer
 from camcli.cli.console import Console, print_table
 from camcli.cli.exit import exit_codes
 from camcli.cli.loading import check_job, loading
+from camcli.cli.log import CommandLog
 from camcli.cli.options import CommonOptions, add_options, apply_common_options, build
+from camcli.cli.plan import print_plan, without_compiling
 from camcli.cli.streams import get_standard_output
 from camcli.images import describe_page
+from camcli.models import names_cache
 from camcli.runs.job.job import Job
 from camcli.runs.prompts import Measure, PromptJob
 from camcli.runs.record.outcome import Counts
@@ -29,8 +32,9 @@ OPTIONS = (
     *("inputs", "model", "text", "texts", "paraphrases", "template", "text_tower", "weights", "size", "crop", "layers"),
     *("layout", "call", "method", "options", "fuse", "scales", "augment", "placement", "eigen_smooth", "score"),
     *("versus", "out", "root", "save", "measure", "pictures", "colormap", "alpha", "decode", "background", "range"),
-    *("pages", "overwrite", "drop_others", "accept_versions", "durable", "batch_size", "workers", "timeout", "device"),
-    *("precision", "compile", "keep_memory", "no_keep_memory", "seed", "null_separated", "as_json", "quiet"),
+    *("pages", "limit", "overwrite", "drop_others", "accept_versions", "durable", "batch_size", "workers", "timeout"),
+    *("device", "precision", "compile", "keep_memory", "no_keep_memory", "seed", "null_separated"),
+    *("dry_run", "as_json", "debug", "quiet"),
 )
 OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
     "inputs": {"type": list[str], "default": ...},
@@ -70,32 +74,38 @@ def prompts(**words: Any) -> None:
     """
     session = apply_common_options(CommonOptions, words)
     console = Console(session.quiet, ledger="prompts.jsonl")
-    with exit_codes(console):
+    with CommandLog(session.debug) as log, exit_codes(console):
         job = build(Job, {**words, "save": words["save"] or ["sheet"]})
+        job = without_compiling(job) if session.dry_run else job
         prompt_job = build(PromptJob, words, job=job)
-        counts = _compare(prompt_job, console, session.as_json)
+        counts = _compare(prompt_job, console, session, log)
     raise typer.Exit(counts.exit_code)
 
 
-def _compare(prompt_job: PromptJob, console: Console, as_json: bool) -> Counts:
+def _compare(prompt_job: PromptJob, console: Console, session: CommonOptions, log: CommandLog) -> Counts:
     check_job(prompt_job.job)
     with loading(console, f"loading {prompt_job.job.model}"):
         from camcli.runs.prompts.run import PromptRun
 
         run = PromptRun(prompt_job)
+        names_cache.write_model(prompt_job.job.model, run.worker.network)
     _introduce(run, console)
     printed = len(run.notes)
+    if session.dry_run:
+        print_plan(run, console)
+        return Counts()
     counts, began = Counts(), time.monotonic()
     with run:
+        log.open(run.session.out)
         with console.progress(run.total, counts) as reporter:
             for records in run:
                 reporter.add_picture([record.to_outcome() for record in records])
-                if as_json:
+                if session.as_json:
                     get_standard_output().buffer.writelines(record.as_line() for record in records)
                     get_standard_output().buffer.flush()
         with console.working("drawing the summary"):
             summary = run.finish()
-    if not as_json and not console.quiet:
+    if not session.as_json and not console.quiet:
         _print_summary(summary, prompt_job.measure, console)
     for note in run.notes[printed:]:
         console.note(note)

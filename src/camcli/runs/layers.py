@@ -9,7 +9,7 @@ from camcli.engine.layers.default_layer import find_default_layer
 from camcli.engine.layers.paths import canonicalize_names, resolve
 from camcli.engine.layers.probe import NO_GRAPH, LayerInfo, probe_image, probe_layers
 from camcli.engine.layers.refusals import lacks_graph, no_gradient_error
-from camcli.models import RANDOM_WEIGHTS, listing, load
+from camcli.models import RANDOM_WEIGHTS, listing, load, names_cache
 
 # A layer's shape does not depend on the prompts; a model that needs prompts gets these.
 PLACEHOLDER_PROMPTS = ("a photo", "a drawing")
@@ -42,6 +42,7 @@ def list_layers(
     text = PLACEHOLDER_PROMPTS if source == "open_clip" else ()
     weights = "" if source in ("bundled", "local") else RANDOM_WEIGHTS
     network = load.load(model, weights=weights, text=text, size=size, output=output)
+    names_cache.write_model(model, network)
     tops = canonicalize_names(network.module, resolve(network.module, [layer])) if layer else []
     image = probe_image(
         network.preprocess.size, torch.float32, torch.device("cpu"), channels=network.preprocess.channels

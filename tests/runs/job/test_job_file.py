@@ -28,7 +28,7 @@ def ask(here: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     asked: list[Job] = []
     # By its name, since camcli.cli.explain is also the command.
     module = importlib.import_module("camcli.cli.explain")
-    monkeypatch.setattr(module, "run_job", lambda job, voice, as_json: asked.append(job) or Counts())
+    monkeypatch.setattr(module, "run_job", lambda job, *_given: asked.append(job) or Counts())
 
     def ask(*words: str, **environment: str) -> Job:
         result = CliRunner().invoke(app, ["explain", *words], env=environment)

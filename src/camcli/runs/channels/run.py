@@ -46,6 +46,7 @@ from camcli.runs.record.inputs import Inputs
 from camcli.runs.record.other_jobs import PreviousRun, check_recorded_options
 from camcli.runs.record.outcome import Outcome
 from camcli.runs.record.own_folder import choose_folder, link_latest
+from camcli.runs.record.plan import Plan, make_plan
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.pipeline import decode_batches
 from camcli.runs.worker.worker import Worker
@@ -144,6 +145,10 @@ class ChannelRun:
         self.notes += self._inputs.note_unread_late()
         if not self._running_stats.count:
             raise PictureError("no image could be processed, so there is nothing to rank")
+
+    def make_plan(self) -> Plan:
+        """Return what the run would do, and how long it would take; nothing is written."""
+        return make_plan(self.worker, self._inputs, self.out)
 
     def write(self) -> list[ChannelStats]:
         """Write the files and return the channels that are shown, in order.

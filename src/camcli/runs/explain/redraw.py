@@ -20,18 +20,18 @@ from camcli.runs.explain.writer import Writer
 from camcli.runs.record.earlier import has_file, has_wanted_files
 from camcli.runs.record.failures import format_error
 from camcli.runs.record.folder import Folder
+from camcli.runs.record.ledger import STAMP_SEPARATOR
 from camcli.runs.record.outcome import Outcome
 from camcli.runs.record.session import Session
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.threads import map_ahead
 
-# Separates, in an image's stamp, what else its maps depend on: the images of its group, concepts found in several.
-STAMP_SEPARATOR = "+"
-
 
 def can_redraw(folder: Folder, lines: Sequence[Outcome]) -> bool:
     """Return whether all maps of a picture are kept, so that they can be drawn without the network."""
-    return all("array" in one.files and has_file(folder, one.files["array"], one.sizes.get("array")) for one in lines)
+    return all(
+        "array" in one.files and has_file(folder.path, one.files["array"], one.sizes.get("array")) for one in lines
+    )
 
 
 def redraw(writer: Writer, item: Item) -> list[Outcome]:
@@ -100,7 +100,7 @@ def _draw(
     for outcome in outcomes:
         there = outcome.files, outcome.looks, outcome.sizes
         names = [
-            name for name in formats if redraws_all or not has_wanted_files(session.folder, {name: looks[name]}, *there)
+            name for name in formats if redraws_all or not has_wanted_files(session.out, {name: looks[name]}, *there)
         ]
         if outcome.error or not names:
             drawn.append(outcome)
@@ -117,9 +117,7 @@ def _draw(
         except OutputError:
             raise
         except Exception as error:  # any error is this map's alone, and the others go on
-            there_yet = filter(
-                lambda one: one[0] not in names or has_file(session.folder, one[1]), outcome.files.items()
-            )
+            there_yet = filter(lambda one: one[0] not in names or has_file(session.out, one[1]), outcome.files.items())
             drawn.append(replace(outcome, files=dict(there_yet), error=f"it cannot be drawn: {format_error(error)}"))
             failed += 1
     return failed, drawn

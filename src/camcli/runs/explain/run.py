@@ -11,14 +11,16 @@ from typing import BinaryIO
 from camcli.base.words import shorten
 from camcli.images.manifest import Manifest
 from camcli.runs.explain.concepts import announce_concepts, load_or_fit_concepts
-from camcli.runs.explain.redraw import STAMP_SEPARATOR, can_redraw, draw_all, redraw
+from camcli.runs.explain.redraw import can_redraw, draw_all, redraw
 from camcli.runs.explain.writer import Formats, Writer
 from camcli.runs.job.folder_name import name_folder
 from camcli.runs.job.job import Job
 from camcli.runs.record import ledger, provenance
 from camcli.runs.record.inputs import Inputs
+from camcli.runs.record.ledger import STAMP_SEPARATOR
 from camcli.runs.record.other_jobs import check_recorded_options
 from camcli.runs.record.outcome import Outcome
+from camcli.runs.record.plan import Plan, make_plan
 from camcli.runs.record.preflight import check_output_folder
 from camcli.runs.record.session import Session
 from camcli.runs.worker.item import Item
@@ -103,6 +105,10 @@ class Run:
             notes=list(self.notes),
             scale=writer.scale,
         )
+
+    def make_plan(self) -> Plan:
+        """Return what the run would do, and how long it would take; nothing is written."""
+        return make_plan(self.worker, self.session.inputs, self.session.out, self.session.peek(), self._writer.draw)
 
     def _start(self) -> None:
         """Find concepts, if images share them, and record that the run began."""

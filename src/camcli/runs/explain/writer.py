@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from camcli.base.errors import PictureError
+from camcli.base.log import log_failure
 from camcli.engine.explanation import Explanation
 from camcli.images.naming import fit_path
 from camcli.images.source import Picture
@@ -114,6 +116,8 @@ class Writer:
                 outcomes.append(self._write_map(item, result, part))
             except Exception as error:  # any error is this map's alone, and the others go on
                 raise_if_fatal(error, str(self.session.out))
+                if error is not result:  # a failure of its own, which was not logged yet
+                    log_failure(item.source.display_name, error)
                 outcomes.append(Outcome(**self.session.make_line_fields(item), part=part, error=format_error(error)))
         if all(outcome.error for outcome in outcomes):
             # A group or concepts can change the stamp without a change of the image.
@@ -122,6 +126,15 @@ class Writer:
         seconds = (item.seconds + time.perf_counter() - began) / len(outcomes)
         item.release_pixels()
         return [replace(outcome, seconds=round(seconds, 4)) for outcome in outcomes]
+
+    def draw(self, item: Item) -> int:
+        """Draw one picture's files without writing them, and return their size in bytes."""
+        sizes = 0
+        for result in () if item.error else item.results:
+            if isinstance(result, Explanation) and item.picture:
+                drawn = draw_files(self.style, item.picture, result, self.formats.at_once)
+                sizes += sum(len(content) for _, content in drawn)
+        return sizes
 
     def _write_map(self, item: Item, explanation: Explanation, part: str) -> Outcome:
         """Write one map's files."""
@@ -176,13 +189,20 @@ def write_files(
     folder: Folder, style: Style, picture: Picture, explanation: Explanation, files: dict[str, str]
 ) -> dict[str, int]:
     """Write a map's files, and return the size of each in bytes, by format."""
-    picture = replace(picture, view=picture.view.placed(explanation.placement))
     sizes = {}
-    for name, file in files.items():
-        content = OUTPUTS.load(name)(picture, explanation, style)
-        folder.write(file, content)
+    for name, content in draw_files(style, picture, explanation, files):
+        folder.write(files[name], content)
         sizes[name] = len(content)
     return sizes
+
+
+def draw_files(
+    style: Style, picture: Picture, explanation: Explanation, formats: Iterable[str]
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the name of each format with the content of a map's file, one at a time."""
+    picture = replace(picture, view=picture.view.placed(explanation.placement))
+    for name in formats:
+        yield name, OUTPUTS.load(name)(picture, explanation, style)
 
 
 def name_stem(worker: Worker, name: str, explanation: Explanation, several: bool) -> str:

@@ -28,7 +28,7 @@ def check_options(job: Job) -> None:
             raise RequestError(f"{name} cannot be {getattr(job, name)!r}", f"there are: {', '.join(choices)}")
     if job.layout and not LAYOUT.fullmatch(job.layout):
         raise RequestError(f"layout cannot be {job.layout!r}", f"there are: {LAYOUTS}")
-    for name in ("batch_size", "workers", "call"):
+    for name in ("batch_size", "workers", "call", "limit"):
         if getattr(job, name) < 0:
             raise RequestError(
                 f"{name} cannot be {getattr(job, name)}", "give a number from 1 on, or 0 for the default"
@@ -65,6 +65,8 @@ def _check_user_code(job: Job) -> None:
     place, _, name = job.wrap.rpartition(":")
     if job.wrap and not (place and name):
         raise RequestError(f"wrap cannot be {job.wrap!r}", WRAPPER_USAGE)
+    if job.group == BY_FOLDER and job.limit:
+        raise RequestError("--limit would leave out a part of a group", "name fewer folders instead")
     if job.group and not GROUP_PATTERN.fullmatch(job.group):
         raise RequestError(
             f"group cannot be {job.group!r}",

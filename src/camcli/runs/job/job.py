@@ -321,6 +321,9 @@ class Job:
         help="Pages or frames of files with several: first, all, or numbers such as 1,3 or 2-5; each is an image",
         metavar="PAGES",
     )
+    limit: int = option(
+        0, MODEL, help="Only the first N images; the same command without it continues. 0 = all", metavar="N", min=0
+    )
     overwrite: bool = option(
         False, OUTPUT, help="Recompute finished images and replace results of a different job", env=False
     )

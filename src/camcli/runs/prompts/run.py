@@ -32,6 +32,7 @@ from camcli.runs.record import provenance
 from camcli.runs.record.failures import RESUME_HINT, format_error, make_write_error, raise_if_fatal
 from camcli.runs.record.inputs import Inputs
 from camcli.runs.record.other_jobs import check_recorded_options
+from camcli.runs.record.plan import Plan, make_plan
 from camcli.runs.record.preflight import check_output_folder
 from camcli.runs.record.session import Session
 from camcli.runs.worker.item import Item
@@ -162,6 +163,10 @@ class PromptRun:
         self.session.record(summary=facts, notes=self.notes, finished=provenance.format_now())
         self.files = [LINES_FILE, name, FACTS_FILE]
         return whole
+
+    def make_plan(self) -> Plan:
+        """Return what the run would do, and how long it would take without its sheets; nothing is written."""
+        return make_plan(self.worker, self.session.inputs, self.session.out, self.session.peek())
 
     def _start(self) -> None:
         """Record that the run began."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import stat
 import sys
 from collections.abc import Container, Mapping
+from pathlib import Path
 from typing import Generic
 
-from camcli.runs.record.folder import Folder, is_plain_path
+from camcli.runs.record.folder import is_plain_path
 from camcli.runs.record.lines import Block, LineFile, R, hash_text, is_whole
 
 
@@ -29,7 +30,7 @@ class ResultIndex(Generic[R]):
         self._offsets = None
 
     def find(self, name: str, stamp: str) -> list[R]:
-        """Return the lines of a picture's result; empty if it has none, or has changed since."""
+        """Return the lines of an image's result; empty if it has none, or has changed since."""
         if self._offsets is None:
             self._offsets = self._find_offsets()
         place = self._offsets.get(hash_text(name))
@@ -54,7 +55,7 @@ class NameRoots:
         self._others: dict[int, str] = {}
 
     def add(self, name: str, root: str) -> None:
-        """Add a picture; the folder is empty if it is not known."""
+        """Add an image; the folder is empty if it is not known."""
         self._first = self._first or root
         if root and root == self._first:
             self._others.pop(hash_text(name), None)
@@ -62,17 +63,17 @@ class NameRoots:
             self._others[hash_text(name)] = sys.intern(root)
 
     def find(self, name: str) -> str:
-        """Return the folder that the name of a picture that was added is relative to; empty if it is not known."""
+        """Return the folder that the name of an image that was added is relative to; empty if it is not known."""
         return self._others.get(hash_text(name), self._first)
 
 
 def is_result_of(block: Block, jobs: Container[str]) -> bool:
-    """Return whether a picture was done whole by one of these jobs."""
+    """Return whether an image was done whole by one of these jobs."""
     return is_whole(block) and all(values["job"] in jobs for values, _ in block)
 
 
 def has_wanted_files(
-    folder: Folder,
+    folder: Path,
     wanted: Mapping[str, str] | None,
     files: Mapping[str, str],
     looks: Mapping[str, str],
@@ -92,13 +93,13 @@ def has_wanted_files(
     )
 
 
-def has_file(folder: Folder, file: str, size: int | None = None) -> bool:
+def has_file(folder: Path, file: str, size: int | None = None) -> bool:
     """Return whether a line's file exists, not empty, and has the size it was written with.
 
     A crash can truncate a file. One of another size was written by a run that was killed before it wrote its line.
     """
     try:
-        found = (folder.path / file).stat() if is_plain_path(file) else None
+        found = (folder / file).stat() if is_plain_path(file) else None
     except OSError:
         found = None
     if found is None or not stat.S_ISREG(found.st_mode) or not found.st_size:

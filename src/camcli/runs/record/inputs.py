@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from camcli.base import timing
 from camcli.images.formats import SkippedFiles
 from camcli.images.source import PictureSource
 from camcli.runs.job.job import Job
@@ -32,7 +33,8 @@ class Inputs:
         self._job = job
         self._stdin = stdin
         self.unread = SkippedFiles()
-        self.total = check_and_count(job, self.unread)
+        with timing.measure("find"):
+            self.total = check_and_count(job, self.unread)
 
     @property
     def source_factory(self) -> Callable[[], Iterator[PictureSource]] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,8 @@ from camcli.runs.record.folder import Folder
 from camcli.runs.record.lines import Block, LineFile, R, has_result, hash_text
 
 FILE = "outcomes.jsonl"
+# Separates, in a picture's stamp, what else its maps depend on: the pictures of its group, concepts found in several.
+STAMP_SEPARATOR = "+"
 # States of an image that is not done; done ones have their stamp's hash, which is odd.
 FAILED, HAS_RESULT = 0, 2
 
@@ -190,10 +192,7 @@ class Ledger(Generic[R]):
         first = block[0][0]
         key = hash_text(first["name"])
         failed = not has_result(block)
-        done = is_result_of(block, self._own_jobs) and all(
-            has_wanted_files(self.folder, self._wanted, values["files"], values["looks"], values["sizes"])
-            for values, _ in block
-        )
+        done = _is_done(block, self.folder.path, self._own_jobs, self._wanted)
         self._update_state(key, failed, hash_text(first["stamp"]) if done else HAS_RESULT)
         if not failed:
             self.roots.add(first["name"], first["root"])
@@ -239,3 +238,35 @@ class Ledger(Generic[R]):
                 atomic.sync(self.folder.path)
         except OSError as error:
             raise OutputError(f"{path} cannot be written to: {error.strerror}") from error
+
+
+def read_stamps(
+    path: Path,
+    jobs: Container[str],
+    line_type: Callable[..., R],
+    wanted: Mapping[str, str] | None = None,
+    file: str = FILE,
+) -> dict[int, str]:
+    """Return the stamps of the images that are done, by their hashed names, without locking or making the folder.
+
+    Args:
+        path: the output folder.
+        jobs: fingerprints of the jobs whose outcomes count.
+        line_type, wanted, file: as for :class:`Ledger`.
+
+    Raises:
+        RequestError: the file cannot be read, or is not a ledger.
+    """
+    stamps: dict[int, str] = {}
+    for block in LineFile(path / file, line_type).iter_blocks():
+        if has_result(block):  # a failure does not replace a result
+            first = block[0][0]
+            stamps[hash_text(first["name"])] = first["stamp"] if _is_done(block, path, jobs, wanted) else ""
+    return stamps
+
+
+def _is_done(block: Block, path: Path, jobs: Container[str], wanted: Mapping[str, str] | None) -> bool:
+    """Return whether an image was done whole by one of these jobs, and has all files that are wanted."""
+    return is_result_of(block, jobs) and all(
+        has_wanted_files(path, wanted, values["files"], values["looks"], values["sizes"]) for values, _ in block
+    )

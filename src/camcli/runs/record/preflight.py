@@ -13,7 +13,7 @@ from camcli.images.find import find, suggest_path
 from camcli.images.formats import SkippedFiles
 from camcli.images.pages import expand_pages
 from camcli.images.roots import Roots
-from camcli.images.source import PictureSource
+from camcli.images.source import PAUSE, PictureSource
 from camcli.models import RANDOM_WEIGHTS
 from camcli.outputs import COLORMAPS
 from camcli.runs.job.content import FILE_OPTIONS
@@ -25,7 +25,7 @@ def find_sources(
     job: Job, stdin: BinaryIO | None = None, unread: SkippedFiles | None = None
 ) -> Iterator[PictureSource]:
     """Find the images that a job names; its input ``-`` reads from ``stdin``, by default the process's own."""
-    return expand_pages(_find(job, stdin, unread), job.pages)
+    return _take(expand_pages(_find(job, stdin, unread), job.pages), job.limit)
 
 
 def _find(job: Job, stdin: BinaryIO | None = None, unread: SkippedFiles | None = None) -> Iterator[PictureSource]:
@@ -37,6 +37,15 @@ def _find(job: Job, stdin: BinaryIO | None = None, unread: SkippedFiles | None =
         root=Path(job.root) if job.root else None,
         skipped=unread,
     )
+
+
+def _take(sources: Iterator[PictureSource], limit: int) -> Iterator[PictureSource]:
+    """Yield the first images, as many as ``limit`` says; all for 0."""
+    for source in sources:
+        yield source
+        limit -= source is not PAUSE
+        if limit == 0:
+            return
 
 
 def check_early(job: Job) -> None:

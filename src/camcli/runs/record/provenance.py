@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import platform
 from dataclasses import asdict
@@ -12,13 +11,13 @@ from typing import Any
 
 from camcli import __version__
 from camcli.base.errors import OutputError
+from camcli.base.versions import collect_versions
 from camcli.images.placement import Placement
 from camcli.models.adapters.templates import expand_templates
 from camcli.runs.record.folder import Folder
 from camcli.runs.worker.worker import Worker
 
 FILE = "run.json"
-RECORDED_PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "numpy", "pillow", "opencv-python-headless")
 
 
 def collect_facts(worker: Worker) -> dict[str, Any]:
@@ -50,10 +49,7 @@ def collect_facts(worker: Worker) -> dict[str, Any]:
         "precision": worker.job.precision,
         "device": ",".join(map(str, worker.devices)),
         "batch_size": worker.batch_size,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in RECORDED_PACKAGES},
-        },
+        "versions": collect_versions(),
         "platform": platform.platform(),
     }
 

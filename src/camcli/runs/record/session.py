@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic
 
+from camcli.base import timing
 from camcli.base.errors import NothingFoundError
 from camcli.base.paths import absolute
 from camcli.images.naming import mark_name, read_stamp
@@ -22,7 +23,7 @@ from camcli.runs.record import ledger, provenance
 from camcli.runs.record.failures import NONE_DROPPED, RESULT_OUTDATED, RESULT_STAYS
 from camcli.runs.record.inputs import Inputs
 from camcli.runs.record.ledger import Ledger
-from camcli.runs.record.lines import R
+from camcli.runs.record.lines import R, hash_text
 from camcli.runs.record.other_jobs import PreviousRun, check_other_jobs, note_accepted
 from camcli.runs.record.own_folder import choose_folder, link_latest
 from camcli.runs.worker.item import Item
@@ -79,7 +80,7 @@ class Session(Generic[R]):
         self._wanted, self._can_redraw = wanted, can_redraw
         self.out, notes = (Path(self.job.out), []) if self.job.out else choose_folder(name, self._compare)
         worker.notes += notes
-        self._namesakes: dict[str, int] = {}  # roots of earlier results with the names of other pictures, and how many
+        self._namesakes: dict[str, int] = {}  # roots of earlier results with the names of other images, and how many
         self.facts: dict[str, Any] = {}
         self.processed = self.failed = self.skipped = 0
         self._stack = ExitStack()
@@ -121,6 +122,27 @@ class Session(Generic[R]):
     def previous(self) -> PreviousRun:
         """Last run in the output folder; to be read once the folder is locked."""
         return self._compare(self.out)
+
+    def peek(self) -> Callable[[PictureSource], bool]:
+        """Return a function that says whether an image is done; the folder is neither locked nor made.
+
+        Of an image whose maps depend on others too, only its own file is looked at.
+        """
+        if self.job.overwrite:
+            return lambda source: False
+        if self.previous.record and not self.previous.is_own:
+            unlike = self.previous.describe_difference()
+            self.worker.note(
+                f"{self.out} has results of a different job ({unlike}), beside which this one may be refused"
+            )
+        jobs = {self.fingerprint, *self.previous.accepted_jobs}
+        stamps = ledger.read_stamps(self.out, jobs, self._line_type, self._wanted, self._file)
+
+        def is_done(source: PictureSource) -> bool:
+            stamp = stamps.get(hash_text(source.name), "")
+            return bool(stamp) and stamp.partition(ledger.STAMP_SEPARATOR)[0] == read_stamp(source.path)
+
+        return is_done
 
     def record(self, **more: Any) -> None:
         """Write the facts of the run to its record, with further ones."""
@@ -191,7 +213,7 @@ class Session(Generic[R]):
         items = map(partial(self.make_item, stamp_suffix=stamp_suffix), self.inputs.stream())
         explained = stream_with_pauses(self.worker, items, on_group)
         workers = self.worker.workers
-        for lines in map_ahead(write, explained, workers, 2 * workers):
+        for lines in map_ahead(timing.measured("draw and write", write), explained, workers, 2 * workers):
             self.processed += 1
             self.skipped += not lines
             self.failed += any(line.error for line in lines)
@@ -215,7 +237,7 @@ class Session(Generic[R]):
         return PreviousRun(self.job, self.worker.fingerprint_parts, record, self._make_fingerprint)
 
     def _rename_namesake(self, source: PictureSource, mark: str) -> PictureSource:
-        """Return a picture with a mark in its name if another one's result has that name."""
+        """Return an image with a mark in its name if another one's result has that name."""
         root = self._describe_root(source)
         there = self.ledger.roots.find(source.name) if self.ledger.has_earlier_result(source.name) else ""
         if not root or not there or root == there or self.ledger.is_done(source.name, mark):
@@ -224,7 +246,7 @@ class Session(Generic[R]):
         return replace(source, name=mark_name(source.name, source.path))
 
     def _describe_root(self, source: PictureSource) -> str:
-        """Return the folder that a picture's name is relative to; relative to the output folder if that lies in it."""
+        """Return the folder that an image's name is relative to; relative to the output folder if that lies in it."""
         if not source.root:
             return ""
         out = absolute(self.out)

@@ -13,7 +13,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from camcli.base import timing
 from camcli.base.errors import CamcliError, PictureError, RequestError
+from camcli.base.log import log_failure
 from camcli.base.words import first_line
 from camcli.engine import devices
 from camcli.engine.explainer import Explainer
@@ -61,7 +63,8 @@ def stream_with_pauses(
         copy.fitted_concepts = worker.explainer.fitted_concepts
     batches = _make_batches(worker, form_groups(worker.job.group, items, on_group) if worker.job.group else items)
     # Not a loop: its variable would keep a batch alive while the next is explained.
-    explained = map_batches(worker, partial(_explain_batch, worker), batches)
+    waited = timing.MeasuredIterator("wait for images", batches)
+    explained = map_batches(worker, partial(_explain_batch, worker), waited)
     yield from chain.from_iterable(map(_batch_or_pause, explained))
 
 
@@ -152,7 +155,9 @@ def _explain_batch(worker: Worker, explainer: Explainer, batch: Sequence[Item]) 
         )
     for note in explainer.notes:
         worker.note(note)
-    share = (time.perf_counter() - began) / len(ready)
+    taken = time.perf_counter() - began
+    timing.add("compute", taken)
+    share = taken / len(ready)
     for item, results in zip(ready, results_by_item, strict=True):
         item.input, item.picture_mask, item.region_mask = None, None, None
         item.results = [_add_notes(_move_box_to_picture(result, item.picture), item.notes) for result in results]
@@ -224,6 +229,7 @@ def _explain_group(worker: Worker, explainer: Explainer, group: Sequence[Item]) 
     except torch.OutOfMemoryError:
         reason = PictureError(f"{explainer.device} does not have enough memory for its group of {len(group)} images")
     except Exception as error:
+        log_failure(f"the group of {group[0].source.display_name}", error)
         reason = PictureError(f"the network fails on its group of {len(group)} images: {first_line(error)}")
     return [[reason] for _ in group]
 
@@ -253,8 +259,10 @@ def _explain_one(worker: Worker, explainer: Explainer, item: Item) -> list[Resul
         return find_results(worker, explainer, [item])[0]
     except CamcliError as error:
         # Errors of all images were raised before the first.
+        log_failure(item.source.display_name, error)
         return [error if isinstance(error, PictureError) else PictureError(error.message, error.hint)]
     except Exception as error:
+        log_failure(item.source.display_name, error)
         return [PictureError(f"the network fails on this image: {first_line(error)}")]
 
 

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from camcli.base import timing
 from camcli.base.errors import PictureError
+from camcli.base.log import log_failure
 from camcli.base.words import first_line
 from camcli.engine import devices
 from camcli.images.decode import DecodedPicture, decode_reduced, never_reduce
@@ -62,10 +64,14 @@ def prepare_item(worker: Worker, given: Item, admit: Admit) -> Item:
             item.picture_mask = _make_mask(Region(), view)
             item.region_mask = _make_mask(worker.region, view) if worker.region else None
     except PictureError as error:
+        log_failure(item.source.display_name, error)
         _fail(item, error.message, error.hint, error.__cause__)
     except Exception as error:  # any error is this image's alone, and the others go on
+        log_failure(item.source.display_name, error)
         _fail(item, f"it cannot be prepared for the model: {first_line(error)}", "", error)
-    item.seconds += time.perf_counter() - began
+    taken = time.perf_counter() - began
+    timing.add("decode", taken)
+    item.seconds += taken
     return item
 
 

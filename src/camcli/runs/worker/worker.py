@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from camcli.base import timing
 from camcli.base.errors import CamcliError, RequestError
 from camcli.base.words import first_line
 from camcli.engine import devices, factors
@@ -104,7 +105,8 @@ class Worker:
         first = find_first_group(job.group, pictures)
         count = len(first) if job.group else 0
         features = self.extras.sample(count or 2, first) if self.extras else None
-        resolved = resolve_job(job, count, features, loading)
+        with timing.measure("load"):
+            resolved = resolve_job(job, count, features, loading)
         network = resolved.network
         check_fits(job, network)
         check_image_channels(job, network)
@@ -122,7 +124,8 @@ class Worker:
         self.shows_pixels = False
         self.workers = job.workers or devices.count_decoders(self.devices)
         noise = make_noise(network, count or 1)
-        trial_seconds = self._try_on_noise(noise, features, count)
+        with timing.measure("trial"):
+            trial_seconds = self._try_on_noise(noise, features, count)
         self.fingerprint_parts |= _collect_explainer_parts(job, self.explainer) if recorded else {}
         self.fingerprint = fingerprint.compute_fingerprint(self.fingerprint_parts)
         one_by_one = self.explainer.one_by_one
@@ -144,7 +147,8 @@ class Worker:
         self._notes_lock = Lock()
         self.decoding_notes: set[str] = set()
         if job.compile != "off":
-            self.notes += compile_explainer(self, total or 0, trial_seconds)
+            with timing.measure("compile"):
+                self.notes += compile_explainer(self, total or 0, trial_seconds)
         self.notes += _note_uneven(self.explainer, network.preprocess.size)
         self.score_description = _describe_score(job, self.explainer)
 

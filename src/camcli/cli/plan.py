@@ -1,0 +1,88 @@
+"""What a run would do, for people: the lines of ``--dry-run``."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+import typer
+
+from camcli.cli.console import Console
+from camcli.cli.streams import get_standard_output, to_printable
+from camcli.runs.job.job import Job
+
+if TYPE_CHECKING:
+    from camcli.images.formats import SkippedFiles
+    from camcli.runs.record.plan import Plan, Trial
+    from camcli.runs.worker.worker import Worker
+
+
+class PlannedRun(Protocol):
+    """Run of any command that can be planned."""
+
+    worker: "Worker"
+    unread: "SkippedFiles"
+
+    def make_plan(self) -> "Plan":
+        """Return what the run would do."""
+
+
+def without_compiling(job: Job) -> Job:
+    """Return the job for a dry run: compiling would take longer than all the rest."""
+    return replace(job, compile="off")
+
+
+def print_plan(run: "PlannedRun", console: Console) -> None:
+    """Print the plan of a run to standard output, and which images would fail."""
+    printed = len(run.worker.notes)
+    plan = run.make_plan()
+    for line in describe_plan(plan, run.worker, run.unread.describe()):
+        typer.echo(to_printable(line), file=get_standard_output())
+    for note in run.worker.notes[printed:]:
+        console.note(note)
+    for name, reason in plan.trial.failed.items() if plan.trial else ():
+        console.note(f"would fail: {name}: {reason}")
+    console.say("nothing was written (--dry-run)")
+
+
+def describe_plan(plan: "Plan", worker: "Worker", unread: str) -> Iterator[str]:
+    """Yield the lines of a plan."""
+    job = worker.job
+    height, width = worker.network.preprocess.size
+    yield f"input: {height}x{width}, {job.precision}, up to {worker.batch_size} images in a batch"
+    if plan.total is None:
+        yield "images: named on standard input, which is not read in a dry run"
+    else:
+        found = f"the first {plan.total} (--limit)" if plan.total == job.limit else f"{plan.total} found"
+        done = f", {plan.done} of them done already, {plan.left} to do" if plan.done else ""
+        yield f"images: {found}{done}" + (f"; {unread}" if unread else "")
+    yield f"output: {', '.join(job.save)}, in {plan.out}{'' if plan.out.exists() else ', a new folder'}"
+    if plan.trial:
+        yield from _describe_trial(plan, plan.trial)
+    elif plan.left:
+        yield "time: not known before the run, which looks at all images first"
+
+
+def _describe_trial(plan: "Plan", trial: "Trial") -> Iterator[str]:
+    well = trial.images - len(trial.failed)
+    if well and trial.size:
+        size = _format_size(trial.size / well * plan.left)
+        yield f"maps: {trial.maps / well:.3g} for each image, about {size} in all"
+    yield (
+        f"time: about {_format_seconds(plan.seconds or 0)} once the model is loaded "
+        f"({trial.images / trial.seconds:.1f} images/s, from {trial.images} that were tried)"
+    )
+
+
+def _format_size(size: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+def _format_seconds(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

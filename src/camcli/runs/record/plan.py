@@ -1,0 +1,125 @@
+"""Plan of a run: what it would do, and how long that would take, from one batch that is done without writing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from camcli.images.source import PictureSource
+from camcli.runs.record.inputs import Inputs
+from camcli.runs.worker.groups import find_first_group
+from camcli.runs.worker.item import Item
+from camcli.runs.worker.pipeline import stream_with_pauses
+from camcli.runs.worker.threads import map_ahead
+from camcli.runs.worker.worker import Worker
+
+# After a batch that takes less than this many seconds, so many are timed: the first pays for warming up, and several
+# overlap, as in a run.
+QUICK_SECONDS, QUICK_BATCHES = 3.0, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A batch, or several, done without writing.
+
+    Attributes:
+        images: number of its images.
+        failed: reasons of those that failed, by name.
+        maps: number of maps of those that did not.
+        size: bytes of all files.
+        seconds: time from the first file to the last.
+    """
+
+    images: int
+    failed: dict[str, str]
+    maps: int
+    size: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        out: the output folder.
+        total: number of images; None if they come from standard input.
+        done: number of those that are done already.
+        trial: a batch of those that are not; None if there are none, or none that can be done before the run.
+    """
+
+    out: Path
+    total: int | None
+    done: int
+    trial: Trial | None
+
+    @property
+    def left(self) -> int:
+        """Number of images that are to be done."""
+        return (self.total or 0) - self.done
+
+    @property
+    def seconds(self) -> float | None:
+        """Estimated time of the run, once its model is loaded; None if nothing is known."""
+        return self.trial.seconds / self.trial.images * self.left if self.trial else None
+
+
+def make_plan(
+    worker: Worker,
+    inputs: Inputs,
+    out: Path,
+    is_done: Callable[[PictureSource], bool] = lambda source: False,
+    draw: Callable[[Item], int] = lambda item: 0,
+) -> Plan:
+    """Make the plan of a run.
+
+    Args:
+        worker: the resolved job.
+        inputs: its images.
+        out: its output folder.
+        is_done: says whether an image is done.
+        draw: makes an image's files, without writing them, and returns their size in bytes; called in threads.
+    """
+    if inputs.total is None:
+        return Plan(out, None, 0, None)
+    done = sum(map(is_done, inputs.iter_sources()))
+    trial = None
+    if done < inputs.total and not worker.explainer.fits_concepts:
+        trial = _try_batch(worker, _choose_batch(worker, inputs, is_done), draw)
+        if trial.seconds < QUICK_SECONDS:
+            trial = _try_batch(worker, _choose_batch(worker, inputs, is_done, QUICK_BATCHES), draw)
+    return Plan(out, inputs.total, done, trial)
+
+
+def _choose_batch(
+    worker: Worker, inputs: Inputs, is_done: Callable[[PictureSource], bool], batches: int = 1
+) -> Sequence[PictureSource]:
+    """Return the first images that are not done, as many as go through the devices at once; or the first group."""
+    if worker.job.group:
+        count = len(find_first_group(worker.job.group, inputs.iter_sources))
+        return list(islice(inputs.iter_sources(), count))
+    left = (source for source in inputs.iter_sources() if not is_done(source))
+    return list(islice(left, batches * worker.batch_size * len(worker.devices)))
+
+
+def _try_batch(worker: Worker, batch: Sequence[PictureSource], draw: Callable[[Item], int]) -> Trial:
+    failed: dict[str, str] = {}
+    maps = size = 0
+
+    def draw_item(item: Item) -> tuple[Item, int]:
+        drawn = draw(item)
+        item.release_pixels()
+        return item, drawn
+
+    began = time.perf_counter()
+    streamed = stream_with_pauses(worker, map(Item, batch))
+    for item, drawn in map_ahead(draw_item, streamed, worker.workers, 2 * worker.workers):
+        errors = [item.error] if item.error else [one for one in item.results if isinstance(one, Exception)]
+        if errors:
+            failed[item.source.display_name] = str(errors[0])
+        maps += 0 if item.error else len(item.results) - len(errors)
+        size += drawn
+    return Trial(len(batch), failed, maps, size, time.perf_counter() - began)
