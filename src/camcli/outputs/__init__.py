@@ -36,3 +36,4 @@ OUTPUTS = Registry(
 COLORMAPS = ("inferno", "magma", "plasma", "viridis", "cividis", "turbo", "jet", "hot", "bone")
 
 Normalize = Literal["image", "range", "run", "none"]
+Outside = Literal["dim", "hatch", "hide", "keep"]

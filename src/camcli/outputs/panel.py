@@ -99,21 +99,21 @@ def _draw_tiles(picture: Picture, explanation: Explanation, style: Style) -> Ite
     view = picture.view.scale(height, width)
     stamped = stamp_untrained if style.untrained else lambda drawn: drawn
     if explanation.concepts:
-        heat, colours = draw_concepts(explanation.map, style, view.onto_picture)
+        heat, colours = draw_concepts(explanation.map, style, view.enlarge)
         yield _PanelTile("picture", pixels)
         yield _PanelTile(
             "overlay", stamped(_mark_concepts(draw.blend(pixels, heat, style, colours), view, explanation))
         )
         return
-    heat = view.onto_picture(to_unit_range(explanation.map, style))
+    heat = view.enlarge(to_unit_range(explanation.map, style))
     at_input = explanation.map.ndim == 3
-    over = view.onto_picture(to_unit_range(explanation.map, style, smooth=True)) if at_input else heat
+    over = view.enlarge(to_unit_range(explanation.map, style, smooth=True)) if at_input else heat
     yield _PanelTile("picture", _draw_box(pixels, picture, explanation))
     yield _PanelTile("heatmap", stamped(draw.apply_colormap(heat, style.colormap)))
     drawn = _draw_box(draw.blend(pixels, over, style), picture, explanation)
     yield _PanelTile("overlay, smoothed" if at_input else "overlay", stamped(drawn))
     if at_input:
-        gradient = np.stack([view.onto_picture(channel) for channel in explanation.map])
+        gradient = np.stack([view.enlarge(channel) for channel in explanation.map])
         yield _PanelTile("signed gradient, on its own scale", stamped(draw.draw_gradient(gradient)))
 
 

@@ -160,7 +160,7 @@ def _draw_tile(tile: SheetTile, full_scale: float, style: Style) -> UInt8[np.nda
     own = Style(
         style.colormap, style.alpha, "run", max(full_scale if tile.full_scale is None else tile.full_scale, 0.0)
     )
-    return draw.blend(tile.pixels, tile.view.onto_picture(to_unit_range(tile.map, own)), own)
+    return draw.blend(tile.pixels, tile.view.enlarge(to_unit_range(tile.map, own)), own)
 
 
 def _draw_colour_bar(page: Image.Image, full_scale: float, top: int, colormap: str) -> None:

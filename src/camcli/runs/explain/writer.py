@@ -86,7 +86,8 @@ class Writer:
     def style(self) -> Style:
         """Style in which maps are drawn."""
         job = self.session.job
-        return Style(job.colormap, job.alpha, job.normalize, self.scale, self.session.worker.network.untrained)
+        untrained = self.session.worker.network.untrained
+        return Style(job.colormap, job.alpha, job.normalize, self.scale, job.outside, untrained)
 
     def write(self, item: Item) -> list[Outcome]:
         """Write one picture's files and return its lines, none if it was done before."""
