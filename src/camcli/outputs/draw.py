@@ -32,7 +32,7 @@ def apply_colormap(
     """Colour values in 0..1 by a colour map; NaN, where the model did not see, is grey, or hatched if asked for."""
     levels, seen = _to_levels(heat)
     coloured = cv2.applyColorMap(levels, _colormap_table(colormap))
-    return coloured if seen.all() else _composite(seen, coloured, _draw_unseen_ground(*heat.shape, outside))
+    return coloured if seen.all() else _composite(seen, coloured, _draw_unseen_ground(heat.shape, outside))
 
 
 def shade(
@@ -41,7 +41,7 @@ def shade(
     """Draw colours on black, as strong as the heat; NaN is grey, or hatched if asked for."""
     levels, seen = _to_levels(heat)
     lit = _mix(np.zeros_like(colours), colours, cv2.LUT(levels, (np.arange(256) / 255).astype(np.float32)))
-    return lit if seen.all() else _composite(seen, lit, _draw_unseen_ground(*heat.shape, outside))
+    return lit if seen.all() else _composite(seen, lit, _draw_unseen_ground(heat.shape, outside))
 
 
 def blend(
@@ -116,7 +116,7 @@ def draw_gradient(gradient: Float32[np.ndarray, "d h w"], outside: Outside = "di
     known = gradient[:, seen]
     scale = peak_value(known[:, np.newaxis]) if known.size else 0.0
     shares = np.clip(np.moveaxis(np.nan_to_num(gradient), 0, 2) / (scale or 1), -1, 1)
-    return _composite(seen, np.rint(127.5 + 127.5 * shares).astype(np.uint8), _draw_unseen_ground(*seen.shape, outside))
+    return _composite(seen, np.rint(127.5 + 127.5 * shares).astype(np.uint8), _draw_unseen_ground(seen.shape, outside))
 
 
 def _to_levels(heat: Float32[np.ndarray, "h w"]) -> tuple[UInt8[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
@@ -191,9 +191,9 @@ def _draw_unseen(
             return np.asarray(cv2.addWeighted(pixels, shares[0], _to_rgb(grey), shares[1], 0))
 
 
-def _draw_unseen_ground(height: int, width: int, outside: Outside) -> UInt8[np.ndarray, "h w 3"]:
+def _draw_unseen_ground(size: tuple[int, ...], outside: Outside) -> UInt8[np.ndarray, "h w 3"]:
     """Draw what stands where there is no image and the model did not see."""
-    return _hatch(height, width) if outside == "hatch" else np.full((height, width, 3), UNSEEN_GREY, np.uint8)
+    return _hatch(size[0], size[1]) if outside == "hatch" else np.full((*size, 3), UNSEEN_GREY, np.uint8)
 
 
 def _hatch(height: int, width: int, rows: slice = slice(None)) -> UInt8[np.ndarray, "h w 3"]:

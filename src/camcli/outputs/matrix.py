@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from camcli.outputs.draw import apply_colormap
+from camcli.outputs.font import load_font
 from camcli.outputs.panel import BLACK, GREY
 from camcli.outputs.sheet import THUMBNAIL_SIDE
 
@@ -34,7 +35,7 @@ def draw_matrix(values: Float[np.ndarray, "k k"], max_width: int, colormap: str)
     cell = max(1, min(max(CELL_SIDE, (THUMBNAIL_SIDE - NUMBERS_ROOM) // count), (max_width - NUMBERS_ROOM) // count))
     side = NUMBERS_ROOM + cell * count
     page = Image.new("RGB", (side, side), "white")
-    draw, font = ImageDraw.Draw(page), ImageFont.load_default(TEXT)
+    draw, font = ImageDraw.Draw(page), load_font(TEXT)
     coloured = apply_colormap(np.clip(np.nan_to_num(values), 0, 1).astype(np.float32), colormap)
     coloured[np.isnan(values)] = UNDEFINED_COLOUR
     coloured[np.eye(count, dtype=bool)] = DIAGONAL_COLOUR

@@ -34,6 +34,7 @@ class Style:
         scale: the run's peak value, for ``run``.
         outside: what is done with the part of an image that the model did not see: dim it, hatch it, hide it, or keep
             it as it is.
+        model: the model's name, for panels.
         untrained: True if the weights are random; every picture then has a warning.
     """
 
@@ -42,6 +43,7 @@ class Style:
     normalize: Normalize
     scale: float | None = None
     outside: Outside = "dim"
+    model: str = ""
     untrained: bool = False
 
 

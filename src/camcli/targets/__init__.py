@@ -153,3 +153,5 @@ AUTO = "auto"
 
 # Prefix of a target that names a picture to compare with.
 SIMILAR_PREFIX = "similar:"
+# How the name of a score of similarity begins.
+SIMILARITY_LABEL = "similar to "

@@ -87,7 +87,7 @@ class Writer:
         """Style in which maps are drawn."""
         job = self.session.job
         untrained = self.session.worker.network.untrained
-        return Style(job.colormap, job.alpha, job.normalize, self.scale, job.outside, untrained)
+        return Style(job.colormap, job.alpha, job.normalize, self.scale, job.outside, job.model, untrained)
 
     def write(self, item: Item) -> list[Outcome]:
         """Write one picture's files and return its lines, none if it was done before."""
