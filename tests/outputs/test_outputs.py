@@ -44,7 +44,7 @@ def drawn(name, *args):
 def test_every_output_is_a_file_of_its_kind(name, map_):
     content = OUTPUTS.load(name)(picture(), explanation(map_), STYLE)
     assert type(content) is bytes
-    magic = {"npy": b"\x93NUMPY", "png": b"\x89PNG", "jpg": b"\xff\xd8\xff"}
+    magic = {"npy": b"\x93NUMPY", "png": b"\x89PNG", "jpg": b"\xff\xd8\xff", "svg": b"<svg ", "pdf": b"%PDF"}
     assert content.startswith(magic[OUTPUTS.find(name).suffix.rpartition(".")[2]])
 
 
@@ -155,8 +155,8 @@ def captions(map_, style=STYLE):
 
 
 def test_the_panel_shows_the_gradient_of_a_map_at_the_input():
-    assert captions(None) == ["picture", "heatmap", "overlay"]
-    assert captions(GRADIENT) == ["picture", "heatmap", "overlay, smoothed", "signed gradient, on its own scale"]
+    assert captions(None) == ["image", "heatmap", "overlay"]
+    assert captions(GRADIENT) == ["image", "heatmap", "overlay, smoothed", "signed gradient, on its own scale"]
 
 
 @pytest.mark.parametrize("size", [(300, 200), (4000, 3000), (16, 16), (5000, 20), (20, 5000), (1, 1)])

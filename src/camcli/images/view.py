@@ -66,7 +66,7 @@ class View:
         Returns:
             One value for each pixel of the picture; NaN where the model did not see the pixel's centre.
         """
-        return self._resample(map, _interpolate_rows)
+        return _resample(self, map, _interpolate_rows)
 
     def enlarge(self, map: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "H W"]:
         """Resample a map as :meth:`onto_picture` does, but smoothly, to be looked at: bilinear cells look like stars.
@@ -77,21 +77,7 @@ class View:
         """
         if map.shape == self.input:
             return self.onto_picture(map)
-        return self._resample(map, partial(_interpolate_rows_smoothly, low=float(map.min()), high=float(map.max())))
-
-    def _resample(
-        self, map: Float32[np.ndarray, "h w"], interpolate: Callable[..., None]
-    ) -> Float32[np.ndarray, "H W"]:
-        x0, y0, x1, y1 = self.box
-        height, width = self.picture
-        rows, columns = _visible_pixels(y0, y1, height), _visible_pixels(x0, x1, width)
-        onto = np.empty(self.picture, np.float32)
-        for beside in (np.s_[: rows.start], np.s_[rows.stop :], np.s_[:, : columns.start], np.s_[:, columns.stop :]):
-            onto[beside] = np.nan
-        wide = np.empty((map.shape[0], columns.stop - columns.start), np.float32)
-        interpolate(map.T, self._cell_positions(columns, 1, map.shape[1]), wide.T)
-        interpolate(wide, self._cell_positions(rows, 0, map.shape[0]), onto[rows, columns])
-        return onto
+        return _resample(self, map, partial(_interpolate_rows_smoothly, low=float(map.min()), high=float(map.max())))
 
     def _cell_positions(self, pixels: slice, axis: int, count: int) -> Float[np.ndarray, " n"]:
         """Return the pixel centres in units of ``count`` cells along an axis: 0 is the first cell's centre."""
@@ -192,6 +178,19 @@ class View:
 def _visible_pixels(low: float, high: float, length: int) -> slice:
     """Return the pixels of 0..length whose centres lie between two edges."""
     return slice(max(0, math.ceil(low - 0.5)), min(length, math.ceil(high - 0.5)))
+
+
+def _resample(
+    view: View, map: Float32[np.ndarray, "h w"], interpolate: Callable[..., None]
+) -> Float32[np.ndarray, "H W"]:
+    rows, columns, _ = view.crop()
+    onto = np.empty(view.picture, np.float32)
+    for beside in (np.s_[: rows.start], np.s_[rows.stop :], np.s_[:, : columns.start], np.s_[:, columns.stop :]):
+        onto[beside] = np.nan
+    wide = np.empty((map.shape[0], columns.stop - columns.start), np.float32)
+    interpolate(map.T, view._cell_positions(columns, 1, map.shape[1]), wide.T)
+    interpolate(wide, view._cell_positions(rows, 0, map.shape[0]), onto[rows, columns])
+    return onto
 
 
 def _interpolate_rows(

@@ -22,6 +22,11 @@ FRAME_COLOUR, FRAME_SHARE = (255, 255, 255), 1 / 500
 MUTED_COLOUR, MUTED_LIGHT, MUTED_LIGHT_FINE = 0.5, 0.25, 0.5
 # Rate at which the image's own colours fade further below the heat, in units of the heat's opacity.
 FADING = 1.5
+# Colours from -1 to 1: ColorBrewer's RdBu of nine, from blue to red (Harrower and Brewer 2003).
+DIVERGING = (
+    *((33, 102, 172), (67, 147, 195), (146, 197, 222), (209, 229, 240), (247, 247, 247)),
+    *((253, 219, 199), (244, 165, 130), (214, 96, 77), (178, 24, 43)),
+)
 # Number of pixels blended at a time, so that intermediate results stay in the processor's cache.
 STRIP_PIXELS = 2**18
 
@@ -33,6 +38,13 @@ def apply_colormap(
     levels, seen = _to_levels(heat)
     coloured = cv2.applyColorMap(levels, _colormap_table(colormap))
     return coloured if seen.all() else _composite(seen, coloured, _draw_unseen_ground(heat.shape, outside))
+
+
+def apply_diverging(values: Float32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Colour values in -1..1: blue below zero, white at zero, red above."""
+    place = np.clip((values + 1) / 2, 0, 1) * (len(DIVERGING) - 1)
+    channels = [np.interp(place, np.arange(len(DIVERGING)), column) for column in zip(*DIVERGING, strict=True)]
+    return np.asarray(np.rint(np.stack(channels, -1)), np.uint8)
 
 
 def shade(

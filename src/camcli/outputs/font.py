@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import ImageDraw, ImageFont
 
-FONT = Path(__file__).parent / "fonts" / "DejaVuSans.ttf"
+FONT = Path(__file__).parent / "DejaVuSans.ttf"
 # What the bundled font has: Latin with all accents, Greek, Cyrillic, punctuation, arrows, mathematical signs.
 RANGES = (
     (0x20, 0x7E),
@@ -39,7 +39,7 @@ def load_font(size: int) -> Font:
 
 def measure_text(text: str, size: int) -> float:
     """Return the width of a line of text in pixels."""
-    return sum(font.getlength(part) for font, part in _split_by_font(text, size))
+    return float(sum(font.getlength(part) for font, part in _split_by_font(text, size)))
 
 
 def write_text(

@@ -73,8 +73,8 @@ class Page:
                 f'<image x="{x:g}" y="{y:g}" width="{width}" height="{height}" href="data:image/png;base64,{data}"/>'
             )
         for (x0, y0, x1, y1), colour in self._patches:
-            size = f'width="{x1 - x0 + 1:g}" height="{y1 - y0 + 1:g}"'
-            lines.append(f'<rect x="{x0:g}" y="{y0:g}" {size} fill="{_format_colour(colour)}"/>')
+            sides = f'width="{x1 - x0 + 1:g}" height="{y1 - y0 + 1:g}"'
+            lines.append(f'<rect x="{x0:g}" y="{y0:g}" {sides} fill="{_format_colour(colour)}"/>')
         for (x, y), text, colour, size, anchor in self._texts:
             lines.append(
                 f'<text x="{x:g}" y="{y + SVG_DROP[anchor[1]] * size:g}" font-size="{size:g}" '

@@ -288,11 +288,7 @@ class Job:
     colormap: str = option("inferno", OUTPUT, help="Colour map: {names}", metavar="NAME", names=lambda: COLORMAPS)
     alpha: float = option(0.75, OUTPUT, help="Opacity of the heatmap at its maximum", metavar="A", min=0, max=1)
     outside: Outside = option(
-        "dim",
-        OUTPUT,
-        help="Part of an image that the model does not see: dim = dimmed, with a frame around the part it sees, hatch "
-        "= hatched, hide = plain grey, keep = as it is",
-        metavar="MODE",
+        "dim", OUTPUT, help="Part of an image that the model does not see: dim, hatch, hide, keep", metavar="MODE"
     )
     normalize: Normalize = option(
         "image",
