@@ -18,7 +18,7 @@ from camcli.outputs.style import Style
 def test_every_output_is_a_file_of_its_kind(name, map_):
     content = OUTPUTS.load(name)(picture(), explanation(map_), STYLE)
     assert type(content) is bytes
-    magic = {"npy": b"\x93NUMPY", "png": b"\x89PNG", "jpg": b"\xff\xd8\xff"}
+    magic = {"npy": b"\x93NUMPY", "png": b"\x89PNG", "jpg": b"\xff\xd8\xff", "svg": b"<svg ", "pdf": b"%PDF"}
     assert content.startswith(magic[OUTPUTS.find(name).suffix.rpartition(".")[2]])
 
 
@@ -74,11 +74,13 @@ def test_the_heat_lies_where_the_model_saw_it():
     assert abs(y - expected[1]) < 15
 
 
-def test_what_the_model_did_not_see_is_hatched_in_the_heatmap_and_grey_in_the_overlay():
+def test_what_the_model_did_not_see_is_grey_or_hatched():
     seen = ~np.isnan(picture().view.onto_picture(np.zeros((7, 7), np.float32)))
-    heat = drawn("heatmap", picture(), explanation(), STYLE)
+    assert set(np.unique(drawn("heatmap", picture(), explanation(), STYLE)[~seen])) == {draw.UNSEEN_GREY}
+    hatched = replace(STYLE, outside="hatch")
+    heat = drawn("heatmap", picture(), explanation(), hatched)
     assert set(np.unique(heat[~seen])) == {draw.HATCH_GROUND, draw.HATCH_LINE}
-    over = drawn("overlay-png", picture(), explanation(), STYLE)
+    over = drawn("overlay-png", picture(), explanation(), hatched)
     assert (over[~seen] == over[~seen][:, :1]).all()
     assert not (over[seen] == over[seen][:, :1]).all()
 

@@ -35,7 +35,7 @@ def test_the_panel_says_class_index_score_probability_method_layer_and_notes():
     assert footing == [
         "gradcam at blocks.6.0.bn3: in/a.jpg",
         "a note",
-        "hatched: not seen by the model",
+        "outside the frame: not seen by the model",
         "the weights are random: the map means nothing",
     ]
     squashed = picture(preprocess=SQUASH)
@@ -80,7 +80,10 @@ def test_of_a_strip_the_surroundings_of_the_view_are_shown(upright):
     assert np.array_equal(shown.pixels, pixels)
     _, words = strip(*((20, 5000) if upright else (5000, 20)))
     size, of = ("20 x 80", "20 x 5000") if upright else ("80 x 20", "5000 x 20")
-    assert words == [f"shown: the {size} pixels around the model's view, of {of}", "hatched: not seen by the model"]
+    assert words == [
+        f"shown: the {size} pixels around the model's view, of {of}",
+        "outside the frame: not seen by the model",
+    ]
     # The map lies on the same pixels as before.
     map_ = explanation().map
     onto = whole.view.onto_picture(map_)
@@ -98,7 +101,7 @@ def test_words_too_long_for_the_sheet_are_shortened():
     assert panel.shorten_text("short", 20, 500) == "short"
     shortened = panel.shorten_text("a very long label " * 40, 20, 500)
     assert shortened.endswith("…")
-    assert 400 < panel.ImageFont.load_default(20).getlength(shortened) <= 500
+    assert 400 < panel.measure_text(shortened, 20) <= 500
 
 
 @pytest.mark.parametrize("label", ["", "line\nbreak\tand \x1b[31mescape", "猫 ünïcødé", "lone \udcff", "x" * 5000])

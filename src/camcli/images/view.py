@@ -1,10 +1,12 @@
 """View of an image that the model sees, and the mapping of maps back onto the image."""
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Int
 
 from camcli.base.deprecated import with_old_names
 from camcli.images.placement import Placement
@@ -15,6 +17,8 @@ from camcli.images.placement import Placement
 REDUCING_GAP = 2.5
 # The shorter side after the first step is at least this, since contact sheets show images of some hundred pixels.
 MIN_REDUCED_SIDE = 256
+# Number of pixels that are resampled and clipped at a time, so that they are still in the processor's cache.
+STRIP_PIXELS = 2**17
 
 
 # Names of the last release.
@@ -62,25 +66,27 @@ class View:
         Returns:
             One value for each pixel of the image; NaN where the model did not see the pixel's centre.
         """
-        x0, y0, x1, y1 = self.box
-        height, width = self.picture
-        rows, columns = _visible_pixels(y0, y1, height), _visible_pixels(x0, x1, width)
-        onto = np.empty(self.picture, np.float32)
-        for beside in (np.s_[: rows.start], np.s_[rows.stop :], np.s_[:, : columns.start], np.s_[:, columns.stop :]):
-            onto[beside] = np.nan
-        wide = np.empty((map.shape[0], columns.stop - columns.start), np.float32)
-        _interpolate_rows(map.T, self._cell_positions(columns, 1, map.shape[1]), wide.T)
-        _interpolate_rows(wide, self._cell_positions(rows, 0, map.shape[0]), onto[rows, columns])
-        return onto
+        return _resample(self, map, _interpolate_rows)
+
+    def enlarge(self, map: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "H W"]:
+        """Resample a map as :meth:`onto_picture` does, but smoothly, to be looked at: bilinear cells look like stars.
+
+        Catmull and Rom's cubic passes through the cells' values (Keys 1981, doi:10.1109/TASSP.1981.1163711, with a =
+        -1/2). It is clipped to the map's own least and greatest values, so that nothing is stronger than the strongest
+        cell and a constant map stays constant. A map as fine as the input has no cells to see and is bilinear.
+        """
+        if map.shape == self.input:
+            return self.onto_picture(map)
+        return _resample(self, map, partial(_interpolate_rows_smoothly, low=float(map.min()), high=float(map.max())))
 
     def _cell_positions(self, pixels: slice, axis: int, count: int) -> Float[np.ndarray, " n"]:
         """Return the pixel centres in units of ``count`` cells along an axis: 0 is the first cell's centre."""
         low, high = self.box[1 - axis], self.box[3 - axis]
         centres = (np.arange(pixels.start, pixels.stop) + 0.5 - low) / (high - low)
         if self.placement is None:
-            return np.clip(centres * count - 0.5, 0, count - 1)
+            return np.asarray(centres * count - 0.5)
         first, stride = self.placement.first[axis], self.placement.stride[axis]
-        return np.clip((centres * self.input[axis] - first) / stride, 0, count - 1)
+        return np.asarray((centres * self.input[axis] - first) / stride)
 
     @property
     def sees_whole_picture(self) -> bool:
@@ -174,6 +180,19 @@ def _visible_pixels(low: float, high: float, length: int) -> slice:
     return slice(max(0, math.ceil(low - 0.5)), min(length, math.ceil(high - 0.5)))
 
 
+def _resample(
+    view: View, map: Float32[np.ndarray, "h w"], interpolate: Callable[..., None]
+) -> Float32[np.ndarray, "H W"]:
+    rows, columns, _ = view.crop()
+    onto = np.empty(view.picture, np.float32)
+    for beside in (np.s_[: rows.start], np.s_[rows.stop :], np.s_[:, : columns.start], np.s_[:, columns.stop :]):
+        onto[beside] = np.nan
+    wide = np.empty((map.shape[0], columns.stop - columns.start), np.float32)
+    interpolate(map.T, view._cell_positions(columns, 1, map.shape[1]), wide.T)
+    interpolate(wide, view._cell_positions(rows, 0, map.shape[0]), onto[rows, columns])
+    return onto
+
+
 def _interpolate_rows(
     rows: Float32[np.ndarray, "h w"],
     positions: Float[np.ndarray, " n"],
@@ -183,13 +202,49 @@ def _interpolate_rows(
 
     All rows between the same two are computed at once, so that a large image costs two passes over its memory.
     """
-    if not len(positions):  # a strip of one pixel whose centre the model did not see
-        return
+    positions = np.clip(positions, 0, len(rows) - 1)
     below = np.floor(positions).astype(int)
     share = (positions - below).astype(np.float32)[:, np.newaxis]
-    starts = np.flatnonzero(np.diff(below, prepend=-1))
-    for start, stop in zip(starts, [*starts[1:], len(below)], strict=True):
+    for start, stop in _find_equal_runs(below):
         first, second = rows[below[start]], rows[min(below[start] + 1, len(rows) - 1)]
         part = onto[start:stop]
         np.multiply(share[start:stop], second - first, out=part)
         part += first
+
+
+def _interpolate_rows_smoothly(
+    rows: Float32[np.ndarray, "h w"],
+    positions: Float[np.ndarray, " n"],
+    onto: Float32[np.ndarray, "n w"],
+    low: float,
+    high: float,
+) -> None:
+    """Interpolate between rows as :func:`_interpolate_rows` does, by a cubic of four rows, clipped to two values.
+
+    Beyond the outermost rows these are repeated, so that there is no bend at their centres.
+    """
+    positions = np.clip(positions, -1, len(rows))
+    below = np.floor(positions).astype(int)
+    weights = _cubic_weights(positions - below)
+    padded = np.pad(rows, ((2, 3), (0, 0)), "edge")
+    strip = max(1, STRIP_PIXELS // max(1, rows.shape[1]))
+    for start, stop in _find_equal_runs(below):
+        four = padded[below[start] + 1 : below[start] + 5]
+        for top in range(start, stop, strip):
+            part = onto[top : min(top + strip, stop)]
+            np.matmul(weights[top : top + len(part)], four, out=part)
+            np.clip(part, low, high, out=part)
+
+
+def _find_equal_runs(values: Int[np.ndarray, " n"]) -> Iterator[tuple[int, int]]:
+    """Yield start and stop of each run of equal values; none of no values."""
+    starts = np.flatnonzero(np.diff(values, prepend=values[:1] - 1))
+    return zip(starts.tolist(), [*starts[1:].tolist(), len(values)], strict=False)
+
+
+def _cubic_weights(share: Float[np.ndarray, " n"]) -> Float32[np.ndarray, "n 4"]:
+    """Return the weights of the four rows around positions, each a share of the way from the second to the third."""
+    t = share[:, np.newaxis]
+    return np.hstack(
+        [((2 - t) * t - 1) * t / 2, ((3 * t - 5) * t * t + 2) / 2, ((4 - 3 * t) * t + 1) * t / 2, (t - 1) * t * t / 2]
+    ).astype(np.float32)

@@ -30,9 +30,14 @@ OUTPUTS = Registry(
     FormatRow("heatmap", "heatmap", "the heatmap alone, at the image's own size", suffix=".heatmap.png", pixels=False),
     FormatRow("array", "array", "the raw signed map as the method returned it, float32", suffix=".npy", pixels=False),
     FormatRow("panel", "panel", "image, heatmap and overlay side by side, with class and score", suffix=".panel.png"),
+    FormatRow(
+        "panel", "panel-svg", "the same as SVG, whose texts stay text, for papers and slides", suffix=".panel.svg"
+    ),
+    FormatRow("panel", "panel-pdf", "the same as PDF", suffix=".panel.pdf"),
 )
 
 # All but the last four are perceptually uniform, or nearly so.
 COLORMAPS = ("inferno", "magma", "plasma", "viridis", "cividis", "turbo", "jet", "hot", "bone")
 
 Normalize = Literal["image", "range", "run", "none"]
+Outside = Literal["dim", "hatch", "hide", "keep"]

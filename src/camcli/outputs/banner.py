@@ -4,7 +4,9 @@ import functools
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from camcli.outputs.font import load_font
 
 BANNER_COLOUR = (255, 196, 0)
 WARNINGS = ("random weights: this map means nothing", "random weights: means nothing", "random weights", "random")
@@ -26,7 +28,7 @@ def _draw_banner(height: int, width: int) -> UInt8[np.ndarray, "rows w 3"]:
     text, size = fit_text(width * 0.94, max(MIN_TEXT_SIZE, min(width // 24, height // 8)))
     band = min(height, max(3, round(size * 1.7)) if text else max(1, height // 5))
     banner = Image.new("RGB", (width, band), BANNER_COLOUR)
-    ImageDraw.Draw(banner).text((width / 2, band / 2), text, (0, 0, 0), ImageFont.load_default(size), anchor="mm")
+    ImageDraw.Draw(banner).text((width / 2, band / 2), text, (0, 0, 0), load_font(size), anchor="mm")
     return np.asarray(banner)
 
 
@@ -34,6 +36,6 @@ def fit_text(width: float, wanted: int) -> tuple[str, int]:
     """Return the longest warning that fits, and the largest size at which it does."""
     for text in WARNINGS:
         for size in range(wanted, MIN_TEXT_SIZE - 1, -1):
-            if ImageFont.load_default(size).getlength(text) <= width:
+            if load_font(size).getlength(text) <= width:
                 return text, size
     return "", MIN_TEXT_SIZE

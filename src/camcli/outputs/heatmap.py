@@ -8,12 +8,14 @@ from camcli.outputs.style import Style, draw_concepts, to_unit_range
 
 
 def heatmap(picture: Picture, explanation: Explanation, style: Style) -> bytes:
-    """Draw the map in colours as a PNG of the image's own size; hatched where the model did not see.
+    """Draw the map in colours as a PNG of the image's own size; grey where the model did not see.
 
     Of concepts each place has the colour of the strongest, on black.
     """
+    view = picture.view
     if explanation.concepts:
-        coloured = draw.shade(*draw_concepts(explanation.map, style, picture.view.onto_picture))
+        coloured = draw.shade(*draw_concepts(explanation.map, style, view.enlarge), style.outside)
     else:
-        coloured = draw.apply_colormap(picture.view.onto_picture(to_unit_range(explanation.map, style)), style.colormap)
+        heat = view.enlarge(to_unit_range(explanation.map, style))
+        coloured = draw.apply_colormap(heat, style.colormap, style.outside)
     return encode.png(stamp_untrained(coloured) if style.untrained else coloured)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from camcli.outputs.draw import apply_colormap
+from camcli.outputs.draw import apply_diverging
+from camcli.outputs.font import load_font
 from camcli.outputs.panel import BLACK, GREY
 from camcli.outputs.sheet import THUMBNAIL_SIDE
 
@@ -20,22 +21,21 @@ UNDEFINED_COLOUR, DIAGONAL_COLOUR = (224, 224, 224), (250, 250, 250)
 DARK = 330
 
 
-def draw_matrix(values: Float[np.ndarray, "k k"], max_width: int, colormap: str) -> UInt8[np.ndarray, "h w 3"]:
-    """Draw a matrix of values from 0 to 1 in colours, with the values in the cells where there is room.
+def draw_matrix(values: Float[np.ndarray, "k k"], max_width: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Draw a matrix of values from -1, blue, to 1, red, with the values in the cells where there is room.
 
-    Rows and columns are numbered from 1. Values below zero have the colour of zero, undefined ones are grey.
+    Rows and columns are numbered from 1. Undefined values are grey.
 
     Args:
         values: the matrix; NaN where undefined.
         max_width: greatest width in pixels.
-        colormap: a name from ``camcli.outputs.COLORMAPS``.
     """
     count = len(values)
     cell = max(1, min(max(CELL_SIDE, (THUMBNAIL_SIDE - NUMBERS_ROOM) // count), (max_width - NUMBERS_ROOM) // count))
     side = NUMBERS_ROOM + cell * count
     page = Image.new("RGB", (side, side), "white")
-    draw, font = ImageDraw.Draw(page), ImageFont.load_default(TEXT)
-    coloured = apply_colormap(np.clip(np.nan_to_num(values), 0, 1).astype(np.float32), colormap)
+    draw, font = ImageDraw.Draw(page), load_font(TEXT)
+    coloured = apply_diverging(np.nan_to_num(values).astype(np.float32))
     coloured[np.isnan(values)] = UNDEFINED_COLOUR
     coloured[np.eye(count, dtype=bool)] = DIAGONAL_COLOUR
     page.paste(

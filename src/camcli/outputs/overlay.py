@@ -26,10 +26,13 @@ def draw_overlay(picture: Picture, explanation: Explanation, style: Style) -> UI
     A gradient at the input is smoothed first; see :func:`camcli.outputs.style.to_unit_range`. Of concepts each place
     has the colour of the strongest.
     """
+    view = picture.view
     if explanation.concepts:
-        heat, colours = draw_concepts(explanation.map, style, picture.view.onto_picture)
+        heat, colours = draw_concepts(explanation.map, style, view.enlarge)
         blended = draw.blend(picture.pixels, heat, style, colours)
     else:
-        heat = picture.view.onto_picture(to_unit_range(explanation.map, style, smooth=True))
-        blended = draw.blend(picture.pixels, heat, style)
+        heat = view.enlarge(to_unit_range(explanation.map, style, smooth=True))
+        blended = draw.blend(picture.pixels, heat, style, fine=explanation.map.ndim == 3)
+    if style.outside == "dim":
+        draw.frame(blended, view)
     return stamp_untrained(blended) if style.untrained else blended

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from camcli.engine.explanation import Concept, Explanation
 from camcli.images.source import Picture
@@ -15,7 +15,10 @@ from camcli.images.view import View
 from camcli.outputs import draw, encode, style
 from camcli.outputs.banner import stamp_untrained
 from camcli.outputs.draw import apply_colormap
+from camcli.outputs.font import load_font, measure_text
+from camcli.outputs.page import Page
 from camcli.outputs.style import Style, concept_colour, draw_concepts, full_scale, peak_value, rectify, to_unit_range
+from camcli.targets import SIMILARITY_LABEL
 
 TILE_HEIGHT, MAX_TILE_WIDTH = 448, 896
 # Of a strip with a greater aspect ratio only the part around the model's view is shown; a side of fewer pixels at the
@@ -25,7 +28,8 @@ MARGIN, GAP = 28, 16
 MIN_WIDTH = 560
 TITLE, TEXT, SMALL = 30, 19, 15
 BLACK, GREY = (20, 20, 20), (96, 96, 96)
-BAR = (112, 10)
+# Width and height of the bar of colours, and its ticks.
+BAR, TICKS = (400, 12), (0.0, 0.25, 0.5, 0.75, 1.0)
 # In a legend: height of an entry, side of its patch of colour, and offsets of its number, its share (right-aligned) and
 # its classes. Concepts of a smaller share than the minimum are listed in grey, and not marked in the image.
 ENTRY_HEIGHT, PATCH_SIDE, LEGEND_COLUMNS = 28, 18, (30, 98, 114)
@@ -33,6 +37,13 @@ MIN_SHARE = 0.05
 # Colours are dark if red, green and blue sum to less than this.
 DARK = 330
 LEGEND = "concept, its share of this image, and the classes whose scores it raises most"
+
+OUTSIDE_WORDS = {
+    "dim": "outside the frame: not seen by the model",
+    "hatch": "hatched: not seen by the model",
+    "hide": "plain grey: not seen by the model",
+    "keep": "the model did not see all of the image",
+}
 
 # A line of text: size, colour and words.
 _Line = tuple[int, tuple[int, int, int], str]
@@ -51,26 +62,39 @@ def panel(picture: Picture, explanation: Explanation, style: Style) -> bytes:
     at the model's input has its signed gradient beside it. Concepts have a legend of colour, number, share of the
     image and the classes whose scores they raise. Texts too long for the sheet end in ``…``.
     """
+    return encode.png(_compose(picture, explanation, style).to_pixels())
+
+
+def panel_svg(picture: Picture, explanation: Explanation, style: Style) -> bytes:
+    """Draw the panel as SVG, whose texts can be changed and enlarged."""
+    return _compose(picture, explanation, style).to_svg()
+
+
+def panel_pdf(picture: Picture, explanation: Explanation, style: Style) -> bytes:
+    """Draw the panel as PDF."""
+    return _compose(picture, explanation, style).to_pdf()
+
+
+def _compose(picture: Picture, explanation: Explanation, style: Style) -> Page:
     shown = crop_around_view(picture)
     tiles = list(draw_tiles(shown, explanation, style))
     width = max(MIN_WIDTH, sum(tile.pixels.shape[1] + GAP for tile in tiles) - GAP) + 2 * MARGIN
     above = _shorten_lines(heading(explanation), width - 2 * MARGIN)
     below = _shorten_lines(footing(picture, shown, explanation, style), width - 2 * MARGIN)
     row = tiles[0].pixels.shape[0] + GAP + SMALL
-    scale = round(SMALL * 1.4) + GAP // 2
-    scale += ENTRY_HEIGHT * len(explanation.concepts) + (round(SMALL * 1.4) if explanation.concepts else 0)
-    sheet = Image.new(
-        "RGB", (width, _text_height(above) + row + scale + _text_height(below) + 2 * MARGIN + 2 * GAP), "white"
-    )
-    _write_lines(sheet, above, MARGIN)
-    _place_tiles(sheet, tiles, _text_height(above) + MARGIN + GAP)
+    line = round(SMALL * 1.4)
+    scale = ENTRY_HEIGHT * len(explanation.concepts) + 2 * line if explanation.concepts else BAR[1] + 2 * line + 4
+    scale += GAP // 2
+    page = Page(width, _text_height(above) + row + scale + _text_height(below) + 2 * MARGIN + 2 * GAP)
+    _write_lines(page, above, MARGIN)
+    _place_tiles(page, tiles, _text_height(above) + MARGIN + GAP)
     top = _text_height(above) + row + MARGIN + 2 * GAP
     if explanation.concepts:
-        _place_legend(sheet, explanation, style, top)
+        _place_legend(page, explanation, style, top)
     else:
-        _place_scale(sheet, describe_scale(explanation.map, style), top, style.colormap)
-    _write_lines(sheet, below, _text_height(above) + row + scale + MARGIN + 2 * GAP)
-    return encode.png(np.asarray(sheet))
+        _place_scale(page, explanation.map, style, top)
+    _write_lines(page, below, _text_height(above) + row + scale + MARGIN + 2 * GAP)
+    return page
 
 
 def crop_around_view(picture: Picture) -> Picture:
@@ -98,24 +122,27 @@ def draw_tiles(picture: Picture, explanation: Explanation, style: Style) -> Iter
     height, width = _find_tile_size(*picture.pixels.shape[:2])
     pixels = np.asarray(Image.fromarray(picture.pixels).resize((width, height), Image.Resampling.BICUBIC))
     view = picture.view.scale(height, width)
-    stamped = stamp_untrained if style.untrained else lambda drawn: drawn
+    outside = style.outside
+
+    def finish(drawn: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        framed = draw.frame(drawn, view) if outside == "dim" else drawn
+        return stamp_untrained(framed) if style.untrained else framed
+
     if explanation.concepts:
-        heat, colours = draw_concepts(explanation.map, style, view.onto_picture)
+        heat, colours = draw_concepts(explanation.map, style, view.enlarge)
         yield _PanelTile("image", pixels)
-        yield _PanelTile(
-            "overlay", stamped(_mark_concepts(draw.blend(pixels, heat, style, colours), view, explanation))
-        )
+        yield _PanelTile("overlay", finish(_mark_concepts(draw.blend(pixels, heat, style, colours), view, explanation)))
         return
-    heat = view.onto_picture(to_unit_range(explanation.map, style))
-    at_input = explanation.map.ndim == 3
-    over = view.onto_picture(to_unit_range(explanation.map, style, smooth=True)) if at_input else heat
+    heat = view.enlarge(to_unit_range(explanation.map, style))
+    fine = explanation.map.ndim == 3
+    over = view.enlarge(to_unit_range(explanation.map, style, smooth=True)) if fine else heat
     yield _PanelTile("image", _draw_box(pixels, picture, explanation))
-    yield _PanelTile("heatmap", stamped(draw.apply_colormap(heat, style.colormap)))
-    drawn = _draw_box(draw.blend(pixels, over, style), picture, explanation)
-    yield _PanelTile("overlay, smoothed" if at_input else "overlay", stamped(drawn))
-    if at_input:
-        gradient = np.stack([view.onto_picture(channel) for channel in explanation.map])
-        yield _PanelTile("signed gradient, on its own scale", stamped(draw.draw_gradient(gradient)))
+    yield _PanelTile("heatmap", finish(draw.apply_colormap(heat, style.colormap, outside)))
+    drawn = _draw_box(draw.blend(pixels, over, style, fine=fine), picture, explanation)
+    yield _PanelTile("overlay, smoothed" if fine else "overlay", finish(drawn))
+    if fine:
+        gradient = np.stack([view.enlarge(channel) for channel in explanation.map])
+        yield _PanelTile("signed gradient, on its own scale", finish(draw.draw_gradient(gradient, outside)))
 
 
 def _draw_box(
@@ -163,8 +190,12 @@ def heading(explanation: Explanation) -> list[_Line]:
     if explanation.concepts:
         held = f"they make up {explanation.score:.0%} of the layer's activations"
         return [(TITLE, BLACK, explanation.label), (TEXT, GREY, held)]
-    shown = explanation.channel is not None and explanation.weight is None
-    numbers = f"value {explanation.score:.4g}" if shown else f"class {explanation.index}, score {explanation.score:.4g}"
+    if explanation.label.startswith(SIMILARITY_LABEL):
+        numbers = f"similarity {explanation.score:.4g}"
+    elif explanation.channel is not None and explanation.weight is None:
+        numbers = f"value {explanation.score:.4g}"
+    else:
+        numbers = f"class {explanation.index}, score {explanation.score:.4g}"
     if explanation.number:
         numbers = f"box {explanation.number}, {numbers}"
     elif explanation.probability is not None:
@@ -177,11 +208,11 @@ def heading(explanation: Explanation) -> list[_Line]:
 
 def footing(picture: Picture, shown: Picture, explanation: Explanation, style: Style) -> list[_Line]:
     """Return the lines below the scale: how the map was made, its notes, and what is not shown as it is."""
-    made = f"{explanation.method} at {explanation.layer or 'the input'}"
+    made = f"{f'{style.model}, ' if style.model else ''}{explanation.method} at {explanation.layer or 'the input'}"
     words = [f"{made}: {picture.source.name}", *explanation.notes]
     words += _describe_proportions(picture.view.picture, shown.view.picture)
     if not shown.view.sees_whole_picture:
-        words.append("hatched: not seen by the model")
+        words.append(OUTSIDE_WORDS[style.outside])
     if style.untrained:
         words.append("the weights are random: the map means nothing")
     return [(SMALL, GREY, text) for text in words]
@@ -201,11 +232,10 @@ def _shorten_lines(lines: Iterable[_Line], width: int) -> list[_Line]:
 
 def shorten_text(text: str, size: int, width: int) -> str:
     """Shorten a text with ``…`` to fit one line of ``width`` pixels at a font size."""
-    font = ImageFont.load_default(size)
     shown = "".join(letter if letter.isprintable() else " " for letter in text)
-    if font.getlength(shown) <= width:
+    if measure_text(shown, size) <= width:
         return shown
-    fits = bisect.bisect_right(range(len(shown)), float(width), key=lambda kept: font.getlength(shown[:kept] + "…"))
+    fits = bisect.bisect_right(range(len(shown)), float(width), key=lambda kept: measure_text(shown[:kept] + "…", size))
     return shown[: max(0, fits - 1)].rstrip() + "…"
 
 
@@ -213,50 +243,53 @@ def _text_height(lines: list[_Line]) -> int:
     return sum(round(size * 1.4) for size, _, _ in lines)
 
 
-def _write_lines(sheet: Image.Image, lines: list[_Line], top: int) -> None:
-    draw = ImageDraw.Draw(sheet)
+def _write_lines(page: Page, lines: list[_Line], top: int) -> None:
     for size, colour, text in lines:
-        draw.text((MARGIN, top), text, colour, ImageFont.load_default(size))
+        page.write((MARGIN, top), text, colour, size)
         top += round(size * 1.4)
 
 
-def _place_tiles(sheet: Image.Image, tiles: list[_PanelTile], top: int) -> None:
-    draw, font, left = ImageDraw.Draw(sheet), ImageFont.load_default(SMALL), MARGIN
+def _place_tiles(page: Page, tiles: list[_PanelTile], top: int) -> None:
+    left = MARGIN
     for tile in tiles:
         height, width = tile.pixels.shape[:2]
-        sheet.paste(Image.fromarray(tile.pixels), (left, top))
-        draw.text((left, top + height + GAP // 2), shorten_text(tile.caption, SMALL, width), GREY, font)
+        page.place_image(left, top, tile.pixels)
+        page.write((left, top + height + GAP // 2), shorten_text(tile.caption, SMALL, width), GREY, SMALL)
         left += width + GAP
 
 
-def _place_scale(sheet: Image.Image, text: str, top: int, colormap: str) -> None:
-    """Draw the bar of colours from 0 to 1 and the text that explains it."""
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(SMALL)
+def _place_scale(page: Page, map: np.ndarray, style: Style, top: int) -> None:
+    """Place the bar of colours with the map's values at its ticks, and what its ends are."""
     ramp = np.tile(np.linspace(0, 1, BAR[0], dtype=np.float32), (BAR[1], 1))
-    left, middle = MARGIN + 14, top + SMALL // 2 + 3
-    draw.text((MARGIN, middle), "0", GREY, font, anchor="lm")
-    sheet.paste(Image.fromarray(apply_colormap(ramp, colormap)), (left, middle - BAR[1] // 2))
-    left += BAR[0] + 6
-    draw.text((left, middle), shorten_text(text, SMALL, sheet.width - MARGIN - left), GREY, font, anchor="lm")
+    page.place_image(MARGIN, top, apply_colormap(ramp, style.colormap))
+    low = float(rectify(map).min()) if style.normalize == "range" else 0.0
+    high = full_scale(map, style)
+    for share in TICKS:
+        x, down = MARGIN + share * (BAR[0] - 1), top + BAR[1]
+        page.fill((x, down, x, down + 3), GREY)
+        anchor = {0.0: "l", 1.0: "r"}.get(share, "m") + "a"
+        page.write((x, down + 5), f"{low + share * (high - low):.3g}", GREY, SMALL, anchor)
+    left = MARGIN + BAR[0] + GAP
+    words = shorten_text(describe_scale(map, style), SMALL, page.width - MARGIN - left)
+    page.write((left, top + BAR[1] / 2), words, GREY, SMALL, "lm")
 
 
-def _place_legend(sheet: Image.Image, explanation: Explanation, style: Style, top: int) -> None:
-    """Draw a line for each concept, and what full colour stands for."""
-    draw, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT), ImageFont.load_default(SMALL)
-    width = sheet.width - 2 * MARGIN
+def _place_legend(page: Page, explanation: Explanation, style: Style, top: int) -> None:
+    """Place a line for each concept, and what full colour stands for."""
+    width = page.width - 2 * MARGIN
     number, share, classes = (MARGIN + column for column in LEGEND_COLUMNS)
     for concept in explanation.concepts:
         edge, middle = top + (ENTRY_HEIGHT - PATCH_SIDE) // 2, top + ENTRY_HEIGHT // 2
         colour = BLACK if concept.share >= MIN_SHARE else GREY
-        draw.rectangle((MARGIN, edge, MARGIN + PATCH_SIDE, edge + PATCH_SIDE), concept_colour(concept.number))
-        draw.text((number, middle), str(concept.number), colour, font, anchor="lm")
-        draw.text((share, middle), f"{concept.share:.0%}", colour, font, anchor="rm")
+        page.fill((MARGIN, edge, MARGIN + PATCH_SIDE, edge + PATCH_SIDE), concept_colour(concept.number))
+        page.write((number, middle), str(concept.number), colour, TEXT, "lm")
+        page.write((share, middle), f"{concept.share:.0%}", colour, TEXT, "rm")
         words = shorten_text(describe_classes(concept), TEXT, width - LEGEND_COLUMNS[2])
-        draw.text((classes, middle), words, colour, font, anchor="lm")
+        page.write((classes, middle), words, colour, TEXT, "lm")
         top += ENTRY_HEIGHT
     for line, text in enumerate((LEGEND, f"strength of colour: {describe_scale(explanation.drawn, style)}")):
         below = top + GAP // 2 + line * round(SMALL * 1.4)
-        draw.text((MARGIN, below), shorten_text(text, SMALL, width), GREY, small)
+        page.write((MARGIN, below), shorten_text(text, SMALL, width), GREY, SMALL)
 
 
 def describe_classes(concept: Concept) -> str:
@@ -269,7 +302,7 @@ def _mark_concepts(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Draw each concept's number where its colour is strongest, if it is visible anywhere."""
     image = Image.fromarray(pixels)
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(SMALL)
+    draw, font = ImageDraw.Draw(image), load_font(SMALL)
     strongest = explanation.map.argmax(0)
     for place, (concept, map) in enumerate(zip(explanation.concepts, explanation.map, strict=True)):
         if concept.share >= MIN_SHARE and ((strongest == place) & view.visible_cells(map.shape)).any():

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from camcli.images.view import View
 from camcli.outputs import draw
 from camcli.outputs.banner import stamp_untrained
 from camcli.outputs.draw import apply_colormap
+from camcli.outputs.font import measure_text, write_text
 from camcli.outputs.panel import BLACK, GREY, shorten_text
 from camcli.outputs.style import Style, to_unit_range
 
@@ -105,7 +106,7 @@ def compose_sheet(
     end = sum(height + ROW_GAP for height in heights) + len(below) * _line_height(SMALL) + MARGIN
     page = Image.new("RGB", (width, top + end + banner), "white")
     draw = ImageDraw.Draw(page)
-    draw.text((MARGIN, MARGIN), shorten_text(title, TITLE, room), BLACK, ImageFont.load_default(TITLE))
+    write_text(draw, (MARGIN, MARGIN), shorten_text(title, TITLE, room), BLACK, TITLE)
     _write_lines(draw, heading, TEXT, (MARGIN, MARGIN + _line_height(TITLE)), room)
     for row, height in zip(rows, heights, strict=True):
         draw.line((MARGIN, top - ROW_GAP // 2, width - MARGIN, top - ROW_GAP // 2), RULE_COLOUR)
@@ -134,7 +135,7 @@ def _tile_height(row: SheetRow) -> int:
 
 def _draw_row(page: Image.Image, row: SheetRow, top: int, style: Style) -> None:
     draw = ImageDraw.Draw(page)
-    draw.text((MARGIN, top - 5), shorten_text(row.name, NAME, TEXT_WIDTH - 16), BLACK, ImageFont.load_default(NAME))
+    write_text(draw, (MARGIN, top - 5), shorten_text(row.name, NAME, TEXT_WIDTH - 16), BLACK, NAME)
     _write_lines(draw, row.lines, TEXT, (MARGIN, top + _line_height(NAME)), TEXT_WIDTH - 16)
     scaled = [float(tile.map.max()) for tile in row.tiles if tile.map is not None and tile.full_scale is None]
     full = max(scaled, default=0.0)
@@ -160,32 +161,31 @@ def _draw_tile(tile: SheetTile, full_scale: float, style: Style) -> UInt8[np.nda
     own = Style(
         style.colormap, style.alpha, "run", max(full_scale if tile.full_scale is None else tile.full_scale, 0.0)
     )
-    return draw.blend(tile.pixels, tile.view.onto_picture(to_unit_range(tile.map, own)), own)
+    return draw.blend(tile.pixels, tile.view.enlarge(to_unit_range(tile.map, own)), own)
 
 
 def _draw_colour_bar(page: Image.Image, full_scale: float, top: int, colormap: str) -> None:
-    draw, font = ImageDraw.Draw(page), ImageFont.load_default(SMALL)
+    draw = ImageDraw.Draw(page)
     ramp = np.tile(np.linspace(0, 1, BAR[0], dtype=np.float32), (BAR[1], 1))
     middle, left = top + SMALL // 2 + 2, MARGIN + 14
-    draw.text((MARGIN, middle), "0", GREY, font, anchor="lm")
+    write_text(draw, (MARGIN, middle), "0", GREY, SMALL, "lm")
     page.paste(Image.fromarray(apply_colormap(ramp, colormap)), (left, middle - BAR[1] // 2))
-    draw.text((left + BAR[0] + 6, middle), f"{full_scale:.3g}", GREY, font, anchor="lm")
+    write_text(draw, (left + BAR[0] + 6, middle), f"{full_scale:.3g}", GREY, SMALL, "lm")
 
 
 def _write_lines(draw: ImageDraw.ImageDraw, lines: Sequence[str], size: int, place: tuple[int, int], room: int) -> None:
     left, top = place
     for line in lines:
-        draw.text((left, top), shorten_text(line, size, room), GREY, ImageFont.load_default(size))
+        write_text(draw, (left, top), shorten_text(line, size, room), GREY, size)
         top += _line_height(size)
 
 
 def wrap_text(text: str, size: int, room: int) -> list[str]:
     """Wrap a text between words into lines of at most ``room`` pixels."""
-    font = ImageFont.load_default(size)
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if not lines[-1] or font.getlength(longer) <= room:
+        if not lines[-1] or measure_text(longer, size) <= room:
             lines[-1] = longer
         else:
             lines.append(word)

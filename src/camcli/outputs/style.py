@@ -8,13 +8,13 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from camcli.base.errors import PictureError
-from camcli.outputs import Normalize
+from camcli.outputs import Normalize, Outside
 
 # Single pixels dominate a gradient, so that its 99.5th percentile is drawn at full strength.
 ROBUST_PERCENTILE = 99.5
 # Single pixels of a gradient are hard to see over a photograph. An overlay smooths them with a Gaussian whose standard
-# deviation is this share of the input's shorter side: 3.4 of 224 pixels, which still keeps a cat's eye and nose apart.
-SMOOTHING = 0.015
+# deviation is this share of the input's shorter side: 1.3 of 224 pixels, so that whiskers and spokes can still be seen.
+SMOOTHING = 0.006
 
 # Colours of concepts: those of Okabe and Ito (2008), which colour-blind people can tell apart, without black; after the
 # seventh they repeat in a darker shade, and then in a lighter one.
@@ -32,6 +32,9 @@ class Style:
         normalize: the value that becomes 1: ``image`` for the map's own peak, ``run`` for ``scale``, ``none`` for 1.
             ``range`` is ``image`` with the least value shown as 0.
         scale: the run's peak value, for ``run``.
+        outside: what is done with the part of an image that the model did not see: dim it, hatch it, hide it, or keep
+            it as it is.
+        model: the model's name, for panels.
         untrained: True if the weights are random; every image then has a warning.
     """
 
@@ -39,6 +42,8 @@ class Style:
     alpha: float
     normalize: Normalize
     scale: float | None = None
+    outside: Outside = "dim"
+    model: str = ""
     untrained: bool = False
 
 

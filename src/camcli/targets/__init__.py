@@ -166,3 +166,5 @@ AUTO = "auto"
 
 # Prefix of a target that names an image to compare with.
 SIMILAR_PREFIX = "similar:"
+# How the name of a score of similarity begins.
+SIMILARITY_LABEL = "similar to "

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from camcli.base.errors import RequestError
-from camcli.targets import parse_top_channels, resolve
+from camcli.targets import SIMILARITY_LABEL, parse_top_channels, resolve
 
 if TYPE_CHECKING:
     from camcli.engine.network import Network
@@ -58,4 +58,4 @@ def similar(argument: str, network: Network) -> TargetRule:
 
 def name_similarity(file: str) -> str:
     """Return the name of the score of similarity to an image."""
-    return f"similar to {file}"
+    return f"{SIMILARITY_LABEL}{file}"

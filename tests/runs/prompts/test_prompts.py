@@ -253,7 +253,7 @@ def test_a_sheet_holds_every_map_and_of_a_text_with_several_prompts_a_row(three:
 
 def test_a_matrix_has_its_values_colours(pixels) -> None:
     values = np.array([[1, 0.5, np.nan], [0.5, 1, -1], [np.nan, -1, 1]])
-    drawn = draw_matrix(values, 400, "viridis")
+    drawn = draw_matrix(values, 400)
     cell = (len(drawn) - NUMBERS_ROOM) // 3
     corner = [
         [tuple(drawn[NUMBERS_ROOM + row * cell + 2, NUMBERS_ROOM + column * cell + 2]) for column in range(3)]
@@ -262,9 +262,9 @@ def test_a_matrix_has_its_values_colours(pixels) -> None:
     assert corner[0][1] == corner[1][0]
     assert corner[0][0] == corner[1][1] == (250, 250, 250)
     assert corner[0][2] == corner[2][0] == (224, 224, 224)
-    assert corner[1][2] == (68, 1, 84)  # viridis at zero, and below
+    assert corner[1][2] == (33, 102, 172)  # blue at -1
     # Of many there is no room for numbers, and none for more than one pixel each.
-    assert draw_matrix(np.eye(80), 160, "viridis").shape == (NUMBERS_ROOM + 80, NUMBERS_ROOM + 80, 3)
+    assert draw_matrix(np.eye(80), 160).shape == (NUMBERS_ROOM + 80, NUMBERS_ROOM + 80, 3)
 
 
 def test_a_picture_that_is_gone_is_said_to_be(three: None, clip: str) -> None:

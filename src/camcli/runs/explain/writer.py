@@ -95,7 +95,8 @@ class Writer:
     def style(self) -> Style:
         """Style in which maps are drawn."""
         job = self.session.job
-        return Style(job.colormap, job.alpha, job.normalize, self.scale, self.session.worker.network.untrained)
+        untrained = self.session.worker.network.untrained
+        return Style(job.colormap, job.alpha, job.normalize, self.scale, job.outside, job.model, untrained)
 
     def name_stem(self, name: str, explanation: Explanation) -> str:
         """Return the path of a map's files in the output folder, without their suffixes."""

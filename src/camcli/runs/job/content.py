@@ -30,7 +30,9 @@ NOT_IN_FINGERPRINT = frozenset(
     }
 )
 # Options for how maps are drawn, whose digest each drawn file has in its line: they make no other job.
-DRAWING_OPTIONS = ("colormap", "alpha", "normalize")
+DRAWING_OPTIONS = ("colormap", "alpha", "outside", "normalize")
+# Number of the way maps are drawn: raised when the same options give other pixels.
+DRAWING_VERSION = 2
 # Options that name files, whose content counts.
 FILE_OPTIONS = ("weights", "labels", "texts", "targets", "region", "extras")
 
@@ -51,9 +53,9 @@ def hash_options(job: Job, default: Job) -> str:
 
 
 def hash_drawing(job: Job, default: Job) -> str:
-    """Return 12 hex digits that stand for how a job draws maps; empty where that is as by default."""
+    """Return 12 hex digits that stand for how a job draws maps."""
     unlike = {name: getattr(job, name) for name in DRAWING_OPTIONS if getattr(job, name) != getattr(default, name)}
-    return hashlib.sha256(json.dumps(unlike, sort_keys=True).encode()).hexdigest()[:12] if unlike else ""
+    return hashlib.sha256(json.dumps([DRAWING_VERSION, unlike], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def collect_options(job: Job) -> dict[str, Any]:

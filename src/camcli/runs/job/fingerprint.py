@@ -77,7 +77,7 @@ def collect_code(job: Job, rows: Iterable[Row]) -> dict[str, str]:
 def hash_looks(job: Job) -> dict[str, str]:
     """Return, for each format that a job saves, digits for all that its file's looks depend on besides the map.
 
-    They are empty for what camcli draws as by default, and for arrays.
+    They are empty for arrays.
     """
     drawing = hash_drawing(job, Job())
     looks = {name: "" if name == "array" else drawing for name in job.save}

@@ -9,7 +9,7 @@ from camcli.engine import FLIPS, LAYOUTS, Compile, Fuse, Place, Precision
 from camcli.images import FIRST_PAGE, Crop, Decode
 from camcli.methods import METHODS
 from camcli.models import BUNDLED_MODEL, PLACEHOLDER, TEMPLATE_SETS, ActivationOption, HeadOption, PoolOption
-from camcli.outputs import COLORMAPS, OUTPUTS, Normalize
+from camcli.outputs import COLORMAPS, OUTPUTS, Normalize, Outside
 from camcli.runs.job.check import check_options
 from camcli.runs.job.content import hash_options
 from camcli.runs.job.option import COMPUTE, MODEL, OUTPUT, accept_flag_names, option
@@ -291,8 +291,11 @@ class Job:
         metavar="MODE",
         after="augment",
     )
-    colormap: str = option("viridis", OUTPUT, help="Colour map: {names}", metavar="NAME", names=lambda: COLORMAPS)
-    alpha: float = option(0.6, OUTPUT, help="Opacity of the heatmap at its maximum", metavar="A", min=0, max=1)
+    colormap: str = option("inferno", OUTPUT, help="Colour map: {names}", metavar="NAME", names=lambda: COLORMAPS)
+    alpha: float = option(0.75, OUTPUT, help="Opacity of the heatmap at its maximum", metavar="A", min=0, max=1)
+    outside: Outside = option(
+        "dim", OUTPUT, help="Part of an image that the model does not see: dim, hatch, hide, keep", metavar="MODE"
+    )
     normalize: Normalize = option(
         "image",
         OUTPUT,

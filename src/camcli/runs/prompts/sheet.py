@@ -122,9 +122,7 @@ def draw_picture_sheet(picture: SheetPicture, heading: Sequence[str], texts: Seq
     rows = [
         SheetRow("all prompts", _format_means(record.agreement, record.apart), picture.make_common_tiles("image")),
         *_make_map_rows(picture, texts, columns),
-        SheetRow(
-            "similarity", ["of each two prompts", "by their numbers"], _draw_matrices(record.similarity, columns, style)
-        ),
+        SheetRow("similarity", ["of each two prompts", "by their numbers"], _draw_matrices(record.similarity, columns)),
     ]
     notes = [*record.notes, *dict.fromkeys(note for result in record.prompts for note in result.notes)]
     notes += [record.error] if record.error else []
@@ -160,7 +158,7 @@ def draw_summary_sheet(
         SheetRow(
             "similarity",
             _format_means(summary.agreement, summary.apart),
-            _draw_matrices(summary.similarity, SUMMARY_COLUMNS, style),
+            _draw_matrices(summary.similarity, SUMMARY_COLUMNS),
         ),
     ]
     for record, seen, two in unstable:
@@ -197,12 +195,9 @@ def _make_map_rows(picture: SheetPicture, texts: Sequence[str], columns: int) ->
             yield SheetRow("" if start else name, [], [*map(picture.make_map_tile, numbers[start : start + columns])])
 
 
-def _draw_matrices(similarity: dict[str, list[list[float | None]]], columns: int, style: Style) -> list[SheetTile]:
+def _draw_matrices(similarity: dict[str, list[list[float | None]]], columns: int) -> list[SheetTile]:
     widest = (columns * (THUMBNAIL_SIDE + GAP) - len(MEASURES) * GAP) // len(MEASURES)
-    return [
-        SheetTile(MEASURE_NAMES[name], draw_matrix(none_to_nan(similarity[name]), widest, style.colormap))
-        for name in MEASURES
-    ]
+    return [SheetTile(MEASURE_NAMES[name], draw_matrix(none_to_nan(similarity[name]), widest)) for name in MEASURES]
 
 
 def _describe_measures(texts: bool) -> Iterator[str]:
@@ -210,8 +205,8 @@ def _describe_measures(texts: bool) -> Iterator[str]:
     for name in MEASURES:
         yield f"{similarity.MEASURE_NAMES[name]}: {similarity.MEASURE_MEANINGS[name]}."
     yield (
-        "The colours of the matrices range from 0 to 1; negative values have the colour of 0. Undefined values, of "
-        "maps that are constant, are grey."
+        "The matrices' colours go from blue at -1 over white at 0 to red at 1. Undefined values, of maps "
+        "that are constant, are grey."
     )
     if texts:
         yield "The prompts of the same text are compared; the value for prompts of different texts is given beside it."
