@@ -114,14 +114,14 @@ def _check_old_recompute(inputs: Sequence[str], console: Console) -> None:
 def _explain(job: Job, console: Console, session: ExplainOptions, log: CommandLog) -> Counts:
     viewer = RunViewer(Viewer(console) if session.show else None, job.out)
     with loading(console, f"loading {job.model}"):
-        from camcli.runs.explain.run import Run
+        from camcli.runs.explain.run import Run, plan_run
 
         run = Run(job)
         names_cache.write_model(job.model, run.worker.network)
     _introduce(run, console)
     printed = len(run.notes)
     if session.dry_run:
-        print_plan(run, console)
+        print_plan(run, plan_run, console)
         return Counts()
     counts, shown, began = Counts(), list[Outcome](), time.monotonic()
     with run, console.progress(run.total, counts) as reporter:

@@ -141,10 +141,6 @@ class ChannelRun:
         if not self._running_stats.count:
             raise PictureError("no picture could be done, so there is nothing to rank")
 
-    def make_plan(self) -> Plan:
-        """Return what the run would do, and how long it would take; nothing is written."""
-        return make_plan(self.worker, self._inputs)
-
     def write(self) -> list[ChannelStats]:
         """Write the files and return the channels that are shown, in order.
 
@@ -324,3 +320,8 @@ def _fail_without_value(values: NumberColumn, batch: list[Item]) -> list[Item]:
             except PictureError as error:
                 item.error, item.input = error, None
     return batch
+
+
+def plan_run(run: ChannelRun) -> Plan:
+    """Return what a run would do, and how long it would take; nothing is written."""
+    return make_plan(run.worker, run._inputs)

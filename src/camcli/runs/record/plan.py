@@ -41,7 +41,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run would do.
+    """Plan of a run: what it would do.
 
     Attributes:
         total: number of pictures; None if they come from standard input.
