@@ -17,4 +17,4 @@ def facts(out: str = "out") -> dict:
 def files(out: str = "out") -> list[str]:
     """All other files."""
     found = (path.relative_to(out).as_posix() for path in Path(out).rglob("*") if path.is_file())
-    return sorted(set(found) - {"outcomes.jsonl", "run.json", ".camcli.lock"})
+    return sorted(set(found) - {"outcomes.jsonl", "run.json", ".camcli.lock", "camcli.log"})

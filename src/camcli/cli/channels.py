@@ -85,14 +85,14 @@ def _parse_channels(given: Sequence[str]) -> tuple[int, ...]:
 def _rank(channel_job: ChannelJob, console: Console, session: CommonOptions, log: CommandLog) -> Counts:
     check_job(channel_job.job)
     with loading(console, f"loading {channel_job.job.model}"):
-        from camcli.runs.channels.run import ChannelRun
+        from camcli.runs.channels.run import ChannelRun, plan_run
 
         run = ChannelRun(channel_job)
         names_cache.write_model(channel_job.job.model, run.worker.network)
     _introduce(run, console)
     printed = len(run.notes)
     if session.dry_run:
-        print_plan(run, console)
+        print_plan(run, plan_run, console)
         return Counts()
     counts, began = Counts(), time.monotonic()
     with run:

@@ -116,14 +116,14 @@ def run_job(job: Job, console: Console, session: ExplainOptions, log: CommandLog
     check_job(job, job.save)
     shown_by = Viewer(console) if session.show else None
     with loading(console, f"loading {job.model}"):
-        from camcli.runs.explain.run import Run
+        from camcli.runs.explain.run import Run, plan_run
 
         run = Run(job)
         names_cache.write_model(job.model, run.worker.network)
     _introduce(run, console)
     printed = len(run.notes)
     if session.dry_run:
-        print_plan(run, console)
+        print_plan(run, plan_run, console)
         return Counts()
     counts, shown, began = Counts(), list[Outcome](), time.monotonic()
     viewer = RunViewer(shown_by, run.session.out)

@@ -1,8 +1,8 @@
 """What a run would do, for people: the lines of ``--dry-run``."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import typer
 
@@ -22,8 +22,8 @@ class PlannedRun(Protocol):
     worker: "Worker"
     unread: "SkippedFiles"
 
-    def make_plan(self) -> "Plan":
-        """Return what the run would do."""
+
+RunT = TypeVar("RunT", bound=PlannedRun)
 
 
 def without_compiling(job: Job) -> Job:
@@ -31,10 +31,10 @@ def without_compiling(job: Job) -> Job:
     return replace(job, compile="off")
 
 
-def print_plan(run: "PlannedRun", console: Console) -> None:
+def print_plan(run: RunT, plan_run: "Callable[[RunT], Plan]", console: Console) -> None:
     """Print the plan of a run to standard output, and which images would fail."""
     printed = len(run.worker.notes)
-    plan = run.make_plan()
+    plan = plan_run(run)
     for line in describe_plan(plan, run.worker, run.unread.describe()):
         typer.echo(to_printable(line), file=get_standard_output())
     for note in run.worker.notes[printed:]:

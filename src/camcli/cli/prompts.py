@@ -85,14 +85,14 @@ def prompts(**words: Any) -> None:
 def _compare(prompt_job: PromptJob, console: Console, session: CommonOptions, log: CommandLog) -> Counts:
     check_job(prompt_job.job)
     with loading(console, f"loading {prompt_job.job.model}"):
-        from camcli.runs.prompts.run import PromptRun
+        from camcli.runs.prompts.run import PromptRun, plan_run
 
         run = PromptRun(prompt_job)
         names_cache.write_model(prompt_job.job.model, run.worker.network)
     _introduce(run, console)
     printed = len(run.notes)
     if session.dry_run:
-        print_plan(run, console)
+        print_plan(run, plan_run, console)
         return Counts()
     counts, began = Counts(), time.monotonic()
     with run:

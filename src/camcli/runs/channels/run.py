@@ -146,10 +146,6 @@ class ChannelRun:
         if not self._running_stats.count:
             raise PictureError("no image could be processed, so there is nothing to rank")
 
-    def make_plan(self) -> Plan:
-        """Return what the run would do, and how long it would take; nothing is written."""
-        return make_plan(self.worker, self._inputs, self.out)
-
     def write(self) -> list[ChannelStats]:
         """Write the files and return the channels that are shown, in order.
 
@@ -350,3 +346,8 @@ def _fail_without_value(values: NumberColumn, batch: list[Item]) -> list[Item]:
             except PictureError as error:
                 item.error, item.input = error, None
     return batch
+
+
+def plan_run(run: ChannelRun) -> Plan:
+    """Return what a run would do, and how long it would take; nothing is written."""
+    return make_plan(run.worker, run._inputs, run.out)

@@ -106,10 +106,6 @@ class Run:
             scale=writer.scale,
         )
 
-    def make_plan(self) -> Plan:
-        """Return what the run would do, and how long it would take; nothing is written."""
-        return make_plan(self.worker, self.session.inputs, self.session.out, self.session.peek(), self._writer.draw)
-
     def _start(self) -> None:
         """Find concepts, if images share them, and record that the run began."""
         session = self.session
@@ -145,3 +141,8 @@ def _note_unused(worker: Worker, inputs: Inputs) -> Iterator[str]:
             and (unused := listing.find_unused(inputs.iter_paths()))
         ):
             yield f"{listing.file} lists {len(unused)} that are not among the images: {shorten(unused, len(unused))}"
+
+
+def plan_run(run: Run) -> Plan:
+    """Return what a run would do, and how long it would take; nothing is written."""
+    return make_plan(run.worker, run.session.inputs, run.session.out, run.session.peek(), run._writer.draw)

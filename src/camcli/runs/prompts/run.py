@@ -164,10 +164,6 @@ class PromptRun:
         self.files = [LINES_FILE, name, FACTS_FILE]
         return whole
 
-    def make_plan(self) -> Plan:
-        """Return what the run would do, and how long it would take without its sheets; nothing is written."""
-        return make_plan(self.worker, self.session.inputs, self.session.out, self.session.peek())
-
     def _start(self) -> None:
         """Record that the run began."""
         self.session.facts |= {
@@ -299,3 +295,8 @@ def _make_item(record: PromptComparison) -> Item:
     source = PictureSource(Path(record.source), record.name, page=record.page)
     changed = read_stamp(source.path) != record.stamp
     return Item(source, error=PictureError("the image was changed since") if changed else None)
+
+
+def plan_run(run: PromptRun) -> Plan:
+    """Return what a run would do, and how long it would take without its sheets; nothing is written."""
+    return make_plan(run.worker, run.session.inputs, run.session.out, run.session.peek())

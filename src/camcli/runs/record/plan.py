@@ -42,7 +42,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run would do.
+    """Plan of a run: what it would do.
 
     Attributes:
         out: the output folder.
