@@ -92,6 +92,8 @@ def moody():
 
 # Of the slow tests so many parts, of which a plain `pytest` runs one, another each day; `pytest -m slow` runs them all.
 SLOW_PARTS = 8
+# Test functions that take more than a second in all, which the everyday suite leaves out: tools/list_long_tests.py.
+LONG_TESTS = Path(__file__).with_name("long_tests.txt")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -102,8 +104,13 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["CAMCLI_SLOW_PART"] = str(int(time.time()) // 86_400 % SLOW_PARTS) if plain else ""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the slow tests of other days."""
+    """Mark the tests that take long, and leave out the slow tests of other days."""
+    long_tests = set(LONG_TESTS.read_text(encoding="utf-8").split())
+    for item in items:
+        if item.nodeid.partition("[")[0] in long_tests:
+            item.add_marker("long")
     if not (part := os.environ["CAMCLI_SLOW_PART"]):
         return
     others = {
