@@ -183,15 +183,15 @@ def test_a_line_of_an_earlier_version_is_one_drawn_as_by_default(go: Go) -> None
     ("options", "words"),
     [
         ({"target": ("red",)}, "target was ['auto'], is ['red']"),
-        ({"layers": ("stem",)}, "layers was ['body'], is ['stem']"),
-        ({"method": "hirescam"}, "method was 'gradcam', is 'hirescam'"),
+        ({"layers": ("stem",)}, "layers was [], is ['stem']"),
+        ({"method": "hirescam"}, "method was 'auto', is 'hirescam'"),
     ],
 )
 def test_another_job_is_refused_before_the_model_is_loaded(go: Go, monkeypatch, options: dict, words: str) -> None:
-    go("in", layers=("body",), method="gradcam")
+    go("in")
     monkeypatch.setattr("camcli.runs.explain.run.Worker", None)
     with pytest.raises(RequestError) as caught:
-        go("in", **{"layers": ("body",), "method": "gradcam", **options})
+        go("in", **options)
     assert words in caught.value.message
     assert "without --out each job has a folder of its own" in caught.value.hint
 
