@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from shared import BLUE, GREEN, RED
 from typer.testing import CliRunner, Result
 
 from camcli.cli import app
-from conftest import BLUE, GREEN, RED
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from shared import TINY
 from typer.testing import CliRunner
 
 from camcli.base import cache
 from camcli.cli import app
 from camcli.models import names_cache
-from conftest import TINY
 
 # What libraries say, and camcli does not.
 INTERNALS = ("Traceback", "Invalid value for", "Input should be", "Value error", "Usage:", "pydantic", "╭", "unpickl")

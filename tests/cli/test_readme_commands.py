@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from shared import ROOT
 from typer.testing import CliRunner
 
 from camcli.cli import app
-from conftest import ROOT
 
 # Stand-ins for networks and devices that a test has not: small, with random weights, or the stand-in for CLIP.
 RANDOM = "--weights random"

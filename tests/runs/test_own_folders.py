@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from readback import facts, files, ledger
+from shared import GREEN, RED, Go, Paint
 
 from camcli.base.errors import RequestError
 from camcli.runs.channels import ChannelJob
@@ -13,7 +14,6 @@ from camcli.runs.channels.run import ChannelRun
 from camcli.runs.explain.run import Run
 from camcli.runs.job.folder_name import name_folder
 from camcli.runs.job.job import Job
-from conftest import GREEN, RED, Go, Paint
 
 BOTH = {"target": ("top:2",), "layers": ("stem", "body")}
 
