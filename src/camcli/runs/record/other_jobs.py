@@ -139,7 +139,7 @@ def check_recorded_options(job: Job, facts_file: str, lines_file: str) -> None:
 
 def _make_refusal(job: Job, unlike: str, keep: str = "") -> RequestError:
     if job.accept_versions:
-        unlike += "; --accept-versions is for results that differ in nothing but versions"
+        unlike += "; --accept-versions is for results that differ only in versions"
     return RequestError(
         f"{job.out!r} contains the results of another job: {unlike}",
         f"{keep}choose another folder with --out, or replace them with --overwrite; without --out each job has a "
