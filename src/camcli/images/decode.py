@@ -14,6 +14,7 @@ from camcli.base import weight_files
 from camcli.base.errors import PictureError, RequestError
 from camcli.images import jpeg, opening
 from camcli.images.depth import read_depth, to_eight_bits, to_unit_values
+from camcli.images.file_info import NO_INFO, FileInfo, read_file_info
 from camcli.images.formats import FORMATS, explain_unreadable, suffix_of
 from camcli.images.frames import seek_page
 from camcli.images.source import ByteStream
@@ -52,6 +53,7 @@ class DecodedPicture:
         notes: remarks on how the image was read.
         planes: the values in 0..1, ``(h, w, channels)``, of an array with channels other than 1 or 3; ``image`` then
             shows the first of them.
+        info: what the file says about how the pixels are shown.
     """
 
     image: Image.Image
@@ -59,11 +61,14 @@ class DecodedPicture:
     box: tuple[float, float, float, float]
     notes: tuple[str, ...] = ()
     planes: np.ndarray | None = None
+    info: FileInfo = NO_INFO
 
     @classmethod
-    def at_full_size(cls, image: Image.Image, notes: tuple[str, ...] = ()) -> "DecodedPicture":
+    def at_full_size(
+        cls, image: Image.Image, notes: tuple[str, ...] = (), info: FileInfo = NO_INFO
+    ) -> "DecodedPicture":
         """Return an image that was decoded at its full size."""
-        return cls(image, image.size, (0.0, 0.0, float(image.width), float(image.height)), notes)
+        return cls(image, image.size, (0.0, 0.0, float(image.width), float(image.height)), notes, info=info)
 
 
 # --- decode -------------------------------------------------------------------------------------------------------
@@ -164,15 +169,16 @@ def _decode_file(
         parts = _reduce_jpeg(image, spare(*((height, width) if turned else (width, height))))
         admit(image.width * image.height)
         damage = jpeg.load(image, file) if parts == 1 else ""
-        whole, notes = _load_upright(image, behind, levels, path, page)
+        whole, notes, info = _load_upright(image, behind, levels, path, page)
         notes = (*about_pages, *notes, *filter(None, [damage]))
         if parts == 1:
-            return DecodedPicture.at_full_size(whole, notes)
+            return DecodedPicture.at_full_size(whole, notes, info)
         # The part of the last pixels that lies beyond the image is on the side that the orientation moved them to.
         across, down = (height, width) if turned else (width, height)
         left = whole.width - across / parts if orientation in FLIPS_X else 0.0
         top = whole.height - down / parts if orientation in FLIPS_Y else 0.0
-        return DecodedPicture(whole, (across, down), (left, top, left + across / parts, top + down / parts), notes)
+        box = (left, top, left + across / parts, top + down / parts)
+        return DecodedPicture(whole, (across, down), box, notes, info=info)
 
 
 def never_reduce(_width: int, _height: int) -> float:
@@ -208,8 +214,8 @@ def from_image(image: Image.Image, background: str = "#ffffff", value_range: str
     """
     behind = parse_colour(background)
     try:
-        whole, notes = _load_upright(image, behind, value_range)
-        return DecodedPicture.at_full_size(whole.copy() if whole is image else whole, notes)
+        whole, notes, info = _load_upright(image, behind, value_range)
+        return DecodedPicture.at_full_size(whole.copy() if whole is image else whole, notes, info)
     except PictureError:
         raise
     except Exception as error:
@@ -268,13 +274,15 @@ def parse_colour(text: str) -> tuple[int, int, int]:
 
 def _load_upright(
     image: Image.Image, behind: tuple[int, int, int], value_range: str, path: Path | None = None, page: int = 0
-) -> tuple[Image.Image, tuple[str, ...]]:
-    """Load an image and return it as upright 8-bit RGB, with notes."""
+) -> tuple[Image.Image, tuple[str, ...], FileInfo]:
+    """Load an image and return it as upright 8-bit RGB, with notes and what it says about itself."""
     depth = read_depth(image)
     image.load()
     levelled, about_levels = to_eight_bits(image, depth, value_range, path, page)
     orientation, note = opening.read_orientation(image)
-    return _apply_orientation(to_rgb(levelled, behind), orientation), (*about_levels, *((note,) if note else ()))
+    whole = _apply_orientation(to_rgb(levelled, behind), orientation)
+    notes = (*about_levels, *((note,) if note else ()))
+    return whole, notes, read_file_info(image, orientation in SWAPS_SIDES)
 
 
 def _reduce_jpeg(image: Image.Image, max_divisor: float) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from camcli.images import describe_page
+from camcli.images.file_info import NO_INFO, FileInfo
 
 if TYPE_CHECKING:
     from camcli.images.view import View
@@ -53,8 +54,10 @@ class Picture:
         source: the source that it was decoded from.
         pixels: upright RGB pixels; fewer than in the file where it was decoded at reduced size.
         view: the part that the model saw, in pixels of the file.
+        info: what its file says about how the pixels are shown.
     """
 
     source: PictureSource
     pixels: UInt8[np.ndarray, "h w 3"]
     view: "View"
+    info: FileInfo = NO_INFO

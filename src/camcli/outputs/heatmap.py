@@ -1,6 +1,7 @@
 """Output of the heatmap alone."""
 
 from camcli.engine.explanation import Explanation
+from camcli.images.file_info import FileInfo
 from camcli.images.source import Picture
 from camcli.outputs import draw, encode
 from camcli.outputs.banner import stamp_untrained
@@ -18,4 +19,5 @@ def heatmap(picture: Picture, explanation: Explanation, style: Style) -> bytes:
     else:
         heat = view.enlarge(to_unit_range(explanation.map, style))
         coloured = draw.apply_colormap(heat, style.colormap, style.outside)
-    return encode.png(stamp_untrained(coloured) if style.untrained else coloured)
+    # The colours are the colour map's own, so the image's profile is not theirs.
+    return encode.png(stamp_untrained(coloured) if style.untrained else coloured, FileInfo(dpi=picture.info.dpi))

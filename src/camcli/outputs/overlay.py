@@ -12,12 +12,12 @@ from camcli.outputs.style import Style, draw_concepts, to_unit_range
 
 def overlay(picture: Picture, explanation: Explanation, style: Style) -> bytes:
     """Draw the map over the image as a JPEG of the image's own size."""
-    return encode.jpeg(draw_overlay(picture, explanation, style))
+    return encode.jpeg(draw_overlay(picture, explanation, style), picture.info)
 
 
 def overlay_png(picture: Picture, explanation: Explanation, style: Style) -> bytes:
     """Draw the overlay as a lossless PNG, six times as large and as slow to write as the JPEG."""
-    return encode.png(draw_overlay(picture, explanation, style))
+    return encode.png(draw_overlay(picture, explanation, style), picture.info)
 
 
 def draw_overlay(picture: Picture, explanation: Explanation, style: Style) -> UInt8[np.ndarray, "h w 3"]:

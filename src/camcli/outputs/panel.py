@@ -106,7 +106,7 @@ def crop_around_view(picture: Picture) -> Picture:
     top, bottom = _fit_window(y0, y1, height, longest)
     box = (x0 - left, y0 - top, x1 - left, y1 - top)
     view = replace(picture.view, picture=(bottom - top, right - left), box=box)
-    return Picture(picture.source, picture.pixels[top:bottom, left:right], view)
+    return replace(picture, pixels=picture.pixels[top:bottom, left:right], view=view)
 
 
 def _fit_window(low: float, high: float, length: int, longest: int) -> tuple[int, int]:

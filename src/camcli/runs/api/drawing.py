@@ -17,6 +17,7 @@ from PIL import Image
 from camcli.base.errors import PictureError, RequestError, did_you_mean
 from camcli.engine.explanation import Explanation
 from camcli.images.decode import decode
+from camcli.images.file_info import NO_INFO, FileInfo
 from camcli.images.source import Picture, PictureSource
 from camcli.outputs import COLORMAPS, OUTPUTS, Normalize
 from camcli.outputs.overlay import draw_overlay
@@ -41,11 +42,13 @@ class ImageExplanation(Explanation):
         pixels: of an image in memory, upright, RGB; None for a file.
         reading: how a file is read: the background of transparent pixels, and the values of black and white.
         style: the colours and scale that it is drawn in.
+        info: what the image's file says about how its pixels are shown.
     """
 
     pixels: np.ndarray | None
     reading: tuple[str, str]
     style: Style
+    info: FileInfo
 
     @property
     def image(self) -> Image.Image:
@@ -54,7 +57,7 @@ class ImageExplanation(Explanation):
         Raises:
             PictureError: its file cannot be read any more, or has another size now.
         """
-        return Image.fromarray(self._read_picture().pixels)
+        return self._to_image(self._read_picture().pixels)
 
     def overlay(
         self, *, colormap: str = "", alpha: int | float | None = None, normalize: Normalize | None = None
@@ -66,7 +69,7 @@ class ImageExplanation(Explanation):
             alpha: opacity of the heatmap at its maximum, from 0 to 1.
             normalize: colour scale, as ``--normalize``: ``image``, ``range`` or ``none``.
         """
-        return Image.fromarray(draw_overlay(self._read_picture(), self, self._choose_style(colormap, alpha, normalize)))
+        return self._to_image(draw_overlay(self._read_picture(), self, self._choose_style(colormap, alpha, normalize)))
 
     def heatmap(self, *, colormap: str = "", normalize: Normalize | None = None) -> Image.Image:
         """Draw the heatmap alone, at the image's own size; hatched where the model did not see."""
@@ -152,6 +155,12 @@ class ImageExplanation(Explanation):
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return replace(self.style, **changes)
 
+    def _to_image(self, pixels: np.ndarray) -> Image.Image:
+        image = Image.fromarray(pixels)
+        if self.info.icc_profile:  # Pillow writes it into files
+            image.info["icc_profile"] = self.info.icc_profile
+        return image
+
     def _draw(self, format: str, style: Style) -> Image.Image:  # noqa: A002
         return Image.open(io.BytesIO(self._encode(format, style))).convert("RGB")
 
@@ -170,7 +179,7 @@ class ImageExplanation(Explanation):
                 raise PictureError(f"{source.display_name}: {error.message}", error.hint) from error
         if pixels.shape[:2] != view.picture:
             raise PictureError(f"{source.display_name} has another size than when it was explained", "explain it again")
-        return Picture(source, pixels, view)
+        return Picture(source, pixels, view, self.info)
 
 
 def attach_image(explanation: Explanation, item: Item, worker: Worker) -> ImageExplanation:
@@ -183,6 +192,7 @@ def attach_image(explanation: Explanation, item: Item, worker: Worker) -> ImageE
         **own,
         pixels=item.picture.pixels if item.picture and item.decoded else None,
         reading=(job.background, job.range),
+        info=item.picture.info if item.picture else NO_INFO,
         style=Style(
             colormap=job.colormap, alpha=float(job.alpha), normalize=job.normalize, untrained=worker.network.untrained
         ),

@@ -11,7 +11,7 @@ import numpy as np
 
 from camcli.base.errors import OutputError, PictureError
 from camcli.engine.explanation import Explanation
-from camcli.images.decode import decode
+from camcli.images.decode import decode_reduced, never_reduce
 from camcli.images.naming import fit_path, read_stamp
 from camcli.images.placement import Placement
 from camcli.images.source import Picture, PictureSource
@@ -160,8 +160,10 @@ def _decode(session: Session[Outcome], outcome: Outcome) -> Picture:
     source = PictureSource(Path(outcome.source), outcome.name, page=outcome.page)
     if read_stamp(source.path) != outcome.stamp.partition(STAMP_SEPARATOR)[0]:
         raise PictureError("the image was changed since")
-    image = decode(source.path, session.job.background, session.job.range, source.page)
-    return Picture(source, np.asarray(image), session.worker.network.preprocess.view(*image.size))
+    job = session.job
+    opened = decode_reduced(source.path, never_reduce, job.background, job.range, source.page)
+    view = session.worker.network.preprocess.view(*opened.size)
+    return Picture(source, np.asarray(opened.image), view, opened.info)
 
 
 def _read_explanation(folder: Folder, outcome: Outcome) -> Explanation:

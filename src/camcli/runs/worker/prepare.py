@@ -58,7 +58,7 @@ def prepare_item(worker: Worker, given: Item, admit: Admit) -> Item:
             item.input, view = preprocess.from_planes(opened.planes)
         else:
             item.input, view = preprocess(image) if full else preprocess.from_reduced(image, opened.size, opened.box)
-        item.picture = Picture(item.source, np.asarray(image), view)
+        item.picture = Picture(item.source, np.asarray(image), view, opened.info)
         item.notes = opened.notes + ((ONE_COLOUR,) if _is_one_colour(item.picture.pixels) else ())
         if worker.network.output_spec.task == "segment":
             item.picture_mask = _make_mask(Region(), view)
