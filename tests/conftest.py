@@ -15,7 +15,7 @@ import psutil
 import pytest
 import torch
 from PIL import Image
-from shared import BLACK, BLUE, RED, ROOT, Bring, Go, Paint
+from shared import BLACK, BLUE, RED, ROOT, TINY, Bring, Go, Paint
 
 from camcli.runs.job.job import Job
 from camcli.runs.record.outcome import Outcome
@@ -26,72 +26,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # likewise for the commands that tests star
 
 MUCH_MEMORY = 2 * 2**30  # bytes
 
-# A classifier by colour, whose numbers can be worked out by hand. The image is squashed to 16 x 16 and its values
-# are left in 0..1. `stem` hands every pixel on (16 x 16), `body` means over 2 x 2 (8 x 8), and the score of a colour
-# is 10 times its mean. So d score / d stem = 10/256 in every cell of the colour's channel, and Grad-CAM at `stem` is
-# 10/256 times that channel; at `body` it is 10/64 times it.
-TINY = '''
-"""Which colour an image has."""
-
-import torch
-from torch import nn
-
-from camcli import Labels, Preprocess
-
-
-class Tiny(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Conv2d(3, 3, 1, bias=False)
-        self.body = nn.Conv2d(3, 3, 2, stride=2, groups=3, bias=False)
-
-    def forward(self, images):
-        return 10 * self.body(self.stem(images)).mean((2, 3))
-
-
-def make():
-    module = Tiny()
-    with torch.no_grad():
-        module.stem.weight.copy_(torch.eye(3).reshape(3, 3, 1, 1))
-        module.body.weight.fill_(0.25)
-    prepare = Preprocess(
-        size=(16, 16), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), resize=(16, 16), fit="squash",
-        interpolation="nearest",
-    )
-    return module, prepare, Labels(("red, crimson", "green", "blue, azure"), ("n00000001", "n00000002", "n00000003"))
-
-
-class Slow(Tiny):
-    def forward(self, images):
-        import time
-
-        time.sleep(0.15)
-        return super().forward(images)
-
-
-def slow():
-    made = make()
-    module = Slow()
-    module.load_state_dict(made[0].state_dict())
-    return module, *made[1:]
-
-
-class Moody(Tiny):
-    def forward(self, images):
-        if images.amin() >= 0 and images.amax() > 0.99:  # a white image, not the noise that networks are tried on
-            raise RuntimeError("too bright for me")
-        return super().forward(images)
-
-
-def moody():
-    made = make()
-    module = Moody()
-    module.load_state_dict(made[0].state_dict())
-    return module, *made[1:]
-'''
-
 # Of the slow tests so many parts, of which a plain `pytest` runs one, another each day; `pytest -m slow` runs them all.
 SLOW_PARTS = 8
+# Test functions that take more than a second in all, which the everyday suite leaves out: tools/list_long_tests.py.
+LONG_TESTS = Path(__file__).with_name("long_tests.txt")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -102,8 +40,13 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["CAMCLI_SLOW_PART"] = str(int(time.time()) // 86_400 % SLOW_PARTS) if plain else ""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the slow tests of other days."""
+    """Mark the tests that take long, and leave out the slow tests of other days."""
+    long_tests = set(LONG_TESTS.read_text(encoding="utf-8").split())
+    for item in items:
+        if item.nodeid.partition("[")[0] in long_tests:
+            item.add_marker("long")
     if not (part := os.environ["CAMCLI_SLOW_PART"]):
         return
     others = {

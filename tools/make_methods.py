@@ -159,8 +159,8 @@ def _linked(paper: str) -> str:
     return re.sub(r"doi:(\S+)", r"[doi:\1](https://doi.org/\1)", paper)
 
 
-def draw(name: str) -> None:
-    """The image of a method: what the command line draws, made small."""
+def draw(name: str, transformer: Path) -> None:
+    """The image of a method: what the command line draws, made small. The transformer is a folder, filled once."""
     from camcli.runs.explain.run import Run
 
     with tempfile.TemporaryDirectory() as out:
@@ -171,8 +171,9 @@ def draw(name: str) -> None:
             normalize="range" if name in BY_RANGE else "image",
         )  # fmt: skip
         if name in BY_TRANSFORMER:
-            weights, labels = Path(out, "dino.safetensors"), Path(out, "labels.txt")
-            dino.write(weights, ROOT / "sample_images")
+            weights, labels = transformer / "dino.safetensors", Path(out, "labels.txt")
+            if not weights.exists():
+                dino.write(weights, ROOT / "sample_images")
             labels.write_text("\n".join(dino.CLASSES), encoding="utf-8")
             model, size = f"timm:{dino.ARCHITECTURE}", str(dino.SIZE)
             job = replace(job, model=model, weights=str(weights), labels=str(labels), size=size, crop="squash")
@@ -212,8 +213,9 @@ def main() -> None:
     """Write the page; with ``--pictures`` draw."""
     names = [word for word in sys.argv[1:] if not word.startswith("--")] or METHODS.names()
     if "--pictures" in sys.argv:
-        for name in names:
-            draw(name)
+        with tempfile.TemporaryDirectory() as transformer:
+            for name in names:
+                draw(name, Path(transformer))
         draw_sheet()
     PAGE.write_text(page(), encoding="utf-8")
 

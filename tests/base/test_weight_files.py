@@ -37,7 +37,7 @@ KINDS = {
     "onnx": (b"\x08\x08\x12\x07pytorch\x1a\x052.1.0" + bytes(64), "an ONNX model"),
     "tflite": (b"\x1c\0\0\0TFL3" + bytes(64), "TensorFlow Lite"),
     "script": (zipped(["ts/data.pkl", "ts/constants.pkl", "ts/code/__torch__.py"]), "TorchScript"),
-    "npz": (zipped(["weight.npy", "bias.npy"]), "NumPy's"),
+    "npz": (zipped(["weight.npy", "bias.npy"]), "NumPy archive"),
     "zip": (zipped(["run/best.ckpt", "run/log.txt"]), "a zip archive"),
     "gzip": (b"\x1f\x8b\x08" + bytes(64), "gzip"),
     "picture": (b"\x89PNG\r\n\x1a\n" + bytes(64), "an image"),
@@ -105,7 +105,7 @@ def test_a_file_of_weights_among_the_pictures_is_a_wrong_request(here):
     for command in (["channels", "bundled:efficientnet-lite0"], ["prompts", "open_clip:ViT-B-32"]):
         result = CliRunner().invoke(app, [*command, "best.ckpt", *["--text", "a"] * (command[0] == "prompts")])
         assert result.exit_code == 2
-    with pytest.raises(RequestError, match="file of weights"):
+    with pytest.raises(RequestError, match="weights file"):
         next(camcli.explain("best.ckpt"))
 
 
@@ -119,8 +119,8 @@ def test_in_a_folder_it_is_passed_over(here):
 @pytest.mark.parametrize(
     ("model", "words", "way"),
     [
-        ("best.ckpt", "a file of weights", "-m resnet50 --weights best.ckpt"),
-        ("gone.pth", "a file of weights", "--weights gone.pth"),
+        ("best.ckpt", "a weights file", "-m resnet50 --weights best.ckpt"),
+        ("gone.pth", "a weights file", "--weights gone.pth"),
         ("net.onnx", "an ONNX model", "my_model.py:make"),
         ("script.pt", "a TorchScript archive", "torch.jit.load('script.pt'"),
         ("runs", "a folder", "--weights runs/last.safetensors"),

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from shared import BLUE, GREEN, RED
 from typer.testing import CliRunner, Result
 
 from camcli.cli import app
-from conftest import BLUE, GREEN, RED
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(here: Path, photos
     result = explain(tiny, "--dry-run", "--save", "overlay,array")
     lines = result.stdout.splitlines()
     assert lines[0] == "input: 16x16, fp32, up to 16 images in a batch"
-    assert lines[1] == "images: 5 found"
+    assert lines[1].startswith("images: 5 found; 1 file is not read: 1 .webm")
     assert lines[2] == "output: overlay, array, in out, a new folder"
     assert lines[3].startswith("maps: 1 for each image, about ")
     assert lines[4].startswith("time: about ")
@@ -43,9 +43,10 @@ def test_what_is_done_is_counted_and_other_jobs_are_named(here: Path, photos: No
     before = {path: path.stat().st_mtime_ns for path in here.rglob("*")}
     assert "images: 4 found, 3 of them done already, 1 to do" in explain(tiny, "--dry-run").stdout
     assert "images: 4 found\n" in explain(tiny, "--dry-run", "--overwrite").stdout
-    other = explain(tiny, "--dry-run", "--method", "layercam")
-    assert "images: 4 found\n" in other.stdout
-    assert "out has results of a different job (method was 'auto', is 'layercam')" in other.stderr
+    words = ["explain", "in", "--model", tiny, "--out", "out", "--dry-run", "--method", "layercam"]
+    other = CliRunner().invoke(app, words)
+    assert other.exit_code == 2
+    assert "'out' contains the results of another job: method was 'auto', is 'layercam'" in other.stderr
     (here / "out/in/a.png.overlay.jpg").unlink()
     assert "2 of them done already, 2 to do" in explain(tiny, "--dry-run").stdout
     del before[here / "out/in/a.png.overlay.jpg"]

@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from shared import GREEN, RED, Paint
 from typer.testing import CliRunner, Result
 
 from camcli.base.log import LOGGER
 from camcli.cli import app, log
-from conftest import GREEN, RED, Paint
 
 
 def explain(tiny: str, *words: str) -> Result:

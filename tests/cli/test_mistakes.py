@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from shared import TINY
 from typer.testing import CliRunner
 
 from camcli.base import cache
 from camcli.cli import app
 from camcli.models import names_cache
-from conftest import TINY
 
 # What libraries say, and camcli does not.
 INTERNALS = ("Traceback", "Invalid value for", "Input should be", "Value error", "Usage:", "pydantic", "╭", "unpickl")
@@ -50,10 +50,10 @@ MODELS = [
     at_once("explain -m 'resnet 50' a.png", "no model 'resnet 50'", "did you mean timm:resnet50"),
     at_once("explain -m '' a.png", "the model's name is empty", "name a network: -m resnet50"),
     at_once("explain -m timm: a.png", "'timm:' names a source and no model", "timm:NAME"),
-    at_once("explain -m resnet50.pth a.png", "is a file of weights", "-m resnet50 --weights", "there is no such file"),
+    at_once("explain -m resnet50.pth a.png", "is a weights file", "-m resnet50 --weights", "there is no such file"),
     at_once("explain -m model.onnx a.png", "is an ONNX model", "PyTorch"),
     at_once("explain -m yolov8n a.png", "no model 'yolov8n'", "Ultralytics", "-m my_model.py:make"),
-    at_once("explain -m yolov8n.pt a.png", "is a file of weights", "Ultralytics"),
+    at_once("explain -m yolov8n.pt a.png", "is a weights file", "Ultralytics"),
     at_once("explain -m ./hub a.png", "is a folder", "-m local-dir:hub"),
     at_once("explain -m hub a.png", "is a folder", "-m local-dir:hub"),
     at_once("explain -m nothing/ a.png", "no model 'nothing/'"),
@@ -67,9 +67,9 @@ MODELS = [
     at_once("explain -m ViT-L/14@336px a.png", "-m open_clip:ViT-L-14-336/openai"),
     at_once("explain -m pytorch/vision:resnet50 a.png", "a name of torch.hub", "camcli models '*resnet50*'"),
     at_once("explain -m openclip:ViT-B-32 a.png", "begins with 'openclip'", "did you mean 'open_clip'?"),
-    at_once("explain -m tiny.py a.png", "does not say which function", "make", "tiny.py:function"),
-    at_once("explain -m tiny.py: a.png", "does not say which function"),
-    at_once("explain -m gone.py a.png", "does not say which function", "there is no such file", "gone.py:function"),
+    at_once("explain -m tiny.py a.png", "does not name the function", "make", "tiny.py:function"),
+    at_once("explain -m tiny.py: a.png", "does not name the function"),
+    at_once("explain -m gone.py a.png", "does not name the function", "there is no such file", "gone.py:function"),
     later("explain -m gone.py:make a.png", "there is no file 'gone.py'", "path/to/file.py:function"),
     later("explain -m tiny.py:mkae a.png", "'tiny.py' has no function 'mkae'", "did you mean 'make'?"),
     later("explain -m broken.py:make a.png", "importing 'broken.py' failed: SyntaxError"),
@@ -93,7 +93,7 @@ METHODS = [
     at_once("explain --method gradcam -o sample=3 a.png", "gradcam has no option 'sample'", "there are none"),
     at_once("explain --method SmoothGrad -o sampels=3 a.png", "has no option 'sampels'", "did you mean 'samples'?"),
     at_once("explain --method smoothgrad -o samples a.png", "is not name=value"),
-    at_once("explain --method rise -o lime.samples=3 a.png", "is for the method 'lime', which is not asked for"),
+    at_once("explain --method rise -o lime.samples=3 a.png", "is for the method 'lime', which this run does not use"),
     later("explain -m tiny.py:make --method smoothgrad -o samples=many a.png", "samples cannot be 'many'"),
     at_once("methods gradacm", "did you mean 'gradcam'"),
 ]
@@ -122,9 +122,9 @@ LAYERS = [
     later("explain -m tiny.py:make -l layer5 a.png", "the layer 'layer5' does not exist", "stem, body"),
     later("explain -m tiny.py:make -l Stem a.png", "did you mean 'stem'?"),
     later("explain -m tiny.py:make -l model.stem a.png", "did you mean 'stem'?"),
-    later("explain -m tiny.py:make -l 'body[-9]' a.png", "nothing inside"),
+    later("explain -m tiny.py:make -l 'body[-9]' a.png", "has no submodules"),
     later("explain -m tiny.py:make -l 'lay*' a.png", "'lay*' does not exist", "stem, body"),
-    later("explain -m tiny.py:make -l '' a.png", "layer path '' cannot be read"),
+    later("explain -m tiny.py:make -l '' a.png", "layer path '' cannot be parsed"),
     later("layers tiny.py:make bdy", "did you mean 'body'?"),
 ]
 
@@ -137,7 +137,7 @@ IMAGES = [
     at_once("explain @gone.txt", "there is no list 'gone.txt'"),
     at_once("explain @a.png", "holds an image", "named without @"),
     at_once("explain https://a.org/a.png", "is an address", "fetch it first"),
-    at_once("explain whole.pt", "is a file of weights", "--weights whole.pt"),
+    at_once("explain whole.pt", "is a weights file", "--weights whole.pt"),
     at_once("explain none", "in none", "1 .svg", "1 .mp4", "1 .nii.gz", "drawings", "ffmpeg", code=3),
     later("explain -m tiny.py:make bad/empty.png", "the file is empty", code=1),
     later("explain -m tiny.py:make bad/text.jpg", "is not an image: text, which begins 'hello'", code=1),
@@ -175,7 +175,7 @@ OPTIONS = [
     at_once("explain a.png -c gone.toml", "'gone.toml' cannot be read"),
     at_once("explain a.png -c broken.toml", "'broken.toml' cannot be read", "write TOML"),
     at_once("explain a.png -c unknown.toml", "there is no option 'modle'", "did you mean 'model'?"),
-    at_once("explain a.png -c wrong.toml", "batch_size is a whole number, not 'many'"),
+    at_once("explain a.png -c wrong.toml", "batch_size must be an integer, not 'many'"),
     at_once("explain a.png -c nested.toml", "there is no option 'explain'", "it is a section"),
     at_once("explain a.png -c a.png", "is not UTF-8 text"),
 ]

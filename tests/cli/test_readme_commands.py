@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from shared import ROOT
 from typer.testing import CliRunner
 
 from camcli.cli import app
-from conftest import ROOT
 
 # Stand-ins for networks and devices that a test has not: small, with random weights, or the stand-in for CLIP.
 RANDOM = "--weights random"
@@ -20,8 +20,9 @@ STAND_INS = (
     (r"(-m |--model )resnet50", rf"\1timm:test_resnet {RANDOM}"),
     (r"channels resnet50", f"channels timm:test_resnet {RANDOM}"),
     (r"vit_large_patch16_224", f"timm:test_vit {RANDOM}"),
-    (r"torchvision:deeplabv3_resnet50", f"torchvision:lraspp_mobilenet_v3_large {RANDOM} --size 64"),
+    (r"torchvision:deeplabv3_resnet50 -t dog", f"torchvision:lraspp_mobilenet_v3_large {RANDOM} --size 64"),
     (r"torchvision:fasterrcnn_resnet50_fpn", f"torchvision:ssdlite320_mobilenet_v3_large {RANDOM} --min-score 0"),
+    (r"channel:1337", "channel:37"),
     (r"cuda:0,cuda:1", "cpu"),
     (r" \| jq .*", ""),
 )
@@ -81,6 +82,7 @@ def project(here: Path, sample_images: Path, tiny_file: Path, monkeypatch: pytes
     return here
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("project")
 def test_the_readmes_commands_work_one_after_another_in_one_folder(standin: str) -> None:
     commands = read_commands()
@@ -101,7 +103,6 @@ def test_the_readmes_commands_work_one_after_another_in_one_folder(standin: str)
         assert result.exit_code == 0, f"{line}\n{result.stderr}"
         found[command] = line
     folders = [path for path in Path("camcli-out").iterdir() if path.is_dir() and not path.is_symlink()]
-    print(sorted(path.name for path in folders))
     # The same line again finds its folder, and has nothing to do.
     again = CliRunner().invoke(app, shlex.split(found[commands[0]])[1:])
     assert "0 done, 2 done before" in again.stderr

@@ -8,11 +8,11 @@ from types import ModuleType
 import pytest
 from PIL import Image
 from rich.console import Console as RichConsole
+from shared import GREEN, RED, Paint
 from typer.testing import CliRunner, Result
 
 from camcli.cli import app
 from camcli.cli.console import Console
-from conftest import GREEN, RED, Paint
 
 
 def run(*words: str, stdin: bytes | None = None) -> Result:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console as RichConsole
+from shared import Paint
 from typer.testing import CliRunner
 
 from camcli.base import passes
@@ -14,7 +15,6 @@ from camcli.base.passes import Counted, Passes, counting, naming
 from camcli.cli import app, progress
 from camcli.cli.console import Console
 from camcli.runs.record.outcome import Counts
-from conftest import Paint
 
 
 def test_masks_are_counted_while_an_image_takes_long(

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-
-from conftest import ROOT
+from shared import ROOT
 
 EXAMPLES = ROOT / "docs" / "examples"
 JOB = re.search(r"```toml\n(.*?)```", (ROOT / "docs" / "install.md").read_text(encoding="utf-8"), re.S)

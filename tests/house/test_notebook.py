@@ -1,8 +1,7 @@
 """The notebook of the documentation runs from top to bottom, and shows what it says."""
 
 import pytest
-
-from conftest import ROOT
+from shared import ROOT
 
 nbclient = pytest.importorskip("nbclient", reason="nbclient and ipykernel are in the extra dev")
 pytest.importorskip("ipykernel", reason="nbclient and ipykernel are in the extra dev")

@@ -10,7 +10,8 @@ FOREIGN = {"_pool", "_forward"}
 
 
 def private(name: str) -> bool:
-    return name.startswith("_") and not name.startswith("__") and name != "_"
+    # What ends in _ too is a protocol's name: __init__, _repr_png_.
+    return name.startswith("_") and not name.endswith("_")
 
 
 def names_of_the_package() -> set[str]:

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from shared import ROOT
 
 import camcli
-from conftest import ROOT
 
 PACKAGE = Path(camcli.__file__).parent
 

@@ -34,4 +34,4 @@ def arrays(path: str | Path) -> dict[str, np.ndarray]:
 
 def written(out: str = "out") -> list[str]:
     found = (path.relative_to(out).as_posix() for path in Path(out).rglob("*") if path.is_file())
-    return sorted(set(found) - {".camcli.lock"})
+    return sorted(set(found) - {".camcli.lock", "camcli.log"})

@@ -26,7 +26,7 @@ def test_every_letter_of_the_bundled_font_is_a_letter_and_no_box(text):
 
 
 def test_what_no_font_has_is_written_as_its_number(monkeypatch):
-    monkeypatch.setattr(font, "_load_system_font", lambda size: None)
+    monkeypatch.setattr(font, "load_system_font", lambda size: None)
     assert np.array_equal(draw_text("a猫"), draw_text("aU+732B"))
     assert measure_text("a猫", 20) == pytest.approx(measure_text("aU+732B", 20))
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from shared import BLUE, RED, Paint
 
 import camcli
 from camcli.base.errors import PictureError, RequestError
 from camcli.engine.network import Network
 from camcli.models.sources import local
-from conftest import BLUE, RED, Paint
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from readback import facts, files, ledger
+from shared import GREEN, RED, Go, Paint
 
 from camcli.base.errors import RequestError
 from camcli.runs.channels import ChannelJob
@@ -13,7 +14,6 @@ from camcli.runs.channels.run import ChannelRun
 from camcli.runs.explain.run import Run
 from camcli.runs.job.folder_name import name_folder
 from camcli.runs.job.job import Job
-from conftest import GREEN, RED, Go, Paint
 
 BOTH = {"target": ("top:2",), "layers": ("stem", "body")}
 
@@ -167,12 +167,12 @@ def test_one_scale_for_all_and_back(go: Go, paint: Paint, pixels) -> None:
 
 
 @pytest.mark.usefixtures("two")
-def test_a_line_of_an_earlier_version_is_one_drawn_as_by_default(go: Go) -> None:
+def test_what_an_earlier_version_drew_in_its_own_way_is_drawn_again(go: Go) -> None:
     go("in")
     rows = [{name: one for name, one in row.items() if name not in ("looks", "root")} for row in ledger()]
     Path("out/outcomes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [len(one) for one in go("in")] == [1, 1]
     assert go("in") == [[], []]
-    assert [len(one) for one in go("in", colormap="jet")] == [1, 1]
 
 
 # ---- another job, another image
@@ -183,15 +183,15 @@ def test_a_line_of_an_earlier_version_is_one_drawn_as_by_default(go: Go) -> None
     ("options", "words"),
     [
         ({"target": ("red",)}, "target was ['auto'], is ['red']"),
-        ({"layers": ("stem",)}, "layers was ['body'], is ['stem']"),
-        ({"method": "hirescam"}, "method was 'gradcam', is 'hirescam'"),
+        ({"layers": ("stem",)}, "layers was [], is ['stem']"),
+        ({"method": "hirescam"}, "method was 'auto', is 'hirescam'"),
     ],
 )
 def test_another_job_is_refused_before_the_model_is_loaded(go: Go, monkeypatch, options: dict, words: str) -> None:
-    go("in", layers=("body",), method="gradcam")
+    go("in")
     monkeypatch.setattr("camcli.runs.explain.run.Worker", None)
     with pytest.raises(RequestError) as caught:
-        go("in", **{"layers": ("body",), "method": "gradcam", **options})
+        go("in", **options)
     assert words in caught.value.message
     assert "without --out each job has a folder of its own" in caught.value.hint
 

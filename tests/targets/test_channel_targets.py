@@ -60,7 +60,7 @@ def test_each_picture_has_its_own_channels():
 @pytest.mark.parametrize("method", ["eigencam", "scorecam", "guided-backprop", "guided-gradcam"])
 def test_a_map_that_is_no_sum_of_channels_has_no_strongest(method):
     layers = [] if method == "guided-backprop" else ["conv2"]
-    with pytest.raises(RequestError, match=r"layer's channels"):
+    with pytest.raises(RequestError, match=r"contributions of single channels"):
         Explainer(Small(), layers=layers, method=method, top_channels=2)(pictures(1, 16), 1)
 
 
@@ -107,7 +107,7 @@ def test_a_channel_that_the_layer_does_not_have_is_refused():
     with pytest.raises(RequestError, match="there is no channel 4 at the layer 'last'") as caught:
         explain(IMAGES, 4)
     assert "4 channels, counted from 0 to 3" in caught.value.hint
-    with pytest.raises(RequestError, match="none is named"):
+    with pytest.raises(RequestError, match="no channel is given"):
         explain(IMAGES)
 
 

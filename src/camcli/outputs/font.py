@@ -69,7 +69,7 @@ def _split_by_font(text: str, size: int) -> Iterator[tuple[Font, str]]:
     """Yield the parts of a text, each with a font that has its letters."""
     for system, letters in groupby(text, _is_for_system):
         part = "".join(letters)
-        font = _load_system_font(size) if system else None
+        font = load_system_font(size) if system else None
         if font is None:
             yield load_font(size), part if not system else "".join(f"U+{ord(letter):04X}" for letter in part)
             continue
@@ -83,7 +83,7 @@ def _is_for_system(letter: str) -> bool:
 
 
 @functools.cache
-def _load_system_font(size: int) -> Font | None:
+def load_system_font(size: int) -> Font | None:
     """Return a font of the system for what the bundled one lacks, if there is any."""
     name = _find_system_font()
     return ImageFont.truetype(name, size) if name else None

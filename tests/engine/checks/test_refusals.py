@@ -102,7 +102,7 @@ def test_a_dead_layer_is_refused_and_a_better_one_named():
     ("layer", "message"),
     [
         ("fc", "the layer 'fc': its output of shape 1x4 has no spatial grid"),
-        ("unused", "the layer 'unused' does not run"),
+        ("unused", "the layer 'unused' is not called"),
         ("conv3", "the layer 'conv3' does not exist"),
     ],
 )

@@ -146,7 +146,7 @@ def test_from_the_shell_to_run_json(here, paint):
         assert np.abs(one - other).max() <= 1e-6 * np.abs(one).max()
     # The environment says it too, and another run that keeps everything goes on where this one stopped.
     result = CliRunner().invoke(app, [*asked, "--out", "third"], env={"CAMCLI_RECOMPUTE": "1"})
-    assert "computed again" in " ".join(result.stderr.split())
+    assert "recomputed" in " ".join(result.stderr.split())
     result = CliRunner().invoke(app, [*asked, "b.png", "--out", "third"])
     assert result.exit_code == 0
     assert "recomputed" not in result.stderr

@@ -262,7 +262,7 @@ def test_networks_of_other_activations_are_explained_with_the_switch(name):
 def test_without_any_activation_the_switch_is_no_way_out():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2))
     for options in ({}, {"activations": "all"}):
-        with pytest.raises(RequestError, match=r"meets none$") as caught:
+        with pytest.raises(RequestError, match=r"this network has none$") as caught:
             explained(model, pictures(1, dtype=torch.float32), **options)
         # No layer of it has a grid either.
         assert caught.value.hint == (

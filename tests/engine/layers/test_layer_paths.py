@@ -126,7 +126,7 @@ def test_a_step_that_does_not_exist(path, message, hint):
 def test_a_path_that_cannot_be_read(path, part):
     with pytest.raises(RequestError) as caught:
         resolve(MODEL, [path])
-    assert "cannot be read" in caught.value.message or "does not exist" in caught.value.message
+    assert "cannot be parsed" in caught.value.message or "does not exist" in caught.value.message
     assert part in caught.value.message
 
 

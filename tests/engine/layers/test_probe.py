@@ -211,7 +211,7 @@ def test_default_of_a_swin_is_the_normalisation_before_its_pooling():
     assert str(layers["norm"].layout) == "nhwc 8x8"
     # 16x16 tokens in windows of 4x4: sixteen samples of sixteen tokens, which are no 4x4 map.
     assert layers["layers.0.blocks.0.attn"].shape == (16, 16, 16)
-    assert layers["layers.0.blocks.0.attn"].reason == "cuts the image into 16 samples"
+    assert layers["layers.0.blocks.0.attn"].reason == "splits the image into 16 samples"
 
 
 def test_default_of_torchvisions_swin_is_its_last_grid():

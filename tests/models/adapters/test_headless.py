@@ -202,12 +202,12 @@ def test_channels_can_have_names(tmp_path):
         ({"pool": "none"}, "only together with the head", "--head none"),
         (
             {"head": "none", "activation": "softmax"},
-            "the scores of this model have no probabilities",
+            "features, which have no probabilities",
             "leave --activation out",
         ),
         (
             {"head": "none", "activation": "sigmoid"},
-            "the scores of this model have no probabilities",
+            "features, which have no probabilities",
             "leave --activation out",
         ),
     ],

@@ -18,7 +18,7 @@ LOCAL = """
 import torch
 from torch import nn
 from camcli.images.transform import Preprocess
-from neighbour import CLASSES
+from beside_timm import CLASSES
 
 PREPARE = Preprocess(size=(8, 8), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), resize=(8, 8))
 
@@ -61,10 +61,10 @@ def network():
 class TestLocal:
     @pytest.fixture
     def file(self, tmp_path) -> Path:
-        (tmp_path / "neighbour.py").write_text("CLASSES = 2\n")
+        (tmp_path / "beside_timm.py").write_text("CLASSES = 2\n")
         (tmp_path / "timm.py").write_text(LOCAL)  # a name that must hide nothing
         yield tmp_path / "timm.py"
-        sys.modules.pop("neighbour", None)
+        sys.modules.pop("beside_timm", None)
 
     def test_a_module_its_preparation_and_its_names(self, file):
         network = load(f"{file}:named")

@@ -91,7 +91,7 @@ class TestRead:
         averaged = {key: value + 1 for key, value in net.state_dict().items()}
         read = checkpoint.read(saved(tmp_path, {"state_dict": net.state_dict(), name: averaged}))
         assert torch.equal(read.state["head.bias"], averaged["head.bias"])
-        assert read.notes == (f"averaged (EMA) weights {name!r} were taken",)
+        assert read.notes == (f"averaged (EMA) weights {name!r} were loaded",)
 
     def test_averaged_weights_that_are_none(self, tmp_path, net):
         read = checkpoint.read(saved(tmp_path, {"state_dict": net.state_dict(), "model_ema": None}))
@@ -368,4 +368,4 @@ class TestFit:
 
     def test_what_was_chosen_when_reading_is_kept(self, net, tmp_path):
         read = checkpoint.read(saved(tmp_path, {"state_dict_ema": net.state_dict()}))
-        assert fit.load_weights(build, read, "Net")[1] == ("averaged (EMA) weights 'state_dict_ema' were taken",)
+        assert fit.load_weights(build, read, "Net")[1] == ("averaged (EMA) weights 'state_dict_ema' were loaded",)

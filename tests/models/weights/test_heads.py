@@ -105,7 +105,7 @@ def test_a_model_that_comes_without_a_head():
     ids=["a norm before it", "another layer", "a norm behind it"],
 )
 def test_what_may_belong_to_the_head_is_no_guess(extra):
-    with pytest.raises(RequestError, match="only its head 'fc' is another") as caught:
+    with pytest.raises(RequestError, match="only its head 'fc' differs") as caught:
         fit.load_weights(build, held({**Split("backbone", "classifier", 4).state_dict(), **extra}), "Net")
     assert "architecture?" not in caught.value.hint
 
@@ -138,7 +138,7 @@ def test_a_head_of_several_layers(tmp_path, monkeypatch, wrapped):
     made.fc = nn.Sequential(nn.Linear(512, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 3))
     made.eval()
     torch.save({"state_dict": {wrapped + n: v for n, v in made.state_dict().items()}}, tmp_path / "best.pth")
-    with pytest.raises(RequestError, match="only its head 'fc' is another") as caught:
+    with pytest.raises(RequestError, match="only its head 'fc' differs") as caught:
         load("torchvision:resnet18", weights=str(tmp_path / "best.pth"))
     network = ran(caught.value.hint, tmp_path, monkeypatch)
     images = torch.rand(1, 3, 64, 64)

@@ -149,7 +149,7 @@ def test_tokens_are_read_as_a_grid_and_what_is_no_patch_is_left_out(paint: Paint
     # A channel that is below zero has its strongest images too, and a note says what active means then.
     assert rows[0]["picture_1"] == "a.png"
     assert float(rows[0]["active"]) == 0
-    assert "values below zero" in result.stderr
+    assert "the layer has negative values" in result.stderr
 
 
 def test_broken_pictures_are_named_and_the_others_count(paint: Paint, here: Path, tiny: str) -> None:

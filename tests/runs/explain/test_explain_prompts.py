@@ -249,7 +249,7 @@ def test_a_sigmoid_has_no_place_for_contrast(siglip: str) -> None:
             "--text",
         ),
         (("--text", "a", "-t", "channel:3"), "'channel:3' is a feature", "one of them"),
-        (("--text", "a", "-t", "b"), "there is no prompt 'b'", "a prompt is named by its number"),
+        (("--text", "a", "-t", "b"), "there is no prompt 'b'", "a prompt is given by its index"),
         (("--text", "a", "--text", "b", "--targets", "t.csv", "-t", "all"), "both a target", ""),
         (("--texts", "own.csv", "--method", "finer-cam"), "finds rivals among all prompts", "gradcam"),
         (("--texts", "own.csv", "--score", "logprob"), "an image in own.csv has a single prompt", "--versus"),

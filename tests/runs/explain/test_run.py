@@ -49,12 +49,13 @@ def test_a_picture_of_one_colour_has_a_note_and_others_have_not(paint: Paint, go
     assert [one.notes for one in outcomes] == [(flat, ONE_COLOUR), (flat, ONE_COLOUR), ()]
 
 
-def test_the_overlay_leaves_cold_places_as_they_are_and_colours_hot_ones(paint: Paint, go: Go, pixels) -> None:
+def test_the_overlay_mutes_cold_places_and_colours_hot_ones(paint: Paint, go: Go, pixels) -> None:
     paint("a.png", RED, box=(16, 0, 32, 32), ground=(0, 40, 90))
     go("a.png", layers=("stem",), target=("red",), save=("overlay-png", "heatmap", "panel"), colormap="jet", alpha=1.0)
     overlay, heatmap = pixels("out/a.png.overlay.png"), pixels("out/a.png.heatmap.png")
     assert overlay.shape == heatmap.shape == (32, 32, 3)
-    assert overlay[10, 4].tolist() == [0, 40, 90]
+    # Half way to its grey, 34, and three quarters as light.
+    assert overlay[10, 4].tolist() == [13, 28, 47]
     # jet ends in dark red and begins in dark blue
     assert overlay[10, 28].tolist() == heatmap[10, 28].tolist() == [128, 0, 0]
     assert heatmap[10, 4].tolist() == [0, 0, 128]

@@ -116,7 +116,7 @@ def test_lost_concepts_are_found_again_where_they_are_the_same_and_else_refused(
     Path("out/concepts.npz").unlink()
     assert go("in/a.png", "in/b.png", **DFF) == [[], []]
     Path("out/concepts.npz").unlink()
-    with pytest.raises(RequestError, match="drawn with concepts that are gone") as caught:
+    with pytest.raises(RequestError, match="drawn with concepts that are lost") as caught:
         go("in", **DFF)
     assert "--overwrite" in caught.value.hint
     Path("out/concepts.npz").write_bytes(b"PK nothing")

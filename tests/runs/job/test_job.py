@@ -48,6 +48,7 @@ CHANGED = {
     "root": "/",
     "save": ("panel",),
     "colormap": "jet",
+    "outside": "hatch",
     "head": "none",
     "pool": "none",
     "activation": "sigmoid",
@@ -60,6 +61,7 @@ CHANGED = {
     "background": "#000000",
     "range": "0,4095",
     "pages": "all",
+    "limit": 2,
     "overwrite": True,
     "drop_others": True,
     "accept_versions": True,
@@ -76,9 +78,10 @@ CHANGED = {
 }
 HOW = {
     *("inputs", "null_separated", "out", "root", "overwrite", "drop_others", "accept_versions", "durable", "pages"),
+    "limit",
     *("batch_size", "recompute", "workers", "timeout", "device", "compile", "seed", "save"),
 }
-DRAWN = {"colormap", "alpha", "normalize"}
+DRAWN = {"colormap", "alpha", "outside", "normalize"}
 
 
 @pytest.fixture

@@ -117,11 +117,11 @@ def test_a_job_file_that_is_not_there_or_no_text(here: Path) -> None:
         ('seed = "many"', "seed must be an integer, not 'many'"),
         ("seed = true", "seed must be an integer, not True"),
         ("seed = 1.5", "seed must be an integer, not 1.5"),
-        ('alpha = "half"', "alpha is a number, not 'half'"),
-        ('overwrite = "no"', "overwrite is true or false, not 'no'"),
-        ("layers = 4.5", "layers is a string or a list of strings, not 4.5"),
-        ("target = [true]", r"target is a string or a list of strings, not \[True\]"),
-        ("out = [1]", r"out is a string, not \[1\]"),
+        ('alpha = "half"', "alpha must be a number, not 'half'"),
+        ('overwrite = "no"', "overwrite must be true or false, not 'no'"),
+        ("layers = 4.5", "layers must be a string or a list of strings, not 4.5"),
+        ("target = [true]", r"target must be a string or a list of strings, not \[True\]"),
+        ("out = [1]", r"out must be a string, not \[1\]"),
     ],
 )
 def test_a_value_of_another_kind_is_refused(here: Path, text: str, message: str) -> None:

@@ -211,7 +211,7 @@ def test_several_layers_make_one_map_and_maps_at_the_input_are_compared_too(thre
         (["--text", "dog", "--text", "dog"], "'dog' is given more than once"),
         (["--text", "dog", "--text", " "], "an empty"),
         (["--texts", "own.csv"], "the prompts of all images are compared, and own.csv lists each image's own"),
-        (["--texts", "nowhere.txt"], "'nowhere.txt' cannot be read"),
+        (["--texts", "nowhere.txt"], "there is no file 'nowhere.txt'"),
         ([*SAY, "--save", "overlay"], "'overlay' cannot be saved"),
         ([*SAY, "--method", "gradcam,hirescam"], "maps are compared for one method, and 2 are named"),
         ([*SAY, "--method", "eigencam"], "eigencam does not depend on the class: its map is the same for every prompt"),

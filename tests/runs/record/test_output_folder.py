@@ -72,7 +72,7 @@ def test_a_file_that_is_not_a_ledger_is_refused_with_its_line_and_left_alone(tmp
 
 def test_a_ledger_that_cannot_be_read_is_refused_with_its_reason(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / FILE).mkdir()
-    with pytest.raises(RequestError, match=r"outcomes\.jsonl is no file") as caught:
+    with pytest.raises(RequestError, match=r"outcomes\.jsonl is not a file") as caught:
         Ledger(tmp_path, "j1", Outcome)
     assert "--out" in caught.value.hint
     (tmp_path / FILE).rmdir()
@@ -93,7 +93,7 @@ def test_a_line_whose_inside_is_wrong_is_refused_when_it_is_read(tmp_path: Path)
     write(tmp_path, [outcome("a")])
     path = tmp_path / FILE
     path.write_text(path.read_text().replace('"concepts": []', '"concepts": [{}]'))
-    with Ledger(tmp_path, "j1", Outcome) as ledger, pytest.raises(RequestError, match="the line of 'a' is not an out"):
+    with Ledger(tmp_path, "j1", Outcome) as ledger, pytest.raises(RequestError, match="the line of 'a' is not a record"):
         list(ledger.iter_pictures())
 
 

@@ -30,6 +30,7 @@ from camcli.runs.api.drawing import ImageExplanation, attach_image, check_colorm
 from camcli.runs.api.explanations import MAX_SHOWN, Explanations
 from camcli.runs.api.inputs import ImageInput, as_several, is_path, make_item
 from camcli.runs.api.own_targets import OwnTargets, TargetsInput, names_file
+from camcli.runs.job.folder_name import find_parent
 from camcli.runs.job.job import RENAMED_OPTIONS, Job
 from camcli.runs.job.option import OUTPUT, get_option, name_by_field
 from camcli.runs.job.values import convert_value
@@ -142,7 +143,7 @@ def explain(
 def _find_sources(path: str, job: Job, checked: bool) -> Iterator[PictureSource]:
     """Return the images that a path stands for; if there are none and not ``checked``, an erroneous one."""
     try:
-        return expand_pages(find([path], out=Path(job.out)), job.pages)
+        return expand_pages(find([path], out=find_parent(job)), job.pages)
     except RequestError as error:
         if checked:
             raise

@@ -100,7 +100,7 @@ class ChannelRun:
         self._watched_layer = WatchedLayer.from_worker(self.worker)
         self.layer = self._watched_layer.name
         self._fingerprint = self._hash_request()
-        self.out, folder_notes = self._choose_folder()
+        self.out, folder_notes = _choose_out(channel_job, self.worker, self.layer, self._fingerprint)
         self._check_other_rankings()
         channels = self._watched_layer.channels
         self._running_stats, self._top_pictures = (
@@ -206,22 +206,6 @@ class ChannelRun:
         if self.values:
             request["values"] = [hashlib.sha256(self.values.file.read_bytes()).hexdigest(), self.values.column]
         return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]
-
-    def _choose_folder(self) -> tuple[Path, list[str]]:
-        """Return the output folder, with notes on it: the one given, or the ranking's own."""
-        job, asked = self.channel_job.job, self.channel_job
-        if job.out:
-            return Path(job.out), []
-        more = [f"channel{number}" for number in asked.channels[:3]] + (
-            [Path(asked.values).stem] if asked.values else []
-        )
-        name = name_folder(replace(job, target=Job().target), [self.layer], [], STEM, more)
-
-        def compare(folder: Path) -> PreviousRun:
-            record = provenance.read(folder, FACTS_FILE)
-            return PreviousRun(job, self.worker.fingerprint_parts, record, lambda parts: self._fingerprint)
-
-        return choose_folder(name, compare)
 
     def _check_other_rankings(self) -> None:
         """Check that no other ranking would be replaced, unless with ``overwrite``."""
@@ -335,6 +319,21 @@ class ChannelRun:
             "notes": self.notes,
             "finished": provenance.format_now(),
         }
+
+
+def _choose_out(asked: ChannelJob, worker: Worker, layer: str, fingerprint: str) -> tuple[Path, list[str]]:
+    """Return the output folder, with notes on it: the one given, or the ranking's own."""
+    job = asked.job
+    if job.out:
+        return Path(job.out), []
+    more = [f"channel{number}" for number in asked.channels[:3]] + ([Path(asked.values).stem] if asked.values else [])
+    name = name_folder(replace(job, target=Job().target), [layer], [], STEM, more)
+
+    def compare(folder: Path) -> PreviousRun:
+        record = provenance.read(folder, FACTS_FILE)
+        return PreviousRun(job, worker.fingerprint_parts, record, lambda parts: fingerprint)
+
+    return choose_folder(name, compare)
 
 
 def _fail_without_value(values: NumberColumn, batch: list[Item]) -> list[Item]:

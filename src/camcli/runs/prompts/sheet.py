@@ -94,7 +94,7 @@ class SheetPicture:
             SheetTile(f"mean of the maps\nat most {mean:.2f}", self.pixels, self.view, self.heatmaps.mean, mean),
         ]
         if deviation:
-            words = f"deviation\nat most {deviation['greatest']:.2f}, mean {deviation['mean']:.2f}"
+            words = f"deviation\nat most {deviation['greatest']:.2f}\nmean {deviation['mean']:.2f}"
             tiles.append(SheetTile(words, self.pixels, self.view, self.heatmaps.deviation, deviation["greatest"]))
         return tiles
 
@@ -152,9 +152,7 @@ def draw_summary_sheet(
         style: style of the maps.
     """
     rows = [
-        SheetRow(
-            "prompts", ["mean score, and mean r with", "those compared with"], words=_format_prompts(summary.prompts)
-        ),
+        SheetRow("prompts", ["mean score, mean r with", "those compared with"], words=_format_prompts(summary.prompts)),
         SheetRow(
             "similarity",
             _format_means(summary.agreement, summary.apart),

@@ -111,11 +111,10 @@ def describe_changed_options(record: Mapping[str, Any], job: Job) -> list[str]:
     except (CamcliError, TypeError, ValueError, AttributeError):  # of another version, or a file that it names is gone
         return []
     unlike = {name for name in now if was.get(name) != is_now.get(name)}
-    # The same method may have another name, or be the default; likewise a layer.
-    if AUTO in (before.method, job.method):
+    if _is_same_method(record, job):
         unlike.discard("method")
-    found = record.get("layers")
-    if not before.layers or not job.layers or list(job.layers) == found or not all(map(_is_plain_layer, job.layers)):
+    # A default, a slice or a wrapped model's path may stand for the same layers.
+    if not job.layers or job.wrap or list(job.layers) == record.get("layers") or not all(map(_is_plain, job.layers)):
         unlike.discard("layers")
     return [f"{name} was {then.get(name, '')!r}, is {now[name]!r}" for name in now if name in unlike]
 
@@ -140,7 +139,7 @@ def check_recorded_options(job: Job, facts_file: str, lines_file: str) -> None:
 
 def _make_refusal(job: Job, unlike: str, keep: str = "") -> RequestError:
     if job.accept_versions:
-        unlike += "; --accept-versions is for results that differ in nothing but versions"
+        unlike += "; --accept-versions is for results that differ only in versions"
     return RequestError(
         f"{job.out!r} contains the results of another job: {unlike}",
         f"{keep}choose another folder with --out, or replace them with --overwrite; without --out each job has a "
@@ -148,7 +147,14 @@ def _make_refusal(job: Job, unlike: str, keep: str = "") -> RequestError:
     )
 
 
-def _is_plain_layer(name: str) -> bool:
+def _is_same_method(record: Mapping[str, Any], job: Job) -> bool:
+    """Return whether a run's methods may be those that a job asks for, perhaps by default."""
+    found = record.get("methods")
+    names = [one.get("name") for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
+    return names in (["gradcam"], ["hirescam"]) if job.method == AUTO else names == job.method.split(",")
+
+
+def _is_plain(name: str) -> bool:
     return not any(one in name for one in "*?[-:")
 
 

@@ -43,9 +43,10 @@ def _take(sources: Iterator[PictureSource], limit: int) -> Iterator[PictureSourc
     """Yield the first images, as many as ``limit`` says; all for 0."""
     for source in sources:
         yield source
-        limit -= source is not PAUSE
-        if limit == 0:
-            return
+        if source is not PAUSE:
+            limit -= 1
+            if limit == 0:
+                return
 
 
 def check_early(job: Job) -> None:

@@ -105,8 +105,7 @@ class Worker:
         first = find_first_group(job.group, pictures)
         count = len(first) if job.group else 0
         features = self.extras.sample(count or 2, first) if self.extras else None
-        with timing.measure("load"):
-            resolved = resolve_job(job, count, features, loading)
+        resolved = timing.measured("load", resolve_job)(job, count, features, loading)
         network = resolved.network
         check_fits(job, network)
         check_image_channels(job, network)
@@ -121,17 +120,15 @@ class Worker:
         self.explainer = _make_explainer(job, self.network, resolved, preferred)
         self.target_rule, self.target_words = resolved.target_rule, resolved.target_words
         self.prompts = resolved.prompts
-        self.shows_pixels = False
         self.workers = job.workers or devices.count_decoders(self.devices)
         noise = make_noise(network, count or 1)
-        with timing.measure("trial"):
-            trial_seconds = self._try_on_noise(noise, features, count)
+        trial_seconds = timing.measured("trial", self._try_on_noise)(noise, features, count)
         self.fingerprint_parts |= _collect_explainer_parts(job, self.explainer) if recorded else {}
         self.fingerprint = fingerprint.compute_fingerprint(self.fingerprint_parts)
         one_by_one = self.explainer.one_by_one
         self.batch_size = 1 if one_by_one else given or choose_batch_size(self.explainer, device, preferred, first)
         self.max_batch_pixels = limit_batch_pixels(self.batch_size, device, bool(given))
-        self.fitting_batch_sizes: dict[int, int] = {}
+        self.shows_pixels, self.fitting_batch_sizes = False, dict[int, int]()
         if self.explainer.network is not self.network and self.explainer.network:
             self.network = self.explainer.network
             self.target_rule = resolve_target_rule(job, resolved, self.network)
