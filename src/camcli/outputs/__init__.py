@@ -28,6 +28,7 @@ OUTPUTS = Registry(
     FormatRow("overlay", "overlay", "the heatmap over the image, at the image's own size", suffix=".overlay.jpg"),
     FormatRow("overlay", "overlay-png", "the same, lossless: larger, and slower to write", suffix=".overlay.png"),
     FormatRow("heatmap", "heatmap", "the heatmap alone, at the image's own size", suffix=".heatmap.png", pixels=False),
+    FormatRow("contour", "contour", "the image with lines at 25, 50 and 75 % of the map's peak", suffix=".contour.jpg"),
     FormatRow("array", "array", "the raw signed map as the method returned it, float32", suffix=".npy", pixels=False),
     FormatRow("panel", "panel", "image, heatmap and overlay side by side, with class and score", suffix=".panel.png"),
     FormatRow(

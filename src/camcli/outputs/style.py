@@ -1,6 +1,6 @@
 """Scaling of maps to 0..1, and the colours of concepts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -118,6 +118,16 @@ def concept_colour(number: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def scale_concepts(maps: Float32[np.ndarray, "k h w"], style: Style) -> Iterator[Float32[np.ndarray, "h w"]]:
+    """Yield the map of each concept scaled to 0..1. All share one scale."""
+    most = maps.max(0)
+    scale = full_scale(most, style)
+    least = float(most.min()) if style.normalize == "range" else 0.0
+    for map in maps:
+        drawn = np.clip((map - least) / (scale - least), 0, 1) if scale > least else np.full_like(map, scale > 0)
+        yield drawn.astype(np.float32)
+
+
 def draw_concepts(
     maps: Float32[np.ndarray, "k h w"], style: Style, onto: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[Float32[np.ndarray, "H W"], UInt8[np.ndarray, "H W 3"]]:
@@ -130,14 +140,10 @@ def draw_concepts(
         style: style that sets the value that becomes 1.
         onto: from a map's cells to the pixels of the drawing.
     """
-    most = maps.max(0)
-    scale = full_scale(most, style)
-    least = float(most.min()) if style.normalize == "range" else 0.0
     heat: np.ndarray | None = None
     which = np.zeros((0, 0), np.uint8)
-    for number, map in enumerate(maps):
-        drawn = np.clip((map - least) / (scale - least), 0, 1) if scale > least else np.full_like(map, scale > 0)
-        own = onto(drawn.astype(np.float32))
+    for number, map in enumerate(scale_concepts(maps, style)):
+        own = onto(map)
         if heat is None:
             heat, which = own, np.zeros(own.shape, np.int64)
         else:
