@@ -218,7 +218,7 @@ def refused():
         ),
         r"reduces the number of tokens \(4 queries, 8 keys\)": lambda x: look(look(x[:, :, ::2], x, x), x, x),
         "only attention is a pooling": lambda x: look(x[:, :, :1], x, x),
-        r"class attention or pooling \(1 query, 9 keys\), and not over the 8 tokens of the blocks before": lambda x: look(
+        r"class attention or pooling \(1 query, 9 keys\), and not over the 8 tokens of": lambda x: look(
             x[:, :, :1], *[torch.cat([x[:, :, :1], look(x, x, x)], 2)] * 2
         ),
         r"changes between its attentions \(8, 4\)": lambda x: look(*[look(x, x, x)[:, :, ::2].clone()] * 3),

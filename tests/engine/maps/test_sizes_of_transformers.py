@@ -39,8 +39,10 @@ def test_scales_are_the_mean_of_the_maps_at_each_size(towers, kind):
         np.testing.assert_allclose(one.map, (small.map + resized.numpy()) / 2, atol=1e-6 * np.abs(one.map).max())
         assert one.score == pytest.approx(small.score)
     assert any(f"{own * 3 // 2}x{own * 3 // 2}" in note for note in explain.notes)
-    assert sum("positions" in note and "interpolated" in note for note in explain.notes) == 1
-    assert [note for note in sized.notes if "positions" in note] == [one for one in explain.notes if "positions" in one]
+    assert sum("position embeddings" in note and "interpolated" in note for note in explain.notes) == 1
+    assert [note for note in sized.notes if "position embeddings" in note] == [
+        one for one in explain.notes if "positions" in one
+    ]
 
 
 @every_tower

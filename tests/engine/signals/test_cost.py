@@ -80,7 +80,7 @@ def test_the_graph_starts_at_the_layer_unless_the_input_is_asked_for(bring):
 
 
 def test_an_unknown_name_is_refused_with_what_there_is(bring):
-    with pytest.raises(RequestError, match="'odd' asks for 'moon', and there is no such signal") as caught:
+    with pytest.raises(RequestError, match="'odd' takes 'moon', and there is no such signal") as caught:
         Explainer(Small(), method=bring(lambda act, moon: act, "odd"))
     assert all(f"  {name}: " in caught.value.hint for name in SIGNALS)
 

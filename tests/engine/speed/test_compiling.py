@@ -182,4 +182,4 @@ def test_what_compiled_code_may_be_off_by_is_rounding_of_the_weights(dtype, off,
     monkeypatch.setattr(compiling, "time_run", lambda run: (next(said), next(times)))
     done = compiling.compile_modules(network, "last", 1, lambda: network(noise(1).to(dtype)).float())
     assert bool(done.parts) == fits
-    assert ("gives another output" in done.reason) == (not fits)
+    assert ("gives a different output" in done.reason) == (not fits)

@@ -93,7 +93,7 @@ def test_a_line_whose_inside_is_wrong_is_refused_when_it_is_read(tmp_path: Path)
     write(tmp_path, [outcome("a")])
     path = tmp_path / FILE
     path.write_text(path.read_text().replace('"concepts": []', '"concepts": [{}]'))
-    with Ledger(tmp_path, "j1", Outcome) as ledger, pytest.raises(RequestError, match="the line of 'a' is not a record"):
+    with Ledger(tmp_path, "j1", Outcome) as ledger, pytest.raises(RequestError, match="line of 'a' is not a record"):
         list(ledger.iter_pictures())
 
 
