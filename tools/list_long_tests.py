@@ -1,4 +1,4 @@
-"""Write tests/long_tests.txt out of a run's times: ``pytest --junitxml=times.xml``, ``list_long_tests.py times.xml``.
+"""Write tests/long_tests.txt out of a run's times: ``pytest --junitxml=times.xml`` and ``list_long_tests.py times.xml``.
 
 The everyday suite, ``pytest -m "not slow and not long"``, leaves these out.
 """
@@ -6,6 +6,7 @@ The everyday suite, ``pytest -m "not slow and not long"``, leaves these out.
 import sys
 import xml.etree.ElementTree as ET
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 FILE = Path(__file__).parents[1] / "tests" / "long_tests.txt"
@@ -13,10 +14,10 @@ FILE = Path(__file__).parents[1] / "tests" / "long_tests.txt"
 LIMIT = 1.0
 
 
-def find_long_tests(report: Path) -> list[str]:
+def find_long_tests(reports: Iterable[str]) -> list[str]:
     """Return the ids, without their parameters, of the test functions that took longer than the limit."""
     times: dict[str, float] = defaultdict(float)
-    for case in ET.parse(report).iter("testcase"):
+    for case in (case for report in reports for case in ET.parse(report).iter("testcase")):
         folders, _, rest = case.attrib["classname"].rpartition("test_")
         module, *classes = f"test_{rest}".split(".")
         function = case.attrib["name"].partition("[")[0]
@@ -25,4 +26,4 @@ def find_long_tests(report: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    FILE.write_text("\n".join(find_long_tests(Path(sys.argv[1]))) + "\n", encoding="utf-8")
+    FILE.write_text("\n".join(find_long_tests(sys.argv[1:])) + "\n", encoding="utf-8")
