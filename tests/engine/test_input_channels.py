@@ -275,7 +275,7 @@ def test_a_picture_to_compare_with_is_no_image_of_four_channels(code, paint):
 
 
 def test_batches_of_other_channels():
-    with pytest.raises(RequestError, match="the network takes images of 1 channel, and these have 3"):
+    with pytest.raises(RequestError, match="the network takes images with 1 channel, and these have 3"):
         Explainer(conv(1))(torch.zeros(2, 3, 24, 24))
     network = Network(
         "mine", conv(1), Preprocess((24, 24), (0.5,), (0.5,), (24, 24)), Labels(("a", "b", "c")), "file", "x"
