@@ -94,7 +94,7 @@ def test_a_method_of_another_package_may_ask_for_an_old_signal(bring) -> None:
         [scores] = score_of([images])
         return scores.reshape(-1, 1, 1).expand(-1, *images.shape[2:])
 
-    with pytest.warns(DeprecationWarning, match="signal 'ask', for which the method 'old' asks, .* use 'score_of'"):
+    with pytest.warns(DeprecationWarning, match="signal 'ask', which the method 'old' takes, .* use 'score_of'"):
         [[before], _] = Explainer(Small(), method=bring(old))(IMAGES, 1)
     [[after], _] = Explainer(Small(), method=bring(new))(IMAGES, 1)
     assert (before.map == after.map).all()

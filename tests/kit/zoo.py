@@ -201,7 +201,7 @@ def _others(network: Network, image: Tensor) -> str:
         [[one]] = explain(image)
     except (RequestError, PictureError) as error:
         assert error.message
-        return "no ReLU" if "meets none" in error.message else f"refused: {error.message}"
+        return "no ReLU" if "this network has none" in error.message else f"refused: {error.message}"
     assert one.map.shape == tuple(image.shape[1:])
     assert np.isfinite(one.map).all()
     assert np.ptp(one.map) > 0
