@@ -27,7 +27,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # likewise for the commands that tests star
 MUCH_MEMORY = 2 * 2**30  # bytes
 
 # Of the slow tests so many parts, of which a plain `pytest` runs one, another each day; `pytest -m slow` runs them all.
-SLOW_PARTS = 8
+SLOW_PARTS = 12
 # Test functions that take more than a second in all, which the everyday suite leaves out: tools/list_long_tests.py.
 LONG_TESTS = Path(__file__).with_name("long_tests.txt")
 
