@@ -140,6 +140,11 @@ def run_job(job: Job, console: Console, session: ExplainOptions, log: CommandLog
     viewer.finish()
     for note in run.notes[printed:]:
         console.note(note)
+    if session.as_json and run.session.skipped:
+        console.note(
+            f"{run.session.skipped} image(s) were done before, and their lines are not printed again: they are in "
+            f"{run.session.out / 'outcomes.jsonl'}"
+        )
     console.print_summary(shown, counts, time.monotonic() - began, str(run.session.out))
     return counts
 
