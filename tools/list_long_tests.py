@@ -1,4 +1,4 @@
-"""Write tests/long_tests.txt out of a run's times: ``pytest --junitxml=times.xml`` and ``list_long_tests.py times.xml``.
+"""Write tests/long_tests.txt out of a run's times: ``pytest --junitxml=T.xml`` and ``list_long_tests.py T.xml``.
 
 The everyday suite, ``pytest -m "not slow and not long"``, leaves these out.
 """

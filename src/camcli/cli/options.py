@@ -41,7 +41,11 @@ class CommonOptions:
         env=False,
     )
     as_json: bool = option(
-        False, LOGGING, help="Print a line of JSON for each map of this run to standard output", flag="--json", env=False
+        False,
+        LOGGING,
+        help="Print a line of JSON for each map of this run to standard output",
+        flag="--json",
+        env=False,
     )
     debug: bool = option(
         False, LOGGING, help="Print tracebacks of errors and failed images, and the time of each stage", env=False

@@ -101,7 +101,9 @@ def has_a_map(name, image, same_count=True, **options):
 def test_families_of_timm(name):
     holds(f"timm:{name}", pool_too=name not in NO_MAP)
     if name in NO_MAP:
-        with pytest.raises(RequestError, match=r"the pooling of .* cannot be removed|which is not a feature map") as caught:
+        with pytest.raises(
+            RequestError, match=r"the pooling of .* cannot be removed|which is not a feature map"
+        ) as caught:
             load(f"timm:{name}", pool="none")
         assert "leave --pool none out" in caught.value.hint
 
