@@ -98,7 +98,8 @@ class Console:
 
     def error(self, error: CamcliError) -> None:
         """Print an error, and below it what to do."""
-        SAID.error("%s", to_printable(f"{error.message} {error.hint}"), exc_info=error)
+        SAID.error("%s", to_printable(f"{error.message} {error.hint}"))
+        SAID.info("where it was raised", exc_info=error)
         self._print_labelled("error", "bold red", to_printable(error.message))
         for line in error.hint.splitlines():
             self._print_line("       " + to_printable(line), "")
