@@ -28,7 +28,8 @@ MUCH_MEMORY = 2 * 2**30  # bytes
 
 # Of the slow tests so many parts, of which a plain `pytest` runs one, another each day; `pytest -m slow` runs them all.
 SLOW_PARTS = 12
-# Test functions that take more than a second in all, which the everyday suite leaves out: tools/list_long_tests.py.
+# Test functions that take more than 0.4 s in all their cases, which the everyday suite leaves out:
+# tools/list_long_tests.py.
 LONG_TESTS = Path(__file__).with_name("long_tests.txt")
 
 

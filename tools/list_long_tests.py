@@ -11,7 +11,7 @@ from pathlib import Path
 
 FILE = Path(__file__).parents[1] / "tests" / "long_tests.txt"
 # Seconds that a test function may take in all its cases without being listed.
-LIMIT = 1.0
+LIMIT = 0.4
 
 
 def find_long_tests(reports: Iterable[str]) -> list[str]:

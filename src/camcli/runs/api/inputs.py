@@ -21,7 +21,7 @@ from camcli.runs.job.job import Job
 from camcli.runs.worker.item import Item
 
 # One image, or a path that may stand for several.
-ImageInput = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor | bytes | BinaryIO
+ImageInput = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor | bytes | BinaryIO | io.IOBase
 # An array or tensor of images, the first dimension being theirs.
 IMAGES_DIMENSIONS = 4
 NORMALISED_HINT = (
