@@ -67,7 +67,7 @@ def check_is_no_file(name: str) -> None:
     if other := weight_files.identify_non_model(name):
         missing = bool(weight_files.weight_suffix(name)) and not Path(name).exists()
         also = f"\nand there is no such file: {name}" if missing else ""
-        yolo = f"\n{YOLO_HINT}" if YOLO_NAME.fullmatch(name) and "network" in other.description else ""
+        yolo = f"\n{YOLO_HINT}" if YOLO_NAME.fullmatch(name) else ""
         raise RequestError(f"the model {name!r} is {other.description}", other.hint + yolo + also)
 
 

@@ -41,7 +41,7 @@ def test_scales_are_the_mean_of_the_maps_at_each_size(towers, kind):
     assert any(f"{own * 3 // 2}x{own * 3 // 2}" in note for note in explain.notes)
     assert sum("position embeddings" in note and "interpolated" in note for note in explain.notes) == 1
     assert [note for note in sized.notes if "position embeddings" in note] == [
-        one for one in explain.notes if "positions" in one
+        one for one in explain.notes if "position embeddings" in one
     ]
 
 
