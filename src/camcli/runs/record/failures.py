@@ -17,7 +17,8 @@ RESUME_HINT = "finished results are kept; free some space and run the same comma
 def format_error(error: Exception) -> str:
     """Format an error on one line, with what to do about it."""
     if isinstance(error, CamcliError):
-        return f"{error.message} ({error.hint})" if error.hint else error.message
+        hint = "; ".join(error.hint.splitlines()).replace(":; ", ": ")
+        return f"{error.message} ({hint})" if hint else error.message
     return str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
 
 
