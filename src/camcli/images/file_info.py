@@ -1,4 +1,4 @@
-"""What an image file says about how its pixels are shown, besides the pixels: colour space and resolution."""
+"""Colour space and resolution of an image file, which say how its pixels are shown."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ MAX_DPI = 2**16 - 1
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """What files drawn over an image keep of its file.
+    """Properties of an image file that files drawn over the image keep.
 
     Attributes:
         icc_profile: the ICC profile of its RGB pixels, which are never converted: without it those of a photograph in
@@ -30,7 +30,7 @@ NO_INFO = FileInfo()
 
 
 def read_file_info(image: Image.Image, turned: bool = False) -> FileInfo:
-    """Read what an opened image says.
+    """Read the properties of an opened image.
 
     Args:
         image: the image as it is stored.
