@@ -8,10 +8,12 @@ from camcli import __version__
 from camcli.cli.channels import channels
 from camcli.cli.explain import explain
 from camcli.cli.layers import layers
+from camcli.cli.merge import merge
 from camcli.cli.methods import methods
 from camcli.cli.models import models
 from camcli.cli.prompts import prompts
 from camcli.cli.show import show
+from camcli.cli.status import status
 from camcli.cli.usage import CommandGroup
 
 app = typer.Typer(
@@ -30,6 +32,8 @@ app.command()(layers)
 app.command()(methods)
 app.command()(models)
 app.command()(show)
+app.command()(status)
+app.command()(merge)
 
 
 def _show_version(wanted: bool) -> bool:

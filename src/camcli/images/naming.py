@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 from camcli.base import paths
 
 MAX_COMPONENT_BYTES = 180
+# What a name has before its suffix where another image has the same name, or where its last part was cut.
+NAME_MARK = re.compile(r"~[0-9a-f]{12}(?=(\.[^./]*)?$)", re.ASCII)
 
 
 def output_name(path: str | Path, root: str | Path) -> str:

@@ -2,16 +2,33 @@
 
 import json
 import os
+import re
+from contextlib import suppress
 from pathlib import Path
 
 from camcli.base.paths import absolute
 
 # Records with a line for each image, and the fixed names of files that other records come with.
 LINE_RECORDS = ("outcomes.jsonl", "prompts.jsonl")
+# Folder, in an output folder, with a folder for the records of each shard, such as ``03-of-16``.
+SHARDS = "shards"
+SHARD_FOLDER = re.compile(r"\d{1,6}-of-\d{1,6}", re.ASCII)
 FILES_BY_RECORD = {
     "channels.json": ("channels.png", "channels.untrained.png"),
     "prompts.json": ("prompts.png", "prompts.untrained.png"),
 }
+
+
+def find_shard_folders(folder: Path) -> list[Path]:
+    """Return the folders of the records of shards in an output folder."""
+    with suppress(OSError):
+        return sorted(one for one in (folder / SHARDS).iterdir() if SHARD_FOLDER.fullmatch(one.name) and one.is_dir())
+    return []
+
+
+def find_line_records(folder: Path, record: str) -> list[Path]:
+    """Return the record of an output folder, and those of its shards, as far as they exist."""
+    return [one / record for one in (folder, *find_shard_folders(folder)) if (one / record).exists()]
 
 
 class WrittenFiles:
@@ -54,14 +71,11 @@ def _read_names(folder: str) -> frozenset[str] | None:
         if os.path.isfile(os.path.join(folder, record)):  # noqa: PTH113, PTH118  false where a path is too long
             there = True
             names.update(files)
-    for record in LINE_RECORDS:
-        try:
-            with Path(folder, record).open("rb") as lines:
-                there = True
-                for line in lines:
-                    names.update(_parse_files(line))
-        except OSError:  # missing or unreadable
-            continue
+    for lines_file in (path for name in LINE_RECORDS for path in find_line_records(Path(folder), name)):
+        with suppress(OSError), lines_file.open("rb") as lines:
+            there = True
+            for line in lines:
+                names.update(_parse_files(line))
     return frozenset(map(os.path.normpath, names)) if there else None
 
 

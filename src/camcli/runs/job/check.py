@@ -10,6 +10,7 @@ from camcli.base.errors import RequestError
 from camcli.engine import FLIPS, LAYOUT, LAYOUTS, factors
 from camcli.images import BY_FOLDER, GROUP_PATTERN, parse_page_ranges, parse_value_range
 from camcli.models import TEXT_TOWER_USAGE, WRAPPER_USAGE, check_templates, parse_size
+from camcli.runs.job.shard import parse_shard
 from camcli.targets import AUTO
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def check_options(job: Job) -> None:
     if not job.save:
         raise RequestError("no output format is given", "give at least one: --save overlay")
     _check_user_code(job)
+    _check_shard(job)
     if job.targets and job.target != (AUTO,):
         raise RequestError(
             f"both a target ({', '.join(job.target)}) and a file of targets ({job.targets}) were given",
@@ -72,6 +74,23 @@ def _check_user_code(job: Job) -> None:
             f"group cannot be {job.group!r}",
             f"give the number of images that belong together, or {BY_FOLDER} for those of one folder",
         )
+
+
+def _check_shard(job: Job) -> None:
+    """Check that a shard gives its images the same files as a run of all would."""
+    if parse_shard(job.shard) is None:
+        return
+    if job.group and job.group != BY_FOLDER:
+        raise RequestError(
+            f"--shard would change which {job.group} images are a group", "group those of a folder: --group folder"
+        )
+    if job.normalize == "run":
+        raise RequestError(
+            "--normalize run needs the maps of all images, and a shard has a part of them",
+            "save arrays with --save array, merge the shards, and draw with --normalize run without --shard",
+        )
+    if job.drop_others:
+        raise RequestError("--drop-others would delete what other shards wrote", "leave --shard or --drop-others out")
 
 
 @cache

@@ -327,6 +327,15 @@ class Job:
     limit: int = option(
         0, MODEL, help="Only the first N images; the same command without it continues. 0 = all", metavar="N", min=0
     )
+    shard: str = option(
+        "",
+        COMPUTE,
+        help="One of N parts of the images, such as 3/16; all may run at once, with one --out. env = the part that "
+        "SLURM, torchrun or AWS Batch names; Kubernetes: env/16. See: camcli status, camcli merge",
+        metavar="K/N|env",
+        env=False,
+        after="device",
+    )
     overwrite: bool = option(
         False, OUTPUT, help="Recompute finished images and replace results of a different job", env=False
     )

@@ -28,7 +28,7 @@ def compact(lines: LineFile[Any], folder: Folder, keeps_line: LineFilter) -> OSE
         if keeps_line(number, values)
         for name in values["files"].values()
     }
-    temporary = atomic.make_temporary_path(folder.path)
+    temporary = atomic.make_temporary_path(folder.records)
     try:
         with temporary.open("xb") as file:
             for number, block in enumerate(lines.iter_blocks()):

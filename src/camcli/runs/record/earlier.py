@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 import sys
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Generic
 
@@ -13,37 +13,38 @@ from camcli.runs.record.lines import Block, LineFile, R, hash_text, is_whole
 
 
 class ResultIndex(Generic[R]):
-    """Index of the whole results of a job in a file of lines, made when it is first asked for.
+    """Index of the whole results of a job in files of lines, made when it is first asked for.
 
     Args:
-        lines: the file.
+        files: the files; results in later ones count.
         jobs: fingerprints whose results count as the job's.
     """
 
-    def __init__(self, lines: LineFile[R], jobs: Container[str]) -> None:
-        self._lines = lines
+    def __init__(self, files: Sequence[LineFile[R]], jobs: Container[str]) -> None:
+        self._files = files
         self._jobs = jobs
-        self._offsets: dict[int, int] | None = None  # hashed name to where the last result begins
+        self._places: dict[int, tuple[LineFile[R], int]] | None = None  # hashed name to where the last result begins
 
     def clear(self) -> None:
         """Forget where results are, since the file is written anew."""
-        self._offsets = None
+        self._places = None
 
     def find(self, name: str, stamp: str) -> list[R]:
         """Return the lines of an image's result; empty if it has none, or has changed since."""
-        if self._offsets is None:
-            self._offsets = self._find_offsets()
-        place = self._offsets.get(hash_text(name))
-        found = [] if place is None else self._lines.read_block(place)
+        if self._places is None:
+            self._places = self._find_places()
+        place = self._places.get(hash_text(name))
+        found = [] if place is None else place[0].read_block(place[1])
         return found if found and found[0].stamp == stamp else []
 
-    def _find_offsets(self) -> dict[int, int]:
-        found: dict[int, int] = {}
-        offset = 0
-        for block in self._lines.iter_blocks():
-            if is_result_of(block, self._jobs):
-                found[hash_text(block[0][0]["name"])] = offset
-            offset += sum(len(line) for _, line in block)
+    def _find_places(self) -> dict[int, tuple[LineFile[R], int]]:
+        found: dict[int, tuple[LineFile[R], int]] = {}
+        for file in self._files:
+            offset = 0
+            for block in file.iter_blocks():
+                if is_result_of(block, self._jobs):
+                    found[hash_text(block[0][0]["name"])] = file, offset
+                offset += sum(len(line) for _, line in block)
         return found
 
 

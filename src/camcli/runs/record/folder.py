@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from types import TracebackType
 
@@ -11,8 +12,14 @@ import filelock
 
 from camcli.base import atomic
 from camcli.base.errors import OutputError, RequestError
+from camcli.images.own_outputs import SHARDS, find_shard_folders
+from camcli.runs.job.shard import Shard
 
 LOCK_FILE = ".camcli.lock"
+# A run that starts waits so long for others that start, each of which takes a moment.
+GATE_SECONDS = 120.0
+# A lock is waited for so long, since it may only be tried by ``camcli status``.
+PROBE_SECONDS = 0.3
 
 
 class Folder:
@@ -20,35 +27,41 @@ class Folder:
 
     Temporary files at its top, left by a killed run, are removed.
 
+    Runs of the shards of a job write to one folder at a time, each with records, and a lock, in a folder of its own.
+
     Args:
         path: path of the folder; made if need be.
         durable: files are flushed to the disk before :meth:`write` returns.
+        shard: the shard that the run does; None for a run of all images, beside which no shard can run.
+
+    Attributes:
+        records: folder of the run's records and temporary files: the folder itself, or its shard's.
 
     Raises:
         RequestError: another run writes here now, or its lock is a link.
         OutputError: the folder cannot be written to.
     """
 
-    def __init__(self, path: Path, durable: bool = False) -> None:
+    def __init__(self, path: Path, durable: bool = False, shard: Shard | None = None) -> None:
         self.path = path
         self.durable = durable
-        lock = path / LOCK_FILE
-        try:
+        self.shard = shard
+        self.records = path / SHARDS / shard.folder_name if shard else path
+        with _explaining(path):
             path.mkdir(parents=True, exist_ok=True)
-            if lock.is_symlink():
-                raise RequestError(
-                    f"{str(lock)!r} is a link, which camcli does not create: its target could be damaged",
-                    "delete the link, or choose another --out",
-                )
-            self._lock = filelock.FileLock(lock, timeout=0)
-            self._lock.acquire()
-        except filelock.Timeout:
-            raise RequestError(
-                f"another run is writing to {str(path)!r}", "wait for it, or choose another --out"
-            ) from None
-        except OSError as error:
-            raise OutputError(f"the output folder {str(path)!r} cannot be written to: {error.strerror}") from error
-        self._identity = _find_identity(path)
+            if shard is None:
+                self._lock = _take_lock(path, f"another run is writing to {str(path)!r}")
+                try:
+                    _check_no_shard_runs(path)
+                except BaseException:
+                    self._lock.release()
+                    raise
+            else:
+                with self.gate():
+                    _check_no_shard_runs(path, shard)
+                    self.records.mkdir(parents=True, exist_ok=True)
+                    self._lock = _take_lock(self.records, f"another run does shard {shard} in {str(path)!r} now")
+        self._identity = _find_identity(self.records)
         self._remove_temporary_files()
 
     def __enter__(self) -> Folder:
@@ -63,10 +76,23 @@ class Folder:
         """Release the lock. Its file stays: if it were deleted, two runs could hold it at a time."""
         self._lock.release()
 
+    @contextmanager
+    def gate(self) -> Iterator[None]:
+        """Keep runs of other shards, and of all images, from starting while the block runs."""
+        if self.shard is None:
+            yield
+            return
+        with _explaining(self.path):
+            lock = _take_lock(self.path, f"a run of all images is writing to {str(self.path)!r}", GATE_SECONDS)
+        try:
+            yield
+        finally:
+            lock.release()
+
     @property
     def is_gone(self) -> bool:
         """True if the path leads elsewhere by now, or nowhere."""
-        return _find_identity(self.path) != self._identity
+        return _find_identity(self.records) != self._identity
 
     def check(self) -> None:
         """Check that the folder is still the one that was opened.
@@ -94,7 +120,7 @@ class Folder:
         """
         self.check()
         try:
-            atomic.write(self.path / name, content, top=self.path, durable=self.durable)
+            atomic.write(self.path / name, content, top=self.records, durable=self.durable)
         except OSError:
             self.check()
             raise
@@ -110,10 +136,56 @@ class Folder:
             return None
 
     def _remove_temporary_files(self) -> None:
-        with suppress(OSError), os.scandir(self.path) as entries:
+        with suppress(OSError), os.scandir(self.records) as entries:
             for entry in entries:
                 if atomic.TEMPORARY_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                     Path(entry.path).unlink(missing_ok=True)
+
+
+@contextmanager
+def _explaining(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"the output folder {str(path)!r} cannot be written to: {error.strerror}") from error
+
+
+def _take_lock(folder: Path, refusal: str, seconds: float = PROBE_SECONDS) -> filelock.BaseFileLock:
+    """Lock a folder; wait so many seconds for it.
+
+    Raises:
+        RequestError: it is locked by another run, as ``refusal`` says, or its lock is a link.
+    """
+    lock = folder / LOCK_FILE
+    if lock.is_symlink():
+        raise RequestError(
+            f"{str(lock)!r} is a link, which camcli does not create: its target could be damaged",
+            "delete the link, or choose another --out",
+        )
+    taken = filelock.FileLock(lock, timeout=seconds)
+    try:
+        taken.acquire()
+    except filelock.Timeout:
+        raise RequestError(refusal, "wait for it, or choose another --out") from None
+    return taken
+
+
+def _check_no_shard_runs(path: Path, shard: Shard | None = None) -> None:
+    """Check that no shard is done now, or only shards of the same number of them; the folder must be locked."""
+    for folder in find_shard_folders(path):
+        if shard is None or not folder.name.endswith(f"-of-{shard.count}"):
+            _take_lock(folder, f"shard {folder.name} is being done in {str(path)!r}").release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether a run writes to a folder of records now, as far as this machine can tell."""
+    if not (folder / LOCK_FILE).is_file():
+        return False
+    try:
+        _take_lock(folder, "").release()
+    except (RequestError, OSError):
+        return True
+    return False
 
 
 def is_plain_path(name: str) -> bool:

@@ -22,6 +22,7 @@ class Inputs:
 
     Attributes:
         total: their number; None if they come from standard input.
+        total_of_shards: number of those of all shards; None if they come from standard input.
         unread: counts of images in folders that are left out.
 
     Raises:
@@ -34,7 +35,9 @@ class Inputs:
         self._stdin = stdin
         self.unread = SkippedFiles()
         with timing.measure("find"):
-            self.total = check_and_count(job, self.unread)
+            self.total = self.total_of_shards = check_and_count(job, self.unread)
+            if job.shard and self.total is not None:
+                self.total = sum(1 for _ in self.iter_sources())
 
     @property
     def source_factory(self) -> Callable[[], Iterator[PictureSource]] | None:

@@ -12,9 +12,11 @@ from typing import IO, Generic
 
 from camcli.base import atomic
 from camcli.base.errors import OutputError
+from camcli.runs.job.shard import Shard
 from camcli.runs.record.compact import compact, is_torn, make_line_filter
 from camcli.runs.record.earlier import NameRoots, ResultIndex, has_wanted_files, is_result_of
 from camcli.runs.record.folder import Folder
+from camcli.runs.record.join import find_other_files, join_shards
 from camcli.runs.record.lines import Block, LineFile, R, has_result, hash_text
 
 FILE = "outcomes.jsonl"
@@ -41,13 +43,17 @@ class Ledger(Generic[R]):
         file: name of the ledger in the folder.
         durable: flush lines and files to the disk before going on.
         accepted: returns the fingerprints of earlier jobs whose outcomes count as this one's; called once the folder is
-            locked.
+            locked, with it.
+        shard: the shard whose images are done, with a ledger of its own: outcomes in the folder's ledger, and in those
+            of shards of other numbers of them, count, and stay as they are. Without one, the lines of shards' ledgers
+            are moved to the folder's.
 
     Attributes:
         folder: the output folder.
         empty: there were no outcomes when it was opened.
         roots: folders that the names of pictures with a result are relative to.
         jobs_found: fingerprints of all jobs that had outcomes here when it was opened.
+        replaced: number of results that later ones replaced, found when it was opened.
 
     Raises:
         RequestError: another run writes to the folder now, or the file is not a ledger.
@@ -62,9 +68,9 @@ class Ledger(Generic[R]):
         wanted: Mapping[str, str] | None = None,
         file: str = FILE,
         durable: bool = False,
-        accepted: Callable[[], Iterable[str]] = lambda: (),
+        accepted: Callable[[Folder], Iterable[str]] = lambda folder: (),
+        shard: Shard | None = None,
     ) -> None:
-        self._lines = LineFile(path / file, line_type)
         self._wanted = wanted
         self._states: dict[int, int] = {}  # hashed name to hashed stamp under this job, or a state
         self._failed_later: set[int] = set()  # images whose last lines are a failure after a result
@@ -74,13 +80,20 @@ class Ledger(Generic[R]):
         self._needs_compacting = False
         self._file: IO[bytes] | None = None
         self.jobs_found: set[str] = set()
+        self.replaced = 0
         self.roots = NameRoots()
-        self.folder = Folder(path, durable)
+        self.folder = Folder(path, durable, shard)
+        self._lines = LineFile(self.folder.records / file, line_type)
         try:
-            self._own_jobs = frozenset([job, *accepted()])
-            self._index = ResultIndex(self._lines, self._own_jobs)
-            for block in self._lines.iter_blocks():
-                self._add_block(block)
+            self._own_jobs = frozenset([job, *accepted(self.folder)])
+            if shard is None:
+                join_shards(self.folder, self._lines)
+            files = [*find_other_files(self._lines, path, shard), self._lines]
+            self._index = ResultIndex(files, self._own_jobs)
+            for lines in files:
+                for block in lines.iter_blocks():
+                    if shard is None or shard.holds(block[0][0]["name"]):
+                        self._add_block(block)
             self.empty = not self._states
             self._compact_and_reopen()
         except BaseException:
@@ -193,6 +206,7 @@ class Ledger(Generic[R]):
         key = hash_text(first["name"])
         failed = not has_result(block)
         done = _is_done(block, self.folder.path, self._own_jobs, self._wanted)
+        self.replaced += not failed and bool(self._states.get(key))
         self._update_state(key, failed, hash_text(first["stamp"]) if done else HAS_RESULT)
         if not failed:
             self.roots.add(first["name"], first["root"])
@@ -267,6 +281,9 @@ def read_stamps(
 
 def _is_done(block: Block, path: Path, jobs: Container[str], wanted: Mapping[str, str] | None) -> bool:
     """Return whether an image was done whole by one of these jobs, and has all files that are wanted."""
-    return is_result_of(block, jobs) and all(
-        has_wanted_files(path, wanted, values["files"], values["looks"], values["sizes"]) for values, _ in block
-    )
+    return is_result_of(block, jobs) and has_all_files(block, path, wanted)
+
+
+def has_all_files(block: Block, path: Path, wanted: Mapping[str, str] | None = None) -> bool:
+    """Return whether the files of an image's lines exist as they were written: those wanted, or all that are named."""
+    return all(has_wanted_files(path, wanted, values["files"], values["looks"], values["sizes"]) for values, _ in block)

@@ -80,6 +80,10 @@ class LineFile(Generic[R]):
         self._field_names = frozenset(one.name for one in fields(self._line_type))
         self._defaults = _find_defaults(self._line_type)
 
+    def at(self, path: Path) -> LineFile[R]:
+        """Return another file of such lines."""
+        return LineFile(path, self._line_type)
+
     def iter_blocks(self, end: int | None = None) -> Iterator[Block]:
         """Yield the lines of each image from each run.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from camcli.base.errors import CamcliError, RequestError
 from camcli.base.words import shorten
+from camcli.images.own_outputs import find_line_records
 from camcli.runs.job.content import collect_options
 from camcli.runs.job.fingerprint import DIGEST_PREFIX, compute_fingerprint, select_versions
 from camcli.runs.job.job import Job
@@ -132,8 +133,8 @@ def check_recorded_options(job: Job, facts_file: str, lines_file: str) -> None:
     """
     record = provenance.read(Path(job.out), facts_file) if job.out and not job.overwrite else {}
     unlike = describe_changed_options(record, job) if "fingerprint" in record else []
-    lines = Path(job.out, lines_file)
-    if unlike and lines.is_file() and lines.stat().st_size:
+    lines = find_line_records(Path(job.out), lines_file) if unlike else []
+    if any(one.is_file() and one.stat().st_size for one in lines):
         raise _make_refusal(job, "; ".join(unlike))
 
 
@@ -189,6 +190,24 @@ def check_other_jobs(ledger: Ledger[Any], previous: PreviousRun, names: Callable
             f"{out!r} contains another job's results of {len(left)} image{'s' * (len(left) > 1)} {which} ({unlike})",
             f"name those images too, {keep}choose another folder with --out, or drop their results with --overwrite "
             "--drop-others",
+        )
+
+
+def check_same_job(previous: PreviousRun, found: Iterable[str] = ()) -> None:
+    """Check that an output folder is this job's, so that its shards may write there at the same time.
+
+    Args:
+        previous: the last run there.
+        found: fingerprints of other jobs with results there.
+
+    Raises:
+        RequestError: it has results of another job.
+    """
+    if not previous.is_own or set(found):
+        keep = KEEP_HINT if previous.differs_by_versions else ""
+        raise RequestError(
+            f"{str(previous.job.out)!r} contains the results of another job: {previous.describe_difference()}",
+            f"{keep}choose another folder with --out; a run without --shard can replace them with --overwrite",
         )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from camcli.base.errors import NothingFoundError, RequestError, did_you_mean
 from camcli.base.paths import absolute
+from camcli.images import BY_FOLDER
 from camcli.images.decode import parse_colour
 from camcli.images.find import find, suggest_path
 from camcli.images.formats import SkippedFiles
@@ -19,13 +21,29 @@ from camcli.outputs import COLORMAPS
 from camcli.runs.job.content import FILE_OPTIONS
 from camcli.runs.job.folder_name import find_parent
 from camcli.runs.job.job import Job
+from camcli.runs.job.shard import Shard, parse_shard
 
 
 def find_sources(
     job: Job, stdin: BinaryIO | None = None, unread: SkippedFiles | None = None
 ) -> Iterator[PictureSource]:
-    """Find the images that a job names; its input ``-`` reads from ``stdin``, by default the process's own."""
+    """Find the images that a job names, of its shard if it has one; its input ``-`` reads from ``stdin``."""
+    found = find_unsharded_sources(job, stdin, unread)
+    shard = read_shard(job)
+    return (one for one in found if one is PAUSE or shard.holds(one.name)) if shard else found
+
+
+def find_unsharded_sources(
+    job: Job, stdin: BinaryIO | None = None, unread: SkippedFiles | None = None
+) -> Iterator[PictureSource]:
+    """Find the images that a job names in all its shards."""
     return _take(expand_pages(_find(job, stdin, unread), job.pages), job.limit)
+
+
+def read_shard(job: Job) -> Shard | None:
+    """Return the shard of a job's images that it is about; None for all of them."""
+    shard = parse_shard(job.shard)
+    return replace(shard, by_folder=job.group == BY_FOLDER) if shard else None
 
 
 def _find(job: Job, stdin: BinaryIO | None = None, unread: SkippedFiles | None = None) -> Iterator[PictureSource]:
@@ -75,7 +93,7 @@ def _check_files(job: Job) -> None:
 
 
 def check_and_count(job: Job, unread: SkippedFiles) -> int | None:
-    """Check a job before its model is loaded; return its number of images, None if they come from standard input.
+    """Check a job before its model is loaded; return the number of images, of all shards; None if that is not known.
 
     Args:
         job: the job.
@@ -86,7 +104,7 @@ def check_and_count(job: Job, unread: SkippedFiles) -> int | None:
         NothingFoundError: there is no image.
     """
     _check_request(job)
-    total = None if "-" in job.inputs else sum(1 for _ in find_sources(job, unread=unread))
+    total = None if "-" in job.inputs else sum(1 for _ in find_unsharded_sources(job, unread=unread))
     if total == 0:
         beside = f"; {words}" if (words := unread.describe()) else ""
         raise NothingFoundError(f"there is no image in {', '.join(job.inputs)}{beside}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,15 +17,18 @@ from camcli.base import timing
 from camcli.base.errors import NothingFoundError
 from camcli.base.paths import absolute
 from camcli.images.naming import mark_name, read_stamp
+from camcli.images.own_outputs import SHARDS
 from camcli.images.source import PictureSource
 from camcli.runs.job.fingerprint import compute_fingerprint
 from camcli.runs.record import ledger, provenance
 from camcli.runs.record.failures import NONE_DROPPED, RESULT_OUTDATED, RESULT_STAYS
+from camcli.runs.record.folder import Folder
 from camcli.runs.record.inputs import Inputs
 from camcli.runs.record.ledger import Ledger
 from camcli.runs.record.lines import R, hash_text
-from camcli.runs.record.other_jobs import PreviousRun, check_other_jobs, note_accepted
+from camcli.runs.record.other_jobs import PreviousRun, check_other_jobs, check_same_job, note_accepted
 from camcli.runs.record.own_folder import choose_folder, link_latest
+from camcli.runs.record.preflight import read_shard
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.pipeline import stream_with_pauses
 from camcli.runs.worker.threads import map_ahead
@@ -78,6 +81,7 @@ class Session(Generic[R]):
         self._file, self._facts_file = file, facts_file
         self._make_fingerprint, self._on_open = make_fingerprint, on_open
         self._wanted, self._can_redraw = wanted, can_redraw
+        self.shard = read_shard(self.job)
         self.out, notes = (Path(self.job.out), []) if self.job.out else choose_folder(name, self._compare)
         worker.notes += notes
         self._namesakes: dict[str, int] = {}  # roots of earlier results with the names of other images, and how many
@@ -94,16 +98,21 @@ class Session(Generic[R]):
                 self._wanted,
                 file=self._file,
                 durable=self.job.durable,
-                accepted=lambda: self.previous.accepted_jobs,
+                accepted=self._settle,
+                shard=self.shard,
             )
             self.ledger = held.enter_context(opened)
             self.folder = opened.folder
-            check_other_jobs(opened, self.previous, None if self.inputs.total is None else self.inputs.iter_names)
+            if self.shard is None:
+                check_other_jobs(opened, self.previous, None if self.inputs.total is None else self.inputs.iter_names)
+            else:
+                check_same_job(self.previous, opened.other_jobs)
             accepted, notes = note_accepted(self.previous, opened.jobs_found)
             self.worker.notes += notes
             self.facts = {
                 "run": self.id,
                 "began": provenance.format_now(),
+                **self._describe_extent(),
                 **provenance.collect_facts(self.worker),
                 **accepted,
             }
@@ -122,6 +131,11 @@ class Session(Generic[R]):
     def previous(self) -> PreviousRun:
         """Last run in the output folder; to be read once the folder is locked."""
         return self._compare(self.out)
+
+    @property
+    def records(self) -> Path:
+        """Folder of the run's own records: the output folder, or the shard's in it."""
+        return self.out / SHARDS / self.shard.folder_name if self.shard else self.out
 
     def peek(self) -> Callable[[PictureSource], bool]:
         """Return a function that says whether an image is done; the folder is neither locked nor made.
@@ -146,7 +160,8 @@ class Session(Generic[R]):
 
     def record(self, **more: Any) -> None:
         """Write the facts of the run to its record, with further ones."""
-        provenance.write(self.folder, {**self.facts, **more}, self._facts_file)
+        name = self.records.relative_to(self.out) / self._facts_file
+        provenance.write(self.folder, {**self.facts, **more}, str(name))
 
     def make_item(self, source: PictureSource, stamp_suffix: str = "") -> Item:
         """Make the item of an image.
@@ -221,7 +236,7 @@ class Session(Generic[R]):
             if lines:
                 self.ledger.append(lines)
             yield lines
-        if not self.processed:
+        if not self.processed and not self.shard:
             raise NothingFoundError("standard input named no image")
         for root, many in self._namesakes.items():
             self.worker.notes.append(
@@ -230,6 +245,30 @@ class Session(Generic[R]):
             )
         if standing:
             self.worker.notes.append(f"{standing} image(s) that failed keep the results of an earlier run")
+
+    def _settle(self, folder: Folder) -> Iterable[str]:
+        """Return the fingerprints of the jobs whose results count; make the folder a job's if it is a shard's first.
+
+        Raises:
+            RequestError: shards would write beside the results of another job.
+        """
+        if self.shard is None:
+            return self.previous.accepted_jobs
+        with folder.gate():
+            if not self.previous.record:
+                facts = {"job": self.job.as_dict(), "fingerprint": self.fingerprint}
+                counted = {"counted": self.worker.fingerprint_parts}
+                provenance.write(folder, {**facts, **counted, **self._describe_extent()}, self._facts_file)
+                (folder.path / self._file).touch()
+                del self.previous
+            else:
+                check_same_job(self.previous)
+        return self.previous.accepted_jobs
+
+    def _describe_extent(self) -> dict[str, Any]:
+        """Describe which images the run is about."""
+        known = {"images": self.inputs.total_of_shards}
+        return {**known, "shard": str(self.shard), "images_of_shard": self.inputs.total} if self.shard else known
 
     def _compare(self, folder: Path) -> PreviousRun:
         """Return the last run in a folder, compared with this one."""

@@ -1,0 +1,52 @@
+"""Merge of the shards in an output folder: one ledger, and one table for other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from camcli.runs.record import ledger, provenance
+from camcli.runs.record.ledger import Ledger
+from camcli.runs.record.lines import LineFile
+from camcli.runs.record.outcome import Outcome
+from camcli.runs.record.status import Status, list_jobs, read_record, read_status
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What a merge found.
+
+    Attributes:
+        status: the folder's status after it.
+        replaced: number of results that later ones of the same images replaced.
+    """
+
+    status: Status
+    replaced: int
+
+
+def merge_shards(path: Path) -> Merged:
+    """Move the lines of all shards in an output folder to its ledger, and drop those that later ones replace.
+
+    Raises:
+        NothingFoundError: no run of ``camcli explain`` wrote there.
+        RequestError: a run writes there now, or a ledger cannot be read.
+        OutputError: the ledger cannot be written.
+    """
+    record = read_record(path)
+    job, *accepted = list_jobs(record)
+    with Ledger(path, job, Outcome, accepted=lambda folder: accepted) as opened:
+        replaced = opened.replaced
+        status = read_status(path)
+        if status.is_complete and "finished" not in record:
+            provenance.write(opened.folder, {**record, "finished": provenance.format_now()})
+    return Merged(status, replaced)
+
+
+def iter_outcomes(path: Path) -> Iterator[Outcome]:
+    """Yield the outcomes of a job in its output folder, once its shards are merged."""
+    jobs = list_jobs(read_record(path))
+    lines = LineFile(path / ledger.FILE, Outcome)
+    for block in lines.iter_blocks():
+        yield from (lines.parse(values) for values, _ in block if values["job"] in jobs)

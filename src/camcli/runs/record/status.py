@@ -1,0 +1,169 @@
+"""Status of an output folder: how many images are done, failed or missing, in all and by shard."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from camcli.base.errors import NothingFoundError
+from camcli.images.own_outputs import find_line_records, find_shard_folders
+from camcli.runs.record import ledger, provenance
+from camcli.runs.record.folder import is_locked
+from camcli.runs.record.lines import Block, LineFile, hash_text
+from camcli.runs.record.other_jobs import ACCEPTED_KEY
+from camcli.runs.record.outcome import Outcome
+
+# Stands for the reason of an image that has only results of other jobs.
+OTHER_JOB = "another job"
+ENDED = ("finished", "merged")
+FILES_GONE = "a file of the result is missing, or has another size than was recorded"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStatus:
+    """Status of one shard's last run.
+
+    Attributes:
+        name: the shard, such as ``03-of-16``.
+        images: number of its images; None if it is not known.
+        recorded: number of images in its ledger, which is empty once it is merged.
+        state: ``running``, ``finished``, ``merged``, ``stopped`` (to be run again), or ``not begun``.
+        rate: images a second of that run; None if it is not known.
+    """
+
+    name: str
+    images: int | None
+    recorded: int
+    state: str
+    rate: float | None
+
+
+@dataclass(slots=True)
+class Status:
+    """Status of an output folder.
+
+    Attributes:
+        images: number of images of the job; None if they came from standard input.
+        done, failed: numbers of images whose last outcome is a whole result, or is not.
+        others: number of images that have results of other jobs.
+        reasons: numbers of failed images by reason.
+        examples: an image for each reason.
+        shards: the shards, if the job was run in shards.
+    """
+
+    images: int | None
+    done: int = 0
+    failed: int = 0
+    others: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    shards: list[ShardStatus] = field(default_factory=list)
+
+    @property
+    def missing(self) -> int | None:
+        """Number of images without an outcome; None if the number of all is not known."""
+        return None if self.images is None else max(0, self.images - self.done - self.failed)
+
+    @property
+    def rate(self) -> float:
+        """Images a second of all shards that run now."""
+        return sum((one.rate or 0.0 for one in self.shards if one.state == "running"), 0.0)
+
+    @property
+    def is_complete(self) -> bool:
+        """True if every image is done, as far as their number is known."""
+        if self.failed or self.missing:
+            return False
+        return self.images is not None or all(one.state in ENDED for one in self.shards)
+
+
+def read_status(path: Path) -> Status:
+    """Read the status of an output folder, which is neither locked nor changed.
+
+    Raises:
+        NothingFoundError: no run of ``camcli explain`` wrote there.
+        RequestError: a ledger cannot be read.
+    """
+    record = read_record(path)
+    status = Status(record.get("images"))
+    own = list_jobs(record)
+    states: dict[int, str] = {}  # hashed name to the reason why it is not done
+    counts: Counter[Path] = Counter()
+    for file in find_line_records(path, ledger.FILE):
+        names = set()
+        for block in LineFile(file, Outcome).iter_blocks():
+            name = block[0][0]["name"]
+            names.add(hash_text(name))
+            reason = _find_reason(block, path) if block[0][0]["job"] in own else OTHER_JOB
+            # A failure does not replace a result.
+            if not reason or states.get(hash_text(name), OTHER_JOB):
+                states[hash_text(name)] = reason
+                status.examples.setdefault(reason, name)
+        counts[file.parent] = len(names)
+    status.reasons = Counter(states.values())
+    status.done, status.others = status.reasons.pop("", 0), status.reasons.pop(OTHER_JOB, 0)
+    status.failed = status.reasons.total()
+    status.shards = list(_list_shards(path, counts))
+    return status
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read what the last run of ``camcli explain`` recorded in an output folder.
+
+    Raises:
+        NothingFoundError: none wrote there.
+    """
+    record = provenance.read(path)
+    if "fingerprint" not in record:
+        raise NothingFoundError(
+            f"{str(path)!r} is not the output folder of camcli explain", "name the folder that its --out names"
+        )
+    return record
+
+
+def list_jobs(record: Mapping[str, Any]) -> list[str]:
+    """Return the fingerprints of a recorded job, and of those whose results count as its own."""
+    return [str(record["fingerprint"]), *map(str, record.get(ACCEPTED_KEY) or ())]
+
+
+def _find_reason(block: Block, path: Path) -> str:
+    """Return why an image is not done; empty if it is."""
+    for values, _ in block:
+        if values["error"]:
+            # Numbers differ from image to image, where the reason is the same.
+            return re.sub(r"\d+", "N", values["error"].splitlines()[0])
+    return "" if ledger.has_all_files(block, path) else FILES_GONE
+
+
+def _list_shards(path: Path, counts: Mapping[Path, int]) -> Iterator[ShardStatus]:
+    folders = {folder.name: folder for folder in find_shard_folders(path)}
+    numbers = {int(name.partition("-of-")[2]) for name in folders}
+    for count in sorted(numbers):
+        for number in range(1, count + 1):
+            name = f"{number:0{len(str(count))}}-of-{count}"
+            if name in folders:
+                yield _read_shard(folders[name], counts[folders[name]])
+            else:
+                yield ShardStatus(name, None, 0, "not begun", None)
+
+
+def _read_shard(folder: Path, recorded: int) -> ShardStatus:
+    record = provenance.read(folder)
+    running = is_locked(folder)
+    finished = "finished" in record and not running
+    ended = "finished" if (folder / ledger.FILE).exists() else "merged"
+    state = "running" if running else ended if finished else "stopped"
+    try:
+        began = datetime.fromisoformat(record["began"]).timestamp()
+        end = datetime.fromisoformat(record["finished"]).timestamp() if finished else time.time()
+    except (KeyError, ValueError, TypeError):
+        return ShardStatus(folder.name, None, recorded, state, None)
+    done = record["pictures"] - record["skipped"] if finished else recorded
+    rate = done / (end - began) if end > began and (finished or running) else None
+    return ShardStatus(folder.name, record.get("images_of_shard"), recorded, state, rate)

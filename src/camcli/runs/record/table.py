@@ -1,0 +1,118 @@
+"""Table of a job's outcomes for other programs: Parquet or JSON lines."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from camcli.base import atomic
+from camcli.base.errors import OutputError, RequestError
+from camcli.runs.record.outcome import Outcome
+from camcli.runs.worker.threads import batched
+
+if TYPE_CHECKING:
+    import pyarrow
+
+SUFFIXES = (".parquet", ".jsonl")
+# Rows in a row group.
+GROUP_ROWS = 20_000
+
+
+def check_table(path: Path) -> None:
+    """Check that a table can be written to a path.
+
+    Raises:
+        RequestError: it has another suffix, its folder is missing, or pyarrow is.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise RequestError(f"a table cannot be written to {str(path)!r}", f"end its name in {' or '.join(SUFFIXES)}")
+    if not path.absolute().parent.is_dir():
+        raise RequestError(f"there is no folder {str(path.parent)!r}", "create it first")
+    if path.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise RequestError(
+            "Parquet files need pyarrow, which is not installed",
+            "pip install 'camcli-vision[parquet]', or name a .jsonl file",
+        )
+
+
+def write_table(outcomes: Iterable[Outcome], path: Path) -> int:
+    """Write outcomes to a file, whole or not at all; return their number.
+
+    In Parquet each field is a column; ``files``, ``sizes`` and ``looks`` are maps, and ``concepts`` is JSON.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    temporary = atomic.make_temporary_path(path.absolute().parent)
+    write = _write_parquet if path.suffix.lower() == ".parquet" else _write_lines
+    try:
+        rows = write(outcomes, temporary)
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return rows
+
+
+def _write_lines(outcomes: Iterable[Outcome], path: Path) -> int:
+    rows = 0
+    with path.open("xb") as file:
+        for outcome in outcomes:
+            file.write(outcome.as_line())
+            rows += 1
+    return rows
+
+
+def _write_parquet(outcomes: Iterable[Outcome], path: Path) -> int:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schema = _make_schema()
+    rows = 0
+    with parquet.ParquetWriter(path, schema) as writer:
+        for some in batched(outcomes, GROUP_ROWS):
+            writer.write_table(pa.Table.from_pylist([_make_row(one) for one in some], schema))
+            rows += len(some)
+    return rows
+
+
+def _make_schema() -> pyarrow.Schema:
+    import pyarrow as pa
+
+    text, number = pa.string(), pa.float64()
+    columns = {
+        **dict.fromkeys(("source", "name", "stamp", "job", "run", "part"), text),
+        "page": pa.int64(),
+        "root": text,
+        "files": pa.map_(text, text),
+        "sizes": pa.map_(text, pa.int64()),
+        "looks": pa.map_(text, text),
+        "index": pa.int64(),
+        "label": text,
+        **dict.fromkeys(("score", "probability"), number),
+        "number": pa.int64(),
+        "box": pa.list_(number),
+        **dict.fromkeys(("layer", "method", "concepts", "versus"), text),
+        "channel": pa.int64(),
+        **dict.fromkeys(("weight", "low", "high", "strongest"), number),
+        "peak": pa.list_(number),
+        "placement": pa.list_(number),
+        "seconds": number,
+        "untrained": pa.bool_(),
+        "notes": pa.list_(text),
+        "error": text,
+    }
+    return pa.schema(list(columns.items()))
+
+
+def _make_row(outcome: Outcome) -> dict[str, Any]:
+    """Return the values of a row, in which text is valid UTF-8."""
+    values = json.loads(outcome.as_line().decode("utf-8", "replace"))
+    maps = {name: list(values[name].items()) for name in ("files", "sizes", "looks")}
+    concepts = json.dumps([asdict(one) for one in outcome.concepts]) if outcome.concepts else ""
+    return {**values, **maps, "concepts": concepts}
