@@ -11,7 +11,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -71,7 +71,6 @@ class ChannelRun:
 
     Args:
         channel_job: the job.
-        stdin: stream for the input ``-``; default: the process's own.
 
     Attributes:
         worker: the resolved job.
@@ -87,11 +86,11 @@ class ChannelRun:
         NothingFoundError: there is no image.
     """
 
-    def __init__(self, channel_job: ChannelJob, stdin: BinaryIO | None = None) -> None:
+    def __init__(self, channel_job: ChannelJob) -> None:
         self.channel_job = channel_job
-        self._inputs = Inputs(channel_job.job, stdin)
+        self._inputs = Inputs(channel_job.job)
         self.total, self.unread = self._inputs.total, self._inputs.unread
-        self.values = self._read_values()
+        self.values = _read_values(channel_job, self._inputs)
         job = channel_job.job
         if not job.text and listing.resolve(job.model)[0] == "open_clip":
             # The image tower's activations do not depend on the prompts, but some are needed to build the model.
@@ -189,15 +188,6 @@ class ChannelRun:
         return ranked
 
     # ---- before the first image
-
-    def _read_values(self) -> NumberColumn | None:
-        if not self.channel_job.values:
-            return None
-        inputs = self.channel_job.job.inputs
-        values = NumberColumn(self.channel_job.values, [Path(given) for given in inputs if Path(given).is_dir()])
-        if self.total is not None:
-            values.check(self._inputs.iter_paths())
-        return values
 
     def _choose_out(self) -> tuple[Path, list[str]]:
         """Return the output folder, with notes on it: the one given, or the ranking's own."""
@@ -334,6 +324,16 @@ class ChannelRun:
             "notes": self.notes,
             "finished": provenance.format_now(),
         }
+
+
+def _read_values(channel_job: ChannelJob, inputs: Inputs) -> NumberColumn | None:
+    """Return the number of each image that channels are correlated with, if any are asked for."""
+    if not channel_job.values:
+        return None
+    values = NumberColumn(channel_job.values, [Path(given) for given in channel_job.job.inputs if Path(given).is_dir()])
+    if inputs.total is not None:
+        values.check(inputs.iter_paths())
+    return values
 
 
 def _fail_without_value(values: NumberColumn, batch: list[Item]) -> list[Item]:

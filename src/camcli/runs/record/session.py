@@ -19,6 +19,7 @@ from camcli.runs.job.fingerprint import compute_fingerprint
 from camcli.runs.record import ledger, provenance
 from camcli.runs.record.failures import NONE_DROPPED, RESULT_OUTDATED, RESULT_STAYS
 from camcli.runs.record.inputs import Inputs
+from camcli.runs.record.kept import can_redraw
 from camcli.runs.record.ledger import Ledger
 from camcli.runs.record.lines import R, hash_text
 from camcli.runs.record.namesakes import Namesakes, describe_root
@@ -44,7 +45,6 @@ class Session(Generic[R]):
         make_fingerprint: makes the job's fingerprint from the worker's ``fingerprint_parts``.
         wanted: digits for the looks of each file that an image must have to count as done, by kind.
         name: name of the job's own folder, where it has no other.
-        can_redraw: returns whether wanted files can be drawn from an image's earlier result, given its lines.
         on_open: called once the folder is locked; records that the run began.
 
     Attributes:
@@ -67,7 +67,6 @@ class Session(Generic[R]):
         make_fingerprint: Callable[[Mapping[str, str]], str] = compute_fingerprint,
         wanted: Mapping[str, str],
         name: str,
-        can_redraw: Callable[[Sequence[R]], bool] = lambda lines: False,
         on_open: Callable[[], None],
     ) -> None:
         self.worker, self.inputs = worker, inputs
@@ -77,7 +76,7 @@ class Session(Generic[R]):
         self._line_type = line_type
         self._file, self._facts_file = file, facts_file
         self._make_fingerprint, self._on_open = make_fingerprint, on_open
-        self._wanted, self._can_redraw = wanted, can_redraw
+        self._wanted = wanted
         self.out, notes = (Path(self.job.out), []) if self.job.out else choose_folder(name, self._compare)
         worker.notes += (f"{note}; {ACCEPT_HINT}" for note in notes)
         self.facts: dict[str, Any] = {}
@@ -172,7 +171,7 @@ class Session(Generic[R]):
         item.skipped = not overwrite and self.ledger.is_done(name, item.stamp)
         item.earlier = () if item.skipped else self.ledger.find_result(name, item.stamp)
         if item.earlier and not overwrite:
-            item.skipped = self._can_redraw(item.earlier)
+            item.skipped = can_redraw(self.folder, item.earlier)
 
     def make_line_fields(self, item: Item) -> dict[str, Any]:
         """Return the fields that a line of any image has."""
