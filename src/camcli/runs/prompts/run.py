@@ -26,7 +26,7 @@ from camcli.runs.prompts.writer import STEM, Writer
 from camcli.runs.record import provenance
 from camcli.runs.record.failures import RESUME_HINT, make_write_error, raise_if_fatal
 from camcli.runs.record.inputs import Inputs
-from camcli.runs.record.kept import can_redraw, find_source
+from camcli.runs.record.kept import REDRAWN, can_redraw, find_source
 from camcli.runs.record.other_jobs import check_recorded_options
 from camcli.runs.record.plan import Plan, make_plan
 from camcli.runs.record.preflight import check_output_folder
@@ -189,7 +189,9 @@ class PromptRun:
             )
             for record, seen in self._read_or_explain(whole.unstable)
         ]
-        return draw_summary_sheet(whole, unstable, heading, self.prompt_job.measure, self.notes, self._writer.style)
+        # The sheet is the same whether maps were kept or made.
+        notes = [note for note in self.notes if note != REDRAWN]
+        return draw_summary_sheet(whole, unstable, heading, self.prompt_job.measure, notes, self._writer.style)
 
     def _read_or_explain(
         self, records: Sequence[PromptComparison]
