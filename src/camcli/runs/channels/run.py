@@ -138,7 +138,7 @@ class ChannelRun:
         # Not a nested loop: its variable would keep a batch alive while the network runs on the next.
         for item in chain.from_iterable(map(self._add_batch, watched)):
             self._failed += item.error is not None
-            yield [self._make_outcome(item)]
+            yield [_make_outcome(item, self.worker.fingerprint)]
         if not self._running_stats.count + self._failed:
             raise NothingFoundError("standard input named no image")
         self.notes += self._inputs.note_unread_late()
@@ -249,17 +249,6 @@ class ChannelRun:
         views = [item.picture.view.placed(self._watched_layer.placement) for item in items if item.picture is not None]
         return list(pool_channels(cells, views))
 
-    def _make_outcome(self, item: Item) -> Outcome:
-        return Outcome(
-            source=str(item.source.path),
-            name=item.source.name,
-            page=item.source.page,
-            stamp="",
-            job=self.worker.fingerprint,
-            run="",
-            error=format_error(item.error) if item.error else None,
-        )
-
     # ---- output files
 
     @property
@@ -334,6 +323,19 @@ def _read_values(channel_job: ChannelJob, inputs: Inputs) -> NumberColumn | None
     if inputs.total is not None:
         values.check(inputs.iter_paths())
     return values
+
+
+def _make_outcome(item: Item, job: str) -> Outcome:
+    """Return an image's outcome, for counting and messages."""
+    return Outcome(
+        source=str(item.source.path),
+        name=item.source.name,
+        page=item.source.page,
+        stamp="",
+        job=job,
+        run="",
+        error=format_error(item.error) if item.error else None,
+    )
 
 
 def _fail_without_value(values: NumberColumn, batch: list[Item]) -> list[Item]:
