@@ -11,12 +11,13 @@ from typing import BinaryIO
 from camcli.base.words import shorten
 from camcli.images.manifest import Manifest
 from camcli.runs.explain.concepts import announce_concepts, load_or_fit_concepts
-from camcli.runs.explain.redraw import can_redraw, draw_all, redraw
+from camcli.runs.explain.redraw import draw_all, redraw
 from camcli.runs.explain.writer import Formats, Writer
 from camcli.runs.job.folder_name import name_folder
 from camcli.runs.job.job import Job
 from camcli.runs.record import ledger, provenance
 from camcli.runs.record.inputs import Inputs
+from camcli.runs.record.kept import REDRAWN
 from camcli.runs.record.ledger import STAMP_SEPARATOR
 from camcli.runs.record.other_jobs import check_recorded_options
 from camcli.runs.record.outcome import Outcome
@@ -25,8 +26,6 @@ from camcli.runs.record.preflight import check_output_folder
 from camcli.runs.record.session import Session
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.worker import Worker
-
-REDRAWN = "images whose maps are in the output folder are drawn from these, and not computed again"
 
 
 class Run:
@@ -73,7 +72,6 @@ class Run:
             Outcome,
             wanted=formats.wanted,
             name=name_folder(job, explainer.layers, [row.name for row in explainer.methods]),
-            can_redraw=lambda lines: can_redraw(self.session.folder, lines),
             on_open=self._start,
         )
         self._writer = Writer(self.session, formats)

@@ -99,8 +99,19 @@ class Writer:
         return Style(job.colormap, job.alpha, job.normalize, self.scale, job.outside, job.model, untrained)
 
     def name_stem(self, name: str, explanation: Explanation) -> str:
-        """Return the path of a map's files in the output folder, without their suffixes."""
-        return name_stem(self.session.worker, name, explanation, self._has_several_maps)
+        """Return the output name of an image, with the tags that tell its maps apart in this job."""
+        worker = self.session.worker
+        # A channel shown for its own sake is named by its number; with a weight it is one of a class's.
+        of_class = explanation.index is not None and (explanation.channel is None or explanation.weight is not None)
+        tags = [
+            "untrained" if worker.network.untrained else "",
+            explanation.method if len(worker.explainer.methods) > 1 else "",
+            explanation.layer if len(worker.explainer.layers) > 1 and worker.explainer.fuse == "none" else "",
+            f"box{explanation.number}" if explanation.number else "",
+            f"{explanation.index}-{_slugify(explanation.label)}" if of_class and self._has_several_maps else "",
+            f"channel{explanation.channel}" if explanation.channel is not None else "",
+        ]
+        return ".".join(filter(None, [name, *tags]))
 
     def write(self, item: Item) -> list[Outcome]:
         """Write one image's files and return its lines, none if it was done before."""
@@ -204,22 +215,6 @@ def draw_files(
     picture = replace(picture, view=picture.view.placed(explanation.placement))
     for name in formats:
         yield name, OUTPUTS.load(name)(picture, explanation, style)
-
-
-def name_stem(worker: Worker, name: str, explanation: Explanation, several: bool) -> str:
-    """Return the output name of an image, with the tags that tell its maps apart in this job."""
-    # A channel shown for its own sake is named by its number; with a weight it is one of a class's.
-    of_class = explanation.index is not None
-    by_class = several and of_class and (explanation.channel is None or explanation.weight is not None)
-    tags = [
-        "untrained" if worker.network.untrained else "",
-        explanation.method if len(worker.explainer.methods) > 1 else "",
-        explanation.layer if len(worker.explainer.layers) > 1 and worker.explainer.fuse == "none" else "",
-        f"box{explanation.number}" if explanation.number else "",
-        f"{explanation.index}-{_slugify(explanation.label)}" if by_class else "",
-        f"channel{explanation.channel}" if explanation.channel is not None else "",
-    ]
-    return ".".join(filter(None, [name, *tags]))
 
 
 def _may_have_several_maps(worker: Worker) -> bool:

@@ -57,6 +57,7 @@ def compare_maps(
         apart=average_pairs(similarity, prompt_set.pairs_across_texts) if prompt_set.has_several_texts else {},
         deviation={"mean": round_value(deviation.mean()), "greatest": greatest} if len(explained) > 1 else {},
         disagreement=(round(x, 2), round(y, 2)) if greatest > 0 else None,
+        placement=one.placement.numbers if one.placement else None,
         notes=item.notes,
         error=_describe_missing(prompt_set.prompts, item.results),
     )
