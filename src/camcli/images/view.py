@@ -75,9 +75,13 @@ class View:
         -1/2). It is clipped to the map's own least and greatest values, so that nothing is stronger than the strongest
         cell and a constant map stays constant. A map as fine as the input has no cells to see and is bilinear.
         """
-        if map.shape == self.input:
+        if self.is_fine(map.shape):
             return self.onto_picture(map)
         return _resample(self, map, partial(_interpolate_rows_smoothly, low=float(map.min()), high=float(map.max())))
+
+    def is_fine(self, shape: tuple[int, ...]) -> bool:
+        """Return whether a map of this shape has a value for each pixel of the input, and so no cells to see."""
+        return shape[-2:] == self.input
 
     def _cell_positions(self, pixels: slice, axis: int, count: int) -> Float[np.ndarray, " n"]:
         """Return the pixel centres in units of ``count`` cells along an axis: 0 is the first cell's centre."""

@@ -17,7 +17,7 @@ def heatmap(picture: Picture, explanation: Explanation, style: Style) -> bytes:
     if explanation.concepts:
         coloured = draw.shade(*draw_concepts(explanation.map, style, view.enlarge), style.outside)
     else:
-        heat = view.enlarge(to_unit_range(explanation.map, style))
+        heat = view.enlarge(to_unit_range(explanation.map, style, view.is_fine(explanation.map.shape)))
         coloured = draw.apply_colormap(heat, style.colormap, style.outside)
     # The colours are the colour map's own, so the image's profile is not theirs.
     return encode.png(stamp_untrained(coloured) if style.untrained else coloured, FileInfo(dpi=picture.info.dpi))

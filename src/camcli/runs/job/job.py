@@ -9,7 +9,7 @@ from camcli.engine import FLIPS, LAYOUTS, Compile, Fuse, Place, Precision
 from camcli.images import FIRST_PAGE, Crop, Decode
 from camcli.methods import METHODS
 from camcli.models import BUNDLED_MODEL, PLACEHOLDER, TEMPLATE_SETS, ActivationOption, HeadOption, PoolOption
-from camcli.outputs import COLORMAPS, OUTPUTS, Normalize, Outside
+from camcli.outputs import COLORMAPS, MAX_PANEL_SIZE, OUTPUTS, Normalize, Outside
 from camcli.runs.job.check import check_options
 from camcli.runs.job.content import hash_options
 from camcli.runs.job.option import COMPUTE, MODEL, OUTPUT, accept_flag_names, option
@@ -301,6 +301,14 @@ class Job:
         OUTPUT,
         help="Colour scale: image = 0..max of each map, range = min..max, run = 0..max over all images, none = 0..1",
         metavar="MODE",
+    )
+    panel_size: int = option(
+        0,
+        OUTPUT,
+        help="Longer side of each image in a panel, in pixels; 0 = 448 pixels high",
+        metavar="N",
+        min=0,
+        max=MAX_PANEL_SIZE,
     )
     decode: Decode = option(
         "full",

@@ -101,7 +101,7 @@ def _make_result(
         text=text,
         score=result.score,
         probability=result.probability,
-        strongest=style.peak_value(result.map),
+        strongest=style.peak_value(result.map, view.is_fine(result.map.shape)),
         peak=(round(x, 2), round(y, 2)),
         agreement=average_pairs(similarity, select_prompt_pairs(prompt_set.pairs, number)),
         notes=result.notes,

@@ -65,7 +65,9 @@ class PromptHeatmaps:
         own_scale = Style("", 1.0, "image")
         whole = view.view_of_input()
         maps = {
-            number: whole.placed(one.placement).onto_picture(style.to_unit_range(one.map, own_scale, smooth=True))
+            number: whole.placed(one.placement).onto_picture(
+                style.to_unit_range(one.map, own_scale, view.is_fine(one.map.shape), smooth=True)
+            )
             for number, one in explained.items()
         }
         stacked = np.stack([*maps.values()])
