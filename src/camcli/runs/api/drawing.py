@@ -91,11 +91,11 @@ class ImageExplanation(Explanation):
             colormap: as in :meth:`overlay`.
             alpha: as in :meth:`overlay`.
             normalize: as in :meth:`overlay`.
-            panel_size: longer side of each image, in pixels; 0 for 448 pixels high.
+            panel_size: longer side of each image, in pixels; 0 for as 448 high, or 896 wide, allows.
         """
         return self._draw("panel", self._choose_style(colormap, alpha, normalize, panel_size))
 
-    def heat_box(self, threshold: float = THRESHOLD, *, normalize: Normalize | None = None) -> HeatBox:
+    def heat_box(self, threshold: int | float = THRESHOLD, *, normalize: Normalize | None = None) -> HeatBox:
         """Return the box around the map's strongest region: x, y, width and height in pixels of the upright image.
 
         It is the smallest box around the largest connected region above a share of the map's maximum (Zhou et al. 2016,
@@ -111,7 +111,7 @@ class ImageExplanation(Explanation):
         if not 0 <= threshold < 1:
             raise RequestError(f"threshold cannot be {threshold}", "it is a share of the maximum, from 0 to below 1")
         assert self.view is not None
-        return find_box(self.view, self, self._choose_style(normalize=normalize), threshold)
+        return find_box(self.view, self, self._choose_style(normalize=normalize), float(threshold))
 
     def plot(self, ax: Any = None, **style: Any) -> Any:
         """Show the overlay in axes of matplotlib, new ones by default, with class and probability as their title.

@@ -305,7 +305,7 @@ class Job:
     panel_size: int = option(
         0,
         OUTPUT,
-        help="Longer side of each image in a panel, in pixels; 0 = 448 pixels high",
+        help="Longer side of each image in a panel, in pixels; 0 = as 448 high, or 896 wide, allows",
         metavar="N",
         min=0,
         max=MAX_PANEL_SIZE,

@@ -37,9 +37,9 @@ class Outcome:
         channel, weight: the channel shown, and its share in the class's score; None for a class's whole map.
         low, high: the raw map's least and greatest value.
         strongest: the value that is drawn at full strength when a map is normalised by itself.
-        heat_box: x, y, width and height of the box around the map's strongest region, in pixels of the upright image;
-            None unless the output ``box`` is asked for.
         peak: x and y of its greatest value, in pixels of the upright image.
+        heat_box: x, y, width and height of the box around its strongest region, in pixels of the upright image;
+            None unless the output ``box`` is asked for.
         placement: x and y of the first cell's centre, and from each cell to the next across and down, in pixels of the
             model's input; None where the cells divide it evenly.
         seconds: time for decoding, its share of its batch, and writing.
