@@ -132,7 +132,7 @@ def _fit_window(low: float, high: float, length: int, longest: int) -> tuple[int
 
 def draw_tiles(picture: Picture, explanation: Explanation, style: Style) -> Iterator[_PanelTile]:
     """Draw the images that stand side by side, with their captions."""
-    height, width = _find_tile_size(*picture.pixels.shape[:2], size=style.panel_size)
+    height, width = _find_tile_size(picture.pixels.shape, style.panel_size)
     by = _find_page_scale(picture, style)
     pixels = np.asarray(Image.fromarray(picture.pixels).resize((width, height), Image.Resampling.BICUBIC))
     view = picture.view.scale(height, width)
@@ -176,9 +176,14 @@ def _draw_box(
     return np.array(image)
 
 
-def _find_tile_size(height: int, width: int, size: int = 0) -> tuple[int, int]:
-    """Return height and width of an image in the panel, in pixels; ``size`` is the longer one, or 0 for the usual."""
-    down, across = (max(MIN_TILE_SIDE, side) for side in _fit_size(height, width))
+def _find_tile_size(shape: tuple[int, ...], size: int = 0) -> tuple[int, int]:
+    """Return height and width of an image in the panel, in pixels.
+
+    Args:
+        shape: height and width of the image, and what else its shape has.
+        size: the longer of both in the panel; 0 for the usual height.
+    """
+    down, across = (max(MIN_TILE_SIDE, side) for side in _fit_size(*shape[:2]))
     by = size / max(down, across) if size else 1.0
     return max(1, round(down * by)), max(1, round(across * by))
 
@@ -190,8 +195,8 @@ def _fit_size(height: int, width: int) -> tuple[int, int]:
 
 def _find_page_scale(picture: Picture, style: Style) -> float:
     """Return by how much texts are larger than usual: as the images are, but never smaller."""
-    sides = picture.pixels.shape[:2]
-    return max(1.0, max(_find_tile_size(*sides, size=style.panel_size)) / max(_find_tile_size(*sides)))
+    sides = picture.pixels.shape
+    return max(1.0, max(_find_tile_size(sides, style.panel_size)) / max(_find_tile_size(sides)))
 
 
 def describe_scale(map: np.ndarray, style: Style, fine: bool = False) -> str:
@@ -256,8 +261,8 @@ def _describe_proportions(whole: tuple[int, int], shown: tuple[int, int], size: 
     """Describe the cropping and stretching of a strip to a panel's size; the others are height and width."""
     if shown != whole:
         yield f"shown: the {shown[1]} x {shown[0]} pixels around the model's view, of {whole[1]} x {whole[0]}"
-    if _find_tile_size(*shown) != _fit_size(*shown):
-        drawn = _find_tile_size(*shown, size=size)
+    if _find_tile_size(shown) != _fit_size(*shown):
+        drawn = _find_tile_size(shown, size)
         yield f"drawn stretched: {shown[1]} x {shown[0]} pixels as {drawn[1]} x {drawn[0]}"
 
 
