@@ -75,13 +75,9 @@ class View:
         -1/2). It is clipped to the map's own least and greatest values, so that nothing is stronger than the strongest
         cell and a constant map stays constant. A map as fine as the input has no cells to see and is bilinear.
         """
-        if self.is_fine(map.shape):
+        if is_fine(map, self):
             return self.onto_picture(map)
         return _resample(self, map, partial(_interpolate_rows_smoothly, low=float(map.min()), high=float(map.max())))
-
-    def is_fine(self, shape: tuple[int, ...]) -> bool:
-        """Return whether a map of this shape has a value for each pixel of the input, and so no cells to see."""
-        return shape[-2:] == self.input
 
     def _cell_positions(self, pixels: slice, axis: int, count: int) -> Float[np.ndarray, " n"]:
         """Return the pixel centres in units of ``count`` cells along an axis: 0 is the first cell's centre."""
@@ -177,6 +173,11 @@ class View:
         x0, y0, x1, y1 = self.box
         down, across = height / self.picture[0], width / self.picture[1]
         return replace(self, picture=(height, width), box=(x0 * across, y0 * down, x1 * across, y1 * down))
+
+
+def is_fine(map: Float32[np.ndarray, "*d h w"], view: View) -> bool:
+    """Return whether a map has a value for each pixel of the view's input, and so no cells to see."""
+    return map.shape[-2:] == view.input
 
 
 def _visible_pixels(low: float, high: float, length: int) -> slice:

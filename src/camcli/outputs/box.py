@@ -10,7 +10,7 @@ from jaxtyping import Float32, UInt8
 from camcli.base.errors import PictureError
 from camcli.engine.explanation import Explanation
 from camcli.images.source import Picture
-from camcli.images.view import View
+from camcli.images.view import View, is_fine
 from camcli.outputs import draw, encode
 from camcli.outputs.banner import stamp_untrained
 from camcli.outputs.contour import LINE, OUTLINE, choose_line_colours
@@ -63,7 +63,7 @@ def _enlarge(view: View, explanation: Explanation, style: Style) -> Float32[np.n
     if explanation.concepts:
         raise PictureError("concepts have no box: they are several maps", "--save contour draws a line around each")
     own = replace(style, normalize="range" if style.normalize == "range" else "image")
-    return view.enlarge(to_outline_range(explanation.map, own, view.is_fine(explanation.map.shape)))
+    return view.enlarge(to_outline_range(explanation.map, own, is_fine(explanation.map, view)))
 
 
 def _measure(heat: Float32[np.ndarray, "h w"], style: Style, threshold: float) -> HeatBox:

@@ -9,6 +9,7 @@ from jaxtyping import Float32, UInt8
 
 from camcli.engine.explanation import Explanation
 from camcli.images.source import Picture
+from camcli.images.view import is_fine
 from camcli.outputs import draw, encode
 from camcli.outputs.banner import stamp_untrained
 from camcli.outputs.style import Style, concept_colour, scale_concepts, to_outline_range
@@ -43,7 +44,7 @@ def draw_contours(picture: Picture, explanation: Explanation, style: Style) -> U
         maps = [*scale_concepts(explanation.map, style)]
         levels, colours = CONCEPT_LEVELS, [[concept_colour(number)] for number in range(1, len(maps) + 1)]
     else:
-        maps = [to_outline_range(explanation.map, style, view.is_fine(explanation.map.shape))]
+        maps = [to_outline_range(explanation.map, style, is_fine(explanation.map, view))]
         levels, colours = LEVELS, [choose_line_colours(style.colormap)]
     rows, columns, _ = view.crop()
     drawn: np.ndarray | None = None

@@ -5,6 +5,7 @@ from jaxtyping import UInt8
 
 from camcli.engine.explanation import Explanation
 from camcli.images.source import Picture
+from camcli.images.view import is_fine
 from camcli.outputs import draw, encode
 from camcli.outputs.banner import stamp_untrained
 from camcli.outputs.style import Style, draw_concepts, to_unit_range
@@ -31,7 +32,7 @@ def draw_overlay(picture: Picture, explanation: Explanation, style: Style) -> UI
         heat, colours = draw_concepts(explanation.map, style, view.enlarge)
         blended = draw.blend(picture.pixels, heat, style, colours)
     else:
-        fine = view.is_fine(explanation.map.shape)
+        fine = is_fine(explanation.map, view)
         heat = view.enlarge(to_unit_range(explanation.map, style, fine, smooth=True))
         blended = draw.blend(picture.pixels, heat, style, fine=fine)
     if style.outside == "dim":

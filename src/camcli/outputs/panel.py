@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from camcli.engine.explanation import Concept, Explanation
 from camcli.images.file_info import NO_INFO, FileInfo
 from camcli.images.source import Picture
-from camcli.images.view import View
+from camcli.images.view import View, is_fine
 from camcli.outputs import draw, encode, style
 from camcli.outputs.banner import stamp_untrained
 from camcli.outputs.draw import apply_colormap
@@ -105,7 +105,7 @@ def _compose(picture: Picture, explanation: Explanation, style: Style) -> Page:
     if explanation.concepts:
         _place_legend(page, explanation, style, top)
     else:
-        _place_scale(page, explanation.map, style, shown.view.is_fine(explanation.map.shape), top)
+        _place_scale(page, explanation.map, style, is_fine(explanation.map, shown.view), top)
     _write_lines(page, below, _text_height(above) + row + scale + MARGIN + 2 * GAP)
     return page
 
@@ -148,7 +148,7 @@ def draw_tiles(picture: Picture, explanation: Explanation, style: Style) -> Iter
         marked = _mark_concepts(draw.blend(pixels, heat, style, colours), view, explanation, by)
         yield _PanelTile("overlay", finish(marked), picture.info)
         return
-    fine = view.is_fine(explanation.map.shape)
+    fine = is_fine(explanation.map, view)
     heat = view.enlarge(to_unit_range(explanation.map, style, fine))
     over = view.enlarge(to_unit_range(explanation.map, style, fine, smooth=True)) if fine else heat
     yield _PanelTile("image", _draw_box(pixels, picture, explanation, by), picture.info)

@@ -78,7 +78,7 @@ def peak_value(map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "d h w"], f
 
     Args:
         map: the map as the method gave it.
-        fine: True for a map of the input's pixels: :meth:`camcli.images.view.View.is_fine`.
+        fine: True for a map of the input's pixels: :func:`camcli.images.view.is_fine`.
     """
     shown = rectify(map)
     robust = float(np.percentile(shown, ROBUST_PERCENTILE)) if fine else 0.0

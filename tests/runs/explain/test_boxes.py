@@ -14,6 +14,8 @@ import camcli
 from camcli.base.errors import RequestError
 from camcli.cli import app
 from camcli.runs.explain import writer
+from camcli.runs.record.outcome import Outcome
+from camcli.runs.worker.item import Item
 
 pytestmark = pytest.mark.usefixtures("here")
 # Cells are 10 x 5 pixels of this image, of which those from 20 to 39 and 20 to 34 are red. Between two cells of 0 and
@@ -36,8 +38,9 @@ def size_of(file: str) -> tuple[int, int]:
         return image.size
 
 
-def refuse(*_: object) -> None:
-    raise AssertionError("the network was asked again")
+def refuse(_: writer.Writer, item: Item) -> list[Outcome]:
+    assert item.skipped, "the network was asked again"
+    return []
 
 
 def test_its_numbers_are_those_worked_out_by_hand_also_of_a_turned_photo_and_in_python(go: Go, red: str, tiny: str):
@@ -67,7 +70,7 @@ def test_the_line_of_json_has_it_and_only_if_it_is_asked_for(go: Go, red: str, t
 
 def test_it_is_drawn_again_from_the_kept_map_and_counted_anew(go: Go, red: str, monkeypatch):
     go(red, save=("array",), **RED)
-    monkeypatch.setattr(writer.Writer, "_write_map", refuse)
+    monkeypatch.setattr(writer.Writer, "write", refuse)
     ((line,),) = go(red, save=("array", "box"), **RED)
     assert line.heat_box == tuple(ledger()[-1]["heat_box"]) == BOX
     ((jet,),) = go(red, save=("box",), colormap="jet", **RED)

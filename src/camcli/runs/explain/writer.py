@@ -12,6 +12,7 @@ from camcli.base.log import log_failure
 from camcli.engine.explanation import Explanation
 from camcli.images.naming import fit_path
 from camcli.images.source import Picture
+from camcli.images.view import is_fine
 from camcli.outputs import OUTPUTS
 from camcli.outputs.box import find_box
 from camcli.outputs.style import Style, peak_value, rectify
@@ -181,7 +182,7 @@ class Writer:
             weight=explanation.weight,
             low=float(explanation.map.min()),
             high=float(explanation.map.max()),
-            strongest=peak_value(explanation.drawn, not explanation.concepts and view.is_fine(explanation.map.shape)),
+            strongest=peak_value(explanation.drawn, not explanation.concepts and is_fine(explanation.map, view)),
             heat_box=heat_box,
             peak=(round(x, 2), round(y, 2)),
             placement=explanation.placement.numbers if explanation.placement else None,

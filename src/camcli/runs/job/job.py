@@ -9,7 +9,7 @@ from camcli.engine import FLIPS, LAYOUTS, Compile, Fuse, Place, Precision
 from camcli.images import FIRST_PAGE, Crop, Decode
 from camcli.methods import METHODS
 from camcli.models import BUNDLED_MODEL, PLACEHOLDER, TEMPLATE_SETS, ActivationOption, HeadOption, PoolOption
-from camcli.outputs import COLORMAPS, MAX_PANEL_SIZE, OUTPUTS, Normalize, Outside
+from camcli.outputs import COLORMAPS, OUTPUTS, Normalize, Outside
 from camcli.runs.job.check import check_options
 from camcli.runs.job.content import hash_options
 from camcli.runs.job.option import COMPUTE, MODEL, OUTPUT, accept_flag_names, option
@@ -308,7 +308,6 @@ class Job:
         help="Longer side of each image in a panel, in pixels; 0 = as 448 high, or 896 wide, allows",
         metavar="N",
         min=0,
-        max=MAX_PANEL_SIZE,
     )
     decode: Decode = option(
         "full",

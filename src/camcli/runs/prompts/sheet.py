@@ -12,7 +12,7 @@ from jaxtyping import Float32
 from camcli.engine.explanation import Explanation
 from camcli.images import describe_page
 from camcli.images.source import Picture
-from camcli.images.view import View
+from camcli.images.view import View, is_fine
 from camcli.metrics import similarity
 from camcli.metrics.similarity import MEASURE_NAMES
 from camcli.outputs import encode, style
@@ -66,7 +66,7 @@ class PromptHeatmaps:
         whole = view.view_of_input()
         maps = {
             number: whole.placed(one.placement).onto_picture(
-                style.to_unit_range(one.map, own_scale, view.is_fine(one.map.shape), smooth=True)
+                style.to_unit_range(one.map, own_scale, is_fine(one.map, view), smooth=True)
             )
             for number, one in explained.items()
         }
