@@ -11,6 +11,7 @@ from camcli.engine.explanation import Explanation
 from camcli.images.naming import fit_path
 from camcli.images.placement import Placement
 from camcli.images.source import Picture
+from camcli.outputs.box import find_box
 from camcli.runs.explain import writer as writers
 from camcli.runs.explain.writer import Writer
 from camcli.runs.record.earlier import has_file, has_wanted_files
@@ -96,12 +97,15 @@ def _draw(
         try:
             picture = picture or decode_again(session.worker, outcome)
             explanation = _read_explanation(session.folder, outcome)
+            placed = picture.view.placed(explanation.placement)
+            heat_box = find_box(placed, explanation, writer.style) if "box" in names else outcome.heat_box
             stem = writer.name_stem(outcome.name, explanation)
             files = {name: fit_path(stem, writer.formats.suffixes[name]) for name in names}
             check_inside(session.folder, files.values())
             sizes = writers.write_files(session.folder, writer.style, picture, explanation, files)
             sizes = {} if writer.formats.draws_later else sizes
-            drawn.append(_add_files(outcome, files, sizes, looks, [*writer.formats.suffixes]))
+            made = replace(outcome, heat_box=heat_box)
+            drawn.append(_add_files(made, files, sizes, looks, [*writer.formats.suffixes]))
         except OutputError:
             raise
         except Exception as error:  # any error is this map's alone, and the others go on

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import BinaryIO
 
+from camcli.base.errors import RequestError
 from camcli.base.words import shorten
 from camcli.images.manifest import Manifest
 from camcli.runs.explain.concepts import announce_concepts, load_or_fit_concepts
@@ -66,6 +67,10 @@ class Run:
         if self.worker.explainer.fits_concepts:
             self.notes.append(announce_concepts(self.total))
         explainer = self.worker.explainer
+        if "box" in job.save and any(method.finds_concepts for method in explainer.bound_methods):
+            raise RequestError(
+                "concepts have no box: they are several maps", "--save contour draws a line around each concept"
+            )
         self.session = Session(
             self.worker,
             inputs,

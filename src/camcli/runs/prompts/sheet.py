@@ -12,7 +12,7 @@ from jaxtyping import Float32
 from camcli.engine.explanation import Explanation
 from camcli.images import describe_page
 from camcli.images.source import Picture
-from camcli.images.view import View
+from camcli.images.view import View, is_fine
 from camcli.metrics import similarity
 from camcli.metrics.similarity import MEASURE_NAMES
 from camcli.outputs import encode, style
@@ -70,7 +70,8 @@ class PromptHeatmaps:
         """
         own_scale, whole = Style("", 1.0, "image"), view.view_of_input()
         drawn = {
-            number: whole.onto_picture(style.to_unit_range(one, own_scale, smooth=True)) for number, one in maps.items()
+            number: whole.onto_picture(style.to_unit_range(one, own_scale, is_fine(one, view), smooth=True))
+            for number, one in maps.items()
         }
         stacked = np.stack([*drawn.values()])
         return cls(drawn, stacked.mean(0), stacked.std(0))
