@@ -334,3 +334,33 @@ def test_a_table_is_drawn_on_a_terminal(monkeypatch) -> None:
     assert "name" in stream.getvalue()
     assert "[/b]" in stream.getvalue()
     assert "\x1b[31m" not in stream.getvalue()
+
+
+def strip_styles(stream: io.StringIO) -> str:
+    return re.sub(r"\x1b\[[\d;]*m", "", stream.getvalue())
+
+
+def test_lines_are_wrapped_at_words_on_a_terminal_and_a_long_path_stays_whole(terminal: Stream, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    stream, path = terminal(), "folder/" * 9
+    Console().error(RequestError("there is nothing that has this name here", f"give one of those\nthat are in {path}"))
+    assert strip_styles(stream).splitlines() == [
+        "error: there is nothing that has this",
+        "       name here",
+        "       give one of those",
+        "       that are in",
+        f"       {path}",
+    ]
+
+
+@pytest.mark.parametrize("width", [44, 60])
+def test_a_wide_table_keeps_its_first_column_and_cuts_no_word_of_a_sentence(width: int, monkeypatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setenv("COLUMNS", str(width))
+    row = ("blocks.0.conv_dw", "DepthwiseSeparableConvolution", "no, since it does not run")
+    print_table(("layer", "type", "map"), [row], wrapped=("map",))
+    said = strip_styles(stream)
+    assert max(map(cell_len, said.splitlines())) <= width
+    assert set(said.split()) >= {row[0], *row[2].split()}
+    assert re.search(r"Dep\w*…\w*ion", said)

@@ -12,7 +12,7 @@ from image_files import SMALL
 from PIL import Image
 
 from camcli.base.errors import PictureError, RequestError
-from camcli.images.decode import decode, upright
+from camcli.images.decode import decode, from_image
 from camcli.images.source import Picture, PictureSource
 from camcli.images.view import View
 
@@ -248,7 +248,7 @@ def test_the_picture_is_free_of_its_file():
 
 def test_a_picture_in_memory_is_copied():
     given = Image.fromarray(SMALL)
-    image = upright(given)
+    image = from_image(given).image
     given.paste((0, 0, 0), (0, 0, *given.size))
     assert np.array_equal(pixels(image), SMALL)
 

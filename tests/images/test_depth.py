@@ -12,7 +12,7 @@ from PIL import Image
 import camcli
 from camcli.base.errors import PictureError, RequestError
 from camcli.images import parse_value_range
-from camcli.images.decode import decode, decode_reduced, never_reduce, upright
+from camcli.images.decode import decode, decode_reduced, from_image, never_reduce
 from camcli.images.depth import RANGE_IGNORED_NOTE
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
@@ -195,7 +195,7 @@ def test_a_range_counts_in_the_fingerprint_by_what_it_means():
 
 def test_a_picture_in_memory_has_a_range_too():
     image = Image.fromarray(TWELVE)
-    assert np.array_equal(np.asarray(upright(image, value_range="0,4095"))[..., 0], by_hand(TWELVE, 0, 4095))
+    assert np.array_equal(np.asarray(from_image(image, value_range="0,4095").image)[..., 0], by_hand(TWELVE, 0, 4095))
 
 
 def test_the_model_sees_and_the_overlay_shows_the_same_values(go):

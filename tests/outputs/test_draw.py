@@ -66,16 +66,25 @@ def test_nothing_to_show_stays_nothing(values, style):
 def test_a_gradients_few_greatest_pixels_do_not_set_the_scale():
     gradient = np.full((3, 100, 100), 0.1, np.float32)
     gradient[0, 0, :40] = 100
-    assert peak_value(gradient) == pytest.approx(0.1)
-    assert to_unit_range(gradient, STYLE).tolist() == [[1.0] * 100] * 100
+    assert peak_value(gradient, fine=True) == pytest.approx(0.1)
+    assert to_unit_range(gradient, STYLE, fine=True).tolist() == [[1.0] * 100] * 100
     assert peak_value(array([[0.1] * 99 + [100]])) == 100
 
 
 def test_a_gradient_of_one_pixel_is_still_shown():
     gradient = np.zeros((3, 100, 100), np.float32)
     gradient[1, 5, 5] = -2
-    assert peak_value(gradient) == 2
-    assert to_unit_range(gradient, STYLE)[5, 5] == 1
+    assert peak_value(gradient, fine=True) == 2
+    assert to_unit_range(gradient, STYLE, fine=True)[5, 5] == 1
+
+
+def test_a_fine_map_without_colours_is_scaled_as_a_gradient_and_by_a_small_object_in_it():
+    gradient = random(3, 100, 100)
+    assert peak_value(np.abs(gradient).max(0), fine=True) == peak_value(gradient, fine=True)
+    object_ = np.full((100, 100), 0.1, np.float32)
+    object_[40:46, 40:46] = 10  # 0.4 % of the map
+    assert 4.5 < peak_value(object_, fine=True) <= 5
+    assert peak_value(object_) == 10
 
 
 def test_over_a_run_maps_stay_comparable():
@@ -108,7 +117,7 @@ def test_a_layers_map_is_not_spread():
 def test_a_gradient_is_spread_by_the_stated_share_of_its_shorter_side():
     gradient = np.zeros((3, 200, 300), np.float32)
     gradient[1, 100, 150] = -1
-    heat = to_unit_range(gradient, Style("jet", 0.5, "none"), smooth=True).astype(float)
+    heat = to_unit_range(gradient, Style("jet", 0.5, "none"), fine=True, smooth=True).astype(float)
     offsets = np.arange(-20, 21)
     row, column = heat[100, 130:171], heat[80:121, 150]
     # Below half of its greatest value, where it is 1, the Gaussian of 0.006 x 200 = 1.2 pixels is as it should be.
@@ -120,33 +129,40 @@ def test_a_gradient_is_spread_by_the_stated_share_of_its_shorter_side():
 
 def test_spreading_an_even_gradient_changes_nothing_to_the_very_edge():
     even = np.full((3, 60, 90), 0.25, np.float32)
-    np.testing.assert_allclose(to_unit_range(even, Style("jet", 0.5, "none"), smooth=True), 0.25, rtol=1e-6)
+    np.testing.assert_allclose(to_unit_range(even, Style("jet", 0.5, "none"), fine=True, smooth=True), 0.25, rtol=1e-6)
 
 
 def test_what_is_spread_keeps_its_strength():
     gradient = random(3, 224, 224)
-    heat = to_unit_range(gradient, Style("jet", 0.5, "run", 2 * peak_value(gradient)), smooth=True)
+    heat = to_unit_range(
+        gradient, Style("jet", 0.5, "run", 2 * peak_value(gradient, fine=True)), fine=True, smooth=True
+    )
     assert np.percentile(heat, style.ROBUST_PERCENTILE) == pytest.approx(0.5, rel=1e-5)
-    plain = to_unit_range(gradient, Style("jet", 0.5, "none"), smooth=True)
-    assert np.percentile(plain, style.ROBUST_PERCENTILE) == pytest.approx(min(1, peak_value(gradient)), rel=1e-5)
+    plain = to_unit_range(gradient, Style("jet", 0.5, "none"), fine=True, smooth=True)
+    assert np.percentile(plain, style.ROBUST_PERCENTILE) == pytest.approx(
+        min(1, peak_value(gradient, fine=True)), rel=1e-5
+    )
 
 
 def test_over_a_run_spread_maps_stay_comparable():
-    strong, style = random(3, 100, 100), Style("jet", 0.5, "run", peak_value(random(3, 100, 100)))
-    half, quarter = to_unit_range(strong / 2, style, smooth=True), to_unit_range(strong / 4, style, smooth=True)
+    strong, style = random(3, 100, 100), Style("jet", 0.5, "run", peak_value(random(3, 100, 100), fine=True))
+    half, quarter = (
+        to_unit_range(strong / 2, style, fine=True, smooth=True),
+        to_unit_range(strong / 4, style, fine=True, smooth=True),
+    )
     np.testing.assert_allclose(half, 2 * quarter, rtol=1e-4)
 
 
 def test_dust_becomes_an_even_cloud():
-    heat = to_unit_range(lattice(224, 224, 2), STYLE, smooth=True)
-    assert to_unit_range(lattice(224, 224, 2), STYLE).mean() < 0.26
+    heat = to_unit_range(lattice(224, 224, 2), STYLE, fine=True, smooth=True)
+    assert to_unit_range(lattice(224, 224, 2), STYLE, fine=True).mean() < 0.26
     assert heat[10:-10, 10:-10].min() > 0.75
 
 
 def test_a_single_pixel_is_spread_to_a_spot_and_not_to_a_disc():
     gradient = np.zeros((3, 224, 224), np.float32)
     gradient[0, 100, 100] = 1
-    heat = to_unit_range(gradient, STYLE, smooth=True)
+    heat = to_unit_range(gradient, STYLE, fine=True, smooth=True)
     assert heat[100, 100] == 1
     assert (heat > 0.99).sum() < 20
     assert heat[100, 105] < 0.05

@@ -1,10 +1,12 @@
 """The panel: what it shows and says, strips, and words that are too long or in other letters."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from drawings import GRADIENT, PREPARE, SQUASH, STYLE, UNTRAINED, drawn, explanation, picture
 
-from camcli.outputs import panel
+from camcli.outputs import OUTPUTS, panel
 from camcli.outputs.style import Style
 
 
@@ -14,6 +16,7 @@ def captions(map_, style=STYLE):
 
 def test_the_panel_shows_the_gradient_of_a_map_at_the_input():
     assert captions(None) == ["image", "heatmap", "overlay"]
+    assert captions(np.abs(GRADIENT).max(0)) == ["image", "heatmap", "overlay, smoothed"]
     assert captions(GRADIENT) == ["image", "heatmap", "overlay, smoothed", "signed gradient, on its own scale"]
 
 
@@ -26,6 +29,26 @@ def test_the_panels_pictures_are_of_moderate_size(size):
         assert tile.pixels.shape[1] <= panel.MAX_TILE_WIDTH
     sheet = drawn("panel", picture(*size), explanation(), STYLE)
     assert panel.MIN_WIDTH <= sheet.shape[1] <= 3 * panel.MAX_TILE_WIDTH + 200
+
+
+@pytest.mark.parametrize(("size", "side"), [((300, 200), 100), ((200, 300), 900), ((5000, 20), 1000), ((16, 16), 64)])
+def test_a_panels_images_have_the_size_asked_for_and_texts_grow_with_them(size, side):
+    style, shown = replace(STYLE, panel_size=side), panel.crop_around_view(picture(*size))
+    assert {max(tile.pixels.shape[:2]) for tile in panel.draw_tiles(shown, explanation(), style)} == {side}
+    usual, sheet = (drawn("panel", picture(*size), explanation(), one) for one in (STYLE, style))
+    by = side / max(next(panel.draw_tiles(shown, explanation(), STYLE)).pixels.shape[:2])
+    if by > 1:  # the same page, larger
+        assert sheet.shape[:2] == pytest.approx([length * by for length in usual.shape[:2]], abs=3 * by)
+    svg = OUTPUTS.load("panel-svg")(picture(*size), explanation(), style).decode()
+    assert f'width="{sheet.shape[1]}" height="{sheet.shape[0]}"' in svg
+    assert 'font-size="30"' in svg
+
+
+def test_a_prompt_is_named_as_one():
+    assert [text for _, _, text in panel.heading(explanation(label="a cup"), "prompt")] == [
+        "a cup",
+        "prompt 281, score 9.25, probability 0.391",
+    ]
 
 
 def test_the_panel_says_class_index_score_probability_method_layer_and_notes():
@@ -45,12 +68,13 @@ def test_the_panel_says_class_index_score_probability_method_layer_and_notes():
 @pytest.mark.parametrize(
     ("style", "says"),
     [
-        (STYLE, "1 = 0.72, maximum of this map"),
-        (Style("inferno", 0.6, "run", 1.5), "1 = 1.5, maximum of the run (of this map: 0.72)"),
-        (Style("inferno", 0.6, "none"), "1 = 1, not normalised (maximum of this map: 0.72)"),
+        (STYLE, "from 0 to the maximum of this map"),
+        (Style("inferno", 0.6, "range"), "from the minimum to the maximum of this map"),
+        (Style("inferno", 0.6, "run", 1.5), "from 0 to the maximum of the run (of this map: 0.72)"),
+        (Style("inferno", 0.6, "none"), "from 0 to 1, not normalised (maximum of this map: 0.72)"),
     ],
 )
-def test_the_panel_says_what_full_colour_is(style, says):
+def test_the_panel_says_what_the_bars_ends_are(style, says):
     assert panel.describe_scale(np.array([[-9, 0.72]], np.float32), style) == says
 
 

@@ -15,7 +15,7 @@ RGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 GREY = RGB[:16] + b"GRAY" + RGB[20:]
 pytestmark = pytest.mark.usefixtures("here")
 
-SAVE = ("overlay", "overlay-png", "heatmap", "array")
+SAVE = ("overlay", "overlay-png", "heatmap", "array", "panel")
 PIXELS = Image.new("RGB", (32, 16), "navy")
 
 
@@ -37,11 +37,14 @@ def given(path):
         ("a.png", "RGB", {}, None, None),
     ],
 )
-def test_overlays_keep_profile_and_resolution_and_heatmaps_the_resolution(go, name, mode, stored, profile, dpi):
+def test_overlays_and_panels_keep_profile_and_resolution_and_heatmaps_the_resolution(
+    go, name, mode, stored, profile, dpi
+):
     PIXELS.convert(mode).save(name, **stored)
     ((line,),) = go(name, save=SAVE)
     files = {format_: given(Path("out") / file) for format_, file in line.files.items() if format_ != "array"}
-    assert files == {"overlay": (profile, dpi), "overlay-png": (profile, dpi), "heatmap": (None, dpi)}
+    both = profile, dpi
+    assert files == {"overlay": both, "overlay-png": both, "panel": both, "heatmap": (None, dpi)}
 
 
 def test_a_turned_photos_resolution_is_turned_too_and_drawing_again_keeps_both(go):

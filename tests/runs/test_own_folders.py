@@ -93,17 +93,36 @@ def test_latest_replaces_a_link_and_nothing_else(go: Go) -> None:
     assert Path("camcli-out/latest").read_text() == "mine"
 
 
+def rank(model: str, **options) -> list[str]:
+    """Rank channels of ``a.png``; return the notes."""
+    job = Job(model=model, inputs=("a.png",), method="activation", target=("channel:0",), out=options.pop("out", ""))
+    with ChannelRun(ChannelJob(job=job, **options)) as run:
+        list(run)
+        run.write()
+    return run.notes
+
+
 def test_channels_have_folders_too(paint: Paint, tiny: str) -> None:
     paint("a.png", RED)
     for options in ({}, {"channels": (1,)}, {"top": 1}):
-        run = ChannelRun(
-            ChannelJob(job=Job(model=tiny, inputs=("a.png",), method="activation", target=("channel:0",)), **options)
-        )
-        with run:
-            list(run)
-            run.write()
+        rank(tiny, **options)
     assert folders() == ["channels-tiny-body", "channels-tiny-body-channel1"]
     assert Path("camcli-out/latest/channels.csv").is_file()
+
+
+def test_a_ranking_of_other_versions_is_named_as_such(paint: Paint, tiny: str, monkeypatch) -> None:
+    paint("a.png", RED)
+    with monkeypatch.context() as then:
+        then.setattr("camcli.runs.job.fingerprint.__version__", "0.0.9")
+        rank(tiny)
+    notes = " ".join(rank(tiny))
+    assert "has results of the same job by other versions: camcli was 0.0.9" in notes
+    assert "--accept-versions" not in notes  # a ranking is one whole
+    first = Path("camcli-out/channels-tiny-body")
+    with pytest.raises(RequestError, match="another ranking of channels: camcli was"):
+        rank(tiny, out=str(first))
+    with pytest.raises(RequestError, match="of channels: with other --values or --pictures"):
+        rank(tiny, out=str(Path("camcli-out/latest").resolve()), pictures=2)
 
 
 # ---- how maps are drawn

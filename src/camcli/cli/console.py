@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ from camcli.cli.progress import (
     StatusColumn,
     ticking,
 )
-from camcli.cli.streams import elide, get_standard_output, to_printable
+from camcli.cli.streams import elide, get_standard_output, to_printable, wrap_words
 
 if TYPE_CHECKING:
     from camcli.cli.progress import Reporter
@@ -39,6 +40,10 @@ UNWRAPPED_WIDTH = 10_000
 FAILURES_SHOWN = 20
 # Runs with at most this many maps are listed map by map.
 MAX_LISTED = 30
+# Cells that a column of a table keeps, if it has so many; one that is wrapped keeps its longest word, up to so many.
+LEAST_WIDTH, LEAST_WRAPPED_WIDTH = 12, 18
+# Label in front of a paragraph, or of a line.
+LABEL = re.compile(r"[A-Za-z][\w ]*: ")
 
 
 def _make_rich_console(stderr: bool = False) -> RichConsole:
@@ -102,7 +107,7 @@ class Console:
         SAID.info("where it was raised", exc_info=error)
         self._print_labelled("error", "bold red", to_printable(error.message))
         for line in error.hint.splitlines():
-            self._print_line("       " + to_printable(line), "")
+            self._print_line("       " + to_printable(line), "", 7)
 
     def failure(self, outcome: Outcome) -> None:
         """Print an image's failure and its reason; after many, if a ledger lists them, only count it."""
@@ -183,10 +188,12 @@ class Console:
         self._rich.print(table)
 
     def _print_labelled(self, label: str, style: str, text: str) -> None:
-        self._rich.print(Text.assemble((f"{label}: ", style), text), soft_wrap=True)
+        line = Text(wrap_words(f"{label}: {text}", self._rich.width, len(label) + 2))
+        line.stylize(style, 0, len(label) + 2)
+        self._rich.print(line, soft_wrap=True)
 
-    def _print_line(self, text: str, style: str) -> None:
-        self._rich.print(Text(text, style), soft_wrap=True)
+    def _print_line(self, text: str, style: str, indent: int = 4) -> None:
+        self._rich.print(Text(wrap_words(text, self._rich.width, indent), style), soft_wrap=True)
 
 
 def _fit_widths(wanted: Sequence[int], width: int) -> list[int]:
@@ -200,16 +207,54 @@ def _fit_widths(wanted: Sequence[int], width: int) -> list[int]:
     return [min(picture, room - label), label, probability]
 
 
-def print_table(headings: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> None:
-    """Print a table on standard output: aligned on a terminal, tab-separated without headings in a pipe."""
+def _shrink_widths(wanted: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    """Return widths that fit, by taking cells off the widest that are above their least; the first column's last."""
+    widths = [*wanted]
+    for columns in (range(1, len(widths)), range(1)):
+        while sum(widths) > room and (wide := [one for one in columns if widths[one] > least[one]]):
+            widths[max(wide, key=widths.__getitem__)] -= 1
+    return widths
+
+
+def print_text(text: str) -> None:
+    """Print paragraphs on standard output; on a terminal wrapped anew, with those that have a label hanging from it."""
     out = get_standard_output()
+    if out.isatty():
+        width = _make_rich_console().width
+        # A blank line, or a line with a label, ends what stands before it.
+        parts = re.split(r"\n(?=\n)|\n(?=[A-Z][\w ]*: )", text)
+        lines = [(part.startswith("\n"), " ".join(part.split())) for part in parts]
+        text = "\n".join("\n" * gap + wrap_words(line, width, 4 * bool(LABEL.match(line))) for gap, line in lines)
+    out.write(text + "\n")
+    out.flush()  # messages on standard error follow
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], wrapped: Sequence[str] = ()) -> None:
+    """Print a table on standard output: aligned on a terminal, tab-separated without headings in a pipe.
+
+    Args:
+        headings: of the columns.
+        rows: their cells.
+        wrapped: headings of columns whose cells are wrapped at words where room is short; others lose their middle.
+    """
+    out = get_standard_output()
+    cells = [[*map(to_printable, row)] for row in rows]
     if not out.isatty():
-        for row in rows:
-            out.write("\t".join(to_printable(cell) for cell in row) + "\n")
+        out.writelines("\t".join(row) + "\n" for row in cells)
         return
+    console = _make_rich_console()
+    columns = [[heading, *column] for heading, *column in zip(headings, *cells, strict=True)]
+    wanted = [max(map(cell_len, column)) for column in columns]
+    words = [max(cell_len(word) for one in column for word in one.split() or [""]) for column in columns]
+    least = [
+        min(word, LEAST_WRAPPED_WIDTH) if heading in wrapped else min(width, LEAST_WIDTH)
+        for heading, word, width in zip(headings, words, wanted, strict=True)
+    ]
+    widths = _shrink_widths(wanted, least, console.width - 2 * len(headings) + 2)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(to_printable(cell)) for cell in row))
-    _make_rich_console().print(table)
+    for heading, width in zip(headings, widths, strict=True):
+        table.add_column(heading, overflow="fold", width=width)
+    for row in cells:
+        fitting = zip(headings, row, widths, strict=True)
+        table.add_row(*(Text(cell if heading in wrapped else elide(cell, width)) for heading, cell, width in fitting))
+    console.print(table)

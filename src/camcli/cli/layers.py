@@ -27,6 +27,6 @@ def layers(
             from camcli.runs.layers import list_layers
 
             rows, wrong = list_layers(model, layer, depth, size, output)
-        print_table(("layer", "type", "output", "layout", "map"), rows)
+        print_table(("layer", "type", "output", "layout", "map"), rows, wrapped=("map",))
         if wrong is not None:
             raise wrong

@@ -4,10 +4,9 @@ from typing import Annotated
 
 import typer
 
-from camcli.cli.console import Console, print_table
+from camcli.cli.console import Console, print_table, print_text
 from camcli.cli.exit import exit_codes
 from camcli.cli.loading import loading
-from camcli.cli.streams import get_standard_output
 from camcli.methods import METHODS, MethodRow, works_at
 
 
@@ -21,6 +20,7 @@ def methods(
         print_table(
             ("method", "works at", "cost", "what it is", "paper"),
             [(row.name, works_at(row), row.cost, row.summary, row.paper) for row in rows],
+            wrapped=("works at", "cost", "what it is", "paper"),
         )
         if name:
             _print_details(rows[0], console)
@@ -34,11 +34,12 @@ def _print_details(row: MethodRow, console: Console) -> None:
         from camcli.engine.maps import method as method_module
 
     for text in method_module.describe_method(row):
-        typer.echo(f"\n{text}", file=get_standard_output())
+        print_text(f"\n{text}")
     options = method_module.read_method_options(row).values()
     if options:
-        typer.echo("\nOptions, by -o name=value:", file=get_standard_output())
+        print_text("\nOptions, by -o name=value:")
         print_table(
             ("option", "values", "default", "meaning"),
             [(one.name, one.allowed_values, one.default_text, one.meaning) for one in options],
+            wrapped=("values", "default", "meaning"),
         )

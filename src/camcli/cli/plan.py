@@ -4,10 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-import typer
-
-from camcli.cli.console import Console
-from camcli.cli.streams import get_standard_output, to_printable
+from camcli.cli.console import Console, print_text
+from camcli.cli.streams import to_printable
 from camcli.runs.job.job import Job
 
 if TYPE_CHECKING:
@@ -36,7 +34,7 @@ def print_plan(run: RunT, plan_run: "Callable[[RunT], Plan]", console: Console) 
     printed = len(run.worker.notes)
     plan = plan_run(run)
     for line in describe_plan(plan, run.worker, run.unread.describe()):
-        typer.echo(to_printable(line), file=get_standard_output())
+        print_text(to_printable(line))
     for note in run.worker.notes[printed:]:
         console.note(note)
     for name, reason in plan.trial.failed.items() if plan.trial else ():

@@ -135,7 +135,7 @@ def _print_summary(summary: "Summary", measure: Measure, console: Console) -> No
     few = len(summary.prompts) <= MAX_MATRIX_COLUMNS
     numbers = [str(number) for number, _ in enumerate(summary.prompts, start=1)]
     headings = ["", "prompt", "score", "best", "r", "SSIM", "top 20%", *(numbers if few else [])]
-    print_table(headings, _make_rows(summary, summary.similarity[measure] if few else []))
+    print_table(headings, _make_rows(summary, summary.similarity[measure] if few else []), wrapped=("prompt",))
     named = ", ".join(
         f"{describe_page(one.source, one.page)} ({_format_number(one.agreement[measure])})" for one in summary.unstable
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -55,6 +56,12 @@ def _get_descriptor(stream: Any) -> int | None:
         return int(stream.fileno())
     except (OSError, ValueError, AttributeError):  # a replacement without a descriptor, as in tests and notebooks
         return None
+
+
+def wrap_words(text: str, width: int, indent: int) -> str:
+    """Wrap a line at words; a longer word stays whole, for the terminal to break, so that it can be copied."""
+    lines = textwrap.wrap(text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines)
 
 
 def elide(text: str, width: int) -> str:

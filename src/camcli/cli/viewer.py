@@ -15,7 +15,7 @@ from camcli.cli.streams import to_printable
 from camcli.runs.record.outcome import Outcome
 
 # Formats that are shown, the best first.
-SHOWN_FORMATS = ("overlay", "overlay-png", "panel", "contour", "heatmap", "sheet")
+SHOWN_FORMATS = ("overlay", "overlay-png", "panel", "contour", "box", "heatmap", "sheet")
 # Images that are shown unless more are asked for.
 MAX_SHOWN = 8
 # Largest image, in cells of the terminal (a cell is about twice as high as wide), and in pixels.

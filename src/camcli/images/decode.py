@@ -196,15 +196,6 @@ def count_pixels(path: Path) -> int:
         return 0
 
 
-def upright(image: Image.Image, background: str = "#ffffff", value_range: str = "") -> Image.Image:
-    """Return a Pillow image as a new upright 8-bit RGB image, as :func:`decode` would give it.
-
-    Raises:
-        PictureError, RequestError: see :func:`from_image`.
-    """
-    return from_image(image, background, value_range).image
-
-
 def from_image(image: Image.Image, background: str = "#ffffff", value_range: str = "") -> DecodedPicture:
     """Return a Pillow image as an upright 8-bit RGB image, with notes.
 

@@ -4,12 +4,16 @@ import io
 import select
 from collections.abc import Iterator
 from typing import BinaryIO
+from weakref import WeakSet
 
 # Seconds without a name after which None is yielded.
 DEFAULT_TIMEOUT = 0.5
 BOM = b"\xef\xbb\xbf"
 # First bytes of image files: JPEG, PNG, GIF, TIFF.
 IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
+
+# Streams whose first bytes were looked at, and lie in Python's buffer, which the system's select does not see.
+_peeked: WeakSet[BinaryIO | io.BufferedIOBase] = WeakSet()
 
 
 def is_image(start: bytes) -> bool:
@@ -20,7 +24,10 @@ def is_image(start: bytes) -> bool:
 def peek(stream: BinaryIO | io.BufferedIOBase) -> bytes:
     """Return the first bytes of a stream, if some are there already, and leave them in it."""
     look = getattr(stream, "peek", None)
-    return look(16) if look and _wait_for_input(stream, 0.0) else b""
+    if not look or not (stream in _peeked or _wait_for_input(stream, 0.0)):
+        return b""
+    _peeked.add(stream)
+    return bytes(look(16))
 
 
 def read_entries(
@@ -37,8 +44,10 @@ def read_entries(
     read = getattr(stream, "read1", stream.read)
     rest, began = b"", True
     while True:
-        while not _wait_for_input(stream, timeout):
+        while stream not in _peeked and not _wait_for_input(stream, timeout):
             yield None
+        if stream in _peeked:
+            _peeked.discard(stream)
         block = read(1 << 16)
         *whole, rest = (rest + block).split(end)
         if not block and rest:

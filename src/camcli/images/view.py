@@ -75,7 +75,7 @@ class View:
         -1/2). It is clipped to the map's own least and greatest values, so that nothing is stronger than the strongest
         cell and a constant map stays constant. A map as fine as the input has no cells to see and is bilinear.
         """
-        if map.shape == self.input:
+        if is_fine(map, self):
             return self.onto_picture(map)
         return _resample(self, map, partial(_interpolate_rows_smoothly, low=float(map.min()), high=float(map.max())))
 
@@ -173,6 +173,11 @@ class View:
         x0, y0, x1, y1 = self.box
         down, across = height / self.picture[0], width / self.picture[1]
         return replace(self, picture=(height, width), box=(x0 * across, y0 * down, x1 * across, y1 * down))
+
+
+def is_fine(map: Float32[np.ndarray, "*d h w"], view: View) -> bool:
+    """Return whether a map has a value for each pixel of the view's input, and so no cells to see."""
+    return map.shape[-2:] == view.input
 
 
 def _visible_pixels(low: float, high: float, length: int) -> slice:

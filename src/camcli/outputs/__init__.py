@@ -29,6 +29,7 @@ OUTPUTS = Registry(
     FormatRow("overlay", "overlay-png", "the same, lossless: larger, and slower to write", suffix=".overlay.png"),
     FormatRow("heatmap", "heatmap", "the heatmap alone, at the image's own size", suffix=".heatmap.png", pixels=False),
     FormatRow("contour", "contour", "the image with lines at 25, 50 and 75 % of the map's peak", suffix=".contour.jpg"),
+    FormatRow("box", "box", "the image with a box around the map's strongest region", suffix=".box.jpg"),
     FormatRow("array", "array", "the raw signed map as the method returned it, float32", suffix=".npy", pixels=False),
     FormatRow("panel", "panel", "image, heatmap and overlay side by side, with class and score", suffix=".panel.png"),
     FormatRow(
@@ -39,6 +40,9 @@ OUTPUTS = Registry(
 
 # All but the last four are perceptually uniform, or nearly so.
 COLORMAPS = ("inferno", "magma", "plasma", "viridis", "cividis", "turbo", "jet", "hot", "bone")
+
+# Longer side of the images in a panel, in pixels.
+MIN_PANEL_SIZE, MAX_PANEL_SIZE = 64, 8192
 
 Normalize = Literal["image", "range", "run", "none"]
 Outside = Literal["dim", "hatch", "hide", "keep"]

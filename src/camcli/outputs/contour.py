@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from camcli.engine.explanation import Explanation
 from camcli.images.source import Picture
+from camcli.images.view import is_fine
 from camcli.outputs import draw, encode
 from camcli.outputs.banner import stamp_untrained
-from camcli.outputs.style import Style, concept_colour, peak_value, rectify, scale_concepts, to_unit_range
+from camcli.outputs.style import Style, concept_colour, scale_concepts, to_outline_range
 
 # Shares of the peak at which lines are drawn: of a map, and of each concept.
 LEVELS: Sequence[float] = (0.25, 0.5, 0.75)
@@ -23,9 +23,6 @@ OUTLINE_OPACITY = 0.7
 # Lines have colours of the colour map's brighter part, which stand out from their outline: the place there of level 0,
 # and how far level 1 is from it.
 FIRST_COLOUR, COLOUR_RANGE = 0.4, 0.7
-# Lines around single pixels would cover the image. A map as fine as the input, such as a gradient there, is smoothed by
-# a Gaussian whose standard deviation is this share of the input's shorter side: 5 of 224 pixels.
-SMOOTHING = 0.024
 # Slopes below this, in units of the peak for each pixel, are those of flat heat, which has no line.
 LEAST_SLOPE = 1e-7
 # Number of pixels drawn at a time, so that intermediate results stay small.
@@ -47,8 +44,8 @@ def draw_contours(picture: Picture, explanation: Explanation, style: Style) -> U
         maps = [*scale_concepts(explanation.map, style)]
         levels, colours = CONCEPT_LEVELS, [[concept_colour(number)] for number in range(1, len(maps) + 1)]
     else:
-        maps = [to_unit_range(_smooth(explanation.map, view.input), style)]
-        levels, colours = LEVELS, [_choose_colours(style.colormap)]
+        maps = [to_outline_range(explanation.map, style, is_fine(explanation.map, view))]
+        levels, colours = LEVELS, [choose_line_colours(style.colormap)]
     rows, columns, _ = view.crop()
     drawn: np.ndarray | None = None
     for map, own in zip(maps, colours, strict=True):
@@ -62,21 +59,10 @@ def draw_contours(picture: Picture, explanation: Explanation, style: Style) -> U
     return stamp_untrained(drawn) if style.untrained else drawn
 
 
-def _choose_colours(colormap: str) -> list[tuple[int, int, int]]:
+def choose_line_colours(colormap: str) -> list[tuple[int, int, int]]:
     """Return the colours of the lines at ``LEVELS``."""
     places = np.array([[FIRST_COLOUR + COLOUR_RANGE * level for level in LEVELS]], np.float32)
     return [(red, green, blue) for red, green, blue in draw.apply_colormap(places, colormap)[0].tolist()]
-
-
-def _smooth(
-    map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "d h w"], size: tuple[int, int]
-) -> Float32[np.ndarray, "h w"] | Float32[np.ndarray, "d h w"]:
-    """Return a map of cells as it is, and one as fine as the input rectified and smoothed, with the same peak."""
-    if map.shape[-2:] != size:
-        return map
-    wide = np.asarray(cv2.GaussianBlur(rectify(map), (0, 0), SMOOTHING * min(size), borderType=cv2.BORDER_REFLECT))
-    top = float(wide.max())
-    return np.asarray(wide * np.float32(peak_value(map) / top)) if top > 0 else wide
 
 
 def _trace(

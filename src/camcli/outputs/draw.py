@@ -126,7 +126,7 @@ def draw_gradient(gradient: Float32[np.ndarray, "d h w"], outside: Outside = "di
         gradient = gradient.repeat(3, 0)
     seen = ~np.isnan(gradient[0])
     known = gradient[:, seen]
-    scale = peak_value(known[:, np.newaxis]) if known.size else 0.0
+    scale = peak_value(known[:, np.newaxis], fine=True) if known.size else 0.0
     shares = np.clip(np.moveaxis(np.nan_to_num(gradient), 0, 2) / (scale or 1), -1, 1)
     return _composite(seen, np.rint(127.5 + 127.5 * shares).astype(np.uint8), _draw_unseen_ground(seen.shape, outside))
 

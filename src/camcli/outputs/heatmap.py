@@ -3,6 +3,7 @@
 from camcli.engine.explanation import Explanation
 from camcli.images.file_info import FileInfo
 from camcli.images.source import Picture
+from camcli.images.view import is_fine
 from camcli.outputs import draw, encode
 from camcli.outputs.banner import stamp_untrained
 from camcli.outputs.style import Style, draw_concepts, to_unit_range
@@ -17,7 +18,7 @@ def heatmap(picture: Picture, explanation: Explanation, style: Style) -> bytes:
     if explanation.concepts:
         coloured = draw.shade(*draw_concepts(explanation.map, style, view.enlarge), style.outside)
     else:
-        heat = view.enlarge(to_unit_range(explanation.map, style))
+        heat = view.enlarge(to_unit_range(explanation.map, style, is_fine(explanation.map, view)))
         coloured = draw.apply_colormap(heat, style.colormap, style.outside)
     # The colours are the colour map's own, so the image's profile is not theirs.
     return encode.png(stamp_untrained(coloured) if style.untrained else coloured, FileInfo(dpi=picture.info.dpi))

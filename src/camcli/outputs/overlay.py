@@ -5,6 +5,7 @@ from jaxtyping import UInt8
 
 from camcli.engine.explanation import Explanation
 from camcli.images.source import Picture
+from camcli.images.view import is_fine
 from camcli.outputs import draw, encode
 from camcli.outputs.banner import stamp_untrained
 from camcli.outputs.style import Style, draw_concepts, to_unit_range
@@ -23,7 +24,7 @@ def overlay_png(picture: Picture, explanation: Explanation, style: Style) -> byt
 def draw_overlay(picture: Picture, explanation: Explanation, style: Style) -> UInt8[np.ndarray, "h w 3"]:
     """Draw the map over the image; see :func:`camcli.outputs.draw.blend`.
 
-    A gradient at the input is smoothed first; see :func:`camcli.outputs.style.to_unit_range`. Of concepts each place
+    A map as fine as the input is smoothed first; see :func:`camcli.outputs.style.to_unit_range`. Of concepts each place
     has the colour of the strongest.
     """
     view = picture.view
@@ -31,8 +32,9 @@ def draw_overlay(picture: Picture, explanation: Explanation, style: Style) -> UI
         heat, colours = draw_concepts(explanation.map, style, view.enlarge)
         blended = draw.blend(picture.pixels, heat, style, colours)
     else:
-        heat = view.enlarge(to_unit_range(explanation.map, style, smooth=True))
-        blended = draw.blend(picture.pixels, heat, style, fine=explanation.map.ndim == 3)
+        fine = is_fine(explanation.map, view)
+        heat = view.enlarge(to_unit_range(explanation.map, style, fine, smooth=True))
+        blended = draw.blend(picture.pixels, heat, style, fine=fine)
     if style.outside == "dim":
         draw.frame(blended, view)
     return stamp_untrained(blended) if style.untrained else blended

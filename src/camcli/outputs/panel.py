@@ -10,14 +10,24 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from camcli.engine.explanation import Concept, Explanation
+from camcli.images.file_info import NO_INFO, FileInfo
 from camcli.images.source import Picture
-from camcli.images.view import View
+from camcli.images.view import View, is_fine
 from camcli.outputs import draw, encode, style
 from camcli.outputs.banner import stamp_untrained
 from camcli.outputs.draw import apply_colormap
 from camcli.outputs.font import load_font, measure_text
 from camcli.outputs.page import Page
-from camcli.outputs.style import Style, concept_colour, draw_concepts, full_scale, peak_value, rectify, to_unit_range
+from camcli.outputs.style import (
+    ROBUST_PERCENTILE,
+    Style,
+    concept_colour,
+    draw_concepts,
+    full_scale,
+    peak_value,
+    rectify,
+    to_unit_range,
+)
 from camcli.targets import SIMILARITY_LABEL
 
 TILE_HEIGHT, MAX_TILE_WIDTH = 448, 896
@@ -53,16 +63,18 @@ _Line = tuple[int, tuple[int, int, int], str]
 class _PanelTile:
     caption: str
     pixels: UInt8[np.ndarray, "h w 3"]
+    info: FileInfo = NO_INFO
 
 
 def panel(picture: Picture, explanation: Explanation, style: Style) -> bytes:
-    """Draw image, heatmap and overlay side by side as a PNG, at one moderate height on white.
+    """Draw image, heatmap and overlay side by side as a PNG on white, at one moderate height or ``style.panel_size``.
 
-    Class, index, score and probability stand above them, the scale of the colours and how the map was made below. A map
-    at the model's input has its signed gradient beside it. Concepts have a legend of colour, number, share of the
-    image and the classes whose scores they raise. Texts too long for the sheet end in ``…``.
+    Class, index, score and probability stand above them, the scale of the colours and how the map was made below. A
+    gradient at the model's input is shown with its signs too. Concepts have a legend of colour, number, share of the
+    image and the classes whose scores they raise. Texts too long for the sheet end in ``…``; they grow with images that
+    are larger than usual. The file keeps the colour profile and resolution of the image's.
     """
-    return encode.png(_compose(picture, explanation, style).to_pixels())
+    return encode.png(_compose(picture, explanation, style).to_pixels(), picture.info)
 
 
 def panel_svg(picture: Picture, explanation: Explanation, style: Style) -> bytes:
@@ -78,21 +90,22 @@ def panel_pdf(picture: Picture, explanation: Explanation, style: Style) -> bytes
 def _compose(picture: Picture, explanation: Explanation, style: Style) -> Page:
     shown = crop_around_view(picture)
     tiles = list(draw_tiles(shown, explanation, style))
-    width = max(MIN_WIDTH, sum(tile.pixels.shape[1] + GAP for tile in tiles) - GAP) + 2 * MARGIN
-    above = _shorten_lines(heading(explanation), width - 2 * MARGIN)
+    by = _find_page_scale(shown, style)
+    width = max(MIN_WIDTH, math.ceil(sum(tile.pixels.shape[1] / by + GAP for tile in tiles)) - GAP) + 2 * MARGIN
+    above = _shorten_lines(heading(explanation, style.noun), width - 2 * MARGIN)
     below = _shorten_lines(footing(picture, shown, explanation, style), width - 2 * MARGIN)
-    row = tiles[0].pixels.shape[0] + GAP + SMALL
+    row = math.ceil(tiles[0].pixels.shape[0] / by) + GAP + SMALL
     line = round(SMALL * 1.4)
     scale = ENTRY_HEIGHT * len(explanation.concepts) + 2 * line if explanation.concepts else BAR[1] + 2 * line + 4
     scale += GAP // 2
-    page = Page(width, _text_height(above) + row + scale + _text_height(below) + 2 * MARGIN + 2 * GAP)
+    page = Page(width, _text_height(above) + row + scale + _text_height(below) + 2 * MARGIN + 2 * GAP, by)
     _write_lines(page, above, MARGIN)
     _place_tiles(page, tiles, _text_height(above) + MARGIN + GAP)
     top = _text_height(above) + row + MARGIN + 2 * GAP
     if explanation.concepts:
         _place_legend(page, explanation, style, top)
     else:
-        _place_scale(page, explanation.map, style, top)
+        _place_scale(page, explanation.map, style, is_fine(explanation.map, shown.view), top)
     _write_lines(page, below, _text_height(above) + row + scale + MARGIN + 2 * GAP)
     return page
 
@@ -119,7 +132,8 @@ def _fit_window(low: float, high: float, length: int, longest: int) -> tuple[int
 
 def draw_tiles(picture: Picture, explanation: Explanation, style: Style) -> Iterator[_PanelTile]:
     """Draw the images that stand side by side, with their captions."""
-    height, width = _find_tile_size(*picture.pixels.shape[:2])
+    height, width = _find_tile_size(picture.pixels.shape, style.panel_size)
+    by = _find_page_scale(picture, style)
     pixels = np.asarray(Image.fromarray(picture.pixels).resize((width, height), Image.Resampling.BICUBIC))
     view = picture.view.scale(height, width)
     outside = style.outside
@@ -130,23 +144,24 @@ def draw_tiles(picture: Picture, explanation: Explanation, style: Style) -> Iter
 
     if explanation.concepts:
         heat, colours = draw_concepts(explanation.map, style, view.enlarge)
-        yield _PanelTile("image", pixels)
-        yield _PanelTile("overlay", finish(_mark_concepts(draw.blend(pixels, heat, style, colours), view, explanation)))
+        yield _PanelTile("image", pixels, picture.info)
+        marked = _mark_concepts(draw.blend(pixels, heat, style, colours), view, explanation, by)
+        yield _PanelTile("overlay", finish(marked), picture.info)
         return
-    heat = view.enlarge(to_unit_range(explanation.map, style))
-    fine = explanation.map.ndim == 3
-    over = view.enlarge(to_unit_range(explanation.map, style, smooth=True)) if fine else heat
-    yield _PanelTile("image", _draw_box(pixels, picture, explanation))
+    fine = is_fine(explanation.map, view)
+    heat = view.enlarge(to_unit_range(explanation.map, style, fine))
+    over = view.enlarge(to_unit_range(explanation.map, style, fine, smooth=True)) if fine else heat
+    yield _PanelTile("image", _draw_box(pixels, picture, explanation, by), picture.info)
     yield _PanelTile("heatmap", finish(draw.apply_colormap(heat, style.colormap, outside)))
-    drawn = _draw_box(draw.blend(pixels, over, style, fine=fine), picture, explanation)
-    yield _PanelTile("overlay, smoothed" if fine else "overlay", finish(drawn))
-    if fine:
+    drawn = _draw_box(draw.blend(pixels, over, style, fine=fine), picture, explanation, by)
+    yield _PanelTile("overlay, smoothed" if fine else "overlay", finish(drawn), picture.info)
+    if explanation.map.ndim == 3:
         gradient = np.stack([view.enlarge(channel) for channel in explanation.map])
         yield _PanelTile("signed gradient, on its own scale", finish(draw.draw_gradient(gradient, outside)))
 
 
 def _draw_box(
-    pixels: UInt8[np.ndarray, "h w 3"], picture: Picture, explanation: Explanation
+    pixels: UInt8[np.ndarray, "h w 3"], picture: Picture, explanation: Explanation, scale: float
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Draw the explained box, if there is one, in white between black lines to be visible on any image."""
     if explanation.box is None:
@@ -154,16 +169,23 @@ def _draw_box(
     down, across = (drawn / own for drawn, own in zip(pixels.shape[:2], picture.pixels.shape[:2], strict=True))
     x0, y0, x1, y1 = (round(edge * by) for edge, by in zip(explanation.box, (across, down) * 2, strict=True))
     image = Image.fromarray(pixels)
-    draw = ImageDraw.Draw(image)
-    for inset, colour in ((0, "black"), (1, "white"), (2, "white"), (3, "black")):
+    draw, line = ImageDraw.Draw(image), round(scale)
+    for inset, colour in ((0, "black"), (line, "white"), (2 * line, "white"), (3 * line, "black")):
         if x0 + inset <= x1 - 1 - inset and y0 + inset <= y1 - 1 - inset:
-            draw.rectangle((x0 + inset, y0 + inset, x1 - 1 - inset, y1 - 1 - inset), outline=colour)
+            draw.rectangle((x0 + inset, y0 + inset, x1 - 1 - inset, y1 - 1 - inset), outline=colour, width=line)
     return np.array(image)
 
 
-def _find_tile_size(height: int, width: int) -> tuple[int, int]:
-    down, across = _fit_size(height, width)
-    return max(MIN_TILE_SIDE, down), max(MIN_TILE_SIDE, across)
+def _find_tile_size(shape: tuple[int, ...], size: int = 0) -> tuple[int, int]:
+    """Return height and width of an image in the panel, in pixels.
+
+    Args:
+        shape: height and width of the image, and what else its shape has.
+        size: the longer of both in the panel; 0 for the usual height.
+    """
+    down, across = (max(MIN_TILE_SIDE, side) for side in _fit_size(*shape[:2]))
+    by = size / max(down, across) if size else 1.0
+    return max(1, round(down * by)), max(1, round(across * by))
 
 
 def _fit_size(height: int, width: int) -> tuple[int, int]:
@@ -171,22 +193,39 @@ def _fit_size(height: int, width: int) -> tuple[int, int]:
     return round(height * scale), round(width * scale)
 
 
-def describe_scale(map: np.ndarray, style: Style) -> str:
-    """Describe the value of full colour; two panels are comparable where it is the same."""
-    full, own = full_scale(map, style), peak_value(map)
+def _find_page_scale(picture: Picture, style: Style) -> float:
+    """Return by how much texts are larger than usual: as the images are, but never smaller."""
+    sides = picture.pixels.shape
+    return max(1.0, max(_find_tile_size(sides, style.panel_size)) / max(_find_tile_size(sides)))
+
+
+def describe_scale(map: np.ndarray, style: Style, fine: bool = False) -> str:
+    """Describe the ends of the bar of colours, whose values are at its ticks."""
+    full, own = full_scale(map, style, fine), float(rectify(map).max())
     if style.normalize == "none":
-        return f"1 = 1, not normalised (maximum of this map: {own:.3g})"
+        return f"from 0 to 1, not normalised (maximum of this map: {format_value(own)})"
     if not full:
         return "nothing to show: no value is above zero"
     if style.normalize == "run":
-        return f"1 = {full:.3g}, maximum of the run (of this map: {own:.3g})"
-    if style.normalize == "range":
-        return f"0 = {rectify(map).min():.3g}, 1 = {full:.3g}: minimum and maximum of this map"
-    return f"1 = {full:.3g}, maximum of this map"
+        return f"from 0 to the maximum of the run (of this map: {format_value(peak_value(map, fine))})"
+    start = "the minimum" if style.normalize == "range" else "0"
+    if full < own:
+        return f"from {start} to the {ROBUST_PERCENTILE}th percentile of this map (maximum: {format_value(own)})"
+    return f"from {start} to the maximum of this map"
 
 
-def heading(explanation: Explanation) -> list[_Line]:
-    """Return the lines above the images: what is explained, and its numbers."""
+def format_value(value: float) -> str:
+    """Return a value in three digits, or all of those before the point: ``0.0792``, ``3451``."""
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def heading(explanation: Explanation, noun: str = "class") -> list[_Line]:
+    """Return the lines above the images: what is explained, and its numbers.
+
+    Args:
+        explanation: the map.
+        noun: what the model calls its classes: class, channel or prompt.
+    """
     if explanation.concepts:
         held = f"they make up {explanation.score:.0%} of the layer's activations"
         return [(TITLE, BLACK, explanation.label), (TEXT, GREY, held)]
@@ -195,7 +234,7 @@ def heading(explanation: Explanation) -> list[_Line]:
     elif explanation.channel is not None and explanation.weight is None:
         numbers = f"value {explanation.score:.4g}"
     else:
-        numbers = f"class {explanation.index}, score {explanation.score:.4g}"
+        numbers = f"{noun} {explanation.index}, score {explanation.score:.4g}"
     if explanation.number:
         numbers = f"box {explanation.number}, {numbers}"
     elif explanation.probability is not None:
@@ -210,7 +249,7 @@ def footing(picture: Picture, shown: Picture, explanation: Explanation, style: S
     """Return the lines below the scale: how the map was made, its notes, and what is not shown as it is."""
     made = f"{f'{style.model}, ' if style.model else ''}{explanation.method} at {explanation.layer or 'the input'}"
     words = [f"{made}: {picture.source.name}", *explanation.notes]
-    words += _describe_proportions(picture.view.picture, shown.view.picture)
+    words += _describe_proportions(picture.view.picture, shown.view.picture, style.panel_size)
     if not shown.view.sees_whole_picture:
         words.append(OUTSIDE_WORDS[style.outside])
     if style.untrained:
@@ -218,11 +257,12 @@ def footing(picture: Picture, shown: Picture, explanation: Explanation, style: S
     return [(SMALL, GREY, text) for text in words]
 
 
-def _describe_proportions(whole: tuple[int, int], shown: tuple[int, int]) -> Iterator[str]:
-    """Describe the cropping and stretching of a strip; both sizes are height and width."""
+def _describe_proportions(whole: tuple[int, int], shown: tuple[int, int], size: int) -> Iterator[str]:
+    """Describe the cropping and stretching of a strip to a panel's size; the others are height and width."""
     if shown != whole:
         yield f"shown: the {shown[1]} x {shown[0]} pixels around the model's view, of {whole[1]} x {whole[0]}"
-    if (drawn := _find_tile_size(*shown)) != _fit_size(*shown):
+    if _find_tile_size(shown) != _fit_size(*shown):
+        drawn = _find_tile_size(shown, size)
         yield f"drawn stretched: {shown[1]} x {shown[0]} pixels as {drawn[1]} x {drawn[0]}"
 
 
@@ -250,27 +290,28 @@ def _write_lines(page: Page, lines: list[_Line], top: int) -> None:
 
 
 def _place_tiles(page: Page, tiles: list[_PanelTile], top: int) -> None:
-    left = MARGIN
+    left: float = MARGIN
     for tile in tiles:
-        height, width = tile.pixels.shape[:2]
-        page.place_image(left, top, tile.pixels)
-        page.write((left, top + height + GAP // 2), shorten_text(tile.caption, SMALL, width), GREY, SMALL)
+        height, width = (side / page.scale for side in tile.pixels.shape[:2])
+        page.place_image(left, top, tile.pixels, tile.info)
+        page.write((left, top + height + GAP // 2), shorten_text(tile.caption, SMALL, int(width)), GREY, SMALL)
         left += width + GAP
 
 
-def _place_scale(page: Page, map: np.ndarray, style: Style, top: int) -> None:
+def _place_scale(page: Page, map: np.ndarray, style: Style, fine: bool, top: int) -> None:
     """Place the bar of colours with the map's values at its ticks, and what its ends are."""
-    ramp = np.tile(np.linspace(0, 1, BAR[0], dtype=np.float32), (BAR[1], 1))
+    width, height = (round(side * page.scale) for side in BAR)
+    ramp = np.tile(np.linspace(0, 1, width, dtype=np.float32), (height, 1))
     page.place_image(MARGIN, top, apply_colormap(ramp, style.colormap))
     low = float(rectify(map).min()) if style.normalize == "range" else 0.0
-    high = full_scale(map, style)
-    for share in TICKS:
+    high = full_scale(map, style, fine)
+    for share in TICKS if high else ():
         x, down = MARGIN + share * (BAR[0] - 1), top + BAR[1]
         page.fill((x, down, x, down + 3), GREY)
         anchor = {0.0: "l", 1.0: "r"}.get(share, "m") + "a"
-        page.write((x, down + 5), f"{low + share * (high - low):.3g}", GREY, SMALL, anchor)
+        page.write((x, down + 5), format_value(low + share * (high - low)), GREY, SMALL, anchor)
     left = MARGIN + BAR[0] + GAP
-    words = shorten_text(describe_scale(map, style), SMALL, page.width - MARGIN - left)
+    words = shorten_text(describe_scale(map, style, fine), SMALL, page.width - MARGIN - left)
     page.write((left, top + BAR[1] / 2), words, GREY, SMALL, "lm")
 
 
@@ -287,7 +328,9 @@ def _place_legend(page: Page, explanation: Explanation, style: Style, top: int) 
         words = shorten_text(describe_classes(concept), TEXT, width - LEGEND_COLUMNS[2])
         page.write((classes, middle), words, colour, TEXT, "lm")
         top += ENTRY_HEIGHT
-    for line, text in enumerate((LEGEND, f"strength of colour: {describe_scale(explanation.drawn, style)}")):
+    full = format_value(full_scale(explanation.drawn, style))
+    strength = f"strength of colour: {describe_scale(explanation.drawn, style)}; full at {full}"
+    for line, text in enumerate((LEGEND, strength)):
         below = top + GAP // 2 + line * round(SMALL * 1.4)
         page.write((MARGIN, below), shorten_text(text, SMALL, width), GREY, SMALL)
 
@@ -298,16 +341,16 @@ def describe_classes(concept: Concept) -> str:
 
 
 def _mark_concepts(
-    pixels: UInt8[np.ndarray, "h w 3"], view: View, explanation: Explanation
+    pixels: UInt8[np.ndarray, "h w 3"], view: View, explanation: Explanation, scale: float
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Draw each concept's number where its colour is strongest, if it is visible anywhere."""
     image = Image.fromarray(pixels)
-    draw, font = ImageDraw.Draw(image), load_font(SMALL)
+    draw, font = ImageDraw.Draw(image), load_font(round(SMALL * scale))
     strongest = explanation.map.argmax(0)
     for place, (concept, map) in enumerate(zip(explanation.concepts, explanation.map, strict=True)):
         if concept.share >= MIN_SHARE and ((strongest == place) & view.visible_cells(map.shape)).any():
             x, y = view.peak(np.where(strongest == place, map, -1))
-            radius = SMALL * 0.75
+            radius = SMALL * scale * 0.75
             x, y = (min(max(at, radius), size - 1 - radius) for at, size in ((x, image.width), (y, image.height)))
             colour = style.concept_colour(concept.number)
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), colour, BLACK)

@@ -10,11 +10,13 @@ from jaxtyping import Float32, UInt8
 from camcli.base.errors import PictureError
 from camcli.outputs import Normalize, Outside
 
-# Single pixels dominate a gradient, so that its 99.5th percentile is drawn at full strength.
+# Single pixels dominate a fine map, so that its 99.5th percentile is drawn at full strength.
 ROBUST_PERCENTILE = 99.5
-# Single pixels of a gradient are hard to see over a photograph. An overlay smooths them with a Gaussian whose standard
+# Single pixels are hard to see over a photograph. An overlay smooths a fine map with a Gaussian whose standard
 # deviation is this share of the input's shorter side: 1.3 of 224 pixels, so that whiskers and spokes can still be seen.
 SMOOTHING = 0.006
+# Lines and boxes around single pixels would say nothing. For them a fine map is smoothed more: 5 of 224 pixels.
+OUTLINE_SMOOTHING = 0.024
 
 # Colours of concepts: those of Okabe and Ito (2008), which colour-blind people can tell apart, without black; after the
 # seventh they repeat in a darker shade, and then in a lighter one.
@@ -35,6 +37,8 @@ class Style:
         outside: what is done with the part of an image that the model did not see: dim it, hatch it, hide it, or keep
             it as it is.
         model: the model's name, for panels.
+        noun: what the model calls its classes, for panels: ``class``, ``channel`` or ``prompt``.
+        panel_size: longer side of each image in a panel, in pixels; 0 for the usual height.
         untrained: True if the weights are random; every image then has a warning.
     """
 
@@ -44,6 +48,8 @@ class Style:
     scale: float | None = None
     outside: Outside = "dim"
     model: str = ""
+    noun: str = "class"
+    panel_size: int = 0
     untrained: bool = False
 
 
@@ -63,22 +69,31 @@ def rectify(
     return np.asarray(np.abs(map).max(0) if map.ndim == 3 else np.maximum(map, 0))
 
 
-def peak_value(map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "d h w"]) -> float:
+def peak_value(map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "d h w"], fine: bool = False) -> float:
     """Return the value that becomes 1 when a map is normalized by itself; a run's ``scale`` is the greatest of these.
 
-    It is the greatest value of a rectified layer map, and the 99.5th percentile of a gradient at the input (or its
-    greatest value where the percentile is zero).
+    It is the greatest value of a rectified map of cells, and the 99.5th percentile of a fine one (or its greatest value
+    where the percentile is zero). A fine map without colours may show one small object, so that its peak is at least
+    half of the greatest value of the map smoothed as for overlays.
+
+    Args:
+        map: the map as the method gave it.
+        fine: True for a map of the input's pixels: :func:`camcli.images.view.is_fine`.
     """
     shown = rectify(map)
-    robust = float(np.percentile(shown, ROBUST_PERCENTILE)) if map.ndim == 3 else 0.0
+    robust = float(np.percentile(shown, ROBUST_PERCENTILE)) if fine else 0.0
+    if fine and map.ndim == 2:
+        robust = max(robust, float(_blur(shown, SMOOTHING).max()) / 2)
     return robust or float(shown.max())
 
 
-def full_scale(map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "d h w"], style: Style) -> float:
-    """Return the value that becomes 1 when a map is drawn in a style."""
+def full_scale(
+    map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "d h w"], style: Style, fine: bool = False
+) -> float:
+    """Return the value that becomes 1 when a map, fine or of cells, is drawn in a style."""
     match style.normalize:
         case "image" | "range":
-            return peak_value(map)
+            return peak_value(map, fine)
         case "run":
             if style.scale is None:
                 raise ValueError("normalize='run' needs the run's scale")
@@ -88,26 +103,41 @@ def full_scale(map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "d h w"], s
 
 
 def to_unit_range(
-    map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "d h w"], style: Style, smooth: bool = False
+    map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "d h w"],
+    style: Style,
+    fine: bool = False,
+    smooth: bool = False,
 ) -> Float32[np.ndarray, "h w"]:
     """Rectify a map and scale it to 0..1, at its own size. A map without positive values becomes zero.
 
     Args:
         map: the map as the method gave it.
         style: style that sets the value that becomes 1.
-        smooth: True to smooth a gradient at the input (by ``SMOOTHING``) for overlays; its strength is kept, so that
-            one scale holds for the overlay and the unsmoothed heatmap. A layer's map is not smoothed.
+        fine: True for a map of the input's pixels, as for :func:`peak_value`.
+        smooth: True to smooth a fine map (by ``SMOOTHING``) for overlays; its strength is kept, so that one scale holds
+            for the overlay and the unsmoothed heatmap. A map of cells is not smoothed.
     """
     shown = rectify(map)
-    if smooth and map.ndim == 3:
-        shown = _smooth(shown, peak_value(map))
-    scale = full_scale(map, style)
+    if smooth and fine:
+        shown = _smooth(shown, peak_value(map, fine))
+    scale = full_scale(map, style, fine)
     least = float(shown.min()) if style.normalize == "range" else 0.0
     # A constant map is all 1, or all 0.
     if scale <= least:
         return np.full_like(shown, float(scale > 0))
     drawn: np.ndarray = np.clip((shown - np.float32(least)) / np.float32(scale - least), 0, 1)
     return drawn
+
+
+def to_outline_range(
+    map: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "d h w"], style: Style, fine: bool
+) -> Float32[np.ndarray, "h w"]:
+    """Scale a map as :func:`to_unit_range` does, for lines and boxes: a fine one smoothed, with the same peak."""
+    if not fine:
+        return to_unit_range(map, style)
+    wide = _blur(rectify(map), OUTLINE_SMOOTHING)
+    top = float(wide.max())
+    return to_unit_range(wide * np.float32(peak_value(map, fine) / top) if top > 0 else wide, style)
 
 
 def concept_colour(number: int) -> tuple[int, int, int]:
@@ -161,6 +191,11 @@ def _smooth(shown: Float32[np.ndarray, "h w"], strength: float) -> Float32[np.nd
     The greatest value is at most twice that: a gradient of few pixels is nearly all zero even when smoothed, and its
     percentile would draw faint traces of each pixel at full strength.
     """
-    smooth = np.asarray(cv2.GaussianBlur(shown, (0, 0), SMOOTHING * min(shown.shape), borderType=cv2.BORDER_REFLECT))
+    smooth = _blur(shown, SMOOTHING)
     top = max(float(np.percentile(smooth, ROBUST_PERCENTILE)), float(smooth.max()) / 2)
     return np.asarray(smooth * np.float32(strength / top)) if top > 0 else smooth
+
+
+def _blur(shown: Float32[np.ndarray, "h w"], share: float) -> Float32[np.ndarray, "h w"]:
+    """Smooth a map by a Gaussian whose standard deviation is a share of its shorter side; mirrored at the border."""
+    return np.asarray(cv2.GaussianBlur(shown, (0, 0), share * min(shown.shape), borderType=cv2.BORDER_REFLECT))

@@ -271,7 +271,7 @@ def test_the_output_folder_is_held_while_it_is_ranked_and_two_rankings_do_not_mi
             other.write()
         one.write()
     # Free again, but by now there is a ranking of something else.
-    with pytest.raises(RequestError, match="contains another ranking of channels: of 'stem'"):
+    with pytest.raises(RequestError, match=r"contains another ranking of channels: layers was \['stem'\]"):
         other.write()
     assert len(table()) == 3
 

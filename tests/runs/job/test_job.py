@@ -49,6 +49,7 @@ CHANGED = {
     "save": ("panel",),
     "colormap": "jet",
     "outside": "hatch",
+    "panel_size": 640,
     "head": "none",
     "pool": "none",
     "activation": "sigmoid",
@@ -81,7 +82,7 @@ HOW = {
     "limit",
     *("batch_size", "recompute", "workers", "timeout", "device", "compile", "seed", "save"),
 }
-DRAWN = {"colormap", "alpha", "outside", "normalize"}
+DRAWN = {"colormap", "alpha", "outside", "normalize", "panel_size"}
 
 
 @pytest.fixture
@@ -120,6 +121,7 @@ def test_every_field_is_tried_here() -> None:
     [
         ({"batch_size": -1}, "batch_size cannot be -1"),
         ({"workers": -1}, "workers cannot be -1"),
+        ({"panel_size": 9}, "panel_size cannot be 9"),
         ({"timeout": -1.0}, "timeout cannot be -1"),
         ({"timeout": float("nan")}, "timeout cannot be nan"),
         ({"timeout": float("inf")}, "timeout cannot be inf"),

@@ -166,6 +166,23 @@ def test_explain_may_write_to_the_same_folder_and_neither_finds_the_others_pictu
     assert found == ["in/a.png", "in/b.png", "in/c.png"]
 
 
+def test_kept_maps_are_drawn_in_other_looks_without_the_network(three: None, ask: Ask, monkeypatch, pixels) -> None:
+    looks = ["--colormap", "jet", "--alpha", "0.9"]
+    assert ask(*SAY, "in", *looks, "--out", "once").exit_code == 0
+    assert ask(*SAY, "in", "--save", "array").exit_code == 0
+    Path("in/b.png").unlink()
+    with monkeypatch.context() as without:
+        without.setattr("camcli.runs.worker.pipeline.find_results", None)
+        drawn = ask(*SAY, "in", *looks)
+    assert "2 done in " in drawn.stderr
+    assert "drawn from these, and not computed again" in drawn.stderr
+    assert "1 image(s) could not be read again for the summary: in/b.png" in drawn.stderr
+    for name in ("in/a.png.prompts.png", "in/c.png.prompts.png"):
+        assert (pixels(Path("once", name)) == pixels(Path("out", name))).all(), name
+    assert [*lines()[-1]["files"]] == ["array", "sheet"]
+    assert "0 done, 2 done before" in ask(*SAY, "in", *looks).stderr
+
+
 def test_random_weights_are_marked_everywhere(three: None, ask: Ask) -> None:
     result = ask(*SAY, "in", "--weights", "random")
     assert result.exit_code == 0, result.output

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from readback import facts, files, ledger
 from resumed_runs import changes, times
-from shared import Go
+from shared import Go, Paint
 
 from camcli.base.errors import RequestError
-from camcli.runs.explain.run import Run
+from camcli.runs.explain.run import Run, plan_run
 from camcli.runs.job.job import Job
 from camcli.runs.record.failures import RESULT_STAYS
 
@@ -91,3 +91,23 @@ def test_overwrite_of_what_cannot_be_done_keeps_what_another_job_did(go: Go, her
     assert files() == ["in/a.png.overlay.jpg", "in/b.png.overlay.jpg"]
     assert [row["name"] for row in ledger()] == ["in/b.png", "in/a.png", "in/b.png"]
     assert [len(each) for each in go("@list.txt", colormap="jet")] == [0, 1]
+
+
+def test_namesakes_count_by_the_names_that_they_get(paint: Paint, go: Go, here: Path, tiny: str, monkeypatch) -> None:
+    out, other = str(here / "out"), {"background": "#000000", "overwrite": True}
+    for folder in "ab":
+        paint(f"{folder}/x.png", (250, 0, 0))
+    monkeypatch.chdir(here / "a")
+    go("x.png", out=out)
+    monkeypatch.chdir(here / "b")
+    for _ in range(2):  # at first only that of the other folder is there, then both
+        with pytest.raises(RequestError, match=r"results of 1 image that are not in this run: x.png \("):
+            go("x.png", out=out, **other)
+        go("x.png", out=out)
+    go("x.png", out=out, **other, drop_others=True)
+    [row] = ledger(out)
+    assert row["name"].startswith("x~")
+    # It keeps its name, and is known to be done, though no other has the plain name now.
+    job = Job(model=tiny, inputs=("x.png",), out=out, device="cpu", background="#000000")
+    assert plan_run(Run(job)).done == 1
+    assert go("x.png", out=out, background="#000000") == [[]]

@@ -15,7 +15,7 @@ from shared import Paint
 import camcli
 from camcli.images import decode
 from camcli.images.find import find
-from camcli.images.name_stream import read_entries
+from camcli.images.name_stream import peek, read_entries
 from camcli.images.source import PAUSE, PictureSource
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
@@ -285,6 +285,18 @@ def test_a_pause_is_no_picture_and_is_not_dropped_as_one_named_twice(here: Path)
         assert next(sources).name == "nowhere.png"
         os.close(write)
         assert next(sources, None) is None
+
+
+def test_names_that_were_looked_at_are_there():
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as stream, os.fdopen(write, "wb", buffering=0) as file:
+        assert peek(stream) == b""
+        file.write(b"a\n")
+        assert (peek(stream), peek(stream)) == (b"a\n", b"a\n")
+        names = read_entries(stream, b"\n", timeout=0.05)
+        assert [next(names), next(names)] == [b"a", None]
+        file.write(b"b\n")
+        assert next(names) == b"b"
 
 
 def test_names_that_come_slowly_have_their_outcomes_at_once(paint: Paint, tiny: str, command: list[str]):

@@ -20,8 +20,10 @@ from camcli.images.decode import decode
 from camcli.images.file_info import NO_INFO, FileInfo
 from camcli.images.source import Picture, PictureSource
 from camcli.outputs import COLORMAPS, OUTPUTS, Normalize
+from camcli.outputs.box import THRESHOLD, HeatBox, find_box
 from camcli.outputs.overlay import draw_overlay
 from camcli.outputs.style import Style
+from camcli.runs.job.check import check_panel_size
 
 if TYPE_CHECKING:
     from camcli.runs.worker.item import Item
@@ -65,21 +67,51 @@ class ImageExplanation(Explanation):
         """Draw the heatmap over the image, at the image's own size.
 
         Args:
-            colormap: one of ``camcli.outputs.COLORMAPS``; by default the one given to ``explain``, or viridis.
+            colormap: one of ``camcli.outputs.COLORMAPS``; by default the one given to ``explain``, or inferno.
             alpha: opacity of the heatmap at its maximum, from 0 to 1.
             normalize: colour scale, as ``--normalize``: ``image``, ``range`` or ``none``.
         """
         return self._to_image(draw_overlay(self._read_picture(), self, self._choose_style(colormap, alpha, normalize)))
 
     def heatmap(self, *, colormap: str = "", normalize: Normalize | None = None) -> Image.Image:
-        """Draw the heatmap alone, at the image's own size; hatched where the model did not see."""
+        """Draw the heatmap alone, at the image's own size; grey where the model did not see."""
         return self._draw("heatmap", self._choose_style(colormap, None, normalize))
 
     def panel(
-        self, *, colormap: str = "", alpha: int | float | None = None, normalize: Normalize | None = None
+        self,
+        *,
+        colormap: str = "",
+        alpha: int | float | None = None,
+        normalize: Normalize | None = None,
+        panel_size: int | None = None,
     ) -> Image.Image:
-        """Draw image, heatmap and overlay side by side, with class and score."""
-        return self._draw("panel", self._choose_style(colormap, alpha, normalize))
+        """Draw image, heatmap and overlay side by side, with class and score.
+
+        Args:
+            colormap: as in :meth:`overlay`.
+            alpha: as in :meth:`overlay`.
+            normalize: as in :meth:`overlay`.
+            panel_size: longer side of each image, in pixels; 0 for as 448 high, or 896 wide, allows.
+        """
+        return self._draw("panel", self._choose_style(colormap, alpha, normalize, panel_size))
+
+    def heat_box(self, threshold: int | float = THRESHOLD, *, normalize: Normalize | None = None) -> HeatBox:
+        """Return the box around the map's strongest region: x, y, width and height in pixels of the upright image.
+
+        It is the smallest box around the largest connected region above a share of the map's maximum (Zhou et al. 2016,
+        arXiv:1512.04150, section 3.2); see :func:`camcli.outputs.box.find_box`. ``save("x.box.jpg")`` draws it.
+
+        Args:
+            threshold: the share, from 0 to below 1.
+            normalize: ``range`` to count from the map's minimum instead of zero.
+
+        Raises:
+            PictureError: the map has no box: it is nowhere above zero, or above the threshold everywhere.
+        """
+        if not 0 <= threshold < 1:
+            raise RequestError(f"threshold cannot be {threshold}", "it is a share of the maximum, from 0 to below 1")
+        assert self.view is not None
+        return find_box(self.view, self, self._choose_style(normalize=normalize), float(threshold))
 
     def plot(self, ax: Any = None, **style: Any) -> Any:
         """Show the overlay in axes of matplotlib, new ones by default, with class and probability as their title.
@@ -111,7 +143,7 @@ class ImageExplanation(Explanation):
             path: the file; ``.jpg`` and ``.png`` are overlays, ``.npy`` is the raw map, and ``.heatmap.png`` and
                 ``.panel.png`` what they are called.
             format: an output format, as ``--save`` takes them, whatever the suffix.
-            style: as in :meth:`overlay`.
+            style: as in :meth:`overlay`, and ``panel_size`` as in :meth:`panel`.
 
         Raises:
             RequestError: there is no such format, or the suffix stands for none.
@@ -143,7 +175,11 @@ class ImageExplanation(Explanation):
         )
 
     def _choose_style(
-        self, colormap: str = "", alpha: int | float | None = None, normalize: Normalize | None = None
+        self,
+        colormap: str = "",
+        alpha: int | float | None = None,
+        normalize: Normalize | None = None,
+        panel_size: int | None = None,
     ) -> Style:
         if colormap:
             check_colormap(colormap)
@@ -151,7 +187,9 @@ class ImageExplanation(Explanation):
             raise RequestError(f"alpha cannot be {alpha}", "it is an opacity, from 0 to 1")
         if normalize is not None:
             check_normalize(normalize)
+        check_panel_size(panel_size or 0)
         given = {"colormap": colormap or None, "alpha": None if alpha is None else float(alpha), "normalize": normalize}
+        given["panel_size"] = panel_size
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return replace(self.style, **changes)
 
@@ -194,7 +232,12 @@ def attach_image(explanation: Explanation, item: Item, worker: Worker) -> ImageE
         reading=(job.background, job.range),
         info=item.picture.info if item.picture else NO_INFO,
         style=Style(
-            colormap=job.colormap, alpha=float(job.alpha), normalize=job.normalize, untrained=worker.network.untrained
+            job.colormap,
+            float(job.alpha),
+            job.normalize,
+            noun=worker.network.labels.noun,
+            panel_size=job.panel_size,
+            untrained=worker.network.untrained,
         ),
     )
 

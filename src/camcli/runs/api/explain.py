@@ -43,7 +43,7 @@ from camcli.targets.labels import Labels
 logger = logging.getLogger("camcli")
 
 # Options of files that are written, of which there are none here, except those that say how maps are drawn.
-DRAWING_OPTIONS = frozenset({"colormap", "alpha", "normalize", "background"})
+DRAWING_OPTIONS = frozenset({"colormap", "alpha", "normalize", "background", "panel_size"})
 # One layer or several: paths, or modules of a model in memory.
 LayerInput = str | nn.Module | Sequence[str | nn.Module]
 TargetInput = str | int | np.integer | np.ndarray | Tensor | Sequence[str | int | np.integer] | None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -36,6 +36,7 @@ from camcli.runs.channels.table import (
     note_correlation,
     order_channels,
 )
+from camcli.runs.job.fingerprint import compute_fingerprint
 from camcli.runs.job.folder_name import name_folder
 from camcli.runs.job.job import Job
 from camcli.runs.layers import PLACEHOLDER_PROMPTS
@@ -43,7 +44,7 @@ from camcli.runs.record import provenance
 from camcli.runs.record.failures import format_error, make_write_error
 from camcli.runs.record.folder import Folder
 from camcli.runs.record.inputs import Inputs
-from camcli.runs.record.other_jobs import PreviousRun, check_recorded_options
+from camcli.runs.record.other_jobs import HIDDEN_DIFFERENCE, PreviousRun, check_recorded_options
 from camcli.runs.record.outcome import Outcome
 from camcli.runs.record.own_folder import choose_folder, link_latest
 from camcli.runs.record.plan import Plan, make_plan
@@ -70,7 +71,6 @@ class ChannelRun:
 
     Args:
         channel_job: the job.
-        stdin: stream for the input ``-``; default: the process's own.
 
     Attributes:
         worker: the resolved job.
@@ -86,11 +86,11 @@ class ChannelRun:
         NothingFoundError: there is no image.
     """
 
-    def __init__(self, channel_job: ChannelJob, stdin: BinaryIO | None = None) -> None:
+    def __init__(self, channel_job: ChannelJob) -> None:
         self.channel_job = channel_job
-        self._inputs = Inputs(channel_job.job, stdin)
+        self._inputs = Inputs(channel_job.job)
         self.total, self.unread = self._inputs.total, self._inputs.unread
-        self.values = self._read_values()
+        self.values = _read_values(channel_job, self._inputs)
         job = channel_job.job
         if not job.text and listing.resolve(job.model)[0] == "open_clip":
             # The image tower's activations do not depend on the prompts, but some are needed to build the model.
@@ -99,8 +99,7 @@ class ChannelRun:
         self.worker = Worker(job)
         self._watched_layer = WatchedLayer.from_worker(self.worker)
         self.layer = self._watched_layer.name
-        self._fingerprint = self._hash_request()
-        self.out, folder_notes = _choose_out(channel_job, self.worker, self.layer, self._fingerprint)
+        self.out, folder_notes = self._choose_out()
         self._check_other_rankings()
         channels = self._watched_layer.channels
         self._running_stats, self._top_pictures = (
@@ -139,7 +138,7 @@ class ChannelRun:
         # Not a nested loop: its variable would keep a batch alive while the network runs on the next.
         for item in chain.from_iterable(map(self._add_batch, watched)):
             self._failed += item.error is not None
-            yield [self._make_outcome(item)]
+            yield [_make_outcome(item, self.worker.fingerprint)]
         if not self._running_stats.count + self._failed:
             raise NothingFoundError("standard input named no image")
         self.notes += self._inputs.note_unread_late()
@@ -190,32 +189,38 @@ class ChannelRun:
 
     # ---- before the first image
 
-    def _read_values(self) -> NumberColumn | None:
-        if not self.channel_job.values:
-            return None
-        inputs = self.channel_job.job.inputs
-        values = NumberColumn(self.channel_job.values, [Path(given) for given in inputs if Path(given).is_dir()])
-        if self.total is not None:
-            values.check(self._inputs.iter_paths())
-        return values
+    def _choose_out(self) -> tuple[Path, list[str]]:
+        """Return the output folder, with notes on it: the one given, or the ranking's own."""
+        asked, job = self.channel_job, self.channel_job.job
+        if job.out:
+            return Path(job.out), []
+        more = [f"channel{number}" for number in asked.channels[:3]]
+        more += [Path(asked.values).stem] if asked.values else []
+        return choose_folder(
+            name_folder(replace(job, target=Job().target), [self.layer], [], STEM, more), self._compare
+        )
 
-    def _hash_request(self) -> str:
+    def _compare(self, folder: Path) -> PreviousRun:
+        """Return the last ranking in a folder, compared with this one."""
+        record = provenance.read(folder, FACTS_FILE)
+        return PreviousRun(self.worker.job, self.worker.fingerprint_parts, record, self._compute_fingerprint)
+
+    def _compute_fingerprint(self, parts: Mapping[str, str]) -> str:
         """Return 16 hex digits that change with anything in the request except the images and what is shown."""
         shown = {"top": 0, "sort": None}
-        request: dict[str, Any] = {**asdict(self.channel_job), **shown, "job": self.worker.fingerprint}
+        request: dict[str, Any] = {**asdict(self.channel_job), **shown, "job": compute_fingerprint(parts)}
         if self.values:
             request["values"] = [hashlib.sha256(self.values.file.read_bytes()).hexdigest(), self.values.column]
         return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]
 
     def _check_other_rankings(self) -> None:
         """Check that no other ranking would be replaced, unless with ``overwrite``."""
-        before = provenance.read(self.out, FACTS_FILE)
-        if before and before.get("fingerprint") != self._fingerprint and not self.channel_job.job.overwrite:
-            model = before.get("model")
-            name = model.get("name") if isinstance(model, dict) else None
+        before = self._compare(self.out)
+        if before.record and not before.is_own and not self.channel_job.job.overwrite:
+            unlike = before.describe_difference()
+            unlike = "with other --values or --pictures" if unlike == HIDDEN_DIFFERENCE else unlike
             raise RequestError(
-                f"{str(self.out)!r} contains another ranking of channels: of {before.get('layer')!r} of "
-                f"{name!r}, or one with other options",
+                f"{str(self.out)!r} contains another ranking of channels: {unlike}",
                 "choose another folder with --out, or replace it with --overwrite; without --out each ranking has a "
                 "folder of its own",
             )
@@ -243,17 +248,6 @@ class ChannelRun:
             self._has_negative = True
         views = [item.picture.view.placed(self._watched_layer.placement) for item in items if item.picture is not None]
         return list(pool_channels(cells, views))
-
-    def _make_outcome(self, item: Item) -> Outcome:
-        return Outcome(
-            source=str(item.source.path),
-            name=item.source.name,
-            page=item.source.page,
-            stamp="",
-            job=self.worker.fingerprint,
-            run="",
-            error=format_error(item.error) if item.error else None,
-        )
 
     # ---- output files
 
@@ -304,7 +298,7 @@ class ChannelRun:
         facts = provenance.collect_facts(self.worker)
         return {
             **facts,
-            "fingerprint": self._fingerprint,
+            "fingerprint": self._compute_fingerprint(self.worker.fingerprint_parts),
             "untrained": self.worker.network.untrained,
             "layer": self.layer,
             "layout": str(self._watched_layer.layout),
@@ -321,19 +315,27 @@ class ChannelRun:
         }
 
 
-def _choose_out(asked: ChannelJob, worker: Worker, layer: str, fingerprint: str) -> tuple[Path, list[str]]:
-    """Return the output folder, with notes on it: the one given, or the ranking's own."""
-    job = asked.job
-    if job.out:
-        return Path(job.out), []
-    more = [f"channel{number}" for number in asked.channels[:3]] + ([Path(asked.values).stem] if asked.values else [])
-    name = name_folder(replace(job, target=Job().target), [layer], [], STEM, more)
+def _read_values(channel_job: ChannelJob, inputs: Inputs) -> NumberColumn | None:
+    """Return the number of each image that channels are correlated with, if any are asked for."""
+    if not channel_job.values:
+        return None
+    values = NumberColumn(channel_job.values, [Path(given) for given in channel_job.job.inputs if Path(given).is_dir()])
+    if inputs.total is not None:
+        values.check(inputs.iter_paths())
+    return values
 
-    def compare(folder: Path) -> PreviousRun:
-        record = provenance.read(folder, FACTS_FILE)
-        return PreviousRun(job, worker.fingerprint_parts, record, lambda parts: fingerprint)
 
-    return choose_folder(name, compare)
+def _make_outcome(item: Item, job: str) -> Outcome:
+    """Return an image's outcome, for counting and messages."""
+    return Outcome(
+        source=str(item.source.path),
+        name=item.source.name,
+        page=item.source.page,
+        stamp="",
+        job=job,
+        run="",
+        error=format_error(item.error) if item.error else None,
+    )
 
 
 def _fail_without_value(values: NumberColumn, batch: list[Item]) -> list[Item]:

@@ -63,7 +63,7 @@ def load_or_fit_concepts(session: Session[Outcome]) -> dict[str, Any]:
 def _check_no_stale_pictures(session: Session[Outcome]) -> None:
     """Check that no image remains that was drawn with other concepts than those named now."""
     if session.job.overwrite:
-        left = session.ledger.find_unnamed(session.inputs.iter_names(), own=True)
+        left = session.ledger.find_unnamed(session.iter_names(), own=True)
         if left:
             raise RequestError(
                 f"concepts are computed again, and {len(left)} image(s) in {str(session.out)!r} that are not in this "

@@ -5,33 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
-from pathlib import Path
 
-import numpy as np
-
-from camcli.base.errors import OutputError, PictureError
+from camcli.base.errors import OutputError
 from camcli.engine.explanation import Explanation
-from camcli.images.decode import decode_reduced, never_reduce
-from camcli.images.naming import fit_path, read_stamp
+from camcli.images.naming import fit_path
 from camcli.images.placement import Placement
-from camcli.images.source import Picture, PictureSource
+from camcli.images.source import Picture
+from camcli.outputs.box import find_box
 from camcli.runs.explain import writer as writers
 from camcli.runs.explain.writer import Writer
 from camcli.runs.record.earlier import has_file, has_wanted_files
 from camcli.runs.record.failures import format_error
 from camcli.runs.record.folder import Folder
-from camcli.runs.record.ledger import STAMP_SEPARATOR
+from camcli.runs.record.kept import check_inside, decode_again, load_array
 from camcli.runs.record.outcome import Outcome
-from camcli.runs.record.session import Session
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.threads import map_ahead
-
-
-def can_redraw(folder: Folder, lines: Sequence[Outcome]) -> bool:
-    """Return whether all maps of a picture are kept, so that they can be drawn without the network."""
-    return all(
-        "array" in one.files and has_file(folder.path, one.files["array"], one.sizes.get("array")) for one in lines
-    )
 
 
 def redraw(writer: Writer, item: Item) -> list[Outcome]:
@@ -106,14 +95,17 @@ def _draw(
             drawn.append(outcome)
             continue
         try:
-            picture = picture or _decode(session, outcome)
+            picture = picture or decode_again(session.worker, outcome)
             explanation = _read_explanation(session.folder, outcome)
+            placed = picture.view.placed(explanation.placement)
+            heat_box = find_box(placed, explanation, writer.style) if "box" in names else outcome.heat_box
             stem = writer.name_stem(outcome.name, explanation)
             files = {name: fit_path(stem, writer.formats.suffixes[name]) for name in names}
-            _check_inside(session.folder, files)
+            check_inside(session.folder, files.values())
             sizes = writers.write_files(session.folder, writer.style, picture, explanation, files)
             sizes = {} if writer.formats.draws_later else sizes
-            drawn.append(_add_files(outcome, files, sizes, looks, [*writer.formats.suffixes]))
+            made = replace(outcome, heat_box=heat_box)
+            drawn.append(_add_files(made, files, sizes, looks, [*writer.formats.suffixes]))
         except OutputError:
             raise
         except Exception as error:  # any error is this map's alone, and the others go on
@@ -145,35 +137,12 @@ def _add_files(
     )
 
 
-def _check_inside(folder: Folder, files: dict[str, str]) -> None:
-    """Check that files named by a ledger, which may have been edited, lie in the folder.
-
-    Raises:
-        PictureError: one lies outside the output folder.
-    """
-    for file in files.values():
-        if folder.resolve_inside(file) is None:
-            raise PictureError(f"{folder.path / 'outcomes.jsonl'} names {file!r}, which lies outside the folder")
-
-
-def _decode(session: Session[Outcome], outcome: Outcome) -> Picture:
-    source = PictureSource(Path(outcome.source), outcome.name, page=outcome.page)
-    if read_stamp(source.path) != outcome.stamp.partition(STAMP_SEPARATOR)[0]:
-        raise PictureError("the image was changed since")
-    job = session.job
-    opened = decode_reduced(source.path, never_reduce, job.background, job.range, source.page)
-    view = session.worker.network.preprocess.view(*opened.size)
-    return Picture(source, np.asarray(opened.image), view, opened.info)
-
-
 def _read_explanation(folder: Folder, outcome: Outcome) -> Explanation:
     """Read back the explanation that an outcome was made from."""
-    array = outcome.files["array"]
-    _check_inside(folder, {"array": array})
     shared = {field.name for field in fields(Explanation)} & {field.name for field in fields(Outcome)}
     values = {name: value for name in shared if (value := getattr(outcome, name)) is not None}
     return Explanation(
-        map=np.load(folder.path / array, allow_pickle=False),
+        map=load_array(folder, outcome),
         **{
             "method": "",
             "layer": "",

@@ -8,15 +8,17 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import BinaryIO
 
+from camcli.base.errors import RequestError
 from camcli.base.words import shorten
 from camcli.images.manifest import Manifest
 from camcli.runs.explain.concepts import announce_concepts, load_or_fit_concepts
-from camcli.runs.explain.redraw import can_redraw, draw_all, redraw
+from camcli.runs.explain.redraw import draw_all, redraw
 from camcli.runs.explain.writer import Formats, Writer
 from camcli.runs.job.folder_name import name_folder
 from camcli.runs.job.job import Job
 from camcli.runs.record import ledger, provenance
 from camcli.runs.record.inputs import Inputs
+from camcli.runs.record.kept import REDRAWN
 from camcli.runs.record.ledger import STAMP_SEPARATOR
 from camcli.runs.record.other_jobs import check_recorded_options
 from camcli.runs.record.outcome import Outcome
@@ -25,8 +27,6 @@ from camcli.runs.record.preflight import check_output_folder
 from camcli.runs.record.session import Session
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.worker import Worker
-
-REDRAWN = "images whose maps are in the output folder are drawn from these, and not computed again"
 
 
 class Run:
@@ -67,13 +67,16 @@ class Run:
         if self.worker.explainer.fits_concepts:
             self.notes.append(announce_concepts(self.total))
         explainer = self.worker.explainer
+        if "box" in job.save and any(method.finds_concepts for method in explainer.bound_methods):
+            raise RequestError(
+                "concepts have no box: they are several maps", "--save contour draws a line around each concept"
+            )
         self.session = Session(
             self.worker,
             inputs,
             Outcome,
             wanted=formats.wanted,
             name=name_folder(job, explainer.layers, [row.name for row in explainer.methods]),
-            can_redraw=lambda lines: can_redraw(self.session.folder, lines),
             on_open=self._start,
         )
         self._writer = Writer(self.session, formats)

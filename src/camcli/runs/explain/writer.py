@@ -12,7 +12,9 @@ from camcli.base.log import log_failure
 from camcli.engine.explanation import Explanation
 from camcli.images.naming import fit_path
 from camcli.images.source import Picture
+from camcli.images.view import is_fine
 from camcli.outputs import OUTPUTS
+from camcli.outputs.box import find_box
 from camcli.outputs.style import Style, peak_value, rectify
 from camcli.runs.job.fingerprint import hash_looks
 from camcli.runs.job.job import Job
@@ -94,13 +96,22 @@ class Writer:
     @property
     def style(self) -> Style:
         """Style in which maps are drawn."""
-        job = self.session.job
-        untrained = self.session.worker.network.untrained
-        return Style(job.colormap, job.alpha, job.normalize, self.scale, job.outside, job.model, untrained)
+        return make_style(self.session.worker, self.scale)
 
     def name_stem(self, name: str, explanation: Explanation) -> str:
-        """Return the path of a map's files in the output folder, without their suffixes."""
-        return name_stem(self.session.worker, name, explanation, self._has_several_maps)
+        """Return the output name of an image, with the tags that tell its maps apart in this job."""
+        worker = self.session.worker
+        # A channel shown for its own sake is named by its number; with a weight it is one of a class's.
+        of_class = explanation.index is not None and (explanation.channel is None or explanation.weight is not None)
+        tags = [
+            "untrained" if worker.network.untrained else "",
+            explanation.method if len(worker.explainer.methods) > 1 else "",
+            explanation.layer if len(worker.explainer.layers) > 1 and worker.explainer.fuse == "none" else "",
+            f"box{explanation.number}" if explanation.number else "",
+            f"{explanation.index}-{_slugify(explanation.label)}" if of_class and self._has_several_maps else "",
+            f"channel{explanation.channel}" if explanation.channel is not None else "",
+        ]
+        return ".".join(filter(None, [name, *tags]))
 
     def write(self, item: Item) -> list[Outcome]:
         """Write one image's files and return its lines, none if it was done before."""
@@ -142,6 +153,9 @@ class Writer:
         assert item.picture is not None  # without an image there is no explanation
         session, formats = self.session, self.formats
         stem = self.name_stem(item.source.name, explanation)
+        view = item.picture.view.placed(explanation.placement)
+        # Before any file is written: a map without a box fails.
+        heat_box = find_box(view, explanation, self.style) if "box" in formats.suffixes else None
         files = {name: fit_path(stem, suffix) for name, suffix in formats.suffixes.items()}
         now = {name: files[name] for name in formats.at_once}
         sizes = write_files(session.folder, self.style, item.picture, explanation, now)
@@ -153,8 +167,8 @@ class Writer:
                 if name not in files and fit_path(stem, SUFFIXES.get(name, "")) == file:
                     files[name], looks[name] = file, one.looks.get(name, "")
                     sizes |= {name: one.sizes[name]} if name in one.sizes else {}
+                    heat_box = one.heat_box if name == "box" else heat_box
         shown = rectify(explanation.drawn)
-        view = item.picture.view.placed(explanation.placement)
         x, y = view.peak(shown)
         notes = explanation.notes
         if shown.max() > shown[view.visible_cells(shown.shape)].max():
@@ -179,11 +193,28 @@ class Writer:
             weight=explanation.weight,
             low=float(explanation.map.min()),
             high=float(explanation.map.max()),
-            strongest=peak_value(explanation.drawn),
+            strongest=peak_value(explanation.drawn, not explanation.concepts and is_fine(explanation.map, view)),
+            heat_box=heat_box,
             peak=(round(x, 2), round(y, 2)),
             placement=explanation.placement.numbers if explanation.placement else None,
             notes=notes,
         )
+
+
+def make_style(worker: Worker, scale: float | None = None) -> Style:
+    """Return the style that a job asks for, at the scale of the run, if images are drawn at it."""
+    job, network = worker.job, worker.network
+    return Style(
+        job.colormap,
+        float(job.alpha),
+        job.normalize,
+        scale,
+        job.outside,
+        job.model,
+        network.labels.noun,
+        job.panel_size,
+        network.untrained,
+    )
 
 
 def write_files(
@@ -204,22 +235,6 @@ def draw_files(
     picture = replace(picture, view=picture.view.placed(explanation.placement))
     for name in formats:
         yield name, OUTPUTS.load(name)(picture, explanation, style)
-
-
-def name_stem(worker: Worker, name: str, explanation: Explanation, several: bool) -> str:
-    """Return the output name of an image, with the tags that tell its maps apart in this job."""
-    # A channel shown for its own sake is named by its number; with a weight it is one of a class's.
-    of_class = explanation.index is not None
-    by_class = several and of_class and (explanation.channel is None or explanation.weight is not None)
-    tags = [
-        "untrained" if worker.network.untrained else "",
-        explanation.method if len(worker.explainer.methods) > 1 else "",
-        explanation.layer if len(worker.explainer.layers) > 1 and worker.explainer.fuse == "none" else "",
-        f"box{explanation.number}" if explanation.number else "",
-        f"{explanation.index}-{_slugify(explanation.label)}" if by_class else "",
-        f"channel{explanation.channel}" if explanation.channel is not None else "",
-    ]
-    return ".".join(filter(None, [name, *tags]))
 
 
 def _may_have_several_maps(worker: Worker) -> bool:

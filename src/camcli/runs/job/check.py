@@ -10,6 +10,7 @@ from camcli.base.errors import RequestError
 from camcli.engine import FLIPS, LAYOUT, LAYOUTS, factors
 from camcli.images import BY_FOLDER, GROUP_PATTERN, parse_page_ranges, parse_value_range
 from camcli.models import TEXT_TOWER_USAGE, WRAPPER_USAGE, check_templates, parse_size
+from camcli.outputs import MAX_PANEL_SIZE, MIN_PANEL_SIZE
 from camcli.runs.job.shard import parse_shard
 from camcli.targets import AUTO
 
@@ -47,6 +48,7 @@ def check_options(job: Job) -> None:
         raise RequestError(f"alpha cannot be {job.alpha}", "it is an opacity, from 0 to 1")
     if not 0 <= job.min_score <= 1:
         raise RequestError(f"min_score cannot be {job.min_score}", "it is a box's score, from 0 to 1")
+    check_panel_size(job.panel_size)
     if not job.target and not job.targets:
         raise RequestError("no target is given", "name the class to explain: predicted, top:5, or a class")
     if not job.save:
@@ -57,6 +59,18 @@ def check_options(job: Job) -> None:
         raise RequestError(
             f"both a target ({', '.join(job.target)}) and a file of targets ({job.targets}) were given",
             "leave one out",
+        )
+
+
+def check_panel_size(size: int) -> None:
+    """Check the longer side of a panel's images.
+
+    Raises:
+        RequestError: panels are not drawn at it.
+    """
+    if size and not MIN_PANEL_SIZE <= size <= MAX_PANEL_SIZE:
+        raise RequestError(
+            f"panel_size cannot be {size}", f"give {MIN_PANEL_SIZE} to {MAX_PANEL_SIZE} pixels, or 0 for the default"
         )
 
 

@@ -30,9 +30,9 @@ NOT_IN_FINGERPRINT = frozenset(
     }
 )
 # Options for how maps are drawn, whose digest each drawn file has in its line: they make no other job.
-DRAWING_OPTIONS = ("colormap", "alpha", "outside", "normalize")
+DRAWING_OPTIONS = ("colormap", "alpha", "outside", "normalize", "panel_size")
 # Number of the way maps are drawn: raised when the same options give other pixels.
-DRAWING_VERSION = 2
+DRAWING_VERSION = 3
 # Options that name files, whose content counts.
 FILE_OPTIONS = ("weights", "labels", "texts", "targets", "region", "extras")
 

@@ -8,7 +8,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -79,14 +79,17 @@ def hash_looks(job: Job) -> dict[str, str]:
 
     They are empty for arrays.
     """
-    drawing = hash_drawing(job, Job())
-    looks = {name: "" if name == "array" else drawing for name in job.save}
+    default = Job()
+    looks = {"array": ""}
+    for name in job.save:
+        own = job if name.startswith("panel") else replace(job, panel_size=default.panel_size)
+        looks.setdefault(name, hash_drawing(own, default))
     for row in find_formats(job.save):
         home = _find_module_file(row.module) if row.module else None
         if home:
-            parts = {"drawing": drawing, **imported_files.hash_imported_files(home)}
+            parts = {"drawing": looks[row.name], **imported_files.hash_imported_files(home)}
             looks[row.name] = compute_fingerprint(parts)
-    return looks
+    return {name: looks[name] for name in job.save}
 
 
 def compute_fingerprint(parts: Mapping[str, str]) -> str:

@@ -302,6 +302,13 @@ class Job:
         help="Colour scale: image = 0..max of each map, range = min..max, run = 0..max over all images, none = 0..1",
         metavar="MODE",
     )
+    panel_size: int = option(
+        0,
+        OUTPUT,
+        help="Longer side of each image in a panel, in pixels; 0 = as 448 high, or 896 wide, allows",
+        metavar="N",
+        min=0,
+    )
     decode: Decode = option(
         "full",
         COMPUTE,

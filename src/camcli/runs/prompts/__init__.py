@@ -107,6 +107,7 @@ class PromptComparison:
         deviation: mean and greatest value of the standard deviation over the prompts, pixel by pixel, of the drawn
             maps; empty if only one prompt has a map.
         disagreement: x and y of the greatest deviation, in pixels of the upright image, if that is above zero.
+        placement: of the maps' cells, as in :class:`camcli.runs.record.outcome.Outcome`.
         seconds: time for decoding, its share of its batch, comparing and writing.
         untrained: the weights are random and the maps mean nothing.
         notes: notes for the reader of all the maps.
@@ -132,6 +133,7 @@ class PromptComparison:
     apart: dict[str, float | None] = field(default_factory=dict)
     deviation: dict[str, float] = field(default_factory=dict)
     disagreement: tuple[float, float] | None = None
+    placement: tuple[float, float, float, float] | None = None
     seconds: float | None = None
     untrained: bool = False
     notes: tuple[str, ...] = ()

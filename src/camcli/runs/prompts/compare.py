@@ -11,7 +11,7 @@ from jaxtyping import Float32
 from camcli.base.errors import PictureError
 from camcli.engine.explanation import Explanation
 from camcli.engine.maps.result import Result
-from camcli.images.view import View
+from camcli.images.view import View, is_fine
 from camcli.metrics import similarity
 from camcli.outputs import style
 from camcli.runs.prompts import PromptComparison, PromptResult
@@ -57,6 +57,7 @@ def compare_maps(
         apart=average_pairs(similarity, prompt_set.pairs_across_texts) if prompt_set.has_several_texts else {},
         deviation={"mean": round_value(deviation.mean()), "greatest": greatest} if len(explained) > 1 else {},
         disagreement=(round(x, 2), round(y, 2)) if greatest > 0 else None,
+        placement=one.placement.numbers if one.placement else None,
         notes=item.notes,
         error=_describe_missing(prompt_set.prompts, item.results),
     )
@@ -101,7 +102,7 @@ def _make_result(
         text=text,
         score=result.score,
         probability=result.probability,
-        strongest=style.peak_value(result.map),
+        strongest=style.peak_value(result.map, is_fine(result.map, view)),
         peak=(round(x, 2), round(y, 2)),
         agreement=average_pairs(similarity, select_prompt_pairs(prompt_set.pairs, number)),
         notes=result.notes,

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import io
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from itertools import compress
+from operator import not_
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
-
-import numpy as np
 
 from camcli.base.errors import PictureError
 from camcli.base.words import shorten
-from camcli.engine.explanation import Explanation
 from camcli.images import describe_page
-from camcli.images.naming import fit_path, read_stamp
 from camcli.images.source import PictureSource
 from camcli.metrics import similarity
 from camcli.models.adapters import templates
-from camcli.outputs.style import Style
 from camcli.runs.job.fingerprint import hash_looks
 from camcli.runs.job.folder_name import name_folder
 from camcli.runs.prompts import PromptComparison, PromptJob
 from camcli.runs.prompts.ask import PromptSet, check_one_map, check_rivals
-from camcli.runs.prompts.compare import compare_maps, find_explained
-from camcli.runs.prompts.sheet import PromptHeatmaps, SheetPicture, draw_picture_sheet, draw_summary_sheet
+from camcli.runs.prompts.compare import find_explained
+from camcli.runs.prompts.sheet import PromptHeatmaps, SheetPicture, draw_summary_sheet
 from camcli.runs.prompts.summary import Summary, find_least_alike, none_to_nan, summarize
+from camcli.runs.prompts.writer import STEM, Writer
 from camcli.runs.record import provenance
-from camcli.runs.record.failures import RESUME_HINT, format_error, make_write_error, raise_if_fatal
+from camcli.runs.record.failures import RESUME_HINT, make_write_error, raise_if_fatal
 from camcli.runs.record.inputs import Inputs
+from camcli.runs.record.kept import REDRAWN, can_redraw, find_source
 from camcli.runs.record.other_jobs import check_recorded_options
 from camcli.runs.record.plan import Plan, make_plan
 from camcli.runs.record.preflight import check_output_folder
@@ -39,9 +35,7 @@ from camcli.runs.worker.item import Item
 from camcli.runs.worker.pipeline import stream_results
 from camcli.runs.worker.worker import Worker
 
-STEM = "prompts"
 FACTS_FILE, LINES_FILE = f"{STEM}.json", f"{STEM}.jsonl"
-SUFFIXES = {"sheet": f".{STEM}.png", "array": f".{STEM}.npz"}
 # Descriptions of the numbers, for readers of the files.
 MEANINGS = {
     **similarity.MEASURE_MEANINGS,
@@ -63,7 +57,6 @@ class PromptRun:
 
     Args:
         prompt_job: the job.
-        stdin: stream for the input ``-``; default: the process's own.
 
     Attributes:
         session: the run's session in the output folder.
@@ -80,9 +73,9 @@ class PromptRun:
         NothingFoundError: there is no image.
     """
 
-    def __init__(self, prompt_job: PromptJob, stdin: BinaryIO | None = None) -> None:
+    def __init__(self, prompt_job: PromptJob) -> None:
         self.prompt_job = prompt_job
-        inputs = Inputs(prompt_job.job, stdin)
+        inputs = Inputs(prompt_job.job)
         self.total, self.unread = inputs.total, inputs.unread
         check_output_folder(prompt_job.job)
         self.prompt_set = PromptSet.from_job(prompt_job)
@@ -92,7 +85,6 @@ class PromptRun:
         self.worker = Worker(self.job, inputs.source_factory, self.total)
         check_one_map(self.worker.explainer)
         check_rivals(self.worker.explainer, self.prompts)
-        self._looks = hash_looks(self.job)
         self.session = Session(
             self.worker,
             inputs,
@@ -100,7 +92,7 @@ class PromptRun:
             file=LINES_FILE,
             facts_file=FACTS_FILE,
             make_fingerprint=self.prompt_set.compute_fingerprint,
-            wanted=self._looks,
+            wanted=hash_looks(self.job),
             name=name_folder(
                 prompt_job.job,
                 self.worker.explainer.layers,
@@ -110,6 +102,7 @@ class PromptRun:
             ),
             on_open=self._start,
         )
+        self._writer = Writer(self.session, self.prompt_set)
         self.notes = self.worker.notes
         self.notes += inputs.note_unread()
         self.files: list[str] = []
@@ -125,7 +118,7 @@ class PromptRun:
 
     def __iter__(self) -> Iterator[list[PromptComparison]]:
         session = self.session
-        yield from session.process_pictures(self._process_item)
+        yield from session.process_pictures(self._writer.write)
         session.drop_others()
         self.notes += session.inputs.note_unread_late()
         session.facts |= {"pictures": session.processed, "failed": session.failed, "unread": self.unread.as_dict()}
@@ -175,75 +168,6 @@ class PromptRun:
         }
         self.session.record()
 
-    # ---- image by image
-
-    def _process_item(self, item: Item) -> list[PromptComparison]:
-        """Compare and write an image; called in a writer thread."""
-        if item.skipped:
-            return []
-        began = time.perf_counter()
-        try:
-            if item.error:
-                raise item.error
-            record = self._compare_and_write(item)
-        except Exception as error:  # any error is this image's alone, and the others go on
-            raise_if_fatal(error, str(self.session.out))
-            notes = self.session.note_earlier(item)
-            record = PromptComparison(**self.session.make_line_fields(item), error=format_error(error), notes=notes)
-        item.release_pixels()
-        return [replace(record, seconds=round(item.seconds + time.perf_counter() - began, 4))]
-
-    def _compare_and_write(self, item: Item) -> PromptComparison:
-        """Compare an image's maps, and write its files."""
-        explained = find_explained(item.results)
-        assert item.picture is not None  # without an image there is no explanation
-        heatmaps = PromptHeatmaps.from_explanations(explained, item.picture.view)
-        record = compare_maps(self.prompt_set, item, explained, heatmaps, self.session.make_line_fields(item))
-        files, sizes = self._write_files(SheetPicture.from_picture(record, item.picture, heatmaps), explained)
-        looks = {kind: self._looks[kind] for kind in files if self._looks[kind]}
-        for one in item.earlier:  # files of kinds that are not asked for now stay
-            kept = one.files.keys() - files.keys()
-            files |= {kind: one.files[kind] for kind in kept}
-            sizes |= {kind: size for kind, size in one.sizes.items() if kind in kept}
-            looks |= {kind: digits for kind, digits in one.looks.items() if kind in kept}
-        return replace(record, files=files, sizes=sizes, looks=looks)
-
-    def _write_files(
-        self, picture: SheetPicture, explained: dict[int, Explanation]
-    ) -> tuple[dict[str, str], dict[str, int]]:
-        """Write an image's files; return their paths, and the size of each in bytes."""
-        stem = f"{picture.record.name}.untrained" if picture.record.untrained else picture.record.name
-        files = {kind: fit_path(stem, SUFFIXES[kind]) for kind in dict.fromkeys(self.job.save)}
-        sizes: dict[str, int] = {}
-        for kind, file in files.items():
-            content = self._draw_sheet(picture) if kind == "sheet" else self._encode_arrays(picture.heatmaps, explained)
-            self.session.folder.write(file, content)
-            sizes[kind] = len(content)
-        return files, sizes
-
-    def _draw_sheet(self, picture: SheetPicture) -> bytes:
-        record = picture.record
-        heading = [self.worker.network.name, f"{record.method} at {record.layer or 'the input'}"]
-        return draw_picture_sheet(
-            picture, heading, self.prompt_set.texts if self.prompt_set.has_several_texts else (), self._style
-        )
-
-    def _encode_arrays(self, heatmaps: PromptHeatmaps, explained: dict[int, Explanation]) -> bytes:
-        """Encode the maps as the method gave them, with mean and deviation, as NumPy's ``.npz``."""
-        file = io.BytesIO()
-        np.savez_compressed(
-            file,
-            prompts=np.array([self.prompts[number] for number in explained]),
-            maps=np.stack([one.map for one in explained.values()]),
-            mean=heatmaps.mean,
-            deviation=heatmaps.deviation,
-        )
-        return file.getvalue()
-
-    @property
-    def _style(self) -> Style:
-        return Style(self.job.colormap, self.job.alpha, "image", untrained=self.worker.network.untrained)
-
     # ---- all images
 
     def _iter_records(self) -> Iterator[PromptComparison]:
@@ -263,27 +187,28 @@ class PromptRun:
                 seen,
                 find_least_alike(none_to_nan(record.similarity[self.prompt_job.measure]), self.prompt_set.pairs),
             )
-            for record, seen in self._explain_again(whole.unstable)
+            for record, seen in self._read_or_explain(whole.unstable)
         ]
-        return draw_summary_sheet(whole, unstable, heading, self.prompt_job.measure, self.notes, self._style)
+        # The sheet is the same whether maps were kept or made.
+        notes = [note for note in self.notes if note != REDRAWN]
+        return draw_summary_sheet(whole, unstable, heading, self.prompt_job.measure, notes, self._writer.style)
 
-    def _explain_again(
+    def _read_or_explain(
         self, records: Sequence[PromptComparison]
     ) -> Iterator[tuple[PromptComparison, SheetPicture | None]]:
-        """Explain compared images again; yield each line with its image, or None where that fails."""
+        """Yield each line with its image and maps, kept or made again; with None where that fails."""
         gone: list[str] = []
-        for record, item in zip(records, stream_results(self.worker, map(_make_item, records)), strict=True):
-            explained = {number: one for number, one in enumerate(item.results) if isinstance(one, Explanation)}
-            if item.picture is None or not explained:
+        kept = [can_redraw(self.session.folder, [record]) for record in records]
+        again = map(_make_item, compress(records, map(not_, kept)))
+        items = stream_results(self.worker, again)
+        for record, is_kept in zip(records, kept, strict=True):
+            try:
+                seen = self._writer.read_kept(record) if is_kept else _read_explained(record, next(items))
+            except Exception as error:  # any error is this image's alone
+                raise_if_fatal(error, str(self.session.out))
                 gone.append(describe_page(record.source, record.page))
-                yield record, None
-            else:
-                yield (
-                    record,
-                    SheetPicture.from_picture(
-                        record, item.picture, PromptHeatmaps.from_explanations(explained, item.picture.view)
-                    ),
-                )
+                seen = None
+            yield record, seen
         if gone:
             self.notes.append(
                 f"{len(gone)} image(s) could not be read again for the summary: {shorten(gone, len(gone))}"
@@ -292,9 +217,22 @@ class PromptRun:
 
 def _make_item(record: PromptComparison) -> Item:
     """Make the item of a compared image, to explain it again."""
-    source = PictureSource(Path(record.source), record.name, page=record.page)
-    changed = read_stamp(source.path) != record.stamp
-    return Item(source, error=PictureError("the image was changed since") if changed else None)
+    try:
+        return Item(find_source(record))
+    except PictureError as error:
+        return Item(PictureSource(Path(record.source), record.name, page=record.page), error=error)
+
+
+def _read_explained(record: PromptComparison, item: Item) -> SheetPicture:
+    """Return a compared image that was explained again, with its maps.
+
+    Raises:
+        PictureError: that failed.
+    """
+    if item.error or item.picture is None:
+        raise item.error or PictureError("it could not be explained again")
+    heatmaps = PromptHeatmaps.from_explanations(find_explained(item.results), item.picture.view)
+    return SheetPicture.from_picture(record, item.picture, heatmaps)
 
 
 def plan_run(run: PromptRun) -> Plan:

@@ -12,7 +12,7 @@ from jaxtyping import Float32
 from camcli.engine.explanation import Explanation
 from camcli.images import describe_page
 from camcli.images.source import Picture
-from camcli.images.view import View
+from camcli.images.view import View, is_fine
 from camcli.metrics import similarity
 from camcli.metrics.similarity import MEASURE_NAMES
 from camcli.outputs import encode, style
@@ -56,20 +56,25 @@ class PromptHeatmaps:
 
     @classmethod
     def from_explanations(cls, explained: dict[int, Explanation], view: View) -> PromptHeatmaps:
+        """Make the maps of an image from its explanations, by the prompt's number; all are of one layer."""
+        maps = {number: one.map for number, one in explained.items()}
+        return cls.from_maps(maps, view.placed(next(iter(explained.values())).placement))
+
+    @classmethod
+    def from_maps(cls, maps: dict[int, Float32[np.ndarray, "*c h w"]], view: View) -> PromptHeatmaps:
         """Make the maps of an image.
 
         Args:
-            explained: its explanations, by the prompt's number.
-            view: view of the image.
+            maps: its maps as the method gave them, by the prompt's number.
+            view: view of the image, with the places of the maps' cells.
         """
-        own_scale = Style("", 1.0, "image")
-        whole = view.view_of_input()
-        maps = {
-            number: whole.placed(one.placement).onto_picture(style.to_unit_range(one.map, own_scale, smooth=True))
-            for number, one in explained.items()
+        own_scale, whole = Style("", 1.0, "image"), view.view_of_input()
+        drawn = {
+            number: whole.onto_picture(style.to_unit_range(one, own_scale, is_fine(one, view), smooth=True))
+            for number, one in maps.items()
         }
-        stacked = np.stack([*maps.values()])
-        return cls(maps, stacked.mean(0), stacked.std(0))
+        stacked = np.stack([*drawn.values()])
+        return cls(drawn, stacked.mean(0), stacked.std(0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,10 +48,6 @@ class Inputs:
         """Iterate over all images, in order."""
         return find_sources(self._job, self._stdin)
 
-    def iter_names(self) -> Iterator[str]:
-        """Iterate over the output names of all images."""
-        return (source.name for source in self.iter_sources())
-
     def iter_paths(self) -> Iterator[Path]:
         """Iterate over the paths of all images."""
         return (source.path for source in self.iter_sources())

@@ -18,6 +18,14 @@ class Line(Protocol):
     """Protocol of a ledger's lines, which are dataclasses of plain values."""
 
     @property
+    def source(self) -> str:
+        """The image's path, as it was given."""
+
+    @property
+    def page(self) -> int:
+        """Page of its file; 0 where pages are not counted."""
+
+    @property
     def name(self) -> str:
         """Output name of the image."""
 

@@ -38,6 +38,8 @@ class Outcome:
         low, high: the raw map's least and greatest value.
         strongest: the value that is drawn at full strength when a map is normalised by itself.
         peak: x and y of its greatest value, in pixels of the upright image.
+        heat_box: x, y, width and height of the box around its strongest region, in pixels of the upright image;
+            None unless the output ``box`` is asked for.
         placement: x and y of the first cell's centre, and from each cell to the next across and down, in pixels of the
             model's input; None where the cells divide it evenly.
         seconds: time for decoding, its share of its batch, and writing.
@@ -73,6 +75,7 @@ class Outcome:
     high: float | None = None
     strongest: float | None = None
     peak: tuple[float, float] | None = None
+    heat_box: tuple[int, int, int, int] | None = None
     placement: tuple[float, float, float, float] | None = None
     seconds: float | None = None
     untrained: bool = False

@@ -33,8 +33,7 @@ def choose_folder(name: str, compare: Callable[[Path], PreviousRun]) -> tuple[Pa
         if previous.is_own:
             return folder, []
     notes = [
-        f"{folder} has results of the same job by other versions: {previous.describe_difference()}; with "
-        "--accept-versions they count as done"
+        f"{folder} has results of the same job by other versions: {previous.describe_difference()}"
         for folder, previous in there.items()
         if previous.differs_by_versions
     ]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,7 +13,6 @@ from typing import Any, Generic
 
 from camcli.base import timing
 from camcli.base.errors import NothingFoundError
-from camcli.base.paths import absolute
 from camcli.images.naming import mark_name, read_stamp
 from camcli.images.own_outputs import SHARDS
 from camcli.images.source import PictureSource
@@ -24,8 +21,10 @@ from camcli.runs.record import ledger, provenance
 from camcli.runs.record.failures import NONE_DROPPED, RESULT_OUTDATED, RESULT_STAYS
 from camcli.runs.record.folder import Folder
 from camcli.runs.record.inputs import Inputs
+from camcli.runs.record.kept import can_redraw
 from camcli.runs.record.ledger import Ledger
 from camcli.runs.record.lines import R, hash_text
+from camcli.runs.record.namesakes import Namesakes, describe_root
 from camcli.runs.record.other_jobs import PreviousRun, check_other_jobs, check_same_job, note_accepted
 from camcli.runs.record.own_folder import choose_folder, link_latest
 from camcli.runs.record.preflight import read_shard
@@ -33,6 +32,8 @@ from camcli.runs.worker.item import Item
 from camcli.runs.worker.pipeline import stream_with_pauses
 from camcli.runs.worker.threads import map_ahead
 from camcli.runs.worker.worker import Worker
+
+ACCEPT_HINT = "with --accept-versions they count as done"
 
 
 class Session(Generic[R]):
@@ -47,7 +48,6 @@ class Session(Generic[R]):
         make_fingerprint: makes the job's fingerprint from the worker's ``fingerprint_parts``.
         wanted: digits for the looks of each file that an image must have to count as done, by kind.
         name: name of the job's own folder, where it has no other.
-        can_redraw: returns whether wanted files can be drawn from an image's earlier result, given its lines.
         on_open: called once the folder is locked; records that the run began.
 
     Attributes:
@@ -70,7 +70,6 @@ class Session(Generic[R]):
         make_fingerprint: Callable[[Mapping[str, str]], str] = compute_fingerprint,
         wanted: Mapping[str, str],
         name: str,
-        can_redraw: Callable[[Sequence[R]], bool] = lambda lines: False,
         on_open: Callable[[], None],
     ) -> None:
         self.worker, self.inputs = worker, inputs
@@ -80,11 +79,10 @@ class Session(Generic[R]):
         self._line_type = line_type
         self._file, self._facts_file = file, facts_file
         self._make_fingerprint, self._on_open = make_fingerprint, on_open
-        self._wanted, self._can_redraw = wanted, can_redraw
+        self._wanted = wanted
         self.shard = read_shard(self.job)
         self.out, notes = (Path(self.job.out), []) if self.job.out else choose_folder(name, self._compare)
-        worker.notes += notes
-        self._namesakes: dict[str, int] = {}  # roots of earlier results with the names of other images, and how many
+        worker.notes += (f"{note}; {ACCEPT_HINT}" for note in notes)
         self.facts: dict[str, Any] = {}
         self.processed = self.failed = self.skipped = 0
         self._stack = ExitStack()
@@ -103,8 +101,9 @@ class Session(Generic[R]):
             )
             self.ledger = held.enter_context(opened)
             self.folder = opened.folder
+            self._namesakes = Namesakes(opened)
             if self.shard is None:
-                check_other_jobs(opened, self.previous, None if self.inputs.total is None else self.inputs.iter_names)
+                check_other_jobs(opened, self.previous, None if self.inputs.total is None else self.iter_names)
             else:
                 check_same_job(self.previous, opened.other_jobs)
             accepted, notes = note_accepted(self.previous, opened.jobs_found)
@@ -153,10 +152,15 @@ class Session(Generic[R]):
         stamps = ledger.read_stamps(self.out, jobs, self._line_type, self._wanted, self._file)
 
         def is_done(source: PictureSource) -> bool:
-            stamp = stamps.get(hash_text(source.name), "")
-            return bool(stamp) and stamp.partition(ledger.STAMP_SEPARATOR)[0] == read_stamp(source.path)
+            names = source.name, mark_name(source.name, source.path)
+            found = {stamps.get(hash_text(name), "").partition(ledger.STAMP_SEPARATOR)[0] for name in names}
+            return read_stamp(source.path) in found - {""}
 
         return is_done
+
+    def iter_names(self) -> Iterator[str]:
+        """Iterate over the output names of all images, as the folder's results make them."""
+        return (self._namesakes.choose_name(one, read_stamp(one.path)) for one in self.inputs.iter_sources())
 
     def record(self, **more: Any) -> None:
         """Write the facts of the run to its record, with further ones."""
@@ -172,7 +176,7 @@ class Session(Generic[R]):
         """
         mark = read_stamp(source.path)
         mark += stamp_suffix if mark else ""
-        item = Item(self._rename_namesake(source, mark), stamp=mark)
+        item = Item(self._namesakes.rename(source, mark), stamp=mark)
         self.mark_done(item)
         return item
 
@@ -182,7 +186,7 @@ class Session(Generic[R]):
         item.skipped = not overwrite and self.ledger.is_done(name, item.stamp)
         item.earlier = () if item.skipped else self.ledger.find_result(name, item.stamp)
         if item.earlier and not overwrite:
-            item.skipped = self._can_redraw(item.earlier)
+            item.skipped = can_redraw(self.folder, item.earlier)
 
     def make_line_fields(self, item: Item) -> dict[str, Any]:
         """Return the fields that a line of any image has."""
@@ -190,7 +194,7 @@ class Session(Generic[R]):
             "source": str(item.source.path),
             "name": item.source.name,
             "page": item.source.page,
-            "root": self._describe_root(item.source),
+            "root": describe_root(item.source, self.out),
             "stamp": item.stamp,
             "job": self.fingerprint,
             "run": self.id,
@@ -238,11 +242,7 @@ class Session(Generic[R]):
             yield lines
         if not self.processed and not self.shard:
             raise NothingFoundError("standard input named no image")
-        for root, many in self._namesakes.items():
-            self.worker.notes.append(
-                f"{many} image(s) have the names of others, of {root}, that have results here, so a mark is added to "
-                "theirs; --root FOLDER names images by their path from another folder"
-            )
+        self.worker.notes += self._namesakes.notes()
         if standing:
             self.worker.notes.append(f"{standing} image(s) that failed keep the results of an earlier run")
 
@@ -274,22 +274,6 @@ class Session(Generic[R]):
         """Return the last run in a folder, compared with this one."""
         record = provenance.read(folder, self._facts_file)
         return PreviousRun(self.job, self.worker.fingerprint_parts, record, self._make_fingerprint)
-
-    def _rename_namesake(self, source: PictureSource, mark: str) -> PictureSource:
-        """Return an image with a mark in its name if another one's result has that name."""
-        root = self._describe_root(source)
-        there = self.ledger.roots.find(source.name) if self.ledger.has_earlier_result(source.name) else ""
-        if not root or not there or root == there or self.ledger.is_done(source.name, mark):
-            return source
-        self._namesakes[there] = self._namesakes.get(there, 0) + 1
-        return replace(source, name=mark_name(source.name, source.path))
-
-    def _describe_root(self, source: PictureSource) -> str:
-        """Return the folder that an image's name is relative to; relative to the output folder if that lies in it."""
-        if not source.root:
-            return ""
-        out = absolute(self.out)
-        return os.path.relpath(source.root, out) if Path(out).is_relative_to(source.root) else source.root
 
     def drop_others(self) -> None:
         """Drop the results of other jobs, if that is asked for and any image could be done."""

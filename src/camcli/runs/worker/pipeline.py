@@ -38,11 +38,9 @@ NOTE_PREFIXES = {frames.FIRST_PAGE_NOTE: "is read as "}
 R = TypeVar("R")
 
 
-def stream_results(
-    worker: Worker, items: Iterable[Item], on_group: Callable[[Sequence[Item]], None] = lambda group: None
-) -> Iterator[Item]:
+def stream_results(worker: Worker, items: Iterable[Item]) -> Iterator[Item]:
     """Yield items with their results, in order, as :func:`stream_with_pauses` does, but without the pauses."""
-    with closing(stream_with_pauses(worker, items, on_group)) as given:
+    with closing(stream_with_pauses(worker, items)) as given:
         yield from filter(None, given)
 
 

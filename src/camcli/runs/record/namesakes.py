@@ -1,0 +1,62 @@
+"""Names of images where other images, of another folder, have results under the same names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from camcli.base.paths import absolute
+from camcli.images.naming import mark_name
+from camcli.images.source import PictureSource
+from camcli.runs.record.ledger import Ledger
+
+
+class Namesakes:
+    """Images of a run that have the names of others, and so get a mark in theirs.
+
+    Args:
+        ledger: the ledger of the output folder.
+    """
+
+    def __init__(self, ledger: Ledger[Any]) -> None:
+        self._ledger = ledger
+        self._counts: dict[str, int] = {}  # roots of the others, and how many names they share
+
+    def choose_name(self, source: PictureSource, stamp: str) -> str:
+        """Return an image's name: with a mark if another one's result has it, or its own has the mark already."""
+        marked = mark_name(source.name, source.path)
+        has_mark = self._ledger.has_earlier_result(marked) or self._find_other_root(source, stamp)
+        return marked if has_mark else source.name
+
+    def rename(self, source: PictureSource, stamp: str) -> PictureSource:
+        """Return an image with the name that it has here, and count it if that is another's."""
+        if other := self._find_other_root(source, stamp):
+            self._counts[other] = self._counts.get(other, 0) + 1
+        name = self.choose_name(source, stamp)
+        return source if name == source.name else replace(source, name=name)
+
+    def notes(self) -> Iterator[str]:
+        """Yield notes on the images that were renamed for another."""
+        for root, many in self._counts.items():
+            yield (
+                f"{many} image(s) have the names of others, of {root}, that have results here, so a mark is added to "
+                "theirs; --root FOLDER names images by their path from another folder"
+            )
+
+    def _find_other_root(self, source: PictureSource, stamp: str) -> str:
+        """Return the root of another image whose result has an image's name; empty if there is none."""
+        if not self._ledger.has_earlier_result(source.name):
+            return ""
+        own, there = describe_root(source, self._ledger.folder.path), self._ledger.roots.find(source.name)
+        return there if own and own != there and not self._ledger.is_done(source.name, stamp) else ""
+
+
+def describe_root(source: PictureSource, out: Path) -> str:
+    """Return the folder that an image's name is relative to; relative to the output folder if that lies in it."""
+    if not source.root:
+        return ""
+    folder = absolute(out)
+    return os.path.relpath(source.root, folder) if Path(folder).is_relative_to(source.root) else source.root
