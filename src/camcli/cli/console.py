@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
+from camcli.base import timing
 from camcli.base.errors import CamcliError
 from camcli.base.log import SAID
 from camcli.cli.progress import (
@@ -25,6 +27,7 @@ from camcli.cli.progress import (
     FailureReporter,
     LineReporter,
     PassesProgress,
+    SlowNotes,
     StatusColumn,
     ticking,
 )
@@ -64,6 +67,8 @@ class Console:
         self.verbose = verbose and not quiet
         self._rich = _make_rich_console(stderr=True)
         self._failures = 0
+        # The numbers of images that are counted, and of all, once there is progress.
+        self._counted: tuple[Counts, int | None] | None = None
 
     def restore_terminal(self) -> None:
         """Restore the terminal, for a process that is about to end at once."""
@@ -115,34 +120,50 @@ class Console:
             self._print_line("       further failures are listed in " + self.ledger, "")
 
     @contextmanager
-    def working(self, text: str) -> Iterator[None]:
-        """Show a spinner with a text while the block runs; without a terminal a line every ten seconds."""
+    def working(self, text: str, stages: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+        """Show a spinner with a text while the block runs; without a terminal a line every ten seconds.
+
+        Args:
+            text: what is being done.
+            stages: what is being done instead while one of these stages runs.
+        """
         if self.quiet:
             yield
             return
+
+        def describe() -> str:
+            running = reversed(timing.list_running())
+            return to_printable(next((stages[stage] for stage in running if stage in stages), text))
+
         if not self._rich.is_terminal:
             began = last = time.monotonic()
+            before = text
 
             def tick() -> None:
-                nonlocal last
-                if (now := time.monotonic()) - last >= SILENCE:
+                nonlocal began, last, before
+                now, current = time.monotonic(), describe()
+                if current != before:
+                    before, began = current, now
+                if now - last >= SILENCE:
                     last = now
-                    self.say(f"{text}, {now - began:.0f} s so far")
+                    self.say(f"{current}, {now - began:.0f} s so far")
 
             with ticking(tick):
                 yield
             return
-        with self._rich.status(Text(to_printable(text))):
+        with self._rich.status(Text(describe())) as status, ticking(lambda: status.update(Text(describe()))):
             yield
 
     @contextmanager
     def progress(self, total: int | None, counts: Counts) -> Iterator[Reporter]:
         """Report progress over images while the block runs: a bar on a terminal, else a line every few seconds."""
+        self._counted = counts, total
+        slow = SlowNotes(self)
         if self.quiet:
             yield FailureReporter(self, counts)
         elif not self._rich.is_terminal:
             reporter = LineReporter(self, counts, total)
-            with ticking(reporter.tick):
+            with ticking(slow.tick), ticking(reporter.tick):
                 yield reporter
         else:
             columns = (
@@ -150,18 +171,23 @@ class Console:
                 BarColumn(bar_width=None, table_column=Column(ratio=1)),
                 StatusColumn(self._rich),
             )
-            with PassesProgress(*columns, console=self._rich, transient=True, expand=True) as bar:
+            with PassesProgress(*columns, console=self._rich, transient=True, expand=True) as bar, ticking(slow.tick):
                 yield BarReporter(self, counts, total, bar)
+
+    def describe_progress(self) -> str:
+        """Return how many images are done, have failed and are left; empty if none was begun."""
+        if self._counted is None:
+            return ""
+        counts, total = self._counted
+        left = [f"{max(0, total - counts.processed)} left"] if total is not None else []
+        return ", ".join([*counts.describe(), *left])
 
     def print_summary(self, outcomes: Sequence[Outcome], counts: Counts, seconds: float, out: str) -> None:
         """Print a table of the maps, if they are few, then the run's counts, time and rate."""
         if len(outcomes) <= MAX_LISTED and not self.quiet:
             self._print_outcomes([outcome for outcome in outcomes if not outcome.error], out)
-        parts = [f"{counts.done} done"]
-        parts += [f"{counts.failed} failed"] if counts.failed else []
-        parts += [f"{counts.skipped} done before"] if counts.skipped else []
         rate = f" ({counts.done / seconds:.1f}/s)" if counts.done and seconds else ""
-        self.say(f"{', '.join(parts)} in {seconds:.1f} s{rate}: {to_printable(out)}", style="bold")
+        self.say(f"{', '.join(counts.describe())} in {seconds:.1f} s{rate}: {to_printable(out)}", style="bold")
 
     def _print_outcomes(self, outcomes: Sequence[Outcome], out: str) -> None:
         """Print a line for each map; on a narrow terminal shorten or drop the files first, then shorten the rest."""

@@ -80,7 +80,8 @@ def exit_codes(console: Console, interrupted_note: str = RESUME_NOTE) -> Iterato
         console.error(error)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt as interrupt:
-        console.say(f"interrupted; {interrupted_note}", style="bold")
+        parts = "interrupted", console.describe_progress(), interrupted_note
+        console.say("; ".join(filter(None, parts)), style="bold")
         raise typer.Exit(TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED) from None
     except BrokenPipeError:
         # The reader is gone. Python would report that again when it flushes at exit.

@@ -63,6 +63,20 @@ class Explanations(Iterator[ImageExplanation]):
             self._keep(place + 1 if place >= 0 else None)
         return self._kept[place]
 
+    def __len__(self) -> int:
+        """Return the number of explanations, which are made and kept for that.
+
+        Raises:
+            TypeError: the images are many or come one by one, or the explanations were iterated over.
+        """
+        if self._passed or not self._shows:
+            raise TypeError("their number is not known before all are made: found = list(camcli.explain(...))")
+        self._keep(None)
+        return len(self._kept)
+
+    def __bool__(self) -> bool:
+        return True
+
     def close(self) -> None:
         """Stop, and drop what is under way."""
         self._stream.close()
