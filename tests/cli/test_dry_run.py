@@ -62,7 +62,7 @@ def test_a_dry_run_leaves_most_masks_out_and_says_their_number_and_time(
 ) -> None:
     monkeypatch.setattr(plan, "LOOP_SECONDS", 0.001)
     lines = explain(tiny, "--dry-run", "-m", tiny, "--method", "rise", "-o", "samples=100000").stdout.splitlines()
-    assert re.fullmatch(r"rise: 100000 masks for each image, about .+", lines[3])
+    assert re.fullmatch(r"rise: 100000 masks for each map, about .+", lines[3])
     assert re.fullmatch(r"time: about .+ once the model is loaded \(.+, from 1 that were tried\)", lines[4])
 
 

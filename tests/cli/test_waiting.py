@@ -83,7 +83,7 @@ def test_a_loop_is_described(one: Passes, words: str, monkeypatch: pytest.Monkey
             "rise",
             {"samples": 4000, "cells": 7},
             30,
-            "rise takes about 120 s for each image, for 40 masks",
+            "rise takes about 120 s for each map, for 40 masks",
         ),
         ("rise", {"samples": 4000}, 10, ""),
         ("scorecam", {}, 30, ""),
@@ -153,4 +153,7 @@ def test_what_takes_long_is_named_once_the_weights_are_loaded(
         with timing.within("trial"), timing.within("place"):
             threading.Event().wait(0.2)
     first, *_, last = capsys.readouterr().err.splitlines()
-    assert (first, last) == ("loading resnet50, 0 s so far", "measuring where the layer's cells look, 0 s so far")
+    assert (first, last) == (
+        "loading resnet50, 0 s so far",
+        "measuring where the layer's cells look, 0 s since the start",
+    )

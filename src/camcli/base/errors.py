@@ -36,7 +36,18 @@ class PictureError(CamcliError):
 
 
 class TrialEndedError(PictureError):
-    """A trial has run long enough to say how long the whole would take."""
+    """A trial has run long enough to say how long the whole would take.
+
+    Args:
+        seconds: estimated time of what is left out.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("the rest of the masks is left out of a trial")
+        self.seconds = seconds
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.seconds,)
 
 
 class OutputError(CamcliError):

@@ -137,16 +137,15 @@ class Console:
 
         if not self._rich.is_terminal:
             began = last = time.monotonic()
-            before = text
 
             def tick() -> None:
-                nonlocal began, last, before
-                now, current = time.monotonic(), describe()
-                if current != before:
-                    before, began = current, now
-                if now - last >= SILENCE:
+                nonlocal last
+                if (now := time.monotonic()) - last >= SILENCE:
                     last = now
-                    self.say(f"{current}, {now - began:.0f} s so far")
+                    current, seconds = describe(), f"{now - began:.0f} s"
+                    self.say(
+                        f"{current}, {seconds} so far" if current == text else f"{current}, {seconds} since the start"
+                    )
 
             with ticking(tick):
                 yield

@@ -73,7 +73,7 @@ def _describe_trial(plan: "Plan", trial: "Trial") -> Iterator[str]:
         yield f"maps: {trial.maps / well:.3g} for each image, about {size} in all"
     for one in trial.loops:
         if (seconds := one.estimate_image_seconds()) is not None:
-            yield f"{one.method}: {one.total} {one.noun} for each image, about {_format_seconds(seconds)}"
+            yield f"{one.method}: {one.total} {one.noun} for each map, about {_format_seconds(seconds)}"
     rate = trial.images / trial.seconds
     pace = f"{rate:.1f} images/s" if rate >= 1 else f"{_format_seconds(1 / rate)} for an image"
     yield (

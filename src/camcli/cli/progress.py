@@ -195,7 +195,7 @@ def describe_slow(one: passes.Passes) -> str:
         return ""
     method = to_printable(one.method)
     return (
-        f"{method} takes about {seconds:.0f} s for each image, for {one.total} {one.noun}; with fewer it is "
+        f"{method} takes about {seconds:.0f} s for each map, for {one.total} {one.noun}; with fewer it is "
         f"quicker, and its map noisier: -o {one.quicker}"
     )
 

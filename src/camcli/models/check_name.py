@@ -9,6 +9,7 @@ from pathlib import Path
 
 from camcli.base import weight_files
 from camcli.base.errors import RequestError, did_you_mean, find_nearest
+from camcli.methods import METHODS
 from camcli.models import BUNDLED_MODEL, SOURCES, names_cache
 
 SEARCH_ORDER = ("timm", "torchvision", "open_clip", "bundled")  # for a name without a source
@@ -86,6 +87,8 @@ def make_unknown_error(name: str, known: Iterable[str], source: str = "") -> Req
         hints.append(_suggest_clip(clip))
     elif YOLO_NAME.fullmatch(name):
         hints.append(YOLO_HINT)
+    elif all(part in METHODS.names() for part in name.split(",")):
+        hints.append(f"that is a method: --method {name}; --model, or -m, names a network")
     else:
         # The source that is searched first comes first, and a name counts with and without its tag.
         ranks = {place: rank for rank, place in enumerate(SEARCH_ORDER)}

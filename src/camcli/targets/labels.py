@@ -165,7 +165,7 @@ class Labels:
             for synonym in self.split(name):
                 owner.setdefault(synonym, index)
         close = dict.fromkeys(owner[synonym] for synonym in find_nearest(word, owner))
-        return "did you mean\n" + self._list_entries(list(close)) + "\n" if close else ""
+        return "did you mean:\n" + self._list_entries(list(close)) + "\n" if close else ""
 
     def _describe_naming(self) -> str:
         ids = ", a WordNet id such as " + self.wordnet[0] if self.wordnet else ""

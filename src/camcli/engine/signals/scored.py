@@ -117,7 +117,7 @@ class ScoredForward:
                 yield torch.stack(some, 1).flatten(0, 1).detach().to(like.device, like.dtype)
                 passes.done += len(some)
                 if passes.suffices:
-                    raise TrialEndedError("the rest of the masks is left out of a trial")
+                    raise TrialEndedError(passes.estimate_seconds() or 0.0)
 
     def split_variants(self, values: Tensor) -> Iterator[Tensor]:
         """Split the values of a batch of variants into variants: each ``(n, ...)``."""

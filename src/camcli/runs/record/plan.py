@@ -117,7 +117,7 @@ def _choose_batch(
 
 def _try_batch(worker: Worker, batch: Sequence[PictureSource], draw: Callable[[Item], int]) -> Trial:
     failed: dict[str, str] = {}
-    maps = size = 0
+    maps, size, left_out = 0, 0, 0.0
 
     def draw_item(item: Item) -> tuple[Item, int]:
         drawn = draw(item)
@@ -129,11 +129,13 @@ def _try_batch(worker: Worker, batch: Sequence[PictureSource], draw: Callable[[I
     with passes.trying(LOOP_SECONDS):
         for item, drawn in map_ahead(draw_item, streamed, worker.workers, 2 * worker.workers):
             errors = [item.error] if item.error else [one for one in item.results if isinstance(one, Exception)]
+            # One for all targets of an image.
+            ended = {id(error): error.seconds for error in errors if isinstance(error, TrialEndedError)}
             reasons = [str(error) for error in errors if not isinstance(error, TrialEndedError)]
+            left_out += sum(ended.values())
             if reasons:
                 failed[item.source.display_name] = reasons[0]
             maps += 0 if item.error else len(item.results) - len(reasons)
             size += drawn
-    seconds = time.monotonic() - began
-    loops = passes.list_latest(began)
-    return Trial(len(batch), failed, maps, size, seconds + sum(one.estimate_seconds() or 0 for one in loops), loops)
+    seconds = time.monotonic() - began + left_out
+    return Trial(len(batch), failed, maps, size, seconds, passes.list_latest(began))
