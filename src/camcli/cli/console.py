@@ -59,6 +59,9 @@ class Console:
         quiet: print errors and failures only.
         verbose: print a line for every map.
         ledger: file that lists all failures, of which only the first are printed; without one all are.
+
+    Attributes:
+        counted: the numbers of images so far, and of all if that is known; None before there is progress.
     """
 
     def __init__(self, quiet: bool = False, verbose: bool = False, ledger: str = "outcomes.jsonl") -> None:
@@ -67,8 +70,7 @@ class Console:
         self.verbose = verbose and not quiet
         self._rich = _make_rich_console(stderr=True)
         self._failures = 0
-        # The numbers of images that are counted, and of all, once there is progress.
-        self._counted: tuple[Counts, int | None] | None = None
+        self.counted: tuple[Counts, int | None] | None = None
 
     def restore_terminal(self) -> None:
         """Restore the terminal, for a process that is about to end at once."""
@@ -156,7 +158,7 @@ class Console:
     @contextmanager
     def progress(self, total: int | None, counts: Counts) -> Iterator[Reporter]:
         """Report progress over images while the block runs: a bar on a terminal, else a line every few seconds."""
-        self._counted = counts, total
+        self.counted = counts, total
         slow = SlowNotes(self)
         if self.quiet:
             yield FailureReporter(self, counts)
@@ -172,14 +174,6 @@ class Console:
             )
             with PassesProgress(*columns, console=self._rich, transient=True, expand=True) as bar, ticking(slow.tick):
                 yield BarReporter(self, counts, total, bar)
-
-    def describe_progress(self) -> str:
-        """Return how many images are done, have failed and are left; empty if none was begun."""
-        if self._counted is None:
-            return ""
-        counts, total = self._counted
-        left = [f"{max(0, total - counts.processed)} left"] if total is not None else []
-        return ", ".join([*counts.describe(), *left])
 
     def print_summary(self, outcomes: Sequence[Outcome], counts: Counts, seconds: float, out: str) -> None:
         """Print a table of the maps, if they are few, then the run's counts, time and rate."""

@@ -188,6 +188,12 @@ def describe_passes(running: Sequence[passes.Passes]) -> list[str]:
     return [f"{method}{count} {one.noun}" + (f", {left:.0f} s left for {whose}" if left is not None else "")]
 
 
+def describe_counts(counts: Counts, total: int | None) -> str:
+    """Return how many images are done, have failed and are left: ``12 done, 1 failed, 30 left``."""
+    left = [f"{max(0, total - counts.processed)} left"] if total is not None else []
+    return ", ".join([*counts.describe(), *left])
+
+
 def describe_slow(one: passes.Passes) -> str:
     """Return how a loop that takes minutes for one image can take less; empty if it does not, or cannot."""
     seconds = one.estimate_image_seconds() if one.seconds >= MIN_MEASURED else None

@@ -57,7 +57,7 @@ def check_name(model: str, by_listing: bool = False) -> None:
             _check_known(model)
     elif not name and prefix in SOURCES.names():
         raise RequestError(f"{model!r} names a source and no model", f"say {prefix}:NAME; {LIST_HINT}")
-    elif by_listing and prefix in SEARCH_ORDER and ":" not in name:
+    elif by_listing and prefix in SEARCH_ORDER and prefix != "bundled" and ":" not in name:
         _check_known(name, prefix)
 
 
