@@ -57,7 +57,7 @@ def test_where_nobody_paused_nothing_is_frozen():
     "words",
     [
         ("layers", "timm:test_resnet"),
-        ("layers", "timm:no_such_model"),
+        ("layers", "timm:resnet50.no_such_tag"),
         ("explain", __file__, "-m", "nowhere.py:make"),
         ("methods", "gradcam"),
     ],

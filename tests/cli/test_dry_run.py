@@ -1,5 +1,6 @@
 """--dry-run and --limit."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from shared import BLUE, GREEN, RED
 from typer.testing import CliRunner, Result
 
 from camcli.cli import app
+from camcli.runs.record import plan
 
 
 @pytest.fixture
@@ -53,6 +55,15 @@ def test_what_is_done_is_counted_and_other_jobs_are_named(here: Path, photos: No
     assert {path: path.stat().st_mtime_ns for path in here.rglob("*") if path in before and path.is_file()} == {
         path: time for path, time in before.items() if path.is_file()
     }
+
+
+def test_a_dry_run_leaves_most_masks_out_and_says_their_number_and_time(
+    here: Path, photos: None, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "LOOP_SECONDS", 0.001)
+    lines = explain(tiny, "--dry-run", "-m", tiny, "--method", "rise", "-o", "samples=100000").stdout.splitlines()
+    assert re.fullmatch(r"rise: 100000 masks for each map, about .+", lines[3])
+    assert re.fullmatch(r"time: about .+ once the model is loaded \(.+, from 1 that were tried\)", lines[4])
 
 
 def test_a_limit_takes_the_first_and_the_same_command_goes_on(here: Path, photos: None, tiny: str) -> None:

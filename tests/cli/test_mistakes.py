@@ -46,6 +46,8 @@ def later(line: str, *says: str, code: int = 2) -> Mistake:
 
 MODELS = [
     at_once("explain -m resnt50 a.png", "no model 'resnt50'", "did you mean timm:resnet50", "camcli models"),
+    at_once("explain -m timm:resnt50 a.png", "timm has no model 'resnt50'", "did you mean timm:resnet50"),
+    at_once("explain -m gradcam a.png", "no model 'gradcam'", "that is a method: --method gradcam"),
     at_once("explain -m ResNet50 a.png", "no model 'ResNet50'", "did you mean timm:resnet50"),
     at_once("explain -m 'resnet 50' a.png", "no model 'resnet 50'", "did you mean timm:resnet50"),
     at_once("explain -m '' a.png", "the model's name is empty", "name a network: -m resnet50"),

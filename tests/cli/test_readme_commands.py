@@ -100,6 +100,9 @@ def test_the_readmes_commands_work_one_after_another_in_one_folder(standin: str)
         program, *words = shlex.split(line)
         assert program == "camcli"
         result = CliRunner().invoke(app, words, input=stdin)
+        if words[0] == "show":  # it is for a terminal, which this is not
+            assert (result.exit_code, "images are shown in a terminal" in result.stderr) == (2, True)
+            continue
         assert result.exit_code == 0, f"{line}\n{result.stderr}"
         found[command] = line
     folders = [path for path in Path("camcli-out").iterdir() if path.is_dir() and not path.is_symlink()]

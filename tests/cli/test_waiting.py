@@ -10,10 +10,11 @@ from rich.console import Console as RichConsole
 from shared import Paint
 from typer.testing import CliRunner
 
-from camcli.base import passes
+from camcli.base import passes, timing
 from camcli.base.passes import Counted, Passes, counting, naming
 from camcli.cli import app, progress
 from camcli.cli.console import Console
+from camcli.cli.loading import STAGES
 from camcli.runs.record.outcome import Counts
 
 
@@ -75,6 +76,34 @@ def test_a_loop_is_described(one: Passes, words: str, monkeypatch: pytest.Monkey
     assert said.startswith(words)
 
 
+@pytest.mark.parametrize(
+    ("method", "options", "seconds", "said"),
+    [
+        (
+            "rise",
+            {"samples": 4000, "cells": 7},
+            30,
+            "rise takes about 120 s for each map, for 40 masks",
+        ),
+        ("rise", {"samples": 4000}, 10, ""),
+        ("scorecam", {}, 30, ""),
+    ],
+)
+def test_of_a_loop_of_minutes_it_is_said_once_how_it_gets_quicker(
+    method: str, options: dict[str, int], seconds: float, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow = progress.SlowNotes(Console())
+    with naming(method, options), counting(Counted([], 40), "masks", 1) as one:
+        one.began -= seconds
+        one.done = 10
+        slow.tick()
+        slow.tick()
+    text = capsys.readouterr().err
+    assert text.count("note:") == bool(said)
+    assert said in text
+    assert text.rstrip().endswith("-o samples=1000" if said else "")
+
+
 def test_of_several_loops_the_longest_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passes.time, "monotonic", lambda: 0.0)
     two = [Passes("rise", "masks", 100, 1, done, began=-10.0) for done in (50, 20)]
@@ -112,3 +141,19 @@ def test_loading_that_takes_long_is_said(capsys: pytest.CaptureFixture[str], mon
         threading.Event().wait(0.1)
     lines = capsys.readouterr().err.splitlines()
     assert set(lines) == {"loading resnet50, 0 s so far"}
+
+
+def test_what_takes_long_is_named_once_the_weights_are_loaded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "TICK", 0.01)
+    monkeypatch.setattr("camcli.cli.console.SILENCE", 0.05)
+    with Console().working("loading resnet50", STAGES), timing.within("load"):
+        threading.Event().wait(0.1)
+        with timing.within("trial"), timing.within("place"):
+            threading.Event().wait(0.2)
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert (first, last) == (
+        "loading resnet50, 0 s so far",
+        "measuring where the layer's cells look, 0 s since the start",
+    )

@@ -192,3 +192,19 @@ def test_open_clip_is_not_imported_for_timm():
 def test_the_samples_are_there():
     assert np.asarray(upright("chelsea.png")).shape == (300, 451, 3)
     assert models.SOURCES.names() == ["bundled", "timm", "torchvision", "open_clip", "local"]
+
+
+def test_with_own_weights_it_is_said_which_of_two_libraries_is_meant(tmp_path):
+    timm, torch = (pytest.importorskip(name) for name in ("timm", "torch"))
+    mine, other = tmp_path / "mine.pth", tmp_path / "other.pth"
+    torch.save(timm.create_model("resnet18", num_classes=3).state_dict(), mine)
+    torch.save({"a.weight": torch.ones(3, 3)}, other)
+    said = "resnet18 is timm's, with timm's preprocessing"
+    assert (
+        sum(said in note and "-m torchvision:resnet18" in note for note in load("resnet18", weights=str(mine)).notes)
+        == 1
+    )
+    assert not any(said in note for note in load("timm:resnet18", weights=str(mine)).notes)
+    with pytest.raises(RequestError, match="do not fit") as caught:
+        load("resnet18", weights=str(other))
+    assert "torchvision has another resnet18: -m torchvision:resnet18" in caught.value.hint

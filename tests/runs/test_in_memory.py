@@ -138,11 +138,16 @@ def test_explanations_are_had_by_number_or_streamed(network: Network, pixels: np
     assert found._repr_html_().count("<figure") == 4
     with pytest.raises(RequestError, match="a single explanation, and there are several"):
         found.overlay()
+    assert len(found) == 4
     streamed = camcli.explain([pixels, pixels], model=network)
+    assert streamed
+    assert len(camcli.explain(pixels, model=network)) == 1
     assert next(streamed).source == "image-0"
     assert streamed._repr_html_() is None
     with pytest.raises(RequestError, match="iterated over"):
         streamed[0]
+    with pytest.raises(TypeError, match="not known before"):
+        len(streamed)
     assert [one.source for one in streamed] == ["image-1"]
 
 

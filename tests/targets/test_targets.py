@@ -39,7 +39,18 @@ def test_top_n_is_best_first_and_of_equal_scores_the_first() -> None:
     assert chosen("top:5") == [2, 1, 3, 0, 4]
 
 
-@pytest.mark.parametrize("word", ["top:0", "top:6", "top:-1", "top:x", "top:", "top", "top:2.5", "top:²"])
+def test_rank_n_is_the_nth_of_top_n_alone() -> None:
+    assert [chosen(f"rank:{place}") for place in range(1, 6)] == [[2], [1], [3], [0], [4]]
+    assert not is_multi_target("rank:2")  # as with `predicted`, no class in the names of files
+    scores = torch.tensor([-torch.inf, 2.0, -torch.inf, -torch.inf, -torch.inf])  # a detector that found one class
+    with pytest.raises(PictureError, match="has only 1 class, and none of rank 2"):
+        chosen("rank:2", scores=scores)
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["rank:0", "rank:6", "rank", "rank:²", "top:0", "top:6", "top:-1", "top:x", "top:", "top", "top:2.5", "top:²"],
+)
 def test_a_top_that_cannot_be_is_refused_with_the_range(word: str) -> None:
     with pytest.raises(RequestError, match="not a number of classes") as caught:
         resolve([word], of(LABELS))
@@ -66,6 +77,8 @@ def test_a_class_whose_name_is_a_rows_can_still_be_said() -> None:
         ("taby", "there is no class 'taby'", "2 tabby, tabby cat"),
         ("", "an empty name", "0 to 4"),
         ("predicted:2", "takes no argument", "top:N"),
+        ("rank2", "there is no class 'rank2'", "did you mean 'rank:2'?"),
+        ("nothing", "there is no class 'nothing'", "rank:2 the second of them alone"),
         ("folder:x", "takes no argument", ""),
     ],
 )

@@ -35,6 +35,21 @@ class PictureError(CamcliError):
     exit_code = 1
 
 
+class TrialEndedError(PictureError):
+    """A trial has run long enough to say how long the whole would take.
+
+    Args:
+        seconds: estimated time of what is left out.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("the rest of the masks is left out of a trial")
+        self.seconds = seconds
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.seconds,)
+
+
 class OutputError(CamcliError):
     """A file of the whole run cannot be written, so the run ends; finished results stay. Exit code 1."""
 
@@ -59,7 +74,12 @@ def find_nearest(word: str, known: Iterable[str], limit: int = 3) -> list[str]:
 
 def did_you_mean(word: str, known: Iterable[str], limit: int = 3) -> str:
     """Return a line for a hint, ``did you mean 'resnet50'?``; empty if no name is similar."""
-    close = [repr(name) for name in find_nearest(word, known, limit)]
+    return suggest(find_nearest(word, known, limit))
+
+
+def suggest(names: Iterable[str]) -> str:
+    """Return a line for a hint that suggests these names; empty if there are none."""
+    close = [repr(name) for name in names]
     if not close:
         return ""
     return "did you mean " + (" or ".join(filter(None, [", ".join(close[:-1]), close[-1]]))) + "?"

@@ -1,4 +1,4 @@
-"""Time that the stages of a command take, for ``--debug`` and its log."""
+"""Stages of a command: which one runs, and for ``--debug`` and its log the time that they take."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ IN_THREADS = ("decode", "draw and write")
 
 _lock = Lock()
 _seconds: dict[str, float] = {}
+# Stages that run at this moment, in any thread: adding to a list and removing from it need no lock.
+_running: list[str] = []
 
 
 def add(stage: str, seconds: float) -> None:
@@ -26,11 +28,27 @@ def add(stage: str, seconds: float) -> None:
 
 
 @contextmanager
+def within(stage: str) -> Iterator[None]:
+    """Count a stage among those that run while the block does; its time belongs to the stage around it."""
+    _running.append(stage)
+    try:
+        yield
+    finally:
+        _running.remove(stage)
+
+
+def list_running() -> list[str]:
+    """Return the stages that run at this moment, the innermost last."""
+    return list(_running)
+
+
+@contextmanager
 def measure(stage: str) -> Iterator[None]:
     """Add the time of the block to a stage."""
     began = time.perf_counter()
     try:
-        yield
+        with within(stage):
+            yield
     finally:
         add(stage, time.perf_counter() - began)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -16,6 +17,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
+from camcli.base import timing
 from camcli.base.errors import CamcliError
 from camcli.base.log import SAID
 from camcli.cli.progress import (
@@ -26,6 +28,7 @@ from camcli.cli.progress import (
     FailureReporter,
     LineReporter,
     PassesProgress,
+    SlowNotes,
     StatusColumn,
     ticking,
 )
@@ -61,6 +64,9 @@ class Console:
         quiet: print errors and failures only.
         verbose: print a line for every map.
         ledger: file that lists all failures, of which only the first are printed; without one all are.
+
+    Attributes:
+        counted: the numbers of images so far, and of all if that is known; None before there is progress.
     """
 
     def __init__(self, quiet: bool = False, verbose: bool = False, ledger: str = "outcomes.jsonl") -> None:
@@ -69,6 +75,7 @@ class Console:
         self.verbose = verbose and not quiet
         self._rich = _make_rich_console(stderr=True)
         self._failures = 0
+        self.counted: tuple[Counts, int | None] | None = None
 
     def restore_terminal(self) -> None:
         """Restore the terminal, for a process that is about to end at once."""
@@ -120,11 +127,21 @@ class Console:
             self._print_line("       further failures are listed in " + self.ledger, "")
 
     @contextmanager
-    def working(self, text: str) -> Iterator[None]:
-        """Show a spinner with a text while the block runs; without a terminal a line every ten seconds."""
+    def working(self, text: str, stages: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+        """Show a spinner with a text while the block runs; without a terminal a line every ten seconds.
+
+        Args:
+            text: what is being done.
+            stages: what is being done instead while one of these stages runs.
+        """
         if self.quiet:
             yield
             return
+
+        def describe() -> str:
+            running = reversed(timing.list_running())
+            return to_printable(next((stages[stage] for stage in running if stage in stages), text))
+
         if not self._rich.is_terminal:
             began = last = time.monotonic()
 
@@ -132,22 +149,27 @@ class Console:
                 nonlocal last
                 if (now := time.monotonic()) - last >= SILENCE:
                     last = now
-                    self.say(f"{text}, {now - began:.0f} s so far")
+                    current, seconds = describe(), f"{now - began:.0f} s"
+                    self.say(
+                        f"{current}, {seconds} so far" if current == text else f"{current}, {seconds} since the start"
+                    )
 
             with ticking(tick):
                 yield
             return
-        with self._rich.status(Text(to_printable(text))):
+        with self._rich.status(Text(describe())) as status, ticking(lambda: status.update(Text(describe()))):
             yield
 
     @contextmanager
     def progress(self, total: int | None, counts: Counts) -> Iterator[Reporter]:
         """Report progress over images while the block runs: a bar on a terminal, else a line every few seconds."""
+        self.counted = counts, total
+        slow = SlowNotes(self)
         if self.quiet:
             yield FailureReporter(self, counts)
         elif not self._rich.is_terminal:
             reporter = LineReporter(self, counts, total)
-            with ticking(reporter.tick):
+            with ticking(slow.tick), ticking(reporter.tick):
                 yield reporter
         else:
             columns = (
@@ -155,18 +177,15 @@ class Console:
                 BarColumn(bar_width=None, table_column=Column(ratio=1)),
                 StatusColumn(self._rich),
             )
-            with PassesProgress(*columns, console=self._rich, transient=True, expand=True) as bar:
+            with PassesProgress(*columns, console=self._rich, transient=True, expand=True) as bar, ticking(slow.tick):
                 yield BarReporter(self, counts, total, bar)
 
     def print_summary(self, outcomes: Sequence[Outcome], counts: Counts, seconds: float, out: str) -> None:
         """Print a table of the maps, if they are few, then the run's counts, time and rate."""
         if len(outcomes) <= MAX_LISTED and not self.quiet:
             self._print_outcomes([outcome for outcome in outcomes if not outcome.error], out)
-        parts = [f"{counts.done} done"]
-        parts += [f"{counts.failed} failed"] if counts.failed else []
-        parts += [f"{counts.skipped} done before"] if counts.skipped else []
         rate = f" ({counts.done / seconds:.1f}/s)" if counts.done and seconds else ""
-        self.say(f"{', '.join(parts)} in {seconds:.1f} s{rate}: {to_printable(out)}", style="bold")
+        self.say(f"{', '.join(counts.describe())} in {seconds:.1f} s{rate}: {to_printable(out)}", style="bold")
 
     def _print_outcomes(self, outcomes: Sequence[Outcome], out: str) -> None:
         """Print a line for each map; on a narrow terminal shorten or drop the files first, then shorten the rest."""

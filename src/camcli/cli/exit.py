@@ -13,6 +13,7 @@ import typer
 
 from camcli.base.errors import CamcliError, OutputError, RequestError
 from camcli.cli.console import Console
+from camcli.cli.progress import describe_counts
 from camcli.cli.streams import redirect_prints_to_stderr
 
 INTERRUPTED = 130
@@ -80,7 +81,8 @@ def exit_codes(console: Console, interrupted_note: str = RESUME_NOTE) -> Iterato
         console.error(error)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt as interrupt:
-        console.say(f"interrupted; {interrupted_note}", style="bold")
+        parts = "interrupted", describe_counts(*console.counted) if console.counted else "", interrupted_note
+        console.say("; ".join(filter(None, parts)), style="bold")
         raise typer.Exit(TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED) from None
     except BrokenPipeError:
         # The reader is gone. Python would report that again when it flushes at exit.

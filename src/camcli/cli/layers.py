@@ -19,7 +19,10 @@ def layers(
     ] = "",
     output: Annotated[str, typer.Option(metavar="PATH", help="Path to the logits, as for explain --output")] = "",
 ) -> None:
-    """Show a model's layers: type, output shape, layout, whether a map can be made there, and the default."""
+    """Show a model's layers: type, output shape, layout, whether a map can be made there, and the default.
+
+    In a pipe: a line a layer without headings, its columns layer, type, output, layout and map separated by tabs.
+    """
     console = Console()
     with exit_codes(console, "nothing was to be written"):
         check_name(model, by_listing=True)

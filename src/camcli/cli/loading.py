@@ -10,6 +10,15 @@ from camcli.cli.console import Console
 from camcli.runs.job.job import Job
 from camcli.runs.job.names import check_names
 
+# Words for the stages that a wait may be for, besides loading.
+STAGES = {
+    "import": "importing PyTorch",
+    "hash": "hashing the weights",
+    "trial": "trying the method on noise",
+    "place": "measuring where the layer's cells look",
+    "compile": "compiling the network",
+}
+
 
 def check_job(job: Job, formats: Sequence[str] = ()) -> None:
     """Check a job, and names of output formats, as far as that goes without PyTorch: a typo is answered at once."""
@@ -21,8 +30,8 @@ def check_job(job: Job, formats: Sequence[str] = ()) -> None:
 
 @contextmanager
 def loading(console: Console, message: str) -> Iterator[None]:
-    """Show ``message`` while the block imports torch, for the first time in a process, and loads a model."""
-    with console.working(message):
+    """Show ``message``, or what runs instead, while the block imports torch, for the first time, and loads a model."""
+    with console.working(message, STAGES):
         try:
             with timing.measure("import"):
                 import torch  # noqa: F401 - the seam: torch comes in here

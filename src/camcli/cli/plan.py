@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from camcli.cli.console import Console, print_text
+from camcli.cli.progress import describe_slow
 from camcli.cli.streams import to_printable
 from camcli.runs.job.job import Job
 
@@ -32,11 +33,14 @@ def without_compiling(job: Job) -> Job:
 def print_plan(run: RunT, plan_run: "Callable[[RunT], Plan]", console: Console) -> None:
     """Print the plan of a run to standard output, and which images would fail."""
     printed = len(run.worker.notes)
-    plan = plan_run(run)
+    with console.working("trying images, without writing"):
+        plan = plan_run(run)
     for line in describe_plan(plan, run.worker, run.unread.describe()):
         print_text(to_printable(line))
     for note in run.worker.notes[printed:]:
         console.note(note)
+    for text in filter(None, map(describe_slow, plan.trial.loops if plan.trial else ())):
+        console.note(text)
     for name, reason in plan.trial.failed.items() if plan.trial else ():
         console.note(f"would fail: {name}: {reason}")
     console.say("nothing was written (--dry-run)")
@@ -65,9 +69,14 @@ def _describe_trial(plan: "Plan", trial: "Trial") -> Iterator[str]:
     if well and trial.size:
         size = _format_size(trial.size / well * plan.left)
         yield f"maps: {trial.maps / well:.3g} for each image, about {size} in all"
+    for one in trial.loops:
+        if (seconds := one.estimate_image_seconds()) is not None:
+            yield f"{one.method}: {one.total} {one.noun} for each map, about {_format_seconds(seconds)}"
+    rate = trial.images / trial.seconds
+    pace = f"{rate:.1f} images/s" if rate >= 1 else f"{_format_seconds(1 / rate)} for an image"
     yield (
         f"time: about {_format_seconds(plan.seconds or 0)} once the model is loaded "
-        f"({trial.images / trial.seconds:.1f} images/s, from {trial.images} that were tried)"
+        f"({pace}, from {trial.images} that were tried)"
     )
 
 

@@ -29,6 +29,8 @@ SILENCE = 9.0
 TICK = 1.0
 # Seconds that a method's loop over masks takes before a bar says how far it is.
 LONG_LOOP = 2.0
+# Seconds for one image from which an option is named that makes it less.
+SLOW_IMAGE = 60.0
 # Images arrive batch by batch: one that arrives after a gap of this many seconds is the first of its batch.
 BATCH_GAP = 0.2
 # Seconds, from the first batch on, over which a rate is measured before it is shown.
@@ -184,6 +186,39 @@ def describe_passes(running: Sequence[passes.Passes]) -> list[str]:
     left = one.estimate_seconds()
     whose = "this image" if one.images == 1 else f"these {one.images} images"
     return [f"{method}{count} {one.noun}" + (f", {left:.0f} s left for {whose}" if left is not None else "")]
+
+
+def describe_counts(counts: Counts, total: int | None) -> str:
+    """Return how many images are done, have failed and are left: ``12 done, 1 failed, 30 left``."""
+    left = [f"{max(0, total - counts.processed)} left"] if total is not None else []
+    return ", ".join([*counts.describe(), *left])
+
+
+def describe_slow(one: passes.Passes) -> str:
+    """Return how a loop that takes minutes for one image can take less; empty if it does not, or cannot."""
+    seconds = one.estimate_image_seconds() if one.seconds >= MIN_MEASURED else None
+    if seconds is None or seconds < SLOW_IMAGE or not one.quicker:
+        return ""
+    method = to_printable(one.method)
+    return (
+        f"{method} takes about {seconds:.0f} s for each map, for {one.total} {one.noun}; with fewer it is "
+        f"quicker, and its map noisier: -o {one.quicker}"
+    )
+
+
+class SlowNotes:
+    """Notes on methods that take minutes for one image, each printed once."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._noted: set[str] = set()
+
+    def tick(self) -> None:
+        """Print those that are new."""
+        for one in passes.list_running():
+            if one.method not in self._noted and (text := describe_slow(one)):
+                self._noted.add(one.method)
+                self.console.note(text)
 
 
 @contextmanager

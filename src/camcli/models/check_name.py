@@ -9,7 +9,8 @@ from pathlib import Path
 
 from camcli.base import weight_files
 from camcli.base.errors import RequestError, did_you_mean, find_nearest
-from camcli.models import SOURCES, names_cache
+from camcli.methods import METHODS
+from camcli.models import BUNDLED_MODEL, SOURCES, names_cache
 
 SEARCH_ORDER = ("timm", "torchvision", "open_clip", "bundled")  # for a name without a source
 TIMM_SCHEMES = ("hf-hub", "hf_hub", "local-dir")  # timm's own prefixes for models outside its registry
@@ -34,8 +35,8 @@ def check_name(model: str, by_listing: bool = False) -> None:
 
     Args:
         model: the model string.
-        by_listing: refuse also a name that is not among those that an earlier listing left, if there was one. That is
-            not known of a process that may have added models to its libraries.
+        by_listing: refuse also a name that is not among those that an earlier listing left, or the libraries' files
+            have. That is not known of a process that may have added models to its libraries.
 
     Raises:
         RequestError: it is empty, an address, a file or folder, another library's name, or a typo.
@@ -56,6 +57,8 @@ def check_name(model: str, by_listing: bool = False) -> None:
             _check_known(model)
     elif not name and prefix in SOURCES.names():
         raise RequestError(f"{model!r} names a source and no model", f"say {prefix}:NAME; {LIST_HINT}")
+    elif by_listing and prefix in SEARCH_ORDER and prefix != "bundled" and ":" not in name:
+        _check_known(name, prefix)
 
 
 def check_is_no_file(name: str) -> None:
@@ -71,18 +74,21 @@ def check_is_no_file(name: str) -> None:
         raise RequestError(f"the model {name!r} is {other.description}", other.hint + yolo + also)
 
 
-def make_unknown_error(name: str, known: Iterable[str]) -> RequestError:
+def make_unknown_error(name: str, known: Iterable[str], source: str = "") -> RequestError:
     """Return the error for a name that no library has.
 
     Args:
         name: as it was given.
         known: full names of all models, such as ``timm:resnet50.a1_in1k``.
+        source: the library that was named; empty for all.
     """
     hints = []
     if clip := CLIP_NAME.fullmatch(name):
         hints.append(_suggest_clip(clip))
     elif YOLO_NAME.fullmatch(name):
         hints.append(YOLO_HINT)
+    elif all(part in METHODS.names() for part in name.split(",")):
+        hints.append(f"that is a method: --method {name}; --model, or -m, names a network")
     else:
         # The source that is searched first comes first, and a name counts with and without its tag.
         ranks = {place: rank for rank, place in enumerate(SEARCH_ORDER)}
@@ -96,16 +102,25 @@ def make_unknown_error(name: str, known: Iterable[str]) -> RequestError:
         hints += [f"did you mean {' or '.join(close)}?"] if close else []
         if REPOSITORY.fullmatch(name):
             hints.append(f"a repository of the Hugging Face hub is named -m hf-hub:{name}")
-    return RequestError(f"there is no model {name!r} in {', '.join(SEARCH_ORDER)}", "\n".join([*hints, LIST_HINT]))
+    message = (
+        f"{source} has no model {name!r}" if source else f"there is no model {name!r} in {', '.join(SEARCH_ORDER)}"
+    )
+    return RequestError(message, "\n".join([*hints, LIST_HINT]))
 
 
-def _check_known(name: str) -> None:
+def _check_known(name: str, source: str = "") -> None:
+    """Check that a source, or any, has a model, by an earlier listing, or the names in the libraries' files."""
     names, unlisted = names_cache.read_names(), names_cache.read_unlisted()
     if names is None or unlisted is None:
-        return
-    if not any(_has_model(place, name, names, unlisted) for place in SEARCH_ORDER):
-        check_is_no_file(name)
-        raise make_unknown_error(name, names)
+        unlisted = names_cache.read_installed()
+        if unlisted is None:
+            return
+        listed = [f"{place}:{one}" for place, some in unlisted.items() for one in some]
+        names = [BUNDLED_MODEL, *listed]
+    if not any(_has_model(place, name, names, unlisted) for place in ((source,) if source else SEARCH_ORDER)):
+        if not source:
+            check_is_no_file(name)
+        raise make_unknown_error(name, [one for one in names if one.startswith(f"{source}:" if source else "")], source)
 
 
 def _has_model(place: str, name: str, names: Iterable[str], unlisted: Mapping[str, list[str]]) -> bool:

@@ -58,6 +58,12 @@ def resolve(model: str) -> tuple[str, str]:
     return "local", model  # a module, as was checked
 
 
+def find_other_library(model: str) -> str:
+    """Return the full name of the model that torchvision has by the same bare name as timm; empty without one."""
+    shared = ":" not in model and all(import_source(place).has(model) for place in ("timm", "torchvision"))
+    return f"torchvision:{model}" if shared else ""
+
+
 def _search_sources(name: str) -> tuple[str, str]:
     for place in SEARCH_ORDER:
         if import_source(place).has(name):

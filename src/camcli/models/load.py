@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from camcli.base.errors import RequestError
 from camcli.images import Crop
 from camcli.models import SOURCES, ActivationOption, PoolOption, parse_size
-from camcli.models.listing import resolve
+from camcli.models.listing import find_other_library, resolve
 from camcli.models.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ def load(
         has_wrapper=bool(wrap),
     )
     with _seeded(seed), _on_cpu(), _captured_warnings() as messages:
-        network = _load_from_source(make, spec)
+        other = find_other_library(model) if isinstance(model, str) and spec.weights_file else ""
+        network = _load_from_source(make, spec, other)
         if wrap:
             network = _wrap(network, wrap, output, group, extras)
         if spec.is_random:
@@ -150,9 +151,15 @@ def _import_source(source: str) -> Callable[[ModelSpec], Network]:
         return SOURCES.load(source)
 
 
-def _load_from_source(make: Callable[[ModelSpec], Network], spec: ModelSpec) -> Network:
-    """Load a network from its source, with the embedded prompts as classes if there is a text tower."""
-    network = make(spec)
+def _load_from_source(make: Callable[[ModelSpec], Network], spec: ModelSpec, other: str) -> Network:
+    """Load a network from its source, with the embedded prompts as classes if there is a text tower.
+
+    Args:
+        make: loads it.
+        spec: what is requested.
+        other: another library's model of the same name, which the user's own weights may be of; or empty.
+    """
+    network = _load_of_two(make, spec, other) if other else make(spec)
     if not spec.text_tower:
         return network
     from camcli.models.adapters.text_tower import compare_with_prompts
@@ -160,6 +167,22 @@ def _load_from_source(make: Callable[[ModelSpec], Network], spec: ModelSpec) -> 
     _set_eval(network)
     output_spec = dataclasses.replace(network.output_spec, path=spec.output or network.output_spec.path)
     return compare_with_prompts(dataclasses.replace(network, output_spec=output_spec), spec)
+
+
+def _load_of_two(make: Callable[[ModelSpec], Network], spec: ModelSpec, other: str) -> Network:
+    """Load a network whose name two libraries know, with the user's own weights, and say which one it is."""
+    from camcli.models.weights.fit import WeightsFitError
+
+    try:
+        network = make(spec)
+    except WeightsFitError as error:
+        raise RequestError(error.message, f"torchvision has another {spec.name}: -m {other}\n{error.hint}") from None
+    given = network.preprocess
+    note = (
+        f"{spec.name} is timm's, with timm's preprocessing (resize {min(given.resize)} {given.interpolation}, crop "
+        f"{min(given.size)}); if the weights were trained with torchvision's: -m {other}"
+    )
+    return dataclasses.replace(network, notes=(*network.notes, note))
 
 
 def _complete(network: Network, messages: Iterable[str], path: str, min_score: float, crop: Crop) -> Network:

@@ -63,6 +63,22 @@ def write_unlisted(names: dict[str, list[str]]) -> None:
     cache.write(_name_list("unlisted"), names, _find_versions())
 
 
+def read_installed() -> dict[str, list[str]] | None:
+    """Return the names of models that the installed libraries' files have: see :mod:`installed_names`.
+
+    None if a library is imported already, as by a process that may have added models to it; or is not found.
+    """
+    if "torch" in sys.modules:
+        return None
+    found: dict[str, list[str]] | None = cache.read(_name_list("installed"), _find_versions())
+    if found is None:
+        from camcli.models.installed_names import read_installed_names
+
+        found = read_installed_names()
+        cache.write(_name_list("installed"), found, _find_versions())
+    return found if len(found) == len(LIBRARIES) else None
+
+
 def read_model(model: str) -> ModelNames | None:
     """Return the names in a model; None if no command has loaded it yet."""
     found = cache.read(_name_model(model))

@@ -41,6 +41,7 @@ TARGETS = Registry(
     "target",
     TargetRow("logits", "predicted", "the class with the highest score", multi_target=False),
     TargetRow("logits", "top", "top:5, the classes with the highest scores, a map for each"),
+    TargetRow("logits", "rank", "rank:2, the class with the second highest score alone", multi_target=False),
     TargetRow(
         "logits",
         "all",
@@ -143,21 +144,23 @@ def parse_target(word: str) -> tuple[str, str]:
 
 
 def _resolve_one(word: str, network: Network) -> TargetRule:
+    from camcli.targets.labels import UnknownNameError  # imports this package
+
     row, argument = parse_target(word)
     try:
         rule: TargetRule = TARGETS.load(row)(argument, network)
     except RequestError as error:
         kind = _suggest_kind(word) if row == "class" else ""
-        if not kind:
-            raise
-        raise RequestError(error.message, f"{kind}\n{error.hint}") from None
+        by_place = f"top:3 is the three {network.labels.nouns} with the highest scores, rank:2 the second of them alone"
+        lines = [kind, error.hint, by_place if isinstance(error, UnknownNameError) else ""]
+        raise RequestError(error.message, "\n".join(filter(None, lines))) from None
     return rule
 
 
 def _suggest_kind(word: str) -> str:
     """Return a line that suggests another kind of target for what is no class; empty if none is similar."""
-    if match := re.fullmatch(r"top\W?([0-9]+)", word, re.IGNORECASE):
-        return f"did you mean 'top:{match[1]}'?"
+    if match := re.fullmatch(r"(top|rank)\W?([0-9]+)", word, re.IGNORECASE):
+        return f"did you mean '{match[1].lower()}:{match[2]}'?"
     return did_you_mean(word, ("predicted", "folder", "channels:top:5"))
 
 

@@ -19,6 +19,10 @@ Noun = Literal["class", "channel", "prompt"]
 PLURALS: dict[Noun, str] = {"class": "classes", "channel": "channels", "prompt": "prompts"}
 
 
+class UnknownNameError(RequestError):
+    """A word names no class."""
+
+
 def _describe(labels: Labels) -> str:
     first = ", ".join(map(repr, labels.names[:3]))
     return f"Labels({len(labels)} {labels.nouns}: {first}{', ...' if len(labels) > 3 else ''})"
@@ -146,7 +150,9 @@ class Labels:
                     f"{word!r} is ambiguous: {len(meant)} {self.nouns} have this name",
                     "give one of them by its index:\n" + self._list_entries(meant),
                 )
-        raise RequestError(f"there is no {self.noun} {word!r}", self._suggest_nearest(word) + self._describe_naming())
+        raise UnknownNameError(
+            f"there is no {self.noun} {word!r}", self._suggest_nearest(word) + self._describe_naming()
+        )
 
     def _list_entries(self, indices: list[int]) -> str:
         lines = [self.entry(index) for index in indices[:MAX_LISTED]]
@@ -159,7 +165,7 @@ class Labels:
             for synonym in self.split(name):
                 owner.setdefault(synonym, index)
         close = dict.fromkeys(owner[synonym] for synonym in find_nearest(word, owner))
-        return "did you mean\n" + self._list_entries(list(close)) + "\n" if close else ""
+        return "did you mean:\n" + self._list_entries(list(close)) + "\n" if close else ""
 
     def _describe_naming(self) -> str:
         ids = ", a WordNet id such as " + self.wordnet[0] if self.wordnet else ""

@@ -24,7 +24,8 @@ def predicted(argument: str, network: Network) -> TargetRule:
     """
     if argument:
         raise RequestError(
-            f"the target 'predicted' takes no argument, but {argument!r} was given", "use top:N for several"
+            f"the target 'predicted' takes no argument, but {argument!r} was given",
+            "use top:N for several, rank:N for one of them",
         )
     return top("1", network)
 
@@ -35,21 +36,47 @@ def top(argument: str, network: Network) -> TargetRule:
     Raises:
         RequestError: the argument is not a number from 1 to the number of classes.
     """
+    count = _read_number(f"top:{argument}", network)
+    return lambda path, scores: _sort_classes(scores, network)[:count]
+
+
+def rank(argument: str, network: Network) -> TargetRule:
+    """Select the class with the ``argument``-th highest score alone.
+
+    The rule raises PictureError for an image with fewer classes.
+
+    Raises:
+        RequestError: the argument is not a number from 1 to the number of classes.
+    """
+    place = _read_number(f"rank:{argument}", network)
+
+    def rule(path: Path, scores: Tensor) -> list[int]:  # noqa: ARG001
+        found = _sort_classes(scores, network)
+        if found and len(found) < place:
+            noun = network.labels.noun if len(found) == 1 else network.labels.nouns
+            raise PictureError(f"the image has only {len(found)} {noun}, and none of rank {place}", "use predicted")
+        return found[place - 1 : place]
+
+    return rule
+
+
+def _read_number(word: str, network: Network) -> int:
+    kind, _, argument = word.partition(":")
     available = network.labels.explainable_count
     if not (argument.isascii() and argument.isdecimal() and 1 <= int(argument) <= available):
         raise RequestError(
-            f"the target 'top:{argument}' is not a number of {network.labels.nouns}",
-            f"use top:N with N from 1 to {available}",
+            f"the target {word!r} is not a number of {network.labels.nouns}",
+            f"use {kind}:N with N from 1 to {available}",
         )
-    count = int(argument)
+    return int(argument)
 
-    def rule(path: Path, scores: Tensor) -> list[int]:  # noqa: ARG001
-        # Stable, so that the first of equal classes wins, as with argmax.
-        best = scores[:available].sort(descending=True, stable=True).indices[:count]
-        # Without classes that a detector did not find, or that a segmentation predicts nowhere.
-        return [int(index) for index in best if scores[index] > float("-inf")]
 
-    return rule
+def _sort_classes(scores: Tensor, network: Network) -> list[int]:
+    """Return the classes of an image from the highest score to the lowest."""
+    # Stable, so that the first of equal classes wins, as with argmax.
+    best = scores[: network.labels.explainable_count].sort(descending=True, stable=True)
+    # Without classes that a detector did not find, or that a segmentation predicts nowhere.
+    return best.indices[best.values > float("-inf")].tolist()
 
 
 def every(argument: str, network: Network) -> TargetRule:

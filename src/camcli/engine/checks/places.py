@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from camcli.base import timing
 from camcli.engine.checks.findings import Findings
 from camcli.engine.checks.images import providing_extras
 from camcli.engine.checks.layer_choice import choose_layer, choose_tensors
@@ -96,7 +97,8 @@ def locate_cells(
         else:
             # If every layer runs once, the forward can stop after the last.
             stop_early = all(activations.calls[name] == 1 for name in layouts) and not find_opaque_modules(setup.module)
-            found = _measure(setup, layouts, image, stop_early)
+            with timing.within("place"):
+                found = _measure(setup, layouts, image, stop_early)
         findings.locations[key] = found
         for note in describe_locations(found, size):
             setup.add_note(note)

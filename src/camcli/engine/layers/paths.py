@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 
 from torch import nn
 
-from camcli.base.errors import RequestError, did_you_mean
+from camcli.base.errors import RequestError, did_you_mean, find_nearest, suggest
 
 # One dotted part: a name, index or glob, and any number of [index] or [slice] after it.
 _PART = re.compile(r"(?P<name>[^\[\]]*)(?P<brackets>(?:\[[^\[\]]+\])*)")
@@ -118,10 +119,10 @@ def _resolve_either(model: nn.Module, path: str, wrapped: nn.Module | None) -> l
 def _resolve_one(model: nn.Module, path: str) -> list[str]:
     here = [""]
     steps = _split_path(path)
-    for step in steps:
+    for place, step in enumerate(steps):
         reached = [_join(name, child) for name in here for child in _match_children(model, name, step)]
         if not reached:
-            raise _no_such_step(model, path, here, step)
+            raise _no_such_step(model, path, here, steps[place:])
         here = reached
     return here
 
@@ -166,7 +167,20 @@ def _join(parent: str, child: str) -> str:
     return f"{parent}.{child}" if parent else child
 
 
-def _no_such_step(model: nn.Module, path: str, parents: list[str], step: str) -> RequestError:
+def _find_near_paths(model: nn.Module, parent: str, steps: Sequence[str]) -> list[str]:
+    """Return paths to layers with another name for the first of these steps, or its nearest names alone."""
+    near = [_join(parent, name) for name in find_nearest(steps[0].strip("[]"), _child_names(model, parent))]
+    rest = "".join(step if step.startswith("[") else f".{step}" for step in steps[1:])
+    found = []
+    for name in near if rest else ():
+        with suppress(RequestError):
+            _resolve_one(model, name + rest)
+            found.append(name + rest)
+    return found or near
+
+
+def _no_such_step(model: nn.Module, path: str, parents: list[str], steps: Sequence[str]) -> RequestError:
+    step = steps[0]
     parent = next((one for one in parents if _child_names(model, one)), parents[0])
     names = _child_names(model, parent)
     where = f"{parent!r}" if parent else f"the model ({type(model).__name__})"
@@ -178,7 +192,9 @@ def _no_such_step(model: nn.Module, path: str, parents: list[str], step: str) ->
     behind = path.partition(".")[2]  # of a wrapper's prefix, such as `model.` or `module.`
     prefixed = re.split(r"[.\[]", behind)[0] in names and path.partition(".")[0] == step
     hints = [
-        f"did you mean {behind!r}?" if prefixed else did_you_mean(step.strip("[]"), names) or did_you_mean(path, whole),
+        f"did you mean {behind!r}?"
+        if prefixed
+        else suggest(_find_near_paths(model, parent, steps)) or did_you_mean(path, whole),
         f"{where} has {len(names)}: {_shorten(names)}",
     ]
     return RequestError(f"the layer {path!r} does not exist: {where} has no {step!r}", "\n".join(filter(None, hints)))

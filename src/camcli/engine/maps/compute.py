@@ -129,7 +129,7 @@ def compute_maps_by_method(setup: Setup, signals: Signals, is_single: bool) -> M
 
 def compute_map(setup: Setup, method: BoundMethod, signals: Signals, layer: str) -> Tensor:
     """Compute one method's maps at one layer, or their channels' parts if the setup wants those."""
-    with naming(method.row.name):
+    with naming(method.row.name, method.options):
         if setup.eigen_smooth:
             return eigen_smooth(method.row.name, method.formulas, signals, layer)
         if setup.top_channels:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from camcli.base.errors import PictureError
+from camcli.base.errors import PictureError, TrialEndedError
 from camcli.base.passes import counting
 from camcli.engine.forward import Forward, Plan, Runner, compute_gradients
 from camcli.engine.hooks.attention import Attention
@@ -116,6 +116,8 @@ class ScoredForward:
             while some := list(islice(source, max(1, rows // len(self.rows)))):
                 yield torch.stack(some, 1).flatten(0, 1).detach().to(like.device, like.dtype)
                 passes.done += len(some)
+                if passes.suffices:
+                    raise TrialEndedError(passes.estimate_seconds() or 0.0)
 
     def split_variants(self, values: Tensor) -> Iterator[Tensor]:
         """Split the values of a batch of variants into variants: each ``(n, ...)``."""

@@ -95,7 +95,7 @@ def load_weights(
         The model, and notes on what was done to make the weights fit.
 
     Raises:
-        RequestError: the weights do not fit; the hint lists the differences.
+        WeightsFitError: the weights do not fit; the hint lists the differences.
     """
     module = build(None)
     prefix, state, outside = _strip_prefix(checkpoint, module)
@@ -129,9 +129,13 @@ def _build_with_head(
     return made if place is not None and not mismatch.unexpected and heads.copy_head(made, place, head) else None
 
 
+class WeightsFitError(RequestError):
+    """Weights do not fit the model."""
+
+
 def _mismatch_error(
     checkpoint: Checkpoint, prefix: str, module: nn.Module, name: str, mismatch: StateMismatch
-) -> RequestError:
+) -> WeightsFitError:
     path = str(checkpoint.path)
     message = f"the weights in {path!r} do not fit {name}: {mismatch.summary}"
     place = heads.locate_head(module, (*mismatch.missing, *mismatch.shapes))
@@ -154,7 +158,7 @@ def _mismatch_error(
         message += "; by order and shape of the layers they do fit, under other names"
     else:
         hint = "are they of another architecture? --model names it"
-    return RequestError(message, f"{mismatch.details}\n{hint}")
+    return WeightsFitError(message, f"{mismatch.details}\n{hint}")
 
 
 def _load_or_rebuild(

@@ -80,7 +80,7 @@ def explain(
         layer: one or several layers: paths, or modules of a model in memory.
         layers: the same by another name.
         target: one or several classes or rules, each explained in every image: ``"tabby"``, ``281``, ``"top:5"``,
-            ``["cat", "dog"]``.
+            ``"rank:2"``, ``["cat", "dog"]``.
         targets: classes of each image alone: a list with an entry for each image, which is a class or several; or a
             file, as ``--targets``.
         on_error: called with the image's name and the reason for each map that cannot be made; default: raise it.

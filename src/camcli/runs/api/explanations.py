@@ -17,7 +17,30 @@ from camcli.runs.api.drawing import ImageExplanation
 MAX_SHOWN = 24
 
 
-class Explanations(Iterator[ImageExplanation]):
+class SingleMap:
+    """What can be done with explanations of which there is only one, without taking it out first."""
+
+    def overlay(self, **style: Any) -> Image.Image:
+        """Draw the only explanation over its image: :meth:`camcli.ImageExplanation.overlay`."""
+        return self._only().overlay(**style)
+
+    def heatmap(self, **style: Any) -> Image.Image:
+        """Draw the only explanation alone: :meth:`camcli.ImageExplanation.heatmap`."""
+        return self._only().heatmap(**style)
+
+    def plot(self, ax: Any = None, **style: Any) -> Any:
+        """Show the only explanation in axes of matplotlib: :meth:`camcli.ImageExplanation.plot`."""
+        return self._only().plot(ax, **style)
+
+    def save(self, path: str | os.PathLike[str], format: str = "", **style: Any) -> Path:  # noqa: A002
+        """Write the only explanation to a file: :meth:`camcli.ImageExplanation.save`."""
+        return self._only().save(path, format, **style)
+
+    def _only(self) -> ImageExplanation:
+        raise NotImplementedError
+
+
+class Explanations(SingleMap, Iterator[ImageExplanation]):
     """Explanations of images, made when their turn comes and not kept: an iterator.
 
     ``explanations[0]``, a slice, or showing them in a notebook keeps those made so far, so that they can be had again.
@@ -63,25 +86,23 @@ class Explanations(Iterator[ImageExplanation]):
             self._keep(place + 1 if place >= 0 else None)
         return self._kept[place]
 
+    def __len__(self) -> int:
+        """Return the number of explanations, which are made and kept for that.
+
+        Raises:
+            TypeError: the images are many or come one by one, or the explanations were iterated over.
+        """
+        if self._passed or not self._shows:
+            raise TypeError("their number is not known before all are made: found = list(camcli.explain(...))")
+        self._keep(None)
+        return len(self._kept)
+
+    def __bool__(self) -> bool:
+        return True
+
     def close(self) -> None:
         """Stop, and drop what is under way."""
         self._stream.close()
-
-    def overlay(self, **style: Any) -> Image.Image:
-        """Draw the only explanation over its image: :meth:`camcli.ImageExplanation.overlay`."""
-        return self._only().overlay(**style)
-
-    def heatmap(self, **style: Any) -> Image.Image:
-        """Draw the only explanation alone: :meth:`camcli.ImageExplanation.heatmap`."""
-        return self._only().heatmap(**style)
-
-    def plot(self, ax: Any = None, **style: Any) -> Any:
-        """Show the only explanation in axes of matplotlib: :meth:`camcli.ImageExplanation.plot`."""
-        return self._only().plot(ax, **style)
-
-    def save(self, path: str | os.PathLike[str], format: str = "", **style: Any) -> Path:  # noqa: A002
-        """Write the only explanation to a file: :meth:`camcli.ImageExplanation.save`."""
-        return self._only().save(path, format, **style)
 
     def __repr__(self) -> str:
         return f"Explanations({self._summary})"

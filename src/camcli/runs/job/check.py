@@ -50,7 +50,7 @@ def check_options(job: Job) -> None:
         raise RequestError(f"min_score cannot be {job.min_score}", "it is a box's score, from 0 to 1")
     check_panel_size(job.panel_size)
     if not job.target and not job.targets:
-        raise RequestError("no target is given", "name the class to explain: predicted, top:5, or a class")
+        raise RequestError("no target is given", "name the class to explain: predicted, top:5, rank:2, or a class")
     if not job.save:
         raise RequestError("no output format is given", "give at least one: --save overlay")
     _check_user_code(job)

@@ -175,9 +175,9 @@ class Job:
         (AUTO,),
         MODEL,
         # Without the tag Rich would show an emoji for `:top:`.
-        help="Target: predicted, top:5, all, all>0.5, folder (name of the parent folder), a class (281, 'tabby cat', "
-        "n02123045), channel:12,99 (features), channels:[none]top[/none]:5 (most important channels), similar:FILE; "
-        "repeat for several",
+        help="Target: predicted, top:5, rank:2 (the second alone), all, all>0.5, folder (name of the parent "
+        "folder), a class (281, 'tabby cat', n02123045), channel:12,99 (features), channels:[none]top[/none]:5 (most "
+        "important channels), similar:FILE; repeat for several",
         short="-t",
         metavar="TARGET",
         show_default="predicted; all prompts",

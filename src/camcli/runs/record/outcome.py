@@ -141,6 +141,12 @@ class Counts:
         """Number of all images so far."""
         return self.done + self.failed + self.skipped
 
+    def describe(self) -> list[str]:
+        """Return the numbers with what they count: ``12 done``, ``1 failed``; those that are 0 are left out."""
+        parts = [f"{self.done} done"]
+        parts += [f"{self.failed} failed"] if self.failed else []
+        return parts + [f"{self.skipped} done before"] * (self.skipped > 0)
+
     @property
     def exit_code(self) -> int:
         """Exit code: 0 if every image is done, 1 if some failed."""

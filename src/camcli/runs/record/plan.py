@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from camcli.base import passes
+from camcli.base.errors import TrialEndedError
+from camcli.engine.needs import RERUNS_FROM_LAYER
 from camcli.images.source import PictureSource
 from camcli.runs.record.inputs import Inputs
 from camcli.runs.worker.groups import find_first_group
@@ -19,6 +22,10 @@ from camcli.runs.worker.worker import Worker
 # After a batch that takes less than this many seconds, so many are timed: the first pays for warming up, and several
 # overlap, as in a run.
 QUICK_SECONDS, QUICK_BATCHES = 3.0, 4
+# Signals by which methods query the network again and again: then a single image fills batches.
+QUERIES = RERUNS_FROM_LAYER | {"score_of", "score_and_grad", "act_and_grad"}
+# Seconds after which such a method's loop is left, and the rest of its time is estimated.
+LOOP_SECONDS = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +37,8 @@ class Trial:
         failed: reasons of those that failed, by name.
         maps: number of maps of those that did not.
         size: bytes of all files.
-        seconds: time from the first file to the last.
+        seconds: time from the first file to the last, with that of masks that were left out.
+        loops: the methods' loops over masks, of the last image.
     """
 
     images: int
@@ -38,6 +46,7 @@ class Trial:
     maps: int
     size: int
     seconds: float
+    loops: Sequence[passes.Passes] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,24 +111,31 @@ def _choose_batch(
         count = len(find_first_group(worker.job.group, inputs.iter_sources))
         return list(islice(inputs.iter_sources(), count))
     left = (source for source in inputs.iter_sources() if not is_done(source))
-    return list(islice(left, batches * worker.batch_size * len(worker.devices)))
+    queries = any(method.signal_names & QUERIES for method in worker.explainer.bound_methods)
+    return list(islice(left, batches * (1 if queries else worker.batch_size) * len(worker.devices)))
 
 
 def _try_batch(worker: Worker, batch: Sequence[PictureSource], draw: Callable[[Item], int]) -> Trial:
     failed: dict[str, str] = {}
-    maps = size = 0
+    maps, size, left_out = 0, 0, 0.0
 
     def draw_item(item: Item) -> tuple[Item, int]:
         drawn = draw(item)
         item.release_pixels()
         return item, drawn
 
-    began = time.perf_counter()
+    began = time.monotonic()
     streamed = stream_with_pauses(worker, map(Item, batch))
-    for item, drawn in map_ahead(draw_item, streamed, worker.workers, 2 * worker.workers):
-        errors = [item.error] if item.error else [one for one in item.results if isinstance(one, Exception)]
-        if errors:
-            failed[item.source.display_name] = str(errors[0])
-        maps += 0 if item.error else len(item.results) - len(errors)
-        size += drawn
-    return Trial(len(batch), failed, maps, size, time.perf_counter() - began)
+    with passes.trying(LOOP_SECONDS):
+        for item, drawn in map_ahead(draw_item, streamed, worker.workers, 2 * worker.workers):
+            errors = [item.error] if item.error else [one for one in item.results if isinstance(one, Exception)]
+            # One for all targets of an image.
+            ended = {id(error): error.seconds for error in errors if isinstance(error, TrialEndedError)}
+            reasons = [str(error) for error in errors if not isinstance(error, TrialEndedError)]
+            left_out += sum(ended.values())
+            if reasons:
+                failed[item.source.display_name] = reasons[0]
+            maps += 0 if item.error else len(item.results) - len(reasons)
+            size += drawn
+    seconds = time.monotonic() - began + left_out
+    return Trial(len(batch), failed, maps, size, seconds, passes.list_latest(began))

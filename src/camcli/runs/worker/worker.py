@@ -110,7 +110,7 @@ class Worker:
         check_fits(job, network)
         check_image_channels(job, network)
         # Before the precision is changed, so that the same weights have the same hash in every run.
-        self.sha256 = network.sha256() if recorded else ""
+        self.sha256 = timing.measured("hash", network.sha256)() if recorded else ""
         self.fingerprint_parts = _collect_job_parts(job, network, self.sha256) if recorded else {}
         device = self.devices[0]
         check_shared(job, network, device)
