@@ -49,6 +49,16 @@ def test_the_workflow_explains_and_checks_the_peak(project):
     assert run(check, project).returncode == 1
 
 
+def test_the_shards_of_the_datasets_page_share_the_images(project):
+    page = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
+    [commands] = re.findall(r"<!-- test: shards -->\n```sh\n(.*?)```", page, re.S)
+    (project / "sample_images").rename(project / "photos")
+    ran = run(commands, project)
+    assert ran.returncode == 0, ran.stderr
+    assert "2 images: 2 done, 0 failed, 0 missing" in ran.stdout
+    assert len((project / "maps" / "outcomes.jsonl").read_text(encoding="utf-8").splitlines()) == 2
+
+
 def test_the_hook_fails_when_an_image_has_no_map(project):
     hooks = yaml.safe_load((EXAMPLES / "pre-commit-config.yaml").read_text(encoding="utf-8"))
     [hook] = hooks["repos"][0]["hooks"]

@@ -128,7 +128,7 @@ def run_job(job: Job, console: Console, session: ExplainOptions, log: CommandLog
     counts, shown, began = Counts(), list[Outcome](), time.monotonic()
     viewer = RunViewer(shown_by, run.session.out)
     with run, console.progress(run.total, counts) as reporter:
-        log.open(run.session.records)
+        log.open(run.session.folder.records)
         for outcomes in run:
             reporter.add_picture(outcomes)
             viewer.add(outcomes)

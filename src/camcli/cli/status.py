@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,7 +59,7 @@ def _describe(found: "Status", out: Path) -> Iterator[str]:
     yield f"{out}: {known}: {found.done} done, {found.failed} failed{missing}"
     if found.others:
         yield f"results of other jobs: {found.others} images"
-    for reason, count in found.reasons.most_common(MAX_REASONS):
+    for reason, count in islice(found.reasons.items(), MAX_REASONS):
         yield f"failed: {count} image(s): {reason} (such as {found.examples[reason]})"
     if len(found.reasons) > MAX_REASONS:
         yield f"failed: {len(found.reasons) - MAX_REASONS} further reasons, in outcomes.jsonl"

@@ -187,7 +187,7 @@ def test_the_commands_report_failures_gaps_and_a_table(go: Go, paint: Paint) -> 
     for number in range(6):
         paint(f"in/{number}.png")
     Path("in/3.png").write_bytes(b"no image")
-    Path("in/5.png").write_bytes(b"none either")
+    Path("in/5.png").write_bytes(b"no image")
     run = CliRunner().invoke
     assert run(app, ["status", "out"]).exit_code == 3
     go("in", shard="1/2")
@@ -209,9 +209,10 @@ def test_the_commands_report_failures_gaps_and_a_table(go: Go, paint: Paint) -> 
 
 def test_a_parquet_table_has_a_column_for_each_field(go: Go, paint: Paint) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is an extra")
-    paint("in/a.png")
-    go("in", target=("top:2",))
-    assert CliRunner().invoke(app, ["merge", "out", "--to", "all.parquet"]).exit_code == 0
+    paint("in/a.png", (200, 100, 50))
+    go("in", target=("red", "green"))
+    merged = CliRunner().invoke(app, ["merge", "out", "--to", "all.parquet"])
+    assert merged.exit_code == 0, merged.output
     table = parquet.read_table("all.parquet").to_pylist()
     assert [row["name"] for row in table] == ["in/a.png"] * 2
     assert [dict(row["files"]) for row in table] == [row["files"] for row in ledger()]
@@ -228,3 +229,9 @@ def test_more_shards_are_joined_than_files_can_be_open(go: Go, paint: Paint) -> 
         (folder / "outcomes.jsonl").write_text(line.replace("in/a.png", f"in/{number}.png"))
     assert merge_shards(Path("out")).status.failed == MAX_OPEN + 19  # they name files that are not there
     assert len(names()) == MAX_OPEN + 20
+
+
+@pytest.mark.usefixtures("eight")
+def test_concepts_of_all_images_are_refused(go: Go) -> None:
+    with pytest.raises(RequestError, match="finds concepts in all images"):
+        go("in", method="dff", shard="1/2", options=("concepts=2",))

@@ -18,7 +18,7 @@ MAX_SHOWN = 24
 
 
 class SingleMap:
-    """What can be done with explanations of which there is only one, without taking it out first."""
+    """Drawing methods of explanations of which there is only one, without taking it out first."""
 
     def overlay(self, **style: Any) -> Image.Image:
         """Draw the only explanation over its image: :meth:`camcli.ImageExplanation.overlay`."""

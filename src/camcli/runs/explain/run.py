@@ -65,6 +65,11 @@ class Run:
         self.notes += inputs.note_unread()
         self.notes += _note_unused(self.worker, inputs)
         if self.worker.explainer.fits_concepts:
+            if job.shard:
+                raise RequestError(
+                    f"{job.method} finds concepts in all images together, and a shard would find other ones in its own",
+                    "leave --shard out, or find concepts in each image: -o over=image",
+                )
             self.notes.append(announce_concepts(self.total))
         explainer = self.worker.explainer
         if "box" in job.save and any(method.finds_concepts for method in explainer.bound_methods):

@@ -49,20 +49,29 @@ class Folder:
         self.records = path / SHARDS / shard.folder_name if shard else path
         with _explaining(path):
             path.mkdir(parents=True, exist_ok=True)
-            if shard is None:
-                self._lock = _take_lock(path, f"another run is writing to {str(path)!r}")
-                try:
-                    _check_no_shard_runs(path)
-                except BaseException:
-                    self._lock.release()
-                    raise
-            else:
-                with self.gate():
-                    _check_no_shard_runs(path, shard)
-                    self.records.mkdir(parents=True, exist_ok=True)
-                    self._lock = _take_lock(self.records, f"another run does shard {shard} in {str(path)!r} now")
+            self._lock = self._lock_all() if shard is None else self._lock_shard(shard)
         self._identity = _find_identity(self.records)
         self._remove_temporary_files()
+
+    def _lock_all(self) -> filelock.BaseFileLock:
+        lock = _take_lock(self.path, f"another run is writing to {str(self.path)!r}")
+        try:
+            if (self.path / SHARDS).is_dir():
+                with self.gate():
+                    _check_no_shard_runs(self.path)
+        except BaseException:
+            lock.release()
+            raise
+        return lock
+
+    def _lock_shard(self, shard: Shard) -> filelock.BaseFileLock:
+        (self.path / SHARDS).mkdir(exist_ok=True)
+        with self.gate():
+            # A run of all images that starts now waits at the gate, with its lock, and will see this one's.
+            _take_lock(self.path, f"a run of all images is writing to {str(self.path)!r}").release()
+            _check_no_shard_runs(self.path, shard)
+            self.records.mkdir(exist_ok=True)
+            return _take_lock(self.records, f"another run does shard {shard} in {str(self.path)!r} now")
 
     def __enter__(self) -> Folder:
         return self
@@ -78,12 +87,11 @@ class Folder:
 
     @contextmanager
     def gate(self) -> Iterator[None]:
-        """Keep runs of other shards, and of all images, from starting while the block runs."""
-        if self.shard is None:
-            yield
-            return
+        """Keep runs of shards from starting while the block runs; there must be a folder of their records."""
         with _explaining(self.path):
-            lock = _take_lock(self.path, f"a run of all images is writing to {str(self.path)!r}", GATE_SECONDS)
+            lock = _take_lock(
+                self.path / SHARDS, f"runs of shards in {str(self.path)!r} are about to start", GATE_SECONDS
+            )
         try:
             yield
         finally:

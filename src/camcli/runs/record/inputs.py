@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from camcli.base import timing
 from camcli.images.formats import SkippedFiles
@@ -43,6 +43,11 @@ class Inputs:
     def source_factory(self) -> Callable[[], Iterator[PictureSource]] | None:
         """Function that iterates over all images, anew at each call; None if they come from standard input."""
         return None if self.total is None else self.iter_sources
+
+    def describe(self) -> dict[str, Any]:
+        """Describe for a run's record how many images it is about, and which."""
+        shard = {"shard": self._job.shard, "images_of_shard": self.total} if self._job.shard else {}
+        return {"images": self.total_of_shards, **shard}
 
     def iter_sources(self) -> Iterator[PictureSource]:
         """Iterate over all images, in order."""

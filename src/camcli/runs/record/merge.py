@@ -15,7 +15,7 @@ from camcli.runs.record.status import Status, list_jobs, read_record, read_statu
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What a merge found.
+    """Findings of a merge.
 
     Attributes:
         status: the folder's status after it.

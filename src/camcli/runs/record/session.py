@@ -14,7 +14,6 @@ from typing import Any, Generic
 from camcli.base import timing
 from camcli.base.errors import NothingFoundError
 from camcli.images.naming import mark_name, read_stamp
-from camcli.images.own_outputs import SHARDS
 from camcli.images.source import PictureSource
 from camcli.runs.job.fingerprint import compute_fingerprint
 from camcli.runs.record import ledger, provenance
@@ -74,7 +73,7 @@ class Session(Generic[R]):
     ) -> None:
         self.worker, self.inputs = worker, inputs
         self.job = worker.job
-        self.id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        self.id = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(3)}"
         self.fingerprint = make_fingerprint(worker.fingerprint_parts)
         self._line_type = line_type
         self._file, self._facts_file = file, facts_file
@@ -111,7 +110,7 @@ class Session(Generic[R]):
             self.facts = {
                 "run": self.id,
                 "began": provenance.format_now(),
-                **self._describe_extent(),
+                **self.inputs.describe(),
                 **provenance.collect_facts(self.worker),
                 **accepted,
             }
@@ -130,11 +129,6 @@ class Session(Generic[R]):
     def previous(self) -> PreviousRun:
         """Last run in the output folder; to be read once the folder is locked."""
         return self._compare(self.out)
-
-    @property
-    def records(self) -> Path:
-        """Folder of the run's own records: the output folder, or the shard's in it."""
-        return self.out / SHARDS / self.shard.folder_name if self.shard else self.out
 
     def peek(self) -> Callable[[PictureSource], bool]:
         """Return a function that says whether an image is done; the folder is neither locked nor made.
@@ -164,7 +158,7 @@ class Session(Generic[R]):
 
     def record(self, **more: Any) -> None:
         """Write the facts of the run to its record, with further ones."""
-        name = self.records.relative_to(self.out) / self._facts_file
+        name = self.folder.records.relative_to(self.out) / self._facts_file
         provenance.write(self.folder, {**self.facts, **more}, str(name))
 
     def make_item(self, source: PictureSource, stamp_suffix: str = "") -> Item:
@@ -258,17 +252,12 @@ class Session(Generic[R]):
             if not self.previous.record:
                 facts = {"job": self.job.as_dict(), "fingerprint": self.fingerprint}
                 counted = {"counted": self.worker.fingerprint_parts}
-                provenance.write(folder, {**facts, **counted, **self._describe_extent()}, self._facts_file)
+                provenance.write(folder, {**facts, **counted, **self.inputs.describe()}, self._facts_file)
                 (folder.path / self._file).touch()
                 del self.previous
             else:
                 check_same_job(self.previous)
         return self.previous.accepted_jobs
-
-    def _describe_extent(self) -> dict[str, Any]:
-        """Describe which images the run is about."""
-        known = {"images": self.inputs.total_of_shards}
-        return {**known, "shard": str(self.shard), "images_of_shard": self.inputs.total} if self.shard else known
 
     def _compare(self, folder: Path) -> PreviousRun:
         """Return the last run in a folder, compared with this one."""

@@ -61,7 +61,7 @@ class Status:
     done: int = 0
     failed: int = 0
     others: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
+    reasons: dict[str, int] = field(default_factory=dict)
     examples: dict[str, str] = field(default_factory=dict)
     shards: list[ShardStatus] = field(default_factory=list)
 
@@ -106,9 +106,11 @@ def read_status(path: Path) -> Status:
                 states[hash_text(name)] = reason
                 status.examples.setdefault(reason, name)
         counts[file.parent] = len(names)
-    status.reasons = Counter(states.values())
-    status.done, status.others = status.reasons.pop("", 0), status.reasons.pop(OTHER_JOB, 0)
-    status.failed = status.reasons.total()
+    reasons = Counter(states.values())
+    status.done, status.others = reasons.pop("", 0), reasons.pop(OTHER_JOB, 0)
+    status.failed = reasons.total()
+    status.reasons = dict(reasons.most_common())
+    status.examples = {reason: status.examples[reason] for reason in reasons}
     status.shards = list(_list_shards(path, counts))
     return status
 

@@ -101,6 +101,7 @@ def _make_schema() -> pyarrow.Schema:
         "channel": pa.int64(),
         **dict.fromkeys(("weight", "low", "high", "strongest"), number),
         "peak": pa.list_(number),
+        "heat_box": pa.list_(pa.int64()),
         "placement": pa.list_(number),
         "seconds": number,
         "untrained": pa.bool_(),
