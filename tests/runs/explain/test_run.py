@@ -54,8 +54,8 @@ def test_the_overlay_mutes_cold_places_and_colours_hot_ones(paint: Paint, go: Go
     go("a.png", layers=("stem",), target=("red",), save=("overlay-png", "heatmap", "panel"), colormap="jet", alpha=1.0)
     overlay, heatmap = pixels("out/a.png.overlay.png"), pixels("out/a.png.heatmap.png")
     assert overlay.shape == heatmap.shape == (32, 32, 3)
-    # Half way to its grey, 34, and three quarters as light.
-    assert overlay[10, 4].tolist() == [13, 28, 47]
+    # Half way to its grey, 34, and half as light: the map has a cell for each pixel of the input.
+    assert overlay[10, 4].tolist() == [9, 19, 31]
     # jet ends in dark red and begins in dark blue
     assert overlay[10, 28].tolist() == heatmap[10, 28].tolist() == [128, 0, 0]
     assert heatmap[10, 4].tolist() == [0, 0, 128]

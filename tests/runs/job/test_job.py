@@ -63,6 +63,7 @@ CHANGED = {
     "range": "0,4095",
     "pages": "all",
     "limit": 2,
+    "shard": "2/3",
     "overwrite": True,
     "drop_others": True,
     "accept_versions": True,
@@ -79,7 +80,7 @@ CHANGED = {
 }
 HOW = {
     *("inputs", "null_separated", "out", "root", "overwrite", "drop_others", "accept_versions", "durable", "pages"),
-    "limit",
+    *("limit", "shard"),
     *("batch_size", "recompute", "workers", "timeout", "device", "compile", "seed", "save"),
 }
 DRAWN = {"colormap", "alpha", "outside", "normalize", "panel_size"}
@@ -264,7 +265,8 @@ def test_a_named_file_that_cannot_be_read_is_named(options: dict[str, str], name
 
 @pytest.mark.parametrize("left_out", ["target", "targets"])  # there cannot be both
 def test_a_job_survives_json(left_out: str) -> None:
-    job = Job(**{name: value for name, value in CHANGED.items() if name != left_out})
+    # Neither can a shard be with a scale, or groups, of all images.
+    job = Job(**{name: value for name, value in CHANGED.items() if name not in (left_out, "shard")})
     read = json.loads(json.dumps(job.as_dict()))
     assert Job(**{name: tuple(value) if isinstance(value, list) else value for name, value in read.items()}) == job
     assert set(read) == set(CHANGED)
