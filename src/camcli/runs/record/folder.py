@@ -51,8 +51,11 @@ class Folder:
         self.shard = shard
         self.records = path / SHARDS / shard.folder_name if shard else path
         with _explaining(path):
-            path.mkdir(parents=True, exist_ok=True)
+            made = atomic.make_folders(path)
             self._lock = self._lock_all() if shard is None else self._lock_shard(shard)
+            for folder in {path, path / SHARDS, *(one.parent for one in made)} if durable else ():
+                if folder.is_dir():
+                    atomic.sync(folder)
         self._identity = _find_identity(self.records)
         self._remove_temporary_files()
 

@@ -269,7 +269,7 @@ class Ledger(Generic[R]):
                 self._compact()
             self._file = path.open("ab", buffering=0)
             if self.folder.durable:
-                atomic.sync(self.folder.path)
+                atomic.sync(self.folder.records)
         except OSError as error:
             raise OutputError(f"{path} cannot be written to: {error.strerror}") from error
 
