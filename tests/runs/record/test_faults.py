@@ -30,7 +30,7 @@ RUNS = itertools.count()
 
 
 def find_path(given: int | str | Path) -> str:
-    return os.readlink(f"/proc/self/fd/{given}") if isinstance(given, int) else os.path.abspath(given)
+    return str(Path(f"/proc/self/fd/{given}").readlink() if isinstance(given, int) else Path(given).absolute())
 
 
 class Fault:

@@ -53,9 +53,13 @@ class Folder:
         with _explaining(path):
             made = atomic.make_folders(path)
             self._lock = self._lock_all() if shard is None else self._lock_shard(shard)
-            for folder in {path, path / SHARDS, *(one.parent for one in made)} if durable else ():
-                if folder.is_dir():
-                    atomic.sync(folder)
+            try:
+                for folder in {path, path / SHARDS, *(one.parent for one in made)} if durable else ():
+                    if folder.is_dir():
+                        atomic.sync(folder)
+            except BaseException:
+                self._lock.release()
+                raise
         self._identity = _find_identity(self.records)
         self._remove_temporary_files()
 

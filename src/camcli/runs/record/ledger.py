@@ -16,7 +16,7 @@ from camcli.runs.job.shard import Shard
 from camcli.runs.record.compact import compact, drop_torn_end, make_line_filter
 from camcli.runs.record.earlier import NameRoots, ResultIndex, has_wanted_files, is_result_of
 from camcli.runs.record.folder import Folder
-from camcli.runs.record.heads import Head
+from camcli.runs.record.heads import Head, is_whole_block
 from camcli.runs.record.join import find_other_files, join_shards
 from camcli.runs.record.lines import Block, LineFile, R, has_result, hash_text
 from camcli.runs.record.states import FAILED, HAS_RESULT, States
@@ -81,7 +81,6 @@ class Ledger(Generic[R]):
         self._other_jobs: dict[int, str] = {}  # images with another job's lines, to its fingerprint
         self._to_drop: frozenset[int] = frozenset()  # those of these that are to be dropped
         self._needs_compacting = False
-        self._has_moved = False  # the lines, since the places of results were noted
         self._file: IO[bytes] | None = None
         self.jobs_found: set[str] = set()
         self.roots = NameRoots()
@@ -91,16 +90,15 @@ class Ledger(Generic[R]):
             self._own_jobs = frozenset([job, *accepted(self.folder)])
             if shard is None:
                 join_shards(self.folder, self._lines)
-            self._files = [*find_other_files(self._lines, path, shard), self._lines]
-            self._index = ResultIndex(self._files, self._own_jobs)
-            for number, lines in enumerate(self._files):
-                for offset, block in lines.iter_heads():
-                    if shard is None or shard.holds(block[0].name):
-                        self._add_block(block, number + len(self._files) * offset)
+            files = [*find_other_files(self._lines, path, shard), self._lines]
+            self._index = ResultIndex(files, self._own_jobs, self._states)
+            for place, block in self._index.iter_heads():
+                if shard is None or shard.holds(block[0].name):
+                    self._add_block(block, place)
             self._states.settle()
             self.replaced = self._states.results_replaced
             self.empty = not self._states
-            self._compact_and_reopen()
+            self.tidy(wholly=False)
         except BaseException:
             self.folder.close()
             raise
@@ -112,12 +110,11 @@ class Ledger(Generic[R]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._compact_and_reopen()
+            self.tidy(wholly=False)
         finally:
             if self._file is not None:
                 self._file.close()
-            for lines in self._files:
-                lines.close()
+            self._index.clear()
             self.folder.close()
 
     @property
@@ -148,7 +145,9 @@ class Ledger(Generic[R]):
             return []
         if state == HAS_RESULT:
             return self._index.find(name, stamp)
-        return [self._lines.parse(values) for values, _ in self._read_block(key)] if state == hash_text(stamp) else []
+        return (
+            [self._lines.parse(values) for values, _ in self._index.read_last(key)] if state == hash_text(stamp) else []
+        )
 
     def has_earlier_result(self, name: str) -> bool:
         """Return whether an earlier run left a result of an image, even if it is outdated or another job's."""
@@ -171,7 +170,7 @@ class Ledger(Generic[R]):
         """Drop the results of other jobs, with their files, except for images that this run has processed."""
         self._to_drop = frozenset(self._other_jobs)
         self._needs_compacting |= bool(self._to_drop)
-        self._compact_and_reopen()
+        self.tidy(wholly=False)
 
     def append(self, outcomes: Sequence[R], replacing: bool = False) -> None:
         """Record all outcomes of one image.
@@ -215,18 +214,12 @@ class Ledger(Generic[R]):
             if block[0][0]["job"] in self._own_jobs and has_result(block):
                 yield [self._lines.parse(values) for values, _ in block]
 
-    def tidy(self) -> None:
-        """Drop all replaced lines now, however few they are."""
-        self._needs_compacting |= bool(self._states.replaced)
-        self._compact_and_reopen()
-
     def _add_block(self, block: Sequence[Head], place: int) -> None:
         """Add one image's lines to what is known."""
         first = block[0]
         key = hash_text(first.name)
         own = first.job in self._own_jobs
-        whole = first.part == f"1/{len(block)}" and not any(head.failed or head.job != first.job for head in block)
-        if own and whole:
+        if own and is_whole_block(block):
             failed, state = False, hash_text(first.stamp)
         else:
             failed = not any(head.has_result for head in block)
@@ -242,59 +235,50 @@ class Ledger(Generic[R]):
 
     def _has_files(self, key: int) -> bool:
         """Return whether an image's last result has all files that are wanted."""
-        return has_all_files(self._read_block(key), self.folder.path, self._wanted)
+        return has_all_files(self._index.read_last(key), self.folder.path, self._wanted)
 
-    def _read_block(self, key: int) -> Block:
-        """Return the lines of an image's last result."""
-        if self._has_moved:
-            for offset, block in self._lines.iter_heads():
-                if any(head.has_result for head in block):
-                    self._states.move(hash_text(block[0].name), offset * len(self._files) + len(self._files) - 1)
-            self._has_moved = False
-        offset, number = divmod(self._states.get_place(key), len(self._files))
-        return self._files[number].read_block(offset)
+    def tidy(self, wholly: bool = True) -> None:
+        """Drop a torn end and replaced lines, and open the ledger to append.
 
-    def _compact_and_reopen(self) -> None:
-        """Drop a torn end, and replaced lines if they are many or files go with them; open the ledger to append."""
+        Args:
+            wholly: also of a large ledger, where they are few and no file goes with them.
+
+        Raises:
+            OutputError: it cannot be written to, or a file cannot be deleted.
+        """
         path = self._lines.path
         self.folder.check()
-        many = self._states.replaced and (
-            self._states.blocks <= FEW_BLOCKS or self._states.replaced > REPLACED_SHARE * self._states.blocks
-        )
+        states = self._states
+        many = states.blocks <= FEW_BLOCKS or states.replaced > REPLACED_SHARE * states.blocks
         try:
             if self._file is not None:
                 self._file.close()
             drop_torn_end(path)
-            if self._needs_compacting or self._states.files_go or many:
-                self._compact()
+            if self._needs_compacting or states.files_go or (states.replaced and (many or wholly)):
+                self._index.clear()
+                unwanted = self._to_drop
+                stays = make_line_filter(
+                    self._lines,
+                    lambda key, values: key in unwanted and values["job"] not in self._own_jobs,
+                    self._found_done,
+                )
+                trouble = compact(self._lines, self.folder, stays)
+                self._needs_compacting = False
+                states.clear_replaced()
+                self._found_done.clear()
+                if trouble:
+                    raise trouble
             self._file = path.open("ab", buffering=0)
             if self.folder.durable:
                 atomic.sync(self.folder.records)
         except OSError as error:
             raise OutputError(f"{path} cannot be written to: {error.strerror}") from error
 
-    def _compact(self) -> None:
-        self._index.clear()
-        for lines in self._files:
-            lines.close()
-        unwanted = self._to_drop
-        stays = make_line_filter(
-            self._lines,
-            lambda key, values: key in unwanted and values["job"] not in self._own_jobs,
-            self._found_done,
-        )
-        trouble = compact(self._lines, self.folder, stays)
-        self._needs_compacting = False
-        self._has_moved = True
-        self._states.clear_replaced()
-        self._found_done.clear()
-        if trouble:
-            raise trouble
-
 
 def _make_mark(block: Sequence[Head]) -> int:
     """Return a number that is equal for blocks of the same job with the same files."""
-    return hash((block[0].job, *(head.files for head in block))) & 0xFFFF_FFFF_FFFF_FFFF
+    files = block[0].files if len(block) == 1 else tuple(head.files for head in block)
+    return hash((block[0].job, files)) & 0xFFFF_FFFF_FFFF_FFFF
 
 
 def read_stamps(

@@ -124,8 +124,9 @@ class LineFile(Generic[R]):
         """
         block: list[Head] = []
         start = offset = 0
+        pattern = self._pattern
         for number, line in self._iter_lines():
-            head = self.parse_head(line, number)
+            head = parse_head(line, pattern) or make_head(self._parse_line(line, number))
             if block and (head.part.startswith("1/") or head.name != block[0].name or head.run != block[0].run):
                 yield start, block
                 start, block = offset, []
