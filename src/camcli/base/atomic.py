@@ -24,11 +24,11 @@ def write(path: Path, content: bytes, top: Path | None = None, durable: bool = F
         OSError: the folder cannot be created or written to, or the disk is full; nothing is left behind.
     """
     if top is None:
-        _make_folders(path.parent)
+        make_folders(path.parent)
     temporary_file = make_temporary_path(top or path.parent)
     try:
         fill(temporary_file, content, durable)
-        made = [path.parent, *(folder.parent for folder in _make_folders(path.parent, top))]
+        made = [path.parent, *(folder.parent for folder in make_folders(path.parent, top))]
         temporary_file.replace(path)
         for folder in made if durable else ():
             sync(folder)
@@ -79,7 +79,7 @@ def sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _make_folders(folder: Path, top: Path | None = None) -> list[Path]:
+def make_folders(folder: Path, top: Path | None = None) -> list[Path]:
     """Create a folder and its parents below ``top``, and return those that were missing.
 
     Neither ``top`` nor its parents are created: they may have been moved away on purpose.

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from ledgers import is_done, lines, outcome, write
 
-from camcli.base.errors import OutputError
+from camcli.base.errors import OutputError, RequestError
 from camcli.runs.record.ledger import FILE, Ledger
+from camcli.runs.record.lines import LineFile
 from camcli.runs.record.outcome import Outcome
 
 
@@ -284,3 +285,49 @@ def test_outcomes_hold_only_the_last_line_of_a_picture_also_while_the_run_goes_o
         assert [one.run for (one,) in ledger.iter_pictures()] == ["r2"]
         ledger.append([outcome("b", run="r2")])
     assert lines(tmp_path) == [("a", "r2"), ("b", "r2")]
+
+
+def test_few_replaced_lines_of_a_large_ledger_stay_until_they_are_many_or_files_go(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("camcli.runs.record.ledger.FEW_BLOCKS", 10)
+    write(tmp_path, *([outcome(f"{number}")] for number in range(40)), [outcome("x", **FAILED)])
+    for run in ("r2", "r3"):  # an image that always fails
+        write(tmp_path, [outcome("x", run=run, **FAILED)])
+    assert len(lines(tmp_path)) == 43
+    assert all(is_done(tmp_path, f"{number}") for number in range(40))
+    with Ledger(tmp_path, "j1", Outcome) as ledger:
+        assert len(list(ledger.iter_pictures())) == 40
+    assert lines(tmp_path)[40:] == [("x", "r3")]  # who reads all lines has them dropped
+    write(tmp_path, [outcome("1", run="r4", stamp="10-21")], [outcome("2", run="r4", **FAILED)])
+    assert len(lines(tmp_path)) == 43
+    assert is_done(tmp_path, "1", stamp="10-21")
+    assert is_done(tmp_path, "2")
+    write(tmp_path, [outcome("3", run="r5", files={"overlay": "3.other.png"})])
+    assert not (tmp_path / "3.png").exists()
+    assert len(lines(tmp_path)) == 42  # the failure of one that was not looked up stays
+    write(tmp_path, *([outcome(f"{number}", run="r6")] for number in range(4, 8)))
+    assert len(lines(tmp_path)) == 42
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.png", 'a "quoted" one.png', "back\\slash", "caf\udce9.png", "{a}, b: [c]", "\u7535\x07.png", 'x", "stamp": "y'],
+)
+def test_the_head_of_a_line_says_what_its_whole_says(tmp_path: Path, name: str) -> None:
+    written = [
+        outcome(name),
+        outcome(name, error="no", files={}, run="r2"),
+        outcome(name, notes=('a "{b}"',), run="r3"),
+    ]
+    (tmp_path / FILE).write_bytes(b"".join(one.as_line() for one in written))
+    found = [block[0] for _, block in LineFile(tmp_path / FILE, Outcome).iter_heads()]
+    assert [(one.name, one.stamp, one.job, one.run, one.part, one.root, one.failed) for one in found] == [
+        (one.name, one.stamp, one.job, one.run, one.part, one.root, bool(one.error)) for one in written
+    ]
+    assert [json.loads(one.files) for one in found] == [one.files for one in written]
+
+
+@pytest.mark.parametrize("cut", [10, 60, 200])
+def test_lines_that_were_glued_together_are_refused(tmp_path: Path, cut: int) -> None:
+    (tmp_path / FILE).write_bytes(outcome("a").as_line()[:cut] + outcome("b").as_line())
+    with pytest.raises(RequestError, match="line 1, is not a record"):
+        Ledger(tmp_path, "j1", Outcome)

@@ -15,6 +15,7 @@ from camcli.base import atomic
 from camcli.base.errors import OutputError
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
+from camcli.runs.job.shard import Shard
 from camcli.runs.record.folder import LOCK_FILE, Folder
 from camcli.runs.record.ledger import FILE, Ledger
 from camcli.runs.record.outcome import Outcome
@@ -227,3 +228,31 @@ def test_a_system_out_of_threads_is_said(paint: Paint, tiny: str, monkeypatch) -
     assert result.exit_code == 1
     assert "error: the system cannot start more threads: its limit is reached" in result.stderr
     assert "--workers 1" in result.stderr
+
+
+def test_durable_writes_reach_the_disk_in_an_order_that_a_power_cut_can_stop_anywhere(
+    tmp_path: Path, monkeypatch
+) -> None:
+    out, events = tmp_path / "new/out", list[str]()
+    fsync, replace, unlink = os.fsync, os.replace, os.unlink
+
+    def note(what: str, path: str | Path) -> None:
+        name = os.path.relpath(path, tmp_path)
+        events.append(f"{what} {'temporary' if name.endswith('.tmp') else name}")
+
+    monkeypatch.setattr(os, "fsync", lambda file: (note("sync", Path(f"/proc/self/fd/{file}").readlink()), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda one, two: (note("name", two), replace(one, two)))
+    monkeypatch.setattr(os, "unlink", lambda path: (note("delete", path), unlink(path)))
+    with Ledger(out, "j1", Outcome, durable=True, shard=Shard(1, 1)) as one:
+        assert {"sync .", "sync new", "sync new/out", "sync new/out/shards", "sync new/out/shards/1-of-1"} == {*events}
+        events.clear()
+        one.folder.write("in/a.png", b"map")
+        one.append([outcome("a", files={"overlay": "in/a.png"})])
+    map_first = ["sync temporary", "name new/out/in/a.png", "sync new/out/in", "sync new/out"]
+    assert events[:5] == [*map_first, "sync new/out/shards/1-of-1/outcomes.jsonl"]
+    events.clear()
+    with Ledger(out, "j1", Outcome, durable=True):
+        pass
+    moved = ["sync temporary", "name new/out/outcomes.jsonl", "sync new/out"]
+    first = events.index("sync temporary")
+    assert events[first : first + 4] == [*moved, "delete new/out/shards/1-of-1/outcomes.jsonl"]

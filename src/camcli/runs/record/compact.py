@@ -11,12 +11,13 @@ from camcli.base import atomic
 from camcli.runs.record.folder import Folder
 from camcli.runs.record.lines import LineFile, hash_text, is_whole
 
+CHUNK = 2**16
 # Returns whether a line stays, given the number of its block and its values.
 LineFilter = Callable[[int, dict[str, Any]], bool]
 
 
 def compact(lines: LineFile[Any], folder: Folder, keeps_line: LineFilter) -> OSError | None:
-    """Drop a torn end, lines that do not stay, and files that only they name; return the first error of a file.
+    """Drop lines that do not stay, and files that only they name; return the first error of a file.
 
     Raises:
         OSError: the lines cannot be written, and stay as they were.
@@ -100,10 +101,21 @@ def _remove_files(lines: LineFile[Any], folder: Folder, keeps_line: LineFilter, 
     return trouble
 
 
-def is_torn(path: Path) -> bool:
-    """Return whether a file ends within a line."""
-    with path.open("rb") as file:
-        if not file.seek(0, 2):
-            return False
-        file.seek(-1, 2)
-        return file.read() != b"\n"
+def drop_torn_end(path: Path) -> None:
+    """Cut a file that ends within a line after the last whole one.
+
+    Raises:
+        OSError: it cannot be written to.
+    """
+    if not path.exists() or not (size := path.stat().st_size):
+        return
+    with path.open("rb+") as file:
+        end = size
+        tail = b""
+        while end and b"\n" not in tail:
+            end = max(0, end - CHUNK)
+            file.seek(end)
+            tail = file.read(CHUNK)
+        whole = end + tail.rfind(b"\n") + 1
+        if whole < size:
+            file.truncate(whole)

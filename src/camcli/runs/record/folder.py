@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
@@ -20,6 +21,8 @@ LOCK_FILE = ".camcli.lock"
 GATE_SECONDS = 120.0
 # A lock is waited for so long, since it may only be tried by ``camcli status``.
 PROBE_SECONDS = 0.3
+# Most names; others are looked at part by part.
+PLAIN_PATH = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w. -]*)*")
 
 
 class Folder:
@@ -48,8 +51,15 @@ class Folder:
         self.shard = shard
         self.records = path / SHARDS / shard.folder_name if shard else path
         with _explaining(path):
-            path.mkdir(parents=True, exist_ok=True)
+            made = atomic.make_folders(path)
             self._lock = self._lock_all() if shard is None else self._lock_shard(shard)
+            try:
+                for folder in {path, path / SHARDS, *(one.parent for one in made)} if durable else ():
+                    if folder.is_dir():
+                        atomic.sync(folder)
+            except BaseException:
+                self._lock.release()
+                raise
         self._identity = _find_identity(self.records)
         self._remove_temporary_files()
 
@@ -198,6 +208,8 @@ def is_locked(folder: Path) -> bool:
 
 def is_plain_path(name: str) -> bool:
     """Return whether a name is a relative path that only goes down."""
+    if PLAIN_PATH.fullmatch(name):
+        return True
     path = PurePath(name)
     return bool(path.name) and not path.anchor and ".." not in path.parts and "\0" not in name
 

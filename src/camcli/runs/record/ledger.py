@@ -13,17 +13,20 @@ from typing import IO, Generic
 from camcli.base import atomic
 from camcli.base.errors import OutputError
 from camcli.runs.job.shard import Shard
-from camcli.runs.record.compact import compact, is_torn, make_line_filter
+from camcli.runs.record.compact import compact, drop_torn_end, make_line_filter
 from camcli.runs.record.earlier import NameRoots, ResultIndex, has_wanted_files, is_result_of
 from camcli.runs.record.folder import Folder
+from camcli.runs.record.heads import Head, is_whole_block
 from camcli.runs.record.join import find_other_files, join_shards
 from camcli.runs.record.lines import Block, LineFile, R, has_result, hash_text
+from camcli.runs.record.states import FAILED, HAS_RESULT, States
 
 FILE = "outcomes.jsonl"
 # Separates, in a picture's stamp, what else its maps depend on: the pictures of its group, concepts found in several.
 STAMP_SEPARATOR = "+"
-# States of an image that is not done; done ones have their stamp's hash, which is odd.
-FAILED, HAS_RESULT = 0, 2
+# Replaced lines of which no file can go stay in the record of many images as long as they are so few in it.
+FEW_BLOCKS = 2_000
+REPLACED_SHARE = 0.05
 
 
 class Ledger(Generic[R]):
@@ -32,7 +35,8 @@ class Ledger(Generic[R]):
     All lines of an image are written at once, so that after a crash it is recorded whole or is done again. An image's
     later lines replace its earlier ones, but a failure never replaces a result: a line stays as long as no later run
     did the image whole, or wrote over one of its files. Replaced lines are dropped, with the files that only they
-    name, when the ledger is closed or next opened. Memory: two numbers for each image of earlier runs.
+    name, when the ledger is closed or next opened; in a large ledger a few with which no file goes stay meanwhile.
+    Whether an image has its files is seen when it is looked up. Memory: four numbers for each image of earlier runs.
 
     Args:
         path: the output folder; made if need be, and locked for this run.
@@ -72,15 +76,13 @@ class Ledger(Generic[R]):
         shard: Shard | None = None,
     ) -> None:
         self._wanted = wanted
-        self._states: dict[int, int] = {}  # hashed name to hashed stamp under this job, or a state
-        self._failed_later: set[int] = set()  # images whose last lines are a failure after a result
-        self._found_done: set[int] = set()  # those of these that were found to be done
+        self._states = States()
+        self._found_done: set[int] = set()  # images that failed after a result, which was found to be done
         self._other_jobs: dict[int, str] = {}  # images with another job's lines, to its fingerprint
         self._to_drop: frozenset[int] = frozenset()  # those of these that are to be dropped
         self._needs_compacting = False
         self._file: IO[bytes] | None = None
         self.jobs_found: set[str] = set()
-        self.replaced = 0
         self.roots = NameRoots()
         self.folder = Folder(path, durable, shard)
         self._lines = LineFile(self.folder.records / file, line_type)
@@ -89,13 +91,14 @@ class Ledger(Generic[R]):
             if shard is None:
                 join_shards(self.folder, self._lines)
             files = [*find_other_files(self._lines, path, shard), self._lines]
-            self._index = ResultIndex(files, self._own_jobs)
-            for lines in files:
-                for block in lines.iter_blocks():
-                    if shard is None or shard.holds(block[0][0]["name"]):
-                        self._add_block(block)
+            self._index = ResultIndex(files, self._own_jobs, self._states)
+            for place, block in self._index.iter_heads():
+                if shard is None or shard.holds(block[0].name):
+                    self._add_block(block, place)
+            self._states.settle()
+            self.replaced = self._states.results_replaced
             self.empty = not self._states
-            self._compact_and_reopen()
+            self.tidy(wholly=False)
         except BaseException:
             self.folder.close()
             raise
@@ -107,10 +110,11 @@ class Ledger(Generic[R]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._compact_and_reopen()
+            self.tidy(wholly=False)
         finally:
             if self._file is not None:
                 self._file.close()
+            self._index.clear()
             self.folder.close()
 
     @property
@@ -121,12 +125,13 @@ class Ledger(Generic[R]):
     def is_done(self, name: str, stamp: str) -> bool:
         """Return whether an image, unchanged, is done under this job, with all its files."""
         key = hash_text(name)
-        if not stamp or self._states.get(key) != hash_text(stamp):
+        if not stamp or self._states.get(key) != hash_text(stamp) or not self._has_files(key):
             return False
-        if key in self._failed_later:  # it failed in a later run, but need not be done again
-            self._failed_later.discard(key)
+        failed_later = self._states.failed_later
+        if key in failed_later:  # it failed in a later run, but need not be done again
+            failed_later.discard(key)
             self._found_done.add(key)
-            self._needs_compacting = True
+            self._states.replaced += 1
         return True
 
     def find_result(self, name: str, stamp: str) -> list[R]:
@@ -134,7 +139,15 @@ class Ledger(Generic[R]):
 
         Files that are wanted now may be missing, or drawn in another way.
         """
-        return self._index.find(name, stamp) if stamp and self._states.get(hash_text(name)) else []
+        key = hash_text(name)
+        state = self._states.get(key)
+        if not stamp or state == FAILED:
+            return []
+        if state == HAS_RESULT:
+            return self._index.find(name, stamp)
+        return (
+            [self._lines.parse(values) for values, _ in self._index.read_last(key)] if state == hash_text(stamp) else []
+        )
 
     def has_earlier_result(self, name: str) -> bool:
         """Return whether an earlier run left a result of an image, even if it is outdated or another job's."""
@@ -142,13 +155,13 @@ class Ledger(Generic[R]):
 
     def is_changed(self, name: str, stamp: str) -> bool:
         """Return whether an image that was done under this job has changed since."""
-        known = self._states.get(hash_text(name), FAILED)
-        return bool(stamp) and known % 2 == 1 and known != hash_text(stamp)
+        key = hash_text(name)
+        known = self._states.get(key)
+        return bool(stamp) and known % 2 == 1 and known != hash_text(stamp) and self._has_files(key)
 
     def find_unnamed(self, named: Iterable[str], own: bool = False) -> list[str]:
         """Return the images with results of other jobs, or of this one, that are not among those named."""
-        there = self._states.keys() if own else self._other_jobs.keys()
-        left = there - {hash_text(name) for name in named}
+        left = set(self._states if own else self._other_jobs) - {hash_text(name) for name in named}
         found = (block[0][0] for block in (self._lines.iter_blocks() if left else ()) if has_result(block))
         names = dict.fromkeys(first["name"] for first in found if (first["job"] in self._own_jobs) is own)
         return [name for name in names if hash_text(name) in left]
@@ -157,7 +170,7 @@ class Ledger(Generic[R]):
         """Drop the results of other jobs, with their files, except for images that this run has processed."""
         self._to_drop = frozenset(self._other_jobs)
         self._needs_compacting |= bool(self._to_drop)
-        self._compact_and_reopen()
+        self.tidy(wholly=False)
 
     def append(self, outcomes: Sequence[R], replacing: bool = False) -> None:
         """Record all outcomes of one image.
@@ -170,11 +183,11 @@ class Ledger(Generic[R]):
             OutputError: they cannot be written; earlier lines stay whole.
         """
         key = hash_text(outcomes[0].name)
-        failed = all(outcome.error and not outcome.files for outcome in outcomes)
         assert self._file is not None  # open throughout the with block
         self.folder.check()
         before = self._file.seek(0, 2)
-        left = memoryview(b"".join(outcome.as_line() for outcome in outcomes))
+        lines = [outcome.as_line() for outcome in outcomes]
+        left = memoryview(b"".join(lines))
         try:
             while left:
                 left = left[self._file.write(left) :]
@@ -187,55 +200,62 @@ class Ledger(Generic[R]):
         self._needs_compacting |= replacing
         self._other_jobs.pop(key, None)
         self._found_done.discard(key)
-        if key in self._states:
-            self._update_state(key, failed, HAS_RESULT)
+        heads = [self._lines.parse_head(line) for line in lines]
+        failed = not any(head.has_result for head in heads)
+        self._states.update(key, FAILED if failed else HAS_RESULT, _make_mark(heads))
 
     def iter_pictures(self) -> Iterator[list[R]]:
         """Yield the outcomes of this job, image by image, for images that have a result, whole or in part.
 
         Those that are recorded meanwhile are left out.
         """
-        self._compact_and_reopen()
+        self.tidy()
         for block in self._lines.iter_blocks(self._lines.path.stat().st_size):
             if block[0][0]["job"] in self._own_jobs and has_result(block):
                 yield [self._lines.parse(values) for values, _ in block]
 
-    def _add_block(self, block: Block) -> None:
+    def _add_block(self, block: Sequence[Head], place: int) -> None:
         """Add one image's lines to what is known."""
-        first = block[0][0]
-        key = hash_text(first["name"])
-        failed = not has_result(block)
-        done = _is_done(block, self.folder.path, self._own_jobs, self._wanted)
-        self.replaced += not failed and bool(self._states.get(key))
-        self._update_state(key, failed, hash_text(first["stamp"]) if done else HAS_RESULT)
+        first = block[0]
+        key = hash_text(first.name)
+        own = first.job in self._own_jobs
+        if own and is_whole_block(block):
+            failed, state = False, hash_text(first.stamp)
+        else:
+            failed = not any(head.has_result for head in block)
+            state = FAILED if failed else HAS_RESULT
+        self._states.add(key, state, _make_mark(block), place)
         if not failed:
-            self.roots.add(first["name"], first["root"])
-        self.jobs_found.add(first["job"])
-        if first["job"] not in self._own_jobs:
-            self._other_jobs[key] = sys.intern(first["job"])
-        elif not failed:
+            self.roots.add(first.name, first.root)
+        self.jobs_found.add(first.job)
+        if not own:
+            self._other_jobs[key] = sys.intern(first.job)
+        elif not failed and self._other_jobs:
             self._other_jobs.pop(key, None)
 
-    def _update_state(self, key: int, failed: bool, state: int) -> None:
-        """Update an image's state by one more block, and note if that replaces another."""
-        before = self._states.get(key)
-        if failed and before:  # a failure replaces neither a result nor its line
-            self._needs_compacting |= key in self._failed_later
-            self._failed_later.add(key)
-            return
-        self._needs_compacting |= before is not None
-        self._failed_later.discard(key)
-        self._states[key] = FAILED if failed else state
+    def _has_files(self, key: int) -> bool:
+        """Return whether an image's last result has all files that are wanted."""
+        return has_all_files(self._index.read_last(key), self.folder.path, self._wanted)
 
-    def _compact_and_reopen(self) -> None:
-        """Drop replaced lines and a torn end, and open the ledger for appending."""
-        self._index.clear()
+    def tidy(self, wholly: bool = True) -> None:
+        """Drop a torn end and replaced lines, and open the ledger to append.
+
+        Args:
+            wholly: also of a large ledger, where they are few and no file goes with them.
+
+        Raises:
+            OutputError: it cannot be written to, or a file cannot be deleted.
+        """
         path = self._lines.path
         self.folder.check()
+        states = self._states
+        many = states.blocks <= FEW_BLOCKS or states.replaced > REPLACED_SHARE * states.blocks
         try:
             if self._file is not None:
                 self._file.close()
-            if self._needs_compacting or (path.exists() and is_torn(path)):
+            drop_torn_end(path)
+            if self._needs_compacting or states.files_go or (states.replaced and (many or wholly)):
+                self._index.clear()
                 unwanted = self._to_drop
                 stays = make_line_filter(
                     self._lines,
@@ -244,14 +264,21 @@ class Ledger(Generic[R]):
                 )
                 trouble = compact(self._lines, self.folder, stays)
                 self._needs_compacting = False
+                states.clear_replaced()
                 self._found_done.clear()
                 if trouble:
                     raise trouble
             self._file = path.open("ab", buffering=0)
             if self.folder.durable:
-                atomic.sync(self.folder.path)
+                atomic.sync(self.folder.records)
         except OSError as error:
             raise OutputError(f"{path} cannot be written to: {error.strerror}") from error
+
+
+def _make_mark(block: Sequence[Head]) -> int:
+    """Return a number that is equal for blocks of the same job with the same files."""
+    files = block[0].files if len(block) == 1 else tuple(head.files for head in block)
+    return hash((block[0].job, files)) & 0xFFFF_FFFF_FFFF_FFFF
 
 
 def read_stamps(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar, cast, runtime_checkable
+from typing import IO, Any, Generic, Protocol, Self, TypeVar, cast, runtime_checkable
 
 from camcli.base.errors import RequestError
+from camcli.runs.record.heads import Head, make_head, make_pattern, parse_head
 
 
 @runtime_checkable
@@ -87,6 +87,8 @@ class LineFile(Generic[R]):
         self._line_type = cast("Any", line_type)
         self._field_names = frozenset(one.name for one in fields(self._line_type))
         self._defaults = _find_defaults(self._line_type)
+        self._pattern = make_pattern([one.name for one in fields(self._line_type)])
+        self._open: IO[bytes] | None = None
 
     def at(self, path: Path) -> LineFile[R]:
         """Return another file of such lines."""
@@ -102,7 +104,8 @@ class LineFile(Generic[R]):
             RequestError: the file cannot be read, or has other lines.
         """
         block: Block = []
-        for values, line in self._iter_lines(end):
+        for number, line in self._iter_lines(end):
+            values = self._parse_line(line, number)
             last = block[0][0] if block else values
             if block and (
                 values["part"].startswith("1/") or values["name"] != last["name"] or values["run"] != last["run"]
@@ -113,17 +116,47 @@ class LineFile(Generic[R]):
         if block:
             yield block
 
-    def read_block(self, offset: int) -> list[R]:
-        """Return the lines of a picture from one run, which begin at a byte of the file."""
-        found: list[R] = []
-        with self.path.open("rb") as file:
-            file.seek(offset)
-            count = 1
-            while len(found) < count:
-                values = self._parse_line(file.readline(), 0)
-                count = int(values["part"].partition("/")[2])
-                found.append(self.parse(values))
+    def iter_heads(self) -> Iterator[tuple[int, list[Head]]]:
+        """Yield the heads of the lines of each image from each run, and the byte where they begin.
+
+        Raises:
+            RequestError: as :meth:`iter_blocks`; of usual lines only the heads are checked.
+        """
+        block: list[Head] = []
+        start = offset = 0
+        pattern = self._pattern
+        for number, line in self._iter_lines():
+            head = parse_head(line, pattern) or make_head(self._parse_line(line, number))
+            if block and (head.part.startswith("1/") or head.name != block[0].name or head.run != block[0].run):
+                yield start, block
+                start, block = offset, []
+            block.append(head)
+            offset += len(line)
+        if block:
+            yield start, block
+
+    def read_block(self, offset: int) -> Block:
+        """Return the lines of an image from one run, which begin at a byte of the file.
+
+        The file stays open until :meth:`close`.
+        """
+        found: Block = []
+        if self._open is None:
+            self._open = self.path.open("rb")
+        self._open.seek(offset)
+        count = 1
+        while len(found) < count:
+            line = self._open.readline()
+            values = self._parse_line(line, 0)
+            count = int(values["part"].partition("/")[2])
+            found.append((values, line))
         return found
+
+    def close(self) -> None:
+        """Close the file, which is about to be written anew, if it is open."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
 
     def parse(self, values: dict[str, Any]) -> R:
         """Return the object that a line was written from.
@@ -137,7 +170,11 @@ class LineFile(Generic[R]):
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise self._make_error(f": the line of {values['name']!r}") from error
 
-    def _iter_lines(self, end: int | None) -> Iterator[tuple[dict[str, Any], bytes]]:
+    def parse_head(self, line: bytes, number: int = 0) -> Head:
+        """Return the head of a line, whose number is for the message of an error."""
+        return parse_head(line, self._pattern) or make_head(self._parse_line(line, number))
+
+    def _iter_lines(self, end: int | None = None) -> Iterator[tuple[int, bytes]]:
         path = self.path
         try:
             if not os.path.lexists(path):
@@ -150,7 +187,7 @@ class LineFile(Generic[R]):
                     read += len(line)
                     if not line.endswith(b"\n") or (end is not None and read > end):
                         return  # torn by a crash; its image is not whole and will be done again
-                    yield self._parse_line(line, number), line
+                    yield number, line
         except OSError as error:
             raise RequestError(
                 f"{path} cannot be read: {error.strerror}", "choose another --out, or move the file away"
@@ -183,10 +220,9 @@ def has_result(block: Block) -> bool:
 
 
 def hash_text(text: str) -> int:
-    """Return an odd number that stands for a text."""
-    # 63 bits: two of a million images collide with a chance of 1 in 10 million. Odd, since even numbers are states.
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") | 1
+    """Return an odd number of 64 bits that stands for a text, in this process."""
+    # Two of a million images collide with a chance of 1 in 10 million. Odd, since even numbers are states.
+    return hash(text) & 0xFFFF_FFFF_FFFF_FFFF | 1
 
 
 def _find_defaults(line_type: Any) -> dict[str, Any]:

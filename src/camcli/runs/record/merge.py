@@ -37,6 +37,7 @@ def merge_shards(path: Path) -> Merged:
     record = read_record(path)
     job, *accepted = list_jobs(record)
     with Ledger(path, job, Outcome, accepted=lambda folder: accepted) as opened:
+        opened.tidy()
         replaced = opened.replaced
         status = read_status(path)
         if status.is_complete and "finished" not in record:
