@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 
 from camcli.base import paths, weight_files
-from camcli.base.errors import RequestError, did_you_mean
-from camcli.images import BY_FOLDER
-from camcli.images.decode import T
+from camcli.base.errors import PictureError, RequestError, did_you_mean
+from camcli.images import archives
+from camcli.images.braces import expand_braces
 from camcli.images.formats import SUFFIXES, SkippedFiles, suffix_of
-from camcli.images.name_stream import is_image, peek, read_entries
+from camcli.images.name_stream import is_image, iter_entries, peek
 from camcli.images.own_outputs import WrittenFiles
 from camcli.images.roots import Roots
 from camcli.images.source import PAUSE, ByteStream, PictureSource
@@ -47,11 +47,12 @@ def find(
 ) -> Iterator[PictureSource]:
     """Iterate over the images that the inputs name, always in the same order.
 
-    An input is a file (of any suffix except those of weights), a folder (all files below it with an image's suffix, no
-    hidden ones, links followed but never in circles), a glob pattern (with ``**``; a file of that very name takes
-    precedence; matches count as given by name), ``@list.txt`` or ``-`` (names of files and folders, one a line).
-    Folders that camcli wrote, ``out`` among them, are left out unless given by name; so are single files that it wrote
-    among others. An image that is reached twice is yielded once.
+    An input is a file (of any suffix except those of weights), an archive (``.tar``, ``.zip``: the images in it), a
+    file in one (``photos.zip/a.jpg``), a folder (all files below it with an image's suffix, no hidden ones, links
+    followed but never in circles, no archives), a glob pattern (with ``**``; a file of that very name takes precedence;
+    matches count as given by name), ``@list.txt`` or ``-`` (names of files and folders, one a line). ``{000..123}`` and
+    ``{a,b}`` stand for several inputs. Folders that camcli wrote, ``out`` among them, are left out unless given by
+    name; so are single files that it wrote among others. An image that is reached twice is yielded once.
 
     The inputs are checked at once, entries of lists and folders when they are reached: the names of one folder are held
     at a time, never those of the whole tree. ``PAUSE`` is yielded whenever names come from a pipe and none comes for a
@@ -69,36 +70,13 @@ def find(
         RequestError: an input does not exist, matches nothing, cannot be read as a list, is the output folder, or is a
             file of weights.
     """
+    inputs = expand_braces(inputs)
     roots = Roots.choose(inputs, paths.absolute(root or ""), null_separated)
     search = _Search(out, roots, null_separated, skipped)
     sources = [search.expand_input(given, stdin) for given in inputs]
     found = itertools.chain.from_iterable(sources)
     # One file or folder cannot name an image twice; no set of names then grows with the run.
     return found if len(inputs) == 1 and os.path.lexists(inputs[0]) else _drop_duplicates(found, skipped)
-
-
-def group_items(items: Iterable[T], group: str, path: Callable[[T], Path]) -> Iterator[list[T]]:
-    """Split items into groups of a fixed number, or of one folder each.
-
-    The group of a folder ends after its last image; groups of folders inside it end earlier.
-
-    Args:
-        items: items in the order of :func:`find`.
-        group: the number of items in a group (the last may have fewer), or ``folder``.
-        path: from an item to the path of its image.
-    """
-    if group != BY_FOLDER:
-        rest = iter(items)
-        while some := list(itertools.islice(rest, int(group))):
-            yield some
-        return
-    begun: dict[Path, list[T]] = {}
-    for item in items:
-        folder = Path(paths.absolute(path(item))).parent
-        for other in [one for one in reversed(begun) if one != folder and one not in folder.parents]:
-            yield begun.pop(other)
-        begun.setdefault(folder, []).append(item)
-    yield from reversed(begun.values())
 
 
 def _drop_duplicates(sources: Iterable[PictureSource], skipped: SkippedFiles | None) -> Iterator[PictureSource]:
@@ -126,9 +104,27 @@ class _Search:
     skipped: SkippedFiles | None = None
     written_files: WrittenFiles = field(default_factory=WrittenFiles)
 
-    def make_source(self, path: str, error: str = "") -> PictureSource:
-        name, root = self.roots.name(path)
+    def make_source(self, path: str, error: str = "", named: str = "") -> PictureSource:
+        """Make the source of a path; ``named`` is the path that its name is made from, if that is another."""
+        name, root = self.roots.name(named or path)
         return PictureSource(Path(path), name, error, root=root)
+
+    def list_archive(self, archive: str) -> Iterator[PictureSource]:
+        """Iterate over the images in an archive, in its order; files that are refused come as errors."""
+        try:
+            contents = archives.read_contents(archive)
+        except PictureError as error:
+            yield self.make_source(archive, "; ".join(filter(None, [error.message, error.hint])))
+            return
+        folder = archives.choose_folder(archive)
+        for name in contents:
+            yield self.make_source(f"{archive}/{name}", "", f"{folder}/{name}")
+        for number, reason in enumerate(contents.refused, start=1):
+            yield self.make_source(f"{archive}/refused {number}", reason, f"{folder}/refused {number}")
+        if self.skipped is not None:
+            self.skipped.duplicates += contents.duplicates
+            for name in contents.unread:
+                self.skipped(f"{archive}/{name}")
 
     def expand_input(self, given: str, stdin: ByteStream | None) -> Iterator[PictureSource]:
         """Return the images of one input; raise before returning if there can be none."""
@@ -143,16 +139,20 @@ class _Search:
                 raise RequestError(
                     f"the input {given!r} is the output folder", "name another output folder with --out FOLDER"
                 )
-            _check_not_weights(given)
+            _check_file(given)
             return self.list_path(given)
         if _is_pattern(given):
             return self.expand_pattern(given)
-        _check_not_weights(given)
+        if place := archives.split_path(Path(given)):
+            return iter([self.make_member(*place)])
+        _check_file(given)
         raise _missing_error(given)
 
     def list_path(self, path: str) -> Iterator[PictureSource]:
         if not os.path.isdir(path):
-            if not self.skip_if_written(path):
+            if archives.is_archive(path):
+                yield from self.list_archive(path)
+            elif not self.skip_if_written(path):
                 yield self.make_source(path)
             return
         # A folder that camcli wrote and that is given by name is read.
@@ -177,6 +177,10 @@ class _Search:
             self.skipped(folder + name)
         return read
 
+    def make_member(self, archive: str, name: str) -> PictureSource:
+        """Make the source of an image in an archive; reading it says whether it is there."""
+        return self.make_source(f"{archive}/{name}", "", f"{archives.choose_folder(archive)}/{name}")
+
     def open_list(self, path: str) -> Iterator[PictureSource]:
         try:
             if stat.S_ISFIFO(os.stat(path).st_mode):  # such as a shell's <(...); lists are read twice, first to count
@@ -187,15 +191,12 @@ class _Search:
             raise _missing_error(path, "list", "an image whose name begins with @ is given as ./@name") from None
         except OSError as error:
             raise RequestError(f"the list {path!r} cannot be read: {error.strerror}") from error
-        return self.read_list(path)
+        return self.read_names(path, f"the list {path!r}")
 
-    def read_list(self, path: str) -> Iterator[PictureSource]:
-        with Path(path).open("rb") as file:
-            yield from self.read_names(file, f"the list {path!r}")
-
-    def read_names(self, stream: ByteStream, what: str) -> Iterator[PictureSource]:
+    def read_names(self, names: ByteStream | str, what: str) -> Iterator[PictureSource]:
+        """Iterate over the images that a stream, or the file of this path, names."""
         began = False
-        for entry in read_entries(stream, b"\0" if self.null_separated else b"\n"):
+        for entry in iter_entries(names, b"\0" if self.null_separated else b"\n"):
             if entry is None:
                 yield PAUSE
                 continue
@@ -206,6 +207,8 @@ class _Search:
             if os.path.lexists(path):
                 error = "is the output folder" if self.is_own_out(path) else ""
                 yield from [self.make_source(path, error)] if error else self.list_path(path)
+            elif "\0" not in path and (place := archives.split_path(Path(path))):
+                yield self.make_member(*place)
             elif "\0" in path:
                 yield self.make_source(
                     path.replace("\0", "\N{REPLACEMENT CHARACTER}"), "the name has a NUL in it: is -0 missing?"
@@ -217,7 +220,10 @@ class _Search:
 
     def expand_pattern(self, pattern: str) -> Iterator[PictureSource]:
         start, parts = ("/", pattern.lstrip("/")) if pattern.startswith("/") else ("", pattern)
-        found = self.list_matches(start, [part for part in parts.split("/") if part])
+        matches = self.match_parts(start, [part for part in parts.split("/") if part])
+        found = itertools.chain.from_iterable(
+            [self.make_source(path, error)] if error else self.list_path(path) for path, error in matches
+        )
         first = next(found, None)
         if first is None:
             raise RequestError(
@@ -225,10 +231,6 @@ class _Search:
                 "`*` stays within one folder, `**` goes through all below; quote the pattern",
             )
         return itertools.chain([first], found)
-
-    def list_matches(self, start: str, parts: list[str]) -> Iterator[PictureSource]:
-        for path, error in self.match_parts(start, parts):
-            yield from [self.make_source(path, error)] if error else self.list_path(path)
 
     def match_parts(self, path: str, parts: list[str]) -> Iterator[_PathAndError]:
         """Iterate over the matches of the remaining parts of a pattern below ``path``."""
@@ -359,7 +361,15 @@ def _check_names(start: bytes, what: str, hint: str = "save it and name the file
         raise RequestError(f"{what} holds an image, and is to hold names of images, one a line", hint)
 
 
-def _check_not_weights(given: str) -> None:
+def _check_file(given: str) -> None:
+    """Check that a file that is named is neither one of weights nor an archive that cannot be read."""
+    if archives.is_archive(given):
+        if os.path.lexists(given) and not os.path.isdir(given):
+            try:
+                archives.check_archive(given)
+            except PictureError as error:
+                raise RequestError(f"the input {given!r} {error.message}", error.hint) from None
+        return
     other = weight_files.identify_non_picture(given)
     if other:
         raise RequestError(f"the input {given!r} is {other.description}", other.hint)

@@ -37,15 +37,6 @@ def mark_name(name: str, path: str | Path) -> str:
     return f"{stem}{mark}{suffix}"
 
 
-def read_stamp(path: Path) -> str:
-    """Return a file's size and time of change, to detect changes later; empty if the file is missing."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return ""
-    return f"{status.st_size}-{status.st_mtime_ns}"
-
-
 def _shorten_component(part: str) -> str:
     full = os.fsencode(part)
     if len(full) <= MAX_COMPONENT_BYTES:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from camcli.base import paths
+from camcli.images.archives import split_path
+from camcli.images.braces import expand_braces
+from camcli.images.formats import ARCHIVE_SUFFIXES
 from camcli.images.name_stream import read_entries
 from camcli.images.naming import output_name
 
@@ -38,7 +41,7 @@ class Roots:
         piped = "-" in inputs
         parents: set[str] = set()
         mixed = piped
-        for path in map(paths.absolute, _iter_paths(inputs, null_separated)):
+        for path in map(paths.absolute, map(_leave_archive, _iter_paths(expand_braces(inputs), null_separated))):
             if _is_inside(path, inner):
                 mixed = True
             else:
@@ -84,6 +87,12 @@ def _iter_paths(inputs: Sequence[str], null_separated: bool) -> Iterator[str]:
             fixed = next((place for place, part in enumerate(parts) if any(one in part for one in "*?[")), len(parts))
             # Any name will do for what matches.
             yield os.path.join(*parts[:fixed], "*") if fixed < len(parts) else given
+
+
+def _leave_archive(path: str) -> str:
+    """Return the path of the archive that a path leads into; any other path as it is."""
+    inside = any(suffix + os.sep in path.lower() for suffix in ARCHIVE_SUFFIXES)
+    return (split_path(Path(path)) or (path,))[0] if inside else path
 
 
 def _read_list(file: str, null_separated: bool) -> Iterator[str]:

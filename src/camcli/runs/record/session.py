@@ -13,7 +13,8 @@ from typing import Any, Generic
 
 from camcli.base import timing
 from camcli.base.errors import NothingFoundError
-from camcli.images.naming import mark_name, read_stamp
+from camcli.images.files import read_stamp
+from camcli.images.naming import mark_name
 from camcli.images.source import PictureSource
 from camcli.runs.job.fingerprint import compute_fingerprint
 from camcli.runs.record import ledger, provenance
