@@ -197,10 +197,12 @@ def test_what_is_no_archive_is_refused_with_the_reason(name, content, says):
 
 def test_the_members_remembered_are_bounded(monkeypatch):
     monkeypatch.setattr(archives, "MAX_REMEMBERED", 3)
-    for name in ("a.tar", "b.tar", "c.tar"):
-        pack(name, "1.png", "2.png")
-        found(name)
-    assert len(archives._remembered) == 1
+    pack("a.tar", "1.png", "2.png")
+    pack("b.tar", "1.png", "2.png")
+    before = archives.read_contents("a.tar")
+    assert archives.read_contents("a.tar") is before
+    archives.read_contents("b.tar")
+    assert archives.read_contents("a.tar") is not before
     assert exists(Path("a.tar/2.png"))
 
 
