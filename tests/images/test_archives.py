@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_files import SMALL
-from PIL import Image
+from image_files import SMALL, png
 
 from camcli.base.errors import PictureError, RequestError
 from camcli.images import archives, braces
@@ -20,12 +19,6 @@ from camcli.images.formats import SkippedFiles
 from camcli.images.pages import expand_pages
 
 pytestmark = pytest.mark.usefixtures("here")
-
-
-def png(pixels=SMALL):
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
 
 
 def pack(archive, *members):

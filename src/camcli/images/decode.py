@@ -11,7 +11,7 @@ from PIL import Image, ImageColor, UnidentifiedImageError
 
 from camcli.base import weight_files
 from camcli.base.errors import PictureError, RequestError
-from camcli.images import archives, jpeg, opening
+from camcli.images import archives, jpeg, opening, remote
 from camcli.images.depth import read_depth, to_eight_bits, to_unit_values
 from camcli.images.file_info import NO_INFO, FileInfo, read_file_info
 from camcli.images.files import open_file
@@ -309,6 +309,8 @@ def _check_file(path: Path) -> None:
     try:
         status = path.stat()
     except FileNotFoundError:
+        if remote.to_url(path):  # opening it says what is wrong
+            return
         reason = "is a link to a file that does not exist" if path.is_symlink() else "there is no such file (any more)"
         raise PictureError(reason) from None
     except NotADirectoryError as error:

@@ -1,7 +1,7 @@
 """Search for images in files, folders, globs and lists."""
 
 # Paths stay strings during the search, so that no link is resolved and no part normalised away.
-# ruff: noqa: PTH112, PTH116, PTH118, PTH120, PTH121, PTH208
+# ruff: noqa: PTH112, PTH116, PTH118, PTH121
 
 import fnmatch
 import itertools
@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from camcli.base import paths, weight_files
-from camcli.base.errors import PictureError, RequestError, did_you_mean
-from camcli.images import archives
+from camcli.base import paths
+from camcli.base.errors import PictureError, RequestError
+from camcli.images import archives, remote
 from camcli.images.braces import expand_braces
 from camcli.images.formats import SUFFIXES, SkippedFiles, suffix_of
-from camcli.images.name_stream import is_image, iter_entries, peek
+from camcli.images.name_stream import iter_entries, peek
 from camcli.images.own_outputs import WrittenFiles
+from camcli.images.refusals import check_file, check_names, make_missing_error
 from camcli.images.roots import Roots
 from camcli.images.source import PAUSE, ByteStream, PictureSource
 
@@ -130,23 +131,25 @@ class _Search:
         """Return the images of one input; raise before returning if there can be none."""
         if given == "-":
             stream = stdin or sys.stdin.buffer
-            _check_names(peek(stream), "standard input")
+            check_names(peek(stream), "standard input")
             return self.read_names(stream, "standard input")
         if given.startswith("@"):
             return self.open_list(given[1:])
+        if remote.is_url(given):
+            return _open_url(given)
         if os.path.lexists(given):
             if self.is_own_out(given):
                 raise RequestError(
                     f"the input {given!r} is the output folder", "name another output folder with --out FOLDER"
                 )
-            _check_file(given)
+            check_file(given)
             return self.list_path(given)
         if _is_pattern(given):
             return self.expand_pattern(given)
         if place := archives.split_path(Path(given)):
-            return iter([self.make_member(*place)])
-        _check_file(given)
-        raise _missing_error(given)
+            return iter([self.make_source(given, "", archives.choose_folder(place[0]) + "/" + place[1])])
+        check_file(given)
+        raise make_missing_error(given)
 
     def list_path(self, path: str) -> Iterator[PictureSource]:
         if not os.path.isdir(path):
@@ -177,18 +180,14 @@ class _Search:
             self.skipped(folder + name)
         return read
 
-    def make_member(self, archive: str, name: str) -> PictureSource:
-        """Make the source of an image in an archive; reading it says whether it is there."""
-        return self.make_source(f"{archive}/{name}", "", f"{archives.choose_folder(archive)}/{name}")
-
     def open_list(self, path: str) -> Iterator[PictureSource]:
         try:
             if stat.S_ISFIFO(os.stat(path).st_mode):  # such as a shell's <(...); lists are read twice, first to count
                 raise RequestError(f"the list {path!r} is a pipe, which can be read only once", "pipe the names into -")
             with Path(path).open("rb") as file:
-                _check_names(file.read(16), f"the list {path!r}", f"an image is named without @: {path}")
+                check_names(file.read(16), f"the list {path!r}", f"an image is named without @: {path}")
         except FileNotFoundError:
-            raise _missing_error(path, "list", "an image whose name begins with @ is given as ./@name") from None
+            raise make_missing_error(path, "list", "an image whose name begins with @ is given as ./@name") from None
         except OSError as error:
             raise RequestError(f"the list {path!r} cannot be read: {error.strerror}") from error
         return self.read_names(path, f"the list {path!r}")
@@ -201,14 +200,16 @@ class _Search:
                 yield PAUSE
                 continue
             if not began:
-                _check_names(entry, what)
+                check_names(entry, what)
                 began = True
             path = os.fsdecode(entry)
-            if os.path.lexists(path):
+            if remote.is_url(path):
+                yield from _list_url(path)
+            elif os.path.lexists(path):
                 error = "is the output folder" if self.is_own_out(path) else ""
                 yield from [self.make_source(path, error)] if error else self.list_path(path)
             elif "\0" not in path and (place := archives.split_path(Path(path))):
-                yield self.make_member(*place)
+                yield self.make_source(path, "", archives.choose_folder(place[0]) + "/" + place[1])
             elif "\0" in path:
                 yield self.make_source(
                     path.replace("\0", "\N{REPLACEMENT CHARACTER}"), "the name has a NUL in it: is -0 missing?"
@@ -298,6 +299,25 @@ class _Search:
             return False
 
 
+def _open_url(url: str) -> Iterator[PictureSource]:
+    found = _list_url(url, RequestError)
+    first = next(found, None)
+    if first is None:
+        raise RequestError(f"there is no image at {url!r}", "`*` stays within one folder, `**` goes through all below")
+    return itertools.chain([first], found)
+
+
+def _list_url(url: str, error_type: type[RequestError] | None = None) -> Iterator[PictureSource]:
+    """Iterate over the images that an address names; if it cannot be read, raise the error, or yield it."""
+    try:
+        for one in remote.list_images(url):
+            yield PictureSource(Path(one.url), remote.name_url(one.url), one.error)
+    except PictureError as error:
+        if error_type:
+            raise error_type(f"the input {url!r}: {error.message}", error.hint) from error
+        yield PictureSource(Path(url), remote.name_url(url), "; ".join(filter(None, [error.message, error.hint])))
+
+
 def _list_names(folder: str, keep: Callable[[str], bool], enter: Callable[[str], bool]) -> list[str]:
     """Return the files to keep and, with a final `/`, the folders to enter, in natural order."""
     with os.scandir(folder) as entries:
@@ -354,41 +374,3 @@ def _as_folder(path: str) -> str:
 
 def _describe_error(error: OSError) -> str:
     return f"the folder cannot be read: {error.strerror or error}"
-
-
-def _check_names(start: bytes, what: str, hint: str = "save it and name the file: camcli explain photo.jpg") -> None:
-    if is_image(start):
-        raise RequestError(f"{what} holds an image, and is to hold names of images, one a line", hint)
-
-
-def _check_file(given: str) -> None:
-    """Check that a file that is named is neither one of weights nor an archive that cannot be read."""
-    if archives.is_archive(given):
-        if os.path.lexists(given) and not os.path.isdir(given):
-            try:
-                archives.check_archive(given)
-            except PictureError as error:
-                raise RequestError(f"the input {given!r} {error.message}", error.hint) from None
-        return
-    other = weight_files.identify_non_picture(given)
-    if other:
-        raise RequestError(f"the input {given!r} is {other.description}", other.hint)
-
-
-def suggest_path(given: str) -> str:
-    """Return a line that suggests names like the first part of a missing path that does not exist; may be empty."""
-    folder, name = os.path.split(os.path.normpath(given))
-    while folder and not os.path.isdir(folder) and folder != os.path.dirname(folder):
-        folder, name = os.path.split(folder)
-    try:
-        near = did_you_mean(name, os.listdir(folder or "."))
-    except OSError:
-        near = ""
-    return f"in {folder!r}: {near}" if folder and near else near
-
-
-def _missing_error(given: str, what: str = "file or folder", hint: str = "") -> RequestError:
-    where = suggest_path(given)
-    if re.match(r"\w+://", given):
-        return RequestError(f"{given!r} is an address, and camcli reads files", "fetch it first: curl -O " + given)
-    return RequestError(f"there is no {what} {given!r}", "\n".join(filter(None, [where, hint])))

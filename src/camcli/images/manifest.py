@@ -14,6 +14,7 @@ from camcli.base.paths import absolute
 from camcli.base.words import MAX_NAMES, shorten
 from camcli.images.files import exists
 from camcli.images.manifest_rows import PICTURE_COLUMNS, Column, read_manifest_rows
+from camcli.images.remote import is_url
 
 T = TypeVar("T")
 
@@ -56,6 +57,8 @@ class PathIndex:
         Raises:
             RequestError: the name fits several images.
         """
+        if is_url(name):  # whether something is there shows when it is read
+            return normalize(Path(name))
         # A name with a NUL in it cannot be a path.
         bases = self._bases if name and "\0" not in name else []
         places = {normalize(base / name) for base in bases if exists(base / name)}

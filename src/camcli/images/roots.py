@@ -15,6 +15,7 @@ from camcli.images.braces import expand_braces
 from camcli.images.formats import ARCHIVE_SUFFIXES
 from camcli.images.name_stream import read_entries
 from camcli.images.naming import output_name
+from camcli.images.remote import is_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ class Roots:
 def _iter_paths(inputs: Sequence[str], null_separated: bool) -> Iterator[str]:
     """Yield the paths that inputs name: of lists their entries, of patterns the part before the first wildcard."""
     for given in inputs:
+        if is_url(given):
+            continue
         if os.path.lexists(given) and not given.startswith("@"):
             yield given
         elif given.startswith("@"):
@@ -100,7 +103,8 @@ def _read_list(file: str, null_separated: bool) -> Iterator[str]:
         if stat.S_ISREG(os.stat(file).st_mode):
             with Path(file).open("rb") as stream:
                 entries = read_entries(stream, b"\0" if null_separated else b"\n")
-                yield from (os.fsdecode(entry) for entry in entries if entry and b"\0" not in entry)
+                names = (os.fsdecode(entry) for entry in entries if entry and b"\0" not in entry)
+                yield from (name for name in names if not is_url(name))
     except OSError:  # reported by the search
         return
 

@@ -1,10 +1,13 @@
-"""A run over images in archives is one like any other: resumed, redrawn, with targets by path and by folder."""
+"""A run over images in archives or stores is one like any other: resumed, redrawn, with targets by path and folder."""
 
 import tarfile
 from pathlib import Path
 
+import fsspec
+import pytest
 from shared import Go, Paint
 
+from camcli.base.errors import RequestError
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
 
@@ -36,3 +39,19 @@ def test_targets_and_groups_know_images_in_archives_by_their_paths(paint: Paint,
     (here / "t.csv").write_text("s.tar/green/a.png,red\ns.tar/blue/b.png,green\n")
     first, second = go("@list.txt", targets="t.csv")
     assert [one.label for one in (*first, *second)] == ["red", "green"]
+
+
+def test_a_run_over_a_store_is_resumed_and_writes_nothing_to_one(paint: Paint, go: Go) -> None:
+    store = fsspec.filesystem("memory")
+    for name, colour in (("a", (200, 100, 0)), ("b", (0, 100, 200))):
+        store.pipe_file(f"bucket/{name}.png", paint("x.png", colour).read_bytes())
+    try:
+        first, _ = go("memory://bucket/*.png", target=("green",))
+        assert first[0].files["overlay"] == "%memory/bucket/a.png.overlay.jpg"
+        assert '"source": "memory://bucket/b.png"' in Path("out/outcomes.jsonl").read_text()
+        store.pipe_file("bucket/b.png", paint("x.png", (10, 100, 200)).read_bytes())
+        assert [bool(one) for one in go("memory://bucket/*.png", target=("green",))] == [False, True]
+        with pytest.raises(RequestError, match="outputs are written to local folders"):
+            go("memory://bucket", out="s3://bucket/maps")
+    finally:
+        store.store.clear()

@@ -158,7 +158,7 @@ def _iter_explanations(
         for note in worker.notes[logged:]:
             logger.info("%s", note)
         logged = len(worker.notes)
-        name = str(item.source.path)
+        name = item.source.location
         for result in [item.error] if item.error else item.results:
             if isinstance(result, Explanation):
                 yield attach_image(result, item, worker)

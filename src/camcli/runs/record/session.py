@@ -186,7 +186,7 @@ class Session(Generic[R]):
     def make_line_fields(self, item: Item) -> dict[str, Any]:
         """Return the fields that a line of any image has."""
         return {
-            "source": str(item.source.path),
+            "source": item.source.location,
             "name": item.source.name,
             "page": item.source.page,
             "root": describe_root(item.source, self.out),
