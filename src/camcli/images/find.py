@@ -19,7 +19,8 @@ from camcli.base.errors import PictureError, RequestError
 from camcli.images import archives, remote
 from camcli.images.braces import expand_braces
 from camcli.images.formats import SUFFIXES, SkippedFiles, suffix_of
-from camcli.images.name_stream import iter_entries, peek
+from camcli.images.lists import iter_entries
+from camcli.images.name_stream import peek
 from camcli.images.own_outputs import WrittenFiles
 from camcli.images.refusals import check_file, check_names, make_missing_error
 from camcli.images.roots import Roots
@@ -53,7 +54,8 @@ def find(
     followed but never in circles, no archives), a glob pattern (with ``**``; a file of that very name takes precedence;
     matches count as given by name), ``@list.txt`` or ``-`` (names of files and folders, one a line). ``{000..123}`` and
     ``{a,b}`` stand for several inputs. Folders that camcli wrote, ``out`` among them, are left out unless given by
-    name; so are single files that it wrote among others. An image that is reached twice is yielded once.
+    name; so are single files that it wrote among others. An image that is reached twice is yielded once. A list may be a
+    table: :mod:`camcli.images.lists`.
 
     The inputs are checked at once, entries of lists and folders when they are reached: the names of one folder are held
     at a time, never those of the whole tree. ``PAUSE`` is yielded whenever names come from a pipe and none comes for a

@@ -3,7 +3,6 @@
 import io
 import select
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 from weakref import WeakSet
 
@@ -62,15 +61,6 @@ def read_entries(
                 yield name
         if not block:
             return
-
-
-def iter_entries(names: BinaryIO | io.BufferedIOBase | str, end: bytes) -> Iterator[bytes | None]:
-    """Iterate as :func:`read_entries` over the names in a stream, or in the file of this path."""
-    if not isinstance(names, str):
-        yield from read_entries(names, end)
-        return
-    with Path(names).open("rb") as file:
-        yield from read_entries(file, end)
 
 
 def _wait_for_input(stream: BinaryIO | io.BufferedIOBase, timeout: float) -> bool:

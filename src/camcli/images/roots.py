@@ -13,7 +13,7 @@ from camcli.base import paths
 from camcli.images.archives import split_path
 from camcli.images.braces import expand_braces
 from camcli.images.formats import ARCHIVE_SUFFIXES
-from camcli.images.name_stream import read_entries
+from camcli.images.lists import iter_entries
 from camcli.images.naming import output_name
 from camcli.images.remote import is_url
 
@@ -101,10 +101,9 @@ def _leave_archive(path: str) -> str:
 def _read_list(file: str, null_separated: bool) -> Iterator[str]:
     try:
         if stat.S_ISREG(os.stat(file).st_mode):
-            with Path(file).open("rb") as stream:
-                entries = read_entries(stream, b"\0" if null_separated else b"\n")
-                names = (os.fsdecode(entry) for entry in entries if entry and b"\0" not in entry)
-                yield from (name for name in names if not is_url(name))
+            entries = iter_entries(file, b"\0" if null_separated else b"\n")
+            names = (os.fsdecode(entry) for entry in entries if entry and b"\0" not in entry)
+            yield from (name for name in names if not is_url(name))
     except OSError:  # reported by the search
         return
 
