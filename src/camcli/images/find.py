@@ -54,8 +54,8 @@ def find(
     followed but never in circles, no archives), a glob pattern (with ``**``; a file of that very name takes precedence;
     matches count as given by name), ``@list.txt`` or ``-`` (names of files and folders, one a line). ``{000..123}`` and
     ``{a,b}`` stand for several inputs. Folders that camcli wrote, ``out`` among them, are left out unless given by
-    name; so are single files that it wrote among others. An image that is reached twice is yielded once. A list may be a
-    table: :mod:`camcli.images.lists`.
+    name; so are single files that it wrote among others. An image that is reached twice is yielded once. A list may
+    be a table: :mod:`camcli.images.lists`.
 
     The inputs are checked at once, entries of lists and folders when they are reached: the names of one folder are held
     at a time, never those of the whole tree. ``PAUSE`` is yielded whenever names come from a pipe and none comes for a

@@ -104,6 +104,8 @@ def list_images(url: str) -> Iterator[Listed]:
     parts = rest.split("/")
     fixed = next((place for place, part in enumerate(parts) if re.search(r"[*?\[]", part)), len(parts))
     top = "/".join(parts[:fixed]).rstrip("/")
+    if not top:
+        raise PictureError("the bucket is to be named without wildcards", f"such as {scheme}://bucket/**.jpg")
     if fixed == len(parts) and _ask(url, lambda store: store.info(top))["type"] == "file":
         yield Listed(url)
         return
@@ -188,8 +190,8 @@ def read_url_stamp(url: str) -> str:
     """Return the size, and the checksum or time, of what is behind an address; empty if it cannot be known."""
     if url.split("://")[0] in WEB:
         return WEB_STAMP
-    if url in _stamps:
-        return _stamps[url]
+    if known := _stamps.get(url):
+        return known
     try:
         return _remember(url, _make_stamp(_ask(url, lambda store: store.info(url))))
     except PictureError:
