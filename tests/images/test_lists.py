@@ -3,10 +3,8 @@
 import json
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from image_files import lay
-from pyarrow import parquet
 
 from camcli.base.errors import RequestError
 from camcli.images.find import find
@@ -17,7 +15,8 @@ pytestmark = pytest.mark.usefixtures("here")
 def write(name, rows):
     path = Path(name)
     if path.suffix == ".parquet":
-        parquet.write_table(pa.Table.from_pylist(rows), path)
+        parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is an extra")
+        parquet.write_table(pytest.importorskip("pyarrow").Table.from_pylist(rows), path)
     elif path.suffix == ".jsonl":
         path.write_text("\n".join(map(json.dumps, rows)))
     else:
@@ -60,5 +59,7 @@ def test_a_list_with_the_suffix_of_a_table_is_a_list():
 )
 def test_what_is_no_table_is_refused_with_its_line(name, content, says):
     Path(name).write_text(content)
+    if name.endswith(".parquet"):
+        pytest.importorskip("pyarrow", reason="pyarrow is an extra")
     with pytest.raises(RequestError, match=says):
         names(f"@{name}")
