@@ -11,9 +11,10 @@ from image_files import lay
 
 from camcli.base.errors import PictureError, RequestError
 from camcli.images.decode import decode
+from camcli.images.files import read_stamp
 from camcli.images.find import find
 from camcli.images.formats import SkippedFiles
-from camcli.images.naming import output_name, read_stamp
+from camcli.images.naming import output_name
 
 pytestmark = pytest.mark.usefixtures("here")
 

@@ -143,7 +143,7 @@ def test_pages_are_drawn_at_one_scale_after_the_last(go, pixels):
 
 def test_pages_can_be_a_group():
     saved(count=4)
-    from camcli.images.find import group_items
+    from camcli.images.grouping import group_items
 
     sources = expand_pages(find(["p"], out=Path("out")), "all")
     assert [[one.page for one in some] for some in group_items(sources, "2", lambda one: one.path)] == [[1, 2], [3, 4]]

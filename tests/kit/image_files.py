@@ -1,8 +1,10 @@
 """Files to find, and an image to write."""
 
+import io
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 
 def lay(*names):
@@ -12,3 +14,10 @@ def lay(*names):
 
 
 SMALL = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+
+
+def png(pixels=SMALL):
+    """Return the bytes of a PNG."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()

@@ -5,21 +5,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageColor, UnidentifiedImageError
 
 from camcli.base import weight_files
 from camcli.base.errors import PictureError, RequestError
-from camcli.images import jpeg, opening
+from camcli.images import archives, jpeg, opening, remote
 from camcli.images.depth import read_depth, to_eight_bits, to_unit_values
 from camcli.images.file_info import NO_INFO, FileInfo, read_file_info
+from camcli.images.files import open_file
 from camcli.images.formats import FORMATS, explain_unreadable, suffix_of
 from camcli.images.frames import seek_page
 from camcli.images.source import ByteStream
-
-T = TypeVar("T")
 
 # Pillow refuses above this many pixels and warns above half of it; photographs of that size are real, so only the
 # refusal is kept.
@@ -117,7 +115,7 @@ def decode_reduced(
     behind = parse_colour(background)
     _check_file(path)
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return _decode_stream(file, max_divisor, behind, value_range, admit, path, page)
     except OSError as error:
         raise _as_picture_error(error) from error
@@ -190,7 +188,7 @@ def count_pixels(path: Path) -> int:
     """Return the number of pixels given in a file's header; 0 if it cannot be read."""
     try:
         _check_file(path)
-        with path.open("rb") as file, opening.open_image(file, FORMATS) as image:
+        with open_file(path) as file, opening.open_image(file, FORMATS) as image:
             return image.width * image.height
     except Exception:  # decoding reports the error
         return 0
@@ -300,7 +298,7 @@ def _describe_unidentified(path: Path | None) -> PictureError:
     way = explain_unreadable(path.name) if path else ""
     if path and way:
         return PictureError(f"{suffix_of(path.name)} files are not read", way)
-    other = weight_files.identify_file(path) if path else None
+    other = weight_files.identify_file(path) if path and path.is_file() else None
     if other and not other.description.startswith("an image ("):
         return PictureError(f"is not an image: {other.description}")
     formats = f"formats: {', '.join(FORMATS)}"
@@ -311,8 +309,14 @@ def _check_file(path: Path) -> None:
     try:
         status = path.stat()
     except FileNotFoundError:
+        if remote.to_url(path):  # opening it says what is wrong
+            return
         reason = "is a link to a file that does not exist" if path.is_symlink() else "there is no such file (any more)"
         raise PictureError(reason) from None
+    except NotADirectoryError as error:
+        if archives.split_path(path):  # opening it says what is wrong
+            return
+        raise PictureError(_describe_error(error)) from error
     except (OSError, ValueError) as error:
         raise PictureError(_describe_error(error)) from error
     if stat.S_ISDIR(status.st_mode):

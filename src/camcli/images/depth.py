@@ -12,6 +12,7 @@ from PIL import Image
 
 from camcli.base.errors import PictureError
 from camcli.images import AUTO_RANGE, parse_value_range
+from camcli.images.files import open_file
 
 MAX_UINT16 = 65535
 # An image that uses less than this share of the range has only a few grey levels left, and gets a note.
@@ -197,7 +198,8 @@ def _read_deep_colours(image: Image.Image, depth: Depth, path: Path, page: int) 
     They are read by OpenCV, which may treat orientation and channel order differently from Pillow; they are used only
     if they agree with Pillow's upper bits.
     """
-    content = np.fromfile(path, np.uint8)
+    with open_file(path) as file:
+        content = np.frombuffer(file.read(), np.uint8)
     if page > 1:
         _, found = cv2.imdecodemulti(content, cv2.IMREAD_UNCHANGED, range=(page - 1, page))
         wide = found[0] if found else None

@@ -1,7 +1,7 @@
 """Search for images in files, folders, globs and lists."""
 
 # Paths stay strings during the search, so that no link is resolved and no part normalised away.
-# ruff: noqa: PTH112, PTH116, PTH118, PTH120, PTH121, PTH208
+# ruff: noqa: PTH112, PTH116, PTH118, PTH121
 
 import fnmatch
 import itertools
@@ -14,13 +14,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from camcli.base import paths, weight_files
-from camcli.base.errors import RequestError, did_you_mean
-from camcli.images import BY_FOLDER
-from camcli.images.decode import T
+from camcli.base import paths
+from camcli.base.errors import PictureError, RequestError
+from camcli.images import archives, remote
+from camcli.images.braces import expand_braces
 from camcli.images.formats import SUFFIXES, SkippedFiles, suffix_of
-from camcli.images.name_stream import is_image, peek, read_entries
+from camcli.images.lists import iter_entries
+from camcli.images.name_stream import peek
 from camcli.images.own_outputs import WrittenFiles
+from camcli.images.refusals import check_file, check_names, make_missing_error
 from camcli.images.roots import Roots
 from camcli.images.source import PAUSE, ByteStream, PictureSource
 
@@ -47,11 +49,13 @@ def find(
 ) -> Iterator[PictureSource]:
     """Iterate over the images that the inputs name, always in the same order.
 
-    An input is a file (of any suffix except those of weights), a folder (all files below it with an image's suffix, no
-    hidden ones, links followed but never in circles), a glob pattern (with ``**``; a file of that very name takes
-    precedence; matches count as given by name), ``@list.txt`` or ``-`` (names of files and folders, one a line).
-    Folders that camcli wrote, ``out`` among them, are left out unless given by name; so are single files that it wrote
-    among others. An image that is reached twice is yielded once.
+    An input is a file (of any suffix except those of weights), an archive (``.tar``, ``.zip``: the images in it), a
+    file in one (``photos.zip/a.jpg``), a folder (all files below it with an image's suffix, no hidden ones, links
+    followed but never in circles, no archives), a glob pattern (with ``**``; a file of that very name takes precedence;
+    matches count as given by name), ``@list.txt`` or ``-`` (names of files and folders, one a line). ``{000..123}`` and
+    ``{a,b}`` stand for several inputs. Folders that camcli wrote, ``out`` among them, are left out unless given by
+    name; so are single files that it wrote among others. An image that is reached twice is yielded once. A list may
+    be a table: :mod:`camcli.images.lists`.
 
     The inputs are checked at once, entries of lists and folders when they are reached: the names of one folder are held
     at a time, never those of the whole tree. ``PAUSE`` is yielded whenever names come from a pipe and none comes for a
@@ -69,36 +73,13 @@ def find(
         RequestError: an input does not exist, matches nothing, cannot be read as a list, is the output folder, or is a
             file of weights.
     """
+    inputs = expand_braces(inputs)
     roots = Roots.choose(inputs, paths.absolute(root or ""), null_separated)
     search = _Search(out, roots, null_separated, skipped)
     sources = [search.expand_input(given, stdin) for given in inputs]
     found = itertools.chain.from_iterable(sources)
     # One file or folder cannot name an image twice; no set of names then grows with the run.
     return found if len(inputs) == 1 and os.path.lexists(inputs[0]) else _drop_duplicates(found, skipped)
-
-
-def group_items(items: Iterable[T], group: str, path: Callable[[T], Path]) -> Iterator[list[T]]:
-    """Split items into groups of a fixed number, or of one folder each.
-
-    The group of a folder ends after its last image; groups of folders inside it end earlier.
-
-    Args:
-        items: items in the order of :func:`find`.
-        group: the number of items in a group (the last may have fewer), or ``folder``.
-        path: from an item to the path of its image.
-    """
-    if group != BY_FOLDER:
-        rest = iter(items)
-        while some := list(itertools.islice(rest, int(group))):
-            yield some
-        return
-    begun: dict[Path, list[T]] = {}
-    for item in items:
-        folder = Path(paths.absolute(path(item))).parent
-        for other in [one for one in reversed(begun) if one != folder and one not in folder.parents]:
-            yield begun.pop(other)
-        begun.setdefault(folder, []).append(item)
-    yield from reversed(begun.values())
 
 
 def _drop_duplicates(sources: Iterable[PictureSource], skipped: SkippedFiles | None) -> Iterator[PictureSource]:
@@ -126,33 +107,57 @@ class _Search:
     skipped: SkippedFiles | None = None
     written_files: WrittenFiles = field(default_factory=WrittenFiles)
 
-    def make_source(self, path: str, error: str = "") -> PictureSource:
-        name, root = self.roots.name(path)
+    def make_source(self, path: str, error: str = "", named: str = "") -> PictureSource:
+        """Make the source of a path; ``named`` is the path that its name is made from, if that is another."""
+        name, root = self.roots.name(named or path)
         return PictureSource(Path(path), name, error, root=root)
+
+    def list_archive(self, archive: str) -> Iterator[PictureSource]:
+        """Iterate over the images in an archive, in its order; files that are refused come as errors."""
+        try:
+            contents = archives.read_contents(archive)
+        except PictureError as error:
+            yield self.make_source(archive, "; ".join(filter(None, [error.message, error.hint])))
+            return
+        folder = archives.choose_folder(archive)
+        for name in contents:
+            yield self.make_source(f"{archive}/{name}", "", f"{folder}/{name}")
+        for number, reason in enumerate(contents.refused, start=1):
+            yield self.make_source(f"{archive}/refused {number}", reason, f"{folder}/refused {number}")
+        if self.skipped is not None:
+            self.skipped.duplicates += contents.duplicates
+            for name in contents.unread:
+                self.skipped(f"{archive}/{name}")
 
     def expand_input(self, given: str, stdin: ByteStream | None) -> Iterator[PictureSource]:
         """Return the images of one input; raise before returning if there can be none."""
         if given == "-":
             stream = stdin or sys.stdin.buffer
-            _check_names(peek(stream), "standard input")
+            check_names(peek(stream), "standard input")
             return self.read_names(stream, "standard input")
         if given.startswith("@"):
             return self.open_list(given[1:])
+        if remote.is_url(given):
+            return _open_url(given)
         if os.path.lexists(given):
             if self.is_own_out(given):
                 raise RequestError(
                     f"the input {given!r} is the output folder", "name another output folder with --out FOLDER"
                 )
-            _check_not_weights(given)
+            check_file(given)
             return self.list_path(given)
         if _is_pattern(given):
             return self.expand_pattern(given)
-        _check_not_weights(given)
-        raise _missing_error(given)
+        if place := archives.split_path(Path(given)):
+            return iter([self.make_source(given, "", archives.choose_folder(place[0]) + "/" + place[1])])
+        check_file(given)
+        raise make_missing_error(given)
 
     def list_path(self, path: str) -> Iterator[PictureSource]:
         if not os.path.isdir(path):
-            if not self.skip_if_written(path):
+            if archives.is_archive(path):
+                yield from self.list_archive(path)
+            elif not self.skip_if_written(path):
                 yield self.make_source(path)
             return
         # A folder that camcli wrote and that is given by name is read.
@@ -182,30 +187,31 @@ class _Search:
             if stat.S_ISFIFO(os.stat(path).st_mode):  # such as a shell's <(...); lists are read twice, first to count
                 raise RequestError(f"the list {path!r} is a pipe, which can be read only once", "pipe the names into -")
             with Path(path).open("rb") as file:
-                _check_names(file.read(16), f"the list {path!r}", f"an image is named without @: {path}")
+                check_names(file.read(16), f"the list {path!r}", f"an image is named without @: {path}")
         except FileNotFoundError:
-            raise _missing_error(path, "list", "an image whose name begins with @ is given as ./@name") from None
+            raise make_missing_error(path, "list", "an image whose name begins with @ is given as ./@name") from None
         except OSError as error:
             raise RequestError(f"the list {path!r} cannot be read: {error.strerror}") from error
-        return self.read_list(path)
+        return self.read_names(path, f"the list {path!r}")
 
-    def read_list(self, path: str) -> Iterator[PictureSource]:
-        with Path(path).open("rb") as file:
-            yield from self.read_names(file, f"the list {path!r}")
-
-    def read_names(self, stream: ByteStream, what: str) -> Iterator[PictureSource]:
+    def read_names(self, names: ByteStream | str, what: str) -> Iterator[PictureSource]:
+        """Iterate over the images that a stream, or the file of this path, names."""
         began = False
-        for entry in read_entries(stream, b"\0" if self.null_separated else b"\n"):
+        for entry in iter_entries(names, b"\0" if self.null_separated else b"\n"):
             if entry is None:
                 yield PAUSE
                 continue
             if not began:
-                _check_names(entry, what)
+                check_names(entry, what)
                 began = True
             path = os.fsdecode(entry)
-            if os.path.lexists(path):
+            if remote.is_url(path):
+                yield from _list_url(path)
+            elif os.path.lexists(path):
                 error = "is the output folder" if self.is_own_out(path) else ""
                 yield from [self.make_source(path, error)] if error else self.list_path(path)
+            elif "\0" not in path and (place := archives.split_path(Path(path))):
+                yield self.make_source(path, "", archives.choose_folder(place[0]) + "/" + place[1])
             elif "\0" in path:
                 yield self.make_source(
                     path.replace("\0", "\N{REPLACEMENT CHARACTER}"), "the name has a NUL in it: is -0 missing?"
@@ -217,7 +223,10 @@ class _Search:
 
     def expand_pattern(self, pattern: str) -> Iterator[PictureSource]:
         start, parts = ("/", pattern.lstrip("/")) if pattern.startswith("/") else ("", pattern)
-        found = self.list_matches(start, [part for part in parts.split("/") if part])
+        matches = self.match_parts(start, [part for part in parts.split("/") if part])
+        found = itertools.chain.from_iterable(
+            [self.make_source(path, error)] if error else self.list_path(path) for path, error in matches
+        )
         first = next(found, None)
         if first is None:
             raise RequestError(
@@ -225,10 +234,6 @@ class _Search:
                 "`*` stays within one folder, `**` goes through all below; quote the pattern",
             )
         return itertools.chain([first], found)
-
-    def list_matches(self, start: str, parts: list[str]) -> Iterator[PictureSource]:
-        for path, error in self.match_parts(start, parts):
-            yield from [self.make_source(path, error)] if error else self.list_path(path)
 
     def match_parts(self, path: str, parts: list[str]) -> Iterator[_PathAndError]:
         """Iterate over the matches of the remaining parts of a pattern below ``path``."""
@@ -296,6 +301,25 @@ class _Search:
             return False
 
 
+def _open_url(url: str) -> Iterator[PictureSource]:
+    found = _list_url(url, RequestError)
+    first = next(found, None)
+    if first is None:
+        raise RequestError(f"there is no image at {url!r}", "`*` stays within one folder, `**` goes through all below")
+    return itertools.chain([first], found)
+
+
+def _list_url(url: str, error_type: type[RequestError] | None = None) -> Iterator[PictureSource]:
+    """Iterate over the images that an address names; if it cannot be read, raise the error, or yield it."""
+    try:
+        for one in remote.list_images(url):
+            yield PictureSource(Path(one.url), remote.name_url(one.url), one.error)
+    except PictureError as error:
+        if error_type:
+            raise error_type(f"the input {url!r}: {error.message}", error.hint) from error
+        yield PictureSource(Path(url), remote.name_url(url), "; ".join(filter(None, [error.message, error.hint])))
+
+
 def _list_names(folder: str, keep: Callable[[str], bool], enter: Callable[[str], bool]) -> list[str]:
     """Return the files to keep and, with a final `/`, the folders to enter, in natural order."""
     with os.scandir(folder) as entries:
@@ -352,33 +376,3 @@ def _as_folder(path: str) -> str:
 
 def _describe_error(error: OSError) -> str:
     return f"the folder cannot be read: {error.strerror or error}"
-
-
-def _check_names(start: bytes, what: str, hint: str = "save it and name the file: camcli explain photo.jpg") -> None:
-    if is_image(start):
-        raise RequestError(f"{what} holds an image, and is to hold names of images, one a line", hint)
-
-
-def _check_not_weights(given: str) -> None:
-    other = weight_files.identify_non_picture(given)
-    if other:
-        raise RequestError(f"the input {given!r} is {other.description}", other.hint)
-
-
-def suggest_path(given: str) -> str:
-    """Return a line that suggests names like the first part of a missing path that does not exist; may be empty."""
-    folder, name = os.path.split(os.path.normpath(given))
-    while folder and not os.path.isdir(folder) and folder != os.path.dirname(folder):
-        folder, name = os.path.split(folder)
-    try:
-        near = did_you_mean(name, os.listdir(folder or "."))
-    except OSError:
-        near = ""
-    return f"in {folder!r}: {near}" if folder and near else near
-
-
-def _missing_error(given: str, what: str = "file or folder", hint: str = "") -> RequestError:
-    where = suggest_path(given)
-    if re.match(r"\w+://", given):
-        return RequestError(f"{given!r} is an address, and camcli reads files", "fetch it first: curl -O " + given)
-    return RequestError(f"there is no {what} {given!r}", "\n".join(filter(None, [where, hint])))

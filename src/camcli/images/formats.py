@@ -11,6 +11,8 @@ SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 }
+# Archives whose images are read in place.
+ARCHIVE_SUFFIXES = frozenset({".tar", ".zip"})
 FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM"]
 AVIF = {".avif", ".avifs"}
 JPEG_2000 = {".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"}
@@ -91,19 +93,23 @@ class SkippedFiles:
         counts: number of unreadable images by suffix.
         duplicates: number of times that an image was reached again.
         written: number of files that camcli itself wrote.
+        archives: number of archives in folders.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.duplicates = self.written = 0
+        self.duplicates = self.written = self.archives = 0
         self._seen: set[int] = set()
 
     def __call__(self, path: str) -> None:
-        """Count an unread file of a folder if it is an image; each file counts once."""
+        """Count an unread file of a folder if it is an image or an archive; each file counts once."""
         suffix, mark = suffix_of(path), hash(os.path.abspath(path))  # noqa: PTH100
-        if suffix in UNREADABLE_SUFFIXES and mark not in self._seen:
+        if suffix in UNREADABLE_SUFFIXES | ARCHIVE_SUFFIXES and mark not in self._seen:
             self._seen.add(mark)
-            self.counts[suffix] += 1
+            if suffix in ARCHIVE_SUFFIXES:
+                self.archives += 1
+            else:
+                self.counts[suffix] += 1
 
     def describe(self) -> str:
         """Return a sentence with the counts and hints on what to do; empty if nothing was skipped."""
@@ -115,6 +121,8 @@ class SkippedFiles:
             said.append(f"{self.duplicates} image(s) are named more than once, and each is processed once")
         if self.written:
             said.append(f"{self.written} file(s) that camcli wrote are left out")
+        if self.archives:
+            said.append(f"{self.archives} archive(s) in folders are not read: name them, as by 'folder/*.tar'")
         return "; ".join(said)
 
     def _describe_formats(self) -> str:

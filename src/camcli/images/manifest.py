@@ -12,7 +12,9 @@ from camcli.base.delimited import normalize_title
 from camcli.base.errors import PictureError, RequestError
 from camcli.base.paths import absolute
 from camcli.base.words import MAX_NAMES, shorten
+from camcli.images.files import exists
 from camcli.images.manifest_rows import PICTURE_COLUMNS, Column, read_manifest_rows
+from camcli.images.remote import is_url
 
 T = TypeVar("T")
 
@@ -55,9 +57,11 @@ class PathIndex:
         Raises:
             RequestError: the name fits several images.
         """
+        if is_url(name):  # whether something is there shows when it is read
+            return normalize(Path(name))
         # A name with a NUL in it cannot be a path.
         bases = self._bases if name and "\0" not in name else []
-        places = {normalize(base / name) for base in bases if _exists(base / name)}
+        places = {normalize(base / name) for base in bases if exists(base / name)}
         places = places or {normalize(one) for base in bases for one in self._without_suffix(base / name)}
         if len(places) > 1:
             raise RequestError(
@@ -81,13 +85,6 @@ class PathIndex:
             except (OSError, ValueError):  # a missing or unreadable folder counts as empty
                 pass
         return self._stems[folder].get(path.name, [])
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # the name is too long, or the folder may not be read
-        return False
 
 
 class Manifest(Generic[T]):

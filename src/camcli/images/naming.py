@@ -32,18 +32,14 @@ def output_name(path: str | Path, root: str | Path) -> str:
 
 def mark_name(name: str, path: str | Path) -> str:
     """Return an image's name with ``~`` and 12 hex digits of its path's SHA-256, where another has the name."""
-    mark = "~" + hashlib.sha256(os.fsencode(paths.absolute(path))).hexdigest()[:12]
+    return mark_text(name, paths.absolute(path))
+
+
+def mark_text(name: str, text: str) -> str:
+    """Return a name with ``~`` and 12 hex digits of a text's SHA-256 before its suffix."""
+    mark = "~" + hashlib.sha256(os.fsencode(text)).hexdigest()[:12]
     stem, suffix = os.path.splitext(name)  # noqa: PTH122  a name, no path
     return f"{stem}{mark}{suffix}"
-
-
-def read_stamp(path: Path) -> str:
-    """Return a file's size and time of change, to detect changes later; empty if the file is missing."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return ""
-    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def _shorten_component(part: str) -> str:

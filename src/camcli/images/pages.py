@@ -8,9 +8,9 @@ from itertools import chain
 from pathlib import Path
 
 from camcli.images import parse_page_ranges
+from camcli.images.files import open_file, read_stamp
 from camcli.images.formats import FORMATS
 from camcli.images.frames import count_pages
-from camcli.images.naming import read_stamp
 from camcli.images.opening import open_image
 from camcli.images.source import PictureSource
 
@@ -64,7 +64,9 @@ def _count_file_pages(path: Path, _stamp: str) -> int | str:
     """Count the pages of a file; 0 if it is not an image, or the reason why they cannot be counted."""
     with ExitStack() as held:
         try:
-            image = open_image(held.enter_context(path.open("rb")), FORMATS)
+            file = open_file(path)
+            held.callback(file.close)
+            image = open_image(file, FORMATS)
         except Exception:
             return 0
         try:

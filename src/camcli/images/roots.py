@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from camcli.base import paths
-from camcli.images.name_stream import read_entries
+from camcli.images.archives import split_path
+from camcli.images.braces import expand_braces
+from camcli.images.formats import ARCHIVE_SUFFIXES
+from camcli.images.lists import iter_entries
 from camcli.images.naming import output_name
+from camcli.images.remote import is_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ class Roots:
         piped = "-" in inputs
         parents: set[str] = set()
         mixed = piped
-        for path in map(paths.absolute, _iter_paths(inputs, null_separated)):
+        for path in map(paths.absolute, map(_leave_archive, _iter_paths(expand_braces(inputs), null_separated))):
             if _is_inside(path, inner):
                 mixed = True
             else:
@@ -75,6 +79,8 @@ class Roots:
 def _iter_paths(inputs: Sequence[str], null_separated: bool) -> Iterator[str]:
     """Yield the paths that inputs name: of lists their entries, of patterns the part before the first wildcard."""
     for given in inputs:
+        if is_url(given):
+            continue
         if os.path.lexists(given) and not given.startswith("@"):
             yield given
         elif given.startswith("@"):
@@ -86,12 +92,18 @@ def _iter_paths(inputs: Sequence[str], null_separated: bool) -> Iterator[str]:
             yield os.path.join(*parts[:fixed], "*") if fixed < len(parts) else given
 
 
+def _leave_archive(path: str) -> str:
+    """Return the path of the archive that a path leads into; any other path as it is."""
+    inside = any(suffix + os.sep in path.lower() for suffix in ARCHIVE_SUFFIXES)
+    return (split_path(Path(path)) or (path,))[0] if inside else path
+
+
 def _read_list(file: str, null_separated: bool) -> Iterator[str]:
     try:
         if stat.S_ISREG(os.stat(file).st_mode):
-            with Path(file).open("rb") as stream:
-                entries = read_entries(stream, b"\0" if null_separated else b"\n")
-                yield from (os.fsdecode(entry) for entry in entries if entry and b"\0" not in entry)
+            entries = iter_entries(file, b"\0" if null_separated else b"\n")
+            names = (os.fsdecode(entry) for entry in entries if entry and b"\0" not in entry)
+            yield from (name for name in names if not is_url(name))
     except OSError:  # reported by the search
         return
 

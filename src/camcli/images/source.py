@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 
 from camcli.images import describe_page
 from camcli.images.file_info import NO_INFO, FileInfo
+from camcli.images.remote import show_path
 
 if TYPE_CHECKING:
     from camcli.images.view import View
@@ -37,9 +38,14 @@ class PictureSource:
     root: str = ""
 
     @property
+    def location(self) -> str:
+        """Path, or the address that it stands for, as text."""
+        return show_path(self.path)
+
+    @property
     def display_name(self) -> str:
         """Path, and page if there are several, for messages."""
-        return describe_page(str(self.path), self.page)
+        return describe_page(self.location, self.page)
 
 
 # Stands for no image: yielded while names from a pipe are awaited.

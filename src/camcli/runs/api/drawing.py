@@ -224,7 +224,7 @@ def attach_image(explanation: Explanation, item: Item, worker: Worker) -> ImageE
     """Return an explanation with its image, and the style that the job asks for."""
     job = worker.job
     own = {one.name: getattr(explanation, one.name) for one in fields(Explanation)}
-    own |= {"source": str(item.source.path), "page": item.source.page}
+    own |= {"source": item.source.location, "page": item.source.page}
     own["view"] = item.picture.view.placed(explanation.placement) if item.picture else None
     return ImageExplanation(
         **own,

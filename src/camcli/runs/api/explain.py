@@ -21,6 +21,7 @@ from camcli.engine.layers.paths import name_modules
 from camcli.engine.maps.concepts import put_even_sample_first
 from camcli.engine.network import Network
 from camcli.images import describe_page
+from camcli.images.archives import is_archive
 from camcli.images.find import find
 from camcli.images.pages import expand_pages
 from camcli.images.source import PictureSource
@@ -69,10 +70,10 @@ def explain(
     ``camcli.explain("cat.jpg", model=my_network).overlay()``
 
     Args:
-        images: a file, folder, glob or ``@list``; a Pillow image; an array ``(h, w)`` or ``(h, w, channels)`` or a
-            tensor ``(channels, h, w)``, with values of 0 to 255 (uint8), 0 to 65535 (other integers) or 0 to 1
-            (floating point), unless ``range`` says otherwise; the bytes of a file, or an open one; or several of
-            these, also as an array ``(n, h, w, channels)`` or a tensor ``(n, channels, h, w)``.
+        images: a file, folder, glob, archive, address or ``@list``; a Pillow image; an array ``(h, w)`` or
+            ``(h, w, channels)`` or a tensor ``(channels, h, w)``, with values of 0 to 255 (uint8), 0 to 65535 (other
+            integers) or 0 to 1 (floating point), unless ``range`` says otherwise; the bytes of a file, or an open one;
+            or several of these, also as an array ``(n, h, w, channels)`` or a tensor ``(n, channels, h, w)``.
         model: a name, as for :func:`camcli.load`; a network that it returned; or a module, which stays as it is. A
             model in memory runs on the device where it is, unless ``device`` says otherwise.
         preprocess: of a module, as for :func:`camcli.load`.
@@ -158,7 +159,7 @@ def _iter_explanations(
         for note in worker.notes[logged:]:
             logger.info("%s", note)
         logged = len(worker.notes)
-        name = str(item.source.path)
+        name = item.source.location
         for result in [item.error] if item.error else item.results:
             if isinstance(result, Explanation):
                 yield attach_image(result, item, worker)
@@ -268,4 +269,4 @@ def _are_few(several: Iterable[ImageInput]) -> bool:
     """Return whether the inputs are so few single images that a notebook may show them unasked."""
     if not isinstance(several, Sequence) or len(several) > MAX_SHOWN:
         return False
-    return all(not is_path(one) or Path(one).is_file() for one in several)
+    return all(not is_path(one) or (Path(one).is_file() and not is_archive(os.fspath(one))) for one in several)

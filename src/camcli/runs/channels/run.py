@@ -328,7 +328,7 @@ def _read_values(channel_job: ChannelJob, inputs: Inputs) -> NumberColumn | None
 def _make_outcome(item: Item, job: str) -> Outcome:
     """Return an image's outcome, for counting and messages."""
     return Outcome(
-        source=str(item.source.path),
+        source=item.source.location,
         name=item.source.name,
         page=item.source.page,
         stamp="",

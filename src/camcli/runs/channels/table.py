@@ -51,7 +51,7 @@ class ChannelStats:
         """Return the statistics as one JSON line, ended by a newline."""
         line = {name: getattr(self, name) for name in self.__dataclass_fields__}
         line["strongest"] = [
-            {"source": str(source.path), "page": source.page, "value": value} for source, value in self.strongest
+            {"source": source.location, "page": source.page, "value": value} for source, value in self.strongest
         ]
         return json.dumps(line, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
 

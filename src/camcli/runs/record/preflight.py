@@ -11,9 +11,11 @@ from camcli.base.errors import NothingFoundError, RequestError, did_you_mean
 from camcli.base.paths import absolute
 from camcli.images import BY_FOLDER
 from camcli.images.decode import parse_colour
-from camcli.images.find import find, suggest_path
+from camcli.images.find import find
 from camcli.images.formats import SkippedFiles
 from camcli.images.pages import expand_pages
+from camcli.images.refusals import suggest_path
+from camcli.images.remote import is_url
 from camcli.images.roots import Roots
 from camcli.images.source import PAUSE, PictureSource
 from camcli.models import RANDOM_WEIGHTS
@@ -116,6 +118,11 @@ def _check_request(job: Job) -> None:
         raise RequestError("--drop-others has no effect without --overwrite", "add --overwrite")
     if not job.inputs:
         raise RequestError("no images were named", "name files, folders, globs, @list.txt, or - for standard input")
+    if is_url(job.out):
+        raise RequestError(
+            f"outputs are written to local folders, not to {job.out!r}",
+            "name a folder by --out, and copy it when the run is done: aws s3 sync, gcloud storage rsync",
+        )
     out = find_parent(job)
     there = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not there.is_dir():

@@ -13,7 +13,8 @@ from typing import Any, Generic
 
 from camcli.base import timing
 from camcli.base.errors import NothingFoundError
-from camcli.images.naming import mark_name, read_stamp
+from camcli.images.files import read_stamp
+from camcli.images.naming import mark_name
 from camcli.images.source import PictureSource
 from camcli.runs.job.fingerprint import compute_fingerprint
 from camcli.runs.record import ledger, provenance
@@ -185,7 +186,7 @@ class Session(Generic[R]):
     def make_line_fields(self, item: Item) -> dict[str, Any]:
         """Return the fields that a line of any image has."""
         return {
-            "source": str(item.source.path),
+            "source": item.source.location,
             "name": item.source.name,
             "page": item.source.page,
             "root": describe_root(item.source, self.out),

@@ -17,7 +17,7 @@ from camcli.engine.input_channels import format_channels
 from camcli.engine.network import Network
 from camcli.engine.precision import DTYPES
 from camcli.images.decode import decode
-from camcli.images.find import group_items
+from camcli.images.grouping import group_items
 from camcli.images.region import Region, parse_rectangle
 from camcli.images.source import PictureSource
 from camcli.images.transform import PICTURE_CHANNELS

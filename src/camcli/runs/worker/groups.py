@@ -9,7 +9,7 @@ from pathlib import Path
 from camcli.base.errors import PictureError, RequestError
 from camcli.base.paths import absolute
 from camcli.images import BY_FOLDER
-from camcli.images.find import group_items
+from camcli.images.grouping import group_items
 from camcli.images.source import PAUSE, PictureSource
 from camcli.runs.worker.item import Item, SourceFactory
 

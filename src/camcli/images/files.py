@@ -1,0 +1,52 @@
+"""Bytes and stamps of image files, whatever holds them: a folder, an archive named as if it were one, or a store."""
+
+from pathlib import Path
+
+from camcli.images import archives, remote
+from camcli.images.source import ByteStream
+
+
+def open_file(path: Path) -> ByteStream:
+    """Open an image's file, which may lie in an archive or in a store.
+
+    Raises:
+        OSError: it cannot be opened.
+        PictureError: it cannot be read from its archive or store.
+    """
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        if not (url := remote.to_url(path)):
+            raise
+        return remote.read_url(url)
+    except NotADirectoryError:
+        place = archives.split_path(path)
+        if place is None:
+            raise
+    return archives.open_member(*place)
+
+
+def read_stamp(path: Path) -> str:
+    """Return a file's size and time of change, to detect changes later; empty if the file is missing."""
+    try:
+        status = path.stat()
+    except NotADirectoryError:
+        place = archives.split_path(path)
+        return archives.read_member_stamp(*place) if place else ""
+    except FileNotFoundError:
+        url = remote.to_url(path)
+        return remote.read_url_stamp(url) if url else ""
+    except (OSError, ValueError):
+        return ""
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is such a file, in a folder or in an archive; False where that cannot be known."""
+    try:
+        path.stat()
+    except NotADirectoryError:
+        return bool(read_stamp(path))
+    except (OSError, ValueError):
+        return False
+    return True
