@@ -10,12 +10,13 @@ import typer
 
 from camcli.base import weight_files
 from camcli.base.errors import RequestError
+from camcli.cli.cluster import ClusterOptions, check_cluster_options, run_on_cluster
 from camcli.cli.config import check_code, load_config
 from camcli.cli.console import MAX_LISTED, Console
 from camcli.cli.exit import exit_codes
 from camcli.cli.loading import check_job, loading
 from camcli.cli.log import CommandLog
-from camcli.cli.options import CommonOptions, add_options, apply_common_options, build
+from camcli.cli.options import add_options, apply_common_options, build
 from camcli.cli.plan import print_plan, without_compiling
 from camcli.cli.streams import get_standard_output
 from camcli.cli.viewer import RunViewer, Viewer
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExplainOptions(CommonOptions):
+class ExplainOptions(ClusterOptions):
     """Options of ``camcli explain`` besides those of its job."""
 
     contrast: str = option(
@@ -81,7 +82,13 @@ def explain(context: typer.Context, **words: Any) -> None:
             _check_old_recompute(words["inputs"] or (), console)
             words["recompute"] = True
         job = build(Job, words)
-        counts = run_job(without_compiling(job) if session.dry_run else job, console, session, log)
+        if session.engine == "ray":
+            if session.dry_run or session.show:
+                raise RequestError("--dry-run and --show are not for a cluster", "try them with --engine local")
+            counts = run_on_cluster(job, session, console, session.as_json)
+        else:
+            check_cluster_options(session)
+            counts = run_job(without_compiling(job) if session.dry_run else job, console, session, log)
     raise typer.Exit(counts.exit_code)
 
 

@@ -39,6 +39,7 @@ class Run:
     Args:
         job: the job.
         stdin: stream for the input ``-``; default: the process's own.
+        worker: the resolved job, if it was resolved before.
 
     Attributes:
         session: the run's session in the output folder.
@@ -52,14 +53,14 @@ class Run:
         NothingFoundError: there is no image.
     """
 
-    def __init__(self, job: Job, stdin: BinaryIO | None = None) -> None:
+    def __init__(self, job: Job, stdin: BinaryIO | None = None, worker: Worker | None = None) -> None:
         self.job = job
         inputs = Inputs(job, stdin)
         self.total, self.unread = inputs.total, inputs.unread
         formats = Formats.from_job(job)
         check_output_folder(job)
         check_recorded_options(job, provenance.FILE, ledger.FILE)
-        self.worker = Worker(job, inputs.source_factory, self.total)
+        self.worker = worker or Worker(job, inputs.source_factory, self.total)
         self.worker.shows_pixels = formats.shows_pixels
         self.notes = self.worker.notes
         self.notes += inputs.note_unread()

@@ -17,6 +17,7 @@ MODEL = "Model and target"
 OUTPUT = "Output"
 COMPUTE = "Compute"
 LOGGING = "Logging"
+CLUSTER = "Cluster"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,15 +7,12 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from camcli.base import atomic
 from camcli.base.errors import OutputError, RequestError
 from camcli.runs.record.outcome import Outcome
 from camcli.runs.worker.threads import batched
-
-if TYPE_CHECKING:
-    import pyarrow
 
 SUFFIXES = (".parquet", ".jsonl")
 # Rows in a row group.
@@ -81,7 +78,7 @@ def _write_parquet(outcomes: Iterable[Outcome], path: Path) -> int:
     return rows
 
 
-def _make_schema() -> pyarrow.Schema:
+def _make_schema() -> Any:
     import pyarrow as pa
 
     text, number = pa.string(), pa.float64()

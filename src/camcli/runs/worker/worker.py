@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -147,7 +148,15 @@ class Worker:
             with timing.measure("compile"):
                 self.notes += compile_explainer(self, total or 0, trial_seconds)
         self.notes += _note_uneven(self.explainer, network.preprocess.size)
+        self._first_notes = tuple(self.notes)
         self.score_description = _describe_score(job, self.explainer)
+
+    def for_job(self, job: Job) -> Worker:
+        """Return a worker for other images of the same job, with this one's network; of its notes those that stand."""
+        other = copy(self)
+        other.job, other.notes, other._notes_lock = job, list(self._first_notes), Lock()
+        other.decoding_notes = set()
+        return other
 
     def computing(self) -> AbstractContextManager[None]:
         """Compute in the job's precision while the block runs, whatever the process is set to."""
