@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from drawings import GRADIENT, PREPARE, SQUASH, STYLE, UNTRAINED, drawn, explanation, picture
-from scipy import ndimage
 
 from camcli.base.errors import PictureError
 from camcli.engine.explanation import Concept
@@ -44,6 +43,7 @@ def test_the_box_holds_the_largest_region_above_a_share_of_the_maximum_by_hand()
 @pytest.mark.parametrize("preprocess", [PREPARE, SQUASH])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_box_is_scipys_on_the_enlarged_map(preprocess, seed):
+    ndimage = pytest.importorskip("scipy.ndimage", reason="SciPy is no dependency; CI has it later")
     view = picture(300, 200, preprocess).view
     map_ = np.random.default_rng(seed).standard_normal((7, 7)).astype(np.float32)
     heat = view.enlarge(np.maximum(map_, 0))

@@ -1,4 +1,4 @@
-"""What a ledger keeps in mind of a line, read without the rest of it, which takes a third of the time."""
+"""Beginnings of lines, which a ledger keeps in mind, read without the rest of it, which takes a third of the time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class Head(NamedTuple):
-    """What a line says of its image; ``files`` and ``error`` are as they are written."""
+    """Beginning of a line: what it says of its image; ``files`` and ``error`` are as they are written."""
 
     name: str
     stamp: str

@@ -142,8 +142,7 @@ class Worker:
         self.notes = [*network.notes, *resolved.notes, *explainer_notes]
         if job.precision == "tf32" and device.type != "cuda":
             self.notes.append(f"TF32 is for GPUs: on {device}, fp32 is used")
-        self._notes_lock = Lock()
-        self.decoding_notes: set[str] = set()
+        self._notes_lock, self.decoding_notes = Lock(), set[str]()
         if job.compile != "off":
             with timing.measure("compile"):
                 self.notes += compile_explainer(self, total or 0, trial_seconds)
