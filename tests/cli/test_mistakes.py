@@ -138,7 +138,7 @@ IMAGES = [
     at_once("explain '*.jpeg'", "nothing matches '*.jpeg'"),
     at_once("explain @gone.txt", "there is no list 'gone.txt'"),
     at_once("explain @a.png", "holds an image", "named without @"),
-    at_once("explain https://a.org/a.png", "is an address", "fetch it first"),
+    at_once("explain ftp://a.org/a.png", "addresses of ftp:// are not read", "https://"),
     at_once("explain whole.pt", "is a weights file", "--weights whole.pt"),
     at_once("explain none", "in none", "1 .svg", "1 .mp4", "1 .nii.gz", "drawings", "ffmpeg", code=3),
     later("explain -m tiny.py:make bad/empty.png", "the file is empty", code=1),

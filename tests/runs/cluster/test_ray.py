@@ -68,7 +68,13 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator:
 
 
 def make_job(model: str, **options) -> Job:
-    return Job(**{"model": model, "inputs": ("in",), "out": "out", "device": "cpu", "batch_size": 2, **options})
+    return Job(**{"model": model, "inputs": ("in",), "out": "out", "device": "cpu", **options})
+
+
+def make_words(command: list[str], model: str, *more: str) -> list[str]:
+    """The words of a run on a cluster; in a process of its own, since Ray keeps what a process once connected with."""
+    words = ["explain", "in", "--model", model, "--out", "out", "--engine", "ray", "--json", "--device", "cpu"]
+    return [*command, *words, "--batch-size", "2", *more]
 
 
 def find_actors() -> list[psutil.Process]:
@@ -85,58 +91,54 @@ class TestOnCluster:
     pytestmark = needs_ray
 
     @pytest.mark.usefixtures("many")
-    def test_the_files_are_those_of_one_run_and_an_error_of_the_job_is_its_own(self, go: Go, tiny: str) -> None:
+    def test_the_files_are_those_of_one_run_and_an_error_of_the_job_is_its_own(
+        self, go: Go, tiny: str, command: list[str]
+    ) -> None:
         go("in", out="whole")
-        run = ClusterRun(make_job(tiny), actors=2)
-        run.connect()
-        with run:
-            outcomes = list(run)
-            assert len(outcomes) == COUNT
-            check_all_done_once()
-            assert list(run) == [[]] * COUNT
+        words = make_words(command, tiny, "--actors", "2")
+        run = subprocess.run(words, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        assert len(run.stdout.splitlines()) == COUNT
+        check_all_done_once()
         for row in ledger("whole"):
             for file in row["files"].values():
                 assert Path("out", file).read_bytes() == Path("whole", file).read_bytes()
-        wrong = ClusterRun(make_job(tiny, layers=("stm",), out="wrong"), actors=1)
-        wrong.connect()
-        with wrong, pytest.raises(RequestError, match="stm"):
-            list(wrong)
+        wrong = subprocess.run([*words, "--layer", "stm", "--overwrite"], capture_output=True, text=True)
+        assert wrong.returncode == 2
+        assert "did you mean 'stem'" in wrong.stderr
 
     @pytest.mark.usefixtures("many")
-    def test_actors_and_machines_may_be_lost(self, two_nodes, tiny_file: Path) -> None:
-        run = ClusterRun(make_job(f"{tiny_file}:slow"), address=two_nodes.address)
-        run.actors = 2
-        run.connect()
-        with run:
-            arriving = iter(run)
-            for _ in range(3):
-                next(arriving)
+    def test_actors_and_machines_may_be_lost(self, two_nodes, tiny_file: Path, command: list[str]) -> None:
+        words = make_words(command, f"{tiny_file}:slow", "--actors", "2", "--address", two_nodes.address)
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
+            assert driver.stdout
+            assert driver.stderr
+            lines = [driver.stdout.readline() for _ in range(3)]
             find_actors()[0].send_signal(signal.SIGKILL)
-            for _ in range(5):
-                next(arriving)
+            lines += [driver.stdout.readline() for _ in range(5)]
             two_nodes.remove_node(next(iter(two_nodes.worker_nodes)))
-            rest = list(arriving)
-        assert len(rest) == COUNT - 8
-        assert any("was lost" in note for note in run.notes)
+            lines += driver.stdout.readlines()
+            words = driver.stderr.read()
+            assert driver.wait(60) == 0, words
+        assert len(lines) == COUNT
+        assert "was lost" in words
         check_all_done_once()
 
     @pytest.mark.usefixtures("many")
-    def test_an_actor_that_hangs_is_replaced(self, tiny_file: Path, here: Path) -> None:
+    def test_an_actor_that_hangs_is_replaced(self, tiny_file: Path, here: Path, command: list[str]) -> None:
         (here / "tiny.py").write_text(tiny_file.read_text())
         (here / "hanging.py").write_text(f"import sys; sys.path.insert(0, {str(here)!r})\n{HANGING}")
         (here / "hang").touch()
-        run = ClusterRun(make_job(f"{here}/hanging.py:make", batch_size=3), actors=1, stall=25.0)
-        run.connect()
-        with run:
-            assert len(list(run)) == COUNT
-        assert any("reported nothing for 25 s" in note for note in run.notes)
+        words = make_words(command, f"{here}/hanging.py:make", "--actors", "1", "--stall", "25", "--batch-size", "3")
+        run = subprocess.run(words, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        assert "reported nothing for 25 s" in run.stderr
         assert not (here / "hang").exists()
         check_all_done_once()
 
     @pytest.mark.usefixtures("many")
     def test_a_driver_that_is_killed_goes_on_where_it_was(self, tiny_file: Path, command: list[str]) -> None:
-        words = [*command, "explain", "in", "--model", f"{tiny_file}:slow", "--out", "out", "--engine", "ray", "--json"]
-        words += ["--actors", "1", "--device", "cpu", "--batch-size", "2"]
+        words = make_words(command, f"{tiny_file}:slow", "--actors", "1")
         with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as driver:
             assert driver.stdout
             for _ in range(4):
