@@ -11,7 +11,7 @@ from shared import BLUE, GREEN, RED, Paint
 
 import camcli
 from camcli import RequestError
-from camcli.images.find import group_items
+from camcli.images.grouping import group_items
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
 from camcli.runs.worker.threads import split_by_length
