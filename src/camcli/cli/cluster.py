@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from camcli.base.errors import RequestError
@@ -101,6 +102,11 @@ def run_on_cluster(job: Job, options: ClusterOptions, console: Console, as_json:
                     get_standard_output().buffer.writelines(outcome.as_line() for outcome in outcomes)
                     get_standard_output().buffer.flush()
     _conclude(run, console)
+    if as_json and counts.skipped:
+        console.note(
+            f"{counts.skipped} image(s) were done before, or by a process that was lost, and their lines are not "
+            f"printed here: they are in {Path(job.out, 'outcomes.jsonl')}"
+        )
     console.print_summary(shown, counts, time.monotonic() - began, job.out)
     return counts
 

@@ -29,6 +29,7 @@ needs_ray = [
 COUNT = 24
 # The small model; its first forward pass of an image after the trial hangs, once, where a file asks for it.
 HANGING = """
+import time
 from pathlib import Path
 
 import tiny
@@ -120,7 +121,9 @@ class TestOnCluster:
             lines += driver.stdout.readlines()
             words = driver.stderr.read()
             assert driver.wait(60) == 0, words
-        assert len(lines) == COUNT
+        # What an actor recorded, and could not report before its end, is done before for the next one.
+        assert COUNT - 8 <= len(lines) <= COUNT
+        assert (len(lines) < COUNT) == ("their lines are not printed here" in words)
         assert "was lost" in words
         check_all_done_once()
 
