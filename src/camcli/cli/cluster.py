@@ -1,18 +1,19 @@
 """Command ``camcli explain --engine ray``: its options, and what it says of a run on a cluster."""
 
-import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from camcli.base.errors import RequestError
-from camcli.cli.console import MAX_LISTED, Console
+from camcli.cli.console import Console
+from camcli.cli.follow import Following
 from camcli.cli.loading import check_job
+from camcli.cli.log import CommandLog
 from camcli.cli.options import CommonOptions
-from camcli.cli.streams import get_standard_output
 from camcli.runs.job.job import Job
 from camcli.runs.job.option import CLUSTER, option
-from camcli.runs.record.outcome import Counts, Outcome
+from camcli.runs.record.outcome import Counts
 
 if TYPE_CHECKING:
     from camcli.runs.cluster.run import ClusterRun
@@ -80,35 +81,23 @@ def check_cluster_options(options: ClusterOptions) -> None:
         )
 
 
-def run_on_cluster(job: Job, options: ClusterOptions, console: Console, as_json: bool) -> Counts:
+def run_on_cluster(job: Job, options: ClusterOptions, console: Console, log: CommandLog) -> Counts:
     """Run a job on a Ray cluster, and say on the console what comes of it."""
     check_job(job, job.save)
     from camcli.runs.cluster.run import ClusterRun
 
     run = ClusterRun(job, options.address, options.actors, options.gpus_per_actor, options.stall)
-    counts, shown, began = Counts(), list[Outcome](), time.monotonic()
+    following = Following(console, job.out, options.as_json)
     console.say(f"model: {job.model}")
     console.say(f"output: {job.out}")
-    with console.working("connecting to Ray"):
-        run.connect()
-    with run:
+    with ExitStack() as held:
+        with console.working("connecting to Ray"):
+            held.enter_context(run)
         console.say(f"engine: Ray, {run.actors} actor{'s' * (run.actors > 1)}, {run.describe_needs()}")
-        with console.progress(run.total, counts) as reporter:
-            for outcomes in run:
-                reporter.add_picture(outcomes)
-                if len(shown) <= MAX_LISTED:
-                    shown += outcomes
-                if as_json:
-                    get_standard_output().buffer.writelines(outcome.as_line() for outcome in outcomes)
-                    get_standard_output().buffer.flush()
+        log.open(Path(job.out))
+        following.follow(run, run.total)
     _conclude(run, console)
-    if as_json and counts.skipped:
-        console.note(
-            f"{counts.skipped} image(s) were done before, or by a process that was lost, and their lines are not "
-            f"printed here: they are in {Path(job.out, 'outcomes.jsonl')}"
-        )
-    console.print_summary(shown, counts, time.monotonic() - began, job.out)
-    return counts
+    return following.conclude()
 
 
 def _conclude(run: "ClusterRun", console: Console) -> None:

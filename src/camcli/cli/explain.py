@@ -1,6 +1,5 @@
 """The ``camcli explain`` command."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +11,18 @@ from camcli.base import weight_files
 from camcli.base.errors import RequestError
 from camcli.cli.cluster import ClusterOptions, check_cluster_options, run_on_cluster
 from camcli.cli.config import check_code, load_config
-from camcli.cli.console import MAX_LISTED, Console
+from camcli.cli.console import Console
 from camcli.cli.exit import exit_codes
+from camcli.cli.follow import Following
 from camcli.cli.loading import check_job, loading
 from camcli.cli.log import CommandLog
 from camcli.cli.options import add_options, apply_common_options, build
 from camcli.cli.plan import print_plan, without_compiling
-from camcli.cli.streams import get_standard_output
 from camcli.cli.viewer import RunViewer, Viewer
 from camcli.models import BUNDLED_MODEL, names_cache
 from camcli.runs.job.job import Job
 from camcli.runs.job.option import COMPUTE, LOGGING, MODEL, option
-from camcli.runs.record.outcome import Counts, Outcome
+from camcli.runs.record.outcome import Counts
 from camcli.targets import AUTO
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ def explain(context: typer.Context, **words: Any) -> None:
         if session.engine == "ray":
             if session.dry_run or session.show:
                 raise RequestError("--dry-run and --show are not for a cluster", "try them with --engine local")
-            counts = run_on_cluster(job, session, console, session.as_json)
+            counts = run_on_cluster(job, session, console, log)
         else:
             check_cluster_options(session)
             counts = run_job(without_compiling(job) if session.dry_run else job, console, session, log)
@@ -132,28 +131,15 @@ def run_job(job: Job, console: Console, session: ExplainOptions, log: CommandLog
     if session.dry_run:
         print_plan(run, plan_run, console)
         return Counts()
-    counts, shown, began = Counts(), list[Outcome](), time.monotonic()
     viewer = RunViewer(shown_by, run.session.out)
-    with run, console.progress(run.total, counts) as reporter:
+    following = Following(console, str(run.session.out), session.as_json, viewer.add)
+    with run:
         log.open(run.session.folder.records)
-        for outcomes in run:
-            reporter.add_picture(outcomes)
-            viewer.add(outcomes)
-            if len(shown) <= MAX_LISTED:
-                shown += outcomes
-            if session.as_json:
-                get_standard_output().buffer.writelines(outcome.as_line() for outcome in outcomes)
-                get_standard_output().buffer.flush()
+        following.follow(run, run.total)
     viewer.finish()
     for note in run.notes[printed:]:
         console.note(note)
-    if session.as_json and run.session.skipped:
-        console.note(
-            f"{run.session.skipped} image(s) were done before, and their lines are not printed again: they are in "
-            f"{run.session.out / 'outcomes.jsonl'}"
-        )
-    console.print_summary(shown, counts, time.monotonic() - began, str(run.session.out))
-    return counts
+    return following.conclude()
 
 
 def _introduce(run: "Run", console: Console) -> None:

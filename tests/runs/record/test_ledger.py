@@ -1,6 +1,7 @@
 """The ledger: what counts as done, which lines and files go, and what a crash may leave."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -331,3 +332,14 @@ def test_lines_that_were_glued_together_are_refused(tmp_path: Path, cut: int) ->
     (tmp_path / FILE).write_bytes(outcome("a").as_line()[:cut] + outcome("b").as_line())
     with pytest.raises(RequestError, match="line 1, is not a record"):
         Ledger(tmp_path, "j1", Outcome)
+
+
+def test_threads_look_blocks_up_at_the_same_time(tmp_path: Path) -> None:
+    names = [f"{number}.jpg" for number in range(200)]
+    write(tmp_path, *[[outcome(name)] for name in names])
+    file = LineFile(tmp_path / FILE, Outcome)
+    places = [start for start, _ in file.iter_heads()] * 5
+    with ThreadPoolExecutor(8) as pool:
+        found = [block[0][0]["name"] for block in pool.map(file.read_block, places)]
+    assert found == names * 5
+    file.close()

@@ -164,6 +164,15 @@ def test_runs_that_would_spoil_each_other_are_refused(go: Go, tiny: str) -> None
         go("in", shard="1/2", target=("top:2",), overwrite=True)
 
 
+@pytest.mark.usefixtures("eight")
+def test_a_dry_run_counts_what_shards_have_done(go: Go, tiny: str) -> None:
+    done = len(list(go("in", shard="1/2")))
+    run = CliRunner().invoke
+    words = ["explain", "in", "--model", tiny, "--out", "out", "--device", "cpu", "--dry-run"]
+    assert f"8 found, {done} of them done already" in run(app, words).stdout
+    assert f"{done} found, {done} of them done already" in run(app, [*words, "--shard", "1/2"]).stdout
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [

@@ -53,6 +53,8 @@ class _Task:
 class ClusterRun:
     """Run of a job by actors of a Ray cluster, as a ``with`` block that holds the connection to it.
 
+    Without an address, and without ``RAY_ADDRESS``, a cluster of this machine is started with it.
+
     Exactly-once comes from the shards' ledgers: what an actor has recorded is not done again by the next one.
     Iterating does the work, yields each image's outcomes in no order, and merges the shards at the end.
 
@@ -70,7 +72,8 @@ class ClusterRun:
         actors: number of actors.
 
     Raises:
-        RequestError: Ray is not installed, or the job cannot be done in shards on several machines.
+        RequestError: Ray is not installed, or the job cannot be done in shards on several machines; on entering, there
+            is no such cluster, or it has no room for the actors.
         NothingFoundError: there is no image.
     """
 
@@ -90,14 +93,6 @@ class ClusterRun:
         self._probe = Path(job.out, f".camcli-{secrets.token_hex(8)}.tmp")
 
     def __enter__(self) -> ClusterRun:
-        return self
-
-    def connect(self) -> None:
-        """Connect to the cluster, or start one on this machine; choose the actors.
-
-        Raises:
-            RequestError: there is no such cluster, or it has no room for the actors.
-        """
         import ray
 
         self._ray = ray
@@ -117,7 +112,13 @@ class ClusterRun:
                 f"there is no Ray cluster {where}: {first_line(error)}",
                 "start one with ray start --head, and name it by --address HOST:6379 or auto",
             ) from error
-        self._choose_resources()
+        try:
+            self._choose_resources()
+            self._write_probe()
+        except BaseException:
+            ray.shutdown()
+            raise
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -127,12 +128,6 @@ class ClusterRun:
         self._ray.shutdown()
 
     def __iter__(self) -> Iterator[list[Outcome]]:
-        out = Path(self.job.out)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            atomic.fill(self._probe, b"")
-        except OSError as error:
-            raise OutputError(f"the output folder {str(out)!r} cannot be written to: {error.strerror}") from error
         count = max(1, min(self.total, SHARDS_PER_ACTOR * self.actors))
         self._waiting = deque(_Task(f"{number}/{count}") for number in range(1, count + 1))
         while self._waiting or self._running:
@@ -141,7 +136,16 @@ class ClusterRun:
             for stream in ready:
                 yield from self._take(stream)
             self._give_up_stalled()
-        merge_shards(out)
+        merge_shards(Path(self.job.out))
+
+    def _write_probe(self) -> None:
+        """Write a file by which actors see that the output folder is the same one."""
+        try:
+            self._probe.parent.mkdir(parents=True, exist_ok=True)
+            atomic.fill(self._probe, b"")
+        except OSError as error:
+            where = str(self._probe.parent)
+            raise OutputError(f"the output folder {where!r} cannot be written to: {error.strerror}") from error
 
     def _assign(self) -> None:
         """Give waiting shards to actors, and start as many of these as the cluster has room for now."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Generic
 
 from camcli.runs.record.folder import is_plain_path
-from camcli.runs.record.heads import Head
+from camcli.runs.record.heads import Head, is_whole_block
 from camcli.runs.record.lines import Block, LineFile, R, hash_text, is_whole
 from camcli.runs.record.states import States
 
@@ -29,7 +29,7 @@ class ResultIndex(Generic[R]):
         self._jobs = jobs
         self._states = states
         self._has_moved = False
-        self._places: dict[int, tuple[LineFile[R], int]] | None = None  # hashed name to where the last result begins
+        self._places: dict[int, int] | None = None  # hashed name to where the last result begins
 
     def clear(self) -> None:
         """Forget where results are and close the files, since the last is to be written anew."""
@@ -51,8 +51,7 @@ class ResultIndex(Generic[R]):
                 if any(head.has_result for head in block):
                     self._states.move(hash_text(block[0].name), place)
             self._has_moved = False
-        offset, number = divmod(self._states.get_place(key), len(self._files))
-        return self._files[number].read_block(offset)
+        return self._read(self._states.get_place(key))
 
     def find(self, name: str, stamp: str) -> list[R]:
         """Return the lines of an image's result; empty if it has none, or has changed since."""
@@ -61,19 +60,19 @@ class ResultIndex(Generic[R]):
         place = self._places.get(hash_text(name))
         if place is None:
             return []
-        file, offset = place
-        found = [file.parse(values) for values, _ in file.read_block(offset)]
+        found = [self._files[-1].parse(values) for values, _ in self._read(place)]
         return found if found[0].stamp == stamp else []
 
-    def _find_places(self) -> dict[int, tuple[LineFile[R], int]]:
-        found: dict[int, tuple[LineFile[R], int]] = {}
-        for file in self._files:
-            offset = 0
-            for block in file.iter_blocks():
-                if is_result_of(block, self._jobs):
-                    found[hash_text(block[0][0]["name"])] = file, offset
-                offset += sum(len(line) for _, line in block)
-        return found
+    def _find_places(self) -> dict[int, int]:
+        return {
+            hash_text(block[0].name): place
+            for place, block in self.iter_heads()
+            if is_whole_block(block) and block[0].job in self._jobs
+        }
+
+    def _read(self, place: int) -> Block:
+        offset, number = divmod(place, len(self._files))
+        return self._files[number].read_block(offset)
 
 
 class NameRoots:

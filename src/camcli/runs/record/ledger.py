@@ -12,6 +12,7 @@ from typing import IO, Generic
 
 from camcli.base import atomic
 from camcli.base.errors import OutputError
+from camcli.images.own_outputs import find_line_records
 from camcli.runs.job.shard import Shard
 from camcli.runs.record.compact import compact, drop_torn_end, make_line_filter
 from camcli.runs.record.earlier import NameRoots, ResultIndex, has_wanted_files, is_result_of
@@ -288,7 +289,7 @@ def read_stamps(
     wanted: Mapping[str, str] | None = None,
     file: str = FILE,
 ) -> dict[int, str]:
-    """Return the stamps of the images that are done, by their hashed names, without locking or making the folder.
+    """Return the stamps of the images that are done, by their hashed names; the folder is neither locked nor made.
 
     Args:
         path: the output folder.
@@ -299,7 +300,8 @@ def read_stamps(
         RequestError: the file cannot be read, or is not a ledger.
     """
     stamps: dict[int, str] = {}
-    for block in LineFile(path / file, line_type).iter_blocks():
+    records = find_line_records(path, file)
+    for block in (block for record in records for block in LineFile(record, line_type).iter_blocks()):
         if has_result(block):  # a failure does not replace a result
             first = block[0][0]
             stamps[hash_text(first["name"])] = first["stamp"] if _is_done(block, path, jobs, wanted) else ""

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any, Generic, Protocol, Self, TypeVar, cast, runtime_checkable
 
 from camcli.base.errors import RequestError
@@ -89,6 +90,7 @@ class LineFile(Generic[R]):
         self._defaults = _find_defaults(self._line_type)
         self._pattern = make_pattern([one.name for one in fields(self._line_type)])
         self._open: IO[bytes] | None = None
+        self._lock = Lock()  # threads that write images look blocks up too
 
     def at(self, path: Path) -> LineFile[R]:
         """Return another file of such lines."""
@@ -141,15 +143,16 @@ class LineFile(Generic[R]):
         The file stays open until :meth:`close`.
         """
         found: Block = []
-        if self._open is None:
-            self._open = self.path.open("rb")
-        self._open.seek(offset)
-        count = 1
-        while len(found) < count:
-            line = self._open.readline()
-            values = self._parse_line(line, 0)
-            count = int(values["part"].partition("/")[2])
-            found.append((values, line))
+        with self._lock:
+            if self._open is None:
+                self._open = self.path.open("rb")
+            self._open.seek(offset)
+            count = 1
+            while len(found) < count:
+                line = self._open.readline()
+                values = self._parse_line(line, 0)
+                count = int(values["part"].partition("/")[2])
+                found.append((values, line))
         return found
 
     def close(self) -> None:
