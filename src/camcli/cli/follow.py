@@ -10,7 +10,7 @@ from camcli.runs.record.outcome import Counts, Outcome
 
 
 class Following:
-    """What a command says of a run under way: progress, lines of JSON if these are asked for, and a summary.
+    """Reporting of a run under way: progress, lines of JSON if these are asked for, and a summary.
 
     Args:
         console: the command's console.
