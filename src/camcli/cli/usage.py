@@ -36,6 +36,7 @@ OTHER_FLAGS = {
     **dict.fromkeys(("--opacity", "--transparency"), "--alpha"),
     **dict.fromkeys(("--num-workers", "--threads", "--jobs"), "--workers"),
     **dict.fromkeys(("--force", "--replace"), "--overwrite"),
+    **dict.fromkeys(("--untrained", "--random-weights", "--no-weights", "--no-pretrained"), "--weights random"),
     **dict.fromkeys(("--samples", "--steps", "--masks", "--sigma"), "--option"),
 }
 # What people type in place of a command.
