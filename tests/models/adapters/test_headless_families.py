@@ -109,6 +109,7 @@ def test_families_of_timm(name):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", SLOW_FAMILIES)
 def test_more_families_of_timm(name):
