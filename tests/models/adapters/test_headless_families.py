@@ -109,7 +109,6 @@ def test_families_of_timm(name):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", SLOW_FAMILIES)
 def test_more_families_of_timm(name):
