@@ -11,6 +11,7 @@ from camcli.base.errors import PictureError, RequestError
 from camcli.base.paths import absolute
 from camcli.images.manifest import Manifest
 from camcli.images.manifest_rows import Column
+from camcli.images.told import read_told_classes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,6 +60,29 @@ def of_folder(argument: str, network: Network) -> TargetRule:
         if isinstance(found, PictureError):
             raise PictureError(found.message, found.hint)
         return [found]
+
+    return rule
+
+
+def of_dataset(argument: str, network: Network) -> TargetRule:
+    """Select the classes that the image's dataset tells: those of the argument's name, or the usual ones.
+
+    The rule raises PictureError for an image that it tells none of, or none that the network has.
+    """
+
+    @cache
+    def find_class(told: int | str) -> int | PictureError:
+        try:
+            return network.labels.find(f"index:{told}" if isinstance(told, int) else told)
+        except RequestError as error:
+            return PictureError(f"its dataset's class {told!r} is none of the model: {error.message}", error.hint)
+
+    def rule(path: Path, scores: Tensor) -> list[int]:  # noqa: ARG001
+        found = list(map(find_class, read_told_classes(path, argument)))
+        for one in found:
+            if isinstance(one, PictureError):
+                raise PictureError(one.message, one.hint)
+        return [one for one in found if isinstance(one, int)]
 
     return rule
 
