@@ -18,7 +18,7 @@ from threading import Lock
 from typing import NamedTuple
 
 from camcli.base.errors import PictureError
-from camcli.images.formats import ARCHIVE_SUFFIXES, SUFFIXES, UNREADABLE_SUFFIXES, suffix_of
+from camcli.images.formats import ARCHIVE_SUFFIXES, CONTAINER_SUFFIXES, SUFFIXES, UNREADABLE_SUFFIXES, suffix_of
 
 COMPRESSED_TAR = re.compile(r"\.(tar\.\w+|tgz|tbz2?|txz)$", re.IGNORECASE)
 # A member is read into memory as a whole; a few kilobytes of zip could claim to be a terabyte.
@@ -148,19 +148,19 @@ def check_archive(archive: str) -> None:
 
 
 def choose_folder(archive: str) -> str:
-    """Return the path under which the images of an archive are named: its own without suffix.
+    """Return the path under which the images of an archive or a table are named: its own without suffix.
 
-    The suffix stays where something else beside it has that name, or another archive would be named so too.
+    The suffix stays where something else beside it has that name, or another of these would be named so too.
     """
     stem, suffix = os.path.splitext(archive)  # noqa: PTH122
-    others = [stem, *(stem + other for other in ARCHIVE_SUFFIXES - {suffix})]
-    return archive if suffix not in ARCHIVE_SUFFIXES or any(map(os.path.lexists, others)) else stem
+    others = [stem, *(stem + other for other in CONTAINER_SUFFIXES - {suffix})]
+    return archive if suffix not in CONTAINER_SUFFIXES or any(map(os.path.lexists, others)) else stem
 
 
 def split_path(path: Path) -> tuple[str, str] | None:
-    """Split a path that leads through an archive as if that were a folder; None for another."""
+    """Split a path that leads through an archive or a table as if that were a folder; None for another."""
     for parent in path.parents:
-        if suffix_of(parent.name) in ARCHIVE_SUFFIXES and os.path.isfile(parent):
+        if suffix_of(parent.name) in CONTAINER_SUFFIXES and os.path.isfile(parent):
             return str(parent), path.relative_to(parent).as_posix()
     return None
 

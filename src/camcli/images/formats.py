@@ -13,6 +13,9 @@ SUFFIXES = {
 }
 # Archives whose images are read in place.
 ARCHIVE_SUFFIXES = frozenset({".tar", ".zip"})
+# Tables whose rows hold images, and all files that paths lead through.
+TABLE_SUFFIXES = frozenset({".parquet", ".arrow"})
+CONTAINER_SUFFIXES = ARCHIVE_SUFFIXES | TABLE_SUFFIXES
 FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM"]
 AVIF = {".avif", ".avifs"}
 JPEG_2000 = {".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"}
@@ -93,21 +96,23 @@ class SkippedFiles:
         counts: number of unreadable images by suffix.
         duplicates: number of times that an image was reached again.
         written: number of files that camcli itself wrote.
-        archives: number of archives in folders.
+        archives: number of archives and tables in folders.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.duplicates = self.written = self.archives = 0
+        self._archive_suffix = ""
         self._seen: set[int] = set()
 
     def __call__(self, path: str) -> None:
         """Count an unread file of a folder if it is an image or an archive; each file counts once."""
         suffix, mark = suffix_of(path), hash(os.path.abspath(path))  # noqa: PTH100
-        if suffix in UNREADABLE_SUFFIXES | ARCHIVE_SUFFIXES and mark not in self._seen:
+        if suffix in UNREADABLE_SUFFIXES | CONTAINER_SUFFIXES and mark not in self._seen:
             self._seen.add(mark)
-            if suffix in ARCHIVE_SUFFIXES:
+            if suffix in CONTAINER_SUFFIXES:
                 self.archives += 1
+                self._archive_suffix = suffix
             else:
                 self.counts[suffix] += 1
 
@@ -122,7 +127,9 @@ class SkippedFiles:
         if self.written:
             said.append(f"{self.written} file(s) that camcli wrote are left out")
         if self.archives:
-            said.append(f"{self.archives} archive(s) in folders are not read: name them, as by 'folder/*.tar'")
+            what = "table" if self._archive_suffix in TABLE_SUFFIXES else "archive"
+            way = f"name them, as by 'folder/*{self._archive_suffix}'"
+            said.append(f"{self.archives} {what}(s) in folders are not read: {way}")
         return "; ".join(said)
 
     def _describe_formats(self) -> str:

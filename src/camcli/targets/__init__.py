@@ -61,7 +61,7 @@ TARGETS = Registry(
     TargetRow(
         "named",
         "dataset",
-        "the class that the dataset tells: key.cls in an archive; dataset:NAME, a value of key.json",
+        "the class that the dataset tells: key.cls in an archive, a table's label; dataset:NAME, another value",
         function="of_dataset",
     ),
     TargetRow(
