@@ -55,7 +55,7 @@ def shard(here):
 )
 def test_files_beside_an_image_in_an_archive_tell_its_class(kind, image, name, classes):
     told = read_told_classes(Path(f"s.{kind}", image), name)
-    assert [one.name or one.index for one in told] == classes
+    assert [one.name or one.number for one in told] == classes
 
 
 @pytest.mark.usefixtures("shard")

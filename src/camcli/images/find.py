@@ -9,14 +9,14 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from camcli.base import paths
 from camcli.base.errors import PictureError, RequestError
-from camcli.images import archives, remote, tables
+from camcli.images import VIDEO_SUFFIXES, archives, remote, tables
 from camcli.images.braces import expand_braces
 from camcli.images.formats import SUFFIXES, SkippedFiles, suffix_of
 from camcli.images.lists import iter_entries
@@ -46,6 +46,7 @@ def find(
     null_separated: bool = False,
     root: Path | None = None,
     skipped: SkippedFiles | None = None,
+    videos: bool = False,
 ) -> Iterator[PictureSource]:
     """Iterate over the images that the inputs name, always in the same order.
 
@@ -68,6 +69,7 @@ def find(
         null_separated: True if names in lists end in NUL instead of a newline.
         root: the folder that output names are relative to, of pictures below it; default: the current one.
         skipped: counter of the images and named files that are left out.
+        videos: True if videos in folders are found too.
 
     Raises:
         RequestError: an input does not exist, matches nothing, cannot be read as a list, is the output folder, or is a
@@ -75,7 +77,7 @@ def find(
     """
     inputs = expand_braces(inputs)
     roots = Roots.choose(inputs, paths.absolute(root or ""), null_separated)
-    search = _Search(out, roots, null_separated, skipped)
+    search = _Search(out, roots, null_separated, skipped, SUFFIXES | VIDEO_SUFFIXES if videos else SUFFIXES)
     sources = [search.expand_input(given, stdin) for given in inputs]
     found = itertools.chain.from_iterable(sources)
     # One file or folder cannot name an image twice; no set of names then grows with the run.
@@ -105,6 +107,7 @@ class _Search:
     roots: Roots
     null_separated: bool
     skipped: SkippedFiles | None = None
+    suffixes: Set[str] = frozenset()
     written_files: WrittenFiles = field(default_factory=WrittenFiles)
 
     def make_source(self, path: str, error: str = "", named: str = "") -> PictureSource:
@@ -196,7 +199,7 @@ class _Search:
         """Return whether a file found in a folder is a readable image, and count an unreadable one."""
         if not _is_visible(name):
             return False
-        read = suffix_of(name) in SUFFIXES
+        read = suffix_of(name) in self.suffixes
         if not read and self.skipped is not None:
             self.skipped(folder + name)
         return read

@@ -6,6 +6,8 @@ from collections import Counter
 
 from PIL import features
 
+from camcli.images import VIDEO_SUFFIXES
+
 # Formats are Pillow's names. Pillow's other formats are not tried: each would add to the attack surface.
 SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"),
@@ -33,10 +35,6 @@ OTHER_SUFFIXES = {
 }
 DRAWINGS = {".svg", ".svgz", ".eps", ".ps", ".ai", ".cdr", ".emf", ".wmf", ".dxf"}
 DOCUMENTS = {".pdf", ".djvu", ".djv", ".xps"}
-VIDEOS = {
-    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".mts", ".m2ts", ".3gp"),
-    *(".ogv", ".mxf", ".vob", ".y4m"),
-}
 VOLUMES = {".dcm", ".dicom", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd"}
 ARRAYS = {".npy"}
 OTHER_SUFFIXES -= VOLUMES
@@ -47,7 +45,7 @@ HINTS = {
     "AVIF and JPEG 2000: this build of Pillow lacks them": AVIF | JPEG_2000,
     "drawings: export them to PNG first": DRAWINGS,
     "documents: turn their pages into PNG first, as pdftoppm -png does": DOCUMENTS,
-    "videos: take frames out first: ffmpeg -i FILE frame%05d.png": VIDEOS,
+    "videos: --every 1s explains a frame of each second": set(VIDEO_SUFFIXES),
     "medical: write slices to 16-bit PNG or TIFF first": VOLUMES,
     "arrays: save them as PNG or TIFF first": ARRAYS,
     "others: convert them to PNG or TIFF first": OTHER_SUFFIXES,

@@ -63,7 +63,7 @@ class _Rows:
         self.file, self.stamp = file, stamp
         self.count = 0
         self.damage = ""
-        self.kinds = {one.name: _find_kind(one.type) for one in schema}
+        self.kinds: dict[str, str] = {one.name: _find_kind(one.type) for one in schema}
         self.features = _read_features(schema.metadata)
 
 
@@ -81,7 +81,7 @@ class ArrowRows(_Rows):
         source.seek(0)
         reader = pa.ipc.open_file(source) if whole else pa.ipc.open_stream(source)
         super().__init__(file, stamp, reader.schema)
-        batches = []
+        batches: list[Any] = []
         try:
             number = reader.num_record_batches if whole else None
             while number is None or len(batches) < number:

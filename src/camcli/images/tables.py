@@ -32,11 +32,11 @@ class ToldClass(NamedTuple):
     """Class that a dataset tells of an image.
 
     Attributes:
-        index: its number in the dataset; None if there is none.
+        number: its number in the dataset; None if there is none.
         name: its name; empty if there is none.
     """
 
-    index: int | None = None
+    number: int | None = None
     name: str = ""
 
 
@@ -172,7 +172,7 @@ def read_row_classes(file: str, member: str, name: str, titles: Sequence[str]) -
     row = _parse_member(rows, member)[1]
     column = name or _find_class_column(rows, titles)
     if column not in rows.kinds:
-        near = did_you_mean(column, rows.kinds) or f"there are: {', '.join(rows.kinds)}"
+        near = did_you_mean(column, list(rows.kinds)) or f"there are: {', '.join(rows.kinds)}"
         raise PictureError(f"its dataset has no column {column or 'of classes'!r}", near)
     names = _find_class_names(rows.features.get(column))
     given = rows.read_value(column, row)

@@ -75,11 +75,11 @@ def of_dataset(argument: str, network: Network) -> TargetRule:
 
     @cache
     def find_class(told: ToldClass) -> int | PictureError:
-        by_index = told.index is not None and (is_unnamed or not told.name)
+        by_index = told.number is not None and (is_unnamed or not told.name)
         try:
-            return labels.find(f"index:{told.index}" if by_index else told.name)
+            return labels.find(f"index:{told.number}" if by_index else told.name)
         except RequestError as error:
-            said = told.name or told.index
+            said = told.name or told.number
             return PictureError(f"its dataset's class {said!r} is none of the model: {error.message}", error.hint)
 
     def rule(path: Path, scores: Tensor) -> list[int]:  # noqa: ARG001
