@@ -20,13 +20,14 @@ av = pytest.importorskip("av", reason="PyAV is an extra")
 pytestmark = pytest.mark.usefixtures("here")
 
 
-def film(name, frames=50, rate=25, size=(64, 48), codec="mpeg4", rotation=0, aspect=None):
+def film(name, frames=50, rate=25, size=(64, 48), codec="mpeg4", rotation=0, aspect=None, **options):
     """Write a video in which each frame's grey is five times its number; the left quarter is white."""
     with av.open(name, "w") as file:
         stream = file.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         stream.codec_context.gop_size = 12
         stream.codec_context.qmin = stream.codec_context.qmax = 2
+        stream.options = options
         if aspect:
             stream.codec_context.sample_aspect_ratio = aspect
         if rotation:
@@ -56,6 +57,20 @@ def test_frames_are_chosen_by_time_or_by_number(name):
     assert [one.page for one in tenth] == [1, 11, 21, 31, 41]
     assert [grey(one) for one in reversed(tenth)] == [40, 30, 20, 10, 0]
     assert describe_page(name, 11) == f"{name}, frame 11"
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("h.mp4", "libx264"), ("h.avi", "libx264"), ("h.mts", "libx264"), ("m.mpg", "mpeg2video")],
+)
+def test_each_page_is_its_frame_whatever_order_they_are_stored_in(name, codec):
+    if codec not in av.codecs_available:
+        pytest.skip(f"this FFmpeg has no {codec}")
+    film(name, codec=codec, bf="2")
+    found = frames(name, "1")
+    assert len(found) == 50
+    for one in (*found[::7], *found[::-9]):
+        assert grey(one) == one.page - 1, one.name
 
 
 def test_threads_ask_in_any_order():
@@ -95,7 +110,9 @@ def test_a_video_that_is_cut_short_loses_its_rest_alone():
         content = Path(name).read_bytes()
         Path(f"cut.{name}").write_bytes(content[: len(content) // 2])
     found = frames("cut.c.mkv", "5")
-    good = [one for one in found if not one.error]
+    *good, rest = found
+    assert rest.name == "cut.c.mkv.rest"
+    assert "is damaged or cut short" in rest.error
     assert 2 < len(good) < 10
     greys = []
     for one in good:

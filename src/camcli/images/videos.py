@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -22,11 +23,15 @@ from camcli.images.formats import suffix_of
 VIDEO_HINT = "pip install 'camcli-vision[video]'"
 # FFmpeg's names of the containers that are tried, and all that these may open: no playlists, no network.
 CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg,mxf,yuv4mpegpipe"
+# Those that lead to the key frame that is asked for.
+EXACT_CONTAINERS = ("mov", "matroska", "flv")
 OPTIONS = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
 # Videos that are open at a time, and videos whose frames' times are known: 8 bytes a frame.
 MAX_OPEN, MAX_KNOWN = 4, 64
 # Broken packets of a video that are passed over.
 MAX_BROKEN = 1000
+# What Matroska says of a stream's length, and seconds by which its last frame may begin earlier.
+DURATION, SPARE_SECONDS = re.compile(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d+)?)", re.ASCII), 1.0
 ROTATIONS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
 
 
@@ -41,6 +46,8 @@ class VideoIndex:
         size: width and height of the stored frames.
         aspect: width of a stored pixel by its height.
         damage: why the rest is not read; empty if all is.
+        counted: True if the container does not say when frames are shown: times are their numbers, and each is reached
+            by decoding all before it.
     """
 
     times: Sequence[int]
@@ -48,7 +55,8 @@ class VideoIndex:
     unit: Fraction
     size: tuple[int, int]
     aspect: Fraction
-    damage: str
+    damage: str = ""
+    counted: bool = False
 
     def seconds(self, page: int) -> float:
         """Return when a frame, counted from 1, is shown, from the first on."""
@@ -92,29 +100,45 @@ def index_video(path: Path, _stamp: str = "") -> VideoIndex:
 
     container, stream = _open(path)
     with container:
-        times, keys, damage = array("q"), array("q"), ""
+        times, keys, broken, damage = array("q"), array("q"), 0, ""
+        counted = container.format.name == "avi"  # whose times are those of packets
         try:
             for packet in container.demux(stream):
-                time = packet.dts if packet.pts is None else packet.pts
-                if time is None or not packet.size or packet.is_discard:
+                if not packet.size or packet.is_discard or (packet.pts is None and packet.dts is None):
                     continue
-                times.append(time)
+                if packet.is_corrupt:
+                    broken += 1
+                    continue
+                counted |= packet.pts is None
+                times.append(packet.dts if packet.pts is None else packet.pts)
                 if packet.is_keyframe:
-                    keys.append(time)
+                    keys.append(times[-1])
         except (av.FFmpegError, OSError) as error:
             damage = f"is damaged or cut short: {error}"
         context = stream.codec_context
         aspect = stream.sample_aspect_ratio or context.sample_aspect_ratio or Fraction(1)
-        missing = max(stream.frames - len(times), 0)
         unit, size = stream.time_base or Fraction(1, 1000), (context.width, context.height)
-    if not times or not all(size):
-        raise PictureError(damage or "holds no frames")
-    index = VideoIndex(array("q", sorted(set(times))), array("q", sorted(keys)), unit, size, aspect, damage)
-    if missing and not damage:
-        end = index.seconds(len(index.times))
-        damage = f"is damaged or cut short: {missing} of its {stream.frames} frames, after {end:.3f} s, are missing"
-        return VideoIndex(index.times, index.keys, unit, size, aspect, damage)
-    return index
+        if counted:
+            times, keys, unit = array("q", range(len(times))), array("q"), 1 / (stream.average_rate or Fraction(25))
+        if not times or not all(size):
+            raise PictureError(damage or "holds no frames")
+        index = VideoIndex(
+            array("q", sorted(set(times))), array("q", sorted(keys)), unit, size, aspect, damage, counted
+        )
+        return index if damage else replace(index, damage=_find_missing(stream, index, broken))
+
+
+def _find_missing(stream: Any, index: VideoIndex, broken: int) -> str:
+    """Return what is missing of a video, by what its container says of it; empty if nothing is known to be."""
+    end = index.seconds(len(index.times))
+    lost = max(stream.frames - len(index.times), broken)
+    if lost > 0:
+        return f"is damaged or cut short: {lost} of its frames are missing; the last that is whole is at {end:.3f} s"
+    told = DURATION.fullmatch(stream.metadata.get("DURATION", ""))
+    seconds = int(told[1]) * 3600 + int(told[2]) * 60 + float(told[3]) if told else 0.0
+    if seconds > end + SPARE_SECONDS:
+        return f"is damaged or cut short: its last frame is at {end:.3f} s, and it should last {seconds:.3f} s"
+    return ""
 
 
 def read_frame(path: Path, stamp: str, page: int) -> Image.Image:
@@ -151,6 +175,7 @@ class _Reader:
         # Times of the last frame that was decoded, and of the first since the reader moved.
         self._at: int | None = None
         self._first: int | None = None
+        self._count = -1
         self._last: Any = None
         # Frames that other threads wait for, which were passed.
         self._kept: dict[int, Any] = {}
@@ -167,23 +192,31 @@ class _Reader:
             self._waiting.remove(time)
 
     def _find(self, time: int) -> Any:
-        if self._at != time:
-            keys = self._index.keys
-            key = keys[max(bisect_right(keys, time) - 1, 0)] if keys else self._index.times[0]
-            if self._at is None or self._at > time or key > self._at:
-                self._seek(key)
-                self._advance(time)
-                if self._first is not None and self._first > time:  # the container led elsewhere
-                    self._seek(self._index.times[0])
-                    self._advance(time)
-            else:
-                self._advance(time)
+        keys = self._index.keys
+        place = bisect_right(keys, time) - 1
+        if self._at is not None and self._at <= time and (place < 0 or keys[place] <= self._at):
+            self._advance(time)
+            return self._last if self._at == time else None
+        # Some containers lead elsewhere: then from an earlier key frame, and from the beginning.
+        exact = self._container.format.name.startswith(EXACT_CONTAINERS)
+        for key in dict.fromkeys((place, place - 2, -1)):
+            self._move(keys[key] if key >= 0 else None)
+            self._advance(time)
+            if self._at == time or (exact and self._first is not None and self._first <= time):
+                break
         return self._last if self._at == time else None
 
-    def _seek(self, time: int) -> None:
-        self._container.seek(time, stream=self._stream)
+    def _move(self, time: int | None) -> None:
+        """Go to a key frame; None for the beginning, which no container misses."""
+        if time is None:
+            self._container.close()
+            self._container, self._stream = _open(self._path)
+            self._stream.thread_type = "AUTO"
+        else:
+            self._container.seek(time, stream=self._stream)
         self._frames = self._container.decode(self._stream)
         self._at = self._first = self._last = None
+        self._count = -1
 
     def _advance(self, time: int) -> None:
         """Decode up to a time, or to the first frame after it."""
@@ -200,7 +233,8 @@ class _Reader:
             if frame is None:
                 self._at = None
                 return
-            at = frame.dts if frame.pts is None else frame.pts
+            self._count += 1
+            at = self._count if self._index.counted else frame.pts
             if at is None:
                 continue
             self._at, self._last = at, frame
