@@ -48,7 +48,7 @@ def _explaining(work: Callable[[], T], what: str) -> T:
 
 
 class _Rows:
-    """What both kinds of tables say about themselves.
+    """Base of both kinds of tables.
 
     Attributes:
         file: path of the file.

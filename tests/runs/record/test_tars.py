@@ -87,7 +87,7 @@ def test_a_tar_that_cannot_be_written_leaves_nothing_half(
 
     assert write_tars(Path("out"), Path("maps.tar"), 10**6).left_out == 1
     go("in", target=("red",))
-    monkeypatch.setattr("camcli.runs.record.tars._format_member", fail)
+    monkeypatch.setattr("camcli.runs.record.tars.format_member", fail)
     assert "maps-000000.tar cannot be written: No space left" in merge()
     assert {path.name for path in Path().iterdir()} == {"in", "out"}
 

@@ -186,7 +186,7 @@ class _Writer:
 
     def add(self, members: Sequence[tuple[str, bytes]]) -> None:
         """Add the members of a sample, which lie in one tar."""
-        content = b"".join(_format_member(name, content) for name, content in members)
+        content = b"".join(format_member(name, content) for name, content in members)
         if self._file and _round_up(self._size + len(content) + len(END), tarfile.RECORDSIZE) > self.max_bytes:
             self.finish()
         if self._file is None:
@@ -213,7 +213,7 @@ class _Writer:
             self._temporary.unlink(missing_ok=True)
 
 
-def _format_member(name: str, content: bytes) -> bytes:
+def format_member(name: str, content: bytes) -> bytes:
     """Return a member with its header, in which nothing is of this machine or moment; names may be any bytes."""
     info = tarfile.TarInfo(name)
     info.size, info.mode = len(content), 0o644
