@@ -14,10 +14,11 @@ from camcli.base.errors import PictureError, RequestError
 from camcli.images import archives, jpeg, opening, remote
 from camcli.images.depth import read_depth, to_eight_bits, to_unit_values
 from camcli.images.file_info import NO_INFO, FileInfo, read_file_info
-from camcli.images.files import open_file
+from camcli.images.files import open_file, read_stamp
 from camcli.images.formats import FORMATS, explain_unreadable, suffix_of
 from camcli.images.frames import seek_page
 from camcli.images.source import ByteStream
+from camcli.images.videos import index_video, is_video, read_frame
 
 # Pillow refuses above this many pixels and warns above half of it; photographs of that size are real, so only the
 # refusal is kept.
@@ -114,11 +115,26 @@ def decode_reduced(
     """
     behind = parse_colour(background)
     _check_file(path)
+    if page and is_video(path.name):
+        return _decode_frame(path, page, admit)
     try:
         with open_file(path) as file:
             return _decode_stream(file, max_divisor, behind, value_range, admit, path, page)
     except OSError as error:
         raise _as_picture_error(error) from error
+
+
+def _decode_frame(path: Path, page: int, admit: Callable[[int], object]) -> DecodedPicture:
+    stamp = read_stamp(path)
+    try:
+        width, height = index_video(path, stamp).shown_size
+        _check_pixels(width, height)
+        admit(width * height)
+        return DecodedPicture.at_full_size(read_frame(path, stamp, page))
+    except PictureError:
+        raise
+    except Exception as error:  # a damaged video can make a decoder raise anything
+        raise _as_picture_error(error, path) from error
 
 
 def _decode_stream(
@@ -328,10 +344,14 @@ def _check_file(path: Path) -> None:
 
 
 def _check_size(image: Image.Image) -> None:
-    if not image.width * image.height:
+    _check_pixels(image.width, image.height)
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if not width * height:
         raise PictureError("has no pixels")
-    if image.width * image.height > MAX_PIXELS:
-        raise PictureError(f"is too large: {image.width} x {image.height} is more than {MAX_PIXELS:,} pixels")
+    if width * height > MAX_PIXELS:
+        raise PictureError(f"is too large: {width} x {height} is more than {MAX_PIXELS:,} pixels")
 
 
 def _describe_error(error: Exception) -> str:

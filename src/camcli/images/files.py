@@ -1,17 +1,17 @@
-"""Bytes and stamps of image files, whatever holds them: a folder, an archive named as if it were one, or a store."""
+"""Bytes and stamps of image files, whatever holds them: a folder, an archive or table named as one, or a store."""
 
 from pathlib import Path
 
-from camcli.images import archives, remote
+from camcli.images import archives, remote, tables
 from camcli.images.source import ByteStream
 
 
 def open_file(path: Path) -> ByteStream:
-    """Open an image's file, which may lie in an archive or in a store.
+    """Open an image's file, which may lie in an archive, a table or a store.
 
     Raises:
         OSError: it cannot be opened.
-        PictureError: it cannot be read from its archive or store.
+        PictureError: it cannot be read from its archive, table or store.
     """
     try:
         return path.open("rb")
@@ -23,7 +23,7 @@ def open_file(path: Path) -> ByteStream:
         place = archives.split_path(path)
         if place is None:
             raise
-    return archives.open_member(*place)
+    return tables.open_row(*place) if tables.is_table(place[0]) else archives.open_member(*place)
 
 
 def read_stamp(path: Path) -> str:
@@ -32,7 +32,9 @@ def read_stamp(path: Path) -> str:
         status = path.stat()
     except NotADirectoryError:
         place = archives.split_path(path)
-        return archives.read_member_stamp(*place) if place else ""
+        if place is None:
+            return ""
+        return tables.read_row_stamp(*place) if tables.is_table(place[0]) else archives.read_member_stamp(*place)
     except FileNotFoundError:
         url = remote.to_url(path)
         return remote.read_url_stamp(url) if url else ""

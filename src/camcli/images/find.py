@@ -9,14 +9,14 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from camcli.base import paths
 from camcli.base.errors import PictureError, RequestError
-from camcli.images import archives, remote
+from camcli.images import VIDEO_SUFFIXES, archives, remote, tables
 from camcli.images.braces import expand_braces
 from camcli.images.formats import SUFFIXES, SkippedFiles, suffix_of
 from camcli.images.lists import iter_entries
@@ -46,6 +46,7 @@ def find(
     null_separated: bool = False,
     root: Path | None = None,
     skipped: SkippedFiles | None = None,
+    videos: bool = False,
 ) -> Iterator[PictureSource]:
     """Iterate over the images that the inputs name, always in the same order.
 
@@ -68,6 +69,7 @@ def find(
         null_separated: True if names in lists end in NUL instead of a newline.
         root: the folder that output names are relative to, of pictures below it; default: the current one.
         skipped: counter of the images and named files that are left out.
+        videos: True if videos in folders are found too.
 
     Raises:
         RequestError: an input does not exist, matches nothing, cannot be read as a list, is the output folder, or is a
@@ -75,7 +77,7 @@ def find(
     """
     inputs = expand_braces(inputs)
     roots = Roots.choose(inputs, paths.absolute(root or ""), null_separated)
-    search = _Search(out, roots, null_separated, skipped)
+    search = _Search(out, roots, null_separated, skipped, SUFFIXES | VIDEO_SUFFIXES if videos else SUFFIXES)
     sources = [search.expand_input(given, stdin) for given in inputs]
     found = itertools.chain.from_iterable(sources)
     # One file or folder cannot name an image twice; no set of names then grows with the run.
@@ -105,6 +107,7 @@ class _Search:
     roots: Roots
     null_separated: bool
     skipped: SkippedFiles | None = None
+    suffixes: Set[str] = frozenset()
     written_files: WrittenFiles = field(default_factory=WrittenFiles)
 
     def make_source(self, path: str, error: str = "", named: str = "") -> PictureSource:
@@ -112,10 +115,11 @@ class _Search:
         name, root = self.roots.name(named or path)
         return PictureSource(Path(path), name, error, root=root)
 
-    def list_archive(self, archive: str) -> Iterator[PictureSource]:
-        """Iterate over the images in an archive, in its order; files that are refused come as errors."""
+    def list_archive(self, archive: str, column: str = "") -> Iterator[PictureSource]:
+        """Iterate over the images in an archive or a table, in its order; what is refused comes as errors."""
+        in_table = tables.is_table(archive)
         try:
-            contents = archives.read_contents(archive)
+            contents = tables.read_images(archive, column) if in_table else archives.read_contents(archive)
         except PictureError as error:
             yield self.make_source(archive, "; ".join(filter(None, [error.message, error.hint])))
             return
@@ -148,13 +152,31 @@ class _Search:
             return self.list_path(given)
         if _is_pattern(given):
             return self.expand_pattern(given)
-        if place := archives.split_path(Path(given)):
-            return iter([self.make_source(given, "", archives.choose_folder(place[0]) + "/" + place[1])])
         check_file(given)
+        inside = self.list_inside(given)
+        if inside is not None:
+            return inside
         raise make_missing_error(given)
 
+    def list_inside(self, path: str) -> Iterator[PictureSource] | None:
+        """Return the images that a path through an archive, a table or a dataset's folder names; None for another."""
+        try:
+            named = tables.find_named_tables(path)
+        except PictureError as error:
+            return iter([self.make_source(path, error.message)])
+        if named:
+            return itertools.chain.from_iterable(itertools.starmap(self.list_archive, named))
+        place = archives.split_path(Path(path))
+        if place is None:
+            return None
+        return iter([self.make_source(path, "", archives.choose_folder(place[0]) + "/" + place[1])])
+
     def list_path(self, path: str) -> Iterator[PictureSource]:
-        if not os.path.isdir(path):
+        is_folder = os.path.isdir(path)
+        if (is_folder or tables.is_table(path)) and (inside := self.list_inside(path)):
+            yield from inside
+            return
+        if not is_folder:
             if archives.is_archive(path):
                 yield from self.list_archive(path)
             elif not self.skip_if_written(path):
@@ -177,7 +199,7 @@ class _Search:
         """Return whether a file found in a folder is a readable image, and count an unreadable one."""
         if not _is_visible(name):
             return False
-        read = suffix_of(name) in SUFFIXES
+        read = suffix_of(name) in self.suffixes
         if not read and self.skipped is not None:
             self.skipped(folder + name)
         return read
@@ -210,8 +232,8 @@ class _Search:
             elif os.path.lexists(path):
                 error = "is the output folder" if self.is_own_out(path) else ""
                 yield from [self.make_source(path, error)] if error else self.list_path(path)
-            elif "\0" not in path and (place := archives.split_path(Path(path))):
-                yield self.make_source(path, "", archives.choose_folder(place[0]) + "/" + place[1])
+            elif "\0" not in path and (inside := self.list_inside(path)):
+                yield from inside
             elif "\0" in path:
                 yield self.make_source(
                     path.replace("\0", "\N{REPLACEMENT CHARACTER}"), "the name has a NUL in it: is -0 missing?"

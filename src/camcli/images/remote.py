@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from camcli.base.errors import PictureError, did_you_mean
 from camcli.base.log import LOGGER
-from camcli.images.formats import ARCHIVE_SUFFIXES, SUFFIXES, suffix_of
+from camcli.images.formats import CONTAINER_SUFFIXES, SUFFIXES, suffix_of
 from camcli.images.naming import mark_text, output_name
 
 T = TypeVar("T")
@@ -81,8 +81,8 @@ def check_url(url: str) -> None:
     plain = rest.partition("?")[0] if scheme in WEB else rest
     if "" in plain.split("/")[:-1] or {".", ".."} & set(plain.split("/")) or not plain.strip("/"):
         raise PictureError("an address with an empty part, . or .. in it is not read")
-    if suffix_of(plain) in ARCHIVE_SUFFIXES:
-        raise PictureError("archives are read from local disks only", "fetch it first")
+    if suffix_of(plain) in CONTAINER_SUFFIXES:
+        raise PictureError("archives and tables are read from local disks only", "fetch it first")
 
 
 def list_images(url: str) -> Iterator[Listed]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from camcli.base import paths
 from camcli.images.archives import split_path
 from camcli.images.braces import expand_braces
-from camcli.images.formats import ARCHIVE_SUFFIXES
+from camcli.images.formats import CONTAINER_SUFFIXES
 from camcli.images.lists import iter_entries
 from camcli.images.naming import output_name
 from camcli.images.remote import is_url
@@ -93,8 +93,8 @@ def _iter_paths(inputs: Sequence[str], null_separated: bool) -> Iterator[str]:
 
 
 def _leave_archive(path: str) -> str:
-    """Return the path of the archive that a path leads into; any other path as it is."""
-    inside = any(suffix + os.sep in path.lower() for suffix in ARCHIVE_SUFFIXES)
+    """Return the path of the archive or table that a path leads into; any other path as it is."""
+    inside = any(suffix + os.sep in path.lower() for suffix in CONTAINER_SUFFIXES)
     return (split_path(Path(path)) or (path,))[0] if inside else path
 
 

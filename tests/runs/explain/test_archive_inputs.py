@@ -55,3 +55,17 @@ def test_a_run_over_a_store_is_resumed_and_writes_nothing_to_one(paint: Paint, g
             go("memory://bucket", out="s3://bucket/maps")
     finally:
         store.store.clear()
+
+
+def test_classes_come_from_files_beside_the_images_of_an_archive(paint: Paint, go: Go, here: Path) -> None:
+    with tarfile.open("s.tar", "w") as file:
+        for key, told in (("a", "1"), ("b", "blue"), ("c", "9"), ("d", "")):
+            file.add(paint("x.png", (200, 100, 50)), f"{key}.png")
+            (here / "x").write_text(told)
+            file.add(here / "x", f"{key}.cls")
+    first, second, unknown, none = go("s.tar", target=("dataset",))
+    assert [one.label for one in (*first, *second)] == ["green", "blue"]
+    assert unknown[0].error is not None
+    assert "class 9 is none of the model: there is no class 9" in unknown[0].error
+    assert none[0].error is not None
+    assert "gives it no class" in none[0].error

@@ -332,6 +332,13 @@ class Job:
         help="Pages or frames of files with several: first, all, or numbers such as 1,3 or 2-5; each is an image",
         metavar="PAGES",
     )
+    every: str = option(
+        "",
+        MODEL,
+        help="Frames of videos: one in each 1s (or 500ms, 2min), or each 10th; each is an image. Needs PyAV",
+        metavar="STEP",
+        show_default="videos are not read",
+    )
     limit: int = option(
         0, MODEL, help="Only the first N images; the same command without it continues. 0 = all", metavar="N", min=0
     )

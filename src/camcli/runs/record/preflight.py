@@ -39,7 +39,7 @@ def find_unsharded_sources(
     job: Job, stdin: BinaryIO | None = None, unread: SkippedFiles | None = None
 ) -> Iterator[PictureSource]:
     """Find the images that a job names in all its shards."""
-    return _take(expand_pages(_find(job, stdin, unread), job.pages), job.limit)
+    return _take(expand_pages(_find(job, stdin, unread), job.pages, job.every), job.limit)
 
 
 def read_shard(job: Job) -> Shard | None:
@@ -56,6 +56,7 @@ def _find(job: Job, stdin: BinaryIO | None = None, unread: SkippedFiles | None =
         null_separated=job.null_separated,
         root=Path(job.root) if job.root else None,
         skipped=unread,
+        videos=bool(job.every),
     )
 
 

@@ -14,13 +14,14 @@ from camcli.base.errors import OutputError, RequestError
 from camcli.runs.record.outcome import Outcome
 from camcli.runs.worker.threads import batched
 
-SUFFIXES = (".parquet", ".jsonl")
+# That of tars, which tars.py writes, is among them.
+SUFFIXES = (".parquet", ".jsonl", ".tar")
 # Rows in a row group.
 GROUP_ROWS = 20_000
 
 
 def check_table(path: Path) -> None:
-    """Check that a table can be written to a path.
+    """Check that a table, or tars, can be written to a path.
 
     Raises:
         RequestError: it has another suffix, its folder is missing, or pyarrow is.
