@@ -8,11 +8,13 @@ import typer
 from camcli.cli.console import Console
 from camcli.cli.exit import exit_codes
 from camcli.cli.status import print_status
+from camcli.images.remote import show_path
 
 
 def merge(
     out: Annotated[
-        Path, typer.Argument(metavar="[OUT]", help="Output folder", show_default="the last run's folder")
+        Path,
+        typer.Argument(metavar="[OUT]", help="Output folder, or its address", show_default="the last run's folder"),
     ] = Path("camcli-out/latest"),
     to: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write all outcomes to a table too: .parquet or .jsonl")
@@ -32,10 +34,10 @@ def merge(
 
         if to:
             check_table(to)
-        merged = merge_shards(out)
+        merged = merge_shards(out, console.note)
         print_status(merged.status, out)
         if merged.replaced:
             console.note(f"{merged.replaced} image(s) were done more than once; their last results count")
         if to:
-            console.say(f"{to}: {write_table(iter_outcomes(out), to)} rows")
+            console.say(f"{show_path(to)}: {write_table(iter_outcomes(out), to)} rows")
     raise typer.Exit(0 if merged.status.is_complete else 1)

@@ -264,7 +264,12 @@ class Job:
         after="seed",
     )
     out: str = option(
-        "", OUTPUT, help="Output folder", short="-O", metavar="FOLDER", show_default="one for each job in camcli-out"
+        "",
+        OUTPUT,
+        help="Output folder, or its address in an object store: s3://bucket/maps",
+        short="-O",
+        metavar="FOLDER",
+        show_default="one for each job in camcli-out",
     )
     root: str = option(
         "",
