@@ -113,6 +113,8 @@ def list_images(url: str, without: str = "") -> Iterator[Listed]:
     if fixed == len(parts) and _ask(url, lambda store: store.info(top))["type"] == "file":
         yield Listed(url)
         return
+    if f"{scheme}://{top}" == without:
+        raise PictureError("this is the output folder", "name another one by --out")
     regex = _to_regex(rest) if fixed < len(parts) else f"{re.escape(top)}/.*"
     try:
         matches = re.compile(regex, re.DOTALL).fullmatch

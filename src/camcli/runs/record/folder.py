@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
@@ -9,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from types import TracebackType
-from typing import BinaryIO
 
 import filelock
 
@@ -147,7 +147,7 @@ class Folder:
         """Write a file that is of the run, and not an image's; as :meth:`write`."""
         self.write(name, content)
 
-    def find_file(self, name: str) -> Path | BinaryIO:
+    def find_file(self, name: str) -> Path | io.BytesIO:
         """Return an image's file to read: its path, or its content where there is none."""
         return self.path / name
 

@@ -15,7 +15,7 @@ from camcli.images.find import find
 from camcli.images.formats import SkippedFiles
 from camcli.images.pages import expand_pages
 from camcli.images.refusals import suggest_path
-from camcli.images.remote import is_url
+from camcli.images.remote import is_url, to_url
 from camcli.images.roots import Roots
 from camcli.images.source import PAUSE, PictureSource
 from camcli.models import RANDOM_WEIGHTS
@@ -134,6 +134,8 @@ def _check_request(job: Job) -> None:
 
 def _check_out(job: Job) -> None:
     out = find_parent(job)
+    if url := to_url(out):
+        raise RequestError(f"--out {job.out} is no address", f"did you mean {url}?")
     there = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not there.is_dir():
         where = "is a file, not a folder" if there == out else f"would lie in {there}, which is a file"

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from camcli.base import cache
 from camcli.base.errors import OutputError
@@ -133,7 +132,7 @@ class StoreFolder(Folder):
         else:  # of all shards, by the first of them
             self.store.put(name, content, absent=True)
 
-    def find_file(self, name: str) -> Path | BinaryIO:
+    def find_file(self, name: str) -> Path | io.BytesIO:
         """Return the content of an image's file; the path of a missing one if there is none."""
         content = self.store.get(name)
         return self.path / name if content is None else io.BytesIO(content)

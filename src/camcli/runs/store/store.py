@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from camcli.base.atomic import TEMPORARY_NAME
 from camcli.base.errors import OutputError, PictureError, RequestError, did_you_mean
 from camcli.images.remote import SCHEMES, WEB, ask_again, check_url, open_store
+from camcli.images.remote import WAITS as QUICK_WAITS
 
 T = TypeVar("T")
 
@@ -37,12 +39,14 @@ class Store:
 
     Args:
         url: its address.
+        waits: seconds before each further try of what failed for a while; default: half a minute in all.
 
     Raises:
         RequestError: it is not one that outputs can be written to, or a library is missing.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, waits: Sequence[float] | None = None) -> None:
+        self._waits = WAITS if waits is None else waits
         scheme, _, rest = url.partition("://")
         if scheme in WEB or scheme not in SCHEMES:
             known = ", ".join(f"{one}://" for one in SCHEMES if one not in {*WEB, "memory"})
@@ -65,7 +69,7 @@ class Store:
             RequestError: they cannot.
         """
         try:
-            self.measure_skew()
+            Store(self.url, QUICK_WAITS).measure_skew()
         except OutputError as error:
             hint = "" if error.hint == RESUME_HINT else error.hint
             raise RequestError(f"the output folder cannot be used: {error.message}", hint) from error
@@ -219,9 +223,9 @@ class Store:
         Raises:
             OutputError: it fails for longer, or for ever.
         """
-        url = f"{self.url}/{name}" if name else self.url
+        url = f"{self.url}/{name}" if name and not TEMPORARY_NAME.fullmatch(name) else self.url
         try:
-            return ask_again(url, work, WAITS, done)
+            return ask_again(url, work, self._waits, done)
         except PictureError as error:
             raise OutputError(f"{url}: {error.message}", error.hint or RESUME_HINT) from error
 
