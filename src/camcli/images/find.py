@@ -206,7 +206,7 @@ class _Search:
                 began = True
             path = os.fsdecode(entry)
             if remote.is_url(path):
-                yield from self.list_url(path)
+                yield from _list_url(path, self.out)
             elif os.path.lexists(path):
                 error = "is the output folder" if self.is_own_out(path) else ""
                 yield from [self.make_source(path, error)] if error else self.list_path(path)
@@ -222,23 +222,13 @@ class _Search:
                 yield self.make_source(path, "there is no such file or folder" + hint)
 
     def open_url(self, url: str) -> Iterator[PictureSource]:
-        found = self.list_url(url, RequestError)
+        found = _list_url(url, self.out, RequestError)
         first = next(found, None)
         if first is None:
             raise RequestError(
                 f"there is no image at {url!r}", "`*` stays within one folder, `**` goes through all below"
             )
         return itertools.chain([first], found)
-
-    def list_url(self, url: str, error_type: type[RequestError] | None = None) -> Iterator[PictureSource]:
-        """Iterate over the images that an address names; if it cannot be read, raise the error, or yield it."""
-        try:
-            for one in remote.list_images(url, remote.to_url(self.out)):
-                yield PictureSource(Path(one.url), remote.name_url(one.url), one.error)
-        except PictureError as error:
-            if error_type:
-                raise error_type(f"the input {url!r}: {error.message}", error.hint) from error
-            yield PictureSource(Path(url), remote.name_url(url), "; ".join(filter(None, [error.message, error.hint])))
 
     def expand_pattern(self, pattern: str) -> Iterator[PictureSource]:
         start, parts = ("/", pattern.lstrip("/")) if pattern.startswith("/") else ("", pattern)
@@ -318,6 +308,17 @@ class _Search:
             return os.path.samefile(folder, self.out)
         except (OSError, ValueError):
             return False
+
+
+def _list_url(url: str, out: Path, error_type: type[RequestError] | None = None) -> Iterator[PictureSource]:
+    """Iterate over the images that an address names; if it cannot be read, raise the error, or yield it."""
+    try:
+        for one in remote.list_images(url, remote.to_url(out)):
+            yield PictureSource(Path(one.url), remote.name_url(one.url), one.error)
+    except PictureError as error:
+        if error_type:
+            raise error_type(f"the input {url!r}: {error.message}", error.hint) from error
+        yield PictureSource(Path(url), remote.name_url(url), "; ".join(filter(None, [error.message, error.hint])))
 
 
 def _list_names(folder: str, keep: Callable[[str], bool], enter: Callable[[str], bool]) -> list[str]:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from camcli.base import cache
@@ -82,7 +83,7 @@ class StoreFolder(Folder):
         earlier = token.read_text("ascii", "replace") if token.exists() else ""
         self._store_lock = StoreLock(self.store, self._prefix + lock.FILE, earlier)
         try:
-            self._store_lock.acquire(self._list_other_locks, say)
+            self._store_lock.acquire(partial(_list_other_locks, self.store, shard), say)
             try:
                 token.write_text(self._store_lock.token, "ascii")
                 self._fetch()
@@ -155,7 +156,7 @@ class StoreFolder(Folder):
         """
         with self._saving, self._remembering():
             self._store_lock.renew()
-            there = [name for name in self._list_files() if name.startswith(self._prefix)]
+            there = [name for name in _list_files(self.path) if name.startswith(self._prefix)]
             for name in there:
                 with suppress(FileNotFoundError):  # a log that begins anew
                     self._save(name)
@@ -184,7 +185,7 @@ class StoreFolder(Folder):
         try:
             if self._error is None:
                 self.save_records()
-                for name in self._list_files():
+                for name in _list_files(self.path):
                     if name.rpartition("/")[2] != LOG:
                         (self.path / name).unlink(missing_ok=True)
         finally:
@@ -215,21 +216,13 @@ class StoreFolder(Folder):
                 LOGGER.warning("records of %s cannot be put", self.store.url, exc_info=error)
             pause = max(seconds, (time.monotonic() - began) / MAX_SHARE)
 
-    def _list_other_locks(self) -> list[str]:
-        """Return the locks of runs beside which this one cannot be: of all images, and of other numbers of shards."""
-        count = f"-of-{self.shard.count}" if self.shard else ""
-        found = [name for name, _ in self.store.iter_entries(SHARDS) if name.endswith(f"/{lock.FILE}")]
-        if not self.shard:
-            return found
-        return [lock.FILE, *(one for one in found if not one.rpartition("/")[0].endswith(count))]
-
     def _fetch(self) -> None:
         """Bring the store's records here, but for what an interrupted run on this machine has recorded since."""
         ledgers = [name for name in map(self._prefix.__add__, LINE_RECORDS) if (self.path / name).is_file()]
         facts = self._prefix + FACTS
         run = _read_facts(self.path / facts).get("run")
         goes_on = bool(run) and parse_object(self.store.get(facts)).get("run") == run
-        for name in self._list_files():
+        for name in _list_files(self.path):
             if name not in ledgers and name.rpartition("/")[2] != LOG:
                 (self.path / name).unlink()
         for name in iter_records(self.store):
@@ -248,13 +241,6 @@ class StoreFolder(Folder):
         for name in ledgers if not goes_on else ():
             (self.path / name).unlink()
 
-    def _list_files(self) -> list[str]:
-        """Return the names of the records here, in the order in which they are put."""
-        order = (*LINE_RECORDS, "concepts.npz", LOG, FACTS)
-        found = (path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file())
-        known = (name for name in found if name.rpartition("/")[2] in order)
-        return sorted(known, key=lambda name: (order.index(name.rpartition("/")[2]), name))
-
     @contextmanager
     def _remembering(self) -> Iterator[None]:
         """Let an error of the store end the run, whichever thread it happens in."""
@@ -263,6 +249,22 @@ class StoreFolder(Folder):
         except OutputError as error:
             self._error = self._error or error
             raise
+
+
+def _list_other_locks(store: Store, shard: Shard | None) -> list[str]:
+    """Return the locks of runs beside which one cannot be: of all images, and of other numbers of shards."""
+    found = [name for name, _ in store.iter_entries(SHARDS) if name.endswith(f"/{lock.FILE}")]
+    if not shard:
+        return found
+    return [lock.FILE, *(one for one in found if not one.rpartition("/")[0].endswith(f"-of-{shard.count}"))]
+
+
+def _list_files(folder: Path) -> list[str]:
+    """Return the names of the records in a local folder, in the order in which they are put."""
+    order = (*LINE_RECORDS, "concepts.npz", LOG, FACTS)
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    known = (name for name in found if name.rpartition("/")[2] in order)
+    return sorted(known, key=lambda name: (order.index(name.rpartition("/")[2]), name))
 
 
 def _find_working_folder(url: str, shard: Shard | None) -> Path:

@@ -20,7 +20,7 @@ from camcli.runs.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What is in an output folder.
+    """Content of an output folder.
 
     Attributes:
         path: local folder of its records.

@@ -100,26 +100,13 @@ class Store:
             self._ask(name, "written", lambda: self._files.pipe_file(path, content))
             return True
         try:
-            self._ask(name, "written", lambda: self._create(path, content))
+            self._ask(name, "written", lambda: _create(self._files, path, content))
         except OutputError:
             # Somebody was first; or a try that was reported as failed was not.
             if (there := self.get(name)) is None:
                 raise
             return there == content
         return True
-
-    def _create(self, path: str, content: bytes) -> None:
-        # A store that does not know the condition passes it over, or refuses it.
-        if self._files.exists(path):
-            raise FileExistsError(path)
-        try:
-            self._files.pipe_file(path, content, mode="create")
-        except Exception as error:
-            if self._files.exists(path):
-                raise FileExistsError(path) from error  # which is not tried again
-            if "implement" not in f"{type(error).__name__} {error}".lower():
-                raise
-            self._files.pipe_file(path, content)
 
     def put_file(self, name: str, file: Path) -> None:
         """Put a file, which may be large and grow meanwhile, as an object, whole or not at all.
@@ -228,6 +215,21 @@ class Store:
             return ask_again(url, work, self._waits, done)
         except PictureError as error:
             raise OutputError(f"{url}: {error.message}", error.hint or RESUME_HINT) from error
+
+
+def _create(files: Any, path: str, content: bytes) -> None:
+    """Put an object of which there is none."""
+    # A store that does not know the condition passes it over, or refuses it.
+    if files.exists(path):
+        raise FileExistsError(path)
+    try:
+        files.pipe_file(path, content, mode="create")
+    except Exception as error:
+        if files.exists(path):
+            raise FileExistsError(path) from error  # which is not tried again
+        if "implement" not in f"{type(error).__name__} {error}".lower():
+            raise
+        files.pipe_file(path, content)
 
 
 def _or_none(work: Callable[[], T]) -> T | None:
