@@ -266,7 +266,7 @@ class Job:
     out: str = option(
         "",
         OUTPUT,
-        help="Output folder, or its address in an object store: s3://bucket/maps",
+        help="Output folder; of camcli explain also an address: s3://bucket/maps",
         short="-O",
         metavar="FOLDER",
         show_default="one for each job in camcli-out",

@@ -144,7 +144,7 @@ class StoreFolder(Folder):
 
     def remove(self, name: str) -> None:
         """Delete an image's file, if there is one."""
-        if self.resolve_inside(name):
+        if self.resolve_inside(name) and self.find_size(name):
             self.store.remove(name)
             self._sizes.set(name, 0)
 
