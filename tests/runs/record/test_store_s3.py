@@ -96,7 +96,12 @@ def bucket(moto: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
     monkeypatch.setattr(Proxy, "port", moto)
     monkeypatch.setattr(Proxy, "faults", itertools.repeat(""))
     Thread(target=proxy.serve_forever, daemon=True).start()
-    words = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_DEFAULT_REGION": "us-east-1"}
+    words = {
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "y",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_MAX_ATTEMPTS": "1",
+    }
     for name, value in {**words, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.server_port}"}.items():
         monkeypatch.setenv(name, value)
     for name, value in (("STALE_SECONDS", 1.0), ("POLL_SECONDS", 0.2), ("SETTLE_SECONDS", 0.0)):
@@ -130,7 +135,7 @@ def test_a_network_that_cuts_slows_and_refuses_changes_nothing(go: Go, bucket: s
     for number in range(COUNT):
         Store(f"s3://{bucket}").put(f"in/{number}.png", Path(f"in/{number}.png").read_bytes())
     go(f"s3://{bucket}/in")
-    kinds = ("", "cut sent", "", "cut read", "", "unheard", "", "refuse", "", "slow", "")
+    kinds = ("cut sent", "", "", "cut read", "", "", "unheard", "", "", "refuse", "", "", "slow", "")
     monkeypatch.setattr(Proxy, "faults", itertools.cycle(kinds))
     for shard in ("1/2", "2/2"):
         outcomes = itertools.chain.from_iterable(go(f"s3://{bucket}/in", out=f"s3://{bucket}/run", shard=shard))

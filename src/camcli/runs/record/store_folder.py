@@ -86,8 +86,8 @@ class StoreFolder(Folder):
             self._store_lock.acquire(partial(_list_other_locks, self.store, shard), say)
             try:
                 token.write_text(self._store_lock.token, "ascii")
-                self._fetch()
                 self._start(self._store_lock.renew, lock.RENEW_SECONDS)
+                self._fetch()
             except BaseException:
                 self._end()
                 with suppress(OutputError):
