@@ -152,13 +152,13 @@ def check_truth() -> None:
             assert len(found[name]) == one["sizes"][kind]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["refused", "unheard"])
 @pytest.mark.usefixtures("three")
 def test_a_store_that_goes_away_at_any_call_loses_nothing(go: Go, on, memory, tiny: str, after: bool) -> None:
     go("in")
     whole = here()
     with pytest.MonkeyPatch.context() as patch:
-        calls = len(cut(patch, 10**6, 0))
         made = cut(patch, 10**6, 0)
         go("in", out=URL)
         calls = len(made)
@@ -177,6 +177,7 @@ def test_a_store_that_goes_away_at_any_call_loses_nothing(go: Go, on, memory, ti
         check_truth()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("three")
 def test_a_store_that_fails_now_and_then_is_asked_again(go: Go, on, memory) -> None:
     go("in")
