@@ -201,7 +201,12 @@ def never_reduce(_width: int, _height: int) -> float:
 
 
 def count_pixels(path: Path) -> int:
-    """Return the number of pixels given in a file's header; 0 if it cannot be read."""
+    """Return the number of pixels given in a file's header; 0 if it cannot be read, or only over a network.
+
+    There it would have to be read as a whole, and could hang, which decoding has a time limit for.
+    """
+    if remote.to_url(path):
+        return 0
     try:
         _check_file(path)
         with open_file(path) as file, opening.open_image(file, FORMATS) as image:

@@ -142,7 +142,7 @@ class _Search:
         if given.startswith("@"):
             return self.open_list(given[1:])
         if remote.is_url(given):
-            return _open_url(given)
+            return self.open_url(given)
         if os.path.lexists(given):
             if self.is_own_out(given):
                 raise RequestError(
@@ -228,7 +228,7 @@ class _Search:
                 began = True
             path = os.fsdecode(entry)
             if remote.is_url(path):
-                yield from _list_url(path)
+                yield from _list_url(path, self.out)
             elif os.path.lexists(path):
                 error = "is the output folder" if self.is_own_out(path) else ""
                 yield from [self.make_source(path, error)] if error else self.list_path(path)
@@ -242,6 +242,15 @@ class _Search:
                 lines = self.null_separated and "\n" in path
                 hint = ": are the names separated by newlines, and -0 too much?" if lines else ""
                 yield self.make_source(path, "there is no such file or folder" + hint)
+
+    def open_url(self, url: str) -> Iterator[PictureSource]:
+        found = _list_url(url, self.out, RequestError)
+        first = next(found, None)
+        if first is None:
+            raise RequestError(
+                f"there is no image at {url!r}", "`*` stays within one folder, `**` goes through all below"
+            )
+        return itertools.chain([first], found)
 
     def expand_pattern(self, pattern: str) -> Iterator[PictureSource]:
         start, parts = ("/", pattern.lstrip("/")) if pattern.startswith("/") else ("", pattern)
@@ -323,18 +332,10 @@ class _Search:
             return False
 
 
-def _open_url(url: str) -> Iterator[PictureSource]:
-    found = _list_url(url, RequestError)
-    first = next(found, None)
-    if first is None:
-        raise RequestError(f"there is no image at {url!r}", "`*` stays within one folder, `**` goes through all below")
-    return itertools.chain([first], found)
-
-
-def _list_url(url: str, error_type: type[RequestError] | None = None) -> Iterator[PictureSource]:
+def _list_url(url: str, out: Path, error_type: type[RequestError] | None = None) -> Iterator[PictureSource]:
     """Iterate over the images that an address names; if it cannot be read, raise the error, or yield it."""
     try:
-        for one in remote.list_images(url):
+        for one in remote.list_images(url, remote.to_url(out)):
             yield PictureSource(Path(one.url), remote.name_url(one.url), one.error)
     except PictureError as error:
         if error_type:

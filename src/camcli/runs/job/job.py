@@ -264,7 +264,12 @@ class Job:
         after="seed",
     )
     out: str = option(
-        "", OUTPUT, help="Output folder", short="-O", metavar="FOLDER", show_default="one for each job in camcli-out"
+        "",
+        OUTPUT,
+        help="Output folder; of camcli explain also an address: s3://bucket/maps",
+        short="-O",
+        metavar="FOLDER",
+        show_default="one for each job in camcli-out",
     )
     root: str = option(
         "",

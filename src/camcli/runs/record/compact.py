@@ -37,6 +37,7 @@ def compact(lines: LineFile[Any], folder: Folder, keeps_line: LineFilter) -> OSE
             if folder.durable:
                 file.flush()
                 os.fsync(file.fileno())
+        folder.save_records()  # no file goes before what replaced it is recorded
         # Files go first, while the old ledger still shows that they can go: a crash in between leaves none behind.
         trouble = _remove_files(lines, folder, keeps_line, kept)
         temporary.replace(lines.path)
@@ -92,10 +93,9 @@ def _remove_files(lines: LineFile[Any], folder: Folder, keeps_line: LineFilter, 
     for number, block in enumerate(lines.iter_blocks()):
         gone = (name for values, _ in block if not keeps_line(number, values) for name in values["files"].values())
         for name in gone:
-            file = None if hash_text(name) in kept else folder.resolve_inside(name)
             try:
-                if file is not None:
-                    file.unlink(missing_ok=True)
+                if hash_text(name) not in kept:
+                    folder.remove(name)
             except OSError as error:
                 trouble = trouble or error
     return trouble

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import sys
-from collections.abc import Container, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Generic
 
 from camcli.runs.record.folder import is_plain_path
@@ -102,7 +99,7 @@ def is_result_of(block: Block, jobs: Container[str]) -> bool:
 
 
 def has_wanted_files(
-    folder: Path,
+    find_size: Callable[[str], int],
     wanted: Mapping[str, str] | None,
     files: Mapping[str, str],
     looks: Mapping[str, str],
@@ -111,26 +108,21 @@ def has_wanted_files(
     """Return whether a line has the files that are wanted, drawn as they are wanted.
 
     Args:
-        folder: the output folder.
+        find_size: returns the size of a file in the output folder; 0 if there is none.
         wanted: digits for the looks of each file by kind; None for all that the line names, whatever their looks.
         files, looks, sizes: those of the line, by kind.
     """
     wanted = {kind: looks.get(kind, "") for kind in files} if wanted is None else wanted
     return all(
-        kind in files and looks.get(kind, "") == digits and has_file(folder, files[kind], sizes.get(kind))
+        kind in files and looks.get(kind, "") == digits and has_file(find_size, files[kind], sizes.get(kind))
         for kind, digits in wanted.items()
     )
 
 
-def has_file(folder: Path, file: str, size: int | None = None) -> bool:
+def has_file(find_size: Callable[[str], int], file: str, size: int | None = None) -> bool:
     """Return whether a line's file exists, not empty, and has the size it was written with.
 
     A crash can truncate a file. One of another size was written by a run that was killed before it wrote its line.
     """
-    try:
-        found = os.stat(f"{folder}/{file}") if is_plain_path(file) else None  # noqa: PTH116  four times as quick
-    except OSError:
-        found = None
-    if found is None or not stat.S_ISREG(found.st_mode) or not found.st_size:
-        return False
-    return size is None or found.st_size == size
+    found = find_size(file) if is_plain_path(file) else 0
+    return found > 0 and (size is None or found == size)

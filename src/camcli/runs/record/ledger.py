@@ -6,14 +6,17 @@ import os
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Generic
 
 from camcli.base import atomic
 from camcli.base.errors import OutputError
+from camcli.base.log import LOGGER
 from camcli.images.own_outputs import find_line_records
 from camcli.runs.job.shard import Shard
+from camcli.runs.record import folder
 from camcli.runs.record.compact import compact, drop_torn_end, make_line_filter
 from camcli.runs.record.earlier import NameRoots, ResultIndex, has_wanted_files, is_result_of
 from camcli.runs.record.folder import Folder
@@ -21,6 +24,7 @@ from camcli.runs.record.heads import Head, is_whole_block
 from camcli.runs.record.join import find_other_files, join_shards
 from camcli.runs.record.lines import Block, LineFile, R, has_result, hash_text
 from camcli.runs.record.states import FAILED, HAS_RESULT, States
+from camcli.runs.record.store_folder import open_folder
 
 FILE = "outcomes.jsonl"
 # Separates, in a picture's stamp, what else its maps depend on: the pictures of its group, concepts found in several.
@@ -52,6 +56,7 @@ class Ledger(Generic[R]):
         shard: the shard whose images are done, with a ledger of its own: outcomes in the folder's ledger, and in those
             of shards of other numbers of them, count, and stay as they are. Without one, the lines of shards' ledgers
             are moved to the folder's.
+        say: told what is waited for.
 
     Attributes:
         folder: the output folder.
@@ -75,6 +80,7 @@ class Ledger(Generic[R]):
         durable: bool = False,
         accepted: Callable[[Folder], Iterable[str]] = lambda folder: (),
         shard: Shard | None = None,
+        say: Callable[[str], None] = LOGGER.info,
     ) -> None:
         self._wanted = wanted
         self._states = States()
@@ -85,13 +91,13 @@ class Ledger(Generic[R]):
         self._file: IO[bytes] | None = None
         self.jobs_found: set[str] = set()
         self.roots = NameRoots()
-        self.folder = Folder(path, durable, shard)
+        self.folder = open_folder(path, durable, shard, say)
         self._lines = LineFile(self.folder.records / file, line_type)
         try:
             self._own_jobs = frozenset([job, *accepted(self.folder)])
             if shard is None:
                 join_shards(self.folder, self._lines)
-            files = [*find_other_files(self._lines, path, shard), self._lines]
+            files = [*find_other_files(self._lines, self.folder.path, shard), self._lines]
             self._index = ResultIndex(files, self._own_jobs, self._states)
             for place, block in self._index.iter_heads():
                 if shard is None or shard.holds(block[0].name):
@@ -236,7 +242,7 @@ class Ledger(Generic[R]):
 
     def _has_files(self, key: int) -> bool:
         """Return whether an image's last result has all files that are wanted."""
-        return has_all_files(self._index.read_last(key), self.folder.path, self._wanted)
+        return has_all_files(self._index.read_last(key), self.folder.find_size, self._wanted)
 
     def tidy(self, wholly: bool = True) -> None:
         """Drop a torn end and replaced lines, and open the ledger to append.
@@ -288,6 +294,7 @@ def read_stamps(
     line_type: Callable[..., R],
     wanted: Mapping[str, str] | None = None,
     file: str = FILE,
+    find_size: Callable[[str], int] | None = None,
 ) -> dict[int, str]:
     """Return the stamps of the images that are done, by their hashed names; the folder is neither locked nor made.
 
@@ -295,24 +302,30 @@ def read_stamps(
         path: the output folder.
         jobs: fingerprints of the jobs whose outcomes count.
         line_type, wanted, file: as for :class:`Ledger`.
+        find_size: returns the size of a file there, if the folder has only its records.
 
     Raises:
         RequestError: the file cannot be read, or is not a ledger.
     """
     stamps: dict[int, str] = {}
     records = find_line_records(path, file)
+    find_size = find_size or partial(folder.find_size, path)
     for block in (block for record in records for block in LineFile(record, line_type).iter_blocks()):
         if has_result(block):  # a failure does not replace a result
             first = block[0][0]
-            stamps[hash_text(first["name"])] = first["stamp"] if _is_done(block, path, jobs, wanted) else ""
+            stamps[hash_text(first["name"])] = first["stamp"] if _is_done(block, find_size, jobs, wanted) else ""
     return stamps
 
 
-def _is_done(block: Block, path: Path, jobs: Container[str], wanted: Mapping[str, str] | None) -> bool:
+def _is_done(
+    block: Block, find_size: Callable[[str], int], jobs: Container[str], wanted: Mapping[str, str] | None
+) -> bool:
     """Return whether an image was done whole by one of these jobs, and has all files that are wanted."""
-    return is_result_of(block, jobs) and has_all_files(block, path, wanted)
+    return is_result_of(block, jobs) and has_all_files(block, find_size, wanted)
 
 
-def has_all_files(block: Block, path: Path, wanted: Mapping[str, str] | None = None) -> bool:
+def has_all_files(block: Block, find_size: Callable[[str], int], wanted: Mapping[str, str] | None = None) -> bool:
     """Return whether the files of an image's lines exist as they were written: those wanted, or all that are named."""
-    return all(has_wanted_files(path, wanted, values["files"], values["looks"], values["sizes"]) for values, _ in block)
+    return all(
+        has_wanted_files(find_size, wanted, values["files"], values["looks"], values["sizes"]) for values, _ in block
+    )

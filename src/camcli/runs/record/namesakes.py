@@ -10,6 +10,7 @@ from typing import Any
 
 from camcli.base.paths import absolute
 from camcli.images.naming import mark_name
+from camcli.images.remote import to_url
 from camcli.images.source import PictureSource
 from camcli.runs.record.ledger import Ledger
 
@@ -50,13 +51,13 @@ class Namesakes:
         """Return the root of another image whose result has an image's name; empty if there is none."""
         if not self._ledger.has_earlier_result(source.name):
             return ""
-        own, there = describe_root(source, self._ledger.folder.path), self._ledger.roots.find(source.name)
+        own, there = describe_root(source, self._ledger.folder.out), self._ledger.roots.find(source.name)
         return there if own and own != there and not self._ledger.is_done(source.name, stamp) else ""
 
 
 def describe_root(source: PictureSource, out: Path) -> str:
     """Return the folder that an image's name is relative to; relative to the output folder if that lies in it."""
-    if not source.root:
-        return ""
+    if not source.root or to_url(out):
+        return source.root
     folder = absolute(out)
     return os.path.relpath(source.root, folder) if Path(folder).is_relative_to(source.root) else source.root

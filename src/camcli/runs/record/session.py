@@ -13,11 +13,13 @@ from typing import Any, Generic
 
 from camcli.base import timing
 from camcli.base.errors import NothingFoundError
+from camcli.base.log import LOGGER
 from camcli.images.files import read_stamp
 from camcli.images.naming import mark_name
+from camcli.images.remote import show_path
 from camcli.images.source import PictureSource
 from camcli.runs.job.fingerprint import compute_fingerprint
-from camcli.runs.record import ledger, provenance
+from camcli.runs.record import ledger, provenance, view
 from camcli.runs.record.failures import NONE_DROPPED, RESULT_OUTDATED, RESULT_STAYS
 from camcli.runs.record.folder import Folder
 from camcli.runs.record.inputs import Inputs
@@ -56,6 +58,7 @@ class Session(Generic[R]):
         fingerprint: fingerprint of the job, in its lines.
         facts: what is recorded of the run; set once the folder is locked.
         ledger, folder: the ledger and the output folder; set once the folder is locked.
+        say: told what is waited for when the folder is locked.
         processed, failed, skipped: numbers of images so far; skipped are those that were done before.
     """
 
@@ -85,6 +88,7 @@ class Session(Generic[R]):
         worker.notes += (f"{note}; {ACCEPT_HINT}" for note in notes)
         self.facts: dict[str, Any] = {}
         self.processed = self.failed = self.skipped = 0
+        self.say: Callable[[str], None] = LOGGER.info
         self._stack = ExitStack()
 
     def __enter__(self) -> Session[R]:
@@ -98,6 +102,7 @@ class Session(Generic[R]):
                 durable=self.job.durable,
                 accepted=self._settle,
                 shard=self.shard,
+                say=self.say,
             )
             self.ledger = held.enter_context(opened)
             self.folder = opened.folder
@@ -141,10 +146,13 @@ class Session(Generic[R]):
         if self.previous.record and not self.previous.is_own:
             unlike = self.previous.describe_difference()
             self.worker.note(
-                f"{self.out} has results of a different job ({unlike}), beside which this one may be refused"
+                f"{show_path(self.out)} has results of a different job ({unlike}), beside which this one may be refused"
             )
         jobs = {self.fingerprint, *self.previous.accepted_jobs}
-        stamps = ledger.read_stamps(self.out, jobs, self._line_type, self._wanted, self._file)
+        with view.look_at(self.out) as seen:
+            stamps = ledger.read_stamps(
+                seen.path, jobs, self._line_type, self._wanted, self._file, find_size=seen.find_size
+            )
 
         def is_done(source: PictureSource) -> bool:
             names = source.name, mark_name(source.name, source.path)
@@ -159,7 +167,7 @@ class Session(Generic[R]):
 
     def record(self, **more: Any) -> None:
         """Write the facts of the run to its record, with further ones."""
-        name = self.folder.records.relative_to(self.out) / self._facts_file
+        name = self.folder.records.relative_to(self.folder.path) / self._facts_file
         provenance.write(self.folder, {**self.facts, **more}, str(name))
 
     def make_item(self, source: PictureSource, stamp_suffix: str = "") -> Item:
@@ -255,9 +263,8 @@ class Session(Generic[R]):
                 counted = {"counted": self.worker.fingerprint_parts}
                 provenance.write(folder, {**facts, **counted, **self.inputs.describe()}, self._facts_file)
                 (folder.path / self._file).touch()
-                del self.previous
-            else:
-                check_same_job(self.previous)
+                del self.previous  # in a store, another shard may have been first
+            check_same_job(self.previous)
         return self.previous.accepted_jobs
 
     def _compare(self, folder: Path) -> PreviousRun:

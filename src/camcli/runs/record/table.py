@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 
 from camcli.base import atomic
 from camcli.base.errors import OutputError, RequestError
+from camcli.images.remote import show_path, to_url
 from camcli.runs.record.outcome import Outcome
+from camcli.runs.store.store import Store
 from camcli.runs.worker.threads import batched
 
 # That of tars, which tars.py writes, is among them.
@@ -27,8 +30,12 @@ def check_table(path: Path) -> None:
         RequestError: it has another suffix, its folder is missing, or pyarrow is.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise RequestError(f"a table cannot be written to {str(path)!r}", f"end its name in {' or '.join(SUFFIXES)}")
-    if not path.absolute().parent.is_dir():
+        raise RequestError(
+            f"a table cannot be written to {show_path(path)!r}", f"end its name in {' or '.join(SUFFIXES)}"
+        )
+    if to_url(path):
+        Store(to_url(path.parent))
+    elif not path.absolute().parent.is_dir():
         raise RequestError(f"there is no folder {str(path.parent)!r}", "create it first")
     if path.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise RequestError(
@@ -38,13 +45,20 @@ def check_table(path: Path) -> None:
 
 
 def write_table(outcomes: Iterable[Outcome], path: Path) -> int:
-    """Write outcomes to a file, whole or not at all; return their number.
+    """Write outcomes to a file, or an object of a store, whole or not at all; return their number.
 
     In Parquet each field is a column; ``files``, ``sizes`` and ``looks`` are maps, and ``concepts`` is JSON.
 
     Raises:
         OutputError: it cannot be written.
     """
+    if url := to_url(path):
+        folder, _, name = url.rpartition("/")
+        with tempfile.TemporaryDirectory(prefix="camcli-") as made:
+            written = Path(made, f"table{path.suffix}")
+            rows = write_table(outcomes, written)
+            Store(folder).put_file(name, written)
+        return rows
     temporary = atomic.make_temporary_path(path.absolute().parent)
     write = _write_parquet if path.suffix.lower() == ".parquet" else _write_lines
     try:

@@ -6,10 +6,11 @@ import os
 import re
 import sqlite3
 import tarfile
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,11 +18,14 @@ from camcli.base import atomic
 from camcli.base.errors import OutputError, RequestError
 from camcli.images.formats import SUFFIXES, UNREADABLE_SUFFIXES
 from camcli.images.naming import mark_text
+from camcli.images.remote import show_path, to_url
 from camcli.runs.record import ledger
 from camcli.runs.record.folder import is_plain_path
 from camcli.runs.record.lines import Block, LineFile
 from camcli.runs.record.outcome import Outcome
 from camcli.runs.record.status import list_jobs, read_record
+from camcli.runs.record.view import look_at
+from camcli.runs.store.store import Store
 
 # A tar's name has a number of so many digits.
 DIGITS = 6
@@ -70,8 +74,8 @@ def write_tars(out: Path, to: Path, max_bytes: int) -> WrittenTars:
     replaced.
 
     Args:
-        out: the output folder.
-        to: ``maps.tar`` stands for ``maps-000000.tar`` and so on.
+        out: the output folder, or its address.
+        to: ``maps.tar`` stands for ``maps-000000.tar`` and so on; may be an address.
         max_bytes: size that a tar has at most, unless a single sample is larger.
 
     Raises:
@@ -79,25 +83,24 @@ def write_tars(out: Path, to: Path, max_bytes: int) -> WrittenTars:
         RequestError: the record cannot be read.
     """
     jobs = list_jobs(read_record(out))
-    lines = LineFile(out / ledger.FILE, Outcome)
+    read = Store(url).get if (url := to_url(out)) else partial(_read_file, str(out.resolve()))
     writer = _Writer(to, max_bytes)
     samples = left_out = 0
-    whole = str(out.resolve())
-    try:
-        for key, place in _sort_images(lines, jobs):
-            members = _read_sample(whole, lines.read_block(place))
-            samples += members is not None
-            left_out += members is None
-            if members is not None:
-                writer.add([(f"{key}.{end}", content) for end, content in members])
-        writer.finish()
-    except OSError as error:
-        raise OutputError(f"{writer.next_path} cannot be written: {error.strerror or error}") from error
-    except sqlite3.Error as error:
-        raise OutputError(f"the images cannot be sorted in the folder for temporary files: {error}") from error
-    finally:
-        writer.abandon()
-        lines.close()
+    with look_at(out) as view, closing(LineFile(view.path / ledger.FILE, Outcome)) as lines:
+        try:
+            for key, place in _sort_images(lines, jobs):
+                members = _read_sample(read, lines.read_block(place))
+                samples += members is not None
+                left_out += members is None
+                if members is not None:
+                    writer.add([(f"{key}.{end}", content) for end, content in members])
+            writer.finish()
+        except OSError as error:
+            raise OutputError(f"{show_path(writer.next_path)} cannot be written: {error.strerror or error}") from error
+        except sqlite3.Error as error:
+            raise OutputError(f"the images cannot be sorted in the folder for temporary files: {error}") from error
+        finally:
+            writer.abandon()
     return WrittenTars(writer.tars, samples, left_out, _find_others(to, len(writer.tars)))
 
 
@@ -130,13 +133,13 @@ def _sort_images(lines: LineFile[Outcome], jobs: Sequence[str]) -> Iterator[tupl
             yield folder + slash + (mark_text(last, os.fsdecode(name)) if namesakes > 1 else last), place
 
 
-def _read_sample(out: str, block: Block) -> list[tuple[str, bytes]] | None:
+def _read_sample(read: Callable[[str], bytes | None], block: Block) -> list[tuple[str, bytes]] | None:
     """Return the ends of a sample's members with their content, sorted; None if not all its files are there."""
     found: dict[str, bytes] = {}
     for number, (values, _) in enumerate(block, start=1):
         for kind, file in values["files"].items():
-            content = _read_file(out, file, values["sizes"].get(kind))
-            if content is None:
+            content = read(file) if is_plain_path(file) else None
+            if content is None or len(content) != values["sizes"].get(kind, len(content)):
                 return None
             stem = f"{values['name']}."
             # A name that was cut or marked is not the image's.
@@ -148,15 +151,12 @@ def _read_sample(out: str, block: Block) -> list[tuple[str, bytes]] | None:
     return sorted(found.items())
 
 
-def _read_file(out: str, file: str, size: int | None) -> bytes | None:
+def _read_file(out: str, file: str) -> bytes | None:
     path = f"{out}/{file}"
     try:
-        if not is_plain_path(file) or not _leads_inside(out, os.path.dirname(path)):  # noqa: PTH120  strings, quick
-            return None
-        content = Path(path).read_bytes()
+        return Path(path).read_bytes() if _leads_inside(out, os.path.dirname(path)) else None  # noqa: PTH120  quick
     except OSError:
         return None
-    return content if size in (None, len(content)) else None
 
 
 @lru_cache(maxsize=1000)
@@ -166,8 +166,12 @@ def _leads_inside(out: str, folder: str) -> bool:
 
 def _find_others(to: Path, count: int) -> list[Path]:
     pattern = re.compile(rf"{re.escape(to.stem)}-(\d{{{DIGITS},}})\.tar", re.ASCII)
-    numbered = ((one, pattern.fullmatch(one.name)) for one in to.absolute().parent.iterdir())
-    return sorted(to.parent / one.name for one, match in numbered if match and int(match[1]) >= count)
+    if url := to_url(to.parent):
+        names = (name for name, _ in Store(url).iter_entries())
+    else:
+        names = (one.name for one in to.absolute().parent.iterdir())
+    numbered = ((name, pattern.fullmatch(name)) for name in names)
+    return sorted(to.parent / name for name, match in numbered if match and int(match[1]) >= count)
 
 
 class _Writer:
@@ -175,6 +179,7 @@ class _Writer:
 
     def __init__(self, to: Path, max_bytes: int) -> None:
         self.to, self.max_bytes = to, max_bytes
+        self._store = Store(url) if (url := to_url(to.parent)) else None
         self.tars: list[Path] = []
         self._file: BinaryIO | None = None
         self._temporary = Path()
@@ -190,7 +195,8 @@ class _Writer:
         if self._file and _round_up(self._size + len(content) + len(END), tarfile.RECORDSIZE) > self.max_bytes:
             self.finish()
         if self._file is None:
-            self._temporary = atomic.make_temporary_path(self.to.absolute().parent)
+            folder = Path(tempfile.gettempdir()) if self._store else self.to.absolute().parent
+            self._temporary = atomic.make_temporary_path(folder)
             self._file = self._temporary.open("xb")
             self._size = 0
         self._file.write(content)
@@ -201,7 +207,11 @@ class _Writer:
         if self._file:
             self._file.write(bytes(_round_up(self._size + len(END), tarfile.RECORDSIZE) - self._size))
             self._file.close()
-            self._temporary.replace(self.next_path)
+            if self._store:
+                self._store.put_file(self.next_path.name, self._temporary)
+                self._temporary.unlink()
+            else:
+                self._temporary.replace(self.next_path)
             self.tars.append(self.next_path)
             self._file = None
 
