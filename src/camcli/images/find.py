@@ -21,6 +21,7 @@ from camcli.images.braces import expand_braces
 from camcli.images.formats import SUFFIXES, SkippedFiles, suffix_of
 from camcli.images.lists import iter_entries
 from camcli.images.name_stream import peek
+from camcli.images.naming import shorten_component
 from camcli.images.own_outputs import WrittenFiles
 from camcli.images.refusals import check_file, check_names, make_missing_error
 from camcli.images.roots import Roots
@@ -33,6 +34,9 @@ OUTPUT_FOLDER_MARKS = (
     ("channels.json", "channels.untrained.csv"),
     ("prompts.json", "prompts.jsonl"),
 )
+# Folders whose names are remembered.
+MAX_FOLDERS = 1000
+DIGITS = re.compile("([0-9]+)")
 
 
 # --- find ---------------------------------------------------------------------------------------------------------
@@ -106,11 +110,27 @@ class _Search:
     null_separated: bool
     skipped: SkippedFiles | None = None
     written_files: WrittenFiles = field(default_factory=WrittenFiles)
+    named_folders: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def make_source(self, path: str, error: str = "", named: str = "") -> PictureSource:
         """Make the source of a path; ``named`` is the path that its name is made from, if that is another."""
-        name, root = self.roots.name(named or path)
+        name, root = self.roots.name(named or path) if error else self.name_file(named or path)
         return PictureSource(Path(path), name, error, root=root)
+
+    def name_file(self, path: str) -> tuple[str, str]:
+        """Return a file's output name and its root, made from those of its folder once they are known."""
+        folder, _, last = path.rpartition("/")
+        if last in ("", ".", ".."):
+            return self.roots.name(path)
+        if (known := self.named_folders.get(folder)) is not None:
+            return f"{known[0]}/{shorten_component(last)}", known[1]
+        name, root = self.roots.name(path)
+        above, slash, _ = name.rpartition("/")
+        if slash:  # else its first part may be written otherwise
+            if len(self.named_folders) >= MAX_FOLDERS:
+                self.named_folders.clear()
+            self.named_folders[folder] = above, root
+        return name, root
 
     def list_archive(self, archive: str) -> Iterator[PictureSource]:
         """Iterate over the images in an archive, in its order; files that are refused come as errors."""
@@ -350,7 +370,11 @@ def _read_inode(folder: str) -> tuple[int, int]:
 
 def _natural_key(name: str) -> tuple[str, str]:
     """Return a sort key that puts 2 before 10: each run of digits is preceded by its length."""
-    return re.sub("[0-9]+", lambda run: f"{len(run[0].lstrip('0')):03}{run[0].lstrip('0')}", name.casefold()), name
+    parts = DIGITS.split(name.casefold())
+    for place in range(1, len(parts), 2):
+        digits = parts[place].lstrip("0")
+        parts[place] = f"{len(digits):03}{digits}"
+    return "".join(parts), name
 
 
 def _is_visible(name: str) -> bool:

@@ -12,14 +12,15 @@ from typing import IO, Generic
 
 from camcli.base import atomic
 from camcli.base.errors import OutputError
+from camcli.images.naming import MARK
 from camcli.images.own_outputs import find_line_records
 from camcli.runs.job.shard import Shard
 from camcli.runs.record.compact import compact, drop_torn_end, make_line_filter
-from camcli.runs.record.earlier import NameRoots, ResultIndex, has_wanted_files, is_result_of
+from camcli.runs.record.earlier import NameRoots, ResultIndex, has_all_files, is_result_of
 from camcli.runs.record.folder import Folder
-from camcli.runs.record.heads import Head, is_whole_block
+from camcli.runs.record.heads import Block, has_result, is_whole
 from camcli.runs.record.join import find_other_files, join_shards
-from camcli.runs.record.lines import Block, LineFile, R, has_result, hash_text
+from camcli.runs.record.lines import LineFile, R, hash_text
 from camcli.runs.record.states import FAILED, HAS_RESULT, States
 
 FILE = "outcomes.jsonl"
@@ -57,6 +58,7 @@ class Ledger(Generic[R]):
         folder: the output folder.
         empty: there were no outcomes when it was opened.
         roots: folders that the names of pictures with a result are relative to.
+        has_marked_names: a picture's name may have a mark, since another has the name.
         jobs_found: fingerprints of all jobs that had outcomes here when it was opened.
         replaced: number of results that later ones replaced, found when it was opened.
 
@@ -85,6 +87,7 @@ class Ledger(Generic[R]):
         self._file: IO[bytes] | None = None
         self.jobs_found: set[str] = set()
         self.roots = NameRoots()
+        self.has_marked_names = False
         self.folder = Folder(path, durable, shard)
         self._lines = LineFile(self.folder.records / file, line_type)
         try:
@@ -93,7 +96,7 @@ class Ledger(Generic[R]):
                 join_shards(self.folder, self._lines)
             files = [*find_other_files(self._lines, path, shard), self._lines]
             self._index = ResultIndex(files, self._own_jobs, self._states)
-            for place, block in self._index.iter_heads():
+            for place, block in self._index.iter_blocks():
                 if shard is None or shard.holds(block[0].name):
                     self._add_block(block, place)
             self._states.settle()
@@ -117,6 +120,11 @@ class Ledger(Generic[R]):
                 self._file.close()
             self._index.clear()
             self.folder.close()
+
+    @property
+    def recorded(self) -> int:
+        """Number of images that had outcomes here when it was opened."""
+        return len(self._states)
 
     @property
     def other_jobs(self) -> set[str]:
@@ -146,9 +154,7 @@ class Ledger(Generic[R]):
             return []
         if state == HAS_RESULT:
             return self._index.find(name, stamp)
-        return (
-            [self._lines.parse(values) for values, _ in self._index.read_last(key)] if state == hash_text(stamp) else []
-        )
+        return list(map(self._lines.parse, self._index.read_last(key))) if state == hash_text(stamp) else []
 
     def has_earlier_result(self, name: str) -> bool:
         """Return whether an earlier run left a result of an image, even if it is outdated or another job's."""
@@ -163,8 +169,8 @@ class Ledger(Generic[R]):
     def find_unnamed(self, named: Iterable[str], own: bool = False) -> list[str]:
         """Return the images with results of other jobs, or of this one, that are not among those named."""
         left = set(self._states if own else self._other_jobs) - {hash_text(name) for name in named}
-        found = (block[0][0] for block in (self._lines.iter_blocks() if left else ()) if has_result(block))
-        names = dict.fromkeys(first["name"] for first in found if (first["job"] in self._own_jobs) is own)
+        found = (block[0] for _, block in (self._lines.iter_blocks() if left else ()) if has_result(block))
+        names = dict.fromkeys(first.name for first in found if (first.job in self._own_jobs) is own)
         return [name for name in names if hash_text(name) in left]
 
     def drop_others(self) -> None:
@@ -202,8 +208,7 @@ class Ledger(Generic[R]):
         self._other_jobs.pop(key, None)
         self._found_done.discard(key)
         heads = [self._lines.parse_head(line) for line in lines]
-        failed = not any(head.has_result for head in heads)
-        self._states.update(key, FAILED if failed else HAS_RESULT, _make_mark(heads))
+        self._states.update(key, HAS_RESULT if has_result(heads) else FAILED, _make_mark(heads))
 
     def iter_pictures(self) -> Iterator[list[R]]:
         """Yield the outcomes of this job, image by image, for images that have a result, whole or in part.
@@ -211,23 +216,24 @@ class Ledger(Generic[R]):
         Those that are recorded meanwhile are left out.
         """
         self.tidy()
-        for block in self._lines.iter_blocks(self._lines.path.stat().st_size):
-            if block[0][0]["job"] in self._own_jobs and has_result(block):
-                yield [self._lines.parse(values) for values, _ in block]
+        for _, block in self._lines.iter_blocks(self._lines.path.stat().st_size):
+            if block[0].job in self._own_jobs and has_result(block):
+                yield list(map(self._lines.parse, block))
 
-    def _add_block(self, block: Sequence[Head], place: int) -> None:
+    def _add_block(self, block: Block, place: int) -> None:
         """Add one image's lines to what is known."""
         first = block[0]
         key = hash_text(first.name)
         own = first.job in self._own_jobs
-        if own and is_whole_block(block):
+        if own and is_whole(block):
             failed, state = False, hash_text(first.stamp)
         else:
-            failed = not any(head.has_result for head in block)
+            failed = not has_result(block)
             state = FAILED if failed else HAS_RESULT
         self._states.add(key, state, _make_mark(block), place)
         if not failed:
             self.roots.add(first.name, first.root)
+            self.has_marked_names |= MARK in first.name
         self.jobs_found.add(first.job)
         if not own:
             self._other_jobs[key] = sys.intern(first.job)
@@ -260,7 +266,7 @@ class Ledger(Generic[R]):
                 unwanted = self._to_drop
                 stays = make_line_filter(
                     self._lines,
-                    lambda key, values: key in unwanted and values["job"] not in self._own_jobs,
+                    lambda key, head: key in unwanted and head.job not in self._own_jobs,
                     self._found_done,
                 )
                 trouble = compact(self._lines, self.folder, stays)
@@ -276,7 +282,7 @@ class Ledger(Generic[R]):
             raise OutputError(f"{path} cannot be written to: {error.strerror}") from error
 
 
-def _make_mark(block: Sequence[Head]) -> int:
+def _make_mark(block: Block) -> int:
     """Return a number that is equal for blocks of the same job with the same files."""
     files = block[0].files if len(block) == 1 else tuple(head.files for head in block)
     return hash((block[0].job, files)) & 0xFFFF_FFFF_FFFF_FFFF
@@ -288,31 +294,26 @@ def read_stamps(
     line_type: Callable[..., R],
     wanted: Mapping[str, str] | None = None,
     file: str = FILE,
-) -> dict[int, str]:
-    """Return the stamps of the images that are done, by their hashed names; the folder is neither locked nor made.
+    shard: Shard | None = None,
+) -> States:
+    """Read which images are done, with the hash of their own file's stamp; the folder is neither locked nor made.
 
     Args:
         path: the output folder.
         jobs: fingerprints of the jobs whose outcomes count.
         line_type, wanted, file: as for :class:`Ledger`.
+        shard: the shard whose images are looked at; default: all.
 
     Raises:
         RequestError: the file cannot be read, or is not a ledger.
     """
-    stamps: dict[int, str] = {}
-    records = find_line_records(path, file)
-    for block in (block for record in records for block in LineFile(record, line_type).iter_blocks()):
-        if has_result(block):  # a failure does not replace a result
-            first = block[0][0]
-            stamps[hash_text(first["name"])] = first["stamp"] if _is_done(block, path, jobs, wanted) else ""
-    return stamps
-
-
-def _is_done(block: Block, path: Path, jobs: Container[str], wanted: Mapping[str, str] | None) -> bool:
-    """Return whether an image was done whole by one of these jobs, and has all files that are wanted."""
-    return is_result_of(block, jobs) and has_all_files(block, path, wanted)
-
-
-def has_all_files(block: Block, path: Path, wanted: Mapping[str, str] | None = None) -> bool:
-    """Return whether the files of an image's lines exist as they were written: those wanted, or all that are named."""
-    return all(has_wanted_files(path, wanted, values["files"], values["looks"], values["sizes"]) for values, _ in block)
+    states = States()
+    for lines in (LineFile(record, line_type) for record in find_line_records(path, file)):
+        for place, block in lines.iter_blocks():
+            first = block[0]
+            if has_result(block) and (shard is None or shard.holds(first.name)):
+                done = is_result_of(block, jobs) and has_all_files(block, path, wanted)
+                own = first.stamp.partition(STAMP_SEPARATOR)[0]
+                states.add(hash_text(first.name), hash_text(own) if done else HAS_RESULT, 0, place)
+    states.settle()
+    return states

@@ -49,5 +49,5 @@ def iter_outcomes(path: Path) -> Iterator[Outcome]:
     """Yield the outcomes of a job in its output folder, once its shards are merged."""
     jobs = list_jobs(read_record(path))
     lines = LineFile(path / ledger.FILE, Outcome)
-    for block in lines.iter_blocks():
-        yield from (lines.parse(values) for values, _ in block if values["job"] in jobs)
+    for _, block in lines.iter_blocks():
+        yield from (lines.parse(head) for head in block if head.job in jobs)

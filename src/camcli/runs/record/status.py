@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections import Counter
@@ -14,8 +15,10 @@ from typing import Any
 from camcli.base.errors import NothingFoundError
 from camcli.images.own_outputs import find_line_records, find_shard_folders
 from camcli.runs.record import ledger, provenance
+from camcli.runs.record.earlier import has_all_files
 from camcli.runs.record.folder import is_locked
-from camcli.runs.record.lines import Block, LineFile, hash_text
+from camcli.runs.record.heads import Block
+from camcli.runs.record.lines import LineFile, hash_text
 from camcli.runs.record.other_jobs import ACCEPTED_KEY
 from camcli.runs.record.outcome import Outcome
 
@@ -97,10 +100,10 @@ def read_status(path: Path) -> Status:
     counts: Counter[Path] = Counter()
     for file in find_line_records(path, ledger.FILE):
         names = set()
-        for block in LineFile(file, Outcome).iter_blocks():
-            name = block[0][0]["name"]
+        for _, block in LineFile(file, Outcome).iter_blocks():
+            name = block[0].name
             names.add(hash_text(name))
-            reason = _find_reason(block, path) if block[0][0]["job"] in own else OTHER_JOB
+            reason = _find_reason(block, path) if block[0].job in own else OTHER_JOB
             # A failure does not replace a result.
             if not reason or states.get(hash_text(name), OTHER_JOB):
                 states[hash_text(name)] = reason
@@ -136,11 +139,11 @@ def list_jobs(record: Mapping[str, Any]) -> list[str]:
 
 def _find_reason(block: Block, path: Path) -> str:
     """Return why an image is not done; empty if it is."""
-    for values, _ in block:
-        if values["error"]:
+    for head in block:
+        if head.failed:
             # Numbers differ from image to image, where the reason is the same.
-            return re.sub(r"\d+", "N", values["error"].splitlines()[0])
-    return "" if ledger.has_all_files(block, path) else FILES_GONE
+            return re.sub(r"\d+", "N", json.loads(head.error).splitlines()[0])
+    return "" if has_all_files(block, path) else FILES_GONE
 
 
 def _list_shards(path: Path, counts: Mapping[Path, int]) -> Iterator[ShardStatus]:
