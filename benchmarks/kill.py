@@ -114,7 +114,7 @@ def do_folder(out: str, shards: int, seconds: float, kills: int) -> int:
         for shard in left:
             running[shard] = start(lambda shard=shard: explain(shard, out))
         now = time.monotonic()
-        times = {shard: now + (random.uniform(0, seconds) if killed < kills else 600) for shard in left}
+        times = {shard: now + (random.uniform(0, seconds / 2) if killed < kills else 600) for shard in left}
         codes = {shard: end(running[shard], times[shard]) for shard in sorted(left, key=times.__getitem__)}
         killed += sum(code == -signal.SIGKILL for code in codes.values())
         failed = [shard for shard, code in codes.items() if code > 0]

@@ -66,9 +66,7 @@ class ResultIndex(Generic[R]):
 
     def _find_places(self) -> dict[int, int]:
         return {
-            hash_text(block[0].name): place
-            for place, block in self.iter_blocks()
-            if is_result_of(block, self._jobs)
+            hash_text(block[0].name): place for place, block in self.iter_blocks() if is_result_of(block, self._jobs)
         }
 
     def _read(self, place: int) -> Block:

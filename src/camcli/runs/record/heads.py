@@ -74,14 +74,14 @@ def parse_head(line: bytes, pattern: re.Pattern[str] | None) -> Head | None:
     found = pattern.match(text) if pattern else None
     if found is None or "\\" in text or not text.endswith(_DONE) or text.find("{", found.end()) >= 0:
         return None
-    return Head(*found.groups(), "null", line)
+    return Head._make((*found.groups(), "null", line))
 
 
 def make_head(values: Mapping[str, Any], line: bytes) -> Head:
     """Return the head of a line that was read as a whole."""
     texts = (values[key] for key in ("name", "stamp", "job", "run", "part", "root"))
     mappings = (json.dumps(values[key], ensure_ascii=False) for key in ("files", "sizes", "looks", "error"))
-    return Head(*texts, *mappings, line)
+    return Head._make((*texts, *mappings, line))
 
 
 def is_whole(block: Block) -> bool:

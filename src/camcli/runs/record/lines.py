@@ -72,6 +72,7 @@ class Line(Protocol):
 
 R = TypeVar("R", bound=Line)
 
+
 class LineFile(Generic[R]):
     """File of lines, read again for each iteration over its blocks, so that memory does not grow with it.
 
