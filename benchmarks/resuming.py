@@ -5,7 +5,7 @@
 One image of 8 x 8 pixels is explained with the bundled model; the others' files, maps and lines are copies of its own
 under other names (hard links, 1000 to a folder, so that a million take little space). With ``--archive`` the images are
 the members of one tar file instead. Printed are seconds, those of a processor, which a busy machine distorts less, and
-the peak of resident memory of each command; ``start`` is a run over one image that is done.
+the peak of resident memory of each command; ``start`` is a run over one image that is done, in a folder of its own.
 """
 
 import argparse
@@ -21,7 +21,9 @@ from pathlib import Path
 from PIL import Image
 
 A_FOLDER = 1000
-MARK = "@@"
+MARK, STAMP = "@@", "@stamp@"
+# In a tar file, whose members are stamped with their places.
+MEMBER_BYTES = 1024
 SAVES = ("--save", "overlay", "--save", "array")
 MEASURE = """
 import json, resource, subprocess, sys, time
@@ -82,13 +84,17 @@ def finish(top: Path, given: str, count: int) -> None:
     run("explain", f"{given}/{first}", "--root", ".", "--out", "maps", *SAVES)
     ledger = top / "maps" / "outcomes.jsonl"
     line = ledger.read_text()
-    kinds = json.loads(line)["files"]
+    values = json.loads(line)
+    kinds, (base, _, place) = values["files"], values["stamp"].rpartition("-")
+    line = line.replace(values["stamp"], STAMP)
     for file in kinds.values():
         here = top / "maps" / file
         link(here, [here.parents[1] / (name_image(number) + here.name[len("000.png") :]) for number in range(count)])
     template = line.replace(first, MARK).split(MARK)
     with ledger.open("w") as lines:
-        lines.writelines(name_image(number).join(template) for number in range(count))
+        for number in range(count):
+            stamp = f"{base}-{int(place) + number * MEMBER_BYTES}" if given.endswith(".tar") else values["stamp"]
+            lines.write(name_image(number).join(template).replace(STAMP, stamp))
 
 
 def main() -> None:
@@ -109,15 +115,18 @@ def main() -> None:
             finish(top, named, given.images)
         out = ["--out", "maps", *SAVES]
         commands = {
-            "start": ["explain", f"{named}/{name_image(0)}", "--root", ".", "--quiet", *out],
+            "start": ["explain", f"{named}/{name_image(0)}", "--quiet", "--out", "one", *SAVES],
             "again": ["explain", named, "--quiet", *out],
             "shard": ["explain", named, "--quiet", "--shard", "3/16", "--dry-run", *out],
             "status": ["status", "maps"],
         }
+        run(*commands["start"])
         print(f"{given.images:,} images {'in a tar file' if given.archive else 'in folders'}")
         print(f"{'step':8} {'s':>8} {'CPU s':>8} {'MiB':>6}")
         for step in given.steps.split(","):
             seconds, used, peak = run(*commands[step])
+            if step == "again":
+                assert json.loads((top / "maps" / "run.json").read_text())["skipped"] == given.images
             print(f"{step:8} {seconds:8.1f} {used:8.1f} {peak:6.0f}", flush=True)
         os.chdir("/")
 
