@@ -6,7 +6,6 @@
 import fnmatch
 import itertools
 import os
-import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +20,7 @@ from camcli.images.braces import expand_braces
 from camcli.images.formats import SUFFIXES, SkippedFiles, suffix_of
 from camcli.images.lists import iter_entries
 from camcli.images.name_stream import peek
-from camcli.images.naming import shorten_component
+from camcli.images.naming import natural_key, shorten_component
 from camcli.images.own_outputs import WrittenFiles
 from camcli.images.refusals import check_file, check_names, make_missing_error
 from camcli.images.roots import Roots
@@ -36,7 +35,6 @@ OUTPUT_FOLDER_MARKS = (
 )
 # Folders whose names are remembered.
 MAX_FOLDERS = 1000
-DIGITS = re.compile("([0-9]+)")
 
 
 # --- find ---------------------------------------------------------------------------------------------------------
@@ -349,7 +347,7 @@ def _list_names(folder: str, keep: Callable[[str], bool], enter: Callable[[str],
             for is_folder in [_is_folder(entry)]
             if (enter if is_folder else keep)(entry.name)
         ]
-    return sorted(names, key=_natural_key)
+    return sorted(names, key=natural_key)
 
 
 def _join_names(folder: str, names: list[str]) -> Iterator[str]:
@@ -366,15 +364,6 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 def _read_inode(folder: str) -> tuple[int, int]:
     status = os.stat(folder)
     return status.st_dev, status.st_ino
-
-
-def _natural_key(name: str) -> tuple[str, str]:
-    """Return a sort key that puts 2 before 10: each run of digits is preceded by its length."""
-    parts = DIGITS.split(name.casefold())
-    for place in range(1, len(parts), 2):
-        digits = parts[place].lstrip("0")
-        parts[place] = f"{len(digits):03}{digits}"
-    return "".join(parts), name
 
 
 def _is_visible(name: str) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from camcli.base import paths
 
 MAX_COMPONENT_BYTES = 180
+DIGITS = re.compile("([0-9]+)")
 # What a name has before its suffix where another image has the same name, or where its last part was cut.
 MARK = "~"
 NAME_MARK = re.compile(MARK + r"[0-9a-f]{12}(?=(\.[^./]*)?$)", re.ASCII)
@@ -67,3 +68,12 @@ def fit_path(stem: str, suffix: str) -> str:
         mark = MARK + hashlib.sha256(os.fsencode(name)).hexdigest()[:12]
         name = os.fsencode(name)[: MAX_FILE_NAME_BYTES - len(suffix) - len(mark)].decode("utf-8", "ignore") + mark
     return folder + slash + name + suffix
+
+
+def natural_key(name: str) -> tuple[str, str]:
+    """Return a sort key that puts 2 before 10: each run of digits is preceded by its length."""
+    parts = DIGITS.split(name.casefold())
+    for place in range(1, len(parts), 2):
+        digits = parts[place].lstrip("0")
+        parts[place] = f"{len(digits):03}{digits}"
+    return "".join(parts), name
