@@ -56,6 +56,7 @@ class Ledger(Generic[R]):
 
     Attributes:
         folder: the output folder.
+        recorded: number of images that had outcomes when it was opened.
         empty: there were no outcomes when it was opened.
         roots: folders that the names of pictures with a result are relative to.
         has_marked_names: a picture's name may have a mark, since another has the name.
@@ -101,7 +102,8 @@ class Ledger(Generic[R]):
                     self._add_block(block, place)
             self._states.settle()
             self.replaced = self._states.results_replaced
-            self.empty = not self._states
+            self.recorded = len(self._states)
+            self.empty = not self.recorded
             self.tidy(wholly=False)
         except BaseException:
             self.folder.close()
@@ -120,11 +122,6 @@ class Ledger(Generic[R]):
                 self._file.close()
             self._index.clear()
             self.folder.close()
-
-    @property
-    def recorded(self) -> int:
-        """Number of images that had outcomes here when it was opened."""
-        return len(self._states)
 
     @property
     def other_jobs(self) -> set[str]:
