@@ -1,5 +1,6 @@
 """Bytes and stamps of image files, whatever holds them: a folder, an archive or table named as one, or a store."""
 
+import os
 from pathlib import Path
 
 from camcli.images import archives, remote, tables
@@ -29,7 +30,7 @@ def open_file(path: Path) -> ByteStream:
 def read_stamp(path: Path) -> str:
     """Return a file's size and time of change, to detect changes later; empty if the file is missing."""
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116  quicker
     except NotADirectoryError:
         place = archives.split_path(path)
         if place is None:

@@ -6,7 +6,6 @@
 import fnmatch
 import itertools
 import os
-import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
@@ -21,9 +20,10 @@ from camcli.images.braces import expand_braces
 from camcli.images.formats import SUFFIXES, SkippedFiles, suffix_of
 from camcli.images.lists import iter_entries
 from camcli.images.name_stream import peek
+from camcli.images.naming import natural_key
 from camcli.images.own_outputs import WrittenFiles
 from camcli.images.refusals import check_file, check_names, make_missing_error
-from camcli.images.roots import Roots
+from camcli.images.roots import FileNames, Roots
 from camcli.images.source import PAUSE, ByteStream, PictureSource
 
 # A folder that holds both files of a pair was written by camcli.
@@ -77,7 +77,7 @@ def find(
     """
     inputs = expand_braces(inputs)
     roots = Roots.choose(inputs, paths.absolute(root or ""), null_separated)
-    search = _Search(out, roots, null_separated, skipped, SUFFIXES | VIDEO_SUFFIXES if videos else SUFFIXES)
+    search = _Search(out, FileNames(roots), null_separated, skipped, SUFFIXES | VIDEO_SUFFIXES if videos else SUFFIXES)
     sources = [search.expand_input(given, stdin) for given in inputs]
     found = itertools.chain.from_iterable(sources)
     # One file or folder cannot name an image twice; no set of names then grows with the run.
@@ -104,7 +104,7 @@ _PathAndError = tuple[str, str]
 @dataclass(frozen=True, slots=True)
 class _Search:
     out: Path
-    roots: Roots
+    names: FileNames
     null_separated: bool
     skipped: SkippedFiles | None = None
     suffixes: Set[str] = frozenset()
@@ -112,7 +112,7 @@ class _Search:
 
     def make_source(self, path: str, error: str = "", named: str = "") -> PictureSource:
         """Make the source of a path; ``named`` is the path that its name is made from, if that is another."""
-        name, root = self.roots.name(named or path)
+        name, root = (self.names.roots.name if error else self.names.name)(named or path)
         return PictureSource(Path(path), name, error, root=root)
 
     def list_archive(self, archive: str, column: str = "") -> Iterator[PictureSource]:
@@ -144,7 +144,7 @@ class _Search:
         if remote.is_url(given):
             return self.open_url(given)
         if os.path.lexists(given):
-            if self.is_own_out(given):
+            if _is_same(given, self.out):
                 raise RequestError(
                     f"the input {given!r} is the output folder", "name another output folder with --out FOLDER"
                 )
@@ -230,7 +230,7 @@ class _Search:
             if remote.is_url(path):
                 yield from _list_url(path, self.out)
             elif os.path.lexists(path):
-                error = "is the output folder" if self.is_own_out(path) else ""
+                error = "is the output folder" if _is_same(path, self.out) else ""
                 yield from [self.make_source(path, error)] if error else self.list_path(path)
             elif "\0" not in path and (inside := self.list_inside(path)):
                 yield from inside
@@ -321,15 +321,16 @@ class _Search:
                 yield path, ""
 
     def is_output_folder(self, folder: str) -> bool:
-        return self.is_own_out(folder) or any(
+        return _is_same(folder, self.out) or any(
             all(Path(folder, mark).is_file() for mark in marks) for marks in OUTPUT_FOLDER_MARKS
         )
 
-    def is_own_out(self, folder: str) -> bool:
-        try:
-            return os.path.samefile(folder, self.out)
-        except (OSError, ValueError):
-            return False
+
+def _is_same(folder: str, other: Path) -> bool:
+    try:
+        return os.path.samefile(folder, other)
+    except (OSError, ValueError):
+        return False
 
 
 def _list_url(url: str, out: Path, error_type: type[RequestError] | None = None) -> Iterator[PictureSource]:
@@ -352,7 +353,7 @@ def _list_names(folder: str, keep: Callable[[str], bool], enter: Callable[[str],
             for is_folder in [_is_folder(entry)]
             if (enter if is_folder else keep)(entry.name)
         ]
-    return sorted(names, key=_natural_key)
+    return sorted(names, key=natural_key)
 
 
 def _join_names(folder: str, names: list[str]) -> Iterator[str]:
@@ -369,11 +370,6 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 def _read_inode(folder: str) -> tuple[int, int]:
     status = os.stat(folder)
     return status.st_dev, status.st_ino
-
-
-def _natural_key(name: str) -> tuple[str, str]:
-    """Return a sort key that puts 2 before 10: each run of digits is preceded by its length."""
-    return re.sub("[0-9]+", lambda run: f"{len(run[0].lstrip('0')):03}{run[0].lstrip('0')}", name.casefold()), name
 
 
 def _is_visible(name: str) -> bool:

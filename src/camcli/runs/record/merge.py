@@ -57,5 +57,5 @@ def iter_outcomes(path: Path) -> Iterator[Outcome]:
     jobs = list_jobs(read_record(path))
     with look_at(path) as view:
         lines = LineFile(view.path / ledger.FILE, Outcome)
-        for block in lines.iter_blocks():
-            yield from (lines.parse(values) for values, _ in block if values["job"] in jobs)
+        for _, block in lines.iter_blocks():
+            yield from (lines.parse(head) for head in block if head.job in jobs)

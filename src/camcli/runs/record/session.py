@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import cached_property, partial
+from itertools import repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic
@@ -30,7 +31,7 @@ from camcli.runs.record.namesakes import Namesakes, describe_root
 from camcli.runs.record.other_jobs import PreviousRun, check_other_jobs, check_same_job, note_accepted
 from camcli.runs.record.own_folder import choose_folder, link_latest
 from camcli.runs.record.preflight import read_shard
-from camcli.runs.worker.item import Item
+from camcli.runs.worker.item import Item, merge_done
 from camcli.runs.worker.pipeline import stream_with_pauses
 from camcli.runs.worker.threads import map_ahead
 from camcli.runs.worker.worker import Worker
@@ -150,14 +151,14 @@ class Session(Generic[R]):
             )
         jobs = {self.fingerprint, *self.previous.accepted_jobs}
         with view.look_at(self.out) as seen:
-            stamps = ledger.read_stamps(
-                seen.path, jobs, self._line_type, self._wanted, self._file, find_size=seen.find_size
+            states = ledger.read_stamps(
+                seen.path, jobs, self._line_type, self._wanted, self._file, seen.find_size, self.shard
             )
 
         def is_done(source: PictureSource) -> bool:
-            names = source.name, mark_name(source.name, source.path)
-            found = {stamps.get(hash_text(name), "").partition(ledger.STAMP_SEPARATOR)[0] for name in names}
-            return read_stamp(source.path) in found - {""}
+            stamp = read_stamp(source.path) if states else ""
+            names = (source.name, mark_name(source.name, source.path)) if stamp else ()
+            return any(states.get(hash_text(name)) == hash_text(stamp) for name in names)
 
         return is_done
 
@@ -233,16 +234,21 @@ class Session(Generic[R]):
         self.processed = self.failed = self.skipped = 0
         standing = 0
         items = map(partial(self.make_item, stamp_suffix=stamp_suffix), self.inputs.stream())
-        explained = stream_with_pauses(self.worker, items, on_group)
+        # Of a group each image is looked at.
+        explained = stream_with_pauses(self.worker, items if self.job.group else merge_done(items), on_group)
         workers = self.worker.workers
-        for lines in map_ahead(timing.measured("draw and write", write), explained, workers, 2 * workers):
-            self.processed += 1
-            self.skipped += not lines
+
+        def write_item(item: Item) -> tuple[int, list[R]]:
+            return item.count, write(item)
+
+        for count, lines in map_ahead(timing.measured("draw and write", write_item), explained, workers, 2 * workers):
+            self.processed += count
+            self.skipped += 0 if lines else count
             self.failed += any(line.error for line in lines)
             standing += any(note in (RESULT_STAYS, RESULT_OUTDATED) for line in lines for note in line.notes)
             if lines:
                 self.ledger.append(lines)
-            yield lines
+            yield from repeat(lines, count)
         if not self.processed and not self.shard:
             raise NothingFoundError("standard input named no image")
         self.worker.notes += self._namesakes.notes()

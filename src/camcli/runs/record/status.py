@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections import Counter
@@ -15,7 +16,9 @@ from camcli.base.errors import NothingFoundError
 from camcli.images.own_outputs import find_line_records, find_shard_folders
 from camcli.images.remote import show_path
 from camcli.runs.record import ledger, provenance
-from camcli.runs.record.lines import Block, LineFile, hash_text
+from camcli.runs.record.earlier import has_all_files
+from camcli.runs.record.heads import Block
+from camcli.runs.record.lines import LineFile, hash_text
 from camcli.runs.record.other_jobs import ACCEPTED_KEY
 from camcli.runs.record.outcome import Outcome
 from camcli.runs.record.view import View, look_at
@@ -113,10 +116,10 @@ def count_status(view: View, record: Mapping[str, Any]) -> Status:
     counts: Counter[Path] = Counter()
     for file in find_line_records(view.path, ledger.FILE):
         names = set()
-        for block in LineFile(file, Outcome).iter_blocks():
-            name = block[0][0]["name"]
+        for _, block in LineFile(file, Outcome).iter_blocks():
+            name = block[0].name
             names.add(hash_text(name))
-            reason = _find_reason(block, view.find_size) if block[0][0]["job"] in own else OTHER_JOB
+            reason = _find_reason(block, view.find_size) if block[0].job in own else OTHER_JOB
             # A failure does not replace a result.
             if not reason or states.get(hash_text(name), OTHER_JOB):
                 states[hash_text(name)] = reason
@@ -152,11 +155,11 @@ def list_jobs(record: Mapping[str, Any]) -> list[str]:
 
 def _find_reason(block: Block, find_size: Callable[[str], int]) -> str:
     """Return why an image is not done; empty if it is."""
-    for values, _ in block:
-        if values["error"]:
+    for head in block:
+        if head.failed:
             # Numbers differ from image to image, where the reason is the same.
-            return re.sub(r"\d+", "N", values["error"].splitlines()[0])
-    return "" if ledger.has_all_files(block, find_size) else FILES_GONE
+            return re.sub(r"\d+", "N", json.loads(head.error).splitlines()[0])
+    return "" if has_all_files(block, find_size) else FILES_GONE
 
 
 def _list_shards(view: View, counts: Mapping[Path, int]) -> Iterator[ShardStatus]:

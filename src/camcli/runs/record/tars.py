@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sqlite3
@@ -21,7 +22,8 @@ from camcli.images.naming import mark_text
 from camcli.images.remote import show_path, to_url
 from camcli.runs.record import ledger
 from camcli.runs.record.folder import is_plain_path
-from camcli.runs.record.lines import Block, LineFile
+from camcli.runs.record.heads import Block
+from camcli.runs.record.lines import LineFile
 from camcli.runs.record.outcome import Outcome
 from camcli.runs.record.status import list_jobs, read_record
 from camcli.runs.record.view import look_at
@@ -123,7 +125,7 @@ def _sort_images(lines: LineFile[Outcome], jobs: Sequence[str]) -> Iterator[tupl
             "insert or replace into images values (?, ?, ?)",
             (
                 (os.fsencode(heads[0].name), os.fsencode(make_key(heads[0].name)), place)
-                for place, heads in lines.iter_heads()
+                for place, heads in lines.iter_blocks()
                 if heads[0].job in jobs
             ),
         )
@@ -136,18 +138,19 @@ def _sort_images(lines: LineFile[Outcome], jobs: Sequence[str]) -> Iterator[tupl
 def _read_sample(read: Callable[[str], bytes | None], block: Block) -> list[tuple[str, bytes]] | None:
     """Return the ends of a sample's members with their content, sorted; None if not all its files are there."""
     found: dict[str, bytes] = {}
-    for number, (values, _) in enumerate(block, start=1):
-        for kind, file in values["files"].items():
+    for number, head in enumerate(block, start=1):
+        sizes = json.loads(head.sizes)
+        for kind, file in head.read_files().items():
             content = read(file) if is_plain_path(file) else None
-            if content is None or len(content) != values["sizes"].get(kind, len(content)):
+            if content is None or len(content) != sizes.get(kind, len(content)):
                 return None
-            stem = f"{values['name']}."
+            stem = f"{head.name}."
             # A name that was cut or marked is not the image's.
             end = file[len(stem) :] if file.startswith(stem) else f"{number}.{kind}{Path(file).suffix}"
             found[end] = content
     if not found:
         return None
-    found["json"] = b"[" + b",\n".join(line.rstrip(b"\n") for _, line in block) + b"]\n"
+    found["json"] = b"[" + b",\n".join(head.line.rstrip(b"\n") for head in block) + b"]\n"
     return sorted(found.items())
 
 
