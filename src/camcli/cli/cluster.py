@@ -11,7 +11,7 @@ from camcli.cli.follow import Following
 from camcli.cli.loading import check_job
 from camcli.cli.log import CommandLog
 from camcli.cli.options import CommonOptions
-from camcli.images.remote import is_url
+from camcli.images.address import is_url
 from camcli.runs.job.job import Job
 from camcli.runs.job.option import CLUSTER, option
 from camcli.runs.record.outcome import Counts

@@ -19,7 +19,7 @@ from camcli.cli.log import CommandLog
 from camcli.cli.options import add_options, apply_common_options, build
 from camcli.cli.plan import print_plan, without_compiling
 from camcli.cli.viewer import RunViewer, Viewer
-from camcli.images.remote import is_url, show_path
+from camcli.images.address import is_url, show_path
 from camcli.models import BUNDLED_MODEL, names_cache
 from camcli.runs.job.job import Job
 from camcli.runs.job.option import COMPUTE, LOGGING, MODEL, option

@@ -9,7 +9,7 @@ from camcli.base.errors import RequestError
 from camcli.cli.console import Console
 from camcli.cli.exit import exit_codes
 from camcli.cli.status import print_status
-from camcli.images.remote import show_path
+from camcli.images.address import show_path
 
 if TYPE_CHECKING:
     from camcli.runs.record.tars import WrittenTars

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from camcli.cli.console import Console, print_text
 from camcli.cli.progress import describe_slow
 from camcli.cli.streams import to_printable
-from camcli.images.remote import show_path, to_url
+from camcli.images.address import show_path, to_url
 from camcli.runs.job.job import Job
 
 if TYPE_CHECKING:

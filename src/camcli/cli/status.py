@@ -12,7 +12,7 @@ import typer
 from camcli.cli.console import Console, print_table
 from camcli.cli.exit import exit_codes
 from camcli.cli.streams import get_standard_output, to_printable
-from camcli.images.remote import show_path
+from camcli.images.address import show_path
 
 if TYPE_CHECKING:
     from camcli.runs.record.status import ShardStatus, Status

@@ -11,7 +11,8 @@ from PIL import Image, ImageColor, UnidentifiedImageError
 
 from camcli.base import weight_files
 from camcli.base.errors import PictureError, RequestError
-from camcli.images import archives, jpeg, opening, remote
+from camcli.images import archives, jpeg, opening
+from camcli.images.address import to_url
 from camcli.images.depth import read_depth, to_eight_bits, to_unit_values
 from camcli.images.file_info import NO_INFO, FileInfo, read_file_info
 from camcli.images.files import open_file, read_stamp
@@ -205,7 +206,7 @@ def count_pixels(path: Path) -> int:
 
     There it would have to be read as a whole, and could hang, which decoding has a time limit for.
     """
-    if remote.to_url(path):
+    if to_url(path):
         return 0
     try:
         _check_file(path)
@@ -330,7 +331,7 @@ def _check_file(path: Path) -> None:
     try:
         status = path.stat()
     except FileNotFoundError:
-        if remote.to_url(path):  # opening it says what is wrong
+        if to_url(path):  # opening it says what is wrong
             return
         reason = "is a link to a file that does not exist" if path.is_symlink() else "there is no such file (any more)"
         raise PictureError(reason) from None

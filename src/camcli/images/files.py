@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from camcli.images import archives, remote, tables
+from camcli.images.address import to_url
 from camcli.images.source import ByteStream
 
 
@@ -17,7 +18,7 @@ def open_file(path: Path) -> ByteStream:
     try:
         return path.open("rb")
     except FileNotFoundError:
-        if not (url := remote.to_url(path)):
+        if not (url := to_url(path)):
             raise
         return remote.read_url(url)
     except NotADirectoryError:
@@ -37,7 +38,7 @@ def read_stamp(path: Path) -> str:
             return ""
         return tables.read_row_stamp(*place) if tables.is_table(place[0]) else archives.read_member_stamp(*place)
     except FileNotFoundError:
-        url = remote.to_url(path)
+        url = to_url(path)
         return remote.read_url_stamp(url) if url else ""
     except (OSError, ValueError):
         return ""

@@ -16,6 +16,7 @@ from pathlib import Path
 from camcli.base import paths
 from camcli.base.errors import PictureError, RequestError
 from camcli.images import VIDEO_SUFFIXES, archives, remote, tables
+from camcli.images.address import is_url, to_url
 from camcli.images.braces import expand_braces
 from camcli.images.formats import SUFFIXES, SkippedFiles, suffix_of
 from camcli.images.lists import iter_entries
@@ -141,7 +142,7 @@ class _Search:
             return self.read_names(stream, "standard input")
         if given.startswith("@"):
             return self.open_list(given[1:])
-        if remote.is_url(given):
+        if is_url(given):
             return self.open_url(given)
         if os.path.lexists(given):
             if _is_same(given, self.out):
@@ -227,7 +228,7 @@ class _Search:
                 check_names(entry, what)
                 began = True
             path = os.fsdecode(entry)
-            if remote.is_url(path):
+            if is_url(path):
                 yield from _list_url(path, self.out)
             elif os.path.lexists(path):
                 error = "is the output folder" if _is_same(path, self.out) else ""
@@ -336,7 +337,7 @@ def _is_same(folder: str, other: Path) -> bool:
 def _list_url(url: str, out: Path, error_type: type[RequestError] | None = None) -> Iterator[PictureSource]:
     """Iterate over the images that an address names; if it cannot be read, raise the error, or yield it."""
     try:
-        for one in remote.list_images(url, remote.to_url(out)):
+        for one in remote.list_images(url, to_url(out)):
             yield PictureSource(Path(one.url), remote.name_url(one.url), one.error)
     except PictureError as error:
         if error_type:

@@ -1,28 +1,20 @@
-"""Images in object stores and behind web addresses, through fsspec.
-
-An address is kept as a path, in which its two slashes are one: ``s3:/bucket/cat.jpg``.
-"""
+"""Images in object stores and behind web addresses, through fsspec."""
 
 import io
 import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from camcli.base.errors import PictureError, did_you_mean
 from camcli.base.log import LOGGER
+from camcli.images.address import SCHEMES, URL, WEB
 from camcli.images.formats import CONTAINER_SUFFIXES, SUFFIXES, suffix_of
 from camcli.images.naming import mark_text, output_name
 
 T = TypeVar("T")
 
-# Schemes that are read, and the extra that each needs: not fsspec's others, among which are local files and chains.
-SCHEMES = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http", "memory": ""}
-WEB = frozenset({"http", "https"})
-URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
-PATH_OF_URL = re.compile(rf"({'|'.join(SCHEMES)}):/([^/].*)", re.DOTALL)
 # An image is read into memory as a whole; a server could send for ever.
 MAX_BYTES, BLOCK_BYTES = 2**30, 2**20
 # Seconds before each further try of what failed for a while.
@@ -45,22 +37,6 @@ class Listed(NamedTuple):
 
     url: str
     error: str = ""
-
-
-def is_url(text: str) -> bool:
-    """Return whether a text is an address."""
-    return "://" in text and URL.match(text) is not None
-
-
-def show_path(path: Path) -> str:
-    """Return a path, or the address that it stands for, for people and records."""
-    return to_url(path) or str(path)
-
-
-def to_url(path: Path) -> str:
-    """Return the address that a path stands for; empty for a path of a file."""
-    found = PATH_OF_URL.fullmatch(str(path))
-    return f"{found[1]}://{found[2]}" if found else ""
 
 
 def check_url(url: str) -> None:

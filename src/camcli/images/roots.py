@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from camcli.base import paths
+from camcli.images.address import is_url
 from camcli.images.archives import split_path
 from camcli.images.braces import expand_braces
 from camcli.images.formats import CONTAINER_SUFFIXES
 from camcli.images.lists import iter_entries
 from camcli.images.naming import output_name, shorten_component
-from camcli.images.remote import is_url
 
 # Folders whose names are remembered.
 MAX_FOLDERS = 1000

@@ -17,7 +17,7 @@ from typing import Any
 from camcli.base import atomic
 from camcli.base.errors import CamcliError, OutputError, RequestError
 from camcli.base.words import first_line
-from camcli.images.remote import is_url
+from camcli.images.address import is_url
 from camcli.runs.job.job import Job
 from camcli.runs.record.inputs import Inputs
 from camcli.runs.record.merge import merge_shards

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from camcli.base.errors import RequestError
-from camcli.images.remote import is_url
+from camcli.images.address import is_url
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
 from camcli.runs.record.outcome import Outcome

@@ -7,7 +7,7 @@ from typing import Any
 from camcli.base.errors import RequestError
 from camcli.base.words import shorten
 from camcli.engine.maps import concepts
-from camcli.images.remote import show_path
+from camcli.images.address import show_path
 from camcli.runs.record import concept_file
 from camcli.runs.record.failures import RESUME_HINT, make_write_error
 from camcli.runs.record.outcome import Outcome

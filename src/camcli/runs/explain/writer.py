@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from camcli.base.errors import PictureError
 from camcli.base.log import log_failure
 from camcli.engine.explanation import Explanation
+from camcli.images.address import show_path
 from camcli.images.naming import fit_path
-from camcli.images.remote import show_path
 from camcli.images.source import Picture
 from camcli.images.view import is_fine
 from camcli.outputs import OUTPUTS

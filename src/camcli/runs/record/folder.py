@@ -15,8 +15,8 @@ import filelock
 
 from camcli.base import atomic
 from camcli.base.errors import OutputError, RequestError
+from camcli.images.address import show_path
 from camcli.images.own_outputs import SHARDS, find_shard_folders
-from camcli.images.remote import show_path
 from camcli.runs.job.shard import Shard
 
 LOCK_FILE = ".camcli.lock"

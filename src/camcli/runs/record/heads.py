@@ -42,14 +42,22 @@ class Head(NamedTuple):
 # The lines of one image from one run.
 Block = Sequence[Head]
 
+
+def _map_to(value: str) -> str:
+    one = f'"[^"]*": {value}'
+    return f"({{(?:{one}(?:, {one})*)?}})"
+
+
 # The fields at the beginning of a usual line, in this order: text, and mappings of text or numbers.
-_TEXT, _MAPPING = '"([^"]*)"', "({[^}]*})"
+_TEXT = '"([^"]*)"'
 _FIRST = {
     "source": '"[^"]*"',
     **dict.fromkeys(("name", "stamp", "job", "run", "part"), _TEXT),
     "page": "[0-9]+",
     "root": _TEXT,
-    **dict.fromkeys(("files", "sizes", "looks"), _MAPPING),
+    "files": _map_to('"[^"]*"'),
+    "sizes": _map_to("[0-9]+"),
+    "looks": _map_to('"[^"]*"'),
 }
 _DONE = ', "error": null}\n'
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from camcli.base.errors import PictureError
+from camcli.images.address import show_path
 from camcli.images.decode import decode_reduced, never_reduce
 from camcli.images.files import read_stamp
-from camcli.images.remote import show_path
 from camcli.images.source import Picture, PictureSource
 from camcli.runs.record.earlier import has_file
 from camcli.runs.record.folder import Folder

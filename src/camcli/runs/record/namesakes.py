@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from camcli.base.paths import absolute
+from camcli.images.address import to_url
 from camcli.images.naming import mark_name
-from camcli.images.remote import to_url
 from camcli.images.source import PictureSource
 from camcli.runs.record.ledger import Ledger
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from camcli.base.errors import CamcliError, RequestError
 from camcli.base.words import shorten
-from camcli.images.remote import show_path
+from camcli.images.address import show_path
 from camcli.runs.job.content import collect_options
 from camcli.runs.job.fingerprint import DIGEST_PREFIX, compute_fingerprint, select_versions
 from camcli.runs.job.job import Job

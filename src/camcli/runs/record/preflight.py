@@ -10,12 +10,12 @@ from typing import BinaryIO
 from camcli.base.errors import NothingFoundError, RequestError, did_you_mean
 from camcli.base.paths import absolute
 from camcli.images import BY_FOLDER
+from camcli.images.address import is_url, to_url
 from camcli.images.decode import parse_colour
 from camcli.images.find import find
 from camcli.images.formats import SkippedFiles
 from camcli.images.pages import expand_pages
 from camcli.images.refusals import suggest_path
-from camcli.images.remote import is_url, to_url
 from camcli.images.roots import Roots
 from camcli.images.source import PAUSE, PictureSource
 from camcli.models import RANDOM_WEIGHTS

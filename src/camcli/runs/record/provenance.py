@@ -12,8 +12,8 @@ from typing import Any
 from camcli import __version__
 from camcli.base.errors import OutputError
 from camcli.base.versions import collect_versions
+from camcli.images.address import show_path, to_url
 from camcli.images.placement import Placement
-from camcli.images.remote import show_path, to_url
 from camcli.models.adapters.templates import expand_templates
 from camcli.runs.record.folder import Folder
 from camcli.runs.store.store import Store, parse_object

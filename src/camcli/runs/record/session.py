@@ -15,9 +15,9 @@ from typing import Any, Generic
 from camcli.base import timing
 from camcli.base.errors import NothingFoundError
 from camcli.base.log import LOGGER
+from camcli.images.address import show_path
 from camcli.images.files import read_stamp
 from camcli.images.naming import mark_name
-from camcli.images.remote import show_path
 from camcli.images.source import PictureSource
 from camcli.runs.job.fingerprint import compute_fingerprint
 from camcli.runs.record import ledger, provenance, view

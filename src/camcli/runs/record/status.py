@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from camcli.base.errors import NothingFoundError
+from camcli.images.address import show_path
 from camcli.images.own_outputs import find_line_records, find_shard_folders
-from camcli.images.remote import show_path
 from camcli.runs.record import ledger, provenance
 from camcli.runs.record.earlier import has_all_files
 from camcli.runs.record.heads import Block

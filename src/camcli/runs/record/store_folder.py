@@ -19,8 +19,8 @@ from pathlib import Path
 from camcli.base import cache
 from camcli.base.errors import OutputError
 from camcli.base.log import LOGGER
+from camcli.images.address import to_url
 from camcli.images.own_outputs import LINE_RECORDS, SHARD_FOLDER, SHARDS
-from camcli.images.remote import to_url
 from camcli.runs.job.shard import Shard
 from camcli.runs.record.folder import Folder
 from camcli.runs.store import lock

@@ -12,7 +12,7 @@ from typing import Any
 
 from camcli.base import atomic
 from camcli.base.errors import OutputError, RequestError
-from camcli.images.remote import show_path, to_url
+from camcli.images.address import show_path, to_url
 from camcli.runs.record.outcome import Outcome
 from camcli.runs.store.store import Store
 from camcli.runs.worker.threads import batched

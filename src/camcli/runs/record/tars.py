@@ -17,9 +17,9 @@ from typing import BinaryIO
 
 from camcli.base import atomic
 from camcli.base.errors import OutputError, RequestError
+from camcli.images.address import show_path, to_url
 from camcli.images.formats import SUFFIXES, UNREADABLE_SUFFIXES
 from camcli.images.naming import mark_text
-from camcli.images.remote import show_path, to_url
 from camcli.runs.record import ledger
 from camcli.runs.record.folder import is_plain_path
 from camcli.runs.record.heads import Block

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from camcli.images.address import to_url
 from camcli.images.own_outputs import SHARDS, find_line_records
-from camcli.images.remote import to_url
 from camcli.runs.record import folder
 from camcli.runs.record.store_folder import iter_records
 from camcli.runs.store import lock

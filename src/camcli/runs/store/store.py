@@ -12,8 +12,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from camcli.base.atomic import TEMPORARY_NAME
 from camcli.base.errors import OutputError, PictureError, RequestError, did_you_mean
-from camcli.images.remote import SCHEMES, WEB, ask_again, check_url, open_store
+from camcli.images.address import SCHEMES, WEB
 from camcli.images.remote import WAITS as QUICK_WAITS
+from camcli.images.remote import ask_again, check_url, open_store
 
 T = TypeVar("T")
 
