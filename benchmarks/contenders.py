@@ -13,6 +13,9 @@ import torch
 
 import camcli
 from camcli import Explainer
+from camcli.engine.devices import cast_floats
+from camcli.engine.precision import DTYPES
+from camcli.engine.speed.tune import compile_prefix, optimize_weights
 
 CLASS = 3
 # The layer of each; of others the default one.
@@ -60,12 +63,10 @@ def contender(who: str, made: Any, size: tuple[int, int], layer: str, batch: int
 
 def ours(how: list[str], made: Any, layer: str, images: Any) -> Turn:
     """Camcli as its command runs it: the network is its own to rearrange."""
-    from camcli.engine.speed.tune import compile_prefix, optimize_weights
-
     explainer = Explainer(made, layers=[layer], method="guided-gradcam" if "guided" in how else "gradcam")
     optimize_weights(explainer, images[:1])
-    if "bf16" in how:
-        made.module.to(torch.bfloat16)
+    for precision in DTYPES.keys() & how:
+        cast_floats(made.module, DTYPES[precision])
     explainer.check(images[:1])
     if "compiled" in how:
         done = compile_prefix(explainer, images)

@@ -10,9 +10,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +24,20 @@ from contenders import CLASS, CONTENDERS, contender, network
 from folder import SIZES, make_pictures
 from report import ratio
 
-from camcli import Explainer, PictureError
+from camcli import Explainer
 from camcli.base import timing
 from camcli.base.errors import CamcliError
 from camcli.base.signature import read_options
 from camcli.engine.devices import is_out_of_memory
 from camcli.engine.precision import DTYPES, float32_precision
-from camcli.methods import METHODS
+from camcli.methods import METHODS, works_at
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
+from camcli.runs.worker import pipeline
 from engine import memory_now
 
 Row = dict[str, Any]
+CORES = len(os.sched_getaffinity(0))
 ROOT = Path(__file__).parent.parent
 NETWORKS = ("resnet50", "vit_base_patch16_224", "convnext_tiny", "open_clip:ViT-B-32")
 SMALL_NETWORKS = ("resnet18", "test_vit")
@@ -46,6 +50,8 @@ QUICK = {"samples": 2, "top": 4, "steps": 3, "stride": 64, "window": 64, "iterat
 EACH_CHANNEL = ("scorecam", "ss-cam", "is-cam", "ablation-cam")
 FEW_CHANNELS = {"resnet50": "layer1", "convnext_tiny": "stages.0", "resnet18": "layer1"}
 TURN_SECONDS = 0.3
+# A process loads each once.
+cached_network = cache(network)
 
 
 def synchronize(device: str) -> None:
@@ -101,22 +107,30 @@ def explain(made: Any, layer: str, method: str, device: str) -> list[Any]:
     own = replace(made, module=deepcopy(made.module).to(device))
     images = torch.randn(2, 3, *made.preprocess.size, generator=torch.Generator().manual_seed(0))
     options = {name: value for name, value in QUICK.items() if name in known}
-    explainer = Explainer(own, layers=[layer], method=method, options=options)
+    layers = [layer] if "layer" in works_at(row) else []
+    explainer = Explainer(own, layers=layers, method=method, options=options)
     found = explainer.results(images, lambda row, scores: [1 if method == "activation" else CLASS])
     return [one for ones in found for one in ones]
 
 
-def compare(made: Any, layer: str, method: str, device: str) -> str:
+def compare(name: str, method: str, device: str) -> str:
     """The greatest difference between the device's and the CPU's maps, by the map's greatest value."""
+    made, _, layer = cached_network(name)
+    layer = FEW_CHANNELS.get(name, layer) if method in EACH_CHANNEL else layer
     ways = []
     for one in ("cpu", device):
         try:
-            ways.append(explain(made, layer, method, one))
+            with float32_precision("fp32"):
+                ways.append(explain(made, layer, method, one))
         except CamcliError as error:
             ways.append([error])
+        except Exception as error:
+            return f"FAILED on {one}: {type(error).__name__}: {error}"[:300]
+    if len(ways[0]) != len(ways[1]):
+        return f"DIFFERS: {ways}"[:300]
     worst = 0.0
     for own, other in zip(*ways, strict=True):
-        if isinstance(own, CamcliError | PictureError) or isinstance(other, CamcliError | PictureError):
+        if isinstance(own, CamcliError) or isinstance(other, CamcliError):
             if str(own) != str(other):
                 return f"DIFFERS: {own} | {other}"[:300]
             continue
@@ -128,19 +142,16 @@ def compare(made: Any, layer: str, method: str, device: str) -> str:
 
 
 def run_equal(asked: argparse.Namespace) -> Iterator[Row]:
-    """Every method on every network: the device's maps against the CPU's."""
-    made = {name: network(name) for name in (SMALL_NETWORKS if asked.quick else NETWORKS)}
+    """Every method on every network: the device's maps against the CPU's, several at a time."""
+    names = SMALL_NETWORKS if asked.quick else NETWORKS
     late = ("masking", "pixel", "concept")
-    with float32_precision("fp32"):
-        for row in sorted(METHODS.rows, key=lambda row: row.kind in late):
-            found: Row = {"method": row.name}
-            for name, (own, _, layer) in made.items():
-                few = FEW_CHANNELS.get(name, layer) if row.name in EACH_CHANNEL else layer
-                try:
-                    found[name] = compare(own, few, row.name, asked.device)
-                except Exception as error:
-                    found[name] = f"FAILED: {type(error).__name__}: {error}"[:300]
-            yield found
+    methods = [row.name for row in sorted(METHODS.rows, key=lambda row: row.kind in late)]
+    at_once = max(1, CORES // 4)
+    share = (CORES // at_once,)
+    with ProcessPoolExecutor(at_once, get_context("spawn"), torch.set_num_threads, share) as pool:
+        tasks = [[pool.submit(compare, name, method, asked.device) for name in names] for method in methods]
+        for method, own in zip(methods, tasks, strict=True):
+            yield {"method": method, **{name: one.result() for name, one in zip(names, own, strict=True)}}
 
 
 # ---- speed
@@ -271,7 +282,7 @@ def explain_folder(folder: Path, asked: argparse.Namespace, model: str, more: Ro
 
 def run_folder(asked: argparse.Namespace) -> Iterator[Row]:
     """2,000 JPEGs to overlays, against the forward alone; seconds of threads are of all threads together."""
-    count, cores = (12, os.cpu_count()) if asked.quick else (2000, len(os.sched_getaffinity(0)))
+    count = 12 if asked.quick else 2000
     cases: list[tuple[str, Row]] = [
         *((name, {"precision": precision}) for name in NETWORKS[:2] for precision in ("fp32", "tf32", "bf16")),
         ("resnet50", {"precision": "bf16", "batch_size": 128}),
@@ -282,9 +293,8 @@ def run_folder(asked: argparse.Namespace) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         fill(folder, count)
-        networks: Row = {}
         for model, more in [("resnet18", {"precision": "fp32"})] if asked.quick else cases:
-            made = networks.setdefault(model, network(model))
+            made = cached_network(model)
             batch, precision = more.get("batch_size", 8 if asked.quick else 32), more["precision"]
             with float32_precision(precision):
                 run = prepare("naive tuned", made, batch, precision, asked.device)
@@ -300,7 +310,7 @@ def run_folder(asked: argparse.Namespace) -> Iterator[Row]:
                 "forward alone": round(forward),
                 "share": f"{rate / forward:.0%}",
                 "failed": found["failed"],
-                "cores busy": f"{found['cores busy']:.1f} of {cores}",
+                "cores busy": f"{found['cores busy']:.1f} of {CORES}",
                 "MiB": round(found["MiB"]),
                 **{f"{stage}, ms": taken for stage, taken in stages.items()},
             }
@@ -312,7 +322,6 @@ def run_decode(asked: argparse.Namespace) -> Iterator[Row]:
     import simplejpeg
     import torchvision
 
-    cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "in")
         make_pictures(folder, 8 if asked.quick else 64, SIZES["small"])
@@ -347,8 +356,8 @@ def run_decode(asked: argparse.Namespace) -> Iterator[Row]:
         torch.nn.functional.interpolate(there.float(), (224, 224), mode="bicubic", antialias=True)
 
     cases: list[tuple[str, int, Callable[[], Any]]] = [
-        *((f"simplejpeg, {count} threads", len(files), threads(decode, count)) for count in (1, cores)),
-        *((f"simplejpeg, cv2's resize, {count} threads", len(files), threads(resize, count)) for count in (1, cores)),
+        *((f"simplejpeg, {count} threads", len(files), threads(decode, count)) for count in (1, CORES)),
+        *((f"simplejpeg, cv2's resize, {count} threads", len(files), threads(resize, count)) for count in (1, CORES)),
         ("nvJPEG, 64 at a time", len(files), on_device),
         ("resize there, antialiased bicubic", len(there), resized_there),
         ("copy of pinned inputs there", len(files), lambda: inputs.to(asked.device, non_blocking=True)),
@@ -365,28 +374,32 @@ def run_decode(asked: argparse.Namespace) -> Iterator[Row]:
 
 
 def limit_memory(device: str, mib: float) -> None:
-    """Let this process have no more than so many MiB beyond what it uses."""
-    if device == "cpu":
-        import resource
-
-        own = int(memory_now("VmSize") + mib) * 2**20
-        resource.setrlimit(resource.RLIMIT_AS, (own, own))
+    """Let this process have no more than so many MiB beyond what it uses; on a CPU, pretend that few images fit."""
+    if device != "cpu":
+        torch.cuda.empty_cache()
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + mib * 2**20) / total)
         return
-    torch.cuda.empty_cache()
-    total = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + mib * 2**20) / total)
+    plain = pipeline.find_results
+
+    def short(worker: Any, explainer: Any, items: Sequence[Any]) -> Any:
+        if len(items) > 5:
+            raise torch.OutOfMemoryError("pretended")
+        return plain(worker, explainer, items)
+
+    pipeline.find_results = short
 
 
 def run_memory(asked: argparse.Namespace) -> Iterator[Row]:
     """A batch that does not fit is divided, with the same maps; then the peaks of batches."""
-    model, count, big = ("resnet18", 24, 16) if asked.quick else ("resnet50", 256, 256)
+    model, count, big = ("resnet18", 24, 24) if asked.quick else ("resnet50", 256, 256)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         fill(folder, count)
         given: Row = {"save": ("array",), "layers": ("layer1",)}
         plain = explain_folder(folder, asked, model, {**given, "batch_size": 8}, maps=True)
         yield {"batch": 8, "limit, MiB": "", "MiB": round(plain["MiB"]), "notes": "; ".join(plain["notes"])}
-        room = plain["MiB"] * 3 if asked.device != "cpu" else 600
+        room = 3 * plain["MiB"]
         limit_memory(asked.device, room)
         short = explain_folder(folder, asked, model, {**given, "batch_size": big}, maps=True)
         worst = max(float(np.abs(plain["maps"][one] - short["maps"][one]).max()) for one in short["maps"])
