@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pretended_gpu import Pretending
 from readback import files
 from shared import Go, Paint
-
-from camcli.engine import devices
 
 
 @pytest.mark.parametrize(
@@ -28,7 +27,8 @@ def test_the_maps_of_a_job_are_the_cpus(go: Go, paint: Paint, options: dict, mon
         paint(f"in/{number}.png", (250, 10 * number, 90), box=(number, 4, number + 16, 20), ground=(40, 10, 90))
     given = {"save": ("array",), "layers": ("stem",), **options}
     go("in", **given, out="one")
-    monkeypatch.setattr(devices, "_list_devices", lambda: ["cpu", "cuda:0"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with Pretending():
         outcomes = go("in", **given, out="two", device="auto")
     assert not [one.error for ones in outcomes for one in ones if one.error]
