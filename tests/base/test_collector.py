@@ -53,6 +53,7 @@ def test_where_nobody_paused_nothing_is_frozen():
     assert gone() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -87,6 +87,7 @@ def test_groups_are_not_cut(here: Path, photos: None) -> None:
     assert "--limit would leave out a part of a group" in result.stderr
 
 
+@pytest.mark.slow
 def test_channels_and_prompts_have_it_too(here: Path, photos: None, tiny: str, standin: str) -> None:
     ranked = CliRunner().invoke(app, ["channels", tiny, "in", "--limit", "2", "--dry-run", "--out", "out"])
     assert ranked.exit_code == 0, ranked.output

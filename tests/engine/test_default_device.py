@@ -68,6 +68,7 @@ def test_no_run_changes(sample_images, tmp_path, asked, elsewhere):
     assert all(np.array_equal(one.map, other.map) for one, other in zip(before, after, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cores", "several", "threads"),
     [(16, [CPU], 4), (2, [CPU], 2), (16, [CPU, CPU], 4), (16, [GPU], 16), (96, [GPU, GPU], 32), (8, [GPU, GPU], 8)],

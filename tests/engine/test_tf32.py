@@ -97,6 +97,7 @@ def test_what_was_said_in_the_other_way_is_put_back():
     torch.set_float32_matmul_precision(before)
 
 
+@pytest.mark.slow
 def test_fp32_is_fp32_whatever_the_process_allows(allowed, sample_images: Path):
     picture = sample_images / "chelsea.png"
     [plain] = camcli.explain(picture)

@@ -175,6 +175,7 @@ def test_channels_are_ranked_over_pages(tiny, command):
     assert "p/x.tif, page 4" in Path("out/channels.csv").read_text()
 
 
+@pytest.mark.slow
 def test_prompts_are_compared_in_each_page(standin, command):
     saved(count=2)
     words = [*command, "prompts", "p", "--model", standin, "--text", "red", "--text", "green", "--json"]

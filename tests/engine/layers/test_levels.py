@@ -199,6 +199,7 @@ def test_sums_are_kept_where_grids_differ():
     assert not none.any()
 
 
+@pytest.mark.slow
 def test_maps_of_a_retinanets_boxes_are_not_one_map():
     net = camcli.load("torchvision:retinanet_resnet50_fpn", weights="random", seed=3, min_score=0.0)
     net.module.detections_per_img = 6

@@ -96,6 +96,7 @@ def test_without_a_crop_each_object_of_the_sample_is_seen_and_found(sample_image
         assert heat[:, half].sum() > 0.75 * heat.sum()
 
 
+@pytest.mark.slow
 def test_the_whole_of_a_wide_picture_is_seen_where_the_crop_would_lose_its_end(sample_images: Path, here: Path) -> None:
     """The cup at the far right of a strip: the centre crop leaves it out, the other two find it."""
     with Image.open(sample_images / "coffee.png") as cup:

@@ -65,6 +65,7 @@ def test_the_three_ways_agree_on_a_network_that_ends_in_average_pooling():
         np.testing.assert_allclose(one.clip(0) * three.size, three.clip(0), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torchvision:resnet18", "timm:resnet18"])
 def test_the_three_ways_agree_on_resnets(name):
     pooled, raw = exact(name), exact(name, pool="none")
