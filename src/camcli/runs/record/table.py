@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,14 @@ SUFFIXES = (".parquet", ".jsonl")
 GROUP_ROWS = 20_000
 
 
-def check_table(path: Path) -> None:
-    """Check that a table can be written to a path.
+def check_table(path: Path, suffixes: Sequence[str] = SUFFIXES) -> None:
+    """Check that a table can be written to a path, which ends in one of the suffixes.
 
     Raises:
         RequestError: it has another suffix, its folder is missing, or pyarrow is.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise RequestError(f"a table cannot be written to {str(path)!r}", f"end its name in {' or '.join(SUFFIXES)}")
+    if path.suffix.lower() not in suffixes:
+        raise RequestError(f"a table cannot be written to {str(path)!r}", f"end its name in {' or '.join(suffixes)}")
     if not path.absolute().parent.is_dir():
         raise RequestError(f"there is no folder {str(path.parent)!r}", "create it first")
     if path.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:

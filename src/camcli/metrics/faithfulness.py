@@ -1,0 +1,165 @@
+"""Metrics that change the image where a map is strong or weak, and look at the score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+
+from camcli.base.option_checks import check_at_least
+from camcli.metrics.imputation import impute
+from camcli.metrics.similarity import is_constant
+
+Maps = Float32[np.ndarray, "n h w"]
+Images = Float32[np.ndarray, "n d h w"]
+Values = Float64[np.ndarray, " n"]
+ScoreOf = Callable[[Iterable[Images]], Iterator[Values]]
+Fill = Literal["blur", "mean"]
+
+# Standard deviation of the Gaussian of a blurred image, in shares of its shorter side: 11 pixels of 224.
+BLUR_SHARE = 0.05
+# Relative difference up to which two scores are equal: rounding, which depends on what else is in the batch.
+SCORE_TOLERANCE = 1e-5
+
+
+def insertion(maps: Maps, images: Images, score_of: ScoreOf, *, fill: Fill = "blur", steps: int = 10) -> Values:
+    """Compute the area under the score while an image appears in its filled copy, the most relevant pixels first.
+
+    The score is taken at equal steps of the share of pixels, from none to all, and integrated by the trapezoidal rule:
+    the area is in units of the score. Pixels of equal value appear together, by degrees, and not in an arbitrary
+    order: with a score linear in the pixels that is the expectation over all orders.
+
+    Args:
+        fill: blur, a Gaussian of 5% of the shorter side; or mean, the image's own mean colour.
+        steps: number of steps.
+    """
+    return _integrate(maps, fill_images(images, fill), images, score_of, steps)
+
+
+def deletion(maps: Maps, images: Images, score_of: ScoreOf, *, fill: Fill = "mean", steps: int = 10) -> Values:
+    """Compute the area under the score while an image is filled, the most relevant pixels first; see `insertion`.
+
+    Args:
+        fill: as in insertion.
+        steps: number of steps.
+    """
+    return _integrate(maps, images, fill_images(images, fill), score_of, steps)
+
+
+def road(
+    maps: Maps,
+    images: Images,
+    score_of: ScoreOf,
+    *,
+    first: Literal["most", "least"] = "most",
+    steps: int = 5,
+    noise: float = 0.01,
+    seed: int = 0,
+) -> Values:
+    """Compute the mean score without the most or the least relevant pixels, over several shares of all pixels.
+
+    Pixels are replaced by noisy linear imputation, so that no edge shows where they were. Of pixels of equal value
+    random ones come first. NaN for a constant map.
+
+    Args:
+        first: which pixels are removed: most relevant, or least.
+        steps: number of shares, in the middle of equal parts: 10%, 30%, ... 90% for 5.
+        noise: standard deviation of the noise, in units of the normalised image.
+        seed: of the noise, and of the order of equal pixels.
+    """
+    check_at_least(1, steps=steps)
+    ranks = [_rank(-map if first == "most" else map, np.random.default_rng(seed)) for map in maps]
+
+    def remove(share: float) -> Images:
+        gone = [rank < round(share * rank.size) for rank in ranks]
+        # The same noise for each map, whatever else is in the batch.
+        sources = [np.random.default_rng(seed) for _ in maps]
+        return np.stack([*map(impute, images, gone, [noise] * len(maps), sources)])
+
+    scores = np.mean([*score_of(remove((step + 0.5) / steps) for step in range(steps))], axis=0)
+    return np.where([is_constant(map) for map in maps], np.nan, scores)
+
+
+def average_drop(maps: Maps, images: Images, score_of: ScoreOf) -> Values:
+    """Compute the share of the score that is lost if the normalised image is multiplied by the map, at least 0.
+
+    Values below zero count as zero, and the greatest as 1. NaN if none is positive, or the image's score is not.
+    """
+    whole, masked = _score_masked(maps, images, score_of)
+    return np.maximum(whole - masked, 0) / whole
+
+
+def average_increase(maps: Maps, images: Images, score_of: ScoreOf) -> Values:
+    """Return 1 if the score rises when the normalised image is multiplied by the map, else 0; see `average_drop`."""
+    whole, masked = _score_masked(maps, images, score_of)
+    return np.where(np.isnan(masked), np.nan, masked > whole * (1 + SCORE_TOLERANCE))
+
+
+# ---- changed images
+
+
+def fill_images(images: Images, fill: Fill) -> Images:
+    """Return the images blurred, or each of its own mean colour."""
+    if fill == "mean":
+        return np.broadcast_to(images.mean((2, 3), keepdims=True), images.shape)
+    sigma = BLUR_SHARE * min(images.shape[2:])
+    flat = images.reshape(-1, *images.shape[2:])
+    blurred = [cv2.GaussianBlur(one, (0, 0), sigma, borderType=cv2.BORDER_REFLECT) for one in flat]
+    return np.stack(blurred).reshape(images.shape)
+
+
+def _integrate(maps: Maps, begin: Images, end: Images, score_of: ScoreOf, steps: int) -> Values:
+    """Return the area under the score from one image to another, the most relevant pixels first."""
+    check_at_least(1, steps=steps)
+    order = _Order.from_maps(maps)
+    variants = (begin + order.take(step / steps)[:, None] * (end - begin) for step in range(steps + 1))
+    scores = np.stack([*score_of(variants)])
+    return (scores.sum(0) - (scores[0] + scores[-1]) / 2) / steps
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """Order of the pixels of each map, the greatest first.
+
+    Attributes:
+        above: number of greater pixels.
+        equal: number of pixels of the same value, itself included.
+    """
+
+    above: Float32[np.ndarray, "n h w"]
+    equal: Float32[np.ndarray, "n h w"]
+
+    @classmethod
+    def from_maps(cls, maps: Maps) -> _Order:
+        above, equal = [], []
+        for map in maps:
+            _, places, counts = np.unique(map, return_inverse=True, return_counts=True)
+            places = places.reshape(map.shape)
+            above.append((map.size - np.cumsum(counts))[places])
+            equal.append(counts[places])
+        return cls(np.stack(above).astype(np.float32), np.stack(equal).astype(np.float32))
+
+    def take(self, share: float) -> Float32[np.ndarray, "n h w"]:
+        """Return how much of each pixel belongs to this share of the pixels: those of equal value alike."""
+        room = np.float32(share * self.above[0].size)
+        return np.clip((room - self.above) / self.equal, 0, 1)
+
+
+def _rank(values: Float32[np.ndarray, "h w"], rng: np.random.Generator) -> Int64[np.ndarray, "h w"]:
+    """Return each pixel's place in ascending order, those of equal value at random."""
+    ranks = np.empty(values.size, np.int64)
+    ranks[np.lexsort((rng.random(values.size), values.ravel()))] = np.arange(values.size)
+    return ranks.reshape(values.shape)
+
+
+def _score_masked(maps: Maps, images: Images, score_of: ScoreOf) -> tuple[Values, Values]:
+    """Return the scores of the images, and of those times their maps; NaN where these cannot be compared."""
+    greatest = maps.max((1, 2), keepdims=True)
+    masks = np.maximum(maps, 0) / np.where(greatest > 0, greatest, 1)
+    whole, masked = score_of(iter([images, images * masks[:, None]]))
+    defined = (greatest[:, 0, 0] > 0) & (whole > 0)
+    return np.where(defined, whole, np.nan), np.where(defined, masked, np.nan)
