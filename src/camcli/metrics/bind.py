@@ -65,7 +65,9 @@ def bind_metrics(names: Sequence[str], words: Sequence[str], with_regions: bool)
     rows = [row for row in rows if with_regions or row.name not in needing]
     options = {row.name: read_options(functions[row.name]) for row in rows}
     # What a row sets is its identity, as the fill of insertion-blur.
-    free = {row.name: {name: one for name, one in options[row.name].items() if name not in row.settings} for row in rows}
+    free = {
+        row.name: {name: one for name, one in options[row.name].items() if name not in row.settings} for row in rows
+    }
     given = parse_options(words, free)
     return tuple(
         BoundMetric(

@@ -13,20 +13,20 @@ def sparseness(maps: Maps) -> Values:
     """Compute the Gini index of the magnitudes: 0 if they are equal, 1 - 1/n if one of n is all; NaN if all are 0."""
     shares = np.sort(_share(maps), axis=1)
     count = shares.shape[1]
-    return shares @ (2 * np.arange(1, count + 1) - count - 1) / count
+    return np.asarray(shares @ (2 * np.arange(1, count + 1) - count - 1) / count)
 
 
 def entropy(maps: Maps) -> Values:
     """Compute the entropy of the magnitudes' shares, divided by that of equal ones; NaN if all are 0."""
     shares = _share(maps)
     terms = shares * np.log(np.where(shares > 0, shares, 1))
-    return -terms.sum(1) / np.log(shares.shape[1])
+    return np.asarray(-terms.sum(1) / np.log(shares.shape[1]))
 
 
 def effective_area(maps: Maps) -> Values:
     """Compute 1 over n times the sum of the magnitudes' squared shares: k/n if k of n are equal and others 0."""
     shares = _share(maps)
-    return 1 / (shares**2).sum(1) / shares.shape[1]
+    return np.asarray(1 / (shares**2).sum(1) / shares.shape[1])
 
 
 def _share(maps: Maps) -> Float64[np.ndarray, "n p"]:

@@ -40,7 +40,8 @@ def uniform(image: Image, rng: np.random.Generator) -> Map:  # noqa: ARG001
 def edges(image: Image, rng: np.random.Generator) -> Map:  # noqa: ARG001
     """Compute the magnitude of Sobel's gradient of the channels' mean."""
     grey = image.mean(0)
-    return np.hypot(*(cv2.Sobel(grey, cv2.CV_32F, *order, ksize=3) for order in ((1, 0), (0, 1))))
+    across, down = (cv2.Sobel(grey, cv2.CV_32F, *order, ksize=3) for order in ((1, 0), (0, 1)))
+    return np.asarray(np.hypot(across, down))
 
 
 def blur_map(map: Map) -> Map:

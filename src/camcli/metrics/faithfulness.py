@@ -90,7 +90,7 @@ def average_drop(maps: Maps, images: Images, score_of: ScoreOf) -> Values:
     Values below zero count as zero, and the greatest as 1. NaN if none is positive, or the image's score is not.
     """
     whole, masked = _score_masked(maps, images, score_of)
-    return np.maximum(whole - masked, 0) / whole
+    return np.asarray(np.maximum(whole - masked, 0) / whole)
 
 
 def average_increase(maps: Maps, images: Images, score_of: ScoreOf) -> Values:
@@ -118,7 +118,7 @@ def _integrate(maps: Maps, begin: Images, end: Images, score_of: ScoreOf, steps:
     order = _Order.from_maps(maps)
     variants = (begin + order.take(step / steps)[:, None] * (end - begin) for step in range(steps + 1))
     scores = np.stack([*score_of(variants)])
-    return (scores.sum(0) - (scores[0] + scores[-1]) / 2) / steps
+    return np.asarray((scores.sum(0) - (scores[0] + scores[-1]) / 2) / steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class _Order:
     def take(self, share: float) -> Float32[np.ndarray, "n h w"]:
         """Return how much of each pixel belongs to this share of the pixels: those of equal value alike."""
         room = np.float32(share * self.above[0].size)
-        return np.clip((room - self.above) / self.equal, 0, 1)
+        return np.asarray(np.clip((room - self.above) / self.equal, 0, 1))
 
 
 def _rank(values: Float32[np.ndarray, "h w"], rng: np.random.Generator) -> Int64[np.ndarray, "h w"]:

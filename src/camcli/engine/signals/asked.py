@@ -55,7 +55,8 @@ def make_score_of_arrays(
     def score_of(variants: Variants) -> Iterator[Float64[np.ndarray, " n"]]:
         source = iter(variants)
         while some := list(islice(source, max(1, rows // len(images)))):
-            found = score_variants(_predict(runner, np.stack(some, 1).reshape(-1, *images.shape[1:]), score), targets, len(some))
+            changed = np.stack(some, 1).reshape(-1, *images.shape[1:])
+            found = score_variants(_predict(runner, changed, score), targets, len(some))
             yield from found.double().cpu().numpy().reshape(len(images), -1).T
 
     return score_of

@@ -68,9 +68,7 @@ class EvaluateJob:
     def __post_init__(self) -> None:
         """Raise RequestError for invalid options."""
         if self.measured not in get_args(Measured):
-            raise RequestError(
-                f"--measured cannot be {self.measured!r}", f"there are: {', '.join(get_args(Measured))}"
-            )
+            raise RequestError(f"--measured cannot be {self.measured!r}", f"there are: {', '.join(get_args(Measured))}")
         for name in self.metrics:
             METRICS.find(name)
 

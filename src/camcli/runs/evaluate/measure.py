@@ -167,9 +167,7 @@ def enlarge_map(explanation: Explanation, view: View) -> Float32[np.ndarray, "h 
     return np.ascontiguousarray(view.view_of_input().placed(explanation.placement).enlarge(flat))
 
 
-def make_controls(
-    image: Float32[np.ndarray, "d h w"], name: str, seed: int
-) -> dict[str, Float32[np.ndarray, "h w"]]:
+def make_controls(image: Float32[np.ndarray, "d h w"], name: str, seed: int) -> dict[str, Float32[np.ndarray, "h w"]]:
     """Return the controls of an image by name; random ones depend on its name and the seed alone."""
     rng = np.random.default_rng([seed, zlib.crc32(name.encode("utf-8", "surrogatepass"))])
     return {one: CONTROLS.load(one)(image, rng) for one in CONTROLS.names()}

@@ -121,9 +121,7 @@ class EvaluateRun:
             raise PictureError("no image could be processed, so there is nothing to tabulate")
         self.warnings = list_warnings(rows)
         table = [row.as_dict() for row in rows]
-        self.session.record(
-            table=table, warnings=self.warnings, notes=self.notes, finished=provenance.format_now()
-        )
+        self.session.record(table=table, warnings=self.warnings, notes=self.notes, finished=provenance.format_now())
         if self.evaluate_job.to:
             write_table(rows, Path(self.evaluate_job.to))
         return rows
@@ -249,9 +247,7 @@ def choose_measured(asked: str, worker: Worker) -> str:
     """
     activation, score = worker.network.activation, worker.explainer.output_spec.score
     if asked == "probability" and activation == "none":
-        raise RequestError(
-            f"{worker.network.name} returns no probabilities", "leave --measured out: its score is read"
-        )
+        raise RequestError(f"{worker.network.name} returns no probabilities", "leave --measured out: its score is read")
     if asked != "auto":
         return asked
     return "probability" if activation != "none" and not score.has_rivals and score.cosine_scaling is None else "score"

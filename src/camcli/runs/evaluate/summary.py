@@ -98,11 +98,7 @@ def summarize(pictures: Iterable[Sequence[Evaluation]], several_layers: bool, se
 
 def list_warnings(rows: Iterable[TableRow]) -> list[str]:
     """Return a line for each method and metric where it does not beat all its controls."""
-    return [
-        f"{row.metric}: {row.title} does not beat {', '.join(row.not_above)}: this table gives no reason to trust it more"
-        for row in rows
-        if row.not_above
-    ]
+    return [f"{row.metric}: {row.title} does not beat {', '.join(row.not_above)}" for row in rows if row.not_above]
 
 
 def _make_rows(metric: str, columns: Mapping[MapKey, _Column], count: int, seed: int) -> Iterator[TableRow]:
@@ -133,7 +129,8 @@ def _make_rows(metric: str, columns: Mapping[MapKey, _Column], count: int, seed:
 def _find_not_beaten(key: MapKey, arrays: Mapping[MapKey, np.ndarray], better: Better, seed: int) -> Iterator[str]:
     """Yield the controls that a method does not beat, where that can be told."""
     _, name, layer = key
-    rivals = {("blurred", name, layer): "its blurred copy", **{("control", one, ""): one for one in CONTROLS.names()}}
+    rivals: dict[MapKey, str] = {("blurred", name, layer): "its blurred copy"}
+    rivals |= {("control", one, ""): one for one in CONTROLS.names()}
     for rival, title in rivals.items():
         if rival in arrays:
             differences = (arrays[key] - arrays[rival]) * (1 if better == "higher" else -1)

@@ -140,9 +140,7 @@ def _note_decoding(worker: Worker, item: Item | None) -> Item | None:
     return item
 
 
-def _explain_batch(
-    worker: Worker, measure: Measure, explainer: Explainer, batch: Sequence[Item]
-) -> Sequence[Item]:
+def _explain_batch(worker: Worker, measure: Measure, explainer: Explainer, batch: Sequence[Item]) -> Sequence[Item]:
     if worker.job.group:
         fail_whole_group(batch)
     ready = [item for item in batch if item.input is not None]
