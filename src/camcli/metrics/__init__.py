@@ -63,6 +63,7 @@ METRICS = Registry(
         function="insertion",
         source=_RISE,
         better="higher",
+        undefined=_NO_ORDER,
         settings={"fill": "blur"},
     ),
     MetricRow(
@@ -72,6 +73,7 @@ METRICS = Registry(
         function="insertion",
         source=_RISE,
         better="higher",
+        undefined=_NO_ORDER,
         settings={"fill": "mean"},
         default=False,
     ),
@@ -82,6 +84,7 @@ METRICS = Registry(
         function="deletion",
         source=_RISE,
         better="lower",
+        undefined=_NO_ORDER,
         settings={"fill": "blur"},
         default=False,
     ),
@@ -92,6 +95,7 @@ METRICS = Registry(
         function="deletion",
         source=_RISE,
         better="lower",
+        undefined=_NO_ORDER,
         settings={"fill": "mean"},
     ),
     MetricRow(
@@ -199,8 +203,8 @@ CONTROLS = Registry(
     Row("controls", "random", "a random number for each pixel"),
     Row("controls", "smooth-random", "random numbers, smoothed to the size of an object's parts"),
     Row("controls", "centre", "a Gaussian around the centre of the image"),
-    Row("controls", "uniform", "one value everywhere; it puts the pixels in no order, and all change alike"),
-    Row("controls", "edges", "the strength of the image's edges"),
+    Row("controls", "uniform", "one value everywhere; it puts the pixels in no order"),
+    Row("controls", "edges", "the strength of the image's edges, in the colour where it is greatest"),
     folder="camcli.metrics",
 )
 # What a map's blurred copy, a control too, is called after the map's own name.

@@ -9,13 +9,10 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32
 
-Planes = Float32[np.ndarray, "d h w"]
-Plane = Float32[np.ndarray, "h w"]
-
 # Weights of a pixel's eight neighbours, as in the authors' code: 1/6 beside it, 1/12 across a corner.
 NEIGHBOURS = np.array([[1, 2, 1], [2, 0, 2], [1, 2, 1]], np.float32) / 12
 # Greatest residual of the system that is left, relative to its right-hand side: errors are below the usual noise.
-TOLERANCE = 4e-3
+TOLERANCE = 5e-4
 MAX_CYCLES = 12
 # Share of a coarser cell that lies inside, up to rounding, if all of it does.
 WHOLE_SHARE = 0.999
@@ -24,7 +21,9 @@ SWEEPS, DAMPING = 2, np.float32(0.8)
 MIN_SIDE = 4
 
 
-def impute(image: Planes, removed: Bool[np.ndarray, "h w"], noise: float, rng: np.random.Generator) -> Planes:
+def impute(
+    image: Float32[np.ndarray, "d h w"], removed: Bool[np.ndarray, "h w"], noise: float, rng: np.random.Generator
+) -> Float32[np.ndarray, "d h w"]:
     """Replace the removed pixels: each the weighted mean of its neighbours, which may be removed too, and some noise.
 
     The sparse system of these means is solved by multigrid, from a guess at half the size, which is solved in the same
@@ -51,16 +50,13 @@ class _Grid:
         steps: what a sweep multiplies the target and the neighbours by.
     """
 
-    inside: Plane
-    sums: Plane
-    steps: Plane
+    inside: Float32[np.ndarray, "h w"]
+    sums: Float32[np.ndarray, "h w"]
+    steps: Float32[np.ndarray, "h w"]
 
-    @classmethod
-    def from_inside(cls, inside: Plane) -> _Grid:
-        sums = _add_neighbours(np.ones_like(inside)[None])[0] * inside
-        return cls(inside, sums, DAMPING * inside / np.where(sums > 0, sums, 1))
-
-    def find_residual(self, values: Planes, target: Planes) -> Planes:
+    def find_residual(
+        self, values: Float32[np.ndarray, "d h w"], target: Float32[np.ndarray, "d h w"]
+    ) -> Float32[np.ndarray, "d h w"]:
         """Return the target less the left-hand side for values, which are 0 outside."""
         left = _add_neighbours(values)
         left *= self.inside
@@ -68,7 +64,9 @@ class _Grid:
         left -= self.sums * values
         return left
 
-    def smooth(self, values: Planes, target: Planes) -> Planes:
+    def smooth(
+        self, values: Float32[np.ndarray, "d h w"], target: Float32[np.ndarray, "d h w"]
+    ) -> Float32[np.ndarray, "d h w"]:
         """Return values closer to the solution where they vary from pixel to pixel, by sweeps of damped Jacobi."""
         for _ in range(SWEEPS):
             found = _add_neighbours(values)
@@ -79,14 +77,16 @@ class _Grid:
         return values
 
 
-def _solve(known: Planes, removed: Bool[np.ndarray, "h w"], max_cycles: int) -> Planes:
+def _solve(
+    known: Float32[np.ndarray, "d h w"], removed: Bool[np.ndarray, "h w"], max_cycles: int
+) -> Float32[np.ndarray, "d h w"]:
     """Fill an image whose removed pixels are 0, in at most so many cycles."""
     if not removed.any():
         return known
     grids = _make_grids(removed)
     target = grids[0].inside * _add_neighbours(known)
     limit = TOLERANCE * np.abs(target).max()
-    found: Planes = grids[0].inside * _guess(known, removed)
+    found: Float32[np.ndarray, "d h w"] = grids[0].inside * _guess(known, removed)
     for _ in range(max_cycles):
         found = _cycle(found, target, grids)
         if np.abs(grids[0].find_residual(found, target)).max() <= limit:
@@ -95,11 +95,16 @@ def _solve(known: Planes, removed: Bool[np.ndarray, "h w"], max_cycles: int) -> 
     return found
 
 
+def _make_grid(inside: Float32[np.ndarray, "h w"]) -> _Grid:
+    sums = _add_neighbours(np.ones_like(inside)[None])[0] * inside
+    return _Grid(inside, sums, DAMPING * inside / np.where(sums > 0, sums, 1))
+
+
 def _make_grids(removed: Bool[np.ndarray, "h w"]) -> list[_Grid]:
     """Return the grid, and coarser ones of the cells that lie wholly inside."""
     inside, grids = removed.astype(np.float32), list[_Grid]()
     while inside.any():
-        grids.append(_Grid.from_inside(inside))
+        grids.append(_make_grid(inside))
         if min(inside.shape) < MIN_SIDE:
             break
         height, width = inside.shape
@@ -108,7 +113,9 @@ def _make_grids(removed: Bool[np.ndarray, "h w"]) -> list[_Grid]:
     return grids
 
 
-def _cycle(values: Planes, target: Planes, grids: Sequence[_Grid]) -> Planes:
+def _cycle(
+    values: Float32[np.ndarray, "d h w"], target: Float32[np.ndarray, "d h w"], grids: Sequence[_Grid]
+) -> Float32[np.ndarray, "d h w"]:
     """Return values closer to the solution: a V-cycle of multigrid."""
     grid, *coarser = grids
     values = grid.smooth(values, target)
@@ -121,7 +128,7 @@ def _cycle(values: Planes, target: Planes, grids: Sequence[_Grid]) -> Planes:
     return grid.smooth(values, target)
 
 
-def _guess(known: Planes, removed: Bool[np.ndarray, "h w"]) -> Planes:
+def _guess(known: Float32[np.ndarray, "d h w"], removed: Bool[np.ndarray, "h w"]) -> Float32[np.ndarray, "d h w"]:
     """Return the image filled at half its size, enlarged."""
     height, width = removed.shape
     if min(height, width) < MIN_SIDE:
@@ -133,12 +140,14 @@ def _guess(known: Planes, removed: Bool[np.ndarray, "h w"]) -> Planes:
     return _resize(coarse, (height, width), cv2.INTER_LINEAR)
 
 
-def _add_neighbours(values: Planes) -> Planes:
+def _add_neighbours(values: Float32[np.ndarray, "d h w"]) -> Float32[np.ndarray, "d h w"]:
     found = np.empty_like(values)
     for plane, onto in zip(values, found, strict=True):
         cv2.filter2D(plane, -1, NEIGHBOURS, dst=onto, borderType=cv2.BORDER_CONSTANT)
     return found
 
 
-def _resize(values: Planes, shape: tuple[int, ...], interpolation: int) -> Planes:
+def _resize(
+    values: Float32[np.ndarray, "d h w"], shape: tuple[int, ...], interpolation: int
+) -> Float32[np.ndarray, "d h2 w2"]:
     return np.stack([cv2.resize(plane, shape[::-1], interpolation=interpolation) for plane in values])

@@ -8,12 +8,10 @@ from jaxtyping import Bool, Float32, Float64
 
 from camcli.base.option_checks import check_above, check_at_least
 
-Maps = Float32[np.ndarray, "n h w"]
-Regions = Bool[np.ndarray, "n h w"]
-Values = Float64[np.ndarray, " n"]
 
-
-def pointing_game(maps: Maps, regions: Regions, *, tolerance: float = 15.0) -> Values:
+def pointing_game(
+    maps: Float32[np.ndarray, "n h w"], regions: Bool[np.ndarray, "n h w"], *, tolerance: float = 15.0
+) -> Float64[np.ndarray, " n"]:
     """Return 1 if the map's peak lies in the region or within ``tolerance`` pixels of the model's input, else 0.
 
     Where several pixels share the peak, the share of them that do. NaN without a region, or a positive value.
@@ -30,13 +28,15 @@ def pointing_game(maps: Maps, regions: Regions, *, tolerance: float = 15.0) -> V
     return hits
 
 
-def energy_in_box(maps: Maps, regions: Regions) -> Values:
+def energy_in_box(maps: Float32[np.ndarray, "n h w"], regions: Bool[np.ndarray, "n h w"]) -> Float64[np.ndarray, " n"]:
     """Compute the share of the map's positive values that lies in the region; NaN if there is neither."""
     positive = np.maximum(maps, 0).astype(np.float64)
     return _divide((positive * regions).sum((1, 2)), positive.sum((1, 2)), regions)
 
 
-def iou(maps: Maps, regions: Regions, *, threshold: float = 0.5) -> Values:
+def iou(
+    maps: Float32[np.ndarray, "n h w"], regions: Bool[np.ndarray, "n h w"], *, threshold: float = 0.5
+) -> Float64[np.ndarray, " n"]:
     """Compute intersection over union of the region and the pixels from ``threshold`` times the greatest value on.
 
     NaN without a region, or a positive value.
@@ -51,6 +51,6 @@ def iou(maps: Maps, regions: Regions, *, threshold: float = 0.5) -> Values:
     return _divide((strong & regions).sum((1, 2)), union, regions)
 
 
-def _divide(part: np.ndarray, whole: np.ndarray, regions: Regions) -> Values:
+def _divide(part: np.ndarray, whole: np.ndarray, regions: Bool[np.ndarray, "n h w"]) -> Float64[np.ndarray, " n"]:
     defined = (whole > 0) & regions.any((1, 2))
     return np.where(defined, part / np.where(defined, whole, 1), np.nan)
