@@ -110,6 +110,6 @@ def _introduce(run: "EvaluateRun", console: Console) -> None:
 
 def _format_rows(rows: Sequence["TableRow"]) -> Iterator[tuple[str, ...]]:
     for row in rows:
-        mean = "" if row.mean is None else f"{row.mean:.3f}"
-        interval = "" if row.low is None else f"{row.low:.3f} to {row.high:.3f}"
+        mean = "" if row.mean is None else f"{row.mean:#.3g}"
+        interval = "" if row.low is None else f"{row.low:#.3g} to {row.high:#.3g}"
         yield row.metric, row.better, row.title, mean, interval, str(row.images), str(row.undefined or "")

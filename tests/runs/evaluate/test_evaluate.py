@@ -12,8 +12,9 @@ from camcli.metrics import CONTROLS
 from camcli.runs.evaluate import Evaluation
 from camcli.runs.evaluate.run import FACTS_FILE, LINES_FILE
 from camcli.runs.evaluate.summary import list_warnings, summarize
+from camcli.runs.evaluate.table import SUFFIXES, write_table
 
-METRICS = ("insertion-mean", "deletion-mean", "road-most", "energy-in-box", "sparseness")
+METRICS = ("insertion-mean", "deletion-mean", "energy-in-box", "sparseness")
 CHEAP = ("--metrics", "insertion-mean,sparseness")
 
 
@@ -42,7 +43,7 @@ def read_table(path: str) -> dict[tuple[str, str, str], dict[str, str]]:
 
 def test_a_table_with_controls(tiny: str, four: None) -> None:
     words = ("--metrics", ",".join(METRICS), "--boxes", "boxes.csv", "--method", "gradcam,random")
-    result = evaluate(tiny, *words, "--out", "out", "--to", "table.csv", "--setting", "road-most.steps=1")
+    result = evaluate(tiny, *words, "--out", "out", "--to", "table.csv", "--setting", "deletion-mean.steps=4")
     assert result.exit_code == 0, result.output
     assert "boxes.csv has boxes of 3 of the 4 images" in result.stderr
     maps = [("method", "gradcam"), ("method", "random"), ("blurred", "gradcam"), ("blurred", "random")]
@@ -57,10 +58,11 @@ def test_a_table_with_controls(tiny: str, four: None) -> None:
         assert rows[metric, "method", "gradcam"]["not_above"] in ("", "its blurred copy")
         assert "smooth-random" in rows[metric, "method", "random"]["not_above"]
         assert f"{metric}: random does not beat " in result.stderr
-    assert rows["road-most", "method", "gradcam"]["setting"] == "first=most steps=1 noise=0.01 seed=0"
+    assert rows["insertion-mean", "method", "gradcam"]["setting"] == "fill=mean steps=10 seed=0"
+    assert rows["deletion-mean", "method", "gradcam"]["setting"] == "fill=mean steps=4 seed=0"
     assert rows["insertion-mean", "method", "gradcam"]["measured"] == "probability"
     # Of the uniform map: no order, the box's share for energy; the image without a box is counted.
-    uniform = rows["road-most", "control", "uniform"]
+    uniform = rows["deletion-mean", "control", "uniform"]
     assert (uniform["mean"], uniform["images"], uniform["undefined"]) == ("", "0", "4")
     energy = rows["energy-in-box", "control", "uniform"]
     assert (float(energy["mean"]), energy["images"], energy["undefined"]) == (pytest.approx(144 / 1024), "3", "1")
@@ -74,7 +76,7 @@ def test_a_table_with_controls(tiny: str, four: None) -> None:
     assert none.undefined.startswith("no box of this class")
     facts = json.loads(Path("out", FACTS_FILE).read_text())
     assert [(one["metric"], one["kind"], one["map"]) for one in facts["table"]] == [*rows]
-    assert facts["metrics"]["road-most"]["source"].startswith("Rong et al. 2022")
+    assert facts["metrics"]["deletion-mean"]["source"].startswith("Petsiuk et al. 2018")
 
 
 def test_run_again_it_goes_on(tiny: str, four: None) -> None:
@@ -166,8 +168,27 @@ def test_a_single_image_has_no_interval_and_no_warning() -> None:
     assert [(row.mean, row.low, row.not_above) for row in rows] == [(0.9, None, ()), (0.1, None, ())]
 
 
-def test_green_is_not_red(tiny: str, paint: Paint) -> None:
+def test_each_class_of_an_image_is_measured(tiny: str, paint: Paint) -> None:
     paint("in/a.png", GREEN, box=(3, 3, 9, 9), ground=RED)
-    evaluate(tiny, *CHEAP, "--method", "gradcam", "--out", "out", "--target", "green")
-    assert {one.label for one in lines()} == {"red", "green"}
+    metrics = ("--metrics", "road-most,road-least", "--setting", "steps=1", "--measured", "score")
+    evaluate(tiny, *metrics, "--method", "gradcam", "--out", "out", "--target", "green")
+    found = {(one.label, one.map, one.metric): one.value for one in lines() if one.kind != "blurred"}
     assert len(lines()) == 2 * 2 * (2 + len(CONTROLS.names()))
+    # Half of the image is interpolated: without what is red the rest is green, without the rest it is red.
+    assert found["red", "gradcam", "road-most"] < found["red", "gradcam", "road-least"]
+    assert found["green", "gradcam", "road-most"] < found["green", "gradcam", "road-least"]
+    assert found["green", "uniform", "road-most"] is None
+
+
+def test_the_table_for_other_programs(tmp_path: Path) -> None:
+    rows = summarize([[made("a", "method", "poor", 0.9), made("a", "control", "edges", None)]], several_layers=False)
+    values = [row.as_dict() for row in rows]
+    for suffix in SUFFIXES:
+        write_table(rows, tmp_path / f"table{suffix}")
+    assert [json.loads(line) for line in (tmp_path / "table.jsonl").read_text().splitlines()] == values
+    with (tmp_path / "table.csv").open() as file:
+        assert [*csv.DictReader(file)] == [
+            {name: "" if one is None else str(one) for name, one in row.items()} for row in values
+        ]
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert parquet.read_table(tmp_path / "table.parquet").to_pylist() == values
