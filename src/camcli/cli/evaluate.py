@@ -99,8 +99,10 @@ def _introduce(run: "EvaluateRun", console: Console) -> None:
     names = ", ".join(row.name for row in explainer.methods)
     console.say(f"methods: {names}{where}{chosen}, on {worker.device_names}")
     console.say(f"target: {worker.score_description}")
-    read = "the class's probability" if run.measured == "probability" else "the score that is explained"
-    console.say(f"metrics: {', '.join(one.row.name for one in run.metrics)}; of changed images, {read} is read")
+    console.say(f"metrics: {', '.join(one.row.name for one in run.metrics)}")
+    if any("score_of" in one.given_names for one in run.metrics):
+        read = "the class's probability" if run.measured == "probability" else "the score that is explained"
+        console.say(f"measured: {read}, in changed images")
     console.say(f"output: {run.session.out}")
     if worker.network.untrained:
         console.note("the weights are random: these numbers mean nothing")

@@ -10,7 +10,8 @@ def sparseness(maps: Float32[np.ndarray, "n h w"]) -> Float64[np.ndarray, " n"]:
     """Compute the Gini index of the magnitudes: 0 if they are equal, 1 - 1/n if one of n is all; NaN if all are 0."""
     shares = np.sort(_share(maps), axis=1)
     count = shares.shape[1]
-    return np.asarray(shares @ (2 * np.arange(1, count + 1) - count - 1) / count)
+    # Of equal magnitudes rounding would leave a number like 1e-17.
+    return np.round(shares @ (2 * np.arange(1, count + 1) - count - 1) / count, 12)
 
 
 def entropy(maps: Float32[np.ndarray, "n h w"]) -> Float64[np.ndarray, " n"]:
