@@ -11,7 +11,7 @@ def sparseness(maps: Float32[np.ndarray, "n h w"]) -> Float64[np.ndarray, " n"]:
     shares = np.sort(_share(maps), axis=1)
     count = shares.shape[1]
     # Of equal magnitudes rounding would leave a number like 1e-17.
-    return np.round(shares @ (2 * np.arange(1, count + 1) - count - 1) / count, 12)
+    return np.asarray(np.round(shares @ (2 * np.arange(1, count + 1) - count - 1) / count, 12))
 
 
 def entropy(maps: Float32[np.ndarray, "n h w"]) -> Float64[np.ndarray, " n"]:
