@@ -192,3 +192,17 @@ def test_the_table_for_other_programs(tmp_path: Path) -> None:
         ]
     parquet = pytest.importorskip("pyarrow.parquet")
     assert parquet.read_table(tmp_path / "table.parquet").to_pylist() == values
+
+
+def test_prompts_are_classes_too(clip: str, three: None) -> None:
+    texts = ("--text", "a red square", "--text", "something blue")
+    metric = ("--metrics", "deletion-mean", "--setting", "steps=2", "--limit", "1")
+    result = do("evaluate", "in", "--model", clip, *texts, *metric, "--method", "gradcam", "--out", "out")
+    assert result.exit_code == 0, result.output
+    found = lines()
+    assert {one.label for one in found} == {"a red square", "something blue"}
+    assert {one.measured for one in found} == {"probability"}
+    by_prompt = ([one.value for one in found if one.label == text and one.map != "uniform"] for text in texts[1::2])
+    # Their probabilities sum to 1 in every image, however it was changed in the same way: by the controls.
+    for one, other in list(zip(*by_prompt, strict=True))[2:]:
+        assert one + other == pytest.approx(1, abs=1e-4)
