@@ -4,24 +4,26 @@
 
 All have the same network with the same random weights, the same batch and the same layer. Each contender's process
 stays alive and waits for its turn: one run of each, again and again, so that a machine whose speed drifts drifts for
-all. Printed are milliseconds an image (medians), the ratios to naive inference of the same round, and the peak of
-memory above the loaded model. ``naive`` is ``model(x)`` under ``inference_mode``, in fp32, as everybody writes it.
+all. Libraries run as their pages show them and *tuned* (contenders.py). Printed are milliseconds an image (medians),
+the ratios to naive tuned inference in fp32 of the same round, their spread, and the peak of memory above the loaded
+model. Beside the JSON file a table is written in markdown.
 """
 
 import argparse
 import contextlib
-import json
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-CLASS = 3
-# The layer of each; of others the default one.
-LAYERS = {"resnet50": "layer4"}
+from contenders import CONTENDERS, GUIDED, contender, keeps_memory, network
+from report import machine, ratio, table, write
+
+from camcli.base.allocator import keep_memory
+
+BASE = "naive tuned"
 MODELS = (
     "resnet50",
     "mobilenetv3_large_100",
@@ -30,91 +32,6 @@ MODELS = (
     "vit_base_patch16_224",
     "open_clip:ViT-B-32",
 )
-CONTENDERS = (
-    "naive",
-    "camcli",
-    "camcli bf16",
-    "camcli compiled",
-    "camcli compiled bf16",
-    "pytorch-grad-cam",
-    "torchcam",
-    "captum",
-)
-GUIDED = ("naive", "camcli guided", "captum guided")
-
-
-def network(name: str) -> tuple[Any, tuple[int, int], str]:
-    """The network untrained, the size of its input, and the layer; the same in every process."""
-    import camcli
-    from camcli import Explainer
-
-    made = camcli.load(name if ":" in name else f"timm:{name}", weights="random")
-    explainer = Explainer(made, layers=[LAYERS[name]] if name in LAYERS else [])
-    import torch
-
-    explainer.check(torch.zeros(1, 3, *made.preprocess.size))
-    return made, made.preprocess.size, explainer.layers[0]
-
-
-def contender(who: str, made: Any, size: tuple[int, int], layer: str, batch: int) -> Callable[[], Any]:
-    """What one turn of a contender is."""
-    import torch
-
-    images = torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(0))
-    module = made.module
-    if who == "naive":
-
-        def naive() -> Any:
-            with torch.inference_mode():
-                return module(images)
-
-        return naive
-    if who.startswith("camcli"):
-        return ours(who, made, layer, images)
-    target = module.get_submodule(layer)
-    if who == "pytorch-grad-cam":
-        from pytorch_grad_cam import GradCAM
-        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-        cam = GradCAM(module, [target], reshape_transform=_cells)
-        return lambda: cam(images, [ClassifierOutputTarget(CLASS)] * batch)
-    if who == "torchcam":
-        from torchcam.methods import GradCAM as TorchCam
-
-        extractor = TorchCam(module, layer)
-        return lambda: extractor([CLASS] * batch, module(images.requires_grad_()))
-    from captum.attr import GuidedGradCam, LayerGradCam
-
-    attribution = GuidedGradCam(module, target) if "guided" in who else LayerGradCam(module, target)
-    return lambda: attribution.attribute(images.requires_grad_("guided" in who), target=CLASS)
-
-
-def ours(who: str, made: Any, layer: str, images: Any) -> Callable[[], Any]:
-    """Camcli as its command runs it: the network is its own to rearrange."""
-    import torch
-
-    from camcli import Explainer
-    from camcli.engine.speed.tune import compile_prefix, optimize_weights
-
-    method = "guided-gradcam" if "guided" in who else "gradcam"
-    explainer = Explainer(made, layers=[layer], method=method)
-    optimize_weights(explainer, images[:1])
-    if "bf16" in who:
-        made.module.to(torch.bfloat16)
-    explainer.check(images[:1])
-    if "compiled" in who:
-        done = compile_prefix(explainer, images)
-        print(done.reason or f"compiled in {done.compile_seconds:.1f} s", file=sys.stderr)
-    # As a run does it: an image whose map is zero everywhere, which happens without training, does not end it.
-    return lambda: explainer.results(images, lambda row, scores: [CLASS])
-
-
-def _cells(tensor: Any) -> Any:
-    """For pytorch-grad-cam: tokens behind a class token as a grid."""
-    if tensor.ndim == 4:
-        return tensor
-    side = int((tensor.shape[1] - 1) ** 0.5)
-    return tensor[:, 1:].transpose(1, 2).reshape(len(tensor), -1, side, side)
 
 
 def memory_now(field: str) -> float:
@@ -125,9 +42,7 @@ def memory_now(field: str) -> float:
 
 def serve(who: str, name: str, batch: int, threads: int) -> None:
     """What a contender's process does: a run for every line that comes in, its seconds for every line out."""
-    if who.startswith("camcli"):
-        from camcli.base.allocator import keep_memory
-
+    if keeps_memory(who):
         keep_memory()
     import torch
 
@@ -196,15 +111,15 @@ def measure(name: str, batch: int, contenders: list[str], rounds: int, threads: 
     return {who: {"ms": times, "peak_mib": processes[who].peak} for who, times in taken.items()}
 
 
-def show(name: str, batch: int, found: dict[str, Any]) -> None:
-    """A line for each contender."""
+def show(name: str, batch: int, found: dict[str, Any]) -> list[list[str]]:
+    """A line for each contender, and the same as rows of the table."""
     print(f"{name}, batch {batch}")
-    naive = found["naive"]["ms"]
+    rows = []
     for who, one in found.items():
-        ratios = [own / plain for own, plain in zip(one["ms"], naive, strict=True)]
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        median = statistics.median(one["ms"])
-        print(f"  {who:22}{median:8.1f} ms   {spread:22} x naive   {one['peak_mib']:6.0f} MiB", flush=True)
+        cells = [f"{statistics.median(one['ms']):.1f}", ratio(one["ms"], found[BASE]["ms"]), f"{one['peak_mib']:.0f}"]
+        print(f"  {who:24}{cells[0]:>8} ms   {cells[1]:22} x {BASE}   {cells[2]:>6} MiB", flush=True)
+        rows.append([name, str(batch), who, *cells])
+    return rows
 
 
 def main() -> None:
@@ -222,17 +137,16 @@ def main() -> None:
     if arguments.serve:
         serve(arguments.serve, arguments.models[0], arguments.batches[0], arguments.threads)
         return
-    contenders = (
-        list(GUIDED) if arguments.guided else ["naive", *(one for one in arguments.contenders if one != "naive")]
-    )
-    results: dict[str, Any] = {}
+    contenders = list(GUIDED) if arguments.guided else [BASE, *(one for one in arguments.contenders if one != BASE)]
+    results: dict[str, Any] = {"machine": machine()}
+    rows = []
     for name in arguments.models:
         for batch in arguments.batches:
             found = measure(name, batch, contenders, arguments.rounds, arguments.threads)
-            show(name, batch, found)
+            rows += show(name, batch, found)
             results[f"{name} {batch}"] = found
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+            head = ["network", "batch", "who", "ms an image", f"x {BASE}", "MiB"]
+            write(arguments.json, results, table(head, rows))
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def test_streams_that_are_closed_end_nothing(paint: Paint, tiny: str, command: l
     assert len(ledger()) == 1
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.slow)])
 def test_streams_that_cannot_say_every_name_write_escapes(
     paint: Paint, tiny: str, command: list[str], encoding: str
 ) -> None:

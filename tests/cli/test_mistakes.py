@@ -140,7 +140,7 @@ IMAGES = [
     at_once("explain @a.png", "holds an image", "named without @"),
     at_once("explain ftp://a.org/a.png", "addresses of ftp:// are not read", "https://"),
     at_once("explain whole.pt", "is a weights file", "--weights whole.pt"),
-    at_once("explain none", "in none", "1 .svg", "1 .mp4", "1 .nii.gz", "drawings", "ffmpeg", code=3),
+    at_once("explain none", "in none", "1 .svg", "1 .mp4", "1 .nii.gz", "drawings", "--every 1s", code=3),
     later("explain -m tiny.py:make bad/empty.png", "the file is empty", code=1),
     later("explain -m tiny.py:make bad/text.jpg", "is not an image: text, which begins 'hello'", code=1),
     later("explain -m tiny.py:make bad/page.jpg", "is not an image: a web page", code=1),

@@ -155,6 +155,7 @@ WORKING = {
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # timm's own, at building
 @pytest.mark.parametrize("module", sorted(name for name, model in TIMM.items() if f"timm:{model}" not in SMALLER))
 def test_every_module_of_timm_works_or_is_refused_with_a_reason(module):

@@ -70,6 +70,7 @@ def alike(ones, others):
         assert np.abs(one - other).max() <= 1e-6 * np.abs(other).max()
 
 
+@pytest.mark.slow
 @every_way
 @pytest.mark.parametrize("method", ["gradcam", "layercam", "eigencam", "scorecam", "smooth-gradcam++", "shapleycam"])
 def test_beside_a_closed_module_maps_are_what_they_are_without(way, method):
@@ -81,6 +82,7 @@ def test_beside_a_closed_module_maps_are_what_they_are_without(way, method):
     assert torch.allclose(model(pictures(1, 16)), Stemmed()(pictures(1, 16)))
 
 
+@pytest.mark.slow
 @every_way
 @pytest.mark.parametrize("method", ["saliency", "smoothgrad", "occlusion"])
 def test_methods_at_the_input_need_not_look_inside(way, method):

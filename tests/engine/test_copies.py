@@ -59,6 +59,7 @@ def alone_and_at_once(explain: Explainer, images: torch.Tensor, targets: object)
             assert (one.score, one.notes) == (other.score, other.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS.names())
 def test_two_explainers_in_two_threads_do_not_disturb_each_other(method: str) -> None:
     alone_and_at_once(explainer(small(method), method), pictures(3, 16), 1)

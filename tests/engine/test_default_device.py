@@ -41,6 +41,7 @@ def test_no_map_changes(method, elsewhere):
         assert np.array_equal(one.map, other.map)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "asked",
     [

@@ -203,8 +203,14 @@ def test_the_model_is_left_untouched_after_an_error_inside(method, where, monkey
 
 
 @every_method
-@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode], ids=["no_grad", "inference_mode"])
-@pytest.mark.parametrize("layers", [("conv2",), ()], ids=["layer named", "default layer"])
+@pytest.mark.parametrize(
+    "around",
+    [torch.no_grad, pytest.param(torch.inference_mode, marks=pytest.mark.slow)],
+    ids=["no_grad", "inference_mode"],
+)
+@pytest.mark.parametrize(
+    "layers", [("conv2",), pytest.param((), marks=pytest.mark.slow)], ids=["layer named", "default layer"]
+)
 def test_it_works_where_gradients_are_switched_off(method, around, layers):
     model = small(method)
     [[wanted]] = explainer(model, method, layers)(pictures(1, 16), 1)

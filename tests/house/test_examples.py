@@ -49,14 +49,24 @@ def test_the_workflow_explains_and_checks_the_peak(project):
     assert run(check, project).returncode == 1
 
 
-def test_the_shards_of_the_datasets_page_share_the_images(project):
+def run_snippet(mark: str, project: Path) -> subprocess.CompletedProcess[str]:
+    """Run the commands of the datasets page that have this mark, on the two images in `photos`."""
     page = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
-    [commands] = re.findall(r"<!-- test: shards -->\n```sh\n(.*?)```", page, re.S)
+    [commands] = re.findall(rf"<!-- test: {mark} -->\n```sh\n(.*?)```", page, re.S)
     (project / "sample_images").rename(project / "photos")
     ran = run(commands, project)
     assert ran.returncode == 0, ran.stderr
+    return ran
+
+
+def test_the_shards_of_the_datasets_page_share_the_images(project):
+    ran = run_snippet("shards", project)
     assert "2 images: 2 done, 0 failed, 0 missing" in ran.stdout
     assert len((project / "maps" / "outcomes.jsonl").read_text(encoding="utf-8").splitlines()) == 2
+
+
+def test_the_tars_of_the_datasets_page_hold_the_outputs(project):
+    assert "maps-000000.tar: 2 images" in run_snippet("tars", project).stderr
 
 
 def test_the_hook_fails_when_an_image_has_no_map(project):

@@ -76,7 +76,7 @@ def test_addresses_in_lists_are_read_and_errors_are_the_images_own():
     [
         ("memory://none/*.png", "nothing at this address"),
         ("memory://b/*.gif", "there is no image at"),
-        ("memory://b/s.tar", "archives are read from local disks only"),
+        ("memory://b/s.tar", "archives and tables are read from local disks only"),
         ("memory://*/a.png", "bucket is to be named"),
         ("memory://b//a.png", "empty part"),
         ("memory://b/../a.png", "empty part"),

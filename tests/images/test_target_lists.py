@@ -142,3 +142,28 @@ def test_a_file_of_the_run_that_json_can_only_escape_is_still_found(photos: Path
     name = os.fsdecode(b"caf\xe9.jpg")
     (photos / name).write_bytes(b"")
     assert listed(json.dumps({"picture": name, "target": 2}), "t.jsonl")(Path(name), SCORES) == [2]
+
+
+@pytest.mark.usefixtures("photos")
+def test_a_parquet_table_lists_targets_as_json_lines_do() -> None:
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is an extra")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is an extra")
+
+    def write(**columns: list[object]) -> TargetManifest:
+        parquet.write_table(pa.table(columns), "t.parquet")
+        return TargetManifest(Path("t.parquet"), LABELS)
+
+    target = write(**{"File Name": ["photos/a.jpg", "photos/b.jpg"], "Label": ["tabby", "4"], "n": [b"1", b"2"]})
+    assert [target(Path(f"photos/{one}.jpg"), SCORES) for one in "ab"] == [[2], [4]]
+    assert write(path=["photos/a.jpg"], target=[[2, 0]])(Path("photos/a.jpg"), SCORES) == [2, 0]
+    for columns, says in (
+        ({"path": ["photos/a.jpg"], "x": [1]}, "one is missing"),
+        ({"path": ["photos/a.jpg"], "target": [None]}, "an image is a path, its target a class"),
+        ({"path": ["photos/a.jpg"], "target": ["zebra"]}, r"t.parquet, line 1 \('photos/a.jpg'\): there is no class"),
+        ({"path": ["photos/a.jpg"], "target": [[0, 1, 0]]}, "is one-hot"),
+    ):
+        with pytest.raises(RequestError, match=says):
+            write(**columns)
+    Path("t.parquet").write_text("a,1")
+    with pytest.raises(RequestError, match="not a Parquet file"):
+        TargetManifest(Path("t.parquet"), LABELS)

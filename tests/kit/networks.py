@@ -218,12 +218,14 @@ def named(module: nn.Module, classes: int, size: int = 8, **facts: Any) -> Netwo
 FEW: dict[str, dict[str, Any]] = {"dff": {"concepts": 1, "over": "picture"}, "rise": {"samples": 400}}
 
 
-def explainer(model: nn.Module | Network, method: str = "gradcam", layers: Sequence[str] = ("conv2",)) -> Explainer:
+def explainer(
+    model: nn.Module | Network, method: str = "gradcam", layers: Sequence[str] = ("conv2",), **more: Any
+) -> Explainer:
     """An explainer whose layers are named where the method works at one; it gives one map a class."""
     if isinstance(model, Compared):
         model = replace(named(model, 1, cosine=model.COSINE), labels=Labels.numbered(model.fc.out_features))
     named_layers = layers if "layer" in works_at(METHODS.find(method)) else []
-    return Explainer(model, layers=named_layers, method=method, options=FEW.get(method, {}))
+    return Explainer(model, layers=named_layers, method=method, options=FEW.get(method, {}) | more)
 
 
 def same(one: Explanation, other: Explanation) -> None:

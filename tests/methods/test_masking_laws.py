@@ -107,6 +107,7 @@ def watched(ahead):
 ASKS = [name for name in CALLS if name not in ("saliency", "input-x-gradient", "fullgrad")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ahead", [1, 3, 1000])
 @pytest.mark.parametrize("name", ASKS)
 def test_variants_are_drawn_as_they_are_asked_for_and_not_kept(name, ahead):

@@ -30,6 +30,7 @@ NUMBER_PATTERN = re.compile(r"[0-9]{1,9}", re.ASCII)
 OPTIONS = (
     *("model", "inputs", "layers", "channels", "values", "weights", "size", "crop", "layout", "call", "placement"),
     *("output", "out", "sort", "top", "pictures", "colormap", "alpha", "decode", "background", "range", "pages"),
+    "every",
     *("limit", "overwrite", "batch_size", "workers", "timeout", "device", "precision"),
     *("keep_memory", "no_keep_memory", "seed", "null_separated", "dry_run", "as_json", "debug", "quiet"),
 )

@@ -11,6 +11,7 @@ from camcli.cli.follow import Following
 from camcli.cli.loading import check_job
 from camcli.cli.log import CommandLog
 from camcli.cli.options import CommonOptions
+from camcli.images.address import is_url
 from camcli.runs.job.job import Job
 from camcli.runs.job.option import CLUSTER, option
 from camcli.runs.record.outcome import Counts
@@ -94,7 +95,8 @@ def run_on_cluster(job: Job, options: ClusterOptions, console: Console, log: Com
         with console.working("connecting to Ray"):
             held.enter_context(run)
         console.say(f"engine: Ray, {run.actors} actor{'s' * (run.actors > 1)}, {run.describe_needs()}")
-        log.open(Path(job.out))
+        if not is_url(job.out):
+            log.open(Path(job.out))
         following.follow(run, run.total)
     _conclude(run, console)
     return following.conclude()

@@ -19,6 +19,7 @@ from camcli.cli.log import CommandLog
 from camcli.cli.options import add_options, apply_common_options, build
 from camcli.cli.plan import print_plan, without_compiling
 from camcli.cli.viewer import RunViewer, Viewer
+from camcli.images.address import is_url, show_path
 from camcli.models import BUNDLED_MODEL, names_cache
 from camcli.runs.job.job import Job
 from camcli.runs.job.option import COMPUTE, LOGGING, MODEL, option
@@ -120,6 +121,8 @@ def _check_old_recompute(inputs: Sequence[str], console: Console) -> None:
 def run_job(job: Job, console: Console, session: ExplainOptions, log: CommandLog) -> Counts:
     """Run a job, and say on the console what comes of it."""
     check_job(job, job.save)
+    if session.show and is_url(job.out):
+        raise RequestError("--show shows local files, and the outputs go to a store", "leave --show out")
     shown_by = Viewer(console) if session.show else None
     with loading(console, f"loading {job.model}"):
         from camcli.runs.explain.run import Run, plan_run
@@ -132,7 +135,8 @@ def run_job(job: Job, console: Console, session: ExplainOptions, log: CommandLog
         print_plan(run, plan_run, console)
         return Counts()
     viewer = RunViewer(shown_by, run.session.out)
-    following = Following(console, str(run.session.out), session.as_json, viewer.add)
+    following = Following(console, show_path(run.session.out), session.as_json, viewer.add)
+    run.session.say = console.note
     with run:
         log.open(run.session.folder.records)
         following.follow(run, run.total)
@@ -160,7 +164,7 @@ def _introduce(run: "Run", console: Console) -> None:
     names = ", ".join(row.name for row in explainer.methods)
     console.say(f"method{'s' * (len(explainer.methods) > 1)}: {names}{where}{chosen}, on {worker.device_names}")
     console.say(f"target: {worker.score_description}")
-    console.say(f"output: {run.session.out}")
+    console.say(f"output: {show_path(run.session.out)}")
     if worker.network.untrained:
         console.note("the weights are random: these maps mean nothing, and every output is marked so")
     for note in run.notes:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from camcli.cli.console import MAX_LISTED, Console
 from camcli.cli.streams import get_standard_output
@@ -47,7 +46,7 @@ class Following:
         if self._as_json and self._counts.skipped:
             self._console.note(
                 f"{self._counts.skipped} image(s) were done before, and their lines are not printed again: they are in "
-                f"{Path(self._out, 'outcomes.jsonl')}"
+                f"{self._out}/outcomes.jsonl"
             )
         self._console.print_summary(self._shown, self._counts, time.monotonic() - self._began, self._out)
         return self._counts

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from camcli.cli.console import Console, print_text
 from camcli.cli.progress import describe_slow
 from camcli.cli.streams import to_printable
+from camcli.images.address import show_path, to_url
 from camcli.runs.job.job import Job
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def describe_plan(plan: "Plan", worker: "Worker", unread: str) -> Iterator[str]:
         found = f"the first {plan.total} (--limit)" if plan.total == job.limit else f"{plan.total} found"
         done = f", {plan.done} of them done already, {plan.left} to do" if plan.done else ""
         yield f"images: {found}{done}" + (f"; {unread}" if unread else "")
-    yield f"output: {', '.join(job.save)}, in {plan.out}{'' if plan.out.exists() else ', a new folder'}"
+    new = "" if to_url(plan.out) or plan.out.exists() else ", a new folder"
+    yield f"output: {', '.join(job.save)}, in {show_path(plan.out)}{new}"
     if plan.trial:
         yield from _describe_trial(plan, plan.trial)
     elif plan.left:

@@ -12,7 +12,8 @@ from camcli.cli.console import Console
 from camcli.cli.exit import exit_codes
 from camcli.cli.progress import describe_outcome
 from camcli.cli.viewer import MAX_SHOWN, Viewer, find_shown
-from camcli.runs.record.lines import LineFile, has_result
+from camcli.runs.record.heads import has_result
+from camcli.runs.record.lines import LineFile
 from camcli.runs.record.outcome import Outcome
 
 # Records of maps, and files that other commands make.
@@ -59,8 +60,8 @@ def _find_images(path: Path) -> Iterator[tuple[Path, str]]:
         raise NothingFoundError(f"{str(path)!r} is not the output folder of a run", "name one, or image files")
     yield from ((sheet, "") for sheet in sheets)
     lines = LineFile(path / RECORD, Outcome)
-    for block in filter(has_result, lines.iter_blocks()):
-        for outcome in (lines.parse(values) for values, _ in block):
+    for block in (block for _, block in lines.iter_blocks() if has_result(block)):
+        for outcome in map(lines.parse, block):
             shown = find_shown(path, outcome)
             if shown is not None and not outcome.error:
                 yield shown, describe_outcome(outcome)

@@ -12,6 +12,7 @@ import typer
 from camcli.cli.console import Console, print_table
 from camcli.cli.exit import exit_codes
 from camcli.cli.streams import get_standard_output, to_printable
+from camcli.images.address import show_path
 
 if TYPE_CHECKING:
     from camcli.runs.record.status import ShardStatus, Status
@@ -22,7 +23,8 @@ MAX_REASONS = 10
 
 def status(
     out: Annotated[
-        Path, typer.Argument(metavar="[OUT]", help="Output folder", show_default="the last run's folder")
+        Path,
+        typer.Argument(metavar="[OUT]", help="Output folder, or its address", show_default="the last run's folder"),
     ] = Path("camcli-out/latest"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead")] = False,
 ) -> None:
@@ -56,7 +58,7 @@ def print_status(found: "Status", out: Path) -> None:
 def _describe(found: "Status", out: Path) -> Iterator[str]:
     missing = "" if found.missing is None else f", {found.missing} missing"
     known = "images" if found.images is None else f"{found.images} images"
-    yield f"{out}: {known}: {found.done} done, {found.failed} failed{missing}"
+    yield f"{show_path(out)}: {known}: {found.done} done, {found.failed} failed{missing}"
     if found.others:
         yield f"results of other jobs: {found.others} images"
     for reason, count in islice(found.reasons.items(), MAX_REASONS):

@@ -12,7 +12,7 @@ from camcli.models import BUNDLED_MODEL
 from camcli.models.names_cache import read_model, read_names
 
 DEVICES = ("auto", "cpu", "cuda", "cuda:0", "cuda:all", "mps")
-TARGETS = ("predicted", "top:5", "rank:2", "all", "all>0.5", "folder", "channel:0", "channels:top:5")
+TARGETS = ("predicted", "top:5", "rank:2", "all", "all>0.5", "folder", "dataset", "channel:0", "channels:top:5")
 TAG = re.compile(r"[./]")
 
 

@@ -21,6 +21,37 @@ FIRST_PAGE, ALL_PAGES = "first", "all"
 PAGES_PATTERN = re.compile(r"[1-9]\d{0,8}(-[1-9]\d{0,8})?", re.ASCII)
 
 
+# Suffixes of videos, whose frames are read if a step from one to the next is given.
+VIDEO_SUFFIXES = frozenset(
+    {
+        *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".mts", ".m2ts", ".3gp"),
+        *(".ogv", ".mxf", ".vob", ".y4m"),
+    }
+)
+EVERY_PATTERN = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*(ms|s|min|m)|[0-9]{1,9}", re.ASCII)
+UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0}
+
+
+def parse_every(words: str) -> tuple[float, int]:
+    """Return the step between a video's frames in ``1s``, ``0.5s``, ``2min``, or in ``10`` frames: seconds, frames.
+
+    The other of the two is 0, and both are for an empty text.
+
+    Raises:
+        RequestError: the text is no step.
+    """
+    if not words:
+        return 0.0, 0
+    match = EVERY_PATTERN.fullmatch(words.strip())
+    seconds = float(match[1]) * UNITS[match[2]] if match and match[1] else 0.0
+    frames = int(match[0]) if match and not match[1] else 0
+    if not (seconds or frames):
+        raise RequestError(
+            f"every cannot be {words!r}", "give the time between a video's frames, as 1s or 500ms; or 10 for each tenth"
+        )
+    return seconds, frames
+
+
 def parse_value_range(words: str) -> tuple[float, float] | None:
     """Return the least and greatest value of a range such as ``0,4095``; None for ``auto`` or an empty text.
 
@@ -68,5 +99,6 @@ def parse_page_ranges(words: str) -> tuple[tuple[int, int | None], ...]:
 
 
 def describe_page(path: str, page: int) -> str:
-    """Return the name of a file, or of one of its pages, for messages."""
-    return f"{path}, page {page}" if page else path
+    """Return the name of a file, or of one of its pages or frames, for messages."""
+    kind = "frame" if path.lower().endswith(tuple(VIDEO_SUFFIXES)) else "page"
+    return f"{path}, {kind} {page}" if page else path

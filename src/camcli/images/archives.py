@@ -18,13 +18,16 @@ from threading import Lock
 from typing import NamedTuple
 
 from camcli.base.errors import PictureError
-from camcli.images.formats import ARCHIVE_SUFFIXES, SUFFIXES, UNREADABLE_SUFFIXES, suffix_of
+from camcli.images.formats import ARCHIVE_SUFFIXES, CONTAINER_SUFFIXES, SUFFIXES, UNREADABLE_SUFFIXES, suffix_of
 
 COMPRESSED_TAR = re.compile(r"\.(tar\.\w+|tgz|tbz2?|txz)$", re.IGNORECASE)
 # A member is read into memory as a whole; a few kilobytes of zip could claim to be a terabyte.
 MAX_MEMBER_BYTES = 2**30
 # Members whose places are remembered, over all archives; those of the last one are, however many.
 MAX_REMEMBERED = 200_000
+# Files that tell about the image of the same name beside them, as in WebDataset's shards; and the most bytes of one.
+TELLING_SUFFIXES = frozenset({".cls", ".json", ".txt"})
+MAX_TELLING_BYTES = 2**24
 # Bytes of a block of a tar, and of the header before the data of a member of a zip.
 TAR_BLOCK, ZIP_HEADER = 512, 30
 # Compression of members: of a tar none, of a zip by its number.
@@ -67,10 +70,16 @@ class Contents:
         self.unread: list[str] = []
         self.duplicates = 0
         self._rows: dict[str, int] = {}
+        self._telling: dict[str, int] = {}
         self._places = array("q")
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def weight(self) -> int:
+        """Number of files whose places are held."""
+        return len(self._rows) + len(self._telling)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
@@ -83,13 +92,26 @@ class Contents:
         """
         if name not in self._rows:
             raise PictureError("there is no such file in the archive (any more)")
-        start = self._rows[name] * len(Member._fields)
+        return self._read_place(self._rows[name])
+
+    def find_telling(self, name: str) -> Member | None:
+        """Return the place of a file of :data:`TELLING_SUFFIXES`; None if there is none."""
+        return self._read_place(self._telling[name]) if name in self._telling else None
+
+    def _read_place(self, row: int) -> Member:
+        start = row * len(Member._fields)
         return Member(*self._places[start : start + len(Member._fields)])
+
+    def _add_place(self, member: Member) -> int:
+        self._places.extend(member)
+        return len(self._places) // len(Member._fields) - 1
 
     def add(self, given: str, member: Member, problem: str) -> None:
         """Add a file if it is an image; ``problem`` says why it cannot be read, if it cannot."""
         parts = [part for part in given.split("/") if part not in ("", ".")]
         suffix = suffix_of(given)
+        if suffix in TELLING_SUFFIXES and not problem and max(member.size, member.stored) <= MAX_TELLING_BYTES:
+            self._telling["/".join(parts)] = self._add_place(member)
         if suffix not in SUFFIXES | UNREADABLE_SUFFIXES or any(part[0] == "." and part != ".." for part in parts):
             return
         name = "/".join(parts)
@@ -102,8 +124,7 @@ class Contents:
             self.refused.append(f"its file {given[:200]!r} is not read: {reason}")
         else:
             self.duplicates += name in self._rows
-            self._rows[name] = len(self._places) // len(Member._fields)
-            self._places.extend(member)
+            self._rows[name] = self._add_place(member)
 
 
 def is_archive(path: str) -> bool:
@@ -127,19 +148,19 @@ def check_archive(archive: str) -> None:
 
 
 def choose_folder(archive: str) -> str:
-    """Return the path under which the images of an archive are named: its own without suffix.
+    """Return the path under which the images of an archive or a table are named: its own without suffix.
 
-    The suffix stays where something else beside it has that name, or another archive would be named so too.
+    The suffix stays where something else beside it has that name, or another of these would be named so too.
     """
     stem, suffix = os.path.splitext(archive)  # noqa: PTH122
-    others = [stem, *(stem + other for other in ARCHIVE_SUFFIXES - {suffix})]
-    return archive if suffix not in ARCHIVE_SUFFIXES or any(map(os.path.lexists, others)) else stem
+    others = [stem, *(stem + other for other in CONTAINER_SUFFIXES - {suffix})]
+    return archive if suffix not in CONTAINER_SUFFIXES or any(map(os.path.lexists, others)) else stem
 
 
 def split_path(path: Path) -> tuple[str, str] | None:
-    """Split a path that leads through an archive as if that were a folder; None for another."""
+    """Split a path that leads through an archive or a table as if that were a folder; None for another."""
     for parent in path.parents:
-        if suffix_of(parent.name) in ARCHIVE_SUFFIXES and os.path.isfile(parent):
+        if suffix_of(parent.name) in CONTAINER_SUFFIXES and os.path.isfile(parent):
             return str(parent), path.relative_to(parent).as_posix()
     return None
 
@@ -163,7 +184,7 @@ def read_contents(archive: str) -> Contents:
                 contents = _list(archive, stamp)
                 _remembered[archive] = contents
             _remembered.move_to_end(archive)
-            while len(_remembered) > 1 and sum(map(len, _remembered.values())) > MAX_REMEMBERED:
+            while len(_remembered) > 1 and sum(one.weight for one in _remembered.values()) > MAX_REMEMBERED:
                 _remembered.popitem(last=False)
     except OSError as error:
         raise PictureError(f"cannot be read: {error.strerror or error}") from error
@@ -189,6 +210,31 @@ def open_member(archive: str, name: str) -> io.BytesIO:
     member = read_contents(archive).find(name)
     if not member.size:
         raise PictureError("the file is empty")
+    return io.BytesIO(_read_member(archive, member))
+
+
+def read_telling(archive: str, name: str, suffix: str) -> bytes | None:
+    """Read the file that tells about an image: ``a/cat.cls`` about ``a/cat.jpg`` and ``a/cat.seg.png``.
+
+    As WebDataset has it, what counts is the name up to its first dot; before that it is tried without its last suffix.
+
+    Returns:
+        Its content; None if there is none.
+
+    Raises:
+        PictureError: the archive cannot be read, or is damaged.
+        OSError: the archive cannot be read.
+    """
+    contents = read_contents(archive)
+    folder, slash, base = name.rpartition("/")
+    for stem in dict.fromkeys((os.path.splitext(base)[0], base.partition(".")[0])):  # noqa: PTH122
+        member = contents.find_telling(f"{folder}{slash}{stem}{suffix}")
+        if member:
+            return _read_member(archive, member)
+    return None
+
+
+def _read_member(archive: str, member: Member) -> bytes:
     with Path(archive).open("rb") as file:
         file.seek(member.place)
         if member.method != TAR:
@@ -206,7 +252,7 @@ def open_member(archive: str, name: str) -> io.BytesIO:
         raise PictureError("the archive is cut short")
     if member.method != TAR and zlib.crc32(content) != member.crc:
         raise PictureError("the archive is damaged: the file's checksum is another")
-    return io.BytesIO(content)
+    return content
 
 
 def _list(archive: str, stamp: str) -> Contents:

@@ -11,13 +11,15 @@ from PIL import Image, ImageColor, UnidentifiedImageError
 
 from camcli.base import weight_files
 from camcli.base.errors import PictureError, RequestError
-from camcli.images import archives, jpeg, opening, remote
+from camcli.images import archives, jpeg, opening
+from camcli.images.address import to_url
 from camcli.images.depth import read_depth, to_eight_bits, to_unit_values
 from camcli.images.file_info import NO_INFO, FileInfo, read_file_info
-from camcli.images.files import open_file
+from camcli.images.files import open_file, read_stamp
 from camcli.images.formats import FORMATS, explain_unreadable, suffix_of
 from camcli.images.frames import seek_page
 from camcli.images.source import ByteStream
+from camcli.images.videos import index_video, is_video, read_frame
 
 # Pillow refuses above this many pixels and warns above half of it; photographs of that size are real, so only the
 # refusal is kept.
@@ -114,11 +116,26 @@ def decode_reduced(
     """
     behind = parse_colour(background)
     _check_file(path)
+    if page and is_video(path.name):
+        return _decode_frame(path, page, admit)
     try:
         with open_file(path) as file:
             return _decode_stream(file, max_divisor, behind, value_range, admit, path, page)
     except OSError as error:
         raise _as_picture_error(error) from error
+
+
+def _decode_frame(path: Path, page: int, admit: Callable[[int], object]) -> DecodedPicture:
+    stamp = read_stamp(path)
+    try:
+        width, height = index_video(path, stamp).shown_size
+        _check_pixels(width, height)
+        admit(width * height)
+        return DecodedPicture.at_full_size(read_frame(path, stamp, page))
+    except PictureError:
+        raise
+    except Exception as error:  # a damaged video can make a decoder raise anything
+        raise _as_picture_error(error, path) from error
 
 
 def _decode_stream(
@@ -185,7 +202,12 @@ def never_reduce(_width: int, _height: int) -> float:
 
 
 def count_pixels(path: Path) -> int:
-    """Return the number of pixels given in a file's header; 0 if it cannot be read."""
+    """Return the number of pixels given in a file's header; 0 if it cannot be read, or only over a network.
+
+    There it would have to be read as a whole, and could hang, which decoding has a time limit for.
+    """
+    if to_url(path):
+        return 0
     try:
         _check_file(path)
         with open_file(path) as file, opening.open_image(file, FORMATS) as image:
@@ -309,7 +331,7 @@ def _check_file(path: Path) -> None:
     try:
         status = path.stat()
     except FileNotFoundError:
-        if remote.to_url(path):  # opening it says what is wrong
+        if to_url(path):  # opening it says what is wrong
             return
         reason = "is a link to a file that does not exist" if path.is_symlink() else "there is no such file (any more)"
         raise PictureError(reason) from None
@@ -328,10 +350,14 @@ def _check_file(path: Path) -> None:
 
 
 def _check_size(image: Image.Image) -> None:
-    if not image.width * image.height:
+    _check_pixels(image.width, image.height)
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if not width * height:
         raise PictureError("has no pixels")
-    if image.width * image.height > MAX_PIXELS:
-        raise PictureError(f"is too large: {image.width} x {image.height} is more than {MAX_PIXELS:,} pixels")
+    if width * height > MAX_PIXELS:
+        raise PictureError(f"is too large: {width} x {height} is more than {MAX_PIXELS:,} pixels")
 
 
 def _describe_error(error: Exception) -> str:

@@ -1,40 +1,44 @@
-"""Bytes and stamps of image files, whatever holds them: a folder, an archive named as if it were one, or a store."""
+"""Bytes and stamps of image files, whatever holds them: a folder, an archive or table named as one, or a store."""
 
+import os
 from pathlib import Path
 
-from camcli.images import archives, remote
+from camcli.images import archives, remote, tables
+from camcli.images.address import to_url
 from camcli.images.source import ByteStream
 
 
 def open_file(path: Path) -> ByteStream:
-    """Open an image's file, which may lie in an archive or in a store.
+    """Open an image's file, which may lie in an archive, a table or a store.
 
     Raises:
         OSError: it cannot be opened.
-        PictureError: it cannot be read from its archive or store.
+        PictureError: it cannot be read from its archive, table or store.
     """
     try:
         return path.open("rb")
     except FileNotFoundError:
-        if not (url := remote.to_url(path)):
+        if not (url := to_url(path)):
             raise
         return remote.read_url(url)
     except NotADirectoryError:
         place = archives.split_path(path)
         if place is None:
             raise
-    return archives.open_member(*place)
+    return tables.open_row(*place) if tables.is_table(place[0]) else archives.open_member(*place)
 
 
 def read_stamp(path: Path) -> str:
     """Return a file's size and time of change, to detect changes later; empty if the file is missing."""
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116  quicker
     except NotADirectoryError:
         place = archives.split_path(path)
-        return archives.read_member_stamp(*place) if place else ""
+        if place is None:
+            return ""
+        return tables.read_row_stamp(*place) if tables.is_table(place[0]) else archives.read_member_stamp(*place)
     except FileNotFoundError:
-        url = remote.to_url(path)
+        url = to_url(path)
         return remote.read_url_stamp(url) if url else ""
     except (OSError, ValueError):
         return ""

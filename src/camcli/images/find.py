@@ -6,24 +6,25 @@
 import fnmatch
 import itertools
 import os
-import re
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from camcli.base import paths
 from camcli.base.errors import PictureError, RequestError
-from camcli.images import archives, remote
+from camcli.images import VIDEO_SUFFIXES, archives, remote, tables
+from camcli.images.address import is_url, to_url
 from camcli.images.braces import expand_braces
 from camcli.images.formats import SUFFIXES, SkippedFiles, suffix_of
 from camcli.images.lists import iter_entries
 from camcli.images.name_stream import peek
+from camcli.images.naming import natural_key
 from camcli.images.own_outputs import WrittenFiles
 from camcli.images.refusals import check_file, check_names, make_missing_error
-from camcli.images.roots import Roots
+from camcli.images.roots import FileNames, Roots
 from camcli.images.source import PAUSE, ByteStream, PictureSource
 
 # A folder that holds both files of a pair was written by camcli.
@@ -46,6 +47,7 @@ def find(
     null_separated: bool = False,
     root: Path | None = None,
     skipped: SkippedFiles | None = None,
+    videos: bool = False,
 ) -> Iterator[PictureSource]:
     """Iterate over the images that the inputs name, always in the same order.
 
@@ -68,6 +70,7 @@ def find(
         null_separated: True if names in lists end in NUL instead of a newline.
         root: the folder that output names are relative to, of pictures below it; default: the current one.
         skipped: counter of the images and named files that are left out.
+        videos: True if videos in folders are found too.
 
     Raises:
         RequestError: an input does not exist, matches nothing, cannot be read as a list, is the output folder, or is a
@@ -75,7 +78,7 @@ def find(
     """
     inputs = expand_braces(inputs)
     roots = Roots.choose(inputs, paths.absolute(root or ""), null_separated)
-    search = _Search(out, roots, null_separated, skipped)
+    search = _Search(out, FileNames(roots), null_separated, skipped, SUFFIXES | VIDEO_SUFFIXES if videos else SUFFIXES)
     sources = [search.expand_input(given, stdin) for given in inputs]
     found = itertools.chain.from_iterable(sources)
     # One file or folder cannot name an image twice; no set of names then grows with the run.
@@ -102,20 +105,22 @@ _PathAndError = tuple[str, str]
 @dataclass(frozen=True, slots=True)
 class _Search:
     out: Path
-    roots: Roots
+    names: FileNames
     null_separated: bool
     skipped: SkippedFiles | None = None
+    suffixes: Set[str] = frozenset()
     written_files: WrittenFiles = field(default_factory=WrittenFiles)
 
     def make_source(self, path: str, error: str = "", named: str = "") -> PictureSource:
         """Make the source of a path; ``named`` is the path that its name is made from, if that is another."""
-        name, root = self.roots.name(named or path)
+        name, root = (self.names.roots.name if error else self.names.name)(named or path)
         return PictureSource(Path(path), name, error, root=root)
 
-    def list_archive(self, archive: str) -> Iterator[PictureSource]:
-        """Iterate over the images in an archive, in its order; files that are refused come as errors."""
+    def list_archive(self, archive: str, column: str = "") -> Iterator[PictureSource]:
+        """Iterate over the images in an archive or a table, in its order; what is refused comes as errors."""
+        in_table = tables.is_table(archive)
         try:
-            contents = archives.read_contents(archive)
+            contents = tables.read_images(archive, column) if in_table else archives.read_contents(archive)
         except PictureError as error:
             yield self.make_source(archive, "; ".join(filter(None, [error.message, error.hint])))
             return
@@ -137,10 +142,10 @@ class _Search:
             return self.read_names(stream, "standard input")
         if given.startswith("@"):
             return self.open_list(given[1:])
-        if remote.is_url(given):
-            return _open_url(given)
+        if is_url(given):
+            return self.open_url(given)
         if os.path.lexists(given):
-            if self.is_own_out(given):
+            if _is_same(given, self.out):
                 raise RequestError(
                     f"the input {given!r} is the output folder", "name another output folder with --out FOLDER"
                 )
@@ -148,13 +153,31 @@ class _Search:
             return self.list_path(given)
         if _is_pattern(given):
             return self.expand_pattern(given)
-        if place := archives.split_path(Path(given)):
-            return iter([self.make_source(given, "", archives.choose_folder(place[0]) + "/" + place[1])])
         check_file(given)
+        inside = self.list_inside(given)
+        if inside is not None:
+            return inside
         raise make_missing_error(given)
 
+    def list_inside(self, path: str) -> Iterator[PictureSource] | None:
+        """Return the images that a path through an archive, a table or a dataset's folder names; None for another."""
+        try:
+            named = tables.find_named_tables(path)
+        except PictureError as error:
+            return iter([self.make_source(path, error.message)])
+        if named:
+            return itertools.chain.from_iterable(itertools.starmap(self.list_archive, named))
+        place = archives.split_path(Path(path))
+        if place is None:
+            return None
+        return iter([self.make_source(path, "", archives.choose_folder(place[0]) + "/" + place[1])])
+
     def list_path(self, path: str) -> Iterator[PictureSource]:
-        if not os.path.isdir(path):
+        is_folder = os.path.isdir(path)
+        if (is_folder or tables.is_table(path)) and (inside := self.list_inside(path)):
+            yield from inside
+            return
+        if not is_folder:
             if archives.is_archive(path):
                 yield from self.list_archive(path)
             elif not self.skip_if_written(path):
@@ -177,7 +200,7 @@ class _Search:
         """Return whether a file found in a folder is a readable image, and count an unreadable one."""
         if not _is_visible(name):
             return False
-        read = suffix_of(name) in SUFFIXES
+        read = suffix_of(name) in self.suffixes
         if not read and self.skipped is not None:
             self.skipped(folder + name)
         return read
@@ -205,13 +228,13 @@ class _Search:
                 check_names(entry, what)
                 began = True
             path = os.fsdecode(entry)
-            if remote.is_url(path):
-                yield from _list_url(path)
+            if is_url(path):
+                yield from _list_url(path, self.out)
             elif os.path.lexists(path):
-                error = "is the output folder" if self.is_own_out(path) else ""
+                error = "is the output folder" if _is_same(path, self.out) else ""
                 yield from [self.make_source(path, error)] if error else self.list_path(path)
-            elif "\0" not in path and (place := archives.split_path(Path(path))):
-                yield self.make_source(path, "", archives.choose_folder(place[0]) + "/" + place[1])
+            elif "\0" not in path and (inside := self.list_inside(path)):
+                yield from inside
             elif "\0" in path:
                 yield self.make_source(
                     path.replace("\0", "\N{REPLACEMENT CHARACTER}"), "the name has a NUL in it: is -0 missing?"
@@ -220,6 +243,15 @@ class _Search:
                 lines = self.null_separated and "\n" in path
                 hint = ": are the names separated by newlines, and -0 too much?" if lines else ""
                 yield self.make_source(path, "there is no such file or folder" + hint)
+
+    def open_url(self, url: str) -> Iterator[PictureSource]:
+        found = _list_url(url, self.out, RequestError)
+        first = next(found, None)
+        if first is None:
+            raise RequestError(
+                f"there is no image at {url!r}", "`*` stays within one folder, `**` goes through all below"
+            )
+        return itertools.chain([first], found)
 
     def expand_pattern(self, pattern: str) -> Iterator[PictureSource]:
         start, parts = ("/", pattern.lstrip("/")) if pattern.startswith("/") else ("", pattern)
@@ -290,29 +322,22 @@ class _Search:
                 yield path, ""
 
     def is_output_folder(self, folder: str) -> bool:
-        return self.is_own_out(folder) or any(
+        return _is_same(folder, self.out) or any(
             all(Path(folder, mark).is_file() for mark in marks) for marks in OUTPUT_FOLDER_MARKS
         )
 
-    def is_own_out(self, folder: str) -> bool:
-        try:
-            return os.path.samefile(folder, self.out)
-        except (OSError, ValueError):
-            return False
+
+def _is_same(folder: str, other: Path) -> bool:
+    try:
+        return os.path.samefile(folder, other)
+    except (OSError, ValueError):
+        return False
 
 
-def _open_url(url: str) -> Iterator[PictureSource]:
-    found = _list_url(url, RequestError)
-    first = next(found, None)
-    if first is None:
-        raise RequestError(f"there is no image at {url!r}", "`*` stays within one folder, `**` goes through all below")
-    return itertools.chain([first], found)
-
-
-def _list_url(url: str, error_type: type[RequestError] | None = None) -> Iterator[PictureSource]:
+def _list_url(url: str, out: Path, error_type: type[RequestError] | None = None) -> Iterator[PictureSource]:
     """Iterate over the images that an address names; if it cannot be read, raise the error, or yield it."""
     try:
-        for one in remote.list_images(url):
+        for one in remote.list_images(url, to_url(out)):
             yield PictureSource(Path(one.url), remote.name_url(one.url), one.error)
     except PictureError as error:
         if error_type:
@@ -329,7 +354,7 @@ def _list_names(folder: str, keep: Callable[[str], bool], enter: Callable[[str],
             for is_folder in [_is_folder(entry)]
             if (enter if is_folder else keep)(entry.name)
         ]
-    return sorted(names, key=_natural_key)
+    return sorted(names, key=natural_key)
 
 
 def _join_names(folder: str, names: list[str]) -> Iterator[str]:
@@ -346,11 +371,6 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 def _read_inode(folder: str) -> tuple[int, int]:
     status = os.stat(folder)
     return status.st_dev, status.st_ino
-
-
-def _natural_key(name: str) -> tuple[str, str]:
-    """Return a sort key that puts 2 before 10: each run of digits is preceded by its length."""
-    return re.sub("[0-9]+", lambda run: f"{len(run[0].lstrip('0')):03}{run[0].lstrip('0')}", name.casefold()), name
 
 
 def _is_visible(name: str) -> bool:

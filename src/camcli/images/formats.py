@@ -6,6 +6,8 @@ from collections import Counter
 
 from PIL import features
 
+from camcli.images import VIDEO_SUFFIXES
+
 # Formats are Pillow's names. Pillow's other formats are not tried: each would add to the attack surface.
 SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"),
@@ -13,6 +15,9 @@ SUFFIXES = {
 }
 # Archives whose images are read in place.
 ARCHIVE_SUFFIXES = frozenset({".tar", ".zip"})
+# Tables whose rows hold images, and all files that paths lead through.
+TABLE_SUFFIXES = frozenset({".parquet", ".arrow"})
+CONTAINER_SUFFIXES = ARCHIVE_SUFFIXES | TABLE_SUFFIXES
 FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM"]
 AVIF = {".avif", ".avifs"}
 JPEG_2000 = {".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"}
@@ -30,10 +35,6 @@ OTHER_SUFFIXES = {
 }
 DRAWINGS = {".svg", ".svgz", ".eps", ".ps", ".ai", ".cdr", ".emf", ".wmf", ".dxf"}
 DOCUMENTS = {".pdf", ".djvu", ".djv", ".xps"}
-VIDEOS = {
-    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".mts", ".m2ts", ".3gp"),
-    *(".ogv", ".mxf", ".vob", ".y4m"),
-}
 VOLUMES = {".dcm", ".dicom", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd"}
 ARRAYS = {".npy"}
 OTHER_SUFFIXES -= VOLUMES
@@ -44,7 +45,7 @@ HINTS = {
     "AVIF and JPEG 2000: this build of Pillow lacks them": AVIF | JPEG_2000,
     "drawings: export them to PNG first": DRAWINGS,
     "documents: turn their pages into PNG first, as pdftoppm -png does": DOCUMENTS,
-    "videos: take frames out first: ffmpeg -i FILE frame%05d.png": VIDEOS,
+    "videos: --every 1s explains a frame of each second": set(VIDEO_SUFFIXES),
     "medical: write slices to 16-bit PNG or TIFF first": VOLUMES,
     "arrays: save them as PNG or TIFF first": ARRAYS,
     "others: convert them to PNG or TIFF first": OTHER_SUFFIXES,
@@ -93,21 +94,23 @@ class SkippedFiles:
         counts: number of unreadable images by suffix.
         duplicates: number of times that an image was reached again.
         written: number of files that camcli itself wrote.
-        archives: number of archives in folders.
+        archives: number of archives and tables in folders.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.duplicates = self.written = self.archives = 0
+        self._archive_suffix = ""
         self._seen: set[int] = set()
 
     def __call__(self, path: str) -> None:
         """Count an unread file of a folder if it is an image or an archive; each file counts once."""
         suffix, mark = suffix_of(path), hash(os.path.abspath(path))  # noqa: PTH100
-        if suffix in UNREADABLE_SUFFIXES | ARCHIVE_SUFFIXES and mark not in self._seen:
+        if suffix in UNREADABLE_SUFFIXES | CONTAINER_SUFFIXES and mark not in self._seen:
             self._seen.add(mark)
-            if suffix in ARCHIVE_SUFFIXES:
+            if suffix in CONTAINER_SUFFIXES:
                 self.archives += 1
+                self._archive_suffix = suffix
             else:
                 self.counts[suffix] += 1
 
@@ -122,7 +125,9 @@ class SkippedFiles:
         if self.written:
             said.append(f"{self.written} file(s) that camcli wrote are left out")
         if self.archives:
-            said.append(f"{self.archives} archive(s) in folders are not read: name them, as by 'folder/*.tar'")
+            what = "table" if self._archive_suffix in TABLE_SUFFIXES else "archive"
+            way = f"name them, as by 'folder/*{self._archive_suffix}'"
+            said.append(f"{self.archives} {what}(s) in folders are not read: {way}")
         return "; ".join(said)
 
     def _describe_formats(self) -> str:

@@ -12,9 +12,9 @@ from camcli.base.delimited import normalize_title
 from camcli.base.errors import PictureError, RequestError
 from camcli.base.paths import absolute
 from camcli.base.words import MAX_NAMES, shorten
+from camcli.images.address import is_url
 from camcli.images.files import exists
 from camcli.images.manifest_rows import PICTURE_COLUMNS, Column, read_manifest_rows
-from camcli.images.remote import is_url
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""Rows of files that list images: CSV, TSV, one-hot tables, JSON and JSON lines."""
+"""Rows of files that list images: CSV, TSV, one-hot tables, JSON lines and Parquet."""
 
 from __future__ import annotations
 
@@ -40,6 +40,8 @@ class Column:
 
 # Suffixes of files with a JSON object a line.
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+PARQUET_SUFFIX = ".parquet"
+PARQUET_HINT = "pip install 'camcli-vision[parquet]'"
 
 
 # Line number, image and words.
@@ -51,12 +53,15 @@ YES, NO = frozenset({"1", "1.0", "true"}), frozenset({"0", "0.0", "false"})
 def read_manifest_rows(file: Path, column_type: Column, is_known: Callable[[str], bool]) -> Iterator[_Row]:
     """Iterate over the rows of a file; ``is_known`` returns whether a word has a value."""
     what = f"the {column_type.noun}s file {str(file)!r}"
-    text = read_text(file, what)
+    suffix = file.suffix.lower()
+    text = "" if suffix == PARQUET_SUFFIX else read_text(file, what)
+    objects = _read_parquet_objects(file, column_type) if suffix == PARQUET_SUFFIX else None
+    objects = _read_json_objects(text) if suffix in JSON_SUFFIXES else objects
     empty = True
     try:
         table = (
-            _read_json_rows(text, column_type)
-            if file.suffix.lower() in JSON_SUFFIXES
+            _read_objects(objects, column_type)
+            if objects is not None
             else _TextTable(text, file, column_type).read_rows(is_known)
         )
         for line, picture, words in table:
@@ -77,7 +82,7 @@ def read_manifest_rows(file: Path, column_type: Column, is_known: Callable[[str]
 
 def _quote_line(text: str, number: int) -> str:
     """Return a line of a text, counted from 1, for a message."""
-    return text.split("\n")[number - 1].strip()[:200]
+    return text.split("\n")[number - 1].strip()[:200] if text else f"row {number}"
 
 
 class _TextTable:
@@ -187,7 +192,7 @@ def _check_not_one_hot(table: Sequence[_Row], text: str, file: Path) -> None:
         )
 
 
-def _read_json_rows(text: str, column_type: Column) -> Iterator[_Row]:
+def _read_json_objects(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     # Not splitlines(): JSON strings may hold other line ends, such as U+2028.
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -198,6 +203,29 @@ def _read_json_rows(text: str, column_type: Column) -> Iterator[_Row]:
             raise ValueError(f"line {number} is not JSON ({error})") from error
         if not isinstance(row, dict):
             raise ValueError(f"line {number} is not an object")
+        yield number, row
+
+
+def _read_parquet_objects(file: Path, column_type: Column) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Iterate over the rows of a Parquet file: their numbers from 1, and the values of columns with known titles."""
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError as error:
+        raise RequestError(f"{str(file)!r} needs pyarrow, which is not installed", PARQUET_HINT) from error
+    try:
+        with parquet.ParquetFile(file) as table:
+            known = {*PICTURE_COLUMNS, *column_type.columns}
+            titles = {one: normalize_title(one) for one in table.schema_arrow.names if normalize_title(one) in known}
+            rows = (row for batch in table.iter_batches(columns=list(titles)) for row in batch.to_pylist())
+            for number, row in enumerate(rows, start=1):
+                yield number, {titles[title]: value for title, value in row.items()}
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"is not a Parquet file that can be read: {error}") from error
+
+
+def _read_objects(rows: Iterable[tuple[int, dict[str, Any]]], column_type: Column) -> Iterator[_Row]:
+    for number, row in rows:
         picture = next((row[key] for key in PICTURE_COLUMNS if key in row), "")
         given: Any = next((row[key] for key in column_type.columns if key in row), [])
         words = given if isinstance(given, list) else [given]
@@ -209,6 +237,6 @@ def _read_json_rows(text: str, column_type: Column) -> Iterator[_Row]:
         if column_type.one_hot and len(words) > len(set(words)) and set(words) <= {0, 1}:
             raise ValueError(
                 f"line {number}: {words} is one-hot; write the {column_type.meaning}es of the image instead: "
-                f"{line.strip()[:200]!r}"
+                f"{str(row)[:200]}"
             )
         yield number, picture, [str(word) for word in words] or [""]

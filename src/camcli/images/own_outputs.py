@@ -36,15 +36,15 @@ class WrittenFiles:
 
     def __init__(self) -> None:
         self._nearest_records: dict[str, tuple[str, frozenset[str]] | None] = {}
+        self._last: tuple[str | None, tuple[str, frozenset[str]] | None] = None, None
 
     def __call__(self, path: str) -> bool:
         """Return whether the records in the file's folder, or in the nearest parent that has any, list the file."""
-        whole = absolute(path)
-        found = self._find_records(os.path.dirname(whole))  # noqa: PTH120  strings, and quick
-        if found is None:
-            return False
-        home, names = found
-        return os.path.relpath(whole, home) in names
+        folder = os.path.dirname(path)  # noqa: PTH120  strings, and quick
+        if folder != self._last[0]:
+            self._last = folder, self._find_records(os.path.dirname(absolute(path)))  # noqa: PTH120
+        found = self._last[1]
+        return found is not None and os.path.relpath(absolute(path), found[0]) in found[1]
 
     def _find_records(self, folder: str) -> tuple[str, frozenset[str]] | None:
         around, asked = folder, list[str]()

@@ -7,16 +7,18 @@ from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
+from camcli.base.errors import PictureError
 from camcli.images import parse_page_ranges
 from camcli.images.files import open_file, read_stamp
 from camcli.images.formats import FORMATS
 from camcli.images.frames import count_pages
 from camcli.images.opening import open_image
 from camcli.images.source import PictureSource
+from camcli.images.videos import index_video, is_video
 
 
-def expand_pages(sources: Iterable[PictureSource], words: str) -> Iterator[PictureSource]:
-    """Replace each source of several pages by one source for each requested page.
+def expand_pages(sources: Iterable[PictureSource], words: str, every: str = "") -> Iterator[PictureSource]:
+    """Replace each source of several pages by one source for each requested page, and videos by their frames.
 
     The name of a page is that of its file and ``.page3``; in a file with one page it is the file's own. Files are
     opened to count their pages when they are reached, and not at all for ``first``.
@@ -26,8 +28,12 @@ def expand_pages(sources: Iterable[PictureSource], words: str) -> Iterator[Pictu
         words: ``first``, ``all``, or numbers and ranges: ``1,3``, ``2-5``. A range is cut to the pages of the file; a
             single number that a file of several pages lacks gives a source with an error, as does a file that has none
             of the pages.
+        every: step between a video's frames: ``1s``, ``10``; empty if videos are not read. A frame is named by its
+            time: ``clip.mp4.t0012.040s``. What of a video cannot be read gives a source with an error.
     """
     ranges = parse_page_ranges(words)
+    if every:
+        sources = chain.from_iterable(_expand_video(source, every) for source in sources)
     if not ranges:
         return iter(sources)
     return chain.from_iterable(_expand_source(source, ranges, words) for source in sources)
@@ -36,7 +42,7 @@ def expand_pages(sources: Iterable[PictureSource], words: str) -> Iterator[Pictu
 def _expand_source(
     source: PictureSource, ranges: Sequence[tuple[int, int | None]], words: str
 ) -> Iterator[PictureSource]:
-    count = 1 if source.error else _count_file_pages(source.path, read_stamp(source.path))
+    count = 1 if source.error or source.page else _count_file_pages(source.path, read_stamp(source.path))
     if isinstance(count, str):
         yield replace(source, error=count)
         return
@@ -57,6 +63,21 @@ def _expand_source(
     for number in numbers:
         error = "" if number <= count else f"has no page {number}, but {count}"
         yield replace(source, name=f"{source.name}.page{number}", page=number, error=error)
+
+
+def _expand_video(source: PictureSource, every: str) -> Iterator[PictureSource]:
+    if source.error or not is_video(source.path.name):
+        yield source
+        return
+    try:
+        index = index_video(source.path, read_stamp(source.path))
+    except PictureError as error:
+        yield replace(source, error="; ".join(filter(None, [error.message, error.hint])))
+        return
+    for page in index.choose(every):
+        yield replace(source, name=f"{source.name}.t{index.seconds(page):08.3f}s", page=page)
+    if index.damage:
+        yield replace(source, name=f"{source.name}.rest", page=len(index.times) + 1, error=index.damage)
 
 
 @lru_cache(maxsize=100_000)

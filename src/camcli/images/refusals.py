@@ -7,7 +7,7 @@ import os
 
 from camcli.base import weight_files
 from camcli.base.errors import PictureError, RequestError, did_you_mean
-from camcli.images import archives
+from camcli.images import archives, tables
 from camcli.images.name_stream import is_image
 
 
@@ -18,7 +18,7 @@ def check_names(start: bytes, what: str, hint: str = "save it and name the file:
 
 
 def check_file(given: str) -> None:
-    """Check that a file that is named is neither one of weights nor an archive that cannot be read."""
+    """Check that a file that is named is neither one of weights nor an archive or a table that cannot be read."""
     if archives.is_archive(given):
         if os.path.lexists(given) and not os.path.isdir(given):
             try:
@@ -26,6 +26,15 @@ def check_file(given: str) -> None:
             except PictureError as error:
                 raise RequestError(f"the input {given!r} {error.message}", error.hint) from None
         return
+    named: list[tuple[str, str]] = []
+    try:
+        named = tables.find_named_tables(given)
+        for table in named[:1]:
+            tables.check_table(*table)
+            return
+    except PictureError as error:
+        hint = error.hint.replace(named[0][0], given.rstrip("/")) if named else error.hint
+        raise RequestError(f"the input {given!r} {error.message}", hint) from None
     other = weight_files.identify_non_picture(given)
     if other:
         raise RequestError(f"the input {given!r} is {other.description}", other.hint)

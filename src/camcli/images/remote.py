@@ -1,28 +1,20 @@
-"""Images in object stores and behind web addresses, through fsspec.
-
-An address is kept as a path, in which its two slashes are one: ``s3:/bucket/cat.jpg``.
-"""
+"""Images in object stores and behind web addresses, through fsspec."""
 
 import io
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from camcli.base.errors import PictureError, did_you_mean
 from camcli.base.log import LOGGER
-from camcli.images.formats import ARCHIVE_SUFFIXES, SUFFIXES, suffix_of
+from camcli.images.address import SCHEMES, URL, WEB
+from camcli.images.formats import CONTAINER_SUFFIXES, SUFFIXES, suffix_of
 from camcli.images.naming import mark_text, output_name
 
 T = TypeVar("T")
 
-# Schemes that are read, and the extra that each needs: not fsspec's others, among which are local files and chains.
-SCHEMES = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http", "memory": ""}
-WEB = frozenset({"http", "https"})
-URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
-PATH_OF_URL = re.compile(rf"({'|'.join(SCHEMES)}):/([^/].*)", re.DOTALL)
 # An image is read into memory as a whole; a server could send for ever.
 MAX_BYTES, BLOCK_BYTES = 2**30, 2**20
 # Seconds before each further try of what failed for a while.
@@ -47,22 +39,6 @@ class Listed(NamedTuple):
     error: str = ""
 
 
-def is_url(text: str) -> bool:
-    """Return whether a text is an address."""
-    return "://" in text and URL.match(text) is not None
-
-
-def show_path(path: Path) -> str:
-    """Return a path, or the address that it stands for, for people and records."""
-    return to_url(path) or str(path)
-
-
-def to_url(path: Path) -> str:
-    """Return the address that a path stands for; empty for a path of a file."""
-    found = PATH_OF_URL.fullmatch(str(path))
-    return f"{found[1]}://{found[2]}" if found else ""
-
-
 def check_url(url: str) -> None:
     """Check that an address is of a kind that is read, without asking for it.
 
@@ -81,14 +57,18 @@ def check_url(url: str) -> None:
     plain = rest.partition("?")[0] if scheme in WEB else rest
     if "" in plain.split("/")[:-1] or {".", ".."} & set(plain.split("/")) or not plain.strip("/"):
         raise PictureError("an address with an empty part, . or .. in it is not read")
-    if suffix_of(plain) in ARCHIVE_SUFFIXES:
-        raise PictureError("archives are read from local disks only", "fetch it first")
+    if suffix_of(plain) in CONTAINER_SUFFIXES:
+        raise PictureError("archives and tables are read from local disks only", "fetch it first")
 
 
-def list_images(url: str) -> Iterator[Listed]:
+def list_images(url: str, without: str = "") -> Iterator[Listed]:
     """Iterate over the images that an address names: itself, those below a folder, or those that match a pattern.
 
     The names of one folder are held at a time. ``*`` stays within one folder, ``**`` goes through all below.
+
+    Args:
+        url: the address.
+        without: address of a folder that is left out, unless it is named itself.
 
     Raises:
         PictureError: it cannot be read or listed; raised when the first is asked for.
@@ -98,7 +78,7 @@ def list_images(url: str) -> Iterator[Listed]:
     if scheme in WEB:
         if "*" in rest:
             raise PictureError("web servers do not list their files", "name the addresses in a list: @urls.txt")
-        _open_store(scheme)
+        open_store(scheme)
         yield Listed(url)
         return
     parts = rest.split("/")
@@ -109,15 +89,18 @@ def list_images(url: str) -> Iterator[Listed]:
     if fixed == len(parts) and _ask(url, lambda store: store.info(top))["type"] == "file":
         yield Listed(url)
         return
+    if f"{scheme}://{top}" == without:
+        raise PictureError("this is the output folder", "name another one by --out")
     regex = _to_regex(rest) if fixed < len(parts) else f"{re.escape(top)}/.*"
     try:
         matches = re.compile(regex, re.DOTALL).fullmatch
     except re.error as error:
         raise PictureError(f"is not a pattern: {error}") from error
-    yield from _walk(scheme, top, matches, 10**6 if fixed == len(parts) or "**" in rest else len(parts) - fixed)
+    depth = 10**6 if fixed == len(parts) or "**" in rest else len(parts) - fixed
+    yield from _walk(scheme, top, matches, depth, without)
 
 
-def _walk(scheme: str, folder: str, matches: Callable[[str], Any], depth: int) -> Iterator[Listed]:
+def _walk(scheme: str, folder: str, matches: Callable[[str], Any], depth: int, without: str) -> Iterator[Listed]:
     entries = _ask(f"{scheme}://{folder}", lambda store: store.ls(folder, detail=True, refresh=True))
     for entry in sorted(entries, key=lambda one: str(one["name"])):
         name = entry["name"].strip("/")
@@ -126,9 +109,9 @@ def _walk(scheme: str, folder: str, matches: Callable[[str], Any], depth: int) -
             continue
         url = f"{scheme}://{name}"
         if entry["type"] == "directory":
-            if depth > 1:
+            if depth > 1 and url != without:
                 try:
-                    yield from _walk(scheme, name, matches, depth - 1)
+                    yield from _walk(scheme, name, matches, depth - 1, without)
                 except PictureError as error:
                     yield Listed(url, error.message)
         elif suffix_of(name) in SUFFIXES and matches(name):
@@ -213,31 +196,46 @@ def _make_stamp(entry: dict[str, Any]) -> str:
 
 
 def _ask(url: str, work: Callable[[Any], T]) -> T:
-    """Return what a store answers; ask again, a few times, after errors that may pass.
+    store = open_store(url.split("://")[0])
+    return ask_again(url, lambda: work(store), WAITS)
+
+
+def ask_again(url: str, work: Callable[[], T], waits: Sequence[float], done: str = "read") -> T:
+    """Return what a store answers; ask again after errors that may pass.
+
+    Args:
+        url: the address, for messages.
+        work: asks it.
+        waits: seconds before each further try.
+        done: what is done, as a participle, for messages.
 
     Raises:
         PictureError: what went wrong, and what to do.
     """
-    store = _open_store(url.split("://")[0])
-    for wait in (*WAITS, None):
+    for wait in (*waits, None):
         try:
-            return work(store)
+            return work()
         except PictureError:
             raise
         except Exception as error:  # stores raise what they like
             if wait is None or not _may_pass(error):
-                raise _explain(url, error) from error
+                raise _explain(url, error, done) from error
             LOGGER.info("%s: %s; trying again", url, error)
             time.sleep(wait)
     raise AssertionError
 
 
-def _open_store(scheme: str) -> Any:
+def open_store(scheme: str, **options: Any) -> Any:
+    """Open the stores of a scheme, whose library may be missing.
+
+    Raises:
+        PictureError: it is, or the store cannot be opened.
+    """
     import fsspec
 
     extra = SCHEMES[scheme]
     try:
-        return fsspec.filesystem(scheme)
+        return fsspec.filesystem(scheme, **options)
     except ImportError as error:
         raise PictureError(
             f"addresses of {scheme}:// need a library", f"pip install 'camcli-vision[{extra}]'"
@@ -252,6 +250,7 @@ def _may_pass(error: Exception) -> bool:
         return status >= 500 or status in TRY_AGAIN
     lasting = (
         FileNotFoundError,
+        FileExistsError,
         PermissionError,
         IsADirectoryError,
         NotADirectoryError,
@@ -266,7 +265,7 @@ def _lacks_credentials(error: Exception) -> bool:
     return "credential" in f"{type(error).__name__} {error}".lower()
 
 
-def _explain(url: str, error: Exception) -> PictureError:
+def _explain(url: str, error: Exception, done: str = "read") -> PictureError:
     status = getattr(error, "status", None) or getattr(error, "code", None)
     bucket = url.split("://", 1)[1].partition("/")[0]
     said = (str(error) or type(error).__name__).splitlines()[0][:300]
@@ -279,5 +278,5 @@ def _explain(url: str, error: Exception) -> PictureError:
             "set them up as for aws or gcloud; a public bucket of S3 is read with FSSPEC_S3_ANON=true",
         )
     if isinstance(error, PermissionError) or status in (401, 403):
-        return PictureError(f"no permission: {said}", "are the credentials those of someone who may read it?")
-    return PictureError(f"cannot be read: {said}")
+        return PictureError(f"no permission: {said}", "are the credentials those of someone who may?")
+    return PictureError(f"cannot be {done}: {said}")

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from camcli.base import paths
+from camcli.images.address import is_url
 from camcli.images.archives import split_path
 from camcli.images.braces import expand_braces
-from camcli.images.formats import ARCHIVE_SUFFIXES
+from camcli.images.formats import CONTAINER_SUFFIXES
 from camcli.images.lists import iter_entries
-from camcli.images.naming import output_name
-from camcli.images.remote import is_url
+from camcli.images.naming import output_name, shorten_component
+
+# Folders whose names are remembered.
+MAX_FOLDERS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,33 @@ class Roots:
         return output_name(absolute, self.outer), self.outer
 
 
+class FileNames:
+    """Output names of files, made from those of their folders once these are known.
+
+    Args:
+        roots: the folders that names are relative to.
+    """
+
+    def __init__(self, roots: Roots) -> None:
+        self.roots = roots
+        self._folders: dict[str, tuple[str, str]] = {}
+
+    def name(self, path: str) -> tuple[str, str]:
+        """Return a file's output name, and the folder that it is relative to; as :meth:`Roots.name`."""
+        folder, _, last = path.rpartition("/")
+        if last in ("", ".", ".."):
+            return self.roots.name(path)
+        if (known := self._folders.get(folder)) is not None:
+            return f"{known[0]}/{shorten_component(last)}", known[1]
+        name, root = self.roots.name(path)
+        above, slash, _ = name.rpartition("/")
+        if slash:  # else its first part may be written otherwise
+            if len(self._folders) >= MAX_FOLDERS:
+                self._folders.clear()
+            self._folders[folder] = above, root
+        return name, root
+
+
 def _iter_paths(inputs: Sequence[str], null_separated: bool) -> Iterator[str]:
     """Yield the paths that inputs name: of lists their entries, of patterns the part before the first wildcard."""
     for given in inputs:
@@ -93,8 +123,8 @@ def _iter_paths(inputs: Sequence[str], null_separated: bool) -> Iterator[str]:
 
 
 def _leave_archive(path: str) -> str:
-    """Return the path of the archive that a path leads into; any other path as it is."""
-    inside = any(suffix + os.sep in path.lower() for suffix in ARCHIVE_SUFFIXES)
+    """Return the path of the archive or table that a path leads into; any other path as it is."""
+    inside = any(suffix + os.sep in path.lower() for suffix in CONTAINER_SUFFIXES)
     return (split_path(Path(path)) or (path,))[0] if inside else path
 
 

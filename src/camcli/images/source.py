@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from camcli.images import describe_page
+from camcli.images.address import show_path
 from camcli.images.file_info import NO_INFO, FileInfo
-from camcli.images.remote import show_path
 
 if TYPE_CHECKING:
     from camcli.images.view import View

@@ -59,6 +59,12 @@ TARGETS = Registry(
         "named", "folder", "the class that the image's folder is named after", multi_target=False, function="of_folder"
     ),
     TargetRow(
+        "named",
+        "dataset",
+        "the class that the dataset tells: key.cls in an archive, a table's label; dataset:NAME, another value",
+        function="of_dataset",
+    ),
+    TargetRow(
         "features",
         "channel",
         "channel:12,99, features of a backbone without its head, or channels of the layer",
@@ -161,7 +167,7 @@ def _suggest_kind(word: str) -> str:
     """Return a line that suggests another kind of target for what is no class; empty if none is similar."""
     if match := re.fullmatch(r"(top|rank)\W?([0-9]+)", word, re.IGNORECASE):
         return f"did you mean '{match[1].lower()}:{match[2]}'?"
-    return did_you_mean(word, ("predicted", "folder", "channels:top:5"))
+    return did_you_mean(word, ("predicted", "folder", "dataset", "channels:top:5"))
 
 
 # Value of the options for target, score and method that stands for a default chosen by the model.

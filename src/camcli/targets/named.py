@@ -11,13 +11,15 @@ from camcli.base.errors import PictureError, RequestError
 from camcli.base.paths import absolute
 from camcli.images.manifest import Manifest
 from camcli.images.manifest_rows import Column
+from camcli.images.tables import ToldClass
+from camcli.images.told import read_told_classes
+from camcli.targets.labels import Labels
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from camcli.engine.network import Network
     from camcli.targets import TargetRule
-    from camcli.targets.labels import Labels
 
 CLASS_COLUMNS = (
     *("target", "targets", "class", "classes", "label", "labels", "category", "categories", "y", "class_name"),
@@ -59,6 +61,33 @@ def of_folder(argument: str, network: Network) -> TargetRule:
         if isinstance(found, PictureError):
             raise PictureError(found.message, found.hint)
         return [found]
+
+    return rule
+
+
+def of_dataset(argument: str, network: Network) -> TargetRule:
+    """Select the classes that the image's dataset tells: those of the argument's name, or the usual ones.
+
+    The rule raises PictureError for an image that it tells none of, or none that the network has.
+    """
+    labels = network.labels
+    is_unnamed = labels.names == Labels.numbered(len(labels), labels.noun).names
+
+    @cache
+    def find_class(told: ToldClass) -> int | PictureError:
+        by_index = told.number is not None and (is_unnamed or not told.name)
+        try:
+            return labels.find(f"index:{told.number}" if by_index else told.name)
+        except RequestError as error:
+            said = told.name or told.number
+            return PictureError(f"its dataset's class {said!r} is none of the model: {error.message}", error.hint)
+
+    def rule(path: Path, scores: Tensor) -> list[int]:  # noqa: ARG001
+        found = list(map(find_class, read_told_classes(path, argument, CLASS_COLUMNS)))
+        for one in found:
+            if isinstance(one, PictureError):
+                raise PictureError(one.message, one.hint)
+        return [one for one in found if isinstance(one, int)]
 
     return rule
 

@@ -56,7 +56,8 @@ def options_of(methods: str, network: str) -> list[str]:
     return own + (["activations=all"] if network != "cnn" and "guided-backprop" in methods else [])
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize(("name", "methods", "layers"), RUNS, ids=[f"{one[0]} {one[1]}" for one in RUNS])
 def test_maps_are_the_same(tmp_path, name, methods, layers, dtype):
     network = NETWORKS[name](tmp_path)

@@ -48,6 +48,7 @@ def test_every_layer_of_a_small_network(bring, layer, images):
     both(bring, Small().eval(), layer, pictures(images, 16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layer", "size"),
     [

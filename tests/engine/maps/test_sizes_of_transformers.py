@@ -23,6 +23,7 @@ OF_TRANSFORMER = "visual.transformer.resblocks[-3:-1]"
 # ---- maps
 
 
+@pytest.mark.slow
 @every_tower
 def test_scales_are_the_mean_of_the_maps_at_each_size(towers, kind):
     own = sides(kind)
@@ -73,6 +74,7 @@ UNFIT = {"cam": "linear"}
 QUICK = {"samples": 2, "top": 3, "iterations": 4, "concepts": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [one for one in METHODS.names() if works_at(METHODS.find(one)) == "layer"])
 @pytest.mark.parametrize(
     "kind", ["class token", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("ModifiedResNet", "of timm"))]

@@ -48,6 +48,7 @@ HEADS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEADS)
 def test_a_file_without_a_head_loads_without_complaint(name, tmp_path):
     made = load_model(name, weights="random", seed=5).module

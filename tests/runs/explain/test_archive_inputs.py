@@ -4,10 +4,8 @@ import tarfile
 from pathlib import Path
 
 import fsspec
-import pytest
 from shared import Go, Paint
 
-from camcli.base.errors import RequestError
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
 
@@ -41,7 +39,7 @@ def test_targets_and_groups_know_images_in_archives_by_their_paths(paint: Paint,
     assert [one.label for one in (*first, *second)] == ["red", "green"]
 
 
-def test_a_run_over_a_store_is_resumed_and_writes_nothing_to_one(paint: Paint, go: Go) -> None:
+def test_a_run_over_a_store_is_resumed(paint: Paint, go: Go) -> None:
     store = fsspec.filesystem("memory")
     for name, colour in (("a", (200, 100, 0)), ("b", (0, 100, 200))):
         store.pipe_file(f"bucket/{name}.png", paint("x.png", colour).read_bytes())
@@ -51,7 +49,19 @@ def test_a_run_over_a_store_is_resumed_and_writes_nothing_to_one(paint: Paint, g
         assert '"source": "memory://bucket/b.png"' in Path("out/outcomes.jsonl").read_text()
         store.pipe_file("bucket/b.png", paint("x.png", (10, 100, 200)).read_bytes())
         assert [bool(one) for one in go("memory://bucket/*.png", target=("green",))] == [False, True]
-        with pytest.raises(RequestError, match="outputs are written to local folders"):
-            go("memory://bucket", out="s3://bucket/maps")
     finally:
         store.store.clear()
+
+
+def test_classes_come_from_files_beside_the_images_of_an_archive(paint: Paint, go: Go, here: Path) -> None:
+    with tarfile.open("s.tar", "w") as file:
+        for key, told in (("a", "1"), ("b", "blue"), ("c", "9"), ("d", "")):
+            file.add(paint("x.png", (200, 100, 50)), f"{key}.png")
+            (here / "x").write_text(told)
+            file.add(here / "x", f"{key}.cls")
+    first, second, unknown, none = go("s.tar", target=("dataset",))
+    assert [one.label for one in (*first, *second)] == ["green", "blue"]
+    assert unknown[0].error is not None
+    assert "class 9 is none of the model: there is no class 9" in unknown[0].error
+    assert none[0].error is not None
+    assert "gives it no class" in none[0].error

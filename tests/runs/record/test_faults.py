@@ -110,7 +110,7 @@ def explain(out: Path) -> None:
         if not ledger.is_done("a", NEW):
             do(ledger, "a", NEW, "sub/a.other.png")
     lines = LineFile(out / FILE, Outcome)
-    write_table((lines.parse(values) for block in lines.iter_blocks() for values, _ in block), out / "table.jsonl")
+    write_table((lines.parse(head) for _, block in lines.iter_blocks() for head in block), out / "table.jsonl")
 
 
 def do(ledger: Ledger[Outcome], name: str, stamp: str, file: str) -> None:

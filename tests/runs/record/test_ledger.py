@@ -320,7 +320,7 @@ def test_the_head_of_a_line_says_what_its_whole_says(tmp_path: Path, name: str) 
         outcome(name, notes=('a "{b}"',), run="r3"),
     ]
     (tmp_path / FILE).write_bytes(b"".join(one.as_line() for one in written))
-    found = [block[0] for _, block in LineFile(tmp_path / FILE, Outcome).iter_heads()]
+    found = [block[0] for _, block in LineFile(tmp_path / FILE, Outcome).iter_blocks()]
     assert [(one.name, one.stamp, one.job, one.run, one.part, one.root, one.failed) for one in found] == [
         (one.name, one.stamp, one.job, one.run, one.part, one.root, bool(one.error)) for one in written
     ]
@@ -338,8 +338,8 @@ def test_threads_look_blocks_up_at_the_same_time(tmp_path: Path) -> None:
     names = [f"{number}.jpg" for number in range(200)]
     write(tmp_path, *[[outcome(name)] for name in names])
     file = LineFile(tmp_path / FILE, Outcome)
-    places = [start for start, _ in file.iter_heads()] * 5
+    places = [start for start, _ in file.iter_blocks()] * 5
     with ThreadPoolExecutor(8) as pool:
-        found = [block[0][0]["name"] for block in pool.map(file.read_block, places)]
+        found = [block[0].name for block in pool.map(file.read_block, places)]
     assert found == names * 5
     file.close()

@@ -144,7 +144,7 @@ def explain(
 def _find_sources(path: str, job: Job, checked: bool) -> Iterator[PictureSource]:
     """Return the images that a path stands for; if there are none and not ``checked``, an erroneous one."""
     try:
-        return expand_pages(find([path], out=find_parent(job)), job.pages)
+        return expand_pages(find([path], out=find_parent(job), videos=bool(job.every)), job.pages, job.every)
     except RequestError as error:
         if checked:
             raise

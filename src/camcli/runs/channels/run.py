@@ -48,6 +48,7 @@ from camcli.runs.record.other_jobs import HIDDEN_DIFFERENCE, PreviousRun, check_
 from camcli.runs.record.outcome import Outcome
 from camcli.runs.record.own_folder import choose_folder, link_latest
 from camcli.runs.record.plan import Plan, make_plan
+from camcli.runs.record.preflight import refuse_store
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.pipeline import decode_batches
 from camcli.runs.worker.worker import Worker
@@ -88,6 +89,7 @@ class ChannelRun:
 
     def __init__(self, channel_job: ChannelJob) -> None:
         self.channel_job = channel_job
+        refuse_store(channel_job.job, "channels")
         self._inputs = Inputs(channel_job.job)
         self.total, self.unread = self._inputs.total, self._inputs.unread
         self.values = _read_values(channel_job, self._inputs)

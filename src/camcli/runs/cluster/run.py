@@ -17,6 +17,7 @@ from typing import Any
 from camcli.base import atomic
 from camcli.base.errors import CamcliError, OutputError, RequestError
 from camcli.base.words import first_line
+from camcli.images.address import is_url
 from camcli.runs.job.job import Job
 from camcli.runs.record.inputs import Inputs
 from camcli.runs.record.merge import merge_shards
@@ -90,7 +91,8 @@ class ClusterRun:
         self._needs: dict[str, float] = {}
         self._waiting, self._running, self._idle = deque[_Task](), dict[Any, _Task](), list[Any]()
         self._losses = 0
-        self._probe = Path(job.out, f".camcli-{secrets.token_hex(8)}.tmp")
+        # A store is seen by all; of a folder this has to show.
+        self._probe = None if is_url(job.out) else Path(job.out, f".camcli-{secrets.token_hex(8)}.tmp")
 
     def __enter__(self) -> ClusterRun:
         import ray
@@ -123,7 +125,8 @@ class ClusterRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._probe.unlink(missing_ok=True)
+        if self._probe:
+            self._probe.unlink(missing_ok=True)
         # Actors end with the connection, at once: what they have not recorded is done again.
         self._ray.shutdown()
 
@@ -140,6 +143,8 @@ class ClusterRun:
 
     def _write_probe(self) -> None:
         """Write a file by which actors see that the output folder is the same one."""
+        if self._probe is None:
+            return
         try:
             self._probe.parent.mkdir(parents=True, exist_ok=True)
             atomic.fill(self._probe, b"")
@@ -212,7 +217,7 @@ class ClusterRun:
         from camcli.runs.cluster.shard_actor import ShardActor
 
         remote = self._ray.remote(ShardActor).options(**self._needs, max_restarts=0)
-        return remote.remote(self._make_options(), str(Path.cwd()), str(self._probe))
+        return remote.remote(self._make_options(), str(Path.cwd()), str(self._probe or ""))
 
     def _make_options(self) -> dict[str, Any]:
         """Return the job as actors do it."""
@@ -253,7 +258,9 @@ def _check(job: Job) -> None:
     if importlib.util.find_spec("ray") is None:
         raise RequestError("--engine ray needs Ray, which is not installed", "pip install 'camcli-vision[ray]'")
     if not job.out:
-        raise RequestError("--engine ray needs an output folder that all machines see", "name it by --out FOLDER")
+        raise RequestError(
+            "--engine ray needs an output folder that all machines see", "name it: --out FOLDER, or s3://..."
+        )
     if job.shard:
         raise RequestError("--engine ray chooses the shards itself", "leave --shard out")
     if "-" in job.inputs:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from camcli.base.errors import RequestError
+from camcli.images.address import is_url
 from camcli.runs.explain.run import Run
 from camcli.runs.job.job import Job
 from camcli.runs.record.outcome import Outcome
@@ -39,7 +40,7 @@ class ShardActor:
     Args:
         options: the job, as ``Job.as_dict`` gives it.
         folder: the folder that its paths are relative to.
-        probe: file in the output folder that the driver wrote.
+        probe: file in the output folder that the driver wrote; empty if that is in a store.
     """
 
     def __init__(self, options: Mapping[str, Any], folder: str, probe: str) -> None:
@@ -48,11 +49,11 @@ class ShardActor:
         warnings.filterwarnings("ignore", module="PIL")
         logging.getLogger("camcli").addHandler(logging.NullHandler())
         self._missing = ""
-        if not Path(folder).is_dir():
-            self._missing = folder
-        else:
+        if Path(folder).is_dir():
             os.chdir(folder)
-            self._missing = "" if Path(probe).exists() else str(Path(probe).parent)
+            self._missing = "" if not probe or Path(probe).exists() else str(Path(probe).parent)
+        elif probe or not all(map(is_url, self._job.inputs)):
+            self._missing = folder
 
     def run_shard(self, shard: str) -> Iterator[Progress]:
         """Do a shard, from where it was left; yield its progress image by image.

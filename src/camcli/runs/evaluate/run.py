@@ -14,6 +14,7 @@ from camcli.base.errors import PictureError, RequestError
 from camcli.base.words import shorten
 from camcli.engine.explainer import Explainer
 from camcli.engine.setup import make_score
+from camcli.images.address import is_url
 from camcli.images.boxes import BoxFile
 from camcli.metrics.bind import BoundMetric, bind_metrics
 from camcli.runs.evaluate import EvaluateJob, Evaluation
@@ -26,7 +27,7 @@ from camcli.runs.record import provenance
 from camcli.runs.record.failures import format_error
 from camcli.runs.record.inputs import Inputs
 from camcli.runs.record.other_jobs import check_recorded_options
-from camcli.runs.record.preflight import check_output_folder
+from camcli.runs.record.preflight import check_output_folder, refuse_store
 from camcli.runs.record.session import Session
 from camcli.runs.record.table import check_table
 from camcli.runs.worker.item import Item
@@ -65,6 +66,11 @@ class EvaluateRun:
     def __init__(self, evaluate_job: EvaluateJob) -> None:
         self.evaluate_job = evaluate_job
         job = evaluate_job.job
+        refuse_store(job, "evaluate")
+        if is_url(evaluate_job.to):
+            raise RequestError(
+                f"the table is written to local files, not to {evaluate_job.to!r}", "name a file, and copy it"
+            )
         if evaluate_job.to:
             check_table(Path(evaluate_job.to), SUFFIXES)
         self.metrics = bind_metrics(evaluate_job.metrics, evaluate_job.settings, bool(evaluate_job.boxes))

@@ -7,6 +7,7 @@ from typing import Any
 from camcli.base.errors import RequestError
 from camcli.base.words import shorten
 from camcli.engine.maps import concepts
+from camcli.images.address import show_path
 from camcli.runs.record import concept_file
 from camcli.runs.record.failures import RESUME_HINT, make_write_error
 from camcli.runs.record.outcome import Outcome
@@ -36,7 +37,7 @@ def load_or_fit_concepts(session: Session[Outcome]) -> dict[str, Any]:
     explainer, job, before = session.worker.explainer, session.fingerprint, session.previous
     then = before.record.get("concepts") or {} if before.is_own else {}
     explainer.fitted_concepts = (
-        {} if session.job.overwrite else concept_file.load(session.out, {job, *before.accepted_jobs})
+        {} if session.job.overwrite else concept_file.load(session.folder.path, {job, *before.accepted_jobs})
     )
     if explainer.fitted_concepts:
         return {**then, "file": concept_file.FILE, "sha256": concept_file.hash_concepts(explainer.fitted_concepts)}
@@ -56,7 +57,7 @@ def load_or_fit_concepts(session: Session[Outcome]) -> dict[str, Any]:
         if explainer.fitted_concepts:
             concept_file.save(session.folder, explainer.fitted_concepts, job)
     except OSError as error:
-        raise make_write_error(str(session.out), error, RESUME_HINT) from error
+        raise make_write_error(show_path(session.out), error, RESUME_HINT) from error
     return facts
 
 
@@ -66,13 +67,13 @@ def _check_no_stale_pictures(session: Session[Outcome]) -> None:
         left = session.ledger.find_unnamed(session.iter_names(), own=True)
         if left:
             raise RequestError(
-                f"concepts are computed again, and {len(left)} image(s) in {str(session.out)!r} that are not in this "
-                f"run were drawn with the previous ones: {shorten(left, len(left))}",
+                f"concepts are computed again, and {len(left)} image(s) in {show_path(session.out)!r} that are not in "
+                f"this run were drawn with the previous ones: {shorten(left, len(left))}",
                 "name those images too, leave --overwrite out, or choose another folder with --out",
             )
     elif next(iter(session.ledger.iter_pictures()), None):
         raise RequestError(
-            f"images in {str(session.out)!r} were drawn with concepts that are lost: {concept_file.FILE} was deleted, "
-            "and the images of this run have others",
+            f"images in {show_path(session.out)!r} were drawn with concepts that are lost: {concept_file.FILE} was "
+            "deleted, and the images of this run have others",
             "process all again with --overwrite, or choose another folder with --out",
         )

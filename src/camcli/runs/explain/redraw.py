@@ -83,13 +83,14 @@ def _draw(
         redraws_all: also draw what is there as it is wanted.
     """
     session, looks = writer.session, writer.formats.looks
+    find_size = session.folder.find_size
     drawn: list[Outcome] = []
     failed = 0
     picture: Picture | None = None
     for outcome in outcomes:
         there = outcome.files, outcome.looks, outcome.sizes
         names = [
-            name for name in formats if redraws_all or not has_wanted_files(session.out, {name: looks[name]}, *there)
+            name for name in formats if redraws_all or not has_wanted_files(find_size, {name: looks[name]}, *there)
         ]
         if outcome.error or not names:
             drawn.append(outcome)
@@ -109,7 +110,7 @@ def _draw(
         except OutputError:
             raise
         except Exception as error:  # any error is this map's alone, and the others go on
-            there_yet = filter(lambda one: one[0] not in names or has_file(session.out, one[1]), outcome.files.items())
+            there_yet = filter(lambda one: one[0] not in names or has_file(find_size, one[1]), outcome.files.items())
             drawn.append(replace(outcome, files=dict(there_yet), error=f"it cannot be drawn: {format_error(error)}"))
             failed += 1
     return failed, drawn

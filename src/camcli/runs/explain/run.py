@@ -60,7 +60,7 @@ class Run:
         formats = Formats.from_job(job)
         check_output_folder(job)
         check_recorded_options(job, provenance.FILE, ledger.FILE)
-        self.worker = worker or Worker(job, inputs.source_factory, self.total)
+        self.worker = worker or Worker(job, inputs.source_factory)
         self.worker.shows_pixels = formats.shows_pixels
         self.notes = self.worker.notes
         self.notes += inputs.note_unread()
@@ -118,6 +118,8 @@ class Run:
     def _start(self) -> None:
         """Find concepts, if images share them, and record that the run began."""
         session = self.session
+        # Images that are done need no faster network.
+        self.worker.compile_for(max(0, (self.total or 0) - (0 if self.job.overwrite else session.ledger.recorded)))
         if self.worker.explainer.fits_concepts:
             session.facts["concepts"] = load_or_fit_concepts(session)
             self._writer.stamp_suffix = f"{STAMP_SEPARATOR}{session.facts['concepts']['sha256'][:16]}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from camcli.base.errors import PictureError
 from camcli.base.log import log_failure
 from camcli.engine.explanation import Explanation
+from camcli.images.address import show_path
 from camcli.images.naming import fit_path
 from camcli.images.source import Picture
 from camcli.images.view import is_fine
@@ -127,7 +128,7 @@ class Writer:
                     raise result
                 outcomes.append(self._write_map(item, result, part))
             except Exception as error:  # any error is this map's alone, and the others go on
-                raise_if_fatal(error, str(self.session.out))
+                raise_if_fatal(error, show_path(self.session.out))
                 if error is not result:  # a failure of its own, which was not logged yet
                     log_failure(item.source.display_name, error)
                 outcomes.append(Outcome(**self.session.make_line_fields(item), part=part, error=format_error(error)))
@@ -160,7 +161,7 @@ class Writer:
         now = {name: files[name] for name in formats.at_once}
         sizes = write_files(session.folder, self.style, item.picture, explanation, now)
         for name in formats.later:  # a drawing of an earlier result is not one of this map
-            (session.out / files[name]).unlink(missing_ok=True)
+            session.folder.remove(files[name])
         looks = dict(formats.looks)
         for one in item.earlier:  # files of formats that are not asked for now stay
             for name, file in one.files.items():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from camcli.base.errors import RequestError
 from camcli.engine import FLIPS, LAYOUT, LAYOUTS, factors
-from camcli.images import BY_FOLDER, GROUP_PATTERN, parse_page_ranges, parse_value_range
+from camcli.images import BY_FOLDER, GROUP_PATTERN, parse_every, parse_page_ranges, parse_value_range
 from camcli.models import TEXT_TOWER_USAGE, WRAPPER_USAGE, check_templates, parse_size
 from camcli.outputs import MAX_PANEL_SIZE, MIN_PANEL_SIZE
 from camcli.runs.job.shard import parse_shard
@@ -41,6 +42,10 @@ def check_options(job: Job) -> None:
     factors(job.scales)
     parse_value_range(job.range)
     parse_page_ranges(job.pages)
+    if any(parse_every(job.every)) and importlib.util.find_spec("av") is None:
+        raise RequestError(
+            "--every reads videos, which need PyAV, and that is not installed", "pip install 'camcli-vision[video]'"
+        )
     for flip in job.augment:
         if flip not in FLIPS:
             raise RequestError(f"augment cannot be {flip!r}", f"there are: {', '.join(FLIPS)}")

@@ -264,7 +264,12 @@ class Job:
         after="seed",
     )
     out: str = option(
-        "", OUTPUT, help="Output folder", short="-O", metavar="FOLDER", show_default="one for each job in camcli-out"
+        "",
+        OUTPUT,
+        help="Output folder; of camcli explain also an address: s3://bucket/maps",
+        short="-O",
+        metavar="FOLDER",
+        show_default="one for each job in camcli-out",
     )
     root: str = option(
         "",
@@ -331,6 +336,13 @@ class Job:
         MODEL,
         help="Pages or frames of files with several: first, all, or numbers such as 1,3 or 2-5; each is an image",
         metavar="PAGES",
+    )
+    every: str = option(
+        "",
+        MODEL,
+        help="Frames of videos: one in each 1s (or 500ms, 2min), or each 10th; each is an image. Needs PyAV",
+        metavar="STEP",
+        show_default="videos are not read",
     )
     limit: int = option(
         0, MODEL, help="Only the first N images; the same command without it continues. 0 = all", metavar="N", min=0

@@ -10,7 +10,7 @@ from pathlib import Path
 from camcli.base.errors import RequestError
 from camcli.base.words import MAX_NAMES, shorten
 from camcli.images.manifest import Manifest
-from camcli.images.manifest_rows import JSON_SUFFIXES, Column
+from camcli.images.manifest_rows import JSON_SUFFIXES, PARQUET_SUFFIX, Column
 from camcli.runs.job.job import Job
 from camcli.targets.labels import normalize_name
 
@@ -21,7 +21,7 @@ PROMPT_COLUMN = Column(
     "a red umbrella",
 )
 # Files of these types list each image's own prompts.
-PER_PICTURE_SUFFIXES = (".csv", ".tsv", *JSON_SUFFIXES)
+PER_PICTURE_SUFFIXES = (".csv", ".tsv", *JSON_SUFFIXES, PARQUET_SUFFIX)
 # Width to which each prompt is shortened in a list.
 PROMPT_WIDTH = 60
 

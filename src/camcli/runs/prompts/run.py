@@ -29,7 +29,7 @@ from camcli.runs.record.inputs import Inputs
 from camcli.runs.record.kept import REDRAWN, can_redraw, find_source
 from camcli.runs.record.other_jobs import check_recorded_options
 from camcli.runs.record.plan import Plan, make_plan
-from camcli.runs.record.preflight import check_output_folder
+from camcli.runs.record.preflight import check_output_folder, refuse_store
 from camcli.runs.record.session import Session
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.pipeline import stream_results
@@ -75,6 +75,7 @@ class PromptRun:
 
     def __init__(self, prompt_job: PromptJob) -> None:
         self.prompt_job = prompt_job
+        refuse_store(prompt_job.job, "prompts")
         inputs = Inputs(prompt_job.job)
         self.total, self.unread = inputs.total, inputs.unread
         check_output_folder(prompt_job.job)

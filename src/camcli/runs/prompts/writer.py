@@ -98,7 +98,9 @@ class Writer:
         [record] = item.earlier
         there, fields = (record.files, record.looks, record.sizes), self._session.make_line_fields(item)
         wanted = ({kind: digits} for kind, digits in self._looks.items())
-        kinds = [kind for one in wanted for kind in one if not has_wanted_files(self._session.out, one, *there)]
+        kinds = [
+            kind for one in wanted for kind in one if not has_wanted_files(self._session.folder.find_size, one, *there)
+        ]
         record = self._write_files(self.read_kept(record), {}, kinds)
         return replace(record, **{name: fields[name] for name in ("source", "root", "run")})
 

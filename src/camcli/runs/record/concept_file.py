@@ -41,7 +41,7 @@ def save(folder: Folder, concepts: FittedConcepts, job: str) -> None:
     arrays: dict[str, Any] = {f"{method}@{layer}": one.numpy(force=True) for (method, layer), one in concepts.items()}
     content = io.BytesIO()
     np.savez(content, **{JOB: np.array(job), **arrays})
-    folder.write(FILE, content.getvalue())
+    folder.write_record(FILE, content.getvalue())
 
 
 def load(folder: Path, jobs: Container[str]) -> FittedConcepts:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import stat
+import json
 import sys
-from collections.abc import Container, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Generic
 
 from camcli.runs.record.folder import is_plain_path
-from camcli.runs.record.heads import Head, is_whole_block
-from camcli.runs.record.lines import Block, LineFile, R, hash_text, is_whole
+from camcli.runs.record.heads import Block, Head, has_result, is_whole
+from camcli.runs.record.lines import LineFile, R, hash_text
 from camcli.runs.record.states import States
 
 
@@ -38,17 +36,17 @@ class ResultIndex(Generic[R]):
         for file in self._files:
             file.close()
 
-    def iter_heads(self) -> Iterator[tuple[int, list[Head]]]:
-        """Yield the heads of the lines of each image from each run, and the place where they begin."""
+    def iter_blocks(self) -> Iterator[tuple[int, list[Head]]]:
+        """Yield the lines of each image from each run, and the place where they begin."""
         for number, file in enumerate(self._files):
-            for offset, block in file.iter_heads():
+            for offset, block in file.iter_blocks():
                 yield offset * len(self._files) + number, block
 
     def read_last(self, key: int) -> Block:
         """Return the lines of the last result of an image that has one."""
         if self._has_moved:
-            for place, block in self.iter_heads():
-                if any(head.has_result for head in block):
+            for place, block in self.iter_blocks():
+                if has_result(block):
                     self._states.move(hash_text(block[0].name), place)
             self._has_moved = False
         return self._read(self._states.get_place(key))
@@ -60,14 +58,12 @@ class ResultIndex(Generic[R]):
         place = self._places.get(hash_text(name))
         if place is None:
             return []
-        found = [self._files[-1].parse(values) for values, _ in self._read(place)]
+        found = [self._files[-1].parse(head) for head in self._read(place)]
         return found if found[0].stamp == stamp else []
 
     def _find_places(self) -> dict[int, int]:
         return {
-            hash_text(block[0].name): place
-            for place, block in self.iter_heads()
-            if is_whole_block(block) and block[0].job in self._jobs
+            hash_text(block[0].name): place for place, block in self.iter_blocks() if is_result_of(block, self._jobs)
         }
 
     def _read(self, place: int) -> Block:
@@ -98,11 +94,18 @@ class NameRoots:
 
 def is_result_of(block: Block, jobs: Container[str]) -> bool:
     """Return whether an image was done whole by one of these jobs."""
-    return is_whole(block) and all(values["job"] in jobs for values, _ in block)
+    return is_whole(block) and block[0].job in jobs
+
+
+def has_all_files(block: Block, find_size: Callable[[str], int], wanted: Mapping[str, str] | None = None) -> bool:
+    """Return whether the files of an image's lines exist as they were written: those wanted, or all that are named."""
+    # One call of the parser, since each takes as long as a file is looked at.
+    mappings = (json.loads(f"[{one.files}, {one.looks}, {one.sizes}]") for one in block)
+    return all(has_wanted_files(find_size, wanted, *each) for each in mappings)
 
 
 def has_wanted_files(
-    folder: Path,
+    find_size: Callable[[str], int],
     wanted: Mapping[str, str] | None,
     files: Mapping[str, str],
     looks: Mapping[str, str],
@@ -111,26 +114,22 @@ def has_wanted_files(
     """Return whether a line has the files that are wanted, drawn as they are wanted.
 
     Args:
-        folder: the output folder.
+        find_size: returns the size of a file in the output folder; 0 if there is none.
         wanted: digits for the looks of each file by kind; None for all that the line names, whatever their looks.
         files, looks, sizes: those of the line, by kind.
     """
-    wanted = {kind: looks.get(kind, "") for kind in files} if wanted is None else wanted
-    return all(
-        kind in files and looks.get(kind, "") == digits and has_file(folder, files[kind], sizes.get(kind))
-        for kind, digits in wanted.items()
-    )
+    for kind in files if wanted is None else wanted:
+        if kind not in files or (wanted is not None and looks.get(kind, "") != wanted[kind]):
+            return False
+        if not has_file(find_size, files[kind], sizes.get(kind)):
+            return False
+    return True
 
 
-def has_file(folder: Path, file: str, size: int | None = None) -> bool:
+def has_file(find_size: Callable[[str], int], file: str, size: int | None = None) -> bool:
     """Return whether a line's file exists, not empty, and has the size it was written with.
 
     A crash can truncate a file. One of another size was written by a run that was killed before it wrote its line.
     """
-    try:
-        found = os.stat(f"{folder}/{file}") if is_plain_path(file) else None  # noqa: PTH116  four times as quick
-    except OSError:
-        found = None
-    if found is None or not stat.S_ISREG(found.st_mode) or not found.st_size:
-        return False
-    return size is None or found.st_size == size
+    found = find_size(file) if is_plain_path(file) else 0
+    return found > 0 and (size is None or found == size)

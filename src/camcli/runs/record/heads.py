@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 
 class Head(NamedTuple):
-    """Beginning of a line: what it says of its image; ``files`` and ``error`` are as they are written."""
+    """Beginning of a line: what it says of its image, and the line; mappings and ``error`` are as they are written."""
 
     name: str
     stamp: str
@@ -18,7 +18,10 @@ class Head(NamedTuple):
     part: str
     root: str
     files: str
+    sizes: str
+    looks: str
     error: str
+    line: bytes
 
     @property
     def failed(self) -> bool:
@@ -30,50 +33,73 @@ class Head(NamedTuple):
         """True if a file was made, or none was to be."""
         return self.error in ("null", '""') or self.files != "{}"
 
+    def read_files(self) -> Mapping[str, str]:
+        """Return the paths of its files by kind, relative to the output folder."""
+        found: dict[str, str] = json.loads(self.files)
+        return found
 
-# The fields at the beginning of a usual line, in this order: text without escapes, and mappings of such text.
-_TEXT, _MAPPING = r'"([^"\\]*)"', r"\{[^{}\\]*\}"
+
+# The lines of one image from one run.
+Block = Sequence[Head]
+
+
+def _map_to(value: str) -> str:
+    one = f'"[^"]*": {value}'
+    return f"({{(?:{one}(?:, {one})*)?}})"
+
+
+# The fields at the beginning of a usual line, in this order: text, and mappings of text or numbers.
+_TEXT = '"([^"]*)"'
 _FIRST = {
-    "source": r'"[^"\\]*"',
+    "source": '"[^"]*"',
     **dict.fromkeys(("name", "stamp", "job", "run", "part"), _TEXT),
-    "page": r"\d+",
+    "page": "[0-9]+",
     "root": _TEXT,
-    "files": f"({_MAPPING})",
-    "sizes": _MAPPING,
-    "looks": _MAPPING,
+    "files": _map_to('"[^"]*"'),
+    "sizes": _map_to("[0-9]+"),
+    "looks": _map_to('"[^"]*"'),
 }
+_DONE = ', "error": null}\n'
 
 
 def make_pattern(names: Sequence[str]) -> re.Pattern[str] | None:
-    """Return the pattern of the usual lines with fields of these names; None if these are in an unusual order."""
+    """Return the pattern of the first fields of usual lines; None if these fields are in an unusual order."""
     if [*names[: len(_FIRST)]] != [*_FIRST] or names[-1] != "error":
         return None
-    first = ", ".join(f'"{name}": {pattern}' for name, pattern in _FIRST.items())
-    # Two lines that were glued together have a brace too many. The rest is checked when it is used.
-    return re.compile(rf'\{{{first}, [^{{}}\\]*"error": (null|"[^"\\]*")\}}\n')
+    return re.compile("{" + "".join(f'"{name}": {pattern}, ' for name, pattern in _FIRST.items()))
 
 
 def parse_head(line: bytes, pattern: re.Pattern[str] | None) -> Head | None:
-    """Return the head of a line; None if it is not a usual one, and is to be read as a whole."""
+    """Return the head of a line; None if it is not a usual one, and is to be read as a whole.
+
+    A usual line has no escapes and no error. Two lines that were glued together have a brace too many. The rest is
+    checked when it is used.
+    """
     try:
-        found = pattern.fullmatch(line.decode()) if pattern else None
+        text = line.decode()
     except UnicodeDecodeError:
-        found = None
-    if found is None:
         return None
-    return Head._make(found.groups())
+    found = pattern.match(text) if pattern else None
+    if found is None or "\\" in text or not text.endswith(_DONE) or text.find("{", found.end()) >= 0:
+        return None
+    return Head._make((*found.groups(), "null", line))
 
 
-def make_head(values: dict[str, Any]) -> Head:
+def make_head(values: Mapping[str, Any], line: bytes) -> Head:
     """Return the head of a line that was read as a whole."""
-    name, stamp, job, run, part, root = (values[key] for key in ("name", "stamp", "job", "run", "part", "root"))
-    files = json.dumps(values["files"], ensure_ascii=False)
-    return Head(name, stamp, job, run, part, root, files, json.dumps(values["error"]))
+    texts = (values[key] for key in ("name", "stamp", "job", "run", "part", "root"))
+    mappings = (json.dumps(values[key], ensure_ascii=False) for key in ("files", "sizes", "looks", "error"))
+    return Head._make((*texts, *mappings, line))
 
 
-def is_whole_block(block: Sequence[Head]) -> bool:
+def is_whole(block: Block) -> bool:
     """Return whether an image was done by one job with all its maps."""
     first = block[0]
     if first.part == "1/1":
         return first.error == "null" and len(block) == 1
     return first.part == f"1/{len(block)}" and not any(head.failed or head.job != first.job for head in block)
+
+
+def has_result(block: Block) -> bool:
+    """Return whether any map of an image was done."""
+    return any(head.has_result for head in block)

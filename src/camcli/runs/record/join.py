@@ -63,8 +63,8 @@ def _write_joined(folder: Folder, lines: LineFile[Any], others: Sequence[LineFil
     try:
         with temporary.open("xb") as file:
             blocks = (one.iter_blocks() for one in (lines, *others))
-            for block in heapq.merge(*blocks, key=lambda block: block[0][0]["run"]):
-                file.writelines(line for _, line in block)
+            for _, block in heapq.merge(*blocks, key=lambda found: found[1][0].run):
+                file.writelines(head.line for head in block)
             if folder.durable:
                 file.flush()
                 os.fsync(file.fileno())

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from camcli.base.errors import PictureError
+from camcli.images.address import show_path
 from camcli.images.decode import decode_reduced, never_reduce
 from camcli.images.files import read_stamp
 from camcli.images.source import Picture, PictureSource
@@ -24,7 +25,7 @@ REDRAWN = "images whose maps are in the output folder are drawn from these, and 
 def can_redraw(folder: Folder, lines: Sequence[Line]) -> bool:
     """Return whether all maps of an image are kept, so that they can be drawn without the network."""
     return all(
-        "array" in one.files and has_file(folder.path, one.files["array"], one.sizes.get("array")) for one in lines
+        "array" in one.files and has_file(folder.find_size, one.files["array"], one.sizes.get("array")) for one in lines
     )
 
 
@@ -36,7 +37,7 @@ def check_inside(folder: Folder, files: Iterable[str]) -> None:
     """
     for file in files:
         if folder.resolve_inside(file) is None:
-            raise PictureError(f"a record in {str(folder.path)!r} names {file!r}, which lies outside the folder")
+            raise PictureError(f"a record in {show_path(folder.out)!r} names {file!r}, which lies outside the folder")
 
 
 def load_array(folder: Folder, line: Line) -> Any:
@@ -46,7 +47,7 @@ def load_array(folder: Folder, line: Line) -> Any:
         PictureError: it lies outside the output folder.
     """
     check_inside(folder, [line.files["array"]])
-    return np.load(folder.path / line.files["array"], allow_pickle=False)
+    return np.load(folder.find_file(line.files["array"]), allow_pickle=False)
 
 
 def find_source(line: Line) -> PictureSource:

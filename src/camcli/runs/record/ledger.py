@@ -6,21 +6,26 @@ import os
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Generic
 
 from camcli.base import atomic
 from camcli.base.errors import OutputError
+from camcli.base.log import LOGGER
+from camcli.images.naming import MARK
 from camcli.images.own_outputs import find_line_records
 from camcli.runs.job.shard import Shard
+from camcli.runs.record import folder
 from camcli.runs.record.compact import compact, drop_torn_end, make_line_filter
-from camcli.runs.record.earlier import NameRoots, ResultIndex, has_wanted_files, is_result_of
+from camcli.runs.record.earlier import NameRoots, ResultIndex, has_all_files, is_result_of
 from camcli.runs.record.folder import Folder
-from camcli.runs.record.heads import Head, is_whole_block
+from camcli.runs.record.heads import Block, has_result, is_whole
 from camcli.runs.record.join import find_other_files, join_shards
-from camcli.runs.record.lines import Block, LineFile, R, has_result, hash_text
+from camcli.runs.record.lines import LineFile, R, hash_text
 from camcli.runs.record.states import FAILED, HAS_RESULT, States
+from camcli.runs.record.store_folder import open_folder
 
 FILE = "outcomes.jsonl"
 # Separates, in a picture's stamp, what else its maps depend on: the pictures of its group, concepts found in several.
@@ -52,11 +57,14 @@ class Ledger(Generic[R]):
         shard: the shard whose images are done, with a ledger of its own: outcomes in the folder's ledger, and in those
             of shards of other numbers of them, count, and stay as they are. Without one, the lines of shards' ledgers
             are moved to the folder's.
+        say: told what is waited for.
 
     Attributes:
         folder: the output folder.
+        recorded: number of images that had outcomes when it was opened.
         empty: there were no outcomes when it was opened.
         roots: folders that the names of pictures with a result are relative to.
+        has_marked_names: a picture's name may have a mark, since another has the name.
         jobs_found: fingerprints of all jobs that had outcomes here when it was opened.
         replaced: number of results that later ones replaced, found when it was opened.
 
@@ -75,6 +83,7 @@ class Ledger(Generic[R]):
         durable: bool = False,
         accepted: Callable[[Folder], Iterable[str]] = lambda folder: (),
         shard: Shard | None = None,
+        say: Callable[[str], None] = LOGGER.info,
     ) -> None:
         self._wanted = wanted
         self._states = States()
@@ -85,20 +94,22 @@ class Ledger(Generic[R]):
         self._file: IO[bytes] | None = None
         self.jobs_found: set[str] = set()
         self.roots = NameRoots()
-        self.folder = Folder(path, durable, shard)
+        self.has_marked_names = False
+        self.folder = open_folder(path, durable, shard, say)
         self._lines = LineFile(self.folder.records / file, line_type)
         try:
             self._own_jobs = frozenset([job, *accepted(self.folder)])
             if shard is None:
                 join_shards(self.folder, self._lines)
-            files = [*find_other_files(self._lines, path, shard), self._lines]
+            files = [*find_other_files(self._lines, self.folder.path, shard), self._lines]
             self._index = ResultIndex(files, self._own_jobs, self._states)
-            for place, block in self._index.iter_heads():
+            for place, block in self._index.iter_blocks():
                 if shard is None or shard.holds(block[0].name):
                     self._add_block(block, place)
             self._states.settle()
             self.replaced = self._states.results_replaced
-            self.empty = not self._states
+            self.recorded = len(self._states)
+            self.empty = not self.recorded
             self.tidy(wholly=False)
         except BaseException:
             self.folder.close()
@@ -146,9 +157,7 @@ class Ledger(Generic[R]):
             return []
         if state == HAS_RESULT:
             return self._index.find(name, stamp)
-        return (
-            [self._lines.parse(values) for values, _ in self._index.read_last(key)] if state == hash_text(stamp) else []
-        )
+        return list(map(self._lines.parse, self._index.read_last(key))) if state == hash_text(stamp) else []
 
     def has_earlier_result(self, name: str) -> bool:
         """Return whether an earlier run left a result of an image, even if it is outdated or another job's."""
@@ -163,8 +172,8 @@ class Ledger(Generic[R]):
     def find_unnamed(self, named: Iterable[str], own: bool = False) -> list[str]:
         """Return the images with results of other jobs, or of this one, that are not among those named."""
         left = set(self._states if own else self._other_jobs) - {hash_text(name) for name in named}
-        found = (block[0][0] for block in (self._lines.iter_blocks() if left else ()) if has_result(block))
-        names = dict.fromkeys(first["name"] for first in found if (first["job"] in self._own_jobs) is own)
+        found = (block[0] for _, block in (self._lines.iter_blocks() if left else ()) if has_result(block))
+        names = dict.fromkeys(first.name for first in found if (first.job in self._own_jobs) is own)
         return [name for name in names if hash_text(name) in left]
 
     def drop_others(self) -> None:
@@ -202,8 +211,7 @@ class Ledger(Generic[R]):
         self._other_jobs.pop(key, None)
         self._found_done.discard(key)
         heads = [self._lines.parse_head(line) for line in lines]
-        failed = not any(head.has_result for head in heads)
-        self._states.update(key, FAILED if failed else HAS_RESULT, _make_mark(heads))
+        self._states.update(key, HAS_RESULT if has_result(heads) else FAILED, _make_mark(heads))
 
     def iter_pictures(self) -> Iterator[list[R]]:
         """Yield the outcomes of this job, image by image, for images that have a result, whole or in part.
@@ -211,23 +219,24 @@ class Ledger(Generic[R]):
         Those that are recorded meanwhile are left out.
         """
         self.tidy()
-        for block in self._lines.iter_blocks(self._lines.path.stat().st_size):
-            if block[0][0]["job"] in self._own_jobs and has_result(block):
-                yield [self._lines.parse(values) for values, _ in block]
+        for _, block in self._lines.iter_blocks(self._lines.path.stat().st_size):
+            if block[0].job in self._own_jobs and has_result(block):
+                yield list(map(self._lines.parse, block))
 
-    def _add_block(self, block: Sequence[Head], place: int) -> None:
+    def _add_block(self, block: Block, place: int) -> None:
         """Add one image's lines to what is known."""
         first = block[0]
         key = hash_text(first.name)
         own = first.job in self._own_jobs
-        if own and is_whole_block(block):
+        if own and is_whole(block):
             failed, state = False, hash_text(first.stamp)
         else:
-            failed = not any(head.has_result for head in block)
+            failed = not has_result(block)
             state = FAILED if failed else HAS_RESULT
         self._states.add(key, state, _make_mark(block), place)
         if not failed:
             self.roots.add(first.name, first.root)
+            self.has_marked_names |= MARK in first.name
         self.jobs_found.add(first.job)
         if not own:
             self._other_jobs[key] = sys.intern(first.job)
@@ -236,7 +245,7 @@ class Ledger(Generic[R]):
 
     def _has_files(self, key: int) -> bool:
         """Return whether an image's last result has all files that are wanted."""
-        return has_all_files(self._index.read_last(key), self.folder.path, self._wanted)
+        return has_all_files(self._index.read_last(key), self.folder.find_size, self._wanted)
 
     def tidy(self, wholly: bool = True) -> None:
         """Drop a torn end and replaced lines, and open the ledger to append.
@@ -260,7 +269,7 @@ class Ledger(Generic[R]):
                 unwanted = self._to_drop
                 stays = make_line_filter(
                     self._lines,
-                    lambda key, values: key in unwanted and values["job"] not in self._own_jobs,
+                    lambda key, head: key in unwanted and head.job not in self._own_jobs,
                     self._found_done,
                 )
                 trouble = compact(self._lines, self.folder, stays)
@@ -276,7 +285,7 @@ class Ledger(Generic[R]):
             raise OutputError(f"{path} cannot be written to: {error.strerror}") from error
 
 
-def _make_mark(block: Sequence[Head]) -> int:
+def _make_mark(block: Block) -> int:
     """Return a number that is equal for blocks of the same job with the same files."""
     files = block[0].files if len(block) == 1 else tuple(head.files for head in block)
     return hash((block[0].job, files)) & 0xFFFF_FFFF_FFFF_FFFF
@@ -288,31 +297,29 @@ def read_stamps(
     line_type: Callable[..., R],
     wanted: Mapping[str, str] | None = None,
     file: str = FILE,
-) -> dict[int, str]:
-    """Return the stamps of the images that are done, by their hashed names; the folder is neither locked nor made.
+    find_size: Callable[[str], int] | None = None,
+    shard: Shard | None = None,
+) -> States:
+    """Read which images are done, with the hash of their own file's stamp; the folder is neither locked nor made.
 
     Args:
         path: the output folder.
         jobs: fingerprints of the jobs whose outcomes count.
         line_type, wanted, file: as for :class:`Ledger`.
+        find_size: returns the size of a file there, if the folder has only its records.
+        shard: the shard whose images are looked at; default: all.
 
     Raises:
         RequestError: the file cannot be read, or is not a ledger.
     """
-    stamps: dict[int, str] = {}
-    records = find_line_records(path, file)
-    for block in (block for record in records for block in LineFile(record, line_type).iter_blocks()):
-        if has_result(block):  # a failure does not replace a result
-            first = block[0][0]
-            stamps[hash_text(first["name"])] = first["stamp"] if _is_done(block, path, jobs, wanted) else ""
-    return stamps
-
-
-def _is_done(block: Block, path: Path, jobs: Container[str], wanted: Mapping[str, str] | None) -> bool:
-    """Return whether an image was done whole by one of these jobs, and has all files that are wanted."""
-    return is_result_of(block, jobs) and has_all_files(block, path, wanted)
-
-
-def has_all_files(block: Block, path: Path, wanted: Mapping[str, str] | None = None) -> bool:
-    """Return whether the files of an image's lines exist as they were written: those wanted, or all that are named."""
-    return all(has_wanted_files(path, wanted, values["files"], values["looks"], values["sizes"]) for values, _ in block)
+    states = States()
+    find_size = find_size or partial(folder.find_size, path)
+    for lines in (LineFile(record, line_type) for record in find_line_records(path, file)):
+        for place, block in lines.iter_blocks():
+            first = block[0]
+            if has_result(block) and (shard is None or shard.holds(first.name)):
+                done = is_result_of(block, jobs) and has_all_files(block, find_size, wanted)
+                own = first.stamp.partition(STAMP_SEPARATOR)[0]
+                states.add(hash_text(first.name), hash_text(own) if done else HAS_RESULT, 0, place)
+    states.settle()
+    return states

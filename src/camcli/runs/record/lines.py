@@ -71,8 +71,6 @@ class Line(Protocol):
 
 
 R = TypeVar("R", bound=Line)
-# The lines of one image from one run, each as read and as written.
-Block = list[tuple[dict[str, Any], bytes]]
 
 
 class LineFile(Generic[R]):
@@ -96,39 +94,19 @@ class LineFile(Generic[R]):
         """Return another file of such lines."""
         return LineFile(path, self._line_type)
 
-    def iter_blocks(self, end: int | None = None) -> Iterator[Block]:
-        """Yield the lines of each image from each run.
+    def iter_blocks(self, end: int | None = None) -> Iterator[tuple[int, list[Head]]]:
+        """Yield the lines of each image from each run, and the byte where they begin.
 
         Args:
             end: bytes of the file that are read; default: all.
 
         Raises:
-            RequestError: the file cannot be read, or has other lines.
-        """
-        block: Block = []
-        for number, line in self._iter_lines(end):
-            values = self._parse_line(line, number)
-            last = block[0][0] if block else values
-            if block and (
-                values["part"].startswith("1/") or values["name"] != last["name"] or values["run"] != last["run"]
-            ):
-                yield block
-                block = []
-            block.append((values, line))
-        if block:
-            yield block
-
-    def iter_heads(self) -> Iterator[tuple[int, list[Head]]]:
-        """Yield the heads of the lines of each image from each run, and the byte where they begin.
-
-        Raises:
-            RequestError: as :meth:`iter_blocks`; of usual lines only the heads are checked.
+            RequestError: the file cannot be read, or has other lines; of usual lines only the heads are checked.
         """
         block: list[Head] = []
         start = offset = 0
-        pattern = self._pattern
-        for number, line in self._iter_lines():
-            head = parse_head(line, pattern) or make_head(self._parse_line(line, number))
+        for number, line in self._iter_lines(end):
+            head = self.parse_head(line, number)
             if block and (head.part.startswith("1/") or head.name != block[0].name or head.run != block[0].run):
                 yield start, block
                 start, block = offset, []
@@ -137,22 +115,21 @@ class LineFile(Generic[R]):
         if block:
             yield start, block
 
-    def read_block(self, offset: int) -> Block:
+    def read_block(self, offset: int) -> list[Head]:
         """Return the lines of an image from one run, which begin at a byte of the file.
 
         The file stays open until :meth:`close`.
         """
-        found: Block = []
+        found: list[Head] = []
         with self._lock:
             if self._open is None:
                 self._open = self.path.open("rb")
             self._open.seek(offset)
             count = 1
             while len(found) < count:
-                line = self._open.readline()
-                values = self._parse_line(line, 0)
-                count = int(values["part"].partition("/")[2])
-                found.append((values, line))
+                head = self.parse_head(self._open.readline())
+                count = int(head.part.partition("/")[2])
+                found.append(head)
         return found
 
     def close(self) -> None:
@@ -161,21 +138,21 @@ class LineFile(Generic[R]):
             self._open.close()
             self._open = None
 
-    def parse(self, values: dict[str, Any]) -> R:
+    def parse(self, head: Head) -> R:
         """Return the object that a line was written from.
 
         Raises:
             RequestError: it is not of this version.
         """
         try:
-            found: R = self._line_type.read(values)
+            found: R = self._line_type.read(self._parse_line(head.line))
             return found
         except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise self._make_error(f": the line of {values['name']!r}") from error
+            raise self._make_error(f": the line of {head.name!r}") from error
 
     def parse_head(self, line: bytes, number: int = 0) -> Head:
         """Return the head of a line, whose number is for the message of an error."""
-        return parse_head(line, self._pattern) or make_head(self._parse_line(line, number))
+        return parse_head(line, self._pattern) or make_head(self._parse_line(line, number), line)
 
     def _iter_lines(self, end: int | None = None) -> Iterator[tuple[int, bytes]]:
         path = self.path
@@ -196,7 +173,7 @@ class LineFile(Generic[R]):
                 f"{path} cannot be read: {error.strerror}", "choose another --out, or move the file away"
             ) from error
 
-    def _parse_line(self, line: bytes, number: int) -> dict[str, Any]:
+    def _parse_line(self, line: bytes, number: int = 0) -> dict[str, Any]:
         try:
             values = json.loads(line)
         except (ValueError, RecursionError):
@@ -210,16 +187,6 @@ class LineFile(Generic[R]):
             f"{self.path}{where} is not a record of this version of camcli",
             "choose another --out, or move the file away",
         )
-
-
-def is_whole(block: Block) -> bool:
-    """Return whether an image was done with all its maps."""
-    return block[0][0]["part"] == f"1/{len(block)}" and not any(values["error"] for values, _ in block)
-
-
-def has_result(block: Block) -> bool:
-    """Return whether any map of an image was done."""
-    return any(values["files"] or not values["error"] for values, _ in block)
 
 
 def hash_text(text: str) -> int:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from camcli.base.log import LOGGER
 from camcli.runs.record import ledger, provenance
 from camcli.runs.record.ledger import Ledger
 from camcli.runs.record.lines import LineFile
 from camcli.runs.record.outcome import Outcome
-from camcli.runs.record.status import Status, list_jobs, read_record, read_status
+from camcli.runs.record.status import Status, count_status, list_jobs, read_record
+from camcli.runs.record.view import View, look_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +28,12 @@ class Merged:
     replaced: int
 
 
-def merge_shards(path: Path) -> Merged:
+def merge_shards(path: Path, say: Callable[[str], None] = LOGGER.info) -> Merged:
     """Move the lines of all shards in an output folder to its ledger, and drop those that later ones replace.
+
+    Args:
+        path: the output folder.
+        say: told what is waited for.
 
     Raises:
         NothingFoundError: no run of ``camcli explain`` wrote there.
@@ -36,18 +42,20 @@ def merge_shards(path: Path) -> Merged:
     """
     record = read_record(path)
     job, *accepted = list_jobs(record)
-    with Ledger(path, job, Outcome, accepted=lambda folder: accepted) as opened:
+    with Ledger(path, job, Outcome, accepted=lambda folder: accepted, say=say) as opened:
         opened.tidy()
         replaced = opened.replaced
-        status = read_status(path)
+        folder = opened.folder
+        status = count_status(View(folder.path, folder.find_size, lambda records: False), record)
         if status.is_complete and "finished" not in record:
-            provenance.write(opened.folder, {**record, "finished": provenance.format_now()})
+            provenance.write(folder, {**record, "finished": provenance.format_now()})
     return Merged(status, replaced)
 
 
 def iter_outcomes(path: Path) -> Iterator[Outcome]:
     """Yield the outcomes of a job in its output folder, once its shards are merged."""
     jobs = list_jobs(read_record(path))
-    lines = LineFile(path / ledger.FILE, Outcome)
-    for block in lines.iter_blocks():
-        yield from (lines.parse(values) for values, _ in block if values["job"] in jobs)
+    with look_at(path) as view:
+        lines = LineFile(view.path / ledger.FILE, Outcome)
+        for _, block in lines.iter_blocks():
+            yield from (lines.parse(head) for head in block if head.job in jobs)

@@ -9,13 +9,14 @@ from typing import Any
 
 from camcli.base.errors import CamcliError, RequestError
 from camcli.base.words import shorten
-from camcli.images.own_outputs import find_line_records
+from camcli.images.address import show_path
 from camcli.runs.job.content import collect_options
 from camcli.runs.job.fingerprint import DIGEST_PREFIX, compute_fingerprint, select_versions
 from camcli.runs.job.job import Job
 from camcli.runs.record import provenance
 from camcli.runs.record.ledger import Ledger
 from camcli.runs.record.outcome import restore_tuples
+from camcli.runs.record.view import has_lines
 from camcli.targets import AUTO
 
 # Key, in a run's record, of the jobs whose results count as its own: their versions by fingerprint.
@@ -133,8 +134,7 @@ def check_recorded_options(job: Job, facts_file: str, lines_file: str) -> None:
     """
     record = provenance.read(Path(job.out), facts_file) if job.out and not job.overwrite else {}
     unlike = describe_changed_options(record, job) if "fingerprint" in record else []
-    lines = find_line_records(Path(job.out), lines_file) if unlike else []
-    if any(one.is_file() and one.stat().st_size for one in lines):
+    if unlike and has_lines(Path(job.out), lines_file):
         raise _make_refusal(job, "; ".join(unlike))
 
 
@@ -177,7 +177,7 @@ def check_other_jobs(ledger: Ledger[Any], previous: PreviousRun, names: Callable
     if not ledger.other_jobs and not begun:
         return
     unlike = previous.describe_difference()
-    out = str(ledger.folder.path)
+    out = show_path(ledger.folder.out)
     keep = KEEP_HINT if previous.differs_by_versions else ""
     if not previous.job.overwrite:
         raise _make_refusal(previous.job, unlike, keep)

@@ -10,12 +10,12 @@ from typing import BinaryIO
 from camcli.base.errors import NothingFoundError, RequestError, did_you_mean
 from camcli.base.paths import absolute
 from camcli.images import BY_FOLDER
+from camcli.images.address import is_url, to_url
 from camcli.images.decode import parse_colour
 from camcli.images.find import find
 from camcli.images.formats import SkippedFiles
 from camcli.images.pages import expand_pages
 from camcli.images.refusals import suggest_path
-from camcli.images.remote import is_url
 from camcli.images.roots import Roots
 from camcli.images.source import PAUSE, PictureSource
 from camcli.models import RANDOM_WEIGHTS
@@ -24,6 +24,7 @@ from camcli.runs.job.content import FILE_OPTIONS
 from camcli.runs.job.folder_name import find_parent
 from camcli.runs.job.job import Job
 from camcli.runs.job.shard import Shard, parse_shard
+from camcli.runs.store.store import Store
 
 
 def find_sources(
@@ -39,7 +40,7 @@ def find_unsharded_sources(
     job: Job, stdin: BinaryIO | None = None, unread: SkippedFiles | None = None
 ) -> Iterator[PictureSource]:
     """Find the images that a job names in all its shards."""
-    return _take(expand_pages(_find(job, stdin, unread), job.pages), job.limit)
+    return _take(expand_pages(_find(job, stdin, unread), job.pages, job.every), job.limit)
 
 
 def read_shard(job: Job) -> Shard | None:
@@ -56,6 +57,7 @@ def _find(job: Job, stdin: BinaryIO | None = None, unread: SkippedFiles | None =
         null_separated=job.null_separated,
         root=Path(job.root) if job.root else None,
         skipped=unread,
+        videos=bool(job.every),
     )
 
 
@@ -73,12 +75,14 @@ def check_early(job: Job) -> None:
     """Check a job's files and folders as far as that goes without PyTorch, so that a typo is answered at once.
 
     Raises:
-        RequestError: a file or an input that the job names does not exist.
+        RequestError: a file or an input that the job names does not exist, or the store for the outputs cannot be used.
         NothingFoundError: there is no image.
     """
     parse_colour(job.background)
     _check_request(job)
     _check_files(job)
+    if is_url(job.out):
+        Store(job.out).check()
     sources = _find(job)
     if "-" not in job.inputs and next(sources, None) is None:
         check_and_count(job, SkippedFiles())  # says why, with what was left out
@@ -119,19 +123,37 @@ def _check_request(job: Job) -> None:
     if not job.inputs:
         raise RequestError("no images were named", "name files, folders, globs, @list.txt, or - for standard input")
     if is_url(job.out):
-        raise RequestError(
-            f"outputs are written to local folders, not to {job.out!r}",
-            "name a folder by --out, and copy it when the run is done: aws s3 sync, gcloud storage rsync",
-        )
+        if job.durable:
+            raise RequestError("--durable is about disks; a store keeps what it was given", "leave --durable out")
+        Store(job.out)
+    else:
+        _check_out(job)
+    if job.colormap not in COLORMAPS:
+        hint = did_you_mean(job.colormap, COLORMAPS) or f"there are: {', '.join(COLORMAPS)}"
+        raise RequestError(f"there is no colour map {job.colormap!r}", hint)
+
+
+def _check_out(job: Job) -> None:
     out = find_parent(job)
+    if url := to_url(out):
+        raise RequestError(f"--out {job.out} is no address", f"did you mean {url}?")
     there = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not there.is_dir():
         where = "is a file, not a folder" if there == out else f"would lie in {there}, which is a file"
         named = f"--out {job.out}" if job.out else f"the output folder {str(out)!r}"
         raise RequestError(f"{named} {where}", "name a folder by --out; it is created if it does not exist")
-    if job.colormap not in COLORMAPS:
-        hint = did_you_mean(job.colormap, COLORMAPS) or f"there are: {', '.join(COLORMAPS)}"
-        raise RequestError(f"there is no colour map {job.colormap!r}", hint)
+
+
+def refuse_store(job: Job, command: str) -> None:
+    """Check that a command that writes to local folders alone is to do so.
+
+    Raises:
+        RequestError: it is to write to an object store.
+    """
+    if is_url(job.out):
+        raise RequestError(
+            f"camcli {command} writes to local folders, not to {job.out!r}", "name a folder by --out, and copy it"
+        )
 
 
 def check_output_folder(job: Job) -> None:

@@ -12,9 +12,11 @@ from typing import Any
 from camcli import __version__
 from camcli.base.errors import OutputError
 from camcli.base.versions import collect_versions
+from camcli.images.address import show_path, to_url
 from camcli.images.placement import Placement
 from camcli.models.adapters.templates import expand_templates
 from camcli.runs.record.folder import Folder
+from camcli.runs.store.store import Store, parse_object
 from camcli.runs.worker.worker import Worker
 
 FILE = "run.json"
@@ -90,13 +92,15 @@ def write(folder: Folder, content: dict[str, Any], file: str = FILE) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     # File names need not be valid UTF-8; this handler writes what is not as JSON's own escapes.
     try:
-        folder.write(file, text.encode("utf-8", "backslashreplace"))
+        folder.write_record(file, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
-        raise OutputError(f"{folder.path / file} cannot be written: {error.strerror}") from error
+        raise OutputError(f"{show_path(folder.out / file)} cannot be written: {error.strerror}") from error
 
 
 def read(folder: Path, file: str = FILE) -> dict[str, Any]:
     """Read what the last run wrote; empty if there is nothing."""
+    if url := to_url(folder):
+        return parse_object(Store(url).get(file))
     try:
         content = json.loads((folder / file).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

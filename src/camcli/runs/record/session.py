@@ -7,17 +7,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import cached_property, partial
+from itertools import repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic
 
 from camcli.base import timing
 from camcli.base.errors import NothingFoundError
+from camcli.base.log import LOGGER
+from camcli.images.address import show_path
 from camcli.images.files import read_stamp
 from camcli.images.naming import mark_name
 from camcli.images.source import PictureSource
 from camcli.runs.job.fingerprint import compute_fingerprint
-from camcli.runs.record import ledger, provenance
+from camcli.runs.record import ledger, provenance, view
 from camcli.runs.record.failures import NONE_DROPPED, RESULT_OUTDATED, RESULT_STAYS
 from camcli.runs.record.folder import Folder
 from camcli.runs.record.inputs import Inputs
@@ -28,7 +31,7 @@ from camcli.runs.record.namesakes import Namesakes, describe_root
 from camcli.runs.record.other_jobs import PreviousRun, check_other_jobs, check_same_job, note_accepted
 from camcli.runs.record.own_folder import choose_folder, link_latest
 from camcli.runs.record.preflight import read_shard
-from camcli.runs.worker.item import Item
+from camcli.runs.worker.item import Item, merge_done
 from camcli.runs.worker.pipeline import Measure, stream_with_pauses
 from camcli.runs.worker.threads import map_ahead
 from camcli.runs.worker.worker import Worker
@@ -56,6 +59,7 @@ class Session(Generic[R]):
         fingerprint: fingerprint of the job, in its lines.
         facts: what is recorded of the run; set once the folder is locked.
         ledger, folder: the ledger and the output folder; set once the folder is locked.
+        say: told what is waited for when the folder is locked.
         processed, failed, skipped: numbers of images so far; skipped are those that were done before.
     """
 
@@ -85,6 +89,7 @@ class Session(Generic[R]):
         worker.notes += (f"{note}; {ACCEPT_HINT}" for note in notes)
         self.facts: dict[str, Any] = {}
         self.processed = self.failed = self.skipped = 0
+        self.say: Callable[[str], None] = LOGGER.info
         self._stack = ExitStack()
 
     def __enter__(self) -> Session[R]:
@@ -98,6 +103,7 @@ class Session(Generic[R]):
                 durable=self.job.durable,
                 accepted=self._settle,
                 shard=self.shard,
+                say=self.say,
             )
             self.ledger = held.enter_context(opened)
             self.folder = opened.folder
@@ -141,15 +147,18 @@ class Session(Generic[R]):
         if self.previous.record and not self.previous.is_own:
             unlike = self.previous.describe_difference()
             self.worker.note(
-                f"{self.out} has results of a different job ({unlike}), beside which this one may be refused"
+                f"{show_path(self.out)} has results of a different job ({unlike}), beside which this one may be refused"
             )
         jobs = {self.fingerprint, *self.previous.accepted_jobs}
-        stamps = ledger.read_stamps(self.out, jobs, self._line_type, self._wanted, self._file)
+        with view.look_at(self.out) as seen:
+            states = ledger.read_stamps(
+                seen.path, jobs, self._line_type, self._wanted, self._file, seen.find_size, self.shard
+            )
 
         def is_done(source: PictureSource) -> bool:
-            names = source.name, mark_name(source.name, source.path)
-            found = {stamps.get(hash_text(name), "").partition(ledger.STAMP_SEPARATOR)[0] for name in names}
-            return read_stamp(source.path) in found - {""}
+            stamp = read_stamp(source.path) if states else ""
+            names = (source.name, mark_name(source.name, source.path)) if stamp else ()
+            return any(states.get(hash_text(name)) == hash_text(stamp) for name in names)
 
         return is_done
 
@@ -159,7 +168,7 @@ class Session(Generic[R]):
 
     def record(self, **more: Any) -> None:
         """Write the facts of the run to its record, with further ones."""
-        name = self.folder.records.relative_to(self.out) / self._facts_file
+        name = self.folder.records.relative_to(self.folder.path) / self._facts_file
         provenance.write(self.folder, {**self.facts, **more}, str(name))
 
     def make_item(self, source: PictureSource, stamp_suffix: str = "") -> Item:
@@ -227,16 +236,22 @@ class Session(Generic[R]):
         self.processed = self.failed = self.skipped = 0
         standing = 0
         items = map(partial(self.make_item, stamp_suffix=stamp_suffix), self.inputs.stream())
-        explained = stream_with_pauses(self.worker, items, on_group, measure)
+        # Of a group each image is looked at.
+        merged = items if self.job.group else merge_done(items)
+        explained = stream_with_pauses(self.worker, merged, on_group, measure)
         workers = self.worker.workers
-        for lines in map_ahead(timing.measured("draw and write", write), explained, workers, 2 * workers):
-            self.processed += 1
-            self.skipped += not lines
+
+        def write_item(item: Item) -> tuple[int, list[R]]:
+            return item.count, write(item)
+
+        for count, lines in map_ahead(timing.measured("draw and write", write_item), explained, workers, 2 * workers):
+            self.processed += count
+            self.skipped += 0 if lines else count
             self.failed += any(line.error for line in lines)
             standing += any(note in (RESULT_STAYS, RESULT_OUTDATED) for line in lines for note in line.notes)
             if lines:
                 self.ledger.append(lines)
-            yield lines
+            yield from repeat(lines, count)
         if not self.processed and not self.shard:
             raise NothingFoundError("standard input named no image")
         self.worker.notes += self._namesakes.notes()
@@ -257,9 +272,8 @@ class Session(Generic[R]):
                 counted = {"counted": self.worker.fingerprint_parts}
                 provenance.write(folder, {**facts, **counted, **self.inputs.describe()}, self._facts_file)
                 (folder.path / self._file).touch()
-                del self.previous
-            else:
-                check_same_job(self.previous)
+                del self.previous  # in a store, another shard may have been first
+            check_same_job(self.previous)
         return self.previous.accepted_jobs
 
     def _compare(self, folder: Path) -> PreviousRun:

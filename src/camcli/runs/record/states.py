@@ -29,6 +29,7 @@ class States:
         self.blocks = self.replaced = self.results_replaced = 0
         self.files_go = False
         self.failed_later: set[int] = set()
+        self._found = 0, -1  # the image that was looked up last, and its number
         # Hashed name, state, hash of job and files, and place of the last block that counts, of each image.
         self._keys, self._states, self._marks, self._places = (array("Q") for _ in range(4))
 
@@ -102,8 +103,12 @@ class States:
         return len(self._keys)
 
     def _find(self, key: int) -> int:
-        number = bisect_left(self._keys, key)
-        return number if number < len(self._keys) and self._keys[number] == key else -1
+        last, number = self._found  # an image is looked up several times in turn
+        if last != key:
+            number = bisect_left(self._keys, key)
+            number = number if number < len(self._keys) and self._keys[number] == key else -1
+            self._found = key, number
+        return number
 
     def _replace(self, number: int, state: int, mark: int, place: int) -> None:
         key, before = self._keys[number], self._states[number]

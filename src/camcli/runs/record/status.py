@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from camcli.base.errors import NothingFoundError
+from camcli.images.address import show_path
 from camcli.images.own_outputs import find_line_records, find_shard_folders
 from camcli.runs.record import ledger, provenance
-from camcli.runs.record.folder import is_locked
-from camcli.runs.record.lines import Block, LineFile, hash_text
+from camcli.runs.record.earlier import has_all_files
+from camcli.runs.record.heads import Block
+from camcli.runs.record.lines import LineFile, hash_text
 from camcli.runs.record.other_jobs import ACCEPTED_KEY
 from camcli.runs.record.outcome import Outcome
+from camcli.runs.record.view import View, look_at
 
 # Stands for the reason of an image that has only results of other jobs.
 OTHER_JOB = "another job"
@@ -83,24 +87,39 @@ class Status:
         return self.images is not None or all(one.state in ENDED for one in self.shards)
 
 
-def read_status(path: Path) -> Status:
+def read_status(out: Path) -> Status:
     """Read the status of an output folder, which is neither locked nor changed.
 
     Raises:
         NothingFoundError: no run of ``camcli explain`` wrote there.
         RequestError: a ledger cannot be read.
+        OutputError: the store that the folder is in cannot be read.
     """
-    record = read_record(path)
+    with look_at(out) as view:
+        return count_status(view, read_record(out))
+
+
+def count_status(view: View, record: Mapping[str, Any]) -> Status:
+    """Count the images of an output folder by their state.
+
+    Args:
+        view: the folder.
+        record: what the last run recorded in it.
+
+    Raises:
+        RequestError: a ledger cannot be read.
+        OutputError: the store that the folder is in cannot be read.
+    """
     status = Status(record.get("images"))
     own = list_jobs(record)
     states: dict[int, str] = {}  # hashed name to the reason why it is not done
     counts: Counter[Path] = Counter()
-    for file in find_line_records(path, ledger.FILE):
+    for file in find_line_records(view.path, ledger.FILE):
         names = set()
-        for block in LineFile(file, Outcome).iter_blocks():
-            name = block[0][0]["name"]
+        for _, block in LineFile(file, Outcome).iter_blocks():
+            name = block[0].name
             names.add(hash_text(name))
-            reason = _find_reason(block, path) if block[0][0]["job"] in own else OTHER_JOB
+            reason = _find_reason(block, view.find_size) if block[0].job in own else OTHER_JOB
             # A failure does not replace a result.
             if not reason or states.get(hash_text(name), OTHER_JOB):
                 states[hash_text(name)] = reason
@@ -111,7 +130,7 @@ def read_status(path: Path) -> Status:
     status.failed = reasons.total()
     status.reasons = dict(reasons.most_common())
     status.examples = {reason: status.examples[reason] for reason in reasons}
-    status.shards = list(_list_shards(path, counts))
+    status.shards = list(_list_shards(view, counts))
     return status
 
 
@@ -124,7 +143,7 @@ def read_record(path: Path) -> dict[str, Any]:
     record = provenance.read(path)
     if "fingerprint" not in record:
         raise NothingFoundError(
-            f"{str(path)!r} is not the output folder of camcli explain", "name the folder that its --out names"
+            f"{show_path(path)!r} is not the output folder of camcli explain", "name the folder that its --out names"
         )
     return record
 
@@ -134,30 +153,29 @@ def list_jobs(record: Mapping[str, Any]) -> list[str]:
     return [str(record["fingerprint"]), *map(str, record.get(ACCEPTED_KEY) or ())]
 
 
-def _find_reason(block: Block, path: Path) -> str:
+def _find_reason(block: Block, find_size: Callable[[str], int]) -> str:
     """Return why an image is not done; empty if it is."""
-    for values, _ in block:
-        if values["error"]:
+    for head in block:
+        if head.failed:
             # Numbers differ from image to image, where the reason is the same.
-            return re.sub(r"\d+", "N", values["error"].splitlines()[0])
-    return "" if ledger.has_all_files(block, path) else FILES_GONE
+            return re.sub(r"\d+", "N", json.loads(head.error).splitlines()[0])
+    return "" if has_all_files(block, find_size) else FILES_GONE
 
 
-def _list_shards(path: Path, counts: Mapping[Path, int]) -> Iterator[ShardStatus]:
-    folders = {folder.name: folder for folder in find_shard_folders(path)}
+def _list_shards(view: View, counts: Mapping[Path, int]) -> Iterator[ShardStatus]:
+    folders = {folder.name: folder for folder in find_shard_folders(view.path)}
     numbers = {int(name.partition("-of-")[2]) for name in folders}
     for count in sorted(numbers):
         for number in range(1, count + 1):
             name = f"{number:0{len(str(count))}}-of-{count}"
             if name in folders:
-                yield _read_shard(folders[name], counts[folders[name]])
+                yield _read_shard(folders[name], counts[folders[name]], view.is_locked(folders[name]))
             else:
                 yield ShardStatus(name, None, 0, "not begun", None)
 
 
-def _read_shard(folder: Path, recorded: int) -> ShardStatus:
+def _read_shard(folder: Path, recorded: int, running: bool) -> ShardStatus:
     record = provenance.read(folder)
-    running = is_locked(folder)
     finished = "finished" in record and not running
     ended = "finished" if (folder / ledger.FILE).exists() else "merged"
     state = "running" if running else ended if finished else "stopped"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,23 +12,30 @@ from typing import Any
 
 from camcli.base import atomic
 from camcli.base.errors import OutputError, RequestError
+from camcli.images.address import show_path, to_url
 from camcli.runs.record.outcome import Outcome
+from camcli.runs.store.store import Store
 from camcli.runs.worker.threads import batched
 
-SUFFIXES = (".parquet", ".jsonl")
+# That of tars, which tars.py writes, is among them.
+SUFFIXES = (".parquet", ".jsonl", ".tar")
 # Rows in a row group.
 GROUP_ROWS = 20_000
 
 
 def check_table(path: Path, suffixes: Sequence[str] = SUFFIXES) -> None:
-    """Check that a table can be written to a path, which ends in one of the suffixes.
+    """Check that a table, or tars, can be written to a path, which ends in one of the suffixes.
 
     Raises:
         RequestError: it has another suffix, its folder is missing, or pyarrow is.
     """
     if path.suffix.lower() not in suffixes:
-        raise RequestError(f"a table cannot be written to {str(path)!r}", f"end its name in {' or '.join(suffixes)}")
-    if not path.absolute().parent.is_dir():
+        raise RequestError(
+            f"a table cannot be written to {show_path(path)!r}", f"end its name in {' or '.join(suffixes)}"
+        )
+    if to_url(path):
+        Store(to_url(path.parent))
+    elif not path.absolute().parent.is_dir():
         raise RequestError(f"there is no folder {str(path.parent)!r}", "create it first")
     if path.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise RequestError(
@@ -37,13 +45,20 @@ def check_table(path: Path, suffixes: Sequence[str] = SUFFIXES) -> None:
 
 
 def write_table(outcomes: Iterable[Outcome], path: Path) -> int:
-    """Write outcomes to a file, whole or not at all; return their number.
+    """Write outcomes to a file, or an object of a store, whole or not at all; return their number.
 
     In Parquet each field is a column; ``files``, ``sizes`` and ``looks`` are maps, and ``concepts`` is JSON.
 
     Raises:
         OutputError: it cannot be written.
     """
+    if url := to_url(path):
+        folder, _, name = url.rpartition("/")
+        with tempfile.TemporaryDirectory(prefix="camcli-") as made:
+            written = Path(made, f"table{path.suffix}")
+            rows = write_table(outcomes, written)
+            Store(folder).put_file(name, written)
+        return rows
     temporary = atomic.make_temporary_path(path.absolute().parent)
     write = _write_parquet if path.suffix.lower() == ".parquet" else _write_lines
     try:

@@ -143,9 +143,9 @@ class Worker:
         if job.precision == "tf32" and device.type != "cuda":
             self.notes.append(f"TF32 is for GPUs: on {device}, fp32 is used")
         self._notes_lock, self.decoding_notes = Lock(), set[str]()
-        if job.compile != "off":
-            with timing.measure("compile"):
-                self.notes += compile_explainer(self, total or 0, trial_seconds)
+        self._is_compiled = False
+        self._trial_seconds = trial_seconds
+        self.compile_for(total or 0)
         self.notes += _note_uneven(self.explainer, network.preprocess.size)
         self._first_notes = tuple(self.notes)
         self.score_description = _describe_score(job, self.explainer)
@@ -156,6 +156,13 @@ class Worker:
         other.job, other.notes, other._notes_lock = job, list(self._first_notes), Lock()
         other.decoding_notes = set()
         return other
+
+    def compile_for(self, total: int) -> None:
+        """Compile the network if that is asked for, and was not done, or if it pays for so many images."""
+        if not self._is_compiled and (self.job.compile == "on" or (self.job.compile != "off" and total)):
+            self._is_compiled = True
+            with timing.measure("compile"):
+                self.notes += compile_explainer(self, total, self._trial_seconds)
 
     def computing(self) -> AbstractContextManager[None]:
         """Compute in the job's precision while the block runs, whatever the process is set to."""

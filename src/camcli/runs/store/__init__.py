@@ -1,0 +1,1 @@
+"""Object stores as output folders: what is written, listed and locked there."""
