@@ -6,6 +6,7 @@ import typer
 
 from camcli import __version__
 from camcli.cli.channels import channels
+from camcli.cli.evaluate import evaluate
 from camcli.cli.explain import explain
 from camcli.cli.layers import layers
 from camcli.cli.merge import merge
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.command()(explain)
 app.command()(channels)
 app.command()(prompts)
+app.command()(evaluate)
 app.command()(layers)
 app.command()(methods)
 app.command()(models)

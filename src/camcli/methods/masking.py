@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from camcli.base.option_checks import check_above, check_at_least
 from camcli.base.passes import Counted
-from camcli.methods._options import check_above, check_at_least
 
 ScoreOf = Callable[[Iterable[Tensor]], Iterator[Tensor]]
 # From maps of the layer's cells (n, k, h, w) to the input's pixels (n, k, H, W).

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from camcli.base.option_checks import check_at_least
 from camcli.base.passes import Counted
-from camcli.methods._options import check_at_least
 
 ScoreAndGrad = Callable[[Iterable[Tensor]], Iterator[tuple[Tensor, Tensor]]]
 

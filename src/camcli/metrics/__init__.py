@@ -1,1 +1,211 @@
-"""Statistics of channels and similarity of maps, without torch."""
+"""Numbers about maps and channels, without torch; the registry of the metrics of maps, and that of their controls.
+
+A metric is one function, defined by its signature: **its positional parameters name what it is given** (the names of
+:data:`GIVEN`), its keyword-only parameters are its settings. It returns a number for each map, ``(n,)``, NaN where that
+is undefined. A row's kind is the file that holds the function.
+
+A control is a function ``(image, rng) -> map`` that knows nothing of the model.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from camcli.base.registry import Registry, Row
+
+# What metrics are given, for n maps.
+GIVEN = {
+    "maps": "the maps at the model's input size, signed, (n, h, w)",
+    "images": "the model's input for each, (n, d, h, w)",
+    "score_of": "from variants of the images, each (n, d, h, w), to their scores, each (n,)",
+    "regions": "the pixels of the object, (n, h, w); none where no box is known",
+}
+NO_POSITIVE = "no value of the map is positive"
+NO_BOX = "no box of this class lies in the part of the image that the model sees"
+ALL_ZERO = "the map is zero everywhere"
+
+Better = Literal["higher", "lower", ""]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRow(Row):
+    """One metric.
+
+    Attributes:
+        source: publication of the metric.
+        better: whether higher or lower numbers are better; empty if a number only describes the map.
+        undefined: reason why a map may have no number; empty if each has one.
+        settings: settings of the function in this row.
+        default: True if it is among those that are computed unless others are named.
+    """
+
+    source: str = field(kw_only=True)
+    better: Better = field(kw_only=True)
+    undefined: str = field(default="", kw_only=True)
+    settings: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    default: bool = field(default=True, kw_only=True)
+
+
+_RISE = "Petsiuk et al. 2018, arXiv:1806.07421, sec. 3.2"
+_ROAD = "Rong et al. 2022, arXiv:2202.00449"
+_GRADCAM_PP = "Chattopadhyay et al. 2018, arXiv:1710.11063, sec. 4.1"
+_NO_ORDER = "the map is constant, so it puts the pixels in no order"
+_NO_SCORE = f"the score of the whole image is not positive, or {NO_POSITIVE}"
+
+METRICS = Registry(
+    MetricRow,
+    "camcli.metrics",
+    "metric",
+    MetricRow(
+        "faithfulness",
+        "insertion-blur",
+        "mean score while the most relevant pixels are put first into a blurred copy of the image",
+        function="insertion",
+        source=_RISE,
+        better="higher",
+        undefined=_NO_ORDER,
+        settings={"fill": "blur"},
+    ),
+    MetricRow(
+        "faithfulness",
+        "insertion-mean",
+        "mean score while the most relevant pixels are put first into the image's mean colour",
+        function="insertion",
+        source=_RISE,
+        better="higher",
+        undefined=_NO_ORDER,
+        settings={"fill": "mean"},
+        default=False,
+    ),
+    MetricRow(
+        "faithfulness",
+        "deletion-blur",
+        "mean score while the most relevant pixels are blurred first",
+        function="deletion",
+        source=_RISE,
+        better="lower",
+        undefined=_NO_ORDER,
+        settings={"fill": "blur"},
+        default=False,
+    ),
+    MetricRow(
+        "faithfulness",
+        "deletion-mean",
+        "mean score while the most relevant pixels first get the image's mean colour",
+        function="deletion",
+        source=_RISE,
+        better="lower",
+        undefined=_NO_ORDER,
+        settings={"fill": "mean"},
+    ),
+    MetricRow(
+        "faithfulness",
+        "road-most",
+        "mean score without the most relevant pixels, which are interpolated from the others",
+        function="road",
+        source=_ROAD,
+        better="lower",
+        undefined=_NO_ORDER,
+        settings={"first": "most"},
+    ),
+    MetricRow(
+        "faithfulness",
+        "road-least",
+        "mean score without the least relevant pixels, which are interpolated from the others",
+        function="road",
+        source=_ROAD,
+        better="higher",
+        undefined=_NO_ORDER,
+        settings={"first": "least"},
+    ),
+    MetricRow(
+        "faithfulness",
+        "average-drop",
+        "share of the score that is lost if the image is multiplied by the map",
+        source=_GRADCAM_PP,
+        better="lower",
+        undefined=_NO_SCORE,
+    ),
+    MetricRow(
+        "faithfulness",
+        "average-increase",
+        "share of images whose score rises if the image is multiplied by the map",
+        source=_GRADCAM_PP,
+        better="higher",
+        undefined=_NO_SCORE,
+    ),
+    MetricRow(
+        "localisation",
+        "pointing-game",
+        "share of images in which the map's peak is on the object, or near it",
+        source="Zhang et al. 2018, arXiv:1608.00507, sec. 4.2",
+        better="higher",
+        undefined=f"{NO_BOX}, or {NO_POSITIVE}",
+    ),
+    MetricRow(
+        "localisation",
+        "energy-in-box",
+        "share of the map's positive values that is on the object",
+        source="Wang et al. 2020, arXiv:1910.01279, sec. 4.3",
+        better="higher",
+        undefined=f"{NO_BOX}, or {NO_POSITIVE}",
+    ),
+    MetricRow(
+        "localisation",
+        "iou-20",
+        "overlap of the object with the values of at least 20% of the greatest",
+        function="iou",
+        source="Zhou et al. 2016, arXiv:1512.04150, sec. 3.2, for the pixels themselves and not a box around them",
+        better="higher",
+        undefined=f"{NO_BOX}, or {NO_POSITIVE}",
+        settings={"threshold": 0.2},
+    ),
+    MetricRow(
+        "localisation",
+        "iou-50",
+        "overlap of the object with the values of at least 50% of the greatest",
+        function="iou",
+        source="as iou-20",
+        better="higher",
+        undefined=f"{NO_BOX}, or {NO_POSITIVE}",
+        settings={"threshold": 0.5},
+    ),
+    MetricRow(
+        "complexity",
+        "sparseness",
+        "Gini index of the values' magnitudes: 0 if they are equal, near 1 if few are all",
+        source="Chalasani et al. 2020, arXiv:1810.06583, sec. 3",
+        better="",
+        undefined=ALL_ZERO,
+    ),
+    MetricRow(
+        "complexity",
+        "entropy",
+        "entropy of the values' magnitudes, over that of equal ones: 1 if they are equal",
+        source="Bhatt et al. 2020, arXiv:2005.00631, def. 4 (complexity), over its maximum",
+        better="",
+        undefined=ALL_ZERO,
+    ),
+    MetricRow(
+        "complexity",
+        "effective-area",
+        "share of the pixels that would have the same participation ratio: (sum |v|)^2 / (n sum v^2)",
+        source="the participation ratio",
+        better="",
+        undefined=ALL_ZERO,
+    ),
+)
+
+CONTROLS = Registry(
+    Row,
+    "camcli.controls",
+    "control",
+    Row("controls", "random", "a random number for each pixel"),
+    Row("controls", "smooth-random", "random numbers, smoothed to the size of an object's parts"),
+    Row("controls", "centre", "a Gaussian around the centre of the image"),
+    Row("controls", "uniform", "one value everywhere; it puts the pixels in no order"),
+    Row("controls", "edges", "the strength of the image's edges, in the colour where it is greatest"),
+    folder="camcli.metrics",
+)
+# What a map's blurred copy, a control too, is called after the map's own name.
+BLURRED = "blurred"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,15 @@ SUFFIXES = (".parquet", ".jsonl", ".tar")
 GROUP_ROWS = 20_000
 
 
-def check_table(path: Path) -> None:
-    """Check that a table, or tars, can be written to a path.
+def check_table(path: Path, suffixes: Sequence[str] = SUFFIXES) -> None:
+    """Check that a table, or tars, can be written to a path, which ends in one of the suffixes.
 
     Raises:
         RequestError: it has another suffix, its folder is missing, or pyarrow is.
     """
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in suffixes:
         raise RequestError(
-            f"a table cannot be written to {show_path(path)!r}", f"end its name in {' or '.join(SUFFIXES)}"
+            f"a table cannot be written to {show_path(path)!r}", f"end its name in {' or '.join(suffixes)}"
         )
     if to_url(path):
         Store(to_url(path.parent))

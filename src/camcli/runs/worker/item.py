@@ -43,6 +43,7 @@ class Item:
         results: class by class, layer by layer, a map or why there is none.
         notes: notes for the reader of any of its maps.
         seconds: time that it has taken so far.
+        found: what a command measured of its results, in its batch.
         group_size: number of images in its group, itself included.
         reservation: reservation of its pixels among those under way.
         out_of_memory: it failed for lack of memory.
@@ -63,6 +64,7 @@ class Item:
     results: Sequence[Result] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    found: Any = None
     group_size: int = 1
     reservation: Reservation | None = None
     out_of_memory: bool = False

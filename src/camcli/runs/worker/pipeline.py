@@ -36,6 +36,7 @@ DECODING_NOTES = (depth.NARROW_RANGE_NOTE, depth.EIGHT_BITS_NOTE, frames.FIRST_P
 NOTE_PREFIXES = {frames.FIRST_PAGE_NOTE: "is read as "}
 
 R = TypeVar("R")
+Measure = Callable[[Explainer, Sequence[Item]], None]
 
 
 def stream_results(worker: Worker, items: Iterable[Item]) -> Iterator[Item]:
@@ -45,7 +46,10 @@ def stream_results(worker: Worker, items: Iterable[Item]) -> Iterator[Item]:
 
 
 def stream_with_pauses(
-    worker: Worker, items: Iterable[Item], on_group: Callable[[Sequence[Item]], None] = lambda group: None
+    worker: Worker,
+    items: Iterable[Item],
+    on_group: Callable[[Sequence[Item]], None] = lambda group: None,
+    measure: Measure = lambda explainer, items: None,
 ) -> Generator[Item | None, None, None]:
     """Yield items with their results, in order; hold at most two batches of images and the threads' own.
 
@@ -55,6 +59,8 @@ def stream_with_pauses(
         worker: the resolved job.
         items: images; of a group all of them, also those that are done already.
         on_group: called with each group before it is started; may mark its items.
+        measure: called with the explained images of each batch while their inputs are there, and with the explainer
+            that they went through, which no other thread uses meanwhile.
     """
     # Concepts may have been found, or read from a file, since the copies were made.
     for copy in worker.explainers[1:]:
@@ -62,7 +68,7 @@ def stream_with_pauses(
     batches = _make_batches(worker, form_groups(worker.job.group, items, on_group) if worker.job.group else items)
     # Not a loop: its variable would keep a batch alive while the next is explained.
     waited = timing.MeasuredIterator("wait for images", batches)
-    explained = map_batches(worker, partial(_explain_batch, worker), waited)
+    explained = map_batches(worker, partial(_explain_batch, worker, measure), waited)
     yield from chain.from_iterable(map(_batch_or_pause, explained))
 
 
@@ -134,7 +140,7 @@ def _note_decoding(worker: Worker, item: Item | None) -> Item | None:
     return item
 
 
-def _explain_batch(worker: Worker, explainer: Explainer, batch: Sequence[Item]) -> Sequence[Item]:
+def _explain_batch(worker: Worker, measure: Measure, explainer: Explainer, batch: Sequence[Item]) -> Sequence[Item]:
     if worker.job.group:
         fail_whole_group(batch)
     ready = [item for item in batch if item.input is not None]
@@ -153,12 +159,14 @@ def _explain_batch(worker: Worker, explainer: Explainer, batch: Sequence[Item]) 
         )
     for note in explainer.notes:
         worker.note(note)
+    for item, results in zip(ready, results_by_item, strict=True):
+        item.results = [_add_notes(_move_box_to_picture(result, item.picture), item.notes) for result in results]
+    measure(explainer, ready)
     taken = time.perf_counter() - began
     timing.add("compute", taken)
     share = taken / len(ready)
-    for item, results in zip(ready, results_by_item, strict=True):
+    for item in ready:
         item.input, item.picture_mask, item.region_mask = None, None, None
-        item.results = [_add_notes(_move_box_to_picture(result, item.picture), item.notes) for result in results]
         item.seconds += share
     return batch
 

@@ -1,4 +1,4 @@
-"""Checks of the values of method options."""
+"""Checks of the values of the options of methods and metrics."""
 
 from camcli.base.errors import RequestError
 

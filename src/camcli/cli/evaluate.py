@@ -1,0 +1,117 @@
+"""The ``camcli evaluate`` command."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from camcli.cli.console import Console, print_table
+from camcli.cli.exit import exit_codes
+from camcli.cli.loading import check_job, loading
+from camcli.cli.log import CommandLog
+from camcli.cli.options import CommonOptions, add_options, apply_common_options, build
+from camcli.cli.streams import get_standard_output
+from camcli.models import names_cache
+from camcli.runs.evaluate import EvaluateJob
+from camcli.runs.job.job import Job
+from camcli.runs.record.outcome import Counts
+
+if TYPE_CHECKING:
+    from camcli.runs.evaluate.run import EvaluateRun
+    from camcli.runs.evaluate.summary import TableRow
+
+# The command's options in the order of its help: those shared with a job, and its own.
+OPTIONS = (
+    *("inputs", "model", "weights", "labels", "text", "texts", "template", "text_tower", "size", "crop", "wrap"),
+    *("layers", "layout", "call", "method", "options", "fuse", "scales", "augment", "placement", "eigen_smooth"),
+    *("target", "targets", "head", "pool", "activation", "score", "versus", "output"),
+    *("metrics", "settings", "boxes", "measured", "out", "root", "to"),
+    *("decode", "background", "range", "pages", "limit", "overwrite", "drop_others", "accept_versions", "durable"),
+    *("batch_size", "workers", "timeout", "device", "precision", "keep_memory", "no_keep_memory", "seed"),
+    *("null_separated", "as_json", "debug", "quiet"),
+)
+OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
+    "inputs": {"type": list[str], "default": ...},
+    "seed": {"help": "Random seed of controls, of bootstrap intervals, and for --weights random"},
+    "as_json": {"help": "Print a line of JSON for each image, map and metric instead of the table"},
+}
+
+
+@add_options(CommonOptions, EvaluateJob, Job, names=OPTIONS, overrides=OPTION_OVERRIDES)
+def evaluate(**words: Any) -> None:
+    """Measure how far maps can be trusted: metrics of one or several methods, beside those of controls.
+
+    Controls are maps that know nothing of the model (random, centre, edges, ...) and a blurred copy of each map.
+
+    Output: a table, evaluation.jsonl (each image, map and metric), evaluation.json (the table, settings and versions).
+
+    Running the same command again resumes it: finished images are skipped.
+
+    Exit codes: 0 = all done, 1 = some images failed, 2 = invalid request, 3 = nothing to do, 130 = interrupted.
+    """
+    session = apply_common_options(CommonOptions, words)
+    console = Console(session.quiet, ledger="evaluation.jsonl")
+    with CommandLog(session.debug) as log, exit_codes(console):
+        evaluate_job = build(EvaluateJob, words, job=build(Job, words))
+        counts = _evaluate(evaluate_job, console, session, log)
+    raise typer.Exit(counts.exit_code)
+
+
+def _evaluate(evaluate_job: EvaluateJob, console: Console, session: CommonOptions, log: CommandLog) -> Counts:
+    job = evaluate_job.job
+    check_job(job)
+    with loading(console, f"loading {job.model}"):
+        from camcli.runs.evaluate.run import LINES_FILE, EvaluateRun
+
+        run = EvaluateRun(evaluate_job)
+        names_cache.write_model(job.model, run.worker.network)
+    _introduce(run, console)
+    printed = len(run.notes)
+    counts, began = Counts(), time.monotonic()
+    with run:
+        log.open(run.session.out)
+        with console.progress(run.total, counts) as reporter:
+            for lines in run:
+                reporter.add_picture([line.to_outcome() for line in lines])
+                if session.as_json:
+                    get_standard_output().buffer.writelines(line.as_line() for line in lines)
+                    get_standard_output().buffer.flush()
+        with console.working("computing intervals"):
+            rows = run.finish()
+    if not session.as_json and not console.quiet:
+        print_table(("metric", "better", "map", "mean", "95%", "images", "undefined"), _format_rows(rows))
+    for note in run.notes[printed:]:
+        console.note(note)
+    for warning in run.warnings:
+        console.note(warning)
+    written = [f"{run.session.out}/{LINES_FILE}", *([evaluate_job.to] if evaluate_job.to else [])]
+    console.print_summary([], counts, time.monotonic() - began, ", ".join(written))
+    return counts
+
+
+def _introduce(run: "EvaluateRun", console: Console) -> None:
+    worker = run.worker
+    explainer, job = worker.explainer, worker.job
+    console.say(f"model: {worker.network.name}, {worker.network.origin}")
+    where = f" at {', '.join(explainer.layers)}" if explainer.layers else ""
+    chosen = " (chosen; --layer names another)" if explainer.layers and not job.layers else ""
+    names = ", ".join(row.name for row in explainer.methods)
+    console.say(f"methods: {names}{where}{chosen}, on {worker.device_names}")
+    console.say(f"target: {worker.score_description}")
+    console.say(f"metrics: {', '.join(one.row.name for one in run.metrics)}")
+    if any("score_of" in one.given_names for one in run.metrics):
+        read = "the class's probability" if run.measured == "probability" else "the score that is explained"
+        console.say(f"measured: {read}, in changed images")
+    console.say(f"output: {run.session.out}")
+    if worker.network.untrained:
+        console.note("the weights are random: these numbers mean nothing")
+    for note in run.notes:
+        console.note(note)
+
+
+def _format_rows(rows: Sequence["TableRow"]) -> Iterator[tuple[str, ...]]:
+    for row in rows:
+        mean = "" if row.mean is None else f"{row.mean:#.3g}"
+        interval = "" if row.low is None else f"{row.low:#.3g} to {row.high:#.3g}"
+        yield row.metric, row.better, row.title, mean, interval, str(row.images), str(row.undefined or "")

@@ -1,0 +1,79 @@
+"""Metrics with their settings, and what each of them needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from camcli.base.errors import RequestError
+from camcli.base.signature import format_value, parse_options, positional_names, read_options
+from camcli.metrics import METRICS, MetricRow
+
+
+@dataclass(frozen=True, slots=True)
+class BoundMetric:
+    """A metric with its settings.
+
+    Attributes:
+        row: its row.
+        function: its function.
+        settings: values of the function's settings.
+    """
+
+    row: MetricRow
+    function: Callable[..., Float64[np.ndarray, " n"]]
+    settings: Mapping[str, Any]
+
+    @property
+    def given_names(self) -> tuple[str, ...]:
+        """Names of what the function is given."""
+        return positional_names(self.function)
+
+    @property
+    def setting(self) -> str:
+        """Settings in words: ``fill=mean steps=10``."""
+        return " ".join(f"{name}={format_value(value)}" for name, value in self.settings.items())
+
+    def __call__(self, given: Mapping[str, Any]) -> Float64[np.ndarray, " n"]:
+        """Compute the number of each map, NaN where it is undefined."""
+        return self.function(*(given[name] for name in self.given_names), **self.settings)
+
+
+def bind_metrics(names: Sequence[str], words: Sequence[str], with_regions: bool) -> tuple[BoundMetric, ...]:
+    """Return metrics with their settings.
+
+    Args:
+        names: names of rows; empty for those that are computed by default, of what is given.
+        words: settings, each ``name=value`` or ``metric.name=value``.
+        with_regions: True if the pixels of objects are given.
+
+    Raises:
+        RequestError: there is no such metric or setting, or a metric needs regions and there are none.
+    """
+    rows = [METRICS.find(name) for name in dict.fromkeys(names)] or [row for row in METRICS.rows if row.default]
+    functions = {row.name: METRICS.load(row.name) for row in rows}
+    needing = [row.name for row in rows if "regions" in positional_names(functions[row.name])]
+    if names and needing and not with_regions:
+        raise RequestError(
+            f"{needing[0]} compares maps with objects, and no boxes of these are given",
+            "give a file of boxes: --boxes FILE.csv",
+        )
+    rows = [row for row in rows if with_regions or row.name not in needing]
+    options = {row.name: read_options(functions[row.name]) for row in rows}
+    # What a row sets is its identity, as the fill of insertion-blur.
+    free = {
+        row.name: {name: one for name, one in options[row.name].items() if name not in row.settings} for row in rows
+    }
+    given = parse_options(words, free)
+    return tuple(
+        BoundMetric(
+            row,
+            functions[row.name],
+            {**{name: one.default for name, one in options[row.name].items()}, **row.settings, **given[row.name]},
+        )
+        for row in rows
+    )

@@ -1,0 +1,144 @@
+"""Job of ``camcli evaluate``, and what it says of each image."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+from camcli.base.errors import RequestError
+from camcli.metrics import METRICS
+from camcli.runs.job.job import Job
+from camcli.runs.job.option import MODEL, OUTPUT, option
+from camcli.runs.record.outcome import Outcome, restore_tuples
+
+# A method's map, its blurred copy, or a map that knows nothing of the model.
+Kind = Literal["method", "blurred", "control"]
+# The number of a class that is read from changed images.
+Measured = Literal["auto", "probability", "score"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateJob:
+    """Job of ``camcli evaluate``: metrics of the maps of one or several methods, and of controls.
+
+    Attributes:
+        job: model, images, methods and targets, as for ``camcli explain``.
+    """
+
+    job: Job
+    metrics: tuple[str, ...] = option(
+        (),
+        MODEL,
+        help="Metrics, joined by commas: {names}",
+        metavar="NAMES",
+        show_default="all but insertion-mean and deletion-blur; of boxes only with --boxes",
+        commas=True,
+        names=METRICS.names,
+        env=False,
+    )
+    settings: tuple[str, ...] = option(
+        (),
+        MODEL,
+        help="Setting of a metric: steps=20, road-most.noise=0.02, pointing-game.tolerance=10; repeat for several",
+        flag="--setting",
+        metavar="NAME=VALUE",
+        env=False,
+    )
+    boxes: str = option(
+        "",
+        MODEL,
+        help="CSV with the boxes of objects, in pixels of the upright image: image,x0,y0,x1,y1 and perhaps label, the "
+        "class that a box belongs to; a line a box",
+        metavar="FILE",
+        env=False,
+    )
+    measured: Measured = option(
+        "auto",
+        MODEL,
+        help="What metrics read from changed images: probability = of the class, score = what is explained (--score)",
+        metavar="NUMBER",
+        show_default="probability where the model has one and --score compares no classes",
+        env=False,
+    )
+    to: str = option(
+        "", OUTPUT, help="Write the table to a file too: .csv, .jsonl or .parquet", metavar="FILE", env=False
+    )
+
+    def __post_init__(self) -> None:
+        """Raise RequestError for invalid options."""
+        if self.measured not in get_args(Measured):
+            raise RequestError(f"--measured cannot be {self.measured!r}", f"there are: {', '.join(get_args(Measured))}")
+        for name in self.metrics:
+            METRICS.find(name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """One metric of one map of one image: one line of ``evaluation.jsonl``.
+
+    Attributes:
+        source, name, stamp, job, run, part, page, root: as in :class:`camcli.runs.record.outcome.Outcome`.
+        files, sizes, looks: empty, since no file is made.
+        index, label, score, probability: the class explained, likewise.
+        map: name of the method, or of the control.
+        kind: what the map is.
+        layer: layer of the method's map.
+        metric: name of the metric.
+        setting: its settings, such as ``fill=mean steps=10``.
+        measured: the number that it reads from changed images; empty if it looks at the map alone.
+        value: the number; None if it is undefined.
+        undefined: why it is.
+        untrained: the weights are random and the map means nothing.
+        notes: notes for the reader.
+        error: why the image, or one of its maps, could not be done, and then there is no metric.
+    """
+
+    source: str
+    name: str
+    stamp: str
+    job: str
+    run: str
+    part: str = "1/1"
+    page: int = 0
+    root: str = ""
+    files: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    looks: dict[str, str] = field(default_factory=dict)
+    index: int | None = None
+    label: str | None = None
+    score: float | None = None
+    probability: float | None = None
+    map: str = ""
+    kind: Kind = "method"
+    layer: str = ""
+    metric: str = ""
+    setting: str = ""
+    measured: str = ""
+    value: float | None = None
+    undefined: str = ""
+    untrained: bool = False
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+
+    def as_line(self) -> bytes:
+        """Return it as one JSON line, ended by a newline; also for names that are not valid UTF-8."""
+        text = json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
+        return text.encode("utf-8", "backslashreplace") + b"\n"
+
+    @classmethod
+    def read(cls, values: dict[str, Any]) -> Evaluation:
+        """Make it from JSON values, which have lists for tuples."""
+        return cls(**restore_tuples(values))
+
+    def to_outcome(self) -> Outcome:
+        """Return the image's outcome, for counting and messages."""
+        return Outcome(
+            source=self.source,
+            name=self.name,
+            stamp=self.stamp,
+            job=self.job,
+            run=self.run,
+            page=self.page,
+            error=self.error,
+        )

@@ -1,0 +1,178 @@
+"""Metrics of the maps of a batch of images, and of controls, while the network is at hand."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from camcli.base.errors import CamcliError, PictureError
+from camcli.base.log import log_failure
+from camcli.base.words import first_line
+from camcli.engine.explainer import Explainer
+from camcli.engine.explanation import Explanation
+from camcli.engine.signals.asked import make_score_of_arrays
+from camcli.images.boxes import BoxFile
+from camcli.images.view import View
+from camcli.metrics import CONTROLS
+from camcli.metrics.bind import BoundMetric
+from camcli.metrics.controls import blur_map
+from camcli.outputs import style
+from camcli.runs.evaluate import Kind
+from camcli.runs.worker.item import Item
+from camcli.runs.worker.pipeline import run_in_fitting_batches
+from camcli.runs.worker.threads import batched
+from camcli.runs.worker.worker import Worker
+from camcli.targets.target import Score
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Map that is measured.
+
+    Attributes:
+        row: number of its image in the batch.
+        map: the map, at the size of the model's input.
+        kind: what it is.
+        name: name of the method, or of the control.
+        explanation: an explanation for the class, that of the map itself unless it is a control.
+    """
+
+    row: int
+    map: Float32[np.ndarray, "h w"]
+    kind: Kind
+    name: str
+    explanation: Explanation
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Numbers of a map, NaN where they are undefined; as :class:`Candidate`, without the map."""
+
+    kind: Kind
+    name: str
+    explanation: Explanation
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurer:
+    """Computes metrics of a batch's maps, and of controls; called by threads of several devices.
+
+    Attributes:
+        worker: the resolved job.
+        metrics: the metrics.
+        boxes: boxes of objects, if they are known.
+        score: the number of a class that is read from changed images; None for the one that is explained.
+    """
+
+    worker: Worker
+    metrics: Sequence[BoundMetric]
+    boxes: BoxFile | None
+    score: Score | None
+
+    def __call__(self, explainer: Explainer, items: Sequence[Item]) -> None:
+        """Measure the maps of explained images; an image where that fails loses its maps for the error."""
+        results = run_in_fitting_batches(
+            self.worker,
+            explainer,
+            items,
+            lambda some: self._measure(explainer, some),
+            lambda item: self._measure_one(explainer, item),
+        )
+        for item, found in zip(items, results, strict=True):
+            if isinstance(found, PictureError):
+                item.results = [found]
+            else:
+                item.found = found
+
+    def _measure_one(self, explainer: Explainer, item: Item) -> list[Finding] | PictureError:
+        try:
+            return self._measure(explainer, [item])[0]
+        except PictureError as error:
+            return error
+        except Exception as error:  # any error is this image's alone, and the others go on
+            log_failure(item.source.display_name, error)
+            message = error.message if isinstance(error, CamcliError) else first_line(error)
+            return PictureError(f"its maps cannot be measured: {message}")
+
+    def _measure(self, explainer: Explainer, items: Sequence[Item]) -> list[list[Finding] | PictureError]:
+        """Return the findings of each image; may raise anything."""
+        runner = explainer.setup.runner
+        rows = 1 if explainer.one_by_one else runner.batch_size
+        found: list[list[Finding] | PictureError] = [[] for _ in items]
+        with self.worker.computing(), runner.ready():
+            for some in batched(self._iter_candidates(items), rows):
+                values = self._compute(explainer, items, some, rows)
+                for number, one in enumerate(some):
+                    own = {name: float(numbers[number]) for name, numbers in values.items()}
+                    place = found[one.row]
+                    assert isinstance(place, list)
+                    place.append(Finding(one.kind, one.name, one.explanation, own))
+        return found
+
+    def _compute(
+        self, explainer: Explainer, items: Sequence[Item], some: Sequence[Candidate], rows: int
+    ) -> dict[str, np.ndarray]:
+        """Return by metric the numbers of a few maps, whose images go through the network together."""
+        given: dict[str, Any] = {"maps": np.stack([one.map for one in some])}
+        names = {name for metric in self.metrics for name in metric.given_names}
+        if self.boxes and "regions" in names:
+            given["regions"] = np.stack([self._find_region(self.boxes, items[one.row], one) for one in some])
+        if "score_of" in names:
+            given["images"] = np.stack([_read_input(items[one.row]) for one in some])
+            prompts = self.worker.prompts
+            competing = [prompts.find_competing(items[one.row].source.path) if prompts else () for one in some]
+            indices = [one.explanation.index or 0 for one in some]
+            given["score_of"] = make_score_of_arrays(
+                explainer.setup.runner, given["images"], indices, competing, self.score, rows
+            )
+        return {metric.row.name: metric(given) for metric in self.metrics}
+
+    def _iter_candidates(self, items: Sequence[Item]) -> Iterator[Candidate]:
+        """Iterate over the maps of each image, class by class: those of the methods, and controls."""
+        for row, item in enumerate(items):
+            assert item.picture is not None
+            by_class: dict[int | None, list[Explanation]] = {}
+            for one in item.results:
+                if isinstance(one, Explanation):
+                    by_class.setdefault(one.index, []).append(one)
+            if not by_class:
+                continue
+            controls = make_controls(_read_input(item), item.source.name, self.worker.job.seed)
+            for explanations in by_class.values():
+                for one in explanations:
+                    map = enlarge_map(one, item.picture.view)
+                    yield Candidate(row, map, "method", one.method, one)
+                    yield Candidate(row, blur_map(map), "blurred", one.method, one)
+                for name, map in controls.items():
+                    yield Candidate(row, map, "control", name, explanations[0])
+
+    def _find_region(self, boxes: BoxFile, item: Item, one: Candidate) -> np.ndarray:
+        assert item.picture is not None
+        return boxes.find_region(item.source.path, one.explanation.index or 0, item.picture.view)
+
+
+def enlarge_map(explanation: Explanation, view: View) -> Float32[np.ndarray, "h w"]:
+    """Return a map at the size of the model's input, enlarged as it is drawn, but with its sign.
+
+    Of a map with colours the greatest magnitude at each pixel is taken, as for drawing.
+    """
+    map = explanation.map
+    flat = style.rectify(map) if map.ndim == 3 else map
+    return np.ascontiguousarray(view.view_of_input().placed(explanation.placement).enlarge(flat))
+
+
+def make_controls(image: Float32[np.ndarray, "d h w"], name: str, seed: int) -> dict[str, Float32[np.ndarray, "h w"]]:
+    """Return the controls of an image by name; random ones depend on its name and the seed alone."""
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode("utf-8", "surrogatepass"))])
+    return {one: CONTROLS.load(one)(image, rng) for one in CONTROLS.names()}
+
+
+def _read_input(item: Item) -> Float32[np.ndarray, "d h w"]:
+    assert item.input is not None
+    return np.asarray(item.input.numpy(force=True), np.float32)

@@ -1,0 +1,259 @@
+"""Run of ``camcli evaluate``: metrics of the maps of each image, of controls, and a table over all images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from itertools import product
+from pathlib import Path
+from types import TracebackType
+
+from camcli.base.errors import PictureError, RequestError
+from camcli.base.words import shorten
+from camcli.engine.explainer import Explainer
+from camcli.engine.setup import make_score
+from camcli.images.address import is_url
+from camcli.images.boxes import BoxFile
+from camcli.metrics.bind import BoundMetric, bind_metrics
+from camcli.runs.evaluate import EvaluateJob, Evaluation
+from camcli.runs.evaluate.measure import Finding, Measurer
+from camcli.runs.evaluate.summary import TableRow, list_warnings, summarize
+from camcli.runs.evaluate.table import SUFFIXES, write_table
+from camcli.runs.job.fingerprint import compute_fingerprint
+from camcli.runs.job.folder_name import name_folder
+from camcli.runs.record import provenance
+from camcli.runs.record.failures import format_error
+from camcli.runs.record.inputs import Inputs
+from camcli.runs.record.other_jobs import check_recorded_options
+from camcli.runs.record.preflight import check_output_folder, refuse_store
+from camcli.runs.record.session import Session
+from camcli.runs.record.table import check_table
+from camcli.runs.worker.item import Item
+from camcli.runs.worker.worker import Worker
+from camcli.targets.target import Score
+
+STEM = "evaluation"
+FACTS_FILE, LINES_FILE = f"{STEM}.json", f"{STEM}.jsonl"
+
+
+class EvaluateRun:
+    """Run that evaluates maps image by image, and over all images.
+
+    Used as a ``with`` block, which locks the output folder for this run. An invalid request raises on construction.
+    Iterating does the work and yields each image's lines, none if it was done before; then :meth:`finish` makes the
+    table. An image's lines are in ``evaluation.jsonl`` before they are yielded.
+
+    Args:
+        evaluate_job: the job.
+
+    Attributes:
+        metrics: the metrics.
+        boxes: boxes of objects, if they are known.
+        measured: the number that is read from changed images: probability, or score.
+        worker: the resolved job.
+        session: the run's session in the output folder.
+        total: number of images; None if they come from standard input.
+        notes: notes for the user; may grow until all is written.
+        warnings: where methods do not beat the controls; known after :meth:`finish`.
+
+    Raises:
+        RequestError: the request is invalid.
+        NothingFoundError: there is no image.
+    """
+
+    def __init__(self, evaluate_job: EvaluateJob) -> None:
+        self.evaluate_job = evaluate_job
+        job = evaluate_job.job
+        refuse_store(job, "evaluate")
+        if is_url(evaluate_job.to):
+            raise RequestError(
+                f"the table is written to local files, not to {evaluate_job.to!r}", "name a file, and copy it"
+            )
+        if evaluate_job.to:
+            check_table(Path(evaluate_job.to), SUFFIXES)
+        self.metrics = bind_metrics(evaluate_job.metrics, evaluate_job.settings, bool(evaluate_job.boxes))
+        inputs = Inputs(job)
+        self.total = inputs.total
+        check_output_folder(job)
+        check_recorded_options(job, FACTS_FILE, LINES_FILE)
+        self.worker = Worker(job, inputs.source_factory, self.total)
+        self.notes = self.worker.notes
+        check_classes(self.worker.explainer)
+        self.boxes = self._read_boxes(inputs)
+        self.measured = choose_measured(evaluate_job.measured, self.worker)
+        self._measure = Measurer(self.worker, self.metrics, self.boxes, self._make_score())
+        self.session = Session(
+            self.worker,
+            inputs,
+            Evaluation,
+            file=LINES_FILE,
+            facts_file=FACTS_FILE,
+            make_fingerprint=self._compute_fingerprint,
+            wanted={},
+            name=self._name_folder(),
+            on_open=self._start,
+        )
+        self.notes += inputs.note_unread()
+        self.warnings: list[str] = []
+
+    def __enter__(self) -> EvaluateRun:
+        self.session.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.session.__exit__(kind, error, trace)
+
+    def __iter__(self) -> Iterator[list[Evaluation]]:
+        session = self.session
+        yield from session.process_pictures(self._make_lines, measure=self._measure)
+        session.drop_others()
+        self.notes += session.inputs.note_unread_late()
+        session.facts |= {"pictures": session.processed, "failed": session.failed}
+
+    def finish(self) -> list[TableRow]:
+        """Make the table of all images of this job in the output folder, also of earlier runs, and record it.
+
+        Raises:
+            OutputError: it cannot be written.
+            PictureError: no image could be done.
+        """
+        layers = len(self.worker.explainer.layers) > 1
+        rows = summarize(self.session.ledger.iter_pictures(), layers, self.worker.job.seed)
+        if not rows:
+            raise PictureError("no image could be processed, so there is nothing to tabulate")
+        self.warnings = list_warnings(rows)
+        table = [row.as_dict() for row in rows]
+        self.session.record(table=table, warnings=self.warnings, notes=self.notes, finished=provenance.format_now())
+        if self.evaluate_job.to:
+            write_table(rows, Path(self.evaluate_job.to))
+        return rows
+
+    # ---- before the first image
+
+    def _read_boxes(self, inputs: Inputs) -> BoxFile | None:
+        if not self.evaluate_job.boxes:
+            return None
+        folders = [Path(given) for given in self.worker.job.inputs if Path(given).is_dir()]
+        boxes = BoxFile(Path(self.evaluate_job.boxes), self.worker.network.labels.find, folders)
+        if self.total is not None:
+            listed = boxes.count_listed(inputs.iter_paths())
+            if not listed:
+                raise RequestError(
+                    f"{boxes.file} has boxes of none of the {self.total} images",
+                    f"it names {shorten(boxes.unmatched, len(boxes.unmatched))}: write paths as they are given, or "
+                    "relative to the file",
+                )
+            if listed < self.total:
+                self.notes.append(f"{boxes.file} has boxes of {listed} of the {self.total} images")
+        return boxes
+
+    def _make_score(self) -> Score | None:
+        network = self.worker.network
+        return make_score("probability", (), False, network, network.activation) if self.measured != "score" else None
+
+    def _compute_fingerprint(self, parts: Mapping[str, str]) -> str:
+        """Return 16 hex digits that change with anything that could change an image's lines."""
+        settings = [[metric.row.name, metric.setting] for metric in self.metrics]
+        boxes = hashlib.sha256(self.boxes.file.read_bytes()).hexdigest() if self.boxes else ""
+        content = [compute_fingerprint(parts), settings, boxes, self.measured, self.worker.job.seed]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+    def _name_folder(self) -> str:
+        explainer, asked = self.worker.explainer, self.evaluate_job
+        more = [*asked.metrics, *asked.settings, *([Path(asked.boxes).stem] if asked.boxes else [])]
+        return name_folder(asked.job, explainer.layers, [one.name for one in explainer.methods], STEM, more)
+
+    def _start(self) -> None:
+        """Record that the run began."""
+        self.session.facts |= {
+            "fingerprint": self.session.fingerprint,
+            "untrained": self.worker.network.untrained,
+            "measured": self.measured,
+            "boxes": self.evaluate_job.boxes,
+            "metrics": {
+                one.row.name: {
+                    "meaning": one.row.summary,
+                    "source": one.row.source,
+                    "better": one.row.better,
+                    "setting": one.setting,
+                }
+                for one in self.metrics
+            },
+        }
+        self.session.record()
+
+    # ---- image by image
+
+    def _make_lines(self, item: Item) -> list[Evaluation]:
+        """Return the lines of an image, none if it was done before; called in a thread."""
+        if item.skipped:
+            return []
+        fields = self.session.make_line_fields(item)
+        errors = [item.error] if item.error else [one for one in item.results if isinstance(one, PictureError)]
+        item.release_pixels()
+        found = product(item.found or (), self.metrics)
+        count = len(item.found or ()) * len(self.metrics) + len(errors)
+        parts = iter(f"{number}/{count}" for number in range(1, count + 1))
+        lines = [self._make_line({**fields, "part": next(parts)}, one, metric) for one, metric in found]
+        notes = self.session.note_earlier(item) if errors else ()
+        return lines + [
+            Evaluation(**{**fields, "part": next(parts)}, error=format_error(error), notes=notes) for error in errors
+        ]
+
+    def _make_line(self, fields: dict[str, object], one: Finding, metric: BoundMetric) -> Evaluation:
+        value, explained = one.values[metric.row.name], one.explanation
+        defined = math.isfinite(value)
+        return Evaluation(
+            **fields,  # type: ignore[arg-type]
+            index=explained.index,
+            label=explained.label,
+            score=explained.score,
+            probability=explained.probability,
+            map=one.name,
+            kind=one.kind,
+            layer="" if one.kind == "control" else explained.layer,
+            metric=metric.row.name,
+            setting=metric.setting,
+            measured=self.measured if "score_of" in metric.given_names else "",
+            value=float(f"{value:.6g}") if defined else None,
+            undefined="" if defined else metric.row.undefined or "it has no finite value here",
+        )
+
+
+def check_classes(explainer: Explainer) -> None:
+    """Check that maps explain the scores of classes, one map for each.
+
+    Raises:
+        RequestError: they do not.
+    """
+    setup = explainer.setup
+    names = ", ".join(row.name for row in explainer.methods)
+    if setup.output_spec.task in ("segment", "detect"):
+        what = "detects objects" if setup.output_spec.task == "detect" else "scores every pixel"
+        raise RequestError(
+            f"the model {what}, and only maps of models with one score for each class can be evaluated",
+            "choose a classifier",
+        )
+    if setup.explains_channels or explainer.top_channels or any(one.finds_concepts for one in setup.bound_methods):
+        raise RequestError(
+            f"the maps of {names} here do not explain a class's score, which metrics read",
+            "name a class as --target, and a method that explains it, such as gradcam",
+        )
+
+
+def choose_measured(asked: str, worker: Worker) -> str:
+    """Choose the number that is read from changed images: ``probability`` or ``score``.
+
+    Raises:
+        RequestError: the probability is asked for, and the model has none.
+    """
+    activation, score = worker.network.activation, worker.explainer.output_spec.score
+    if asked == "probability" and activation == "none":
+        raise RequestError(f"{worker.network.name} returns no probabilities", "leave --measured out: its score is read")
+    if asked != "auto":
+        return asked
+    return "probability" if activation != "none" and not score.has_rivals and score.cosine_scaling is None else "score"

@@ -1,0 +1,208 @@
+"""``camcli evaluate``: the command, what it writes and says, resumed, refused."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from commands import do
+from shared import BLUE, GREEN, RED, Paint
+
+from camcli.metrics import CONTROLS
+from camcli.runs.evaluate import Evaluation
+from camcli.runs.evaluate.run import FACTS_FILE, LINES_FILE
+from camcli.runs.evaluate.summary import list_warnings, summarize
+from camcli.runs.evaluate.table import SUFFIXES, write_table
+
+METRICS = ("insertion-mean", "deletion-mean", "energy-in-box", "sparseness")
+CHEAP = ("--metrics", "insertion-mean,sparseness")
+
+
+@pytest.fixture
+def four(paint: Paint) -> None:
+    """Four images below ``in``, each with a red box, and a file of boxes that knows three of them."""
+    rows = ["image,x0,y0,x1,y1,label"]
+    for number, (x, y) in enumerate([(2, 3), (12, 5), (4, 17), (16, 16)]):
+        paint(f"in/{number}.png", RED, box=(x, y, x + 12, y + 12), ground=BLUE)
+        rows.append(f"{number}.png,{x},{y},{x + 12},{y + 12},red")
+    Path("boxes.csv").write_text("\n".join(rows[:-1]))
+
+
+def evaluate(tiny: str, *words: str):
+    return do("evaluate", "in", "--model", tiny, "--device", "cpu", "--target", "red", *words)
+
+
+def lines(out: str = "out") -> list[Evaluation]:
+    return [Evaluation.read(json.loads(line)) for line in Path(out, LINES_FILE).read_text().splitlines()]
+
+
+def read_table(path: str) -> dict[tuple[str, str, str], dict[str, str]]:
+    with Path(path).open() as file:
+        return {(row["metric"], row["kind"], row["map"]): row for row in csv.DictReader(file)}
+
+
+def test_a_table_with_controls(tiny: str, four: None) -> None:
+    words = ("--metrics", ",".join(METRICS), "--boxes", "boxes.csv", "--method", "gradcam,random")
+    result = evaluate(tiny, *words, "--out", "out", "--to", "table.csv", "--setting", "deletion-mean.steps=4")
+    assert result.exit_code == 0, result.output
+    assert "boxes.csv has boxes of 3 of the 4 images" in result.stderr
+    maps = [("method", "gradcam"), ("method", "random"), ("blurred", "gradcam"), ("blurred", "random")]
+    maps += [("control", name) for name in CONTROLS.names()]
+    rows = read_table("table.csv")
+    assert [*rows] == [(metric, *one) for metric in METRICS for one in maps]
+    assert len(result.stdout.splitlines()) == len(rows)
+    # The truth of a model of colour is what has the colour; it beats every control, and so what knows nothing does not.
+    for metric, better in (("insertion-mean", 1), ("deletion-mean", -1), ("energy-in-box", 1)):
+        means = {one: better * float(mean) for one in maps if (mean := rows[metric, *one]["mean"])}
+        assert all(means["method", "gradcam"] > means[one] for one in means if one[1] != "gradcam"), metric
+        assert rows[metric, "method", "gradcam"]["not_above"] in ("", "its blurred copy")
+        assert "smooth-random" in rows[metric, "method", "random"]["not_above"]
+        assert f"{metric}: random does not beat " in result.stderr
+    assert rows["insertion-mean", "method", "gradcam"]["setting"] == "fill=mean steps=10 seed=0"
+    assert rows["deletion-mean", "method", "gradcam"]["setting"] == "fill=mean steps=4 seed=0"
+    assert rows["insertion-mean", "method", "gradcam"]["measured"] == "probability"
+    # Of the uniform map: no order, the box's share for energy; the image without a box is counted.
+    uniform = rows["deletion-mean", "control", "uniform"]
+    assert (uniform["mean"], uniform["images"], uniform["undefined"]) == ("", "0", "4")
+    energy = rows["energy-in-box", "control", "uniform"]
+    assert (float(energy["mean"]), energy["images"], energy["undefined"]) == (pytest.approx(144 / 1024), "3", "1")
+    assert (
+        rows["sparseness", "method", "gradcam"]["better"] == rows["sparseness", "method", "random"]["not_above"] == ""
+    )
+    made = lines()
+    assert len(made) == 4 * len(rows)
+    [none] = [one for one in made if one.map == "gradcam" and one.kind == "method" and one.undefined]
+    assert (none.value, none.metric) == (None, "energy-in-box")
+    assert none.undefined.startswith("no box of this class")
+    facts = json.loads(Path("out", FACTS_FILE).read_text())
+    assert [(one["metric"], one["kind"], one["map"]) for one in facts["table"]] == [*rows]
+    assert facts["metrics"]["deletion-mean"]["source"].startswith("Petsiuk et al. 2018")
+
+
+def test_run_again_it_goes_on(tiny: str, four: None) -> None:
+    say = (*CHEAP, "--method", "gradcam", "--out", "out")
+    assert evaluate(tiny, *say, "--limit", "2", "--to", "some.csv").exit_code == 0
+    result = evaluate(tiny, *say, "--to", "all.csv")
+    assert "2 done, 2 done before" in result.stderr
+    assert read_table("some.csv")["insertion-mean", "method", "gradcam"]["images"] == "2"
+    assert read_table("all.csv")["insertion-mean", "method", "gradcam"]["images"] == "4"
+    assert (
+        evaluate(tiny, *CHEAP, "--method", "gradcam", "--out", "again", "--to", "again.csv", "-b", "1").exit_code == 0
+    )
+    assert Path("again.csv").read_text() == Path("all.csv").read_text()
+    other = evaluate(tiny, "--metrics", "sparseness", "--method", "gradcam", "--out", "out")
+    assert other.exit_code == 2
+
+
+def test_what_fails_is_one_images_alone(tiny: str, four: None) -> None:
+    Path("in/bad.png").write_bytes(b"no picture")
+    result = evaluate(tiny, *CHEAP, "--method", "gradcam", "--out", "out", "--json", "--limit", "5")
+    assert result.exit_code == 1
+    assert "failed: in/bad.png: " in result.stderr
+    assert result.stdout == Path("out", LINES_FILE).read_text()
+    assert [bool(one.metric) for one in lines() if one.error] == [False]
+
+
+def test_the_score_can_be_measured(tiny: str, four: None) -> None:
+    for number in ("score", "probability"):
+        evaluate(tiny, "--metrics", "deletion-mean", "--method", "gradcam", "--out", number, "--measured", number)
+    score, probability = ([one for one in lines(number) if one.map == "centre"] for number in ("score", "probability"))
+    for one, other in zip(score, probability, strict=True):
+        assert (one.measured, other.measured) == ("score", "probability")
+        assert one.value != other.value
+        assert 0 < other.value < 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--metrics", "insertion"), "did you mean"),
+        (("--metrics", "energy-in-box"), "--boxes FILE.csv"),
+        (("--setting", "stepz=3"), "has no option 'stepz'"),
+        (("--setting", "insertion-blur.fill=mean"), "has no option 'fill'"),
+        (("--to", "table.xls"), "end its name in .csv or .jsonl or .parquet"),
+        (("--boxes", "elsewhere.csv"), "has boxes of none of the 4 images"),
+        (("--boxes", "classes.csv"), "line 2 ('0.png')"),
+        (("--method", "activation", "--target", "channel:1"), "do not explain a class's score"),
+    ],
+)
+def test_what_is_refused(tiny: str, four: None, words: tuple[str, ...], message: str) -> None:
+    Path("elsewhere.csv").write_text("image,x0,y0,x1,y1\nother.png,1,2,3,4\n")
+    Path("classes.csv").write_text("image,x0,y0,x1,y1,label\n0.png,1,2,3,4,purple\n")
+    result = do("evaluate", "in", "--model", tiny, *words)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+    assert not Path("camcli-out").exists()
+
+
+# ---- the table, by hand
+
+
+def made(name: str, kind: str, map: str, value: float | None) -> Evaluation:
+    given = {"source": name, "name": name, "stamp": "", "job": "", "run": "", "metric": "deletion-mean"}
+    return Evaluation(**given, kind=kind, map=map, value=value)
+
+
+def test_table_by_hand() -> None:
+    numbers = {
+        ("method", "good"): [[0.1], [0.2, 0.4], [0.1]],  # the second image has two classes
+        ("method", "poor"): [[0.6], [0.2], [0.9]],
+        ("blurred", "good"): [[0.2], [0.4], [0.3]],
+        ("control", "edges"): [[0.5], [0.5], [None]],
+    }
+    pictures = [
+        [made(str(at), *key, value) for key, values in numbers.items() for value in values[at]] for at in range(3)
+    ]
+    rows = {row.title: row for row in summarize(pictures, several_layers=False)}
+    assert [*rows] == ["good", "poor", "good, blurred", "control edges"]
+    assert rows["good"].mean == pytest.approx((0.1 + 0.3 + 0.1) / 3)
+    assert (rows["good"].low, rows["good"].high) == pytest.approx((0.1, 0.3))
+    assert (rows["control edges"].images, rows["control edges"].undefined) == (2, 1)
+    # Lower is better: by 0.1, 0.1 and 0.2, and by 0.4 and 0.2; the other by -0.1 and 0.3.
+    assert rows["good"].not_above == ()
+    assert list_warnings(rows.values()) == ["deletion-mean: poor does not beat edges"]
+
+
+def test_a_single_image_has_no_interval_and_no_warning() -> None:
+    rows = summarize([[made("a", "method", "poor", 0.9), made("a", "control", "edges", 0.1)]], several_layers=False)
+    assert [(row.mean, row.low, row.not_above) for row in rows] == [(0.9, None, ()), (0.1, None, ())]
+
+
+def test_each_class_of_an_image_is_measured(tiny: str, paint: Paint) -> None:
+    paint("in/a.png", GREEN, box=(3, 3, 9, 9), ground=RED)
+    metrics = ("--metrics", "road-most,road-least", "--setting", "steps=1", "--measured", "score")
+    evaluate(tiny, *metrics, "--method", "gradcam", "--out", "out", "--target", "green")
+    found = {(one.label, one.map, one.metric): one.value for one in lines() if one.kind != "blurred"}
+    assert len(lines()) == 2 * 2 * (2 + len(CONTROLS.names()))
+    # Half of the image is interpolated: without what is red the rest is green, without the rest it is red.
+    assert found["red", "gradcam", "road-most"] < found["red", "gradcam", "road-least"]
+    assert found["green", "gradcam", "road-most"] < found["green", "gradcam", "road-least"]
+    assert found["green", "uniform", "road-most"] is None
+
+
+def test_the_table_for_other_programs(tmp_path: Path) -> None:
+    rows = summarize([[made("a", "method", "poor", 0.9), made("a", "control", "edges", None)]], several_layers=False)
+    values = [row.as_dict() for row in rows]
+    for suffix in SUFFIXES:
+        write_table(rows, tmp_path / f"table{suffix}")
+    assert [json.loads(line) for line in (tmp_path / "table.jsonl").read_text().splitlines()] == values
+    with (tmp_path / "table.csv").open() as file:
+        assert [*csv.DictReader(file)] == [
+            {name: "" if one is None else str(one) for name, one in row.items()} for row in values
+        ]
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert parquet.read_table(tmp_path / "table.parquet").to_pylist() == values
+
+
+def test_prompts_are_classes_too(clip: str, three: None) -> None:
+    texts = ("--text", "a red square", "--text", "something blue")
+    metric = ("--metrics", "deletion-mean", "--setting", "steps=2", "--limit", "1")
+    result = do("evaluate", "in", "--model", clip, *texts, *metric, "--method", "gradcam", "--out", "out")
+    assert result.exit_code == 0, result.output
+    found = lines()
+    assert {one.label for one in found} == {"a red square", "something blue"}
+    assert {one.measured for one in found} == {"probability"}
+    by_prompt = ([one.value for one in found if one.label == text and one.map != "uniform"] for text in texts[1::2])
+    # Their probabilities sum to 1 in every image, however it was changed in the same way: by the controls.
+    for one, other in list(zip(*by_prompt, strict=True))[2:]:
+        assert one + other == pytest.approx(1, abs=1e-4)
