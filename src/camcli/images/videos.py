@@ -152,6 +152,8 @@ def read_frame(path: Path, stamp: str, page: int) -> Image.Image:
     Raises:
         PictureError: there is no such frame, or it cannot be decoded.
     """
+    from av.video.reformatter import VideoReformatter
+
     index = index_video(path, stamp)
     if page > len(index.times):
         raise PictureError(f"has no frame {page}, but {len(index.times)}")
@@ -159,7 +161,9 @@ def read_frame(path: Path, stamp: str, page: int) -> Image.Image:
     if frame is None or frame.is_corrupt:
         raise PictureError(f"its frame at {index.seconds(page):.3f} s is damaged")
     width, height = index.shown_size if (frame.width, frame.height) == index.size else (frame.width, frame.height)
-    image: Image.Image = frame.to_image(width=width, height=height)
+    # Not the frame's own: two threads that want the same frame would share it, and crash.
+    shown: Any = VideoReformatter().reformat(frame, width, height, "rgb24")
+    image: Image.Image = shown.to_image()
     turn = ROTATIONS.get(round(frame.rotation) % 360)
     return image if turn is None else image.transpose(turn)
 

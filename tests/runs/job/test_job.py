@@ -62,6 +62,7 @@ CHANGED = {
     "background": "#000000",
     "range": "0,4095",
     "pages": "all",
+    "every": "2s",
     "limit": 2,
     "shard": "2/3",
     "overwrite": True,
@@ -80,7 +81,7 @@ CHANGED = {
 }
 HOW = {
     *("inputs", "null_separated", "out", "root", "overwrite", "drop_others", "accept_versions", "durable", "pages"),
-    *("limit", "shard"),
+    *("every", "limit", "shard"),
     *("batch_size", "recompute", "workers", "timeout", "device", "compile", "seed", "save"),
 }
 DRAWN = {"colormap", "alpha", "outside", "normalize", "panel_size"}
