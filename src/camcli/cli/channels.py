@@ -14,7 +14,7 @@ from camcli.cli.loading import check_job, loading
 from camcli.cli.log import CommandLog
 from camcli.cli.options import CommonOptions, add_options, apply_common_options, build, split_words
 from camcli.cli.plan import print_plan, without_compiling
-from camcli.cli.streams import get_standard_output
+from camcli.cli.streams import print_lines
 from camcli.models import names_cache
 from camcli.runs.channels import ChannelJob
 from camcli.runs.job.job import Job
@@ -104,8 +104,7 @@ def _rank(channel_job: ChannelJob, console: Console, session: CommonOptions, log
             ranked = run.write()
         log.open(run.out)
     if session.as_json:
-        get_standard_output().buffer.writelines(one.as_line() for one in ranked)
-        get_standard_output().buffer.flush()
+        print_lines(ranked)
     elif not console.quiet:
         with_values = run.values is not None
         headings = ["channel", "mean", "max", "std", "active", *["r"] * with_values, "strongest image"]

@@ -8,10 +8,10 @@ import typer
 
 from camcli.cli.console import Console, print_table
 from camcli.cli.exit import exit_codes
+from camcli.cli.follow import follow_records, say_methods
 from camcli.cli.loading import check_job, loading
 from camcli.cli.log import CommandLog
 from camcli.cli.options import CommonOptions, add_options, apply_common_options, build
-from camcli.cli.streams import get_standard_output
 from camcli.models import names_cache
 from camcli.runs.evaluate import EvaluateJob
 from camcli.runs.job.job import Job
@@ -68,15 +68,10 @@ def _evaluate(evaluate_job: EvaluateJob, console: Console, session: CommonOption
         names_cache.write_model(job.model, run.worker.network)
     _introduce(run, console)
     printed = len(run.notes)
-    counts, began = Counts(), time.monotonic()
+    began = time.monotonic()
     with run:
         log.open(run.session.out)
-        with console.progress(run.total, counts) as reporter:
-            for lines in run:
-                reporter.add_picture([line.to_outcome() for line in lines])
-                if session.as_json:
-                    get_standard_output().buffer.writelines(line.as_line() for line in lines)
-                    get_standard_output().buffer.flush()
+        counts = follow_records(run, run.total, console, session.as_json)
         with console.working("computing intervals"):
             rows = run.finish()
     if not session.as_json and not console.quiet:
@@ -92,12 +87,8 @@ def _evaluate(evaluate_job: EvaluateJob, console: Console, session: CommonOption
 
 def _introduce(run: "EvaluateRun", console: Console) -> None:
     worker = run.worker
-    explainer, job = worker.explainer, worker.job
     console.say(f"model: {worker.network.name}, {worker.network.origin}")
-    where = f" at {', '.join(explainer.layers)}" if explainer.layers else ""
-    chosen = " (chosen; --layer names another)" if explainer.layers and not job.layers else ""
-    names = ", ".join(row.name for row in explainer.methods)
-    console.say(f"methods: {names}{where}{chosen}, on {worker.device_names}")
+    say_methods(worker, console)
     console.say(f"target: {worker.score_description}")
     console.say(f"metrics: {', '.join(one.row.name for one in run.metrics)}")
     if any("score_of" in one.given_names for one in run.metrics):

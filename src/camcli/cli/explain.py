@@ -13,7 +13,7 @@ from camcli.cli.cluster import ClusterOptions, check_cluster_options, run_on_clu
 from camcli.cli.config import check_code, load_config
 from camcli.cli.console import Console
 from camcli.cli.exit import exit_codes
-from camcli.cli.follow import Following
+from camcli.cli.follow import Following, say_methods
 from camcli.cli.loading import check_job, loading
 from camcli.cli.log import CommandLog
 from camcli.cli.options import add_options, apply_common_options, build
@@ -148,7 +148,6 @@ def run_job(job: Job, console: Console, session: ExplainOptions, log: CommandLog
 
 def _introduce(run: "Run", console: Console) -> None:
     worker = run.worker
-    explainer = worker.explainer
     if run.job.model == BUNDLED_MODEL:
         console.say("model: the bundled EfficientNet-Lite0 (--model names another)")
     else:
@@ -159,10 +158,7 @@ def _introduce(run: "Run", console: Console) -> None:
         console.say(f"prompts: {worker.prompts}{within}{by}")
     if run.job.wrap:
         console.say(f"wrapped by: {run.job.wrap}")
-    where = f" at {', '.join(explainer.layers)}" if explainer.layers else ""
-    chosen = " (chosen; --layer names another)" if explainer.layers and not run.job.layers else ""
-    names = ", ".join(row.name for row in explainer.methods)
-    console.say(f"method{'s' * (len(explainer.methods) > 1)}: {names}{where}{chosen}, on {worker.device_names}")
+    say_methods(worker, console)
     console.say(f"target: {worker.score_description}")
     console.say(f"output: {show_path(run.session.out)}")
     if worker.network.untrained:

@@ -1,11 +1,15 @@
-"""Following of a run: what is said and printed of each image, and at the end."""
+"""Following of a run: what is said before it, and printed of each image, and at the end."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from camcli.cli.console import MAX_LISTED, Console
-from camcli.cli.streams import get_standard_output
+from camcli.cli.streams import print_lines
 from camcli.runs.record.outcome import Counts, Outcome
+
+if TYPE_CHECKING:
+    from camcli.runs.worker.worker import Worker
 
 
 class Following:
@@ -38,8 +42,7 @@ class Following:
                 if len(self._shown) <= MAX_LISTED:
                     self._shown += outcomes
                 if self._as_json:
-                    get_standard_output().buffer.writelines(outcome.as_line() for outcome in outcomes)
-                    get_standard_output().buffer.flush()
+                    print_lines(outcomes)
 
     def conclude(self) -> Counts:
         """Print the summary; return the numbers of images."""
@@ -50,3 +53,30 @@ class Following:
             )
         self._console.print_summary(self._shown, self._counts, time.monotonic() - self._began, self._out)
         return self._counts
+
+
+def follow_records(run: Iterable[Sequence[Any]], total: int | None, console: Console, as_json: bool) -> Counts:
+    """Do a run that yields records of its own for each image; return the numbers of images.
+
+    Args:
+        run: the run; its records have ``as_line`` and ``to_outcome``.
+        total: number of images, if it is known.
+        console: the command's console.
+        as_json: each record is printed to standard output as a line of JSON.
+    """
+    counts = Counts()
+    with console.progress(total, counts) as reporter:
+        for records in run:
+            reporter.add_picture([one.to_outcome() for one in records])
+            if as_json:
+                print_lines(records)
+    return counts
+
+
+def say_methods(worker: "Worker", console: Console) -> None:
+    """Say with which methods, at which layers and on which devices images are explained."""
+    explainer = worker.explainer
+    where = f" at {', '.join(explainer.layers)}" if explainer.layers else ""
+    chosen = " (chosen; --layer names another)" if explainer.layers and not worker.job.layers else ""
+    names = ", ".join(row.name for row in explainer.methods)
+    console.say(f"method{'s' * (len(explainer.methods) > 1)}: {names}{where}{chosen}, on {worker.device_names}")

@@ -8,11 +8,11 @@ import typer
 
 from camcli.cli.console import Console, print_table
 from camcli.cli.exit import exit_codes
+from camcli.cli.follow import follow_records, say_methods
 from camcli.cli.loading import check_job, loading
 from camcli.cli.log import CommandLog
 from camcli.cli.options import CommonOptions, add_options, apply_common_options, build
 from camcli.cli.plan import print_plan, without_compiling
-from camcli.cli.streams import get_standard_output
 from camcli.images import describe_page
 from camcli.models import names_cache
 from camcli.runs.job.job import Job
@@ -105,15 +105,10 @@ def _compare(prompt_job: PromptJob, console: Console, session: CommonOptions, lo
     if session.dry_run:
         print_plan(run, plan_run, console)
         return Counts()
-    counts, began = Counts(), time.monotonic()
+    began = time.monotonic()
     with run:
         log.open(run.session.out)
-        with console.progress(run.total, counts) as reporter:
-            for records in run:
-                reporter.add_picture([record.to_outcome() for record in records])
-                if session.as_json:
-                    get_standard_output().buffer.writelines(record.as_line() for record in records)
-                    get_standard_output().buffer.flush()
+        counts = follow_records(run, run.total, console, session.as_json)
         with console.working("drawing the summary"):
             summary = run.finish()
     if not session.as_json and not console.quiet:
@@ -128,11 +123,8 @@ def _compare(prompt_job: PromptJob, console: Console, session: CommonOptions, lo
 
 def _introduce(run: "PromptRun", console: Console) -> None:
     worker = run.worker
-    explainer, job = worker.explainer, run.job
     console.say(f"model: {worker.network.name}, {worker.network.origin}")
-    where = f" at {', '.join(explainer.layers)}" if explainer.layers else ""
-    chosen = " (chosen; --layer names another)" if explainer.layers and not job.layers else ""
-    console.say(f"method: {explainer.methods[0].name}{where}{chosen}, on {worker.device_names}")
+    say_methods(worker, console)
     console.say(f"target: {worker.score_description}, of {len(run.prompts)} prompts")
     console.say(f"output: {run.session.out}")
     if worker.network.untrained:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,6 +27,13 @@ _saved_outputs: list[Any] = []
 def get_standard_output() -> Any:
     """Return standard output, for machine-readable lines, also inside :func:`redirect_prints_to_stderr`."""
     return _saved_outputs[-1] if _saved_outputs else sys.stdout
+
+
+def print_lines(records: Iterable[Any]) -> None:
+    """Print records, such as outcomes, to standard output as lines of JSON."""
+    out = get_standard_output().buffer
+    out.writelines(one.as_line() for one in records)
+    out.flush()
 
 
 @contextmanager
