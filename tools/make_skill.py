@@ -15,7 +15,7 @@ from make_cli import panels
 from rich.text import Text
 
 from camcli.cli import app
-from camcli.runs.record.outcome import Outcome
+from camcli.runs.record.outcome import ImageLine, Outcome
 
 ROOT = Path(__file__).parents[1]
 SKILL, INDEX = ROOT / "docs" / "SKILL.md", ROOT / "docs" / "llms.txt"
@@ -52,7 +52,7 @@ def skill() -> str:
     examples = re.search(r"^## Use it\n+(```sh\n.*?\n```)", readme, re.M | re.S)
     assert examples, "README.md has no examples below '## Use it'"
     commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    fields = [f"- `{name}`: {text}" for name, text in _describe_fields(Outcome)]
+    fields = [f"- `{name}`: {text}" for owner in (ImageLine, Outcome) for name, text in _describe_fields(owner)]
     parts = [front, SUMMARY, GUIDE, "## Examples", examples[1], "## A line of JSON", "\n".join(fields)]
     for name, command in commands.items():
         options = [_describe(one) for several in panels(command).values() for one in several]

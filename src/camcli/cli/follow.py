@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from camcli.cli.console import MAX_LISTED, Console
 from camcli.cli.streams import print_lines
-from camcli.runs.record.outcome import Counts, Outcome
+from camcli.runs.record.outcome import Counts, Outcome, make_outcome
 
 if TYPE_CHECKING:
     from camcli.runs.worker.worker import Worker
@@ -59,7 +59,7 @@ def follow_records(run: Iterable[Sequence[Any]], total: int | None, console: Con
     """Do a run that yields records of its own for each image; return the numbers of images.
 
     Args:
-        run: the run; its records have ``as_line`` and ``to_outcome``.
+        run: the run; its records are lines as :class:`ImageLine`, with an error.
         total: number of images, if it is known.
         console: the command's console.
         as_json: each record is printed to standard output as a line of JSON.
@@ -67,7 +67,7 @@ def follow_records(run: Iterable[Sequence[Any]], total: int | None, console: Con
     counts = Counts()
     with console.progress(total, counts) as reporter:
         for records in run:
-            reporter.add_picture([one.to_outcome() for one in records])
+            reporter.add_picture([make_outcome(one) for one in records])
             if as_json:
                 print_lines(records)
     return counts

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from camcli.base.errors import RequestError
 from camcli.metrics import METRICS
 from camcli.runs.job.job import Job
 from camcli.runs.job.option import MODEL, OUTPUT, option
-from camcli.runs.record.outcome import Outcome, restore_tuples
+from camcli.runs.record.outcome import ImageLine, restore_tuples
 
 # A method's map, its blurred copy, or a map that knows nothing of the model.
 Kind = Literal["method", "blurred", "control"]
@@ -74,13 +73,11 @@ class EvaluateJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
+class Evaluation(ImageLine):
     """One metric of one map of one image: one line of ``evaluation.jsonl``.
 
     Attributes:
-        source, name, stamp, job, run, part, page, root: as in :class:`camcli.runs.record.outcome.Outcome`.
-        files, sizes, looks: empty, since no file is made.
-        index, label, score, probability: the class explained, likewise.
+        index, label, score, probability: the class explained, as in :class:`camcli.runs.record.outcome.Outcome`.
         map: name of the method, or of the control.
         kind: what the map is.
         layer: layer of the method's map.
@@ -94,17 +91,6 @@ class Evaluation:
         error: why the image, or one of its maps, could not be done, and then there is no metric.
     """
 
-    source: str
-    name: str
-    stamp: str
-    job: str
-    run: str
-    part: str = "1/1"
-    page: int = 0
-    root: str = ""
-    files: dict[str, str] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)
-    looks: dict[str, str] = field(default_factory=dict)
     index: int | None = None
     label: str | None = None
     score: float | None = None
@@ -121,24 +107,7 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     error: str | None = None
 
-    def as_line(self) -> bytes:
-        """Return it as one JSON line, ended by a newline; also for names that are not valid UTF-8."""
-        text = json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
-        return text.encode("utf-8", "backslashreplace") + b"\n"
-
     @classmethod
     def read(cls, values: dict[str, Any]) -> Evaluation:
         """Make it from JSON values, which have lists for tuples."""
         return cls(**restore_tuples(values))
-
-    def to_outcome(self) -> Outcome:
-        """Return the image's outcome, for counting and messages."""
-        return Outcome(
-            source=self.source,
-            name=self.name,
-            stamp=self.stamp,
-            job=self.job,
-            run=self.run,
-            page=self.page,
-            error=self.error,
-        )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from camcli.base.errors import RequestError
 from camcli.models import check_templates
 from camcli.runs.job.job import Job
 from camcli.runs.job.option import MODEL, OUTPUT, option
-from camcli.runs.record.outcome import Outcome, restore_tuples
+from camcli.runs.record.outcome import ImageLine, restore_tuples
 
 SaveKind = Literal["sheet", "array"]
 Measure = Literal["pearson", "ssim", "overlap"]
@@ -88,16 +87,12 @@ class PromptResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PromptComparison:
+class PromptComparison(ImageLine):
     """Comparison of the maps of several prompts in one image: one line of ``prompts.jsonl``.
 
     Undefined values are None: the similarity of a map that is constant or missing.
 
     Attributes:
-        source, name, stamp, job, run, part, page, root: as in :class:`camcli.runs.record.outcome.Outcome`.
-        files: kind to path, relative to ``out``.
-        sizes: kind to bytes, of these files.
-        looks: kind to digits for how its file was drawn, likewise.
         layer, method: what made the maps.
         prompts: result of each prompt, in the order of rows and columns.
         similarity: for each measure a symmetric matrix.
@@ -114,17 +109,6 @@ class PromptComparison:
         error: why the image, or the map of one of its prompts, could not be done.
     """
 
-    source: str
-    name: str
-    stamp: str
-    job: str
-    run: str
-    part: str = "1/1"
-    page: int = 0
-    root: str = ""
-    files: dict[str, str] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)
-    looks: dict[str, str] = field(default_factory=dict)
     layer: str | None = None
     method: str | None = None
     prompts: tuple[PromptResult, ...] = ()
@@ -139,25 +123,8 @@ class PromptComparison:
     notes: tuple[str, ...] = ()
     error: str | None = None
 
-    def as_line(self) -> bytes:
-        """Return the comparison as one JSON line, ended by a newline; also for names that are not valid UTF-8."""
-        text = json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
-        return text.encode("utf-8", "backslashreplace") + b"\n"
-
     @classmethod
     def read(cls, values: dict[str, Any]) -> PromptComparison:
         """Make a comparison from JSON values, which have lists for tuples."""
         results = tuple(PromptResult(**restore_tuples(one)) for one in values["prompts"])
         return cls(**{**restore_tuples(values), "prompts": results})
-
-    def to_outcome(self) -> Outcome:
-        """Return the image's outcome, for counting and messages."""
-        return Outcome(
-            source=self.source,
-            name=self.name,
-            stamp=self.stamp,
-            job=self.job,
-            run=self.run,
-            page=self.page,
-            error=self.error,
-        )

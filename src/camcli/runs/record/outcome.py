@@ -12,8 +12,8 @@ from camcli.images import describe_page
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """Outcome of one image and target: one line of ``outcomes.jsonl``.
+class ImageLine:
+    """What the lines of all commands say of an image, at their beginning.
 
     Attributes:
         source: the image, as it was given.
@@ -27,6 +27,35 @@ class Outcome:
         files: format to path, relative to ``out``.
         sizes: format to bytes, of the files that were written with the line.
         looks: format to digits for how its file was drawn; empty for arrays, and for what is drawn as by default.
+    """
+
+    source: str
+    name: str
+    stamp: str
+    job: str
+    run: str
+    part: str = "1/1"
+    page: int = 0
+    root: str = ""
+    files: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    looks: dict[str, str] = field(default_factory=dict)
+
+    def as_line(self) -> bytes:
+        """Return it as one JSON line, ended by a newline; also for names that are not valid UTF-8.
+
+        Raises:
+            ValueError: a number is not finite, which JSON does not know.
+        """
+        text = json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
+        return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome(ImageLine):
+    """Outcome of one image and target: one line of ``outcomes.jsonl``.
+
+    Attributes:
         index, label, score, probability: the class explained; no probability if there is none. For concepts: no
             class, their number, and the share of the layer's positive activation that they hold.
         number, box: which of the image's boxes, the best being 1, and its x0, y0, x1, y1 in pixels of the upright
@@ -45,20 +74,9 @@ class Outcome:
         seconds: time for decoding, its share of its batch, and writing.
         untrained: the weights are random and the map means nothing.
         notes: notes for the reader of the map.
-        error: why there is no map, and then all of the above from ``files`` on is empty; or why it is not drawn.
+        error: why there is no map, and then all of the above, and the files, are empty; or why it is not drawn.
     """
 
-    source: str
-    name: str
-    stamp: str
-    job: str
-    run: str
-    part: str = "1/1"
-    page: int = 0
-    root: str = ""
-    files: dict[str, str] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)
-    looks: dict[str, str] = field(default_factory=dict)
     index: int | None = None
     label: str | None = None
     score: float | None = None
@@ -106,6 +124,12 @@ class Outcome:
         """Make an outcome from JSON values, which have lists for tuples."""
         given = restore_tuples(values)
         return cls(**{**given, "concepts": tuple(map(Concept.from_dict, given.get("concepts", ())))})
+
+
+def make_outcome(line: Any) -> Outcome:
+    """Return the outcome of an image of which another command wrote a line, for counting and messages."""
+    of_image = {one.name: getattr(line, one.name) for one in fields(ImageLine)}
+    return Outcome(**{**of_image, "files": {}, "sizes": {}, "looks": {}}, error=line.error)
 
 
 def restore_tuples(values: dict[str, Any]) -> dict[str, Any]:
