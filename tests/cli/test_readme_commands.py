@@ -1,5 +1,6 @@
 """The commands of the README's block "Use it", one after another in one folder, each on a network that is at hand."""
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from films import film
 from PIL import Image
 from shared import ROOT
 from typer.testing import CliRunner
@@ -26,6 +28,8 @@ STAND_INS = (
     (r"cuda:0,cuda:1", "cpu"),
     (r" \| jq .*", ""),
 )
+# Whether PyAV, which is an extra, is installed.
+WITH_VIDEO = importlib.util.find_spec("av") is not None
 MY_MODEL = "def make():\n    import tiny\n\n    return tiny.make()\n"
 MY_WRAPPER = '''
 from torch import nn
@@ -76,6 +80,7 @@ def project(here: Path, sample_images: Path, tiny_file: Path, monkeypatch: pytes
     (here / "tiny.py").write_text(tiny_file.read_text())
     (here / "my_model.py").write_text(MY_MODEL)
     (here / "my_wrapper.py").write_text(MY_WRAPPER)
+    film("clip.mp4") if WITH_VIDEO else (here / "clip.mp4").touch()
     import timm
 
     torch.save(timm.create_model("test_resnet", num_classes=1000).state_dict(), here / "mine.safetensors.pth")
@@ -102,6 +107,9 @@ def test_the_readmes_commands_work_one_after_another_in_one_folder(standin: str)
         result = CliRunner().invoke(app, words, input=stdin)
         if words[0] == "show":  # it is for a terminal, which this is not
             assert (result.exit_code, "images are shown in a terminal" in result.stderr) == (2, True)
+            continue
+        if "--every" in words and not WITH_VIDEO:
+            assert (result.exit_code, "pip install 'camcli-vision[video]'" in result.stderr) == (2, True)
             continue
         assert result.exit_code == 0, f"{line}\n{result.stderr}"
         found[command] = line

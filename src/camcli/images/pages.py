@@ -14,7 +14,7 @@ from camcli.images.formats import FORMATS
 from camcli.images.frames import count_pages
 from camcli.images.opening import open_image
 from camcli.images.source import PictureSource
-from camcli.images.videos import index_video, is_video
+from camcli.images.videos import check_pyav, index_video, is_video
 
 
 def expand_pages(sources: Iterable[PictureSource], words: str, every: str = "") -> Iterator[PictureSource]:
@@ -30,9 +30,13 @@ def expand_pages(sources: Iterable[PictureSource], words: str, every: str = "") 
             of the pages.
         every: step between a video's frames: ``1s``, ``10``; empty if videos are not read. A frame is named by its
             time: ``clip.mp4.t0012.040s``. What of a video cannot be read gives a source with an error.
+
+    Raises:
+        RequestError: ``words`` or ``every`` cannot be read, or ``every`` is given and PyAV is not installed.
     """
     ranges = parse_page_ranges(words)
     if every:
+        check_pyav()
         sources = chain.from_iterable(_expand_video(source, every) for source in sources)
     if not ranges:
         return iter(sources)

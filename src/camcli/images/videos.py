@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from array import array
 from bisect import bisect_left, bisect_right
@@ -16,7 +17,7 @@ from typing import Any
 
 from PIL import Image
 
-from camcli.base.errors import PictureError
+from camcli.base.errors import PictureError, RequestError
 from camcli.images import VIDEO_SUFFIXES, parse_every
 from camcli.images.formats import suffix_of
 
@@ -82,6 +83,16 @@ class VideoIndex:
         if after == len(self.times) or (after and time - self.times[after - 1] <= self.times[after] - time):
             return after
         return after + 1
+
+
+def check_pyav() -> None:
+    """Check that PyAV, an extra, is there to read videos with.
+
+    Raises:
+        RequestError: it is not.
+    """
+    if importlib.util.find_spec("av") is None:
+        raise RequestError("--every reads videos, which need PyAV, and that is not installed", VIDEO_HINT)
 
 
 def is_video(path: str) -> bool:
@@ -265,7 +276,7 @@ def _get_reader(path: Path, stamp: str, index: VideoIndex) -> _Reader:
 def _open(path: Path) -> tuple[Any, Any]:
     try:
         import av
-    except ImportError as error:
+    except ImportError as error:  # on a machine of a cluster that lacks it
         raise PictureError("videos need PyAV, which is not installed", VIDEO_HINT) from error
     try:
         container = av.open(f"file:{path}", options=OPTIONS)

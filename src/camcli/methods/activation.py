@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from camcli.base.errors import RequestError
 
@@ -67,9 +68,9 @@ def fix_sign(component: Float[Tensor, "n m"], rows: Float[Tensor, "n m c"]) -> F
     positive. Where all cells are equally strong (tokens after a LayerNorm) that sum is nothing for a centred
     component; then the cells that stand out are positive: ``sum_i component_i^3`` is not negative.
     """
-    strength = rows.norm(dim=2)
+    strength = vector_norm(rows, dim=2)
     agreement = (component * strength).sum(1)
-    decided = agreement.abs() > SIGN_TOLERANCE * component.norm(dim=1) * strength.norm(dim=1)
+    decided = agreement.abs() > SIGN_TOLERANCE * vector_norm(component, dim=1) * vector_norm(strength, dim=1)
     sign = agreement.where(decided, component.pow(3).sum(1))
     return component.where(sign[:, None] >= 0, -component)
 

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from camcli.base.deprecated import with_old_names
 from camcli.base.errors import RequestError
@@ -55,7 +56,7 @@ def _initialize_factors(rows: Float[Tensor, "n m c"], k: int) -> tuple[Float[Ten
     down = (-left).clamp(min=0), (-right).clamp(min=0)
 
     def weight(side: tuple[Tensor, Tensor]) -> Tensor:
-        product: Tensor = side[0].norm(dim=1, keepdim=True) * side[1].norm(dim=1, keepdim=True)
+        product: Tensor = vector_norm(side[0], dim=1, keepdim=True) * vector_norm(side[1], dim=1, keepdim=True)
         return product
 
     upper = weight(up) >= weight(down)
@@ -63,7 +64,7 @@ def _initialize_factors(rows: Float[Tensor, "n m c"], k: int) -> tuple[Float[Ten
 
     def scale_side(one: Tensor, other: Tensor) -> Tensor:
         side = one.where(upper, other)
-        length: Tensor = side.norm(dim=1, keepdim=True)
+        length: Tensor = vector_norm(side, dim=1, keepdim=True)
         return side / length.where(length > 0, 1) * size
 
     # Zeros stay zero in multiplicative updates, so none are allowed at the start.
@@ -84,10 +85,10 @@ def factorize(
     for _ in range(updates):
         parts = parts * (maps.mT @ rows) / (maps.mT @ maps @ parts + tiny)
         maps = maps * (rows @ parts.mT) / (maps @ (parts @ parts.mT) + tiny)
-    lengths = parts.norm(dim=2)
+    lengths = vector_norm(parts, dim=2)
     maps = maps * lengths[:, None] * greatest
     parts = parts / lengths.where(lengths > 0, 1)[..., None]
-    order = maps.norm(dim=1).argsort(dim=1, descending=True, stable=True)
+    order = vector_norm(maps, dim=1).argsort(dim=1, descending=True, stable=True)
     return maps.gather(2, order[:, None].expand_as(maps)), parts.gather(1, order[..., None].expand_as(parts))
 
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from camcli.base.option_checks import check_above, check_at_least
 from camcli.base.passes import Counted
@@ -240,7 +241,7 @@ def ablation_cam(
     for channel, left in zip(channels, score_from_layer(ablated), strict=True):
         drop[:, channel] = score - left
     if per == "norm":
-        norm = act.flatten(2).norm(dim=2)
+        norm = vector_norm(act.flatten(2), dim=2)
         weights = drop / norm.masked_fill(norm == 0, 1)
     else:
         weights = drop / score[:, None]

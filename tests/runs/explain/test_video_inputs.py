@@ -3,23 +3,17 @@
 import importlib.util
 from pathlib import Path
 
-import numpy as np
 import pytest
+from films import film
 from shared import Go
 
 from camcli.base.errors import RequestError
 
 
 def test_a_run_over_a_video_is_resumed(go: Go, here: Path) -> None:
-    av = pytest.importorskip("av", reason="PyAV is an extra")
+    pytest.importorskip("av", reason="PyAV is an extra")
     (here / "in").mkdir()
-    with av.open("in/c.mp4", "w") as file:
-        stream = file.add_stream("mpeg4", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
-        for _ in range(25):
-            pixels = np.full((32, 32, 3), (200, 100, 50), np.uint8)
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
-        file.mux(stream.encode())
+    film("in/c.mp4", frames=25, rate=10)
     given = {"target": ("red",), "save": ("overlay", "array")}
     first = go("in", every="1s", **given)
     assert [one.name for (one,) in first] == [f"in/c.mp4.t000{time}.000s" for time in range(3)]
@@ -31,7 +25,8 @@ def test_a_run_over_a_video_is_resumed(go: Go, here: Path) -> None:
     assert [one.error for (one,) in redrawn] == [None] * 3
 
 
-def test_videos_need_pyav_and_a_step_that_is_one(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_videos_need_pyav_and_a_step_that_is_one(go: Go, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "in").mkdir()
     with pytest.raises(RequestError, match="every cannot be '1 second'"):
         go("in", every="1 second")
     found = importlib.util.find_spec

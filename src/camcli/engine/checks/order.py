@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from camcli.base.errors import RequestError
 from camcli.engine.forward import COPY_TOLERANCE_EPS, Forward, Plan
@@ -33,7 +34,7 @@ def check_order(setup: Setup, plan: Plan, images: Tensor) -> None:
         replaced = (numbers >> bit) & 1 == 1
         mixed = torch.where(replaced.to(images.device)[:, None, None, None], others, images)
         for name, rows in _flatten_outputs(setup.runner.run(mixed, plan=plan), plan).items():
-            was, change = before[name].norm(dim=1), (rows - before[name]).norm(dim=1)
+            was, change = vector_norm(before[name], dim=1), vector_norm(rows - before[name], dim=1)
             # A row that is zero in both runs does not tell where it comes from.
             changed = (change > least * was).cpu() | (((was == 0) & (change == 0)).cpu() & replaced)
             codes_by_name[name] += changed.long() << bit

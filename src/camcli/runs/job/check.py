@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
@@ -42,10 +41,7 @@ def check_options(job: Job) -> None:
     factors(job.scales)
     parse_value_range(job.range)
     parse_page_ranges(job.pages)
-    if any(parse_every(job.every)) and importlib.util.find_spec("av") is None:
-        raise RequestError(
-            "--every reads videos, which need PyAV, and that is not installed", "pip install 'camcli-vision[video]'"
-        )
+    parse_every(job.every)
     for flip in job.augment:
         if flip not in FLIPS:
             raise RequestError(f"augment cannot be {flip!r}", f"there are: {', '.join(FLIPS)}")

@@ -13,7 +13,7 @@ from camcli.images import describe_page
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageLine:
-    """What the lines of all commands say of an image, at their beginning.
+    """The beginning of every command's line of an image: which image it is, and who wrote the line.
 
     Attributes:
         source: the image, as it was given.

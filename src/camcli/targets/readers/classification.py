@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from camcli.targets.readers import probabilities
 from camcli.targets.target import LOGIT, Target, mask_competing
@@ -86,7 +87,7 @@ class SimilarityPredictions(ClassPredictions):
     @classmethod
     def from_features(cls, features: Tensor, references: Tensor, score: Score) -> Predictions:
         products = features @ F.normalize(references.to(features), dim=1).mT
-        lengths = features.norm(dim=1, keepdim=True).clamp(min=torch.finfo(features.dtype).tiny)
+        lengths = vector_norm(features, dim=1, keepdim=True).clamp(min=torch.finfo(features.dtype).tiny)
         return cls(products / lengths, "none", score, products)
 
     def find_targets(self, row: int, index: int, competing: Sequence[int] = ()) -> Sequence[Target]:
