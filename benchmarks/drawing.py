@@ -67,7 +67,7 @@ def draw(size: str, rounds: int) -> dict[str, float]:
 
     def draw_over(pixels: np.ndarray) -> None:
         view = prepare.view(*pixels.shape[1::-1])
-        overlay(Picture(PictureSource(PHOTOGRAPH, "a"), pixels, view), explanation, style)
+        overlay(Picture(PictureSource(str(PHOTOGRAPH), "a"), pixels, view), explanation, style)
 
     draw_over(enlarge("64x64"))  # what the libraries need once does not count
     pixels = enlarge(size)

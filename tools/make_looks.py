@@ -40,7 +40,7 @@ def main() -> None:
     for column, one in enumerate(camcli.explain([str(ROOT / "sample_images" / name) for name in NAMES])):
         pixels = np.asarray(decode(ROOT / "sample_images" / NAMES[column]))
         view = one.view.placed(one.placement)
-        ours = OUTPUTS.load("overlay-png")(Picture(PictureSource(Path(), ""), pixels, view), one, style)
+        ours = OUTPUTS.load("overlay-png")(Picture(PictureSource("", ""), pixels, view), one, style)
         both = Image.fromarray(draw_peers(pixels, view, np.maximum(one.map, 0))), Image.open(io.BytesIO(ours))
         for row, image in enumerate(both):
             image.thumbnail((WIDTH - 6, HEIGHT - 6))

@@ -1,14 +1,15 @@
 """The registries: every row loads, and rows of other packages are found."""
 
-import importlib.metadata
 import re
 import sys
 import types
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
 
 from camcli import methods, models, outputs, targets
+from camcli.base import registry
 from camcli.base.errors import RequestError
 from camcli.base.registry import Registry
 
@@ -25,10 +26,10 @@ def brought(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     module.shine = lambda act, grad: act  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "stranger", module)
 
-    def entry_points(*, group: str) -> list[importlib.metadata.EntryPoint]:
-        return [importlib.metadata.EntryPoint(name, value, group) for name, value in points.items() if group == GROUP]
+    def find_entry_points() -> EntryPoints:
+        return EntryPoints(EntryPoint(name, value, GROUP) for name, value in points.items())
 
-    monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+    monkeypatch.setattr(registry, "find_entry_points", find_entry_points)
     yield points
 
 

@@ -255,7 +255,7 @@ def test_a_picture_in_memory_is_copied():
 
 def test_a_picture_holds_what_was_decoded_and_seen():
     view = View((5, 7), (2, 2), (0.0, 0.0, 7.0, 5.0))
-    picture = Picture(PictureSource(Path("a.png"), "a.png"), SMALL, view)
+    picture = Picture(PictureSource("a.png", "a.png"), SMALL, view)
     assert picture.view is view
 
 

@@ -1,7 +1,6 @@
 """An image and its explanation, to draw."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -21,7 +20,7 @@ SQUASH = Preprocess((224, 224), HALF, HALF, (224, 224), "squash")
 
 def picture(width=300, height=200, preprocess=PREPARE):
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Picture(PictureSource(Path("in/a.jpg"), "in/a.jpg"), pixels, preprocess.view(width, height))
+    return Picture(PictureSource("in/a.jpg", "in/a.jpg"), pixels, preprocess.view(width, height))
 
 
 def explanation(map_=None, label="tabby, tabby cat", notes=()):

@@ -3,7 +3,6 @@
 import io
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -35,7 +34,7 @@ CONCEPTS = (
 def picture():
     pixels = np.full((40, 40, 3), 100, np.uint8)
     preprocess = Preprocess((32, 32), (0.5,) * 3, (0.5,) * 3, (32, 32), "squash")
-    return Picture(PictureSource(Path("a.jpg"), "a.jpg"), pixels, preprocess.view(40, 40))
+    return Picture(PictureSource("a.jpg", "a.jpg"), pixels, preprocess.view(40, 40))
 
 
 def of_two(**more) -> Explanation:
@@ -83,7 +82,7 @@ def test_the_panel_has_a_legend():
 
 def test_what_the_model_did_not_see_has_no_concept():
     cropped = Preprocess((32, 32), (0.5,) * 3, (0.5,) * 3, (32, 32)).view(80, 40)
-    wide = Picture(PictureSource(Path("a.jpg"), "a.jpg"), np.full((40, 80, 3), 100, np.uint8), cropped)
+    wide = Picture(PictureSource("a.jpg", "a.jpg"), np.full((40, 80, 3), 100, np.uint8), cropped)
     heat = np.asarray(Image.open(io.BytesIO(OUTPUTS.load("heatmap")(wide, of_two(), STYLE))))
     assert set(np.unique(heat[:, :20])) == {draw.UNSEEN_GREY}
     assert tuple(heat[20, 22]) == concept_colour(1)

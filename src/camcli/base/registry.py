@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Generic, TypeVar
 
 from camcli.base.errors import RequestError, did_you_mean
@@ -67,10 +67,8 @@ class Registry(Generic[R]):
         Raises:
             RequestError: an entry point has no kind or no name, or a name that is taken.
         """
-        import importlib.metadata  # a tenth of a second, which completion does not have
-
         taken = {row.name for row in self.builtin_rows}
-        for point in sorted(importlib.metadata.entry_points(group=self.package), key=lambda point: point.name):
+        for point in sorted(find_entry_points().select(group=self.package), key=lambda point: point.name):
             kind, _, name = point.name.partition(".")
             if not name or name in taken:
                 raise RequestError(
@@ -113,3 +111,11 @@ class Registry(Generic[R]):
     def module_path(self, row: R) -> str:
         """Return the import path of the file that holds a row's function."""
         return row.module or f"{self.folder}.{row.kind}"
+
+
+@cache
+def find_entry_points() -> Any:
+    """Return the entry points of all installed packages, whose hundreds of files are read once; see ``select``."""
+    import importlib.metadata  # a tenth of a second, which completion does not have
+
+    return importlib.metadata.entry_points()

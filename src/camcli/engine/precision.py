@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any
 
 import torch
 
+# What PyTorch calls the instructions for bf16; a processor without any converts each value to float32 and back.
+BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def note_precision(precision: str, device: torch.device) -> list[str]:
+    """Return notes on a precision from which a device gains nothing, as far as PyTorch knows its instructions."""
+    if precision == "tf32" and device.type != "cuda":
+        return [f"TF32 is for GPUs: on {device}, fp32 is used"]
+    if precision != "bf16" or device.type != "cpu":
+        return []
+    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # of PyTorch 2.10 nothing is known
+    told = [known[name] for name in BF16_INSTRUCTIONS if name in known]
+    if told and not any(told):
+        return ["this processor has no instructions for bf16, so it can take many times as long as --precision fp32"]
+    return []
 
 
 class _PrecisionSwitch:

@@ -28,17 +28,17 @@ def open_file(path: Path) -> ByteStream:
     return tables.open_row(*place) if tables.is_table(place[0]) else archives.open_member(*place)
 
 
-def read_stamp(path: Path) -> str:
+def read_stamp(path: str | Path) -> str:
     """Return a file's size and time of change, to detect changes later; empty if the file is missing."""
     try:
         status = os.stat(path)  # noqa: PTH116  quicker
     except NotADirectoryError:
-        place = archives.split_path(path)
+        place = archives.split_path(Path(path))
         if place is None:
             return ""
         return tables.read_row_stamp(*place) if tables.is_table(place[0]) else archives.read_member_stamp(*place)
     except FileNotFoundError:
-        url = to_url(path)
+        url = to_url(Path(path))
         return remote.read_url_stamp(url) if url else ""
     except (OSError, ValueError):
         return ""

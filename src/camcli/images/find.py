@@ -114,7 +114,7 @@ class _Search:
     def make_source(self, path: str, error: str = "", named: str = "") -> PictureSource:
         """Make the source of a path; ``named`` is the path that its name is made from, if that is another."""
         name, root = (self.names.roots.name if error else self.names.name)(named or path)
-        return PictureSource(Path(path), name, error, root=root)
+        return PictureSource(path, name, error, root=root)
 
     def list_archive(self, archive: str, column: str = "") -> Iterator[PictureSource]:
         """Iterate over the images in an archive or a table, in its order; what is refused comes as errors."""
@@ -338,11 +338,11 @@ def _list_url(url: str, out: Path, error_type: type[RequestError] | None = None)
     """Iterate over the images that an address names; if it cannot be read, raise the error, or yield it."""
     try:
         for one in remote.list_images(url, to_url(out)):
-            yield PictureSource(Path(one.url), remote.name_url(one.url), one.error)
+            yield PictureSource(one.url, remote.name_url(one.url), one.error)
     except PictureError as error:
         if error_type:
             raise error_type(f"the input {url!r}: {error.message}", error.hint) from error
-        yield PictureSource(Path(url), remote.name_url(url), "; ".join(filter(None, [error.message, error.hint])))
+        yield PictureSource(url, remote.name_url(url), "; ".join(filter(None, [error.message, error.hint])))
 
 
 def _list_names(folder: str, keep: Callable[[str], bool], enter: Callable[[str], bool]) -> list[str]:

@@ -46,7 +46,7 @@ def expand_pages(sources: Iterable[PictureSource], words: str, every: str = "") 
 def _expand_source(
     source: PictureSource, ranges: Sequence[tuple[int, int | None]], words: str
 ) -> Iterator[PictureSource]:
-    count = 1 if source.error or source.page else _count_file_pages(source.path, read_stamp(source.path))
+    count = 1 if source.error or source.page else _count_file_pages(source.path, read_stamp(source.file))
     if isinstance(count, str):
         yield replace(source, error=count)
         return
@@ -74,7 +74,7 @@ def _expand_video(source: PictureSource, every: str) -> Iterator[PictureSource]:
         yield source
         return
     try:
-        index = index_video(source.path, read_stamp(source.path))
+        index = index_video(source.path, read_stamp(source.file))
     except PictureError as error:
         yield replace(source, error="; ".join(filter(None, [error.message, error.hint])))
         return

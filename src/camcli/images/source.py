@@ -24,18 +24,23 @@ class PictureSource:
     """An image to process, or the reason why an input cannot be processed.
 
     Attributes:
-        path: path as given, or as found below a given folder.
+        file: path as given, or as found below a given folder, as text: of a million images few are ever opened.
         name: name under the output folder: relative, ``/`` between parts.
         error: reason why nothing can be read here, to be reported in place of the image.
         page: number of the page, from 1, where several are requested; 0 for the first.
         root: folder that the name is relative to; empty if unknown.
     """
 
-    path: Path
+    file: str
     name: str
     error: str = ""
     page: int = 0
     root: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Path of its file."""
+        return Path(self.file)
 
     @property
     def location(self) -> str:
@@ -49,7 +54,7 @@ class PictureSource:
 
 
 # Stands for no image: yielded while names from a pipe are awaited.
-PAUSE = PictureSource(Path(), "")
+PAUSE = PictureSource("", "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from readback import facts, ledger
 from shared import Bring, Go, Paint
 from torch import nn
 
+from camcli.base import registry
 from camcli.base.errors import RequestError
 from camcli.engine.network import Network
 from camcli.images.transform import Preprocess
@@ -125,11 +127,8 @@ def test_the_files_of_a_package_that_brings_a_method_count(here: Path, monkeypat
         '    """Nobody 2026."""\n    return numbers.FACTOR * (grad * act).sum(1)\n'
     )
     monkeypatch.syspath_prepend(str(here / "site-packages"))
-    point = importlib.metadata.EntryPoint("gradient.twice", "camcli_brings.method:twice", "camcli.methods")
-    asked = importlib.metadata.entry_points
-    monkeypatch.setattr(
-        importlib.metadata, "entry_points", lambda group: [point] if group == "camcli.methods" else asked(group=group)
-    )
+    point = EntryPoint("gradient.twice", "camcli_brings.method:twice", "camcli.methods")
+    monkeypatch.setattr(registry, "find_entry_points", lambda: EntryPoints([point]))
     from camcli.methods import METHODS
 
     monkeypatch.setattr(METHODS, "rows", (*METHODS.builtin_rows, *METHODS.read_entry_points()))

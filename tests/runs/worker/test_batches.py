@@ -70,7 +70,7 @@ def test_a_batch_on_a_cpu_is_large_unless_much_is_kept_of_each_picture(
 def test_of_large_pictures_fewer_go_together(tiny: str, paint: Paint, monkeypatch) -> None:
     paint("a.png", size=(30, 20))
     Path("b.jpg").write_text("no image")
-    sources = {name: [PictureSource(Path(name), name)] for name in ("a.png", "b.jpg")}
+    sources = {name: [PictureSource(name, name)] for name in ("a.png", "b.jpg")}
     for pixels, name, pictures in ((6000, "a.png", 10), (500, "a.png", 1), (10**6, "a.png", 16), (500, "b.jpg", 16)):
         monkeypatch.setattr("camcli.runs.worker.resources.BATCH_PIXELS", pixels)
         job = Job(model=tiny, device="cpu")

@@ -30,7 +30,7 @@ def made(model: str, **more) -> Worker:
 
 
 def items(*paths) -> list[Item]:
-    return [Item(PictureSource(Path(path), str(path))) for path in paths]
+    return [Item(PictureSource(str(path), str(path))) for path in paths]
 
 
 # ---- pixels

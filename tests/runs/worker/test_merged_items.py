@@ -1,7 +1,6 @@
 """Images in a row that are done share an item."""
 
 from itertools import groupby
-from pathlib import Path
 
 import pytest
 
@@ -15,8 +14,7 @@ def test_images_keep_their_order_and_number(monkeypatch: pytest.MonkeyPatch, mar
     # Done, new, and to be drawn again from what is kept, which is work too.
     monkeypatch.setattr(module, "MAX_COUNT", 3)
     given = [
-        Item(PictureSource(Path(mark), mark), skipped=mark != "n", earlier=("kept",) if mark == "r" else ())
-        for mark in marks
+        Item(PictureSource(mark, mark), skipped=mark != "n", earlier=("kept",) if mark == "r" else ()) for mark in marks
     ]
     merged = list(merge_done(given))
     assert "".join(one.source.name * one.count for one in merged) == marks

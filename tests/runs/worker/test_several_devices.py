@@ -182,7 +182,7 @@ def test_pictures_are_decoded_no_further_ahead_than_two_batches_a_device(paint: 
     def items():
         for number in range(200):
             drawn.append(number)
-            yield Item(PictureSource(source, f"{number}.png"))
+            yield Item(PictureSource(str(source), f"{number}.png"))
 
     worker = Worker(Job(model=tiny, batch_size=4, workers=1, device="cpu,cpu", layers=("stem",)))
     given = stream_results(worker, items())

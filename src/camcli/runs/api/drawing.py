@@ -207,7 +207,7 @@ class ImageExplanation(Explanation):
         return encoded
 
     def _read_picture(self) -> Picture:
-        source = PictureSource(Path(self.source), self.source, page=self.page)
+        source = PictureSource(self.source, self.source, page=self.page)
         pixels, view = self.pixels, self.view
         assert view is not None
         if pixels is None:

@@ -148,7 +148,7 @@ def _find_sources(path: str, job: Job, checked: bool) -> Iterator[PictureSource]
     except RequestError as error:
         if checked:
             raise
-        return iter([PictureSource(Path(path), path, error.message)])
+        return iter([PictureSource(path, path, error.message)])
 
 
 def _iter_explanations(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
 
 import numpy as np
@@ -58,9 +57,9 @@ def make_item(given: Any, name: str, job: Job, channels: int) -> Item:
         channels: number of channels that the model takes.
     """
     try:
-        return Item(PictureSource(Path(name), name), decoded=_decode(given, job, channels))
+        return Item(PictureSource(name, name), decoded=_decode(given, job, channels))
     except PictureError as error:
-        return Item(PictureSource(Path(name), name, error.message), error=error)
+        return Item(PictureSource(name, name, error.message), error=error)
 
 
 def _decode(given: Any, job: Job, channels: int) -> DecodedPicture:

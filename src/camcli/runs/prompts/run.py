@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import compress
 from operator import not_
-from pathlib import Path
 from types import TracebackType
 
 from camcli.base.errors import PictureError
@@ -221,7 +220,7 @@ def _make_item(record: PromptComparison) -> Item:
     try:
         return Item(find_source(record))
     except PictureError as error:
-        return Item(PictureSource(Path(record.source), record.name, page=record.page), error=error)
+        return Item(PictureSource(record.source, record.name, page=record.page), error=error)
 
 
 def _read_explained(record: PromptComparison, item: Item) -> SheetPicture:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,8 +55,8 @@ def find_source(line: Line) -> PictureSource:
     Raises:
         PictureError: it was changed since.
     """
-    source = PictureSource(Path(line.source), line.name, page=line.page)
-    if read_stamp(source.path) != line.stamp.partition(STAMP_SEPARATOR)[0]:
+    source = PictureSource(line.source, line.name, page=line.page)
+    if read_stamp(source.file) != line.stamp.partition(STAMP_SEPARATOR)[0]:
         raise PictureError("the image was changed since")
     return source
 

@@ -156,7 +156,7 @@ class Session(Generic[R]):
             )
 
         def is_done(source: PictureSource) -> bool:
-            stamp = read_stamp(source.path) if states else ""
+            stamp = read_stamp(source.file) if states else ""
             names = (source.name, mark_name(source.name, source.path)) if stamp else ()
             return any(states.get(hash_text(name)) == hash_text(stamp) for name in names)
 
@@ -164,7 +164,7 @@ class Session(Generic[R]):
 
     def iter_names(self) -> Iterator[str]:
         """Iterate over the output names of all images, as the folder's results make them."""
-        return (self._namesakes.choose_name(one, read_stamp(one.path)) for one in self.inputs.iter_sources())
+        return (self._namesakes.choose_name(one, read_stamp(one.file)) for one in self.inputs.iter_sources())
 
     def record(self, **more: Any) -> None:
         """Write the facts of the run to its record, with further ones."""
@@ -178,7 +178,7 @@ class Session(Generic[R]):
             source: the image.
             stamp_suffix: suffix of its stamp for what else its files depend on.
         """
-        mark = read_stamp(source.path)
+        mark = read_stamp(source.file)
         mark += stamp_suffix if mark else ""
         item = Item(self._namesakes.rename(source, mark), stamp=mark)
         self.mark_done(item)

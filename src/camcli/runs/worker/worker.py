@@ -21,7 +21,7 @@ from camcli.engine import devices, factors
 from camcli.engine.explainer import Explainer
 from camcli.engine.maps.method import bind_methods
 from camcli.engine.network import Network
-from camcli.engine.precision import DTYPES, float32_precision
+from camcli.engine.precision import DTYPES, float32_precision, note_precision
 from camcli.engine.speed.tune import optimize_weights
 from camcli.images import BY_FOLDER
 from camcli.images.decode import parse_colour
@@ -140,8 +140,7 @@ class Worker:
         check_prompts(self.prompts, self.explainer, pictures)
         explainer_notes = dict.fromkeys(note for explainer in self.explainers for note in explainer.notes)
         self.notes = [*network.notes, *resolved.notes, *explainer_notes]
-        if job.precision == "tf32" and device.type != "cuda":
-            self.notes.append(f"TF32 is for GPUs: on {device}, fp32 is used")
+        self.notes += note_precision(job.precision, device)
         self._notes_lock, self.decoding_notes = Lock(), set[str]()
         self._is_compiled = False
         self._trial_seconds = trial_seconds
