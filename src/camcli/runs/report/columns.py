@@ -58,12 +58,11 @@ class Columns:
             for title, value in values.items():
                 number = _to_number(value)
                 if number is None:
-                    if value not in (None, ""):
-                        words.add(title)
-                    continue
-                found[title] = None
-                total, count = sums.get(title, (0.0, 0))
-                sums[title] = (total + number, count + 1)
+                    words.add(title)
+                elif math.isfinite(number):
+                    found[title] = None
+                    total, count = sums.get(title, (0.0, 0))
+                    sums[title] = (total + number, count + 1)
         self.titles += [title for title in found if title not in words and title not in known]
         if not found.keys() - words:
             raise RequestError(f"{str(file)!r} has no column of numbers", "name a table with numbers of images")
@@ -147,12 +146,12 @@ def _iter_parquet(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _to_number(value: Any) -> float | None:
-    """Return a finite number, also one in words; None for anything else."""
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    """Return a number, also one in words; NaN for nothing, and None for anything else."""
+    if value in (None, ""):
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
-    return float(value)
+    try:
+        return float(value)
+    except ValueError:
+        return None

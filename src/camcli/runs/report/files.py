@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Container, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from camcli.base import atomic
 from camcli.images.own_outputs import REPORT_FOLDER
@@ -23,25 +23,6 @@ CHUNK = 2000
 DATA_PLACE, IMAGES_PLACE = "<!-- data -->", "<!-- images -->"
 # Names of a report's own files, of which those of an earlier one are removed.
 OWN_FILE = re.compile(r"(data|sheet|copy|page)[-.][\w.-]+", re.ASCII)
-
-
-class ReportFiles(Protocol):
-    """Files of a report under way; nothing of an earlier page is replaced before :meth:`finish`."""
-
-    def add_image(self, name: str, content: bytes) -> None:
-        """Add a WebP file: a sheet or a copy."""
-
-    def copy(self, name: str, path: Path) -> None:
-        """Copy an image's file; raise OSError if that cannot be done."""
-
-    def add_items(self, items: Sequence[Item]) -> None:
-        """Add images to the data."""
-
-    def finish(self, facts: dict[str, Any]) -> Path:
-        """Write the page, and return its path."""
-
-    def discard(self) -> None:
-        """Remove what is not finished."""
 
 
 class FolderFiles:
@@ -149,6 +130,10 @@ class SingleFile:
         for path in self._temporary:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
+
+
+# Where a report goes. Nothing of an earlier page is replaced before ``finish``.
+ReportFiles = FolderFiles | SingleFile
 
 
 def remove_others(folder: Path, kept: Container[str]) -> None:

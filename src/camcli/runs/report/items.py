@@ -114,7 +114,7 @@ def _make_map(number: int, one: Outcome, size: tuple[int, int] | None) -> Item:
         "error": one.error,
         "files": {name: write_url(file, one.name) for name, file in one.files.items()},
     }
-    return {key: value for key, value in made.items() if value is not None and value != ""}
+    return {key: value for key, value in made.items() if value is not None}
 
 
 def find_edge_distance(peak: Sequence[float], size: Sequence[int]) -> float:
