@@ -10,7 +10,7 @@ from camcli.runs.job.option import OUTPUT, option
 # The page in the output folder; its data and thumbnails are in the folder REPORT_FOLDER beside it.
 PAGE = "report.html"
 # Thumbnails fit in squares of so many pixels, so many a side in a sheet, which has those of a block of images.
-CELL, SIDE = 160, 8
+CELL, SIDE = 160, 4
 BLOCK = SIDE * SIDE
 # Longer side of the images in a single file; beyond so many maps it holds thumbnails alone unless a size is given.
 EMBEDDED_SIZE, MANY_MAPS = 768, 500

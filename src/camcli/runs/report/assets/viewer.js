@@ -10,7 +10,8 @@ const view = {
   /** @type {Item | null} */ item: null,
   /** @type {MapOfImage | null} */ map: null,
   format: "",
-  last: "",
+  wish: "", // the format that was chosen last, also for the images to come
+  lastMap: "", // the last but the image
   zoom: 0, // CSS pixels for each of the image's; 0 fits the window
   x: 0,
   y: 0,
@@ -36,7 +37,7 @@ function showViewer() {
   }
   if (isOther) view.zoom = 0;
   showFacts(item, map);
-  showFormats(view.last);
+  showFormats();
 }
 
 /** Return the formats that can be shown now: the image, and those of the map. */
@@ -47,18 +48,20 @@ function listFormats() {
   return [...found, ...formats.filter((/** @type {string} */ one) => FOLDER || addressOfFull(item, map, one))];
 }
 
-/** Show the choice of formats, and one of them. @param {string} wish */
-function showFormats(wish) {
+/** Show the choice of formats, and the one that is wished for. @param {string} wish */
+function showFormats(wish = view.wish) {
   const formats = listFormats();
+  view.wish = wish;
   const chosen = formats.includes(wish) ? wish : formats.find((one) => one !== IMAGE) ?? formats[0] ?? "";
   const buttons = formats.map((one) => {
     const button = make("button", { type: "button", role: "radio", "aria-checked": String(one === chosen) }, one);
     button.tabIndex = one === chosen ? 0 : -1;
-    button.addEventListener("click", () => showFormats((view.last = one)));
+    button.addEventListener("click", () => showFormats(one));
     return button;
   });
   document.getElementById("formats").replaceChildren(...buttons);
   view.format = chosen;
+  if (chosen !== IMAGE) view.lastMap = chosen;
   showLayers(formats);
 }
 
@@ -71,6 +74,8 @@ function showLayers(formats) {
   setImage(under, formats.includes(IMAGE) && chosen !== "panel" ? addressOfFull(item, null, "") : "", item.name);
   const about = map ? `${chosen} of ${map.target} by ${map.method}` : "";
   setImage(over, chosen && chosen !== IMAGE ? addressOfFull(item, map, chosen) : "", `${about}: ${item.name}`);
+  // A control that is disabled while it has the focus would keep the keys to itself.
+  if (!blends && document.activeElement === fade) document.getElementById("viewer-name").focus();
   fade.disabled = !blends;
   setFade();
   if (item.size && chosen !== "panel") setSize(item.size);
@@ -239,7 +244,7 @@ function handleViewerKey(event) {
     ArrowRight: () => turn(1),
     ArrowUp: () => turnMap(-1),
     ArrowDown: () => turnMap(1),
-    " ": () => showFormats(view.format === IMAGE ? view.last : IMAGE),
+    " ": () => showFormats(view.format === IMAGE ? view.lastMap : IMAGE),
     "[": () => fadeBy(-10),
     "]": () => fadeBy(10),
     "+": () => zoomBy(1.25),
@@ -249,7 +254,7 @@ function handleViewerKey(event) {
     f: () => zoomTo(0),
   };
   const digit = Number(event.key);
-  if (digit >= 1 && digit <= formats.length) showFormats((view.last = formats[digit - 1]));
+  if (digit >= 1 && digit <= formats.length) showFormats(formats[digit - 1]);
   else if (keys[event.key]) keys[event.key]();
   else return false;
   return true;
