@@ -42,7 +42,7 @@ const NUMBERS = [
   })),
 ];
 const ORDERS = [
-  { key: "", title: "Order of the run", of: (/** @type {Item} */ one) => one.number },
+  { key: "", title: "Run order", of: (/** @type {Item} */ one) => one.number },
   { key: "name", title: "Name", of: (/** @type {Item} */ one) => one.name },
   { key: "class", title: "Class", of: (/** @type {Item} */ one) => one.maps?.[0]?.target },
   ...NUMBERS,
