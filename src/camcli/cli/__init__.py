@@ -13,6 +13,7 @@ from camcli.cli.merge import merge
 from camcli.cli.methods import methods
 from camcli.cli.models import models
 from camcli.cli.prompts import prompts
+from camcli.cli.report import report
 from camcli.cli.show import show
 from camcli.cli.status import status
 from camcli.cli.usage import CommandGroup
@@ -33,6 +34,7 @@ app.command()(evaluate)
 app.command()(layers)
 app.command()(methods)
 app.command()(models)
+app.command()(report)
 app.command()(show)
 app.command()(status)
 app.command()(merge)

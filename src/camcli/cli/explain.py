@@ -18,12 +18,14 @@ from camcli.cli.loading import check_job, loading
 from camcli.cli.log import CommandLog
 from camcli.cli.options import add_options, apply_common_options, build
 from camcli.cli.plan import print_plan, without_compiling
+from camcli.cli.report import check_report, make_report
 from camcli.cli.viewer import RunViewer, Viewer
 from camcli.images.address import is_url, show_path
 from camcli.models import BUNDLED_MODEL, names_cache
 from camcli.runs.job.job import Job
-from camcli.runs.job.option import COMPUTE, LOGGING, MODEL, option
+from camcli.runs.job.option import COMPUTE, LOGGING, MODEL, OUTPUT, option
 from camcli.runs.record.outcome import Counts
+from camcli.runs.report import ReportOptions
 from camcli.targets import AUTO
 
 if TYPE_CHECKING:
@@ -58,6 +60,9 @@ class ExplainOptions(ClusterOptions):
         help="Allow the job file to run Python code (its model, wrap or text_tower)",
         env=False,
     )
+    report: bool = option(
+        False, OUTPUT, help="Write a page of all images and maps at the end: report.html; see camcli report", env=False
+    )
     show: bool = option(
         False, LOGGING, help="Show the first overlays in the terminal as they are written; see camcli show", env=False
     )
@@ -82,6 +87,8 @@ def explain(context: typer.Context, **words: Any) -> None:
             _check_old_recompute(words["inputs"] or (), console)
             words["recompute"] = True
         job = build(Job, words)
+        if session.report:
+            check_report(job, session.engine)
         if session.engine == "ray":
             if session.dry_run or session.show:
                 raise RequestError("--dry-run and --show are not for a cluster", "try them with --engine local")
@@ -143,7 +150,10 @@ def run_job(job: Job, console: Console, session: ExplainOptions, log: CommandLog
     viewer.finish()
     for note in run.notes[printed:]:
         console.note(note)
-    return following.conclude()
+    counts = following.conclude()
+    if session.report:
+        make_report(run.session.out, ReportOptions(), console)
+    return counts
 
 
 def _introduce(run: "Run", console: Console) -> None:

@@ -12,6 +12,8 @@ from camcli.base.paths import absolute
 LINE_RECORDS = ("outcomes.jsonl", "prompts.jsonl")
 # Folder, in an output folder, with a folder for the records of each shard, such as ``03-of-16``.
 SHARDS = "shards"
+# Folder, in an output folder, with the files of the page report.html.
+REPORT_FOLDER = "report-files"
 SHARD_FOLDER = re.compile(r"\d{1,6}-of-\d{1,6}", re.ASCII)
 FILES_BY_RECORD = {
     "channels.json": ("channels.png", "channels.untrained.png"),
@@ -76,6 +78,9 @@ def _read_names(folder: str) -> frozenset[str] | None:
             there = True
             for line in lines:
                 names.update(_parse_files(line))
+    if there:
+        with suppress(OSError):
+            names.update(f"{REPORT_FOLDER}/{name}" for name in os.listdir(os.path.join(folder, REPORT_FOLDER)))  # noqa: PTH118, PTH208
     return frozenset(map(os.path.normpath, names)) if there else None
 
 

@@ -169,13 +169,18 @@ class Folder:
 
     def resolve_inside(self, name: str) -> Path | None:
         """Return the path of a file by its recorded name; None if it would lie outside, also through a link."""
-        if not is_plain_path(name):
-            return None
-        file = self.path / name
-        try:
-            return file if file.parent.resolve().is_relative_to(self.path.resolve()) else None
-        except (OSError, RuntimeError):  # links in a circle
-            return None
+        return resolve_inside(self.path, name)
+
+
+def resolve_inside(folder: Path, name: str) -> Path | None:
+    """Return the path of a file in a folder by its recorded name; None if it would lie outside, also through a link."""
+    if not is_plain_path(name):
+        return None
+    file = folder / name
+    try:
+        return file if file.parent.resolve().is_relative_to(folder.resolve()) else None
+    except (OSError, RuntimeError):  # links in a circle
+        return None
 
 
 def find_size(folder: Path, name: str) -> int:

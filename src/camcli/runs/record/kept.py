@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +17,9 @@ from camcli.runs.record.earlier import has_file
 from camcli.runs.record.folder import Folder
 from camcli.runs.record.ledger import STAMP_SEPARATOR
 from camcli.runs.record.lines import Line
-from camcli.runs.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from camcli.runs.worker.worker import Worker
 
 REDRAWN = "images whose maps are in the output folder are drawn from these, and not computed again"
 
@@ -49,16 +52,23 @@ def load_array(folder: Folder, line: Line) -> Any:
     return np.load(folder.find_file(line.files["array"]), allow_pickle=False)
 
 
-def find_source(line: Line) -> PictureSource:
+def find_source(line: Line, out: Path | None = None) -> PictureSource:
     """Find the image of a line.
 
+    Args:
+        line: the line.
+        out: the output folder, to find an image whose path was given from another folder than the current one, by its
+            name and the folder that this is relative to.
+
     Raises:
-        PictureError: it was changed since.
+        PictureError: it is gone, or was changed since.
     """
-    source = PictureSource(line.source, line.name, page=line.page)
-    if read_stamp(source.file) != line.stamp.partition(STAMP_SEPARATOR)[0]:
-        raise PictureError("the image was changed since")
-    return source
+    named = [str(out / line.root / line.name)] if out is not None and line.root and not line.page else []
+    stamps = {path: read_stamp(path) for path in (line.source, *named)}
+    for path, stamp in stamps.items():
+        if stamp == line.stamp.partition(STAMP_SEPARATOR)[0]:
+            return PictureSource(path, line.name, page=line.page)
+    raise PictureError("the image was changed since" if any(stamps.values()) else "the image is gone")
 
 
 def decode_again(worker: Worker, line: Line, max_divisor: Callable[[int, int], float] = never_reduce) -> Picture:

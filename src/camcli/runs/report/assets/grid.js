@@ -1,0 +1,208 @@
+/* The grid: only the cards near the window exist, whatever the number of images. */
+
+const GAP = 16;
+/** Heights of a card's texts, in CSS pixels; the style sheet has the same. */
+const CAPTION = 52;
+const MAP_CAPTION = 20;
+const PRINTED = 48;
+
+/** @type {Item[]} */
+let shown = [];
+/** Cards by place among those shown. @type {Map<number, HTMLElement>} */
+const cards = new Map();
+const grid = document.getElementById("grid");
+const columnsOfMaps = FACTS.variants.slice(0, FACTS.maxColumns);
+const grids = { side: 0, perLine: 1, cells: 1, cellsPerLine: 1, width: 0, line: 0, imagesOnly: false };
+
+/** Show images, in this order. @param {Item[]} chosen */
+function showGrid(chosen) {
+  shown = chosen;
+  for (const card of cards.values()) card.remove();
+  cards.clear();
+  layOut();
+}
+
+/** Compute how many cards fit in a line and how large they are, and show those near the window. */
+function layOut() {
+  const room = grid.clientWidth;
+  const several = columnsOfMaps.length > 1 && !grids.imagesOnly;
+  const wish = Number(sizeInput.value);
+  grids.cells = several ? columnsOfMaps.length + 1 : 1;
+  grids.cellsPerLine = Math.max(1, Math.min(grids.cells, Math.floor((room + 6) / (Math.min(wish, 132) + 6))));
+  const inner = (/** @type {number} */ side) => grids.cellsPerLine * side + (grids.cellsPerLine - 1) * 6 + 2;
+  const least = Math.min(room, inner(wish));
+  grids.perLine = Math.max(1, Math.round((room + GAP) / (least + GAP)));
+  grids.width = Math.floor((room - (grids.perLine - 1) * GAP) / grids.perLine);
+  grids.width = Math.min(grids.width, inner(Math.ceil(1.3 * wish))); // one card need not fill a wide window
+  grids.side = Math.floor((grids.width - 2 - (grids.cellsPerLine - 1) * 6) / grids.cellsPerLine);
+  const rows = Math.ceil(grids.cells / grids.cellsPerLine);
+  grids.line = rows * (grids.side + (several ? MAP_CAPTION : 0)) + (rows - 1) * 6 + CAPTION + GAP;
+  grid.style.height = `${Math.max(0, Math.ceil(shown.length / grids.perLine) * grids.line - GAP)}px`;
+  for (const card of cards.values()) card.remove();
+  cards.clear();
+  renderGrid();
+}
+
+/** Make the cards near the window, and remove others. */
+function renderGrid() {
+  const top = grid.getBoundingClientRect().top;
+  const margin = innerHeight / 2;
+  const first = Math.max(0, Math.floor((-top - margin) / grids.line)) * grids.perLine;
+  const last = Math.min(shown.length, Math.ceil((innerHeight - top + margin) / grids.line) * grids.perLine);
+  for (const [at, card] of cards) {
+    if ((at < first || at >= last) && !card.contains(document.activeElement)) {
+      card.remove();
+      cards.delete(at);
+    }
+  }
+  const added = [];
+  for (let at = first; at < last; at += 1) if (!cards.has(at)) added.push(makeCard(at));
+  grid.append(...added);
+}
+
+/** Make the card of an image. @param {number} at place among those shown */
+function makeCard(at) {
+  const item = shown[at];
+  const slot = make("div", { class: "slot", role: "listitem" });
+  slot.setAttribute("aria-posinset", String(at + 1));
+  slot.setAttribute("aria-setsize", String(shown.length));
+  slot.style.width = `${grids.width}px`;
+  slot.style.height = `${grids.line - GAP}px`;
+  const column = at % grids.perLine;
+  slot.style.transform = `translate(${column * (grids.width + GAP)}px, ${Math.floor(at / grids.perLine) * grids.line}px)`;
+  const link = make("a", { class: "card", href: addressWith({ image: item.id }), "aria-label": describe(item) });
+  link.dataset.at = String(at);
+  link.append(makeThumbnails(item), makeCaption(item));
+  slot.append(link);
+  cards.set(at, slot);
+  return slot;
+}
+
+/** @param {Item} item */
+function makeThumbnails(item) {
+  const box = make("span", { class: "thumbs" });
+  box.style.gridTemplateColumns = `repeat(${grids.cellsPerLine}, ${grids.side}px)`;
+  const maps = new Map((item.maps ?? []).map((one) => [one.variant, one]));
+  const several = grids.cells > 1;
+  const kinds = several ? ["picture", ...columnsOfMaps.keys()] : [grids.imagesOnly ? "picture" : firstKind(item)];
+  for (const kind of kinds) {
+    const map = typeof kind === "number" ? maps.get(kind) : undefined;
+    const frame = make("span", { class: "frame" });
+    frame.style.height = `${grids.side}px`;
+    const thumb = make("span", { class: "thumb" });
+    showThumbnail(thumb, item, String(kind), grids.side);
+    if (thumb.classList.contains("blank")) thumb.textContent = explainBlank(item, kind === "picture", map);
+    frame.append(thumb);
+    const cell = make("span", { class: "cell" }, frame);
+    if (several) cell.append(make("span", { class: "cell-name" }, nameCell(kind, map)));
+    box.append(cell);
+  }
+  return box;
+}
+
+/** Return what a card shows of an image: its first map, or the image if that has no file to show. @param {Item} item */
+function firstKind(item) {
+  const first = item.maps?.[0];
+  if (!first) return "picture";
+  return (item.sheets ?? [String(first.variant)]).includes(String(first.variant)) ? first.variant : "picture";
+}
+
+/**
+ * @param {Item} item
+ * @param {boolean} isPicture
+ * @param {MapOfImage | undefined} map
+ */
+function explainBlank(item, isPicture, map) {
+  if (isPicture) return item.missing ? `Not shown: ${item.missing}` : item.error ? "Failed" : "Not shown";
+  if (!map) return "";
+  return `No file to show: ${Object.keys(map.files).join(", ") || "none saved"}`;
+}
+
+/** @param {string | number} kind @param {MapOfImage | undefined} map */
+function nameCell(kind, map) {
+  if (typeof kind === "string") return "image";
+  const target = FACTS.ranked ? map?.target ?? "" : "";
+  return [columnsOfMaps[kind], target].filter(Boolean).join(" · ") || "map";
+}
+
+/** @param {Item} item */
+function makeCaption(item) {
+  const first = item.maps?.[0];
+  const name = make("span", { class: "card-name", title: item.name }, make("bdi", {}, item.name.split("/").pop() ?? ""));
+  const about = make("span", { class: "card-about" });
+  if (first) about.append(make("bdi", { class: "card-class", title: first.target }, first.target));
+  else if (item.error) about.append(make("span", { class: "card-class bad", title: item.error }, "failed"));
+  if (item.right === false) about.append(make("span", { class: "mark wrong", title: `predicted: ${item.predicted}` }, "wrong"));
+  if (item.right === true) about.append(make("span", { class: "mark right" }, "right"));
+  const value = sortedValue(item) ?? first?.probability;
+  if (value !== undefined) about.append(make("span", { class: "card-number" }, format(value)));
+  return make("span", { class: "caption" }, name, about);
+}
+
+/** Return the number that the images are sorted by. @param {Item} item */
+function sortedValue(item) {
+  return NUMBERS.find((one) => one.key === wanted.get("sort"))?.of(item);
+}
+
+/** Describe an image for those who do not see it. @param {Item} item */
+function describe(item) {
+  const first = item.maps?.[0];
+  const parts = [item.name];
+  if (first) parts.push(first.target);
+  if (first?.probability !== undefined) parts.push(`probability ${format(first.probability)}`);
+  if (item.right !== undefined) parts.push(item.right ? "right" : `wrong, predicted ${item.predicted}`);
+  if (item.error) parts.push(`failed: ${item.error}`);
+  return parts.join(", ");
+}
+
+/** Move the focus between cards by the arrow keys. @param {KeyboardEvent} event */
+function moveFocus(event) {
+  const at = Number(/** @type {HTMLElement} */ (event.target).dataset.at);
+  const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -grids.perLine, ArrowDown: grids.perLine };
+  const step = steps[/** @type {keyof typeof steps} */ (event.key)];
+  if (Number.isNaN(at) || !step || event.ctrlKey || event.metaKey || event.altKey) return;
+  event.preventDefault();
+  focusCard(Math.min(shown.length - 1, Math.max(0, at + step)));
+}
+
+/** Bring an image into view and give it the focus. @param {number} at place among those shown */
+function focusCard(at) {
+  const top = grid.getBoundingClientRect().top + Math.floor(at / grids.perLine) * grids.line;
+  const bar = document.getElementById("toolbar").getBoundingClientRect().bottom;
+  if (top < bar || top + grids.line > innerHeight) scrollBy(0, top - innerHeight / 3);
+  renderGrid();
+  cards.get(at)?.querySelector("a")?.focus({ preventScroll: true });
+}
+
+/** Show a fixed number of cards for paper, which has no window. */
+function layOutForPrint() {
+  document.getElementById("print-note").textContent =
+    shown.length > PRINTED ? `The first ${PRINTED} of ${shown.length} images.` : "";
+  for (const card of cards.values()) card.remove();
+  cards.clear();
+  for (let at = 0; at < Math.min(PRINTED, shown.length); at += 1) grid.append(makeCard(at));
+}
+
+const sizeInput = /** @type {HTMLInputElement} */ (document.getElementById("size"));
+sizeInput.value = innerWidth < 600 ? "136" : "176";
+sizeInput.addEventListener("input", layOut);
+grid.addEventListener("keydown", moveFocus);
+let isWaiting = false;
+addEventListener(
+  "scroll",
+  () => {
+    if (isWaiting) return;
+    isWaiting = true;
+    requestAnimationFrame(() => {
+      isWaiting = false;
+      renderGrid();
+    });
+  },
+  { passive: true },
+);
+new ResizeObserver(() => {
+  if (grid.clientWidth !== grids.room) layOut();
+  grids.room = grid.clientWidth;
+}).observe(grid);
+addEventListener("beforeprint", layOutForPrint);
+addEventListener("afterprint", layOut);

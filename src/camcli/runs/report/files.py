@@ -1,0 +1,145 @@
+"""Where a page's data go: files beside it, or blocks of text in it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from collections.abc import Container, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from camcli.base import atomic
+from camcli.images.own_outputs import REPORT_FOLDER
+from camcli.runs.report import PAGE
+from camcli.runs.report.items import Item
+from camcli.runs.report.page import Assets, dump_json, escape_json, render
+
+# Images in a file of data.
+CHUNK = 2000
+# Where the template has the data of a single file, and its images.
+DATA_PLACE, IMAGES_PLACE = "<!-- data -->", "<!-- images -->"
+# Names of a report's own files, of which those of an earlier one are removed.
+OWN_FILE = re.compile(r"(data|sheet|copy|page)[-.][\w.-]+", re.ASCII)
+
+
+class FolderFiles:
+    """Report of a page and a folder of files beside it.
+
+    Args:
+        out: the output folder.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self._page, self._folder = out / PAGE, out / REPORT_FOLDER
+        self._written: set[str] = set()
+        self._items: list[Item] = []
+        self._chunks: list[str] = []
+
+    def add_image(self, name: str, content: bytes) -> None:
+        """Write a WebP file."""
+        self._write(f"{name}.webp", content)
+
+    def copy(self, name: str, path: Path) -> None:
+        """Copy an image's file."""
+        self._folder.mkdir(exist_ok=True)
+        shutil.copyfile(path, self._folder / name)
+        self._written.add(name)
+
+    def add_items(self, items: Sequence[Item]) -> None:
+        """Write the data of many images at a time."""
+        self._items += items
+        if len(self._items) >= CHUNK:
+            self._write_items()
+
+    def _write_items(self) -> None:
+        name = f"data-{len(self._chunks):03}.js"
+        self._write(name, f"camcli.add({json.dumps(dump_json(self._items))});\n".encode())
+        self._chunks.append(name)
+        self._items = []
+
+    def finish(self, facts: dict[str, Any]) -> Path:
+        """Write the rest of the data, then the page, and remove an earlier page's files."""
+        if self._items:
+            self._write_items()
+        assets = Assets.load()
+        self._write("page.css", assets.style.encode())
+        self._write("page.js", assets.script.encode())
+        page = render(facts, assets, folder=REPORT_FOLDER, chunks=self._chunks)
+        atomic.write(self._page, page.encode())
+        remove_others(self._folder, self._written)
+        return self._page
+
+    def discard(self) -> None:
+        """Leave what is written: the next report replaces or removes it."""
+
+    def _write(self, name: str, content: bytes) -> None:
+        atomic.write(self._folder / name, content)
+        self._written.add(name)
+
+
+class SingleFile:
+    """Report of one file with everything in it. Images are collected in a temporary file, since the page comes first.
+
+    Args:
+        out: the output folder.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self._page = out / PAGE
+        self._temporary = [atomic.make_temporary_path(out) for _ in range(3)]
+        self._images, self._data = (path.open("x", encoding="ascii") for path in self._temporary[:2])
+
+    def add_image(self, name: str, content: bytes) -> None:
+        """Add a WebP file as text."""
+        self._images.write(f'<script type="text/plain" id="{name}">{base64.b64encode(content).decode()}</script>\n')
+
+    def copy(self, name: str, path: Path) -> None:
+        """Copy nothing: the file holds a smaller copy of each image."""
+
+    def add_items(self, items: Sequence[Item]) -> None:
+        """Add images to the data."""
+        self._data.write(f'<script type="application/json" class="data">{escape_json(dump_json(items))}</script>\n')
+
+    def finish(self, facts: dict[str, Any]) -> Path:
+        """Write the page: its head, the data, the images."""
+        self._images.close()
+        self._data.close()
+        page = render(facts, Assets.load(), folder="", chunks=[])
+        head, _, rest = page.rpartition(DATA_PLACE)
+        script, _, tail = rest.rpartition(IMAGES_PLACE)
+        images, data, target = self._temporary
+        with target.open("x", encoding="utf-8") as file:
+            for text, path in ((head, data), (script, images)):
+                file.write(text)
+                with path.open(encoding="ascii") as part:
+                    shutil.copyfileobj(part, file)
+            file.write(tail)
+        target.replace(self._page)
+        remove_others(self._page.parent / REPORT_FOLDER, ())
+        self.discard()
+        return self._page
+
+    def discard(self) -> None:
+        """Remove the temporary files."""
+        opened: Sequence[IO[str]] = (self._images, self._data)
+        for file in opened:
+            file.close()
+        for path in self._temporary:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+# Where a report goes. Nothing of an earlier page is replaced before ``finish``.
+ReportFiles = FolderFiles | SingleFile
+
+
+def remove_others(folder: Path, kept: Container[str]) -> None:
+    """Remove the files of an earlier report, and their folder if nothing else is in it."""
+    with suppress(OSError):  # what cannot be removed is in nobody's way
+        for file in folder.iterdir():
+            if file.name not in kept and OWN_FILE.fullmatch(file.name):
+                file.unlink(missing_ok=True)
+        folder.rmdir()

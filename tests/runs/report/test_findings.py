@@ -1,0 +1,196 @@
+"""What a report says to look at first, by hand on a few images, and the numbers that tables add."""
+
+import json
+from pathlib import Path
+
+import pytest
+from report_runs import RECORD, draw, make_run, outcome, read_facts, read_items, write_run
+
+from camcli.base.errors import RequestError
+from camcli.runs.report import ReportOptions
+from camcli.runs.report.columns import Columns
+from camcli.runs.report.entries import Entry, LabelRule
+from camcli.runs.report.findings import APART, EDGE, SHOWN_IMAGES, Findings
+from camcli.runs.report.run import write_report
+
+
+def find(*items):
+    findings = Findings()
+    for item in items:
+        findings.add(item)
+    return findings.list_all()
+
+
+def of_map(**values):
+    return {"maps": [{"variant": 0, "target": "0 a", **values}]}
+
+
+# ---- findings
+
+
+def test_failures_come_first_by_reason_the_most_frequent_first():
+    failed = [{"error": why, "reason": why} for why in ("is cut short", "is gone", "is gone")]
+    found = find(*failed, of_map())
+    assert [(one.title, one.count, one.text, one.images, one.kind) for one in found] == [
+        ("Failed", 2, "is gone", [1, 2], "bad"),
+        ("Failed", 1, "is cut short", [0], "bad"),
+    ]
+    assert found[0].address == "reason=is+gone"
+
+
+def test_wrong_predictions_and_the_classes_that_are_taken_for_each_other():
+    def item(label, predicted):
+        return {**of_map(), "labels": (label,), "predicted": predicted, "right": label == predicted}
+
+    pairs = [("0 cat", "0 cat"), ("0 cat", "1 dog"), ("1 dog", "0 cat"), ("0 cat", "1 dog")]
+    wrong, first, second = find(*(item(*pair) for pair in pairs))
+    assert (wrong.count, wrong.address, wrong.images) == (3, "result=wrong", [1, 2, 3])
+    assert wrong.text == "of 4 labelled images are predicted as another class: 25.0% right."
+    assert (first.text, first.count, first.images) == ("0 cat is taken for 1 dog.", 2, [1, 3])
+    assert first.address == "label=0+cat&predicted=1+dog"
+    assert (second.count, second.images) == (1, [2])
+
+
+def test_the_least_certain_images_in_their_order():
+    values = [0.9, 0.1, 0.5, 0.1, 0.3, 0.8, 0.7]
+    [found] = find(*(of_map(probability=one) for one in values))
+    assert (found.title, found.count, found.address) == ("Least certain", None, "sort=probability")
+    assert found.images == [1, 3, 4, 2, 6][:SHOWN_IMAGES]
+    assert "0.1 or more" in found.text
+
+
+def test_maps_that_disagree_and_maps_at_the_border():
+    items = [{**of_map(edge=EDGE / 2), "apart": APART / 2}, {**of_map(edge=EDGE * 2), "apart": APART * 2}]
+    apart, edge = find(*items)
+    assert (apart.count, apart.images, apart.address) == (1, [1, 0], "sort=apart&desc=1")
+    assert "up to 50% of its diagonal apart; in so many images, more than 25%" in apart.text
+    assert (edge.count, edge.images, edge.address) == (1, [0], "max%3Aedge=0.08&sort=edge")
+    [agreeing] = find({**of_map(), "apart": 0.01})
+    assert agreeing.count is None
+
+
+def test_notes_are_findings_and_a_run_without_troubles_has_none():
+    [found] = find({**of_map(), "notes": ["the image is one colour"]})
+    assert (found.title, found.count, found.address) == ("With a note", 1, "note=the+image+is+one+colour")
+    assert find(of_map()) == []
+
+
+# ---- labels
+
+
+def rule(*target, **job):
+    return LabelRule.from_record({"job": {"target": list(target), **job}})
+
+
+def test_targets_are_labels_if_folder_dataset_or_a_file_names_them():
+    assert rule("folder") == rule("dataset:cls") == rule("auto", targets="t.csv") == LabelRule(False)
+    assert rule("predicted", "folder") == LabelRule(True)
+    assert rule("predicted") is rule("tabby") is rule("folder", "tabby") is rule("top:3", targets="t.csv") is None
+
+
+def test_right_and_wrong_by_the_class_explained_and_the_class_predicted():
+    def truth(rule, *classes, predicted=0):
+        lines = [outcome(Path("a"), "a", index=one, label="x", predicted=predicted) for one in classes]
+        found = rule.find_truth(Entry(lines))
+        return found and (found.labels, found.right)
+
+    assert truth(LabelRule(False), 1) == (("1 x",), False)
+    assert truth(LabelRule(False), 0, 1) == (("0 x", "1 x"), True)  # an image with two labels
+    assert truth(LabelRule(True), 0, 1) == (("1 x",), False)  # the prediction, and a label that is another class
+    assert truth(LabelRule(True), 0) == (("0 x",), True)
+    assert truth(LabelRule(False), 1, predicted=None) is None  # a run of an earlier version
+
+
+def test_a_report_counts_what_is_right(tmp_path):
+    out = make_run(tmp_path, 6)
+    write_report(out, ReportOptions(workers=1))
+    assert [item["right"] for item in read_items(out)] == [True, True, False, True, True, False]
+    assert read_facts(out)["labelled"] is True
+    assert "<strong>4</strong> of 6 predicted as labelled" in (out / "report.html").read_text()
+
+
+def test_without_labels_nothing_is_right_or_wrong(tmp_path):
+    out = make_run(tmp_path, 3, job={**RECORD["job"], "target": ["predicted"]})
+    write_report(out, ReportOptions(workers=1))
+    assert not any("right" in item for item in read_items(out))
+    assert "predicted as labelled" not in (out / "report.html").read_text()
+
+
+# ---- columns
+
+
+def columns(tmp_path, text, name="t.csv"):
+    (tmp_path / name).write_text(text)
+    return Columns([str(tmp_path / name)])
+
+
+@pytest.mark.parametrize("name", ["photos/a.jpg", "./photos//a.jpg", "/data/photos/a.jpg", "a.jpg"])
+def test_numbers_are_joined_by_name_path_or_file_name(tmp_path, name):
+    line = outcome(Path("/data/photos/a.jpg"), "photos/a.jpg")
+    found = columns(tmp_path, f"image,blur,who,sharp\n{name},0.5,me,\nother.jpg,1,you,2\n")
+    assert found.titles == ["blur", "sharp"]
+    assert found.find(line) == [0.5, None]
+    assert found.describe_unmatched() == "the columns are of 1 that are not among the images: other.jpg"
+    assert found.find(outcome(Path("/x/b.jpg"), "b.jpg")) == [None, None]
+
+
+def test_a_file_name_of_two_images_joins_neither(tmp_path):
+    found = columns(tmp_path, "image,blur\np/a.jpg,1\nq/a.jpg,2\n")
+    assert found.find(outcome(Path("/x/a.jpg"), "x/a.jpg")) == [None]
+
+
+def test_rows_of_an_image_are_averaged_and_what_is_not_finite_is_no_number(tmp_path):
+    found = columns(
+        tmp_path, '{"path": "a.jpg", "v": 1}\n{"path": "a.jpg", "v": 4}\n{"path": "b.jpg", "v": NaN}\n', "t.jsonl"
+    )
+    assert found.find(outcome(Path("a.jpg"), "a.jpg")) == [2.5]
+    assert found.find(outcome(Path("b.jpg"), "b.jpg")) == [None]
+
+
+def test_metrics_of_evaluate_are_columns_of_their_maps_without_controls(tmp_path):
+    own = {"source": "/elsewhere/a.jpg", "name": "a.jpg", "label": "x", "score": 1.0}
+    lines = [
+        {**own, "map": "gradcam", "kind": "method", "metric": "deletion-mean", "value": 0.25},
+        {**own, "map": "random", "kind": "control", "metric": "deletion-mean", "value": 0.5},
+        {**own, "map": "gradcam", "kind": "method", "metric": "insertion-mean", "value": None},
+    ]
+    found = columns(tmp_path, "".join(json.dumps(one) + "\n" for one in lines), "evaluation.jsonl")
+    assert (found.titles, found.find(outcome(Path("a.jpg"), "a.jpg"))) == (["deletion-mean, gradcam"], [0.25])
+
+
+def test_parquet_tables_are_read_too(tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pa.table({"file_name": ["a.jpg"], "blur": [0.5]}), tmp_path / "t.parquet")
+    found = Columns([str(tmp_path / "t.parquet")])
+    assert (found.titles, found.find(outcome(Path("a.jpg"), "a.jpg"))) == (["blur"], [0.5])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("who,blur\nme,1\n", "has no column that names images; there are: who, blur"),
+        ("image,who\na.jpg,me\n", "has no column of numbers"),
+        ('image,blur\n"a.jpg,1\n', "cannot be read: line"),
+    ],
+)
+def test_a_table_that_cannot_be_joined_is_refused(tmp_path, text, message):
+    with pytest.raises(RequestError, match=message):
+        columns(tmp_path, text)
+
+
+def test_numbers_reach_the_page(tmp_path):
+    out = make_run(tmp_path, 2)
+    (tmp_path / "t.csv").write_text("image,blur\n00001.jpg,0.25\n")
+    write_report(out, ReportOptions(columns=(str(tmp_path / "t.csv"),), workers=1))
+    assert read_facts(out)["columns"] == ["blur"]
+    assert [item.get("values") for item in read_items(out)] == [None, [0.25]]
+
+
+def test_images_are_found_in_the_records_of_shards_too(tmp_path):
+    photo = tmp_path / "a.jpg"
+    draw(photo, (0, 0, 255))
+    out = write_run(tmp_path / "maps", [outcome(photo, "a.jpg")])
+    write_run(out / "shards" / "1-of-2", [outcome(photo, "b.jpg", files={"overlay": "a.jpg.overlay.jpg"})])
+    assert write_report(out, ReportOptions(workers=1)).images == 2
