@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 from camcli.base.registry import Registry, Row
 
-# What metrics are given, for n maps.
+# What metrics are given, for n maps of one image.
 GIVEN = {
     "maps": "the maps at the model's input size, signed, (n, h, w)",
-    "images": "the model's input for each, (n, d, h, w)",
-    "score_of": "from variants of the images, each (n, d, h, w), to their scores, each (n,)",
-    "regions": "the pixels of the object, (n, h, w); none where no box is known",
+    "image": "the model's input, (d, h, w)",
+    "score_of": "from arrays of changed images, each (k, d, h, w) with any k, to their scores, each (k,)",
+    "region": "the pixels of the object, (h, w); none where no box is known",
 }
 NO_POSITIVE = "no value of the map is positive"
 NO_BOX = "no box of this class lies in the part of the image that the model sees"

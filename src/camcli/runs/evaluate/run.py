@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from camcli.engine.explainer import Explainer
 from camcli.engine.setup import make_score
 from camcli.images.address import is_url
 from camcli.images.boxes import BoxFile
+from camcli.metrics import CONTROLS
 from camcli.metrics.bind import BoundMetric, bind_metrics
 from camcli.runs.evaluate import EvaluateJob, Evaluation
 from camcli.runs.evaluate.measure import Finding, Measurer
@@ -52,6 +53,7 @@ class EvaluateRun:
         metrics: the metrics.
         boxes: boxes of objects, if they are known.
         measured: the number that is read from changed images: probability, or score.
+        passes: about how many changed images the network scores for each image and class.
         worker: the resolved job.
         session: the run's session in the output folder.
         total: number of images; None if they come from standard input.
@@ -83,6 +85,7 @@ class EvaluateRun:
         check_classes(self.worker.explainer)
         self.boxes = self._read_boxes(inputs)
         self.measured = choose_measured(evaluate_job.measured, self.worker)
+        self.passes = count_passes(self.metrics, self.worker)
         self._measure = Measurer(self.worker, self.metrics, self.boxes, self._make_score())
         self.session = Session(
             self.worker,
@@ -100,6 +103,8 @@ class EvaluateRun:
 
     def __enter__(self) -> EvaluateRun:
         self.session.__enter__()
+        left = max(0, (self.total or 0) - (0 if self.worker.job.overwrite else self.session.ledger.recorded))
+        self.worker.compile_for(left * self.passes, "changed images")
         return self
 
     def __exit__(
@@ -243,6 +248,12 @@ def check_classes(explainer: Explainer) -> None:
             f"the maps of {names} here do not explain a class's score, which metrics read",
             "name a class as --target, and a method that explains it, such as gradcam",
         )
+
+
+def count_passes(metrics: Sequence[BoundMetric], worker: Worker) -> int:
+    """Count about how many changed images the network scores for each class of an image: those of all its maps."""
+    maps = 2 * len(worker.explainer.methods) * max(1, len(worker.explainer.layers)) + len(CONTROLS.names())
+    return maps * sum(metric.count_passes() for metric in metrics)
 
 
 def choose_measured(asked: str, worker: Worker) -> str:
