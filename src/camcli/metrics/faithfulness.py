@@ -95,7 +95,8 @@ def road(
             return np.stack([*pool.map(lambda one: impute(image, one, noise, np.random.default_rng(seed)), removed)])
 
         with ThreadPoolExecutor() as pool:
-            return np.mean([*score_of(remove((step + 0.5) / steps) for step in range(steps))], axis=0)
+            scores = [*score_of(remove((step + 0.5) / steps) for step in range(steps))]
+        return np.asarray(np.mean(scores, axis=0))
 
     return _compute_ordered(-maps if first == "most" else maps, seed, compute)
 

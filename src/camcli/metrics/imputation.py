@@ -64,7 +64,7 @@ class _Grid:
         """Return the left-hand side for values, which are 0 outside."""
         neighbours = _add_neighbours(values)
         neighbours *= self.inside
-        return np.subtract(self.sums * values, neighbours, out=neighbours)
+        return np.asarray(np.subtract(self.sums * values, neighbours, out=neighbours))
 
     def smooth(
         self, values: Float32[np.ndarray, "h w d"] | None, target: Float32[np.ndarray, "h w d"]
@@ -156,7 +156,8 @@ def _guess(known: Float32[np.ndarray, "h w d"], removed: Bool[np.ndarray, "h w"]
 
 def _add_neighbours(values: Float32[np.ndarray, "h w d"]) -> Float32[np.ndarray, "h w d"]:
     # OpenCV drops a single channel.
-    return cv2.filter2D(values, -1, NEIGHBOURS, borderType=cv2.BORDER_CONSTANT).reshape(values.shape)
+    found = cv2.filter2D(values, -1, NEIGHBOURS, borderType=cv2.BORDER_CONSTANT)
+    return np.asarray(found).reshape(values.shape)
 
 
 def _resize(

@@ -109,9 +109,9 @@ class Measurer:
     def _iter_findings(self, explainer: Explainer, item: Item) -> Iterator[Finding]:
         """Iterate over the findings of each map, class by class."""
         by_class: dict[int | None, list[Explanation]] = {}
-        for one in item.results:
-            if isinstance(one, Explanation):
-                by_class.setdefault(one.index, []).append(one)
+        for result in item.results:
+            if isinstance(result, Explanation):
+                by_class.setdefault(result.index, []).append(result)
         controls = make_controls(_read_input(item), item.source.name, self.worker.job.seed) if by_class else {}
         for index, explanations in by_class.items():
             given = self._give(explainer, item, index or 0)

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import count, islice, takewhile
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -60,7 +60,8 @@ def map_ahead(
 def iterate_ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
     """Iterate over items that are computed in a thread, up to ``depth`` ahead; an error is raised at its turn."""
     source, end = iter(items), object()
-    return takewhile(lambda one: one is not end, map_ahead(lambda _: next(source, end), count(), 1, depth))
+    computed: Iterator[Any] = map_ahead(lambda _: next(source, end), count(), 1, depth)
+    return takewhile(lambda one: one is not end, computed)
 
 
 def map_over(
