@@ -77,8 +77,8 @@ def bind_metrics(names: Sequence[str], words: Sequence[str], with_region: bool) 
     needing = [row.name for row in rows if "region" in positional_names(functions[row.name])]
     if names and needing and not with_region:
         raise RequestError(
-            f"{needing[0]} compares maps with objects, and no boxes of these are given",
-            "give a file of boxes: --boxes FILE.csv",
+            f"{needing[0]} compares maps with objects, and nothing says where these lie",
+            "give boxes of them, --boxes FILE, or masks, --masks FOLDER",
         )
     rows = [row for row in rows if with_region or row.name not in needing]
     options = {row.name: read_options(functions[row.name]) for row in rows}

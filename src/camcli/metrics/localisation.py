@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
 from camcli.base.option_checks import check_above, check_at_least
+from camcli.metrics.similarity import topk_mask
 
 
 def pointing_game(
@@ -27,7 +28,10 @@ def pointing_game(
 
 
 def energy_in_box(maps: Float32[np.ndarray, "n h w"], region: Bool[np.ndarray, "h w"]) -> Float64[np.ndarray, " n"]:
-    """Compute the share of the map's positive values that lies in the region; NaN if there is neither."""
+    """Compute the share of the map's positive values that lies in the region; NaN if there is neither.
+
+    Of a map without negative values this is the relevance mass accuracy of Arras et al. 2022 too.
+    """
     positive = np.maximum(maps, 0).astype(np.float64)
     return _divide((positive * region).sum((1, 2)), positive.sum((1, 2)), region)
 
@@ -47,6 +51,17 @@ def iou(
     strong = (maps >= threshold * greatest) & (greatest > 0)
     union = np.where(greatest[:, 0, 0] > 0, (strong | region).sum((1, 2)), 0)
     return _divide((strong & region).sum((1, 2)), union, region)
+
+
+def relevance_rank(maps: Float32[np.ndarray, "n h w"], region: Bool[np.ndarray, "h w"]) -> Float64[np.ndarray, " n"]:
+    """Compute the share of the region's k pixels that is among the k greatest values of the map; NaN without a region.
+
+    Pixels that tie for the last places count in part (relevance rank accuracy).
+    """
+    room = int(region.sum())
+    if not room:
+        return np.full(len(maps), np.nan)
+    return np.array([(topk_mask(map, room / map.size) * region).sum() / room for map in maps])
 
 
 def _divide(part: np.ndarray, whole: np.ndarray, region: Bool[np.ndarray, "h w"]) -> Float64[np.ndarray, " n"]:

@@ -16,7 +16,8 @@ from camcli.base.words import first_line
 from camcli.engine.explainer import Explainer
 from camcli.engine.explanation import Explanation
 from camcli.engine.signals.asked import make_score_of_arrays
-from camcli.images.boxes import BoxFile
+from camcli.images.objects.boxes import Boxes
+from camcli.images.objects.masks import Masks
 from camcli.images.view import View
 from camcli.metrics import CONTROLS
 from camcli.metrics.bind import BoundMetric
@@ -67,13 +68,13 @@ class Measurer:
     Attributes:
         worker: the resolved job.
         metrics: the metrics.
-        boxes: boxes of objects, if they are known.
+        objects: where objects lie, if that is known.
         score: the number of a class that is read from changed images; None for the one that is explained.
     """
 
     worker: Worker
     metrics: Sequence[BoundMetric]
-    boxes: BoxFile | None
+    objects: Boxes | Masks | None
     score: Score | None
 
     def __call__(self, explainer: Explainer, items: Sequence[Item]) -> None:
@@ -127,9 +128,9 @@ class Measurer:
         names = {name for metric in self.metrics for name in metric.given_names}
         image = _read_input(item)
         given: dict[str, Any] = {"image": image}
-        if self.boxes and "region" in names:
+        if self.objects and "region" in names:
             assert item.picture is not None
-            given["region"] = self.boxes.find_region(item.source.path, index, item.picture.view)
+            given["region"] = self.objects.find_region(item.source, index, item.picture.view)
         if "score_of" in names:
             prompts = self.worker.prompts
             competing = prompts.find_competing(item.source.path) if prompts else ()
