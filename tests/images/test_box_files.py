@@ -7,16 +7,24 @@ import pytest
 from shared import Paint
 
 from camcli.base.errors import RequestError
-from camcli.images.boxes import BoxFile
+from camcli.images.objects.boxes import Boxes
+from camcli.images.source import PictureSource
 from camcli.images.view import View
 
 # The model sees the middle half of an image 80 pixels wide.
 VIEW = View(picture=(20, 80), input=(10, 20), box=(20.0, 0.0, 60.0, 20.0))
 
 
-def read(text: str) -> BoxFile:
+NAMES = ["cat", "dog"]
+
+
+def read(text: str) -> Boxes:
     Path("boxes.csv").write_text(text)
-    return BoxFile(Path("boxes.csv"), ["cat", "dog"].index)
+    return Boxes(Path("boxes.csv"), NAMES.index, NAMES.index)
+
+
+def source(name: str) -> PictureSource:
+    return PictureSource(Path(name), name)
 
 
 def test_boxes_in_the_input(paint: Paint) -> None:
@@ -25,10 +33,10 @@ def test_boxes_in_the_input(paint: Paint) -> None:
     cat, dog = np.zeros((2, 10, 20), bool)
     cat[:2, 2:6] = True
     dog[5:, 15:] = True
-    np.testing.assert_array_equal(boxes.find_region(Path("a.png"), 0, VIEW), cat)
-    np.testing.assert_array_equal(boxes.find_region(Path("a.png"), 1, VIEW), dog)
-    assert not boxes.find_region(Path("other.png"), 0, VIEW).any()
-    assert boxes.count_listed([Path("a.png"), Path("b.png")]) == 1
+    np.testing.assert_array_equal(boxes.find_region(source("a.png"), 0, VIEW), cat)
+    np.testing.assert_array_equal(boxes.find_region(source("a.png"), 1, VIEW), dog)
+    assert not boxes.find_region(source("other.png"), 0, VIEW).any()
+    assert boxes.count_listed([source("a.png"), source("b.png")]) == 1
 
 
 @pytest.mark.parametrize(
@@ -37,7 +45,7 @@ def test_boxes_in_the_input(paint: Paint) -> None:
 def test_ways_to_write_a_box_of_every_class(paint: Paint, text: str) -> None:
     paint("a.png")
     found = read(text)
-    assert [found.find_region(Path("a.png"), index, VIEW).sum() for index in (0, 7)] == [8, 8]
+    assert [found.find_region(source("a.png"), index, VIEW).sum() for index in (0, 7)] == [8, 8]
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ from camcli.metrics import CONTROLS, METRICS
 from camcli.metrics.bind import bind_metrics
 from camcli.metrics.bootstrap import bootstrap_mean
 from camcli.metrics.complexity import effective_area, entropy, sparseness
-from camcli.metrics.localisation import energy_in_box, iou, pointing_game
+from camcli.metrics.localisation import energy_in_box, iou, pointing_game, relevance_rank
 
 # Rows 1 and 2 of four.
-REGION = np.zeros((1, 4, 6), bool)
-REGION[:, 1:3, :3] = True
+REGION = np.zeros((4, 6), bool)
+REGION[1:3, :3] = True
 
 
 def peaks(*places: tuple[int, int]) -> np.ndarray:
@@ -46,11 +46,23 @@ def test_energy_and_overlap_by_hand() -> None:
     assert iou(map, REGION, threshold=0.2) == pytest.approx([3 / 7])
 
 
+def test_relevance_rank_by_hand() -> None:
+    # Six pixels are the object's; of the six greatest, 12 to 7, four are in it.
+    map = np.zeros((1, 4, 6), np.float32)
+    map[0, 1, :5] = (12, 11, 10, 9, 8)
+    map[0, 2, 0] = 7
+    assert relevance_rank(map, REGION) == pytest.approx([4 / 6])
+    # Five are greatest, three of them in it; 19 tie for the last place, three of them in it.
+    map[0, 2, 0] = 0
+    assert relevance_rank(map, REGION) == pytest.approx([(3 + 3 / 19) / 6])
+    assert relevance_rank(REGION[None].astype(np.float32), REGION) == [1]
+    assert np.isnan(relevance_rank(map, np.zeros_like(REGION)))
+
+
 def test_what_is_undefined_without_a_box_or_a_positive_value() -> None:
-    maps = np.concatenate([peaks((1, 1)), -peaks((1, 1))])
-    regions = np.concatenate([np.zeros_like(REGION), REGION])
     for metric in (pointing_game, energy_in_box, iou):
-        assert np.isnan(metric(maps, regions)).all()
+        assert np.isnan(metric(peaks((1, 1)), np.zeros_like(REGION))).all()
+        assert np.isnan(metric(-peaks((1, 1)), REGION)).all()
 
 
 def test_concentration_by_hand() -> None:
@@ -66,11 +78,13 @@ def test_concentration_by_hand() -> None:
 def test_controls_score_what_theory_says() -> None:
     image = np.random.default_rng(0).random((3, 100, 80), np.float32)
     maps = {name: CONTROLS.load(name)(image, np.random.default_rng(1))[None] for name in CONTROLS.names()}
-    region = np.zeros((1, 100, 80), bool)
-    region[:, 20:70, 10:30] = True  # an eighth
+    region = np.zeros((100, 80), bool)
+    region[20:70, 10:30] = True  # an eighth
     assert energy_in_box(maps["uniform"], region) == [0.125]
     assert iou(maps["uniform"], region) == [0.125]
     assert pointing_game(maps["uniform"], region, tolerance=0.0) == [0.125]
+    assert relevance_rank(maps["uniform"], region) == pytest.approx([0.125])
+    assert relevance_rank(maps["random"], region) == pytest.approx([0.125], abs=0.03)
     assert (sparseness(maps["uniform"]), effective_area(maps["uniform"])) == (pytest.approx([0]), pytest.approx([1]))
     assert entropy(maps["uniform"]) == pytest.approx([1])
     # Of numbers uniform from 0 to 1: mean 1/2, mean square 1/3.
@@ -108,7 +122,7 @@ def test_interval_of_two_numbers_and_of_less() -> None:
 
 
 def test_every_row_has_what_a_reader_needs() -> None:
-    for metric in bind_metrics(METRICS.names(), (), with_regions=True):
+    for metric in bind_metrics(METRICS.names(), (), with_region=True):
         assert metric.row.summary
         assert metric.row.source
         assert metric.row.settings.items() <= metric.settings.items()

@@ -26,7 +26,7 @@ OPTIONS = (
     *("inputs", "model", "weights", "labels", "text", "texts", "template", "text_tower", "size", "crop", "wrap"),
     *("layers", "layout", "call", "method", "options", "fuse", "scales", "augment", "placement", "eigen_smooth"),
     *("target", "targets", "head", "pool", "activation", "score", "versus", "output"),
-    *("metrics", "settings", "boxes", "measured", "out", "root", "to"),
+    *("metrics", "settings", "boxes", "masks", "measured", "out", "root", "to"),
     *("decode", "background", "range", "pages", "limit", "overwrite", "drop_others", "accept_versions", "durable"),
     *("batch_size", "workers", "timeout", "device", "precision", "keep_memory", "no_keep_memory", "seed"),
     *("null_separated", "as_json", "debug", "quiet"),

@@ -13,15 +13,15 @@ from typing import Any, Literal
 
 from camcli.base.registry import Registry, Row
 
-# What metrics are given, for n maps.
+# What metrics are given, for n maps of one image.
 GIVEN = {
     "maps": "the maps at the model's input size, signed, (n, h, w)",
-    "images": "the model's input for each, (n, d, h, w)",
-    "score_of": "from variants of the images, each (n, d, h, w), to their scores, each (n,)",
-    "regions": "the pixels of the object, (n, h, w); none where no box is known",
+    "image": "the model's input, (d, h, w)",
+    "score_of": "from arrays of changed images, each (k, d, h, w) with any k, to their scores, each (k,)",
+    "region": "the pixels of the object, (h, w); none where no object is known",
 }
 NO_POSITIVE = "no value of the map is positive"
-NO_BOX = "no box of this class lies in the part of the image that the model sees"
+NO_OBJECT = "no object of this class lies in the part of the image that the model sees"
 ALL_ZERO = "the map is zero everywhere"
 
 Better = Literal["higher", "lower", ""]
@@ -140,15 +140,23 @@ METRICS = Registry(
         "share of images in which the map's peak is on the object, or near it",
         source="Zhang et al. 2018, arXiv:1608.00507, sec. 4.2",
         better="higher",
-        undefined=f"{NO_BOX}, or {NO_POSITIVE}",
+        undefined=f"{NO_OBJECT}, or {NO_POSITIVE}",
     ),
     MetricRow(
         "localisation",
         "energy-in-box",
         "share of the map's positive values that is on the object",
-        source="Wang et al. 2020, arXiv:1910.01279, sec. 4.3",
+        source="Wang et al. 2020, arXiv:1910.01279, sec. 4.3; Arras et al. 2022, arXiv:2003.07258, sec. 3.3",
         better="higher",
-        undefined=f"{NO_BOX}, or {NO_POSITIVE}",
+        undefined=f"{NO_OBJECT}, or {NO_POSITIVE}",
+    ),
+    MetricRow(
+        "localisation",
+        "relevance-rank",
+        "share of the object's k pixels that is among the k of greatest value",
+        source="Arras et al. 2022, arXiv:2003.07258, sec. 3.3 (relevance rank accuracy)",
+        better="higher",
+        undefined=NO_OBJECT,
     ),
     MetricRow(
         "localisation",
@@ -157,7 +165,7 @@ METRICS = Registry(
         function="iou",
         source="Zhou et al. 2016, arXiv:1512.04150, sec. 3.2, for the pixels themselves and not a box around them",
         better="higher",
-        undefined=f"{NO_BOX}, or {NO_POSITIVE}",
+        undefined=f"{NO_OBJECT}, or {NO_POSITIVE}",
         settings={"threshold": 0.2},
     ),
     MetricRow(
@@ -167,7 +175,7 @@ METRICS = Registry(
         function="iou",
         source="as iou-20",
         better="higher",
-        undefined=f"{NO_BOX}, or {NO_POSITIVE}",
+        undefined=f"{NO_OBJECT}, or {NO_POSITIVE}",
         settings={"threshold": 0.5},
     ),
     MetricRow(

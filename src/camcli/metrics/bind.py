@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,9 @@ from jaxtyping import Float64
 from camcli.base.errors import RequestError
 from camcli.base.signature import format_value, parse_options, positional_names, read_options
 from camcli.metrics import METRICS, MetricRow
+
+# Size of the noise that metrics are tried on.
+TRIAL_SIZE = (16, 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +45,42 @@ class BoundMetric:
         """Compute the number of each map, NaN where it is undefined."""
         return self.function(*(given[name] for name in self.given_names), **self.settings)
 
+    def count_passes(self) -> int:
+        """Count the changed images that the network scores for a map, by trying the metric on noise."""
+        if "score_of" not in self.given_names:
+            return 0
+        counted: list[int] = []
 
-def bind_metrics(names: Sequence[str], words: Sequence[str], with_regions: bool) -> tuple[BoundMetric, ...]:
+        def score_of(variants: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+            for one in variants:
+                counted.append(len(one))
+                yield np.ones(len(one))
+
+        noise = np.random.default_rng(0).random((1, *TRIAL_SIZE), np.float32)
+        self({"maps": noise, "image": noise, "score_of": score_of, "region": noise[0] > 0})
+        return sum(counted)
+
+
+def bind_metrics(names: Sequence[str], words: Sequence[str], with_region: bool) -> tuple[BoundMetric, ...]:
     """Return metrics with their settings.
 
     Args:
         names: names of rows; empty for those that are computed by default, of what is given.
         words: settings, each ``name=value`` or ``metric.name=value``.
-        with_regions: True if the pixels of objects are given.
+        with_region: True if the pixels of objects are given.
 
     Raises:
-        RequestError: there is no such metric or setting, or a metric needs regions and there are none.
+        RequestError: there is no such metric or setting, or a metric needs a region and there is none.
     """
     rows = [METRICS.find(name) for name in dict.fromkeys(names)] or [row for row in METRICS.rows if row.default]
     functions = {row.name: METRICS.load(row.name) for row in rows}
-    needing = [row.name for row in rows if "regions" in positional_names(functions[row.name])]
-    if names and needing and not with_regions:
+    needing = [row.name for row in rows if "region" in positional_names(functions[row.name])]
+    if names and needing and not with_region:
         raise RequestError(
-            f"{needing[0]} compares maps with objects, and no boxes of these are given",
-            "give a file of boxes: --boxes FILE.csv",
+            f"{needing[0]} compares maps with objects, and nothing says where these lie",
+            "give boxes of them, --boxes FILE, or masks, --masks FOLDER",
         )
-    rows = [row for row in rows if with_regions or row.name not in needing]
+    rows = [row for row in rows if with_region or row.name not in needing]
     options = {row.name: read_options(functions[row.name]) for row in rows}
     # What a row sets is its identity, as the fill of insertion-blur.
     free = {

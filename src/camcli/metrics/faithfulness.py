@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import cv2
@@ -13,7 +14,7 @@ from camcli.base.option_checks import check_at_least
 from camcli.metrics.imputation import impute
 from camcli.metrics.similarity import is_constant
 
-ScoreOf = Callable[[Iterable[Float32[np.ndarray, "n d h w"]]], Iterator[Float64[np.ndarray, " n"]]]
+ScoreOf = Callable[[Iterable[Float32[np.ndarray, "_ d h w"]]], Iterator[Float64[np.ndarray, " _"]]]
 Fill = Literal["blur", "mean"]
 
 # Standard deviation of the Gaussian of a blurred image, in shares of its shorter side: 11 pixels of 224.
@@ -24,7 +25,7 @@ SCORE_TOLERANCE = 1e-5
 
 def insertion(
     maps: Float32[np.ndarray, "n h w"],
-    images: Float32[np.ndarray, "n d h w"],
+    image: Float32[np.ndarray, "d h w"],
     score_of: ScoreOf,
     *,
     fill: Fill = "blur",
@@ -42,12 +43,12 @@ def insertion(
         steps: number of steps.
         seed: of the order of equal pixels.
     """
-    return _integrate(maps, fill_images(images, fill), images, score_of, steps, seed)
+    return _integrate(maps, fill_image(image, fill), image, score_of, steps, seed)
 
 
 def deletion(
     maps: Float32[np.ndarray, "n h w"],
-    images: Float32[np.ndarray, "n d h w"],
+    image: Float32[np.ndarray, "d h w"],
     score_of: ScoreOf,
     *,
     fill: Fill = "mean",
@@ -61,12 +62,12 @@ def deletion(
         steps: number of steps.
         seed: of the order of equal pixels.
     """
-    return _integrate(maps, images, fill_images(images, fill), score_of, steps, seed)
+    return _integrate(maps, image, fill_image(image, fill), score_of, steps, seed)
 
 
 def road(
     maps: Float32[np.ndarray, "n h w"],
-    images: Float32[np.ndarray, "n d h w"],
+    image: Float32[np.ndarray, "d h w"],
     score_of: ScoreOf,
     *,
     first: Literal["most", "least"] = "most",
@@ -86,86 +87,100 @@ def road(
         seed: of the noise, and of the order of equal pixels.
     """
     check_at_least(1, steps=steps)
-    ranks = [_rank(-map if first == "most" else map, seed) for map in maps]
 
-    def remove(share: float) -> Float32[np.ndarray, "n d h w"]:
-        gone = [rank < round(share * rank.size) for rank in ranks]
-        # The same noise for each map, whatever else is in the batch.
-        sources = [np.random.default_rng(seed) for _ in maps]
-        return np.stack([*map(impute, images, gone, [noise] * len(maps), sources)])
+    def compute(ranks: Int64[np.ndarray, "m h w"]) -> Float64[np.ndarray, " m"]:
+        def remove(share: float) -> Float32[np.ndarray, "m d h w"]:
+            removed = ranks < round(share * image[0].size)
+            # The same noise for each map, whatever else is in the batch.
+            return np.stack([*pool.map(lambda one: impute(image, one, noise, np.random.default_rng(seed)), removed)])
 
-    scores = np.mean([*score_of(remove((step + 0.5) / steps) for step in range(steps))], axis=0)
-    return _drop_constant(maps, scores)
+        with ThreadPoolExecutor() as pool:
+            scores = [*score_of(remove((step + 0.5) / steps) for step in range(steps))]
+        return np.asarray(np.mean(scores, axis=0))
+
+    return _compute_ordered(-maps if first == "most" else maps, seed, compute)
 
 
 def average_drop(
-    maps: Float32[np.ndarray, "n h w"], images: Float32[np.ndarray, "n d h w"], score_of: ScoreOf
+    maps: Float32[np.ndarray, "n h w"], image: Float32[np.ndarray, "d h w"], score_of: ScoreOf
 ) -> Float64[np.ndarray, " n"]:
     """Compute the share of the score that is lost if the normalised image is multiplied by the map, at least 0.
 
     Values below zero count as zero, and the greatest as 1. NaN if none is positive, or the image's score is not.
     """
-    whole, masked = _score_masked(maps, images, score_of)
+    whole, masked = _score_masked(maps, image, score_of)
     return np.asarray(np.maximum(whole - masked, 0) / whole)
 
 
 def average_increase(
-    maps: Float32[np.ndarray, "n h w"], images: Float32[np.ndarray, "n d h w"], score_of: ScoreOf
+    maps: Float32[np.ndarray, "n h w"], image: Float32[np.ndarray, "d h w"], score_of: ScoreOf
 ) -> Float64[np.ndarray, " n"]:
     """Return 1 if the score rises when the normalised image is multiplied by the map, else 0; see `average_drop`."""
-    whole, masked = _score_masked(maps, images, score_of)
+    whole, masked = _score_masked(maps, image, score_of)
     return np.where(np.isnan(masked), np.nan, masked > whole * (1 + SCORE_TOLERANCE))
 
 
 # ---- changed images
 
 
-def fill_images(images: Float32[np.ndarray, "n d h w"], fill: Fill) -> Float32[np.ndarray, "n d h w"]:
-    """Return the images blurred, or each of its own mean colour."""
+def fill_image(image: Float32[np.ndarray, "d h w"], fill: Fill) -> Float32[np.ndarray, "d h w"]:
+    """Return the image blurred, or of its own mean colour."""
     if fill == "mean":
-        return np.broadcast_to(images.mean((2, 3), keepdims=True), images.shape)
-    sigma = BLUR_SHARE * min(images.shape[2:])
-    flat = images.reshape(-1, *images.shape[2:])
-    blurred = [cv2.GaussianBlur(one, (0, 0), sigma, borderType=cv2.BORDER_REFLECT) for one in flat]
-    return np.stack(blurred).reshape(images.shape)
+        return np.broadcast_to(image.mean((1, 2), keepdims=True), image.shape)
+    sigma = BLUR_SHARE * min(image.shape[1:])
+    return np.stack([cv2.GaussianBlur(plane, (0, 0), sigma, borderType=cv2.BORDER_REFLECT) for plane in image])
 
 
 def _integrate(
     maps: Float32[np.ndarray, "n h w"],
-    begin: Float32[np.ndarray, "n d h w"],
-    end: Float32[np.ndarray, "n d h w"],
+    begin: Float32[np.ndarray, "d h w"],
+    end: Float32[np.ndarray, "d h w"],
     score_of: ScoreOf,
     steps: int,
     seed: int,
 ) -> Float64[np.ndarray, " n"]:
     """Return the area under the score from one image to another, the most relevant pixels first."""
     check_at_least(1, steps=steps)
-    ranks = np.stack([_rank(-map, seed) for map in maps])[:, None]
-    count = maps[0].size
-    variants = (np.where(ranks < round(step / steps * count), end, begin) for step in range(steps + 1))
-    scores = np.stack([*score_of(variants)])
-    return _drop_constant(maps, (scores.sum(0) - (scores[0] + scores[-1]) / 2) / steps)
+
+    def compute(ranks: Int64[np.ndarray, "m h w"]) -> Float64[np.ndarray, " m"]:
+        def change() -> Iterator[Float32[np.ndarray, "_ d h w"]]:
+            yield np.stack([begin, end])
+            for step in range(1, steps):
+                yield np.where(ranks[:, None] < round(step / steps * begin[0].size), end, begin)
+
+        ends, *between = score_of(change())
+        return np.asarray(sum(between, np.full(len(ranks), ends.mean())) / steps)
+
+    return _compute_ordered(-maps, seed, compute)
 
 
-def _drop_constant(maps: Float32[np.ndarray, "n h w"], values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """Return the values, NaN for maps that put the pixels in no order."""
-    return np.where([is_constant(map) for map in maps], np.nan, values)
+def _compute_ordered(
+    maps: Float32[np.ndarray, "n h w"],
+    seed: int,
+    compute: Callable[[Int64[np.ndarray, "m h w"]], Float64[np.ndarray, " m"]],
+) -> Float64[np.ndarray, " n"]:
+    """Compute numbers from the places of maps' pixels in ascending order; NaN for maps that put them in no order."""
+    values = np.full(len(maps), np.nan)
+    ordered = [number for number, map in enumerate(maps) if not is_constant(map)]
+    if ordered:
+        values[ordered] = compute(np.stack([_rank(map, seed) for map in maps[ordered]]))
+    return values
 
 
 def _rank(values: Float32[np.ndarray, "h w"], seed: int) -> Int64[np.ndarray, "h w"]:
     """Return each pixel's place in ascending order, those of equal value at random."""
     ranks = np.empty(values.size, np.int64)
-    draws = np.random.default_rng(seed).random(values.size)
-    ranks[np.lexsort((draws, values.ravel()))] = np.arange(values.size)
+    order = np.random.default_rng(seed).permutation(values.size)
+    ranks[order[np.argsort(values.ravel()[order], kind="stable")]] = np.arange(values.size)
     return ranks.reshape(values.shape)
 
 
 def _score_masked(
-    maps: Float32[np.ndarray, "n h w"], images: Float32[np.ndarray, "n d h w"], score_of: ScoreOf
+    maps: Float32[np.ndarray, "n h w"], image: Float32[np.ndarray, "d h w"], score_of: ScoreOf
 ) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
-    """Return the scores of the images, and of those times their maps; NaN where these cannot be compared."""
+    """Return the score of the image and those of it times the maps; NaN where these cannot be compared."""
     greatest = maps.max((1, 2), keepdims=True)
     masks = np.maximum(maps, 0) / np.where(greatest > 0, greatest, 1)
-    whole, masked = score_of(iter([images, images * masks[:, None]]))
+    whole, masked = score_of(iter([image[None], image * masks[:, None]]))
     defined = (greatest[:, 0, 0] > 0) & (whole > 0)
     return np.where(defined, whole, np.nan), np.where(defined, masked, np.nan)

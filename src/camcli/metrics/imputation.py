@@ -19,6 +19,8 @@ WHOLE_SHARE = 0.999
 # Sweeps of damped Jacobi before and after each coarser grid.
 SWEEPS, DAMPING = 2, np.float32(0.8)
 MIN_SIDE = 4
+# Channels that are solved together, last in memory: as many as OpenCV takes.
+CHANNELS = 4
 
 
 def impute(
@@ -26,8 +28,8 @@ def impute(
 ) -> Float32[np.ndarray, "d h w"]:
     """Replace the removed pixels: each the weighted mean of its neighbours, which may be removed too, and some noise.
 
-    The sparse system of these means is solved by multigrid, from a guess at half the size, which is solved in the same
-    way.
+    The sparse system of these means is solved by conjugate gradients, preconditioned by multigrid, from a guess at half
+    the size, which is solved in the same way.
 
     Args:
         image: the image.
@@ -35,7 +37,11 @@ def impute(
         noise: standard deviation of the noise.
         rng: source of the noise.
     """
-    filled = _solve(np.where(removed, np.float32(0), image), removed, MAX_CYCLES)
+    known = np.where(removed, np.float32(0), image)
+    filled = np.empty_like(known)
+    for first in range(0, len(image), CHANNELS):
+        some = slice(first, first + CHANNELS)
+        filled[some] = _solve(np.stack([*known[some]], -1), removed, MAX_CYCLES).transpose(2, 0, 1)
     filled += np.float32(noise) * rng.standard_normal(filled.shape, np.float32) * removed
     return filled
 
@@ -45,66 +51,77 @@ class _Grid:
     """System of a grid: each pixel inside times the weights of its neighbours, less their weighted sum.
 
     Attributes:
-        inside: 1 for the unknown pixels, 0 for others.
+        inside: 1 for the unknown pixels, 0 for others; the same in each channel.
         sums: sums of the weights, of unknown pixels: neighbours outside of the image do not count.
         steps: what a sweep multiplies the target and the neighbours by.
     """
 
-    inside: Float32[np.ndarray, "h w"]
-    sums: Float32[np.ndarray, "h w"]
-    steps: Float32[np.ndarray, "h w"]
+    inside: Float32[np.ndarray, "h w d"]
+    sums: Float32[np.ndarray, "h w d"]
+    steps: Float32[np.ndarray, "h w d"]
 
-    def find_residual(
-        self, values: Float32[np.ndarray, "d h w"], target: Float32[np.ndarray, "d h w"]
-    ) -> Float32[np.ndarray, "d h w"]:
-        """Return the target less the left-hand side for values, which are 0 outside."""
-        left = _add_neighbours(values)
-        left *= self.inside
-        left += target
-        left -= self.sums * values
-        return left
+    def apply(self, values: Float32[np.ndarray, "h w d"]) -> Float32[np.ndarray, "h w d"]:
+        """Return the left-hand side for values, which are 0 outside."""
+        neighbours = _add_neighbours(values)
+        neighbours *= self.inside
+        return np.asarray(np.subtract(self.sums * values, neighbours, out=neighbours))
 
     def smooth(
-        self, values: Float32[np.ndarray, "d h w"], target: Float32[np.ndarray, "d h w"]
-    ) -> Float32[np.ndarray, "d h w"]:
+        self, values: Float32[np.ndarray, "h w d"] | None, target: Float32[np.ndarray, "h w d"]
+    ) -> Float32[np.ndarray, "h w d"]:
         """Return values closer to the solution where they vary from pixel to pixel, by sweeps of damped Jacobi."""
+        added = self.steps * target
         for _ in range(SWEEPS):
+            if values is None:  # zeros
+                values = added
+                continue
             found = _add_neighbours(values)
-            found += target
             found *= self.steps
+            found += added
             found += (1 - DAMPING) * values
             values = found
+        assert values is not None
         return values
 
 
 def _solve(
-    known: Float32[np.ndarray, "d h w"], removed: Bool[np.ndarray, "h w"], max_cycles: int
-) -> Float32[np.ndarray, "d h w"]:
+    known: Float32[np.ndarray, "h w d"], removed: Bool[np.ndarray, "h w"], max_cycles: int
+) -> Float32[np.ndarray, "h w d"]:
     """Fill an image whose removed pixels are 0, in at most so many cycles."""
     if not removed.any():
         return known
-    grids = _make_grids(removed)
+    grids = _make_grids(removed, known.shape[2])
     target = grids[0].inside * _add_neighbours(known)
     limit = TOLERANCE * np.abs(target).max()
-    found: Float32[np.ndarray, "d h w"] = grids[0].inside * _guess(known, removed)
+    found: Float32[np.ndarray, "h w d"] = grids[0].inside * _guess(known, removed)
+    left = target - grids[0].apply(found)
+    direction, before, size = np.zeros_like(left), left, 1.0
     for _ in range(max_cycles):
-        found = _cycle(found, target, grids)
-        if np.abs(grids[0].find_residual(found, target)).max() <= limit:
+        if np.abs(left).max() <= limit:
             break
+        step = _cycle(left, grids)
+        # The flexible form (Polak and Ribiere), since a cycle is only nearly symmetric.
+        direction = step + np.float32(np.vdot(step, left - before) / size) * direction
+        change = grids[0].apply(direction)
+        length = np.float32(np.vdot(left, direction) / np.vdot(direction, change))
+        before, size = left, float(np.vdot(step, left))
+        found = found + length * direction
+        left = left - length * change
     found += known
     return found
 
 
-def _make_grid(inside: Float32[np.ndarray, "h w"]) -> _Grid:
-    sums = _add_neighbours(np.ones_like(inside)[None])[0] * inside
-    return _Grid(inside, sums, DAMPING * inside / np.where(sums > 0, sums, 1))
+def _make_grid(inside: Float32[np.ndarray, "h w"], channels: int) -> _Grid:
+    sums = _add_neighbours(np.ones((*inside.shape, 1), np.float32))[:, :, 0] * inside
+    each = (inside, sums, DAMPING * inside / np.where(sums > 0, sums, 1))
+    return _Grid(*(np.repeat(one[:, :, None], channels, 2) for one in each))
 
 
-def _make_grids(removed: Bool[np.ndarray, "h w"]) -> list[_Grid]:
+def _make_grids(removed: Bool[np.ndarray, "h w"], channels: int) -> list[_Grid]:
     """Return the grid, and coarser ones of the cells that lie wholly inside."""
     inside, grids = removed.astype(np.float32), list[_Grid]()
     while inside.any():
-        grids.append(_make_grid(inside))
+        grids.append(_make_grid(inside, channels))
         if min(inside.shape) < MIN_SIDE:
             break
         height, width = inside.shape
@@ -113,41 +130,38 @@ def _make_grids(removed: Bool[np.ndarray, "h w"]) -> list[_Grid]:
     return grids
 
 
-def _cycle(
-    values: Float32[np.ndarray, "d h w"], target: Float32[np.ndarray, "d h w"], grids: Sequence[_Grid]
-) -> Float32[np.ndarray, "d h w"]:
-    """Return values closer to the solution: a V-cycle of multigrid."""
+def _cycle(target: Float32[np.ndarray, "h w d"], grids: Sequence[_Grid]) -> Float32[np.ndarray, "h w d"]:
+    """Return values near the solution: a V-cycle of multigrid, from zeros."""
     grid, *coarser = grids
-    values = grid.smooth(values, target)
+    values = grid.smooth(None, target)
     if coarser:
         # A pixel twice as wide: the same second derivative is four times the difference.
-        left = _resize(grid.find_residual(values, target), coarser[0].inside.shape, cv2.INTER_AREA)
+        left = _resize(target - grid.apply(values), coarser[0].inside.shape, cv2.INTER_AREA)
         left *= 4 * coarser[0].inside
-        change = _cycle(np.zeros_like(left), left, coarser)
-        values += grid.inside * _resize(change, grid.inside.shape, cv2.INTER_LINEAR)
+        values = values + grid.inside * _resize(_cycle(left, coarser), grid.inside.shape, cv2.INTER_LINEAR)
     return grid.smooth(values, target)
 
 
-def _guess(known: Float32[np.ndarray, "d h w"], removed: Bool[np.ndarray, "h w"]) -> Float32[np.ndarray, "d h w"]:
+def _guess(known: Float32[np.ndarray, "h w d"], removed: Bool[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w d"]:
     """Return the image filled at half its size, enlarged."""
     height, width = removed.shape
     if min(height, width) < MIN_SIDE:
-        return np.asarray(known + known.sum((1, 2), keepdims=True) / max(1, int((~removed).sum())))
+        return np.asarray(known + known.sum((0, 1), keepdims=True) / max(1, int((~removed).sum())))
     half = height // 2, width // 2
     weight = cv2.resize((~removed).astype(np.float32), half[::-1], interpolation=cv2.INTER_AREA)
     gone = weight <= 0
-    coarse = _solve(_resize(known, half, cv2.INTER_AREA) / np.where(gone, 1, weight), gone, 1)
-    return _resize(coarse, (height, width), cv2.INTER_LINEAR)
+    coarse = _resize(known, half, cv2.INTER_AREA) / np.where(gone, 1, weight)[:, :, None]
+    return _resize(_solve(coarse, gone, 1), (height, width), cv2.INTER_LINEAR)
 
 
-def _add_neighbours(values: Float32[np.ndarray, "d h w"]) -> Float32[np.ndarray, "d h w"]:
-    found = np.empty_like(values)
-    for plane, onto in zip(values, found, strict=True):
-        cv2.filter2D(plane, -1, NEIGHBOURS, dst=onto, borderType=cv2.BORDER_CONSTANT)
-    return found
+def _add_neighbours(values: Float32[np.ndarray, "h w d"]) -> Float32[np.ndarray, "h w d"]:
+    # OpenCV drops a single channel.
+    found = cv2.filter2D(values, -1, NEIGHBOURS, borderType=cv2.BORDER_CONSTANT)
+    return np.asarray(found).reshape(values.shape)
 
 
 def _resize(
-    values: Float32[np.ndarray, "d h w"], shape: tuple[int, ...], interpolation: int
-) -> Float32[np.ndarray, "d h2 w2"]:
-    return np.stack([cv2.resize(plane, shape[::-1], interpolation=interpolation) for plane in values])
+    values: Float32[np.ndarray, "h w d"], shape: tuple[int, ...], interpolation: int
+) -> Float32[np.ndarray, "h2 w2 d"]:
+    found = cv2.resize(values, (shape[1], shape[0]), interpolation=interpolation)
+    return np.asarray(found).reshape(*shape[:2], values.shape[2])

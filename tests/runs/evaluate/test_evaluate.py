@@ -73,7 +73,7 @@ def test_a_table_with_controls(tiny: str, four: None) -> None:
     assert len(made) == 4 * len(rows)
     [none] = [one for one in made if one.map == "gradcam" and one.kind == "method" and one.undefined]
     assert (none.value, none.metric) == (None, "energy-in-box")
-    assert none.undefined.startswith("no box of this class")
+    assert none.undefined.startswith("no object of this class")
     facts = json.loads(Path("out", FACTS_FILE).read_text())
     assert [(one["metric"], one["kind"], one["map"]) for one in facts["table"]] == [*rows]
     assert facts["metrics"]["deletion-mean"]["source"].startswith("Petsiuk et al. 2018")
@@ -117,7 +117,7 @@ def test_the_score_can_be_measured(tiny: str, four: None) -> None:
     ("words", "message"),
     [
         (("--metrics", "insertion"), "did you mean"),
-        (("--metrics", "energy-in-box"), "--boxes FILE.csv"),
+        (("--metrics", "energy-in-box"), "--boxes FILE"),
         (("--setting", "stepz=3"), "has no option 'stepz'"),
         (("--setting", "insertion-blur.fill=mean"), "has no option 'fill'"),
         (("--to", "table.xls"), "end its name in .csv or .jsonl or .parquet"),

@@ -1,7 +1,8 @@
-"""Scores of changed images, for classes that were explained before."""
+"""Scores of changed images, for a class that was explained before."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -18,52 +19,58 @@ from camcli.engine.signals.scored import score_variants
 from camcli.targets.readers.classification import ClassPredictions
 from camcli.targets.target import Predictions, Score
 
-Variants = Iterable[Float32[np.ndarray, "n d h w"]]
-ScoreArrays = Callable[[Variants], Iterator[Float64[np.ndarray, " n"]]]
+Variants = Iterable[Float32[np.ndarray, "_ d h w"]]
+ScoreArrays = Callable[[Variants], Iterator[Float64[np.ndarray, " _"]]]
 
 
 def make_score_of_arrays(
     runner: Runner,
-    images: Float32[np.ndarray, "n d h w"],
-    indices: Sequence[int],
-    competing: Sequence[Sequence[int]],
+    image: Float32[np.ndarray, "d h w"],
+    index: int,
+    competing: Sequence[int] = (),
     score: Score | None = None,
     rows: int = 1,
 ) -> ScoreArrays:
-    """Return a function from variants of the images to the scores of each, computed as many at once as fit.
+    """Return a function from arrays of changed images to the scores of each, computed ``rows`` at once.
 
-    Rivals and competing classes are those of the images themselves, whatever changes. To be used within
+    Rivals and competing classes are those of the image itself, whatever changes. To be used within
     :meth:`Runner.ready`.
 
     Args:
         runner: the network, which scores classes.
-        images: the images, as the network takes them.
-        indices: the class of each.
-        competing: the classes that compete in each; empty for all.
+        image: the image, as the network takes it.
+        index: the class.
+        competing: the classes that compete; empty for all.
         score: the number of a class that is read; None for the one that is explained.
-        rows: number of images that go through the network at once, if there are not more images.
+        rows: number of images that go through the network at once.
 
     Raises:
-        PictureError: a class has no score in its image.
+        PictureError: the class has no score in the image.
     """
-    predictions = _predict(runner, images, score)
-    targets = [
-        predictions.find_targets(row, index, among)[0]
-        for row, (index, among) in enumerate(zip(indices, competing, strict=True))
-    ]
+    target = _predict(runner, image[None], score).find_targets(0, index, competing)[0]
 
-    def score_of(variants: Variants) -> Iterator[Float64[np.ndarray, " n"]]:
-        source = iter(variants)
-        while some := list(islice(source, max(1, rows // len(images)))):
-            changed = np.stack(some, 1).reshape(-1, *images.shape[1:])
-            found = score_variants(_predict(runner, changed, score), targets, len(some))
-            yield from found.double().cpu().numpy().reshape(len(images), -1).T
+    def score_of(variants: Variants) -> Iterator[Float64[np.ndarray, " _"]]:
+        lengths, scores = deque[int](), np.empty(0)
+
+        def iter_images() -> Iterator[Float32[np.ndarray, "d h w"]]:
+            for one in variants:
+                lengths.append(len(one))
+                yield from one
+
+        source = iter_images()
+        while some := list(islice(source, rows)):
+            found = score_variants(_predict(runner, np.stack(some), score), [target], len(some))
+            scores = np.concatenate([scores, found.double().cpu().numpy()])
+            while lengths and len(scores) >= lengths[0]:
+                part, scores = np.split(scores, [lengths.popleft()])
+                yield part
 
     return score_of
 
 
 def _predict(runner: Runner, images: Float32[np.ndarray, "m d h w"], score: Score | None) -> Predictions:
-    with torch.inference_mode():
+    # Not in inference mode: a part that was compiled for ordinary tensors would be compiled again.
+    with torch.no_grad():
         given: Tensor = devices.copy_to_module(runner.module, torch.from_numpy(images))
         output: Any = runner.module(runner.to_fast_layout(given))
         predictions = runner.read_predictions(output, len(images))

@@ -31,7 +31,7 @@ class EvaluateJob:
         MODEL,
         help="Metrics, joined by commas: {names}",
         metavar="NAMES",
-        show_default="all but insertion-mean and deletion-blur; of boxes only with --boxes",
+        show_default="all but insertion-mean and deletion-blur; of objects only with --boxes or --masks",
         commas=True,
         names=METRICS.names,
         env=False,
@@ -47,9 +47,17 @@ class EvaluateJob:
     boxes: str = option(
         "",
         MODEL,
-        help="CSV with the boxes of objects, in pixels of the upright image: image,x0,y0,x1,y1 and perhaps label, the "
-        "class that a box belongs to; a line a box",
+        help="Boxes of objects: CSV (image,x0,y0,x1,y1 and perhaps label, in pixels of the upright image), COCO's "
+        "JSON, or a folder of Pascal VOC's XML or of YOLO's text files",
         metavar="FILE",
+        env=False,
+    )
+    masks: str = option(
+        "",
+        MODEL,
+        help="Folder of masks of objects in place of boxes: a PNG of each image's name and size, zero outside of the "
+        "object",
+        metavar="FOLDER",
         env=False,
     )
     measured: Measured = option(
@@ -68,6 +76,8 @@ class EvaluateJob:
         """Raise RequestError for invalid options."""
         if self.measured not in get_args(Measured):
             raise RequestError(f"--measured cannot be {self.measured!r}", f"there are: {', '.join(get_args(Measured))}")
+        if self.boxes and self.masks:
+            raise RequestError("--boxes and --masks both say where objects lie", "give one of them")
         for name in self.metrics:
             METRICS.find(name)
 

@@ -16,7 +16,8 @@ from camcli.base.words import first_line
 from camcli.engine.explainer import Explainer
 from camcli.engine.explanation import Explanation
 from camcli.engine.signals.asked import make_score_of_arrays
-from camcli.images.boxes import BoxFile
+from camcli.images.objects.boxes import Boxes
+from camcli.images.objects.masks import Masks
 from camcli.images.view import View
 from camcli.metrics import CONTROLS
 from camcli.metrics.bind import BoundMetric
@@ -25,9 +26,12 @@ from camcli.outputs import style
 from camcli.runs.evaluate import Kind
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.pipeline import run_in_fitting_batches
-from camcli.runs.worker.threads import batched
+from camcli.runs.worker.threads import batched, iterate_ahead
 from camcli.runs.worker.worker import Worker
 from camcli.targets.target import Score
+
+# Maps of an image that are measured together: they share what does not depend on the map, such as filled images.
+MAPS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +39,12 @@ class Candidate:
     """Map that is measured.
 
     Attributes:
-        row: number of its image in the batch.
         map: the map, at the size of the model's input.
         kind: what it is.
         name: name of the method, or of the control.
         explanation: an explanation for the class, that of the map itself unless it is a control.
     """
 
-    row: int
     map: Float32[np.ndarray, "h w"]
     kind: Kind
     name: str
@@ -66,13 +68,13 @@ class Measurer:
     Attributes:
         worker: the resolved job.
         metrics: the metrics.
-        boxes: boxes of objects, if they are known.
+        objects: where objects lie, if that is known.
         score: the number of a class that is read from changed images; None for the one that is explained.
     """
 
     worker: Worker
     metrics: Sequence[BoundMetric]
-    boxes: BoxFile | None
+    objects: Boxes | Masks | None
     score: Score | None
 
     def __call__(self, explainer: Explainer, items: Sequence[Item]) -> None:
@@ -102,59 +104,54 @@ class Measurer:
 
     def _measure(self, explainer: Explainer, items: Sequence[Item]) -> list[list[Finding] | PictureError]:
         """Return the findings of each image; may raise anything."""
-        runner = explainer.setup.runner
-        rows = 1 if explainer.one_by_one else runner.batch_size
-        found: list[list[Finding] | PictureError] = [[] for _ in items]
-        with self.worker.computing(), runner.ready():
-            for some in batched(self._iter_candidates(items), rows):
-                values = self._compute(explainer, items, some, rows)
+        with self.worker.computing(), explainer.setup.runner.ready():
+            return [[*self._iter_findings(explainer, item)] for item in items]
+
+    def _iter_findings(self, explainer: Explainer, item: Item) -> Iterator[Finding]:
+        """Iterate over the findings of each map, class by class."""
+        by_class: dict[int | None, list[Explanation]] = {}
+        for result in item.results:
+            if isinstance(result, Explanation):
+                by_class.setdefault(result.index, []).append(result)
+        controls = make_controls(_read_input(item), item.source.name, self.worker.job.seed) if by_class else {}
+        for index, explanations in by_class.items():
+            given = self._give(explainer, item, index or 0)
+            for some in batched(_iter_candidates(item, explanations, controls), MAPS_AT_ONCE):
+                given["maps"] = np.stack([one.map for one in some])
+                values = {metric.row.name: metric(given) for metric in self.metrics}
                 for number, one in enumerate(some):
                     own = {name: float(numbers[number]) for name, numbers in values.items()}
-                    place = found[one.row]
-                    assert isinstance(place, list)
-                    place.append(Finding(one.kind, one.name, one.explanation, own))
-        return found
+                    yield Finding(one.kind, one.name, one.explanation, own)
 
-    def _compute(
-        self, explainer: Explainer, items: Sequence[Item], some: Sequence[Candidate], rows: int
-    ) -> dict[str, np.ndarray]:
-        """Return by metric the numbers of a few maps, whose images go through the network together."""
-        given: dict[str, Any] = {"maps": np.stack([one.map for one in some])}
+    def _give(self, explainer: Explainer, item: Item, index: int) -> dict[str, Any]:
+        """Return what metrics are given for a class of an image, but for the maps."""
         names = {name for metric in self.metrics for name in metric.given_names}
-        if self.boxes and "regions" in names:
-            given["regions"] = np.stack([self._find_region(self.boxes, items[one.row], one) for one in some])
-        if "score_of" in names:
-            given["images"] = np.stack([_read_input(items[one.row]) for one in some])
-            prompts = self.worker.prompts
-            competing = [prompts.find_competing(items[one.row].source.path) if prompts else () for one in some]
-            indices = [one.explanation.index or 0 for one in some]
-            given["score_of"] = make_score_of_arrays(
-                explainer.setup.runner, given["images"], indices, competing, self.score, rows
-            )
-        return {metric.row.name: metric(given) for metric in self.metrics}
-
-    def _iter_candidates(self, items: Sequence[Item]) -> Iterator[Candidate]:
-        """Iterate over the maps of each image, class by class: those of the methods, and controls."""
-        for row, item in enumerate(items):
+        image = _read_input(item)
+        given: dict[str, Any] = {"image": image}
+        if self.objects and "region" in names:
             assert item.picture is not None
-            by_class: dict[int | None, list[Explanation]] = {}
-            for one in item.results:
-                if isinstance(one, Explanation):
-                    by_class.setdefault(one.index, []).append(one)
-            if not by_class:
-                continue
-            controls = make_controls(_read_input(item), item.source.name, self.worker.job.seed)
-            for explanations in by_class.values():
-                for one in explanations:
-                    map = enlarge_map(one, item.picture.view)
-                    yield Candidate(row, map, "method", one.method, one)
-                    yield Candidate(row, blur_map(map), "blurred", one.method, one)
-                for name, map in controls.items():
-                    yield Candidate(row, map, "control", name, explanations[0])
+            given["region"] = self.objects.find_region(item.source, index, item.picture.view)
+        if "score_of" in names:
+            prompts = self.worker.prompts
+            competing = prompts.find_competing(item.source.path) if prompts else ()
+            rows = 1 if explainer.one_by_one else self.worker.batch_size
+            score_of = make_score_of_arrays(explainer.setup.runner, image, index, competing, self.score, rows)
+            # Images are changed while the network scores those before.
+            given["score_of"] = lambda variants: score_of(iterate_ahead(variants))
+        return given
 
-    def _find_region(self, boxes: BoxFile, item: Item, one: Candidate) -> np.ndarray:
-        assert item.picture is not None
-        return boxes.find_region(item.source.path, one.explanation.index or 0, item.picture.view)
+
+def _iter_candidates(
+    item: Item, explanations: Sequence[Explanation], controls: Mapping[str, Float32[np.ndarray, "h w"]]
+) -> Iterator[Candidate]:
+    """Iterate over the maps of a class: those of the methods, and controls."""
+    assert item.picture is not None
+    for one in explanations:
+        map = enlarge_map(one, item.picture.view)
+        yield Candidate(map, "method", one.method, one)
+        yield Candidate(blur_map(map), "blurred", one.method, one)
+    for name, map in controls.items():
+        yield Candidate(map, "control", name, explanations[0])
 
 
 def enlarge_map(explanation: Explanation, view: View) -> Float32[np.ndarray, "h w"]:

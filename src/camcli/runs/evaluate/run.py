@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from types import TracebackType
 
 from camcli.base.errors import PictureError, RequestError
-from camcli.base.words import shorten
 from camcli.engine.explainer import Explainer
 from camcli.engine.setup import make_score
 from camcli.images.address import is_url
-from camcli.images.boxes import BoxFile
+from camcli.images.objects.boxes import Boxes
+from camcli.images.objects.masks import Masks
+from camcli.metrics import CONTROLS
 from camcli.metrics.bind import BoundMetric, bind_metrics
 from camcli.runs.evaluate import EvaluateJob, Evaluation
 from camcli.runs.evaluate.measure import Finding, Measurer
@@ -50,8 +51,9 @@ class EvaluateRun:
 
     Attributes:
         metrics: the metrics.
-        boxes: boxes of objects, if they are known.
+        objects: where objects lie, if that is known.
         measured: the number that is read from changed images: probability, or score.
+        passes: about how many changed images the network scores for each image and class.
         worker: the resolved job.
         session: the run's session in the output folder.
         total: number of images; None if they come from standard input.
@@ -73,7 +75,9 @@ class EvaluateRun:
             )
         if evaluate_job.to:
             check_table(Path(evaluate_job.to), SUFFIXES)
-        self.metrics = bind_metrics(evaluate_job.metrics, evaluate_job.settings, bool(evaluate_job.boxes))
+        self.metrics = bind_metrics(
+            evaluate_job.metrics, evaluate_job.settings, bool(evaluate_job.boxes or evaluate_job.masks)
+        )
         inputs = Inputs(job)
         self.total = inputs.total
         check_output_folder(job)
@@ -81,9 +85,10 @@ class EvaluateRun:
         self.worker = Worker(job, inputs.source_factory, self.total)
         self.notes = self.worker.notes
         check_classes(self.worker.explainer)
-        self.boxes = self._read_boxes(inputs)
+        self.objects = self._read_objects(inputs)
         self.measured = choose_measured(evaluate_job.measured, self.worker)
-        self._measure = Measurer(self.worker, self.metrics, self.boxes, self._make_score())
+        self.passes = count_passes(self.metrics, self.worker)
+        self._measure = Measurer(self.worker, self.metrics, self.objects, self._make_score())
         self.session = Session(
             self.worker,
             inputs,
@@ -100,6 +105,8 @@ class EvaluateRun:
 
     def __enter__(self) -> EvaluateRun:
         self.session.__enter__()
+        left = max(0, (self.total or 0) - (0 if self.worker.job.overwrite else self.session.ledger.recorded))
+        self.worker.compile_for(left * self.passes, "changed images")
         return self
 
     def __exit__(
@@ -134,22 +141,29 @@ class EvaluateRun:
 
     # ---- before the first image
 
-    def _read_boxes(self, inputs: Inputs) -> BoxFile | None:
-        if not self.evaluate_job.boxes:
+    def _read_objects(self, inputs: Inputs) -> Boxes | Masks | None:
+        asked = self.evaluate_job
+        if not asked.boxes and not asked.masks:
             return None
+        labels = self.worker.network.labels
         folders = [Path(given) for given in self.worker.job.inputs if Path(given).is_dir()]
-        boxes = BoxFile(Path(self.evaluate_job.boxes), self.worker.network.labels.find, folders)
+        objects = (
+            Boxes(Path(asked.boxes), labels.find, labels.find_whole_name, folders)
+            if asked.boxes
+            else Masks(Path(asked.masks))
+        )
+        self.notes += objects.notes
         if self.total is not None:
-            listed = boxes.count_listed(inputs.iter_paths())
+            file, what = asked.boxes or asked.masks, "boxes" if asked.boxes else "masks"
+            listed = objects.count_listed(inputs.iter_sources())
             if not listed:
                 raise RequestError(
-                    f"{boxes.file} has boxes of none of the {self.total} images",
-                    f"it names {shorten(boxes.unmatched, len(boxes.unmatched))}: write paths as they are given, or "
-                    "relative to the file",
+                    f"{file} has {what} of none of the {self.total} images",
+                    f"it names {objects.describe_unmatched()}: write paths as they are given, or relative to {file}",
                 )
             if listed < self.total:
-                self.notes.append(f"{boxes.file} has boxes of {listed} of the {self.total} images")
-        return boxes
+                self.notes.append(f"{file} has {what} of {listed} of the {self.total} images")
+        return objects
 
     def _make_score(self) -> Score | None:
         network = self.worker.network
@@ -158,13 +172,13 @@ class EvaluateRun:
     def _compute_fingerprint(self, parts: Mapping[str, str]) -> str:
         """Return 16 hex digits that change with anything that could change an image's lines."""
         settings = [[metric.row.name, metric.setting] for metric in self.metrics]
-        boxes = hashlib.sha256(self.boxes.file.read_bytes()).hexdigest() if self.boxes else ""
-        content = [compute_fingerprint(parts), settings, boxes, self.measured, self.worker.job.seed]
+        objects = self.objects.digest if self.objects else ""
+        content = [compute_fingerprint(parts), settings, objects, self.measured, self.worker.job.seed]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def _name_folder(self) -> str:
         explainer, asked = self.worker.explainer, self.evaluate_job
-        more = [*asked.metrics, *asked.settings, *([Path(asked.boxes).stem] if asked.boxes else [])]
+        more = [*asked.metrics, *asked.settings, *(Path(one).stem for one in (asked.boxes, asked.masks) if one)]
         return name_folder(asked.job, explainer.layers, [one.name for one in explainer.methods], STEM, more)
 
     def _start(self) -> None:
@@ -174,6 +188,7 @@ class EvaluateRun:
             "untrained": self.worker.network.untrained,
             "measured": self.measured,
             "boxes": self.evaluate_job.boxes,
+            "masks": self.evaluate_job.masks,
             "metrics": {
                 one.row.name: {
                     "meaning": one.row.summary,
@@ -243,6 +258,12 @@ def check_classes(explainer: Explainer) -> None:
             f"the maps of {names} here do not explain a class's score, which metrics read",
             "name a class as --target, and a method that explains it, such as gradcam",
         )
+
+
+def count_passes(metrics: Sequence[BoundMetric], worker: Worker) -> int:
+    """Count about how many changed images the network scores for each class of an image: those of all its maps."""
+    maps = 2 * len(worker.explainer.methods) * max(1, len(worker.explainer.layers)) + len(CONTROLS.names())
+    return maps * sum(metric.count_passes() for metric in metrics)
 
 
 def choose_measured(asked: str, worker: Worker) -> str:

@@ -88,12 +88,13 @@ def copy_explainer(worker: Worker, device: torch.device, noise: Tensor, features
         raise RequestError(f"{name} cannot be copied to {device}: {first_line(error)}", ONE_DEVICE) from error
 
 
-def compile_explainer(worker: Worker, total: int, trial_seconds: float) -> list[str]:
+def compile_explainer(worker: Worker, total: int, trial_seconds: float, noun: str) -> list[str]:
     """Compile what can be, if it is asked for or the run is long; return notes for the user.
 
     Args:
         total: number of images; 0 if that is not known.
         trial_seconds: seconds that one image of noise took, which is longer than an image takes in a batch.
+        noun: what the images are.
     """
     wanted = worker.job.compile == "on"
     if not wanted and total * trial_seconds < COMPILE_FROM_SECONDS:
@@ -111,7 +112,7 @@ def compile_explainer(worker: Worker, total: int, trial_seconds: float) -> list[
     before, after = (1000 * seconds / worker.batch_size for seconds in (done.seconds_before, done.seconds_after))
     return [
         f"compiled in {done.compile_seconds:.0f} s: {', '.join(done.parts)}; {before:.1f} ms per image became "
-        f"{after:.1f}, which pays from {pays} images on"
+        f"{after:.1f}, which pays from {pays} {noun} on"
     ]
 
 

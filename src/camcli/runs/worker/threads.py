@@ -4,9 +4,9 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from itertools import islice
+from itertools import count, islice, takewhile
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -55,6 +55,13 @@ def map_ahead(
             raise trouble
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def iterate_ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
+    """Iterate over items that are computed in a thread, up to ``depth`` ahead; an error is raised at its turn."""
+    source, end = iter(items), object()
+    computed: Iterator[Any] = map_ahead(lambda _: next(source, end), count(), 1, depth)
+    return takewhile(lambda one: one is not end, computed)
 
 
 def map_over(

@@ -156,12 +156,17 @@ class Worker:
         other.decoding_notes = set()
         return other
 
-    def compile_for(self, total: int) -> None:
-        """Compile the network if that is asked for, and was not done, or if it pays for so many images."""
+    def compile_for(self, total: int, noun: str = "images") -> None:
+        """Compile the network if that is asked for, and was not done, or if it pays for so many images.
+
+        Args:
+            total: number of images that go through the network.
+            noun: what these are.
+        """
         if not self._is_compiled and (self.job.compile == "on" or (self.job.compile != "off" and total)):
             self._is_compiled = True
             with timing.measure("compile"):
-                self.notes += compile_explainer(self, total, self._trial_seconds)
+                self.notes += compile_explainer(self, total, self._trial_seconds, noun)
 
     def computing(self) -> AbstractContextManager[None]:
         """Compute in the job's precision while the block runs, whatever the process is set to."""

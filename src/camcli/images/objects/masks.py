@@ -1,0 +1,84 @@
+"""Masks of objects in images, from a folder of PNG files of the images' names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from jaxtyping import Bool
+from PIL import Image
+
+from camcli.base.errors import PictureError, RequestError
+from camcli.base.words import first_line, shorten
+from camcli.images.region import Region
+from camcli.images.source import PictureSource
+from camcli.images.view import View
+
+SUFFIX = ".png"
+
+
+class Masks:
+    """Masks of objects: a PNG for each image, of its name and size, in which what is not zero is the object.
+
+    Of an image that was found below a given folder, the mask lies below the folder of masks in the same place. A
+    palette counts by its numbers, and transparency not at all.
+
+    Args:
+        folder: path of the folder.
+
+    Attributes:
+        digest: changes with the files' names, sizes and times.
+        notes: notes for the user.
+
+    Raises:
+        RequestError: there is no such folder, or no PNG file in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.notes: list[str] = []
+        if not folder.is_dir():
+            raise RequestError(
+                f"there is no folder {str(folder)!r}", "masks are PNG files in a folder, one for each image"
+            )
+        self._files = {
+            str(file.relative_to(folder).with_suffix("")): file for file in sorted(folder.rglob(f"*{SUFFIX}"))
+        }
+        if not self._files:
+            raise RequestError(f"the folder {str(folder)!r} has no {SUFFIX} files", "write a mask for each image")
+        states = [(name, (state := file.stat()).st_size, state.st_mtime_ns) for name, file in self._files.items()]
+        self.digest = hashlib.sha256(repr(states).encode("utf-8", "surrogatepass")).hexdigest()
+
+    def count_listed(self, sources: Iterable[PictureSource]) -> int:
+        """Return how many of these images have a mask."""
+        return sum(self._find(one) is not None for one in sources)
+
+    def find_region(self, source: PictureSource, index: int, view: View) -> Bool[np.ndarray, "h w"]:  # noqa: ARG002
+        """Return the pixels of the model's input whose centres lie in the object; none without a mask.
+
+        Raises:
+            PictureError: the mask cannot be read, or has another size than the image.
+        """
+        file = self._find(source)
+        if file is None:
+            return np.zeros(view.input, bool)
+        return Region(mask=_read_mask(file)).contains(*view.pixel_centres(), view.picture)
+
+    def describe_unmatched(self) -> str:
+        """Describe the masks that are of no image."""
+        return shorten([f"{name}{SUFFIX}" for name in self._files], len(self._files))
+
+    def _find(self, source: PictureSource) -> Path | None:
+        name = PurePosixPath(source.name)
+        return self._files.get(str(name)) or self._files.get(str(name.with_suffix("")))
+
+
+def _read_mask(file: Path) -> Bool[np.ndarray, "h w"]:
+    try:
+        with Image.open(file) as image:
+            values = np.asarray(image.convert("RGB") if image.mode in ("RGBA", "LA", "PA") else image)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise PictureError(f"its mask {file} cannot be read: {first_line(error)}") from error
+    return np.asarray((values != 0).any(2) if values.ndim == 3 else values != 0)
