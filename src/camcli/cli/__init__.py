@@ -6,8 +6,11 @@ import typer
 
 from camcli import __version__
 from camcli.cli.channels import channels
+from camcli.cli.check import check
+from camcli.cli.diff import diff
 from camcli.cli.evaluate import evaluate
 from camcli.cli.explain import explain
+from camcli.cli.golden import golden
 from camcli.cli.layers import layers
 from camcli.cli.merge import merge
 from camcli.cli.methods import methods
@@ -30,6 +33,9 @@ app.command()(explain)
 app.command()(channels)
 app.command()(prompts)
 app.command()(evaluate)
+app.command()(diff)
+app.command()(check)
+app.command()(golden)
 app.command()(layers)
 app.command()(methods)
 app.command()(models)

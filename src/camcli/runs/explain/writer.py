@@ -184,6 +184,8 @@ class Writer:
             label=explanation.label,
             score=explanation.score,
             probability=explanation.probability,
+            predicted=explanation.predicted,
+            predicted_label=explanation.predicted_label,
             number=explanation.number,
             box=explanation.box,
             layer=explanation.layer,
@@ -198,6 +200,7 @@ class Writer:
             heat_box=heat_box,
             peak=(round(x, 2), round(y, 2)),
             placement=explanation.placement.numbers if explanation.placement else None,
+            image_size=view.picture[::-1],
             notes=notes,
         )
 

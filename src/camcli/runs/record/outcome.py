@@ -58,6 +58,8 @@ class Outcome(ImageLine):
     Attributes:
         index, label, score, probability: the class explained; no probability if there is none. For concepts: no
             class, their number, and the share of the layer's positive activation that they hold.
+        predicted, predicted_label: the class of the greatest score, whichever is explained; None and empty where the
+            model does not choose one of several classes for the image.
         number, box: which of the image's boxes, the best being 1, and its x0, y0, x1, y1 in pixels of the upright
             image; 0 and None if none is explained.
         layer, method: what made the map; several layers, if they were fused, joined by ``+``.
@@ -71,6 +73,7 @@ class Outcome(ImageLine):
             None unless the output ``box`` is asked for.
         placement: x and y of the first cell's centre, and from each cell to the next across and down, in pixels of the
             model's input; None where the cells divide it evenly.
+        image_size: width and height of the upright image, in pixels; None in lines of earlier versions.
         seconds: time for decoding, its share of its batch, and writing.
         untrained: the weights are random and the map means nothing.
         notes: notes for the reader of the map.
@@ -81,6 +84,8 @@ class Outcome(ImageLine):
     label: str | None = None
     score: float | None = None
     probability: float | None = None
+    predicted: int | None = None
+    predicted_label: str = ""
     number: int = 0
     box: tuple[float, float, float, float] | None = None
     layer: str | None = None
@@ -95,6 +100,7 @@ class Outcome(ImageLine):
     peak: tuple[float, float] | None = None
     heat_box: tuple[int, int, int, int] | None = None
     placement: tuple[float, float, float, float] | None = None
+    image_size: tuple[int, int] | None = None
     seconds: float | None = None
     untrained: bool = False
     notes: tuple[str, ...] = ()
