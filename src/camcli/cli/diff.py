@@ -1,7 +1,7 @@
 """The ``camcli diff`` command."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,32 +80,54 @@ def diff(
         limits += read_rules(rules, "diff").rules if rules else ()
         check_output_file(junit, "--junit", ".xml")
         check_output_file(sheet, "--sheet", ".png")
-        with loading(console, f"opening {show_path(base)} and {show_path(new)}"):
-            from camcli.runs.check.junit import write_junit
-            from camcli.runs.diff import COLUMNS
-            from camcli.runs.diff.run import RunDiff
-            from camcli.runs.record.rows import SUFFIXES
-            from camcli.runs.record.table import check_table
-
-            if to:
-                check_table(to, SUFFIXES)
-            compared = RunDiff(base, new, limits, worst)
-        began = time.monotonic()
-        with compared:
-            if not as_json:
-                _print_jobs(compared, base, new)
-            follow_rows(compared, to, COLUMNS, compared.total, console, as_json)
-            if not as_json:
-                _print_found(compared)
-            for note in compared.notes:
-                console.note(note)
-            if junit:
-                write_junit(junit, "camcli diff", compared.tallies, time.monotonic() - began)
-            if sheet:
-                compared.write_sheet(sheet)
-                console.say(f"{sheet}: the {len(compared.worst)} maps that changed most")
-        code = conclude(compared.tallies, console, as_json)
+        code = _compare((base, new), limits, worst, (to, junit, sheet), as_json, console)
     raise typer.Exit(code)
+
+
+def _compare(
+    runs: tuple[Path, Path],
+    limits: Sequence[Rule],
+    worst: int,
+    files: tuple[Path | None, Path | None, Path | None],
+    as_json: bool,
+    console: Console,
+) -> int:
+    """Compare two runs and judge them; return the exit code.
+
+    Args:
+        runs: the base and the new one.
+        limits: the rules.
+        worst: number of maps that are listed and drawn.
+        files: the table, JUnit's XML and the sheet that are written.
+        as_json: print rows instead of tables.
+        console: the command's console.
+    """
+    to, junit, sheet = files
+    with loading(console, " ".join(["opening", show_path(runs[0]), "and", show_path(runs[1])])):
+        from camcli.runs.check.junit import write_junit
+        from camcli.runs.diff import COLUMNS
+        from camcli.runs.diff.run import RunDiff
+        from camcli.runs.record.rows import SUFFIXES
+        from camcli.runs.record.table import check_table
+
+        if to:
+            check_table(to, SUFFIXES)
+        compared = RunDiff(*runs, limits, worst)
+    began = time.monotonic()
+    with compared:
+        if not as_json:
+            _print_jobs(compared, *runs)
+        follow_rows(compared, to, COLUMNS, compared.total, console, as_json)
+        if not as_json:
+            _print_found(compared)
+        for note in compared.notes:
+            console.note(note)
+        if junit:
+            write_junit(junit, "camcli diff", compared.tallies, time.monotonic() - began)
+        if sheet:
+            compared.write_sheet(sheet)
+            console.say(f"{sheet}: the {len(compared.worst)} maps that changed most")
+    return conclude(compared.tallies, console, as_json)
 
 
 def _make_rules(min_similarity: float | None, max_moved: float | None, max_changed: str) -> Iterator[Rule]:

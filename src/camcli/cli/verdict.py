@@ -7,9 +7,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.text import Text
+
 from camcli.base.errors import RequestError
 from camcli.cli.console import Console, print_table
-from camcli.cli.streams import get_standard_output
+from camcli.cli.streams import get_standard_output, to_printable
 from camcli.runs.record.outcome import Counts, Outcome
 
 if TYPE_CHECKING:
@@ -73,15 +75,22 @@ def conclude(tallies: Sequence[Tally], console: Console, as_json: bool) -> int:
     if tallies and not as_json:
         print_table(
             ("rule", "asks", "result", "found"),
-            ((one.title, one.rule.describe() if one.rule.name else "", "holds" if one.holds else "BROKEN", one.describe()) for one in tallies),
+            (
+                (
+                    one.title,
+                    one.rule.describe() if one.rule.name else "",
+                    "holds" if one.holds else "BROKEN",
+                    one.describe(),
+                )
+                for one in tallies
+            ),
             wrapped=("rule", "asks", "found"),
         )
     broken = [one for one in tallies if not one.holds]
     for one in broken:
-        console.say(f"broken: {one.title}: {one.describe()}", style="bold red")
-        worst = one.list_worst()
-        for line in worst[:MAX_NAMED]:
-            console.say(f"  {line}")
-        if one.broken > MAX_NAMED:
-            console.say(f"  and {one.broken - MAX_NAMED} more")
+        more = [f"and {one.broken - MAX_NAMED} more"] if one.broken > MAX_NAMED else []
+        lines = [f"broken: {one.title}: {one.describe()}", *one.list_worst()[:MAX_NAMED], *more]
+        text = Text("\n       ".join(map(to_printable, lines)))
+        text.stylize("bold red", 0, len("broken:"))
+        console.show(text)
     return 1 if broken else 0

@@ -82,7 +82,7 @@ def find_measures(kind: RuleKind) -> dict[str, Measure]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """What is asked of a measure.
+    """Limit of a measure, and the maps that it is for.
 
     Attributes:
         measure: the measure.

@@ -17,7 +17,7 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a value is of: the image's name, its class by label and number, and the method and layer of the map."""
+    """Subject of a value: the image's name, its class by label and number, and the method and layer of the map."""
 
     name: str
     label: str = ""
@@ -61,7 +61,6 @@ class Tally:
         counted: number of maps that it is about.
         broken: number of those that break it, undefined ones among them.
         undefined: number of those without a value.
-        worst: those that break it most, worst first after :meth:`named`.
     """
 
     rule: Rule

@@ -223,7 +223,7 @@ def bind_rule(rule: Rule, folder: Path, boxes: LabelledBoxes | None) -> BoundRul
             return BoundRule(rule, lambda one: _read_number(one, name))
         case "failed":
             return BoundRule(rule, lambda one: None)
-    words = [f"{rule.measure.name}.{name}={value}" for name, value in settings.items()]
+    words = [f"{rule.measure.name}.{name}={value:g}" for name, value in settings.items()]
     try:
         [metric] = bind_metrics([rule.measure.name], words, with_regions=True)
     except RequestError as error:

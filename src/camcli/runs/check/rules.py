@@ -209,7 +209,7 @@ def _check_value(value: Any, key: str, where: str) -> Any:
             expected, fits = "a number", is_number
     if not fits:
         raise RequestError(f"{where}: {key} cannot be {value!r}", f"it is {expected}")
-    return value
+    return float(value) if is_number else value
 
 
 def _other(kind: RuleKind) -> RuleKind:

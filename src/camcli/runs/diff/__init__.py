@@ -16,7 +16,7 @@ MEASURES = ("pearson", "ssim", "overlap", "moved", "moved_pixels", "score_change
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapChange:
-    """What became of one map from the first run, the base, to the second, the new one.
+    """Change of one map from the first run, the base, to the second, the new one.
 
     Attributes:
         name: the image's output name.

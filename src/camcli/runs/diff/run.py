@@ -80,7 +80,7 @@ class RunDiff:
         Raises:
             RequestError: a map was not kept as an array, or a record cannot be read.
         """
-        seen = {"base": 0, "new": 0}
+        seen = {"base": 0, "new": 0, "both": 0}
         names = Names.from_facts(self._base.facts, self._new.facts)
 
         def compare(images: tuple[RecordedImage, RecordedImage]) -> list[tuple[MapChange, Pair]]:
@@ -121,6 +121,7 @@ class RunDiff:
         for base, new in pair_images(self._base.iter_images(), self._new.iter_images()):
             seen["base"] += bool(base)
             seen["new"] += bool(new)
+            seen["both"] += bool(base and new)
             yield base, new
 
     def _add(self, change: MapChange, pair: Pair) -> Mapping[str, Any]:
@@ -139,13 +140,13 @@ class RunDiff:
                 raise NothingFoundError(f"the run in {shown!r} recorded no image", "run it first")
             if total is not None and seen[name] < total:
                 self.notes.append(f"{shown} is not complete: {seen[name]} of its {total} images are recorded")
-        counts = self.counts
-        if not counts.both and counts.base and counts.new:
+        if not seen["both"]:
             raise RequestError(
-                "the two runs have no map in common",
-                "they are matched by the image's name below the output folder, class, method and layer: run both with "
-                "the same inputs, --root and --target",
+                "the two runs have no image in common",
+                "images are matched by their names below the output folder: run both with the same inputs and --root",
             )
+        if not self.counts.both and self.counts.base and self.counts.new:
+            self.notes.append("no maps are of the same method and layer in both runs, so none could be compared")
 
 
 def find_value(rule: Rule, change: MapChange) -> Value | None:

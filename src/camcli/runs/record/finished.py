@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -89,12 +89,13 @@ class RecordedMap:
 RecordedImage = Sequence[RecordedMap]
 
 
+@runtime_checkable
 class ReadableRun(Protocol):
     """Run whose maps can be read, as a ``with`` block."""
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """Its folder, or its address."""
 
     @property
     def facts(self) -> Mapping[str, Any]:

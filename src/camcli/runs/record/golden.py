@@ -211,12 +211,14 @@ class GoldenRun:
         Raises:
             RequestError: the file cannot be read.
         """
-        before = b""
+        before, count = b"", 0
         for name, some in itertools.groupby(self._iter_maps(), lambda one: os.fsencode(one.outcome.name)):
             if name <= before:
                 raise self._make_error("its lines are not sorted")
-            before = name
+            before, count = name, count + 1
             yield [*some]
+        if count != self.facts["images"]:
+            raise self._make_error(f"it has {count} images, and {FACTS_FILE} says {self.facts['images']}")
 
     def _iter_maps(self) -> Iterator[RecordedMap]:
         names = {one.name for one in fields(Outcome)}
