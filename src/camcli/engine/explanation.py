@@ -76,8 +76,6 @@ class Explanation:
             stream.
         placement: where the map's cells lie in the model's input; None if they share it evenly.
         page: page of the file, from 1 on, if several are explained; else 0.
-        predicted, predicted_label: the class of the greatest score, whichever is explained; None and empty where the
-            model does not choose one of several classes for the image.
     """
 
     map: np.ndarray
@@ -98,8 +96,6 @@ class Explanation:
     view: View | None = None
     placement: Placement | None = None
     page: int = 0
-    predicted: int | None = None
-    predicted_label: str = ""
 
     def __repr__(self) -> str:
         about = f"{self.index} {self.label}" if self.index is not None else self.label

@@ -19,7 +19,7 @@ from camcli.engine.maps.method import BoundMethod
 from camcli.engine.maps.places import PreparedPlan, find_map_placement
 from camcli.engine.needs import NEEDS_ATTENTION
 from camcli.engine.setup import GRADIENT_SIGNALS, NEEDS_GRAPH, Setup
-from camcli.targets.target import Predictions, Target, mask_competing
+from camcli.targets.target import Predictions, Target
 
 # One map, or the error in its place.
 Result = Explanation | PictureError
@@ -108,7 +108,6 @@ def to_result(
     channel = maps.channels[position] if maps.channels else None
     if alone or (network and network.headless and channel is None):
         channel = index
-    predicted = _find_predicted(setup, mask_competing(scores, target.competing))
     # A zero map of a channel is a result: the channel is not active here.
     silent = (
         channel is not None
@@ -136,25 +135,7 @@ def to_result(
         channel=channel,
         weight=maps.weights[position] if maps.weights else None,
         placement=find_map_placement(prepared.plan, layer, map) if map.ndim == 2 else None,
-        predicted=predicted,
-        predicted_label="" if predicted is None else setup.label(predicted),
     )
-
-
-def _find_predicted(setup: Setup, scores: Tensor) -> int | None:
-    """Find the class that the network chooses for an image; None where it does not choose one of several.
-
-    Args:
-        setup: settings of the explainer.
-        scores: of every class; those that do not compete are -inf.
-    """
-    if setup.output_spec.task != "classify" or setup.explains_channels:
-        return None
-    if setup.network:
-        if setup.network.headless:
-            return None
-        scores = scores[: setup.network.labels.explainable_count]
-    return int(scores.argmax()) if len(scores) > 1 else None
 
 
 def _describe_place(method: BoundMethod, layer: str) -> str:

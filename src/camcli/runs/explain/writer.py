@@ -184,8 +184,6 @@ class Writer:
             label=explanation.label,
             score=explanation.score,
             probability=explanation.probability,
-            predicted=explanation.predicted,
-            predicted_label=explanation.predicted_label,
             number=explanation.number,
             box=explanation.box,
             layer=explanation.layer,
