@@ -19,7 +19,7 @@ from camcli.engine.maps.method import BoundMethod
 from camcli.engine.maps.places import PreparedPlan, find_map_placement
 from camcli.engine.needs import NEEDS_ATTENTION
 from camcli.engine.setup import GRADIENT_SIGNALS, NEEDS_GRAPH, Setup
-from camcli.targets.target import Predictions, Target
+from camcli.targets.target import Predictions, Target, mask_competing
 
 # One map, or the error in its place.
 Result = Explanation | PictureError
@@ -116,6 +116,7 @@ def to_result(
     )
     if not map.any() and not silent:
         return _zero_map_error(setup, prepared, method, layer, target, target_name)
+    predicted = None if alone else find_predicted(setup, scores, target.competing)
     return Explanation(
         map=map.astype(np.float32),
         method=method.row.name,
@@ -124,6 +125,8 @@ def to_result(
         label=label,
         score=float(map.mean() if alone else target.score.detach()),
         probability=None if alone else target.probability,
+        predicted=predicted,
+        predicted_label=None if predicted is None else setup.label(predicted),
         notes=(
             *([f"channel {channel} is inactive here: it is zero everywhere, and so is its map"] if silent else ()),
             *(() if silent else list_map_notes(map, _describe_place(method, layer), scores)),
@@ -136,6 +139,19 @@ def to_result(
         weight=maps.weights[position] if maps.weights else None,
         placement=find_map_placement(prepared.plan, layer, map) if map.ndim == 2 else None,
     )
+
+
+def find_predicted(setup: Setup, scores: Tensor, competing: Sequence[int]) -> int | None:
+    """Return the class with the highest score, of those that compete; None if it is no prediction.
+
+    Args:
+        setup: settings of the explainer.
+        scores: of all classes in the image.
+        competing: the classes that compete in it; empty for all.
+    """
+    if setup.output_spec.task != "classify" or len(scores) < 2 or not bool(scores.isfinite().all()):
+        return None
+    return int(mask_competing(scores, competing).argmax())
 
 
 def _describe_place(method: BoundMethod, layer: str) -> str:

@@ -184,6 +184,8 @@ class Writer:
             label=explanation.label,
             score=explanation.score,
             probability=explanation.probability,
+            predicted=explanation.predicted,
+            predicted_label=explanation.predicted_label,
             number=explanation.number,
             box=explanation.box,
             layer=explanation.layer,

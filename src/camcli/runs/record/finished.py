@@ -29,7 +29,7 @@ from camcli.runs.record.heads import has_result
 from camcli.runs.record.join import MAX_OPEN
 from camcli.runs.record.lines import LineFile
 from camcli.runs.record.outcome import Outcome, restore_tuples
-from camcli.runs.record.status import list_jobs, read_record
+from camcli.runs.record.provenance import list_jobs, read_record
 from camcli.runs.record.view import look_at, open_files
 
 ARRAYS_HINT = "run the same command again with --save array (beside other formats), which keeps the maps"

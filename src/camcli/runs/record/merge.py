@@ -11,7 +11,8 @@ from camcli.runs.record import ledger, provenance
 from camcli.runs.record.ledger import Ledger
 from camcli.runs.record.lines import LineFile
 from camcli.runs.record.outcome import Outcome
-from camcli.runs.record.status import Status, count_status, list_jobs, read_record
+from camcli.runs.record.provenance import list_jobs, read_record
+from camcli.runs.record.status import Status, count_status
 from camcli.runs.record.view import View, look_at
 
 

@@ -16,11 +16,10 @@ from camcli.runs.job.job import Job
 from camcli.runs.record import provenance
 from camcli.runs.record.ledger import Ledger
 from camcli.runs.record.outcome import restore_tuples
+from camcli.runs.record.provenance import ACCEPTED_KEY
 from camcli.runs.record.view import has_lines
 from camcli.targets import AUTO
 
-# Key, in a run's record, of the jobs whose results count as its own: their versions by fingerprint.
-ACCEPTED_KEY = "accepted"
 KEEP_HINT = "keep them beside the new ones with --accept-versions, "
 HIDDEN_DIFFERENCE = "the weights or a file that the job names changed, or the last run here was of another job"
 

@@ -58,6 +58,8 @@ class Outcome(ImageLine):
     Attributes:
         index, label, score, probability: the class explained; no probability if there is none. For concepts: no
             class, their number, and the share of the layer's positive activation that they hold.
+        predicted, predicted_label: the class with the highest score, whichever is explained; None unless the model has
+            one score for each of several classes.
         number, box: which of the image's boxes, the best being 1, and its x0, y0, x1, y1 in pixels of the upright
             image; 0 and None if none is explained.
         layer, method: what made the map; several layers, if they were fused, joined by ``+``.
@@ -82,6 +84,8 @@ class Outcome(ImageLine):
     label: str | None = None
     score: float | None = None
     probability: float | None = None
+    predicted: int | None = None
+    predicted_label: str | None = None
     number: int = 0
     box: tuple[float, float, float, float] | None = None
     layer: str | None = None

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from camcli import __version__
-from camcli.base.errors import OutputError
+from camcli.base.errors import NothingFoundError, OutputError
 from camcli.base.versions import collect_versions
 from camcli.images.address import show_path, to_url
-from camcli.images.placement import Placement
 from camcli.models.adapters.templates import expand_templates
 from camcli.runs.record.folder import Folder
 from camcli.runs.store.store import Store, parse_object
-from camcli.runs.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from camcli.runs.worker.worker import Worker
 
 FILE = "run.json"
+# Key, in a run's record, of the jobs whose results count as its own: their versions by fingerprint.
+ACCEPTED_KEY = "accepted"
 
 
 def collect_facts(worker: Worker) -> dict[str, Any]:
@@ -58,6 +62,8 @@ def collect_facts(worker: Worker) -> dict[str, Any]:
 
 def _describe_placement(worker: Worker) -> dict[str, Any]:
     """Describe where each layer's cells lie in the model's input, as measured: x before y, in pixels."""
+    from camcli.images.placement import Placement  # brings torch, which readers of a record do without
+
     found: dict[str, Any] = {}
     for name, one in worker.explainer.locations.items():
         placement = one.placement or Placement.even(one.grid, worker.network.preprocess.size)
@@ -106,3 +112,22 @@ def read(folder: Path, file: str = FILE) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read what the last run of ``camcli explain`` recorded in an output folder.
+
+    Raises:
+        NothingFoundError: none wrote there.
+    """
+    record = read(path)
+    if "fingerprint" not in record:
+        raise NothingFoundError(
+            f"{show_path(path)!r} is not the output folder of camcli explain", "name the folder that its --out names"
+        )
+    return record
+
+
+def list_jobs(record: Mapping[str, Any]) -> list[str]:
+    """Return the fingerprints of a recorded job, and of those whose results count as its own."""
+    return [str(record["fingerprint"]), *map(str, record.get(ACCEPTED_KEY) or ())]

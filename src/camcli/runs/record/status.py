@@ -12,15 +12,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from camcli.base.errors import NothingFoundError
-from camcli.images.address import show_path
 from camcli.images.own_outputs import find_line_records, find_shard_folders
 from camcli.runs.record import ledger, provenance
 from camcli.runs.record.earlier import has_all_files
 from camcli.runs.record.heads import Block
 from camcli.runs.record.lines import LineFile, hash_text
-from camcli.runs.record.other_jobs import ACCEPTED_KEY
 from camcli.runs.record.outcome import Outcome
+from camcli.runs.record.provenance import list_jobs, read_record
 from camcli.runs.record.view import View, look_at
 
 # Stands for the reason of an image that has only results of other jobs.
@@ -132,25 +130,6 @@ def count_status(view: View, record: Mapping[str, Any]) -> Status:
     status.examples = {reason: status.examples[reason] for reason in reasons}
     status.shards = list(_list_shards(view, counts))
     return status
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """Read what the last run of ``camcli explain`` recorded in an output folder.
-
-    Raises:
-        NothingFoundError: none wrote there.
-    """
-    record = provenance.read(path)
-    if "fingerprint" not in record:
-        raise NothingFoundError(
-            f"{show_path(path)!r} is not the output folder of camcli explain", "name the folder that its --out names"
-        )
-    return record
-
-
-def list_jobs(record: Mapping[str, Any]) -> list[str]:
-    """Return the fingerprints of a recorded job, and of those whose results count as its own."""
-    return [str(record["fingerprint"]), *map(str, record.get(ACCEPTED_KEY) or ())]
 
 
 def _find_reason(block: Block, find_size: Callable[[str], int]) -> str:

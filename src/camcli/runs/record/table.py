@@ -107,6 +107,8 @@ def _make_schema() -> Any:
         "index": pa.int64(),
         "label": text,
         **dict.fromkeys(("score", "probability"), number),
+        "predicted": pa.int64(),
+        "predicted_label": text,
         "number": pa.int64(),
         "box": pa.list_(number),
         **dict.fromkeys(("layer", "method", "concepts", "versus"), text),

@@ -24,7 +24,7 @@ from camcli.runs.record.folder import is_plain_path
 from camcli.runs.record.heads import Block
 from camcli.runs.record.lines import LineFile
 from camcli.runs.record.outcome import Outcome
-from camcli.runs.record.status import list_jobs, read_record
+from camcli.runs.record.provenance import list_jobs, read_record
 from camcli.runs.record.view import look_at, open_files
 from camcli.runs.store.store import Store
 
