@@ -16,6 +16,7 @@ from camcli.cli.merge import merge
 from camcli.cli.methods import methods
 from camcli.cli.models import models
 from camcli.cli.prompts import prompts
+from camcli.cli.sanity import sanity
 from camcli.cli.show import show
 from camcli.cli.status import status
 from camcli.cli.usage import CommandGroup
@@ -33,6 +34,7 @@ app.command()(explain)
 app.command()(channels)
 app.command()(prompts)
 app.command()(evaluate)
+app.command()(sanity)
 app.command()(diff)
 app.command()(check)
 app.command()(golden)
