@@ -26,7 +26,7 @@ def check(
         ),
     ] = None,
     rules: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Rules, in TOML: [[check]] tables; --example prints one")
+        Path | None, typer.Option(metavar="FILE", help="Rules, in TOML: its check tables; --example prints one")
     ] = None,
     to: Annotated[
         Path | None,

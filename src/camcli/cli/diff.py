@@ -46,7 +46,7 @@ def diff(
         str, typer.Option(metavar="SHARE", help="Share of maps whose predicted class may change: 0.05 or 5%")
     ] = "",
     rules: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Rules, in TOML: [[diff]] tables; see camcli check --example")
+        Path | None, typer.Option(metavar="FILE", help="Rules, in TOML: its diff tables; see camcli check --example")
     ] = None,
     to: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a row for each map: .csv, .jsonl or .parquet")
@@ -180,7 +180,7 @@ def _print_found(compared: "RunDiff") -> None:
 def _make_row(change: "MapChange") -> tuple[str, ...]:
     numbers = (change.pearson, change.ssim, change.overlap, change.moved)
     remarks = [*change.reasons]
-    if change.changed:
+    if change.changed and (change.base_predicted, change.new_predicted) != (change.base_label, change.new_label):
         remarks.append(f"predicted: {change.base_predicted} -> {change.new_predicted}")
     return (
         change.name,
