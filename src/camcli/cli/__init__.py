@@ -6,14 +6,18 @@ import typer
 
 from camcli import __version__
 from camcli.cli.channels import channels
+from camcli.cli.check import check
+from camcli.cli.diff import diff
 from camcli.cli.evaluate import evaluate
 from camcli.cli.explain import explain
+from camcli.cli.golden import golden
 from camcli.cli.layers import layers
 from camcli.cli.merge import merge
 from camcli.cli.methods import methods
 from camcli.cli.models import models
 from camcli.cli.prompts import prompts
 from camcli.cli.report import report
+from camcli.cli.sanity import sanity
 from camcli.cli.show import show
 from camcli.cli.status import status
 from camcli.cli.usage import CommandGroup
@@ -31,6 +35,10 @@ app.command()(explain)
 app.command()(channels)
 app.command()(prompts)
 app.command()(evaluate)
+app.command()(sanity)
+app.command()(diff)
+app.command()(check)
+app.command()(golden)
 app.command()(layers)
 app.command()(methods)
 app.command()(models)

@@ -39,8 +39,9 @@ def make_table() -> dict[str, Any]:
     from camcli.runs.channels import ChannelJob
     from camcli.runs.job.job import Job
     from camcli.runs.prompts import PromptJob
+    from camcli.runs.sanity import SanityJob
 
-    commas = find_comma_fields(Job, ChannelJob, PromptJob)
+    commas = find_comma_fields(Job, ChannelJob, PromptJob, SanityJob)
     commands: Any = get_command(app)
     return {
         "commands": {

@@ -21,7 +21,7 @@ from camcli.metrics.bind import BoundMetric, bind_metrics
 from camcli.runs.evaluate import EvaluateJob, Evaluation
 from camcli.runs.evaluate.measure import Finding, Measurer
 from camcli.runs.evaluate.summary import TableRow, list_warnings, summarize
-from camcli.runs.evaluate.table import SUFFIXES, write_table
+from camcli.runs.evaluate.table import write_table
 from camcli.runs.job.fingerprint import compute_fingerprint
 from camcli.runs.job.folder_name import name_folder
 from camcli.runs.record import provenance
@@ -29,6 +29,7 @@ from camcli.runs.record.failures import format_error
 from camcli.runs.record.inputs import Inputs
 from camcli.runs.record.other_jobs import check_recorded_options
 from camcli.runs.record.preflight import check_output_folder, refuse_store
+from camcli.runs.record.rows import SUFFIXES
 from camcli.runs.record.session import Session
 from camcli.runs.record.table import check_table
 from camcli.runs.worker.item import Item

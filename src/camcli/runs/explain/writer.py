@@ -200,6 +200,7 @@ class Writer:
             heat_box=heat_box,
             peak=(round(x, 2), round(y, 2)),
             placement=explanation.placement.numbers if explanation.placement else None,
+            image_size=view.picture[::-1],
             notes=notes,
         )
 

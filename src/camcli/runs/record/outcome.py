@@ -73,6 +73,7 @@ class Outcome(ImageLine):
             None unless the output ``box`` is asked for.
         placement: x and y of the first cell's centre, and from each cell to the next across and down, in pixels of the
             model's input; None where the cells divide it evenly.
+        image_size: width and height of the upright image, in pixels; None in lines of earlier versions.
         seconds: time for decoding, its share of its batch, and writing.
         untrained: the weights are random and the map means nothing.
         notes: notes for the reader of the map.
@@ -99,6 +100,7 @@ class Outcome(ImageLine):
     peak: tuple[float, float] | None = None
     heat_box: tuple[int, int, int, int] | None = None
     placement: tuple[float, float, float, float] | None = None
+    image_size: tuple[int, int] | None = None
     seconds: float | None = None
     untrained: bool = False
     notes: tuple[str, ...] = ()

@@ -117,6 +117,7 @@ def _make_schema() -> Any:
         "peak": pa.list_(number),
         "heat_box": pa.list_(pa.int64()),
         "placement": pa.list_(number),
+        "image_size": pa.list_(pa.int64()),
         "seconds": number,
         "untrained": pa.bool_(),
         "notes": pa.list_(text),

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,7 +25,7 @@ from camcli.runs.record.heads import Block
 from camcli.runs.record.lines import LineFile
 from camcli.runs.record.outcome import Outcome
 from camcli.runs.record.provenance import list_jobs, read_record
-from camcli.runs.record.view import look_at
+from camcli.runs.record.view import look_at, open_files
 from camcli.runs.store.store import Store
 
 # A tar's name has a number of so many digits.
@@ -85,7 +84,7 @@ def write_tars(out: Path, to: Path, max_bytes: int) -> WrittenTars:
         RequestError: the record cannot be read.
     """
     jobs = list_jobs(read_record(out))
-    read = Store(url).get if (url := to_url(out)) else partial(_read_file, str(out.resolve()))
+    read = open_files(out)
     writer = _Writer(to, max_bytes)
     samples = left_out = 0
     with look_at(out) as view, closing(LineFile(view.path / ledger.FILE, Outcome)) as lines:
@@ -152,19 +151,6 @@ def _read_sample(read: Callable[[str], bytes | None], block: Block) -> list[tupl
         return None
     found["json"] = b"[" + b",\n".join(head.line.rstrip(b"\n") for head in block) + b"]\n"
     return sorted(found.items())
-
-
-def _read_file(out: str, file: str) -> bytes | None:
-    path = f"{out}/{file}"
-    try:
-        return Path(path).read_bytes() if _leads_inside(out, os.path.dirname(path)) else None  # noqa: PTH120  quick
-    except OSError:
-        return None
-
-
-@lru_cache(maxsize=1000)
-def _leads_inside(out: str, folder: str) -> bool:
-    return Path(folder).resolve().is_relative_to(out)
 
 
 def _find_others(to: Path, count: int) -> list[Path]:

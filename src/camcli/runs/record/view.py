@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from camcli.images.address import to_url
@@ -54,6 +55,27 @@ def look_at(out: Path) -> Iterator[View]:
             return lock.is_held(store, (records.relative_to(path) / lock.FILE).as_posix())
 
         yield View(path, Sizes(store).get, is_locked)
+
+
+def open_files(out: Path) -> Callable[[str], bytes | None]:
+    """Return a function from the plain name of a file in an output folder to its content.
+
+    It is None where there is no file, where it cannot be read, and where a link leads out of the folder.
+    """
+    return Store(url).get if (url := to_url(out)) else partial(_read_file, str(out.resolve()))
+
+
+def _read_file(out: str, file: str) -> bytes | None:
+    path = f"{out}/{file}"
+    try:
+        return Path(path).read_bytes() if _leads_inside(out, os.path.dirname(path)) else None  # noqa: PTH120  quick
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=1000)
+def _leads_inside(out: str, folder: str) -> bool:
+    return Path(folder).resolve().is_relative_to(out)
 
 
 def has_lines(out: Path, file: str) -> bool:

@@ -1,0 +1,274 @@
+"""Measures of one map of a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from camcli.base.errors import PictureError, RequestError
+from camcli.images.decode import decode
+from camcli.images.objects.boxes import Boxes
+from camcli.images.source import PictureSource
+from camcli.images.view import View
+from camcli.metrics import METRICS, NO_OBJECT, NO_POSITIVE
+from camcli.metrics.bind import BoundMetric, bind_metrics
+from camcli.metrics.localisation import energy_in_box
+from camcli.metrics.similarity import is_constant
+from camcli.runs.check import BORDER_WIDTH, Rule
+from camcli.runs.check.judge import Value
+from camcli.runs.record.finished import RecordedMap
+from camcli.runs.record.outcome import Outcome
+from camcli.targets.labels import normalize_name
+
+NO_PREDICTION = "the model does not choose one class for the image, or an earlier version made the run"
+# Values of a mask from which on a pixel is in it.
+MASK_LEVEL = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Part of an image, in shares of its width and height: a rectangle, or the white pixels of a mask."""
+
+    mask: Bool[np.ndarray, "h w"]
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], folder: Path, where: str) -> Region | RectRegion:
+        """Make the region of a rule.
+
+        Args:
+            settings: ``region`` or ``mask``.
+            folder: folder that the path of a mask starts from.
+            where: place of the rule.
+
+        Raises:
+            RequestError: the mask cannot be read, or has no white pixel.
+        """
+        if "region" in settings:
+            return RectRegion(*map(float, settings["region"]))
+        try:
+            mask = np.asarray(decode(folder / settings["mask"]).convert("L")) >= MASK_LEVEL
+        except PictureError as error:
+            raise RequestError(f"{where}: the mask {settings['mask']!r}: {error.message}", error.hint) from error
+        if not mask.any():
+            raise RequestError(f"{where}: the mask {settings['mask']!r} has no white pixel", "draw the region in white")
+        return cls(mask)
+
+    def find_inside(self, x: np.ndarray, y: np.ndarray) -> Bool[np.ndarray, "h w"]:
+        """Return which points lie in it, of rows ``y`` and columns ``x`` in shares of the image."""
+        height, width = self.mask.shape
+        rows, columns = (np.floor(one * side).astype(int) for one, side in ((y, height), (x, width)))
+        seen = np.outer((rows >= 0) & (rows < height), (columns >= 0) & (columns < width))
+        return np.asarray(self.mask[np.ix_(np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1))] & seen)
+
+
+@dataclass(frozen=True, slots=True)
+class RectRegion:
+    """Rectangle in an image, in shares of its width and height."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    def find_inside(self, x: np.ndarray, y: np.ndarray) -> Bool[np.ndarray, "h w"]:
+        """Return which points lie in it, of rows ``y`` and columns ``x`` in shares of the image."""
+        return np.outer((y >= self.y0) & (y < self.y1), (x >= self.x0) & (x < self.x1))
+
+
+class LabelledBoxes:
+    """Boxes of objects, looked up by the labels of their classes.
+
+    Args:
+        file: the file or folder; see :class:`camcli.images.objects.boxes.Boxes`.
+        folders: folders that images are taken from.
+
+    Raises:
+        RequestError: it cannot be read.
+    """
+
+    def __init__(self, file: Path, folders: Sequence[Path]) -> None:
+        self._numbers: dict[str, int] = {}
+        self.boxes = Boxes(file, self._number, self._number, folders)
+
+    def _number(self, label: str) -> int:
+        return self._numbers.setdefault(normalize_name(label), len(self._numbers))
+
+    def find_region(self, outcome: Outcome, view: View) -> Bool[np.ndarray, "h w"]:
+        """Return the pixels of the model's input in boxes of the map's class, by its label or number."""
+        names = {normalize_name(outcome.label or ""), str(outcome.index)}
+        known = [self._numbers[name] for name in names if name in self._numbers]
+        source = PictureSource(outcome.source, outcome.name, page=outcome.page)
+        return np.asarray(
+            np.logical_or.reduce([self.boxes.find_region(source, number, view) for number in known or [-1]])
+        )
+
+
+@dataclass(frozen=True)
+class MapMeasures:
+    """A map of a finished run, measured when asked; what several rules need is computed once.
+
+    Attributes:
+        recorded: the map.
+    """
+
+    recorded: RecordedMap
+
+    @cached_property
+    def map(self) -> Float32[np.ndarray, "h w"]:
+        """The map at the layer's size."""
+        return self.recorded.load()
+
+    @cached_property
+    def view(self) -> View:
+        """View of the image."""
+        return self.recorded.view
+
+    @cached_property
+    def at_input(self) -> Float32[np.ndarray, "h w"]:
+        """The map at the model's input size, enlarged as for drawing."""
+        return np.ascontiguousarray(self.view.view_of_input().enlarge(self.map))
+
+    @cached_property
+    def pixel_shares(self) -> tuple[np.ndarray, np.ndarray]:
+        """Shares of the image's width and height at which the input's columns and rows lie."""
+        x, y = self.view.pixel_centres()
+        height, width = self.view.picture
+        return x / width, y / height
+
+    def compute_energy(self, inside: Bool[np.ndarray, "h w"]) -> Value:
+        """Compute the share of the positive values in some pixels of the input, of which there may be none."""
+        if not (self.at_input > 0).any():
+            return Value(None, NO_POSITIVE)
+        return Value(float(energy_in_box(self.at_input[None], inside[None])[0]) if inside.any() else 0.0)
+
+    def find_border(self, width: float) -> Bool[np.ndarray, "h w"]:
+        """Return the pixels at the border of what the model sees of the image.
+
+        Args:
+            width: width of the border, as a share of the shorter side.
+        """
+        border = np.zeros(self.view.input, bool)
+        rows, columns = self.view.visible_window(self.view.input)
+        edge = width * min(rows.stop - rows.start, columns.stop - columns.start)
+        border[rows, columns] = True
+        inner = np.s_[round(rows.start + edge) : round(rows.stop - edge)]
+        border[inner, round(columns.start + edge) : round(columns.stop - edge)] = False
+        return border
+
+    def find_peak(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the peak's x and y in shares of the image; None if no value is positive."""
+        outcome = self.recorded.outcome
+        if outcome.peak is None or outcome.image_size is None or self.map.max() <= 0:
+            return None
+        x, y = (np.array([one / side]) for one, side in zip(outcome.peak, outcome.image_size, strict=True))
+        below = np.nextafter(1.0, 0.0)  # a peak at the very edge is in the last pixel
+        return np.minimum(x, below), np.minimum(y, below)
+
+
+# From a map to its value; None where the rule is not about it.
+Compute = Callable[[MapMeasures], Value | None]
+
+
+@dataclass(frozen=True, slots=True)
+class BoundRule:
+    """A rule with what computes its measure."""
+
+    rule: Rule
+    compute: Compute
+
+    def measure(self, measures: MapMeasures) -> Value | None:
+        """Return the value of a map; None where the rule is not about it, as for maps that failed."""
+        outcome = measures.recorded.outcome
+        if self.rule.measure.name == "failed":
+            return Value(outcome.error is not None, outcome.error or "")
+        if not measures.recorded.has_map:
+            return None
+        try:
+            return self.compute(measures)
+        except PictureError as error:
+            return Value(None, error.message)
+
+
+def bind_rule(rule: Rule, folder: Path, boxes: LabelledBoxes | None) -> BoundRule:
+    """Return a rule with what computes its measure.
+
+    Args:
+        rule: the rule.
+        folder: folder that paths in the rule start from.
+        boxes: boxes of objects, if they are known.
+
+    Raises:
+        RequestError: a setting is wrong.
+    """
+    settings = rule.settings
+    match rule.measure.name:
+        case "energy-in-region":
+            region = Region.from_settings(settings, folder, rule.where)
+            return BoundRule(rule, lambda one: one.compute_energy(region.find_inside(*one.pixel_shares)))
+        case "energy-in-border":
+            width = float(settings.get("width", BORDER_WIDTH))
+            return BoundRule(rule, lambda one: one.compute_energy(one.find_border(width)))
+        case "peak-in-region":
+            return BoundRule(rule, _PeakInRegion(Region.from_settings(settings, folder, rule.where)))
+        case "constant":
+            return BoundRule(rule, lambda one: Value(is_constant(one.map)))
+        case "predicted":
+            return BoundRule(rule, _compute_predicted)
+        case "probability" | "score" as name:
+            return BoundRule(rule, lambda one: _read_number(one, name))
+        case "failed":
+            return BoundRule(rule, lambda one: None)
+    words = [f"{rule.measure.name}.{name}={value:g}" for name, value in settings.items()]
+    try:
+        [metric] = bind_metrics([rule.measure.name], words, with_region=True)
+    except RequestError as error:
+        raise RequestError(f"{rule.where}: {error.message}", error.hint) from error
+    return BoundRule(rule, _MetricValue(metric, boxes))
+
+
+@dataclass(frozen=True, slots=True)
+class _PeakInRegion:
+    region: Region | RectRegion
+
+    def __call__(self, one: MapMeasures) -> Value:
+        peak = one.find_peak()
+        return Value(None, NO_POSITIVE) if peak is None else Value(bool(self.region.find_inside(*peak)[0, 0]))
+
+
+@dataclass(frozen=True, slots=True)
+class _MetricValue:
+    metric: BoundMetric
+    boxes: LabelledBoxes | None
+    undefined: Mapping[str, str] = field(
+        default_factory=lambda: {row.name: row.undefined.replace(f"{NO_OBJECT}, or ", "") for row in METRICS.rows}
+    )
+
+    def __call__(self, one: MapMeasures) -> Value | None:
+        given: dict[str, Any] = {"maps": one.at_input[None]}
+        if "region" in self.metric.given_names:
+            assert self.boxes is not None  # a file without boxes has no such rule
+            region = self.boxes.find_region(one.recorded.outcome, one.view)
+            if not region.any():
+                return None
+            given["region"] = region
+        number = float(self.metric(given)[0])
+        return Value(None, self.undefined[self.metric.row.name]) if np.isnan(number) else Value(number)
+
+
+def _compute_predicted(one: MapMeasures) -> Value:
+    outcome = one.recorded.outcome
+    if outcome.predicted is None or outcome.index is None:
+        return Value(None, NO_PREDICTION)
+    hit = outcome.predicted == outcome.index
+    return Value(hit, "" if hit else f"{outcome.predicted_label} is predicted")
+
+
+def _read_number(one: MapMeasures, name: str) -> Value:
+    number = getattr(one.recorded.outcome, name)
+    return Value(None, f"the model returns no {name}") if number is None else Value(float(number))

@@ -1,0 +1,181 @@
+"""Comparison of two maps of the same image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from camcli.base.errors import PictureError
+from camcli.images.placement import Placement
+from camcli.images.view import View
+from camcli.metrics import NO_POSITIVE, similarity
+from camcli.runs.diff import MapChange, Presence
+from camcli.runs.diff.pairs import Pair
+from camcli.runs.record.finished import RecordedMap
+from camcli.runs.record.outcome import Outcome
+
+# Pixels of the model's input up to which the places of cells, which are measured, are the same.
+PLACE_TOLERANCE = 0.5
+
+
+def compare_pair(pair: Pair) -> MapChange:
+    """Compare the maps of a pair, of which one may be missing or failed."""
+    base, new = pair
+    one, other = (None if recorded is None else recorded.outcome for recorded in pair)
+    with_map = [recorded.outcome for recorded in (new, base) if recorded and recorded.has_map]
+    given = other or one
+    assert given is not None  # a pair has at least one
+    shown = with_map[0] if with_map else given
+    words: dict[str, Any] = {
+        "name": given.name,
+        "source": given.source,
+        "page": given.page,
+        "base_label": one.label if one else None,
+        "new_label": other.label if other else None,
+        "method": shown.method or "",
+        "layer": shown.layer or "",
+        "base_error": _find_error(base),
+        "new_error": _find_error(new),
+        **_compare_numbers(one, other),
+    }
+    if len(with_map) < 2 or base is None or new is None:
+        there: Presence = "none" if not with_map else "base" if base and base.has_map else "new"
+        return MapChange(**words, there=there, reasons=tuple(_explain_missing(base, new)))
+    try:
+        return MapChange(**words, **_compare_maps(base, new))
+    except PictureError as error:
+        return MapChange(**words, reasons=(error.message,))
+
+
+def _find_error(recorded: RecordedMap | None) -> str | None:
+    return None if recorded is None or recorded.has_map else recorded.outcome.error
+
+
+def _explain_missing(base: RecordedMap | None, new: RecordedMap | None) -> Iterator[str]:
+    for name, one in (("base", base), ("new run", new)):
+        if one is None:
+            yield f"the {name} does not have it"
+        elif error := _find_error(one):
+            yield f"it failed in the {name}: {error.splitlines()[0]}"
+
+
+def _compare_numbers(one: Outcome | None, other: Outcome | None) -> dict[str, Any]:
+    """Return scores, probabilities and predictions of both, and their changes."""
+    found: dict[str, Any] = {}
+    for name in ("score", "probability"):
+        before, after = (None if line is None else getattr(line, name) for line in (one, other))
+        found |= {f"base_{name}": before, f"new_{name}": after, f"{name}_change": None}
+        if one and other and one.label == other.label and before is not None and after is not None:
+            found[f"{name}_change"] = after - before
+    names = [None if line is None or line.predicted is None else line.predicted_label for line in (one, other)]
+    found |= {"base_predicted": names[0], "new_predicted": names[1]}
+    found["changed"] = None if None in names else names[0] != names[1]
+    return found
+
+
+def _compare_maps(base: RecordedMap, new: RecordedMap) -> dict[str, Any]:
+    """Return the similarity of two maps, and how far the peak moved.
+
+    Raises:
+        PictureError: a map cannot be read.
+    """
+    maps = [_load(base, "base"), _load(new, "new run")]
+    views = [base.view, new.view]
+    reasons = []
+    found: dict[str, Any] = {"equal": bool(np.array_equal(maps[0], maps[1]))}
+    if views[0].picture != views[1].picture:
+        sizes = [f"{view.picture[1]} x {view.picture[0]}" for view in views]
+        reasons.append(f"the image has another size: it had {sizes[0]} pixels, and has {sizes[1]}")
+    constant = [name for name, map in zip(("base", "new run"), maps, strict=True) if similarity.is_constant(map)]
+    if constant:
+        reasons.append(f"the map of the {constant[0]} is constant")
+    else:
+        measured, grid = measure_similarity(maps[0], views[0], maps[1], views[1])
+        found |= {**measured, "grid": grid}
+        if measured["pearson"] is None:
+            reasons.append("the maps share no part of the image in which both vary")
+    moved = _measure_movement(base.outcome, new.outcome, maps)
+    if moved is None:
+        reasons.append(f"no peak: {NO_POSITIVE}")
+    else:
+        found |= {"moved": moved[0], "moved_pixels": moved[1]}
+    return {**found, "reasons": tuple(reasons)}
+
+
+def _load(recorded: RecordedMap, name: str) -> Float32[np.ndarray, "h w"]:
+    try:
+        return recorded.load()
+    except PictureError as error:
+        raise PictureError(f"in the {name}: {error.message}", error.hint) from error
+
+
+def measure_similarity(
+    one: Float32[np.ndarray, "h w"],
+    view: View,
+    other: Float32[np.ndarray, "h2 w2"],
+    other_view: View,
+) -> tuple[dict[str, float | None], str]:
+    """Compute Pearson's r, SSIM and overlap of two maps of an image, None where undefined; and what over.
+
+    Where both have the same cells in the same places, r and overlap are of the cells that show the image, and SSIM of
+    the maps at the model's input size, as in :data:`camcli.metrics.similarity.MEASURE_MEANINGS`: ``cells``. Else all
+    three are of the maps over the pixels of the image that both models see, the image as large as the first model's
+    input: ``image``.
+    """
+    if _have_same_cells(one, view, other, other_view):
+        both = np.stack([one, other])
+        cells = both[:, *view.visible_window(one.shape)]
+        whole = view.view_of_input()
+        pixels = np.stack([whole.onto_picture(map) for map in both])[:, *view.visible_window(view.input)]
+        grid = "cells"
+    else:
+        height, width = view.picture
+        scale = max(view.input) / max(height, width)
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        drawn = np.stack([each.scale(*size).onto_picture(map) for map, each in ((one, view), (other, other_view))])
+        seen = np.isfinite(drawn).all(0)
+        if not seen.any():
+            return dict.fromkeys(similarity.MEASURE_NAMES), "image"
+        cells = pixels = drawn[:, *np.ix_(seen.any(1), seen.any(0))]
+        grid = "image"
+    matrices = {
+        "pearson": similarity.pearson(cells),
+        "ssim": similarity.ssim(pixels),
+        "overlap": similarity.topk_iou(cells),
+    }
+    values = {name: float(matrix[0, 1]) for name, matrix in matrices.items()}
+    return {name: None if math.isnan(value) else value for name, value in values.items()}, grid
+
+
+def _have_same_cells(one: np.ndarray, view: View, other: np.ndarray, other_view: View) -> bool:
+    """Return whether two maps have the same cells in the same places of the same image."""
+    if one.shape != other.shape or (view.picture, view.input, view.box) != (
+        other_view.picture,
+        other_view.input,
+        other_view.box,
+    ):
+        return False
+    place, other_place = (
+        (each.placement or Placement.even(one.shape, view.input)).numbers for each in (view, other_view)
+    )
+    return bool(np.allclose(place, other_place, rtol=0, atol=PLACE_TOLERANCE))
+
+
+def _measure_movement(base: Outcome, new: Outcome, maps: list[np.ndarray]) -> tuple[float, float] | None:
+    """Return the distance of two peaks, as a share of the new image's diagonal and in its pixels.
+
+    None if a map has no positive value, and so no peak.
+    """
+    if any(map.max() <= 0 for map in maps) or base.peak is None or new.peak is None:
+        return None
+    assert base.image_size and new.image_size  # the views were made of these
+    across, down = (
+        after - before * size / size_before
+        for before, after, size_before, size in zip(base.peak, new.peak, base.image_size, new.image_size, strict=True)
+    )
+    pixels = math.hypot(across, down)
+    return pixels / math.hypot(*new.image_size), pixels

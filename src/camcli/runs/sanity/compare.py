@@ -1,0 +1,109 @@
+"""Similarity of maps before and after a change, and what it says."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from camcli.images.view import View
+from camcli.metrics import similarity
+from camcli.outputs.style import rectify
+from camcli.runs.sanity import SAME_FROM, SHIFTED_FROM, SanityRow, Verdict
+
+MEASURES = ("pearson", "spearman", "ssim")
+# Method and layer.
+Kind = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Similarities:
+    """Similarities of the maps of one method at one layer."""
+
+    values: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in MEASURES})
+    maps: int = 0
+    undefined: int = 0
+    equal: int = 0
+
+    def add(self, before: np.ndarray, after: np.ndarray | None, view: View) -> None:
+        """Add a map; ``after`` is None if it could not be made again."""
+        self.maps += 1
+        if after is None:
+            self.undefined += 1
+            return
+        self.equal += np.array_equal(before, after)
+        found = compare(_flatten(before), _flatten(after), view)
+        if math.isnan(found["pearson"]):
+            self.undefined += 1
+            return
+        for name, value in found.items():
+            if not math.isnan(value):
+                self.values[name].append(value)
+
+    def make_row(self, kind: Kind, **words: Any) -> SanityRow:
+        """Make the row of a step."""
+        words |= {name: float(np.median(one)) if one else None for name, one in self.values.items()}
+        words |= {"maps": self.maps, "undefined": self.undefined, "equal": self.equal}
+        return SanityRow(method=kind[0], layer=kind[1], **words)
+
+
+def compare(before: Float32[np.ndarray, "h w"], after: Float32[np.ndarray, "h w"], view: View) -> dict[str, float]:
+    """Return the similarity of two maps with the same cells by each measure, NaN where undefined."""
+    both = np.stack([before, after])
+    whole = view.view_of_input()
+    ranked = np.stack([*map(rank, both)])
+    return {
+        "pearson": float(similarity.pearson(both)[0, 1]),
+        "spearman": float(similarity.pearson(ranked)[0, 1]),
+        "ssim": float(similarity.ssim(np.stack([whole.onto_picture(one) for one in both]))[0, 1]),
+    }
+
+
+def rank(map: Float32[np.ndarray, "h w"]) -> Float64[np.ndarray, "h w"]:
+    """Return the rank of each value, from 1 on; equal ones share the mean of theirs.
+
+    The correlation of ranks is Spearman's (Spearman 1904, doi:10.2307/1412159).
+    """
+    _, places, counts = np.unique(map, return_inverse=True, return_counts=True)
+    means = np.cumsum(counts) - (counts - 1) / 2
+    return np.asarray(means[places].reshape(map.shape))
+
+
+def _flatten(map: Float32[np.ndarray, "*d h w"]) -> Float32[np.ndarray, "h w"]:
+    """Reduce a map with colours to the greatest magnitude over them, as for drawing."""
+    return rectify(map) if map.ndim == 3 else map
+
+
+def judge(rows: Iterable[SanityRow]) -> list[Verdict]:
+    """Return the verdict of each test on each method at each layer."""
+    curves: Mapping[tuple[str, str, str], list[SanityRow]] = defaultdict(list)
+    for row in rows:
+        curves[row.test, row.method, row.layer].append(row)
+    return [_judge_curve(*key, curve) for key, curve in curves.items()]
+
+
+def _judge_curve(test: str, method: str, layer: str, rows: Sequence[SanityRow]) -> Verdict:
+    if test == "repeat":
+        [row] = rows
+        words = f"{row.equal} of {row.maps} maps are equal to the bit"
+        return Verdict(test, method, layer, row.equal == row.maps, float(row.equal), words)
+    if test == "bottom-up":
+        return Verdict(test, method, layer, None, None, "the curve alone; nothing is judged by it")
+    half = rows[: max(1, len(rows) // 2)] if test == "cascade" else rows
+    values = [row.pearson for row in half if row.pearson is not None]
+    if not values:
+        return Verdict(test, method, layer, None, None, "no map of the changed network could be compared")
+    value = float(np.mean(values))
+    if test == "shift":
+        return Verdict(test, method, layer, value >= SHIFTED_FROM, value, f"r {value:.2f}, at least {SHIFTED_FROM}")
+    where = {
+        "cascade": f"mean r {value:.2f} while the {len(half)} parts next to the output are drawn anew",
+        "independent": f"mean r {value:.2f} over the parts",
+        "class": f"r {value:.2f} with the map of another class",
+    }[test]
+    return Verdict(test, method, layer, value <= SAME_FROM, value, f"{where}, at most {SAME_FROM}")

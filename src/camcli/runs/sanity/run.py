@@ -1,0 +1,220 @@
+"""Run of ``camcli sanity``: maps of a network that is changed step by step, compared with its own."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from camcli.base.errors import PictureError, RequestError
+from camcli.engine import devices
+from camcli.engine.explanation import Explanation
+from camcli.images.source import PAUSE
+from camcli.images.view import View
+from camcli.runs.record.inputs import Inputs
+from camcli.runs.record.rows import SUFFIXES
+from camcli.runs.record.table import check_table
+from camcli.runs.sanity import SanityJob, SanityRow, Verdict
+from camcli.runs.sanity.compare import Kind, Similarities, judge
+from camcli.runs.sanity.randomise import Part, Redrawing, find_parts, shifted
+from camcli.runs.worker.item import Item
+from camcli.runs.worker.pipeline import decode_batches, find_results
+from camcli.runs.worker.worker import Worker
+
+# Images of a job without --limit: all are kept in memory as the model's input, and explained again in each step.
+DEFAULT_IMAGES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """Image with its maps.
+
+    Attributes:
+        name: its name.
+        input: the model's input.
+        view: the part that the model saw.
+        classes: the classes explained.
+        maps: the maps, by method, layer and class.
+    """
+
+    name: str
+    input: Tensor
+    view: View
+    classes: tuple[int, ...]
+    maps: Mapping[tuple[str, str, int], Explanation]
+
+
+class SanityRun:
+    """Run that asks what the maps of a network depend on. Iterate over it for the rows of each step.
+
+    The network is changed in place, and exactly as before at the end of each test, also after an error or Ctrl-C.
+
+    Args:
+        sanity_job: the job.
+
+    Attributes:
+        worker: the resolved job.
+        notes: notes for the user; may grow.
+        steps: number of steps in all; None before the first.
+        failures: images that could not be explained, with the reasons.
+        verdicts: verdicts of the tests; known after the last step.
+
+    Raises:
+        RequestError: the request is invalid.
+        NothingFoundError: there is no image.
+    """
+
+    def __init__(self, sanity_job: SanityJob) -> None:
+        self.sanity_job = sanity_job
+        job = replace(sanity_job.job, compile="off", limit=sanity_job.job.limit or DEFAULT_IMAGES)
+        if sanity_job.to:
+            check_table(Path(sanity_job.to), SUFFIXES)
+        if len(devices.parse_devices(job.device)) > 1:
+            raise RequestError("the network is changed in place, on one device", "name one: --device cuda:0")
+        self._inputs = Inputs(job)
+        self.worker = Worker(job, self._inputs.source_factory, self._inputs.total, recorded=False)
+        self.notes = self.worker.notes
+        setup = self.worker.explainer.setup
+        if setup.output_spec.task != "classify" or setup.explains_channels or self.worker.explainer.top_channels:
+            raise RequestError("these maps do not explain a class of one score for the image", "choose a classifier")
+        if any(one.finds_concepts for one in setup.bound_methods):
+            raise RequestError("concepts belong to no class, and have no order", "choose another method, as gradcam")
+        self.failures: list[tuple[str, str]] = []
+        self.verdicts: list[Verdict] = []
+        self.steps: int | None = None
+        self._rows: list[SanityRow] = []
+
+    def __iter__(self) -> Iterator[list[SanityRow]]:
+        """Yield the rows of each step, one for each method and layer.
+
+        Raises:
+            PictureError: no image could be explained.
+        """
+        batches = [*self._explain_all()]
+        if not any(batches):
+            raise PictureError("no image could be explained, so there is nothing to compare", self._describe_failure())
+        parts = self._find_parts(next(filter(None, batches))[0].input)
+        tests = self.sanity_job.chosen
+        self.steps = sum(len(parts) if test in ("cascade", "bottom-up", "independent") else 1 for test in tests)
+        for test in tests:
+            for rows in self._run_test(test, parts, batches):
+                self._rows += rows
+                yield rows
+        self.verdicts = judge(self._rows)
+
+    def _find_parts(self, image: Tensor) -> list[Part]:
+        runner = self.worker.explainer.setup.runner
+        images = devices.stack_for(self.worker.explainer.device, [image])
+        with self.worker.computing(), runner.ready():
+            return find_parts(self.worker.explainer.setup.module, lambda: runner.run(images))
+
+    def _run_test(
+        self, test: str, parts: Sequence[Part], batches: Sequence[Sequence[Explained]]
+    ) -> Iterator[list[SanityRow]]:
+        module = self.worker.explainer.setup.module
+        match test:
+            case "cascade":
+                yield from self._redraw(test, [*reversed(parts)], batches, keeps=True)
+            case "bottom-up":
+                yield from self._redraw(test, parts, batches, keeps=True)
+            case "independent":
+                yield from self._redraw(test, [*reversed(parts)], batches, keeps=False)
+            case "class":
+                yield self._compare(batches, self._draw_other, test=test)
+            case "shift":
+                by = self.sanity_job.shift
+                with shifted(module, by):
+                    yield self._compare(batches, add=by, test=test)
+            case _:
+                yield self._compare(batches, test=test)
+
+    def _redraw(
+        self, test: str, parts: Sequence[Part], batches: Sequence[Sequence[Explained]], keeps: bool
+    ) -> Iterator[list[SanityRow]]:
+        """Yield the rows of each part that is drawn anew; of those before it all stay so if ``keeps``."""
+        total = sum(part.size for part in parts)
+        drawn = 0
+        with Redrawing(parts, self.worker.job.seed) as redrawing:
+            for step, part in enumerate(parts, start=1):
+                if not keeps:
+                    redrawing.restore()
+                    drawn = 0
+                drawn += part.size * redrawing.draw(part)
+                yield self._compare(batches, test=test, step=step, part=part.name, share=drawn / total)
+
+    # ---- maps
+
+    def _explain_all(self) -> Iterator[list[Explained]]:
+        """Yield the images that can be explained, batch by batch, with their maps."""
+        worker = self.worker
+        items = (Item(source) for source in self._inputs.iter_sources() if source is not PAUSE)
+        for batch in decode_batches(worker, items):
+            self.failures += [(item.source.display_name, item.error.message) for item in batch if item.error]
+            ready = [item for item in batch if item.input is not None]
+            found = find_results(worker, worker.explainer, ready) if ready else []
+            yield [one for item, results in zip(ready, found, strict=True) if (one := self._keep(item, results))]
+
+    def _keep(self, item: Item, results: Sequence[Explanation | PictureError]) -> Explained | None:
+        assert item.input is not None and item.picture is not None  # it was decoded
+        maps = [one for one in results if isinstance(one, Explanation)]
+        for one in results:
+            if isinstance(one, PictureError):
+                self.failures.append((item.source.display_name, one.message))
+        view = item.picture.view
+        item.release_pixels()
+        if not maps:
+            return None
+        classes = tuple(dict.fromkeys(one.index for one in maps if one.index is not None))
+        named = {(one.method, one.layer, one.index): one for one in maps if one.index is not None}
+        return Explained(item.source.name, item.input, view, classes, named)
+
+    def _compare(
+        self,
+        batches: Sequence[Sequence[Explained]],
+        choose: Callable[[Explained, int, int], int] = lambda image, index, count: index,
+        add: float = 0.0,
+        **words: Any,
+    ) -> list[SanityRow]:
+        """Explain all images again, and return the similarity of the maps with the first ones.
+
+        Args:
+            batches: the images.
+            choose: from an image, a class and the number of classes to the class that is explained in its place.
+            add: constant that is added to the inputs.
+            words: what the rows say of the step.
+        """
+        found: dict[Kind, Similarities] = defaultdict(Similarities)
+        explainer = self.worker.explainer
+        for batch in filter(None, batches):
+            images = devices.stack_for(explainer.device, [one.input for one in batch]) + add
+            swaps: list[dict[int, int]] = [{} for _ in batch]
+
+            def select(row: int, scores: Tensor, batch: Sequence[Explained] = batch, swaps: Any = swaps) -> list[int]:
+                swaps[row] = {index: choose(batch[row], index, len(scores)) for index in batch[row].classes}
+                return [*swaps[row].values()]
+
+            with self.worker.computing():
+                results = explainer.results(images, select)
+            for one, again, swap in zip(batch, results, swaps, strict=True):
+                maps = {(it.method, it.layer, it.index): it.map for it in again if isinstance(it, Explanation)}
+                for (method, layer, index), before in one.maps.items():
+                    view = one.view.placed(before.placement)
+                    after = maps.get((method, layer, swap.get(index, index)))
+                    found[method, layer].add(before.map, after, view)
+        return [similarities.make_row(kind, **words) for kind, similarities in found.items()]
+
+    def _draw_other(self, image: Explained, index: int, count: int) -> int:
+        """Draw another class than one that is explained; of one class alone itself."""
+        if count < 2:
+            return index
+        rng = np.random.default_rng([self.worker.job.seed, *image.name.encode("utf-8", "surrogatepass"), index])
+        other = int(rng.integers(count - 1))
+        return other + (other >= index)
+
+    def _describe_failure(self) -> str:
+        return f"{self.failures[0][0]}: {self.failures[0][1]}" if self.failures else ""
