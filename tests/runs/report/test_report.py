@@ -230,7 +230,7 @@ def test_hostile_names_are_data_in_every_file_of_the_page(tmp_path, single):
         except (OSError, ValueError):
             pytest.skip("this file system does not take such names")
         blocks.append([outcome(tmp_path / name, name, label=f"</script><b>{name}", notes=(f"<img src=x> {name}",))])
-    out = write_run(tmp_path / "maps", *blocks, model={"name": "<i>&'\"</i>\u202e", "notes": ["</script>"]})
+    out = write_run(tmp_path / "maps", *blocks, model={"name": "<i>&'\"</i>\u202e\udcff", "notes": ["</script>"]})
     report(out, single_file=single)
     page = (out / "report.html").read_text(encoding="utf-8")
     assert [item["name"] for item in read_items(out)] == [name.replace("|", "/") for name in HOSTILE]
