@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,10 @@ class _Making:
         return Report(page, self._findings.count, self._maps, tuple(self._list_notes(entries)))
 
     def _look(self, block: Block) -> tuple[Block, Thumbnails]:
-        drawn = [{number: one for number, one in maps.items() if number < MAX_COLUMNS} for _, maps in block]
+        drawn = [
+            {number: one for number, one in maps.items() if number < MAX_COLUMNS} or {-1: entry.outcomes[0]}
+            for entry, maps in block
+        ]
         return block, self._thumbnailer.make(drawn)
 
     def _add_block(self, files: ReportFiles, number: int, block: Block, made: Thumbnails) -> None:
@@ -150,16 +153,18 @@ class _Making:
             "ranked": self._variants.are_ranked,
             "columns": self._columns.titles,
             "labelled": bool(findings.labelled),
-            "findings": [asdict(one) for one in findings.list_all()],
-            "count": findings.count,
             "cell": CELL,
             "side": SIDE,
             "shown": SHOWN,
             "maxColumns": MAX_COLUMNS,
         }
-        run = describe_run(self._record, self._out)
-        hints = list(self._list_hints())
-        return {"run": run, "findings": data["findings"], "data": data, "hints": hints, "counts": findings}
+        return {
+            "run": describe_run(self._record, self._out),
+            "findings": findings.list_all(),
+            "data": data,
+            "hints": list(self._list_hints()),
+            "counts": findings,
+        }
 
     def _list_hints(self) -> Iterator[str]:
         """Yield what the run did not save and how to get it."""

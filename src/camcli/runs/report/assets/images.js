@@ -1,6 +1,6 @@
 /* Where images come from: files in the page's folder, or Blobs made of text in the page itself, on first use. */
 
-/** What is true of all images; see findings and columns in data.js. */
+/** What is true of all images: kinds of maps, titles of columns, sizes of thumbnails. */
 const FACTS = JSON.parse(document.getElementById("facts").textContent);
 /** Folder of the page's files; empty if the page holds everything. */
 const FOLDER = document.getElementById("facts").dataset.folder;
