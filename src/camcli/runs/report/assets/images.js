@@ -52,6 +52,13 @@ function thumbnailSize([width, height]) {
   return [width, height].map((one) => Math.max(1, Math.floor(one * scale + 0.5)));
 }
 
+/** Return the address of the sheet that has a thumbnail; empty if there is none. @param {Item} item @param {string} kind */
+function sheetOf(item, kind) {
+  const sheets = item.sheets ?? ["picture", ...(item.maps ?? []).map((one) => String(one.variant))];
+  const block = Math.floor(item.number / FACTS.side ** 2);
+  return item.size && sheets.includes(kind) ? addressOf(`sheet-${block}-${kind}`) : "";
+}
+
 /**
  * Show a thumbnail in an element, as large as fits a square.
  * @param {HTMLElement} element
@@ -61,9 +68,7 @@ function thumbnailSize([width, height]) {
  * @param {boolean} fills the square is filled, and what is outside of it is for the frame to cut off
  */
 function showThumbnail(element, item, kind, side, fills = false) {
-  const sheets = item.sheets ?? ["picture", ...(item.maps ?? []).map((one) => String(one.variant))];
-  const block = Math.floor(item.number / FACTS.side ** 2);
-  const address = item.size && sheets.includes(kind) ? addressOf(`sheet-${block}-${kind}`) : "";
+  const address = sheetOf(item, kind);
   element.classList.toggle("blank", !address);
   element.style.width = element.style.height = "";
   element.style.backgroundImage = "";
