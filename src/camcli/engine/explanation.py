@@ -63,9 +63,6 @@ class Explanation:
             concepts their share of the layer's positive activation (1 minus the sum of squares of what they miss over
             that of the activation).
         probability: the class's probability; the mean over the region; None if the model returns no probabilities.
-        predicted: the class with the highest score, of those that compete in the image; None unless the model has one
-            score for each of several classes.
-        predicted_label: its name.
         notes: remarks that help to read the map.
         number: number of the image's box that is explained, the best being 1; 0 if none is.
         box: its x0, y0, x1, y1, in pixels of the image (of the model's input, if there is no image).
@@ -79,6 +76,9 @@ class Explanation:
             stream.
         placement: where the map's cells lie in the model's input; None if they share it evenly.
         page: page of the file, from 1 on, if several are explained; else 0.
+        predicted: the class with the highest score, of those that compete in the image; None unless the model has one
+            score for each of several classes.
+        predicted_label: its name.
     """
 
     map: np.ndarray
@@ -88,8 +88,6 @@ class Explanation:
     label: str
     score: float
     probability: float | None
-    predicted: int | None = None
-    predicted_label: str | None = None
     notes: tuple[str, ...] = ()
     number: int = 0
     box: tuple[float, float, float, float] | None = None
@@ -101,6 +99,8 @@ class Explanation:
     view: View | None = None
     placement: Placement | None = None
     page: int = 0
+    predicted: int | None = None
+    predicted_label: str | None = None
 
     def __repr__(self) -> str:
         about = f"{self.index} {self.label}" if self.index is not None else self.label

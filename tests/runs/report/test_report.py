@@ -9,7 +9,7 @@ from report_runs import CLASSES, HOSTILE, SIZE, draw, make_run, outcome, read_fa
 from camcli.base.errors import NothingFoundError, RequestError
 from camcli.images.own_outputs import WrittenFiles
 from camcli.runs.report import BLOCK, CELL, SIDE, ReportOptions
-from camcli.runs.report.items import find_edge_distance, group_reason, quote_path
+from camcli.runs.report.items import MAX_COLUMNS, find_edge_distance, group_reason, quote_path
 from camcli.runs.report.run import write_report
 from camcli.runs.report.thumbnails import fit_size
 
@@ -100,6 +100,17 @@ def test_methods_layers_and_targets_are_columns_named_by_what_they_differ_in(tmp
     assert (facts["variants"], facts["ranked"]) == (["gradcam", "layercam"] * 2, True)
     targets = ["0 tabby"] * 2 + ["1 tiger cat"] * 2
     assert [(one["variant"], one["target"]) for one in item["maps"]] == [*enumerate(targets)]
+
+
+def test_maps_beyond_the_columns_have_no_thumbnail_and_are_there_all_the_same(tmp_path):
+    photo = tmp_path / "a.jpg"
+    draw(photo, (0, 0, 255))
+    maps = [outcome(photo, "a.jpg", layer=f"layer{n}") for n in range(MAX_COLUMNS + 1)]
+    out = write_run(tmp_path / "maps", maps, [outcome(photo, "b.jpg", layer=f"layer{MAX_COLUMNS}")])
+    report(out)
+    first, second = read_items(out)
+    assert len(first["maps"]) == MAX_COLUMNS + 1 and len(first["sheets"]) == MAX_COLUMNS + 1
+    assert (second["sheets"], second["maps"][0]["variant"]) == (["picture"], MAX_COLUMNS)
 
 
 # ---- thumbnails
@@ -230,7 +241,7 @@ def test_hostile_names_are_data_in_every_file_of_the_page(tmp_path, single):
         except (OSError, ValueError):
             pytest.skip("this file system does not take such names")
         blocks.append([outcome(tmp_path / name, name, label=f"</script><b>{name}", notes=(f"<img src=x> {name}",))])
-    out = write_run(tmp_path / "maps", *blocks, model={"name": "<i>&'\"</i>\u202e", "notes": ["</script>"]})
+    out = write_run(tmp_path / "maps", *blocks, model={"name": "<i>&'\"</i>\u202e\udcff", "notes": ["</script>"]})
     report(out, single_file=single)
     page = (out / "report.html").read_text(encoding="utf-8")
     assert [item["name"] for item in read_items(out)] == [name.replace("|", "/") for name in HOSTILE]

@@ -20,7 +20,7 @@ SHOWN = ("overlay", "overlay-png", "contour", "box", "heatmap", "panel")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportOptions:
-    """What a report is to be.
+    """Options of a report.
 
     Attributes:
         columns: tables whose numbers are joined to the images.

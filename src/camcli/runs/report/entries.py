@@ -93,7 +93,7 @@ def _find_worth(block: Block) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What an image is labelled as, and whether the model predicts it.
+    """Labels of an image, and whether the model predicts one of them.
 
     Attributes:
         labels: the classes that it is labelled as.
@@ -108,7 +108,7 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class LabelRule:
-    """How to tell an image's labels from the targets that were explained.
+    """Rule that tells an image's labels from the targets that were explained.
 
     Attributes:
         beside_predicted: the predicted class was explained too: another class is the label, if there is one.

@@ -55,7 +55,13 @@ def _list_rows(
     yield "platform", record.get("platform")
     yield "notes", "; ".join(map(str, record.get("notes") or ()))
     yield "run", f"{record.get('began') or '?'} to {record.get('finished') or 'not finished'}"
-    yield "again", f"camcli explain --config {shlex.quote(str(out / provenance.FILE))}"
+    yield "again", f"camcli explain --config {shlex.quote(str(_name_folder(out) / provenance.FILE))}"
+
+
+def _name_folder(out: Path) -> Path:
+    """Return the folder from the current one if it lies in that; not the link ``latest``, which will lead elsewhere."""
+    folder = out.resolve()
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def _describe_values(values: Mapping[str, Any]) -> str:

@@ -21,6 +21,8 @@ from camcli.runs.report.page import Assets, dump_json, escape_json, render
 CHUNK = 2000
 # Where the template has the data of a single file, and its images.
 DATA_PLACE, IMAGES_PLACE = "<!-- data -->", "<!-- images -->"
+# Bytes of names that are no UTF-8 are kept as they are in the data, and cannot be in the page's text.
+UNENCODABLE = "replace"
 # Names of a report's own files, of which those of an earlier one are removed.
 OWN_FILE = re.compile(r"(data|sheet|copy|page)[-.][\w.-]+", re.ASCII)
 
@@ -68,7 +70,7 @@ class FolderFiles:
         self._write("page.css", assets.style.encode())
         self._write("page.js", assets.script.encode())
         page = render(facts, assets, folder=REPORT_FOLDER, chunks=self._chunks)
-        atomic.write(self._page, page.encode())
+        atomic.write(self._page, page.encode(errors=UNENCODABLE))
         remove_others(self._folder, self._written)
         return self._page
 
@@ -111,7 +113,7 @@ class SingleFile:
         head, _, rest = page.rpartition(DATA_PLACE)
         script, _, tail = rest.rpartition(IMAGES_PLACE)
         images, data, target = self._temporary
-        with target.open("x", encoding="utf-8") as file:
+        with target.open("x", encoding="utf-8", errors=UNENCODABLE) as file:
             for text, path in ((head, data), (script, images)):
                 file.write(text)
                 with path.open(encoding="ascii") as part:

@@ -27,7 +27,7 @@ Item = dict[str, Any]
 
 
 class Variant(NamedTuple):
-    """Which of an image's maps one is: its method and layer, and the place of its target among the image's."""
+    """Kind of a map among an image's: its method and layer, and the place of its target."""
 
     method: str
     layer: str

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +44,12 @@ class Report:
     notes: tuple[str, ...]
 
 
-def write_report(
-    out: Path, options: ReportOptions, on_progress: Callable[[int, int], None] = lambda done, of: None
-) -> Report:
+def write_report(out: Path, options: ReportOptions) -> Report:
     """Write a page that shows a run, into its output folder, which may be written to meanwhile.
 
     Args:
         out: the output folder.
         options: what the page is to be.
-        on_progress: called with the numbers of images done and of all.
 
     Raises:
         NothingFoundError: no run of ``camcli explain`` wrote there.
@@ -71,7 +68,7 @@ def write_report(
         if not len(entries):
             raise NothingFoundError(f"{str(out)!r} has no finished images yet", "run camcli explain first")
         try:
-            return _Making(out, options, record, columns, len(entries)).make(entries, on_progress)
+            return _Making(out, options, record, columns, len(entries)).make(entries)
         except OSError as error:
             raise OutputError(f"the report in {str(out)!r} cannot be written: {error.strerror or error}") from error
 
@@ -93,7 +90,7 @@ class _Making:
         self._formats: set[str] = set()
         self._maps = self._missing = self._uncopied = 0
 
-    def make(self, entries: Entries, on_progress: Callable[[int, int], None]) -> Report:
+    def make(self, entries: Entries) -> Report:
         """Make it."""
         files: ReportFiles = SingleFile(self._out) if self._options.single_file else FolderFiles(self._out)
         workers = self._options.workers or os.cpu_count() or 1
@@ -101,7 +98,6 @@ class _Making:
         try:
             for number, (block, made) in enumerate(map_ahead(self._look, blocks, workers, workers + 1)):
                 self._add_block(files, number, block, made)
-                on_progress(self._findings.count, len(entries))
             page = files.finish(self._describe())
         except BaseException:
             files.discard()
@@ -109,7 +105,10 @@ class _Making:
         return Report(page, self._findings.count, self._maps, tuple(self._list_notes(entries)))
 
     def _look(self, block: Block) -> tuple[Block, Thumbnails]:
-        drawn = [{number: one for number, one in maps.items() if number < MAX_COLUMNS} for _, maps in block]
+        drawn = [
+            {number: one for number, one in maps.items() if number < MAX_COLUMNS} or {-1: entry.outcomes[0]}
+            for entry, maps in block
+        ]
         return block, self._thumbnailer.make(drawn)
 
     def _add_block(self, files: ReportFiles, number: int, block: Block, made: Thumbnails) -> None:
@@ -154,16 +153,18 @@ class _Making:
             "ranked": self._variants.are_ranked,
             "columns": self._columns.titles,
             "labelled": bool(findings.labelled),
-            "findings": [asdict(one) for one in findings.list_all()],
-            "count": findings.count,
             "cell": CELL,
             "side": SIDE,
             "shown": SHOWN,
             "maxColumns": MAX_COLUMNS,
         }
-        run = describe_run(self._record, self._out)
-        hints = list(self._list_hints())
-        return {"run": run, "findings": data["findings"], "data": data, "hints": hints, "counts": findings}
+        return {
+            "run": describe_run(self._record, self._out),
+            "findings": findings.list_all(),
+            "data": data,
+            "hints": list(self._list_hints()),
+            "counts": findings,
+        }
 
     def _list_hints(self) -> Iterator[str]:
         """Yield what the run did not save and how to get it."""

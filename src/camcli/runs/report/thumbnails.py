@@ -30,7 +30,7 @@ COPIED_SIZE = 2048
 
 @dataclass(slots=True)
 class Look:
-    """What the pixels of an image and its maps tell.
+    """Facts that the pixels of an image and its maps tell.
 
     Attributes:
         size: width and height of the upright image; None if neither it nor a map can be read.

@@ -4,10 +4,14 @@ const GAP = 16;
 /** Heights of a card's texts, in CSS pixels; the style sheet has the same. */
 const CAPTION = 52;
 const MAP_CAPTION = 20;
+/** Cards on paper, and the width that paper has for them. */
 const PRINTED = 48;
+const PAPER = 640;
 
 /** @type {Item[]} */
 let shown = [];
+/** Sheets that are kept for paper. @type {HTMLImageElement[]} */
+let printed = [];
 /** Cards by place among those shown. @type {Map<number, HTMLElement>} */
 const cards = new Map();
 const grid = document.getElementById("grid");
@@ -17,18 +21,29 @@ const grids = { side: 0, perLine: 1, cells: 1, cellsPerLine: 1, width: 0, line: 
 /** Show images, in this order. @param {Item[]} chosen */
 function showGrid(chosen) {
   shown = chosen;
-  for (const card of cards.values()) card.remove();
-  cards.clear();
   layOut();
+  (window.requestIdleCallback ?? setTimeout)(loadForPrint);
 }
 
-/** Compute how many cards fit in a line and how large they are, and show those near the window. */
+/** Lay the cards out anew, and show those near the window. */
 function layOut() {
-  const room = grid.clientWidth;
+  measure(grid.clientWidth);
+  grid.style.height = `${Math.max(0, Math.ceil(shown.length / grids.perLine) * grids.line - GAP)}px`;
+  removeCards();
+  renderGrid();
+}
+
+function removeCards() {
+  for (const card of cards.values()) card.remove();
+  cards.clear();
+}
+
+/** Compute how many cards fit in a line, and how large they are. @param {number} room width in CSS pixels */
+function measure(room) {
   const several = columnsOfMaps.length > 1 && !grids.imagesOnly;
   const wish = Number(sizeInput.value);
   grids.cells = several ? columnsOfMaps.length + 1 : 1;
-  grids.cellsPerLine = Math.max(1, Math.min(grids.cells, Math.floor((room + 6) / (Math.min(wish, 132) + 6))));
+  grids.cellsPerLine = Math.max(1, Math.min(grids.cells, Math.floor((room + 6) / (Math.min(wish, 120) + 6))));
   const inner = (/** @type {number} */ side) => grids.cellsPerLine * side + (grids.cellsPerLine - 1) * 6 + 2;
   const least = Math.min(room, inner(wish));
   grids.perLine = Math.max(1, Math.round((room + GAP) / (least + GAP)));
@@ -37,10 +52,6 @@ function layOut() {
   grids.side = Math.floor((grids.width - 2 - (grids.cellsPerLine - 1) * 6) / grids.cellsPerLine);
   const rows = Math.ceil(grids.cells / grids.cellsPerLine);
   grids.line = rows * (grids.side + (several ? MAP_CAPTION : 0)) + (rows - 1) * 6 + CAPTION + GAP;
-  grid.style.height = `${Math.max(0, Math.ceil(shown.length / grids.perLine) * grids.line - GAP)}px`;
-  for (const card of cards.values()) card.remove();
-  cards.clear();
-  renderGrid();
 }
 
 /** Make the cards near the window, and remove others. */
@@ -174,12 +185,23 @@ function focusCard(at) {
   cards.get(at)?.querySelector("a")?.focus({ preventScroll: true });
 }
 
+/** Load the sheets of the cards that would be printed: a browser does not wait for them then. */
+function loadForPrint() {
+  const kinds = ["picture", ...columnsOfMaps.keys()];
+  const names = shown.slice(0, PRINTED).flatMap((item) => kinds.map((kind) => sheetOf(item, String(kind))));
+  printed = [...new Set(names)].filter(Boolean).map((address) => {
+    const image = new Image();
+    image.src = address;
+    return image;
+  });
+}
+
 /** Show a fixed number of cards for paper, which has no window. */
 function layOutForPrint() {
   document.getElementById("print-note").textContent =
     shown.length > PRINTED ? `The first ${PRINTED} of ${shown.length} images.` : "";
-  for (const card of cards.values()) card.remove();
-  cards.clear();
+  removeCards();
+  measure(PAPER);
   for (let at = 0; at < Math.min(PRINTED, shown.length); at += 1) grid.append(makeCard(at));
 }
 

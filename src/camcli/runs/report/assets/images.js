@@ -1,6 +1,6 @@
 /* Where images come from: files in the page's folder, or Blobs made of text in the page itself, on first use. */
 
-/** What is true of all images; see findings and columns in data.js. */
+/** What is true of all images: kinds of maps, titles of columns, sizes of thumbnails. */
 const FACTS = JSON.parse(document.getElementById("facts").textContent);
 /** Folder of the page's files; empty if the page holds everything. */
 const FOLDER = document.getElementById("facts").dataset.folder;
@@ -52,6 +52,13 @@ function thumbnailSize([width, height]) {
   return [width, height].map((one) => Math.max(1, Math.floor(one * scale + 0.5)));
 }
 
+/** Return the address of the sheet that has a thumbnail; empty if there is none. @param {Item} item @param {string} kind */
+function sheetOf(item, kind) {
+  const sheets = item.sheets ?? ["picture", ...(item.maps ?? []).map((one) => String(one.variant))];
+  const block = Math.floor(item.number / FACTS.side ** 2);
+  return item.size && sheets.includes(kind) ? addressOf(`sheet-${block}-${kind}`) : "";
+}
+
 /**
  * Show a thumbnail in an element, as large as fits a square.
  * @param {HTMLElement} element
@@ -61,9 +68,7 @@ function thumbnailSize([width, height]) {
  * @param {boolean} fills the square is filled, and what is outside of it is for the frame to cut off
  */
 function showThumbnail(element, item, kind, side, fills = false) {
-  const sheets = item.sheets ?? ["picture", ...(item.maps ?? []).map((one) => String(one.variant))];
-  const block = Math.floor(item.number / FACTS.side ** 2);
-  const address = item.size && sheets.includes(kind) ? addressOf(`sheet-${block}-${kind}`) : "";
+  const address = sheetOf(item, kind);
   element.classList.toggle("blank", !address);
   element.style.width = element.style.height = "";
   element.style.backgroundImage = "";
