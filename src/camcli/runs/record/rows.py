@@ -13,7 +13,6 @@ from typing import Any, Literal, Protocol
 from camcli.base import atomic
 from camcli.base.errors import OutputError, RequestError
 from camcli.images.address import is_url, show_path, to_url
-from camcli.runs.record.table import check_table
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 # Rows in a row group.
@@ -36,6 +35,8 @@ def check_rows_file(path: Path) -> None:
     Raises:
         RequestError: it is an address, has another suffix, its folder is missing, or pyarrow is.
     """
+    from camcli.runs.record.table import check_table  # brings Pillow, which those who name columns do without
+
     if is_url(str(path)) or to_url(path):
         raise RequestError(
             f"the table is written to local files, not to {show_path(path)!r}", "name a file, and copy it"
