@@ -70,11 +70,10 @@ def _check(
     with loading(console, f"opening {show_path(run)}"):
         from camcli.runs.check.junit import write_junit
         from camcli.runs.check.run import COLUMNS, RunCheck
-        from camcli.runs.record.rows import SUFFIXES
-        from camcli.runs.record.table import check_table
+        from camcli.runs.record.rows import check_rows_file
 
         if to:
-            check_table(to, SUFFIXES)
+            check_rows_file(to)
         checked = RunCheck(run, read)
     began = time.monotonic()
     follow_rows(checked, to, COLUMNS, checked.total, console, as_json)

@@ -107,11 +107,10 @@ def _compare(
         from camcli.runs.check.junit import write_junit
         from camcli.runs.diff import COLUMNS
         from camcli.runs.diff.run import RunDiff
-        from camcli.runs.record.rows import SUFFIXES
-        from camcli.runs.record.table import check_table
+        from camcli.runs.record.rows import check_rows_file
 
         if to:
-            check_table(to, SUFFIXES)
+            check_rows_file(to)
         compared = RunDiff(*runs, limits, worst)
     began = time.monotonic()
     with compared:

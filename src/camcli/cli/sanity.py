@@ -68,6 +68,8 @@ def _test(sanity_job: SanityJob, console: Console, session: CommonOptions) -> in
     say_methods(run.worker, console)
     console.say(f"target: {run.worker.score_description}")
     console.say(f"tests: {', '.join(sanity_job.chosen)}")
+    if run.worker.network.untrained:
+        console.note("the weights are random: these numbers mean nothing")
     for note in run.notes:
         console.note(note)
     if sanity_job.to:

@@ -177,7 +177,9 @@ def test_equal_constant_maps_keep_a_limit(here: Path) -> None:
         (["one", "old"], 2, "does not have the image's size"),
         (["one", "apart"], 2, "no image in common"),
         (["one", "one", "--to", "d.txt"], 2, "end its name in .csv or .jsonl or .parquet"),
+        (["one", "one", "--to", "s3://b/d.csv"], 2, "is written to local files, not to 's3://b/d.csv'"),
         (["one", "one", "--junit", "d.txt"], 2, "end its name in .xml"),
+        (["one", "one", "--junit", "no/d.xml"], 2, "there is no folder 'no'"),
         (["one", "one", "--max-changed", "5"], 2, "give a share as 0.95 or '95%'"),
     ],
 )
@@ -188,6 +190,22 @@ def test_bad_input_is_refused_with_what_to_do(here: Path, words: list[str], code
     record("apart", [line("b", WAVE)])
     result = do("diff", *words)
     assert (result.exit_code, said in " ".join(result.output.split())) == (code, True), result.output
+
+
+def test_random_weights_are_told_and_stamped(here: Path) -> None:
+    for name in ("one", "other"):
+        record(name, [line("a", WAVE, untrained=name == "other")])
+    output = do("diff", "one", "other", "--sheet", "s.png").output
+    assert "the weights of other are random: its maps mean nothing" in output
+    assert "the weights of one" not in output
+    Path("r.toml").write_text("[[check]]\nmeasure = 'score'\nmin = 0\n")
+    assert "its maps mean nothing" in do("check", "other", "--rules", "r.toml").output
+
+
+def test_a_sheet_of_nothing_is_drawn_too(here: Path) -> None:
+    for name in ("one", "other"):
+        record(name, [line("a", WAVE)])
+    assert do("diff", "one", "other", "--worst", "0", "--sheet", "s.png").exit_code == 0
 
 
 def test_what_differs_between_the_jobs_stands_above_the_table(here: Path) -> None:

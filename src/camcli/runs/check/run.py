@@ -62,7 +62,7 @@ class RunCheck:
         self._bound = [bind_rule(rule, rules.path.parent, boxes) for rule in every]
         self._judge = Judge(every)
         self.total: int | None = facts.get("images")
-        self._seen = 0
+        self._seen = self._untrained = 0
 
     def __iter__(self) -> Iterator[Sequence[Mapping[str, Any]]]:
         """Yield the rows of each image: a row for each map and rule."""
@@ -82,6 +82,7 @@ class RunCheck:
 
     def _add(self, outcome: Outcome, values: Sequence[Value | None]) -> Iterator[Mapping[str, Any]]:
         subject = make_subject(outcome)
+        self._untrained += outcome.untrained
         for rule, value, holds in zip(self._judge.rules, values, self._judge.add(subject, values), strict=True):
             if value is not None and holds is not None:
                 yield {
@@ -101,6 +102,8 @@ class RunCheck:
         shown = show_path(self._run.path)
         if not self._seen:
             raise NothingFoundError(f"the run in {shown!r} recorded no image", "run it first")
+        if self._untrained:
+            self.notes.append(f"the weights of {shown} are random: its maps mean nothing")
         if self.total is not None and self._seen < self.total:
             self.notes.append(f"{shown} is not complete: {self._seen} of its {self.total} images are recorded")
 

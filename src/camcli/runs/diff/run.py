@@ -60,6 +60,7 @@ class RunDiff:
         self.total: int | None = None if None in totals else max(map(int, filter(None, totals)), default=0)
         self.counts = ChangeCounts()
         self.notes: list[str] = []
+        self._untrained = set[str]()
         self._quantiles, self._worst = Quantiles(), Worst[Pair](worst)
         self._stack = ExitStack()
 
@@ -126,6 +127,9 @@ class RunDiff:
 
     def _add(self, change: MapChange, pair: Pair) -> Mapping[str, Any]:
         self.counts.add(change)
+        for run, one in zip((self._base, self._new), pair, strict=True):
+            if one is not None and one.outcome.untrained:
+                self._untrained.add(show_path(run.path))
         if change.there != "none":
             self._worst.add(change, pair)
         index = next((one.outcome.index for one in reversed(pair) if one is not None), None)
@@ -140,6 +144,7 @@ class RunDiff:
                 raise NothingFoundError(f"the run in {shown!r} recorded no image", "run it first")
             if total is not None and seen[name] < total:
                 self.notes.append(f"{shown} is not complete: {seen[name]} of its {total} images are recorded")
+        self.notes += [f"the weights of {name} are random: its maps mean nothing" for name in sorted(self._untrained)]
         if not seen["both"]:
             raise RequestError(
                 "the two runs have no image in common",

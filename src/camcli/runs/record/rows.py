@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Any, Literal, Protocol
 
 from camcli.base import atomic
-from camcli.base.errors import OutputError
+from camcli.base.errors import OutputError, RequestError
+from camcli.images.address import is_url, show_path, to_url
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 # Rows in a row group.
@@ -26,6 +27,21 @@ class _TableFile(Protocol):
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None: ...
 
     def close(self) -> None: ...
+
+
+def check_rows_file(path: Path) -> None:
+    """Check that a table of rows can be written to a file.
+
+    Raises:
+        RequestError: it is an address, has another suffix, its folder is missing, or pyarrow is.
+    """
+    from camcli.runs.record.table import check_table  # brings Pillow, which those who name columns do without
+
+    if is_url(str(path)) or to_url(path):
+        raise RequestError(
+            f"the table is written to local files, not to {show_path(path)!r}", "name a file, and copy it"
+        )
+    check_table(path, SUFFIXES)
 
 
 class RowWriter:

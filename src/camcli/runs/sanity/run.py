@@ -17,8 +17,7 @@ from camcli.engine.explanation import Explanation
 from camcli.images.source import PAUSE
 from camcli.images.view import View
 from camcli.runs.record.inputs import Inputs
-from camcli.runs.record.rows import SUFFIXES
-from camcli.runs.record.table import check_table
+from camcli.runs.record.rows import check_rows_file
 from camcli.runs.sanity import SanityJob, SanityRow, Verdict
 from camcli.runs.sanity.compare import Kind, Similarities, judge
 from camcli.runs.sanity.randomise import Part, Redrawing, find_parts, shifted
@@ -39,6 +38,7 @@ class Explained:
         input: the model's input.
         view: the part that the model saw.
         classes: the classes explained.
+        competing: the classes that compete in it; empty for all.
         maps: the maps, by method, layer and class.
     """
 
@@ -46,6 +46,7 @@ class Explained:
     input: Tensor
     view: View
     classes: tuple[int, ...]
+    competing: Sequence[int]
     maps: Mapping[tuple[str, str, int], Explanation]
 
 
@@ -73,7 +74,7 @@ class SanityRun:
         self.sanity_job = sanity_job
         job = replace(sanity_job.job, compile="off", limit=sanity_job.job.limit or DEFAULT_IMAGES)
         if sanity_job.to:
-            check_table(Path(sanity_job.to), SUFFIXES)
+            check_rows_file(Path(sanity_job.to))
         if len(devices.parse_devices(job.device)) > 1:
             raise RequestError("the network is changed in place, on one device", "name one: --device cuda:0")
         self._inputs = Inputs(job)
@@ -171,7 +172,9 @@ class SanityRun:
             return None
         classes = tuple(dict.fromkeys(one.index for one in maps if one.index is not None))
         named = {(one.method, one.layer, one.index): one for one in maps if one.index is not None}
-        return Explained(item.source.name, item.input, view, classes, named)
+        prompts = self.worker.prompts
+        competing = prompts.find_competing(item.source.path) if prompts else ()
+        return Explained(item.source.name, item.input, view, classes, competing, named)
 
     def _compare(
         self,
@@ -198,8 +201,9 @@ class SanityRun:
                 swaps[row] = {index: choose(batch[row], index, len(scores)) for index in batch[row].classes}
                 return [*swaps[row].values()]
 
+            competing = [one.competing for one in batch]
             with self.worker.computing():
-                results = explainer.results(images, select)
+                results = explainer.results(images, select, competing=competing.__getitem__)
             for one, again, swap in zip(batch, results, swaps, strict=True):
                 maps = {(it.method, it.layer, it.index): it.map for it in again if isinstance(it, Explanation)}
                 for (method, layer, index), before in one.maps.items():
@@ -209,12 +213,11 @@ class SanityRun:
         return [similarities.make_row(kind, **words) for kind, similarities in found.items()]
 
     def _draw_other(self, image: Explained, index: int, count: int) -> int:
-        """Draw another class than one that is explained; of one class alone itself."""
-        if count < 2:
-            return index
+        """Draw another class than one that is explained, of those that compete; where there is none, itself."""
+        every = image.competing or range(min(count, self.worker.network.labels.explainable_count))
+        others = [one for one in every if one != index]
         rng = np.random.default_rng([self.worker.job.seed, *image.name.encode("utf-8", "surrogatepass"), index])
-        other = int(rng.integers(count - 1))
-        return other + (other >= index)
+        return others[int(rng.integers(len(others)))] if others else index
 
     def _describe_failure(self) -> str:
         return f"{self.failures[0][0]}: {self.failures[0][1]}" if self.failures else ""
