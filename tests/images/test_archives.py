@@ -59,6 +59,7 @@ def test_the_images_of_an_archive_are_read_in_its_order(kind):
     assert count_pixels(second) == 24
     assert exists(first)
     assert read_stamp(first) != read_stamp(second)
+    assert read_stamp(f".//shard.{kind}/./b.png") == read_stamp(f"shard.{kind}/b.png") == read_stamp(first) != ""
     assert [one.page for one in expand_pages(found(f"shard.{kind}"), "all")] == [0, 0]
     before = read_stamp(first)
     os.utime(f"shard.{kind}", (1, 1))

@@ -33,7 +33,7 @@ def read_stamp(path: str | Path) -> str:
     try:
         status = os.stat(path)  # noqa: PTH116  quicker
     except NotADirectoryError:
-        place = archives.split_path(Path(path))
+        place = archives.split_path(path)
         if place is None:
             return ""
         return tables.read_row_stamp(*place) if tables.is_table(place[0]) else archives.read_member_stamp(*place)

@@ -167,7 +167,7 @@ class _Search:
             return iter([self.make_source(path, error.message)])
         if named:
             return itertools.chain.from_iterable(itertools.starmap(self.list_archive, named))
-        place = archives.split_path(Path(path))
+        place = archives.split_path(path)
         if place is None:
             return None
         return iter([self.make_source(path, "", archives.choose_folder(place[0]) + "/" + place[1])])

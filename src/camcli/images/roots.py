@@ -125,7 +125,7 @@ def _iter_paths(inputs: Sequence[str], null_separated: bool) -> Iterator[str]:
 def _leave_archive(path: str) -> str:
     """Return the path of the archive or table that a path leads into; any other path as it is."""
     inside = any(suffix + os.sep in path.lower() for suffix in CONTAINER_SUFFIXES)
-    return (split_path(Path(path)) or (path,))[0] if inside else path
+    return (split_path(path) or (path,))[0] if inside else path
 
 
 def _read_list(file: str, null_separated: bool) -> Iterator[str]:
