@@ -12,6 +12,7 @@ from camcli.cli.layers import layers
 from camcli.cli.merge import merge
 from camcli.cli.methods import methods
 from camcli.cli.models import models
+from camcli.cli.mosaics import mosaics
 from camcli.cli.prompts import prompts
 from camcli.cli.show import show
 from camcli.cli.status import status
@@ -30,6 +31,7 @@ app.command()(explain)
 app.command()(channels)
 app.command()(prompts)
 app.command()(evaluate)
+app.command()(mosaics)
 app.command()(layers)
 app.command()(methods)
 app.command()(models)

@@ -45,8 +45,8 @@ class BoundMetric:
         """Compute the number of each map, NaN where it is undefined."""
         return self.function(*(given[name] for name in self.given_names), **self.settings)
 
-    def count_passes(self) -> int:
-        """Count the changed images that the network scores for a map, by trying the metric on noise."""
+    def count_passes(self, maps: int) -> int:
+        """Count the changed images that the network scores for so many maps of an image, by a trial on noise."""
         if "score_of" not in self.given_names:
             return 0
         counted: list[int] = []
@@ -56,8 +56,8 @@ class BoundMetric:
                 counted.append(len(one))
                 yield np.ones(len(one))
 
-        noise = np.random.default_rng(0).random((1, *TRIAL_SIZE), np.float32)
-        self({"maps": noise, "image": noise, "score_of": score_of, "region": noise[0] > 0})
+        noise = np.random.default_rng(0).random((maps, *TRIAL_SIZE), np.float32)
+        self({"maps": noise, "image": noise[:1], "score_of": score_of, "region": noise[0] > 0})
         return sum(counted)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,7 @@ from camcli.runs.record.session import Session
 from camcli.runs.record.table import check_table
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.worker import Worker
+from camcli.targets.labels import find_whole_name
 from camcli.targets.target import Score
 
 STEM = "evaluation"
@@ -148,7 +150,7 @@ class EvaluateRun:
         labels = self.worker.network.labels
         folders = [Path(given) for given in self.worker.job.inputs if Path(given).is_dir()]
         objects = (
-            Boxes(Path(asked.boxes), labels.find, labels.find_whole_name, folders)
+            Boxes(Path(asked.boxes), labels.find, partial(find_whole_name, labels), folders)
             if asked.boxes
             else Masks(Path(asked.masks))
         )
@@ -263,7 +265,7 @@ def check_classes(explainer: Explainer) -> None:
 def count_passes(metrics: Sequence[BoundMetric], worker: Worker) -> int:
     """Count about how many changed images the network scores for each class of an image: those of all its maps."""
     maps = 2 * len(worker.explainer.methods) * max(1, len(worker.explainer.layers)) + len(CONTROLS.names())
-    return maps * sum(metric.count_passes() for metric in metrics)
+    return sum(metric.count_passes(maps) for metric in metrics)
 
 
 def choose_measured(asked: str, worker: Worker) -> str:
