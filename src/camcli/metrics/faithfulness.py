@@ -15,6 +15,8 @@ from camcli.metrics.imputation import impute
 from camcli.metrics.similarity import is_constant
 
 ScoreOf = Callable[[Iterable[Float32[np.ndarray, "_ d h w"]]], Iterator[Float64[np.ndarray, " _"]]]
+# The number of each map, and the scores that it is made of.
+Curves = tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, "n t"]]
 Fill = Literal["blur", "mean"]
 
 # Standard deviation of the Gaussian of a blurred image, in shares of its shorter side: 11 pixels of 224.
@@ -31,12 +33,12 @@ def insertion(
     fill: Fill = "blur",
     steps: int = 10,
     seed: int = 0,
-) -> Float64[np.ndarray, " n"]:
+) -> Curves:
     """Compute the area under the score while an image appears in its filled copy, the most relevant pixels first.
 
     The score is taken at equal steps of the share of pixels, from none to all, and integrated by the trapezoidal rule:
-    the area is in units of the score. Pixels of equal value come in random order, so that the number is one draw from
-    the orders that the map allows. NaN for a constant map.
+    the area is in units of the score; the curve is these scores. Pixels of equal value come in random order, so that
+    the number is one draw from the orders that the map allows. NaN for a constant map.
 
     Args:
         fill: blur, a Gaussian of 5% of the shorter side; or mean, the image's own mean colour.
@@ -54,7 +56,7 @@ def deletion(
     fill: Fill = "mean",
     steps: int = 10,
     seed: int = 0,
-) -> Float64[np.ndarray, " n"]:
+) -> Curves:
     """Compute the area under the score while an image is filled, the most relevant pixels first; see `insertion`.
 
     Args:
@@ -74,11 +76,11 @@ def road(
     steps: int = 5,
     noise: float = 0.01,
     seed: int = 0,
-) -> Float64[np.ndarray, " n"]:
+) -> Curves:
     """Compute the mean score without the most or the least relevant pixels, over several shares of all pixels.
 
     Pixels are replaced by noisy linear imputation, so that no edge shows where they were. Of pixels of equal value
-    random ones come first. NaN for a constant map.
+    random ones come first. The curve is the scores. NaN for a constant map.
 
     Args:
         first: which pixels are removed: most relevant, or least.
@@ -88,7 +90,7 @@ def road(
     """
     check_at_least(1, steps=steps)
 
-    def compute(ranks: Int64[np.ndarray, "m h w"]) -> Float64[np.ndarray, " m"]:
+    def compute(ranks: Int64[np.ndarray, "m h w"]) -> Float64[np.ndarray, "m t"]:
         def remove(share: float) -> Float32[np.ndarray, "m d h w"]:
             removed = ranks < round(share * image[0].size)
             # The same noise for each map, whatever else is in the batch.
@@ -96,9 +98,10 @@ def road(
 
         with ThreadPoolExecutor() as pool:
             scores = [*score_of(remove((step + 0.5) / steps) for step in range(steps))]
-        return np.asarray(np.mean(scores, axis=0))
+        return np.stack(scores, 1)
 
-    return _compute_ordered(-maps if first == "most" else maps, seed, compute)
+    curves = _compute_ordered(-maps if first == "most" else maps, seed, steps, compute)
+    return curves.mean(1), curves
 
 
 def average_drop(
@@ -138,29 +141,32 @@ def _integrate(
     score_of: ScoreOf,
     steps: int,
     seed: int,
-) -> Float64[np.ndarray, " n"]:
-    """Return the area under the score from one image to another, the most relevant pixels first."""
+) -> Curves:
+    """Return the area under the score from one image to another, the most relevant pixels first, and the scores."""
     check_at_least(1, steps=steps)
 
-    def compute(ranks: Int64[np.ndarray, "m h w"]) -> Float64[np.ndarray, " m"]:
+    def compute(ranks: Int64[np.ndarray, "m h w"]) -> Float64[np.ndarray, "m t"]:
         def change() -> Iterator[Float32[np.ndarray, "_ d h w"]]:
             yield np.stack([begin, end])
             for step in range(1, steps):
                 yield np.where(ranks[:, None] < round(step / steps * begin[0].size), end, begin)
 
-        ends, *between = score_of(change())
-        return np.asarray(sum(between, np.full(len(ranks), ends.mean())) / steps)
+        (first, last), *between = score_of(change())
+        whole = np.ones(len(ranks))
+        return np.stack([first * whole, *between, last * whole], 1)
 
-    return _compute_ordered(-maps, seed, compute)
+    curves = _compute_ordered(-maps, seed, steps + 1, compute)
+    return (curves[:, 1:] + curves[:, :-1]).mean(1) / 2, curves
 
 
 def _compute_ordered(
     maps: Float32[np.ndarray, "n h w"],
     seed: int,
-    compute: Callable[[Int64[np.ndarray, "m h w"]], Float64[np.ndarray, " m"]],
-) -> Float64[np.ndarray, " n"]:
-    """Compute numbers from the places of maps' pixels in ascending order; NaN for maps that put them in no order."""
-    values = np.full(len(maps), np.nan)
+    points: int,
+    compute: Callable[[Int64[np.ndarray, "m h w"]], Float64[np.ndarray, "m t"]],
+) -> Float64[np.ndarray, "n t"]:
+    """Compute curves from the places of maps' pixels in ascending order; NaN for maps that put them in no order."""
+    values = np.full((len(maps), points), np.nan)
     ordered = [number for number, map in enumerate(maps) if not is_constant(map)]
     if ordered:
         values[ordered] = compute(np.stack([_rank(map, seed) for map in maps[ordered]]))

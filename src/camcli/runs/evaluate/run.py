@@ -131,12 +131,15 @@ class EvaluateRun:
             PictureError: no image could be done.
         """
         layers = len(self.worker.explainer.layers) > 1
-        rows = summarize(self.session.ledger.iter_pictures(), layers, self.worker.job.seed)
+        rows, curves = summarize(self.session.ledger.iter_pictures(), layers, self.worker.job.seed)
         if not rows:
             raise PictureError("no image could be processed, so there is nothing to tabulate")
         self.warnings = list_warnings(rows)
         table = [row.as_dict() for row in rows]
-        self.session.record(table=table, warnings=self.warnings, notes=self.notes, finished=provenance.format_now())
+        drawn = [one.as_dict() for one in curves]
+        self.session.record(
+            table=table, curves=drawn, warnings=self.warnings, notes=self.notes, finished=provenance.format_now()
+        )
         if self.evaluate_job.to:
             write_table(rows, Path(self.evaluate_job.to))
         return rows
@@ -237,6 +240,7 @@ class EvaluateRun:
             setting=metric.setting,
             measured=self.measured if "score_of" in metric.given_names else "",
             value=float(f"{value:.6g}") if defined else None,
+            curve=tuple(float(f"{point:.4g}") for point in one.curves.get(metric.row.name, ())) if defined else (),
             undefined="" if defined else metric.row.undefined or "it has no finite value here",
         )
 
