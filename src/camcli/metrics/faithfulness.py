@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Literal
 
 import cv2
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from camcli.base.option_checks import check_at_least
+from camcli.base.option_checks import check_above, check_at_least
 from camcli.metrics.imputation import impute
 from camcli.metrics.similarity import is_constant
 
@@ -123,6 +124,83 @@ def average_increase(
     return np.where(np.isnan(masked), np.nan, masked > whole * (1 + SCORE_TOLERANCE))
 
 
+def saco(
+    maps: Float32[np.ndarray, "n h w"],
+    image: Float32[np.ndarray, "d h w"],
+    score_of: ScoreOf,
+    *,
+    groups: int = 10,
+    seed: int = 0,
+) -> Float64[np.ndarray, " n"]:
+    """Compute how far stronger groups of pixels matter more, each pair weighted by how much stronger it is said to be.
+
+    Pixels are put in equal groups by their value. A group's effect is what the score loses without it, its pixels
+    replaced by the image's mean colour. A pair whose stronger group has at least the effect of the other counts for,
+    one whose has less against: from 1 to -1, and 0 where the map says nothing of the effects. NaN for a constant map.
+
+    Args:
+        groups: number of groups.
+        seed: of the order of equal pixels.
+    """
+    check_at_least(2, groups=groups)
+
+    def compute(ranks: Int64[np.ndarray, "m h w"]) -> Float64[np.ndarray, "m t"]:
+        owners, filled = ranks * groups // ranks[0].size, fill_image(image, "mean")
+        changed = (np.where((owners == group)[:, None], filled, image) for group in range(groups))
+        (whole,), *without = score_of(chain([image[None]], changed))
+        return whole - np.stack(without, 1)
+
+    # The strongest group first.
+    effects = _compute_ordered(-maps, seed, groups, compute)
+    values = -np.sort(-maps.reshape(len(maps), -1).astype(np.float64), axis=1)
+    strengths = np.stack([part.sum(1) for part in np.split(values, _split_evenly(values.shape[1], groups), 1)], 1)
+    stronger, weaker = np.triu_indices(groups, 1)
+    weights = strengths[:, stronger] - strengths[:, weaker]
+    signs = np.where(effects[:, stronger] >= effects[:, weaker], 1, -1)
+    whole = weights.sum(1)
+    defined = (whole > 0) & ~np.isnan(effects[:, 0])
+    return np.where(defined, (signs * weights).sum(1) / np.where(defined, whole, 1), np.nan)
+
+
+def infidelity(
+    maps: Float32[np.ndarray, "n h w"],
+    image: Float32[np.ndarray, "d h w"],
+    score_of: ScoreOf,
+    *,
+    samples: int = 50,
+    share: float = 0.1,
+    seed: int = 0,
+) -> Float64[np.ndarray, " n"]:
+    """Compute the mean squared error of the map's sum over a square as a guess of what the score loses without it.
+
+    The guess is scaled by the factor that is best for the map, since maps have no scale. The squares are random, the
+    same for each map, and get the image's mean colour. In units of the squared score. NaN for a map of zeros.
+
+    Args:
+        samples: number of squares.
+        share: share of the pixels in a square.
+        seed: of the squares.
+    """
+    check_at_least(1, samples=samples)
+    check_above(0, share=share)
+    height, width = image.shape[1:]
+    side = max(1, round((min(1.0, share) * height * width) ** 0.5))
+    high, wide, rng = min(side, height), min(side, width), np.random.default_rng(seed)
+    tops, lefts = rng.integers(height - high + 1, size=samples), rng.integers(width - wide + 1, size=samples)
+    squares = np.zeros((samples, height, width), bool)
+    for square, top, left in zip(squares, tops, lefts, strict=True):
+        square[top : top + high, left : left + wide] = True
+    filled = fill_image(image, "mean")
+    changed = (np.where(square, filled, image)[None] for square in squares)
+    (whole,), *without = score_of(chain([image[None]], changed))
+    lost = whole - np.concatenate(without)
+    guesses = np.stack([maps[:, square].sum(1, dtype=np.float64) for square in squares], 1)
+    sizes = (guesses**2).sum(1)
+    defined = (maps != 0).any((1, 2))
+    factors = np.where(sizes > 0, guesses @ lost / np.where(sizes > 0, sizes, 1), 0)
+    return np.where(defined, ((factors[:, None] * guesses - lost) ** 2).mean(1), np.nan)
+
+
 # ---- changed images
 
 
@@ -171,6 +249,11 @@ def _compute_ordered(
     if ordered:
         values[ordered] = compute(np.stack([_rank(map, seed) for map in maps[ordered]]))
     return values
+
+
+def _split_evenly(count: int, groups: int) -> list[int]:
+    """Return the first place of each group but the first, where place p is of group p * groups // count."""
+    return [-(-group * count // groups) for group in range(1, groups)]
 
 
 def _rank(values: Float32[np.ndarray, "h w"], seed: int) -> Int64[np.ndarray, "h w"]:

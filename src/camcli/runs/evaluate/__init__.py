@@ -31,7 +31,7 @@ class EvaluateJob:
         MODEL,
         help="Metrics, joined by commas: {names}",
         metavar="NAMES",
-        show_default="all but insertion-mean and deletion-blur; of objects only with --boxes or --masks",
+        show_default="all but insertion-mean, deletion-blur, saco, infidelity; of objects with --boxes or --masks",
         commas=True,
         names=METRICS.names,
         env=False,

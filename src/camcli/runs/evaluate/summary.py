@@ -189,7 +189,7 @@ def _find_not_beaten(
     sign = 1 if better == "higher" else -1
 
     def subtract(means: Float64[np.ndarray, "m 2 t"]) -> Float64[np.ndarray, " m"]:
-        return sign * (statistic(means[:, 0]) - statistic(means[:, 1]))
+        return np.asarray(sign * (statistic(means[:, 0]) - statistic(means[:, 1])))
 
     rivals: dict[MapKey, str] = {("blurred", name, layer): "its blurred copy"}
     rivals |= {("control", one, ""): one for one in CONTROLS.names()}
