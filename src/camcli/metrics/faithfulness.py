@@ -148,7 +148,7 @@ def saco(
         owners, filled = ranks * groups // ranks[0].size, fill_image(image, "mean")
         changed = (np.where((owners == group)[:, None], filled, image) for group in range(groups))
         (whole,), *without = score_of(chain([image[None]], changed))
-        return whole - np.stack(without, 1)
+        return np.asarray(whole - np.stack(without, 1))
 
     # The strongest group first.
     effects = _compute_ordered(-maps, seed, groups, compute)

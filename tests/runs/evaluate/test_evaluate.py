@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,8 @@ def test_a_table_with_controls(tiny: str, four: None) -> None:
     assert none.undefined.startswith("no object of this class")
     facts = json.loads(Path("out", FACTS_FILE).read_text())
     assert [(one["metric"], one["kind"], one["map"]) for one in facts["table"]] == [*rows]
+    assert {(one["metric"], one["other"]) for one in facts["agreements"]} == {*combinations(METRICS[:3], 2)}
+    assert "agreement of metrics on the order of maps (Kendall's tau): mean " in result.stderr
     curves = {(one["metric"], one["kind"], one["map"]): one["curve"] for one in facts["curves"]}
     # Four steps, from the image itself to its mean colour; none of a uniform map.
     curve = curves["deletion-mean", "method", "gradcam"]

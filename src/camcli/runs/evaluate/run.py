@@ -20,6 +20,7 @@ from camcli.images.objects.masks import Masks
 from camcli.metrics import CONTROLS
 from camcli.metrics.bind import BoundMetric, bind_metrics
 from camcli.runs.evaluate import EvaluateJob, Evaluation
+from camcli.runs.evaluate.agreement import Agreement, compare_metrics
 from camcli.runs.evaluate.measure import Finding, Measurer
 from camcli.runs.evaluate.summary import TableRow, list_warnings, summarize
 from camcli.runs.evaluate.table import SUFFIXES, write_table
@@ -61,6 +62,7 @@ class EvaluateRun:
         total: number of images; None if they come from standard input.
         notes: notes for the user; may grow until all is written.
         warnings: where methods do not beat the controls; known after :meth:`finish`.
+        agreements: how far metrics agree on the order of maps; known after :meth:`finish`.
 
     Raises:
         RequestError: the request is invalid.
@@ -104,6 +106,7 @@ class EvaluateRun:
         )
         self.notes += inputs.note_unread()
         self.warnings: list[str] = []
+        self.agreements: list[Agreement] = []
 
     def __enter__(self) -> EvaluateRun:
         self.session.__enter__()
@@ -136,9 +139,15 @@ class EvaluateRun:
             raise PictureError("no image could be processed, so there is nothing to tabulate")
         self.warnings = list_warnings(rows)
         table = [row.as_dict() for row in rows]
-        drawn = [one.as_dict() for one in curves]
+        self.agreements = compare_metrics(rows)
+        drawn, agreements = ([one.as_dict() for one in some] for some in (curves, self.agreements))
         self.session.record(
-            table=table, curves=drawn, warnings=self.warnings, notes=self.notes, finished=provenance.format_now()
+            table=table,
+            curves=drawn,
+            agreements=agreements,
+            warnings=self.warnings,
+            notes=self.notes,
+            finished=provenance.format_now(),
         )
         if self.evaluate_job.to:
             write_table(rows, Path(self.evaluate_job.to))

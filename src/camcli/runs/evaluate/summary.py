@@ -211,4 +211,4 @@ def _make_curves(metric: str, arrays: Mapping[MapKey, Float64[np.ndarray, "n t"]
 
 
 def _keep_defined(array: Float64[np.ndarray, "n *t"]) -> Float64[np.ndarray, "k *t"]:
-    return array[~np.isnan(array.reshape(len(array), -1)).any(1)]
+    return np.asarray(array[~np.isnan(array.reshape(len(array), -1)).any(1)])
