@@ -81,6 +81,10 @@ def test_the_same_boxes_in_every_format(picture: PictureSource, make) -> None:
     boxes = read(make())
     np.testing.assert_array_equal(boxes.find_region(picture, 0, VIEW), CAT)
     np.testing.assert_array_equal(boxes.find_region(picture, 1, VIEW), DOG)
+    np.testing.assert_allclose(boxes.find_boxes(picture, 0, VIEW), [[4, 6, 12, 16]])
+    # Of the dog the model sees the left half, at half the size.
+    part = View(picture=(20, 40), input=(10, 15), box=(0.0, 0.0, 30.0, 20.0))
+    np.testing.assert_allclose(boxes.find_boxes(picture, 1, part), [[10, 5, 15, 10]])
     assert boxes.count_listed([picture, PictureSource(Path("in/b.png"), "b.png")]) == 1
     [note] = boxes.notes
     assert "1 boxes are of no class of the model, and left out: sofa" in note
@@ -174,7 +178,9 @@ def test_masks_of_an_object(picture: PictureSource, mode: str) -> None:
     (image if mode in ("L", "P", "I;16") else image.convert(mode)).save("masks/a.png")
     masks = Masks(Path("masks"))
     np.testing.assert_array_equal(masks.find_region(picture, 1, VIEW), CAT)
+    np.testing.assert_array_equal(masks.find_boxes(picture, 1, VIEW), [[4, 6, 12, 16]])
     other = PictureSource(Path("in/b.jpg"), "b.jpg")
+    assert masks.find_boxes(other, 1, VIEW).shape == (0, 4)
     assert not masks.find_region(other, 1, VIEW).any()
     assert masks.count_listed([picture, other]) == 1
     with pytest.raises(PictureError, match="it is 20x10 pixels, but the mask of the region is 40x20"):

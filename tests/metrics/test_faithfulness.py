@@ -6,10 +6,24 @@ import numpy as np
 import pytest
 
 from camcli.base.errors import RequestError
-from camcli.metrics import CONTROLS
+from camcli.metrics import CONTROLS, faithfulness
 from camcli.metrics.controls import blur_map
-from camcli.metrics.faithfulness import average_drop, average_increase, deletion, fill_image, insertion, road
+from camcli.metrics.faithfulness import average_drop, average_increase, fill_image
 from camcli.metrics.imputation import impute
+
+
+def deletion(*given, **settings) -> np.ndarray:
+    """The areas without the curves."""
+    return faithfulness.deletion(*given, **settings)[0]
+
+
+def insertion(*given, **settings) -> np.ndarray:
+    return faithfulness.insertion(*given, **settings)[0]
+
+
+def road(*given, **settings) -> np.ndarray:
+    return faithfulness.road(*given, **settings)[0]
+
 
 SQUARE = np.array([[[4, 2], [1, 1]]], np.float32)  # its mean is 2
 FALLING = np.array([[[4, 3], [2, 1]]], np.float32)
@@ -32,6 +46,16 @@ def test_deletion_and_insertion_by_hand() -> None:
     # From 8 = 4 * 2: 10, 10, 9, 8.
     assert insertion(FALLING, SQUARE, score_of, fill="mean", steps=4) == pytest.approx([9.25])
     assert insertion(-FALLING, SQUARE, score_of, fill="mean", steps=4) == pytest.approx([6.75])
+
+
+def test_curves_by_hand() -> None:
+    score_of = scoring(np.ones((2, 2)))
+    maps = np.concatenate([FALLING, np.ones((1, 2, 2), np.float32)])
+    _, curves = faithfulness.deletion(maps, SQUARE, score_of, fill="mean", steps=4)
+    np.testing.assert_allclose(curves, [[8, 6, 6, 7, 8], [np.nan] * 5])
+    areas, curves = faithfulness.road(FALLING, SQUARE, score_of, steps=2)
+    assert curves.shape == (1, 2)
+    assert areas == pytest.approx(curves.mean(1))
 
 
 def test_pixels_that_tie_are_a_draw_from_all_their_orders() -> None:

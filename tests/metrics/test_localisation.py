@@ -7,7 +7,14 @@ from camcli.metrics import CONTROLS, METRICS
 from camcli.metrics.bind import bind_metrics
 from camcli.metrics.bootstrap import bootstrap_mean
 from camcli.metrics.complexity import effective_area, entropy, sparseness
-from camcli.metrics.localisation import energy_in_box, iou, pointing_game, relevance_rank
+from camcli.metrics.localisation import (
+    box_accuracy,
+    energy_in_box,
+    iou,
+    pointing_game,
+    pool_box_accuracy,
+    relevance_rank,
+)
 
 # Rows 1 and 2 of four.
 REGION = np.zeros((4, 6), bool)
@@ -57,6 +64,27 @@ def test_relevance_rank_by_hand() -> None:
     assert relevance_rank(map, REGION) == pytest.approx([(3 + 3 / 19) / 6])
     assert relevance_rank(REGION[None].astype(np.float32), REGION) == [1]
     assert np.isnan(relevance_rank(map, np.zeros_like(REGION)))
+
+
+def test_box_accuracy_by_hand() -> None:
+    # Two parts: columns 0 to 2 of rows 1 and 2 at 4, of which the lower row falls to 2; and a stronger one elsewhere.
+    map = np.zeros((1, 4, 6), np.float32)
+    map[0, 1:3, :3] = [[4], [2]]
+    map[0, 3, 5] = 8
+    boxes = np.array([[0, 1, 3, 4.0]])  # rows 1 to 3
+    # From 0: all 24 cells, 9/24. From 2: 6/9. From 4: 3/9. From 6: the other part, 0.
+    [value], [curve] = box_accuracy(map, boxes, thresholds=4)
+    np.testing.assert_array_equal(curve.reshape(3, 4), [[1, 1, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]])
+    assert value == pytest.approx(2 / 3)
+    # Over several images the threshold is one for all: of two that are found at different ones half is.
+    found = np.array([[1, 0], [0, 1.0]])
+    curves = np.concatenate([found, found, np.zeros((2, 2))], 1)
+    assert pool_box_accuracy(curves) == pytest.approx([2 / 3, 2 / 3])
+    assert pool_box_accuracy(curves.mean(0)[None]) == pytest.approx([(1 / 2 + 1 / 2 + 0) / 3])
+    # The best of several boxes counts, and of several parts.
+    assert box_accuracy(map, np.array([[0, 0, 1, 1.0], [5, 3, 6, 4]]), thresholds=4)[0] == [1]
+    assert np.isnan(box_accuracy(map, np.empty((0, 4)))[0])
+    assert np.isnan(box_accuracy(-map, boxes)[0])
 
 
 def test_what_is_undefined_without_a_box_or_a_positive_value() -> None:
@@ -122,7 +150,8 @@ def test_interval_of_two_numbers_and_of_less() -> None:
 
 
 def test_every_row_has_what_a_reader_needs() -> None:
-    for metric in bind_metrics(METRICS.names(), (), with_region=True):
+    for metric in bind_metrics(METRICS.names(), (), with_objects=True):
+        assert (metric.count_passes(3) > 0) == ("score_of" in metric.given_names)
         assert metric.row.summary
         assert metric.row.source
         assert metric.row.settings.items() <= metric.settings.items()

@@ -139,6 +139,13 @@ def test_stand_ins_are_found_by_what_they_are_called():
     assert Labels.numbered(30).find("2") == 2
 
 
+def test_a_whole_name_is_no_part_of_one():
+    found = {word: labels.find_whole_name(IMAGENET, word) for word in ("tabby cat", "Tabby", "n02123045", "281")}
+    assert found == {"tabby cat": 281, "Tabby": 281, "n02123045": 281, "281": None}
+    # Parts of names, of one class or several; a name of two classes.
+    assert [labels.find_whole_name(IMAGENET, word) for word in ("dog", "train", "crane", "")] == [None] * 4
+
+
 def test_wordnet_ids_are_as_many_as_the_names():
     with pytest.raises(ValueError, match="2 names"):
         Labels(("a", "b"), ("n00000001",))

@@ -15,6 +15,7 @@ from camcli.cli.layers import layers
 from camcli.cli.merge import merge
 from camcli.cli.methods import methods
 from camcli.cli.models import models
+from camcli.cli.mosaics import mosaics
 from camcli.cli.prompts import prompts
 from camcli.cli.report import report
 from camcli.cli.sanity import sanity
@@ -35,6 +36,7 @@ app.command()(explain)
 app.command()(channels)
 app.command()(prompts)
 app.command()(evaluate)
+app.command()(mosaics)
 app.command()(sanity)
 app.command()(diff)
 app.command()(check)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -80,6 +81,12 @@ def _evaluate(evaluate_job: EvaluateJob, console: Console, session: CommonOption
         console.note(note)
     for warning in run.warnings:
         console.note(warning)
+    if run.agreements:
+        least = min(run.agreements, key=lambda one: one.tau)
+        console.say(
+            f"agreement of metrics on the order of maps (Kendall's tau): mean "
+            f"{fmean(one.tau for one in run.agreements):.2f}, least {least.tau:.2f}, {least.metric} and {least.other}"
+        )
     written = [f"{run.session.out}/{LINES_FILE}", *([evaluate_job.to] if evaluate_job.to else [])]
     console.print_summary([], counts, time.monotonic() - began, ", ".join(written))
     return counts

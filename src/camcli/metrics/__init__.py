@@ -2,7 +2,7 @@
 
 A metric is one function, defined by its signature: **its positional parameters name what it is given** (the names of
 :data:`GIVEN`), its keyword-only parameters are its settings. It returns a number for each map, ``(n,)``, NaN where that
-is undefined. A row's kind is the file that holds the function.
+is undefined; or a pair of these and of a curve for each, ``(n, t)``. A row's kind is the file that holds the function.
 
 A control is a function ``(image, rng) -> map`` that knows nothing of the model.
 """
@@ -19,7 +19,10 @@ GIVEN = {
     "image": "the model's input, (d, h, w)",
     "score_of": "from arrays of changed images, each (k, d, h, w) with any k, to their scores, each (k,)",
     "region": "the pixels of the object, (h, w); none where no object is known",
+    "boxes": "the object's boxes, x0, y0, x1, y1 in pixels of the model's input, (k, 4)",
 }
+# Those that say where the object is.
+OBJECT_NAMES = {"region", "boxes"}
 NO_POSITIVE = "no value of the map is positive"
 NO_OBJECT = "no object of this class lies in the part of the image that the model sees"
 ALL_ZERO = "the map is zero everywhere"
@@ -37,6 +40,8 @@ class MetricRow(Row):
         undefined: reason why a map may have no number; empty if each has one.
         settings: settings of the function in this row.
         default: True if it is among those that are computed unless others are named.
+        pooled: name of a function from the mean curves of several sets of images ``(m, t)`` to their numbers ``(m,)``,
+            where the number of a set is not the mean of its images' numbers; empty where it is.
     """
 
     source: str = field(kw_only=True)
@@ -44,6 +49,7 @@ class MetricRow(Row):
     undefined: str = field(default="", kw_only=True)
     settings: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     default: bool = field(default=True, kw_only=True)
+    pooled: str = field(default="", kw_only=True)
 
 
 _RISE = "Petsiuk et al. 2018, arXiv:1806.07421, sec. 3.2"
@@ -135,6 +141,24 @@ METRICS = Registry(
         undefined=_NO_SCORE,
     ),
     MetricRow(
+        "faithfulness",
+        "saco",
+        "how far stronger groups of pixels matter more: from 1 to -1, 0 for a map that knows nothing",
+        source="Wu et al. 2024, arXiv:2404.01415, alg. 1 (salience-guided faithfulness coefficient)",
+        better="higher",
+        undefined=_NO_ORDER,
+        default=False,
+    ),
+    MetricRow(
+        "faithfulness",
+        "infidelity",
+        "squared error of the map's sum over a square, at its best scale, as a guess of what the square is worth",
+        source="Yeh et al. 2019, arXiv:1901.09392, def. 2.1, for squares, and attributions that include the input",
+        better="lower",
+        undefined=ALL_ZERO,
+        default=False,
+    ),
+    MetricRow(
         "localisation",
         "pointing-game",
         "share of images in which the map's peak is on the object, or near it",
@@ -177,6 +201,16 @@ METRICS = Registry(
         better="higher",
         undefined=f"{NO_OBJECT}, or {NO_POSITIVE}",
         settings={"threshold": 0.5},
+    ),
+    MetricRow(
+        "localisation",
+        "max-box-acc",
+        "share of images in which a box around strong values overlaps with the object's box, at the best threshold",
+        function="box_accuracy",
+        source="Choe et al. 2020, arXiv:2007.04178, sec. 4.2 (MaxBoxAccV2)",
+        better="higher",
+        undefined=f"{NO_OBJECT}, or {NO_POSITIVE}",
+        pooled="pool_box_accuracy",
     ),
     MetricRow(
         "complexity",

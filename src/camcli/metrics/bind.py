@@ -11,7 +11,7 @@ from jaxtyping import Float64
 
 from camcli.base.errors import RequestError
 from camcli.base.signature import format_value, parse_options, positional_names, read_options
-from camcli.metrics import METRICS, MetricRow
+from camcli.metrics import METRICS, OBJECT_NAMES, MetricRow
 
 # Size of the noise that metrics are tried on.
 TRIAL_SIZE = (16, 16)
@@ -28,7 +28,7 @@ class BoundMetric:
     """
 
     row: MetricRow
-    function: Callable[..., Float64[np.ndarray, " n"]]
+    function: Callable[..., Any]
     settings: Mapping[str, Any]
 
     @property
@@ -41,12 +41,13 @@ class BoundMetric:
         """Settings in words: ``fill=mean steps=10``."""
         return " ".join(f"{name}={format_value(value)}" for name, value in self.settings.items())
 
-    def __call__(self, given: Mapping[str, Any]) -> Float64[np.ndarray, " n"]:
-        """Compute the number of each map, NaN where it is undefined."""
-        return self.function(*(given[name] for name in self.given_names), **self.settings)
+    def __call__(self, given: Mapping[str, Any]) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, "n t"] | None]:
+        """Compute the number of each map, NaN where it is undefined, and its curve, if the metric has one."""
+        found = self.function(*(given[name] for name in self.given_names), **self.settings)
+        return found if isinstance(found, tuple) else (found, None)
 
-    def count_passes(self) -> int:
-        """Count the changed images that the network scores for a map, by trying the metric on noise."""
+    def count_passes(self, maps: int) -> int:
+        """Count the changed images that the network scores for so many maps of an image, by a trial on noise."""
         if "score_of" not in self.given_names:
             return 0
         counted: list[int] = []
@@ -56,31 +57,33 @@ class BoundMetric:
                 counted.append(len(one))
                 yield np.ones(len(one))
 
-        noise = np.random.default_rng(0).random((1, *TRIAL_SIZE), np.float32)
-        self({"maps": noise, "image": noise, "score_of": score_of, "region": noise[0] > 0})
+        noise = np.random.default_rng(0).random((maps, *TRIAL_SIZE), np.float32)
+        self(
+            {"maps": noise, "image": noise[:1], "score_of": score_of, "region": noise[0] > 0, "boxes": np.empty((0, 4))}
+        )
         return sum(counted)
 
 
-def bind_metrics(names: Sequence[str], words: Sequence[str], with_region: bool) -> tuple[BoundMetric, ...]:
+def bind_metrics(names: Sequence[str], words: Sequence[str], with_objects: bool) -> tuple[BoundMetric, ...]:
     """Return metrics with their settings.
 
     Args:
         names: names of rows; empty for those that are computed by default, of what is given.
         words: settings, each ``name=value`` or ``metric.name=value``.
-        with_region: True if the pixels of objects are given.
+        with_objects: True if it is given where objects lie.
 
     Raises:
         RequestError: there is no such metric or setting, or a metric needs a region and there is none.
     """
     rows = [METRICS.find(name) for name in dict.fromkeys(names)] or [row for row in METRICS.rows if row.default]
     functions = {row.name: METRICS.load(row.name) for row in rows}
-    needing = [row.name for row in rows if "region" in positional_names(functions[row.name])]
-    if names and needing and not with_region:
+    needing = [row.name for row in rows if OBJECT_NAMES & {*positional_names(functions[row.name])}]
+    if names and needing and not with_objects:
         raise RequestError(
             f"{needing[0]} compares maps with objects, and nothing says where these lie",
             "give boxes of them, --boxes FILE, or masks, --masks FOLDER",
         )
-    rows = [row for row in rows if with_region or row.name not in needing]
+    rows = [row for row in rows if with_objects or row.name not in needing]
     options = {row.name: read_options(functions[row.name]) for row in rows}
     # What a row sets is its identity, as the fill of insertion-blur.
     free = {

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Literal
 
 import cv2
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from camcli.base.option_checks import check_at_least
+from camcli.base.option_checks import check_above, check_at_least
 from camcli.metrics.imputation import impute
 from camcli.metrics.similarity import is_constant
 
 ScoreOf = Callable[[Iterable[Float32[np.ndarray, "_ d h w"]]], Iterator[Float64[np.ndarray, " _"]]]
+# The number of each map, and the scores that it is made of.
+Curves = tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, "n t"]]
 Fill = Literal["blur", "mean"]
 
 # Standard deviation of the Gaussian of a blurred image, in shares of its shorter side: 11 pixels of 224.
@@ -31,12 +34,12 @@ def insertion(
     fill: Fill = "blur",
     steps: int = 10,
     seed: int = 0,
-) -> Float64[np.ndarray, " n"]:
+) -> Curves:
     """Compute the area under the score while an image appears in its filled copy, the most relevant pixels first.
 
     The score is taken at equal steps of the share of pixels, from none to all, and integrated by the trapezoidal rule:
-    the area is in units of the score. Pixels of equal value come in random order, so that the number is one draw from
-    the orders that the map allows. NaN for a constant map.
+    the area is in units of the score; the curve is these scores. Pixels of equal value come in random order, so that
+    the number is one draw from the orders that the map allows. NaN for a constant map.
 
     Args:
         fill: blur, a Gaussian of 5% of the shorter side; or mean, the image's own mean colour.
@@ -54,7 +57,7 @@ def deletion(
     fill: Fill = "mean",
     steps: int = 10,
     seed: int = 0,
-) -> Float64[np.ndarray, " n"]:
+) -> Curves:
     """Compute the area under the score while an image is filled, the most relevant pixels first; see `insertion`.
 
     Args:
@@ -74,11 +77,11 @@ def road(
     steps: int = 5,
     noise: float = 0.01,
     seed: int = 0,
-) -> Float64[np.ndarray, " n"]:
+) -> Curves:
     """Compute the mean score without the most or the least relevant pixels, over several shares of all pixels.
 
     Pixels are replaced by noisy linear imputation, so that no edge shows where they were. Of pixels of equal value
-    random ones come first. NaN for a constant map.
+    random ones come first. The curve is the scores. NaN for a constant map.
 
     Args:
         first: which pixels are removed: most relevant, or least.
@@ -88,7 +91,7 @@ def road(
     """
     check_at_least(1, steps=steps)
 
-    def compute(ranks: Int64[np.ndarray, "m h w"]) -> Float64[np.ndarray, " m"]:
+    def compute(ranks: Int64[np.ndarray, "m h w"]) -> Float64[np.ndarray, "m t"]:
         def remove(share: float) -> Float32[np.ndarray, "m d h w"]:
             removed = ranks < round(share * image[0].size)
             # The same noise for each map, whatever else is in the batch.
@@ -96,9 +99,10 @@ def road(
 
         with ThreadPoolExecutor() as pool:
             scores = [*score_of(remove((step + 0.5) / steps) for step in range(steps))]
-        return np.asarray(np.mean(scores, axis=0))
+        return np.stack(scores, 1)
 
-    return _compute_ordered(-maps if first == "most" else maps, seed, compute)
+    curves = _compute_ordered(-maps if first == "most" else maps, seed, steps, compute)
+    return curves.mean(1), curves
 
 
 def average_drop(
@@ -120,6 +124,83 @@ def average_increase(
     return np.where(np.isnan(masked), np.nan, masked > whole * (1 + SCORE_TOLERANCE))
 
 
+def saco(
+    maps: Float32[np.ndarray, "n h w"],
+    image: Float32[np.ndarray, "d h w"],
+    score_of: ScoreOf,
+    *,
+    groups: int = 10,
+    seed: int = 0,
+) -> Float64[np.ndarray, " n"]:
+    """Compute how far stronger groups of pixels matter more, each pair weighted by how much stronger it is said to be.
+
+    Pixels are put in equal groups by their value. A group's effect is what the score loses without it, its pixels
+    replaced by the image's mean colour. A pair whose stronger group has at least the effect of the other counts for,
+    one whose has less against: from 1 to -1, and 0 where the map says nothing of the effects. NaN for a constant map.
+
+    Args:
+        groups: number of groups.
+        seed: of the order of equal pixels.
+    """
+    check_at_least(2, groups=groups)
+
+    def compute(ranks: Int64[np.ndarray, "m h w"]) -> Float64[np.ndarray, "m t"]:
+        owners, filled = ranks * groups // ranks[0].size, fill_image(image, "mean")
+        changed = (np.where((owners == group)[:, None], filled, image) for group in range(groups))
+        (whole,), *without = score_of(chain([image[None]], changed))
+        return np.asarray(whole - np.stack(without, 1))
+
+    # The strongest group first.
+    effects = _compute_ordered(-maps, seed, groups, compute)
+    values = -np.sort(-maps.reshape(len(maps), -1).astype(np.float64), axis=1)
+    strengths = np.stack([part.sum(1) for part in np.split(values, _split_evenly(values.shape[1], groups), 1)], 1)
+    stronger, weaker = np.triu_indices(groups, 1)
+    weights = strengths[:, stronger] - strengths[:, weaker]
+    signs = np.where(effects[:, stronger] >= effects[:, weaker], 1, -1)
+    whole = weights.sum(1)
+    defined = (whole > 0) & ~np.isnan(effects[:, 0])
+    return np.where(defined, (signs * weights).sum(1) / np.where(defined, whole, 1), np.nan)
+
+
+def infidelity(
+    maps: Float32[np.ndarray, "n h w"],
+    image: Float32[np.ndarray, "d h w"],
+    score_of: ScoreOf,
+    *,
+    samples: int = 50,
+    share: float = 0.1,
+    seed: int = 0,
+) -> Float64[np.ndarray, " n"]:
+    """Compute the mean squared error of the map's sum over a square as a guess of what the score loses without it.
+
+    The guess is scaled by the factor that is best for the map, since maps have no scale. The squares are random, the
+    same for each map, and get the image's mean colour. In units of the squared score. NaN for a map of zeros.
+
+    Args:
+        samples: number of squares.
+        share: share of the pixels in a square.
+        seed: of the squares.
+    """
+    check_at_least(1, samples=samples)
+    check_above(0, share=share)
+    height, width = image.shape[1:]
+    side = max(1, round((min(1.0, share) * height * width) ** 0.5))
+    high, wide, rng = min(side, height), min(side, width), np.random.default_rng(seed)
+    tops, lefts = rng.integers(height - high + 1, size=samples), rng.integers(width - wide + 1, size=samples)
+    squares = np.zeros((samples, height, width), bool)
+    for square, top, left in zip(squares, tops, lefts, strict=True):
+        square[top : top + high, left : left + wide] = True
+    filled = fill_image(image, "mean")
+    changed = (np.where(square, filled, image)[None] for square in squares)
+    (whole,), *without = score_of(chain([image[None]], changed))
+    lost = whole - np.concatenate(without)
+    guesses = np.stack([maps[:, square].sum(1, dtype=np.float64) for square in squares], 1)
+    sizes = (guesses**2).sum(1)
+    defined = (maps != 0).any((1, 2))
+    factors = np.where(sizes > 0, guesses @ lost / np.where(sizes > 0, sizes, 1), 0)
+    return np.where(defined, ((factors[:, None] * guesses - lost) ** 2).mean(1), np.nan)
+
+
 # ---- changed images
 
 
@@ -138,33 +219,41 @@ def _integrate(
     score_of: ScoreOf,
     steps: int,
     seed: int,
-) -> Float64[np.ndarray, " n"]:
-    """Return the area under the score from one image to another, the most relevant pixels first."""
+) -> Curves:
+    """Return the area under the score from one image to another, the most relevant pixels first, and the scores."""
     check_at_least(1, steps=steps)
 
-    def compute(ranks: Int64[np.ndarray, "m h w"]) -> Float64[np.ndarray, " m"]:
+    def compute(ranks: Int64[np.ndarray, "m h w"]) -> Float64[np.ndarray, "m t"]:
         def change() -> Iterator[Float32[np.ndarray, "_ d h w"]]:
             yield np.stack([begin, end])
             for step in range(1, steps):
                 yield np.where(ranks[:, None] < round(step / steps * begin[0].size), end, begin)
 
-        ends, *between = score_of(change())
-        return np.asarray(sum(between, np.full(len(ranks), ends.mean())) / steps)
+        (first, last), *between = score_of(change())
+        whole = np.ones(len(ranks))
+        return np.stack([first * whole, *between, last * whole], 1)
 
-    return _compute_ordered(-maps, seed, compute)
+    curves = _compute_ordered(-maps, seed, steps + 1, compute)
+    return (curves[:, 1:] + curves[:, :-1]).mean(1) / 2, curves
 
 
 def _compute_ordered(
     maps: Float32[np.ndarray, "n h w"],
     seed: int,
-    compute: Callable[[Int64[np.ndarray, "m h w"]], Float64[np.ndarray, " m"]],
-) -> Float64[np.ndarray, " n"]:
-    """Compute numbers from the places of maps' pixels in ascending order; NaN for maps that put them in no order."""
-    values = np.full(len(maps), np.nan)
+    points: int,
+    compute: Callable[[Int64[np.ndarray, "m h w"]], Float64[np.ndarray, "m t"]],
+) -> Float64[np.ndarray, "n t"]:
+    """Compute curves from the places of maps' pixels in ascending order; NaN for maps that put them in no order."""
+    values = np.full((len(maps), points), np.nan)
     ordered = [number for number, map in enumerate(maps) if not is_constant(map)]
     if ordered:
         values[ordered] = compute(np.stack([_rank(map, seed) for map in maps[ordered]]))
     return values
+
+
+def _split_evenly(count: int, groups: int) -> list[int]:
+    """Return the first place of each group but the first, where place p is of group p * groups // count."""
+    return [-(-group * count // groups) for group in range(1, groups)]
 
 
 def _rank(values: Float32[np.ndarray, "h w"], seed: int) -> Int64[np.ndarray, "h w"]:

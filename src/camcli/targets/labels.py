@@ -115,11 +115,6 @@ class Labels:
             return self._find_name(word)
         return self._find_number(word)
 
-    def find_whole_name(self, word: str) -> int | None:
-        """Find the only class that has the word as its WordNet id, name, or a whole synonym; None if there is none."""
-        meant = {*_match_wordnet(self, word.casefold()), *_match_exactly(self, normalize_name(word))}
-        return meant.pop() if len(meant) == 1 else None
-
     def _find_number(self, word: str) -> int:
         """Return the index ``word``, unless the number is another class's name, as with folders ``0, 1, 10, 2``."""
         others = [
@@ -219,6 +214,12 @@ MATCHERS: tuple[Callable[[Labels, str], Iterator[int]], ...] = (
     _match_whole_words,
     _match_substring,
 )
+
+
+def find_whole_name(labels: Labels, word: str) -> int | None:
+    """Find the only class that has the word as its WordNet id, name, or a whole synonym; None if there is none."""
+    meant = {*_match_wordnet(labels, word.casefold()), *_match_exactly(labels, normalize_name(word))}
+    return meant.pop() if len(meant) == 1 else None
 
 
 def read(path: Path) -> Labels:

@@ -2,8 +2,11 @@
 
 import csv
 import json
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import do
 from shared import BLUE, GREEN, RED, Paint
@@ -76,6 +79,13 @@ def test_a_table_with_controls(tiny: str, four: None) -> None:
     assert none.undefined.startswith("no object of this class")
     facts = json.loads(Path("out", FACTS_FILE).read_text())
     assert [(one["metric"], one["kind"], one["map"]) for one in facts["table"]] == [*rows]
+    assert {(one["metric"], one["other"]) for one in facts["agreements"]} == {*combinations(METRICS[:3], 2)}
+    assert "agreement of metrics on the order of maps (Kendall's tau): mean " in result.stderr
+    curves = {(one["metric"], one["kind"], one["map"]): one["curve"] for one in facts["curves"]}
+    # Four steps, from the image itself to its mean colour; none of a uniform map.
+    curve = curves["deletion-mean", "method", "gradcam"]
+    assert np.trapezoid(curve) / 4 == pytest.approx(float(rows["deletion-mean", "method", "gradcam"]["mean"]), abs=1e-3)
+    assert ("deletion-mean", "control", "uniform") not in curves
     assert facts["metrics"]["deletion-mean"]["source"].startswith("Petsiuk et al. 2018")
 
 
@@ -153,7 +163,7 @@ def test_table_by_hand() -> None:
     pictures = [
         [made(str(at), *key, value) for key, values in numbers.items() for value in values[at]] for at in range(3)
     ]
-    rows = {row.title: row for row in summarize(pictures, several_layers=False)}
+    rows = {row.title: row for row in summarize(pictures, several_layers=False)[0]}
     assert [*rows] == ["good", "poor", "good, blurred", "control edges"]
     assert rows["good"].mean == pytest.approx((0.1 + 0.3 + 0.1) / 3)
     assert (rows["good"].low, rows["good"].high) == pytest.approx((0.1, 0.3))
@@ -163,8 +173,18 @@ def test_table_by_hand() -> None:
     assert list_warnings(rows.values()) == ["deletion-mean: poor does not beat edges"]
 
 
+def test_a_number_of_several_images_that_is_no_mean() -> None:
+    # At the first threshold two of three images are found at 30%, at the second one; at 50% one, at 70% none.
+    hits = [(1.0, 1.0, 0.0, 1.0, 0.0, 0.0), (1.0, *[0.0] * 5), (0.0,) * 6]
+    pictures = [[replace(made("a", "method", "good", 0.5), metric="max-box-acc", curve=own)] for own in hits]
+    [row], [curve] = summarize(pictures, several_layers=False)
+    assert row.mean == pytest.approx((2 / 3 + 1 / 3 + 0) / 3)
+    assert 0 <= row.low < row.mean < row.high <= 1
+    assert curve.curve == pytest.approx((2 / 3, 1 / 3, 0, 1 / 3, 0, 0), abs=1e-6)
+
+
 def test_a_single_image_has_no_interval_and_no_warning() -> None:
-    rows = summarize([[made("a", "method", "poor", 0.9), made("a", "control", "edges", 0.1)]], several_layers=False)
+    rows, _ = summarize([[made("a", "method", "poor", 0.9), made("a", "control", "edges", 0.1)]], several_layers=False)
     assert [(row.mean, row.low, row.not_above) for row in rows] == [(0.9, None, ()), (0.1, None, ())]
 
 
@@ -181,7 +201,7 @@ def test_each_class_of_an_image_is_measured(tiny: str, paint: Paint) -> None:
 
 
 def test_the_table_for_other_programs(tmp_path: Path) -> None:
-    rows = summarize([[made("a", "method", "poor", 0.9), made("a", "control", "edges", None)]], several_layers=False)
+    rows, _ = summarize([[made("a", "method", "poor", 0.9), made("a", "control", "edges", None)]], several_layers=False)
     values = [row.as_dict() for row in rows]
     for suffix in (".jsonl", ".csv"):
         write_table(rows, tmp_path / f"table{suffix}")

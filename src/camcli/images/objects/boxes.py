@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float64
 
 from camcli.base.errors import RequestError
 from camcli.base.words import shorten
@@ -90,6 +90,21 @@ class Boxes:
             if box.index in (None, index):
                 region |= box.contains(x, y, view.picture)
         return region
+
+    def find_boxes(self, source: PictureSource, index: int, view: View) -> Float64[np.ndarray, "k 4"]:
+        """Return what the model's input shows of the boxes of a class, as x0, y0, x1, y1 in its pixels.
+
+        Raises:
+            PictureError: as by :meth:`find_region`.
+        """
+        left, top, right, bottom = view.box
+        origin, size = np.array([left, top] * 2), np.array([right - left, bottom - top] * 2)
+        edges = [
+            box.place(view.picture) for box in self._boxes.get(normalize(source.path), ()) if box.index in (None, index)
+        ]
+        sides = np.array([*view.input[::-1]] * 2)
+        boxes = np.clip((np.array(edges).reshape(-1, 4) - origin) / size * sides, 0, sides)
+        return np.asarray(boxes[(boxes[:, :2] < boxes[:, 2:]).all(1)])
 
     def _note_left_out(self, left_out: Counter[str]) -> None:
         if not left_out:

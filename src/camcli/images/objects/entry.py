@@ -33,7 +33,12 @@ class Box:
     def contains(
         self, x: Float[np.ndarray, " w"], y: Float[np.ndarray, " h"], picture: tuple[int, int]
     ) -> Bool[np.ndarray, "h w"]:
-        """Return the points of a grid that are inside, over an image of this height and width.
+        """Return the points of a grid that are inside, over an image of this height and width; see `place`."""
+        x0, y0, x1, y1 = self.place(picture)
+        return np.outer((y >= y0) & (y < y1), (x >= x0) & (x < x1))
+
+    def place(self, picture: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Return the edges in pixels of an image of this height and width.
 
         Raises:
             PictureError: the file has boxes of an image of another size.
@@ -48,7 +53,7 @@ class Box:
         x0, y0, x1, y1 = self.edges
         if self.relative:
             x0, x1, y0, y1 = x0 * width, x1 * width, y0 * height, y1 * height
-        return np.outer((y >= y0) & (y < y1), (x >= x0) & (x < x1))
+        return x0, y0, x1, y1
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+import cv2
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float64
 from PIL import Image
 
 from camcli.base.errors import PictureError, RequestError
@@ -65,6 +66,16 @@ class Masks:
         if file is None:
             return np.zeros(view.input, bool)
         return Region(mask=_read_mask(file)).contains(*view.pixel_centres(), view.picture)
+
+    def find_boxes(self, source: PictureSource, index: int, view: View) -> Float64[np.ndarray, "k 4"]:
+        """Return a box around each connected part of the object in the model's input, as x0, y0, x1, y1 in its pixels.
+
+        Raises:
+            PictureError: as by :meth:`find_region`.
+        """
+        region = self.find_region(source, index, view).astype(np.uint8)
+        left, top, width, height = cv2.connectedComponentsWithStats(region, connectivity=8)[2][1:, :4].T
+        return np.stack([left, top, left + width, top + height], 1).astype(np.float64)
 
     def describe_unmatched(self) -> str:
         """Describe the masks that are of no image."""

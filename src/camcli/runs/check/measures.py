@@ -145,7 +145,7 @@ class MapMeasures:
         """Compute the share of the positive values in some pixels of the input, of which there may be none."""
         if not (self.at_input > 0).any():
             return Value(None, NO_POSITIVE)
-        return Value(float(energy_in_box(self.at_input[None], inside[None])[0]) if inside.any() else 0.0)
+        return Value(float(energy_in_box(self.at_input[None], inside)[0]) if inside.any() else 0.0)
 
     def find_border(self, width: float) -> Bool[np.ndarray, "h w"]:
         """Return the pixels at the border of what the model sees of the image.
@@ -226,7 +226,7 @@ def bind_rule(rule: Rule, folder: Path, boxes: LabelledBoxes | None) -> BoundRul
             return BoundRule(rule, lambda one: None)
     words = [f"{rule.measure.name}.{name}={value:g}" for name, value in settings.items()]
     try:
-        [metric] = bind_metrics([rule.measure.name], words, with_region=True)
+        [metric] = bind_metrics([rule.measure.name], words, with_objects=True)
     except RequestError as error:
         raise RequestError(f"{rule.where}: {error.message}", error.hint) from error
     return BoundRule(rule, _MetricValue(metric, boxes))

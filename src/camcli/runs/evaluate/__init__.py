@@ -31,7 +31,7 @@ class EvaluateJob:
         MODEL,
         help="Metrics, joined by commas: {names}",
         metavar="NAMES",
-        show_default="all but insertion-mean and deletion-blur; of objects only with --boxes or --masks",
+        show_default="all but insertion-mean, deletion-blur, saco, infidelity; of objects with --boxes or --masks",
         commas=True,
         names=METRICS.names,
         env=False,
@@ -96,6 +96,7 @@ class Evaluation(ImageLine):
         measured: the number that it reads from changed images; empty if it looks at the map alone.
         value: the number; None if it is undefined.
         undefined: why it is.
+        curve: numbers that the value is made of, where it is made of several.
         untrained: the weights are random and the map means nothing.
         notes: notes for the reader.
         error: why the image, or one of its maps, could not be done, and then there is no metric.
@@ -113,6 +114,7 @@ class Evaluation(ImageLine):
     measured: str = ""
     value: float | None = None
     undefined: str = ""
+    curve: tuple[float, ...] = ()
     untrained: bool = False
     notes: tuple[str, ...] = ()
     error: str | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 
 from camcli.base.errors import CamcliError, PictureError
 from camcli.base.log import log_failure
@@ -19,7 +19,7 @@ from camcli.engine.signals.asked import make_score_of_arrays
 from camcli.images.objects.boxes import Boxes
 from camcli.images.objects.masks import Masks
 from camcli.images.view import View
-from camcli.metrics import CONTROLS
+from camcli.metrics import CONTROLS, OBJECT_NAMES
 from camcli.metrics.bind import BoundMetric
 from camcli.metrics.controls import blur_map
 from camcli.outputs import style
@@ -53,12 +53,13 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Numbers of a map, NaN where they are undefined; as :class:`Candidate`, without the map."""
+    """Numbers of a map, NaN where they are undefined, and curves; as :class:`Candidate`, without the map."""
 
     kind: Kind
     name: str
     explanation: Explanation
     values: Mapping[str, float]
+    curves: Mapping[str, Float64[np.ndarray, " t"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,19 +119,21 @@ class Measurer:
             given = self._give(explainer, item, index or 0)
             for some in batched(_iter_candidates(item, explanations, controls), MAPS_AT_ONCE):
                 given["maps"] = np.stack([one.map for one in some])
-                values = {metric.row.name: metric(given) for metric in self.metrics}
+                found = {metric.row.name: metric(given) for metric in self.metrics}
                 for number, one in enumerate(some):
-                    own = {name: float(numbers[number]) for name, numbers in values.items()}
-                    yield Finding(one.kind, one.name, one.explanation, own)
+                    own = {name: float(values[number]) for name, (values, _) in found.items()}
+                    drawn = {name: curves[number] for name, (_, curves) in found.items() if curves is not None}
+                    yield Finding(one.kind, one.name, one.explanation, own, drawn)
 
     def _give(self, explainer: Explainer, item: Item, index: int) -> dict[str, Any]:
         """Return what metrics are given for a class of an image, but for the maps."""
         names = {name for metric in self.metrics for name in metric.given_names}
         image = _read_input(item)
         given: dict[str, Any] = {"image": image}
-        if self.objects and "region" in names:
+        if self.objects and OBJECT_NAMES & names:
             assert item.picture is not None
-            given["region"] = self.objects.find_region(item.source, index, item.picture.view)
+            place = item.source, index, item.picture.view
+            given |= {"region": self.objects.find_region(*place), "boxes": self.objects.find_boxes(*place)}
         if "score_of" in names:
             prompts = self.worker.prompts
             competing = prompts.find_competing(item.source.path) if prompts else ()

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from camcli.images.objects.masks import Masks
 from camcli.metrics import CONTROLS
 from camcli.metrics.bind import BoundMetric, bind_metrics
 from camcli.runs.evaluate import EvaluateJob, Evaluation
+from camcli.runs.evaluate.agreement import Agreement, compare_metrics
 from camcli.runs.evaluate.measure import Finding, Measurer
 from camcli.runs.evaluate.summary import TableRow, list_warnings, summarize
 from camcli.runs.evaluate.table import write_table
@@ -34,6 +36,7 @@ from camcli.runs.record.session import Session
 from camcli.runs.record.table import check_table
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.worker import Worker
+from camcli.targets.labels import find_whole_name
 from camcli.targets.target import Score
 
 STEM = "evaluation"
@@ -60,6 +63,7 @@ class EvaluateRun:
         total: number of images; None if they come from standard input.
         notes: notes for the user; may grow until all is written.
         warnings: where methods do not beat the controls; known after :meth:`finish`.
+        agreements: how far metrics agree on the order of maps; known after :meth:`finish`.
 
     Raises:
         RequestError: the request is invalid.
@@ -103,6 +107,7 @@ class EvaluateRun:
         )
         self.notes += inputs.note_unread()
         self.warnings: list[str] = []
+        self.agreements: list[Agreement] = []
 
     def __enter__(self) -> EvaluateRun:
         self.session.__enter__()
@@ -130,12 +135,21 @@ class EvaluateRun:
             PictureError: no image could be done.
         """
         layers = len(self.worker.explainer.layers) > 1
-        rows = summarize(self.session.ledger.iter_pictures(), layers, self.worker.job.seed)
+        rows, curves = summarize(self.session.ledger.iter_pictures(), layers, self.worker.job.seed)
         if not rows:
             raise PictureError("no image could be processed, so there is nothing to tabulate")
         self.warnings = list_warnings(rows)
         table = [row.as_dict() for row in rows]
-        self.session.record(table=table, warnings=self.warnings, notes=self.notes, finished=provenance.format_now())
+        self.agreements = compare_metrics(rows)
+        drawn, agreements = ([one.as_dict() for one in some] for some in (curves, self.agreements))
+        self.session.record(
+            table=table,
+            curves=drawn,
+            agreements=agreements,
+            warnings=self.warnings,
+            notes=self.notes,
+            finished=provenance.format_now(),
+        )
         if self.evaluate_job.to:
             write_table(rows, Path(self.evaluate_job.to))
         return rows
@@ -149,7 +163,7 @@ class EvaluateRun:
         labels = self.worker.network.labels
         folders = [Path(given) for given in self.worker.job.inputs if Path(given).is_dir()]
         objects = (
-            Boxes(Path(asked.boxes), labels.find, labels.find_whole_name, folders)
+            Boxes(Path(asked.boxes), labels.find, partial(find_whole_name, labels), folders)
             if asked.boxes
             else Masks(Path(asked.masks))
         )
@@ -236,6 +250,7 @@ class EvaluateRun:
             setting=metric.setting,
             measured=self.measured if "score_of" in metric.given_names else "",
             value=float(f"{value:.6g}") if defined else None,
+            curve=tuple(float(f"{point:.4g}") for point in one.curves.get(metric.row.name, ())) if defined else (),
             undefined="" if defined else metric.row.undefined or "it has no finite value here",
         )
 
@@ -264,7 +279,7 @@ def check_classes(explainer: Explainer) -> None:
 def count_passes(metrics: Sequence[BoundMetric], worker: Worker) -> int:
     """Count about how many changed images the network scores for each class of an image: those of all its maps."""
     maps = 2 * len(worker.explainer.methods) * max(1, len(worker.explainer.layers)) + len(CONTROLS.names())
-    return maps * sum(metric.count_passes() for metric in metrics)
+    return sum(metric.count_passes(maps) for metric in metrics)
 
 
 def choose_measured(asked: str, worker: Worker) -> str:

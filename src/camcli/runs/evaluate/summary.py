@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from camcli.metrics import CONTROLS, METRICS, Better
 from camcli.metrics.bootstrap import bootstrap_mean
@@ -15,6 +16,9 @@ from camcli.runs.evaluate import Evaluation, Kind
 
 # Kind, name and layer of a map.
 MapKey = tuple[Kind, str, str]
+Statistic = Callable[[Float64[np.ndarray, "m t"]], Float64[np.ndarray, " m"]]
+# Order of the table's rows.
+ORDER: Mapping[Kind, int] = {"method": 0, "blurred": 1, "control": 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +28,8 @@ class TableRow:
     Attributes:
         metric, setting, measured, map, kind, layer: as in :class:`camcli.runs.evaluate.Evaluation`.
         better: whether higher or lower is better; empty if the number only describes the map.
-        mean: mean over the images, each the mean over its classes; None if it is undefined in all.
+        mean: mean over the images, each the mean over its classes, or the metric's own number of several images; None
+            if it is undefined in all.
         low, high: its 95% bootstrap interval over the images; None for fewer than two.
         images: number of images that it is the mean of.
         undefined: number of maps for which it is undefined.
@@ -58,30 +63,63 @@ class TableRow:
         return {**asdict(self), "not_above": ", ".join(self.not_above)}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeanCurve:
+    """Mean over the images of one metric's curves of one kind of map.
+
+    Attributes:
+        metric, map, kind, layer: as in :class:`camcli.runs.evaluate.Evaluation`.
+        curve: the curve.
+    """
+
+    metric: str
+    map: str
+    kind: Kind
+    layer: str
+    curve: tuple[float, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+
 @dataclass(slots=True)
 class _Column:
-    """Numbers of one metric of one kind of map, image by image; NaN where there is none."""
+    """Numbers of one metric of one kind of map, image by image: its value, then its curve."""
 
     setting: str
     measured: str
-    values: dict[int, float]
+    numbers: dict[int, Float64[np.ndarray, " t"]]
     undefined: int = 0
 
+    def to_array(self, count: int) -> Float64[np.ndarray, "n t"]:
+        """Return the numbers of so many images; NaN where there are none."""
+        width = max(map(len, self.numbers.values()), default=1)
+        array = np.full((count, width), np.nan)
+        for place, numbers in self.numbers.items():
+            array[place] = numbers
+        return array
 
-def summarize(pictures: Iterable[Sequence[Evaluation]], several_layers: bool, seed: int = 0) -> list[TableRow]:
+
+def summarize(
+    pictures: Iterable[Sequence[Evaluation]], several_layers: bool, seed: int = 0
+) -> tuple[list[TableRow], list[MeanCurve]]:
     """Return the table of all images, metric by metric, for each the methods, their blurred copies, then controls.
 
-    Memory: a number for each image, map and metric.
+    Memory: the numbers of each image, map and metric.
 
     Args:
         pictures: the lines of each image.
         several_layers: True if maps are told apart by their layers too.
         seed: of the bootstrap.
+
+    Returns:
+        The table, and the mean curve of each kind of map of metrics that have some, in the same order.
     """
     columns: dict[str, dict[MapKey, _Column]] = defaultdict(dict)
     count = 0
     for count, lines in enumerate(pictures, start=1):
-        collected: dict[tuple[str, MapKey], list[float]] = defaultdict(list)
+        collected: dict[tuple[str, MapKey], list[tuple[float, ...]]] = defaultdict(list)
         for line in lines:
             if not line.metric:
                 continue
@@ -90,10 +128,15 @@ def summarize(pictures: Iterable[Sequence[Evaluation]], several_layers: bool, se
             if line.value is None:
                 own.undefined += 1
             else:
-                collected[line.metric, key].append(line.value)
+                collected[line.metric, key].append((line.value, *line.curve))
         for (metric, key), numbers in collected.items():
-            columns[metric][key].values[count - 1] = float(np.mean(numbers))
-    return [row for metric in columns for row in _make_rows(metric, columns[metric], count, seed)]
+            columns[metric][key].numbers[count - 1] = np.mean(numbers, axis=0)
+    rows, curves = list[TableRow](), list[MeanCurve]()
+    for metric, own_columns in columns.items():
+        arrays = {key: own_columns[key].to_array(count) for key in sorted(own_columns, key=lambda key: ORDER[key[0]])}
+        rows += _make_rows(metric, own_columns, arrays, seed)
+        curves += _make_curves(metric, arrays)
+    return rows, curves
 
 
 def list_warnings(rows: Iterable[TableRow]) -> list[str]:
@@ -101,45 +144,71 @@ def list_warnings(rows: Iterable[TableRow]) -> list[str]:
     return [f"{row.metric}: {row.title} does not beat {', '.join(row.not_above)}" for row in rows if row.not_above]
 
 
-def _make_rows(metric: str, columns: Mapping[MapKey, _Column], count: int, seed: int) -> Iterator[TableRow]:
-    better = METRICS.find(metric).better
-    arrays = {key: _to_array(column.values, count) for key, column in columns.items()}
-    order = ("method", "blurred", "control")
-    for key in sorted(columns, key=lambda key: order.index(key[0])):
+def _make_rows(
+    metric: str, columns: Mapping[MapKey, _Column], arrays: Mapping[MapKey, Float64[np.ndarray, "n t"]], seed: int
+) -> Iterator[TableRow]:
+    row = METRICS.find(metric)
+    # From the mean numbers of several images to the number of these.
+    statistic: Statistic = lambda means: means[:, 0]  # noqa: E731
+    if row.pooled:
+        pooled = METRICS.load_function(row, row.pooled)
+        statistic = lambda means: pooled(means[:, 1:])  # noqa: E731
+    else:
+        arrays = {key: array[:, :1] for key, array in arrays.items()}
+    for key, array in arrays.items():
         kind, name, layer = key
-        column, values = columns[key], arrays[key][~np.isnan(arrays[key])]
-        interval = bootstrap_mean(values, seed)
+        values = _keep_defined(array)
+        interval = bootstrap_mean(values, seed, statistic=statistic)
+        compared = kind == "method" and row.better
         yield TableRow(
             metric=metric,
-            setting=column.setting,
-            measured=column.measured,
+            setting=columns[key].setting,
+            measured=columns[key].measured,
             map=name,
             kind=kind,
             layer=layer,
-            better=better,
-            mean=float(values.mean()) if len(values) else None,
+            better=row.better,
+            mean=float(statistic(values.mean(0)[None])[0]) if len(values) else None,
             low=interval[0] if interval else None,
             high=interval[1] if interval else None,
             images=len(values),
-            undefined=column.undefined,
-            not_above=tuple(_find_not_beaten(key, arrays, better, seed)) if kind == "method" and better else (),
+            undefined=columns[key].undefined,
+            not_above=tuple(_find_not_beaten(key, arrays, row.better, statistic, seed)) if compared else (),
         )
 
 
-def _find_not_beaten(key: MapKey, arrays: Mapping[MapKey, np.ndarray], better: Better, seed: int) -> Iterator[str]:
+def _find_not_beaten(
+    key: MapKey,
+    arrays: Mapping[MapKey, Float64[np.ndarray, "n t"]],
+    better: Better,
+    statistic: Statistic,
+    seed: int,
+) -> Iterator[str]:
     """Yield the controls that a method does not beat, where that can be told."""
     _, name, layer = key
+    sign = 1 if better == "higher" else -1
+
+    def subtract(means: Float64[np.ndarray, "m 2 t"]) -> Float64[np.ndarray, " m"]:
+        return np.asarray(sign * (statistic(means[:, 0]) - statistic(means[:, 1])))
+
     rivals: dict[MapKey, str] = {("blurred", name, layer): "its blurred copy"}
     rivals |= {("control", one, ""): one for one in CONTROLS.names()}
     for rival, title in rivals.items():
-        if rival in arrays:
-            differences = (arrays[key] - arrays[rival]) * (1 if better == "higher" else -1)
-            interval = bootstrap_mean(differences[~np.isnan(differences)], seed)
+        # A map that is undefined in all images has no curve.
+        if rival in arrays and arrays[rival].shape == arrays[key].shape:
+            pairs = _keep_defined(np.stack([arrays[key], arrays[rival]], 1))
+            interval = bootstrap_mean(pairs, seed, statistic=subtract)
             if interval and interval[0] <= 0:
                 yield title
 
 
-def _to_array(values: Mapping[int, float], count: int) -> np.ndarray:
-    array = np.full(count, np.nan)
-    array[[*values]] = [*values.values()]
-    return array
+def _make_curves(metric: str, arrays: Mapping[MapKey, Float64[np.ndarray, "n t"]]) -> Iterator[MeanCurve]:
+    for (kind, name, layer), array in arrays.items():
+        values = _keep_defined(array)
+        if array.shape[1] > 1 and len(values):
+            curve = tuple(float(f"{one:.6g}") for one in values.mean(0)[1:])
+            yield MeanCurve(metric=metric, map=name, kind=kind, layer=layer, curve=curve)
+
+
+def _keep_defined(array: Float64[np.ndarray, "n *t"]) -> Float64[np.ndarray, "k *t"]:
+    return np.asarray(array[~np.isnan(array.reshape(len(array), -1)).any(1)])

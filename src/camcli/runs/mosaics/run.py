@@ -1,0 +1,166 @@
+"""Run of ``camcli mosaics``: predict every image, choose those of each mosaic, and write mosaics, boxes and targets."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from camcli.base.errors import NothingFoundError, OutputError, PictureError, RequestError
+from camcli.base.words import shorten
+from camcli.runs.mosaics import MosaicJob
+from camcli.runs.mosaics.judge import Judged, choose_parts, judge_batches
+from camcli.runs.record import provenance
+from camcli.runs.record.inputs import Inputs
+from camcli.runs.record.preflight import refuse_store
+from camcli.runs.worker.item import Item
+from camcli.runs.worker.pipeline import decode_batches
+from camcli.runs.worker.worker import Worker
+
+BOXES_FILE, TARGETS_FILE, FACTS_FILE = "boxes.csv", "targets.csv", "mosaics.json"
+
+
+class MosaicRun:
+    """Run that composes mosaics.
+
+    An invalid request raises on construction. Iterating predicts the images and yields for each why it cannot be read,
+    or None; then :meth:`write` chooses and writes.
+
+    Args:
+        mosaic_job: the job.
+
+    Attributes:
+        worker: the resolved job.
+        total: number of images; None if they come from standard input.
+        notes: notes for the user; may grow until all is written.
+        failed: images that cannot be read, each with the reason.
+
+    Raises:
+        RequestError: the request is invalid.
+        NothingFoundError: there is no image.
+    """
+
+    def __init__(self, mosaic_job: MosaicJob) -> None:
+        self.mosaic_job, job = mosaic_job, mosaic_job.job
+        refuse_store(job, "mosaics")
+        self.out = Path(job.out)
+        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+            raise RequestError(f"the output folder {job.out!r} is there already, and not empty", "name a new one")
+        self._inputs = Inputs(job)
+        self.total = self._inputs.total
+        self.worker = Worker(job)
+        self.notes = self.worker.notes
+        self.notes += self._inputs.note_unread()
+        network = self.worker.network
+        if network.output_spec.task in ("segment", "detect") or network.activation == "none":
+            raise RequestError(
+                f"{network.name} gives no probability of a class, by which images are chosen", "choose a classifier"
+            )
+        if network.preprocess.channels != 3:
+            raise RequestError("mosaics are of images with three channels", "choose a model of RGB images")
+        self._judged: list[Judged] = []
+        self.failed: list[tuple[str, PictureError]] = []
+
+    def __iter__(self) -> Iterator[PictureError | None]:
+        batches = decode_batches(self.worker, map(Item, self._inputs.stream()))
+        for name, found in chain.from_iterable(judge_batches(self.worker, batches)):
+            if isinstance(found, Judged):
+                self._judged.append(found)
+                yield None
+            else:
+                self.failed.append((name, found))
+                yield found
+        self.notes += self._inputs.note_unread_late()
+
+    def write(self) -> int:
+        """Choose images, and write the mosaics; return their number.
+
+        Raises:
+            NothingFoundError: too few classes are predicted with confidence.
+            OutputError: a file cannot be written.
+        """
+        asked, labels = self.mosaic_job, self.worker.network.labels
+        sure = [one for one in self._judged if one.predicted and one.probability >= asked.confidence]
+        chosen = choose_parts(sure, asked.side, asked.count, asked.job.seed)
+        if not chosen:
+            classes = sorted({labels.names[one.index] for one in sure})
+            raise NothingFoundError(
+                f"a mosaic takes {asked.side**2} classes, and {len(classes)} are predicted with a probability of at "
+                f"least {asked.confidence:g}, in {len(sure)} of {len(self._judged)} images"
+                + (f": {shorten(classes, len(classes))}" if classes else ""),
+                "give more images, a smaller --grid, or a lower --confidence",
+            )
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            self._write_mosaics(chosen)
+        except OSError as error:
+            raise OutputError(f"{self.out} cannot be written to: {error.strerror}") from error
+        return len(chosen)
+
+    @property
+    def next_command(self) -> str:
+        """Command that plays the grid pointing game with the mosaics."""
+        height, width = self.worker.network.preprocess.size
+        side = self.mosaic_job.side
+        words = ["camcli", "evaluate", str(self.out), "--model", self.worker.job.model]
+        words += ["--boxes", str(self.out / BOXES_FILE), "--targets", str(self.out / TARGETS_FILE)]
+        words += ["--crop", "squash", "--size", f"{side * height}x{side * width}", "--metrics", "energy-in-box"]
+        return shlex.join(words)
+
+    def _write_mosaics(self, chosen: Sequence[Sequence[Judged]]) -> None:
+        side, labels = self.mosaic_job.side, self.worker.network.labels
+        height, width = self.worker.network.preprocess.size
+        sources = (Item(part.source) for parts in chosen for part in parts)
+        cells = map(self._read_cell, chain.from_iterable(decode_batches(self.worker, sources)))
+        boxes, targets = [["image", "x0", "y0", "x1", "y1", "label"]], [["image", "target"]]
+        facts = []
+        for number, parts in enumerate(chosen, start=1):
+            name = f"{number:0{max(4, len(str(len(chosen))))}}.png"
+            some = np.stack([next(cells) for _ in parts])
+            rows = some.reshape(side, side, height, width, 3).swapaxes(1, 2)
+            Image.fromarray(rows.reshape(side * height, side * width, 3)).save(self.out / name)
+            for place, part in enumerate(parts):
+                top, left = place // side * height, place % side * width
+                label = f"index:{part.index}"
+                boxes.append([name, *map(str, (left, top, left + width, top + height)), label])
+                targets.append([name, label])
+            facts.append(
+                {
+                    "image": name,
+                    "parts": [
+                        {
+                            "source": part.source.location,
+                            "index": part.index,
+                            "label": labels.names[part.index],
+                            "probability": round(part.probability, 6),
+                        }
+                        for part in parts
+                    ],
+                }
+            )
+        for file, table in ((BOXES_FILE, boxes), (TARGETS_FILE, targets)):
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows(table)
+            (self.out / file).write_text(text.getvalue(), encoding="utf-8")
+        record = {**provenance.collect_facts(self.worker), "grid": side, "mosaics": facts}
+        (self.out / FACTS_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False), encoding="utf-8")
+
+    def _read_cell(self, item: Item) -> UInt8[np.ndarray, "h w 3"]:
+        """Return the pixels that the model sees of an image.
+
+        Raises:
+            PictureError: the image could be read before, and cannot be any more.
+        """
+        if item.input is None:
+            raise PictureError(f"{item.source.display_name}: {item.error.message if item.error else 'cannot be read'}")
+        preprocess = self.worker.network.preprocess
+        levels = item.input.numpy(force=True).transpose(1, 2, 0) * preprocess.std + preprocess.mean
+        return np.asarray(np.clip(np.round(255 * levels), 0, 255), np.uint8)
