@@ -34,8 +34,8 @@ SETTINGS = ("pointing-game.tolerance=0",)
 COSTLY = ("scorecam", "gscorecam", "rise", "occlusion", "smoothgrad", "integrated-gradients")
 # Tens of thousands of forwards: days, for so many maps, on a processor.
 TOO_COSTLY = ("ss-cam", "is-cam")
-# Not about a class, or a baseline that the controls have.
-NO_CLASS = ("random", "activation")
+# Maps of concepts and channels, which do not explain a class's score, and a baseline that the controls have.
+NO_CLASS = ("dff", "random", "activation")
 BATCH, ROUNDS = 8, 3
 # Marks in the page between which the tables are.
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"

@@ -73,7 +73,7 @@ def read(path: Path) -> Boxes:
 @pytest.fixture
 def picture(paint: Paint) -> PictureSource:
     paint("in/a.png")
-    return PictureSource(Path("in/a.png"), "a.png")
+    return PictureSource("in/a.png", "a.png")
 
 
 @pytest.mark.parametrize("make", [write_coco, write_voc, write_yolo])
@@ -85,7 +85,7 @@ def test_the_same_boxes_in_every_format(picture: PictureSource, make) -> None:
     # Of the dog the model sees the left half, at half the size.
     part = View(picture=(20, 40), input=(10, 15), box=(0.0, 0.0, 30.0, 20.0))
     np.testing.assert_allclose(boxes.find_boxes(picture, 1, part), [[10, 5, 15, 10]])
-    assert boxes.count_listed([picture, PictureSource(Path("in/b.png"), "b.png")]) == 1
+    assert boxes.count_listed([picture, PictureSource("in/b.png", "b.png")]) == 1
     [note] = boxes.notes
     assert "1 boxes are of no class of the model, and left out: sofa" in note
 
@@ -179,7 +179,7 @@ def test_masks_of_an_object(picture: PictureSource, mode: str) -> None:
     masks = Masks(Path("masks"))
     np.testing.assert_array_equal(masks.find_region(picture, 1, VIEW), CAT)
     np.testing.assert_array_equal(masks.find_boxes(picture, 1, VIEW), [[4, 6, 12, 16]])
-    other = PictureSource(Path("in/b.jpg"), "b.jpg")
+    other = PictureSource("in/b.jpg", "b.jpg")
     assert masks.find_boxes(other, 1, VIEW).shape == (0, 4)
     assert not masks.find_region(other, 1, VIEW).any()
     assert masks.count_listed([picture, other]) == 1

@@ -24,7 +24,7 @@ def read(text: str) -> Boxes:
 
 
 def source(name: str) -> PictureSource:
-    return PictureSource(Path(name), name)
+    return PictureSource(name, name)
 
 
 def test_boxes_in_the_input(paint: Paint) -> None:

@@ -257,7 +257,8 @@ class _MetricValue:
             if not region.any():
                 return None
             given["region"] = region
-        number = float(self.metric(given)[0])
+        numbers, _ = self.metric(given)
+        number = float(numbers[0])
         return Value(None, self.undefined[self.metric.row.name]) if np.isnan(number) else Value(number)
 
 
