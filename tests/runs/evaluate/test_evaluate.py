@@ -133,6 +133,9 @@ def test_the_score_can_be_measured(tiny: str, four: None) -> None:
         (("--to", "table.xls"), "end its name in .csv or .jsonl or .parquet"),
         (("--boxes", "elsewhere.csv"), "has boxes of none of the 4 images"),
         (("--boxes", "classes.csv"), "line 2 ('0.png')"),
+        (("--boxes", "nowhere.json"), "--boxes: there is no 'nowhere.json'"),
+        (("--masks", "nowhere"), "--masks: there is no 'nowhere'"),
+        (("--masks", "in", "--boxes", "elsewhere.csv"), "both say where objects lie"),
         (("--method", "activation", "--target", "channel:1"), "do not explain a class's score"),
     ],
 )

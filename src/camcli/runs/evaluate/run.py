@@ -80,6 +80,9 @@ class EvaluateRun:
             )
         if evaluate_job.to:
             check_table(Path(evaluate_job.to), SUFFIXES)
+        for flag, given in (("--boxes", evaluate_job.boxes), ("--masks", evaluate_job.masks)):
+            if given and not Path(given).exists():
+                raise RequestError(f"{flag}: there is no {given!r}", "give the path of what says where objects lie")
         self.metrics = bind_metrics(
             evaluate_job.metrics, evaluate_job.settings, bool(evaluate_job.boxes or evaluate_job.masks)
         )
