@@ -187,7 +187,7 @@ class TestTimm:
             load("tf_efficientnet_b0_ns")
 
     def test_what_it_knows_of_names_is_quick(self):
-        start = time.monotonic()
+        start = time.process_time()  # which a busy machine does not lengthen
         assert len(timm_source.names()) > 1500
         assert all(timm_source.has(name) for name in timm_source.names())
-        assert time.monotonic() - start < 2
+        assert time.process_time() - start < 2

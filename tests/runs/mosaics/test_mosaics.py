@@ -130,7 +130,7 @@ def test_a_folder_that_holds_something_is_refused(model: str, pictures: None) ->
 )
 def test_as_many_mosaics_as_the_classes_allow(counts: tuple[int, ...], side: int, mosaics: int) -> None:
     judged = [
-        Judged(PictureSource(Path(f"{index}-{number}"), ""), index, 1.0, True)
+        Judged(PictureSource(f"{index}-{number}", ""), index, 1.0, True)
         for index, count in enumerate(counts)
         for number in range(count)
     ]

@@ -1,6 +1,7 @@
 """Images from and outputs to S3, as moto plays it, over a network that cuts, refuses, slows and hangs.
 
-``pip install s3fs 'aiobotocore[boto3]' 'moto[s3]' flask flask-cors`` and ``pytest -m slow`` run them: both are too much for everybody.
+``pip install s3fs 'aiobotocore[boto3]' 'moto[s3]' flask flask-cors`` and ``pytest -m slow`` run them: both are too much
+for everybody.
 """
 
 import http.client
