@@ -1,6 +1,6 @@
 """Which method finds the object that is asked for: every method on scenes whose objects are known, as a page.
 
-    python benchmarks/which_method.py WORK [--packages FOLDER] [--scenes 60] [--costly 20] [--page docs/benchmark.md]
+    python benchmarks/which_method.py WORK [--packages FOLDER] [--scenes 40] [--costly 8] [--page docs/benchmark.md]
 
 Scenes of two objects and of one (`benchmarks/object_scenes.py`), for the bundled model and for DINOv2-S with a probe
 (`benchmarks/dino_probe.py`); `camcli evaluate` measures all methods and controls on them. What asks the network
@@ -32,6 +32,7 @@ FAITHFULNESS = ("road-most", "deletion-mean", "insertion-blur")
 SETTINGS = ("pointing-game.tolerance=0",)
 # A map of these takes hundreds of forwards, or thousands.
 COSTLY = ("scorecam", "gscorecam", "rise", "occlusion", "smoothgrad", "integrated-gradients")
+OPTIONS = ("rise.samples=1000",)
 # Tens of thousands of forwards: days, for so many maps, on a processor.
 TOO_COSTLY = ("ss-cam", "is-cam")
 # Maps of concepts and channels, which do not explain a class's score, and a baseline that the controls have.
@@ -63,8 +64,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--packages", type=Path, default=Path("packages"))
-    parser.add_argument("--scenes", type=int, default=60)
-    parser.add_argument("--costly", type=int, default=20)
+    parser.add_argument("--scenes", type=int, default=40)
+    parser.add_argument("--costly", type=int, default=8)
     parser.add_argument("--only", choices=SUBJECTS, action="append")
     parser.add_argument("--page", type=Path)
     given = parser.parse_args()
@@ -139,6 +140,7 @@ def evaluate(
     words = ["images", "--model", subject.name, "--targets", "targets.csv", "--boxes", "boxes.csv", "--out", name]
     words += ["--method", ",".join(methods), "--metrics", ",".join(metrics), "--to", f"{name}.jsonl"]
     words += [word for setting in SETTINGS for word in ("--setting", setting)]
+    words += [word for option in OPTIONS if option.split(".")[0] in methods for word in ("--option", option)]
     words += ["--limit", str(limit)] if limit else []
     done = subprocess.run([sys.executable, "-m", "camcli", "evaluate", *words], cwd=folder, check=False)
     if done.returncode not in (0, 1):

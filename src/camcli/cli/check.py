@@ -22,7 +22,7 @@ def check(
     run: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RUN]", help="Output folder with arrays, its address, or a golden run", show_default=""
+            metavar="RUN", help="Output folder with arrays, its address, or a golden run", show_default=False
         ),
     ] = None,
     rules: Annotated[

@@ -40,7 +40,7 @@ def diff(
     ] = None,
     max_moved: Annotated[
         float | None,
-        typer.Option(metavar="SHARE", min=0, max=1, help="How far a peak may move, as a share of the image's diagonal"),
+        typer.Option(metavar="D", min=0, max=1, help="How far a peak may move, as a share of the image's diagonal"),
     ] = None,
     max_changed: Annotated[
         str, typer.Option(metavar="SHARE", help="Share of maps whose predicted class may change: 0.05 or 5%")
@@ -67,8 +67,9 @@ def diff(
 ) -> None:
     """Compare the maps of two finished runs: of two checkpoints, versions, precisions or machines.
 
-    Maps are matched by the image's name below the output folder, class, method and layer. Both runs must have kept
-    their maps: camcli explain --save array, or camcli golden. Nothing in them is changed.
+    Maps are matched by the image's name below the output folder, class, method and layer.
+
+    Both runs must have kept their maps: camcli explain --save array, or camcli golden. Nothing in them is changed.
 
     Without limits nothing is judged. With any, a map of BASE that NEW lacks breaks a rule of its own.
 

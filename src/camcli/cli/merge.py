@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def merge(
     out: Annotated[
         Path,
-        typer.Argument(metavar="[OUT]", help="Output folder, or its address", show_default="the last run's folder"),
+        typer.Argument(metavar="OUT", help="Output folder, or its address", show_default="the last run's folder"),
     ] = Path("camcli-out/latest"),
     to: Annotated[
         Path | None,

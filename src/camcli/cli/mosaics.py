@@ -30,8 +30,7 @@ OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
 def mosaics(**words: Any) -> None:
     """Compose images of different classes into mosaics, for the grid pointing game: localisation without annotation.
 
-    Of each image the model's prediction is used, or with --target folder the class that its folder names, if the model
-    predicts that.
+    An image's class is the model's prediction; with --target folder, its folder's name if the model predicts that.
 
     Output: mosaics as PNG files, boxes.csv, targets.csv, mosaics.json; and the command that evaluates maps with them.
 

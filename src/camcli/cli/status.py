@@ -24,7 +24,7 @@ MAX_REASONS = 10
 def status(
     out: Annotated[
         Path,
-        typer.Argument(metavar="[OUT]", help="Output folder, or its address", show_default="the last run's folder"),
+        typer.Argument(metavar="OUT", help="Output folder, or its address", show_default="the last run's folder"),
     ] = Path("camcli-out/latest"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead")] = False,
 ) -> None:

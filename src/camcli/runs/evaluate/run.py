@@ -14,7 +14,6 @@ from types import TracebackType
 from camcli.base.errors import PictureError, RequestError
 from camcli.engine.explainer import Explainer
 from camcli.engine.setup import make_score
-from camcli.images.address import is_url
 from camcli.images.objects.boxes import Boxes
 from camcli.images.objects.masks import Masks
 from camcli.metrics import CONTROLS
@@ -31,9 +30,8 @@ from camcli.runs.record.failures import format_error
 from camcli.runs.record.inputs import Inputs
 from camcli.runs.record.other_jobs import check_recorded_options
 from camcli.runs.record.preflight import check_output_folder, refuse_store
-from camcli.runs.record.rows import SUFFIXES
+from camcli.runs.record.rows import check_rows_file
 from camcli.runs.record.session import Session
-from camcli.runs.record.table import check_table
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.worker import Worker
 from camcli.targets.labels import find_whole_name
@@ -74,12 +72,8 @@ class EvaluateRun:
         self.evaluate_job = evaluate_job
         job = evaluate_job.job
         refuse_store(job, "evaluate")
-        if is_url(evaluate_job.to):
-            raise RequestError(
-                f"the table is written to local files, not to {evaluate_job.to!r}", "name a file, and copy it"
-            )
         if evaluate_job.to:
-            check_table(Path(evaluate_job.to), SUFFIXES)
+            check_rows_file(Path(evaluate_job.to))
         for flag, given in (("--boxes", evaluate_job.boxes), ("--masks", evaluate_job.masks)):
             if given and not Path(given).exists():
                 raise RequestError(f"{flag}: there is no {given!r}", "give the path of what says where objects lie")
