@@ -284,6 +284,19 @@ def test_where_a_small_input_leaves_doubt_the_whole_one_is_measured():
     assert near(explain.locations["last"].placement, 0.5, 16)
 
 
+def test_a_layers_place_does_not_depend_on_what_other_layers_are_asked_for():
+    torch.manual_seed(0)
+    chain = Chain(3, 0, 1, squeeze=True)
+    asked = (["last"], ["convs.2", "last"], ["last", "convs.2"], ["convs.0", "convs.1", "convs.2", "convs.3", "last"])
+    places = []
+    for layers in asked:
+        explain = Explainer(chain, layers=layers)
+        explain.check(torch.rand(1, 3, 96, 96))
+        places.append(explain.locations["last"])
+    assert places[0].placement
+    assert places[1:] == places[:1] * 3
+
+
 class Blind(Chain):
     """Its stem runs without a graph."""
 

@@ -20,7 +20,6 @@ from camcli.engine.hooks.opaque import find_opaque_modules
 from camcli.engine.layers.even_steps import EvenSteps
 from camcli.engine.layers.layout import Layout
 from camcli.engine.layers.locate import (
-    FEW_LAYERS,
     GridLocation,
     describe_locations,
     even_location,
@@ -111,7 +110,7 @@ def _measure(setup: Setup, layouts: Mapping[str, Layout], image: Tensor, stop_ea
     # The layout of tokens depends on the size.
     fixed = any(layout.order in ("tokens", "ncl") for layout in layouts.values())
     found: dict[str, GridLocation] = {}
-    if not fixed and not group and find_smallest_size(size) != size and len(layouts) <= FEW_LAYERS:
+    if not fixed and not group and find_smallest_size(size) != size:
         with suppress(Exception):  # the network may not take small inputs
             found = _measure_at(setup, find_smallest_size(size), layouts, image, stop_early, brief=True)
     remaining = {name: layout for name, layout in layouts.items() if name not in found}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,8 +27,6 @@ STUDENT_T = {3: 9.92, 4: 5.84, 8: 3.50, 12: 3.11}
 FLOOR_QUANTILE = 0.02
 # Inputs of more pixels are measured at a smaller size; and the least side of that.
 MAX_PIXELS, REDUCED_SIDE = 2**18, 224
-# Up to this many layers are tried at small inputs first, and measured with more lines where some do not settle it.
-FEW_LAYERS = 2
 # The offset in strides from which on the layout of tokens is taken to be wrong.
 MISREAD_OFFSET = 0.75
 MISREAD = "the receptive fields of its tokens are off by about a cell, as with a wrong layout"
@@ -171,7 +169,7 @@ def locate(compute_cells: ComputeCells, noise: MakeNoise, images: int = 0) -> di
         open_ = {
             name: some for name, some in open_.items() if name not in unknown and not all(a.is_settled for a in some)
         }
-        if not open_ or len(axes) > FEW_LAYERS:
+        if not open_:
             break
     return {name: _make_location(some, size, unknown.get(name, "")) for name, some in axes.items()}
 
@@ -196,7 +194,7 @@ def locate_briefly(compute_cells: ComputeCells, noise: MakeNoise) -> dict[str, G
             for count, side in zip(cells.shape[2:], size, strict=True)
         )
     }
-    unknown = _measure_lines(given, found, axes, range(BRIEF_LINES), torch.Generator().manual_seed(0))
+    unknown = _measure_lines(given, found, axes, range(BRIEF_LINES), _seed_signs(axes, 0))
     some = {name: axes[name] for name in axes if name not in unknown}
     for axis in (axis for both in some.values() for axis in both):
         axis.fit_offset()
@@ -304,7 +302,7 @@ def _measure(
     turn: int,
 ) -> dict[str, str]:
     """Measure more lines of each layer, and return the reasons for layers that cannot be measured."""
-    signs = torch.Generator().manual_seed(turn)
+    signs = _seed_signs(layers, turn)
     unknown: dict[str, str] = {}
     for start in range(turn, turn + LINES, images):
         given = noise(images, start + 1, 0).requires_grad_()
@@ -314,12 +312,17 @@ def _measure(
     return unknown
 
 
+def _seed_signs(layers: Iterable[str], seed: int) -> dict[str, torch.Generator]:
+    """Return a source of signs for each layer, the same whatever other layers are measured, so that maps are too."""
+    return {name: torch.Generator().manual_seed(seed) for name in layers}
+
+
 def _measure_lines(
     given: Tensor,
     found: Mapping[str, Tensor],
     layers: Mapping[str, Sequence[_Axis]],
     turns: range,
-    signs: torch.Generator,
+    signs: Mapping[str, torch.Generator],
 ) -> dict[str, str]:
     """Measure one line of each layer and axis in each image; return the reasons for layers that cannot be measured."""
     unknown: dict[str, str] = {}
@@ -327,7 +330,7 @@ def _measure_lines(
         for dimension, axis in enumerate(axes):
             lines = [_pick_line(axis.cells, turn) for turn in turns]
             total = sum(
-                _sum_with_random_signs(found[name][row], dimension, line, signs) for row, line in enumerate(lines)
+                _sum_with_random_signs(found[name][row], dimension, line, signs[name]) for row, line in enumerate(lines)
             )
             assert isinstance(total, Tensor)
             back = None
