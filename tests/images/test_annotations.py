@@ -120,8 +120,13 @@ def test_what_changes_the_files_changes_their_digest(picture: PictureSource) -> 
     folder = write_yolo()
     before = read(folder).digest
     assert read(folder).digest == before
+    write("set/labels/photo.jpg", "no annotation")
+    assert read(folder).digest == before
+    write("set/classes.txt", "sofa\ncat\ndog\n")  # above the folder, and the names of its classes
+    renamed = read(folder).digest
+    assert renamed != before
     write("set/labels/b.txt", "2 0.2 0.5 0.2 0.5\n")
-    assert read(folder).digest != before
+    assert read(folder).digest not in (before, renamed)
 
 
 @pytest.mark.parametrize(
