@@ -201,3 +201,17 @@ def test_what_is_no_folder_of_masks(picture: PictureSource) -> None:
     write("masks/a.png", "no image")
     with pytest.raises(PictureError, match="cannot be read"):
         Masks(Path("masks")).find_region(picture, 0, VIEW)
+
+
+def test_masks_are_read_as_png_alone_and_by_their_size(picture: PictureSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its name, a file of another format is given to no other decoder."""
+    Path("masks").mkdir()
+    mask = Image.fromarray(CAT * np.uint8(255))
+    for name in ("TIFF", "GIF", "EPS"):
+        mask.convert("L").save("masks/a.png", name)
+        with pytest.raises(PictureError, match="cannot be read as PNG"):
+            Masks(Path("masks")).find_region(picture, 0, VIEW)
+    mask.save("masks/a.png")
+    monkeypatch.setattr("camcli.images.decode.MAX_PIXELS", 20 * 40 - 1)
+    with pytest.raises(PictureError, match="is too large: 40 x 20"):
+        Masks(Path("masks")).find_region(picture, 0, VIEW)
