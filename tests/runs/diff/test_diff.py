@@ -13,6 +13,7 @@ from commands import do
 from recorded import FACTS, line, record, spot
 from shared import BLUE, RED, Paint
 
+from camcli.runs.check import make_rule
 from camcli.runs.diff import MapChange
 from camcli.runs.diff.run import RunDiff
 
@@ -79,6 +80,30 @@ def test_another_predicted_class_is_paired_and_told(here: Path) -> None:
     other = record("other", [line("a", WAVE, "blue")])
     [(title, change)] = changes(one, other).items()
     assert (title, change.changed, change.equal, change.score_change) == ("a (red -> blue)", True, True, None)
+
+
+def test_margins_over_other_classes_are_compared_but_for_their_scores(here: Path) -> None:
+    """By default a margin is over each image's runner-up, which may change."""
+    one = record("one", [line("a", WAVE, versus="blue")], [line("b", WAVE, versus="blue")])
+    other = record("other", [line("a", WAVE, versus="green")], [line("b", WAVE, versus="blue", score=1.5)])
+    found = changes(one, other)
+    assert [(title, change.there, change.score_change) for title, change in found.items()] == [
+        ("a (red)", "both", None),
+        ("b (red)", "both", 0.5),
+    ]
+    assert (found["a (red)"].equal, found["a (red)"].probability_change) == (True, 0)
+    assert found["a (red)"].reasons == (
+        "the scores are not of the same margin: over blue in the base, over green in the new run",
+    )
+
+
+def test_a_rule_on_a_class_takes_name_and_number_from_the_base(here: Path) -> None:
+    one, other = record("one", [line("a", WAVE)]), record("other", [line("a", WAVE, "blue")])
+    for name, counted in (("red", 1), ("0", 1), ("blue", 0), ("2", 0)):
+        rules = [make_rule("diff", "pearson", least=0.9, classes=(name,))]
+        with RunDiff(one, other, rules, 1) as compared:
+            assert [*compared]
+        assert compared.tallies[0].counted == counted
 
 
 def test_what_one_run_lacks_or_failed_is_told(here: Path) -> None:

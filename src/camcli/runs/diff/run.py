@@ -132,8 +132,9 @@ class RunDiff:
                 self._untrained.add(show_path(run.path))
         if change.there != "none":
             self._worst.add(change, pair)
-        index = next((one.outcome.index for one in reversed(pair) if one is not None), None)
-        subject = Subject(change.name, change.base_label or change.new_label or "", index, change.method, change.layer)
+        outcomes = [one.outcome for one in pair if one is not None]
+        explained = next((one for one in outcomes if one.label), outcomes[0])  # the base's class, if it has one
+        subject = Subject(change.name, explained.label or "", explained.index, change.method, change.layer)
         self._judge.add(subject, [find_value(rule, change) for rule in self._judge.rules])
         return change.as_row()
 
