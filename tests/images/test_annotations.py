@@ -101,6 +101,28 @@ def test_names_of_yolos_classes_in_yaml(picture: PictureSource) -> None:
         read(folder)
 
 
+@pytest.mark.parametrize("names", ["[sofa, [dog], cat]", "[no, dog, cat]", "{0: {a: b}}"])
+def test_what_is_no_name_in_yaml(picture: PictureSource, names: str) -> None:
+    folder = write_yolo()
+    Path("set/classes.txt").unlink()
+    write("set/data.yaml", f"names: {names}\n")
+    with pytest.raises(RequestError, match=r"data\.yaml: the name of class \d is no text"):
+        read(folder)
+
+
+def test_yaml_that_would_grow_without_bound_is_not_read(picture: PictureSource) -> None:
+    """Nine lines, each ten of the one before, are a billion words as text."""
+    folder = write_yolo()
+    Path("set/classes.txt").unlink()
+    lines = ["a0: &a0 [dog]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10))]
+    write("set/data.yaml", "\n".join([*lines, "names: [*a9]"]))
+    with pytest.raises(RequestError, match="the name of class 0 is no text"):
+        read(folder)
+    write("set/data.yaml", "[" * 10_000)
+    with pytest.raises(RequestError, match="is not YAML"):
+        read(folder)
+
+
 def test_boxes_of_an_image_of_another_size_are_its_error(picture: PictureSource) -> None:
     other = View(picture=(10, 20), input=(20, 40), box=(0.0, 0.0, 20.0, 10.0))
     for make in (write_coco, write_voc):
@@ -141,6 +163,14 @@ def test_what_changes_the_files_changes_their_digest(picture: PictureSource) -> 
             '{"images": [], "categories": [], "annotations": [{"image_id": 3, "bbox": [1, 2, 3, 4]}]}',
             r"annotations\[0\]: image_id 3 is none of its images",
         ),
+        ("b.json", "[" * 100_000, "b.json is not JSON"),
+        ("b.json", json.dumps(COCO).replace('"id": 7', '"id": [7]'), r"images\[0\]: an id is a number or text"),
+        (
+            "b.json",
+            json.dumps(COCO).replace('"image_id": 7', '"image_id": [7]'),
+            r"image_id \[7\] is none of its images",
+        ),
+        ("b.json", json.dumps(COCO).replace('"width": 40', '"width": "wide"'), "width and height are no numbers"),
         ("b.json", json.dumps(COCO).replace("[4, 6, 8, 10]", "[4, 6, 0, 10]"), r"annotations\[0\]: .* is no box"),
         ("voc/a.xml", "<annotation>", "a.xml is not XML"),
         ("voc/a.xml", voc(("cat", 5, 7, "", 16)), "a.xml: object 1: 5, 7, nothing, 16 is no box"),
