@@ -206,6 +206,16 @@ def test_the_command_prints_curves_and_fails_a_method_that_ignores_the_network(p
     assert [json.loads(line)["equal"] for line in lines] == [3]
 
 
+def test_without_another_class_there_is_nothing_to_compare(photos: None, clip: str) -> None:
+    """A single prompt competes with none, and its map is not compared with itself."""
+    words = ("--model", clip, "--layer", "visual.transformer.resblocks.0", "--tests", "class")
+    alone = do("sanity", "photos", *words, "--text", "red")
+    assert alone.exit_code == 0, alone.output
+    assert "no map of another class could be compared; perhaps none competes" in alone.stdout
+    two = do("sanity", "photos", *words, "--text", "red", "--text", "blue", "--json")
+    assert json.loads(two.stdout)["undefined"] == 0
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

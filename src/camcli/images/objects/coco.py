@@ -53,10 +53,10 @@ def _read_box(file: Path, where: str, given: Any, image: Mapping[str, Any]) -> B
         edges = parse_edges([x, y, x + width, y + height])
     except (TypeError, ValueError, RequestError) as error:
         raise RequestError(f"{file}, {where}: {given} is no box", BOX_HINT) from error
-    width, height = image.get("width"), image.get("height")
-    if not all(isinstance(side, int | float | None) for side in (width, height)):
+    size = image.get("width"), image.get("height")
+    if not all(isinstance(side, int | None) for side in size):
         raise RequestError(f"{file}, {where}: its image's width and height are no numbers", FORMAT_HINT)
-    return Box(edges, size=(int(width), int(height)) if width and height else None)
+    return Box(edges, size=(int(size[0]), int(size[1])) if size[0] and size[1] else None)
 
 
 def _list(file: Path, content: Any, name: str) -> Sequence[Mapping[str, Any]]:

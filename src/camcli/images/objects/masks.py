@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float64
 
 from camcli.base.errors import PictureError, RequestError
 from camcli.base.words import first_line, shorten
-from camcli.images.decode import check_pixels
+from camcli.images.decode import check_pixels, decode
 from camcli.images.opening import open_image
 from camcli.images.region import Region
 from camcli.images.source import PictureSource
@@ -85,6 +85,18 @@ class Masks:
     def _find(self, source: PictureSource) -> Path | None:
         name = PurePosixPath(source.name)
         return self._files.get(str(name)) or self._files.get(str(name.with_suffix("")))
+
+
+def read_region(file: Path) -> Region:
+    """Read a mask that is the same for every image of its size: an image that is black outside of the region.
+
+    Raises:
+        PictureError: it cannot be read, or is black everywhere.
+    """
+    mask = np.asarray(decode(file, "#000000")).max(axis=2) > 0
+    if not mask.any():
+        raise PictureError("it is black everywhere", "leave black only what is outside of the region")
+    return Region(mask=mask)
 
 
 def _read_mask(file: Path) -> Bool[np.ndarray, "h w"]:

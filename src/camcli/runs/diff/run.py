@@ -13,7 +13,7 @@ from camcli.base import atomic
 from camcli.base.errors import NothingFoundError, OutputError, RequestError
 from camcli.images.address import show_path
 from camcli.runs.check import Rule, make_rule
-from camcli.runs.check.judge import Judge, Subject, Tally, Value
+from camcli.runs.check.judge import NO_PREDICTION, Judge, Subject, Tally, Value
 from camcli.runs.diff import MapChange
 from camcli.runs.diff.compare import compare_pair
 from camcli.runs.diff.jobs import list_differences
@@ -26,7 +26,6 @@ from camcli.runs.worker.threads import map_ahead
 
 # Threads that read and compare maps.
 THREADS = min(8, os.cpu_count() or 1)
-NO_PREDICTION = "a model does not choose one class for the image, or an earlier version made the run"
 
 
 class RunDiff:

@@ -83,7 +83,7 @@ class SanityRow:
         spearman: Spearman's rank correlation over them.
         ssim: structural similarity at the model's input size.
         maps: number of maps that are compared.
-        undefined: number of those without a similarity, as they are constant, or could not be made.
+        undefined: number of those without a similarity: they are constant, could not be made, or have no other class.
         equal: number of maps that are equal to the bit.
     """
 

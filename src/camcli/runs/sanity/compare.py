@@ -31,7 +31,7 @@ class Similarities:
     equal: int = 0
 
     def add(self, before: np.ndarray, after: np.ndarray | None, view: View) -> None:
-        """Add a map; ``after`` is None if it could not be made again."""
+        """Add a map; ``after`` is None if it could not be made again, or no other class is there to explain."""
         self.maps += 1
         if after is None:
             self.undefined += 1
@@ -97,7 +97,12 @@ def _judge_curve(test: str, method: str, layer: str, rows: Sequence[SanityRow]) 
     half = rows[: max(1, len(rows) // 2)] if test == "cascade" else rows
     values = [row.pearson for row in half if row.pearson is not None]
     if not values:
-        return Verdict(test, method, layer, None, None, "no map of the changed network could be compared")
+        what = (
+            "of another class could be compared; perhaps none competes"
+            if test == "class"
+            else ("of the changed network could be compared")
+        )
+        return Verdict(test, method, layer, None, None, f"no map {what}")
     value = float(np.mean(values))
     if test == "shift":
         return Verdict(test, method, layer, value >= SHIFTED_FROM, value, f"r {value:.2f}, at least {SHIFTED_FROM}")
