@@ -203,6 +203,7 @@ def test_equal_constant_maps_keep_a_limit(here: Path) -> None:
         (["one", "apart"], 2, "no image in common"),
         (["one", "one", "--to", "d.txt"], 2, "end its name in .csv or .jsonl or .parquet"),
         (["one", "one", "--to", "s3://b/d.csv"], 2, "is written to local files, not to 's3://b/d.csv'"),
+        (["one", "one", "--junit", "s3://b/d.xml"], 2, "--junit writes local files, not to 's3://b/d.xml'"),
         (["one", "one", "--junit", "d.txt"], 2, "end its name in .xml"),
         (["one", "one", "--junit", "no/d.xml"], 2, "there is no folder 'no'"),
         (["one", "one", "--max-changed", "5"], 2, "give a share as 0.95 or '95%'"),
@@ -231,6 +232,17 @@ def test_a_sheet_of_nothing_is_drawn_too(here: Path) -> None:
     for name in ("one", "other"):
         record(name, [line("a", WAVE)])
     assert do("diff", "one", "other", "--worst", "0", "--sheet", "s.png").exit_code == 0
+
+
+def test_a_sheet_finds_images_from_another_folder(tiny: str, paint: Paint, monkeypatch: pytest.MonkeyPatch) -> None:
+    paint("in/a.png", RED, box=(8, 8, 24, 24))
+    assert do("explain", "--model", tiny, "--save", "array", "--out", "out", "in", "-q").exit_code == 0
+    out, sheets = str(Path("out").absolute()), [Path(name).absolute() for name in ("one.png", "other.png")]
+    assert do("diff", out, out, "--sheet", str(sheets[0])).exit_code == 0
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert do("diff", out, out, "--sheet", str(sheets[1])).exit_code == 0
+    assert sheets[0].read_bytes() == sheets[1].read_bytes()
 
 
 def test_what_differs_between_the_jobs_stands_above_the_table(here: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from camcli.base import atomic
 from camcli.base.errors import NothingFoundError, OutputError, RequestError
-from camcli.images.address import show_path
+from camcli.images.address import show_path, to_url
 from camcli.runs.check import Rule, make_rule
 from camcli.runs.check.judge import NO_PREDICTION, Judge, Subject, Tally, Value
 from camcli.runs.diff import MapChange
@@ -111,7 +111,10 @@ class RunDiff:
         Raises:
             OutputError: the file cannot be written.
         """
-        runs = [SheetRun(show_path(run.path), run.facts) for run in (self._base, self._new)]
+        runs = [
+            SheetRun(show_path(run.path), run.facts, None if to_url(run.path) else run.path)
+            for run in (self._base, self._new)
+        ]
         try:
             atomic.write(path.absolute(), draw_sheet(self.worst, *runs))
         except OSError as error:

@@ -53,14 +53,18 @@ class Similarities:
 
 
 def compare(before: Float32[np.ndarray, "h w"], after: Float32[np.ndarray, "h w"], view: View) -> dict[str, float]:
-    """Return the similarity of two maps with the same cells by each measure, NaN where undefined."""
-    both = np.stack([before, after])
+    """Return the similarity of two maps with the same cells by each measure, NaN where undefined.
+
+    It is of what shows the image: padding beyond it is left out.
+    """
     whole = view.view_of_input()
+    pixels = np.stack([whole.onto_picture(one) for one in (before, after)])[:, *view.visible_window(view.input)]
+    both = np.stack([before, after])[:, *view.visible_window(before.shape)]
     ranked = np.stack([*map(rank, both)])
     return {
         "pearson": float(similarity.pearson(both)[0, 1]),
         "spearman": float(similarity.pearson(ranked)[0, 1]),
-        "ssim": float(similarity.ssim(np.stack([whole.onto_picture(one) for one in both]))[0, 1]),
+        "ssim": float(similarity.ssim(pixels)[0, 1]),
     }
 
 
