@@ -171,6 +171,7 @@ def test_what_changes_the_files_changes_their_digest(picture: PictureSource) -> 
             r"image_id \[7\] is none of its images",
         ),
         ("b.json", json.dumps(COCO).replace('"width": 40', '"width": "wide"'), "width and height are no numbers"),
+        ("b.json", json.dumps(COCO).replace('"width": 40', '"width": Infinity'), "width and height are no numbers"),
         ("b.json", json.dumps(COCO).replace("[4, 6, 8, 10]", "[4, 6, 0, 10]"), r"annotations\[0\]: .* is no box"),
         ("voc/a.xml", "<annotation>", "a.xml is not XML"),
         ("voc/a.xml", voc(("cat", 5, 7, "", 16)), "a.xml: object 1: 5, 7, nothing, 16 is no box"),

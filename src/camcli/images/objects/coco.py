@@ -54,9 +54,10 @@ def _read_box(file: Path, where: str, given: Any, image: Mapping[str, Any]) -> B
     except (TypeError, ValueError, RequestError) as error:
         raise RequestError(f"{file}, {where}: {given} is no box", BOX_HINT) from error
     size = image.get("width"), image.get("height")
-    if not all(isinstance(side, int | None) for side in size):
-        raise RequestError(f"{file}, {where}: its image's width and height are no numbers", FORMAT_HINT)
-    return Box(edges, size=(int(size[0]), int(size[1])) if size[0] and size[1] else None)
+    try:
+        return Box(edges, size=(int(size[0]), int(size[1])) if size[0] and size[1] else None)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RequestError(f"{file}, {where}: its image's width and height are no numbers", FORMAT_HINT) from error
 
 
 def _list(file: Path, content: Any, name: str) -> Sequence[Mapping[str, Any]]:
