@@ -101,6 +101,28 @@ def test_names_of_yolos_classes_in_yaml(picture: PictureSource) -> None:
         read(folder)
 
 
+@pytest.mark.parametrize("names", ["[sofa, [dog], cat]", "[no, dog, cat]", "{0: {a: b}}"])
+def test_what_is_no_name_in_yaml(picture: PictureSource, names: str) -> None:
+    folder = write_yolo()
+    Path("set/classes.txt").unlink()
+    write("set/data.yaml", f"names: {names}\n")
+    with pytest.raises(RequestError, match=r"data\.yaml: the name of class \d is no text"):
+        read(folder)
+
+
+def test_yaml_that_would_grow_without_bound_is_not_read(picture: PictureSource) -> None:
+    """Nine lines, each ten of the one before, are a billion words as text."""
+    folder = write_yolo()
+    Path("set/classes.txt").unlink()
+    lines = ["a0: &a0 [dog]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10))]
+    write("set/data.yaml", "\n".join([*lines, "names: [*a9]"]))
+    with pytest.raises(RequestError, match="the name of class 0 is no text"):
+        read(folder)
+    write("set/data.yaml", "[" * 10_000)
+    with pytest.raises(RequestError, match="is not YAML"):
+        read(folder)
+
+
 def test_boxes_of_an_image_of_another_size_are_its_error(picture: PictureSource) -> None:
     other = View(picture=(10, 20), input=(20, 40), box=(0.0, 0.0, 20.0, 10.0))
     for make in (write_coco, write_voc):
@@ -120,8 +142,13 @@ def test_what_changes_the_files_changes_their_digest(picture: PictureSource) -> 
     folder = write_yolo()
     before = read(folder).digest
     assert read(folder).digest == before
+    write("set/labels/photo.jpg", "no annotation")
+    assert read(folder).digest == before
+    write("set/classes.txt", "sofa\ncat\ndog\n")  # above the folder, and the names of its classes
+    renamed = read(folder).digest
+    assert renamed != before
     write("set/labels/b.txt", "2 0.2 0.5 0.2 0.5\n")
-    assert read(folder).digest != before
+    assert read(folder).digest not in (before, renamed)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +163,15 @@ def test_what_changes_the_files_changes_their_digest(picture: PictureSource) -> 
             '{"images": [], "categories": [], "annotations": [{"image_id": 3, "bbox": [1, 2, 3, 4]}]}',
             r"annotations\[0\]: image_id 3 is none of its images",
         ),
+        ("b.json", "[" * 100_000, "b.json is not JSON"),
+        ("b.json", json.dumps(COCO).replace('"id": 7', '"id": [7]'), r"images\[0\]: an id is a number or text"),
+        (
+            "b.json",
+            json.dumps(COCO).replace('"image_id": 7', '"image_id": [7]'),
+            r"image_id \[7\] is none of its images",
+        ),
+        ("b.json", json.dumps(COCO).replace('"width": 40', '"width": "wide"'), "width and height are no numbers"),
+        ("b.json", json.dumps(COCO).replace('"width": 40', '"width": Infinity'), "width and height are no numbers"),
         ("b.json", json.dumps(COCO).replace("[4, 6, 8, 10]", "[4, 6, 0, 10]"), r"annotations\[0\]: .* is no box"),
         ("voc/a.xml", "<annotation>", "a.xml is not XML"),
         ("voc/a.xml", voc(("cat", 5, 7, "", 16)), "a.xml: object 1: 5, 7, nothing, 16 is no box"),
@@ -195,4 +231,18 @@ def test_what_is_no_folder_of_masks(picture: PictureSource) -> None:
         Masks(Path("masks"))
     write("masks/a.png", "no image")
     with pytest.raises(PictureError, match="cannot be read"):
+        Masks(Path("masks")).find_region(picture, 0, VIEW)
+
+
+def test_masks_are_read_as_png_alone_and_by_their_size(picture: PictureSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its name, a file of another format is given to no other decoder."""
+    Path("masks").mkdir()
+    mask = Image.fromarray(CAT * np.uint8(255))
+    for name in ("TIFF", "GIF", "EPS"):
+        mask.convert("L").save("masks/a.png", name)
+        with pytest.raises(PictureError, match="cannot be read as PNG"):
+            Masks(Path("masks")).find_region(picture, 0, VIEW)
+    mask.save("masks/a.png")
+    monkeypatch.setattr("camcli.images.decode.MAX_PIXELS", 20 * 40 - 1)
+    with pytest.raises(PictureError, match="is too large: 40 x 20"):
         Masks(Path("masks")).find_region(picture, 0, VIEW)

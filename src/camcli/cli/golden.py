@@ -38,6 +38,8 @@ def golden(
         console.say(f"{out}: {written.images} images, {written.maps} maps{failed}, {written.size / 1000:.1f} kB")
         pearson = "" if written.pearson is None else f"; Pearson's r with the maps is at least {written.pearson:.6f}"
         console.say(f"rounding: at most {written.error:.2%} of a map's range{pearson}")
+        if written.missing:
+            console.note(f"{show_path(run)} is not complete: {written.missing} of its images are not recorded")
         if written.size > LARGE:
             console.note("that is large to commit: fewer images, or a method at a layer, whose maps have few cells")
         console.say(

@@ -12,6 +12,7 @@ from rich.text import Text
 from camcli.base.errors import RequestError
 from camcli.cli.console import Console, print_table
 from camcli.cli.streams import get_standard_output, to_printable
+from camcli.images.address import is_url, show_path, to_url
 from camcli.runs.record.outcome import Counts, Outcome
 
 if TYPE_CHECKING:
@@ -23,13 +24,15 @@ MAX_NAMED = 5
 
 
 def check_output_file(path: Path | None, flag: str, suffix: str) -> None:
-    """Check that a file that is written has its suffix, and that its folder exists.
+    """Check that a file that is written is local and has its suffix, and that its folder exists.
 
     Raises:
-        RequestError: it has not.
+        RequestError: it is an address, has another suffix, or its folder is missing.
     """
     if path is None:
         return
+    if is_url(str(path)) or to_url(path):
+        raise RequestError(f"{flag} writes local files, not to {show_path(path)!r}", "name a file, and copy it")
     if path.suffix.lower() != suffix:
         raise RequestError(f"{flag} cannot be {str(path)!r}", f"end its name in {suffix}")
     if not path.absolute().parent.is_dir():

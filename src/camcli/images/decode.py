@@ -129,7 +129,7 @@ def _decode_frame(path: Path, page: int, admit: Callable[[int], object]) -> Deco
     stamp = read_stamp(path)
     try:
         width, height = index_video(path, stamp).shown_size
-        _check_pixels(width, height)
+        check_pixels(width, height)
         admit(width * height)
         return DecodedPicture.at_full_size(read_frame(path, stamp, page))
     except PictureError:
@@ -350,10 +350,15 @@ def _check_file(path: Path) -> None:
 
 
 def _check_size(image: Image.Image) -> None:
-    _check_pixels(image.width, image.height)
+    check_pixels(image.width, image.height)
 
 
-def _check_pixels(width: int, height: int) -> None:
+def check_pixels(width: int, height: int) -> None:
+    """Check that an image has pixels, and no more than are decoded.
+
+    Raises:
+        PictureError: it has none, or more than ``MAX_PIXELS``.
+    """
     if not width * height:
         raise PictureError("has no pixels")
     if width * height > MAX_PIXELS:

@@ -23,6 +23,8 @@ GIVEN = {
 }
 # Those that say where the object is.
 OBJECT_NAMES = {"region", "boxes"}
+# Raised when a metric or a control gives other numbers than before, so that no table mixes the two.
+DEFINITIONS = 2
 NO_POSITIVE = "no value of the map is positive"
 NO_OBJECT = "no object of this class lies in the part of the image that the model sees"
 ALL_ZERO = "the map is zero everywhere"

@@ -12,6 +12,7 @@ from PIL import Image
 from recorded import line, record, spot
 from shared import RED, Paint
 
+from camcli.base.errors import RequestError
 from camcli.runs.check.example import EXAMPLE
 from camcli.runs.check.rules import read_rules
 from camcli.runs.check.run import RunCheck
@@ -74,12 +75,38 @@ def test_energy_in_a_box_of_the_maps_own_class(here: Path, paint: Paint) -> None
     assert (holds, found) == (True, "holds for 1 of 1 (100.0%), asked for 100%")  # b has no box
 
 
-def test_a_mask_is_the_white_part_of_an_image(here: Path) -> None:
+def test_boxes_name_the_class_by_its_number_too(here: Path, paint: Paint) -> None:
+    """As ``camcli mosaics`` writes them."""
+    paint("in/a.png")
+    record("out", [line("a.png", np.concatenate([ONES[:, :4], 0 * ONES[:, :4]], axis=1))])
+    rule = 'measure = "energy-in-box"\nmin = 0.9\n'
+    for label, found in (("index:0", True), ("0", True), ("RED", True), ("index:2", False)):
+        Path("boxes.csv").write_text(f"image,x0,y0,x1,y1,label\na.png,0,0,16,32,{label}\n")
+        assert check(rule, boxes='boxes = "boxes.csv"\n')[0][0] is found, label
+    assert [holds for holds, _ in check('measure = "score"\nmin = 0\nclass = "index:0"')] == [True, True]
+
+
+def test_a_mask_is_what_is_not_black_of_an_image_of_its_size(here: Path) -> None:
     record("out", [line("a", spot(0, 7))], [line("b", spot(7, 0))])
-    mask = Image.new("L", (10, 10))
-    mask.paste(255, (5, 0, 10, 5))
+    mask = Image.new("L", (32, 32))
+    mask.paste(1, (16, 0, 32, 16))
     mask.save("mask.png")
-    assert measure('measure = "peak-in-region"\nmask = "mask.png"', "is = false") == [True, False]
+    rule = 'measure = "peak-in-region"\nmask = "mask.png"'
+    assert measure(rule, "is = false") == [True, False]
+    # Enlarged, the cell in the corner reaches into its neighbours, which are in the same quarter.
+    assert measure('measure = "energy-in-region"\nmask = "mask.png"') == [pytest.approx(1), pytest.approx(0)]
+    mask.resize((10, 10), Image.Resampling.NEAREST).save("mask.png")
+    assert check(f"{rule}\nis = false")[0] == (False, "holds for 0 of 2 (0.0%), asked for 100%; 2 undefined")
+
+
+def test_a_line_without_the_images_size_is_an_error_that_says_so(here: Path) -> None:
+    record("out", [line("a", spot(0, 7), image_size=None)])
+    for rule in (
+        'measure = "peak-in-region"\nregion = [0, 0, 1, 1]\nis = true',
+        'measure = "energy-in-border"\nmax = 1',
+    ):
+        with pytest.raises(RequestError, match="does not have the image's size"):
+            check(rule)
 
 
 def test_shares_classes_and_each_class_by_itself(here: Path) -> None:
@@ -156,6 +183,8 @@ def test_commented_rules_of_the_example_are_valid_too(here: Path) -> None:
         ("[[check]]\nmeasure = 'energy-in-bx'\nmin = 1", "r.toml, line 2: there is no measure 'energy-in-bx'"),
         ("[[check]]\nmeasure = 'pearson'\nmin = 1", "'pearson' is a measure of [[diff]]"),
         ("[[check]]\nmeasure = 'insertion-blur'\nmin = 1", "camcli evaluate measures it"),
+        ("[[check]]\nmeasure = 'max-box-acc'\nmin = 1", "max-box-acc is a number of several images, not of one map"),
+        ("boxes = 1\n[[check]]\nmeasure = 'score'\nmin = 1", "must be the path of a file or folder"),
         ("[[check]]\nmeasure = 'score'\nmin = 1\nshaer = 1", "line 4 (score): there is no key 'shaer'"),
         ("[[check]]\nmeasure = 'score'\nis = true", "line 3: score is a number, so it has no is"),
         ("[[check]]\nmeasure = 'constant'\nmax = 1", "line 3: constant is true or false, so it has no max"),

@@ -13,6 +13,7 @@ from commands import do
 from recorded import FACTS, line, record, spot
 from shared import BLUE, RED, Paint
 
+from camcli.runs.check import make_rule
 from camcli.runs.diff import MapChange
 from camcli.runs.diff.run import RunDiff
 
@@ -79,6 +80,30 @@ def test_another_predicted_class_is_paired_and_told(here: Path) -> None:
     other = record("other", [line("a", WAVE, "blue")])
     [(title, change)] = changes(one, other).items()
     assert (title, change.changed, change.equal, change.score_change) == ("a (red -> blue)", True, True, None)
+
+
+def test_margins_over_other_classes_are_compared_but_for_their_scores(here: Path) -> None:
+    """By default a margin is over each image's runner-up, which may change."""
+    one = record("one", [line("a", WAVE, versus="blue")], [line("b", WAVE, versus="blue")])
+    other = record("other", [line("a", WAVE, versus="green")], [line("b", WAVE, versus="blue", score=1.5)])
+    found = changes(one, other)
+    assert [(title, change.there, change.score_change) for title, change in found.items()] == [
+        ("a (red)", "both", None),
+        ("b (red)", "both", 0.5),
+    ]
+    assert (found["a (red)"].equal, found["a (red)"].probability_change) == (True, 0)
+    assert found["a (red)"].reasons == (
+        "the scores are not of the same margin: over blue in the base, over green in the new run",
+    )
+
+
+def test_a_rule_on_a_class_takes_name_and_number_from_the_base(here: Path) -> None:
+    one, other = record("one", [line("a", WAVE)]), record("other", [line("a", WAVE, "blue")])
+    for name, counted in (("red", 1), ("0", 1), ("blue", 0), ("2", 0)):
+        rules = [make_rule("diff", "pearson", least=0.9, classes=(name,))]
+        with RunDiff(one, other, rules, 1) as compared:
+            assert [*compared]
+        assert compared.tallies[0].counted == counted
 
 
 def test_what_one_run_lacks_or_failed_is_told(here: Path) -> None:
@@ -178,6 +203,7 @@ def test_equal_constant_maps_keep_a_limit(here: Path) -> None:
         (["one", "apart"], 2, "no image in common"),
         (["one", "one", "--to", "d.txt"], 2, "end its name in .csv or .jsonl or .parquet"),
         (["one", "one", "--to", "s3://b/d.csv"], 2, "is written to local files, not to 's3://b/d.csv'"),
+        (["one", "one", "--junit", "s3://b/d.xml"], 2, "--junit writes local files, not to 's3://b/d.xml'"),
         (["one", "one", "--junit", "d.txt"], 2, "end its name in .xml"),
         (["one", "one", "--junit", "no/d.xml"], 2, "there is no folder 'no'"),
         (["one", "one", "--max-changed", "5"], 2, "give a share as 0.95 or '95%'"),
@@ -206,6 +232,17 @@ def test_a_sheet_of_nothing_is_drawn_too(here: Path) -> None:
     for name in ("one", "other"):
         record(name, [line("a", WAVE)])
     assert do("diff", "one", "other", "--worst", "0", "--sheet", "s.png").exit_code == 0
+
+
+def test_a_sheet_finds_images_from_another_folder(tiny: str, paint: Paint, monkeypatch: pytest.MonkeyPatch) -> None:
+    paint("in/a.png", RED, box=(8, 8, 24, 24))
+    assert do("explain", "--model", tiny, "--save", "array", "--out", "out", "in", "-q").exit_code == 0
+    out, sheets = str(Path("out").absolute()), [Path(name).absolute() for name in ("one.png", "other.png")]
+    assert do("diff", out, out, "--sheet", str(sheets[0])).exit_code == 0
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert do("diff", out, out, "--sheet", str(sheets[1])).exit_code == 0
+    assert sheets[0].read_bytes() == sheets[1].read_bytes()
 
 
 def test_what_differs_between_the_jobs_stands_above_the_table(here: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from commands import do
 from shared import BLUE, GREEN, RED, Paint
 
-from camcli.metrics import CONTROLS
+from camcli.metrics import CONTROLS, DEFINITIONS
 from camcli.runs.evaluate import Evaluation
 from camcli.runs.evaluate.run import FACTS_FILE, LINES_FILE
 from camcli.runs.evaluate.summary import list_warnings, summarize
@@ -104,6 +104,15 @@ def test_run_again_it_goes_on(tiny: str, four: None) -> None:
     assert other.exit_code == 2
 
 
+def test_lines_of_other_definitions_of_the_metrics_are_not_mixed_in(
+    tiny: str, four: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say = (*CHEAP, "--method", "gradcam", "--out", "out", "--limit", "1")
+    assert evaluate(tiny, *say).exit_code == 0
+    monkeypatch.setattr("camcli.runs.evaluate.run.DEFINITIONS", DEFINITIONS + 1)
+    assert evaluate(tiny, *say).exit_code == 2
+
+
 def test_what_fails_is_one_images_alone(tiny: str, four: None) -> None:
     Path("in/bad.png").write_bytes(b"no picture")
     result = evaluate(tiny, *CHEAP, "--method", "gradcam", "--out", "out", "--json", "--limit", "5")
@@ -184,6 +193,21 @@ def test_a_number_of_several_images_that_is_no_mean() -> None:
     assert row.mean == pytest.approx((2 / 3 + 1 / 3 + 0) / 3)
     assert 0 <= row.low < row.mean < row.high <= 1
     assert curve.curve == pytest.approx((2 / 3, 1 / 3, 0, 1 / 3, 0, 0), abs=1e-6)
+
+
+def test_a_line_without_a_curve_has_a_value_alone() -> None:
+    """Earlier versions recorded none: the curve is of the other images, and the mean of all."""
+    lines = [
+        replace(made(name, "method", "good", value), curve=curve)
+        for name, value, curve in (
+            ("a", 0.8, ()),
+            ("b", 0.4, (1.0, 0.5)),
+            ("c", 0.6, (0.0, 0.5)),
+        )
+    ]
+    [row], [curve] = summarize([[one] for one in lines], several_layers=False)
+    assert (row.mean, row.images) == (pytest.approx(0.6), 3)
+    assert curve.curve == pytest.approx((0.5, 0.5))
 
 
 def test_a_single_image_has_no_interval_and_no_warning() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from commands import do
 from PIL import Image
 from shared import BLUE, GREEN, RED, Paint
@@ -96,6 +97,23 @@ def test_mosaics_of_all_classes_and_the_game(model: str, pictures: None) -> None
         values = [one.value for one in lines if one.map == name]
         if values[0] is not None:  # one of these colours has no edges in it
             assert np.mean(values) == pytest.approx(1 / 4, abs=1e-6), name
+
+
+def test_the_command_is_of_the_same_network(model: str, pictures: None) -> None:
+    """Another checkpoint, class names and activation are passed on; what the mosaics replace is not."""
+    Path("names.txt").write_text("r\ng\nb\nw\n")
+    stem = torch.cat([torch.eye(3)[[1, 0, 2]], torch.full((1, 3), 0.4)])
+    torch.save({"stem.weight": stem.reshape(4, 3, 1, 1)}, "mine.pth")
+    words = ("--weights", "mine.pth", "--labels", "names.txt", "--activation", "softmax", "--limit", "12")
+    result = do("mosaics", "in", "--model", model, "--out", "made", "--device", "cpu", "--confidence", "0.1", *words)
+    assert result.exit_code == 0, result.output
+    printed = shlex.split(result.stdout)
+    assert printed[3:11] == ["--model", model, *words[:6]]
+    assert "--limit" not in printed
+    played = do(*printed[1:], "--method", "gradcam", "--out", "out", "--device", "cpu", "--size", "32x32")
+    assert played.exit_code == 0, played.output
+    labels = {json.loads(one)["label"] for one in Path("out/evaluation.jsonl").read_text().splitlines()}
+    assert labels == {"r", "g", "b", "w"}
 
 
 def test_only_what_is_predicted_with_confidence(model: str, pictures: None, paint: Paint) -> None:

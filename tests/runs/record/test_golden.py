@@ -77,6 +77,28 @@ def test_what_cannot_be_kept_is_refused(here: Path, words: list[str], said: str)
     assert not Path("kept/maps.jsonl.gz").exists()
 
 
+def test_a_run_that_is_not_complete_is_kept_with_a_note(here: Path) -> None:
+    record("run", [line("a", WAVE)], [line("b", WAVE)])
+    assert "not complete" not in do("golden", "run", "kept").output
+    facts = Path("run/run.json")
+    facts.write_text(json.dumps({**json.loads(facts.read_text()), "images": 5}))
+    assert "run is not complete: 3 of its images are not recorded" in " ".join(
+        do("golden", "run", "kept").output.split()
+    )
+
+
+def test_a_golden_run_that_unpacks_to_a_huge_line_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record("run", [line("a", WAVE)])
+    do("golden", "run", "kept")
+    maps = Path("kept/maps.jsonl.gz")
+    monkeypatch.setattr("camcli.runs.record.golden.MAX_LINE", len(gzip.decompress(maps.read_bytes())))
+    with open_run(Path("kept")) as kept:
+        assert len([*kept.iter_images()]) == 1
+    maps.write_bytes(gzip.compress(b" " * 1_000_000))
+    with pytest.raises(RequestError, match="a line has more than"), open_run(Path("kept")) as kept:
+        assert [*kept.iter_images()] == "unreachable"
+
+
 def test_a_damaged_file_is_refused(here: Path) -> None:
     record("run", [line("a", WAVE)])
     do("golden", "run", "kept")

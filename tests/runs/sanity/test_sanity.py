@@ -136,6 +136,20 @@ def test_spearman_sees_order_alone() -> None:
     assert [round(value, 6) for value in same.values()] == [1, 1, 1]
 
 
+def test_padding_is_not_compared() -> None:
+    """A wide image in a square: the rows of cells above and below it show nothing of it."""
+    rng = np.random.default_rng(0)
+    one, other = rng.random((2, 4, 4), np.float32)
+    view = View(picture=(8, 16), input=(16, 16), box=(0.0, -4.0, 16.0, 12.0))
+    part = View(picture=(8, 16), input=(8, 16), box=(0.0, 0.0, 16.0, 8.0))
+    alike = compare(one, other, view)
+    cropped = compare(one[1:3], other[1:3], part)
+    assert [alike[name] for name in ("pearson", "spearman")] == pytest.approx(
+        [cropped[name] for name in ("pearson", "spearman")]
+    )
+    assert compare(one, np.concatenate([other[:1], one[1:3], other[3:]]), view)["pearson"] == pytest.approx(1)
+
+
 @pytest.mark.parametrize(
     ("test", "values", "passes"),
     [
@@ -204,6 +218,16 @@ def test_the_command_prints_curves_and_fails_a_method_that_ignores_the_network(p
     assert [row["part"] for row in rows] == ["body", "stem", "", ""]
     lines = do("sanity", "photos", *words, "--tests", "repeat", "--json").stdout.splitlines()
     assert [json.loads(line)["equal"] for line in lines] == [3]
+
+
+def test_without_another_class_there_is_nothing_to_compare(photos: None, clip: str) -> None:
+    """A single prompt competes with none, and its map is not compared with itself."""
+    words = ("--model", clip, "--layer", "visual.transformer.resblocks.0", "--tests", "class")
+    alone = do("sanity", "photos", *words, "--text", "red")
+    assert alone.exit_code == 0, alone.output
+    assert "no map of another class could be compared; perhaps none competes" in alone.stdout
+    two = do("sanity", "photos", *words, "--text", "red", "--text", "blue", "--json")
+    assert json.loads(two.stdout)["undefined"] == 0
 
 
 @pytest.mark.parametrize(

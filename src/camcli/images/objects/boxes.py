@@ -33,7 +33,7 @@ class Boxes:
         folders: folders that images are taken from.
 
     Attributes:
-        digest: changes with the files.
+        digest: changes with the boxes and the names of their classes.
         notes: notes for the user.
 
     Raises:
@@ -56,7 +56,9 @@ class Boxes:
         places: dict[str, Path | None] = {}
         left_out = Counter[str]()
         read_entries, is_table = _choose_format(file)
+        digest = hashlib.sha256()
         for entry in read_entries(file):
+            digest.update(repr((entry.picture, entry.label, entry.box)).encode("utf-8", "surrogatepass"))
             if is_table:
                 index = _find_class(file, entry, find_class)
             elif (index := find_whole_name(entry.label)) is None:
@@ -68,7 +70,7 @@ class Boxes:
             if place is not None:
                 self._boxes[place].append(entry.of_class(index))
         self._note_left_out(left_out)
-        self.digest = _hash(file)
+        self.digest = digest.hexdigest()
 
     def count_listed(self, sources: Iterable[PictureSource]) -> int:
         """Return how many of these images have boxes."""
@@ -136,13 +138,3 @@ def _find_class(file: Path, entry: Entry, find_class: Callable[[str], int]) -> i
         return find_class(entry.label) if entry.label else None
     except RequestError as error:
         raise RequestError(f"{file}, {entry.where} ({entry.picture!r}): {error.message}", error.hint) from error
-
-
-def _hash(file: Path) -> str:
-    """Return a digest of a file's content, or of those of the files in a folder."""
-    digest = hashlib.sha256()
-    for one in sorted(file.rglob("*")) if file.is_dir() else [file]:
-        if one.is_file():
-            digest.update(f"{one.relative_to(file)}\0".encode("utf-8", "surrogatepass"))
-            digest.update(one.read_bytes())
-    return digest.hexdigest()

@@ -29,7 +29,7 @@ def read_entries(file: Path) -> Iterator[Entry]:
     """
     try:
         content = json.loads(read_text(file, f"the boxes file {str(file)!r}", FORMAT_HINT))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RequestError(f"{file} is not JSON: {error}", FORMAT_HINT) from error
     images, categories = (_by_id(file, content, name) for name in ("images", "categories"))
     count = 0
@@ -54,7 +54,10 @@ def _read_box(file: Path, where: str, given: Any, image: Mapping[str, Any]) -> B
     except (TypeError, ValueError, RequestError) as error:
         raise RequestError(f"{file}, {where}: {given} is no box", BOX_HINT) from error
     size = image.get("width"), image.get("height")
-    return Box(edges, size=(int(size[0]), int(size[1])) if size[0] and size[1] else None)
+    try:
+        return Box(edges, size=(int(size[0]), int(size[1])) if size[0] and size[1] else None)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RequestError(f"{file}, {where}: its image's width and height are no numbers", FORMAT_HINT) from error
 
 
 def _list(file: Path, content: Any, name: str) -> Sequence[Mapping[str, Any]]:
@@ -70,13 +73,16 @@ def _by_id(file: Path, content: Any, name: str) -> Mapping[Any, Mapping[str, Any
     for number, one in enumerate(listed):
         if "id" not in one or key not in one:
             raise RequestError(f"{file}, {name}[{number}] has no {'id' if 'id' not in one else key!r}", FORMAT_HINT)
+        if not isinstance(one["id"], int | str):
+            raise RequestError(f"{file}, {name}[{number}]: an id is a number or text", FORMAT_HINT)
     return {one["id"]: one for one in listed}
 
 
 def _find(
     file: Path, where: str, among: Mapping[Any, Mapping[str, Any]], one: Mapping[str, Any], key: str, name: str
 ) -> Mapping[str, Any]:
-    found = among.get(one.get(key))
+    given = one.get(key)
+    found = among.get(given) if isinstance(given, int | str) else None
     if found is None:
-        raise RequestError(f"{file}, {where}: {key} {one.get(key)!r} is none of its {name}", FORMAT_HINT)
+        raise RequestError(f"{file}, {where}: {key} {given!r} is none of its {name}", FORMAT_HINT)
     return found

@@ -9,10 +9,11 @@ from pathlib import Path, PurePosixPath
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float64
-from PIL import Image
 
 from camcli.base.errors import PictureError, RequestError
 from camcli.base.words import first_line, shorten
+from camcli.images.decode import check_pixels, decode
+from camcli.images.opening import open_image
 from camcli.images.region import Region
 from camcli.images.source import PictureSource
 from camcli.images.view import View
@@ -86,10 +87,23 @@ class Masks:
         return self._files.get(str(name)) or self._files.get(str(name.with_suffix("")))
 
 
+def read_region(file: Path) -> Region:
+    """Read a mask that is the same for every image of its size: an image that is black outside of the region.
+
+    Raises:
+        PictureError: it cannot be read, or is black everywhere.
+    """
+    mask = np.asarray(decode(file, "#000000")).max(axis=2) > 0
+    if not mask.any():
+        raise PictureError("it is black everywhere", "leave black only what is outside of the region")
+    return Region(mask=mask)
+
+
 def _read_mask(file: Path) -> Bool[np.ndarray, "h w"]:
     try:
-        with Image.open(file) as image:
-            values = np.asarray(image.convert("RGB") if image.mode in ("RGBA", "LA", "PA") else image)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise PictureError(f"its mask {file} cannot be read: {first_line(error)}") from error
+        with file.open("rb") as opened, open_image(opened, ["PNG"]) as image:
+            check_pixels(*image.size)
+            values = np.asarray(image.convert("RGB") if image.mode in ("RGBA", "LA") else image)
+    except Exception as error:  # a damaged file can make a decoder raise anything
+        raise PictureError(f"its mask {file} cannot be read as PNG: {first_line(error)}") from error
     return np.asarray((values != 0).any(2) if values.ndim == 3 else values != 0)

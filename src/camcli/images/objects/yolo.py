@@ -75,8 +75,13 @@ def _read_yaml(file: Path) -> Mapping[int, str]:
     """Return the names in a YAML file by number; none if it has no ``names``."""
     try:
         content = yaml.safe_load(read_text(file, str(file)))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise RequestError(f"{file} is not YAML: {' '.join(str(error).split())}", NAMES_HINT) from error
     names = content.get("names") if isinstance(content, dict) else None
     pairs = enumerate(names) if isinstance(names, list) else names.items() if isinstance(names, dict) else ()
-    return {int(number): str(name) for number, name in pairs if str(number).isdecimal()}
+    found = {int(number): name for number, name in pairs if str(number).isdecimal()}
+    for number, name in found.items():
+        # What aliases repeat could grow without bound as text, and a bare `no` is false.
+        if not isinstance(name, str | int) or isinstance(name, bool):
+            raise RequestError(f"{file}: the name of class {number} is no text", "put it in quotes")
+    return {number: str(name) for number, name in found.items()}

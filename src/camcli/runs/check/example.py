@@ -8,7 +8,8 @@ EXAMPLE = """\
 # `min` and `max` for a number, `is` for true or false. `share` is the share of maps for which that must hold
 # (default: all). `class`, `method` and `layer` narrow a rule; `per_class = true` judges each class by itself.
 
-# Boxes of the objects, for the rules that need them: a CSV with the header image,x0,y0,x1,y1 and perhaps label.
+# Boxes of the objects, for the rules that need them: CSV (image,x0,y0,x1,y1 and perhaps label), COCO's JSON, or a
+# folder of Pascal VOC's XML or of YOLO's text files.
 # boxes = "boxes.csv"
 
 # ---- one run: camcli check
@@ -29,7 +30,8 @@ share = "90%"
 [[check]]
 name = "does not look at the watermark"
 measure = "peak-in-region"
-region = [0.75, 0.9, 1.0, 1.0]     # x0, y0, x1, y1 in shares of width and height; or mask = "watermark.png"
+region = [0.75, 0.9, 1.0, 1.0]     # x0, y0, x1, y1 in shares of width and height; or mask = "watermark.png", of
+                                   # the images' size and black outside
 is = false
 share = 0.99
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from camcli.runs.check import Rule
 from camcli.targets.labels import normalize_name
 
+NO_PREDICTION = "the model does not choose one class for the image, or an earlier version made the run"
 # Maps that are named for each rule, those that break it most.
 MAX_NAMED = 20
 # Tolerance for the share of maps, which is a quotient of integers.
@@ -156,5 +157,12 @@ def is_about(rule: Rule, subject: Subject) -> bool:
 
 
 def _is_class(name: str, subject: Subject) -> bool:
-    """Return whether a class is that of a map, by its name or number."""
-    return normalize_name(name) == normalize_name(subject.label) or name == str(subject.index)
+    return normalize_name(name) in list_class_names(subject.label, subject.index)
+
+
+def list_class_names(label: str, index: int | None) -> set[str]:
+    """Return what a map's class may be called, normalized: its label, and its number as ``281`` or ``index:281``.
+
+    A record has neither the synonyms nor the WordNet ids of its classes.
+    """
+    return {normalize_name(label), *(() if index is None else (str(index), f"index:{index}"))}

@@ -12,8 +12,10 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from camcli.base.errors import PictureError, RequestError
-from camcli.images.decode import decode
 from camcli.images.objects.boxes import Boxes
+from camcli.images.objects.entry import Box
+from camcli.images.objects.masks import read_region
+from camcli.images.region import Region
 from camcli.images.source import PictureSource
 from camcli.images.view import View
 from camcli.metrics import METRICS, NO_OBJECT, NO_POSITIVE
@@ -21,64 +23,33 @@ from camcli.metrics.bind import BoundMetric, bind_metrics
 from camcli.metrics.localisation import energy_in_box
 from camcli.metrics.similarity import is_constant
 from camcli.runs.check import BORDER_WIDTH, Rule
-from camcli.runs.check.judge import Value
+from camcli.runs.check.judge import NO_PREDICTION, Value, list_class_names
 from camcli.runs.record.finished import RecordedMap
 from camcli.runs.record.outcome import Outcome
 from camcli.targets.labels import normalize_name
 
-NO_PREDICTION = "the model does not choose one class for the image, or an earlier version made the run"
-# Values of a mask from which on a pixel is in it.
-MASK_LEVEL = 128
+# Part of an image.
+Part = Box | Region
 
 
-@dataclass(frozen=True, slots=True)
-class Region:
-    """Part of an image, in shares of its width and height: a rectangle, or the white pixels of a mask."""
+def make_part(settings: Mapping[str, Any], folder: Path, where: str) -> Part:
+    """Make the part of an image that a rule is about.
 
-    mask: Bool[np.ndarray, "h w"]
+    Args:
+        settings: ``region`` or ``mask``.
+        folder: folder that the path of a mask starts from.
+        where: place of the rule.
 
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any], folder: Path, where: str) -> Region | RectRegion:
-        """Make the region of a rule.
-
-        Args:
-            settings: ``region`` or ``mask``.
-            folder: folder that the path of a mask starts from.
-            where: place of the rule.
-
-        Raises:
-            RequestError: the mask cannot be read, or has no white pixel.
-        """
-        if "region" in settings:
-            return RectRegion(*map(float, settings["region"]))
-        try:
-            mask = np.asarray(decode(folder / settings["mask"]).convert("L")) >= MASK_LEVEL
-        except PictureError as error:
-            raise RequestError(f"{where}: the mask {settings['mask']!r}: {error.message}", error.hint) from error
-        if not mask.any():
-            raise RequestError(f"{where}: the mask {settings['mask']!r} has no white pixel", "draw the region in white")
-        return cls(mask)
-
-    def find_inside(self, x: np.ndarray, y: np.ndarray) -> Bool[np.ndarray, "h w"]:
-        """Return which points lie in it, of rows ``y`` and columns ``x`` in shares of the image."""
-        height, width = self.mask.shape
-        rows, columns = (np.floor(one * side).astype(int) for one, side in ((y, height), (x, width)))
-        seen = np.outer((rows >= 0) & (rows < height), (columns >= 0) & (columns < width))
-        return np.asarray(self.mask[np.ix_(np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1))] & seen)
-
-
-@dataclass(frozen=True, slots=True)
-class RectRegion:
-    """Rectangle in an image, in shares of its width and height."""
-
-    x0: float
-    y0: float
-    x1: float
-    y1: float
-
-    def find_inside(self, x: np.ndarray, y: np.ndarray) -> Bool[np.ndarray, "h w"]:
-        """Return which points lie in it, of rows ``y`` and columns ``x`` in shares of the image."""
-        return np.outer((y >= self.y0) & (y < self.y1), (x >= self.x0) & (x < self.x1))
+    Raises:
+        RequestError: the mask cannot be read, or is black everywhere.
+    """
+    if "region" in settings:
+        x0, y0, x1, y1 = map(float, settings["region"])
+        return Box((x0, y0, x1, y1), relative=True)
+    try:
+        return read_region(folder / settings["mask"])
+    except PictureError as error:
+        raise RequestError(f"{where}: the mask {settings['mask']!r}: {error.message}", error.hint) from error
 
 
 class LabelledBoxes:
@@ -100,9 +71,9 @@ class LabelledBoxes:
         return self._numbers.setdefault(normalize_name(label), len(self._numbers))
 
     def find_region(self, outcome: Outcome, view: View) -> Bool[np.ndarray, "h w"]:
-        """Return the pixels of the model's input in boxes of the map's class, by its label or number."""
-        names = {normalize_name(outcome.label or ""), str(outcome.index)}
-        known = [self._numbers[name] for name in names if name in self._numbers]
+        """Return the pixels of the model's input in boxes of the map's class; see :func:`list_class_names`."""
+        names = list_class_names(outcome.label or "", outcome.index)
+        known = [self._numbers[name] for name in sorted(names) if name in self._numbers]
         source = PictureSource(outcome.source, outcome.name, page=outcome.page)
         return np.asarray(
             np.logical_or.reduce([self.boxes.find_region(source, number, view) for number in known or [-1]])
@@ -134,12 +105,13 @@ class MapMeasures:
         """The map at the model's input size, enlarged as for drawing."""
         return np.ascontiguousarray(self.view.view_of_input().enlarge(self.map))
 
-    @cached_property
-    def pixel_shares(self) -> tuple[np.ndarray, np.ndarray]:
-        """Shares of the image's width and height at which the input's columns and rows lie."""
-        x, y = self.view.pixel_centres()
-        height, width = self.view.picture
-        return x / width, y / height
+    def find_inside(self, part: Part) -> Bool[np.ndarray, "h w"]:
+        """Return the pixels of the input whose centres lie in a part of the image.
+
+        Raises:
+            PictureError: the part is a mask for images of another size.
+        """
+        return part.contains(*self.view.pixel_centres(), self.view.picture)
 
     def compute_energy(self, inside: Bool[np.ndarray, "h w"]) -> Value:
         """Compute the share of the positive values in some pixels of the input, of which there may be none."""
@@ -162,13 +134,21 @@ class MapMeasures:
         return border
 
     def find_peak(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return the peak's x and y in shares of the image; None if no value is positive."""
-        outcome = self.recorded.outcome
-        if outcome.peak is None or outcome.image_size is None or self.map.max() <= 0:
+        """Return the peak's x and y in pixels of the image; None if no value is positive.
+
+        Raises:
+            PictureError: its line does not say where it is.
+            RequestError: its line does not have the image's size.
+        """
+        height, width = self.view.picture
+        if self.map.max() <= 0:
             return None
-        x, y = (np.array([one / side]) for one, side in zip(outcome.peak, outcome.image_size, strict=True))
-        below = np.nextafter(1.0, 0.0)  # a peak at the very edge is in the last pixel
-        return np.minimum(x, below), np.minimum(y, below)
+        peak = self.recorded.outcome.peak
+        if peak is None:
+            raise PictureError("the record does not say where the map's peak is")
+        # A peak at the very edge is in the last pixel.
+        x, y = (min(one, float(np.nextafter(side, 0))) for one, side in zip(peak, (width, height), strict=True))
+        return np.array([x]), np.array([y])
 
 
 # From a map to its value; None where the rule is not about it.
@@ -209,13 +189,13 @@ def bind_rule(rule: Rule, folder: Path, boxes: LabelledBoxes | None) -> BoundRul
     settings = rule.settings
     match rule.measure.name:
         case "energy-in-region":
-            region = Region.from_settings(settings, folder, rule.where)
-            return BoundRule(rule, lambda one: one.compute_energy(region.find_inside(*one.pixel_shares)))
+            part = make_part(settings, folder, rule.where)
+            return BoundRule(rule, lambda one: one.compute_energy(one.find_inside(part)))
         case "energy-in-border":
             width = float(settings.get("width", BORDER_WIDTH))
             return BoundRule(rule, lambda one: one.compute_energy(one.find_border(width)))
         case "peak-in-region":
-            return BoundRule(rule, _PeakInRegion(Region.from_settings(settings, folder, rule.where)))
+            return BoundRule(rule, _PeakInRegion(make_part(settings, folder, rule.where)))
         case "constant":
             return BoundRule(rule, lambda one: Value(is_constant(one.map)))
         case "predicted":
@@ -234,11 +214,13 @@ def bind_rule(rule: Rule, folder: Path, boxes: LabelledBoxes | None) -> BoundRul
 
 @dataclass(frozen=True, slots=True)
 class _PeakInRegion:
-    region: Region | RectRegion
+    part: Part
 
     def __call__(self, one: MapMeasures) -> Value:
         peak = one.find_peak()
-        return Value(None, NO_POSITIVE) if peak is None else Value(bool(self.region.find_inside(*peak)[0, 0]))
+        if peak is None:
+            return Value(None, NO_POSITIVE)
+        return Value(bool(self.part.contains(*peak, one.view.picture)[0, 0]))
 
 
 @dataclass(frozen=True, slots=True)

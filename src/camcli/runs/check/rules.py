@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from camcli.base.errors import RequestError, did_you_mean
+from camcli.images.objects import BOX_FORMATS
 from camcli.metrics import METRICS
 from camcli.runs.check import Measure, Rule, RuleKind, find_measures
 
@@ -54,7 +55,9 @@ def read_rules(path: Path, kind: RuleKind) -> RuleFile:
             _refuse_unknown(where, "key", key, known)
     boxes = content.get("boxes")
     if boxes is not None and not isinstance(boxes, str):
-        raise RequestError(f"{path}: boxes must be the path of a CSV file, not {boxes!r}", 'write boxes = "boxes.csv"')
+        raise RequestError(
+            f"{path}: boxes must be the path of a file or folder, not {boxes!r}", 'write boxes = "boxes.csv"'
+        )
     rules = {one: _read_tables(path, text, content.get(one, []), one) for one in ("check", "diff")}
     if not rules[kind]:
         other = "" if not any(rules.values()) else f"; it has rules of the other kind, for camcli {_other(kind)}"
@@ -63,7 +66,7 @@ def read_rules(path: Path, kind: RuleKind) -> RuleFile:
     if needing and not boxes and kind == "check":
         raise RequestError(
             f"{needing.where}: {needing.measure.name} compares maps with boxes of objects, and the file names none",
-            'write boxes = "boxes.csv" at its top: a CSV with the header image,x0,y0,x1,y1 and perhaps label',
+            f'write boxes = "boxes.csv" at its top: {BOX_FORMATS}',
         )
     return RuleFile(path, rules[kind], path.parent / boxes if boxes else None)
 
@@ -133,7 +136,8 @@ def _read_rule(
     if "region" in measure.settings and len(settings) != 1:
         raise RequestError(
             f"{find_place('')}: {measure.name} needs a region or a mask, one of the two",
-            "write region = [x0, y0, x1, y1] in shares of width and height, or mask = 'mask.png', white where it is",
+            "write region = [x0, y0, x1, y1] in shares of width and height, or mask = 'mask.png', of the images' "
+            "size and black outside",
         )
     if "min" in read and "max" in read and read["min"] > read["max"]:
         raise RequestError(f"{find_place('max')}: max is below min, so nothing can hold", "exchange them")
@@ -161,9 +165,12 @@ def _find_measure(name: Any, kind: RuleKind, measures: Mapping[str, Measure], wh
             f"{where}: {name!r} is a measure of [[{_other(kind)}]]", f"write [[{_other(kind)}]] above it"
         )
     if kind == "check" and name in METRICS.names():
-        raise RequestError(
-            f"{where}: {name} asks the network, which a finished run does not have", "camcli evaluate measures it"
+        why = (
+            "is a number of several images, not of one map"
+            if METRICS.find(name).pooled
+            else "asks the network, which a finished run does not have"
         )
+        raise RequestError(f"{where}: {name} {why}", "camcli evaluate measures it")
     return _refuse_unknown(where, "measure", name, measures)
 
 

@@ -45,10 +45,12 @@ def compare_pair(pair: Pair) -> MapChange:
     if len(with_map) < 2 or base is None or new is None:
         there: Presence = "none" if not with_map else "base" if base and base.has_map else "new"
         return MapChange(**words, there=there, reasons=tuple(_explain_missing(base, new)))
+    reasons = [*_explain_score(base.outcome, new.outcome)]
     try:
-        return MapChange(**words, **_compare_maps(base, new))
+        found, more = _compare_maps(base, new)
     except PictureError as error:
-        return MapChange(**words, reasons=(error.message,))
+        found, more = {}, [error.message]
+    return MapChange(**words, **found, reasons=(*reasons, *more))
 
 
 def _find_error(recorded: RecordedMap | None) -> str | None:
@@ -63,13 +65,22 @@ def _explain_missing(base: RecordedMap | None, new: RecordedMap | None) -> Itera
             yield f"it failed in the {name}: {error.splitlines()[0]}"
 
 
+def _explain_score(one: Outcome, other: Outcome) -> Iterator[str]:
+    """Yield why the scores of one class cannot be compared: they are margins over other classes."""
+    if one.label == other.label and one.versus != other.versus:
+        rivals = [f"over {line.versus}" if line.versus else "over no class" for line in (one, other)]
+        yield f"the scores are not of the same margin: {rivals[0]} in the base, {rivals[1]} in the new run"
+
+
 def _compare_numbers(one: Outcome | None, other: Outcome | None) -> dict[str, Any]:
     """Return scores, probabilities and predictions of both, and their changes."""
     found: dict[str, Any] = {}
     for name in ("score", "probability"):
         before, after = (None if line is None else getattr(line, name) for line in (one, other))
         found |= {f"base_{name}": before, f"new_{name}": after, f"{name}_change": None}
-        if one and other and one.label == other.label and before is not None and after is not None:
+        if one is None or other is None or one.label != other.label or before is None or after is None:
+            continue
+        if name == "probability" or one.versus == other.versus:
             found[f"{name}_change"] = after - before
     names = [None if line is None or line.predicted is None else line.predicted_label for line in (one, other)]
     found |= {"base_predicted": names[0], "new_predicted": names[1]}
@@ -77,8 +88,8 @@ def _compare_numbers(one: Outcome | None, other: Outcome | None) -> dict[str, An
     return found
 
 
-def _compare_maps(base: RecordedMap, new: RecordedMap) -> dict[str, Any]:
-    """Return the similarity of two maps, and how far the peak moved.
+def _compare_maps(base: RecordedMap, new: RecordedMap) -> tuple[dict[str, Any], list[str]]:
+    """Return the similarity of two maps and how far the peak moved, and why what is undefined is so.
 
     Raises:
         PictureError: a map cannot be read.
@@ -103,7 +114,7 @@ def _compare_maps(base: RecordedMap, new: RecordedMap) -> dict[str, Any]:
         reasons.append(f"no peak: {NO_POSITIVE}")
     else:
         found |= {"moved": moved[0], "moved_pixels": moved[1]}
-    return {**found, "reasons": tuple(reasons)}
+    return found, reasons
 
 
 def _load(recorded: RecordedMap, name: str) -> Float32[np.ndarray, "h w"]:

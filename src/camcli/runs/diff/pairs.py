@@ -38,7 +38,7 @@ class Names:
             method = self.methods.get(method, method)
             layer = "+".join(self.layers.get(one, one) for one in layer.split("+"))
         # A channel that is shown for its own sake is what is explained, as a class is.
-        return method, layer, outcome.number, None if outcome.weight is None else outcome.channel, outcome.versus
+        return method, layer, outcome.number, None if outcome.weight is None else outcome.channel
 
 
 def pair_names(base: Sequence[str], new: Sequence[str]) -> dict[str, str]:

@@ -11,9 +11,9 @@ from typing import Any
 
 from camcli.base import atomic
 from camcli.base.errors import NothingFoundError, OutputError, RequestError
-from camcli.images.address import show_path
+from camcli.images.address import show_path, to_url
 from camcli.runs.check import Rule, make_rule
-from camcli.runs.check.judge import Judge, Subject, Tally, Value
+from camcli.runs.check.judge import NO_PREDICTION, Judge, Subject, Tally, Value
 from camcli.runs.diff import MapChange
 from camcli.runs.diff.compare import compare_pair
 from camcli.runs.diff.jobs import list_differences
@@ -26,7 +26,6 @@ from camcli.runs.worker.threads import map_ahead
 
 # Threads that read and compare maps.
 THREADS = min(8, os.cpu_count() or 1)
-NO_PREDICTION = "a model does not choose one class for the image, or an earlier version made the run"
 
 
 class RunDiff:
@@ -112,7 +111,10 @@ class RunDiff:
         Raises:
             OutputError: the file cannot be written.
         """
-        runs = [SheetRun(show_path(run.path), run.facts) for run in (self._base, self._new)]
+        runs = [
+            SheetRun(show_path(run.path), run.facts, None if to_url(run.path) else run.path)
+            for run in (self._base, self._new)
+        ]
         try:
             atomic.write(path.absolute(), draw_sheet(self.worst, *runs))
         except OSError as error:
@@ -132,8 +134,9 @@ class RunDiff:
                 self._untrained.add(show_path(run.path))
         if change.there != "none":
             self._worst.add(change, pair)
-        index = next((one.outcome.index for one in reversed(pair) if one is not None), None)
-        subject = Subject(change.name, change.base_label or change.new_label or "", index, change.method, change.layer)
+        outcomes = [one.outcome for one in pair if one is not None]
+        explained = next((one for one in outcomes if one.label), outcomes[0])  # the base's class, if it has one
+        subject = Subject(change.name, explained.label or "", explained.index, change.method, change.layer)
         self._judge.add(subject, [find_value(rule, change) for rule in self._judge.rules])
         return change.as_row()
 

@@ -34,10 +34,11 @@ DRAWN_NOTE = (
 
 @dataclass(frozen=True, slots=True)
 class SheetRun:
-    """A run as the sheet names it: what it is called, and what it recorded."""
+    """A run as the sheet names it: what it is called, what it recorded, and its folder; None in a store."""
 
     name: str
     facts: Mapping[str, Any]
+    folder: Path | None = None
 
 
 def draw_sheet(worst: Sequence[tuple[MapChange, Pair]], base: SheetRun, new: SheetRun) -> bytes:
@@ -49,7 +50,7 @@ def draw_sheet(worst: Sequence[tuple[MapChange, Pair]], base: SheetRun, new: She
     """
     untrained = any(one is not None and one.outcome.untrained for _, pair in worst for one in pair)
     heading = [f"{title}: {run.name}, {_describe_model(run.facts)}" for title, run in (("base", base), ("new", new))]
-    rows = [_make_row(change, pair, new.facts) for change, pair in worst]
+    rows = [_make_row(change, pair, new) for change, pair in worst]
     footing = [DRAWN_NOTE, *(f"{MEASURE_NAMES[name]}: {MEASURE_MEANINGS[name]}." for name in MEASURE_NAMES)]
     style = Style(COLORMAP, ALPHA, "image", untrained=untrained)
     return encode.png(compose_sheet("Maps that changed most", heading, rows, footing, style, COLUMNS))
@@ -60,9 +61,9 @@ def _describe_model(facts: Mapping[str, Any]) -> str:
     return f"{model.get('name')}, weights {str(model.get('sha256'))[:8]}, {facts.get('precision')}"
 
 
-def _make_row(change: MapChange, pair: Pair, facts: Mapping[str, Any]) -> SheetRow:
+def _make_row(change: MapChange, pair: Pair, run: SheetRun) -> SheetRow:
     name = describe_page(Path(change.name).name, change.page)
-    return SheetRow(name, [*_list_lines(change)], [*_make_tiles(change, pair, facts)])
+    return SheetRow(name, [*_list_lines(change)], [*_make_tiles(change, pair, run)])
 
 
 def _list_lines(change: MapChange) -> Iterator[str]:
@@ -76,13 +77,13 @@ def _list_lines(change: MapChange) -> Iterator[str]:
         yield "another class is predicted"
 
 
-def _make_tiles(change: MapChange, pair: Pair, facts: Mapping[str, Any]) -> Iterator[SheetTile]:
+def _make_tiles(change: MapChange, pair: Pair, run: SheetRun) -> Iterator[SheetTile]:
     """Yield tiles of the image and of both maps over it."""
     given = next((one for one in reversed(pair) if one is not None and one.has_map), None)
     pixels, trouble = None, "no image"
     if given is not None and pair[1] is not None:
         try:
-            pixels = _decode(pair[1], facts.get("job") or {})
+            pixels = _decode(pair[1], run)
             yield SheetTile("image", make_thumbnail(pixels, given.view)[0])
         except PictureError as error:
             trouble = error.message
@@ -111,13 +112,13 @@ def _make_map_tile(recorded: RecordedMap | None, pixels: np.ndarray | None, word
     return SheetTile(_wrap(words), thumbnail, seen.placed(None), np.asarray(on_input, np.float32), 1.0)
 
 
-def _decode(recorded: RecordedMap, job: Mapping[str, Any]) -> np.ndarray:
+def _decode(recorded: RecordedMap, run: SheetRun) -> np.ndarray:
     """Decode the image of a map, perhaps at a fraction of its size.
 
     Raises:
         PictureError: it is gone or was changed.
     """
-    source = find_source(recorded.outcome)
+    source, job = find_source(recorded.outcome, run.folder), run.facts.get("job") or {}
     opened = decode_reduced(
         source.path,
         lambda width, height: max(1.0, min(width, height) / (SPARE * THUMBNAIL_SIDE)),

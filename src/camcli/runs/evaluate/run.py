@@ -16,7 +16,7 @@ from camcli.engine.explainer import Explainer
 from camcli.engine.setup import make_score
 from camcli.images.objects.boxes import Boxes
 from camcli.images.objects.masks import Masks
-from camcli.metrics import CONTROLS
+from camcli.metrics import CONTROLS, DEFINITIONS
 from camcli.metrics.bind import BoundMetric, bind_metrics
 from camcli.runs.evaluate import EvaluateJob, Evaluation
 from camcli.runs.evaluate.agreement import Agreement, compare_metrics
@@ -185,7 +185,7 @@ class EvaluateRun:
         """Return 16 hex digits that change with anything that could change an image's lines."""
         settings = [[metric.row.name, metric.setting] for metric in self.metrics]
         objects = self.objects.digest if self.objects else ""
-        content = [compute_fingerprint(parts), settings, objects, self.measured, self.worker.job.seed]
+        content = [compute_fingerprint(parts), settings, objects, self.measured, self.worker.job.seed, DEFINITIONS]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def _name_folder(self) -> str:

@@ -97,7 +97,7 @@ class _Column:
         width = max(map(len, self.numbers.values()), default=1)
         array = np.full((count, width), np.nan)
         for place, numbers in self.numbers.items():
-            array[place] = numbers
+            array[place, : len(numbers)] = numbers  # an earlier version recorded no curve
         return array
 
 

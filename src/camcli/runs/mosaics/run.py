@@ -7,6 +7,7 @@ import io
 import json
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from itertools import chain
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from PIL import Image
 
 from camcli.base.errors import NothingFoundError, OutputError, PictureError, RequestError
 from camcli.base.words import shorten
+from camcli.runs.job.job import Job
+from camcli.runs.job.option import MODEL, get_option
 from camcli.runs.mosaics import MosaicJob
 from camcli.runs.mosaics.judge import Judged, choose_parts, judge_batches
 from camcli.runs.record import provenance
@@ -26,6 +29,10 @@ from camcli.runs.worker.pipeline import decode_batches
 from camcli.runs.worker.worker import Worker
 
 BOXES_FILE, TARGETS_FILE, FACTS_FILE = "boxes.csv", "targets.csv", "mosaics.json"
+# Options on the model and target that the mosaics replace: they are other images, of another size and with targets.
+REPLACED_OPTIONS = frozenset(
+    {"inputs", "size", "crop", "target", "targets", "range", "pages", "every", "limit", "group", "region"}
+)
 
 
 class MosaicRun:
@@ -107,10 +114,10 @@ class MosaicRun:
 
     @property
     def next_command(self) -> str:
-        """Command that plays the grid pointing game with the mosaics."""
+        """Command that plays the grid pointing game with the mosaics, and the same network."""
         height, width = self.worker.network.preprocess.size
         side = self.mosaic_job.side
-        words = ["camcli", "evaluate", str(self.out), "--model", self.worker.job.model]
+        words = ["camcli", "evaluate", str(self.out), *_format_options(self.worker.job)]
         words += ["--boxes", str(self.out / BOXES_FILE), "--targets", str(self.out / TARGETS_FILE)]
         words += ["--crop", "squash", "--size", f"{side * height}x{side * width}", "--metrics", "energy-in-box"]
         return shlex.join(words)
@@ -164,3 +171,19 @@ class MosaicRun:
         preprocess = self.worker.network.preprocess
         levels = item.input.numpy(force=True).transpose(1, 2, 0) * preprocess.std + preprocess.mean
         return np.asarray(np.clip(np.round(255 * levels), 0, 255), np.uint8)
+
+
+def _format_options(job: Job) -> Iterator[str]:
+    """Yield the words of a command that say which network a job is of: its model, and what differs from defaults."""
+    default = Job()
+    yield from ("--model", job.model)
+    for one in fields(job):
+        spec, value = get_option(one), getattr(job, one.name)
+        if spec is None or one.name == "model" or value == getattr(default, one.name):
+            continue
+        if (spec.panel == MODEL and one.name not in REPLACED_OPTIONS) or (
+            one.name == "seed" and job.weights == "random"
+        ):
+            flag = spec.flag or f"--{one.name.replace('_', '-')}"
+            for each in value if isinstance(value, tuple) else (value,):
+                yield from (flag,) if each is True else (flag, str(each))

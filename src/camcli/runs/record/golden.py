@@ -34,6 +34,8 @@ from camcli.runs.record.outcome import Outcome
 FACTS_FILE, MAPS_FILE = "golden.json", "maps.jsonl.gz"
 FORMAT = 1
 LEVELS = 255
+# Bytes of the longest line that is read, that of the largest map: a small file may unpack to far more than it is.
+MAX_LINE = 1 << 28
 # Fields of a line that are of its run's files and moment, and so of no use here.
 LEFT_OUT: Mapping[str, Any] = {
     "stamp": "",
@@ -56,6 +58,7 @@ class WrittenGolden:
         size: bytes of both files.
         error: greatest error of a value, as a share of its map's range.
         pearson: least correlation of a map with what was written of it; None if none varies.
+        missing: number of the run's images that it has not recorded.
     """
 
     images: int = 0
@@ -64,6 +67,7 @@ class WrittenGolden:
     size: int = 0
     error: float = 0.0
     pearson: float | None = None
+    missing: int = 0
 
 
 def open_run(path: Path) -> ReadableRun:
@@ -108,6 +112,7 @@ def write_golden(run: ReadableRun, out: Path) -> WrittenGolden:
             temporary.replace(out / MAPS_FILE)
         finally:
             temporary.unlink(missing_ok=True)
+        found.missing = max(0, int(run.facts.get("images") or 0) - found.images)
         text = json.dumps(_collect_facts(run.facts, found), indent=2, ensure_ascii=False) + "\n"
         atomic.write(out / FACTS_FILE, text.encode("utf-8", "backslashreplace"))
         found.size = sum((out / name).stat().st_size for name in (FACTS_FILE, MAPS_FILE))
@@ -224,7 +229,9 @@ class GoldenRun:
         names = {one.name for one in fields(Outcome)}
         try:
             with gzip.open(self.path / MAPS_FILE, "rb") as file:
-                for line in file:
+                while line := file.readline(MAX_LINE + 1):
+                    if len(line) > MAX_LINE:
+                        raise ValueError(f"a line has more than {MAX_LINE:,} bytes")
                     values = json.loads(line)
                     map = values.pop("map", None)
                     outcome = Outcome.read({name: value for name, value in values.items() if name in names})

@@ -79,11 +79,11 @@ class SanityRow:
         part: the part of the network that was drawn anew in this step; empty in other tests.
         share: share of the network's parameters that are drawn anew by now.
         method, layer: those of the maps.
-        pearson: Pearson's r over the map's cells; None if it is undefined for every map.
+        pearson: Pearson's r over the map's cells that show the image; None if it is undefined for every map.
         spearman: Spearman's rank correlation over them.
         ssim: structural similarity at the model's input size.
         maps: number of maps that are compared.
-        undefined: number of those without a similarity, as they are constant, or could not be made.
+        undefined: number of those without a similarity: they are constant, could not be made, or have no other class.
         equal: number of maps that are equal to the bit.
     """
 

@@ -31,7 +31,7 @@ class Similarities:
     equal: int = 0
 
     def add(self, before: np.ndarray, after: np.ndarray | None, view: View) -> None:
-        """Add a map; ``after`` is None if it could not be made again."""
+        """Add a map; ``after`` is None if it could not be made again, or no other class is there to explain."""
         self.maps += 1
         if after is None:
             self.undefined += 1
@@ -53,14 +53,18 @@ class Similarities:
 
 
 def compare(before: Float32[np.ndarray, "h w"], after: Float32[np.ndarray, "h w"], view: View) -> dict[str, float]:
-    """Return the similarity of two maps with the same cells by each measure, NaN where undefined."""
-    both = np.stack([before, after])
+    """Return the similarity of two maps with the same cells by each measure, NaN where undefined.
+
+    It is of what shows the image: padding beyond it is left out.
+    """
     whole = view.view_of_input()
+    pixels = np.stack([whole.onto_picture(one) for one in (before, after)])[:, *view.visible_window(view.input)]
+    both = np.stack([before, after])[:, *view.visible_window(before.shape)]
     ranked = np.stack([*map(rank, both)])
     return {
         "pearson": float(similarity.pearson(both)[0, 1]),
         "spearman": float(similarity.pearson(ranked)[0, 1]),
-        "ssim": float(similarity.ssim(np.stack([whole.onto_picture(one) for one in both]))[0, 1]),
+        "ssim": float(similarity.ssim(pixels)[0, 1]),
     }
 
 
@@ -97,7 +101,12 @@ def _judge_curve(test: str, method: str, layer: str, rows: Sequence[SanityRow]) 
     half = rows[: max(1, len(rows) // 2)] if test == "cascade" else rows
     values = [row.pearson for row in half if row.pearson is not None]
     if not values:
-        return Verdict(test, method, layer, None, None, "no map of the changed network could be compared")
+        what = (
+            "of another class could be compared; perhaps none competes"
+            if test == "class"
+            else ("of the changed network could be compared")
+        )
+        return Verdict(test, method, layer, None, None, f"no map {what}")
     value = float(np.mean(values))
     if test == "shift":
         return Verdict(test, method, layer, value >= SHIFTED_FROM, value, f"r {value:.2f}, at least {SHIFTED_FROM}")

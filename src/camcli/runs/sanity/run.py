@@ -179,7 +179,7 @@ class SanityRun:
     def _compare(
         self,
         batches: Sequence[Sequence[Explained]],
-        choose: Callable[[Explained, int, int], int] = lambda image, index, count: index,
+        choose: Callable[[Explained, int, int], int | None] = lambda image, index, count: index,
         add: float = 0.0,
         **words: Any,
     ) -> list[SanityRow]:
@@ -187,7 +187,8 @@ class SanityRun:
 
         Args:
             batches: the images.
-            choose: from an image, a class and the number of classes to the class that is explained in its place.
+            choose: from an image, a class and the number of classes to the class that is explained in its place; None
+                where there is none.
             add: constant that is added to the inputs.
             words: what the rows say of the step.
         """
@@ -195,11 +196,11 @@ class SanityRun:
         explainer = self.worker.explainer
         for batch in filter(None, batches):
             images = devices.stack_for(explainer.device, [one.input for one in batch]) + add
-            swaps: list[dict[int, int]] = [{} for _ in batch]
+            swaps: list[dict[int, int | None]] = [{} for _ in batch]
 
             def select(row: int, scores: Tensor, batch: Sequence[Explained] = batch, swaps: Any = swaps) -> list[int]:
                 swaps[row] = {index: choose(batch[row], index, len(scores)) for index in batch[row].classes}
-                return [*swaps[row].values()]
+                return [index if other is None else other for index, other in swaps[row].items()]
 
             competing = [one.competing for one in batch]
             with self.worker.computing():
@@ -212,12 +213,12 @@ class SanityRun:
                     found[method, layer].add(before.map, after, view)
         return [similarities.make_row(kind, **words) for kind, similarities in found.items()]
 
-    def _draw_other(self, image: Explained, index: int, count: int) -> int:
-        """Draw another class than one that is explained, of those that compete; where there is none, itself."""
+    def _draw_other(self, image: Explained, index: int, count: int) -> int | None:
+        """Draw another class than one that is explained, of those that compete; None where there is none."""
         every = image.competing or range(min(count, self.worker.network.labels.explainable_count))
         others = [one for one in every if one != index]
         rng = np.random.default_rng([self.worker.job.seed, *image.name.encode("utf-8", "surrogatepass"), index])
-        return others[int(rng.integers(len(others)))] if others else index
+        return others[int(rng.integers(len(others)))] if others else None
 
     def _describe_failure(self) -> str:
         return f"{self.failures[0][0]}: {self.failures[0][1]}" if self.failures else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from camcli.base.errors import PictureError, RequestError
@@ -16,8 +15,8 @@ from camcli.engine.explainer import Explainer
 from camcli.engine.input_channels import format_channels
 from camcli.engine.network import Network
 from camcli.engine.precision import DTYPES
-from camcli.images.decode import decode
 from camcli.images.grouping import group_items
+from camcli.images.objects import masks
 from camcli.images.region import Region, parse_rectangle
 from camcli.images.source import PictureSource
 from camcli.images.transform import PICTURE_CHANNELS
@@ -54,13 +53,12 @@ def read_region(job: Job) -> Region | None:
     if found:
         return found
     try:
-        pixels = np.asarray(decode(Path(job.region), "#000000"))
+        return masks.read_region(Path(job.region))
     except PictureError as error:
         raise RequestError(
             f"the region {job.region!r} is neither x0,y0,x1,y1 nor an image that can be read: {error.message}",
             "give a rectangle in pixels, or a mask that is black outside the region",
         ) from error
-    return Region(mask=pixels.max(axis=2) > 0)
 
 
 def check_fits(job: Job, network: Network) -> None:
