@@ -190,6 +190,17 @@ def test_files_outside_the_folder_are_not_read_whatever_a_record_names(tmp_path)
     assert read_items(out)[0]["sheets"] == ["picture"]
 
 
+@pytest.mark.parametrize("file", ["//evil.example/x.png", "../../x.png", "/etc/x.png", "a.jpg/../../x.png"])
+def test_the_page_has_no_address_outside_the_folder_whatever_a_record_names(tmp_path, file):
+    photo = tmp_path / "a.jpg"
+    draw(photo, (0, 0, 255))
+    out = write_run(tmp_path / "maps", [outcome(photo, "a.jpg")])
+    record = out / "outcomes.jsonl"
+    record.write_text(record.read_text().replace('"a.jpg.overlay.jpg"', f'"{file}", "heatmap": "a.jpg.h.png"'))
+    report(out)
+    assert read_items(out)[0]["maps"][0]["files"] == {"heatmap": "*.h.png"}
+
+
 def test_copied_images_make_the_folder_complete(tmp_path):
     out = make_run(tmp_path, 2)
     report(out, copy_images=True)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from camcli.base.paths import absolute
+from camcli.runs.record.folder import is_plain_path
 from camcli.runs.record.outcome import Outcome
 from camcli.runs.report.entries import Entry, LabelRule
 from camcli.runs.report.thumbnails import Look
@@ -112,7 +113,8 @@ def _make_map(number: int, one: Outcome, size: tuple[int, int] | None) -> Item:
         "low": round_number(one.low),
         "high": round_number(one.high),
         "error": one.error,
-        "files": {name: write_url(file, one.name) for name, file in one.files.items()},
+        # A record that somebody changed must not make the page load from elsewhere.
+        "files": {name: write_url(file, one.name) for name, file in one.files.items() if is_plain_path(file)},
     }
     return {key: value for key, value in made.items() if value is not None}
 
