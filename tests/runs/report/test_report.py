@@ -102,6 +102,24 @@ def test_methods_layers_and_targets_are_columns_named_by_what_they_differ_in(tmp
     assert [(one["variant"], one["target"]) for one in item["maps"]] == [*enumerate(targets)]
 
 
+def test_a_map_stays_in_its_targets_column_where_the_first_targets_map_failed(tmp_path):
+    photo = tmp_path / "a.jpg"
+    draw(photo, (0, 0, 255))
+
+    def lines(name, *failed):
+        return [
+            outcome(photo, name, method=None, layer=None, index=None, files={}, error="is zero")
+            if index in failed
+            else outcome(photo, name, method=method, index=index)
+            for index in (0, 1)
+            for method in ("gradcam", "layercam")
+        ]
+
+    out = write_run(tmp_path / "maps", lines("a.jpg"), lines("b.jpg", 0), lines("c.jpg", 1))
+    report(out)
+    assert [[one["variant"] for one in item["maps"]] for item in read_items(out)] == [[0, 1, 2, 3], [2, 3], [0, 1]]
+
+
 def test_maps_beyond_the_columns_have_no_thumbnail_and_are_there_all_the_same(tmp_path):
     photo = tmp_path / "a.jpg"
     draw(photo, (0, 0, 255))
