@@ -251,6 +251,56 @@ def test_an_earlier_reports_files_go_and_others_stay(tmp_path):
     assert not files.exists()
 
 
+def read_all(out):
+    return {str(file.relative_to(out)): file.read_bytes() for file in out.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_interrupted_report_leaves_the_earlier_one_as_it_was(tmp_path, monkeypatch, first):
+    out = make_run(tmp_path, BLOCK + 1)
+    if not first:
+        report(out)
+    for file in out.rglob("*.overlay.jpg"):
+        draw(file, (0, 255, 0))
+    before = read_all(out)
+
+    def interrupt(*_given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("camcli.runs.report.run.describe_run", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        report(out)
+    assert read_all(out) == before
+    assert (out / "report-files").exists() is not first
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_files_of_somebodys_own_stay_and_what_a_killed_report_left_goes(tmp_path, single):
+    out = make_run(tmp_path, 1)
+    report(out)
+    files = out / "report-files"
+    own = ["data.csv", "page.html", "copy-of-report.docx", "sheet-music.pdf", "sheet-1-2.webp.bak"]
+    for name in own:
+        (files / name).write_text("mine")
+    (files / "data-007.js").symlink_to(files / "data.csv")
+    (files / ".camcli-0123456789abcdef.tmp").mkdir()
+    (files / ".camcli-0123456789abcdef.tmp" / "sheet-0-0.webp").touch()
+    report(out, single_file=single)
+    left = {one.name for one in files.iterdir()}
+    assert left >= {*own, "data-007.js"} and not any(name.startswith(".") for name in left)
+    assert not WrittenFiles()(str(files / "sheet-music.pdf"))
+
+
+def test_a_folder_of_files_that_is_a_link_is_not_emptied(tmp_path):
+    out = make_run(tmp_path, 1)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "data-000.js").write_text("mine")
+    (out / "report-files").symlink_to(other)
+    report(out, single_file=True)
+    assert (other / "data-000.js").read_text() == "mine"
+
+
 def test_a_reports_files_are_not_taken_for_images_of_the_next_run(tmp_path):
     out = make_run(tmp_path, 1)
     report(out)

@@ -107,7 +107,7 @@ def has_result(block: Block) -> bool:
 
 
 class Worth(IntEnum):
-    """How much the lines of one image from one run are worth: not all are there, no map was made, some were."""
+    """Worth of the lines of one image from one run: not all are there, no map was made, some were."""
 
     CUT, FAILED, RESULT = range(3)
 
