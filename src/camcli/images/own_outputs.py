@@ -14,6 +14,11 @@ LINE_RECORDS = ("outcomes.jsonl", "prompts.jsonl")
 SHARDS = "shards"
 # Folder, in an output folder, with the files of the page report.html.
 REPORT_FOLDER = "report-files"
+# Names of its files, and of nothing else that somebody may put there: data, sheets, copies of images, the page's parts.
+REPORT_FILE = re.compile(
+    r"data-\d{3,}\.js|sheet-\d+-(picture|\d+)\.webp|copy-\d+-picture\.webp|copy-[0-9a-f]{12}\.[a-z]+|page\.(css|js)",
+    re.ASCII,
+)
 SHARD_FOLDER = re.compile(r"\d{1,6}-of-\d{1,6}", re.ASCII)
 FILES_BY_RECORD = {
     "channels.json": ("channels.png", "channels.untrained.png"),
@@ -80,7 +85,8 @@ def _read_names(folder: str) -> frozenset[str] | None:
                 names.update(_parse_files(line))
     if there:
         with suppress(OSError):
-            names.update(f"{REPORT_FOLDER}/{name}" for name in os.listdir(os.path.join(folder, REPORT_FOLDER)))  # noqa: PTH118, PTH208
+            shown = os.listdir(os.path.join(folder, REPORT_FOLDER))  # noqa: PTH118, PTH208
+            names.update(f"{REPORT_FOLDER}/{name}" for name in shown if REPORT_FILE.fullmatch(name))
     return frozenset(map(os.path.normpath, names)) if there else None
 
 

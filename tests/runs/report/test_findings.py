@@ -101,6 +101,15 @@ def test_right_and_wrong_by_the_class_explained_and_the_class_predicted():
     assert truth(LabelRule(False), 1, predicted=None) is None  # a run of an earlier version
 
 
+def test_nothing_is_right_or_wrong_where_the_labels_map_failed():
+    failed = outcome(Path("a"), "a", files={}, index=None, predicted=None, method=None, error="is zero")
+    predicted = outcome(Path("a"), "a", index=0, predicted=0)
+    assert LabelRule(True).find_truth(Entry([failed, predicted])) is None
+    assert LabelRule(False).find_truth(Entry([predicted, failed])) is None
+    concepts = outcome(Path("a"), "a", index=None, predicted=0, method="dff")  # have no class, and did not fail
+    assert LabelRule(False).find_truth(Entry([concepts, predicted])).right
+
+
 def test_a_report_counts_what_is_right(tmp_path):
     out = make_run(tmp_path, 6)
     write_report(out, ReportOptions(workers=1))
@@ -124,19 +133,47 @@ def columns(tmp_path, text, name="t.csv"):
     return Columns([str(tmp_path / name)])
 
 
+def find_numbers(found, *outcomes):
+    for one in outcomes:
+        found.add_image(one)
+    return [found.find(one) for one in outcomes]
+
+
 @pytest.mark.parametrize("name", ["photos/a.jpg", "./photos//a.jpg", "/data/photos/a.jpg", "a.jpg"])
 def test_numbers_are_joined_by_name_path_or_file_name(tmp_path, name):
     line = outcome(Path("/data/photos/a.jpg"), "photos/a.jpg")
     found = columns(tmp_path, f"image,blur,who,sharp\n{name},0.5,me,\nother.jpg,1,you,2\n")
     assert found.titles == ["blur", "sharp"]
-    assert found.find(line) == [0.5, None]
+    assert find_numbers(found, line, outcome(Path("/x/b.jpg"), "b.jpg")) == [[0.5, None], [None, None]]
     assert found.describe_unmatched() == "the columns are of 1 that are not among the images: other.jpg"
-    assert found.find(outcome(Path("/x/b.jpg"), "b.jpg")) == [None, None]
 
 
 def test_a_file_name_of_two_images_joins_neither(tmp_path):
     found = columns(tmp_path, "image,blur\np/a.jpg,1\nq/a.jpg,2\n")
-    assert found.find(outcome(Path("/x/a.jpg"), "x/a.jpg")) == [None]
+    assert find_numbers(found, outcome(Path("/x/a.jpg"), "x/a.jpg")) == [[None]]
+
+
+def test_a_row_of_one_folders_image_is_not_anothers(tmp_path):
+    found = columns(tmp_path, "image,blur\nb/dog.jpg,1\n")
+    assert find_numbers(found, outcome(Path("/x/a/dog.jpg"), "a/dog.jpg")) == [[None]]
+    assert found.describe_unmatched() == "the columns are of 1 that are not among the images: b/dog.jpg"
+
+
+def test_a_file_name_alone_is_joined_where_it_fits_one_image_only(tmp_path):
+    images = [
+        outcome(Path(f"/x/{name}"), name) for name in ("a/dog.jpg", "b/dog.jpg", "b/cat.jpg", "fox.jpg", "c/fox.jpg")
+    ]
+    found = columns(tmp_path, "image,blur\ndog.jpg,1\ncat.jpg,2\nfox.jpg,3\n")
+    assert find_numbers(found, *images) == [[None], [None], [2], [3], [None]]
+    assert found.describe_ambiguous() == (
+        "1 name(s) in the columns fit several images, and are left out; add folders: dog.jpg"
+    )
+    assert found.describe_unmatched() == ""
+
+
+def test_pages_of_a_file_have_its_row(tmp_path):
+    pages = [outcome(Path("/x/a/scan.tif"), f"a/scan.tif.page{number}") for number in (1, 2)]
+    assert find_numbers(columns(tmp_path, "image,blur\nscan.tif,1\n"), *pages) == [[1], [1]]
 
 
 def test_rows_of_an_image_are_averaged_and_what_is_not_finite_is_no_number(tmp_path):
@@ -156,6 +193,17 @@ def test_metrics_of_evaluate_are_columns_of_their_maps_without_controls(tmp_path
     ]
     found = columns(tmp_path, "".join(json.dumps(one) + "\n" for one in lines), "evaluation.jsonl")
     assert (found.titles, found.find(outcome(Path("a.jpg"), "a.jpg"))) == (["deletion-mean, gradcam"], [0.25])
+
+
+def test_metrics_of_several_layers_are_several_columns(tmp_path):
+    def line(layer, value, kind="method"):
+        names = {"name": "a.jpg", "map": "gradcam", "metric": "sparsity", "kind": kind, "layer": layer}
+        return json.dumps({**names, "value": value}) + "\n"
+
+    text = line("layer3", 0.25) + line("layer4", 0.5) + line("", 1.0, "control")
+    found = columns(tmp_path, text, "evaluation.jsonl")
+    assert found.titles == ["sparsity, gradcam at layer3", "sparsity, gradcam at layer4"]
+    assert find_numbers(found, outcome(Path("a.jpg"), "a.jpg")) == [[0.25, 0.5]]
 
 
 def test_parquet_tables_are_read_too(tmp_path):

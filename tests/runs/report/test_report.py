@@ -102,6 +102,24 @@ def test_methods_layers_and_targets_are_columns_named_by_what_they_differ_in(tmp
     assert [(one["variant"], one["target"]) for one in item["maps"]] == [*enumerate(targets)]
 
 
+def test_a_map_stays_in_its_targets_column_where_the_first_targets_map_failed(tmp_path):
+    photo = tmp_path / "a.jpg"
+    draw(photo, (0, 0, 255))
+
+    def lines(name, *failed):
+        return [
+            outcome(photo, name, method=None, layer=None, index=None, files={}, error="is zero")
+            if index in failed
+            else outcome(photo, name, method=method, index=index)
+            for index in (0, 1)
+            for method in ("gradcam", "layercam")
+        ]
+
+    out = write_run(tmp_path / "maps", lines("a.jpg"), lines("b.jpg", 0), lines("c.jpg", 1))
+    report(out)
+    assert [[one["variant"] for one in item["maps"]] for item in read_items(out)] == [[0, 1, 2, 3], [2, 3], [0, 1]]
+
+
 def test_maps_beyond_the_columns_have_no_thumbnail_and_are_there_all_the_same(tmp_path):
     photo = tmp_path / "a.jpg"
     draw(photo, (0, 0, 255))
@@ -190,6 +208,17 @@ def test_files_outside_the_folder_are_not_read_whatever_a_record_names(tmp_path)
     assert read_items(out)[0]["sheets"] == ["picture"]
 
 
+@pytest.mark.parametrize("file", ["//evil.example/x.png", "../../x.png", "/etc/x.png", "a.jpg/../../x.png"])
+def test_the_page_has_no_address_outside_the_folder_whatever_a_record_names(tmp_path, file):
+    photo = tmp_path / "a.jpg"
+    draw(photo, (0, 0, 255))
+    out = write_run(tmp_path / "maps", [outcome(photo, "a.jpg")])
+    record = out / "outcomes.jsonl"
+    record.write_text(record.read_text().replace('"a.jpg.overlay.jpg"', f'"{file}", "heatmap": "a.jpg.h.png"'))
+    report(out)
+    assert read_items(out)[0]["maps"][0]["files"] == {"heatmap": "*.h.png"}
+
+
 def test_copied_images_make_the_folder_complete(tmp_path):
     out = make_run(tmp_path, 2)
     report(out, copy_images=True)
@@ -220,6 +249,56 @@ def test_an_earlier_reports_files_go_and_others_stay(tmp_path):
     (files / "mine.txt").unlink()
     report(out, single_file=True)
     assert not files.exists()
+
+
+def read_all(out):
+    return {str(file.relative_to(out)): file.read_bytes() for file in out.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_interrupted_report_leaves_the_earlier_one_as_it_was(tmp_path, monkeypatch, first):
+    out = make_run(tmp_path, BLOCK + 1)
+    if not first:
+        report(out)
+    for file in out.rglob("*.overlay.jpg"):
+        draw(file, (0, 255, 0))
+    before = read_all(out)
+
+    def interrupt(*_given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("camcli.runs.report.run.describe_run", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        report(out)
+    assert read_all(out) == before
+    assert (out / "report-files").exists() is not first
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_files_of_somebodys_own_stay_and_what_a_killed_report_left_goes(tmp_path, single):
+    out = make_run(tmp_path, 1)
+    report(out)
+    files = out / "report-files"
+    own = ["data.csv", "page.html", "copy-of-report.docx", "sheet-music.pdf", "sheet-1-2.webp.bak"]
+    for name in own:
+        (files / name).write_text("mine")
+    (files / "data-007.js").symlink_to(files / "data.csv")
+    (files / ".camcli-0123456789abcdef.tmp").mkdir()
+    (files / ".camcli-0123456789abcdef.tmp" / "sheet-0-0.webp").touch()
+    report(out, single_file=single)
+    left = {one.name for one in files.iterdir()}
+    assert left >= {*own, "data-007.js"} and not any(name.startswith(".") for name in left)
+    assert not WrittenFiles()(str(files / "sheet-music.pdf"))
+
+
+def test_a_folder_of_files_that_is_a_link_is_not_emptied(tmp_path):
+    out = make_run(tmp_path, 1)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "data-000.js").write_text("mine")
+    (out / "report-files").symlink_to(other)
+    report(out, single_file=True)
+    assert (other / "data-000.js").read_text() == "mine"
 
 
 def test_a_reports_files_are_not_taken_for_images_of_the_next_run(tmp_path):

@@ -1,4 +1,4 @@
-"""Finished runs, read again image by image: the last result of each, with its maps, wherever the run wrote."""
+"""Finished runs, read again image by image: the result of each that counts, with its maps, wherever the run wrote."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from camcli.images.view import View
 from camcli.outputs.style import rectify
 from camcli.runs.record import ledger
 from camcli.runs.record.folder import is_plain_path
-from camcli.runs.record.heads import has_result
+from camcli.runs.record.heads import Worth, find_worth
 from camcli.runs.record.join import MAX_OPEN
 from camcli.runs.record.lines import LineFile
 from camcli.runs.record.outcome import Outcome, restore_tuples
@@ -163,21 +163,21 @@ class FinishedRun:
             raise OutputError(f"the images cannot be sorted in the folder for temporary files: {error}") from error
 
     def _sort_images(self) -> Iterator[tuple[LineFile[Outcome], int]]:
-        """Yield where the last result of each image begins, or its last failure if it has none."""
+        """Yield where the lines of each image begin that count (``find_worth``)."""
         jobs = list_jobs(self.facts)
         with closing(sqlite3.connect("")) as base:  # an empty name is a file that is gone when it is closed
             base.execute(
-                "create table images (name blob primary key, done, run, file integer, place integer) without rowid"
+                "create table images (name blob primary key, worth, run, file integer, place integer) without rowid"
             )
             base.executemany(
-                "insert into images values (?, ?, ?, ?, ?) on conflict (name) do update set done = excluded.done, "
+                "insert into images values (?, ?, ?, ?, ?) on conflict (name) do update set worth = excluded.worth, "
                 "run = excluded.run, file = excluded.file, place = excluded.place "
-                "where (excluded.done, excluded.run) >= (done, run)",
+                "where (excluded.worth, excluded.run) >= (worth, run)",
                 (
-                    (os.fsencode(heads[0].name), has_result(heads), heads[0].run, number, place)
+                    (os.fsencode(heads[0].name), int(worth), heads[0].run, number, place)
                     for number, lines in enumerate(self._files)
                     for place, heads in lines.iter_blocks()
-                    if heads[0].job in jobs
+                    if heads[0].job in jobs and (worth := find_worth(heads)) > Worth.CUT
                 ),
             )
             for number, place in base.execute("select file, place from images order by name"):

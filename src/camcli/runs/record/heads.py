@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 
@@ -103,3 +104,22 @@ def is_whole(block: Block) -> bool:
 def has_result(block: Block) -> bool:
     """Return whether any map of an image was done."""
     return any(head.has_result for head in block)
+
+
+class Worth(IntEnum):
+    """Worth of the lines of one image from one run: not all are there, no map was made, some were."""
+
+    CUT, FAILED, RESULT = range(3)
+
+
+def find_worth(block: Block) -> Worth:
+    """Return how much the lines of an image are worth.
+
+    Of an image's blocks that with the greatest worth counts, and among equals that of the latest run: a failure never
+    replaces a result, but a later result does, also of a part of its maps, since it has written over the files. A block
+    that lacks lines (a crash cut it short, or other files replaced its own) counts for nothing: other lines would be
+    read in their place.
+    """
+    if block[0].part != f"1/{len(block)}":
+        return Worth.CUT
+    return Worth.RESULT if has_result(block) else Worth.FAILED

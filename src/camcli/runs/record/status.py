@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ from typing import Any
 from camcli.images.own_outputs import find_line_records, find_shard_folders
 from camcli.runs.record import ledger, provenance
 from camcli.runs.record.earlier import has_all_files
-from camcli.runs.record.heads import Block
+from camcli.runs.record.heads import Block, Worth, find_worth
 from camcli.runs.record.lines import LineFile, hash_text
 from camcli.runs.record.outcome import Outcome
 from camcli.runs.record.provenance import list_jobs, read_record
@@ -23,6 +24,7 @@ from camcli.runs.record.view import View, look_at
 
 # Stands for the reason of an image that has only results of other jobs.
 OTHER_JOB = "another job"
+OTHER_WORTH = -1  # less than any result or failure of the job's own
 ENDED = ("finished", "merged")
 FILES_GONE = "a file of the result is missing, or has another size than was recorded"
 
@@ -52,7 +54,7 @@ class Status:
 
     Attributes:
         images: number of images of the job; None if they came from standard input.
-        done, failed: numbers of images whose last outcome is a whole result, or is not.
+        done, failed: numbers of images whose lines that count are a whole result, or are not.
         others: number of images that have results of other jobs.
         reasons: numbers of failed images by reason.
         examples: an image for each reason.
@@ -110,20 +112,23 @@ def count_status(view: View, record: Mapping[str, Any]) -> Status:
     """
     status = Status(record.get("images"))
     own = list_jobs(record)
-    states: dict[int, str] = {}  # hashed name to the reason why it is not done
+    # From a hashed name to the worth and run of the lines that count, and the reason why it is not done.
+    states: dict[int, tuple[int, str, str]] = {}
     counts: Counter[Path] = Counter()
     for file in find_line_records(view.path, ledger.FILE):
         names = set()
         for _, block in LineFile(file, Outcome).iter_blocks():
-            name = block[0].name
-            names.add(hash_text(name))
-            reason = _find_reason(block, view.find_size) if block[0].job in own else OTHER_JOB
-            # A failure does not replace a result.
-            if not reason or states.get(hash_text(name), OTHER_JOB):
-                states[hash_text(name)] = reason
-                status.examples.setdefault(reason, name)
+            key, run = hash_text(block[0].name), sys.intern(block[0].run)
+            names.add(key)
+            own_block = block[0].job in own
+            worth = int(find_worth(block)) if own_block else OTHER_WORTH
+            if worth == Worth.CUT or (worth, run) < states.get(key, (worth, run, ""))[:2]:
+                continue
+            reason = _find_reason(block, view.find_size) if own_block else OTHER_JOB
+            states[key] = worth, run, reason
+            status.examples.setdefault(reason, block[0].name)
         counts[file.parent] = len(names)
-    reasons = Counter(states.values())
+    reasons = Counter(reason for _, _, reason in states.values())
     status.done, status.others = reasons.pop("", 0), reasons.pop(OTHER_JOB, 0)
     status.failed = reasons.total()
     status.reasons = dict(reasons.most_common())

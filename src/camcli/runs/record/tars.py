@@ -21,7 +21,7 @@ from camcli.images.formats import SUFFIXES, UNREADABLE_SUFFIXES
 from camcli.images.naming import mark_text
 from camcli.runs.record import ledger
 from camcli.runs.record.folder import is_plain_path
-from camcli.runs.record.heads import Block
+from camcli.runs.record.heads import Block, Worth, find_worth
 from camcli.runs.record.lines import LineFile
 from camcli.runs.record.outcome import Outcome
 from camcli.runs.record.provenance import list_jobs, read_record
@@ -119,13 +119,14 @@ def make_key(name: str) -> str:
 def _sort_images(lines: LineFile[Outcome], jobs: Sequence[str]) -> Iterator[tuple[str, int]]:
     """Yield the key of each image and the byte of the record where its lines begin, sorted on the disk."""
     with closing(sqlite3.connect("")) as base:  # an empty name is a file that is gone when it is closed
-        base.execute("create table images (name blob primary key, key blob, place integer) without rowid")
+        base.execute("create table images (name blob primary key, key blob, worth, place integer) without rowid")
         base.executemany(
-            "insert or replace into images values (?, ?, ?)",
+            "insert into images values (?, ?, ?, ?) on conflict (name) do update set worth = excluded.worth, "
+            "place = excluded.place where excluded.worth >= worth",  # runs are in order, since they were merged
             (
-                (os.fsencode(heads[0].name), os.fsencode(make_key(heads[0].name)), place)
+                (os.fsencode(heads[0].name), os.fsencode(make_key(heads[0].name)), int(worth), place)
                 for place, heads in lines.iter_blocks()
-                if heads[0].job in jobs
+                if heads[0].job in jobs and (worth := find_worth(heads)) > Worth.CUT
             ),
         )
         found = base.execute("select key, name, place, count(*) over (partition by key) from images order by key, name")

@@ -24,8 +24,9 @@ class Columns:
     """Numbers by image and title, from any number of tables.
 
     A table has a column of images, called by a usual title (``image``, ``path``, ``file``, ...): their paths, their
-    names in the output folder, or their file names alone, if these are enough. Columns with nothing but numbers are
-    used. Of several rows of an image numbers are averaged, such as those of its classes.
+    names in the output folder, or how these end, such as their file names alone, where that fits one image only.
+    Columns with nothing but numbers are used. Of several rows of an image numbers are averaged, such as those of its
+    classes. Every image is added before the first is looked up.
 
     Args:
         files: paths of the tables.
@@ -41,12 +42,11 @@ class Columns:
         self.titles: list[str] = []
         self._sums: dict[str, dict[str, tuple[float, int]]] = {}
         self._unmatched: set[str] = set()
-        self._by_file_name: dict[str, str | None] = {}
+        # Names of rows that are an image's own, and ends of paths with the one image that they fit; None if several.
+        self._own: set[str] = set()
+        self._ends: dict[str, str | None] = {}
         for file in files:
             self._read(Path(file))
-        for name in self._sums:
-            base = name.rpartition("/")[2]
-            self._by_file_name[base] = name if base not in self._by_file_name else None
         self._unmatched = set(self._sums)
 
     def _read(self, file: Path) -> None:
@@ -67,31 +67,68 @@ class Columns:
         if not found.keys() - words:
             raise RequestError(f"{str(file)!r} has no column of numbers", "name a table with numbers of images")
 
+    def add_image(self, outcome: Outcome) -> None:
+        """Take account of an image whose numbers will be asked for."""
+        key = self._find_own(outcome)
+        if key:
+            self._own.add(key)
+        elif end := self._find_end(outcome):
+            self._ends[end] = outcome.source if self._ends.get(end, outcome.source) == outcome.source else None
+
     def find(self, outcome: Outcome) -> list[float | None]:
         """Return the numbers of an image, in the order of the titles; None for those that it has not."""
-        names = (outcome.name, os.path.normpath(outcome.source).replace("\\", "/"))
-        key = next((one for one in names if one in self._sums), None)
-        key = key or self._by_file_name.get(outcome.name.rpartition("/")[2])
-        if key is None:
+        key = self._find_own(outcome)
+        if not key and (end := self._find_end(outcome)) and end not in self._own and self._ends.get(end):
+            key = end
+        if not key:
             return [None] * len(self.titles)
         self._unmatched.discard(key)
         sums = self._sums[key]
         return [sums[title][0] / sums[title][1] if title in sums else None for title in self.titles]
 
+    def _find_own(self, outcome: Outcome) -> str:
+        return next((one for one in _list_paths(outcome) if one in self._sums), "")
+
+    def _find_end(self, outcome: Outcome) -> str:
+        """Return the longest name of a row that an image's path ends with; empty if there is none."""
+        ends = (end for path in _list_paths(outcome) for end in _iter_ends(path) if end in self._sums)
+        return max(ends, key=len, default="")
+
+    def describe_ambiguous(self) -> str:
+        """Describe the names in the tables that fit several images, and are used for none; empty if there are none."""
+        several = sorted(end for end, source in self._ends.items() if source is None and end not in self._own)
+        if not several:
+            return ""
+        words = shorten(several, len(several))
+        return f"{len(several)} name(s) in the columns fit several images, and are left out; add folders: {words}"
+
     def describe_unmatched(self) -> str:
         """Describe the names in the tables that were none of the images asked for; empty if there are none."""
-        left = sorted(self._unmatched)
+        left = sorted(self._unmatched - self._ends.keys())
         return (
             f"the columns are of {len(left)} that are not among the images: {shorten(left, len(left))}" if left else ""
         )
 
 
+def _list_paths(outcome: Outcome) -> tuple[str, str]:
+    return outcome.name, os.path.normpath(outcome.source).replace("\\", "/")
+
+
+def _iter_ends(path: str) -> Iterator[str]:
+    """Yield the ends of a path that begin after a slash, the longest first."""
+    while "/" in path:
+        path = path.partition("/")[2]
+        yield path
+
+
 def _iter_rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Iterate over the rows of a table: the image's name, and the other values by title."""
+    layers = {row.get("layer") for row in _iter_objects(file) if _is_of_method(row)} - {None, ""}
     for row in _iter_objects(file):
         if row.keys() >= METRIC_COLUMNS:
-            if row["kind"] == "method" and row["metric"]:
-                yield str(row["name"]), {f"{row['metric']}, {row['map']}": row["value"]}
+            if _is_of_method(row) and row["metric"]:
+                where = f" at {row['layer']}" if len(layers) > 1 and row.get("layer") else ""
+                yield str(row["name"]), {f"{row['metric']}, {row['map']}{where}": row["value"]}
             continue
         titles = list(row)
         place = find_column([normalize_title(str(title)) for title in titles], NAME_COLUMNS)
@@ -102,6 +139,11 @@ def _iter_rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             )
         if name := row.pop(titles[place]):
             yield str(name), row
+
+
+def _is_of_method(row: Mapping[str, Any]) -> bool:
+    """Return whether a row is a metric of a method's map, as ``evaluation.jsonl`` has them."""
+    return row.keys() >= METRIC_COLUMNS and row["kind"] == "method"
 
 
 def _iter_objects(file: Path) -> Iterator[dict[str, Any]]:

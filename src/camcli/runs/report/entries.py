@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from camcli.images.own_outputs import find_line_records
 from camcli.runs.record import ledger
-from camcli.runs.record.heads import Block, has_result, is_whole
+from camcli.runs.record.heads import Worth, find_worth
 from camcli.runs.record.lines import LineFile, hash_text
 from camcli.runs.record.outcome import Outcome
 from camcli.runs.record.view import View
 from camcli.targets import AUTO
 
-# How much an image's lines of one run are worth: only failures, a part of its maps, all.
-FAILED, PARTIAL, WHOLE = range(3)
+# Number of a file, and the byte where lines begin in it.
+Place = tuple[int, int]
 # Targets that are an image's label, and the one that is what the model says.
 LABEL_TARGETS, PREDICTED = frozenset({"folder", "dataset"}), "predicted"
 
@@ -25,7 +26,7 @@ class Entry:
     """An image with its maps.
 
     Attributes:
-        outcomes: its lines of one run: the last that did all of its maps, else some, else failed.
+        outcomes: its lines of one run: those that count (:func:`camcli.runs.record.heads.find_worth`).
         later_error: why a later run failed on it; empty if none did.
     """
 
@@ -57,25 +58,28 @@ class Entries:
     def __init__(self, view: View, jobs: Container[str]) -> None:
         self.others = 0
         self._files = [LineFile(path, Outcome) for path in find_line_records(view.path, ledger.FILE)]
-        # From an image to the worth of its best lines, and where these and its last ones are: file and byte.
-        self._places: dict[int, tuple[int, tuple[int, int], tuple[int, int]]] = {}
+        # From an image to the worth and run of the lines that count and where they begin (file and byte), then to the
+        # last run and where its lines begin.
+        self._places: dict[int, tuple[int, str, Place, str, Place]] = {}
         for number, file in enumerate(self._files):
             for offset, block in file.iter_blocks():
                 if block[0].job not in jobs:
                     self.others += len(block)
-                elif len(block) == int(block[0].part.partition("/")[2]):  # else a crash cut it short
-                    self._add(hash_text(block[0].name), _find_worth(block), (number, offset))
+                elif (worth := find_worth(block)) > Worth.CUT:
+                    self._add(hash_text(block[0].name), int(worth), sys.intern(block[0].run), (number, offset))
 
-    def _add(self, key: int, worth: int, place: tuple[int, int]) -> None:
-        best, at, _ = self._places.get(key, (FAILED, place, place))
-        self._places[key] = (worth, place, place) if worth >= best else (best, at, place)
+    def _add(self, key: int, worth: int, run: str, place: Place) -> None:
+        known = self._places.get(key, (worth, run, place, run, place))
+        best = (worth, run, place) if (worth, run) >= known[:2] else known[:3]
+        last = (run, place) if run >= known[3] else known[3:]
+        self._places[key] = (*best, *last)
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __iter__(self) -> Iterator[Entry]:
         try:
-            for _, place, last in self._places.values():
+            for _, _, place, _, last in self._places.values():
                 later = "" if last == place else next((one.error or "" for one in self._read(last) if one.error), "")
                 yield Entry(self._read(place), later)
         finally:
@@ -85,10 +89,6 @@ class Entries:
     def _read(self, place: tuple[int, int]) -> list[Outcome]:
         file = self._files[place[0]]
         return [file.parse(head) for head in file.read_block(place[1])]
-
-
-def _find_worth(block: Block) -> int:
-    return WHOLE if is_whole(block) else PARTIAL if has_result(block) else FAILED
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,12 @@ class LabelRule:
         return cls(PREDICTED in words)
 
     def find_truth(self, entry: Entry) -> Truth | None:
-        """Return what an image is labelled as; None if that, or what is predicted, is not known."""
+        """Return what an image is labelled as; None if that, or what is predicted, is not known.
+
+        A map that failed does not say of which class it was, which may be a label.
+        """
+        if any(one.error and one.index is None for one in entry.outcomes):
+            return None
         known = [one for one in entry.outcomes if one.index is not None and one.predicted is not None]
         if not known:
             return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import shutil
 from collections.abc import Container, Sequence
 from contextlib import suppress
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from camcli.base import atomic
-from camcli.images.own_outputs import REPORT_FOLDER
+from camcli.images.own_outputs import REPORT_FILE, REPORT_FOLDER
 from camcli.runs.report import PAGE
 from camcli.runs.report.items import Item
 from camcli.runs.report.page import Assets, dump_json, escape_json, render
@@ -23,12 +22,10 @@ CHUNK = 2000
 DATA_PLACE, IMAGES_PLACE = "<!-- data -->", "<!-- images -->"
 # Bytes of names that are no UTF-8 are kept as they are in the data, and cannot be in the page's text.
 UNENCODABLE = "replace"
-# Names of a report's own files, of which those of an earlier one are removed.
-OWN_FILE = re.compile(r"(data|sheet|copy|page)[-.][\w.-]+", re.ASCII)
 
 
 class FolderFiles:
-    """Report of a page and a folder of files beside it.
+    """Report of a page and a folder of files beside it. New files are collected in a temporary folder until the end.
 
     Args:
         out: the output folder.
@@ -36,6 +33,8 @@ class FolderFiles:
 
     def __init__(self, out: Path) -> None:
         self._page, self._folder = out / PAGE, out / REPORT_FOLDER
+        self._new = atomic.make_temporary_path(self._folder)
+        self._new.mkdir(parents=True)
         self._written: set[str] = set()
         self._items: list[Item] = []
         self._chunks: list[str] = []
@@ -46,8 +45,7 @@ class FolderFiles:
 
     def copy(self, name: str, path: Path) -> None:
         """Copy an image's file."""
-        self._folder.mkdir(exist_ok=True)
-        shutil.copyfile(path, self._folder / name)
+        shutil.copyfile(path, self._new / name)
         self._written.add(name)
 
     def add_items(self, items: Sequence[Item]) -> None:
@@ -63,22 +61,27 @@ class FolderFiles:
         self._items = []
 
     def finish(self, facts: dict[str, Any]) -> Path:
-        """Write the rest of the data, then the page, and remove an earlier page's files."""
+        """Write the rest of the data, put files and page in their place, and remove an earlier page's files."""
         if self._items:
             self._write_items()
         assets = Assets.load()
         self._write("page.css", assets.style.encode())
         self._write("page.js", assets.script.encode())
         page = render(facts, assets, folder=REPORT_FOLDER, chunks=self._chunks)
+        for name in self._written:
+            (self._new / name).replace(self._folder / name)
         atomic.write(self._page, page.encode(errors=UNENCODABLE))
         remove_others(self._folder, self._written)
         return self._page
 
     def discard(self) -> None:
-        """Leave what is written: the next report replaces or removes it."""
+        """Remove what is not in its place."""
+        shutil.rmtree(self._new, ignore_errors=True)
+        with suppress(OSError):  # an earlier report's files are in it
+            self._folder.rmdir()
 
     def _write(self, name: str, content: bytes) -> None:
-        atomic.write(self._folder / name, content)
+        (self._new / name).write_bytes(content)
         self._written.add(name)
 
 
@@ -139,9 +142,13 @@ ReportFiles = FolderFiles | SingleFile
 
 
 def remove_others(folder: Path, kept: Container[str]) -> None:
-    """Remove the files of an earlier report, and their folder if nothing else is in it."""
+    """Remove the files of an earlier report, and their folder if nothing else is in it; links are not followed."""
+    if folder.is_symlink():
+        return
     with suppress(OSError):  # what cannot be removed is in nobody's way
         for file in folder.iterdir():
-            if file.name not in kept and OWN_FILE.fullmatch(file.name):
+            if atomic.TEMPORARY_NAME.fullmatch(file.name):
+                shutil.rmtree(file, ignore_errors=True)  # of this report, or of one that was killed
+            elif file.name not in kept and REPORT_FILE.fullmatch(file.name) and not file.is_symlink():
                 file.unlink(missing_ok=True)
         folder.rmdir()

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from camcli.base.paths import absolute
+from camcli.runs.record.folder import is_plain_path
 from camcli.runs.record.outcome import Outcome
 from camcli.runs.report.entries import Entry, LabelRule
 from camcli.runs.report.thumbnails import Look
@@ -39,18 +40,32 @@ class Variants:
 
     def __init__(self) -> None:
         self._numbers: dict[Variant, int] = {}
+        # Kinds of the last complete image of so many lines, which tell the places of targets where some failed.
+        self._complete: dict[int, Sequence[Variant | None]] = {}
 
     def number(self, entry: Entry) -> dict[int, Outcome]:
         """Return the maps of an image by number; its first line as number -1 if it has none."""
-        ranks: dict[Any, int] = {}
-        found: dict[int, Outcome] = {}
-        for one in entry.outcomes:
-            if one.method is None:
-                continue
-            rank = ranks.setdefault((one.index, one.number, one.channel), len(ranks))
-            variant = Variant(one.method, one.layer or "", rank)
-            found[self._numbers.setdefault(variant, len(self._numbers))] = one
+        variants = self._find_variants(entry.outcomes)
+        found = {
+            self._numbers.setdefault(variant, len(self._numbers)): one
+            for variant, one in zip(variants, entry.outcomes, strict=True)
+            if variant
+        }
         return found or {-1: entry.outcomes[0]}
+
+    def _find_variants(self, outcomes: Sequence[Outcome]) -> Sequence[Variant | None]:
+        """Return the kind of each line's map; None where it failed, which does not tell its kind or target."""
+        ranks: dict[Any, int] = {}
+        found: list[Variant | None] = []
+        for one in outcomes:
+            rank = ranks.setdefault((one.index, one.number, one.channel), len(ranks)) if one.method else 0
+            found.append(Variant(one.method, one.layer or "", rank) if one.method else None)
+        if None not in found:
+            self._complete[len(found)] = found
+        # Lines are class by class, in an order that is the same in every image of so many lines.
+        usual = self._complete.get(len(found), found)
+        fits = all(one is None or (other and one[:2] == other[:2]) for one, other in zip(found, usual, strict=True))
+        return [one and other for one, other in zip(found, usual, strict=True)] if fits else found
 
     @property
     def are_ranked(self) -> bool:
@@ -112,7 +127,8 @@ def _make_map(number: int, one: Outcome, size: tuple[int, int] | None) -> Item:
         "low": round_number(one.low),
         "high": round_number(one.high),
         "error": one.error,
-        "files": {name: write_url(file, one.name) for name, file in one.files.items()},
+        # A record that somebody changed must not make the page load from elsewhere.
+        "files": {name: write_url(file, one.name) for name, file in one.files.items() if is_plain_path(file)},
     }
     return {key: value for key, value in made.items() if value is not None}
 

@@ -67,6 +67,8 @@ def write_report(out: Path, options: ReportOptions) -> Report:
         entries = Entries(view, list_jobs(record))
         if not len(entries):
             raise NothingFoundError(f"{str(out)!r} has no finished images yet", "run camcli explain first")
+        for entry in entries if options.columns else ():
+            columns.add_image(entry.outcomes[0])
         try:
             return _Making(out, options, record, columns, len(entries)).make(entries)
         except OSError as error:
@@ -184,8 +186,7 @@ class _Making:
             yield f"{self._uncopied} image(s) could not be copied, and are shown from where they are"
         if entries.others:
             yield f"{entries.others} line(s) of other jobs in this folder are left out"
-        if text := self._columns.describe_unmatched():
-            yield text
+        yield from filter(None, (self._columns.describe_ambiguous(), self._columns.describe_unmatched()))
         if self._options.single_file and not self._copied_size and self._options.image_size is None:
             yield f"these are many maps: the file has thumbnails only; --image-size {EMBEDDED_SIZE} adds larger images"
         yield from self._list_hints()
