@@ -223,6 +223,14 @@ def test_masks_of_an_object(picture: PictureSource, mode: str) -> None:
         masks.find_region(picture, 0, View(picture=(10, 20), input=(20, 40), box=(0.0, 0.0, 20.0, 10.0)))
 
 
+def test_masks_are_named_by_the_path_in_a_given_folder_too(picture: PictureSource) -> None:
+    Path("masks").mkdir()
+    Image.fromarray(CAT * np.uint8(255)).save("masks/a.png")
+    named = PictureSource(picture.file, picture.file)
+    assert Masks(Path("masks")).count_listed([named]) == 0
+    np.testing.assert_array_equal(Masks(Path("masks"), [Path("in")]).find_region(named, 1, VIEW), CAT)
+
+
 def test_what_is_no_folder_of_masks(picture: PictureSource) -> None:
     with pytest.raises(RequestError, match="there is no folder 'masks'"):
         Masks(Path("masks"))

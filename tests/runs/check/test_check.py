@@ -124,6 +124,13 @@ def test_a_failed_image_breaks_the_run_unless_a_rule_allows_it(here: Path) -> No
     assert [holds for holds, _ in check('measure = "failed"\nis = false\nshare = 0.5')] == [True]
 
 
+def test_an_image_that_is_not_recorded_breaks_the_run(here: Path) -> None:
+    facts = here / "out" / "run.json"
+    record("out", [line("a", ONES)])
+    facts.write_text(json.dumps({**json.loads(facts.read_text()), "images": 4}))
+    assert check('measure = "score"\nmin = 0')[-1] == (False, "holds for 1 of 4 (25.0%), asked for 100%")
+
+
 def test_what_is_undefined_breaks_a_rule_with_its_reason(here: Path) -> None:
     record("out", [line("a", -ONES)], [line("b", ONES, probability=None)])
     found = check('measure = "energy-in-border"\nmax = 1', 'measure = "probability"\nmin = 0')

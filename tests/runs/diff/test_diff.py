@@ -121,6 +121,14 @@ def test_what_one_run_lacks_or_failed_is_told(here: Path) -> None:
     assert found["b (red)"].reasons == ("the new run does not have it",)
 
 
+def test_a_map_that_was_lost_since_is_missing(here: Path) -> None:
+    one, other = (record(name, [line("a", WAVE)], [line("b", WAVE)]) for name in ("one", "other"))
+    (other / "b.red.npy").write_bytes(b"cut short")
+    found = changes(one, other)
+    assert {title: change.there for title, change in found.items()} == {"a (red)": "both", "b (red)": "base"}
+    assert len(found["b (red)"].reasons) == 1
+
+
 def test_a_constant_map_has_no_similarity_but_a_reason(here: Path) -> None:
     flat = np.full((8, 8), 0.5, np.float32)
     one, other = record("one", [line("a", WAVE)]), record("other", [line("a", flat)])

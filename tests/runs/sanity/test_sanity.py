@@ -236,6 +236,7 @@ def test_without_another_class_there_is_nothing_to_compare(photos: None, clip: s
         (["--tests", "cascad"], "did you mean 'cascade'?"),
         (["--method", "dff", "-o", "concepts=2"], "concepts belong to no class"),
         (["--target", "channels:top:1"], "do not explain a class"),
+        (["--shift", "0"], "--shift cannot be 0: it tests nothing"),
         (["--to", "s.txt"], "end its name in .csv or .jsonl or .parquet"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 import cv2
@@ -29,6 +29,7 @@ class Masks:
 
     Args:
         folder: path of the folder.
+        folders: folders that images are taken from: a mask may be named by an image's path in one of them.
 
     Attributes:
         digest: changes with the files' names, sizes and times.
@@ -38,8 +39,9 @@ class Masks:
         RequestError: there is no such folder, or no PNG file in it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, folders: Sequence[Path] = ()) -> None:
         self.folder = folder
+        self._bases = [base.absolute() for base in folders]
         self.notes: list[str] = []
         if not folder.is_dir():
             raise RequestError(
@@ -83,8 +85,15 @@ class Masks:
         return shorten([f"{name}{SUFFIX}" for name in self._files], len(self._files))
 
     def _find(self, source: PictureSource) -> Path | None:
-        name = PurePosixPath(source.name)
-        return self._files.get(str(name)) or self._files.get(str(name.with_suffix("")))
+        path = source.path.absolute()
+        inside = [path.relative_to(base).as_posix() for base in self._bases if path.is_relative_to(base)]
+        names = map(PurePosixPath, (source.name, *inside))
+        return next((self._files[key] for name in names for key in _list_keys(name) if key in self._files), None)
+
+
+def _list_keys(name: PurePosixPath) -> tuple[str, str]:
+    """Return what a mask of an image is named, without its own suffix: ``a.jpg`` of ``a.jpg.png``, or ``a``."""
+    return str(name), str(name.with_suffix(""))
 
 
 def read_region(file: Path) -> Region:

@@ -49,7 +49,7 @@ class Value:
             return f"undefined: {self.reason}"
         if isinstance(self.value, bool):
             return self.reason or str(self.value).lower()
-        return f"{self.value:.4g}"
+        return f"{self.value:.6g}"
 
 
 @dataclass(slots=True)

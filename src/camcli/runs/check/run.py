@@ -74,8 +74,12 @@ class RunCheck:
 
     @property
     def tallies(self) -> list[Tally]:
-        """The count of each rule."""
-        return self._judge.tallies
+        """The count of each rule; of a run that is not complete also of the images that it recorded."""
+        missing = (self.total or 0) - self._seen
+        if missing <= 0:
+            return self._judge.tallies
+        rule = make_rule("check", "failed", wanted=False, name="every image is recorded")
+        return [*self._judge.tallies, Tally(rule, counted=self._seen + missing, broken=missing)]
 
     def _measure(self, image: RecordedImage) -> list[tuple[RecordedMap, list[Value | None]]]:
         return [(recorded, _measure_map(recorded, self._bound)) for recorded in image]

@@ -50,7 +50,17 @@ def compare_pair(pair: Pair) -> MapChange:
         found, more = _compare_maps(base, new)
     except PictureError as error:
         found, more = {}, [error.message]
+        if _is_readable(base) and not _is_readable(new):  # it was lost since, as if the new run did not have it
+            found = {"there": "base"}
     return MapChange(**words, **found, reasons=(*reasons, *more))
+
+
+def _is_readable(recorded: RecordedMap) -> bool:
+    try:
+        recorded.load()
+    except PictureError:
+        return False
+    return True
 
 
 def _find_error(recorded: RecordedMap | None) -> str | None:

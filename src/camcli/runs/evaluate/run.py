@@ -162,7 +162,7 @@ class EvaluateRun:
         objects = (
             Boxes(Path(asked.boxes), labels.find, partial(find_whole_name, labels), folders)
             if asked.boxes
-            else Masks(Path(asked.masks))
+            else Masks(Path(asked.masks), folders)
         )
         self.notes += objects.notes
         if self.total is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -61,6 +62,8 @@ class SanityJob:
             if name not in TESTS:
                 near = did_you_mean(name, TESTS) or f"there are: {', '.join(TESTS)}"
                 raise RequestError(f"there is no test {name!r}", near)
+        if not self.shift or not math.isfinite(self.shift):
+            raise RequestError(f"--shift cannot be {self.shift:g}: it tests nothing", "give another number, such as 1")
 
     @property
     def chosen(self) -> tuple[str, ...]:
