@@ -171,13 +171,15 @@ def _print_found(compared: "RunDiff") -> None:
     changed = [change for change, _ in compared.worst if change.there != "both" or not change.equal]
     if changed:
         print_text("\nchanged most:")
-        headings = ("image", "class", "r", "SSIM", "top 20%", "moved", "remarks")
-        print_table(headings, map(_make_row, changed), wrapped=("class", "remarks"))
+        several = len({(change.method, change.layer) for change in changed}) > 1
+        headings = ("image", "class", *("map",) * several, "r", "SSIM", "top 20%", "moved", "remarks")
+        print_table(headings, (_make_row(change, several) for change in changed), wrapped=("class", "remarks"))
     if compared.tallies:
         print_text("")
 
 
-def _make_row(change: "MapChange") -> tuple[str, ...]:
+def _make_row(change: "MapChange", several: bool) -> tuple[str, ...]:
+    """Return the cells of a map, whose method and layer are told if there are several."""
     numbers = (change.pearson, change.ssim, change.overlap, change.moved)
     remarks = [*change.reasons]
     if change.changed and (change.base_predicted, change.new_predicted) != (change.base_label, change.new_label):
@@ -185,6 +187,7 @@ def _make_row(change: "MapChange") -> tuple[str, ...]:
     return (
         change.name,
         change.label,
+        *(f"{change.method} at {change.layer}" if change.layer else change.method,) * several,
         *("" if value is None else f"{value:.4f}" for value in numbers),
         "; ".join(remarks),
     )

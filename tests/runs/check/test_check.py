@@ -124,6 +124,14 @@ def test_a_failed_image_breaks_the_run_unless_a_rule_allows_it(here: Path) -> No
     assert [holds for holds, _ in check('measure = "failed"\nis = false\nshare = 0.5')] == [True]
 
 
+def test_several_methods_are_told_apart(here: Path) -> None:
+    record("out", [line("a", ONES), line("a", ONES, method="layercam", files={"array": "a.layercam.npy"})])
+    Path("rules.toml").write_text('[[check]]\nmeasure = "score"\nmin = 2\n')
+    said = do("check", "out", "--rules", "rules.toml").output
+    assert "a (red), gradcam at stem: 1" in said
+    assert "a (red), layercam at stem: 1" in said
+
+
 def test_an_image_that_is_not_recorded_breaks_the_run(here: Path) -> None:
     facts = here / "out" / "run.json"
     record("out", [line("a", ONES)])

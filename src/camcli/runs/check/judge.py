@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from camcli.runs.check import Rule
 from camcli.targets.labels import normalize_name
@@ -30,6 +30,12 @@ class Subject:
     def title(self) -> str:
         """Image and class in words."""
         return f"{self.name} ({self.label})" if self.label else self.name
+
+    @property
+    def long_title(self) -> str:
+        """Image, class, method and layer in words."""
+        where = f" at {self.layer}" if self.layer else ""
+        return f"{self.title}, {self.method}{where}" if self.method else self.title
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,7 @@ class Tally:
         counted: number of maps that it is about.
         broken: number of those that break it, undefined ones among them.
         undefined: number of those without a value.
+        several: maps are told apart by method or layer too.
     """
 
     rule: Rule
@@ -69,6 +76,7 @@ class Tally:
     counted: int = 0
     broken: int = 0
     undefined: int = 0
+    several: bool = False
     _worst: list[tuple[float, int, Subject, Value]] = field(default_factory=list)
 
     def add(self, subject: Subject, value: Value) -> bool:
@@ -112,7 +120,10 @@ class Tally:
 
     def list_worst(self) -> list[str]:
         """List the maps that break it most, worst first, with their values."""
-        return [f"{subject.title}: {value.describe()}" for _, _, subject, value in sorted(self._worst, reverse=True)]
+        return [
+            f"{subject.long_title if self.several else subject.title}: {value.describe()}"
+            for _, _, subject, value in sorted(self._worst, reverse=True)
+        ]
 
 
 class Judge:
@@ -125,9 +136,12 @@ class Judge:
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = rules
         self._tallies: list[dict[str, Tally]] = [{} if rule.per_class else {"": Tally(rule)} for rule in rules]
+        self._kinds: set[tuple[str, str]] = set()
 
     def add(self, subject: Subject, values: Sequence[Value | None]) -> list[bool | None]:
         """Add a map with its value for each rule, None where the rule is not about it; return whether each holds."""
+        if subject.method or subject.layer:  # which a failed image has not
+            self._kinds.add((subject.method, subject.layer))
         return [
             self._find(number, subject).add(subject, value) if value and is_about(rule, subject) else None
             for number, (rule, value) in enumerate(zip(self.rules, values, strict=True))
@@ -140,8 +154,9 @@ class Judge:
     @property
     def tallies(self) -> list[Tally]:
         """The count of each rule; of one that is judged by classes, of each class, sorted."""
+        several = len(self._kinds) > 1
         return [
-            tally
+            replace(tally, several=several)
             for rule, found in zip(self.rules, self._tallies, strict=True)
             for tally in ([found[name] for name in sorted(found)] or [Tally(rule)])
         ]
