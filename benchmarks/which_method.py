@@ -1,6 +1,7 @@
 """Which method finds the object that is asked for: every method on scenes whose objects are known, as a page.
 
-    python benchmarks/which_method.py WORK [--packages FOLDER] [--scenes 40] [--costly 8] [--page docs/benchmark.md]
+    python benchmarks/which_method.py WORK [--packages FOLDER] [--scenes 40] [--costly 8]
+        [--kinds pairs singles] [--page docs/benchmark.md]
 
 Scenes of two objects and of one (`benchmarks/object_scenes.py`), for the bundled model and for DINOv2-S with a probe
 (`benchmarks/dino_probe.py`); `camcli evaluate` measures all methods and controls on them. What asks the network
@@ -9,6 +10,7 @@ interrupted goes on; `--page` writes the tables.
 """
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -66,6 +68,7 @@ def main() -> None:
     parser.add_argument("--packages", type=Path, default=Path("packages"))
     parser.add_argument("--scenes", type=int, default=40)
     parser.add_argument("--costly", type=int, default=8)
+    parser.add_argument("--kinds", nargs="+", choices=("pairs", "singles"), default=["pairs", "singles"])
     parser.add_argument("--only", choices=SUBJECTS, action="append")
     parser.add_argument("--page", type=Path)
     given = parser.parse_args()
@@ -89,7 +92,8 @@ def main() -> None:
         methods = list_methods(network, images)
         cheap = [one for one in methods if one not in COSTLY]
         costly = [one for one in methods if one in COSTLY]
-        for scenes, metrics in (("pairs", LOCALISATION), ("singles", LOCALISATION + FAITHFULNESS)):
+        for scenes in given.kinds:
+            metrics = LOCALISATION + FAITHFULNESS * (scenes == "singles")
             evaluate(subject, Path(key, scenes), "cheap", cheap, metrics, 0)
             if costly:
                 evaluate(subject, Path(key, scenes), "costly", costly, metrics, given.costly)
@@ -163,22 +167,25 @@ def make_table(title: str, folder: Path) -> str:
     """Make the Markdown table of a model: methods by energy in the asked object, controls below."""
     numbers, images = read_numbers(folder)
     cost = json.loads((folder / "cost.json").read_text())
-    maps = {one for one, _ in numbers}
+    columns = [("pairs", "pointing-game"), ("pairs", "energy-in-box")]
+    if "singles" in images:
+        columns += [("singles", metric) for metric in FAITHFULNESS]
+    counts = [f"{images['pairs']} scenes of two objects"]
+    counts += [f"{images['singles']} of one"] if "singles" in images else []
+    names = ["peak in it", "energy in it", *(f"`{one}`" for one in FAITHFULNESS)][: len(columns)]
     lines = [
         f"### {title}",
         "",
-        f"{images['pairs']} scenes of two objects, {images['singles']} of one; methods marked * on the first "
-        f"{images['costly']} of each.",
+        f"{', '.join(counts)}; methods marked \\* on the first {images['costly']}.",
         "",
-        "| method | peak in it | energy in it | " + " | ".join(f"`{one}`" for one in FAITHFULNESS) + " | cost |",
-        "|---|---|---|" + "---|" * len(FAITHFULNESS) + "---|",
+        f"| method | {' | '.join(names)} | cost |",
+        "|---" * (len(columns) + 2) + "|",
     ]
-    energy = ("pairs", "energy-in-box")
-    for one in sorted(maps, key=lambda one: (one[0] == "control", -(numbers[one, energy]["mean"] or 0))):
+    maps = sorted({one for one, _ in numbers}, key=lambda one: (one[0] == "control", -numbers[one, columns[1]]["mean"]))
+    for one in maps:
         kind, name = one
-        columns = [("pairs", "pointing-game"), energy, *(("singles", metric) for metric in FAITHFULNESS)]
         cells = [format_cell(numbers.get((one, column))) for column in columns]
-        shown = f"*control* {name}" if kind == "control" else f"`{name}`" + "*" * (name in COSTLY)
+        shown = f"*control* {name}" if kind == "control" else f"`{name}`" + " \\*" * (name in COSTLY)
         price = f"{cost[name]:.2g}" if name in cost else ""
         lines.append(f"| {shown} | {' | '.join(cells)} | {price} |")
     return "\n".join([*lines, ""])
@@ -188,13 +195,13 @@ def read_numbers(folder: Path) -> tuple[dict[tuple[Map, Column], dict[str, Any]]
     """Read the tables of a model; return their rows by map and column, and how many images they are of."""
     found: dict[tuple[Map, Column], dict[str, Any]] = {}
     images = {}
-    for scenes in ("pairs", "singles"):
-        for name in ("costly", "cheap"):  # the controls are those of all scenes
-            for line in (folder / scenes / f"{name}.jsonl").read_text().splitlines():
-                row = json.loads(line)
-                if row["kind"] != "blurred":
-                    found[(row["kind"], row["map"]), (scenes, row["metric"])] = row
-                images[scenes if name == "cheap" else name] = row["images"]
+    for scenes, name in itertools.product(("pairs", "singles"), ("costly", "cheap")):
+        file = folder / scenes / f"{name}.jsonl"
+        for line in file.read_text().splitlines() if file.is_file() else ():
+            row = json.loads(line)
+            if row["kind"] != "blurred":  # the controls, which come twice, are those of all scenes
+                found[(row["kind"], row["map"]), (scenes, row["metric"])] = row
+            images[scenes if name == "cheap" else name] = row["images"]
     return found, images
 
 

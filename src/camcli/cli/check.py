@@ -20,11 +20,13 @@ from camcli.runs.check.rules import EXAMPLE_HINT, read_rules
 
 def check(
     run: Annotated[
-        Path | None,
+        Path,
         typer.Argument(
-            metavar="RUN", help="Output folder with arrays, its address, or a golden run", show_default=False
+            metavar="RUN",
+            help="Output folder with arrays, its address, or a golden run",
+            show_default="the last run's folder",
         ),
-    ] = None,
+    ] = Path("camcli-out/latest"),
     rules: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Rules, in TOML: its check tables; --example prints one")
     ] = None,
@@ -58,11 +60,7 @@ def check(
     raise typer.Exit(code)
 
 
-def _check(
-    run: Path | None, rules: Path | None, to: Path | None, junit: Path | None, as_json: bool, console: Console
-) -> int:
-    if run is None:
-        raise RequestError("no run is named", "name the folder that --out names: camcli check out --rules rules.toml")
+def _check(run: Path, rules: Path | None, to: Path | None, junit: Path | None, as_json: bool, console: Console) -> int:
     if rules is None:
         raise RequestError("no rules are named: --rules FILE", EXAMPLE_HINT)
     check_output_file(junit, "--junit", ".xml")

@@ -58,6 +58,6 @@ def mosaics(**words: Any) -> None:
             console.note(f"failed: {name}: {error.message}")
         for note in run.notes:
             console.note(note)
-        console.say(f"{count} mosaics in {run.out}; evaluate maps with them:")
+        console.say(f"{count} {'mosaic' if count == 1 else 'mosaics'} in {run.out}; evaluate maps with them:")
         typer.echo(run.next_command, file=get_standard_output())
     raise typer.Exit(1 if run.failed else 0)

@@ -177,7 +177,7 @@ class _Making:
             again = ", drawn from the arrays without the network" if "array" in self._formats else ""
             yield f"This run saved {saved}, which a page cannot show. --save overlay,heatmap adds its maps{again}."
         elif "heatmap" not in self._formats:
-            yield "--save heatmap adds the maps alone."
+            yield "Maps without the image behind them can be shown too: --save heatmap, beside the formats of now."
 
     def _list_notes(self, entries: Entries) -> Iterator[str]:
         if self._missing:
