@@ -1,5 +1,6 @@
-"""Activations with an object planted in them."""
+"""Activations and images with an object planted in them."""
 
+import numpy as np
 import torch
 
 
@@ -21,3 +22,12 @@ def objects(count, size, signed, seed):
             act[row] *= torch.where(torch.rand(16, 10, 12, generator=draw) > 0.5, 1, -1)
         act[row] += active[:, None, None] * place[row]
     return act, place
+
+
+def plant_in_image():
+    """An image with an object, and the weights of a score that sees this alone."""
+    rng = np.random.default_rng(1)
+    image = rng.random((3, 32, 32), np.float32) * 0.2
+    weights = np.zeros((32, 32), np.float32)
+    weights[3:12, 5:16] = 1
+    return image + weights * (0.5 + rng.random((3, 32, 32), np.float32)), weights

@@ -4,6 +4,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from planted import plant_in_image
 
 from camcli.base.errors import RequestError
 from camcli.metrics import CONTROLS, faithfulness
@@ -106,13 +107,7 @@ def test_what_does_not_depend_on_the_map_is_scored_once() -> None:
 
 @pytest.fixture(scope="module")
 def planted() -> tuple[np.ndarray, np.ndarray]:
-    """An image with an object, and the weights of a score that sees this alone."""
-    rng = np.random.default_rng(1)
-    image = rng.random((3, 32, 32), np.float32) * 0.2
-    weights = np.zeros((32, 32), np.float32)
-    weights[3:12, 5:16] = 1
-    image += weights * (0.5 + rng.random((3, 32, 32), np.float32))
-    return image, weights
+    return plant_in_image()
 
 
 def rivals(image: np.ndarray, truth: np.ndarray) -> np.ndarray:

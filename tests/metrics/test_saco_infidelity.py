@@ -7,6 +7,7 @@ import pytest
 import torch
 from captum.metrics import infidelity as captum_infidelity
 from captum.metrics import infidelity_perturb_func_decorator
+from planted import plant_in_image
 
 from camcli.metrics import CONTROLS
 from camcli.metrics.faithfulness import infidelity, saco
@@ -19,12 +20,7 @@ def scoring(weights: np.ndarray):
 
 @pytest.fixture(scope="module")
 def planted() -> tuple[np.ndarray, np.ndarray]:
-    """An image with an object, and the weights of a score that sees this alone."""
-    rng = np.random.default_rng(1)
-    image = rng.random((3, 32, 32), np.float32) * 0.2
-    weights = np.zeros((32, 32), np.float32)
-    weights[3:12, 5:16] = 1
-    return image + weights * (0.5 + rng.random((3, 32, 32), np.float32)), weights
+    return plant_in_image()
 
 
 def test_saco_by_hand() -> None:

@@ -251,5 +251,3 @@ CONTROLS = Registry(
     Row("controls", "edges", "the strength of the image's edges, in the colour where it is greatest"),
     folder="camcli.metrics",
 )
-# What a map's blurred copy, a control too, is called after the map's own name.
-BLURRED = "blurred"
