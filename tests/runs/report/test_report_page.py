@@ -181,6 +181,7 @@ def test_an_address_opens_an_image_and_keys_go_on(made, open_page):
 def test_the_slider_keys_and_zoom_of_an_open_image(made, open_page):
     opened = open_page(made)
     opened.page.locator(".card").first.click()
+    opened.wait("viewer.open")
     over = opened.at("over")
     assert opened.page.locator("#formats button").all_text_contents() == ["image", "overlay"]
     assert over.evaluate("one => one.style.opacity") == "1"
@@ -232,9 +233,12 @@ def test_hostile_names_are_shown_as_they_are(tmp_path, open_page, single):
     assert opened.names() == [name.rpartition("|")[2] for name in HOSTILE]
     for at in range(len(HOSTILE)):
         opened.page.locator(".card").nth(at).click()
+        opened.wait("viewer.open")  # the images of the one before are still there until it is
         for image in ("under", "over"):  # every image is found by its address
-            opened.wait(f"document.getElementById('{image}').naturalWidth === 64")
+            opened.page.evaluate(f"document.getElementById('{image}').decode()")
+            assert opened.at(image).evaluate("one => one.naturalWidth") == 64
         opened.page.keyboard.press("Escape")
+        opened.wait("!viewer.open")
     assert opened.page.locator("h1").text_content() == "</title><script>alert(1)</script>"
     opened.check_quiet()
 
@@ -271,6 +275,7 @@ def test_axe_finds_nothing_serious_and_nothing_is_cut_off(made, open_page, schem
     opened.at("provenance").locator("summary").click()
     _check_axe(opened.page)
     opened.page.locator(".card").first.click()
+    opened.wait("viewer.open")
     _check_axe(opened.page)
 
 
