@@ -307,6 +307,8 @@ viewer.addEventListener("cancel", (event) => {
   event.preventDefault();
   closeViewer();
 });
+// A browser may close it without asking, where two closings follow each other.
+viewer.addEventListener("close", () => !viewer.open && view.item && closeViewer());
 for (const [id, action] of /** @type {[string, () => void][]} */ ([
   ["previous", () => turn(-1)],
   ["next", () => turn(1)],
