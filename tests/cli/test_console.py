@@ -10,7 +10,7 @@ from rich.cells import cell_len
 
 from camcli.base.errors import RequestError
 from camcli.cli import progress, streams
-from camcli.cli.console import Console, print_table
+from camcli.cli.console import Console, print_results, print_table
 from camcli.cli.streams import to_printable
 from camcli.runs.record.outcome import Counts, Outcome
 
@@ -324,6 +324,12 @@ def test_no_color_takes_the_colours_away(terminal: Stream, monkeypatch) -> None:
 def test_a_table_is_tab_separated_in_a_pipe_and_one_line_a_row(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(("a", "b"), iter([("x\ty", "[bold]"), ("1\n2", "")]))
     assert capsys.readouterr().out == "x\\ty\t[bold]\n1\\n2\t\n"
+
+
+def test_results_have_headings_and_aligned_cells_of_any_length_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    print_results(("rule", "found"), iter([("a\nb", "x" * 300), ("longer", "[bold]")]), wrapped=("found",))
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["rule    found", "a\\nb    " + "x" * 300, "longer  [bold]"]
 
 
 def test_a_table_is_drawn_on_a_terminal(monkeypatch) -> None:

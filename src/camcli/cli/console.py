@@ -249,7 +249,7 @@ def print_text(text: str) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], wrapped: Sequence[str] = ()) -> None:
-    """Print a table on standard output: aligned on a terminal, tab-separated without headings in a pipe.
+    """Print a listing on standard output: aligned on a terminal; in a pipe tab-separated without headings, all data.
 
     Args:
         headings: of the columns.
@@ -257,10 +257,18 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], wrapped:
         wrapped: headings of columns whose cells are wrapped at words where room is short; others lose their middle.
     """
     out = get_standard_output()
+    if out.isatty():
+        print_results(headings, rows, wrapped)
+    else:
+        out.writelines("\t".join(map(to_printable, row)) + "\n" for row in rows)
+
+
+def print_results(headings: Sequence[str], rows: Iterable[Sequence[str]], wrapped: Sequence[str] = ()) -> None:
+    """Print a table on standard output, aligned with headings everywhere, since people read it in the logs of CI too.
+
+    Its arguments are those of :func:`print_table`; in a pipe no cell is shortened or wrapped.
+    """
     cells = [[*map(to_printable, row)] for row in rows]
-    if not out.isatty():
-        out.writelines("\t".join(row) + "\n" for row in cells)
-        return
     console = _make_rich_console()
     columns = [[heading, *column] for heading, *column in zip(headings, *cells, strict=True)]
     wanted = [max(map(cell_len, column)) for column in columns]

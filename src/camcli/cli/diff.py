@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from camcli.cli.console import Console, print_table, print_text
+from camcli.cli.console import Console, print_results, print_text
 from camcli.cli.exit import exit_codes
 from camcli.cli.loading import loading
 from camcli.cli.streams import to_printable
@@ -146,7 +146,7 @@ def _print_jobs(compared: "RunDiff", base: Path, new: Path) -> None:
     if compared.differences:
         print_text("what differs between the jobs:")
         headings = ("", to_printable(show_path(base)), to_printable(show_path(new)))
-        print_table(headings, compared.differences, wrapped=headings[1:])
+        print_results(headings, compared.differences, wrapped=headings[1:])
     else:
         print_text("the jobs differ in nothing that is recorded")
 
@@ -167,13 +167,13 @@ def _print_found(compared: "RunDiff") -> None:
     ]
     if rows:
         print_text("")
-        print_table(("", "maps", "least", "5%", "median", "95%", "greatest"), rows)
+        print_results(("", "maps", "least", "5%", "median", "95%", "greatest"), rows)
     changed = [change for change, _ in compared.worst if change.there != "both" or not change.equal]
     if changed:
         print_text("\nchanged most:")
         several = len({(change.method, change.layer) for change in changed}) > 1
         headings = ("image", "class", *("map",) * several, "r", "SSIM", "top 20%", "moved", "remarks")
-        print_table(headings, (_make_row(change, several) for change in changed), wrapped=("class", "remarks"))
+        print_results(headings, (_make_row(change, several) for change in changed), wrapped=("class", "remarks"))
     if compared.tallies:
         print_text("")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from camcli.cli.console import Console, print_table
+from camcli.cli.console import Console, print_results
 from camcli.cli.exit import exit_codes
 from camcli.cli.follow import follow_records, say_methods
 from camcli.cli.loading import check_job, loading
@@ -76,7 +76,7 @@ def _evaluate(evaluate_job: EvaluateJob, console: Console, session: CommonOption
         with console.working("computing intervals"):
             rows = run.finish()
     if not session.as_json and not console.quiet:
-        print_table(("metric", "better", "map", "mean", "95%", "images", "undefined"), _format_rows(rows))
+        print_results(("metric", "better", "map", "mean", "95%", "images", "undefined"), _format_rows(rows))
     for note in run.notes[printed:]:
         console.note(note)
     for warning in run.warnings:

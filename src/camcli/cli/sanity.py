@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from camcli.cli.console import Console, print_table, print_text
+from camcli.cli.console import Console, print_results, print_text
 from camcli.cli.exit import exit_codes
 from camcli.cli.follow import say_methods
 from camcli.cli.loading import check_job, loading
@@ -105,9 +105,9 @@ def _conclude(run: "SanityRun", rows: Iterable[SanityRow], console: Console, as_
     """Print the curves and the verdicts; return the exit code."""
     if not as_json:
         headings = ("test", "part", "redrawn", "method", "r", "Spearman", "SSIM", "maps", "undefined")
-        print_table(headings, map(_make_row, rows))
+        print_results(headings, map(_make_row, rows))
         print_text("")
-        print_table(
+        print_results(
             ("test", "method", "verdict", "because"),
             (
                 (

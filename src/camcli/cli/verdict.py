@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from camcli.base.errors import RequestError
-from camcli.cli.console import Console, print_table
+from camcli.cli.console import Console, print_results
 from camcli.cli.streams import get_standard_output, to_printable
 from camcli.images.address import is_url, show_path, to_url
 from camcli.runs.record.outcome import Counts, Outcome
@@ -76,7 +76,7 @@ def follow_rows(
 def conclude(tallies: Sequence[Tally], console: Console, as_json: bool) -> int:
     """Print a table of the rules, and of broken ones the maps that break them most; return the exit code."""
     if tallies and not as_json:
-        print_table(
+        print_results(
             ("rule", "asks", "result", "found"),
             (
                 (
