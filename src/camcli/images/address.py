@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 
 # Schemes that are read, and the extra that each needs: not fsspec's others, among which are local files and chains.
-SCHEMES = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http", "memory": ""}
+SCHEMES = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "hf": "", "http": "http", "https": "http", "memory": ""}
 WEB = frozenset({"http", "https"})
+# Those to which nothing is written.
+READ_ONLY = WEB | {"hf"}
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 PATH_OF_URL = re.compile(rf"({'|'.join(SCHEMES)}):/([^/].*)", re.DOTALL)
 

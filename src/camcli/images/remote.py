@@ -190,14 +190,16 @@ def _remember(url: str, stamp: str) -> str:
 
 
 def _make_stamp(entry: dict[str, Any]) -> str:
-    marks = ("ETag", "etag", "md5Hash", "LastModified", "updated", "mtime", "created")
+    marks = ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "updated", "mtime", "created")
     mark = next((str(entry[one]) for one in marks if entry.get(one)), "")
     return f"{entry.get('size', 0)}-" + re.sub(r"[^\w:+/=.-]", "", mark)
 
 
 def _ask(url: str, work: Callable[[Any], T]) -> T:
-    store = open_store(url.split("://")[0])
-    return ask_again(url, lambda: work(store), WAITS)
+    scheme = url.split("://")[0]
+    store = open_store(scheme)
+    # The hub's library tries again by itself, for longer.
+    return ask_again(url, lambda: work(store), () if scheme == "hf" else WAITS)
 
 
 def ask_again(url: str, work: Callable[[], T], waits: Sequence[float], done: str = "read") -> T:
@@ -244,8 +246,14 @@ def open_store(scheme: str, **options: Any) -> Any:
         raise _explain(f"{scheme}://", error) from error
 
 
+def _get_status(error: Exception) -> Any:
+    """Return the status of a web server's answer, wherever a store's library keeps it; None if there was none."""
+    response = getattr(error, "response", None)
+    return getattr(error, "status", None) or getattr(error, "code", None) or getattr(response, "status_code", None)
+
+
 def _may_pass(error: Exception) -> bool:
-    status = getattr(error, "status", None) or getattr(error, "code", None)
+    status = _get_status(error)
     if isinstance(status, int) and 400 <= status < 600:
         return status >= 500 or status in TRY_AGAIN
     lasting = (
@@ -258,7 +266,12 @@ def _may_pass(error: Exception) -> bool:
         TypeError,
         KeyError,
     )
-    return not isinstance(error, lasting) and not _lacks_credentials(error)
+    return not isinstance(error, lasting) and not _lacks_credentials(error) and not _is_forbidden(error)
+
+
+def _is_forbidden(error: Exception) -> bool:
+    """Return whether HF_HUB_OFFLINE forbids to ask."""
+    return type(error).__name__ == "OfflineModeIsEnabled"
 
 
 def _lacks_credentials(error: Exception) -> bool:
@@ -266,12 +279,15 @@ def _lacks_credentials(error: Exception) -> bool:
 
 
 def _explain(url: str, error: Exception, done: str = "read") -> PictureError:
-    status = getattr(error, "status", None) or getattr(error, "code", None)
-    bucket = url.split("://", 1)[1].partition("/")[0]
+    status = _get_status(error)
+    scheme, rest = url.split("://", 1)
     said = (str(error) or type(error).__name__).splitlines()[0][:300]
     if isinstance(error, FileNotFoundError) or status == 404:
-        where = "" if url.split("://")[0] in WEB else f" (is the bucket {bucket!r} right?)"
+        where = "" if scheme in WEB else f" (is the bucket {rest.partition('/')[0]!r} right?)"
+        where = " (or it is private: hf auth login)" if scheme == "hf" else where
         return PictureError(f"there is nothing at this address{where}")
+    if _is_forbidden(error):
+        return PictureError("the hub is not asked, as HF_HUB_OFFLINE is set")
     if _lacks_credentials(error):
         return PictureError(
             f"no credentials are found: {said}",

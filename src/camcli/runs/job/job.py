@@ -249,7 +249,7 @@ class Job:
     inputs: tuple[str, ...] = option(
         (),
         MODEL,
-        help="Image files, folders, globs, archives (.tar, .zip), addresses (s3://, gs://, https://), @list.txt, or - "
+        help="Image files, folders, globs, archives (.tar, .zip), addresses (s3://, gs://, hf://, https://), @list.txt, or - "
         "for names on standard input",
         positional=True,
         metavar="IMAGES",

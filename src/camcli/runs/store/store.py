@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from camcli.base.atomic import TEMPORARY_NAME
 from camcli.base.errors import OutputError, PictureError, RequestError, did_you_mean
-from camcli.images.address import SCHEMES, WEB
+from camcli.images.address import READ_ONLY, SCHEMES
 from camcli.images.remote import WAITS as QUICK_WAITS
 from camcli.images.remote import ask_again, check_url, open_store
 
@@ -49,11 +49,11 @@ class Store:
     def __init__(self, url: str, waits: Sequence[float] | None = None) -> None:
         self._waits = WAITS if waits is None else waits
         scheme, _, rest = url.partition("://")
-        if scheme in WEB or scheme not in SCHEMES:
-            known = ", ".join(f"{one}://" for one in SCHEMES if one not in {*WEB, "memory"})
+        if scheme in READ_ONLY or scheme not in SCHEMES:
+            known = ", ".join(f"{one}://" for one in SCHEMES if one not in {*READ_ONLY, "memory"})
             raise RequestError(
                 f"outputs cannot be written to {url!r}",
-                did_you_mean(scheme, set(SCHEMES) - WEB) or f"name a local folder, or an address of {known}",
+                did_you_mean(scheme, set(SCHEMES) - READ_ONLY) or f"name a local folder, or an address of {known}",
             )
         self.url, self._scheme, self._top = url.rstrip("/"), scheme, rest.strip("/")
         try:
