@@ -249,8 +249,8 @@ class Job:
     inputs: tuple[str, ...] = option(
         (),
         MODEL,
-        help="Image files, folders, globs, archives (.tar, .zip), addresses (s3://, gs://, hf://, https://), @list.txt, or - "
-        "for names on standard input",
+        help="Image files, folders, globs, archives (.tar, .zip), addresses (s3://, gs://, hf://, https://), @list.txt,"
+        " or - for names on standard input",
         positional=True,
         metavar="IMAGES",
     )
