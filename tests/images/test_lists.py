@@ -63,3 +63,52 @@ def test_what_is_no_table_is_refused_with_its_line(name, content, says):
         pytest.importorskip("pyarrow", reason="pyarrow is an extra")
     with pytest.raises(RequestError, match=says):
         names(f"@{name}")
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_columns_of_a_table_go_with_its_images(kind):
+    lay("p/a.jpg", "p/b.jpg", "c.jpg")
+    write(f"t.{kind}", [{"path": "p", "site": "x", "blur": 0.5}, {"path": "c.jpg", "site": "é", "blur": 2.0}])
+    found = list(find([f"@t.{kind}"], out=Path("out"), carry=("blur", "site")))
+    number = str if kind == "csv" else float
+    first = {"blur": number(0.5), "site": "x"}
+    assert [one.name for one in found] == ["p/a.jpg", "p/b.jpg", "c.jpg"]
+    assert [json.loads(one.columns) for one in found] == [first, first, {"blur": number(2.0), "site": "é"}]
+    assert [one.columns for one in find([f"@t.{kind}"], out=Path("out"))] == [""] * 3
+
+
+def test_values_that_are_missing_are_null():
+    lay("a.jpg", "b.jpg")
+    Path("t.csv").write_text("path,site\na.jpg,\nb.jpg\n")
+    Path("t.jsonl").write_text('{"path": "a.jpg", "site": null}\n{"path": "b.jpg"}\n')
+    carried = {
+        name: [json.loads(one.columns)["site"] for one in find([name], out=Path("out"), carry=("site",))]
+        for name in ("@t.csv", "@t.jsonl")
+    }
+    assert carried == {"@t.csv": ["", None], "@t.jsonl": [None, None]}
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("@t.csv", "the list 't.csv' has no column 'sit'"),
+        ("@t.jsonl", "the list 't.jsonl' has no column 'sit'"),
+        ("@t.txt", "a list of names has no columns to carry along: sit"),
+        ("a.jpg", "no table lists the images"),
+    ],
+)
+def test_a_column_that_is_nowhere_is_refused(given, says):
+    lay("a.jpg")
+    Path("t.csv").write_text("path,site\na.jpg,x\n")
+    Path("t.jsonl").write_text('{"path": "a.jpg", "site": "x"}\n')
+    Path("t.txt").write_text("a.jpg\n")
+    with pytest.raises(RequestError, match=says) as refused:
+        list(find([given], out=Path("out"), carry=("sit",)))
+    assert ("did you mean 'site'" in (refused.value.hint or "")) == (given in ("@t.csv", "@t.jsonl"))
+
+
+def test_what_json_has_not_is_not_carried():
+    lay("a.jpg")
+    Path("t.jsonl").write_text('{"path": "a.jpg", "weight": Infinity}\n')
+    with pytest.raises(RequestError, match="line 1: a value of weight cannot be carried along"):
+        list(find(["@t.jsonl"], out=Path("out"), carry=("weight",)))

@@ -9,7 +9,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,19 +22,10 @@ from camcli.images.formats import SUFFIXES, SkippedFiles, suffix_of
 from camcli.images.lists import iter_entries
 from camcli.images.name_stream import peek
 from camcli.images.naming import natural_key
-from camcli.images.own_outputs import WrittenFiles
+from camcli.images.own_outputs import WrittenFiles, is_written_folder
 from camcli.images.refusals import check_file, check_names, make_missing_error
 from camcli.images.roots import FileNames, Roots
 from camcli.images.source import PAUSE, ByteStream, PictureSource
-
-# A folder that holds both files of a pair was written by camcli.
-OUTPUT_FOLDER_MARKS = (
-    ("run.json", "outcomes.jsonl"),
-    ("channels.json", "channels.csv"),
-    ("channels.json", "channels.untrained.csv"),
-    ("prompts.json", "prompts.jsonl"),
-)
-
 
 # --- find ---------------------------------------------------------------------------------------------------------
 
@@ -48,6 +39,7 @@ def find(
     root: Path | None = None,
     skipped: SkippedFiles | None = None,
     videos: bool = False,
+    carry: Sequence[str] = (),
 ) -> Iterator[PictureSource]:
     """Iterate over the images that the inputs name, always in the same order.
 
@@ -71,14 +63,21 @@ def find(
         root: the folder that output names are relative to, of pictures below it; default: the current one.
         skipped: counter of the images and named files that are left out.
         videos: True if videos in folders are found too.
+        carry: columns of tables that list images whose values the sources carry along.
 
     Raises:
         RequestError: an input does not exist, matches nothing, cannot be read as a list, is the output folder, or is a
-            file of weights.
+            file of weights; or no input is a list that could have the columns.
     """
+    if carry and not any(given.startswith("@") for given in inputs):
+        raise RequestError(
+            f"no table lists the images, so there are no columns to carry along: {', '.join(carry)}",
+            "name the images in a table: @files.csv, @files.jsonl, @files.parquet",
+        )
     inputs = expand_braces(inputs)
     roots = Roots.choose(inputs, paths.absolute(root or ""), null_separated)
-    search = _Search(out, FileNames(roots), null_separated, skipped, SUFFIXES | VIDEO_SUFFIXES if videos else SUFFIXES)
+    suffixes = SUFFIXES | VIDEO_SUFFIXES if videos else SUFFIXES
+    search = _Search(out, FileNames(roots), null_separated, skipped, suffixes, tuple(carry))
     sources = [search.expand_input(given, stdin) for given in inputs]
     found = itertools.chain.from_iterable(sources)
     # One file or folder cannot name an image twice; no set of names then grows with the run.
@@ -109,6 +108,7 @@ class _Search:
     null_separated: bool
     skipped: SkippedFiles | None = None
     suffixes: Set[str] = frozenset()
+    carry: tuple[str, ...] = ()
     written_files: WrittenFiles = field(default_factory=WrittenFiles)
 
     def make_source(self, path: str, error: str = "", named: str = "") -> PictureSource:
@@ -184,7 +184,7 @@ class _Search:
                 yield self.make_source(path)
             return
         # A folder that camcli wrote and that is given by name is read.
-        wanted = self.is_output_folder(path)
+        wanted = _is_output_folder(path, self.out)
         for found, error in self.walk(_as_folder(path), self.should_read):
             if error or not (found.endswith("/") or (not wanted and self.skip_if_written(found))):
                 yield self.make_source(found, error)
@@ -220,29 +220,31 @@ class _Search:
     def read_names(self, names: ByteStream | str, what: str) -> Iterator[PictureSource]:
         """Iterate over the images that a stream, or the file of this path, names."""
         began = False
-        for entry in iter_entries(names, b"\0" if self.null_separated else b"\n"):
+        for entry in iter_entries(names, b"\0" if self.null_separated else b"\n", self.carry):
             if entry is None:
                 yield PAUSE
                 continue
             if not began:
-                check_names(entry, what)
+                check_names(entry.name, what)
                 began = True
-            path = os.fsdecode(entry)
-            if is_url(path):
-                yield from _list_url(path, self.out)
-            elif os.path.lexists(path):
-                error = "is the output folder" if _is_same(path, self.out) else ""
-                yield from [self.make_source(path, error)] if error else self.list_path(path)
-            elif "\0" not in path and (inside := self.list_inside(path)):
-                yield from inside
-            elif "\0" in path:
-                yield self.make_source(
-                    path.replace("\0", "\N{REPLACEMENT CHARACTER}"), "the name has a NUL in it: is -0 missing?"
-                )
-            else:
-                lines = self.null_separated and "\n" in path
-                hint = ": are the names separated by newlines, and -0 too much?" if lines else ""
-                yield self.make_source(path, "there is no such file or folder" + hint)
+            found = self.expand_entry(os.fsdecode(entry.name))
+            yield from (replace(one, columns=entry.columns) for one in found) if entry.columns else found
+
+    def expand_entry(self, path: str) -> Iterable[PictureSource]:
+        """Return the images that a name in a list stands for."""
+        if is_url(path):
+            return _list_url(path, self.out)
+        if os.path.lexists(path):
+            error = "is the output folder" if _is_same(path, self.out) else ""
+            return [self.make_source(path, error)] if error else self.list_path(path)
+        if "\0" in path:
+            shown = path.replace("\0", "\N{REPLACEMENT CHARACTER}")
+            return [self.make_source(shown, "the name has a NUL in it: is -0 missing?")]
+        if inside := self.list_inside(path):
+            return inside
+        lines = self.null_separated and "\n" in path
+        hint = ": are the names separated by newlines, and -0 too much?" if lines else ""
+        return [self.make_source(path, "there is no such file or folder" + hint)]
 
     def open_url(self, url: str) -> Iterator[PictureSource]:
         found = _list_url(url, self.out, RequestError)
@@ -294,7 +296,7 @@ class _Search:
             return
         for name in names:
             is_folder = name.endswith("/")
-            if not (rest and not is_folder) and not (is_folder and self.is_output_folder(folder + name)):
+            if not (rest and not is_folder) and not (is_folder and _is_output_folder(folder + name, self.out)):
                 yield from self.match_parts(folder + name, rest)
 
     def walk(self, top: str, keep: Callable[[str, str], bool]) -> Iterator[_PathAndError]:
@@ -311,7 +313,7 @@ class _Search:
             else:
                 try:
                     identity = _read_inode(path)
-                    if identity in above or (above and self.is_output_folder(path)):
+                    if identity in above or (above and _is_output_folder(path, self.out)):
                         continue
                     names = _list_names(path, partial(keep, path), _is_visible)
                 except OSError as error:
@@ -321,10 +323,9 @@ class _Search:
                 levels.append(_join_names(path, names))
                 yield path, ""
 
-    def is_output_folder(self, folder: str) -> bool:
-        return _is_same(folder, self.out) or any(
-            all(Path(folder, mark).is_file() for mark in marks) for marks in OUTPUT_FOLDER_MARKS
-        )
+
+def _is_output_folder(folder: str, out: Path) -> bool:
+    return _is_same(folder, out) or is_written_folder(folder)
 
 
 def _is_same(folder: str, other: Path) -> bool:

@@ -19,11 +19,23 @@ REPORT_FILE = re.compile(
     r"data-\d{3,}\.js|sheet-\d+-(picture|\d+)\.webp|copy-\d+-picture\.webp|copy-[0-9a-f]{12}\.[a-z]+|page\.(css|js)",
     re.ASCII,
 )
+# A folder that holds both files of a pair was written by camcli.
+FOLDER_MARKS = (
+    ("run.json", "outcomes.jsonl"),
+    ("channels.json", "channels.csv"),
+    ("channels.json", "channels.untrained.csv"),
+    ("prompts.json", "prompts.jsonl"),
+)
 SHARD_FOLDER = re.compile(r"\d{1,6}-of-\d{1,6}", re.ASCII)
 FILES_BY_RECORD = {
     "channels.json": ("channels.png", "channels.untrained.png"),
     "prompts.json": ("prompts.png", "prompts.untrained.png"),
 }
+
+
+def is_written_folder(folder: str) -> bool:
+    """Return whether camcli wrote a folder."""
+    return any(all(Path(folder, mark).is_file() for mark in marks) for marks in FOLDER_MARKS)
 
 
 def find_shard_folders(folder: Path) -> list[Path]:

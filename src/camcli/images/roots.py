@@ -132,7 +132,7 @@ def _read_list(file: str, null_separated: bool) -> Iterator[str]:
     try:
         if stat.S_ISREG(os.stat(file).st_mode):
             entries = iter_entries(file, b"\0" if null_separated else b"\n")
-            names = (os.fsdecode(entry) for entry in entries if entry and b"\0" not in entry)
+            names = (os.fsdecode(entry.name) for entry in entries if entry and b"\0" not in entry.name)
             yield from (name for name in names if not is_url(name))
     except OSError:  # reported by the search
         return

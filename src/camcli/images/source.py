@@ -29,6 +29,7 @@ class PictureSource:
         error: reason why nothing can be read here, to be reported in place of the image.
         page: number of the page, from 1, where several are requested; 0 for the first.
         root: folder that the name is relative to; empty if unknown.
+        columns: values of the table that lists it, as a JSON object; empty if none are carried along.
     """
 
     file: str
@@ -36,6 +37,7 @@ class PictureSource:
     error: str = ""
     page: int = 0
     root: str = ""
+    columns: str = ""
 
     @property
     def path(self) -> Path:

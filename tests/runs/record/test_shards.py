@@ -219,12 +219,15 @@ def test_the_commands_report_failures_gaps_and_a_table(go: Go, paint: Paint) -> 
 def test_a_parquet_table_has_a_column_for_each_field(go: Go, paint: Paint) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is an extra")
     paint("in/a.png", (200, 100, 50))
-    go("in", target=("red", "green"))
+    Path("t.csv").write_text("path,site,blur\nin/a.png,x,0.5\nin/none.png,y,1\n")
+    go("@t.csv", target=("red", "green"), carry=("site", "blur"))
     merged = CliRunner().invoke(app, ["merge", "out", "--to", "all.parquet"])
-    assert merged.exit_code == 0, merged.output
+    assert merged.exit_code == 1, merged.output  # an image is not there, and has its columns too
     table = parquet.read_table("all.parquet").to_pylist()
-    assert [row["name"] for row in table] == ["in/a.png"] * 2
-    assert [dict(row["files"]) for row in table] == [row["files"] for row in ledger()]
+    assert [row["name"] for row in table] == ["in/a.png", "in/a.png", "in/none.png"]
+    for name in ("files", "columns"):
+        assert [dict(row[name]) for row in table] == [row[name] for row in ledger()]
+    assert dict(table[2]["columns"]) == {"site": "y", "blur": "1"}
     assert table[0].keys() == ledger()[0].keys()
 
 

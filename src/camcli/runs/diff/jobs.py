@@ -9,7 +9,17 @@ from typing import Any
 IGNORED_OPTIONS = frozenset(
     {
         *("inputs", "null_separated", "out", "root", "save", "colormap", "alpha", "outside", "normalize", "panel_size"),
-        *("limit", "shard", "overwrite", "drop_others", "accept_versions", "durable", "batch_size", "recompute"),
+        *(
+            "carry",
+            "limit",
+            "shard",
+            "overwrite",
+            "drop_others",
+            "accept_versions",
+            "durable",
+            "batch_size",
+            "recompute",
+        ),
         *("workers", "timeout", "device", "precision", "compile"),
         *("model", "weights", "method", "options", "layers"),  # told apart from what they were resolved to
     }

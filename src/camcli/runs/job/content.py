@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NOT_IN_FINGERPRINT = frozenset(
     {
         *("inputs", "null_separated", "out", "root", "overwrite", "drop_others", "accept_versions", "durable", "pages"),
-        "every",
+        *("every", "carry"),
         *("limit", "shard"),
         *("batch_size", "recompute", "workers", "timeout", "device", "compile", "seed", "save"),
     }

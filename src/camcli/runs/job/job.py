@@ -263,6 +263,14 @@ class Job:
         env=False,
         after="seed",
     )
+    carry: tuple[str, ...] = option(
+        (),
+        OUTPUT,
+        help="Columns of the table that lists the images (@files.csv, .jsonl, .parquet) to repeat in outcomes.jsonl, "
+        "joined by commas",
+        metavar="COLUMNS",
+        commas=True,
+    )
     out: str = option(
         "",
         OUTPUT,

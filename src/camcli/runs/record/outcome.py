@@ -27,6 +27,7 @@ class ImageLine:
         files: format to path, relative to ``out``.
         sizes: format to bytes, of the files that were written with the line.
         looks: format to digits for how its file was drawn; empty for arrays, and for what is drawn as by default.
+        columns: values of the table that listed the image, by column, as far as the job carries them along.
     """
 
     source: str
@@ -40,6 +41,7 @@ class ImageLine:
     files: dict[str, str] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     looks: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, Any] = field(default_factory=dict)
 
     def as_line(self) -> bytes:
         """Return it as one JSON line, ended by a newline; also for names that are not valid UTF-8.

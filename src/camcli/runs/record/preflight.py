@@ -58,6 +58,7 @@ def _find(job: Job, stdin: BinaryIO | None = None, unread: SkippedFiles | None =
         root=Path(job.root) if job.root else None,
         skipped=unread,
         videos=bool(job.every),
+        carry=job.carry,
     )
 
 

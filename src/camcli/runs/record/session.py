@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -203,6 +204,7 @@ class Session(Generic[R]):
             "job": self.fingerprint,
             "run": self.id,
             "untrained": self.worker.network.untrained,
+            "columns": json.loads(item.source.columns or "{}"),
         }
 
     def note_earlier(self, item: Item, own_stamp: bool = True) -> tuple[str, ...]:

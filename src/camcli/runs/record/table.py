@@ -47,7 +47,7 @@ def check_table(path: Path, suffixes: Sequence[str] = SUFFIXES) -> None:
 def write_table(outcomes: Iterable[Outcome], path: Path) -> int:
     """Write outcomes to a file, or an object of a store, whole or not at all; return their number.
 
-    In Parquet each field is a column; ``files``, ``sizes`` and ``looks`` are maps, and ``concepts`` is JSON.
+    In Parquet each field is a column; ``files``, ``sizes``, ``looks`` and ``columns`` are maps, ``concepts`` is JSON.
 
     Raises:
         OutputError: it cannot be written.
@@ -104,6 +104,7 @@ def _make_schema() -> Any:
         "files": pa.map_(text, text),
         "sizes": pa.map_(text, pa.int64()),
         "looks": pa.map_(text, text),
+        "columns": pa.map_(text, text),
         "index": pa.int64(),
         "label": text,
         **dict.fromkeys(("score", "probability"), number),
@@ -129,6 +130,8 @@ def _make_schema() -> Any:
 def _make_row(outcome: Outcome) -> dict[str, Any]:
     """Return the values of a row, in which text is valid UTF-8."""
     values = json.loads(outcome.as_line().decode("utf-8", "replace"))
-    maps = {name: list(values[name].items()) for name in ("files", "sizes", "looks")}
+    columns = values["columns"].items()
+    values["columns"] = {name: one if one is None or isinstance(one, str) else json.dumps(one) for name, one in columns}
+    maps = {name: list(values[name].items()) for name in ("files", "sizes", "looks", "columns")}
     concepts = json.dumps([asdict(one) for one in outcome.concepts]) if outcome.concepts else ""
     return {**values, **maps, "concepts": concepts}
