@@ -6,6 +6,11 @@ from collections.abc import Sequence
 MAX_NAMES = 5
 
 
+def count_of(number: int, noun: str) -> str:
+    """Return a number and what it counts: ``1 image``, ``2 images``."""
+    return f"{number} {noun}" + "s" * (number != 1)
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its type where the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from camcli.base.words import count_of
 from camcli.cli.console import Console, print_results, print_text
 from camcli.cli.exit import exit_codes
 from camcli.cli.loading import loading
@@ -154,7 +155,7 @@ def _print_jobs(compared: "RunDiff", base: Path, new: Path) -> None:
 def _print_found(compared: "RunDiff") -> None:
     """Print counts, quantiles, and the maps that changed most."""
     counts = compared.counts
-    words = [f"{counts.both} maps in both", f"{counts.equal} of them equal to the bit"]
+    words = [f"{count_of(counts.both, 'map')} in both", f"{counts.equal} of them equal to the bit"]
     words += [f"{counts.base} in the base alone"] if counts.base else []
     words += [f"{counts.new} in the new run alone"] if counts.new else []
     words += [f"{counts.none} failed in both"] if counts.none else []

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from camcli.base.errors import RequestError
+from camcli.base.words import count_of
 from camcli.cli.console import Console
 from camcli.cli.exit import exit_codes
 from camcli.cli.loading import loading
@@ -35,7 +36,8 @@ def golden(
             with open_run(run) as opened:
                 written = write_golden(opened, out)
         failed = f", {written.failed} failed" if written.failed else ""
-        console.say(f"{out}: {written.images} images, {written.maps} maps{failed}, {written.size / 1000:.1f} kB")
+        what = f"{count_of(written.images, 'image')}, {count_of(written.maps, 'map')}{failed}"
+        console.say(f"{out}: {what}, {written.size / 1000:.1f} kB")
         pearson = "" if written.pearson is None else f"; Pearson's r with the maps is at least {written.pearson:.6f}"
         console.say(f"rounding: at most {written.error:.2%} of a map's range{pearson}")
         if written.missing:

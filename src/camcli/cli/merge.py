@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from camcli.base.errors import RequestError
+from camcli.base.words import count_of
 from camcli.cli.console import Console
 from camcli.cli.exit import exit_codes
 from camcli.cli.status import print_status
@@ -66,7 +67,7 @@ def print_tars(console: Console, written: "WrittenTars") -> None:
     """Print which tars were written, and what is not in them."""
     first, last = (show_path(written.tars[at]) if written.tars else "no tar" for at in (0, -1))
     between = f" to {last}" if len(written.tars) > 1 else ""
-    console.say(f"{first}{between}: {written.samples} images")
+    console.say(f"{first}{between}: {count_of(written.samples, 'image')}")
     if written.left_out:
         console.note(f"{written.left_out} image(s) without outputs, or whose files are not there, are left out")
     if written.others:

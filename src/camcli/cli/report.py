@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from camcli.base.errors import RequestError
+from camcli.base.words import count_of
 from camcli.cli.console import Console
 from camcli.cli.exit import exit_codes
 from camcli.cli.options import add_options, build
@@ -67,4 +68,5 @@ def make_report(out: Path, options: ReportOptions, console: Console) -> None:
     size = made.page.stat().st_size / 1e6
     of_size = f" of {size:.1f} MB" if options.single_file else ""
     seconds = time.monotonic() - began
-    console.say(f"report{of_size}: {made.images} images, {made.maps} maps in {seconds:.1f} s: {show_path(made.page)}")
+    what = f"{count_of(made.images, 'image')}, {count_of(made.maps, 'map')}"
+    console.say(f"report{of_size}: {what} in {seconds:.1f} s: {show_path(made.page)}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from camcli.base.words import count_of
 from camcli.cli.console import Console, print_table
 from camcli.cli.exit import exit_codes
 from camcli.cli.streams import get_standard_output, to_printable
@@ -60,9 +61,9 @@ def _describe(found: "Status", out: Path) -> Iterator[str]:
     known = "images" if found.images is None else f"{found.images} images"
     yield f"{show_path(out)}: {known}: {found.done} done, {found.failed} failed{missing}"
     if found.others:
-        yield f"results of other jobs: {found.others} images"
+        yield f"results of other jobs: {count_of(found.others, 'image')}"
     for reason, count in islice(found.reasons.items(), MAX_REASONS):
-        yield f"failed: {count} image(s): {reason} (such as {found.examples[reason]})"
+        yield f"failed: {count_of(count, 'image')}: {reason} (such as {found.examples[reason]})"
     if len(found.reasons) > MAX_REASONS:
         yield f"failed: {len(found.reasons) - MAX_REASONS} further reasons, in outcomes.jsonl"
     if found.rate and found.missing:

@@ -166,7 +166,7 @@ def test_a_run_in_a_store_is_read_where_it_is(here: Path) -> None:
     store.put("one", "/bucket/run", recursive=True)
     result = do("diff", "memory://bucket/run", "one", "--min-similarity", "1")
     store.store.clear()
-    assert (result.exit_code, "1 maps in both, 1 of them equal" in result.output) == (0, True), result.output
+    assert (result.exit_code, "1 map in both, 1 of them equal" in result.output) == (0, True), result.output
 
 
 def test_limits_name_what_broke_them_in_every_output(here: Path) -> None:

@@ -211,7 +211,7 @@ def test_the_commands_report_failures_gaps_and_a_table(go: Go, paint: Paint) -> 
     assert told["reasons"][reason] == 2
     merged = run(app, ["merge", "out", "--to", "all.jsonl"])
     assert merged.exit_code == 1
-    assert f"failed: 2 image(s): {reason}" in merged.output
+    assert f"failed: 2 images: {reason}" in merged.output
     assert len(Path("all.jsonl").read_bytes().splitlines()) == 6
     assert run(app, ["merge", "out", "--to", "all.xls"]).exit_code == 2
 
