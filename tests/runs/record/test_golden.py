@@ -64,11 +64,14 @@ def test_the_same_run_gives_the_same_bytes(here: Path) -> None:
     [
         (["bare", "kept"], "--save array"),
         (["run", "run"], "is the output folder of a run"),
+        (["run", "photos"], "'photos' has other files, such as 'a.jpg'"),
         (["failed", "kept"], "has no map to keep"),
         (["run", "memory://b/kept"], "is written to a local folder"),
     ],
 )
 def test_what_cannot_be_kept_is_refused(here: Path, words: list[str], said: str) -> None:
+    Path("photos").mkdir()
+    Path("photos/a.jpg").touch()
     record("run", [line("a", WAVE)])
     record("bare", [(line("a", WAVE, files={"overlay": "a.jpg"})[0], None)])
     record("failed", [line("a")])

@@ -93,11 +93,15 @@ def write_golden(run: ReadableRun, out: Path) -> WrittenGolden:
 
     Raises:
         NothingFoundError: the run recorded no map.
-        RequestError: it kept no arrays, or the folder is the output of a run.
+        RequestError: it kept no arrays, or the folder is the output of a run or has files of somebody's own.
         OutputError: a file cannot be written.
     """
     if (out / "run.json").exists():
         raise RequestError(f"{str(out)!r} is the output folder of a run", "name a folder of its own: golden")
+    if others := _list_others(out):
+        raise RequestError(
+            f"{str(out)!r} has other files, such as {others[0]!r}", "name a folder for the golden run alone: golden"
+        )
     found = WrittenGolden()
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -119,6 +123,13 @@ def write_golden(run: ReadableRun, out: Path) -> WrittenGolden:
     except OSError as error:
         raise OutputError(f"{str(out)!r} cannot be written to: {error.strerror or error}") from error
     return found
+
+
+def _list_others(folder: Path) -> list[str]:
+    """Return the names in a folder that has no golden run yet, hidden ones left out."""
+    if not folder.is_dir() or (folder / FACTS_FILE).exists():
+        return []
+    return sorted(one.name for one in folder.iterdir() if not one.name.startswith(".") and one.name != MAPS_FILE)
 
 
 def _encode_line(recorded: RecordedMap, found: WrittenGolden) -> bytes:
