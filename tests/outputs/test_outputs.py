@@ -80,6 +80,20 @@ def test_the_heat_lies_where_the_model_saw_it():
     assert abs(y - expected[1]) < 15
 
 
+def test_grey_values_are_the_map_from_none_to_full_strength():
+    ramp = np.array([[-1, 0, 0.25], [0.5, 0.75, 2]], np.float32)
+    square = picture(224, 224, SQUASH)
+    for style in (STYLE, UNTRAINED):  # nothing is written over them
+        pixels = drawn("grey", square, explanation(ramp), style)
+        assert pixels.shape == (224, 224)
+        levels = square.view.enlarge(np.clip(ramp, 0, 2) / 2) * 255
+        assert np.abs(pixels - levels).max() <= 0.5
+        assert (pixels.min(), pixels.max()) == (0, 255)
+    partly = picture()
+    seen = ~np.isnan(partly.view.onto_picture(np.ones((7, 7), np.float32)))
+    assert (drawn("grey", partly, explanation(np.ones((7, 7), np.float32)), STYLE) == 255 * seen).all()
+
+
 def test_what_the_model_did_not_see_is_grey_or_hatched():
     seen = ~np.isnan(picture().view.onto_picture(np.zeros((7, 7), np.float32)))
     assert set(np.unique(drawn("heatmap", picture(), explanation(), STYLE)[~seen])) == {draw.UNSEEN_GREY}

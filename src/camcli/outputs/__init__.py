@@ -28,6 +28,13 @@ OUTPUTS = Registry(
     FormatRow("overlay", "overlay", "the heatmap over the image, at the image's own size", suffix=".overlay.jpg"),
     FormatRow("overlay", "overlay-png", "the same, lossless: larger, and slower to write", suffix=".overlay.png"),
     FormatRow("heatmap", "heatmap", "the heatmap alone, at the image's own size", suffix=".heatmap.png", pixels=False),
+    FormatRow(
+        "grey",
+        "grey",
+        "the heatmap as grey values of one channel, for other programs",
+        suffix=".grey.png",
+        pixels=False,
+    ),
     FormatRow("contour", "contour", "the image with lines at 25, 50 and 75 % of the map's peak", suffix=".contour.jpg"),
     FormatRow("box", "box", "the image with a box around the map's strongest region", suffix=".box.jpg"),
     FormatRow("array", "array", "the raw signed map as the method returned it, float32", suffix=".npy", pixels=False),
@@ -37,6 +44,9 @@ OUTPUTS = Registry(
     ),
     FormatRow("panel", "panel-pdf", "the same as PDF", suffix=".panel.pdf"),
 )
+
+# Formats that show a single map, and what they show of it.
+OF_ONE_MAP = {"box": "box", "grey": "grey values"}
 
 # All but the last four are perceptually uniform, or nearly so.
 COLORMAPS = ("inferno", "magma", "plasma", "viridis", "cividis", "turbo", "jet", "hot", "bone")

@@ -95,6 +95,7 @@ def test_a_map_without_a_box_fails_with_the_reason_and_leaves_no_file(go: Go):
     assert files() == []
 
 
-def test_concepts_are_refused_before_the_first_image(go: Go, red: str):
-    with pytest.raises(RequestError, match="concepts have no box"):
-        go(red, save=("box",), method="dff", options=("concepts=2",), layers=("body",))
+@pytest.mark.parametrize(("saved", "what"), [("box", "box"), ("grey", "grey values")])
+def test_concepts_are_refused_before_the_first_image(go: Go, red: str, saved: str, what: str):
+    with pytest.raises(RequestError, match=f"concepts have no {what}"):
+        go(red, save=(saved,), method="dff", options=("concepts=2",), layers=("body",))

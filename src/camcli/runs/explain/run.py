@@ -11,6 +11,7 @@ from typing import BinaryIO
 from camcli.base.errors import RequestError
 from camcli.base.words import shorten
 from camcli.images.manifest import Manifest
+from camcli.outputs import OF_ONE_MAP
 from camcli.runs.explain.concepts import announce_concepts, load_or_fit_concepts
 from camcli.runs.explain.redraw import draw_all, redraw
 from camcli.runs.explain.writer import Formats, Writer
@@ -73,9 +74,11 @@ class Run:
                 )
             self.notes.append(announce_concepts(self.total))
         explainer = self.worker.explainer
-        if "box" in job.save and any(method.finds_concepts for method in explainer.bound_methods):
+        without = [name for name, what in OF_ONE_MAP.items() if name in job.save]
+        if without and any(method.finds_concepts for method in explainer.bound_methods):
             raise RequestError(
-                "concepts have no box: they are several maps", "--save contour draws a line around each concept"
+                f"concepts have no {OF_ONE_MAP[without[0]]}: they are several maps",
+                "--save contour draws a line around each concept; --save array keeps all maps",
             )
         self.session = Session(
             self.worker,
