@@ -17,7 +17,10 @@ from camcli.base.registry import Registry, Row
 GIVEN = {
     "maps": "the maps at the model's input size, signed, (n, h, w)",
     "image": "the model's input, (d, h, w)",
+    "normalization": "mean and standard deviation by which the input was normalised, of each channel, (2, d)",
     "score_of": "from arrays of changed images, each (k, d, h, w) with any k, to their scores, each (k,)",
+    "explain_again": "from arrays of changed images, each (n, d, h, w), one for each map, or (1, d, h, w), for all, to "
+    "the maps of these, each (n, h, w), NaN where none can be made; a control's is the control of that image",
     "region": "the pixels of the object, (h, w); none where no object is known",
     "boxes": "the object's boxes, x0, y0, x1, y1 in pixels of the model's input, (k, 4)",
 }
@@ -58,6 +61,7 @@ _RISE = "Petsiuk et al. 2018, arXiv:1806.07421, sec. 3.2"
 _ROAD = "Rong et al. 2022, arXiv:2202.00449"
 _GRADCAM_PP = "Chattopadhyay et al. 2018, arXiv:1710.11063, sec. 4.1"
 _NO_ORDER = "the map is constant, so it puts the pixels in no order"
+_NOT_AGAIN = "the map, or that of a changed image, is constant, or could not be made"
 _NO_SCORE = f"the score of the whole image is not positive, or {NO_POSITIVE}"
 
 METRICS = Registry(
@@ -144,6 +148,15 @@ METRICS = Registry(
     ),
     MetricRow(
         "faithfulness",
+        "adcc",
+        "harmonic mean of the score kept, the likeness to the map of the masked image, and the map's emptiness",
+        source="Poppi et al. 2021, arXiv:2104.10252, sec. 3 (average DCC)",
+        better="higher",
+        undefined=f"{_NO_SCORE}; or {_NOT_AGAIN}",
+        default=False,
+    ),
+    MetricRow(
+        "faithfulness",
         "saco",
         "how far stronger groups of pixels matter more: from 1 to -1, 0 for a map that knows nothing",
         source="Wu et al. 2024, arXiv:2404.01415, alg. 1 (salience-guided faithfulness coefficient)",
@@ -213,6 +226,45 @@ METRICS = Registry(
         better="higher",
         undefined=f"{NO_OBJECT}, or {NO_POSITIVE}",
         pooled="pool_box_accuracy",
+    ),
+    MetricRow(
+        "stability",
+        "max-sensitivity",
+        "greatest change of the map under little noise in the image, relative to the map",
+        source="Yeh et al. 2019, arXiv:1901.09392, sec. 3 (SENS_MAX), over the length of the map, as Captum",
+        better="lower",
+        undefined=f"{ALL_ZERO}, or that of a changed image could not be made",
+        default=False,
+    ),
+    MetricRow(
+        "stability",
+        "robustness-shift",
+        "similarity of the map of the shifted image to the shifted map",
+        function="shift_robustness",
+        source="own; the property is equivariance",
+        better="higher",
+        undefined=f"{_NOT_AGAIN}; or the shift leaves nothing of it",
+        default=False,
+    ),
+    MetricRow(
+        "stability",
+        "robustness-noise",
+        "similarity of the map to those of noisy copies of the image",
+        function="noise_robustness",
+        source="own",
+        better="higher",
+        undefined=_NOT_AGAIN,
+        default=False,
+    ),
+    MetricRow(
+        "stability",
+        "robustness-jpeg",
+        "similarity of the map to that of the input after it was a JPEG",
+        function="jpeg_robustness",
+        source="own",
+        better="higher",
+        undefined=_NOT_AGAIN,
+        default=False,
     ),
     MetricRow(
         "complexity",

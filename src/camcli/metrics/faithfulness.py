@@ -13,7 +13,8 @@ from jaxtyping import Float32, Float64, Int64
 
 from camcli.base.option_checks import check_above, check_at_least
 from camcli.metrics.imputation import impute
-from camcli.metrics.similarity import is_constant
+from camcli.metrics.similarity import is_constant, pearson
+from camcli.metrics.stability import ExplainAgain
 
 ScoreOf = Callable[[Iterable[Float32[np.ndarray, "_ d h w"]]], Iterator[Float64[np.ndarray, " _"]]]
 # The number of each map, and the scores that it is made of.
@@ -112,7 +113,7 @@ def average_drop(
 
     Values below zero count as zero, and the greatest as 1. NaN if none is positive, or the image's score is not.
     """
-    whole, masked = _score_masked(maps, image, score_of)
+    whole, masked = _score_masked(_make_masks(maps), image, score_of)
     return np.asarray(np.maximum(whole - masked, 0) / whole)
 
 
@@ -120,8 +121,30 @@ def average_increase(
     maps: Float32[np.ndarray, "n h w"], image: Float32[np.ndarray, "d h w"], score_of: ScoreOf
 ) -> Float64[np.ndarray, " n"]:
     """Return 1 if the score rises when the normalised image is multiplied by the map, else 0; see `average_drop`."""
-    whole, masked = _score_masked(maps, image, score_of)
+    whole, masked = _score_masked(_make_masks(maps), image, score_of)
     return np.where(np.isnan(masked), np.nan, masked > whole * (1 + SCORE_TOLERANCE))
+
+
+def adcc(
+    maps: Float32[np.ndarray, "n h w"],
+    image: Float32[np.ndarray, "d h w"],
+    score_of: ScoreOf,
+    explain_again: ExplainAgain,
+) -> Curves:
+    """Compute the harmonic mean of 1 - average drop, coherency and 1 - complexity (Average DCC, Poppi et al. 2021).
+
+    Coherency is Pearson's r of the map and that of the image times the map, from 0 for -1 to 1; complexity the map's
+    mean. Values below zero count as zero, and the greatest as 1. The curve is the three. NaN where `average_drop` is,
+    or where one of the maps is constant or cannot be made.
+    """
+    masks = _make_masks(maps)
+    whole, masked = _score_masked(masks, image, score_of)
+    (again,) = explain_again(iter([image * masks[:, None]]))
+    likeness = [pearson(np.stack(pair))[0, 1] for pair in zip(masks, np.maximum(again, 0), strict=True)]
+    kept = 1 - np.maximum(whole - masked, 0) / whole
+    parts = np.stack([kept, (1 + np.array(likeness)) / 2, 1 - masks.mean((1, 2), dtype=np.float64)], 1)
+    with np.errstate(divide="ignore"):
+        return 3 / (1 / parts).sum(1), parts
 
 
 def saco(
@@ -264,12 +287,16 @@ def _rank(values: Float32[np.ndarray, "h w"], seed: int) -> Int64[np.ndarray, "h
     return ranks.reshape(values.shape)
 
 
-def _score_masked(
-    maps: Float32[np.ndarray, "n h w"], image: Float32[np.ndarray, "d h w"], score_of: ScoreOf
-) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
-    """Return the score of the image and those of it times the maps; NaN where these cannot be compared."""
+def _make_masks(maps: Float32[np.ndarray, "n h w"]) -> Float32[np.ndarray, "n h w"]:
+    """Return the positive values, the greatest of each map 1; zeros if there is none."""
     greatest = maps.max((1, 2), keepdims=True)
-    masks = np.maximum(maps, 0) / np.where(greatest > 0, greatest, 1)
+    return np.asarray(np.maximum(maps, 0) / np.where(greatest > 0, greatest, 1))
+
+
+def _score_masked(
+    masks: Float32[np.ndarray, "n h w"], image: Float32[np.ndarray, "d h w"], score_of: ScoreOf
+) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+    """Return the score of the image and those of it times the masks; NaN where these cannot be compared."""
     whole, masked = score_of(iter([image[None], image * masks[:, None]]))
-    defined = (greatest[:, 0, 0] > 0) & (whole > 0)
+    defined = masks.any((1, 2)) & (whole > 0)
     return np.where(defined, whole, np.nan), np.where(defined, masked, np.nan)

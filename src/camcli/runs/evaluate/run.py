@@ -55,7 +55,7 @@ class EvaluateRun:
         metrics: the metrics.
         objects: where objects lie, if that is known.
         measured: the number that is read from changed images: probability, or score.
-        passes: about how many changed images the network scores for each image and class.
+        passes: about how many changed images go through the network for each image and class.
         worker: the resolved job.
         session: the run's session in the output folder.
         total: number of images; None if they come from standard input.
@@ -274,7 +274,7 @@ def check_classes(explainer: Explainer) -> None:
 
 
 def count_passes(metrics: Sequence[BoundMetric], worker: Worker) -> int:
-    """Count about how many changed images the network scores for each class of an image: those of all its maps."""
+    """Count about how many changed images go through the network for each class of an image: those of all its maps."""
     maps = 2 * len(worker.explainer.methods) * max(1, len(worker.explainer.layers)) + len(CONTROLS.names())
     return sum(metric.count_passes(maps) for metric in metrics)
 
