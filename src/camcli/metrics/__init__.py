@@ -132,6 +132,15 @@ METRICS = Registry(
     ),
     MetricRow(
         "faithfulness",
+        "irof",
+        "share of the score that is lost on the way while the most relevant regions get the image's mean colour first",
+        source="Rieger and Hansen 2020, arXiv:2003.08747, sec. 3 (iterative removal of features)",
+        better="higher",
+        undefined=f"{_NO_ORDER}, or the score of the whole image is not positive",
+        default=False,
+    ),
+    MetricRow(
+        "faithfulness",
         "average-drop",
         "share of the score that is lost if the image is multiplied by the map",
         source=_GRADCAM_PP,

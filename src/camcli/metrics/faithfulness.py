@@ -15,6 +15,7 @@ from camcli.base.option_checks import check_above, check_at_least
 from camcli.metrics.imputation import impute
 from camcli.metrics.similarity import is_constant, pearson
 from camcli.metrics.stability import ExplainAgain
+from camcli.metrics.superpixels import divide
 
 ScoreOf = Callable[[Iterable[Float32[np.ndarray, "_ d h w"]]], Iterator[Float64[np.ndarray, " _"]]]
 # The number of each map, and the scores that it is made of.
@@ -104,6 +105,50 @@ def road(
 
     curves = _compute_ordered(-maps if first == "most" else maps, seed, steps, compute)
     return curves.mean(1), curves
+
+
+def irof(
+    maps: Float32[np.ndarray, "n h w"],
+    image: Float32[np.ndarray, "d h w"],
+    normalization: Float32[np.ndarray, "2 d"],
+    score_of: ScoreOf,
+    *,
+    segments: int = 100,
+    compactness: float = 10.0,
+    steps: int = 10,
+    seed: int = 0,
+) -> Curves:
+    """Compute the area over the score while an image loses its regions, those of the greatest mean relevance first.
+
+    The regions, SLIC's, get the image's mean colour. The curve is the score over that of the whole image, at equal
+    steps of the number of regions, from none to all; the area is 1 less its integral by the trapezoidal rule. NaN if
+    the regions are all equally relevant, or the score of the whole image is not positive.
+
+    Args:
+        segments: number of regions, about.
+        compactness: how much regions follow a grid instead of colours; see `camcli.metrics.superpixels`.
+        steps: number of steps.
+        seed: of the order of equally relevant regions.
+    """
+    check_at_least(1, steps=steps, segments=segments)
+    check_above(0, compactness=compactness)
+    regions, filled = divide(image, normalization, segments, compactness), fill_image(image, "mean")
+    sizes = np.bincount(regions.ravel())
+    means = np.stack([np.bincount(regions.ravel(), map.ravel()) for map in maps]) / sizes
+
+    def compute(ranks: Int64[np.ndarray, "m 1 l"]) -> Float64[np.ndarray, "m t"]:
+        def change() -> Iterator[Float32[np.ndarray, "_ d h w"]]:
+            yield np.stack([image, filled])
+            for step in range(1, steps):
+                removed = ranks[:, 0] < round(step / steps * len(sizes))
+                yield np.where(removed[:, None, regions], filled, image)
+
+        (whole, none), *between = score_of(change())
+        scores = np.stack([np.full(len(ranks), whole), *between, np.full(len(ranks), none)], 1)
+        return np.asarray(scores / whole if whole > 0 else np.full_like(scores, np.nan))
+
+    curves = _compute_ordered(-means[:, None].astype(np.float32), seed, steps + 1, compute)
+    return 1 - (curves[:, 1:] + curves[:, :-1]).mean(1) / 2, curves
 
 
 def average_drop(
