@@ -81,6 +81,7 @@ def _evaluate(evaluate_job: EvaluateJob, console: Console, session: CommonOption
         console.note(note)
     for warning in run.warnings:
         console.note(warning)
+    _say_ranks(run, console)
     if run.agreements:
         least = min(run.agreements, key=lambda one: one.tau)
         console.say(
@@ -106,6 +107,15 @@ def _introduce(run: "EvaluateRun", console: Console) -> None:
         console.note("the weights are random: these numbers mean nothing")
     for note in run.notes:
         console.note(note)
+
+
+def _say_ranks(run: "EvaluateRun", console: Console) -> None:
+    from camcli.runs.evaluate.ranks import describe_ranks
+
+    if run.ranks:
+        console.say("mean rank of the methods over the images, 1 is best:")
+    for line in describe_ranks(run.ranks):
+        console.say(f"  {line}")
 
 
 def _format_rows(rows: Sequence["TableRow"]) -> Iterator[tuple[str, ...]]:

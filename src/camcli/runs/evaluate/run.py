@@ -20,7 +20,9 @@ from camcli.metrics import CONTROLS, DEFINITIONS
 from camcli.metrics.bind import BoundMetric, bind_metrics
 from camcli.runs.evaluate import EvaluateJob, Evaluation
 from camcli.runs.evaluate.agreement import Agreement, compare_metrics
+from camcli.runs.evaluate.columns import collect
 from camcli.runs.evaluate.measure import Finding, Measurer
+from camcli.runs.evaluate.ranks import Rank, rank_methods
 from camcli.runs.evaluate.summary import TableRow, list_warnings, summarize
 from camcli.runs.evaluate.table import write_table
 from camcli.runs.job.fingerprint import compute_fingerprint
@@ -61,6 +63,7 @@ class EvaluateRun:
         total: number of images; None if they come from standard input.
         notes: notes for the user; may grow until all is written.
         warnings: where methods do not beat the controls; known after :meth:`finish`.
+        ranks: ranks of the methods by each metric; known after :meth:`finish`.
         agreements: how far metrics agree on the order of maps; known after :meth:`finish`.
 
     Raises:
@@ -105,6 +108,7 @@ class EvaluateRun:
         self.notes += inputs.note_unread()
         self.warnings: list[str] = []
         self.agreements: list[Agreement] = []
+        self.ranks: list[Rank] = []
 
     def __enter__(self) -> EvaluateRun:
         self.session.__enter__()
@@ -132,16 +136,19 @@ class EvaluateRun:
             PictureError: no image could be done.
         """
         layers = len(self.worker.explainer.layers) > 1
-        rows, curves = summarize(self.session.ledger.iter_pictures(), layers, self.worker.job.seed)
+        numbers, seed = collect(self.session.ledger.iter_pictures(), layers), self.worker.job.seed
+        rows, curves = summarize(numbers, seed)
         if not rows:
             raise PictureError("no image could be processed, so there is nothing to tabulate")
         self.warnings = list_warnings(rows)
         table = [row.as_dict() for row in rows]
         self.agreements = compare_metrics(rows)
-        drawn, agreements = ([one.as_dict() for one in some] for some in (curves, self.agreements))
+        self.ranks = rank_methods(numbers, seed)
+        drawn, ranks, agreements = ([one.as_dict() for one in some] for some in (curves, self.ranks, self.agreements))
         self.session.record(
             table=table,
             curves=drawn,
+            ranks=ranks,
             agreements=agreements,
             warnings=self.warnings,
             notes=self.notes,
