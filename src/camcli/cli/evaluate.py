@@ -27,7 +27,7 @@ OPTIONS = (
     *("inputs", "model", "weights", "labels", "text", "texts", "template", "text_tower", "size", "crop", "wrap"),
     *("layers", "layout", "call", "method", "options", "fuse", "scales", "augment", "placement", "eigen_smooth"),
     *("target", "targets", "head", "pool", "activation", "score", "versus", "output"),
-    *("metrics", "settings", "boxes", "masks", "measured", "out", "root", "to"),
+    *("metrics", "settings", "boxes", "masks", "measured", "out", "root", "to", "plots"),
     *("decode", "background", "range", "pages", "limit", "overwrite", "drop_others", "accept_versions", "durable"),
     *("batch_size", "workers", "timeout", "device", "precision", "keep_memory", "no_keep_memory", "seed"),
     *("null_separated", "as_json", "debug", "quiet"),
@@ -88,7 +88,7 @@ def _evaluate(evaluate_job: EvaluateJob, console: Console, session: CommonOption
             f"agreement of metrics on the order of maps (Kendall's tau): mean "
             f"{fmean(one.tau for one in run.agreements):.2f}, least {least.tau:.2f}, {least.metric} and {least.other}"
         )
-    written = [f"{run.session.out}/{LINES_FILE}", *([evaluate_job.to] if evaluate_job.to else [])]
+    written = [f"{run.session.out}/{LINES_FILE}", *([evaluate_job.to] if evaluate_job.to else []), *map(str, run.plots)]
     console.print_summary([], counts, time.monotonic() - began, ", ".join(written))
     return counts
 

@@ -47,6 +47,9 @@ class MetricRow(Row):
         default: True if it is among those that are computed unless others are named.
         pooled: name of a function from the mean curves of several sets of images ``(m, t)`` to their numbers ``(m,)``,
             where the number of a set is not the mean of its images' numbers; empty where it is.
+        axes: what the points of its curve are at, shares from 0 to 1, and what they are, with ``{measured}`` for the
+            number that is read; None if its parts are no curve.
+        middles: True if the points are in the middle of equal parts, False if they go from 0 to 1.
     """
 
     source: str = field(kw_only=True)
@@ -55,11 +58,15 @@ class MetricRow(Row):
     settings: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     default: bool = field(default=True, kw_only=True)
     pooled: str = field(default="", kw_only=True)
+    axes: tuple[str, str] | None = field(default=None, kw_only=True)
+    middles: bool = field(default=False, kw_only=True)
 
 
 _RISE = "Petsiuk et al. 2018, arXiv:1806.07421, sec. 3.2"
 _ROAD = "Rong et al. 2022, arXiv:2202.00449"
 _GRADCAM_PP = "Chattopadhyay et al. 2018, arXiv:1710.11063, sec. 4.1"
+_PUT_IN = ("share of the pixels put in", "{measured}")
+_REMOVED = ("share of the pixels removed", "{measured}")
 _NO_ORDER = "the map is constant, so it puts the pixels in no order"
 _NOT_AGAIN = "the map, or that of a changed image, is constant, or could not be made"
 _NO_SCORE = f"the score of the whole image is not positive, or {NO_POSITIVE}"
@@ -76,6 +83,7 @@ METRICS = Registry(
         source=_RISE,
         better="higher",
         undefined=_NO_ORDER,
+        axes=_PUT_IN,
         settings={"fill": "blur"},
     ),
     MetricRow(
@@ -86,6 +94,7 @@ METRICS = Registry(
         source=_RISE,
         better="higher",
         undefined=_NO_ORDER,
+        axes=_PUT_IN,
         settings={"fill": "mean"},
         default=False,
     ),
@@ -97,6 +106,7 @@ METRICS = Registry(
         source=_RISE,
         better="lower",
         undefined=_NO_ORDER,
+        axes=_REMOVED,
         settings={"fill": "blur"},
         default=False,
     ),
@@ -108,6 +118,7 @@ METRICS = Registry(
         source=_RISE,
         better="lower",
         undefined=_NO_ORDER,
+        axes=_REMOVED,
         settings={"fill": "mean"},
     ),
     MetricRow(
@@ -118,6 +129,8 @@ METRICS = Registry(
         source=_ROAD,
         better="lower",
         undefined=_NO_ORDER,
+        axes=_REMOVED,
+        middles=True,
         settings={"first": "most"},
     ),
     MetricRow(
@@ -128,6 +141,8 @@ METRICS = Registry(
         source=_ROAD,
         better="higher",
         undefined=_NO_ORDER,
+        axes=_REMOVED,
+        middles=True,
         settings={"first": "least"},
     ),
     MetricRow(
@@ -137,6 +152,7 @@ METRICS = Registry(
         source="Rieger and Hansen 2020, arXiv:2003.08747, sec. 3 (iterative removal of features)",
         better="higher",
         undefined=f"{_NO_ORDER}, or the score of the whole image is not positive",
+        axes=("share of the regions removed", "{measured} over that of the image"),
         default=False,
     ),
     MetricRow(

@@ -22,6 +22,7 @@ from camcli.runs.evaluate import EvaluateJob, Evaluation
 from camcli.runs.evaluate.agreement import Agreement, compare_metrics
 from camcli.runs.evaluate.columns import collect
 from camcli.runs.evaluate.measure import Finding, Measurer
+from camcli.runs.evaluate.plots import check_can_plot, write_plots
 from camcli.runs.evaluate.ranks import Rank, rank_methods
 from camcli.runs.evaluate.summary import TableRow, list_warnings, summarize
 from camcli.runs.evaluate.table import write_table
@@ -64,6 +65,7 @@ class EvaluateRun:
         notes: notes for the user; may grow until all is written.
         warnings: where methods do not beat the controls; known after :meth:`finish`.
         ranks: ranks of the methods by each metric; known after :meth:`finish`.
+        plots: plots that were drawn; known after :meth:`finish`.
         agreements: how far metrics agree on the order of maps; known after :meth:`finish`.
 
     Raises:
@@ -77,6 +79,8 @@ class EvaluateRun:
         refuse_store(job, "evaluate")
         if evaluate_job.to:
             check_rows_file(Path(evaluate_job.to))
+        if evaluate_job.plots:
+            check_can_plot()
         for flag, given in (("--boxes", evaluate_job.boxes), ("--masks", evaluate_job.masks)):
             if given and not Path(given).exists():
                 raise RequestError(f"{flag}: there is no {given!r}", "give the path of what says where objects lie")
@@ -109,6 +113,7 @@ class EvaluateRun:
         self.warnings: list[str] = []
         self.agreements: list[Agreement] = []
         self.ranks: list[Rank] = []
+        self.plots: list[Path] = []
 
     def __enter__(self) -> EvaluateRun:
         self.session.__enter__()
@@ -156,6 +161,8 @@ class EvaluateRun:
         )
         if self.evaluate_job.to:
             write_table(rows, Path(self.evaluate_job.to))
+        about = f"{self.worker.network.name}, {numbers.count} image{'s' * (numbers.count != 1)}"
+        self.plots = write_plots(rows, curves, about, self.session.out, self.evaluate_job.plots)
         return rows
 
     # ---- before the first image

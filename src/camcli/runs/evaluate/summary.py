@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from camcli.metrics import CONTROLS, METRICS, Better
-from camcli.metrics.bootstrap import bootstrap_mean
+from camcli.metrics.bootstrap import bootstrap_curve, bootstrap_mean
 from camcli.runs.evaluate import Kind
 from camcli.runs.evaluate.columns import Column, MapKey, Numbers, keep_defined
 
@@ -54,6 +54,11 @@ class TableRow:
         prefix, suffix = ("control " * (self.kind == "control"), ", blurred" * (self.kind == "blurred"))
         return f"{prefix}{self.map}{where}{suffix}"
 
+    @property
+    def key(self) -> MapKey:
+        """Kind, name and layer of the map."""
+        return self.kind, self.map, self.layer
+
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
         return {**asdict(self), "not_above": ", ".join(self.not_above)}
@@ -66,6 +71,7 @@ class MeanCurve:
     Attributes:
         metric, map, kind, layer: as in :class:`camcli.runs.evaluate.Evaluation`.
         curve: the curve.
+        low, high: 95% bootstrap interval of each point, over the images; empty for fewer than two.
     """
 
     metric: str
@@ -73,6 +79,13 @@ class MeanCurve:
     kind: Kind
     layer: str
     curve: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+    @property
+    def key(self) -> MapKey:
+        """Kind, name and layer of the map."""
+        return self.kind, self.map, self.layer
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -92,7 +105,7 @@ def summarize(numbers: Numbers, seed: int = 0) -> tuple[list[TableRow], list[Mea
     rows, curves = list[TableRow](), list[MeanCurve]()
     for metric, arrays in numbers.iter_metrics():
         rows += _make_rows(metric, numbers.columns[metric], arrays, seed)
-        curves += _make_curves(metric, arrays)
+        curves += _make_curves(metric, arrays, seed)
     return rows, curves
 
 
@@ -159,9 +172,10 @@ def _find_not_beaten(
                 yield title
 
 
-def _make_curves(metric: str, arrays: Mapping[MapKey, Float64[np.ndarray, "n t"]]) -> Iterator[MeanCurve]:
+def _make_curves(metric: str, arrays: Mapping[MapKey, Float64[np.ndarray, "n t"]], seed: int) -> Iterator[MeanCurve]:
     for (kind, name, layer), array in arrays.items():
-        values = keep_defined(array)
-        if array.shape[1] > 1 and len(values):
-            curve = tuple(float(f"{one:.6g}") for one in values.mean(0)[1:])
-            yield MeanCurve(metric=metric, map=name, kind=kind, layer=layer, curve=curve)
+        values = keep_defined(array)[:, 1:]
+        if values.size:
+            lines = [values.mean(0), *(bootstrap_curve(values, seed) or ())]
+            curve, low, high = [tuple(float(f"{one:.6g}") for one in line) for line in lines] + [()] * (3 - len(lines))
+            yield MeanCurve(metric=metric, map=name, kind=kind, layer=layer, curve=curve, low=low, high=high)
