@@ -13,8 +13,10 @@ from camcli.cli.follow import follow_records, say_methods
 from camcli.cli.loading import check_job, loading
 from camcli.cli.log import CommandLog
 from camcli.cli.options import CommonOptions, add_options, apply_common_options, build
+from camcli.images.address import show_path
 from camcli.models import names_cache
 from camcli.runs.evaluate import EvaluateJob
+from camcli.runs.evaluate.recorded import find_run, recorded_job
 from camcli.runs.job.job import Job
 from camcli.runs.record.outcome import Counts
 
@@ -33,7 +35,12 @@ OPTIONS = (
     *("null_separated", "as_json", "debug", "quiet"),
 )
 OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
-    "inputs": {"type": list[str], "default": ...},
+    "inputs": {
+        "type": list[str],
+        "default": ...,
+        "help": "Images, as for camcli explain; or the folder of a run of camcli explain --save array, whose maps are "
+        "measured as they are stored",
+    },
     "seed": {"help": "Random seed of controls, of bootstrap intervals, and for --weights random"},
     "as_json": {"help": "Print a line of JSON for each image, map and metric instead of the table"},
 }
@@ -54,14 +61,19 @@ def evaluate(**words: Any) -> None:
     session = apply_common_options(CommonOptions, words)
     console = Console(session.quiet, ledger="evaluation.jsonl")
     with CommandLog(session.debug) as log, exit_codes(console):
-        evaluate_job = build(EvaluateJob, words, job=build(Job, words))
+        job = build(Job, words)
+        maps = find_run(job.inputs)
+        if maps:
+            job = recorded_job(maps, job)
+        evaluate_job = build(EvaluateJob, words, job=job, maps=str(maps or ""))
         counts = _evaluate(evaluate_job, console, session, log)
     raise typer.Exit(counts.exit_code)
 
 
 def _evaluate(evaluate_job: EvaluateJob, console: Console, session: CommonOptions, log: CommandLog) -> Counts:
     job = evaluate_job.job
-    check_job(job)
+    if not evaluate_job.maps:
+        check_job(job)
     with loading(console, f"loading {job.model}"):
         from camcli.runs.evaluate.run import LINES_FILE, EvaluateRun
 
@@ -97,6 +109,8 @@ def _introduce(run: "EvaluateRun", console: Console) -> None:
     worker = run.worker
     console.say(f"model: {worker.network.name}, {worker.network.origin}")
     say_methods(worker, console)
+    if run.stored:
+        console.say(f"maps: those of the run in {show_path(run.stored.path)}, as they are stored")
     console.say(f"target: {worker.score_description}")
     console.say(f"metrics: {', '.join(one.row.name for one in run.metrics)}")
     if any("score_of" in one.given_names for one in run.metrics):

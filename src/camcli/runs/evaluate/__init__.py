@@ -26,9 +26,11 @@ class EvaluateJob:
 
     Attributes:
         job: model, images, methods and targets, as for ``camcli explain``.
+        maps: output folder of the run whose maps are evaluated, and whose the job is; empty to explain the images.
     """
 
     job: Job
+    maps: str = ""
     metrics: tuple[str, ...] = option(
         (),
         MODEL,

@@ -193,17 +193,13 @@ def _draw_curves(
     panel.set_ylabel(row.axes[1].format(measured=rows[0].measured or "score"))
     panel.set_xlim(0, 1)
     drawn = {one.key for one in curves}
-    ordered = sorted(
-        (one for one in rows if one.key in drawn and one.mean is not None),
-        key=lambda one: (one.mean or 0) * (-1 if row.better == "higher" else 1),
-    )
-    for place, one in enumerate(ordered):
-        top = 1 - (place + 0.5) / max(len(ordered), 10)
-        look = looks[one.key]
+    numbers = [(named.mean, named.key) for named in rows if named.key in drawn and named.mean is not None]
+    ordered = sorted(numbers, key=lambda number: number[0], reverse=row.better == "higher")
+    for place, (mean, key) in enumerate(ordered):
+        top, look = 1 - (place + 0.5) / max(len(ordered), 10), looks[key]
         panel.plot([1.04, 1.13], [top, top], transform=panel.transAxes, clip_on=False, **look)
-        panel.text(
-            1.15, top, f"{one.mean:#.3g}  {_name(one.key)}", color=look["color"], va="center", transform=panel.transAxes
-        )
+        words = f"{mean:#.3g}  {_name(key)}"
+        panel.text(1.15, top, words, color=look["color"], va="center", transform=panel.transAxes)
 
 
 def _choose_looks(keys: Sequence[MapKey]) -> dict[MapKey, dict[str, Any]]:

@@ -24,6 +24,7 @@ from camcli.runs.evaluate.columns import collect
 from camcli.runs.evaluate.measure import Finding, Measurer
 from camcli.runs.evaluate.plots import check_can_plot, write_plots
 from camcli.runs.evaluate.ranks import Rank, rank_methods
+from camcli.runs.evaluate.stored import StoredMaps
 from camcli.runs.evaluate.summary import TableRow, list_warnings, summarize
 from camcli.runs.evaluate.table import write_table
 from camcli.runs.job.fingerprint import compute_fingerprint
@@ -61,6 +62,7 @@ class EvaluateRun:
         passes: about how many changed images go through the network for each image and class.
         worker: the resolved job.
         session: the run's session in the output folder.
+        stored: maps of a finished run that are evaluated; None if the images are explained.
         total: number of images; None if they come from standard input.
         notes: notes for the user; may grow until all is written.
         warnings: where methods do not beat the controls; known after :meth:`finish`.
@@ -87,13 +89,17 @@ class EvaluateRun:
         self.metrics = bind_metrics(
             evaluate_job.metrics, evaluate_job.settings, bool(evaluate_job.boxes or evaluate_job.masks)
         )
-        inputs = Inputs(job)
+        self.stored = StoredMaps(Path(evaluate_job.maps), job) if evaluate_job.maps else None
+        inputs = self.stored or Inputs(job)
         self.total = inputs.total
         check_output_folder(job)
         check_recorded_options(job, FACTS_FILE, LINES_FILE)
         self.worker = Worker(job, inputs.source_factory, self.total)
         self.notes = self.worker.notes
         check_classes(self.worker.explainer)
+        if self.stored:
+            self.stored.check_model(self.worker)
+            self.notes += self.stored.describe_incomplete()
         self.objects = self._read_objects(inputs)
         self.measured = choose_measured(evaluate_job.measured, self.worker)
         self.passes = count_passes(self.metrics, self.worker)
@@ -127,8 +133,8 @@ class EvaluateRun:
         self.session.__exit__(kind, error, trace)
 
     def __iter__(self) -> Iterator[list[Evaluation]]:
-        session = self.session
-        yield from session.process_pictures(self._make_lines, measure=self._measure)
+        session, load = self.session, self.stored.load if self.stored else None
+        yield from session.process_pictures(self._make_lines, measure=self._measure, load=load)
         session.drop_others()
         self.notes += session.inputs.note_unread_late()
         session.facts |= {"pictures": session.processed, "failed": session.failed}
@@ -200,11 +206,17 @@ class EvaluateRun:
         settings = [[metric.row.name, metric.setting] for metric in self.metrics]
         objects = self.objects.digest if self.objects else ""
         content = [compute_fingerprint(parts), settings, objects, self.measured, self.worker.job.seed, DEFINITIONS]
+        content += [self.stored.facts["fingerprint"]] if self.stored else []
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def _name_folder(self) -> str:
         explainer, asked = self.worker.explainer, self.evaluate_job
-        more = [*asked.metrics, *asked.settings, *(Path(one).stem for one in (asked.boxes, asked.masks) if one)]
+        more = [
+            *([Path(asked.maps).name] if asked.maps else []),
+            *asked.metrics,
+            *asked.settings,
+            *(Path(one).stem for one in (asked.boxes, asked.masks) if one),
+        ]
         return name_folder(asked.job, explainer.layers, [one.name for one in explainer.methods], STEM, more)
 
     def _start(self) -> None:

@@ -37,6 +37,8 @@ NOTE_PREFIXES = {frames.FIRST_PAGE_NOTE: "is read as "}
 
 R = TypeVar("R")
 Measure = Callable[[Explainer, Sequence[Item]], None]
+# From an image whose maps are there already to these.
+Load = Callable[[Item], list[Result]]
 
 
 def stream_results(worker: Worker, items: Iterable[Item]) -> Iterator[Item]:
@@ -50,6 +52,7 @@ def stream_with_pauses(
     items: Iterable[Item],
     on_group: Callable[[Sequence[Item]], None] = lambda group: None,
     measure: Measure = lambda explainer, items: None,
+    load: Load | None = None,
 ) -> Generator[Item | None, None, None]:
     """Yield items with their results, in order; hold at most two batches of images and the threads' own.
 
@@ -61,6 +64,7 @@ def stream_with_pauses(
         on_group: called with each group before it is started; may mark its items.
         measure: called with the explained images of each batch while their inputs are there, and with the explainer
             that they went through, which no other thread uses meanwhile.
+        load: returns the results of an image, in place of explaining it.
     """
     # Concepts may have been found, or read from a file, since the copies were made.
     for copy in worker.explainers[1:]:
@@ -68,7 +72,7 @@ def stream_with_pauses(
     batches = _make_batches(worker, form_groups(worker.job.group, items, on_group) if worker.job.group else items)
     # Not a loop: its variable would keep a batch alive while the next is explained.
     waited = timing.MeasuredIterator("wait for images", batches)
-    explained = map_batches(worker, partial(_explain_batch, worker, measure), waited)
+    explained = map_batches(worker, partial(_explain_batch, worker, measure, load), waited)
     yield from chain.from_iterable(map(_batch_or_pause, explained))
 
 
@@ -140,14 +144,19 @@ def _note_decoding(worker: Worker, item: Item | None) -> Item | None:
     return item
 
 
-def _explain_batch(worker: Worker, measure: Measure, explainer: Explainer, batch: Sequence[Item]) -> Sequence[Item]:
+def _explain_batch(
+    worker: Worker, measure: Measure, load: Load | None, explainer: Explainer, batch: Sequence[Item]
+) -> Sequence[Item]:
     if worker.job.group:
         fail_whole_group(batch)
     ready = [item for item in batch if item.input is not None]
     if not ready:
         return batch
     began = time.perf_counter()
-    if worker.job.group:
+    results_by_item: list[list[Result]]
+    if load:
+        results_by_item = [*map(load, ready)]
+    elif worker.job.group:
         results_by_item = _explain_group(worker, explainer, ready)
     else:
         results_by_item = run_in_fitting_batches(
