@@ -13,6 +13,7 @@ from camcli.cli.follow import follow_records, say_methods
 from camcli.cli.loading import check_job, loading
 from camcli.cli.log import CommandLog
 from camcli.cli.options import CommonOptions, add_options, apply_common_options, build
+from camcli.cli.plan import print_plan, without_compiling
 from camcli.images.address import show_path
 from camcli.models import names_cache
 from camcli.runs.evaluate import EvaluateJob
@@ -32,7 +33,7 @@ OPTIONS = (
     *("metrics", "settings", "boxes", "masks", "measured", "out", "root", "to", "plots"),
     *("decode", "background", "range", "pages", "limit", "overwrite", "drop_others", "accept_versions", "durable"),
     *("batch_size", "workers", "timeout", "device", "precision", "keep_memory", "no_keep_memory", "seed"),
-    *("null_separated", "as_json", "debug", "quiet"),
+    *("null_separated", "dry_run", "as_json", "debug", "quiet"),
 )
 OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
     "inputs": {
@@ -65,6 +66,7 @@ def evaluate(**words: Any) -> None:
         maps = find_run(job.inputs)
         if maps:
             job = recorded_job(maps, job)
+        job = without_compiling(job) if session.dry_run else job
         evaluate_job = build(EvaluateJob, words, job=job, maps=str(maps or ""))
         counts = _evaluate(evaluate_job, console, session, log)
     raise typer.Exit(counts.exit_code)
@@ -75,12 +77,16 @@ def _evaluate(evaluate_job: EvaluateJob, console: Console, session: CommonOption
     if not evaluate_job.maps:
         check_job(job)
     with loading(console, f"loading {job.model}"):
-        from camcli.runs.evaluate.run import LINES_FILE, EvaluateRun
+        from camcli.runs.evaluate.run import FACTS_FILE, LINES_FILE, EvaluateRun
 
         run = EvaluateRun(evaluate_job)
         names_cache.write_model(job.model, run.worker.network)
     _introduce(run, console)
     printed = len(run.notes)
+    if session.dry_run:
+        forwards = f"network: about {run.passes} changed images for each image and class"
+        print_plan(run, EvaluateRun.plan, console, (LINES_FILE, FACTS_FILE), [forwards] if run.passes else [])
+        return Counts()
     began = time.monotonic()
     with run:
         log.open(run.session.out)

@@ -112,6 +112,26 @@ def test_run_again_it_goes_on(tiny: str, four: None) -> None:
     assert other.exit_code == 2
 
 
+def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(tiny: str, four: None) -> None:
+    Path("in/bad.png").write_bytes(b"no picture")
+    words = ("--metrics", "deletion-mean,robustness-noise,sparseness", "--setting", "steps=4", "--method", "gradcam")
+    result = evaluate(tiny, *words, "--out", "out", "--dry-run")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[1] == "images: 5 found"
+    assert lines[2] == "output: evaluation.jsonl, evaluation.json, in out, a new folder"
+    assert lines[3].startswith("time: about ")
+    # The image and its mean colour, and 3 steps of 6 maps that have an order; and 4 noisy copies.
+    assert lines[4] == f"network: about {2 + 3 * 7 + 4} changed images for each image and class"
+    assert not Path("out").exists()
+    assert evaluate(tiny, *words, "--out", "out", "--limit", "2").exit_code == 0
+    before = Path("out", LINES_FILE).read_bytes()
+    assert (
+        "images: 5 found, 2 of them done already, 3 to do" in evaluate(tiny, *words, "--out", "out", "--dry-run").stdout
+    )
+    assert Path("out", LINES_FILE).read_bytes() == before
+
+
 def test_lines_of_other_definitions_of_the_metrics_are_not_mixed_in(
     tiny: str, four: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

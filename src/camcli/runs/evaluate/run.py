@@ -33,10 +33,12 @@ from camcli.runs.record import provenance
 from camcli.runs.record.failures import format_error
 from camcli.runs.record.inputs import Inputs
 from camcli.runs.record.other_jobs import check_recorded_options
+from camcli.runs.record.plan import Plan, make_plan
 from camcli.runs.record.preflight import check_output_folder, refuse_store
 from camcli.runs.record.rows import check_rows_file
 from camcli.runs.record.session import Session
 from camcli.runs.worker.item import Item
+from camcli.runs.worker.pipeline import Load
 from camcli.runs.worker.worker import Worker
 from camcli.targets.labels import find_whole_name
 from camcli.targets.target import Score
@@ -64,6 +66,7 @@ class EvaluateRun:
         session: the run's session in the output folder.
         stored: maps of a finished run that are evaluated; None if the images are explained.
         total: number of images; None if they come from standard input.
+        unread: counts of images in folders that are left out.
         notes: notes for the user; may grow until all is written.
         warnings: where methods do not beat the controls; known after :meth:`finish`.
         ranks: ranks of the methods by each metric; known after :meth:`finish`.
@@ -92,6 +95,7 @@ class EvaluateRun:
         self.stored = StoredMaps(Path(evaluate_job.maps), job) if evaluate_job.maps else None
         inputs = self.stored or Inputs(job)
         self.total = inputs.total
+        self.unread = inputs.unread
         check_output_folder(job)
         check_recorded_options(job, FACTS_FILE, LINES_FILE)
         self.worker = Worker(job, inputs.source_factory, self.total)
@@ -133,8 +137,8 @@ class EvaluateRun:
         self.session.__exit__(kind, error, trace)
 
     def __iter__(self) -> Iterator[list[Evaluation]]:
-        session, load = self.session, self.stored.load if self.stored else None
-        yield from session.process_pictures(self._make_lines, measure=self._measure, load=load)
+        session = self.session
+        yield from session.process_pictures(self._make_lines, measure=self._measure, load=self.load)
         session.drop_others()
         self.notes += session.inputs.note_unread_late()
         session.facts |= {"pictures": session.processed, "failed": session.failed}
@@ -170,6 +174,17 @@ class EvaluateRun:
         about = f"{self.worker.network.name}, {numbers.count} image{'s' * (numbers.count != 1)}"
         self.plots = write_plots(rows, curves, about, self.session.out, self.evaluate_job.plots)
         return rows
+
+    @property
+    def load(self) -> Load | None:
+        """Function that returns an image's stored maps; None if the images are explained."""
+        return self.stored.load if self.stored else None
+
+    def plan(self) -> Plan:
+        """Return what the run would do, and how long it would take; nothing is written."""
+        session = self.session
+        is_done = session.peek()
+        return make_plan(self.worker, session.inputs, session.out, is_done, measure=self._measure, load=self.load)
 
     # ---- before the first image
 
