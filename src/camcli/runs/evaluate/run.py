@@ -138,7 +138,9 @@ class EvaluateRun:
 
     def __iter__(self) -> Iterator[list[Evaluation]]:
         session = self.session
-        yield from session.process_pictures(self._make_lines, measure=self._measure, load=self.load)
+        # Where the changed images of a few fill batches, progress is seen, and kept, image by image.
+        at_once = max(1, self.worker.batch_size // max(1, self.passes))
+        yield from session.process_pictures(self._make_lines, measure=self._measure, load=self.load, at_once=at_once)
         session.drop_others()
         self.notes += session.inputs.note_unread_late()
         session.facts |= {"pictures": session.processed, "failed": session.failed}

@@ -227,6 +227,7 @@ class Session(Generic[R]):
         on_group: Callable[[Sequence[Item]], None] = lambda group: None,
         measure: Measure = lambda explainer, items: None,
         load: Load | None = None,
+        at_once: int = 0,
     ) -> Iterator[list[R]]:
         """Explain, write and record all images; yield the lines of each in order, none if it was done before.
 
@@ -234,14 +235,14 @@ class Session(Generic[R]):
             write: writes an image's files and returns its lines; called in a thread.
             stamp_suffix: as in :meth:`make_item`.
             on_group: called with each group before it is started; may mark its items.
-            measure, load: as in :func:`stream_with_pauses`.
+            measure, load, at_once: as in :func:`stream_with_pauses`.
         """
         self.processed = self.failed = self.skipped = 0
         standing = 0
         items = map(partial(self.make_item, stamp_suffix=stamp_suffix), self.inputs.stream())
         # Of a group each image is looked at.
         merged = items if self.job.group else merge_done(items)
-        explained = stream_with_pauses(self.worker, merged, on_group, measure, load)
+        explained = stream_with_pauses(self.worker, merged, on_group, measure, load, at_once)
         workers = self.worker.workers
 
         def write_item(item: Item) -> tuple[int, list[R]]:
