@@ -16,9 +16,16 @@ from camcli.images.source import PictureSource
 from camcli.runs.evaluate.recorded import ANEW_HINT
 from camcli.runs.job.job import Job
 from camcli.runs.record import provenance
-from camcli.runs.record.finished import ARRAYS_HINT, FinishedRun, RecordedImage, RecordedMap, read_preprocess
+from camcli.runs.record.finished import (
+    ARRAYS_HINT,
+    FinishedRun,
+    RecordedImage,
+    RecordedMap,
+    make_explanation,
+    read_preprocess,
+)
 from camcli.runs.record.inputs import Inputs
-from camcli.runs.record.kept import find_source, make_explanation
+from camcli.runs.record.kept import find_source
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.worker import Worker
 

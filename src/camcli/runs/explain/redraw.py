@@ -14,7 +14,8 @@ from camcli.runs.explain import writer as writers
 from camcli.runs.explain.writer import Writer
 from camcli.runs.record.earlier import has_file, has_wanted_files
 from camcli.runs.record.failures import format_error
-from camcli.runs.record.kept import check_inside, decode_again, load_array, make_explanation
+from camcli.runs.record.finished import make_explanation
+from camcli.runs.record.kept import check_inside, decode_again, load_array
 from camcli.runs.record.outcome import Outcome
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.threads import map_ahead

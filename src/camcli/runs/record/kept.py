@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from camcli.base.errors import PictureError
-from camcli.engine.explanation import Explanation
 from camcli.images.address import show_path
 from camcli.images.decode import decode_reduced, never_reduce
 from camcli.images.files import read_stamp
-from camcli.images.placement import Placement
 from camcli.images.source import Picture, PictureSource
 from camcli.runs.record.earlier import has_file
 from camcli.runs.record.folder import Folder
 from camcli.runs.record.ledger import STAMP_SEPARATOR
 from camcli.runs.record.lines import Line
-from camcli.runs.record.outcome import Outcome
 
 if TYPE_CHECKING:
     from camcli.runs.worker.worker import Worker
@@ -54,25 +50,6 @@ def load_array(folder: Folder, line: Line) -> Any:
     """
     check_inside(folder, [line.files["array"]])
     return np.load(folder.find_file(line.files["array"]), allow_pickle=False)
-
-
-def make_explanation(outcome: Outcome, map: np.ndarray) -> Explanation:
-    """Make the explanation that an outcome was made from, with its map."""
-    shared = {field.name for field in fields(Explanation)} & {field.name for field in fields(Outcome)}
-    values = {name: value for name in shared if (value := getattr(outcome, name)) is not None}
-    return Explanation(
-        map=map,
-        **{
-            "method": "",
-            "layer": "",
-            "index": None,
-            "label": "",
-            "score": 0.0,
-            "probability": None,
-            **values,
-            "placement": Placement.from_numbers(outcome.placement) if outcome.placement else None,
-        },
-    )
 
 
 def find_source(line: Line, out: Path | None = None) -> PictureSource:
