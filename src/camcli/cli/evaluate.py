@@ -13,8 +13,11 @@ from camcli.cli.follow import follow_records, say_methods
 from camcli.cli.loading import check_job, loading
 from camcli.cli.log import CommandLog
 from camcli.cli.options import CommonOptions, add_options, apply_common_options, build
+from camcli.cli.plan import print_plan, without_compiling
+from camcli.images.address import show_path
 from camcli.models import names_cache
 from camcli.runs.evaluate import EvaluateJob
+from camcli.runs.evaluate.recorded import find_run, recorded_job
 from camcli.runs.job.job import Job
 from camcli.runs.record.outcome import Counts
 
@@ -27,13 +30,18 @@ OPTIONS = (
     *("inputs", "model", "weights", "labels", "text", "texts", "template", "text_tower", "size", "crop", "wrap"),
     *("layers", "layout", "call", "method", "options", "fuse", "scales", "augment", "placement", "eigen_smooth"),
     *("target", "targets", "head", "pool", "activation", "score", "versus", "output"),
-    *("metrics", "settings", "boxes", "masks", "measured", "out", "root", "to"),
+    *("metrics", "settings", "boxes", "masks", "measured", "out", "root", "to", "plots"),
     *("decode", "background", "range", "pages", "limit", "overwrite", "drop_others", "accept_versions", "durable"),
     *("batch_size", "workers", "timeout", "device", "precision", "keep_memory", "no_keep_memory", "seed"),
-    *("null_separated", "as_json", "debug", "quiet"),
+    *("null_separated", "dry_run", "as_json", "debug", "quiet"),
 )
 OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
-    "inputs": {"type": list[str], "default": ...},
+    "inputs": {
+        "type": list[str],
+        "default": ...,
+        "help": "Images, as for camcli explain; or the folder of a run of camcli explain --save array, whose maps are "
+        "measured as they are stored",
+    },
     "seed": {"help": "Random seed of controls, of bootstrap intervals, and for --weights random"},
     "as_json": {"help": "Print a line of JSON for each image, map and metric instead of the table"},
 }
@@ -54,21 +62,31 @@ def evaluate(**words: Any) -> None:
     session = apply_common_options(CommonOptions, words)
     console = Console(session.quiet, ledger="evaluation.jsonl")
     with CommandLog(session.debug) as log, exit_codes(console):
-        evaluate_job = build(EvaluateJob, words, job=build(Job, words))
+        job = build(Job, words)
+        maps = find_run(job.inputs)
+        if maps:
+            job = recorded_job(maps, job)
+        job = without_compiling(job) if session.dry_run else job
+        evaluate_job = build(EvaluateJob, words, job=job, maps=str(maps or ""))
         counts = _evaluate(evaluate_job, console, session, log)
     raise typer.Exit(counts.exit_code)
 
 
 def _evaluate(evaluate_job: EvaluateJob, console: Console, session: CommonOptions, log: CommandLog) -> Counts:
     job = evaluate_job.job
-    check_job(job)
+    if not evaluate_job.maps:
+        check_job(job)
     with loading(console, f"loading {job.model}"):
-        from camcli.runs.evaluate.run import LINES_FILE, EvaluateRun
+        from camcli.runs.evaluate.run import FACTS_FILE, LINES_FILE, EvaluateRun
 
         run = EvaluateRun(evaluate_job)
         names_cache.write_model(job.model, run.worker.network)
     _introduce(run, console)
     printed = len(run.notes)
+    if session.dry_run:
+        forwards = f"network: about {run.passes} changed images for each image and class"
+        print_plan(run, EvaluateRun.plan, console, (LINES_FILE, FACTS_FILE), [forwards] if run.passes else [])
+        return Counts()
     began = time.monotonic()
     with run:
         log.open(run.session.out)
@@ -81,13 +99,14 @@ def _evaluate(evaluate_job: EvaluateJob, console: Console, session: CommonOption
         console.note(note)
     for warning in run.warnings:
         console.note(warning)
+    _say_ranks(run, console)
     if run.agreements:
         least = min(run.agreements, key=lambda one: one.tau)
         console.say(
             f"agreement of metrics on the order of maps (Kendall's tau): mean "
             f"{fmean(one.tau for one in run.agreements):.2f}, least {least.tau:.2f}, {least.metric} and {least.other}"
         )
-    written = [f"{run.session.out}/{LINES_FILE}", *([evaluate_job.to] if evaluate_job.to else [])]
+    written = [f"{run.session.out}/{LINES_FILE}", *([evaluate_job.to] if evaluate_job.to else []), *map(str, run.plots)]
     console.print_summary([], counts, time.monotonic() - began, ", ".join(written))
     return counts
 
@@ -96,6 +115,8 @@ def _introduce(run: "EvaluateRun", console: Console) -> None:
     worker = run.worker
     console.say(f"model: {worker.network.name}, {worker.network.origin}")
     say_methods(worker, console)
+    if run.stored:
+        console.say(f"maps: those of the run in {show_path(run.stored.path)}, as they are stored")
     console.say(f"target: {worker.score_description}")
     console.say(f"metrics: {', '.join(one.row.name for one in run.metrics)}")
     if any("score_of" in one.given_names for one in run.metrics):
@@ -106,6 +127,15 @@ def _introduce(run: "EvaluateRun", console: Console) -> None:
         console.note("the weights are random: these numbers mean nothing")
     for note in run.notes:
         console.note(note)
+
+
+def _say_ranks(run: "EvaluateRun", console: Console) -> None:
+    from camcli.runs.evaluate.ranks import describe_ranks
+
+    if run.ranks:
+        console.say("mean rank of the methods over the images, 1 is best:")
+    for line in describe_ranks(run.ranks):
+        console.say(f"  {line}")
 
 
 def _format_rows(rows: Sequence["TableRow"]) -> Iterator[tuple[str, ...]]:

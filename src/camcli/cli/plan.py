@@ -1,6 +1,6 @@
 """What a run would do, for people: the lines of ``--dry-run``."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -31,12 +31,22 @@ def without_compiling(job: Job) -> Job:
     return replace(job, compile="off")
 
 
-def print_plan(run: RunT, plan_run: "Callable[[RunT], Plan]", console: Console) -> None:
-    """Print the plan of a run to standard output, and which images would fail."""
+def print_plan(
+    run: RunT, plan_run: "Callable[[RunT], Plan]", console: Console, files: Sequence[str] = (), more: Sequence[str] = ()
+) -> None:
+    """Print the plan of a run to standard output, and which images would fail.
+
+    Args:
+        run: the run.
+        plan_run: makes its plan.
+        console: for progress and notes.
+        files: names of the files that it writes, where these are not the outputs of its job.
+        more: further lines of this command.
+    """
     printed = len(run.worker.notes)
     with console.working("trying images, without writing"):
         plan = plan_run(run)
-    for line in describe_plan(plan, run.worker, run.unread.describe()):
+    for line in (*describe_plan(plan, run.worker, run.unread.describe(), files), *more):
         print_text(to_printable(line))
     for note in run.worker.notes[printed:]:
         console.note(note)
@@ -47,8 +57,8 @@ def print_plan(run: RunT, plan_run: "Callable[[RunT], Plan]", console: Console) 
     console.say("nothing was written (--dry-run)")
 
 
-def describe_plan(plan: "Plan", worker: "Worker", unread: str) -> Iterator[str]:
-    """Yield the lines of a plan."""
+def describe_plan(plan: "Plan", worker: "Worker", unread: str, files: Sequence[str] = ()) -> Iterator[str]:
+    """Yield the lines of a plan; for ``files`` see :func:`print_plan`."""
     job = worker.job
     height, width = worker.network.preprocess.size
     yield f"input: {height}x{width}, {job.precision}, up to {worker.batch_size} images in a batch"
@@ -59,7 +69,7 @@ def describe_plan(plan: "Plan", worker: "Worker", unread: str) -> Iterator[str]:
         done = f", {plan.done} of them done already, {plan.left} to do" if plan.done else ""
         yield f"images: {found}{done}" + (f"; {unread}" if unread else "")
     new = "" if to_url(plan.out) or plan.out.exists() else ", a new folder"
-    yield f"output: {', '.join(job.save)}, in {show_path(plan.out)}{new}"
+    yield f"output: {', '.join(files or job.save)}, in {show_path(plan.out)}{new}"
     if plan.trial:
         yield from _describe_trial(plan, plan.trial)
     elif plan.left:

@@ -28,6 +28,7 @@ FOLDER_MARKS = (
 )
 SHARD_FOLDER = re.compile(r"\d{1,6}-of-\d{1,6}", re.ASCII)
 FILES_BY_RECORD = {
+    "evaluation.json": ("evaluation-curves.png", "evaluation-metrics.png"),
     "channels.json": ("channels.png", "channels.untrained.png"),
     "prompts.json": ("prompts.png", "prompts.untrained.png"),
 }

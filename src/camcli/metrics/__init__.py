@@ -17,7 +17,10 @@ from camcli.base.registry import Registry, Row
 GIVEN = {
     "maps": "the maps at the model's input size, signed, (n, h, w)",
     "image": "the model's input, (d, h, w)",
+    "normalization": "mean and standard deviation by which the input was normalised, of each channel, (2, d)",
     "score_of": "from arrays of changed images, each (k, d, h, w) with any k, to their scores, each (k,)",
+    "explain_again": "from arrays of changed images, each (n, d, h, w), one for each map, or (1, d, h, w), for all, to "
+    "the maps of these, each (n, h, w), NaN where none can be made; a control's is the control of that image",
     "region": "the pixels of the object, (h, w); none where no object is known",
     "boxes": "the object's boxes, x0, y0, x1, y1 in pixels of the model's input, (k, 4)",
 }
@@ -44,6 +47,9 @@ class MetricRow(Row):
         default: True if it is among those that are computed unless others are named.
         pooled: name of a function from the mean curves of several sets of images ``(m, t)`` to their numbers ``(m,)``,
             where the number of a set is not the mean of its images' numbers; empty where it is.
+        axes: what the points of its curve are at, shares from 0 to 1, and what they are, with ``{measured}`` for the
+            number that is read; None if its parts are no curve.
+        middles: True if the points are in the middle of equal parts, False if they go from 0 to 1.
     """
 
     source: str = field(kw_only=True)
@@ -52,12 +58,17 @@ class MetricRow(Row):
     settings: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     default: bool = field(default=True, kw_only=True)
     pooled: str = field(default="", kw_only=True)
+    axes: tuple[str, str] | None = field(default=None, kw_only=True)
+    middles: bool = field(default=False, kw_only=True)
 
 
 _RISE = "Petsiuk et al. 2018, arXiv:1806.07421, sec. 3.2"
 _ROAD = "Rong et al. 2022, arXiv:2202.00449"
 _GRADCAM_PP = "Chattopadhyay et al. 2018, arXiv:1710.11063, sec. 4.1"
+_PUT_IN = ("share of the pixels put in", "{measured}")
+_REMOVED = ("share of the pixels removed", "{measured}")
 _NO_ORDER = "the map is constant, so it puts the pixels in no order"
+_NOT_AGAIN = "the map, or that of a changed image, is constant, or could not be made"
 _NO_SCORE = f"the score of the whole image is not positive, or {NO_POSITIVE}"
 
 METRICS = Registry(
@@ -72,6 +83,7 @@ METRICS = Registry(
         source=_RISE,
         better="higher",
         undefined=_NO_ORDER,
+        axes=_PUT_IN,
         settings={"fill": "blur"},
     ),
     MetricRow(
@@ -82,6 +94,7 @@ METRICS = Registry(
         source=_RISE,
         better="higher",
         undefined=_NO_ORDER,
+        axes=_PUT_IN,
         settings={"fill": "mean"},
         default=False,
     ),
@@ -93,6 +106,7 @@ METRICS = Registry(
         source=_RISE,
         better="lower",
         undefined=_NO_ORDER,
+        axes=_REMOVED,
         settings={"fill": "blur"},
         default=False,
     ),
@@ -104,6 +118,7 @@ METRICS = Registry(
         source=_RISE,
         better="lower",
         undefined=_NO_ORDER,
+        axes=_REMOVED,
         settings={"fill": "mean"},
     ),
     MetricRow(
@@ -114,6 +129,8 @@ METRICS = Registry(
         source=_ROAD,
         better="lower",
         undefined=_NO_ORDER,
+        axes=_REMOVED,
+        middles=True,
         settings={"first": "most"},
     ),
     MetricRow(
@@ -124,7 +141,19 @@ METRICS = Registry(
         source=_ROAD,
         better="higher",
         undefined=_NO_ORDER,
+        axes=_REMOVED,
+        middles=True,
         settings={"first": "least"},
+    ),
+    MetricRow(
+        "faithfulness",
+        "irof",
+        "share of the score that is lost on the way while the most relevant regions get the image's mean colour first",
+        source="Rieger and Hansen 2020, arXiv:2003.08747, sec. 3 (iterative removal of features)",
+        better="higher",
+        undefined=f"{_NO_ORDER}, or the score of the whole image is not positive",
+        axes=("share of the regions removed", "{measured} over that of the image"),
+        default=False,
     ),
     MetricRow(
         "faithfulness",
@@ -141,6 +170,15 @@ METRICS = Registry(
         source=_GRADCAM_PP,
         better="higher",
         undefined=_NO_SCORE,
+    ),
+    MetricRow(
+        "faithfulness",
+        "adcc",
+        "harmonic mean of the score kept, the likeness to the map of the masked image, and the map's emptiness",
+        source="Poppi et al. 2021, arXiv:2104.10252, sec. 3 (average DCC)",
+        better="higher",
+        undefined=f"{_NO_SCORE}; or {_NOT_AGAIN}",
+        default=False,
     ),
     MetricRow(
         "faithfulness",
@@ -213,6 +251,45 @@ METRICS = Registry(
         better="higher",
         undefined=f"{NO_OBJECT}, or {NO_POSITIVE}",
         pooled="pool_box_accuracy",
+    ),
+    MetricRow(
+        "stability",
+        "max-sensitivity",
+        "greatest change of the map under little noise in the image, relative to the map",
+        source="Yeh et al. 2019, arXiv:1901.09392, sec. 3 (SENS_MAX), over the length of the map, as Captum",
+        better="lower",
+        undefined=f"{ALL_ZERO}, or that of a changed image could not be made",
+        default=False,
+    ),
+    MetricRow(
+        "stability",
+        "robustness-shift",
+        "similarity of the map of the shifted image to the shifted map",
+        function="shift_robustness",
+        source="own; the property is equivariance",
+        better="higher",
+        undefined=f"{_NOT_AGAIN}; or the shift leaves nothing of it",
+        default=False,
+    ),
+    MetricRow(
+        "stability",
+        "robustness-noise",
+        "similarity of the map to those of noisy copies of the image",
+        function="noise_robustness",
+        source="own",
+        better="higher",
+        undefined=_NOT_AGAIN,
+        default=False,
+    ),
+    MetricRow(
+        "stability",
+        "robustness-jpeg",
+        "similarity of the map to that of the input after it was a JPEG",
+        function="jpeg_robustness",
+        source="own",
+        better="higher",
+        undefined=_NOT_AGAIN,
+        default=False,
     ),
     MetricRow(
         "complexity",

@@ -41,3 +41,28 @@ def bootstrap_mean(
         found += (statistic(means) if statistic else means).tolist()
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def bootstrap_curve(
+    values: Float64[np.ndarray, "n t"], seed: int = 0, draws: int = DRAWS, level: float = LEVEL
+) -> tuple[Float64[np.ndarray, " t"], Float64[np.ndarray, " t"]] | None:
+    """Return the percentile interval of each number's mean, as :func:`bootstrap_mean` does; None of fewer than two.
+
+    Args:
+        values: several numbers of each image.
+        seed: of the draws.
+        draws: number of samples.
+        level: share of the samples that each interval holds.
+    """
+    count = len(values)
+    if count < 2:
+        return None
+    rng, found = np.random.default_rng(seed), list[Float64[np.ndarray, "m t"]]()
+    for first in range(0, draws, some := max(1, CHUNK // count)):
+        picked = rng.integers(count, size=(min(some, draws - first), count))
+        # How often each image is in each sample.
+        rows = np.arange(len(picked))[:, None] * count
+        times = np.bincount((rows + picked).ravel(), minlength=picked.size).reshape(picked.shape)
+        found.append(times @ values / count)
+    low, high = np.quantile(np.concatenate(found), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high

@@ -13,7 +13,9 @@ from jaxtyping import Float32, Float64, Int64
 
 from camcli.base.option_checks import check_above, check_at_least
 from camcli.metrics.imputation import impute
-from camcli.metrics.similarity import is_constant
+from camcli.metrics.similarity import is_constant, pearson
+from camcli.metrics.stability import ExplainAgain
+from camcli.metrics.superpixels import divide
 
 ScoreOf = Callable[[Iterable[Float32[np.ndarray, "_ d h w"]]], Iterator[Float64[np.ndarray, " _"]]]
 # The number of each map, and the scores that it is made of.
@@ -105,6 +107,50 @@ def road(
     return curves.mean(1), curves
 
 
+def irof(
+    maps: Float32[np.ndarray, "n h w"],
+    image: Float32[np.ndarray, "d h w"],
+    normalization: Float32[np.ndarray, "2 d"],
+    score_of: ScoreOf,
+    *,
+    segments: int = 100,
+    compactness: float = 10.0,
+    steps: int = 10,
+    seed: int = 0,
+) -> Curves:
+    """Compute the area over the score while an image loses its regions, those of the greatest mean relevance first.
+
+    The regions, SLIC's, get the image's mean colour. The curve is the score over that of the whole image, at equal
+    steps of the number of regions, from none to all; the area is 1 less its integral by the trapezoidal rule. NaN if
+    the regions are all equally relevant, or the score of the whole image is not positive.
+
+    Args:
+        segments: number of regions, about.
+        compactness: how much regions follow a grid instead of colours; see `camcli.metrics.superpixels`.
+        steps: number of steps.
+        seed: of the order of equally relevant regions.
+    """
+    check_at_least(1, steps=steps, segments=segments)
+    check_above(0, compactness=compactness)
+    regions, filled = divide(image, normalization, segments, compactness), fill_image(image, "mean")
+    sizes = np.bincount(regions.ravel())
+    means = np.stack([np.bincount(regions.ravel(), map.ravel()) for map in maps]) / sizes
+
+    def compute(ranks: Int64[np.ndarray, "m 1 l"]) -> Float64[np.ndarray, "m t"]:
+        def change() -> Iterator[Float32[np.ndarray, "_ d h w"]]:
+            yield np.stack([image, filled])
+            for step in range(1, steps):
+                removed = ranks[:, 0] < round(step / steps * len(sizes))
+                yield np.where(removed[:, None, regions], filled, image)
+
+        (whole, none), *between = score_of(change())
+        scores = np.stack([np.full(len(ranks), whole), *between, np.full(len(ranks), none)], 1)
+        return np.asarray(scores / whole if whole > 0 else np.full_like(scores, np.nan))
+
+    curves = _compute_ordered(-means[:, None].astype(np.float32), seed, steps + 1, compute)
+    return 1 - (curves[:, 1:] + curves[:, :-1]).mean(1) / 2, curves
+
+
 def average_drop(
     maps: Float32[np.ndarray, "n h w"], image: Float32[np.ndarray, "d h w"], score_of: ScoreOf
 ) -> Float64[np.ndarray, " n"]:
@@ -112,7 +158,7 @@ def average_drop(
 
     Values below zero count as zero, and the greatest as 1. NaN if none is positive, or the image's score is not.
     """
-    whole, masked = _score_masked(maps, image, score_of)
+    whole, masked = _score_masked(_make_masks(maps), image, score_of)
     return np.asarray(np.maximum(whole - masked, 0) / whole)
 
 
@@ -120,8 +166,30 @@ def average_increase(
     maps: Float32[np.ndarray, "n h w"], image: Float32[np.ndarray, "d h w"], score_of: ScoreOf
 ) -> Float64[np.ndarray, " n"]:
     """Return 1 if the score rises when the normalised image is multiplied by the map, else 0; see `average_drop`."""
-    whole, masked = _score_masked(maps, image, score_of)
+    whole, masked = _score_masked(_make_masks(maps), image, score_of)
     return np.where(np.isnan(masked), np.nan, masked > whole * (1 + SCORE_TOLERANCE))
+
+
+def adcc(
+    maps: Float32[np.ndarray, "n h w"],
+    image: Float32[np.ndarray, "d h w"],
+    score_of: ScoreOf,
+    explain_again: ExplainAgain,
+) -> Curves:
+    """Compute the harmonic mean of 1 - average drop, coherency and 1 - complexity (Average DCC, Poppi et al. 2021).
+
+    Coherency is Pearson's r of the map and that of the image times the map, from 0 for -1 to 1; complexity the map's
+    mean. Values below zero count as zero, and the greatest as 1. The curve is the three. NaN where `average_drop` is,
+    or where one of the maps is constant or cannot be made.
+    """
+    masks = _make_masks(maps)
+    whole, masked = _score_masked(masks, image, score_of)
+    (again,) = explain_again(iter([image * masks[:, None]]))
+    likeness = [pearson(np.stack(pair))[0, 1] for pair in zip(masks, np.maximum(again, 0), strict=True)]
+    kept = 1 - np.maximum(whole - masked, 0) / whole
+    parts = np.stack([kept, (1 + np.array(likeness)) / 2, 1 - masks.mean((1, 2), dtype=np.float64)], 1)
+    with np.errstate(divide="ignore"):
+        return 3 / (1 / parts).sum(1), parts
 
 
 def saco(
@@ -264,12 +332,16 @@ def _rank(values: Float32[np.ndarray, "h w"], seed: int) -> Int64[np.ndarray, "h
     return ranks.reshape(values.shape)
 
 
-def _score_masked(
-    maps: Float32[np.ndarray, "n h w"], image: Float32[np.ndarray, "d h w"], score_of: ScoreOf
-) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
-    """Return the score of the image and those of it times the maps; NaN where these cannot be compared."""
+def _make_masks(maps: Float32[np.ndarray, "n h w"]) -> Float32[np.ndarray, "n h w"]:
+    """Return the positive values, the greatest of each map 1; zeros if there is none."""
     greatest = maps.max((1, 2), keepdims=True)
-    masks = np.maximum(maps, 0) / np.where(greatest > 0, greatest, 1)
+    return np.asarray(np.maximum(maps, 0) / np.where(greatest > 0, greatest, 1))
+
+
+def _score_masked(
+    masks: Float32[np.ndarray, "n h w"], image: Float32[np.ndarray, "d h w"], score_of: ScoreOf
+) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+    """Return the score of the image and those of it times the masks; NaN where these cannot be compared."""
     whole, masked = score_of(iter([image[None], image * masks[:, None]]))
-    defined = (greatest[:, 0, 0] > 0) & (whole > 0)
+    defined = masks.any((1, 2)) & (whole > 0)
     return np.where(defined, whole, np.nan), np.where(defined, masked, np.nan)

@@ -13,6 +13,7 @@ from shared import BLUE, GREEN, RED, Paint
 
 from camcli.metrics import CONTROLS, DEFINITIONS
 from camcli.runs.evaluate import Evaluation
+from camcli.runs.evaluate.columns import collect
 from camcli.runs.evaluate.run import FACTS_FILE, LINES_FILE
 from camcli.runs.evaluate.summary import list_warnings, summarize
 from camcli.runs.evaluate.table import write_table
@@ -80,6 +81,13 @@ def test_a_table_with_controls(tiny: str, four: None) -> None:
     facts = json.loads(Path("out", FACTS_FILE).read_text())
     assert [(one["metric"], one["kind"], one["map"]) for one in facts["table"]] == [*rows]
     assert {(one["metric"], one["other"]) for one in facts["agreements"]} == {*combinations(METRICS[:3], 2)}
+    ranks = {(one["metric"], one["map"]): one for one in facts["ranks"]}
+    assert {one for one, _ in ranks} == {*METRICS[:3]}
+    assert ranks["deletion-mean", "gradcam"]["best"] == 1
+    assert ranks["energy-in-box", "random"]["rank"] == 2
+    assert ranks["energy-in-box", "random"]["images"] == 3
+    assert "mean rank of the methods over the images, 1 is best:" in result.stderr
+    assert "  deletion-mean: gradcam 1.0 (1.0 to 1.0, best in 100%), random 2.0 (" in result.stderr
     assert "agreement of metrics on the order of maps (Kendall's tau): mean " in result.stderr
     curves = {(one["metric"], one["kind"], one["map"]): one["curve"] for one in facts["curves"]}
     # Four steps, from the image itself to its mean colour; none of a uniform map.
@@ -102,6 +110,26 @@ def test_run_again_it_goes_on(tiny: str, four: None) -> None:
     assert Path("again.csv").read_text() == Path("all.csv").read_text()
     other = evaluate(tiny, "--metrics", "sparseness", "--method", "gradcam", "--out", "out")
     assert other.exit_code == 2
+
+
+def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(tiny: str, four: None) -> None:
+    Path("in/bad.png").write_bytes(b"no picture")
+    words = ("--metrics", "deletion-mean,robustness-noise,sparseness", "--setting", "steps=4", "--method", "gradcam")
+    result = evaluate(tiny, *words, "--out", "out", "--dry-run")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[1] == "images: 5 found"
+    assert lines[2] == "output: evaluation.jsonl, evaluation.json, in out, a new folder"
+    assert lines[3].startswith("time: about ")
+    # The image and its mean colour, and 3 steps of 6 maps that have an order; and 4 noisy copies.
+    assert lines[4] == f"network: about {2 + 3 * 7 + 4} changed images for each image and class"
+    assert not Path("out").exists()
+    assert evaluate(tiny, *words, "--out", "out", "--limit", "2").exit_code == 0
+    before = Path("out", LINES_FILE).read_bytes()
+    assert (
+        "images: 5 found, 2 of them done already, 3 to do" in evaluate(tiny, *words, "--out", "out", "--dry-run").stdout
+    )
+    assert Path("out", LINES_FILE).read_bytes() == before
 
 
 def test_lines_of_other_definitions_of_the_metrics_are_not_mixed_in(
@@ -175,7 +203,7 @@ def test_table_by_hand() -> None:
     pictures = [
         [made(str(at), *key, value) for key, values in numbers.items() for value in values[at]] for at in range(3)
     ]
-    rows = {row.title: row for row in summarize(pictures, several_layers=False)[0]}
+    rows = {row.title: row for row in summarize(collect(pictures, several_layers=False))[0]}
     assert [*rows] == ["good", "poor", "good, blurred", "control edges"]
     assert rows["good"].mean == pytest.approx((0.1 + 0.3 + 0.1) / 3)
     assert (rows["good"].low, rows["good"].high) == pytest.approx((0.1, 0.3))
@@ -189,7 +217,7 @@ def test_a_number_of_several_images_that_is_no_mean() -> None:
     # At the first threshold two of three images are found at 30%, at the second one; at 50% one, at 70% none.
     hits = [(1.0, 1.0, 0.0, 1.0, 0.0, 0.0), (1.0, *[0.0] * 5), (0.0,) * 6]
     pictures = [[replace(made("a", "method", "good", 0.5), metric="max-box-acc", curve=own)] for own in hits]
-    [row], [curve] = summarize(pictures, several_layers=False)
+    [row], [curve] = summarize(collect(pictures, several_layers=False))
     assert row.mean == pytest.approx((2 / 3 + 1 / 3 + 0) / 3)
     assert 0 <= row.low < row.mean < row.high <= 1
     assert curve.curve == pytest.approx((2 / 3, 1 / 3, 0, 1 / 3, 0, 0), abs=1e-6)
@@ -205,13 +233,15 @@ def test_a_line_without_a_curve_has_a_value_alone() -> None:
             ("c", 0.6, (0.0, 0.5)),
         )
     ]
-    [row], [curve] = summarize([[one] for one in lines], several_layers=False)
+    [row], [curve] = summarize(collect([[one] for one in lines], several_layers=False))
     assert (row.mean, row.images) == (pytest.approx(0.6), 3)
     assert curve.curve == pytest.approx((0.5, 0.5))
 
 
 def test_a_single_image_has_no_interval_and_no_warning() -> None:
-    rows, _ = summarize([[made("a", "method", "poor", 0.9), made("a", "control", "edges", 0.1)]], several_layers=False)
+    rows, _ = summarize(
+        collect([[made("a", "method", "poor", 0.9), made("a", "control", "edges", 0.1)]], several_layers=False)
+    )
     assert [(row.mean, row.low, row.not_above) for row in rows] == [(0.9, None, ()), (0.1, None, ())]
 
 
@@ -228,7 +258,9 @@ def test_each_class_of_an_image_is_measured(tiny: str, paint: Paint) -> None:
 
 
 def test_the_table_for_other_programs(tmp_path: Path) -> None:
-    rows, _ = summarize([[made("a", "method", "poor", 0.9), made("a", "control", "edges", None)]], several_layers=False)
+    rows, _ = summarize(
+        collect([[made("a", "method", "poor", 0.9), made("a", "control", "edges", None)]], several_layers=False)
+    )
     values = [row.as_dict() for row in rows]
     for suffix in (".jsonl", ".csv"):
         write_table(rows, tmp_path / f"table{suffix}")

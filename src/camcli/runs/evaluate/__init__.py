@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -15,6 +16,8 @@ from camcli.runs.record.outcome import ImageLine, restore_tuples
 Kind = Literal["method", "blurred", "control"]
 # The number of a class that is read from changed images.
 Measured = Literal["auto", "probability", "score"]
+# Formats of plots, each with its dots per inch.
+PLOT_FORMATS: Mapping[str, int] = {"png": 200, "svg": 72, "pdf": 72}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,15 +26,18 @@ class EvaluateJob:
 
     Attributes:
         job: model, images, methods and targets, as for ``camcli explain``.
+        maps: output folder of the run whose maps are evaluated, and whose the job is; empty to explain the images.
     """
 
     job: Job
+    maps: str = ""
     metrics: tuple[str, ...] = option(
         (),
         MODEL,
         help="Metrics, joined by commas: {names}",
         metavar="NAMES",
-        show_default="all but insertion-mean, deletion-blur, saco, infidelity; of objects with --boxes or --masks",
+        show_default="insertion-blur, deletion-mean, road-most, road-least, average-drop, average-increase, "
+        "sparseness, entropy, effective-area; those of objects with --boxes or --masks",
         commas=True,
         names=METRICS.names,
         env=False,
@@ -71,6 +77,16 @@ class EvaluateJob:
     to: str = option(
         "", OUTPUT, help="Write the table to a file too: .csv, .jsonl or .parquet", metavar="FILE", env=False
     )
+    plots: tuple[str, ...] = option(
+        (),
+        OUTPUT,
+        help="Draw the mean curves and the metrics to the output folder too, in formats joined by commas: {names} "
+        "(needs matplotlib)",
+        metavar="FORMATS",
+        commas=True,
+        names=lambda: [*PLOT_FORMATS],
+        env=False,
+    )
 
     def __post_init__(self) -> None:
         """Raise RequestError for invalid options."""
@@ -80,6 +96,9 @@ class EvaluateJob:
             raise RequestError("--boxes and --masks both say where objects lie", "give one of them")
         for name in self.metrics:
             METRICS.find(name)
+        for name in self.plots:
+            if name not in PLOT_FORMATS:
+                raise RequestError(f"--plots cannot be {name!r}", f"there are: {', '.join(PLOT_FORMATS)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,10 @@ from camcli.engine.explanation import Explanation
 from camcli.engine.signals.asked import make_score_of_arrays
 from camcli.images.objects.boxes import Boxes
 from camcli.images.objects.masks import Masks
-from camcli.images.view import View
-from camcli.metrics import CONTROLS, OBJECT_NAMES
+from camcli.metrics import OBJECT_NAMES
 from camcli.metrics.bind import BoundMetric
-from camcli.metrics.controls import blur_map
-from camcli.outputs import style
 from camcli.runs.evaluate import Kind
+from camcli.runs.evaluate.candidates import Again, iter_candidates, make_controls
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.pipeline import run_in_fitting_batches
 from camcli.runs.worker.threads import batched, iterate_ahead
@@ -35,25 +33,8 @@ MAPS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """Map that is measured.
-
-    Attributes:
-        map: the map, at the size of the model's input.
-        kind: what it is.
-        name: name of the method, or of the control.
-        explanation: an explanation for the class, that of the map itself unless it is a control.
-    """
-
-    map: Float32[np.ndarray, "h w"]
-    kind: Kind
-    name: str
-    explanation: Explanation
-
-
-@dataclass(frozen=True, slots=True)
 class Finding:
-    """Numbers of a map, NaN where they are undefined, and curves; as :class:`Candidate`, without the map."""
+    """Numbers of a map, NaN where they are undefined, and curves; the rest as of a `Candidate`."""
 
     kind: Kind
     name: str
@@ -114,11 +95,17 @@ class Measurer:
         for result in item.results:
             if isinstance(result, Explanation):
                 by_class.setdefault(result.index, []).append(result)
-        controls = make_controls(_read_input(item), item.source.name, self.worker.job.seed) if by_class else {}
+        assert item.picture is not None
+        view = item.picture.view
+        make = partial(make_controls, item.source.name, self.worker.job.seed)
+        controls = make(_read_input(item)) if by_class else {}
         for index, explanations in by_class.items():
             given = self._give(explainer, item, index or 0)
-            for some in batched(_iter_candidates(item, explanations, controls), MAPS_AT_ONCE):
-                given["maps"] = np.stack([one.map for one in some])
+            for some in batched(iter_candidates(explanations, controls, view), MAPS_AT_ONCE):
+                again = Again(
+                    explainer, some, view, index or 0, self._find_competing(item), make, self.worker.batch_size
+                )
+                given |= {"maps": np.stack([one.map for one in some]), "explain_again": again}
                 found = {metric.row.name: metric(given) for metric in self.metrics}
                 for number, one in enumerate(some):
                     own = {name: float(values[number]) for name, (values, _) in found.items()}
@@ -129,48 +116,27 @@ class Measurer:
         """Return what metrics are given for a class of an image, but for the maps."""
         names = {name for metric in self.metrics for name in metric.given_names}
         image = _read_input(item)
-        given: dict[str, Any] = {"image": image}
+        preprocess = self.worker.network.preprocess
+        given: dict[str, Any] = {
+            "image": image,
+            "normalization": np.array([preprocess.mean, preprocess.std], np.float32),
+        }
         if self.objects and OBJECT_NAMES & names:
             assert item.picture is not None
             place = item.source, index, item.picture.view
             given |= {"region": self.objects.find_region(*place), "boxes": self.objects.find_boxes(*place)}
         if "score_of" in names:
-            prompts = self.worker.prompts
-            competing = prompts.find_competing(item.source.path) if prompts else ()
             rows = 1 if explainer.one_by_one else self.worker.batch_size
-            score_of = make_score_of_arrays(explainer.setup.runner, image, index, competing, self.score, rows)
+            score_of = make_score_of_arrays(
+                explainer.setup.runner, image, index, self._find_competing(item), self.score, rows
+            )
             # Images are changed while the network scores those before.
             given["score_of"] = lambda variants: score_of(iterate_ahead(variants))
         return given
 
-
-def _iter_candidates(
-    item: Item, explanations: Sequence[Explanation], controls: Mapping[str, Float32[np.ndarray, "h w"]]
-) -> Iterator[Candidate]:
-    """Iterate over the maps of a class: those of the methods, and controls."""
-    assert item.picture is not None
-    for one in explanations:
-        map = enlarge_map(one, item.picture.view)
-        yield Candidate(map, "method", one.method, one)
-        yield Candidate(blur_map(map), "blurred", one.method, one)
-    for name, map in controls.items():
-        yield Candidate(map, "control", name, explanations[0])
-
-
-def enlarge_map(explanation: Explanation, view: View) -> Float32[np.ndarray, "h w"]:
-    """Return a map at the size of the model's input, enlarged as it is drawn, but with its sign.
-
-    Of a map with colours the greatest magnitude at each pixel is taken, as for drawing.
-    """
-    map = explanation.map
-    flat = style.rectify(map) if map.ndim == 3 else map
-    return np.ascontiguousarray(view.view_of_input().placed(explanation.placement).enlarge(flat))
-
-
-def make_controls(image: Float32[np.ndarray, "d h w"], name: str, seed: int) -> dict[str, Float32[np.ndarray, "h w"]]:
-    """Return the controls of an image by name; random ones depend on its name and the seed alone."""
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode("utf-8", "surrogatepass"))])
-    return {one: CONTROLS.load(one)(image, rng) for one in CONTROLS.names()}
+    def _find_competing(self, item: Item) -> Sequence[int]:
+        """Return the classes that compete in an image; empty for all."""
+        return self.worker.prompts.find_competing(item.source.path) if self.worker.prompts else ()
 
 
 def _read_input(item: Item) -> Float32[np.ndarray, "d h w"]:

@@ -20,7 +20,11 @@ from camcli.metrics import CONTROLS, DEFINITIONS
 from camcli.metrics.bind import BoundMetric, bind_metrics
 from camcli.runs.evaluate import EvaluateJob, Evaluation
 from camcli.runs.evaluate.agreement import Agreement, compare_metrics
+from camcli.runs.evaluate.columns import collect
 from camcli.runs.evaluate.measure import Finding, Measurer
+from camcli.runs.evaluate.plots import check_can_plot, write_plots
+from camcli.runs.evaluate.ranks import Rank, rank_methods
+from camcli.runs.evaluate.stored import StoredMaps
 from camcli.runs.evaluate.summary import TableRow, list_warnings, summarize
 from camcli.runs.evaluate.table import write_table
 from camcli.runs.job.fingerprint import compute_fingerprint
@@ -29,10 +33,12 @@ from camcli.runs.record import provenance
 from camcli.runs.record.failures import format_error
 from camcli.runs.record.inputs import Inputs
 from camcli.runs.record.other_jobs import check_recorded_options
+from camcli.runs.record.plan import Plan, make_plan
 from camcli.runs.record.preflight import check_output_folder, refuse_store
 from camcli.runs.record.rows import check_rows_file
 from camcli.runs.record.session import Session
 from camcli.runs.worker.item import Item
+from camcli.runs.worker.pipeline import Load
 from camcli.runs.worker.worker import Worker
 from camcli.targets.labels import find_whole_name
 from camcli.targets.target import Score
@@ -55,12 +61,16 @@ class EvaluateRun:
         metrics: the metrics.
         objects: where objects lie, if that is known.
         measured: the number that is read from changed images: probability, or score.
-        passes: about how many changed images the network scores for each image and class.
+        passes: about how many changed images go through the network for each image and class.
         worker: the resolved job.
         session: the run's session in the output folder.
+        stored: maps of a finished run that are evaluated; None if the images are explained.
         total: number of images; None if they come from standard input.
+        unread: counts of images in folders that are left out.
         notes: notes for the user; may grow until all is written.
         warnings: where methods do not beat the controls; known after :meth:`finish`.
+        ranks: ranks of the methods by each metric; known after :meth:`finish`.
+        plots: plots that were drawn; known after :meth:`finish`.
         agreements: how far metrics agree on the order of maps; known after :meth:`finish`.
 
     Raises:
@@ -74,19 +84,26 @@ class EvaluateRun:
         refuse_store(job, "evaluate")
         if evaluate_job.to:
             check_rows_file(Path(evaluate_job.to))
+        if evaluate_job.plots:
+            check_can_plot()
         for flag, given in (("--boxes", evaluate_job.boxes), ("--masks", evaluate_job.masks)):
             if given and not Path(given).exists():
                 raise RequestError(f"{flag}: there is no {given!r}", "give the path of what says where objects lie")
         self.metrics = bind_metrics(
             evaluate_job.metrics, evaluate_job.settings, bool(evaluate_job.boxes or evaluate_job.masks)
         )
-        inputs = Inputs(job)
+        self.stored = StoredMaps(Path(evaluate_job.maps), job) if evaluate_job.maps else None
+        inputs = self.stored or Inputs(job)
         self.total = inputs.total
+        self.unread = inputs.unread
         check_output_folder(job)
         check_recorded_options(job, FACTS_FILE, LINES_FILE)
         self.worker = Worker(job, inputs.source_factory, self.total)
         self.notes = self.worker.notes
         check_classes(self.worker.explainer)
+        if self.stored:
+            self.stored.check_model(self.worker)
+            self.notes += self.stored.describe_incomplete()
         self.objects = self._read_objects(inputs)
         self.measured = choose_measured(evaluate_job.measured, self.worker)
         self.passes = count_passes(self.metrics, self.worker)
@@ -105,6 +122,8 @@ class EvaluateRun:
         self.notes += inputs.note_unread()
         self.warnings: list[str] = []
         self.agreements: list[Agreement] = []
+        self.ranks: list[Rank] = []
+        self.plots: list[Path] = []
 
     def __enter__(self) -> EvaluateRun:
         self.session.__enter__()
@@ -119,7 +138,9 @@ class EvaluateRun:
 
     def __iter__(self) -> Iterator[list[Evaluation]]:
         session = self.session
-        yield from session.process_pictures(self._make_lines, measure=self._measure)
+        # Where the changed images of a few fill batches, progress is seen, and kept, image by image.
+        at_once = max(1, self.worker.batch_size // max(1, self.passes))
+        yield from session.process_pictures(self._make_lines, measure=self._measure, load=self.load, at_once=at_once)
         session.drop_others()
         self.notes += session.inputs.note_unread_late()
         session.facts |= {"pictures": session.processed, "failed": session.failed}
@@ -132,16 +153,19 @@ class EvaluateRun:
             PictureError: no image could be done.
         """
         layers = len(self.worker.explainer.layers) > 1
-        rows, curves = summarize(self.session.ledger.iter_pictures(), layers, self.worker.job.seed)
+        numbers, seed = collect(self.session.ledger.iter_pictures(), layers), self.worker.job.seed
+        rows, curves = summarize(numbers, seed)
         if not rows:
             raise PictureError("no image could be processed, so there is nothing to tabulate")
         self.warnings = list_warnings(rows)
         table = [row.as_dict() for row in rows]
         self.agreements = compare_metrics(rows)
-        drawn, agreements = ([one.as_dict() for one in some] for some in (curves, self.agreements))
+        self.ranks = rank_methods(numbers, seed)
+        drawn, ranks, agreements = ([one.as_dict() for one in some] for some in (curves, self.ranks, self.agreements))
         self.session.record(
             table=table,
             curves=drawn,
+            ranks=ranks,
             agreements=agreements,
             warnings=self.warnings,
             notes=self.notes,
@@ -149,7 +173,20 @@ class EvaluateRun:
         )
         if self.evaluate_job.to:
             write_table(rows, Path(self.evaluate_job.to))
+        about = f"{self.worker.network.name}, {numbers.count} image{'s' * (numbers.count != 1)}"
+        self.plots = write_plots(rows, curves, about, self.session.out, self.evaluate_job.plots)
         return rows
+
+    @property
+    def load(self) -> Load | None:
+        """Function that returns an image's stored maps; None if the images are explained."""
+        return self.stored.load if self.stored else None
+
+    def plan(self) -> Plan:
+        """Return what the run would do, and how long it would take; nothing is written."""
+        session = self.session
+        is_done = session.peek()
+        return make_plan(self.worker, session.inputs, session.out, is_done, measure=self._measure, load=self.load)
 
     # ---- before the first image
 
@@ -186,11 +223,17 @@ class EvaluateRun:
         settings = [[metric.row.name, metric.setting] for metric in self.metrics]
         objects = self.objects.digest if self.objects else ""
         content = [compute_fingerprint(parts), settings, objects, self.measured, self.worker.job.seed, DEFINITIONS]
+        content += [self.stored.facts["fingerprint"]] if self.stored else []
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def _name_folder(self) -> str:
         explainer, asked = self.worker.explainer, self.evaluate_job
-        more = [*asked.metrics, *asked.settings, *(Path(one).stem for one in (asked.boxes, asked.masks) if one)]
+        more = [
+            *([Path(asked.maps).name] if asked.maps else []),
+            *asked.metrics,
+            *asked.settings,
+            *(Path(one).stem for one in (asked.boxes, asked.masks) if one),
+        ]
         return name_folder(asked.job, explainer.layers, [one.name for one in explainer.methods], STEM, more)
 
     def _start(self) -> None:
@@ -274,7 +317,7 @@ def check_classes(explainer: Explainer) -> None:
 
 
 def count_passes(metrics: Sequence[BoundMetric], worker: Worker) -> int:
-    """Count about how many changed images the network scores for each class of an image: those of all its maps."""
+    """Count about how many changed images go through the network for each class of an image: those of all its maps."""
     maps = 2 * len(worker.explainer.methods) * max(1, len(worker.explainer.layers)) + len(CONTROLS.names())
     return sum(metric.count_passes(maps) for metric in metrics)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,14 +10,11 @@ import numpy as np
 from jaxtyping import Float64
 
 from camcli.metrics import CONTROLS, METRICS, Better
-from camcli.metrics.bootstrap import bootstrap_mean
-from camcli.runs.evaluate import Evaluation, Kind
+from camcli.metrics.bootstrap import bootstrap_curve, bootstrap_mean
+from camcli.runs.evaluate import Kind
+from camcli.runs.evaluate.columns import Column, MapKey, Numbers, keep_defined
 
-# Kind, name and layer of a map.
-MapKey = tuple[Kind, str, str]
 Statistic = Callable[[Float64[np.ndarray, "m t"]], Float64[np.ndarray, " m"]]
-# Order of the table's rows.
-ORDER: Mapping[Kind, int] = {"method": 0, "blurred": 1, "control": 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +54,11 @@ class TableRow:
         prefix, suffix = ("control " * (self.kind == "control"), ", blurred" * (self.kind == "blurred"))
         return f"{prefix}{self.map}{where}{suffix}"
 
+    @property
+    def key(self) -> MapKey:
+        """Kind, name and layer of the map."""
+        return self.kind, self.map, self.layer
+
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
         return {**asdict(self), "not_above": ", ".join(self.not_above)}
@@ -70,6 +71,7 @@ class MeanCurve:
     Attributes:
         metric, map, kind, layer: as in :class:`camcli.runs.evaluate.Evaluation`.
         curve: the curve.
+        low, high: 95% bootstrap interval of each point, over the images; empty for fewer than two.
     """
 
     metric: str
@@ -77,65 +79,33 @@ class MeanCurve:
     kind: Kind
     layer: str
     curve: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+    @property
+    def key(self) -> MapKey:
+        """Kind, name and layer of the map."""
+        return self.kind, self.map, self.layer
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
         return asdict(self)
 
 
-@dataclass(slots=True)
-class _Column:
-    """Numbers of one metric of one kind of map, image by image: its value, then its curve."""
-
-    setting: str
-    measured: str
-    numbers: dict[int, Float64[np.ndarray, " t"]]
-    undefined: int = 0
-
-    def to_array(self, count: int) -> Float64[np.ndarray, "n t"]:
-        """Return the numbers of so many images; NaN where there are none."""
-        width = max(map(len, self.numbers.values()), default=1)
-        array = np.full((count, width), np.nan)
-        for place, numbers in self.numbers.items():
-            array[place, : len(numbers)] = numbers  # an earlier version recorded no curve
-        return array
-
-
-def summarize(
-    pictures: Iterable[Sequence[Evaluation]], several_layers: bool, seed: int = 0
-) -> tuple[list[TableRow], list[MeanCurve]]:
+def summarize(numbers: Numbers, seed: int = 0) -> tuple[list[TableRow], list[MeanCurve]]:
     """Return the table of all images, metric by metric, for each the methods, their blurred copies, then controls.
 
-    Memory: the numbers of each image, map and metric.
-
     Args:
-        pictures: the lines of each image.
-        several_layers: True if maps are told apart by their layers too.
+        numbers: those of each image.
         seed: of the bootstrap.
 
     Returns:
         The table, and the mean curve of each kind of map of metrics that have some, in the same order.
     """
-    columns: dict[str, dict[MapKey, _Column]] = defaultdict(dict)
-    count = 0
-    for count, lines in enumerate(pictures, start=1):
-        collected: dict[tuple[str, MapKey], list[tuple[float, ...]]] = defaultdict(list)
-        for line in lines:
-            if not line.metric:
-                continue
-            key: MapKey = (line.kind, line.map, line.layer if several_layers else "")
-            own = columns[line.metric].setdefault(key, _Column(line.setting, line.measured, {}))
-            if line.value is None:
-                own.undefined += 1
-            else:
-                collected[line.metric, key].append((line.value, *line.curve))
-        for (metric, key), numbers in collected.items():
-            columns[metric][key].numbers[count - 1] = np.mean(numbers, axis=0)
     rows, curves = list[TableRow](), list[MeanCurve]()
-    for metric, own_columns in columns.items():
-        arrays = {key: own_columns[key].to_array(count) for key in sorted(own_columns, key=lambda key: ORDER[key[0]])}
-        rows += _make_rows(metric, own_columns, arrays, seed)
-        curves += _make_curves(metric, arrays)
+    for metric, arrays in numbers.iter_metrics():
+        rows += _make_rows(metric, numbers.columns[metric], arrays, seed)
+        curves += _make_curves(metric, arrays, seed)
     return rows, curves
 
 
@@ -145,7 +115,7 @@ def list_warnings(rows: Iterable[TableRow]) -> list[str]:
 
 
 def _make_rows(
-    metric: str, columns: Mapping[MapKey, _Column], arrays: Mapping[MapKey, Float64[np.ndarray, "n t"]], seed: int
+    metric: str, columns: Mapping[MapKey, Column], arrays: Mapping[MapKey, Float64[np.ndarray, "n t"]], seed: int
 ) -> Iterator[TableRow]:
     row = METRICS.find(metric)
     # From the mean numbers of several images to the number of these.
@@ -157,7 +127,7 @@ def _make_rows(
         arrays = {key: array[:, :1] for key, array in arrays.items()}
     for key, array in arrays.items():
         kind, name, layer = key
-        values = _keep_defined(array)
+        values = keep_defined(array)
         interval = bootstrap_mean(values, seed, statistic=statistic)
         compared = kind == "method" and row.better
         yield TableRow(
@@ -196,19 +166,16 @@ def _find_not_beaten(
     for rival, title in rivals.items():
         # A map that is undefined in all images has no curve.
         if rival in arrays and arrays[rival].shape == arrays[key].shape:
-            pairs = _keep_defined(np.stack([arrays[key], arrays[rival]], 1))
+            pairs = keep_defined(np.stack([arrays[key], arrays[rival]], 1))
             interval = bootstrap_mean(pairs, seed, statistic=subtract)
             if interval and interval[0] <= 0:
                 yield title
 
 
-def _make_curves(metric: str, arrays: Mapping[MapKey, Float64[np.ndarray, "n t"]]) -> Iterator[MeanCurve]:
+def _make_curves(metric: str, arrays: Mapping[MapKey, Float64[np.ndarray, "n t"]], seed: int) -> Iterator[MeanCurve]:
     for (kind, name, layer), array in arrays.items():
-        values = _keep_defined(array)
-        if array.shape[1] > 1 and len(values):
-            curve = tuple(float(f"{one:.6g}") for one in values.mean(0)[1:])
-            yield MeanCurve(metric=metric, map=name, kind=kind, layer=layer, curve=curve)
-
-
-def _keep_defined(array: Float64[np.ndarray, "n *t"]) -> Float64[np.ndarray, "k *t"]:
-    return np.asarray(array[~np.isnan(array.reshape(len(array), -1)).any(1)])
+        values = keep_defined(array)[:, 1:]
+        if values.size:
+            lines = [values.mean(0), *(bootstrap_curve(values, seed) or ())]
+            curve, low, high = [tuple(float(f"{one:.6g}") for one in line) for line in lines] + [()] * (3 - len(lines))
+            yield MeanCurve(metric=metric, map=name, kind=kind, layer=layer, curve=curve, low=low, high=high)

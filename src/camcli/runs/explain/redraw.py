@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from camcli.base.errors import OutputError
-from camcli.engine.explanation import Explanation
 from camcli.images.naming import fit_path
-from camcli.images.placement import Placement
 from camcli.images.source import Picture
 from camcli.outputs.box import find_box
 from camcli.runs.explain import writer as writers
 from camcli.runs.explain.writer import Writer
 from camcli.runs.record.earlier import has_file, has_wanted_files
 from camcli.runs.record.failures import format_error
-from camcli.runs.record.folder import Folder
+from camcli.runs.record.finished import make_explanation
 from camcli.runs.record.kept import check_inside, decode_again, load_array
 from camcli.runs.record.outcome import Outcome
 from camcli.runs.worker.item import Item
@@ -97,7 +95,7 @@ def _draw(
             continue
         try:
             picture = picture or decode_again(session.worker, outcome)
-            explanation = _read_explanation(session.folder, outcome)
+            explanation = make_explanation(outcome, load_array(session.folder, outcome))
             placed = picture.view.placed(explanation.placement)
             heat_box = find_box(placed, explanation, writer.style) if "box" in names else outcome.heat_box
             stem = writer.name_stem(outcome.name, explanation)
@@ -135,25 +133,6 @@ def _add_files(
         files={name: every[name] for name in dict.fromkeys([*names, *every]) if name in every},
         sizes={**{name: size for name, size in outcome.sizes.items() if name not in files}, **sizes},
         looks={name: one for name, one in digits.items() if one},
-    )
-
-
-def _read_explanation(folder: Folder, outcome: Outcome) -> Explanation:
-    """Read back the explanation that an outcome was made from."""
-    shared = {field.name for field in fields(Explanation)} & {field.name for field in fields(Outcome)}
-    values = {name: value for name in shared if (value := getattr(outcome, name)) is not None}
-    return Explanation(
-        map=load_array(folder, outcome),
-        **{
-            "method": "",
-            "layer": "",
-            "index": None,
-            "label": "",
-            "score": 0.0,
-            "probability": None,
-            **values,
-            "placement": Placement.from_numbers(outcome.placement) if outcome.placement else None,
-        },
     )
 
 

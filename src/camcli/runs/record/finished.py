@@ -7,7 +7,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from camcli.base.errors import OutputError, PictureError, RequestError
+from camcli.engine.explanation import Explanation
 from camcli.images.address import show_path
 from camcli.images.own_outputs import find_line_records
 from camcli.images.placement import Placement
@@ -202,6 +203,25 @@ class FinishedRun:
             return np.asarray(np.load(io.BytesIO(content), allow_pickle=False))
         except (ValueError, EOFError, OSError) as error:
             raise PictureError(f"the array {file!r} cannot be read: {error}") from error
+
+
+def make_explanation(outcome: Outcome, map: np.ndarray) -> Explanation:
+    """Make the explanation that an outcome was made from, with its map."""
+    shared = {field.name for field in fields(Explanation)} & {field.name for field in fields(Outcome)}
+    values = {name: value for name in shared if (value := getattr(outcome, name)) is not None}
+    return Explanation(
+        map=map,
+        **{
+            "method": "",
+            "layer": "",
+            "index": None,
+            "label": "",
+            "score": 0.0,
+            "probability": None,
+            **values,
+            "placement": Placement.from_numbers(outcome.placement) if outcome.placement else None,
+        },
+    )
 
 
 def read_preprocess(facts: Mapping[str, Any], path: Path) -> Preprocess:

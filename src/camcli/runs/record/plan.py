@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from camcli.images.source import PictureSource
 from camcli.runs.record.inputs import Inputs
 from camcli.runs.worker.groups import find_first_group
 from camcli.runs.worker.item import Item
-from camcli.runs.worker.pipeline import stream_with_pauses
+from camcli.runs.worker.pipeline import Load, Measure, stream_with_pauses
 from camcli.runs.worker.threads import map_ahead
 from camcli.runs.worker.worker import Worker
 
@@ -82,6 +83,8 @@ def make_plan(
     out: Path,
     is_done: Callable[[PictureSource], bool] = lambda source: False,
     draw: Callable[[Item], int] = lambda item: 0,
+    measure: Measure | None = None,
+    load: Load | None = None,
 ) -> Plan:
     """Make the plan of a run.
 
@@ -91,31 +94,47 @@ def make_plan(
         out: its output folder.
         is_done: says whether an image is done.
         draw: makes an image's files, without writing them, and returns their size in bytes; called in threads.
+        measure, load: as in :func:`camcli.runs.worker.pipeline.stream_with_pauses`; what is measured of an image fills
+            batches.
     """
     if inputs.total is None:
         return Plan(out, None, 0, None)
     done = sum(map(is_done, inputs.iter_sources()))
     trial = None
     if done < inputs.total and not worker.explainer.fits_concepts:
-        trial = _try_batch(worker, _choose_batch(worker, inputs, is_done), draw)
+        fills = measure is not None or any(one.signal_names & QUERIES for one in worker.explainer.bound_methods)
+        stream = partial(stream_with_pauses, worker, measure=measure or (lambda explainer, items: None), load=load)
+        trial = _try_batch(worker, stream, _choose_batch(worker, inputs, is_done, fills), draw)
         if trial.seconds < QUICK_SECONDS:
-            trial = _try_batch(worker, _choose_batch(worker, inputs, is_done, QUICK_BATCHES), draw)
+            trial = _try_batch(worker, stream, _choose_batch(worker, inputs, is_done, fills, QUICK_BATCHES), draw)
     return Plan(out, inputs.total, done, trial)
 
 
 def _choose_batch(
-    worker: Worker, inputs: Inputs, is_done: Callable[[PictureSource], bool], batches: int = 1
+    worker: Worker, inputs: Inputs, is_done: Callable[[PictureSource], bool], fills: bool, batches: int = 1
 ) -> Sequence[PictureSource]:
-    """Return the first images that are not done, as many as go through the devices at once; or the first group."""
+    """Return the first images that are not done, as many as go through the devices at once; or the first group.
+
+    Args:
+        worker: the resolved job.
+        inputs: its images.
+        is_done: says whether an image is done.
+        fills: True if a single image fills batches.
+        batches: number of batches.
+    """
     if worker.job.group:
         count = len(find_first_group(worker.job.group, inputs.iter_sources))
         return list(islice(inputs.iter_sources(), count))
     left = (source for source in inputs.iter_sources() if not is_done(source))
-    queries = any(method.signal_names & QUERIES for method in worker.explainer.bound_methods)
-    return list(islice(left, batches * (1 if queries else worker.batch_size) * len(worker.devices)))
+    return list(islice(left, batches * (1 if fills else worker.batch_size) * len(worker.devices)))
 
 
-def _try_batch(worker: Worker, batch: Sequence[PictureSource], draw: Callable[[Item], int]) -> Trial:
+def _try_batch(
+    worker: Worker,
+    stream: Callable[[Iterable[Item]], Iterable[Item | None]],
+    batch: Sequence[PictureSource],
+    draw: Callable[[Item], int],
+) -> Trial:
     failed: dict[str, str] = {}
     maps, size, left_out = 0, 0, 0.0
 
@@ -125,7 +144,7 @@ def _try_batch(worker: Worker, batch: Sequence[PictureSource], draw: Callable[[I
         return item, drawn
 
     began = time.monotonic()
-    streamed = stream_with_pauses(worker, map(Item, batch))
+    streamed = stream(map(Item, batch))
     with passes.trying(LOOP_SECONDS):
         for item, drawn in map_ahead(draw_item, streamed, worker.workers, 2 * worker.workers):
             errors = [item.error] if item.error else [one for one in item.results if isinstance(one, Exception)]

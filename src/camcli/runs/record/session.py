@@ -33,7 +33,7 @@ from camcli.runs.record.other_jobs import PreviousRun, check_other_jobs, check_s
 from camcli.runs.record.own_folder import choose_folder, link_latest
 from camcli.runs.record.preflight import read_shard
 from camcli.runs.worker.item import Item, merge_done
-from camcli.runs.worker.pipeline import Measure, stream_with_pauses
+from camcli.runs.worker.pipeline import Load, Measure, stream_with_pauses
 from camcli.runs.worker.threads import map_ahead
 from camcli.runs.worker.worker import Worker
 
@@ -226,6 +226,8 @@ class Session(Generic[R]):
         stamp_suffix: str = "",
         on_group: Callable[[Sequence[Item]], None] = lambda group: None,
         measure: Measure = lambda explainer, items: None,
+        load: Load | None = None,
+        at_once: int = 0,
     ) -> Iterator[list[R]]:
         """Explain, write and record all images; yield the lines of each in order, none if it was done before.
 
@@ -233,14 +235,14 @@ class Session(Generic[R]):
             write: writes an image's files and returns its lines; called in a thread.
             stamp_suffix: as in :meth:`make_item`.
             on_group: called with each group before it is started; may mark its items.
-            measure: as in :func:`stream_with_pauses`.
+            measure, load, at_once: as in :func:`stream_with_pauses`.
         """
         self.processed = self.failed = self.skipped = 0
         standing = 0
         items = map(partial(self.make_item, stamp_suffix=stamp_suffix), self.inputs.stream())
         # Of a group each image is looked at.
         merged = items if self.job.group else merge_done(items)
-        explained = stream_with_pauses(self.worker, merged, on_group, measure)
+        explained = stream_with_pauses(self.worker, merged, on_group, measure, load, at_once)
         workers = self.worker.workers
 
         def write_item(item: Item) -> tuple[int, list[R]]:

@@ -37,6 +37,8 @@ NOTE_PREFIXES = {frames.FIRST_PAGE_NOTE: "is read as "}
 
 R = TypeVar("R")
 Measure = Callable[[Explainer, Sequence[Item]], None]
+# From an image whose maps are there already to these.
+Load = Callable[[Item], list[Result]]
 
 
 def stream_results(worker: Worker, items: Iterable[Item]) -> Iterator[Item]:
@@ -50,6 +52,8 @@ def stream_with_pauses(
     items: Iterable[Item],
     on_group: Callable[[Sequence[Item]], None] = lambda group: None,
     measure: Measure = lambda explainer, items: None,
+    load: Load | None = None,
+    at_once: int = 0,
 ) -> Generator[Item | None, None, None]:
     """Yield items with their results, in order; hold at most two batches of images and the threads' own.
 
@@ -61,14 +65,17 @@ def stream_with_pauses(
         on_group: called with each group before it is started; may mark its items.
         measure: called with the explained images of each batch while their inputs are there, and with the explainer
             that they went through, which no other thread uses meanwhile.
+        load: returns the results of an image, in place of explaining it.
+        at_once: number of images that are explained, measured and yielded together; 0 for a whole batch.
     """
     # Concepts may have been found, or read from a file, since the copies were made.
     for copy in worker.explainers[1:]:
         copy.fitted_concepts = worker.explainer.fitted_concepts
-    batches = _make_batches(worker, form_groups(worker.job.group, items, on_group) if worker.job.group else items)
+    grouped = form_groups(worker.job.group, items, on_group) if worker.job.group else items
+    batches = _make_batches(worker, grouped, at_once or worker.batch_size)
     # Not a loop: its variable would keep a batch alive while the next is explained.
     waited = timing.MeasuredIterator("wait for images", batches)
-    explained = map_batches(worker, partial(_explain_batch, worker, measure), waited)
+    explained = map_batches(worker, partial(_explain_batch, worker, measure, load), waited)
     yield from chain.from_iterable(map(_batch_or_pause, explained))
 
 
@@ -82,18 +89,18 @@ def map_batches(
 
 def decode_batches(worker: Worker, items: Iterable[Item]) -> Iterator[list[Item]]:
     """Yield decoded items, in order, in batches of as many images as go through the network at once."""
-    with closing(_make_batches(worker, items)) as given:
+    with closing(_make_batches(worker, items, worker.batch_size)) as given:
         yield from filter(None, given)
 
 
-def _make_batches(worker: Worker, items: Iterable[Item]) -> Generator[list[Item], None, None]:
-    """Return decoded items in such batches, with an empty one where nothing comes for a while."""
+def _make_batches(worker: Worker, items: Iterable[Item], size: int) -> Generator[list[Item], None, None]:
+    """Return decoded items in batches of so many, or groups, with an empty one where nothing comes for a while."""
     read = read_ahead(worker, items)
     if worker.job.group:
         return split_by_length(filter(None, read), lambda item: item.group_size)
     return batched(
         read,
-        worker.batch_size,
+        size,
         lambda item: item.input is not None,
         lambda item: item.held_pixels,
         worker.max_batch_pixels,
@@ -140,14 +147,19 @@ def _note_decoding(worker: Worker, item: Item | None) -> Item | None:
     return item
 
 
-def _explain_batch(worker: Worker, measure: Measure, explainer: Explainer, batch: Sequence[Item]) -> Sequence[Item]:
+def _explain_batch(
+    worker: Worker, measure: Measure, load: Load | None, explainer: Explainer, batch: Sequence[Item]
+) -> Sequence[Item]:
     if worker.job.group:
         fail_whole_group(batch)
     ready = [item for item in batch if item.input is not None]
     if not ready:
         return batch
     began = time.perf_counter()
-    if worker.job.group:
+    results_by_item: list[list[Result]]
+    if load:
+        results_by_item = [*map(load, ready)]
+    elif worker.job.group:
         results_by_item = _explain_group(worker, explainer, ready)
     else:
         results_by_item = run_in_fitting_batches(
