@@ -29,6 +29,8 @@ RULE_COLOUR, EMPTY_COLOUR = (222, 222, 222), (244, 244, 244)
 BAR = (96, 9)
 # Most lines of a heading, and of the name of a row.
 MAX_LINES = 3
+# Signs after which a long word is broken.
+BREAKS = "-_./:+"
 # Room around the words in the place of a missing image.
 PADDING = 8
 
@@ -334,11 +336,13 @@ def wrap_text(text: str, size: int, room: int) -> list[str]:
         else:
             lines.append(word)
         while measure_text(lines[-1], size) > room and len(lines[-1]) > 1:
-            fits = max(1, _count_fitting(lines[-1], size, room))
-            lines[-1:] = [lines[-1][:fits], lines[-1][fits:]]
+            kept = _find_break(lines[-1], size, room)
+            lines[-1:] = [lines[-1][:kept], lines[-1][kept:]]
     return lines
 
 
-def _count_fitting(text: str, size: int, room: int) -> int:
-    """Return how many letters of a text fit."""
-    return bisect.bisect_right(range(1, len(text)), float(room), key=lambda kept: measure_text(text[:kept], size))
+def _find_break(word: str, size: int, room: int) -> int:
+    """Return how many letters of a word are kept on a line: up to a sign of punctuation, if there is one that fits."""
+    fits = bisect.bisect_right(range(1, len(word)), float(room), key=lambda kept: measure_text(word[:kept], size))
+    signs = [place for place in range(1, fits + 1) if word[place - 1] in BREAKS]
+    return max(1, signs[-1] if signs else fits)

@@ -1,0 +1,278 @@
+"""Run of ``camcli compare``: one network after the other explains all images, then the sheets are drawn."""
+
+from __future__ import annotations
+
+import gc
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from itertools import chain
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from camcli.images.files import read_stamp
+from camcli.images.source import PAUSE, PictureSource
+from camcli.metrics.similarity import MEASURE_MEANINGS
+from camcli.outputs.sheet import lay_out_sheet
+from camcli.outputs.style import Style
+from camcli.runs.compare import CompareJob, Comparison
+from camcli.runs.compare.drawing import Scales, measure_peak
+from camcli.runs.compare.explain import ExplainedImage, Spool, Subject, TargetChoice, collect, make_rules
+from camcli.runs.compare.folder import STEM, CompareFolder, collect_parts, name_sheet
+from camcli.runs.compare.grid import arrange, make_grid
+from camcli.runs.compare.merge import ComparedImage, make_line, merge_image
+from camcli.runs.compare.sheets import MAX_MATRIX, SIDE, NumberedSheet, SheetMaker
+from camcli.runs.compare.summary import PairSummary, format_pair, list_pairs
+from camcli.runs.job.folder_name import name_folder
+from camcli.runs.record import provenance
+from camcli.runs.record.failures import make_write_error
+from camcli.runs.record.inputs import Inputs
+from camcli.runs.record.outcome import Outcome
+from camcli.runs.record.preflight import check_output_folder, refuse_store
+from camcli.runs.worker.item import Item
+from camcli.runs.worker.map_similarity import MeanSimilarity, nan_to_none
+from camcli.runs.worker.pipeline import stream_results
+from camcli.runs.worker.threads import map_ahead
+from camcli.runs.worker.worker import Worker
+
+# Networks of so many bytes in all are kept beside the next one, and not loaded again for the images.
+KEPT_BYTES = 2**30
+THREADS = min(8, os.cpu_count() or 1)
+
+
+class CompareRun:
+    """Run that compares maps.
+
+    Used as a ``with`` block, which locks the output folder. An invalid request raises on construction; each network is
+    loaded then, large ones one at a time, so that what cannot work is refused before the first image. :meth:`explain` goes through
+    the images once for each pass, :meth:`draw` then writes the sheets, :meth:`finish` the record. Memory does not grow
+    with the images: their maps wait in temporary files.
+
+    Args:
+        compare_job: the job.
+
+    Attributes:
+        subjects: what each pass explains.
+        grid, arrangement: the maps of each image, and where they are on sheets.
+        total: number of images; None before the first pass if they come from standard input.
+        folder: the output folder.
+        notes: notes for the user; may grow until all is written.
+
+    Raises:
+        RequestError: the request is invalid.
+        NothingFoundError: there is no image.
+    """
+
+    def __init__(self, compare_job: CompareJob) -> None:
+        self.compare_job, self._job = compare_job, compare_job.job
+        refuse_store(self._job, STEM)
+        self._inputs = Inputs(self._job)
+        check_output_folder(self._job)
+        self.total = self._inputs.total
+        self.notes = self._inputs.note_unread()
+        self._jobs = [*compare_job.iter_jobs()]
+        self._workers: dict[int, Worker] = {}
+        self.subjects = [Subject.from_worker(self.load(number)) for number in range(len(self._jobs))]
+        self.grid = make_grid(compare_job, self.subjects)
+        self.arrangement = arrange(compare_job, self.grid, self.total)
+        first, *others = self.subjects
+        name = name_folder(first.job, first.layers, first.methods, STEM, [*dict.fromkeys(one.name for one in others)])
+        parts = collect_parts(compare_job, [one.fingerprint_parts for one in self.subjects])
+        self.folder = CompareFolder(self._job, name, parts)
+        self.notes += self.folder.notes
+        self._id = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(3)}"
+        self._sources: list[PictureSource] = []
+        self._peaks: list[list[float]] = []
+        self._similarity = MeanSimilarity(len(self.grid))
+        self._stack = ExitStack()
+
+    def __enter__(self) -> CompareRun:
+        self._stack.enter_context(self.folder)
+        self._spools = [self._stack.enter_context(closing(Spool())) for _ in self.subjects]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def order(self) -> list[int]:
+        """Numbers of the passes as they are made: those of networks that are loaded come first."""
+        numbers = range(len(self.subjects))
+        return sorted(numbers, key=lambda number: number not in self._workers)
+
+    @property
+    def uses_sheets(self) -> bool:
+        """True if each value of something has a sheet of its own."""
+        axis = self.arrangement.sheets
+        return self.total != 1 if axis == "images" else len(self.grid.names[axis]) > 1
+
+    def describe_pass(self, number: int) -> str:
+        """Return model and scale of a pass."""
+        scales = self.grid.names["scales"]
+        model, scale = divmod(number, len(scales))
+        return self.grid.names["models"][model] + (f", {scales[scale]}" if len(scales) > 1 else "")
+
+    @property
+    def untrained(self) -> bool:
+        """True if any network's weights are random."""
+        return any(one.untrained for one in self.subjects)
+
+    def load(self, number: int) -> Worker:
+        """Load the network of a pass; those before it are kept if they are small."""
+        if number not in self._workers:
+            if sum(map(_count_bytes, self._workers.values())) > KEPT_BYTES:
+                self._workers.clear()
+                gc.collect()  # a network holds itself in circles
+            self._workers[number] = Worker(self._jobs[number], self._inputs.source_factory, self.total)
+            self._add_notes(self._workers[number])
+        return self._workers[number]
+
+    def _add_notes(self, worker: Worker) -> None:
+        self.notes += [note for note in worker.notes if note not in self.notes]
+
+    # ---- image by image
+
+    def explain(self, number: int) -> Iterator[list[Outcome]]:
+        """Make the maps of a pass, and yield the outcome of each image; to be called in :attr:`order`."""
+        worker, subject, first = self.load(number), self.subjects[number], not self._sources
+        side, start = self._job.panel_size or SIDE, number * self.subjects[number].count
+        rules = make_rules(worker)
+        sources = (one for one in self._inputs.stream() if one is not PAUSE) if first else iter([*self._sources])
+        items = (Item(one, target_rule=TargetChoice(rules), stamp=read_stamp(one.file)) for one in sources)
+        for place, item in enumerate(stream_results(worker, items)):
+            assert isinstance(item.target_rule, TargetChoice)
+            image = collect(item, item.target_rule, worker, subject, side)
+            if first:
+                self._sources.append(image.source)
+                self._peaks.append([np.nan] * len(self.grid))
+            peaks = [measure_peak(cell, self.compare_job.draw) for cell in image.cells]
+            self._peaks[place][start : start + subject.count] = peaks
+            self._spools[number].append(image)
+            yield [self._make_outcome(image, subject)]
+        self._add_notes(worker)
+        if self.total is None:
+            self.total = len(self._sources)
+            self.notes += self._inputs.note_unread_late()
+
+    def _make_outcome(self, image: ExplainedImage, subject: Subject) -> Outcome:
+        reason = image.error
+        if reason and len(self.subjects) > 1:
+            reason = f"{subject.name}: {reason}"
+        fields = self._make_fields(image.source, image.stamp)
+        return Outcome(**fields, error=reason)
+
+    def _make_fields(self, source: PictureSource, stamp: str) -> dict[str, Any]:
+        """Return the fields that a line of any image has."""
+        return {
+            "source": source.location,
+            "name": source.name,
+            "page": source.page,
+            "root": source.root,
+            "stamp": stamp,
+            "job": self.folder.fingerprint,
+            "run": self._id,
+        }
+
+    # ---- sheets
+
+    def draw(self) -> Iterator[list[Comparison]]:
+        """Write the sheets; yield the lines of the images of each, once for each image.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+        self._workers.clear()  # their memory is not needed any more
+        scales = Scales.from_peaks(self.compare_job, self.arrangement, self.grid, self._peaks)
+        maker = SheetMaker(self.compare_job, self.subjects, self.grid, self.arrangement, scales)
+        html = name_sheet("html", self.untrained) if "html" in self.compare_job.save else ""
+        try:
+            self.folder.open_files(html, ", ".join(self.grid.names["models"]))
+            told = 0
+            for number, drawn in enumerate(chain(maker.make(self._iter_images()), self._iter_summary(maker)), start=1):
+                files = self._write_sheet(drawn, maker, number)
+                fresh = [image for image in drawn.images if image.number >= told]
+                told += len(fresh)
+                lines = [
+                    make_line(image, self.subjects, {**self._make_fields(image.source, image.stamp), "files": files})
+                    for image in fresh
+                ]
+                self.folder.add_lines(lines)
+                yield lines
+            self.folder.finish_files([*map(format_pair, self.list_pairs())], self.notes)
+        except OSError as error:
+            raise make_write_error(str(self.folder.path), error) from error
+
+    def finish(self) -> None:
+        """Write the record of the run.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        own = asdict(self.compare_job)
+        facts = {
+            "run": self._id,
+            "job": {**own.pop("job"), **own},
+            "images": len(self._sources),
+            "arrangement": asdict(self.arrangement),
+            "maps": [self.grid.name(number) for number in range(len(self.grid))],
+            "passes": [one.facts for one in self.subjects],
+            "numbers": MEASURE_MEANINGS,
+            "similarity": {name: nan_to_none(values) for name, values in self._similarity.average().items()},
+            "defined": {name: counts.tolist() for name, counts in self._similarity.counts.items()},
+            "pairs": [asdict(pair) for pair in self.list_pairs()],
+            "untrained": self.untrained,
+            "notes": self.notes,
+            "finished": provenance.format_now(),
+        }
+        self.folder.write_facts(facts)
+
+    def list_pairs(self) -> list[PairSummary]:
+        """Return the mean similarities of each two maps that differ in one thing."""
+        return list_pairs(self.grid, self._similarity)
+
+    def _iter_images(self) -> Iterator[ComparedImage]:
+        """Yield the images with all their maps, in order, and sum their similarities up."""
+        passes = enumerate(zip(*self._spools, strict=True))
+        for image in map_ahead(lambda given: merge_image(*given), passes, THREADS, 2 * THREADS):
+            self._similarity.add(image.similarity)
+            yield image
+
+    def _iter_summary(self, maker: SheetMaker) -> Iterator[NumberedSheet]:
+        """Yield a sheet of the mean similarities, once all images went by, if there are several images and maps."""
+        if len(self._sources) > 1 and 1 < len(self.grid) <= MAX_MATRIX:
+            yield maker.make_summary(self._similarity.average(), len(self._sources))
+
+    def _write_sheet(self, drawn: NumberedSheet, maker: SheetMaker, number: int) -> dict[str, str]:
+        """Write a sheet in all formats; return the names of the files that show its images."""
+        untrained = all(one.untrained for one in self.subjects)
+        style = Style(self._job.colormap, self._job.alpha, "image", untrained=untrained)
+        rows = [*drawn.sheet.rows, *([drawn.matrices] if drawn.matrices else [])]
+        page = lay_out_sheet(replace(drawn.sheet, rows=rows), style, drawn.columns, maker.layout)
+        part = "similarity" if not drawn.images else f"{number:03}" if self._has_several else ""
+        names = {
+            kind: name_sheet(kind, self.untrained, "" if kind == "html" else part) for kind in self.compare_job.save
+        }
+        for kind, name in names.items():
+            if kind != "html":
+                self.folder.write_sheet(name, kind, page)
+            elif drawn.images:  # the page ends with a table of similarities of its own
+                self.folder.add_to_page(drawn.sheet)
+        return names
+
+    @property
+    def _has_several(self) -> bool:
+        """True if there are several sheets of images."""
+        axis, count = self.arrangement.sheets, len(self._sources)
+        return count > 1 if axis == "images" else count > self.compare_job.per_sheet or len(self.grid.names[axis]) > 1
+
+
+def _count_bytes(worker: Worker) -> int:
+    """Return the size of a network's parameters."""
+    return sum(one.numel() * one.element_size() for one in worker.network.module.parameters())
