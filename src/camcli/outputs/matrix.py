@@ -56,4 +56,7 @@ def draw_matrix(values: Float[np.ndarray, "k k"], max_width: int, scale: float =
 
 def _format_value(value: float) -> str:
     """Return the value to two decimals, without a leading zero."""
-    return "-" if np.isnan(value) else f"{round(value, 2) + 0.0:.2f}".replace("0.", ".", 1)
+    if np.isnan(value):
+        return "-"
+    words = f"{round(value, 2) + 0.0:.2f}"
+    return words.removesuffix("0") if words.endswith("1.00") else words.replace("0.", ".", 1)

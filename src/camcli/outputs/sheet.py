@@ -29,6 +29,8 @@ RULE_COLOUR, EMPTY_COLOUR = (222, 222, 222), (244, 244, 244)
 BAR = (96, 9)
 # Most lines of a heading, and of the name of a row.
 MAX_LINES = 3
+# Share of a unit up to which a length is a whole number of units.
+ROUNDING = 1e-6
 # Signs after which a long word is broken.
 BREAKS = "-_./:+"
 # Room around the words in the place of a missing image.
@@ -225,7 +227,7 @@ class _DrawnRow:
         self._bar = row.bar or (ColourBar(style.colormap, "0", f"{full:.3g}") if full > 0 else None)
         self._pixels = [_draw_tile(tile, full, style) for tile in row.tiles]
         least = layout.side if any(tile.reason for tile in row.tiles) else 0
-        heights = [math.ceil(len(pixels) / layout.scale) for pixels in self._pixels if pixels is not None]
+        heights = [math.ceil(len(pixels) / layout.scale - ROUNDING) for pixels in self._pixels if pixels is not None]
         self._deepest = max(least, max(heights, default=layout.side // 2))
         captions = max((len(tile.caption.split("\n")) for tile in row.tiles), default=1)
         words = len(self._name) * _line_height(layout.name) + (len(row.lines) + 1) * _line_height(TEXT)
@@ -260,7 +262,7 @@ class _DrawnRow:
             _write_lines(page, kept, SMALL, (left + PADDING, top + PADDING), side - 2 * PADDING)
         else:
             height, width = (length / page.scale for length in pixels.shape[:2])
-            room = max(side, math.ceil(width))
+            room = max(side, math.ceil(width - ROUNDING))
             page.place_image(left + int(room - width) // 2, top + int(self._deepest - height) // 2, pixels)
         _write_lines(page, tile.caption.split("\n"), SMALL, (left, top + self._deepest + 3), room)
         return room

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from camcli.base.errors import RequestError
+from camcli.base.errors import RequestError, did_you_mean
+from camcli.base.weight_files import weight_suffix
 from camcli.engine import factors
 from camcli.models import BUNDLED_MODEL
 from camcli.runs.job.check import check_panel_size
@@ -39,7 +40,7 @@ class CompareJob:
     model: tuple[str, ...] = option(
         (BUNDLED_MODEL,),
         MODEL,
-        help="Model name, as for camcli explain; repeat for several",
+        help="Model name, as for camcli explain; repeat for several. A checkpoint behind a name is another one of it",
         short="-m",
         metavar="NAME",
         show_default="the bundled EfficientNet-Lite0",
@@ -98,6 +99,14 @@ class CompareJob:
         """Raise RequestError for invalid options."""
         if not self.model:
             raise RequestError("no model is named", "name one: --model resnet50")
+        self._check_axes()
+        files = [name for name in self.model if weight_suffix(name)]
+        if files and (self.weights or files[0] == self.model[0]):
+            raise RequestError(
+                f"the model {files[0]!r} is a file of weights, which does not name its model",
+                f"name both: --model resnet50 --weights {PRETRAINED} --weights {files[0]}; or --model resnet50 --model "
+                f"{files[0]}",
+            )
         models, weights = len(self.model), len(self.weights) or 1
         if models > 1 and weights > 1 and models != weights:
             raise RequestError(
@@ -122,9 +131,25 @@ class CompareJob:
             factors(scales)
         check_panel_size(self.job.panel_size)
 
+    def _check_axes(self) -> None:
+        """Check what is named to be in rows, in columns and on sheets."""
+        named = {name: getattr(self, name) for name in ("rows", "columns", "sheets") if getattr(self, name)}
+        for name, word in named.items():
+            if word not in AXES:
+                near = did_you_mean(word, AXES) or f"there are: {', '.join(AXES)}"
+                raise RequestError(f"--{name} cannot be {word!r}", near)
+        words = [*named.values()]
+        if twice := [word for word in words if words.count(word) > 1]:
+            raise RequestError(f"{twice[0]} are in two places", "name an axis once, in --rows, --columns or --sheets")
+
     @property
     def networks(self) -> list[tuple[str, str]]:
         """Model and weights of each network, without repetitions."""
+        if not self.weights:
+            found: list[tuple[str, str]] = []
+            for name in self.model:
+                found.append((found[-1][0], name) if weight_suffix(name) else (name, ""))
+            return [*dict.fromkeys(found)]
         weights = [("" if one == PRETRAINED else one) for one in self.weights or ("",)]
         count = max(len(self.model), len(weights))
         models = self.model * count if len(self.model) == 1 else self.model

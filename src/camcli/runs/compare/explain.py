@@ -102,14 +102,13 @@ class Subject:
 
 def _check_single_maps(worker: Worker) -> None:
     explainer = worker.explainer
-    names = ", ".join(row.name for row in explainer.methods)
     if explainer.output_spec.task == "detect":
         raise RequestError(
             f"{worker.network.name} finds any number of boxes, and each column has one map",
             "choose a classifier, or look at the boxes with camcli explain and camcli report",
         )
-    if any(one.finds_concepts for one in explainer.bound_methods):
-        raise RequestError(f"the concepts of {names} are no map of one class", "leave that method out")
+    if finding := [one.row.name for one in explainer.bound_methods if one.finds_concepts]:
+        raise RequestError(f"{', '.join(finding)} finds concepts, which are no map of one class", "leave it out")
     if worker.prompts and worker.prompts.per_picture:
         raise RequestError(
             f"each column has one prompt, and {worker.job.texts} lists each image's own",

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import cast
 
-from camcli.base.errors import RequestError, did_you_mean
+from camcli.base.errors import RequestError
 from camcli.runs.compare import AXES, Axis, CompareJob
 from camcli.runs.compare.explain import Subject
 
@@ -103,13 +103,10 @@ def arrange(compare_job: CompareJob, grid: Grid, images: int | None) -> Arrangem
         images: number of images; None if it is not known.
 
     Raises:
-        RequestError: an axis is unknown or named twice, nothing is to be compared, or more differs than a sheet
-            has room for.
+        RequestError: nothing is to be compared, or more differs than a sheet has room for.
     """
-    named = {name: _read_axis(compare_job, name) for name in ("rows", "columns", "sheets")}
+    named = {name: cast("Axis | None", getattr(compare_job, name) or None) for name in ("rows", "columns", "sheets")}
     given = [axis for axis in named.values() if axis]
-    if twice := next((axis for axis in given if given.count(axis) > 1), None):
-        raise RequestError(f"{twice} are in two places", "name an axis once, in --rows, --columns or --sheets")
     several = grid.list_several(images)
     if not several:
         raise RequestError(
@@ -130,14 +127,6 @@ def arrange(compare_job: CompareJob, grid: Grid, images: int | None) -> Arrangem
     named |= dict(zip(empty, sorted(free, key=AXES.index), strict=True))
     others = [axis for axis in AXES if axis not in named.values()]
     return Arrangement(named["rows"] or "images", named["columns"] or "methods", named["sheets"] or others[0])
-
-
-def _read_axis(compare_job: CompareJob, name: str) -> Axis | None:
-    word = getattr(compare_job, name)
-    if word and word not in AXES:
-        near = did_you_mean(word, AXES) or f"there are: {', '.join(AXES)}"
-        raise RequestError(f"--{name} cannot be {word!r}", near)
-    return cast("Axis", word) if word else None
 
 
 def _make_refusal(grid: Grid, several: Sequence[Axis], images: int | None, free: Sequence[Axis]) -> RequestError:

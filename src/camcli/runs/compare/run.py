@@ -49,9 +49,9 @@ class CompareRun:
     """Run that compares maps.
 
     Used as a ``with`` block, which locks the output folder. An invalid request raises on construction; each network is
-    loaded then, large ones one at a time, so that what cannot work is refused before the first image. :meth:`explain` goes through
-    the images once for each pass, :meth:`draw` then writes the sheets, :meth:`finish` the record. Memory does not grow
-    with the images: their maps wait in temporary files.
+    loaded then, large ones one at a time, so that what cannot work is refused before the first image. :meth:`explain`
+    goes through the images once for each pass, :meth:`draw` then writes the sheets, :meth:`finish` the record. Memory
+    does not grow with the images: their maps wait in temporary files.
 
     Args:
         compare_job: the job.

@@ -75,9 +75,10 @@ class SheetMaker:
         """Yield the sheets; as many images are held as one of them shows."""
         axis = self._arrangement.sheets
         shown = 1 if axis == "images" else self._job.per_sheet
+        values = 1 if axis == "images" else len(self._grid.names[axis])
         for some in batched(images, shown):
-            for value in range(1 if axis == "images" else len(self._grid.names[axis])):
-                yield self._make_sheet(some, {} if axis == "images" else {axis: value})
+            for value in range(values):
+                yield self._make_sheet(some, {axis: value} if values > 1 else {})
 
     def _make_sheet(self, images: Sequence[ComparedImage], fixed: dict[Axis, int]) -> NumberedSheet:
         rows, columns = self._arrangement.rows, self._arrangement.columns
@@ -132,14 +133,15 @@ class SheetMaker:
         if not shown:
             return SheetTile("", np.full((1, 1, 3), 255, np.uint8))
         if image.pixels is None:
-            return SheetTile("", reason=f"no image: {image.error}")
+            return SheetTile("", reason=image.error or "")
         return SheetTile("" if self._arrangement.rows == "images" else self._name_image(image), image.pixels)
 
     def _make_tile(self, image: ComparedImage, place: dict[Axis, int]) -> SheetTile:
         number = self._grid.find(place)
         cell = image.cells[number]
         if isinstance(cell, Missing):
-            return SheetTile("", reason=f"no map: {cell.reason}" if cell.failed else cell.reason)
+            words = "no map" if image.pixels is None else f"no map: {cell.reason}" if cell.failed else cell.reason
+            return SheetTile("", reason=words)
         assert image.pixels is not None  # an image with a map was read
         full = self._scales.find(cell, place[self._arrangement.rows], place[self._arrangement.columns])
         try:
@@ -160,7 +162,7 @@ class SheetMaker:
             values = (f"{SHORT_NAMES[name]} {_format(image.similarity[name][first, number])}" for name in MEASURES)
             yield "  ".join(values)
         elif len(self._grid.names[self._reference_axis]) > 1:
-            yield "the others are held against this"
+            yield f"reference of r, SSIM, top {TOP_SHARE:.0%}"
 
     @property
     def _reference_axis(self) -> Axis:
@@ -230,7 +232,7 @@ class SheetMaker:
             SheetTile(MEASURE_NAMES[name], draw_matrix(similarity[name], widest, self.layout.scale))
             for name in MEASURES
         ]
-        return SheetRow("similarity", [*lines, "by number, see below"], tiles)
+        return SheetRow("similarity", [*lines, "by their numbers"], tiles)
 
     def make_summary(self, similarity: Matrices, images: int) -> NumberedSheet:
         """Make a sheet of the mean similarities over all images."""
