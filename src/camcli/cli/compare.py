@@ -110,7 +110,7 @@ def _compare(compare_job: CompareJob, console: Console, session: CommonOptions, 
         log.open(run.folder.path)
         for done, number in enumerate(run.order, start=1):
             if len(run.subjects) > 1:
-                console.say(f"pass {done} of {len(run.subjects)}: {run.describe_pass(number)}")
+                console.say(f"pass {done} of {len(run.subjects)}: {run.grid.name_pass(number)}")
             with console.progress(run.total, Counts()) as reporter:
                 for outcomes in run.explain(number):
                     reporter.add_picture(outcomes)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Why there is no map.
+    """Place without a map.
 
     Attributes:
         reason: the reason.
@@ -48,7 +48,7 @@ Cell = Explanation | Missing
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is explained in a pass.
+    """Network and maps of a pass.
 
     Attributes:
         job: the job.
@@ -185,7 +185,7 @@ class ExplainedImage:
 
     @property
     def error(self) -> str | None:
-        """Why its first map that is missing could not be made."""
+        """Reason why its first map that is missing could not be made."""
         return next((one.reason for one in self.cells if isinstance(one, Missing) and one.failed), None)
 
 

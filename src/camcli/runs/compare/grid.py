@@ -1,4 +1,4 @@
-"""Which maps are compared, and where on which sheet each is."""
+"""Arrangement of the maps that are compared: what is in rows, in columns, and on sheets of their own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Place = Mapping[Axis, int]
 
 @dataclass(frozen=True, slots=True)
 class Arrangement:
-    """What is in rows, in columns, and on sheets of their own."""
+    """Axes in rows, in columns, and on sheets of their own."""
 
     rows: Axis
     columns: Axis
@@ -73,6 +73,12 @@ class Grid:
         place = self.places[number]
         several = [axis for axis in reversed(VARIANT_AXES) if len(self.names[axis]) > 1]
         return ", ".join(self.names[axis][place[axis]] for axis in several)
+
+    def name_pass(self, number: int) -> str:
+        """Return model and scale of a pass, if there are several scales."""
+        model, scale = divmod(number, len(self.names["scales"]))
+        several = len(self.names["scales"]) > 1
+        return ", ".join([self.names["models"][model], *[self.names["scales"][scale]] * several])
 
     def list_pairs(self) -> list[tuple[int, int]]:
         """Return the pairs of maps that differ in one thing alone."""

@@ -1,4 +1,4 @@
-"""All maps of an image, from all passes: how alike they are, and its line of the record."""
+"""Maps of an image from all passes, put together: how alike they are, and its line of the record."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from camcli.runs.worker.map_similarity import Matrices, PlacedMap, measure_simil
 
 @dataclass(frozen=True, slots=True)
 class ComparedImage:
-    """All maps of an image.
+    """Maps of an image from all passes.
 
     Attributes:
         number: its number, from 0 on.
@@ -40,7 +40,7 @@ class ComparedImage:
 
     @property
     def error(self) -> str | None:
-        """Why its first map that is missing could not be made."""
+        """Reason why its first map that is missing could not be made."""
         return next((one.reason for one in self.cells if isinstance(one, Missing) and one.failed), None)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import secrets
 from collections.abc import Iterator
@@ -22,10 +21,11 @@ from camcli.outputs.sheet import lay_out_sheet
 from camcli.outputs.style import Style
 from camcli.runs.compare import CompareJob, Comparison
 from camcli.runs.compare.drawing import Scales, measure_peak
-from camcli.runs.compare.explain import ExplainedImage, Spool, Subject, TargetChoice, collect, make_rules
+from camcli.runs.compare.explain import Spool, Subject, TargetChoice, collect, make_rules
 from camcli.runs.compare.folder import STEM, CompareFolder, collect_parts, name_sheet
 from camcli.runs.compare.grid import arrange, make_grid
 from camcli.runs.compare.merge import ComparedImage, make_line, merge_image
+from camcli.runs.compare.networks import Networks
 from camcli.runs.compare.sheets import MAX_MATRIX, SIDE, NumberedSheet, SheetMaker
 from camcli.runs.compare.summary import PairSummary, format_pair, list_pairs
 from camcli.runs.job.folder_name import name_folder
@@ -38,10 +38,7 @@ from camcli.runs.worker.item import Item
 from camcli.runs.worker.map_similarity import MeanSimilarity, nan_to_none
 from camcli.runs.worker.pipeline import stream_results
 from camcli.runs.worker.threads import map_ahead
-from camcli.runs.worker.worker import Worker
 
-# Networks of so many bytes in all are kept beside the next one, and not loaded again for the images.
-KEPT_BYTES = 2**30
 THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -75,16 +72,16 @@ class CompareRun:
         check_output_folder(self._job)
         self.total = self._inputs.total
         self.notes = self._inputs.note_unread()
-        self._jobs = [*compare_job.iter_jobs()]
-        self._workers: dict[int, Worker] = {}
-        self.subjects = [Subject.from_worker(self.load(number)) for number in range(len(self._jobs))]
+        jobs = [*compare_job.iter_jobs()]
+        self._networks = Networks(jobs, self._inputs)
+        self.subjects = [Subject.from_worker(self._networks.load(number)) for number in range(len(jobs))]
         self.grid = make_grid(compare_job, self.subjects)
         self.arrangement = arrange(compare_job, self.grid, self.total)
         first, *others = self.subjects
         name = name_folder(first.job, first.layers, first.methods, STEM, [*dict.fromkeys(one.name for one in others)])
         parts = collect_parts(compare_job, [one.fingerprint_parts for one in self.subjects])
         self.folder = CompareFolder(self._job, name, parts)
-        self.notes += self.folder.notes
+        self.notes += [*self._networks.notes, *self.folder.notes]
         self._id = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(3)}"
         self._sources: list[PictureSource] = []
         self._peaks: list[list[float]] = []
@@ -103,9 +100,8 @@ class CompareRun:
 
     @property
     def order(self) -> list[int]:
-        """Numbers of the passes as they are made: those of networks that are loaded come first."""
-        numbers = range(len(self.subjects))
-        return sorted(numbers, key=lambda number: number not in self._workers)
+        """Numbers of the passes as they are best made: those of networks that are loaded come first."""
+        return self._networks.order
 
     @property
     def uses_sheets(self) -> bool:
@@ -113,35 +109,16 @@ class CompareRun:
         axis = self.arrangement.sheets
         return self.total != 1 if axis == "images" else len(self.grid.names[axis]) > 1
 
-    def describe_pass(self, number: int) -> str:
-        """Return model and scale of a pass."""
-        scales = self.grid.names["scales"]
-        model, scale = divmod(number, len(scales))
-        return self.grid.names["models"][model] + (f", {scales[scale]}" if len(scales) > 1 else "")
-
     @property
     def untrained(self) -> bool:
         """True if any network's weights are random."""
         return any(one.untrained for one in self.subjects)
 
-    def load(self, number: int) -> Worker:
-        """Load the network of a pass; those before it are kept if they are small."""
-        if number not in self._workers:
-            if sum(map(_count_bytes, self._workers.values())) > KEPT_BYTES:
-                self._workers.clear()
-                gc.collect()  # a network holds itself in circles
-            self._workers[number] = Worker(self._jobs[number], self._inputs.source_factory, self.total)
-            self._add_notes(self._workers[number])
-        return self._workers[number]
-
-    def _add_notes(self, worker: Worker) -> None:
-        self.notes += [note for note in worker.notes if note not in self.notes]
-
     # ---- image by image
 
     def explain(self, number: int) -> Iterator[list[Outcome]]:
         """Make the maps of a pass, and yield the outcome of each image; to be called in :attr:`order`."""
-        worker, subject, first = self.load(number), self.subjects[number], not self._sources
+        worker, subject, first = self._networks.load(number), self.subjects[number], not self._sources
         side, start = self._job.panel_size or SIDE, number * self.subjects[number].count
         rules = make_rules(worker)
         sources = (one for one in self._inputs.stream() if one is not PAUSE) if first else iter([*self._sources])
@@ -155,18 +132,15 @@ class CompareRun:
             peaks = [measure_peak(cell, self.compare_job.draw) for cell in image.cells]
             self._peaks[place][start : start + subject.count] = peaks
             self._spools[number].append(image)
-            yield [self._make_outcome(image, subject)]
-        self._add_notes(worker)
+            reason = image.error
+            if reason and len(self.subjects) > 1:
+                reason = f"{subject.name}: {reason}"
+            yield [Outcome(**self._make_fields(image.source, image.stamp), error=reason)]
+        self._networks.add_notes(worker)
+        self.notes += [note for note in self._networks.notes if note not in self.notes]
         if self.total is None:
             self.total = len(self._sources)
             self.notes += self._inputs.note_unread_late()
-
-    def _make_outcome(self, image: ExplainedImage, subject: Subject) -> Outcome:
-        reason = image.error
-        if reason and len(self.subjects) > 1:
-            reason = f"{subject.name}: {reason}"
-        fields = self._make_fields(image.source, image.stamp)
-        return Outcome(**fields, error=reason)
 
     def _make_fields(self, source: PictureSource, stamp: str) -> dict[str, Any]:
         """Return the fields that a line of any image has."""
@@ -188,7 +162,7 @@ class CompareRun:
         Raises:
             OutputError: a file cannot be written.
         """
-        self._workers.clear()  # their memory is not needed any more
+        self._networks.clear()
         scales = Scales.from_peaks(self.compare_job, self.arrangement, self.grid, self._peaks)
         maker = SheetMaker(self.compare_job, self.subjects, self.grid, self.arrangement, scales)
         html = name_sheet("html", self.untrained) if "html" in self.compare_job.save else ""
@@ -218,7 +192,8 @@ class CompareRun:
         own = asdict(self.compare_job)
         facts = {
             "run": self._id,
-            "job": {**own.pop("job"), **own},
+            "job": own.pop("job"),
+            "compared": own,
             "images": len(self._sources),
             "arrangement": asdict(self.arrangement),
             "maps": [self.grid.name(number) for number in range(len(self.grid))],
@@ -255,7 +230,8 @@ class CompareRun:
         style = Style(self._job.colormap, self._job.alpha, "image", untrained=untrained)
         rows = [*drawn.sheet.rows, *([drawn.matrices] if drawn.matrices else [])]
         page = lay_out_sheet(replace(drawn.sheet, rows=rows), style, drawn.columns, maker.layout)
-        part = "similarity" if not drawn.images else f"{number:03}" if self._has_several else ""
+        several = self.uses_sheets or len(self._sources) > self.compare_job.per_sheet
+        part = "similarity" if not drawn.images else f"{number:03}" if several else ""
         names = {
             kind: name_sheet(kind, self.untrained, "" if kind == "html" else part) for kind in self.compare_job.save
         }
@@ -265,14 +241,3 @@ class CompareRun:
             elif drawn.images:  # the page ends with a table of similarities of its own
                 self.folder.add_to_page(drawn.sheet)
         return names
-
-    @property
-    def _has_several(self) -> bool:
-        """True if there are several sheets of images."""
-        axis, count = self.arrangement.sheets, len(self._sources)
-        return count > 1 if axis == "images" else count > self.compare_job.per_sheet or len(self.grid.names[axis]) > 1
-
-
-def _count_bytes(worker: Worker) -> int:
-    """Return the size of a network's parameters."""
-    return sum(one.numel() * one.element_size() for one in worker.network.module.parameters())

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from camcli.base.errors import PictureError
 from camcli.engine.explanation import Explanation
-from camcli.images import describe_page
 from camcli.metrics.similarity import MEASURE_NAMES, TOP_SHARE
 from camcli.outputs.matrix import draw_matrix
 from camcli.outputs.sheet import GAP, TEXT, Layout, Sheet, SheetColumn, SheetRow, SheetTile, wrap_text
@@ -19,12 +17,21 @@ from camcli.runs.compare.drawing import Scales, draw_cell
 from camcli.runs.compare.explain import Missing, Subject
 from camcli.runs.compare.grid import Arrangement, Grid
 from camcli.runs.compare.merge import ComparedImage
-from camcli.runs.job.job import Job
+from camcli.runs.compare.words import (
+    describe_fixed,
+    describe_measures,
+    describe_numbers,
+    list_numbers,
+    make_title,
+    name_image,
+)
 from camcli.runs.record.failures import format_error
 from camcli.runs.worker.map_similarity import MEASURES, Matrices
 from camcli.runs.worker.threads import batched
 
 SIDE, TEXT_WIDTH, ROW_NAME = 232, 172, 17
+# A smaller probability is not written out.
+LEAST_SHOWN = 0.01
 # More maps than this are not compared in a matrix on the sheet.
 MAX_MATRIX = 24
 SHORT_NAMES = {"pearson": "r", "ssim": "SSIM", "overlap": f"top {TOP_SHARE:.0%}"}
@@ -96,11 +103,11 @@ class SheetMaker:
             if beside:
                 first = self._make_picture(images[at]) if rows == "images" else self._make_picture(images[0], not at)
                 tiles = [first, *tiles]
-            name = self._name_image(images[at]) if rows == "images" else self._grid.names[rows][row]
+            name = name_image(images[at]) if rows == "images" else self._grid.names[rows][row]
             made.append(SheetRow(name, self._list_row_lines(images, at), tiles, bar=self._scales.make_bar("row", row)))
         headings = [
             SheetColumn(
-                self._name_image(images[number]) if above else self._grid.names[columns][column],
+                name_image(images[number]) if above else self._grid.names[columns][column],
                 self._scales.make_bar("column", column),
             )
             for number, column in enumerate(places[1])
@@ -109,10 +116,10 @@ class SheetMaker:
         numbered = one is not None and not fixed and 1 < len(self._grid) <= MAX_MATRIX
         matrices = self._make_matrix_row(one.similarity, ["of each two maps"]) if one and numbered else None
         sheet = Sheet(
-            self._name_sheet(images, fixed),
-            [*self._describe_fixed({rows, columns, *fixed})],
+            make_title(self._grid, self._arrangement, images, fixed),
+            [*describe_fixed(self._grid, self._subjects, {rows, columns, *fixed})],
             made,
-            [*self._describe_numbers(numbered)],
+            [*describe_numbers(self._grid, self._job.draw, numbered)],
             [SheetColumn("image"), *headings] if beside else headings,
             self._scales.make_bar("run"),
         )
@@ -134,7 +141,7 @@ class SheetMaker:
             return SheetTile("", np.full((1, 1, 3), 255, np.uint8))
         if image.pixels is None:
             return SheetTile("", reason=image.error or "")
-        return SheetTile("" if self._arrangement.rows == "images" else self._name_image(image), image.pixels)
+        return SheetTile("" if self._arrangement.rows == "images" else name_image(image), image.pixels)
 
     def _make_tile(self, image: ComparedImage, place: dict[Axis, int]) -> SheetTile:
         number = self._grid.find(place)
@@ -173,9 +180,6 @@ class SheetMaker:
 
     # ---- words
 
-    def _name_image(self, image: ComparedImage) -> str:
-        return describe_page(Path(image.source.location).name, image.source.page)
-
     def _list_row_lines(self, images: Sequence[ComparedImage], row: int) -> list[str]:
         """Return what is told of an image beside its row: the class that is predicted, by one model."""
         if self._arrangement.rows != "images" or len(self._grid.names["models"]) > 1:
@@ -183,47 +187,6 @@ class SheetMaker:
         labels = [one.predicted_label for one in images[row].cells if isinstance(one, Explanation)]
         found = next(filter(None, labels), None)
         return wrap_text(f"predicted: {found}", TEXT, self.layout.text_width - GAP) if found else []
-
-    def _name_sheet(self, images: Sequence[ComparedImage], fixed: dict[Axis, int]) -> str:
-        shown = [axis for axis in (self._arrangement.rows, self._arrangement.columns) if axis != "images"]
-        several = [axis for axis in shown if len(self._grid.names[axis]) > 1]
-        title = f"{' and '.join(several).capitalize()} compared" if several else "Images compared"
-        names = [self._grid.names[axis][value] for axis, value in fixed.items() if len(self._grid.names[axis]) > 1]
-        names += [self._name_image(images[0])] if len(images) == 1 else []
-        return ": ".join([title, ", ".join(names)]) if names else title
-
-    def _describe_fixed(self, shown: set[Axis]) -> Iterator[str]:
-        """Yield lines on the models, and on what is the same in all cells."""
-        for name, subject in zip(
-            self._grid.names["models"], self._subjects[:: len(self._grid.names["scales"])], strict=True
-        ):
-            model = subject.facts["model"]
-            weights = f"{model['origin']}, sha256 {str(model['sha256'])[:8]}"
-            yield f"{name}: {weights}" + ("; random: its maps mean nothing" if subject.untrained else "")
-        words = [
-            f"{axis[:-1]} {names[0]}"
-            for axis in ("methods", "layers", "targets", "prompts")
-            if axis not in shown and len(names := self._grid.names[axis]) == 1 and names[0]
-        ]
-        scale = self._subjects[0].job.scales
-        words += [f"scale of the input {scale}"] if "scales" not in shown and scale != Job().scales else []
-        yield "; ".join([*words, f"explained: {self._subjects[0].facts['explained']}"])
-
-    def _describe_numbers(self, numbered: bool) -> Iterator[str]:
-        if self._job.draw == "signed":
-            yield "Blue is below zero, red above; the stronger, the more opaque."
-        elif self._job.draw == "contour":
-            yield "Lines are at 25, 50 and 75 % of the scale, which begins at zero."
-        else:
-            yield "Values below zero are not drawn."
-        if len(self._grid) > 1:
-            yield describe_measures()
-        if numbered:
-            yield f"Maps by number: {self._list_numbers()}."
-
-    def _list_numbers(self) -> str:
-        """Return the names of an image's maps behind their numbers."""
-        return "; ".join(f"{number + 1} {self._grid.name(number)}" for number in range(len(self._grid)))
 
     def _make_matrix_row(self, similarity: Matrices, lines: Sequence[str]) -> SheetRow:
         """Make a row of the similarities as matrices."""
@@ -237,22 +200,15 @@ class SheetMaker:
     def make_summary(self, similarity: Matrices, images: int) -> NumberedSheet:
         """Make a sheet of the mean similarities over all images."""
         row = self._make_matrix_row(similarity, [f"mean over {images} images"])
-        footing = [describe_measures(), f"Maps by number: {self._list_numbers()}."]
-        sheet = Sheet("Similarity of the maps", [*self._describe_fixed(set())], [], footing)
+        footing = [describe_measures(), list_numbers(self._grid)]
+        sheet = Sheet("Similarity of the maps", [*describe_fixed(self._grid, self._subjects, set())], [], footing)
         return NumberedSheet(sheet, (), len(MEASURES), row)
-
-
-def describe_measures() -> str:
-    """Describe the measures of similarity."""
-    return (
-        f"r: Pearson's. SSIM: Wang et al. 2004. top {TOP_SHARE:.0%}: intersection over union of the cells of greatest "
-        "value. Of maps with the same cells over these that show the image, else over the pixels that all models see."
-    )
 
 
 def _describe_class(cell: Explanation) -> str:
     if cell.probability is not None:
-        return f"{cell.probability:.2f} {cell.label}"
+        words = f"{cell.probability:.2f}" if cell.probability >= LEAST_SHOWN else f"<{LEAST_SHOWN}"
+        return f"{words} {cell.label}"
     return f"score {cell.score:.3g}, {cell.label}"
 
 
