@@ -1,6 +1,7 @@
 """Runs of ``camcli compare`` on the small network of colour: images whose maps can be worked out; what is written."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ def write_gradients(name: str = "a.png") -> Path:
 
 def compare(model: str, *words: str, out: str = "out", stdin: bytes | None = None) -> Result:
     return do("compare", "--model", model, "--device", "cpu", "--out", out, *words, stdin=stdin)
+
+
+def table(result: Result) -> list[list[str]]:
+    """Return the cells of the table that a run printed, below its headings."""
+    return [re.split(" {2,}", line.strip()) for line in result.stdout.splitlines()[1:]]
 
 
 def lines(out: str = "out") -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from camcli.cli.console import Console, print_table
+from camcli.cli.console import Console, print_results
 from camcli.cli.exit import exit_codes
 from camcli.cli.loading import check_job, loading
 from camcli.cli.log import CommandLog
@@ -158,7 +158,7 @@ def _print_pairs(run: "CompareRun", console: Console) -> None:
     headings = ("map", "and", *("of",) * shared, "r", "SSIM", "top 20%", "images")
     rows = (format_pair(pair) for pair in pairs)
     if pairs:
-        print_table(headings, (row if shared else (*row[:2], *row[3:]) for row in rows), wrapped=("map", "and", "of"))
+        print_results(headings, (row if shared else (*row[:2], *row[3:]) for row in rows), wrapped=("map", "and", "of"))
 
 
 def _name_files(run: "CompareRun") -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import do
-from compare_runs import STEPS, compare, facts, lines, write_gradients, written
+from compare_runs import STEPS, compare, facts, lines, table, write_gradients, written
 from shared import BLUE, GREEN, RED, Paint
 from standin import prompt as sentence
 
@@ -34,7 +34,8 @@ def test_numbers_are_those_worked_out_by_hand(tiny: str, here: Path) -> None:
     ramp = np.broadcast_to(STEPS.astype(np.float32), (16, 16))
     expected = similarity.ssim(np.stack([ramp, ramp.T, ramp[:, ::-1]]))
     assert np.allclose(line["similarity"]["ssim"], expected, atol=1e-5)
-    rows = [row.split("\t") for row in result.stdout.splitlines()]
+    assert result.stdout.split()[:3] == ["map", "and", "r"]
+    rows = table(result)
     assert [row[:2] for row in rows] == [["red", "green"], ["red", "blue"], ["green", "blue"]]
     assert rows[1][2] == "-1.000"
     assert rows[1][5] == "1"
@@ -107,7 +108,7 @@ def test_scales_are_compared(tiny: str, here: Path) -> None:
     result = compare(tiny, "a.png", "--scales", "1", "--scales", "1,2", "--target", "red", "--layer", "stem")
     assert result.exit_code == 0, result.output
     assert [one["scales"] for one in lines()[0]["maps"]] == ["1", "1,2"]
-    assert [row.split("\t")[:2] for row in result.stdout.splitlines()] == [["scale 1", "scale 1,2"]]
+    assert [row[:2] for row in table(result)] == [["scale 1", "scale 1,2"]]
 
 
 def test_a_map_that_fails_is_told_beside_those_that_do_not(tiny: str, paint: Paint) -> None:
