@@ -171,8 +171,10 @@ def test_results_of_another_job_and_files_of_nobody_are_not_replaced(tiny: str, 
     assert Path("out/compare.png").read_bytes() == before
     refused = compare(tiny, *words, "--layer", "body")
     assert refused.exit_code == 2
-    assert "'out' contains the sheets of another job" in refused.stderr
+    assert "'out' contains the sheets of another job or of other images" in refused.stderr
     assert Path("out/compare.png").read_bytes() == before
+    write_gradients("b.png")
+    assert compare(tiny, "b.png", *words[1:], "--layer", "stem").exit_code == 2
     assert compare(tiny, *words, "--layer", "body", "--overwrite").exit_code == 0
     assert Path("out/compare.png").read_bytes() != before
     Path("mine").mkdir()
@@ -187,7 +189,7 @@ def test_without_out_each_job_has_a_folder_and_sheets_are_no_inputs(tiny: str, h
         result = do("compare", "a.png", "-m", tiny, "--layer", layer, "--target", "red", "--target", "green")
         assert result.exit_code == 0, result.output
     folders = sorted(path.name for path in Path("camcli-out").iterdir() if not path.is_symlink())
-    assert folders == ["compare-tiny-body-gradcam-red+green", "compare-tiny-stem-gradcam-red+green"]
+    assert folders == ["compare-tiny-body-gradcam-red+green-a", "compare-tiny-stem-gradcam-red+green-a"]
     again = do("explain", "camcli-out", "-m", tiny, "--out", "maps")
     assert again.exit_code == 3
     assert not Path("maps").exists()

@@ -13,6 +13,7 @@ from typing import Any
 
 from camcli.base import atomic
 from camcli.base.errors import RequestError
+from camcli.images.source import PictureSource
 from camcli.outputs import encode
 from camcli.outputs.page import Page
 from camcli.outputs.sheet import Sheet
@@ -129,7 +130,11 @@ class CompareFolder:
         found = sorted(one.name for one in self.path.iterdir()) if self.path.is_dir() else []
         own = [one for one in found if one in (FACTS_FILE, LINES_FILE) or OWN_FILE.fullmatch(one)]
         if own:
-            whose = "the sheets of another job" if self._previous.record else f"{own[0]}, which no run of it recorded"
+            whose = (
+                "the sheets of another job or of other images"
+                if self._previous.record
+                else f"{own[0]}, which no run of it recorded"
+            )
             raise RequestError(
                 f"{str(self.path)!r} contains {whose}",
                 "choose another folder with --out, or replace them with --overwrite; without --out each job has a "
@@ -142,13 +147,19 @@ def name_sheet(kind: str, untrained: bool, part: str = "") -> str:
     return f"{STEM}{'.untrained' * untrained}{'-' * bool(part)}{part}.{kind}"
 
 
-def collect_parts(compare_job: CompareJob, parts: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Collect what makes another job of one: the passes, and how their maps are arranged and drawn.
+def collect_parts(
+    compare_job: CompareJob, parts: Sequence[Mapping[str, str]], sources: Iterable[PictureSource]
+) -> dict[str, str]:
+    """Collect what makes another job of one: the passes, the images, and how their maps are arranged and drawn.
 
     Args:
         compare_job: the job.
         parts: parts of each pass.
+        sources: the images, as far as they are known beforehand: a sheet is of all of them.
     """
+    images = hashlib.sha256()
+    for source in sources:
+        images.update(json.dumps([source.file, source.page]).encode())
     several, job = len(parts) > 1, compare_job.job
     passes = {
         f"{number}: {name}" if several else name: value
@@ -157,7 +168,7 @@ def collect_parts(compare_job: CompareJob, parts: Sequence[Mapping[str, str]]) -
     }
     shown = ("rows", "columns", "sheets", "per_sheet", "draw", "normalize")
     drawn = [[getattr(compare_job, name) for name in shown], job.colormap, job.alpha, job.outside, job.panel_size]
-    return {**passes, "sheets": json.dumps(drawn)}
+    return {**passes, "images": images.hexdigest()[:16], "sheets": json.dumps(drawn)}
 
 
 def hash_parts(parts: Mapping[str, str]) -> str:

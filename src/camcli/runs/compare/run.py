@@ -78,8 +78,11 @@ class CompareRun:
         self.grid = make_grid(compare_job, self.subjects)
         self.arrangement = arrange(compare_job, self.grid, self.total)
         first, *others = self.subjects
-        name = name_folder(first.job, first.layers, first.methods, STEM, [*dict.fromkeys(one.name for one in others)])
-        parts = collect_parts(compare_job, [one.fingerprint_parts for one in self.subjects])
+        more = [*dict.fromkeys(one.name for one in others if one.name != first.name)]
+        more += [source.path.stem for source in self._inputs.iter_sources()] if self.total == 1 else []
+        name = name_folder(first.job, first.layers, first.methods, STEM, more)
+        known = self._inputs.iter_sources() if self.total is not None else ()
+        parts = collect_parts(compare_job, [one.fingerprint_parts for one in self.subjects], known)
         self.folder = CompareFolder(self._job, name, parts)
         self.notes += [*self._networks.notes, *self.folder.notes]
         self._id = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(3)}"
