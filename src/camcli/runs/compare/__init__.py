@@ -230,7 +230,7 @@ def expand_targets(words: Sequence[str]) -> Iterator[str]:
             yield from (f"rank:{place}" for place in range(1, int(argument) + 1))
         elif row == "channel" and "," in argument:
             yield from (f"channel:{one.strip()}" for one in argument.split(","))
-        elif row in ("all", "channels", "dataset") or (row == "top" and not argument.isdecimal()):
+        elif row in ("all", "channels") or (row == "top" and not argument.isdecimal()):
             raise RequestError(
                 f"the target {word!r} can be any number of classes, and each column has one",
                 "name classes: --target tabby --target tiger; or those of the highest scores: --target top:3",

@@ -109,11 +109,6 @@ def _check_single_maps(worker: Worker) -> None:
         )
     if finding := [one.row.name for one in explainer.bound_methods if one.finds_concepts]:
         raise RequestError(f"{', '.join(finding)} finds concepts, which are no map of one class", "leave it out")
-    if worker.prompts and worker.prompts.per_picture:
-        raise RequestError(
-            f"each column has one prompt, and {worker.job.texts} lists each image's own",
-            "give a plain file with one prompt a line, or --text",
-        )
 
 
 class TargetChoice:
@@ -153,7 +148,11 @@ def _choose(rule: TargetRule, path: Path, scores: Tensor) -> int | PictureError:
         found = rule(path, scores)
     except PictureError as error:
         return error
-    return found[0] if found else PictureError("it names no class of this image")
+    if len(found) == 1:
+        return found[0]
+    many = f"{len(found)} classes" if found else "no class"
+    many = f"{len(found)} classes" if found else "no class"
+    return PictureError(f"it names {many} of this image, and a map is of one")
 
 
 def make_rules(worker: Worker) -> list[TargetRule]:

@@ -29,6 +29,7 @@ from camcli.runs.compare.networks import Networks
 from camcli.runs.compare.sheets import MAX_MATRIX, SIDE, NumberedSheet, SheetMaker
 from camcli.runs.compare.summary import PairSummary, format_pair, list_pairs
 from camcli.runs.job.folder_name import name_folder
+from camcli.runs.job.prompts import refuse_own_prompts
 from camcli.runs.record import provenance
 from camcli.runs.record.failures import make_write_error
 from camcli.runs.record.inputs import Inputs
@@ -68,6 +69,7 @@ class CompareRun:
     def __init__(self, compare_job: CompareJob) -> None:
         self.compare_job, self._job = compare_job, compare_job.job
         refuse_store(self._job, STEM)
+        refuse_own_prompts(self._job)
         self._inputs = Inputs(self._job)
         check_output_folder(self._job)
         self.total = self._inputs.total

@@ -186,7 +186,7 @@ class SheetMaker:
             return []
         labels = [one.predicted_label for one in images[row].cells if isinstance(one, Explanation)]
         found = next(filter(None, labels), None)
-        return wrap_text(f"predicted: {found}", TEXT, self.layout.text_width - GAP) if found else []
+        return wrap_text(f"predicted: {found}", TEXT, self.layout.text_width - 2 * GAP) if found else []
 
     def _make_matrix_row(self, similarity: Matrices, lines: Sequence[str]) -> SheetRow:
         """Make a row of the similarities as matrices."""
