@@ -30,9 +30,16 @@ class RequestError(CamcliError):
 
 
 class PictureError(CamcliError):
-    """One image, or one of its targets, cannot be processed; others can. Exit code 1."""
+    """One image, or one of its targets, cannot be processed; others can. Exit code 1.
+
+    Attributes:
+        target: place of the target without a map among those of its image, from 0 on; None if that holds for all.
+        method, layer: method and layer of the map that is missing; empty if that holds for all.
+    """
 
     exit_code = 1
+    target: int | None = None
+    method = layer = ""
 
 
 class TrialEndedError(PictureError):

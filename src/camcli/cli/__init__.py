@@ -7,6 +7,7 @@ import typer
 from camcli import __version__
 from camcli.cli.channels import channels
 from camcli.cli.check import check
+from camcli.cli.compare import compare
 from camcli.cli.diff import diff
 from camcli.cli.evaluate import evaluate
 from camcli.cli.explain import explain
@@ -33,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(explain)
+app.command()(compare)
 app.command()(channels)
 app.command()(prompts)
 app.command()(evaluate)

@@ -37,6 +37,7 @@ OTHER_FLAGS = {
     **dict.fromkeys(("--num-workers", "--threads", "--jobs"), "--workers"),
     **dict.fromkeys(("--force", "--replace"), "--overwrite"),
     **dict.fromkeys(("--untrained", "--random-weights", "--no-weights", "--no-pretrained"), "--weights random"),
+    **dict.fromkeys(("--shared-scale", "--share-scale"), "--normalize run"),
     **dict.fromkeys(("--samples", "--steps", "--masks", "--sigma"), "--option"),
 }
 # What people type in place of a command.

@@ -9,7 +9,7 @@ from pathlib import Path
 from camcli.base.paths import absolute
 
 # Records with a line for each image, and the fixed names of files that other records come with.
-LINE_RECORDS = ("outcomes.jsonl", "prompts.jsonl")
+LINE_RECORDS = ("outcomes.jsonl", "prompts.jsonl", "compare.jsonl")
 # Folder, in an output folder, with a folder for the records of each shard, such as ``03-of-16``.
 SHARDS = "shards"
 # Folder, in an output folder, with the files of the page report.html.
@@ -31,6 +31,7 @@ FILES_BY_RECORD = {
     "evaluation.json": ("evaluation-curves.png", "evaluation-metrics.png"),
     "channels.json": ("channels.png", "channels.untrained.png"),
     "prompts.json": ("prompts.png", "prompts.untrained.png"),
+    "compare.json": ("compare-similarity.png", "compare.untrained-similarity.png"),
 }
 
 

@@ -18,13 +18,14 @@ def stamp_untrained(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h 
 
     It holds the longest text that fits; in an image too small for any it is a plain stripe.
     """
-    banner = _draw_banner(*pixels.shape[:2])
+    banner = draw_banner(*pixels.shape[:2])
     pixels[-len(banner) :] = banner
     return pixels
 
 
 @functools.lru_cache(4)
-def _draw_banner(height: int, width: int) -> UInt8[np.ndarray, "rows w 3"]:
+def draw_banner(height: int, width: int) -> UInt8[np.ndarray, "rows w 3"]:
+    """Draw the banner of an image of this size."""
     text, size = fit_text(width * 0.94, max(MIN_TEXT_SIZE, min(width // 24, height // 8)))
     band = min(height, max(3, round(size * 1.7)) if text else max(1, height // 5))
     banner = Image.new("RGB", (width, band), BANNER_COLOUR)

@@ -21,38 +21,42 @@ UNDEFINED_COLOUR, DIAGONAL_COLOUR = (224, 224, 224), (250, 250, 250)
 DARK = 330
 
 
-def draw_matrix(values: Float[np.ndarray, "k k"], max_width: int) -> UInt8[np.ndarray, "h w 3"]:
+def draw_matrix(values: Float[np.ndarray, "k k"], max_width: int, scale: float = 1.0) -> UInt8[np.ndarray, "h w 3"]:
     """Draw a matrix of values from -1, blue, to 1, red, with the values in the cells where there is room.
 
     Rows and columns are numbered from 1. Undefined values are grey.
 
     Args:
         values: the matrix; NaN where undefined.
-        max_width: greatest width in pixels.
+        max_width: greatest width, in units of the page.
+        scale: pixels for a unit.
     """
     count = len(values)
     cell = max(1, min(max(CELL_SIDE, (THUMBNAIL_SIDE - NUMBERS_ROOM) // count), (max_width - NUMBERS_ROOM) // count))
-    side = NUMBERS_ROOM + cell * count
+    show_numbers, show_values = cell >= MIN_SIDE_FOR_NUMBERS, cell >= MIN_SIDE_FOR_VALUES
+    cell, edge = max(1, round(cell * scale)), round(NUMBERS_ROOM * scale)
+    side = edge + cell * count
     page = Image.new("RGB", (side, side), "white")
-    draw, font = ImageDraw.Draw(page), load_font(TEXT)
+    draw, font = ImageDraw.Draw(page), load_font(round(TEXT * scale))
     coloured = apply_diverging(np.nan_to_num(values).astype(np.float32))
     coloured[np.isnan(values)] = UNDEFINED_COLOUR
     coloured[np.eye(count, dtype=bool)] = DIAGONAL_COLOUR
-    page.paste(
-        Image.fromarray(coloured).resize((cell * count,) * 2, Image.Resampling.NEAREST), (NUMBERS_ROOM, NUMBERS_ROOM)
-    )
-    for place in range(count) if cell >= MIN_SIDE_FOR_NUMBERS else ():
-        middle = NUMBERS_ROOM + place * cell + cell / 2
-        draw.text((middle, NUMBERS_ROOM / 2), str(place + 1), GREY, font, anchor="mm")
-        draw.text((NUMBERS_ROOM / 2, middle), str(place + 1), GREY, font, anchor="mm")
-        for other in range(count) if cell >= MIN_SIDE_FOR_VALUES else ():
+    page.paste(Image.fromarray(coloured).resize((cell * count,) * 2, Image.Resampling.NEAREST), (edge, edge))
+    for place in range(count) if show_numbers else ():
+        middle = edge + place * cell + cell / 2
+        draw.text((middle, edge / 2), str(place + 1), GREY, font, anchor="mm")
+        draw.text((edge / 2, middle), str(place + 1), GREY, font, anchor="mm")
+        for other in range(count) if show_values else ():
             if other != place:
                 ink = "white" if int(coloured[place, other].sum()) < DARK else BLACK
-                centre = (NUMBERS_ROOM + other * cell + cell / 2, middle)
+                centre = (edge + other * cell + cell / 2, middle)
                 draw.text(centre, _format_value(values[place, other]), ink, font, anchor="mm")
     return np.asarray(page)
 
 
 def _format_value(value: float) -> str:
     """Return the value to two decimals, without a leading zero."""
-    return "-" if np.isnan(value) else f"{round(value, 2) + 0.0:.2f}".replace("0.", ".", 1)
+    if np.isnan(value):
+        return "-"
+    words = f"{round(value, 2) + 0.0:.2f}"
+    return words.removesuffix("0") if words.endswith("1.00") else words.replace("0.", ".", 1)

@@ -168,3 +168,23 @@ def test_an_image_whose_target_gives_no_class_fails_alone(method):
     for row in (0, 2):
         [one] = results[row]
         same(one, explainer(model, method)(images[row : row + 1], 2)[0][0])
+
+
+def test_an_error_says_which_of_an_images_maps_is_missing():
+    class Colours(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 3, 1, bias=False)
+            self.stem.weight.data = torch.eye(3).reshape(3, 3, 1, 1)
+
+        def forward(self, x):
+            return self.stem(x).mean((2, 3))
+
+    images = torch.zeros(2, 3, 8, 8)
+    images[:, 0, 2:5] = 1  # red, and no green
+    images[1, 1] = 1
+    made = Explainer(Colours().eval(), layers=("stem",), method=("gradcam", "layercam"))
+    first, second = made.results(images, lambda row, scores: [0, 1])
+    missing = [(one.target, one.method, one.layer) for one in first if isinstance(one, PictureError)]
+    assert missing == [(1, "gradcam", "stem"), (1, "layercam", "stem")]
+    assert not [one for one in second if isinstance(one, PictureError)]

@@ -5,16 +5,14 @@ import pytest
 
 from camcli.runs.prompts import PromptComparison, PromptResult
 from camcli.runs.prompts.summary import (
-    MEASURES,
     average_pairs,
     find_compared_pairs,
     find_least_alike,
     has_several_texts,
-    nan_to_none,
-    none_to_nan,
     select_prompt_pairs,
     summarize,
 )
+from camcli.runs.worker.map_similarity import MEASURES, nan_to_none, none_to_nan
 
 
 def record(

@@ -116,6 +116,7 @@ def compute_maps_by_method(setup: Setup, signals: Signals, is_single: bool) -> M
                 reason = error if isinstance(error, PictureError) else PictureError(error.message, error.hint)
                 if not is_single:
                     raise reason from error
+                reason.method, reason.layer = method.row.name, layer
                 maps[number, layer] = reason
                 continue
             if not setup.top_channels:

@@ -71,6 +71,11 @@ def to_results(
                     place.append(some)
                 else:
                     place.append(to_result(setup, prepared, some, position, target, scores[row], images, row))
+    for by_target_place in (one for one in places if len(one) > 1):
+        for number, place in enumerate(by_target_place):
+            for error in place:
+                if isinstance(error, PictureError):
+                    error.target = number
     return [[*own, *chain.from_iterable(some)] for own, some in zip(concepts, places, strict=True)]
 
 
@@ -104,7 +109,7 @@ def to_result(
     noun = network.labels.noun if network else "class"
     target_name = label if label == f"channel {index}" else f"{noun} {index} ({label})"
     if not np.isfinite(map).all():
-        return _not_finite_error(method, target_name, locate_not_finite(setup, images, row))
+        return _name_map(_not_finite_error(method, target_name, locate_not_finite(setup, images, row)), method, layer)
     channel = maps.channels[position] if maps.channels else None
     if alone or (network and network.headless and channel is None):
         channel = index
@@ -115,7 +120,7 @@ def to_result(
         and (method.explains_channel or bool(maps.weights) or not target.score.any())
     )
     if not map.any() and not silent:
-        return _zero_map_error(setup, prepared, method, layer, target, target_name)
+        return _name_map(_zero_map_error(setup, prepared, method, layer, target, target_name), method, layer)
     predicted = None if alone else find_predicted(setup, scores, target.competing)
     return Explanation(
         map=map.astype(np.float32),
@@ -152,6 +157,12 @@ def find_predicted(setup: Setup, scores: Tensor, competing: Sequence[int]) -> in
     if setup.output_spec.task != "classify" or len(scores) < 2 or not bool(scores.isfinite().all()):
         return None
     return int(mask_competing(scores, competing).argmax())
+
+
+def _name_map(error: PictureError, method: BoundMethod, layer: str) -> PictureError:
+    """Say in an error which map is missing."""
+    error.method, error.layer = method.row.name, layer
+    return error
 
 
 def _describe_place(method: BoundMethod, layer: str) -> str:

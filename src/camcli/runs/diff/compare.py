@@ -10,16 +10,12 @@ import numpy as np
 from jaxtyping import Float32
 
 from camcli.base.errors import PictureError
-from camcli.images.placement import Placement
-from camcli.images.view import View
 from camcli.metrics import NO_POSITIVE, similarity
 from camcli.runs.diff import MapChange, Presence
 from camcli.runs.diff.pairs import Pair
 from camcli.runs.record.finished import RecordedMap
 from camcli.runs.record.outcome import Outcome
-
-# Pixels of the model's input up to which the places of cells, which are measured, are the same.
-PLACE_TOLERANCE = 0.5
+from camcli.runs.worker.map_similarity import PlacedMap, measure_similarity
 
 
 def compare_pair(pair: Pair) -> MapChange:
@@ -115,8 +111,10 @@ def _compare_maps(base: RecordedMap, new: RecordedMap) -> tuple[dict[str, Any], 
     if constant:
         reasons.append(f"the map of the {constant[0]} is constant")
     else:
-        measured, grid = measure_similarity(maps[0], views[0], maps[1], views[1])
-        found |= {**measured, "grid": grid}
+        matrices, same = measure_similarity(list(map(PlacedMap, maps, views)))
+        values = {name: float(matrix[0, 1]) for name, matrix in matrices.items()}
+        measured = {name: None if math.isnan(value) else value for name, value in values.items()}
+        found |= {**measured, "grid": "cells" if same[0, 1] else "image"}
         if measured["pearson"] is None:
             reasons.append("the maps share no part of the image in which both vary")
     moved = _measure_movement(base.outcome, new.outcome, maps)
@@ -132,58 +130,6 @@ def _load(recorded: RecordedMap, name: str) -> Float32[np.ndarray, "h w"]:
         return recorded.load()
     except PictureError as error:
         raise PictureError(f"in the {name}: {error.message}", error.hint) from error
-
-
-def measure_similarity(
-    one: Float32[np.ndarray, "h w"],
-    view: View,
-    other: Float32[np.ndarray, "h2 w2"],
-    other_view: View,
-) -> tuple[dict[str, float | None], str]:
-    """Compute Pearson's r, SSIM and overlap of two maps of an image, None where undefined; and what over.
-
-    Where both have the same cells in the same places, r and overlap are of the cells that show the image, and SSIM of
-    the maps at the model's input size, as in :data:`camcli.metrics.similarity.MEASURE_MEANINGS`: ``cells``. Else all
-    three are of the maps over the pixels of the image that both models see, the image as large as the first model's
-    input: ``image``.
-    """
-    if _have_same_cells(one, view, other, other_view):
-        both = np.stack([one, other])
-        cells = both[:, *view.visible_window(one.shape)]
-        whole = view.view_of_input()
-        pixels = np.stack([whole.onto_picture(map) for map in both])[:, *view.visible_window(view.input)]
-        grid = "cells"
-    else:
-        height, width = view.picture
-        scale = max(view.input) / max(height, width)
-        size = max(1, round(height * scale)), max(1, round(width * scale))
-        drawn = np.stack([each.scale(*size).onto_picture(map) for map, each in ((one, view), (other, other_view))])
-        seen = np.isfinite(drawn).all(0)
-        if not seen.any():
-            return dict.fromkeys(similarity.MEASURE_NAMES), "image"
-        cells = pixels = drawn[:, *np.ix_(seen.any(1), seen.any(0))]
-        grid = "image"
-    matrices = {
-        "pearson": similarity.pearson(cells),
-        "ssim": similarity.ssim(pixels),
-        "overlap": similarity.topk_iou(cells),
-    }
-    values = {name: float(matrix[0, 1]) for name, matrix in matrices.items()}
-    return {name: None if math.isnan(value) else value for name, value in values.items()}, grid
-
-
-def _have_same_cells(one: np.ndarray, view: View, other: np.ndarray, other_view: View) -> bool:
-    """Return whether two maps have the same cells in the same places of the same image."""
-    if one.shape != other.shape or (view.picture, view.input, view.box) != (
-        other_view.picture,
-        other_view.input,
-        other_view.box,
-    ):
-        return False
-    place, other_place = (
-        (each.placement or Placement.even(one.shape, view.input)).numbers for each in (view, other_view)
-    )
-    return bool(np.allclose(place, other_place, rtol=0, atol=PLACE_TOLERANCE))
 
 
 def _measure_movement(base: Outcome, new: Outcome, maps: list[np.ndarray]) -> tuple[float, float] | None:

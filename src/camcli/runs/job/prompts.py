@@ -73,6 +73,19 @@ def _format_prompts(words: Sequence[str]) -> str:
     )
 
 
+def refuse_own_prompts(job: Job) -> None:
+    """Check that a job's prompts are those of all images.
+
+    Raises:
+        RequestError: each image has its own.
+    """
+    if Path(job.texts).suffix.lower() in PER_PICTURE_SUFFIXES:
+        raise RequestError(
+            f"the prompts of all images are compared, and {job.texts} lists each image's own",
+            "give a plain file with one prompt a line, or --text",
+        )
+
+
 def read_prompts(job: Job) -> Prompts | None:
     """Read the prompts that a job names; None if it names none.
 

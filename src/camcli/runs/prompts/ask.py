@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -76,11 +75,7 @@ def read_shared_prompts(job: Job) -> tuple[str, ...]:
     Raises:
         RequestError: the job names none, or each image's own.
     """
-    if Path(job.texts).suffix.lower() in prompts.PER_PICTURE_SUFFIXES:
-        raise RequestError(
-            f"the prompts of all images are compared, and {job.texts} lists each image's own",
-            "give a plain file with one prompt a line, or --text",
-        )
+    prompts.refuse_own_prompts(job)
     named = prompts.read_prompts(job)
     assert named is not None  # checked by PromptJob
     return named.explained

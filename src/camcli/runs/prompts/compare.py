@@ -12,14 +12,14 @@ from camcli.base.errors import PictureError
 from camcli.engine.explanation import Explanation
 from camcli.engine.maps.result import Result
 from camcli.images.view import View, is_fine
-from camcli.metrics import similarity
 from camcli.outputs import style
 from camcli.runs.prompts import PromptComparison, PromptResult
 from camcli.runs.prompts.ask import PromptSet
 from camcli.runs.prompts.sheet import PromptHeatmaps
-from camcli.runs.prompts.summary import MEASURES, Matrix, average_pairs, nan_to_none, round_value, select_prompt_pairs
+from camcli.runs.prompts.summary import average_pairs, select_prompt_pairs
 from camcli.runs.record.failures import format_error
 from camcli.runs.worker.item import Item
+from camcli.runs.worker.map_similarity import Matrix, PlacedMap, measure_similarity, nan_to_none, round_value
 
 
 def compare_maps(
@@ -111,21 +111,10 @@ def _make_result(
 
 def _measure_similarity(explained: dict[int, Explanation], view: View, count: int) -> dict[str, Matrix]:
     """Return, for each measure, the similarity of each two prompts' maps; NaN where undefined or without a map."""
-    maps = np.stack([_flatten_colours(one.map) for one in explained.values()])
-    placed = view.placed(next(iter(explained.values())).placement)
-    whole = placed.view_of_input()
-    cells = maps[:, *placed.visible_window(maps.shape[1:])]
-    pixels = np.stack([whole.onto_picture(map) for map in maps])[:, *view.visible_window(view.input)]
-    measured = {
-        "pearson": similarity.pearson(cells),
-        "ssim": similarity.ssim(pixels),
-        "overlap": similarity.topk_iou(cells),
+    maps = {
+        number: PlacedMap(_flatten_colours(one.map), view.placed(one.placement)) for number, one in explained.items()
     }
-    there = np.ix_([*explained], [*explained])
-    matrices: dict[str, Matrix] = {name: np.full((count, count), np.nan) for name in MEASURES}
-    for name, values in measured.items():
-        matrices[name][there] = values
-    return matrices
+    return measure_similarity([maps.get(number) for number in range(count)])[0]
 
 
 def _flatten_colours(map: Float32[np.ndarray, "*c h w"]) -> Float32[np.ndarray, "h w"]:

@@ -20,7 +20,7 @@ from camcli.runs.prompts import PromptComparison, PromptJob
 from camcli.runs.prompts.ask import PromptSet, check_one_map, check_rivals
 from camcli.runs.prompts.compare import find_explained
 from camcli.runs.prompts.sheet import PromptHeatmaps, SheetPicture, draw_summary_sheet
-from camcli.runs.prompts.summary import Summary, find_least_alike, none_to_nan, summarize
+from camcli.runs.prompts.summary import Summary, find_least_alike, summarize
 from camcli.runs.prompts.writer import STEM, Writer
 from camcli.runs.record import provenance
 from camcli.runs.record.failures import RESUME_HINT, make_write_error, raise_if_fatal
@@ -31,6 +31,7 @@ from camcli.runs.record.plan import Plan, make_plan
 from camcli.runs.record.preflight import check_output_folder, refuse_store
 from camcli.runs.record.session import Session
 from camcli.runs.worker.item import Item
+from camcli.runs.worker.map_similarity import none_to_nan
 from camcli.runs.worker.pipeline import stream_results
 from camcli.runs.worker.worker import Worker
 

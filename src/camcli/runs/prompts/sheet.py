@@ -29,7 +29,8 @@ from camcli.outputs.sheet import (
 )
 from camcli.outputs.style import Style
 from camcli.runs.prompts import PromptComparison
-from camcli.runs.prompts.summary import MEASURES, PromptSummary, Summary, none_to_nan
+from camcli.runs.prompts.summary import PromptSummary, Summary
+from camcli.runs.worker.map_similarity import MEASURES, none_to_nan
 
 # Tiles in a row of an image's sheet, and of the summary's: image, mean, deviation, and the two least similar maps.
 MIN_COLUMNS, MAX_COLUMNS, SUMMARY_COLUMNS = 3, 6, 5

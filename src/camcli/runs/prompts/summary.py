@@ -5,18 +5,21 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool
 
 from camcli.runs.prompts import Measure, PromptComparison
+from camcli.runs.worker.map_similarity import (
+    MEASURES,
+    Matrix,
+    MeanSimilarity,
+    nan_to_none,
+    none_to_nan,
+    round_value,
+)
 
-MEASURES: tuple[Measure, ...] = get_args(Measure)
-DIGITS = 6
-
-# A similarity of each two prompts, NaN where undefined; a mask of pairs.
-Matrix = Float64[np.ndarray, "k k"]
+# A mask of pairs.
 Pairs = Bool[np.ndarray, "k k"]
 
 
@@ -112,17 +115,19 @@ def summarize(
     defined = (one for one in pictures() if one.agreement[measure] is not None)
     return Summary(
         pictures=sums.pictures,
-        similarity={name: nan_to_none(values) for name, values in sums.average_similarity().items()},
-        defined={name: counts.tolist() for name, counts in sums.counts.items()},
-        agreement=sums.average_pairs(pairs),
-        apart=sums.average_pairs(~pairs & ~np.eye(len(pairs), dtype=bool)) if has_several_texts(pairs) else {},
+        similarity={name: nan_to_none(values) for name, values in sums.similarity.average().items()},
+        defined={name: counts.tolist() for name, counts in sums.similarity.counts.items()},
+        agreement=sums.similarity.average_pairs(pairs),
+        apart=sums.similarity.average_pairs(~pairs & ~np.eye(len(pairs), dtype=bool))
+        if has_several_texts(pairs)
+        else {},
         prompts=tuple(
             PromptSummary(
                 prompt,
                 text,
                 sums.average_score(number),
                 int(sums.best[number]),
-                sums.average_pairs(select_prompt_pairs(pairs, number)),
+                sums.similarity.average_pairs(select_prompt_pairs(pairs, number)),
             )
             for number, (prompt, text) in enumerate(zip(prompts, texts, strict=True))
         ),
@@ -135,54 +140,20 @@ class _Sums:
 
     def __init__(self, prompts: int) -> None:
         self.pictures = 0
-        self.counts = {name: np.zeros((prompts, prompts), np.int64) for name in MEASURES}
+        self.similarity = MeanSimilarity(prompts)
         self.best = np.zeros(prompts, np.int64)
-        self._sums = {name: np.zeros((prompts, prompts)) for name in MEASURES}
         self._scores, self._scored = np.zeros(prompts), np.zeros(prompts, np.int64)
 
     def add(self, record: PromptComparison) -> None:
         """Add an image."""
         self.pictures += 1
-        for name in MEASURES:
-            values = none_to_nan(record.similarity[name])
-            self._sums[name] += np.nan_to_num(values)
-            self.counts[name] += ~np.isnan(values)
+        self.similarity.add({name: none_to_nan(record.similarity[name]) for name in MEASURES})
         scores = none_to_nan([result.score for result in record.prompts])
         self._scores += np.nan_to_num(scores)
         self._scored += ~np.isnan(scores)
         if not np.isnan(scores).any():
             self.best[scores.argmax()] += 1
 
-    def average_similarity(self) -> dict[str, Matrix]:
-        """Return, for each measure, the mean over the images; NaN where it is defined in none."""
-        return {
-            name: np.where(self.counts[name] > 0, self._sums[name] / np.maximum(self.counts[name], 1), np.nan)
-            for name in MEASURES
-        }
-
-    def average_pairs(self, pairs: Pairs) -> dict[str, float | None]:
-        """Return, for each measure, the mean over pairs and images; None where it is defined for none."""
-        counts = {name: self.counts[name][pairs].sum() for name in MEASURES}
-        return {
-            name: round_value(self._sums[name][pairs].sum() / counts[name]) if counts[name] else None
-            for name in MEASURES
-        }
-
     def average_score(self, number: int) -> float | None:
         """Return the mean of a prompt's scores."""
         return round_value(self._scores[number] / self._scored[number]) if self._scored[number] else None
-
-
-def round_value(value: float | np.floating[Any]) -> float:
-    """Round a number as in the files."""
-    return round(float(value), DIGITS)
-
-
-def nan_to_none(values: Matrix) -> list[list[float | None]]:
-    """Convert a matrix for JSON, with None in place of NaN."""
-    return [[None if np.isnan(value) else round_value(value) for value in row] for row in values]
-
-
-def none_to_nan(values: Sequence[Any]) -> Float[np.ndarray, "..."]:
-    """Convert values from JSON, with NaN in place of None."""
-    return np.array(values, np.float64)

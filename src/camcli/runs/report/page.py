@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
+
+from camcli.outputs.html import hash_source, make_template
 
 # The parts of the script, in their order; browsers run no modules from disk.
 SCRIPTS = ("images.js", "data.js", "address.js", "charts.js", "grid.js", "viewer.js", "main.js")
@@ -37,12 +37,10 @@ def render(facts: dict[str, Any], assets: Assets, folder: str, chunks: Sequence[
         folder: folder of its files; empty if the page holds all itself.
         chunks: names of its files of data.
     """
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(_read("report.html.jinja"))
-    return template.render(
+    template = make_template(_read("report.html.jinja"))
+    page: str = template.render(
         **{name: value for name, value in facts.items() if name != "data"},
         data_json=Markup(escape_json(dump_json(facts["data"]))),
         policy=make_policy(assets, inline=not folder),
@@ -51,6 +49,7 @@ def render(facts: dict[str, Any], assets: Assets, folder: str, chunks: Sequence[
         style=Markup(assets.style),
         script=Markup(assets.script),
     )
+    return page
 
 
 def make_policy(assets: Assets, inline: bool) -> str:
@@ -59,7 +58,7 @@ def make_policy(assets: Assets, inline: bool) -> str:
     ``file:`` is named since browsers differ in whether ``'self'`` is that on a page from disk.
     """
     if inline:
-        script, style, images = _hash(assets.script), _hash(assets.style), "blob:"
+        script, style, images = hash_source(assets.script), hash_source(assets.style), "blob:"
     else:
         script = style = images = "'self' file:"
     parts = ("default-src 'none'", f"script-src {script}", f"style-src {style}", f"img-src {images}")
@@ -74,10 +73,6 @@ def dump_json(value: Any) -> str:
 def escape_json(text: str) -> str:
     """Return JSON in which nothing can end, or begin, an element of HTML."""
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _read(name: str) -> str:

@@ -15,6 +15,7 @@ from camcli.images.view import View
 from camcli.metrics import similarity
 from camcli.outputs.style import rectify
 from camcli.runs.sanity import SAME_FROM, SHIFTED_FROM, SanityRow, Verdict
+from camcli.runs.worker.map_similarity import PlacedMap, measure_similarity
 
 MEASURES = ("pearson", "spearman", "ssim")
 # Method and layer.
@@ -57,15 +58,10 @@ def compare(before: Float32[np.ndarray, "h w"], after: Float32[np.ndarray, "h w"
 
     It is of what shows the image: padding beyond it is left out.
     """
-    whole = view.view_of_input()
-    pixels = np.stack([whole.onto_picture(one) for one in (before, after)])[:, *view.visible_window(view.input)]
+    matrices, _ = measure_similarity([PlacedMap(before, view), PlacedMap(after, view)])
     both = np.stack([before, after])[:, *view.visible_window(before.shape)]
-    ranked = np.stack([*map(rank, both)])
-    return {
-        "pearson": float(similarity.pearson(both)[0, 1]),
-        "spearman": float(similarity.pearson(ranked)[0, 1]),
-        "ssim": float(similarity.ssim(pixels)[0, 1]),
-    }
+    matrices["spearman"] = similarity.pearson(np.stack([*map(rank, both)]))
+    return {name: float(matrices[name][0, 1]) for name in MEASURES}
 
 
 def rank(map: Float32[np.ndarray, "h w"]) -> Float64[np.ndarray, "h w"]:
