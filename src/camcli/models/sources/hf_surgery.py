@@ -1,0 +1,66 @@
+"""Changes of transformers' models: other input sizes, removal of the classifier or the pooling."""
+
+from __future__ import annotations
+
+import inspect
+from types import MethodType
+from typing import Any
+
+from torch import nn
+
+from camcli.base.errors import RequestError
+from camcli.engine.hooks.input_size import ResizingForward
+from camcli.engine.hooks.patch import replace_forward
+from camcli.models import PoolOption
+from camcli.models.adapters import headless
+
+POOL_HINT = f"leave --pool none out; {headless.LAYER_HINT}"
+POSITIONS_NOTE = "position embeddings are interpolated to each input's size by transformers (interpolate_pos_encoding)"
+
+
+class InterpolatingForward(ResizingForward):
+    """A module's forward that lets transformers interpolate position embeddings for inputs of another size."""
+
+    def __init__(self, native_size: tuple[int, int]) -> None:
+        super().__init__(native_size, lambda module, size: None, POSITIONS_NOTE)
+
+    def __call__(self, module: nn.Module, given: Any, *more: Any, **named: Any) -> Any:
+        """Run the forward of the module's class, with interpolation where the size is not the native one."""
+        if (given.shape[-2], given.shape[-1]) != self._native_size:
+            self.changed = True
+            named["interpolate_pos_encoding"] = True
+        return type(module).forward(module, given, *more, **named)
+
+
+def make_resizable(module: nn.Module, native_size: tuple[int, int]) -> None:
+    """Make a model interpolate its position embeddings to the size of its input, where transformers can do that."""
+    if "interpolate_pos_encoding" in inspect.signature(type(module).forward).parameters:
+        replace_forward(module, MethodType(InterpolatingForward(native_size), module))
+
+
+def remove_head(module: Any, name: str, pool: PoolOption = "keep") -> nn.Module:
+    """Replace a classifier's last layer by the identity, in place; for ``pool="none"`` return its backbone instead.
+
+    Raises:
+        RequestError: its head is not one linear layer, or it has no backbone of its own.
+    """
+    body = module.base_model_prefix
+    if pool == "none":
+        if module.base_model is module:
+            raise RequestError(f"the pooling of {name} cannot be removed: it has no backbone of its own", POOL_HINT)
+        backbone: nn.Module = module.base_model
+        return backbone
+    layers = [
+        path
+        for path, part in module.named_modules()
+        if isinstance(part, nn.Linear) and part.out_features == module.config.num_labels and path.split(".")[0] != body
+    ]
+    if len(layers) != 1:
+        found = ", ".join(layers) or "none"
+        raise RequestError(
+            f"the head of {name} is not one linear layer with {module.config.num_labels} outputs: there is {found}",
+            headless.LAYER_HINT,
+        )
+    module.set_submodule(layers[0], nn.Identity())
+    made: nn.Module = module
+    return made
