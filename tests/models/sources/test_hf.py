@@ -22,6 +22,7 @@ from camcli.base.errors import RequestError  # noqa: E402
 from camcli.models.listing import find_models, resolve  # noqa: E402
 from camcli.models.load import load  # noqa: E402
 from camcli.models.sources import hf  # noqa: E402
+from camcli.models.sources.hf_config import WITHOUT_A_PLACE  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("empty_caches")
 
@@ -310,6 +311,12 @@ class TestRefusals:
         ):
             (folder / "config.json").write_text(json.dumps({**config, "architectures": [name]}))
             self.refuse(reason)
+
+    @pytest.mark.parametrize("model_type", ["imagegpt", "perceiver", "shieldgemma2"])
+    def test_classifiers_whose_numbers_have_no_place(self, folder, model_type):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({"model_type": model_type, "id2label": config["id2label"]}))
+        self.refuse(f"is a .*ForImageClassification.*: {WITHOUT_A_PLACE[model_type]}")
 
     def test_prompts_are_not_for_a_classifier(self, folder):
         self.refuse("has none", text=["a cat"])

@@ -17,6 +17,12 @@ from camcli.targets.target import Activation
 
 # What a class of transformers gives: class scores, scores of prompts, or features.
 Kind = Literal["classes", "prompts", "features"]
+# Types of classifiers that no map can be made of, and why.
+WITHOUT_A_PLACE = {
+    "imagegpt": "it reads an image as a text of colours, which have no gradient",
+    "perceiver": "it reads an image into latents, which have no place in it",
+    "shieldgemma2": "it answers a text about an image by the next word, and has no class scores of the image alone",
+}
 # Names of classes that were never given names.
 PLACEHOLDER = re.compile(r"LABEL_\d+")
 # Names of the embeddings' own tokens, which precede those of the patches.
@@ -47,6 +53,12 @@ def find_class(files: ModelFiles) -> tuple[Any, Kind]:
             f"transformers {transformers.__version__} has no {name or f'image classifier of type {model_type!r}'}, "
             f"which {files.name} is built on",
             "another version may have it: pip install -U transformers",
+        )
+    if model_type in WITHOUT_A_PLACE:
+        raise RequestError(
+            f"{files.name} is a {name}: {WITHOUT_A_PLACE[model_type]}",
+            "choose another model; rise, which needs no layer, works with a function of yours that takes images: "
+            "-m my_model.py:make",
         )
     if name in _flatten(modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES):
         return found, "classes"
@@ -87,24 +99,24 @@ def choose_activation(config: Any) -> Activation:
 
 
 def count_prefix_tokens(module: nn.Module) -> int | None:
-    """Count the tokens before those of the patches, by the embeddings' learned ones; None if there are none there.
+    """Count the tokens before those of the patches, by the embeddings' learned ones; None if not the same everywhere.
 
-    Some models add their class token later, and have it elsewhere.
+    Some models add their class token later (CvT, PVT), and have it elsewhere.
     """
-    count = 0
-    for name, part in module.named_parameters():
-        owner, _, last = name.rpartition(".")
-        if last in PREFIX_TOKENS and "embeddings" in owner.split("."):
-            count += part.shape[1] if part.ndim == 3 else 1
-    return count or None
+    owned = [(name.rpartition("."), part) for name, part in module.named_parameters()]
+    tokens = [(owner.split("."), part) for (owner, _, last), part in owned if last in PREFIX_TOKENS]
+    if not all("embeddings" in owner for owner, _ in tokens):
+        return None
+    return sum(part.shape[1] if part.ndim == 3 else 1 for _, part in tokens)
 
 
 def find_patch_grid(config: Any, size: tuple[int, int]) -> tuple[int, int] | None:
-    """Find the patch grid of an input of a size; None if the configuration does not say the size of patches."""
-    patch = getattr(getattr(config, "vision_config", config), "patch_size", None)
-    if isinstance(patch, int) and patch and not size[0] % patch and not size[1] % patch:
-        return size[0] // patch, size[1] // patch
-    return None
+    """Find the patch grid of an input of a size; None if patches are merged on the way, or of unknown size."""
+    config = getattr(config, "vision_config", config)
+    patch = getattr(config, "patch_size", None)
+    if not isinstance(patch, int) or not patch or hasattr(config, "depths") or size[0] % patch or size[1] % patch:
+        return None
+    return size[0] // patch, size[1] // patch
 
 
 def read_image_size(config: Any) -> tuple[int, int] | None:

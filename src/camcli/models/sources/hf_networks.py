@@ -20,10 +20,10 @@ from camcli.models.sources.hf_config import (
 )
 from camcli.models.sources.hf_files import ModelFiles
 from camcli.models.sources.hf_preprocess import read_processor
-from camcli.models.sources.hf_surgery import make_resizable, remove_head
+from camcli.models.sources.hf_surgery import make_resizable, mend_gradients, remove_head
 from camcli.models.sources.hf_weights import build_module, read_config
 from camcli.models.spec import ModelSpec
-from camcli.targets.readers.spec import OutputSpec
+from camcli.targets.readers.spec import DEFAULT_OUTPUT_SPEC
 
 
 def build_network(files: ModelFiles, spec: ModelSpec) -> Network:
@@ -39,11 +39,12 @@ def build_network(files: ModelFiles, spec: ModelSpec) -> Network:
     module, origin, about = build_module(files, cls, config, spec)
     native_size = read_image_size(config) or preprocess.size
     make_resizable(module, native_size)
+    mend_gradients(module)
     if spec.size:
         resize.resize_module(module, native_size, spec.size, files.name)
         preprocess = preprocess.adapt(spec.size)
     prefix = count_prefix_tokens(module)
-    grid = find_patch_grid(config, preprocess.size) if prefix else None
+    grid = find_patch_grid(config, preprocess.size)
     if spec.headless:
         module = remove_head(module, files.name, spec.pool)
         path = "last_hidden_state" if spec.pool == "none" else ""
@@ -51,7 +52,7 @@ def build_network(files: ModelFiles, spec: ModelSpec) -> Network:
             module, preprocess.size, files.name, spec.pool, prefix, grid, path=path
         )
     else:
-        labels, output_spec = read_labels(module.config), OutputSpec(path="logits")
+        labels, output_spec = read_labels(module.config), DEFAULT_OUTPUT_SPEC
     return Network(
         name=files.name,
         module=module,

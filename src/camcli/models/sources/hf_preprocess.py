@@ -65,9 +65,15 @@ def _list_readings(processor: Any, size: tuple[int, int]) -> Iterator[Preprocess
     interpolation = Image.Resampling(getattr(processor, "resample", None) or 0).name.lower()
     if interpolation not in get_args(Interpolation):
         return
-    bgr = bool(getattr(processor, "do_flip_channel_order", None))
     geometries = list(dict.fromkeys(_list_geometries(processor)))
-    for (mean, std), (resize, fit) in product(_list_scales(processor), geometries):
+    black, white, blue = (
+        processor(images=Image.new("RGB", (64, 64), colour), return_tensors="pt")["pixel_values"][0][
+            :, size[0] // 2, size[1] // 2
+        ].double()
+        for colour in ("black", "white", "blue")
+    )
+    bgr = bool((blue - black)[0] > (blue - black)[2])
+    for (mean, std), (resize, fit) in product(_list_scales(processor, black, white), geometries):
         for arithmetic in ("tensor", "float", "pillow"):
             yield Preprocess(size, mean, std, resize, fit, interpolation, 0, arithmetic, bgr)  # type: ignore[arg-type]
 
@@ -89,20 +95,14 @@ def _list_geometries(processor: Any) -> Iterator[Geometry]:
         yield (shorter, shorter), "shorter"
 
 
-def _list_scales(processor: Any) -> Iterator[tuple[tuple[float, ...], tuple[float, ...]]]:
-    """List means and standard deviations: of the settings; then of what is made of black and white."""
+def _list_scales(processor: Any, black: Tensor, white: Tensor) -> Iterator[tuple[tuple[float, ...], tuple[float, ...]]]:
+    """List means and standard deviations: of the settings; then by what is made of black and white."""
     if getattr(processor, "do_normalize", False):
         yield tuple(map(float, processor.image_mean)), tuple(map(float, processor.image_std))
     else:
         yield (0.0,) * 3, (1.0,) * 3
-    black, white = (
-        processor(images=Image.new("RGB", (64, 64), (level,) * 3), return_tensors="pt")["pixel_values"][0]
-        for level in (0, 255)
-    )
-    middle = tuple(each // 2 for each in black.shape[-2:])
-    low, high = (one[:, *middle].double() for one in (black, white))
-    if bool((high > low).all()):
-        yield tuple((-low / (high - low)).tolist()), tuple((1 / (high - low)).tolist())
+    if bool((white > black).all()):
+        yield tuple((-black / (white - black)).tolist()), tuple((1 / (white - black)).tolist())
 
 
 def _run(processor: Any, image: Image.Image, name: str) -> Tensor:

@@ -6,7 +6,7 @@ import inspect
 from types import MethodType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from camcli.base.errors import RequestError
 from camcli.engine.hooks.input_size import ResizingForward
@@ -15,7 +15,9 @@ from camcli.models import PoolOption
 from camcli.models.adapters import headless
 
 POOL_HINT = f"leave --pool none out; {headless.LAYER_HINT}"
-POSITIONS_NOTE = "position embeddings are interpolated to each input's size by transformers (interpolate_pos_encoding)"
+# The argument of transformers that lets positions be interpolated.
+INTERPOLATE = "interpolate_pos_encoding"
+POSITIONS_NOTE = f"position embeddings are interpolated to each input's size by transformers ({INTERPOLATE})"
 
 
 class InterpolatingForward(ResizingForward):
@@ -28,14 +30,34 @@ class InterpolatingForward(ResizingForward):
         """Run the forward of the module's class, with interpolation where the size is not the native one."""
         if (given.shape[-2], given.shape[-1]) != self._native_size:
             self.changed = True
-            named["interpolate_pos_encoding"] = True
+            named[INTERPOLATE] = True
         return type(module).forward(module, given, *more, **named)
 
 
 def make_resizable(module: nn.Module, native_size: tuple[int, int]) -> None:
     """Make a model interpolate its position embeddings to the size of its input, where transformers can do that."""
-    if "interpolate_pos_encoding" in inspect.signature(type(module).forward).parameters:
+    given = inspect.signature(type(module).forward).parameters
+    passes_on = any(one.kind is one.VAR_KEYWORD for one in given.values())
+    below = list(module.children()) if passes_on else []
+    if any(INTERPOLATE in inspect.signature(type(part).forward).parameters for part in [module, *below]):
         replace_forward(module, MethodType(InterpolatingForward(native_size), module))
+
+
+def mend_gradients(module: nn.Module) -> None:
+    """Give CvT's batch norms their gradients in the usual memory layout.
+
+    Those of a single image come transposed from tokens, with a stride that PyTorch 2.14 takes for another layout, and
+    its backward of a batch norm in evaluation mode then gives wrong numbers.
+    """
+    if module.config.model_type == "cvt":  # type: ignore[union-attr]
+        for part in module.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.register_forward_hook(_let_gradient_be_contiguous)
+
+
+def _let_gradient_be_contiguous(_module: nn.Module, _given: Any, output: Tensor) -> None:
+    if output.requires_grad:
+        output.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
 
 
 def remove_head(module: Any, name: str, pool: PoolOption = "keep") -> nn.Module:
