@@ -64,10 +64,12 @@ def find_class(files: ModelFiles) -> tuple[Any, Kind]:
         return found, "classes"
     if name in _flatten(modeling_auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES):
         return found, "prompts"
-    if getattr(found, "main_input_name", "") == "pixel_values" and (
-        name.endswith(PRETRAINING) or name in _flatten(modeling_auto.MODEL_MAPPING_NAMES)
+    backbone = modeling_auto.MODEL_MAPPING_NAMES.get(model_type, "")
+    body = getattr(transformers, _first(backbone), None) if backbone else None
+    if getattr(body, "main_input_name", "") == "pixel_values" and (
+        name.endswith(PRETRAINING) or name == _first(backbone)
     ):
-        return found, "features"
+        return body, "features"
     raise RequestError(
         f"{files.name} is a {name}, which gives neither classes of an image nor features",
         "camcli reads classifiers (...ForImageClassification), models that compare images with prompts (CLIP, SigLIP) "

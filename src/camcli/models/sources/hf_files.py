@@ -21,11 +21,17 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
+TOKENIZER_FILES = (
+    *("tokenizer.json", "vocab.json", "vocab.txt"),
+    *("spiece.model", "tokenizer.model", "sentencepiece.bpe.model"),
+)
 # The type of models that transformers only wraps; their weights are timm's.
 TIMM_WRAPPER = "timm_wrapper"
 # Words in the names of classes of which camcli can make a network, see find_class in hf_config.py.
-LISTED = ("ForImageClassification", "CLIPModel", "SiglipModel", "Dinov2", "DINOv3", "IJepaModel", "ViTModel", "ViTMAE")
+LISTED = (
+    *("ForImageClassification", "CLIPModel", "MetaClip2Model", "SiglipModel", "AlignModel"),
+    *("Dinov2", "DINOv3", "IJepaModel", "ViTModel", "ViTMAE"),
+)
 USAGE = (
     "-m hf:OWNER/NAME for a repository of the Hugging Face hub, -m hf:./FOLDER for a folder that save_pretrained wrote"
 )
@@ -94,6 +100,18 @@ class ModelFiles:
                 f"{self.name} has no image processor: nothing in {str(self.folder)!r} says how images are prepared for "
                 "it",
                 f"save it beside the model: processor.save_pretrained(...) writes {PROCESSOR_FILES[0]}",
+            )
+
+    def check_tokenizer(self) -> None:
+        """Check that texts can be embedded.
+
+        Raises:
+            RequestError: the folder has no tokenizer, in whose place transformers would make an empty one.
+        """
+        if not any((self.folder / one).is_file() for one in TOKENIZER_FILES):
+            raise RequestError(
+                f"{self.name} has no tokenizer in {str(self.folder)!r}",
+                "save it beside the model: tokenizer.save_pretrained(...) writes tokenizer.json",
             )
 
 

@@ -26,12 +26,13 @@ class InterpolatingForward(ResizingForward):
     def __init__(self, native_size: tuple[int, int]) -> None:
         super().__init__(native_size, lambda module, size: None, POSITIONS_NOTE)
 
-    def __call__(self, module: nn.Module, given: Any, *more: Any, **named: Any) -> Any:
+    def __call__(self, module: nn.Module, *given: Any, **named: Any) -> Any:
         """Run the forward of the module's class, with interpolation where the size is not the native one."""
-        if (given.shape[-2], given.shape[-1]) != self._native_size:
+        images = given[0] if given else named["pixel_values"]
+        if (images.shape[-2], images.shape[-1]) != self._native_size:
             self.changed = True
             named[INTERPOLATE] = True
-        return type(module).forward(module, given, *more, **named)
+        return type(module).forward(module, *given, **named)
 
 
 def make_resizable(module: nn.Module, native_size: tuple[int, int]) -> None:
