@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import transformers
-from torch import nn
 from transformers.models.auto import modeling_auto
 
 from camcli.base.errors import RequestError
@@ -25,8 +24,12 @@ WITHOUT_A_PLACE = {
 }
 # Names of classes that were never given names.
 PLACEHOLDER = re.compile(r"LABEL_\d+")
+# Types of models without tokens whose output is tokens after all, the pooled one first.
+POOLED_FIRST = ("dinov3_convnext",)
 # Names of the embeddings' own tokens, which precede those of the patches.
 PREFIX_TOKENS = ("cls_token", "class_embedding", "distillation_token", "register_tokens")
+# Image towers of CLIP models whose output is their embedding.
+PROJECTED = "VisionModelWithProjection"
 # Heads whose place is in training only: their body gives features.
 PRETRAINING = ("ForMaskedImageModeling", "ForPreTraining", "Backbone")
 
@@ -64,6 +67,8 @@ def find_class(files: ModelFiles) -> tuple[Any, Kind]:
         return found, "classes"
     if name in _flatten(modeling_auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES):
         return found, "prompts"
+    if name.endswith(PROJECTED):
+        return found, "features"
     backbone = modeling_auto.MODEL_MAPPING_NAMES.get(model_type, "")
     body = getattr(transformers, _first(backbone), None) if backbone else None
     if getattr(body, "main_input_name", "") == "pixel_values" and (
@@ -100,11 +105,13 @@ def choose_activation(config: Any) -> Activation:
     return "sigmoid" if config.problem_type == "multi_label_classification" or config.num_labels == 1 else "softmax"
 
 
-def count_prefix_tokens(module: nn.Module) -> int | None:
+def count_prefix_tokens(module: Any) -> int | None:
     """Count the tokens before those of the patches, by the embeddings' learned ones; None if not the same everywhere.
 
     Some models add their class token later (CvT, PVT), and have it elsewhere.
     """
+    if module.config.model_type in POOLED_FIRST:
+        return 1
     owned = [(name.rpartition("."), part) for name, part in module.named_parameters()]
     tokens = [(owner.split("."), part) for (owner, _, last), part in owned if last in PREFIX_TOKENS]
     if not all("embeddings" in owner for owner, _ in tokens):

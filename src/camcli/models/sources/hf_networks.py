@@ -12,6 +12,7 @@ from camcli.engine.network import Network
 from camcli.models.adapters import headless, resize, zero_shot
 from camcli.models.sources import hf_zero_shot
 from camcli.models.sources.hf_config import (
+    PROJECTED,
     Kind,
     choose_activation,
     count_prefix_tokens,
@@ -73,6 +74,13 @@ def _remove_head(network: Network, kind: Kind, spec: ModelSpec) -> Network:
     elif kind == "classes":
         module = remove_head(model, network.name, spec.pool)
     path = "last_hidden_state" if spec.pool == "none" else ""
+    if kind == "features" and spec.pool == "keep":
+        path = "image_embeds" if type(model).__name__.endswith(PROJECTED) else "pooler_output"
+        if getattr(headless.run_on_noise(model, network.preprocess.size), path, None) is None:
+            raise RequestError(
+                f"{network.name} ({type(model).__name__}) gives no pooled features, but tokens",
+                "read them as a map, of which a feature is the mean: --pool none",
+            )
     labels, output_spec = headless.probe_channels(
         module, network.preprocess.size, network.name, spec.pool, network.prefix, network.grid, path=path
     )

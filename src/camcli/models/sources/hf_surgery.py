@@ -6,6 +6,7 @@ import inspect
 from types import MethodType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from camcli.base.errors import RequestError
@@ -26,7 +27,7 @@ class InterpolatingForward(ResizingForward):
     def __init__(self, native_size: tuple[int, int]) -> None:
         super().__init__(native_size, lambda module, size: None, POSITIONS_NOTE)
 
-    def __call__(self, module: nn.Module, *given: Any, **named: Any) -> Any:
+    def __call__(self, module: Any, *given: Any, **named: Any) -> Any:
         """Run the forward of the module's class, with interpolation where the size is not the native one."""
         images = given[0] if given else named["pixel_values"]
         if (images.shape[-2], images.shape[-1]) != self._native_size:
@@ -35,8 +36,27 @@ class InterpolatingForward(ResizingForward):
         return type(module).forward(module, *given, **named)
 
 
-def make_resizable(module: nn.Module, native_size: tuple[int, int]) -> None:
-    """Make a model interpolate its position embeddings to the size of its input, where transformers can do that."""
+class UnmaskedForward(InterpolatingForward):
+    """A masked autoencoder's forward that keeps all patches, in their order."""
+
+    def __call__(self, module: Any, *given: Any, **named: Any) -> Any:
+        """Run the forward with the patches' places as the numbers by which they are sorted."""
+        images = given[0] if given else named["pixel_values"]
+        patch = module.config.patch_size
+        count = images.shape[-2] // patch * (images.shape[-1] // patch)
+        named["noise"] = torch.arange(count, device=images.device).expand(len(images), -1)
+        return super().__call__(module, *given, **named)
+
+
+def make_resizable(module: Any, native_size: tuple[int, int]) -> None:
+    """Make a model interpolate its position embeddings to the size of its input, where transformers can do that.
+
+    A masked autoencoder is made to see all patches.
+    """
+    if module.config.model_type == "vit_mae":
+        module.config.mask_ratio = 0.0
+        replace_forward(module, MethodType(UnmaskedForward(native_size), module))
+        return
     given = inspect.signature(type(module).forward).parameters
     passes_on = any(one.kind is one.VAR_KEYWORD for one in given.values())
     below = list(module.children()) if passes_on else []
@@ -44,13 +64,13 @@ def make_resizable(module: nn.Module, native_size: tuple[int, int]) -> None:
         replace_forward(module, MethodType(InterpolatingForward(native_size), module))
 
 
-def mend_gradients(module: nn.Module) -> None:
+def mend_gradients(module: Any) -> None:
     """Give CvT's batch norms their gradients in the usual memory layout.
 
     Those of a single image come transposed from tokens, with a stride that PyTorch 2.14 takes for another layout, and
     its backward of a batch norm in evaluation mode then gives wrong numbers.
     """
-    if module.config.model_type == "cvt":  # type: ignore[union-attr]
+    if module.config.model_type == "cvt":
         for part in module.modules():
             if isinstance(part, nn.BatchNorm2d):
                 part.register_forward_hook(_let_gradient_be_contiguous)

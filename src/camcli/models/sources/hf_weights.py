@@ -69,7 +69,7 @@ def _build(cls: Any, config: Any, attention: str, classes: int | None = None) ->
     return module.eval()
 
 
-def _load_own(files: ModelFiles, cls: Any, config: Any, attention: str) -> nn.Module:
+def _load_own(files: ModelFiles, cls: Any, config: Any, attention: str, **more: Any) -> nn.Module:
     try:
         module, found = cls.from_pretrained(
             files.folder,
@@ -79,12 +79,16 @@ def _load_own(files: ModelFiles, cls: Any, config: Any, attention: str) -> nn.Mo
             dtype=torch.float32,
             attn_implementation=attention,
             output_loading_info=True,
+            **more,
         )
     except Exception as error:  # damaged files raise all kinds of errors
         raise unreadable_error(
             files.name, files.folder, error, fetched=files.fetched, files=WEIGHT_FILES[::2]
         ) from error
-    if missing := sorted(found["missing_keys"]):
+    missing = sorted(found["missing_keys"])
+    if missing and not more and all(name.startswith("pooler.") for name in missing):  # it was saved without one
+        return _load_own(files, cls, config, attention, add_pooling_layer=False)
+    if missing:
         raise RequestError(
             f"the weights of {files.name} lack {len(missing)} of the tensors of {cls.__name__}, which transformers "
             f"would draw at random: {checkpoint.shorten_names(missing)}",
