@@ -127,6 +127,21 @@ class TestWeights:
         assert len(network.labels) == 5
         assert network.weights == "file"
 
+    def test_a_file_that_save_pretrained_wrote_has_names_of_an_earlier_version(self, folder, tmp_path):
+        other = save(tmp_path / "other", make_vit(seed=1))
+        file = other / "model.safetensors"
+        assert not load_file(file).keys() <= make_vit().state_dict().keys()
+        network = load(f"hf:{folder}", weights=str(file))
+        assert same_weights(network.module, make_vit(seed=1))
+        five = make_vit(id2label={index: f"kind {index}" for index in range(5)}, label2id={})
+        file = save(tmp_path / "five", five) / "model.safetensors"
+        assert same_weights(load(f"hf:{folder}", weights=str(file)).module, five)
+        state = load_file(file)
+        del state["vit.layernorm.weight"]
+        save_file(state, file)
+        with pytest.raises(RequestError, match="do not fit"):
+            load(f"hf:{folder}", weights=str(file))
+
     def test_weights_without_a_head_are_refused(self, folder):
         state = {key: one for key, one in make_vit().state_dict().items() if "classifier" not in key}
         (folder / "model.safetensors").unlink()

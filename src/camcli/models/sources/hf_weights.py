@@ -52,6 +52,7 @@ def build_module(files: ModelFiles, cls: Any, config: Any, spec: ModelSpec) -> t
                 lambda classes: _build(cls, config, attention, classes),
                 content,
                 files.name,
+                partial(_convert_names, cls, config),
                 remove_head=partial(remove_head, name=files.name) if spec.headless else None,
             )
         )
@@ -67,6 +68,24 @@ def _build(cls: Any, config: Any, attention: str, classes: int | None = None) ->
         config.num_labels = classes
     module: nn.Module = cls._from_config(config, attn_implementation=attention, dtype=torch.float32)
     return module.eval()
+
+
+def _convert_names(cls: Any, config: Any, state: checkpoint.StateDict, module: nn.Module) -> checkpoint.StateDict:
+    """Give tensors the names that the installed version has for them: files keep those of earlier versions.
+
+    What is missing, unknown or of another shape stays so.
+    """
+    made, found = cls.from_pretrained(
+        None, config=config, state_dict=dict(state), ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    others = {str(key[0]) if isinstance(key, tuple) else str(key) for key in found["mismatched_keys"]}
+    others |= {*map(str, found["missing_keys"]), *map(str, found["unexpected_keys"])}
+    converted = {name: value for name, value in made.state_dict().items() if name not in others}
+    dtypes = {name: value.dtype for name, value in module.state_dict().items()}
+    return {
+        **{name: value.to(dtypes.get(name, value.dtype)) for name, value in converted.items()},
+        **{name: state[name] for name in others if name in state},
+    }
 
 
 def _load_own(files: ModelFiles, cls: Any, config: Any, attention: str, **more: Any) -> nn.Module:
