@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import hf_zoo
 import numpy as np
 import torch
 import torchvision
@@ -87,6 +88,7 @@ def families() -> tuple[Family, ...]:
         *(Family("timm", module, f"timm:{model}") for module, model in TIMM.items()),
         *(Family("torchvision", _module(name), f"torchvision:{name}") for name in classifiers()),
         *(Family("open_clip", kind, f"open_clip:{name}") for kind, name in OPEN_CLIP.items()),
+        *(Family("hf", name, f"hf:{name}") for name in hf_zoo.FAMILIES),
     )
 
 
@@ -115,9 +117,15 @@ def _module(name: str) -> str:
     return torchvision.models.get_model_builder(name).__module__.rpartition(".")[2]
 
 
+def written(model: str) -> str:
+    """What the command line takes for this model: those of transformers are folders."""
+    library, _, name = model.partition(":")
+    return f"hf:{hf_zoo.write(name)}" if library == "hf" else model
+
+
 def load(model: str, size: str = "") -> Network:
     """The untrained model."""
-    network = load_model(model, weights="random", size=size)
+    network = load_model(written(model), weights="random", size=size)
     with torch.no_grad():
         network.module(torch.zeros(1, 3, *network.preprocess.size))  # some networks build tables at their first image
     return network
@@ -242,6 +250,7 @@ def _near_hears_near(module: nn.Module) -> None:
             side = math.isqrt(part.attention_biases.shape[1])
             cells = torch.arange(side * side)
             part.attention_biases.data[:] = -2.0 * (cells // side + cells % side)
+            part.attention_bias_cache.clear()
 
 
 def _softer(module: nn.Module) -> None:
@@ -253,13 +262,22 @@ def _softer(module: nn.Module) -> None:
 
 # Models whose untrained weights say nothing about places, and what is done to them before the law of place is asked of
 # them. Each has its reason in the table.
-PREPARED = {"timm:levit_128s": _near_hears_near, "timm:gemma4_vit_167m": _softer}
+PREPARED = {"timm:levit_128s": _near_hears_near, "hf:levit": _near_hears_near, "timm:gemma4_vit_167m": _softer}
 REASONS = {
     "timm:gemma4_vit_167m": "its attention has a learned gain instead of a scale, so before training each head looks "
     "at one random patch in every block; it is checked with a gain of one by the root of the head's width",
+    "hf:levit": "its last attention is checked as that of timm's LeViT",
     "timm:levit_128s": "its last attention has no residual connection, and the biases that tell near from far start at "
     "zero, so before training each cell is the same mean of all; it is checked with biases that fall with distance",
 }
+
+
+def holds(model: str) -> None:
+    """The table has the line that the laws find."""
+    assert row(family(model), examine(model)) == rows(TABLE.read_text()).get(model), (
+        "docs/architectures.md says something else; if it is to: python tools/make_architectures.py " + model
+    )
+
 
 INTRODUCTION = """# Architectures
 
@@ -297,6 +315,8 @@ ABOUT = {
     "timm": "The smallest model of each of timm's modules.",
     "torchvision": "Every classification model.",
     "open_clip": "A model of each kind of image encoder, with random embeddings in place of prompts.",
+    "hf": "A small configuration of every architecture of transformers 5.24 with an image-classification head; "
+    "`model` is the `model_type` in its `config.json`.",
 }
 HEAD = """| family | model | input | layer | read as | guided backprop | not square |
 |---|---|---|---|---|---|---|"""
@@ -331,4 +351,5 @@ def page(lines: dict[str, str]) -> str:
         parts += [f"## {library}: {len(have)} of {len(members)}", about]
         parts.append("\n".join([HEAD, *(lines[one.model] for one in have)]))
         parts += [f"{one.model.partition(':')[2]}: {REASONS[one.model]}." for one in have if one.model in REASONS]
+    parts.append("\n".join(["Not in the table:\n", *(f"- {name}: {why}." for name, why in hf_zoo.LEFT_OUT.items())]))
     return "\n\n".join(parts) + "\n"

@@ -222,7 +222,7 @@ def identify_folder(folder: Path) -> UnusableFile:
     if "open_clip_config.json" in names:
         return UnusableFile("a folder", f"for a folder of open_clip: -m open_clip:local-dir:{folder}")
     if "config.json" in names:
-        return UnusableFile("a folder", f"for a folder of timm: -m local-dir:{folder}")
+        return UnusableFile("a folder", f"for a folder of timm: -m local-dir:{folder}; of transformers: -m hf:{folder}")
     found = [str(folder / name) for name in names if weight_suffix(name)]
     hint = (
         f"name the model and a weights file: -m resnet50 --weights {found[0]}"

@@ -51,7 +51,7 @@ OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
     "inputs": {"type": list[str], "default": ...},
     "model": {
         "default": ...,
-        "help": "CLIP model: open_clip:ViT-B-32/openai, open_clip:local-dir:PATH. See: camcli models",
+        "help": "CLIP model: open_clip:ViT-B-32/openai, open_clip:local-dir:PATH, hf:OWNER/NAME. See: camcli models",
         "show_default": "",
     },
     "text": {"help": "Prompt; repeat for several"},

@@ -19,6 +19,9 @@ Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lan
 # Numbers of input channels that an image can be converted to: grey and RGB.
 PICTURE_CHANNELS = (1, 3)
 
+# By whose arithmetic an image becomes numbers: torchvision's on Pillow images, or those of transformers on tensors.
+Arithmetic = Literal["pillow", "tensor", "float"]
+
 # Larger resized images are not built whole: a strip of 100,000 x 1 pixels, its shorter side resized to 256, would
 # take 20 GB.
 MAX_RESIZED_PIXELS = 2**26
@@ -42,6 +45,11 @@ class Preprocess:
     longest; for shortest and not square it is always bicubic there). Only for a strip so thin that the resized image
     would have more than ``MAX_RESIZED_PIXELS`` is the kept part made alone, which differs by rounding.
 
+    With the arithmetic ``tensor`` equal to the last bit to the image processors of transformers that resize tensors:
+    the resampling of torchvision's tensors, the crop's corner rounded down, and one division by 255 times ``std``; with
+    ``float`` to those that first divide by 255 and then resize (DINOv3). An image decoded at a fraction of its size is
+    resized by Pillow all the same.
+
     Attributes:
         size: height and width of the model's input.
         mean: mean of each channel, subtracted from values in 0..1.
@@ -51,6 +59,8 @@ class Preprocess:
             stays inside it, ``squash`` stretches the image to it.
         interpolation: name of Pillow's filter.
         fill: value 0..255, one for all or one for each channel, where the input extends beyond the resized image.
+        arithmetic: ``pillow``, ``tensor`` or ``float``.
+        bgr: True if the model's channels are blue, green, red; mean and std are in that order.
     """
 
     size: tuple[int, int]
@@ -60,6 +70,8 @@ class Preprocess:
     fit: Fit = "shorter"
     interpolation: Interpolation = "bicubic"
     fill: int | tuple[int, ...] = 0
+    arithmetic: Arithmetic = "pillow"
+    bgr: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError unless mean, std and fill are of one number of channels; set the default of ``resize``."""
@@ -82,9 +94,11 @@ class Preprocess:
         """
         if picture.mode != "RGB":
             raise ValueError(f"an RGB image is needed, not {picture.mode}")
-        return self._to_tensor(self._resize_and_crop(self._to_model_channels(picture))), self.view(
-            picture.width, picture.height
-        )
+        picture = self._to_model_channels(picture)
+        if self.arithmetic == "float":
+            levels = np.asarray(picture, np.float32)
+            return self.from_planes((levels if levels.ndim == 3 else levels[..., np.newaxis]) * np.float32(1 / 255))
+        return self._to_tensor(self._resize_and_crop(picture)), self.view(picture.width, picture.height)
 
     def from_planes(self, values: Float32[np.ndarray, "H W d0"]) -> tuple[Float[Tensor, "d h w"], View]:
         """Preprocess an array with values in 0..1 channel by channel, without rounding to 8 bits.
@@ -95,16 +109,17 @@ class Preprocess:
         height, width, channels = values.shape
         if channels != self.channels:
             raise ValueError(f"it has {channels} channels, and the model takes {self.channels}")
+        white = 1 if self.arithmetic == "float" else 255
         fills = (self.fill,) * channels if isinstance(self.fill, int) else self.fill
         cut = [
             np.asarray(
                 self._resize_and_crop(
-                    Image.fromarray(np.ascontiguousarray(values[..., at]) * np.float32(255)), fill=fill
+                    Image.fromarray(np.ascontiguousarray(values[..., at]) * np.float32(white)), fill=fill * white / 255
                 )
             )
             for at, fill in enumerate(fills)
         ]
-        return self._normalize(torch.from_numpy(np.stack(cut))), self.view(width, height)
+        return self._normalize(torch.from_numpy(np.stack(cut)), white), self.view(width, height)
 
     def from_reduced(
         self, picture: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float]
@@ -156,7 +171,8 @@ class Preprocess:
         if crop == "squash":
             return replace(changed, fit="squash", resize=changed.size)
         if crop == "none":
-            fill = self.fill if self.fit == "longer" else tuple(round(255 * value) for value in self.mean)
+            colours = self.mean[::-1] if self.bgr else self.mean
+            fill = self.fill if self.fit == "longer" else tuple(round(255 * value) for value in colours)
             return replace(changed, fit="longer", resize=changed.size, fill=fill)
         return changed
 
@@ -170,7 +186,8 @@ class Preprocess:
     def _plan(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return height and width of the resized image, and top and left of the input in it."""
         resized = self._find_resized_size(width, height)
-        return resized, (_offset(resized[0], self.size[0]), _offset(resized[1], self.size[1]))
+        top, left = (_offset(*each, self.arithmetic != "pillow") for each in zip(resized, self.size, strict=True))
+        return resized, (top, left)
 
     def _find_resized_size(self, width: int, height: int) -> tuple[int, int]:
         target_height, target_width = self.resize
@@ -191,14 +208,17 @@ class Preprocess:
         size: tuple[int, int] | None = None,
         box: tuple[float, float, float, float] | None = None,
         gap: float | None = None,
-        fill: int | tuple[int, ...] | None = None,
+        fill: float | tuple[float, ...] | None = None,
     ) -> Image.Image:
         (height, width), (top, left) = self._plan(*(size or picture.size))
         fill = self.fill if fill is None else fill
         bands = len(picture.getbands())
-        fills = (fill,) * bands if isinstance(fill, int) else fill
+        fills = fill if isinstance(fill, tuple) else (fill,) * bands
         cut = Image.new(picture.mode, (self.size[1], self.size[0]), fills if bands > 1 else fills[0])
         filter_ = Image.Resampling[self.interpolation.upper()]
+        if self.arithmetic != "pillow" and box is None and height * width <= MAX_RESIZED_PIXELS:
+            cut.paste(_resize_as_tensor(picture, (height, width), self.interpolation), (-left, -top))
+            return cut
         if height * width <= MAX_RESIZED_PIXELS:
             cut.paste(picture.resize((width, height), filter_, box, gap), (-left, -top))
             return cut
@@ -224,14 +244,32 @@ class Preprocess:
         values = torch.from_numpy(levels if levels.ndim == 3 else levels[..., np.newaxis])
         return self._normalize(values.permute(2, 0, 1).contiguous())
 
-    def _normalize(self, levels: Tensor) -> Float[Tensor, "d h w"]:
-        """Normalize values of 0..255 by mean and std."""
+    def _normalize(self, levels: Tensor, white: int = 255) -> Float[Tensor, "d h w"]:
+        """Normalize values of 0 to ``white`` by mean and std."""
         mean, std = (
             torch.tensor(each, dtype=torch.float32, device="cpu").view(-1, 1, 1) for each in (self.mean, self.std)
         )
-        return levels.to(torch.float32).div_(255).sub_(mean).div_(std)
+        values = (levels.flip(0) if self.bgr else levels).to(torch.float32)
+        if self.arithmetic == "tensor" and not any(self.mean) and set(self.std) == {1.0}:  # then it does not divide
+            return values.mul_(1 / white)
+        if self.arithmetic == "tensor":
+            return values.sub_(mean * white).div_(std * white)
+        return (values if white == 1 else values.div_(white)).sub_(mean).div_(std)
 
 
-def _offset(outer: int, inner: int) -> int:
+def _resize_as_tensor(picture: Image.Image, size: tuple[int, int], interpolation: Interpolation) -> Image.Image:
+    """Resize an image to a height and width as torchvision resizes tensors."""
+    from torchvision.transforms.v2 import InterpolationMode, functional
+
+    levels = np.array(picture)
+    planes = torch.from_numpy(levels if levels.ndim == 3 else levels[..., np.newaxis]).permute(2, 0, 1).contiguous()
+    mode = InterpolationMode("nearest-exact" if interpolation == "nearest" else interpolation)
+    resized = functional.resize(planes, list(size), mode, antialias=True).permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(resized if levels.ndim == 3 else resized[..., 0])
+
+
+def _offset(outer: int, inner: int, down: bool = False) -> int:
     """Return the offset of ``inner`` centred in ``outer``, rounded as in torchvision; negative if it is larger."""
-    return round((outer - inner) / 2) if outer >= inner else -((inner - outer) // 2)
+    if outer < inner:
+        return -((inner - outer) // 2)
+    return (outer - inner) // 2 if down else round((outer - inner) / 2)

@@ -17,6 +17,12 @@ SOURCES = Registry(
     Row("timm", "timm", "PyTorch Image Models: resnet50, vit_base_patch16_224.augreg_in21k, ...", function="load"),
     Row("torchvision", "torchvision", "resnet50, resnet50/IMAGENET1K_V2, ...", function="load"),
     Row("open_clip", "open_clip", "ViT-B-32/laion2b_s34b_b79k, ...; --text gives the classes", function="load"),
+    Row(
+        "hf",
+        "hf",
+        "transformers: hf:google/vit-base-patch16-224, hf:./FOLDER that save_pretrained wrote",
+        function="load",
+    ),
     Row("local", "local", "path/to/file.py:function or package.module:function, of your own", function="load"),
     folder="camcli.models.sources",
 )

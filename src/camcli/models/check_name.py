@@ -101,7 +101,9 @@ def make_unknown_error(name: str, known: Iterable[str], source: str = "") -> Req
         close = [full_names[near] for near in find_nearest(name, full_names)]
         hints += [f"did you mean {' or '.join(close)}?"] if close else []
         if REPOSITORY.fullmatch(name):
-            hints.append(f"a repository of the Hugging Face hub is named -m hf-hub:{name}")
+            hints.append(
+                f"a repository of the Hugging Face hub is named -m hf-hub:{name}, or of transformers -m hf:{name}"
+            )
     message = (
         f"{source} has no model {name!r}" if source else f"there is no model {name!r} in {', '.join(SEARCH_ORDER)}"
     )
@@ -183,7 +185,7 @@ def _check_foreign_prefix(model: str) -> None:
 
 def _make_address_error(model: str) -> RequestError:
     if hub := HUB_ADDRESS.fullmatch(model):
-        hint = f"a repository of the Hugging Face hub is named -m hf-hub:{hub[1]}"
+        hint = f"a repository of the Hugging Face hub is named -m hf-hub:{hub[1]}, or of transformers -m hf:{hub[1]}"
     elif weight_files.weight_suffix(model):
         file = model.rstrip("/").rpartition("/")[2]
         hint = f"fetch the file, then name the network and the file: -m resnet50 --weights {file}"

@@ -20,7 +20,7 @@ from camcli.models.check_name import (
 if TYPE_CHECKING:
     from camcli.models.spec import ModelSource
 
-LIST_ORDER = ("bundled", "timm", "torchvision", "open_clip")
+LIST_ORDER = ("bundled", "timm", "torchvision", "open_clip", "hf")
 
 
 def import_source(name: str) -> ModelSource:

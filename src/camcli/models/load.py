@@ -232,7 +232,7 @@ def _check_prompts(
             "choose a model of open_clip, or leave --text and --texts out; or add a text encoder: --text-tower "
             "path/to/file.py:function",
         )
-    if text_tower and source not in SOURCES_WITHOUT_TEXT:
+    if text_tower and source not in (*SOURCES_WITHOUT_TEXT, "hf"):
         raise RequestError(f"{model!r} has a text tower of its own", "leave --text-tower out")
     if text_tower and not text:
         raise RequestError(f"{text_tower} has nothing to embed", "give prompts: --text 'a photo of a cat'")

@@ -25,7 +25,9 @@ def rank_layers(module: nn.Module, layers: Sequence[LayerInfo], needs_graph: boo
         needs_graph: whether to leave out layers without a gradient because the score has no graph.
     """
     kinds = dict(module.named_modules())
-    pools = {name for name, part in kinds.items() if "pool" in type(part).__name__.lower()}
+    # PoolFormer has it in the names of all its modules.
+    types = {name: type(part).__name__.lower().replace("poolformer", "") for name, part in kinds.items()}
+    pools = {name for name, kind in types.items() if "pool" in kind}
 
     def is_pooled(name: str) -> bool:
         steps = name.split(".")

@@ -16,7 +16,7 @@ from camcli.engine.hooks.watch import watch_outputs
 from camcli.engine.layers.layout import Layout, narrow, possible_layouts
 from camcli.models import PoolOption
 from camcli.targets.labels import Labels
-from camcli.targets.readers.find import find_scores, named_tensors
+from camcli.targets.readers.find import find_scores, get_path, named_tensors
 from camcli.targets.readers.spec import OutputSpec
 
 HEADLESS_HINT = (
@@ -34,6 +34,7 @@ def probe_channels(
     prefix: int | None = None,
     grid: tuple[int, int] | None = None,
     in_channels: int = 3,
+    path: str = "",
 ) -> tuple[Labels, OutputSpec]:
     """Find the output channels of a headless module and how to read them, from one forward pass on noise.
 
@@ -45,6 +46,7 @@ def probe_channels(
         prefix: number of prefix tokens before the patch tokens, if known.
         grid: the patch grid, if known.
         in_channels: number of channels of its images.
+        path: path of the features in its output; empty to find them.
 
     Raises:
         RequestError: the output is not one row of features per image, or for ``pool="none"`` not a map of features.
@@ -56,7 +58,7 @@ def probe_channels(
             shapes.append(tuple(tensor.shape))
 
     with watch_outputs(module, record_shape):
-        output = run_on_noise(module, size, in_channels)
+        output = get_path(run_on_noise(module, size, in_channels), path)
     if pool == "keep":
         try:
             row = find_scores(output, 1)
@@ -65,7 +67,7 @@ def probe_channels(
                 f"{name} without its head returns {_describe(output)}: its features are not pooled",
                 "read them as a map: --pool none",
             ) from error
-        return Labels.numbered(row.shape[1] if row.ndim > 1 else 1, "channel"), OutputSpec()
+        return Labels.numbered(row.shape[1] if row.ndim > 1 else 1, "channel"), OutputSpec(path=path)
 
     def find_layouts(shape: tuple[int, ...]) -> list[Layout]:
         return [one for one in possible_layouts(shape, size, prefix, grid) if one.order != "ncl"]
@@ -73,7 +75,7 @@ def probe_channels(
     # Layers whose shape allows only one layout settle an ambiguous one.
     unambiguous = frozenset(layouts[0] for layouts in map(find_layouts, shapes) if len(layouts) == 1)
     layout, count = _read_layout(output, name, find_layouts, unambiguous)
-    return Labels.numbered(count, "channel"), OutputSpec("features", prefix=layout.prefix)
+    return Labels.numbered(count, "channel"), OutputSpec("features", path, prefix=layout.prefix)
 
 
 def _read_layout(

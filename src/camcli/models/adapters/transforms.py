@@ -38,7 +38,7 @@ def read_transform(transform: Any) -> Preprocess:
     preset = all(hasattr(transform, name) for name in ("crop_size", "resize_size", "mean", "std", "interpolation"))
     try:
         found = _read_preset(transform) if preset else _read_steps(transform)
-        same = all(_gives_the_same(found, transform, size) for size in TRIAL_SIZES)
+        same = all(_gives_the_same(found, transform, image) for image in make_trial_images())
     except RequestError:
         raise
     except Exception as error:  # a transform of the user's own can be anything
@@ -87,11 +87,14 @@ def _as_pair(size: Any) -> tuple[int, int]:
     return int(values[0]), int(values[-1])
 
 
-def _gives_the_same(preprocess: Preprocess, transform: Any, size: tuple[int, int]) -> bool:
-    """Return whether a transform gives the same input for an image of noise."""
-    width, height = size
-    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    image = Image.fromarray(noise)
+def make_trial_images() -> list[Image.Image]:
+    """Return images of noise on which a preprocessing is tried."""
+    draw = np.random.default_rng(0)
+    return [Image.fromarray(draw.integers(0, 256, (height, width, 3), np.uint8)) for width, height in TRIAL_SIZES]
+
+
+def _gives_the_same(preprocess: Preprocess, transform: Any, image: Image.Image) -> bool:
+    """Return whether a transform gives the same input for an image."""
     given = transform(image)
     ours, _ = preprocess(image)
     is_alike = isinstance(given, Tensor) and (given.shape, given.dtype) == (ours.shape, ours.dtype)

@@ -165,7 +165,8 @@ def _resolve_folder(folder: Path, name: str, origin: str) -> TimmModelInfo:
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise RequestError(
-            f"the config.json of {name} is not timm's: it names no architecture", "see timm.models.save_for_hf"
+            f"the config.json of {name} is not timm's: it names no architecture",
+            f"of a model of transformers: -m hf:{name.rpartition(':')[2]}; see timm.models.save_for_hf",
         ) from error
     if not timm.is_model(architecture):
         raise RequestError(f"timm has no architecture {architecture!r}, which {name} is built on", _update_hint())

@@ -86,7 +86,7 @@ def _is_foreign(tokenize: Any, prompt: str) -> bool:
     For CLIP's byte pairs, which are English: more than half of the letters are not Latin, and split into many tokens.
     For other tokenizers: more than half of the tokens are unknown.
     """
-    if isinstance(tokenize, open_clip.SimpleTokenizer):
+    if isinstance(tokenize, open_clip.SimpleTokenizer) or getattr(tokenize, "is_english", False):
         letters = [one for one in prompt if one.isalpha()]
         return 2 * sum(not unicodedata.name(one, "").startswith("LATIN") for one in letters) > len(letters)
     tokens = _encode(tokenize, prompt)

@@ -142,8 +142,8 @@ class UrlFile:
 RemoteFile = HubFile | UrlFile
 
 
-def parse_repository(text: str) -> tuple[str, str | None]:
-    """Parse ``owner/name`` or ``owner/name@revision`` into repository and revision.
+def parse_repository(text: str, scheme: str = "hf-hub") -> tuple[str, str | None]:
+    """Parse ``owner/name`` or ``owner/name@revision`` into repository and revision; ``scheme`` is for the message.
 
     Raises:
         RequestError: the name or the revision is not valid on the hub.
@@ -154,7 +154,7 @@ def parse_repository(text: str) -> tuple[str, str | None]:
     except HFValidationError as error:
         raise RequestError(
             f"{name!r} is not a repository name of the Hugging Face hub",
-            "write hf-hub:OWNER/NAME, or hf-hub:OWNER/NAME@REVISION: letters, digits, '-', '_' and '.', one '/' "
+            f"write {scheme}:OWNER/NAME, or {scheme}:OWNER/NAME@REVISION: letters, digits, '-', '_' and '.', one '/' "
             "between",
         ) from error
     if revision and (not REVISION_PATTERN.fullmatch(revision) or ".." in revision):

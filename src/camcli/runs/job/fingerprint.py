@@ -16,6 +16,7 @@ import torch
 from camcli import __version__, models
 from camcli.base.registry import R, Registry, Row
 from camcli.engine.network import Network
+from camcli.images.transform import Preprocess
 from camcli.models import imported_files, listing
 from camcli.runs.job.content import find_formats, hash_drawing
 from camcli.runs.job.job import Job
@@ -46,11 +47,15 @@ def collect_parts(job: Job, network: Network, sha256: str) -> dict[str, str]:
         "job": hash_part(job.fingerprint),
         "weights": DIGEST_PREFIX + sha256,
         "buffers": DIGEST_PREFIX + network.unsaved_sha256(),
-        # By the class's first name, so that a folder begun under that is resumed.
-        "preprocessing": hash_part(re.sub(r"^Preprocess\(", "Prepare(", repr(network.preprocess))),
+        "preprocessing": hash_part(_format_preprocess(network.preprocess)),
         "labels": hash_part(_format_labels(network.labels)),
         **find_versions(network.module),
     }
+
+
+def _format_preprocess(preprocess: Preprocess) -> str:
+    """Write a preprocessing as the first release did where it could, so that a folder begun by that is resumed."""
+    return re.sub(r"^Preprocess\(", "Prepare(", repr(preprocess)).replace(", arithmetic='pillow', bgr=False", "")
 
 
 def collect_code(job: Job, rows: Iterable[Row]) -> dict[str, str]:

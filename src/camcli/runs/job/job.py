@@ -32,7 +32,8 @@ class Job:
         BUNDLED_MODEL,
         MODEL,
         help="Model name: resnet50, timm:resnet50.a1_in1k, torchvision:resnet50/IMAGENET1K_V2, "
-        "open_clip:ViT-B-32/openai, hf-hub:USER/REPO, local-dir:PATH, path/to/file.py:function. See: camcli models",
+        "open_clip:ViT-B-32/openai, hf:USER/REPO or hf:./FOLDER (transformers), hf-hub:USER/REPO, local-dir:PATH, "
+        "path/to/file.py:function. See: camcli models",
         short="-m",
         metavar="NAME",
         show_default="the bundled EfficientNet-Lite0",

@@ -1,0 +1,136 @@
+"""Reading of a transformers configuration: the kind of model, class names, activation, input size."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import transformers
+from transformers.models.auto import modeling_auto
+
+from camcli.base.errors import RequestError
+from camcli.models.sources.hf_files import ModelFiles
+from camcli.targets.labels import Labels
+from camcli.targets.target import Activation
+
+# What a class of transformers gives: class scores, scores of prompts, or features.
+Kind = Literal["classes", "prompts", "features"]
+# Types of classifiers that no map can be made of, and why.
+WITHOUT_A_PLACE = {
+    "imagegpt": "it reads an image as a text of colours, which have no gradient",
+    "perceiver": "it reads an image into latents, which have no place in it",
+    "shieldgemma2": "it answers a text about an image by the next word, and has no class scores of the image alone",
+}
+# Names of classes that were never given names.
+PLACEHOLDER = re.compile(r"LABEL_\d+")
+# Types of models without tokens whose output is tokens after all, the pooled one first.
+POOLED_FIRST = ("dinov3_convnext",)
+# Names of the embeddings' own tokens, which precede those of the patches.
+PREFIX_TOKENS = ("cls_token", "class_embedding", "distillation_token", "register_tokens")
+# Image towers of CLIP models whose output is their embedding.
+PROJECTED = "VisionModelWithProjection"
+# Heads whose place is in training only: their body gives features.
+PRETRAINING = ("ForMaskedImageModeling", "ForPreTraining", "Backbone")
+
+
+def find_class(files: ModelFiles) -> tuple[Any, Kind]:
+    """Find the class of a model in transformers, and what its output is.
+
+    Raises:
+        RequestError: the model runs code of its own, is unknown to the installed version, or is of another kind.
+    """
+    name, model_type = files.architecture, files.config["model_type"]
+    if not name:
+        name = _first(modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.get(model_type, ""))
+    found = getattr(transformers, name, None) if name else None
+    if found is None and "auto_map" in files.config:
+        raise RequestError(
+            f"{files.name} runs Python code of its own ({_first(files.config['auto_map'].values())}), and camcli runs "
+            "none that a model brings along",
+            "read that code; if you trust it, return the model from a function of yours, -m my_model.py:make, that "
+            "calls AutoModelForImageClassification.from_pretrained(..., trust_remote_code=True)",
+        )
+    if found is None:
+        raise RequestError(
+            f"transformers {transformers.__version__} has no {name or f'image classifier of type {model_type!r}'}, "
+            f"which {files.name} is built on",
+            "another version may have it: pip install -U transformers",
+        )
+    if model_type in WITHOUT_A_PLACE:
+        raise RequestError(
+            f"{files.name} is a {name}: {WITHOUT_A_PLACE[model_type]}",
+            "choose another model; rise, which needs no layer, works with a function of yours that takes images: "
+            "-m my_model.py:make",
+        )
+    if name in _flatten(modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES):
+        return found, "classes"
+    if name in _flatten(modeling_auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES):
+        return found, "prompts"
+    if name.endswith(PROJECTED):
+        return found, "features"
+    backbone = modeling_auto.MODEL_MAPPING_NAMES.get(model_type, "")
+    body = getattr(transformers, _first(backbone), None) if backbone else None
+    if getattr(body, "main_input_name", "") == "pixel_values" and (
+        name.endswith(PRETRAINING) or name == _first(backbone)
+    ):
+        return body, "features"
+    raise RequestError(
+        f"{files.name} is a {name}, which gives neither classes of an image nor features",
+        "camcli reads classifiers (...ForImageClassification), models that compare images with prompts (CLIP, SigLIP) "
+        "and backbones; another can be wrapped in a function of yours: -m my_model.py:make",
+    )
+
+
+def _first(names: Iterable[str] | str) -> str:
+    return names if isinstance(names, str) else str(next(iter(names)))
+
+
+def _flatten(mapping: Mapping[str, Any]) -> set[str]:
+    return {one for names in mapping.values() for one in ([names] if isinstance(names, str) else names)}
+
+
+def read_labels(config: Any) -> Labels:
+    """Read the names of the classes; those that were never named are numbered."""
+    count, given = int(config.num_labels), {int(key): str(name) for key, name in (config.id2label or {}).items()}
+    if all(PLACEHOLDER.fullmatch(name) for name in given.values()):
+        return Labels.numbered(count)
+    return Labels(tuple(given.get(index, f"class {index}") for index in range(count)))
+
+
+def choose_activation(config: Any) -> Activation:
+    """Choose the activation by the rule of the library's image-classification pipeline."""
+    if config.problem_type == "regression":
+        return "none"
+    return "sigmoid" if config.problem_type == "multi_label_classification" or config.num_labels == 1 else "softmax"
+
+
+def count_prefix_tokens(module: Any) -> int | None:
+    """Count the tokens before those of the patches, by the embeddings' learned ones; None if not the same everywhere.
+
+    Some models add their class token later (CvT, PVT), and have it elsewhere.
+    """
+    if module.config.model_type in POOLED_FIRST:
+        return 1
+    owned = [(name.rpartition("."), part) for name, part in module.named_parameters()]
+    tokens = [(owner.split("."), part) for (owner, _, last), part in owned if last in PREFIX_TOKENS]
+    if not all("embeddings" in owner for owner, _ in tokens):
+        return None
+    return sum(part.shape[1] if part.ndim == 3 else 1 for _, part in tokens)
+
+
+def find_patch_grid(config: Any, size: tuple[int, int]) -> tuple[int, int] | None:
+    """Find the patch grid of an input of a size; None if patches are merged on the way, or of unknown size."""
+    config = getattr(config, "vision_config", config)
+    patch = getattr(config, "patch_size", None)
+    if not isinstance(patch, int) or not patch or hasattr(config, "depths") or size[0] % patch or size[1] % patch:
+        return None
+    return size[0] // patch, size[1] // patch
+
+
+def read_image_size(config: Any) -> tuple[int, int] | None:
+    """Read the height and width that a model is made for; None if its configuration does not say it."""
+    size = getattr(getattr(config, "vision_config", config), "image_size", None)
+    if isinstance(size, int):
+        return size, size
+    return (int(size[0]), int(size[1])) if isinstance(size, list | tuple) and len(size) == 2 else None

@@ -1,0 +1,131 @@
+"""Networks of transformers' models: classifiers, zero-shot models and backbones, with their own preprocessing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from transformers import AutoImageProcessor
+
+from camcli.base.errors import RequestError
+from camcli.engine.network import Network
+from camcli.models.adapters import headless, resize, zero_shot
+from camcli.models.sources import hf_zero_shot
+from camcli.models.sources.hf_config import (
+    PROJECTED,
+    Kind,
+    choose_activation,
+    count_prefix_tokens,
+    find_class,
+    find_patch_grid,
+    read_image_size,
+    read_labels,
+)
+from camcli.models.sources.hf_files import ModelFiles
+from camcli.models.sources.hf_preprocess import read_processor
+from camcli.models.sources.hf_surgery import make_resizable, mend_gradients, remove_head
+from camcli.models.sources.hf_weights import build_module, read_config
+from camcli.models.spec import ModelSpec
+from camcli.targets.labels import Labels
+
+
+def build_network(files: ModelFiles, spec: ModelSpec) -> Network:
+    """Make a network of a model's files.
+
+    Raises:
+        RequestError: as :func:`camcli.models.sources.hf.load`.
+    """
+    cls, kind = find_class(files)
+    _check_request(files, kind, spec)
+    config = read_config(files)
+    preprocess, notes = read_processor(_load_processor(files), files.name)
+    model, origin, about = build_module(files, cls, config, spec)
+    tower = hf_zero_shot.find_towers(model, files.name)[0] if kind == "prompts" else model
+    native_size = read_image_size(config) or preprocess.size
+    make_resizable(tower, native_size)
+    mend_gradients(tower)
+    if spec.size:
+        resize.resize_module(tower, native_size, spec.size, files.name)
+        preprocess = preprocess.adapt(spec.size)
+    network = Network(
+        name=files.name,
+        module=model,
+        preprocess=preprocess,
+        labels=read_labels(model.config),
+        weights=spec.weights_kind,
+        origin=origin,
+        activation=choose_activation(model.config),
+        prefix=count_prefix_tokens(tower),
+        grid=find_patch_grid(config, preprocess.size),
+        notes=(*notes, *about),
+    )
+    if spec.headless:
+        return _remove_head(network, kind, spec)
+    return _compare_with_prompts(network, files, spec) if kind == "prompts" else network
+
+
+def _remove_head(network: Network, kind: Kind, spec: ModelSpec) -> Network:
+    """Return a network of a model's features instead of its classes or prompts."""
+    model: Any = network.module
+    module = model
+    if kind == "prompts":
+        visual, projection = hf_zero_shot.find_towers(model, network.name)
+        module = visual if spec.pool == "none" else hf_zero_shot.ImageTower(visual, projection)
+    elif kind == "classes":
+        module = remove_head(model, network.name, spec.pool)
+    path = "last_hidden_state" if spec.pool == "none" else ""
+    if kind == "features" and spec.pool == "keep":
+        path = "image_embeds" if type(model).__name__.endswith(PROJECTED) else "pooler_output"
+        if getattr(headless.run_on_noise(model, network.preprocess.size), path, None) is None:
+            raise RequestError(
+                f"{network.name} ({type(model).__name__}) gives no pooled features, but tokens",
+                "read them as a map, of which a feature is the mean: --pool none",
+            )
+    labels, output_spec = headless.probe_channels(
+        module, network.preprocess.size, network.name, spec.pool, network.prefix, network.grid, path=path
+    )
+    return replace(network, module=module, labels=labels, activation="none", output_spec=output_spec, headless=True)
+
+
+def _compare_with_prompts(network: Network, files: ModelFiles, spec: ModelSpec) -> Network:
+    """Return a network whose classes are prompts."""
+    module, notes = hf_zero_shot.build_classifier(network.module, files, spec)
+    labels = zero_shot.make_labels(spec) if spec.text else Labels.numbered(hf_zero_shot.RANDOM_CLASSES)
+    has_bias = hasattr(network.module, "logit_bias")
+    return replace(
+        network,
+        module=module,
+        labels=labels,
+        activation=zero_shot.choose_activation(len(labels), has_bias),
+        notes=(*network.notes, *notes),
+        cosine=(float(module.scale), float(module.bias)),
+    )
+
+
+def _check_request(files: ModelFiles, kind: Kind, spec: ModelSpec) -> None:
+    """Check that a kind of model has what is requested of it."""
+    if kind == "prompts" and spec.text_tower:
+        raise RequestError(f"{files.name} has a text tower of its own", "leave --text-tower out")
+    if kind == "prompts":
+        hf_zero_shot.check_prompts(files, spec)
+    elif spec.text and not spec.text_tower:
+        raise RequestError(
+            f"prompts are for models with a text encoder, and {files.name} ({files.architecture}) has none",
+            "leave --text and --texts out; or add a text encoder: --text-tower path/to/file.py:function",
+        )
+    if kind == "features" and not spec.headless:
+        raise RequestError(
+            f"{files.name} ({files.architecture}) returns features, not class scores",
+            "explain its features: --head none --target channel:0; or its similarity to an image: --target "
+            "similar:FILE; or choose one with a classifier (...ForImageClassification)",
+        )
+
+
+def _load_processor(files: ModelFiles) -> Any:
+    try:
+        return AutoImageProcessor.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # settings of other versions and missing packages raise all kinds of errors
+        raise RequestError(
+            f"the image processor of {files.name} cannot be loaded: {(str(error).splitlines() or [''])[0]}",
+            "another version of transformers may read it; or save it again: processor.save_pretrained(FOLDER)",
+        ) from error

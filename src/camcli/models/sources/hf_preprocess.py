@@ -1,0 +1,154 @@
+"""Reading of an image processor of transformers as preprocessing, equal to it to the bit on images of noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import product
+from math import inf
+from typing import Any, get_args
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from camcli.base.errors import RequestError
+from camcli.images.transform import Fit, Interpolation, Preprocess
+from camcli.models.adapters.transforms import make_trial_images
+
+# Difference of values around one that float32 makes where the same steps are done in another order.
+ROUNDING = 1e-5
+# LeViT's processor multiplies the side by this, whatever its settings.
+LEVIT_RATIO = 256 / 224
+
+# A resized height and width, and how it is reached.
+Geometry = tuple[tuple[int, int], Fit]
+
+
+def read_processor(processor: Any, name: str) -> tuple[Preprocess, tuple[str, ...]]:
+    """Read an image processor's settings, and hold what is read against the processor itself.
+
+    Processors of one setting do different things by their class, so every way in which the settings can be meant is
+    tried on three images of noise of odd sizes; the first that gives the processor's values is taken.
+
+    Args:
+        processor: as ``AutoImageProcessor`` returns it.
+        name: the model's name, for messages.
+
+    Returns:
+        The preprocessing, and notes for users.
+
+    Raises:
+        RequestError: the processor does something that no preprocessing of ours does.
+    """
+    images = make_trial_images()
+    wanted = [_run(processor, image, name) for image in images]
+    shapes = {tuple(one.shape) for one in wanted}
+    if len(shapes) > 1:
+        raise _unreadable_error(processor, name, "it leaves each image its own shape, and a network takes one")
+    [shape] = shapes
+    if len(shape) != 3 or shape[0] != 3:
+        raise _unreadable_error(processor, name, f"it makes {'x'.join(map(str, shape))} of an image, not 3xHxW")
+    nearly = []
+    for one in _list_readings(processor, (shape[1], shape[2])):
+        differences = (_find_difference(one, *each) for each in zip(images, wanted, strict=True))
+        if not (worst := max(_take_while_small(differences))):
+            return one, ()
+        nearly += [one] if worst < ROUNDING else []
+    if nearly:
+        note = f"preprocessing equals that of {type(processor).__name__} up to rounding ({ROUNDING:g}), not to the bit"
+        return nearly[0], (note,)
+    raise _unreadable_error(processor, name, "its values differ from what its settings say")
+
+
+def _list_readings(processor: Any, size: tuple[int, int]) -> Iterator[Preprocess]:
+    """List what a processor's settings can mean, the plainest first."""
+    interpolation = Image.Resampling(getattr(processor, "resample", None) or 0).name.lower()
+    if interpolation not in get_args(Interpolation):
+        return
+    geometries = list(dict.fromkeys(_list_geometries(processor)))
+    black, white, blue = (
+        processor(images=Image.new("RGB", (64, 64), colour), return_tensors="pt")["pixel_values"][0][
+            :, size[0] // 2, size[1] // 2
+        ].double()
+        for colour in ("black", "white", "blue")
+    )
+    bgr = bool((blue - black)[0] > (blue - black)[2])
+    for (mean, std), (resize, fit) in product(_list_scales(processor, black, white), geometries):
+        for arithmetic in ("tensor", "float", "pillow"):
+            yield Preprocess(size, mean, std, resize, fit, interpolation, 0, arithmetic, bgr)  # type: ignore[arg-type]
+
+
+def _list_geometries(processor: Any) -> Iterator[Geometry]:
+    given, share = _as_dict(getattr(processor, "size", None)), getattr(processor, "crop_pct", None)
+    if not getattr(processor, "do_resize", False):
+        return
+    height, width, edge = (given.get(key) for key in ("height", "width", "shortest_edge"))
+    if height and width:
+        yield (height, width), "squash"
+    for side in filter(None, (edge, height)):
+        yield (side, side), "shorter"
+        if share:
+            yield (int(side / share),) * 2, "shorter"
+        yield (int(LEVIT_RATIO * side),) * 2, "shorter"
+        yield (side, side), "squash"
+    if shorter := getattr(processor, "resize_short", None):
+        yield (shorter, shorter), "shorter"
+
+
+def _list_scales(processor: Any, black: Tensor, white: Tensor) -> Iterator[tuple[tuple[float, ...], tuple[float, ...]]]:
+    """List means and standard deviations: of the settings; then by what is made of black and white."""
+    if getattr(processor, "do_normalize", False):
+        yield tuple(map(float, processor.image_mean)), tuple(map(float, processor.image_std))
+    else:
+        yield (0.0,) * 3, (1.0,) * 3
+    if bool((white > black).all()):
+        yield tuple((-black / (white - black)).tolist()), tuple((1 / (white - black)).tolist())
+
+
+def _run(processor: Any, image: Image.Image, name: str) -> Tensor:
+    try:
+        made = processor(images=image, return_tensors="pt")
+    except Exception as error:  # processors raise all kinds of errors
+        raise _unreadable_error(processor, name, f"it fails on an image: {error}") from error
+    others = [key for key in made if key not in ("pixel_values", "pixel_mask")]
+    if others or "pixel_values" not in made:
+        raise _unreadable_error(processor, name, f"it makes {', '.join(made)}, and a network takes pixel_values alone")
+    values: Tensor = made["pixel_values"][0]
+    return values
+
+
+def _find_difference(reading: Preprocess, image: Image.Image, wanted: Tensor) -> float:
+    """Return the greatest difference from a processor's values, relative where they are greater than one."""
+    ours, _ = reading(image)
+    if ours.dtype != wanted.dtype:
+        return inf
+    return 0.0 if torch.equal(ours, wanted) else float(((ours - wanted).abs() / wanted.abs().clamp(min=1)).max())
+
+
+def _take_while_small(differences: Iterable[float]) -> Iterator[float]:
+    """Yield differences up to the first that is more than rounding."""
+    for one in differences:
+        yield one
+        if one >= ROUNDING:
+            return
+
+
+def _as_dict(given: Any) -> dict[str, int]:
+    """Return a processor's size by its names; none for what it does not set."""
+    if given is None:
+        return {}
+    if isinstance(given, int):
+        return {"shortest_edge": given}
+    keys = ("height", "width", "shortest_edge", "longest_edge", "max_height", "max_width")
+    found = {key: given.get(key) if isinstance(given, dict) else getattr(given, key, None) for key in keys}
+    return {key: int(value) for key, value in found.items() if value}
+
+
+def _unreadable_error(processor: Any, name: str, reason: str) -> RequestError:
+    steps = [key for key, value in vars(processor).items() if key.startswith("do_") and value]
+    asked = ", ".join([f"size {_as_dict(getattr(processor, 'size', None)) or 'none'}", *steps])
+    return RequestError(
+        f"the preprocessing of {name} cannot be followed ({type(processor).__name__}: {asked}): {reason}",
+        "return the module and a preprocessing that you checked from a function of yours, -m my_model.py:make: "
+        "(module, camcli.Preprocess(size=(224, 224), resize=(256, 256), mean=(...), std=(...)), names)",
+    )
