@@ -15,7 +15,7 @@ STAND_INS = {"layer3,layer4": "stem,body", "cat": "red", "dog": "blue", "scoreca
 
 def test_the_commands_of_the_page_work(tiny_file: Path, paint: Paint) -> None:
     page = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
-    models = {"resnet50": f"{tiny_file}:make", "resnet18": f"{tiny_file}:slow"}
+    models = {"resnet50": f"{tiny_file}:make", "resnet18": f"{tiny_file}:moody"}
     write_gradients("photos/cat.jpg")
     paint("photos/dog.png", RED, box=(8, 8, 20, 24), ground=BLUE)
     stem, body = 0.5 * torch.eye(3).reshape(3, 3, 1, 1), torch.full((3, 1, 2, 2), 0.25)

@@ -221,7 +221,7 @@ class _DrawnRow:
 
     def __init__(self, row: SheetRow, style: Style, layout: Layout) -> None:
         self._row, self._layout = row, layout
-        self._name = wrap_text(row.name, layout.name, layout.text_width - 16)[:MAX_LINES]
+        self._name = _wrap_name(row.name, layout.name, layout.text_width - 16)
         scaled = [float(tile.map.max()) for tile in row.tiles if tile.map is not None and tile.full_scale is None]
         full = max(scaled, default=0.0)
         self._bar = row.bar or (ColourBar(style.colormap, "0", f"{full:.3g}") if full > 0 else None)
@@ -279,7 +279,7 @@ def _draw_tile(tile: SheetTile, full_scale: float, style: Style) -> UInt8[np.nda
 
 
 def _wrap_columns(columns: Sequence[SheetColumn], layout: Layout) -> list[list[str]]:
-    return [wrap_text(one.name, TEXT, layout.side)[:MAX_LINES] for one in columns]
+    return [_wrap_name(one.name, TEXT, layout.side) for one in columns]
 
 
 def _column_height(columns: Sequence[SheetColumn], layout: Layout) -> int:
@@ -326,6 +326,12 @@ def _write_lines(page: Page, lines: Sequence[str], size: int, place: tuple[int, 
     for line in lines:
         page.write((left, top), shorten_text(line, size, room), GREY, size)
         top += _line_height(size)
+
+
+def _wrap_name(text: str, size: int, room: int) -> list[str]:
+    """Wrap a name into at most ``MAX_LINES`` lines; the last has all that is left, to be shortened."""
+    lines = wrap_text(text, size, room)
+    return lines if len(lines) <= MAX_LINES else [*lines[: MAX_LINES - 1], "".join(lines[MAX_LINES - 1 :])]
 
 
 def wrap_text(text: str, size: int, room: int) -> list[str]:

@@ -69,40 +69,6 @@ def test_means_are_over_the_images_and_pairs_differ_in_one_thing(tiny: str, here
     assert [line["files"] for line in lines()] == [{"png": "compare-001.png"}, {"png": "compare-002.png"}]
 
 
-def test_several_models_are_compared_one_after_the_other(tiny_file: Path, here: Path) -> None:
-    write_gradients()
-    result = do(
-        *("compare", "a.png", "-m", f"{tiny_file}:make", "-m", f"{tiny_file}:slow", "--layer", "body", "--out", "out"),
-        *("--device", "cpu", "--target", "red"),
-    )
-    assert result.exit_code == 0, result.output
-    [line] = lines()
-    first, second = line["maps"]
-    assert first["model"] != second["model"]
-    assert {**first, "model": ""} == {**second, "model": ""}
-    assert np.allclose(line["similarity"]["pearson"], 1)
-    assert [one["model"]["name"] for one in facts()["passes"]] == [first["model"], second["model"]]
-    assert "pass 2 of 2" in result.stderr
-
-
-def test_checkpoints_of_one_model_are_named_and_random_weights_are_marked(tiny: str, here: Path) -> None:
-    import torch
-
-    write_gradients()
-    state = {"stem.weight": 0.5 * torch.eye(3).reshape(3, 3, 1, 1), "body.weight": torch.full((3, 1, 2, 2), 0.25)}
-    torch.save(state, "half.pth")
-    result = compare(tiny, "a.png", "--model", "half.pth", "--target", "red", "--layer", "stem")
-    assert result.exit_code == 0, result.output
-    one, half = lines()[0]["maps"]
-    assert half["weights"] == "half.pth"
-    assert half["score"] == pytest.approx(one["score"] / 2)
-    again = compare(tiny, "a.png", "--weights", "pretrained", "--weights", "half.pth", "--weights", "random", out="two")
-    assert again.exit_code == 0, again.output
-    assert [one["untrained"] for one in lines("two")[0]["maps"]] == [False, False, True]
-    assert "compare.untrained.png" in written("two")
-    assert "random weights: means nothing" in again.stderr
-
-
 def test_scales_are_compared(tiny: str, here: Path) -> None:
     write_gradients()
     result = compare(tiny, "a.png", "--scales", "1", "--scales", "1,2", "--target", "red", "--layer", "stem")
@@ -227,13 +193,6 @@ def test_a_third_thing_has_sheets_of_its_own(tiny: str, here: Path) -> None:
     assert result.exit_code == 0, result.output
     assert {"compare-001.png", "compare-002.png"} <= {*written()}
     assert len(lines()) == 1
-
-
-def test_a_checkpoint_without_its_model_is_told_how_it_is_named(here: Path) -> None:
-    write_gradients()
-    result = do("compare", "a.png", "--model", "my.pt", "--out", "out")
-    assert result.exit_code == 2
-    assert "--weights pretrained --weights my.pt" in result.stderr
 
 
 @pytest.mark.slow

@@ -46,8 +46,7 @@ def describe_fixed(grid: Grid, subjects: Sequence[Subject], shown: set[Axis]) ->
     """
     for name, subject in zip(grid.names["models"], subjects[:: len(grid.names["scales"])], strict=True):
         model = subject.facts["model"]
-        weights = f"{model['origin']}, sha256 {str(model['sha256'])[:8]}"
-        yield f"{name}: {weights}" + ("; random: its maps mean nothing" if subject.untrained else "")
+        yield f"{name}: {model['origin']}, sha256 {str(model['sha256'])[:8]}"
     axes: tuple[Axis, ...] = ("methods", "layers", "targets", "prompts")
     words = [
         f"{axis[:-1]} {names[0]}"

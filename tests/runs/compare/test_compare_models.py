@@ -1,0 +1,109 @@
+"""``camcli compare`` of models, checkpoints and targets: passes one after the other, and what each word means."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import do
+from compare_runs import compare, facts, lines, table, write_gradients, written
+from shared import BLUE, RED, Paint
+
+
+def test_several_models_are_compared_one_after_the_other(tiny_file: Path, here: Path) -> None:
+    write_gradients()
+    result = do(
+        *("compare", "a.png", "-m", f"{tiny_file}:make", "-m", f"{tiny_file}:moody", "--layer", "body", "--out", "out"),
+        *("--device", "cpu", "--target", "red"),
+    )
+    assert result.exit_code == 0, result.output
+    [line] = lines()
+    first, second = line["maps"]
+    assert first["model"] != second["model"]
+    assert {**first, "model": ""} == {**second, "model": ""}
+    assert np.allclose(line["similarity"]["pearson"], 1)
+    assert [one["model"]["name"] for one in facts()["passes"]] == [first["model"], second["model"]]
+    assert "pass 2 of 2" in result.stderr
+
+
+def test_checkpoints_of_one_model_are_named_and_random_weights_are_marked(tiny: str, here: Path) -> None:
+    write_gradients()
+    state = {"stem.weight": 0.5 * torch.eye(3).reshape(3, 3, 1, 1), "body.weight": torch.full((3, 1, 2, 2), 0.25)}
+    torch.save(state, "half.pth")
+    result = compare(tiny, "a.png", "--model", "half.pth", "--target", "red", "--layer", "stem")
+    assert result.exit_code == 0, result.output
+    one, half = lines()[0]["maps"]
+    assert half["weights"] == "half.pth"
+    assert half["score"] == pytest.approx(one["score"] / 2)
+    again = compare(tiny, "a.png", "--weights", "pretrained", "--weights", "half.pth", "--weights", "random", out="two")
+    assert again.exit_code == 0, again.output
+    assert [one["untrained"] for one in lines("two")[0]["maps"]] == [False, False, True]
+    assert "compare.untrained.png" in written("two")
+    assert "random weights: means nothing" in again.stderr
+
+
+def test_a_checkpoint_without_its_model_is_told_how_it_is_named(here: Path) -> None:
+    write_gradients()
+    result = do("compare", "a.png", "--model", "my.pt", "--out", "out")
+    assert result.exit_code == 2
+    assert "--weights pretrained --weights my.pt" in result.stderr
+
+
+OTHER = """
+from torch import nn
+
+import tiny
+
+
+class Other(tiny.Tiny):
+    def __init__(self):
+        super().__init__()
+        self.trunk = nn.Conv2d(3, 3, 1, bias=False)
+
+    def forward(self, images):
+        return 10 * self.trunk(self.body(self.stem(images))).mean((2, 3))
+
+
+def make():
+    import torch
+
+    made = tiny.make()
+    module = Other()
+    module.load_state_dict({**made[0].state_dict(), "trunk.weight": torch.eye(3).reshape(3, 3, 1, 1)})
+    return module, *made[1:]
+"""
+
+
+def test_layers_of_two_architectures_need_not_have_one_name(tiny_file: Path, here: Path) -> None:
+    """Without a layer each has its own default; a name that one of them lacks is refused before the first image."""
+    write_gradients()
+    Path("tiny.py").write_text(tiny_file.read_text())
+    Path("other.py").write_text(OTHER)
+    words = ("a.png", "--model", "other.py:make", "--target", "red")
+    result = compare("tiny.py:make", *words)
+    assert result.exit_code == 0, result.output
+    assert [one["layer"] for one in lines()[0]["maps"]] == ["body", "trunk"]
+    assert "at body / trunk" in result.stderr
+    refused = compare("tiny.py:make", *words, "--layer", "trunk", out="two")
+    assert refused.exit_code == 2
+    assert "'trunk'" in refused.stderr
+    assert not Path("two").exists()
+
+
+def test_a_word_that_has_no_class_in_an_image_fails_alone(tiny: str, here: Path) -> None:
+    write_gradients("green/a.png")
+    write_gradients("violet/b.png")
+    result = compare(tiny, "green", "violet", "--target", "folder", "--target", "blue", "--layer", "stem")
+    assert result.exit_code == 1
+    first, second = lines()
+    assert [one["label"] for one in first["maps"]] == ["green", "blue"]
+    assert [one["label"] for one in second["maps"]] == [None, "blue"]
+    assert "violet" in second["maps"][0]["error"]
+
+
+def test_words_that_mean_one_class_have_a_map_each(tiny: str, paint: Paint) -> None:
+    paint("a.png", RED, box=(4, 4, 20, 20), ground=BLUE)
+    result = compare(tiny, "a.png", "--target", "predicted", "--target", "blue", "--layer", "stem")
+    assert result.exit_code == 0, result.output
+    assert [one["label"] for one in lines()[0]["maps"]] == ["blue", "blue"]
+    assert table(result)[0][2:] == ["+1.000", "+1.000", "+1.000", "1"]
