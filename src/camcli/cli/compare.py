@@ -76,12 +76,13 @@ OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
 
 @add_options(CommonOptions, CompareJob, Job, names=OPTIONS, overrides=OPTION_OVERRIDES)
 def compare(**words: Any) -> None:
-    """Lay maps side by side on sheets: of several images, methods, layers, models, targets, prompts or scales.
+    """Lay maps side by side on sheets: of images, methods, layers, models, checkpoints, targets, prompts or scales.
 
-    What has several values is in rows and columns; a third thing gets a sheet for each value. Methods and layers of a
-    model share one pass; models are loaded one after the other.
+    What has several values is in rows and columns; a third thing gets a sheet for each value.
 
-    Output: compare.png (or SVG, PDF, HTML: --save), compare.jsonl (all numbers, similarities), compare.json (summary).
+    Methods and layers of a model share one pass; models come one after the other.
+
+    Output: compare.png (or SVG, PDF, HTML: --save), compare.jsonl (all numbers), compare.json (the summary).
 
     Exit codes: 0 = all done, 1 = some maps failed, 2 = invalid request, 3 = nothing to do, 130 = interrupted.
     """

@@ -82,7 +82,8 @@ def test_a_map_that_fails_is_told_beside_those_that_do_not(tiny: str, paint: Pai
     paint("in/a.png", RED)
     paint("in/b.png", (200, 100, 0))
     Path("in/c.png").write_bytes(b"no picture")
-    result = compare(tiny, "in", "--target", "red", "--target", "green", "--layer", "stem,body")
+    words = ("--target", "red", "--target", "green", "--layer", "stem,body", "--save", "svg")
+    result = compare(tiny, "in", *words)
     assert result.exit_code == 1
     assert "failed: in/a.png: the map of class 1 (green) is zero everywhere" in result.stderr
     first, second, third = lines()
@@ -96,6 +97,8 @@ def test_a_map_that_fails_is_told_beside_those_that_do_not(tiny: str, paint: Pai
     assert {one["error"] for one in third["maps"]} == {third["error"]}
     assert facts()["defined"]["pearson"][0][1] == 0  # constant maps have no correlation
     assert "1 done, 2 failed" in result.stderr
+    assert ">no map: the map of class 1" in Path("out/compare-001.svg").read_text()
+    assert ">no map<" in Path("out/compare-003.svg").read_text()
 
 
 def test_what_the_network_fails_on_fails_in_its_cells(tiny_file: Path, paint: Paint) -> None:

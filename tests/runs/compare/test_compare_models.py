@@ -8,6 +8,7 @@ import torch
 from commands import do
 from compare_runs import compare, facts, lines, table, write_gradients, written
 from shared import BLUE, RED, Paint
+from standin import prompt as sentence
 
 
 def test_several_models_are_compared_one_after_the_other(tiny_file: Path, here: Path) -> None:
@@ -107,3 +108,13 @@ def test_words_that_mean_one_class_have_a_map_each(tiny: str, paint: Paint) -> N
     assert result.exit_code == 0, result.output
     assert [one["label"] for one in lines()[0]["maps"]] == ["blue", "blue"]
     assert table(result)[0][2:] == ["+1.000", "+1.000", "+1.000", "1"]
+
+
+@pytest.mark.slow
+def test_prompts_that_others_are_held_against_have_no_column(standin: str, paint: Paint) -> None:
+    paint("a.png", RED, box=(4, 4, 20, 20), ground=BLUE)
+    texts = [sentence(name) for name in ("tabby", "espresso", "lemon")]
+    words = [word for text in texts for word in ("--text", text)]
+    result = compare(standin, "a.png", *words, "--versus", texts[2], "--score", "margin")
+    assert result.exit_code == 0, result.output
+    assert [(one["target"], one["versus"]) for one in lines()[0]["maps"]] == [(text, texts[2]) for text in texts[:2]]

@@ -175,7 +175,7 @@ class ComparedMap:
 
     Attributes:
         model, weights, scales, target, layer, method: what it is of; the target is a prompt where prompts are compared.
-        index, label, score, probability, predicted_label: as in :class:`camcli.runs.record.outcome.Outcome`.
+        index, label, versus, score, probability, predicted_label: as in :class:`camcli.runs.record.outcome.Outcome`.
         strongest: the value that is drawn at full strength when a map is normalised by itself.
         peak: x and y of its greatest value, in pixels of the upright image.
         untrained: the weights are random and the map means nothing.
@@ -192,6 +192,7 @@ class ComparedMap:
     method: str
     index: int | None = None
     label: str | None = None
+    versus: str = ""
     score: float | None = None
     probability: float | None = None
     predicted_label: str | None = None

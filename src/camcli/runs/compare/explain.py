@@ -79,9 +79,8 @@ class Subject:
         """
         _check_single_maps(worker)
         explainer = worker.explainer
-        names = describe_targets(worker.job)
-        if worker.prompts and worker.job.target == (AUTO,):
-            names = tuple(worker.prompts.explained)
+        prompts = worker.prompts.explained if worker.prompts else ()
+        names = tuple(prompts[number] for number in list_prompts(worker)) or describe_targets(worker.job)
         fused = explainer.fuse != "none"
         return cls(
             worker.job,
@@ -157,9 +156,19 @@ def _choose(rule: TargetRule, path: Path, scores: Tensor) -> int | PictureError:
 
 def make_rules(worker: Worker) -> list[TargetRule]:
     """Return a rule for each target word, or for each prompt."""
-    if worker.prompts and worker.job.target == (AUTO,):
-        return [_always(number) for number in range(len(worker.prompts.explained))]
+    if numbers := list_prompts(worker):
+        return [_always(number) for number in numbers]
     return [targets.resolve([word], worker.network) for word in describe_targets(worker.job)]
+
+
+def list_prompts(worker: Worker) -> list[int]:
+    """Return the numbers of the prompts that are compared, without those that others are held against.
+
+    There are none where targets are named, or the model reads no prompts.
+    """
+    if worker.prompts is None or worker.job.target != (AUTO,):
+        return []
+    return [number for number in range(len(worker.prompts.explained)) if number not in worker.prompts.versus]
 
 
 def _always(number: int) -> TargetRule:

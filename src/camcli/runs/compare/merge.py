@@ -104,6 +104,7 @@ def _describe(cell: Cell) -> dict[str, Any]:
         "layer": cell.layer,
         "index": cell.index,
         "label": cell.label,
+        "versus": cell.versus,
         "score": cell.score,
         "probability": cell.probability,
         "predicted_label": cell.predicted_label,

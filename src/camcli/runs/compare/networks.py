@@ -43,6 +43,7 @@ class Networks:
         if number not in self._workers:
             if sum(map(_count_bytes, self._workers.values())) > KEPT_BYTES:
                 self.clear()
+                gc.collect()  # a network holds itself in circles
             self._workers[number] = Worker(self._jobs[number], self._inputs.source_factory, self._inputs.total)
         worker = self._workers[number]
         self.add_notes(worker)
@@ -55,7 +56,6 @@ class Networks:
     def clear(self) -> None:
         """Drop the networks that are loaded."""
         self._workers.clear()
-        gc.collect()  # a network holds itself in circles
 
 
 def _count_bytes(worker: Worker) -> int:

@@ -206,10 +206,11 @@ class SheetMaker:
 
 
 def _describe_class(cell: Explanation) -> str:
+    label = f"{cell.label} over {cell.versus}" if cell.versus else cell.label
     if cell.probability is not None:
         words = f"{cell.probability:.2f}" if cell.probability >= LEAST_SHOWN else f"<{LEAST_SHOWN}"
-        return f"{words} {cell.label}"
-    return f"score {cell.score:.3g}, {cell.label}"
+        return f"{words} {label}"
+    return f"score {cell.score:.3g}, {label}"
 
 
 def _format(value: float) -> str:
