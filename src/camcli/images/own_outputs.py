@@ -9,7 +9,7 @@ from pathlib import Path
 from camcli.base.paths import absolute
 
 # Records with a line for each image, and the fixed names of files that other records come with.
-LINE_RECORDS = ("outcomes.jsonl", "prompts.jsonl", "compare.jsonl")
+LINE_RECORDS = ("outcomes.jsonl", "prompts.jsonl")
 # Folder, in an output folder, with a folder for the records of each shard, such as ``03-of-16``.
 SHARDS = "shards"
 # Folder, in an output folder, with the files of the page report.html.
@@ -26,12 +26,14 @@ FOLDER_MARKS = (
     ("channels.json", "channels.untrained.csv"),
     ("prompts.json", "prompts.jsonl"),
 )
+# Record of a comparison, and the names of its sheets, of which there may be any number.
+COMPARE_RECORD = "compare.json"
+COMPARE_SHEET = re.compile(r"compare(?:\.untrained)?(?:-\d+|-similarity)?\.(?:png|svg|pdf|html)", re.ASCII)
 SHARD_FOLDER = re.compile(r"\d{1,6}-of-\d{1,6}", re.ASCII)
 FILES_BY_RECORD = {
     "evaluation.json": ("evaluation-curves.png", "evaluation-metrics.png"),
     "channels.json": ("channels.png", "channels.untrained.png"),
     "prompts.json": ("prompts.png", "prompts.untrained.png"),
-    "compare.json": ("compare-similarity.png", "compare.untrained-similarity.png"),
 }
 
 
@@ -92,6 +94,10 @@ def _read_names(folder: str) -> frozenset[str] | None:
         if os.path.isfile(os.path.join(folder, record)):  # noqa: PTH113, PTH118  false where a path is too long
             there = True
             names.update(files)
+    if os.path.isfile(os.path.join(folder, COMPARE_RECORD)):  # noqa: PTH113, PTH118
+        there = True
+        with suppress(OSError):
+            names.update(filter(COMPARE_SHEET.fullmatch, os.listdir(folder)))  # noqa: PTH208
     for lines_file in (path for name in LINE_RECORDS for path in find_line_records(Path(folder), name)):
         with suppress(OSError), lines_file.open("rb") as lines:
             there = True

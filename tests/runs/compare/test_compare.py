@@ -195,6 +195,10 @@ def test_a_third_thing_has_sheets_of_its_own(tiny: str, here: Path) -> None:
     result = compare(tiny, "a.png", *words, "--target", "red", "--target", "green")
     assert result.exit_code == 0, result.output
     assert {"compare-001.png", "compare-002.png"} <= {*written()}
+    Path("out/compare-1.txt.png").write_bytes(Path("a.png").read_bytes())  # somebody's own, beside them
+    explained = do("explain", "out", "-m", tiny, "--out", "maps")
+    assert explained.exit_code == 0, explained.output
+    assert [path.name for path in Path("maps/out").iterdir()] == ["compare-1.txt.png.overlay.jpg"]
     assert len(lines()) == 1
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from camcli.base import atomic
 from camcli.base.errors import RequestError
+from camcli.images.own_outputs import COMPARE_RECORD, COMPARE_SHEET
 from camcli.images.source import PictureSource
 from camcli.outputs import encode
 from camcli.outputs.page import Page
@@ -26,9 +26,7 @@ from camcli.runs.record.other_jobs import PreviousRun
 from camcli.runs.record.own_folder import choose_folder, link_latest
 
 STEM = "compare"
-FACTS_FILE, LINES_FILE = f"{STEM}.json", f"{STEM}.jsonl"
-# Names of its files, and of nothing else that is removed.
-OWN_FILE = re.compile(rf"{STEM}(?:\.untrained)?(?:-\d+|-similarity)?\.(?:png|svg|pdf|html)", re.ASCII)
+FACTS_FILE, LINES_FILE = COMPARE_RECORD, f"{STEM}.jsonl"
 
 
 class CompareFolder:
@@ -111,7 +109,7 @@ class CompareFolder:
         self._lines_path.replace(self.path / LINES_FILE)
         listed = self._previous.record.get("files")
         for name in listed if isinstance(listed, list) else ():
-            if isinstance(name, str) and OWN_FILE.fullmatch(name) and name not in self.files:
+            if isinstance(name, str) and COMPARE_SHEET.fullmatch(name) and name not in self.files:
                 self._folder.remove(name)
 
     def write_facts(self, facts: dict[str, Any]) -> None:
@@ -128,7 +126,7 @@ class CompareFolder:
 
     def _check_free(self) -> None:
         found = sorted(one.name for one in self.path.iterdir()) if self.path.is_dir() else []
-        own = [one for one in found if one in (FACTS_FILE, LINES_FILE) or OWN_FILE.fullmatch(one)]
+        own = [one for one in found if one in (FACTS_FILE, LINES_FILE) or COMPARE_SHEET.fullmatch(one)]
         if own:
             whose = (
                 "the sheets of another job or of other images"

@@ -230,7 +230,7 @@ class CompareRun:
             yield maker.make_summary(self._similarity.average(), len(self._sources))
 
     def _write_sheet(self, drawn: NumberedSheet, maker: SheetMaker, number: int) -> dict[str, str]:
-        """Write a sheet in all formats; return the names of the files that show its images."""
+        """Write a sheet in all formats; return the names of its files."""
         untrained = all(one.untrained for one in self.subjects)
         style = Style(self._job.colormap, self._job.alpha, "image", untrained=untrained)
         rows = [*drawn.sheet.rows, *([drawn.matrices] if drawn.matrices else [])]
