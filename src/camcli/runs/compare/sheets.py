@@ -30,6 +30,8 @@ from camcli.runs.worker.map_similarity import MEASURES, Matrices
 from camcli.runs.worker.threads import batched
 
 SIDE, TEXT_WIDTH, ROW_NAME = 232, 172, 17
+# Tile in which there is nothing to see.
+BLANK = SheetTile("", np.full((1, 1, 3), 255, np.uint8))
 # A smaller probability is not written out.
 LEAST_SHOWN = 0.01
 # More maps than this are not compared in a matrix on the sheet.
@@ -90,24 +92,23 @@ class SheetMaker:
     def _make_sheet(self, images: Sequence[ComparedImage], fixed: dict[Axis, int]) -> NumberedSheet:
         rows, columns = self._arrangement.rows, self._arrangement.columns
         places = [*self._list_values(rows, images)], [*self._list_values(columns, images)]
-        # The image itself: beside each row, or above each column; of one image once.
-        beside, above = columns != "images", columns == "images"
-        made = []
-        if above:
-            made.append(SheetRow("image", [], [self._make_picture(images[at]) for at, _ in enumerate(places[1])]))
+        # The image itself stands beside each row, or above each column; of one image once.
+        beside = columns != "images"
+        made = [] if beside else [SheetRow("image", [], [*map(self._make_picture, images)])]
         for at, row in enumerate(places[0]):
             tiles = [
                 self._make_tile(self._choose_image(images, at, number), {**fixed, rows: row, columns: column})
                 for number, column in enumerate(places[1])
             ]
-            if beside:
-                first = self._make_picture(images[at]) if rows == "images" else self._make_picture(images[0], not at)
-                tiles = [first, *tiles]
+            if rows == "images":
+                tiles = [self._make_picture(images[at]), *tiles]
+            elif beside:
+                tiles = [self._make_picture(images[0]) if at == 0 else BLANK, *tiles]
             name = name_image(images[at]) if rows == "images" else self._grid.names[rows][row]
             made.append(SheetRow(name, self._list_row_lines(images, at), tiles, bar=self._scales.make_bar("row", row)))
         headings = [
             SheetColumn(
-                name_image(images[number]) if above else self._grid.names[columns][column],
+                self._grid.names[columns][column] if beside else name_image(images[number]),
                 self._scales.make_bar("column", column),
             )
             for number, column in enumerate(places[1])
@@ -135,13 +136,12 @@ class SheetMaker:
 
     # ---- tiles
 
-    def _make_picture(self, image: ComparedImage, shown: bool = True) -> SheetTile:
-        """Make the tile of an image itself; an empty one where it is not shown again."""
-        if not shown:
-            return SheetTile("", np.full((1, 1, 3), 255, np.uint8))
+    def _make_picture(self, image: ComparedImage) -> SheetTile:
+        """Make the tile of an image itself."""
         if image.pixels is None:
             return SheetTile("", reason=image.error or "")
-        return SheetTile("" if self._arrangement.rows == "images" else name_image(image), image.pixels)
+        is_named = "images" in (self._arrangement.rows, self._arrangement.columns)
+        return SheetTile("" if is_named else name_image(image), image.pixels)
 
     def _make_tile(self, image: ComparedImage, place: dict[Axis, int]) -> SheetTile:
         number = self._grid.find(place)
