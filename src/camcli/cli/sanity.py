@@ -104,7 +104,7 @@ def _follow(run: "SanityRun", console: Console, as_json: bool, write: Any) -> li
 def _conclude(run: "SanityRun", rows: Iterable[SanityRow], console: Console, as_json: bool) -> int:
     """Print the curves and the verdicts; return the exit code."""
     if not as_json:
-        headings = ("test", "part", "redrawn", "method", "r", "Spearman", "SSIM", "maps", "undefined")
+        headings = ("test", "part", "redrawn", "method", "r", "Spearman", "SSIM", "rise", "maps", "undefined")
         print_results(headings, map(_make_row, rows))
         print_text("")
         print_results(
@@ -134,6 +134,7 @@ def _make_row(row: SanityRow) -> tuple[str, ...]:
         f"{row.share:.0%}" if row.part else "",
         _name(row.method, row.layer),
         *("" if value is None else f"{value:.2f}" for value in numbers),
+        "" if row.rise is None else f"{row.rise:+.2f}",
         str(row.maps),
         str(row.undefined or ""),
     )

@@ -15,7 +15,7 @@ from torch import nn
 from camcli.images.view import View
 from camcli.runs.job.job import Job
 from camcli.runs.sanity import TESTS, SanityJob, SanityRow
-from camcli.runs.sanity.compare import compare, judge, rank
+from camcli.runs.sanity.compare import Similarities, compare, judge, measure_complexity, rank
 from camcli.runs.sanity.randomise import LEAST_PARTS, Redrawing, find_parts, shifted
 from camcli.runs.sanity.run import SanityRun
 
@@ -134,6 +134,31 @@ def test_spearman_sees_order_alone() -> None:
     assert found["pearson"] < 0.9
     same = compare(one, one, WHOLE)
     assert [round(value, 6) for value in same.values()] == [1, 1, 1]
+
+
+def test_the_complexity_of_a_map_is_the_entropy_of_its_histogram() -> None:
+    two = np.zeros((16, 16), np.float32)
+    two[:4] = 1  # a quarter of the pixels
+    assert measure_complexity(two, WHOLE) == pytest.approx(-0.25 * np.log(0.25) - 0.75 * np.log(0.75))
+    ramp = np.arange(256, dtype=np.float32).reshape(16, 16)
+    assert measure_complexity(ramp, WHOLE) == pytest.approx(np.log(100), rel=0.01)
+    assert measure_complexity(0 * two, WHOLE) == 0
+    # However strong it is, and whatever padding around it is like.
+    assert measure_complexity(-7 * two, WHOLE) == pytest.approx(measure_complexity(two, WHOLE))
+    view = View(picture=(8, 16), input=(16, 16), box=(0.0, -4.0, 16.0, 12.0))
+    padded = np.random.default_rng(0).random((16, 16), np.float32)
+    padded[4:12] = two[:8]
+    assert measure_complexity(padded, view) == pytest.approx(np.log(2))
+
+
+def test_the_rise_is_relative_and_none_without_a_first_complexity() -> None:
+    one = np.zeros((16, 16), np.float32)
+    one[:8] = 1
+    four = np.repeat(np.arange(4, dtype=np.float32), 64).reshape(16, 16)
+    found = Similarities()
+    found.add(one, four, WHOLE)
+    assert found.make_row(("m", ""), test="cascade").rise == pytest.approx(np.log(4) / np.log(2) - 1)
+    assert Similarities().make_row(("m", ""), test="cascade").rise is None
 
 
 def test_padding_is_not_compared() -> None:

@@ -74,7 +74,7 @@ class SanityJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SanityRow:
-    """Similarity of one method's maps before and after one step of a test: medians over the maps.
+    """One method's maps before and after one step of a test: how similar they are, medians over the maps.
 
     Attributes:
         test: the test.
@@ -85,6 +85,7 @@ class SanityRow:
         pearson: Pearson's r over the map's cells that show the image; None if it is undefined for every map.
         spearman: Spearman's rank correlation over them.
         ssim: structural similarity at the model's input size.
+        rise: relative rise of the map's complexity; in the last step of ``cascade`` it is eMPRT.
         maps: number of maps that are compared.
         undefined: number of those without a similarity: they are constant, could not be made, or have no other class.
         equal: number of maps that are equal to the bit.
@@ -99,6 +100,7 @@ class SanityRow:
     pearson: float | None = None
     spearman: float | None = None
     ssim: float | None = None
+    rise: float | None = None
     maps: int = 0
     undefined: int = 0
     equal: int = 0

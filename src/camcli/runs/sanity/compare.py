@@ -18,6 +18,8 @@ from camcli.runs.sanity import SAME_FROM, SHIFTED_FROM, SanityRow, Verdict
 from camcli.runs.worker.map_similarity import PlacedMap, measure_similarity
 
 MEASURES = ("pearson", "spearman", "ssim")
+# Bins of a map's histogram, between its least value and its greatest.
+BINS = 100
 # Method and layer.
 Kind = tuple[str, str]
 
@@ -27,6 +29,7 @@ class Similarities:
     """Similarities of the maps of one method at one layer."""
 
     values: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in MEASURES})
+    rises: list[float] = field(default_factory=list)
     maps: int = 0
     undefined: int = 0
     equal: int = 0
@@ -45,10 +48,13 @@ class Similarities:
         for name, value in found.items():
             if not math.isnan(value):
                 self.values[name].append(value)
+        one, other = (measure_complexity(_flatten(map), view) for map in (before, after))
+        self.rises += [other / one - 1] if one else []
 
     def make_row(self, kind: Kind, **words: Any) -> SanityRow:
         """Make the row of a step."""
         words |= {name: float(np.median(one)) if one else None for name, one in self.values.items()}
+        words["rise"] = float(np.median(self.rises)) if self.rises else None
         words |= {"maps": self.maps, "undefined": self.undefined, "equal": self.equal}
         return SanityRow(method=kind[0], layer=kind[1], **words)
 
@@ -62,6 +68,17 @@ def compare(before: Float32[np.ndarray, "h w"], after: Float32[np.ndarray, "h w"
     both = np.stack([before, after])[:, *view.visible_window(before.shape)]
     matrices["spearman"] = similarity.pearson(np.stack([*map(rank, both)]))
     return {name: float(matrices[name][0, 1]) for name in MEASURES}
+
+
+def measure_complexity(map: Float32[np.ndarray, "h w"], view: View) -> float:
+    """Return the entropy of the histogram of a map's values at the model's input size, where it shows the image.
+
+    Its relative rise when all of a network is drawn anew is eMPRT (Hedström et al. 2024, arXiv:2405.02383).
+    """
+    pixels = view.view_of_input().onto_picture(map)[view.visible_window(view.input)]
+    counts, _ = np.histogram(pixels, BINS)
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum())
 
 
 def rank(map: Float32[np.ndarray, "h w"]) -> Float64[np.ndarray, "h w"]:
