@@ -14,7 +14,7 @@ from camcli.models.sources.hf_files import ModelFiles
 from camcli.targets.labels import Labels
 from camcli.targets.target import Activation
 
-# What a class of transformers gives: scores of classes, of an image or of each pixel; scores of prompts; or features.
+# What a class of transformers gives: scores of classes, of an image or of each pixel; of prompts; or features.
 Kind = Literal["classes", "pixels", "prompts", "features"]
 # Types of classifiers that no map can be made of, and why.
 WITHOUT_A_PLACE = {
