@@ -306,10 +306,11 @@ refused, because a map lies in the image plane.
 
 How an output is read follows from its shape and from two facts about the model: its prefix tokens and its patch grid.
 Where a library states them wrongly or not at all, they are corrected in one place,
-`src/camcli/models/sources/timm_config.py`: the functions `count_prefix_tokens` and `patch_grid`, and the name
-`LATE_CLASS_TOKEN` for networks whose class token is added late. A new kind of layout goes into
-`src/camcli/engine/layers/layout.py`, a new reason not to choose a layer into `src/camcli/engine/layers/ranking.py`, and
-a new family of a library is a line in `tests/kit/zoo.json`."""
+`src/camcli/models/sources/timm_config.py`, for transformers `hf_config.py`: the functions `count_prefix_tokens` and
+`find_patch_grid`, and the name `LATE_CLASS_TOKEN` for networks whose class token is added late. A new kind of layout
+goes into `src/camcli/engine/layers/layout.py`, a new reason not to choose a layer into
+`src/camcli/engine/layers/ranking.py`, and a new family of a library is a line in
+`tests/kit/zoo.json` or `hf_zoo.py`."""
 
 ABOUT = {
     "timm": "The smallest model of each of timm's modules.",

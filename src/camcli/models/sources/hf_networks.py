@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
 from transformers import AutoImageProcessor
 
 from camcli.base.errors import RequestError
+from camcli.engine.layers.probe import probe_image, probe_layers
+from camcli.engine.layers.ranking import rank_layers
 from camcli.engine.network import Network
 from camcli.models.adapters import headless, resize, zero_shot
 from camcli.models.sources import hf_zero_shot
@@ -27,6 +30,7 @@ from camcli.models.sources.hf_surgery import make_resizable, mend_gradients, rem
 from camcli.models.sources.hf_weights import build_module, read_config
 from camcli.models.spec import ModelSpec
 from camcli.targets.labels import Labels
+from camcli.targets.readers.spec import DEFAULT_OUTPUT_SPEC, OutputSpec
 
 
 def build_network(files: ModelFiles, spec: ModelSpec) -> Network:
@@ -58,10 +62,23 @@ def build_network(files: ModelFiles, spec: ModelSpec) -> Network:
         prefix=count_prefix_tokens(tower),
         grid=find_patch_grid(config, preprocess.size),
         notes=(*notes, *about),
+        output_spec=OutputSpec("segment", "logits") if kind == "pixels" else DEFAULT_OUTPUT_SPEC,
     )
     if spec.headless:
         return _remove_head(network, kind, spec)
+    if kind == "pixels":
+        return replace(network, layer=_find_backbone_layer(network))
     return _compare_with_prompts(network, files, spec) if kind == "prompts" else network
+
+
+def _find_backbone_layer(network: Network) -> str:
+    """Find the last layer of a segmentation model's backbone: layers behind it see little but their own pixels."""
+    module: Any = network.module
+    # What is returned by the backbone itself is a tensor for each of its stages.
+    inside = f"{module.base_model_prefix or 'backbone'}."
+    noise = probe_image(network.preprocess.size, torch.float32, torch.device("cpu"))
+    found = probe_layers(module, noise, network.prefix, network.grid, network.read)
+    return next(iter(rank_layers(module, [one for one in found if one.name.startswith(inside)])), "")
 
 
 def _remove_head(network: Network, kind: Kind, spec: ModelSpec) -> Network:
@@ -112,6 +129,11 @@ def _check_request(files: ModelFiles, kind: Kind, spec: ModelSpec) -> None:
         raise RequestError(
             f"prompts are for models with a text encoder, and {files.name} ({files.architecture}) has none",
             "leave --text and --texts out; or add a text encoder: --text-tower path/to/file.py:function",
+        )
+    if kind == "pixels" and spec.headless:
+        raise RequestError(
+            f"{files.name} scores every pixel, and a backbone without its head gives features of the whole image",
+            f"name the classifier of the same backbone; {headless.LAYER_HINT}",
         )
     if kind == "features" and not spec.headless:
         raise RequestError(
