@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from commands import do
 from networks import pictures, seeded, untouched
+from readback import facts
 from timm.models.convnext import ConvNeXt
 from timm.models.swin_transformer import SwinTransformer
 from torch import nn
@@ -124,6 +126,17 @@ class Wide(nn.Module):
         x = self.patches(x).flatten(2).transpose(1, 2).contiguous()
         x = self.back(F.gelu(self.mlp(x))).transpose(1, 2).unflatten(2, (12, 12))
         return self.head(x.mean((2, 3)))
+
+
+@pytest.fixture
+def vit_file(tmp_path):
+    """The model string of a small transformer."""
+    file = tmp_path / "vit.py"
+    file.write_text(
+        "import timm\n"
+        "def make(): return timm.create_model('vit_tiny_patch16_224', img_size=96, depth=2, num_classes=3)\n"
+    )
+    return f"{file}:make"
 
 
 @pytest.fixture
@@ -246,19 +259,37 @@ def test_compiled_and_scripted_code_is_left_to_itself(own_cache):
         LinearTrial(Explainer(scripted, layer="0").setup, "onednn")
 
 
+def test_it_is_for_cpus():
+    elsewhere = Explainer(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Linear(4, 5)).to("meta"), layer="0").setup
+    with pytest.raises(RequestError, match="it is for CPUs, and the network is on meta"):
+        LinearTrial(elsewhere, "onednn")
+    assert LinearTrial(elsewhere, "auto").choose(1.0) == LinearChoice()
+
+
 @pytest.mark.parametrize(
     ("options", "library"),
     [({}, "onednn"), ({"compile": "on"}, "torch"), ({"linear": "torch"}, "torch"), ({"precision": "bf16"}, "torch")],
 )
-def test_a_worker_chooses_before_the_first_image(options, library, own_cache, tmp_path, monkeypatch):
+def test_a_worker_chooses_before_the_first_image(options, library, vit_file, own_cache, monkeypatch):
     clock(monkeypatch, 2, 1)
     monkeypatch.setattr(products, "MIN_FLOPS", 0)
     monkeypatch.setattr(torch, "compile", lambda *_given, **_options: None)
-    file = tmp_path / "vit.py"
-    file.write_text(
-        "import timm\n"
-        "def make(): return timm.create_model('vit_tiny_patch16_224', img_size=96, depth=2, num_classes=3)\n"
-    )
-    worker = Worker(Job(model=f"{file}:make", size="96", device="cpu", **options))
+    worker = Worker(Job(model=vit_file, size="96", device="cpu,cpu", **options))
     assert worker.linear.library == library
-    assert worker.explainer.setup.runner.linear_by_onednn == (library == "onednn")
+    assert len(worker.explainers) == 2
+    for explainer in worker.explainers:
+        assert explainer.setup.runner.linear_by_onednn == (library == "onednn")
+
+
+def test_a_run_records_the_library(vit_file, own_cache, here, paint):
+    paint("in/a.png", size=(96, 96))
+    job = ("explain", "in", "--model", vit_file, "--size", "96", "--device", "cpu", "--save", "array")
+    for choice in ("onednn", "torch"):
+        found = do(*job, "--linear", choice, "--out", choice)
+        assert found.exit_code == 0, found.output
+        assert facts(choice)["linear"] == {"library": choice, "speedup": None}
+    found = do(*job, "--linear", "onednn", "--compile", "on", "--out", "onednn")
+    assert "nothing is compiled: oneDNN computes the linear layers" in " ".join(found.output.split())
+    found = do(*job, "--linear", "onednn", "--precision", "bf16")
+    assert found.exit_code == 2
+    assert "--linear onednn cannot be used: it is for fp32" in found.output
