@@ -30,7 +30,7 @@ CACHE_FILE = "linear"
 # Where oneDNN is not this many times as fast, PyTorch's own library stays, so that noise does not decide.
 LEAST_SPEEDUP = 1.2
 # The shapes that are timed are those that take most, on so many of their rows, or more if they are narrow, in turn.
-SHAPES, TIMED_ROWS, TIMED_FLOPS, ROUNDS = 4, 256, 5e8, 5
+SHAPES, TIMED_ROWS, TIMED_FLOPS, ROUNDS = 4, 256, 5e8, 3
 # The thread's own time, so that other programs count little; Windows has it in steps of 16 ms.
 CLOCK = time.perf_counter if os.name == "nt" else time.thread_time
 # The greatest difference between the two libraries' products, relative to the greatest value.
