@@ -29,8 +29,9 @@ from camcli.engine.setup import Setup
 CACHE_FILE = "linear"
 # Where oneDNN is not this many times as fast, PyTorch's own library stays, so that noise does not decide.
 LEAST_SPEEDUP = 1.2
-# The shapes that are timed are those that take most, on so many of their rows, or more if they are narrow, in turn.
-SHAPES, TIMED_ROWS, TIMED_FLOPS, ROUNDS = 4, 256, 5e8, 3
+# The shapes that take most are timed, each by a piece of no more rows and columns than these, or of more rows if it is
+# narrow: what takes a millisecond is often done before another program has its turn.
+SHAPES, PIECE, ROUNDS = 4, 512, 20
 # The thread's own time, so that other programs count little; Windows has it in steps of 16 ms.
 CLOCK = time.perf_counter if os.name == "nt" else time.thread_time
 # The greatest difference between the two libraries' products, relative to the greatest value.
@@ -131,22 +132,23 @@ def _measure_speedup(flops: Mapping[Product, float]) -> float:
     machine = _describe_machine()
     known = cache.read(CACHE_FILE) or {}
     speedups: dict[str, float] = known.get(machine, {})
-    for one in flops:
-        if (name := _name(one)) not in speedups:
-            speedups[name] = _time(one)
+    parts: list[tuple[float, float]] = []
+    for product, share in flops.items():
+        piece = _cut(product)
+        name = f"{piece.rows}x{piece.width}x{piece.outputs}"
+        if name not in speedups:
+            speedups[name] = _time(piece)
             cache.write(CACHE_FILE, {**known, machine: speedups})
-    if not all(speedups[_name(one)] for one in flops):
+        parts.append((share, speedups[name]))
+    if not all(speedup for _, speedup in parts):
         return 0.0
-    return sum(flops.values()) / sum(share / speedups[_name(one)] for one, share in flops.items())
+    return sum(share for share, _ in parts) / sum(share / speedup for share, speedup in parts)
 
 
-def _name(product: Product) -> str:
-    """Return the name in the cache of a product on the rows that are timed."""
-    return f"{_count_rows(product)}x{product.width}x{product.outputs}"
-
-
-def _count_rows(product: Product) -> int:
-    return min(product.rows, max(TIMED_ROWS, int(TIMED_FLOPS / (2 * product.width * product.outputs))))
+def _cut(product: Product) -> Product:
+    """Return the piece of a product that is timed."""
+    width, outputs = min(product.width, PIECE), min(product.outputs, PIECE)
+    return Product(min(product.rows, PIECE**3 // (width * outputs)), width, outputs)
 
 
 @torch.inference_mode(False)
@@ -154,19 +156,19 @@ def _count_rows(product: Product) -> int:
 def _time(product: Product) -> float:
     """Time a product by both libraries in turn, and return how many times as fast oneDNN is; 0 if it differs."""
     source = torch.Generator().manual_seed(0)
-    x = torch.rand(_count_rows(product), product.width, generator=source) - 0.5
+    x = torch.rand(product.rows, product.width, generator=source) - 0.5
     weight = torch.rand(product.outputs, product.width, generator=source) - 0.5
     if not are_close(F.linear(x, weight), multiply(x, weight), TOLERANCE):
         return 0.0
-    by_torch, by_onednn = list[float](), list[float]()
+    ratios = []
     for _ in range(ROUNDS):
-        for library, seconds in ((F.linear, by_torch), (multiply, by_onednn)):
-            began = CLOCK()
-            library(x, weight)
-            seconds.append(CLOCK() - began)
-    ratios = [one / other for one, other in zip(by_torch, by_onednn, strict=True)]
-    # Of both estimates the smaller one, since a busy machine can make either look faster by chance.
-    return min(min(by_torch) / min(by_onednn), median(ratios))
+        start = CLOCK()
+        F.linear(x, weight)
+        between = CLOCK()
+        multiply(x, weight)
+        # A clock in coarse steps gives zeros, and nothing is gained then.
+        ratios.append((between - start) / max(CLOCK() - between, 1e-9))
+    return median(ratios)
 
 
 def _describe_machine() -> str:
