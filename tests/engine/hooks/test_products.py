@@ -139,6 +139,15 @@ def test_products_are_counted_forward_and_backward():
     assert Product(10, 6, 3).flops == 360
 
 
+def test_a_cell_that_is_no_number_makes_all_that_is_computed_from_it_none(handed):
+    x = torch.zeros(2, 5, 6)
+    x[0, 1, 2] = torch.nan
+    with OneDNNProducts():
+        found = F.linear(x, torch.zeros(3, 6))
+    assert handed
+    assert found.isnan().nonzero().tolist() == [[0, 1, output] for output in range(3)]
+
+
 def test_the_network_is_left_as_it_was_after_an_interruption_too(handed):
     model = seeded(Attention(), dtype=torch.float32)
 

@@ -128,8 +128,8 @@ def _parse(
         return args[1], args[2].t(), args[0]
     if func is aten.mm.default:
         return args[0], args[1].t(), None
-    if func is aten.bmm.default and args[1].stride(0) == 0 and len(args[1]):  # a weight repeated for each row of tokens
-        return args[0], args[1][0].t(), None
+    if func is aten.bmm.default and args[1].layout == torch.strided and args[1].stride(0) == 0 and len(args[1]):
+        return args[0], args[1][0].t(), None  # one weight for the whole batch
     if func is aten.linear.default:  # only in inference mode
         return args[0], args[1], args[2] if len(args) > 2 else None
     return None
