@@ -31,7 +31,7 @@ OPTIONS = (
     *("model", "inputs", "layers", "channels", "values", "weights", "size", "crop", "layout", "call", "placement"),
     *("output", "out", "sort", "top", "pictures", "colormap", "alpha", "decode", "background", "range", "pages"),
     "every",
-    *("limit", "overwrite", "batch_size", "workers", "timeout", "device", "precision"),
+    *("limit", "overwrite", "batch_size", "workers", "timeout", "device", "precision", "linear"),
     *("keep_memory", "no_keep_memory", "seed", "null_separated", "dry_run", "as_json", "debug", "quiet"),
 )
 OPTION_OVERRIDES: dict[str, dict[str, Any]] = {

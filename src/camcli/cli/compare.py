@@ -52,6 +52,7 @@ OPTIONS = (
         "device",
         "precision",
         "compile",
+        "linear",
     ),
     *("keep_memory", "no_keep_memory", "seed", "null_separated", "as_json", "debug", "quiet"),
 )

@@ -32,7 +32,7 @@ OPTIONS = (
     *("target", "targets", "head", "pool", "activation", "score", "versus", "output"),
     *("metrics", "settings", "boxes", "masks", "measured", "out", "root", "to", "plots"),
     *("decode", "background", "range", "pages", "limit", "overwrite", "drop_others", "accept_versions", "durable"),
-    *("batch_size", "workers", "timeout", "device", "precision", "keep_memory", "no_keep_memory", "seed"),
+    *("batch_size", "workers", "timeout", "device", "precision", "linear", "keep_memory", "no_keep_memory", "seed"),
     *("null_separated", "dry_run", "as_json", "debug", "quiet"),
 )
 OPTION_OVERRIDES: dict[str, dict[str, Any]] = {

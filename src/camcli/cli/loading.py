@@ -16,6 +16,7 @@ STAGES = {
     "hash": "hashing the weights",
     "trial": "trying the method on noise",
     "place": "measuring where the layer's cells look",
+    "linear": "timing linear layers",
     "compile": "compiling the network",
 }
 

@@ -17,7 +17,7 @@ from camcli.runs.mosaics import MosaicJob
 OPTIONS = (
     *("inputs", "model", "weights", "labels", "size", "crop", "target", "targets", "activation", "confidence"),
     *("out", "side", "count", "decode", "background", "range", "pages", "limit"),
-    *("batch_size", "workers", "timeout", "device", "precision", "seed", "null_separated", "debug", "quiet"),
+    *("batch_size", "workers", "timeout", "device", "precision", "linear", "seed", "null_separated", "debug", "quiet"),
 )
 OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
     "inputs": {"type": list[str], "default": ...},

@@ -61,7 +61,8 @@ def describe_plan(plan: "Plan", worker: "Worker", unread: str, files: Sequence[s
     """Yield the lines of a plan; for ``files`` see :func:`print_plan`."""
     job = worker.job
     height, width = worker.network.preprocess.size
-    yield f"input: {height}x{width}, {job.precision}, up to {worker.batch_size} images in a batch"
+    library = ", linear layers by oneDNN" if worker.linear.library == "onednn" else ""
+    yield f"input: {height}x{width}, {job.precision}{library}, up to {worker.batch_size} images in a batch"
     if plan.total is None:
         yield "images: named on standard input, which is not read in a dry run"
     else:

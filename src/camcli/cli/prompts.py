@@ -44,7 +44,7 @@ OPTIONS = (
         "workers",
         "timeout",
     ),
-    *("device", "precision", "compile", "keep_memory", "no_keep_memory", "seed", "null_separated"),
+    *("device", "precision", "compile", "linear", "keep_memory", "no_keep_memory", "seed", "null_separated"),
     *("dry_run", "as_json", "debug", "quiet"),
 )
 OPTION_OVERRIDES: dict[str, dict[str, Any]] = {

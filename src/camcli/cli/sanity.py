@@ -26,7 +26,7 @@ OPTIONS = (
     *("layers", "layout", "call", "method", "options", "fuse", "scales", "augment", "placement", "eigen_smooth"),
     *("target", "targets", "head", "pool", "activation", "score", "versus", "output"),
     *("tests", "shift", "to", "decode", "background", "range", "pages", "limit"),
-    *("batch_size", "workers", "timeout", "device", "precision", "keep_memory", "no_keep_memory", "seed"),
+    *("batch_size", "workers", "timeout", "device", "precision", "linear", "keep_memory", "no_keep_memory", "seed"),
     *("null_separated", "as_json", "debug", "quiet"),
 )
 OPTION_OVERRIDES: dict[str, dict[str, Any]] = {

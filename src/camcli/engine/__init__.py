@@ -12,6 +12,7 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Place = Literal["measured", "even"]
 Fuse = Literal["none", "mean", "max", "product", "sum", "paper"]
 Compile = Literal["auto", "on", "off"]
+Linear = Literal["auto", "torch", "onednn"]
 # Mirrored images that can be explained too, and the range of factors of the input's size.
 FLIPS = ("flip", "flip-vertical")
 SMALLEST, LARGEST = 0.1, 10.0

@@ -18,6 +18,7 @@ from camcli.engine.hooks.attention_override import AttentionOverride, twice_diff
 from camcli.engine.hooks.biases import BiasCapture
 from camcli.engine.hooks.capture import Activations, capture_activations, find_layer, run_until
 from camcli.engine.hooks.checkpointing import checkpointed
+from camcli.engine.hooks.products import OneDNNProducts
 from camcli.engine.hooks.relu import BackwardRules
 from camcli.engine.hooks.replay import IMAGES, Recording, ReplayPlan, record, repeat_for_variants, replay
 from camcli.engine.hooks.state import frozen, swap_buffer
@@ -126,6 +127,7 @@ class Runner:
         layers: names of the layers explained; may be set later.
         tensor_indices: for layers that return several tensors, the index of the one explained, from 0 on; the first if
             a layer is missing.
+        linear_by_onednn: True to have oneDNN compute linear layers; may be set later.
         extra_inputs: passes extra features of the images to the module, if there are some.
     """
 
@@ -141,19 +143,15 @@ class Runner:
         cosine_scaling: tuple[float, float] | None = None,
         score_shift: float = 0.0,
     ) -> None:
-        self.module, self.read_predictions, self.signal_names, self.call, self.batch_size = (
-            module,
-            read_predictions,
-            signal_names,
-            call,
-            batch_size,
-        )
+        self.module, self.read_predictions, self.signal_names = module, read_predictions, signal_names
+        self.call, self.batch_size = call, batch_size
         self.cosine_scaling, self.score_shift = cosine_scaling, score_shift
         self.extra_inputs = ExtraInputs(module)
         self.memory_format = _choose_memory_format(module)
         self.has_rules, self.rules_everywhere = has_rules, rules_everywhere
         self.layers: tuple[str, ...] = ()
         self.tensor_indices: dict[str, int] = {}
+        self.linear_by_onednn = False
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -162,7 +160,8 @@ class Runner:
         Attention is computed in a twice differentiable way if a method needs second derivatives.
         """
         twice = twice_differentiable() if "hvp" in self.signal_names else nullcontext()
-        with torch.inference_mode(False), torch.enable_grad(), frozen(self.module), twice:
+        products = OneDNNProducts() if self.linear_by_onednn else nullcontext()
+        with torch.inference_mode(False), torch.enable_grad(), frozen(self.module), twice, products:
             yield
 
     def make_leaf(self, images: Tensor, from_input: bool = False) -> Tensor:

@@ -77,12 +77,13 @@ CHANGED = {
     "device": "cpu",
     "precision": "bf16",
     "compile": "on",
+    "linear": "onednn",
     "seed": 1,
 }
 HOW = {
     *("inputs", "null_separated", "out", "root", "overwrite", "drop_others", "accept_versions", "durable", "pages"),
     *("every", "limit", "shard"),
-    *("batch_size", "recompute", "workers", "timeout", "device", "compile", "seed", "save"),
+    *("batch_size", "recompute", "workers", "timeout", "device", "compile", "linear", "seed", "save"),
 }
 DRAWN = {"colormap", "alpha", "outside", "normalize", "panel_size"}
 
@@ -166,7 +167,7 @@ def test_what_no_job_can_be_is_refused(options: dict, message: str) -> None:
         Job(**options)
 
 
-@pytest.mark.parametrize("word", ["normalize", "precision", "crop", "fuse", "compile"])
+@pytest.mark.parametrize("word", ["normalize", "precision", "crop", "fuse", "compile", "linear"])
 def test_a_word_that_is_not_among_the_choices_is_refused(word: str) -> None:
     # In a process of its own, where the tests' check of types does not come first.
     code = f"from camcli.runs.job.job import Job; Job({word}='sometimes')"

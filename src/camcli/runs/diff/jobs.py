@@ -20,7 +20,7 @@ IGNORED_OPTIONS = frozenset(
             "batch_size",
             "recompute",
         ),
-        *("workers", "timeout", "device", "precision", "compile"),
+        *("workers", "timeout", "device", "precision", "compile", "linear"),
         *("model", "weights", "method", "options", "layers"),  # told apart from what they were resolved to
     }
 )
@@ -50,6 +50,7 @@ def _list_facts(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "explained", _format(facts.get("explained"))
     yield "precision", _format(facts.get("precision"))
     yield "device", _format(facts.get("device"))
+    yield "linear layers by", _format((facts.get("linear") or {}).get("library"))
     for name, value in (facts.get("job") or {}).items():
         if name not in IGNORED_OPTIONS:
             yield f"option {name}", _format(value)

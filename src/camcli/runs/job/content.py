@@ -27,7 +27,7 @@ NOT_IN_FINGERPRINT = frozenset(
         *("inputs", "null_separated", "out", "root", "overwrite", "drop_others", "accept_versions", "durable", "pages"),
         *("every", "carry"),
         *("limit", "shard"),
-        *("batch_size", "recompute", "workers", "timeout", "device", "compile", "seed", "save"),
+        *("batch_size", "recompute", "workers", "timeout", "device", "compile", "linear", "seed", "save"),
     }
 )
 # Options for how maps are drawn, whose digest each drawn file has in its line: they make no other job.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from camcli.engine import FLIPS, LAYOUTS, Compile, Fuse, Place, Precision
+from camcli.engine import FLIPS, LAYOUTS, Compile, Fuse, Linear, Place, Precision
 from camcli.images import FIRST_PAGE, Crop, Decode
 from camcli.methods import METHODS
 from camcli.models import BUNDLED_MODEL, PLACEHOLDER, TEMPLATE_SETS, ActivationOption, HeadOption, PoolOption
@@ -413,6 +413,13 @@ class Job:
         COMPUTE,
         help="Compile the layers that need no gradient (torch.compile): auto = in long runs, on, off",
         metavar="MODE",
+    )
+    linear: Linear = option(
+        "auto",
+        COMPUTE,
+        help="Library for linear layers on a CPU in fp32: torch = PyTorch's own choice (MKL on x86), onednn, auto = "
+        "the faster here",
+        metavar="LIBRARY",
     )
     seed: int = option(0, COMPUTE, help="Random seed for --weights random", metavar="N")
 

@@ -53,6 +53,7 @@ def collect_facts(worker: Worker) -> dict[str, Any]:
         "explained": worker.score_description,
         "notes": list(worker.notes),
         "precision": worker.job.precision,
+        "linear": asdict(worker.linear),
         "device": ",".join(map(str, worker.devices)),
         "batch_size": worker.batch_size,
         "versions": collect_versions(),

@@ -11,16 +11,20 @@ import torch
 from torch import Tensor
 
 from camcli.base.errors import CamcliError, RequestError
+from camcli.base.log import LOGGER
 from camcli.base.words import first_line
+from camcli.engine import Linear
 from camcli.engine.explainer import Explainer
 from camcli.engine.layers.probe import probe_image
 from camcli.engine.network import Network
 from camcli.engine.speed.compiling import CompileReport
+from camcli.engine.speed.linear import LinearChoice, LinearTrial
 from camcli.engine.speed.tune import compile_prefix, copy_to
 from camcli.images.decode import count_pixels
 from camcli.images.features import Features
 
 if TYPE_CHECKING:
+    from camcli.runs.job.job import Job
     from camcli.runs.worker.worker import Worker
 
 # Batch sizes where much is kept of each image. With one thread PyTorch leaves 1 x 1 convolutions to oneDNN only from 16
@@ -72,6 +76,26 @@ def limit_run_pixels(worker: Worker) -> int:
     return (under_way + 1) * worker.max_batch_pixels + BATCH_PIXELS
 
 
+def choose_linear_option(job: Job) -> Linear:
+    """Return the library for linear layers that a job asks for: PyTorch's own where a compiler needs it."""
+    return "torch" if job.linear == "auto" and job.compile == "on" else job.linear
+
+
+def choose_linear(worker: Worker, trial: LinearTrial, repeats: float) -> LinearChoice:
+    """Choose the library that computes linear layers, and log it if one was timed.
+
+    Args:
+        worker: the worker.
+        trial: the trial in which the network's products were counted.
+        repeats: how many times the images of the trial a batch has.
+    """
+    with worker.computing():
+        choice = trial.choose(repeats)
+    if choice.speedup is not None:
+        LOGGER.info("linear layers by %s: oneDNN is %.2f times as fast here", choice.library, choice.speedup)
+    return choice
+
+
 def copy_explainer(worker: Worker, device: torch.device, noise: Tensor, features: Features | None) -> Explainer:
     """Copy the explainer, with its network, to another device.
 
@@ -102,6 +126,8 @@ def compile_explainer(worker: Worker, total: int, trial_seconds: float, noun: st
     least = 0.0 if wanted else COMPILE_FROM_SECONDS * worker.batch_size / total
     noise = make_noise(worker.network, worker.batch_size)
     why = "the model takes extra features" if worker.extras else ""
+    if worker.linear.library == "onednn":
+        why = "oneDNN computes the linear layers, which a compiler would not see; --linear torch leaves them to it"
     if len(worker.devices) > 1:
         why = "whether it pays is measured on one device, and several devices must compute the same"
     with worker.computing():

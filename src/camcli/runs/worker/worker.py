@@ -22,6 +22,7 @@ from camcli.engine.explainer import Explainer
 from camcli.engine.maps.method import bind_methods
 from camcli.engine.network import Network
 from camcli.engine.precision import DTYPES, float32_precision, note_precision
+from camcli.engine.speed.linear import LinearTrial
 from camcli.engine.speed.tune import optimize_weights
 from camcli.images import BY_FOLDER
 from camcli.images.decode import parse_colour
@@ -43,6 +44,8 @@ from camcli.runs.worker.item import SourceFactory
 from camcli.runs.worker.resolve import ResolvedJob, resolve_job, resolve_target_rule
 from camcli.runs.worker.resources import (
     choose_batch_size,
+    choose_linear,
+    choose_linear_option,
     compile_explainer,
     copy_explainer,
     default_batch_size,
@@ -73,6 +76,7 @@ class Worker:
         prompts: prompts that images are compared with, if any.
         devices: devices of the network and its copies.
         batch_size: number of images in one forward pass.
+        linear: library that computes linear layers.
         max_batch_pixels: maximum pixels that the images of a batch have together.
         fitting_batch_sizes: by the id of an explainer, number of images that were found to fit its device's memory.
         workers: number of threads that decode.
@@ -123,11 +127,13 @@ class Worker:
         self.prompts = resolved.prompts
         self.workers = job.workers or devices.count_decoders(self.devices)
         noise = make_noise(network, count or 1)
-        trial_seconds = timing.measured("trial", self._try_on_noise)(noise, features, count)
+        linear = LinearTrial(self.explainer.setup, choose_linear_option(job), job.precision)
+        trial_seconds = timing.measured("trial", self._try_on_noise)(noise, features, count, linear)
         self.fingerprint_parts |= _collect_explainer_parts(job, self.explainer) if recorded else {}
         self.fingerprint = fingerprint.compute_fingerprint(self.fingerprint_parts)
         one_by_one = self.explainer.one_by_one
         self.batch_size = 1 if one_by_one else given or choose_batch_size(self.explainer, device, preferred, first)
+        self.linear = timing.measured("linear", choose_linear)(self, linear, self.batch_size / (count or 1))
         self.max_batch_pixels = limit_batch_pixels(self.batch_size, device, bool(given))
         self.shows_pixels, self.fitting_batch_sizes = False, dict[int, int]()
         if self.explainer.network is not self.network and self.explainer.network:
@@ -142,8 +148,7 @@ class Worker:
         self.notes = [*network.notes, *resolved.notes, *explainer_notes]
         self.notes += note_precision(job.precision, device)
         self._notes_lock, self.decoding_notes = Lock(), set[str]()
-        self._is_compiled = False
-        self._trial_seconds = trial_seconds
+        self._is_compiled, self._trial_seconds = False, trial_seconds
         self.compile_for(total or 0)
         self.notes += _note_uneven(self.explainer, network.preprocess.size)
         self._first_notes = tuple(self.notes)
@@ -183,13 +188,14 @@ class Worker:
             if text not in self.notes:
                 self.notes.append(text)
 
-    def _try_on_noise(self, noise: Tensor, features: Features | None, count: int) -> float:
+    def _try_on_noise(self, noise: Tensor, features: Features | None, count: int, linear: LinearTrial) -> float:
         """Explain noise, to find errors that would concern all images; return the seconds that it took.
 
         Args:
             noise: an image, or a group of them.
             features: features of as many images.
             count: number of images in a group; 0 without groups.
+            linear: counts the products of linear layers.
         """
         network, explainer, job = self.network, self.explainer, self.job
         try:
@@ -201,7 +207,7 @@ class Worker:
                 explainer.locate(noise, features)
             if not network.shared:
                 devices.cast_floats(network.module, DTYPES[job.precision])
-            with self.computing():
+            with self.computing(), linear.counting():
                 began = time.perf_counter()
                 explainer.check(noise, features)
                 return time.perf_counter() - began
