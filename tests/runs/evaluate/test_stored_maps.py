@@ -130,6 +130,8 @@ def test_runs_that_cannot_be_evaluated(run: str) -> None:
     Path("other/run.json").write_text(json.dumps({**facts, "job": {**facts["job"], "counterfactual": True}}))
     result = do("evaluate", "other", "--model", run)
     assert (result.exit_code, "has --counterfactual" in result.stderr) == (2, True)
+    result = do("evaluate", "run", "in", "--model", run)
+    assert (result.exit_code, "'run' is the folder of a run, and other inputs" in result.stderr) == (2, True)
     assert do("explain", "in", "--model", run, "--out", "plain").exit_code == 0
     result = do("evaluate", "plain", "--model", run)
     assert (result.exit_code, "'plain' has no arrays of its maps" in result.stderr) == (2, True)

@@ -22,10 +22,19 @@ ANEW_HINT = "name the images themselves, and they are explained anew"
 
 
 def find_run(inputs: Sequence[str]) -> Path | None:
-    """Return the folder if the inputs are one folder that a run of ``camcli explain`` wrote to, else None."""
-    if len(inputs) != 1 or is_url(inputs[0]) or not (path := Path(inputs[0])).is_dir():
-        return None
-    return path if "fingerprint" in provenance.read(path) else None
+    """Return the folder if the input is one that a run of ``camcli explain`` wrote to, else None.
+
+    Raises:
+        RequestError: there are others beside it.
+    """
+    folders = (one for one in inputs if not is_url(one) and Path(one).is_dir())
+    runs = [one for one in folders if "fingerprint" in provenance.read(Path(one))]
+    if runs and len(inputs) > 1:
+        raise RequestError(
+            f"{runs[0]!r} is the folder of a run, and other inputs are named beside it",
+            "name it alone, and its maps are evaluated as they are stored; or leave it out",
+        )
+    return Path(runs[0]) if runs else None
 
 
 def recorded_job(path: Path, given: Job) -> Job:
