@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from films import film
+from hf_models import save_vit
 from PIL import Image
 from shared import ROOT
 from typer.testing import CliRunner
@@ -30,6 +31,8 @@ STAND_INS = (
 )
 # Whether PyAV, which is an extra, is installed.
 WITH_VIDEO = importlib.util.find_spec("av") is not None
+# Whether transformers, which is another, is installed.
+WITH_TRANSFORMERS = importlib.util.find_spec("transformers") is not None
 MY_MODEL = "def make():\n    import tiny\n\n    return tiny.make()\n"
 MY_WRAPPER = '''
 from torch import nn
@@ -84,6 +87,8 @@ def project(here: Path, sample_images: Path, tiny_file: Path, monkeypatch: pytes
     import timm
 
     torch.save(timm.create_model("test_resnet", num_classes=1000).state_dict(), here / "mine.safetensors.pth")
+    if WITH_TRANSFORMERS:
+        save_vit(here / "my-finetuned-dir")
     return here
 
 
@@ -110,6 +115,9 @@ def test_the_readmes_commands_work_one_after_another_in_one_folder(standin: str)
             continue
         if "--every" in words and not WITH_VIDEO:
             assert (result.exit_code, "pip install 'camcli-vision[video]'" in result.stderr) == (2, True)
+            continue
+        if any(word.startswith("hf:") for word in words) and not WITH_TRANSFORMERS:
+            assert (result.exit_code, "pip install 'camcli-vision[hf]'" in result.stderr) == (2, True)
             continue
         assert result.exit_code == 0, f"{line}\n{result.stderr}"
         found[command] = line

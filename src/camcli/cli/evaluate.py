@@ -17,7 +17,6 @@ from camcli.cli.plan import print_plan, without_compiling
 from camcli.images.address import show_path
 from camcli.models import names_cache
 from camcli.runs.evaluate import EvaluateJob
-from camcli.runs.evaluate.recorded import find_run, recorded_job
 from camcli.runs.job.job import Job
 from camcli.runs.record.outcome import Counts
 
@@ -62,6 +61,8 @@ def evaluate(**words: Any) -> None:
     session = apply_common_options(CommonOptions, words)
     console = Console(session.quiet, ledger="evaluation.jsonl")
     with CommandLog(session.debug) as log, exit_codes(console):
+        from camcli.runs.evaluate.recorded import find_run, recorded_job  # brings Pillow
+
         job = build(Job, words)
         maps = find_run(job.inputs)
         if maps:
