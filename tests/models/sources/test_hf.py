@@ -3,14 +3,12 @@
 import json
 import os
 import pickle
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import timm
 import torch
 from model_sources import in_hub_cache, same_weights, upright
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 transformers = pytest.importorskip("transformers", reason="transformers is an extra (hf)")
@@ -364,16 +362,3 @@ def test_what_the_library_says_and_its_settings_stay(folder, capfd):
     load(f"hf:{folder}")
     assert (transformers.utils.logging.get_verbosity(), transformers.utils.logging.is_progress_bar_enabled()) == before
     assert "".join(capfd.readouterr()) == ""
-
-
-def test_an_image_of_bgr_values_is_flipped_after_it_is_resized():
-    network_preprocess = load_preprocess()
-    flipped = replace(network_preprocess, bgr=True)
-    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (31, 45, 3), np.uint8))
-    assert torch.equal(flipped(image)[0], network_preprocess(image)[0].flip(0))
-
-
-def load_preprocess():
-    from camcli import Preprocess
-
-    return Preprocess((16, 16), (0.5,) * 3, (0.5,) * 3, arithmetic="tensor")

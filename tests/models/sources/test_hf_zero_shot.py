@@ -1,15 +1,18 @@
 """Models of transformers that compare images with prompts: scores of the library's own pipeline, prompts as classes."""
 
 import json
+from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import pytest
 import torch
+from clips import tiny_clip
 from model_sources import in_hub_cache, upright
 
 transformers = pytest.importorskip("transformers", reason="transformers is an extra (hf)")
 
-from hf_models import SIDE, make_vit, save, save_towers  # noqa: E402
+from hf_models import SIDE, TOWER, make_vit, save, save_towers  # noqa: E402
 
 from camcli import Explainer  # noqa: E402
 from camcli.base.errors import RequestError  # noqa: E402
@@ -100,6 +103,46 @@ def test_without_prompts_its_image_tower_gives_features(tmp_path, kind):
         assert torch.allclose(network.module(noise(2)), wanted, atol=1e-6)
     spread = load(f"hf:{tmp_path}", head="none", pool="none")
     assert Explainer(spread)(noise(), 5)[0][0].map.shape == (8, 8)
+
+
+def test_every_map_is_that_of_open_clip_for_the_same_weights(tmp_path):
+    small = {"image_size": SIDE, "layers": 3, "width": 48, "head_width": 16, "patch_size": 8}
+    (tmp_path / "open").mkdir()
+    tiny_clip(tmp_path / "open", embed_dim=24, vision_cfg=small)
+    ours = load(f"open_clip:local-dir:{tmp_path / 'open'}", text=PROMPTS)
+    vision = {**TOWER, "image_size": SIDE, "patch_size": 8, "num_hidden_layers": 3, "intermediate_size": 192}
+    settings = {"vision_config": {**vision, "hidden_act": "gelu"}, "text_config": {**TOWER, "vocab_size": 99}}
+    save(tmp_path / "hf", transformers.CLIPModel(transformers.CLIPConfig(**settings, projection_dim=24)))
+    theirs = load(f"hf:{tmp_path / 'hf'}", weights="random")
+    state = ours.module.visual.state_dict()
+    theirs.module.visual.load_state_dict(dict(renamed(state)))
+    theirs.module.projection.weight.data[:] = state["proj"].T
+    for name in ("prompts", "blank", "scale"):
+        setattr(theirs.module, name, getattr(ours.module, name))
+    theirs = replace(theirs, labels=ours.labels, cosine=ours.cosine)
+    methods = "gradcam,hirescam,layercam,gae,rollout,attention,legrad,grad-eclip,maskclip,clip-surgery,eigencam"
+    images = noise(2)
+    found, wanted = (Explainer(one, method=methods)(images, 1) for one in (theirs, ours))
+    for one, there in zip(chain(*found), chain(*wanted), strict=True):
+        assert np.allclose(one.map, there.map, atol=1e-4 * np.abs(there.map).max()), one
+
+
+def renamed(state):
+    """The tensors of open_clip's image tower by the names of transformers."""
+    outer = {"class_embedding": "embeddings.class_embedding", "conv1.weight": "embeddings.patch_embedding.weight"}
+    outer |= {"positional_embedding": "embeddings.position_embedding.weight"}
+    parts = {"ln_pre": "pre_layrnorm", "ln_post": "post_layernorm", "ln_1": "layer_norm1", "ln_2": "layer_norm2"}
+    parts |= {"c_fc": "fc1", "c_proj": "fc2", "out_proj": "out_proj", "attn": "self_attn", "mlp": "mlp"}
+    for name, value in state.items():
+        if name in outer:
+            yield outer[name], value
+        elif "in_proj" in name:
+            block, kind = name.split(".")[2], name.rpartition("_")[2]
+            for part, third in zip("qkv", value.chunk(3), strict=True):
+                yield f"encoder.layers.{block}.self_attn.{part}_proj.{kind}", third
+        elif name != "proj":
+            steps = [parts.get(step, step) for step in name.split(".")]
+            yield ".".join(steps).replace("transformer.resblocks", "encoder.layers"), value
 
 
 def test_untrained_it_needs_no_prompts_and_its_layers_are_listed(folder):
