@@ -156,6 +156,7 @@ def clock(monkeypatch, *seconds):
         return now[0]
 
     monkeypatch.setattr(linear, "CLOCK", tell)
+    monkeypatch.setattr(linear, "PIECE", (288, 512))
     return read
 
 
@@ -178,9 +179,9 @@ def choose(wanted="auto", repeats=8.0, model=None, precision="fp32"):
         ((1, 1), "torch", 1),
         ((1.1, 1), "torch", 1.1),
         ((1, 2), "torch", 0.5),
-        # Slow rounds and fast ones that are not most of them are chance.
-        ((1, 1, 1, 1, 9, 1, 9, 1, 1, 1), "torch", 1),
-        ((2, 1, 2, 1, 2, 1, 1, 9, 1, 9), "onednn", 2),
+        # Single slow rounds are chance.
+        ((2, 1, 2, 1, 1, 9, 2, 1), "torch", 7 / 12),
+        ((1, 1, 1, 1, 9, 1, 1, 1), "torch", 1),
         # A clock that stands still tells nothing.
         ((0, 0), "torch", 0),
     ],
@@ -205,7 +206,7 @@ def test_what_was_timed_is_kept_for_this_processor_and_its_threads(own_cache, mo
     assert read[0] == 2 * timed
     [(machine, shapes)] = json.loads(own_cache.read_text())["value"].items()
     assert f"threads, torch {torch.__version__}" in machine
-    assert set(shapes) == {"1024x256x512", "1024x512x256", "288x256x512", "288x512x256"}
+    assert set(shapes) == {"576x256x512", "576x512x256", "288x256x512", "288x512x256"}
     assert all(one == pytest.approx(2.0) for one in shapes.values())
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
     assert choose() == first
