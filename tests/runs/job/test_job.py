@@ -63,6 +63,7 @@ CHANGED = {
     "range": "0,4095",
     "pages": "all",
     "every": "2s",
+    "carry": ("site", "camera"),
     "limit": 2,
     "shard": "2/3",
     "overwrite": True,
@@ -82,7 +83,7 @@ CHANGED = {
 }
 HOW = {
     *("inputs", "null_separated", "out", "root", "overwrite", "drop_others", "accept_versions", "durable", "pages"),
-    *("every", "limit", "shard"),
+    *("every", "carry", "limit", "shard"),
     *("batch_size", "recompute", "workers", "timeout", "device", "compile", "linear", "seed", "save"),
 }
 DRAWN = {"colormap", "alpha", "outside", "normalize", "panel_size"}
