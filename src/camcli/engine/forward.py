@@ -15,6 +15,7 @@ from camcli.base.errors import RequestError
 from camcli.engine import devices
 from camcli.engine.hooks.attention import AttentionCapture
 from camcli.engine.hooks.attention_override import AttentionOverride, twice_differentiable
+from camcli.engine.hooks.batch_norms import sound_batch_norms
 from camcli.engine.hooks.biases import BiasCapture
 from camcli.engine.hooks.capture import Activations, capture_activations, find_layer, run_until
 from camcli.engine.hooks.checkpointing import checkpointed
@@ -161,7 +162,8 @@ class Runner:
         """
         twice = twice_differentiable() if "hvp" in self.signal_names else nullcontext()
         products = OneDNNProducts() if self.linear_by_onednn else nullcontext()
-        with torch.inference_mode(False), torch.enable_grad(), frozen(self.module), twice, products:
+        norms = sound_batch_norms(self.module)
+        with torch.inference_mode(False), torch.enable_grad(), frozen(self.module), norms, twice, products:
             yield
 
     def make_leaf(self, images: Tensor, from_input: bool = False) -> Tensor:

@@ -26,7 +26,7 @@ from camcli.models.sources.hf_config import (
 )
 from camcli.models.sources.hf_files import ModelFiles
 from camcli.models.sources.hf_preprocess import read_processor
-from camcli.models.sources.hf_surgery import make_resizable, mend_gradients, remove_head
+from camcli.models.sources.hf_surgery import make_resizable, remove_head
 from camcli.models.sources.hf_weights import build_module, read_config
 from camcli.models.spec import ModelSpec
 from camcli.targets.labels import Labels
@@ -47,7 +47,6 @@ def build_network(files: ModelFiles, spec: ModelSpec) -> Network:
     tower = hf_zero_shot.find_towers(model, files.name)[0] if kind == "prompts" else model
     native_size = read_image_size(config) or preprocess.size
     make_resizable(tower, native_size)
-    mend_gradients(tower)
     if spec.size:
         resize.resize_module(tower, native_size, spec.size, files.name)
         preprocess = preprocess.adapt(spec.size)

@@ -7,7 +7,7 @@ from types import MethodType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from camcli.base.errors import RequestError
 from camcli.engine.hooks.input_size import ResizingForward
@@ -62,23 +62,6 @@ def make_resizable(module: Any, native_size: tuple[int, int]) -> None:
     below = list(module.children()) if passes_on else []
     if any(INTERPOLATE in inspect.signature(type(part).forward).parameters for part in [module, *below]):
         replace_forward(module, MethodType(InterpolatingForward(native_size), module))
-
-
-def mend_gradients(module: Any) -> None:
-    """Give CvT's batch norms their gradients in the usual memory layout.
-
-    Those of a single image come transposed from tokens, with a stride that PyTorch 2.14 takes for another layout, and
-    its backward of a batch norm in evaluation mode then gives wrong numbers.
-    """
-    if module.config.model_type == "cvt":
-        for part in module.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                part.register_forward_hook(_let_gradient_be_contiguous)
-
-
-def _let_gradient_be_contiguous(_module: nn.Module, _given: Any, output: Tensor) -> None:
-    if output.requires_grad:
-        output.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
 
 
 def remove_head(module: Any, name: str, pool: PoolOption = "keep") -> nn.Module:
