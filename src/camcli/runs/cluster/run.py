@@ -98,20 +98,21 @@ class ClusterRun:
         import ray
 
         self._ray = ray
-        if not self._address and not os.environ.get("RAY_ADDRESS"):
+        address = self._address or os.environ.get("RAY_ADDRESS")
+        if not address:
             # Else Ray would write a token into the home folder, for a cluster that ends with this process.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         try:
             ray.init(
-                address=self._address or None,
+                # By itself Ray would join a cluster of this machine that a file names, also one that was killed.
+                address=address or "local",
                 logging_level="ERROR",
                 log_to_driver=False,
-                include_dashboard=None if self._address else False,
+                include_dashboard=None if address else False,
             )
         except Exception as error:
-            where = self._address or os.environ.get("RAY_ADDRESS") or "on this machine"
             raise RequestError(
-                f"there is no Ray cluster {where}: {first_line(error)}",
+                f"there is no Ray cluster {address or 'on this machine'}: {first_line(error)}",
                 "start one with ray start --head, and name it by --address HOST:6379 or auto",
             ) from error
         try:
