@@ -131,6 +131,13 @@ def test_maps_beyond_the_columns_have_no_thumbnail_and_are_there_all_the_same(tm
     assert (second["sheets"], second["maps"][0]["variant"]) == (["picture"], MAX_COLUMNS)
 
 
+def test_a_page_is_named_by_the_folder_that_a_link_leads_to(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path, 1)
+    Path("latest").symlink_to("maps", target_is_directory=True)
+    assert report(Path("latest")).page == Path("maps/report.html")
+
+
 # ---- thumbnails
 
 

@@ -62,6 +62,8 @@ def write_report(out: Path, options: ReportOptions) -> Report:
             "copy the folder here first, then: camcli report",
         )
     record = read_record(out)
+    if out.is_symlink():  # such as latest, which will lead elsewhere while the page is open
+        out = out.parent / out.readlink()
     columns = Columns(options.columns)
     with look_at(out) as view:
         entries = Entries(view, list_jobs(record))
