@@ -208,6 +208,23 @@ def test_the_slider_keys_and_zoom_of_an_open_image(made, open_page):
     opened.check_quiet()
 
 
+def test_the_map_that_was_clicked_is_open_and_a_key_opens_the_first(tmp_path, open_page):
+    draw(tmp_path / "a.jpg", (0, 0, 255))
+    maps = [outcome(tmp_path / "a.jpg", "a.jpg", method=method) for method in ("gradcam", "layercam")]
+    out = write_run(tmp_path / "maps", maps)
+    write_report(out, ReportOptions(workers=1))
+    opened = open_page(out)
+    chosen = opened.page.locator("#maps [aria-pressed=true]")
+    opened.page.locator(".cell", has_text="layercam").locator(".thumb").click()
+    opened.wait("viewer.open")
+    assert "layercam" in chosen.text_content() and opened.page.url.endswith("&map=1")
+    opened.page.keyboard.press("Escape")
+    opened.page.keyboard.press("Enter")
+    opened.wait("viewer.open")
+    assert "gradcam" in chosen.text_content()
+    opened.check_quiet()
+
+
 def test_five_thousand_images_have_few_cards_and_the_last_is_reached(tmp_path, open_page):
     blocks = [[outcome(tmp_path / "gone.jpg", f"{n:05}.jpg", n, stamp="1-1", files={})] for n in range(5000)]
     out = write_run(tmp_path / "maps", *blocks)

@@ -81,7 +81,7 @@ function makeCard(at) {
   slot.style.height = `${grids.line - GAP}px`;
   const column = at % grids.perLine;
   slot.style.transform = `translate(${column * (grids.width + GAP)}px, ${Math.floor(at / grids.perLine) * grids.line}px)`;
-  const link = make("a", { class: "card", href: addressWith({ image: item.id }), "aria-label": describe(item) });
+  const link = make("a", { class: "card", href: addressWith({ image: item.id, map: null }), "aria-label": describe(item) });
   link.dataset.at = String(at);
   link.append(makeThumbnails(item), makeCaption(item));
   slot.append(link);
@@ -105,6 +105,7 @@ function makeThumbnails(item) {
     if (thumb.classList.contains("blank")) thumb.textContent = explainBlank(item, kind === "picture", map);
     frame.append(thumb);
     const cell = make("span", { class: "cell" }, frame);
+    if (map) cell.dataset.map = String(map.variant);
     if (several) cell.append(make("span", { class: "cell-name" }, nameCell(kind, map)));
     box.append(cell);
   }
@@ -166,6 +167,20 @@ function describe(item) {
   return parts.join(", ");
 }
 
+/** Open the map that was clicked; what a key opens is the card's first. @param {MouseEvent} event */
+function openMap(event) {
+  const cell = /** @type {HTMLElement} */ (event.target).closest("[data-map]");
+  if (!(cell instanceof HTMLElement) || isForBrowser(event)) return;
+  event.preventDefault();
+  const at = Number(/** @type {HTMLElement} */ (cell.closest(".card")).dataset.at);
+  go({ image: shown[at].id, map: cell.dataset.map }, true);
+}
+
+/** Return whether a click is for another tab or window. @param {MouseEvent} event */
+function isForBrowser(event) {
+  return event.ctrlKey || event.metaKey || event.shiftKey || event.altKey;
+}
+
 /** Move the focus between cards by the arrow keys. @param {KeyboardEvent} event */
 function moveFocus(event) {
   const at = Number(/** @type {HTMLElement} */ (event.target).dataset.at);
@@ -209,6 +224,7 @@ const sizeInput = /** @type {HTMLInputElement} */ (document.getElementById("size
 sizeInput.value = innerWidth < 600 ? "136" : "176";
 sizeInput.addEventListener("input", layOut);
 grid.addEventListener("keydown", moveFocus);
+grid.addEventListener("click", openMap);
 let isWaiting = false;
 addEventListener(
   "scroll",
