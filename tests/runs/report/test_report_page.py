@@ -149,6 +149,23 @@ def test_findings_are_links_to_what_they_say(made, open_page):
     assert [*map(float, numbers)] == sorted(map(float, numbers))
 
 
+def test_keys_go_on_from_a_fresh_page_a_finding_and_a_bar(made, open_page):
+    opened = open_page(made)
+    focused = "document.activeElement.dataset.at"
+    opened.page.keyboard.press("ArrowRight")
+    assert opened.page.evaluate(focused) == "0"
+    opened.page.keyboard.press("ArrowRight")
+    assert opened.page.evaluate(focused) == "1"
+    opened.page.locator(".finding", has_text="Least certain").click()
+    assert opened.page.evaluate(focused) == "0"
+    opened.page.get_by_role("button", name="0 tabby: 3 images").click()
+    opened.page.keyboard.press("ArrowRight")
+    opened.page.keyboard.press("Enter")
+    opened.wait("viewer.open")
+    assert opened.at("viewer-place").text_content() == "2 of 3"
+    opened.check_quiet()
+
+
 def test_charts_filter(made, open_page):
     opened = open_page(made)
     opened.page.get_by_role("button", name="0 tabby: 3 images").click()

@@ -16,6 +16,12 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** Filter the images, and give the first the focus. @param {Record<string, string | number | null>} changes */
+function goToImages(changes) {
+  go(changes);
+  focusCard(0);
+}
+
 /** Show the distributions. @param {Item[]} shown */
 function showCharts(shown) {
   showClasses(shown);
@@ -37,7 +43,7 @@ function showClasses(shown) {
       make("span", { class: "bar-track" }, bar),
       make("span", { class: "bar-count" }, number.toLocaleString("en")),
     );
-    button.addEventListener("click", () => go({ class: name === chosen ? null : name }));
+    button.addEventListener("click", () => goToImages({ class: name === chosen ? null : name }));
     return make("li", {}, button);
   });
   document.getElementById("classes").replaceChildren(...bars);
@@ -66,7 +72,7 @@ function showHistogram(shown) {
     right.style.height = `${(100 * (bin.all - bin.wrong)) / most}%`;
     wrong.style.height = `${(100 * bin.wrong) / most}%`;
     column.append(right, wrong);
-    column.addEventListener("click", () => go({ "min:probability": at / BINS, "max:probability": (at + 1) / BINS }));
+    column.addEventListener("click", () => goToImages({ "min:probability": at / BINS, "max:probability": (at + 1) / BINS }));
     return column;
   });
   box.replaceChildren(...columns);

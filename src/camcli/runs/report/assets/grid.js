@@ -200,6 +200,13 @@ function focusCard(at) {
   cards.get(at)?.querySelector("a")?.focus({ preventScroll: true });
 }
 
+/** Return the place of the first image in view. */
+function firstInView() {
+  const bar = Math.max(0, document.getElementById("toolbar").getBoundingClientRect().bottom);
+  const lines = Math.max(0, Math.ceil((bar - grid.getBoundingClientRect().top) / grids.line));
+  return Math.min(shown.length - 1, lines * grids.perLine);
+}
+
 /** Load the sheets of the cards that would be printed: a browser does not wait for them then. */
 function loadForPrint() {
   const kinds = ["picture", ...columnsOfMaps.keys()];

@@ -126,6 +126,22 @@ function toggleImages() {
   layOut();
 }
 
+/** Give the first image in view the focus, from where the arrow keys go on. */
+function toImages() {
+  focusCard(firstInView());
+}
+
+/** Show what a finding is about. @param {MouseEvent} event */
+function openFinding(event) {
+  const finding = /** @type {HTMLAnchorElement} */ (event.currentTarget);
+  if (isForBrowser(event)) return;
+  event.preventDefault();
+  location.hash = finding.hash;
+  readAddress();
+  document.querySelector("main").scrollIntoView();
+  focusCard(0);
+}
+
 /** @param {KeyboardEvent} event */
 function handleKey(event) {
   const target = /** @type {HTMLElement} */ (event.target);
@@ -134,7 +150,13 @@ function handleKey(event) {
   if (target.matches("input[type=range]") && event.key.startsWith("Arrow")) return;
   if (event.key === " " && target.matches("button, summary, a:not(.card)")) return;
   /** @type {Record<string, () => void>} */
-  const keys = { "/": () => control("query").focus(), i: toggleImages, d: toggleTheme, "?": () => help.showModal() };
+  const keys = {
+    "/": () => control("query").focus(),
+    i: toggleImages,
+    d: toggleTheme,
+    "?": () => help.showModal(),
+    ...(target.closest(".card") ? {} : { ArrowLeft: toImages, ArrowRight: toImages }),
+  };
   if (viewer.open && handleViewerKey(event)) event.preventDefault();
   else if (keys[event.key] && (!viewer.open || event.key === "d" || event.key === "?")) {
     event.preventDefault();
@@ -175,7 +197,7 @@ document.getElementById("skip").addEventListener("click", () => {
   focusCard(0);
 });
 for (const finding of document.querySelectorAll(".finding")) {
-  finding.addEventListener("click", () => document.querySelector("main").scrollIntoView());
+  finding.addEventListener("click", openFinding);
 }
 addEventListener("keydown", handleKey);
 onAddress = show;
