@@ -149,6 +149,19 @@ def test_findings_are_links_to_what_they_say(made, open_page):
     assert [*map(float, numbers)] == sorted(map(float, numbers))
 
 
+def test_a_small_image_of_a_finding_opens_itself(made, open_page):
+    opened = open_page(made)
+    third = opened.page.locator(".finding", has_text="Least certain").locator(".strip .frame").nth(2)
+    name = third.get_attribute("title")
+    third.click()
+    opened.wait("viewer.open")
+    assert opened.at("viewer-name").text_content() == name
+    assert opened.at("viewer-place").text_content().startswith("3 of ")
+    opened.page.keyboard.press("Escape")
+    assert opened.page.evaluate("document.activeElement.dataset.at") == "2"
+    opened.check_quiet()
+
+
 def test_keys_go_on_from_a_fresh_page_a_finding_and_a_bar(made, open_page):
     opened = open_page(made)
     focused = "document.activeElement.dataset.at"
@@ -158,6 +171,7 @@ def test_keys_go_on_from_a_fresh_page_a_finding_and_a_bar(made, open_page):
     assert opened.page.evaluate(focused) == "1"
     opened.page.locator(".finding", has_text="Least certain").click()
     assert opened.page.evaluate(focused) == "0"
+    opened.go()
     opened.page.get_by_role("button", name="0 tabby: 3 images").click()
     opened.page.keyboard.press("ArrowRight")
     opened.page.keyboard.press("Enter")

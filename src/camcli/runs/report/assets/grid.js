@@ -146,14 +146,10 @@ function makeCaption(item) {
   else if (item.error) about.append(make("span", { class: "card-class bad", title: item.error }, "failed"));
   if (item.right === false) about.append(make("span", { class: "mark wrong", title: `predicted: ${item.predicted}` }, "wrong"));
   if (item.right === true) about.append(make("span", { class: "mark right" }, "right"));
-  const value = sortedValue(item) ?? first?.probability;
-  if (value !== undefined) about.append(make("span", { class: "card-number" }, format(value)));
+  const sorted = NUMBERS.find((one) => one.key === wanted.get("sort"));
+  const value = format(sorted?.of(item), sorted?.unit) || format(first?.probability);
+  if (value) about.append(make("span", { class: "card-number" }, value));
   return make("span", { class: "caption" }, name, about);
-}
-
-/** Return the number that the images are sorted by. @param {Item} item */
-function sortedValue(item) {
-  return NUMBERS.find((one) => one.key === wanted.get("sort"))?.of(item);
 }
 
 /** Describe an image for those who do not see it. @param {Item} item */

@@ -39,7 +39,7 @@ function fillControls() {
   const numbers = NUMBERS.filter((one) => items.some((item) => one.of(item) !== undefined));
   const orders = ORDERS.filter((one) => !NUMBERS.includes(one) || numbers.includes(one));
   fill("sort", orders.map((one) => [one.key, one.title]));
-  fill("number", numbers.map((one) => [one.key, one.title]));
+  fill("number", numbers.map((one) => [one.key, one.unit ? `${one.title}, ${one.unit}` : one.title]));
 }
 
 /** Make the controls say what the address says. */
@@ -70,9 +70,10 @@ function showChips(number) {
   for (const [key, value] of wanted) {
     const bound = /^(min|max):(.*)$/.exec(key);
     if (!FILTERS.includes(key) && !bound) continue;
-    const title = bound ? NUMBERS.find((one) => one.key === bound[2])?.title ?? bound[2] : key === "q" ? "name" : key;
+    const number = NUMBERS.find((one) => one.key === bound?.[2]);
+    const title = bound ? number?.title ?? bound[2] : key === "q" ? "name" : key;
     const sign = bound ? (bound[1] === "min" ? "from" : "to") : "";
-    const text = `${title} ${sign ? `${sign} ` : ""}${value}`;
+    const text = [title, sign, value, number?.unit].filter(Boolean).join(" ");
     const button = make("button", { type: "button", "aria-label": `Remove the filter: ${text}` }, make("bdi", {}, text), " ✕");
     button.addEventListener("click", () => go({ [key]: null }));
     chips.push(make("li", {}, button));
@@ -87,7 +88,7 @@ function showStrips() {
     const frames = numbers.filter((one) => items[one]).map((one) => {
       const thumb = make("span", { class: "thumb" });
       showThumbnail(thumb, items[one], String(firstKind(items[one])), 42, true);
-      return make("span", { class: "frame" }, thumb);
+      return make("span", { class: "frame", title: items[one].name, "data-id": items[one].id }, thumb);
     });
     strip.replaceChildren(...frames);
   }
@@ -131,15 +132,17 @@ function toImages() {
   focusCard(firstInView());
 }
 
-/** Show what a finding is about. @param {MouseEvent} event */
+/** Show what a finding is about, with the image open that was clicked. @param {MouseEvent} event */
 function openFinding(event) {
   const finding = /** @type {HTMLAnchorElement} */ (event.currentTarget);
   if (isForBrowser(event)) return;
   event.preventDefault();
+  const frame = /** @type {HTMLElement} */ (event.target).closest("[data-id]");
   location.hash = finding.hash;
   readAddress();
   document.querySelector("main").scrollIntoView();
   focusCard(0);
+  if (frame instanceof HTMLElement) go({ image: frame.dataset.id }, true);
 }
 
 /** @param {KeyboardEvent} event */
