@@ -68,10 +68,10 @@ def test_maps_that_disagree_and_maps_at_the_border():
     items = [{**of_map(edge=EDGE / 2), "apart": FAR_APART / 2}, {**of_map(edge=EDGE * 2), "apart": FAR_APART * 2}]
     apart, edge = find(*items, {**of_map(), "apart": APART / 2}, {**of_map(), "apart": 0.0})
     assert (apart.count, apart.images, apart.address) == (2, [1, 0], "min%3Aapart=1&sort=apart&desc=1")
-    assert apart.text.endswith("up to 50 % of the diagonal, in 1 image more than 25 %.")
+    assert apart.text.endswith("up to 50\xa0% of the diagonal, in 1 image more than 25\xa0%.")
     assert (edge.count, edge.images, edge.address) == (1, [0], "max%3Aedge=8&sort=edge")
     [near] = find({**of_map(), "apart": 0.0876})
-    assert near.text.endswith("up to 8.8 % of the diagonal.")
+    assert near.text.endswith("up to 8.8\xa0% of the diagonal.")
     assert find({**of_map(), "apart": APART / 2}) == []
 
 

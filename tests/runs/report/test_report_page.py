@@ -253,6 +253,7 @@ def test_the_map_that_was_clicked_is_open_and_a_key_opens_the_first(tmp_path, op
     opened.page.keyboard.press("Enter")
     opened.wait("viewer.open")
     assert "gradcam" in chosen.text_content()
+    assert opened.at("status").text_content() == "1 image"
     opened.check_quiet()
 
 

@@ -189,7 +189,7 @@ def _list_largest(groups: Mapping[Any, _Group]) -> list[tuple[Any, _Group]]:
 
 def _percent(share: float) -> str:
     """Write a share with two digits, as the page does."""
-    return f"{float(f'{100 * share:.2g}'):g} %"
+    return f"{float(f'{100 * share:.2g}'):g}\N{NO-BREAK SPACE}%"
 
 
 def _address(**filters: Any) -> str:

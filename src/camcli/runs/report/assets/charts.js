@@ -38,7 +38,7 @@ function showClasses(shown) {
     bar.style.width = `${(100 * number) / most}%`;
     const button = make(
       "button",
-      { type: "button", "aria-pressed": String(name === chosen), "aria-label": `${name}: ${number} images` },
+      { type: "button", "aria-pressed": String(name === chosen), "aria-label": `${name}: ${countImages(number)}` },
       make("span", { class: "bar-name", title: name }, make("bdi", {}, name)),
       make("span", { class: "bar-track" }, bar),
       make("span", { class: "bar-count" }, number.toLocaleString("en")),
@@ -67,7 +67,7 @@ function showHistogram(shown) {
   box.closest("figure").hidden = !known;
   const most = Math.max(1, ...bins.map((one) => one.all));
   const columns = bins.map((bin, at) => {
-    const column = make("span", { class: "column", title: `${at / BINS} to ${(at + 1) / BINS}: ${bin.all} images` });
+    const column = make("span", { class: "column", title: `${at / BINS} to ${(at + 1) / BINS}: ${countImages(bin.all)}` });
     const [right, wrong] = [make("span", { class: "right" }), make("span", { class: "wrong" })];
     right.style.height = `${(100 * (bin.all - bin.wrong)) / most}%`;
     wrong.style.height = `${(100 * bin.wrong) / most}%`;
@@ -77,7 +77,7 @@ function showHistogram(shown) {
   });
   box.replaceChildren(...columns);
   const low = shown.filter((one) => (one.maps?.[0]?.probability ?? 1) < 0.5).length;
-  const text = known ? `${known} images, ${low} below 0.5` : "";
+  const text = known ? `${countImages(known)}, ${low} below 0.5` : "";
   box.setAttribute("aria-label", `Histogram of probabilities: ${text}`);
   document.getElementById("histogram-note").textContent = FACTS.labelled ? "wrong in the second colour" : "";
 }

@@ -117,10 +117,15 @@ function count(values) {
   return [...counts].sort((a, b) => b[1] - a[1]);
 }
 
+/** Write a number of images for people. @param {number} number */
+function countImages(number) {
+  return `${number.toLocaleString("en")} image${number === 1 ? "" : "s"}`;
+}
+
 /** Write a number for people. @param {number | null | undefined} number @param {string} [unit] */
 function format(number, unit) {
   if (number === null || number === undefined) return "";
-  if (unit) return `${Number(number.toPrecision(2))} ${unit}`;
+  if (unit) return `${Number(number.toPrecision(2))}\u00a0${unit}`;
   const size = Math.abs(number);
   if (size && (size < 0.001 || size >= 1e6)) return number.toExponential(2);
   return Number.isInteger(number) ? String(number) : String(Number(number.toPrecision(size < 1 ? 2 : 4)));

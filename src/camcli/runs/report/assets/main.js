@@ -65,7 +65,7 @@ function showBounds() {
 /** Show the filters, each of which can be taken away. @param {number} number images that are left */
 function showChips(number) {
   document.getElementById("status").textContent =
-    number === items.length ? `${number.toLocaleString("en")} images` : `${number.toLocaleString("en")} of ${items.length.toLocaleString("en")} images`;
+    number === items.length ? countImages(number) : `${number.toLocaleString("en")} of ${countImages(items.length)}`;
   const chips = [];
   for (const [key, value] of wanted) {
     const bound = /^(min|max):(.*)$/.exec(key);
