@@ -51,7 +51,7 @@ def test_the_command_says_where_the_page_is_and_what_to_know(tmp_path: Path) -> 
     out = make_run(tmp_path, 2)
     done = do("report", str(out))
     assert (done.exit_code, done.stdout) == (0, "")
-    assert "note: Maps without the image behind them can be shown too: --save heatmap" in done.stderr
+    assert f"camcli explain --config {out}/run.json --save overlay,heatmap --report" in done.stderr
     assert "report: 2 images, 2 maps in " in done.stderr and done.stderr.rstrip().endswith(f"{out}/report.html")
     single = do("report", str(out), "--single-file", "--image-size", "0", "--quiet")
     assert (single.exit_code, single.stderr) == (0, "")

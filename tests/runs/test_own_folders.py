@@ -102,12 +102,13 @@ def rank(model: str, **options) -> list[str]:
     return run.notes
 
 
-def test_channels_have_folders_too(paint: Paint, tiny: str) -> None:
+def test_channels_have_folders_too_and_latest_stays_with_the_maps(paint: Paint, tiny: str, go: Go) -> None:
     paint("a.png", RED)
+    go("a.png", out="")
     for options in ({}, {"channels": (1,)}, {"top": 1}):
         rank(tiny, **options)
-    assert folders() == ["channels-tiny-body", "channels-tiny-body-channel1"]
-    assert Path("camcli-out/latest/channels.csv").is_file()
+    assert folders() == ["channels-tiny-body", "channels-tiny-body-channel1", "tiny-body-gradcam"]
+    assert Path("camcli-out/latest").resolve().name == "tiny-body-gradcam"
 
 
 def test_a_ranking_of_other_versions_is_named_as_such(paint: Paint, tiny: str, monkeypatch) -> None:
@@ -118,11 +119,11 @@ def test_a_ranking_of_other_versions_is_named_as_such(paint: Paint, tiny: str, m
     notes = " ".join(rank(tiny))
     assert "has results of the same job by other versions: camcli was 0.0.9" in notes
     assert "--accept-versions" not in notes  # a ranking is one whole
-    first = Path("camcli-out/channels-tiny-body")
+    first, second = (Path("camcli-out", name) for name in folders())
     with pytest.raises(RequestError, match="another ranking of channels: camcli was"):
         rank(tiny, out=str(first))
     with pytest.raises(RequestError, match="of channels: with other --values or --pictures"):
-        rank(tiny, out=str(Path("camcli-out/latest").resolve()), pictures=2)
+        rank(tiny, out=str(second), pictures=2)
 
 
 # ---- how maps are drawn

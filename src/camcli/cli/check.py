@@ -24,7 +24,7 @@ def check(
         typer.Argument(
             metavar="RUN",
             help="Output folder with arrays, its address, or a golden run",
-            show_default="the last run's folder",
+            show_default="the folder of the last camcli explain",
         ),
     ] = Path("camcli-out/latest"),
     rules: Annotated[

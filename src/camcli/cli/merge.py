@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def merge(
     out: Annotated[
         Path,
-        typer.Argument(metavar="OUT", help="Output folder, or its address", show_default="the last run's folder"),
+        typer.Argument(
+            metavar="OUT", help="Output folder, or its address", show_default="the folder of the last camcli explain"
+        ),
     ] = Path("camcli-out/latest"),
     to: Annotated[
         Path | None,

@@ -22,7 +22,10 @@ INTERRUPTED_NOTE = "the page is not finished; the same command makes it again"
 @add_options(ReportOptions)
 def report(
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Output folder of a run", show_default="the last run's folder")
+        Path,
+        typer.Argument(
+            metavar="OUT", help="Output folder of a run", show_default="the folder of the last camcli explain"
+        ),
     ] = Path("camcli-out/latest"),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only", rich_help_panel=LOGGING)] = False,
     **words: Any,

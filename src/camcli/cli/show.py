@@ -24,7 +24,9 @@ SHEETS = ("channels.png", "channels.untrained.png", "prompts.png", "prompts.untr
 def show(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="PATHS", help="Output folders, or image files", show_default="the last run's folder"),
+        typer.Argument(
+            metavar="PATHS", help="Output folders, or image files", show_default="the folder of the last camcli explain"
+        ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=0, help="Most images; 0 = all")] = MAX_SHOWN,
 ) -> None:

@@ -25,7 +25,9 @@ MAX_REASONS = 10
 def status(
     out: Annotated[
         Path,
-        typer.Argument(metavar="OUT", help="Output folder, or its address", show_default="the last run's folder"),
+        typer.Argument(
+            metavar="OUT", help="Output folder, or its address", show_default="the folder of the last camcli explain"
+        ),
     ] = Path("camcli-out/latest"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead")] = False,
 ) -> None:

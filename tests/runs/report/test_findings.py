@@ -10,7 +10,7 @@ from camcli.base.errors import RequestError
 from camcli.runs.report import ReportOptions
 from camcli.runs.report.columns import Columns
 from camcli.runs.report.entries import Entry, LabelRule
-from camcli.runs.report.findings import APART, EDGE, SHOWN_IMAGES, Findings
+from camcli.runs.report.findings import APART, EDGE, FAR_APART, SHOWN_IMAGES, Findings
 from camcli.runs.report.run import write_report
 
 
@@ -52,21 +52,27 @@ def test_wrong_predictions_and_the_classes_that_are_taken_for_each_other():
 
 
 def test_the_least_certain_images_in_their_order():
-    values = [0.9, 0.1, 0.5, 0.1, 0.3, 0.8, 0.7]
+    values = [0.9, 0.1, 0.5, 0.1, 0.3, 0.8, 0.7, 0.4, 0.2]
     [found] = find(*(of_map(probability=one) for one in values))
-    assert (found.title, found.count, found.address) == ("Least certain", None, "sort=probability")
-    assert found.images == [1, 3, 4, 2, 6][:SHOWN_IMAGES]
-    assert "0.1 or more" in found.text
+    assert (found.title, found.count, found.address) == (
+        "Least certain",
+        6,
+        "max%3Aprobability=0.5&sort=probability",
+    )
+    assert found.images == [1, 3, 8, 4, 7] and len(found.images) == SHOWN_IMAGES
+    assert found.text == "The class explained has a probability of 0.5 or less; the lowest is 0.1."
+    assert find(of_map(probability=0.51), of_map()) == []
 
 
 def test_maps_that_disagree_and_maps_at_the_border():
-    items = [{**of_map(edge=EDGE / 2), "apart": APART / 2}, {**of_map(edge=EDGE * 2), "apart": APART * 2}]
-    apart, edge = find(*items)
-    assert (apart.count, apart.images, apart.address) == (1, [1, 0], "sort=apart&desc=1")
-    assert "up to 50% of its diagonal apart; in so many images, more than 25%" in apart.text
-    assert (edge.count, edge.images, edge.address) == (1, [0], "max%3Aedge=0.08&sort=edge")
-    [agreeing] = find({**of_map(), "apart": 0.01})
-    assert agreeing.count is None
+    items = [{**of_map(edge=EDGE / 2), "apart": FAR_APART / 2}, {**of_map(edge=EDGE * 2), "apart": FAR_APART * 2}]
+    apart, edge = find(*items, {**of_map(), "apart": APART / 2}, {**of_map(), "apart": 0.0})
+    assert (apart.count, apart.images, apart.address) == (2, [1, 0], "min%3Aapart=1&sort=apart&desc=1")
+    assert apart.text.endswith("up to 50\xa0% of the diagonal, in 1 image more than 25\xa0%.")
+    assert (edge.count, edge.images, edge.address) == (1, [0], "max%3Aedge=8&sort=edge")
+    [near] = find({**of_map(), "apart": 0.0876})
+    assert near.text.endswith("up to 8.8\xa0% of the diagonal.")
+    assert find({**of_map(), "apart": APART / 2}) == []
 
 
 def test_notes_are_findings_and_a_run_without_troubles_has_none():

@@ -131,6 +131,13 @@ def test_maps_beyond_the_columns_have_no_thumbnail_and_are_there_all_the_same(tm
     assert (second["sheets"], second["maps"][0]["variant"]) == (["picture"], MAX_COLUMNS)
 
 
+def test_a_page_is_named_by_the_folder_that_a_link_leads_to(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path, 1)
+    Path("latest").symlink_to("maps", target_is_directory=True)
+    assert report(Path("latest")).page == Path("maps/report.html")
+
+
 # ---- thumbnails
 
 
@@ -191,12 +198,17 @@ def test_a_run_that_saved_arrays_alone_shows_its_images_and_says_what_save_adds(
     photo = tmp_path / "a.jpg"
     draw(photo, (0, 0, 255))
     out = write_run(tmp_path / "maps", [outcome(photo, "a.jpg", files={"array": "a.jpg.npy"})])
-    notes = report(out).notes
-    assert any(
-        "--save overlay,heatmap adds its maps, drawn from the arrays without the network" in one for one in notes
-    )
+    [note] = report(out).notes
+    assert "maps/run.json --save overlay,heatmap --report draws the maps from the arrays, without the network" in note
     assert read_items(out)[0]["sheets"] == ["picture"]
     assert "--save overlay,heatmap" in (out / "report.html").read_text()
+
+
+def test_what_shows_maps_without_the_image_is_a_command_on_the_terminal_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    [note] = report(make_run(tmp_path, 1)).notes
+    assert note.endswith(": camcli explain --config maps/run.json --save overlay,heatmap --report")
+    assert "heatmap" not in Path("maps/report.html").read_text().partition("<noscript>")[0].partition("<dialog")[0]
 
 
 def test_files_outside_the_folder_are_not_read_whatever_a_record_names(tmp_path):

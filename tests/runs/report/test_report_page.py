@@ -149,6 +149,37 @@ def test_findings_are_links_to_what_they_say(made, open_page):
     assert [*map(float, numbers)] == sorted(map(float, numbers))
 
 
+def test_a_small_image_of_a_finding_opens_itself(made, open_page):
+    opened = open_page(made)
+    third = opened.page.locator(".finding", has_text="Least certain").locator(".strip .frame").nth(2)
+    name = third.get_attribute("title")
+    third.click()
+    opened.wait("viewer.open")
+    assert opened.at("viewer-name").text_content() == name
+    assert opened.at("viewer-place").text_content().startswith("3 of ")
+    opened.page.keyboard.press("Escape")
+    assert opened.page.evaluate("document.activeElement.dataset.at") == "2"
+    opened.check_quiet()
+
+
+def test_keys_go_on_from_a_fresh_page_a_finding_and_a_bar(made, open_page):
+    opened = open_page(made)
+    focused = "document.activeElement.dataset.at"
+    opened.page.keyboard.press("ArrowRight")
+    assert opened.page.evaluate(focused) == "0"
+    opened.page.keyboard.press("ArrowRight")
+    assert opened.page.evaluate(focused) == "1"
+    opened.page.locator(".finding", has_text="Least certain").click()
+    assert opened.page.evaluate(focused) == "0"
+    opened.go()
+    opened.page.get_by_role("button", name="0 tabby: 3 images").click()
+    opened.page.keyboard.press("ArrowRight")
+    opened.page.keyboard.press("Enter")
+    opened.wait("viewer.open")
+    assert opened.at("viewer-place").text_content() == "2 of 3"
+    opened.check_quiet()
+
+
 def test_charts_filter(made, open_page):
     opened = open_page(made)
     opened.page.get_by_role("button", name="0 tabby: 3 images").click()
@@ -205,6 +236,24 @@ def test_the_slider_keys_and_zoom_of_an_open_image(made, open_page):
     opened.page.mouse.wheel(0, -2000)
     assert opened.at("layers").evaluate("one => one.classList.contains('pixels')")
     opened.page.keyboard.press("f")
+    opened.check_quiet()
+
+
+def test_the_map_that_was_clicked_is_open_and_a_key_opens_the_first(tmp_path, open_page):
+    draw(tmp_path / "a.jpg", (0, 0, 255))
+    maps = [outcome(tmp_path / "a.jpg", "a.jpg", method=method) for method in ("gradcam", "layercam")]
+    out = write_run(tmp_path / "maps", maps)
+    write_report(out, ReportOptions(workers=1))
+    opened = open_page(out)
+    chosen = opened.page.locator("#maps [aria-pressed=true]")
+    opened.page.locator(".cell", has_text="layercam").locator(".thumb").click()
+    opened.wait("viewer.open")
+    assert "layercam" in chosen.text_content() and opened.page.url.endswith("&map=1")
+    opened.page.keyboard.press("Escape")
+    opened.page.keyboard.press("Enter")
+    opened.wait("viewer.open")
+    assert "gradcam" in chosen.text_content()
+    assert opened.at("status").text_content() == "1 image"
     opened.check_quiet()
 
 

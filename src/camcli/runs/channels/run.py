@@ -46,7 +46,7 @@ from camcli.runs.record.folder import Folder
 from camcli.runs.record.inputs import Inputs
 from camcli.runs.record.other_jobs import HIDDEN_DIFFERENCE, PreviousRun, check_recorded_options
 from camcli.runs.record.outcome import Outcome
-from camcli.runs.record.own_folder import choose_folder, link_latest
+from camcli.runs.record.own_folder import choose_folder
 from camcli.runs.record.plan import Plan, make_plan
 from camcli.runs.record.preflight import refuse_store
 from camcli.runs.worker.item import Item
@@ -156,10 +156,7 @@ class ChannelRun:
         """
         with nullcontext(self._folder) if self._folder else Folder(self.out, self.channel_job.job.durable) as folder:
             self._check_other_rankings()
-            ranked = self._write_files(folder)
-        if not self.channel_job.job.out:
-            link_latest(self.out)
-        return ranked
+            return self._write_files(folder)
 
     def _write_files(self, folder: Folder) -> list[ChannelStats]:
         statistics = self._running_stats.compute()

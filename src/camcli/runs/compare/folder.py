@@ -23,7 +23,7 @@ from camcli.runs.job.job import Job
 from camcli.runs.record import provenance
 from camcli.runs.record.folder import Folder
 from camcli.runs.record.other_jobs import PreviousRun
-from camcli.runs.record.own_folder import choose_folder, link_latest
+from camcli.runs.record.own_folder import choose_folder
 
 STEM = "compare"
 FACTS_FILE, LINES_FILE = COMPARE_RECORD, f"{STEM}.jsonl"
@@ -58,8 +58,6 @@ class CompareFolder:
 
     def __enter__(self) -> CompareFolder:
         self._folder = self._stack.enter_context(Folder(self.path))
-        if not self._job.out:
-            link_latest(self.path)
         return self
 
     def __exit__(

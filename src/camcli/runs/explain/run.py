@@ -23,6 +23,7 @@ from camcli.runs.record.kept import REDRAWN
 from camcli.runs.record.ledger import STAMP_SEPARATOR
 from camcli.runs.record.other_jobs import check_recorded_options
 from camcli.runs.record.outcome import Outcome
+from camcli.runs.record.own_folder import link_latest
 from camcli.runs.record.plan import Plan, make_plan
 from camcli.runs.record.preflight import check_output_folder
 from camcli.runs.record.session import Session
@@ -119,7 +120,7 @@ class Run:
         )
 
     def _start(self) -> None:
-        """Find concepts, if images share them, and record that the run began."""
+        """Find concepts, if images share them, record that the run began, and link its folder."""
         session = self.session
         # Images that are done need no faster network.
         self.worker.compile_for(max(0, (self.total or 0) - (0 if self.job.overwrite else session.ledger.recorded)))
@@ -129,6 +130,8 @@ class Run:
         # The scale at which the images of this job were drawn last, if they were.
         self._writer.scale = session.previous.record.get("scale") if session.previous.is_own else None
         session.record(scale=self._writer.scale)
+        if not self.job.out:
+            link_latest(session.out)
 
     def _write(self, item: Item) -> list[Outcome]:
         """Write a picture's files, from its kept maps where they suffice; called in a thread."""

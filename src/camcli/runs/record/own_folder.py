@@ -1,4 +1,4 @@
-"""A job's own folder, where none is given: chosen by the job's name and fingerprint, and linked as the latest."""
+"""A job's own folder, where none is given: chosen by the job's name and fingerprint; ``latest`` links to one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ def choose_folder(name: str, compare: Callable[[Path], PreviousRun]) -> tuple[Pa
 
 
 def link_latest(folder: Path) -> None:
-    """Make ``latest``, beside a job's own folder, a link to it; where that is not possible there is none."""
+    """Make ``latest``, beside a job's own folder, a link to it; where that is not possible there is none.
+
+    It is the last run of ``camcli explain``, whose results other commands read.
+    """
     link = folder.parent / LATEST
     if link.exists() and not link.is_symlink():
         return

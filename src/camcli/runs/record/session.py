@@ -30,7 +30,7 @@ from camcli.runs.record.ledger import Ledger
 from camcli.runs.record.lines import R, hash_text
 from camcli.runs.record.namesakes import Namesakes, describe_root
 from camcli.runs.record.other_jobs import PreviousRun, check_other_jobs, check_same_job, note_accepted
-from camcli.runs.record.own_folder import choose_folder, link_latest
+from camcli.runs.record.own_folder import choose_folder
 from camcli.runs.record.preflight import read_shard
 from camcli.runs.worker.item import Item, merge_done
 from camcli.runs.worker.pipeline import Load, Measure, stream_with_pauses
@@ -123,8 +123,6 @@ class Session(Generic[R]):
                 **accepted,
             }
             self._on_open()
-            if not self.job.out:
-                link_latest(self.out)
             self._stack = held.pop_all()
         return self
 

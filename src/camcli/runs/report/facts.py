@@ -55,7 +55,12 @@ def _list_rows(
     yield "platform", record.get("platform")
     yield "notes", "; ".join(map(str, record.get("notes") or ()))
     yield "run", f"{record.get('began') or '?'} to {record.get('finished') or 'not finished'}"
-    yield "again", f"camcli explain --config {shlex.quote(str(_name_folder(out) / provenance.FILE))}"
+    yield "again", write_again(out)
+
+
+def write_again(out: Path) -> str:
+    """Write the command that does what a folder's run did."""
+    return f"camcli explain --config {shlex.quote(str(_name_folder(out) / provenance.FILE))}"
 
 
 def _name_folder(out: Path) -> Path:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
+from camcli.base.words import count_of
 from camcli.runs.report.items import Item
 
 # Images shown with a finding, and findings of a kind: pairs of classes, reasons, notes.
@@ -19,8 +20,10 @@ MAX_GROUPS = 1000
 # Maps whose strongest place is nearer to an edge than this share of the shorter side: within the outermost cells of a
 # grid of 7 x 7, whose centres are a fourteenth from the edge.
 EDGE = 0.08
-# Maps of an image whose strongest places are further apart than this share of its diagonal.
-APART = 0.25
+# Maps of an image whose strongest places are further apart than these shares of its diagonal disagree, and much.
+APART, FAR_APART = 0.01, 0.25
+# An image whose class has at most this probability is uncertain: all other classes together may have more.
+UNCERTAIN = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,8 @@ class Findings:
     def __init__(self) -> None:
         self.count = self.failed = self.labelled = self.right = 0
         self._certain, self._apart = _Lowest(), _Lowest()
-        self._far, self._edge, self._wrong = _Group(), _Group(), _Group()
+        self._edge, self._wrong = _Group(), _Group()
+        self._far = 0
         self._reasons: dict[str, _Group] = {}
         self._pairs: dict[tuple[str, str], _Group] = {}
         self._notes: dict[str, _Group] = {}
@@ -106,12 +110,11 @@ class Findings:
             _count(self._notes, note, number)
         self._add_labels(item, number)
         maps = item.get("maps", ())
-        if maps and "probability" in maps[0]:
+        if maps and maps[0].get("probability", 1.0) <= UNCERTAIN:
             self._certain.add(maps[0]["probability"], number)
-        if "apart" in item:
+        if item.get("apart", 0.0) >= APART:
             self._apart.add(-item["apart"], number)
-            if item["apart"] > APART:
-                self._far.add(number)
+            self._far += item["apart"] > FAR_APART
         if any(one.get("edge", 1.0) < EDGE for one in maps):
             self._edge.add(number)
 
@@ -128,29 +131,28 @@ class Findings:
     def list_all(self) -> list[Finding]:
         """Return the findings, those that need attention most first."""
         found = [*self._list_failures(), *self._list_wrong()]
-        if self._certain.count > 1:
-            what = "label" if self.labelled else "class explained"
-            text = f"The {what} has a probability of {self._certain.least:.2g} or more; these have the lowest."
-            found.append(Finding("Least certain", None, text, _address(sort="probability"), self._certain.images))
-        if self._apart.count:
-            text = f"The strongest places of an image's maps lie up to {-self._apart.least:.0%} of its diagonal apart"
-            text += f"; in so many images, more than {APART:.0%}." if self._far.count else "."
-            address, count = _address(sort="apart", desc=1), self._far.count or None
-            found.append(Finding("Maps that disagree most", count, text, address, self._apart.images))
+        found += self._list_orders()
         if self._edge.count:
-            text = f"A map is strongest within {EDGE:.0%} of an edge: background, a border, a caption?"
-            found.append(
-                Finding(
-                    "At the border",
-                    self._edge.count,
-                    text,
-                    _address(**{"max:edge": EDGE, "sort": "edge"}),
-                    self._edge.first,
-                )
-            )
+            text = f"A map is strongest within {_percent(EDGE)} of an edge: background, a border, a caption?"
+            address = _address(**{"max:edge": f"{100 * EDGE:g}", "sort": "edge"})
+            found.append(Finding("At the border", self._edge.count, text, address, self._edge.first))
         for note, group in _list_largest(self._notes):
             found.append(Finding("With a note", group.count, note, _address(note=note), group.first))
         return found
+
+    def _list_orders(self) -> Iterator[Finding]:
+        certain, apart = self._certain, self._apart
+        if certain.count:
+            what = "label" if self.labelled else "class explained"
+            text = f"The {what} has a probability of {UNCERTAIN} or less; the lowest is {certain.least:.2g}."
+            address = _address(**{"max:probability": UNCERTAIN, "sort": "probability"})
+            yield Finding("Least certain", certain.count, text, address, certain.images)
+        if apart.count:
+            text = "Disagreement of maps is how far apart they are strongest: "
+            text += f"up to {_percent(-apart.least)} of the diagonal"
+            text += f", in {count_of(self._far, 'image')} more than {_percent(FAR_APART)}." if self._far else "."
+            address = _address(**{"min:apart": f"{100 * APART:g}", "sort": "apart", "desc": 1})
+            yield Finding("Maps that disagree most", apart.count, text, address, apart.images)
 
     def _list_failures(self) -> list[Finding]:
         return [
@@ -183,6 +185,11 @@ def _list_largest(groups: Mapping[Any, _Group]) -> list[tuple[Any, _Group]]:
     """Return the largest groups, of equal ones those met first."""
     counts = Counter({key: group.count for key, group in groups.items()})
     return [(key, groups[key]) for key, _ in islice(counts.most_common(), SHOWN_GROUPS)]
+
+
+def _percent(share: float) -> str:
+    """Write a share with two digits, as the page does."""
+    return f"{float(f'{100 * share:.2g}'):g}\N{NO-BREAK SPACE}%"
 
 
 def _address(**filters: Any) -> str:

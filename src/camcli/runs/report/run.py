@@ -17,7 +17,7 @@ from camcli.runs.record.view import look_at
 from camcli.runs.report import BLOCK, CELL, EMBEDDED_SIZE, MANY_MAPS, SHOWN, SIDE, ReportOptions
 from camcli.runs.report.columns import Columns
 from camcli.runs.report.entries import Entries, Entry, LabelRule
-from camcli.runs.report.facts import describe_run
+from camcli.runs.report.facts import describe_run, write_again
 from camcli.runs.report.files import FolderFiles, ReportFiles, SingleFile
 from camcli.runs.report.findings import Findings
 from camcli.runs.report.items import MAX_COLUMNS, Item, Variants, find_relative_url, make_item
@@ -62,6 +62,8 @@ def write_report(out: Path, options: ReportOptions) -> Report:
             "copy the folder here first, then: camcli report",
         )
     record = read_record(out)
+    if out.is_symlink():  # such as latest, which will lead elsewhere while the page is open
+        out = out.parent / out.readlink()
     columns = Columns(options.columns)
     with look_at(out) as view:
         entries = Entries(view, list_jobs(record))
@@ -164,20 +166,21 @@ class _Making:
             "run": describe_run(self._record, self._out),
             "findings": findings.list_all(),
             "data": data,
-            "hints": list(self._list_hints()),
+            "hint": self._say_unshown(),
             "counts": findings,
         }
 
-    def _list_hints(self) -> Iterator[str]:
-        """Yield what the run did not save and how to get it."""
-        if not self._maps:
-            return
-        if not self._formats & set(SHOWN):
-            saved = ", ".join(sorted(self._formats)) or "no files"
-            again = ", drawn from the arrays without the network" if "array" in self._formats else ""
-            yield f"This run saved {saved}, which a page cannot show. --save overlay,heatmap adds its maps{again}."
-        elif "heatmap" not in self._formats:
-            yield "Maps without the image behind them can be shown too: --save heatmap, beside the formats of now."
+    def _say_unshown(self) -> str:
+        """Say that the page has no maps, if so, and what shows them."""
+        if not self._maps or self._formats & set(SHOWN):
+            return ""
+        saved = ", ".join(sorted(self._formats)) or "no files"
+        how = " draws the maps from the arrays, without the network" if "array" in self._formats else " adds the maps"
+        return f"This run saved {saved}, which a page cannot show: {self._write_command('overlay', 'heatmap')}{how}."
+
+    def _write_command(self, *formats: str) -> str:
+        """Write the command that saves formats of this run and makes the page again."""
+        return f"{write_again(self._out)} --save {','.join(formats)} --report"
 
     def _list_notes(self, entries: Entries) -> Iterator[str]:
         if self._missing:
@@ -189,7 +192,11 @@ class _Making:
         yield from filter(None, (self._columns.describe_ambiguous(), self._columns.describe_unmatched()))
         if self._options.single_file and not self._copied_size and self._options.image_size is None:
             yield f"these are many maps: the file has thumbnails only; --image-size {EMBEDDED_SIZE} adds larger images"
-        yield from self._list_hints()
+        if unshown := self._say_unshown():
+            yield unshown
+        elif self._maps and "heatmap" not in self._formats:
+            formats = [one for one in SHOWN if one in self._formats]
+            yield f"to see maps without the image behind them too: {self._write_command(*formats, 'heatmap')}"
 
 
 def _choose_copied_size(options: ReportOptions, images: int, job: Mapping[str, Any]) -> int:

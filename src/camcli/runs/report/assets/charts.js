@@ -16,6 +16,12 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** Filter the images, and give the first the focus. @param {Record<string, string | number | null>} changes */
+function goToImages(changes) {
+  go(changes);
+  focusCard(0);
+}
+
 /** Show the distributions. @param {Item[]} shown */
 function showCharts(shown) {
   showClasses(shown);
@@ -32,12 +38,12 @@ function showClasses(shown) {
     bar.style.width = `${(100 * number) / most}%`;
     const button = make(
       "button",
-      { type: "button", "aria-pressed": String(name === chosen), "aria-label": `${name}: ${number} images` },
+      { type: "button", "aria-pressed": String(name === chosen), "aria-label": `${name}: ${countImages(number)}` },
       make("span", { class: "bar-name", title: name }, make("bdi", {}, name)),
       make("span", { class: "bar-track" }, bar),
       make("span", { class: "bar-count" }, number.toLocaleString("en")),
     );
-    button.addEventListener("click", () => go({ class: name === chosen ? null : name }));
+    button.addEventListener("click", () => goToImages({ class: name === chosen ? null : name }));
     return make("li", {}, button);
   });
   document.getElementById("classes").replaceChildren(...bars);
@@ -61,17 +67,17 @@ function showHistogram(shown) {
   box.closest("figure").hidden = !known;
   const most = Math.max(1, ...bins.map((one) => one.all));
   const columns = bins.map((bin, at) => {
-    const column = make("span", { class: "column", title: `${at / BINS} to ${(at + 1) / BINS}: ${bin.all} images` });
+    const column = make("span", { class: "column", title: `${at / BINS} to ${(at + 1) / BINS}: ${countImages(bin.all)}` });
     const [right, wrong] = [make("span", { class: "right" }), make("span", { class: "wrong" })];
     right.style.height = `${(100 * (bin.all - bin.wrong)) / most}%`;
     wrong.style.height = `${(100 * bin.wrong) / most}%`;
     column.append(right, wrong);
-    column.addEventListener("click", () => go({ "min:probability": at / BINS, "max:probability": (at + 1) / BINS }));
+    column.addEventListener("click", () => goToImages({ "min:probability": at / BINS, "max:probability": (at + 1) / BINS }));
     return column;
   });
   box.replaceChildren(...columns);
   const low = shown.filter((one) => (one.maps?.[0]?.probability ?? 1) < 0.5).length;
-  const text = known ? `${known} images, ${low} below 0.5` : "";
+  const text = known ? `${countImages(known)}, ${low} below 0.5` : "";
   box.setAttribute("aria-label", `Histogram of probabilities: ${text}`);
   document.getElementById("histogram-note").textContent = FACTS.labelled ? "wrong in the second colour" : "";
 }

@@ -29,12 +29,12 @@ function addItems(text) {
 }
 const camcli = { add: addItems };
 
-/** Numbers of an image: key in the address, title, and how it is read. */
+/** Numbers of an image: key in the address, title, unit, and how it is read. */
 const NUMBERS = [
   { key: "probability", title: "Probability", of: (/** @type {Item} */ one) => one.maps?.[0]?.probability },
   { key: "score", title: "Score", of: (/** @type {Item} */ one) => one.maps?.[0]?.score },
-  { key: "edge", title: "Distance of the peak from the edge", of: leastEdge },
-  { key: "apart", title: "Disagreement of maps", of: (/** @type {Item} */ one) => one.apart },
+  { key: "edge", title: "Peak to edge", unit: "%", of: (/** @type {Item} */ one) => toPercent(leastEdge(one)) },
+  { key: "apart", title: "Disagreement of maps", unit: "%", of: (/** @type {Item} */ one) => toPercent(one.apart) },
   ...FACTS.columns.map((/** @type {string} */ title, /** @type {number} */ at) => ({
     key: `column:${title}`,
     title,
@@ -59,6 +59,11 @@ const RESULTS = [
 function leastEdge(item) {
   const edges = (item.maps ?? []).map((one) => one.edge).filter((one) => one !== undefined);
   return edges.length ? Math.min(...edges) : undefined;
+}
+
+/** @param {number | undefined} share */
+function toPercent(share) {
+  return share === undefined ? undefined : 100 * share;
 }
 
 /** Return the images that an address asks for, in its order. @param {URLSearchParams} wanted */
@@ -112,9 +117,15 @@ function count(values) {
   return [...counts].sort((a, b) => b[1] - a[1]);
 }
 
-/** Write a number for people. @param {number | null | undefined} number */
-function format(number) {
+/** Write a number of images for people. @param {number} number */
+function countImages(number) {
+  return `${number.toLocaleString("en")} image${number === 1 ? "" : "s"}`;
+}
+
+/** Write a number for people. @param {number | null | undefined} number @param {string} [unit] */
+function format(number, unit) {
   if (number === null || number === undefined) return "";
+  if (unit) return `${Number(number.toPrecision(2))}\u00a0${unit}`;
   const size = Math.abs(number);
   if (size && (size < 0.001 || size >= 1e6)) return number.toExponential(2);
   return Number.isInteger(number) ? String(number) : String(Number(number.toPrecision(size < 1 ? 2 : 4)));

@@ -81,7 +81,7 @@ function makeCard(at) {
   slot.style.height = `${grids.line - GAP}px`;
   const column = at % grids.perLine;
   slot.style.transform = `translate(${column * (grids.width + GAP)}px, ${Math.floor(at / grids.perLine) * grids.line}px)`;
-  const link = make("a", { class: "card", href: addressWith({ image: item.id }), "aria-label": describe(item) });
+  const link = make("a", { class: "card", href: addressWith({ image: item.id, map: null }), "aria-label": describe(item) });
   link.dataset.at = String(at);
   link.append(makeThumbnails(item), makeCaption(item));
   slot.append(link);
@@ -105,6 +105,7 @@ function makeThumbnails(item) {
     if (thumb.classList.contains("blank")) thumb.textContent = explainBlank(item, kind === "picture", map);
     frame.append(thumb);
     const cell = make("span", { class: "cell" }, frame);
+    if (map) cell.dataset.map = String(map.variant);
     if (several) cell.append(make("span", { class: "cell-name" }, nameCell(kind, map)));
     box.append(cell);
   }
@@ -145,14 +146,10 @@ function makeCaption(item) {
   else if (item.error) about.append(make("span", { class: "card-class bad", title: item.error }, "failed"));
   if (item.right === false) about.append(make("span", { class: "mark wrong", title: `predicted: ${item.predicted}` }, "wrong"));
   if (item.right === true) about.append(make("span", { class: "mark right" }, "right"));
-  const value = sortedValue(item) ?? first?.probability;
-  if (value !== undefined) about.append(make("span", { class: "card-number" }, format(value)));
+  const sorted = NUMBERS.find((one) => one.key === wanted.get("sort"));
+  const value = format(sorted?.of(item), sorted?.unit) || format(first?.probability);
+  if (value) about.append(make("span", { class: "card-number" }, value));
   return make("span", { class: "caption" }, name, about);
-}
-
-/** Return the number that the images are sorted by. @param {Item} item */
-function sortedValue(item) {
-  return NUMBERS.find((one) => one.key === wanted.get("sort"))?.of(item);
 }
 
 /** Describe an image for those who do not see it. @param {Item} item */
@@ -164,6 +161,20 @@ function describe(item) {
   if (item.right !== undefined) parts.push(item.right ? "right" : `wrong, predicted ${item.predicted}`);
   if (item.error) parts.push(`failed: ${item.error}`);
   return parts.join(", ");
+}
+
+/** Open the map that was clicked; what a key opens is the card's first. @param {MouseEvent} event */
+function openMap(event) {
+  const cell = /** @type {HTMLElement} */ (event.target).closest("[data-map]");
+  if (!(cell instanceof HTMLElement) || isForBrowser(event)) return;
+  event.preventDefault();
+  const at = Number(/** @type {HTMLElement} */ (cell.closest(".card")).dataset.at);
+  go({ image: shown[at].id, map: cell.dataset.map }, true);
+}
+
+/** Return whether a click is for another tab or window. @param {MouseEvent} event */
+function isForBrowser(event) {
+  return event.ctrlKey || event.metaKey || event.shiftKey || event.altKey;
 }
 
 /** Move the focus between cards by the arrow keys. @param {KeyboardEvent} event */
@@ -183,6 +194,13 @@ function focusCard(at) {
   if (top < bar || top + grids.line > innerHeight) scrollBy(0, top - innerHeight / 3);
   renderGrid();
   cards.get(at)?.querySelector("a")?.focus({ preventScroll: true });
+}
+
+/** Return the place of the first image in view. */
+function firstInView() {
+  const bar = Math.max(0, document.getElementById("toolbar").getBoundingClientRect().bottom);
+  const lines = Math.max(0, Math.ceil((bar - grid.getBoundingClientRect().top) / grids.line));
+  return Math.min(shown.length - 1, lines * grids.perLine);
 }
 
 /** Load the sheets of the cards that would be printed: a browser does not wait for them then. */
@@ -209,6 +227,7 @@ const sizeInput = /** @type {HTMLInputElement} */ (document.getElementById("size
 sizeInput.value = innerWidth < 600 ? "136" : "176";
 sizeInput.addEventListener("input", layOut);
 grid.addEventListener("keydown", moveFocus);
+grid.addEventListener("click", openMap);
 let isWaiting = false;
 addEventListener(
   "scroll",

@@ -39,7 +39,7 @@ function fillControls() {
   const numbers = NUMBERS.filter((one) => items.some((item) => one.of(item) !== undefined));
   const orders = ORDERS.filter((one) => !NUMBERS.includes(one) || numbers.includes(one));
   fill("sort", orders.map((one) => [one.key, one.title]));
-  fill("number", numbers.map((one) => [one.key, one.title]));
+  fill("number", numbers.map((one) => [one.key, one.unit ? `${one.title}, ${one.unit}` : one.title]));
 }
 
 /** Make the controls say what the address says. */
@@ -65,14 +65,15 @@ function showBounds() {
 /** Show the filters, each of which can be taken away. @param {number} number images that are left */
 function showChips(number) {
   document.getElementById("status").textContent =
-    number === items.length ? `${number.toLocaleString("en")} images` : `${number.toLocaleString("en")} of ${items.length.toLocaleString("en")} images`;
+    number === items.length ? countImages(number) : `${number.toLocaleString("en")} of ${countImages(items.length)}`;
   const chips = [];
   for (const [key, value] of wanted) {
     const bound = /^(min|max):(.*)$/.exec(key);
     if (!FILTERS.includes(key) && !bound) continue;
-    const title = bound ? NUMBERS.find((one) => one.key === bound[2])?.title ?? bound[2] : key === "q" ? "name" : key;
+    const number = NUMBERS.find((one) => one.key === bound?.[2]);
+    const title = bound ? number?.title ?? bound[2] : key === "q" ? "name" : key;
     const sign = bound ? (bound[1] === "min" ? "from" : "to") : "";
-    const text = `${title} ${sign ? `${sign} ` : ""}${value}`;
+    const text = [title, sign, value, number?.unit].filter(Boolean).join(" ");
     const button = make("button", { type: "button", "aria-label": `Remove the filter: ${text}` }, make("bdi", {}, text), " ✕");
     button.addEventListener("click", () => go({ [key]: null }));
     chips.push(make("li", {}, button));
@@ -87,7 +88,7 @@ function showStrips() {
     const frames = numbers.filter((one) => items[one]).map((one) => {
       const thumb = make("span", { class: "thumb" });
       showThumbnail(thumb, items[one], String(firstKind(items[one])), 42, true);
-      return make("span", { class: "frame" }, thumb);
+      return make("span", { class: "frame", title: items[one].name, "data-id": items[one].id }, thumb);
     });
     strip.replaceChildren(...frames);
   }
@@ -126,6 +127,24 @@ function toggleImages() {
   layOut();
 }
 
+/** Give the first image in view the focus, from where the arrow keys go on. */
+function toImages() {
+  focusCard(firstInView());
+}
+
+/** Show what a finding is about, with the image open that was clicked. @param {MouseEvent} event */
+function openFinding(event) {
+  const finding = /** @type {HTMLAnchorElement} */ (event.currentTarget);
+  if (isForBrowser(event)) return;
+  event.preventDefault();
+  const frame = /** @type {HTMLElement} */ (event.target).closest("[data-id]");
+  location.hash = finding.hash;
+  readAddress();
+  document.querySelector("main").scrollIntoView();
+  focusCard(0);
+  if (frame instanceof HTMLElement) go({ image: frame.dataset.id }, true);
+}
+
 /** @param {KeyboardEvent} event */
 function handleKey(event) {
   const target = /** @type {HTMLElement} */ (event.target);
@@ -134,7 +153,13 @@ function handleKey(event) {
   if (target.matches("input[type=range]") && event.key.startsWith("Arrow")) return;
   if (event.key === " " && target.matches("button, summary, a:not(.card)")) return;
   /** @type {Record<string, () => void>} */
-  const keys = { "/": () => control("query").focus(), i: toggleImages, d: toggleTheme, "?": () => help.showModal() };
+  const keys = {
+    "/": () => control("query").focus(),
+    i: toggleImages,
+    d: toggleTheme,
+    "?": () => help.showModal(),
+    ...(target.closest(".card") ? {} : { ArrowLeft: toImages, ArrowRight: toImages }),
+  };
   if (viewer.open && handleViewerKey(event)) event.preventDefault();
   else if (keys[event.key] && (!viewer.open || event.key === "d" || event.key === "?")) {
     event.preventDefault();
@@ -175,7 +200,7 @@ document.getElementById("skip").addEventListener("click", () => {
   focusCard(0);
 });
 for (const finding of document.querySelectorAll(".finding")) {
-  finding.addEventListener("click", () => document.querySelector("main").scrollIntoView());
+  finding.addEventListener("click", openFinding);
 }
 addEventListener("keydown", handleKey);
 onAddress = show;
