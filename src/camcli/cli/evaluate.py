@@ -94,7 +94,7 @@ def _evaluate(evaluate_job: EvaluateJob, console: Console, session: CommonOption
         counts = follow_records(run, run.total, console, session.as_json)
         with console.working("computing intervals"):
             rows = run.finish()
-    if not session.as_json and not console.quiet:
+    if not session.as_json:
         print_results(("metric", "better", "map", "mean", "95%", "images", "undefined"), _format_rows(rows))
     for note in run.notes[printed:]:
         console.note(note)
@@ -107,6 +107,8 @@ def _evaluate(evaluate_job: EvaluateJob, console: Console, session: CommonOption
             f"agreement of metrics on the order of maps (Kendall's tau): mean "
             f"{fmean(one.tau for one in run.agreements):.2f}, least {least.tau:.2f}, {least.metric} and {least.other}"
         )
+    for line in run.conclusion.lines if run.conclusion else ():
+        console.say(line)
     written = [f"{run.session.out}/{LINES_FILE}", *([evaluate_job.to] if evaluate_job.to else []), *map(str, run.plots)]
     console.print_summary([], counts, time.monotonic() - began, ", ".join(written))
     return counts
@@ -143,4 +145,5 @@ def _format_rows(rows: Sequence["TableRow"]) -> Iterator[tuple[str, ...]]:
     for row in rows:
         mean = "" if row.mean is None else f"{row.mean:#.3g}"
         interval = "" if row.low is None else f"{row.low:#.3g} to {row.high:#.3g}"
-        yield row.metric, row.better, row.title, mean, interval, str(row.images), str(row.undefined or "")
+        title = f"{row.title}, by construction" if row.favoured else row.title
+        yield row.metric, row.better, title, mean, interval, str(row.images), str(row.undefined or "")

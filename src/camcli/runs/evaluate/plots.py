@@ -157,7 +157,7 @@ def _draw_metric(
 ) -> None:
     better = rows[0].better
     panel.set_title(f"{rows[0].metric}{f' ({better} is better)' if better else ''}", loc="left")
-    rivals = [row.mean for row in rows if row.kind != "method" and row.mean is not None]
+    rivals = [row.mean for row in rows if row.kind != "method" and not row.favoured and row.mean is not None]
     if better and rivals:
         panel.axvline(max(rivals) if better == "higher" else min(rivals), color=GREY, linewidth=0.7, zorder=0)
     for row in rows:
