@@ -12,7 +12,7 @@ from camcli.cli.exit import exit_codes
 from camcli.cli.follow import follow_records, say_methods
 from camcli.cli.loading import check_job, loading
 from camcli.cli.log import CommandLog
-from camcli.cli.options import CommonOptions, add_options, apply_common_options, build
+from camcli.cli.options import QUIET_TABLES, CommonOptions, add_options, apply_common_options, build
 from camcli.cli.plan import print_plan, without_compiling
 from camcli.images.address import show_path
 from camcli.models import names_cache
@@ -43,6 +43,7 @@ OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
     },
     "seed": {"help": "Random seed of controls, of bootstrap intervals, and for --weights random"},
     "as_json": {"help": "Print a line of JSON for each image, map and metric instead of the table"},
+    "quiet": QUIET_TABLES,
 }
 
 

@@ -114,6 +114,14 @@ def test_run_again_it_goes_on(tiny: str, four: None) -> None:
     assert other.exit_code == 2
 
 
+def test_quiet_prints_the_table_and_nothing_else(tiny: str, four: None) -> None:
+    say = (*CHEAP, "--method", "gradcam", "--out", "out")
+    said = evaluate(tiny, *say)
+    quiet = evaluate(tiny, *say, "--quiet")
+    assert quiet.stdout.splitlines()[0].split() == ["metric", "better", "map", "mean", "95%", "images", "undefined"]
+    assert (quiet.stdout, quiet.stderr) == (said.stdout, "")
+
+
 def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(tiny: str, four: None) -> None:
     Path("in/bad.png").write_bytes(b"no picture")
     words = ("--metrics", "deletion-mean,robustness-noise,sparseness", "--setting", "steps=4", "--method", "gradcam")
