@@ -122,6 +122,16 @@ def test_quiet_prints_the_table_and_nothing_else(tiny: str, four: None) -> None:
     assert (quiet.stdout, quiet.stderr) == (said.stdout, "")
 
 
+def test_metrics_and_controls_can_be_listed(here: Path) -> None:
+    listed = do("evaluate", "--list")
+    assert listed.exit_code == 0, listed.output
+    rows = {(row[0], row[1]): row[2:] for row in (line.split("\t") for line in listed.stdout.splitlines())}
+    assert {name for kind, name in rows if kind == "control"} == {*CONTROLS.names(), "blurred"}
+    assert rows["faithfulness", "deletion-mean"][:2] == ["lower", "yes"]
+    assert rows["complexity", "entropy"][:2] == ["", ""]
+    assert ("column", "undefined") in rows
+
+
 def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(tiny: str, four: None) -> None:
     Path("in/bad.png").write_bytes(b"no picture")
     words = ("--metrics", "deletion-mean,robustness-noise,sparseness", "--setting", "steps=4", "--method", "gradcam")
