@@ -45,7 +45,7 @@ STYLE: Mapping[str, Any] = {
 }
 CAPTIONS = {
     "metrics": "Dots: means over the images, with 95% intervals. Vertical line: the best control or blurred copy, "
-    "which methods have to beat.",
+    "which methods have to beat, but for those that the metric favours by construction.",
     "curves": "Means over the images; shaded: 95% intervals of the methods. Numbers: those of the table, best first.",
 }
 NO_DATE: Mapping[str, Mapping[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
@@ -107,7 +107,8 @@ def write_plots(
 def draw_metrics(rows: Sequence[TableRow]) -> Figure:
     """Draw the mean of each metric and map with its interval, a panel for each metric.
 
-    A line shows the best of the controls and blurred copies, which methods have to beat.
+    A line shows the best of the controls and blurred copies, which methods have to beat, without controls that the
+    metric favours by construction.
     """
     from matplotlib.figure import Figure
 
