@@ -12,7 +12,7 @@ from camcli.cli.console import Console, print_table
 from camcli.cli.exit import exit_codes
 from camcli.cli.loading import check_job, loading
 from camcli.cli.log import CommandLog
-from camcli.cli.options import CommonOptions, add_options, apply_common_options, build, split_words
+from camcli.cli.options import QUIET_TABLES, CommonOptions, add_options, apply_common_options, build, split_words
 from camcli.cli.plan import print_plan, without_compiling
 from camcli.cli.streams import print_lines
 from camcli.models import names_cache
@@ -50,6 +50,7 @@ OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
     },
     "overwrite": {"help": "Replace a different ranking in the output folder"},
     "as_json": {"help": "Print a line of JSON for each channel instead of the table"},
+    "quiet": QUIET_TABLES,
 }
 
 
@@ -105,7 +106,7 @@ def _rank(channel_job: ChannelJob, console: Console, session: CommonOptions, log
         log.open(run.out)
     if session.as_json:
         print_lines(ranked)
-    elif not console.quiet:
+    else:
         with_values = run.values is not None
         headings = ["channel", "mean", "max", "std", "active", *["r"] * with_values, "strongest image"]
         print_table(headings, _make_rows(ranked, with_values))

@@ -40,7 +40,7 @@ def check(
     example: Annotated[bool, typer.Option("--example", help="Print a commented file of rules, and exit")] = False,
     list_all: Annotated[bool, typer.Option("--list", help="List what rules can measure, and exit")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each map and rule instead")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors, broken rules and tables only")] = False,
 ) -> None:
     """Check the maps of a finished run by rules: where they look, how sure the model is, that none failed.
 

@@ -9,7 +9,7 @@ from camcli.cli.console import Console, print_results
 from camcli.cli.exit import exit_codes
 from camcli.cli.loading import check_job, loading
 from camcli.cli.log import CommandLog
-from camcli.cli.options import CommonOptions, add_options, apply_common_options, build
+from camcli.cli.options import QUIET_TABLES, CommonOptions, add_options, apply_common_options, build
 from camcli.cli.streams import print_lines
 from camcli.runs.compare import CompareJob, split_layers
 from camcli.runs.job.job import Job
@@ -72,6 +72,7 @@ OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
     "panel_size": {"help": "Longer side of each image on a sheet, in pixels; 0 = 232. Texts grow with it"},
     "overwrite": {"help": "Replace the sheets of a different job"},
     "as_json": {"help": "Print a line of JSON for each image instead of the table"},
+    "quiet": QUIET_TABLES,
 }
 
 
@@ -123,7 +124,7 @@ def _compare(compare_job: CompareJob, console: Console, session: CommonOptions, 
                 if session.as_json:
                     print_lines(lines)
         run.finish()
-    if not session.as_json and not console.quiet:
+    if not session.as_json:
         _print_pairs(run, console)
     for note in run.notes[printed:]:
         console.note(note)

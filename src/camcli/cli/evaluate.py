@@ -3,21 +3,23 @@
 import time
 from collections.abc import Iterator, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from camcli.cli.console import Console, print_results
+from camcli.cli.console import Console, print_results, print_table
 from camcli.cli.exit import exit_codes
 from camcli.cli.follow import follow_records, say_methods
 from camcli.cli.loading import check_job, loading
 from camcli.cli.log import CommandLog
-from camcli.cli.options import CommonOptions, add_options, apply_common_options, build
+from camcli.cli.options import QUIET_TABLES, CommonOptions, add_options, apply_common_options, build
 from camcli.cli.plan import print_plan, without_compiling
 from camcli.images.address import show_path
+from camcli.metrics import CONTROLS, METRICS, MetricRow
 from camcli.models import names_cache
 from camcli.runs.evaluate import EvaluateJob
 from camcli.runs.job.job import Job
+from camcli.runs.job.option import MODEL
 from camcli.runs.record.outcome import Counts
 
 if TYPE_CHECKING:
@@ -43,11 +45,55 @@ OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
     },
     "seed": {"help": "Random seed of controls, of bootstrap intervals, and for --weights random"},
     "as_json": {"help": "Print a line of JSON for each image, map and metric instead of the table"},
+    "quiet": QUIET_TABLES,
 }
 
 
+# Words of the table that are no rows of a registry.
+WORDS = (
+    (
+        "control",
+        "blurred",
+        "",
+        "",
+        "a blurred copy of each method's map: where it is as good, blur does as well as details",
+    ),
+    ("word", "by construction", "", "", "the metric favours this control by its definition, so it proves nothing here"),
+    ("column", "95%", "", "", "bootstrap interval of the mean over the images"),
+    ("column", "undefined", "", "", "number of maps without a number, which are left out; evaluation.jsonl says why"),
+)
+
+
+def _list_metrics(context: typer.Context, asked: bool) -> None:
+    """Print what the metrics and controls are, and end."""
+    if not asked or context.resilient_parsing:
+        return
+    metrics = [(one.kind, one.name, one.better, _when(one), one.summary) for one in METRICS.rows]
+    controls = [("control", one.name, "", "yes", one.summary) for one in CONTROLS.rows]
+    print_table(
+        ("kind", "name", "better", "default", "what it is"),
+        [*metrics, *controls, *WORDS],
+        wrapped=("default", "what it is"),
+    )
+    raise typer.Exit
+
+
+def _when(metric: MetricRow) -> str:
+    """Return when a metric is computed by default, in words."""
+    return "" if not metric.default else "with --boxes or --masks" if metric.kind == "localisation" else "yes"
+
+
+LIST = typer.Option(
+    "--list",
+    help="List what the metrics and controls are, and exit",
+    callback=_list_metrics,
+    is_eager=True,
+    rich_help_panel=MODEL,
+)
+
+
 @add_options(CommonOptions, EvaluateJob, Job, names=OPTIONS, overrides=OPTION_OVERRIDES)
-def evaluate(**words: Any) -> None:
+def evaluate(list_all: Annotated[bool, LIST] = False, **words: Any) -> None:  # noqa: ARG001 - a callback
     """Measure how far maps can be trusted: metrics of one or several methods, beside those of controls.
 
     Controls are maps that know nothing of the model (random, centre, edges, ...) and a blurred copy of each map.
@@ -94,8 +140,9 @@ def _evaluate(evaluate_job: EvaluateJob, console: Console, session: CommonOption
         counts = follow_records(run, run.total, console, session.as_json)
         with console.working("computing intervals"):
             rows = run.finish()
-    if not session.as_json and not console.quiet:
+    if not session.as_json:
         print_results(("metric", "better", "map", "mean", "95%", "images", "undefined"), _format_rows(rows))
+    console.say("what the metrics and controls are: camcli evaluate --list")
     for note in run.notes[printed:]:
         console.note(note)
     for warning in run.warnings:
@@ -107,6 +154,8 @@ def _evaluate(evaluate_job: EvaluateJob, console: Console, session: CommonOption
             f"agreement of metrics on the order of maps (Kendall's tau): mean "
             f"{fmean(one.tau for one in run.agreements):.2f}, least {least.tau:.2f}, {least.metric} and {least.other}"
         )
+    for line in run.conclusion.lines if run.conclusion else ():
+        console.say(line)
     written = [f"{run.session.out}/{LINES_FILE}", *([evaluate_job.to] if evaluate_job.to else []), *map(str, run.plots)]
     console.print_summary([], counts, time.monotonic() - began, ", ".join(written))
     return counts
@@ -143,4 +192,5 @@ def _format_rows(rows: Sequence["TableRow"]) -> Iterator[tuple[str, ...]]:
     for row in rows:
         mean = "" if row.mean is None else f"{row.mean:#.3g}"
         interval = "" if row.low is None else f"{row.low:#.3g} to {row.high:#.3g}"
-        yield row.metric, row.better, row.title, mean, interval, str(row.images), str(row.undefined or "")
+        title = f"{row.title}, by construction" if row.favoured else row.title
+        yield row.metric, row.better, title, mean, interval, str(row.images), str(row.undefined or "")

@@ -14,6 +14,8 @@ from camcli.runs.job.option import COMPUTE, LOGGING, Option, get_option, option
 T = TypeVar("T")
 S = TypeVar("S", bound="CommonOptions")
 Command = TypeVar("Command", bound=Callable[..., None])
+# What is different in a command whose result is a table.
+QUIET_TABLES = {"help": "Print errors, failures and tables only"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

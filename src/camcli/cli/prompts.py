@@ -11,7 +11,7 @@ from camcli.cli.exit import exit_codes
 from camcli.cli.follow import follow_records, say_methods
 from camcli.cli.loading import check_job, loading
 from camcli.cli.log import CommandLog
-from camcli.cli.options import CommonOptions, add_options, apply_common_options, build
+from camcli.cli.options import QUIET_TABLES, CommonOptions, add_options, apply_common_options, build
 from camcli.cli.plan import print_plan, without_compiling
 from camcli.images import describe_page
 from camcli.models import names_cache
@@ -70,6 +70,7 @@ OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
         "env": False,
     },
     "as_json": {"help": "Print a line of JSON for each image instead of the table"},
+    "quiet": QUIET_TABLES,
 }
 
 
@@ -111,7 +112,7 @@ def _compare(prompt_job: PromptJob, console: Console, session: CommonOptions, lo
         counts = follow_records(run, run.total, console, session.as_json)
         with console.working("drawing the summary"):
             summary = run.finish()
-    if not session.as_json and not console.quiet:
+    if not session.as_json:
         _print_summary(summary, prompt_job.measure, console)
     for note in run.notes[printed:]:
         console.note(note)

@@ -11,7 +11,7 @@ from camcli.cli.exit import exit_codes
 from camcli.cli.follow import say_methods
 from camcli.cli.loading import check_job, loading
 from camcli.cli.log import CommandLog
-from camcli.cli.options import CommonOptions, add_options, apply_common_options, build
+from camcli.cli.options import QUIET_TABLES, CommonOptions, add_options, apply_common_options, build
 from camcli.cli.streams import get_standard_output
 from camcli.models import names_cache
 from camcli.runs.job.job import Job
@@ -34,6 +34,7 @@ OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
     "limit": {"help": "Number of images, which are kept in memory and explained again in each step; 0 = 16"},
     "seed": {"help": "Random seed of what is drawn anew, of the other class, and for --weights random"},
     "as_json": {"help": "Print a line of JSON for each step and method instead of the tables"},
+    "quiet": QUIET_TABLES,
 }
 
 

@@ -49,6 +49,7 @@ class MetricRow(Row):
             where the number of a set is not the mean of its images' numbers; empty where it is.
         axes: what the points of its curve are at, shares from 0 to 1, and what they are, with ``{measured}`` for the
             number that is read; None if its parts are no curve.
+        favours: controls that it favours by construction, and that therefore prove nothing here, each with the reason.
         middles: True if the points are in the middle of equal parts, False if they go from 0 to 1.
     """
 
@@ -59,6 +60,7 @@ class MetricRow(Row):
     default: bool = field(default=True, kw_only=True)
     pooled: str = field(default="", kw_only=True)
     axes: tuple[str, str] | None = field(default=None, kw_only=True)
+    favours: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     middles: bool = field(default=False, kw_only=True)
 
 
@@ -69,6 +71,8 @@ _PUT_IN = ("share of the pixels put in", "{measured}")
 _REMOVED = ("share of the pixels removed", "{measured}")
 _NO_ORDER = "the map is constant, so it puts the pixels in no order"
 _NOT_AGAIN = "the map, or that of a changed image, is constant, or could not be made"
+_NEVER_LOOKS = "it never looks at the image, and so never changes with it"
+_STEADY = {"centre": _NEVER_LOOKS, "uniform": _NEVER_LOOKS}
 _NO_SCORE = f"the score of the whole image is not positive, or {NO_POSITIVE}"
 
 METRICS = Registry(
@@ -162,6 +166,7 @@ METRICS = Registry(
         source=_GRADCAM_PP,
         better="lower",
         undefined=_NO_SCORE,
+        favours={"uniform": "it leaves the image as it is, so nothing is ever lost"},
     ),
     MetricRow(
         "faithfulness",
@@ -259,6 +264,7 @@ METRICS = Registry(
         source="Yeh et al. 2019, arXiv:1901.09392, sec. 3 (SENS_MAX), over the length of the map, as Captum",
         better="lower",
         undefined=f"{ALL_ZERO}, or that of a changed image could not be made",
+        favours=_STEADY,
         default=False,
     ),
     MetricRow(
@@ -269,6 +275,10 @@ METRICS = Registry(
         source="own; the property is equivariance",
         better="higher",
         undefined=f"{_NOT_AGAIN}; or the shift leaves nothing of it",
+        favours={
+            "centre": "it never looks at the image, and is so wide that a few pixels hardly matter",
+            "uniform": _NEVER_LOOKS,
+        },
         default=False,
     ),
     MetricRow(
@@ -279,6 +289,7 @@ METRICS = Registry(
         source="own",
         better="higher",
         undefined=_NOT_AGAIN,
+        favours=_STEADY,
         default=False,
     ),
     MetricRow(
@@ -289,6 +300,7 @@ METRICS = Registry(
         source="own",
         better="higher",
         undefined=_NOT_AGAIN,
+        favours=_STEADY,
         default=False,
     ),
     MetricRow(
@@ -298,6 +310,7 @@ METRICS = Registry(
         source="Chalasani et al. 2020, arXiv:1810.06583, sec. 3",
         better="",
         undefined=ALL_ZERO,
+        default=False,
     ),
     MetricRow(
         "complexity",
@@ -306,6 +319,7 @@ METRICS = Registry(
         source="Bhatt et al. 2020, arXiv:2005.00631, def. 4 (complexity), over its maximum",
         better="",
         undefined=ALL_ZERO,
+        default=False,
     ),
     MetricRow(
         "complexity",
@@ -314,6 +328,7 @@ METRICS = Registry(
         source="the participation ratio",
         better="",
         undefined=ALL_ZERO,
+        default=False,
     ),
 )
 

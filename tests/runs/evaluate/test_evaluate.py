@@ -61,7 +61,8 @@ def test_a_table_with_controls(tiny: str, four: None) -> None:
         assert all(means["method", "gradcam"] > means[one] for one in means if one[1] != "gradcam"), metric
         assert rows[metric, "method", "gradcam"]["not_above"] in ("", "its blurred copy")
         assert "smooth-random" in rows[metric, "method", "random"]["not_above"]
-        assert f"{metric}: random does not beat " in result.stderr
+    assert "note: random is not surely better than " in result.stderr
+    assert "conclusion: none from 4 images; methods are judged from 6 images on" in result.stderr
     assert rows["insertion-mean", "method", "gradcam"]["setting"] == "fill=mean steps=10 seed=0"
     assert rows["deletion-mean", "method", "gradcam"]["setting"] == "fill=mean steps=4 seed=0"
     assert rows["insertion-mean", "method", "gradcam"]["measured"] == "probability"
@@ -79,6 +80,7 @@ def test_a_table_with_controls(tiny: str, four: None) -> None:
     assert (none.value, none.metric) == (None, "energy-in-box")
     assert none.undefined.startswith("no object of this class")
     facts = json.loads(Path("out", FACTS_FILE).read_text())
+    assert (facts["conclusion"]["images"], len(facts["conclusion"]["duels"])) == (4, 1)
     assert [(one["metric"], one["kind"], one["map"]) for one in facts["table"]] == [*rows]
     assert {(one["metric"], one["other"]) for one in facts["agreements"]} == {*combinations(METRICS[:3], 2)}
     ranks = {(one["metric"], one["map"]): one for one in facts["ranks"]}
@@ -110,6 +112,24 @@ def test_run_again_it_goes_on(tiny: str, four: None) -> None:
     assert Path("again.csv").read_text() == Path("all.csv").read_text()
     other = evaluate(tiny, "--metrics", "sparseness", "--method", "gradcam", "--out", "out")
     assert other.exit_code == 2
+
+
+def test_quiet_prints_the_table_and_nothing_else(tiny: str, four: None) -> None:
+    say = (*CHEAP, "--method", "gradcam", "--out", "out")
+    said = evaluate(tiny, *say)
+    quiet = evaluate(tiny, *say, "--quiet")
+    assert quiet.stdout.splitlines()[0].split() == ["metric", "better", "map", "mean", "95%", "images", "undefined"]
+    assert (quiet.stdout, quiet.stderr) == (said.stdout, "")
+
+
+def test_metrics_and_controls_can_be_listed(here: Path) -> None:
+    listed = do("evaluate", "--list")
+    assert listed.exit_code == 0, listed.output
+    rows = {(row[0], row[1]): row[2:] for row in (line.split("\t") for line in listed.stdout.splitlines())}
+    assert {name for kind, name in rows if kind == "control"} == {*CONTROLS.names(), "blurred"}
+    assert rows["faithfulness", "deletion-mean"][:2] == ["lower", "yes"]
+    assert rows["complexity", "entropy"][:2] == ["", ""]
+    assert ("column", "undefined") in rows
 
 
 def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(tiny: str, four: None) -> None:
@@ -210,7 +230,7 @@ def test_table_by_hand() -> None:
     assert (rows["control edges"].images, rows["control edges"].undefined) == (2, 1)
     # Lower is better: by 0.1, 0.1 and 0.2, and by 0.4 and 0.2; the other by -0.1 and 0.3.
     assert rows["good"].not_above == ()
-    assert list_warnings(rows.values()) == ["deletion-mean: poor does not beat edges"]
+    assert list_warnings([*rows.values()]) == ["poor is not surely better than edges (deletion-mean)"]
 
 
 def test_a_number_of_several_images_that_is_no_mean() -> None:

@@ -1,6 +1,7 @@
 """Plots of an evaluation: what is drawn, and that it is the numbers."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,21 @@ def test_a_panel_for_each_metric() -> None:
     dots = [float(one.get_xdata()[0]) for one in figure.axes[0].lines if one.get_marker() == "o"]
     assert dots == pytest.approx([row.mean for row in rows if row.metric == "deletion-mean"])
     assert [one.get_text() for one in figure.axes[1].texts] == ["undefined"]
+
+
+def test_the_line_is_the_best_control_that_proves_something() -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is an extra")
+    numbers = {"gradcam": 0.25, "edges": 0.5, "uniform": 0.0}
+    pictures = [
+        [
+            replace(made(at, "method" if map == "gradcam" else "control", "average-drop", value), map=map, curve=())
+            for map, value in numbers.items()
+        ]
+        for at in range(2)
+    ]
+    [panel] = draw_metrics(summarize(collect(pictures, several_layers=False))[0]).axes
+    [line] = [one for one in panel.lines if [*one.get_ydata()] == [0, 1] and one.get_marker() != "o"]
+    assert [*line.get_xdata()] == [0.5, 0.5]
 
 
 def test_files_are_the_same_each_time(tmp_path: Path) -> None:

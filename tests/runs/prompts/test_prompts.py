@@ -68,11 +68,11 @@ def test_json_gives_a_line_for_each_picture_and_no_table(three: None, ask: Ask) 
     assert facts()["summary"]["measure"] == "ssim"
 
 
-def test_quiet_says_only_what_failed(three: None, ask: Ask) -> None:
+def test_quiet_prints_the_table_and_says_only_what_failed(three: None, ask: Ask) -> None:
     Path("in/bad.png").write_bytes(b"no picture")
     result = ask(*SAY, "in", "-q")
     assert result.exit_code == 1
-    assert result.stdout == ""
+    assert [line.split("\t")[1] for line in result.stdout.splitlines()] == list(TEXTS)
     assert result.stderr.startswith("failed: in/bad.png: ")
     assert len(result.stderr.splitlines()) == 1
 

@@ -36,8 +36,8 @@ class EvaluateJob:
         MODEL,
         help="Metrics, joined by commas: {names}",
         metavar="NAMES",
-        show_default="insertion-blur, deletion-mean, road-most, road-least, average-drop, average-increase, "
-        "sparseness, entropy, effective-area; those of objects with --boxes or --masks",
+        show_default="insertion-blur, deletion-mean, road-most, road-least, average-drop, average-increase; "
+        "those of objects with --boxes or --masks",
         commas=True,
         names=METRICS.names,
         env=False,

@@ -45,7 +45,7 @@ STYLE: Mapping[str, Any] = {
 }
 CAPTIONS = {
     "metrics": "Dots: means over the images, with 95% intervals. Vertical line: the best control or blurred copy, "
-    "which methods have to beat.",
+    "which methods have to beat, but for those that the metric favours by construction.",
     "curves": "Means over the images; shaded: 95% intervals of the methods. Numbers: those of the table, best first.",
 }
 NO_DATE: Mapping[str, Mapping[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
@@ -107,7 +107,8 @@ def write_plots(
 def draw_metrics(rows: Sequence[TableRow]) -> Figure:
     """Draw the mean of each metric and map with its interval, a panel for each metric.
 
-    A line shows the best of the controls and blurred copies, which methods have to beat.
+    A line shows the best of the controls and blurred copies, which methods have to beat, without controls that the
+    metric favours by construction.
     """
     from matplotlib.figure import Figure
 
@@ -157,7 +158,7 @@ def _draw_metric(
 ) -> None:
     better = rows[0].better
     panel.set_title(f"{rows[0].metric}{f' ({better} is better)' if better else ''}", loc="left")
-    rivals = [row.mean for row in rows if row.kind != "method" and row.mean is not None]
+    rivals = [row.mean for row in rows if row.kind != "method" and not row.favoured and row.mean is not None]
     if better and rivals:
         panel.axvline(max(rivals) if better == "higher" else min(rivals), color=GREY, linewidth=0.7, zorder=0)
     for row in rows:

@@ -21,6 +21,7 @@ from camcli.metrics.bind import BoundMetric, bind_metrics
 from camcli.runs.evaluate import EvaluateJob, Evaluation
 from camcli.runs.evaluate.agreement import Agreement, compare_metrics
 from camcli.runs.evaluate.columns import collect
+from camcli.runs.evaluate.conclusion import Conclusion, draw_conclusion
 from camcli.runs.evaluate.measure import Finding, Measurer
 from camcli.runs.evaluate.plots import check_can_plot, write_plots
 from camcli.runs.evaluate.ranks import Rank, rank_methods
@@ -68,10 +69,11 @@ class EvaluateRun:
         total: number of images; None if they come from standard input.
         unread: counts of images in folders that are left out.
         notes: notes for the user; may grow until all is written.
-        warnings: where methods do not beat the controls; known after :meth:`finish`.
+        warnings: where methods are not better than the controls; known after :meth:`finish`.
         ranks: ranks of the methods by each metric; known after :meth:`finish`.
         plots: plots that were drawn; known after :meth:`finish`.
         agreements: how far metrics agree on the order of maps; known after :meth:`finish`.
+        conclusion: what the numbers say of the methods; known after :meth:`finish`.
 
     Raises:
         RequestError: the request is invalid.
@@ -123,6 +125,7 @@ class EvaluateRun:
         self.warnings: list[str] = []
         self.agreements: list[Agreement] = []
         self.ranks: list[Rank] = []
+        self.conclusion: Conclusion | None = None
         self.plots: list[Path] = []
 
     def __enter__(self) -> EvaluateRun:
@@ -161,12 +164,14 @@ class EvaluateRun:
         table = [row.as_dict() for row in rows]
         self.agreements = compare_metrics(rows)
         self.ranks = rank_methods(numbers, seed)
+        self.conclusion = draw_conclusion(numbers, rows, self.ranks, seed)
         drawn, ranks, agreements = ([one.as_dict() for one in some] for some in (curves, self.ranks, self.agreements))
         self.session.record(
             table=table,
             curves=drawn,
             ranks=ranks,
             agreements=agreements,
+            conclusion=self.conclusion.as_dict(),
             warnings=self.warnings,
             notes=self.notes,
             finished=provenance.format_now(),
@@ -249,6 +254,7 @@ class EvaluateRun:
                     "meaning": one.row.summary,
                     "source": one.row.source,
                     "better": one.row.better,
+                    "favours": {**one.row.favours},
                     "setting": one.setting,
                 }
                 for one in self.metrics

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
-from camcli.metrics import CONTROLS, METRICS, Better
+from camcli.metrics import CONTROLS, Better
 from camcli.metrics.bootstrap import bootstrap_curve, bootstrap_mean
 from camcli.runs.evaluate import Kind
 from camcli.runs.evaluate.columns import Column, MapKey, Numbers, keep_defined
+from camcli.runs.evaluate.differences import Comparison, Difference
 
-Statistic = Callable[[Float64[np.ndarray, "m t"]], Float64[np.ndarray, " m"]]
+BLURRED_COPY = "its blurred copy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,10 @@ class TableRow:
         undefined: number of maps for which it is undefined.
         not_above: for a method, the controls that it does not beat: the interval of the differences, image by image,
             reaches zero or beyond.
+        above, below: for a method, the controls than which it is better, or worse: zero is outside of the interval, and
+            there are images enough (:data:`camcli.runs.evaluate.differences.MIN_IMAGES`).
+        favoured: for a control, why the metric favours it by construction, so that it proves nothing there; empty if
+            it does not.
     """
 
     metric: str
@@ -46,6 +52,9 @@ class TableRow:
     images: int
     undefined: int
     not_above: tuple[str, ...] = ()
+    above: tuple[str, ...] = ()
+    below: tuple[str, ...] = ()
+    favoured: str = ""
 
     @property
     def title(self) -> str:
@@ -61,7 +70,7 @@ class TableRow:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
-        return {**asdict(self), "not_above": ", ".join(self.not_above)}
+        return {name: ", ".join(one) if isinstance(one, tuple) else one for name, one in asdict(self).items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,27 +118,49 @@ def summarize(numbers: Numbers, seed: int = 0) -> tuple[list[TableRow], list[Mea
     return rows, curves
 
 
-def list_warnings(rows: Iterable[TableRow]) -> list[str]:
-    """Return a line for each method and metric where it does not beat all its controls."""
-    return [f"{row.metric}: {row.title} does not beat {', '.join(row.not_above)}" for row in rows if row.not_above]
+def list_warnings(rows: Sequence[TableRow]) -> list[str]:
+    """Return a line for each method that is not better than each of its controls by each metric: where it is not."""
+    warnings = list[str]()
+    for key in dict.fromkeys(row.key for row in rows if row.not_above):
+        own = [row for row in rows if row.key == key and row.better]
+        parts = [
+            f"{what} {_list_by_control(found, len(own))}"
+            for what, found in (
+                ("worse than", {row.metric: row.below for row in own}),
+                (
+                    "not surely better than",
+                    {row.metric: [one for one in row.not_above if one not in row.below] for row in own},
+                ),
+            )
+            if any(found.values())
+        ]
+        warnings.append(f"{own[0].title} is {'; '.join(parts)}")
+    return warnings
+
+
+def _list_by_control(found: Mapping[str, Sequence[str]], count: int) -> str:
+    """Return the controls in words, each with its metrics of so many: ``centre (road-most), edges (all 6 metrics)``."""
+    metrics = defaultdict[str, list[str]](list)
+    for metric, controls in found.items():
+        for control in controls:
+            metrics[control].append(metric)
+    order = [BLURRED_COPY, *CONTROLS.names()]
+    return ", ".join(
+        f"{control} ({f'all {count} metrics' if len(metrics[control]) == count > 1 else ', '.join(metrics[control])})"
+        for control in sorted(metrics, key=order.index)
+    )
 
 
 def _make_rows(
     metric: str, columns: Mapping[MapKey, Column], arrays: Mapping[MapKey, Float64[np.ndarray, "n t"]], seed: int
 ) -> Iterator[TableRow]:
-    row = METRICS.find(metric)
-    # From the mean numbers of several images to the number of these.
-    statistic: Statistic = lambda means: means[:, 0]  # noqa: E731
-    if row.pooled:
-        pooled = METRICS.load_function(row, row.pooled)
-        statistic = lambda means: pooled(means[:, 1:])  # noqa: E731
-    else:
-        arrays = {key: array[:, :1] for key, array in arrays.items()}
-    for key, array in arrays.items():
+    compared = Comparison(metric, arrays, seed)
+    row, statistic = compared.row, compared.statistic
+    for key, array in compared.arrays.items():
         kind, name, layer = key
         values = keep_defined(array)
         interval = bootstrap_mean(values, seed, statistic=statistic)
-        compared = kind == "method" and row.better
+        rivals = _compare_with_controls(key, compared) if kind == "method" else {}
         yield TableRow(
             metric=metric,
             setting=columns[key].setting,
@@ -143,33 +174,20 @@ def _make_rows(
             high=interval[1] if interval else None,
             images=len(values),
             undefined=columns[key].undefined,
-            not_above=tuple(_find_not_beaten(key, arrays, row.better, statistic, seed)) if compared else (),
+            not_above=tuple(title for title, one in rivals.items() if one.low <= 0),
+            above=tuple(title for title, one in rivals.items() if one.is_better),
+            below=tuple(title for title, one in rivals.items() if one.is_worse),
+            favoured=row.favours.get(name, "") if kind == "control" else "",
         )
 
 
-def _find_not_beaten(
-    key: MapKey,
-    arrays: Mapping[MapKey, Float64[np.ndarray, "n t"]],
-    better: Better,
-    statistic: Statistic,
-    seed: int,
-) -> Iterator[str]:
-    """Yield the controls that a method does not beat, where that can be told."""
+def _compare_with_controls(key: MapKey, compared: Comparison) -> dict[str, Difference]:
+    """Return by how much a method is better than each control that proves anything, where that can be told."""
     _, name, layer = key
-    sign = 1 if better == "higher" else -1
-
-    def subtract(means: Float64[np.ndarray, "m 2 t"]) -> Float64[np.ndarray, " m"]:
-        return np.asarray(sign * (statistic(means[:, 0]) - statistic(means[:, 1])))
-
-    rivals: dict[MapKey, str] = {("blurred", name, layer): "its blurred copy"}
-    rivals |= {("control", one, ""): one for one in CONTROLS.names()}
-    for rival, title in rivals.items():
-        # A map that is undefined in all images has no curve.
-        if rival in arrays and arrays[rival].shape == arrays[key].shape:
-            pairs = keep_defined(np.stack([arrays[key], arrays[rival]], 1))
-            interval = bootstrap_mean(pairs, seed, statistic=subtract)
-            if interval and interval[0] <= 0:
-                yield title
+    rivals: dict[str, MapKey] = {BLURRED_COPY: ("blurred", name, layer)}
+    rivals |= {one: ("control", one, "") for one in CONTROLS.names() if one not in compared.row.favours}
+    found = {title: compared.subtract(key, rival) for title, rival in rivals.items()}
+    return {title: one for title, one in found.items() if one}
 
 
 def _make_curves(metric: str, arrays: Mapping[MapKey, Float64[np.ndarray, "n t"]], seed: int) -> Iterator[MeanCurve]:
