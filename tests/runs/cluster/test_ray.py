@@ -100,9 +100,8 @@ class TestOnCluster:
         go("in", out="whole")
         words = make_words(command, tiny, "--actors", "2")
         with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:  # paths of sockets are to be short
-            killed = Path(
-                folder, "ray", "ray_current_cluster"
-            )  # a cluster of this machine that was killed is not joined
+            # A cluster of this machine that was killed is not joined.
+            killed = Path(folder, "ray", "ray_current_cluster")
             killed.parent.mkdir()
             killed.write_text("192.0.2.2:37225")
             there = {**os.environ, "RAY_TMPDIR": folder}
