@@ -118,3 +118,27 @@ def test_prompts_that_others_are_held_against_have_no_column(standin: str, paint
     result = compare(standin, "a.png", *words, "--versus", texts[2], "--score", "margin")
     assert result.exit_code == 0, result.output
     assert [(one["target"], one["versus"]) for one in lines()[0]["maps"]] == [(text, texts[2]) for text in texts[:2]]
+
+
+def test_a_folder_of_its_own_says_what_differs_from_the_one_of_its_name(tiny: str, here: Path) -> None:
+    write_gradients()
+    words = ("compare", "a.png", "-m", tiny, "--layer", "body", "--weights", "one.pth", "--weights", "two.pth")
+    for number, (strength, more, expected) in enumerate(
+        [
+            (1.0, (), None),
+            (2.0, (), f"another comparison: the weights of {tiny} (two) changed"),
+            (2.0, ("--panel-size", "300"), "another comparison: --panel-size was 0, is 300"),
+            (2.0, ("--target", "red", "--out", "camcli-out/compare-tiny-body-gradcam-one-a"), "--target was auto, is red"),
+        ]
+    ):
+        for name, value in (("one", 1.0), ("two", strength)):
+            body = torch.full((3, 1, 2, 2), 0.25 * value)
+            torch.save({"stem.weight": value * torch.eye(3).reshape(3, 3, 1, 1), "body.weight": body}, f"{name}.pth")
+        result = do(*words, *more, "--device", "cpu")
+        assert result.exit_code == (2 if number == 3 else 0), result.output
+        said = " ".join(result.stderr.split())
+        assert "other versions" not in said
+        assert "job changed" not in said
+        assert "sheets was" not in said
+        assert expected is None or expected in said, said
+        assert said.count("another comparison:") == (number in (1, 2))

@@ -18,11 +18,10 @@ from camcli.outputs import encode
 from camcli.outputs.page import Page
 from camcli.outputs.sheet import Sheet
 from camcli.runs.compare import CompareJob, Comparison
+from camcli.runs.compare.earlier import PreviousComparison
 from camcli.runs.compare.page import PageFile
-from camcli.runs.job.job import Job
 from camcli.runs.record import provenance
 from camcli.runs.record.folder import Folder
-from camcli.runs.record.other_jobs import PreviousRun
 from camcli.runs.record.own_folder import choose_folder
 
 STEM = "compare"
@@ -33,8 +32,9 @@ class CompareFolder:
     """Output folder of a comparison, as a ``with`` block, which locks it.
 
     Args:
-        job: the job; its ``out`` is the folder, or it has one of its own.
+        compare_job: the job; its ``out`` is the folder, or it has one of its own.
         name: name of the job's own folder.
+        passes: name of each pass.
         parts: parts of the job's fingerprint.
 
     Attributes:
@@ -46,9 +46,11 @@ class CompareFolder:
         RequestError: it has somebody else's files.
     """
 
-    def __init__(self, job: Job, name: str, parts: Mapping[str, str]) -> None:
-        self._job, self._parts = job, parts
-        self.path, self.notes = (Path(job.out), []) if job.out else choose_folder(name, self._compare)
+    def __init__(self, compare_job: CompareJob, name: str, passes: Sequence[str], parts: Mapping[str, str]) -> None:
+        job = compare_job.job
+        self._job, self._compare_job, self._passes, self._parts = job, compare_job, passes, parts
+        self.path, notes = (Path(job.out), []) if job.out else choose_folder(name, self._compare)
+        self.notes = sorted(notes, key=len)[:1]  # of many, the most alike is enough
         self._previous = self._compare(self.path)
         if not job.overwrite and not self._previous.is_own:
             self._check_free()
@@ -119,15 +121,16 @@ class CompareFolder:
         whole = {**facts, "fingerprint": self.fingerprint, "counted": dict(self._parts), "files": self.files}
         provenance.write(self._folder, whole, FACTS_FILE)
 
-    def _compare(self, folder: Path) -> PreviousRun:
-        return PreviousRun(self._job, self._parts, provenance.read(folder, FACTS_FILE), hash_parts)
+    def _compare(self, folder: Path) -> PreviousComparison:
+        record = provenance.read(folder, FACTS_FILE)
+        return PreviousComparison(self._compare_job, self._passes, self._parts, record, hash_parts)
 
     def _check_free(self) -> None:
         found = sorted(one.name for one in self.path.iterdir()) if self.path.is_dir() else []
         own = [one for one in found if one in (FACTS_FILE, LINES_FILE) or COMPARE_SHEET.fullmatch(one)]
         if own:
             whose = (
-                "the sheets of another job or of other images"
+                f"the sheets of another job or of other images: {self._previous.describe_difference()}"
                 if self._previous.record
                 else f"{own[0]}, which no run of it recorded"
             )

@@ -85,7 +85,8 @@ class CompareRun:
         name = name_folder(first.job, first.layers, first.methods, STEM, more)
         known = self._inputs.iter_sources() if self.total is not None else ()
         parts = collect_parts(compare_job, [one.fingerprint_parts for one in self.subjects], known)
-        self.folder = CompareFolder(self._job, name, parts)
+        passes = [self.grid.name_pass(number) for number in range(len(jobs))]
+        self.folder = CompareFolder(compare_job, name, passes, parts)
         self.notes += [*self._networks.notes, *self.folder.notes]
         self._id = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(3)}"
         self._sources: list[PictureSource] = []

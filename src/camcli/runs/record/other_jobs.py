@@ -93,6 +93,10 @@ class PreviousRun:
             and not describe_changed_options(self.record, self.job)
         )
 
+    def describe_results(self) -> str:
+        """Describe the folder's results, if they are this job's but for versions; else empty."""
+        return f"results of the same job by other versions: {self.describe_difference()}" * self.differs_by_versions
+
     def describe_difference(self) -> str:
         """Describe how the job differs from the one that ran before."""
         # Other differences follow from those of the options, and need not be named.
@@ -104,20 +108,25 @@ class PreviousRun:
 
 def describe_changed_options(record: Mapping[str, Any], job: Job) -> list[str]:
     """Describe the options that count and that a run in a folder had other values of, as far as options show it."""
+    return [f"{name} was {was!r}, is {is_now!r}" for name, (was, is_now) in find_changed_options(record, job).items()]
+
+
+def find_changed_options(record: Mapping[str, Any], job: Job) -> dict[str, tuple[Any, Any]]:
+    """Find the options that count and that a run in a folder had other values of: both values by name."""
     then, now = record.get("job"), job.as_dict()
     then = then if isinstance(then, Mapping) else {}
     try:
         before = Job(**restore_tuples({name: value for name, value in then.items() if name in now}))
         was, is_now = collect_options(before), collect_options(job)
     except (CamcliError, TypeError, ValueError, AttributeError):  # of another version, or a file that it names is gone
-        return []
+        return {}
     unlike = {name for name in now if was.get(name) != is_now.get(name)}
     if _is_same_method(record, job):
         unlike.discard("method")
     # A default, a slice or a wrapped model's path may stand for the same layers.
     if not job.layers or job.wrap or list(job.layers) == record.get("layers") or not all(map(_is_plain, job.layers)):
         unlike.discard("layers")
-    return [f"{name} was {then.get(name, '')!r}, is {now[name]!r}" for name in now if name in unlike]
+    return {name: (then.get(name, ""), now[name]) for name in now if name in unlike}
 
 
 def check_recorded_options(job: Job, facts_file: str, lines_file: str) -> None:

@@ -32,11 +32,7 @@ def choose_folder(name: str, compare: Callable[[Path], PreviousRun]) -> tuple[Pa
     for folder, previous in there.items():
         if previous.is_own:
             return folder, []
-    notes = [
-        f"{folder} has results of the same job by other versions: {previous.describe_difference()}"
-        for folder, previous in there.items()
-        if previous.differs_by_versions
-    ]
+    notes = [f"{folder} has {words}" for folder, previous in there.items() if (words := previous.describe_results())]
     return (parent / f"{name}-{compare(plain).fingerprint[:6]}" if plain in there else plain), notes
 
 
