@@ -22,7 +22,20 @@ if TYPE_CHECKING:
 MAX_PAIRS = 60
 # The command's options in the order of its help: those shared with a job, and its own.
 OPTIONS = (
-    *("inputs", "model", "weights", "labels", "text", "texts", "template", "text_tower", "size", "crop", "wrap"),
+    *(
+        "inputs",
+        "model",
+        "weights",
+        "name",
+        "labels",
+        "text",
+        "texts",
+        "template",
+        "text_tower",
+        "size",
+        "crop",
+        "wrap",
+    ),
     *("layers", "layout", "call", "method", "options", "fuse", "scales", "augment", "placement", "eigen_smooth"),
     *("target", "head", "pool", "activation", "score", "versus", "counterfactual", "output", "region"),
     *("range", "pages", "every", "limit"),

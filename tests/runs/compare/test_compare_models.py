@@ -120,6 +120,18 @@ def test_prompts_that_others_are_held_against_have_no_column(standin: str, paint
     assert [(one["target"], one["versus"]) for one in lines()[0]["maps"]] == [(text, texts[2]) for text in texts[:2]]
 
 
+def test_a_checkpoint_that_fails_is_called_as_its_column(tiny: str, here: Path) -> None:
+    write_gradients()
+    state = {"stem.weight": torch.full((3, 3, 1, 1), torch.nan), "body.weight": torch.full((3, 1, 2, 2), 0.25)}
+    torch.save(state, "broken.pth")
+    words = ("a.png", "--weights", "pretrained", "--weights", "broken.pth", "--target", "red", "--layer", "body")
+    result = compare(tiny, *words)
+    assert result.exit_code == 1, result.output
+    assert f"failed: a.png: {tiny} (broken): " in " ".join(result.stderr.split())
+    named = compare(tiny, *words, "--name", "epoch 1", "--name", "epoch 2", out="named")
+    assert "failed: a.png: epoch 2: " in " ".join(named.stderr.split())
+
+
 def test_a_folder_of_its_own_says_what_differs_from_the_one_of_its_name(tiny: str, here: Path) -> None:
     write_gradients()
     words = ("compare", "a.png", "-m", tiny, "--layer", "body", "--weights", "one.pth", "--weights", "two.pth")

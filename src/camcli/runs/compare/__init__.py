@@ -52,6 +52,14 @@ class CompareJob:
         "own weights, 'random' for none",
         metavar="FILE",
     )
+    name: tuple[str, ...] = option(
+        (),
+        MODEL,
+        help="Heading of a model or checkpoint; repeat for each, in their order",
+        metavar="WORDS",
+        show_default="its model, and the name of its file",
+        env=False,
+    )
     scales: tuple[str, ...] = option(
         (),
         MODEL,
@@ -113,6 +121,7 @@ class CompareJob:
                 f"{models} models and {weights} checkpoints do not go together",
                 f"give one checkpoint for each model, in their order; {PRETRAINED!r} stands for a model's own weights",
             )
+        self._check_names()
         for name, known in (("save", FORMATS), ("draw", get_args(Drawing)), ("normalize", get_args(ColourScale))):
             given = getattr(self, name)
             for word in given if isinstance(given, tuple) else (given,):
@@ -130,6 +139,19 @@ class CompareJob:
         for scales in self.scales:
             factors(scales)
         check_panel_size(self.job.panel_size)
+
+    def _check_names(self) -> None:
+        """Check that each network has one name, and each another."""
+        count, given = len(self.networks), len(self.name)
+        if given and given != count:
+            raise RequestError(
+                f"{given} name{'s' * (given > 1)} for {count} model{'s' * (count > 1)} (checkpoints are counted)",
+                "give --name once for each, in their order",
+            )
+        if "" in map(str.strip, self.name) or len({*self.name}) < given:
+            raise RequestError(
+                f"the names {', '.join(map(repr, self.name))} do not tell the models apart", "give each another --name"
+            )
 
     def _check_axes(self) -> None:
         """Check what is named to be in rows, in columns and on sheets."""

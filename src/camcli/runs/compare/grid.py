@@ -167,7 +167,7 @@ def make_grid(compare_job: CompareJob, subjects: Sequence[Subject]) -> Grid:
     prompted = first.job.prompted and first.targets != first.job.target
     return Grid(
         {
-            "models": name_models(models),
+            "models": name_models(models, compare_job.name),
             "scales": [f"scale {one}" for one in scales],
             "targets": [""] if prompted else first.targets,
             "prompts": first.targets if prompted else [""],
@@ -177,15 +177,20 @@ def make_grid(compare_job: CompareJob, subjects: Sequence[Subject]) -> Grid:
     )
 
 
-def name_models(subjects: Sequence[Subject]) -> list[str]:
-    """Name each network: by its weights where several have its name, and by their hash where these share a name."""
+def name_models(subjects: Sequence[Subject], given: Sequence[str] = ()) -> list[str]:
+    """Name each network: by its weights where several have its name, and by their hash where these share a name.
+
+    Args:
+        subjects: what each network explains.
+        given: names of the user's own, of all or none.
+    """
     names = [one.name for one in subjects]
     found = []
-    for one in subjects:
-        name = one.name
+    for number, one in enumerate(subjects):
+        name = given[number] if given else one.name
         if one.untrained:
             name += " (random weights: means nothing)"
-        elif one.job.weights or names.count(one.name) > 1:
+        elif not given and (one.job.weights or names.count(one.name) > 1):
             name += f" ({Path(one.job.weights).stem or 'pretrained'})"
         found.append(name)
     hashes = [str(one.facts["model"]["sha256"])[:8] for one in subjects]

@@ -140,7 +140,7 @@ class CompareRun:
             self._spools[number].append(image)
             reason = image.error
             if reason and len(self.subjects) > 1:
-                reason = f"{subject.name}: {reason}"
+                reason = f"{self.grid.name_pass(number)}: {reason}"
             yield [Outcome(**self._make_fields(image.source, image.stamp), error=reason)]
         self._networks.add_notes(worker)
         self.notes += [note for note in self._networks.notes if note not in self.notes]
