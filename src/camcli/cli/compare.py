@@ -49,6 +49,7 @@ OPTIONS = (
         "save",
         "draw",
         "normalize",
+        "plain",
         "colormap",
         "alpha",
         "outside",

@@ -17,12 +17,12 @@ CELL_SIDE, MIN_SIDE_FOR_VALUES, MIN_SIDE_FOR_NUMBERS, NUMBERS_ROOM = 34, 24, 15,
 TEXT = 12
 # Colours of undefined values, and of the diagonal, which is trivial.
 UNDEFINED_COLOUR, DIAGONAL_COLOUR = (224, 224, 224), (250, 250, 250)
-# Colours are dark if red, green and blue sum to less than this.
-DARK = 330
+# Share of the colours' strength at 1 and -1: black can be read on all of them.
+STRENGTH = 0.6
 
 
 def draw_matrix(values: Float[np.ndarray, "k k"], max_width: int, scale: float = 1.0) -> UInt8[np.ndarray, "h w 3"]:
-    """Draw a matrix of values from -1, blue, to 1, red, with the values in the cells where there is room.
+    """Draw a matrix of values from -1, light blue, to 1, light red, with the values in the cells where there is room.
 
     Rows and columns are numbered from 1. Undefined values are grey.
 
@@ -38,7 +38,7 @@ def draw_matrix(values: Float[np.ndarray, "k k"], max_width: int, scale: float =
     side = edge + cell * count
     page = Image.new("RGB", (side, side), "white")
     draw, font = ImageDraw.Draw(page), load_font(round(TEXT * scale))
-    coloured = apply_diverging(np.nan_to_num(values).astype(np.float32))
+    coloured = apply_diverging(STRENGTH * np.nan_to_num(values).astype(np.float32))
     coloured[np.isnan(values)] = UNDEFINED_COLOUR
     coloured[np.eye(count, dtype=bool)] = DIAGONAL_COLOUR
     page.paste(Image.fromarray(coloured).resize((cell * count,) * 2, Image.Resampling.NEAREST), (edge, edge))
@@ -48,9 +48,8 @@ def draw_matrix(values: Float[np.ndarray, "k k"], max_width: int, scale: float =
         draw.text((edge / 2, middle), str(place + 1), GREY, font, anchor="mm")
         for other in range(count) if show_values else ():
             if other != place:
-                ink = "white" if int(coloured[place, other].sum()) < DARK else BLACK
                 centre = (edge + other * cell + cell / 2, middle)
-                draw.text(centre, _format_value(values[place, other]), ink, font, anchor="mm")
+                draw.text(centre, _format_value(values[place, other]), BLACK, font, anchor="mm")
     return np.asarray(page)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,13 +27,16 @@ TEXT_WIDTH = 236  # width of the text beside a row
 TITLE, NAME, TEXT, SMALL = 28, 24, 15, 13
 LINE_SPACING = 1.42
 RULE_COLOUR, EMPTY_COLOUR = (222, 222, 222), (244, 244, 244)
-BAR = (96, 9)
+# Bars of colours: of a row or column, and of the whole sheet.
+BAR, SHEET_BAR = (96, 9), (240, 14)
 # Most lines of a heading, and of the name of a row.
 MAX_LINES = 3
 # Share of a unit up to which a length is a whole number of units.
 ROUNDING = 1e-6
 # Signs after which a long word is broken.
 BREAKS = "-_./:+"
+# Suffix of a file, in which a name is not broken.
+SUFFIX = re.compile(r"\.[A-Za-z]\w{0,4}")
 # Room around the words in the place of a missing image.
 PADDING = 8
 
@@ -107,7 +111,7 @@ class Sheet:
     """Content of a sheet.
 
     Attributes:
-        title: title at the top.
+        title: title at the top; empty for none.
         heading: lines below the title.
         rows: rows from top to bottom.
         footing: lines at the end; long ones are wrapped.
@@ -184,14 +188,15 @@ def lay_out_sheet(sheet: Sheet, style: Style, tiles_per_row: int, layout: Layout
     above = [line for text in sheet.heading for line in wrap_text(text, TEXT, room)]
     below = [line for text in sheet.footing for line in wrap_text(text, SMALL, room)]
     drawn = [_DrawnRow(row, style, layout) for row in sheet.rows]
-    top = MARGIN + _line_height(TITLE) + len(above) * _line_height(TEXT) + ROW_GAP
+    title = _line_height(TITLE) if sheet.title else 0
+    top = MARGIN + title + len(above) * _line_height(TEXT) + ROW_GAP
     headings = _column_height(sheet.columns, layout)
     banner = round(width / 24 * 1.7) if style.untrained else 0
-    bar = _line_height(SMALL) + GAP if sheet.bar else 0
+    bar = SHEET_BAR[1] + 2 * GAP if sheet.bar else 0
     end = sum(row.height + ROW_GAP for row in drawn) + bar + len(below) * _line_height(SMALL) + MARGIN
     page = Page(width, top + headings + end + banner, layout.scale)
     page.write((MARGIN, MARGIN), shorten_text(sheet.title, TITLE, room), BLACK, TITLE)
-    _write_lines(page, above, TEXT, (MARGIN, MARGIN + _line_height(TITLE)), room)
+    _write_lines(page, above, TEXT, (MARGIN, MARGIN + title), room)
     _place_columns(page, sheet.columns, top - ROW_GAP // 2, layout)
     top += headings
     for row in drawn:
@@ -200,7 +205,7 @@ def lay_out_sheet(sheet: Sheet, style: Style, tiles_per_row: int, layout: Layout
         top += row.height + ROW_GAP
     _place_rule(page, top - ROW_GAP // 2)
     if sheet.bar:
-        _place_bar(page, sheet.bar, (MARGIN, top), room)
+        _place_bar(page, sheet.bar, (MARGIN, top), room, SHEET_BAR)
     _write_lines(page, below, SMALL, (MARGIN, top + bar), room)
     if style.untrained:
         pixels = draw_banner(round(page.height * page.scale), round(page.width * page.scale))
@@ -304,9 +309,9 @@ def _place_rule(page: Page, top: int) -> None:
     page.fill((MARGIN, top, page.width - MARGIN, top), RULE_COLOUR)
 
 
-def _place_bar(page: Page, bar: ColourBar, place: tuple[int, int], room: int) -> None:
+def _place_bar(page: Page, bar: ColourBar, place: tuple[int, int], room: int, size: tuple[int, int] = BAR) -> None:
     """Place a bar of colours in one line, between the values at its ends."""
-    (left, top), (width, height) = place, BAR
+    (left, top), (width, height) = place, size
     middle, end = top + SMALL // 2 + 2, left + room
     page.write((left, middle), bar.low, GREY, SMALL, "lm")
     left += round(measure_text(bar.low, SMALL)) + 6
@@ -350,7 +355,13 @@ def wrap_text(text: str, size: int, room: int) -> list[str]:
 
 
 def _find_break(word: str, size: int, room: int) -> int:
-    """Return how many letters of a word are kept on a line: up to a sign of punctuation, if there is one that fits."""
+    """Return how many letters of a word are kept on a line: up to a sign of punctuation, if there is one that fits.
+
+    A file's suffix stays whole.
+    """
     fits = bisect.bisect_right(range(1, len(word)), float(room), key=lambda kept: measure_text(word[:kept], size))
+    suffix = word.rfind(".")
+    if suffix > 1 and SUFFIX.fullmatch(word, suffix):
+        fits = min(fits, suffix)
     signs = [place for place in range(1, fits + 1) if word[place - 1] in BREAKS]
     return max(1, signs[-1] if signs else fits)

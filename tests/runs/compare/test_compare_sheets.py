@@ -159,6 +159,31 @@ def test_the_page_holds_all_and_names_are_inert(tiny: str, here: Path) -> None:
     assert [text for text in page.texts if text == "+1.000"] == ["+1.000"] * 3
 
 
+def write_texts(*words: str) -> list[str]:
+    """Write an SVG sheet of two methods; return its texts."""
+    result = compare("tiny.py:make", *words, "--layer", "stem", "--save", "svg", "--overwrite")
+    assert result.exit_code == 0, result.output
+    root = ElementTree.parse("out/compare.svg").getroot()
+    return [one.text or "" for one in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_a_plain_sheet_has_headings_captions_and_bars_alone(tiny_file: Path, paint: Paint) -> None:
+    paint("cat-and-espresso-again.jpg", RED, size=(48, 32), box=(4, 4, 20, 20), ground=GREEN)
+    Path("tiny.py").write_bytes(tiny_file.read_bytes())
+    images = "cat-and-espresso-again.jpg", "--crop", "center", "--target", "red"
+    full = write_texts(*images, "--method", "gradcam,layercam")
+    assert any(one.startswith("Methods compared") for one in full)
+    assert any(one.startswith("White frame: ") for one in full)
+    assert "similarity" not in full  # two maps have it in a caption
+    assert not [one for one in full if one in ("jpg", ".jpg")]  # a suffix stays with its name
+    assert "similarity" in write_texts(*images, "--method", "gradcam,layercam,hirescam")
+    plain = write_texts(*images, "--method", "gradcam,layercam,hirescam", "--plain")
+    assert {"image", "gradcam", "layercam", "hirescam", "100%"} <= {*plain}
+    assert "others are compared with this map" in plain
+    for words in ("Methods compared", "similarity", "How alike", "White frame", "sha256", "predicted"):
+        assert not [one for one in plain if words in one]
+
+
 def test_many_images_have_sheets_of_so_many_rows(tiny: str, paint: Paint) -> None:
     for number in range(5):
         paint(f"in/{number}.png", (BLUE, GREEN)[number % 2], box=(4, 4, 20, 20), ground=RED)

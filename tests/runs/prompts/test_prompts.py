@@ -279,7 +279,7 @@ def test_a_matrix_has_its_values_colours(pixels) -> None:
     assert corner[0][1] == corner[1][0]
     assert corner[0][0] == corner[1][1] == (250, 250, 250)
     assert corner[0][2] == corner[2][0] == (224, 224, 224)
-    assert corner[1][2] == (33, 102, 172)  # blue at -1
+    assert corner[1][2] == (114, 177, 211)  # light blue at -1, on which black can be read
     # Of many there is no room for numbers, and none for more than one pixel each.
     assert draw_matrix(np.eye(80), 160).shape == (NUMBERS_ROOM + 80, NUMBERS_ROOM + 80, 3)
 

@@ -78,6 +78,12 @@ class CompareJob:
         names=lambda: AXES,
         env=False,
     )
+    plain: bool = option(
+        False,
+        OUTPUT,
+        help="Leave out title, origin of the models, similarities and notes: headings, maps, captions and bars alone",
+        env=False,
+    )
     per_sheet: int = option(8, OUTPUT, help="Images in the rows of a sheet", metavar="N", min=1, max=500, env=False)
     save: tuple[str, ...] = option(
         ("png",),

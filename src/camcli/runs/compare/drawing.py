@@ -124,10 +124,11 @@ class Scales:
             words = "for all maps" if self.mode == "run" else "not normalised; values above are drawn as 1"
             return self._make_bar(value, words)
         if self.mode == "image":
-            low, high = ("-max", "max") if self.drawing == "signed" else ("0", "max")
-            return ColourBar(self._colours, low, high, "each map on its own scale, whose end is given below it")
+            low, words = ("-100%", "the greatest magnitude") if self.drawing == "signed" else ("0", "the maximum")
+            return ColourBar(self._colours, low, "100%", f"of {words} of each map, which is given below it")
         if self.mode == "range":
-            return ColourBar(self._colours, "min", "max", "each map on its own scale, whose ends are given below it")
+            words = "from the minimum to the maximum of each map, which are given below it"
+            return ColourBar(self._colours, "0", "100%", words)
         return None
 
     @property

@@ -167,7 +167,7 @@ def collect_parts(
     }
     shown = ("rows", "columns", "sheets", "per_sheet", "draw", "normalize")
     drawn = [[getattr(compare_job, name) for name in shown], job.colormap, job.alpha, job.outside, job.panel_size]
-    drawn += [compare_job.name] if compare_job.name else []
+    drawn += [{"name": compare_job.name, "plain": compare_job.plain}] if compare_job.name or compare_job.plain else []
     return {**passes, "images": images.hexdigest()[:16], "sheets": json.dumps(drawn)}
 
 

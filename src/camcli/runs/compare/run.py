@@ -227,7 +227,7 @@ class CompareRun:
 
     def _iter_summary(self, maker: SheetMaker) -> Iterator[NumberedSheet]:
         """Yield a sheet of the mean similarities, once all images went by, if there are several images and maps."""
-        if len(self._sources) > 1 and 1 < len(self.grid) <= MAX_MATRIX:
+        if len(self._sources) > 1 and not self.compare_job.plain and 1 < len(self.grid) <= MAX_MATRIX:
             yield maker.make_summary(self._similarity.average(), len(self._sources))
 
     def _write_sheet(self, drawn: NumberedSheet, maker: SheetMaker, number: int) -> dict[str, str]:

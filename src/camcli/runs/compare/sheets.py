@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -114,17 +114,19 @@ class SheetMaker:
             for number, column in enumerate(places[1])
         ]
         one = images[0] if len(images) == 1 else None
-        numbered = one is not None and not fixed and 1 < len(self._grid) <= MAX_MATRIX
+        # Two maps have their similarity in a caption.
+        numbered = one is not None and not fixed and 2 < len(self._grid) <= MAX_MATRIX and not self._job.plain
         matrices = self._make_matrix_row(one.similarity, ["of each two maps"]) if one and numbered else None
-        sheet = Sheet(
-            make_title(self._grid, self._arrangement, images, fixed),
-            [*describe_fixed(self._grid, self._subjects, {rows, columns, *fixed})],
-            made,
-            [*describe_numbers(self._grid, self._job.draw, numbered)],
-            [SheetColumn("image"), *headings] if beside else headings,
-            self._scales.make_bar("run"),
-        )
-        return NumberedSheet(sheet, tuple(images), len(headings) + beside, matrices)
+        headings = [SheetColumn("image"), *headings] if beside else headings
+        sheet = Sheet("", (), made, (), headings, self._scales.make_bar("run"))
+        if not self._job.plain:
+            sheet = replace(
+                sheet,
+                title=make_title(self._grid, self._arrangement, images, fixed),
+                heading=[*describe_fixed(self._grid, self._subjects, {rows, columns, *fixed})],
+                footing=[*describe_numbers(self._grid, self._job.draw, self._is_framed(images), numbered)],
+            )
+        return NumberedSheet(sheet, tuple(images), len(headings), matrices)
 
     def _list_values(self, axis: Axis, images: Sequence[ComparedImage]) -> Iterable[int]:
         return [one.number for one in images] if axis == "images" else range(len(self._grid.names[axis]))
@@ -169,7 +171,7 @@ class SheetMaker:
             values = (f"{SHORT_NAMES[name]} {_format(image.similarity[name][first, number])}" for name in MEASURES)
             yield "  ".join(values)
         elif len(self._grid.names[self._reference_axis]) > 1:
-            yield f"reference of r, SSIM, top {TOP_SHARE:.0%}"
+            yield "others are compared with this map"
 
     @property
     def _reference_axis(self) -> Axis:
@@ -180,9 +182,17 @@ class SheetMaker:
 
     # ---- words
 
+    def _is_framed(self, images: Sequence[ComparedImage]) -> bool:
+        """Return whether a frame is drawn in any cell."""
+        if self._job.job.outside != "dim" or self._job.draw == "heatmap":
+            return False
+        views = [cell.view for one in images for cell in one.cells if isinstance(cell, Explanation)]
+        seen = ((view.picture, view.crop()) for view in views if view)
+        return any((rows.stop - rows.start, columns.stop - columns.start) != size for size, (rows, columns, _) in seen)
+
     def _list_row_lines(self, images: Sequence[ComparedImage], row: int) -> list[str]:
         """Return what is told of an image beside its row: the class that is predicted, by one model."""
-        if self._arrangement.rows != "images" or len(self._grid.names["models"]) > 1:
+        if self._job.plain or self._arrangement.rows != "images" or len(self._grid.names["models"]) > 1:
             return []
         labels = [one.predicted_label for one in images[row].cells if isinstance(one, Explanation)]
         found = next(filter(None, labels), None)

@@ -58,12 +58,13 @@ def describe_fixed(grid: Grid, subjects: Sequence[Subject], shown: set[Axis]) ->
     yield "; ".join([*words, f"explained: {subjects[0].facts['explained']}"])
 
 
-def describe_numbers(grid: Grid, drawing: str, numbered: bool) -> Iterator[str]:
+def describe_numbers(grid: Grid, drawing: str, framed: bool, numbered: bool) -> Iterator[str]:
     """Yield lines on how maps are drawn, and what the numbers are.
 
     Args:
         grid: the maps of each image.
         drawing: how maps are drawn.
+        framed: a frame is drawn in some.
         numbered: the sheet has a matrix, in which maps have numbers.
     """
     match drawing:
@@ -73,6 +74,8 @@ def describe_numbers(grid: Grid, drawing: str, numbered: bool) -> Iterator[str]:
             yield "Lines are at 25, 50 and 75 % of the scale."
         case _:
             yield "Values below zero are not drawn."
+    if framed:
+        yield "White frame: the part of the image that the model sees; what is outside is dimmed."
     if len(grid) > 1:
         yield describe_measures()
     if numbered:
@@ -82,8 +85,9 @@ def describe_numbers(grid: Grid, drawing: str, numbered: bool) -> Iterator[str]:
 def describe_measures() -> str:
     """Describe the measures of similarity."""
     return (
-        f"r: Pearson's. SSIM: Wang et al. 2004. top {TOP_SHARE:.0%}: intersection over union of the cells of greatest "
-        "value. Of maps with the same cells over these that show the image, else over the pixels that all models see."
+        "How alike two maps are: r is Pearson's correlation, SSIM structural similarity (Wang et al. 2004), "
+        f"top {TOP_SHARE:.0%} the overlap of their strongest {TOP_SHARE:.0%} (intersection over union). 1 is the same. "
+        "Maps of one grid are compared cell by cell, others pixel by pixel where all models see the image."
     )
 
 
