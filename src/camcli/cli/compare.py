@@ -83,7 +83,10 @@ OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
         "channel:12, similar:FILE; repeat for several"
     },
     "out": {"help": "Output folder"},
-    "panel_size": {"help": "Longer side of each image on a sheet, in pixels; 0 = 232. Texts grow with it"},
+    "panel_size": {
+        "help": "Longer side of each image on a sheet, in pixels; 0 = 232, or 512 where SVG or PDF is saved. Texts "
+        "grow with it"
+    },
     "overwrite": {"help": "Replace the sheets of a different job"},
     "as_json": {"help": "Print a line of JSON for each image instead of the table"},
     "quiet": QUIET_TABLES,

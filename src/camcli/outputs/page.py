@@ -18,7 +18,8 @@ from camcli.outputs.font import Colour, Number, write_text
 SVG_ANCHORS = {"l": "start", "m": "middle", "r": "end"}
 # From the anchor to the line that letters stand on, in units of the font's size.
 SVG_DROP = {"a": 0.93, "m": 0.35}
-PDF_DPI = 144
+# Units of a page that are an inch in print.
+DPI = 144
 
 
 @dataclass(slots=True)
@@ -59,12 +60,21 @@ class Page:
         """Return the page as pixels."""
         return np.array(self._draw())
 
+    @property
+    def dpi(self) -> float:
+        """Pixels for an inch in print."""
+        return DPI * self.scale
+
+    def to_png(self) -> bytes:
+        """Return the page as a PNG file, with its resolution."""
+        return encode.png(self.to_pixels(), FileInfo(dpi=(self.dpi, self.dpi)))
+
     def to_pdf(self) -> bytes:
         """Return the page as a PDF file, of pixels throughout."""
         file = io.BytesIO()
         # Without its time, which would make each run's file another.
         words = {"title": None, "creationDate": None, "modDate": None}
-        self._draw().save(file, "PDF", resolution=PDF_DPI * self.scale, quality=95, subsampling=0, **words)
+        self._draw().save(file, "PDF", resolution=self.dpi, quality=95, subsampling=0, **words)
         return file.getvalue()
 
     def to_svg(self) -> bytes:

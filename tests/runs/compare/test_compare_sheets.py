@@ -1,5 +1,8 @@
 """Sheets of compared maps: cells as camcli explain draws them, bars whose ends are the scale's, SVG, PDF and HTML."""
 
+import base64
+import io
+import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,12 +21,12 @@ from camcli.outputs import draw
 from camcli.outputs.sheet import BAR, ColourBar
 from camcli.outputs.signed import draw_signed, signed_peak
 from camcli.outputs.style import Style
-from camcli.runs.compare import CompareJob
+from camcli.runs.compare import PRINT_SIDE, SIDE, CompareJob
 from camcli.runs.compare.drawing import Scales
 from camcli.runs.compare.grid import Arrangement, Grid
-from camcli.runs.compare.sheets import SIDE
 from camcli.runs.job.job import Job
 
+SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "<img src=x onerror=alert(1)>\u202e&\"'.png"
 
 
@@ -115,11 +118,21 @@ def test_svg_and_pdf_hold_the_sheet(tiny: str, here: Path) -> None:
     result = compare(tiny, HOSTILE, "--method", "gradcam,layercam", "--layer", "stem", "--save", "svg,pdf,png")
     assert result.exit_code == 0, result.output
     root = ElementTree.parse("out/compare.svg").getroot()
-    texts = [one.text or "" for one in root.iter("{http://www.w3.org/2000/svg}text")]
+    texts = [one.text or "" for one in root.iter(f"{SVG}text")]
     assert {"gradcam", "layercam"} <= {*texts}
     assert any(text.startswith("<img") for text in texts)
     assert {one.tag.rpartition("}")[2] for one in root.iter()} == {"svg", "rect", "image", "text"}
     assert Path("out/compare.pdf").read_bytes().startswith(b"%PDF")
+    # Cells have the resolution for print, which the PNG knows too.
+    tiles = [base64.b64decode((one.get("href") or "").partition("base64,")[2]) for one in root.iter(f"{SVG}image")]
+    sizes = [max(Image.open(io.BytesIO(one)).size) for one in tiles]
+    assert sizes.count(PRINT_SIDE) == 3
+    dpi = 144 * PRINT_SIDE / SIDE
+    with Image.open("out/compare.png") as sheet:
+        assert sheet.info["dpi"] == pytest.approx((dpi, dpi), abs=0.02)
+    box = re.search(rb"/MediaBox \[ ([\d.]+) ([\d.]+) ([\d.]+)", Path("out/compare.pdf").read_bytes())
+    assert box
+    assert float(box[3]) == pytest.approx(float(root.get("viewBox").split()[2]) / 2, abs=0.5)  # points of units
 
 
 class Reader(HTMLParser):
@@ -164,7 +177,7 @@ def write_texts(*words: str) -> list[str]:
     result = compare("tiny.py:make", *words, "--layer", "stem", "--save", "svg", "--overwrite")
     assert result.exit_code == 0, result.output
     root = ElementTree.parse("out/compare.svg").getroot()
-    return [one.text or "" for one in root.iter("{http://www.w3.org/2000/svg}text")]
+    return [one.text or "" for one in root.iter(f"{SVG}text")]
 
 
 def test_a_plain_sheet_has_headings_captions_and_bars_alone(tiny_file: Path, paint: Paint) -> None:

@@ -23,6 +23,9 @@ Format = Literal["png", "svg", "pdf", "html"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 Drawing = Literal["overlay", "heatmap", "contour", "signed"]
 ColourScale = Literal["image", "range", "row", "column", "run", "none"]
+# Longer side of each image on a sheet in pixels, and for formats that are printed: at 144 dots per inch, and 318.
+SIDE, PRINT_SIDE = 232, 512
+PRINT_FORMATS = frozenset({"svg", "pdf"})
 # The word for a model's own weights, beside checkpoints.
 PRETRAINED = "pretrained"
 
@@ -88,7 +91,8 @@ class CompareJob:
     save: tuple[str, ...] = option(
         ("png",),
         OUTPUT,
-        help="Formats of the sheets, joined by commas: {names}",
+        help="Formats of the sheets, joined by commas: {names}. Texts are text in SVG and HTML; PDF is pixels "
+        "throughout, 318 dots per inch unless --panel-size says otherwise",
         metavar="FORMATS",
         commas=True,
         names=lambda: FORMATS,
@@ -183,6 +187,11 @@ class CompareJob:
         models = self.model * count if len(self.model) == 1 else self.model
         pairs = zip(models, weights * count if len(weights) == 1 else weights, strict=False)
         return [*dict.fromkeys(pairs)]
+
+    @property
+    def panel_side(self) -> int:
+        """Longer side of each image on a sheet, in pixels."""
+        return self.job.panel_size or (PRINT_SIDE if PRINT_FORMATS & {*self.save} else SIDE)
 
     @property
     def inputs_scales(self) -> list[str]:

@@ -14,7 +14,6 @@ from camcli.base import atomic
 from camcli.base.errors import RequestError
 from camcli.images.own_outputs import COMPARE_RECORD, COMPARE_SHEET
 from camcli.images.source import PictureSource
-from camcli.outputs import encode
 from camcli.outputs.page import Page
 from camcli.outputs.sheet import Sheet
 from camcli.runs.compare import CompareJob, Comparison
@@ -97,7 +96,7 @@ class CompareFolder:
 
     def write_sheet(self, name: str, kind: str, page: Page) -> None:
         """Write a sheet in a format."""
-        content = page.to_svg() if kind == "svg" else page.to_pdf() if kind == "pdf" else encode.png(page.to_pixels())
+        content = page.to_svg() if kind == "svg" else page.to_pdf() if kind == "pdf" else page.to_png()
         self._folder.write(name, content)
         self.files.append(name)
 

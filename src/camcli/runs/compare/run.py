@@ -26,7 +26,7 @@ from camcli.runs.compare.folder import STEM, CompareFolder, collect_parts, name_
 from camcli.runs.compare.grid import arrange, make_grid
 from camcli.runs.compare.merge import ComparedImage, make_line, merge_image
 from camcli.runs.compare.networks import Networks
-from camcli.runs.compare.sheets import MAX_MATRIX, SIDE, NumberedSheet, SheetMaker
+from camcli.runs.compare.sheets import MAX_MATRIX, NumberedSheet, SheetMaker
 from camcli.runs.compare.summary import PairSummary, format_pair, list_pairs
 from camcli.runs.job.folder_name import name_folder
 from camcli.runs.job.prompts import refuse_own_prompts
@@ -125,7 +125,7 @@ class CompareRun:
     def explain(self, number: int) -> Iterator[list[Outcome]]:
         """Make the maps of a pass, and yield the outcome of each image; to be called in :attr:`order`."""
         worker, subject, first = self._networks.load(number), self.subjects[number], not self._sources
-        side, start = self._job.panel_size or SIDE, number * self.subjects[number].count
+        side, start = self.compare_job.panel_side, number * self.subjects[number].count
         rules = make_rules(worker)
         sources = (one for one in self._inputs.stream() if one is not PAUSE) if first else iter([*self._sources])
         items = (Item(one, target_rule=TargetChoice(rules), stamp=read_stamp(one.file)) for one in sources)

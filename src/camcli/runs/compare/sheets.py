@@ -12,7 +12,7 @@ from camcli.engine.explanation import Explanation
 from camcli.metrics.similarity import MEASURE_NAMES, TOP_SHARE
 from camcli.outputs.matrix import draw_matrix
 from camcli.outputs.sheet import GAP, TEXT, Layout, Sheet, SheetColumn, SheetRow, SheetTile, wrap_text
-from camcli.runs.compare import Axis, CompareJob
+from camcli.runs.compare import SIDE, Axis, CompareJob
 from camcli.runs.compare.drawing import Scales, draw_cell
 from camcli.runs.compare.explain import Missing, Subject
 from camcli.runs.compare.grid import Arrangement, Grid
@@ -29,7 +29,7 @@ from camcli.runs.record.failures import format_error
 from camcli.runs.worker.map_similarity import MEASURES, Matrices
 from camcli.runs.worker.threads import batched
 
-SIDE, TEXT_WIDTH, ROW_NAME = 232, 172, 17
+TEXT_WIDTH, ROW_NAME = 172, 17
 # Tile in which there is nothing to see.
 BLANK = SheetTile("", np.full((1, 1, 3), 255, np.uint8))
 # A smaller probability is not written out.
@@ -77,8 +77,7 @@ class SheetMaker:
     ) -> None:
         self._job, self._subjects, self._grid = compare_job, subjects, grid
         self._arrangement, self._scales = arrangement, scales
-        self.pixels = compare_job.job.panel_size or SIDE
-        self.layout = Layout(SIDE, TEXT_WIDTH, ROW_NAME, self.pixels / SIDE)
+        self.layout = Layout(SIDE, TEXT_WIDTH, ROW_NAME, compare_job.panel_side / SIDE)
 
     def make(self, images: Iterable[ComparedImage]) -> Iterator[NumberedSheet]:
         """Yield the sheets; as many images are held as one of them shows."""
