@@ -193,6 +193,9 @@ def test_a_plain_sheet_has_headings_captions_and_bars_alone(tiny_file: Path, pai
     plain = write_texts(*images, "--method", "gradcam,layercam,hirescam", "--plain")
     assert {"image", "gradcam", "layercam", "hirescam", "100%"} <= {*plain}
     assert "others are compared with this map" in plain
+    assert compare("tiny.py:make", *images, "--layer", "stem,body", "--plain", "--save", "html", out="p").exit_code == 0
+    page = Reader(Path("p/compare.html").read_text(encoding="utf-8"))
+    assert (page.tags.count("h2"), page.tags.count("p")) == (0, 1)  # the bar of colours
     for words in ("Methods compared", "similarity", "How alike", "White frame", "sha256", "predicted"):
         assert not [one for one in plain if words in one]
 

@@ -185,7 +185,9 @@ class CompareRun:
                 ]
                 self.folder.add_lines(lines)
                 yield lines
-            self.folder.finish_files([*map(format_pair, self.list_pairs())], self.notes)
+            plain = self.compare_job.plain
+            pairs = () if plain else [*map(format_pair, self.list_pairs())]
+            self.folder.finish_files(pairs, () if plain else self.notes)
         except OSError as error:
             raise make_write_error(str(self.folder.path), error) from error
 
