@@ -140,7 +140,11 @@ def test_a_folder_of_its_own_says_what_differs_from_the_one_of_its_name(tiny: st
             (1.0, (), None),
             (2.0, (), f"another comparison: the weights of {tiny} (two) changed"),
             (2.0, ("--panel-size", "300"), "another comparison: --panel-size was 0, is 300"),
-            (2.0, ("--target", "red", "--out", "camcli-out/compare-tiny-body-gradcam-one-a"), "--target was auto, is red"),
+            (
+                2.0,
+                ("--target", "red", "--out", "camcli-out/compare-tiny-body-gradcam-one-a"),
+                "--target was auto, is red",
+            ),
         ]
     ):
         for name, value in (("one", 1.0), ("two", strength)):
