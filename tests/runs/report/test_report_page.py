@@ -254,7 +254,20 @@ def test_the_map_that_was_clicked_is_open_and_a_key_opens_the_first(tmp_path, op
     opened.wait("viewer.open")
     assert "gradcam" in chosen.text_content()
     assert opened.at("status").text_content() == "1 image"
+    opened.page.keyboard.press("s")
+    assert opened.page.locator("#beside bdi").all_text_contents() == ["gradcam · 0 tabby", "layercam · 0 tabby"]
+    assert not opened.at("over").is_visible() and opened.at("fade").is_disabled()
+    opened.page.locator("#beside button").last.click()
+    assert "layercam" in chosen.text_content()
+    opened.page.keyboard.press("+")  # sizes are the window's
+    opened.page.keyboard.press(" ")
+    assert opened.at("under").is_visible() and not opened.at("beside").is_visible()
+    opened.page.keyboard.press(" ")
+    opened.at("beside-button").click()
+    assert opened.at("over").is_visible()
     opened.check_quiet()
+    opened.page.keyboard.press("s")
+    _check_axe(opened.page)
 
 
 def test_five_thousand_images_have_few_cards_and_the_last_is_reached(tmp_path, open_page):

@@ -6,12 +6,15 @@ const layers = document.getElementById("layers");
 const [under, over] = ["under", "over"].map((id) => /** @type {HTMLImageElement} */ (document.getElementById(id)));
 const fade = /** @type {HTMLInputElement} */ (document.getElementById("fade"));
 const IMAGE = "image";
+const beside = document.getElementById("beside");
+const besideButton = document.getElementById("beside-button");
 const view = {
   /** @type {Item | null} */ item: null,
   /** @type {MapOfImage | null} */ map: null,
   format: "",
   wish: "", // the format that was chosen last, also for the images to come
   lastMap: "", // the last but the image
+  isBeside: false, // whether the maps are wanted side by side, also of the images to come
   zoom: 0, // CSS pixels for each of the image's; 0 fits the window
   x: 0,
   y: 0,
@@ -85,6 +88,47 @@ function showLayers(formats) {
       : ""
     : item.error ?? (FOLDER ? "This run saved nothing that can be shown here." : "This file has thumbnails only.");
   note.hidden = !note.textContent;
+  showBeside();
+}
+
+/** Show the maps side by side in the format that is chosen, if that is wanted and there are several. */
+function showBeside() {
+  const { item, map, format: chosen } = view;
+  const maps = (item.maps ?? []).filter((one) => one.files[chosen] && addressOfFull(item, one, chosen));
+  const isOn = view.isBeside && maps.length > 1;
+  besideButton.hidden = (item.maps ?? []).length < 2;
+  besideButton.setAttribute("aria-pressed", String(isOn));
+  const hadFocus = beside.querySelector(":focus-visible"); // by keys: after a click, keys are the viewer's
+  beside.hidden = !isOn;
+  layers.hidden = isOn;
+  if (isOn) fade.disabled = true;
+  beside.replaceChildren(...(isOn ? maps.map((one) => makeBeside(item, one, one === map)) : []));
+  place();
+  if (hadFocus) (beside.querySelector("[aria-pressed=true]") ?? document.getElementById("viewer-name")).focus();
+}
+
+/** @param {Item} item @param {MapOfImage} map @param {boolean} isChosen */
+function makeBeside(item, map, isChosen) {
+  const name = [FACTS.variants[map.variant] || map.method, map.target].filter(Boolean).join(" · ");
+  const image = make("img", { src: addressOfFull(item, map, view.format), alt: "", draggable: "false" });
+  const button = make("button", { type: "button", "aria-pressed": String(isChosen) }, image, make("bdi", {}, name));
+  button.addEventListener("click", () => go({ map: map.variant }));
+  return button;
+}
+
+/** Give the maps side by side as many columns as make them largest. */
+function placeBeside() {
+  const [width, height] = view.size;
+  const [room, number] = [{ width: beside.clientWidth, height: beside.clientHeight }, beside.children.length];
+  const scales = Array.from(beside.children, (_, at) =>
+    Math.min(room.width / (at + 1) / width, room.height / Math.ceil(number / (at + 1)) / height),
+  );
+  beside.style.gridTemplateColumns = `repeat(${scales.indexOf(Math.max(...scales)) + 1}, minmax(0, 1fr))`;
+}
+
+function toggleBeside() {
+  view.isBeside = !view.isBeside;
+  showFormats();
 }
 
 /** @param {HTMLImageElement} image @param {string} address @param {string} alt */
@@ -107,6 +151,10 @@ function setSize(size) {
 
 /** Place the layers: as zoom and position say, or fitted into the stage. */
 function place() {
+  if (!beside.hidden) {
+    placeBeside();
+    return;
+  }
   const [width, height] = view.size;
   const room = { width: stage.clientWidth, height: stage.clientHeight - 64 };
   const fitted = Math.min(room.width / width, room.height / height, Math.max(1, 420 / Math.max(width, height)));
@@ -131,6 +179,7 @@ function place() {
  * @param {{x: number, y: number}} [at] in CSS pixels from the middle of the stage
  */
 function zoomBy(factor, at = { x: 0, y: 0 }) {
+  if (!beside.hidden) return;
   const before = layers.clientWidth / view.size[0];
   view.zoom = Math.min(32, Math.max(0.02, before * factor));
   const ratio = view.zoom / before;
@@ -141,6 +190,7 @@ function zoomBy(factor, at = { x: 0, y: 0 }) {
 
 /** @param {number} zoom */
 function zoomTo(zoom) {
+  if (!beside.hidden) return;
   view.zoom = zoom;
   place();
 }
@@ -252,6 +302,7 @@ function handleViewerKey(event) {
     "-": () => zoomBy(0.8),
     0: () => zoomTo(1),
     f: () => zoomTo(0),
+    s: toggleBeside,
   };
   const digit = Number(event.key);
   if (digit >= 1 && digit <= formats.length) showFormats(formats[digit - 1]);
@@ -313,6 +364,7 @@ for (const [id, action] of /** @type {[string, () => void][]} */ ([
   ["previous", () => turn(-1)],
   ["next", () => turn(1)],
   ["close", closeViewer],
+  ["beside-button", toggleBeside],
   ["zoom-in", () => zoomBy(1.25)],
   ["zoom-out", () => zoomBy(0.8)],
   ["zoom-fit", () => zoomTo(0)],
