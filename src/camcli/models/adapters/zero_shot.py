@@ -70,6 +70,21 @@ class ZeroShotClassifier(nn.Module):
         return self.scale * F.normalize(features, dim=-1) @ self.prompts.T + self.bias
 
 
+def check_wanted_prompts(spec: ModelSpec, name: str) -> None:
+    """Check the prompts of a model whose only classes they are; an untrained or headless one needs none.
+
+    Raises:
+        RequestError: there are none, or as :func:`check_prompts`.
+    """
+    if not spec.text and not spec.is_random and not spec.headless:
+        raise RequestError(
+            f"{name} has no classes of its own",
+            "name some with --text, once for each: --text 'a photo of a cat' --text 'a photo of a dog'; or explain the "
+            "features of its image tower: --head none",
+        )
+    check_prompts(spec)
+
+
 def check_prompts(spec: ModelSpec) -> None:
     """Check that the prompts can be classes.
 

@@ -123,7 +123,7 @@ def _check_request(files: ModelFiles, kind: Kind, spec: ModelSpec) -> None:
     if kind == "prompts" and spec.text_tower:
         raise RequestError(f"{files.name} has a text tower of its own", "leave --text-tower out")
     if kind == "prompts":
-        hf_zero_shot.check_prompts(files, spec)
+        zero_shot.check_wanted_prompts(spec, f"{files.name} ({files.architecture})")
     elif spec.text and not spec.text_tower:
         raise RequestError(
             f"prompts are for models with a text encoder, and {files.name} ({files.architecture}) has none",

@@ -88,21 +88,6 @@ def find_towers(model: Any, name: str) -> tuple[nn.Module, nn.Module | None]:
     return model.vision_model, getattr(model, "visual_projection", None)
 
 
-def check_prompts(files: ModelFiles, spec: ModelSpec) -> None:
-    """Check that there are prompts where a model needs them.
-
-    Raises:
-        RequestError: there are none, or one is empty or given twice.
-    """
-    if not spec.text and not spec.is_random and not spec.headless:
-        raise RequestError(
-            f"{files.name} ({files.architecture}) has no classes of its own",
-            "name some with --text, once for each: --text 'a photo of a cat' --text 'a photo of a dog'; or explain the "
-            "features of its image tower: --head none",
-        )
-    zero_shot.check_prompts(spec)
-
-
 def build_classifier(model: Any, files: ModelFiles, spec: ModelSpec) -> tuple[ZeroShotClassifier, tuple[str, ...]]:
     """Make a classifier of a model's image tower and its prompts' embeddings, and notes on the prompts.
 

@@ -85,7 +85,7 @@ def load(spec: ModelSpec) -> Network:
         RequestError: there are no prompts, no such model or weights, the weights are unavailable or do not fit, or the
             pooling cannot be removed.
     """
-    _check_prompts(spec)
+    zero_shot.check_wanted_prompts(spec, f"open_clip:{spec.name}")
     choice = resolve_weights(spec.name, own_weights=not spec.weights)
     check_text_side(choice, prompts=bool(spec.text))
     if spec.weights_file:
@@ -172,16 +172,6 @@ def remove_pooling(model: Any, name: str) -> None:
             f"removing the pooling of the image tower of {name} ({type(visual).__name__}) is not supported",
             f"leave --pool none out; {headless.LAYER_HINT}",
         )
-
-
-def _check_prompts(spec: ModelSpec) -> None:
-    if not spec.text and not spec.is_random and not spec.headless:
-        raise RequestError(
-            f"open_clip:{spec.name} has no classes of its own",
-            "name some with --text, once for each: --text 'a photo of a cat' --text 'a photo of a dog'; or explain the "
-            "features of its image tower: --head none",
-        )
-    zero_shot.check_prompts(spec)
 
 
 def _build_zero_shot(
