@@ -9,10 +9,9 @@ from captum.metrics import sensitivity_max
 from PIL import Image
 
 from camcli.base.errors import PictureError
+from camcli.images.transform import Preprocess
 from camcli.metrics.faithfulness import adcc
 from camcli.metrics.stability import jpeg_robustness, max_sensitivity, noise_robustness, shift_robustness
-
-UNIT = np.array([[0.0] * 3, [1.0] * 3], np.float32)
 
 
 def explaining(*explain):
@@ -135,18 +134,22 @@ def test_robustness_to_noise_is_the_mean_correlation(image) -> None:
     assert noise_robustness(make_maps(image, ramp), image, explaining(ramp))[0] == pytest.approx(1)
 
 
-def test_a_jpeg_is_that_of_pillow(image) -> None:
-    mean, std = np.array([0.4, 0.5, 0.6], np.float32), np.array([0.2, 0.3, 0.25], np.float32)
-    given = (image - mean[:, None, None]) / std[:, None, None]
+@pytest.mark.parametrize("bgr", [False, True])
+def test_a_jpeg_is_that_of_pillow(image, bgr) -> None:
+    preprocess = Preprocess(image.shape[1:], (0.4, 0.5, 0.6), (0.2, 0.3, 0.25), bgr=bgr)
+    given = preprocess.from_colours(image)
     seen = []
     jpeg_robustness(
-        make_maps(given, pixels), given, np.stack([mean, std]), explaining(lambda one: seen.append(one) or pixels(one))
+        make_maps(given, pixels),
+        preprocess.to_colours(given),
+        preprocess.from_colours,
+        explaining(lambda one: seen.append(one) or pixels(one)),
     )
     file = io.BytesIO()
     picture = Image.fromarray(np.rint(255 * image).astype(np.uint8).transpose(1, 2, 0))
     picture.save(file, "JPEG", quality=50, subsampling="4:2:0")
     expected = np.asarray(Image.open(file)).transpose(2, 0, 1) / 255
-    ours = seen[0] * std[:, None, None] + mean[:, None, None]
+    ours = preprocess.to_colours(seen[0])
     assert np.abs(ours - expected).max() < 4 / 255
     assert np.abs(ours - image).max() > 4 / 255
 
@@ -154,12 +157,12 @@ def test_a_jpeg_is_that_of_pillow(image) -> None:
 def test_jpegs_have_one_channel_or_three(image) -> None:
     grey = image[:1]
     fine, rough = (
-        jpeg_robustness(make_maps(grey, pixels), grey, UNIT[:, :1], explaining(pixels), quality=q)[0] for q in (100, 2)
+        jpeg_robustness(make_maps(grey, pixels), grey, np.asarray, explaining(pixels), quality=q)[0] for q in (100, 2)
     )
     assert fine > 0.999 > rough > 0
-    assert np.isnan(jpeg_robustness(make_maps(grey, ramp), grey, UNIT[:, :1], explaining(missing))[0]).all()
+    assert np.isnan(jpeg_robustness(make_maps(grey, ramp), grey, np.asarray, explaining(missing))[0]).all()
     with pytest.raises(PictureError, match="the model's input has 4"):
-        jpeg_robustness(make_maps(grey, ramp), np.repeat(grey, 4, 0), np.zeros((2, 4), np.float32), explaining(ramp))
+        jpeg_robustness(make_maps(grey, ramp), np.repeat(grey, 4, 0), np.asarray, explaining(ramp))
 
 
 def test_average_dcc_by_hand() -> None:
@@ -177,5 +180,8 @@ def test_average_dcc_by_hand() -> None:
     assert parts[1].tolist() == pytest.approx([0.5, 0, 0.5])
     assert values[0] == pytest.approx(3 / (2 + 1 + 2))
     assert values[1] == pytest.approx(0, abs=1e-6)
+    # A score that falls below zero is lost as a whole, and no better than that.
+    lower = adcc(maps[:1], image, lambda variants: (score - 3 for score in score_of(variants)), explaining(again[0]))
+    assert lower[1][0, 0] == 0
     # Of constant maps no likeness is known, and of one without positive values no drop.
     assert np.isnan(values[2:]).all()

@@ -98,7 +98,7 @@ class Preprocess:
         if self.arithmetic == "float":
             levels = np.asarray(picture, np.float32)
             return self.from_planes((levels if levels.ndim == 3 else levels[..., np.newaxis]) * np.float32(1 / 255))
-        return self._to_tensor(self._resize_and_crop(picture)), self.view(picture.width, picture.height)
+        return self._normalize(_to_planes(self._resize_and_crop(picture))), self.view(picture.width, picture.height)
 
     def from_planes(self, values: Float32[np.ndarray, "H W d0"]) -> tuple[Float[Tensor, "d h w"], View]:
         """Preprocess an array with values in 0..1 channel by channel, without rounding to 8 bits.
@@ -137,9 +137,8 @@ class Preprocess:
         Returns:
             Input and view; the view is in pixels of the whole image.
         """
-        return self._to_tensor(
-            self._resize_and_crop(self._to_model_channels(picture), size, box, REDUCING_GAP)
-        ), self.view(*size)
+        cut = self._resize_and_crop(self._to_model_channels(picture), size, box, REDUCING_GAP)
+        return self._normalize(_to_planes(cut)), self.view(*size)
 
     def max_divisor(self, width: int, height: int) -> float:
         """Return the greatest divisor that leaves an image of this size ``REDUCING_GAP`` times its final size."""
@@ -239,10 +238,16 @@ class Preprocess:
             raise ValueError(f"an image has 3 channels, and the model takes {self.channels}")
         return picture if self.channels == 3 else picture.convert("L")
 
-    def _to_tensor(self, cut: Image.Image) -> Float[Tensor, "d h w"]:
-        levels = np.array(cut)
-        values = torch.from_numpy(levels if levels.ndim == 3 else levels[..., np.newaxis])
-        return self._normalize(values.permute(2, 0, 1).contiguous())
+    def to_colours(self, values: Float32[np.ndarray, "d h w"]) -> Float32[np.ndarray, "d h w"]:
+        """Return the colours in 0..1, red first, that an input of the model was made from, up to rounding."""
+        mean, std = np.array([self.mean, self.std], np.float32)[:, :, None, None]
+        colours = np.asarray(values * std + mean)
+        return colours[::-1] if self.bgr else colours
+
+    def from_colours(self, colours: Float32[np.ndarray, "d h w"]) -> Float32[np.ndarray, "d h w"]:
+        """Return the model's input of colours in 0..1, red first, which are not resized: the inverse of to_colours."""
+        mean, std = np.array([self.mean, self.std], np.float32)[:, :, None, None]
+        return np.asarray(((colours[::-1] if self.bgr else colours) - mean) / std)
 
     def _normalize(self, levels: Tensor, white: int = 255) -> Float[Tensor, "d h w"]:
         """Normalize values of 0 to ``white`` by mean and std."""
@@ -257,15 +262,20 @@ class Preprocess:
         return (values if white == 1 else values.div_(white)).sub_(mean).div_(std)
 
 
+def _to_planes(picture: Image.Image) -> Tensor:
+    """Return an image's values, ``(d, h, w)``."""
+    levels = np.array(picture)
+    return torch.from_numpy(levels if levels.ndim == 3 else levels[..., np.newaxis]).permute(2, 0, 1).contiguous()
+
+
 def _resize_as_tensor(picture: Image.Image, size: tuple[int, int], interpolation: Interpolation) -> Image.Image:
     """Resize an image to a height and width as torchvision resizes tensors."""
     from torchvision.transforms.v2 import InterpolationMode, functional
 
-    levels = np.array(picture)
-    planes = torch.from_numpy(levels if levels.ndim == 3 else levels[..., np.newaxis]).permute(2, 0, 1).contiguous()
     mode = InterpolationMode("nearest-exact" if interpolation == "nearest" else interpolation)
-    resized = functional.resize(planes, list(size), mode, antialias=True).permute(1, 2, 0).contiguous().numpy()
-    return Image.fromarray(resized if levels.ndim == 3 else resized[..., 0])
+    resized = functional.resize(_to_planes(picture), list(size), mode, antialias=True).permute(1, 2, 0)
+    levels = resized.contiguous().numpy()
+    return Image.fromarray(levels if levels.shape[2] > 1 else levels[..., 0])
 
 
 def _offset(outer: int, inner: int, down: bool = False) -> int:

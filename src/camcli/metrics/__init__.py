@@ -17,7 +17,8 @@ from camcli.base.registry import Registry, Row
 GIVEN = {
     "maps": "the maps at the model's input size, signed, (n, h, w)",
     "image": "the model's input, (d, h, w)",
-    "normalization": "mean and standard deviation by which the input was normalised, of each channel, (2, d)",
+    "colours": "the colours of the input in 0..1, red first, (d, h, w)",
+    "from_colours": "from such colours to the model's input",
     "score_of": "from arrays of changed images, each (k, d, h, w) with any k, to their scores, each (k,)",
     "explain_again": "from arrays of changed images, each (n, d, h, w), one for each map, or (1, d, h, w), for all, to "
     "the maps of these, each (n, h, w), NaN where none can be made; a control's is the control of that image",
@@ -27,7 +28,7 @@ GIVEN = {
 # Those that say where the object is.
 OBJECT_NAMES = {"region", "boxes"}
 # Raised when a metric or a control gives other numbers than before, so that no table mixes the two.
-DEFINITIONS = 2
+DEFINITIONS = 3
 NO_POSITIVE = "no value of the map is positive"
 NO_OBJECT = "no object of this class lies in the part of the image that the model sees"
 ALL_ZERO = "the map is zero everywhere"

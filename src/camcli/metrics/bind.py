@@ -62,7 +62,7 @@ class BoundMetric:
             return (noise for _ in score_of(variants))
 
         given = {"maps": noise, "image": noise[:1], "region": noise[0] > 0, "boxes": np.empty((0, 4))}
-        given["normalization"] = np.array([[0.0], [1.0]], np.float32)
+        given |= {"colours": noise[:1], "from_colours": np.asarray}
         self({**given, "score_of": score_of, "explain_again": explain_again})
         return sum(counted)
 

@@ -110,7 +110,7 @@ def road(
 def irof(
     maps: Float32[np.ndarray, "n h w"],
     image: Float32[np.ndarray, "d h w"],
-    normalization: Float32[np.ndarray, "2 d"],
+    colours: Float32[np.ndarray, "d h w"],
     score_of: ScoreOf,
     *,
     segments: int = 100,
@@ -132,7 +132,7 @@ def irof(
     """
     check_at_least(1, steps=steps, segments=segments)
     check_above(0, compactness=compactness)
-    regions, filled = divide(image, normalization, segments, compactness), fill_image(image, "mean")
+    regions, filled = divide(colours, segments, compactness), fill_image(image, "mean")
     sizes = np.bincount(regions.ravel())
     means = np.stack([np.bincount(regions.ravel(), map.ravel()) for map in maps]) / sizes
 
@@ -186,7 +186,7 @@ def adcc(
     whole, masked = _score_masked(masks, image, score_of)
     (again,) = explain_again(iter([image * masks[:, None]]))
     likeness = [pearson(np.stack(pair))[0, 1] for pair in zip(masks, np.maximum(again, 0), strict=True)]
-    kept = 1 - np.maximum(whole - masked, 0) / whole
+    kept = np.clip(masked / whole, 0, 1)  # a score that falls below zero is lost as a whole
     parts = np.stack([kept, (1 + np.array(likeness)) / 2, 1 - masks.mean((1, 2), dtype=np.float64)], 1)
     with np.errstate(divide="ignore"):
         return 3 / (1 / parts).sum(1), parts

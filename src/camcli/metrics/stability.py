@@ -112,8 +112,8 @@ def noise_robustness(
 
 def jpeg_robustness(
     maps: Float32[np.ndarray, "n h w"],
-    image: Float32[np.ndarray, "d h w"],
-    normalization: Float32[np.ndarray, "2 d"],
+    colours: Float32[np.ndarray, "d h w"],
+    from_colours: Callable[[Float32[np.ndarray, "d h w"]], Float32[np.ndarray, "d h w"]],
     explain_again: ExplainAgain,
     *,
     quality: int = 50,
@@ -131,7 +131,7 @@ def jpeg_robustness(
         PictureError: the input has neither one channel nor three.
     """
     check_at_least(1, quality=quality)
-    changed = _compress(image, normalization, quality)
+    changed = from_colours(_compress(colours, quality))
     return _average([_compare(again, maps, measure) for again in explain_again(iter([changed[None]]))])
 
 
@@ -145,19 +145,16 @@ def _shift(image: Float32[np.ndarray, "d h w"], down: int, across: int) -> Float
     return image[:, rows[:, None], columns]
 
 
-def _compress(
-    image: Float32[np.ndarray, "d h w"], normalization: Float32[np.ndarray, "2 d"], quality: int
-) -> Float32[np.ndarray, "d h w"]:
-    """Return the image after it was written as JPEG and read again."""
-    if len(image) not in (1, 3):
-        raise PictureError(f"JPEG has one channel or three, and the model's input has {len(image)}")
-    mean, std = normalization[:, :, None, None]
-    pixels = np.clip(np.rint(255 * (image * std + mean)), 0, 255).astype(np.uint8)
+def _compress(colours: Float32[np.ndarray, "d h w"], quality: int) -> Float32[np.ndarray, "d h w"]:
+    """Return colours after they were written as JPEG and read again."""
+    if len(colours) not in (1, 3):
+        raise PictureError(f"JPEG has one channel or three, and the model's input has {len(colours)}")
+    pixels = np.rint(255 * colours).astype(np.uint8)
     # OpenCV takes the channels in reverse, and reads one of them as three unless told.
     _, content = cv2.imencode(".jpg", pixels[::-1].transpose(1, 2, 0), (cv2.IMWRITE_JPEG_QUALITY, min(quality, 100)))
     read = np.asarray(cv2.imdecode(content, cv2.IMREAD_UNCHANGED))
     planes = read.reshape(pixels.shape[1], pixels.shape[2], -1).transpose(2, 0, 1)[::-1]
-    return np.asarray((planes / np.float32(255) - mean) / std, np.float32)
+    return np.asarray(planes / np.float32(255), np.float32)
 
 
 # ---- maps compared

@@ -11,10 +11,8 @@ from jaxtyping import Bool, Float32, Float64, Int64
 ROUNDS = 10
 
 
-def divide(
-    image: Float32[np.ndarray, "d h w"], normalization: Float32[np.ndarray, "2 d"], count: int, compactness: float
-) -> Int64[np.ndarray, "h w"]:
-    """Divide an image into about so many connected regions, numbered from 0 on.
+def divide(colours: Float32[np.ndarray, "d h w"], count: int, compactness: float) -> Int64[np.ndarray, "h w"]:
+    """Divide an image into about so many regions, nearly all connected, numbered from 0 on.
 
     Clusters begin on a grid of cells of S x S pixels. In each round, a pixel goes to the nearest of the nine clusters
     of its cell and those around it, by the distance sqrt(colour^2 + (compactness place / S)^2) (eq. 3), and each
@@ -22,17 +20,16 @@ def divide(
     to the cluster of the nearest pixel.
 
     Args:
-        image: the image.
-        normalization: mean and standard deviation of each channel.
+        colours: its colours in 0..1, red first.
         count: number of regions.
         compactness: weight of the place beside colours in CIELAB (of images without three channels: percent).
     """
-    height, width = image.shape[1:]
+    height, width = colours.shape[1:]
     side = max(1.0, (height * width / count) ** 0.5)
     rows, columns = (max(1, round(length / side)) for length in (height, width))
     down, across = np.mgrid[:height, :width]
     home = np.stack([down * rows // height, across * columns // width])
-    points = np.stack([*_read_colours(image, normalization), *(compactness / side * np.stack([down, across]))], -1)
+    points = np.stack([*_to_lab(colours), *(compactness / side * np.stack([down, across]))], -1)
     regions = home[0] * columns + home[1]
     for _ in range(ROUNDS):
         centres = _find_means(points, regions, rows * columns)
@@ -47,15 +44,11 @@ def divide(
     return _connect(regions)
 
 
-def _read_colours(
-    image: Float32[np.ndarray, "d h w"], normalization: Float32[np.ndarray, "2 d"]
-) -> Float32[np.ndarray, "d h w"]:
-    """Return the image in CIELAB; in percent if it has not three channels."""
-    mean, std = normalization[:, :, None, None]
-    plain = np.clip(image * std + mean, 0, 1)
-    if len(plain) != 3:
-        return np.asarray(100 * plain)
-    return np.asarray(cv2.cvtColor(np.ascontiguousarray(plain.transpose(1, 2, 0)), cv2.COLOR_RGB2Lab)).transpose(
+def _to_lab(colours: Float32[np.ndarray, "d h w"]) -> Float32[np.ndarray, "d h w"]:
+    """Return colours in CIELAB; in percent if there are not three channels."""
+    if len(colours) != 3:
+        return np.asarray(100 * colours)
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(colours.transpose(1, 2, 0)), cv2.COLOR_RGB2Lab)).transpose(
         2, 0, 1
     )
 

@@ -336,7 +336,12 @@ def _write_lines(page: Page, lines: Sequence[str], size: int, place: tuple[int, 
 def _wrap_name(text: str, size: int, room: int) -> list[str]:
     """Wrap a name into at most ``MAX_LINES`` lines; the last has all that is left, to be shortened."""
     lines = wrap_text(text, size, room)
-    return lines if len(lines) <= MAX_LINES else [*lines[: MAX_LINES - 1], "".join(lines[MAX_LINES - 1 :])]
+    if len(lines) <= MAX_LINES:
+        return lines
+    kept, rest = lines[: MAX_LINES - 1], " ".join(text.split())
+    for line in kept:
+        rest = rest.removeprefix(line).lstrip()
+    return [*kept, rest]
 
 
 def wrap_text(text: str, size: int, room: int) -> list[str]:

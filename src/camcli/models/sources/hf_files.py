@@ -29,7 +29,16 @@ TOKENIZER_FILES = (
 TIMM_WRAPPER = "timm_wrapper"
 # Words in the names of classes of which camcli can make a network, see find_class in hf_config.py.
 LISTED = (
-    *("ForImageClassification", "ForSemanticSegmentation", "CLIPModel", "MetaClip2Model", "SiglipModel", "AlignModel"),
+    *(
+        "ForImageClassification",
+        "ForSemanticSegmentation",
+        "CLIPModel",
+        "CLIPSegModel",
+        "BlipModel",
+        "MetaClip2Model",
+        "SiglipModel",
+        "AlignModel",
+    ),
     *("Dinov2", "DINOv3", "IJepaModel", "ViTModel", "ViTMAE"),
 )
 USAGE = (

@@ -65,6 +65,8 @@ def _list_readings(processor: Any, size: tuple[int, int]) -> Iterator[Preprocess
     interpolation = Image.Resampling(getattr(processor, "resample", None) or 0).name.lower()
     if interpolation not in get_args(Interpolation):
         return
+    # torchvision resizes tensors by neither of these.
+    arithmetics = ("pillow",) if interpolation in ("box", "hamming") else ("tensor", "float", "pillow")
     geometries = list(dict.fromkeys(_list_geometries(processor)))
     black, white, blue = (
         processor(images=Image.new("RGB", (64, 64), colour), return_tensors="pt")["pixel_values"][0][
@@ -74,7 +76,7 @@ def _list_readings(processor: Any, size: tuple[int, int]) -> Iterator[Preprocess
     )
     bgr = bool((blue - black)[0] > (blue - black)[2])
     for (mean, std), (resize, fit) in product(_list_scales(processor, black, white), geometries):
-        for arithmetic in ("tensor", "float", "pillow"):
+        for arithmetic in arithmetics:
             yield Preprocess(size, mean, std, resize, fit, interpolation, 0, arithmetic, bgr)  # type: ignore[arg-type]
 
 

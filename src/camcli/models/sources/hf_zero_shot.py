@@ -15,6 +15,7 @@ from camcli.models.adapters import headless, zero_shot
 from camcli.models.adapters.templates import expand_templates, fill_templates
 from camcli.models.adapters.zero_shot import ZeroShotClassifier
 from camcli.models.sources import tokenizer
+from camcli.models.sources.hf_config import read_image_size
 from camcli.models.sources.hf_files import ModelFiles
 from camcli.models.spec import ModelSpec
 
@@ -102,7 +103,7 @@ def build_classifier(model: Any, files: ModelFiles, spec: ModelSpec) -> tuple[Ze
         tokenize = _load_tokenizer(model, files)
         prompts, blank, notes = _embed_prompts(model, tokenize, files.name, spec)
     else:  # random embeddings, for a network with random weights
-        width = headless.run_on_noise(ImageTower(visual, projection), _read_size(model)).shape[1]
+        width = headless.run_on_noise(ImageTower(visual, projection), _find_size(model)).shape[1]
         *some, blank = nn.functional.normalize(torch.randn(RANDOM_CLASSES + 1, width), dim=-1)
         prompts = torch.stack(some)
         notes = (f"no --text was given: {RANDOM_CLASSES} random embeddings stand for classes",)
@@ -120,9 +121,11 @@ def build_classifier(model: Any, files: ModelFiles, spec: ModelSpec) -> tuple[Ze
     return module, notes
 
 
-def _read_size(model: Any) -> tuple[int, int]:
-    side = model.config.vision_config.image_size
-    return side, side
+def _find_size(model: Any) -> tuple[int, int]:
+    size = read_image_size(model.config)
+    if size is None:
+        raise RequestError(f"the configuration of {type(model).__name__} does not say the size of its images")
+    return size
 
 
 def _load_tokenizer(model: Any, files: ModelFiles) -> FolderTokenizer:
@@ -165,7 +168,7 @@ def _check_scores(
     model: Any, module: ZeroShotClassifier, tokenize: FolderTokenizer, files: ModelFiles, prompts: tuple[str, ...]
 ) -> None:
     """Check on noise that a classifier gives the scores of the model itself."""
-    noise = torch.randn(1, 3, *_read_size(model), generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(1, 3, *_find_size(model), generator=torch.Generator().manual_seed(0))
     wanted = model(pixel_values=noise, **tokenize(list(prompts))).logits_per_image
     if not torch.allclose(module(noise), wanted, atol=TOLERANCE * float(wanted.abs().max()), rtol=TOLERANCE):
         raise RequestError(

@@ -119,7 +119,8 @@ class Measurer:
         preprocess = self.worker.network.preprocess
         given: dict[str, Any] = {
             "image": image,
-            "normalization": np.array([preprocess.mean, preprocess.std], np.float32),
+            "colours": np.clip(preprocess.to_colours(image), 0, 1),
+            "from_colours": preprocess.from_colours,
         }
         if self.objects and OBJECT_NAMES & names:
             assert item.picture is not None

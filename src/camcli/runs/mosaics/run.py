@@ -168,9 +168,8 @@ class MosaicRun:
         """
         if item.input is None:
             raise PictureError(f"{item.source.display_name}: {item.error.message if item.error else 'cannot be read'}")
-        preprocess = self.worker.network.preprocess
-        levels = item.input.numpy(force=True).transpose(1, 2, 0) * preprocess.std + preprocess.mean
-        return np.asarray(np.clip(np.round(255 * levels), 0, 255), np.uint8)
+        colours = self.worker.network.preprocess.to_colours(item.input.numpy(force=True)).transpose(1, 2, 0)
+        return np.asarray(np.clip(np.round(255 * colours), 0, 255), np.uint8)
 
 
 def _format_options(job: Job) -> Iterator[str]:
