@@ -130,10 +130,55 @@ def test_what_is_used_elsewhere_too_is_left_alone(model):
 
 @pytest.mark.parametrize(
     ("layer", "touched"),
-    [("a", True), ("a.conv", True), ("a.norm", True), ("a.norm.act", True), ("b", False), ("a.no", False)],
+    [
+        *[("a", False), ("a.b", True), ("a.b.conv", True), ("a.norm", True), ("a.norm.act", True), ("a.no", False)],
+        *[("b", False), ("a:x", False), ("a.b:x", True)],
+    ],
 )
-def test_nothing_is_folded_at_or_in_a_layer_that_is_looked_at(layer, touched):
-    assert ConvNormPair("a.conv", "a.norm").touches(layer) == touched
+def test_a_pair_is_folded_inside_of_a_layer_or_outside(layer, touched):
+    assert ConvNormPair("a.b.conv", "a.norm").touches(layer) == touched
+
+
+class Both(nn.Module):
+    """Its first tensor is what its norm was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), norm(4)
+
+    def forward(self, x):
+        raw = self.conv(x)
+        return raw, self.norm(raw)
+
+
+class Second(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.both, self.fc = Plain(), Both(), nn.Linear(4, 5)
+        self.stem.fc = nn.Identity()
+
+    def forward(self, x):
+        return self.fc((self.both(x)[1] * self.stem(x)[..., None, None]).mean((2, 3)))
+
+
+def test_a_block_that_returns_what_its_norm_is_given_is_left_alone():
+    model = Second().eval()
+    [[before]] = Explainer(model, layers=["both"], method="hirescam")(IMAGE, 1)
+    explainer = Explainer(model, layers=["both"], method="hirescam")
+    assert optimize_weights(explainer, IMAGE) == 1
+    assert isinstance(model.both.norm, nn.BatchNorm2d)
+    [[after]] = explainer(IMAGE, 1)
+    assert np.abs(before.map - after.map).max() <= 1e-6 * np.abs(before.map).max()
+
+
+def test_norms_in_a_block_that_is_explained_are_folded():
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), norm(4), nn.ReLU()), nn.Flatten(), nn.Linear(400, 5)).eval()
+    [[before]] = Explainer(model, layers=["0"])(IMAGE, 1)
+    explainer = Explainer(model, layers=["0"])
+    assert optimize_weights(explainer, IMAGE) == 1
+    assert not any(part.training for part in model.modules())
+    [[after]] = explainer(IMAGE, 1)
+    assert np.abs(before.map - after.map).max() <= 1e-6 * np.abs(before.map).max()
 
 
 @pytest.mark.parametrize("layer", ["conv", "norm"])

@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from camcli.engine.hooks.state import list_parts
+
 
 @contextmanager
 def sound_batch_norms(model: nn.Module) -> Iterator[None]:
@@ -18,7 +20,7 @@ def sound_batch_norms(model: nn.Module) -> Iterator[None]:
     no meaning there. PyTorch (2.14, on a CPU) then takes it for another memory layout, and what its batch norm in
     evaluation mode makes of it is wrong.
     """
-    handles = [part.register_forward_hook(_mend) for part in model.modules() if isinstance(part, _BatchNorm)]
+    handles = [part.register_forward_hook(_mend) for part in list_parts(model) if isinstance(part, _BatchNorm)]
     try:
         yield
     finally:

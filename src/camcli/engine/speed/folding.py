@@ -32,16 +32,15 @@ class ConvNormPair:
     norm: str
 
     def touches(self, layer: str) -> bool:
-        """Return whether folding may change a layer's output beyond rounding: the layer is or holds one of the two.
+        """Return whether folding may change a layer's output beyond rounding: it is one of the two, or between them.
 
-        A tensor of a module, as ``backbone:p3``, may lie between the two if only one of them is in the module.
+        A layer that holds both, such as all blocks of a network, keeps its output.
         """
         module, colon, _ = layer.partition(":")
-        if colon:
-            return self.convolution.startswith(f"{module}.") != self.norm.startswith(f"{module}.")
-        return any(name == layer or name.startswith(f"{layer}.") for name in (self.convolution, self.norm)) or (
-            layer.startswith(f"{self.norm}.")
-        )
+        holds = [name.startswith(f"{module}.") for name in (self.convolution, self.norm)]
+        if colon:  # a tensor of a module, as ``backbone:p3``
+            return holds[0] != holds[1]
+        return layer in (self.convolution, self.norm) or layer.startswith(f"{self.norm}.") or holds[0] != holds[1]
 
 
 def find_conv_bn_pairs(model: nn.Module, run: Callable[[], object]) -> list[ConvNormPair]:
@@ -78,7 +77,7 @@ def fold_batch_norms(model: nn.Module, pairs: Sequence[ConvNormPair]) -> Callabl
         before.append((convolution, (convolution.weight, convolution.bias), parent, name, norm))
         convolution.weight, convolution.bias = fuse(convolution, norm)
         behind = OrderedDict(norm.named_children())
-        setattr(parent, name, nn.Sequential(behind) if behind else nn.Identity())
+        setattr(parent, name, (nn.Sequential(behind) if behind else nn.Identity()).eval())
 
     def unfold() -> None:
         for convolution, own, parent, name, norm in before:

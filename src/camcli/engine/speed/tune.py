@@ -18,6 +18,7 @@ from camcli.engine.checks.images import providing_extras
 from camcli.engine.checks.layer_choice import choose_layer
 from camcli.engine.checks.scores import try_scores
 from camcli.engine.forward import COPY_TOLERANCE_EPS
+from camcli.engine.hooks.capture import Activations
 from camcli.engine.hooks.state import frozen
 from camcli.engine.hooks.tensors import REPLAY_TOLERANCE, are_close
 from camcli.engine.hooks.watch import watch_outputs
@@ -37,8 +38,9 @@ if TYPE_CHECKING:
 def optimize_weights(explainer: Explainer, image: Float[Tensor, "n d h w"], extras: Features | None = None) -> int:
     """Optimise the network's weights in place for speed, with the same output up to rounding.
 
-    Batch norms are folded into the convolutions before them, except at or in an explained layer, and not at all where a
-    method needs every bias. On a CPU the weights of convolutions get the memory format of their input.
+    Batch norms are folded into the convolutions before them, except where an explained layer's output would be another
+    one, and not at all where a method needs every bias. On a CPU the weights of convolutions get the memory format of
+    their input.
 
     Args:
         explainer: the explainer of the network.
@@ -60,14 +62,15 @@ def optimize_weights(explainer: Explainer, image: Float[Tensor, "n d h w"], extr
 
 
 def _fold_and_check(setup: Setup, findings: Findings, image: Tensor) -> int:
-    """Settle the weights' memory format and fold the pairs; undone if the output changes by more than rounding."""
+    """Settle the weights' memory format and fold the pairs; undone if an output changes by more than rounding."""
     norms = any(isinstance(one, nn.BatchNorm2d) for one in setup.module.modules())
     folds = norms and "biases" not in setup.signal_names
-    output: list[Any] = []
+    found: list[tuple[Any, Activations]] = []  # the last output of the network, and those of the layers
     pairs: list[ConvNormPair] = []
 
     def run() -> None:
-        output[:] = [setup.module(setup.runner.make_leaf(image))]
+        with setup.runner.capturing(setup.layers) as activations:
+            found[:] = [(setup.module(setup.runner.make_leaf(image)), activations)]
 
     def find_pairs() -> None:
         if folds:
@@ -79,14 +82,14 @@ def _fold_and_check(setup: Setup, findings: Findings, image: Tensor) -> int:
     pairs = [one for one in pairs if not any(map(one.touches, setup.layers))]
     if not pairs:
         return 0
-    [before] = output
+    [(before, layers_before)] = found
     unfold = fold_batch_norms(setup.module, pairs)
-    with setup.runner.capturing(setup.layers) as activations:
-        run()
-    findings.activations[setup.size_key(image)] = activations
-    if not _have_same_tensors(before, *output):
+    run()
+    [(after, layers_after)] = found
+    if not _have_same_tensors([before, layers_before], [after, layers_after]):
         unfold()
         return 0
+    findings.activations[setup.size_key(image)] = layers_after
     return len(pairs)
 
 
