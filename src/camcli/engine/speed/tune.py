@@ -62,13 +62,14 @@ def optimize_weights(explainer: Explainer, image: Float[Tensor, "n d h w"], extr
 
 
 def _fold_and_check(setup: Setup, findings: Findings, image: Tensor) -> int:
-    """Settle the weights' memory format and fold the pairs; undone if an output changes by more than rounding."""
+    """Settle the weights' memory format and fold the pairs; undone if the output changes by more than rounding."""
     norms = any(isinstance(one, nn.BatchNorm2d) for one in setup.module.modules())
     folds = norms and "biases" not in setup.signal_names
     found: list[tuple[Any, Activations]] = []  # the last output of the network, and those of the layers
     pairs: list[ConvNormPair] = []
 
     def run() -> None:
+        # A layer's output is captured also while pairs are found, so that it counts as used.
         with setup.runner.capturing(setup.layers) as activations:
             found[:] = [(setup.module(setup.runner.make_leaf(image)), activations)]
 
@@ -82,14 +83,14 @@ def _fold_and_check(setup: Setup, findings: Findings, image: Tensor) -> int:
     pairs = [one for one in pairs if not any(map(one.touches, setup.layers))]
     if not pairs:
         return 0
-    [(before, layers_before)] = found
+    [(before, _)] = found
     unfold = fold_batch_norms(setup.module, pairs)
     run()
-    [(after, layers_after)] = found
-    if not _have_same_tensors([before, layers_before], [after, layers_after]):
+    [(after, activations)] = found
+    if not _have_same_tensors(before, after):
         unfold()
         return 0
-    findings.activations[setup.size_key(image)] = layers_after
+    findings.activations[setup.size_key(image)] = activations
     return len(pairs)
 
 
