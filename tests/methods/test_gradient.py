@@ -23,6 +23,19 @@ from camcli.methods.gradient import (
 )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradcam_refuses_a_gradient_without_mean(dtype):
+    """In front of an instance norm nothing that is added to all cells changes the score."""
+    torch.manual_seed(0)
+    act = torch.randn(2, 3, 5, 5, dtype=dtype, requires_grad=True)
+    behind = torch.randn(2, 3, 5, 5, dtype=dtype)
+    [grad] = torch.autograd.grad((F.instance_norm(act) * behind).sum(), act)
+    with pytest.raises(RequestError, match="the gradient has no mean here"):
+        gradcam(act, grad)
+    assert gradcam(act, grad + 1e-3 * grad.abs().mean()).shape == (2, 5, 5)
+    assert not gradcam(act, torch.zeros_like(grad)).any()
+
+
 def test_gradcam_plus_plus_by_hand():
     # Channel sums 10 and 2. alpha = 1 / (2 + g sum): channel 0 where g = 1: 1/12 twice; channel 1 where g = 1: 1/4.
     # w = (2 * 1/12, 1/4) = (1/6, 1/4). Map: [[1/6, 1/3 + 1/4], [1/2 + 1/4, 2/3]].

@@ -19,6 +19,9 @@ from camcli.methods.activation import (
 )
 from camcli.methods.rounding import reduced_precision_eps
 
+# Machine epsilons up to which a mean, relative to that of magnitudes, is a sum that vanishes.
+ROUNDING_STEPS = 32
+
 
 def gradcam(act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
     """Sum over k of alpha_k A_k with alpha_k the mean of g_k, signed (Selvaraju 2017, eq. 1 and 2 before the ReLU).
@@ -27,8 +30,26 @@ def gradcam(act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"]) -> Fl
     Not for: several small objects far apart, or early layers, where one weight per channel is too coarse; there it may
         highlight positions that do not raise the score at all (see hirescam).
     """
+    return (average_gradient(grad) * act).sum(1)
+
+
+def average_gradient(grad: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 1 1"]:
+    """Return the mean of g_k over the cells.
+
+    Raises:
+        RequestError: it is zero for every channel, apart from rounding. Then it says nothing, though the gradient does.
+    """
     alpha = grad.mean((2, 3), keepdim=True)
-    return (alpha * act).sum(1)
+    size = grad.abs().mean((2, 3)).amax(1)
+    limit = ROUNDING_STEPS * torch.finfo(grad.dtype).eps * size
+    if ((alpha.abs().amax((1, 2, 3)) <= limit) & (size > 0)).any():
+        raise RequestError(
+            "the gradient has no mean here: over the layer's cells it sums to zero in every channel, as in front of a "
+            "normalization over cells (an instance norm, or a group norm of one channel a group), so Grad-CAM's weights "
+            "would be rounding errors",
+            "choose hirescam or layercam, which weight cell by cell, or a layer behind that normalization",
+        )
+    return alpha
 
 
 def hirescam(act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:

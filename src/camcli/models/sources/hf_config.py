@@ -15,7 +15,8 @@ from camcli.targets.labels import Labels
 from camcli.targets.target import Activation
 
 # What a class of transformers gives: scores of classes, of an image or of each pixel; of prompts; or features.
-Kind = Literal["classes", "pixels", "prompts", "features"]
+# Pixels may be scored by masks of queries, each with a class, or have a depth.
+Kind = Literal["classes", "pixels", "masks", "depth", "prompts", "features"]
 # Types of classifiers that no map can be made of, and why.
 WITHOUT_A_PLACE = {
     "imagegpt": "it reads an image as a text of colours, which have no gradient",
@@ -67,6 +68,10 @@ def find_class(files: ModelFiles) -> tuple[Any, Kind]:
         return found, "classes"
     if name in _flatten(modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES):
         return found, "pixels"
+    if name in _flatten(modeling_auto.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES):
+        return found, "masks"
+    if name in _flatten(modeling_auto.MODEL_FOR_DEPTH_ESTIMATION_MAPPING_NAMES):
+        return found, "depth"
     if name in _flatten(modeling_auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES):
         return found, "prompts"
     if name.endswith(PROJECTED):
@@ -79,7 +84,8 @@ def find_class(files: ModelFiles) -> tuple[Any, Kind]:
         return body, "features"
     raise RequestError(
         f"{files.name} is a {name}, which gives neither classes of an image nor features",
-        "camcli reads classifiers (...ForImageClassification, ...ForSemanticSegmentation), models that compare images "
+        "camcli reads classifiers (...ForImageClassification), models that score every pixel "
+        "(...ForSemanticSegmentation, ...ForUniversalSegmentation, ...ForDepthEstimation), models that compare images "
         "with prompts (CLIP, SigLIP) and backbones; another can be wrapped in a function of yours: -m my_model.py:make",
     )
 

@@ -25,12 +25,16 @@ from camcli.models.sources.hf_config import (
     read_labels,
 )
 from camcli.models.sources.hf_files import ModelFiles
+from camcli.models.sources.hf_pixels import score_pixels
 from camcli.models.sources.hf_preprocess import read_processor
 from camcli.models.sources.hf_surgery import make_resizable, remove_head
 from camcli.models.sources.hf_weights import build_module, read_config
 from camcli.models.spec import ModelSpec
 from camcli.targets.labels import Labels
 from camcli.targets.readers.spec import DEFAULT_OUTPUT_SPEC, OutputSpec
+
+# Kinds of models that give every pixel scores, or a value.
+SCORES_PIXELS = ("pixels", "masks", "depth")
 
 
 def build_network(files: ModelFiles, spec: ModelSpec) -> Network:
@@ -50,22 +54,25 @@ def build_network(files: ModelFiles, spec: ModelSpec) -> Network:
     if spec.size:
         resize.resize_module(tower, native_size, spec.size, files.name)
         preprocess = preprocess.adapt(spec.size)
+    if kind in ("masks", "depth"):
+        about = (*about, *score_pixels(model, kind, files.name))
+    scores_pixels = kind in SCORES_PIXELS
     network = Network(
         name=files.name,
         module=model,
         preprocess=preprocess,
-        labels=read_labels(model.config),
+        labels=Labels(("depth",)) if kind == "depth" else read_labels(model.config),
         weights=spec.weights_kind,
         origin=origin,
-        activation=choose_activation(model.config),
+        activation="none" if kind == "depth" else choose_activation(model.config),
         prefix=count_prefix_tokens(tower),
         grid=find_patch_grid(config, preprocess.size),
         notes=(*notes, *about),
-        output_spec=OutputSpec("segment", "logits") if kind == "pixels" else DEFAULT_OUTPUT_SPEC,
+        output_spec=OutputSpec("segment", "logits") if scores_pixels else DEFAULT_OUTPUT_SPEC,
     )
     if spec.headless:
         return _remove_head(network, kind, spec)
-    if kind == "pixels":
+    if scores_pixels:
         return replace(network, layer=_find_backbone_layer(network))
     return _compare_with_prompts(network, files, spec) if kind == "prompts" else network
 
@@ -74,7 +81,10 @@ def _find_backbone_layer(network: Network) -> str:
     """Find the last layer of a segmentation model's backbone: layers behind it see little but their own pixels."""
     module: Any = network.module
     # What is returned by the backbone itself is a tensor for each of its stages.
-    inside = f"{module.base_model_prefix or 'backbone'}."
+    body = module.base_model_prefix
+    body = body if body and hasattr(module, body) else "backbone"
+    names = (name for name, _ in module.named_modules())
+    inside = next((name for name in names if name.endswith("pixel_level_module.encoder")), body) + "."
     noise = probe_image(network.preprocess.size, torch.float32, torch.device("cpu"))
     found = probe_layers(module, noise, network.prefix, network.grid, network.read)
     return next(iter(rank_layers(module, [one for one in found if one.name.startswith(inside)])), "")
@@ -129,7 +139,7 @@ def _check_request(files: ModelFiles, kind: Kind, spec: ModelSpec) -> None:
             f"prompts are for models with a text encoder, and {files.name} ({files.architecture}) has none",
             "leave --text and --texts out; or add a text encoder: --text-tower path/to/file.py:function",
         )
-    if kind == "pixels" and spec.headless:
+    if kind in SCORES_PIXELS and spec.headless:
         raise RequestError(
             f"{files.name} scores every pixel, and a backbone without its head gives features of the whole image",
             f"name the classifier of the same backbone; {headless.LAYER_HINT}",

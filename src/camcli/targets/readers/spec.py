@@ -79,6 +79,9 @@ class OutputSpec:
             where = "the region given" if region else "the pixels where the model predicts it"
             if activation == "probabilities":
                 return f"class probabilities, as returned by the model, summed over {where}"
+            if activation == "none":
+                where = where if region else "the pixels where it is above 0"
+                return f"the model's output, summed over {where}"
             return f"class logits (before {activation}), summed over {where}"
         if self.references is not None:
             return "similarity to the reference: the cosine of their features"
