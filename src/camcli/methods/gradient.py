@@ -42,11 +42,11 @@ def average_gradient(grad: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 1 1"]
     alpha = grad.mean((2, 3), keepdim=True)
     size = grad.abs().mean((2, 3)).amax(1)
     limit = ROUNDING_STEPS * torch.finfo(grad.dtype).eps * size
-    if ((alpha.abs().amax((1, 2, 3)) <= limit) & (size > 0)).any():
+    if (alpha.abs().amax((1, 2, 3)) < limit).any():
         raise RequestError(
             "the gradient has no mean here: over the layer's cells it sums to zero in every channel, as in front of a "
-            "normalization over cells (an instance norm, or a group norm of one channel a group), so Grad-CAM's weights "
-            "would be rounding errors",
+            "normalization over cells (an instance norm, or a group norm of one channel a group), so the weights of "
+            "Grad-CAM would be rounding errors",
             "choose hirescam or layercam, which weight cell by cell, or a layer behind that normalization",
         )
     return alpha
