@@ -154,6 +154,8 @@ IMAGES = [
 
 OPTIONS = [
     at_once("explain a.png --save png", "no output format 'png'", "did you mean 'overlay-png'?"),
+    at_once("sanity a.png --tests ''", "--tests names nothing", "leave it out"),
+    at_once("evaluate a.png --metrics ,", "--metrics names nothing", "leave it out"),
     at_once("explain a.png --colormap rainbow", "no colour map 'rainbow'", "viridis"),
     at_once("explain a.png --colormap Viridis", "did you mean 'viridis'"),
     at_once("explain a.png --score loss", "no score 'loss'", "there are: logit"),

@@ -1,5 +1,7 @@
 """Regions of like colour, and the score without them: by hand, by law, and by a plain reading of the paper."""
 
+from functools import partial
+
 import cv2
 import numpy as np
 import pytest
@@ -13,6 +15,11 @@ from camcli.metrics.superpixels import divide
 def scoring(weights: np.ndarray):
     """A score linear in the pixels: those of the weights, times these, summed."""
     return lambda variants: ((one * weights).sum((1, 2, 3)).astype(np.float64) for one in variants)
+
+
+def regions_of(image: np.ndarray):
+    """The regions of an image, as the metric asks for them."""
+    return partial(divide, image)
 
 
 def test_one_colour_is_divided_into_cells() -> None:
@@ -50,17 +57,20 @@ def test_irof_by_hand() -> None:
     weights[:8, :8] = weights[:8, 8:] = 1
     score_of = scoring(weights)
     right = np.repeat(np.repeat(np.array([[[3, 2], [1, 0]]], np.float32), 8, 1), 8, 2)
-    [value], [curve] = irof(right, image, image, score_of, segments=4, steps=4)
+    [value], [curve] = irof(right, image, regions_of(image), score_of, segments=4, steps=4)
     # 1.4 at first; 0.9 without the first cell, 0.8 without both, and as much without all.
     expected = [1, 0.9 / 1.4, 0.8 / 1.4, 0.8 / 1.4, 0.8 / 1.4]
     assert curve == pytest.approx(expected, rel=1e-5)
     assert value == pytest.approx(1 - np.trapezoid(expected) / 4, rel=1e-5)
     # The two cells without weight first.
-    assert irof(-right, image, image, score_of, segments=4, steps=4)[1][0] == pytest.approx(
+    assert irof(-right, image, regions_of(image), score_of, segments=4, steps=4)[1][0] == pytest.approx(
         [1, 1, 1, 1.3 / 1.4, 0.8 / 1.4], rel=1e-5
     )
-    flat, without = np.ones_like(right), irof(right, image, image, lambda v: (0 * s for s in score_of(v)), segments=4)
-    assert np.isnan(irof(flat, image, image, score_of, segments=4)[0]).all()
+    flat, without = (
+        np.ones_like(right),
+        irof(right, image, regions_of(image), lambda v: (0 * s for s in score_of(v)), segments=4),
+    )
+    assert np.isnan(irof(flat, image, regions_of(image), score_of, segments=4)[0]).all()
     assert np.isnan(without[0]).all()
 
 
@@ -69,7 +79,7 @@ def test_the_truth_of_a_linear_score_is_best() -> None:
     truth = ((image - image.mean((1, 2), keepdims=True)) * weights).sum(0)
     rng = np.random.default_rng(2)
     maps = np.stack([truth, -truth, *(CONTROLS.load(name)(image, rng) for name in CONTROLS.names())])
-    values, _ = irof(maps, image, image, scoring(weights), segments=60, steps=20)
+    values, _ = irof(maps, image, regions_of(image), scoring(weights), segments=60, steps=20)
     best, worst, *rest = values
     named = dict(zip(CONTROLS.names(), rest, strict=True))
     assert np.isnan(named.pop("uniform"))
@@ -81,5 +91,5 @@ def test_the_truth_of_a_linear_score_is_best() -> None:
     for number in order:
         changed[:, regions == number] = image.mean((1, 2))[:, None]
         scores.append(float((changed * weights).sum()))
-    one_by_one = irof(truth[None], image, image, scoring(weights), segments=60, steps=len(order))
+    one_by_one = irof(truth[None], image, regions_of(image), scoring(weights), segments=60, steps=len(order))
     assert one_by_one[0] == pytest.approx(1 - np.trapezoid(scores) / len(order) / scores[0], rel=1e-4)

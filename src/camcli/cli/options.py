@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 import typer
 
 from camcli.base import allocator
+from camcli.base.errors import RequestError
 from camcli.runs.job.option import COMPUTE, LOGGING, Option, get_option, option
 
 T = TypeVar("T")
@@ -81,7 +82,7 @@ class _Parameter:
         if one.positional:
             kind = typer.Argument(**words)
         else:
-            long = one.flag or "--" + self.name.replace("_", "-")
+            long = one.find_flag(self.name)
             variable = "CAMCLI_" + long.strip("-").replace("-", "_").upper() if one.env else None
             flags = (long, one.short) if one.short else (long,)
             kind = typer.Option(*flags, envvar=variable, show_envvar=False, rich_help_panel=one.panel, **words)
@@ -157,6 +158,9 @@ def _convert(one: Field[Any], given: Any) -> Any:
         return one.default
     if isinstance(given, list) and spec and (spec.several or spec.commas):
         words = split_words(given)
+        if not words and spec.commas and not one.default:
+            # Else the default would be done, such as all tests.
+            raise RequestError(f"{spec.find_flag(one.name)} names nothing", "leave it out, or give it a name")
         return words if spec.commas else ",".join(words)
     if isinstance(one.default, tuple):
         return tuple(given) if not isinstance(given, str) else (given,) if given else one.default

@@ -19,6 +19,7 @@ GIVEN = {
     "image": "the model's input, (d, h, w)",
     "colours": "the colours of the input in 0..1, red first, (d, h, w)",
     "from_colours": "from such colours to the model's input",
+    "divide": "from a number of regions of like colour, and their compactness, to the regions of the image, (h, w)",
     "score_of": "from arrays of changed images, each (k, d, h, w) with any k, to their scores, each (k,)",
     "explain_again": "from arrays of changed images, each (n, d, h, w), one for each map, or (1, d, h, w), for all, to "
     "the maps of these, each (n, h, w), NaN where none can be made; a control's is the control of that image",

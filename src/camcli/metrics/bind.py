@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from jaxtyping import Float64
 from camcli.base.errors import RequestError
 from camcli.base.signature import format_value, parse_options, positional_names, read_options
 from camcli.metrics import METRICS, OBJECT_NAMES, MetricRow
+from camcli.metrics.superpixels import divide
 
 # Size of the noise that metrics are tried on.
 TRIAL_SIZE = (16, 16)
@@ -62,7 +64,7 @@ class BoundMetric:
             return (noise for _ in score_of(variants))
 
         given = {"maps": noise, "image": noise[:1], "region": noise[0] > 0, "boxes": np.empty((0, 4))}
-        given |= {"colours": noise[:1], "from_colours": np.asarray}
+        given |= {"colours": noise[:1], "from_colours": np.asarray, "divide": partial(divide, noise[:1])}
         self({**given, "score_of": score_of, "explain_again": explain_again})
         return sum(counted)
 

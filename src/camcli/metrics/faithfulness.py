@@ -15,11 +15,12 @@ from camcli.base.option_checks import check_above, check_at_least
 from camcli.metrics.imputation import impute
 from camcli.metrics.similarity import is_constant, pearson
 from camcli.metrics.stability import ExplainAgain
-from camcli.metrics.superpixels import divide
 
 ScoreOf = Callable[[Iterable[Float32[np.ndarray, "_ d h w"]]], Iterator[Float64[np.ndarray, " _"]]]
 # The number of each map, and the scores that it is made of.
 Curves = tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, "n t"]]
+# From a number of regions and their compactness to the regions of the image.
+Divide = Callable[[int, float], Int64[np.ndarray, "h w"]]
 Fill = Literal["blur", "mean"]
 
 # Standard deviation of the Gaussian of a blurred image, in shares of its shorter side: 11 pixels of 224.
@@ -110,7 +111,7 @@ def road(
 def irof(
     maps: Float32[np.ndarray, "n h w"],
     image: Float32[np.ndarray, "d h w"],
-    colours: Float32[np.ndarray, "d h w"],
+    divide: Divide,
     score_of: ScoreOf,
     *,
     segments: int = 100,
@@ -132,7 +133,7 @@ def irof(
     """
     check_at_least(1, steps=steps, segments=segments)
     check_above(0, compactness=compactness)
-    regions, filled = divide(colours, segments, compactness), fill_image(image, "mean")
+    regions, filled = divide(segments, compactness), fill_image(image, "mean")
     sizes = np.bincount(regions.ravel())
     means = np.stack([np.bincount(regions.ravel(), map.ravel()) for map in maps]) / sizes
 

@@ -1,6 +1,7 @@
 """Metrics that look at the maps of changed images: what they are given by ``camcli evaluate``."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 from commands import do
 from shared import BLUE, RED, Paint
 
+from camcli.engine.maps.compute import compute_map
+from camcli.metrics.superpixels import divide
 from camcli.runs.evaluate import Evaluation
 from camcli.runs.evaluate.run import LINES_FILE
 
@@ -77,3 +80,44 @@ def test_each_map_gets_an_image_of_its_own(tiny: str, two: None, monkeypatch: py
 
     monkeypatch.setattr("camcli.metrics.stability.max_sensitivity", compare)
     evaluate(tiny, "out", "--metrics", "max-sensitivity", "--method", "gradcam,layercam")
+
+
+def test_each_masked_image_is_explained_by_the_method_of_its_map_alone(
+    tiny: str, two: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[str, int]] = []
+
+    def count(setup, method, signals, layer):
+        made.append((method.row.name, len(map := compute_map(setup, method, signals, layer))))
+        return map
+
+    def evaluate_counting(out: str, *words: str) -> tuple[dict, Counter[str]]:
+        made.clear()
+        found = evaluate(tiny, out, "--metrics", "adcc", "--method", "gradcam,layercam,hirescam", *words)
+        counted = Counter[str]()
+        for name, images in made:
+            counted[name] += images
+        return found, counted
+
+    monkeypatch.setattr("camcli.engine.maps.compute.compute_map", count)
+    found, counted = evaluate_counting("out")
+    # The trial on noise, two images, and in each the image under the map and that under its blurred copy.
+    assert len({*counted.values()}) == 1
+    assert counted["gradcam"] <= 1 + 2 + 2 * 2
+    # In any batches, and with any number of maps at once, the numbers are the same.
+    monkeypatch.setattr("camcli.runs.evaluate.measure.MAPS_AT_ONCE", 3)
+    again, _ = evaluate_counting("again", "-b", "2")
+    assert {key: None if value is None else pytest.approx(value, abs=1e-4) for key, value in again.items()} == found
+
+
+def test_an_image_is_divided_into_regions_once(tiny: str, two: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    divided: list[np.ndarray] = []
+
+    def count(colours: np.ndarray, segments: int, compactness: float) -> np.ndarray:
+        divided.append(colours)
+        return divide(colours, segments, compactness)
+
+    monkeypatch.setattr("camcli.runs.evaluate.measure.divide", count)
+    monkeypatch.setattr("camcli.runs.evaluate.measure.MAPS_AT_ONCE", 3)
+    evaluate(tiny, "out", "--metrics", "irof", "--method", "gradcam,layercam", "--target", "blue")
+    assert len(divided) == 2

@@ -7,9 +7,9 @@ from camcli.runs.evaluate.agreement import compare_metrics, compute_kendall
 from camcli.runs.evaluate.summary import TableRow
 
 
-def row(metric: str, map: str, mean: float | None, better: str = "higher") -> TableRow:
+def row(metric: str, map: str, mean: float | None, better: str = "higher", favoured: str = "") -> TableRow:
     given = {"setting": "", "measured": "", "kind": "control", "layer": "", "low": None, "high": None}
-    return TableRow(metric=metric, map=map, mean=mean, better=better, images=9, undefined=0, **given)
+    return TableRow(metric=metric, map=map, mean=mean, better=better, images=9, undefined=0, favoured=favoured, **given)
 
 
 def test_kendall_by_hand() -> None:
@@ -34,3 +34,11 @@ def test_each_metric_counts_in_its_own_direction() -> None:
     rows += [row("infidelity", name, mean, "lower") for name, mean in zip("abc", [1.0, 2.0, 3.0], strict=True)]
     found = {(one.metric, one.other): (one.tau, one.maps) for one in compare_metrics(rows)}
     assert found == {("road-most", "iou-50"): (1, 5), ("road-most", "saco"): (-1, 4), ("iou-50", "saco"): (-1, 4)}
+
+
+def test_a_control_that_a_metric_favours_by_construction_does_not_count() -> None:
+    rows = [row("iou-50", name, mean) for name, mean in zip("abcde", [1.0, 2.0, 3.0, 4.0, 0.0], strict=True)]
+    rows += [row("average-drop", name, mean, "lower") for name, mean in zip("abcd", [4.0, 3.0, 2.0, 1.0], strict=True)]
+    rows += [row("average-drop", "e", 0.0, "lower", favoured="it loses nothing")]
+    [found] = compare_metrics(rows)
+    assert (found.tau, found.maps) == (1, 4)

@@ -44,6 +44,18 @@ def test_parquet(here: Path) -> None:
     assert [str(one) for one in table.schema.types] == ["string", "double", "int64", "bool", "list<element: string>"]
 
 
+def test_a_truth_among_numbers_is_a_number_where_columns_have_types(here: Path) -> None:
+    for path in ("t.jsonl", "t.csv"):
+        with RowWriter(Path(path), {"r": "number"}) as writer:
+            writer.write([{"r": True}, {"r": 0.5}])
+    assert Path("t.jsonl").read_text() == '{"r": true}\n{"r": 0.5}\n'
+    assert Path("t.csv").read_text() == "r\n1.0\n0.5\n"
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is an extra")
+    with RowWriter(Path("t.parquet"), {"r": "number"}) as writer:
+        writer.write([{"r": True}, {"r": 0.5}])
+    assert parquet.read_table("t.parquet").to_pylist() == [{"r": 1.0}, {"r": 0.5}]
+
+
 def test_what_fails_leaves_the_file_as_it_was(here: Path) -> None:
     Path("t.csv").write_text("before")
     with pytest.raises(ZeroDivisionError), RowWriter(Path("t.csv"), COLUMNS) as writer:

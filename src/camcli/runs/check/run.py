@@ -97,7 +97,7 @@ class RunCheck:
                     "layer": outcome.layer,
                     "rule": rule.title,
                     "measure": rule.measure.name,
-                    "value": None if value.value is None else float(value.value),
+                    "value": value.value,
                     "holds": holds,
                     "reason": value.reason,
                 }

@@ -150,7 +150,6 @@ def _choose(rule: TargetRule, path: Path, scores: Tensor) -> int | PictureError:
     if len(found) == 1:
         return found[0]
     many = f"{len(found)} classes" if found else "no class"
-    many = f"{len(found)} classes" if found else "no class"
     return PictureError(f"it names {many} of this image, and a map is of one")
 
 

@@ -21,6 +21,8 @@ MIN_MAPS = 4
 class Agreement:
     """Agreement of two metrics on the order of maps, methods and controls together.
 
+    A control that either of the two favours by construction is left out.
+
     Attributes:
         metric, other: names of the metrics.
         tau: Kendall's rank correlation of the means, each turned so that higher is better: 1 for the same order, -1 for
@@ -42,7 +44,7 @@ def compare_metrics(rows: Iterable[TableRow]) -> list[Agreement]:
     """Return the agreement of each two metrics of which one direction is better; none where it is undefined."""
     means: dict[str, dict[tuple[str, str, str], float]] = defaultdict(dict)
     for row in rows:
-        if row.better and row.mean is not None:
+        if row.better and row.mean is not None and not row.favoured:
             means[row.metric][row.kind, row.map, row.layer] = row.mean if row.better == "higher" else -row.mean
     found = []
     for metric, other in combinations(means, 2):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from copy import copy
+from dataclasses import dataclass, field
+from itertools import groupby, islice
 
 import numpy as np
 import torch
@@ -21,9 +22,8 @@ from camcli.metrics.controls import blur_map
 from camcli.outputs import style
 from camcli.runs.evaluate import Kind
 
-# A map at the size of the model's input, maps by method and layer, and the input.
+# A map at the size of the model's input, and the input.
 Map = Float32[np.ndarray, "h w"]
-Maps = Mapping[tuple[str, str], Map]
 Image = Float32[np.ndarray, "d h w"]
 
 
@@ -79,6 +79,29 @@ def make_controls(name: str, seed: int, image: Image, change: int = 0) -> dict[s
     return {one: CONTROLS.load(one)(image, rng) for one in CONTROLS.names()}
 
 
+@dataclass(slots=True)
+class _Change:
+    """A change of the image, with the maps of the candidates, and what must be explained for them."""
+
+    maps: Float32[np.ndarray, "n h w"]
+    tasks: list[_Task] = field(default_factory=list)
+    made: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        return self.made == len(self.tasks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """An image to explain by some methods, for the candidates at some places."""
+
+    change: _Change
+    image: Image
+    places: Sequence[int]
+    methods: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Again:
     """Makes the maps of changed images, for a class that is explained in the image itself; called as a metric does it.
@@ -103,44 +126,59 @@ class Again:
 
     def __call__(self, variants: Iterable[Float32[np.ndarray, "_ d h w"]]) -> Iterator[Float32[np.ndarray, "n h w"]]:
         """Yield the maps of each array of images: of one image all maps, of one image for each map that map."""
-        explained = [number for number, one in enumerate(self.candidates) if one.kind != "control"]
-        waiting, made = deque[tuple[int, np.ndarray]](), deque[Maps]()
+        waiting = deque[_Change]()
 
-        def iter_images() -> Iterator[Image]:
-            for change, variant in enumerate(variants, start=1):
-                waiting.append((change, variant))
-                yield from variant[explained] if len(variant) > 1 else variant[: len(explained)]
+        def iter_tasks() -> Iterator[_Task]:
+            for number, variant in enumerate(variants, start=1):
+                waiting.append(self._begin(number, variant))
+                yield from waiting[-1].tasks
 
-        images = iter_images()
-        while some := list(islice(images, self.rows)):
-            made += self._explain(some)
-            while waiting and len(made) >= (needed := min(len(waiting[0][1]), len(explained))):
-                yield self._collect(*waiting.popleft(), [made.popleft() for _ in range(needed)])
-        while waiting:  # there are controls alone
-            yield self._collect(*waiting.popleft(), [])
+        # An image is explained by the methods of the maps that are wanted of it alone.
+        for methods, tasks in groupby(iter_tasks(), lambda task: task.methods):
+            while some := list(islice(tasks, self.rows)):
+                self._explain(methods, some)
+                while waiting and waiting[0].is_whole:
+                    yield waiting.popleft().maps
+        yield from (one.maps for one in waiting)  # of controls alone
 
-    def _explain(self, images: Sequence[Image]) -> Iterator[Maps]:
-        """Yield the maps of each image; those that cannot be made are missing."""
-        given = devices.stack_for(self.explainer.device, [torch.from_numpy(one) for one in images])
-        for results in self.explainer.results(
-            given, lambda row, scores: [self.index], competing=lambda row: self.competing
-        ):
-            found = [one for one in results if isinstance(one, Explanation)]
-            yield {(one.method, one.layer): enlarge_map(one, self.view) for one in found}
-
-    def _collect(
-        self, change: int, variant: Float32[np.ndarray, "_ d h w"], made: Sequence[Maps]
-    ) -> Float32[np.ndarray, "n h w"]:
-        """Return the map of each candidate, NaN where it cannot be made."""
-        shared, own = len(variant) == 1, iter(made)
-        controls = self.make_controls(variant[0], change) if shared else {}
-        maps = np.full((len(self.candidates), *variant.shape[2:]), np.nan, np.float32)
-        for number, one in enumerate(self.candidates):
+    def _begin(self, number: int, variant: Float32[np.ndarray, "_ d h w"]) -> _Change:
+        """Return a change with the maps of the controls; the others are NaN until they are made."""
+        shared, maps = len(variant) == 1, np.full((len(self.candidates), *variant.shape[2:]), np.nan, np.float32)
+        controls = self.make_controls(variant[0], number) if shared else {}
+        places = list[int]()
+        for place, one in enumerate(self.candidates):
             if one.kind == "control":
-                found = controls or self.make_controls(variant[number], change)
-                maps[number] = found[one.name]
-                continue
-            by_name = made[0] if shared else next(own)
-            if (map := by_name.get((one.explanation.method, one.explanation.layer))) is not None:
-                maps[number] = blur_map(map) if one.kind == "blurred" else map
-        return maps
+                maps[place] = (controls or self.make_controls(variant[place], number))[one.name]
+            else:
+                places.append(place)
+        change = _Change(maps)
+        for own in [places] * bool(places) if shared else [[one] for one in places]:
+            methods = tuple(dict.fromkeys(self.candidates[place].name for place in own))
+            change.tasks.append(_Task(change, variant[0 if shared else own[0]], own, methods))
+        change.tasks.sort(key=lambda task: task.methods)  # those of one method together
+        return change
+
+    def _explain(self, methods: Sequence[str], tasks: Sequence[_Task]) -> None:
+        """Make the maps of images; those that cannot be made stay NaN."""
+        explainer = _select_methods(self.explainer, methods)
+        given = devices.stack_for(explainer.device, [torch.from_numpy(task.image) for task in tasks])
+        made = explainer.results(given, lambda row, scores: [self.index], competing=lambda row: self.competing)
+        for task, results in zip(tasks, made, strict=True):
+            found = [one for one in results if isinstance(one, Explanation)]
+            by_name = {(one.method, one.layer): enlarge_map(one, self.view) for one in found}
+            for place in task.places:
+                one = self.candidates[place]
+                if (map := by_name.get((one.explanation.method, one.explanation.layer))) is not None:
+                    task.change.maps[place] = blur_map(map) if one.kind == "blurred" else map
+            task.change.made += 1
+
+
+def _select_methods(explainer: Explainer, names: Sequence[str]) -> Explainer:
+    """Return an explainer of the same network, trials and all, that explains by some of the methods."""
+    methods = tuple(one for one in explainer.bound_methods if one.row.name in names)
+    if len(methods) == len(explainer.bound_methods):
+        return explainer
+    selected = copy(explainer)
+    selected.setup = copy(explainer.setup)
+    selected.bound_methods = methods
+    return selected

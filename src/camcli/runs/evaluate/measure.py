@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from camcli.images.objects.boxes import Boxes
 from camcli.images.objects.masks import Masks
 from camcli.metrics import OBJECT_NAMES
 from camcli.metrics.bind import BoundMetric
+from camcli.metrics.superpixels import divide
 from camcli.runs.evaluate import Kind
 from camcli.runs.evaluate.candidates import Again, iter_candidates, make_controls
 from camcli.runs.worker.item import Item
@@ -95,12 +96,14 @@ class Measurer:
         for result in item.results:
             if isinstance(result, Explanation):
                 by_class.setdefault(result.index, []).append(result)
+        if not by_class:
+            return
         assert item.picture is not None
-        view = item.picture.view
+        view, shared = item.picture.view, self._give_image(item)
         make = partial(make_controls, item.source.name, self.worker.job.seed)
-        controls = make(_read_input(item)) if by_class else {}
+        controls = make(shared["image"])
         for index, explanations in by_class.items():
-            given = self._give(explainer, item, index or 0)
+            given = shared | self._give_class(explainer, item, shared["image"], index or 0)
             for some in batched(iter_candidates(explanations, controls, view), MAPS_AT_ONCE):
                 again = Again(
                     explainer, some, view, index or 0, self._find_competing(item), make, self.worker.batch_size
@@ -112,16 +115,23 @@ class Measurer:
                     drawn = {name: curves[number] for name, (_, curves) in found.items() if curves is not None}
                     yield Finding(one.kind, one.name, one.explanation, own, drawn)
 
-    def _give(self, explainer: Explainer, item: Item, index: int) -> dict[str, Any]:
+    def _give_image(self, item: Item) -> dict[str, Any]:
+        """Return what metrics are given for an image."""
+        preprocess, image = self.worker.network.preprocess, _read_input(item)
+        colours = np.clip(preprocess.to_colours(image), 0, 1)
+        return {
+            "image": image,
+            "colours": colours,
+            "from_colours": preprocess.from_colours,
+            "divide": cache(partial(divide, colours)),
+        }
+
+    def _give_class(
+        self, explainer: Explainer, item: Item, image: Float32[np.ndarray, "d h w"], index: int
+    ) -> dict[str, Any]:
         """Return what metrics are given for a class of an image, but for the maps."""
         names = {name for metric in self.metrics for name in metric.given_names}
-        image = _read_input(item)
-        preprocess = self.worker.network.preprocess
-        given: dict[str, Any] = {
-            "image": image,
-            "colours": np.clip(preprocess.to_colours(image), 0, 1),
-            "from_colours": preprocess.from_colours,
-        }
+        given: dict[str, Any] = {}
         if self.objects and OBJECT_NAMES & names:
             assert item.picture is not None
             place = item.source, index, item.picture.view

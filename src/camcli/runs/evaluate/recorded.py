@@ -69,7 +69,7 @@ def recorded_job(path: Path, given: Job) -> Job:
 
 def _flag(name: str) -> str:
     [spec] = [get_option(one) for one in fields(Job) if one.name == name]
-    return (spec.flag if spec else "") or "--" + name.replace("_", "-")
+    return spec.find_flag(name) if spec else name
 
 
 def _words(value: Any) -> str:

@@ -60,6 +60,10 @@ class Option:
     after: str = ""
     more: Mapping[str, Any] | None = None
 
+    def find_flag(self, name: str) -> str:
+        """Return the flag of the field of this name."""
+        return self.flag or "--" + name.replace("_", "-")
+
     def format_help(self) -> str:
         """Return the help text with the allowed names filled in."""
         return self.help.replace("{names}", ", ".join(self.names())) if self.names else self.help

@@ -183,6 +183,6 @@ def _format_options(job: Job) -> Iterator[str]:
         if (spec.panel == MODEL and one.name not in REPLACED_OPTIONS) or (
             one.name == "seed" and job.weights == "random"
         ):
-            flag = spec.flag or f"--{one.name.replace('_', '-')}"
+            flag = spec.find_flag(one.name)
             for each in value if isinstance(value, tuple) else (value,):
                 yield from (flag,) if each is True else (flag, str(each))

@@ -122,11 +122,13 @@ class _LinesFile:
 class _CsvFile:
     def __init__(self, path: Path, columns: Mapping[str, ColumnType]) -> None:
         self._file = path.open("x", encoding="utf-8", errors="backslashreplace", newline="")
+        self._columns = columns
         self._writer = csv.DictWriter(self._file, [*columns], lineterminator="\n")
         self._writer.writeheader()
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        self._writer.writerows({name: _to_cell(value) for name, value in row.items()} for row in rows)
+        numbered = (_to_numbers(row, self._columns) for row in rows)
+        self._writer.writerows({name: _to_cell(value) for name, value in row.items()} for row in numbered)
 
     def close(self) -> None:
         self._file.close()
@@ -139,17 +141,27 @@ class _ParquetFile:
 
         types = {"text": pa.string(), "number": pa.float64(), "integer": pa.int64(), "truth": pa.bool_()}
         types["texts"] = pa.list_(pa.string())
+        self._columns = columns
         self._schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
         self._writer = parquet.ParquetWriter(path, self._schema)
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         import pyarrow as pa
 
-        valid = [{name: _to_valid_text(value) for name, value in row.items()} for row in rows]
+        numbered = (_to_numbers(row, self._columns) for row in rows)
+        valid = [{name: _to_valid_text(value) for name, value in row.items()} for row in numbered]
         self._writer.write_table(pa.Table.from_pylist(valid, self._schema))
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _to_numbers(row: Mapping[str, Any], columns: Mapping[str, ColumnType]) -> dict[str, Any]:
+    """Return a row with 1 and 0 for the truths in columns of numbers, which JSON lines keep as they are."""
+    return {
+        name: float(value) if isinstance(value, bool) and columns[name] == "number" else value
+        for name, value in row.items()
+    }
 
 
 def _to_cell(value: Any) -> Any:
