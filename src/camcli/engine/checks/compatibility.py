@@ -214,11 +214,6 @@ def _check_scores(setup: Setup) -> None:
             f"{named} builds its own score from those of all classes, so it supports --score logit only",
             "leave --score, --versus and --counterfactual out, or choose another method, such as gradcam",
         )
-    if setup.output_spec.task == "detect" and setup.output_spec.score.name != "logit":
-        raise RequestError(
-            f"a box has a single score, a probability: there is no {setup.output_spec.score.name} of it",
-            "leave --score out",
-        )
 
 
 def _check_top_channels(setup: Setup) -> None:

@@ -31,7 +31,7 @@ class OutputSpec:
 
     Attributes:
         task: ``classify``: one score for each class. ``segment``: one for each class and pixel. ``detect``: boxes, each
-            with its class and score, a mapping of ``boxes``, ``labels`` and ``scores`` for each image. ``features``:
+            with its class and score (see :mod:`camcli.targets.readers.detection`). ``features``:
             channels over cells, perhaps not pooled; a channel's score is its mean over them (see
             :func:`camcli.targets.readers.find.pool_features`).
         path: path of the scores in the output, such as ``logits``, ``0`` or ``aux.0``; empty for the rule of
@@ -135,7 +135,7 @@ class OutputSpec:
         """
         if self.task == "detect":
             found_boxes = read_detections(get_path(output, self.path), images)
-            return BoxPredictions(found_boxes, len(names) or None, self.min_score, self.score.sign)
+            return BoxPredictions(found_boxes, names, self.min_score, activation, self.score)
         width = len(names) if self.references is None else self.references.shape[1]
         if self.task == "segment":
             found = find_scores(output, images, width, self.path, self.task, self.group)
@@ -189,5 +189,5 @@ def get_boxes(predictions: Predictions, row: int = 0) -> Tensor | None:
     if not isinstance(predictions, BoxPredictions):
         return None
     one = predictions.detections[row]
-    found = [one["boxes"].detach(), one["labels"].detach()[:, None], one["scores"].detach()[:, None]]
+    found = [one.boxes.detach(), one.labels.detach()[:, None], one.scores.detach()[:, None]]
     return torch.cat([part.float().cpu() for part in found], dim=1)
