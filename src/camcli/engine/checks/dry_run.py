@@ -37,7 +37,7 @@ from camcli.engine.signals.scored import ScoredForward
 from camcli.images.features import Features
 from camcli.methods import METHODS
 from camcli.targets.readers.classification import GroupPredictions
-from camcli.targets.readers.detection import unfiltered
+from camcli.targets.readers.torchvision_boxes import unfiltered
 
 
 def prepare(

@@ -107,13 +107,16 @@ def try_boxes(setup: Setup, findings: Findings, predictions: Predictions, image:
 
 
 def check_box_scores(setup: Setup, predictions: Predictions) -> None:
-    """Check that a detector's boxes have the score that is explained.
+    """Find out whether a detector's boxes have logits, and check that they have the score that is explained.
 
     Raises:
         RequestError: they have a single score as returned, since their candidates are unknown.
     """
     score = setup.output_spec.score
-    if isinstance(predictions, BoxPredictions) and score.name != "logit" and not predictions.has_candidates:
+    if not isinstance(predictions, BoxPredictions):
+        return
+    setup.output_spec = replace(setup.output_spec, has_candidates=predictions.has_candidates)
+    if score.name != "logit" and not predictions.has_candidates:
         raise RequestError(
             f"a box has a single score here, as the model returns it: there is no {score.name} of it",
             "leave --score out, or let the model return its candidates: docs/detection.md",

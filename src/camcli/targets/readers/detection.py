@@ -6,23 +6,25 @@ For each image of a batch the network returns a mapping:
 - ``labels`` ``(m,)``: their classes;
 - ``scores`` ``(m,)``: how sure the detector is of each, from 0 to 1; in the graph if there are no candidates;
 - ``candidates``, where they can be had: a mapping of what was there before weak and overlapping boxes were dropped (see
-  :class:`Candidates`): ``boxes``, ``logits``, ``kept`` and perhaps ``objectness``.
+  :class:`Candidates`): ``boxes``, ``logits``, ``kept`` and perhaps ``objectness`` and ``activation``.
 
 With candidates a box is explained by the logits of the candidate that it came from, so that it has every kind of score
 that a class has (:data:`camcli.targets.scores.SCORES`). Without, by its entry of ``scores``. How logits become
-probabilities, by softmax or sigmoid, is the network's :attr:`camcli.engine.network.Network.activation`.
+probabilities is the candidates' ``activation``, else the network's
+(:attr:`camcli.engine.network.Network.activation`).
+
+Torchvision's detectors return no candidates themselves: :mod:`camcli.targets.readers.torchvision_boxes` adds them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from camcli.base.errors import PictureError, RequestError
 from camcli.targets.readers import probabilities
@@ -55,13 +57,16 @@ class Candidates:
         logits: scores of the classes before softmax or sigmoid, in the graph, ``(k, classes)``. The column is the
             label; columns after the last class, such as "no object", take part in the softmax alone.
         kept: the candidate that each box kept came from, ``(m,)``.
-        objectness: logit of there being any object, ``(k,)``; None if the detector has none.
+        objectness: logit of there being any object, ``(k,)``; None if the detector does not multiply its probability
+            with that of the class.
+        activation: ``softmax`` or ``sigmoid``, which makes probabilities of the logits; None for the network's.
     """
 
     boxes: Tensor
     logits: Tensor
     kept: Tensor
     objectness: Tensor | None = None
+    activation: Activation | None = None
 
     def boxes_of_class(self, index: int) -> Tensor:
         """Return the box that each candidate has as a box of this class, ``(k, 4)``."""
@@ -165,7 +170,7 @@ class BoxPredictions:
             if other >= len(self.names) or self.names[other] != BACKGROUND:
                 named[other] = logits[other].detach()
         rivals = self.score.find_rivals(named, index)
-        number = self.score(logits, index, rivals, self.activation)
+        number = self.score(logits, index, rivals, candidates.activation or self.activation)
         if candidates.objectness is not None and self.score.name in WITH_OBJECTNESS:
             number = WITH_OBJECTNESS[self.score.name](self.score.sign * number, candidates.objectness[at])
             number = self.score.sign * number
@@ -201,7 +206,7 @@ def _read_candidates(given: Any, boxes: Tensor) -> Candidates | None:
             "the model's candidates are not a mapping of boxes, logits and kept",
             list_tensors(list(named_tensors(given))),
         )
-    found = Candidates(given["boxes"], given["logits"], given["kept"], given.get("objectness"))
+    found = Candidates(given["boxes"], given["logits"], given["kept"], given.get("objectness"), given.get("activation"))
     count, classes = found.logits.shape if found.logits.ndim == 2 else (-1, -1)
     forms: dict[str, list[tuple[int, ...]]] = {
         "boxes": [(count, 4), (count, classes, 4)],
@@ -217,17 +222,3 @@ def _read_candidates(given: Any, boxes: Tensor) -> Candidates | None:
             list_tensors(list(named_tensors(given))),
         )
     return found
-
-
-@contextmanager
-def unfiltered(module: nn.Module) -> Iterator[None]:
-    """Let a torchvision detector give boxes of any score while the block runs: on noise there may be no others."""
-    owners: list[Any] = [part for part in (module, getattr(module, "roi_heads", None)) if hasattr(part, "score_thresh")]
-    before = [owner.score_thresh for owner in owners]
-    try:
-        for owner in owners:
-            owner.score_thresh = 0.0
-        yield
-    finally:
-        for owner, threshold in zip(owners, before, strict=True):
-            owner.score_thresh = threshold

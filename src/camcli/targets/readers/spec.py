@@ -44,6 +44,7 @@ class OutputSpec:
         group: True if the images of a batch belong together and may share one row of scores.
         two_sided: True if a single score separates two classes: it is the score of the second, and its negative (1
             minus it for a probability) that of the first.
+        has_candidates: True if a detector returns candidates, so that its boxes have logits; found out on noise.
     """
 
     task: Task = "classify"
@@ -54,6 +55,7 @@ class OutputSpec:
     prefix: int = 0
     group: bool = False
     two_sided: bool = False
+    has_candidates: bool = False
 
     def describe_score(
         self,
@@ -74,7 +76,8 @@ class OutputSpec:
 
     def _describe_default_score(self, activation: Activation, classes: int, region: bool, headless: bool) -> str:
         if self.task == "detect":
-            return f"the score of each box of at least {self.min_score:g}, a map for each"
+            what = f"class logit (before {activation})" if self.has_candidates else "score"
+            return f"the {what} of each box with a score of at least {self.min_score:g}, a map for each"
         if self.task == "segment":
             where = "the region given" if region else "the pixels where the model predicts it"
             if activation == "probabilities":
