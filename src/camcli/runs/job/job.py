@@ -133,7 +133,7 @@ class Job:
         MODEL,
         help="Method, or several joined by commas: {names}. See: camcli methods",
         metavar="NAME",
-        show_default="gradcam; hirescam for detection boxes",
+        show_default="gradcam; odam for detection boxes",
         several=True,
         names=METHODS.names,
     )
