@@ -81,10 +81,12 @@ def test_a_box_has_every_score_that_a_class_has():
     assert (dog.score, dog.versus, cat.score, cat.versus) == (4, "cat", 2, "dog")
     with pytest.raises(RequestError, match="does not compare"):
         explained(versus=1)
-    explain = Explainer(toy(), layers=["layer"], layout="nchw", score="margin", versus=1, counterfactual=True)
-    [[dog, cat]] = explain.results(scene())
+    options = {"layers": ["layer"], "layout": "nchw", "score": "margin", "versus": 1, "counterfactual": True}
+    [[dog, cat]] = Explainer(toy(), method="hirescam", **options).results(scene())
     assert dog.score == -4
     assert "compared only with itself" in cat.message
+    [[dog, _]] = Explainer(toy(), **options).results(scene())
+    assert "nothing at the layer 'layer' raises its score" in dog.message
 
 
 def test_objectness_enters_scores_that_are_probabilities():

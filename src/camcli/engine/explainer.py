@@ -65,8 +65,8 @@ class Explainer:
         model: a network, or a bare module that maps ``(n, 3, h, w)`` (or another number of channels) to scores
             ``(n, classes)``, possibly nested in tuples, mappings or dataclasses.
         layer: one or several layers: paths (see :func:`camcli.engine.layers.paths.resolve`), or modules of the model.
-            Empty for the default layer, which is chosen at the first batch; for odam, hirescam and layercam on boxes, the levels that the
-            boxes are read from. Must be empty for methods that work at the input alone.
+            Empty for the default layer, which is chosen at the first batch; for odam, hirescam and layercam on boxes,
+            the levels that the boxes are read from. Must be empty for methods that work at the input alone.
         layers: the same by another name.
         method: one or several rows of ``camcli methods``; several share the forward, and the backward where they need
             one. ``auto`` is gradcam, and odam for boxes.

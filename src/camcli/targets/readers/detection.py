@@ -25,18 +25,21 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from camcli.base.errors import PictureError, RequestError
 from camcli.targets.readers import probabilities
 from camcli.targets.readers.find import list_tensors, named_tensors
 from camcli.targets.readers.segmentation import BACKGROUND
-from camcli.targets.target import LOGIT, NO_SCORE, Activation, Score, Target
+from camcli.targets.target import LOGIT, NO_SCORE, Activation, Box, Score, Target, WantedBox
 
 # A message and its hint.
 CANNOT_RESCORE_BOXES = (
     "a detector finds other boxes in a changed image, so a box's score cannot be computed again",
     "choose a method with a single forward pass, such as gradcam or hirescam, without --scales and --augment",
 )
+# Least overlap, intersection over union, with a true box of what is explained in its place: a match in COCO's AP50.
+LEAST_OVERLAP = 0.5
 # How a detector's objectness, a logit, enters scores that are probabilities; others are of the class alone.
 WITH_OBJECTNESS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "probability": lambda number, objectness: number * objectness.sigmoid(),
@@ -133,6 +136,83 @@ class BoxPredictions:
             )
         return of_class
 
+    def find_box(self, row: int, wanted: WantedBox) -> Target:
+        """Return one box of an image: of those found, or the candidate that lies best on a true box.
+
+        Raises:
+            PictureError: there are not so many boxes; or nothing overlaps with the true one by at least
+                :data:`LEAST_OVERLAP`.
+        """
+        if wanted.truth is not None:
+            return self._find_at(row, wanted, wanted.truth)
+        labels, found = self.detections[row].labels, list(enumerate(self._list_kept(row), start=1))
+        of_class = [(number, at) for number, at in found if wanted.index in (None, int(labels[at]))]
+        if len(of_class) < wanted.number:
+            what = "" if wanted.index is None else f" of class {wanted.index}"
+            raise PictureError(
+                f"the model finds {len(of_class)} boxes{what} with a score of at least {self.min_score:g} in it, and "
+                f"none of rank {wanted.number}",
+                "lower --min-score, or choose another box",
+            )
+        number, at = of_class[wanted.number - 1]
+        return self._make_target(row, at, number)
+
+    def _find_at(self, row: int, wanted: WantedBox, truth: Box) -> Target:
+        """Return what lies best on a true box: of all that overlap enough, what has the greatest logit of its class."""
+        one = self.detections[row]
+        candidates = one.candidates or _as_candidates(one, self.classes)
+        indices = [wanted.index] if wanted.index is not None else self._list_named(candidates.logits.shape[1])
+        best, overlap = None, 0.0
+        for index in indices:
+            boxes, logits = candidates.boxes_of_class(index).detach(), candidates.logits[:, index].detach()
+            if not len(boxes):
+                continue
+            overlaps = box_iou(boxes.float(), boxes.new_tensor([truth]).float())[:, 0]
+            overlap = max(overlap, float(overlaps.max()))
+            at = int(logits.where(overlaps >= LEAST_OVERLAP, NO_SCORE).argmax())
+            if overlaps[at] >= LEAST_OVERLAP and logits[at] > NO_SCORE:
+                best = max(best or (NO_SCORE, 0, 0, 0.0), (float(logits[at]), index, at, float(overlaps[at])))
+        if best is None:
+            raise PictureError(
+                f"nothing that the model considers overlaps with the true box {wanted.number} by {LEAST_OVERLAP:g}: "
+                f"the best overlap (IoU) is {overlap:.2f}",
+                "the model proposes no such box here; explain what it finds instead: leave --boxes out",
+            )
+        _, index, at, overlap = best
+        return self._make_true_target(row, candidates, wanted, (index, at, overlap))
+
+    def _make_true_target(
+        self, row: int, candidates: Candidates, wanted: WantedBox, found: tuple[int, int, float]
+    ) -> Target:
+        index, at, overlap = found
+        one = self.detections[row]
+        returned = [n for n, kept in enumerate(candidates.kept.tolist()) if kept == at and one.labels[n] == index]
+        sure = float(one.scores[returned[0]].detach()) if returned else None
+        if one.candidates is None:
+            score, rivals = self.score.sign * one.scores[at], ()
+        else:
+            score, rivals = self._score_candidate(candidates, at, index)
+            sure = self._find_probability(candidates, at, index) if sure is None else sure
+        fate = "is found" if returned and sure is not None and sure >= self.min_score else "was dropped"
+        x0, y0, x1, y1 = candidates.boxes_of_class(index)[at].detach().float().tolist()
+        note = f"explained is what the model considered at the true box {wanted.number} (IoU {overlap:.2f}); it {fate}"
+        return Target(index, score, sure, wanted.number, (x0, y0, x1, y1), rivals=rivals, note=note)
+
+    def _find_probability(self, candidates: Candidates, at: int, index: int) -> float:
+        logits = candidates.logits[at].detach()
+        activation = candidates.activation or self.activation
+        own = logits.sigmoid() if activation == "sigmoid" else logits.softmax(0)
+        objectness = 1.0 if candidates.objectness is None else candidates.objectness[at].detach().sigmoid()
+        return float(own[index] * objectness)
+
+    def _list_named(self, columns: int) -> list[int]:
+        """Return the classes that can be explained, of so many columns of logits."""
+        return [
+            index
+            for index in range(min(columns, self.classes or columns))
+            if index >= len(self.names) or self.names[index] != BACKGROUND
+        ]
+
     def sum_scores(self) -> Tensor:
         # Of the candidates, as far as there are some: on noise no box may be kept.
         found = [one.scores.sum() if one.candidates is None else one.candidates.logits.sum() for one in self.detections]
@@ -166,15 +246,22 @@ class BoxPredictions:
         """Return the explained number of a candidate as a box of a class, and the classes that it is compared with."""
         logits = candidates.logits[at]
         named = torch.full_like(logits, NO_SCORE)
-        for other in range(min(len(logits), self.classes or len(logits))):
-            if other >= len(self.names) or self.names[other] != BACKGROUND:
-                named[other] = logits[other].detach()
+        able = self._list_named(len(logits))
+        named[able] = logits[able].detach()
         rivals = self.score.find_rivals(named, index)
         number = self.score(logits, index, rivals, candidates.activation or self.activation)
         if candidates.objectness is not None and self.score.name in WITH_OBJECTNESS:
             number = WITH_OBJECTNESS[self.score.name](self.score.sign * number, candidates.objectness[at])
             number = self.score.sign * number
         return number, rivals
+
+
+def _as_candidates(one: Detections, classes: int | None) -> Candidates:
+    """Return the boxes found as their own candidates, each with a score of its own class alone."""
+    count = max(classes or 0, int(one.labels.max()) + 1 if len(one.labels) else 0)
+    scores = torch.full((len(one.labels), count), NO_SCORE, dtype=one.scores.dtype, device=one.scores.device)
+    scores.scatter_(1, one.labels[:, None], one.scores.detach()[:, None])
+    return Candidates(one.boxes, scores, torch.arange(len(one.labels), device=one.scores.device))
 
 
 # ---- reading
