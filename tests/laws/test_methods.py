@@ -16,7 +16,7 @@ from camcli import Explainer, PictureError
 from camcli.base.signature import positional_names
 from camcli.methods import METHODS
 from camcli.methods.backprop import guided_backprop
-from camcli.methods.gradient import gradcam, hirescam
+from camcli.methods.gradient import gradcam, hirescam, odam
 
 NO_CLASS = "it does not depend on the class"
 SOFTMAX = "its weights are a softmax over channels"
@@ -91,6 +91,10 @@ def test_gradcam_by_hand():
 
 def test_hirescam_by_hand():
     assert hirescam(ACT, GRAD).tolist() == [HIRESCAM]
+
+
+def test_odam_by_hand():
+    assert odam(ACT, GRAD).tolist() == [[[1.0, 0.0], [0.0, 4.0]]]
 
 
 @pytest.mark.parametrize(("method", "wanted"), [("gradcam", GRADCAM), ("hirescam", HIRESCAM)])

@@ -15,6 +15,7 @@ from camcli.methods.gradient import (
     gradcam_plus_plus,
     hirescam,
     layercam,
+    odam,
     seg_eigen_cam,
     shapleycam,
     smooth_gradcam_plus_plus,
@@ -30,6 +31,7 @@ def noisy(grad):
 FORMS = {
     "gradcam": gradcam,
     "hirescam": hirescam,
+    "odam": odam,
     "gradcam++": gradcam_plus_plus,
     "gradcam++ normalized": lambda act, grad: gradcam_plus_plus(act, grad, normalize=True),
     "smooth-gradcam++": lambda act, grad: smooth_gradcam_plus_plus(act, pictures(len(act)), noisy(grad)),

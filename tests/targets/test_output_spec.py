@@ -11,8 +11,8 @@ from torch import nn
 
 from camcli import Explainer, Labels, Network, OutputSpec, PictureError, Preprocess, RequestError
 from camcli.engine.choose import select_detected
-from camcli.targets.readers.detection import unfiltered
 from camcli.targets.readers.find import find_scores, get_path, named_tensors
+from camcli.targets.readers.torchvision_boxes import unfiltered
 
 SCORES = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
 OTHER = -SCORES

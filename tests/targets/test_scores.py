@@ -239,12 +239,6 @@ def test_a_rival_for_a_score_that_has_none_is_refused():
     assert "logit" in caught.value.hint
 
 
-def test_boxes_have_one_score():
-    network = named(MODEL, 3, output_spec=OutputSpec("detect"))
-    with pytest.raises(RequestError, match="there is no margin of it"):
-        Explainer(network, score="margin")
-
-
 def test_what_is_explained_is_said():
     network = named(MODEL, 3)
     assert Explainer(network).describe_target() == "class logit (before softmax)"

@@ -13,6 +13,7 @@ from PIL import Image
 from camcli import Explainer, Job, RequestError, load
 from camcli.models.sources import torchvision as source
 from camcli.runs.explain.run import Run
+from camcli.targets.readers.torchvision_boxes import giving_candidates
 
 SEGMENTATION = torchvision.models.list_models(module=torchvision.models.segmentation)
 DETECTION = torchvision.models.list_models(module=torchvision.models.detection)
@@ -54,24 +55,88 @@ def test_a_segmentation_is_explained_as_the_sum_over_the_predicted_region(name):
     assert np.abs(one.map - map).max() <= 1e-6 * np.abs(map).max()
 
 
+def spread(module, given, said):
+    """Spread the logits that a head gives: untrained, they may be the same everywhere, or of a softmax of exactly 1."""
+    logits = said[0] if isinstance(said, tuple) else said["cls_logits"]
+    logits = logits - logits.detach().mean(-2, keepdim=True)
+    logits = logits / logits.detach().std()
+    return (logits, said[1]) if isinstance(said, tuple) else dict(said) | {"cls_logits": logits}
+
+
+def logit_behind(name, said, returned):
+    """Of what a detector's head says, the logit whose score, written out, is the one returned."""
+    if isinstance(said, tuple):  # Faster R-CNN and its kin: classes and corners of each proposal
+        logits = said[0]
+        scores = logits.softmax(1)
+    else:
+        logits = said["cls_logits"][0]
+        scores = logits.softmax(1) if name.startswith("ssd") else logits.sigmoid()
+    if name.startswith("fcos"):
+        scores = (scores * said["bbox_ctrness"][0].sigmoid()).sqrt()
+    distances = (scores - returned).detach().abs().flatten()
+    assert distances.min() < 1e-12
+    return logits.flatten()[distances.argmin()]
+
+
 @pytest.mark.parametrize("name", some(DETECTION))
-def test_a_box_is_explained_by_its_score(name):
+def test_a_box_is_explained_by_the_logit_that_made_its_score(name):
     network = load(f"torchvision:{name}", weights="random", seed=3, min_score=0.0)
     network.module.double()
     # Untrained, all boxes score alike, and there would be hundreds.
     getattr(network.module, "roi_heads", network.module).detections_per_img = 2
+    head = network.module.roi_heads.box_predictor if hasattr(network.module, "roi_heads") else network.module.head
+    head.register_forward_hook(spread)
     image = pictures(1, SIZES.get(name, 128))
     [found] = network.module(image)
     best = int(found["scores"].detach().sort(descending=True, stable=True).indices[0])
     explainer = Explainer(network, method="gradcam")
     one = next(one for one in explainer(image)[0] if one.number == 1)
-    score, map = by_hand(network, image, lambda output: output[0]["scores"][best])
+    said = []
+    handle = head.register_forward_hook(lambda *given: said.append(given[2]))
+    score, map = by_hand(network, image, lambda output: logit_behind(name, said[-1], output[0]["scores"][best]))
+    handle.remove()
     assert one.layer == network.layer
-    assert one.score == one.probability == pytest.approx(score, rel=1e-6)
+    assert one.score == pytest.approx(score, rel=1e-6)
+    assert one.probability == pytest.approx(found["scores"][best].item(), rel=1e-6)
     assert one.index == int(found["labels"][best])
     assert one.box == pytest.approx(found["boxes"][best].tolist(), abs=1e-3)
     assert map.any()
     assert np.abs(one.map - map).max() <= 1e-6 * np.abs(map).max()
+
+
+@pytest.mark.parametrize("name", some(["fasterrcnn_mobilenet_v3_large_320_fpn", "retinanet_resnet50_fpn"]))
+def test_a_boxs_probability_is_what_torchvision_returns(name):
+    network = load(f"torchvision:{name}", weights="random", seed=3, min_score=0.0)
+    network.module.double()
+    getattr(network.module, "roi_heads", network.module).detections_per_img = 2
+    image = pictures(1, 128)
+    best = int(network.module(image)[0]["scores"].detach().sort(descending=True, stable=True).indices[0])
+    one = next(one for one in Explainer(network, method="gradcam", score="probability")(image)[0] if one.number == 1)
+    returned, map = by_hand(network, image, lambda output: output[0]["scores"][best])
+    assert one.score == one.probability == pytest.approx(returned, rel=1e-6)
+    assert np.abs(one.map - map).max() <= 1e-6 * np.abs(map).max()
+
+
+def test_candidates_are_in_pixels_of_the_input_and_the_detector_stays_as_it_was():
+    """A user's own detector resizes images itself: its boxes and candidates are both taken back to the input."""
+    module = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(
+        weights=None, weights_backbone=None, num_classes=3, box_score_thresh=0.0
+    ).eval()
+    before = dict(vars(module)), dict(vars(module.roi_heads)), dict(vars(module.transform))
+    image = torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), giving_candidates(module):
+        found = module(image)
+    for one in found:
+        candidates = one["candidates"]
+        assert candidates["boxes"].shape == (len(candidates["logits"]), 3, 4)
+        assert candidates["activation"] == "softmax"
+        own = candidates["boxes"][candidates["kept"], one["labels"]]
+        assert (own - one["boxes"]).abs().max() < 1e-3
+        scores = candidates["logits"][candidates["kept"]].softmax(1)
+        assert torch.allclose(scores.gather(1, one["labels"][:, None])[:, 0], one["scores"], atol=1e-6)
+    assert before == (dict(vars(module)), dict(vars(module.roi_heads)), dict(vars(module.transform)))
+    with torch.no_grad():
+        assert "candidates" not in module(image)[0]
 
 
 def test_a_detector_finds_in_a_square_picture_what_torchvisions_own_finds(sample_images):

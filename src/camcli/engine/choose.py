@@ -18,14 +18,15 @@ from camcli.engine.setup import Setup
 from camcli.images.features import Features, select_image
 from camcli.targets.labels import Labels
 from camcli.targets.readers.classification import GroupPredictions
-from camcli.targets.target import Predictions, Target, mask_competing
+from camcli.targets.readers.detection import BoxPredictions
+from camcli.targets.target import Predictions, Target, WantedBox, mask_competing
 
 T = TypeVar("T")
 # A class by its number: a Python or NumPy number, or a tensor or array with a single number.
 ClassIndex = int | np.integer | Tensor | np.ndarray
-# From an image's row in the batch and its scores (classes,) to the classes explained; PictureError if it has none.
+# From an image's row in the batch and its scores (classes,) to the classes or boxes explained; PictureError for none.
 # Models that know which classes are in the image give the others the score -inf.
-TargetSelector = Callable[[int, Tensor], Sequence[int] | ClassIndex]
+TargetSelector = Callable[[int, Tensor], Sequence[int | WantedBox] | ClassIndex]
 # The targets of a batch, as a call takes them.
 TargetsArgument = ClassIndex | Sequence[ClassIndex] | Sequence[Sequence[ClassIndex]] | TargetSelector | None
 
@@ -164,6 +165,18 @@ def to_python(given: Any) -> Any:
     return given.tolist() if isinstance(given, Tensor | np.ndarray | np.generic) else given
 
 
+def parse_targets(given: Any) -> tuple[int | WantedBox, ...]:
+    """Convert targets as :func:`parse_classes` does, where boxes may be among them.
+
+    Raises:
+        RequestError: one of them is neither an integer nor a box.
+    """
+    several = given if isinstance(given, list | tuple) else [given]
+    if any(isinstance(one, WantedBox) for one in several):
+        return tuple(one if isinstance(one, WantedBox) else _to_class(one) for one in several)
+    return parse_classes(given)
+
+
 def _is_class(given: Any) -> bool:
     return isinstance(given, Integral | float) or (isinstance(given, Tensor | np.ndarray) and not given.ndim)
 
@@ -270,8 +283,9 @@ def _choose_for_image(
         _check_finite(setup, scores, batch.images, row)
         if setup.finds_concepts:
             return []
-        indices = list(dict.fromkeys(parse_classes(batch.select(row, mask_competing(scores, competing)))))
-        if not indices:
+        wanted = list(dict.fromkeys(parse_targets(batch.select(row, mask_competing(scores, competing)))))
+        indices = [one for one in wanted if not isinstance(one, WantedBox)]
+        if not wanted:
             raise PictureError(setup.output_spec.describe_no_target())
         if setup.explains_channels:
             return [_make_channel_target(plan, index) for index in indices]
@@ -280,14 +294,30 @@ def _choose_for_image(
         return [error]
     nouns = labels.nouns if setup.network else "classes"
     targets: list[Target | PictureError] = []
-    for index in indices:
+    for index in wanted:
         try:
+            if isinstance(index, WantedBox):
+                targets.append(_find_box(setup, predictions, row, index))
+                continue
             if competing and index not in competing:
                 raise PictureError(f"{setup.label(index)!r} is none of its own {nouns}", "name one of them")
             targets += predictions.find_targets(row, index, competing)
         except PictureError as error:
             targets.append(error)
     return targets
+
+
+def _find_box(setup: Setup, predictions: Predictions, row: int, wanted: WantedBox) -> Target:
+    """Find one box of an image.
+
+    Raises:
+        RequestError: the model finds no boxes.
+        PictureError: the image has no such box.
+    """
+    if not isinstance(predictions, BoxPredictions):
+        name = setup.network.name if setup.network else "the model"
+        raise RequestError(f"{name} finds no boxes, and a box is to be explained", "name a class")
+    return predictions.find_box(row, wanted)
 
 
 def _check_finite(setup: Setup, scores: Tensor, images: Tensor, row: int) -> None:

@@ -65,11 +65,11 @@ class Explainer:
         model: a network, or a bare module that maps ``(n, 3, h, w)`` (or another number of channels) to scores
             ``(n, classes)``, possibly nested in tuples, mappings or dataclasses.
         layer: one or several layers: paths (see :func:`camcli.engine.layers.paths.resolve`), or modules of the model.
-            Empty for the default layer, which is chosen at the first batch; for hirescam on boxes, the levels that the
-            boxes are read from. Must be empty for methods that work at the input alone.
+            Empty for the default layer, which is chosen at the first batch; for odam, hirescam and layercam on boxes,
+            the levels that the boxes are read from. Must be empty for methods that work at the input alone.
         layers: the same by another name.
         method: one or several rows of ``camcli methods``; several share the forward, and the backward where they need
-            one. ``auto`` is gradcam, and hirescam for boxes.
+            one. ``auto`` is gradcam, and odam for boxes.
         options: of the methods: ``{"samples": 8}``, or words such as ``samples=8`` and ``smoothgrad.samples=8``.
         output: path of the scores in the model's output, such as ``logits`` or ``0``, where it is not obvious.
         layout: memory layout of the layers' output (see :attr:`camcli.Job.layout`); empty to detect it.

@@ -36,6 +36,7 @@ from camcli.engine.needs import (
     RERUNS_FROM_LAYER,
 )
 from camcli.images.features import ExtraInputs
+from camcli.targets.readers.torchvision_boxes import giving_candidates
 from camcli.targets.target import Predictions
 
 RGB_CHANNELS = 3
@@ -207,8 +208,7 @@ class Runner:
     ) -> Forward:
         """Run one forward that keeps what the signals need, with the whole graph from the input on if ``from_input``.
 
-        The first forward (without a plan) finds out whether the network runs with channels-last input: modules that
-        depend on strides, as ``view`` does, may fail with it.
+        The first forward (without a plan) tries channels-last input, with which modules that use ``view`` may fail.
         """
         if plan is None and self.memory_format == torch.channels_last:
             try:
@@ -227,7 +227,7 @@ class Runner:
     ) -> Forward:
         leaf = self.make_leaf(images, from_input)
         layers = {name: find_layer(self.module, name)[0] for name in self.layers}
-        with ExitStack() as stack:
+        with ExitStack() as stack, giving_candidates(self.module):
             recordings: dict[str, Recording] = {}
             if plan and self.signal_names & RERUNS_FROM_LAYER:
                 # A layer has no replay plan yet while the size is being checked.

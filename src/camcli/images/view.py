@@ -157,6 +157,13 @@ class View:
         (left, right), (top, bottom) = xs, ys
         return left, top, right, bottom
 
+    def box_to_input(self, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+        """Convert a box from pixels of the image to pixels of the input; it may lie partly outside of it."""
+        x0, y0, x1, y1 = self.box
+        down, across = self.input[0] / (y1 - y0), self.input[1] / (x1 - x0)
+        left, top, right, bottom = box
+        return (left - x0) * across, (top - y0) * down, (right - x0) * across, (bottom - y0) * down
+
     def visible_window(self, shape: tuple[int, ...]) -> tuple[slice, slice]:
         """Return the rows and columns of a map of this shape that show any of the image."""
         shown = self.visible_cells(shape)

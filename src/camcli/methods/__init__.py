@@ -242,6 +242,13 @@ METHODS = MethodRegistry(
         cost="1 forward, 1 backward to the layer",
     ),
     MethodRow(
+        "gradient",
+        "odam",
+        "gradient times activation, cell by cell, where positive: for the boxes of detectors",
+        "Zhao and Chan 2023, arXiv:2304.06354",
+        cost="1 forward, 1 backward to the layer for each box",
+    ),
+    MethodRow(
         "backprop",
         "guided-backprop",
         "input gradient, only positive signals passing each ReLU",

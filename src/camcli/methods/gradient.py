@@ -64,6 +64,19 @@ def hirescam(act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"]) -> F
     return (grad * act).sum(1)
 
 
+def odam(act: Float[Tensor, "n c h w"], grad: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
+    """Relu of the sum over k of g_k A_k, cell by cell (Zhao and Chan 2023, ODAM, eq. 3).
+
+    ``g`` is the gradient of one box's score: of two objects of a class each has a map of its own, since a cell counts
+    by its own gradient and not by the mean of all. The paper may smooth g locally first; its code does not, and
+    neither does this. hirescam is the same with its sign.
+
+    Use: for the boxes of detectors, at the levels of the feature pyramid that they are read from.
+    Not for: evidence against a box, which the ReLU drops: hirescam.
+    """
+    return (grad * act).sum(1).clamp(min=0)
+
+
 def cam(
     act: Float[Tensor, "n c h w"],
     grad: Float[Tensor, "n c h w"],

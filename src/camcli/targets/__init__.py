@@ -1,8 +1,8 @@
 """Registry of targets: rules that choose the classes of an image to explain.
 
 Each row is a function ``(argument, network) -> TargetRule``; a ``TargetRule`` goes from an image's path and scores to
-classes, and raises PictureError if the image has none. The user writes ``row`` or ``row:argument``; any other word is
-a class.
+classes or boxes, and raises PictureError if the image has none. The user writes ``row`` or ``row:argument``; any
+other word is a class.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from camcli.engine.network import Network
+    from camcli.targets.target import WantedBox
 
-TargetRule = Callable[[Path, "Tensor"], Sequence[int]]
+TargetRule = Callable[[Path, "Tensor"], Sequence["int | WantedBox"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ TARGETS = Registry(
         "the class that the dataset tells: key.cls in an archive, a table's label; dataset:NAME, another value",
         function="of_dataset",
     ),
+    TargetRow("boxes", "box", "box:3, a detector's third best box; box:1:dog, its best dog", multi_target=False),
     TargetRow(
         "features",
         "channel",
@@ -97,7 +99,7 @@ def resolve(words: Sequence[str], network: Network) -> TargetRule:
     """
     rules = [_resolve_one(word, network) for word in words]
 
-    def rule(path: Path, scores: Tensor) -> list[int]:
+    def rule(path: Path, scores: Tensor) -> list[int | WantedBox]:
         return list(dict.fromkeys(index for part in rules for index in part(path, scores)))
 
     return rule

@@ -113,6 +113,21 @@ class Target:
     is_layer_channel: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class WantedBox:
+    """One box that is asked for in an image, in place of a class.
+
+    Attributes:
+        number: the rank of a box among those found, by score, from 1 on; of a true box, its number in the file.
+        index: its class; None for any.
+        truth: corners of a true box in pixels of the input, whose best candidate is explained; None for a box found.
+    """
+
+    number: int
+    index: int | None = None
+    truth: Box | None = None
+
+
 @runtime_checkable
 class Predictions(Protocol):
     """Predictions of a network for a batch."""

@@ -123,7 +123,7 @@ def alike(found) -> float:
 def test_each_boxs_map_lies_in_its_own_box():
     explainer = Explainer(network(Detector(PLACES)))
     [found] = explainer(pictures(1, SIZE))
-    assert [row.name for row in explainer.methods] == ["hirescam"]
+    assert [row.name for row in explainer.methods] == ["odam"]
     assert explainer.layers == ("backbone:fine", "backbone:coarse")
     assert len(found) == 4
     for one in found:
@@ -139,7 +139,7 @@ def test_each_boxs_map_lies_in_its_own_box():
     explainer = Explainer(same, method="gradcam", layers=["backbone:fine"])
     [found] = explainer(pictures(1, SIZE))
     assert alike(found) > 0.999
-    assert any("look alike" in note and "hirescam" in note for note in explainer.notes)
+    assert any("look alike" in note and "odam" in note for note in explainer.notes)
     [found] = Explainer(same)(pictures(1, SIZE))
     assert abs(alike(found)) < 0.2
 
@@ -218,10 +218,13 @@ def test_layers_and_methods_that_are_named_are_obeyed():
     module, images = network(Detector(PLACES)), pictures(1, SIZE)
     explainer = Explainer(module, layers=["backbone.body"])
     [found] = explainer(images)
-    assert {(one.method, one.layer) for one in found} == {("hirescam", "backbone.body")}
-    explainer = Explainer(network(Detector(PLACES[:2])), method="layercam")
+    assert {(one.method, one.layer) for one in found} == {("odam", "backbone.body")}
+    explainer = Explainer(network(Detector(PLACES[:2])), method="gradcam-elementwise")
     explainer(images)
     assert explainer.layers == ("backbone",)
+    explainer = Explainer(module, method="layercam,hirescam")
+    explainer(images)
+    assert explainer.layers == ("backbone:fine", "backbone:coarse")
     named = network(Detector(PLACES), layer="backbone.body")
     assert {one.layer for one in Explainer(named)(images)[0]} == {"backbone.body"}
     explainer = Explainer(module, method="layercam", layers=["backbone:fine", "backbone:coarse"], fuse="sum")

@@ -14,6 +14,8 @@ from camcli.targets.readers.detection import CANNOT_RESCORE_BOXES
 
 # Methods that give each channel one weight, from the gradients of all its cells.
 ONE_WEIGHT_PER_CHANNEL = frozenset({"gradcam", "gradcam++", "xgradcam", "shapleycam"})
+# Methods that keep the place of a box, cell by cell, at every level of the pyramid that it is read from.
+CELL_BY_CELL = frozenset({"odam", "hirescam", "layercam"})
 # Signals that need to see every operation of a network, with the reason.
 _NEEDS_ALL_OPERATIONS = {
     NEEDS_ATTENTION: "follows attention through every operation",
@@ -90,11 +92,11 @@ def check_not_opaque(setup: Setup) -> None:
 
 
 def explains_pyramid(setup: Setup) -> bool:
-    """Return whether boxes are explained in the way that keeps their place: HiResCAM at every level of the pyramid."""
-    named = [method.row.name for method in setup.bound_methods]
+    """Return whether boxes are explained in a way that keeps their place, at every level of the pyramid."""
+    named = {method.row.name for method in setup.bound_methods}
     return (
         setup.output_spec.task == "detect"
-        and named == ["hirescam"]
+        and named <= CELL_BY_CELL
         and not setup.eigen_smooth
         and not setup.top_channels
     )
@@ -109,7 +111,7 @@ def describe_lost_box_places(setup: Setup) -> str:
         return ""
     return (
         f"{' and '.join(sorted(formulas))} gives each channel a single weight, so maps of boxes of the same class "
-        "look alike; hirescam, the default, keeps their positions"
+        "look alike; odam, the default, keeps their positions"
     )
 
 
@@ -213,11 +215,6 @@ def _check_scores(setup: Setup) -> None:
         raise RequestError(
             f"{named} builds its own score from those of all classes, so it supports --score logit only",
             "leave --score, --versus and --counterfactual out, or choose another method, such as gradcam",
-        )
-    if setup.output_spec.task == "detect" and setup.output_spec.score.name != "logit":
-        raise RequestError(
-            f"a box has a single score, a probability: there is no {setup.output_spec.score.name} of it",
-            "leave --score out",
         )
 
 

@@ -18,7 +18,7 @@ from camcli.engine.checks.order import check_order
 from camcli.engine.checks.places import locate_cells
 from camcli.engine.checks.rerun import prepare_checkpointing, prepare_replay
 from camcli.engine.checks.rules import check_rules
-from camcli.engine.checks.scores import check_labels, read_as_two_sided, try_boxes, try_scores
+from camcli.engine.checks.scores import check_box_scores, check_labels, read_as_two_sided, try_boxes, try_scores
 from camcli.engine.choose import default_selector, parse_classes
 from camcli.engine.forward import Forward, Plan
 from camcli.engine.hooks.input_size import notes
@@ -37,7 +37,7 @@ from camcli.engine.signals.scored import ScoredForward
 from camcli.images.features import Features
 from camcli.methods import METHODS
 from camcli.targets.readers.classification import GroupPredictions
-from camcli.targets.readers.detection import unfiltered
+from camcli.targets.readers.torchvision_boxes import unfiltered
 
 
 def prepare(
@@ -143,6 +143,7 @@ def _run_first_forward(setup: Setup, findings: Findings, image: Tensor) -> Forwa
     if read_as_two_sided(setup, forward.predictions.classes):
         forward = setup.runner.run(image)
     check_labels(setup, forward.predictions.classes)
+    check_box_scores(setup, forward.predictions)
     try_boxes(setup, findings, forward.predictions, image)
     if choose_tensors(setup, forward.activations, image):
         forward = setup.runner.run(image)

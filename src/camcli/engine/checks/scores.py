@@ -24,6 +24,7 @@ from camcli.engine.network import is_two_sided, make_two_sided
 from camcli.engine.setup import Setup, make_score
 from camcli.images.features import Features, count_images
 from camcli.targets.readers import probabilities
+from camcli.targets.readers.detection import BoxPredictions
 from camcli.targets.readers.spec import get_boxes, get_score_tensor
 from camcli.targets.target import Predictions
 
@@ -103,6 +104,23 @@ def try_boxes(setup: Setup, findings: Findings, predictions: Predictions, image:
     findings.scores_tried = True
     for words in try_boxes_on_noise(setup.module, run, before).list_notes(setup.activation, asked=True):
         setup.add_note(words)
+
+
+def check_box_scores(setup: Setup, predictions: Predictions) -> None:
+    """Find out whether a detector's boxes have logits, and check that they have the score that is explained.
+
+    Raises:
+        RequestError: they have a single score as returned, since their candidates are unknown.
+    """
+    score = setup.output_spec.score
+    if not isinstance(predictions, BoxPredictions):
+        return
+    setup.output_spec = replace(setup.output_spec, has_candidates=predictions.has_candidates)
+    if score.name != "logit" and not predictions.has_candidates:
+        raise RequestError(
+            f"a box has a single score here, as the model returns it: there is no {score.name} of it",
+            "leave --score out, or let the model return its candidates: docs/detection.md",
+        )
 
 
 def read_as_two_sided(setup: Setup, classes: int | None) -> bool:

@@ -13,7 +13,7 @@ from camcli.engine.hooks.capture import capture_activations, find_layer
 from camcli.engine.hooks.state import frozen
 from camcli.engine.hooks.tensors import tensors_by_name
 from camcli.engine.hooks.watch import watch_outputs
-from camcli.targets.readers.detection import unfiltered
+from camcli.targets.readers.torchvision_boxes import unfiltered
 from camcli.targets.target import Predictions
 
 

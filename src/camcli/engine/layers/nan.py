@@ -14,8 +14,8 @@ from camcli.engine.hooks.tensors import first_tensor, replace_tensor, tensor_at
 from camcli.engine.hooks.watch import watch_outputs
 from camcli.engine.layers.layout import to_nchw
 from camcli.engine.layers.probe import LayerInfo
-from camcli.targets.readers.detection import unfiltered
 from camcli.targets.readers.spec import DEFAULT_OUTPUT_SPEC
+from camcli.targets.readers.torchvision_boxes import unfiltered
 from camcli.targets.target import Predictions
 
 

@@ -17,8 +17,8 @@ from camcli.engine.hooks.state import frozen
 from camcli.engine.hooks.tensors import iter_tensors, replace_tensor, tensor_at
 from camcli.engine.hooks.watch import watch_outputs
 from camcli.engine.layers.layout import Layout, decide, narrow, possible_layouts, to_nchw
-from camcli.targets.readers.detection import unfiltered
 from camcli.targets.readers.spec import DEFAULT_OUTPUT_SPEC, get_score_tensor
+from camcli.targets.readers.torchvision_boxes import unfiltered
 from camcli.targets.target import Predictions
 
 # Reasons against a layer with a grid that count only for methods that need gradients.

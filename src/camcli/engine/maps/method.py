@@ -163,7 +163,7 @@ def bind_methods(
 ) -> tuple[BoundMethod, ...]:
     """Bind the methods of these names (or of one, perhaps several joined by commas), each once, to their options.
 
-    ``auto`` is Grad-CAM, and HiResCAM where ``boxes`` are explained: a channel's mean gradient forgets where one is.
+    ``auto`` is Grad-CAM, and ODAM where ``boxes`` are explained: a channel's mean gradient forgets where one is.
 
     Raises:
         RequestError: there is no such method or option, an option cannot have its value, or a method's function names a
@@ -171,7 +171,7 @@ def bind_methods(
     """
     words = [method] if isinstance(method, str) else method
     given = (name.strip() for word in words for name in word.split(",") if name.strip())
-    auto = "hirescam" if boxes else "gradcam"
+    auto = "odam" if boxes else "gradcam"
     names = list(dict.fromkeys(auto if name == AUTO else name for name in given))
     if not names:
         raise RequestError("no method is named", f"there are: {', '.join(METHODS.names())}")

@@ -26,6 +26,8 @@ Result = Explanation | PictureError
 
 # Signals of methods whose papers rectify the map.
 RECTIFIED_SIGNALS = frozenset({"attn_grad", "attn_out_grad", "early_exit_grads"})
+# Methods whose formula rectifies it.
+RECTIFIED_METHODS = frozenset({"odam", "gradcam-elementwise"})
 # Least value of a map, relative to its greatest, from which on it is mostly background.
 HIGH_FLOOR_RATIO = 0.5
 # Relative range of a map up to which it is constant, apart from rounding.
@@ -189,6 +191,7 @@ def _zero_map_error(
 ) -> PictureError:
     """Build the error for a map that is zero everywhere, with a hint if the cause is known."""
     rectified = len(method.formulas) > 1 or setup.fuse not in ("none", "sum") or method.signal_names & RECTIFIED_SIGNALS
+    rectified = rectified or method.row.name in RECTIFIED_METHODS
     why = "nothing at {} raises its score here" if rectified else "{} does not contribute to its score here"
     hint = "try an earlier layer" if layer else "try a method that works at a layer"
     sure = target.probability

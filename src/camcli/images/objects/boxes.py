@@ -108,6 +108,19 @@ class Boxes:
         boxes = np.clip((np.array(edges).reshape(-1, 4) - origin) / size * sides, 0, sides)
         return np.asarray(boxes[(boxes[:, :2] < boxes[:, 2:]).all(1)])
 
+    def list_boxes(
+        self, source: PictureSource, view: View
+    ) -> list[tuple[int | None, tuple[float, float, float, float]]]:
+        """Return every box of an image, in the order of the file: its class, and its edges in pixels of the input.
+
+        Raises:
+            PictureError: as by :meth:`find_region`.
+        """
+        return [
+            (box.index, view.box_to_input(box.place(view.picture)))
+            for box in self._boxes.get(normalize(source.path), ())
+        ]
+
     def _note_left_out(self, left_out: Counter[str]) -> None:
         if not left_out:
             return

@@ -17,6 +17,7 @@ from camcli.models.adapters import headless, resize
 from camcli.models.sources.torchvision_config import (
     count_classes,
     count_detected_classes,
+    find_activation,
     find_last_stage,
     find_token_layout,
     read_labels,
@@ -124,7 +125,7 @@ def _build_network(
         labels=labels,
         weights=spec.weights_kind,
         origin=origin,
-        activation="none" if spec.headless else "softmax",
+        activation="none" if spec.headless else find_activation(module),
         prefix=prefix,
         grid=grid,
         notes=notes + preprocess_notes,

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import nn
 from torchvision.models import VisionTransformer, WeightsEnum
+from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.transforms._presets import ImageClassification, SemanticSegmentation
 
 from camcli.base.errors import RequestError
@@ -11,7 +12,7 @@ from camcli.images.transform import Interpolation, Preprocess
 from camcli.models.sources import imagenet
 from camcli.models.sources.torchvision_surgery import find_classifier_name
 from camcli.targets.labels import Labels
-from camcli.targets.target import Task
+from camcli.targets.target import Activation, Task
 
 # The last stage of SSD backbones before the feature pyramid, which boxes of every size depend on.
 SSD_STAGES = {"ssd300_vgg16": "backbone.features", "ssdlite320_mobilenet_v3_large": "backbone.features.0"}
@@ -105,6 +106,11 @@ def count_detected_classes(module: Any) -> int:
     head = module.head.classification_head
     # SSD's attribute has another name.
     return int(head.num_columns if hasattr(head, "num_columns") else head.num_classes)
+
+
+def find_activation(module: nn.Module) -> Activation:
+    """Return what makes probabilities of a model's scores: sigmoid for detectors whose classes are independent."""
+    return "sigmoid" if isinstance(module, RetinaNet | FCOS) else "softmax"
 
 
 def find_token_layout(module: nn.Module) -> tuple[int | None, tuple[int, int] | None]:

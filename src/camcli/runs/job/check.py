@@ -56,10 +56,19 @@ def check_options(job: Job) -> None:
         raise RequestError("no output format is given", "give at least one: --save overlay")
     _check_user_code(job)
     _check_shard(job)
+    _check_true_boxes(job)
     if job.targets and job.target != (AUTO,):
         raise RequestError(
             f"both a target ({', '.join(job.target)}) and a file of targets ({job.targets}) were given",
             "leave one out",
+        )
+
+
+def _check_true_boxes(job: Job) -> None:
+    if job.true_boxes and (job.targets or job.target != (AUTO,)):
+        raise RequestError(
+            "--boxes says which boxes are explained, and a target was given too",
+            "leave out --boxes or the target",
         )
 
 

@@ -35,7 +35,7 @@ DRAWING_OPTIONS = ("colormap", "alpha", "outside", "normalize", "panel_size")
 # Number of the way maps are drawn: raised when the same options give other pixels.
 DRAWING_VERSION = 3
 # Options that name files, whose content counts.
-FILE_OPTIONS = ("weights", "labels", "texts", "targets", "region", "extras")
+FILE_OPTIONS = ("weights", "labels", "texts", "targets", "true_boxes", "region", "extras")
 
 
 def hash_options(job: Job, default: Job) -> str:
@@ -128,7 +128,13 @@ def _is_rectangle(name: str, value: str) -> bool:
 
 def _hash_content(path: str, kind: str) -> str:
     try:
+        if kind == "true_boxes" and Path(path).is_dir():
+            files = sorted(one for one in Path(path).rglob("*") if one.suffix in (".xml", ".txt"))
+            parts = [(str(one.relative_to(path)), _hash_content(str(one), kind)) for one in files]
+            return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise RequestError(f"the {kind} file {path!r} cannot be read: {error.strerror}") from error
+        raise RequestError(
+            f"the {kind.removeprefix('true_')} file {path!r} cannot be read: {error.strerror}"
+        ) from error

@@ -133,7 +133,7 @@ class Job:
         MODEL,
         help="Method, or several joined by commas: {names}. See: camcli methods",
         metavar="NAME",
-        show_default="gradcam; hirescam for detection boxes",
+        show_default="gradcam; odam for detection boxes",
         several=True,
         names=METHODS.names,
     )
@@ -178,7 +178,7 @@ class Job:
         # Without the tag Rich would show an emoji for `:top:`.
         help="Target: predicted, top:5, rank:2 (the second alone), all, all>0.5, folder (name of the parent "
         "folder), a class (281, 'tabby cat', n02123045), channel:12,99 (features), channels:[none]top[/none]:5 (most "
-        "important channels), similar:FILE; repeat for several",
+        "important channels), similar:FILE, box:3 (a detector's third best); repeat for several",
         short="-t",
         metavar="TARGET",
         show_default="predicted; all prompts",
@@ -190,6 +190,16 @@ class Job:
         help="File with targets for each image: CSV or TSV (class names or one-hot), or JSONL",
         metavar="FILE",
         env=False,
+    )
+    true_boxes: str = option(
+        "",
+        MODEL,
+        help="For detection: explain what the model considered at each of these boxes, found or missed: CSV "
+        "(image,x0,y0,x1,y1 and perhaps label), COCO's JSON, or a folder of Pascal VOC's XML or of YOLO's text files",
+        flag="--boxes",
+        metavar="FILE",
+        env=False,
+        after="min_score",
     )
     head: HeadOption = option(
         "auto",

@@ -60,6 +60,8 @@ def prepare_item(worker: Worker, given: Item, admit: Admit) -> Item:
             item.input, view = preprocess(image) if full else preprocess.from_reduced(image, opened.size, opened.box)
         item.picture = Picture(item.source, np.asarray(image), view, opened.info)
         item.notes = opened.notes + ((ONE_COLOUR,) if _is_one_colour(item.picture.pixels) else ())
+        if worker.true_boxes:
+            item.target_rule = worker.true_boxes.make_rule(item.source, view)
         if worker.network.output_spec.task == "segment":
             item.picture_mask = _make_mask(Region(), view)
             item.region_mask = _make_mask(worker.region, view) if worker.region else None

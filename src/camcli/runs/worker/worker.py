@@ -52,6 +52,7 @@ from camcli.runs.worker.resources import (
     limit_batch_pixels,
     make_noise,
 )
+from camcli.runs.worker.true_boxes import read_true_boxes
 
 
 class Worker:
@@ -72,6 +73,7 @@ class Worker:
         explainer: the methods at the layers named.
         explainers: ``explainer``, and one for each further device, each with a copy of the network.
         target_rule: maps an image's path and scores to its classes.
+        true_boxes: the boxes that are explained, found or missed, if a file of them is given.
         target_words: words of the targets, with the default in place of ``auto``.
         prompts: prompts that images are compared with, if any.
         devices: devices of the network and its copies.
@@ -124,7 +126,7 @@ class Worker:
         preferred = given or default_batch_size(device)
         self.explainer = _make_explainer(job, self.network, resolved, preferred)
         self.target_rule, self.target_words = resolved.target_rule, resolved.target_words
-        self.prompts = resolved.prompts
+        self.prompts, self.true_boxes = resolved.prompts, read_true_boxes(job, network)
         self.workers = job.workers or devices.count_decoders(self.devices)
         noise = make_noise(network, count or 1)
         linear = LinearTrial(self.explainer.setup, choose_linear_option(job), job.precision)
@@ -146,6 +148,7 @@ class Worker:
         check_prompts(self.prompts, self.explainer, pictures)
         explainer_notes = dict.fromkeys(note for explainer in self.explainers for note in explainer.notes)
         self.notes = [*network.notes, *resolved.notes, *explainer_notes]
+        self.notes += self.true_boxes.notes if self.true_boxes else []
         self.notes += note_precision(job.precision, device)
         self._notes_lock, self.decoding_notes = Lock(), set[str]()
         self._is_compiled, self._trial_seconds = False, trial_seconds

@@ -1,56 +1,134 @@
-"""Predictions of a detector."""
+"""Predictions of a detector, and what a detector's network returns.
+
+For each image of a batch the network returns a mapping:
+
+- ``boxes`` ``(m, 4)``: corners x0, y0, x1, y1 of the boxes kept, in pixels of the network's input;
+- ``labels`` ``(m,)``: their classes;
+- ``scores`` ``(m,)``: how sure the detector is of each, from 0 to 1; in the graph if there are no candidates;
+- ``candidates``, where they can be had: a mapping of what was there before weak and overlapping boxes were dropped (see
+  :class:`Candidates`): ``boxes``, ``logits``, ``kept`` and perhaps ``objectness`` and ``activation``.
+
+With candidates a box is explained by the logits of the candidate that it came from, so that it has every kind of score
+that a class has (:data:`camcli.targets.scores.SCORES`). Without, by its entry of ``scores``. How logits become
+probabilities is the candidates' ``activation``, else the network's
+(:attr:`camcli.engine.network.Network.activation`).
+
+Torchvision's detectors return no candidates themselves: :mod:`camcli.targets.readers.torchvision_boxes` adds them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import box_iou
 
 from camcli.base.errors import PictureError, RequestError
 from camcli.targets.readers import probabilities
 from camcli.targets.readers.find import list_tensors, named_tensors
-from camcli.targets.target import NO_SCORE, Target
+from camcli.targets.readers.segmentation import BACKGROUND
+from camcli.targets.target import LOGIT, NO_SCORE, Activation, Box, Score, Target, WantedBox
 
 # A message and its hint.
 CANNOT_RESCORE_BOXES = (
     "a detector finds other boxes in a changed image, so a box's score cannot be computed again",
     "choose a method with a single forward pass, such as gradcam or hirescam, without --scales and --augment",
 )
+# Least overlap, intersection over union, with a true box of what is explained in its place: a match in COCO's AP50.
+LEAST_OVERLAP = 0.5
+# How a detector's objectness, a logit, enters scores that are probabilities; others are of the class alone.
+WITH_OBJECTNESS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "probability": lambda number, objectness: number * objectness.sigmoid(),
+    "logprob": lambda number, objectness: number + F.logsigmoid(objectness),
+}
 
 
 # ---- boxes
 
 
 @dataclass(frozen=True, slots=True)
+class Candidates:
+    """What a detector considered in one image: an anchor, a proposal or a query each.
+
+    Attributes:
+        boxes: corners in pixels of the input, in the graph: ``(k, 4)``, or ``(k, classes, 4)`` if a candidate has a box
+            for each class.
+        logits: scores of the classes before softmax or sigmoid, in the graph, ``(k, classes)``. The column is the
+            label; columns after the last class, such as "no object", take part in the softmax alone.
+        kept: the candidate that each box kept came from, ``(m,)``.
+        objectness: logit of there being any object, ``(k,)``; None if the detector does not multiply its probability
+            with that of the class.
+        activation: ``softmax`` or ``sigmoid``, which makes probabilities of the logits; None for the network's.
+    """
+
+    boxes: Tensor
+    logits: Tensor
+    kept: Tensor
+    objectness: Tensor | None = None
+    activation: Activation | None = None
+
+    def boxes_of_class(self, index: int) -> Tensor:
+        """Return the box that each candidate has as a box of this class, ``(k, 4)``."""
+        return self.boxes if self.boxes.ndim == 2 else self.boxes[:, index]
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """What a detector found in one image.
+
+    Attributes:
+        boxes: corners in pixels of the input, ``(m, 4)``.
+        labels: classes, ``(m,)``.
+        scores: as returned, ``(m,)``.
+        candidates: what they were chosen from; None if that is unknown.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+    candidates: Candidates | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class BoxPredictions:
     """Predictions with boxes for each image."""
 
-    detections: Sequence[Mapping[str, Tensor]]
-    classes: int | None
+    detections: Sequence[Detections]
+    names: Sequence[str]
     min_score: float
-    sign: int = 1
+    activation: Activation = "softmax"
+    score: Score = LOGIT
+
+    @property
+    def classes(self) -> int | None:
+        return len(self.names) or None
+
+    @property
+    def has_candidates(self) -> bool:
+        """True if the boxes' candidates are known."""
+        return all(one.candidates is not None for one in self.detections)
 
     def scores(self, row: int) -> Tensor:
         best = torch.full((self.classes or 0,), NO_SCORE, device="cpu")
-        for target in self._list_targets(row):
-            if not 0 <= target.index < len(best):
+        one = self.detections[row]
+        for at in self._list_kept(row):
+            label = int(one.labels[at])
+            if not 0 <= label < len(best):
                 raise PictureError(
-                    f"the model finds a box of class {target.index} in it, but {len(best)} classes are named",
+                    f"the model finds a box of class {label} in it, but {len(best)} classes are named",
                     "give the names of all its classes: --labels FILE, one name a line",
                 )
-            best[target.index] = max(best[target.index], target.score.detach().float().cpu())
+            best[label] = max(best[label], one.scores[at].detach().float().cpu())
         return best
 
     def find_targets(self, row: int, index: int, competing: Sequence[int] = ()) -> Sequence[Target]:  # noqa: ARG002
-        of_class = [
-            replace(target, score=self.sign * target.score)
-            for target in self._list_targets(row)
-            if target.index == index
-        ]
+        labels = self.detections[row].labels
+        numbered = enumerate(self._list_kept(row), start=1)
+        of_class = [self._make_target(row, at, number) for number, at in numbered if int(labels[at]) == index]
         if not of_class:
             raise PictureError(
                 f"the model finds no box of class {index} with a score of at least {self.min_score:g} in it",
@@ -58,8 +136,87 @@ class BoxPredictions:
             )
         return of_class
 
+    def find_box(self, row: int, wanted: WantedBox) -> Target:
+        """Return one box of an image: of those found, or the candidate that lies best on a true box.
+
+        Raises:
+            PictureError: there are not so many boxes; or nothing overlaps with the true one by at least
+                :data:`LEAST_OVERLAP`.
+        """
+        if wanted.truth is not None:
+            return self._find_at(row, wanted, wanted.truth)
+        labels, found = self.detections[row].labels, list(enumerate(self._list_kept(row), start=1))
+        of_class = [(number, at) for number, at in found if wanted.index in (None, int(labels[at]))]
+        if len(of_class) < wanted.number:
+            what = "" if wanted.index is None else f" of class {wanted.index}"
+            raise PictureError(
+                f"the model finds {len(of_class)} boxes{what} with a score of at least {self.min_score:g} in it, and "
+                f"none of rank {wanted.number}",
+                "lower --min-score, or choose another box",
+            )
+        number, at = of_class[wanted.number - 1]
+        return self._make_target(row, at, number)
+
+    def _find_at(self, row: int, wanted: WantedBox, truth: Box) -> Target:
+        """Return what lies best on a true box: of all that overlap enough, what has the greatest logit of its class."""
+        one = self.detections[row]
+        candidates = one.candidates or _as_candidates(one, self.classes)
+        indices = [wanted.index] if wanted.index is not None else self._list_named(candidates.logits.shape[1])
+        best, overlap = None, 0.0
+        for index in indices:
+            boxes, logits = candidates.boxes_of_class(index).detach(), candidates.logits[:, index].detach()
+            if not len(boxes):
+                continue
+            overlaps = box_iou(boxes.float(), boxes.new_tensor([truth]).float())[:, 0]
+            overlap = max(overlap, float(overlaps.max()))
+            at = int(logits.where(overlaps >= LEAST_OVERLAP, NO_SCORE).argmax())
+            if overlaps[at] >= LEAST_OVERLAP and logits[at] > NO_SCORE:
+                best = max(best or (NO_SCORE, 0, 0, 0.0), (float(logits[at]), index, at, float(overlaps[at])))
+        if best is None:
+            raise PictureError(
+                f"nothing that the model considers overlaps with the true box {wanted.number} by {LEAST_OVERLAP:g}: "
+                f"the best overlap (IoU) is {overlap:.2f}",
+                "the model proposes no such box here; explain what it finds instead: leave --boxes out",
+            )
+        _, index, at, overlap = best
+        return self._make_true_target(row, candidates, wanted, (index, at, overlap))
+
+    def _make_true_target(
+        self, row: int, candidates: Candidates, wanted: WantedBox, found: tuple[int, int, float]
+    ) -> Target:
+        index, at, overlap = found
+        one = self.detections[row]
+        returned = [n for n, kept in enumerate(candidates.kept.tolist()) if kept == at and one.labels[n] == index]
+        sure = float(one.scores[returned[0]].detach()) if returned else None
+        if one.candidates is None:
+            score, rivals = self.score.sign * one.scores[at], ()
+        else:
+            score, rivals = self._score_candidate(candidates, at, index)
+            sure = self._find_probability(candidates, at, index) if sure is None else sure
+        fate = "is found" if returned and sure is not None and sure >= self.min_score else "was dropped"
+        x0, y0, x1, y1 = candidates.boxes_of_class(index)[at].detach().float().tolist()
+        note = f"explained is what the model considered at the true box {wanted.number} (IoU {overlap:.2f}); it {fate}"
+        return Target(index, score, sure, wanted.number, (x0, y0, x1, y1), rivals=rivals, note=note)
+
+    def _find_probability(self, candidates: Candidates, at: int, index: int) -> float:
+        logits = candidates.logits[at].detach()
+        activation = candidates.activation or self.activation
+        own = logits.sigmoid() if activation == "sigmoid" else logits.softmax(0)
+        objectness = 1.0 if candidates.objectness is None else candidates.objectness[at].detach().sigmoid()
+        return float(own[index] * objectness)
+
+    def _list_named(self, columns: int) -> list[int]:
+        """Return the classes that can be explained, of so many columns of logits."""
+        return [
+            index
+            for index in range(min(columns, self.classes or columns))
+            if index >= len(self.names) or self.names[index] != BACKGROUND
+        ]
+
     def sum_scores(self) -> Tensor:
-        return torch.cat([one["scores"] for one in self.detections]).sum()
+        # Of the candidates, as far as there are some: on noise no box may be kept.
+        found = [one.scores.sum() if one.candidates is None else one.candidates.logits.sum() for one in self.detections]
+        return torch.stack(found).sum()
 
     def score_target(self, row: int, target: Target) -> Tensor:  # noqa: ARG002
         raise RequestError(*CANNOT_RESCORE_BOXES)
@@ -67,46 +224,88 @@ class BoxPredictions:
     def score_classes(self, row: int, target: Target) -> Tensor:
         return self.score_target(row, target)
 
-    def _list_targets(self, row: int) -> list[Target]:
-        """Return the image's boxes as targets, best first."""
+    def _list_kept(self, row: int) -> list[int]:
+        """Return the indices of the image's boxes, best first."""
+        scores = self.detections[row].scores.detach()
+        order = scores.sort(descending=True, stable=True).indices.tolist()
+        return [at for at in order if float(scores[at]) >= self.min_score]
+
+    def _make_target(self, row: int, at: int, number: int) -> Target:
         one = self.detections[row]
-        order = one["scores"].detach().sort(descending=True, stable=True).indices.tolist()
-        return [
-            _make_target(one, at, number)
-            for number, at in enumerate(order, start=1)
-            if float(one["scores"][at].detach()) >= self.min_score
-        ]
+        index, returned = int(one.labels[at]), one.scores[at]
+        x0, y0, x1, y1 = one.boxes[at].detach().float().tolist()
+        # Most detectors give probabilities; a score outside of 0 to 1 is not one.
+        probability = float(returned.detach()) if probabilities.are_in_unit_range(returned[None]) else None
+        rivals: tuple[int, ...] = ()
+        score = self.score.sign * returned
+        if one.candidates is not None:
+            score, rivals = self._score_candidate(one.candidates, int(one.candidates.kept[at]), index)
+        return Target(index, score, probability, number, (x0, y0, x1, y1), rivals=rivals)
+
+    def _score_candidate(self, candidates: Candidates, at: int, index: int) -> tuple[Tensor, tuple[int, ...]]:
+        """Return the explained number of a candidate as a box of a class, and the classes that it is compared with."""
+        logits = candidates.logits[at]
+        named = torch.full_like(logits, NO_SCORE)
+        able = self._list_named(len(logits))
+        named[able] = logits[able].detach()
+        rivals = self.score.find_rivals(named, index)
+        number = self.score(logits, index, rivals, candidates.activation or self.activation)
+        if candidates.objectness is not None and self.score.name in WITH_OBJECTNESS:
+            number = WITH_OBJECTNESS[self.score.name](self.score.sign * number, candidates.objectness[at])
+            number = self.score.sign * number
+        return number, rivals
 
 
-def _make_target(detections: Mapping[str, Tensor], position: int, box_number: int) -> Target:
-    x0, y0, x1, y1 = detections["boxes"][position].detach().float().tolist()
-    score = detections["scores"][position]
-    # Most detectors give probabilities; a score outside of 0 to 1 is not one.
-    probability = float(score.detach()) if probabilities.are_in_unit_range(score[None]) else None
-    return Target(int(detections["labels"][position]), score, probability, box_number, (x0, y0, x1, y1))
+def _as_candidates(one: Detections, classes: int | None) -> Candidates:
+    """Return the boxes found as their own candidates, each with a score of its own class alone."""
+    count = max(classes or 0, int(one.labels.max()) + 1 if len(one.labels) else 0)
+    scores = torch.full((len(one.labels), count), NO_SCORE, dtype=one.scores.dtype, device=one.scores.device)
+    scores.scatter_(1, one.labels[:, None], one.scores.detach()[:, None])
+    return Candidates(one.boxes, scores, torch.arange(len(one.labels), device=one.scores.device))
 
 
-def read_detections(output: Any, images: int) -> Sequence[Mapping[str, Tensor]]:
-    """Return the boxes of each image; raise RequestError if the output does not hold them."""
+# ---- reading
+
+
+def read_detections(output: Any, images: int) -> Sequence[Detections]:
+    """Read the boxes of each image, as the module says.
+
+    Raises:
+        RequestError: the output does not hold them, or its candidates do not go with its boxes.
+    """
     good = isinstance(output, list | tuple) and len(output) == images
     if not good or not all(isinstance(one, Mapping) and {"boxes", "labels", "scores"} <= one.keys() for one in output):
         raise RequestError(
             f"the model does not return boxes, labels and scores for each of {images} image(s)",
             list_tensors(list(named_tensors(output))),
         )
-    found: Sequence[Mapping[str, Tensor]] = output
+    return [
+        Detections(one["boxes"], one["labels"], one["scores"], _read_candidates(one.get("candidates"), one["boxes"]))
+        for one in output
+    ]
+
+
+def _read_candidates(given: Any, boxes: Tensor) -> Candidates | None:
+    if given is None:
+        return None
+    if not isinstance(given, Mapping) or not {"boxes", "logits", "kept"} <= given.keys():
+        raise RequestError(
+            "the model's candidates are not a mapping of boxes, logits and kept",
+            list_tensors(list(named_tensors(given))),
+        )
+    found = Candidates(given["boxes"], given["logits"], given["kept"], given.get("objectness"), given.get("activation"))
+    count, classes = found.logits.shape if found.logits.ndim == 2 else (-1, -1)
+    forms: dict[str, list[tuple[int, ...]]] = {
+        "boxes": [(count, 4), (count, classes, 4)],
+        "kept": [(len(boxes),)],
+        "objectness": [(count,)],
+    }
+    tensors = {"boxes": found.boxes, "kept": found.kept, "objectness": found.objectness}
+    wrong = [name for name, one in tensors.items() if one is not None and tuple(one.shape) not in forms[name]]
+    if wrong or (len(boxes) and not 0 <= int(found.kept.min()) <= int(found.kept.max()) < count):
+        raise RequestError(
+            f"the {wrong[0] if wrong else 'kept'} of the model's candidates do not fit {len(boxes)} boxes that were "
+            "kept: logits (k, classes), boxes (k, 4) or (k, classes, 4), objectness (k,), kept (m,) from 0 to k - 1",
+            list_tensors(list(named_tensors(given))),
+        )
     return found
-
-
-@contextmanager
-def unfiltered(module: nn.Module) -> Iterator[None]:
-    """Let a torchvision detector give boxes of any score while the block runs: on noise there may be no others."""
-    owners: list[Any] = [part for part in (module, getattr(module, "roi_heads", None)) if hasattr(part, "score_thresh")]
-    before = [owner.score_thresh for owner in owners]
-    try:
-        for owner in owners:
-            owner.score_thresh = 0.0
-        yield
-    finally:
-        for owner, threshold in zip(owners, before, strict=True):
-            owner.score_thresh = threshold

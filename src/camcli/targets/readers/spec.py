@@ -31,7 +31,7 @@ class OutputSpec:
 
     Attributes:
         task: ``classify``: one score for each class. ``segment``: one for each class and pixel. ``detect``: boxes, each
-            with its class and score, a mapping of ``boxes``, ``labels`` and ``scores`` for each image. ``features``:
+            with its class and score (see :mod:`camcli.targets.readers.detection`). ``features``:
             channels over cells, perhaps not pooled; a channel's score is its mean over them (see
             :func:`camcli.targets.readers.find.pool_features`).
         path: path of the scores in the output, such as ``logits``, ``0`` or ``aux.0``; empty for the rule of
@@ -44,6 +44,7 @@ class OutputSpec:
         group: True if the images of a batch belong together and may share one row of scores.
         two_sided: True if a single score separates two classes: it is the score of the second, and its negative (1
             minus it for a probability) that of the first.
+        has_candidates: True if a detector returns candidates, so that its boxes have logits; found out on noise.
     """
 
     task: Task = "classify"
@@ -54,6 +55,7 @@ class OutputSpec:
     prefix: int = 0
     group: bool = False
     two_sided: bool = False
+    has_candidates: bool = False
 
     def describe_score(
         self,
@@ -74,7 +76,8 @@ class OutputSpec:
 
     def _describe_default_score(self, activation: Activation, classes: int, region: bool, headless: bool) -> str:
         if self.task == "detect":
-            return f"the score of each box of at least {self.min_score:g}, a map for each"
+            what = f"class logit (before {activation})" if self.has_candidates else "score"
+            return f"the {what} of each box with a score of at least {self.min_score:g}, a map for each"
         if self.task == "segment":
             where = "the region given" if region else "the pixels where the model predicts it"
             if activation == "probabilities":
@@ -138,7 +141,7 @@ class OutputSpec:
         """
         if self.task == "detect":
             found_boxes = read_detections(get_path(output, self.path), images)
-            return BoxPredictions(found_boxes, len(names) or None, self.min_score, self.score.sign)
+            return BoxPredictions(found_boxes, names, self.min_score, activation, self.score)
         width = len(names) if self.references is None else self.references.shape[1]
         if self.task == "segment":
             found = find_scores(output, images, width, self.path, self.task, self.group)
@@ -192,5 +195,5 @@ def get_boxes(predictions: Predictions, row: int = 0) -> Tensor | None:
     if not isinstance(predictions, BoxPredictions):
         return None
     one = predictions.detections[row]
-    found = [one["boxes"].detach(), one["labels"].detach()[:, None], one["scores"].detach()[:, None]]
+    found = [one.boxes.detach(), one.labels.detach()[:, None], one.scores.detach()[:, None]]
     return torch.cat([part.float().cpu() for part in found], dim=1)
