@@ -29,7 +29,19 @@ if TYPE_CHECKING:
 # The command's options in the order of its help: those shared with a job, and its own.
 OPTIONS = (
     *("inputs", "model", "weights", "labels", "text", "texts", "template", "text_tower", "size", "crop", "wrap"),
-    *("layers", "layout", "call", "method", "options", "fuse", "scales", "augment", "placement", "eigen_smooth"),
+    *(
+        "layers",
+        "layout",
+        "call",
+        "method",
+        "options",
+        "fuse",
+        "scales",
+        "augment",
+        "placement",
+        "eigen_smooth",
+        "backward",
+    ),
     *("target", "targets", "head", "pool", "activation", "score", "versus", "output"),
     *("metrics", "settings", "boxes", "masks", "measured", "out", "root", "to", "plots"),
     *("decode", "background", "range", "pages", "limit", "overwrite", "drop_others", "accept_versions", "durable"),

@@ -30,7 +30,19 @@ MAX_MATRIX_COLUMNS = 8
 # The command's options in the order of its help: those shared with a job, and its own.
 OPTIONS = (
     *("inputs", "model", "text", "texts", "paraphrases", "template", "text_tower", "weights", "size", "crop", "layers"),
-    *("layout", "call", "method", "options", "fuse", "scales", "augment", "placement", "eigen_smooth", "score"),
+    *(
+        "layout",
+        "call",
+        "method",
+        "options",
+        "fuse",
+        "scales",
+        "augment",
+        "placement",
+        "eigen_smooth",
+        "backward",
+        "score",
+    ),
     *("versus", "out", "root", "save", "measure", "pictures", "colormap", "alpha", "decode", "background", "range"),
     *(
         "pages",

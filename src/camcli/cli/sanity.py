@@ -23,7 +23,19 @@ if TYPE_CHECKING:
 # The command's options in the order of its help: those shared with a job, and its own.
 OPTIONS = (
     *("inputs", "model", "weights", "labels", "text", "texts", "template", "text_tower", "size", "crop", "wrap"),
-    *("layers", "layout", "call", "method", "options", "fuse", "scales", "augment", "placement", "eigen_smooth"),
+    *(
+        "layers",
+        "layout",
+        "call",
+        "method",
+        "options",
+        "fuse",
+        "scales",
+        "augment",
+        "placement",
+        "eigen_smooth",
+        "backward",
+    ),
     *("target", "targets", "head", "pool", "activation", "score", "versus", "output"),
     *("tests", "shift", "to", "decode", "background", "range", "pages", "limit"),
     *("batch_size", "workers", "timeout", "device", "precision", "linear", "keep_memory", "no_keep_memory", "seed"),

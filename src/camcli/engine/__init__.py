@@ -11,6 +11,8 @@ from camcli.base.errors import RequestError, did_you_mean
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Place = Literal["measured", "even"]
 Fuse = Literal["none", "mean", "max", "product", "sum", "paper"]
+# Rules for the gradient's way through a transformer; plain: none.
+Backward = Literal["plain", "cp", "libra", "attnlrp"]
 Compile = Literal["auto", "on", "off"]
 Linear = Literal["auto", "torch", "onednn"]
 # Mirrored images that can be explained too, and the range of factors of the input's size.

@@ -15,6 +15,7 @@ from camcli.base.errors import RequestError
 from camcli.engine import check_device_combination
 
 ALL_GPUS = "cuda:all"
+RGB_CHANNELS = 3
 # Decoding threads: in all where the CPU computes too, and for each GPU, which would otherwise wait for images.
 CPU_DECODERS, GPU_DECODERS = 4, 16
 
@@ -168,3 +169,11 @@ def is_out_of_memory(error: BaseException) -> bool:
         return error.errno == errno.ENOMEM
     words = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
     return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+
+
+def choose_memory_format(module: nn.Module) -> torch.memory_format:
+    """Choose channels last if a convolution takes features, and not only the image, as a patch embedding does."""
+    if any(parameter.device.type == "mps" for parameter in module.parameters()):
+        return torch.contiguous_format
+    convolves_features = any(isinstance(one, nn.Conv2d) and one.in_channels > RGB_CHANNELS for one in module.modules())
+    return torch.channels_last if convolves_features else torch.contiguous_format

@@ -92,6 +92,8 @@ class Explainer:
             row of scores for all of them. Where scores depend on several images, each score has a backward of its own.
         placement: position of the layer's cells in the input: ``measured`` on noise, or ``even``, as if they shared the
             input evenly whatever the network's padding.
+        backward: rules for the gradient's way through a transformer, whichever method uses it: ``plain`` (the
+            derivative), ``cp``, ``libra``, ``attnlrp`` (see :mod:`camcli.engine.hooks.transformer_rules`).
 
     Attributes:
         layers: full names of the layers explained.
@@ -168,6 +170,7 @@ class Explainer:
         recompute: bool = False,
         group: bool = False,
         placement: Place = "measured",
+        backward: str = "plain",
     ) -> None:
         network = model if isinstance(model, Network) else None
         output_spec = network.output_spec if network else OutputSpec()
@@ -193,6 +196,7 @@ class Explainer:
             recompute=recompute,
             placement=placement,
             batch_size=batch_size,
+            backward=backward,
         )
         self.findings = Findings()
         named = name_modules(self.setup.module, one_of("layer", layer, "layers", layers))

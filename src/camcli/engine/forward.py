@@ -23,6 +23,7 @@ from camcli.engine.hooks.products import OneDNNProducts
 from camcli.engine.hooks.relu import BackwardRules
 from camcli.engine.hooks.replay import IMAGES, Recording, ReplayPlan, record, repeat_for_variants, replay
 from camcli.engine.hooks.state import frozen, swap_buffer
+from camcli.engine.hooks.transformer_rules import TransformerRules
 from camcli.engine.hooks.watch import module_stack
 from camcli.engine.layers.blocks import BlockCall, BlockStack, record_blocks
 from camcli.engine.layers.layout import Layout, to_nchw
@@ -39,7 +40,6 @@ from camcli.images.features import ExtraInputs
 from camcli.targets.readers.torchvision_boxes import giving_candidates
 from camcli.targets.target import Predictions
 
-RGB_CHANNELS = 3
 # Greatest difference between the scores of few and of many copies of a token, in units of rounding.
 COPY_TOLERANCE_EPS = 8
 
@@ -124,6 +124,7 @@ class Runner:
         batch_size: number of images per forward where a method scores variants of the images.
         cosine_scaling: scale and bias that turn cosines into scores, if the scores are made of cosines.
         score_shift: constant part of every score, which does not depend on the image.
+        transformer_rules: how gradients pass a transformer's operations, if other than by their derivatives.
 
     Attributes:
         layers: names of the layers explained; may be set later.
@@ -144,12 +145,14 @@ class Runner:
         batch_size: int = 8,
         cosine_scaling: tuple[float, float] | None = None,
         score_shift: float = 0.0,
+        transformer_rules: TransformerRules | None = None,
     ) -> None:
         self.module, self.read_predictions, self.signal_names = module, read_predictions, signal_names
         self.call, self.batch_size = call, batch_size
         self.cosine_scaling, self.score_shift = cosine_scaling, score_shift
+        self.transformer_rules = transformer_rules
         self.extra_inputs = ExtraInputs(module)
-        self.memory_format = _choose_memory_format(module)
+        self.memory_format = devices.choose_memory_format(module)
         self.has_rules, self.rules_everywhere = has_rules, rules_everywhere
         self.layers: tuple[str, ...] = ()
         self.tensor_indices: dict[str, int] = {}
@@ -163,9 +166,13 @@ class Runner:
         """
         twice = twice_differentiable() if "hvp" in self.signal_names else nullcontext()
         products = OneDNNProducts() if self.linear_by_onednn else nullcontext()
-        norms = sound_batch_norms(self.module)
-        with torch.inference_mode(False), torch.enable_grad(), frozen(self.module), norms, twice, products:
+        norms, rules = sound_batch_norms(self.module), self.transformer_rules or nullcontext()
+        with torch.inference_mode(False), torch.enable_grad(), frozen(self.module), norms, twice, products, rules:
             yield
+
+    def recompute_context(self) -> AbstractContextManager[Any]:
+        """Return the context in which parts are recomputed: PyTorch leaves function modes while it runs a backward."""
+        return self.transformer_rules or nullcontext()
 
     def make_leaf(self, images: Tensor, from_input: bool = False) -> Tensor:
         """Copy the images to the network's device and dtype, requiring grad if the graph starts at the input."""
@@ -246,11 +253,8 @@ class Runner:
                     record(self.module, block_stack.tail, 1, len(leaf), block_stack.replay_plan.copied)
                 )
             if plan:
-                stack.enter_context(
-                    checkpointed(
-                        plan.checkpointed_modules, backward_rules.recomputing if backward_rules else nullcontext
-                    )
-                )
+                recomputing = backward_rules.recomputing if backward_rules else self.recompute_context
+                stack.enter_context(checkpointed(plan.checkpointed_modules, recomputing))
             attention_capture = None
             if self.signal_names & NEEDS_ATTENTION:
                 running = stack.enter_context(module_stack(self.module)) if plan is None else []
@@ -370,14 +374,6 @@ class Runner:
             replay(block_stack.tail, recording, None, replay_plan, len(given) // recording.images),
         ):
             return self._run_replayed(recording, len(given), images, replay_plan)
-
-
-def _choose_memory_format(module: nn.Module) -> torch.memory_format:
-    """Choose channels last if a convolution takes features, and not only the image, as a patch embedding does."""
-    if any(parameter.device.type == "mps" for parameter in module.parameters()):
-        return torch.contiguous_format
-    convolves_features = any(isinstance(one, nn.Conv2d) and one.in_channels > RGB_CHANNELS for one in module.modules())
-    return torch.channels_last if convolves_features else torch.contiguous_format
 
 
 def gradient_points(forward: Forward) -> list[Tensor]:

@@ -14,6 +14,7 @@ from camcli.engine import Place, devices
 from camcli.engine.forward import Runner
 from camcli.engine.hooks.capture import find_layer
 from camcli.engine.hooks.opaque import find_opaque_modules
+from camcli.engine.hooks.transformer_rules import TransformerRules
 from camcli.engine.needs import NEEDS_ATTENTION, NEEDS_BLOCKS, NEEDS_QUERY
 from camcli.engine.network import Network
 from camcli.targets.readers.detection import CANNOT_RESCORE_BOXES
@@ -71,6 +72,7 @@ class Setup:
         recompute: True to recompute parts of the network in the backward.
         placement: position of the layers' cells in the input: measured or even.
         batch_size: number of variants of images per forward.
+        backward: rules for the gradient's way through a transformer; ``plain`` for none.
         fitted_concepts: what methods that find concepts in several images together were fitted to.
         one_by_one: True if each image is explained in a batch of its own.
         notes: remarks that hold for all maps.
@@ -95,6 +97,7 @@ class Setup:
     recompute: bool
     placement: Place
     batch_size: int
+    backward: str = "plain"
     fitted_concepts: FittedConcepts = field(default_factory=dict)
     one_by_one: bool = False
     notes: tuple[str, ...] = ()
@@ -120,6 +123,7 @@ class Setup:
             self.batch_size,
             cosine,
             shift,
+            None if self.backward == "plain" else TransformerRules(self.backward),
         )
 
     @property

@@ -145,12 +145,16 @@ class MethodRow(Row):
 HIDING = "occlusion or rise, which also hide parts of the image and watch the score"
 ON_THE_WAY = "integrated-gradients, which also shares the score's difference from a baseline among the pixels"
 RELEVANCE = "input-x-gradient; for transformers gae, which also follows relevance through attention"
+RULES = "input-x-gradient --backward {}: rules for the gradient of any method, in transformers"
 ABSENT = {
     **dict.fromkeys(("lime", "limeimageexplainer", "kernelshap", "featureablation", "shapleyvaluesampling"), HIDING),
     **dict.fromkeys(("featurepermutation", "extremalperturbation", "meaningfulperturbation", "drise"), HIDING),
     **dict.fromkeys(("shap", "gradientshap", "gradshap", "deepshap", "deeplift", "deepliftshap"), ON_THE_WAY),
     **dict.fromkeys(("expectedgradients", "xrai", "guidedig", "blurig", "layerintegratedgradients"), ON_THE_WAY),
-    **dict.fromkeys(("lrp", "epsilonlrp", "layerlrp", "attnlrp", "relevance", "relevancecam"), RELEVANCE),
+    **dict.fromkeys(("lrp", "epsilonlrp", "layerlrp", "relevance", "relevancecam"), RELEVANCE),
+    **dict.fromkeys(("attnlrp", "lxt"), RULES.format("attnlrp")),
+    **dict.fromkeys(("libra", "libragrad"), RULES.format("libra")),
+    **dict.fromkeys(("cp", "cplrp", "conservativepropagation"), RULES.format("cp")),
     **dict.fromkeys(("layergradientxactivation", "layergradxact"), "hirescam, gradient times activation, or layercam"),
     **dict.fromkeys(("noisetunnel", "vargrad", "squaregrad"), "smoothgrad, the mean over noisy copies"),
     **dict.fromkeys(("transformerattribution", "chefer", "beyondattention"), "gae, by the same authors"),

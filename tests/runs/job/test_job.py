@@ -37,6 +37,7 @@ CHANGED = {
     "scales": "0.5,1",
     "augment": ("flip",),
     "eigen_smooth": True,
+    "backward": "libra",
     "target": ("top:2",),
     "targets": "targets.csv",
     "output": "logits",

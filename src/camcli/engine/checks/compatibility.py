@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from camcli.base.errors import RequestError
 from camcli.engine import FUSES
+from camcli.engine.checks.transformer_rules import check_methods_for_rules, list_rule_caveats
 from camcli.engine.hooks.opaque import find_opaque_modules
 from camcli.engine.layers.paths import canonicalize_names, resolve
 from camcli.engine.needs import NEEDS_ATTENTION, NEEDS_BLOCKS, NEEDS_COSINES, RERUNS_FROM_LAYER, RESCORES
@@ -45,6 +46,7 @@ def list_caveats(setup: Setup) -> list[str]:
     notes = [row.caveat if len(rows) == 1 else f"{row.name}: {row.caveat}" for row in rows if row.caveat]
     if forgotten := describe_lost_box_places(setup):
         notes.append(forgotten)
+    notes += list_rule_caveats(setup)
     if unnamed := setup.why_concepts_unnamed:
         notes.append(f"concepts are not labelled with classes: {unnamed}")
     return list(dict.fromkeys(notes))
@@ -82,6 +84,7 @@ def check_not_opaque(setup: Setup) -> None:
     for method in setup.bound_methods:
         needs = next((why for names, why in _NEEDS_ALL_OPERATIONS.items() if method.signal_names & names), "")
         needs = "changes how gradients pass each ReLU" if method.has_rule else needs
+        needs = needs or f"with --backward {setup.backward} needs every operation" * (setup.backward != "plain")
         if closed and needs:
             raise RequestError(
                 f"{method.row.name} {needs}, and {closed[0].description}, which hides its operations",
@@ -164,6 +167,7 @@ def check_combination(setup: Setup, layers: Sequence[str]) -> None:
     _check_channels(setup)
     check_single_tensors(setup, layers)
     _check_fuse(setup, layers)
+    check_methods_for_rules(setup)
 
 
 def check_fusion(setup: Setup, layers: Sequence[str]) -> None:

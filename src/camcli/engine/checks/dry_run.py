@@ -19,6 +19,7 @@ from camcli.engine.checks.places import locate_cells
 from camcli.engine.checks.rerun import prepare_checkpointing, prepare_replay
 from camcli.engine.checks.rules import check_rules
 from camcli.engine.checks.scores import check_box_scores, check_labels, read_as_two_sided, try_boxes, try_scores
+from camcli.engine.checks.transformer_rules import check_transformer_rules
 from camcli.engine.choose import default_selector, parse_classes
 from camcli.engine.forward import Forward, Plan
 from camcli.engine.hooks.input_size import notes
@@ -139,6 +140,8 @@ def _try_size(setup: Setup, findings: Findings, image: Tensor) -> None:
 
 def _run_first_forward(setup: Setup, findings: Findings, image: Tensor) -> Forward:
     """Run a forward, and again if the first one shows that the output or a layer must be read in another way."""
+    if rules := setup.runner.transformer_rules:
+        rules.counts.clear()
     forward = setup.runner.run(image)
     if read_as_two_sided(setup, forward.predictions.classes):
         forward = setup.runner.run(image)
@@ -157,6 +160,7 @@ def _run_first_forward(setup: Setup, findings: Findings, image: Tensor) -> Forwa
         findings.sharing_keys.add(setup.size_key(image))
     if forward.backward_rules is not None:
         check_rules(setup, forward.backward_rules, forward.predictions.sum_scores(), image)
+    check_transformer_rules(setup, forward.predictions.sum_scores())
     return forward
 
 

@@ -60,9 +60,7 @@ def project(given: dict[str, Any], name: str) -> Float[Tensor, "n heads t d"]:
     separate = given.get("use_separate_proj_weight")
     weight = given[f"{name[0]}_proj_weight"] if separate else given["in_proj_weight"].chunk(3)[place]
     bias = None if given["in_proj_bias"] is None else at_least_float32(given["in_proj_bias"].chunk(3)[place])
-    return split_heads(
-        F.linear(at_least_float32(given[name].detach()), at_least_float32(weight), bias), given["num_heads"]
-    )
+    return split_heads(F.linear(at_least_float32(given[name]), at_least_float32(weight), bias), given["num_heads"])
 
 
 def split_heads(tokens: Float[Tensor, "t n c"], heads: int) -> Float[Tensor, "n heads t d"]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.jit._script import RecursiveScriptModule
 
 
@@ -66,3 +66,15 @@ def find_opaque_modules(model: nn.Module) -> list[OpaqueModule]:
 def _is_compiled(function: Callable[..., Any]) -> bool:
     # Functions returned by torch.compiler.disable have the first attribute too.
     return hasattr(function, "_torchdynamo_orig_callable") and not hasattr(function, "_torchdynamo_disable")
+
+
+def count_nodes(score: Tensor, prefixes: tuple[str, ...]) -> int:
+    """Count the nodes of a score's graph whose names begin with one of these."""
+    todo = [score.grad_fn]
+    seen: set[torch.autograd.graph.Node] = set()
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            todo += [onward for onward, _ in node.next_functions]
+    return sum(node.name().startswith(prefixes) for node in seen)

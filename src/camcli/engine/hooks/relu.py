@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from camcli.engine.hooks.opaque import count_nodes
 from camcli.methods.backprop import mask_gradient
 
 # Backward of a ReLU: (gradient by the output, mask of where the ReLU is open) -> gradient by the input. For other
@@ -265,11 +266,4 @@ def _in_graph(x: Tensor) -> bool:
 
 def count_hidden_relus(score: Tensor) -> int:
     """Count the graph's nodes that are, or may contain, ReLUs without a rule: those of compiled or scripted code."""
-    todo = [score.grad_fn]
-    seen: set[torch.autograd.graph.Node] = set()
-    while todo:
-        node = todo.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            todo += [onward for onward, _ in node.next_functions]
-    return sum(node.name().startswith(_HIDDEN_RELUS) for node in seen)
+    return count_nodes(score, _HIDDEN_RELUS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -44,7 +43,7 @@ def score_and_grad(scored: ScoredForward) -> ComputeVariantPairs:
             with (
                 torch.enable_grad(),
                 scored.restricting_extras(),
-                checkpointed(scored.plan.checkpointed_modules, nullcontext),
+                checkpointed(scored.plan.checkpointed_modules, runner.recompute_context),
             ):
                 scores = _read_scores(scored, images, runner.module(images.clone()))
                 (gradients,) = compute_gradients(scores.sum(), [images])
@@ -62,7 +61,7 @@ def act_and_grad(scored: ScoredForward, layer: str) -> ComputeVariantPairs:
         for images in _batch_images(scored, variants, "samples"):
             with torch.enable_grad(), scored.restricting_extras():
                 capturing = capture_activations(module, runner.call, runner.tensor_indices)
-                with checkpointed(scored.plan.checkpointed_modules, nullcontext), capturing as activations:
+                with checkpointed(scored.plan.checkpointed_modules, runner.recompute_context), capturing as activations:
                     scores = _read_scores(scored, images, runner.module(images))
                 (gradients,) = compute_gradients(scores.sum(), [activations[layer]])
             pair = (to_nchw(one, scored.plan.layouts[layer]) for one in (activations[layer].detach(), gradients))

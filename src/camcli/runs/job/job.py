@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from camcli.engine import FLIPS, LAYOUTS, Compile, Fuse, Linear, Place, Precision
+from camcli.engine import FLIPS, LAYOUTS, Backward, Compile, Fuse, Linear, Place, Precision
 from camcli.images import FIRST_PAGE, Crop, Decode
 from camcli.methods import METHODS
 from camcli.models import BUNDLED_MODEL, PLACEHOLDER, TEMPLATE_SETS, ActivationOption, HeadOption, PoolOption
@@ -171,6 +171,13 @@ class Job:
         MODEL,
         help="Use the first principal component of the weighted channels instead of their sum (for methods that weight "
         "channels)",
+    )
+    backward: Backward = option(
+        "plain",
+        MODEL,
+        help="Gradient's way through a transformer, for any method with gradients: plain = the derivative; cp, libra, "
+        "attnlrp = by the rules of these papers",
+        metavar="RULES",
     )
     target: tuple[str, ...] = option(
         (AUTO,),

@@ -278,6 +278,7 @@ def _make_explainer(job: Job, network: Network, resolved: ResolvedJob, batch_siz
         top_channels=resolved.top_channels,
         recompute=job.recompute,
         placement=job.placement,
+        backward=job.backward,
     )
 
 
