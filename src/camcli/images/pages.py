@@ -9,6 +9,7 @@ from pathlib import Path
 
 from camcli.base.errors import PictureError
 from camcli.images import parse_page_ranges
+from camcli.images.dicom import count_frames, is_dicom
 from camcli.images.files import open_file, read_stamp
 from camcli.images.formats import FORMATS
 from camcli.images.frames import count_pages
@@ -91,6 +92,9 @@ def _count_file_pages(path: Path, _stamp: str) -> int | str:
         try:
             file = open_file(path)
             held.callback(file.close)
+            if is_dicom(file):
+                return count_frames(file)
+            file.seek(0)
             image = open_image(file, FORMATS)
         except Exception:
             return 0

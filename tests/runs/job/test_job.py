@@ -61,6 +61,8 @@ CHANGED = {
     "decode": "reduced",
     "background": "#000000",
     "range": "0,4095",
+    "bands": "4,3,2",
+    "rgb": "1,2,3",
     "pages": "all",
     "every": "2s",
     "carry": ("site", "camera"),

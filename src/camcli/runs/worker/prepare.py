@@ -17,10 +17,12 @@ from camcli.base.errors import PictureError
 from camcli.base.log import log_failure
 from camcli.base.words import first_line
 from camcli.engine import devices
-from camcli.images.decode import DecodedPicture, decode_reduced, never_reduce
+from camcli.images.decode import decode_reduced, never_reduce
+from camcli.images.decoded import DecodedPicture
 from camcli.images.region import Region
 from camcli.images.source import Picture
 from camcli.images.view import View
+from camcli.runs.worker.bands import make_input
 from camcli.runs.worker.decode_ahead import Admit
 from camcli.runs.worker.item import Item
 
@@ -52,12 +54,7 @@ def prepare_item(worker: Worker, given: Item, admit: Admit) -> Item:
             worker.extras.get([item.source.path])
         if worker.prompts:
             worker.prompts.find_competing(item.source.path)
-        preprocess = worker.network.preprocess
-        full = worker.job.decode == "full"
-        if opened.planes is not None:
-            item.input, view = preprocess.from_planes(opened.planes)
-        else:
-            item.input, view = preprocess(image) if full else preprocess.from_reduced(image, opened.size, opened.box)
+        item.input, view = make_input(opened, worker.network, in_steps=worker.job.decode == "reduced")
         item.picture = Picture(item.source, np.asarray(image), view, opened.info)
         item.notes = opened.notes + ((ONE_COLOUR,) if _is_one_colour(item.picture.pixels) else ())
         if worker.network.output_spec.task == "segment":
@@ -81,9 +78,8 @@ def _decode(worker: Worker, item: Item, admit: Callable[[int], None]) -> Decoded
         return item.decoded
     full = worker.job.decode == "full" or worker.shows_pixels
     spare = never_reduce if full else worker.network.preprocess.max_divisor
-    return decode_reduced(
-        item.source.path, spare, worker.job.background, worker.job.range, item.source.page, admit=admit
-    )
+    path, job = item.source.path, worker.job
+    return decode_reduced(path, spare, job.background, job.range, item.source.page, worker.bands, admit=admit)
 
 
 def _fail(item: Item, message: str, hint: str, cause: BaseException | None) -> None:

@@ -29,9 +29,9 @@ from camcli.images.decode import parse_colour
 from camcli.images.features import FeatureFile, Features
 from camcli.runs.job import fingerprint
 from camcli.runs.job.job import Job
+from camcli.runs.worker.bands import choose_bands
 from camcli.runs.worker.checks import (
     check_fits,
-    check_image_channels,
     check_layer_channels,
     check_prompts,
     check_shared,
@@ -80,6 +80,7 @@ class Worker:
         max_batch_pixels: maximum pixels that the images of a batch have together.
         fitting_batch_sizes: by the id of an explainer, number of images that were found to fit its device's memory.
         workers: number of threads that decode.
+        bands: the bands of each image that the model takes, and those drawn; None for colours.
         shows_pixels: an output shows images at their own size, so that ``decode="reduced"`` must not reduce them.
         score_description: the score that the maps explain, in words for people.
         notes: notes for the user about all maps; may grow while images are processed.
@@ -113,7 +114,7 @@ class Worker:
         resolved = timing.measured("load", resolve_job)(job, count, features, loading)
         network = resolved.network
         check_fits(job, network)
-        check_image_channels(job, network)
+        self.bands = choose_bands(job, network)
         # Before the precision is changed, so that the same weights have the same hash in every run.
         self.sha256 = timing.measured("hash", network.sha256)() if recorded else ""
         self.fingerprint_parts = _collect_job_parts(job, network, self.sha256) if recorded else {}
