@@ -88,7 +88,7 @@ HOW = {
     *("every", "carry", "limit", "shard"),
     *("batch_size", "recompute", "workers", "timeout", "device", "compile", "linear", "seed", "save"),
 }
-DRAWN = {"colormap", "alpha", "outside", "normalize", "panel_size"}
+DRAWN = {"colormap", "alpha", "outside", "normalize", "panel_size", "rgb"}
 
 
 @pytest.fixture

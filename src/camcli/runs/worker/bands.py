@@ -18,7 +18,7 @@ def choose_bands(job: Job, network: Network) -> Bands | None:
     """Return the bands of each image that the model takes; None where these are the colours of a picture.
 
     Raises:
-        RequestError: the model takes another number of them.
+        RequestError: the model takes another number of them, or colours, of which none are chosen.
     """
     bands, takes = parse_bands(job.bands, job.rgb), network.preprocess.channels
     if bands and bands.chosen and len(bands.chosen) != takes:
@@ -26,6 +26,11 @@ def choose_bands(job: Job, network: Network) -> Bands | None:
             f"--bands {job.bands} chooses {len(bands.chosen)} of an image's bands, and {network.name} takes "
             f"{format_channels(takes)}",
             f"choose {takes}, in the order of the model",
+        )
+    if bands and not bands.chosen and takes in PICTURE_CHANNELS:
+        raise RequestError(
+            f"--rgb {job.rgb} says which bands are drawn, and {network.name} takes a picture's colours",
+            "leave it out, or choose the bands that the model gets: --bands",
         )
     return bands or (None if takes in PICTURE_CHANNELS else Bands())
 
