@@ -139,6 +139,14 @@ def test_colours_of_a_picture_are_bands():
     assert np.array_equal(np.asarray(decoded.image), pixels[..., [2, 2, 2]])
 
 
+def test_bands_of_a_deep_picture_keep_their_bits():
+    Image.fromarray(DEEP[..., 0]).save("a.png")
+    decoded = read("a.png", bands=Bands((1, 1)))
+    np.testing.assert_allclose(decoded.planes, DEEP[..., [0, 0]] / 65535, atol=1e-6)
+    with pytest.raises(PictureError, match="has 1 band, and none of number 2"):
+        read("a.png", bands=Bands((2,)))
+
+
 def test_pictures_of_8_bits_are_as_pillow_has_them():
     for values in (np.uint8(DEEP[..., :3] >> 8), np.uint8(DEEP[..., 0] >> 8)):
         decoded = from_array(values)

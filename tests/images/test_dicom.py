@@ -69,7 +69,7 @@ def test_the_files_own_window_is_as_pydicom_has_it(function, centre, width):
     decoded = read()
     np.testing.assert_allclose(decoded.planes[..., 0], expected, atol=1e-6)
     assert np.abs(np.asarray(decoded.image)[..., 1] - 255 * expected).max() <= 0.501
-    assert decoded.notes == (f"black and white are of its own window: centre {centre:g}, width {width:g}, {function}",)
+    assert decoded.notes == (f"has black and white by its own window: centre {centre:g}, width {width:g}, {function}",)
 
 
 def test_the_first_of_several_windows():
@@ -102,7 +102,7 @@ def test_a_table_of_values_of_interest():
     table.LUTDescriptor, table.LUTData = [4096, 0, 12], values.tobytes()
     write(VOILUTSequence=[table])
     np.testing.assert_allclose(read().planes[..., 0], values[STORED] / 4095, atol=1e-6)
-    assert read().notes == ("black and white are of its own window: a table",)
+    assert read().notes == ("has black and white by its own window: a table",)
 
 
 def test_monochrome1_is_inverted():

@@ -287,7 +287,8 @@ def _load_upright(
         planes = arrays.turn_upright(_put_before(planes, levelled, behind), orientation)
     whole = _apply_orientation(to_rgb(levelled, behind), orientation)
     decoded = DecodedPicture.at_full_size(whole, notes, read_file_info(image, orientation in SWAPS_SIDES))
-    return replace(decoded, planes=planes) if bands is None else arrays.take_bands(decoded, bands)
+    decoded = replace(decoded, planes=planes)
+    return decoded if bands is None else arrays.take_bands(decoded, bands)
 
 
 def _put_before(planes: np.ndarray, image: Image.Image, behind: tuple[int, int, int]) -> np.ndarray:

@@ -19,7 +19,7 @@ from camcli.images.depth import find_window, to_levels, to_shares
 PREAMBLE, SIGNATURE = 128, b"DICM"
 DICOM_HINT = "pip install 'camcli-vision[dicom]'"
 # Prefixes of notes.
-WINDOW_NOTE, BITS_NOTE, INVERTED_NOTE = "black and white are of its own window", "has no window", "is MONOCHROME1"
+WINDOW_NOTE, BITS_NOTE, INVERTED_NOTE = "has black and white by its own window", "has no window", "is MONOCHROME1"
 
 
 def is_dicom(file: IO[bytes] | io.BufferedIOBase) -> bool:
