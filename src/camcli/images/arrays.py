@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import IO, Any, cast
 
@@ -71,7 +71,7 @@ def _find_bands(count: int, bands: Bands) -> tuple[list[int], list[int]]:
 
 
 def read_npy(file: IO[bytes] | io.BufferedIOBase, admit: Callable[[int, int], object]) -> np.ndarray:
-    """Read the array of a ``.npy`` file, which may be of anything but objects, as they would run code.
+    """Read the image of a ``.npy`` file, ``(h, w)`` or ``(h, w, bands)``.
 
     Args:
         file: the file.
@@ -81,6 +81,31 @@ def read_npy(file: IO[bytes] | io.BufferedIOBase, admit: Callable[[int, int], ob
         PictureError: it is no image.
         Exception: whatever NumPy raises for a damaged file.
     """
+
+    def check(shape: Sequence[int]) -> None:
+        if len(shape) not in (2, 3):
+            raise PictureError(
+                f"is an array of shape {'x'.join(map(str, shape))}, which is no image",
+                "save (height, width), (height, width, bands) or (bands, height, width)",
+            )
+        height, width = shape[1:] if len(shape) == 3 and _has_bands_first(shape) else shape[:2]
+        admit(width, height)
+
+    values = read_values(file, check)
+    return np.moveaxis(values, 0, 2) if values.ndim == 3 and _has_bands_first(values.shape) else values
+
+
+def read_values(file: IO[bytes] | io.BufferedIOBase, check: Callable[[Sequence[int]], object]) -> np.ndarray:
+    """Read the array of a ``.npy`` file, which may be of anything but objects, as they would run code.
+
+    Args:
+        file: the file.
+        check: called with the shape before the values are read.
+
+    Raises:
+        PictureError: its values are no numbers.
+        Exception: whatever NumPy raises for a damaged file.
+    """
     file.seek(0)
     stream: Any = file
     version = np.lib.format.read_magic(stream)
@@ -88,17 +113,9 @@ def read_npy(file: IO[bytes] | io.BufferedIOBase, admit: Callable[[int, int], ob
     shape, _, kind = read_header(stream)
     if kind.hasobject or kind.names:
         raise PictureError(f"is an array of {kind}, which is no image")
-    if len(shape) not in (2, 3):
-        raise PictureError(
-            f"is an array of shape {'x'.join(map(str, shape))}, which is no image",
-            "save (height, width), (height, width, bands) or (bands, height, width)",
-        )
-    first = len(shape) == 3 and _has_bands_first(shape)
-    height, width = shape[1:] if first else shape[:2]
-    admit(width, height)
+    check(shape)
     file.seek(0)
-    values = np.lib.format.read_array(stream, allow_pickle=False)
-    return np.moveaxis(values, 0, 2) if first else values
+    return np.lib.format.read_array(stream, allow_pickle=False)
 
 
 def read_tiff(
@@ -171,7 +188,7 @@ def take_bands(decoded: DecodedPicture, bands: Bands) -> DecodedPicture:
     return replace(decoded, image=image, planes=planes[..., chosen])
 
 
-def _has_bands_first(shape: tuple[int, ...]) -> bool:
+def _has_bands_first(shape: Sequence[int]) -> bool:
     """Return whether the first axis of three is that of the bands: the shorter one of the outer two is."""
     return shape[0] < shape[2]
 

@@ -99,7 +99,7 @@ def decode_reduced(
                 file, max_divisor if bands is None else never_reduce, behind, value_range, admit, path, page, bands
             )
     except OSError as error:
-        raise _as_picture_error(error) from error
+        raise as_picture_error(error) from error
 
 
 def _decode_frame(path: Path, page: int, admit: Callable[[int], object]) -> DecodedPicture:
@@ -112,7 +112,7 @@ def _decode_frame(path: Path, page: int, admit: Callable[[int], object]) -> Deco
     except PictureError:
         raise
     except Exception as error:  # a damaged video can make a decoder raise anything
-        raise _as_picture_error(error, path) from error
+        raise as_picture_error(error, path) from error
 
 
 def _decode_stream(
@@ -143,7 +143,7 @@ def _decode_stream(
     except PictureError:
         raise
     except Exception as error:
-        raise _as_picture_error(error, path) from error
+        raise as_picture_error(error, path) from error
 
 
 def _decode_file(
@@ -243,7 +243,7 @@ def from_image(image: Image.Image, background: str = "#ffffff", value_range: str
     except PictureError:
         raise
     except Exception as error:
-        raise _as_picture_error(error) from error
+        raise as_picture_error(error) from error
 
 
 def from_file(
@@ -307,7 +307,7 @@ def _reduce_jpeg(image: Image.Image, max_divisor: float) -> int:
     return parts if image.draft(None, (image.width // parts, image.height // parts)) else 1
 
 
-def _as_picture_error(error: Exception, path: Path | None = None) -> PictureError:
+def as_picture_error(error: Exception, path: Path | None = None) -> PictureError:
     """Turn any decoder error into a PictureError: a damaged file can raise anything, and must not end the run."""
     if isinstance(error, UnidentifiedImageError):
         return _describe_unidentified(path)

@@ -49,7 +49,7 @@ HINTS = {
     "documents: turn their pages into PNG first, as pdftoppm -png does": DOCUMENTS,
     "videos: --every 1s explains a frame of each second": set(VIDEO_SUFFIXES),
     "DICOM: pip install 'camcli-vision[dicom]'": DICOM,
-    "medical: write slices to 16-bit PNG or TIFF first": VOLUMES,
+    "volumes: name NIfTI files, 'folder/*.nii.gz', for models of volumes; for others write slices to TIFF": VOLUMES,
     "arrays: name them, as by 'folder/*.npy'": ARRAYS,
     "others: convert them to PNG or TIFF first": OTHER_SUFFIXES,
 }

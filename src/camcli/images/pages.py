@@ -47,7 +47,7 @@ def expand_pages(sources: Iterable[PictureSource], words: str, every: str = "") 
 def _expand_source(
     source: PictureSource, ranges: Sequence[tuple[int, int | None]], words: str
 ) -> Iterator[PictureSource]:
-    count = 1 if source.error or source.page else _count_file_pages(source.path, read_stamp(source.file))
+    count = 1 if source.error or source.page else count_file_pages(source.path, read_stamp(source.file))
     if isinstance(count, str):
         yield replace(source, error=count)
         return
@@ -86,7 +86,7 @@ def _expand_video(source: PictureSource, every: str) -> Iterator[PictureSource]:
 
 
 @lru_cache(maxsize=100_000)
-def _count_file_pages(path: Path, _stamp: str) -> int | str:
+def count_file_pages(path: Path, _stamp: str) -> int | str:
     """Count the pages of a file; 0 if it is not an image, or the reason why they cannot be counted."""
     with ExitStack() as held:
         try:

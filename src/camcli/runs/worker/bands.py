@@ -9,7 +9,7 @@ from camcli.engine.input_channels import format_channels
 from camcli.engine.network import Network
 from camcli.images import Bands, parse_bands
 from camcli.images.decoded import DecodedPicture
-from camcli.images.transform import PICTURE_CHANNELS
+from camcli.images.transform import PICTURE_CHANNELS, Preprocess
 from camcli.images.view import View
 from camcli.runs.job.job import Job
 
@@ -35,23 +35,25 @@ def choose_bands(job: Job, network: Network) -> Bands | None:
     return bands or (None if takes in PICTURE_CHANNELS else Bands())
 
 
-def make_input(decoded: DecodedPicture, network: Network, in_steps: bool = False) -> tuple[Tensor, View]:
+def make_input(
+    decoded: DecodedPicture, preprocess: Preprocess, model: str, in_steps: bool = False
+) -> tuple[Tensor, View]:
     """Return an image as the model's input, by all the bits of its values, and the view that it shows.
 
     Args:
         decoded: the image; grey stands for colours, and colours for grey.
-        network: the model.
+        preprocess: preprocessing of the model.
+        model: its name, for messages.
         in_steps: True to resize an image of 8 bits faster, in two steps, as it was perhaps decoded at a fraction of its
             size.
 
     Raises:
         PictureError: it has other bands than the model takes.
     """
-    preprocess = network.preprocess
     has, takes = 3 if decoded.planes is None else decoded.planes.shape[2], preprocess.channels
     if has != takes and not {has, takes} <= set(PICTURE_CHANNELS):
         raise PictureError(
-            f"has {has} band{'s' * (has != 1)}, and {network.name} takes {format_channels(takes)}",
+            f"has {has} band{'s' * (has != 1)}, and {model} takes {format_channels(takes)}",
             "--bands chooses them, in the order of the model"
             if has > takes
             else "other bands than colours are read from TIFF and NPY",

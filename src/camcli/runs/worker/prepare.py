@@ -25,6 +25,7 @@ from camcli.images.view import View
 from camcli.runs.worker.bands import make_input
 from camcli.runs.worker.decode_ahead import Admit
 from camcli.runs.worker.item import Item
+from camcli.runs.worker.volumes import prepare_volume, takes_volumes
 
 if TYPE_CHECKING:
     from camcli.runs.worker.worker import Worker
@@ -48,18 +49,22 @@ def prepare_item(worker: Worker, given: Item, admit: Admit) -> Item:
     try:
         if item.source.error:
             raise PictureError(item.source.error)
-        opened = _decode(worker, item, wait_for_room)
-        image = opened.image
+        network = worker.network
+        if takes_volumes(network):
+            item.input, item.picture, item.notes = prepare_volume(network, worker.job, item.source, wait_for_room)
+        else:
+            opened = _decode(worker, item, wait_for_room)
+            in_steps = worker.job.decode == "reduced"
+            item.input, view = make_input(opened, network.preprocess, network.name, in_steps)
+            item.picture, item.notes = Picture(item.source, np.asarray(opened.image), view, opened.info), opened.notes
         if worker.extras:
             worker.extras.get([item.source.path])
         if worker.prompts:
             worker.prompts.find_competing(item.source.path)
-        item.input, view = make_input(opened, worker.network, in_steps=worker.job.decode == "reduced")
-        item.picture = Picture(item.source, np.asarray(image), view, opened.info)
-        item.notes = opened.notes + ((ONE_COLOUR,) if _is_one_colour(item.picture.pixels) else ())
-        if worker.network.output_spec.task == "segment":
-            item.picture_mask = _make_mask(Region(), view)
-            item.region_mask = _make_mask(worker.region, view) if worker.region else None
+        item.notes += (ONE_COLOUR,) if _is_one_colour(item.picture.pixels) else ()
+        if network.output_spec.task == "segment":
+            item.picture_mask = _make_mask(Region(), item.picture.view)
+            item.region_mask = _make_mask(worker.region, item.picture.view) if worker.region else None
     except PictureError as error:
         log_failure(item.source.display_name, error)
         _fail(item, error.message, error.hint, error.__cause__)

@@ -303,7 +303,7 @@ def _load_reference(network: Network, file: str, job: Job) -> torch.Tensor:
     try:
         bands = choose_bands(job, network)
         decoded = decode_reduced(Path(file), never_reduce, job.background, job.range, bands=bands)
-        image, _ = make_input(decoded, network)
+        image, _ = make_input(decoded, network.preprocess, network.name)
     except PictureError as error:
         raise RequestError(
             f"the image {file!r} of the target similar: cannot be read: {error.message}", error.hint

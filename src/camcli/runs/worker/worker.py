@@ -52,6 +52,7 @@ from camcli.runs.worker.resources import (
     limit_batch_pixels,
     make_noise,
 )
+from camcli.runs.worker.volumes import check_volumes
 
 
 class Worker:
@@ -64,6 +65,7 @@ class Worker:
         total: number of images, if known.
         loading: arguments of :func:`camcli.load` in place of the job's; see :func:`resolve_job`.
         recorded: False if nothing is written, so that no fingerprint is needed.
+        volumes: True for a command that makes maps of volumes.
 
     Attributes:
         region: region of each image that is summed over, for models that score every pixel.
@@ -101,6 +103,7 @@ class Worker:
         total: int | None = None,
         loading: Mapping[str, Any] | None = None,
         recorded: bool = True,
+        volumes: bool = False,
     ) -> None:
         self.job = job
         self.devices = devices.parse_devices(job.device)
@@ -114,6 +117,7 @@ class Worker:
         resolved = timing.measured("load", resolve_job)(job, count, features, loading)
         network = resolved.network
         check_fits(job, network)
+        check_volumes(job, network, volumes)
         self.bands = choose_bands(job, network)
         # Before the precision is changed, so that the same weights have the same hash in every run.
         self.sha256 = timing.measured("hash", network.sha256)() if recorded else ""
